@@ -1,0 +1,68 @@
+"""A report as a value: title, lead and sections of paragraphs, notes, tables and figures.
+
+A finished study and the findings of an audit both become a `Document`; `shell/report/` writes it as HTML or Markdown.
+All text is plain text: the writers escape it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from unseen.figure import Figure
+from unseen.measure import Reading
+
+Value: TypeAlias = str | int | float | bool | Reading | None
+
+
+class Tone(StrEnum):
+    """How urgent a note is; a sign carries it beside the colour."""
+
+    GOOD = "good"
+    NEUTRAL = "neutral"
+    CAUTION = "caution"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """One finding: a sentence with a tone, and an optional longer explanation."""
+
+    text: str
+    tone: Tone = Tone.NEUTRAL
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows by column name; a `Reading` is written as value and interval. Missing cells are written as –."""
+
+    rows: Sequence[Mapping[str, Value]]
+    columns: Sequence[str] = ()
+    """Order of the columns; empty: as in the first row."""
+    caption: str = ""
+    footnotes: Sequence[str] = ()
+
+
+Block: TypeAlias = Paragraph | Note | Table | Figure
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    blocks: Sequence[Block] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    title: str
+    lead: str = ""
+    """The answer in a few sentences."""
+    sections: Sequence[Section] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Versions, commit, seconds, device: printed small at the end."""

@@ -1,0 +1,56 @@
+"""Parameter dictionaries as vectors."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+Parameters = Mapping[str, Tensor]
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that require gradients, by name; a tied parameter appears once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """Detached copies of the trainable parameters."""
+    return {name: p.detach().clone() for name, p in trainable(model).items()}
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """Detached copies of all parameters and buffers."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def dot(a: Parameters, b: Parameters) -> Tensor:
+    """⟨a, b⟩ over all entries."""
+    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+
+
+def norm(a: Parameters) -> Tensor:
+    """‖a‖₂ over all entries."""
+    return torch.stack([tensor.detach().square().sum() for tensor in a.values()]).sum().sqrt()
+
+
+def axpy(alpha: float, x: Parameters, y: Parameters) -> dict[str, Tensor]:
+    """α x + y."""
+    return {name: alpha * x[name] + y[name] for name in y}
+
+
+def interpolate(a: Parameters, b: Parameters, t: float) -> dict[str, Tensor]:
+    """(1 − t) a + t b."""
+    return {name: torch.lerp(a[name], b[name], t) for name in a}
+
+
+def distance(a: Parameters, b: Parameters) -> Tensor:
+    """‖a − b‖₂ over the entries of `a`."""
+    return norm({name: tensor.detach() - b[name] for name, tensor in a.items()})
+
+
+def load(model: nn.Module, values: Parameters) -> None:
+    """Copies the named values into the model."""
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    with torch.no_grad():
+        for name, tensor in values.items():
+            own[name].copy_(tensor)

@@ -1,0 +1,65 @@
+"""Figures as data: what to draw, not how. The report draws them and prints the numbers behind each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Interval: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """Lines over a shared axis: `y[name][k]` at `x[k]`, optionally within a band."""
+
+    title: str
+    x: Sequence[float]
+    y: Mapping[str, Sequence[float]]
+    band: Mapping[str, Sequence[Interval]] | None = None
+    x_label: str = ""
+    y_label: str = ""
+    log_x: bool = False
+    log_y: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """One value per name, with intervals where known."""
+
+    title: str
+    values: Mapping[str, float]
+    intervals: Mapping[str, Interval] | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """A scatter of named groups: `groups[name]` is a sequence of (x, y)."""
+
+    title: str
+    groups: Mapping[str, Sequence[tuple[float, float]]]
+    x_label: str = ""
+    y_label: str = ""
+    diagonal: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """A matrix of numbers with row and column names."""
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float]]
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Small grey images [height, width] with values in [0, 1], each with a caption."""
+
+    title: str
+    pixels: Sequence[Sequence[Sequence[float]]]
+    captions: Sequence[str] = ()
+
+
+Figure: TypeAlias = Curves | Bars | Points | Grid | Images

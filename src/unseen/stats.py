@@ -1,0 +1,216 @@
+"""Means, proportions, differences, slopes, correlations and areas, always as a Reading with a 95 % interval.
+
+The interval suits the quantity: Student's t over seeds, Wilson or Clopper–Pearson for proportions, DeLong on the logit
+scale for areas under the ROC curve, the bootstrap for anything without a formula.
+"""
+
+from collections.abc import Callable, Sequence
+from math import atanh, nan, sqrt, tanh
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats as scipy_stats
+
+from unseen.errors import InvalidData
+from unseen.measure import Reading
+
+LEVEL = 0.95
+_Z = float(scipy_stats.norm.ppf(0.5 + LEVEL / 2))
+
+
+def _finite(name: str, values: ArrayLike, least: int = 1) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if array.size < least:
+        raise InvalidData(
+            f"{name} needs at least {least} value{'s' * (least > 1)}, got {array.size}.",
+            why="a statistic of too few values does not exist.",
+            fix="give more seeds or examples, or leave this quantity out.",
+        )
+    if not np.isfinite(array).all():
+        raise InvalidData(
+            f"{name} got {int((~np.isfinite(array)).sum())} of {array.size} values that are NaN or infinite.",
+            why="one of them would make the result meaningless.",
+            fix="look at the cells that produced them; a diverged run is a result of its own.",
+        )
+    return array
+
+
+def mean(values: ArrayLike, *, within: tuple[float, float] = (-np.inf, np.inf), unit: str = "") -> Reading:
+    """Mean with Student's t interval, cut to `within`; a single value has no interval."""
+    x = _finite("mean", values)
+    if x.size == 1:
+        return Reading(float(x[0]), n=1, unit=unit)
+    half = scipy_stats.t.ppf(0.5 + LEVEL / 2, x.size - 1) * x.std(ddof=1) / sqrt(x.size)
+    low, high = np.clip([x.mean() - half, x.mean() + half], *within)
+    return Reading(float(x.mean()), float(low), float(high), x.size, unit)
+
+
+def median(values: ArrayLike, unit: str = "") -> Reading:
+    """Median with the exact interval of order statistics (infinite limits where n < 6 cannot reach 95 %)."""
+    x = np.sort(_finite("median", values))
+    k = int(scipy_stats.binom.ppf(0.5 - LEVEL / 2, x.size, 0.5))
+    if scipy_stats.binom.cdf(k, x.size, 0.5) > 0.5 - LEVEL / 2:
+        k -= 1
+    low, high = (x[k], x[-k - 1]) if k >= 0 else (-np.inf, np.inf)
+    return Reading(float(np.median(x)), float(low), float(high), x.size, unit)
+
+
+def proportion(successes: float, n: int, *, exact: bool = False) -> Reading:
+    """successes / n with the Wilson (or exact Clopper–Pearson) interval."""
+    if n < 1 or not 0 <= successes <= n:
+        raise InvalidData(
+            f"proportion got {successes} successes of {n}.",
+            why="0/0 and counts outside 0…n have no proportion.",
+            fix="check that the split or subgroup is not empty.",
+        )
+    test = scipy_stats.binomtest(round(successes), n)
+    ci = test.proportion_ci(LEVEL, method="exact" if exact else "wilson")
+    return Reading(successes / n, float(ci.low), float(ci.high), n, "fraction")
+
+
+def difference(a: ArrayLike, b: ArrayLike, unit: str = "") -> Reading:
+    """Mean of the paired differences a − b with Student's t interval. Pairs are seeds, sites or examples."""
+    x, y = np.asarray(a, dtype=np.float64).ravel(), np.asarray(b, dtype=np.float64).ravel()
+    if x.size != y.size:
+        raise InvalidData(
+            f"difference got {x.size} and {y.size} values.",
+            why="the difference is paired: value k of one belongs to value k of the other.",
+            fix="select the same seeds on both sides.",
+        )
+    return mean(x - y, unit=unit)
+
+
+def welch(a: ArrayLike, b: ArrayLike, unit: str = "") -> Reading:
+    """Difference of two independent means with Welch's interval."""
+    x, y = _finite("welch", a, 2), _finite("welch", b, 2)
+    test = scipy_stats.ttest_ind(x, y, equal_var=False)
+    ci = test.confidence_interval(LEVEL)
+    gap = float(x.mean() - y.mean())
+    low, high = (float(ci.low), float(ci.high)) if x.var() + y.var() > 0 else (gap, gap)
+    return Reading(gap, low, high, x.size + y.size, unit)
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *samples: ArrayLike,
+    rng: np.random.Generator,
+    draws: int = 1_000,
+    unit: str = "",
+) -> Reading:
+    """`statistic(*samples)` with the percentile interval of resampled rows (the samples are paired by row).
+
+    Resamples on which the statistic does not exist (it raises `InvalidData` or is NaN) are drawn again.
+    """
+    arrays = [np.asarray(sample) for sample in samples]
+    n = len(arrays[0])
+    if n < 2 or any(len(array) != n for array in arrays):
+        raise InvalidData(
+            f"bootstrap got samples of length {[len(array) for array in arrays]}.",
+            why="rows are resampled together, and one row has no spread.",
+            fix="give paired samples of at least two rows.",
+        )
+    value, values, tries = statistic(*arrays), [], 0
+    while len(values) < draws and tries < 3 * draws:
+        tries += 1
+        rows = rng.integers(n, size=n)
+        try:
+            drawn = statistic(*(array[rows] for array in arrays))
+        except InvalidData:
+            continue
+        if np.isfinite(drawn):
+            values.append(drawn)
+    if len(values) < draws // 2:
+        return Reading(float(value), n=n, unit=unit)  # no honest interval exists
+    low, high = np.quantile(values, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    return Reading(float(value), float(low), float(high), n, unit)
+
+
+def slope(x: ArrayLike, y: ArrayLike, unit: str = "") -> Reading:
+    """Least-squares slope of y on x with its t interval."""
+    a, b = _finite("slope", x, 3), _finite("slope", y, 3)
+    if np.ptp(a) == 0:
+        raise InvalidData("slope got one x value only.", why="a vertical line has no slope.", fix="vary x.")
+    fit: Any = scipy_stats.linregress(a, b)
+    half = scipy_stats.t.ppf(0.5 + LEVEL / 2, a.size - 2) * fit.stderr
+    return Reading(float(fit.slope), float(fit.slope - half), float(fit.slope + half), a.size, unit)
+
+
+def rank_correlation(x: ArrayLike, y: ArrayLike) -> Reading:
+    """Spearman's ρ with Fisher's z interval (variance of Bonett & Wright, 2000)."""
+    a, b = _finite("rank_correlation", x, 4), _finite("rank_correlation", y, 4)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        raise InvalidData(
+            "rank_correlation got a constant variable.", why="its ranks are all tied.", fix="leave this pair out."
+        )
+    rho = float(scipy_stats.spearmanr(a, b).statistic)
+    if abs(rho) >= 1:
+        return Reading(rho, rho, rho, a.size)
+    half = _Z * sqrt((1 + rho**2 / 2) / (a.size - 3))
+    return Reading(rho, tanh(atanh(rho) - half), tanh(atanh(rho) + half), a.size)
+
+
+def _placements(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:
+    """For each positive the share of negatives below it, for each negative the share of positives above it."""
+    positive, negative = scores[labels], scores[~labels]
+    if not positive.size or not negative.size:
+        raise InvalidData(
+            f"The area under the ROC curve got {positive.size} positives and {negative.size} negatives.",
+            why="it compares positives with negatives and needs both.",
+            fix="merge this subgroup with another, or report its error rate instead.",
+        )
+    n_negative, n_positive = negative.size, positive.size
+    ordered = np.sort(negative)
+    above = (np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")) / 2 / n_negative
+    ordered = np.sort(positive)
+    below = (
+        1 - (np.searchsorted(ordered, negative, "left") + np.searchsorted(ordered, negative, "right")) / 2 / n_positive
+    )
+    return above, below
+
+
+def _variance(x: NDArray[np.float64]) -> float:
+    return float(x.var(ddof=1) / x.size) if x.size > 1 else nan
+
+
+def auc(scores: ArrayLike, labels: ArrayLike) -> Reading:
+    """Area under the ROC curve (ties count half) with DeLong's interval on the logit scale."""
+    s, y = _finite("auc", scores, 2), np.asarray(labels).ravel().astype(bool)
+    above, below = _placements(s, y)
+    area, n = float(above.mean()), s.size
+    variance = _variance(above) + _variance(below)
+    if not np.isfinite(variance):
+        return Reading(area, n=n, unit="AUC")
+    if area in (0.0, 1.0) or variance == 0:  # the delta method degenerates: rule-of-three style exact bound
+        worst = proportion(round(area * min(above.size, below.size)), min(above.size, below.size), exact=True)
+        return Reading(area, worst.low, worst.high, n, "AUC")
+    logit, half = np.log(area / (1 - area)), _Z * sqrt(variance) / (area * (1 - area))
+    low, high = 1 / (1 + np.exp(-(logit - half))), 1 / (1 + np.exp(-(logit + half)))
+    return Reading(area, float(low), float(high), n, "AUC")
+
+
+def auc_difference(a: ArrayLike, b: ArrayLike, labels: ArrayLike) -> Reading:
+    """AUC(a) − AUC(b) on the same examples, DeLong's paired interval (1988)."""
+    x, y = _finite("auc_difference", a, 2), _finite("auc_difference", b, 2)
+    positive = np.asarray(labels).ravel().astype(bool)
+    above_a, below_a = _placements(x, positive)
+    above_b, below_b = _placements(y, positive)
+    gap = float(above_a.mean() - above_b.mean())
+    variance = _variance(above_a - above_b) + _variance(below_a - below_b)
+    if not np.isfinite(variance):
+        return Reading(gap, n=x.size, unit="AUC")
+    half = _Z * sqrt(variance)
+    return Reading(gap, gap - half, gap + half, x.size, "AUC")
+
+
+def of_scores(values: ArrayLike) -> Reading:
+    """The mean of per-example scores: a Wilson interval if all are 0 or 1, Student's t otherwise."""
+    x = _finite("of_scores", values)
+    if np.isin(x, (0.0, 1.0)).all():
+        return proportion(float(x.sum()), x.size)
+    return mean(x)
+
+
+def pooled(readings: Sequence[Reading]) -> Reading:
+    """Mean of the readings' values, as independent repetitions (seeds)."""
+    return mean([reading.value for reading in readings], unit=readings[0].unit if readings else "")
