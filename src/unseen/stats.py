@@ -81,6 +81,35 @@ def difference(a: ArrayLike, b: ArrayLike, unit: str = "") -> Reading:
     return mean(x - y, unit=unit)
 
 
+def crossed(values: ArrayLike, unit: str = "") -> Reading:
+    """Mean of a [seed, example] table whose seeds and examples are both samples.
+
+    The variance is the random-effects one of a two-way layout, var(seed means)/S + var(example means)/n − σ²/(S n)
+    (Searle, Casella & McCulloch, 1992, ch. 4), with Satterthwaite's degrees of freedom. One seed: examples only.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    _finite("crossed", x, 2)
+    if x.ndim != 2 or x.shape[1] < 2:
+        raise InvalidData(
+            f"crossed got a table of shape {x.shape}.",
+            why="it needs one row per seed and at least two examples.",
+            fix="stack the per-example values of every seed as rows.",
+        )
+    s, n = x.shape
+    by_example = float(x.mean(0).var(ddof=1) / n)
+    if s == 1:
+        return mean(x[0], unit=unit)
+    by_seed = float(x.mean(1).var(ddof=1) / s)
+    residual = x - x.mean(0) - x.mean(1, keepdims=True) + x.mean()
+    noise = float((residual**2).sum() / ((s - 1) * (n - 1)) / (s * n))
+    variance = max(by_seed + by_example - noise, by_seed, by_example)
+    if variance == 0:
+        return Reading(float(x.mean()), float(x.mean()), float(x.mean()), n, unit)
+    freedom = variance**2 / (by_seed**2 / (s - 1) + by_example**2 / (n - 1))
+    half = scipy_stats.t.ppf(0.5 + LEVEL / 2, freedom) * sqrt(variance)
+    return Reading(float(x.mean()), float(x.mean() - half), float(x.mean() + half), n, unit)
+
+
 def welch(a: ArrayLike, b: ArrayLike, unit: str = "") -> Reading:
     """Difference of two independent means with Welch's interval."""
     x, y = _finite("welch", a, 2), _finite("welch", b, 2)

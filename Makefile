@@ -1,0 +1,35 @@
+# `make audit` runs the main job on embedded data, `make test` the tests. Both install what they need into .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+REPORT ?= unseen-report.html
+
+.PHONY: audit test lint smoke benchmarks clean
+
+audit: $(VENV)/core.stamp
+	$(BIN)/unseen audit --report $(REPORT)
+
+test: $(VENV)/test.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+smoke: $(VENV)/core.stamp
+	for study in $$($(BIN)/unseen list studies --names); do $(BIN)/unseen run $$study --scale smoke || [ $$? -ne 2 ] || exit 2; done
+
+benchmarks: $(VENV)/test.stamp
+	for file in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done
+
+$(VENV)/core.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Unseen needs Python 3.11 or newer: make PYTHON=python3.11 …") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/core.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) unseen-report.html
