@@ -232,6 +232,42 @@ def auc_difference(a: ArrayLike, b: ArrayLike, labels: ArrayLike) -> Reading:
     return Reading(gap, gap - half, gap + half, x.size, "AUC")
 
 
+def crossed_auc(scores: ArrayLike, labels: ArrayLike, against: ArrayLike | None = None) -> Reading:
+    """Mean over seeds of AUC(scores[seed]), or of its paired difference to AUC(against[seed]).
+
+    An AUC is a mean of placements, so the mean over seeds is the mean of seed-averaged placements: DeLong's variance
+    of those, plus the variance between seeds over their number.
+    """
+    rows, y = np.atleast_2d(np.asarray(scores, dtype=np.float64)), np.asarray(labels).ravel().astype(bool)
+    if against is None and len(rows) == 1:
+        return auc(rows[0], y)
+    placed = [_placements(row, y) for row in rows]
+    above, below = np.stack([p[0] for p in placed]), np.stack([p[1] for p in placed])
+    if against is not None:
+        other = [_placements(row, y) for row in np.atleast_2d(np.asarray(against, dtype=np.float64))]
+        above, below = above - np.stack([p[0] for p in other]), below - np.stack([p[1] for p in other])
+    each, value = above.mean(1), float(above.mean())
+    variance = _variance(above.mean(0)) + _variance(below.mean(0)) + (_variance(each) if len(each) > 1 else 0.0)
+    if not np.isfinite(variance):
+        return Reading(value, n=y.size, unit="AUC")
+    half = _Z * sqrt(variance)
+    low, high = value - half, value + half
+    if against is None:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Reading(value, low, high, y.size, "AUC")
+
+
+def apart(a: Reading, b: Reading, unit: str = "") -> Reading:
+    """a − b of two independent readings; square-and-add of their intervals (Zou & Donner, 2008).
+
+    With Wilson intervals this is Newcombe's method 10 for two proportions.
+    """
+    gap = a.value - b.value
+    low = gap - sqrt((a.value - a.low) ** 2 + (b.high - b.value) ** 2)
+    high = gap + sqrt((a.high - a.value) ** 2 + (b.value - b.low) ** 2)
+    return Reading(gap, low, high, a.n + b.n, unit or a.unit)
+
+
 def of_scores(values: ArrayLike) -> Reading:
     """The mean of per-example scores: a Wilson interval if all are 0 or 1, Student's t otherwise."""
     x = _finite("of_scores", values)

@@ -1,0 +1,126 @@
+"""What an audit found, as values: every number with its interval, every skipped part with its reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from torch import Tensor
+
+from unseen.measure import Reading
+
+Shown: TypeAlias = str | Tensor
+"""How an example is shown: a line of text, or a grey image [height, width] in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One metric of one model on one split, or on one level of a group within it."""
+
+    model: str
+    split: str
+    metric: str
+    reading: Reading
+    group: str = ""
+    level: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A training or judged example, with the number that singled it out."""
+
+    split: str
+    index: int
+    """Position within its split."""
+    shown: Shown
+    label: str = ""
+    value: float = 0.0
+    row: int | None = None
+    """Row in the user's own file, where there is one (column `index` of the data)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Examples that two splits share, exactly or nearly."""
+
+    fitted: str
+    judged: str
+    exact: int
+    near: int
+    n: int
+    pairs: Sequence[tuple[int, int, float]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstError:
+    """A judged example with a large loss and the training examples that pushed its loss down and up."""
+
+    query: Example
+    helpful: Sequence[Example]
+    harmful: Sequence[Example]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """How much the score drops when the feature is shuffled among the judged examples, and how far it moved."""
+
+    name: str
+    split: str
+    reliance: Reading
+    shift: float
+    """Distance between its fitted and judged distribution, 0 … 1 (Kolmogorov–Smirnov or total variation)."""
+    moved: bool
+    """Whether the shift is significant at a false discovery rate of 5 % over all features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A remedy, trained under the same budget and seeds: paired change of a metric against the model as it is."""
+
+    remedy: str
+    split: str
+    metric: str
+    change: Reading
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The audit of one subject."""
+
+    name: str
+    task: str
+    score_name: str
+    seeds: int
+    decisions: Sequence[str] = ()
+    """How the data were treated, in plain sentences."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Position of each split on the task's axis."""
+    unseen: Sequence[str] = ()
+    """Judged splits at positions where nothing was fitted."""
+    scores: Sequence[Score] = ()
+    gaps: Mapping[str, Reading] = field(default_factory=dict)
+    """Seen minus unseen score, by unseen split."""
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    """Coherence, sharpness, calibration …: by name."""
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """Reliability curve by split: (predicted, observed)."""
+    conflicting: Sequence[Example] = ()
+    suspects: Sequence[Example] = ()
+    overlaps: Sequence[Overlap] = ()
+    worst: Sequence[WorstError] = ()
+    features: Sequence[Feature] = ()
+    outcomes: Sequence[Outcome] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Part → why it could not be done."""
+    warnings: Sequence[str] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def score(self, split: str, metric: str, model: str = "", group: str = "", level: str = "") -> Reading | None:
+        """The matching reading of the audited model (or of a named one), or None."""
+        for item in self.scores:
+            if (item.split, item.metric, item.group, item.level) == (split, metric, group, level) and (
+                item.model == (model or self.name)
+            ):
+                return item.reading
+        return None

@@ -1,0 +1,135 @@
+"""The parts of an audit. Each takes the scene and returns entries of `Findings`; each may fail alone."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from unseen import stats
+from unseen.attribution import Attribution
+from unseen.audit.findings import Outcome, Score, WorstError
+from unseen.audit.judged import Judged, codes, judged
+from unseen.audit.remedies import Remedy
+from unseen.audit.scene import Scene
+from unseen.engine.batches import gather, place
+from unseen.measure import Measure, Reading
+from unseen.method import Trained
+from unseen.methods.fit_estimator import FitEstimator
+from unseen.task import Use
+
+SMALL = 20
+"""Subgroups below this size are reported with a warning."""
+
+
+def performance(scene: Scene) -> dict[str, Any]:
+    """Score, AUC and loss per split and subgroup, and the gap from seen to unseen."""
+    name, scores, warnings = scene.subject.name, [], []
+    for split in dict.fromkeys([*scene.task.of(Use.FIT), *scene.judged]):
+        result = scene.at(split)
+        scores += _scores(name, split, result)
+        if split not in scene.judged:
+            continue
+        for group, of in scene.subject.groups.items():
+            found, said = _by_level(scene, split, group, codes(scene.task.splits[split], of, scene.lab), result)
+            scores, warnings = scores + found, warnings + said
+    return {"scores": scores, "gaps": _gaps(scene), "warnings": warnings}
+
+
+def _scores(model: str, split: str, result: Judged, rows: Any = None, group: str = "", level: str = "") -> list[Score]:
+    metrics = result.metrics(rows)
+    return [
+        Score(model=model, split=split, metric=metric, reading=reading, group=group, level=level)
+        for metric, reading in metrics.items()
+    ]
+
+
+def _by_level(
+    scene: Scene, split: str, group: str, level_of: np.ndarray, result: Judged
+) -> tuple[list[Score], list[str]]:
+    found, said, names = [], [], scene.subject.levels.get(group, ())
+    for code in np.unique(level_of[level_of >= 0]):
+        rows, level = level_of == code, str(names[code]) if code < len(names) else str(code)
+        if rows.sum() < 2:
+            said.append(f"{group} = {level} has {rows.sum()} example in `{split}`: not reported.")
+            continue
+        found += _scores(scene.subject.name, split, result, rows, group, level)
+        if rows.sum() < SMALL:
+            said.append(
+                f"{group} = {level} has only {rows.sum()} examples in `{split}`: read its interval, not its value."
+            )
+    return found, said
+
+
+def _gaps(scene: Scene) -> dict[str, Reading]:
+    """Seen minus unseen (or fitted minus judged) score, by judged split."""
+    seen = scene.seen or next(iter(scene.task.of(Use.FIT)))
+    name = scene.at(seen).score_name
+    here = scene.at(seen).metrics()
+    gaps = {}
+    for split in [s for s in scene.judged if s != seen]:
+        there = scene.at(split).metrics()
+        for metric in (name, "AUC"):
+            if metric in here and metric in there:
+                gaps[f"{metric}: {seen} − {split}"] = stats.apart(here[metric], there[metric])
+    if not gaps or scene.seen:
+        fit = next(iter(scene.task.of(Use.FIT)))
+        gaps[f"{name}: {fit} − {seen}"] = stats.apart(scene.at(fit).metrics()[name], here[name])
+    return gaps
+
+
+def worst_errors(scene: Scene, attribution: Attribution, count: int) -> dict[str, Any]:
+    """The judged examples with the largest loss, and the training examples that pushed it down and up."""
+    split = scene.hardest
+    losses = scene.at(split).loss.mean(0)
+    top = np.argsort(-losses, kind="stable")[:count]
+    queries = place(gather(scene.task.splits[split].data, torch.as_tensor(top.copy())), scene.lab)
+    loss = scene.task.objective.loss
+    credits = attribution.prepare(scene.first, scene.lab)(queries, lambda model, batch: -loss(model, batch))
+    fit, sizes = list(scene.task.of(Use.FIT)), []
+    for name in fit:
+        sizes.append(len(scene.task.splits[name].data))  # type: ignore[arg-type]
+    starts = np.cumsum([0, *sizes])
+
+    def trained_on(position: int, value: float) -> Any:
+        which = int(np.searchsorted(starts, position, side="right")) - 1
+        return scene.example(fit[which], int(position - starts[which]), value)
+
+    worst = []
+    for k, index in enumerate(top):
+        row = credits.scores[k]
+        high, low = row.topk(3), (-row).topk(3)
+        worst.append(
+            WorstError(
+                query=scene.example(split, int(index), float(losses[index])),
+                helpful=[trained_on(int(i), float(row[i])) for i in high.indices],
+                harmful=[trained_on(int(i), float(row[i])) for i in low.indices],
+            )
+        )
+    return {"worst": worst}
+
+
+def references(scene: Scene) -> dict[str, Any]:
+    """The comparison models, fitted on the same examples and judged on the same splits."""
+    scores: list[Score] = []
+    for name, make in scene.subject.references.items():
+        run = FitEstimator().fit(make(), scene.task, scene.lab.child("reference", name))
+        for split in scene.judged:
+            scores += _scores(name, split, judged([run.model], scene.task, scene.task.splits[split], scene.lab))
+    return {"scores": scores}
+
+
+def remedy(scene: Scene, name: str, make: Remedy) -> dict[str, Any]:
+    """Paired change of every metric on every judged split, same seeds and budget."""
+    method = make(scene.subject.budget)
+    runs = [scene.again(method, seed) for seed in range(len(scene.retrained))]
+    outcomes = []
+    for split in scene.judged:
+        changed = judged([run.model for run in runs], scene.task, scene.task.splits[split], scene.lab)
+        for metric, change in changed.changes(scene.base(split)).items():
+            outcomes.append(Outcome(remedy=name, split=split, metric=metric, change=change, note=repr(method)))
+    return {"outcomes": outcomes}
+
+
+def measured(scene: Scene, measure: Measure[Trained]) -> dict[str, Any]:
+    """A plug's reading of the audited model."""
+    return {"readings": {type(measure).__name__: measure(scene.first, scene.lab)}}

@@ -1,0 +1,45 @@
+"""scikit-learn estimators as models, so that they are judged like any network."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unseen.errors import UnsupportedLayer
+
+
+class Estimator(nn.Module):
+    """A classifier's log-probabilities, or a regressor's predictions, of flattened inputs. It has no gradients.
+
+    Columns follow the class indices 0 … `classes` − 1; a class that the estimator never saw gets probability 1e-7.
+    """
+
+    def __init__(self, estimator: Any, classes: int | None = None) -> None:
+        super().__init__()
+        self.estimator, self.classes = copy.deepcopy(estimator), classes
+
+    def learn(self, x: Tensor, y: Tensor) -> None:
+        """Fits the estimator on the examples."""
+        self.estimator.fit(self._rows(x), y.detach().cpu().numpy())
+
+    def forward(self, x: Tensor) -> Float[Tensor, "batch output"]:
+        if torch.is_grad_enabled() and x.requires_grad:
+            raise UnsupportedLayer(
+                f"{type(self.estimator).__name__} has no gradients.",
+                why="it is not a differentiable model.",
+                fix="leave out the parts that need gradients, or audit a network.",
+            )
+        rows = self._rows(x)
+        if self.classes is None:
+            return x.new_tensor(np.asarray(self.estimator.predict(rows))).reshape(len(x), -1)
+        p = np.full((len(rows), self.classes), 1e-7)
+        p[:, np.asarray(self.estimator.classes_, dtype=int)] = self.estimator.predict_proba(rows)
+        p = p.clip(1e-7, 1.0)
+        return x.new_tensor(np.log(p / p.sum(1, keepdims=True)))
+
+    @staticmethod
+    def _rows(x: Tensor) -> np.ndarray:
+        return x.detach().flatten(1).cpu().numpy()
