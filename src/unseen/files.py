@@ -1,0 +1,151 @@
+"""Public data files: shipped with the package, in a folder of yours, in the cache, or fetched from their origin."""
+
+import gzip
+import hashlib
+import lzma
+import os
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+import pooch
+
+from unseen.errors import Corrupted, MissingFile, UnknownName
+from unseen.origins import KNOWN, Known
+
+
+def data_file(name: str, known: Mapping[str, Known] = KNOWN) -> Path:
+    """The verified file, for example `data_file("fashion-mnist/train-images-idx3-ubyte.gz")`.
+
+    Looked up in this order: shipped with the package; the folder `UNSEEN_DATA` (same layout); the cache (`UNSEEN_HOME`
+    or the user's cache folder); the public origin, kept in the cache. Wherever it lies, its content is checked against
+    the registered SHA-256 once per process and file state (path, size, time of change).
+    """
+    if name not in known:
+        raise UnknownName.near("data file", name, known)
+    entry = known[name]
+    for folder in places():
+        path = folder / name
+        if path.is_file():
+            check(path, entry)
+            return path
+    if not entry.parts:
+        raise MissingFile(
+            f"The data file {name} is missing from the installed package.",
+            why=f"it is shipped in {places()[0]} and has no other origin.",
+            fix="pip install --force-reinstall unseen",
+        )
+    return fetch(name, entry, home() / "data" / name)
+
+
+def home() -> Path:
+    """Where unseen keeps files of its own: `UNSEEN_HOME`, else the user's cache folder."""
+    return Path(os.environ.get("UNSEEN_HOME") or pooch.os_cache("unseen"))
+
+
+def places() -> list[Path]:
+    """The folders that hold data, in the order of lookup."""
+    shipped = Path(str(resources.files("unseen"))) / "data"
+    own = os.environ.get("UNSEEN_DATA")
+    return [shipped, *([Path(own)] if own else []), home() / "data"]
+
+
+def check(path: Path, entry: Known) -> None:
+    """Refuses a file whose content is not the registered one."""
+    state = path.stat()
+    found = _checksum(str(path), state.st_size, state.st_mtime_ns)
+    if found != entry.sha256:
+        raise Corrupted(
+            f"{path} does not hold the expected data.",
+            why=f"the SHA-256 of its content is {found[:16]}…, expected {entry.sha256[:16]}….",
+            fix=f"delete it and run again, or get it anew from {(entry.parts or ((entry.page,),))[0][0]}",
+        )
+
+
+@lru_cache(maxsize=1024)
+def _checksum(path: str, size: int, changed: int) -> str:
+    return content_sha256(Path(path))
+
+
+def content_sha256(path: Path) -> str:
+    """SHA-256 of what a file holds, however it is packed.
+
+    gzip: of the uncompressed bytes. zip, npz, tar: of name, length and bytes of each member, sorted by name, without
+    folders and `__MACOSX`. Anything else: of the bytes.
+    """
+    digest = hashlib.sha256()
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        elif path.suffix in (".zip", ".npz", ".xz"):
+            for name, data in sorted(_members(path)):
+                digest.update(f"{name}\0{len(data)}\0".encode())
+                digest.update(data)
+        else:
+            digest.update(path.read_bytes())
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise Corrupted(
+            f"{path} cannot be unpacked.", why=str(error), fix="delete it and run again, or copy it anew."
+        ) from error
+    return digest.hexdigest()
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    if path.suffix == ".xz":
+        with tarfile.open(path, "r:xz") as tar:
+            for info in tar:
+                if info.isfile():
+                    yield info.name.removeprefix("./"), tar.extractfile(info).read()  # type: ignore[union-attr]
+    else:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if not name.endswith("/") and not name.startswith("__MACOSX"):
+                    yield name, archive.read(name)
+
+
+def fetch(name: str, entry: Known, target: Path) -> Path:
+    """Downloads what the entry needs, packs it, checks it, and only then gives it its name in the cache."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as folder:
+        downloads = [_download(name, entry, urls, Path(folder) / f"part{k}") for k, urls in enumerate(entry.parts)]
+        made = Path(folder) / target.name
+        made.write_bytes(entry.pack(downloads))
+        check(made, entry)
+        os.replace(made, target)  # atomic: another process sees the whole file or none
+    return target
+
+
+def _download(name: str, entry: Known, urls: Sequence[str], path: Path) -> Path:
+    reasons = []
+    for url in urls:
+        try:
+            with _quiet():
+                return Path(pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent))
+        except OSError as error:  # requests' errors are OSErrors: no network, no such page, timeout
+            reasons.append(f"{url}: {type(error).__name__}")
+    raise MissingFile(
+        f"The data file {name} is not on this machine and could not be downloaded.",
+        why="; ".join(reasons) + f" (about {entry.size / 1e6:.1f} MB, licence: {entry.licence}).",
+        fix=f"connect to the network, or put it at {home() / 'data' / name}, "
+        f"or set UNSEEN_DATA to a folder that holds {name}. Its page: {entry.page}",
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """pooch tells the checksum of unknown downloads; ours is checked after packing."""
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
