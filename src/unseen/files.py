@@ -113,7 +113,14 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def fetch(name: str, entry: Known, target: Path) -> Path:
     """Downloads what the entry needs, packs it, checks it, and only then gives it its name in the cache."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingFile(
+            f"The folder {target.parent} cannot be made.",
+            why=f"downloads of {name} are kept there ({error.strerror}).",
+            fix="set UNSEEN_HOME to a folder that you may write.",
+        ) from error
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as folder:
         downloads = [_download(name, entry, urls, Path(folder) / f"part{k}") for k, urls in enumerate(entry.parts)]
         made = Path(folder) / target.name

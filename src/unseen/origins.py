@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def reversal(downloads: Sequence[Path]) -> bytes:
 
 def usps(downloads: Sequence[Path]) -> bytes:
     """Train and test tables (digit, then 256 values in [−1, 1]) as npz with values in [0, 1]."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, path in zip(("train", "test"), downloads, strict=True):
         table = np.loadtxt(io.BytesIO(unpacked(path.read_bytes())), dtype=np.float32)
         # float32 throughout: the same roundings as the copies in circulation, hence the same checksum

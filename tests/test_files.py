@@ -1,0 +1,263 @@
+"""Data files: the registry is complete, content is what is checked, and failures say what to do."""
+
+import gzip
+import http.server
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unseen import origins
+from unseen.errors import Corrupted, MissingFile, UnknownName
+from unseen.files import content_sha256, data_file, places
+from unseen.origins import KNOWN, Known
+
+SHIPPED = [name for name in KNOWN if (places()[0] / name).is_file()]
+LOCAL = Path(os.environ.get("UNSEEN_DATA", "/nonexistent"))
+
+
+@pytest.fixture(autouse=True)
+def empty_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("UNSEEN_DATA", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    return tmp_path
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A folder and the address under which it is served."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_): ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def sha(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    return content_sha256(tmp_path / name)
+
+
+def known(sha256, *urls, pack=partial(origins.zipped, name="a")):
+    return Known(sha256=sha256, size=10, licence="MIT", page="https://a.org", parts=(urls,) if urls else (), pack=pack)
+
+
+def test_registry_is_complete():
+    for name, entry in KNOWN.items():
+        assert len(entry.sha256) == 64, name
+        assert set(entry.sha256) <= set("0123456789abcdef"), name
+        assert entry.size > 0, name
+        assert entry.licence, name
+        assert entry.page.startswith("http"), name
+        assert entry.parts or name in SHIPPED, name
+        assert all(url.startswith(("https://", "http://")) for urls in entry.parts for url in urls), name
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_files_hold_what_the_registry_says(name):
+    assert data_file(name) == places()[0] / name
+
+
+def test_only_open_licences_are_shipped():
+    assert {KNOWN[name].licence for name in SHIPPED} == {"MIT", "CC BY 4.0"}
+    for folder in {name.split("/")[0] for name in SHIPPED}:
+        assert "Licence:" in (places()[0] / folder / "README.md").read_text()
+
+
+@pytest.mark.skipif(not LOCAL.is_dir(), reason="UNSEEN_DATA is not set")
+@pytest.mark.parametrize("name", [name for name in KNOWN if name not in SHIPPED])
+def test_local_mirror_holds_what_the_registry_says(name, monkeypatch):
+    monkeypatch.setenv("UNSEEN_DATA", str(LOCAL))
+    if (LOCAL / name).is_file():
+        assert data_file(name) == LOCAL / name
+
+
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_content_checksum_ignores_gzip_level(tmp_path, level):
+    data = bytes(range(256)) * 20
+    assert sha(tmp_path, "a.gz", gzip.compress(data, level)) == sha(tmp_path, "plain", data)
+    assert sha(tmp_path, "b.gz", gzip.compress(data[:-1], level)) != sha(tmp_path, "plain", data)
+
+
+def zip_of(files, compression=zipfile.ZIP_STORED):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_content_checksum_of_archives_ignores_order_and_compression_but_not_names(tmp_path):
+    one = sha(tmp_path, "a.zip", zip_of({"x": b"1" * 99, "y": b"2"}))
+    assert one == sha(tmp_path, "b.zip", zip_of({"__MACOSX/x": b"", "y": b"2", "x": b"1" * 99}, zipfile.ZIP_DEFLATED))
+    assert one != sha(tmp_path, "c.zip", zip_of({"x": b"1" * 99, "z": b"2"}))
+    assert one != sha(tmp_path, "d.zip", zip_of({"x": b"1" * 99 + b"2", "y": b""}))
+
+
+def test_packed_nonsense_is_corrupted(tmp_path):
+    for name in ("a.gz", "a.zip", "a.xz"):
+        with pytest.raises(Corrupted, match="cannot be unpacked"):
+            sha(tmp_path, name, b"not packed at all")
+    with pytest.raises(Corrupted, match="cannot be unpacked"):
+        sha(tmp_path, "b.gz", gzip.compress(b"x" * 1000)[:-9])
+
+
+def test_download_is_packed_checked_and_kept(served, tmp_path):
+    folder, url = served
+    (folder / "a").write_bytes(b"comment\n1,2\n")
+    entry = known(
+        sha(tmp_path, "want", b"head\n1,2\n"),
+        f"{url}/a",
+        pack=partial(origins.zipped, name="a", head=b"head\n", skip_lines=1),
+    )
+    path = data_file("set/a.gz", {"set/a.gz": entry})
+    assert gzip.decompress(path.read_bytes()) == b"head\n1,2\n"
+    (folder / "a").unlink()
+    assert data_file("set/a.gz", {"set/a.gz": entry}) == path
+    assert [p.name for p in path.parent.iterdir()] == ["a.gz"]  # nothing temporary is left
+
+
+def test_second_address_is_tried_and_zip_member_is_found(served, tmp_path):
+    folder, url = served
+    (folder / "all.zip").write_bytes(zip_of({"sub/A": b"1", "sub/b": b"2"}))
+    entry = known(sha(tmp_path, "want", b"1"), f"{url}/absent", f"{url}/all.zip")
+    assert gzip.decompress(data_file("a.gz", {"a.gz": entry}).read_bytes()) == b"1"
+
+
+def test_wrong_download_is_refused_and_not_kept(served, tmp_path):
+    folder, url = served
+    (folder / "a").write_bytes(b"other")
+    with pytest.raises(Corrupted, match="expected data"):
+        data_file("a.gz", {"a.gz": known("0" * 64, f"{url}/a")})
+    assert list((tmp_path / "home" / "data").iterdir()) == []
+
+
+def test_no_network_says_what_from_where_and_where_to_put_it(tmp_path):
+    with pytest.raises(MissingFile) as caught:
+        data_file("set/a.gz", {"set/a.gz": known("0" * 64, "http://127.0.0.1:9/a")})
+    text = str(caught.value)
+    for part in (
+        "set/a.gz",
+        "http://127.0.0.1:9/a",
+        str(tmp_path / "home" / "data" / "set" / "a.gz"),
+        "UNSEEN_DATA",
+        "MIT",
+    ):
+        assert part in text
+
+
+def test_own_folder_comes_first_and_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNSEEN_DATA", str(tmp_path))
+    entry = known(sha(tmp_path, "a.gz", gzip.compress(b"right")), "http://127.0.0.1:9/a")
+    assert data_file("a.gz", {"a.gz": entry}) == tmp_path / "a.gz"
+    sha(tmp_path, "a.gz", gzip.compress(b"wrong, and of another length"))
+    with pytest.raises(Corrupted, match=r"127\.0\.0\.1:9"):
+        data_file("a.gz", {"a.gz": entry})
+
+
+def test_unknown_name_gets_near_matches():
+    with pytest.raises(UnknownName, match=r"usps/usps\.npz"):
+        data_file("usps/usps.npy")
+
+
+def test_package_without_its_file_says_how_to_repair_it():
+    with pytest.raises(MissingFile, match="reinstall"):
+        data_file("gone", {"gone": known("0" * 64)})
+
+
+def test_home_that_cannot_be_made_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "file"))
+    with pytest.raises(MissingFile, match="UNSEEN_HOME"):
+        data_file("a.gz", {"a.gz": known("0" * 64, "http://127.0.0.1:9/a")})
+
+
+def test_usps_tables_become_arrays_between_0_and_1(tmp_path):
+    rows = np.full((3, 257), -1.0)
+    rows[:, 0], rows[1, 5], rows[2, 6] = [6, 0, 9], 1.0, 0.5
+    paths = []
+    for name in ("train", "test"):
+        text = io.BytesIO()
+        np.savetxt(text, rows, fmt="%.4f")
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(gzip.compress(text.getvalue()))
+    made = np.load(io.BytesIO(origins.usps(paths)))
+    assert made["y_test"].tolist() == [6, 0, 9]
+    assert made["x_train"].dtype == np.float32
+    assert made["x_train"][1, 4] == 1
+    assert made["x_train"][2, 5] == 0.75
+    assert made["x_train"].sum() == 1.75
+
+
+def test_cifar_subset_takes_the_first_of_each_class(tmp_path):
+    files = {
+        f"repo-1/{use}/{c}/{k:04}.jpg": f"{use}{c}{k}".encode()
+        for use in ("train", "test")
+        for c in "ab"
+        for k in (3, 1, 2)
+    }
+    path = tmp_path / "a.zip"
+    path.write_bytes(zip_of(files | {"repo-1/README.md": b""}))
+    made = zipfile.ZipFile(io.BytesIO(origins.cifar_subset([path], train=2, test=1)))
+    assert made.namelist() == ["test/a/0001.jpg", "test/b/0001.jpg"] + [
+        f"train/{c}/000{k}.jpg" for c in "ab" for k in (1, 2)
+    ]
+    assert made.read("train/b/0002.jpg") == b"trainb2"
+
+
+def test_reversal_curse_keeps_the_data_folder_only(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(zip_of({"r-1/data/x/a.jsonl": b"1", "r-1/data/x/all.jsonl": b"2", "r-1/src/b.py": b"3"}))
+    with tarfile.open(fileobj=io.BytesIO(origins.reversal([path]))) as tar:
+        assert {m.name: tar.extractfile(m).read() for m in tar} == {"x/a.jsonl": b"1"}
+
+
+@pytest.mark.parametrize("layout", ["{}", "dataset_diabetes/{}"])
+def test_both_layouts_of_the_diabetes_zip_give_the_same_content(tmp_path, layout):
+    path = tmp_path / "a.zip"
+    files = {"IDs_mapping.csv": b"1", "diabetic_data.csv": b"2"}
+    path.write_bytes(
+        zip_of({layout.format(k if layout != "{}" else k.replace("IDs", "IDS")): v for k, v in files.items()})
+    )
+    assert sha(tmp_path, "b.zip", origins.diabetes([path])) == sha(
+        tmp_path, "c.zip", zip_of({f"dataset_diabetes/{k}": v for k, v in files.items()})
+    )
+    path.write_bytes(zip_of({"diabetic_data.csv": b"2"}))
+    with pytest.raises(Corrupted, match="holds 0 files"):
+        origins.diabetes([path])
+
+
+@pytest.mark.skipif(not (LOCAL / "usps/usps.npz").is_file(), reason="UNSEEN_DATA has no USPS")
+def test_usps_packing_reproduces_the_registered_checksum(tmp_path):
+    ours = np.load(LOCAL / "usps/usps.npz")
+    paths = []
+    for part in ("train", "test"):
+        values = np.round(ours[f"x_{part}"].astype(np.float64) * 2000) / 1000 - 1  # the tables have three decimals
+        text = io.BytesIO()
+        np.savetxt(text, np.c_[ours[f"y_{part}"], values], fmt="%.4f")
+        paths.append(tmp_path / part)
+        paths[-1].write_bytes(text.getvalue())
+    assert sha(tmp_path, "made.npz", origins.usps(paths)) == KNOWN["usps/usps.npz"].sha256
+
+
+@pytest.mark.skipif(not (LOCAL / "cifar10-subset").is_dir(), reason="UNSEEN_DATA has no CIFAR-10")
+def test_cifar_packing_reproduces_the_registered_checksum(tmp_path):
+    with zipfile.ZipFile(LOCAL / "cifar10-subset/cifar10_subset_jpeg.zip") as archive:
+        files = {f"CIFAR-10-images-d7d0/{name}": archive.read(name) for name in archive.namelist()}
+    (tmp_path / "a.zip").write_bytes(zip_of(files))
+    made = sha(tmp_path, "b.zip", origins.cifar_subset([tmp_path / "a.zip"]))
+    assert made == KNOWN["cifar10-subset/cifar10_subset_jpeg.zip"].sha256
