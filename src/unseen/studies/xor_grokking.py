@@ -1,0 +1,322 @@
+"""One step of gradient descent fits flipped XOR labels with a linear classifier; later steps generalize all the same.
+
+Xu, Wang, Frei, Vardi & Hu (2024), arXiv:2310.02541. The theorem's constants force p ≳ n⁵, beyond any run; here n and p
+are moderate and the conditions that matter hold: nearly orthogonal samples and n‖μ‖⁴/p ≫ 1.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unseen import stats
+from unseen.engine.batches import whole
+from unseen.errors import InvalidData
+from unseen.figure import Curves, Points
+from unseen.lab import Lab
+from unseen.measure import Reading
+from unseen.measures.oddness import grokking_time, neuron_alignment, oddness
+from unseen.methods.gradient_descent import gram_path, linear_path, loss_of, slope_of
+from unseen.models.two_layer import TwoLayer
+from unseen.source import Source
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, pick, rate
+from unseen.task import Batch, Task
+from unseen.tasks.xor_clusters import XorClusters, bayes_error
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data and learning rate."""
+
+    task: XorClusters = XorClusters()
+    lr: float = 1e-3
+
+    @property
+    def label(self) -> str:
+        task = self.task
+        return f"n={task.n} p={task.dim} μ²={task.mean_norm2:g} η={task.noise:g}"
+
+
+@dataclass(frozen=True)
+class Config:
+    settings: tuple[Setting, ...] = (
+        Setting(XorClusters(n=400, dim=40_000, mean_norm2=800, noise=0.10), lr=1e-3),
+        Setting(XorClusters(n=200, dim=10_000, mean_norm2=400, noise=0.10), lr=1e-2),
+        Setting(XorClusters(n=200, dim=40_000, mean_norm2=600, noise=0.15), lr=1e-3),
+        Setting(XorClusters(n=200, dim=10_000, mean_norm2=200, noise=0.10), lr=1e-2),
+    )
+    width: int = 500
+    init: float = 1e-6
+    # log-spaced from the start on: the transition happens between steps 1 and 10
+    times: tuple[int, ...] = (0, 1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 300)
+    seeds: int = 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    setting: Setting
+    width: int
+    init: float
+    times: tuple[int, ...]
+    seed: int
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    for seed in range(config.seeds):
+        for setting in config.settings:
+            yield Cell(setting, config.width, config.init, config.times, seed)
+
+
+@torch.no_grad()
+def run(cell: Cell, lab: Lab) -> Iterable[Row]:
+    task = cell.setting.task.build(lab.child("data"))
+    with lab.child("init").seeded():
+        model = TwoLayer(cell.setting.task.dim, cell.width, init=cell.init)
+    model.to(lab.device, lab.dtype)
+    facts: dict[str, Value] = {
+        "setting": cell.setting.label,
+        "signal": cell.setting.task.signal,
+        "bayes_error": bayes_error(cell.setting.task.mean_norm2),
+        "seed": cell.seed,
+    }
+    rows = [*network(cell, model, task, lab), *logistic(cell, task, lab)]
+    return [{**facts, **row} for row in rows]
+
+
+def network(cell: Cell, model: TwoLayer, task: Task, lab: Lab) -> list[dict[str, Value]]:
+    """The two-layer network at the recorded times; its own test inputs through ZXᵀ, their mirror images for free."""
+    train, test, centres = (whole(task.splits[name].data, lab) for name in ("train", "test", "centres"))
+    x, norms2 = train["x"], model.hidden.weight.square().sum(1)
+    hidden, judged, central = (model.hidden(batch["x"]) for batch in (train, test, centres))
+    across, to_centres = test["x"] @ x.T, centres["x"] @ x.T
+    path = gram_path(x @ x.T, hidden, model.head, slope_of(task.objective, train), cell.setting.lr, max(cell.times))
+    rows: list[dict[str, Value]] = []
+    for moment in path:
+        if moment.step not in cell.times:
+            continue
+        pre = torch.addmm(judged, across, moment.coefficients)
+        at, mirrored = pre.relu() @ model.head, (-pre).relu() @ model.head
+        lengths = torch.outer(centres["x"].norm(dim=1), moment.norms2(norms2, hidden).sqrt())
+        cosines = torch.addmm(central, to_centres, moment.coefficients) / lengths
+        aligned = neuron_alignment(cosines.T, model.head, centres["y"])
+        rows.append(
+            {
+                "model": "network",
+                "t": moment.step,
+                **hits(moment.outputs, train, at, test),
+                "loss": loss_of(task.objective, train, moment.outputs).mean().item(),
+                "oddness": oddness(at, mirrored),
+                "aligned": aligned.share,
+                "cosine": aligned.cosine,
+            }
+        )
+    rows[-1]["grokking_time"] = grokking_time([float(row["t"]) for row in rows], [float(row["test"]) for row in rows])
+    return rows
+
+
+def logistic(cell: Cell, task: Task, lab: Lab) -> list[dict[str, Value]]:
+    """Logistic regression by gradient descent from zero on the same data at the same times."""
+    train, test = (whole(task.splits[name].data, lab) for name in ("train", "test"))
+    x = train["x"]
+    kernel, across = x @ x.T, test["x"] @ x.T
+    path = linear_path(kernel, slope_of(task.objective, train), cell.setting.lr, max(cell.times))
+    return [
+        {"model": "logistic", "t": t, **hits(kernel @ c, train, across @ c, test)}
+        for t, c in enumerate(path)
+        if t in cell.times
+    ]
+
+
+def hits(fitted: Float[Tensor, " n"], train: Batch, judged: Float[Tensor, " m"], test: Batch) -> dict[str, Value]:
+    """Counts of right signs: all training labels as given, the flipped among them, and clean test labels."""
+    right, flipped = (fitted > 0) == (train["y"] > 0), train["flipped"]
+    correct = int(((judged > 0) == (test["y"] > 0)).sum())
+    return {
+        "train": right.double().mean().item(),
+        "train_correct": int(right.sum()),
+        "train_n": len(right),
+        "flipped_correct": int(right[flipped].sum()),
+        "flipped_n": int(flipped.sum()),
+        "test": correct / len(judged),
+        "test_correct": correct,
+        "test_n": len(judged),
+    }
+
+
+STRONG = 1_800  # n‖μ‖⁴/p from which the sheet of the laptop runs expects near-perfect generalization
+
+
+def worst(effect: Effect, ideal: float, strong: bool = False) -> Effect:
+    """The reading of the setting that is farthest from `ideal`: what it clears, every setting's value clears."""
+
+    def read(rows: Rows) -> Reading:
+        chosen = [row for row in rows if not strong or float(row["signal"]) >= STRONG]
+        labels = sorted({str(row["setting"]) for row in chosen})
+        if not labels:
+            raise InvalidData("No setting has rows.", why="nothing ran.", fix="run the missing cells.")
+        readings = [effect(pick(chosen, setting=label)) for label in labels]
+        return max(readings, key=lambda reading: abs(reading.value - ideal))
+
+    return read
+
+
+def shortfall(t: int) -> Effect:
+    """Mean test accuracy of the strong settings minus that of the weak ones at step `t`, paired by seed."""
+
+    def read(rows: Rows) -> Reading:
+        rows = pick(rows, model="network", t=t)
+        strong = [row for row in rows if float(row["signal"]) >= STRONG]
+        weak = [row for row in rows if float(row["signal"]) < STRONG]
+        seeds = sorted({row["seed"] for row in strong} & {row["seed"] for row in weak})
+        if not seeds:
+            raise InvalidData("No seed has both signals.", why="the gap is paired.", fix="run the missing cells.")
+        return stats.difference(
+            *([fmean(column(side, "test", seed=seed)) for seed in seeds] for side in (strong, weak))
+        )
+
+    return read
+
+
+NET = {"model": "network"}
+CLAIMS = (
+    Claim(
+        says="One step fits every training label, flipped ones included (worst setting).",
+        effect=worst(rate("train_correct", "train_n", **NET, t=1), 1.0),
+        above=0.995,
+    ),
+    Claim(
+        says="After one step the test accuracy is that of a coin (worst setting).",
+        effect=worst(average("test", within=(0, 1), **NET, t=1), 0.5),
+        above=0.44,
+        below=0.56,
+    ),
+    Claim(
+        says="After one step the network is nearly linear: oddness near 1 (worst setting).",
+        effect=worst(average("oddness", within=(0, 1), **NET, t=1), 1.0),
+        above=0.9,
+    ),
+    Claim(
+        says="After 100 steps the test accuracy is near 1 where n‖μ‖⁴/p ≥ 1800 (worst such setting).",
+        effect=worst(rate("test_correct", "test_n", **NET, t=100), 1.0, strong=True),
+        above=0.98,
+    ),
+    Claim(
+        says="The flipped training labels are still fitted at step 100 (worst setting).",
+        effect=worst(rate("flipped_correct", "flipped_n", **NET, t=100), 1.0),
+        above=0.97,  # ≈ 200 flipped labels per setting: Wilson's lower limit of all right is 0.98
+    ),
+    Claim(
+        says="A weak signal (n‖μ‖⁴/p = 800) ends visibly below, as the rate predicts.",
+        effect=shortfall(t=300),
+        above=0.02,
+    ),
+    Claim(
+        says="By step 100 neurons point at the clusters they vote for (worst strong setting; chance is 0.5).",
+        effect=worst(average("aligned", within=(0, 1), **NET, t=100), 1.0, strong=True),
+        above=0.9,
+    ),
+    Claim(
+        says="Logistic regression stays at chance on the same data (worst setting, last step).",
+        effect=worst(average("test", within=(0, 1), model="logistic", t=300), 0.5),
+        above=0.44,
+        below=0.56,
+    ),
+)
+
+
+def curves(rows: Rows) -> Curves:
+    """Median test accuracy over training."""
+    times = sorted({int(row["t"]) for row in rows})
+    labels = sorted({str(row["setting"]) for row in rows})
+
+    def line(**where: Value) -> list[float]:
+        return [median(column(rows, "test", t=t, **where)) for t in times]
+
+    lines = {label: line(setting=label, **NET) for label in labels}
+    lines["logistic regression (all settings)"] = line(model="logistic")
+    return Curves(
+        title="Test accuracy on clean labels (median over seeds)",
+        x=[t + 1 for t in times],
+        y=lines,
+        x_label="step + 1",
+        y_label="accuracy",
+        log_x=True,
+    )
+
+
+def linearity(rows: Rows) -> Points:
+    """Test accuracy against oddness along training."""
+    times = sorted({int(row["t"]) for row in rows} - {0})
+
+    def point(label: str, t: int) -> tuple[float, float]:
+        here = {"setting": label, "t": t, **NET}
+        return median(column(rows, "oddness", **here)), median(column(rows, "test", **here))
+
+    return Points(
+        title="The network leaves the linear classifiers as it generalizes",
+        groups={label: [point(label, t) for t in times] for label in sorted({str(row["setting"]) for row in rows})},
+        x_label="oddness (1: linear, 0: even)",
+        y_label="test accuracy",
+    )
+
+
+def table(rows: Rows) -> Sequence[Row]:
+    """The sheet's table: medians over seeds, with the lowest seed where seeds disagree."""
+    summary: list[Row] = []
+    last = max(int(row["t"]) for row in rows)
+    for label in sorted({str(row["setting"]) for row in rows}):
+        row: dict[str, Value] = {"setting": label, "n‖μ‖⁴/p": column(rows, "signal", setting=label)[0]}
+        for t in sorted({1, min(10, last), min(100, last)}):
+            here = {"setting": label, "t": t, **NET}
+            row[f"train t={t}"] = median(column(rows, "train", **here))
+            row[f"test t={t}"] = median(column(rows, "test", **here))
+            row[f"lowest test t={t}"] = min(column(rows, "test", **here))
+            row[f"oddness t={t}"] = median(column(rows, "oddness", **here))
+        row["aligned at the end"] = median(column(rows, "aligned", setting=label, t=last, **NET))
+        row["grokking step"] = median(column(rows, "grokking_time", setting=label, **NET))
+        row["logistic at the end"] = median(column(rows, "test", setting=label, t=last, model="logistic"))
+        summary.append(row)
+    return summary
+
+
+def phase_diagram() -> tuple[Setting, ...]:
+    """n, p, ‖μ‖² and η around the laptop settings, with learning rates that keep lr · p as there."""
+    return tuple(
+        Setting(XorClusters(n=n, dim=dim, mean_norm2=ratio * dim**0.5, noise=noise, n_judge=10_000), lr=40 / dim)
+        for n in (100, 200, 400, 800)
+        for dim in (40_000, 100_000, 400_000)
+        for ratio in (1.0, 2.0, 4.0)
+        for noise in (0.05, 0.10, 0.20)
+    )
+
+
+study = Study(
+    name="xor_grokking",
+    system="07",
+    source=Source(
+        key="xu2024benign",
+        title="Benign Overfitting and Grokking in ReLU Networks for XOR Cluster Data",
+        authors=("Xu, Zhiwei", "Wang, Yutong", "Frei, Spencer", "Vardi, Gal", "Hu, Wei"),
+        year=2024,
+        venue="ICLR",
+        arxiv="2310.02541",
+    ),
+    scales={
+        Scale.SMOKE: Config(
+            settings=(Setting(XorClusters(n=100, dim=5_000, mean_norm2=400, noise=0.10), lr=1e-2),),
+            width=100,
+            times=(0, 1, 2, 3, 5, 10, 20, 30, 60),
+            seeds=2,
+        ),
+        Scale.LAPTOP: Config(),
+        Scale.PAPER: Config(settings=phase_diagram(), width=10_000, seeds=10),
+    },
+    cells=cells,
+    run=run,
+    claims=CLAIMS,
+    figures=(curves, linearity),
+    table=table,
+)
