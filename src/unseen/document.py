@@ -36,6 +36,8 @@ class Note:
     text: str
     tone: Tone = Tone.NEUTRAL
     detail: str = ""
+    sign: str = ""
+    """One character instead of the tone's own; a study uses the verdict's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,8 @@ class Section:
 @dataclass(frozen=True, kw_only=True)
 class Document:
     title: str
+    kicker: str = ""
+    """A few words over the title: what kind of report this is."""
     lead: str = ""
     """The answer in a few sentences."""
     sections: Sequence[Section] = ()

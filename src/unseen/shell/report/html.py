@@ -1,0 +1,148 @@
+"""A document as one HTML file: no request to anywhere, no script, light, dark and print."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import groupby
+from math import isfinite
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from unseen.document import Block, Document, Note, Paragraph, Table, Value
+from unseen.measure import Reading
+from unseen.shell.report import wording
+from unseen.shell.report.figures import draw, palette
+from unseen.shell.report.numbers import numbers
+from unseen.shell.report.wording import clean, words
+
+MOST_ROWS = 400
+"""Longer tables are cut, and say so: the machine-readable report has all rows."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring blocks of one kind, laid out together: notes as a list, figures side by side."""
+
+    kind: str
+    blocks: Sequence[Block]
+
+
+def html(document: Document) -> str:
+    """The whole page. Every text is escaped; equal documents give equal bytes."""
+    ids = anchors([section.title for section in document.sections])
+    sections = [(anchor, s.title, runs(s.blocks)) for anchor, s in zip(ids, document.sections, strict=True)]
+    return _page().render(document=document, sections=sections, palette=palette())
+
+
+def page_part(document: Document) -> str:
+    """The same as a fragment for a notebook cell: its style applies inside it only."""
+    return f'<iframe srcdoc="{Markup.escape(html(document))}" style="width:100%;height:42rem;border:0"></iframe>'
+
+
+def runs(blocks: Sequence[Block]) -> list[Run]:
+    """Blocks in order, neighbours of one kind together."""
+    return [Run(kind, list(group)) for kind, group in groupby(blocks, _kind)]
+
+
+def _kind(block: Block) -> str:
+    return {Paragraph: "paragraph", Note: "note", Table: "table"}.get(type(block), "figure")
+
+
+def anchors(titles: Sequence[str]) -> list[str]:
+    """One fragment identifier per title, unique on the page."""
+    seen: dict[str, int] = {}
+    out = []
+    for title in titles:
+        slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "section"
+        seen[slug] = seen.get(slug, 0) + 1
+        out.append(slug if seen[slug] == 1 else f"{slug}-{seen[slug]}")
+    return out
+
+
+def table(value: Table, whiskers: bool = True) -> Markup:
+    """The table; numbers right-aligned, readings with their interval in small print and as a line on a shared scale."""
+    names = wording.columns(value)
+    shown = value.rows[:MOST_ROWS]
+    cells = {name: [row.get(name) for row in shown] for name in names}
+    numeric = {name: wording.is_numeric(cells[name]) for name in names}
+    units = {name: wording.shared_unit(cells[name]) for name in names}
+    scales = {name: _scale(cells[name]) if whiskers else None for name in names}
+    head = [
+        Markup('<th scope="col"{}>{}{}</th>').format(
+            Markup(' class="num"') if numeric[name] else "", clean(name).strip(), _small(units[name])
+        )
+        for name in names
+    ]
+    body = [
+        Markup("<tr>{}</tr>").format(
+            Markup("").join(
+                _cell(row.get(name), numeric[name], units[name], scales[name], name == names[0]) for name in names
+            )
+        )
+        for row in shown
+    ]
+    left_out = [f"{len(shown)} of {len(value.rows):,} rows."] if len(value.rows) > len(shown) else []
+    return Markup(
+        '<div class="scroll" tabindex="0" role="group" aria-label="{}"><table>{}<thead><tr>{}</tr></thead>'
+        "<tbody>{}</tbody></table></div>{}"
+    ).format(
+        clean(value.caption) or "table",
+        Markup("<caption>{}</caption>").format(clean(value.caption)) if value.caption else "",
+        Markup("").join(head),
+        Markup("").join(body),
+        Markup("").join(Markup('<p class="remark">{}</p>').format(clean(n)) for n in (*value.footnotes, *left_out)),
+    )
+
+
+def _cell(value: Value, numeric: bool, unit: str, scale: tuple[float, float] | None, first: bool) -> Markup:
+    told = words(value, unit)
+    mark = Markup(' class="num"') if numeric else ""
+    drawn = _whisker(value, scale) if scale and isinstance(value, Reading) else ""
+    inside = Markup("{}{}{}{}").format(told.main, _small(told.unit), _small(told.interval, "interval"), drawn)
+    if first and not numeric:
+        return Markup('<th scope="row">{}</th>').format(inside)
+    return Markup("<td{}>{}</td>").format(mark, inside)
+
+
+def _small(text: str, kind: str = "unit") -> Markup:
+    return Markup(' <small class="{}">{}</small>').format(kind, text) if text else Markup()
+
+
+def _scale(values: Sequence[Value]) -> tuple[float, float] | None:
+    """The range of a column's intervals, if there are two or more to compare."""
+    known = [v for v in values if isinstance(v, Reading) and isfinite(v.low) and isfinite(v.high)]
+    if len(known) < 2:
+        return None
+    low, high = min(v.low for v in known), max(v.high for v in known)
+    return (low, high) if high > low else None
+
+
+def _whisker(reading: Reading, scale: tuple[float, float]) -> Markup:
+    """The interval as a line and the value as a dot, on the column's scale; zero as a tick where it is in range."""
+    if not (isfinite(reading.low) and isfinite(reading.high)):
+        return Markup()
+
+    def at(x: float) -> str:
+        return f"{4 + 92 * (x - scale[0]) / (scale[1] - scale[0]):.1f}"
+
+    zero = f'<path class="zero" d="M{at(0)} 0v10"/>' if scale[0] < 0 < scale[1] else ""
+    line = f'<path d="M{at(reading.low)} 5H{at(reading.high)}"/>'
+    dot = f'<circle cx="{at(reading.value)}" cy="5" r="2.6"/>' if scale[0] <= reading.value <= scale[1] else ""
+    return Markup(f'<svg class="whisker" viewBox="0 0 100 10" aria-hidden="true">{zero}{line}{dot}</svg>')
+
+
+@cache
+def _page() -> Template:
+    room = files("unseen.shell.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"clean": clean, "sign": wording.sign, "anchor": lambda title: anchors([title])[0]}
+    environment.globals |= {
+        "style": Markup(room.joinpath("page.css").read_text("utf-8")),
+        "table": table,
+        "draw": draw,
+        "numbers": lambda figure: table(numbers(figure), whiskers=False),
+    }
+    return environment.from_string(room.joinpath("page.html.jinja").read_text("utf-8"))

@@ -1,0 +1,69 @@
+"""A document as Markdown: figures become the tables of their numbers, images their captions."""
+
+import re
+from collections.abc import Sequence
+
+from unseen.document import Block, Document, Note, Paragraph, Table, Tone
+from unseen.shell.report import wording
+from unseen.shell.report.numbers import numbers, thinned
+from unseen.shell.report.wording import clean, words
+
+MOST_ROWS = 25
+"""Longer tables of figures are thinned evenly, and say so."""
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
+_LINE_START = re.compile(r"^(\s*)([-+=]|\d+[.)])(?=\s|$|-|=)", re.MULTILINE)
+
+
+def markdown(document: Document) -> str:
+    """The whole report; every text is escaped, so that a column named `a|b` or `<script>` stays text."""
+    parts = [f"# {escaped(document.title)}"]
+    parts += [f"*{escaped(document.kicker)}*"] if document.kicker else []
+    parts += [f"**{escaped(document.lead)}**"] if document.lead else []
+    for section in document.sections:
+        parts.append(f"## {escaped(section.title)}")
+        parts += [_block(block) for block in section.blocks]
+    if document.facts:
+        parts.append("---")
+        parts.append("\n".join(f"- {escaped(name)}: {escaped(fact)}" for name, fact in document.facts.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(text: object) -> str:
+    """Plain text as Markdown on one line."""
+    line = " ".join(clean(text).split())
+    return _LINE_START.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", line))
+
+
+def table(value: Table) -> str:
+    """A pipe table; numbers right-aligned, readings with their interval."""
+    names = wording.columns(value)
+    cells = {name: [row.get(name) for row in value.rows] for name in names}
+    units = {name: wording.shared_unit(cells[name]) for name in names}
+    heads = [name.strip() + (f" ({units[name]})" if units[name] else "") for name in names]
+    lines = [
+        _line([escaped(head) for head in heads]),
+        _line(["---:" if wording.is_numeric(cells[name]) else "---" for name in names]),
+        *(_line([escaped(words(row.get(name), units[name])) for name in names]) for row in value.rows),
+    ]
+    caption = [f"**{escaped(value.caption)}**"] if value.caption else []
+    return "\n\n".join([*caption, "\n".join(lines), *(f"*{escaped(note)}*" for note in value.footnotes)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Paragraph():
+            return escaped(block.text)
+        case Note():
+            tone = "" if block.sign or block.tone is Tone.NEUTRAL else f" *{block.tone}*"
+            detail = f"  \n  {escaped(block.detail)}" if block.detail else ""
+            return f"- {escaped(wording.sign(block))}{tone} **{escaped(block.text)}**{detail}"
+        case Table():
+            return table(block)
+    behind = numbers(block)
+    kept = thinned([dict(row) for row in behind.rows], MOST_ROWS)
+    note = (f"{len(kept)} rows, evenly spaced.",) if len(kept) < len(behind.rows) else ()
+    return table(Table(rows=kept, caption=block.title, footnotes=note or behind.footnotes))
