@@ -95,6 +95,7 @@ class Audit:
             "score_name": scene.at(next(iter(scene.judged))).score_name,
             "seeds": len(scene.audited),
             "decisions": list(scene.subject.decisions),
+            "warnings": list(scene.subject.warnings),
             "sizes": {name: length(split.data) or 0 for name, split in task.splits.items()},
             "places": {name: str(split.at) for name, split in task.splits.items() if split.at is not None},
             "unseen": list(task.unseen),

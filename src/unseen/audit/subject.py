@@ -36,3 +36,5 @@ class Subject:
     """Models to compare with, wrapped as `models.estimator.Estimator`."""
     decisions: Sequence[str] = ()
     """How the data were treated, for the report."""
+    warnings: Sequence[str] = ()
+    """What the reader should beware of in the data."""
