@@ -1,0 +1,86 @@
+"""Command lines: a parser whose complaints are typed errors, and flags over the fields of a dataclass."""
+
+import argparse
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+from unseen.errors import InvalidConfig, UnknownName
+
+T = TypeVar("T")
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser that knows no abbreviations (they would shadow a study's own flags) and raises `InvalidConfig`."""
+
+    def __init__(self, prog: str, description: str, epilog: str = "", add_help: bool = True) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            add_help=add_help,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("--json", action="store_true", help="the result as JSON on the standard output")
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidConfig(
+            f"`{self.prog}` cannot be called like this: {message}.",
+            why=" ".join(self.format_usage().split()),
+            fix=f"see {self.prog} --help.",
+        )
+
+
+def overlaid(config: T, flags: Sequence[str], command: str) -> T:
+    """The dataclass with fields replaced by flags: `--task.dim 4000 --seeds 3`, checked against the fields' types."""
+    if not flags:
+        return config
+    _refuse_unknown(config, flags, command)
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            return _tyro(config, flags, command)
+    except SystemExit as stop:
+        raise InvalidConfig(
+            f"{' '.join(flags)} does not fit the fields of {type(config).__name__}: {_message(text.getvalue())}",
+            why="every flag is a field of the study's configuration and has its type.",
+            fix=f"see {command} --help.",
+        ) from stop
+
+
+def fields_help(config: Any, command: str) -> str:
+    """What can be set, with the values of this configuration as defaults."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        _tyro(config, ["--help"], command)
+    return text.getvalue().split("\n\n", 1)[-1]
+
+
+def _refuse_unknown(config: Any, flags: Sequence[str], command: str) -> None:
+    known = set(re.findall(r"--[A-Za-z][\w.\-]*", fields_help(config, command))) - {"--help"}
+    spelled = {name.replace("-", "_") for name in known}
+    for flag in flags:
+        name = flag.split("=")[0]
+        if name.startswith("--") and name.replace("-", "_") not in spelled:
+            raise UnknownName.near("option", name, known)
+
+
+def _tyro(config: T, flags: Sequence[str], command: str) -> T:
+    import tyro  # 0.3 s that only calls with flags need
+
+    markers = (
+        tyro.conf.AvoidSubcommands,
+        tyro.conf.EnumChoicesFromValues,
+        tyro.conf.SuppressFixed,
+        tyro.conf.HelptextFromCommentsOff,
+    )
+    return tyro.cli(type(config), prog=command, description="", default=config, args=list(flags), config=markers)
+
+
+def _message(printed: str) -> str:
+    """The first complaint within tyro's box, as one line."""
+    words = re.sub(r"[╭╮╰╯│─]+", " ", printed)
+    return " ".join(words.split())[:300]

@@ -1,0 +1,105 @@
+"""What the folders hold, read from the sources: nothing is imported to list it.
+
+Studies of other packages come through the entry-point group `unseen.studies`: `name = "package.module"`, a module
+with an attribute `study`, or `name = "package.module:attribute"`.
+"""
+
+import ast
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unseen.errors import InvalidConfig, UnknownName
+
+if TYPE_CHECKING:  # study.py imports torch, and a listing must not wait for it
+    from unseen.study import Study
+
+KINDS = ("studies", "tasks", "methods", "measures", "attributions", "models")
+GROUP = "unseen.studies"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a listing."""
+
+    kind: str
+    name: str
+    says: str
+    system: str = ""
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study object is: `module` and `attribute`."""
+
+    module: str
+    attribute: str = "study"
+
+
+def entries(kind: str) -> list[Entry]:
+    """Every file of one of the plug folders, in order of name (studies: of system), with its first sentence."""
+    found = [_entry(kind, name, file) for name, file in _files(kind).items()]
+    if kind == "studies":
+        found += [Entry(kind, name, f"from {place.module}") for name, place in _outside().items()]
+    return sorted(found, key=lambda entry: (entry.system or "~", entry.name) if kind == "studies" else ("", entry.name))
+
+
+def names() -> list[str]:
+    """The studies that can be run."""
+    return sorted({*_files("studies"), *_outside()})
+
+
+def place(name: str) -> Place:
+    """Where the study of that name is, or `UnknownName` with near matches."""
+    if name in _files("studies"):
+        return Place(f"unseen.studies.{name}")
+    outside = _outside()
+    if name in outside:
+        return outside[name]
+    raise UnknownName.near("study", name, names())
+
+
+def load(name: str) -> "Study[Any, Any]":
+    """The study object."""
+    where = place(name)
+    study = getattr(importlib.import_module(where.module), where.attribute, None)
+    if study is None or study.name != name:
+        seen = "no study" if study is None else f"a study named `{study.name}`"
+        raise InvalidConfig(
+            f"Module {where.module} has {seen} as `{where.attribute}`.",
+            why=f"`{name}` is looked up under that attribute, and results are filed under the study's name.",
+            fix=f"set `{where.attribute} = Study(name={name!r}, …)` at the end of the module.",
+        )
+    return study
+
+
+def _files(kind: str) -> dict[str, Path]:
+    folder = Path(__file__).parents[1] / kind
+    files = {path.stem: path for path in folder.glob("*.py")} | {p.parent.name: p for p in folder.glob("*/__init__.py")}
+    return {name: path for name, path in sorted(files.items()) if not name.startswith("_")}
+
+
+def _outside() -> dict[str, Place]:
+    found = importlib.metadata.entry_points(group=GROUP)
+    return {point.name: Place(point.module, point.attr or "study") for point in found}
+
+
+def _entry(kind: str, name: str, file: Path) -> Entry:
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError as error:
+        return Entry(kind, name, f"(does not parse: line {error.lineno})")
+    text = (ast.get_docstring(tree) or "").strip().split("\n\n")[0].replace("\n", " ")
+    classes = tuple(node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_"))
+    return Entry(kind, name, text, _system(tree) if kind == "studies" else "", classes)
+
+
+def _system(tree: ast.Module) -> str:
+    """The constant given as `system` in `study = Study(…)`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg == "system" and isinstance(node.value, ast.Constant):
+            return str(node.value.value)
+    return ""
