@@ -1,0 +1,351 @@
+"""Per-example gradients kept as factors: what a layer saw (a) times what came back (g), at each of its positions.
+
+Nobody asks for the gradient itself; a form gives what is needed of it. With p a parameter, b an example, s a position:
+
+    Dense   ∂f_b/∂p = Σ_s g_bs ⊗ a_bs          linear maps and convolutions (Goodfellow, 2015, arXiv:1510.01799)
+    Lookup  ∂f_b/∂p[v] = Σ_s g_bs [index_bs = v]    embeddings
+    Gain    ∂f_b/∂p = Σ_s x_bs · g_bs          gains of normalisations; with x = 1: biases
+    Whole   ∂f_b/∂p as it is
+
+Pairs of positions or one materialised layer: whichever needs fewer multiplications. Products are flattened to matrix
+products, since a four-operand `torch.einsum` finds the same order and is about six times slower.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+PART = 1 << 18
+"""Entries of a layer's unfolded input that are worked on at a time: they should stay in the cache."""
+LARGEST = 1 << 25
+"""Entries of the largest table of pairs of positions."""
+
+
+@runtime_checkable
+class Form(Protocol):
+    """The per-example gradients of one parameter."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the parameter."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def total(self) -> Tensor:
+        """Σ_b of the gradients, in the parameter's shape."""
+        ...
+
+    def norms2(self) -> Float[Tensor, " b"]:
+        """‖gradient‖² of each example."""
+        ...
+
+    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
+        """`total()` and `norms2()`, sharing what they have in common."""
+        ...
+
+    def dots(self, other: "Form") -> Float[Tensor, "b c"]:
+        """Inner products with the gradients of the same parameter in another batch."""
+        ...
+
+    def along(self, v: Tensor) -> Tensor:
+        """Inner products `[b]` with v of the parameter's shape, or `[b q]` with v of shape `[q, *shape]`."""
+        ...
+
+    def each(self) -> Tensor:
+        """The gradients themselves, `[b, *shape]`: the last resort."""
+        ...
+
+    def take(self, rows: Tensor | slice) -> "Form":
+        """The form of some of the examples."""
+        ...
+
+
+def _square(x: Tensor) -> Float[Tensor, " b"]:
+    """Σ x² over all axes but the first, without a temporary."""
+    return torch.linalg.vector_norm(x.flatten(1), dim=1).square()
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """The gradients themselves, one row per example."""
+
+    rows: Float[Tensor, "b p"]
+    shape: torch.Size
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def total(self) -> Tensor:
+        return self.rows.sum(0).view(self.shape)
+
+    def norms2(self) -> Float[Tensor, " b"]:
+        return _square(self.rows)
+
+    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
+        return self.total(), self.norms2()
+
+    def dots(self, other: Form) -> Float[Tensor, "b c"]:
+        return self.rows @ other.each().flatten(1).T
+
+    def along(self, v: Tensor) -> Tensor:
+        if v.shape == self.shape:
+            return self.rows @ v.reshape(-1)
+        return self.rows @ v.flatten(1).T
+
+    def each(self) -> Tensor:
+        return self.rows.view(-1, *self.shape)
+
+    def take(self, rows: Tensor | slice) -> "Whole":
+        return replace(self, rows=self.rows[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """An elementwise factor (x = its normalised input) or an added vector (x = None, that is 1)."""
+
+    x: Float[Tensor, "b s d"] | None
+    g: Float[Tensor, "b s d"]
+    shape: torch.Size
+
+    def __len__(self) -> int:
+        return len(self.g)
+
+    def whole(self) -> Whole:
+        product = self.g if self.x is None else self.x * self.g
+        return Whole(product.squeeze(1) if product.shape[1] == 1 else product.sum(1), self.shape)
+
+    def total(self) -> Tensor:
+        return self.whole().total()
+
+    def norms2(self) -> Float[Tensor, " b"]:
+        return self.whole().norms2()
+
+    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
+        return self.whole().moments()
+
+    def dots(self, other: Form) -> Float[Tensor, "b c"]:
+        return self.whole().dots(other)
+
+    def along(self, v: Tensor) -> Tensor:
+        return self.whole().along(v)
+
+    def each(self) -> Tensor:
+        return self.whole().each()
+
+    def take(self, rows: Tensor | slice) -> "Gain":
+        return replace(self, x=None if self.x is None else self.x[rows], g=self.g[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """Rows of a table, read at `index`."""
+
+    index: Int[Tensor, "b s"]
+    g: Float[Tensor, "b s o"]
+    shape: torch.Size
+
+    def __len__(self) -> int:
+        return len(self.g)
+
+    def _merged(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(example, column, Σ g) of each distinct row that an example reads; `columns` holds the known indices."""
+        column = torch.searchsorted(columns, self.index.contiguous())
+        example = torch.arange(len(self.g), device=self.g.device)[:, None]
+        keys, inverse = torch.unique(example * len(columns) + column, return_inverse=True)
+        sums = self.g.new_zeros(len(keys), self.shape[1]).index_add_(0, inverse.flatten(), self.g.flatten(0, 1))
+        return keys // len(columns), keys % len(columns), sums
+
+    def total(self) -> Tensor:
+        return self.g.new_zeros(self.shape).index_add_(0, self.index.flatten(), self.g.flatten(0, 1))
+
+    def norms2(self) -> Float[Tensor, " b"]:
+        example, _, sums = self._merged(self.index.unique())
+        return self.g.new_zeros(len(self)).index_add_(0, example, _square(sums))
+
+    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
+        return self.total(), self.norms2()
+
+    def dots(self, other: Form) -> Float[Tensor, "b c"]:
+        if not isinstance(other, Lookup):
+            return Whole(self.each().flatten(1), self.shape).dots(other)
+        # only the rows that either batch reads: the rest of the table has no gradient
+        columns = torch.cat([self.index.flatten(), other.index.flatten()]).unique()
+        return self._used(columns) @ other._used(columns).T
+
+    def _used(self, columns: Tensor) -> Float[Tensor, "b used"]:
+        example, column, sums = self._merged(columns)
+        out = self.g.new_zeros(len(self), len(columns), self.shape[1])
+        out[example, column] = sums
+        return out.flatten(1)
+
+    def along(self, v: Tensor) -> Tensor:
+        if v.shape == self.shape:
+            return (v[self.index] * self.g).sum((1, 2))
+        return torch.stack([self.along(one) for one in v], 1)
+
+    def each(self) -> Tensor:
+        out = self.g.new_zeros(len(self) * self.shape[0], self.shape[1])
+        start = torch.arange(len(self), device=self.g.device)[:, None] * self.shape[0]
+        return out.index_add_(0, (start + self.index).flatten(), self.g.flatten(0, 1)).view(-1, *self.shape)
+
+    def take(self, rows: Tensor | slice) -> "Lookup":
+        return replace(self, index=self.index[rows], g=self.g[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """The matrix of a linear map, shared by all positions. A convolution's positions are the pixels of its output."""
+
+    x: Float[Tensor, "b ..."]
+    """The layer's input: `[b s i]`, or what `unfold` turns into it."""
+    g: Float[Tensor, "b s o"]
+    shape: torch.Size
+    groups: int = 1
+    """Blocks of a block-diagonal map: features i and o are split into as many equal parts."""
+    transposed: bool = False
+    """Whether the parameter is stored as [i o] instead of [o i]."""
+    unfold: Callable[[Tensor], Tensor] | None = None
+    """Late, because the unfolded input of a convolution is many times larger than the input."""
+
+    def __len__(self) -> int:
+        return len(self.g)
+
+    @property
+    def a(self) -> Float[Tensor, "b s i"]:
+        """What each position multiplies with the matrix."""
+        return self.x if self.unfold is None else self.unfold(self.x)
+
+    @property
+    def _sizes(self) -> tuple[int, int, int, int]:
+        """Examples, positions, and the features i and o of one group."""
+        b, s, o = self.g.shape
+        return b, s, prod(self.shape) * self.groups // o // self.groups, o // self.groups
+
+    @property
+    def _pairs_win(self) -> bool:
+        """Whether ‖gradient‖² is cheaper by pairs of positions than by materialising it."""
+        _, s, i, o = self._sizes
+        return s * (i + o) < i * o
+
+    def _parts(self, entries: int) -> Iterator["Dense"]:
+        """A few examples at a time, so that what they unfold to, `entries` each, stays in the cache."""
+        step = max(1, PART // max(1, entries))
+        for start in range(0, len(self), step):
+            yield self.take(slice(start, start + step))
+
+    def _materialised(self) -> Iterator[Tensor]:
+        _, s, i, o = self._sizes
+        return (part.each() for part in self._parts(self.groups * i * max(s, o)))
+
+    def _split(self) -> tuple[Float[Tensor, "bk s i"], Float[Tensor, "bk s o"]]:
+        """Input and output gradient with the groups counted as examples."""
+        b, s, i, o = self._sizes
+        if self.groups == 1:
+            return self.a, self.g
+        a = self.a.view(b, s, self.groups, i).transpose(1, 2).reshape(-1, s, i)
+        return a, self.g.reshape(b, s, self.groups, o).transpose(1, 2).reshape(-1, s, o)
+
+    def total(self) -> Tensor:
+        if self.unfold is not None or self.groups > 1:
+            return self._summed()[0]
+        left, right = (self.x, self.g) if self.transposed else (self.g, self.x)
+        return (left.flatten(0, 1).T @ right.flatten(0, 1)).view(self.shape)
+
+    def norms2(self) -> Float[Tensor, " b"]:
+        _, s, i, o = self._sizes
+        if s == 1 and self.groups == 1:
+            return _square(self.a) * _square(self.g)
+        if self._pairs_win:
+            return torch.cat([part._norms2_by_pairs() for part in self._parts(self.groups * s * (i + o + 2 * s))])
+        return torch.cat([_square(rows) for rows in self._materialised()])
+
+    def _norms2_by_pairs(self) -> Float[Tensor, " b"]:
+        a, g = self._split()
+        return ((a @ a.mT) * (g @ g.mT)).sum((1, 2)).view(len(self), self.groups).sum(1)
+
+    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
+        if self.g.shape[1] == 1 or self._pairs_win:
+            return self.total(), self.norms2()
+        return self._summed()
+
+    def _summed(self) -> tuple[Tensor, Float[Tensor, " b"]]:
+        """Both moments from the materialised rows, which make the sum almost free."""
+        total, norms = self.g.new_zeros(self.shape), []
+        for rows in self._materialised():
+            norms.append(_square(rows))
+            total += rows.sum(0)
+        return total, torch.cat(norms)
+
+    def dots(self, other: Form) -> Float[Tensor, "b c"]:
+        if not isinstance(other, Dense):
+            return self.each().flatten(1) @ other.each().flatten(1).T
+        (b, s, i, o), (c, t, _, _) = self._sizes, other._sizes
+        if b * c * s * t * (i + o) > (b * s + c * t + b * c) * i * o:
+            return self.each().flatten(1) @ other.each().flatten(1).T
+        step = max(1, LARGEST // max(1, s * c * t))
+        far = [part.reshape(c, self.groups, t, -1) for part in other._split()]
+        return torch.cat([self.take(slice(at, at + step))._pairs(far) for at in range(0, b, step)])
+
+    def _pairs(self, far: Sequence[Tensor]) -> Float[Tensor, "b c"]:
+        """Σ over positions of (a·a′)(g·g′)."""
+        out = self.g.new_zeros(len(self), len(far[0]))
+        near = [part.view(len(self), self.groups, *part.shape[1:]) for part in self._split()]
+        for k in range(self.groups):
+            tables = [
+                x[:, k].reshape(-1, x.shape[-1]) @ y[:, k].reshape(-1, y.shape[-1]).T
+                for x, y in zip(near, far, strict=True)
+            ]
+            table = tables[0].mul_(tables[1])
+            out += table if table.shape == out.shape else table.view(*self.g.shape[:2], len(out.T), -1).sum((1, 3))
+        return out
+
+    def along(self, v: Tensor) -> Tensor:
+        single = v.shape == self.shape
+        s = self.g.shape[1]
+        queries = 1 if single else len(v)
+        if self.groups > 1 or self.unfold is not None or queries * (s - 1) > s:
+            flat = v.reshape(queries, -1).T
+            out = torch.cat([rows.flatten(1) @ flat for rows in self._materialised()])
+        else:
+            stored = v.reshape(queries, self.shape[0], -1)
+            matrices = stored if self.transposed else stored.mT
+            out = torch.stack([((self.x @ m) * self.g).sum((1, 2)) for m in matrices], 1)
+        return out.squeeze(1) if single else out
+
+    def each(self) -> Tensor:
+        a, g = self._split()
+        left, right = (a, g) if self.transposed else (g, a)
+        rows = left.mT * right if g.shape[1] == 1 else left.mT @ right
+        return rows.reshape(-1, *self.shape)
+
+    def take(self, rows: Tensor | slice) -> "Dense":
+        return replace(self, x=self.x[rows], g=self.g[rows])
+
+
+def merged(forms: Sequence[Form]) -> Form:
+    """The sum of the forms of one parameter: a layer called twice has twice the positions."""
+    first = forms[0]
+    if len(forms) == 1:
+        return first
+    if all(isinstance(form, Lookup) for form in forms):
+        return Lookup(_joined(forms, "index"), _joined(forms, "g"), first.shape)
+    if isinstance(first, Dense) and all(_alike(first, form) for form in forms):
+        return Dense(_joined(forms, "a"), _joined(forms, "g"), first.shape, first.groups, first.transposed)
+    total = forms[0].each().flatten(1).clone()
+    for form in forms[1:]:
+        total += form.each().flatten(1)
+    return Whole(total, first.shape)
+
+
+def _joined(forms: Sequence[Form], name: str) -> Tensor:
+    return torch.cat([getattr(form, name) for form in forms], 1)
+
+
+def _alike(first: Dense, form: Form) -> bool:
+    return isinstance(form, Dense) and (form.groups, form.transposed) == (first.groups, first.transposed)
