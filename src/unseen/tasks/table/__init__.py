@@ -1,0 +1,416 @@
+"""A table of one's own as a task: CSV, Parquet or DataFrame; a site left out, the future judged, or random rows.
+
+Splits: "train" (FIT), "select" (SELECT) and "seen" (JUDGE) are random parts of the fitted sites or of the past;
+"unseen" (JUDGE) is the site left out or the future; "later" (JUDGE), with both site and time, is the fitted sites'
+future. Without site and time only random rows can be judged, and `decisions` says so. Batches hold `x` (encoded
+features), `y`, `index` (the row in the user's table, from 0), `site` (index into `Tabular.sites`) and one
+`group:<spec>` per group (index into `Tabular.groups[spec]`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from unseen.engine.batches import Columns, whole
+from unseen.errors import InvalidData, UnknownName
+from unseen.lab import Lab
+from unseen.task import Axis, Split, Task, Use
+from unseen.tasks.table import target as targets
+from unseen.tasks.table.encoding import Encoder, as_words, fitted, tidy, words_of
+from unseen.tasks.table.grouping import Grouping, grouped
+from unseen.tasks.table.inspection import giveaways, misread, numbers_among_words
+from unseen.tasks.table.reading import checked, read
+from unseen.tasks.table.splitting import Rows, Shares, allotted, moments, past, without
+from unseen.tasks.table.target import Predicts, Target
+
+Maker: TypeAlias = Callable[[], pd.DataFrame]
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A DataFrame in memory as a hashable source of rows, equal to itself only."""
+
+    frame: pd.DataFrame
+
+    def __call__(self) -> pd.DataFrame:
+        return self.frame
+
+
+@dataclass(frozen=True)
+class Table:
+    """Which table, and what its columns mean."""
+
+    data: str | Path | Maker | pd.DataFrame
+    """A file, a function that returns a DataFrame, or the DataFrame itself."""
+    target: str
+    site: str | None = None
+    """Left out one by one: hospital, camera, country."""
+    time: str | None = None
+    """Numbers or dates: the past is fitted, the future judged."""
+    entity: str | None = None
+    """Person or device whose rows must stay on one side."""
+    groups: tuple[str, ...] = ()
+    """"sex", "age:decade", "age:quartiles", "age:40,60"."""
+    drop: tuple[str, ...] = ()
+    """Columns that the model must not see."""
+    held_out: str | None = None
+    """The site to judge on; without it the last one by name."""
+    predicts: Predicts | None = None
+    """Class or number; None: inferred."""
+    shares: Shares = Shares()
+    max_levels: int = 20
+    min_count: int = 5
+    """A level with fewer fitted rows is `other`."""
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.data, pd.DataFrame):
+            object.__setattr__(self, "data", Held(self.data))
+
+    def build(self, lab: Lab) -> Task:
+        return self.prepare(lab).task
+
+    def prepare(self, lab: Lab) -> "Tabular":
+        """The task with everything that was decided on the way."""
+        return _prepared(opened(self), self.held_out, lab)
+
+    def frame(self) -> pd.DataFrame:
+        """The user's rows as they are."""
+        if isinstance(self.data, str | Path):
+            return read(self.data, self.encoding)
+        return checked(self.data())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tabular:
+    """A task made from a table, the way back to the user's rows and columns, and what was decided."""
+
+    task: Task
+    frame: pd.DataFrame
+    """The user's rows: `frame.iloc[batch["index"]]`."""
+    encoder: Encoder
+    target: Target
+    rows: Mapping[str, Rows]
+    """The rows of each split."""
+    sites: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]]
+    decisions: tuple[str, ...]
+    """Plain sentences for the report."""
+    warnings: tuple[str, ...]
+    held_out: str | None
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    def as_numpy(self, split: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
+        """(x, y) of a split for scikit-learn: the same encoded features and rows."""
+        batch = whole(self.task.split(split).data, Lab())
+        return batch["x"].numpy(), batch["y"].numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A table with its roles read, before any row is fitted; shared by all sites that are left out in turn."""
+
+    table: Table
+    frame: pd.DataFrame
+    tidied: pd.DataFrame
+    target: Target
+    rows: Rows
+    """Rows with a target, and a site and time where those are asked for."""
+    site: NDArray[np.int64]
+    sites: tuple[str, ...]
+    time: NDArray[np.float64] | None
+    entity: NDArray[np.int64] | None
+    decisions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def opened(table: Table) -> Opened:
+    """Reads the table and refuses what cannot be learned or judged."""
+    frame = table.frame()
+    named = [table.target, table.site, table.time, table.entity, *table.drop]
+    for column in (name for name in named if name):
+        if column not in frame:
+            raise UnknownName.near("column", column, frame.columns)
+    tidied = tidy(frame.reset_index(drop=True))
+    said, usable = _usable(tidied, table)
+    rows = np.flatnonzero(usable)
+    found, sentence = targets.inferred(tidied[table.target].iloc[rows], table.predicts)
+    site = np.zeros(len(frame), np.int64)
+    sites: tuple[str, ...] = ()
+    if table.site:
+        site, sites = _sites(tidied[table.site], rows)
+    result = Opened(
+        table=table,
+        frame=frame,
+        tidied=tidied,
+        target=found,
+        rows=rows,
+        site=site,
+        sites=sites,
+        time=moments(tidied[table.time]) if table.time else None,
+        entity=_codes(tidied[table.entity])[0] if table.entity else None,
+        decisions=(sentence, *said),
+        warnings=(),
+    )
+    return replace(result, warnings=_site_warnings(result)) if table.site else result
+
+
+def leave_one_out(table: Table, lab: Lab) -> list[Tabular]:
+    """One task per site: fitted without the site, judged on it."""
+    if not table.site:
+        raise InvalidData(
+            "Leaving one site out needs a site column.",
+            why="without it, nothing says which rows belong together.",
+            fix='name it: Table(…, site="hospital").',
+        )
+    sheet = opened(table)
+    return [_prepared(sheet, site, lab) for site in sheet.sites]
+
+
+def _usable(tidied: pd.DataFrame, table: Table) -> tuple[list[str], NDArray[np.bool_]]:
+    usable, said = np.ones(len(tidied), bool), []
+    for column, role in (
+        (table.target, "target"),
+        (table.site, "site"),
+        (table.time, "time"),
+        (table.entity, "entity"),
+    ):
+        if not column:
+            continue
+        gone = tidied[column].isna().to_numpy()
+        if gone.all():
+            raise InvalidData(
+                f"The {role} column `{column}` is empty in all {len(tidied)} rows.",
+                why="rows without it cannot be used.",
+                fix="choose another column, or fill it.",
+            )
+        if gone.any():
+            said.append(f"{int(gone.sum())} of {len(tidied)} rows have no {role} (`{column}`) and were left out.")
+        usable &= ~gone
+    if usable.sum() < 2:
+        raise InvalidData(
+            f"{int(usable.sum())} of {len(tidied)} rows have all of target, site, time and entity.",
+            why="learning and judging need different rows.",
+            fix="fill these columns, or leave one of them out.",
+        )
+    return said, usable
+
+
+def _codes(column: pd.Series) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """A code per row into the column's words (−1: missing)."""
+    words = as_words(column)
+    names = words_of(words)
+    place = np.array([*targets.places([str(w) for w in words.cat.categories], names), -1])
+    return place[words.cat.codes.to_numpy()].astype(np.int64), tuple(names)
+
+
+def _sites(column: pd.Series, rows: Rows) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    site, names = _codes(column)
+    counts = np.bincount(site[rows], minlength=len(names))
+    few = [f"`{names[k]}` ({counts[k]})" for k in np.flatnonzero(counts < 2)]
+    if few:
+        raise InvalidData(
+            f"Site column `{column.name}` has sites with fewer than 2 usable rows: {', '.join(few[:5])}"
+            + (f" and {len(few) - 5} more." if len(few) > 5 else "."),
+            why="nothing can be judged there.",
+            fix=f'leave these rows out or merge small sites: df["{column.name}"] = '
+            f'df["{column.name}"].where(df["{column.name}"].map(df["{column.name}"].value_counts()) >= 20, "other").',
+        )
+    if len(names) < 2:
+        raise InvalidData(
+            f"Site column `{column.name}` has one site only: `{names[0]}`.",
+            why="one site is left out and another must remain to learn from.",
+            fix="leave out the site, or name a time column.",
+        )
+    return site, names
+
+
+def _site_warnings(sheet: Opened) -> tuple[str, ...]:
+    if not sheet.target.classes:
+        return ()
+    said = []
+    y = targets.values(sheet.target, sheet.tidied[sheet.target.name])
+    for k, name in enumerate(sheet.sites):
+        counts = np.bincount(y[sheet.rows[sheet.site[sheet.rows] == k]].astype(int), minlength=sheet.target.outputs)
+        if (counts > 0).sum() == 1:
+            only = sheet.target.classes[int(counts.argmax())]
+            said.append(f"At site `{name}` all {counts.sum()} rows are `{only}`: classes cannot be told apart there.")
+        elif (rare := counts[counts > 0].min()) < 20:
+            said.append(f"Site `{name}` has only {rare} rows of its rarest class: read its interval, not its value.")
+    return tuple(said)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    axis: Axis
+    rows: Mapping[str, Rows]
+    at: Mapping[str, str | None]
+    said: tuple[str, ...]
+
+
+def _prepared(sheet: Opened, held_out: str | None, lab: Lab) -> Tabular:
+    table, tidied = sheet.table, sheet.tidied
+    parts = _parted(sheet, held_out, lab)
+    fit = parts.rows["train"]
+    _refuse_empty(parts, sheet)
+    target = targets.fitted(sheet.target, tidied[table.target], fit)
+    roles = {table.target, table.site, table.time, table.entity, *table.drop}
+    encoder = fitted(
+        tidied.iloc[fit], [name for name in tidied.columns if name not in roles], table.max_levels, table.min_count
+    )
+    groups, said = [], []
+    for spec in table.groups:
+        group, sentence = grouped(tidied, spec, fit)
+        groups.append(group)
+        said += [sentence] if sentence else []
+    columns = _columns(sheet, target, encoder, groups)
+    uses = {"train": Use.FIT, "select": Use.SELECT}
+    splits = {
+        name: Split(columns.subset(torch.as_tensor(rows)), uses.get(name, Use.JUDGE), parts.at[name])
+        for name, rows in parts.rows.items()
+    }
+    held = parts.at["unseen"] if table.site else None
+    task = Task(name=held or "table", axis=parts.axis, splits=splits, objective=target.objective)
+    y = targets.values(target, tidied[table.target])
+    warnings = (
+        *sheet.warnings,
+        *numbers_among_words(tidied.iloc[fit], encoder),
+        *misread(tidied, encoder),
+        *(giveaways(encoder, columns.columns["x"].numpy()[fit], y[fit].astype(int)) if target.classes else ()),
+    )
+    scaled = (
+        () if target.classes else (f"One unit of the target is its fitted standard deviation, {target.scale:.4g}.",)
+    )
+    return Tabular(
+        task=task,
+        frame=sheet.frame,
+        encoder=encoder,
+        target=target,
+        rows=parts.rows,
+        sites=sheet.sites,
+        groups={group.name: group.names for group in groups},
+        decisions=(*sheet.decisions, *scaled, *parts.said, *encoder.decisions, *said),
+        warnings=warnings,
+        held_out=held,
+    )
+
+
+def _columns(sheet: Opened, target: Target, encoder: Encoder, groups: list[Grouping]) -> Columns:
+    y = np.zeros(len(sheet.frame), np.int64 if target.classes else np.float32)
+    y[sheet.rows] = targets.values(target, sheet.tidied[target.name])[sheet.rows]
+    return Columns(
+        x=torch.from_numpy(encoder.transform(sheet.tidied)),
+        y=torch.from_numpy(y),
+        index=torch.arange(len(y)),
+        site=torch.from_numpy(sheet.site),
+        **{f"group:{group.name}": torch.from_numpy(group.codes) for group in groups},
+    )
+
+
+def _parted(sheet: Opened, held_out: str | None, lab: Lab) -> _Parts:
+    """Rows per split: first what is left out, then random parts of what remains."""
+    table, rows, entity = sheet.table, sheet.rows, sheet.entity
+    is_past, said = np.ones(len(sheet.frame), bool), []
+    if sheet.time is not None:
+        early, cut = past(sheet.time[rows], table.shares.later)
+        is_past[rows] = early
+        after = int((~early).sum())
+        said.append(f"Rows up to `{table.time}` = {_moment(sheet, cut)} are the past; the {after} after are judged.")
+    chosen = _held_out(sheet, held_out) if table.site else None
+    inside = sheet.site[rows] != chosen if chosen is not None else np.ones(rows.size, bool)
+    later = rows[inside & ~is_past[rows]]
+    unseen = rows[~inside & (~is_past[rows] | (sheet.time is None))] if chosen is not None else later
+    fitted_rows = rows[inside & is_past[rows]]
+    if chosen is not None:
+        fitted_rows = without(fitted_rows, entity, unseen)
+    later = without(later, entity, fitted_rows)
+    unseen = later if chosen is None else unseen
+    strata = sheet.site * max(1, sheet.target.outputs)
+    if sheet.target.classes:
+        strata = strata + targets.values(sheet.target, sheet.tidied[table.target]).astype(np.int64)
+    shares = {
+        "train": 1 - table.shares.select - table.shares.seen,
+        "select": table.shares.select,
+        "seen": table.shares.seen,
+    }
+    name = sheet.sites[chosen] if chosen is not None else "table"
+    parts = allotted(fitted_rows, strata, entity, shares, lab.child("split", name).numpy())
+    here = f"all but {name}" if chosen is not None else ("past" if sheet.time is not None else None)
+    at: dict[str, str | None] = dict.fromkeys(parts, here)
+    if chosen is not None or sheet.time is not None:
+        parts["unseen"], at["unseen"] = unseen, name if chosen is not None else "future"
+    if chosen is not None and sheet.time is not None:
+        parts["later"], at["later"] = later, "future"
+    if chosen is not None:
+        said.append(f"Site `{name}` was left out: {unseen.size} rows judge, {fitted_rows.size} of other sites fit.")
+        axis = Axis.SITE
+    elif sheet.time is not None:
+        axis = Axis.TIME
+    else:
+        said.append("No site and no time: only random rows of the same table are judged. A new place may differ.")
+        axis = Axis.IID
+    lost = rows.size - sum(part.size for part in parts.values())
+    if entity is not None:
+        said.append(
+            f"All rows of one `{table.entity}` stay on one side" + (f"; {lost} rows left out." if lost else ".")
+        )
+    return _Parts(axis, parts, at, tuple(said))
+
+
+def _held_out(sheet: Opened, held_out: str | None) -> int:
+    if held_out is not None and held_out not in sheet.sites:
+        raise UnknownName.near("site", held_out, sheet.sites)
+    return sheet.sites.index(held_out) if held_out is not None else len(sheet.sites) - 1
+
+
+def _moment(sheet: Opened, cut: float) -> str:
+    """The cell that holds the moment `cut`, as the user wrote it."""
+    return str(sheet.frame[sheet.table.time].iloc[int(np.flatnonzero(sheet.time == cut)[0])])
+
+
+def _refuse_empty(parts: _Parts, sheet: Opened) -> None:
+    for name, rows in parts.rows.items():
+        if not rows.size:
+            raise InvalidData(
+                f"Split `{name}` has no rows (at {parts.at[name] or 'random'}; {sheet.rows.size} usable rows in all).",
+                why="too few rows remain after the site, the future and the entity are set apart.",
+                fix="give more rows, or leave out time or entity.",
+            )
+    if sheet.target.classes:
+        y = targets.values(sheet.target, sheet.tidied[sheet.target.name])[parts.rows["train"]]
+        if np.unique(y).size < 2:
+            raise InvalidData(
+                f"The target `{sheet.target.name}` is `{sheet.target.classes[int(y[0])]}` in all {y.size} fitted rows.",
+                why=f"the other classes occur only where it is judged ({parts.at.get('unseen') or 'random rows'}).",
+                fix="hold out another site or period, or add fitted rows of the other class.",
+            )
+
+
+def clinics() -> pd.DataFrame:
+    """Generated: 240 visits to three clinics; the illness follows blood pressure, and one clinic measures higher."""
+    rng = np.random.default_rng(0)
+    clinic = rng.choice(["east", "north", "west"], 240)
+    pressure = rng.normal(120, 15, 240)
+    ill = (pressure + rng.normal(0, 8, 240) > 125).astype(int)
+    return pd.DataFrame(
+        {
+            "clinic": clinic,
+            "age": rng.integers(20, 90, 240),
+            "sex": rng.choice(["female", "male"], 240),
+            "pressure": np.where(rng.random(240) < 0.1, np.nan, pressure + 10 * (clinic == "west")),
+            "ill": ill,
+        }
+    )
+
+
+def example() -> Table:
+    return Table(clinics, target="ill", site="clinic", groups=("sex", "age:40,60"))

@@ -1,0 +1,90 @@
+"""Subgroups of rows: the levels of a column, or bands of a numeric one ("age:decade")."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unseen.errors import InvalidConfig, UnknownName
+from unseen.tasks.table.encoding import Kind, as_words, kind_of, numbers, words_of
+
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A partition of the rows: `names[codes[row]]`. Rows without a value form the group "missing"."""
+
+    name: str
+    names: tuple[str, ...]
+    codes: NDArray[np.int64]
+
+
+def grouped(tidied: pd.DataFrame, spec: str, fit: NDArray[np.int64], few: int = 12) -> tuple[Grouping, str]:
+    """The groups of "column", "column:decade", "column:quartiles" or "column:40,60" and a sentence on their edges.
+
+    Quartiles come from the fitted rows. A numeric column with more than `few` values and no bands gets quartiles.
+    """
+    column, _, bands = spec.rpartition(":") if ":" in spec and spec not in tidied else (spec, "", "")
+    if column not in tidied:
+        raise UnknownName.near("column", column, tidied.columns)
+    values = tidied[column]
+    kind, form = kind_of(values)
+    measured = kind not in (Kind.CATEGORY, Kind.TRUTH)
+    if bands and not measured:
+        raise InvalidConfig(
+            f"Group `{spec}` asks for bands of `{column}`, which holds words ({', '.join(words_of(values)[:3])}).",
+            why="only numbers have bands.",
+            fix=f"use --group {column}.",
+        )
+    if not bands and (not measured or len(np.unique(numbers(values.dropna(), kind, form))) <= few):
+        return _levels(as_words(values), spec, measured)
+    x = numbers(values, kind, form)
+    edges = _edges(x, bands or "quartiles", spec, fit)
+    names = _band_names(edges)
+    codes = np.where(np.isnan(x), len(names), np.searchsorted(edges, x, side="right"))
+    said = f"Group `{spec}`: {', '.join(names)}."
+    return _closed(spec, names, codes), said
+
+
+def _levels(words: pd.Series, spec: str, measured: bool) -> tuple[Grouping, str]:
+    names = sorted(words_of(words), key=float) if measured else words_of(words)
+    place = {name: k for k, name in enumerate(names)}
+    slots = np.array([place.get(str(word), -1) for word in words.cat.categories] + [len(names)])
+    return _closed(spec, names, slots[words.cat.codes.to_numpy()]), ""
+
+
+def _closed(spec: str, names: list[str], codes: NDArray) -> Grouping:
+    codes = codes.astype(np.int64)
+    return Grouping(spec, (*names, MISSING) if (codes == len(names)).any() else tuple(names), codes)
+
+
+def _edges(x: NDArray[np.float64], bands: str, spec: str, fit: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Inner edges; a value on an edge belongs to the band above."""
+    known = x[~np.isnan(x)]
+    if bands == "decade":
+        return np.arange(np.floor(known.min() / 10) + 1, np.floor(known.max() / 10) + 1) * 10
+    if bands in ("quartiles", "quintiles", "tertiles"):
+        parts = {"quartiles": 4, "quintiles": 5, "tertiles": 3}[bands]
+        inside = x[fit][~np.isnan(x[fit])]
+        return np.unique(np.quantile(inside, np.arange(1, parts) / parts))
+    try:
+        edges = np.array([float(edge) for edge in bands.split(",")])
+    except ValueError:
+        edges = np.array([np.nan])
+    if np.isnan(edges).any() or (np.diff(edges) <= 0).any():
+        raise InvalidConfig(
+            f"Group `{spec}` has unknown bands `{bands}`.",
+            why="bands are decade, tertiles, quartiles, quintiles, or rising edges.",
+            fix=f"for example --group {spec.rpartition(':')[0]}:decade or {spec.rpartition(':')[0]}:40,60.",
+        )
+    return edges
+
+
+def _band_names(edges: NDArray[np.float64]) -> list[str]:
+    texts = [f"{edge:.6g}" for edge in edges]
+    if not texts:
+        return ["all"]
+    return [f"< {texts[0]}", *(f"{a} to < {b}" for a, b in pairwise(texts)), f"≥ {texts[-1]}"]

@@ -1,0 +1,94 @@
+"""Which row of a table is fitted, which selects, and which judges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from unseen.errors import InvalidConfig, InvalidData
+from unseen.tasks.table.encoding import Kind, kind_of, numbers, words_of
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the fitted sites' (or periods') rows are divided, and how much of the time line is the future."""
+
+    select: float = 0.15
+    seen: float = 0.2
+    later: float = 0.3
+
+    def __post_init__(self) -> None:
+        if min(self.select, self.seen, self.later) <= 0 or self.select + self.seen >= 1 or self.later >= 1:
+            raise InvalidConfig(
+                f"The shares are select={self.select}, seen={self.seen}, later={self.later}.",
+                why="each split needs rows, and some must be left to fit.",
+                fix="use positive shares with select + seen < 1 and later < 1.",
+            )
+
+
+def moments(column: pd.Series) -> NDArray[np.float64]:
+    """A tidy time column as numbers in order of time; NaN where missing. Words have no order: raises."""
+    kind, form = kind_of(column)
+    if kind in (Kind.CATEGORY, Kind.TRUTH):
+        raise InvalidData(
+            f"Time column `{column.name}` cannot be sorted: it holds words ({', '.join(words_of(column)[:3])}).",
+            why="the past is fitted and the future judged, so its cells must be numbers or dates.",
+            fix="write dates as 2024-03-01 (one format in all rows), or give the year as a number.",
+        )
+    values = numbers(column, kind, form)
+    if np.unique(values[~np.isnan(values)]).size < 2:
+        raise InvalidData(
+            f"Time column `{column.name}` has one value only.",
+            why="there is no past and future.",
+            fix="leave out time, or choose another column.",
+        )
+    return values
+
+
+def past(time: NDArray[np.float64], later: float) -> tuple[NDArray[np.bool_], float]:
+    """Which rows come first, and the last moment among them: max(time of past) < min(time of future).
+
+    Rows of equal time stay together, on the side that comes closest to the wanted share.
+    """
+    moments, counts = np.unique(time, return_counts=True)
+    behind = np.cumsum(counts)[:-1] / time.size
+    cut = moments[int(np.argmin(np.abs(behind - (1 - later))))]
+    return time <= cut, float(cut)
+
+
+def allotted(
+    rows: Rows,
+    strata: NDArray[np.int64],
+    entity: NDArray[np.int64] | None,
+    shares: Mapping[str, float],
+    rng: np.random.Generator,
+) -> dict[str, Rows]:
+    """Random parts of `rows`, sorted. Within a stratum (site × class) sizes follow `shares` as closely as whole
+    numbers allow; the first name gets what remains. All rows of an entity go the same way.
+
+    `strata` and `entity` are codes of all rows of the table.
+    """
+    units, first, member = np.unique(rows if entity is None else entity[rows], return_index=True, return_inverse=True)
+    stratum = strata[rows][first]
+    names = list(shares)
+    side = np.zeros(units.size, np.int64)
+    carry = np.zeros(len(names))
+    for value in np.unique(stratum):
+        inside = rng.permutation(np.flatnonzero(stratum == value))
+        start = 0
+        for k, name in enumerate(names[1:], 1):
+            carry[k] += shares[name] * inside.size  # carried over, so that many tiny strata still fill every part
+            take = min(round(carry[k]), inside.size - start)
+            carry[k] -= take
+            side[inside[start : start + take]] = k
+            start += take
+    return {name: np.sort(rows[side[member] == k]) for k, name in enumerate(names)}
+
+
+def without(rows: Rows, entity: NDArray[np.int64] | None, elsewhere: Rows) -> Rows:
+    """`rows` without those of an entity that also has a row `elsewhere`."""
+    return rows if entity is None else rows[~np.isin(entity[rows], np.unique(entity[elsewhere]))]
