@@ -1,6 +1,6 @@
 """In-memory, memory-mapped or streamed data as batches on the lab's device."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -142,7 +142,7 @@ def whole(data: Dataset[Any], lab: Lab) -> Batch:
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def _collected(data: IterableDataset[Mapping[str, Tensor]], batch_size: int) -> Iterator[Batch]:
+def _collected(data: Iterable[Mapping[str, Tensor]], batch_size: int) -> Iterator[Batch]:
     rows: list[Mapping[str, Tensor]] = []
     for row in data:
         rows.append(row)
