@@ -10,7 +10,8 @@ from unseen.attributions.gradient_similarity import GradientSimilarity
 from unseen.audit import parts
 from unseen.audit.findings import Findings
 from unseen.audit.remedies import Remedy, standard
-from unseen.audit.scene import Scene, fitted
+from unseen.audit.runs import Runs
+from unseen.audit.scene import Scene
 from unseen.audit.subject import Subject
 from unseen.engine.batches import length
 from unseen.errors import InvalidConfig, UnseenError
@@ -79,13 +80,13 @@ class Audit:
     def scene(self, subject: Subject, lab: Lab) -> Scene:
         """Trains what is missing: one model per seed, or none if a trained model without remedies is given."""
         began = time.perf_counter()
-        makes_network = not isinstance(subject.model(), Estimator)
-        method = ERM(subject.budget) if makes_network else FitEstimator()
+        runs = Runs(subject, lab)
+        method = FitEstimator() if isinstance(runs.fresh(0), Estimator) else ERM(subject.budget)
         retrained: list[Trained] = []
         if subject.trained is None or self.remedies:
-            retrained = [fitted(subject, method, lab, seed) for seed in range(self.seeds)]
+            retrained = [runs(method, seed) for seed in range(self.seeds)]
         audited = [Trained(subject.trained.eval(), subject.task)] if subject.trained is not None else retrained
-        return Scene(subject, audited, retrained, lab, time.perf_counter() - began)
+        return Scene(subject, runs, audited, retrained, time.perf_counter() - began)
 
     def _about(self, scene: Scene) -> dict[str, Any]:
         task = scene.subject.task

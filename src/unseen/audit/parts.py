@@ -15,6 +15,7 @@ from unseen.engine.batches import gather, place
 from unseen.measure import Measure, Reading
 from unseen.method import Trained
 from unseen.methods.fit_estimator import FitEstimator
+from unseen.models.estimator import Estimator
 from unseen.task import Use
 
 SMALL = 20
@@ -79,6 +80,7 @@ def _gaps(scene: Scene) -> dict[str, Reading]:
 
 def worst_errors(scene: Scene, attribution: Attribution, count: int) -> dict[str, Any]:
     """The judged examples with the largest loss, and the training examples that pushed it down and up."""
+    _needs_gradients(scene, "gradient similarity")
     split = scene.hardest
     losses = scene.at(split).loss.mean(0)
     top = np.argsort(-losses, kind="stable")[:count]
@@ -118,10 +120,22 @@ def references(scene: Scene) -> dict[str, Any]:
     return {"scores": scores}
 
 
+def _needs_gradients(scene: Scene, part: str) -> None:
+    model = scene.first.model
+    if isinstance(model, Estimator):
+        name = type(model.estimator).__name__
+        raise UnsupportedLayer(
+            f"{part} needs gradients, which {name} does not have.",
+            why="it is computed from, or trained by, gradients of the loss.",
+            fix="audit a network (leave out --estimator) to see this part.",
+        )
+
+
 def remedy(scene: Scene, name: str, make: Remedy) -> dict[str, Any]:
     """Paired change of every metric on every judged split, same seeds and budget."""
+    _needs_gradients(scene, "a remedy")
     method = make(scene.subject.budget)
-    runs = [scene.again(method, seed) for seed in range(len(scene.retrained))]
+    runs = [scene.runs(method, seed) for seed in range(len(scene.retrained))]
     outcomes = []
     for split in scene.judged:
         changed = judged([run.model for run in runs], scene.task, scene.task.splits[split], scene.lab)

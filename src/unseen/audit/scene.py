@@ -8,31 +8,29 @@ import torch
 
 from unseen.audit.findings import Example
 from unseen.audit.judged import Judged, judged
+from unseen.audit.runs import Runs
 from unseen.audit.subject import Subject
 from unseen.engine.batches import gather
 from unseen.lab import Lab
-from unseen.method import Method, Trained
+from unseen.method import Trained
 from unseen.task import Split, Task, Use
-
-
-def fitted(subject: Subject, method: Method, lab: Lab, seed: int) -> Trained:
-    """One run: initialisation and data order depend on the seed only, so methods compared within a seed are paired."""
-    with lab.child("init", seed).seeded():
-        model = subject.model()
-    return method.fit(model, subject.task, lab.child("fit", seed))
 
 
 @dataclass
 class Scene:
     subject: Subject
+    runs: Runs
     audited: Sequence[Trained]
     """The given model, or one per seed."""
     retrained: Sequence[Trained]
     """One per seed, trained here: what remedies are compared with."""
-    lab: Lab
     seconds: float = 0.0
     _judged: dict[str, Judged] = field(default_factory=dict)
     _base: dict[str, Judged] = field(default_factory=dict)
+
+    @property
+    def lab(self) -> Lab:
+        return self.runs.lab
 
     @property
     def task(self) -> Task:
@@ -72,10 +70,6 @@ class Scene:
             models = [run.model for run in self.retrained]
             self._base[split] = judged(models, self.task, self.task.split(split), self.lab)
         return self._base[split]
-
-    def again(self, method: Method, seed: int) -> Trained:
-        """Another method from the same initialisation, with the same data order."""
-        return fitted(self.subject, method, self.lab, seed)
 
     def example(self, split: str, index: int, value: float) -> Example:
         """An example with its label and appearance."""

@@ -15,11 +15,13 @@ from unseen.audit.subjects import of_estimator, of_hospitals, of_table
 from unseen.document import Document
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
 from unseen.lab import Lab
+from unseen.shell.artefacts import Kept
+from unseen.shell.progress import watcher
 from unseen.shell.report.html import html
 from unseen.shell.report.markdown import markdown
 from unseen.shell.report.of_audit import document, machine
 from unseen.shell.report.terminal import show
-from unseen.shell.store import write_atomic
+from unseen.shell.store import home, write_atomic
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq")
 
@@ -56,7 +58,7 @@ def audit(
     elif isinstance(subjects, str | Path):
         text = str(subjects)
         subjects = of_table(text, lab, **table) if text.lower().endswith(TABLES) else [from_file(text)]
-    findings = [job(one, lab.child(one.task.name)) for one in lab.track(subjects, len(subjects))]
+    findings = [job(one, lab.child(one.task.name)) for one in subjects]
     return Report(findings, document(findings))
 
 
@@ -136,19 +138,28 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: Sequence[str], sink: Any = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code (0 fine, 1 bar missed, 3 bar undecided)."""
     options = parser().parse_args(argv)
-    lab = Lab(seed=options.seed) if sink is None else Lab(seed=options.seed, sink=sink)
+    watch = watcher()
+    lab = Lab(seed=options.seed, sink=watch.sink, keeper=Kept(home() / "audits"))
     job = Audit(seeds=options.seeds, **({"remedies": {}} if options.no_remedies else {}))
-    report = audit(_subjects(options, lab), lab=lab, job=job)
+    subjects, findings = _subjects(options, lab), []
+    watch.begin("audit", len(subjects), 0, 1)
+    try:
+        for one in subjects:
+            findings.append(job(one, lab.child(one.task.name)))
+            watch.finished(findings[-1])
+    finally:
+        watch.end()
+    report = Report(findings, document(findings))
     path = report.save(options.report)
     if options.json:
-        print(json.dumps({"report": str(path), "findings": [machine(one) for one in report.findings]}, indent=1))
+        print(json.dumps({"report": str(path), "findings": [machine(one) for one in findings]}, indent=1))
     elif not options.quiet:
         show(report.document)
         print(f"report: {path}")
-    return 0 if options.bar is None else _bar(report.findings, options.bar)
+    return 0 if options.bar is None else _bar(findings, options.bar)
 
 
 def _subjects(options: argparse.Namespace, lab: Lab) -> Sequence[Subject]:

@@ -1,0 +1,228 @@
+"""`unseen audit` as a person uses it: tables, Python subjects, estimators, and everything that can be wrong with them."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unseen.audit import Audit
+from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
+from unseen.shell.auditing import audit, main
+from unseen.tasks.table import clinics
+
+FAST = ["--seeds", "1", "--steps", "30", "--no-remedies"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def written(frame: pd.DataFrame, name: str = "table.csv") -> str:
+    frame.to_csv(name, index=False)
+    return name
+
+
+def run(*arguments: str) -> int:
+    return main([*arguments, *FAST])
+
+
+def test_a_table_with_sites_is_held_out_in_turn(capsys):
+    code = run(
+        written(clinics()), "--target", "ill", "--site", "clinic", "--group", "sex", "--group", "age:decade", "--json"
+    )
+    said = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert [one["unseen"] for one in said["findings"]] == [["unseen"]] * 3
+    assert {one["places"]["unseen"] for one in said["findings"]} == {"east", "north", "west"}
+    scores = said["findings"][0]["scores"]
+    assert {score["model"] for score in scores} == {"network", "logistic regression", "gradient boosting"}
+    assert {score["group"] for score in scores} == {"", "sex", "age:decade"}
+    assert all(s["reading"]["low"] <= s["reading"]["value"] <= s["reading"]["high"] for s in scores)
+    text = Path("unseen-report.html").read_text()
+    assert "<html" in text
+    assert len(text) < 1_000_000
+
+
+def test_same_seed_same_findings():
+    def readings():
+        found = audit("table.csv", target="ill", site="clinic", job=Audit(seeds=1, remedies={})).findings
+        return [(s.model, s.split, s.metric, s.level, s.reading.value) for one in found for s in one.scores]
+
+    written(clinics().head(150))
+    assert readings() == readings()
+
+
+def test_the_future_is_judged_by_time(capsys):
+    frame = clinics().assign(year=np.repeat([2018, 2019, 2020, 2021], 60))
+    assert run(written(frame), "--target", "ill", "--time", "year", "--json") == 0
+    one = json.loads(capsys.readouterr().out)["findings"][0]
+    assert one["places"]["unseen"] == "future"
+
+
+def test_a_number_as_target_is_a_regression(capsys):
+    assert run(written(clinics().dropna()), "--target", "pressure", "--site", "clinic", "--json") == 0
+    one = json.loads(capsys.readouterr().out)["findings"][0]
+    assert {score["model"] for score in one["scores"]} == {"network", "ridge regression", "gradient boosting"}
+
+
+def test_an_estimator_can_be_the_subject_and_says_what_needs_gradients(capsys):
+    table = written(clinics())
+    assert run(table, "--target", "ill", "--estimator", "sklearn.ensemble:RandomForestClassifier", "--json") == 0
+    one = json.loads(capsys.readouterr().out)["findings"][0]
+    assert one["name"] == "RandomForestClassifier"
+    assert "gradient" in one["skipped"]["coherence"]
+    assert one["features"]
+
+
+def test_a_bar_decides_the_exit_code():
+    table = written(clinics())
+    assert run(table, "--target", "ill", "--site", "clinic", "--bar", "0.999", "--quiet") == 1
+    assert run(table, "--target", "ill", "--site", "clinic", "--bar", "0.01", "--quiet") == 0
+
+
+def test_script_in_a_column_name_or_value_is_escaped():
+    frame = clinics().rename(columns={"sex": "<script>alert(1)</script>"})
+    frame.iloc[:, frame.columns.get_loc("clinic")] = frame["clinic"].replace("west", "<script>alert(2)</script>")
+    assert run(written(frame), "--target", "ill", "--site", "clinic", "--quiet") == 0
+    text = Path("unseen-report.html").read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(2)" in text
+
+
+SUBJECT = """
+import torch
+from torch import nn
+from unseen.audit import Subject
+from unseen.engine.batches import Columns
+from unseen.engine.loop import Budget
+from unseen.objectives import classify
+from unseen.task import Axis, Split, Task, Use
+
+g = torch.Generator().manual_seed(0)
+x = torch.randn(120, 6, generator=g)
+y = (x[:, 0] > 0).long()
+splits = {"train": Split(Columns(x=x[:80], y=y[:80]), Use.FIT), "test": Split(Columns(x=x[80:], y=y[80:]), Use.JUDGE)}
+task = Task(name="toy", axis=Axis.IID, splits=splits, objective=classify)
+
+def subject():
+    return Subject(task=task, model=lambda: nn.Linear(6, 2), trained=TRAINED, budget=Budget(steps=50))
+"""
+
+
+@pytest.mark.parametrize("trained", ["None", "nn.Linear(6, 2)"])
+def test_a_python_subject(trained, capsys):
+    Path("mine.py").write_text(SUBJECT.replace("TRAINED", trained))
+    assert main(["mine.py:subject", "--seeds", "2", "--json"]) == 0
+    one = json.loads(capsys.readouterr().out)["findings"][0]
+    assert {outcome["remedy"] for outcome in one["outcomes"]} >= {"weight decay", "SAM", "robust gradients"}
+    assert "group reweighting" in " ".join(one["skipped"])  # no batch column names a site: said, not silently left out
+    assert one["seeds"] == (2 if trained == "None" else 1)
+
+
+def test_an_interrupted_audit_goes_on_where_it_stopped(monkeypatch):
+    from unseen.methods.erm import ERM
+
+    written(clinics())
+    fits, fit = [], ERM.fit
+    monkeypatch.setattr(ERM, "fit", lambda self, *a: (fits.append(self), fit(self, *a))[1])
+    arguments = ["table.csv", "--target", "ill", "--seeds", "2", "--steps", "30", "--json"]
+    main(arguments)
+    first = len(fits)
+    main(arguments)
+    assert first > 0
+    assert len(fits) == first  # every training run was kept
+
+
+def bad(**columns: object) -> pd.DataFrame:
+    return clinics().assign(**columns)
+
+
+BAD_TABLES = {
+    "no such column": (lambda: written(clinics()), ["--target", "il"], UnknownName, "ill"),
+    "no target": (lambda: written(clinics()), [], InvalidConfig, "--target"),
+    "one class": (lambda: written(bad(ill=1)), ["--target", "ill"], InvalidData, "ill"),
+    "tiny site": (
+        lambda: written(bad(clinic=["lonely", *clinics()["clinic"][1:]])),
+        ["--target", "ill", "--site", "clinic"],
+        InvalidData,
+        "lonely",
+    ),
+    "infinite feature": (
+        lambda: written(bad(pressure=[np.inf, *clinics()["pressure"][1:]])),
+        ["--target", "ill"],
+        InvalidData,
+        "pressure",
+    ),
+    "all targets missing": (lambda: written(bad(ill=np.nan)), ["--target", "ill"], InvalidData, "ill"),
+    "empty file": (lambda: raw(b""), ["--target", "ill"], InvalidData, "table.csv"),
+    "header only": (lambda: raw(b"a,ill\n"), ["--target", "ill"], InvalidData, "table.csv"),
+    "one row": (lambda: raw(b"a,ill\n1,0\n"), ["--target", "ill"], InvalidData, "row"),
+    "ragged line": (lambda: raw(b"a,ill\n1,0\n2,1,9\n3,0\n"), ["--target", "ill"], InvalidData, "line 3"),
+    "binary file": (lambda: raw(bytes(range(256)) * 40), ["--target", "ill"], InvalidData, "table.csv"),
+    "no file": (lambda: "nowhere.csv", ["--target", "ill"], MissingFile, "nowhere.csv"),
+    "unknown estimator": (
+        lambda: written(clinics()),
+        ["--target", "ill", "--estimator", "sklearn.svm:Nothing"],
+        InvalidConfig,
+        "Nothing",
+    ),
+    "neither table nor subject": (lambda: "model.bin", [], InvalidConfig, "model.bin"),
+}
+
+
+def raw(content: bytes) -> str:
+    Path("table.csv").write_bytes(content)
+    return "table.csv"
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_bad_input_says_what_why_and_fix_and_loses_nothing(case):
+    make, arguments, kind, named = BAD_TABLES[case]
+    Path("unseen-report.html").write_text("an earlier report")
+    with pytest.raises(kind) as caught:
+        run(make(), *arguments)
+    error = caught.value
+    assert isinstance(error, UnseenError)
+    assert error.what
+    assert error.why
+    assert error.fix
+    assert named in str(error)
+    assert Path("unseen-report.html").read_text() == "an earlier report"
+
+
+@pytest.mark.parametrize(
+    ("code", "named"),
+    [
+        ("raise OSError('no disk')", "no disk"),
+        ("subject = 3", "not a Subject"),
+        ("def subject():\n    return 1 / 0", "line 2"),
+        ("subjekt = 1", "subjekt"),
+    ],
+)
+def test_a_subject_file_that_fails_says_where(code, named):
+    Path("mine.py").write_text(code)
+    with pytest.raises(UnseenError) as caught:
+        run("mine.py:subject")
+    assert named in str(caught.value)
+    assert caught.value.fix
+
+
+def test_a_report_that_cannot_be_written_is_an_error_with_a_fix(monkeypatch):
+    table = written(clinics())
+    Path("blocked").write_text("a file where a folder should be")
+    with pytest.raises(UnseenError) as caught:
+        run(table, "--target", "ill", "--report", "blocked/report.html")
+    assert caught.value.fix
+
+    def full(*_):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UnseenError) as caught:
+        run(table, "--target", "ill", "--report", "report.html")
+    assert "space" in str(caught.value).lower()
+    assert not Path("report.html").exists()
