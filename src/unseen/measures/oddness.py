@@ -60,8 +60,8 @@ def oddness(at: Float[Tensor, " n *output"], mirrored: Float[Tensor, " n *output
 
 def _parts(at: Tensor, mirrored: Tensor) -> NDArray[np.float64]:
     """Per example the squared odd part and the total, (f(x) − f(−x))² and 2(f(x)² + f(−x)²)."""
-    f, g = at.double().reshape(len(at), -1), mirrored.double().reshape(len(mirrored), -1)
-    return torch.stack([(f - g).square().sum(1), 2 * (f.square() + g.square()).sum(1)], 1).numpy()
+    f, g = (outputs.detach().double().reshape(len(outputs), -1) for outputs in (at, mirrored))
+    return torch.stack([(f - g).square().sum(1), 2 * (f.square() + g.square()).sum(1)], 1).cpu().numpy()
 
 
 def _share(parts: NDArray[np.float64]) -> float:

@@ -80,6 +80,7 @@ def run(cell: Cell, lab: Lab) -> Iterable[Row]:
         "setting": cell.setting.label,
         "signal": cell.setting.task.signal,
         "bayes_error": bayes_error(cell.setting.task.mean_norm2),
+        "imbalance": imbalance(whole(task.splits["train"].data, lab)),
         "seed": cell.seed,
     }
     rows = [*network(cell, model, task, lab), *logistic(cell, task, lab)]
@@ -146,6 +147,17 @@ def hits(fitted: Float[Tensor, " n"], train: Batch, judged: Float[Tensor, " m"],
     }
 
 
+def imbalance(train: Batch) -> float:
+    """The linear against the XOR part of what the labels say about the clusters, on the worse of the two axes.
+
+    With S the sum of labels ±1 in a cluster: |S₊ − S₋| / |S₊ + S₋|. It is zero for equal clusters with equal flips and
+    of order 1/√n by chance; a linear part slows the transition.
+    """
+    votes = train["x"].new_zeros(4).index_add_(0, train["cluster"], 2.0 * train["y"].to(train["x"]) - 1)
+    plus, minus = votes[::2], votes[1::2]
+    return ((plus - minus) / (plus + minus)).abs().max().item()
+
+
 STRONG = 1_800  # n‖μ‖⁴/p from which the sheet of the laptop runs expects near-perfect generalization
 
 
@@ -173,14 +185,13 @@ def shortfall(t: int) -> Effect:
         seeds = sorted({row["seed"] for row in strong} & {row["seed"] for row in weak})
         if not seeds:
             raise InvalidData("No seed has both signals.", why="the gap is paired.", fix="run the missing cells.")
-        return stats.difference(
-            *([fmean(column(side, "test", seed=seed)) for seed in seeds] for side in (strong, weak))
-        )
+        high, low = ([fmean(column(side, "test", seed=seed)) for seed in seeds] for side in (strong, weak))
+        return stats.difference(high, low)
 
     return read
 
 
-NET = {"model": "network"}
+NET: dict[str, Value] = {"model": "network"}
 CLAIMS = (
     Claim(
         says="One step fits every training label, flipped ones included (worst setting).",
@@ -252,13 +263,30 @@ def linearity(rows: Rows) -> Points:
     times = sorted({int(row["t"]) for row in rows} - {0})
 
     def point(label: str, t: int) -> tuple[float, float]:
-        here = {"setting": label, "t": t, **NET}
+        here: dict[str, Value] = {"setting": label, "t": t, **NET}
         return median(column(rows, "oddness", **here)), median(column(rows, "test", **here))
 
     return Points(
         title="The network leaves the linear classifiers as it generalizes",
         groups={label: [point(label, t) for t in times] for label in sorted({str(row["setting"]) for row in rows})},
         x_label="oddness (1: linear, 0: even)",
+        y_label="test accuracy",
+    )
+
+
+def imbalances(rows: Rows) -> Points:
+    """Why seeds differ: test accuracy early on against the imbalance of the training clusters."""
+    times = sorted({int(row["t"]) for row in rows})
+    t = max(time for time in times if time <= 10)
+    return Points(
+        title=f"Chance imbalance of the clusters delays generalization (step {t}, one point per seed)",
+        groups={
+            label: list(
+                zip(*(column(rows, name, setting=label, t=t, **NET) for name in ("imbalance", "test")), strict=True)
+            )
+            for label in sorted({str(row["setting"]) for row in rows})
+        },
+        x_label="linear / XOR part of the cluster labels",
         y_label="test accuracy",
     )
 
@@ -270,7 +298,7 @@ def table(rows: Rows) -> Sequence[Row]:
     for label in sorted({str(row["setting"]) for row in rows}):
         row: dict[str, Value] = {"setting": label, "n‖μ‖⁴/p": column(rows, "signal", setting=label)[0]}
         for t in sorted({1, min(10, last), min(100, last)}):
-            here = {"setting": label, "t": t, **NET}
+            here: dict[str, Value] = {"setting": label, "t": t, **NET}
             row[f"train t={t}"] = median(column(rows, "train", **here))
             row[f"test t={t}"] = median(column(rows, "test", **here))
             row[f"lowest test t={t}"] = min(column(rows, "test", **here))
@@ -317,6 +345,6 @@ study = Study(
     cells=cells,
     run=run,
     claims=CLAIMS,
-    figures=(curves, linearity),
+    figures=(curves, linearity, imbalances),
     table=table,
 )

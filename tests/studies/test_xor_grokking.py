@@ -1,0 +1,63 @@
+"""The XOR study: its reduced rows are those of the trained network, and smoke runs end to end."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unseen.engine.evaluate import scores
+from unseen.lab import Lab
+from unseen.measures.oddness import NeuronAlignment, Oddness
+from unseen.methods.gradient_descent import GradientDescent
+from unseen.models.two_layer import TwoLayer
+from unseen.studies.xor_grokking import Cell, Setting, study, worst
+from unseen.study import Scale, Verdict, average, pick
+from unseen.tasks.xor_clusters import XorClusters
+
+LAB = Lab(seed=2, dtype=torch.float64)
+
+
+def test_rows_are_the_readings_of_the_network_trained_step_by_step():
+    spec = XorClusters(n=30, dim=900, mean_norm2=100.0, noise=0.2, n_judge=80)
+    cell = Cell(Setting(spec, lr=0.02), width=20, init=1e-3, times=(0, 1, 4, 12), seed=2)
+    rows = list(study.run(cell, LAB))
+    task = spec.build(LAB.child("data"))
+    for t in (1, 4, 12):
+        with LAB.child("init").seeded():
+            model = TwoLayer(900, 20, init=1e-3)
+        trained = GradientDescent(steps=t, lr=0.02).fit(model, task, LAB)
+        (row,) = pick(rows, model="network", t=t)
+        found = scores(trained, LAB)
+        assert row["train"] == pytest.approx(found["train"].value)
+        assert row["test"] == pytest.approx(found["test"].value)
+        assert row["flipped_correct"] == found["train"].detail[task.splits["train"].data.columns["flipped"]].sum()
+        assert row["oddness"] == pytest.approx(Oddness()(trained, LAB).value, abs=1e-9)
+        assert row["aligned"] == pytest.approx(NeuronAlignment()(trained, LAB).value)
+
+
+def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows():
+    rows = [row for cell in study.cells(study.scales[Scale.SMOKE]) for row in study.run(cell, Lab(seed=cell.seed))]
+    assert all(isinstance(value, str | int | float | bool) for row in rows for value in row.values())
+    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
+    assert len(study.table(rows)) == 1
+    for figure in study.figures:
+        assert figure(rows).title
+    # no margin here: one step is a coin, later steps are not, logistic regression stays one
+    late = average("test", model="network", t=60)(rows).value
+    assert abs(average("test", model="network", t=1)(rows).value - 0.5) < 0.1 < late - 0.85
+    assert abs(average("test", model="logistic", t=60)(rows).value - 0.5) < 0.1
+
+
+def test_the_worst_setting_is_judged():
+    rows = [
+        {"setting": label, "signal": signal, "seed": seed, "v": value}
+        for label, signal, value in (("a", 5000.0, 0.99), ("b", 2000.0, 0.95), ("c", 100.0, 0.2))
+        for seed in range(2)
+    ]
+    assert worst(average("v"), 1.0)(rows).value == pytest.approx(0.2)
+    assert worst(average("v"), 1.0, strong=True)(rows).value == pytest.approx(0.95)
+
+
+def test_equal_cells_give_equal_rows():
+    (first, *_) = study.cells(replace(study.scales[Scale.SMOKE], times=(0, 1, 3)))
+    assert list(study.run(first, Lab(seed=7))) == list(study.run(first, Lab(seed=7)))
