@@ -25,7 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from unseen.figure import Bars, Curves, Figure, Grid, Images, Points
-from unseen.shell.report.wording import clean, number
+from unseen.shell.report.wording import clean, number, shared_decimals
 
 LIGHT = ("#0072b2", "#c44e00", "#00805c", "#a8478a", "#80640a", "#4a4a4a")
 """Okabe and Ito's hues, darkened until each has contrast 4.5 on white; every series also has its own dash or marker."""
@@ -102,6 +102,7 @@ def _bars(figure: Bars) -> Markup:
         return _nothing()
     shown, left_out = names[:MOST_BARS], len(names) - MOST_BARS
     known = {n: i for n, i in (figure.intervals or {}).items() if all(map(isfinite, i))}
+    digits = shared_decimals([figure.values[name] for name in shown])
     with _plot(34 + 19 * len(shown)) as (canvas, axes):
         for k, name in enumerate(shown):
             value = figure.values[name]
@@ -110,7 +111,7 @@ def _bars(figure: Bars) -> Markup:
             axes.plot([low, high], [k, k], color=INK, linewidth=1.3, solid_capstyle="butt")
             axes.plot([value], [k], color=_series(0), marker="o", markersize=4.5, linestyle="")
             axes.annotate(
-                number(value), (1, k), xycoords=("axes fraction", "data"), xytext=(5, 0),
+                number(value, digits), (1, k), xycoords=("axes fraction", "data"), xytext=(5, 0),
                 textcoords="offset points", va="center", color=INK,
             )  # fmt: skip
         axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
@@ -168,12 +169,13 @@ def _grid(figure: Grid) -> Markup:
 
 
 def _cells(axes: Axes, values: NDArray[np.float64], strength: NDArray[np.float64]) -> None:
-    wide = 1 if values.shape[1] <= 8 else 0.8
+    size = 9 if values.shape[1] <= 8 else 7
+    digits = shared_decimals(values.ravel().tolist())
     for (r, c), value in np.ndenumerate(values):
         if isfinite(value):
             colour = _series(1 if value < 0 else 0)
             axes.fill_between([c - 0.48, c + 0.48], r - 0.46, r + 0.46, color=colour, alpha=strength[r, c], linewidth=0)
-        axes.text(c, r, number(float(value)), ha="center", va="center", color=INK, fontsize=9 * wide)
+        axes.text(c, r, number(float(value), digits), ha="center", va="center", color=INK, fontsize=size)
 
 
 def _shades(values: NDArray[np.float64], strength: NDArray[np.float64]) -> NDArray[np.uint8]:

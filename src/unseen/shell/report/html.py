@@ -69,6 +69,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
     cells = {name: [row.get(name) for row in shown] for name in names}
     numeric = {name: wording.is_numeric(cells[name]) for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
+    readings = [name for name in names if any(isinstance(v, Reading) for v in cells[name])]
     scales = {name: _scale(cells[name]) if whiskers else None for name in names}
     head = [
         Markup('<th scope="col"{}>{}{}</th>').format(
@@ -86,10 +87,11 @@ def table(value: Table, whiskers: bool = True) -> Markup:
     ]
     left_out = [f"{len(shown)} of {len(value.rows):,} rows."] if len(value.rows) > len(shown) else []
     return Markup(
-        '<div class="scroll" tabindex="0" role="group" aria-label="{}"><table>{}<thead><tr>{}</tr></thead>'
+        '<div class="scroll" tabindex="0" role="group" aria-label="{}"><table{}>{}<thead><tr>{}</tr></thead>'
         "<tbody>{}</tbody></table></div>{}"
     ).format(
         clean(value.caption) or "table",
+        Markup(' class="wide"') if len(readings) < 3 else "",
         Markup("<caption>{}</caption>").format(clean(value.caption)) if value.caption else "",
         Markup("").join(head),
         Markup("").join(body),

@@ -86,6 +86,15 @@ def decimals(reading: Reading) -> int | None:
     return None if places > 6 else max(0, places)
 
 
+def shared_decimals(values: Sequence[float]) -> int | None:
+    """So many decimals that the largest of the numbers has three digits; None where that would hide the smallest."""
+    sizes = [abs(value) for value in values if isfinite(value) and value]
+    if not sizes or max(sizes) / min(sizes) > 1e4 or not 1e-4 <= max(sizes) < 1e7:
+        return None
+    places = max(0, 2 - floor(log10(max(sizes))))
+    return 0 if all(value == int(value) for value in values if isfinite(value)) else places
+
+
 def columns(table: Table) -> list[str]:
     """The table's columns: as given, else every key in the order of first appearance."""
     return list(table.columns) or list(dict.fromkeys(name for row in table.rows for name in row))

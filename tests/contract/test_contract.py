@@ -1,0 +1,49 @@
+"""Every plug in the house, found by listing its folder, keeps the contract. Nothing to register."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unseen
+from unseen import testing
+
+HOUSE = Path(unseen.__file__).parent
+
+
+def plugs(room: str) -> list[str]:
+    """Module names: files and folders of the room that do not begin with an underscore."""
+    entries = [path for path in (HOUSE / room).iterdir() if not path.name.startswith("_")]
+    files = [path.stem for path in entries if path.suffix == ".py"]
+    return sorted(files + [path.name for path in entries if (path / "__init__.py").is_file()])
+
+
+def example(room: str, name: str) -> tuple[Any, ...]:
+    """What `example()` returns, as the arguments of the check."""
+    module = importlib.import_module(f"unseen.{room}.{name}")
+    if not hasattr(module, "example"):
+        pytest.fail(f"unseen/{room}/{name} has no example(): end it with the smallest useful use of the plug.")
+    found = module.example()
+    return found if isinstance(found, tuple) else (found,)
+
+
+CHECKS: dict[str, Callable[..., None]] = {
+    "tasks": testing.check_task,
+    "methods": testing.check_method,
+    "measures": testing.check_measure,
+    "attributions": testing.check_attribution,
+}
+
+
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room in CHECKS for name in plugs(room)])
+def test_plug(room: str, name: str) -> None:
+    CHECKS[room](*example(room, name))
+
+
+@pytest.mark.parametrize("name", plugs("studies"))
+def test_study(name: str) -> None:
+    module = importlib.import_module(f"unseen.studies.{name}")
+    assert hasattr(module, "study"), f"unseen/studies/{name} has no `study`."
+    testing.check_study(module.study)
