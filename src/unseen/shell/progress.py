@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from unseen.lab import Sink
-from unseen.shell.store import Failure, Run
+from unseen.shell.store import Failure
 
 T = TypeVar("T")
 log = logging.getLogger("unseen")
@@ -64,7 +64,7 @@ class Lines:
     def begin(self, study: str, total: int, stored: int, at_once: int) -> None:
         self.cells, self.spoke = Cells(study, total, stored), time.monotonic()
 
-    def finished(self, outcome: Run | Failure) -> None:
+    def finished(self, outcome: object) -> None:
         self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
         self.cells.failed += isinstance(outcome, Failure)
         self._speak()
@@ -103,7 +103,7 @@ class Drawn:
             self.progress.start()
             self.all = self.progress.add_task(study, total=total, completed=stored, says=self.cells.says)
 
-    def finished(self, outcome: Run | Failure) -> None:
+    def finished(self, outcome: object) -> None:
         self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
         self.cells.failed += isinstance(outcome, Failure)
         self._draw("")

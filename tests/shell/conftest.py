@@ -1,0 +1,52 @@
+"""The fake study on the path, a store of its own for each test, and a count of the computed cells."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unseen.shell.store import Store
+
+FAKES = Path(__file__).parent / "fakes"
+
+
+class Marks:
+    """How often each seed of the fake study was computed, in whichever process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def counts(self) -> dict[int, int]:
+        return {int(file.name): len(file.read_text().splitlines()) for file in sorted(self.folder.iterdir())}
+
+
+@pytest.fixture
+def marks(tmp_path, monkeypatch) -> Marks:
+    marks = Marks(tmp_path / "marks")
+    monkeypatch.setenv("FAKE_MARKS", str(marks.folder))
+    return marks
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch, marks) -> Store:
+    """An empty store that is also UNSEEN_HOME; the fake study can be found and the working folder is empty."""
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    monkeypatch.syspath_prepend(FAKES)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return Store(tmp_path / "home")
+
+
+def spawn(*arguments: str) -> subprocess.Popen:
+    """`unseen …` in a process of its own that sees the fake study."""
+    path = os.pathsep.join([str(FAKES), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        [sys.executable, "-m", "unseen.shell.cli", *arguments],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
