@@ -102,7 +102,8 @@ def audit() -> Document:
                           "memorised examples."),
                 bars, points, conflicting(),
             ]),
-            Section(HOSTILE, [Paragraph(HOSTILE), Note(HOSTILE, detail=HOSTILE), Table(rows=[{HOSTILE: HOSTILE}], caption=HOSTILE),
+            Section(HOSTILE, [Paragraph(HOSTILE), Note(HOSTILE, detail=HOSTILE),
+                              Table(rows=[{HOSTILE: HOSTILE}], caption=HOSTILE),
                               Bars(title=HOSTILE, values={HOSTILE: 1.0}, label=HOSTILE)]),
             Section("What the data cannot tell", [
                 Paragraph("Four hospitals are four draws: the interval over hospitals is wide, whatever the number of patients."),

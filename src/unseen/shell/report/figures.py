@@ -158,7 +158,8 @@ def _grid(figure: Grid) -> Markup:
         for ticks, names in ((axes.set_xticks, figure.columns), (axes.set_yticks, figure.rows)):
             at = range(0, len(names), -(-len(names) // 20))
             ticks(list(at), [_short(names[k], 16) for k in at])
-        if sum(len(_short(name, 16)) for name in figure.columns[:20]) > 55:
+        widest = max(len(_short(name, 16)) for name in figure.columns)
+        if widest * min(20, len(figure.columns)) > 52:
             axes.tick_params(axis="x", labelrotation=35)
             for label in axes.get_xticklabels():
                 label.set_horizontalalignment("right")

@@ -37,9 +37,10 @@ def html(document: Document) -> str:
     return _page().render(document=document, sections=sections, palette=palette())
 
 
-def page_part(document: Document) -> str:
-    """The same as a fragment for a notebook cell: its style applies inside it only."""
-    return f'<iframe srcdoc="{Markup.escape(html(document))}" style="width:100%;height:42rem;border:0"></iframe>'
+def notebook(document: Document) -> str:
+    """The page in a frame, for `_repr_html_`: its style stays inside."""
+    frame = '<iframe srcdoc="{}" title="{}" style="width:100%;height:42rem;border:0"></iframe>'
+    return str(Markup(frame).format(html(document), clean(document.title)))
 
 
 def runs(blocks: Sequence[Block]) -> list[Run]:
@@ -87,12 +88,11 @@ def table(value: Table, whiskers: bool = True) -> Markup:
     ]
     left_out = [f"{len(shown)} of {len(value.rows):,} rows."] if len(value.rows) > len(shown) else []
     return Markup(
-        '<div class="scroll" tabindex="0" role="group" aria-label="{}"><table{}>{}<thead><tr>{}</tr></thead>'
+        '<div class="scroll" tabindex="0" role="group" aria-label="{}"><table{}><thead><tr>{}</tr></thead>'
         "<tbody>{}</tbody></table></div>{}"
     ).format(
         clean(value.caption) or "table",
         Markup(' class="wide"') if len(readings) < 3 else "",
-        Markup("<caption>{}</caption>").format(clean(value.caption)) if value.caption else "",
         Markup("").join(head),
         Markup("").join(body),
         Markup("").join(Markup('<p class="remark">{}</p>').format(clean(n)) for n in (*value.footnotes, *left_out)),

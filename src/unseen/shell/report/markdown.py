@@ -11,7 +11,7 @@ from unseen.shell.report.wording import clean, words
 MOST_ROWS = 25
 """Longer tables of figures are thinned evenly, and say so."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
-_LINE_START = re.compile(r"^(\s*)([-+=]|\d+[.)])(?=\s|$|-|=)", re.MULTILINE)
+_LINE_START = re.compile(r"^(\d*)([-+=]|[.)](?<=\d.))")
 
 
 def markdown(document: Document) -> str:
