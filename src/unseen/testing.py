@@ -26,7 +26,7 @@ import math
 import pickle
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import islice
@@ -163,6 +163,9 @@ def check_task(spec: TaskSpec, model: FRESH | None = None, lab: Lab = Lab()) -> 
 
 def _check_examples(name: str, split: Split, again: Split, lab: Lab) -> None:
     examples, repeated = _all(split, lab), _all(again, lab)
+    for key, column in examples.items():
+        finite = not column.is_floating_point() or bool(torch.isfinite(column).all())
+        _require(finite, f"Column `{key}` of split `{name}` holds NaN or infinite values.", "no model can use them.")
     same = examples.keys() == repeated.keys() and all(_equal(examples[key], repeated[key]) for key in examples)
     _require(
         same,
@@ -170,9 +173,6 @@ def _check_examples(name: str, split: Split, again: Split, lab: Lab) -> None:
         "results could not be repeated.",
         "draw from lab.child(…).numpy() or .generator(), never from a global generator.",
     )
-    for key, column in examples.items():
-        finite = not column.is_floating_point() or bool(torch.isfinite(column).all())
-        _require(finite, f"Column `{key}` of split `{name}` holds NaN or infinite values.", "no model can use them.")
     if (n := length(split.data)) is not None:
         few = gather(split.data, torch.arange(min(3, n)))
         for key, column in few.items():
@@ -184,7 +184,7 @@ def _check_examples(name: str, split: Split, again: Split, lab: Lab) -> None:
             )
 
 
-def _check_disjoint(task: Task, recalls: Sequence[str], lab: Lab) -> None:
+def _check_disjoint(task: Task, recalls: Collection[str], lab: Lab) -> None:
     for fitted_name, fitted in task.of(Use.FIT).items():
         known = _rows(_all(fitted, lab))
         for judged_name, judged in task.of(Use.JUDGE).items():
@@ -298,6 +298,8 @@ def check_measure(measure: Measure[Any], subject: Any = None, lab: Lab = Lab()) 
     _check_plug(measure, "__call__")
     subject = _double(_subject_of(measure) if subject is None else subject)
     lab = replace(lab, dtype=torch.float64).child("measure")
+    if isinstance(subject, Trained):
+        _check_model_unchanged(measure, subject, lab)
     with _untouched("the measure"):
         value = _reading(measure, subject, lab)
     with _elsewhere():
@@ -307,8 +309,6 @@ def check_measure(measure: Measure[Any], subject: Any = None, lab: Lab = Lab()) 
         f"{_name(measure)} gave {value:.17g}, then {again:.17g}.",
         "the same lab gives the same reading.",
     )
-    if isinstance(subject, Trained):
-        _check_model_unchanged(measure, subject, lab)
     for batch_size in (1, 7, 10_000) if _has_field(measure, "batch_size") else ():
         _check_same(measure, replace(measure, batch_size=batch_size), subject, lab, value, f"batch_size={batch_size}")  # type: ignore[type-var]
     for invariance in getattr(measure, "invariances", ()):
