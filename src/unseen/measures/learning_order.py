@@ -103,6 +103,8 @@ def _checked(hits: Tensor) -> Tensor:
     return hits
 
 
-def example() -> LearningOrder:
-    """Called with one table of hits per run."""
-    return LearningOrder()
+def example() -> tuple[LearningOrder, tuple[Hits, Hits]]:
+    """Two runs over four examples: rows are evaluations."""
+    one = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
+    other = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 1]], dtype=torch.bool)
+    return LearningOrder(), (one, other)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import size
 from unseen.engine.flat import trainable
-from unseen.engine.loop import Budget, Draw, mean_loss, train
+from unseen.engine.loop import Budget, Draw, Step, mean_loss, train
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
@@ -162,9 +162,11 @@ class Winsorized:
     """How many gradients are compared per step; None: one per example."""
     budget: Budget = Budget()
 
+    def step(self) -> Step:
+        return partial(winsorized_step, c=self.c, microbatches=self.microbatches)
+
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        step = partial(winsorized_step, c=self.c, microbatches=self.microbatches)
-        return train(model, task, step, self.budget, lab)
+        return train(model, task, self.step(), self.budget, lab)
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,11 @@ class MedianOfMicrobatches:
     k: int = 3
     budget: Budget = Budget()
 
+    def step(self) -> Step:
+        return partial(microbatch_median_step, k=self.k)
+
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        return train(model, task, partial(microbatch_median_step, k=self.k), self.budget, lab)
+        return train(model, task, self.step(), self.budget, lab)
 
 
 @dataclass(frozen=True)
@@ -197,9 +202,12 @@ class RollingMedian:
                 f"RollingMedian(window={self.window}) holds no gradient.", why="a median needs one.", fix="use 3."
             )
 
+    def step(self) -> Step:
+        """A step with an empty window of its own: one per training run."""
+        return partial(rolling_median_step, past=deque(maxlen=self.window))
+
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        past: deque[Mapping[str, Tensor]] = deque(maxlen=self.window)
-        return train(model, task, partial(rolling_median_step, past=past), self.budget, lab)
+        return train(model, task, self.step(), self.budget, lab)
 
 
 def example() -> Winsorized:
