@@ -7,7 +7,7 @@ from oracles import gradients as oracle
 from torch import nn
 
 from unseen.engine.forms import Dense, Whole
-from unseen.engine.tap import forms, tap
+from unseen.engine.tap import forms, reduced, tap
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.models.conv import Norm, cnn, resnet
 from unseen.models.mlp import mlp
@@ -234,8 +234,9 @@ def test_every_form_equals_a_loop_over_examples(case):
         close(form.each(), expected)
         close(form.total(), expected.sum(0))
         close(form.norms2(), flat.square().sum(1))
-        close(form.moments()[0], expected.sum(0))
-        close(form.moments()[1], flat.square().sum(1))
+        into = torch.ones_like(expected[0])
+        close(form.moments(into), flat.square().sum(1))
+        close(into, 1 + expected.sum(0))
         close(form.dots(theirs[name]), flat @ far[name].flatten(1).T)
         close(form.along(v), flat @ v.flatten(1).T)
         close(form.along(v[0]), flat @ v[0].flatten())
@@ -318,6 +319,25 @@ def test_dropout_gradients_are_those_of_the_drawn_masks():
     cross_entropy(model, batch).sum().backward()
     for name, p in model.named_parameters():
         close(mine[name].total(), p.grad)
+
+
+def test_a_tensor_of_the_loss_that_asks_for_gradients_is_refused():
+    model, batch, _ = CASES["mlp"]()
+    model.double()
+    leaf = torch.ones(6).double().requires_grad_()
+    with pytest.raises(UnsupportedLayer, match="`3`"):  # its gradient would be missed silently
+        tap(model, batch, lambda model, batch: cross_entropy(model, {**batch, "x": batch["x"] * leaf}))
+    assert leaf.grad is None
+
+
+def test_reduced_is_tap_without_keeping_the_forms():
+    model, batch, f = CASES["gpt2"]()
+    model.double()
+    ref = {name: form.each() for name, form in tap(model, batch, f).items()}
+    mine = reduced(model, batch, f, lambda name, form: (name, form.each()))
+    for name, grads in ref.items():
+        assert mine[name][0] == name
+        close(mine[name][1], grads)
 
 
 def test_layers_under_no_grad_have_no_gradient():

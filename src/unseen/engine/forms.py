@@ -45,8 +45,8 @@ class Form(Protocol):
         """‖gradient‖² of each example."""
         ...
 
-    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
-        """`total()` and `norms2()`, sharing what they have in common."""
+    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
+        """Adds `total()` to `into` and returns `norms2()`, sharing what they have in common."""
         ...
 
     def dots(self, other: "Form") -> Float[Tensor, "b c"]:
@@ -87,8 +87,9 @@ class Whole:
     def norms2(self) -> Float[Tensor, " b"]:
         return _square(self.rows)
 
-    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
-        return self.total(), self.norms2()
+    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
+        into += self.total()
+        return self.norms2()
 
     def dots(self, other: Form) -> Float[Tensor, "b c"]:
         return self.rows @ other.each().flatten(1).T
@@ -126,8 +127,8 @@ class Gain:
     def norms2(self) -> Float[Tensor, " b"]:
         return self.whole().norms2()
 
-    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
-        return self.whole().moments()
+    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
+        return self.whole().moments(into)
 
     def dots(self, other: Form) -> Float[Tensor, "b c"]:
         return self.whole().dots(other)
@@ -168,8 +169,9 @@ class Lookup:
         example, _, sums = self._merged(self.index.unique())
         return self.g.new_zeros(len(self)).index_add_(0, example, _square(sums))
 
-    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
-        return self.total(), self.norms2()
+    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
+        into.index_add_(0, self.index.flatten(), self.g.flatten(0, 1).to(into.dtype))
+        return self.norms2()
 
     def dots(self, other: Form) -> Float[Tensor, "b c"]:
         if not isinstance(other, Lookup):
@@ -252,10 +254,21 @@ class Dense:
         return a, self.g.reshape(b, s, self.groups, o).transpose(1, 2).reshape(-1, s, o)
 
     def total(self) -> Tensor:
+        return self._add(self.g.new_zeros(self.shape))
+
+    def _add(self, into: Tensor) -> Tensor:
         if self.unfold is not None or self.groups > 1:
-            return self._summed()[0]
-        left, right = (self.x, self.g) if self.transposed else (self.g, self.x)
-        return (left.flatten(0, 1).T @ right.flatten(0, 1)).view(self.shape)
+            for rows in self._materialised():
+                into += rows.sum(0)
+        else:
+            left, right = (self.x, self.g) if self.transposed else (self.g, self.x)
+            left, right = left.flatten(0, 1), right.flatten(0, 1)
+            flat = into.view(left.shape[1], right.shape[1])
+            if into.dtype == left.dtype:
+                flat.addmm_(left.T, right)  # the product adds itself: no second pass over the parameter
+            else:
+                flat += left.T @ right
+        return into
 
     def norms2(self) -> Float[Tensor, " b"]:
         _, s, i, o = self._sizes
@@ -269,18 +282,15 @@ class Dense:
         a, g = self._split()
         return ((a @ a.mT) * (g @ g.mT)).sum((1, 2)).view(len(self), self.groups).sum(1)
 
-    def moments(self) -> tuple[Tensor, Float[Tensor, " b"]]:
+    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
         if self.g.shape[1] == 1 or self._pairs_win:
-            return self.total(), self.norms2()
-        return self._summed()
-
-    def _summed(self) -> tuple[Tensor, Float[Tensor, " b"]]:
-        """Both moments from the materialised rows, which make the sum almost free."""
-        total, norms = self.g.new_zeros(self.shape), []
-        for rows in self._materialised():
-            norms.append(_square(rows))
-            total += rows.sum(0)
-        return total, torch.cat(norms)
+            self._add(into)
+            return self.norms2()
+        norms2 = []
+        for rows in self._materialised():  # once for both
+            norms2.append(_square(rows))
+            into += rows.sum(0)
+        return torch.cat(norms2)
 
     def dots(self, other: Form) -> Float[Tensor, "b c"]:
         if not isinstance(other, Dense):

@@ -7,14 +7,14 @@ the graph was used outside its own layer, and is refused.
 Dropout in training mode is allowed: the gradients are those of the masks that were drawn.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from unseen.engine.batches import size
@@ -25,40 +25,124 @@ from unseen.engine.layers import forms_of, own_parameters
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.task import Batch, PerExample
 
+T = TypeVar("T")
+
 
 def tap(model: nn.Module, batch: Batch, f: PerExample) -> dict[str, Form]:
     """The gradient of f(model, example) with respect to each trainable parameter, for every example of the batch.
 
     The model, its mode, `requires_grad` and `.grad` are left as they were, also after an error.
     """
+    return reduced(model, batch, f, lambda name, form: form)
+
+
+def reduced(model: nn.Module, batch: Batch, f: PerExample, by: Callable[[str, Form], T]) -> dict[str, T]:
+    """`by` of each parameter's name and form, taken as soon as the backward pass has it; then the form is dropped.
+
+    For what is summed over a stream: one layer's factors are in memory at a time, and still in the cache.
+    """
     parameters = trainable(model)
     _refuse_mixing(model)
+    batch = {name: tensor.detach() for name, tensor in batch.items()}
     recorder = _Recorder(model, batch)
-    with torch.enable_grad(), recorder.listening():
-        values = f(model, batch)
-        _refuse_aggregate(values, recorder.n, parameters)
-        backs = recorder.backward(values, parameters)
-        recorder.refuse_accidents(f, batch)
-    names = {id(p): name for name, p in parameters.items()}
-    found: dict[str, list[Form]] = {name: [] for name in parameters}
-    for call, back in zip(recorder.calls, backs, strict=True):
-        if back is not None:
-            for own, form in forms_of(call.layer, call.x, back, call.name).items():
-                found[names[id(getattr(call.layer, own))]].append(form)
-    return {name: merged(parts) if parts else _none(parameters[name], recorder.n) for name, parts in found.items()}
+    with torch.enable_grad():
+        with recorder.listening():
+            values = f(model, batch)
+            _refuse_aggregate(values, recorder.n, parameters)
+            recorder.refuse_accidents(f, batch)
+        harvest = _Harvest(recorder, parameters, by)
+        harvest.backward(values)
+    return {name: harvest.made[name] if name in harvest.made else harvest.reduce(name) for name in parameters}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Call:
-    """One run of a layer: what it saw, and where in the graph the gradient of its output will arrive."""
+    """One run of a layer: what it saw, and the node of the graph at which the gradient of its output arrives."""
 
     name: str
     layer: nn.Module
-    x: Tensor
+    x: Tensor | None
     version: int
-    edge: GradientEdge
+    node: Any
     order: int
     doubtful: bool
+    sink: "Callable[[_Call, Tensor], None] | None" = None
+
+    def receive(self, back: Tensor) -> None:
+        if self.sink is not None:
+            self.sink(self, back)
+
+    def forms(self, back: Tensor) -> dict[str, Form]:
+        """The forms of the layer's own parameters; the input is let go."""
+        assert self.x is not None
+        if self.x._version != self.version:
+            raise UnsupportedLayer(
+                f"{type(self.layer).__name__} `{self.name}` has an input that was changed in place later.",
+                why="the gradient needs the input as the layer saw it.",
+                fix="use the out-of-place operation.",
+            )
+        made = forms_of(self.layer, self.x, back, self.name)
+        self.x = None
+        return made
+
+
+class _Harvest(Generic[T]):
+    """Forms as the backward pass brings them; a parameter is reduced when the last call of its layers has come in."""
+
+    def __init__(
+        self, recorder: "_Recorder", parameters: Mapping[str, nn.Parameter], by: Callable[[str, Form], T]
+    ) -> None:
+        self.recorder, self.parameters, self.by = recorder, parameters, by
+        self.names = {id(p): name for name, p in parameters.items()}
+        self.parts: dict[str, list[Form]] = {name: [] for name in parameters}
+        self.made: dict[str, T] = {}
+        self.waiting = Counter(self.names[id(p)] for call in recorder.calls for p in recorder.own[call.layer])
+
+    def arrive(self, call: _Call, back: Tensor) -> None:
+        for own, form in call.forms(back).items():
+            name = self.names[id(getattr(call.layer, own))]
+            self.parts[name].append(form)
+            self.waiting[name] -= 1
+            if not self.waiting[name]:
+                self.made[name] = self.reduce(name)
+
+    def reduce(self, name: str) -> T:
+        """`by` of the sum of a parameter's forms; without any f does not depend on it, and the gradient is zero."""
+        parts, p = self.parts.pop(name), self.parameters[name]
+        zero = p.detach().new_zeros(()).expand(self.recorder.n, p.numel())  # takes no memory
+        return self.by(name, merged(parts) if parts else Whole(zero, p.shape))
+
+    def backward(self, values: Tensor) -> None:
+        """The backward pass of Σ f to the outputs of the first layers; it may reach no parameter directly."""
+        for call in self.recorder.calls:
+            call.sink = self.arrive
+        ends = [self.recorder.anchor, *self.parameters.values()]
+        grads = torch.autograd.grad(values.sum(), ends, allow_unused=True)
+        for name, grad in zip(self.parameters, grads[1:], strict=True):
+            if grad is not None:
+                raise UnsupportedLayer(
+                    f"Parameter `{name}` is used outside the forward pass of its own layer.",
+                    why="its per-example gradient cannot be read from that layer's input and output.",
+                    fix="call the layer instead of reading its weight, or freeze the parameter.",
+                )
+        silent = {call.node: call for call in self.recorder.calls if call.x is not None}
+        for node in _reachable(values.grad_fn) if silent else ():
+            if node in silent:
+                raise UnsupportedLayer(
+                    f"The output of `{silent[node].name}` depends on a tensor that requires gradients and is no parameter.",
+                    why="the backward pass of the parameters does not go through it.",
+                    fix="detach the tensor that f brings in.",
+                )
+
+
+def _reachable(node: Any) -> Iterator[Any]:
+    """The nodes of the graph behind a node."""
+    seen, stack = set(), [node]
+    while stack:
+        if (node := stack.pop()) is not None and node not in seen:
+            seen.add(node)
+            yield node
+            stack.extend(step[0] for step in node.next_functions)
 
 
 class _Root(torch.autograd.Function):
@@ -142,31 +226,10 @@ class _Recorder:
         doubtful = self.n > 1 and (not known or self.n in output.shape[1:-1])
         if not output.requires_grad:
             output = _Root.apply(x.clone() if output is x else output, self.anchor)
-        edge = get_gradient_edge(output)
-        self.calls.append(_Call(self.names[layer], layer, x.detach(), x._version, edge, self.order - 1, doubtful))
+        call = _Call(self.names[layer], layer, x.detach(), x._version, output.grad_fn, self.order - 1, doubtful)
+        output.register_hook(call.receive)  # on the node, so that it outlives a change of the output in place
+        self.calls.append(call)
         return output
-
-    def backward(self, values: Tensor, parameters: Mapping[str, Tensor]) -> list[Tensor | None]:
-        """The gradients of Σ f with respect to the recorded outputs; none may reach a parameter directly."""
-        edges = [call.edge for call in self.calls]
-        ends: list[Any] = [*edges, *parameters.values()]
-        grads = torch.autograd.grad(values.sum(), ends, allow_unused=True)
-        for name, grad in zip(parameters, grads[len(edges) :], strict=True):
-            if grad is not None:
-                raise UnsupportedLayer(
-                    f"Parameter `{name}` is used outside the forward pass of its own layer.",
-                    why="its per-example gradient cannot be read from that layer's input and output.",
-                    fix="call the layer instead of reading its weight, or freeze the parameter.",
-                )
-        for call in self.calls:
-            if call.x._version != call.version:
-                raise self._unsupported(
-                    call.layer,
-                    "has an input that was changed in place later",
-                    "the gradient needs the input as the layer saw it.",
-                    "use the out-of-place operation.",
-                )
-        return list(grads[: len(edges)])
 
     def refuse_accidents(self, f: PerExample, batch: Batch) -> None:
         """A first axis may equal the batch size by accident (sequence first, positions): one example alone shows it."""
@@ -214,8 +277,3 @@ def _refuse_aggregate(values: Any, n: int, parameters: Mapping[str, Tensor]) -> 
             why="every gradient would be empty.",
             fix="set requires_grad on the parameters of interest, and do not detach inside f.",
         )
-
-
-def _none(p: Tensor, n: int) -> Whole:
-    """The gradient of a parameter on which f does not depend: zeros that take no memory."""
-    return Whole(p.new_zeros(()).expand(n, p.numel()), p.shape)
