@@ -1,0 +1,227 @@
+"""Calibration: whether predicted probabilities are frequencies.
+
+Expected calibration error and reliability curve (Guo et al., 2017, arXiv:1706.04599), calibration slope and
+calibration in the large (Cox, 1958; Van Calster et al., 2019, doi:10.1186/s12916-019-1466-7).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.special import expit, logit
+from torch import Tensor
+
+from unseen import stats
+from unseen.engine.batches import once
+from unseen.errors import InvalidData
+from unseen.lab import Lab
+from unseen.measure import Reading
+from unseen.method import Trained
+
+Numbers = Float[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """ECE = Σ_b (n_b/n) |mean outcome − mean probability| over `bins` equal-width bins: 0 is calibrated, 1 the worst.
+
+    Two classes: the probability of the second class against its frequency. More: the probability of the most likely
+    class against how often it is right. `detail` is the reliability curve, [bin, (mean probability, mean outcome, n)].
+    Limits are bootstrap quantiles shifted by the bootstrap's own bias, for |·| makes every resample look worse.
+    Even a calibrated model shows a positive ECE in finite data: compare with `by_chance`.
+    """
+
+    split: str = "train"
+    bins: int = 15
+    draws: int = 500
+
+    def __call__(self, subject: Trained, lab: Lab) -> Reading:
+        p, outcome = forecasts(subject, self.split, lab)
+        return calibration_error(p, outcome, self.bins, self.draws, lab.child("bootstrap").numpy())
+
+
+@dataclass(frozen=True)
+class CalibrationSlope:
+    """a in P(y = 1) = σ(a logit p + b), fitted by maximum likelihood: 1 is calibrated, below 1 is overconfident."""
+
+    split: str = "train"
+    draws: int = 200
+
+    def __call__(self, subject: Trained, lab: Lab) -> Reading:
+        p, outcome = forecasts(subject, self.split, lab)
+        return stats.bootstrap(
+            lambda p, y: recalibration(p, y)[0], p, outcome, rng=lab.child("bootstrap").numpy(), draws=self.draws
+        )
+
+
+@dataclass(frozen=True)
+class CalibrationInTheLarge:
+    """b in P(y = 1) = σ(logit p + b), in log odds: 0 is calibrated, above 0 the outcome is commoner than predicted."""
+
+    split: str = "train"
+    draws: int = 200
+
+    def __call__(self, subject: Trained, lab: Lab) -> Reading:
+        p, outcome = forecasts(subject, self.split, lab)
+        rng = lab.child("bootstrap").numpy()
+        reading = stats.bootstrap(in_the_large, p, outcome, rng=rng, draws=self.draws)
+        return Reading(reading.value, reading.low, reading.high, reading.n, "log odds")
+
+
+@torch.no_grad()
+def forecasts(subject: Trained, split: str, lab: Lab) -> tuple[Numbers, Numbers]:
+    """Probability and 0/1 outcome of each example: of the second of two classes, else of the most likely class."""
+    model, was_training = subject.model, subject.model.training
+    model.eval()
+    parts: list[tuple[Tensor, Tensor]] = []
+    try:
+        for batch in once(subject.task.split(split).data, 1024, lab):
+            parts.append((model(batch["x"]).double().cpu(), batch["y"].cpu()))
+    finally:
+        model.train(was_training)
+    logits, y = (torch.cat(column) for column in zip(*parts, strict=True))
+    return confidences(logits, y)
+
+
+def confidences(logits: Float[Tensor, "n *classes"], y: Int[Tensor, " n"]) -> tuple[Numbers, Numbers]:
+    """From logits [n], [n, 1] (log odds of y = 1) or [n, classes]."""
+    if not torch.isfinite(logits).all():
+        raise InvalidData(
+            "A logit is not finite.", why="it has no probability.", fix="look for the input that overflows."
+        )
+    if logits.dim() == 1 or logits.shape[1] == 1:
+        p, outcome = logits.flatten().sigmoid(), y
+    elif logits.shape[1] == 2:
+        p, outcome = logits.softmax(1)[:, 1], y
+    else:
+        p, top = logits.softmax(1).max(1)
+        outcome = (top == y).long()
+    return p.double().numpy(), outcome.double().numpy()
+
+
+def checked(p: Numbers, outcome: Numbers) -> None:
+    """Refuses what is no forecast."""
+    if p.size == 0 or p.shape != outcome.shape:
+        raise InvalidData(
+            f"Calibration got {p.size} probabilities and {outcome.size} outcomes.",
+            why="it compares them one by one.",
+            fix="check that the split is not empty.",
+        )
+    if not (np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all() and np.isin(outcome, (0, 1)).all()):
+        raise InvalidData(
+            "Calibration got probabilities outside [0, 1] or outcomes other than 0 and 1.",
+            why="a frequency compares with a probability only.",
+            fix="give probabilities (a softmax or sigmoid), not logits, and classes as 0 and 1.",
+        )
+
+
+def reliability(p: Numbers, outcome: Numbers, bins: int) -> Float[np.ndarray, "bins 3"]:
+    """Per bin [k/bins, (k+1)/bins): mean probability, mean outcome, n. Empty bins are rows of zeros."""
+    checked(p, outcome)
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    n = np.bincount(place, minlength=bins)
+    sums = [np.bincount(place, weights=w, minlength=bins) for w in (p, outcome)]
+    return np.stack([sums[0] / np.maximum(n, 1), sums[1] / np.maximum(n, 1), n.astype(float)], 1)
+
+
+def expected_calibration_error(p: Numbers, outcome: Numbers, bins: int = 15) -> float:
+    """Σ_b (n_b/n) |mean outcome − mean probability|."""
+    table = reliability(p, outcome, bins)
+    return float((table[:, 2] * np.abs(table[:, 1] - table[:, 0])).sum() / p.size)
+
+
+def calibration_error(p: Numbers, outcome: Numbers, bins: int, draws: int, rng: np.random.Generator) -> Reading:
+    """The ECE with limits, and the reliability curve as `detail`."""
+    value = expected_calibration_error(p, outcome, bins)
+    table = torch.from_numpy(reliability(p, outcome, bins))
+    if p.size < 2:
+        return Reading(value, n=p.size, unit="probability", detail=table)
+    drawn = np.array([_resampled(p, outcome, bins, rng) for _ in range(draws)])
+    low, high = np.quantile(drawn, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2]) - (drawn.mean() - value)
+    # the shift keeps width and centre; quantiles of a skewed spread may still miss the value by a hair
+    return Reading(
+        value, float(np.clip(low, 0, value)), float(np.clip(high, value, 1)), p.size, "probability", detail=table
+    )
+
+
+def _resampled(p: Numbers, outcome: Numbers, bins: int, rng: np.random.Generator) -> float:
+    rows = rng.integers(p.size, size=p.size)
+    return expected_calibration_error(p[rows], outcome[rows], bins)
+
+
+def by_chance(p: Numbers, bins: int, rng: np.random.Generator, draws: int = 200) -> Reading:
+    """The ECE that perfectly calibrated forecasts show: outcomes drawn from `p` itself; mean and central 95 %."""
+    drawn = [expected_calibration_error(p, (rng.random(p.size) < p).astype(float), bins) for _ in range(draws)]
+    low, high = np.quantile(drawn, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2])
+    return Reading(float(np.mean(drawn)), float(low), float(high), p.size, "probability")
+
+
+def recalibration(p: Numbers, outcome: Numbers) -> tuple[float, float]:
+    """(a, b) that maximise the likelihood of P(y = 1) = σ(a logit p + b)."""
+    checked(p, outcome)
+    x = _log_odds(p)
+    if np.ptp(x) < 1e-9:
+        raise InvalidData("All probabilities are equal.", why="no slope can be seen.", fix="use CalibrationInTheLarge.")
+    _refuse_one_outcome(outcome)
+    if x[outcome == 1].min() >= x[outcome == 0].max() or x[outcome == 1].max() <= x[outcome == 0].min():
+        raise InvalidData(
+            "The probabilities separate the outcomes without error.",
+            why="the likelihood has no maximum: the slope grows without bound.",
+            fix="judge on more examples; report the calibration error instead.",
+        )
+    a, b = _newton(np.stack([x, np.ones_like(x)], 1), outcome, np.zeros_like(x), np.array([1.0, 0.0]))
+    return float(a), float(b)
+
+
+def in_the_large(p: Numbers, outcome: Numbers) -> float:
+    """b that maximises the likelihood of P(y = 1) = σ(logit p + b)."""
+    checked(p, outcome)
+    _refuse_one_outcome(outcome)
+    x = _log_odds(p)
+    return float(_newton(np.ones((x.size, 1)), outcome, x, np.zeros(1))[0])
+
+
+def _log_odds(p: Numbers) -> Numbers:
+    return logit(p.clip(1e-9, 1 - 1e-9))  # a sigmoid that rounds to 0 or 1 is a large, not an infinite, conviction
+
+
+def _refuse_one_outcome(outcome: Numbers) -> None:
+    if np.ptp(outcome) == 0:
+        raise InvalidData(
+            f"All {outcome.size} outcomes are {outcome[0]:g}.", why="the fit runs to infinity.", fix="add examples."
+        )
+
+
+def _newton(design: np.ndarray, outcome: Numbers, offset: Numbers, start: np.ndarray) -> np.ndarray:
+    """Logistic regression by Newton's method with halved steps where the likelihood would fall."""
+
+    def loss(beta: np.ndarray) -> float:
+        z = design @ beta + offset
+        return float(np.logaddexp(0, z).sum() - (outcome * z).sum())
+
+    return _minimum(loss, lambda beta: _newton_step(design, outcome, offset, beta), start)
+
+
+def _newton_step(design: np.ndarray, outcome: Numbers, offset: Numbers, beta: np.ndarray) -> np.ndarray:
+    p = expit(design @ beta + offset)
+    curvature = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(design.shape[1])
+    return np.linalg.solve(curvature, design.T @ (outcome - p))
+
+
+def _minimum(
+    loss: Callable[[np.ndarray], float], step: Callable[[np.ndarray], np.ndarray], beta: np.ndarray
+) -> np.ndarray:
+    for _ in range(100):
+        move = step(beta)
+        while loss(beta + move) > loss(beta) + 1e-12 and np.abs(move).max() > 1e-10:
+            move = move / 2
+        beta = beta + move
+        if np.abs(move).max() < 1e-9:
+            break
+    return beta
+
+
+def example() -> CalibrationError:
+    return CalibrationError()

@@ -1,0 +1,163 @@
+"""Calibration against closed cases and scikit-learn's logistic regression."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis.strategies import integers
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+
+from unseen.engine.batches import Columns
+from unseen.errors import InvalidData
+from unseen.lab import Lab
+from unseen.measures.calibration import (
+    CalibrationError,
+    CalibrationInTheLarge,
+    CalibrationSlope,
+    by_chance,
+    calibration_error,
+    confidences,
+    expected_calibration_error,
+    in_the_large,
+    recalibration,
+    reliability,
+)
+from unseen.method import Trained
+from unseen.objectives import classify
+from unseen.task import Axis, Split, Task, Use
+
+
+def drawn(n: int, seed: int, slope: float = 1.0, offset: float = 0.0):
+    """Forecasts p and outcomes with P(y = 1) = σ(slope · logit p + offset)."""
+    rng = np.random.default_rng(seed)
+    p = expit(rng.normal(0, 1.5, n))
+    return p, (rng.random(n) < expit(slope * logit(p) + offset)).astype(float)
+
+
+def trained(logits: torch.Tensor, y: torch.Tensor) -> Trained:
+    split = Split(Columns(x=logits, y=y), Use.FIT)
+    task = Task(name="given logits", axis=Axis.IID, splits={"train": split}, objective=classify)
+    return Trained(torch.nn.Identity(), task)
+
+
+def test_closed_cases():
+    p = np.array([0.25] * 4 + [0.75] * 4)
+    assert expected_calibration_error(p, np.array([1, 0, 0, 0, 1, 1, 1, 0.0]), 10) == 0
+    assert expected_calibration_error(p, np.array([0, 1, 1, 1, 0, 0, 0, 1.0]), 10) == 0.5
+    assert expected_calibration_error(np.ones(5), np.zeros(5)) == 1
+    assert expected_calibration_error(np.ones(5), np.ones(5)) == 0
+    table = reliability(np.array([0.1, 0.12, 0.5, 1.0]), np.array([0, 1, 1, 1.0]), 2)
+    np.testing.assert_allclose(table, [[0.11, 0.5, 2], [0.75, 1, 2]])
+
+
+@given(n=integers(2, 80), bins=integers(1, 20), seed=integers(0, 999))
+@settings(max_examples=40, deadline=None)
+def test_equals_a_plain_loop_and_ignores_order(n, bins, seed):
+    p, y = drawn(n, seed)
+    total = 0.0
+    for k in range(bins):
+        inside = (p >= k / bins) & ((p < (k + 1) / bins) | (k == bins - 1))
+        if inside.any():
+            total += inside.sum() / n * abs(y[inside].mean() - p[inside].mean())
+    assert expected_calibration_error(p, y, bins) == pytest.approx(total)
+    order = np.random.default_rng(seed).permutation(n)
+    assert expected_calibration_error(p[order], y[order], bins) == pytest.approx(total)
+    assert 0 <= total <= 1
+
+
+@given(seed=integers(0, 999))
+@settings(max_examples=20, deadline=None)
+def test_slope_and_intercept_equal_scikit_learn(seed):
+    p, y = drawn(400, seed, 0.6, 0.4)
+    peer = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1_000).fit(logit(p)[:, None], y)
+    a, b = recalibration(p, y)
+    assert a == pytest.approx(peer.coef_[0, 0], abs=1e-4)
+    assert b == pytest.approx(peer.intercept_[0], abs=1e-4)
+
+
+@given(seed=integers(0, 999), shift=integers(-3, 3))
+@settings(max_examples=20, deadline=None)
+def test_in_the_large_makes_the_mean_right_and_moves_with_the_forecasts(seed, shift):
+    p, y = drawn(300, seed, 1, 0.5)
+    b = in_the_large(p, y)
+    assert expit(logit(p) + b).mean() == pytest.approx(y.mean(), abs=1e-7)
+    assert in_the_large(expit(logit(p) + shift), y) == pytest.approx(b - shift, abs=1e-6)
+
+
+def test_the_slope_of_overconfident_forecasts():
+    p, y = drawn(20_000, 0)
+    sharpened = expit(2 * logit(p))
+    a, b = recalibration(sharpened, y)
+    plain, offset = recalibration(p, y)
+    assert a == pytest.approx(plain / 2, abs=1e-6)
+    assert b == pytest.approx(offset, abs=1e-6)
+    assert plain == pytest.approx(1, abs=0.06)
+
+
+def test_chance_explains_the_error_of_calibrated_forecasts_only():
+    p, y = drawn(2_000, 0)
+    chance = by_chance(p, 15, np.random.default_rng(0))
+    assert chance.low <= expected_calibration_error(p, y) <= chance.high
+    assert expected_calibration_error(expit(3 * logit(p)), y) > chance.high
+
+
+@given(n=integers(2, 200), seed=integers(0, 99))
+@settings(max_examples=15, deadline=None)
+def test_limits_contain_the_value(n, seed):
+    reading = calibration_error(*drawn(n, seed), 10, 50, np.random.default_rng(seed))
+    assert 0 <= reading.low <= reading.value <= reading.high <= 1
+    assert reading.detail[:, 2].sum() == n
+
+
+def test_two_classes_read_the_second_more_read_the_top():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    p, outcome = confidences(logits, torch.tensor([0, 1]))
+    np.testing.assert_allclose(p, expit([-2, 1]))
+    assert outcome.tolist() == [0, 1]
+    single, _ = confidences(torch.tensor([[-2.0], [1.0]]), torch.tensor([0, 1]))
+    np.testing.assert_allclose(single, p, rtol=1e-6)
+    three = torch.tensor([[3.0, 0, 0], [0, 0, 1.0]])
+    p, outcome = confidences(three, torch.tensor([0, 1]))
+    np.testing.assert_allclose(p, three.softmax(1).max(1).values)
+    assert outcome.tolist() == [1, 0]
+
+
+def test_measures_read_a_trained_model():
+    p, y = drawn(1_500, 3, slope=0.5)
+    logits = torch.tensor(np.stack([np.zeros_like(p), logit(p)], 1), dtype=torch.float32)
+    subject = trained(logits, torch.tensor(y).long())
+    lab = Lab(seed=0)
+    error, slope, large = (
+        m("train")(subject, lab) for m in (CalibrationError, CalibrationSlope, CalibrationInTheLarge)
+    )
+    assert error.value == pytest.approx(expected_calibration_error(p, y), abs=1e-4)
+    assert slope.low < 0.5 < slope.high < 1
+    assert slope.value == pytest.approx(recalibration(p, y)[0], abs=1e-4)
+    assert large.value == pytest.approx(in_the_large(p, y), abs=1e-4)
+    assert large.low < large.value < large.high
+    assert CalibrationError()(subject, lab).low == error.low
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "call"),
+    [
+        ([], [], expected_calibration_error),
+        ([0.5, np.nan], [0, 1], expected_calibration_error),
+        ([0.5, 1.5], [0, 1], expected_calibration_error),
+        ([0.5, 0.5], [0, 2], expected_calibration_error),
+        ([0.5, 0.5], [0, 1], recalibration),
+        ([0.1, 0.9], [0, 1], recalibration),
+        ([0.1, 0.9], [1, 1], recalibration),
+        ([0.1, 0.9], [1, 1], in_the_large),
+    ],
+)
+def test_refusals(p, y, call):
+    with pytest.raises(InvalidData) as caught:
+        call(np.array(p, float), np.array(y, float))
+    assert caught.value.fix
+
+
+def test_infinite_logits_are_refused():
+    with pytest.raises(InvalidData):
+        confidences(torch.tensor([[0.0, float("inf")]]), torch.tensor([0]))
