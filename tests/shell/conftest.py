@@ -40,13 +40,25 @@ def store(tmp_path, monkeypatch, marks) -> Store:
     return Store(tmp_path / "home")
 
 
-def spawn(*arguments: str) -> subprocess.Popen:
-    """`unseen …` in a process of its own that sees the fake study."""
-    path = os.pathsep.join([str(FAKES), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.Popen(
-        [sys.executable, "-m", "unseen.shell.cli", *arguments],
-        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def spawn(store):
+    """`unseen …` in a process of its own that sees the fake study; killed at the end if it still runs."""
+    started = []
+
+    def spawned(*arguments: str, **environment: str) -> subprocess.Popen:
+        path = os.pathsep.join([str(FAKES), *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "unseen.shell.cli", *arguments],
+            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield spawned
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

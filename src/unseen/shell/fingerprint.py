@@ -4,8 +4,8 @@
 
 The code that a cell uses: of the study's module every definition that `run` reaches by name (claims, figures and the
 table are left out, so changing a margin recomputes nothing), and every module of the same package that these import,
-directly or through others, whole. Comments, docstrings and layout do not count. The classes in the cell count, too,
-whichever annotation they hide behind.
+directly or through others, whole (of a study in a loose file: also the files beside it). Comments, docstrings and
+layout do not count. The classes in the cell count, too, whichever annotation they hide behind.
 """
 
 import ast
@@ -81,13 +81,12 @@ def code_of(module: str, cell: Any = None) -> Code:
 
 @functools.cache
 def _code(module: str, classes: tuple[tuple[str, str], ...]) -> Code:
-    packages = tuple(dict.fromkeys((module.split(".")[0], "unseen")))
     roots = {name for home, name in classes if home == module}
     text, imports = _reached(module, roots)
     parts, waiting = {module: text}, [*imports, *(home for home, _ in classes if home != module)]
     while waiting:
         name = waiting.pop()
-        if name in parts or name.split(".")[0] not in packages or _file(name) is None:
+        if name in parts or not _is_ours(name, module):
             continue
         tree = _tree(name)
         parts[name] = ast.unparse(tree)
@@ -97,6 +96,19 @@ def _code(module: str, classes: tuple[tuple[str, str], ...]) -> Code:
         hashlib.sha256(body.encode()).hexdigest()[:16],
         tuple(path for name in sorted(parts) if (path := _file(name)) is not None),
     )
+
+
+def _is_ours(name: str, study: str) -> bool:
+    """A module of Unseen, of the study's package, or of a file beside it that nobody installed."""
+    top, mine = name.split(".")[0], study.split(".")[0]
+    file = _file(name)
+    if file is None or top in (mine, "unseen"):
+        return file is not None
+    beside = _file(mine) or _file(study)
+    if beside is None:
+        return False
+    folder = beside.parent.parent if beside.name == "__init__.py" else beside.parent
+    return folder.name not in ("site-packages", "dist-packages") and folder in file.parents
 
 
 def _reached(module: str, roots: set[str]) -> tuple[str, list[str]]:
@@ -165,8 +177,8 @@ def _imported(node: ast.AST, module: str, used: set[str] | None = None) -> Itera
         return []
     home = node.module or ""
     if node.level:
-        spec = importlib.util.find_spec(module)
-        is_package = spec is not None and spec.submodule_search_locations is not None
+        path = _file(module)
+        is_package = path is not None and path.name == "__init__.py"
         parents = module.split(".")[: len(module.split(".")) - node.level + is_package]
         home = ".".join([*parents, *filter(None, [node.module])])
     names = {a.name for a in node.names if used is None or (a.asname or a.name) in used}
@@ -193,11 +205,22 @@ def _classes(value: Any) -> set[tuple[str, str]]:
 
 @functools.cache
 def _file(module: str) -> Path | None:
+    """The source of a module; None for what is no module. Only the top package is looked up: deeper look-ups import."""
+    top, *inner = module.split(".")
     try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, AttributeError, ValueError):  # `a.b` where b is a function of a
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
+    if spec is None:
+        return None
+    if not inner:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        base = Path(folder, *inner)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
 
 
 def _tree(module: str) -> ast.Module:

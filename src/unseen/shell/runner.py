@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -51,6 +51,7 @@ class Job:
 Outcome = Run | Failure
 
 
+@runtime_checkable
 class Watcher(Protocol):
     """Hears what happens to the cells; `progress.py` has the one that draws."""
 
@@ -273,9 +274,11 @@ def work(job: Job, sink: Sink = Silent()) -> Outcome:
     return found
 
 
-def checked(rows: Iterable[Row], study: str) -> list[dict[str, Any]]:
+def checked(rows: Iterable[Mapping[str, Any]] | None, study: str) -> list[dict[str, Any]]:
     """Rows as plain Python scalars; an error names the row and column that is none, or is not finite."""
-    plain_rows = [{name: _scalar(value, name, n, study) for name, value in row.items()} for n, row in enumerate(rows)]
+    plain_rows = [
+        {name: _scalar(value, name, n, study) for name, value in row.items()} for n, row in enumerate(rows or ())
+    ]
     if not plain_rows:
         raise InvalidData(
             f"A cell of `{study}` returned no rows.", why="nothing could be judged.", fix="yield at least one row."

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import fake_helper
 import torch
 
 from unseen.errors import Diverged, MissingFile
@@ -14,8 +15,6 @@ from unseen.figure import Bars
 from unseen.lab import Lab
 from unseen.source import Source
 from unseen.study import Claim, Row, Rows, Scale, Study, average
-
-import fake_helper
 
 
 @dataclass(frozen=True)
