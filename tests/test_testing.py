@@ -63,7 +63,7 @@ class Spec:
         splits["train"] = Split(Columns(**columns), Use.FIT, "here")
         if self.fault == "leak":
             splits["same"] = Split(splits["train"].data.subset(slice(0, 5)), Use.JUDGE, "here")
-        if self.fault == "relabelled index leak":
+        if self.fault == "renumbered leak":
             leaked = splits["train"].data.subset(slice(0, 5)).columns
             splits["train"] = Split(Columns(**columns, index=torch.arange(96)), Use.FIT, "here")
             splits["same"] = Split(Columns(**leaked, index=torch.arange(5) + 500), Use.JUDGE, "here")
@@ -87,7 +87,7 @@ def test_a_sound_task_passes() -> None:
         ("global random", "differs between two builds"),
         ("nan", "NaN"),
         ("leak", "5 examples of the judged split `same`"),
-        ("relabelled index leak", "5 examples of the judged split `same`"),
+        ("renumbered leak", "5 examples of the judged split `same`"),
         ("mean loss", "one number per example"),
         ("batch loss", "depends on the other examples"),
         ("unlearnable", "loss of `small` went from"),
@@ -103,6 +103,27 @@ def test_repeated_examples_pass_where_the_task_says_so() -> None:
         recalls: ClassVar = frozenset({"same"})
 
     check_task(Recalling("leak"))
+
+
+def test_two_people_may_be_alike_but_nobody_is_fitted_and_judged() -> None:
+    @dataclass(frozen=True)
+    class People:
+        first: int
+        """Number of the first judged person; the first of the 96 looks like one of the fitted 96."""
+
+        def build(self, lab: Lab) -> Task:
+            task = small_task(lab)
+            fitted, judged = (dict(task.split(name).data.columns) for name in ("train", "same"))
+            judged = {key: torch.cat([fitted[key][:1], judged[key][1:]]) for key in judged}
+            splits = {
+                "train": Split(Columns(**fitted, index=torch.arange(96)), Use.FIT),
+                "same": Split(Columns(**judged, index=torch.arange(96) + self.first), Use.JUDGE),
+            }
+            return replace(task, splits=splits)
+
+    check_task(People(first=96))
+    with pytest.raises(Broken, match="1 examples of the judged"):
+        check_task(People(first=0))
 
 
 def test_a_spec_that_cannot_be_hashed_or_changed_is_caught() -> None:
