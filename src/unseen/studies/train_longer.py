@@ -1,0 +1,401 @@
+"""Weights diffuse with the logarithm of the number of updates, and large batches lose by making too few of them.
+
+Hoffer, Hubara & Soudry (2017), arXiv:1705.08741. Part "diffusion": distance from the start against updates at several
+batch sizes. Part "gap": test accuracy of six ways to train with a large batch.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from math import sqrt
+from statistics import fmean
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from unseen import stats
+from unseen.engine import flat
+from unseen.engine.batches import whole
+from unseen.engine.evaluate import scores
+from unseen.engine.loop import Budget, Optimizer, erm_step, mean_loss, train
+from unseen.figure import Bars, Curves
+from unseen.lab import Lab
+from unseen.measure import Reading
+from unseen.measures.weight_distance import diffusion_fit, distance_from, landscape_roughness, weight_tensors
+from unseen.methods.large_batch import LargeBatch
+from unseen.models.conv import Norm, resnet
+from unseen.models.mlp import mlp
+from unseen.source import Source
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, gap, pick
+from unseen.task import Task
+from unseen.tasks.images import Collection, Images
+
+
+class Network(StrEnum):
+    """Models with batch norm."""
+
+    MLP = "mlp"
+    """Three hidden layers of 128."""
+    RESNET44 = "resnet44"
+    """Seven residual blocks at each of three resolutions (He et al., 2016)."""
+
+
+def network(kind: Network, task: Task) -> nn.Module:
+    """An untrained model for the task's images."""
+    channels, height, width = task.split("train").data[0]["x"].shape
+    if kind is Network.RESNET44:
+        return resnet((16, 32, 64), 7, in_channels=channels, norm=Norm.BATCH)
+    return mlp([channels * height * width, 128, 128, 128, 10], norm=nn.BatchNorm1d)
+
+
+def log_spaced(last: int) -> tuple[int, ...]:
+    """About thirty numbers of updates from 1 to `last`, evenly spaced on a log scale."""
+    return tuple(np.unique(np.geomspace(1, last, 40).round().astype(int)).tolist())
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """One run whose distance from the start is recorded."""
+
+    regime: str
+    images: Images
+    network: Network
+    budget: Budget
+    windows: tuple[int, ...]
+    """Numbers of updates up to which the laws are fitted."""
+    probed: bool
+    """Whether the landscape at the start, the same for all regimes of a seed, is probed, too."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One run whose test accuracy counts."""
+
+    variant: str
+    images: Images
+    network: Network
+    method: LargeBatch
+    seed: int
+
+
+Cell: TypeAlias = Diffusion | Gap
+SCALED, ENDS, HALF, PROBED = ("B=32", "B=128", "B=512"), ("B=32", "B=512"), "B=2000", "B=128"
+"""Regimes of the laptop scale that the claims read."""
+SGD = Budget(optimizer=Optimizer.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
+SMALL = replace(SGD, steps=2_560, batch_size=32, drops=(1_280, 2_048), clip=5.0)
+
+
+@dataclass(frozen=True)
+class Config:
+    images: Images = Images(Collection.FASHION_MNIST, n_train=4_000, n_test=10_000, side=14)
+    """For the diffusion part."""
+    network: Network = Network.MLP
+    batch_sizes: tuple[int, ...] = (32, 128, 512)
+    half: int = 2_000
+    """A batch of half the data, where the law should break."""
+    steps: int = 400
+    long: int = 2_000
+    """Updates of the runs far past the initial phase."""
+    gap_images: Images = Images(Collection.FASHION_MNIST, n_train=4_096, n_test=10_000, side=14)
+    small: Budget = field(default_factory=lambda: SMALL)
+    large: int = 1_024
+    seeds: int = 5
+    """Of the diffusion part."""
+    gap_seeds: int = 8
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    for seed in range(max(config.seeds, config.gap_seeds)):
+        if seed < config.seeds:
+            yield from diffusions(config, seed)
+        if seed < config.gap_seeds:
+            for variant, method in variants(config).items():
+                yield Gap(variant, config.gap_images, config.network, method, seed)
+
+
+def diffusions(config: Config, seed: int) -> Iterator[Diffusion]:
+    """√-scaled learning rates at every batch size; long runs with and without momentum and weight decay."""
+
+    def cell(regime: str, budget: Budget, *windows: int) -> Diffusion:
+        budget = replace(budget, steps=windows[-1], watch_at=log_spaced(windows[-1]))
+        return Diffusion(regime, config.images, config.network, budget, windows, regime == PROBED, seed)
+
+    for size in (*config.batch_sizes, config.half):
+        budget = replace(SGD, batch_size=size, lr=SGD.lr * sqrt(size / 128))
+        yield cell(f"B={size}", budget, config.steps)
+    yield cell("long", replace(SGD, batch_size=128), config.steps, config.long)
+    plain = replace(SGD, batch_size=128, momentum=0.0, weight_decay=0.0)
+    yield cell("long, plain SGD", plain, config.steps, config.long)
+
+
+def variants(config: Config) -> dict[str, LargeBatch]:
+    """The six ways."""
+    small, ghost = config.small, config.small.batch_size
+    plain = LargeBatch(small, config.large, root=False, adapt=False, ghost=None)
+    return {
+        "small batch": replace(plain, batch_size=small.batch_size),
+        "large": plain,
+        "large + √lr": replace(plain, root=True),
+        "large + √lr + GBN": replace(plain, root=True, ghost=ghost),
+        "large + √lr + RA": replace(plain, root=True, adapt=True),
+        "large + √lr + RA + GBN": replace(plain, root=True, adapt=True, ghost=ghost),
+    }
+
+
+def run(cell: Cell, lab: Lab) -> Iterable[Row]:
+    task = cell.images.build(lab.child("data"))
+    with lab.child("init").seeded():
+        model = network(cell.network, task)
+    return diffused(cell, model, task, lab) if isinstance(cell, Diffusion) else gapped(cell, model, task, lab)
+
+
+def diffused(cell: Diffusion, model: nn.Module, task: Task, lab: Lab) -> Iterator[Row]:
+    """One row of fits per window, and the distances themselves."""
+    model.to(lab.device, lab.dtype)
+    probe: dict[str, Value] = {"roughness": roughness(copy.deepcopy(model), task, lab)} if cell.probed else {}
+    watch = {"distance": distance_from(flat.copied(model))}
+    trained = train(model, task, erm_step, cell.budget, lab.child("fit"), watch)
+    steps, distances = np.array(trained.curves["watched"]), np.array(trained.curves["distance"])
+    accuracy = scores(trained, lab, {"train": task.splits["train"]})["train"].value
+    for window in cell.windows:
+        inside = steps <= window
+        fit = diffusion_fit(steps[inside], distances[inside])
+        # the local exponent leaves out the first steps, where one batch decides
+        late = diffusion_fit(steps[inside & (steps >= 10)], distances[inside & (steps >= 10)])
+        yield {
+            "part": "diffusion",
+            "regime": cell.regime,
+            "window": window,
+            "seed": cell.seed,
+            "batch_size": cell.budget.batch_size,
+            "lr": cell.budget.lr,
+            "slope": fit.slope,
+            "r2_log": fit.r2_log,
+            "r2_root": fit.r2_root,
+            "r2_power": fit.r2_power,
+            "log_over_root": fit.r2_log - fit.r2_root,
+            "exponent": late.exponent,
+            "train": accuracy,
+            **probe,
+        }
+    for t, distance in zip(steps.tolist(), distances.tolist(), strict=True):
+        yield {"part": "distance", "regime": cell.regime, "seed": cell.seed, "t": int(t), "distance": distance}
+
+
+def roughness(model: nn.Module, task: Task, lab: Lab) -> float:
+    """α/2 at the start: radii as far as training goes, batch statistics as the walker sees them."""
+    batch = {name: tensor[:1_000] for name, tensor in whole(task.splits["train"].data, lab).items()}
+    model.train()
+
+    @torch.no_grad()
+    def loss() -> float:
+        return mean_loss(model, {"train": batch}, task.objective).item()
+
+    weights, radii = list(weight_tensors(model).values()), (0.1, 0.3, 1.0, 3.0, 10.0)
+    return landscape_roughness(loss, weights, radii, 16, lab.child("directions").generator()).slope.value
+
+
+def gapped(cell: Gap, model: nn.Module, task: Task, lab: Lab) -> Iterator[Row]:
+    """Training and test accuracy; all variants of a seed share data, initial weights and their stream of batches."""
+    trained = cell.method.fit(model, task, lab.child("fit"))
+    found = scores(trained, lab)
+    yield {
+        "part": "gap",
+        "variant": cell.variant,
+        "seed": cell.seed,
+        "updates": cell.method.budget.steps,
+        "lr": cell.method.budget.lr,
+        "train": found["train"].value,
+        "test": found["test"].value,
+        "test_n": found["test"].n,
+    }
+
+
+def extreme(name: str, sign: int) -> Effect:
+    """The mean over seeds at the batch size (half the data excluded) where it is lowest (−1) or highest (+1)."""
+
+    def read(rows: Rows) -> Reading:
+        rows = [row for row in pick(rows, part="diffusion") if str(row["regime"]) in SCALED]
+        column(rows, name)  # raises with the reason when empty
+        readings = [average(name, regime=regime)(rows) for regime in sorted({str(row["regime"]) for row in rows})]
+        return max(readings, key=lambda reading: sign * reading.value)
+
+    return read
+
+
+def slope_ratio(rows: Rows) -> Reading:
+    """Slope of log t at the largest batch over that at the smallest, per seed."""
+    by = [{row["seed"]: float(row["slope"]) for row in pick(rows, part="diffusion", regime=r)} for r in ENDS]
+    return stats.mean([by[1][seed] / by[0][seed] for seed in sorted(by[0]) if seed in by[1]])
+
+
+def change_of_fit(rows: Rows) -> Reading:
+    """R² of log t at half the data minus that at B = 128, paired by seed."""
+    return gap("r2_log", of={"regime": HALF}, against={"regime": "B=128"})(pick(rows, part="diffusion"))
+
+
+def against(variant: str, other: str) -> Effect:
+    """Paired difference of test accuracies."""
+    return gap("test", of={"variant": variant}, against={"variant": other})
+
+
+CLAIMS = (
+    Claim(
+        says="In the first phase the distance from the start follows log t better than √t (worst batch size).",
+        effect=extreme("log_over_root", -1),
+        above=0.0,
+    ),
+    Claim(
+        says="It grows slower than a random walk: local exponent below ½ (worst batch size).",
+        effect=extreme("exponent", +1),
+        below=0.5,
+    ),
+    Claim(
+        says="With √-scaled learning rates the curves of B = 32 and 512 collapse: equal slopes of log t within ± 11 %.",
+        effect=slope_ratio,
+        above=0.80,  # 0.89/1.11
+        below=1.25,
+    ),
+    Claim(
+        says="The law breaks when a batch is half of the data: R² of log t falls.",
+        effect=change_of_fit,
+        below=-0.05,
+    ),
+    Claim(
+        says="Limit of the law: over 2,000 updates of plain SGD (no momentum, no decay) √t fits better than log t.",
+        effect=average("log_over_root", regime="long, plain SGD", window=2_000),
+        below=0.0,
+    ),
+    Claim(
+        says="Around the start the loss is rough with α ≈ 2: its spread grows linearly with the distance.",
+        effect=average("roughness", regime="B=128"),
+        above=0.8,
+        below=1.2,
+    ),
+    Claim(
+        says="At equal epochs a large batch generalizes worse than a small one.",
+        effect=against("small batch", "large"),
+        above=0.0,
+    ),
+    Claim(
+        says="As many updates as the small batch (√lr + RA) remove the gap: at most half a point is left.",
+        effect=against("small batch", "large + √lr + RA"),
+        below=0.005,
+    ),
+    Claim(
+        says="With ghost batch norm, too (√lr + RA + GBN), at most half a point is left.",
+        effect=against("small batch", "large + √lr + RA + GBN"),
+        below=0.005,
+    ),
+    Claim(
+        says="√lr and ghost batch norm shrink the gap without a further update.",
+        effect=against("large + √lr + GBN", "large"),
+        above=0.0,
+    ),
+    Claim(
+        says="More updates help: √lr + GBN gains from regime adaptation.",
+        effect=against("large + √lr + RA + GBN", "large + √lr + GBN"),
+        above=0.0,
+    ),
+)
+
+
+def distances(rows: Rows) -> Curves:
+    """Mean distance at the steps that all regimes share."""
+    rows = pick(rows, part="distance")
+    regimes = list(dict.fromkeys(str(row["regime"]) for row in rows))
+    by = {regime: sorted({int(row["t"]) for row in pick(rows, regime=regime)}) for regime in regimes}
+    times = sorted(set.intersection(*map(set, by.values())))
+    return Curves(
+        title="Distance of the weights from their start",
+        x=times,
+        y={regime: [fmean(column(rows, "distance", regime=regime, t=t)) for t in times] for regime in regimes},
+        x_label="updates",
+        y_label="‖w − w₀‖",
+        log_x=True,
+    )
+
+
+def accuracies(rows: Rows) -> Bars:
+    rows = pick(rows, part="gap")
+    readings = {name: average("test", variant=name)(rows) for name in dict.fromkeys(str(r["variant"]) for r in rows)}
+    return Bars(
+        title="Test accuracy (mean over seeds)",
+        values={name: reading.value for name, reading in readings.items()},
+        intervals={name: (reading.low, reading.high) for name, reading in readings.items()},
+        label="accuracy",
+    )
+
+
+def table(rows: Rows) -> Sequence[Row]:
+    """Means over seeds: the fits by regime and window, then the variants."""
+    summary: list[Row] = []
+    diffusion, gaps = pick(rows, part="diffusion"), pick(rows, part="gap")
+    for regime, window in dict.fromkeys((str(row["regime"]), int(row["window"])) for row in diffusion):
+        here: dict[str, Value] = {"regime": regime, "window": window}
+        names = ("slope", "r2_log", "r2_root", "r2_power", "exponent", "train")
+        summary.append({"run": f"{regime}, {window} updates"} | {n: fmean(column(diffusion, n, **here)) for n in names})
+    for variant in dict.fromkeys(str(row["variant"]) for row in gaps):
+        summary.append(
+            {"run": variant} | {n: fmean(column(gaps, n, variant=variant)) for n in ("updates", "train", "test")}
+        )
+    return summary
+
+
+def paper() -> Config:
+    """ResNet-44 on CIFAR-10, B_S = 128, B_L = 4096, 200 epochs, drops as in the authors' code, three seeds.
+
+    The collection here holds 10,000 of the 50,000 images: replace `images` by a larger one where it is at hand.
+    """
+    images = Images(Collection.CIFAR10, n_train=10_000, n_test=2_000)
+    epoch = 10_000 // 128
+    small = replace(
+        SMALL,
+        steps=200 * epoch,
+        batch_size=128,
+        weight_decay=1e-4,
+        drops=(81 * epoch, 122 * epoch, 164 * epoch),
+        bfloat16=True,
+    )
+    return Config(
+        images, Network.RESNET44, half=5_000, gap_images=images, small=small, large=4_096, seeds=3, gap_seeds=3
+    )
+
+
+study = Study(
+    name="train_longer",
+    system="22",
+    source=Source(
+        key="hoffer2017train",
+        title="Train longer, generalize better: closing the generalization gap in large batch training of neural networks",
+        authors=("Hoffer, Elad", "Hubara, Itay", "Soudry, Daniel"),
+        year=2017,
+        venue="NeurIPS",
+        arxiv="1705.08741",
+    ),
+    scales={
+        Scale.SMOKE: Config(
+            images=Images(n_train=1_000, n_test=500, side=14),
+            batch_sizes=(32, 128),
+            half=500,
+            steps=150,
+            long=200,
+            gap_images=Images(n_train=1_024, n_test=500, side=14),
+            small=replace(SMALL, steps=64, drops=(32, 51)),
+            large=256,
+            seeds=1,
+            gap_seeds=1,
+        ),
+        Scale.LAPTOP: Config(),
+        Scale.PAPER: paper(),
+    },
+    cells=cells,
+    run=run,
+    claims=CLAIMS,
+    figures=(distances, accuracies),
+    table=table,
+)
