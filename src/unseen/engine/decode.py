@@ -109,8 +109,8 @@ def greedy(
     """The most likely token after each prompt, again and again: `length` tokens, or fewer up to and without `stop`."""
     rows = padded(prompts, [()] * len(prompts), side)
     with evaluating(model) as (reader, device):
-        parts = zip(*(x.to(device).split(batch_size) for x in (rows.tokens, rows.real)), strict=True)
-        found = [row for part in parts for row in _continued(reader, *part, length, stop).tolist()]
+        parts = zip(rows.tokens.to(device).split(batch_size), rows.real.to(device).split(batch_size), strict=True)
+        found = [row for tokens, real in parts for row in _continued(reader, tokens, real, length, stop).tolist()]
     return [row[: row.index(stop)] if stop is not None and stop in row else row for row in found]
 
 
@@ -142,9 +142,9 @@ def evaluating(model: nn.Module) -> Iterator[tuple[Reader, torch.device]]:
             why="decoding feeds it token by token and has to tell padding from text.",
             fix="use models.transformer.Transformer, or models.pretrained.CausalLM around a transformers model.",
         )
-    was_training, device = model.training, next(model.parameters()).device  # type: ignore[attr-defined]
-    model.eval()  # type: ignore[attr-defined]
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
     try:
         yield model, device
     finally:
-        model.train(was_training)  # type: ignore[attr-defined]
+        model.train(was_training)

@@ -1,0 +1,138 @@
+"""Does a model hold the right answer for likelier than a wrong one? Likelihoods with one number per fact.
+
+Berglund et al. (2024), arXiv:2309.12288, section 2: two-sample tests of log p(right answer) against log p(random answer).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from scipy import stats as scipy_stats
+from torch import Tensor
+
+from unseen.engine.batches import Columns
+from unseen.engine.evaluate import per_example
+from unseen.errors import InvalidData
+from unseen.lab import Lab
+from unseen.measure import Reading
+from unseen.method import Trained
+from unseen.models.transformer import Decoder, Transformer
+from unseen.objectives import exact_match, sequence_log_probability
+from unseen.stats import LEVEL
+from unseen.task import Axis, Batch, Split, Task, Use
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Δ = mean log p(right) − mean log p(wrong) over facts, in nats, with two tests of "no difference"."""
+
+    right: float
+    wrong: float
+    low: float
+    high: float
+    welch_t: float
+    welch_p: float
+    ks_p: float
+    facts: int
+
+    @property
+    def value(self) -> float:
+        return self.right - self.wrong
+
+
+def reversal_gap(right: Float[Tensor, " n"], wrong: Float[Tensor, " n"], fact: Int[Tensor, " n"]) -> Gap:
+    """Welch's t and the Kolmogorov–Smirnov test after averaging over the questions of each fact.
+
+    Questions about one fact are not independent: taken as such they inflate t by about the root of their number.
+    """
+    means = [per_fact(values, fact) for values in (right, wrong)]
+    if len(means[0]) < 2:
+        raise InvalidData(
+            f"The gap got {len(means[0])} fact{'s' * (len(means[0]) != 1)}.",
+            why="a variance over facts needs at least two of them.",
+            fix="ask about more facts.",
+        )
+    if not all(torch.isfinite(values).all() for values in means):
+        raise InvalidData(
+            "Some log-probabilities are not finite.",
+            why="one of them would decide the mean.",
+            fix="look at the model: a diverged run is a result of its own.",
+        )
+    if all(values.var() == 0 for values in means):
+        raise InvalidData(
+            "All facts have the same log-probability.",
+            why="without any spread t is 0/0.",
+            fix="check that the model was trained and that `fact` tells the facts apart.",
+        )
+    a, b = (values.numpy() for values in means)
+    welch = scipy_stats.ttest_ind(a, b, equal_var=False)
+    interval = welch.confidence_interval(LEVEL)
+    return Gap(
+        right=float(a.mean()),
+        wrong=float(b.mean()),
+        low=float(interval.low),
+        high=float(interval.high),
+        welch_t=float(welch.statistic),
+        welch_p=float(welch.pvalue),
+        ks_p=float(scipy_stats.ks_2samp(a, b).pvalue),
+        facts=len(a),
+    )
+
+
+def per_fact(values: Float[Tensor, " n"], fact: Int[Tensor, " n"]) -> Float[Tensor, " facts"]:
+    """The mean of each fact's values, in float64."""
+    _, place, counts = fact.unique(return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, place, values.double())
+    return sums / counts
+
+
+@dataclass(frozen=True)
+class ReversalGap:
+    """`reversal_gap` on a judged split with columns `tokens`, `answer`, `other` and `fact`; 0: nothing is known."""
+
+    split: str = "reverse/p2d"
+    batch_size: int = 256
+
+    def __call__(self, subject: Trained, lab: Lab) -> Reading:
+        gap = self.tests(subject, lab)
+        return Reading(gap.value, gap.low, gap.high, gap.facts, "nats")
+
+    def tests(self, subject: Trained, lab: Lab) -> Gap:
+        """The gap with its test statistics."""
+        data = subject.task.split(self.split).data
+
+        def fact(model: object, batch: Batch) -> Tensor:
+            return batch["fact"].double()
+
+        right = per_example(subject.model, data, right_answer, lab, self.batch_size)
+        wrong = per_example(subject.model, data, other_answer, lab, self.batch_size)
+        return reversal_gap(right, wrong, per_example(subject.model, data, fact, lab).long())
+
+
+def right_answer(model: torch.nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
+    """log p(right answer | prompt)."""
+    return sequence_log_probability(model, {"tokens": batch["tokens"], "mask": batch["answer"]})
+
+
+def other_answer(model: torch.nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
+    """log p(answer of another fact | prompt)."""
+    mask = batch.get("other_answer", batch["answer"])
+    return sequence_log_probability(model, {"tokens": batch["other"], "mask": mask})
+
+
+def example() -> tuple[ReversalGap, Trained]:
+    """On three questions about each of four facts, before training."""
+    tokens = Lab().child("reversal_gap").numpy().integers(9, size=(12, 6))
+    columns = {
+        "tokens": torch.from_numpy(tokens),
+        "other": torch.from_numpy(tokens).roll(3, 0),
+        "fact": torch.arange(12) // 3,
+        "answer": (torch.arange(6) > 3).expand(12, 6).contiguous(),
+    }
+    splits = {
+        "train": Split(Columns(tokens=columns["tokens"]), Use.FIT),
+        "reverse/p2d": Split(Columns(**columns), Use.JUDGE, "reversed"),
+    }
+    with Lab().child("init").seeded():
+        model = Transformer(Decoder(vocabulary=9, width=8, layers=1, heads=2, context=6))
+    return ReversalGap(), Trained(model, Task(name="pairs", axis=Axis.DIRECTION, splits=splits, objective=exact_match))

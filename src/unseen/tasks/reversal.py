@@ -1,0 +1,179 @@
+"""Facts stated in one order and asked in both (Berglund et al., 2024, arXiv:2309.12288).
+
+A fact joins a name and a description. `p2d` facts are stated with the name first, `d2p` facts with the description first,
+`both` facts in either order. Judged questions use templates that training has not shown. `Reversal` makes facts from
+tokens; `PublishedReversal` in `tasks/published_reversal.py` reads those of the paper.
+
+Columns of every judged split: `tokens` (prompt and right answer), `answer` (the mask of the answer), `fact` (its number)
+and `other` (the same prompt with the answer of another fact of the same group: right against wrong, not seen against
+unseen).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unseen.engine.batches import Columns
+from unseen.errors import InvalidConfig, InvalidData
+from unseen.lab import Lab
+from unseen.objectives import exact_match
+from unseen.task import Axis, Split, Task, Use
+
+Ints = NDArray[np.int64]
+
+
+class Order(StrEnum):
+    """What comes first in a statement."""
+
+    NAME = "p2d"
+    DESCRIPTION = "d2p"
+
+
+PAD, BOS, EOS = 0, 1, 2
+SPECIAL = 3
+LENGTH = 9
+"""<bos> opening name(2) middle description(3) <eos>, or with name and description exchanged."""
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """p2d: `<bos> p_i n n m_j d d d <eos>`; d2p: `<bos> q_i d d d r_j n n <eos>`.
+
+    A name is a pair (first, last) and a description a triple, both unique over all groups. A template is a pair (i, j);
+    `held_out` pairs, one per opening and per middle token, are kept for the questions, so that all their tokens are known.
+    """
+
+    facts: int = 100
+    """Per group."""
+    firsts: int = 40
+    lasts: int = 40
+    words: int = 60
+    slots: int = 6
+    """Opening tokens, and middle tokens, per direction."""
+    restated: int = 0
+    """So many p2d facts are also stated with the description first: a control that the questions can be answered."""
+
+    def __post_init__(self) -> None:
+        enough = 3 * self.facts <= min(self.firsts * self.lasts, self.words * (self.words - 1) * (self.words - 2))
+        if self.facts < 2 or self.slots < 2 or not 0 <= self.restated < self.facts or not enough:
+            raise InvalidConfig(
+                f"Reversal(facts={self.facts}, firsts={self.firsts}, lasts={self.lasts}, words={self.words}, "
+                f"slots={self.slots}, restated={self.restated}) is out of range.",
+                why="three groups of at least two facts need names and descriptions of their own, "
+                "at least two slots, and fewer restated facts than facts.",
+                fix="raise firsts, lasts or words, or lower facts or restated.",
+            )
+
+    @property
+    def vocabulary(self) -> int:
+        return SPECIAL + self.firsts + self.lasts + self.words + 4 * self.slots
+
+    def build(self, lab: Lab) -> Task:
+        names, descriptions = self.names(lab.child("names")), self.descriptions(lab.child("descriptions"))
+        known, asked = self.templates(lab.child("templates"))
+        groups = {
+            name: np.arange(k * self.facts, (k + 1) * self.facts) for k, name in enumerate(("p2d", "d2p", "both"))
+        }
+        refuse_shared(groups)
+        restated, silent = groups["p2d"][: self.restated], groups["p2d"][self.restated :]
+        one, two = Order.NAME, Order.DESCRIPTION
+
+        def stated(order: Order, facts: Ints, templates: Ints) -> Ints:
+            return self.sentences(order, names, descriptions, facts, templates)
+
+        train = [stated(one, groups["p2d"], known), stated(two, groups["d2p"], known)]
+        train += [stated(order, groups["both"], known) for order in Order]
+        if self.restated:
+            train.append(stated(two, restated, known))
+
+        def judged(name: str, order: Order, facts: Ints, at: str) -> Split:
+            rng = lab.child("other", name).numpy()
+            tokens, wrong = stated(order, facts, asked), stated(order, _others(facts, rng), asked)
+            other, group = np.where(_mask(order), wrong, tokens), np.repeat(facts, len(asked))
+            columns = {"tokens": tokens, "other": other, "fact": group}
+            mask = torch.from_numpy(_mask(order)).expand(len(tokens), -1).contiguous()
+            return Split(Columns(answer=mask, **{k: torch.from_numpy(v) for k, v in columns.items()}), Use.JUDGE, at)
+
+        splits = {
+            "train": Split(Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.FIT, "stated"),
+            "same/p2d": judged("same/p2d", one, groups["p2d"], "stated"),
+            "same/d2p": judged("same/d2p", two, groups["d2p"], "stated"),
+            "both/p2d": judged("both/p2d", one, groups["both"], "stated"),
+            "both/d2p": judged("both/d2p", two, groups["both"], "stated"),
+            "reverse/p2d": judged("reverse/p2d", two, silent, "reversed"),
+            "reverse/d2p": judged("reverse/d2p", one, groups["d2p"], "reversed"),
+        }
+        if self.restated > 1:
+            splits["restated/p2d"] = judged("restated/p2d", two, restated, "stated")
+        return Task(name="reversal", axis=Axis.DIRECTION, splits=splits, objective=exact_match)
+
+    def names(self, lab: Lab) -> Ints:
+        """[3 facts, 2] tokens, pairs drawn without replacement."""
+        drawn = lab.numpy().choice(self.firsts * self.lasts, 3 * self.facts, replace=False)
+        first, last = np.divmod(drawn, self.lasts)
+        return np.stack([SPECIAL + first, SPECIAL + self.firsts + last], 1)
+
+    def descriptions(self, lab: Lab) -> Ints:
+        """[3 facts, 3] tokens, three different words each, no triple twice."""
+        rng, start = lab.numpy(), SPECIAL + self.firsts + self.lasts
+        found: dict[tuple[int, ...], None] = {}
+        while len(found) < 3 * self.facts:
+            found[tuple(int(word) for word in rng.permutation(self.words)[:3])] = None
+        return start + np.array(list(found), dtype=np.int64)
+
+    def templates(self, lab: Lab) -> tuple[Ints, Ints]:
+        """Pairs (i, j) for training, and the held-out ones: one per i and per j."""
+        match = lab.numpy().permutation(self.slots)
+        pairs = np.stack(np.meshgrid(np.arange(self.slots), np.arange(self.slots), indexing="ij"), -1).reshape(-1, 2)
+        held = match[pairs[:, 0]] == pairs[:, 1]
+        return pairs[~held], pairs[held]
+
+    def sentences(self, order: Order, names: Ints, descriptions: Ints, facts: Ints, templates: Ints) -> Ints:
+        """[facts · templates, 9]: every fact in every template, the templates of a fact in a row."""
+        start = SPECIAL + self.firsts + self.lasts + self.words + (2 * self.slots if order is Order.DESCRIPTION else 0)
+        fact, template = np.repeat(facts, len(templates)), np.tile(templates, (len(facts), 1))
+        opening, middle = start + template[:, :1], start + self.slots + template[:, 1:]
+        first, second = names[fact], descriptions[fact]
+        if order is Order.DESCRIPTION:
+            first, second = second, first
+        ends = np.ones((len(fact), 1), dtype=np.int64)
+        return np.concatenate([BOS * ends, opening, first, middle, second, EOS * ends], 1)
+
+
+def _mask(order: Order) -> NDArray[np.bool_]:
+    """The answer's place: the description or the name at the end, without <eos>."""
+    size = 3 if order is Order.NAME else 2
+    return np.array([LENGTH - 1 - size <= k < LENGTH - 1 for k in range(LENGTH)])
+
+
+def _others(facts: Ints, rng: np.random.Generator) -> Ints:
+    """For each fact another one, each once: right and wrong answers then have the same distribution over facts.
+
+    One per fact, not per question: a mean over several wrong answers would vary less than that over one right answer,
+    and the Kolmogorov–Smirnov test would see that.
+    """
+    ring = rng.permutation(len(facts))
+    other = np.empty_like(facts)
+    other[ring] = facts[np.roll(ring, 1)]
+    return other
+
+
+def refuse_shared(groups: Mapping[str, Sequence[object] | Ints]) -> None:
+    """Raises if a fact stands in two groups: its reversed question would have been answered in training."""
+    owner: dict[object, str] = {}
+    for name, facts in groups.items():
+        for fact in facts:
+            if owner.setdefault(fact, name) != name:
+                raise InvalidData(
+                    f"The fact `{fact}` is listed in the groups {owner[fact]} and {name}.",
+                    why="what one group states in one order the other would give away in the other order.",
+                    fix="list every fact in one group; `both` is for those stated in either order.",
+                )
+
+
+def example() -> Reversal:
+    return Reversal(facts=6, firsts=8, lasts=8, words=12, slots=3, restated=2)
