@@ -139,7 +139,8 @@ def bootstrap(
             why="rows are resampled together, and one row has no spread.",
             fix="give paired samples of at least two rows.",
         )
-    value, values, tries = statistic(*arrays), [], 0
+    value, tries = statistic(*arrays), 0
+    values: list[float] = []
     while len(values) < draws and tries < 3 * draws:
         tries += 1
         rows = rng.integers(n, size=n)

@@ -185,7 +185,7 @@ def train(
     best.restore(model)
     model.eval()
     if not all(torch.isfinite(p).all() for p in flat.trainable(model).values()):
-        raise _diverged(budget.steps)
+        raise diverged(budget.steps)
     if watch is None:
         curves = {}
     return Trained(model, task, {"loss": losses.tolist(), **curves, **best.curves}, start)
@@ -197,7 +197,8 @@ class _Best:
     def __init__(self, task: Task, budget: Budget, lab: Lab) -> None:
         self.task, self.every, self.lab = task, budget.select_every, lab
         self.curves: dict[str, list[float]] = {}
-        self.lowest, self.weights = math.inf, {}
+        self.lowest = math.inf
+        self.weights: dict[str, Tensor] = {}
         if self.every and not task.of(Use.SELECT):
             raise InvalidConfig(
                 f"select_every={self.every}, but task `{task.name}` has no SELECT split.",
@@ -229,10 +230,11 @@ class _Best:
 def _refuse_divergence(losses: Tensor, step: int) -> None:
     bad = ~torch.isfinite(losses[: step + 1])
     if bad.any():
-        raise _diverged(int(bad.nonzero()[0]))
+        raise diverged(int(bad.nonzero()[0]))
 
 
-def _diverged(step: int) -> Diverged:
+def diverged(step: int) -> Diverged:
+    """The error for a loss or weight that stopped being finite at this step."""
     return Diverged(
         f"The loss or the weights are no longer finite at step {step}.",
         why="the learning rate is too high for this model and data, or the inputs are not scaled.",

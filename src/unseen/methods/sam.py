@@ -1,0 +1,82 @@
+"""Sharpness-aware minimisation (Foret et al., 2021, arXiv:2010.01412)."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad_and_value
+
+from unseen.engine import flat
+from unseen.engine.ensemble import At
+from unseen.engine.loop import Budget, Draw, mean_loss, train
+from unseen.engine.perturb import shifted
+from unseen.engine.stacked import Stackable
+from unseen.errors import InvalidConfig
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.task import Objective, Task
+
+SMALLEST = 1e-12
+"""Norms below it count as this much: at a stationary point there is no ascent direction, and none is taken."""
+
+
+def sam_step(model: nn.Module, draw: Draw, objective: Objective, *, rho: float) -> Tensor:
+    """Leaves in `.grad` the gradient at w + ρ ∇L(w)/‖∇L(w)‖; returns L(w)."""
+    params, noise = flat.trainable(model), torch.get_rng_state()
+    loss = mean_loss(model, draw.fit, objective)
+    ascent = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
+    scale = rho / flat.norm(dict(zip(params, ascent, strict=True))).clamp_min(SMALLEST)
+    torch.set_rng_state(noise)  # both passes see the same dropout mask: L(w + ε) and L(w) are one function
+    with shifted(list(params.values()), [scale * g for g in ascent]), unmoved(model):
+        mean_loss(model, draw.fit, objective).backward()
+    return loss.detach()
+
+
+@contextlib.contextmanager
+def unmoved(model: nn.Module) -> Iterator[None]:
+    """Buffers keep their values: batch normalisation counts a minibatch once, at w and not at w + ε."""
+    before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            buffer.copy_(value)
+
+
+def sam_gradient(
+    at: At, params: Mapping[str, Tensor], draw: Draw, objective: Objective, *, rho: float | Tensor
+) -> tuple[Mapping[str, Tensor], Tensor]:
+    """`sam_step` as a function of the parameters, for many models at once (`engine.together.train_many`)."""
+    lower = grad_and_value(lambda values: at(values, mean_loss, draw.fit, objective))
+    ascent, loss = lower(params)
+    scale = rho / flat.norm(ascent).clamp_min(SMALLEST)
+    return lower({name: p + scale * ascent[name] for name, p in params.items()})[0], loss
+
+
+@dataclass(frozen=True)
+class SAM:
+    """Lowers the worst loss within radius `rho`, max over ‖ε‖ ≤ ρ of L(w + ε), to first order in ε.
+
+    Two passes per step; `rho=0` is ERM.
+    """
+
+    rho: float = 0.05
+    budget: Budget = Budget()
+
+    def __post_init__(self) -> None:
+        if self.rho < 0:
+            raise InvalidConfig(f"SAM got rho={self.rho}.", "a radius is at least 0.", "set rho ≥ 0, for example 0.05.")
+
+    @property
+    def step(self) -> Stackable:
+        return Stackable(sam_step, gradient=sam_gradient, settings={"rho": self.rho})
+
+    def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
+        return train(model, task, self.step, self.budget, lab)
+
+
+def example() -> SAM:
+    """SAM for thirty steps; needs only the task's objective."""
+    return SAM(rho=0.05, budget=Budget(steps=30, batch_size=32, lr=0.01))
