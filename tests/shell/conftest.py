@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,15 @@ def marks(tmp_path, monkeypatch) -> Marks:
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch, marks) -> Store:
+def store(tmp_path, monkeypatch, marks) -> Iterator[Store]:
     """An empty store that is also UNSEEN_HOME; the fake study can be found and the working folder is empty."""
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
     monkeypatch.syspath_prepend(FAKES)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    return Store(tmp_path / "home")
+    yield Store(tmp_path / "home")
+    for name in ("fake_counting", "fake_helper"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture

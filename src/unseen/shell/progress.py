@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TextIO, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -18,7 +18,7 @@ log = logging.getLogger("unseen")
 _REDRAW, _SPEAK = 0.1, 20.0
 
 
-def watcher(stream: TextIO | None = None) -> "Lines | Drawn":
+def watcher(stream: Any = None) -> "Lines | Drawn":
     """The one that suits the stream (default: the standard error)."""
     stream = stream or sys.stderr
     return Drawn(Console(file=stream)) if stream.isatty() else Lines(stream)
@@ -56,7 +56,7 @@ class Cells:
 class Lines:
     """For logs and pipes: a line at most every twenty seconds; a run shorter than that says nothing."""
 
-    def __init__(self, stream: TextIO, every: float = _SPEAK) -> None:
+    def __init__(self, stream: Any, every: float = _SPEAK) -> None:
         self.stream, self.every = stream, every
         self.cells, self.spoke = Cells(), time.monotonic()
         self.sink: Sink = Shares(self._share)

@@ -77,13 +77,13 @@ def main(argv: Sequence[str]) -> int:
     result = computed(what, store, options)
     took = time.perf_counter() - started
     judgements = [claim.judge(result.rows, what.scale) for claim in what.study.claims]
+    if not options.json:
+        told(what, result, judgements, took)  # before writing: a full disk must not hide the result
     written = _written(what, result, judgements, options)
     if options.json:
         print(json.dumps(as_json(what, result, judgements) | written, ensure_ascii=False, indent=1))
     else:
-        told(what, result, judgements, took)
-        for name, path in written.items():
-            print(f"{name}: {path}")
+        print("".join(f"{name}: {path}\n" for name, path in written.items()), end="")
     return exit_code(result, judgements)
 
 

@@ -1,0 +1,330 @@
+"""The command as a person and a script use it: exit codes, three lines, JSON, and quick answers."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from unseen import __version__
+from unseen.errors import InvalidData
+from unseen.shell import catalog, cli, doctor
+from unseen.shell.cli import main
+from unseen.study import Scale, average
+
+RUN = ["run", "fake_counting", "--scale", "smoke"]
+
+
+def said(capsys) -> dict:
+    return json.loads(capsys.readouterr().out)
+
+
+def lines(capsys) -> list[str]:
+    """The standard error, which must be the three lines."""
+    text = capsys.readouterr().err.rstrip("\n").split("\n")
+    assert len(text) == 3, text
+    assert text[1].startswith("  why: ")
+    assert text[2].startswith("  fix: ")
+    return text
+
+
+QUICK = {
+    "help": [],
+    "version": ["--version"],
+    "list": ["list"],
+    "list json": ["list", "studies", "--json"],
+    "list help": ["list", "--help"],
+}
+
+
+@pytest.mark.parametrize("words", QUICK)
+def test_quick_answers_do_not_wait_for_torch(words):
+    code = (
+        "import sys, time; from unseen.shell.cli import main; code = main(sys.argv[1:]); "
+        "assert code == 0; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; "
+        "print(time.process_time(), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *QUICK[words]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert float(done.stderr.split()[-1]) < 0.3  # CPU seconds from the start of the interpreter
+
+
+def test_version_and_help(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"unseen {__version__}\n"
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in cli.COMMANDS)
+    for name in cli.COMMANDS:
+        assert main([name, "--help"]) == 0
+        assert f"unseen {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["rum"], "run"),
+        (["run", "fake_countin"], "fake_counting"),
+        (["cite", "fake_countin"], "fake_counting"),
+        (["check", "fake_countin"], "fake_counting"),
+        (["report", "fake_countin"], "fake_counting"),
+        ([*RUN, "--task.dmi", "3"], "--task.dim"),
+    ],
+)
+def test_unknown_names_show_near_ones(words, near, store, capsys):
+    assert main(words) == 2
+    what, _, fix = lines(capsys)
+    assert what.startswith("UnknownName: There is no ")
+    assert near in fix
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "fake_counting", "--scale", "huge"],
+        ["run", "fake_counting", "--scale", "paper"],
+        [*RUN, "--jobs", "many"],
+        [*RUN, "--jobs", "0"],
+        [*RUN, "--seeds", "few"],
+        [*RUN, "--seeds", "2", "--ledger"],
+        ["list", "studios"],
+        ["report", "fake_counting"],
+        ["check"],
+        [*RUN, "--home", "/proc/nowhere"],
+        [*RUN, "--report", "/proc/nowhere/report.html"],
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_usage_errors_are_three_lines_and_exit_code_2(words, as_json, store, capsys):
+    assert main([*words, *["--json"] * as_json]) == 2
+    if as_json:
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["what"]
+        assert error["fix"]
+    else:
+        lines(capsys)
+
+
+@pytest.mark.parametrize(("shift", "code", "sign"), [(1.0, 0, "✓"), (0.0, 1, "✗"), (0.5, 3, "?")])
+def test_exit_codes_follow_the_verdicts(shift, code, sign, store, capsys):
+    assert main([*RUN, "--task.shift", str(shift)]) == code
+    out = capsys.readouterr().out
+    assert out.startswith("fake_counting · smoke · 3 cells · ")
+    assert f"{sign} The draws are shifted." in out
+    assert "report: reports/fake_counting/smoke.html" in out
+
+
+def test_a_second_run_says_what_came_from_the_store(store, capsys):
+    main(RUN)
+    main([*RUN, "--seeds", "4"])
+    assert "4 cells (3 from store)" in capsys.readouterr().out
+
+
+def test_a_failed_cell_is_listed_and_the_exit_code_says_incomplete(store, capsys):
+    assert main([*RUN, "--trouble", "diverged"]) == 2
+    out = capsys.readouterr().out
+    assert "✗ failed" in out
+    assert "The loss is not finite." in out
+    assert "--retry-failed" in out
+    assert main([*RUN, "--trouble", "diverged", "--json"]) == 2
+    (failure,) = said(capsys)["failures"]
+    assert failure["kind"] == "Diverged"
+    assert "in give" in failure["traceback"]
+
+
+def test_json_of_every_command(store, capsys):
+    assert main([*RUN, "--json", "--ledger", "--report", "r.md"]) == 0
+    run = said(capsys)
+    assert run["cells"] == {"total": 3, "finished": 3, "from_store": 0}
+    assert run["claims"][0]["verdict"] == "supported"
+    assert len(run["rows"]) == 15
+    assert run["ledger"] == "results/fake_counting.json"
+    assert main(["report", "fake_counting", "--scale", "smoke", "--rows", "rows.csv", "--json"]) == 0
+    again = said(capsys)
+    assert (again["rows"], again["claims"]) == (run["rows"], run["claims"])
+    assert set(again["files"]) == {"report", "rows"}
+    assert main(["list", "--json"]) == 0
+    assert {"fake_counting"} <= {entry["name"] for entry in said(capsys)["studies"]}
+    assert main(["list", "stored", "--json"]) == 0
+    assert said(capsys)["stored"][0]["rows"] == 15
+    assert main(["cite", "fake_counting", "--json"]) == 0
+    assert said(capsys)["fake_counting"]["year"] == 2026
+    assert main(["check", "--json"]) == 0
+    assert said(capsys)["checked"][0]["standing"] == "holds"
+    assert main(["doctor", "--json"]) in (0, 1)
+    assert {"torch", "home"} <= {one["name"] for one in said(capsys)["findings"]}
+    assert main(["--version", "--json"]) == 0
+    assert said(capsys) == {"version": __version__}
+
+
+def test_cite_prints_bibtex(store, capsys):
+    assert main(["cite", "fake_counting"]) == 0
+    assert capsys.readouterr().out.startswith("@article{fake2026,")
+
+
+def test_help_of_a_study_shows_its_flags_with_the_scales_defaults(store, capsys):
+    assert main(["run", "fake_counting", "--scale", "laptop", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--task.dim" in out
+    assert "(default: 6)" in out
+    assert "--retry-failed" in out
+
+
+def test_the_ledger_has_what_it_must(store, capsys):
+    main([*RUN, "--ledger", "--no-report"])
+    ledger = json.loads(Path("results/fake_counting.json").read_text())
+    assert {"system", "study", "scale", "claims", "seconds", "commit", "versions"} <= set(ledger)
+    assert (ledger["system"], ledger["study"], ledger["scale"]) == ("00", "fake_counting", "smoke")
+    (claim,) = ledger["claims"]
+    assert set(claim) == {"says", "value", "low", "high", "n", "verdict", "because"}
+    assert claim["low"] < claim["value"] < claim["high"]
+    assert claim["n"] == 15
+    assert ledger["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+
+
+def test_no_ledger_of_an_incomplete_run(store, monkeypatch, capsys):
+    module = sys.modules[catalog.load("fake_counting").run.__module__]
+    broken = replace(module.study.scales[Scale.SMOKE], trouble="diverged")
+    monkeypatch.setattr(module, "study", replace(module.study, scales={Scale.SMOKE: broken}))
+    assert main([*RUN, "--ledger", "--json"]) == 2
+    assert "ledger" not in said(capsys)
+
+
+def recorded(store, capsys) -> str:
+    main([*RUN, "--ledger", "--no-report"])
+    capsys.readouterr()
+    return "results/fake_counting.json"
+
+
+def edited(path: str, **claim) -> None:
+    text = json.loads(Path(path).read_text())
+    text["claims"][0].update(claim)
+    Path(path).write_text(json.dumps(text))
+
+
+def with_claim(monkeypatch, **changes) -> None:
+    module = sys.modules[catalog.load("fake_counting").run.__module__]
+    claims = tuple(replace(claim, **changes) for claim in module.study.claims)
+    monkeypatch.setattr(module, "study", replace(module.study, claims=claims))
+
+
+@pytest.mark.parametrize("rows", ["stored", "gone"])
+def test_check_holds(rows, store, capsys):
+    recorded(store, capsys)
+    home = [] if rows == "stored" else ["--home", "elsewhere"]
+    assert main(["check", *home]) == 0
+    assert ("from stored rows" in capsys.readouterr().out) == (rows == "stored")
+
+
+@pytest.mark.parametrize("home", [[], ["--home", "elsewhere"]])
+def test_check_notices_another_margin_verdict_or_claim(home, store, capsys, monkeypatch):
+    path = recorded(store, capsys)
+    edited(path, verdict="refuted")
+    assert main(["check", *home]) == 1
+    edited(path, verdict="supported")
+    assert main(["check", *home]) == 0
+    for changes in ({"above": 3.0}, {"says": "Something else."}):
+        with monkeypatch.context() as patch:
+            with_claim(patch, **changes)
+            assert main(["check", *home]) == 1
+
+
+def test_check_notices_an_effect_that_left_its_interval(store, capsys):
+    edited(recorded(store, capsys), value=0.7, low=0.6, high=0.8)
+    assert main(["check"]) == 1
+    assert "left its recorded interval" in capsys.readouterr().out
+
+
+def test_check_says_stale_when_the_code_changed_and_missing_when_there_is_no_file(store, capsys, monkeypatch):
+    path = recorded(store, capsys)
+    text = json.loads(Path(path).read_text())
+    Path(path).write_text(json.dumps(text | {"code": "of before"}))
+    assert main(["check", "--home", "elsewhere"]) == 3
+    assert "? fake_counting: stale" in capsys.readouterr().out
+    assert main(["check", "fake_counting", "--results", "nowhere"]) == 3
+    assert "missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"study": 1}'])
+def test_check_refuses_a_file_that_is_no_ledger(text, store, capsys):
+    path = recorded(store, capsys)
+    Path(path).write_text(text)
+    assert main(["check"]) == 2
+    assert lines(capsys)[0].startswith("Corrupted: ")
+
+
+def test_unexpected_errors_name_the_way_to_the_traceback(store, capsys, monkeypatch):
+    def broken(_):
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr("unseen.shell.listing.main", broken)
+    assert main(["list"]) == 2
+    what, _, fix = lines(capsys)
+    assert what == "ZeroDivisionError: by zero"
+    assert "--debug" in fix
+    assert main(["list", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback_of_a_typed_error(store, capsys):
+    assert main(["run", "fake_countin", "--debug"]) == 2
+    assert "in place" in capsys.readouterr().err
+
+
+def test_interruptions_end_with_130(store, capsys, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unseen.shell.listing.main", interrupted)
+    assert main(["list"]) == 130
+
+
+def test_claims_about_missing_rows_are_undecided_not_a_crash(store, capsys, monkeypatch):
+    with_claim(monkeypatch, effect=average("mean", seed=17))
+    assert main([*RUN, "--no-report"]) == 3
+    assert "No row has seed=17" in capsys.readouterr().out
+
+
+def test_audit_is_found_lazily(monkeypatch):
+    given = []
+    auditing = SimpleNamespace(main=lambda argv: given.append(argv) or 3)
+    monkeypatch.setitem(sys.modules, "unseen.shell.auditing", auditing)
+    assert main(["audit", "x.csv", "--target", "y"]) == 3
+    assert given == [["x.csv", "--target", "y"]]
+
+
+def test_an_error_of_a_plug_within_claims_is_not_swallowed(store, capsys, monkeypatch):
+    def effect(_):
+        raise InvalidData("Nothing.", why="none.", fix="some.")
+
+    with_claim(monkeypatch, effect=effect)
+    assert main([*RUN, "--no-report"]) == 3
+    assert "the effect has no value: Nothing." in capsys.readouterr().out
+
+
+def test_doctor_finds_a_home_and_data_that_do_not_work(store, capsys, monkeypatch):
+    monkeypatch.setenv("UNSEEN_DATA", "/proc/nowhere")
+    assert main(["doctor", "--home", "/proc/nowhere", "--json"]) == 1
+    broken = {one["name"]: one for one in said(capsys)["findings"] if one["sign"] == "✗"}
+    assert {"home", "UNSEEN_DATA"} <= set(broken)
+    assert all(one["fix"] for one in broken.values())
+
+
+@pytest.mark.parametrize(("works", "sign"), [(True, "✓"), (False, "✗")])
+def test_doctor_tries_torchvision_where_it_is_installed(works, sign, store, capsys, monkeypatch):
+    def tried(command, **_):
+        assert "torchvision" in command[-1]
+        return subprocess.CompletedProcess(command, 1 - works, "", "RuntimeError: operator nms does not exist\n")
+
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: "0.1" if name == "torchvision" else version(name))
+    monkeypatch.setattr(doctor.subprocess, "run", tried)
+    main(["doctor", "--json"])
+    (found,) = [one for one in said(capsys)["findings"] if one["name"] == "torchvision"]
+    assert found["sign"] == sign
+    assert ("nms" in found["seen"]) is not works
