@@ -46,7 +46,7 @@ def visits(n: int = 200, seed: int = 0) -> pd.DataFrame:
             "x": x,
             "colour": rng.choice(["red", "green", "blue"], n),
             "place": rng.choice(["a", "b", "c"], n),
-            "person": [f"p{k}" for k in rng.integers(0, n // 3, n)],
+            "person": [f"p{k}" for k in rng.integers(0, n, n)],
             "day": rng.permutation(n),
             "y": (x + rng.normal(size=n) > 0).astype(int),
         }
@@ -235,7 +235,7 @@ def test_leave_one_out_positions_and_uses():
             assert each.held_out not in set(each.frame.place.iloc[each.rows[name]])
 
 
-@given(seed=integers(0, 999), place=sampled_from([None, "place"]), day=sampled_from([None, "day"]), n=integers(60, 200))
+@given(seed=integers(0, 999), place=sampled_from([None, "place"]), day=sampled_from([None, "day"]), n=integers(100, 200))
 @settings(max_examples=25, deadline=None)
 def test_splits_are_disjoint_by_row_and_person_and_in_order_of_time(seed, place, day, n):
     made = Table(visits(n, seed), "y", site=place, time=day, entity="person").prepare(LAB)
@@ -280,6 +280,24 @@ def test_the_same_lab_gives_the_same_rows_and_another_seed_others():
     a, b, c = (table.prepare(lab).rows["train"].tolist() for lab in (LAB, LAB, Lab(seed=4)))
     assert a == b
     assert a != c
+
+
+@pytest.mark.parametrize("day", [None, "day"])
+def test_a_part_of_the_site_left_out_may_be_fitted(day):
+    made = Table(visits(400), "y", site="place", time=day, entity="person", held_out="b", local=0.6).prepare(LAB)
+    frame, local, unseen = made.frame, made.rows["local"], made.rows["unseen"]
+    assert made.task.splits["local"].use is Use.FIT
+    assert set(frame.place.iloc[np.r_[local, unseen]]) == {"b"}
+    assert not set(frame.person.iloc[local]) & set(frame.person.iloc[unseen])
+    assert set(made.task.unseen) <= {"later"}
+    if day:
+        assert frame.day.iloc[local].max() < frame.day.iloc[unseen].min()
+    else:
+        assert local.size == pytest.approx(0.6 * (frame.place == "b").sum(), abs=15)
+        alone = Table(visits(400), "y", site="place", held_out="b").prepare(LAB)
+        assert "local" not in alone.rows
+    with pytest.raises(InvalidConfig, match="local"):
+        Table(visits(), "y", local=0.5)
 
 
 # batches and the way back

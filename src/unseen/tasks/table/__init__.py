@@ -2,7 +2,8 @@
 
 Splits: "train" (FIT), "select" (SELECT) and "seen" (JUDGE) are random parts of the fitted sites or of the past;
 "unseen" (JUDGE) is the site left out or the future; "later" (JUDGE), with both site and time, is the fitted sites'
-future. Without site and time only random rows can be judged, and `decisions` says so. Batches hold `x` (encoded
+future. With `local` > 0, "local" (FIT) is a part of the site left out, for fine-tuning there (with time: its past), and
+"unseen" the rest of it. Without site and time only random rows can be judged, and `decisions` says so. Batches hold `x` (encoded
 features), `y`, `index` (the row in the user's table, from 0), `site` (index into `Tabular.sites`) and one
 `group:<spec>` per group (index into `Tabular.groups[spec]`).
 """
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from unseen.engine.batches import Columns, whole
-from unseen.errors import InvalidData, UnknownName
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import target as targets
@@ -61,6 +62,8 @@ class Table:
     """Columns that the model must not see."""
     held_out: str | None = None
     """The site to judge on; without it the last one by name."""
+    local: float = 0.0
+    """Share of the site left out that may be fitted, as a split of its own; with `time`, any share is its past."""
     predicts: Predicts | None = None
     """Class or number; None: inferred."""
     shares: Shares = Shares()
@@ -70,6 +73,12 @@ class Table:
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.local < 1 or (self.local and not self.site):
+            raise InvalidConfig(
+                f"local={self.local} with site={self.site}.",
+                why="it is the share of the site left out that may be fitted.",
+                fix='use 0 ≤ local < 1 and name the site column: site="hospital".',
+            )
         if isinstance(self.data, pd.DataFrame):
             object.__setattr__(self, "data", Held(self.data))
 
@@ -273,7 +282,7 @@ def _prepared(sheet: Opened, held_out: str | None, lab: Lab) -> Tabular:
         groups.append(group)
         said += [sentence] if sentence else []
     columns = _columns(sheet, target, encoder, groups)
-    uses = {"train": Use.FIT, "select": Use.SELECT}
+    uses = {"train": Use.FIT, "local": Use.FIT, "select": Use.SELECT}
     splits = {
         name: Split(columns.subset(torch.as_tensor(rows)), uses.get(name, Use.JUDGE), parts.at[name])
         for name, rows in parts.rows.items()
@@ -346,12 +355,18 @@ def _parted(sheet: Opened, held_out: str | None, lab: Lab) -> _Parts:
     parts = allotted(fitted_rows, strata, entity, shares, lab.child("split", name).numpy())
     here = f"all but {name}" if chosen is not None else ("past" if sheet.time is not None else None)
     at: dict[str, str | None] = dict.fromkeys(parts, here)
+    if chosen is not None and table.local:
+        own, unseen = _own(sheet, rows[~inside], is_past, strata, lab.child("local", name))
+        parts["local"], at["local"] = own, name
     if chosen is not None or sheet.time is not None:
         parts["unseen"], at["unseen"] = unseen, name if chosen is not None else "future"
     if chosen is not None and sheet.time is not None:
         parts["later"], at["later"] = later, "future"
     if chosen is not None:
-        said.append(f"Site `{name}` was left out: {unseen.size} rows judge, {fitted_rows.size} of other sites fit.")
+        apart = f" and {parts['local'].size} of its own" if table.local else ""
+        said.append(
+            f"Site `{name}` was left out: {unseen.size} rows judge, {fitted_rows.size} of other sites{apart} fit."
+        )
         axis = Axis.SITE
     elif sheet.time is not None:
         axis = Axis.TIME
@@ -364,6 +379,18 @@ def _parted(sheet: Opened, held_out: str | None, lab: Lab) -> _Parts:
             f"All rows of one `{table.entity}` stay on one side" + (f"; {lost} rows left out." if lost else ".")
         )
     return _Parts(axis, parts, at, tuple(said))
+
+
+def _own(
+    sheet: Opened, site: Rows, is_past: NDArray[np.bool_], strata: NDArray[np.int64], lab: Lab
+) -> tuple[Rows, Rows]:
+    """The rows of the site left out that may be fitted, and those that judge."""
+    if sheet.time is not None:
+        own = site[is_past[site]]
+        return own, without(site[~is_past[site]], sheet.entity, own)
+    share = sheet.table.local
+    parts = allotted(site, strata, sheet.entity, {"unseen": 1 - share, "local": share}, lab.numpy())
+    return parts["local"], parts["unseen"]
 
 
 def _held_out(sheet: Opened, held_out: str | None) -> int:
