@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import gradients as oracle
 from torch import nn
@@ -98,6 +98,7 @@ def test_opposite_groups_cancel():
     assert got.debiased == pytest.approx(-1 / 5)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     n=st.integers(2, 12),
     d=st.integers(1, 8),
