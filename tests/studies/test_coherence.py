@@ -132,5 +132,27 @@ def test_cells_of_the_other_scales_are_as_the_sheet_has_them():
     assert suppression.watched(10).steps == 220 * 15
     paper = list(study.cells(study.scales[Scale.PAPER]))
     assert {cell.noise for cell in paper if isinstance(cell, CoherenceCell)} == {0, 0.25, 0.5, 0.75, 1}
-    network = paper[0].setting.model(CONFIG.coherence.images.build(Lab()), Lab())
-    assert sum(p.numel() for p in network.parameters()) > 10_000
+
+
+def test_the_paper_scale_runs_on_few_images():
+    """Its network and rules, with data and budgets cut."""
+    paper = study.scales[Scale.PAPER]
+
+    def cut(setting, **changes):
+        images = replace(CONFIG.coherence.images, n_train=24, n_test=10, n_select=10, label_noise=0.5, side=14)
+        return replace(setting, images=images, budget=replace(setting.budget, batch_size=24, **changes))
+
+    small = replace(
+        paper,
+        coherence=cut(paper.coherence, steps=2, watch_at=(0, 2)),
+        order=replace(cut(paper.order), epochs=1),
+        suppression=replace(cut(paper.suppression), epochs=1),
+        noises=(0.0,),
+        sample=20,
+        rates=(0.1,),
+        seeds=1,
+    )
+    cells = [cell for cell in study.cells(small) if not isinstance(cell, OrderCell)]
+    rows = [row for cell in cells for row in study.run(cell, Lab())]
+    assert {row["rule"] for row in pick(rows, part="suppression summary")} == {"SGD", "winsorized c=6", "RM3", "M3"}
+    assert 0 < pick(rows, part="coherence", step=2)[0]["m_alpha"] <= 20
