@@ -307,6 +307,41 @@ def test_an_error_of_a_plug_within_claims_is_not_swallowed(store, capsys, monkey
     assert "the effect has no value: Nothing." in capsys.readouterr().out
 
 
+def test_what_fails_on_missing_cells_is_undecided_and_hides_nothing(store, capsys, monkeypatch):
+    module = sys.modules[catalog.load("fake_counting").run.__module__]
+
+    def brittle(rows):
+        return {row["seed"]: row for row in rows}[1]
+
+    (claim,) = module.study.claims
+    claims = (claim, replace(claim, says="Brittle.", effect=brittle))
+    monkeypatch.setattr(module, "study", replace(module.study, claims=claims, table=brittle, figures=(brittle,)))
+    assert main([*RUN, "--trouble", "diverged"]) == 2
+    out = capsys.readouterr().out
+    assert "✓ The draws are shifted." in out
+    assert "cells are missing, and the effect failed: KeyError: 1" in out
+    assert "1 of 3 cells failed" in out
+    assert Path("reports/fake_counting/smoke.html").exists()
+    monkeypatch.setattr(module, "study", replace(module.study, claims=(replace(claim, effect=lambda _: 1 / 0),)))
+    assert main(RUN) == 2  # with all cells there it is a bug of the study, and said as one
+    assert lines(capsys)[0].startswith("ZeroDivisionError")
+
+
+def test_a_run_of_which_every_cell_fails_lists_them(store, capsys):
+    assert main([*RUN, "--seeds", "2", "--trouble", "diverged", "--task.dim", "-1"]) == 2
+    out = capsys.readouterr().out
+    assert "2 of 2 cells failed" in out
+
+
+def test_values_reach_the_configuration_in_any_order(store, capsys):
+    assert main(["run", "fake_counting", "--seeds", "2", "--task.shift", "-1", "--scale", "smoke", "--json"]) == 1
+    report = said(capsys)
+    assert report["cells"]["total"] == 2
+    assert report["claims"][0]["value"] < -0.5
+    assert main([*RUN, "--task.shift=-1", "--seeds=2", "--json"]) == 1
+    assert said(capsys)["cells"]["from_store"] == 2
+
+
 def test_doctor_finds_a_home_and_data_that_do_not_work(store, capsys, monkeypatch):
     monkeypatch.setenv("UNSEEN_DATA", "/proc/nowhere")
     assert main(["doctor", "--home", "/proc/nowhere", "--json"]) == 1

@@ -12,6 +12,7 @@ import torch
 
 from unseen.errors import InvalidConfig
 from unseen.shell import fingerprint
+from unseen.shell.catalog import source
 from unseen.shell.fingerprint import Code, code_of, key, plain
 
 STUDY = dedent('''
@@ -64,11 +65,11 @@ def version(tmp_path, monkeypatch):
             text = text.replace("HELPER_DEEP", f"{package}.deep").replace("HELPER", f"{package}.helper")
             (folder / f"{name}.py").write_text(text)
         fingerprint._code.cache_clear()
-        fingerprint._file.cache_clear()
+        source.cache_clear()
         return code_of(f"{package}.study").version
 
     yield of
-    fingerprint._file.cache_clear()
+    source.cache_clear()
     sys.modules.pop("fake_hashed", None)  # the empty package; finding its modules imports it
     assert "fake_hashed.study" not in sys.modules  # nothing is imported to hash it
 

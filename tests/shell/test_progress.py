@@ -33,7 +33,7 @@ def test_the_watcher_suits_the_stream():
 def test_short_runs_say_nothing_in_a_pipe():
     stream = io.StringIO()
     lines = Lines(stream)
-    lines.begin("s", 2, 0, 1)
+    lines.begin("s", 2, 0)
     lines.finished(DONE)
     lines.end()
     assert stream.getvalue() == ""
@@ -42,7 +42,7 @@ def test_short_runs_say_nothing_in_a_pipe():
 def test_long_runs_say_how_far_they_are():
     stream = io.StringIO()
     lines = Lines(stream, every=0.0)
-    lines.begin("s", 5, 2, 1)
+    lines.begin("s", 5, 2)
     lines.cells.started -= 60
     lines.finished(DONE)
     lines.finished(FAILED)
@@ -54,7 +54,7 @@ def test_long_runs_say_how_far_they_are():
 def test_the_bar_shows_cells_and_is_gone_at_the_end():
     stream = Terminal()
     drawn = Drawn(Console(file=stream, force_terminal=True, width=120))
-    drawn.begin("study", 2, 1, 1)
+    drawn.begin("study", 2, 1)
     drawn.finished(DONE)
     drawn.progress.refresh()
     drawn.end()
@@ -64,7 +64,7 @@ def test_the_bar_shows_cells_and_is_gone_at_the_end():
 def test_nothing_is_drawn_when_nothing_is_to_do():
     stream = Terminal()
     drawn = Drawn(Console(file=stream, force_terminal=True))
-    drawn.begin("study", 2, 2, 1)
+    drawn.begin("study", 2, 2)
     drawn.end()
     assert "study" not in stream.getvalue()
 

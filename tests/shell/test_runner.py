@@ -214,8 +214,8 @@ class Heard(Unwatched):
     def __init__(self):
         self.calls = []
 
-    def begin(self, study, total, stored, at_once):
-        self.calls.append((study, total, stored, at_once))
+    def begin(self, study, total, stored, unit="cells"):
+        self.calls.append((study, total, stored))
 
     def finished(self, outcome):
         self.calls.append(outcome.key)
@@ -228,7 +228,7 @@ def test_the_watcher_hears_of_every_computed_cell(study, store):
     run(study, config(study, seeds=2), store)
     heard = Heard()
     result = run(study, config(study), store, watcher=heard)
-    assert heard.calls == [("fake_counting", 3, 2, 1), result.runs[2].key, "end"]
+    assert heard.calls == [("fake_counting", 3, 2), result.runs[2].key, "end"]
 
 
 # ---- the same with real processes and real kills

@@ -38,17 +38,20 @@ def overlaid(config: T, flags: Sequence[str], command: str) -> T:
     """The dataclass with fields replaced by flags: `--task.dim 4000 --seeds 3`, checked against the fields' types."""
     if not flags:
         return config
-    _refuse_unknown(config, flags, command)
     text = io.StringIO()
     try:
         with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-            return _tyro(config, flags, command)
+            changed, unknown = _tyro(config, flags, command)
     except SystemExit as stop:
         raise InvalidConfig(
             f"{' '.join(flags)} does not fit the fields of {type(config).__name__}: {_message(text.getvalue())}",
             why="every flag is a field of the study's configuration and has its type.",
             fix=f"see {command} --help.",
         ) from stop
+    if unknown:
+        known = set(re.findall(r"--[A-Za-z][\w.\-]*", fields_help(config, command))) - {"--help"}
+        raise UnknownName.near("option", unknown[0].split("=")[0], known)
+    return changed
 
 
 def fields_help(config: Any, command: str) -> str:
@@ -59,16 +62,8 @@ def fields_help(config: Any, command: str) -> str:
     return text.getvalue().split("\n\n", 1)[-1]
 
 
-def _refuse_unknown(config: Any, flags: Sequence[str], command: str) -> None:
-    known = set(re.findall(r"--[A-Za-z][\w.\-]*", fields_help(config, command))) - {"--help"}
-    spelled = {name.replace("-", "_") for name in known}
-    for flag in flags:
-        name = flag.split("=")[0]
-        if name.startswith("--") and name.replace("-", "_") not in spelled:
-            raise UnknownName.near("option", name, known)
-
-
-def _tyro(config: T, flags: Sequence[str], command: str) -> T:
+def _tyro(config: T, flags: Sequence[str], command: str) -> tuple[T, list[str]]:
+    """The overlaid dataclass and the words that are no flag of it."""
     import tyro  # 0.3 s that only calls with flags need
 
     markers = (
@@ -77,10 +72,18 @@ def _tyro(config: T, flags: Sequence[str], command: str) -> T:
         tyro.conf.SuppressFixed,
         tyro.conf.HelptextFromCommentsOff,
     )
-    return tyro.cli(type(config), prog=command, description="", default=config, args=list(flags), config=markers)
+    return tyro.cli(
+        type(config),
+        prog=command,
+        description="",
+        default=config,
+        args=list(flags),
+        config=markers,
+        return_unknown_args=True,
+    )
 
 
 def _message(printed: str) -> str:
-    """The first complaint within tyro's box, as one line."""
-    words = re.sub(r"[╭╮╰╯│─]+", " ", printed)
-    return " ".join(words.split())[:300]
+    """What tyro complains about, without its box and the help that follows."""
+    words = " ".join(re.sub(r"[╭╮╰╯│─]+|-{3,}", " ", printed).split())
+    return re.sub(r"^(Value|Parsing) error ", "", words).split(" Argument helptext:")[0][:300]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.audit import Audit, Findings, Subject
+from unseen.audit.remedies import standard
 from unseen.audit.subjects import of_estimator, of_hospitals, of_table
 from unseen.document import Document
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
@@ -143,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     watch = watcher()
     lab = Lab(seed=options.seed, sink=watch.sink, keeper=Kept(home() / "audits"))
-    job = Audit(seeds=options.seeds, **({"remedies": {}} if options.no_remedies else {}))
+    job = Audit(seeds=options.seeds, remedies={} if options.no_remedies else standard())
     subjects, findings = _subjects(options, lab), []
     watch.begin("audit", len(subjects), 0, 1)
     try:

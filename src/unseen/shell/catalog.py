@@ -5,8 +5,10 @@ with an attribute `study`, or `name = "package.module:attribute"`.
 """
 
 import ast
+import functools
 import importlib
 import importlib.metadata
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +45,7 @@ def entries(kind: str) -> list[Entry]:
     """Every file of one of the plug folders, in order of name (studies: of system), with its first sentence."""
     found = [_entry(kind, name, file) for name, file in _files(kind).items()]
     if kind == "studies":
-        found += [Entry(kind, name, f"from {place.module}") for name, place in _outside().items()]
+        found += [_entry(kind, name, source(where.module)) for name, where in _outside().items()]
     return sorted(found, key=lambda entry: (entry.system or "~", entry.name) if kind == "studies" else ("", entry.name))
 
 
@@ -76,6 +78,26 @@ def load(name: str) -> "Study[Any, Any]":
     return study
 
 
+@functools.cache
+def source(module: str) -> Path | None:
+    """The source of a module; None for what is no module. Only the top package is looked up: deeper look-ups import."""
+    top, *inner = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not inner:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        base = Path(folder, *inner)
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
+
+
 def _files(kind: str) -> dict[str, Path]:
     folder = Path(__file__).parents[1] / kind
     files = {path.stem: path for path in folder.glob("*.py")} | {p.parent.name: p for p in folder.glob("*/__init__.py")}
@@ -87,7 +109,9 @@ def _outside() -> dict[str, Place]:
     return {point.name: Place(point.module, point.attr or "study") for point in found}
 
 
-def _entry(kind: str, name: str, file: Path) -> Entry:
+def _entry(kind: str, name: str, file: Path | None) -> Entry:
+    if file is None:
+        return Entry(kind, name, "(its module is not there)")
     try:
         tree = ast.parse(file.read_bytes())
     except SyntaxError as error:

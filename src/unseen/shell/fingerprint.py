@@ -13,7 +13,6 @@ import dataclasses
 import enum
 import functools
 import hashlib
-import importlib.util
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.errors import InvalidConfig
+from unseen.shell.catalog import source
 from unseen.shell.store import SCHEMA, canonical
 
 # what a study's `run` may import from unseen.study: names of types, which do not decide any number
@@ -94,17 +94,17 @@ def _code(module: str, classes: tuple[tuple[str, str], ...]) -> Code:
     body = "\n".join(f"# {name}\n{text}" for name, text in sorted(parts.items()))
     return Code(
         hashlib.sha256(body.encode()).hexdigest()[:16],
-        tuple(path for name in sorted(parts) if (path := _file(name)) is not None),
+        tuple(path for name in sorted(parts) if (path := source(name)) is not None),
     )
 
 
 def _is_ours(name: str, study: str) -> bool:
     """A module of Unseen, of the study's package, or of a file beside it that nobody installed."""
     top, mine = name.split(".")[0], study.split(".")[0]
-    file = _file(name)
+    file = source(name)
     if file is None or top in (mine, "unseen"):
         return file is not None
-    beside = _file(mine) or _file(study)
+    beside = source(mine) or source(study)
     if beside is None:
         return False
     folder = beside.parent.parent if beside.name == "__init__.py" else beside.parent
@@ -177,7 +177,7 @@ def _imported(node: ast.AST, module: str, used: set[str] | None = None) -> Itera
         return []
     home = node.module or ""
     if node.level:
-        path = _file(module)
+        path = source(module)
         is_package = path is not None and path.name == "__init__.py"
         parents = module.split(".")[: len(module.split(".")) - node.level + is_package]
         home = ".".join([*parents, *filter(None, [node.module])])
@@ -203,28 +203,8 @@ def _classes(value: Any) -> set[tuple[str, str]]:
     return set()
 
 
-@functools.cache
-def _file(module: str) -> Path | None:
-    """The source of a module; None for what is no module. Only the top package is looked up: deeper look-ups import."""
-    top, *inner = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    if not inner:
-        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-    for folder in spec.submodule_search_locations or ():
-        base = Path(folder, *inner)
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file():
-                return path
-    return None
-
-
 def _tree(module: str) -> ast.Module:
-    path = _file(module)
+    path = source(module)
     if path is None:
         raise InvalidConfig(
             f"The source of module `{module}` cannot be found.",

@@ -45,11 +45,12 @@ class Cells:
     failed: int = 0
     share: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    unit: str = "cells"
 
     @property
     def says(self) -> str:
         left = estimate(time.monotonic() - self.started, self.computed + self.share, self.total - self.stored)
-        parts = [f"{self.study} {self.stored + self.computed}/{self.total} cells", f"{self.failed} failed", left]
+        parts = [f"{self.study} {self.stored + self.computed}/{self.total} {self.unit}", f"{self.failed} failed", left]
         return " · ".join(part for part in parts if part and part != "0 failed")
 
 
@@ -61,8 +62,8 @@ class Lines:
         self.cells, self.spoke = Cells(), time.monotonic()
         self.sink: Sink = Shares(self._share)
 
-    def begin(self, study: str, total: int, stored: int, at_once: int) -> None:
-        self.cells, self.spoke = Cells(study, total, stored), time.monotonic()
+    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
+        self.cells, self.spoke = Cells(study, total, stored, unit=unit), time.monotonic()
 
     def finished(self, outcome: object) -> None:
         self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
@@ -97,8 +98,8 @@ class Drawn:
         self.all: TaskID | None = None
         self.sink: Sink = Shares(self._share)
 
-    def begin(self, study: str, total: int, stored: int, at_once: int) -> None:
-        self.cells = Cells(study, total, stored)
+    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
+        self.cells = Cells(study, total, stored, unit=unit)
         if stored < total:
             self.progress.start()
             self.all = self.progress.add_task(study, total=total, completed=stored, says=self.cells.says)

@@ -7,7 +7,7 @@ from pathlib import Path
 from unseen.errors import MissingFile
 from unseen.shell import index, runner
 from unseen.shell.arguments import Arguments
-from unseen.shell.running import Chosen, as_json, chosen, exit_code, helped, save_report, study_arguments, told
+from unseen.shell.running import Chosen, as_json, chosen, exit_code, helped, judged, save_report, study_arguments, told
 from unseen.shell.store import Store, home
 
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     result = runner.stored(what.study, what.config, store)
     if not result.runs:
         raise _nothing(what, store)
-    judgements = [claim.judge(result.rows, what.scale) for claim in what.study.claims]
+    judgements = judged(what, result)
     path = options.report or Path("reports") / what.study.name / f"{what.scale}.html"
     written = {"report": str(save_report(path, what, result, judgements))}
     if options.rows:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(as_json(what, result, judgements) | {"files": written}, ensure_ascii=False, indent=1))
     else:
-        told(what, result, judgements, 0.0)
+        told(what, result, judgements)
         for name, place in written.items():
             print(f"{name}: {place}")
     return exit_code(result, judgements)

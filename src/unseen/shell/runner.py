@@ -57,7 +57,7 @@ class Watcher(Protocol):
 
     sink: Sink
 
-    def begin(self, study: str, total: int, stored: int, at_once: int) -> None: ...
+    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None: ...
     def finished(self, outcome: Outcome) -> None: ...
     def end(self) -> None: ...
 
@@ -67,7 +67,7 @@ class Unwatched:
 
     sink: Sink = Silent()
 
-    def begin(self, study: str, total: int, stored: int, at_once: int) -> None: ...
+    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None: ...
     def finished(self, outcome: Outcome) -> None: ...
     def end(self) -> None: ...
 
@@ -154,7 +154,7 @@ def run(
         outcomes |= {j.key: f for j in jobs if j.key not in outcomes and (f := store.failure(*j.place)) and f.lasting}
     missing = [job for job in jobs if job.key not in outcomes]
     interrupted = False
-    watcher.begin(study.name, len(jobs), len(jobs) - len(missing), choices.jobs)
+    watcher.begin(study.name, len(jobs), len(jobs) - len(missing))
     try:
         for key_, outcome in _computed(missing, study, executor, choices, watcher):
             outcomes[key_] = outcome
@@ -183,7 +183,7 @@ def _computed(
     if not jobs:
         return
     module = catalog.place(study.name).module
-    shared = {"versions": versions(), "device": "cpu"}
+    shared = {"versions": versions(), "device": str(Lab().device)}
     jobs = [replace(j, facts={**shared, "commit": commit(code_of(module, j.cell))}) for j in jobs]
     down: list[Job] = []
     for job, future in _submitted(jobs, executor, choices.jobs, watcher.sink):

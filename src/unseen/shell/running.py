@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unseen.document import Document
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.shell import catalog, ledger, progress, runner
 from unseen.shell.arguments import Arguments, fields_help, overlaid
@@ -76,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     store, started = Store(home(options.home)), time.perf_counter()
     result = computed(what, store, options)
     took = time.perf_counter() - started
-    judgements = [claim.judge(result.rows, what.scale) for claim in what.study.claims]
+    judgements = judged(what, result)
     if not options.json:
         told(what, result, judgements, took)  # before writing: a full disk must not hide the result
     written = _written(what, result, judgements, options)
@@ -84,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(as_json(what, result, judgements) | written, ensure_ascii=False, indent=1))
     else:
         print("".join(f"{name}: {path}\n" for name, path in written.items()), end="")
+    if options.ledger and "ledger" not in written:
+        print(f"no ledger written: {result.total - len(result.runs)} cells are missing.", file=sys.stderr)
     return exit_code(result, judgements)
 
 
@@ -117,6 +121,20 @@ def computed(what: Chosen, store: Store, options: argparse.Namespace) -> runner.
     return runner.run(what.study, what.config, store, executor, choices, progress.watcher())
 
 
+def judged(what: Chosen, result: runner.Result) -> list[Judgement]:
+    """The verdict on each claim. Of an incomplete run, an effect may fail on what is missing: undecided, and why."""
+    judgements = []
+    for claim in what.study.claims:
+        try:
+            judgements.append(claim.judge(result.rows, what.scale))
+        except Exception as error:
+            if len(result.runs) == result.total:
+                raise
+            because = f"cells are missing, and the effect failed: {type(error).__name__}: {error}"
+            judgements.append(Judgement(claim.says, Verdict.UNDECIDED, None, because))
+    return judgements
+
+
 def _written(
     what: Chosen, result: runner.Result, judgements: Sequence[Judgement], options: argparse.Namespace
 ) -> dict[str, str]:
@@ -132,9 +150,21 @@ def _written(
 
 def save_report(path: Path, what: Chosen, result: runner.Result, judgements: Sequence[Judgement]) -> Path:
     """Writes HTML, or Markdown if the name ends in .md."""
-    page = document(what.study, what.scale, result.rows, judgements, facts(what, result))
+    page = page_of(what, result, judgements)
     write_atomic(path, markdown(page) if path.suffix == ".md" else html(page))
     return path
+
+
+def page_of(what: Chosen, result: runner.Result, judgements: Sequence[Judgement]) -> Document:
+    """The report. Of an incomplete run, a table or figure may fail on what is missing: then the verdicts alone."""
+    known = facts(what, result)
+    try:
+        return document(what.study, what.scale, result.rows, judgements, known)
+    except Exception:
+        if len(result.runs) == result.total:
+            raise
+        bare = replace(what.study, table=lambda rows: rows, figures=())
+        return document(bare, what.scale, result.rows, judgements, known)
 
 
 def facts(what: Chosen, result: runner.Result) -> dict[str, str]:
@@ -151,13 +181,13 @@ def facts(what: Chosen, result: runner.Result) -> dict[str, str]:
     }
 
 
-def told(what: Chosen, result: runner.Result, judgements: Sequence[Judgement], took: float) -> None:
+def told(what: Chosen, result: runner.Result, judgements: Sequence[Judgement], took: float | None = None) -> None:
     """One screen: results, verdicts, and what failed."""
-    page = document(what.study, what.scale, result.rows, judgements, {})
+    page = page_of(what, result, judgements)
     place = {"Results": 0, "Claims": 1}
     sections = sorted((s for s in page.sections if s.title in place), key=lambda section: place[section.title])
     from_store = f" ({result.stored} from store)" if result.stored else ""
-    kicker = f"{what.scale} · {result.total} cells{from_store} · {took:.0f} s"
+    kicker = f"{what.scale} · {result.total} cells{from_store}" + ("" if took is None else f" · {took:.0f} s")
     show(replace(page, title=what.study.name, kicker=kicker, lead="", sections=sections))
     for line in failures(result):
         print(line)
