@@ -59,12 +59,12 @@ class Reversal:
 
     def __post_init__(self) -> None:
         enough = 3 * self.facts <= min(self.firsts * self.lasts, self.words * (self.words - 1) * (self.words - 2))
-        if self.facts < 2 or self.slots < 2 or not 0 <= self.restated < self.facts or not enough:
+        if self.facts < 2 or self.slots < 2 or not 0 <= self.restated <= self.facts - 2 or not enough:
             raise InvalidConfig(
                 f"Reversal(facts={self.facts}, firsts={self.firsts}, lasts={self.lasts}, words={self.words}, "
                 f"slots={self.slots}, restated={self.restated}) is out of range.",
                 why="three groups of at least two facts need names and descriptions of their own, "
-                "at least two slots, and fewer restated facts than facts.",
+                "at least two slots, and at least two facts that are not restated.",
                 fix="raise firsts, lasts or words, or lower facts or restated.",
             )
 
