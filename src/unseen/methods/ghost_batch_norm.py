@@ -115,9 +115,14 @@ def _single(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, factor: float) -> 
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, factor, norm.eps)
 
 
-def _update(running: Tensor, each: Float[Tensor, "ghost feature"], factors: list[float], scale: float = 1.0) -> None:
+def _update(
+    norm_mean: Tensor, norm_var: Tensor, mean: Tensor, variance: Tensor, factors: list[float], bessel: float = 1.0
+) -> None:
+    """The running statistics after the ghosts' [ghost feature] means and variances (× `bessel`), in order."""
     kept, weights = shares(factors)
-    running.addmv_(each.T, each.new_tensor(weights), beta=kept, alpha=scale)
+    each = mean.new_tensor(weights)
+    norm_mean.addmv_(mean.T, each, beta=kept)
+    norm_var.addmv_(variance.T, each, beta=kept, alpha=bessel)
 
 
 def _as_channels(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, factors: list[float], ghost: int) -> Tensor:
@@ -128,9 +133,9 @@ def _as_channels(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, factors: list
     weight, bias = (None if p is None else p.repeat(k) for p in (norm.weight, norm.bias))
     # momentum 1: the running statistics of the wide call are the (unbiased) statistics of each ghost
     y = F.batch_norm(wide, mean, variance, weight, bias, True, 1.0, norm.eps)
-    for running, each in ((norm.running_mean, mean), (norm.running_var, variance)):
-        assert running is not None  # guarded by track_running_stats
-        _update(running, each.view(k, features), factors)
+    assert norm.running_mean is not None  # guarded by track_running_stats
+    assert norm.running_var is not None
+    _update(norm.running_mean, norm.running_var, mean.view(k, features), variance.view(k, features), factors)
     return y.view(ghost, k, *x.shape[1:]).transpose(0, 1).reshape(x.shape)
 
 
@@ -161,8 +166,7 @@ class _Fused(torch.autograd.Function):
         inverse = (variance + eps).rsqrt_()
         torch.addcmul(bias, centred, inverse * weight, out=y)
         ctx.save_for_backward(centred, inverse, weight)
-        _update(running_mean, mean[:, 0], factors)
-        _update(running_var, variance[:, 0], factors, scale=ghost / (ghost - 1))
+        _update(running_mean, running_var, mean.squeeze(1), variance.squeeze(1), factors, ghost / (ghost - 1))
         return y.view(x.shape)
 
     @staticmethod
@@ -175,8 +179,8 @@ class _Fused(torch.autograd.Function):
         inner = out * centred
         along = inner.sum(1, keepdim=True).mul_(inverse)
         scale = inverse * weight
-        torch.addcmul(total * scale, out, scale, value=-ghost, out=inner)
-        inner.addcmul_(centred, scale * inverse * along).mul_(-1 / ghost)
+        torch.addcmul((total * scale).mul_(-1 / ghost), out, scale, out=inner)
+        inner.addcmul_(centred, scale * inverse * along, value=-1 / ghost)
         return inner.view(gradient.shape), along.sum((0, 1)), total.sum((0, 1)), None, None, None, None, None
 
 

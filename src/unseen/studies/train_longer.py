@@ -105,7 +105,7 @@ class Config:
     large: int = 1_024
     seeds: int = 5
     """Of the diffusion part."""
-    gap_seeds: int = 8
+    gap_seeds: int = 6
 
 
 def cells(config: Config) -> Iterator[Cell]:

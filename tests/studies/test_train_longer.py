@@ -1,0 +1,68 @@
+"""The study of training longer at smoke scale, on embedded images."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from unseen.lab import Lab
+from unseen.studies.train_longer import Gap, extreme, log_spaced, slope_ratio, study, variants
+from unseen.study import Scale, Verdict, column, pick
+
+SMOKE = study.scales[Scale.SMOKE]
+
+
+def test_smoke_runs_and_can_be_judged():
+    rows = [row for cell in study.cells(SMOKE) for row in study.run(cell, Lab(seed=cell.seed))]
+    assert all(isinstance(value, str | int | float | bool) for row in rows for value in row.values())
+    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
+    assert len(study.table(rows)) == 7 + 6
+    for figure in study.figures:
+        assert figure(rows).title
+    assert {row["variant"]: row["updates"] for row in pick(rows, part="gap")} == {
+        "small batch": 64, "large": 8, "large + √lr": 8, "large + √lr + GBN": 8, "large + √lr + RA": 64,
+        "large + √lr + RA + GBN": 64,
+    }  # fmt: skip
+    # momentum, weight decay, B = 32: a logarithm; eight updates of a large batch fit the training data worse than 64
+    (first,) = pick(rows, part="diffusion", regime="B=32")
+    assert first["r2_log"] > 0.9
+    train = {row["variant"]: row["train"] for row in pick(rows, part="gap")}
+    assert train["large"] < train["large + √lr + RA"]
+
+
+def test_variants_of_a_seed_share_data_and_initial_weights():
+    gaps = [cell for cell in study.cells(SMOKE) if isinstance(cell, Gap)]
+    still = [replace(c, method=replace(c.method, small=replace(c.method.small, lr=1e-12))) for c in gaps[:2]]
+    (one,), (two,) = (list(study.run(cell, Lab(seed=0))) for cell in still)
+    assert one["updates"] != two["updates"]
+    # weights that do not move: equal up to the running statistics of batch norm, which see other batches
+    assert one["test"] == pytest.approx(two["test"], abs=0.2)
+    assert list(study.run(gaps[0], Lab(seed=0))) == list(study.run(gaps[0], Lab(seed=0)))
+
+
+def test_log_spaced_steps_start_at_one_and_end_at_the_last():
+    steps = log_spaced(400)
+    assert (steps[0], steps[-1]) == (1, 400)
+    assert (np.diff(steps) > 0).all()
+    assert len(log_spaced(2_000)) > 25
+
+
+def test_paper_scale_is_the_papers():
+    config = study.scales[Scale.PAPER]
+    methods = variants(config)
+    assert methods["large"].batch_size == 4_096
+    assert methods["large + √lr + RA"].budget.steps == methods["small batch"].budget.steps
+    assert methods["large + √lr + RA + GBN"].ghost == 128
+    assert methods["large + √lr"].budget.lr == pytest.approx(0.1 * 32**0.5)
+
+
+def test_effects_read_the_batch_sizes_they_name():
+    rows = [
+        {"part": "diffusion", "regime": regime, "seed": seed, "slope": slope + seed, "exponent": exponent}
+        for regime, slope, exponent in (("B=32", 1.0, 0.3), ("B=512", 2.0, 0.4), ("B=2000", 9.0, 0.9))
+        for seed in range(3)
+    ]
+    assert extreme("exponent", +1)(rows).value == pytest.approx(0.4)
+    assert extreme("exponent", -1)(rows).value == pytest.approx(0.3)
+    assert slope_ratio(rows).value == pytest.approx(np.mean([2 / 1, 3 / 2, 4 / 3]))
+    assert column(rows, "slope", regime="B=2000") == [9.0, 10.0, 11.0]
