@@ -220,6 +220,19 @@ def test_a_number_in_words_is_the_number_to_three_digits(x: float) -> None:
     assert float(text.replace("−", "-").replace(",", "")) == pytest.approx(x, rel=0.0051)
 
 
+def test_readings_of_a_column_share_their_decimals_where_they_are_alike() -> None:
+    wide, narrow = Reading(0.5, 0.31, 0.69), Reading(0.8, 0.795, 0.805)
+    alike = Table(rows=[{"a": wide}, {"a": Reading(0.7, 0.66, 0.74)}])
+    apart = Table(rows=[{"a": wide}, {"a": narrow}, {"a": Reading(12.0, 2.0, 22.0)}])
+
+    def values(table: Table) -> list[str]:
+        text = markdown(Document(title="", sections=[Section("", [table])]))
+        return re.findall(r"^\| ([\d.]+) \\\[", text, re.MULTILINE)
+
+    assert values(alike) == ["0.500", "0.700"]
+    assert values(apart) == ["0.50", "0.8000", "12"]
+
+
 def test_markdown_escapes_what_would_be_markup() -> None:
     text = markdown(audit())
     line = next(line for line in text.splitlines() if line.startswith("| \\<script"))
@@ -227,7 +240,8 @@ def test_markdown_escapes_what_would_be_markup() -> None:
     assert not re.search(r"(?<!\\)<", text)
     assert escaped("1. no list") == "1\\. no list"
     assert escaped("12) no list") == "12\\) no list"
-    assert escaped("1.5 is a number") == "1\\.5 is a number"
+    assert escaped("1.5 -") == "1.5 -"
+    assert escaped("---") == "\\---"
     assert escaped("- no list\n# no heading") == "\\- no list \\# no heading"
 
 
@@ -245,7 +259,7 @@ def test_terminal_shows_the_answer_first_without_colour_or_figures() -> None:
     text = out.getvalue()
     assert "\x1b" not in text
     assert text.index("loses 20 points") < text.index("What to do next") < text.index("Zurich and Basel  ")
-    assert "0.610 [0.520, 0.700]" in text
+    assert "0.61 [0.52, 0.70]" in text
     assert "✗ Check cholesterol" in text
     assert "Numbers" not in text
     assert "[c](http://d)" in text  # rich markup is not interpreted
@@ -306,7 +320,7 @@ def test_a_study_becomes_verdicts_table_and_source() -> None:
     assert "n = 6" in notes[0].detail
     page = html(report)
     assert "2401.00001" in page
-    assert "A &lt;b&gt;title" in page
+    assert "Jane Doe, Rick Roe (2024). A &lt;b&gt;title&lt;/b&gt;. arXiv:2401.00001." in page
 
 
 def test_the_table_of_a_study_without_its_own_has_means_over_seeds_per_condition() -> None:
@@ -317,6 +331,18 @@ def test_the_table_of_a_study_without_its_own_has_means_over_seeds_per_condition
     assert table[0]["correct"].value == pytest.approx(81)
     assert means(ROWS) == means(list(ROWS))
     assert {row["method"]: row for row in means(ROWS[::-1])}.keys() == {"erm", "sam"}
+
+
+def test_a_row_too_long_to_read_becomes_a_column() -> None:
+    rows = [{"setting": s} | {f"c{k}": Reading(k, k - 1, k + 1, unit="nats") for k in range(12)} for s in ("a", "b")]
+    long = Document(title="t", sections=[Section("s", [Table(rows=rows)])])
+    assert '<th scope="row">c11</th><td class="num">11.0' in html(long)
+    assert "whisker" not in html(long).split("</style>")[1]  # twelve quantities share no scale
+    out = io.StringIO()
+    show(long, Console(file=out, width=80))
+    assert re.search(r"c11 +11\.0 \[10\.0, 12\.0\] +11\.0 \[10\.0, 12\.0\]", out.getvalue())
+    twins = [row | {"setting": "a"} for row in rows]  # no names for the columns: left as it is
+    assert '<th scope="row">c11</th>' not in html(Document(title="t", sections=[Section("s", [Table(rows=twins)])]))
 
 
 def test_a_figure_or_table_that_fails_is_a_note() -> None:

@@ -132,7 +132,7 @@ def _points(figure: Points) -> Markup:
         for k, group in enumerate(groups.values()):
             drawn = group[::step]
             axes.plot(
-                *drawn.T, color=_series(k), marker=MARKERS[k % len(MARKERS)], linestyle="", markersize=4,
+                *drawn.T, color=_series(k), marker=MARKERS[k % len(MARKERS)], linestyle="", markersize=4 if n > 40 else 5.5,
                 alpha=0.75 if n < 200 else 0.45, markeredgewidth=0,
             )  # fmt: skip
         if figure.diagonal:

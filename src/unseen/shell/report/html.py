@@ -1,7 +1,7 @@
 """A document as one HTML file: no request to anywhere, no script, light, dark and print."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -16,7 +16,7 @@ from unseen.measure import Reading
 from unseen.shell.report import wording
 from unseen.shell.report.figures import draw, palette
 from unseen.shell.report.numbers import numbers
-from unseen.shell.report.wording import clean, words
+from unseen.shell.report.wording import Words, clean, words
 
 MOST_ROWS = 400
 """Longer tables are cut, and say so: the machine-readable report has all rows."""
@@ -64,12 +64,18 @@ def anchors(titles: Sequence[str]) -> list[str]:
 
 
 def table(value: Table, whiskers: bool = True) -> Markup:
-    """The table; numbers right-aligned, readings with their interval in small print and as a line on a shared scale."""
+    """The table; numbers right-aligned, readings with their interval in small print and as a line on a shared scale.
+
+    A row that is too long to read becomes a column; its quantities then share no scale.
+    """
+    whiskers = whiskers and wording.turned(value) is None
+    value = wording.turned(value) or value
     names = wording.columns(value)
     shown = value.rows[:MOST_ROWS]
     cells = {name: [row.get(name) for row in shown] for name in names}
     numeric = {name: wording.is_numeric(cells[name]) for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
+    digits = {name: wording.column_decimals(cells[name]) for name in names}
     readings = [name for name in names if any(isinstance(v, Reading) for v in cells[name])]
     scales = {name: _scale(cells[name]) if whiskers else None for name in names}
     head = [
@@ -78,14 +84,12 @@ def table(value: Table, whiskers: bool = True) -> Markup:
         )
         for name in names
     ]
-    body = [
-        Markup("<tr>{}</tr>").format(
-            Markup("").join(
-                _cell(row.get(name), numeric[name], units[name], scales[name], name == names[0]) for name in names
-            )
-        )
-        for row in shown
-    ]
+
+    def line(row: Mapping[str, Value]) -> Markup:
+        told = {name: words(row.get(name), units[name], digits[name]) for name in names}
+        parts = (_cell(told[name], row.get(name), numeric[name], scales[name], name == names[0]) for name in names)
+        return Markup("<tr>{}</tr>").format(Markup("").join(parts))
+
     left_out = [f"{len(shown)} of {len(value.rows):,} rows."] if len(value.rows) > len(shown) else []
     return Markup(
         '<div class="scroll" tabindex="0" role="group" aria-label="{}"><table{}><thead><tr>{}</tr></thead>'
@@ -94,13 +98,12 @@ def table(value: Table, whiskers: bool = True) -> Markup:
         clean(value.caption) or "table",
         Markup(' class="wide"') if len(readings) < 3 else "",
         Markup("").join(head),
-        Markup("").join(body),
+        Markup("").join(line(row) for row in shown),
         Markup("").join(Markup('<p class="remark">{}</p>').format(clean(n)) for n in (*value.footnotes, *left_out)),
     )
 
 
-def _cell(value: Value, numeric: bool, unit: str, scale: tuple[float, float] | None, first: bool) -> Markup:
-    told = words(value, unit)
+def _cell(told: Words, value: Value, numeric: bool, scale: tuple[float, float] | None, first: bool) -> Markup:
     mark = Markup(' class="num"') if numeric else ""
     drawn = _whisker(value, scale) if scale and isinstance(value, Reading) else ""
     inside = Markup("{}{}{}{}").format(told.main, _small(told.unit), _small(told.interval, "interval"), drawn)

@@ -11,7 +11,7 @@ from unseen.shell.report.wording import clean, words
 MOST_ROWS = 25
 """Longer tables of figures are thinned evenly, and say so."""
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
-_LINE_START = re.compile(r"^(\d*)([-+=]|[.)](?<=\d.))")
+_LINE_START = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[-+=](?:[-=\s]|$)))(.)")
 
 
 def markdown(document: Document) -> str:
@@ -36,14 +36,16 @@ def escaped(text: object) -> str:
 
 def table(value: Table) -> str:
     """A pipe table; numbers right-aligned, readings with their interval."""
+    value = wording.turned(value) or value
     names = wording.columns(value)
     cells = {name: [row.get(name) for row in value.rows] for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
+    digits = {name: wording.column_decimals(cells[name]) for name in names}
     heads = [name.strip() + (f" ({units[name]})" if units[name] else "") for name in names]
     lines = [
         _line([escaped(head) for head in heads]),
         _line(["---:" if wording.is_numeric(cells[name]) else "---" for name in names]),
-        *(_line([escaped(words(row.get(name), units[name])) for name in names]) for row in value.rows),
+        *(_line([escaped(words(row.get(name), units[name], digits[name])) for name in names]) for row in value.rows),
     ]
     caption = [f"**{escaped(value.caption)}**"] if value.caption else []
     return "\n\n".join([*caption, "\n".join(lines), *(f"*{escaped(note)}*" for note in value.footnotes)])

@@ -8,6 +8,8 @@ from unseen import stats
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone
 from unseen.document import Value as Cell
 from unseen.errors import UnseenError
+from unseen.shell.report.wording import words
+from unseen.source import Source
 from unseen.study import Judgement, Rows, Scale, Study, Value, Verdict
 
 TONES = {
@@ -28,12 +30,12 @@ def document(
         Section("Claims", [_note(judgement) for judgement in judgements]),
         Section("Results", [results] if rows else [Note("No cell has finished.", Tone.CAUTION)]),
         Section("Figures", drawn if rows else []),
-        Section("Source", [Paragraph(str(study.source)), *_place(study)]),
+        Section("Source", [Paragraph(citation(study.source))]),
     ]
-    system = f"system {study.system} · " if study.system else ""
+    system = f" · system {study.system}" if study.system else ""
     return Document(
-        title=study.name.replace("_", " "),
-        kicker=f"{system}{scale} scale · {len(rows):,} row{'s' * (len(rows) != 1)}",
+        title=study.name,
+        kicker=f"Unseen study{system} · {scale} scale · {len(rows):,} row{'s' * (len(rows) != 1)}",
         lead=lead(judgements, scale),
         sections=[section for section in sections if section.blocks],
         facts=facts,
@@ -44,6 +46,8 @@ def lead(judgements: Sequence[Judgement], scale: Scale) -> str:
     """How many claims came out how, in one sentence."""
     if not judgements:
         return "This study makes no claims."
+    if all(judgement.verdict is Verdict.NOT_JUDGED for judgement in judgements):
+        return f"No claim is judged at {scale} scale: this run only shows that the study works."
     counts = Counter(judgement.verdict for judgement in judgements)
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
     n = len(judgements)
@@ -97,7 +101,7 @@ def _is_number(value: object) -> bool:
 
 def _note(judgement: Judgement) -> Note:
     verdict = judgement.verdict
-    seen = f"; here {judgement.reading}" if verdict is Verdict.NOT_JUDGED and judgement.reading else ""
+    seen = f"; here {words(judgement.reading)}" if verdict is Verdict.NOT_JUDGED and judgement.reading else ""
     n = f" (n = {judgement.reading.n})" if judgement.reading else ""
     return Note(judgement.says, TONES[verdict], f"{verdict}: {judgement.because}{seen}{n}", verdict.sign)
 
@@ -109,8 +113,8 @@ def _or_note(kind: str, make: Callable[[], Block]) -> Block:
         return Note(f"A {kind} could not be made: {error.what}", Tone.CAUTION, " ".join((error.why, error.fix)).strip())
 
 
-def _place(study: Study[Any, Any]) -> list[Block]:
-    source = study.source
-    known = {"": source.venue, "arXiv:": source.arxiv, "doi:": source.doi}
-    text = ", ".join(f"{prefix}{value}" for prefix, value in known.items() if value)
-    return [Paragraph(f"{', '.join(source.authors)}. {text}".strip())]
+def citation(source: Source) -> str:
+    """Authors, year, title and place of the paper."""
+    place = [source.venue, f"arXiv:{source.arxiv}" * bool(source.arxiv), f"doi:{source.doi}" * bool(source.doi)]
+    authors = [" ".join(reversed(name.split(", "))) for name in source.authors]
+    return f"{', '.join(authors)} ({source.year}). {source.title}. {', '.join(filter(None, place))}.".replace(" .", "")

@@ -1,7 +1,5 @@
 """A document on the terminal: the answer, the findings, the tables; figures are for the report file."""
 
-import shutil
-
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as Columns
@@ -17,10 +15,15 @@ MOST_ROWS = 40
 
 def show(document: Document, console: Console | None = None) -> None:
     """Prints the document; colour only doubles what a sign already says. Not on a terminal: plain text, full width."""
-    console = console or Console(highlight=False)
-    width = console.width if console.is_terminal else max(160, shutil.get_terminal_size().columns)
+    console = console or _console()
     parts = [_heading(document), *(_section(section) for section in document.sections)]
-    console.print(Group(*(part for part in parts if part is not None)), width=width, soft_wrap=False)
+    console.print(Group(*(part for part in parts if part is not None)))
+
+
+def _console() -> Console:
+    """A terminal as wide as it is; a file or pipe 160 columns wide."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def _heading(document: Document) -> RenderableType:
@@ -43,7 +46,7 @@ def _section(section: Section) -> RenderableType | None:
                 blocks.append(_table(block))
     if not blocks:
         return None
-    inside = Padding(Group(*blocks), (0, 0, 0, 2))
+    inside = Padding(Group(*blocks), (0, 0, 0, 2), expand=False)
     return Group(Text(), Text(clean(section.title), style="bold"), inside)
 
 
@@ -59,15 +62,17 @@ def _note(note: Note) -> RenderableType:
 
 
 def _table(table: Table) -> RenderableType:
+    table = wording.turned(table, most=7) or table
     names = wording.columns(table)
     grid = Columns(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     cells = {name: [row.get(name) for row in table.rows] for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
+    digits = {name: wording.column_decimals(cells[name]) for name in names}
     for name in names:
         head = clean(name).strip() + (f" ({units[name]})" if units[name] else "")
         grid.add_column(Text(head), justify="right" if wording.is_numeric(cells[name]) else "left", overflow="fold")
     for row in table.rows[:MOST_ROWS]:
-        grid.add_row(*(Text(str(words(row.get(name), units[name]))) for name in names))
+        grid.add_row(*(Text(str(words(row.get(name), units[name], digits[name]))) for name in names))
     notes = list(table.footnotes)
     notes += [f"{MOST_ROWS} of {len(table.rows):,} rows"] if len(table.rows) > MOST_ROWS else []
     caption = [Text(clean(table.caption), style="italic")] if table.caption else []

@@ -32,12 +32,12 @@ def clean(text: object) -> str:
     return _CONTROL.sub("�", str(text))
 
 
-def words(value: Value, unit: str | None = None) -> Words:
-    """A cell's value; `unit` is what the column's head already says."""
+def words(value: Value, unit: str | None = None, digits: int | None = None) -> Words:
+    """A cell's value; `unit` is what the column's head already says, `digits` the decimals of the column's readings."""
     if value is None:
         return Words(MISSING)
     if isinstance(value, Reading):
-        return _reading(value, unit)
+        return _reading(value, unit, digits)
     if isinstance(value, bool):
         return Words("yes" if value else "no")
     if isinstance(value, int | float):
@@ -67,23 +67,29 @@ def number(x: float, decimals: int | None = None) -> str:
     return text
 
 
-def _reading(reading: Reading, told: str | None) -> Words:
+def _reading(reading: Reading, told: str | None, digits: int | None) -> Words:
     unit = "" if reading.unit in SILENT_UNITS or reading.unit == told else clean(reading.unit)
-    limits = [limit for limit in (reading.low, reading.high) if limit == limit]
-    if len(limits) < 2:
-        return Words(number(reading.value), "", unit)
-    digits = decimals(reading)
-    low, high = (number(limit, digits) for limit in limits)
-    return Words(number(reading.value, digits), f"[{low}, {high}]", unit)
+    digits = decimals(reading) if digits is None else digits
+    if reading.low != reading.low or reading.high != reading.high:
+        return Words(number(reading.value, digits), "", unit)
+    return Words(
+        number(reading.value, digits), f"[{number(reading.low, digits)}, {number(reading.high, digits)}]", unit
+    )
 
 
 def decimals(reading: Reading) -> int | None:
-    """So many decimals that half the interval has two digits; None where its width is zero, infinite or extreme."""
-    half = (reading.high - reading.low) / 2
-    if not isfinite(half) or half <= 0 or not isfinite(reading.value):
+    """So many decimals that the interval's width has two digits; None where it is unknown, zero or extreme."""
+    width = reading.high - reading.low
+    if not isfinite(width) or width <= 0 or not isfinite(reading.value):
         return None
-    places = 1 - floor(log10(half))
+    places = 1 - floor(log10(width))
     return None if places > 6 else max(0, places)
+
+
+def column_decimals(values: Sequence[Value]) -> int | None:
+    """The decimals of a column's readings, where their intervals are similar enough to share them."""
+    known = [d for value in values if isinstance(value, Reading) and (d := decimals(value)) is not None]
+    return max(known) if known and max(known) - min(known) <= 1 else None
 
 
 def shared_decimals(values: Sequence[float]) -> int | None:
@@ -98,6 +104,21 @@ def shared_decimals(values: Sequence[float]) -> int | None:
 def columns(table: Table) -> list[str]:
     """The table's columns: as given, else every key in the order of first appearance."""
     return list(table.columns) or list(dict.fromkeys(name for row in table.rows for name in row))
+
+
+def turned(table: Table, most: int = 10) -> Table | None:
+    """A table of few rows and more than `most` columns with its columns as rows; None where it reads well as it is."""
+    names = columns(table)
+    if len(names) <= most or not 0 < len(table.rows) <= 3:
+        return None
+    labels = [str(words(row.get(names[0]))) for row in table.rows]
+    if len({names[0], *labels}) <= len(labels):
+        return None
+
+    def line(name: str) -> dict[str, Value]:
+        return {names[0]: name, **{label: row.get(name) for label, row in zip(labels, table.rows, strict=True)}}
+
+    return Table(rows=[line(name) for name in names[1:]], caption=table.caption, footnotes=table.footnotes)
 
 
 def is_numeric(values: Sequence[Value]) -> bool:
