@@ -162,17 +162,22 @@ def test_train_many_equals_loop_and_records_its_choice():
 
 
 OBSTACLES = {
-    "dropout": dict(models=lambda: fresh(lambda: mlp([5, 4, 3], dropout=0.5))),
-    "no stacked form": dict(steps=[lambda model, draw, objective: erm_step(model, draw, objective)] * K),
-    "budgets differ": dict(budgets=[replace(BUDGET, batch_size=4 + k) for k in range(K)]),
-    "different numbers of examples": dict(tasks=[task(n=30 + k) for k in range(K)]),
-    "too few steps": dict(budgets=[replace(BUDGET, steps=5)] * K),
+    "dropout": {"models": lambda: fresh(lambda: mlp([5, 4, 3], dropout=0.5))},
+    "no stacked form": {"steps": [lambda model, draw, objective: erm_step(model, draw, objective)] * K},
+    "budgets differ": {"budgets": [replace(BUDGET, batch_size=4 + k) for k in range(K)]},
+    "different numbers of examples": {"tasks": [task(n=30 + k) for k in range(K)]},
+    "too few steps": {"budgets": [replace(BUDGET, steps=5)] * K},
 }
 
 
 @pytest.mark.parametrize("why", OBSTACLES)
 def test_what_cannot_be_stacked_is_looped_with_a_reason(why):
-    given = dict(models=lambda: fresh(MAKE["mlp"][0]), tasks=[task()] * K, steps=[erm_step] * K, budgets=[BUDGET] * K)
+    given = {
+        "models": lambda: fresh(MAKE["mlp"][0]),
+        "tasks": [task()] * K,
+        "steps": [erm_step] * K,
+        "budgets": [BUDGET] * K,
+    }
     given |= OBSTACLES[why]
     models = given.pop("models")
     chosen = plan(Jobs(models(), labs=LABS, **given))

@@ -1,0 +1,128 @@
+"""Training for the worst group, and for all groups alike.
+
+Group DRO: Sagawa et al. (2020, arXiv:1911.08731), Algorithm 1. Inverse frequency: importance weighting (Shimodaira, 2000).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unseen.engine.batches import once
+from unseen.engine.loop import Budget, Draw, train
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.task import Batch, Objective, Task, Use
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The values of the group column in the FIT splits, sorted, and how many examples have each."""
+
+    values: Int[Tensor, " group"]
+    counts: Int[Tensor, " group"]
+
+
+def groups_of(task: Task, column: str, lab: Lab) -> Groups:
+    """Every FIT example's group, counted. Group numbers are integers."""
+    parts = []
+    for name, split in task.of(Use.FIT).items():
+        for batch in once(split.data, 1024, lab):
+            if column not in batch:
+                raise UnknownName.near(f"column of split `{name}`", column, batch)
+            parts.append(batch[column].flatten())
+    labels = torch.cat(parts)
+    if labels.is_floating_point():
+        raise InvalidData(
+            f"The group column `{column}` holds {labels.dtype} values.",
+            why="groups are named by integers.",
+            fix=f"encode `{column}` as integers 0 … G − 1.",
+        )
+    return Groups(*labels.unique(return_counts=True))
+
+
+def membership(batches: Mapping[str, Batch], column: str, values: Tensor) -> Float[Tensor, "example group"]:
+    """1 where an example of the minibatches belongs to a group."""
+    labels = torch.cat([batch[column].flatten() for batch in batches.values()])
+    return (labels[:, None] == values.to(labels)).to(torch.get_default_dtype())
+
+
+def exponentiated(q: Float[Tensor, " group"], losses: Float[Tensor, " group"], rate: float) -> Float[Tensor, " group"]:
+    """q_g exp(η ℓ_g) / Σ_h q_h exp(η ℓ_h): mirror ascent on the simplex."""
+    return (q.log() + rate * losses).softmax(0)
+
+
+def group_dro_step(
+    model: nn.Module, draw: Draw, objective: Objective, *, weights: Tensor, groups: Groups, column: str, rate: float
+) -> Tensor:
+    """Raises the weights of groups with high loss (in place), then leaves the gradient of Σ_g q_g ℓ_g in `.grad`.
+
+    ℓ_g is the mean loss of the group's examples in the minibatch; a group without examples has loss 0 and no gradient.
+    """
+    losses = torch.cat([objective.loss(model, batch) for batch in draw.fit.values()])
+    inside = membership(draw.fit, column, groups.values).to(losses)
+    each = (inside.T @ losses) / inside.sum(0).clamp_min(1)
+    weights.copy_(exponentiated(weights, each.detach().to(weights), rate))
+    loss = (weights.to(each) * each).sum()
+    loss.backward()
+    return loss.detach()
+
+
+def reweighted_step(
+    model: nn.Module, draw: Draw, objective: Objective, *, weights: Tensor, groups: Groups, column: str
+) -> Tensor:
+    """Leaves in `.grad` the gradient of the mean of w_{g(i)} ℓ_i."""
+    losses = torch.cat([objective.loss(model, batch) for batch in draw.fit.values()])
+    inside = membership(draw.fit, column, groups.values).to(losses)
+    loss = (inside @ weights.to(losses) * losses).mean()
+    loss.backward()
+    return loss.detach()
+
+
+@dataclass(frozen=True)
+class GroupDRO:
+    """Lowers the loss of the worst group, min_θ max_g E[ℓ | g], by online exponentiated weights with step size `rate`.
+
+    `rate=0` weighs all groups alike. The paper finds strong weight decay or early stopping necessary for large
+    networks. `curves` holds each group's final weight as `weight <group>`.
+    """
+
+    group: str = "site"
+    rate: float = 0.01
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        if self.rate < 0:
+            raise InvalidConfig(f"GroupDRO got rate={self.rate}.", "weights must rise with the loss.", "set rate ≥ 0.")
+
+    def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
+        groups = groups_of(task, self.group, lab)
+        # float64: products of thousands of small exponents
+        weights = torch.full((len(groups.values),), 1 / len(groups.values), dtype=torch.float64, device=lab.device)
+        step = partial(group_dro_step, weights=weights, groups=groups, column=self.group, rate=self.rate)
+        trained = train(model, task, step, self.budget, lab)
+        final = {f"weight {int(g)}": [float(q)] for g, q in zip(groups.values, weights, strict=True)}
+        return replace(trained, curves={**trained.curves, **final})
+
+
+@dataclass(frozen=True)
+class InverseFrequency:
+    """Lowers the mean over groups of the group's mean loss: example i weighs n / (G n_g(i)), the mean weight is 1."""
+
+    group: str = "site"
+    budget: Budget = field(default_factory=Budget)
+
+    def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
+        groups = groups_of(task, self.group, lab)
+        weights = groups.counts.sum() / (len(groups.counts) * groups.counts.double())
+        step = partial(reweighted_step, weights=weights, groups=groups, column=self.group)
+        return train(model, task, step, self.budget, lab)
+
+
+def example() -> GroupDRO:
+    """Thirty steps; needs an integer column `site` in the FIT splits."""
+    return GroupDRO(rate=0.05, budget=Budget(steps=30, batch_size=32, lr=0.01))
