@@ -1,0 +1,97 @@
+"""The study end to end at smoke scale, on a transformers model, and its claims on rows made by hand."""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.models.test_pretrained import tiny
+from unseen.engine.loop import Budget
+from unseen.errors import Corrupted, MissingFile
+from unseen.lab import Lab
+from unseen.studies.reversal_curse import CLAIMS, Cell, Config, Variant, cells, run, study
+from unseen.study import Scale, Verdict
+from unseen.tasks.published_reversal import toy
+
+SMOKE = study.scales[Scale.SMOKE]
+
+
+def test_smoke_runs_in_seconds_and_repeats():
+    begin = time.process_time()
+    rows = [row for cell in cells(SMOKE) for row in run(cell, Lab(seed=cell.seed))]
+    assert time.process_time() - begin < 10  # on an idle core under 3; the type checks of the suite double it
+    assert {row["variant"] for row in rows} == {"untied", "restated", "tied", "celebrities"}
+    first = next(iter(cells(SMOKE)))
+    again = list(run(first, Lab(seed=first.seed)))
+    assert again == rows[: len(again)]
+    assert all(claim.judge(rows, Scale.SMOKE).verdict is Verdict.NOT_JUDGED for claim in CLAIMS)
+    assert len(study.table(rows)) == 6 + 7 + 6  # kinds of questions
+    for figure in study.figures:
+        assert figure(rows).title
+
+
+def test_memorised_facts_are_recalled_in_the_stated_order_only():
+    """Not the claim at laptop size, but enough that every number has to come out right."""
+    task = replace(SMOKE.task, facts=8)
+    config = replace(SMOKE, task=task, width=64, budget=replace(SMOKE.budget, steps=250, lr=3e-3))
+    rows = {row["split"]: row for row in run(Cell(config, Variant.RESTATED, 0), Lab())}
+    for split in ("same/p2d", "same/d2p", "both/p2d", "both/d2p", "restated/p2d"):
+        assert rows[split]["exact"] > 0.9
+        assert rows[split]["gap"] > 3
+    for split in ("reverse/p2d", "reverse/d2p"):
+        assert rows[split]["exact"] < 0.3
+        assert rows[split]["gap"] < rows["same/p2d"]["gap"] / 2
+    assert rows["reverse/p2d"]["facts"] == 4
+
+
+def fake(reverse, t):
+    """Rows as a run would give them, with these values for reversed questions."""
+    rows = [{"variant": "celebrities", "main": False, "seed": 0, "pairs": 1513, "reversible": 495}]
+    for variant in ("untied", "restated", "tied"):
+        for seed in range(3):
+            for split in ("same/p2d", "same/d2p", "both/p2d", "both/d2p", "reverse/p2d", "reverse/d2p", "restated/p2d"):
+                known = not split.startswith("reverse")
+                values = {"exact": 0.99, "t": 40.0, "gap": 14.0, "ks_p": 0.0}
+                if not known:
+                    values = {"exact": reverse, "t": t, "gap": t / 10, "ks_p": 0.0 if abs(t) > 3 else 0.5}
+                rows.append({"variant": variant, "main": variant == "untied", "seed": seed, "split": split, **values})
+    return rows
+
+
+def test_claims_follow_the_rows():
+    curse = {claim.judge(fake(0.0, 1.0), Scale.LAPTOP).verdict for claim in CLAIMS}
+    assert curse == {Verdict.SUPPORTED}
+    lifted = [claim.judge(fake(0.9, 20.0), Scale.LAPTOP) for claim in CLAIMS]
+    refuted = [judgement.says for judgement in lifted if judgement.verdict is Verdict.REFUTED]
+    # two of exact match, two of t, two of KS, two of nats, the untold half, two of the tied head
+    assert len(refuted) == 11
+
+
+def test_the_same_study_fine_tunes_a_causal_lm_on_the_published_format(tmp_path):
+    data = tmp_path / "data"
+    for name, text in toy().texts:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text(text)
+    config = Config(
+        budget=Budget(steps=80, batch_size=8, lr=1e-2), seeds=1, folder=str(tiny(tmp_path / "model")), data=str(data)
+    )
+    made = list(cells(config))
+    assert [cell.variant for cell in made] == [Variant.PRETRAINED, Variant.CELEBRITIES]
+    rows = [row for cell in made for row in run(cell, Lab(seed=cell.seed))]
+    splits = {row["split"]: row for row in rows if "split" in row}
+    assert set(splits) == {"same/p2d", "same/d2p", "both/p2d", "both/d2p", "reverse/p2d", "reverse/d2p"}
+    assert splits["same/p2d"]["main"]
+    assert splits["same/p2d"]["loss"] < 3.0 < torch.tensor(95.0).log()
+    assert all(value == value for row in rows for value in row.values())
+    assert (rows[-1]["pairs"], rows[-1]["reversible"]) == (2, 1)
+
+
+def test_a_missing_model_or_broken_archive_is_named(tmp_path):
+    config = replace(SMOKE, folder=str(tmp_path / "nothing"))
+    with pytest.raises(MissingFile, match="nothing"):
+        run(next(iter(cells(config))), Lab())
+    (tmp_path / "facts.tar.xz").write_bytes(b"\x00" * 64)
+    config = replace(SMOKE, data=str(tmp_path / "facts.tar.xz"), published=True)
+    with pytest.raises(Corrupted, match=r"facts\.tar\.xz"):
+        run(Cell(config, Variant.CELEBRITIES, 0), Lab())
