@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unseen.engine.batches import size
 from unseen.engine.flat import trainable
 from unseen.engine.loop import Budget, Draw, Step, mean_loss, train
-from unseen.engine.tap import tap
+from unseen.engine.tap import reduced, tap
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -87,10 +87,16 @@ def winsorized_step(
         seen.append(values.detach())
         return values
 
-    forms = [tap(model, batch, loss) for batch in draw.fit.values()]
-    for name, p in parameters.items():  # one parameter at a time: only its per-example gradients are held
-        rows = torch.cat([form[name].each().flatten(1) for form in forms]) if len(forms) > 1 else forms[0][name].each()
-        p.grad = winsorized_mean(rows.flatten(1), c).view_as(p)
+    if len(draw.fit) == 1:  # one parameter's gradients are in memory at a time
+        (batch,) = draw.fit.values()
+        means = reduced(model, batch, loss, lambda name, form: winsorized_mean(form.each().flatten(1), c))
+    else:
+        forms = [tap(model, batch, loss) for batch in draw.fit.values()]
+        means = {
+            name: winsorized_mean(torch.cat([form[name].each().flatten(1) for form in forms]), c) for name in parameters
+        }
+    for name, p in parameters.items():
+        p.grad = means[name].view_as(p)
     return torch.cat(seen).mean()
 
 
