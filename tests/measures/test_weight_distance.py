@@ -56,6 +56,11 @@ def test_distance_is_over_weights_only():
 def test_distance_needs_a_start_and_weights():
     with pytest.raises(InvalidData, match="has no `start`"):
         WeightDistance()(Trained(model(), task()), Lab())
+    lost = model()
+    start = flat.copied(lost)
+    lost[1].weight.data[0, 0] = float("nan")
+    with pytest.raises(InvalidData, match="is nan"):
+        WeightDistance()(Trained(lost, task(), start=start), Lab())
     with pytest.raises(InvalidData, match="no trainable tensor"):
         distance_from({})(nn.BatchNorm1d(3))
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from unseen.lab import Lab
-from unseen.studies.train_longer import Gap, extreme, log_spaced, slope_ratio, study, variants
-from unseen.study import Scale, Verdict, column, pick
+from unseen.studies.train_longer import Gap, change_of_fit, extreme, log_spaced, slope_ratio, study, variants
+from unseen.study import Scale, Verdict, pick
 
 SMOKE = study.scales[Scale.SMOKE]
 
@@ -58,11 +58,14 @@ def test_paper_scale_is_the_papers():
 
 def test_effects_read_the_batch_sizes_they_name():
     rows = [
-        {"part": "diffusion", "regime": regime, "seed": seed, "slope": slope + seed, "exponent": exponent}
-        for regime, slope, exponent in (("B=32", 1.0, 0.3), ("B=512", 2.0, 0.4), ("B=2000", 9.0, 0.9))
+        {"part": "diffusion", "regime": f"B={size}", "batch_size": size, "role": role, "seed": seed,
+         "slope": slope + seed, "exponent": exponent, "r2_log": exponent + 0.01 * seed}
+        for size, role, slope, exponent in (
+            (32, "scaled", 1.0, 0.3), (128, "scaled", 7.0, 0.35), (512, "scaled", 2.0, 0.4), (2_000, "half", 9.0, 0.9)
+        )
         for seed in range(3)
-    ]
+    ]  # fmt: skip
     assert extreme("exponent", +1)(rows).value == pytest.approx(0.4)
     assert extreme("exponent", -1)(rows).value == pytest.approx(0.3)
     assert slope_ratio(rows).value == pytest.approx(np.mean([2 / 1, 3 / 2, 4 / 3]))
-    assert column(rows, "slope", regime="B=2000") == [9.0, 10.0, 11.0]
+    assert change_of_fit(rows).value == pytest.approx(0.55)

@@ -10,7 +10,7 @@ from unseen.lab import Lab
 from unseen.measures.oddness import NeuronAlignment, Oddness
 from unseen.methods.gradient_descent import GradientDescent
 from unseen.models.two_layer import TwoLayer
-from unseen.studies.xor_grokking import Cell, Setting, study, worst
+from unseen.studies.xor_grokking import Cell, Setting, shortfall, study, worst
 from unseen.study import Scale, Verdict, average, pick
 from unseen.tasks.xor_clusters import XorClusters
 
@@ -39,13 +39,15 @@ def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows():
     rows = [row for cell in study.cells(study.scales[Scale.SMOKE]) for row in study.run(cell, Lab(seed=cell.seed))]
     assert all(isinstance(value, str | int | float | bool) for row in rows for value in row.values())
     assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
-    assert len(study.table(rows)) == 1
+    assert len(study.table(rows)) == 2
     for figure in study.figures:
         assert figure(rows).title
     # no margin here: one step is a coin, later steps are not, logistic regression stays one
-    late = average("test", model="network", t=60)(rows).value
-    assert abs(average("test", model="network", t=1)(rows).value - 0.5) < 0.1 < late - 0.85
-    assert abs(average("test", model="logistic", t=60)(rows).value - 0.5) < 0.1
+    strong = [row for row in rows if row["signal"] == 3_200]
+    late = average("test", model="network", t=100)(strong).value
+    assert abs(average("test", model="network", t=1)(strong).value - 0.5) < 0.1 < late - 0.85
+    assert abs(average("test", model="logistic", t=300)(strong).value - 0.5) < 0.1
+    assert shortfall(t=300)(rows).n == 2
 
 
 def test_the_worst_setting_is_judged():

@@ -6,6 +6,7 @@ the distance grows with log t, so the number of updates, not of epochs, decides 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import torch
@@ -57,7 +58,14 @@ class WeightDistance:
                 why="a distance needs the weights before training, too.",
                 fix="train with a method of this library, or give Trained(…, start=flat.copied(model)).",
             )
-        return Reading(distance_from(subject.start)(subject.model), n=len(weight_tensors(subject.model)), unit="norm")
+        distance = distance_from(subject.start)(subject.model)
+        if not isfinite(distance):
+            raise InvalidData(
+                f"The distance from the start is {distance}.",
+                why="a weight before or after training is not finite.",
+                fix="lower the learning rate, or clip the gradient.",
+            )
+        return Reading(distance, n=len(weight_tensors(subject.model)), unit="norm")
 
 
 @dataclass(frozen=True)

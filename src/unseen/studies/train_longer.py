@@ -8,7 +8,6 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from math import sqrt
 from statistics import fmean
 from typing import TypeAlias
 
@@ -25,7 +24,7 @@ from unseen.figure import Bars, Curves
 from unseen.lab import Lab
 from unseen.measure import Reading
 from unseen.measures.weight_distance import diffusion_fit, distance_from, landscape_roughness, weight_tensors
-from unseen.methods.large_batch import LargeBatch
+from unseen.methods.large_batch import LargeBatch, root_lr
 from unseen.models.conv import Norm, resnet
 from unseen.models.mlp import mlp
 from unseen.source import Source
@@ -56,11 +55,25 @@ def log_spaced(last: int) -> tuple[int, ...]:
     return tuple(np.unique(np.geomspace(1, last, 40).round().astype(int)).tolist())
 
 
+class Role(StrEnum):
+    """What a run of the diffusion part is for."""
+
+    SCALED = "scaled"
+    """A batch size with its √-scaled learning rate, in the first phase."""
+    HALF = "half"
+    """The same with half of the data in a batch, where the law should break."""
+    LONG = "long"
+    """Far past the first phase."""
+    PLAIN = "plain"
+    """The same without momentum and weight decay."""
+
+
 @dataclass(frozen=True)
 class Diffusion:
     """One run whose distance from the start is recorded."""
 
     regime: str
+    role: Role
     images: Images
     network: Network
     budget: Budget
@@ -83,8 +96,8 @@ class Gap:
 
 
 Cell: TypeAlias = Diffusion | Gap
-SCALED, ENDS, HALF, PROBED = ("B=32", "B=128", "B=512"), ("B=32", "B=512"), "B=2000", "B=128"
-"""Regimes of the laptop scale that the claims read."""
+REFERENCE = 128
+"""The batch size at which the learning rate is `SGD.lr`."""
 SGD = Budget(optimizer=Optimizer.SGD, lr=0.1, momentum=0.9, weight_decay=5e-4)
 SMALL = replace(SGD, steps=2_560, batch_size=32, drops=(1_280, 2_048), clip=5.0)
 
@@ -120,16 +133,19 @@ def cells(config: Config) -> Iterator[Cell]:
 def diffusions(config: Config, seed: int) -> Iterator[Diffusion]:
     """√-scaled learning rates at every batch size; long runs with and without momentum and weight decay."""
 
-    def cell(regime: str, budget: Budget, *windows: int) -> Diffusion:
+    def cell(role: Role, regime: str, budget: Budget, *windows: int) -> Diffusion:
         budget = replace(budget, steps=windows[-1], watch_at=log_spaced(windows[-1]))
-        return Diffusion(regime, config.images, config.network, budget, windows, regime == PROBED, seed)
+        probed = role is Role.SCALED and budget.batch_size == REFERENCE
+        return Diffusion(regime, role, config.images, config.network, budget, windows, probed, seed)
 
     for size in (*config.batch_sizes, config.half):
-        budget = replace(SGD, batch_size=size, lr=SGD.lr * sqrt(size / 128))
-        yield cell(f"B={size}", budget, config.steps)
-    yield cell("long", replace(SGD, batch_size=128), config.steps, config.long)
-    plain = replace(SGD, batch_size=128, momentum=0.0, weight_decay=0.0)
-    yield cell("long, plain SGD", plain, config.steps, config.long)
+        role = Role.HALF if size == config.half else Role.SCALED
+        scaled = replace(SGD, batch_size=size, lr=root_lr(SGD.lr, REFERENCE, size))
+        yield cell(role, f"B={size}", scaled, config.steps)
+    long = replace(SGD, batch_size=REFERENCE)
+    yield cell(Role.LONG, "long", long, config.steps, config.long)
+    plain = replace(long, momentum=0.0, weight_decay=0.0)
+    yield cell(Role.PLAIN, "long, plain SGD", plain, config.steps, config.long)
 
 
 def variants(config: Config) -> dict[str, LargeBatch]:
@@ -169,7 +185,9 @@ def diffused(cell: Diffusion, model: nn.Module, task: Task, lab: Lab) -> Iterato
         yield {
             "part": "diffusion",
             "regime": cell.regime,
+            "role": str(cell.role),
             "window": window,
+            "last": window == cell.windows[-1],
             "seed": cell.seed,
             "batch_size": cell.budget.batch_size,
             "lr": cell.budget.lr,
@@ -219,7 +237,7 @@ def extreme(name: str, sign: int) -> Effect:
     """The mean over seeds at the batch size (half the data excluded) where it is lowest (−1) or highest (+1)."""
 
     def read(rows: Rows) -> Reading:
-        rows = [row for row in pick(rows, part="diffusion") if str(row["regime"]) in SCALED]
+        rows = pick(rows, part="diffusion", role="scaled")
         column(rows, name)  # raises with the reason when empty
         readings = [average(name, regime=regime)(rows) for regime in sorted({str(row["regime"]) for row in rows})]
         return max(readings, key=lambda reading: sign * reading.value)
@@ -229,13 +247,16 @@ def extreme(name: str, sign: int) -> Effect:
 
 def slope_ratio(rows: Rows) -> Reading:
     """Slope of log t at the largest batch over that at the smallest, per seed."""
-    by = [{row["seed"]: float(row["slope"]) for row in pick(rows, part="diffusion", regime=r)} for r in ENDS]
-    return stats.mean([by[1][seed] / by[0][seed] for seed in sorted(by[0]) if seed in by[1]])
+    rows = pick(rows, part="diffusion", role="scaled")
+    sizes = column(rows, "batch_size")
+    low, high = ({r["seed"]: float(r["slope"]) for r in pick(rows, batch_size=int(f(sizes)))} for f in (min, max))
+    return stats.mean([high[seed] / low[seed] for seed in sorted(low) if seed in high])
 
 
 def change_of_fit(rows: Rows) -> Reading:
-    """R² of log t at half the data minus that at B = 128, paired by seed."""
-    return gap("r2_log", of={"regime": HALF}, against={"regime": "B=128"})(pick(rows, part="diffusion"))
+    """R² of log t at half the data minus that at the reference batch size, paired by seed."""
+    scaled: dict[str, Value] = {"role": "scaled", "batch_size": REFERENCE}
+    return gap("r2_log", of={"role": "half"}, against=scaled)(pick(rows, part="diffusion"))
 
 
 def against(variant: str, other: str) -> Effect:
@@ -255,7 +276,7 @@ CLAIMS = (
         below=0.5,
     ),
     Claim(
-        says="With √-scaled learning rates the curves of B = 32 and 512 collapse: equal slopes of log t within ± 11 %.",
+        says="With √-scaled learning rates the curves of all batch sizes collapse: slopes of log t within ± 11 %.",
         effect=slope_ratio,
         above=0.80,  # 0.89/1.11
         below=1.25,
@@ -267,12 +288,12 @@ CLAIMS = (
     ),
     Claim(
         says="Limit of the law: over 2,000 updates of plain SGD (no momentum, no decay) √t fits better than log t.",
-        effect=average("log_over_root", regime="long, plain SGD", window=2_000),
+        effect=average("log_over_root", role="plain", last=True),
         below=0.0,
     ),
     Claim(
         says="Around the start the loss is rough with α ≈ 2: its spread grows linearly with the distance.",
-        effect=average("roughness", regime="B=128"),
+        effect=average("roughness", role="scaled", batch_size=REFERENCE),
         above=0.8,
         below=1.2,
     ),
@@ -382,8 +403,8 @@ study = Study(
             images=Images(n_train=1_000, n_test=500, side=14),
             batch_sizes=(32, 128),
             half=500,
-            steps=150,
-            long=200,
+            steps=100,
+            long=150,
             gap_images=Images(n_train=1_024, n_test=500, side=14),
             small=replace(SMALL, steps=64, drops=(32, 51)),
             large=256,

@@ -334,9 +334,11 @@ study = Study(
     ),
     scales={
         Scale.SMOKE: Config(
-            settings=(Setting(XorClusters(n=100, dim=5_000, mean_norm2=400, noise=0.10), lr=1e-2),),
+            settings=(
+                Setting(XorClusters(n=100, dim=5_000, mean_norm2=400, noise=0.10), lr=1e-2),
+                Setting(XorClusters(n=100, dim=5_000, mean_norm2=150, noise=0.10), lr=1e-2),
+            ),
             width=100,
-            times=(0, 1, 2, 3, 5, 10, 20, 30, 60),
             seeds=2,
         ),
         Scale.LAPTOP: Config(),
