@@ -1,5 +1,7 @@
 """Ready objectives. Models take `batch["x"]` (or `batch["tokens"]`) and return logits or predictions."""
 
+from math import nan
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -14,9 +16,9 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
 
 
 def correct(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
-    """1 where the most likely class is `y`."""
+    """1 where the most likely class is `y`; NaN where a logit is NaN, of which argmax would make a class."""
     logits = model(batch["x"])
-    return (logits.argmax(-1) == batch["y"]).to(logits.dtype)
+    return (logits.argmax(-1) == batch["y"]).to(logits.dtype).masked_fill(logits.isnan().any(-1), nan)
 
 
 def drawn_classes(model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
@@ -53,9 +55,9 @@ def logistic_loss(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
 
 
 def correct_sign(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
-    """1 where the logit's sign agrees with `y`."""
+    """1 where the logit's sign agrees with `y`; NaN where the logit is."""
     logit = model(batch["x"]).reshape(len(batch["y"]))
-    return ((logit > 0) == (batch["y"] > 0)).to(logit.dtype)
+    return ((logit > 0) == (batch["y"] > 0)).to(logit.dtype).masked_fill(logit.isnan(), nan)
 
 
 def drawn_bits(model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
@@ -92,10 +94,11 @@ def all_tokens_right(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
     """1 where every token with `answer` (else `mask`) = 1 is the most likely one.
 
     Equal to exact match of greedy decoding: the first wrong argmax is where decoding would leave the answer.
+    NaN where a token's loss is.
     """
     batch = {**batch, "mask": batch["answer"]} if "answer" in batch else batch
     loss, hit, weight = _token_losses(model, batch)
-    return (hit | (weight == 0)).all(1).to(loss.dtype)
+    return (hit | (weight == 0)).all(1).to(loss.dtype).masked_fill(loss.isnan().any(1), nan)
 
 
 def drawn_tokens(model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:

@@ -221,7 +221,7 @@ def test_a_number_in_words_is_the_number_to_three_digits(x: float) -> None:
 
 
 def test_readings_of_a_column_share_their_decimals_where_they_are_alike() -> None:
-    wide, narrow = Reading(0.5, 0.31, 0.69), Reading(0.8, 0.795, 0.805)
+    wide, narrow = Reading(0.5, 0.31, 0.69), Reading(0.8, 0.797, 0.803)
     alike = Table(rows=[{"a": wide}, {"a": Reading(0.7, 0.66, 0.74)}])
     apart = Table(rows=[{"a": wide}, {"a": narrow}, {"a": Reading(12.0, 2.0, 22.0)}])
 
