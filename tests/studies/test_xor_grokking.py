@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from unseen import stats
 from unseen.engine.evaluate import scores
 from unseen.lab import Lab
 from unseen.measures.oddness import NeuronAlignment, Oddness
 from unseen.methods.gradient_descent import GradientDescent
 from unseen.models.two_layer import TwoLayer
-from unseen.studies.xor_grokking import Cell, Setting, shortfall, study, worst
-from unseen.study import Scale, Verdict, average, pick
+from unseen.studies.xor_grokking import Cell, Setting, share, shortfall, study, worst
+from unseen.study import Scale, Verdict, average, pick, rate
 from unseen.tasks.xor_clusters import XorClusters
 
 LAB = Lab(seed=2, dtype=torch.float64)
@@ -58,6 +59,19 @@ def test_the_worst_setting_is_judged():
     ]
     assert worst(average("v"), 1.0)(rows).value == pytest.approx(0.2)
     assert worst(average("v"), 1.0, strong=True)(rows).value == pytest.approx(0.95)
+
+
+def test_intervals_of_proportions_know_both_seeds_and_examples():
+    alike = [{"hit": 100, "of": 100, "seed": seed} for seed in range(4)]
+    found = share("hit", "of")(alike)
+    assert found.value == 1
+    assert found.low == pytest.approx(rate("hit", "of")(alike).low)
+    mixed = [{"hit": hit, "of": 100, "seed": seed} for seed, hit in enumerate((60, 100, 100, 100))]
+    found = share("hit", "of")(mixed)
+    assert found.value == pytest.approx(0.9)
+    assert found.low == pytest.approx(stats.mean([0.6, 1, 1, 1]).low)
+    assert found.high == 1
+    assert share("hit", "of")(alike[:1]).low == pytest.approx(rate("hit", "of")(alike[:1]).low)
 
 
 def test_equal_cells_give_equal_rows():
