@@ -111,10 +111,12 @@ def contestants(layers: int, tokens: torch.Tensor) -> dict[str, Step]:
     return made
 
 
-def products(layers: int, up: int, down: int) -> tuple[list[Callable[[], torch.Tensor]], float]:
+def products(layers: int, hidden: int, ups: int) -> tuple[list[Callable[[], torch.Tensor]], float]:
     """The matrix products of one step (forward, and both of backward) and their floating-point operations."""
     n = BATCH * LENGTH
-    shapes = [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, up), (down, WIDTH)] * layers + [(WIDTH, VOCABULARY)]
+    shapes = [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), *[(WIDTH, hidden)] * ups, (hidden, WIDTH)] * layers + [
+        (WIDTH, VOCABULARY)
+    ]
     calls: list[Callable[[], torch.Tensor]] = []
     for inside, outside in shapes:
         x, w, g = torch.randn(n, inside), torch.randn(outside, inside), torch.randn(n, outside)
@@ -144,8 +146,8 @@ def peak() -> float:
 def compare(layers: int, rounds: int) -> dict[str, float | int]:
     tokens = torch.randint(VOCABULARY, (BATCH, LENGTH))
     steps = contestants(layers, tokens)
-    bare, operations = products(layers, HIDDEN["gpt2"], HIDDEN["gpt2"])
-    gated, gated_operations = products(layers, 2 * HIDDEN["llama"], HIDDEN["llama"])
+    bare, operations = products(layers, HIDDEN["gpt2"], 1)
+    gated, gated_operations = products(layers, HIDDEN["llama"], 2)
     steps |= {"products as gpt2": lambda: alone(bare), "products as llama": lambda: alone(gated)}
     for step in steps.values():  # warm-up
         step()

@@ -85,7 +85,8 @@ def from_llama(model: Any) -> Transformer:
             f"blocks.{k}.attention.qkv.weight": torch.cat([query, key, own.v_proj.weight]),
             f"blocks.{k}.attention.out.weight": own.o_proj.weight,
             f"blocks.{k}.mlp_norm.weight": layer.post_attention_layernorm.weight,
-            f"blocks.{k}.mlp.up.weight": torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+            f"blocks.{k}.mlp.gate.weight": mlp.gate_proj.weight,
+            f"blocks.{k}.mlp.up.weight": mlp.up_proj.weight,
             f"blocks.{k}.mlp.down.weight": mlp.down_proj.weight,
         }
     return _filled(shape, weights)

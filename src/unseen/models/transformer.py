@@ -4,9 +4,9 @@ Pre-norm residual blocks (Radford et al., 2019) with the choices that generaliza
 grouped queries (Ainslie et al., 2023, arXiv:2305.13245), blocks applied in loops, tied or untied head.
 
 Modules: `embed`, `position` (learned kinds only), `blocks.{k}.attention_norm`, `blocks.{k}.attention.qkv`,
-`blocks.{k}.attention.out`, `blocks.{k}.mlp_norm`, `blocks.{k}.mlp.up`, `blocks.{k}.mlp.down`, `norm`, `head`.
-`qkv` stacks the rows of queries, keys and values; with SwiGLU `up` stacks gate and value. Every parameter is used only
-by its own module's forward; a tied head shares the tensor of `embed`.
+`blocks.{k}.attention.out`, `blocks.{k}.mlp_norm`, `blocks.{k}.mlp.gate` (SwiGLU only), `blocks.{k}.mlp.up`,
+`blocks.{k}.mlp.down`, `norm`, `head`. `qkv` stacks the rows of queries, keys and values. Every parameter is used only by
+its own module's forward; a tied head shares the tensor of `embed`.
 """
 
 import math
@@ -164,14 +164,15 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, shape: Decoder) -> None:
         super().__init__()
-        self.gated = shape.activation is Activation.SWIGLU
-        self.up = nn.Linear(shape.width, shape.inside * (2 if self.gated else 1), bias=shape.bias)
+        gated = shape.activation is Activation.SWIGLU
+        # of its own: gate and value as halves of one output would be strided, which costs more than one product saves
+        self.gate = nn.Linear(shape.width, shape.inside, bias=shape.bias) if gated else None
+        self.up = nn.Linear(shape.width, shape.inside, bias=shape.bias)
         self.down = nn.Linear(shape.inside, shape.width, bias=shape.bias)
 
     def forward(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "b s d"]:
-        if self.gated:
-            gate, value = self.up(x).chunk(2, -1)
-            return self.down(F.silu(gate) * value)
+        if self.gate is not None:
+            return self.down(F.silu(self.gate(x)) * self.up(x))
         return self.down(F.gelu(self.up(x), approximate="tanh"))
 
 
