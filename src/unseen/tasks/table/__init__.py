@@ -87,7 +87,7 @@ class Table:
 
     def prepare(self, lab: Lab) -> "Tabular":
         """The task with everything that was decided on the way."""
-        return _prepared(opened(self), self.held_out, lab)
+        return prepared(opened(self), self.held_out, lab)
 
     def frame(self) -> pd.DataFrame:
         """The user's rows as they are."""
@@ -182,7 +182,7 @@ def leave_one_out(table: Table, lab: Lab) -> list[Tabular]:
             fix='name it: Table(…, site="hospital").',
         )
     sheet = opened(table)
-    return [_prepared(sheet, site, lab) for site in sheet.sites]
+    return [prepared(sheet, site, lab) for site in sheet.sites]
 
 
 def _usable(tidied: pd.DataFrame, table: Table) -> tuple[list[str], NDArray[np.bool_]]:
@@ -266,7 +266,8 @@ class _Parts:
     said: tuple[str, ...]
 
 
-def _prepared(sheet: Opened, held_out: str | None, lab: Lab) -> Tabular:
+def prepared(sheet: Opened, held_out: str | None, lab: Lab) -> Tabular:
+    """The task of an opened table, with `held_out` left out where the table has sites."""
     table, tidied = sheet.table, sheet.tidied
     parts = _parted(sheet, held_out, lab)
     fit = parts.rows["train"]

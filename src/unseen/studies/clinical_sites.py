@@ -1,0 +1,554 @@
+"""A clinical model generalizes unevenly over sites and patient groups; fine-tuning on the site itself helps most.
+
+Rahman, Jiang, Gabriel, Aphinyanaphongs, Oermann & Chunara (2024), arXiv:2402.10965. The paper fine-tunes a language
+model on the notes of one health system; its data are not public. Here: four real hospitals (UCI heart disease), and
+the departments of Diabetes-130, which names no hospital, under a random and a temporal split. The model reads coded
+items instead of notes.
+
+The paper's size: a clinical encoder of BERT-base size, 512 tokens, fine-tuned at 2e-5 on any corpus of notes with
+columns site, time, label, text; the same cells, with `tasks.hospitals.note` as a stand-in for the text.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from math import sqrt
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from unseen import stats
+from unseen.engine.batches import whole
+from unseen.engine.evaluate import per_example
+from unseen.engine.loop import Budget
+from unseen.errors import InvalidData
+from unseen.figure import Bars, Points
+from unseen.lab import Lab
+from unseen.measure import Reading
+from unseen.measures.subgroups import LEAST, WhatGoesWrong, by_group, drivers
+from unseen.method import Method, Trained
+from unseen.methods.site_finetune import (
+    ClusterFinetune,
+    Elsewhere,
+    InstanceAugmentedFinetune,
+    LocalFinetune,
+    LocalScratch,
+    Pooled,
+)
+from unseen.models.mlp import mlp
+from unseen.source import Source
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, pick
+from unseen.tasks.hospitals import Diabetes130, HeartDisease, Part
+from unseen.tasks.table import Opened, Table, Tabular, opened, prepared
+from unseen.tasks.table.splitting import Shares
+
+SHARES = Shares(select=0.05, seen=0.35, later=0.4)
+"""60 % fit, as at the site itself; with time the first 60 % are the past."""
+
+
+class Corpus(StrEnum):
+    """Which patients, and how judged ones differ."""
+
+    HEART = "heart disease"
+    """Four hospitals, random split inside each."""
+    DEPARTMENTS = "departments"
+    """Diabetes-130, random split inside each department."""
+    LATER = "departments, later"
+    """Diabetes-130, first 60 % of encounters against the last 40 %."""
+    PATIENTS = "patients"
+    """Diabetes-130, all rows, one global model, random split: for subgroups."""
+
+
+@dataclass(frozen=True)
+class Config:
+    corpora: tuple[Corpus, ...] = tuple(Corpus)
+    part: Part = Part.ALL
+    min_rows: int = 500
+    sites: int = 0
+    """At most so many sites per corpus; 0: all."""
+    first: Budget = Budget(steps=600, batch_size=128, lr=2e-3, weight_decay=1e-2)
+    then: Budget = Budget(steps=100, batch_size=128, lr=5e-4, weight_decay=1e-2)
+    k: int = 5
+    n_clusters: int = 4
+    width: int = 64
+    why: WhatGoesWrong = WhatGoesWrong(folds=3, repeats=2, trees=60)
+    why_rows: int = 4_000
+    seeds: int = 5
+
+
+@dataclass(frozen=True)
+class Cell:
+    corpus: Corpus
+    config: Config
+    seed: int
+
+
+def cells(config: Config) -> Iterator[Cell]:
+    for seed in range(config.seeds):
+        for corpus in config.corpora:
+            yield Cell(corpus, config, seed)
+
+
+def run(cell: Cell, lab: Lab) -> Iterable[Row]:
+    if cell.corpus is Corpus.PATIENTS:
+        return list(patients(cell, lab))
+    sheet = opened(table_of(cell))
+    chosen = sheet.sites[: cell.config.sites or None]
+    return [row for site in chosen for row in at_site(cell, sheet, site, lab.child(site))]
+
+
+def table_of(cell: Cell) -> Table:
+    """60 % of the rows of a site left out are for fine-tuning (with time: its past)."""
+    if cell.corpus is Corpus.HEART:
+        return replace(HeartDisease(shares=SHARES).table(), local=0.6)
+    by_department = cell.corpus is not Corpus.PATIENTS
+    spec = Diabetes130(
+        by_department,
+        by_time=cell.corpus is Corpus.LATER,
+        part=cell.config.part,
+        min_rows=cell.config.min_rows,
+        shares=SHARES,
+    )
+    return replace(spec.table(), local=0.6 if by_department else 0.0)
+
+
+def fresh(tabular: Tabular, width: int, lab: Lab) -> nn.Module:
+    with lab.child("init").seeded():
+        return mlp([len(tabular.encoder.names), width, tabular.target.outputs], dropout=0.2)
+
+
+def at_site(cell: Cell, sheet: Opened, site: str, lab: Lab) -> Iterator[Row]:
+    """Every variant judged on the same held-out rows of one site, and f₀ on the sites it was fitted on."""
+    config, tabular = cell.config, prepared(sheet, site, lab.child("data"))
+    facts: dict[str, Value] = {"corpus": cell.corpus.value, "site": site, "seed": cell.seed, **about(tabular)}
+    task, start, fit = tabular.task, fresh(tabular, config.width, lab), lab.child("fit")
+    unseen = Elsewhere(config.first).fit(deepcopy(start), task, fit)
+    seen = judged(unseen, "later" if cell.corpus is Corpus.LATER else "seen", lab)
+    yield {**facts, "variant": "unseen", **judged(unseen, "unseen", lab), "seen_auc": seen["auc"]}
+    variants: Mapping[str, tuple[Method, nn.Module]] = {
+        "local": (LocalFinetune(config.then), unseen.model),
+        "instances": (InstanceAugmentedFinetune(config.k, config.then), unseen.model),
+        "clusters": (ClusterFinetune(config.n_clusters, config.then), unseen.model),
+        "scratch": (LocalScratch(config.first), start),
+        "pooled": (Pooled(config.first), start),
+    }
+    for name, (method, model) in variants.items():
+        yield {**facts, "variant": name, **judged(method.fit(deepcopy(model), task, fit), "unseen", lab)}
+
+
+def about(tabular: Tabular) -> dict[str, Value]:
+    """What may drive a site's performance: its size, base rate, and the means of its judged patients."""
+    rows = tabular.frame.iloc[tabular.rows["unseen"]]
+    facts: dict[str, Value] = {
+        "n_local": int(tabular.rows["local"].size),
+        "age": float(rows["age"].astype(float).mean()),
+    }
+    for name in ("number_diagnoses", "coded_items"):
+        if name in rows:
+            facts[name] = float(rows[name].astype(float).mean())
+    return facts
+
+
+def judged(trained: Trained, split: str, lab: Lab) -> dict[str, Value]:
+    """AUC with the half-width of its DeLong interval, the counts, and whether they suffice for a verdict."""
+    batch = whole(trained.task.split(split).data, lab)
+    scores, y = log_odds(trained.model, batch["x"]), batch["y"].cpu().numpy() == 1
+    (found,) = by_group(scores, y, np.zeros(len(y), np.int64), [split])
+    if found.reading is None:
+        raise InvalidData(
+            f"Split `{split}` of `{trained.task.name}` has one class only.", why="no AUC exists.", fix="use more rows."
+        )
+    return {
+        "auc": found.reading.value,
+        "variance": variance(found.reading),
+        "n": found.n,
+        "positives": found.positives,
+        "judged": found.judged,
+    }
+
+
+@torch.no_grad()
+def log_odds(model: nn.Module, x: torch.Tensor) -> NDArray[np.float64]:
+    model.eval()
+    logits = torch.cat([model(part) for part in x.split(4_096)]).double().cpu()
+    return (logits[:, 1] - logits[:, 0]).numpy()
+
+
+def variance(reading: Reading) -> float:
+    """Sampling variance from the width of a 95 % interval."""
+    return ((reading.high - reading.low) / (2 * 1.96)) ** 2
+
+
+def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
+    """One global model of all patients: AUC by subgroup, contrasts between subgroups, and what goes wrong."""
+    tabular = table_of(cell).prepare(lab.child("data"))
+    model = fresh(tabular, cell.config.width, lab)
+    trained = Pooled(cell.config.first).fit(model, tabular.task, lab.child("fit"))
+    batch = whole(trained.task.split("seen").data, lab)
+    scores, y = log_odds(trained.model, batch["x"]), batch["y"].cpu().numpy() == 1
+    rows = tabular.frame.iloc[tabular.rows["seen"]]
+    facts: dict[str, Value] = {"corpus": cell.corpus.value, "seed": cell.seed}
+    yield {**facts, "group": "all", "level": "all", **judged(trained, "seen", lab)}
+    for spec, names in tabular.groups.items():
+        for found in by_group(scores, y, batch[f"group:{spec}"].numpy(), names):
+            if found.reading is not None:
+                yield {
+                    **facts,
+                    "group": spec.split(":")[0],
+                    "level": found.name,
+                    "auc": found.reading.value,
+                    "variance": variance(found.reading),
+                    "n": found.n,
+                    "positives": found.positives,
+                    "judged": found.judged,
+                }
+    age, payer = rows["age"].to_numpy(float), rows["payer_code"].to_numpy()
+    diagnoses = rows["number_diagnoses"].to_numpy(float)
+    medicare, other = payer == "Medicare", (payer != "Medicare") & rows["payer_code"].notna().to_numpy()
+    pairs = {
+        "80+ against under 60": (age >= 80, age < 60),
+        "over 8 diagnoses against fewer": (diagnoses > 8, diagnoses <= 8),
+        "Medicare against other payers": (medicare, other),
+    }
+    for name, (a, b) in pairs.items():
+        yield {**facts, "contrast": name, **contrast(scores, y, a, b)}
+    # Medicare begins at 65: unadjusted, a difference between payers is a difference between ages
+    for low, high in ((0, 50), (50, 60), (60, 70), (70, 80), (80, 200)):
+        band = (age >= low) & (age < high)
+        if min((y & band & side).sum() for side in (medicare, other)) >= LEAST:
+            yield {
+                **facts,
+                "contrast": "Medicare in band",
+                "band": low,
+                **contrast(scores, y, medicare & band, other & band),
+            }
+    yield from causes(cell, tabular, trained, lab)
+
+
+def contrast(scores: NDArray, y: NDArray, a: NDArray, b: NDArray) -> dict[str, Value]:
+    """AUC inside a minus AUC inside b (different patients: variances add)."""
+    one, two = (stats.auc(scores[side], y[side]) for side in (a, b))
+    return {
+        "difference": one.value - two.value,
+        "variance": variance(one) + variance(two),
+        "n": int(a.sum() + b.sum()),
+    }
+
+
+def causes(cell: Cell, tabular: Tabular, trained: Trained, lab: Lab) -> Iterator[Row]:
+    """Importance of each feature, and of the note's length, for going wrong."""
+    batch = whole(trained.task.split("seen").data, lab)
+    losses = per_example(trained.model, trained.task.split("seen").data, trained.task.objective.loss, lab)
+    rng = lab.child("some").numpy()
+    some = rng.permutation(len(losses))[: cell.config.why_rows]
+    cells_of = tabular.frame.iloc[tabular.rows["seen"][some]]
+    length = cells_of["coded_items"].to_numpy(float)
+    x = np.concatenate([batch["x"].numpy()[some], length[:, None]], 1)
+    blocks = {**tabular.encoder.blocks, "coded_items": slice(x.shape[1] - 1, x.shape[1])}
+    person = np.unique(cells_of["patient_nbr"], return_inverse=True)[1]
+    found = cell.config.why.rank(x, losses.double().numpy()[some], blocks, person, lab.child("why"))
+    for place, (name, reading) in enumerate(list(found.items())[:8], 1):
+        yield {
+            "corpus": cell.corpus.value,
+            "seed": cell.seed,
+            "cause": name,
+            "rank": place,
+            "importance": reading.value,
+            "named": int(name in NAMED),
+        }
+
+
+NAMED = ("age", "number_diagnoses", "coded_items")
+"""The paper's drivers beside sample size: age, number of comorbidities, words per note."""
+
+
+def differences(rows: Rows, corpus: Corpus, a: str, b: str) -> NDArray[np.float64]:
+    """AUC(a) − AUC(b) as [seed, site], sites with enough of both classes in every seed."""
+    here = pick(rows, corpus=corpus.value)
+    if not here:
+        raise InvalidData(f"No row of {corpus.value}.", why="the effect reads those.", fix="run the missing cells.")
+    seeds = sorted({int(row["seed"]) for row in here})
+    kept = []
+    for site in sorted({str(row["site"]) for row in here}):
+        mine = [[pick(here, site=site, seed=seed, variant=v) for v in (a, b)] for seed in seeds]
+        if all(len(one) == 1 and one[0]["judged"] for pair in mine for one in pair):
+            kept.append([float(one[0]["auc"]) - float(two[0]["auc"]) for one, two in mine])
+    if len(kept) < 2:
+        raise InvalidData(
+            f"{len(kept)} sites of {corpus.value} have {LEAST} judged examples of either class in all seeds.",
+            why="a difference over sites needs at least two.",
+            fix="use more rows, or a larger scale.",
+        )
+    return np.array(kept).T
+
+
+def better(corpus: Corpus, a: str, b: str) -> Effect:
+    """Mean of AUC(a) − AUC(b); seeds and sites both count as samples."""
+    return lambda rows: stats.crossed(differences(rows, corpus, a, b), unit="AUC")
+
+
+def gain_by_size(corpus: Corpus) -> Effect:
+    """Slope over sites of the gain by local fine-tuning on log10 of the site's size; below 0: most where data are few."""
+
+    def read(rows: Rows) -> Reading:
+        size, gain = [], []
+        for _, mine in by_site(rows, corpus):
+            gain.append(fmean(column(mine, "auc", variant="local")) - fmean(column(mine, "auc", variant="unseen")))
+            size.append(np.log10(column(mine, "n_local", variant="local")[0]))
+        return stats.slope(size, gain, unit="AUC per decade")
+
+    return read
+
+
+def by_site(rows: Rows, corpus: Corpus) -> list[tuple[str, Sequence[Row]]]:
+    """The rows of each site whose judged examples suffice in every seed."""
+    here = pick(rows, corpus=corpus.value)
+    names = sorted({str(row["site"]) for row in here})
+    groups = [(name, pick(here, site=name)) for name in names]
+    return [(name, mine) for name, mine in groups if all(row["judged"] for row in mine)]
+
+
+def why_sites(rows: Rows, corpus: Corpus = Corpus.DEPARTMENTS) -> dict[str, Reading]:
+    """Slopes of the unseen sites' AUC on size, base rate, age, diagnoses and coded items (means over seeds)."""
+    groups = [(name, pick(mine, variant="unseen")) for name, mine in by_site(rows, corpus)]
+
+    def means(make: Callable[[Row], float]) -> NDArray[np.float64]:
+        return np.array([fmean(map(make, mine)) for _, mine in groups])
+
+    covariates = {
+        "log n": means(lambda row: float(np.log(float(row["n_local"])))),
+        "base rate": means(lambda row: float(row["positives"]) / float(row["n"])),
+        **{name: means(partial(_number, name)) for name in ("age", "number_diagnoses", "coded_items")},
+    }
+    return drivers(means(lambda row: float(row["auc"])), covariates)
+
+
+def _number(name: str, row: Row) -> float:
+    return float(row[name])
+
+
+def over_seeds(values: Sequence[float], variances: Sequence[float]) -> Reading:
+    """Mean over seeds whose judged patients overlap: the variance of one seed's sample, and the seeds' spread on top."""
+    spread = float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.0
+    half = 1.96 * sqrt(fmean(variances) + spread)
+    return Reading(fmean(values), fmean(values) - half, fmean(values) + half, len(values), "AUC")
+
+
+def contrasted(name: str) -> Effect:
+    return lambda rows: over_seeds(column(rows, "difference", contrast=name), column(rows, "variance", contrast=name))
+
+
+def within_age(rows: Rows) -> Reading:
+    """Medicare against other payers inside age bands, bands weighted by precision, then over seeds."""
+    values, variances = [], []
+    for seed in sorted({int(row["seed"]) for row in pick(rows, contrast="Medicare in band")}):
+        d = np.array(column(rows, "difference", contrast="Medicare in band", seed=seed))
+        w = 1 / np.array(column(rows, "variance", contrast="Medicare in band", seed=seed))
+        values.append(float((w * d).sum() / w.sum()))
+        variances.append(float(1 / w.sum()))
+    if not values:
+        raise InvalidData("No age band has enough patients.", why="nothing to compare.", fix="use a larger scale.")
+    return over_seeds(values, variances)
+
+
+def gap_to_seen(corpus: Corpus) -> Effect:
+    """f₀ at the unseen site minus f₀ on new patients of the sites it was fitted on; [seed, site] crossed."""
+
+    def read(rows: Rows) -> Reading:
+        groups = [pick(mine, variant="unseen") for _, mine in by_site(rows, corpus)]
+        if len(groups) < 2:
+            raise InvalidData("Too few sites.", why="they are the sample.", fix="use a larger scale.")
+        values = [[float(row["auc"]) - float(row["seen_auc"]) for row in mine] for mine in groups]
+        return stats.crossed(np.array(values).T, unit="AUC")
+
+    return read
+
+
+def named_first(rows: Rows) -> Reading:
+    """Share of seeds in which age, number of diagnoses or note length is among the four main causes."""
+    first = [row for row in rows if "cause" in row and float(row["rank"]) <= 4]
+    seeds = sorted({int(row["seed"]) for row in first})
+    if not seeds:
+        raise InvalidData("No row names a cause.", why="the share counts seeds.", fix="run the missing cells.")
+    return stats.proportion(sum(max(column(first, "named", seed=seed)) for seed in seeds), len(seeds))
+
+
+CLAIMS = (
+    Claim(
+        says="A department that was not fitted does worse than new patients of those that were.",
+        effect=gap_to_seen(Corpus.DEPARTMENTS),
+        below=0.0,
+    ),
+    Claim(
+        says="Local fine-tuning beats the model that never saw the department (random split).",
+        effect=better(Corpus.DEPARTMENTS, "local", "unseen"),
+        above=0.0,
+    ),
+    Claim(
+        says="Local fine-tuning beats the model that never saw the department (temporal split).",
+        effect=better(Corpus.LATER, "local", "unseen"),
+        above=0.0,
+    ),
+    Claim(
+        says="Local fine-tuning beats the model that never saw the hospital (heart disease).",
+        effect=better(Corpus.HEART, "local", "unseen"),
+        above=0.0,
+    ),
+    Claim(
+        says="Local fine-tuning gains most where data are few (slope of the gain on log10 of size, random split).",
+        effect=gain_by_size(Corpus.DEPARTMENTS),
+        below=0.0,
+    ),
+    Claim(
+        says="Local fine-tuning beats cluster-based fine-tuning (random split).",
+        effect=better(Corpus.DEPARTMENTS, "local", "clusters"),
+        above=0.0,
+    ),
+    Claim(
+        says="Local fine-tuning beats instance-based augmentation (random split).",
+        effect=better(Corpus.DEPARTMENTS, "local", "instances"),
+        above=0.0,
+    ),
+    Claim(
+        says="Instance-based augmentation helps on a random split.",
+        effect=better(Corpus.DEPARTMENTS, "instances", "unseen"),
+        above=0.0,
+    ),
+    Claim(
+        says="Instance-based augmentation hurts on a temporal split.",
+        effect=better(Corpus.LATER, "instances", "unseen"),
+        below=0.0,
+    ),
+    Claim(
+        says="Cluster-based fine-tuning gives no help worth naming (within ±0.01 AUC, random split).",
+        effect=better(Corpus.DEPARTMENTS, "clusters", "unseen"),
+        above=-0.01,
+        below=0.01,
+    ),
+    Claim(
+        says="The model does worse for patients of 80 and more than for those under 60.",
+        effect=contrasted("80+ against under 60"),
+        below=0.0,
+    ),
+    Claim(
+        says="The model does worse for patients with more than 8 diagnoses.",
+        effect=contrasted("over 8 diagnoses against fewer"),
+        below=0.0,
+    ),
+    Claim(
+        says="The model does worse for patients of Medicare than of other payers.",
+        effect=contrasted("Medicare against other payers"),
+        below=0.0,
+    ),
+    Claim(
+        says="Medicare patients do worse also within age bands.",
+        effect=within_age,
+        below=0.0,
+    ),
+    Claim(
+        says="Age, number of diagnoses or note length is among the four main causes of errors (share of seeds).",
+        effect=named_first,
+        above=0.5,
+    ),
+)
+
+VARIANTS = ("unseen", "local", "instances", "clusters", "scratch", "pooled")
+
+
+def table(rows: Rows) -> Sequence[Row]:
+    """Mean AUC by corpus and variant over the sites that suffice for a verdict, then the subgroups."""
+    summary: list[Row] = []
+    for corpus in Corpus:
+        mine = [row for _, each in by_site(rows, corpus) for row in each] if corpus is not Corpus.PATIENTS else []
+        if mine:
+            means = {variant: fmean(column(mine, "auc", variant=variant)) for variant in VARIANTS}
+            summary.append({"what": corpus.value, "sites": len({row["site"] for row in mine}), **means})
+    return summary
+
+
+def groups_figure(rows: Rows) -> Bars:
+    """AUC of the global model by subgroup."""
+    values, intervals = {}, {}
+    for group, level in sorted({(str(row["group"]), str(row["level"])) for row in rows if "group" in row}):
+        mine = [row for row in pick(rows, group=group, level=level) if row["judged"]]
+        if mine:
+            reading = over_seeds([float(r["auc"]) for r in mine], [float(r["variance"]) for r in mine])
+            name = "all patients" if group == "all" else f"{group} {level}"
+            values[name], intervals[name] = reading.value, (reading.low, reading.high)
+    return Bars(
+        title="AUC of one global model by patient group (Diabetes-130)", values=values, intervals=intervals, label="AUC"
+    )
+
+
+def sites_figure(rows: Rows) -> Points:
+    """Gain by local fine-tuning against the size of the site."""
+    groups = {}
+    for corpus in (Corpus.HEART, Corpus.DEPARTMENTS, Corpus.LATER):
+        points = []
+        for _, mine in by_site(rows, corpus):
+            gain = fmean(column(mine, "auc", variant="local")) - fmean(column(mine, "auc", variant="unseen"))
+            points.append((float(np.log10(column(mine, "n_local")[0])), gain))
+        if points:
+            groups[corpus.value] = points
+    return Points(
+        title="What local fine-tuning gains at each site",
+        groups=groups,
+        x_label="log10 of the site's fitted rows",
+        y_label="AUC local − unseen",
+    )
+
+
+def drivers_figure(rows: Rows) -> Bars:
+    """Why departments differ."""
+    found = why_sites(rows)
+    return Bars(
+        title="Change in the AUC of an unseen department per standard deviation of …",
+        values={name: reading.value for name, reading in found.items()},
+        intervals={name: (reading.low, reading.high) for name, reading in found.items()},
+        label="AUC per SD",
+    )
+
+
+study = Study(
+    name="clinical_sites",
+    system="09",
+    source=Source(
+        key="rahman2024generalization",
+        title="Generalization in Healthcare AI: Evaluation of a Clinical Large Language Model",
+        authors=(
+            "Rahman, Salman",
+            "Jiang, Lavender Yao",
+            "Gabriel, Saadia",
+            "Aphinyanaphongs, Yindalon",
+            "Oermann, Eric Karl",
+            "Chunara, Rumi",
+        ),
+        year=2024,
+        arxiv="2402.10965",
+    ),
+    scales={
+        Scale.SMOKE: Config(
+            corpora=(Corpus.HEART, Corpus.DEPARTMENTS, Corpus.PATIENTS),
+            part=Part.SHIPPED,
+            min_rows=250,
+            sites=2,
+            first=Budget(steps=40, batch_size=64, lr=2e-3),
+            then=Budget(steps=10, batch_size=64, lr=5e-4),
+            why=WhatGoesWrong(folds=2, repeats=1, trees=5),
+            why_rows=300,
+            seeds=2,
+        ),
+        Scale.LAPTOP: Config(),
+        Scale.PAPER: Config(width=512, first=Budget(steps=3_000, batch_size=128, lr=1e-3, weight_decay=1e-2), seeds=20),
+    },
+    cells=cells,
+    run=run,
+    claims=CLAIMS,
+    figures=(groups_figure, sites_figure, drivers_figure),
+    table=table,
+)
