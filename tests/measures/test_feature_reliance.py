@@ -150,6 +150,9 @@ def test_refusals():
         FeatureReliance(repeats=0)(subject, LAB)
     with pytest.raises(UnknownName, match="column"):
         FeatureReliance(column="age")(subject, LAB)
+    subject.task.splits["test"].data.columns["x"][3, 1] = torch.nan
+    with pytest.raises(InvalidData, match="1 values not finite"):
+        FeatureReliance()(subject, LAB)
     x = torch.zeros(5, 2)
     with pytest.raises(InvalidData, match="2 and 1 features"):
         shifts(x, x[:, :1])

@@ -98,7 +98,7 @@ def once(data: Dataset[Any], batch_size: int, lab: Lab) -> Iterator[Batch]:
         chunks = _collected(data, batch_size)
     else:
         index = torch.arange(len(data))  # type: ignore[arg-type]
-        chunks = (gather(data, part) for part in index.split(batch_size))
+        chunks = (gather(data, part) for part in index.split(batch_size) if len(part))  # of nothing: one empty part
     empty = True
     for chunk in chunks:
         if size(chunk):

@@ -161,7 +161,7 @@ class FeatureShift:
         for name in (self.reference, self.split):
             x = _features(whole(subject.split(name).data, lab), self.column)
             _refuse_features("feature", (self.feature,), x)
-            samples.append(x[:, self.feature].reshape(len(x), -1).mean(1, keepdim=True))
+            samples.append(x[:, self.feature].unsqueeze(1).flatten(1).mean(1, keepdim=True))
         return shifts(samples[0], samples[1])["0"].difference
 
 
@@ -174,6 +174,12 @@ def _features(batch: Batch, column: str) -> Tensor:
             f"Column `{column}` has shape {tuple(x.shape)}.",
             why="features lie along the second axis.",
             fix="unsqueeze it to [example, 1].",
+        )
+    if not len(x) or (x.is_floating_point() and not torch.isfinite(x).all()):
+        raise InvalidData(
+            f"Column `{column}` has {len(x)} examples, {int((~torch.isfinite(x)).sum())} values not finite.",
+            why="a score of such inputs means nothing.",
+            fix="impute missing values before training, or drop those rows.",
         )
     return x
 
