@@ -105,10 +105,9 @@ class Decoder:
 
 @dataclass
 class Cache:
-    """Keys and values of the tokens read so far, one pair per applied block, and which of the tokens are real."""
+    """Keys and values of the tokens read so far, one pair per applied block."""
 
     pairs: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    real: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -154,9 +153,9 @@ class Attention(nn.Module):
         query, key, value = vectors.transpose(1, 2).split([self.heads, self.key_heads, self.key_heads], 1)
         if scene.cache is not None:
             key, value = scene.cache.extend(step, key, value)
-        grouped = self.key_heads < self.heads
+        # its fast kernel on the CPU has no second derivative: for those, torch.nn.attention.sdpa_kernel(SDPBackend.MATH)
         mixed = F.scaled_dot_product_attention(
-            query, key, value, scene.bias, is_causal=scene.causal, enable_gqa=grouped
+            query, key, value, scene.bias, is_causal=scene.causal, enable_gqa=self.key_heads < self.heads
         )
         return self.out(mixed.transpose(1, 2).reshape(b, s, d))
 
