@@ -85,6 +85,12 @@ def test_a_ragged_line_is_named(tmp_path, text, line):
     assert line in refused(InvalidData, lambda: read(written(tmp_path, text)))
 
 
+def test_an_open_quote_is_refused_and_long_fields_are_read(tmp_path):
+    assert "quote" in refused(InvalidData, lambda: read(written(tmp_path, 'a,b\n1,2\n3,"4\n5,6\n')))
+    note = "word " * 40_000
+    assert len(read(written(tmp_path, f"a,b\n1,{note}\n2,y\n"))["b"][0]) == len(note.strip())
+
+
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0", b"PK\x03\x04abc", b"a,b\n\x00\x01,2\n", b"PAR1abcdef"])
 def test_a_binary_file_named_csv_is_refused(tmp_path, content):
     assert "binary" in refused(InvalidData, lambda: read(written(tmp_path, content)))
@@ -235,7 +241,9 @@ def test_leave_one_out_positions_and_uses():
             assert each.held_out not in set(each.frame.place.iloc[each.rows[name]])
 
 
-@given(seed=integers(0, 999), place=sampled_from([None, "place"]), day=sampled_from([None, "day"]), n=integers(100, 200))
+@given(
+    seed=integers(0, 999), place=sampled_from([None, "place"]), day=sampled_from([None, "day"]), n=integers(100, 200)
+)
 @settings(max_examples=25, deadline=None)
 def test_splits_are_disjoint_by_row_and_person_and_in_order_of_time(seed, place, day, n):
     made = Table(visits(n, seed), "y", site=place, time=day, entity="person").prepare(LAB)

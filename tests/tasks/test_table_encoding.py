@@ -1,5 +1,8 @@
 """The encoder against scikit-learn, and what it may know: the fitted rows only."""
 
+from datetime import date
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,10 +148,17 @@ def test_types_of_a_data_frame():
             "when": pd.date_range("2020-01-01", periods=n, tz="Europe/Zurich"),
             "span": pd.to_timedelta(np.arange(n) % 7, unit="h"),
             "level": pd.Categorical(["a", "b"] * 20),
+            "lists": [[1, 2], [3]] * 20,
+            "days": [date(2020, 1, 1), date(2021, 3, 1)] * 20,
+            "exact": [Decimal("1.5"), Decimal("2.5")] * 20,
         }
     )
     encoder = coded(frame)
-    assert set(encoder.blocks) == {"flag", "whole", "when", "span", "level"} - {"flag"} | {"flag"}
+    # every present flag is true: only whether it is missing differs
+    assert encoder.names[encoder.blocks["flag"]] == ["flag is missing"]
+    assert set(encoder.blocks) == {"flag", "whole", "when", "span", "level", "lists", "days", "exact"}
+    assert encoder.names[encoder.blocks["days"]] == ["days"]
+    assert encoder.names[encoder.blocks["exact"]] == ["exact"]
     assert np.isfinite(encoder.transform(tidy(frame))).all()
 
 

@@ -3,6 +3,8 @@
 import csv
 import gzip
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -94,7 +96,7 @@ def _csv(path: Path, encoding: str) -> pd.DataFrame:
         return path.open(encoding=encoding, newline="")
 
     try:
-        with opened() as file:
+        with opened() as file, _long_fields():
             delimiter, names = _checked_lines(file, path)
         with opened() as file:
             frame = pd.read_csv(
@@ -113,10 +115,26 @@ def _csv(path: Path, encoding: str) -> pd.DataFrame:
             why="letters with accents would be read wrongly.",
             fix=f"convert it: iconv -f latin1 -t utf-8 {path} > utf8.csv (or save as “CSV UTF-8” in a spreadsheet).",
         ) from error
+    except (csv.Error, pd.errors.ParserError) as error:
+        raise InvalidData(
+            f"`{path}` cannot be taken apart into fields: {error}.",
+            why="a quote is probably opened and never closed.",
+            fix="write the file again with a spreadsheet or DataFrame.to_csv.",
+        ) from error
     frame.columns = pd.Index(names)
     for name in names if len(set(names)) == len(names) else ():
         frame[name] = frame[name].str.strip()
     return frame
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lets `csv` read fields of any length (clinical notes), inside the block only."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _refuse_binary(path: Path, packed: bool, encoding: str) -> str:
@@ -153,7 +171,6 @@ def _checked_lines(file: TextIOWrapper, path: Path) -> tuple[str, list[str]]:
     header = next(line for line in file if line.strip())
     delimiter = max(_DELIMITERS, key=header.count)
     file.seek(0)
-    csv.field_size_limit(2**31 - 1)
     lines = csv.reader(file, delimiter=delimiter)
     names: list[str] = []
     for fields in lines:
