@@ -17,7 +17,7 @@ from unseen.engine.batches import length
 from unseen.errors import InvalidConfig, UnseenError
 from unseen.lab import Lab
 from unseen.measure import Measure
-from unseen.measures.sharpness import example as sharpness
+from unseen.measures.sharpness import SAMSharpness, TopEigenvalue
 from unseen.method import Trained
 from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
@@ -32,7 +32,12 @@ class Audit:
 
     seeds: int = 3
     remedies: Mapping[str, Remedy] = field(default_factory=standard)
-    measures: Mapping[str, Measure[Trained]] = field(default_factory=lambda: {"sharpness": sharpness()})
+    measures: Mapping[str, Measure[Trained]] = field(
+        default_factory=lambda: {
+            "sharpness within radius 0.05": SAMSharpness(most=2_000),
+            "largest curvature": TopEigenvalue(most=1_000, products=40, tolerance=1e-2),
+        }
+    )
     """Further numbers about the trained model, by the name they get in the report."""
     attribution: Attribution = GradientSimilarity()
     top: int = 10
@@ -59,7 +64,7 @@ class Audit:
                 result = {}
             seconds[name] = time.perf_counter() - began
             for key, value in result.items():
-                found[key] = {**found[key], **value} if isinstance(value, dict) else [*found.get(key, ()), *value]
+                found[key] = {**found.get(key, {}), **value} if isinstance(value, dict) else [*found.get(key, ()), *value]
 
         steps: dict[str, Callable[[], dict[str, Any]]] = {
             "scores": lambda: parts.performance(scene),
@@ -67,10 +72,11 @@ class Audit:
             "overlap of splits": lambda: parts.overlaps(scene),
             "coherence": lambda: parts.coherence(scene, self.top),
             "suspected labels": lambda: parts.suspects(scene, self.top),
-            **{name: lambda m=measure: parts.measured(scene, m) for name, measure in self.measures.items()},
+            **{name: lambda n=name: parts.measured(scene, n, self.measures[n]) for name in self.measures},
             "worst errors": lambda: parts.worst_errors(scene, self.attribution, self.worst),
             "features": lambda: parts.features(scene),
             "comparison models": lambda: parts.references(scene),
+            **({"remedy: site-wise fine-tuning": lambda: parts.local_finetuning(scene)} if self.remedies else {}),
             **{f"remedy: {name}": lambda n=name: parts.remedy(scene, n, self.remedies[n]) for name in self.remedies},
         }
         for name, part in lab.track(list(steps.items()), len(steps)):

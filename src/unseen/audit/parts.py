@@ -1,5 +1,7 @@
 """The parts of an audit. Each takes the scene and returns entries of `Findings`; each may fail alone."""
 
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,16 +9,24 @@ import torch
 
 from unseen import stats
 from unseen.attribution import Attribution
-from unseen.audit.findings import Outcome, Score, WorstError
+from unseen.audit.findings import Outcome, Overlap, Score, WorstError
 from unseen.audit.judged import Judged, codes, judged
 from unseen.audit.remedies import Remedy
 from unseen.audit.scene import Scene
-from unseen.engine.batches import gather, place
+from unseen.engine.batches import Columns, gather, place, whole
+from unseen.engine.loop import Budget
+from unseen.errors import InvalidData, UnseenError, UnsupportedLayer
+from unseen.lab import Lab
 from unseen.measure import Measure, Reading
+from unseen.measures.calibration import CalibrationError, CalibrationInTheLarge, CalibrationSlope
+from unseen.measures.coherence import agreement as agreements
+from unseen.measures.coherence import coherence as measured_coherence
+from unseen.measures.overlap import exact_pairs, near_pairs
 from unseen.method import Trained
 from unseen.methods.fit_estimator import FitEstimator
+from unseen.methods.site_finetune import LocalFinetune
 from unseen.models.estimator import Estimator
-from unseen.task import Use
+from unseen.task import Split, Use
 
 SMALL = 20
 """Subgroups below this size are reported with a warning."""
@@ -24,7 +34,9 @@ SMALL = 20
 
 def performance(scene: Scene) -> dict[str, Any]:
     """Score, AUC and loss per split and subgroup, and the gap from seen to unseen."""
-    name, scores, warnings = scene.subject.name, [], []
+    name = scene.subject.name
+    scores: list[Score] = []
+    warnings: list[str] = []
     for split in dict.fromkeys([*scene.task.of(Use.FIT), *scene.judged]):
         result = scene.at(split)
         scores += _scores(name, split, result)
@@ -144,6 +156,92 @@ def remedy(scene: Scene, name: str, make: Remedy) -> dict[str, Any]:
     return {"outcomes": outcomes}
 
 
-def measured(scene: Scene, measure: Measure[Trained]) -> dict[str, Any]:
+def measured(scene: Scene, name: str, measure: Measure[Trained]) -> dict[str, Any]:
     """A plug's reading of the audited model."""
-    return {"readings": {type(measure).__name__: measure(scene.first, scene.lab)}}
+    _needs_gradients(scene, name)
+    return {"readings": {name: replace(measure(scene.first, scene.lab), detail=None)}}
+
+
+def local_finetuning(scene: Scene) -> dict[str, Any]:
+    """What labelled examples of the unseen place would buy: half of them fitted, the other half judged."""
+    _needs_gradients(scene, "site-wise fine-tuning")
+    outcomes = []
+    for name, split in scene.task.unseen.items():
+        rows = Columns(**whole(split.data, Lab()))
+        order = torch.randperm(len(rows), generator=scene.lab.child("local half").generator())
+        local, rest = rows.subset(order[: len(rows) // 2]), rows.subset(order[len(rows) // 2 :])
+        judge = Split(rest, Use.JUDGE, split.at)
+        task = replace(scene.task, splits={**scene.task.of(Use.FIT), "local": Split(local, Use.FIT, split.at)})
+        method = LocalFinetune(Budget(steps=100, batch_size=scene.subject.budget.batch_size, lr=5e-4))
+        runs = [
+            method.fit(deepcopy(run.model), task, scene.lab.child("local", seed)).model
+            for seed, run in enumerate(scene.retrained)
+        ]
+        base = judged([run.model for run in scene.retrained], scene.task, judge, scene.lab)
+        note = f"{method!r}; fitted on {len(local)} labelled examples from there, judged on the other {len(rest)}"
+        for metric, change in judged(runs, scene.task, judge, scene.lab).changes(base).items():
+            outcomes.append(
+                Outcome(remedy="site-wise fine-tuning", split=name, metric=metric, change=change, note=note)
+            )
+    return {"outcomes": outcomes}
+
+
+def calibration(scene: Scene) -> dict[str, Any]:
+    """Expected calibration error, slope and reliability curve on every judged split."""
+    if not scene.at(scene.hardest).is_accuracy:
+        raise InvalidData(
+            "The target is a number.", why="calibration compares probabilities with outcomes.", fix="nothing to do."
+        )
+    readings: dict[str, Reading] = {}
+    curves, warnings = {}, []
+    for split in scene.judged:
+        error = CalibrationError(split)(scene.first, scene.lab)
+        readings[f"calibration error: {split}"] = replace(error, detail=None)
+        if error.detail is not None:
+            curves[split] = [(float(p), float(o)) for p, o, n in error.detail if n > 0]
+        for name, measure in (("slope", CalibrationSlope(split)), ("in the large", CalibrationInTheLarge(split))):
+            try:
+                readings[f"calibration {name}: {split}"] = measure(scene.first, scene.lab)
+            except UnseenError as error:  # one class only, or perfectly separated: the curve still stands
+                warnings.append(f"No calibration {name} on `{split}`: {error.what}")
+    return {"readings": readings, "curves": curves, "warnings": warnings}
+
+
+def coherence(scene: Scene, top: int) -> dict[str, Any]:
+    """Coherence of the fitted examples, total and per class, and the examples most in conflict with the rest."""
+    _needs_gradients(scene, "coherence")
+    fit, split = next(iter(scene.task.of(Use.FIT).items()))
+    classes = scene.subject.classes
+    loss = scene.task.objective.loss
+    by = "y" if scene.at(fit).is_accuracy else None
+    found = measured_coherence(scene.first.model, loss, split.data, scene.lab, by=by)
+    readings = {
+        "coherence α": Reading(found.alpha, found.low, found.high, found.n, "fraction"),
+        "coherence α without bias": Reading(found.debiased, n=found.n),
+        "coherence m·α": Reading(found.m_alpha, n=found.n, unit="examples"),
+    }
+    for label, part in found.by_class.items():
+        name = classes[label] if label < len(classes) else str(label)
+        readings[f"coherence α of {name}"] = Reading(part.alpha, n=part.n)
+    agreement = agreements(scene.first.model, loss, split.data, scene.lab, found.total)
+    order = agreement.argsort()[:top].tolist()
+    conflicting = [scene.example(fit, index, float(agreement[index])) for index in order]
+    return {"readings": readings, "conflicting": conflicting}
+
+
+def overlaps(scene: Scene) -> dict[str, Any]:
+    """Examples of judged splits that also stand, exactly or nearly, in a fitted split."""
+    found = []
+    for fit, fitted in scene.task.of(Use.FIT).items():
+        a = whole(fitted.data, scene.lab)["x"]
+        for name, split in scene.task.of(Use.JUDGE).items():
+            b = whole(split.data, scene.lab)["x"]
+            exact, near = exact_pairs(a, b), near_pairs(a, b)
+            same = set(exact.b.tolist())
+            only_near = [k for k in range(len(near)) if int(near.b[k]) not in same]
+            pairs = [(int(i), int(j), 0.0) for i, j in zip(exact.a, exact.b, strict=True)]
+            pairs += [(int(near.a[k]), int(near.b[k]), float(near.distance[k])) for k in only_near]
+            found.append(
+                Overlap(fitted=fit, judged=name, exact=len(same), near=len(only_near), n=len(b), pairs=pairs[:100])
+            )
+    return {"overlaps": found}

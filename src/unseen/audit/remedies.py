@@ -19,7 +19,7 @@ def standard() -> Mapping[str, Remedy]:
     """Weight decay, early stopping, robust gradients, SAM and group reweighting."""
     return {
         "weight decay": lambda budget: ERM(replace(budget, weight_decay=max(0.1, 10 * budget.weight_decay))),
-        "early stopping": lambda budget: EarlyStopping(replace(budget, select_every=max(1, budget.steps // 30))),
+        "early stopping": lambda budget: EarlyStopping(max(1, budget.steps // 30), budget),
         "robust gradients": lambda budget: MedianOfMicrobatches(3, budget),
         "SAM": lambda budget: SAM(0.05, budget),
         "group reweighting": lambda budget: GroupDRO(budget=budget),

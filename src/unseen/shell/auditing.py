@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
     lab = Lab(seed=options.seed, sink=watch.sink, keeper=Kept(home() / "audits"))
     job = Audit(seeds=options.seeds, remedies={} if options.no_remedies else standard())
     subjects, findings = _subjects(options, lab), []
-    watch.begin("audit", len(subjects), 0, 1)
+    watch.begin("audit", len(subjects), 0, "places")
     try:
         for one in subjects:
             findings.append(job(one, lab.child(one.task.name)))

@@ -118,7 +118,7 @@ def _holding(findings: Sequence[Findings]) -> list[Block]:
                 if reading is not None:
                     key = f"{one.places.get(split, split)} · {model}"
                     values[key], intervals[key] = reading.value, (reading.low, reading.high)
-    gaps = [
+    gaps: list[dict[str, Any]] = [
         {"held out": _held_out(one), "gap": name, "difference": gap}
         for one in findings
         for name, gap in one.gaps.items()
@@ -145,7 +145,8 @@ def _held_out(one: Findings) -> str:
 
 
 def _subgroups(findings: Sequence[Findings]) -> list[Block]:
-    metric, rows = shared_metric(findings), []
+    metric = shared_metric(findings)
+    rows: list[dict[str, Any]] = []
     for one in findings:
         for split in unseen_of(one):
             for score in one.scores:
@@ -167,7 +168,7 @@ def _subgroups(findings: Sequence[Findings]) -> list[Block]:
 def _calibration(findings: Sequence[Findings]) -> list[Block]:
     blocks: list[Block] = []
     groups = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in findings:
         for name, curve in one.curves.items():
             if name in unseen_of(one):
@@ -247,7 +248,7 @@ def _examples(examples: Sequence[Example], caption: str, value: str) -> list[Blo
     if pictures:
         captions = [f"{e.split} {e.index if e.row is None else e.row} · {e.label} · {e.value:.2f}" for e in pictures]
         return [Images(title=caption, pixels=[e.shown.tolist() for e in pictures], captions=captions)]  # type: ignore[union-attr]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"row": e.index if e.row is None else e.row, "label": e.label, value: e.value, "example": str(e.shown)}
         for e in examples
     ]
@@ -256,7 +257,7 @@ def _examples(examples: Sequence[Example], caption: str, value: str) -> list[Blo
 
 def _data(findings: Sequence[Findings]) -> list[Block]:
     blocks: list[Block] = []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in findings:
         row: dict[str, Any] = {"fitted without": _held_out(one), "n": one.sizes.get("train", 0)}
         row |= {k: v for k, v in one.readings.items() if k.startswith("coherence")}
@@ -273,7 +274,7 @@ def _data(findings: Sequence[Findings]) -> list[Block]:
     without = f" (trained without {_held_out(one)})" if len(findings) > 1 else ""
     blocks += _examples(one.suspects, f"Suspected label errors{without}: most suspicious first", "suspicion")
     blocks += _examples(one.conflicting, f"Examples in conflict with their class{without}", "agreement")
-    shared = [
+    shared: list[dict[str, Any]] = [
         {
             "fitted": o.fitted,
             "judged": one.places.get(o.judged, o.judged) if o.judged in one.unseen else o.judged,
@@ -307,7 +308,7 @@ def _worst(findings: Sequence[Findings]) -> list[Block]:
                 pixels = [e.shown.tolist() for e, _ in marked if isinstance(e.shown, Tensor)]
                 blocks.append(Images(title=title, pixels=pixels, captions=captions))
             else:
-                rows = [
+                lines: list[dict[str, Any]] = [
                     {
                         "role": role,
                         "row": e.index if e.row is None else e.row,
@@ -317,7 +318,7 @@ def _worst(findings: Sequence[Findings]) -> list[Block]:
                     }
                     for e, role in marked
                 ]
-                blocks.append(Table(rows=rows, caption=title))
+                blocks.append(Table(rows=lines, caption=title))
     if blocks:
         blocks.insert(
             0,
@@ -334,7 +335,7 @@ def _remedies(findings: Sequence[Findings]) -> list[Block]:
     table = by_remedy(findings, metric)
     if not table:
         return []
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, outcomes in table.items():
         row: dict[str, Any] = {"remedy": name}
         for one in findings:
@@ -360,7 +361,7 @@ def _remedies(findings: Sequence[Findings]) -> list[Block]:
 
 
 def _model(findings: Sequence[Findings]) -> list[Block]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in findings:
         plain = {k: v for k, v in one.readings.items() if not k.startswith(("coherence", "calibration"))}
         if plain:
