@@ -6,14 +6,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.func import functional_call, stack_module_state, vmap
 from torch.testing import assert_close
 
 from unseen.engine.decode import greedy
+from unseen.engine.perturb import shifted
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.models.pretrained import from_gpt2, from_llama
-from unseen.models.transformer import Activation, Cache, Decoder, Norm, Positions, Transformer, slopes
+from unseen.models.transformer import (
+    Activation,
+    Cache,
+    Decoder,
+    Norm,
+    Positions,
+    Scene,
+    Transformer,
+    attend,
+    slopes,
+)
 from unseen.objectives import mean_token_loss
 
 transformers = pytest.importorskip("transformers")
@@ -227,3 +239,39 @@ def test_initial_loss_is_that_of_guessing():
     model = Transformer(Decoder(vocabulary=64))
     loss = mean_token_loss(model, {"tokens": torch.randint(64, (32, 20))})
     assert loss.mean().item() == pytest.approx(math.log(64), abs=0.1)
+
+
+@pytest.mark.parametrize("groups", [4, 2, 1])
+@pytest.mark.parametrize("masked", [False, True])
+def test_short_and_long_attention_are_the_same_function(groups, masked, monkeypatch):
+    query = torch.randn(3, 4, 9, 6, dtype=torch.float64)
+    key, value = torch.randn(2, 3, groups, 9, 6, dtype=torch.float64)
+    bias = torch.randn(3, 1, 9, 9, dtype=torch.float64) if masked else None
+    scene = Scene(not masked, bias, None, None)
+    short = attend(query, key, value, scene)
+    monkeypatch.setattr("unseen.models.transformer.SHORT", 0)
+    assert_close(attend(query, key, value, scene), short)
+
+
+@pytest.mark.parametrize("own", KINDS, ids=str)
+def test_second_derivatives_equal_finite_differences(own):
+    model, batch = decoder(**own), {"tokens": torch.randint(23, (3, 7))}
+    params = list(model.parameters())
+    way = [torch.randn_like(p) for p in params]
+
+    def slopes_at(step):
+        with shifted(params, [step * w for w in way]):
+            return torch.autograd.grad(mean_token_loss(model, batch).mean(), params)
+
+    grads = torch.autograd.grad(mean_token_loss(model, batch).mean(), params, create_graph=True)
+    products = torch.autograd.grad(sum((g * w).sum() for g, w in zip(grads, way, strict=True)), params)
+    for product, up, down in zip(products, slopes_at(1e-6), slopes_at(-1e-6), strict=True):
+        assert_close(product, (up - down) / 2e-6, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("own", KINDS[:5], ids=str)
+def test_many_models_at_once_equal_one_after_the_other(own):
+    models, tokens = [decoder(**own) for _ in range(3)], torch.randint(23, (2, 7))
+    stacked, _ = stack_module_state(models)
+    together = vmap(lambda values: functional_call(models[0], values, (tokens,)))(stacked)
+    assert_close(together, torch.stack([model(tokens) for model in models]))

@@ -153,11 +153,31 @@ class Attention(nn.Module):
         query, key, value = vectors.transpose(1, 2).split([self.heads, self.key_heads, self.key_heads], 1)
         if scene.cache is not None:
             key, value = scene.cache.extend(step, key, value)
-        # its fast kernel on the CPU has no second derivative: for those, torch.nn.attention.sdpa_kernel(SDPBackend.MATH)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, scene.bias, is_causal=scene.causal, enable_gqa=self.key_heads < self.heads
-        )
+        mixed = attend(query, key, value, scene)
         return self.out(mixed.transpose(1, 2).reshape(b, s, d))
+
+
+SHORT = 256
+"""Keys up to which plain products are as fast as the CPU's fused attention."""
+
+
+def attend(
+    query: Float[Tensor, "b h s e"], key: Float[Tensor, "b g t e"], value: Float[Tensor, "b g t e"], scene: Scene
+) -> Float[Tensor, "b h s e"]:
+    """softmax(QKᵀ/√e + bias) V, each of the g heads of keys and values for h/g queries."""
+    groups, keys = key.shape[1:3]
+    grouped = groups < query.shape[1]
+    if query.device.type != "cpu" or keys > SHORT:
+        return F.scaled_dot_product_attention(query, key, value, scene.bias, is_causal=scene.causal, enable_gqa=grouped)
+    # unlike the fused kernel, plain products have second derivatives and run under vmap
+    if grouped:
+        key, value = (x.repeat_interleave(query.shape[1] // groups, 1) for x in (key, value))
+    scores = (query * query.shape[-1] ** -0.5) @ key.mT
+    if scene.causal:
+        scores = scores + scores.new_full((keys, keys), -math.inf).triu(1)
+    elif scene.bias is not None:
+        scores = scores + scene.bias
+    return scores.softmax(-1) @ value
 
 
 class MLP(nn.Module):
