@@ -127,6 +127,8 @@ def test_permuting_keeps_a_block_together_and_the_rest_in_place():
 
 def test_refusals():
     s, y, g = scored(60, 0)
+    with pytest.raises(InvalidData, match="finite"):
+        WorstGroup(metric=Metric.ACCURACY)(subject(np.where(s == s.max(), np.nan, s), y, g), LAB)
     with pytest.raises(UnknownName, match="grup"):
         WorstGroup(column="grup")(subject(s, y, g), LAB)
     with pytest.raises(InvalidData, match="No group"):

@@ -108,18 +108,18 @@ def smoke() -> list[dict]:
 def test_smoke_rows_are_flat_and_complete(smoke):
     assert all(isinstance(value, float | int | str | bool) for row in smoke for value in row.values())
     heart = pick(smoke, corpus=Corpus.HEART.value, seed=0)
-    assert [row["variant"] for row in heart] == ["unseen", "local", "instances", "clusters", "scratch", "pooled"] * 2
-    assert {row["site"] for row in heart} == {"Cleveland", "Hungary"}
+    assert [row["variant"] for row in heart] == ["unseen", "local", "instances", "clusters", "scratch", "pooled"] * 3
+    assert {row["site"] for row in heart} == {"Cleveland", "Hungary", "Switzerland"}
     assert len({row["n"] for row in heart if row["site"] == "Hungary"}) == 1
-    assert 0.75 < np.mean([row["auc"] for row in heart]) < 0.95
+    assert 0.7 < np.mean([row["auc"] for row in heart if row["site"] != "Switzerland"]) < 0.95
 
 
-def test_every_claim_reads_smoke_rows_or_says_why_not(smoke):
+def test_every_claim_reads_smoke_rows(smoke):
     for claim in CLAIMS:
         judged = claim.judge(smoke, Scale.SMOKE)
         assert judged.verdict == "not judged"
-        assert isinstance(judged.reading, Reading) or claim.judge(smoke, Scale.LAPTOP).because
-    assert table(smoke)[0]["sites"] == 2
+        assert isinstance(judged.reading, Reading), claim.says
+    assert table(smoke)[0]["sites"] >= 2
     assert "all patients" in groups_figure(smoke).values
     assert Corpus.HEART.value in sites_figure(smoke).groups
 

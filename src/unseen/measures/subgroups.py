@@ -111,6 +111,10 @@ def outputs(
     finally:
         model.train(was_training)
     logits, y, group = (torch.cat(column) for column in zip(*parts, strict=True))
+    if not torch.isfinite(logits).all():
+        raise InvalidData(
+            "A logit is not finite.", why="it has no place in a ranking.", fix="look for the input that overflows."
+        )
     if metric is Metric.ACCURACY:
         right = logits.argmax(1) == y
         return right.double().numpy(), right.numpy(), group.numpy()

@@ -78,6 +78,8 @@ class Config:
     width: int = 64
     why: WhatGoesWrong = WhatGoesWrong(folds=3, repeats=2, trees=60)
     why_rows: int = 4_000
+    least: int = LEAST
+    """Examples of the rarer class that a site or group needs for a verdict."""
     seeds: int = 5
 
 
@@ -128,8 +130,8 @@ def at_site(cell: Cell, sheet: Opened, site: str, lab: Lab) -> Iterator[Row]:
     facts: dict[str, Value] = {"corpus": cell.corpus.value, "site": site, "seed": cell.seed, **about(tabular)}
     task, start, fit = tabular.task, fresh(tabular, config.width, lab), lab.child("fit")
     unseen = Elsewhere(config.first).fit(deepcopy(start), task, fit)
-    seen = judged(unseen, "later" if cell.corpus is Corpus.LATER else "seen", lab)
-    yield {**facts, "variant": "unseen", **judged(unseen, "unseen", lab), "seen_auc": seen["auc"]}
+    seen = judged(unseen, "later" if cell.corpus is Corpus.LATER else "seen", config.least, lab)
+    yield {**facts, "variant": "unseen", **judged(unseen, "unseen", config.least, lab), "seen_auc": seen["auc"]}
     variants: Mapping[str, tuple[Method, nn.Module]] = {
         "local": (LocalFinetune(config.then), unseen.model),
         "instances": (InstanceAugmentedFinetune(config.k, config.then), unseen.model),
@@ -138,7 +140,7 @@ def at_site(cell: Cell, sheet: Opened, site: str, lab: Lab) -> Iterator[Row]:
         "pooled": (Pooled(config.first), start),
     }
     for name, (method, model) in variants.items():
-        yield {**facts, "variant": name, **judged(method.fit(deepcopy(model), task, fit), "unseen", lab)}
+        yield {**facts, "variant": name, **judged(method.fit(deepcopy(model), task, fit), "unseen", config.least, lab)}
 
 
 def about(tabular: Tabular) -> dict[str, Value]:
@@ -154,11 +156,11 @@ def about(tabular: Tabular) -> dict[str, Value]:
     return facts
 
 
-def judged(trained: Trained, split: str, lab: Lab) -> dict[str, Value]:
+def judged(trained: Trained, split: str, least: int, lab: Lab) -> dict[str, Value]:
     """AUC with the half-width of its DeLong interval, the counts, and whether they suffice for a verdict."""
     batch = whole(trained.task.split(split).data, lab)
     scores, y = log_odds(trained.model, batch["x"]), batch["y"].cpu().numpy() == 1
-    (found,) = by_group(scores, y, np.zeros(len(y), np.int64), [split])
+    (found,) = by_group(scores, y, np.zeros(len(y), np.int64), [split], least=least)
     if found.reading is None:
         raise InvalidData(
             f"Split `{split}` of `{trained.task.name}` has one class only.", why="no AUC exists.", fix="use more rows."
@@ -193,9 +195,9 @@ def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
     scores, y = log_odds(trained.model, batch["x"]), batch["y"].cpu().numpy() == 1
     rows = tabular.frame.iloc[tabular.rows["seen"]]
     facts: dict[str, Value] = {"corpus": cell.corpus.value, "seed": cell.seed}
-    yield {**facts, "group": "all", "level": "all", **judged(trained, "seen", lab)}
+    yield {**facts, "group": "all", "level": "all", **judged(trained, "seen", cell.config.least, lab)}
     for spec, names in tabular.groups.items():
-        for found in by_group(scores, y, batch[f"group:{spec}"].numpy(), names):
+        for found in by_group(scores, y, batch[f"group:{spec}"].numpy(), names, least=cell.config.least):
             if found.reading is not None:
                 yield {
                     **facts,
@@ -220,7 +222,7 @@ def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
     # Medicare begins at 65: unadjusted, a difference between payers is a difference between ages
     for low, high in ((0, 50), (50, 60), (60, 70), (70, 80), (80, 200)):
         band = (age >= low) & (age < high)
-        if min((y & band & side).sum() for side in (medicare, other)) >= LEAST:
+        if min((y & band & side).sum() for side in (medicare, other)) >= cell.config.least:
             yield {
                 **facts,
                 "contrast": "Medicare in band",
@@ -280,7 +282,7 @@ def differences(rows: Rows, corpus: Corpus, a: str, b: str) -> NDArray[np.float6
             kept.append([float(one[0]["auc"]) - float(two[0]["auc"]) for one, two in mine])
     if len(kept) < 2:
         raise InvalidData(
-            f"{len(kept)} sites of {corpus.value} have {LEAST} judged examples of either class in all seeds.",
+            f"{len(kept)} sites of {corpus.value} have enough judged examples of either class in all seeds.",
             why="a difference over sites needs at least two.",
             fix="use more rows, or a larger scale.",
         )
@@ -533,14 +535,14 @@ study = Study(
     ),
     scales={
         Scale.SMOKE: Config(
-            corpora=(Corpus.HEART, Corpus.DEPARTMENTS, Corpus.PATIENTS),
             part=Part.SHIPPED,
-            min_rows=250,
-            sites=2,
-            first=Budget(steps=40, batch_size=64, lr=2e-3),
-            then=Budget(steps=10, batch_size=64, lr=5e-4),
+            min_rows=200,
+            sites=3,
+            first=Budget(steps=20, batch_size=64, lr=5e-3),
+            then=Budget(steps=5, batch_size=64, lr=5e-4),
             why=WhatGoesWrong(folds=2, repeats=1, trees=5),
             why_rows=300,
+            least=3,
             seeds=2,
         ),
         Scale.LAPTOP: Config(),
