@@ -28,6 +28,8 @@ def test_equals_the_tests_on_one_mean_per_fact(facts, templates, seed, gap):
     t, (va, vb) = stats.ttest_ind(a, b, equal_var=False), (torch.tensor(x).double().var() for x in (a, b))
     found = reversal_gap(right, wrong, fact)
     assert found.welch_t == pytest.approx(t.statistic)
+    differences = torch.tensor(a) - torch.tensor(b)
+    assert found.paired_t == pytest.approx((differences.mean() / differences.std() * facts**0.5).item(), rel=1e-5)
     by_hand = (sum(a) - sum(b)) / facts / ((va + vb) / facts).sqrt().item()
     assert found.welch_t == pytest.approx(by_hand, rel=1e-5)
     assert found.ks_p == pytest.approx(stats.ks_2samp(a, b, method="asymp").pvalue)

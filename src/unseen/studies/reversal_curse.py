@@ -140,6 +140,7 @@ def judged(trained: Trained, lab: Lab, batch_size: int) -> Iterator[dict[str, Va
             "gap": gap.value,
             "t": gap.welch_t,
             "t_p": gap.welch_p,
+            "paired_t": gap.paired_t,
             "ks_p": gap.ks_p,
         }
 
@@ -283,7 +284,7 @@ def table(rows: Rows) -> Sequence[Row]:
     for variant in _trained(rows):
         for split in _splits(rows, variant):
             row: dict[str, Value] = {"variant": variant, "questions": split}
-            for name in ("exact", "right", "wrong", "t", "ks_p"):
+            for name in ("exact", "right", "wrong", "t", "paired_t", "ks_p"):
                 row[name] = fmean(column(rows, name, variant=variant, split=split))
             summary.append(row)
     return summary
