@@ -14,7 +14,8 @@ import torch
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.shell import catalog, runner
 from unseen.shell.executors import Here, Processes
-from unseen.shell.runner import Choices, Unwatched, checked, run, stored
+from unseen.shell.runner import Choices, Unwatched, run, stored
+from unseen.shell.work import Changed, checked, work
 from unseen.study import Scale
 
 
@@ -142,8 +143,8 @@ def test_a_damaged_cell_is_computed_again(study, store, marks, caplog):
 
 def test_code_that_changes_under_a_run_is_noticed(study, store):
     (job,) = runner.jobs_of(study, config(study, seeds=1), store)
-    with pytest.raises(runner.Changed, match="changed while it ran"):
-        runner.work(replace(job, key="0" * 32))
+    with pytest.raises(Changed, match="changed while it ran"):
+        work(replace(job, key="0" * 32))
     assert store.keys(study.name) == []
 
 

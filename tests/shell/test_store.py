@@ -5,6 +5,8 @@ import json
 import os
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -118,6 +120,35 @@ def test_a_place_that_cannot_be_written_is_refused_before_computing(place, tmp_p
     with pytest.raises(MissingFile, match="cannot be written") as caught:
         Store(tmp_path / place).probe()
     assert "--home" in caught.value.fix
+
+
+STAGES = {"open": 0, "fsync": 0, "rename": 0, "fsync of the directory": 1, "fsync after the rename": 2}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_stage_of_writing_a_cell_is_whole_or_absent(stage, tmp_path):
+    code = """
+import builtins, os, signal, sys
+from unseen.shell.store import Run, Store
+name, skip = sys.argv[2].split()[0], int(sys.argv[3])
+place = builtins if name == "open" else os
+real, calls = getattr(place, name), []
+def deadly(*args, **kwargs):
+    calls.append(1)
+    if len(calls) > skip:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*args, **kwargs)
+setattr(place, name, deadly)
+Store(sys.argv[1]).put(Run(study="s", key="abc", cell={"seed": 0}, rows=[{"seed": 0}]))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path), stage, str(STAGES[stage])]
+    assert subprocess.run(command).returncode == -9
+    store = Store(tmp_path)
+    assert (store.get("s", "abc") is None) == (stage != "fsync after the rename")
+    store.clean("s")
+    store.put(a_run(rows=[{"seed": 0}]))
+    assert store.get("s", "abc").rows == [{"seed": 0}]
+    assert files(store) == {"runs/s/abc/run.json"}
 
 
 def test_temporary_directories_go_once_their_process_is_gone(tmp_path):

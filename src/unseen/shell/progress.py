@@ -89,7 +89,6 @@ class Drawn:
     def __init__(self, console: Console) -> None:
         self.cells = Cells()
         self.progress = Progress(
-            TextColumn("{task.description}"),
             BarColumn(40),
             TextColumn("{task.fields[says]}"),
             console=console,
