@@ -107,6 +107,7 @@ def smoke() -> list[dict]:
 
 def test_smoke_rows_are_flat_and_complete(smoke):
     assert all(isinstance(value, float | int | str | bool) for row in smoke for value in row.values())
+    assert all(np.isfinite(value) for row in smoke for value in row.values() if isinstance(value, float))
     heart = pick(smoke, corpus=Corpus.HEART.value, seed=0)
     assert [row["variant"] for row in heart] == ["unseen", "local", "instances", "clusters", "scratch", "pooled"] * 3
     assert {row["site"] for row in heart} == {"Cleveland", "Hungary", "Switzerland"}

@@ -14,7 +14,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from math import sqrt
+from math import isfinite, sqrt
 from statistics import fmean
 
 import numpy as np
@@ -30,7 +30,7 @@ from unseen.errors import InvalidData
 from unseen.figure import Bars, Points
 from unseen.lab import Lab
 from unseen.measure import Reading
-from unseen.measures.subgroups import LEAST, WhatGoesWrong, by_group, drivers
+from unseen.measures.subgroups import LEAST, GroupPerformance, WhatGoesWrong, by_group, drivers
 from unseen.method import Method, Trained
 from unseen.methods.site_finetune import (
     ClusterFinetune,
@@ -157,7 +157,7 @@ def about(tabular: Tabular) -> dict[str, Value]:
 
 
 def judged(trained: Trained, split: str, least: int, lab: Lab) -> dict[str, Value]:
-    """AUC with the half-width of its DeLong interval, the counts, and whether they suffice for a verdict."""
+    """AUC on one split, the counts, and whether they suffice for a verdict."""
     batch = whole(trained.task.split(split).data, lab)
     scores, y = log_odds(trained.model, batch["x"]), batch["y"].cpu().numpy() == 1
     (found,) = by_group(scores, y, np.zeros(len(y), np.int64), [split], least=least)
@@ -165,13 +165,15 @@ def judged(trained: Trained, split: str, least: int, lab: Lab) -> dict[str, Valu
         raise InvalidData(
             f"Split `{split}` of `{trained.task.name}` has one class only.", why="no AUC exists.", fix="use more rows."
         )
-    return {
-        "auc": found.reading.value,
-        "variance": variance(found.reading),
-        "n": found.n,
-        "positives": found.positives,
-        "judged": found.judged,
-    }
+    return reported(found)
+
+
+def reported(found: GroupPerformance) -> dict[str, Value]:
+    """AUC, its sampling variance where there is one (two of each class), and the counts."""
+    assert found.reading is not None
+    spread: dict[str, Value] = {"variance": variance(found.reading)} if isfinite(found.reading.low) else {}
+    counts: dict[str, Value] = {"n": found.n, "positives": found.positives, "judged": found.judged}
+    return {"auc": found.reading.value, **spread, **counts}
 
 
 @torch.no_grad()
@@ -199,16 +201,7 @@ def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
     for spec, names in tabular.groups.items():
         for found in by_group(scores, y, batch[f"group:{spec}"].numpy(), names, least=cell.config.least):
             if found.reading is not None:
-                yield {
-                    **facts,
-                    "group": spec.split(":")[0],
-                    "level": found.name,
-                    "auc": found.reading.value,
-                    "variance": variance(found.reading),
-                    "n": found.n,
-                    "positives": found.positives,
-                    "judged": found.judged,
-                }
+                yield {**facts, "group": spec.split(":")[0], "level": found.name, **reported(found)}
     age, payer = rows["age"].to_numpy(float), rows["payer_code"].to_numpy()
     diagnoses = rows["number_diagnoses"].to_numpy(float)
     medicare, other = payer == "Medicare", (payer != "Medicare") & rows["payer_code"].notna().to_numpy()
@@ -543,7 +536,7 @@ study = Study(
             why=WhatGoesWrong(folds=2, repeats=1, trees=5),
             why_rows=300,
             least=3,
-            seeds=2,
+            seeds=1,
         ),
         Scale.LAPTOP: Config(),
         Scale.PAPER: Config(width=512, first=Budget(steps=3_000, batch_size=128, lr=1e-3, weight_decay=1e-2), seeds=20),
