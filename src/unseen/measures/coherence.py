@@ -267,12 +267,12 @@ class _Sums:
         for key, values in zip(self.members, self.norms2, strict=True):
             sizes[key] += len(values)
             squares[key] += values.sum().item()
-        without = []
+        without, whole = [], _dot(total, total)
         for key, part in self.groups.items():
             left, square = n - sizes[key], norms2.sum().item() - squares[key]
             if left < 2 or square <= 0:
                 return nan, nan
-            rest = _norm2({name: total[name] - part[name] for name in total})
+            rest = max(0.0, whole - 2 * _dot(total, part) + _dot(part, part))  # ‖Σ g without the group‖²
             without.append(debiased(alignment(rest, square, left), left))
         if g < 3:
             return nan, nan
@@ -286,6 +286,10 @@ class _Sums:
 
 def _norm2(gradient: Mapping[str, Tensor]) -> float:
     return sum(tensor.double().square().sum().item() for tensor in gradient.values())
+
+
+def _dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    return sum(torch.dot(a[name].flatten(), b[name].flatten()).item() for name in a)
 
 
 @dataclass(frozen=True)
