@@ -194,7 +194,7 @@ def test_the_index_follows_the_directories(tmp_path):
     store.put(a_run("two"))
     for _ in range(2):
         with sqlite3.connect(index(store)) as database:
-            assert database.execute("select key, row ->> 'seed' from rows order by key").fetchall() == [
+            assert database.execute("select key, json_extract(row, '$.seed') from rows order by key").fetchall() == [
                 ("one", 0),
                 ("two", 0),
             ]
