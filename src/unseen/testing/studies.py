@@ -1,0 +1,57 @@
+"""The contract of studies."""
+
+import math
+import pickle
+import time
+from typing import Any
+
+from unseen.lab import Lab
+from unseen.measure import Reading
+from unseen.study import Scale, Study
+from unseen.testing.contract import elsewhere, require
+
+
+def check_study(study: Study[Any, Any], seconds: float = 5.0) -> None:
+    """The smoke scale runs within `seconds`; cells pickle and carry a seed; rows are flat finite scalars and pure; every
+    claim, figure and table can be made from them."""
+    for scale in (Scale.SMOKE, Scale.LAPTOP):
+        require(
+            scale in study.scales, f"Study `{study.name}` has no {scale} scale.", "CI runs smoke, people run laptop."
+        )
+    cells = list(study.cells(study.scales[Scale.SMOKE]))
+    require(bool(cells), f"Study `{study.name}` has no cells at smoke scale.", "nothing would run.")
+    for cell in cells:
+        require(
+            pickle.loads(pickle.dumps(cell)) == cell, f"Cell {cell} changes when pickled.", "cells travel to workers."
+        )
+        hash(cell)
+        require(hasattr(cell, "seed"), f"Cell {cell} has no `seed`.", "differences are paired by seed.")
+    wall, cpu = time.perf_counter(), time.process_time()
+    rows = [dict(row) for cell in cells for row in study.run(cell, Lab(seed=cell.seed))]
+    took = min(time.perf_counter() - wall, time.process_time() - cpu)  # neither a busy machine nor two threads count
+    require(took <= seconds, f"The smoke scale of `{study.name}` took {took:.1f} s.", f"{seconds:g} s are allowed.")
+    for row in rows:
+        for name, value in row.items():
+            flat = isinstance(value, float | int | str | bool) and not (
+                isinstance(value, float) and not math.isfinite(value)
+            )
+            require(flat, f"`{study.name}` has {name}={value!r} ({type(value).__name__}) in a row.",
+                     "rows are flat scalars; what does not exist is left out.", "use .item(), or leave the key out.")  # fmt: skip
+    with elsewhere():
+        again = [dict(row) for row in study.run(cells[0], Lab(seed=cells[0].seed))]
+    require(
+        again == rows[: len(again)],
+        f"The first cell of `{study.name}` gave other rows the second time.",
+        "run is pure.",
+    )
+    require(bool(study.claims), f"Study `{study.name}` claims nothing.", "a study tests claims.")
+    for claim in study.claims:
+        reading = claim.effect(rows)
+        require(isinstance(reading, Reading), f"“{claim.says}” has no reading at smoke scale.", "claims are effects.")
+        claim.judge(rows, Scale.SMOKE)
+        told = claim.above > -math.inf or claim.below < math.inf
+        require(told, f"“{claim.says}” has no margin.", "it could not be refuted.", "set `above`, `below` or both.")
+    for figure in study.figures:
+        figure(rows)
+    if study.table:
+        study.table(rows)
