@@ -2,8 +2,8 @@
 
     runs(study, key, seed, seconds, finished, commit_id, cell)     rows(study, key, n, row)
 
-`cell` and `row` are JSON: `select json_extract(row, '$.seed') from rows`. Workers never write it: SQLite is unsafe on network file
-systems, so it is made beside as a whole and renamed.
+`cell` and `row` are JSON: `select json_extract(row, '$.seed') from rows`. Workers never write it: SQLite is unsafe on
+network file systems, so it is made beside as a whole and renamed.
 """
 
 import contextlib
