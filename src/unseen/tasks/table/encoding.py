@@ -1,7 +1,7 @@
 """Columns of a table as numbers for a network, with everything learned from the fitted rows only."""
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -52,9 +52,10 @@ def _tidied(column: pd.Series) -> pd.Series:
     if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         return column.astype("Float64").astype(float) if column.hasnans else column.astype(float)
     cells = column.astype(object)
-    if not cells.map(lambda cell: isinstance(cell, Hashable)).all():
-        cells = cells.map(str)  # lists and arrays of a Parquet column
-    codes, words = pd.factorize(cells, use_na_sentinel=True)
+    try:
+        codes, words = pd.factorize(cells, use_na_sentinel=True)
+    except TypeError:  # lists and arrays of a Parquet column cannot be hashed
+        codes, words = pd.factorize(cells.map(str), use_na_sentinel=True)
     texts = [str(word).strip() for word in words]
     known = sorted({text for text in texts if text not in MISSING})
     place = {text: k for k, text in enumerate(known)}
