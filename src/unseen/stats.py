@@ -251,6 +251,8 @@ def crossed_auc(scores: ArrayLike, labels: ArrayLike, against: ArrayLike | None 
     variance = _variance(above.mean(0)) + _variance(below.mean(0)) + (_variance(each) if len(each) > 1 else 0.0)
     if not np.isfinite(variance):
         return Reading(value, n=y.size, unit="AUC")
+    if variance == 0 and against is None:  # all seeds separate perfectly: as little is known as from one of them
+        return auc(rows[0], y)
     half = _Z * sqrt(variance)
     low, high = value - half, value + half
     if against is None:

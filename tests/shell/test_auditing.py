@@ -41,7 +41,9 @@ def test_a_table_with_sites_is_held_out_in_turn(capsys):
     scores = said["findings"][0]["scores"]
     assert {score["model"] for score in scores} == {"network", "logistic regression", "gradient boosting"}
     assert {score["group"] for score in scores} == {"", "sex", "age:decade"}
-    assert all(s["reading"]["low"] <= s["reading"]["value"] <= s["reading"]["high"] for s in scores)
+    known = [s["reading"] for s in scores if s["reading"]["low"] is not None]  # one positive: an AUC without interval
+    assert len(known) > len(scores) / 2
+    assert all(r["low"] <= r["value"] <= r["high"] for r in known)
     text = Path("unseen-report.html").read_text()
     assert "<html" in text
     assert len(text) < 1_000_000
@@ -161,7 +163,7 @@ BAD_TABLES = {
     "empty file": (lambda: raw(b""), ["--target", "ill"], InvalidData, "table.csv"),
     "header only": (lambda: raw(b"a,ill\n"), ["--target", "ill"], InvalidData, "table.csv"),
     "one row": (lambda: raw(b"a,ill\n1,0\n"), ["--target", "ill"], InvalidData, "row"),
-    "ragged line": (lambda: raw(b"a,ill\n1,0\n2,1,9\n3,0\n"), ["--target", "ill"], InvalidData, "line 3"),
+    "ragged line": (lambda: raw(b"a,ill\n1,0\n2,1,9\n3,0\n"), ["--target", "ill"], InvalidData, "Line 3"),
     "binary file": (lambda: raw(bytes(range(256)) * 40), ["--target", "ill"], InvalidData, "table.csv"),
     "no file": (lambda: "nowhere.csv", ["--target", "ill"], MissingFile, "nowhere.csv"),
     "unknown estimator": (

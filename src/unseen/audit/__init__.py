@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from unseen.attribution import Attribution
@@ -64,21 +65,24 @@ class Audit:
                 result = {}
             seconds[name] = time.perf_counter() - began
             for key, value in result.items():
-                found[key] = {**found.get(key, {}), **value} if isinstance(value, dict) else [*found.get(key, ()), *value]
+                found[key] = (
+                    {**found.get(key, {}), **value} if isinstance(value, dict) else [*found.get(key, ()), *value]
+                )
 
         steps: dict[str, Callable[[], dict[str, Any]]] = {
-            "scores": lambda: parts.performance(scene),
-            "calibration": lambda: parts.calibration(scene),
-            "overlap of splits": lambda: parts.overlaps(scene),
-            "coherence": lambda: parts.coherence(scene, self.top),
-            "suspected labels": lambda: parts.suspects(scene, self.top),
-            **{name: lambda n=name: parts.measured(scene, n, self.measures[n]) for name in self.measures},
-            "worst errors": lambda: parts.worst_errors(scene, self.attribution, self.worst),
-            "features": lambda: parts.features(scene),
-            "comparison models": lambda: parts.references(scene),
-            **({"remedy: site-wise fine-tuning": lambda: parts.local_finetuning(scene)} if self.remedies else {}),
-            **{f"remedy: {name}": lambda n=name: parts.remedy(scene, n, self.remedies[n]) for name in self.remedies},
+            "scores": partial(parts.performance, scene),
+            "calibration": partial(parts.calibration, scene),
+            "overlap of splits": partial(parts.overlaps, scene),
+            "coherence": partial(parts.coherence, scene, self.top),
+            "suspected labels": partial(parts.suspects, scene, self.top),
+            **{name: partial(parts.measured, scene, name, measure) for name, measure in self.measures.items()},
+            "worst errors": partial(parts.worst_errors, scene, self.attribution, self.worst),
+            "features": partial(parts.features, scene),
+            "comparison models": partial(parts.references, scene),
+            **{f"remedy: {name}": partial(parts.remedy, scene, name, make) for name, make in self.remedies.items()},
         }
+        if self.remedies:
+            steps["remedy: site-wise fine-tuning"] = partial(parts.local_finetuning, scene)
         for name, part in lab.track(list(steps.items()), len(steps)):
             attempt(name, part)
         return Findings(**found, skipped=skipped, seconds={"training": scene.seconds, **seconds})

@@ -96,7 +96,8 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
     if shared:
         notes.append(
             Note(
-                f"{shared} judged examples also stand in the training data, word for word.",
+                f"{shared} judged example{'s' * (shared > 1)} also stand{'s' * (shared == 1)} in the training data, "
+                "value for value.",
                 Tone.CAUTION,
                 "Remove them or keep each person or device on one side (`--entity`): their scores are too good.",
             )
@@ -105,7 +106,7 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
     if suspects:
         notes.append(
             Note(
-                f"Check {len(suspects)} labels first: the listed examples look mislabelled.",
+                f"Check {len(suspects)} label{'s' * (len(suspects) > 1)} first: what is listed looks mislabelled.",
                 Tone.NEUTRAL,
                 "They are ranked, not proven: models that never saw them put them, with confidence, into another class.",
             )

@@ -107,6 +107,8 @@ class Findings:
     """Reliability curve by split: (predicted, observed)."""
     conflicting: Sequence[Example] = ()
     suspects: Sequence[Example] = ()
+    suspicion: Sequence[float] = ()
+    """How surprising the label of each fitted example is, in the order of the data."""
     overlaps: Sequence[Overlap] = ()
     worst: Sequence[WorstError] = ()
     features: Sequence[Feature] = ()

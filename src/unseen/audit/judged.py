@@ -1,7 +1,7 @@
 """What one or several models did on a split: losses, scores and class margins of every example."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class Judged:
         if self.margin is not None and self.y is not None:
             y = self.y[chosen] > 0
             if 0 < y.sum() < y.size:
-                found["AUC"] = stats.crossed_auc(self.margin[:, chosen], y)
+                found["AUC"] = replace(stats.crossed_auc(self.margin[:, chosen], y), unit="")
         found["loss"] = _mean(self.loss[:, chosen], unit="nats" if self.is_accuracy else "")
         return found
 
@@ -52,7 +52,7 @@ class Judged:
         if self.margin is not None and base.margin is not None and self.y is not None:
             y = self.y > 0
             if 0 < y.sum() < y.size:
-                found["AUC"] = stats.crossed_auc(self.margin, y, against=base.margin)
+                found["AUC"] = replace(stats.crossed_auc(self.margin, y, against=base.margin), unit="")
         found["loss"] = _mean(self.loss - base.loss, bounded=False)
         return found
 

@@ -9,7 +9,7 @@ import torch
 
 from unseen import stats
 from unseen.attribution import Attribution
-from unseen.audit.findings import Outcome, Overlap, Score, WorstError
+from unseen.audit.findings import Feature, Outcome, Overlap, Score, WorstError
 from unseen.audit.judged import Judged, codes, judged
 from unseen.audit.remedies import Remedy
 from unseen.audit.scene import Scene
@@ -21,7 +21,9 @@ from unseen.measure import Measure, Reading
 from unseen.measures.calibration import CalibrationError, CalibrationInTheLarge, CalibrationSlope
 from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
+from unseen.measures.feature_reliance import reliances, shifts
 from unseen.measures.overlap import exact_pairs, near_pairs
+from unseen.measures.suspects import suspicion
 from unseen.method import Trained
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.site_finetune import LocalFinetune
@@ -245,3 +247,47 @@ def overlaps(scene: Scene) -> dict[str, Any]:
                 Overlap(fitted=fit, judged=name, exact=len(same), near=len(only_near), n=len(b), pairs=pairs[:100])
             )
     return {"overlaps": found}
+
+
+def suspects(scene: Scene, top: int) -> dict[str, Any]:
+    """Fitted examples whose label surprises models that never saw them: out-of-fold loss, largest first."""
+    _needs_gradients(scene, "the ranking of labels")
+    fit = next(iter(scene.task.of(Use.FIT)))
+    losses = suspicion(scene.subject.model, scene.task, scene.lab.child("suspicion"), split=fit)
+    # a classifier must give the label less than a tenth; of numbers, the largest surprises are listed as they are
+    least = -np.log(0.1) if scene.at(fit).is_accuracy else 0.0
+    order = [i for i in losses.argsort(descending=True)[:top].tolist() if losses[i] > least]
+    count = int((losses > least).sum()) if scene.at(fit).is_accuracy else 0
+    said = [f"{count} of {len(losses)} training labels get a probability below 0.1 out of fold."] if count else []
+    return {
+        "suspects": [scene.example(fit, i, float(losses[i])) for i in order],
+        "suspicion": losses.tolist(),
+        "decisions": said,
+    }
+
+
+def features(scene: Scene) -> dict[str, Any]:
+    """Reliance on each feature at the place that matters most, and how far it moved from the fitted examples."""
+    named = scene.subject.features
+    if not named:
+        raise InvalidData(
+            "The subject names no features.",
+            why="reliance is measured by shuffling one feature at a time.",
+            fix='give Subject(features={"age": [0], …}): positions along the input.',
+        )
+    fit, split = next(iter(scene.task.of(Use.FIT))), scene.hardest
+    relied = reliances(scene.first, split, named, scene.lab.child("reliance"))
+    before, after = (whole(scene.task.splits[name].data, scene.lab)["x"] for name in (fit, split))
+    moved = list(shifts(before, after).values())
+    return {
+        "features": [
+            Feature(
+                name=name,
+                split=split,
+                reliance=replace(relied[name], detail=None),
+                shift=max(moved[k].ks for k in places),
+                moved=any(moved[k].q < 0.05 for k in places),
+            )
+            for name, places in named.items()
+        ]
+    }

@@ -71,7 +71,7 @@ def _subject(tab: Tabular, name: str, said: Sequence[str]) -> Subject:
     width, outputs = len(tab.encoder.names), tab.target.outputs
     n = len(tab.rows["train"])
     batch_size = 64 if n < 5_000 else 256
-    steps = int(np.clip(40 * n / batch_size, 300, 3_000))
+    steps = int(np.clip(15 * n / batch_size, 60, 3_000))
 
     def group(spec: str) -> Callable[[Batch], Any]:
         return lambda batch: batch[f"group:{spec}"]

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from unseen.audit import Audit, Findings, Subject
 from unseen.audit.remedies import standard
 from unseen.audit.subjects import of_estimator, of_hospitals, of_table
@@ -59,7 +61,9 @@ def audit(
     elif isinstance(subjects, str | Path):
         text = str(subjects)
         subjects = of_table(text, lab, **table) if text.lower().endswith(TABLES) else [from_file(text)]
-    findings = [job(one, lab.child(one.task.name)) for one in subjects]
+    # small models on many threads wait for each other longer than they compute
+    with threadpool_limits(1):
+        findings = [job(one, lab.child(one.task.name)) for one in subjects]
     return Report(findings, document(findings))
 
 
@@ -101,7 +105,7 @@ def _loaded(path: Path, name: str) -> Any:
     except UnseenError:
         raise
     except Exception as error:  # the user's own code: say where it failed
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()]
         line = f", line {frames[-1].lineno}" if frames else ""
         raise InvalidData(
             f"{path}{line} raised {type(error).__name__}: {error}",
@@ -145,12 +149,13 @@ def main(argv: Sequence[str]) -> int:
     watch = watcher()
     lab = Lab(seed=options.seed, sink=watch.sink, keeper=Kept(home() / "audits"))
     job = Audit(seeds=options.seeds, remedies={} if options.no_remedies else standard())
-    subjects, findings = _subjects(options, lab), []
+    subjects = _subjects(options, lab)
+    findings: list[Findings] = []
     watch.begin("audit", len(subjects), 0, "places")
     try:
         for one in subjects:
-            findings.append(job(one, lab.child(one.task.name)))
-            watch.finished(findings[-1])
+            findings += audit(one, lab=lab, job=job).findings
+            watch.finished(one)
     finally:
         watch.end()
     report = Report(findings, document(findings))
