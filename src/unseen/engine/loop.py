@@ -116,7 +116,8 @@ Step = Callable[[nn.Module, Draw, Objective], Tensor]
 
 def mean_loss(model: nn.Module, batches: Mapping[str, Batch], objective: Objective) -> Tensor:
     """Mean loss over all examples of the minibatches."""
-    return torch.cat([objective.loss(model, batch) for batch in batches.values()]).mean()
+    losses = [objective.loss(model, batch) for batch in batches.values()]
+    return (losses[0] if len(losses) == 1 else torch.cat(losses)).mean()
 
 
 def erm_step(model: nn.Module, draw: Draw, objective: Objective) -> Tensor:
@@ -169,7 +170,8 @@ def train(
     with lab.child("dropout").seeded():
         read(0)
         for draw in lab.track(draws(task, budget, lab), budget.steps):
-            model.train()
+            if not model.training:
+                model.train()
             for group in optimizer.param_groups:
                 group["lr"] = budget.lr * budget.rate(draw.step)
             optimizer.zero_grad(set_to_none=True)
