@@ -233,6 +233,13 @@ def test_readings_of_a_column_share_their_decimals_where_they_are_alike() -> Non
     assert values(apart) == ["0.50", "0.8000", "12"]
 
 
+def test_a_unit_is_said_once() -> None:
+    rows = [{"AUC": Reading(0.5, 0.3, 0.7, unit="AUC"), "loss": Reading(0.5, 0.3, 0.7, unit="nats")}]
+    text = Reader(html(Document(title="", sections=[Section("", [Table(rows=rows)])]))).text
+    assert text.count("AUC") == 1
+    assert text.count("nats") == 1
+
+
 def test_markdown_escapes_what_would_be_markup() -> None:
     text = markdown(audit())
     line = next(line for line in text.splitlines() if line.startswith("| \\<script"))

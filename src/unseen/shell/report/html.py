@@ -80,7 +80,9 @@ def table(value: Table, whiskers: bool = True) -> Markup:
     scales = {name: _scale(cells[name]) if whiskers else None for name in names}
     head = [
         Markup('<th scope="col"{}>{}{}</th>').format(
-            Markup(' class="num"') if numeric[name] else "", clean(name).strip(), _small(units[name])
+            Markup(' class="num"') if numeric[name] else "",
+            clean(name).strip(),
+            _small(wording.head_unit(name, units[name])),
         )
         for name in names
     ]

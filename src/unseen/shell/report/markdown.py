@@ -41,7 +41,7 @@ def table(value: Table) -> str:
     cells = {name: [row.get(name) for row in value.rows] for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
     digits = {name: wording.column_decimals(cells[name]) for name in names}
-    heads = [name.strip() + (f" ({units[name]})" if units[name] else "") for name in names]
+    heads = [name.strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "") for name in names]
     lines = [
         _line([escaped(head) for head in heads]),
         _line(["---:" if wording.is_numeric(cells[name]) else "---" for name in names]),

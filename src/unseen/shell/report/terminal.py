@@ -69,7 +69,7 @@ def _table(table: Table) -> RenderableType:
     units = {name: wording.shared_unit(cells[name]) for name in names}
     digits = {name: wording.column_decimals(cells[name]) for name in names}
     for name in names:
-        head = clean(name).strip() + (f" ({units[name]})" if units[name] else "")
+        head = clean(name).strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "")
         grid.add_column(Text(head), justify="right" if wording.is_numeric(cells[name]) else "left", overflow="fold")
     for row in table.rows[:MOST_ROWS]:
         grid.add_row(*(Text(str(words(row.get(name), units[name], digits[name]))) for name in names))

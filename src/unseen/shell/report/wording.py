@@ -87,9 +87,9 @@ def decimals(reading: Reading) -> int | None:
 
 
 def column_decimals(values: Sequence[Value]) -> int | None:
-    """The decimals of a column's readings, where their intervals are similar enough to share them."""
-    known = [d for value in values if isinstance(value, Reading) and (d := decimals(value)) is not None]
-    return max(known) if known and max(known) - min(known) <= 1 else None
+    """The middle one of the decimals of a column's readings, where their intervals are similar enough to share it."""
+    known = sorted(d for value in values if isinstance(value, Reading) and (d := decimals(value)) is not None)
+    return known[len(known) // 2] if known and known[-1] - known[0] <= 2 else None
 
 
 def shared_decimals(values: Sequence[float]) -> int | None:
@@ -128,10 +128,15 @@ def is_numeric(values: Sequence[Value]) -> bool:
 
 
 def shared_unit(values: Sequence[Value]) -> str:
-    """The unit that all readings of a column share, for its head; otherwise nothing."""
+    """The unit that all readings of a column share; otherwise nothing."""
     units = {value.unit for value in values if isinstance(value, Reading)}
     only = units.pop() if len(units) == 1 else ""
     return "" if only in SILENT_UNITS else clean(only)
+
+
+def head_unit(name: str, unit: str) -> str:
+    """The unit to print in a column's head: not where the name says it already ("AUC")."""
+    return "" if unit.lower() in name.lower() else unit
 
 
 def sign(note: Note) -> str:
