@@ -217,7 +217,10 @@ class _Sums:
         order = torch.cat(self.rows).argsort()
         norms2 = torch.cat(self.norms2)
         n = len(norms2)
-        total = {name: torch.stack([group[name] for group in self.groups.values()]).sum(0) for name in self.parameters}
+        total = {name: torch.zeros_like(first) for name, first in next(iter(self.groups.values())).items()}
+        for group in self.groups.values():
+            for name, part in group.items():
+                total[name] += part
         alpha = alignment(_norm2(total), norms2.sum().item(), n)
         low, high = self._interval(total, norms2)
         return CoherenceResult(
