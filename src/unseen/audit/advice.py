@@ -35,7 +35,8 @@ def unseen_of(one: Findings) -> list[str]:
 def advice(findings: Sequence[Findings]) -> list[Note]:
     """Most urgent first."""
     metric = shared_metric(findings)
-    notes = [note for one in findings for note in [*_about_gap(one, metric), *_about_calibration(one)]]
+    notes = [note for one in findings for note in _about_gap(one, metric)]
+    notes += _about_calibration(findings)
     notes += _about_data(findings)
     notes += _about_remedies(findings, metric)
     notes += _about_references(findings, metric)
@@ -73,21 +74,23 @@ def _about_gap(one: Findings, metric: str) -> list[Note]:
     return notes
 
 
-def _about_calibration(one: Findings) -> list[Note]:
-    notes = []
-    for split in unseen_of(one):
-        error = one.readings.get(f"calibration error: {split}")
-        if error is not None and error.low > 0.05:
-            notes.append(
-                Note(
-                    f"Do not read the scores as probabilities at {one.places.get(split, split)}: "
-                    f"they are off by {shown(error)} on average.",
-                    Tone.CAUTION,
-                    "Recalibrate with labelled examples from there (logistic regression of the outcome on the score), "
-                    "and choose the decision threshold anew.",
-                )
-            )
-    return notes
+def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
+    off = [
+        f"{one.places.get(split, split)} {shown(error)}"
+        for one in findings
+        for split in unseen_of(one)
+        if (error := one.readings.get(f"calibration error: {split}")) is not None and error.low > 0.05
+    ]
+    if not off:
+        return []
+    return [
+        Note(
+            "Do not read the outputs as probabilities at unseen places: on average they are off by " + ", ".join(off) + ".",
+            Tone.CAUTION,
+            "Recalibrate with labelled examples from there (logistic regression of the outcome on the score), "
+            "and choose the decision threshold anew.",
+        )
+    ]
 
 
 def _about_data(findings: Sequence[Findings]) -> list[Note]:

@@ -21,7 +21,7 @@ from unseen.models.estimator import Estimator
 from unseen.models.mlp import mlp
 from unseen.task import Batch
 from unseen.tasks.hospitals import HeartDisease
-from unseen.tasks.table import Table, Tabular, leave_one_out, opened, read
+from unseen.tasks.table import Table, Tabular, opened, prepared, read
 
 PLACES = 12
 """At most so many sites are held out in turn: the largest."""
@@ -56,15 +56,13 @@ def of_table(
 
 
 def _of(table: Table, lab: Lab, name: str) -> list[Subject]:
-    if not table.site:
-        return [_subject(table.prepare(lab), name, ())]
-    sheet = opened(table)
-    if len(sheet.sites) <= PLACES:
-        return [_subject(tab, name, ()) for tab in leave_one_out(table, lab)]
-    counts = np.bincount(sheet.site[sheet.rows], minlength=len(sheet.sites))
-    largest = [sheet.sites[k] for k in sorted(np.argsort(-counts, kind="stable")[:PLACES])]
-    said = [f"Of {len(sheet.sites)} sites the {PLACES} largest were held out in turn."]
-    return [_subject(replace(table, held_out=place).prepare(lab), name, said) for place in largest]
+    sheet, said = opened(table), []
+    places: list[str | None] = [*sheet.sites] or [None]
+    if len(places) > PLACES:
+        counts = np.bincount(sheet.site[sheet.rows], minlength=len(places))
+        places = [sheet.sites[k] for k in sorted(np.argsort(-counts, kind="stable")[:PLACES])]
+        said = [f"Of {len(sheet.sites)} sites the {PLACES} largest were held out in turn."]
+    return [_subject(prepared(sheet, place, lab), name, said) for place in places]
 
 
 def _subject(tab: Tabular, name: str, said: Sequence[str]) -> Subject:

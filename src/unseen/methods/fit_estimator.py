@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from unseen.engine.batches import whole
+from unseen.engine.batches import Columns, whole
 from unseen.errors import UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.estimator import Estimator
-from unseen.task import Task, Use
+from unseen.objectives import classify
+from unseen.task import Axis, Split, Task, Use
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class FitEstimator:
         return Trained(model, task)
 
 
-def example() -> FitEstimator:
-    """Fits models that are an `Estimator`; other models are refused."""
-    return FitEstimator()
+def example() -> tuple[FitEstimator, Trained]:
+    """A logistic regression on two points per class; other models are refused."""
+    x, y = torch.tensor([[0.0], [1.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])
+    splits = {"train": Split(Columns(x=x, y=y), Use.FIT), "test": Split(Columns(x=x + 0.1, y=y), Use.JUDGE)}
+    task = Task(name="two heaps", axis=Axis.IID, splits=splits, objective=classify)
+    return FitEstimator(), Trained(Estimator(LogisticRegression(), 2), task)
