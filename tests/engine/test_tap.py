@@ -1,5 +1,8 @@
 """tap against a loop over examples, in float64, on every kind of layer; and what it refuses."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -520,3 +523,23 @@ class Noisy(nn.Module):
 def test_a_random_layer_without_a_registered_form_is_refused():
     with pytest.raises(UnsupportedLayer, match="Noisy `0`"):  # run again, it would draw another mask
         tap(nn.Sequential(Noisy()), {"x": torch.randn(B, 6), "y": torch.randint(3, (B,))}, cross_entropy)
+
+
+def test_nothing_of_the_graph_is_left_after_a_tap_or_a_refusal():
+    """A circle through the graph's hooks is invisible to the collector: it kept every batch of a training run."""
+    model, batch = mlp([4, 6, 3]).double(), vectors(3, 4)
+    inputs = []
+
+    def watched(model, batch):
+        hidden = model[:2](batch["x"])
+        inputs.append(weakref.ref(hidden))
+        return F.cross_entropy(model[2:](hidden), batch["y"], reduction="none")
+
+    def averaged(model, batch):
+        return watched(model, batch).mean()
+
+    reduced(model, batch, watched, lambda name, form: form.total())
+    with pytest.raises(InvalidData, match="one number per example"):
+        tap(model, batch, averaged)
+    gc.collect()
+    assert [ref() for ref in inputs] == [None, None]

@@ -45,14 +45,17 @@ def reduced(model: nn.Module, batch: Batch, f: PerExample, by: Callable[[str, Fo
     _refuse_mixing(model)
     batch = {name: tensor.detach() for name, tensor in batch.items()}
     recorder = _Recorder(model, batch)
-    with torch.enable_grad():
-        with recorder.listening():
-            values = f(model, batch)
-            _refuse_aggregate(values, recorder.n, parameters)
-            recorder.refuse_accidents(f, batch)
-        harvest = _Harvest(recorder, parameters, by)
-        harvest.backward(values)
-    return {name: harvest.made[name] if name in harvest.made else harvest.reduce(name) for name in parameters}
+    try:
+        with torch.enable_grad():
+            with recorder.listening():
+                values = f(model, batch)
+                _refuse_aggregate(values, recorder.n, parameters)
+                recorder.refuse_accidents(f, batch)
+            harvest = _Harvest(recorder, parameters, by)
+            harvest.backward(values)
+        return {name: harvest.made[name] if name in harvest.made else harvest.reduce(name) for name in parameters}
+    finally:
+        recorder.release()
 
 
 @dataclass(eq=False)
@@ -184,6 +187,11 @@ class _Recorder:
                 handle.remove()
             for layer in self.names:
                 self._ask(layer, True)
+
+    def release(self) -> None:
+        """Lets go of the graph: node → hook → call → node is a circle through C++, which Python never collects."""
+        for call in self.calls:
+            call.x = call.node = call.sink = None
 
     def _ask(self, layer: nn.Module, gradient: bool) -> None:
         for p in self.own[layer]:
