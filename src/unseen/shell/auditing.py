@@ -18,11 +18,14 @@ from unseen.audit.subjects import of_estimator, of_hospitals, of_table
 from unseen.document import Document
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
 from unseen.lab import Lab
+from unseen.shell.arguments import Arguments
 from unseen.shell.artefacts import Kept
+from unseen.shell.devices import device
 from unseen.shell.progress import watcher
 from unseen.shell.report.html import html
+from unseen.shell.report.machine import plain
 from unseen.shell.report.markdown import markdown
-from unseen.shell.report.of_audit import document, machine
+from unseen.shell.report.of_audit import document
 from unseen.shell.report.terminal import show
 from unseen.shell.store import home, write_atomic
 
@@ -105,7 +108,11 @@ def _loaded(path: Path, name: str) -> Any:
     except UnseenError:
         raise
     except Exception as error:  # the user's own code: say where it failed
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == path.resolve()]
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).resolve() == path.resolve()
+        ]
         line = f", line {frames[-1].lineno}" if frames else ""
         raise InvalidData(
             f"{path}{line} raised {type(error).__name__}: {error}",
@@ -117,10 +124,10 @@ def _loaded(path: Path, name: str) -> Any:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        prog="unseen audit",
-        description="How well does a model hold on data it has not seen, why, and what helps?",
-        epilog="Without a subject: the embedded UCI heart-disease data, four hospitals, each held out in turn.",
+    p = Arguments(
+        "unseen audit",
+        "How well does a model hold on data it has not seen, why, and what helps?",
+        "Without a subject: the embedded UCI heart-disease data, four hospitals, each held out in turn.",
     )
     p.add_argument("subject", nargs="?", help="table (.csv, .parquet) or Python subject (file.py:name)")
     p.add_argument("--target", help="column to predict (tables)")
@@ -135,10 +142,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, default=3, help="models trained per place (default 3)")
     p.add_argument("--steps", type=int, help="training steps (default: the subject's budget)")
     p.add_argument("--seed", type=int, default=0, help="seed of every random number (default 0)")
+    p.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps (default cpu)")
     p.add_argument("--no-remedies", action="store_true", help="skip the training of remedies")
     p.add_argument("--bar", type=float, help="exit 1 if the score at unseen places is below this value")
     p.add_argument("--report", default="unseen-report.html", help="file to write (.html or .md)")
-    p.add_argument("--json", action="store_true", help="findings as JSON on the standard output")
     p.add_argument("--quiet", action="store_true", help="no progress, no summary")
     return p
 
@@ -147,7 +154,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code (0 fine, 1 bar missed, 3 bar undecided)."""
     options = parser().parse_args(argv)
     watch = watcher()
-    lab = Lab(seed=options.seed, sink=watch.sink, keeper=Kept(home() / "audits"))
+    lab = Lab(seed=options.seed, device=device(options.device), sink=watch.sink, keeper=Kept(home() / "audits"))
     job = Audit(seeds=options.seeds, remedies={} if options.no_remedies else standard())
     subjects = _subjects(options, lab)
     findings: list[Findings] = []
@@ -161,7 +168,7 @@ def main(argv: Sequence[str]) -> int:
     report = Report(findings, document(findings))
     path = report.save(options.report)
     if options.json:
-        print(json.dumps({"report": str(path), "findings": [machine(one) for one in findings]}, indent=1))
+        print(json.dumps(plain({"report": str(path), "findings": findings}), indent=1, ensure_ascii=False))
     elif not options.quiet:
         show(report.document)
         print(f"report: {path}")

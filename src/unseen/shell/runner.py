@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from unseen.errors import InvalidConfig
-from unseen.lab import Lab, Silent, Sink
+from unseen.lab import Silent, Sink
 from unseen.shell import catalog
 from unseen.shell.executors import Here
 from unseen.shell.facts import commit, versions
@@ -75,6 +75,8 @@ class Choices:
     """Stop at the first failure."""
     jobs: int = 1
     """Cells computed at the same time."""
+    device: str = "cpu"
+    """Where the cells compute; stored rows count whatever device they come from."""
 
 
 def jobs_of(study: Any, config: Any, store: Store) -> list[Job]:
@@ -152,7 +154,7 @@ def _computed(
     if not jobs:
         return
     module = catalog.place(study.name).module
-    shared = {"versions": versions(), "device": str(Lab().device)}
+    shared = {"versions": versions(), "device": choices.device}
     jobs = [replace(j, facts={**shared, "commit": commit(code_of(module, j.cell))}) for j in jobs]
     down: list[Job] = []
     for job, future in _submitted(jobs, executor, choices.jobs, watcher.sink):

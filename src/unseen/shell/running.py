@@ -13,6 +13,7 @@ from unseen.document import Document
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.shell import catalog, ledger, progress, runner
 from unseen.shell.arguments import Arguments, fields_help, overlaid
+from unseen.shell.devices import device
 from unseen.shell.executors import Here, Processes
 from unseen.shell.facts import versions
 from unseen.shell.report.html import html
@@ -47,6 +48,7 @@ def parser() -> Arguments:
     )
     study_arguments(p)
     p.add_argument("--jobs", type=int, default=1, help="processes that compute cells at the same time (default 1)")
+    p.add_argument("--device", default="cpu", help="where cells compute: cpu, cuda, cuda:1, mps (default cpu)")
     p.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
     p.add_argument("--retry-failed", action="store_true", help="compute cells again that failed earlier")
     p.add_argument("--fresh", action="store_true", help="compute every cell again")
@@ -115,7 +117,11 @@ def chosen(options: argparse.Namespace, flags: Sequence[str], command: str) -> C
 def computed(what: Chosen, store: Store, options: argparse.Namespace) -> runner.Result:
     """The study's cells, computed here or in processes, with progress on the standard error."""
     choices = runner.Choices(
-        fresh=options.fresh, retry_failed=options.retry_failed, fail_fast=options.fail_fast, jobs=options.jobs
+        fresh=options.fresh,
+        retry_failed=options.retry_failed,
+        fail_fast=options.fail_fast,
+        jobs=options.jobs,
+        device=str(device(options.device)),
     )
     executor = Here if options.jobs == 1 else lambda: Processes(options.jobs)
     return runner.run(what.study, what.config, store, executor, choices, progress.watcher())

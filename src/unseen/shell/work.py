@@ -51,7 +51,8 @@ def work(job: Job, sink: Sink = Silent()) -> Outcome:
         return done
     study = catalog.load(job.study)
     _refuse_change(job)
-    lab = Lab(seed=job.cell.seed, sink=sink, keeper=Kept(store.kept(*job.place))).child(job.study)
+    place = torch.device(job.facts.get("device", "cpu"))
+    lab = Lab(seed=job.cell.seed, device=place, sink=sink, keeper=Kept(store.kept(*job.place))).child(job.study)
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         rows = checked(study.run(job.cell, lab), job.study)

@@ -7,6 +7,8 @@ from enum import Enum
 from math import isfinite
 from typing import Any
 
+from torch import Tensor
+
 from unseen.document import Document
 
 
@@ -30,6 +32,8 @@ def plain(value: Any) -> Any:
             return {str(key): plain(item) for key, item in value.items()}
         case Sequence():
             return [plain(item) for item in value]
+    if isinstance(value, Tensor):
+        return None
     if is_dataclass(value):
         inside = {field.name: getattr(value, field.name) for field in fields(value) if field.name != "detail"}
         detail = getattr(value, "detail", None)

@@ -1,8 +1,6 @@
-"""The findings of an audit as a document for a person, and as plain values for a machine."""
+"""The findings of an audit as a document."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from math import isfinite
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -374,18 +372,3 @@ def _treatment(findings: Sequence[Findings]) -> list[Block]:
     blocks: list[Block] = [Paragraph(text) for text in said]
     skipped = dict.fromkeys((name, why) for one in findings for name, why in one.skipped.items())
     return blocks + [Note(f"Skipped: {name}.", Tone.CAUTION, why) for name, why in skipped]
-
-
-def machine(value: Any) -> Any:
-    """Findings as JSON values: readings as {value, low, high, n, unit}, pictures left out, non-finite numbers as null."""
-    if isinstance(value, Tensor):
-        return None
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: machine(getattr(value, f.name)) for f in fields(value) if f.name != "detail"}
-    if isinstance(value, Mapping):
-        return {str(key): machine(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [machine(item) for item in value]
-    if isinstance(value, float) and not isfinite(value):
-        return None
-    return value
