@@ -3,10 +3,13 @@
 import os
 import tempfile
 
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("steady", deadline=None)  # a busy machine is no bug
+hypothesis.settings.load_profile("steady")
 os.environ["UNSEEN_HOME"] = tempfile.mkdtemp(prefix="unseen-tests-")
 
 

@@ -1,6 +1,7 @@
 """The fake study on the path, a store of its own for each test, and a count of the computed cells."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,6 +57,8 @@ def spawn(store):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # a suite that was started in the background ignores Ctrl-C, and so would its children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         started.append(process)
         return process
