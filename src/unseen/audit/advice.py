@@ -1,6 +1,8 @@
 """What to do next, and what the data cannot tell: sentences that follow from the numbers by rules written here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from scipy.stats import norm
 
 from unseen.audit.findings import Findings, Outcome
 from unseen.document import Note, Tone
@@ -85,7 +87,9 @@ def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
         return []
     return [
         Note(
-            "Do not read the outputs as probabilities at unseen places: on average they are off by " + ", ".join(off) + ".",
+            "Do not read the outputs as probabilities at unseen places: on average they are off by "
+            + ", ".join(off)
+            + ".",
             Tone.CAUTION,
             "Recalibrate with labelled examples from there (logistic regression of the outcome on the score), "
             "and choose the decision threshold anew.",
@@ -136,12 +140,19 @@ def by_remedy(findings: Sequence[Findings], metric: str) -> dict[str, list[Outco
     return table
 
 
+def helpful(change: Mapping[str, Reading]) -> list[str]:
+    """Remedies that help beyond chance, best first: the interval is widened for the choice among them (Bonferroni)."""
+    wider = norm.ppf(1 - 0.025 / max(1, len(change))) / norm.ppf(0.975)
+    clear = [name for name, r in change.items() if r.value - (r.value - r.low) * wider > 0]
+    return sorted(clear, key=lambda name: -change[name].value)
+
+
 def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
     table = by_remedy(findings, metric)
     if not table:
         return []
     change = {name: combined(outcomes) for name, outcomes in table.items()}
-    helped = sorted((name for name in change if change[name].low > 0), key=lambda name: -change[name].value)
+    helped = helpful(change)
     harmed = [name for name in change if change[name].high < 0]
     notes = []
     if helped:
@@ -150,7 +161,7 @@ def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
             f"[{change[best].low:+.3f}, {change[best].high:+.3f}] at unseen places, same budget and seeds."
         )
         rest = ", ".join(f"{name} {change[name].value:+.3f}" for name in helped[1:])
-        few = f"{len(change)} remedies were compared without correction; confirm the winner on new data."
+        few = f"Corrected for the choice among {len(change)} remedies; confirm it on new data before relying on it."
         notes.append(Note(text, Tone.GOOD, f"Also above zero: {rest}. {few}" if rest else few))
     else:
         notes.append(

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from unseen.audit import Findings
-from unseen.audit.advice import advice, by_remedy, combined, limits, shared_metric, shown, unseen_of
+from unseen.audit.advice import advice, by_remedy, combined, helpful, limits, shared_metric, shown, unseen_of
 from unseen.audit.findings import Example
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone
 from unseen.figure import Bars, Images, Points
@@ -81,11 +81,12 @@ def _lead(findings: Sequence[Findings]) -> str:
             f" the loss is beyond its interval at {lost} of {len(gaps)}."
         )
     table = {name: combined(o) for name, o in by_remedy(findings, metric).items()}
-    best = max(table, key=lambda name: table[name].value, default=None)
-    if best is not None and table[best].low > 0:
-        text += f" Of the remedies, {best} helps most: {table[best].value:+.3f} (from {table[best].low:+.3f})."
-    elif best is not None:
-        text += " No remedy tried raises it beyond its interval."
+    helped = helpful(table)
+    if helped:
+        best = table[helped[0]]
+        text += f" Of the remedies, {helped[0]} helps most: {best.value:+.3f} [{best.low:+.3f}, {best.high:+.3f}]."
+    elif table:
+        text += f" None of the {len(table)} remedies tried raises it beyond chance."
     return text
 
 
