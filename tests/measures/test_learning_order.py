@@ -102,3 +102,13 @@ def test_recorder_keeps_what_the_model_got_right_and_nothing_recorded_is_refused
     assert recorder.hits.shape == (3, 20)
     assert recorder.hits.float().mean(1).tolist() == pytest.approx(trained.curves["accuracy"])
     assert torch.equal(recorder.hits[-1], classify.score(trained.model, split.data.columns) > 0.5)
+
+
+def test_means_are_the_shares_of_hits_among_the_marked_examples():
+    hits = torch.rand(5, 20, generator=Lab().generator()) > 0.4
+    marked = torch.arange(20) % 3 == 0
+    split = Split(Columns(x=torch.zeros(20, 1)), Use.FIT)
+    recorder = HitRecorder(split, classify.score, Lab(), list(hits))
+    assert recorder.means(marked) == pytest.approx([sum(row[::3].tolist()) / 7 for row in hits])
+    with pytest.raises(InvalidData, match="table of hits"):
+        HitRecorder(split, classify.score, Lab()).means(marked)

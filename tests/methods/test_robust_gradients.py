@@ -230,3 +230,8 @@ def test_example_trains():
     curve = robust_gradients.example().fit(model, task(), Lab()).curves["loss"]
     assert len(curve) == 20
     assert curve[-1] < curve[0]
+
+
+def test_labels_tell_the_rules_apart():
+    rules = (Winsorized(4), Winsorized(2), MedianOfMicrobatches(5), RollingMedian(3))
+    assert [rule.label for rule in rules] == ["winsorized c=4", "winsorized c=2", "M5", "RM3"]

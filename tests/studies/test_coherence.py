@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from unseen.lab import Lab
-from unseen.methods.robust_gradients import MedianOfMicrobatches, RollingMedian, Winsorized
+from unseen.methods.robust_gradients import MedianOfMicrobatches, RollingMedian
 from unseen.studies import coherence
-from unseen.studies.coherence import CoherenceCell, OrderCell, SuppressionCell, name_of, study
+from unseen.studies.coherence import CoherenceCell, OrderCell, SuppressionCell, study
 from unseen.study import Scale, Verdict, pick
 
 CONFIG = study.scales[Scale.SMOKE]
@@ -59,15 +59,6 @@ def test_winsorizing_at_level_0_and_a_window_of_1_are_sgd():
 
     assert summary(RollingMedian(1)) == summary(None)
     assert summary(MedianOfMicrobatches(1)) == pytest.approx(summary(None), abs=0.02)
-
-
-def test_names_tell_the_rules_apart():
-    assert [name_of(rule) for rule in (None, Winsorized(4), MedianOfMicrobatches(5), RollingMedian(3))] == [
-        "SGD",
-        "winsorized c=4",
-        "M5",
-        "RM3",
-    ]
 
 
 def made(**changes):

@@ -45,6 +45,10 @@ class HitRecorder:
     def hits(self) -> Hits:
         return _checked(torch.stack(self.seen) if self.seen else torch.zeros(0, 0, dtype=torch.bool))
 
+    def means(self, of: Bool[Tensor, " example"]) -> list[float]:
+        """The share of hits among the marked examples, at each evaluation."""
+        return self.hits[:, of].double().mean(1).tolist()
+
 
 def first_learned(hits: Hits) -> Int[Tensor, " example"]:
     """t_i: the first evaluation at which example i is right; the number of evaluations if it never is."""

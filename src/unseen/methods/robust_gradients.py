@@ -168,6 +168,10 @@ class Winsorized:
     """How many gradients are compared per step; None: one per example."""
     budget: Budget = Budget()
 
+    @property
+    def label(self) -> str:
+        return f"winsorized c={self.c}"
+
     def step(self) -> Step:
         return partial(winsorized_step, c=self.c, microbatches=self.microbatches)
 
@@ -184,6 +188,10 @@ class MedianOfMicrobatches:
 
     k: int = 3
     budget: Budget = Budget()
+
+    @property
+    def label(self) -> str:
+        return f"M{self.k}"
 
     def step(self) -> Step:
         return partial(microbatch_median_step, k=self.k)
@@ -207,6 +215,10 @@ class RollingMedian:
             raise InvalidConfig(
                 f"RollingMedian(window={self.window}) holds no gradient.", why="a median needs one.", fix="use 3."
             )
+
+    @property
+    def label(self) -> str:
+        return f"RM{self.window}"
 
     def step(self) -> Step:
         """A step with an empty window of its own: one per training run."""

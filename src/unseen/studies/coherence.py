@@ -10,10 +10,9 @@ from functools import partial
 from math import exp, inf, log
 from statistics import fmean, median
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from unseen.engine.batches import Columns
+from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import score
 from unseen.engine.loop import Budget, Optimizer, Watch, erm_step, train
 from unseen.figure import Curves
@@ -43,7 +42,7 @@ class Setting:
     """If positive, the number of steps follows from it."""
 
     def model(self, task: Task, lab: Lab) -> nn.Module:
-        shape = first_image(task).shape
+        shape = task.split("train").data[0]["x"].shape
         with lab.seeded():
             if not self.hidden:
                 return resnet(in_channels=shape[0], classes=CLASSES)
@@ -59,22 +58,8 @@ class Setting:
         return replace(self.budget, steps=self.epochs * self.per_epoch, watch_at=tuple(e * self.per_epoch for e in at))
 
 
-def first_image(task: Task) -> torch.Tensor:
-    return task.splits["train"].data[0]["x"]
-
-
 Rule = Winsorized | MedianOfMicrobatches | RollingMedian | None
 """How the gradients of a minibatch are averaged; None: the mean. The budget of a rule is not used here."""
-
-
-def name_of(rule: Rule) -> str:
-    if isinstance(rule, Winsorized):
-        return f"winsorized c={rule.c}"
-    if isinstance(rule, MedianOfMicrobatches):
-        return f"M{rule.k}"
-    return f"RM{rule.window}" if rule else "SGD"
-
-
 RULES: tuple[Rule, ...] = (None, Winsorized(2), Winsorized(6), RollingMedian(3), MedianOfMicrobatches(3))
 EARLY = 100
 """Steps during which gradients on random labels should not agree yet."""
@@ -139,18 +124,17 @@ def run(cell: Cell, lab: Lab) -> Iterable[Row]:
 def coherence_rows(cell: CoherenceCell, lab: Lab) -> Iterator[Row]:
     """m·α of a fixed sample over training; seeds share images and initial weights between real and random labels."""
     task = replace(cell.setting.images, label_noise=cell.noise).build(lab.child("data"))
-    data = task.splits["train"].data
-    assert isinstance(data, Columns)
-    sample = data.subset(slice(cell.sample))
+    sample = Columns(**{name: x[: cell.sample] for name, x in whole(task.split("train").data, lab).items()})
     m = len(sample)
-    model = cell.setting.model(task, lab.child("init"))
     watch: dict[str, Watch] = {
         "alpha": lambda model: coherence(model, task.objective.loss, sample, lab).alpha,
         "train": accuracy(task, "train", lab),
         "test": accuracy(task, "test", lab),
     }
+    model = cell.setting.model(task, lab.child("init"))
     curves = train(model, task, erm_step, cell.setting.budget, lab.child("fit"), watch).curves
-    facts: dict[str, Value] = {"part": "coherence", "labels": labels_of(cell.noise), "seed": cell.seed}
+    labels = {0.0: "real", 1.0: "random"}.get(cell.noise, f"{cell.noise:.0%} redrawn")
+    facts: dict[str, Value] = {"part": "coherence", "labels": labels, "seed": cell.seed}
     along = zip(curves["watched"], curves["alpha"], curves["train"], curves["test"], strict=True)
     rows = [
         {"step": step, "m_alpha": m * alpha, "debiased": debiased(alpha, m), "train": fit, "test": judged}
@@ -171,23 +155,24 @@ def coherence_rows(cell: CoherenceCell, lab: Lab) -> Iterator[Row]:
     }
 
 
-def labels_of(noise: float) -> str:
-    return {0.0: "real", 1.0: "random"}.get(noise, f"{noise:.0%} redrawn")
-
-
 def accuracy(task: Task, split: str, lab: Lab) -> Watch:
     return lambda model: score(model, task, task.split(split), lab).value
+
+
+def fitted(recorder: HitRecorder, wrong: Tensor, test: Sequence[float]) -> list[dict[str, float]]:
+    """Shares of the right and of the wrong labels that the network gives back, beside the test accuracy, over time."""
+    by_label = zip(recorder.means(~wrong), recorder.means(wrong), test, strict=True)
+    return [{"right_fit": right, "wrong_fit": wrong, "test": judged} for right, wrong, judged in by_label]
 
 
 def order_rows(cell: OrderCell, lab: Lab) -> Iterator[Row]:
     """Two networks on the same half-wrong labels: when each example is learned, and how far the two agree."""
     task = cell.setting.images.build(lab.child("data"))
-    data = task.splits["train"].data
-    assert isinstance(data, Columns)
-    wrong, redrawn = data.columns["wrong"], data.columns["redrawn"]
+    data = whole(task.split("train").data, lab)
+    wrong, redrawn = data["wrong"], data["redrawn"]
     tables, gains = [], []
     for k in range(2):
-        recorder = HitRecorder(task.splits["train"], task.objective.score, lab)
+        recorder = HitRecorder(task.split("train"), task.objective.score, lab)
         watch: dict[str, Watch] = {"train": recorder} | {name: accuracy(task, name, lab) for name in ("select", "test")}
         model = cell.setting.model(task, lab.child("init", k))
         curves = train(model, task, erm_step, cell.setting.watched(1), lab.child("fit", k), watch).curves
@@ -196,25 +181,18 @@ def order_rows(cell: OrderCell, lab: Lab) -> Iterator[Row]:
         best = max(range(len(curves["test"])), key=lambda epoch: curves["select"][epoch])
         gains.append(curves["test"][best] - curves["test"][-1])
         if k == 0:
-            for epoch, (hits, test) in enumerate(zip(recorder.hits, curves["test"], strict=True), 1):
-                yield {
-                    "part": "order",
-                    "seed": cell.seed,
-                    "epoch": epoch,
-                    "right_fit": hits[~wrong].double().mean().item(),
-                    "wrong_fit": hits[wrong].double().mean().item(),
-                    "test": test,
-                }
-    epochs = first_learned(tables[0]) + 1
-    agree = LearningOrder()
+            for epoch, row in enumerate(fitted(recorder, wrong, curves["test"]), 1):
+                yield {"part": "order", "seed": cell.seed, "epoch": epoch, **row}
+    epochs, lost, agree = first_learned(tables[0]) + 1, forgotten(tables[0]).double(), LearningOrder()
+    right_epoch, wrong_epoch = (epochs[of].double().median().item() for of in (~wrong, wrong))
     yield {
         "part": "order summary",
         "seed": cell.seed,
-        "right_epoch": epochs[~wrong].double().median().item(),
-        "wrong_epoch": epochs[wrong].double().median().item(),
-        "later": (epochs[wrong].double().median() - epochs[~wrong].double().median()).item(),
-        "forgotten_right": forgotten(tables[0])[~wrong].double().mean().item(),
-        "forgotten_wrong": forgotten(tables[0])[wrong].double().mean().item(),
+        "right_epoch": right_epoch,
+        "wrong_epoch": wrong_epoch,
+        "later": wrong_epoch - right_epoch,
+        "forgotten_right": lost[~wrong].mean().item(),
+        "forgotten_wrong": lost[wrong].mean().item(),
         "agreement": agree(tables, lab).value,
         # right and wrong labels differ so much that any two networks agree on them: within the clean ones it is harder
         "agreement_clean": agree([hits[:, ~redrawn] for hits in tables], lab).value,
@@ -225,27 +203,19 @@ def order_rows(cell: OrderCell, lab: Lab) -> Iterator[Row]:
 def suppression_rows(cell: SuppressionCell, lab: Lab) -> Iterator[Row]:
     """How many right and wrong labels are fitted, and the test accuracy, over the epochs."""
     task = cell.setting.images.build(lab.child("data"))
-    data = task.splits["train"].data
-    assert isinstance(data, Columns)
-    wrong = data.columns["wrong"]
-    recorder = HitRecorder(task.splits["train"], task.objective.score, lab)
+    wrong = whole(task.split("train").data, lab)["wrong"]
+    recorder = HitRecorder(task.split("train"), task.objective.score, lab)
     watch: dict[str, Watch] = {"train": recorder, "test": accuracy(task, "test", lab)}
     budget = cell.setting.watched(max(1, cell.setting.epochs // 22))
     step = cell.rule.step() if cell.rule else erm_step
-    trained = train(cell.setting.model(task, lab.child("init")), task, step, budget, lab.child("fit"), watch)
-    test = trained.curves["test"]
-    facts: dict[str, Value] = {"rule": name_of(cell.rule), "lr": cell.setting.budget.lr, "seed": cell.seed}
-    rows = [
-        {
-            "epoch": int(at) // cell.setting.per_epoch,
-            "right_fit": hits[~wrong].double().mean().item(),
-            "wrong_fit": hits[wrong].double().mean().item(),
-            "test": judged,
-        }
-        for at, hits, judged in zip(trained.curves["watched"], recorder.hits, test, strict=True)
-    ]
+    curves = train(cell.setting.model(task, lab.child("init")), task, step, budget, lab.child("fit"), watch).curves
+    name = cell.rule.label if cell.rule else "SGD"
+    facts: dict[str, Value] = {"rule": name, "lr": cell.setting.budget.lr, "seed": cell.seed}
+    epochs = [int(at) // cell.setting.per_epoch for at in curves["watched"]]
+    shares = fitted(recorder, wrong, curves["test"])
+    rows = [{"epoch": epoch, **row} for epoch, row in zip(epochs, shares, strict=True)]
     yield from ({"part": "suppression", **facts, **row} for row in rows)
-    summary: dict[str, Value] = {"part": "suppression summary", **facts, **rows[-1], "best_test": max(test)}
+    summary: dict[str, Value] = {"part": "suppression summary", **facts, **rows[-1], "best_test": max(curves["test"])}
     # equal epochs favour a slow rule; where the right labels are fitted equally well the comparison is fair
     if equal := next((row for row in rows if row["right_fit"] >= 0.8), None):
         summary |= {"wrong_at_equal_fit": equal["wrong_fit"], "test_at_equal_fit": equal["test"]}
