@@ -5,7 +5,9 @@ ghosts of a fixed size, in order, and each is normalised as if it were a batch o
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -94,15 +96,15 @@ def ghost_batch_norm(
     return torch.cat([y, _single(tail, norm, _factors(norm, 1)[0])])
 
 
-def _factors(norm: nn.BatchNorm1d | nn.BatchNorm2d, k: int) -> list[float]:
+def _factors(norm: nn.BatchNorm1d | nn.BatchNorm2d, k: int) -> tuple[float, ...]:
     """The update factor ρ of each of the next k ghosts; without momentum, of a cumulative mean. Counts the ghosts."""
     assert norm.num_batches_tracked is not None  # guarded by track_running_stats
     seen = int(norm.num_batches_tracked) if norm.momentum is None else 0  # read only where needed: it waits for a GPU
     norm.num_batches_tracked.add_(k)
-    return [1 / (seen + 1 + l) if norm.momentum is None else norm.momentum for l in range(k)]
+    return (norm.momentum,) * k if norm.momentum is not None else tuple(1 / (seen + 1 + l) for l in range(k))
 
 
-def shares(factors: list[float]) -> tuple[float, list[float]]:
+def shares(factors: Sequence[float]) -> tuple[float, list[float]]:
     """The weight of the old value and of each ghost after r ← (1−ρ_l) r + ρ_l s_l for l = 1 … k."""
     kept, weights = 1.0, []
     for factor in reversed(factors):
@@ -111,21 +113,26 @@ def shares(factors: list[float]) -> tuple[float, list[float]]:
     return kept, weights[::-1]
 
 
+@lru_cache(maxsize=64)  # the same at every step: making the tensor anew costs a tenth of the layer
+def _placed(factors: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> tuple[float, Tensor]:
+    kept, weights = shares(factors)
+    return kept, torch.tensor(weights, device=device, dtype=dtype)
+
+
 def _single(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, factor: float) -> Tensor:
     return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, factor, norm.eps)
 
 
 def _update(
-    norm_mean: Tensor, norm_var: Tensor, mean: Tensor, variance: Tensor, factors: list[float], bessel: float = 1.0
+    norm_mean: Tensor, norm_var: Tensor, mean: Tensor, variance: Tensor, factors: tuple[float, ...], bessel: float = 1.0
 ) -> None:
     """The running statistics after the ghosts' [ghost feature] means and variances (× `bessel`), in order."""
-    kept, weights = shares(factors)
-    each = mean.new_tensor(weights)
+    kept, each = _placed(factors, mean.device, mean.dtype)
     norm_mean.addmv_(mean.T, each, beta=kept)
     norm_var.addmv_(variance.T, each, beta=kept, alpha=bessel)
 
 
-def _as_channels(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, factors: list[float], ghost: int) -> Tensor:
+def _as_channels(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, factors: tuple[float, ...], ghost: int) -> Tensor:
     """All ghosts in one call of the native kernel: [k ghost feature …] seen as [ghost (k feature) …]."""
     k, features = len(x) // ghost, x.shape[1]
     wide = x.view(k, ghost, *x.shape[1:]).transpose(0, 1).reshape(ghost, k * features, *x.shape[2:])
@@ -154,14 +161,14 @@ class _Fused(torch.autograd.Function):
         bias: Tensor,
         running_mean: Tensor,
         running_var: Tensor,
-        factors: list[float],
+        factors: tuple[float, ...],
         ghost: int,
         eps: float,
     ) -> Tensor:
         ghosts = x.view(-1, ghost, x.shape[1])
         mean = ghosts.mean(1, keepdim=True)
         centred = ghosts - mean
-        y = centred.square()
+        y = centred * centred
         variance = y.mean(1, keepdim=True)  # about the mean, in two passes: no cancellation
         inverse = (variance + eps).rsqrt_()
         torch.addcmul(bias, centred, inverse * weight, out=y)
@@ -179,7 +186,7 @@ class _Fused(torch.autograd.Function):
         inner = out * centred
         along = inner.sum(1, keepdim=True).mul_(inverse)
         scale = inverse * weight
-        torch.addcmul((total * scale).mul_(-1 / ghost), out, scale, out=inner)
+        torch.addcmul(total * scale * (-1 / ghost), out, scale, out=inner)
         inner.addcmul_(centred, scale * inverse * along, value=-1 / ghost)
         return inner.view(gradient.shape), along.sum((0, 1)), total.sum((0, 1)), None, None, None, None, None
 
