@@ -4,8 +4,8 @@ Expected calibration error and reliability curve (Guo et al., 2017, arXiv:1706.0
 calibration in the large (Cox, 1958; Van Calster et al., 2019, doi:10.1186/s12916-019-1466-7).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from unseen.measure import Reading
 from unseen.method import Trained
 
 Numbers = Float[np.ndarray, " n"]
+BLOCK = 1 << 22
+"""Entries of one block of resamples (32 MiB)."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,10 @@ class CalibrationSlope:
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         p, outcome = forecasts(subject, self.split, lab)
-        return stats.bootstrap(
-            lambda p, y: recalibration(p, y)[0], p, outcome, rng=lab.child("bootstrap").numpy(), draws=self.draws
-        )
+        value = recalibration(p, outcome)[0]
+        design = np.stack([_log_odds(p), np.ones_like(p)], 1)
+        start = np.array([1.0, 0.0])
+        return _resampled(design, outcome, np.zeros_like(p), start, value, self.draws, lab.child("bootstrap").numpy())
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ class CalibrationInTheLarge:
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         p, outcome = forecasts(subject, self.split, lab)
-        rng = lab.child("bootstrap").numpy()
-        reading = stats.bootstrap(in_the_large, p, outcome, rng=rng, draws=self.draws)
-        return Reading(reading.value, reading.low, reading.high, reading.n, "log odds")
+        value, rng = in_the_large(p, outcome), lab.child("bootstrap").numpy()
+        reading = _resampled(np.ones((p.size, 1)), outcome, _log_odds(p), np.zeros(1), value, self.draws, rng)
+        return replace(reading, unit="log odds")
 
 
 @torch.no_grad()
@@ -138,7 +141,8 @@ def calibration_error(p: Numbers, outcome: Numbers, bins: int, draws: int, rng: 
     table = torch.from_numpy(reliability(p, outcome, bins))
     if p.size < 2:
         return Reading(value, n=p.size, unit="probability", detail=table)
-    drawn = np.array([_resampled(p, outcome, bins, rng) for _ in range(draws)])
+    excess = _in_bins(p, bins) * (outcome - p)[:, None]
+    drawn = np.concatenate([np.abs(w @ excess).sum(1) / p.size for w in _counts(p.size, draws, rng)])
     low, high = np.quantile(drawn, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2]) - (drawn.mean() - value)
     # the shift keeps width and centre; quantiles of a skewed spread may still miss the value by a hair
     return Reading(
@@ -146,14 +150,25 @@ def calibration_error(p: Numbers, outcome: Numbers, bins: int, draws: int, rng: 
     )
 
 
-def _resampled(p: Numbers, outcome: Numbers, bins: int, rng: np.random.Generator) -> float:
-    rows = rng.integers(p.size, size=p.size)
-    return expected_calibration_error(p[rows], outcome[rows], bins)
+def _in_bins(p: Numbers, bins: int) -> np.ndarray:
+    """[example, bin]: 1 in the bin of the example's probability."""
+    return np.eye(bins)[np.minimum((p * bins).astype(int), bins - 1)]
+
+
+def _counts(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each of n rows is in each of `draws` resamples, [draw, row], in blocks that fit the memory."""
+    while draws > 0:
+        block = min(draws, max(1, BLOCK // n))
+        rows = rng.integers(n, size=(block, n)) + n * np.arange(block)[:, None]
+        yield np.bincount(rows.ravel(), minlength=block * n).reshape(block, n).astype(float)
+        draws -= block
 
 
 def by_chance(p: Numbers, bins: int, rng: np.random.Generator, draws: int = 200) -> Reading:
     """The ECE that perfectly calibrated forecasts show: outcomes drawn from `p` itself; mean and central 95 %."""
-    drawn = [expected_calibration_error(p, (rng.random(p.size) < p).astype(float), bins) for _ in range(draws)]
+    checked(p, np.zeros_like(p))
+    cells = _in_bins(p, bins)
+    drawn = [np.abs(((rng.random(p.size) < p) - p) @ cells).sum() / p.size for _ in range(draws)]
     low, high = np.quantile(drawn, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2])
     return Reading(float(np.mean(drawn)), float(low), float(high), p.size, "probability")
 
@@ -165,13 +180,14 @@ def recalibration(p: Numbers, outcome: Numbers) -> tuple[float, float]:
     if np.ptp(x) < 1e-9:
         raise InvalidData("All probabilities are equal.", why="no slope can be seen.", fix="use CalibrationInTheLarge.")
     _refuse_one_outcome(outcome)
-    if x[outcome == 1].min() >= x[outcome == 0].max() or x[outcome == 1].max() <= x[outcome == 0].min():
+    if _separated(np.ones((1, x.size)), x, outcome).any():
         raise InvalidData(
             "The probabilities separate the outcomes without error.",
             why="the likelihood has no maximum: the slope grows without bound.",
             fix="judge on more examples; report the calibration error instead.",
         )
-    a, b = _newton(np.stack([x, np.ones_like(x)], 1), outcome, np.zeros_like(x), np.array([1.0, 0.0]))
+    design, start = np.stack([x, np.ones_like(x)], 1), np.array([1.0, 0.0])
+    a, b = _newton(np.ones((1, x.size)), design, outcome, np.zeros_like(x), start)[0]
     return float(a), float(b)
 
 
@@ -180,7 +196,7 @@ def in_the_large(p: Numbers, outcome: Numbers) -> float:
     checked(p, outcome)
     _refuse_one_outcome(outcome)
     x = _log_odds(p)
-    return float(_newton(np.ones((x.size, 1)), outcome, x, np.zeros(1))[0])
+    return float(_newton(np.ones((1, x.size)), np.ones((x.size, 1)), outcome, x, np.zeros(1))[0, 0])
 
 
 def _log_odds(p: Numbers) -> Numbers:
@@ -194,30 +210,69 @@ def _refuse_one_outcome(outcome: Numbers) -> None:
         )
 
 
-def _newton(design: np.ndarray, outcome: Numbers, offset: Numbers, start: np.ndarray) -> np.ndarray:
-    """Logistic regression by Newton's method with halved steps where the likelihood would fall."""
+def _separated(weights: np.ndarray, x: Numbers, outcome: Numbers) -> np.ndarray:
+    """Per resample: whether x tells the outcomes apart without error, or only one outcome was drawn."""
 
-    def loss(beta: np.ndarray) -> float:
-        z = design @ beta + offset
-        return float(np.logaddexp(0, z).sum() - (outcome * z).sum())
+    def extremes(of: int) -> tuple[np.ndarray, np.ndarray]:
+        drawn = (weights > 0) & (outcome == of)
+        return np.where(drawn, x, np.inf).min(1), np.where(drawn, x, -np.inf).max(1)
 
-    return _minimum(loss, lambda beta: _newton_step(design, outcome, offset, beta), start)
-
-
-def _newton_step(design: np.ndarray, outcome: Numbers, offset: Numbers, beta: np.ndarray) -> np.ndarray:
-    p = expit(design @ beta + offset)
-    curvature = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(design.shape[1])
-    return np.linalg.solve(curvature, design.T @ (outcome - p))
+    (low1, high1), (low0, high0) = extremes(1), extremes(0)
+    return (low1 >= high0) | (high1 <= low0)
 
 
-def _minimum(
-    loss: Callable[[np.ndarray], float], step: Callable[[np.ndarray], np.ndarray], beta: np.ndarray
+def _resampled(
+    design: np.ndarray,
+    outcome: Numbers,
+    offset: Numbers,
+    start: np.ndarray,
+    value: float,
+    draws: int,
+    rng: np.random.Generator,
+) -> Reading:
+    """`value` with the percentile interval of the first coefficient over resampled rows, all fitted at once.
+
+    Resamples without a maximum are drawn again; where most of them are, no honest interval exists.
+    """
+    found: list[np.ndarray] = []
+    for _ in range(3):
+        for weights in _counts(outcome.size, draws - sum(map(len, found)), rng):
+            ends = np.stack([weights @ (outcome == k) for k in (0, 1)])
+            exists = (ends > 0).all(0) if design.shape[1] == 1 else ~_separated(weights, design[:, 0], outcome)
+            if exists.any():
+                found.append(_newton(weights[exists], design, outcome, offset, start)[:, 0])
+    drawn = np.concatenate([*found, np.zeros(0)])
+    if drawn.size < draws // 2 or not drawn.size:
+        return Reading(value, n=outcome.size)
+    low, high = np.quantile(drawn, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2])
+    return Reading(value, float(low), float(high), outcome.size)
+
+
+def _newton(
+    weights: np.ndarray, design: np.ndarray, outcome: Numbers, offset: Numbers, start: np.ndarray
 ) -> np.ndarray:
+    """Logistic regression of every row of weights [draw, example] by Newton's method, [draw, coefficient].
+
+    Steps are halved where the likelihood would fall.
+    """
+    draws, k = len(weights), design.shape[1]
+    beta = np.tile(start, (draws, 1))
+    squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+
+    def loss(beta: np.ndarray) -> np.ndarray:
+        z = beta @ design.T + offset
+        return (weights * (np.logaddexp(0, z) - outcome * z)).sum(1)
+
+    here = loss(beta)
     for _ in range(100):
-        move = step(beta)
-        while loss(beta + move) > loss(beta) + 1e-12 and np.abs(move).max() > 1e-10:
-            move = move / 2
-        beta = beta + move
+        p = expit(beta @ design.T + offset)
+        curvature = (weights * p * (1 - p) @ squares).reshape(draws, k, k) + 1e-12 * np.eye(k)
+        move = np.linalg.solve(curvature, (weights * (outcome - p) @ design)[:, :, None])[:, :, 0]
+        there = loss(beta + move)
+        while (worse := (there > here + 1e-12) & (np.abs(move).max(1) > 1e-10)).any():
+            move[worse] /= 2
+            there = loss(beta + move)
+        beta, here = beta + move, there
         if np.abs(move).max() < 1e-9:
             break
     return beta
