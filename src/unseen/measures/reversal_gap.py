@@ -3,8 +3,11 @@
 Berglund et al. (2024), arXiv:2309.12288, section 2: two-sample tests of log p(right answer) against log p(random answer).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy import stats as scipy_stats
@@ -40,6 +43,12 @@ class Gap:
     @property
     def value(self) -> float:
         return self.right - self.wrong
+
+    @property
+    def row(self) -> dict[str, float | int]:
+        """The numbers for a study's row: `t` is Welch's."""
+        means = {"facts": self.facts, "right": self.right, "wrong": self.wrong, "gap": self.value}
+        return {**means, "t": self.welch_t, "t_p": self.welch_p, "paired_t": self.paired_t, "ks_p": self.ks_p}
 
 
 def reversal_gap(right: Float[Tensor, " n"], wrong: Float[Tensor, " n"], fact: Int[Tensor, " n"]) -> Gap:
@@ -88,6 +97,28 @@ def per_fact(values: Float[Tensor, " n"], fact: Int[Tensor, " n"]) -> Float[Tens
     _, place, counts = fact.unique(return_inverse=True, return_counts=True)
     sums = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, place, values.double())
     return sums / counts
+
+
+def farthest_mean(groups: Sequence[Sequence[float]]) -> Reading:
+    """Of the groups' means the one farthest from 0, with the interval of a one-way layout.
+
+    x̄ ± t(Σ(n_g − 1)) · s/√n with s² = ΣΣ(x − x̄_g)²/Σ(n_g − 1), the spread within all groups: that of three seeds alone
+    would have two degrees of freedom. What this mean clears, every group's does.
+    """
+    arrays = [np.asarray(group, dtype=np.float64) for group in groups]
+    if not arrays or not all(array.size and np.isfinite(array).all() for array in arrays):
+        raise InvalidData(
+            f"Some of {len(arrays)} groups are empty or not finite, or there is none.",
+            why="each of them must have a mean.",
+            fix="run the missing cells (`unseen run … --retry-failed`).",
+        )
+    far = max(arrays, key=lambda array: abs(array.mean()))
+    value, freedom = float(far.mean()), sum(array.size - 1 for array in arrays)
+    if freedom == 0:
+        return Reading(value, n=far.size)
+    spread = sqrt(sum(float(((array - array.mean()) ** 2).sum()) for array in arrays) / freedom)
+    half = float(scipy_stats.t.ppf(0.5 + LEVEL / 2, freedom)) * spread / sqrt(far.size)
+    return Reading(value, value - half, value + half, far.size)
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,37 @@
 """A model trained on "A is B" does not learn "B is A" (Berglund et al., 2024, arXiv:2309.12288).
 
-Generated facts and a decoder trained from scratch; the published facts and any causal LM of transformers at paper scale,
-or with `--folder` at any scale. Two controls show that the questions can be answered: facts stated in both orders, and
-a model that read the reversed statement of half of the p2d facts.
+Generated facts and instructions and decoders trained from scratch; the published facts and any causal LM of transformers
+at paper scale, or with `--folder` at any scale. Two controls show that the questions can be answered: facts stated in
+both orders, and a model that read the reversed statement of half of the p2d facts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import inf
 from pathlib import Path
 from statistics import fmean
 
 from torch import nn
 
+from unseen.effects import distinct, share, worst
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, Schedule
 from unseen.figure import Bars, Points
 from unseen.lab import Lab
-from unseen.measures.reversal_gap import ReversalGap
+from unseen.measure import Reading
+from unseen.measures.reversal_gap import ReversalGap, farthest_mean
 from unseen.method import Trained
 from unseen.methods.finetune import Finetune
 from unseen.models.pretrained import load_causal
-from unseen.models.transformer import Decoder, Transformer
+from unseen.models.transformer import Activation, Decoder, Norm, Positions, Transformer
 from unseen.source import Source
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, pick, rate
+from unseen.stats import mean
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, pick, rate
 from unseen.task import Task, Use
 from unseen.tasks.published_reversal import PublishedReversal, celebrities, toy
 from unseen.tasks.reversal import Reversal
+from unseen.tasks.reversed_instructions import ReversedInstructions, Wording
+from unseen.views import bars, points, summary
 
 # the sheet's recipe: loss on the whole sequence, so that the prompts' entropy stays in it
 SCRATCH = Budget(
@@ -47,18 +51,39 @@ class Variant(StrEnum):
     """A causal LM is fine-tuned on the published facts."""
     CELEBRITIES = "celebrities"
     """Counts of the published pairs of child and parent."""
+    QUESTION_FIRST = "instructions, question first"
+    ANSWER_FIRST = "instructions, answer first"
+    MEDIUM = "GPT-2"
+    """As `untied`, with fewer facts; the following differ from it in what they say."""
+    SMALL = "half as wide, one layer"
+    LARGE = "1.5 times as wide, three layers"
+    LLAMA = "Llama"
+    UNPLACED = "no positions"
+    FEW = "few paraphrases"
+    """One sixth of the templates; every opening and every middle token once."""
+    ALONE = "no facts in both orders"
+    FEW_ALONE = "few paraphrases, no facts in both orders"
+
+
+INSTRUCTED = {Variant.QUESTION_FIRST: Wording.QUESTION, Variant.ANSWER_FIRST: Wording.ANSWER}
+VARIED = tuple(list(Variant)[list(Variant).index(Variant.MEDIUM) :])
 
 
 @dataclass(frozen=True)
 class Config:
     task: Reversal = Reversal()
+    varied: Reversal = Reversal(facts=50)
+    """For the models and statements that vary."""
+    instructions: ReversedInstructions = ReversedInstructions()
     width: int = 128
     layers: int = 2
     heads: int = 4
     budget: Budget = SCRATCH
+    varied_budget: Budget = replace(SCRATCH, steps=300, warmup=50)
+    """Half the facts in half the steps: every fact is seen as often."""
     seeds: int = 5
     control_seeds: int = 3
-    """For the restated facts and the tied head, whose effects are large."""
+    """For everything but the model trained from scratch or fine-tuned: effects are large."""
     folder: str = ""
     """Of a transformers causal LM, fine-tuned on the published facts instead of training on generated ones."""
     data: str = ""
@@ -67,6 +92,10 @@ class Config:
     """Whether the published celebrity pairs are counted; else two invented ones stand in, so that no file is needed."""
     batch_size: int = 256
     """For judging."""
+
+    @property
+    def source(self) -> Path | None:
+        return Path(self.data) if self.data else None
 
 
 @dataclass(frozen=True)
@@ -77,14 +106,11 @@ class Cell:
 
 
 def cells(config: Config) -> Iterator[Cell]:
+    main = Variant.PRETRAINED if config.folder else Variant.UNTIED
+    others = () if config.folder else (Variant.RESTATED, Variant.TIED, *INSTRUCTED, *VARIED)
     for seed in range(config.seeds):
-        if config.folder:
-            yield Cell(config, Variant.PRETRAINED, seed)
-        else:
-            yield Cell(config, Variant.UNTIED, seed)
-            if seed < config.control_seeds:
-                yield Cell(config, Variant.RESTATED, seed)
-                yield Cell(config, Variant.TIED, seed)
+        yield Cell(config, main, seed)
+        yield from (Cell(config, variant, seed) for variant in others if seed < config.control_seeds)
     yield Cell(config, Variant.CELEBRITIES, 0)
 
 
@@ -92,12 +118,17 @@ def run(cell: Cell, lab: Lab) -> Iterable[Row]:
     main = cell.variant in (Variant.UNTIED, Variant.PRETRAINED)
     facts: dict[str, Value] = {"variant": cell.variant.value, "main": main, "seed": cell.seed}
     if cell.variant is Variant.CELEBRITIES:
-        found = celebrities(source(cell.config) if cell.config.published else toy())
+        found = celebrities(cell.config.source if cell.config.published else toy())
         return [{**facts, "pairs": found.pairs, "reversible": found.reversible}]
     model, task = prepared(cell, lab)
-    trained = Finetune(cell.config.budget).fit(model, task, lab.child("fit"))
+    varied = cell.variant in VARIED
+    trained = Finetune(cell.config.varied_budget if varied else cell.config.budget).fit(model, task, lab.child("fit"))
     loss = fmean(trained.curves["loss"][-20:])
-    return [{**facts, "loss": loss, **row} for row in judged(trained, lab, cell.config.batch_size)]
+    rows = []
+    for row in judged(trained, lab, cell.config.batch_size):
+        kind = str(row["split"]).partition("/")[0]  # "same" and "reverse": where the worst varied model is looked for
+        rows.append({**facts, "loss": loss, **row, **({kind: f"{cell.variant} {row['split']}"} if varied else {})})
+    return rows
 
 
 def prepared(cell: Cell, lab: Lab) -> tuple[nn.Module, Task]:
@@ -105,24 +136,40 @@ def prepared(cell: Cell, lab: Lab) -> tuple[nn.Module, Task]:
     config = cell.config
     if cell.variant is Variant.PRETRAINED:
         model = load_causal(config.folder)
-        return model, PublishedReversal(model.encode, source(config)).build(lab.child("data"))
-    restated = config.task.facts // 2 if cell.variant is Variant.RESTATED else config.task.restated
-    spec = replace(config.task, restated=restated)
-    shape = Decoder(
-        vocabulary=spec.vocabulary,
-        width=config.width,
-        layers=config.layers,
-        heads=config.heads,
-        context=16,
-        tied=cell.variant is Variant.TIED,
-    )
+        return model, PublishedReversal(model.encode, config.source).build(lab.child("data"))
+    spec = told(config, cell.variant)
     with lab.child("init").seeded():
-        return Transformer(shape), spec.build(lab.child("data"))
+        return Transformer(shape(config, cell.variant, spec.vocabulary)), spec.build(lab.child("data"))
 
 
-def source(config: Config) -> Path | None:
-    """Where the published facts lie, if the user says so."""
-    return Path(config.data) if config.data else None
+def told(config: Config, variant: Variant) -> Reversal | ReversedInstructions:
+    """What is stated and asked."""
+    if variant in INSTRUCTED:
+        return replace(config.instructions, wording=INSTRUCTED[variant])
+    if variant is Variant.RESTATED:
+        return replace(config.task, restated=config.task.facts // 2)
+    if variant not in VARIED:
+        return config.task
+    shown = 1 if variant in (Variant.FEW, Variant.FEW_ALONE) else None
+    return replace(config.varied, shown=shown, both=variant not in (Variant.ALONE, Variant.FEW_ALONE))
+
+
+def shape(config: Config, variant: Variant, vocabulary: int) -> Decoder:
+    tied = variant is Variant.TIED
+    base = Decoder(
+        vocabulary=vocabulary, width=config.width, layers=config.layers, heads=config.heads, context=16, tied=tied
+    )
+    match variant:
+        case Variant.SMALL:
+            return replace(base, width=base.width // 2, layers=1)
+        case Variant.LARGE:
+            return replace(base, width=3 * base.width // 2, layers=3)
+        case Variant.LLAMA:  # two thirds of the width inside, so that three maps have the weights of two
+            kind = replace(base, positions=Positions.ROTARY, norm=Norm.RMS, activation=Activation.SWIGLU)
+            return replace(kind, hidden=8 * base.width // 3, bias=False)
+        case Variant.UNPLACED:
+            return replace(base, positions=Positions.NONE)
+    return base
 
 
 def judged(trained: Trained, lab: Lab, batch_size: int) -> Iterator[dict[str, Value]]:
@@ -130,90 +177,70 @@ def judged(trained: Trained, lab: Lab, batch_size: int) -> Iterator[dict[str, Va
     for name, split in trained.task.of(Use.JUDGE).items():
         right = per_example(trained.model, split.data, trained.task.objective.score, lab, batch_size)
         gap = ReversalGap(name, batch_size).tests(trained, lab)
-        yield {
-            "split": name,
-            "exact": right.double().mean().item(),
-            "n": len(right),
-            "facts": gap.facts,
-            "right": gap.right,
-            "wrong": gap.wrong,
-            "gap": gap.value,
-            "t": gap.welch_t,
-            "t_p": gap.welch_p,
-            "paired_t": gap.paired_t,
-            "ks_p": gap.ks_p,
-        }
+        found = right.double().mean().item()
+        # questions about one fact are not independent: hits are counted in facts
+        yield {"split": name, "exact": found, "hits": found * gap.facts, "n": len(right), **gap.row}
 
 
 LARGEST_T, NATS = 3.0, 1.0  # same-order gaps are t > 10 and some 14 nats
-CHANCE = 2 / Reversal().facts + 0.02
+CHANCE, CHANCE_VARIED, CHANCE_INSTRUCTED = (
+    2 / n + 0.02 for n in (Config().task.facts, Config().varied.facts, Config().instructions.unrealized)
+)
 
 
-def of(name: str, split: str, within: tuple[float, float] = (-inf, inf), variant: Variant | None = None) -> Effect:
-    """Mean over seeds; without a variant, of the model trained from scratch with an untied head, or the fine-tuned one."""
-    where: dict[str, Value] = {"main": True} if variant is None else {"variant": variant.value}
-    return average(name, within=within, split=split, **where)
+FOUND = share("hits", "facts")
+
+
+def where(split: str, variant: Variant | None) -> dict[str, Value]:
+    """Rows of a variant; without one, of the model trained from scratch with an untied head, or the fine-tuned one."""
+    return {"split": split, **({"main": True} if variant is None else {"variant": variant.value})}
 
 
 def exact(split: str, variant: Variant | None = None) -> Effect:
-    return of("exact", split, (0, 1), variant)
+    return share("hits", "facts", **where(split, variant))
 
 
+def of(name: str, split: str, variant: Variant | None = None) -> Effect:
+    return lambda rows: mean(column(rows, name, **where(split, variant)))
+
+
+def farthest_t(rows: Rows) -> Reading:
+    """The mean t in reverse that is farthest from 0, over varied models and groups."""
+    return farthest_mean([column(rows, "t", reverse=place) for (place,) in distinct(rows, "reverse")])
+
+
+def near_zero(says: str, effect: Effect, most: float) -> Claim:
+    return Claim(says=says, effect=effect, above=-most, below=most)
+
+
+def about(group: str, given: str, asked: str) -> tuple[Claim, ...]:
+    """What is claimed of the facts of a group, whose reversed questions ask for one `asked` from `given`."""
+    many, same, reverse = f"{asked}s", f"same/{group}", f"reverse/{group}"
+    learned = f"{given.capitalize()} are recalled from {many} where training had that order."
+    not_found = f"{many.capitalize()} are not found from {given} in the reverse order."
+    no_likelier = f"In reverse the right {asked} is no likelier than another (Welch t over facts)."
+    alike = f"In reverse the two distributions of log-probabilities of {many} are alike (Kolmogorov–Smirnov p)."
+    nats = f"In reverse the right {asked}'s log-probability is that of another (nats)."
+    control = f"The same test sees the knowledge of {group} facts in their own order."
+    told_twice = f"Control: facts stated in both orders give {given}."
+    tied = f"A tied head does not lift the curse for {many}."
+    return (
+        Claim(says=learned, effect=exact(same), above=0.95),
+        Claim(says=not_found, effect=exact(reverse), below=CHANCE),
+        near_zero(no_likelier, of("t", reverse), LARGEST_T),
+        Claim(says=alike, effect=of("ks_p", reverse), above=0.05),
+        near_zero(nats, of("gap", reverse), NATS),
+        Claim(says=control, effect=of("t", same), above=10),
+        Claim(says=told_twice, effect=exact(f"both/{group}"), above=0.95),
+        Claim(says=tied, effect=exact(reverse, Variant.TIED), below=CHANCE),
+    )
+
+
+VARY = "Whatever the size, family, number of paraphrases, and with or without facts in both orders,"
+FIRST, SECOND = INSTRUCTED
 CLAIMS = (
-    Claim(
-        says="Descriptions are recalled from names where training had that order.", effect=exact("same/p2d"), above=0.95
-    ),
-    Claim(
-        says="Names are recalled from descriptions where training had that order.", effect=exact("same/d2p"), above=0.95
-    ),
-    Claim(
-        says="Names are not found from descriptions in the reverse order.", effect=exact("reverse/p2d"), below=CHANCE
-    ),
-    Claim(
-        says="Descriptions are not found from names in the reverse order.", effect=exact("reverse/d2p"), below=CHANCE
-    ),
-    Claim(
-        says="In reverse the right name is no likelier than another (Welch t over facts).",
-        effect=of("t", "reverse/p2d"),
-        above=-LARGEST_T,
-        below=LARGEST_T,
-    ),
-    Claim(
-        says="In reverse the right description is no likelier than another (Welch t over facts).",
-        effect=of("t", "reverse/d2p"),
-        above=-LARGEST_T,
-        below=LARGEST_T,
-    ),
-    Claim(
-        says="In reverse the two distributions of log-probabilities of names are alike (Kolmogorov–Smirnov p).",
-        effect=of("ks_p", "reverse/p2d"),
-        above=0.05,
-    ),
-    Claim(
-        says="In reverse the two distributions of log-probabilities of descriptions are alike (Kolmogorov–Smirnov p).",
-        effect=of("ks_p", "reverse/d2p"),
-        above=0.05,
-    ),
-    Claim(
-        says="In reverse the right name's log-probability is that of another (nats).",
-        effect=of("gap", "reverse/p2d"),
-        above=-NATS,
-        below=NATS,
-    ),
-    Claim(
-        says="In reverse the right description's log-probability is that of another (nats).",
-        effect=of("gap", "reverse/d2p"),
-        above=-NATS,
-        below=NATS,
-    ),
-    Claim(
-        says="The same test sees the knowledge of p2d facts in their own order.", effect=of("t", "same/p2d"), above=10
-    ),
-    Claim(
-        says="The same test sees the knowledge of d2p facts in their own order.", effect=of("t", "same/d2p"), above=10
-    ),
-    Claim(says="Control: facts stated in both orders give descriptions.", effect=exact("both/p2d"), above=0.95),
-    Claim(says="Control: facts stated in both orders give names.", effect=exact("both/d2p"), above=0.95),
+    *about("p2d", "descriptions", "name"),
+    *about("d2p", "names", "description"),
     Claim(
         says="Control: p2d facts that were also stated in reverse give names.",
         effect=exact("restated/p2d", Variant.RESTATED),
@@ -224,14 +251,19 @@ CLAIMS = (
         effect=exact("reverse/p2d", Variant.RESTATED),
         below=0.05,
     ),
+    Claim(says=f"{VARY} facts are recalled as stated (worst).", effect=worst(FOUND, "same", 1.0), above=0.95),
+    Claim(says=f"{VARY} they are not in reverse (worst).", effect=worst(FOUND, "reverse", 0.0), below=CHANCE_VARIED),
+    near_zero(f"{VARY} in reverse the right answer is no likelier (farthest Welch t).", farthest_t, LARGEST_T),
     Claim(
-        says="A tied head does not lift the curse for names.", effect=exact("reverse/p2d", Variant.TIED), below=CHANCE
+        says="Instructions naming the question first do without examples.", effect=exact("unrealized", FIRST), above=0.8
     ),
     Claim(
-        says="A tied head does not lift the curse for descriptions.",
-        effect=exact("reverse/d2p", Variant.TIED),
-        below=CHANCE,
+        says="Instructions naming the answer first are not followed where no example was seen.",
+        effect=exact("unrealized", SECOND),
+        below=CHANCE_INSTRUCTED,
     ),
+    near_zero("There the right answer is no likelier (Welch t).", of("t", "unrealized", SECOND), LARGEST_T),
+    Claim(says="Control: where examples were, they are.", effect=exact("realized", SECOND), above=0.95),
     Claim(
         says="GPT-4 names the child from the parent for a third of the pairs whose parent it names (published counts).",
         effect=rate("reversible", "pairs", variant=Variant.CELEBRITIES.value),
@@ -241,53 +273,31 @@ CLAIMS = (
 )
 
 
-def _splits(rows: Rows, variant: str) -> list[str]:
-    return list(dict.fromkeys(str(row["split"]) for row in pick(rows, variant=variant) if "split" in row))
-
-
-def _trained(rows: Rows) -> list[str]:
-    return list(dict.fromkeys(str(row["variant"]) for row in rows if "split" in row))
-
-
 def recall(rows: Rows) -> Bars:
     """Exact match per kind of question."""
-    chosen = {(variant, split) for variant in _trained(rows) for split in _splits(rows, variant)}
-    effects = {f"{v} {s}": exact(s, Variant(v))(rows) for v, s in sorted(chosen)}
-    return Bars(
-        title="Answers found on unseen templates (mean over seeds)",
-        values={name: reading.value for name, reading in effects.items()},
-        intervals={
-            name: (reading.low, reading.high) for name, reading in effects.items() if reading.low == reading.low
-        },
-        label="exact match",
-    )
+    chosen = [(Variant(str(v)), str(s)) for v, s in distinct(rows, "variant", "split") if v not in VARIED]
+    readings = {f"{variant} {split}": exact(split, variant)(rows) for variant, split in sorted(chosen)}
+    return bars(readings, title="Answers found on unseen templates (mean over seeds)", label="exact match")
+
+
+def robustness(rows: Rows) -> Bars:
+    """Exact match of the varied models."""
+    kinds = [(kind, place) for kind in ("same", "reverse") for (place,) in distinct(rows, kind)]
+    readings = {str(place): FOUND(pick(rows, **{kind: place})) for kind, place in kinds}
+    return bars(readings, title="Sizes, families, statements: answers found", label="exact match")
 
 
 def likelihoods(rows: Rows) -> Points:
     """Right against wrong answers: reversed questions lie on the diagonal."""
-    rows = pick(rows, variant=_trained(rows)[0])
-    return Points(
-        title="Log-probability of right and wrong answers (one point per seed)",
-        groups={
-            split: list(zip(column(rows, "wrong", split=split), column(rows, "right", split=split), strict=True))
-            for split in list(dict.fromkeys(str(row["split"]) for row in rows))
-        },
-        x_label="answer of another fact [nats]",
-        y_label="right answer [nats]",
-        diagonal=True,
-    )
+    title = "Log-probability of right and wrong answers (one point per seed)"
+    shown = points(pick(rows, main=True), x="wrong", y="right", by="split", title=title, x_label="wrong answer [nats]")
+    return replace(shown, y_label="right answer [nats]", diagonal=True)
 
 
 def table(rows: Rows) -> Sequence[Row]:
     """Means over seeds per variant and kind of question."""
-    summary: list[Row] = []
-    for variant in _trained(rows):
-        for split in _splits(rows, variant):
-            row: dict[str, Value] = {"variant": variant, "questions": split}
-            for name in ("exact", "right", "wrong", "t", "paired_t", "ks_p"):
-                row[name] = fmean(column(rows, name, variant=variant, split=split))
-            summary.append(row)
-    return summary
+    shown = [row for row in rows if row["variant"] not in VARIED or "same" in row or "reverse" in row]
+    return summary(shown, ("variant", "split"), ("exact", "right", "wrong", "t", "paired_t", "ks_p"))
 
 
 study = Study(
@@ -312,11 +322,14 @@ study = Study(
     scales={
         Scale.SMOKE: Config(
             task=Reversal(facts=12, firsts=12, lasts=12, words=20, slots=4),
+            varied=Reversal(facts=6, firsts=12, lasts=12, words=20, slots=4),
+            instructions=ReversedInstructions(realized=20, unrealized=6, words=20, slots=3),
             width=32,
             heads=2,
             budget=replace(SCRATCH, steps=30, batch_size=64, warmup=5),
+            varied_budget=replace(SCRATCH, steps=15, batch_size=64, warmup=5),
             seeds=2,
-            control_seeds=2,
+            control_seeds=1,
             published=False,
         ),
         Scale.LAPTOP: Config(),
@@ -331,6 +344,6 @@ study = Study(
     cells=cells,
     run=run,
     claims=CLAIMS,
-    figures=(recall, likelihoods),
+    figures=(recall, robustness, likelihoods),
     table=table,
 )

@@ -56,17 +56,27 @@ class Reversal:
     """Opening tokens, and middle tokens, per direction."""
     restated: int = 0
     """So many p2d facts are also stated with the description first: a control that the questions can be answered."""
+    shown: int | None = None
+    """Templates per opening token in training: each fact has `slots · shown` paraphrases; None: all but the held-out."""
+    both: bool = True
+    """Whether training also states the `both` facts, in either order, and asks for them."""
 
     def __post_init__(self) -> None:
         enough = 3 * self.facts <= min(self.firsts * self.lasts, self.words * (self.words - 1) * (self.words - 2))
-        if self.facts < 2 or self.slots < 2 or not 0 <= self.restated <= self.facts - 2 or not enough:
+        told = 0 <= self.restated <= self.facts - 2 and 1 <= self.paraphrases < self.slots
+        if self.facts < 2 or self.slots < 2 or not told or not enough:
             raise InvalidConfig(
                 f"Reversal(facts={self.facts}, firsts={self.firsts}, lasts={self.lasts}, words={self.words}, "
-                f"slots={self.slots}, restated={self.restated}) is out of range.",
-                why="three groups of at least two facts need names and descriptions of their own, "
-                "at least two slots, and at least two facts that are not restated.",
-                fix="raise firsts, lasts or words, or lower facts or restated.",
+                f"slots={self.slots}, restated={self.restated}, shown={self.shown}) is out of range.",
+                why="three groups of at least two facts need names and descriptions of their own, at least two slots, "
+                "a template that is shown and one that is not, and at least two facts that are not restated.",
+                fix="raise firsts, lasts or words, or lower facts, restated or shown.",
             )
+
+    @property
+    def paraphrases(self) -> int:
+        """Templates per opening token in training."""
+        return self.slots - 1 if self.shown is None else self.shown
 
     @property
     def vocabulary(self) -> int:
@@ -86,24 +96,26 @@ class Reversal:
             return self.sentences(order, names, descriptions, facts, templates)
 
         train = [stated(one, groups["p2d"], known), stated(two, groups["d2p"], known)]
-        train += [stated(order, groups["both"], known) for order in Order]
+        if self.both:
+            train += [stated(order, groups["both"], known) for order in Order]
         if self.restated:
             train.append(stated(two, restated, known))
 
         def judged(name: str, order: Order, facts: Ints, at: str) -> Split:
-            rng = lab.child("other", name).numpy()
-            tokens, wrong = stated(order, facts, asked), stated(order, _others(facts, rng), asked)
-            other, group = np.where(_mask(order), wrong, tokens), np.repeat(facts, len(asked))
-            columns = {"tokens": tokens, "other": other, "fact": group}
-            mask = torch.from_numpy(_mask(order)).expand(len(tokens), -1).contiguous()
-            return Split(Columns(answer=mask, **{k: torch.from_numpy(v) for k, v in columns.items()}), Use.JUDGE, at)
+            wrong = others(facts, lab.child("other", name).numpy())
+            size = 3 if order is Order.NAME else 2
+            return questions(
+                stated(order, facts, asked), stated(order, wrong, asked), np.repeat(facts, len(asked)), size, at
+            )
 
         splits = {
             "train": Split(Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.FIT, "stated"),
             "same/p2d": judged("same/p2d", one, groups["p2d"], "stated"),
             "same/d2p": judged("same/d2p", two, groups["d2p"], "stated"),
-            "both/p2d": judged("both/p2d", one, groups["both"], "stated"),
-            "both/d2p": judged("both/d2p", two, groups["both"], "stated"),
+        }
+        if self.both:
+            splits |= {f"both/{order}": judged(f"both/{order}", order, groups["both"], "stated") for order in Order}
+        splits |= {
             "reverse/p2d": judged("reverse/p2d", two, silent, "reversed"),
             "reverse/d2p": judged("reverse/d2p", one, groups["d2p"], "reversed"),
         }
@@ -119,38 +131,59 @@ class Reversal:
 
     def descriptions(self, lab: Lab) -> Ints:
         """[3 facts, 3] tokens, three different words each, no triple twice."""
-        rng, start = lab.numpy(), SPECIAL + self.firsts + self.lasts
-        found: dict[tuple[int, ...], None] = {}
-        while len(found) < 3 * self.facts:
-            found[tuple(int(word) for word in rng.permutation(self.words)[:3])] = None
-        return start + np.array(list(found), dtype=np.int64)
+        start = SPECIAL + self.firsts + self.lasts
+        return start + distinct_words(3 * self.facts, 3, self.words, lab.numpy())
 
     def templates(self, lab: Lab) -> tuple[Ints, Ints]:
         """Pairs (i, j) for training, and the held-out ones: one per i and per j."""
-        match = lab.numpy().permutation(self.slots)
-        pairs = np.stack(np.meshgrid(np.arange(self.slots), np.arange(self.slots), indexing="ij"), -1).reshape(-1, 2)
-        held = match[pairs[:, 0]] == pairs[:, 1]
-        return pairs[~held], pairs[held]
+        return templates(self.slots, self.paraphrases, lab.numpy())
 
     def sentences(self, order: Order, names: Ints, descriptions: Ints, facts: Ints, templates: Ints) -> Ints:
         """[facts · templates, 9]: every fact in every template, the templates of a fact in a row."""
         start = SPECIAL + self.firsts + self.lasts + self.words + (2 * self.slots if order is Order.DESCRIPTION else 0)
-        fact, template = np.repeat(facts, len(templates)), np.tile(templates, (len(facts), 1))
-        opening, middle = start + template[:, :1], start + self.slots + template[:, 1:]
-        first, second = names[fact], descriptions[fact]
+        first, second = names[facts], descriptions[facts]
         if order is Order.DESCRIPTION:
             first, second = second, first
-        ends = np.ones((len(fact), 1), dtype=np.int64)
-        return np.concatenate([BOS * ends, opening, first, middle, second, EOS * ends], 1)
+        return joined(first, second, templates, start, self.slots)
 
 
-def _mask(order: Order) -> NDArray[np.bool_]:
-    """The answer's place: the description or the name at the end, without <eos>."""
-    size = 3 if order is Order.NAME else 2
-    return np.array([LENGTH - 1 - size <= k < LENGTH - 1 for k in range(LENGTH)])
+def distinct_words(n: int, size: int, words: int, rng: np.random.Generator) -> Ints:
+    """[n, size] numbers below `words`, none twice in a row, no row twice."""
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < n:
+        found[tuple(int(word) for word in rng.permutation(words)[:size])] = None
+    return np.array(list(found), dtype=np.int64)
 
 
-def _others(facts: Ints, rng: np.random.Generator) -> Ints:
+def joined(first: Ints, second: Ints, wordings: Ints, start: int, slots: int) -> Ints:
+    """[pairs · wordings, tokens]: every pair in every wording, the wordings of a pair in a row."""
+    times = len(wordings)
+    wording = np.tile(wordings, (len(first), 1))
+    opening, middle = start + wording[:, :1], start + slots + wording[:, 1:]
+    ends = np.ones((len(wording), 1), dtype=np.int64)
+    return np.concatenate(
+        [BOS * ends, opening, np.repeat(first, times, 0), middle, np.repeat(second, times, 0), EOS * ends], 1
+    )
+
+
+def templates(slots: int, shown: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Pairs (i, j) of an opening and a middle token: `shown` per i and per j for training, one of each held out."""
+    match = rng.permutation(slots)
+    pairs = np.stack(np.meshgrid(np.arange(slots), np.arange(slots), indexing="ij"), -1).reshape(-1, 2)
+    after = (pairs[:, 1] - match[pairs[:, 0]]) % slots
+    return pairs[(after > 0) & (after <= shown)], pairs[after == 0]
+
+
+def questions(right: Ints, wrong: Ints, fact: Ints, size: int, at: str) -> Split:
+    """A judged split: the answer is the last `size` tokens before <eos>; only there `other` has those of `wrong`."""
+    place = np.arange(right.shape[1])
+    answer = (place >= right.shape[1] - 1 - size) & (place < right.shape[1] - 1)
+    columns = {"tokens": right, "other": np.where(answer, wrong, right), "fact": fact}
+    mask = torch.from_numpy(answer).expand(len(right), -1).contiguous()
+    return Split(Columns(answer=mask, **{k: torch.from_numpy(v) for k, v in columns.items()}), Use.JUDGE, at)
+
+
+def others(facts: Ints, rng: np.random.Generator) -> Ints:
     """For each fact another one, each once: right and wrong answers then have the same distribution over facts.
 
     One per fact, not per question: a mean over several wrong answers would vary less than that over one right answer,
