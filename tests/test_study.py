@@ -81,6 +81,8 @@ def test_average_rate_and_gap():
     assert gap("accuracy", {"method": "b"}, {"method": "a"})(ROWS).value == pytest.approx(-paired.value)
     assert gap("accuracy", {"method": "a"}, {"method": "b"}, pair=("seed", "n"))(ROWS).value == paired.value
     assert len(pick(ROWS, method="a", seed=0)) == 1
+    twice = [*ROWS, {"seed": 0, "method": "a", "accuracy": 0.7}]  # two rows of one seed count as their mean
+    assert gap("accuracy", {"method": "a"}, {"method": "b"})(twice).value == pytest.approx((0.8 - 0.5 + 0.8 - 0.6) / 2)
 
 
 def test_refusals():

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import inf, isnan
+from statistics import fmean
 from typing import Generic, TypeAlias, TypeVar
 
 from unseen import stats
@@ -153,13 +154,20 @@ def rate(successes: str, n: str, **where: Value) -> Effect:
 def gap(
     name: str, of: Mapping[str, Value], against: Mapping[str, Value], pair: str | tuple[str, ...] = "seed"
 ) -> Effect:
-    """Mean of the paired differences of a column between two selections, matched by `pair` (default: the seed)."""
+    """Mean of the paired differences of a column between two selections, matched by `pair` (default: the seed).
+
+    Rows of one side that share a pair are averaged first.
+    """
     keys = (pair,) if isinstance(pair, str) else pair
 
     def effect(rows: Rows) -> Reading:
         def table(where: Mapping[str, Value]) -> dict[tuple[Value, ...], float]:
             column(rows, name, **where)  # raises with the reason when empty
-            return {tuple(row[k] for k in keys): float(row[name]) for row in pick(rows, **where) if name in row}
+            found: dict[tuple[Value, ...], list[float]] = {}
+            for row in pick(rows, **where):
+                if name in row:
+                    found.setdefault(tuple(row[k] for k in keys), []).append(float(row[name]))
+            return {key: fmean(values) for key, values in found.items()}
 
         left, right = table(of), table(against)
         shared = [key for key in left if key in right]

@@ -17,6 +17,8 @@ from unseen.measures.weight_distance import (
     diffusion_fit,
     distance_from,
     landscape_roughness,
+    log_spaced,
+    training_roughness,
     weight_tensors,
 )
 from unseen.method import Trained
@@ -155,3 +157,19 @@ def test_impossible_probes_are_refused():
         landscape_roughness(lambda: 0.0, [w], (1.0, 2.0, 3.0), 4, Lab().generator())
     with pytest.raises(InvalidData, match="has no `start`"):
         LandscapeRoughness()(Trained(model(), task()), Lab())
+
+
+def test_log_spaced_steps_start_at_one_and_end_at_the_last():
+    steps = log_spaced(400)
+    assert (steps[0], steps[-1]) == (1, 400)
+    assert (np.diff(steps) > 0).all()
+    assert len(log_spaced(2_000)) > 25
+
+
+def test_training_roughness_sees_batch_statistics_and_moves_no_weight():
+    net, other = model(), model()
+    value = training_roughness(net, task(), LAB)
+    assert 0.3 < value < 1.5  # a smooth loss near its weights: 1; flat far away: less
+    assert net.training
+    assert all(torch.allclose(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
+    assert value == training_roughness(other.eval(), task(), LAB), "the mode it comes in does not matter"

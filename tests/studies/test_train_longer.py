@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unseen.lab import Lab
-from unseen.studies.train_longer import Gap, change_of_fit, extreme, log_spaced, slope_ratio, study, variants
+from unseen.studies.train_longer import Gap, slope_ratio, study, variants
 from unseen.study import Scale, Verdict, pick
 
 SMOKE = study.scales[Scale.SMOKE]
@@ -40,13 +40,6 @@ def test_variants_of_a_seed_share_data_and_initial_weights():
     assert list(study.run(gaps[0], Lab(seed=0))) == list(study.run(gaps[0], Lab(seed=0)))
 
 
-def test_log_spaced_steps_start_at_one_and_end_at_the_last():
-    steps = log_spaced(400)
-    assert (steps[0], steps[-1]) == (1, 400)
-    assert (np.diff(steps) > 0).all()
-    assert len(log_spaced(2_000)) > 25
-
-
 def test_paper_scale_is_the_papers():
     config = study.scales[Scale.PAPER]
     methods = variants(config)
@@ -59,13 +52,14 @@ def test_paper_scale_is_the_papers():
 def test_effects_read_the_batch_sizes_they_name():
     rows = [
         {"part": "diffusion", "regime": f"B={size}", "batch_size": size, "role": role, "seed": seed,
-         "slope": slope + seed, "exponent": exponent, "r2_log": exponent + 0.01 * seed}
+         "slope": slope + seed, "exponent": exponent, "log_over_root": exponent, "r2_log": exponent + 0.01 * seed}
         for size, role, slope, exponent in (
             (32, "scaled", 1.0, 0.3), (128, "scaled", 7.0, 0.35), (512, "scaled", 2.0, 0.4), (2_000, "half", 9.0, 0.9)
         )
         for seed in range(3)
     ]  # fmt: skip
-    assert extreme("exponent", +1)(rows).value == pytest.approx(0.4)
-    assert extreme("exponent", -1)(rows).value == pytest.approx(0.3)
-    assert slope_ratio(rows).value == pytest.approx(np.mean([2 / 1, 3 / 2, 4 / 3]))
-    assert change_of_fit(rows).value == pytest.approx(0.55)
+    lowest, highest, slopes, breaking = (study.claims[k].effect(rows) for k in range(4))
+    assert lowest.value == pytest.approx(0.3)
+    assert highest.value == pytest.approx(0.4)
+    assert slopes.value == slope_ratio(rows).value == pytest.approx(np.mean([2 / 1, 3 / 2, 4 / 3]))
+    assert breaking.value == pytest.approx(0.55)

@@ -5,14 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unseen import stats
 from unseen.engine.evaluate import scores
 from unseen.lab import Lab
 from unseen.measures.oddness import NeuronAlignment, Oddness
 from unseen.methods.gradient_descent import GradientDescent
 from unseen.models.two_layer import TwoLayer
-from unseen.studies.xor_grokking import Cell, Setting, share, shortfall, study, worst
-from unseen.study import Scale, Verdict, average, pick, rate
+from unseen.studies.xor_grokking import Cell, Setting, shortfall, strong, study, worst
+from unseen.study import Scale, Verdict, average, pick
 from unseen.tasks.xor_clusters import XorClusters
 
 LAB = Lab(seed=2, dtype=torch.float64)
@@ -51,27 +50,14 @@ def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows():
     assert shortfall(t=300)(rows).n == 2
 
 
-def test_the_worst_setting_is_judged():
+def test_strong_settings_are_those_of_a_strong_signal():
     rows = [
         {"setting": label, "signal": signal, "seed": seed, "v": value}
         for label, signal, value in (("a", 5000.0, 0.99), ("b", 2000.0, 0.95), ("c", 100.0, 0.2))
         for seed in range(2)
     ]
     assert worst(average("v"), 1.0)(rows).value == pytest.approx(0.2)
-    assert worst(average("v"), 1.0, strong=True)(rows).value == pytest.approx(0.95)
-
-
-def test_intervals_of_proportions_know_both_seeds_and_examples():
-    alike = [{"hit": 100, "of": 100, "seed": seed} for seed in range(4)]
-    found = share("hit", "of")(alike)
-    assert found.value == 1
-    assert found.low == pytest.approx(rate("hit", "of")(alike).low)
-    mixed = [{"hit": hit, "of": 100, "seed": seed} for seed, hit in enumerate((60, 100, 100, 100))]
-    found = share("hit", "of")(mixed)
-    assert found.value == pytest.approx(0.9)
-    assert found.low == pytest.approx(stats.mean([0.6, 1, 1, 1]).low)
-    assert found.high == 1
-    assert share("hit", "of")(alike[:1]).low == pytest.approx(rate("hit", "of")(alike[:1]).low)
+    assert strong(worst(average("v"), 1.0))(rows).value == pytest.approx(0.95)
 
 
 def test_equal_cells_give_equal_rows():

@@ -17,13 +17,20 @@ from torch import Tensor, nn
 
 from unseen import stats
 from unseen.engine import flat
+from unseen.engine.batches import whole
 from unseen.engine.evaluate import per_example
-from unseen.engine.loop import Watch
+from unseen.engine.loop import Watch, mean_loss
 from unseen.engine.perturb import shifted, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.task import Task
+
+
+def log_spaced(last: int) -> tuple[int, ...]:
+    """About thirty numbers of updates from 1 to `last`, evenly spaced on a log scale."""
+    return tuple(np.unique(np.geomspace(1, last, 40).round().astype(int)).tolist())
 
 
 def weight_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -169,6 +176,22 @@ def landscape_roughness(
             fix="choose radii at which the loss is finite and changes.",
         )
     return Roughness(tuple(radii), tuple(spread.tolist()), stats.slope(np.log(radii), np.log(spread)))
+
+
+def training_roughness(model: nn.Module, task: Task, lab: Lab) -> float:
+    """α/2 at the model's weights: radii as far as training goes, batch statistics as the walker sees them.
+
+    Leaves the model in training mode, with running statistics that have seen the probes: give a copy.
+    """
+    batch = {name: tensor[:1_000] for name, tensor in whole(task.splits["train"].data, lab).items()}
+    model.train()
+
+    @torch.no_grad()
+    def loss() -> float:
+        return mean_loss(model, {"train": batch}, task.objective).item()
+
+    weights, radii = list(weight_tensors(model).values()), (0.1, 0.3, 1.0, 3.0, 10.0)
+    return landscape_roughness(loss, weights, radii, 16, lab.child("directions").generator()).slope.value
 
 
 @dataclass(frozen=True)

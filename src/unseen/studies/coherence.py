@@ -4,27 +4,27 @@ Chatterjee & Zielinski (2022), arXiv:2203.10036. Three parts: coherence over tra
 order in which right and wrong labels are learned, and robust means of gradients in place of the mean.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import exp, inf, log
+from math import inf, log
 from statistics import fmean, median
 
 from torch import Tensor, nn
 
+from unseen import effects, views
 from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import score
 from unseen.engine.loop import Budget, Optimizer, Watch, erm_step, train
 from unseen.figure import Curves
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.coherence import coherence, debiased
 from unseen.measures.learning_order import HitRecorder, LearningOrder, first_learned, forgotten
 from unseen.methods.robust_gradients import MedianOfMicrobatches, RollingMedian, Winsorized
 from unseen.models.conv import resnet
 from unseen.models.mlp import mlp
 from unseen.source import Source
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, gap, pick
+from unseen.study import Claim, Row, Rows, Scale, Study, Value, average, gap, pick
 from unseen.task import Task
 from unseen.tasks.images import CLASSES, Collection, Images
 
@@ -222,16 +222,6 @@ def suppression_rows(cell: SuppressionCell, lab: Lab) -> Iterator[Row]:
     yield summary
 
 
-def ratio(name: str, of: Mapping[str, Value], against: Mapping[str, Value]) -> Effect:
-    """e to the paired difference of a column of logarithms: the ratio of geometric means."""
-
-    def effect(rows: Rows) -> Reading:
-        reading = gap(name, of, against)(rows)
-        return Reading(exp(reading.value), exp(reading.low), exp(reading.high), reading.n, "ratio")
-
-    return effect
-
-
 REAL: dict[str, Value] = {"part": "coherence summary", "labels": "real"}
 RANDOM: dict[str, Value] = {"part": "coherence summary", "labels": "random"}
 ORDER: dict[str, Value] = {"part": "order summary"}
@@ -244,7 +234,7 @@ def rule(name: str) -> dict[str, Value]:
 CLAIMS = (
     Claim(
         says="At the start an example's step helps many times more examples with real than with random labels (m·α).",
-        effect=ratio("log_start", REAL, RANDOM),
+        effect=effects.ratio("log_start", REAL, RANDOM),
         above=5,
         needs=Scale.SMOKE,
     ),
@@ -256,14 +246,10 @@ CLAIMS = (
     ),
     Claim(
         says="In the middle of training m·α of random labels rises: common patterns are found even there.",
-        effect=average("rise", within=(-inf, inf), **RANDOM),
+        effect=average("rise", **RANDOM),
         above=2,
     ),
-    Claim(
-        says="The same network fits random labels …",
-        effect=average("fit", within=(0, 1), **RANDOM),
-        above=0.8,
-    ),
+    Claim(says="The same network fits random labels …", effect=average("fit", within=(0, 1), **RANDOM), above=0.8),
     Claim(
         says="… and then knows nothing about new images.",
         effect=average("final_test", within=(0, 1), **RANDOM),
@@ -272,7 +258,7 @@ CLAIMS = (
     ),
     Claim(
         says="Wrong labels are learned later than right ones (difference of median epochs).",
-        effect=average("later", within=(-inf, inf), **ORDER),
+        effect=average("later", **ORDER),
         above=5,
     ),
     Claim(
@@ -315,49 +301,35 @@ CLAIMS = (
 )
 
 
-def lines(rows: Rows, x: str, y: str, by: str) -> tuple[list[float], dict[str, list[float]]]:
-    """Means over seeds of one column, along another one, for each value of a third."""
-    at = sorted({float(row[x]) for row in rows})
-
-    def mean(name: str, value: float) -> float:
-        where: dict[str, Value] = {by: name, x: value}
-        return fmean(column(rows, y, **where))
-
-    names = list(dict.fromkeys(str(row[by]) for row in rows))
-    return at, {name: [mean(name, value) for value in at] for name in names}
-
-
 def coherence_curves(rows: Rows) -> Curves:
-    steps, curves = lines(pick(rows, part="coherence"), "step", "m_alpha", "labels")
-    return Curves(
+    return views.curves(
+        pick(rows, part="coherence"),
+        x="step",
+        y="m_alpha",
+        by="labels",
         title="How many examples an average example's step helps (m·α; 1: orthogonal gradients)",
-        x=[step + 1 for step in steps],
-        y=curves,
         x_label="step + 1",
         y_label="m·α",
         log_x=True,
         log_y=True,
+        offset=1,
     )
 
 
 def order_curves(rows: Rows) -> Curves:
-    epochs = sorted({float(row["epoch"]) for row in pick(rows, part="order")})
-    names = {"right labels": "right_fit", "wrong labels": "wrong_fit", "test": "test"}
-    curves = {
-        name: [fmean(column(rows, key, part="order", epoch=epoch)) for epoch in epochs] for name, key in names.items()
-    }
-    return Curves(title="Right labels are fitted first", x=epochs, y=curves, x_label="epoch", y_label="accuracy")
+    columns = {"right labels": "right_fit", "wrong labels": "wrong_fit", "test": "test"}
+    title = "Right labels are fitted first"
+    order = pick(rows, part="order")
+    return views.curves(order, x="epoch", y=columns, title=title, x_label="epoch", y_label="accuracy")
 
 
 def suppression_curves(rows: Rows, key: str, title: str) -> Curves:
     chosen = pick(rows, part="suppression", lr=0.1)
-    epochs, curves = lines(chosen, "epoch", key, "rule")
-    return Curves(title=title, x=epochs, y=curves, x_label="epoch", y_label="accuracy")
+    return views.curves(chosen, x="epoch", y=key, by="rule", title=title, x_label="epoch", y_label="accuracy")
 
 
 def table(rows: Rows) -> Sequence[Row]:
     """The step rules at the last epoch and where 80 % of the right labels are fitted (medians over seeds)."""
-    summary = pick(rows, part="suppression summary")
     columns = {
         "wrong labels fitted": "wrong_fit",
         "right labels fitted": "right_fit",
@@ -366,12 +338,7 @@ def table(rows: Rows) -> Sequence[Row]:
         "wrong at equal fit": "wrong_at_equal_fit",
         "test at equal fit": "test_at_equal_fit",
     }
-    made: list[Row] = []
-    for name, lr in dict.fromkeys((str(row["rule"]), float(row["lr"])) for row in summary):
-        chosen = pick(summary, rule=name, lr=lr)
-        found = {title: [float(row[key]) for row in chosen if key in row] for title, key in columns.items()}
-        made.append({"rule": name, "lr": lr, **{title: median(values) for title, values in found.items() if values}})
-    return made
+    return views.summary(pick(rows, part="suppression summary"), ("rule", "lr"), columns, median)
 
 
 FASHION = Images(Collection.FASHION_MNIST, n_train=5_000, n_test=2_000)

@@ -8,22 +8,24 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from statistics import fmean
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from torch import nn
 
-from unseen import stats
+from unseen import effects, stats, views
 from unseen.engine import flat
-from unseen.engine.batches import whole
 from unseen.engine.evaluate import scores
-from unseen.engine.loop import Budget, Optimizer, erm_step, mean_loss, train
+from unseen.engine.loop import Budget, Optimizer, erm_step, train
 from unseen.figure import Bars, Curves
 from unseen.lab import Lab
 from unseen.measure import Reading
-from unseen.measures.weight_distance import diffusion_fit, distance_from, landscape_roughness, weight_tensors
+from unseen.measures.weight_distance import (
+    diffusion_fit,
+    distance_from,
+    log_spaced,
+    training_roughness,
+)
 from unseen.methods.large_batch import LargeBatch, root_lr
 from unseen.models.conv import Norm, resnet
 from unseen.models.mlp import mlp
@@ -48,11 +50,6 @@ def network(kind: Network, task: Task) -> nn.Module:
     if kind is Network.RESNET44:
         return resnet((16, 32, 64), 7, in_channels=channels, norm=Norm.BATCH)
     return mlp([channels * height * width, 128, 128, 128, 10], norm=nn.BatchNorm1d)
-
-
-def log_spaced(last: int) -> tuple[int, ...]:
-    """About thirty numbers of updates from 1 to `last`, evenly spaced on a log scale."""
-    return tuple(np.unique(np.geomspace(1, last, 40).round().astype(int)).tolist())
 
 
 class Role(StrEnum):
@@ -172,7 +169,7 @@ def run(cell: Cell, lab: Lab) -> Iterable[Row]:
 def diffused(cell: Diffusion, model: nn.Module, task: Task, lab: Lab) -> Iterator[Row]:
     """One row of fits per window, and the distances themselves."""
     model.to(lab.device, lab.dtype)
-    probe: dict[str, Value] = {"roughness": roughness(copy.deepcopy(model), task, lab)} if cell.probed else {}
+    probe: dict[str, Value] = {"roughness": training_roughness(copy.deepcopy(model), task, lab)} if cell.probed else {}
     watch = {"distance": distance_from(flat.copied(model))}
     trained = train(model, task, erm_step, cell.budget, lab.child("fit"), watch)
     steps, distances = np.array(trained.curves["watched"]), np.array(trained.curves["distance"])
@@ -204,19 +201,6 @@ def diffused(cell: Diffusion, model: nn.Module, task: Task, lab: Lab) -> Iterato
         yield {"part": "distance", "regime": cell.regime, "seed": cell.seed, "t": int(t), "distance": distance}
 
 
-def roughness(model: nn.Module, task: Task, lab: Lab) -> float:
-    """α/2 at the start: radii as far as training goes, batch statistics as the walker sees them."""
-    batch = {name: tensor[:1_000] for name, tensor in whole(task.splits["train"].data, lab).items()}
-    model.train()
-
-    @torch.no_grad()
-    def loss() -> float:
-        return mean_loss(model, {"train": batch}, task.objective).item()
-
-    weights, radii = list(weight_tensors(model).values()), (0.1, 0.3, 1.0, 3.0, 10.0)
-    return landscape_roughness(loss, weights, radii, 16, lab.child("directions").generator()).slope.value
-
-
 def gapped(cell: Gap, model: nn.Module, task: Task, lab: Lab) -> Iterator[Row]:
     """Training and test accuracy; all variants of a seed share data, initial weights and their stream of batches."""
     trained = cell.method.fit(model, task, lab.child("fit"))
@@ -233,30 +217,12 @@ def gapped(cell: Gap, model: nn.Module, task: Task, lab: Lab) -> Iterator[Row]:
     }
 
 
-def extreme(name: str, sign: int) -> Effect:
-    """The mean over seeds at the batch size (half the data excluded) where it is lowest (−1) or highest (+1)."""
-
-    def read(rows: Rows) -> Reading:
-        rows = pick(rows, part="diffusion", role="scaled")
-        column(rows, name)  # raises with the reason when empty
-        readings = [average(name, regime=regime)(rows) for regime in sorted({str(row["regime"]) for row in rows})]
-        return max(readings, key=lambda reading: sign * reading.value)
-
-    return read
-
-
 def slope_ratio(rows: Rows) -> Reading:
     """Slope of log t at the largest batch over that at the smallest, per seed."""
-    rows = pick(rows, part="diffusion", role="scaled")
+    rows = pick(rows, **SCALED)
     sizes = column(rows, "batch_size")
     low, high = ({r["seed"]: float(r["slope"]) for r in pick(rows, batch_size=int(f(sizes)))} for f in (min, max))
     return stats.mean([high[seed] / low[seed] for seed in sorted(low) if seed in high])
-
-
-def change_of_fit(rows: Rows) -> Reading:
-    """R² of log t at half the data minus that at the reference batch size, paired by seed."""
-    scaled: dict[str, Value] = {"role": "scaled", "batch_size": REFERENCE}
-    return gap("r2_log", of={"role": "half"}, against=scaled)(pick(rows, part="diffusion"))
 
 
 def against(variant: str, other: str) -> Effect:
@@ -264,15 +230,16 @@ def against(variant: str, other: str) -> Effect:
     return gap("test", of={"variant": variant}, against={"variant": other})
 
 
+SCALED: dict[str, Value] = {"part": "diffusion", "role": "scaled"}
 CLAIMS = (
     Claim(
         says="In the first phase the distance from the start follows log t better than √t (worst batch size).",
-        effect=extreme("log_over_root", -1),
+        effect=effects.worst(average("log_over_root"), "regime", ideal=1, **SCALED),
         above=0.0,
     ),
     Claim(
         says="It grows slower than a random walk: local exponent below ½ (worst batch size).",
-        effect=extreme("exponent", +1),
+        effect=effects.worst(average("exponent"), "regime", ideal=0, **SCALED),
         below=0.5,
     ),
     Claim(
@@ -283,7 +250,7 @@ CLAIMS = (
     ),
     Claim(
         says="The law breaks when a batch is half of the data: R² of log t falls.",
-        effect=change_of_fit,
+        effect=gap("r2_log", of={"part": "diffusion", "role": "half"}, against={**SCALED, "batch_size": REFERENCE}),
         below=-0.05,
     ),
     Claim(
@@ -325,16 +292,14 @@ CLAIMS = (
 )
 
 
-def distances(rows: Rows) -> Curves:
+def distance_curves(rows: Rows) -> Curves:
     """Mean distance at the steps that all regimes share."""
-    rows = pick(rows, part="distance")
-    regimes = list(dict.fromkeys(str(row["regime"]) for row in rows))
-    by = {regime: sorted({int(row["t"]) for row in pick(rows, regime=regime)}) for regime in regimes}
-    times = sorted(set.intersection(*map(set, by.values())))
-    return Curves(
+    return views.curves(
+        pick(rows, part="distance"),
+        x="t",
+        y="distance",
+        by="regime",
         title="Distance of the weights from their start",
-        x=times,
-        y={regime: [fmean(column(rows, "distance", regime=regime, t=t)) for t in times] for regime in regimes},
         x_label="updates",
         y_label="‖w − w₀‖",
         log_x=True,
@@ -342,29 +307,19 @@ def distances(rows: Rows) -> Curves:
 
 
 def accuracies(rows: Rows) -> Bars:
-    rows = pick(rows, part="gap")
-    readings = {name: average("test", variant=name)(rows) for name in dict.fromkeys(str(r["variant"]) for r in rows)}
-    return Bars(
-        title="Test accuracy (mean over seeds)",
-        values={name: reading.value for name, reading in readings.items()},
-        intervals={name: (reading.low, reading.high) for name, reading in readings.items()},
-        label="accuracy",
-    )
+    names = [str(name) for (name,) in effects.distinct(rows, "variant")]
+    readings = {name: average("test", variant=name)(rows) for name in names}
+    return views.bars(readings, title="Test accuracy (mean over seeds)", label="accuracy")
 
 
 def table(rows: Rows) -> Sequence[Row]:
     """Means over seeds: the fits by regime and window, then the variants."""
-    summary: list[Row] = []
-    diffusion, gaps = pick(rows, part="diffusion"), pick(rows, part="gap")
-    for regime, window in dict.fromkeys((str(row["regime"]), int(row["window"])) for row in diffusion):
-        here: dict[str, Value] = {"regime": regime, "window": window}
-        names = ("slope", "r2_log", "r2_root", "r2_power", "exponent", "train")
-        summary.append({"run": f"{regime}, {window} updates"} | {n: fmean(column(diffusion, n, **here)) for n in names})
-    for variant in dict.fromkeys(str(row["variant"]) for row in gaps):
-        summary.append(
-            {"run": variant} | {n: fmean(column(gaps, n, variant=variant)) for n in ("updates", "train", "test")}
-        )
-    return summary
+    fits = [{**row, "run": f"{row['regime']}, {row['window']} updates"} for row in pick(rows, part="diffusion")]
+    gaps = [{**row, "run": row["variant"]} for row in pick(rows, part="gap")]
+    return [
+        *views.summary(fits, ["run"], ("slope", "r2_log", "r2_root", "r2_power", "exponent", "train")),
+        *views.summary(gaps, ["run"], ("updates", "train", "test")),
+    ]
 
 
 def paper() -> Config:
@@ -417,6 +372,6 @@ study = Study(
     cells=cells,
     run=run,
     claims=CLAIMS,
-    figures=(distances, accuracies),
+    figures=(distance_curves, accuracies),
     table=table,
 )

@@ -6,23 +6,21 @@ are moderate and the conditions that matter hold: nearly orthogonal samples and 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unseen import stats
+from unseen import effects, views
 from unseen.engine.batches import whole
-from unseen.errors import InvalidData
 from unseen.figure import Curves, Points
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.oddness import grokking_time, neuron_alignment, oddness
 from unseen.methods.gradient_descent import gram_path, linear_path, loss_of, slope_of
 from unseen.models.two_layer import TwoLayer
 from unseen.source import Source
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, pick, rate
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, gap, pick
 from unseen.task import Batch, Task
 from unseen.tasks.xor_clusters import XorClusters, bayes_error
 
@@ -161,60 +159,28 @@ def imbalance(train: Batch) -> float:
 STRONG = 1_800  # n‖μ‖⁴/p from which the sheet of the laptop runs expects near-perfect generalization
 
 
-def worst(effect: Effect, ideal: float, strong: bool = False) -> Effect:
-    """The reading of the setting that is farthest from `ideal`: what it clears, every setting's value clears."""
-
-    def read(rows: Rows) -> Reading:
-        chosen = [row for row in rows if not strong or float(row["signal"]) >= STRONG]
-        labels = sorted({str(row["setting"]) for row in chosen})
-        if not labels:
-            raise InvalidData("No setting has rows.", why="nothing ran.", fix="run the missing cells.")
-        readings = [effect(pick(chosen, setting=label)) for label in labels]
-        return max(readings, key=lambda reading: abs(reading.value - ideal))
-
-    return read
-
-
-def share(successes: str, n: str, **where: Value) -> Effect:
-    """Mean proportion over seeds within the wider of two intervals.
-
-    Wilson's over all examples alone would take the examples of one seed for independent, Student's over seeds alone
-    has no width where every seed is right everywhere.
-    """
-
-    def read(rows: Rows) -> Reading:
-        counted = rate(successes, n, **where)(rows)
-        pairs = zip(column(rows, successes, **where), column(rows, n, **where), strict=True)
-        seeds = stats.mean([hit / of for hit, of in pairs if of], within=(0, 1))  # no label may be flipped by chance
-        if seeds.n == 1:
-            return counted
-        low, high = min(counted.low, seeds.low), max(counted.high, seeds.high)
-        return Reading(seeds.value, low, high, seeds.n, "fraction")
-
-    return read
+def strong(effect: Effect) -> Effect:
+    """The effect on the settings of a strong signal only."""
+    return lambda rows: effect([row for row in rows if float(row["signal"]) >= STRONG])
 
 
 def shortfall(t: int) -> Effect:
     """Mean test accuracy of the strong settings minus that of the weak ones at step `t`, paired by seed."""
+    by_signal = gap("test", of={"strong": True}, against={"strong": False})
+    return lambda rows: by_signal(
+        [{**row, "strong": float(row["signal"]) >= STRONG} for row in pick(rows, model="network", t=t)]
+    )
 
-    def read(rows: Rows) -> Reading:
-        rows = pick(rows, model="network", t=t)
-        strong = [row for row in rows if float(row["signal"]) >= STRONG]
-        weak = [row for row in rows if float(row["signal"]) < STRONG]
-        seeds = sorted({row["seed"] for row in strong} & {row["seed"] for row in weak})
-        if not seeds:
-            raise InvalidData("No seed has both signals.", why="the gap is paired.", fix="run the missing cells.")
-        high, low = ([fmean(column(side, "test", seed=seed)) for seed in seeds] for side in (strong, weak))
-        return stats.difference(high, low)
 
-    return read
+def worst(effect: Effect, ideal: float) -> Effect:
+    return effects.worst(effect, "setting", ideal)
 
 
 NET: dict[str, Value] = {"model": "network"}
 CLAIMS = (
     Claim(
         says="One step fits every training label, flipped ones included (worst setting).",
-        effect=worst(share("train_correct", "train_n", **NET, t=1), 1.0),
+        effect=worst(effects.share("train_correct", "train_n", **NET, t=1), 1.0),
         above=0.995,
     ),
     Claim(
@@ -230,12 +196,12 @@ CLAIMS = (
     ),
     Claim(
         says="After 100 steps the test accuracy is near 1 where n‖μ‖⁴/p ≥ 1800 (worst such setting).",
-        effect=worst(share("test_correct", "test_n", **NET, t=100), 1.0, strong=True),
+        effect=strong(worst(effects.share("test_correct", "test_n", **NET, t=100), 1.0)),
         above=0.98,
     ),
     Claim(
         says="The flipped training labels are still fitted at step 100 (worst setting).",
-        effect=worst(share("flipped_correct", "flipped_n", **NET, t=100), 1.0),
+        effect=worst(effects.share("flipped_correct", "flipped_n", **NET, t=100), 1.0),
         above=0.97,  # ≈ 200 flipped labels per setting: Wilson's lower limit of all right is 0.98
     ),
     Claim(
@@ -245,7 +211,7 @@ CLAIMS = (
     ),
     Claim(
         says="By step 100 neurons point at the clusters they vote for (worst strong setting; chance is 0.5).",
-        effect=worst(average("aligned", within=(0, 1), **NET, t=100), 1.0, strong=True),
+        effect=strong(worst(average("aligned", within=(0, 1), **NET, t=100), 1.0)),
         above=0.9,
     ),
     Claim(
@@ -259,52 +225,49 @@ CLAIMS = (
 
 def curves(rows: Rows) -> Curves:
     """Median test accuracy over training."""
-    times = sorted({int(row["t"]) for row in rows})
-    labels = sorted({str(row["setting"]) for row in rows})
-
-    def line(**where: Value) -> list[float]:
-        return [median(column(rows, "test", t=t, **where)) for t in times]
-
-    lines = {label: line(setting=label, **NET) for label in labels}
-    lines["logistic regression (all settings)"] = line(model="logistic")
-    return Curves(
+    linear = [{**row, "setting": "logistic regression (all settings)"} for row in pick(rows, model="logistic")]
+    return views.curves(
+        [*by_label(pick(rows, **NET)), *linear],
+        x="t",
+        y="test",
+        by="setting",
         title="Test accuracy on clean labels (median over seeds)",
-        x=[t + 1 for t in times],
-        y=lines,
         x_label="step + 1",
         y_label="accuracy",
         log_x=True,
+        offset=1,
+        middle=median,
     )
+
+
+def by_label(rows: Rows) -> list[Row]:
+    return sorted(rows, key=lambda row: str(row["setting"]))
 
 
 def linearity(rows: Rows) -> Points:
     """Test accuracy against oddness along training."""
-    times = sorted({int(row["t"]) for row in rows} - {0})
-
-    def point(label: str, t: int) -> tuple[float, float]:
-        here: dict[str, Value] = {"setting": label, "t": t, **NET}
-        return median(column(rows, "oddness", **here)), median(column(rows, "test", **here))
-
-    return Points(
+    return views.points(
+        by_label([row for row in pick(rows, **NET) if row["t"]]),
+        x="oddness",
+        y="test",
+        by="setting",
+        over="t",
         title="The network leaves the linear classifiers as it generalizes",
-        groups={label: [point(label, t) for t in times] for label in sorted({str(row["setting"]) for row in rows})},
         x_label="oddness (1: linear, 0: even)",
         y_label="test accuracy",
+        middle=median,
     )
 
 
 def imbalances(rows: Rows) -> Points:
     """Why seeds differ: test accuracy early on against the imbalance of the training clusters."""
-    times = sorted({int(row["t"]) for row in rows})
-    t = max(time for time in times if time <= 10)
-    return Points(
+    t = max(int(row["t"]) for row in rows if int(row["t"]) <= 10)
+    return views.points(
+        by_label(pick(rows, t=t, **NET)),
+        x="imbalance",
+        y="test",
+        by="setting",
         title=f"Chance imbalance of the clusters delays generalization (step {t}, one point per seed)",
-        groups={
-            label: list(
-                zip(*(column(rows, name, setting=label, t=t, **NET) for name in ("imbalance", "test")), strict=True)
-            )
-            for label in sorted({str(row["setting"]) for row in rows})
-        },
         x_label="linear / XOR part of the cluster labels",
         y_label="test accuracy",
     )
@@ -312,21 +275,22 @@ def imbalances(rows: Rows) -> Points:
 
 def table(rows: Rows) -> Sequence[Row]:
     """The sheet's table: medians over seeds, with the lowest seed where seeds disagree."""
-    summary: list[Row] = []
+    made: list[Row] = []
     last = max(int(row["t"]) for row in rows)
-    for label in sorted({str(row["setting"]) for row in rows}):
-        row: dict[str, Value] = {"setting": label, "n‖μ‖⁴/p": column(rows, "signal", setting=label)[0]}
+    for (label,) in effects.distinct(by_label(rows), "setting"):
+        mine = pick(rows, setting=label)
+        net = pick(mine, **NET)
+        row: dict[str, Value] = {"setting": label, "n‖μ‖⁴/p": column(mine, "signal")[0]}
         for t in sorted({1, min(10, last), min(100, last)}):
-            here: dict[str, Value] = {"setting": label, "t": t, **NET}
-            row[f"train t={t}"] = median(column(rows, "train", **here))
-            row[f"test t={t}"] = median(column(rows, "test", **here))
-            row[f"lowest test t={t}"] = min(column(rows, "test", **here))
-            row[f"oddness t={t}"] = median(column(rows, "oddness", **here))
-        row["aligned at the end"] = median(column(rows, "aligned", setting=label, t=last, **NET))
-        row["grokking step"] = median(column(rows, "grokking_time", setting=label, **NET))
-        row["logistic at the end"] = median(column(rows, "test", setting=label, t=last, model="logistic"))
-        summary.append(row)
-    return summary
+            row[f"train t={t}"] = median(column(net, "train", t=t))
+            row[f"test t={t}"] = median(column(net, "test", t=t))
+            row[f"lowest test t={t}"] = min(column(net, "test", t=t))
+            row[f"oddness t={t}"] = median(column(net, "oddness", t=t))
+        row["aligned at the end"] = median(column(net, "aligned", t=last))
+        row["grokking step"] = median(column(net, "grokking_time"))
+        row["logistic at the end"] = median(column(mine, "test", t=last, model="logistic"))
+        made.append(row)
+    return made
 
 
 def phase_diagram() -> tuple[Setting, ...]:
