@@ -275,3 +275,57 @@ def test_many_models_at_once_equal_one_after_the_other(own):
     stacked, _ = stack_module_state(models)
     together = vmap(lambda values: functional_call(models[0], values, (tokens,)))(stacked)
     assert_close(together, torch.stack([model(tokens) for model in models]))
+
+
+def sliced(monkeypatch):
+    """One sequence at a time through the blocks."""
+    monkeypatch.setattr("unseen.models.transformer.ROWS", 1)
+    monkeypatch.setattr("unseen.models.transformer.WIDEST", 1)
+
+
+@pytest.mark.parametrize("own", KINDS, ids=str)
+def test_slices_of_the_batch_have_the_same_derivatives(own, monkeypatch):
+    model, tokens = decoder(**own), torch.randint(23, (5, 7))
+    params = list(model.parameters())
+    way = [torch.randn_like(p) for p in params]
+
+    def derivatives():
+        logits = model(tokens)
+        grads = torch.autograd.grad(logits.logsumexp(-1).mean(), params, create_graph=True)
+        return logits, *grads, *torch.autograd.grad(sum((g * w).sum() for g, w in zip(grads, way, strict=True)), params)
+
+    whole, sizes = derivatives(), []
+    inner = model.stack
+    monkeypatch.setattr(model, "stack", lambda x, scene: sizes.append(len(x)) or inner(x, scene))
+    sliced(monkeypatch)
+    for mine, peer in zip(derivatives(), whole, strict=True):
+        assert_close(mine, peer, atol=1e-12, rtol=1e-12)
+    # ALiBi's bias may differ between the sequences: all together
+    assert sizes == ([5] if own["positions"] is Positions.ALIBI else [1] * 5)
+
+
+def test_hooks_see_the_whole_batch(monkeypatch):
+    sliced(monkeypatch)
+    model, tokens = decoder(), torch.randint(23, (5, 7))
+    seen, logits = [], model(tokens)
+    handle = model.blocks[1].mlp.up.register_forward_hook(lambda part, args, out: seen.append(len(out)))
+    assert_close(model(tokens), logits)
+    handle.remove()
+    model(tokens)
+    assert seen == [5]
+    test_tap_reads_every_parameter({})
+
+
+def test_many_models_at_once_run_in_slices_too(monkeypatch):
+    sliced(monkeypatch)
+    test_many_models_at_once_equal_one_after_the_other({})
+
+
+@torch.no_grad()
+def test_large_batches_are_sliced_unevenly():
+    model, tokens = decoder(), torch.randint(23, (300, 24))
+    slice_size = model.at_once(model.embed(tokens), Scene(True, None, None, None))
+    assert slice_size == 2**19 // 96 // 24 < 300
+    assert 300 % slice_size
+    expected = [model(part) for part in tokens.split(10)]
+    assert_close(model(tokens), torch.cat(expected))

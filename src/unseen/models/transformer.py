@@ -157,6 +157,12 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).reshape(b, s, d))
 
 
+ROWS = 1024
+"""Fewest tokens worth running through the blocks on their own: below, the overhead per operation shows."""
+
+WIDEST = 2**19
+"""Numbers in the widest activation up to which slices with more tokens pay."""
+
 SHORT = 256
 """Keys up to which plain products are as fast as the CPU's fused attention."""
 
@@ -243,9 +249,23 @@ class Transformer(nn.Module):
         if self.position is not None:
             x = x + self.position(self.rows(at)[:, past:])
         scene = Scene(*self.masked(at, real, past, x), self.turns(at[:, past:], x), cache)
+        parts = [self.stack(part, scene) for part in x.split(self.at_once(x, scene))]
+        return self.head(self.norm(parts[0] if len(parts) == 1 else torch.cat(parts)))
+
+    def stack(self, x: Float[Tensor, "b s d"], scene: Scene) -> Float[Tensor, "b s d"]:
         for step in range(self.shape.loops * self.shape.layers):
             x = self.blocks[step % self.shape.layers](x, scene, step)
-        return self.head(self.norm(x))
+        return x
+
+    def at_once(self, x: Float[Tensor, "b s d"], scene: Scene) -> int:
+        """Sequences that run through the blocks together.
+
+        On the CPU few at a time, forward and (autograd goes from the last slice to the first) backward, so that their
+        activations stay in the cache. All together where a hook listens, since `engine/tap.py` wants to see the batch.
+        """
+        if x.device.type != "cpu" or not scene.causal or scene.cache is not None or heard(self.blocks):
+            return len(x)
+        return max(1, max(ROWS, WIDEST // self.shape.inside) // x.shape[1])
 
     def read(
         self, tokens: Int[Tensor, "b s"], real: Bool[Tensor, "b read"], state: Cache | None
@@ -306,6 +326,14 @@ class Transformer(nn.Module):
         still = torch.zeros_like(angle).expand(*at.shape, self.shape.pairs, size // 2)
         angle = torch.cat([angle.expand(*at.shape, turned, size // 2), still], -2)
         return torch.polar(torch.ones_like(angle), angle)
+
+
+def heard(modules: nn.Module) -> bool:
+    """Whether a hook listens to any of the modules."""
+    return any(
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+        for part in modules.modules()
+    )
 
 
 def slopes(heads: int) -> Float[Tensor, " heads"]:
