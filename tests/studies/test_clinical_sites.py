@@ -14,16 +14,16 @@ from unseen.studies.clinical_sites import (
     Corpus,
     better,
     cells,
-    differences,
     drivers_figure,
     gain_by_size,
     gap_to_seen,
     groups_figure,
     named_first,
-    over_seeds,
     run,
+    seed_by_site,
     sites_figure,
     study,
+    sufficient,
     table,
     why_sites,
     within_age,
@@ -51,25 +51,22 @@ def made(gain, seeds: int = 3, sites: int = 8) -> list[dict]:
 
 def test_differences_pair_seeds_and_sites_and_leave_out_small_ones():
     rows = made(lambda site: 0.01 * site)
-    found = differences(rows, Corpus.DEPARTMENTS, "local", "unseen")
+    mine = sufficient(rows, Corpus.DEPARTMENTS)
+    found = seed_by_site(mine, "local") - seed_by_site(mine, "unseen")
     np.testing.assert_allclose(found, np.tile(0.01 * np.arange(7), (3, 1)), atol=1e-12)
     reading = better(Corpus.DEPARTMENTS, "local", "unseen")(rows)
     assert reading == stats.crossed(found, unit="AUC")
     assert reading.value == pytest.approx(0.03)
+    once = [row | {"judged": row["judged"] and (row["site"], row["seed"]) != ("s6", 1)} for row in rows]
+    assert better(Corpus.DEPARTMENTS, "local", "unseen")(once).value == pytest.approx(0.025), (
+        "one seed is enough to leave out"
+    )
 
 
 def test_gains_by_size_and_gaps():
     reading = gain_by_size(Corpus.DEPARTMENTS)(made(lambda site: 0.05 - 0.02 * np.log10(100 * 2**site)))
     assert reading.value == pytest.approx(-0.02)
     assert gap_to_seen(Corpus.DEPARTMENTS)(made(lambda site: 0.0)).value == pytest.approx(-0.02, abs=0.01)
-
-
-def test_an_interval_over_seeds_is_no_narrower_than_one_sample():
-    one = over_seeds([0.1], [0.0004])
-    many = over_seeds([0.1, 0.12, 0.08], [0.0004] * 3)
-    assert one.high - one.value == pytest.approx(1.96 * 0.02)
-    assert many.high - many.low > one.high - one.low
-    assert many.value == pytest.approx(0.1)
 
 
 def test_bands_are_weighted_by_precision():

@@ -9,20 +9,18 @@ The paper's size: a clinical encoder of BERT-base size, 512 tokens, fine-tuned a
 columns site, time, label, text; the same cells, with `tasks.hospitals.note` as a stand-in for the text.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
-from math import isfinite, sqrt
-from statistics import fmean
+from math import isfinite
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from unseen import stats
+from unseen import effects, stats, views
 from unseen.engine.batches import whole
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget
@@ -228,11 +226,7 @@ def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
 def contrast(scores: NDArray, y: NDArray, a: NDArray, b: NDArray) -> dict[str, Value]:
     """AUC inside a minus AUC inside b (different patients: variances add)."""
     one, two = (stats.auc(scores[side], y[side]) for side in (a, b))
-    return {
-        "difference": one.value - two.value,
-        "variance": variance(one) + variance(two),
-        "n": int(a.sum() + b.sum()),
-    }
+    return {"difference": one.value - two.value, "variance": variance(one) + variance(two), "n": int(a.sum() + b.sum())}
 
 
 def causes(cell: Cell, tabular: Tabular, trained: Trained, lab: Lab) -> Iterator[Row]:
@@ -262,50 +256,48 @@ NAMED = ("age", "number_diagnoses", "coded_items")
 """The paper's drivers beside sample size: age, number of comorbidities, words per note."""
 
 
-def differences(rows: Rows, corpus: Corpus, a: str, b: str) -> NDArray[np.float64]:
-    """AUC(a) − AUC(b) as [seed, site], sites with enough of both classes in every seed."""
-    here = pick(rows, corpus=corpus.value)
-    if not here:
-        raise InvalidData(f"No row of {corpus.value}.", why="the effect reads those.", fix="run the missing cells.")
-    seeds = sorted({int(row["seed"]) for row in here})
-    kept = []
-    for site in sorted({str(row["site"]) for row in here}):
-        mine = [[pick(here, site=site, seed=seed, variant=v) for v in (a, b)] for seed in seeds]
-        if all(len(one) == 1 and one[0]["judged"] for pair in mine for one in pair):
-            kept.append([float(one[0]["auc"]) - float(two[0]["auc"]) for one, two in mine])
-    if len(kept) < 2:
-        raise InvalidData(
-            f"{len(kept)} sites of {corpus.value} have enough judged examples of either class in all seeds.",
-            why="a difference over sites needs at least two.",
-            fix="use more rows, or a larger scale.",
-        )
-    return np.array(kept).T
+def sufficient(rows: Rows, corpus: Corpus) -> list[Row]:
+    """The rows of the sites whose judged examples suffice for a verdict in every seed."""
+    here = [row for row in pick(rows, corpus=corpus.value) if "site" in row]
+    scarce = {row["site"] for row in here if not row["judged"]}
+    return [row for row in here if row["site"] not in scarce]
+
+
+def seed_by_site(rows: Rows, variant: str, name: str = "auc") -> NDArray[np.float64]:
+    """[seed, site] of one variant; sites in alphabetical order."""
+    return effects.grid(pick(rows, variant=variant), name, "seed", "site")
 
 
 def better(corpus: Corpus, a: str, b: str) -> Effect:
     """Mean of AUC(a) − AUC(b); seeds and sites both count as samples."""
-    return lambda rows: stats.crossed(differences(rows, corpus, a, b), unit="AUC")
-
-
-def gain_by_size(corpus: Corpus) -> Effect:
-    """Slope over sites of the gain by local fine-tuning on log10 of the site's size; below 0: most where data are few."""
 
     def read(rows: Rows) -> Reading:
-        size, gain = [], []
-        for _, mine in by_site(rows, corpus):
-            gain.append(fmean(column(mine, "auc", variant="local")) - fmean(column(mine, "auc", variant="unseen")))
-            size.append(np.log10(column(mine, "n_local", variant="local")[0]))
-        return stats.slope(size, gain, unit="AUC per decade")
+        mine = sufficient(rows, corpus)
+        return effects.crossed_gap(seed_by_site(mine, a), seed_by_site(mine, b), unit="AUC")
 
     return read
 
 
-def by_site(rows: Rows, corpus: Corpus) -> list[tuple[str, Sequence[Row]]]:
-    """The rows of each site whose judged examples suffice in every seed."""
-    here = pick(rows, corpus=corpus.value)
-    names = sorted({str(row["site"]) for row in here})
-    groups = [(name, pick(here, site=name)) for name in names]
-    return [(name, mine) for name, mine in groups if all(row["judged"] for row in mine)]
+def gap_to_seen(corpus: Corpus) -> Effect:
+    """f₀ at the unseen site minus f₀ on new patients of the sites it was fitted on."""
+
+    def read(rows: Rows) -> Reading:
+        mine = sufficient(rows, corpus)
+        return effects.crossed_gap(seed_by_site(mine, "unseen"), seed_by_site(mine, "unseen", "seen_auc"), unit="AUC")
+
+    return read
+
+
+def gains(rows: Rows, corpus: Corpus) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """log10 of each site's fitted rows, and what fine-tuning on them gains there (mean over seeds)."""
+    mine = sufficient(rows, corpus)
+    size = np.log10(seed_by_site(mine, "local", "n_local")[0])
+    return size, seed_by_site(mine, "local").mean(0) - seed_by_site(mine, "unseen").mean(0)
+
+
+def gain_by_size(corpus: Corpus) -> Effect:
+    """Slope over sites of the gain by local fine-tuning on log10 of the site's size; below 0: most where data are few."""
+    return lambda rows: stats.slope(*gains(rows, corpus), unit="AUC per decade")
 
 
 def why_sites(rows: Rows, corpus: Corpus = Corpus.DEPARTMENTS) -> dict[str, Reading]:
@@ -313,67 +305,37 @@ def why_sites(rows: Rows, corpus: Corpus = Corpus.DEPARTMENTS) -> dict[str, Read
 
     Few sites can tell few drivers apart: then the first ones only.
     """
-    groups = [(name, pick(mine, variant="unseen")) for name, mine in by_site(rows, corpus)]
-
-    def means(make: Callable[[Row], float]) -> NDArray[np.float64]:
-        return np.array([fmean(map(make, mine)) for _, mine in groups])
-
-    covariates = {
-        "log n": means(lambda row: float(np.log(float(row["n_local"])))),
-        "base rate": means(lambda row: float(row["positives"]) / float(row["n"])),
-        **{name: means(partial(_number, name)) for name in ("age", "number_diagnoses", "coded_items")},
-    }
-    some = list(covariates)[: max(1, len(groups) - 2)]
-    return drivers(means(lambda row: float(row["auc"])), {name: covariates[name] for name in some})
-
-
-def _number(name: str, row: Row) -> float:
-    return float(row[name])
-
-
-def over_seeds(values: Sequence[float], variances: Sequence[float]) -> Reading:
-    """Mean over seeds whose judged patients overlap: the variance of one seed's sample, and the seeds' spread on top."""
-    spread = float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.0
-    half = 1.96 * sqrt(fmean(variances) + spread)
-    return Reading(fmean(values), fmean(values) - half, fmean(values) + half, len(values), "AUC")
+    mine = [
+        {**row, "log n": np.log(float(row["n_local"])).item(), "base rate": float(row["positives"]) / float(row["n"])}
+        for row in sufficient(rows, corpus)
+    ]
+    names = ("log n", "base rate", "age", "number_diagnoses", "coded_items")
+    means = {name: seed_by_site(mine, "unseen", name).mean(0) for name in ("auc", *names)}
+    return drivers(means["auc"], {name: means[name] for name in names[: max(1, means["auc"].size - 2)]})
 
 
 def contrasted(name: str) -> Effect:
-    return lambda rows: over_seeds(column(rows, "difference", contrast=name), column(rows, "variance", contrast=name))
+    def read(rows: Rows) -> Reading:
+        values, variances = (column(rows, key, contrast=name) for key in ("difference", "variance"))
+        return effects.overlapping(values, variances, "AUC")
+
+    return read
 
 
 def within_age(rows: Rows) -> Reading:
     """Medicare against other payers inside age bands, bands weighted by precision, then over seeds."""
-    values, variances = [], []
-    for seed in sorted({int(row["seed"]) for row in pick(rows, contrast="Medicare in band")}):
-        d = np.array(column(rows, "difference", contrast="Medicare in band", seed=seed))
-        w = 1 / np.array(column(rows, "variance", contrast="Medicare in band", seed=seed))
-        values.append(float((w * d).sum() / w.sum()))
-        variances.append(float(1 / w.sum()))
-    if not values:
-        raise InvalidData("No age band has enough patients.", why="nothing to compare.", fix="use a larger scale.")
-    return over_seeds(values, variances)
-
-
-def gap_to_seen(corpus: Corpus) -> Effect:
-    """f₀ at the unseen site minus f₀ on new patients of the sites it was fitted on; [seed, site] crossed."""
-
-    def read(rows: Rows) -> Reading:
-        groups = [pick(mine, variant="unseen") for _, mine in by_site(rows, corpus)]
-        if len(groups) < 2:
-            raise InvalidData("Too few sites.", why="they are the sample.", fix="use a larger scale.")
-        values = [[float(row["auc"]) - float(row["seen_auc"]) for row in mine] for mine in groups]
-        return stats.crossed(np.array(values).T, unit="AUC")
-
-    return read
+    bands, values, variances = pick(rows, contrast="Medicare in band"), [], []
+    for (seed,) in effects.distinct(bands, "seed"):
+        d, v = (np.array(column(bands, key, seed=seed)) for key in ("difference", "variance"))
+        values.append(float((d / v).sum() / (1 / v).sum()))
+        variances.append(float(1 / (1 / v).sum()))
+    return effects.overlapping(values, variances, "AUC")
 
 
 def named_first(rows: Rows) -> Reading:
     """Share of seeds in which age, number of diagnoses or note length is among the four main causes."""
     first = [row for row in rows if "cause" in row and float(row["rank"]) <= 4]
-    seeds = sorted({int(row["seed"]) for row in first})
-    if not seeds:
-        raise InvalidData("No row names a cause.", why="the share counts seeds.", fix="run the missing cells.")
+    seeds = [seed for (seed,) in effects.distinct(first, "seed")]
     return stats.proportion(sum(max(column(first, "named", seed=seed)) for seed in seeds), len(seeds))
 
 
@@ -444,11 +406,7 @@ CLAIMS = (
         effect=contrasted("Medicare against other payers"),
         below=0.0,
     ),
-    Claim(
-        says="Medicare patients do worse also within age bands.",
-        effect=within_age,
-        below=0.0,
-    ),
+    Claim(says="Medicare patients do worse also within age bands.", effect=within_age, below=0.0),
     Claim(
         says="Age, number of diagnoses or note length is among the four main causes of errors (share of seeds).",
         effect=named_first,
@@ -456,47 +414,33 @@ CLAIMS = (
     ),
 )
 
-VARIANTS = ("unseen", "local", "instances", "clusters", "scratch", "pooled")
-
 
 def table(rows: Rows) -> Sequence[Row]:
-    """Mean AUC by corpus and variant over the sites that suffice for a verdict, then the subgroups."""
-    summary: list[Row] = []
+    """Mean AUC by corpus and variant over the sites that suffice for a verdict."""
+    made: list[Row] = []
     for corpus in Corpus:
-        mine = [row for _, each in by_site(rows, corpus) for row in each] if corpus is not Corpus.PATIENTS else []
-        if mine:
-            means = {variant: fmean(column(mine, "auc", variant=variant)) for variant in VARIANTS}
-            summary.append({"what": corpus.value, "sites": len({row["site"] for row in mine}), **means})
-    return summary
+        if mine := sufficient(rows, corpus):
+            means = {str(row["variant"]): float(row["auc"]) for row in views.summary(mine, ["variant"], ["auc"])}
+            made.append({"what": corpus.value, "sites": len(effects.distinct(mine, "site")), **means})
+    return made
 
 
 def groups_figure(rows: Rows) -> Bars:
     """AUC of the global model by subgroup."""
-    values, intervals = {}, {}
-    for group, level in sorted({(str(row["group"]), str(row["level"])) for row in rows if "group" in row}):
-        mine = [row for row in pick(rows, group=group, level=level) if row["judged"]]
-        if mine:
-            reading = over_seeds([float(r["auc"]) for r in mine], [float(r["variance"]) for r in mine])
-            name = "all patients" if group == "all" else f"{group} {level}"
-            values[name], intervals[name] = reading.value, (reading.low, reading.high)
-    return Bars(
-        title="AUC of one global model by patient group (Diabetes-130)", values=values, intervals=intervals, label="AUC"
-    )
+    groups = [row for row in rows if "group" in row and row["judged"]]
+    found = {}
+    for group, level in sorted(effects.distinct(groups, "group", "level")):
+        values, variances = (column(groups, key, group=group, level=level) for key in ("auc", "variance"))
+        found["all patients" if group == "all" else f"{group} {level}"] = effects.overlapping(values, variances)
+    return views.bars(found, title="AUC of one global model by patient group (Diabetes-130)", label="AUC")
 
 
 def sites_figure(rows: Rows) -> Points:
     """Gain by local fine-tuning against the size of the site."""
-    groups = {}
-    for corpus in (Corpus.HEART, Corpus.DEPARTMENTS, Corpus.LATER):
-        points = []
-        for _, mine in by_site(rows, corpus):
-            gain = fmean(column(mine, "auc", variant="local")) - fmean(column(mine, "auc", variant="unseen"))
-            points.append((float(np.log10(column(mine, "n_local")[0])), gain))
-        if points:
-            groups[corpus.value] = points
+    groups = {corpus.value: gains(rows, corpus) for corpus in Corpus if sufficient(rows, corpus)}
     return Points(
         title="What local fine-tuning gains at each site",
-        groups=groups,
+        groups={name: list(zip(*(values.tolist() for values in pair), strict=True)) for name, pair in groups.items()},
         x_label="log10 of the site's fitted rows",
         y_label="AUC local − unseen",
     )
@@ -504,13 +448,8 @@ def sites_figure(rows: Rows) -> Points:
 
 def drivers_figure(rows: Rows) -> Bars:
     """Why departments differ."""
-    found = why_sites(rows)
-    return Bars(
-        title="Change in the AUC of an unseen department per standard deviation of …",
-        values={name: reading.value for name, reading in found.items()},
-        intervals={name: (reading.low, reading.high) for name, reading in found.items()},
-        label="AUC per SD",
-    )
+    title = "Change in the AUC of an unseen department per standard deviation of …"
+    return views.bars(why_sites(rows), title=title, label="AUC per SD")
 
 
 study = Study(
