@@ -9,7 +9,7 @@ from scipy import stats
 from unseen.engine.decode import log_probability
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measures.reversal_gap import ReversalGap, example, reversal_gap
+from unseen.measures.reversal_gap import ReversalGap, example, farthest_mean, reversal_gap
 
 
 def drawn(facts, templates, seed, gap=0.0):
@@ -75,3 +75,30 @@ def test_the_measure_reads_the_likelihoods_of_the_split():
 def test_what_has_no_test_is_refused(right, fact, named):
     with pytest.raises(InvalidData, match=named):
         reversal_gap(torch.tensor(right), torch.tensor([1.0, 1.0]), torch.tensor(fact))
+
+
+@given(seed=st.integers(0, 99), scale=st.floats(0.1, 10))
+@settings(max_examples=30, deadline=None)
+def test_farthest_mean_has_the_interval_of_a_one_way_layout(seed, scale):
+    x = scale * torch.randn(4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = farthest_mean(x.tolist())
+    means, variance = x.mean(1), x.var(1).mean()  # equal sizes: the mean of the groups' variances
+    assert abs(found.value) == pytest.approx(means.abs().max().item())
+    half = stats.t.ppf(0.975, 8) * (variance / 3).sqrt().item()
+    assert (found.value - found.low, found.high - found.value) == pytest.approx((half, half))
+    flipped = farthest_mean((-x.flip(0)).tolist())
+    assert (flipped.value, flipped.low) == pytest.approx((-found.value, -found.high))
+
+
+def test_farthest_mean_of_one_group_is_students():
+    x = [0.3, -0.1, 1.2]
+    low, high = stats.t.interval(0.95, 2, loc=sum(x) / 3, scale=stats.sem(x))
+    found = farthest_mean([x])
+    assert (found.low, found.high, found.n) == pytest.approx((low, high, 3))
+
+
+def test_farthest_mean_without_spread_has_no_interval_and_without_values_is_refused():
+    assert farthest_mean([[1.0], [-2.0]]).low != farthest_mean([[1.0], [-2.0]]).low  # NaN
+    for bad in ([], [[]], [[1.0, float("nan")]]):
+        with pytest.raises(InvalidData, match="groups"):
+            farthest_mean(bad)

@@ -10,7 +10,21 @@ from tests.models.test_pretrained import tiny
 from unseen.engine.loop import Budget
 from unseen.errors import Corrupted, MissingFile
 from unseen.lab import Lab
-from unseen.studies.reversal_curse import CLAIMS, Cell, Config, Variant, cells, run, study
+from unseen.models.transformer import Transformer
+from unseen.studies.reversal_curse import (
+    CLAIMS,
+    INSTRUCTED,
+    VARIED,
+    Cell,
+    Config,
+    Variant,
+    cells,
+    exact,
+    run,
+    shape,
+    study,
+    told,
+)
 from unseen.study import Scale, Verdict
 from unseen.tasks.published_reversal import toy
 
@@ -21,12 +35,12 @@ def test_smoke_runs_in_seconds_and_repeats():
     begin = time.process_time()
     rows = [row for cell in cells(SMOKE) for row in run(cell, Lab(seed=cell.seed))]
     assert time.process_time() - begin < 10  # on an idle core under 3; the type checks of the suite double it
-    assert {row["variant"] for row in rows} == {"untied", "restated", "tied", "celebrities"}
+    assert {row["variant"] for row in rows} == set(Variant) - {Variant.PRETRAINED}
     first = next(iter(cells(SMOKE)))
     again = list(run(first, Lab(seed=first.seed)))
     assert again == rows[: len(again)]
     assert all(claim.judge(rows, Scale.SMOKE).verdict is Verdict.NOT_JUDGED for claim in CLAIMS)
-    assert len(study.table(rows)) == 6 + 7 + 6  # kinds of questions
+    assert len(study.table(rows)) == 6 + 7 + 6 + 2 * 2 + 8 * 4  # kinds of questions
     for figure in study.figures:
         assert figure(rows).title
 
@@ -48,14 +62,21 @@ def test_memorised_facts_are_recalled_in_the_stated_order_only():
 def fake(reverse, t):
     """Rows as a run would give them, with these values for reversed questions."""
     rows = [{"variant": "celebrities", "main": False, "seed": 0, "pairs": 1513, "reversible": 495}]
-    for variant in ("untied", "restated", "tied"):
-        for seed in range(3):
-            for split in ("same/p2d", "same/d2p", "both/p2d", "both/d2p", "reverse/p2d", "reverse/d2p", "restated/p2d"):
-                known = not split.startswith("reverse")
-                values = {"exact": 0.99, "t": 40.0, "gap": 14.0, "ks_p": 0.0}
-                if not known:
-                    values = {"exact": reverse, "t": t, "gap": t / 10, "ks_p": 0.0 if abs(t) > 3 else 0.5}
-                rows.append({"variant": variant, "main": variant == "untied", "seed": seed, "split": split, **values})
+    made = [Cell(Config(), variant, seed) for variant in Variant for seed in range(3)]
+    for cell in made:
+        if cell.variant in (Variant.PRETRAINED, Variant.CELEBRITIES):
+            continue
+        splits = ("same/p2d", "same/d2p", "both/p2d", "both/d2p", "reverse/p2d", "reverse/d2p", "restated/p2d")
+        for split in ("realized", "unrealized") if cell.variant in INSTRUCTED else splits:
+            curse = split.startswith("reverse") or (split == "unrealized" and cell.variant is Variant.ANSWER_FIRST)
+            values = {"hits": 99.0, "facts": 100, "t": 40.0, "gap": 14.0, "ks_p": 0.0}
+            if curse:
+                values |= {"hits": 100 * reverse, "t": t, "gap": t / 10, "ks_p": 0.0 if abs(t) > 3 else 0.5}
+            where = {split.split("/")[0]: f"{cell.variant} {split}"} if cell.variant in VARIED else {}
+            main = cell.variant is Variant.UNTIED
+            rows.append(
+                {"variant": cell.variant.value, "main": main, "seed": cell.seed, "split": split, **values, **where}
+            )
     return rows
 
 
@@ -64,8 +85,38 @@ def test_claims_follow_the_rows():
     assert curse == {Verdict.SUPPORTED}
     lifted = [claim.judge(fake(0.9, 20.0), Scale.LAPTOP) for claim in CLAIMS]
     refuted = [judgement.says for judgement in lifted if judgement.verdict is Verdict.REFUTED]
-    # two of exact match, two of t, two of KS, two of nats, the untold half, two of the tied head
-    assert len(refuted) == 11
+    # two of exact match, two of t, two of KS, two of nats, the untold half, two of the tied head, two of the varied
+    # models, two of the instructions
+    assert len(refuted) == 15
+
+
+def test_one_varied_model_that_answers_in_reverse_refutes_robustness():
+    rows = [{**row} for row in fake(0.0, 1.0)]
+    for row in rows:
+        if row.get("reverse") == f"{Variant.LLAMA} reverse/d2p":
+            row.update(hits=90.0, t=20.0)
+    verdicts = [claim.judge(rows, Scale.LAPTOP) for claim in CLAIMS]
+    assert sum(judgement.verdict is Verdict.REFUTED for judgement in verdicts) == 2
+    assert all(verdict.says.startswith("Whatever") for verdict in verdicts if verdict.verdict is Verdict.REFUTED)
+
+
+def test_shares_have_an_interval_where_no_seed_differs():
+    reading = exact("same/p2d")(
+        [{**row, "hits": row.get("hits") and 100.0} for row in fake(0.0, 1.0) if "split" in row]
+    )
+    assert reading.value == reading.high == 1.0
+    assert 0.98 < reading.low < 0.99  # Wilson's for 300 of 300: 0.987
+
+
+def test_varied_cells_differ_in_what_they_say():
+    base = shape(Config(), Variant.MEDIUM, 9)
+    assert shape(Config(), Variant.UNTIED, 9) == base
+    small, large = (shape(Config(), variant, 9) for variant in (Variant.SMALL, Variant.LARGE))
+    assert [(d.width, d.layers) for d in (small, base, large)] == [(64, 1), (128, 2), (192, 3)]
+    kinds = {variant: Transformer(shape(Config(), variant, 9)) for variant in (Variant.MEDIUM, Variant.LLAMA)}
+    counts = [sum(p.numel() for p in model.parameters()) for model in kinds.values()]
+    assert abs(counts[0] - counts[1]) < 0.02 * counts[0]
+    assert [len(told(Config(), v).build(Lab()).splits["train"].data) for v in VARIED[5:]] == [1200, 3000, 600]
 
 
 def test_the_same_study_fine_tunes_a_causal_lm_on_the_published_format(tmp_path):

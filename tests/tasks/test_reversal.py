@@ -142,7 +142,31 @@ def test_restated_facts_are_trained_in_both_orders_and_asked_apart():
     assert torch.equal(plain.splits["same/p2d"].data.columns["tokens"], task.splits["same/p2d"].data.columns["tokens"])
 
 
-@pytest.mark.parametrize("bad", [{"facts": 1}, {"slots": 1}, {"restated": 99}, {"firsts": 2, "lasts": 2}, {"words": 4}])
+def test_few_paraphrases_still_show_every_token_and_leave_the_questions_as_they_are():
+    few, many = Reversal(facts=10, shown=1), Reversal(facts=10)
+    tasks = [spec.build(Lab()) for spec in (few, many)]
+    seen = [{(order, template) for order, template, *_ in read(few, task, "train")} for task in tasks]
+    assert [len(templates) for templates in seen] == [2 * 6, 2 * 30]
+    assert seen[0] < seen[1]
+    for part in (0, 1):
+        assert {(order, template[part]) for order, template in seen[0]} == {(o, t[part]) for o, t in seen[1]}
+    for name in tasks[1].of(Use.JUDGE):
+        columns = [task.splits[name].data.columns for task in tasks]
+        assert all(torch.equal(columns[0][key], columns[1][key]) for key in columns[1])
+
+
+def test_without_facts_in_both_orders_none_is_stated_or_asked():
+    alone, many = Reversal(facts=10, both=False).build(Lab()), Reversal(facts=10).build(Lab())
+    assert set(many.splits) - set(alone.splits) == {"both/p2d", "both/d2p"}
+    stated = alone.splits["train"].data.columns["tokens"]
+    assert len(stated) == 2 * 10 * 30
+    assert torch.equal(stated, many.splits["train"].data.columns["tokens"][: len(stated)])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"shown": 0}, {"shown": 6}, {"facts": 1}, {"slots": 1}, {"restated": 99}, {"firsts": 2, "lasts": 2}, {"words": 4}],
+)
 def test_impossible_sizes_are_refused(bad):
     with pytest.raises(InvalidConfig, match="Reversal"):
         Reversal(**bad)

@@ -79,8 +79,9 @@ class Config:
     layers: int = 2
     heads: int = 4
     budget: Budget = SCRATCH
-    varied_budget: Budget = replace(SCRATCH, steps=300, warmup=50)
-    """Half the facts in half the steps: every fact is seen as often."""
+    varied_budget: Budget = replace(SCRATCH, steps=300, batch_size=64, warmup=50)
+    small_steps: int = 900
+    """Of the narrow model with one layer, which after 300 does not yet know the facts as they were stated."""
     seeds: int = 5
     control_seeds: int = 3
     """For everything but the model trained from scratch or fine-tuned: effects are large."""
@@ -122,7 +123,9 @@ def run(cell: Cell, lab: Lab) -> Iterable[Row]:
         return [{**facts, "pairs": found.pairs, "reversible": found.reversible}]
     model, task = prepared(cell, lab)
     varied = cell.variant in VARIED
-    trained = Finetune(cell.config.varied_budget if varied else cell.config.budget).fit(model, task, lab.child("fit"))
+    budget = cell.config.varied_budget if varied else cell.config.budget
+    budget = replace(budget, steps=cell.config.small_steps) if cell.variant is Variant.SMALL else budget
+    trained = Finetune(budget).fit(model, task, lab.child("fit"))
     loss = fmean(trained.curves["loss"][-20:])
     rows = []
     for row in judged(trained, lab, cell.config.batch_size):
@@ -155,10 +158,8 @@ def told(config: Config, variant: Variant) -> Reversal | ReversedInstructions:
 
 
 def shape(config: Config, variant: Variant, vocabulary: int) -> Decoder:
-    tied = variant is Variant.TIED
-    base = Decoder(
-        vocabulary=vocabulary, width=config.width, layers=config.layers, heads=config.heads, context=16, tied=tied
-    )
+    size = Decoder(vocabulary=vocabulary, width=config.width, layers=config.layers, heads=config.heads, context=16)
+    base = replace(size, tied=variant is Variant.TIED)
     match variant:
         case Variant.SMALL:
             return replace(base, width=base.width // 2, layers=1)
@@ -329,6 +330,7 @@ study = Study(
             budget=replace(SCRATCH, steps=30, batch_size=64, warmup=5),
             varied_budget=replace(SCRATCH, steps=15, batch_size=64, warmup=5),
             seeds=2,
+            small_steps=15,
             control_seeds=1,
             published=False,
         ),
