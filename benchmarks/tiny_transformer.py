@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from unseen.models.pretrained import from_gpt2, from_llama
-from unseen.models.transformer import Decoder, Transformer
+from unseen.models.transformer import ROWS, Decoder, Transformer
 
 VOCABULARY, WIDTH, HEADS, LENGTH, BATCH = 256, 128, 4, 64, 64
 HIDDEN = {"gpt2": 512, "llama": 344, "x_transformers": 512}  # Llama's ⅔ · 4 · width, so that the sizes agree
@@ -112,15 +112,20 @@ def contestants(layers: int, tokens: torch.Tensor) -> dict[str, Step]:
 
 
 def products(layers: int, hidden: int, ups: int) -> tuple[list[Callable[[], torch.Tensor]], float]:
-    """The matrix products of one step (forward, and both of backward) and their floating-point operations."""
+    """The matrix products of one step (forward, and both of backward) and their floating-point operations.
+
+    In slices as our blocks make them: whole, the processor's cache would slow them by some percent.
+    """
     n = BATCH * LENGTH
     shapes = [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), *[(WIDTH, hidden)] * ups, (hidden, WIDTH)] * layers + [
         (WIDTH, VOCABULARY)
     ]
+    weights = [torch.randn(outside, inside) for inside, outside in shapes]
     calls: list[Callable[[], torch.Tensor]] = []
-    for inside, outside in shapes:
-        x, w, g = torch.randn(n, inside), torch.randn(outside, inside), torch.randn(n, outside)
-        calls += [lambda x=x, w=w: F.linear(x, w), lambda g=g, w=w: g @ w, lambda g=g, x=x: g.T @ x]
+    for _ in range(n // ROWS):
+        for w in weights:
+            x, g = torch.randn(ROWS, w.shape[1]), torch.randn(ROWS, w.shape[0])
+            calls += [lambda x=x, w=w: F.linear(x, w), lambda g=g, w=w: g @ w, lambda g=g, x=x: g.T @ x]
     return calls, sum(6.0 * n * inside * outside for inside, outside in shapes)
 
 
