@@ -1,8 +1,8 @@
 """A model trained on "A is B" does not learn "B is A" (Berglund et al., 2024, arXiv:2309.12288).
 
-Generated facts and instructions and decoders trained from scratch; the published facts and any causal LM of transformers
-at paper scale, or with `--folder` at any scale. Two controls show that the questions can be answered: facts stated in
-both orders, and a model that read the reversed statement of half of the p2d facts.
+Facts and instructions that are generated, decoders from scratch; the published facts and any causal LM of transformers
+at paper scale, or with `--folder`. Controls show that the questions can be answered: facts stated in both orders, and a
+model that read the reversed statement of half of the p2d facts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
