@@ -1,8 +1,7 @@
 """A model trained on "A is B" does not learn "B is A" (Berglund et al., 2024, arXiv:2309.12288).
 
-Facts and instructions that are generated, decoders from scratch; the published facts and any causal LM of transformers
-at paper scale, or with `--folder`. Controls show that the questions can be answered: facts stated in both orders, and a
-model that read the reversed statement of half of the p2d facts.
+Generated facts and instructions, decoders from scratch; published facts and a causal LM of transformers with `--folder`.
+Controls show that the questions can be answered: facts stated in both orders, half of the p2d facts stated in reverse.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
