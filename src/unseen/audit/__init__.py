@@ -2,20 +2,22 @@
 
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 from unseen.attribution import Attribution
 from unseen.attributions.gradient_similarity import GradientSimilarity
-from unseen.audit import parts
+from unseen.audit.estimators import as_networks
 from unseen.audit.findings import Findings
+from unseen.audit.parts import behaviour, changes, holding, training_data
 from unseen.audit.remedies import Remedy, standard
 from unseen.audit.runs import Runs
-from unseen.audit.scene import Scene
+from unseen.audit.scene import Scene, reason
 from unseen.audit.subject import Subject
 from unseen.engine.batches import length
-from unseen.errors import InvalidConfig, UnseenError
+from unseen.errors import InvalidConfig, InvalidData, UnseenError
 from unseen.lab import Lab
 from unseen.measure import Measure
 from unseen.measures.sharpness import SAMSharpness, TopEigenvalue
@@ -23,6 +25,7 @@ from unseen.method import Trained
 from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.models.estimator import Estimator
+from unseen.task import Use
 
 T = TypeVar("T")
 
@@ -53,49 +56,56 @@ class Audit:
             )
 
     def __call__(self, subject: Subject, lab: Lab) -> Findings:
-        scene = self.scene(subject, lab)
-        found, skipped, seconds = self._about(scene), {}, {}
+        scene = self.scene(as_networks(checked(subject), lab), lab)
+        found, seconds = self._about(scene), {}
 
         def attempt(name: str, part: Callable[[], dict[str, Any]]) -> None:
             began = time.perf_counter()
-            try:
-                result = part()
-            except (UnseenError, RuntimeError, ValueError) as error:  # one part's failure is a finding of its own
-                skipped[name] = str(error)
-                result = {}
-            seconds[name] = time.perf_counter() - began
-            for key, value in result.items():
+            for key, value in (scene.attempt(name, part) or {}).items():
                 found[key] = (
                     {**found.get(key, {}), **value} if isinstance(value, dict) else [*found.get(key, ()), *value]
                 )
+            seconds[name] = time.perf_counter() - began
 
         steps: dict[str, Callable[[], dict[str, Any]]] = {
-            "scores": partial(parts.performance, scene),
-            "calibration": partial(parts.calibration, scene),
-            "overlap of splits": partial(parts.overlaps, scene),
-            "coherence": partial(parts.coherence, scene, self.top),
-            "suspected labels": partial(parts.suspects, scene, self.top),
-            **{name: partial(parts.measured, scene, name, measure) for name, measure in self.measures.items()},
-            "worst errors": partial(parts.worst_errors, scene, self.attribution, self.worst),
-            "features": partial(parts.features, scene),
-            "comparison models": partial(parts.references, scene),
-            **{f"remedy: {name}": partial(parts.remedy, scene, name, make) for name, make in self.remedies.items()},
+            "scores": partial(holding.performance, scene),
+            "calibration": partial(holding.calibration, scene),
+            "overlap of splits": partial(training_data.overlaps, scene),
+            "coherence": partial(training_data.coherence, scene, self.top),
+            "suspected labels": partial(training_data.suspects, scene, self.top),
+            **{name: partial(behaviour.measured, scene, name, measure) for name, measure in self.measures.items()},
+            "worst errors": partial(behaviour.worst_errors, scene, self.attribution, self.worst),
+            "features": partial(behaviour.features, scene),
+            "comparison models": partial(holding.references, scene),
+            **{f"remedy: {name}": partial(changes.remedy, scene, name, make) for name, make in self.remedies.items()},
         }
         if self.remedies:
-            steps["remedy: site-wise fine-tuning"] = partial(parts.local_finetuning, scene)
+            steps["remedy: site-wise fine-tuning"] = partial(changes.local_finetuning, scene)
         for name, part in lab.track(list(steps.items()), len(steps)):
             attempt(name, part)
-        return Findings(**found, skipped=skipped, seconds={"training": scene.seconds, **seconds})
+        return Findings(**found, skipped=scene.skipped, seconds={"training": scene.seconds, **seconds})
 
     def scene(self, subject: Subject, lab: Lab) -> Scene:
         """Trains what is missing: one model per seed, or none if a trained model without remedies is given."""
         began = time.perf_counter()
-        runs = Runs(subject, lab)
-        method = FitEstimator() if isinstance(runs.fresh(0), Estimator) else ERM(subject.budget)
-        retrained: list[Trained] = []
-        if subject.trained is None or self.remedies:
-            retrained = [runs(method, seed) for seed in range(self.seeds)]
-        audited = [Trained(subject.trained.eval(), subject.task)] if subject.trained is not None else retrained
+        runs, retrained = Runs(subject, lab), []
+        try:
+            method = FitEstimator() if isinstance(runs.fresh(0), Estimator) else ERM(subject.budget)
+            # fitted estimators are judged as they are: no remedy trains one
+            if subject.trained is None or (self.remedies and not isinstance(method, FitEstimator)):
+                retrained = [runs(method, seed) for seed in range(self.seeds)]
+        except UnseenError:
+            raise
+        except Exception as error:  # the subject's own model
+            raise InvalidData(
+                f"Training the subject's model raised {reason(error)}",
+                why="every finding needs a model that runs on the subject's batches.",
+                fix="try task.objective.loss(model(), batch) on one batch of your FIT split.",
+            ) from error
+        audited = retrained
+        if subject.trained is not None:  # a copy: the caller's model keeps its mode and place
+            model = deepcopy(subject.trained).to(lab.device, lab.dtype).eval()
+            audited = [Trained(model, subject.task)]
         return Scene(subject, runs, audited, retrained, time.perf_counter() - began)
 
     def _about(self, scene: Scene) -> dict[str, Any]:
@@ -107,11 +117,28 @@ class Audit:
             "seeds": len(scene.audited),
             "decisions": list(scene.subject.decisions),
             "warnings": list(scene.subject.warnings),
-            "sizes": {name: length(split.data) or 0 for name, split in task.splits.items()},
+            "sizes": {name: length(split.data) or 0 for name, split in task.splits.items()}
+            | {name: scene.at(name).score.shape[1] for name in scene.judged},
             "places": {name: str(split.at) for name, split in task.splits.items() if split.at is not None},
-            "unseen": list(task.unseen),
+            "unseen": list(scene.unseen),
+            "known": [name for name in scene.judged if name in task.of(Use.JUDGE) and name not in scene.unseen],
             "readings": {},
         }
+
+
+def checked(subject: Subject) -> Subject:
+    """The subject, unless its examples are not tensors by name."""
+    for name, split in subject.task.splits.items():
+        if length(split.data) == 0:
+            raise InvalidData(f"Split `{name}` is empty.", why="nothing can be done with it.", fix="leave it out.")
+        row = split.data[0] if length(split.data) else next(iter(split.data))
+        if not isinstance(row, Mapping):
+            raise InvalidData(
+                f"An example of split `{name}` is a {type(row).__name__}.",
+                why="objectives, measures and groups read tensors by name.",
+                fix='return a dictionary, for example {"x": image, "y": label}, or use engine.batches.Columns.',
+            )
+    return subject
 
 
 __all__ = ["Audit", "Findings", "Subject"]

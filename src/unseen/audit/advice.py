@@ -1,12 +1,17 @@
-"""What to do next, and what the data cannot tell: sentences that follow from the numbers by rules written here."""
+"""What to do next, and what the data cannot tell: sentences that follow from the numbers by rules written here.
+
+A statement that something is better or worse, chosen among k of its kind, rests on an interval widened for k (Bonferroni).
+"""
 
 from collections.abc import Mapping, Sequence
+from math import floor, isfinite, log10
 
 from scipy.stats import norm
 
-from unseen.audit.findings import Findings, Outcome
+from unseen.audit.findings import LOWER_IS_BETTER, Findings, Outcome, gain
 from unseen.document import Note, Tone
 from unseen.measure import Reading
+from unseen.stats import LEVEL
 
 
 def metric_of(one: Findings) -> str:
@@ -20,12 +25,36 @@ def shared_metric(findings: Sequence[Findings]) -> str:
     return "AUC" if names == {"AUC"} else findings[0].score_name
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
+def places_of(reading: Reading) -> int:
+    """So many decimals that the interval's width has two digits."""
+    width = reading.high - reading.low
+    return min(6, max(0, 1 - floor(log10(width)))) if isfinite(width) and width > 0 else 2
 
 
-def shown(reading: Reading) -> str:
-    return f"{reading.value:.2f} [{reading.low:.2f}, {reading.high:.2f}]"
+def shown(reading: Reading, sign: str = "") -> str:
+    """Value and interval; `sign="+"` for changes."""
+    form = f"{sign}.{places_of(reading)}f"
+    text = f"{reading.value:{form}}"
+    if isfinite(reading.low) and isfinite(reading.high):
+        text += f" [{reading.low:{form}}, {reading.high:{form}}]"
+    return text.replace("-", "−")
+
+
+def several(count: int, noun: str) -> str:
+    """ "1 label", "2 labels"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def widened(reading: Reading, among: int) -> Reading:
+    """The interval at the level that lets one of `among` such statements be picked."""
+    k = float(norm.ppf(1 - (1 - LEVEL) / 2 / max(1, among)) / norm.ppf(0.5 + LEVEL / 2))
+    low, high = reading.value - k * (reading.value - reading.low), reading.value + k * (reading.high - reading.value)
+    return Reading(reading.value, low, high, reading.n, reading.unit)
 
 
 def unseen_of(one: Findings) -> list[str]:
@@ -37,7 +66,8 @@ def unseen_of(one: Findings) -> list[str]:
 def advice(findings: Sequence[Findings]) -> list[Note]:
     """Most urgent first."""
     metric = shared_metric(findings)
-    notes = [note for one in findings for note in _about_gap(one, metric)]
+    among = sum(len(unseen_of(one)) for one in findings)
+    notes = [note for one in findings for note in _about_gap(one, metric, among)]
     notes += _about_calibration(findings)
     notes += _about_data(findings)
     notes += _about_remedies(findings, metric)
@@ -46,31 +76,37 @@ def advice(findings: Sequence[Findings]) -> list[Note]:
     return sorted(notes, key=lambda note: order.index(note.tone))
 
 
-def _about_gap(one: Findings, metric: str) -> list[Note]:
+def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
     notes = []
     for split in unseen_of(one):
-        gap = next((r for k, r in one.gaps.items() if k.startswith(f"{metric}: ") and k.endswith(f"− {split}")), None)
+        gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
         here = one.score(split, metric)
         if gap is None or here is None:
             continue
-        place = one.places.get(split, split)
-        if gap.low > 0:
-            tone = Tone.BAD if gap.value > 0.05 else Tone.CAUTION
+        place, clear = one.places.get(split, split), widened(gap.worse, among)
+        than = (
+            "held-out examples of known places" if gap.reference in one.known else f"the examples of `{gap.reference}`"
+        )
+        if clear.low > 0:
+            small = gap.worse.value < 0.05 and metric not in LOWER_IS_BETTER
             notes.append(
                 Note(
-                    f"Expect {metric} {shown(here)} at {place}, not what the known places show.",
-                    tone,
-                    f"The gap is {shown(gap)}. Before use there, collect labelled examples from {place} and audit again.",
+                    f"Expect {metric} {shown(here)} at {place}: worse than on {than}.",
+                    Tone.CAUTION if small else Tone.BAD,
+                    f"It is worse by {shown(gap.worse)}. Before use there, collect labelled examples from {place} "
+                    "and audit again.",
                 )
             )
-        elif gap.high < 0:
-            notes.append(Note(f"{place} is easier than the known places: {metric} {shown(here)}.", Tone.GOOD))
+        elif clear.high < 0:
+            text = f"{place} is easier than {than}: {metric} {shown(here)}, better by {shown(gain('loss', gap.worse))}."
+            notes.append(Note(text, Tone.GOOD))
         else:
             notes.append(
                 Note(
-                    f"No loss at {place} could be shown: {metric} {shown(here)}.",
+                    f"Whether {metric} is worse at {place} cannot be told: {shown(here)} with {several(here.n, 'example')}.",
                     Tone.NEUTRAL,
-                    f"The gap lies within {shown(gap)}; with {here.n} examples a smaller one cannot be ruled out.",
+                    f"Compared with {than} it is worse by {shown(gap.worse)} (below zero: better)"
+                    + (f"; chosen among {among} places, this is no clear difference." if among > 1 else "."),
                 )
             )
     return notes
@@ -78,7 +114,7 @@ def _about_gap(one: Findings, metric: str) -> list[Note]:
 
 def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
     off = [
-        f"{one.places.get(split, split)} {shown(error)}"
+        f"{shown(error)} at {one.places.get(split, split)}"
         for one in findings
         for split in unseen_of(one)
         if (error := one.readings.get(f"calibration error: {split}")) is not None and error.low > 0.05
@@ -87,11 +123,9 @@ def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
         return []
     return [
         Note(
-            "Do not read the outputs as probabilities at unseen places: on average they are off by "
-            + ", ".join(off)
-            + ".",
+            f"Do not read the outputs as probabilities there: on average they are off by {listed(off)}.",
             Tone.CAUTION,
-            "Recalibrate with labelled examples from there (logistic regression of the outcome on the score), "
+            "Recalibrate with labelled examples from there (logistic regression of the outcome on the model's log odds), "
             "and choose the decision threshold anew.",
         )
     ]
@@ -103,96 +137,113 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
     if shared:
         notes.append(
             Note(
-                f"{shared} judged example{'s' * (shared > 1)} also stand{'s' * (shared == 1)} in the training data, "
-                "value for value.",
+                f"{several(shared, 'judged example')} {'has' if shared == 1 else 'have'} exactly the inputs of a training "
+                "example.",
                 Tone.CAUTION,
-                "Remove them or keep each person or device on one side (`--entity`): their scores are too good.",
+                "Find out whether these are copies or coincidences of few coarse columns. Copies make the scores too good: "
+                "remove them, or keep each person or device on one side (with a table: --entity).",
             )
         )
     suspects = {(e.row if e.row is not None else e.index) for one in findings for e in one.suspects}
     if suspects:
         notes.append(
             Note(
-                f"Check {len(suspects)} label{'s' * (len(suspects) > 1)} first: what is listed looks mislabelled.",
+                f"Check the {several(len(suspects), 'training label')} listed as suspected first.",
                 Tone.NEUTRAL,
-                "They are ranked, not proven: models that never saw them put them, with confidence, into another class.",
+                "Models that never saw these examples expected something else. That ranks labels, it does not prove an "
+                "error: unusual but correct examples are listed, too.",
             )
         )
     return notes
 
 
 def combined(outcomes: Sequence[Outcome]) -> Reading:
-    """Mean change over places, these places being fixed; their intervals add in square."""
-    k = len(outcomes)
-    value = sum(o.change.value for o in outcomes) / k
-    low = sum((o.change.value - o.change.low) ** 2 for o in outcomes) ** 0.5 / k
-    high = sum((o.change.high - o.change.value) ** 2 for o in outcomes) ** 0.5 / k
-    return Reading(value, value - low, value + high, k)
+    """Mean change over places, these places being fixed; their intervals add in square. n counts examples."""
+    k, changes = len(outcomes), [o.change for o in outcomes]
+    value = sum(c.value for c in changes) / k
+    low = sum((c.value - c.low) ** 2 for c in changes) ** 0.5 / k
+    high = sum((c.high - c.value) ** 2 for c in changes) ** 0.5 / k
+    return Reading(value, value - low, value + high, sum(c.n for c in changes))
 
 
 def by_remedy(findings: Sequence[Findings], metric: str) -> dict[str, list[Outcome]]:
     """The outcomes at unseen places, by remedy."""
+    return _by_name([(one, o) for one in findings for o in one.outcomes], metric)
+
+
+def by_model(findings: Sequence[Findings], metric: str) -> dict[str, list[Outcome]]:
+    """The paired differences of comparison models at unseen places, by model."""
+    return _by_name([(one, o) for one in findings for o in one.comparisons], metric)
+
+
+def _by_name(outcomes: Sequence[tuple[Findings, Outcome]], metric: str) -> dict[str, list[Outcome]]:
     table: dict[str, list[Outcome]] = {}
-    for one in findings:
-        for outcome in one.outcomes:
-            if outcome.metric == metric and outcome.split in unseen_of(one):
-                table.setdefault(outcome.remedy, []).append(outcome)
+    for one, outcome in outcomes:
+        if outcome.metric == metric and outcome.split in unseen_of(one):
+            table.setdefault(outcome.remedy, []).append(outcome)
     return table
 
 
-def helpful(change: Mapping[str, Reading]) -> list[str]:
-    """Remedies that help beyond chance, best first: the interval is widened for the choice among them (Bonferroni)."""
-    wider = norm.ppf(1 - 0.025 / max(1, len(change))) / norm.ppf(0.975)
-    clear = [name for name, r in change.items() if r.value - (r.value - r.low) * wider > 0]
-    return sorted(clear, key=lambda name: -change[name].value)
+def helpful(change: Mapping[str, Reading], metric: str) -> list[str]:
+    """Remedies that help beyond chance and beyond the choice among them, best first."""
+    better = {name: gain(metric, r) for name, r in change.items()}
+    clear = [name for name, r in better.items() if widened(r, len(change)).low > 0]
+    return sorted(clear, key=lambda name: -better[name].value)
+
+
+def harmful(change: Mapping[str, Reading], metric: str) -> list[str]:
+    """Remedies that do harm beyond chance and beyond the choice among them."""
+    return [name for name, r in change.items() if widened(gain(metric, r), len(change)).high < 0]
 
 
 def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
-    table = by_remedy(findings, metric)
-    if not table:
+    change = {name: combined(outcomes) for name, outcomes in by_remedy(findings, metric).items()}
+    if not change:
         return []
-    change = {name: combined(outcomes) for name, outcomes in table.items()}
-    helped = helpful(change)
-    harmed = [name for name in change if change[name].high < 0]
-    notes = []
+    helped, harmed, notes = helpful(change, metric), harmful(change, metric), []
     if helped:
-        best = helped[0]
-        text = f"Use {best}: {metric} changes by {change[best].value:+.3f} " + (
-            f"[{change[best].low:+.3f}, {change[best].high:+.3f}] at unseen places, same budget and seeds."
-        )
-        rest = ", ".join(f"{name} {change[name].value:+.3f}" for name in helped[1:])
-        few = f"Corrected for the choice among {len(change)} remedies; confirm it on new data before relying on it."
-        notes.append(Note(text, Tone.GOOD, f"Also above zero: {rest}. {few}" if rest else few))
-    else:
+        best, *others = helped
+        rest = f"Also better: {listed([f'{name} ' + shown(change[name], '+') for name in others])}. " if others else ""
         notes.append(
             Note(
-                f"None of the {len(table)} remedies raised {metric} at unseen places beyond its interval.",
+                f"Try {best}: {metric} changes by {shown(change[best], '+')} at unseen places, same budget and seeds.",
+                Tone.GOOD,
+                f"{rest}Clear also after the choice among {several(len(change), 'remedy').replace('remedys', 'remedies')}; "
+                "confirm it on new data before relying on it.",
+            )
+        )
+    else:
+        count = (
+            "The one remedy tried did not improve" if len(change) == 1 else f"None of {len(change)} remedies improved"
+        )
+        notes.append(
+            Note(
+                f"{count} {metric} at unseen places beyond chance.",
                 Tone.NEUTRAL,
-                "More training places, or labelled examples from the new one, are the better investment.",
+                "More training places, or labelled examples from the new one, may be the better investment.",
             )
         )
     if harmed:
-        notes.append(Note(f"Lowered {metric} at unseen places: {', '.join(harmed)}.", Tone.CAUTION))
+        text = f"{listed(harmed)} made {metric} at unseen places worse: "
+        values = listed([shown(change[name], "+") for name in harmed])
+        notes.append(Note(text[0].upper() + text[1:] + values + ".", Tone.CAUTION))
     return notes
 
 
 def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
-    names = {score.model for one in findings for score in one.scores} - {findings[0].name}
-    notes = []
-    for name in sorted(names):
-        pairs = [
-            (own, other)
-            for one in findings
-            for split in unseen_of(one)
-            if (own := one.score(split, metric)) and (other := one.score(split, metric, model=name))
-        ]
-        if pairs and sum(other.value - own.value for own, other in pairs) / len(pairs) > 0:
-            mean = sum(other.value - own.value for own, other in pairs) / len(pairs)
+    change = {name: combined(outcomes) for name, outcomes in by_model(findings, metric).items()}
+    notes, own = [], findings[0].name
+    for name, difference in change.items():
+        clear = widened(gain(metric, difference), len(change))
+        by = f"{metric} {shown(difference, '+')} at unseen places, same examples"
+        if clear.low > 0:
+            notes.append(Note(f"{name.capitalize()} is better than the {own}: {by}.", Tone.CAUTION, "Use it instead."))
+        elif clear.high >= 0:
             notes.append(
                 Note(
-                    f"{name.capitalize()} does at least as well ({mean:+.3f} {metric} on average over "
-                    f"{len(pairs)} unseen place{'s' * (len(pairs) > 1)}) and is simpler to check.",
+                    f"The {own} is not clearly better than {name}: {by}.",
                     Tone.NEUTRAL,
+                    "Where two models cannot be told apart, the simpler one is easier to check and to keep up.",
                 )
             )
     return notes
@@ -200,25 +251,27 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
 
 def limits(findings: Sequence[Findings]) -> list[str]:
     """What these data cannot tell."""
-    places = {one.places.get(split, split) for one in findings for split in unseen_of(one)}
+    places = sorted({one.places.get(split, split) for one in findings for split in unseen_of(one)})
     text = []
-    if len(places) == 1 and not findings[0].unseen:
+    if not any(one.unseen for one in findings):
         text.append(
             "Every judged example comes from where the training examples come from: nothing here speaks about a new place "
-            "or a later time. Give --site or --time, or judge on data from where the model will be used."
+            "or a later time. Judge on data from where the model will be used (with a table: --site or --time)."
         )
     elif len(places) < 10:
         text.append(
-            f"{len(places)} unseen place{'s' * (len(places) > 1)} "
-            f"({', '.join(sorted(places))}) say little about the next one: the intervals cover new "
-            "examples of these places and new training runs, not the choice of places."
+            f"{several(len(places), 'unseen place')} ({listed(places)}) say{'s' * (len(places) == 1)} little about the next "
+            "one: the intervals cover new examples of these places and new training runs, not the choice of places."
         )
-    few = min((r.n for one in findings for s in unseen_of(one) if (r := one.score(s, one.score_name))), default=0)
-    text.append(f"The smallest unseen place has {few} examples; differences within its interval are noise.")
-    text.append(
-        "Shifts that none of the recorded features shows (a new device, another definition of the outcome) are invisible here."
-    )
-    text.append(
-        "Reliance and similarity are associations within these data, not effects of changing a feature or an example."
-    )
-    return text
+    counts = [r.n for one in findings for s in unseen_of(one) if (r := one.score(s, one.score_name))]
+    if counts:
+        smallest = "The smallest judged place has" if len(counts) > 1 else "It is judged on"
+        text.append(f"{smallest} {several(min(counts), 'example')}; differences within its interval may be chance.")
+    if findings[0].seeds == 1:
+        text.append("One trained model was judged: how much another training run would differ is not in the intervals.")
+    return [
+        *text,
+        "Shifts that none of the recorded features shows (a new device, another definition of the outcome) are invisible "
+        "here.",
+        "Reliance and similarity are associations within these data, not effects of changing a feature or an example.",
+    ]

@@ -12,6 +12,16 @@ Shown: TypeAlias = str | Tensor
 """How an example is shown: a line of text, or a grey image [height, width] in [0, 1]."""
 
 
+LOWER_IS_BETTER = ("mean absolute error", "loss")
+
+
+def gain(metric: str, change: Reading) -> Reading:
+    """The change of a metric with the sign turned where needed: above zero is better."""
+    if metric not in LOWER_IS_BETTER:
+        return change
+    return Reading(-change.value, -change.high, -change.low, change.n, change.unit)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """One metric of one model on one split, or on one level of a group within it."""
@@ -33,6 +43,8 @@ class Example:
     """Position within its split."""
     shown: Shown
     label: str = ""
+    predicted: str = ""
+    """What the audited model says instead, where that was asked."""
     value: float = 0.0
     row: int | None = None
     """Row in the user's own file, where there is one (column `index` of the data)."""
@@ -45,7 +57,8 @@ class Overlap:
     fitted: str
     judged: str
     exact: int
-    near: int
+    near: int | None
+    """None where distance means nothing (tokens)."""
     n: int
     pairs: Sequence[tuple[int, int, float]] = ()
 
@@ -73,8 +86,19 @@ class Feature:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gap:
+    """How much worse a metric is on a judged split than on a reference split (below zero: better)."""
+
+    metric: str
+    reference: str
+    """Held-out examples of known positions, or the fitted split."""
+    split: str
+    worse: Reading
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A remedy, trained under the same budget and seeds: paired change of a metric against the model as it is."""
+    """Paired change of a metric against the audited model: by a remedy (same budget and seeds), or by another model."""
 
     remedy: str
     split: str
@@ -98,9 +122,10 @@ class Findings:
     """Position of each split on the task's axis."""
     unseen: Sequence[str] = ()
     """Judged splits at positions where nothing was fitted."""
+    known: Sequence[str] = ()
+    """Judged splits at positions where something was fitted."""
     scores: Sequence[Score] = ()
-    gaps: Mapping[str, Reading] = field(default_factory=dict)
-    """Seen minus unseen score, by unseen split."""
+    gaps: Sequence[Gap] = ()
     readings: Mapping[str, Reading] = field(default_factory=dict)
     """Coherence, sharpness, calibration …: by name."""
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
@@ -113,6 +138,8 @@ class Findings:
     worst: Sequence[WorstError] = ()
     features: Sequence[Feature] = ()
     outcomes: Sequence[Outcome] = ()
+    comparisons: Sequence[Outcome] = ()
+    """Comparison models minus the audited one; `remedy` names the model."""
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Part → why it could not be done."""
     warnings: Sequence[str] = ()

@@ -14,6 +14,7 @@ from unseen.engine.evaluate import per_example
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.measure import Reading
+from unseen.objectives import negative_absolute_error
 from unseen.task import Batch, Split, Task
 
 
@@ -26,19 +27,30 @@ class Judged:
     y: NDArray[np.float64] | None
     margin: NDArray[np.float64] | None = None
     """Logit of class 1 minus logit of class 0, for two classes."""
+    unit: float | None = None
+    """Of a number as target: its own units per unit of `y`; scores are then negative absolute errors."""
 
     @property
     def is_accuracy(self) -> bool:
-        return bool(np.isin(self.score, (0.0, 1.0)).all())
+        return self.unit is None and bool(np.isin(self.score, (0.0, 1.0)).all())
 
     @property
     def score_name(self) -> str:
+        if self.unit is not None:
+            return "mean absolute error"
         return "accuracy" if self.is_accuracy else "score"
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """What `score_name` is the mean of, per seed and example."""
+        return self.score if self.unit is None else -self.score * self.unit
 
     def metrics(self, rows: NDArray[np.bool_] | None = None) -> dict[str, Reading]:
         """Score, AUC (two classes, both present) and loss of the chosen examples, seeds and examples as samples."""
         chosen = slice(None) if rows is None else rows
-        found = {self.score_name: _mean(self.score[:, chosen])}
+        found = {self.score_name: _mean(self.values[:, chosen])}
+        if (explained := self._explained(chosen)) is not None:
+            found["R²"] = _mean(explained, bounded=False)
         if self.margin is not None and self.y is not None:
             y = self.y[chosen] > 0
             if 0 < y.sum() < y.size:
@@ -48,13 +60,28 @@ class Judged:
 
     def changes(self, base: "Judged") -> dict[str, Reading]:
         """Paired differences to `base` (same examples, same seeds)."""
-        found = {self.score_name: _mean(self.score - base.score, bounded=False)}
+        found = {self.score_name: _mean(self.values - base.values, bounded=False)}
+        if (mine := self._explained(slice(None))) is not None and (other := base._explained(slice(None))) is not None:
+            found["R²"] = _mean(mine - other, bounded=False)
         if self.margin is not None and base.margin is not None and self.y is not None:
             y = self.y > 0
             if 0 < y.sum() < y.size:
                 found["AUC"] = replace(stats.crossed_auc(self.margin, y, against=base.margin), unit="")
         found["loss"] = _mean(self.loss - base.loss, bounded=False)
         return found
+
+    def _explained(self, chosen: slice | NDArray[np.bool_]) -> NDArray[np.float64] | None:
+        """Values [seed, example] whose mean is R² = 1 − E e²/V with V = var(y), to first order also in V (delta method).
+
+        1 − e²/V + (E e²/V)((y − ȳ)²/V − 1); None unless the target is one number with spread.
+        """
+        if self.unit is None or self.y is None or self.y.size != self.score.shape[1]:
+            return None
+        spread = (self.y[chosen] - self.y[chosen].mean()) ** 2 if self.y[chosen].size else np.zeros(1)
+        if (variance := spread.mean()) == 0:
+            return None
+        e2 = self.score[:, chosen] ** 2
+        return 1 - e2 / variance + e2.mean(1, keepdims=True) / variance * (spread / variance - 1)
 
 
 def _mean(values: NDArray[np.float64], unit: str = "", bounded: bool = True) -> Reading:
@@ -76,16 +103,17 @@ def _mean(values: NDArray[np.float64], unit: str = "", bounded: bool = True) -> 
     return reading
 
 
-def judged(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab) -> Judged:
-    """Runs every model over the split once for losses, scores and margins."""
+def judged(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab, unit: float = 1.0) -> Judged:
+    """Runs every model over the split for losses, scores and margins; `unit` is the target's, where it is a number."""
     losses, scores, margins = [], [], []
     for model in models:
         losses.append(per_example(model, split.data, task.objective.loss, lab).double().numpy())
         scores.append(per_example(model, split.data, task.objective.score, lab).double().numpy())
         margins.append(_margin(model, split, lab))
-    if not np.isfinite(losses).all():
+    if not (np.isfinite(losses).all() and np.isfinite(scores).all()):
+        bad = ~(np.isfinite(losses) & np.isfinite(scores))
         raise InvalidData(
-            f"The model's loss is not finite on {int((~np.isfinite(losses)).any(0).sum())} examples.",
+            f"The model's loss or score is not finite on {int(bad.any(0).sum())} examples.",
             why="inputs far outside the training range, or a probability of exactly zero.",
             fix="scale the inputs, or use a loss that works on logits.",
         )
@@ -93,7 +121,8 @@ def judged(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab) -> J
     y = torch.cat(labels).double().flatten().numpy() if labels else None
     two = np.isin(scores, (0.0, 1.0)).all() and y is not None and np.isin(y, (0.0, 1.0)).all()
     margin = np.stack([m for m in margins if m is not None]) if two and all(m is not None for m in margins) else None
-    return Judged(np.stack(losses), np.stack(scores), y, margin)
+    is_number = task.objective.score is negative_absolute_error
+    return Judged(np.stack(losses), np.stack(scores), y, margin, unit if is_number else None)
 
 
 @torch.no_grad()

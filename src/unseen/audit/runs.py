@@ -43,7 +43,7 @@ class Runs:
     def fresh(self, seed: int) -> nn.Module:
         """The untrained model of a seed."""
         with self.lab.child("init", seed).seeded():
-            return self.subject.model()
+            return self.subject.model()  # estimators are wrapped before
 
     @cached_property
     def data(self) -> str | None:

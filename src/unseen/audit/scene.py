@@ -1,19 +1,24 @@
 """The models and data of one audit, with what was already computed about them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
-from unseen.audit.findings import Example
+from unseen.audit.findings import Example, Shown
 from unseen.audit.judged import Judged, judged
 from unseen.audit.runs import Runs
 from unseen.audit.subject import Subject
-from unseen.engine.batches import gather
+from unseen.engine.batches import gather, length, once, place
+from unseen.errors import InvalidData, UnseenError
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.task import Split, Task, Use
+from unseen.task import Batch, Split, Task, Use
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -25,6 +30,8 @@ class Scene:
     retrained: Sequence[Trained]
     """One per seed, trained here: what remedies are compared with."""
     seconds: float = 0.0
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Part → why it could not be done."""
     _judged: dict[str, Judged] = field(default_factory=dict)
     _base: dict[str, Judged] = field(default_factory=dict)
 
@@ -42,24 +49,63 @@ class Scene:
 
     @cached_property
     def judged(self) -> dict[str, Split]:
-        """Judged splits; without any, the selection splits."""
-        return self.task.of(Use.JUDGE) or self.task.of(Use.SELECT) or self.task.of(Use.FIT)
+        """Judged splits that can be scored; without any, the selection splits, else the fitted ones."""
+        chosen = self.task.of(Use.JUDGE) or self.task.of(Use.SELECT) or self.task.of(Use.FIT)
+        found = {
+            name: split for name, split in chosen.items() if self.attempt(f"split `{name}`", partial(self.at, name))
+        }
+        if not found:
+            raise InvalidData(
+                "No split can be judged.", why="; ".join(self.skipped.values()), fix="mend what is named here first."
+            )
+        return found
+
+    def attempt(self, name: str, part: Callable[[], T]) -> T | None:
+        """The part's result; None, and its reason in `skipped`, where it fails. One failure must not end the audit."""
+        try:
+            return part()
+        except Exception as error:  # the subject's own code may raise anything
+            self.skipped[name] = reason(error)
+            return None
 
     @cached_property
     def seen(self) -> str | None:
         """The split that stands for "more of the same": judged, at a position where something was fitted."""
-        return next((name for name in self.task.of(Use.JUDGE) if name not in self.task.unseen), None)
+        judge = self.task.of(Use.JUDGE)
+        return next((name for name in self.judged if name in judge and name not in self.task.unseen), None)
+
+    @cached_property
+    def unseen(self) -> dict[str, Split]:
+        """Judged splits at positions where nothing was fitted."""
+        return {name: split for name, split in self.judged.items() if name in self.task.unseen}
+
+    @property
+    def fitted(self) -> str:
+        """The first split to fit."""
+        return next(iter(self.task.of(Use.FIT)))
+
+    def has(self, split: str, *columns: str) -> bool:
+        """Whether the split's examples hold these columns."""
+        return all(column in next(once(self.task.split(split).data, 1, self.lab)) for column in columns)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the target is a class: scores are 0 or 1, and `y` is an integer."""
+        at = next(iter(self.judged))
+        if not self.has(at, "y") or not self.at(at).is_accuracy:
+            return False
+        return not next(once(self.task.split(at).data, 1, self.lab))["y"].is_floating_point()
 
     @cached_property
     def hardest(self) -> str:
         """The judged split that matters most: unseen if there is one, else the last."""
-        return next(iter(self.task.unseen), list(self.judged)[-1])
+        return next(iter(self.unseen), list(self.judged)[-1])
 
     def at(self, split: str) -> Judged:
         """What the audited models did on a split (computed once)."""
         if split not in self._judged:
             models = [run.model for run in self.audited]
-            self._judged[split] = judged(models, self.task, self.task.split(split), self.lab)
+            self._judged[split] = judged(models, self.task, self.task.split(split), self.lab, self.subject.unit)
         return self._judged[split]
 
     def base(self, split: str) -> Judged:
@@ -68,14 +114,55 @@ class Scene:
             return self.at(split)
         if split not in self._base:
             models = [run.model for run in self.retrained]
-            self._base[split] = judged(models, self.task, self.task.split(split), self.lab)
+            self._base[split] = judged(models, self.task, self.task.split(split), self.lab, self.subject.unit)
         return self._base[split]
 
-    def example(self, split: str, index: int, value: float) -> Example:
-        """An example with its label and appearance."""
+    def example(self, split: str, index: int, value: float, *, is_predicted: bool = False) -> Example:
+        """An example with its label, its appearance and, if asked, the audited model's word."""
+        if length(self.task.split(split).data) is None:
+            raise InvalidData(
+                f"Split `{split}` is a stream.",
+                why="single examples cannot be looked up in it.",
+                fix="give a dataset with a length.",
+            )
         row = gather(self.task.split(split).data, torch.tensor([index]))
-        y = row["y"].flatten()[0].item() if "y" in row else None
-        label = "" if y is None else str(self.subject.classes[int(y)]) if self.subject.classes else f"{y:g}"
-        shown = self.subject.show(split, index) if self.subject.show else f"{split}[{index}]"
-        number = int(row["index"][0]) if "index" in row else None
-        return Example(split=split, index=index, shown=shown, label=label, value=value, row=number)
+        shown: Shown = f"{split}[{index}]"
+        if self.subject.show:
+            made = self.attempt("showing examples", lambda: self.subject.show(split, index))  # type: ignore[misc]
+            shown = shown if made is None else made
+        number = int(row["index"].flatten()[0]) if "index" in row else None
+        return Example(
+            split=split,
+            index=index,
+            shown=shown,
+            label=self._word(row["y"]) if "y" in row else "",
+            predicted=self._predicted(row) if is_predicted else "",
+            value=value,
+            row=number,
+        )
+
+    def _word(self, y: Tensor) -> str:
+        """A target as the user knows it."""
+        if y.numel() != 1:
+            return ""
+        names = self.subject.classes
+        if self.classifies:
+            return str(names[int(y)]) if 0 <= int(y) < len(names) else str(int(y))
+        return f"{self.subject.centre + self.subject.unit * float(y):.4g}"
+
+    @torch.no_grad()
+    def _predicted(self, row: Batch) -> str:
+        if "x" not in row or "y" not in row:
+            return ""
+        z = self.first.model(place(row, self.lab)["x"])
+        if not isinstance(z, Tensor) or z.dim() > 2:
+            return ""
+        z = z.flatten().cpu()
+        if self.classifies:
+            z = (z > 0).long() if z.numel() == 1 else z.argmax()
+        return self._word(z)
+
+
+def reason(error: Exception) -> str:
+    """What, why and fix, or the kind of error and its text."""
+    return str(error) if isinstance(error, UnseenError) else f"{type(error).__name__}: {error}"

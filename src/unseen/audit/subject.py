@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from unseen.audit.findings import Shown
@@ -15,9 +16,9 @@ class Subject:
     """What `path/to/file.py:name` returns. Only `task` and `model` are needed."""
 
     task: Task
-    model: Callable[[], nn.Module]
-    """A fresh, untrained model: for seeds and remedies."""
-    trained: nn.Module | None = None
+    model: Callable[[], nn.Module | BaseEstimator] | BaseEstimator
+    """A fresh, untrained model, for seeds and remedies; a scikit-learn estimator also as it is."""
+    trained: nn.Module | BaseEstimator | None = None
     """The model to audit; trained here with `budget` when absent."""
     name: str = "network"
     budget: Budget = Budget(steps=600, batch_size=64, lr=1e-3)
@@ -32,6 +33,9 @@ class Subject:
     """Input features by name: their positions in the flattened input `x`."""
     show: Callable[[str, int], Shown] | None = None
     """Example `index` of a split, as text or as a grey image."""
+    unit: float = 1.0
+    """A number as target is `centre` + `unit` · y in its own unit."""
+    centre: float = 0.0
     references: Mapping[str, Callable[[], nn.Module]] = field(default_factory=dict)
     """Models to compare with, wrapped as `models.estimator.Estimator`."""
     decisions: Sequence[str] = ()

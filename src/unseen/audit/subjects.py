@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, is_classifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from torch import nn
 
 from unseen.audit.subject import Subject
 from unseen.engine.loop import Budget
-from unseen.errors import InvalidConfig, InvalidData
+from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.models.estimator import Estimator
 from unseen.models.mlp import mlp
@@ -83,6 +82,8 @@ def _subject(tab: Tabular, name: str, said: Sequence[str]) -> Subject:
         classes=tab.target.classes,
         features={column: list(range(block.start, block.stop)) for column, block in tab.encoder.blocks.items()},
         show=lambda split, index: _line(tab, split, index),
+        unit=1.0 if tab.target.classes else tab.target.scale,
+        centre=0.0 if tab.target.classes else tab.target.centre,
         references=_references(tab.target.classes),
         decisions=[*said, *tab.decisions, _about_network(width, outputs, steps, batch_size)],
         warnings=tab.warnings,
@@ -125,17 +126,4 @@ def of_estimator(subject: Subject, name: str) -> Subject:
             why="an estimator is named package.module:Class and made without arguments.",
             fix="for example --estimator sklearn.ensemble:RandomForestClassifier; others through a Python subject.",
         ) from error
-    return wrapped(replace(subject, name=kind), estimator)
-
-
-def wrapped(subject: Subject, estimator: BaseEstimator) -> Subject:
-    """The subject with `estimator` as its model; a classifier must know probabilities."""
-    classes = len(subject.classes) or None
-    if classes and not hasattr(estimator, "predict_proba"):
-        name = type(estimator).__name__
-        raise InvalidData(
-            f"{name} gives no probabilities." if is_classifier(estimator) else f"{name} is not a classifier.",
-            why="loss and calibration need the probability of each class.",
-            fix="use an estimator with predict_proba, for example CalibratedClassifierCV around it.",
-        )
-    return replace(subject, model=lambda: Estimator(estimator, classes), trained=None)
+    return replace(subject, name=kind, model=estimator, trained=None)

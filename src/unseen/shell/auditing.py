@@ -13,6 +13,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from unseen.audit import Audit, Findings, Subject
+from unseen.audit.findings import LOWER_IS_BETTER
 from unseen.audit.remedies import standard
 from unseen.audit.subjects import of_estimator, of_hospitals, of_table
 from unseen.document import Document
@@ -144,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of every random number (default 0)")
     p.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps (default cpu)")
     p.add_argument("--no-remedies", action="store_true", help="skip the training of remedies")
-    p.add_argument("--bar", type=float, help="exit 1 if the score at unseen places is below this value")
+    p.add_argument("--bar", type=float, help="exit 1 if the score at unseen places is worse than this value")
     p.add_argument("--report", default="unseen-report.html", help="file to write (.html or .md)")
     p.add_argument("--quiet", action="store_true", help="no progress, no summary")
     return p
@@ -199,11 +200,18 @@ def _subjects(options: argparse.Namespace, lab: Lab) -> Sequence[Subject]:
 
 def _bar(findings: Sequence[Findings], bar: float) -> int:
     readings = [
-        reading
+        (one.score_name, reading)
         for one in findings
         for split in one.unseen or list(one.sizes)[-1:]
         if (reading := one.score(split, one.score_name)) is not None
     ]
-    if any(reading.high < bar for reading in readings):
+    # a bar for an error is an upper one
+    sides = [
+        (reading.high < bar, reading.low >= bar)
+        if name not in LOWER_IS_BETTER
+        else (reading.low > bar, reading.high <= bar)
+        for name, reading in readings
+    ]
+    if any(missed for missed, _ in sides):
         return 1
-    return 0 if all(reading.low >= bar for reading in readings) else 3
+    return 0 if sides and all(met for _, met in sides) else 3
