@@ -12,7 +12,8 @@ from unseen.engine import flat
 from unseen.engine.batches import Columns
 from unseen.engine.ensemble import Ensemble
 from unseen.engine.loop import Budget, Optimizer, Schedule, erm_step, train
-from unseen.engine.stacked import Jobs, Stackable, stacked
+from unseen.engine.lower import Stackable
+from unseen.engine.stacked import Jobs, stacked
 from unseen.engine.together import outcomes, plan, train_many
 from unseen.errors import Diverged, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
@@ -117,6 +118,14 @@ def test_own_rates_decays_and_clips(optimizer):
     base = replace(BUDGET, optimizer=optimizer, momentum=0.5 if optimizer is Optimizer.SGD else 0.0)
     budgets = [replace(base, lr=0.004 * (k + 1), weight_decay=0.1 * k, clip=0.2 + k) for k in range(K)]
     compare(MAKE["mlp"][0], [erm_step] * K, budgets, [task()] * K)
+
+
+def test_chain_of_linear_layers_spares_vmap(monkeypatch):
+    monkeypatch.setattr(Ensemble, "each", lambda *_, **__: pytest.fail("vmap was used"))
+    compare(MAKE["mlp"][0], [erm_step] * K, [BUDGETS["sgd momentum"]] * K, [task()] * K)
+    relu = nn.ReLU()  # one module in two places
+    twice = lambda: nn.Sequential(nn.Linear(5, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 3))  # noqa: E731
+    compare(twice, [erm_step] * K, [BUDGETS["sgd momentum"]] * K, [task()] * K)
 
 
 def test_own_data_and_watched_quantities():

@@ -35,7 +35,7 @@ class Ensemble(nn.Module):
         template = _Evaluated(copy.deepcopy(models[0]))
         for module in template.modules():
             if type(module) is nn.Linear and module.bias is not None:
-                module.__class__ = _Linear
+                module.__class__ = StackedLinear
         self._template = (template,)  # in a tuple: its own parameters are placeholders, not the ensemble's
         for name, first in models[0].named_parameters():
             stacked = torch.stack([dict(model.named_parameters())[name].detach() for model in models])
@@ -120,7 +120,7 @@ def _refuse_mixed(models: Sequence[nn.Module]) -> None:
             )
 
 
-class _Linear(nn.Linear):
+class StackedLinear(nn.Linear):
     """nn.Linear whose stacked form is two batched products with contiguous gradients.
 
     vmap's own rule copies the bias in the forward and each weight gradient in the backward pass: a fifth of the time.
@@ -171,37 +171,3 @@ class _StackedAffine(torch.autograd.Function):
             torch.bmm(g.transpose(1, 2), x),
             g.sum(1),
         )
-
-
-class Rows(nn.Module):
-    """A stacked multilayer perceptron on the rows of all models, [model · batch, …], one model after the other.
-
-    A per-example loss of these rows is every model's loss, so plain autograd replaces vmap and its overhead.
-    """
-
-    def __init__(self, ensemble: Ensemble) -> None:
-        super().__init__()
-        self._ensemble = (ensemble,)
-
-    @staticmethod
-    def fits(model: nn.Module) -> bool:
-        """Whether the model is a chain of linear layers and elementwise functions."""
-        return type(model) is nn.Sequential and all(
-            type(layer) in _ELEMENTWISE
-            or (type(layer) in (nn.Linear, _Linear) and layer.bias is not None)
-            or (type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1))
-            for layer in model
-        )
-
-    def forward(self, x: Float[Tensor, "rows *shape"]) -> Float[Tensor, "rows *outputs"]:
-        ensemble = self._ensemble[0]
-        for name, layer in ensemble.template.named_children():
-            if isinstance(layer, nn.Linear):
-                w, b = ensemble.get_parameter(f"{name}/weight"), ensemble.get_parameter(f"{name}/bias")
-                x = _StackedAffine.apply(x.view(ensemble.n, -1, x.shape[-1]), w, b).flatten(0, 1)
-            else:
-                x = layer(x)
-        return x
-
-
-_ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Identity)

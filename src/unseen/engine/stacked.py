@@ -2,50 +2,22 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine import flat
 from unseen.engine.batches import once, orders, place, size
-from unseen.engine.ensemble import Ensemble, Rows
-from unseen.engine.loop import Budget, Draw, Optimizer, Step, Watch, diverged, erm_step, mean_loss, train
+from unseen.engine.ensemble import Ensemble
+from unseen.engine.loop import Budget, Step, Watch, diverged, train
+from unseen.engine.lower import Lower
+from unseen.engine.update import Update
 from unseen.errors import Diverged
 from unseen.lab import Lab, Sink
 from unseen.method import Trained
-from unseen.task import Objective, Task, Use
-
-Stacks = Mapping[str, Mapping[str, Tensor]]
-"""Minibatches of all models by split and column, [model, batch, …]."""
-
-
-@dataclass(frozen=True)
-class Stackable:
-    """A step for one model that also exists as a pure function, so that many models can take it at once.
-
-    Exactly one of `criterion(model, draw, objective, **settings)` (a differentiable scalar: losses and penalties) and
-    `gradient(at, parameters, draw, objective, **settings)` (returns gradients and loss: two-pass rules, written for
-    one model with torch.func). Scalar `settings` may differ between the models of one ensemble.
-    """
-
-    step: Callable[..., Tensor]
-    criterion: Callable[..., Tensor] | None = None
-    gradient: Callable[..., tuple[Mapping[str, Tensor], Tensor]] | None = None
-    settings: Mapping[str, float] = field(default_factory=dict)
-
-    def __call__(self, model: nn.Module, draw: Draw, objective: Objective) -> Tensor:
-        return self.step(model, draw, objective, **self.settings)
-
-
-def mean_criterion(model: nn.Module, draw: Draw, objective: Objective) -> Tensor:
-    """The mean loss over the FIT minibatches."""
-    return mean_loss(model, draw.fit, objective)
-
-
-ERM_STEP = Stackable(erm_step, criterion=mean_criterion)
+from unseen.task import Task, Use
 
 
 @dataclass(frozen=True)
@@ -69,13 +41,6 @@ class Jobs:
         return train(self.models[k], self.tasks[k], self.steps[k], self.budgets[k], self.labs[k], self.watch)
 
 
-def stackable(step: Step) -> Stackable | None:
-    """The stacked form of a step, where it has one."""
-    if step is erm_step:
-        return ERM_STEP
-    return step if isinstance(step, Stackable) else None
-
-
 def stacked(jobs: Jobs) -> list[Trained | Diverged]:
     """Trains all models as one; results and curves as from `loop.train`."""
     models, budget, lab = jobs.models, jobs.budgets[0], jobs.labs[0]
@@ -83,7 +48,7 @@ def stacked(jobs: Jobs) -> list[Trained | Diverged]:
         model.to(lab.device, lab.dtype)
     starts = [flat.copied(model) for model in models]
     ensemble = Ensemble(models)
-    update, lower = Update(ensemble, jobs.budgets), Lower(ensemble, jobs)
+    update, lower = Update(ensemble, jobs.budgets), Lower(ensemble, jobs.steps, jobs.tasks[0].objective)
     streams = {use: _streams(jobs, use) for use in (Use.FIT, Use.ADAPT)}
     losses = torch.full((budget.steps, len(models)), math.nan, device=lab.device)
     watched, selected = _Watched(jobs, ensemble), _Selected(jobs, ensemble)
@@ -115,121 +80,6 @@ def _outcome(
     if not all(torch.isfinite(p).all() for p in flat.trainable(model).values()):
         return diverged(jobs.budgets[k].steps)
     return Trained(model, jobs.tasks[k], {"loss": losses.tolist(), **curves}, start)
-
-
-class Lower:
-    """Leaves every model's gradient of one step in the stacked `.grad` and returns the K losses."""
-
-    def __init__(self, ensemble: Ensemble, jobs: Jobs) -> None:
-        steps = [stackable(step) for step in jobs.steps]
-        self.ensemble, self.objective = ensemble, jobs.tasks[0].objective
-        first = steps[0]
-        assert first is not None  # `together.plan` has looked
-        self.form, self.shared, self.own = first, {}, {}
-        self.rows = Rows(ensemble) if first.criterion is mean_criterion and Rows.fits(ensemble.template) else None
-        for name, value in first.settings.items():
-            values = [step.settings[name] for step in steps if step is not None]
-            if all(v == value for v in values):
-                self.shared[name] = value
-            else:
-                self.own[name] = torch.tensor(values, dtype=jobs.labs[0].dtype, device=jobs.labs[0].device)
-
-    def __call__(self, fit: Stacks, adapt: Stacks, step: int) -> Tensor:
-        for p in self.ensemble.parameters():
-            p.grad = None
-        if self.rows is not None:
-            return self._by_rows(fit)
-        return (self._by_criterion if self.form.criterion else self._by_gradient)(fit, adapt, step)
-
-    def _by_rows(self, fit: Stacks) -> Tensor:
-        rows = [{key: tensor.flatten(0, 1) for key, tensor in batch.items()} for batch in fit.values()]
-        each = [self.objective.loss(self.rows, batch).unflatten(0, (self.ensemble.n, -1)) for batch in rows]  # type: ignore[arg-type]
-        means = torch.cat(each, 1).mean(1)
-        means.sum().backward()
-        return means.detach()
-
-    def _by_criterion(self, fit: Stacks, adapt: Stacks, step: int) -> Tensor:
-        criterion = self.form.criterion
-
-        def lowered(model: nn.Module, fit: Stacks, adapt: Stacks, **settings: Tensor) -> Tensor:
-            return criterion(model, Draw(fit, adapt, step), self.objective, **self.shared, **settings)  # type: ignore[misc]
-
-        values = self.ensemble.each(lowered, fit, adapt, also=self.own)
-        values.sum().backward()  # the models share nothing: the gradient of the sum is every model's own gradient
-        return values.detach()
-
-    @torch.no_grad()
-    def _by_gradient(self, fit: Stacks, adapt: Stacks, step: int) -> Tensor:
-        gradient, ensemble = self.form.gradient, self.ensemble
-        trainable = {name: p.detach() for name, p in ensemble.trainable.items()}
-        fixed = {name: tensor for name, tensor in ensemble.values.items() if name not in trainable}
-
-        def taken(own: dict, rest: dict, settings: dict, fit: Stacks, adapt: Stacks) -> tuple[Mapping, Tensor]:
-            def at(values: Mapping[str, Tensor], f: Callable[..., Tensor], *args: object) -> Tensor:
-                return ensemble.at({**values, **rest}, f, *args)
-
-            return gradient(at, own, Draw(fit, adapt, step), self.objective, **self.shared, **settings)  # type: ignore[misc]
-
-        gradients, values = torch.func.vmap(taken)(trainable, fixed, self.own, fit, adapt)
-        for name, p in ensemble.trainable.items():
-            p.grad = gradients[name].contiguous()
-        return values
-
-
-class Update:
-    """The budget's optimiser on stacked parameters, with learning rate, weight decay and clip norm per model.
-
-    Where they differ, the fused optimiser runs at rate 1 and the result is interpolated: every update rule here is
-    linear in its learning rate, w(lr) = w + lr (w(1) − w).
-    """
-
-    def __init__(self, ensemble: Ensemble, budgets: Sequence[Budget]) -> None:
-        self.params, self.budget = list(ensemble.trainable.values()), budgets[0]
-        self.rates, self.decays, self.clips = (
-            torch.tensor([getattr(b, name) for b in budgets], dtype=torch.float64, device=self.params[0].device)
-            for name in ("lr", "weight_decay", "clip")
-        )
-        decay, one = self.budget.weight_decay, len({(b.lr, b.weight_decay) for b in budgets}) == 1
-        self.shared = one and (self.budget.decay_vectors or not decay)
-        self.optimizer = (self.budget if self.shared else replace(self.budget, lr=1.0, weight_decay=0.0)).optimizer_of(
-            ensemble
-        )
-
-    @torch.no_grad()
-    def __call__(self, share: float) -> None:
-        if torch.isfinite(self.clips).any():
-            self._clip()
-        if self.shared:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.budget.lr * share
-            self.optimizer.step()
-            return
-        self._decay(share)
-        old = [p.detach().clone() for p in self.params]
-        self.optimizer.step()
-        for p, before in zip(self.params, old, strict=True):
-            p.copy_(torch.lerp(before, p, self._wide(self.rates * share, p)))
-
-    def _clip(self) -> None:
-        """As `clip_grad_norm_`: gradients times min(1, clip / (norm + 1e-6)), the norm over one model's parameters."""
-        grads = [p.grad for p in self.params if p.grad is not None]
-        norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
-        share = (self.clips / (norm + 1e-6)).clamp(max=1.0)
-        for g in grads:
-            g.mul_(self._wide(share, g))
-
-    def _decay(self, share: float) -> None:
-        for p in self.params:
-            if p.grad is None or not (self.budget.decay_vectors or p.dim() > 2):
-                continue
-            if self.budget.optimizer is Optimizer.ADAMW:
-                p.mul_(self._wide(1 - self.rates * share * self.decays, p))
-            else:
-                p.grad.add_(p * self._wide(self.decays, p))
-
-    @staticmethod
-    def _wide(scalar: Float[Tensor, " model"], p: Tensor) -> Tensor:
-        return scalar.to(p.dtype).view(-1, *[1] * (p.dim() - 1))
 
 
 def _streams(jobs: Jobs, use: Use) -> dict[str, Iterator[Mapping[str, Tensor]]]:

@@ -19,7 +19,8 @@ from torch import nn
 from unseen.engine import flat
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Step, Watch
-from unseen.engine.stacked import Jobs, Stackable, stackable, stacked
+from unseen.engine.lower import Stackable, stackable
+from unseen.engine.stacked import Jobs, stacked
 from unseen.errors import Diverged, InvalidData
 from unseen.lab import Lab, Silent, T
 from unseen.method import Trained

@@ -11,8 +11,8 @@ from torch.func import grad_and_value
 from unseen.engine import flat
 from unseen.engine.ensemble import At
 from unseen.engine.loop import Budget, Draw, mean_loss, train
+from unseen.engine.lower import Stackable
 from unseen.engine.perturb import shifted
-from unseen.engine.stacked import Stackable
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
