@@ -87,7 +87,8 @@ CASES = (
         (1, 14, 14),
         Budget(steps=100, lr=0.05, optimizer=Optimizer.SGD),
         "the maps, not the 1,418 parameters, are the work, and grouped convolutions do it no faster; products of shifted "
-        "copies gave 1.65 in one noisy run (grouped: 1.54 to 1.63), and round otherwise: where two entries of a pooling window are equal to 1e-7 "
+        "copies gave 1.65 in one noisy run (grouped: 1.54 to 1.63), and round "
+        "otherwise: where two entries of a pooling window are equal to 1e-7 "
         "another one wins, and 2 of 32 models ended 1.3e-5 from the loop's weights",
     ),
 )
