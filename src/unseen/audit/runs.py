@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unseen.audit.subject import Subject
 from unseen.engine import flat
 from unseen.engine.batches import Columns
+from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.method import Method, Trained
 from unseen.task import Use
@@ -20,6 +21,7 @@ class Runs:
 
     def __init__(self, subject: Subject, lab: Lab) -> None:
         self.subject, self.lab = subject, lab
+        self._last: nn.Module | None = None
 
     def __call__(self, method: Method, seed: int) -> Trained:
         model, task, lab = self.fresh(seed), self.subject.task, self.lab.child("fit", seed)
@@ -43,7 +45,15 @@ class Runs:
     def fresh(self, seed: int) -> nn.Module:
         """The untrained model of a seed."""
         with self.lab.child("init", seed).seeded():
-            return self.subject.model()  # estimators are wrapped before
+            model = self.subject.model()
+        if model is self._last:
+            raise InvalidData(
+                "The subject's function returned the same model twice.",
+                why="every seed and every remedy starts from a fresh one.",
+                fix="make it inside the function: model=lambda: nn.Linear(…), and give a trained one as trained=….",
+            )
+        self._last = model
+        return model
 
     @cached_property
     def data(self) -> str | None:

@@ -3,7 +3,18 @@
 from collections.abc import Callable, Sequence
 
 from unseen.audit import Findings
-from unseen.audit.advice import advice, by_remedy, combined, helpful, limits, places_of, shared_metric, shown, unseen_of
+from unseen.audit.advice import (
+    advice,
+    by_remedy,
+    combined,
+    helpful,
+    limits,
+    places_of,
+    shared_metric,
+    shown,
+    unseen_of,
+    widened,
+)
 from unseen.audit.findings import gain
 from unseen.document import Block, Document, Note, Section, Tone
 from unseen.measure import Reading
@@ -35,7 +46,7 @@ def document(findings: Sequence[Findings]) -> Document:
         "slowest parts": ", ".join(f"{k} {v:.1f} s" for k, v in _slowest(findings)),
     }
     return Document(
-        kicker="Audit: does it hold on data it has not seen?",
+        kicker="audit",
         title=_title(findings),
         lead=_lead(findings),
         sections=sections,
@@ -46,7 +57,8 @@ def document(findings: Sequence[Findings]) -> Document:
 def _title(findings: Sequence[Findings]) -> str:
     names = {one.name for one in findings}
     tasks = {one.task.split(":")[0] for one in findings}
-    return f"{', '.join(sorted(names))} on {', '.join(sorted(tasks))}"
+    title = f"{', '.join(sorted(names))} on {', '.join(sorted(tasks))}"
+    return title[0].upper() + title[1:]
 
 
 def _slowest(findings: Sequence[Findings]) -> list[tuple[str, float]]:
@@ -72,11 +84,11 @@ def _lead(findings: Sequence[Findings]) -> str:
             f" That is {abs(mean):.{_digits(gaps)}f} {'worse' if mean > 0 else 'better'} than held-out examples of known "
             f"places show{' on average' if len(gaps) > 1 else ''}; "
         )
-        lost = sum(gap.low > 0 for gap in gaps)
+        lost = sum(widened(gap, len(gaps)).low > 0 for gap in gaps)
         text += (
-            f"the loss is beyond its interval at {lost} of {len(gaps)} places."
+            f"the loss is clear at {lost} of {len(gaps)} places."
             if len(gaps) > 1
-            else f"the loss is {'' if lost else 'not '}beyond its interval, {shown(gaps[0])}."
+            else f"this is {'' if lost else 'not '}clear: {shown(gaps[0])}."
         )
     table = {name: combined(o) for name, o in by_remedy(findings, metric).items()}
     if helped := helpful(table, metric):

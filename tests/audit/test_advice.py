@@ -1,0 +1,118 @@
+"""Sentences that follow from numbers: the right direction, no overclaiming, readable."""
+
+import pytest
+
+from unseen.audit.advice import advice, combined, helpful, limits, listed, metric_of, several, shown, widened
+from unseen.audit.findings import Example, Findings, Gap, Outcome, Overlap, Score, gain
+from unseen.document import Tone
+from unseen.measure import Reading
+
+
+def reading(value: float, half: float = 0.02, n: int = 100) -> Reading:
+    return Reading(value, value - half, value + half, n)
+
+
+def found(metric: str = "accuracy", worse: Reading | None = None, **more: object) -> Findings:
+    scores = [Score(model="network", split=s, metric=metric, reading=reading(0.8)) for s in ("seen", "unseen")]
+    gaps = [] if worse is None else [Gap(metric=metric, reference="seen", split="unseen", worse=worse)]
+    basic = {"name": "network", "task": "t", "score_name": metric, "seeds": 2, "sizes": {"seen": 100, "unseen": 100}}
+    basic |= {"places": {"unseen": "Bern"}, "unseen": ["unseen"], "known": ["seen"], "scores": scores, "gaps": gaps}
+    return Findings(**{**basic, **more})  # type: ignore[arg-type]
+
+
+def sentences(*findings: Findings) -> str:
+    return "\n".join(f"{note.tone}: {note.text} {note.detail}" for note in advice(findings))
+
+
+def remedies(metric: str = "accuracy", **changes: Reading) -> list[Outcome]:
+    return [Outcome(remedy=k, split="unseen", metric=metric, change=r) for k, r in changes.items()]
+
+
+@pytest.mark.parametrize(
+    ("worse", "tone", "said"),
+    [
+        (reading(0.2), Tone.BAD, "worse than on held-out examples of known places"),
+        (reading(0.04), Tone.CAUTION, "worse than"),
+        (reading(0.0), Tone.NEUTRAL, "cannot be told"),
+        (reading(-0.2), Tone.GOOD, "Bern is easier"),
+    ],
+)
+def test_a_gap_speaks_by_its_interval(worse, tone, said):
+    note = next(note for note in advice([found(worse=worse)]) if "Bern" in note.text)
+    assert note.tone == tone
+    assert said in note.text
+
+
+def test_a_gap_that_is_one_of_many_needs_a_wider_interval():
+    barely = reading(0.021)
+    assert "Expect" in sentences(found(worse=barely))
+    assert "Expect" not in sentences(*[found(worse=barely)] * 8)
+
+
+@pytest.mark.parametrize(("metric", "better"), [("accuracy", 0.1), ("mean absolute error", -0.1)])
+def test_a_remedy_is_recommended_in_the_direction_in_which_the_metric_is_better(metric, better):
+    one = found(metric, outcomes=remedies(metric, SAM=reading(better), decay=reading(-better)))
+    text = sentences(one)
+    assert "good: Try SAM" in text
+    assert "Decay made" in text
+    assert text.index("Decay made") < text.index("Try SAM")  # cautions first
+
+
+def test_the_best_of_many_remedies_is_no_help_if_chance_explains_it():
+    lucky = remedies(**{f"r{k}": reading(0.0) for k in range(7)}, lucky=reading(0.021))
+    assert "Try" not in sentences(found(outcomes=lucky))
+    assert helpful({"lucky": reading(0.021)}, "accuracy") == ["lucky"]
+
+
+def test_another_model_is_better_only_by_a_paired_interval():
+    better = found(comparisons=remedies(forest=reading(0.1)))
+    same = found(comparisons=remedies(forest=reading(0.01)))
+    worse = found(comparisons=remedies(forest=reading(-0.1)))
+    assert "Forest is better than the network" in sentences(better)
+    assert "not clearly better than forest" in sentences(same)
+    assert "orest" not in sentences(worse)
+
+
+def test_one_is_not_many():
+    overlap = Overlap(fitted="train", judged="unseen", exact=1, near=0, n=10)
+    example = Example(split="train", index=0, shown="x")
+    text = sentences(found(overlaps=[overlap], suspects=[example]))
+    assert "1 judged example has" in text
+    assert "1 training label listed" in text
+    assert several(2, "place") == "2 places"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_limits_name_what_was_not_judged():
+    here = found(unseen=[], places={})
+    assert "nothing here speaks about a new place" in limits([here])[0]
+    assert "1 unseen place (Bern) says little" in limits([found()])[0]
+    assert any("One trained model" in text for text in limits([found(seeds=1)]))
+
+
+def test_places_are_averaged_with_independent_errors():
+    together = combined(remedies(a=reading(0.1, 0.03), b=reading(0.3, 0.04)))
+    assert (together.value, together.high - together.value, together.n) == pytest.approx((0.2, 0.025, 200))
+
+
+def test_widened_is_bonferronis():
+    wide = widened(reading(0.0, 1.96), 5)
+    assert wide.high == pytest.approx(2.576, abs=1e-3)  # 1 − 0.05/(2·5) = 0.995
+    assert widened(reading(0.0), 1).high == pytest.approx(0.02)
+
+
+def test_numbers_are_written_with_the_digits_that_their_interval_supports():
+    assert shown(reading(48.77, 6.0)) == "49 [43, 55]"
+    assert shown(reading(-0.0123, 0.004), "+") == "−0.0123 [−0.0163, −0.0083]"
+    assert shown(Reading(0.5, n=3)) == "0.50"  # no interval, none pretended
+
+
+def test_gain_turns_errors_around():
+    assert gain("loss", Reading(1, 0.5, 2, 9)) == Reading(-1, -2, -0.5, 9)
+    assert gain("AUC", Reading(1, 0.5, 2, 9)) == Reading(1, 0.5, 2, 9)
+
+
+def test_auc_is_quoted_only_if_every_unseen_place_has_one():
+    assert metric_of(found()) == "accuracy"
+    with_auc = [*found().scores, Score(model="network", split="unseen", metric="AUC", reading=reading(0.9))]
+    assert metric_of(found(scores=with_auc)) == "AUC"
