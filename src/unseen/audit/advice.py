@@ -8,7 +8,7 @@ from math import floor, isfinite, log10
 
 from scipy.stats import norm
 
-from unseen.audit.findings import LOWER_IS_BETTER, Findings, Outcome, gain
+from unseen.audit.findings import LOWER_IS_BETTER, Findings, Gap, Outcome, gain
 from unseen.document import Note, Tone
 from unseen.measure import Reading
 from unseen.stats import LEVEL
@@ -63,6 +63,16 @@ def unseen_of(one: Findings) -> list[str]:
     return list(one.unseen) or judged[-1:]
 
 
+def where(findings: Sequence[Findings]) -> str:
+    """What the judged examples stand for."""
+    return "at unseen places" if any(one.unseen for one in findings) else "on held-out examples"
+
+
+def compared(one: Findings, gap: Gap) -> str:
+    """What a gap is measured from."""
+    return "held-out examples of known places" if gap.reference in one.known else f"the examples of `{gap.reference}`"
+
+
 def advice(findings: Sequence[Findings]) -> list[Note]:
     """Most urgent first."""
     metric = shared_metric(findings)
@@ -83,7 +93,7 @@ def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
         here = one.score(split, metric)
         if gap is None or here is None:
             continue
-        place, clear = one.places.get(split, split), widened(gap.worse, among)
+        place, clear, than = one.places.get(split, split), widened(gap.worse, among), compared(one, gap)
         than = (
             "held-out examples of known places" if gap.reference in one.known else f"the examples of `{gap.reference}`"
         )
@@ -206,7 +216,7 @@ def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
         rest = f"Also better: {listed([f'{name} ' + shown(change[name], '+') for name in others])}. " if others else ""
         notes.append(
             Note(
-                f"Try {best}: {metric} changes by {shown(change[best], '+')} at unseen places, same budget and seeds.",
+                f"Try {best}: {metric} changes by {shown(change[best], '+')} {where(findings)}, same budget and seeds.",
                 Tone.GOOD,
                 f"{rest}Clear also after the choice among {several(len(change), 'remedy').replace('remedys', 'remedies')}; "
                 "confirm it on new data before relying on it.",
@@ -218,13 +228,13 @@ def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
         )
         notes.append(
             Note(
-                f"{count} {metric} at unseen places beyond chance.",
+                f"{count} {metric} {where(findings)} beyond chance.",
                 Tone.NEUTRAL,
                 "More training places, or labelled examples from the new one, may be the better investment.",
             )
         )
     if harmed:
-        text = f"{listed(harmed)} made {metric} at unseen places worse: "
+        text = f"{listed(harmed)} made {metric} worse {where(findings)}: "
         values = listed([shown(change[name], "+") for name in harmed])
         notes.append(Note(text[0].upper() + text[1:] + values + ".", Tone.CAUTION))
     return notes
@@ -235,7 +245,7 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
     notes, own = [], findings[0].name
     for name, difference in change.items():
         clear = widened(gain(metric, difference), len(change))
-        by = f"{metric} {shown(difference, '+')} at unseen places, same examples"
+        by = f"{metric} {shown(difference, '+')} {where(findings)}, the same for both"
         if clear.low > 0:
             notes.append(Note(f"{name.capitalize()} is better than the {own}: {by}.", Tone.CAUTION, "Use it instead."))
         elif clear.high >= 0:

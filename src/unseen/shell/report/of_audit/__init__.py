@@ -7,6 +7,7 @@ from unseen.audit.advice import (
     advice,
     by_remedy,
     combined,
+    compared,
     helpful,
     limits,
     places_of,
@@ -77,12 +78,13 @@ def _lead(findings: Sequence[Findings]) -> str:
     text = f"The {findings[0].name} reaches {metric} "
     text += shown(rows[0][1]) if len(rows) == 1 else _over(rows, metric)
     text += " at places it was not trained on." if findings[0].unseen else " on held-out examples of the same places."
-    gaps = [g.worse for one in findings for g in one.gaps if g.metric == metric and g.split in unseen_of(one)]
+    pairs = [(one, g) for one in findings for g in one.gaps if g.metric == metric and g.split in unseen_of(one)]
+    gaps = [gap.worse for _, gap in pairs]
     if gaps:
         mean = sum(gap.value for gap in gaps) / len(gaps)
         text += (
-            f" That is {abs(mean):.{_digits(gaps)}f} {'worse' if mean > 0 else 'better'} than held-out examples of known "
-            f"places show{' on average' if len(gaps) > 1 else ''}; "
+            f" That is {abs(mean):.{_digits(gaps)}f} {'worse' if mean > 0 else 'better'} than on {compared(*pairs[0])}"
+            f"{' on average' if len(gaps) > 1 else ''}; "
         )
         lost = sum(widened(gap, len(gaps)).low > 0 for gap in gaps)
         text += (
@@ -94,7 +96,9 @@ def _lead(findings: Sequence[Findings]) -> str:
     if helped := helpful(table, metric):
         text += f" Of the remedies, {helped[0]} helps most: {shown(table[helped[0]], '+')}."
     elif table:
-        text += f" None of the {len(table)} remedies tried improves it beyond chance."
+        one, several = "The one remedy tried does not improve", f"None of the {len(table)} remedies tried improves"
+        tried = one if len(table) == 1 else several
+        text += f" {tried} it beyond chance."
     return text
 
 

@@ -63,7 +63,9 @@ def features(findings: Sequence[Findings]) -> list[Block]:
 def _examples(examples: Sequence[Example], caption: str, value: str) -> list[Block]:
     if pictures := [e for e in examples if isinstance(e.shown, Tensor)]:
         captions = [
-            " · ".join([f"row {_row(e)}", *([f"labelled {e.label}"] if e.label else []), f"{e.value:.2f}"])
+            " · ".join(
+                [f"row {_row(e)}", *([f"labelled {e.label}"] if e.label else []), f"{e.value:.2f}".replace("-", "−")]
+            )
             for e in pictures
         ]
         return [Images(title=f"{caption} ({value})", pixels=[e.shown.tolist() for e in pictures], captions=captions)]  # type: ignore[union-attr]
@@ -85,13 +87,15 @@ def data(findings: Sequence[Findings]) -> list[Block]:
             Table(
                 rows=rows,
                 caption="Coherence of per-example gradients, α = ‖mean gradient‖² / mean ‖gradient‖² (1: all agree). "
-                "Classes with low coherence are learned from few shared patterns.",
+                "Low: the examples ask for different changes.",
             )
         )
     one = findings[0]
     without = f" (trained without {held_out(one)})" if len(findings) > 1 else ""
     blocks += _examples(one.suspects, f"Suspected label errors{without}: most suspicious first", "loss out of fold")
-    blocks += _examples(one.conflicting, f"Examples in conflict with their class{without}", "agreement of gradients")
+    blocks += _examples(
+        one.conflicting, f"Examples in conflict with the rest of the training data{without}", "agreement of gradients"
+    )
     shared: list[dict[str, Any]] = [
         {
             "fitted": o.fitted,
@@ -145,7 +149,9 @@ def _row(example: Example) -> int:
 
 def _captioned(example: Example, role: str) -> str:
     said = f"{example.label}, predicted {example.predicted}" if example.predicted else example.label
-    return " · ".join(part for part in (role, str(_row(example)), said, f"{example.value:.2f}") if part)
+    return " · ".join(
+        part for part in (role, str(_row(example)), said, f"{example.value:.2f}".replace("-", "−")) if part
+    )
 
 
 def worst(findings: Sequence[Findings]) -> list[Block]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unseen.audit import Findings
-from unseen.audit.advice import by_model, by_remedy, combined, shared_metric, unseen_of
+from unseen.audit.advice import by_model, by_remedy, combined, shared_metric, unseen_of, where
 from unseen.audit.findings import LOWER_IS_BETTER, Outcome
 from unseen.document import Block, Note, Paragraph, Table, Tone
 from unseen.figure import Bars, Points
@@ -31,7 +31,7 @@ def holding(findings: Sequence[Findings]) -> list[Block]:
     if len(findings) == 1:
         rows, gaps = ([{k: v for k, v in row.items() if k != "held out"} for row in table] for table in (rows, gaps))
     return [
-        Bars(title=_titled(metric, "at unseen places"), values=values, intervals=intervals, label=metric),
+        Bars(title=_titled(metric, where(findings)), values=values, intervals=intervals, label=metric),
         Table(
             rows=rows,
             caption="Scores with 95 % intervals over examples and training runs (comparison models: over examples).",
@@ -103,7 +103,7 @@ def calibration(findings: Sequence[Findings]) -> list[Block]:
     if groups:
         blocks.append(
             Points(
-                title="Reliability at unseen places",
+                title=f"Reliability {where(findings)}",
                 groups=groups,
                 x_label="predicted probability",
                 y_label="observed share",
