@@ -127,7 +127,9 @@ def test_exact_match_by_teacher_forcing_is_that_of_greedy_decoding():
     rows = padded(prompts, answers, Side.RIGHT)
     with torch.no_grad():
         right = all_tokens_right(model, {"tokens": rows.tokens, "answer": rows.answer})
-    assert right.tolist() == [float(found == answer) for found, answer in zip(greedy(model, prompts, 3), answers, strict=True)]
+    assert right.tolist() == [
+        float(found == answer) for found, answer in zip(greedy(model, prompts, 3), answers, strict=True)
+    ]
     assert right.tolist() == [0.0, 1.0] * 10
 
 

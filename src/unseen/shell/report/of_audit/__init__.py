@@ -90,7 +90,7 @@ def _lead(findings: Sequence[Findings]) -> str:
         text += (
             f"the loss is clear at {lost} of {len(gaps)} places."
             if len(gaps) > 1
-            else f"this is {'' if lost else 'not '}clear: {shown(gaps[0])}."
+            else f"the difference is {shown(gaps[0])}{'' if lost or gaps[0].high < 0 else ', which may be chance'}."
         )
     table = {name: combined(o) for name, o in by_remedy(findings, metric).items()}
     if helped := helpful(table, metric):
