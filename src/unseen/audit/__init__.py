@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from unseen.attribution import Attribution
 from unseen.attributions.gradient_similarity import GradientSimilarity
@@ -26,8 +26,6 @@ from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.models.estimator import Estimator
 from unseen.task import Use
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What one or several models did on a split: losses, scores and class margins of every example."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,11 +145,11 @@ def _margin(model: nn.Module, split: Split, lab: Lab) -> NDArray[np.float64] | N
     return torch.cat(found).numpy()
 
 
-def codes(split: Split, group: object, lab: Lab) -> NDArray[np.int64]:
+def codes(split: Split, group: Callable[[Batch], Tensor], lab: Lab) -> NDArray[np.int64]:
     """The group's integer of every example, in order."""
 
     def of(batch: Batch) -> Tensor:
-        value = group(batch)  # type: ignore[operator]
+        value: object = group(batch)  # a user's function: it may return anything
         if not isinstance(value, Tensor) or value.dim() != 1:
             raise InvalidData(
                 f"A group returned {type(value).__name__} {tuple(getattr(value, 'shape', ()))}.",

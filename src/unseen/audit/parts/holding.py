@@ -31,8 +31,8 @@ def performance(scene: Scene) -> dict[str, Any]:
         if result is None:
             continue
         scores += scores_of(name, split, result)
-        for group, of in scene.subject.groups.items() if split in scene.judged else ():
-            by_level = partial(_by_level, scene, split, group, of, result)
+        for group in scene.subject.groups if split in scene.judged else ():
+            by_level = partial(_by_level, scene, split, group, result)
             found, said = scene.attempt(f"group {group} on `{split}`", by_level) or ([], [])
             scores, warnings = scores + found, warnings + said
     return {"scores": scores, "gaps": _gaps(scene), "warnings": warnings}
@@ -48,8 +48,8 @@ def scores_of(
     ]
 
 
-def _by_level(scene: Scene, split: str, group: str, of: object, result: Judged) -> tuple[list[Score], list[str]]:
-    level_of = codes(scene.task.splits[split], of, scene.lab)
+def _by_level(scene: Scene, split: str, group: str, result: Judged) -> tuple[list[Score], list[str]]:
+    level_of = codes(scene.task.splits[split], scene.subject.groups[group], scene.lab)
     found, said, names = [], [], scene.subject.levels.get(group, ())
     for code in np.unique(level_of[level_of >= 0]):
         rows, level = level_of == code, str(names[code]) if code < len(names) else str(code)
