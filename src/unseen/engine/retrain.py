@@ -1,0 +1,110 @@
+"""The same model trained again on parts of its data, all parts at once: the truth that attributions are judged by.
+
+Subsets of equal size become one stacked model (`engine/together.py`). Datamodels (Ilyas et al., 2022, arXiv:2202.00622),
+leave-one-out and counterfactual removal are subsets of different kinds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from unseen.engine.batches import Columns, gather, length
+from unseen.engine.evaluate import per_example
+from unseen.engine.loop import Budget, Step, erm_step
+from unseen.engine.together import train_many
+from unseen.errors import InvalidConfig, InvalidData
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.task import PerExample, Split, Task, Use
+
+
+def retrain(
+    make_model: Callable[[], nn.Module],
+    task: Task,
+    kept: Bool[Tensor, "subset example"],
+    budget: Budget,
+    lab: Lab,
+    *,
+    repeats: int = 1,
+    step: Step = erm_step,
+) -> list[list[Trained]]:
+    """`repeats` fresh models per subset, as [subset][repeat]; examples are those of the FIT splits, in the task's order.
+
+    Repeat r starts from the same weights and draws the same stream of minibatch positions in every subset, so that two
+    subsets differ in their data and not in their luck.
+    """
+    parts = [restricted(task, rows) for rows in refused(kept, examples(task))]
+    if repeats < 1:
+        raise InvalidConfig(f"retrain got repeats={repeats}.", why="nothing would be trained.", fix="repeats=1.")
+    models, labs = [], []
+    for _ in parts:
+        for r in range(repeats):
+            with lab.child("init", r).seeded():
+                models.append(make_model())
+            labs.append(lab.child("fit", r))
+    tasks = [part for part in parts for _ in range(repeats)]
+    trained = train_many(models, tasks, step, budget, labs)
+    return [trained[k : k + repeats] for k in range(0, len(trained), repeats)]
+
+
+def examples(task: Task) -> int:
+    """The number of examples in the FIT splits."""
+    sizes = {name: length(split.data) for name, split in task.of(Use.FIT).items()}
+    for name, n in sizes.items():
+        if n is None:
+            raise InvalidData(
+                f"The FIT split `{name}` is a stream.",
+                why="subsets of a stream have no fixed members.",
+                fix="give a map-style dataset.",
+            )
+    return sum(n for n in sizes.values() if n is not None)
+
+
+def restricted(task: Task, rows: Bool[Tensor, " example"]) -> Task:
+    """The task with these examples of its FIT splits only."""
+    splits, start = dict(task.splits), 0
+    for name, split in task.of(Use.FIT).items():
+        n = length(split.data) or 0
+        chosen = rows[start : start + n].nonzero().squeeze(1)
+        start += n
+        if not len(chosen):
+            raise InvalidData(
+                f"A subset holds no example of the FIT split `{name}`.",
+                why="a step draws from every FIT split.",
+                fix="keep at least one example of each.",
+            )
+        splits[name] = replace(split, data=_subset(split, chosen))
+    return replace(task, splits=splits)
+
+
+def answers(
+    retrained: Sequence[Sequence[Trained]], queries: Dataset[Any], behaviour: PerExample, lab: Lab
+) -> Float[Tensor, "subset repeat query"]:
+    """The behaviour of every retrained model on every query, in float64."""
+    return torch.stack(
+        [
+            torch.stack([per_example(each.model, queries, behaviour, lab).double() for each in repeats])
+            for repeats in retrained
+        ]
+    )
+
+
+def _subset(split: Split, rows: Tensor) -> Columns:
+    data = split.data
+    return data.subset(rows) if isinstance(data, Columns) else Columns(**gather(data, rows))
+
+
+def refused(kept: Bool[Tensor, "subset example"], n: int) -> Bool[Tensor, "subset example"]:
+    """The subsets, unless there are none or they belong to other data."""
+    if not len(kept) or kept.shape[1] != n:
+        raise InvalidData(
+            f"retrain got subsets of shape {tuple(kept.shape)} for {n} examples.",
+            why="every subset says of every fitted example whether it is kept.",
+            fix=f"give a boolean tensor [subsets, {n}].",
+        )
+    return kept
