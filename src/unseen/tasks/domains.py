@@ -64,7 +64,7 @@ class Division:
     oracle: float = 0.2
 
     def __post_init__(self) -> None:
-        if not (0 < self.select and 0 <= self.seen and self.select + self.seen < 1 and 0 <= self.oracle < 1):
+        if not (self.select > 0 and self.seen >= 0 and self.select + self.seen < 1 and 0 <= self.oracle < 1):
             raise InvalidConfig(
                 f"Division(select={self.select}, seen={self.seen}, oracle={self.oracle}) is out of range.",
                 why="some examples must be left to fit, some to select on and some to judge.",
