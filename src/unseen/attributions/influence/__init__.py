@@ -1,0 +1,119 @@
+"""Influence of training examples on a behaviour, without retraining (Koh & Liang, 2017; Grosse et al., 2023, arXiv:2308.03296).
+
+One added copy of example z moves the parameters by −(1/N) (G + λ)⁻¹ ∇ℓ(z) to first order, and a behaviour f by
+
+    I_f(z) = −(1/N) ∇fᵀ (G + λ)⁻¹ ∇ℓ(z)
+
+in the unit of f (nats where f is a log-likelihood; positive: the example helps). G is the Gauss–Newton or Fisher matrix,
+layer by layer in Kronecker-factored eigenbases, N the number of fitted examples.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unseen.attributions.influence.factors import (
+    Curvature,
+    Factors,
+    Fisher,
+    Fit,
+    Kept,
+    refuse_averaged,
+)
+from unseen.attributions.influence.influences import Influences, Top
+from unseen.attributions.influence.stream import Stream
+from unseen.attributions.influence.tracking import digest, only, pairs, sampled_digest, tracked
+from unseen.engine.pairs import Pair
+from unseen.errors import InvalidConfig
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.objectives import sequence_log_probability
+from unseen.task import Batch, PerExample
+
+__all__ = ["Curvature", "Factors", "Fisher", "Influence", "Influences", "Top", "sequence_nats"]
+
+
+def sequence_nats(model: torch.nn.Module, batch: Batch) -> Tensor:
+    """−log p of the tokens with `mask` = 1, summed: the loss whose Fisher matrix is that of whole sequences."""
+    return -sequence_log_probability(model, batch)
+
+
+def attended(batch: Batch) -> Tensor | None:
+    """`attention_mask`, where the batch has one: positions that are no padding."""
+    return batch["attention_mask"].bool() if "attention_mask" in batch else None
+
+
+@dataclass(frozen=True)
+class Influence:
+    """Influence functions with factored curvature: fit once, ask often.
+
+    The loss must be a negative log-likelihood for the sampled and exact Fisher to be the Gauss–Newton matrix; for
+    sequences its sum over tokens (`sequence_nats`), not their mean.
+    """
+
+    curvature: Curvature = Curvature.EKFAC
+    fisher: Fisher = Fisher.SAMPLED
+    draws: int = 1
+    """Label samples per example, for the sampled Fisher: many where few examples are fitted."""
+    damping: float = 0.1
+    """λ of a layer as a multiple of its mean eigenvalue."""
+    layers: tuple[str, ...] = ()
+    """Patterns of layer names ("blocks.*.mlp.*"); empty: all linear maps and convolutions but the output embedding's."""
+    rank: int = 0
+    """If positive: preconditioned queries are cut to this rank, for many queries on large layers."""
+    bfloat16: bool = False
+    """Activations, gradients and products in bfloat16. Where ranks do not survive it, float32 is used instead and said."""
+    batch_size: int = 64
+    most: int = 100_000
+    """Examples on which the curvature is fitted."""
+    memory: int = 1 << 30
+    """Bytes of activations and gradients that are held, so that the model runs once over what fits."""
+    loss: PerExample | None = None
+    """Default: the task's."""
+    real: Callable[[Batch], Tensor | None] = attended
+    """The positions `[batch, s]` that are no padding."""
+
+    def __post_init__(self) -> None:
+        if self.damping < 0 or self.draws < 1 or self.rank < 0 or self.batch_size < 1 or self.most < 1:
+            raise InvalidConfig(
+                f"Influence(damping={self.damping}, draws={self.draws}, rank={self.rank}, "
+                f"batch_size={self.batch_size}, most={self.most}) is out of range.",
+                why="damping and rank are at least 0; draws, batch size and examples at least 1.",
+                fix="correct the value; damping=0.1 and rank=0 are the defaults.",
+            )
+
+    def prepare(self, trained: Trained, lab: Lab) -> Influences:
+        """Fits the curvature (or reads it back where the lab keeps things) and returns what answers queries."""
+        model, objective = trained.model, trained.task.objective
+        loss = self.loss or objective.loss
+        layers = tracked(model, self.layers)
+        kept = Kept(self.memory if self.curvature is not Curvature.IDENTITY else 0)
+        dtype = torch.bfloat16 if self.bfloat16 else None
+        is_exact = self.curvature is Curvature.EXACT
+
+        def gradients(batch: Batch, f: PerExample) -> dict[str, Pair]:
+            return pairs(model, batch, f, dtype, is_exact)
+
+        stream = Stream(trained.task, self.batch_size, lab)
+        with only(model, layers):
+            first = next(stream.all())[2]
+            refuse_averaged(model, first, loss)
+            fit = Fit(model, self.curvature, self.fisher, self.draws, self.damping, objective, loss, gradients, lab,
+                      self.real, kept)  # fmt: skip
+            mark = digest(model)
+
+            def make() -> dict[str, Tensor]:
+                blocks, examples = fit(lambda: stream.mine(self.most))
+                return Factors(blocks, mark, examples).tensors()
+
+            key = f"factors {self!r} {mark} {sampled_digest(first)} {stream.known}"
+            factors = Factors.of(lab.keep(key, make), mark, lab)
+        if self.fisher is not Fisher.EMPIRICAL:
+            kept.held.clear()  # they are gradients of drawn labels, of no use for scores
+        return Influences(trained, lab, self, factors, layers, loss, stream, kept)
+
+
+def example() -> Influence:
+    return Influence()

@@ -1,0 +1,274 @@
+"""Fitting the curvature of every tracked layer in one pass over the data, or two where what one pass saw does not fit."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+
+from unseen.engine.batches import size
+from unseen.engine.kron import FULL, Block, Covariances, blocks_of, damped
+from unseen.engine.pairs import Pair, Rows
+from unseen.errors import InvalidConfig, InvalidData
+from unseen.lab import Lab
+from unseen.task import Batch, Objective, PerExample
+
+
+class Curvature(StrEnum):
+    """What stands for G in (G + λ)⁻¹."""
+
+    IDENTITY = "identity"
+    """Nothing: dot products of gradients."""
+    DIAGONAL = "diagonal"
+    """The mean squares of each parameter's gradient."""
+    KFAC = "kfac"
+    """S ⊗ A per layer."""
+    EKFAC = "ekfac"
+    """The same eigenvectors with the eigenvalues that fit best."""
+    EXACT = "exact"
+    """The matrix over all tracked parameters; small models only."""
+
+
+class Fisher(StrEnum):
+    """Whose labels the pseudo-gradients have."""
+
+    SAMPLED = "sampled"
+    """Drawn from the model: unbiased for the Gauss–Newton matrix."""
+    EXACT = "exact"
+    """Every class, weighted by its probability: the Gauss–Newton matrix itself."""
+    EMPIRICAL = "empirical"
+    """The data's own: another matrix, near zero where the model fits well."""
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """The curvature of each layer, of one model."""
+
+    blocks: dict[str, Block]
+    model: str
+    """Digest of the weights that they belong to."""
+    examples: int
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a file; `Factors.of` reads them."""
+        made = {key: tensor for name, block in self.blocks.items() for key, tensor in block.tensors(name).items()}
+        about = torch.tensor([*bytes.fromhex(self.model)], dtype=torch.uint8)
+        return made | {"unseen/model": about, "unseen/examples": torch.tensor(self.examples)}
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor], model: str, lab: Lab | None = None) -> "Factors":
+        """The factors in `tensors`; refused if they were fitted to other weights than those of digest `model`."""
+        given = dict(tensors)
+        about, examples = given.pop("unseen/model", None), given.pop("unseen/examples", torch.tensor(0))
+        found = "" if about is None else bytes(about.tolist()).hex()
+        if found != model:
+            raise InvalidData(
+                f"The factors were fitted to another checkpoint ({found[:12] or 'none'}…, the model is {model[:12]}…).",
+                why="the curvature of other weights gives influences that mean nothing.",
+                fix="fit them again for this model, or load the weights that they belong to.",
+            )
+        if lab is not None:
+            given = {name: t if name.endswith("/scalars") else t.to(lab.device) for name, t in given.items()}
+        return cls(blocks_of(given), found, int(examples))
+
+
+Pass = Callable[[], Iterator[tuple[int, Batch]]]
+"""The batches of this process with their number, from the start."""
+Pairs = Callable[[Batch, PerExample], dict[str, Pair]]
+
+
+@dataclass(eq=False)
+class Kept:
+    """Pairs of a pass as long as they fit into `budget` bytes; a later pass reads them instead of the model."""
+
+    budget: int
+    held: dict[tuple[int, int], dict[str, Pair]] = field(default_factory=dict)
+    used: int = 0
+
+    def keep(self, batch: int, draw: int, pairs: dict[str, Pair]) -> None:
+        wanted = sum(pair.bytes for pair in pairs.values())
+        if self.used + wanted <= self.budget:
+            self.held[batch, draw], self.used = pairs, self.used + wanted
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One way to fit factors: what stands for the curvature, and where pseudo-gradients come from."""
+
+    model: nn.Module
+    curvature: Curvature
+    fisher: Fisher
+    draws: int
+    damping: float
+    objective: Objective
+    loss: PerExample
+    pairs: Pairs
+    lab: Lab
+    real: Callable[[Batch], Tensor | None]
+    kept: Kept
+
+    def __call__(self, batches: Pass) -> tuple[dict[str, Block], int]:
+        """The damped blocks, and the number of examples that they were fitted on."""
+        if self.curvature is Curvature.IDENTITY:
+            _, batch = next(batches())
+            pairs = self.pairs(batch, self.loss)
+            return {name: _identity(pair) for name, pair in pairs.items()}, 0
+        basis, examples = self._bases(batches)
+        if self.curvature is Curvature.KFAC:
+            values = {name: block.values for name, block in basis.items()}
+        else:
+            values = self._corrected(batches, basis, examples)
+        made = {name: damped(block, values[name], self.damping, name) for name, block in basis.items()}
+        return made, int(examples)
+
+    def _bases(self, batches: Pass) -> tuple[dict[str, Block], float]:
+        """Eigenvectors of every layer, and the number of examples over all processes."""
+        sums: dict[str, Covariances] = {}
+        plain: dict[str, Pair] = {}
+        n = 0
+        for number, batch in batches():
+            n += size(batch)
+            real = self.real(batch)
+            for draw, (share, pairs) in enumerate(self._pseudo(number, batch)):
+                for name, pair in pairs.items():
+                    if self._is_diagonal(pair):
+                        plain[name] = pair.take(slice(0, 1))
+                    else:
+                        sums.setdefault(name, Covariances()).add(pair, real, share)
+                self.kept.keep(number, draw, pairs)
+        total = self.lab.sum(torch.tensor(float(n), dtype=torch.float64))
+        made = {name: one.summed(self.lab.sum).basis(name) for name, one in sorted(sums.items())}
+        return made | {name: _identity(pair) for name, pair in plain.items()}, float(total)
+
+    def _is_diagonal(self, pair: Pair) -> bool:
+        wide = isinstance(pair, Rows) and pair.sizes[3] > FULL and self.curvature is not Curvature.EXACT
+        return self.curvature is Curvature.DIAGONAL or wide
+
+    def _corrected(self, batches: Pass, basis: dict[str, Block], examples: float) -> dict[str, Tensor]:
+        """Λ: the mean squares of the gradients in the eigenbasis."""
+        total = {name: torch.zeros_like(block.values) for name, block in basis.items()}
+        for number, batch in batches():
+            for _, pairs in self._again(number, batch):
+                for name, pair in pairs.items():
+                    total[name] += squared(basis[name], pair)
+        each = self.draws if self.fisher is Fisher.SAMPLED else 1
+        return {name: self.lab.sum(value) / (examples * each) for name, value in total.items()}
+
+    def _again(self, number: int, batch: Batch) -> Iterator[tuple[float, dict[str, Pair]]]:
+        """The pseudo-gradients of a batch for the second time: those of the first pass, not fresh ones.
+
+        Λ is then the diagonal of the very Fisher matrix whose factors gave the basis: its best approximation there.
+        """
+        draws = self.draws if self.fisher is Fisher.SAMPLED else self._classes(batch)
+        held = [self.kept.held.get((number, draw)) for draw in range(draws)]
+        if all(pairs is not None for pairs in held):
+            yield from ((1.0, pairs) for pairs in held if pairs is not None)
+        else:
+            yield from self._pseudo(number, batch)
+
+    def _classes(self, batch: Batch) -> int:
+        return 1 if self.fisher is Fisher.EMPIRICAL else classes(self.model, batch)
+
+    def _pseudo(self, number: int, batch: Batch) -> Iterator[tuple[float, dict[str, Pair]]]:
+        """(share of an example, pseudo-gradients by layer), for every draw or class."""
+        if self.fisher is Fisher.EMPIRICAL:
+            yield 1.0, self.pairs(batch, self.loss)
+        elif self.fisher is Fisher.SAMPLED:
+            if self.objective.relabel is None:
+                raise InvalidConfig(
+                    "The objective cannot draw labels from the model.",
+                    why="the sampled Fisher needs `relabel`.",
+                    fix="give the objective a `relabel`, or use fisher=Fisher.EMPIRICAL.",
+                )
+            generator = self.lab.child("draw", number).generator()
+            for _ in range(self.draws):
+                yield 1.0, self.pairs(self.objective.relabel(self.model, batch, generator), self.loss)
+        else:
+            count = classes(self.model, batch)
+            refuse_no_distribution(self.model, batch, self.loss, count)
+            for k in range(count):
+                yield 1 / count, self.pairs(labelled(batch, k), partial_root(self.loss))
+
+
+def squared(block: Block, pair: Pair) -> Tensor:
+    """Σ_b (Q_Sᵀ V_b Q_A)², turning positions or gradients, whichever costs less."""
+    _, s, o, i = pair.sizes
+    if s * (o * o + i * i) <= o * i * (o + i):
+        return block.turned(pair).squares()
+    total = torch.zeros_like(block.values)
+    for part in pair.parts():
+        total += block.forth(part.gradients().to(block.values)).square().sum(0)
+    return total
+
+
+def _identity(pair: Pair) -> Block:
+    _, s, o, i = pair.sizes
+    ones = torch.ones(o, i, dtype=torch.promote_types(pair.a.dtype, torch.float32), device=pair.a.device)
+    return Block(None, None, ones, positions=float(s))
+
+
+def classes(model: nn.Module, batch: Batch) -> int:
+    """How many classes `y` may have: two for a model with one logit."""
+    if "x" not in batch or "y" not in batch or batch["y"].is_floating_point() and batch["y"].dim() > 1:
+        raise InvalidConfig(
+            "The exact Fisher needs inputs `x` and class labels `y`.",
+            why="it visits every class that `y` may have.",
+            fix="use fisher=Fisher.SAMPLED.",
+        )
+    with torch.no_grad():
+        outputs = model(batch["x"][:1]).shape[-1]
+    return max(2, outputs)
+
+
+def labelled(batch: Batch, k: int) -> Batch:
+    """The batch with class k everywhere."""
+    return {**batch, "y": torch.full_like(batch["y"], k)}
+
+
+def partial_root(loss: PerExample) -> PerExample:
+    """√p · loss with p = e^(−loss) held fixed: the squares of its gradients are weighted by p."""
+
+    def weighted(model: nn.Module, batch: Batch) -> Tensor:
+        each = loss(model, batch)
+        return each * (-each.detach() / 2).exp()
+
+    return weighted
+
+
+@torch.no_grad()
+def refuse_no_distribution(model: nn.Module, batch: Batch, loss: PerExample, count: int) -> None:
+    """Raises unless the loss is −log p of a distribution over the classes."""
+    total = sum((-loss(model, labelled(batch, k))).exp() for k in range(count))
+    assert isinstance(total, Tensor)
+    if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
+        raise InvalidConfig(
+            f"e^(−loss) sums to {float(total.flatten()[0]):.4g} over the classes, not to 1.",
+            why="the exact Fisher weighs every class by its probability, so the loss must be −log p(y | x).",
+            fix="use cross_entropy or logistic_loss, or fisher=Fisher.SAMPLED.",
+        )
+
+
+def refuse_averaged(model: nn.Module, batch: Batch, loss: PerExample) -> None:
+    """Raises if an example's loss depends on the others: then doubling the batch would not double summed gradients."""
+    if size(batch) < 2:
+        return
+    with torch.no_grad():
+        together = loss(model, batch)
+        alone = loss(model, {name: tensor[:1] for name, tensor in batch.items()})
+    if together.dim() != 1:
+        return  # `tap` says what is wrong
+    if not torch.allclose(together[:1].double(), alone.double(), rtol=1e-3, atol=1e-4):
+        raise InvalidData(
+            f"The loss of the first example is {float(alone[0]):.4g} alone and {float(together[0]):.4g} in its batch.",
+            why="a loss averaged over the batch, or a layer that mixes examples, has no per-example gradient.",
+            fix='return the loss of each example (reduction="none"), and call model.eval().',
+        )
+
+
+def names(blocks: Sequence[str]) -> dict[str, list[str]]:
+    """The blocks of each layer: the groups of a convolution belong together."""
+    found: dict[str, list[str]] = {}
+    for block in blocks:
+        found.setdefault(block.split("[")[0], []).append(block)
+    return found

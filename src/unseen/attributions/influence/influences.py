@@ -1,0 +1,333 @@
+"""The attributor: scores over a stream of examples, by layer, by token, of examples on themselves, and the top k."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from unseen.attribution import Cause, Credits
+from unseen.attributions.influence.asking import Asked, asked, whole
+from unseen.attributions.influence.factors import Curvature, Factors, Kept, names
+from unseen.attributions.influence.screening import Screen
+from unseen.attributions.influence.stream import Stream
+from unseen.attributions.influence.tracking import only, pairs
+from unseen.engine.batches import Columns, gather, length, once, size
+from unseen.engine.pairs import Pair, Rows, Table
+from unseen.errors import InvalidData, UnsupportedLayer
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.task import Batch, PerExample, Use
+
+if TYPE_CHECKING:
+    from unseen.attributions.influence import Influence
+
+log = logging.getLogger("unseen.influence")
+SURVIVES = 0.9995
+"""Rank correlation with float32 at which bfloat16 scores are used."""
+ByBlock = dict[str, list[Pair]]
+
+
+@dataclass(frozen=True)
+class Top:
+    """The k most helpful and most harmful examples of each query, strongest first."""
+
+    scores: Float[Tensor, "q k"]
+    index: Int[Tensor, "q k"]
+    worst_scores: Float[Tensor, "q k"]
+    worst_index: Int[Tensor, "q k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Influences:
+    """Answers queries about one trained model. Causes are the examples of the FIT splits, in the task's order."""
+
+    trained: Trained
+    lab: Lab
+    config: "Influence"
+    factors: Factors
+    layers: tuple[str, ...]
+    loss: PerExample
+    stream: Stream
+    kept: Kept = field(default_factory=lambda: Kept(0))
+
+    def __call__(self, queries: Batch, behaviour: PerExample) -> Credits:
+        """score[q, z]: what one added copy of z adds to the behaviour of q."""
+        total = self._matrix(self._ask(queries, behaviour))
+        return Credits(sum(total.values()), Cause.EXAMPLE)  # type: ignore[arg-type]
+
+    def by_layer(self, queries: Batch, behaviour: PerExample) -> dict[str, Float[Tensor, "q n"]]:
+        """The part of the score that goes through each layer; they sum to the score."""
+        found = self._matrix(self._ask(queries, behaviour), apart=True)
+        return {layer: sum(found[block] for block in blocks) for layer, blocks in names(list(found)).items()}  # type: ignore[misc]
+
+    def by_token(self, queries: Batch, behaviour: PerExample, rows: Int[Tensor, " n"]) -> Float[Tensor, "q n s"]:
+        """What each position of the chosen examples adds; a sum over positions is the score."""
+        blocks = self.factors.blocks
+        ready = {
+            name: whole(blocks[name], given, torch.promote_types(blocks[name].values.dtype, torch.float32), 1 << 60)
+            for name, given in self._gradients(queries, behaviour).items()
+        }
+        n, parts = self._count(), []
+        for start in range(0, len(rows), self.config.batch_size):
+            given = self._pairs(self._rows(rows[start : start + self.config.batch_size]), self.loss)
+            total = None
+            for name, pair in given.items():
+                if name not in ready:
+                    continue
+                if isinstance(pair, Rows):
+                    raise UnsupportedLayer(
+                        f"The gradient of `{name}` has no positions.",
+                        why="it is held as one vector per example.",
+                        fix="track linear maps, convolutions and embeddings only, with layers=(…).",
+                    )
+                part = pair.by_position(ready[name].blocks.whole())
+                if total is not None and part.shape != total.shape:
+                    raise UnsupportedLayer(
+                        f"Layer `{name}` has {part.shape[2]} positions, others have {total.shape[2]}.",
+                        why="influence by token needs layers with the same positions.",
+                        fix="track layers of one length only, with layers=(…).",
+                    )
+                total = part if total is None else total + part
+            assert total is not None
+            parts.append(total)
+        return torch.cat(parts, 1) / -n
+
+    def own(self) -> Float[Tensor, " n"]:
+        """Self-influence (1/N) ∇ℓᵀ (G + λ)⁻¹ ∇ℓ of every example: large where it stands against the rest."""
+
+        def each(given: Mapping[str, Pair]) -> Tensor:
+            blocks = self.factors.blocks
+            parts = [blocks[name].turned(p).weighted_norms2(blocks[name].inverse) for name, p in given.items()]
+            return torch.stack(parts).sum(0)[None]
+
+        return self._collected((start, each(given)) for start, _, given in self._stream())[0] / self._count()
+
+    def top(self, queries: Batch, behaviour: PerExample, k: int, *, candidates: Tensor | None = None) -> Top:
+        """The k most helpful and k most harmful examples of each query; memory does not grow with the corpus.
+
+        With `candidates` (rows by number) only these are looked at.
+        """
+        if k < 1:
+            raise InvalidData(f"top got k={k}.", why="at least one example is asked for.", fix="give k ≥ 1.")
+        given, n = self._gradients(queries, behaviour), self._count()
+        screen = Screen.fitting(self.factors.blocks, given, k, n if candidates is None else len(candidates))
+        if screen is not None:
+            found = screen.top(self._stream(candidates), k, self._rows_of)
+        else:
+            found = _running(self._columns(self._ready(given, n), candidates), k)
+        ends = _merged([found], k) if self.lab.ranks.size == 1 else self._over_ranks(found, k)
+        (best, at), (worst, where) = ends
+        return Top(-best / n, at, -worst / n, where)
+
+    # how it is done
+
+    def _gradients(self, queries: Batch, behaviour: PerExample) -> ByBlock:
+        """Gradients of the behaviour by block, a batch of queries at a time."""
+        found: ByBlock = {}
+        with self._tracking():
+            for batch in once(Columns(**queries), self.config.batch_size, self.lab):
+                # queries in full precision: they are few, and every score has a factor of theirs
+                for name, pair in pairs(self.trained.model, batch, behaviour, None, self._is_exact).items():
+                    found.setdefault(name, []).append(pair)
+        for name, given in found.items():
+            if not all(torch.isfinite(p.a).all() and torch.isfinite(p.g.float()).all() for p in given):
+                raise InvalidData(
+                    f"The gradient of a query is not finite in layer `{name}`.",
+                    why="the behaviour of a query overflows or is NaN (a completion of probability 0?).",
+                    fix="check the queries for extreme values.",
+                )
+        unknown = set(found) - set(self.factors.blocks)
+        if unknown:
+            raise InvalidData(
+                f"The behaviour goes through `{min(unknown)}`, which no training example reached.",
+                why="its curvature is not known.",
+                fix="track other layers with layers=(…).",
+            )
+        return found
+
+    def _ask(self, queries: Batch, behaviour: PerExample) -> dict[str, Asked]:
+        return self._ready(self._gradients(queries, behaviour), self._count())
+
+    def _ready(self, given: ByBlock, n: int) -> dict[str, Asked]:
+        """The queries in the form that scores cheapest; in bfloat16 if ranks survive it."""
+        if self.config.bfloat16:
+            correlation = self._survival(given)
+            self.lab.log(bfloat16_rank_correlation=correlation)
+            if correlation < SURVIVES:
+                log.warning("bfloat16 changes ranks (correlation %.5f with float32): float32 is used.", correlation)
+        dtype = torch.bfloat16 if self.config.bfloat16 and correlation >= SURVIVES else None
+        made = {}
+        for name in list(given):
+            block = self.factors.blocks[name]
+            made[name] = asked(block, given[name], dtype or given[name][0].a.dtype, rank=self.config.rank, examples=n)
+        return made
+
+    def _survival(self, given: ByBlock) -> float:
+        """Rank correlation of bfloat16 and float32 scores of a few queries on the first batch."""
+        few = {name: [parts[0].take(slice(0, 16))] for name, parts in given.items()}
+        batch = next(self.stream.all())[2]
+        with self._tracking():
+            exact = pairs(self.trained.model, batch, self.loss, None, self._is_exact)
+        totals = []
+        for dtype in (torch.bfloat16, exact[next(iter(exact))].a.dtype):
+            ready = {n: asked(self.factors.blocks[n], p, dtype, rank=self.config.rank) for n, p in few.items()}
+            totals.append(sum(ready[n].score(p.to(dtype)) for n, p in exact.items() if n in ready))
+        ranks = [spearmanr(a.cpu(), b.cpu()).statistic for a, b in zip(*totals, strict=True) if a.numel() > 2]  # type: ignore[call-overload]
+        finite = [r for r in ranks if r == r]
+        return float(sum(finite) / len(finite)) if finite else 1.0
+
+    def _matrix(self, ready: dict[str, Asked], apart: bool = False) -> dict[str, Tensor]:
+        """All scores; by block where asked for."""
+        keys = list(ready) if apart else ["all"]
+        collected: dict[str, list[tuple[int, Tensor]]] = {key: [] for key in keys}
+        for start, _, given in self._stream():
+            parts = {name: ready[name].score(self._fit(ready[name], given[name])) for name in ready if name in given}
+            for key in keys:
+                if apart and key not in parts:
+                    continue
+                collected[key].append((start, parts[key] if apart else sum(parts.values())))  # type: ignore[arg-type]
+        n = self._count()
+        return {key: self._collected(iter(parts)) / -n for key, parts in collected.items()}
+
+    def _columns(
+        self, ready: dict[str, Asked], candidates: Tensor | None
+    ) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "q b"]]]:
+        for _, rows, given in self._stream(candidates):
+            parts = [ready[name].score(self._fit(ready[name], given[name])) for name in ready if name in given]
+            yield rows, torch.stack(parts).sum(0)
+
+    @staticmethod
+    def _fit(form: Asked, pair: Pair) -> Pair:
+        dtype = form.dtype
+        return pair if pair.a.dtype == dtype else pair.to(dtype)
+
+    def _stream(self, candidates: Tensor | None = None) -> Iterator[tuple[int, Tensor, dict[str, Pair]]]:
+        """(first row, rows, gradients of the loss) of this process's batches."""
+        ranks = self.lab.ranks
+        if candidates is not None:
+            for number, rows in enumerate(candidates.split(self.config.batch_size)):
+                if number % ranks.size == ranks.rank:
+                    yield number, rows, self._pairs(self._rows(rows), self.loss)
+            return
+        for number, start, batch in self.lab.track(self.stream.all(), self.stream.batches):
+            if number % ranks.size == ranks.rank:
+                held = self.kept.held.get((number, 0))
+                rows = torch.arange(start, start + size(batch))
+                yield start, rows, held if held is not None else self._pairs(batch, self.loss)
+
+    def _pairs(self, batch: Batch, f: PerExample) -> dict[str, Pair]:
+        dtype = torch.bfloat16 if self.config.bfloat16 else None
+        with self._tracking():
+            return pairs(self.trained.model, batch, f, dtype, self._is_exact)
+
+    def _rows_of(self, rows: Tensor) -> dict[str, Pair]:
+        """Gradients of chosen examples in full precision, a batch at a time."""
+        made: ByBlock = {}
+        with self._tracking():
+            for part in rows.split(max(self.config.batch_size, 512)):
+                for name, pair in pairs(self.trained.model, self._rows(part), self.loss, None, self._is_exact).items():
+                    made.setdefault(name, []).append(pair)
+        return {name: _joined(parts) for name, parts in made.items()}
+
+    def _rows(self, rows: Tensor) -> Batch:
+        """Examples by number over all FIT splits."""
+        from unseen.engine.batches import place
+
+        found, start = [], 0
+        order = []
+        for split in self.trained.task.of(Use.FIT).values():
+            n = length(split.data)
+            if n is None:
+                raise InvalidData(
+                    "Examples of a stream cannot be read by number.",
+                    why="a stream is read from its start.",
+                    fix="give a map-style dataset (Columns, a memory-mapped array).",
+                )
+            inside = ((rows >= start) & (rows < start + n)).nonzero().flatten()
+            if len(inside):
+                found.append(place(gather(split.data, rows[inside] - start), self.lab))
+                order.append(inside)
+            start += n
+        back = torch.cat(order).argsort()
+        return {name: torch.cat([part[name] for part in found])[back.to(found[0][name].device)] for name in found[0]}
+
+    def _tracking(self):  # type: ignore[no-untyped-def]
+        return only(self.trained.model, self.layers)
+
+    @property
+    def _is_exact(self) -> bool:
+        return self.config.curvature is Curvature.EXACT
+
+    def _count(self) -> int:
+        """N."""
+        known = self.stream.known
+        if known is None:
+            if not self._counted:
+                self._counted.append(sum(size(batch) for _, _, batch in self.stream.all()))
+            known = self._counted[0]
+        return known
+
+    _counted: list[int] = field(default_factory=list)
+
+    def _collected(self, parts: Iterator[tuple[int, Tensor]]) -> Tensor:
+        """Columns at their places, summed over processes."""
+        found = list(parts)
+        n = self._count()
+        like = found[0][1]
+        if self.lab.ranks.size == 1:
+            return torch.cat([part for _, part in found], 1)
+        total = like.new_zeros(len(like), n)
+        for start, part in found:
+            total[:, start : start + part.shape[1]] = part
+        return self.lab.sum(total)
+
+    def _over_ranks(self, found: "Ends", k: int) -> "Ends":
+        """The ends of all processes merged."""
+        ranks = self.lab.ranks
+        every = []
+        for values, index in found:
+            width = min(k, self._count())
+            table = values.new_zeros(ranks.size, len(values), width, dtype=torch.float64)
+            places = torch.full_like(table, -1)
+            places[:] = 0
+            table[ranks.rank, :, : values.shape[1]] = values.double()
+            places[ranks.rank, :, : values.shape[1]] = index.double() + 1
+            every.append((self.lab.sum(table), self.lab.sum(places).long() - 1))
+        (low, low_at), (high, high_at) = every
+        return _merged([((low[r], low_at[r]), (high[r], high_at[r])) for r in range(ranks.size)], k)
+
+
+Ends = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(products, rows) of the smallest and of the largest."""
+
+
+def _running(columns: Iterator[tuple[Tensor, Tensor]], k: int) -> Ends:
+    """The k smallest and largest of each query over a stream of columns."""
+    ends: Ends | None = None
+    for rows, values in columns:
+        new = (values, rows.to(values.device).expand(len(values), -1))
+        ends = _merged([(new, new)] if ends is None else [ends, (new, new)], k)
+    assert ends is not None
+    return ends
+
+
+def _merged(parts: Sequence[Ends], k: int) -> Ends:
+    made = []
+    for side, largest in ((0, False), (1, True)):
+        values = torch.cat([part[side][0] for part in parts], 1)
+        index = torch.cat([part[side][1] for part in parts], 1)
+        values = values.masked_fill(index < 0, -torch.inf if largest else torch.inf)
+        best, at = values.topk(min(k, values.shape[1]), 1, largest=largest)
+        made.append((best, index.gather(1, at)))
+    return made[0], made[1]
+
+
+def _joined(parts: Sequence[Pair]) -> Pair:
+    first = parts[0]
+    a, g = torch.cat([p.a for p in parts]), torch.cat([p.g for p in parts])
+    return Table(a, g, first.v) if isinstance(first, Table) else type(first)(a, g)
