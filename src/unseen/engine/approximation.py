@@ -1,0 +1,146 @@
+"""Local function approximation: what was seen in a neighbourhood, and how far an explanation is from it.
+
+g* = argmin over g of E_ξ loss(f, g, x₀, ξ) with g(ξ) = w·ξ (+ w₀); the explanation is w (Han, Srinivas & Lakkaraju, 2022,
+arXiv:2206.01254, definition 1). The minimum itself is the explanation's own unfaithfulness.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unseen.attribution import Credits
+from unseen.engine.around import Around
+from unseen.engine.neighbourhoods import Map, Neighbourhood, OneAtATime, Sample
+from unseen.errors import InvalidConfig
+from unseen.lab import Lab
+
+
+class Loss(StrEnum):
+    """How f and g are compared at ξ."""
+
+    SQUARED = "squared error"
+    """(f(x_ξ) − g(ξ))²"""
+    GRADIENT = "gradient matching"
+    """‖∇_ξ f(x_ξ) − ∇_ξ g(ξ)‖²"""
+
+
+class Family(StrEnum):
+    """The class of g."""
+
+    LINEAR = "linear"
+    """w·ξ + w₀"""
+    LOGISTIC = "logistic"
+    """1/(1 + e^−(w·ξ + w₀)), for behaviours that are probabilities."""
+
+
+@dataclass(frozen=True)
+class Explanation(Credits):
+    """Credits of features: w per explained input, in the units of its neighbourhood's map, with its own loss.
+
+    Additive: change of f per unit of the feature. Multiplicative: what the feature's presence adds to f.
+    """
+
+    map: Map = Map.MULTIPLICATIVE
+    intercept: Float[Tensor, " query"] | None = None
+    loss: Float[Tensor, " query"] | None = None
+    """The LFA loss on the sample it was fitted to."""
+    null: Float[Tensor, " query"] | None = None
+    """The loss of no explanation, w = 0, on the same sample."""
+    family: Family = Family.LINEAR
+    gap: Float[Tensor, " query"] | None = None
+    """f(x₀) − f(b) − Σ w, where the method promises 0 (completeness)."""
+
+    @property
+    def unexplained(self) -> Tensor:
+        """Share of what the model does in the neighbourhood that the explanation leaves unexplained, per input.
+
+        0 where the model does nothing there.
+        """
+        assert self.loss is not None
+        assert self.null is not None
+        return torch.where(self.null > 0, self.loss / self.null.clamp_min(1e-30), 0.0)
+
+
+@dataclass(frozen=True)
+class Values:
+    """f at the sample of a neighbourhood: for the squared error."""
+
+    sample: Sample
+    f: Float[Tensor, "point n"]
+    has_intercept: bool = True
+
+    def loss(self, w: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
+        """E(f − w·ξ − w₀)² at the best w₀; without w₀ where the neighbourhood has none."""
+        residual = self.f - w.to(self.f) @ self.sample.xi.T
+        if self.has_intercept:
+            residual = residual - (residual * self.sample.weight).sum(1, keepdim=True)
+        return (residual.square() * self.sample.weight).sum(1)
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Mean and spread E‖∇f − mean‖² of the gradients: all that gradient matching needs."""
+
+    mean: Float[Tensor, "point d"]
+    spread: Float[Tensor, " point"]
+
+    def loss(self, w: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
+        """E‖∇f − w‖² = spread + ‖mean − w‖²."""
+        return self.spread + (self.mean - w.to(self.mean)).square().sum(1)
+
+
+def seen(at: Around, neighbourhood: Neighbourhood, loss: Loss, lab: Lab) -> Values | Slopes:
+    """Evaluates the model on the neighbourhood, once for any number of explanations."""
+    sample = at.sample(neighbourhood, lab)
+    if loss is Loss.GRADIENT:
+        return _slopes(at, neighbourhood, sample)
+    alone = isinstance(neighbourhood, OneAtATime)
+    return Values(sample, at.values(neighbourhood, sample.xi), has_intercept=not alone)
+
+
+def _slopes(at: Around, neighbourhood: Neighbourhood, sample: Sample) -> Slopes:
+    """One pass, relative to the first gradient of each point: the spread does not cancel, and is exactly 0 for one draw."""
+    origin, total = at.point.new_zeros(at.n, at.d), at.point.new_zeros(at.n, at.d)
+    square, weight = at.point.new_zeros(at.n), sample.weight.expand(at.n, -1)
+    for where, part, g in at.gradients(neighbourhood, sample.xi):
+        if part.start == 0:
+            origin[where] = g[:, 0]
+        off = g - origin[where].unsqueeze(1)
+        total[where] += torch.bmm(weight[where, part].unsqueeze(1), off).squeeze(1)
+        square[where] += (off.square().sum(2) * weight[where, part]).sum(1)
+    return Slopes(origin + total, (square - total.square().sum(1)).clamp_min(0))
+
+
+def converted(at: Around, w: Float[Tensor, "point d"], source: Map, target: Map) -> Float[Tensor, "point d"]:
+    """w in the units of another map: w·(x₀ − b) from slopes to effects, w/(x₀ − b) back, 0 where x₀ = b.
+
+    For a feature of many entries the flattest slope v with v·D = w along its own direction D is read along the other
+    direction D′: w′ = w (D·D′)/‖D‖².
+    """
+    if source is target:
+        return w
+    add, mul = at.way(Map.ADDITIVE), at.difference
+    cross = at.grouped((mul if add is None else mul * add).flatten(1))
+    own = torch.ones_like(mul) if source is Map.ADDITIVE and add is None else (add if source is Map.ADDITIVE else mul)
+    assert own is not None
+    lengths2 = at.grouped(own.square().flatten(1))
+    return torch.where(lengths2 > 0, w.to(cross) * cross / lengths2.clamp_min(1e-30), 0.0)
+
+
+def on(at: Around, explanation: Explanation, target: Map) -> Float[Tensor, "point d"]:
+    """The explanation's weights in the units of a neighbourhood's map."""
+    if explanation.family is Family.LOGISTIC:
+        raise InvalidConfig(
+            "A logistic explanation is judged on a linear scale.",
+            why="its weights are log-odds, not changes of the behaviour.",
+            fix="read its own `loss`, or explain the logit with a linear function.",
+        )
+    return converted(at, explanation.scores, explanation.map, target)
+
+
+def effects(at: Around, explanation: Explanation) -> Float[Tensor, "point d"]:
+    """What each feature's presence adds to f, by this explanation."""
+    return on(at, explanation, Map.MULTIPLICATIVE)
