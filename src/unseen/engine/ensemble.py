@@ -32,7 +32,7 @@ class Ensemble(nn.Module):
         super().__init__()
         _refuse_mixed(models)
         self.n = len(models)
-        template = _Evaluated(copy.deepcopy(models[0]))
+        template = Evaluated(copy.deepcopy(models[0]))
         for module in template.modules():
             if type(module) is nn.Linear and module.bias is not None:
                 module.__class__ = StackedLinear
@@ -85,7 +85,7 @@ class Ensemble(nn.Module):
             flat.load(model, {name: tensor[k] for name, tensor in values.items()})
 
 
-class _Evaluated(nn.Module):
+class Evaluated(nn.Module):
     """f(model, …) as a module call, so that `functional_call` can exchange the model's parameters."""
 
     def __init__(self, model: nn.Module) -> None:

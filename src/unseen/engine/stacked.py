@@ -48,7 +48,7 @@ def stacked(jobs: Jobs) -> list[Trained | Diverged]:
         model.to(lab.device, lab.dtype)
     starts = [flat.copied(model) for model in models]
     ensemble = Ensemble(models)
-    update, lower = Update(ensemble, jobs.budgets), Lower(ensemble, jobs.steps, jobs.tasks[0].objective)
+    update, lower = Update(ensemble, jobs.budgets), Lower(ensemble, jobs.steps, jobs.tasks[0].objective, jobs.labs)
     streams = {use: _streams(jobs, use) for use in (Use.FIT, Use.ADAPT)}
     losses = torch.full((budget.steps, len(models)), math.nan, device=lab.device)
     watched, selected = _Watched(jobs, ensemble), _Selected(jobs, ensemble)

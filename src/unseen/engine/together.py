@@ -192,8 +192,7 @@ def _obstacle(jobs: Jobs) -> str:
 
 
 def _alike(a: Stackable, b: Stackable | None) -> bool:
-    return b is not None and (a.criterion, a.gradient, a.settings.keys()) == (
-        b.criterion,
-        b.gradient,
-        b.settings.keys(),
-    )
+    def kind(step: Stackable) -> tuple[Any, ...]:
+        return step.criterion, step.gradient, step.noise, step.state, step.settings.keys(), step.fixed
+
+    return b is not None and kind(a) == kind(b)

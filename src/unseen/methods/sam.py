@@ -1,8 +1,8 @@
 """Sharpness-aware minimisation (Foret et al., 2021, arXiv:2010.01412)."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +11,12 @@ from torch.func import grad_and_value
 from unseen.engine import flat
 from unseen.engine.ensemble import At
 from unseen.engine.loop import Budget, Draw, mean_loss, train
-from unseen.engine.lower import Stackable
+from unseen.engine.lower import Stackable, unmoved
 from unseen.engine.perturb import shifted
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
+from unseen.search import LogUniform, Space
 from unseen.task import Objective, Task
 
 SMALLEST = 1e-12
@@ -32,17 +33,6 @@ def sam_step(model: nn.Module, draw: Draw, objective: Objective, *, rho: float) 
     with shifted(list(params.values()), [scale * g for g in ascent]), unmoved(model):
         mean_loss(model, draw.fit, objective).backward()
     return loss.detach()
-
-
-@contextlib.contextmanager
-def unmoved(model: nn.Module) -> Iterator[None]:
-    """Buffers keep their values: batch normalisation counts a minibatch once, at w and not at w + ε."""
-    before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)
 
 
 def sam_gradient(
@@ -64,6 +54,7 @@ class SAM:
 
     rho: float = 0.05
     budget: Budget = Budget()
+    search: ClassVar[Space] = {"rho": LogUniform(0.01, 0.5)}
 
     def __post_init__(self) -> None:
         if self.rho < 0:
