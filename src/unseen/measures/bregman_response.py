@@ -7,6 +7,7 @@ question: there initial weights, early stopping and non-convexity act, here the 
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from jaxtyping import Float, Int
@@ -56,25 +57,27 @@ class Proximal:
         params = flat.trainable(moved)
         start = flat.copied(moved)
         divergence = bregman(loss, outputs(moved, data).detach(), data)
-        optimizer = torch.optim.LBFGS(
-            list(params.values()), max_iter=self.iterations, tolerance_grad=0.0, tolerance_change=0.0,
-            history_size=50, line_search_fn="strong_wolfe",
-        )  # fmt: skip
-        begun, left = 0.0, 0.0
+        left = 0.0
 
-        def closure() -> Tensor:
-            nonlocal begun, left
-            optimizer.zero_grad(set_to_none=True)
+        def value() -> Tensor:
+            nonlocal left
+            moved.zero_grad(set_to_none=True)
             near = sum((p - start[name]).square().sum() for name, p in params.items())
             # times N: the line search's own thresholds suit values of order 1
-            value = divergence(outputs(moved, data)).sum() + self.copies * loss(outputs(moved, changed), changed).sum()
-            value = value + n * self.damping / 2 * near
-            value.backward()
+            total = divergence(outputs(moved, data)).sum() + self.copies * loss(outputs(moved, changed), changed).sum()
+            total = total + n * self.damping / 2 * near
+            total.backward()
             left = float(flat.norm({name: p.grad for name, p in params.items() if p.grad is not None}))
-            begun = begun or left
-            return value.detach()
+            return total.detach()
 
-        optimizer.step(closure)  # type: ignore[arg-type]
+        value()
+        begun, numbers = left, sum(p.numel() for p in params.values())
+        optimizer = torch.optim.LBFGS(
+            list(params.values()), max_iter=self.iterations, tolerance_grad=self.tolerance * begun / sqrt(numbers),
+            tolerance_change=0.0, history_size=50, line_search_fn="strong_wolfe",
+        )  # fmt: skip
+        optimizer.step(value)  # type: ignore[arg-type]
+        value()
         if not left <= self.tolerance * begun:
             raise Diverged(
                 f"L-BFGS left {left / begun:.1e} of the gradient after {self.iterations} iterations.",
