@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unseen.engine.loop import Budget, erm_step, train
+from unseen.engine.loop import Budget, Step, erm_step, train
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Task
@@ -16,8 +16,12 @@ class ERM:
 
     budget: Budget = Budget()
 
+    @property
+    def step(self) -> Step:
+        return erm_step
+
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        return train(model, task, erm_step, self.budget, lab)
+        return train(model, task, self.step, self.budget, lab)
 
 
 def example() -> ERM:

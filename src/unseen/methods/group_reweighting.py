@@ -6,6 +6,7 @@ Group DRO: Sagawa et al. (2020, arXiv:1911.08731), Algorithm 1. Inverse frequenc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,7 @@ from unseen.engine.loop import Budget, Draw, train
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained
+from unseen.search import LogUniform, Space
 from unseen.task import Batch, Objective, Task, Use
 
 
@@ -94,6 +96,7 @@ class GroupDRO:
     group: str = "site"
     rate: float = 0.01
     budget: Budget = field(default_factory=Budget)
+    search: ClassVar[Space] = {"rate": LogUniform(0.001, 0.1)}
 
     def __post_init__(self) -> None:
         if self.rate < 0:
