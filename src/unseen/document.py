@@ -49,6 +49,10 @@ class Table:
     """Order of the columns; empty: as in the first row."""
     caption: str = ""
     footnotes: Sequence[str] = ()
+    strong: Sequence[tuple[int, str]] = ()
+    """Cells (row, column) that are printed bold."""
+    marks: Mapping[tuple[int, str], int] = field(default_factory=dict)
+    """Cells with a raised number that a footnote explains."""
 
 
 Block: TypeAlias = Paragraph | Note | Table | Figure

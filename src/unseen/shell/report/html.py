@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
@@ -87,8 +87,8 @@ def table(value: Table, whiskers: bool = True) -> Markup:
         for name in names
     ]
 
-    def line(row: Mapping[str, Value]) -> Markup:
-        told = {name: words(row.get(name), units[name], digits[name]) for name in names}
+    def line(k: int, row: Mapping[str, Value]) -> Markup:
+        told = {name: _marked(words(row.get(name), units[name], digits[name]), value, k, name) for name in names}
         parts = (_cell(told[name], row.get(name), numeric[name], scales[name], name == names[0]) for name in names)
         return Markup("<tr>{}</tr>").format(Markup("").join(parts))
 
@@ -100,9 +100,16 @@ def table(value: Table, whiskers: bool = True) -> Markup:
         clean(value.caption) or "table",
         Markup(' class="wide"') if len(readings) < 3 else "",
         Markup("").join(head),
-        Markup("").join(line(row) for row in shown),
+        Markup("").join(line(k, row) for k, row in enumerate(shown)),
         Markup("").join(Markup('<p class="remark">{}</p>').format(clean(n)) for n in (*value.footnotes, *left_out)),
     )
+
+
+def _marked(told: Words, table: Table, row: int, column: str) -> Words:
+    """Bold where the table says so, and the raised number of a footnote."""
+    main = Markup("<b>{}</b>").format(told.main) if (row, column) in table.strong else told.main
+    mark = wording.raised(table.marks.get((row, column)))
+    return replace(told, main=Markup("{}{}").format(main, mark))
 
 
 def _cell(told: Words, value: Value, numeric: bool, scale: tuple[float, float] | None, first: bool) -> Markup:

@@ -45,10 +45,17 @@ def table(value: Table) -> str:
     lines = [
         _line([escaped(head) for head in heads]),
         _line(["---:" if wording.is_numeric(cells[name]) else "---" for name in names]),
-        *(_line([escaped(words(row.get(name), units[name], digits[name])) for name in names]) for row in value.rows),
+        *(_line([_cell(value, k, name, units[name], digits[name]) for name in names]) for k in range(len(value.rows))),
     ]
     caption = [f"**{escaped(value.caption)}**"] if value.caption else []
     return "\n\n".join([*caption, "\n".join(lines), *(f"*{escaped(note)}*" for note in value.footnotes)])
+
+
+def _cell(table: Table, row: int, column: str, unit: str, digits: int | None) -> str:
+    told = words(table.rows[row].get(column), unit, digits)
+    main = f"**{escaped(told.main)}**" if (row, column) in table.strong else escaped(told.main)
+    more = escaped(" ".join(part for part in (told.interval, told.unit) if part))
+    return f"{main}{wording.raised(table.marks.get((row, column)))} {more}".strip()
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -61,6 +61,14 @@ def _note(note: Note) -> RenderableType:
     return line
 
 
+def _cell(table: Table, row: int, column: str, told: wording.Words) -> Text:
+    """Bold, and a star for streams without bold, where the table says so; the raised number of a footnote."""
+    strong, mark = (row, column) in table.strong, wording.raised(table.marks.get((row, column)))
+    main = f"{told.main}{'*' if strong else ''}{mark}"
+    text = " ".join(part for part in (main, told.interval, told.unit) if part)
+    return Text(text, style="bold" if strong else "")
+
+
 def _table(table: Table) -> RenderableType:
     table = wording.turned(table, most=7) or table
     names = wording.columns(table)
@@ -71,8 +79,9 @@ def _table(table: Table) -> RenderableType:
     for name in names:
         head = clean(name).strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "")
         grid.add_column(Text(head), justify="right" if wording.is_numeric(cells[name]) else "left", overflow="fold")
-    for row in table.rows[:MOST_ROWS]:
-        grid.add_row(*(Text(str(words(row.get(name), units[name], digits[name]))) for name in names))
+    for k, row in enumerate(table.rows[:MOST_ROWS]):
+        cells_of = {name: words(row.get(name), units[name], digits[name]) for name in names}
+        grid.add_row(*(_cell(table, k, name, cells_of[name]) for name in names))
     notes = list(table.footnotes)
     notes += [f"{MOST_ROWS} of {len(table.rows):,} rows"] if len(table.rows) > MOST_ROWS else []
     caption = [Text(clean(table.caption), style="italic")] if table.caption else []

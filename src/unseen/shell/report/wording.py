@@ -101,6 +101,11 @@ def shared_decimals(values: Sequence[float]) -> int | None:
     return 0 if all(value == int(value) for value in values if isfinite(value)) else places
 
 
+def raised(mark: int | None) -> str:
+    """The number of a footnote in superscript digits."""
+    return "" if mark is None else str(mark).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def columns(table: Table) -> list[str]:
     """The table's columns: as given, else every key in the order of first appearance."""
     return list(table.columns) or list(dict.fromkeys(name for row in table.rows for name in row))
@@ -118,7 +123,16 @@ def turned(table: Table, most: int = 10) -> Table | None:
     def line(name: str) -> dict[str, Value]:
         return {names[0]: name, **{label: row.get(name) for label, row in zip(labels, table.rows, strict=True)}}
 
-    return Table(rows=[line(name) for name in names[1:]], caption=table.caption, footnotes=table.footnotes)
+    def moved(cell: tuple[int, str]) -> tuple[int, str]:
+        return names.index(cell[1]) - 1, labels[cell[0]]
+
+    return Table(
+        rows=[line(name) for name in names[1:]],
+        caption=table.caption,
+        footnotes=table.footnotes,
+        strong=[moved(cell) for cell in table.strong],
+        marks={moved(cell): number for cell, number in table.marks.items()},
+    )
 
 
 def is_numeric(values: Sequence[Value]) -> bool:
