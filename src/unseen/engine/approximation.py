@@ -7,15 +7,19 @@ arXiv:2206.01254, definition 1). The minimum itself is the explanation's own unf
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
+from unseen import stats
 from unseen.attribution import Credits
 from unseen.engine.around import Around
-from unseen.engine.neighbourhoods import Map, Neighbourhood, OneAtATime, Sample
-from unseen.errors import InvalidConfig
+from unseen.engine.neighbourhoods import Coalitions, Map, Neighbourhood, OneAtATime, Sample
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
+from unseen.measure import Reading
 
 
 class Loss(StrEnum):
@@ -70,13 +74,14 @@ class Values:
 
     sample: Sample
     f: Float[Tensor, "point n"]
-    has_intercept: bool = True
+    intercept: Float[Tensor, " point"] | None = None
+    """w₀ where the neighbourhood fixes it: f(b) where g(0) is exact, 0 for single removals."""
 
     def loss(self, w: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
-        """E(f − w·ξ − w₀)² at the best w₀; without w₀ where the neighbourhood has none."""
+        """E(f − w·ξ − w₀)² at the best w₀, or at the one that the neighbourhood fixes."""
         residual = self.f - w.to(self.f) @ self.sample.xi.T
-        if self.has_intercept:
-            residual = residual - (residual * self.sample.weight).sum(1, keepdim=True)
+        free = (residual * self.sample.weight).sum(1) if self.intercept is None else self.intercept
+        residual = residual - free[:, None]
         return (residual.square() * self.sample.weight).sum(1)
 
 
@@ -97,8 +102,12 @@ def seen(at: Around, neighbourhood: Neighbourhood, loss: Loss, lab: Lab) -> Valu
     sample = at.sample(neighbourhood, lab)
     if loss is Loss.GRADIENT:
         return _slopes(at, neighbourhood, sample)
-    alone = isinstance(neighbourhood, OneAtATime)
-    return Values(sample, at.values(neighbourhood, sample.xi), has_intercept=not alone)
+    fixed = None
+    if isinstance(neighbourhood, Coalitions):
+        fixed = at.at_base
+    elif isinstance(neighbourhood, OneAtATime):
+        fixed = torch.zeros_like(at.at_point)
+    return Values(sample, at.values(neighbourhood, sample.xi), fixed)
 
 
 def _slopes(at: Around, neighbourhood: Neighbourhood, sample: Sample) -> Slopes:
@@ -139,6 +148,30 @@ def on(at: Around, explanation: Explanation, target: Map) -> Float[Tensor, "poin
             fix="read its own `loss`, or explain the logit with a linear function.",
         )
     return converted(at, explanation.scores, explanation.map, target)
+
+
+def share_explained(loss: Float[Tensor, " point"], null: Float[Tensor, " point"], lab: Lab) -> Reading:
+    """Faithfulness 1 − Σ loss/Σ loss of w = 0 over inputs: 1 perfect, 0 no better than nothing, below 0 misleading.
+
+    The interval resamples inputs; one input has none. `detail` is the loss per input.
+    """
+    pairs = torch.stack([loss.detach().double(), null.detach().double()], 1).cpu().numpy()
+    if not pairs[:, 1].sum() > 0:
+        raise InvalidData(
+            "The behaviour does not change anywhere in this neighbourhood.",
+            why="there is nothing to explain, and 0/0 is no faithfulness.",
+            fix="widen the neighbourhood, or choose a baseline that differs from the inputs.",
+        )
+    value = _share(pairs)
+    if len(pairs) == 1:
+        return Reading(value, n=1, unit="share explained", detail=loss)
+    found = stats.bootstrap(_share, pairs, rng=lab.numpy(), unit="share explained")
+    return Reading(found.value, found.low, found.high, found.n, found.unit, loss)
+
+
+def _share(pairs: NDArray[np.float64]) -> float:
+    loss, null = pairs.sum(0)
+    return float(1 - loss / null) if null > 0 else float("nan")
 
 
 def effects(at: Around, explanation: Explanation) -> Float[Tensor, "point d"]:

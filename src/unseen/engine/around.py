@@ -133,6 +133,13 @@ class Around:
             parts = [slice(i, i + rows) for i in range(0, self.n, rows)]
             return self._finite(torch.cat([self._f(points[part], part, 1) for part in parts]))
 
+    def each(self, map: Map, xi: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
+        """f at every input moved by its own ξ."""
+        entries = (xi if self.mask is None else xi.index_select(1, self.mask)).view_as(self.point)
+        way = self.way(map)
+        start = self.point if map is Map.ADDITIVE else self.base
+        return self._at(start + (entries if way is None else entries * way))
+
     @torch.no_grad()
     def values(self, neighbourhood: Neighbourhood, xi: Float[Tensor, "n d"]) -> Float[Tensor, "point n"]:
         """f(x_ξ); for `OneAtATime` what the removal of the feature costs, f(x₀) − f(x_{1−ξ})."""
@@ -288,8 +295,8 @@ def _reader(model: nn.Module, tokens: Tensor, batch: Batch, behaviour: PerExampl
         for hook in hooks:
             hook.remove()
     if len({id(layer) for layer in found}) != 1:
-        raise UnsupportedLayer(
-            f"The explained column holds integers, and {len(found)} embedding layers of {type(model).__name__} read them.",
+        raise InvalidData(
+            f"x0 holds integers, and {len(found)} embedding layers of {type(model).__name__} read them.",
             why="integers have no gradient and nothing between them; tokens are explained through their nn.Embedding.",
             fix="give floating-point inputs, or a model in which one nn.Embedding looks the tokens up.",
         )

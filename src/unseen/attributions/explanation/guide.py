@@ -1,0 +1,159 @@
+"""Which explanation to choose: the one that is most faithful on the neighbourhood that the question is about.
+
+Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254: no method is best everywhere (no free lunch), so the neighbourhood
+decides, and it is the user's. All methods are compared on one fresh sample of it, in its own units.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unseen import stats
+from unseen.attributions.explanation import Inputs, Preset, eight, over
+from unseen.attributions.explanation.solve import explained
+from unseen.engine.approximation import Explanation, Loss, on, seen, share_explained
+from unseen.engine.around import Around, around
+from unseen.engine.neighbourhoods import Gaussian, Masks, Neighbourhood
+from unseen.errors import InvalidConfig, UnseenError
+from unseen.lab import Lab
+from unseen.measure import Reading
+from unseen.method import Trained
+from unseen.task import Batch, PerExample
+
+
+class Question(StrEnum):
+    """What the explanation is for; it decides the neighbourhood."""
+
+    CHANGE = "change"
+    """How does the output react when inputs change a little? Gaussian noise."""
+    REMOVE = "remove"
+    """What does the output rest on, what if parts were missing? Random halves of the features removed."""
+
+
+def neighbourhood_of(question: Question, sigma: float = 0.25, n: int = 1_000) -> Neighbourhood:
+    """The neighbourhood in which a question is asked."""
+    return Gaussian(sigma, n) if question is Question.CHANGE else Masks(n=n)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen method with its answer, the others' faithfulness, and why."""
+
+    name: str
+    preset: Preset
+    explanation: Explanation
+    faithfulness: Reading
+    runner_up: str
+    lead: Reading
+    """Faithfulness of the choice minus that of the runner-up, paired over inputs."""
+    readings: Mapping[str, Reading]
+    """Of every method that could be asked, best first."""
+    explanations: Mapping[str, Explanation]
+    why: str
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Method → why it could not be asked."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the lead over the runner-up exceeds chance."""
+        return self.lead.low > 0
+
+
+def choose(
+    trained: Trained,
+    queries: Batch,
+    behaviour: PerExample,
+    neighbourhood: Neighbourhood,
+    lab: Lab,
+    *,
+    inputs: Inputs = Inputs(),
+    loss: Loss = Loss.SQUARED,
+    methods: Mapping[str, Preset] | None = None,
+) -> Choice:
+    """The most faithful of the methods (default: all eight, with the neighbourhood's own noise or width).
+
+    A method that the model does not allow (gradients of an estimator) is left out, with the reason.
+    """
+    at = around(trained.model, queries, behaviour, inputs, lab)
+    methods = matched(neighbourhood, at.d) if methods is None else methods
+    answers: dict[str, Explanation] = {}
+    left_out: dict[str, str] = {}
+    for name, preset in lab.track(methods.items(), len(methods)):
+        try:
+            answers[name] = explained(at, over(preset, inputs).approximation(trained.model), lab.child(name))
+        except UnseenError as error:
+            left_out[name] = error.what
+    if not answers:
+        raise InvalidConfig(
+            "None of the methods can explain this behaviour.",
+            why="; ".join(f"{name}: {what}" for name, what in left_out.items()),
+            fix="mend what is named here, or give other methods.",
+        )
+    return judged(at, answers, methods, neighbourhood, loss, lab, left_out)
+
+
+def judged(
+    at: Around,
+    answers: Mapping[str, Explanation],
+    methods: Mapping[str, Preset],
+    neighbourhood: Neighbourhood,
+    loss: Loss,
+    lab: Lab,
+    left_out: Mapping[str, str],
+) -> Choice:
+    """Every answer on one fresh sample, and the choice."""
+    found = seen(at, neighbourhood, loss, lab.child("judge"))
+    null = found.loss(at.point.new_zeros(at.n, at.d))
+    losses = {name: found.loss(on(at, answer, neighbourhood.map)) for name, answer in answers.items()}
+    readings = {name: share_explained(each, null, lab.child("resample")) for name, each in losses.items()}
+    order = sorted(readings, key=lambda name: -readings[name].value)
+    best, second = order[0], order[min(1, len(order) - 1)]
+    lead = _lead(losses[second], losses[best], null, lab.child("lead"))
+    return Choice(
+        name=best,
+        preset=methods[best],
+        explanation=answers[best],
+        faithfulness=readings[best],
+        runner_up=second if second != best else "",
+        lead=lead,
+        readings={name: readings[name] for name in order},
+        explanations={name: answers[name] for name in order},
+        why=_why(best, second, readings, lead, neighbourhood),
+        left_out=left_out,
+    )
+
+
+def matched(neighbourhood: Neighbourhood, d: int) -> dict[str, Preset]:
+    """The eight methods with the neighbourhood's noise, width and number of samples, at least 4 d + 64 of them."""
+    n = max(getattr(neighbourhood, "n", 1_000), 4 * d + 64)
+    sigma = neighbourhood.sigma if isinstance(neighbourhood, Gaussian) else 0.1
+    width = neighbourhood.width if isinstance(neighbourhood, Masks) else 0.75
+    return eight(sigma, width, n)
+
+
+def _lead(worse: Tensor, better: Tensor, null: Tensor, lab: Lab) -> Reading:
+    """(Σ loss of the runner-up − Σ loss of the choice)/Σ null, resampled over inputs."""
+    table = torch.stack([worse - better, null], 1).double().cpu().numpy()
+
+    def share(rows: np.ndarray) -> float:
+        gap, of = rows.sum(0)
+        return float(gap / of) if of > 0 else float("nan")
+
+    if len(table) < 2:
+        return Reading(share(table), n=1)
+    return stats.bootstrap(share, table, rng=lab.numpy())
+
+
+def _why(best: str, second: str, readings: Mapping[str, Reading], lead: Reading, where: Neighbourhood) -> str:
+    def percent(name: str) -> str:
+        return f"{100 * readings[name].value:.1f} %"
+
+    start = f"{best} explains {percent(best)} of how the output varies under {where.title}"
+    if second == best:
+        return f"{start}; no other method could be asked."
+    clear = "clearly more than" if lead.low > 0 else "not distinguishably more than"
+    return f"{start}, {clear} {second} ({percent(second)})."
