@@ -24,7 +24,7 @@ class Source(StrEnum):
     """Where digits come from."""
 
     MNIST = "mnist"
-    """Forms and pupils' sheets; the frame of 4 empty pixels is cut off (28 → 20), as in the other two."""
+    """Forms and pupils' sheets; only the inner 20×20 pixels, since the other two have no frame (3.3 % of the ink is lost)."""
     USPS = "usps"
     """Envelopes."""
     OPTDIGITS = "optdigits"
