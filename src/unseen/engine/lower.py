@@ -152,11 +152,7 @@ class Lower:
             return self.state
         drawn = []
         for k, own in enumerate(self.steps):
-            minibatches = (
-                {name: {key: tensor[k] for key, tensor in batch.items()} for name, batch in part.items()}
-                for part in (fit, adapt)
-            )
-            draw = Draw(*minibatches, step, self.generators[k] if self.generators else None)
+            draw = Draw(_of(fit, k), _of(adapt, k), step, self.generators[k] if self.generators else None)
             start = own.state(draw) if own.state is not None and step == 0 else {}
             drawn.append({**start, **own.drawn(draw)})
         return {**self.state, **{name: torch.stack([each[name] for each in drawn]) for name in drawn[0]}}
@@ -196,3 +192,8 @@ class Lower:
         for name, p in ensemble.trainable.items():
             p.grad = gradients[name].contiguous()
         return values, state
+
+
+def _of(stacks: Stacks, k: int) -> dict[str, dict[str, Tensor]]:
+    """The minibatches of model k."""
+    return {name: {key: tensor[k] for key, tensor in batch.items()} for name, batch in stacks.items()}

@@ -13,7 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unseen.engine.batches import once
+from unseen.engine.environments import risks
 from unseen.engine.loop import Budget, Draw, train
+from unseen.engine.lower import Stackable
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -110,6 +112,44 @@ class GroupDRO:
         trained = train(model, task, step, self.budget, lab)
         final = {f"weight {int(g)}": [float(q)] for g, q in zip(groups.values, weights, strict=True)}
         return replace(trained, curves={**trained.curves, **final})
+
+
+def even(draw: Draw) -> Mapping[str, Tensor]:
+    """The same weight for every domain, in float64: products of thousands of small exponents follow."""
+    x = next(iter(next(iter(draw.fit.values())).values()))
+    return {"weights": torch.full((len(draw.fit),), 1 / len(draw.fit), dtype=torch.float64, device=x.device)}
+
+
+def domain_dro_criterion(
+    model: nn.Module, draw: Draw, objective: Objective, *, rate: Tensor | float, weights: Tensor
+) -> tuple[Tensor, Mapping[str, Tensor]]:
+    """Σ_e q_e R_e with the weights q raised by the risks, and these weights."""
+    each = risks(model, draw, objective, "Group DRO over domains")
+    raised = (weights.log() + rate * each.detach().to(weights)).softmax(0)
+    return (raised.to(each) * each).sum(), {"weights": raised}
+
+
+@dataclass(frozen=True)
+class DomainDRO:
+    """Group DRO whose groups are the training domains, one FIT split each: min_θ max_e R_e, with step size `rate`.
+
+    `rate=0` is the mean of the domains' risks. The same algorithm as `GroupDRO`, which takes its groups from a column.
+    """
+
+    rate: float = 0.01
+    budget: Budget = field(default_factory=Budget)
+    search: ClassVar[Space] = {"rate": LogUniform(1e-3, 1)}
+
+    def __post_init__(self) -> None:
+        if self.rate < 0:
+            raise InvalidConfig(f"DomainDRO got rate={self.rate}.", "weights must rise with the loss.", "set rate ≥ 0.")
+
+    @property
+    def step(self) -> Stackable:
+        return Stackable(criterion=domain_dro_criterion, settings={"rate": self.rate}, state=even)
+
+    def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
+        return train(model, task, self.step, self.budget, lab)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""Minibatches as environments: one per FIT split, together or each with its own risk."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unseen.engine.loop import Draw
+from unseen.errors import InvalidData
+from unseen.task import Batch, Objective
+
+
+def environments(draw: Draw, who: str) -> list[Batch]:
+    """The minibatches of the FIT splits, at least two."""
+    if len(draw.fit) < 2:
+        raise InvalidData(
+            f"{who} needs at least two training domains, and the task has one split to fit ({', '.join(draw.fit)}).",
+            why="it compares domains, and of one domain nothing can be compared.",
+            fix="give one FIT split per domain (`unseen.tasks.domains`), or use a method without domains.",
+        )
+    return list(draw.fit.values())
+
+
+def risks(model: nn.Module, draw: Draw, objective: Objective, who: str) -> Float[Tensor, " domain"]:
+    """The mean loss of each environment's minibatch."""
+    return torch.stack([objective.loss(model, batch).mean() for batch in environments(draw, who)])
+
+
+def joined(batches: Iterable[Batch]) -> Batch:
+    """All examples as one minibatch, with the columns that every one of them has."""
+    batches = list(batches)
+    return {key: torch.cat([b[key] for b in batches]) for key in batches[0] if all(key in b for b in batches)}
+
+
+def inputs_of(batch: Batch, who: str) -> Tensor:
+    """The column `x`, if its values can be moved a little."""
+    x = batch.get("x")
+    if x is None or not x.is_floating_point():
+        raise InvalidData(
+            f"{who} got inputs {'without a column `x`' if x is None else f'of type {x.dtype}'} (columns: "
+            f"{', '.join(batch)}).",
+            why="it adds to inputs or mixes them, and names and token numbers have no in-between.",
+            fix="give floating-point inputs as `x`, for example the embeddings of the tokens.",
+        )
+    return x
+
+
+def weighted(values: Float[Tensor, " domain"], penalty: Tensor, weight: Tensor | float) -> Float[Tensor, ""]:
+    """(mean value + weight · penalty) / max(1, weight): a large penalty makes no large step."""
+    weight = torch.as_tensor(weight, dtype=values.dtype, device=values.device)
+    return (values.mean() + weight * penalty) / weight.clamp(min=1)
+
+
+def annealed(weight: Tensor | float, step: int, until: int) -> Tensor | float:
+    """1 in the first `until` steps (or the weight, if it is smaller), the weight afterwards."""
+    return weight if step >= until else torch.as_tensor(weight, dtype=torch.float64).clamp(max=1)
