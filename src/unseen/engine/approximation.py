@@ -111,7 +111,11 @@ def seen(at: Around, neighbourhood: Neighbourhood, loss: Loss, lab: Lab) -> Valu
 
 
 def _slopes(at: Around, neighbourhood: Neighbourhood, sample: Sample) -> Slopes:
-    """One pass, relative to the first gradient of each point: the spread does not cancel, and is exactly 0 for one draw."""
+    """One pass, relative to the first gradient of each point: the spread does not cancel."""
+    if len(sample.xi) == 1:
+        blocks = [g[:, 0] for _, _, g in at.gradients(neighbourhood, sample.xi)]
+        mean = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+        return Slopes(mean, mean.new_zeros(len(mean)))
     origin, total = at.point.new_zeros(at.n, at.d), at.point.new_zeros(at.n, at.d)
     square, weight = at.point.new_zeros(at.n), sample.weight.expand(at.n, -1)
     for where, part, g in at.gradients(neighbourhood, sample.xi):

@@ -205,7 +205,7 @@ class Around:
 
     @staticmethod
     def _finite(y: Tensor) -> Tensor:
-        if not torch.isfinite(y).all():
+        if not is_finite(y):
             raise InvalidData(
                 "The behaviour is NaN or infinite at a perturbed input.",
                 why="no function can be fitted to it.",
@@ -218,7 +218,8 @@ class Around:
         """The model in evaluation mode; its own modes afterwards."""
         training = [module for module in self.model.modules() if module.training]
         try:
-            self.model.eval()
+            if training:
+                self.model.eval()
             yield
         finally:
             for module in training:
@@ -239,7 +240,7 @@ def around(model: nn.Module, queries: Batch, behaviour: PerExample, inputs: Inpu
         )
     if not x.is_floating_point():
         return _around_tokens(model, batch, behaviour, inputs)
-    if not torch.isfinite(x).all():
+    if not is_finite(x):
         raise InvalidData(
             f"x0 (`{inputs.column}`) holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.",
             why="everything around them would be, too.",
@@ -301,6 +302,11 @@ def _reader(model: nn.Module, tokens: Tensor, batch: Batch, behaviour: PerExampl
             fix="give floating-point inputs, or a model in which one nn.Embedding looks the tokens up.",
         )
     return found[0]
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; one sum says so for most, entry by entry only where the sum overflows."""
+    return bool(torch.isfinite(x.detach().sum())) or bool(torch.isfinite(x).all())
 
 
 @contextlib.contextmanager
