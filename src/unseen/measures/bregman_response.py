@@ -38,8 +38,8 @@ class Proximal:
     """λ, absolute."""
     copies: float = -0.1
     """Added copies of the example; a negative number takes a part of it away."""
-    iterations: int = 500
-    tolerance: float = 1e-5
+    iterations: int = 2_000
+    tolerance: float = 1e-4
     """Largest gradient at the end, as a share of that at the start."""
 
     def __post_init__(self) -> None:
@@ -81,8 +81,8 @@ class Proximal:
         if not left <= self.tolerance * begun:
             raise Diverged(
                 f"L-BFGS left {left / begun:.1e} of the gradient after {self.iterations} iterations.",
-                why="the proximal problem is not solved, so the response is unknown.",
-                fix="raise `damping` or `iterations`, or take fewer `copies`.",
+                why="the proximal problem is not solved: λ is small against the largest curvature, or a kink (ReLU).",
+                fix="raise `damping`, `iterations` or `tolerance`, take fewer `copies`, or use a smooth activation.",
             )
         return moved
 
