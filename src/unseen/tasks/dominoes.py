@@ -25,8 +25,9 @@ class Dominoes:
     """Which class is the lower image? The upper one shows class c = y in a given share of the pairs.
 
     Splits: `train`, `select` and `same` (JUDGE) with c = y in a share `agreement`; `unlabelled` (ADAPT: `x` and `index`
-    only) in a share `unlabelled_agreement`; `test` (JUDGE) in half of the pairs. The shares are exact up to rounding and
-    labels are drawn evenly. Columns: `x` [channel, 2 side, side], `y`, `cue`, `group` = 2 y + cue, `index`.
+    only) in a share `unlabelled_agreement`; `test` (JUDGE) in half of the pairs. These shares are exact up to rounding,
+    within either class, and half of the labels are 0. Columns: `x` [channel, 2 side, side], `y`, `cue`, `group` = 2 y + cue,
+    `index` (row of the lower image).
     No image is used twice. The worst of the four groups of `test` shows reliance on the upper image.
     """
 
@@ -40,19 +41,19 @@ class Dominoes:
     n: int = 4_000
     n_select: int = 1_000
     n_unlabelled: int = 2_000
-    n_test: int = 1_000
-    """Each of `same` and `test`."""
+    n_same: int = 500
+    n_test: int = 1_400
     side: int = 14
 
     def __post_init__(self) -> None:
-        sizes = (self.n, self.n_select, self.n_unlabelled, self.n_test, self.side)
+        sizes = (self.n, self.n_select, self.n_unlabelled, self.n_same, self.n_test, self.side)
         shares = (self.agreement, self.unlabelled_agreement)
         pairs = (self.top_classes, self.bottom_classes)
         if min(sizes) < 1 or not all(0 <= share <= 1 for share in shares) or any(a == b for a, b in pairs):
             raise InvalidConfig(
                 f"Dominoes(agreement={self.agreement}, unlabelled_agreement={self.unlabelled_agreement}, n={self.n}, "
-                f"n_select={self.n_select}, n_unlabelled={self.n_unlabelled}, n_test={self.n_test}, side={self.side}, "
-                f"top_classes={self.top_classes}, bottom_classes={self.bottom_classes}) is out of range.",
+                f"n_select={self.n_select}, n_unlabelled={self.n_unlabelled}, n_same={self.n_same}, n_test={self.n_test}, "
+                f"side={self.side}, top_classes={self.top_classes}, bottom_classes={self.bottom_classes}) is out of range.",
                 why="agreements are shares from 0 to 1, every split has pairs, and the two classes differ.",
                 fix="correct the value.",
             )
@@ -83,29 +84,31 @@ class Dominoes:
             "select": (self.n_select, self.agreement),
             "unlabelled": (self.n_unlabelled, self.unlabelled_agreement),  # last: the others do not depend on it
         }
-        judged = {"same": (self.n_test, self.agreement), "test": (self.n_test, 0.5)}
+        judged = {"same": (self.n_same, self.agreement), "test": (self.n_test, 0.5)}
         return {**self._paired("train", fitted, lab), **self._paired("test", judged, lab)}
 
     def _paired(self, part: str, asked: Mapping[str, tuple[int, float]], lab: Lab) -> dict[str, Columns]:
         """Pairs from one part of the two collections, for splits of these sizes and agreements."""
-        upper, lower = stored(self.top, part), stored(self.bottom, part)
-        total = sum(n for n, _ in asked.values())
-        bottoms = drawn_rows(lower, total, lab.child(part, "bottom"), self.bottom_classes)
-        y = (lower.labels[bottoms] == self.bottom_classes[1]).long()
-        parts, start = {}, 0
+        y, cue = [], []
         for name, (n, agreement) in asked.items():
-            own = y[start : start + n]
-            parts[name] = own ^ disagreeing(own, agreement, lab.child(name, "cue"))
-            start += n
-        cue = torch.cat(list(parts.values()))
-        tops = torch.empty_like(bottoms)
-        for value, label in enumerate(self.top_classes):
-            count = int((cue == value).sum())
-            tops[cue == value] = drawn_rows(upper, count, lab.child(part, "top", value), (label,))
-        x = stacked(area(upper.pixels(tops), self.side), area(lower.pixels(bottoms), self.side))
-        whole = Columns(x=x, y=y, cue=cue, group=2 * y + cue, index=bottoms)
-        edges = torch.tensor([0, *(n for n, _ in asked.values())]).cumsum(0).tolist()
+            own = torch.arange(n)[torch.randperm(n, generator=lab.child(name, "labels").generator())] % 2
+            y.append(own)
+            cue.append(own ^ disagreeing(own, agreement, lab.child(name, "cue")))
+        labels, cues = torch.cat(y), torch.cat(cue)
+        _, top = self._images(self.top, part, self.top_classes, cues, lab.child(part, "top"))
+        bottoms, bottom = self._images(self.bottom, part, self.bottom_classes, labels, lab.child(part, "bottom"))
+        whole = Columns(x=stacked(top, bottom), y=labels, cue=cues, group=2 * labels + cues, index=bottoms)
+        edges = torch.tensor([0, *map(len, y)]).cumsum(0).tolist()
         return {name: whole.subset(slice(edges[k], edges[k + 1])) for k, name in enumerate(asked)}
+
+    def _images(
+        self, collection: Collection, part: str, classes: tuple[int, int], shown: Int[Tensor, " n"], lab: Lab
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, "n c side side"]]:
+        """Rows of the collection that show these classes (0 or 1), each once, and their pixels."""
+        held, rows = stored(collection, part), torch.empty_like(shown)
+        for value, label in enumerate(classes):
+            rows[shown == value] = drawn_rows(held, int((shown == value).sum()), lab.child(value), (label,))
+        return rows, area(held.pixels(rows), self.side)
 
 
 def disagreeing(y: Int[Tensor, " n"], agreement: float, lab: Lab) -> Int[Tensor, " n"]:
@@ -133,6 +136,7 @@ def example() -> Dominoes:
         n=120,
         n_select=40,
         n_unlabelled=80,
+        n_same=40,
         n_test=40,
         side=8,
     )
