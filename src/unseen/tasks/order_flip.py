@@ -10,6 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig
@@ -146,8 +148,15 @@ class OrderFlip:
         return Split(Columns(**{name: torch.from_numpy(column) for name, column in columns.items()}), Use.JUDGE, at)
 
 
-def with_name(questions: Columns, name: torch.Tensor) -> Columns:
-    """The questions with another name [question, 2] before "is"."""
+def named(questions: Columns) -> Int[Tensor, "question 2"]:
+    """The two tokens of the name before "is"."""
+    tokens = questions.columns["tokens"]
+    row, at = torch.arange(len(tokens)), (tokens == IS).long().argmax(1)
+    return torch.stack([tokens[row, at - 2], tokens[row, at - 1]], 1)
+
+
+def with_name(questions: Columns, name: Int[Tensor, "question 2"]) -> Columns:
+    """The questions with another name before "is"."""
     tokens = questions.columns["tokens"].clone()
     row, at = torch.arange(len(tokens)), (tokens == IS).long().argmax(1)
     tokens[row, at - 2], tokens[row, at - 1] = name[:, 0], name[:, 1]
