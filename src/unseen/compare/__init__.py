@@ -44,12 +44,18 @@ class Comparison:
                 fix="name each method once.",
             )
 
-    def __call__(self, contest: Contest, lab: Lab, sweep: Sweep | None = None) -> Results:
-        """Trains what is not kept yet, selects and reads."""
+    def __call__(
+        self,
+        contest: Contest,
+        lab: Lab,
+        sweep: Sweep | None = None,
+        told: Callable[[object], None] = lambda finished: None,
+    ) -> Results:
+        """Trains what is not kept yet, selects and reads; `told` hears of every block that is done or failed."""
         began = time.perf_counter()
         checked(self.entrants, contest.budget, self.space)
         sweep = sweep or Sweep(contest, lab, self.space)
-        kept, failed = self._computed(self.blocks(contest), sweep, lab)
+        kept, failed = self._computed(self.blocks(contest), sweep, told)
         found = {(e.name, at): self._sheet(e, at, kept, failed) for e in self.entrants for at in contest.tasks}
         sheets = {key: one for key, one in found.items() if one is not None}
         if not sheets:
@@ -99,17 +105,18 @@ class Comparison:
         return found
 
     def _computed(
-        self, blocks: Sequence[Block], sweep: Callable[[Block], Kept], lab: Lab
+        self, blocks: Sequence[Block], sweep: Callable[[Block], Kept], told: Callable[[object], None]
     ) -> tuple[dict[Block, Kept], dict[Block, Exception]]:
         kept: dict[Block, Kept] = {}
         failed: dict[Block, Exception] = {}
-        for block in lab.track(blocks, len(blocks)):
+        for block in blocks:
             if any((f.entrant, f.at, f.without) == (block.entrant, block.at, "") for f in failed):
                 continue  # without the method's own runs there is nothing to select for
             try:
                 kept[block] = sweep(block)
             except Exception as error:  # a method may refuse this task, or its code may fail: the others go on
                 failed[block] = error
+            told(kept.get(block, failed.get(block)))
         return kept, failed
 
     def _sheet(

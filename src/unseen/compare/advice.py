@@ -113,11 +113,11 @@ def _about_selection(results: Results) -> list[Note]:
         return []
     return [
         Note(
-            f"Labels from the new place would buy little or much: {method} selected there reaches {metric} {shown(best)}, "
-            f"selected by {results.protocols[0]} {shown(here)}.",
+            f"With hyperparameters selected on labels of the new place itself {method} would reach {metric} {shown(best)}, "
+            f"with {results.protocols[0]} it reaches {shown(here)}.",
             Tone.NEUTRAL,
-            "The first number is an upper bound on what choosing hyperparameters can give, no result: those labels are "
-            "not there before the model is used.",
+            "The first number is an upper bound on what a better choice among these draws can give, no result: those labels "
+            "are not there before the model is used.",
         )
     ]
 

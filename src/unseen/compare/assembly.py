@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy import ndarray
@@ -17,6 +18,66 @@ from unseen.compare.sweep import Run, Sweep
 from unseen.engine.batches import whole
 from unseen.lab import Lab
 from unseen.measure import Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One quantity under one protocol: every method's values at every place, on average and at its worst place."""
+
+    quantity: Quantity
+    methods: Sequence[str]
+    places: Sequence[str]
+    values: Mapping[tuple[str, str], BySeed]
+    """By method and place; empty where there are none."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The places, and what is read from all of them where there are several."""
+        return [*self.places, *([AVERAGE, WORST] if len(self.places) > 1 else [])]
+
+    @cached_property
+    def readings(self) -> dict[tuple[str, str], Reading]:
+        found = {(m, place): self.quantity.reading(place, v) for (m, place), v in self.values.items() if v}
+        for m, place in self.lowest.items() if len(self.places) > 1 else ():
+            found[m, AVERAGE] = standings.average([found[m, each] for each in self.places])
+            found[m, WORST] = found[m, place]
+        return found
+
+    @cached_property
+    def lowest(self) -> dict[str, str]:
+        """The worst place of every method that has a value at each place."""
+        whole = [m for m in self.methods if all(self.values[m, place] for place in self.places)]
+        at = {m: {place: self.quantity.reading(place, self.values[m, place]) for place in self.places} for m in whole}
+        return {m: standings.worst(readings) for m, readings in at.items()}
+
+    def known(self, column: str) -> dict[str, Reading]:
+        """The readings of the methods that have one."""
+        return {m: self.readings[m, column] for m in self.methods if (m, column) in self.readings}
+
+    def seeds(self, method: str, column: str) -> int:
+        """How many seeds stand behind the number; 0: there is none."""
+        used = [column] if column in self.places else self.places
+        return min(len(self.values[method, place]) for place in used)
+
+    def differences(self, column: str) -> dict[tuple[str, str], Reading]:
+        """Paired differences of all pairs of methods that share a seed."""
+        known = self.known(column)
+        found = {}
+        for a in known:
+            for b in known:
+                if a != b and (change := self._difference(column, a, b)) is not None:
+                    found[a, b] = change
+        return found
+
+    def _difference(self, column: str, a: str, b: str) -> Reading | None:
+        if column == WORST and self.lowest[a] != self.lowest[b]:  # other examples: nothing is paired
+            return stats.apart(self.readings[a, WORST], self.readings[b, WORST])
+        places = self.places if column == AVERAGE else [self.lowest[a] if column == WORST else column]
+        pairs = [(place, self.values[a, place], self.values[b, place]) for place in places]
+        if not all(one.keys() & other.keys() for _, one, other in pairs):
+            return None
+        return standings.average([self.quantity.change(place, one, other) for place, one, other in pairs])
+
 
 Sheets = Mapping[tuple[str, str], Sheet]
 """By method and task."""
@@ -71,58 +132,40 @@ class Assembly:
         """All methods in all columns under one protocol, and their differences from the baseline."""
         methods, columns = [entrant.name for entrant in self.entrants], self.columns(quantity)
         values = {(m, c): self.values(quantity, protocol, m, c) for m in methods for c in columns}
-        readings = {(m, c): quantity.reading(c, v) for (m, c), v in values.items() if v}
-        lows: dict[str, str] = {}
-        for m in methods:
-            if len(columns) > 1 and all((m, c) in readings for c in columns):
-                mine = {c: readings[m, c] for c in columns}
-                lows[m] = standings.worst(mine)
-                readings[m, AVERAGE], readings[m, WORST] = standings.average(list(mine.values())), mine[lows[m]]
-
-        def differs(column: str, a: str, b: str) -> Reading:
-            if column == AVERAGE:
-                return standings.average([quantity.change(c, values[a, c], values[b, c]) for c in columns])
-            if column == WORST and lows[a] != lows[b]:  # other examples, so nothing is paired
-                return stats.apart(readings[a, WORST], readings[b, WORST])
-            place = lows[a] if column == WORST else column
-            return quantity.change(place, values[a, place], values[b, place])
-
+        board = Board(quantity=quantity, methods=methods, places=columns, values=values)
         cells, changes = [], []
-        base = self.baseline
-        for column in [*columns, *([AVERAGE, WORST] if len(columns) > 1 else [])]:
-            known = {m: readings[m, column] for m in methods if (m, column) in readings}
-            pairs = {(a, b): differs(column, a, b) for a in known for b in known if a != b}
-            best = standings.stands_out({m: r.value for m, r in known.items()}, pairs)
+        for column in board.columns:
+            pairs = board.differences(column)
+            best = standings.stands_out({m: r.value for m, r in board.known(column).items()}, pairs)
             for m in methods:
-                seeds = min((len(values[m, c]) for c in columns if column in (c, AVERAGE, WORST)), default=0)
-                note = self._note(protocol, m, column, columns, seeds, lows)
+                seeds = board.seeds(m, column)
                 cells.append(
                     Cell(
                         metric=quantity.name,
                         protocol=protocol,
                         method=m,
                         column=column,
-                        reading=known.get(m),
+                        reading=board.known(column).get(m),
                         seeds=seeds,
                         best=m == best,
-                        note=note,
+                        note=self._note(protocol, m, column, seeds, board),
                     )
                 )
-                if (m, base) in pairs:
-                    told = {"metric": quantity.name, "protocol": protocol, "method": m, "column": column}
-                    changes.append(Change(**told, reading=pairs[m, base]))
+                if (change := pairs.get((m, self.baseline))) is not None:
+                    changes.append(
+                        Change(metric=quantity.name, protocol=protocol, method=m, column=column, reading=change)
+                    )
         return cells, changes
 
-    def _note(
-        self, protocol: Protocol, method: str, column: str, columns: Sequence[str], seeds: int, lows: Mapping[str, str]
-    ) -> str:
-        if seeds == 0 and column in columns:
+    def _note(self, protocol: Protocol, method: str, column: str, seeds: int, board: "Board") -> str:
+        """What the number does not say: why there is none, which place is the worst, or that seeds are missing."""
+        if seeds == 0 and column in board.places:
             return self.why_not(protocol, method, column)
         if seeds == 0:
-            gone = [c for c in columns if not self.sheets.get((method, self.places[c]))]
-            return f"no value at {', '.join(gone)}" if gone else "no value at some place"
+            gone = [place for place in board.places if not board.values[method, place]]
+            return f"no value at {', '.join(gone)}"
         few = [f"{seeds} of {self.seeds} seeds: in the others every draw diverged"] if seeds < self.seeds else []
-        return "; ".join([*([lows[method]] if column == WORST and method in lows else []), *few])
+        return "; ".join([*([board.lowest[method]] if column == WORST else []), *few])
 
     @property
     def baseline(self) -> str:
@@ -148,9 +191,10 @@ class Assembly:
         found = []
         for entrant in self.entrants:
             mine = [self.sheets[entrant.name, at] for at in self.contest.tasks if (entrant.name, at) in self.sheets]
-            if len(mine) < len(self.contest.tasks) or any(s.seen is None or not s.score for s in mine):
+            seen = [s.seen for s in mine if s.seen is not None and s.score]
+            if len(seen) < len(self.contest.tasks):
                 continue
-            known = np.mean([s.seen for s in mine], axis=0)
+            known = np.mean(seen, axis=0)
             new = np.mean([np.mean([v.mean(-1) for v in s.score.values()], axis=0) for s in mine], axis=0)
             finite = ~np.any([s.diverged for s in mine], axis=0)
             for seed, draw in np.argwhere(finite).tolist():

@@ -8,13 +8,21 @@ import numpy as np
 from torch import Tensor, nn
 
 from unseen.engine.batches import length, once
-from unseen.engine.loop import Budget
+from unseen.engine.loop import Budget, Optimizer
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
 from unseen.objectives import negative_absolute_error
 from unseen.task import Split, Task, Use
 from unseen.tasks.domains import ORACLE, UNSEEN, DomainSpec, leave_one_out, unlabelled
+from unseen.tasks.table import Table, opened, prepared
+from unseen.tasks.table_domains import by_site
+
+WORDS = {Optimizer.SGD: "SGD", Optimizer.ADAM: "Adam", Optimizer.ADAMW: "AdamW"}
+PLACES = 12
+"""At most so many sites of a table are left out in turn."""
+ORACLE_SHARE = 0.2
+"""Share of the site left out that is set apart for oracle selection."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +102,50 @@ def of_spec(spec: DomainSpec, lab: Lab, name: str = "") -> Contest:
     return replace(contest, decisions=[about(first, contest.budget)], warnings=list(dict.fromkeys(said)))
 
 
-def of_task(task: Task, name: str = "") -> Contest:
+def of_task(
+    task: Task, name: str = "", model: Callable[[Task], nn.Module] | None = None, budget: Budget | None = None
+) -> Contest:
     """One task as it is: nothing is left out in turn."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         task = unlabelled(task)
-    said = [str(each.message) for each in caught]
-    contest = Contest(name=name or task.name, tasks={task.name: task}, model=network, budget=usual(task), warnings=said)
-    return replace(contest, decisions=[about(task, contest.budget)])
+    chosen = budget or usual(task)
+    return Contest(
+        name=name or task.name,
+        tasks={task.name: task},
+        model=model or network,
+        budget=chosen,
+        decisions=[] if model else [about(task, chosen)],
+        warnings=[str(each.message) for each in caught],
+    )
+
+
+def of_table(table: Table, lab: Lab, name: str = "table") -> Contest:
+    """Each site of a table left out in turn, at most twelve: the largest. A table without sites: one task as it is."""
+    sheet = opened(table)
+    made = {}
+    if table.site:
+        counts = np.bincount(sheet.site[sheet.rows], minlength=len(sheet.sites))
+        kept = sorted(np.argsort(-counts, kind="stable")[:PLACES])
+        for site in (sheet.sites[k] for k in kept):
+            made[site] = by_site(prepared(sheet, site, lab.child("data")), ORACLE_SHARE, lab.child("data"))
+    else:
+        made[name] = prepared(sheet, None, lab.child("data"))
+    first = next(iter(made.values()))
+    few = [f"Of {len(sheet.sites)} sites the {PLACES} largest are left out in turn."] * (len(sheet.sites) > len(made))
+    budget = usual(first.task)
+    # what is said of columns differs a little from place to place: told once
+    said = [*first.decisions, *(text for one in made.values() for text in one.decisions if text.startswith("Site "))]
+    anew = ["Medians, scales and levels of columns are learned anew for every site left out; told here for the first."]
+    return Contest(
+        name=name,
+        tasks={at: one.task for at, one in made.items()},
+        model=network,
+        budget=budget,
+        unit=1.0 if first.target.classes else first.target.scale,
+        decisions=list(dict.fromkeys([about(first.task, budget), *few, *(anew if table.site else []), *said])),
+        warnings=list(dict.fromkeys(text for one in made.values() for text in one.warnings)),
+    )
 
 
 def network(task: Task) -> nn.Sequential:
@@ -147,6 +191,6 @@ def about(task: Task, budget: Budget) -> str:
     width, outputs = shape(task)
     each = " of each domain" if len(task.of(Use.FIT)) > 1 else ""
     return (
-        f"The network is a multilayer perceptron {width}-64-32-{outputs}, trained with {budget.optimizer.name.title()} for "
+        f"The network is a multilayer perceptron {width}-64-32-{outputs}, trained with {WORDS[budget.optimizer]} for "
         f"{budget.steps} steps with {budget.batch_size} examples{each}; its last weights are judged."
     )

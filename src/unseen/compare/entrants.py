@@ -13,9 +13,14 @@ from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
 from unseen.method import Method
+from unseen.methods.adversarial_training import AdversarialTraining
+from unseen.methods.coral import CORAL
 from unseen.methods.erm import ERM
-from unseen.methods.group_reweighting import GroupDRO
+from unseen.methods.group_reweighting import DomainDRO
+from unseen.methods.irm import IRM
+from unseen.methods.mixup import Mixup
 from unseen.methods.sam import SAM
+from unseen.methods.vrex import VREx
 from unseen.search import LogUniform, Range, Space, drawn
 
 BASELINE = "ERM"
@@ -71,8 +76,13 @@ def common_space(budget: Budget) -> dict[str, LogUniform]:
 def standard() -> list[Entrant]:
     """The methods that are compared when none is named."""
     return [
-        Entrant("ERM", ERM),
-        Entrant("group DRO", lambda budget: GroupDRO(group="domain", budget=budget)),
+        Entrant("ERM", lambda budget: ERM(budget)),
+        Entrant("group DRO", lambda budget: DomainDRO(budget=budget)),
+        Entrant("IRM", lambda budget: IRM(budget=budget)),
+        Entrant("V-REx", lambda budget: VREx(budget=budget)),
+        Entrant("CORAL", lambda budget: CORAL(budget=budget)),
+        Entrant("mixup", lambda budget: Mixup(budget=budget)),
+        Entrant("adversarial training", lambda budget: AdversarialTraining(budget=budget)),
         Entrant("SAM", lambda budget: SAM(budget=budget)),
     ]
 

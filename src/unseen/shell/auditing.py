@@ -83,7 +83,7 @@ def from_file(text: str) -> Subject:
         )
     if not path.is_file():
         raise MissingFile(f"There is no file `{path}`.", why="the subject is read from it.", fix="check the path.")
-    found = _loaded(path, name)
+    found = loaded(path, name)
     if not isinstance(found, Subject):
         raise InvalidData(
             f"`{name}` in {path} is a {type(found).__name__}, not a Subject.",
@@ -93,7 +93,8 @@ def from_file(text: str) -> Subject:
     return found
 
 
-def _loaded(path: Path, name: str) -> Any:
+def loaded(path: Path, name: str) -> Any:
+    """What a Python file calls `name`, or what the function of that name returns; errors say the file's line."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
