@@ -116,7 +116,7 @@ class Pictures(Dataset[dict[str, Tensor]]):
 
 
 def decoded(path: Path, side: int) -> Float[Tensor, "3 side side"]:
-    """An image file as RGB in [0, 1], resized to a square (bilinear over all covered pixels)."""
+    """An image file as RGB in [0, 1], resized to a square (a triangle filter as wide as the reduction, so nothing is skipped)."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
