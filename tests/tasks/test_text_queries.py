@@ -1,0 +1,96 @@
+"""Prompts with completions: read, written by the model itself, and refused."""
+
+import json
+
+import pytest
+import torch
+from language import llama
+
+from unseen.engine.decode import log_probability
+from unseen.errors import InvalidData, MissingFile
+
+pytest.importorskip("transformers")
+from unseen.models.pretrained import load_causal
+from unseen.tasks.text_corpus.queries import (
+    Query,
+    as_batch,
+    completed,
+    log_probabilities,
+    pieces_of,
+    read_queries,
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_causal(llama(tmp_path_factory.mktemp("model"))).eval()
+
+
+def written(tmp_path, *rows, name="q.jsonl"):
+    (tmp_path / name).write_text("\n".join(json.dumps(row) for row in rows))
+    return tmp_path / name
+
+
+def test_json_lines_and_csv_are_the_same_queries(tmp_path):
+    a = read_queries(written(tmp_path, {"prompt": "To be", "completion": ", or"}, {"prompt": "All"}))
+    (tmp_path / "q.csv").write_text('prompt,completion\n"To be",", or"\n')
+    assert [(q.prompt, q.completion) for q in a] == [("To be", ", or"), ("All", None)]
+    assert [(q.prompt, q.completion) for q in read_queries(tmp_path / "q.csv")] == [("To be", ", or")]
+
+
+def test_the_log_probability_is_that_of_the_completion_alone(model):
+    queries = [Query("ab", "cde"), Query("a longer prompt", "x")]
+    prompts = [model.encode(q.prompt) for q in queries]
+    answers = [model.encode(q.completion) for q in queries]
+    wanted = log_probability(model, prompts, answers)  # by the decoder, padded and masked in another way
+    assert torch.allclose(log_probabilities(model, as_batch(queries, model)), wanted, atol=1e-5)
+
+
+def test_a_missing_completion_is_the_models_own(model):
+    made = completed([Query("ab", "c"), Query("hello")], model, 4)
+    assert made[0].completion == "c"
+    assert not made[0].is_written
+    assert made[1].is_written
+    tokens = model.encode("hello")
+    for _ in range(4):
+        tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
+    assert model.encode(made[1].completion) == tokens[-4:]
+
+
+@pytest.mark.parametrize(
+    ("row", "match"),
+    [
+        ({"prompt": "a", "completion": ""}, "line 1 has no completion: it is empty"),
+        ({"prompt": ""}, "line 1 has no prompt"),
+        ({"completion": "a"}, "line 1 has no prompt"),
+        ({"prompt": "a", "completion": 3}, "line 1 is a int"),
+    ],
+)
+def test_bad_queries_are_refused(tmp_path, row, match):
+    with pytest.raises(InvalidData, match=match):
+        read_queries(written(tmp_path, row))
+
+
+def test_other_refusals(tmp_path, model):
+    with pytest.raises(InvalidData, match="has 65 tokens with its completion; the model reads 64"):
+        as_batch([Query("a" * 60, "b" * 5, "q.jsonl, line 7")], model)
+    with pytest.raises(InvalidData, match=r"q\.jsonl, line 7"):
+        completed([Query("a" * 60, None, "q.jsonl, line 7")], model, 8)
+    (tmp_path / "q.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b')
+    with pytest.raises(InvalidData, match=r"Line 2 .* is no JSON"):
+        read_queries(tmp_path / "q.jsonl")
+    (tmp_path / "q.jsonl").write_text("\n")
+    with pytest.raises(InvalidData, match="holds no query"):
+        read_queries(tmp_path / "q.jsonl")
+    (tmp_path / "q.jsonl").write_bytes(b'{"prompt": "caf\xe9"}')
+    with pytest.raises(InvalidData, match="byte 15"):
+        read_queries(tmp_path / "q.jsonl")
+    with pytest.raises(MissingFile):
+        read_queries(tmp_path / "none.jsonl")
+
+
+def test_pieces_are_the_text_token_by_token(model):
+    text = "To be, or not"
+    made = pieces_of(model.encode(text), model)
+    assert "".join(piece for piece, _ in made) == text
+    assert sum(n for _, n in made) == len(text)
