@@ -116,8 +116,8 @@ def _slopes(at: Around, neighbourhood: Neighbourhood, sample: Sample) -> Slopes:
         blocks = [g[:, 0] for _, _, g in at.gradients(neighbourhood, sample.xi)]
         mean = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
         return Slopes(mean, mean.new_zeros(len(mean)))
-    origin, total = at.point.new_zeros(at.n, at.d), at.point.new_zeros(at.n, at.d)
-    square, weight = at.point.new_zeros(at.n), sample.weight.expand(at.n, -1)
+    origin, total = (at.point.new_zeros(at.n, at.d, dtype=at.wide) for _ in range(2))
+    square, weight = total.new_zeros(at.n), sample.weight.expand(at.n, -1)
     for where, part, g in at.gradients(neighbourhood, sample.xi):
         if part.start == 0:
             origin[where] = g[:, 0]
@@ -135,7 +135,7 @@ def converted(at: Around, w: Float[Tensor, "point d"], source: Map, target: Map)
     """
     if source is target:
         return w
-    add, mul = at.way(Map.ADDITIVE), at.difference
+    add, mul = at.way(Map.ADDITIVE), at.difference.to(at.wide)
     cross = at.grouped((mul if add is None else mul * add).flatten(1))
     own = torch.ones_like(mul) if source is Map.ADDITIVE and add is None else (add if source is Map.ADDITIVE else mul)
     assert own is not None

@@ -88,6 +88,11 @@ class Around:
         """The number of features."""
         return prod(self.point.shape[1:]) if self.mask is None else int(self.mask.max()) + 1
 
+    @property
+    def wide(self) -> torch.dtype:
+        """The dtype of everything that is summed or solved: at least float32, whatever the model computes in."""
+        return torch.promote_types(self.point.dtype, torch.float32)
+
     @cached_property
     def difference(self) -> Float[Tensor, "point *shape"]:
         return self.point - self.base
@@ -113,7 +118,9 @@ class Around:
     @cached_property
     def lengths2(self) -> Float[Tensor, "point d"]:
         """How far the input moves, squared, when a feature goes to its baseline."""
-        return self.grouped(self.difference.square().flatten(1)) if self.removed2 is None else self.removed2
+        if self.removed2 is not None:
+            return self.removed2.to(self.wide)
+        return self.grouped(self.difference.to(self.wide).square().flatten(1))
 
     def sample(self, neighbourhood: Neighbourhood, lab: Lab) -> Sample:
         return neighbourhood.draw(self.lengths2, lab)
@@ -131,10 +138,11 @@ class Around:
         with self._reading():
             rows = max(1, self.inputs.chunk // prod(self.point.shape[1:]))
             parts = [slice(i, i + rows) for i in range(0, self.n, rows)]
-            return self._finite(torch.cat([self._f(points[part], part, 1) for part in parts]))
+            return self._finite(torch.cat([self._f(points[part], part, 1) for part in parts])).to(self.wide)
 
     def each(self, map: Map, xi: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
         """f at every input moved by its own ξ."""
+        xi = xi.to(self.point.dtype)
         entries = (xi if self.mask is None else xi.index_select(1, self.mask)).view_as(self.point)
         way = self.way(map)
         start = self.point if map is Map.ADDITIVE else self.base
@@ -144,7 +152,8 @@ class Around:
     def values(self, neighbourhood: Neighbourhood, xi: Float[Tensor, "n d"]) -> Float[Tensor, "point n"]:
         """f(x_ξ); for `OneAtATime` what the removal of the feature costs, f(x₀) − f(x_{1−ξ})."""
         alone = isinstance(neighbourhood, OneAtATime)
-        found, way = self.point.new_empty(self.n, len(xi)), self.way(neighbourhood.map)
+        found = self.point.new_empty(self.n, len(xi), dtype=self.wide)
+        way = self.way(neighbourhood.map)
         with self._reading():
             for where, part in self._blocks(len(xi)):
                 moved = 1 - xi[part] if alone else xi[part]
@@ -166,7 +175,7 @@ class Around:
                     y = self._f(x, where, len(xi[part]))
                     self._finite(y)
                     g = _gradient(y, x, self.model).view(-1, len(xi[part]), *x.shape[1:])
-                g = g if way is None else g * way[where].unsqueeze(1)
+                g = g.to(self.wide) if way is None else g.to(self.wide) * way[where].unsqueeze(1)
                 yield where, part, self.grouped(g.flatten(2).flatten(0, 1)).view(*g.shape[:2], -1)
 
     def _blocks(self, n: int) -> Iterator[tuple[slice, slice]]:
@@ -181,6 +190,7 @@ class Around:
 
     def _moved(self, map: Map, way: Tensor | None, where: slice, xi: Tensor) -> Tensor:
         """The perturbed inputs of a block as rows."""
+        xi = xi.to(self.point.dtype)
         entries = (xi if self.mask is None else xi.index_select(1, self.mask)).view(-1, *self.point.shape[1:])
         start = (self.point if map is Map.ADDITIVE else self.base.expand_as(self.point))[where].unsqueeze(1)
         moved = start + entries if way is None else torch.addcmul(start, entries, way[where].unsqueeze(1))
@@ -275,7 +285,11 @@ def _around_tokens(model: nn.Module, batch: Batch, behaviour: PerExample, inputs
         point, base = layer(tokens), layer(tokens.new_tensor([int(baseline)]))
     here = Around(model, behaviour, batch, inputs, point, base.expand(1, *point.shape[1:]), layer)
     real = (tokens != int(baseline)).to(point)
-    words = real if inputs.mask is None else real.new_zeros(len(real), here.d).index_add_(1, inputs.mask, real)
+    words = (
+        real
+        if inputs.mask is None
+        else real.new_zeros(len(real), here.d).index_add_(1, inputs.mask.to(real.device), real)
+    )
     object.__setattr__(here, "removed2", words)
     return here
 

@@ -56,7 +56,7 @@ def logistic_matching(sample: Sample, f: Float[Tensor, "point n"], g: Float[Tens
         return total
 
     with torch.enable_grad():
-        solver.step(closure)  # type: ignore[no-untyped-call, arg-type]
+        solver.step(closure)
         loss = losses()
     _refuse(w.detach())
     return tuple(t.detach().to(f) for t in (w, w0, loss, scale))  # type: ignore[return-value]
