@@ -53,7 +53,7 @@ class Config:
     shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5)
     """Of the features, perturbed in the perturbation tests."""
     steps: int = 500
-    seeds: int = 5
+    seeds: int = 10
 
 
 @dataclass(frozen=True)
@@ -457,7 +457,7 @@ study = Study(
     scales={
         Scale.SMOKE: Config(tables=(Known.WAVES,), points=5, noise=500, masks=128, steps=100, seeds=2),
         Scale.LAPTOP: Config(),
-        Scale.PAPER: Config(hidden=(2, 4, 7), points=100, noise=50_000, masks=20_000, seeds=10),
+        Scale.PAPER: Config(hidden=(2, 4, 7), points=100, noise=50_000, masks=20_000, seeds=20),
     },
     cells=cells,
     run=run,
