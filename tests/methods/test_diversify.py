@@ -1,0 +1,214 @@
+"""DivDis and D-BAT against double loops, hard labels and hand-made committees."""
+
+import copy
+from dataclasses import replace
+from math import log
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import mutual_info_score
+from torch import nn
+from torch.testing import assert_close
+
+from unseen.engine.agreement import disagreement, mutual_information, over_pairs
+from unseen.engine.loop import Budget, Optimizer, draws, erm_step, train
+from unseen.engine.specimen import fresh, places
+from unseen.engine.stacked import Jobs, stacked
+from unseen.errors import InvalidConfig, InvalidData
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.methods.diversify import (
+    DBAT,
+    DivDis,
+    Newcomer,
+    agreement,
+    chosen,
+    dbat_criterion,
+    divdis_criterion,
+    member_scores,
+    most_disputed,
+)
+from unseen.models.committee import Committee, One
+from unseen.objectives import classify
+from unseen.task import Task, Use
+
+LAB = Lab(dtype=torch.float64)
+SGD = Budget(steps=10, batch_size=16, lr=0.1, optimizer=Optimizer.SGD, momentum=0.9)
+
+
+def model(seed: int = 1) -> nn.Module:
+    return fresh(Lab(seed)).double()
+
+
+def probabilities(n: int, k: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, k, generator=Lab(seed).generator(), dtype=torch.float64).softmax(1)
+
+
+def test_mutual_information_by_a_double_loop():
+    p, q = probabilities(7, 3, 0), probabilities(7, 4, 1)
+    total = 0.0
+    for i in range(3):
+        for j in range(4):
+            joint = np.mean([float(p[n, i] * q[n, j]) for n in range(7)])
+            total += joint * log(joint / (float(p[:, i].mean()) * float(q[:, j].mean())))
+    assert float(mutual_information(p, q)) == pytest.approx(total, abs=1e-12)
+    assert float(mutual_information(q, p)) == pytest.approx(total, abs=1e-12)
+    order = torch.randperm(7, generator=Lab(2).generator())
+    assert float(mutual_information(p[order], q[order])) == pytest.approx(total, abs=1e-12)
+
+
+def test_mutual_information_of_known_heads():
+    constant = torch.tensor([[0.3, 0.7]], dtype=torch.float64).expand(8, 2)
+    assert float(mutual_information(constant, probabilities(8, 2, 3))) == pytest.approx(0, abs=1e-12)
+    sure = torch.eye(2, dtype=torch.float64).repeat(4, 1)
+    assert float(mutual_information(sure, sure)) == pytest.approx(log(2))
+    assert float(mutual_information(sure, sure.flip(1))) == pytest.approx(log(2))
+    a, b = (torch.randint(3, (50,), generator=Lab(s).generator()) for s in (4, 5))
+    hard = float(mutual_information(torch.eye(3).double()[a], torch.eye(3).double()[b]))
+    assert hard == pytest.approx(mutual_info_score(a.numpy(), b.numpy()))
+
+
+def test_gradient_of_mutual_information_by_finite_differences():
+    z = torch.randn(5, 3, generator=Lab(6).generator(), dtype=torch.float64, requires_grad=True)
+    q = probabilities(5, 3, 7)
+    assert torch.autograd.gradcheck(lambda z: mutual_information(z.softmax(1), q), (z,))
+
+
+def test_disagreement_of_pairs():
+    p = torch.stack([probabilities(6, 3, s) for s in range(3)])
+    pairs = over_pairs(p, disagreement)
+    assert_close(pairs[1], (p[0] - p[2]).abs().sum(1) / 2)
+    assert pairs.shape == (3, 6)
+    sure = torch.eye(2, dtype=torch.float64)
+    assert disagreement(sure, sure.flip(0)).tolist() == [1, 1]
+
+
+def test_divdis_criterion_by_hand():
+    net = DivDis(members=3).surgery(model(), places(), LAB)
+    assert not torch.equal(net.members[1].weight, net.members[2].weight)
+    draw = next(draws(places(), SGD, LAB))
+    x, y = (torch.cat([b[key] for b in draw.fit.values()]) for key in ("x", "y"))
+    here = [m(net.encoder(x)) for m in net.members]
+    there = [m(net.encoder(draw.adapt["bare"]["x"])).softmax(1) for m in net.members]
+    ce = sum(nn.functional.cross_entropy(z, y) for z in here) / 3
+    mi = (
+        mutual_information(there[0], there[1])
+        + mutual_information(there[0], there[2])
+        + mutual_information(there[1], there[2])
+    ) / 3
+    kl = sum((u.mean(0) * (u.mean(0) / z.softmax(1).mean(0)).log()).sum() for u, z in zip(there, here, strict=True)) / 3
+    assert_close(divdis_criterion(net, draw, classify, dependence=4.0, prior=0.5), ce + 4 * mi + 0.5 * kl)
+
+
+def test_one_hypothesis_is_erm():
+    reference = train(model(), places(), erm_step, SGD, LAB).model
+    x = places().splits["unseen"].data.columns["x"].double()
+    for method in (DivDis(members=1, prior=0, budget=SGD), DBAT(members=1, budget=SGD)):
+        assert_close(method.fit(model(), places(), LAB).model(x), reference(x), rtol=1e-12, atol=1e-14)
+
+
+def test_dbat_term():
+    p = torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64)
+    q = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
+    assert_close(agreement(p, q), torch.tensor([-log(1 + 1e-7), -log(1e-7), -log(0.5 + 1e-7)], dtype=torch.float64))
+    assert float(agreement(p, q)[1]) == pytest.approx(16.118, abs=1e-3)
+    earlier, new = [model(2), model(3)], model(4)
+    draw = next(draws(places(), SGD, LAB))
+    x, y = (torch.cat([b[key] for b in draw.fit.values()]) for key in ("x", "y"))
+    u, terms = draw.adapt["bare"]["x"], []
+    for old in earlier:
+        for i in range(len(u)):
+            a, b = old(u[i : i + 1]).softmax(1)[0], new(u[i : i + 1]).softmax(1)[0]
+            top = int(a.argmax())
+            terms.append(-torch.log(a[top] * (1 - b[top]) + b[top] * (1 - a[top]) + 1e-7))
+    wanted = nn.functional.cross_entropy(new(x), y) + 0.7 * torch.stack(terms).mean()
+    assert_close(dbat_criterion(Newcomer(new, earlier), draw, classify, weight=0.7), wanted)
+
+
+def test_dbat_members_are_frozen_in_turn_and_disagree_more_with_weight():
+    calm, opposed = (DBAT(weight=w, budget=SGD).fit(model(), places(), LAB).model for w in (0.0, 30.0))
+    assert_close(dict(calm.members[0].state_dict()), dict(opposed.members[0].state_dict()), rtol=0, atol=0)
+    assert all(p.requires_grad for p in opposed.parameters())
+    x = places().splits["bare"].data.columns["x"].double()
+    apart = [over_pairs(m.all(x).softmax(-1), disagreement).mean() for m in (calm, opposed)]
+    assert apart[1] > apart[0]
+
+
+def test_committees_at_once_equal_one_after_the_other():
+    method = DBAT(members=3, budget=replace(SGD, steps=50))
+    labs, nets = [Lab(k, dtype=torch.float64) for k in range(3)], [model(k) for k in range(3)]
+    many = method.fit_many(copy.deepcopy(nets), places(), labs)
+    for one, net, lab in zip(many, nets, labs, strict=True):
+        alone = method.fit(net, places(), lab)
+        assert_close(dict(one.model.state_dict()), dict(alone.model.state_dict()), rtol=1e-8, atol=1e-10)
+        assert one.model.rule == alone.model.rule
+    stackable = [Newcomer(model(k), [model(k + 5)]) for k in range(3)]
+    results = stacked(Jobs(stackable, [places()] * 3, [method.training] * 3, [SGD] * 3, labs))
+    for k, result in enumerate(results):
+        reference = train(Newcomer(model(k), [model(k + 5)]), places(), method.training, SGD, labs[k])
+        assert_close(dict(result.model.state_dict()), dict(reference.model.state_dict()), rtol=1e-9, atol=1e-11)
+
+
+def test_divdis_at_once_equals_one_after_the_other():
+    methods = [DivDis(dependence=w, prior=0.3, budget=SGD) for w in (0.0, 1.0, 20.0)]
+    labs = [Lab(k, dtype=torch.float64) for k in range(3)]
+    alone = [m.fit(model(k), places(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
+    nets = [m.surgery(model(k), places(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
+    stacked(Jobs(nets, [places()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    for one, net in zip(alone, nets, strict=True):
+        assert_close(dict(net.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
+
+
+def two_rules() -> Committee:
+    """One member reads x₀, the other x₁."""
+    heads = [nn.Linear(4, 2, bias=False).double() for _ in range(2)]
+    for k, head in enumerate(heads):
+        head.weight.data.zero_()
+        head.weight.data[1, k] = 5.0
+    return Committee(heads, One(0)).double()
+
+
+def test_selection():
+    trained = Trained(two_rules(), places())
+    seen = places().splits["seen:a"]
+    x, y = seen.data.columns["x"], seen.data.columns["y"]
+    wanted = [float(((x[:, k] > 0).long() == y).double().mean()) for k in range(2)]
+    assert member_scores(trained, seen, LAB) == pytest.approx(wanted)
+    best = chosen(trained, seen, LAB)
+    assert best.model.rule == One(int(np.argmax(wanted))) == One(1)
+    assert trained.model.rule == One(0)
+    order = most_disputed(trained.model, places().splits["bare"].data, 5, LAB)
+    u = places().splits["bare"].data.columns["x"].double()
+    gap = ((5 * u[:, 0]).sigmoid() - (5 * u[:, 1]).sigmoid()).abs()
+    assert order.tolist() == gap.argsort(descending=True)[:5].tolist()
+
+
+def bare() -> Task:
+    task = places()
+    return replace(task, splits={n: s for n, s in task.splits.items() if s.use is not Use.ADAPT})
+
+
+def test_labels_of_unlabelled_data_do_not_matter():
+    task = places()
+    columns = task.splits["bare"].data.columns
+    wrong = replace(
+        task.splits["bare"], data=type(task.splits["bare"].data)(**columns, y=torch.ones(64, dtype=torch.long))
+    )
+    labelled = replace(task, splits={**task.splits, "bare": wrong})
+    for method in (DivDis(budget=SGD), DBAT(budget=SGD)):
+        a, b = (method.fit(model(), t, LAB).model for t in (task, labelled))
+        assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=0, atol=0)
+
+
+def test_refusals():
+    for method in (DivDis(budget=SGD), DBAT(budget=SGD)):
+        with pytest.raises(InvalidData, match="no ADAPT split"):
+            method.fit(model(), bare(), LAB)
+    for make, word in ((lambda: DivDis(members=0), "members=0"), (lambda: DBAT(weight=-1), "weight=-1")):
+        with pytest.raises(InvalidConfig, match=word):
+            make()
+    with pytest.raises(InvalidData, match="1 example"):
+        DivDis(budget=replace(SGD, batch_size=1)).fit(model(), places(), LAB)
+    with pytest.raises(InvalidData, match="no pair"):
+        over_pairs(probabilities(4, 2, 0)[None], disagreement)
