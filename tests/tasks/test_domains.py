@@ -82,9 +82,10 @@ def test_every_row_is_in_one_split_and_classes_are_divided_evenly(sizes, select,
     for k, n in enumerate(sizes):
         parts = [rows(split) for split in task.splits.values() if split.at == f"d{k}"]
         assert sorted(row for part in parts for row in part) == list(range(n))
-    for split in task.splits.values():
+    for name, split in task.splits.items():
         counts = torch.bincount(split.data.columns["y"], minlength=2)
-        assert abs(int(counts[0] - counts[1])) <= 2  # rounding of at most one row in either class
+        # share · 1 + rounding of 1.5 is below 2 for shares below a half; the largest part gets what the others leave
+        assert abs(int(counts[0] - counts[1])) <= (1 if name.startswith(("select", "seen")) else 3)
     wanted = {"select": select, "seen": seen, "train": 1 - select - seen}
     for kind, share in wanted.items():
         assert len(task.splits[f"{kind}:d1"].data) == pytest.approx(share * sizes[1], abs=2)
