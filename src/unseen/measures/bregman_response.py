@@ -76,7 +76,7 @@ class Proximal:
             list(params.values()), max_iter=self.iterations, tolerance_grad=self.tolerance * begun / sqrt(numbers),
             tolerance_change=0.0, history_size=50, line_search_fn="strong_wolfe",
         )  # fmt: skip
-        optimizer.step(value)  # type: ignore[arg-type]
+        optimizer.step(value)
         value()
         if not left <= self.tolerance * begun:
             raise Diverged(

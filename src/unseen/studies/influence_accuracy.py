@@ -28,7 +28,7 @@ from unseen.measures.mislabel_detection import detection, found
 from unseen.method import Trained
 from unseen.models.mlp import mlp
 from unseen.source import Source
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, average, column, gap
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, gap
 from unseen.task import Batch, Task
 from unseen.tasks.images import CLASSES, Collection, Images
 from unseen.tasks.principal_images import PrincipalImages
@@ -122,6 +122,8 @@ class Config:
         smooth=True,
     )
     """For leave-one-out and the proximal response: full batches, so that nothing is random but the start."""
+    copies: float = -0.1
+    """What the proximal response adds of an image."""
     labels: Setting = Setting(Images(Collection.FASHION_MNIST, n_train=1_000, n_test=100, label_noise=0.1))
     seeds: int = 3
 
@@ -140,6 +142,7 @@ class ScoreCell:
 @dataclass(frozen=True)
 class ResponseCell:
     setting: Setting
+    copies: float
     seed: int
 
 
@@ -156,7 +159,7 @@ Cell = ScoreCell | ResponseCell | LabelCell
 def cells(config: Config) -> Iterator[Cell]:
     for seed in range(config.seeds):
         yield ScoreCell(config.scored, config.draws, config.subsets, config.repeats, config.asked, config.removed, seed)
-        yield ResponseCell(config.near, seed)
+        yield ResponseCell(config.near, config.copies, seed)
         yield LabelCell(config.labels, config.draws, seed)
 
 
@@ -194,7 +197,13 @@ def score_rows(cell: ScoreCell, lab: Lab) -> Iterator[Row]:
     drops = removal(cell, task, {s: scores[s] for s in (RANDOM, DOT, EKFAC)}, lab)
     for strategy, table in scores.items():
         lds = datamodeling_score(table, kept, outputs)
-        row = {"part": "score", "strategy": strategy.label, "seed": cell.seed, "lds": lds.value, **accuracy}
+        row: dict[str, Value] = {
+            "part": "score",
+            "strategy": strategy.label,
+            "seed": cell.seed,
+            "lds": lds.value,
+            **accuracy,
+        }
         yield row | ({"drop": drops[strategy]} if strategy in drops else {})
 
 
@@ -225,7 +234,7 @@ def response_rows(cell: ResponseCell, lab: Lab) -> Iterator[Row]:
     trained = setting.fitted(task, lab)
     damping = GAUSS_NEWTON.prepare(trained, 1, lab).factors.blocks["all"].damping
     every = torch.arange(n)
-    responses = Proximal(damping, tolerance=1e-3).responses(
+    responses = Proximal(damping, cell.copies, tolerance=1e-3).responses(
         trained.model, data, every, logits, output_loss, queries, margin
     )
     kept = without(n, every)
