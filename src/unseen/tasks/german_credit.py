@@ -1,4 +1,8 @@
-"""German credit: was a loan of a bank good or bad? (Hofmann, 1994, doi:10.24432/C5NC77, CC BY 4.0.) 1,000 loans of 1973–75."""
+"""German credit: was a loan of a bank good or bad? (Hofmann, 1994, doi:10.24432/C5NC77, CC BY 4.0.) 1,000 loans of 1973–75.
+
+The words for the codes are those of the release. Some of them are wrong (Grömping, 2019, South German credit data): code
+A92 means a woman who is not single *or a single man*, so that sex cannot be read; age can.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +67,7 @@ KNOWN: Mapping[str, Known] = {
 def credit_frame() -> pd.DataFrame:
     """1,000 loans, 70 % good: 19 features in words and numbers, `sex`, `credit` (good or bad).
 
-    `status_and_sex` gives `sex` only: the marital status of women is one code for all but a few.
+    `sex` is the usual reading of `status_and_sex` (A92, A95: female), with the reservation above.
     """
     return _credit().copy()
 
@@ -84,9 +88,9 @@ class GermanCredit:
     by_purpose: bool = False
     """Purposes of the loan as domains (those with at least `min_rows` loans)."""
     min_rows: int = 50
-    sensitive: str = "sex"
-    level: str = "female"
-    """With sensitive="age:25", "≥ 25" is the level that is usually called favoured."""
+    sensitive: str = "age:25"
+    level: str = "≥ 25"
+    """With sensitive="sex", "female" or "male"; see above how far that can be trusted."""
     visible: bool = True
     """Whether the sensitive column is among the features."""
     shares: Shares = Shares()
