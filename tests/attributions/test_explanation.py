@@ -273,8 +273,31 @@ def test_features_of_many_entries_are_sums_along_their_directions():
         assert_close(found, want, atol=1e-8, rtol=0)
     for preset in (VanillaGradients(), SmoothGrad(), CLime(n=100)):
         found = explained(at, preset.approximation(model), LAB).scores
-        want = torch.stack([(v * (mask == g)).sum() for g in range(4)]).expand(2, -1)
+        parts = [x * (mask == g) for g in range(4)]
+        want = torch.stack([(v * part).sum((1, 2)) / part.flatten(1).norm(dim=1) for part in parts], 1)
         assert_close(found, want, atol=1e-8, rtol=0)
+        there = effects(at, explained(at, preset.approximation(model), LAB))
+        assert_close(there, torch.stack([(v * part).sum((1, 2)) for part in parts], 1), atol=1e-8, rtol=0)
+
+
+def test_a_mask_of_single_entries_is_no_mask():
+    model, batch = smooth(5), points(3, 5)
+    for preset in eight(n=60).values():
+        how = preset.approximation(model)
+        one = explained(near(model, batch), how, LAB)
+        other = explained(near(model, batch, Inputs(mask=torch.arange(5))), how, LAB)
+        assert_close(one.scores, other.scores)
+
+
+def test_half_precision_models_are_summed_in_single_precision():
+    model = smooth(4).bfloat16()
+    at = around(model, points(2, 4), output, Inputs(), Lab(dtype=torch.bfloat16))
+    for preset in eight(n=60).values():
+        found = explained(at, preset.approximation(model), LAB)
+        assert found.scores.dtype is torch.float32
+        assert torch.isfinite(found.scores).all()
+    exact = explained(near(smooth(4), points(2, 4)), KernelShap(n=14).approximation(model), LAB).scores
+    assert relative(explained(at, KernelShap(n=14).approximation(model), LAB).scores.double(), exact) < 0.1
 
 
 def test_conversion_is_by_the_distance_to_the_baseline_and_says_nothing_where_there_is_none():

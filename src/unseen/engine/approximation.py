@@ -130,17 +130,15 @@ def _slopes(at: Around, neighbourhood: Neighbourhood, sample: Sample) -> Slopes:
 def converted(at: Around, w: Float[Tensor, "point d"], source: Map, target: Map) -> Float[Tensor, "point d"]:
     """w in the units of another map: w·(x₀ − b) from slopes to effects, w/(x₀ − b) back, 0 where x₀ = b.
 
-    For a feature of many entries the flattest slope v with v·D = w along its own direction D is read along the other
-    direction D′: w′ = w (D·D′)/‖D‖².
+    Both maps move a feature along one line, so that for one of many entries x₀ − b is its signed length on that line.
     """
     if source is target:
         return w
-    add, mul = at.way(Map.ADDITIVE), at.difference.to(at.wide)
-    cross = at.grouped((mul if add is None else mul * add).flatten(1))
-    own = torch.ones_like(mul) if source is Map.ADDITIVE and add is None else (add if source is Map.ADDITIVE else mul)
-    assert own is not None
-    lengths2 = at.grouped(own.square().flatten(1))
-    return torch.where(lengths2 > 0, w.to(cross) * cross / lengths2.clamp_min(1e-30), 0.0)
+    way, difference = at.way(Map.ADDITIVE), at.difference.to(at.wide)
+    lengths = at.grouped((difference if way is None else difference * way).flatten(1))
+    if source is Map.ADDITIVE:
+        return w.to(lengths) * lengths
+    return torch.where(lengths != 0, w.to(lengths) / torch.where(lengths != 0, lengths, 1.0), 0.0)
 
 
 def on(at: Around, explanation: Explanation, target: Map) -> Float[Tensor, "point d"]:

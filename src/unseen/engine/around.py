@@ -98,16 +98,21 @@ class Around:
         return self.point - self.base
 
     def way(self, map: Map) -> Tensor | None:
-        """The direction in which each feature moves the input; None: each of its entries by one."""
+        """The direction in which each feature moves the input; None: its only entry by one.
+
+        Additive with a mask: the unit vector from the baseline to the input within the feature (a change of all its
+        entries at once would leave no one-hot column and no embedding a sense); a feature of one entry moves by one.
+        """
         if map is Map.MULTIPLICATIVE:
             return self.difference
-        if self.embedding is None:
+        if self.mask is None:
             return None
-        lengths = self.grouped(self.difference.square().flatten(1)).sqrt()
-        assert self.mask is not None
-        # a token equal to the baseline has no direction: it never moves
-        each = torch.where(lengths > 0, 1 / lengths.clamp_min(1e-30), 0.0)[:, self.mask]
-        return self.difference * each.view_as(self.difference)
+        difference = self.difference.flatten(1)
+        alone = torch.bincount(self.mask, minlength=self.d) == 1
+        lengths = self.grouped(difference.square()).sqrt()
+        # a feature that equals its baseline has no direction: it never moves
+        each = torch.where(lengths > 0, 1 / lengths.clamp_min(1e-30), 0.0).index_select(1, self.mask)
+        return torch.where(alone[self.mask], 1.0, difference * each).view_as(self.difference)
 
     def grouped(self, entries: Float[Tensor, "row entry"]) -> Float[Tensor, "row d"]:
         """Sums over the entries of each feature."""

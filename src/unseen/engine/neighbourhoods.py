@@ -24,7 +24,7 @@ class Map(StrEnum):
     """How ξ moves the input x₀ with baseline b."""
 
     ADDITIVE = "additive"
-    """x₀ + ξ; for tokens along the unit vector from the baseline's embedding to the token's."""
+    """x₀ + ξ; a feature of several entries (one-hot column, patch, token) moves along the unit vector from its baseline."""
     MULTIPLICATIVE = "multiplicative"
     """b + ξ ⊙ (x₀ − b): ξ = 1 is the input, ξ = 0 the baseline."""
 
