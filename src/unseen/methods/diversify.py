@@ -23,7 +23,7 @@ from unseen.engine.lower import Stackable
 from unseen.engine.readout import Given
 from unseen.engine.specimen import specimen
 from unseen.engine.together import train_many
-from unseen.errors import InvalidConfig, InvalidData
+from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.committee import Committee, One, heads_like, log_probabilities, parted, refuse_hidden
@@ -42,14 +42,14 @@ def refuse_labelled_only(task: Task, who: str) -> None:
 
 
 def divdis_criterion(
-    model: nn.Module, draw: Draw, objective: Objective, *, dependence: Tensor | float, prior: Tensor | float
+    model: Committee, draw: Draw, objective: Objective, *, dependence: Tensor | float, prior: Tensor | float
 ) -> Tensor:
     """Mean over members of ℓ + λ₁ mean over pairs of I(a; b) + λ₂ mean over members of KL(m̄_u ‖ m̄_l).
 
     I is the mutual information on the unlabelled minibatch, m̄ the mean prediction on unlabelled and labelled inputs.
     """
     labelled = joined(draw.fit.values())
-    here, there = model.all(labelled["x"]), model.all(_bare(draw.adapt)["x"])  # type: ignore[operator]
+    here, there = model.all(labelled["x"]), model.all(_bare(draw.adapt)["x"])
     losses = torch.stack([objective.loss(Given(outputs), labelled).mean() for outputs in here])
     log_u = log_probabilities(there)
     p = log_u.exp()
@@ -120,16 +120,16 @@ def agreement(p: Float[Tensor, " n"], q: Float[Tensor, " n"]) -> Float[Tensor, "
     return -(p * (1 - q) + q * (1 - p) + 1e-7).log()
 
 
-def dbat_criterion(model: nn.Module, draw: Draw, objective: Objective, *, weight: Tensor | float) -> Tensor:
+def dbat_criterion(model: Newcomer, draw: Draw, objective: Objective, *, weight: Tensor | float) -> Tensor:
     """ℓ + α mean over earlier members and unlabelled inputs of `agreement` on the earlier one's most likely class."""
     labelled = joined(draw.fit.values())
     loss = objective.loss(model, labelled).mean()
-    if not len(model.earlier):  # type: ignore[arg-type]
+    if not len(model.earlier):
         return loss
     x = _bare(draw.adapt)["x"]
     new = log_probabilities(model(x)).exp()
     terms = []
-    for member in model.earlier:  # type: ignore[union-attr]
+    for member in model.earlier:
         p, top = log_probabilities(member(x)).exp().detach().max(1)
         terms.append(agreement(p, new.gather(1, top[:, None])[:, 0]).mean())
     return loss + weight * torch.stack(terms).mean()
@@ -181,19 +181,31 @@ class DBAT:
         return [validated(Trained(c, task, {"loss": own["loss 0"], **own}), lab) for c, own, lab in results]
 
 
-def member_scores(trained: Trained, split: Split, lab: Lab) -> list[float]:
-    """The mean score of every member on one split."""
-    return [float(per_example(_Member(trained.model, k), split.data, trained.task.objective.score, lab).double().mean())
-            for k in range(len(trained.model.members))]  # fmt: skip
-
-
 class _Member(nn.Module):
-    def __init__(self, committee: nn.Module, k: int) -> None:
+    def __init__(self, committee: Committee, k: int) -> None:
         super().__init__()
         self.committee, self.k = committee, k
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.committee.all(x)[self.k]  # type: ignore[operator]
+        return self.committee.all(x)[self.k]
+
+
+def committee_of(trained: Trained) -> Committee:
+    """The trained model, if it is a committee."""
+    if not isinstance(trained.model, Committee):
+        raise UnsupportedLayer(
+            f"{type(trained.model).__name__} is one hypothesis.",
+            why="there is nothing to choose among.",
+            fix="train with DivDis, DBAT or OutputEnsemble.",
+        )
+    return trained.model
+
+
+def member_scores(trained: Trained, split: Split, lab: Lab) -> list[float]:
+    """The mean score of every member on one split."""
+    committee, score = committee_of(trained), trained.task.objective.score
+    members = [_Member(committee, k) for k in range(len(committee.members))]
+    return [float(per_example(member, split.data, score, lab).double().mean()) for member in members]
 
 
 def chosen(trained: Trained, split: Split, lab: Lab) -> Trained:
@@ -202,7 +214,7 @@ def chosen(trained: Trained, split: Split, lab: Lab) -> Trained:
     On a judged split this is an oracle, which uses labels that nobody has: say so.
     """
     scores = member_scores(trained, split, lab)
-    model = copy.deepcopy(trained.model)
+    model = copy.deepcopy(committee_of(trained))
     model.rule = One(scores.index(max(scores)))
     return replace(trained, model=model, curves={**trained.curves, "member score": scores})
 
@@ -212,7 +224,7 @@ def validated(trained: Trained, lab: Lab) -> Trained:
     splits = trained.task.of(Use.SELECT).values()
     if splits:
         each = torch.tensor([member_scores(trained, split, lab) for split in splits], dtype=torch.float64).mean(0)
-        trained.model.rule = One(int(each.argmax()))  # type: ignore[assignment]
+        committee_of(trained).rule = One(int(each.argmax()))
     return trained
 
 

@@ -21,12 +21,13 @@ from unseen.search import Space, Uniform
 from unseen.task import Objective, Task, Use
 
 
-def drm_criterion(model: nn.Module, draw: Draw, objective: Objective, *, shared: Tensor | float) -> Tensor:
+def drm_criterion(model: Committee, draw: Draw, objective: Objective, *, shared: Tensor | float) -> Tensor:
     """Mean over domains e of (1 − s) ℓ(h_e(φ(x))) + s ℓ(h_shared(φ(x))); the shared head is the last member."""
+    *heads, last = model.members
     found = []
-    for head, batch in zip(model.members[:-1], environments(draw, "DRM"), strict=True):  # type: ignore[index, arg-type]
-        h = model.encoder(batch["x"])  # type: ignore[operator]
-        own, common = (objective.loss(Given(one(h)), batch).mean() for one in (head, model.members[-1]))  # type: ignore[index]
+    for head, batch in zip(heads, environments(draw, "DRM"), strict=True):
+        h = model.encoder(batch["x"])
+        own, common = (objective.loss(Given(one(h)), batch).mean() for one in (head, last))
         found.append((1 - shared) * own + shared * common)
     return torch.stack(found).mean()
 

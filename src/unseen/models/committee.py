@@ -67,9 +67,19 @@ class MeanLogit:
         return outputs.mean(0)
 
 
+@dataclass(frozen=True)
+class MeanLogProbability:
+    """The members' log probabilities, averaged: the geometric mean, not normalised."""
+
+    def __call__(self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None) -> Tensor:
+        return as_outputs(log_probabilities(outputs).mean(0), outputs)
+
+
 class Committee(nn.Module):
     """`all(x)` gives every member's outputs, `model(x)` those that the rule makes of them."""
 
+    members: nn.ModuleList
+    rule: Rule
     prototypes: Tensor | None
 
     def __init__(self, members: Sequence[nn.Module], rule: Rule, encoder: nn.Module | None = None) -> None:
