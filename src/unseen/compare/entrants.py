@@ -15,10 +15,12 @@ from unseen.lab import Lab
 from unseen.method import Method
 from unseen.methods.adversarial_training import AdversarialTraining
 from unseen.methods.coral import CORAL
+from unseen.methods.early_stopping import EarlyStopping
 from unseen.methods.erm import ERM
 from unseen.methods.group_reweighting import DomainDRO
 from unseen.methods.irm import IRM
 from unseen.methods.mixup import Mixup
+from unseen.methods.robust_gradients import MedianOfMicrobatches
 from unseen.methods.sam import SAM
 from unseen.methods.vrex import VREx
 from unseen.search import LogUniform, Range, Space, drawn
@@ -87,22 +89,35 @@ def standard() -> list[Entrant]:
     ]
 
 
+def also() -> list[Entrant]:
+    """Further methods whose settings follow from the budget."""
+    return [
+        Entrant("early stopping", lambda budget: EarlyStopping(max(1, budget.steps // 30), budget)),
+        Entrant("robust gradients", lambda budget: MedianOfMicrobatches(3, budget)),
+    ]
+
+
 def named(names: Sequence[str]) -> list[Entrant]:
     """The entrants of these names: standard ones, and any class in `unseen.methods` that trains within a budget."""
-    known = {_bare(entrant.name): entrant for entrant in (*of_classes(), *standard())}
+    known = {_bare(entrant.name): entrant for entrant in (*standard(), *also())}
+    if any(_bare(name) not in known for name in names):  # only then every method is imported
+        known = {_bare(entrant.name): entrant for entrant in of_classes()} | known
     found = []
     for name in names:
         if _bare(name) not in known:
-            raise UnknownName.near("method", name, {entrant.name for entrant in known.values()})
+            raise UnknownName.near("method", name.lower(), known)
         found.append(known[_bare(name)])
     return found or standard()
 
 
 def of_classes() -> list[Entrant]:
-    """One entrant per method class whose fields other than the budget have defaults."""
+    """One entrant per method class whose fields other than the budget have defaults, and that can be imported here."""
     found = []
     for module in pkgutil.iter_modules(unseen.methods.__path__):
-        room = importlib.import_module(f"unseen.methods.{module.name}")
+        try:
+            room = importlib.import_module(f"unseen.methods.{module.name}")
+        except ImportError:  # a library of an extra that is not installed: its methods cannot take part
+            continue
         for name, kind in vars(room).items():
             if inspect.isclass(kind) and kind.__module__ == room.__name__ and _is_entrant(kind):
                 found.append(Entrant(name, _maker(kind)))

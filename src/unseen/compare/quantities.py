@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol as Structure
+from typing import runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool
@@ -16,6 +17,7 @@ BySeed = Mapping[int, ndarray]
 """Values of every judged example [n], by seed."""
 
 
+@runtime_checkable
 class Quantity(Structure):
     """A number of the judged examples of one place, and its paired difference between two methods."""
 

@@ -147,6 +147,8 @@ class Sweep:
 
 def stepped(method: Method) -> tuple[Step, Budget] | None:
     """Step and budget of a method whose `fit` is `loop.train` with them; such methods have a property `step`."""
+    if not isinstance(getattr(type(method), "step", None), property):
+        return None
     step, budget = getattr(method, "step", None), getattr(method, "budget", None)
     return (step, budget) if step is not None and isinstance(budget, Budget) else None
 

@@ -1,0 +1,250 @@
+"""Sweeps: trained together or alone, interrupted or not, the same scores; what diverges does not stop the others."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unseen.compare import Comparison
+from unseen.compare import sweep as sweeping
+from unseen.compare.contest import Contest, domains, judged, of_spec, of_task, seen
+from unseen.compare.entrants import Entrant, named, of_classes, standard
+from unseen.compare.protocols import Protocol
+from unseen.compare.results import AVERAGE, WORST
+from unseen.compare.sweep import Block, Run, Sweep, alone, stepped
+from unseen.engine.loop import Budget, train
+from unseen.engine.together import Plan
+from unseen.errors import Diverged, InvalidData
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.methods.erm import ERM
+from unseen.models.mlp import mlp
+from unseen.search import Uniform
+from unseen.task import Axis, Task, Use
+from unseen.tasks.domains import Domains, moved_clusters
+
+RUNS = tuple(Run(seed, draw) for seed in range(2) for draw in range(2))
+
+
+def contest(steps: int = 12) -> Contest:
+    found = of_spec(Domains(moved_clusters), Lab(), "clusters")
+    return replace(found, model=lambda task: mlp([2, 8, 2]), budget=replace(found.budget, steps=steps, batch_size=8))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A keeper in memory that counts what was made."""
+
+    kept: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
+
+    def __call__(self, key, make):
+        if key not in self.kept:
+            self.kept[key] = make()
+            self.made.append(key)
+        return self.kept[key]
+
+
+@pytest.mark.parametrize("entrant", standard(), ids=lambda entrant: entrant.name)
+@pytest.mark.parametrize("without", ["", "west"])
+def test_models_trained_together_score_as_those_trained_alone(entrant, without, monkeypatch):
+    if entrant.name in ("group DRO", "IRM", "V-REx", "CORAL") and without:
+        pytest.skip("one training domain is left, which these methods refuse")
+    monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
+    block = Block(entrant, "east", without, RUNS)
+    together, apart = Sweep(contest(), Lab()), Sweep(contest(), Lab(), stack=False)
+    many, single = together(block), apart(block)
+    assert "together" in together.ways[entrant.name]
+    assert many.keys() == single.keys()
+    names = [name for name in many if name.startswith("margin")] if not without else ["select"]
+    assert names
+    for name in names:
+        torch.testing.assert_close(many[name], single[name], rtol=1e-4, atol=1e-4)
+    assert len(many["select"]) == len(RUNS)
+
+
+@pytest.mark.parametrize("entrant", of_classes(), ids=lambda entrant: entrant.name)
+def test_a_method_with_a_step_trains_as_the_loop_with_that_step(entrant):
+    """What `stepped` takes for granted, for every class of `unseen.methods`."""
+    held = contest(steps=60)
+    method, task = entrant.make(held.budget), held.tasks["east"]
+    if (part := stepped(method)) is None:
+        pytest.skip("run through its own fit")
+    results = []
+    for fit in (lambda m: method.fit(m, task, Lab()), lambda m: train(m, task, *part, Lab())):
+        with Lab().child("init").seeded():
+            model = held.model(task)
+        results.append(fit(model).model)
+    for p, q in zip(results[0].parameters(), results[1].parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_runs_of_a_seed_share_initial_weights_and_order_whatever_the_method_and_draw():
+    held, lab = contest(), Lab()
+    made = Sweep(held, lab)
+    starts = {}
+    for entrant in named(["erm", "sam"]):
+        results = made.trained(Block(entrant, "east", "", RUNS), held.tasks["east"])
+        for run, result in zip(RUNS, results, strict=True):
+            assert isinstance(result, Trained)
+            starts.setdefault(run.seed, []).append(result.start["1.weight"])
+    for seed in starts:
+        assert all(torch.equal(starts[seed][0], other) for other in starts[seed])
+    assert not torch.equal(starts[0][0], starts[1][0])
+
+
+def test_the_scores_of_one_place_do_not_depend_on_what_else_is_compared():
+    job = Comparison(entrants=named(["erm"]), seeds=2, draws=2)
+    more = Comparison(entrants=named(["sam", "erm"]), seeds=2, draws=2)
+    one, other = (each(contest(), Lab()) for each in (job, more))
+    for column in (*one.places, AVERAGE, WORST):
+        assert one.cell("ERM", column).reading == other.cell("ERM", column).reading
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped():
+    job, memory = Comparison(entrants=named(["erm", "sam"]), seeds=2, draws=2), Memory()
+    blocks, lab = job.blocks(contest()), Lab(keeper=memory)
+
+    class Killed(Sweep):
+        def __call__(self, block):
+            if len(memory.made) == 3:
+                raise KeyboardInterrupt
+            return super().__call__(block)
+
+    with pytest.raises(KeyboardInterrupt):
+        job(contest(), lab, Killed(contest(), lab))
+    assert len(memory.made) == 3 < len(blocks)
+    resumed = job(contest(), lab)
+    assert len(memory.made) == len(blocks) == len(set(memory.made))
+    whole = job(contest(), Lab())
+    assert resumed.cells == whole.cells
+    assert resumed.choices == whole.choices
+
+
+def test_another_learning_rate_or_other_data_are_not_mistaken_for_what_is_kept():
+    held, block = contest(), Block(named(["erm"])[0], "east", "", RUNS)
+    keys = {
+        Sweep(held, Lab()).key(block),
+        Sweep(held, Lab(seed=1)).key(block),
+        Sweep(replace(held, budget=replace(held.budget, lr=0.5)), Lab()).key(block),
+        Sweep(held, Lab(), {"lr": Uniform(0.1, 0.2)}).key(block),
+        Sweep(held, Lab()).key(replace(block, at="west")),
+        Sweep(held, Lab()).key(replace(block, without="west")),
+        Sweep(replace(held, model=lambda task: mlp([2, 9, 2])), Lab()).key(block),
+    }
+    assert len(keys) == 7
+    assert Sweep(contest(), Lab()).key(block) in keys
+
+
+@dataclass(frozen=True)
+class Explodes:
+    """ERM whose every run diverges, but for the first draw of the given seeds."""
+
+    budget: Budget = Budget()
+    share: float = 0.0
+    search = {"share": Uniform(1, 1)}
+
+    def fit(self, model, task, lab):
+        if self.share or lab.path[-1] == "1":
+            raise Diverged("The loss is not finite.")
+        return ERM(self.budget).fit(model, task, lab)
+
+
+def test_diverging_runs_are_reported_and_the_others_continue():
+    entrants = [*named(["erm"]), Entrant("explodes", lambda budget: Explodes(budget))]
+    results = Comparison(entrants=entrants, seeds=3, draws=2)(contest(), Lab())
+    lost, total = results.diverged["explodes"]
+    assert (lost, total) == (36, 54)  # 2 of 3 seeds keep draw 0: 4 of 6 runs diverge, on 3 × (1 + 2) tasks
+    cell = results.cell("explodes", "east")
+    assert cell.seeds == 2
+    assert "2 of 3 seeds" in cell.note
+    assert results.diverged["ERM"] == (0, 54)
+    assert results.cell("ERM", AVERAGE).reading is not None
+    assert results.change("explodes", "east") is not None
+
+
+def test_a_method_that_always_diverges_has_missing_cells_with_the_reason():
+    entrants = [*named(["erm"]), Entrant("explodes", lambda budget: Explodes(budget, share=1.0))]
+    results = Comparison(entrants=entrants, seeds=1, draws=2)(contest(), Lab())
+    cell = results.cell("explodes", "east")
+    assert (cell.reading, cell.note, cell.best) == (None, "every run diverged", False)
+    assert results.cell("explodes", AVERAGE).note.startswith("no value at")
+    assert not any(cell.best for cell in results.cells)
+
+
+def test_a_stacked_run_that_diverges_does_not_take_the_others_with_it(monkeypatch):
+    monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
+    held = contest()
+    wild = Sweep(held, Lab(), {"lr": Uniform(1e38, 1e38)})
+    kept = wild(Block(named(["erm"])[0], "east", "", RUNS))
+    assert kept["diverged"].tolist() == [False, True, False, True]  # draw 0 has the defaults
+    assert torch.isfinite(kept["select"]).tolist() == [True, False, True, False]
+
+
+def no_domains() -> Task:
+    made = moved_clusters(Lab())
+    task = of_spec(Domains(moved_clusters), Lab()).tasks["east"]
+    fit, select = task.splits["train:west"], task.splits["select:west"]
+    splits = {"train": replace(fit, at=None), "select": replace(select, at=None)}
+    splits["held"] = replace(splits["select"], data=made["west"].subset(torch.arange(60)), use=Use.JUDGE)
+    return Task(name="one", axis=Axis.IID, splits=splits, objective=task.objective)
+
+
+def test_a_method_that_needs_domains_is_footnoted_on_a_task_without():
+    results = Comparison(entrants=named(["erm", "vrex"]), seeds=2, draws=2)(of_task(no_domains()), Lab())
+    cell = results.cell("V-REx", "held")
+    assert cell.reading is None
+    assert "could not be trained" in cell.note
+    assert "domains" in results.missing["V-REx · one"]
+    assert results.cell("ERM", "held").reading is not None
+    assert results.protocols == [Protocol.TRAINING]
+    assert "two or more training domains" in results.missing[Protocol.LEFT_OUT]
+    assert "no split `oracle`" in results.missing[Protocol.ORACLE]
+
+
+def test_if_no_method_can_be_trained_the_first_reason_is_the_error():
+    with pytest.raises(InvalidData, match="domain"):
+        Comparison(entrants=named(["vrex"]), seeds=1, draws=1)(of_task(no_domains()), Lab())
+
+
+def test_leave_one_domain_out_validation_never_fits_or_judges_the_domain_it_selects_on():
+    held = contest()
+    task = Sweep(held, Lab()).task(Block(named(["erm"])[0], "east", "west"))
+    assert {split.at for split in task.of(Use.FIT).values()} == {"middle"}
+    assert {split.at for split in task.of(Use.SELECT).values()} == {"west"}
+    assert domains(held.tasks["east"]) == ["west", "middle"]
+    assert judged(held.tasks["east"]) == {"east": "unseen"}
+    assert list(seen(held.tasks["east"])) == ["seen:west", "seen:middle"]
+
+
+def test_validation_scores_are_means_over_domains_and_judged_scores_over_examples():
+    held = contest()
+    block = Block(named(["erm"])[0], "east", "", RUNS[:1])
+    kept, task = Sweep(held, Lab())(block), held.tasks["east"]
+    (result,) = Sweep(held, Lab()).trained(block, task)
+
+    def mean(name: str) -> float:
+        data = task.splits[name].data[:]
+        return (result.model(data["x"]).argmax(1) == data["y"]).double().mean().item()
+
+    assert kept["select"][0].item() == pytest.approx(np.mean([mean("select:west"), mean("select:middle")]))
+    assert kept["oracle"][0].item() == pytest.approx(mean("oracle"))
+    assert kept["score east"][0].double().mean().item() == pytest.approx(mean("unseen"))
+    z = result.model(task.splits["unseen"].data[:]["x"])
+    torch.testing.assert_close(kept["margin east"][0], (z[:, 1] - z[:, 0]).detach())
+
+
+def test_one_draw_runs_no_validation_and_says_so():
+    job = Comparison(entrants=named(["erm"]), seeds=2, draws=1)
+    assert all(not block.without for block in job.blocks(contest()))
+    results = job(contest(), Lab())
+    assert results.protocols == [Protocol.TRAINING]
+    assert "nothing to select" in results.missing["selection"]
+    assert all(choice.draw == 0 for choice in results.choices)
+
+
+def test_a_models_own_fit_may_diverge_alone():
+    result = alone(Explodes(share=1.0), nn.Linear(2, 2), contest().tasks["east"], Lab())
+    assert isinstance(result, Diverged)
