@@ -4,9 +4,10 @@ Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254: no method is best everywhere
 decides, and it is the user's. All methods are compared on one fresh sample of it, in its own units.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
 import torch
@@ -63,6 +64,11 @@ class Choice:
         return self.lead.low > 0
 
 
+def anew(name: str, make: Callable[[], Explanation]) -> Explanation:
+    """Remembers nothing; a caller that resumes gives its own."""
+    return make()
+
+
 def choose(
     trained: Trained,
     queries: Batch,
@@ -73,18 +79,20 @@ def choose(
     inputs: Inputs = Inputs(),
     loss: Loss = Loss.SQUARED,
     methods: Mapping[str, Preset] | None = None,
+    remember: Callable[[str, Callable[[], Explanation]], Explanation] = anew,
 ) -> Choice:
     """The most faithful of the methods (default: all eight, with the neighbourhood's own noise or width).
 
-    A method that the model does not allow (gradients of an estimator) is left out, with the reason.
+    `remember(name, make)` may give a method's stored answer instead of making it again. A method that the model does not allow (gradients of an estimator) is left out, with the reason.
     """
     at = around(trained.model, queries, behaviour, inputs, lab)
     methods = matched(neighbourhood, at.d) if methods is None else methods
     answers: dict[str, Explanation] = {}
     left_out: dict[str, str] = {}
     for name, preset in lab.track(methods.items(), len(methods)):
+        how = over(preset, inputs).approximation(trained.model)
         try:
-            answers[name] = explained(at, over(preset, inputs).approximation(trained.model), lab.child(name))
+            answers[name] = remember(name, partial(explained, at, how, lab.child(name)))
         except UnseenError as error:
             left_out[name] = error.what
     if not answers:
@@ -149,11 +157,11 @@ def _lead(worse: Tensor, better: Tensor, null: Tensor, lab: Lab) -> Reading:
 
 
 def _why(best: str, second: str, readings: Mapping[str, Reading], lead: Reading, where: Neighbourhood) -> str:
-    def percent(name: str) -> str:
-        return f"{100 * readings[name].value:.1f} %"
-
-    start = f"{best} explains {percent(best)} of how the output varies under {where.title}"
+    shares = [100 * readings[name].value for name in (best, second)]
+    # so many digits that a lead can be seen
+    digits = next((k for k in (1, 2, 3) if f"{shares[0]:.{k}f}" != f"{shares[1]:.{k}f}"), 1)
+    start = f"{best} explains {shares[0]:.{digits}f} % of how the output varies under {where.title}"
     if second == best:
         return f"{start}; no other method could be asked."
     clear = "clearly more than" if lead.low > 0 else "not distinguishably more than"
-    return f"{start}, {clear} {second} ({percent(second)})."
+    return f"{start}, {clear} {second} ({shares[1]:.{digits}f} %)."
