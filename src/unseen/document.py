@@ -55,7 +55,18 @@ class Table:
     """Cells with a raised number that a footnote explains."""
 
 
-Block: TypeAlias = Paragraph | Note | Table | Figure
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """A text in pieces, each coloured by a signed weight: strongest where the passage's largest |weight| is."""
+
+    title: str
+    pieces: Sequence[str]
+    weights: Sequence[float] = ()
+    """One per piece; empty: plain text."""
+    unit: str = ""
+
+
+Block: TypeAlias = Paragraph | Note | Table | Passage | Figure
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from math import isfinite
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from unseen.document import Block, Document, Note, Paragraph, Table, Value
+from unseen.document import Block, Document, Note, Paragraph, Passage, Table, Value
 from unseen.measure import Reading
 from unseen.shell.report import wording
 from unseen.shell.report.figures import draw, palette
@@ -49,7 +49,7 @@ def runs(blocks: Sequence[Block]) -> list[Run]:
 
 
 def _kind(block: Block) -> str:
-    return {Paragraph: "paragraph", Note: "note", Table: "table"}.get(type(block), "figure")
+    return {Paragraph: "paragraph", Note: "note", Table: "table", Passage: "passage"}.get(type(block), "figure")
 
 
 def anchors(titles: Sequence[str]) -> list[str]:
@@ -148,6 +148,24 @@ def _whisker(reading: Reading, scale: tuple[float, float]) -> Markup:
     return Markup(f'<svg class="whisker" viewBox="0 0 100 10" aria-hidden="true">{zero}{line}{dot}</svg>')
 
 
+def passage(value: Passage) -> Markup:
+    """The text; a piece's weight is its colour's strength, its sign also an underline, its number the tooltip."""
+    if not value.weights:
+        return Markup('<p class="passage">{}</p>').format(clean("".join(value.pieces)))
+    largest = max((abs(w) for w in value.weights if isfinite(w)), default=0.0)
+
+    def one(piece: str, weight: float) -> Markup:
+        share = abs(weight) / largest if largest and isfinite(weight) else 0.0
+        if share < 0.03:  # hardly visible: no need of an element
+            return Markup.escape(clean(piece))
+        return Markup('<span class="{}" style="--w:{}%" title="{}">{}</span>').format(
+            "up" if weight > 0 else "down", round(55 * share), f"{wording.number(weight)} {value.unit}", clean(piece)
+        )
+
+    inside = Markup("").join(one(p, w) for p, w in zip(value.pieces, value.weights, strict=True))
+    return Markup('<p class="passage">{}</p>').format(inside)
+
+
 @cache
 def _page() -> Template:
     room = files("unseen.shell.report")
@@ -156,6 +174,7 @@ def _page() -> Template:
     environment.globals |= {
         "style": Markup(room.joinpath("page.css").read_text("utf-8")),
         "table": table,
+        "passage": passage,
         "draw": draw,
         "numbers": lambda figure: table(numbers(figure), whiskers=False),
     }

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from unseen.document import Block, Document, Note, Paragraph, Table, Tone
+from unseen.document import Block, Document, Note, Paragraph, Passage, Table, Tone
 from unseen.shell.report import wording
 from unseen.shell.report.numbers import numbers, thinned
 from unseen.shell.report.wording import clean, words
@@ -72,6 +72,8 @@ def _block(block: Block) -> str:
             return f"- {escaped(wording.sign(block))}{tone} **{escaped(block.text)}**{detail}"
         case Table():
             return table(block)
+        case Passage():
+            return f"**{escaped(block.title)}**\n\n> {escaped(''.join(block.pieces))}"
     behind = numbers(block)
     kept = thinned([dict(row) for row in behind.rows], MOST_ROWS)
     note = (f"{len(kept)} rows, evenly spaced.",) if len(kept) < len(behind.rows) else ()

@@ -5,12 +5,14 @@ from rich.padding import Padding
 from rich.table import Table as Columns
 from rich.text import Text
 
-from unseen.document import Document, Note, Paragraph, Section, Table, Tone
+from unseen.document import Document, Note, Paragraph, Passage, Section, Table, Tone
 from unseen.shell.report import wording
 from unseen.shell.report.wording import clean, words
 
 COLOURS = {Tone.GOOD: "green", Tone.NEUTRAL: "", Tone.CAUTION: "yellow", Tone.BAD: "red"}
 MOST_ROWS = 40
+MOST_LETTERS = 240
+"""Of a passage: the report file has all of it."""
 
 
 def show(document: Document, console: Console | None = None) -> None:
@@ -44,6 +46,9 @@ def _section(section: Section) -> RenderableType | None:
                 blocks.append(_note(block))
             case Table():
                 blocks.append(_table(block))
+            case Passage():
+                line = " ".join(clean("".join(block.pieces)).split())
+                blocks.append(Text.assemble((clean(block.title), "italic"), " ", line[:MOST_LETTERS]))
     if not blocks:
         return None
     inside = Padding(Group(*blocks), (0, 0, 0, 2), expand=False)

@@ -1,0 +1,1 @@
+"""What `unseen influence` asks, answers and keeps."""
