@@ -1,0 +1,279 @@
+"""Influence functions against Kronfluence on the same checkpoints, data, layers, matrix (empirical Fisher) and threads.
+
+    UNSEEN_DATA=… python benchmarks/influence.py --json
+
+Cases (peers/influence_cases.py): `mlp`, 784-512-256-10 on 10,000 images × 500 queries; `gpt2`, 4 layers of width 256 on
+1,000 sequences of 128 tokens × 32 queries. Each side runs in a process of its own, with one thread: the peer in float32
+(its defaults, batch sizes tuned) and in its bfloat16 preset (the faster of the two is its best setting); ours at float32's
+accuracy (`Precision.MIXED`, its default) and in bfloat16. Ratios are of CPU seconds, since machines are shared; wall seconds stand beside them.
+
+* `speedup_factors`: covariances, eigenvectors and corrected eigenvalues, float32; `speedup_lambda`: the last of these;
+* `speedup_total_*`: factors and all scores; against the peer in float32, and under `best` against its best setting;
+* `speedup_topk`: the peer's scores of all pairs against our exact 20 most helpful and harmful examples of each query;
+* `memory_ratio`: peak memory over what stood before the factors, ours (float32) / the peer's (its leaner setting);
+* `relative_error`, `spearman`: ‖N · ours − peer‖ / ‖peer‖ in float32; rank correlation of our bfloat16 scores with the
+  peer's float32 ones, mean over queries;
+* `gemm_fraction`: floating-point operations of the score product per CPU second, over those of a square product of the
+  same run; in float32, and in bfloat16 under `gemm_fraction_bfloat16`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers.influence_cases import CASES, Case
+from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from unseen.attributions.influence import Fisher, Influence, sequence_nats
+from unseen.attributions.influence.asking import Precision
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.objectives import classify, cross_entropy, next_token, sequence_log_probability
+from unseen.task import Axis, Batch, Split, Task, Use
+
+TARGETS = {
+    "mlp": {"speedup_factors": 100, "speedup_total_float32": 5, "speedup_total_bfloat16": 15, "speedup_topk": 100},
+    "gpt2": {"speedup_lambda": 2.3, "speedup_total_bfloat16": 2.5},
+}
+BOTH = {"memory_ratio": -1.0, "relative_error": -1e-4, "spearman": 0.9995, "gemm_fraction": 0.6}
+"""Negative: at most so much."""
+OURS = {"mlp": 1_000, "gpt2": 32}
+"""Our batch sizes."""
+K = 20
+
+
+def log_likelihood(model: nn.Module, batch: Batch) -> Tensor:
+    return -cross_entropy(model, batch)
+
+
+class Clock:
+    """CPU and wall seconds by name, summed over what is timed."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        cpu, wall = time.process_time(), time.perf_counter()
+        yield
+        spent = self.seconds.setdefault(name, [0.0, 0.0])
+        spent[0] += time.process_time() - cpu
+        spent[1] += time.perf_counter() - wall
+
+    def inside(self, owner: type, method: str, name: str) -> None:
+        """Times a method wherever it is called."""
+        plain: Callable[..., Any] = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self(name):
+                return plain(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+
+def resident(of: str = "VmRSS") -> float:
+    """MiB of this process: now (`VmRSS`) or at its peak (`VmHWM`)."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[of].split()[0]) / 1024
+
+
+def forget_peak() -> None:
+    """The kernel's record of peak memory starts again from now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def ours(case: Case, precision: Precision, clock: Clock) -> dict[str, Tensor]:
+    """Our scores in nats per added copy; in float32 also the top k."""
+    from unseen.attributions.influence.asking import Scaled
+    from unseen.attributions.influence.factors import Fit
+
+    clock.inside(Fit, "_corrected", "lambda")
+    clock.inside(Scaled, "score", "product")
+    is_text = "tokens" in case.train.columns
+    objective, behaviour = (next_token, sequence_log_probability) if is_text else (classify, log_likelihood)
+    splits = {"train": Split(case.train, Use.FIT)}
+    task = Task(name=case.name, axis=Axis.IID, splits=splits, objective=objective)
+    config = Influence(
+        fisher=Fisher.EMPIRICAL,
+        layers=case.layers,
+        precision=precision,
+        batch_size=OURS[case.name],
+        loss=sequence_nats if is_text else None,
+    )
+    with clock("factors"):
+        influences = config.prepare(Trained(case.model, task), Lab())
+    queries = case.queries[:]
+    with clock("scores"):
+        scores = influences(queries, behaviour).scores
+    clock.seconds["peak"] = [resident("VmHWM"), 0.0]
+    product = clock.seconds["product"].copy()
+    with clock("top"):
+        top = influences.top(queries, behaviour, K)
+    clock.seconds["product"] = product
+    return {"scores": scores.float().contiguous(), "top": top.index, "worst": top.worst_index}
+
+
+def peer(case: Case, setting: str, clock: Clock) -> dict[str, Tensor]:
+    from peers import kronfluence_peer as kf
+
+    loss = kf.language if "tokens" in case.train.columns else kf.classification
+    sizes = kf.BATCHES[case.name]
+    run = kf.kronfluence(case.model, loss, case.train, case.queries, case.layers, sizes, kf.Setting(setting))
+    clock.seconds |= {name: [s.cpu, s.wall] for name, s in run.spent.items()}
+    parts = [run.spent[name] for name in ("covariance", "eigen", "lambda")]
+    clock.seconds["factors"] = [sum(s.cpu for s in parts), sum(s.wall for s in parts)]
+    clock.seconds["peak"] = [resident("VmHWM"), 0.0]
+    return {"scores": run.scores.contiguous()}
+
+
+def side(name: str, who: str, setting: str, out: str) -> None:
+    """One side, in this process: writes what it found, prints what it cost."""
+    case, clock = CASES[name](), Clock()
+    with torch.no_grad():
+        case.model(next(iter(case.train[:8].values())))  # the libraries behind a forward pass are part of the baseline
+    forget_peak()
+    before = resident()
+    precision = Precision.BFLOAT16 if setting == "bfloat16" else Precision.MIXED
+    found = peer(case, setting, clock) if who == "peer" else ours(case, precision, clock)
+    save_file(found, out)
+    print(json.dumps({"seconds": clock.seconds, "memory": clock.seconds.pop("peak")[0] - before}))
+
+
+def run_side(name: str, who: str, setting: str, folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    out = str(folder / f"{name}-{who}-{setting}.safetensors")
+    command = [sys.executable, __file__, "--side", name, who, setting, out]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=one_thread)
+    return json.loads(found.stdout.splitlines()[-1]), load_file(out)
+
+
+def peak(dtype: torch.dtype, size: int = 2048) -> float:
+    """Operations per CPU second of a square product: the best of ten."""
+    a, b, best = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype), float("inf")
+    for _ in range(10):
+        start = time.process_time()
+        a @ b
+        best = min(best, time.process_time() - start)
+    return 2 * size**3 / best
+
+
+def operations(case: Case) -> float:
+    """Of all scores: the product, and for sequences the gradients that enter it."""
+    maps = [case.model.get_submodule(name) for name in case.layers]
+    entries = sum(m.weight.numel() + m.bias.numel() for m in maps)  # type: ignore[union-attr, operator]
+    positions = case.train.columns["tokens"].shape[1] if "tokens" in case.train.columns else 0
+    return 2.0 * entries * len(case.train) * (len(case.queries) + positions)
+
+
+def recall(found: Tensor, scores: Tensor) -> float:
+    """Share of the true top k that was found."""
+    true = scores.topk(found.shape[1], 1).indices
+    return (found[:, :, None] == true[:, None, :]).any(2).double().mean().item()
+
+
+def measured(name: str) -> dict[str, Any]:
+    peaks = {dtype: peak(getattr(torch, dtype)) for dtype in ("float32", "bfloat16")}
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {
+            (who, setting): run_side(name, who, setting, Path(folder))
+            for who in ("peer", "ours")
+            for setting in ("float32", "bfloat16")
+        }
+    cost = {key: {part: s[0] for part, s in found["seconds"].items()} for key, (found, _) in runs.items()}
+    wall = {key: {part: s[1] for part, s in found["seconds"].items()} for key, (found, _) in runs.items()}
+    scores = {key: tensors["scores"].double() for key, (_, tensors) in runs.items()}
+    total = {key: c["factors"] + c["scores"] for key, c in cost.items()}
+    reference, case = scores["peer", "float32"], CASES[name]()
+    n = reference.shape[1]
+    best = min((total["peer", s], s) for s in ("float32", "bfloat16"))[1]
+
+    def against(setting: str) -> dict[str, float]:
+        theirs = cost["peer", setting]
+        return {
+            "speedup_factors": theirs["factors"] / cost["ours", "float32"]["factors"],
+            "speedup_lambda": theirs["lambda"] / cost["ours", "float32"]["lambda"],
+            "speedup_total_float32": total["peer", setting] / total["ours", "float32"],
+            "speedup_total_bfloat16": total["peer", setting] / total["ours", "bfloat16"],
+            "speedup_topk": theirs["scores"] / cost["ours", "float32"]["top"],
+        }
+
+    def ranks(found: Tensor) -> float:
+        rows = zip(found.numpy(), reference.numpy(), strict=True)
+        return sum(float(spearmanr(a, b).statistic) for a, b in rows) / len(reference)
+
+    def error(key: tuple[str, str]) -> float:
+        scale = n if key[0] == "ours" else 1
+        return ((scale * scores[key] - reference).norm() / reference.norm()).item()
+
+    speed = {dtype: operations(case) / cost["ours", dtype]["product"] / peaks[dtype] for dtype in peaks}
+    memory = {" ".join(key): found["memory"] for key, (found, _) in runs.items()}
+    top = runs["ours", "float32"][1]
+    return {
+        **against("float32"),
+        "memory_ratio": memory["ours float32"] / min(memory["peer float32"], memory["peer bfloat16"]),
+        "relative_error": error(("ours", "float32")),
+        "spearman": ranks(scores["ours", "bfloat16"]),
+        "gemm_fraction": speed["float32"],
+        "gemm_fraction_bfloat16": speed["bfloat16"],
+        "topk_recall": min(recall(top["top"], reference), recall(top["worst"], -reference)),
+        "relative_error_bfloat16": error(("ours", "bfloat16")),
+        "best": {
+            "setting": best,
+            **against(best),
+            "relative_error": error(("peer", best)),
+            "spearman": ranks(scores["peer", best]),
+        },
+        "cpu_seconds": {" ".join(key): parts for key, parts in cost.items()},
+        "wall_seconds": {" ".join(key): parts for key, parts in wall.items()},
+        "memory_mib": memory,
+        "gemm_peak_gflops": {dtype: value / 1e9 for dtype, value in peaks.items()},
+        "load_before": load,
+    }
+
+
+def table(name: str, row: dict[str, Any]) -> str:
+    goals = TARGETS[name] | BOTH
+    lines = [f"{name}: against {'':20} float32 defaults   best ({row['best']['setting']})   to reach"]
+    for key, value in row.items():
+        if isinstance(value, float):
+            goal = goals.get(key)
+            wanted = "" if goal is None else f"≤ {-goal:g}" if goal < 0 else f"≥ {goal:g}"
+            other = row["best"].get(key) if key.startswith("speedup") else None
+            lines.append(f"  {key:32} {value:14.4g}   {'' if other is None else f'{other:.4g}':>16}   {wanted}")
+    for who, parts in row["cpu_seconds"].items():
+        spent = ", ".join(f"{part} {seconds:.2f}" for part, seconds in parts.items())
+        lines.append(f"  CPU seconds, {who:14} {spent}; {row['memory_mib'][who]:.0f} MiB")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--only", choices=CASES)
+    parser.add_argument("--side", nargs=4, metavar=("CASE", "WHO", "SETTING", "OUT"), help="used by the parent process")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.side:
+        side(*options.side)
+        return
+    for name in CASES:
+        if options.only in (None, name):
+            CASES[name]()  # trained and kept before anything is timed
+    out = {name: measured(name) for name in CASES if options.only in (None, name)}
+    print(json.dumps(out, indent=2) if options.json else "\n\n".join(table(name, row) for name, row in out.items()))
+
+
+if __name__ == "__main__":
+    main()
