@@ -1,6 +1,7 @@
 """Sweeps: trained together or alone, interrupted or not, the same scores; what diverges does not stop the others."""
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.erm import ERM
 from unseen.models.mlp import mlp
-from unseen.search import Uniform
+from unseen.search import Space, Uniform
 from unseen.task import Axis, Task, Use
 from unseen.tasks.domains import Domains, moved_clusters
 
@@ -144,7 +145,7 @@ class Explodes:
 
     budget: Budget = Budget()
     share: float = 0.0
-    search = {"share": Uniform(1, 1)}
+    search: ClassVar[Space] = {"share": Uniform(1, 1)}
 
     def fit(self, model, task, lab):
         if self.share or lab.path[-1] == "1":

@@ -9,12 +9,15 @@ import pandas as pd
 import pytest
 
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
+from unseen.shell import comparing
 from unseen.shell.comparing import main
+from unseen.shell.executors import Here
 from unseen.tasks.table import clinics
 
 FAST = ["--seeds", "2", "--draws", "2", "--steps", "15", "--jobs", "1", "--quiet"]
+SHORT = ["--protocol", "training"]
 TABLE = ["table.csv", "--target", "ill", "--site", "clinic"]
-SUBJECT = '''
+SUBJECT = """
 import torch
 from unseen.audit import Subject
 from unseen.engine.loop import Budget
@@ -40,7 +43,7 @@ def labelled():
 
 def broken():
     raise KeyError("x")
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +78,7 @@ def test_every_site_of_a_table_is_left_out_and_every_export_is_written(capsys):
     tex, text = Path("out.tex").read_text(), Path("out.md").read_text()
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 7  # the summary; 2 metrics × 3 protocols
     assert text.count("| method |") == 7
-    rows = list(csv.DictReader(Path("out.csv").open()))
+    rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
     assert len(rows) == len(results["cells"]) == 2 * 3 * 2 * 5
     assert {row["column"] for row in rows} == {"east", "north", "west", "average", "worst place"}
     assert json.loads(Path("out.json").read_text())["methods"] == ["ERM", "V-REx"]
@@ -84,17 +87,18 @@ def test_every_site_of_a_table_is_left_out_and_every_export_is_written(capsys):
 def test_what_is_kept_is_not_trained_again(capsys, monkeypatch):
     from unseen.compare import sweep
 
-    first = said(capsys, *TABLE, "erm")
+    first = said(capsys, *TABLE, "erm", *SHORT)
 
     def trained(self, block, task):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(sweep.Sweep, "trained", trained)
-    again = said(capsys, *TABLE, "erm")
+    again = said(capsys, *TABLE, "erm", *SHORT)
     assert again["cells"] == first["cells"]
 
 
-def test_two_processes_give_the_results_of_one(capsys):
+def test_workers_give_the_results_of_one_process(capsys, monkeypatch):
+    monkeypatch.setattr(comparing, "Processes", lambda jobs: Here())  # spawning is tested where it is defined
     fast = ["--seeds", "1", "--draws", "1", "--steps", "10", "--quiet", "--json"]
     assert run(*TABLE, "erm", "--jobs", "1", fast=fast) == 0
     one = json.loads(capsys.readouterr().out)["results"]
@@ -108,7 +112,7 @@ def test_two_processes_give_the_results_of_one(capsys):
 
 def test_a_number_as_target_is_in_its_own_unit(capsys):
     clinics().dropna().to_csv("table.csv", index=False)
-    results = said(capsys, "table.csv", "--target", "pressure", "--site", "clinic", "erm")
+    results = said(capsys, "table.csv", "--target", "pressure", "--site", "clinic", "erm", *SHORT)
     assert results["metrics"] == ["minus mean absolute error"]
     value = results["cells"][0]["reading"]["value"]
     assert -60 < value < -3  # blood pressure has a deviation of about 16
@@ -128,17 +132,24 @@ def test_a_subject_keeps_its_model_and_budget(capsys):
 
 
 def test_a_spec_of_ones_own_is_left_out_in_turn(capsys):
-    assert said(capsys, "mine.py:spec", "erm")["places"] == ["west", "middle", "east"]
+    assert said(capsys, "mine.py:spec", "erm", *SHORT)["places"] == ["west", "middle", "east"]
 
 
 def test_labels_of_an_unlabelled_split_are_ignored_and_said(capsys):
-    results = said(capsys, "mine.py:labelled", "erm")
+    results = said(capsys, "mine.py:labelled", "erm", *SHORT)
     assert any("they are ignored" in text for text in results["warnings"])
 
 
 def test_a_task_of_this_package_takes_its_fields_as_flags(capsys):
-    results = said(capsys, "sensitive", "erm", "--table.site", "clinic")
-    assert results["places"]
+    few, many = (said(capsys, "domains", "--division.oracle", share, "erm", *SHORT) for share in ("0.2", "0.5"))
+    assert few["places"] == many["places"] == ["west", "middle", "east"]
+    assert {*few["sizes"].values()} == {96}
+    assert {*many["sizes"].values()} == {60}
+
+
+def test_fields_that_no_flag_can_write_are_said():
+    with pytest.raises(InvalidConfig, match="cannot be set by flags"):
+        run("sensitive", "erm", "--no-visible")
 
 
 def test_one_site_only_is_refused():
@@ -151,9 +162,14 @@ def test_a_site_of_one_class_is_warned_of_and_has_no_auc(capsys):
     frame = clinics()
     frame.loc[frame.clinic == "east", "ill"] = 1
     frame.to_csv("table.csv", index=False)
-    results = said(capsys, *TABLE, "erm")
+    results = said(capsys, *TABLE, "erm", *SHORT)
     assert any("classes cannot be told apart" in text for text in results["warnings"])
-    assert {c["column"] for c in results["cells"] if c["metric"] == "AUC"} == {"north", "west", "average", "worst place"}
+    assert {c["column"] for c in results["cells"] if c["metric"] == "AUC"} == {
+        "north",
+        "west",
+        "average",
+        "worst place",
+    }
     assert "AUC does not exist at east" in Path("unseen-comparison.html").read_text()
 
 
@@ -188,7 +204,7 @@ def test_what_cannot_be_compared_is_said_with_its_fix(arguments, kind, match):
 
 
 def test_the_summary_fits_a_screen_and_the_report_has_the_rest(capsys):
-    assert main([*TABLE, "erm", "sam", *FAST[:-1], "--report", "out.md"]) == 0
+    assert main([*TABLE, "erm", "sam", *FAST[:-1], *SHORT, "--report", "out.md"]) == 0
     shown = capsys.readouterr().out
     assert "What to do next" in shown
     assert len(shown.splitlines()) < 50
@@ -201,7 +217,7 @@ def test_names_with_markup_stay_text():
     frame = pd.DataFrame({"x": rng.normal(size=90), "site": np.repeat(["<b>a</b>", "b|c & 50%", "d_e"], 30)})
     frame["y"] = (frame.x + rng.normal(size=90) > 0).astype(int)
     frame.to_csv("table.csv", index=False)
-    run("table.csv", "--target", "y", "--site", "site", "erm", "--table", "out.tex", "--table", "out.md")
+    run("table.csv", "--target", "y", "--site", "site", "erm", *SHORT, "--table", "out.tex", "--table", "out.md")
     assert "<b>a</b>" not in Path("unseen-comparison.html").read_text()
     assert r"b|c \& 50\%" in Path("out.tex").read_text()
     assert r"b\|c" in Path("out.md").read_text()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 from numpy import ndarray
@@ -61,12 +62,11 @@ class Board:
 
     def differences(self, column: str) -> dict[tuple[str, str], Reading]:
         """Paired differences of all pairs of methods that share a seed."""
-        known = self.known(column)
         found = {}
-        for a in known:
-            for b in known:
-                if a != b and (change := self._difference(column, a, b)) is not None:
-                    found[a, b] = change
+        for a, b in combinations(self.known(column), 2):
+            if (change := self._difference(column, a, b)) is not None:
+                found[a, b] = change
+                found[b, a] = Reading(-change.value, -change.high, -change.low, change.n, change.unit)
         return found
 
     def _difference(self, column: str, a: str, b: str) -> Reading | None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import replace
@@ -74,6 +75,7 @@ def compare(request: Request, jobs: int | None = None, watch: Any = None) -> Res
         with threadpool_limits(1):
             if jobs > 1 and len(left) > 1:
                 _spread(request, left, min(jobs, len(left)), told)
+                _workplace.cache_clear()
                 told = _silent
             return job(contest, sweep.lab, sweep, told)
     finally:
@@ -142,7 +144,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
-    options, flags = parser().parse_known_args(argv)
+    options, rest = parser().parse_known_args(argv)
+    methods, flags = parted(rest)
+    options.methods += methods
     request = _request(options, flags)
     for path in options.table:
         if Path(path).suffix not in WRITERS:
@@ -166,10 +170,20 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def parted(rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of methods that come after an option, and flags of a task with their values."""
+    methods: list[str] = []
+    flags: list[str] = []
+    for k, word in enumerate(rest):
+        is_value = k > 0 and rest[k - 1].startswith("--") and "=" not in rest[k - 1]
+        (flags if word.startswith("--") or is_value else methods).append(word)
+    return methods, flags
+
+
 def _request(options: argparse.Namespace, flags: Sequence[str]) -> Request:
     what = options.task
     if flags and (what is None or what == "heart" or "." in what):
-        raise UnknownName.near("option", flags[0].split("=")[0], parser().format_help().split())
+        raise UnknownName.near("option", flags[0].split("=")[0], re.findall(r"--[a-z]+", parser().format_help()))
     return Request(
         what=what,
         flags=tuple(flags),

@@ -119,7 +119,7 @@ def contest_from(found: object, what: str, lab: Lab) -> Contest:
             return of_subject(found)
         case TableDomains():
             return of_table(replace(found.table, held_out=None), lab, name)
-        case DomainSpec():
+        case DomainSpec() if found.domains():
             return of_spec(found, lab, name)
         case Task():
             return of_task(found, name)
@@ -176,4 +176,11 @@ def task_of(name: str, flags: Sequence[str]) -> object:
         spec = specs[0]()
     except (TypeError, IndexError):  # a field without default
         spec = room.example()
-    return overlaid(spec, flags, f"unseen compare {name}")
+    try:
+        return overlaid(spec, flags, f"unseen compare {name}")
+    except NameError as error:  # tyro reads the annotations of data frames, which name what is not imported
+        raise InvalidConfig(
+            f"The fields of {type(spec).__name__} cannot be set by flags.",
+            why="one of them is a data frame or a function, which no flag can write.",
+            fix=f"make it in a file: from unseen.tasks.{name} import {type(spec).__name__}; spec = …; and compare file.py:spec.",
+        ) from error
