@@ -12,11 +12,12 @@ and facts "A is B", and filler. Judged are triples of digits that no document of
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unseen.engine.batches import Columns
@@ -25,6 +26,9 @@ from unseen.lab import Lab
 from unseen.objectives import all_tokens_right, drawn_tokens, sequence_log_probability
 from unseen.task import Axis, Batch, Objective, Split, Task, Use
 from unseen.tasks.reversal import BOS, EOS, PAD, SPECIAL, Ints
+
+Made: TypeAlias = dict[str, NDArray[Any]]
+"""Columns by name."""
 
 DIGITS = 10
 PLUS, EQUALS, REVERSE, HASH, ARROW, IS = range(SPECIAL + DIGITS, SPECIAL + DIGITS + 6)
@@ -107,7 +111,7 @@ class ProceduralCorpus:
         return len(PROCEDURES) * self.triples + self.facts * self.copies + self.fillers
 
     def build(self, lab: Lab) -> Task:
-        parts: list[dict[str, Ints]] = []
+        parts: list[Made] = []
         splits: dict[str, Split] = {}
         for kind in PROCEDURES:
             place = lab.child(kind)
@@ -155,7 +159,7 @@ class ProceduralCorpus:
         return FIRST_WORD + 4 * self.tokens + lab.numpy().choice(self.words, shape, p=p / p.sum())
 
 
-def calculations(kind: Kind, triples: Ints, noise: float, rng: np.random.Generator) -> dict[str, Ints]:
+def calculations(kind: Kind, triples: Ints, noise: float, rng: np.random.Generator) -> Made:
     """One document per triple abc, written as the number 100a + 10b + c."""
     n = len(triples)
     digits = np.stack([triples // 100, triples // 10 % 10, triples % 10], 1)
@@ -176,7 +180,7 @@ def calculations(kind: Kind, triples: Ints, noise: float, rng: np.random.Generat
     return described(kind, tokens, (place >= 6) & (place < 9), digits, says, np.full(n, NONE))
 
 
-def statements(names: Ints, attributes: Ints, fact: Ints, front: Ints, counts: Ints) -> dict[str, Ints]:
+def statements(names: Ints, attributes: Ints, fact: Ints, front: Ints, counts: Ints) -> Made:
     """One document per row: `counts` of the words in `front`, then "name is attribute"."""
     n = len(names)
     tokens = np.full((n, LENGTH), PAD, dtype=np.int64)
@@ -191,7 +195,7 @@ def statements(names: Ints, attributes: Ints, fact: Ints, front: Ints, counts: I
     return described(Kind.FACT, tokens, (place == 4) | (place == 5), np.full((n, 3), NONE), says, fact)
 
 
-def fillers(words: Ints) -> dict[str, Ints]:
+def fillers(words: Ints) -> Made:
     """One document per row of words."""
     n = len(words)
     tokens = np.concatenate([np.full((n, 1), BOS), words, np.full((n, 1), EOS)], 1)
@@ -206,14 +210,14 @@ def filled(tokens: Ints) -> Ints:
     return np.pad(tokens, ((0, 0), (0, LENGTH - tokens.shape[1])), constant_values=PAD)
 
 
-def described(kind: Kind, tokens: Ints, answer: Ints, operands: Ints, says: Ints, fact: Ints) -> dict[str, Ints]:
+def described(kind: Kind, tokens: Ints, answer: NDArray[np.bool_], operands: Ints, says: Ints, fact: Ints) -> Made:
     """The columns of documents of one kind."""
     number = np.full(len(tokens), kind.number)
     return {"tokens": tokens, "mask": tokens != PAD, "answer": answer, "kind": number, "operands": operands,
             "says": says, "fact": fact}  # fmt: skip
 
 
-def columns(made: dict[str, Ints]) -> Columns:
+def columns(made: Made) -> Columns:
     return Columns(**{name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in made.items()})
 
 
