@@ -25,6 +25,9 @@ from unseen.measure import Reading
 from unseen.method import Trained
 from unseen.task import Batch, PerExample
 
+LITTLE = 0.01
+"""A lead below this share is real but hardly matters."""
+
 
 class Question(StrEnum):
     """What the explanation is for; it decides the neighbourhood."""
@@ -83,7 +86,8 @@ def choose(
 ) -> Choice:
     """The most faithful of the methods (default: all eight, with the neighbourhood's own noise or width).
 
-    `remember(name, make)` may give a method's stored answer instead of making it again. A method that the model does not allow (gradients of an estimator) is left out, with the reason.
+    `remember(name, make)` may give a method's stored answer instead of making it again. A method that the model does
+    not allow (gradients of an estimator) is left out, with the reason.
     """
     at = around(trained.model, queries, behaviour, inputs, lab)
     methods = matched(neighbourhood, at.d) if methods is None else methods
@@ -157,11 +161,19 @@ def _lead(worse: Tensor, better: Tensor, null: Tensor, lab: Lab) -> Reading:
 
 
 def _why(best: str, second: str, readings: Mapping[str, Reading], lead: Reading, where: Neighbourhood) -> str:
-    shares = [100 * readings[name].value for name in (best, second)]
-    # so many digits that a lead can be seen
-    digits = next((k for k in (1, 2, 3) if f"{shares[0]:.{k}f}" != f"{shares[1]:.{k}f}"), 1)
-    start = f"{best} explains {shares[0]:.{digits}f} % of how the output varies under {where.title}"
+    shares = [readings[name].value for name in (best, second)]
+    start = f"{best} explains {percent(shares[0], shares[1])} of how the output varies under {where.title}"
     if second == best:
         return f"{start}; no other method could be asked."
-    clear = "clearly more than" if lead.low > 0 else "not distinguishably more than"
-    return f"{start}, {clear} {second} ({shares[1]:.{digits}f} %)."
+    little = "a little more than" if lead.value < LITTLE else "clearly more than"
+    clear = little if lead.low > 0 else "not distinguishably more than"
+    return f"{start}, {clear} {second} ({percent(shares[1], shares[0])})."
+
+
+def percent(share: float, other: float | None = None) -> str:
+    """A share in words, with so many digits (at most 3) that it differs from the other one and from 100 %."""
+    for digits in (1, 2, 3):
+        told = f"{100 * share:.{digits}f}"
+        if told != f"{100:.{digits}f}" and (other in (None, share) or told != f"{100 * (other or 0.0):.{digits}f}"):
+            return f"{told} %"
+    return f"{100 * share:.1f} %" if share < 0.9995 or share == 1 else "over 99.9 %"

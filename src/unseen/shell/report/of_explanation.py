@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from unseen.attributions.explanation.guide import Question
+from unseen.attributions.explanation.guide import Question, percent
 from unseen.audit.explained import Explained, Told
 from unseen.document import Block, Document, Note, Paragraph, Passage, Section, Table, Tone, Value
 from unseen.figure import Bars, Grid, Images
+from unseen.shell.report.wording import number
 
 MOST_FEATURES = 12
 QUESTIONS = {
@@ -48,7 +49,7 @@ def _lead(found: Explained) -> str:
     choice, own = found.choice, found.choice.readings[found.used]
     text = f"{choice.why} "
     if found.used != choice.name:
-        text += f"{found.used} was asked for and explains {100 * own.value:.0f} %. "
+        text += f"{found.used} was asked for and explains {percent(own.value)}. "
     if own.value < LITTLE:
         return (
             text
@@ -85,7 +86,7 @@ def _title(found: Explained, told: Told) -> str:
     example = told.example
     if example.row is not None:
         return f"Row {example.row} ({example.split})"
-    return f"{example.split} {example.index}"
+    return f"Example {example.index} ({example.split})"
 
 
 def _example(found: Explained, told: Told) -> list[Block]:
@@ -93,7 +94,7 @@ def _example(found: Explained, told: Told) -> list[Block]:
     if told.unexplained > 1 - LITTLE:
         blocks.append(
             Note(
-                f"Here the credits leave {100 * told.unexplained:.0f} % of the output's variation unexplained.",
+                f"Here the credits leave {percent(told.unexplained)} of the output's variation unexplained.",
                 Tone.CAUTION,
                 "Features act together around this example; their single credits say little.",
             )
@@ -132,12 +133,14 @@ def _bars(found: Explained, told: Told) -> Bars:
 
 def _sentence(found: Explained, told: Told) -> str:
     example = told.example
-    parts = [f"{found.behaviour[0].upper()}{found.behaviour[1:]}: {told.output:.3g}; {told.base:.3g} at the baseline."]
+    parts = [
+        f"{found.behaviour[0].upper()}{found.behaviour[1:]}: {number(told.output)}; {number(told.base)} at the baseline."
+    ]
     if example.predicted:
         parts.append(f"Predicted {example.predicted}" + (f", labelled {example.label}." if example.label else "."))
     if isinstance(example.shown, str) and not told.pieces and example.shown != f"{example.split}[{example.index}]":
-        parts.append(example.shown)
-    parts.append(f"The credits explain {100 - 100 * told.unexplained:.0f} % of what the model does around it.")
+        parts.append(f"{example.shown}.")
+    parts.append(f"The credits explain {percent(1 - told.unexplained)} of what the model does around it.")
     return " ".join(parts)
 
 

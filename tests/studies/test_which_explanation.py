@@ -1,0 +1,89 @@
+"""The study of eight explanations: its own definitions, its effects, and smoke end to end."""
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from unseen.attributions.explanation import eight
+from unseen.lab import Lab
+from unseen.measures.faithfulness import Noise, Order
+from unseen.studies.which_explanation import (
+    CLASSIC,
+    TIES,
+    Cell,
+    Config,
+    instances,
+    mismatched,
+    near,
+    network,
+    output,
+    study,
+    versus,
+)
+from unseen.study import Scale, Verdict, pick
+from unseen.tasks.tabular import Known
+
+LAB = Lab(dtype=torch.float64)
+
+
+def test_the_study_knows_the_eight_methods():
+    assert set(CLASSIC) == set(instances(Config())) == set(eight())
+    assert all(tie <= set(eight()) for tie in TIES)
+
+
+def test_shapley_by_orders_is_the_mean_over_all_orders():
+    with LAB.seeded():
+        model = network(6, 1).double()
+    at = near(Cell(Config(points=2), Known.WAVES, 1, 0), model, output, LAB)
+    found = CLASSIC["KernelSHAP"](at, Config(masks=16_000), LAB)
+    for x, row in zip(at.point, found, strict=True):
+        total, orders = torch.zeros(6, dtype=torch.float64), list(permutations(range(6)))
+        kept = torch.zeros(len(orders), 7, 6, dtype=torch.float64)
+        for k, order in enumerate(orders):
+            for size in range(6):
+                kept[k, size + 1] = kept[k, size]
+                kept[k, size + 1, order[size]] = 1
+        f = model((kept * x).flatten(0, 1)).view(len(orders), 7).detach()
+        for k, order in enumerate(orders):
+            for size, feature in enumerate(order):
+                total[feature] += (f[k, size + 1] - f[k, size]) / len(orders)
+        assert (row - total).abs().max() < 0.02 * total.abs().max()
+
+
+def test_smoke_runs_and_every_claim_reads_it():
+    rows = [row for cell in study.cells(study.scales[Scale.SMOKE]) for row in study.run(cell, Lab(seed=cell.seed))]
+    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
+    assert len(pick(rows, part="lunch", seed=0)) == 64
+    assert len(study.table(rows)) == 8
+    for figure in study.figures:
+        assert figure(rows).title
+    # what holds for any net: linear models are recovered, the matching pair agrees
+    assert all(row["error_w"] < 1e-8 for row in pick(rows, part="recovery", additive=True))
+    assert all(row["error_wx"] < 1e-8 for row in pick(rows, part="recovery", additive=False))
+    assert all(row["cosine"] < 0.05 for row in pick(rows, part="same", matched=True))
+
+
+def test_ties_are_left_out_of_the_mismatched_pairs():
+    rows = [{"part": "same", "matched": False, "classic": a, "instance": b} for a, b in permutations(eight(), 2)]
+    assert len(mismatched(rows)) == 8 * 7 - 4
+
+
+def test_kinds_are_compared_within_table_and_seed():
+    rows = [
+        {
+            "part": "test",
+            "order": "top",
+            "noise": "binary",
+            "kind": kind,
+            "table": "a",
+            "hidden": 2,
+            "seed": seed,
+            "change": v,
+        }
+        for seed in range(3)
+        for kind, v in (("binary", 2.0 + seed), ("additive", 1.0 + seed))
+    ]
+    reading = versus(Order.TOP, Noise.BINARY, "binary", "additive")(rows)
+    assert reading.value == pytest.approx(1)
+    assert reading.n == 3
