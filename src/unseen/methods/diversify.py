@@ -23,10 +23,10 @@ from unseen.engine.lower import Stackable
 from unseen.engine.readout import Given
 from unseen.engine.specimen import specimen
 from unseen.engine.together import train_many
-from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.models.committee import Committee, One, heads_like, log_probabilities, parted, refuse_hidden
+from unseen.models.committee import Committee, One, heads_like, log_probabilities, members_of, parted, refuse_hidden
 from unseen.search import LogUniform, Space
 from unseen.task import Batch, Objective, Split, Task, Use
 
@@ -181,31 +181,10 @@ class DBAT:
         return [validated(Trained(c, task, {"loss": own["loss 0"], **own}), lab) for c, own, lab in results]
 
 
-class _Member(nn.Module):
-    def __init__(self, committee: Committee, k: int) -> None:
-        super().__init__()
-        self.committee, self.k = committee, k
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.committee.all(x)[self.k]
-
-
-def committee_of(trained: Trained) -> Committee:
-    """The trained model, if it is a committee."""
-    if not isinstance(trained.model, Committee):
-        raise UnsupportedLayer(
-            f"{type(trained.model).__name__} is one hypothesis.",
-            why="there is nothing to choose among.",
-            fix="train with DivDis, DBAT or OutputEnsemble.",
-        )
-    return trained.model
-
-
 def member_scores(trained: Trained, split: Split, lab: Lab) -> list[float]:
     """The mean score of every member on one split."""
-    committee, score = committee_of(trained), trained.task.objective.score
-    members = [_Member(committee, k) for k in range(len(committee.members))]
-    return [float(per_example(member, split.data, score, lab).double().mean()) for member in members]
+    score = trained.task.objective.score
+    return [float(per_example(m, split.data, score, lab).double().mean()) for m in members_of(trained.model)]
 
 
 def chosen(trained: Trained, split: Split, lab: Lab) -> Trained:
@@ -214,8 +193,8 @@ def chosen(trained: Trained, split: Split, lab: Lab) -> Trained:
     On a judged split this is an oracle, which uses labels that nobody has: say so.
     """
     scores = member_scores(trained, split, lab)
-    model = copy.deepcopy(committee_of(trained))
-    model.rule = One(scores.index(max(scores)))
+    model = copy.deepcopy(trained.model)
+    model.rule = One(scores.index(max(scores)))  # type: ignore[assignment]
     return replace(trained, model=model, curves={**trained.curves, "member score": scores})
 
 
@@ -224,7 +203,7 @@ def validated(trained: Trained, lab: Lab) -> Trained:
     splits = trained.task.of(Use.SELECT).values()
     if splits:
         each = torch.tensor([member_scores(trained, split, lab) for split in splits], dtype=torch.float64).mean(0)
-        committee_of(trained).rule = One(int(each.argmax()))
+        trained.model.rule = One(int(each.argmax()))  # type: ignore[assignment]
     return trained
 
 

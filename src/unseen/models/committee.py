@@ -106,6 +106,29 @@ class Committee(nn.Module):
         return f"rule={self.rule}"
 
 
+class Member(nn.Module):
+    """One member's answers, as a model; it shares modules and mode with its committee."""
+
+    def __init__(self, committee: Committee, k: int) -> None:
+        super().__init__()
+        self.committee, self.k = committee, k
+        self.training = committee.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.committee.all(x)[self.k]
+
+
+def members_of(model: nn.Module) -> list[Member]:
+    """The members of a model that is a committee."""
+    if not isinstance(model, Committee):
+        raise UnsupportedLayer(
+            f"{type(model).__name__} is one hypothesis, not a committee of several.",
+            why="its members are compared with each other.",
+            fix="train with DivDis, DBAT, DRM or OutputEnsemble.",
+        )
+    return [Member(model, k) for k in range(len(model.members))]
+
+
 def parted(model: nn.Module, layer: str = "") -> tuple[nn.Module, nn.Linear]:
     """The model without its last linear layer, and that layer (or `layer`), which must make the model's output."""
     name = head_of(model, layer)
