@@ -4,8 +4,9 @@
 
 Cases (peers/influence_cases.py): `mlp`, 784-512-256-10 on 10,000 images × 500 queries; `gpt2`, 4 layers of width 256 on
 1,000 sequences of 128 tokens × 32 queries. Each side runs in a process of its own, with one thread: the peer in float32
-(its defaults, batch sizes tuned) and in its bfloat16 preset (the faster of the two is its best setting); ours at float32's
-accuracy (`Precision.MIXED`, its default) and in bfloat16. Ratios are of CPU seconds, since machines are shared; wall seconds stand beside them.
+(its defaults, batch sizes tuned) and in its bfloat16 preset (the faster of the two is its best setting); ours with the
+accuracy of float32 (`Precision.MIXED`, our default) and in bfloat16. Ratios are of CPU seconds, since machines are shared;
+wall seconds stand beside them.
 
 * `speedup_factors`: covariances, eigenvectors and corrected eigenvalues, float32; `speedup_lambda`: the last of these;
 * `speedup_total_*`: factors and all scores; against the peer in float32, and under `best` against its best setting;
