@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -82,7 +83,8 @@ def test_a_language_model_names_its_windows(capsys, text):
     for answer in found["answers"]:
         helpful = [e["score"] for e in answer["helpful"]]
         assert helpful == sorted(helpful, reverse=True)
-        assert helpful[0] > answer["harmful"][0]["score"]
+        assert helpful[-1] > 0
+        assert all(e["score"] < 0 for e in answer["harmful"])
         for e in (*answer["helpful"], *answer["harmful"]):
             assert e["source"].endswith(f"a.txt, window {e['index'] + 1}")
             assert e["shown"].replace("?", "\n") == corpus[32 * e["index"] :][:32]  # the tokenizer knows no newline
@@ -139,6 +141,30 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_scores(capsys, text, tmp_pa
     assert len(fitted) == 1
     assert fitted[0].stat().st_mtime_ns < before  # the curvature was kept, too
     assert state.stat().st_mtime_ns > before
+
+
+def test_processes_of_torchrun_share_the_corpus(capsys, text, tmp_path):
+    (wanted,) = said(capsys, *text)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    shared |= {"UNSEEN_HOME": str(tmp_path / "shared")}
+    program = [sys.executable, "-c", "import sys; from unseen.shell.influencing import main; main(sys.argv[1:])"]
+    both = [
+        subprocess.Popen([*program, *text, "--json", "--report", f"{rank}.html"], stdout=subprocess.PIPE,
+                         env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]  # fmt: skip
+    told = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert told[1] == b""  # the first one speaks for all
+    assert not Path("1.html").exists()
+    (found,) = json.loads(told[0])["answers"]
+    for a, b in zip(scores([found]), scores([wanted]), strict=True):
+        assert [k for k, _ in a] == [k for k, _ in b]
+        assert [v for _, v in a] == pytest.approx([v for _, v in b], rel=1e-4)
+    assert len(list((tmp_path / "shared" / "influence").glob("top-*"))) == 2
 
 
 def test_factors_are_read_back_and_refused_for_another_model(capsys, text, tmp_path):

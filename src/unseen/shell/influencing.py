@@ -94,9 +94,11 @@ def _add_text(p: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(argv)
-    sink: Phases | Quiet = Quiet() if options.quiet else Phases()
+    is_first = os.environ.get("RANK", "0") == "0"
+    sink: Phases | Quiet = Quiet() if options.quiet or not is_first else Phases()
     with together():
-        lab = Lab(seed=options.seed, device=device(options.device), ranks=ranks(), sink=sink, keeper=_keeper(options))
+        place = device(_place(options.device))
+        lab = Lab(seed=options.seed, device=place, ranks=ranks(), sink=sink, keeper=_keeper(options))
         found = _answers(options, lab, sink)
         if lab.ranks.rank == 0:
             _told(options, found)
@@ -109,11 +111,17 @@ def together() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or torch.distributed.is_initialized():
         yield
         return
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # both: counts are summed on the CPU, scores where the model is
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _place(name: str) -> str:
+    """Of several processes each has a GPU of its own."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name
 
 
 def _keeper(options: argparse.Namespace) -> Keeper:
@@ -187,13 +195,11 @@ def _corpus(options: argparse.Namespace) -> TextCorpus:
 
 
 def _model(name: str) -> CausalLM:
-    if name == "smollm2":
-        return smollm2()
     with contextlib.suppress(ImportError):  # `load_causal` says what is missing
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-    return load_causal(name)
+    return smollm2() if name == "smollm2" else load_causal(name)
 
 
 def _of_subjects(options: argparse.Namespace, lab: Lab) -> list[Answers]:

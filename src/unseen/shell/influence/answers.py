@@ -37,6 +37,7 @@ class Answer:
     log_probability: float
     """Of the completion or label, in nats."""
     helpful: Sequence[Influencer]
+    """Those that help at all, most first."""
     harmful: Sequence[Influencer]
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unseen.attributions.influence import Fisher, Influence, sequence_nats
-from unseen.audit import Audit, Subject
+from unseen.attributions.influence import Fisher, Influence, Top, sequence_nats
+from unseen.audit import Audit, Subject, checked
 from unseen.audit.estimators import as_networks
+from unseen.audit.findings import Example
 from unseen.audit.parts.needs import needs_gradients
 from unseen.audit.scene import Scene
 from unseen.engine.batches import gather, length, place
@@ -37,54 +38,53 @@ def answered(subject: Subject, lab: Lab, config: Influence, *, split: str, worst
     needs_gradients(scene)
     split = split or scene.hardest
     scene.task.split(split)
-    losses = scene.at(split).loss.mean(0)
-    order = np.argsort(-losses, kind="stable")[:worst]
+    order = np.argsort(-scene.at(split).loss.mean(0), kind="stable")[:worst]
     queries = place(gather(scene.task.splits[split].data, torch.as_tensor(order.copy())), lab)
     loss = scene.task.objective.loss
     loss = sequence_nats if loss is mean_token_loss else loss
     config = replace(config, loss=loss, **_fisher(scene, loss, fisher, lab))
-    fitted = time.perf_counter()
+    trained = time.perf_counter()
     data = scene.runs.data or uuid.uuid4().hex  # data that cannot be named are never taken from an earlier run
     found = config.prepare(scene.first, replace(lab, keeper=Steady(lab.keeper, f"{lab.seed} {data}")))
     likely = _negative(loss)
     best = found.top(queries, likely, k)
     with torch.no_grad():
         said = likely(scene.first.model, queries).tolist()
-
-    def influencers(rows: Tensor, scores: Tensor) -> list[Influencer]:
-        return [_influencer(scene, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
-
-    answers = []
-    for q, index in enumerate(order):
-        error = scene.example(split, int(index), float(losses[index]), is_predicted=True)
-        at = f"row {error.row + 1}" if error.row is not None else f"{split}[{index}]"
-        answers.append(
-            Answer(
-                title=f"Error {q + 1}: {at}",
-                asked=error.shown,
-                label=error.label,
-                predicted=error.predicted,
-                log_probability=said[q],
-                helpful=influencers(best.index[q], best.scores[q]),
-                harmful=influencers(best.worst_index[q], best.worst_scores[q]),
-            )
-        )
     n = sum(length(one.data) or 0 for one in scene.task.of(Use.FIT).values())
     where = scene.task.splits[split].at
     return Answers(
         name=f"{scene.subject.name} on {scene.task.name}",
-        answers=answers,
+        answers=[_answer(scene, split, int(index), q, said[q], best) for q, index in enumerate(order)],
         examples=n,
         scored=n,
         settings={"errors on": split if where is None else f"{split} ({where})"} | _settings(config),
         decisions=[*scene.subject.decisions, *scene.skipped.values()],
-        facts={"seconds to train": fitted - began, "seconds for influence": time.perf_counter() - fitted},
+        facts={"seconds to train": trained - began, "seconds for influence": time.perf_counter() - trained},
     )
 
 
-def _checked(subject: Subject) -> Subject:
-    from unseen.audit import checked
+def _answer(scene: Scene, split: str, index: int, q: int, said: float, best: Top) -> Answer:
+    error = scene.example(split, index, said, is_predicted=True)
 
+    def influencers(rows: Tensor, scores: Tensor) -> list[Influencer]:
+        return [_influencer(scene, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+
+    return Answer(
+        title=f"Error {q + 1}: {_where(error)}",
+        asked=error.shown,
+        label=error.label,
+        predicted=error.predicted,
+        log_probability=said,
+        helpful=[one for one in influencers(best.index[q], best.scores[q]) if one.score > 0],
+        harmful=[one for one in influencers(best.worst_index[q], best.worst_scores[q]) if one.score < 0],
+    )
+
+
+def _where(example: Example) -> str:
+    return f"row {example.row + 1}" if example.row is not None else f"{example.split}[{example.index}]"
+
+
+def _checked(subject: Subject) -> Subject:
     for name, split in subject.task.of(Use.FIT).items():
         if length(split.data) is None:
             raise InvalidData(
@@ -130,5 +130,4 @@ def _influencer(scene: Scene, position: int, score: float) -> Influencer:
     starts = np.cumsum([0, *(length(scene.task.splits[name].data) or 0 for name in fit)])
     which = int(np.searchsorted(starts, position, side="right")) - 1
     example = scene.example(fit[which], int(position - starts[which]), score)
-    at = f"row {example.row + 1}" if example.row is not None else f"{example.split}[{example.index}]"
-    return Influencer(index=position, score=score, source=at, shown=example.shown, label=example.label)
+    return Influencer(index=position, score=score, source=_where(example), shown=example.shown, label=example.label)

@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,8 +48,7 @@ def answered(asked: Asked, lab: Lab, sink: Phases | Quiet) -> Answers:
     model, began = asked.model.to(lab.device).eval(), time.perf_counter()
     refuse_long_windows(asked.corpus.length, model)
     left_out: list[str] = []
-    corpus = replace(asked.corpus, note=left_out.append)
-    task = corpus.build(lab)
+    task = replace(asked.corpus, note=left_out.append).build(lab)
     data = task.splits["corpus"].data
     assert isinstance(data, Mapped)
     queries = completed(asked.queries, model, asked.write)
@@ -59,32 +58,32 @@ def answered(asked: Asked, lab: Lab, sink: Phases | Quiet) -> Answers:
         sink.names[:] = ["words", "candidates"]
         chosen = candidates(batch, task, asked.candidates, lab).all
     sink.names[:] = ["curvature", "eigenvalues"]
-    lab = replace(lab, keeper=Steady(lab.keeper, f"{lab.seed} {data.digest} {corpus.most} {corpus.length}"))
+    about = f"{data.digest} {data.most} {data.length}"
+    lab = replace(lab, keeper=Steady(lab.keeper, f"{lab.seed} {about}"))
     found = replace(asked.config, loss=sequence_nats).prepare(Trained(model, task), lab)
     fitted = time.perf_counter()
-    what = identity(found, batch, "log p(completion)", asked.k, chosen, f"{data.digest} {corpus.most} {corpus.length}")
+    state = TopFile(asked.folder, identity(found, batch, "log p", asked.k, chosen, about), lab.ranks.rank)
     sink.names[:] = ["scores"]
-    best = top(
-        found, batch, sequence_log_probability, asked.k, TopFile(asked.folder, what, lab.ranks.rank), candidates=chosen
-    )
-    scored = time.perf_counter()
-    sink.names[:] = ["tokens"]
-    answers = _shown(asked, found, batch, queries, best, data) if lab.ranks.rank == 0 else []
+    best = top(found, batch, sequence_log_probability, asked.k, state, candidates=chosen)
+    seconds = {"curvature": fitted - began, "scores": time.perf_counter() - fitted}
     looked = len(data) if chosen is None else len(chosen)
-    facts = {
-        "seconds to fit the curvature": fitted - began,
-        "seconds to score": scored - fitted,
-        "tokens scored per second": looked * corpus.length / (scored - fitted),
-        "peak memory in GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    }
     return Answers(
         name=asked.name,
-        answers=answers,
+        answers=_shown(asked, found, batch, queries, best, data) if lab.ranks.rank == 0 else [],
         examples=len(data),
         scored=looked,
         decisions=[*left_out, *_said(asked, data, looked)],
-        facts=facts,
+        facts=_facts(seconds, looked * data.length),
     )
+
+
+def _facts(seconds: Mapping[str, float], tokens: int) -> dict[str, float]:
+    return {
+        "seconds for the curvature": seconds["curvature"],
+        "seconds for the scores": seconds["scores"],
+        "tokens scored per second": tokens / seconds["scores"],
+        "peak memory in GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
 
 
 def _said(asked: Asked, data: Mapped, looked: int) -> list[str]:
@@ -150,9 +149,9 @@ def _shown(
             completion=query.completion or "",
             is_written=query.is_written,
             log_probability=said[q],
-            helpful=[influencer(q, r, s) for r, s in zip(best.index[q].cpu(), best.scores[q].cpu(), strict=True)],
+            helpful=[influencer(q, r, s) for r, s in zip(best.index[q], best.scores[q], strict=True) if s > 0],
             harmful=[
-                influencer(q, r, s) for r, s in zip(best.worst_index[q].cpu(), best.worst_scores[q].cpu(), strict=True)
+                influencer(q, r, s) for r, s in zip(best.worst_index[q], best.worst_scores[q], strict=True) if s < 0
             ],
         )
         for q, query in enumerate(queries)

@@ -122,7 +122,7 @@ class Phases:
 
 @dataclass
 class Quiet:
-    """A sink that shows nothing."""
+    """A sink that shows nothing; also of all processes but the first."""
 
     names: list[str] = field(default_factory=list)
 
