@@ -510,12 +510,13 @@ def table(rows: Rows) -> Sequence[Row]:
     """Means over seeds."""
     group = {"queries": "queries", "right": "right", "of": "tried", "nats": "query_nats", "answer in top 10": "hit_share",
              "excess in top 50": "excess"}  # fmt: skip
+    alone = [row for row in pick(rows, part="contrast") if "curvature" not in row]
     return [
         *views.summary(pick(rows, part="group"), ("curvature", "group"), group),
         *views.summary(pick(rows, part="exponent"), ("group",), {"tail exponent": "exponent"}),
         *views.summary(pick(rows, part="tail"), ("group", "side", "share"), {"sum per nat": "mass", "volatility": "volatility"}),
         *views.summary(pick(rows, part="contrast", **EKFAC), ("contrast", "curvature"), {"difference": "value"}),
-        *views.summary([row for row in pick(rows, part="contrast") if "curvature" not in row], ("contrast",), {"difference": "value"}),
+        *views.summary(alone, ("contrast",), {"difference": "value"}),
         *views.summary(pick(rows, part="removal"), ("left_out",), {"nats lost": "fall"}),
     ]  # fmt: skip
 
