@@ -367,7 +367,7 @@ def _told(scene: Scene, batch: Batch, places: Places, behaviour: Behaviour, aske
         at = around(scene.first.model, batch, behaviour.f, inputs, lab)
         answer = explained(at, over(asked.preset, inputs).approximation(scene.first.model), lab.child(asked.used))
         found, w = seen(at, where, Loss.SQUARED, lab.child("examples")), on(at, answer, where.map)
-        null = found.loss(torch.zeros_like(w))
+        null = found.null
         share = torch.where(null > 0, found.loss(w) / null.clamp_min(1e-30), 0.0)
         return {"credits": effects(at, answer), "output": at.at_point, "base": at.at_base, "unexplained": share}
 

@@ -79,7 +79,14 @@ class Values:
 
     def loss(self, w: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
         """E(f − w·ξ − w₀)² at the best w₀, or at the one that the neighbourhood fixes."""
-        residual = self.f - w.to(self.f) @ self.sample.xi.T
+        return self._left(self.f - w.to(self.f) @ self.sample.xi.T)
+
+    @property
+    def null(self) -> Float[Tensor, " point"]:
+        """The loss of w = 0."""
+        return self._left(self.f)
+
+    def _left(self, residual: Float[Tensor, "point n"]) -> Float[Tensor, " point"]:
         free = (residual * self.sample.weight).sum(1) if self.intercept is None else self.intercept
         residual = residual - free[:, None]
         return (residual.square() * self.sample.weight).sum(1)
@@ -95,6 +102,11 @@ class Slopes:
     def loss(self, w: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
         """E‖∇f − w‖² = spread + ‖mean − w‖²."""
         return self.spread + (self.mean - w.to(self.mean)).square().sum(1)
+
+    @property
+    def null(self) -> Float[Tensor, " point"]:
+        """The loss of w = 0."""
+        return self.spread + self.mean.square().sum(1)
 
 
 def seen(at: Around, neighbourhood: Neighbourhood, loss: Loss, lab: Lab) -> Values | Slopes:

@@ -32,7 +32,7 @@ def faithfulness(explanation: Explanation, at: Around, where: Neighbourhood, los
     _refuse_other(explanation, at)
     found = seen(at, where, loss, lab.child("judge"))
     w = on(at, explanation, where.map)
-    return share_explained(found.loss(w), found.loss(torch.zeros_like(w)), lab.child("resample"))
+    return share_explained(found.loss(w), found.null, lab.child("resample"))
 
 
 class Order(StrEnum):

@@ -145,7 +145,7 @@ def lunch(at: Around, answers: Mapping[str, Explanation], config: Config, lab: L
 
 def unexplained(at: Around, found: Values | Slopes, answer: Explanation, how: Approximation) -> float:
     w = on(at, answer, how.neighbourhood.map)
-    return (found.loss(w).sum() / found.loss(torch.zeros_like(w)).sum()).item()
+    return (found.loss(w).sum() / found.null.sum()).item()
 
 
 def same(at: Around, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:

@@ -119,7 +119,7 @@ def judged(
 ) -> Choice:
     """Every answer on one fresh sample, and the choice."""
     found = seen(at, neighbourhood, loss, lab.child("judge"))
-    null = found.loss(at.point.new_zeros(at.n, at.d))
+    null = found.null
     losses = {name: found.loss(on(at, answer, neighbourhood.map)) for name, answer in answers.items()}
     readings = {name: share_explained(each, null, lab.child("resample")) for name, each in losses.items()}
     order = sorted(readings, key=lambda name: -readings[name].value)

@@ -70,14 +70,14 @@ def _linear(at: Around, how: Approximation, lab: Lab) -> Fit:
     where = how.neighbourhood
     found = seen(at, where, how.loss, lab)
     if isinstance(found, Slopes):
-        return Fit(found.mean, None, found.spread, found.loss(torch.zeros_like(found.mean)))
+        return Fit(found.mean, None, found.spread, found.null)
     if isinstance(where, OneAtATime):
         w, intercept = found.f, None
     elif isinstance(where, Coalitions):
         w, intercept = between_ends(found.sample, found.f, at.at_point, at.at_base), at.at_base
     else:
         w, intercept = least_squares(found.sample, found.f, how.ridge)
-    return Fit(w, intercept, found.loss(w), found.loss(torch.zeros_like(w)))
+    return Fit(w, intercept, found.loss(w), found.null)
 
 
 def _logistic(at: Around, how: Approximation, lab: Lab) -> Fit:
