@@ -52,14 +52,21 @@ def _headline(k: int, answer: Answer) -> str:
 
 def _lead(found: Sequence[Answers]) -> str:
     answers = [answer for one in found for answer in one.answers]
-    n = len(answers)
+    n, most = len(answers), max(one.examples for one in found)
+    text = f"{n} {'answer' if n == 1 else 'answers'} traced to {'up to ' if len(found) > 1 else ''}{most:,} fitted examples."
+    if any(map(is_beyond, answers)):
+        return text + " Some scores are larger than an answer can gain: read their order, not their sizes."
     shares = [answer.helpful[0].score for answer in answers if answer.helpful]
     falls = [answer.harmful[0].score for answer in answers if answer.harmful]
-    text = f"{n} {'answer' if n == 1 else 'answers'} traced to {found[0].examples:,} fitted examples."
     if shares and max(shares) > 0:
         text += f" The most helpful one adds {number(max(shares))} nats per copy"
         text += f", the most harmful takes {number(-min(falls))}." if falls and min(falls) < 0 else "."
     return text
+
+
+def is_beyond(answer: Answer) -> bool:
+    """Whether the largest score is more than what is missing to probability 1."""
+    return bool(answer.helpful) and answer.helpful[0].score > -answer.log_probability > 0
 
 
 def _meaning(found: Sequence[Answers]) -> list[Block]:
@@ -79,10 +86,12 @@ def _answer(answer: Answer) -> list[Block]:
         told += [f"predicted {answer.predicted}"] if answer.predicted else []
         caption = ", ".join([*told, said])
         if isinstance(answer.asked, Tensor):
-            blocks.append(Images(title="The error", pixels=[answer.asked.tolist()], captions=[caption]))
+            blocks.append(
+                Images(title=f"The error: {caption}", pixels=[answer.asked.tolist()], captions=[answer.title])
+            )
         else:
             blocks.append(Note(f"{answer.asked}", Tone.NEUTRAL, caption))
-    if answer.helpful and answer.helpful[0].score > -answer.log_probability > 0:
+    if is_beyond(answer):
         blocks.append(Note("Read the order, not the sizes: the largest score is more than the answer can gain.",
                            Tone.CAUTION, BEYOND))  # fmt: skip
     blocks += _influencers(answer.helpful, "Helped most")
