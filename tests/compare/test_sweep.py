@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from unseen.compare import Comparison
 from unseen.compare import sweep as sweeping
+from unseen.compare.blocks import Block, Run
 from unseen.compare.contest import Contest, domains, judged, of_spec, of_task, seen
 from unseen.compare.entrants import Entrant, named, of_classes, standard
 from unseen.compare.protocols import Protocol
 from unseen.compare.results import AVERAGE, WORST
-from unseen.compare.sweep import Block, Run, Sweep, alone, stepped
+from unseen.compare.sweep import Sweep, alone, stepped
 from unseen.engine.loop import Budget, train
-from unseen.engine.together import Plan
+from unseen.engine.together import Plan, looped
 from unseen.errors import Diverged, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -29,7 +30,7 @@ from unseen.tasks.domains import Domains, moved_clusters
 RUNS = tuple(Run(seed, draw) for seed in range(2) for draw in range(2))
 
 
-def contest(steps: int = 12) -> Contest:
+def contest(steps: int = 6) -> Contest:
     found = of_spec(Domains(moved_clusters), Lab(), "clusters")
     return replace(found, model=lambda task: mlp([2, 8, 2]), budget=replace(found.budget, steps=steps, batch_size=8))
 
@@ -55,9 +56,10 @@ def test_models_trained_together_score_as_those_trained_alone(entrant, without, 
         pytest.skip("one training domain is left, which these methods refuse")
     monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
     block = Block(entrant, "east", without, RUNS)
-    together, apart = Sweep(contest(), Lab()), Sweep(contest(), Lab(), stack=False)
-    many, single = together(block), apart(block)
-    assert "together" in together.ways[entrant.name]
+    together, apart = Sweep(contest(), Lab()), Sweep(contest(), Lab(), is_stacked=False)
+    (many,), (single,) = together([block]), apart([block])
+    assert many["together"].all()
+    assert not single["together"].any()
     assert many.keys() == single.keys()
     names = [name for name in many if name.startswith("margin")] if not without else ["select"]
     assert names
@@ -66,13 +68,16 @@ def test_models_trained_together_score_as_those_trained_alone(entrant, without, 
     assert len(many["select"]) == len(RUNS)
 
 
-@pytest.mark.parametrize("entrant", of_classes(), ids=lambda entrant: entrant.name)
+STEPPED = [entrant for entrant in of_classes() if stepped(entrant.make(Budget(steps=100))) is not None]
+
+
+@pytest.mark.parametrize("entrant", STEPPED, ids=lambda entrant: entrant.name)
 def test_a_method_with_a_step_trains_as_the_loop_with_that_step(entrant):
     """What `stepped` takes for granted, for every class of `unseen.methods`."""
-    held = contest(steps=60)
+    held = contest()
     method, task = entrant.make(held.budget), held.tasks["east"]
-    if (part := stepped(method)) is None:
-        pytest.skip("run through its own fit")
+    part = stepped(method)
+    assert part is not None
     results = []
     for fit in (lambda m: method.fit(m, task, Lab()), lambda m: train(m, task, *part, Lab())):
         with Lab().child("init").seeded():
@@ -82,12 +87,34 @@ def test_a_method_with_a_step_trains_as_the_loop_with_that_step(entrant):
         assert torch.equal(p, q)
 
 
+def test_places_of_one_shape_are_trained_together_and_score_as_alone(monkeypatch):
+    monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
+    job = Comparison(entrants=named(["erm", "mixup"]), seeds=2, draws=2)
+    sweep = Sweep(contest(), Lab())
+    groups = sweep.groups(job.blocks(contest()))
+    assert [len(group) for group in groups] == [3, 6, 3, 6]  # by method: three places, each without two domains
+    for group in groups[::2]:
+        for kept, block in zip(sweep(group), group, strict=True):
+            (single,) = Sweep(contest(), Lab(), is_stacked=False)([block])
+            torch.testing.assert_close(kept[f"margin {block.at}"], single[f"margin {block.at}"], rtol=1e-4, atol=1e-4)
+
+
+def test_no_more_models_are_trained_at_once_than_fit(monkeypatch):
+    monkeypatch.setattr(sweeping, "MOST", 3)
+    job = Comparison(entrants=named(["erm"]), seeds=5, draws=1)
+    sweep, seen = Sweep(contest(), Lab()), []
+    monkeypatch.setattr(sweeping, "looped", lambda jobs: seen.append(len(jobs.models)) or looped(jobs))
+    assert [len(group) for group in sweep.groups(job.blocks(contest()))] == [1, 1, 1]
+    assert len(sweep(job.blocks(contest())[:1])[0]["diverged"]) == 5
+    assert seen == [3, 2]
+
+
 def test_runs_of_a_seed_share_initial_weights_and_order_whatever_the_method_and_draw():
     held, lab = contest(), Lab()
     made = Sweep(held, lab)
     starts = {}
     for entrant in named(["erm", "sam"]):
-        results = made.trained(Block(entrant, "east", "", RUNS), held.tasks["east"])
+        results, _ = made.trained([Block(entrant, "east", "", RUNS)])
         for run, result in zip(RUNS, results, strict=True):
             assert isinstance(result, Trained)
             starts.setdefault(run.seed, []).append(result.start["1.weight"])
@@ -97,26 +124,27 @@ def test_runs_of_a_seed_share_initial_weights_and_order_whatever_the_method_and_
 
 
 def test_the_scores_of_one_place_do_not_depend_on_what_else_is_compared():
-    job = Comparison(entrants=named(["erm"]), seeds=2, draws=2)
-    more = Comparison(entrants=named(["sam", "erm"]), seeds=2, draws=2)
+    job = Comparison(entrants=named(["erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
+    more = Comparison(entrants=named(["sam", "erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
     one, other = (each(contest(), Lab()) for each in (job, more))
     for column in (*one.places, AVERAGE, WORST):
         assert one.cell("ERM", column).reading == other.cell("ERM", column).reading
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped():
-    job, memory = Comparison(entrants=named(["erm", "sam"]), seeds=2, draws=2), Memory()
+    entrants = named(["erm", "sam", "v-rex", "mixup"])
+    job, memory = Comparison(entrants=entrants, seeds=1, draws=2, protocols=[Protocol.TRAINING]), Memory()
     blocks, lab = job.blocks(contest()), Lab(keeper=memory)
 
     class Killed(Sweep):
-        def __call__(self, block):
-            if len(memory.made) == 3:
+        def trained(self, blocks):
+            if len(memory.made) >= 6:
                 raise KeyboardInterrupt
-            return super().__call__(block)
+            return super().trained(blocks)
 
     with pytest.raises(KeyboardInterrupt):
         job(contest(), lab, Killed(contest(), lab))
-    assert len(memory.made) == 3 < len(blocks)
+    assert 6 <= len(memory.made) < len(blocks)
     resumed = job(contest(), lab)
     assert len(memory.made) == len(blocks) == len(set(memory.made))
     whole = job(contest(), Lab())
@@ -179,7 +207,7 @@ def test_a_stacked_run_that_diverges_does_not_take_the_others_with_it(monkeypatc
     monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
     held = contest()
     wild = Sweep(held, Lab(), {"lr": Uniform(1e38, 1e38)})
-    kept = wild(Block(named(["erm"])[0], "east", "", RUNS))
+    (kept,) = wild([Block(named(["erm"])[0], "east", "", RUNS)])
     assert kept["diverged"].tolist() == [False, True, False, True]  # draw 0 has the defaults
     assert torch.isfinite(kept["select"]).tolist() == [True, False, True, False]
 
@@ -223,8 +251,8 @@ def test_leave_one_domain_out_validation_never_fits_or_judges_the_domain_it_sele
 def test_validation_scores_are_means_over_domains_and_judged_scores_over_examples():
     held = contest()
     block = Block(named(["erm"])[0], "east", "", RUNS[:1])
-    kept, task = Sweep(held, Lab())(block), held.tasks["east"]
-    (result,) = Sweep(held, Lab()).trained(block, task)
+    (kept,), task = Sweep(held, Lab())([block]), held.tasks["east"]
+    (result,), _ = Sweep(held, Lab()).trained([block])
 
     def mean(name: str) -> float:
         data = task.splits[name].data[:]

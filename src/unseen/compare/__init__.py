@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unseen.compare.assembly import Assembly
+from unseen.compare.blocks import Block, Kept, Run
 from unseen.compare.contest import Contest, domains
 from unseen.compare.entrants import Entrant, checked, standard
 from unseen.compare.protocols import Protocol, Sheet
 from unseen.compare.results import Results
 from unseen.compare.sheets import sheet
-from unseen.compare.sweep import MOST, Block, Kept, Run, Sweep
+from unseen.compare.sweep import MOST, Sweep
 from unseen.errors import InvalidConfig, UnseenError
 from unseen.lab import Lab
 from unseen.search import Space
@@ -55,7 +56,7 @@ class Comparison:
         began = time.perf_counter()
         checked(self.entrants, contest.budget, self.space)
         sweep = sweep or Sweep(contest, lab, self.space)
-        kept, failed = self._computed(self.blocks(contest), sweep, told)
+        kept, failed = self._computed(sweep.groups(self.blocks(contest)), sweep, told)
         found = {(e.name, at): self._sheet(e, at, kept, failed) for e in self.entrants for at in contest.tasks}
         sheets = {key: one for key, one in found.items() if one is not None}
         if not sheets:
@@ -86,7 +87,7 @@ class Comparison:
             sizes={place: _judged_at(read, place) for place in read.places},
             diverged=_diverged(kept),
             missing=self._missing(failed, usable),
-            trained=sweep.ways,
+            trained=_trained(kept),
             decisions=contest.decisions,
             warnings=contest.warnings,
             seconds=time.perf_counter() - began,
@@ -105,18 +106,23 @@ class Comparison:
         return found
 
     def _computed(
-        self, blocks: Sequence[Block], sweep: Callable[[Block], Kept], told: Callable[[object], None]
+        self, groups: Sequence[Sequence[Block]], sweep: Sweep, told: Callable[[object], None]
     ) -> tuple[dict[Block, Kept], dict[Block, Exception]]:
         kept: dict[Block, Kept] = {}
         failed: dict[Block, Exception] = {}
-        for block in blocks:
-            if any((f.entrant, f.at, f.without) == (block.entrant, block.at, "") for f in failed):
-                continue  # without the method's own runs there is nothing to select for
+        for group in groups:
+            # without the method's own runs there is nothing to select for
+            group = [b for b in group if replace(b, without="") not in failed]
             try:
-                kept[block] = sweep(block)
-            except Exception as error:  # a method may refuse this task, or its code may fail: the others go on
-                failed[block] = error
-            told(kept.get(block, failed.get(block)))
+                kept |= zip(group, sweep(group), strict=True) if group else []
+            except Exception:  # a method may refuse a task, or its code may fail: find out where
+                for block in group:
+                    try:
+                        kept[block] = sweep([block])[0]
+                    except Exception as error:
+                        failed[block] = error
+            for block in group:
+                told(kept.get(block, failed.get(block)))
         return kept, failed
 
     def _sheet(
@@ -153,6 +159,22 @@ def _diverged(kept: Mapping[Block, Kept]) -> dict[str, tuple[int, int]]:
         bad, all_runs = counts.get(block.entrant.name, (0, 0))
         counts[block.entrant.name] = bad + int(scores["diverged"].sum()), all_runs + len(block.runs)
     return counts
+
+
+def _trained(kept: Mapping[Block, Kept]) -> dict[str, str]:
+    """How many of a method's models were trained together with others."""
+    counts: dict[str, tuple[int, int]] = {}
+    for block, scores in kept.items():
+        together, all_runs = counts.get(block.entrant.name, (0, 0))
+        counts[block.entrant.name] = together + int(scores["together"].sum()), all_runs + len(block.runs)
+    return {
+        name: f"{total} models trained together, up to {MOST} at a time"
+        if together == total
+        else f"{total} models trained one after the other"
+        if not together
+        else f"{together} of {total} models trained together, the others one after the other"
+        for name, (together, total) in counts.items()
+    }
 
 
 __all__ = ["Comparison", "Contest", "Results"]

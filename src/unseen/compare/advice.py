@@ -113,11 +113,11 @@ def _about_selection(results: Results) -> list[Note]:
         return []
     return [
         Note(
-            f"With hyperparameters selected on labels of the new place itself {method} would reach {metric} {shown(best)}, "
-            f"with {results.protocols[0]} it reaches {shown(here)}.",
+            f"With hyperparameters selected on labels of the new place itself {method} reaches {metric} {shown(best)}, with "
+            f"{results.protocols[0]} {shown(here)}.",
             Tone.NEUTRAL,
-            "The first number is an upper bound on what a better choice among these draws can give, no result: those labels "
-            "are not there before the model is used.",
+            "The first number is nothing to expect: those labels are not there before the model is used. It says what a "
+            "better choice among the same draws could give.",
         )
     ]
 

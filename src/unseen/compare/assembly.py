@@ -10,12 +10,13 @@ from numpy import ndarray
 
 from unseen import stats
 from unseen.compare import standings
+from unseen.compare.blocks import Run
 from unseen.compare.contest import Contest, judged
 from unseen.compare.entrants import BASELINE, Entrant
 from unseen.compare.protocols import Protocol, Sheet
 from unseen.compare.quantities import Area, BySeed, Mean, Quantity
 from unseen.compare.results import AVERAGE, WORST, Cell, Change, Choice, Dot
-from unseen.compare.sweep import Run, Sweep
+from unseen.compare.sweep import Sweep
 from unseen.engine.batches import whole
 from unseen.lab import Lab
 from unseen.measure import Reading

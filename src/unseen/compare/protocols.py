@@ -23,7 +23,7 @@ class Protocol(StrEnum):
     LEFT_OUT = "leave-one-domain-out validation"
     """Each training domain in turn, by a model that is fitted without it; the mean over these domains."""
     ORACLE = "oracle"
-    """Labelled examples of the very place that is judged, which nobody has: an upper bound, not a result."""
+    """Labelled examples of the very place that is judged, which nobody has beforehand: nothing to expect in use."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy import ndarray
 
+from unseen.compare.blocks import Block, Kept
 from unseen.compare.protocols import Protocol, Sheet, left_out
-from unseen.compare.sweep import Block, Kept
 
 
 def sheet(
@@ -18,6 +18,7 @@ def sheet(
         return None
     own = joined([kept for block, kept in parts.items() if not block.without], seeds, draws)
     finite = ~own.pop("diverged").astype(bool)
+    own.pop("together")
     for values in own.values():  # a logit that overflows on judged examples counts as divergence, too
         finite &= np.isfinite(values.reshape(seeds, draws, -1)).all(-1)
     validation: dict[Protocol, ndarray] = {}

@@ -1,65 +1,36 @@
-"""The runs of a comparison: every method, seed and draw on every task, trained together where they share a shape.
+"""The runs of a comparison, trained together where they share a shape: seeds, draws and places left out as one batch of models.
 
-A block is what is trained at once: the seeds and draws of one method on one task. Its scores are kept (`lab.keep`), so that
-an interrupted sweep goes on where it stopped, and other processes may have computed them.
+Scores are kept block by block (`lab.keep`), so that an interrupted sweep goes on where it stopped, and other processes may
+have computed them.
 """
 
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.compare.contest import Contest, judged, seen
+from unseen.compare.blocks import FORMAT, Block, Kept, Run, fingerprint, hash_of
+from unseen.compare.contest import Contest
 from unseen.compare.entrants import Entrant
-from unseen.engine.batches import Columns, once
-from unseen.engine.ensemble import Ensemble
-from unseen.engine.evaluate import per_example
+from unseen.compare.scoring import scores
+from unseen.engine.batches import length
 from unseen.engine.loop import Budget, Step
 from unseen.engine.stacked import Jobs, stacked
 from unseen.engine.together import Plan, looped, plan
-from unseen.errors import Diverged, UnseenError
+from unseen.errors import Diverged
 from unseen.lab import Lab
 from unseen.method import Method, Trained
 from unseen.search import Space
-from unseen.task import Batch, PerExample, Split, Task, Use
-from unseen.tasks.domains import ORACLE, validated_on
+from unseen.task import Split, Task, Use
+from unseen.tasks.domains import validated_on
 
 MOST = 60
-"""Models in one block: more gain nothing, and an interruption loses at most one block."""
-FORMAT = 1
-"""Part of every key: what the kept tensors mean."""
-
-Kept = Mapping[str, Tensor]
-"""Of every model of a block [model, …]: `select`, `oracle`, `seen` (mean scores), `score` and `margin` by place, `diverged`."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One model: which seed, which draw of the hyperparameters."""
-
-    seed: int
-    draw: int
-
-
-@dataclass(frozen=True)
-class Block:
-    """Models of one method that are trained at once on one task."""
-
-    entrant: Entrant
-    at: str
-    """Name of the task in the contest."""
-    without: str = ""
-    """The training domain that is left out for validation."""
-    runs: tuple[Run, ...] = ()
-
-    @property
-    def says(self) -> str:
-        return f"{self.entrant.name} · {self.at}" + (f" without {self.without}" if self.without else "")
+"""Models that are trained at once: more gain nothing, and an interruption loses at most these."""
+NUMBERS = 20_000_000
+"""Parameters of all models that are trained at once: the optimiser holds four numbers for each."""
 
 
 @dataclass
@@ -69,22 +40,46 @@ class Sweep:
     contest: Contest
     lab: Lab
     space: Space = field(default_factory=dict)
-    stack: bool = True
-    """Whether models may be trained together; `False` for comparison with one after the other."""
-    ways: dict[str, str] = field(default_factory=dict)
-    """Method → how its models were trained here."""
+    is_stacked: bool = True
+    """Whether models may be trained together; without it one after the other, for comparison."""
     _plans: dict[str, Plan] = field(default_factory=dict)
+    _tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
     _data: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
-    def __call__(self, block: Block) -> Kept:
-        """The scores of the block's models: kept ones, or those of models trained now."""
-        key = self.key(block)
-        make = partial(self._made, block)
-        return make() if key is None else self.lab.keep(key, make)
+    def __call__(self, blocks: Sequence[Block]) -> list[Kept]:
+        """The scores of the blocks' models: kept ones, or those of models that are trained now, all at once."""
+        made: dict[Block, dict[str, Tensor]] = {}
+
+        def maker(k: int) -> Callable[[], dict[str, Tensor]]:
+            def make() -> dict[str, Tensor]:
+                if blocks[k] not in made:
+                    made.update(zip(blocks[k:], self._made(blocks[k:]), strict=True))
+                return made[blocks[k]]
+
+            return make
+
+        keys = [self.key(block) for block in blocks]
+        return [maker(k)() if key is None else self.lab.keep(key, maker(k)) for k, key in enumerate(keys)]
+
+    def groups(self, blocks: Sequence[Block]) -> list[list[Block]]:
+        """The blocks in order, those of one method and shape together, as many as are trained at once."""
+        alike: dict[str, list[list[Block]]] = {}
+        for block in blocks:
+            model = self.fresh(block, block.runs[0].seed)
+            shapes, most = [shape(split) for split in self.task(block).of(Use.FIT).values()], most_of(model)
+            found = alike.setdefault(f"{block.entrant.name} {shapes} {model}", [[]])
+            if sum(len(other.runs) for other in found[-1]) + len(block.runs) > most and found[-1]:
+                found.append([])
+            found[-1].append(block)
+        return [group for found in alike.values() for group in found]
 
     def task(self, block: Block) -> Task:
-        task = self.contest.tasks[block.at]
-        return validated_on(task, block.without) if block.without else task
+        """The contest's task, without the domain that validates."""
+        where = (block.at, block.without)
+        if where not in self._tasks:
+            task = self.contest.tasks[block.at]
+            self._tasks[where] = validated_on(task, block.without) if block.without else task
+        return self._tasks[where]
 
     def method(self, entrant: Entrant, run: Run) -> Method:
         return entrant.drawn(self.contest.budget, run.draw, self.lab.child("search", run.seed), self.space)
@@ -97,52 +92,90 @@ class Sweep:
         data = self._data[where]
         if data is None:
             return None
-        seeds = sorted({run.seed for run in block.runs})
-        fresh = [
-            f"{seed} {hash_of(model.state_dict())} {model}" for seed in seeds for model in [self._fresh(block, seed)]
-        ]
+        fresh = {seed: self.fresh(block, seed) for seed in sorted({run.seed for run in block.runs})}
+        starts = [f"{seed} {hash_of(model.state_dict())} {model}" for seed, model in fresh.items()]
         methods = [f"{run} {self.method(block.entrant, run)!r}" for run in block.runs]
         lab = self.lab
-        text = "\n".join([data, *fresh, *methods, f"{'/'.join(lab.path)} {lab.seed} {lab.device} {lab.dtype} {FORMAT}"])
+        text = "\n".join(
+            [data, *starts, *methods, f"{'/'.join(lab.path)} {lab.seed} {lab.device} {lab.dtype} {FORMAT}"]
+        )
         return f"{block.says} {hashlib.sha256(text.encode()).hexdigest()}"
 
-    def _fresh(self, block: Block, seed: int) -> nn.Module:
+    def fresh(self, block: Block, seed: int) -> nn.Module:
+        """The untrained model of a seed: the same for all methods."""
         with self.lab.child("init", seed).seeded():
             return self.contest.model(self.contest.tasks[block.at])
 
-    def _made(self, block: Block) -> dict[str, Tensor]:
-        task = self.task(block)
-        results = self.trained(block, task)
-        models = [result.model for result in results if isinstance(result, Trained)]
-        finite = torch.tensor([isinstance(result, Trained) for result in results])
-        made = {"diverged": ~finite}
-        if models:
-            for name, values in scores(models, task, self.lab, judge=not block.without).items():
-                made[name] = values.new_full((len(results), *values.shape[1:]), torch.nan)
-                made[name][finite] = values
+    def _made(self, blocks: Sequence[Block]) -> list[dict[str, Tensor]]:
+        made = []
+        results, together = self.trained(blocks)
+        for block in blocks:
+            mine, results = results[: len(block.runs)], results[len(block.runs) :]
+            models = [result.model for result in mine if isinstance(result, Trained)]
+            finite = torch.tensor([isinstance(result, Trained) for result in mine])
+            kept = {"diverged": ~finite, "together": torch.full(finite.shape, together)}
+            if models:
+                for name, values in scores(models, self.task(block), self.lab, judge=not block.without).items():
+                    kept[name] = values.new_full((len(mine), *values.shape[1:]), torch.nan)
+                    kept[name][finite] = values
+            made.append(kept)
         return made
 
-    def trained(self, block: Block, task: Task) -> list[Trained | Diverged]:
-        """The block's models after training, in the order of its runs."""
-        fresh = {seed: self._fresh(block, seed) for seed in sorted({run.seed for run in block.runs})}
-        models = [copy.deepcopy(fresh[run.seed]) for run in block.runs]
-        methods = [self.method(block.entrant, run) for run in block.runs]
-        labs = [self.lab.child("fit", run.seed) for run in block.runs]
-        parts = [stepped(method) for method in methods]
-        if any(part is None for part in parts):
-            self.ways[block.entrant.name] = "one model after the other: the method has no step of its own"
-            return [alone(m, model, task, lab) for m, model, lab in zip(methods, models, labs, strict=True)]
-        steps, budgets = zip(*(part for part in parts if part is not None), strict=True)
-        jobs = Jobs(models, [task] * len(models), steps, budgets, labs)
-        if not self.stack:
-            return looped(jobs)
-        about = f"{block.entrant.name} {len(models)} {len(task.of(Use.FIT))} {models[0]}"
-        if about not in self._plans:  # one probe for all tasks of this shape
+    def trained(self, blocks: Sequence[Block]) -> tuple[list[Trained | Diverged], bool]:
+        """The blocks' models after training, in the order of their runs, and whether they were trained together."""
+        models, methods, labs, tasks = [], [], [], []
+        for block in blocks:
+            fresh = {seed: self.fresh(block, seed) for seed in sorted({run.seed for run in block.runs})}
+            models += [copy.deepcopy(fresh[run.seed]) for run in block.runs]
+            methods += [self.method(block.entrant, run) for run in block.runs]
+            labs += [self.lab.child("fit", run.seed) for run in block.runs]
+            tasks += [aligned(self.task(block))] * len(block.runs)
+        parts = [part for method in methods if (part := stepped(method)) is not None]
+        if len(parts) < len(methods):
+            return [alone(*each) for each in zip(methods, models, tasks, labs, strict=True)], False
+        steps, budgets = zip(*parts, strict=True)
+        bare = {id(task): fitted(task) for task in tasks}
+        results, is_stacked, most = [], self.is_stacked, most_of(models[0])
+        for k in range(0, len(models), most):
+            now = slice(k, k + most)
+            given = [bare[id(task)] for task in tasks[now]]
+            jobs = Jobs(models[now], given, steps[now], budgets[now], labs[now])
+            is_stacked = self.is_stacked and self._plan(blocks[0].entrant.name, jobs).stacked
+            results += stacked(jobs) if is_stacked else looped(jobs)
+        return results, is_stacked
+
+    def _plan(self, name: str, jobs: Jobs) -> Plan:
+        """Together or not: one probe for all groups of this shape."""
+        about = f"{name} {len(jobs.models)} {len(jobs.tasks[0].of(Use.FIT))} {jobs.models[0]}"
+        if about not in self._plans:
             self._plans[about] = plan(jobs)
-        chosen = self._plans[about]
-        together = f"{len(models)} models together" if chosen.stacked else "one model after the other"
-        self.ways[block.entrant.name] = f"{together}: {chosen.why}"
-        return stacked(jobs) if chosen.stacked else looped(jobs)
+        return self._plans[about]
+
+
+def most_of(model: nn.Module) -> int:
+    """So many models like this one are trained at once."""
+    return max(1, min(MOST, NUMBERS // max(1, sum(p.numel() for p in model.parameters()))))
+
+
+def shape(split: Split) -> str:
+    """What minibatches of a split look like; streams are only like themselves."""
+    n = length(split.data)
+    if n is None:
+        return f"stream {id(split.data)}"
+    return f"{n} { {name: tuple(tensor.shape) for name, tensor in split.data[0].items()} }"
+
+
+def aligned(task: Task) -> Task:
+    """The task with its fitted splits named by position, so that minibatches come in one order whichever place is left out."""
+    if len(task.of(Use.FIT)) < 2:
+        return task
+    names = {name: f"fit {k}" for k, name in enumerate(task.of(Use.FIT))}
+    return replace(task, splits={names.get(name, name): split for name, split in task.splits.items()})
+
+
+def fitted(task: Task) -> Task:
+    """What a step may see."""
+    return replace(task, splits={**task.of(Use.FIT), **task.of(Use.ADAPT)})
 
 
 def stepped(method: Method) -> tuple[Step, Budget] | None:
@@ -159,97 +192,3 @@ def alone(method: Method, model: nn.Module, task: Task, lab: Lab) -> Trained | D
         return method.fit(model, task, lab)
     except Diverged as error:
         return error
-
-
-def scores(models: Sequence[nn.Module], task: Task, lab: Lab, judge: bool) -> dict[str, Tensor]:
-    """Mean score of every model on what may select, and its scores of every judged example; float32 on the CPU."""
-    evaluate = Evaluated(models, lab)
-    score = task.objective.score
-
-    def mean(splits: Mapping[str, Split]) -> Float[Tensor, " model"]:
-        """Every split counts alike, however many examples it has."""
-        return torch.stack([evaluate(split, score).double().mean(1) for split in splits.values()]).mean(0)
-
-    found: dict[str, Tensor] = {}
-    if select := task.of(Use.SELECT):
-        found["select"] = mean(select)
-    if not judge:
-        return found
-    if ORACLE in task.splits:
-        found["oracle"] = mean({ORACLE: task.splits[ORACLE]})
-    if known := seen(task):
-        found["seen"] = mean(known)
-    for place, name in judged(task).items():
-        split = task.splits[name]
-        found[f"score {place}"] = evaluate(split, score)
-        if has_two_classes(split, task, lab):
-            found[f"margin {place}"] = evaluate(split, margin)
-    return found
-
-
-class Evaluated:
-    """Values of every example for many models at once, or for one after the other where vmap refuses."""
-
-    def __init__(self, models: Sequence[nn.Module], lab: Lab) -> None:
-        self.models, self.lab = models, lab
-        self.together = cache(partial(Ensemble, models))
-
-    @torch.no_grad()
-    def __call__(self, split: Split, f: PerExample) -> Float[Tensor, "model n"]:
-        if len(self.models) > 1:
-            try:
-                return self._stacked(split, f)
-            except (RuntimeError, UnseenError):  # data-dependent control flow, or models of several shapes
-                pass
-        return torch.stack([per_example(model, split.data, f, self.lab) for model in self.models])
-
-    def _stacked(self, split: Split, f: PerExample) -> Float[Tensor, "model n"]:
-        ensemble, k = self.together(), len(self.models)
-        ensemble.eval()
-        parts = []
-        for batch in once(split.data, 1024, self.lab):
-            shared = {name: tensor.expand(k, *tensor.shape) for name, tensor in batch.items()}
-            parts.append(ensemble.each(f, shared).cpu())
-        return torch.cat(parts, 1)
-
-
-def margin(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
-    """Logit of class 1 minus logit of class 0, or the one logit."""
-    z = model(batch["x"])
-    z = z.reshape(len(z), -1)
-    return z[:, 1] - z[:, 0] if z.shape[1] == 2 else z[:, 0]
-
-
-def has_two_classes(split: Split, task: Task, lab: Lab) -> bool:
-    """Whether the classes 0 and 1 are fitted, and the split holds no other."""
-    fitted = set().union(*(_classes(each, lab) for each in task.of(Use.FIT).values()))
-    return fitted == {0, 1} and _classes(split, lab) <= fitted
-
-
-def _classes(split: Split, lab: Lab) -> set[int]:
-    found: set[int] = set()
-    for batch in once(split.data, 4096, lab):
-        if "x" not in batch or "y" not in batch or batch["y"].is_floating_point() or batch["y"].dim() > 1:
-            return {-1}
-        found |= set(batch["y"].unique().tolist())
-    return found
-
-
-def fingerprint(task: Task) -> str | None:
-    """A hash of the objective and of all examples, or None where a split is not a table of columns."""
-    objective = task.objective
-    found = [f"{f.__module__}.{f.__qualname__}" for f in (objective.loss, objective.score)]
-    for name, split in task.splits.items():
-        if not isinstance(split.data, Columns):
-            return None
-        found.append(f"{name} {split.use} {split.at} {hash_of(split.data.columns)}")
-    return hashlib.sha256("\n".join(found).encode()).hexdigest()
-
-
-def hash_of(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of names, shapes, types and values."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -16,8 +16,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from unseen.compare import Results
+from unseen.compare.blocks import Block
 from unseen.compare.entrants import checked
-from unseen.compare.sweep import Block, Sweep
+from unseen.compare.sweep import Sweep
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.shell.arguments import Arguments
 from unseen.shell.artefacts import Kept
@@ -40,23 +41,24 @@ WRITERS: Mapping[str, Callable[[Results], str]] = {
 """How a table is exported, by the suffix of the file."""
 
 
-MANY = 24
-"""Blocks of runs from which on several processes share the work, unless --jobs says otherwise."""
+MANY = 12
+"""Groups of runs from which on several processes share the work, unless --jobs says otherwise."""
 
 
 @lru_cache(maxsize=1)
-def _workplace(request: Request) -> tuple[Sweep, list[Block]]:
+def _workplace(request: Request) -> tuple[Sweep, list[list[Block]]]:
     """In a worker: the data are read once."""
     torch.set_num_threads(1)
-    contest, job = request.contest(), request.job()
-    return request.sweep(contest), job.blocks(contest)
+    contest = request.contest()
+    sweep = request.sweep(contest)
+    return sweep, sweep.groups(request.job().blocks(contest))
 
 
 def _computed(request: Request, k: int) -> int:
-    """Computes block k in a worker; its scores are kept, where the parent finds them. It meets an error again itself."""
-    sweep, blocks = _workplace(request)
+    """Computes group k in a worker; its scores are kept, where the parent finds them. It meets an error again itself."""
+    sweep, groups = _workplace(request)
     with contextlib.suppress(Exception):
-        sweep(blocks[k])
+        sweep(groups[k])
     return k
 
 
@@ -64,17 +66,19 @@ def compare(request: Request, jobs: int | None = None, watch: Any = None) -> Res
     """The comparison that the request asks for, by so many processes (default: all cores where it is worth while)."""
     contest, job = request.contest(), request.job()
     checked(job.entrants, contest.budget, job.space)
-    blocks, sweep = job.blocks(contest), request.sweep(contest, *([watch.sink] if watch else []))
-    left = [k for k, block in enumerate(blocks) if not _is_kept(sweep, block)]
+    sweep = request.sweep(contest, *([watch.sink] if watch else []))
+    groups = sweep.groups(job.blocks(contest))
+    left = [k for k, group in enumerate(groups) if not all(_is_kept(sweep, block) for block in group)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = jobs if jobs is not None else (cores if len(left) >= MANY and request.device == "cpu" else 1)
-    told = watch.finished if watch else _silent
     if watch:
-        watch.begin(f"compare {contest.name}", len(blocks), len(blocks) - len(left), "blocks")
+        total = sum(map(len, groups))
+        watch.begin(f"compare {contest.name}", total, total - sum(len(groups[k]) for k in left), "blocks")
+    told = watch.finished if watch else _silent
     try:
         with threadpool_limits(1):
             if jobs > 1 and len(left) > 1:
-                _spread(request, left, min(jobs, len(left)), told)
+                _spread(request, groups, left, min(jobs, len(left)), told)
                 _workplace.cache_clear()
                 told = _silent
             return job(contest, sweep.lab, sweep, told)
@@ -93,11 +97,18 @@ def _is_kept(sweep: Sweep, block: Block) -> bool:
     return key is not None and isinstance(keeper, Kept) and keeper.path(key).exists()
 
 
-def _spread(request: Request, left: Sequence[int], jobs: int, told: Callable[[object], None]) -> None:
+def _spread(
+    request: Request,
+    groups: Sequence[Sequence[Block]],
+    left: Sequence[int],
+    jobs: int,
+    told: Callable[[object], None],
+) -> None:
     pool = Processes(jobs)
     try:
         for future in as_completed([pool.submit(_computed, request, k) for k in left]):
-            told(future.result())
+            for _ in groups[future.result()]:
+                told(None)
     except BaseException:
         pool.kill()
         raise

@@ -24,7 +24,7 @@ def document(results: Results) -> Document:
     parts: list[tuple[str, list[Block]]] = [
         ("What to do next", list(advice(results))),
         ("The comparison", [summary(results), *(_worst_against_average(results))]),
-        ("Every place", [by_place(results, m, p) for m in results.metrics for p in results.protocols]),
+        ("Every place", [by_place(results, m, p) for m in _ordered(results) for p in results.protocols]),
         (f"Differences from {results.baseline}", _differences(results)),
         ("Known places and new ones", _on_the_line(results)),
         ("Hyperparameters that were selected", _selected(results)),
@@ -75,7 +75,11 @@ def summary(results: Results) -> Table:
         results.methods,
         cells,
         caption=only.strip(),
-        notes=[BOLD, *(f"{_short(p)}: {_explained(p)}" for p in results.protocols)],
+        notes=[
+            BOLD,
+            *(f"{_short(p)}: {_explained(p)}" for p in results.protocols),
+            f"Draws are compared by their mean {results.metrics[0]}. n: judged examples of all places, for each seed.",
+        ],
         judged=sum(results.sizes.values()),
     )
 
@@ -108,13 +112,22 @@ def _table(
                 text = cell.note if cell.reading is None or cell.column != WORST else f"at {cell.note}"
                 marks[k, head] = numbers.setdefault(text, len(numbers) + 1)
     rows: list[dict[str, Value]] = [
-        {"method": m, **{head: column[k].reading for head, column in cells.items()}}
-        | {"seeds": min((c[k].seeds for c in cells.values()), default=0), "n": judged}
+        {
+            "method": m,
+            "seeds": min((column[k].seeds for column in cells.values()), default=0),
+            "n": judged,
+            **{head: column[k].reading for head, column in cells.items()},
+        }
         for k, m in enumerate(methods)
     ]
     explained = [f"{number}: {text}." for text, number in numbers.items()]
     strong = [(k, head) for head, column in cells.items() for k, cell in enumerate(column) if cell.best]
     return Table(rows=rows, caption=caption, footnotes=[*explained, *notes], strong=strong, marks=marks)
+
+
+def _ordered(results: Results) -> list[str]:
+    """The metric that the sentences quote first."""
+    return sorted(results.metrics, key=lambda metric: metric != metric_of(results))
 
 
 def _short(protocol: Protocol) -> str:
@@ -125,7 +138,7 @@ def _explained(protocol: Protocol) -> str:
     return {
         Protocol.TRAINING: "the draw that is best on unfitted examples of the training places.",
         Protocol.LEFT_OUT: "the draw that is best at each training place in turn, trained without it.",
-        Protocol.ORACLE: "the draw that is best on labelled examples of the judged place itself: an upper bound, no result.",
+        Protocol.ORACLE: "the draw that is best on labelled examples of the judged place itself, which nobody has beforehand.",
     }[protocol]
 
 
@@ -216,7 +229,7 @@ def _treatment(results: Results) -> list[Block]:
 
 def tables(results: Results) -> list[Table]:
     """The summary, then every metric under every protocol."""
-    return [summary(results), *(by_place(results, m, p) for m in results.metrics for p in results.protocols)]
+    return [summary(results), *(by_place(results, m, p) for m in _ordered(results) for p in results.protocols)]
 
 
 def as_latex(results: Results) -> str:
