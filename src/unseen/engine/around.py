@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unseen.engine.batches import place
-from unseen.engine.neighbourhoods import Map, Neighbourhood, OneAtATime, Sample
+from unseen.engine.neighbourhoods import Map, Neighbourhood, OneAtATime, Point, Sample
 from unseen.errors import InvalidConfig, InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.task import Batch, PerExample
@@ -175,7 +175,10 @@ class Around:
         way = self.way(neighbourhood.map)
         with self._reading():
             for where, part in self._blocks(len(xi)):
-                x = self._moved(neighbourhood.map, way, where, xi[part]).requires_grad_()
+                if isinstance(neighbourhood, Point):  # ξ = 0 or 1 moves nothing
+                    x = self.point[where].detach().requires_grad_()
+                else:
+                    x = self._moved(neighbourhood.map, way, where, xi[part]).requires_grad_()
                 with torch.enable_grad():
                     y = self._f(x, where, len(xi[part]))
                     self._finite(y)
