@@ -11,6 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
+from unseen.engine.environments import each_loss, mergeable
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
 from unseen.engine.readout import features
 from unseen.engine.specimen import fresh, places
@@ -24,6 +25,7 @@ from unseen.methods.irm import IRM, irm_criterion, scale_gradients
 from unseen.methods.mixup import Mixup, mixing
 from unseen.methods.sam import SAM
 from unseen.methods.vrex import VREx, vrex_criterion
+from unseen.models.mlp import mlp
 from unseen.objectives import classify, regress
 from unseen.task import Objective, Task, Use
 
@@ -91,6 +93,25 @@ def test_methods_do_not_care_about_the_order_of_domains():
     turned = replace(task, splits={name: task.splits[name] for name in names})
     for methods in (FAMILIES["domain dro"], FAMILIES["irm"], FAMILIES["v-rex"], FAMILIES["coral"]):
         assert_close(weights_after(methods[1]), weights_after(methods[1], turned), rtol=1e-9, atol=1e-11)
+
+
+def test_domains_share_a_pass_only_where_it_makes_no_difference():
+    """Batch statistics are those of one domain each; otherwise one pass over all gives every domain's losses."""
+    draw = drawn()
+    batches = list(draw.fit.values())
+    with Lab(2).seeded():
+        normed = mlp([4, 6, 2], norm=nn.BatchNorm1d).double().train()
+    passes: list[int] = []
+    for net, count in ((model(), 1), (normed, 2)):
+        wanted = [classify.loss(copy.deepcopy(net), batch) for batch in batches]
+        net.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
+        assert_close(each_loss(net, batches, classify), wanted)
+        assert len(passes) == count
+        passes.clear()
+    other = [batches[0], {**batches[1], "x": torch.cat([batches[1]["x"]] * 2, 1)}]
+    assert mergeable(model(), batches)
+    assert not mergeable(model(), other)
+    assert not mergeable(model(), [batches[0], {key: batches[1][key] for key in ("x", "y")}])
 
 
 class Scale(nn.Module):

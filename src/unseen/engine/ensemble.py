@@ -142,9 +142,9 @@ class _Affine(torch.autograd.Function):
         ctx.save_for_backward(*inputs[:2])
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        x, w = ctx.saved_tensors
-        return g @ w if ctx.needs_input_grad[0] else None, g.t() @ x, g.sum(0)
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (x, w), (by_x, by_w, by_b) = ctx.saved_tensors, ctx.needs_input_grad
+        return g @ w if by_x else None, g.t() @ x if by_w else None, g.sum(0) if by_b else None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, int]:
@@ -164,10 +164,10 @@ class _StackedAffine(torch.autograd.Function):
         return torch.baddbmm(b.unsqueeze(1), x, w.transpose(1, 2))
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-        x, w = ctx.saved_tensors
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (x, w), (by_x, by_w, by_b) = ctx.saved_tensors, ctx.needs_input_grad
         return (
-            torch.bmm(g, w) if ctx.needs_input_grad[0] else None,
-            torch.bmm(g.transpose(1, 2), x),
-            g.sum(1),
+            torch.bmm(g, w) if by_x else None,
+            torch.bmm(g.transpose(1, 2), x) if by_w else None,
+            g.sum(1) if by_b else None,
         )

@@ -1,11 +1,12 @@
 """Minibatches as environments: one per FIT split, together or each with its own risk."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unseen.engine.batches import size
 from unseen.engine.loop import Draw
 from unseen.errors import InvalidData
 from unseen.task import Batch, Objective
@@ -24,7 +25,21 @@ def environments(draw: Draw, who: str) -> list[Batch]:
 
 def risks(model: nn.Module, draw: Draw, objective: Objective, who: str) -> Float[Tensor, " domain"]:
     """The mean loss of each environment's minibatch."""
-    return torch.stack([objective.loss(model, batch).mean() for batch in environments(draw, who)])
+    return torch.stack([losses.mean() for losses in each_loss(model, environments(draw, who), objective)])
+
+
+def each_loss(model: nn.Module, batches: Sequence[Batch], objective: Objective) -> list[Tensor]:
+    """The losses of every example, by minibatch: of all in one pass where that is the same."""
+    if not mergeable(model, batches):
+        return [objective.loss(model, batch) for batch in batches]
+    return list(objective.loss(model, joined(batches)).split([size(batch) for batch in batches]))
+
+
+def mergeable(model: nn.Module, batches: Sequence[Batch]) -> bool:
+    """Whether one pass over all minibatches gives what one pass over each gives: equal columns, no batch statistics."""
+    shapes = [{key: column.shape[1:] for key, column in batch.items()} for batch in batches]
+    mixing = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    return not mixing and all(shape == shapes[0] for shape in shapes)
 
 
 def joined(batches: Iterable[Batch]) -> Batch:

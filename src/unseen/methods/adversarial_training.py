@@ -42,19 +42,19 @@ def norms(delta: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *ones"]:
 def start(draw: Draw, *, norm: Norm, **unused: object) -> Mapping[str, Tensor]:
     """A point drawn uniformly from the unit ball for every example."""
     x = inputs_of(joined(draw.fit.values()), "Adversarial training")
-    u = torch.rand(x.shape, generator=draw.generator, dtype=torch.float64)
+    begin = torch.empty(x.shape, dtype=x.dtype)
     if norm is Norm.LINF:
-        return {"begin": (2 * u - 1).to(x)}
-    z = torch.randn(x.shape, generator=draw.generator, dtype=torch.float64)
-    radius = u.flatten(1)[:, 0] ** (1 / x[0].numel())
-    return {"begin": (z / norms(z) * radius.view(-1, *[1] * (x.dim() - 1))).to(x)}
+        return {"begin": begin.uniform_(-1, 1, generator=draw.generator).to(x.device)}
+    begin.normal_(generator=draw.generator)
+    radius = torch.rand(len(x), generator=draw.generator, dtype=x.dtype) ** (1 / x[0].numel())
+    return {"begin": (begin / norms(begin) * radius.view(-1, *[1] * (x.dim() - 1))).to(x.device)}
 
 
 def projected(delta: Tensor, radius: Tensor | float, norm: Norm) -> Tensor:
     """The nearest perturbation inside the ball."""
     if norm is Norm.LINF:
         limit = delta.new_ones(()) * radius
-        return torch.minimum(torch.maximum(delta, -limit), limit)
+        return torch.clamp(delta, -limit, limit)
     return delta * (radius / norms(delta)).clamp(max=1)
 
 
@@ -78,12 +78,14 @@ def adversarial_gradient(
     def total(delta: Tensor) -> Tensor:
         return at(params, lambda model, b: objective.loss(model, b).sum(), _moved(batch, delta))
 
-    delta = (x + radius * begin).clamp(low, high) - x
+    def allowed(delta: Tensor) -> Tensor:
+        return delta if (low, high) == (-inf, inf) else (x + delta).clamp(low, high) - x
+
+    delta = allowed(radius * begin)
     for _ in range(passes):
         up = grad(total)(delta)
         direction = up.sign() if norm is Norm.LINF else up / norms(up)
-        delta = projected(delta + 2.5 * radius / passes * direction, radius, norm)
-        delta = (x + delta).clamp(low, high) - x
+        delta = allowed(projected(delta + 2.5 * radius / passes * direction, radius, norm))
     moved = _moved(batch, delta)
     return grad_and_value(lambda values: at(values, lambda model, b: objective.loss(model, b).mean(), moved))(params)
 

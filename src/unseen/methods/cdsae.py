@@ -45,7 +45,7 @@ def reversed_gradient(codes: Tensor, strength: Tensor | float) -> Tensor:
 def code_noise(draw: Draw, *, k: int, **unused: Any) -> Mapping[str, Tensor]:
     """One standard normal number per example and code."""
     n, like = sum(map(size, draw.fit.values())), next(iter(draw.fit.values()))["x"]
-    return {"noise": torch.randn(n, 4 * k, generator=draw.generator, dtype=torch.float64).to(like)}
+    return {"noise": torch.randn(n, 4 * k, generator=draw.generator, dtype=like.dtype).to(like.device)}
 
 
 def watched_codes(model: SequentialAutoencoder, codes: Float[Tensor, "n codes"], adversary: Adversary) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unseen.engine.environments import each_loss
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.lower import Stackable
 from unseen.engine.readout import features
@@ -46,10 +47,14 @@ def coral_criterion(
             why="it aligns the features of one domain with those of another.",
             fix="give one FIT split per domain (`unseen.tasks.domains`), or unlabelled data as an ADAPT split.",
         )
+    fit, adapt = list(draw.fit.values()), list(draw.adapt.values())
     with features(model, layer) as seen:
-        risks = torch.stack([objective.loss(model, batch).mean() for batch in draw.fit.values()])
-        for batch in draw.adapt.values():
+        losses = each_loss(model, fit, objective)
+        for batch in adapt:
             model(batch["x"])
+    if len(seen) < len(fit) + len(adapt):  # the FIT splits went through together
+        seen = [*seen[0].split([len(part) for part in losses]), *seen[1:]]
+    risks = torch.stack([part.mean() for part in losses])
     pairs = [coral_distance(a, b) for a, b in combinations(seen, 2)]
     return risks.mean() + weight * torch.stack(pairs).mean()
 

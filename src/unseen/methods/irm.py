@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import size
-from unseen.engine.environments import annealed, environments, weighted
+from unseen.engine.environments import annealed, environments, joined, mergeable, weighted
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.lower import Stackable
 from unseen.engine.readout import Given
@@ -38,18 +38,21 @@ def irm_criterion(model: nn.Module, draw: Draw, objective: Objective, *, weight:
     The product of two independent gradients is an unbiased estimate of the squared one (the paper's appendix D); it may
     be negative.
     """
-    values, penalties = [], []
-    for batch in environments(draw, "IRM"):
-        if size(batch) < 2:
-            raise InvalidData(
-                "IRM got a domain with one example in a minibatch.",
-                why="its penalty is the product of the gradients of two halves.",
-                fix="use a batch size of at least 2 and domains of at least two examples.",
-            )
-        outputs = model(batch["x"])
-        values.append(objective.loss(Given(outputs), batch).mean())
-        penalties.append(scale_gradients(outputs, batch, objective).prod())
-    return weighted(torch.stack(values), torch.stack(penalties).mean(), annealed(weight, draw.step, until))
+    batches = environments(draw, "IRM")
+    if min(map(size, batches)) < 2:
+        raise InvalidData(
+            "IRM got a domain with one example in a minibatch.",
+            why="its penalty is the product of the gradients of two halves.",
+            fix="use a batch size of at least 2 and domains of at least two examples.",
+        )
+    if mergeable(model, batches):
+        each = model(joined(batches)["x"]).split([size(batch) for batch in batches])
+    else:
+        each = [model(batch["x"]) for batch in batches]
+    pairs = list(zip(each, batches, strict=True))
+    values = torch.stack([objective.loss(Given(outputs), batch).mean() for outputs, batch in pairs])
+    penalties = torch.stack([scale_gradients(outputs, batch, objective).prod() for outputs, batch in pairs])
+    return weighted(values, penalties.mean(), annealed(weight, draw.step, until))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch.func import grad_and_value
 
 from unseen.engine import flat
 from unseen.engine.ensemble import At
+from unseen.engine.environments import each_loss
 from unseen.engine.loop import Budget, Draw, mean_loss, train
 from unseen.engine.lower import Stackable, unmoved
 from unseen.engine.perturb import shifted
@@ -39,7 +40,12 @@ def sam_gradient(
     at: At, params: Mapping[str, Tensor], draw: Draw, objective: Objective, *, rho: float | Tensor
 ) -> tuple[Mapping[str, Tensor], Tensor]:
     """`sam_step` as a function of the parameters, for many models at once (`engine.together.train_many`)."""
-    lower = grad_and_value(lambda values: at(values, mean_loss, draw.fit, objective))
+    batches = list(draw.fit.values())
+
+    def mean(model: nn.Module) -> Tensor:
+        return torch.cat(each_loss(model, batches, objective)).mean()
+
+    lower = grad_and_value(lambda values: at(values, mean))
     ascent, loss = lower(params)
     scale = rho / flat.norm(ascent).clamp_min(SMALLEST)
     return lower({name: p + scale * ascent[name] for name, p in params.items()})[0], loss

@@ -71,7 +71,7 @@ def spheres(draw: Draw, *, perturbation: Perturbation, **unused: Any) -> Mapping
     x = inputs_of(joined(draw.fit.values()), "UDIM")
     if perturbation is Perturbation.WORST:
         return {}
-    return {"direction": torch.randn(x.shape, generator=draw.generator, dtype=torch.float64).to(x)}
+    return {"direction": torch.randn(x.shape, generator=draw.generator, dtype=x.dtype).to(x.device)}
 
 
 def udim_gradient(
