@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from unseen.attributions.explanation import eight, guide
 from unseen.attributions.explanation.guide import Question
 from unseen.audit import Subject
-from unseen.audit.explained import Ask
+from unseen.audit.asked import Ask
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig, InvalidData, UnknownName

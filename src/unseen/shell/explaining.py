@@ -12,8 +12,9 @@ from threadpoolctl import threadpool_limits
 from unseen.attributions.explanation import eight
 from unseen.attributions.explanation.guide import Question
 from unseen.audit import Audit, Subject, checked
+from unseen.audit.asked import Ask
 from unseen.audit.estimators import as_networks
-from unseen.audit.explained import Ask, Explained, explain
+from unseen.audit.explained import Explained, explain
 from unseen.audit.subjects import of_estimator, of_hospitals, of_table
 from unseen.document import Document
 from unseen.errors import InvalidConfig, UnknownName
