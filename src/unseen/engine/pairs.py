@@ -17,6 +17,8 @@ from unseen.engine.forms import Dense, Form, Gain, Lookup, Whole
 
 PART = 1 << 19
 """Entries of gradients that are materialised at a time: they should stay in the cache."""
+LARGE = 1 << 22
+"""The same where every entry is multiplied with all queries: the queries' block is read as often as there are parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,20 @@ class Pair:
     def to(self, dtype: torch.dtype) -> "Pair":
         return replace(self, a=self.a.to(dtype), g=self.g.to(dtype))
 
+    def scaled(self) -> tuple["Pair", Float[Tensor, " b"]]:
+        """Gradients with max |g| = 1, and what each was divided by.
+
+        An example that the model is sure of has gradients near 1e-30; their products with other small numbers are
+        denormal, and a processor multiplies those about a hundred times more slowly.
+        """
+        scale = self.g.abs().amax((1, 2)).clamp_min(torch.finfo(self.g.dtype).tiny)
+        return replace(self, g=self.g / scale[:, None, None]), scale
+
+    def flushed(self) -> "Pair":
+        """Entries of g too small to change a sum of squares are zero, so that no square is denormal."""
+        least = self.g.abs().max() * 1e-15
+        return replace(self, g=self.g.masked_fill(self.g.abs() < least, 0))
+
     def times(self, left: Tensor | None, right: Tensor | None) -> "Pair":
         """Of the gradients Lᵀ V R: positions are rotated, not gradients."""
         return Pair(_turned(self.a, right), _turned(self.g, left))
@@ -52,8 +68,7 @@ class Pair:
     def covariances(self, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Σ a aᵀ over the real positions (all by default) and Σ g gᵀ."""
         a, g = self.a.flatten(0, 1), self.g.flatten(0, 1)
-        kept = a if real is None else a[real.flatten()]
-        return kept.T @ kept, g.T @ g
+        return gram(a if real is None else a[real.flatten()]), gram(g)
 
     def gradients(self) -> Float[Tensor, "b o i"]:
         """V itself: for a few examples at a time."""
@@ -76,6 +91,7 @@ class Pair:
         total = self.a.new_zeros(o, i, dtype=_wide(self.a.dtype))
         for part in self.parts():
             for v in part.gradients():
+                v = v.to(total.dtype)  # widened first: products of mixed types leave the fast path
                 total.addcmul_(v, v)
         return total
 
@@ -91,7 +107,7 @@ class Pair:
         b, s, _, i = self.sizes
         total = self.a.new_zeros(blocks.n, b, dtype=_wide(self.a.dtype))
         for start, stop, p in blocks.rows():
-            step = max(1, 2 * PART // ((stop - start) * i)) if s > 1 else b
+            step = max(1, LARGE // ((stop - start) * i))
             for at in range(0, b, step):
                 v = Pair(self.a[at : at + step], self.g[at : at + step, :, start:stop]).gradients().flatten(1)
                 total[:, at : at + step] += p @ v.T
@@ -128,13 +144,19 @@ class Table(Pair):
     def to(self, dtype: torch.dtype) -> "Table":
         return replace(self, a=self.a.to(dtype))
 
+    def scaled(self) -> tuple["Table", Float[Tensor, " b"]]:
+        scale = self.a.abs().amax((1, 2)).clamp_min(torch.finfo(self.a.dtype).tiny)
+        return replace(self, a=self.a / scale[:, None, None]), scale
+
+    def flushed(self) -> "Table":
+        return self
+
     def times(self, left: Tensor | None, right: Tensor | None) -> "Table":
         assert left is None  # one-hot rows are their own eigenbasis
         return replace(self, a=_turned(self.a, right))
 
     def covariances(self, real: Tensor | None) -> tuple[Tensor, None]:
-        a = self.a.flatten(0, 1)
-        return a.T @ a, None
+        return gram(self.a.flatten(0, 1)), None
 
     def gradients(self) -> Float[Tensor, "b o i"]:
         b = len(self)
@@ -174,11 +196,16 @@ class Table(Pair):
 class Blocked:
     """Matrices P_q cut into blocks of rows, each contiguous over all queries: the layout that `against` multiplies."""
 
-    def __init__(self, shape: Sequence[int], like: Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, shape: Sequence[int], like: Tensor, dtype: torch.dtype, is_single: bool = False) -> None:
+        """`is_single`: against gradients of one position, which are cheap to make and so wanted in long batches."""
         self.n, self.o, self.i = shape
-        self.height = max(1, (1 << 12) // self.i)
+        self.height = min(self.o, 256, max(1, (1 << 12 if is_single else 1 << 17) // self.i))
         heights = [min(self.height, self.o - at) for at in range(0, self.o, self.height)]
         self.blocks = [like.new_empty(self.n, height * self.i, dtype=dtype) for height in heights]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.blocks[0].dtype
 
     def put(self, at: int, p: Float[Tensor, "some o i"]) -> None:
         """The matrices of queries from `at` on."""
@@ -192,6 +219,19 @@ class Blocked:
 
     def whole(self) -> Float[Tensor, "q o i"]:
         return torch.cat([block.view(self.n, -1, self.i) for block in self.blocks], 1)
+
+
+def gram(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
+    """xᵀ x, the blocks above the diagonal once."""
+    d, step = x.shape[1], 192
+    if d < 2 * step:
+        return x.T @ x
+    out = x.new_empty(d, d)
+    for at in range(0, d, step):
+        rows = x[:, at : at + step].T @ x[:, at:]
+        out[at : at + step, at:] = rows
+        out[at:, at : at + step] = rows.T
+    return out
 
 
 def _turned(x: Tensor, by: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unseen.attributions.influence.asking import Precision
 from unseen.attributions.influence.factors import (
     Curvature,
     Factors,
@@ -32,7 +33,7 @@ from unseen.method import Trained
 from unseen.objectives import sequence_log_probability
 from unseen.task import Batch, PerExample
 
-__all__ = ["Curvature", "Factors", "Fisher", "Influence", "Influences", "Top", "sequence_nats"]
+__all__ = ["Curvature", "Factors", "Fisher", "Influence", "Influences", "Precision", "Top", "sequence_nats"]
 
 
 def sequence_nats(model: torch.nn.Module, batch: Batch) -> Tensor:
@@ -63,8 +64,8 @@ class Influence:
     """Patterns of layer names ("blocks.*.mlp.*"); empty: all linear maps and convolutions but the output embedding's."""
     rank: int = 0
     """If positive: preconditioned queries are cut to this rank, for many queries on large layers."""
-    bfloat16: bool = False
-    """Activations, gradients and products in bfloat16. Where ranks do not survive it, float32 is used instead and said."""
+    precision: Precision = Precision.MIXED
+    """Of the products. What a check on the first examples does not confirm is computed in full precision, and said."""
     batch_size: int = 64
     most: int = 100_000
     """Examples on which the curvature is fitted."""
@@ -90,18 +91,17 @@ class Influence:
         loss = self.loss or objective.loss
         layers = tracked(model, self.layers)
         kept = Kept(self.memory if self.curvature is not Curvature.IDENTITY else 0)
-        dtype = torch.bfloat16 if self.bfloat16 else None
         is_exact = self.curvature is Curvature.EXACT
 
         def gradients(batch: Batch, f: PerExample) -> dict[str, Pair]:
-            return pairs(model, batch, f, dtype, is_exact)
+            return pairs(model, batch, f, None, is_exact)
 
         stream = Stream(trained.task, self.batch_size, lab)
         with only(model, layers):
             first = next(stream.all())[2]
             refuse_averaged(model, first, loss)
-            fit = Fit(model, self.curvature, self.fisher, self.draws, self.damping, objective, loss, gradients, lab,
-                      self.real, kept)  # fmt: skip
+            fit = Fit(model, self.curvature, self.fisher, self.draws, self.damping, objective, loss, gradients,
+                      self.precision, lab, self.real, kept)  # fmt: skip
             mark = digest(model)
 
             def make() -> dict[str, Tensor]:

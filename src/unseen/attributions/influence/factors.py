@@ -7,6 +7,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor, nn
 
+from unseen.attributions.influence.asking import Precision
 from unseen.engine.batches import size
 from unseen.engine.kron import FULL, Block, Covariances, blocks_of, damped
 from unseen.engine.pairs import Pair, Rows
@@ -104,6 +105,7 @@ class Fit:
     objective: Objective
     loss: PerExample
     pairs: Pairs
+    precision: Precision
     lab: Lab
     real: Callable[[Batch], Tensor | None]
     kept: Kept
@@ -131,12 +133,13 @@ class Fit:
             n += size(batch)
             real = self.real(batch)
             for draw, (share, pairs) in enumerate(self._pseudo(number, batch)):
+                pairs = {name: pair.flushed() for name, pair in pairs.items()}
                 for name, pair in pairs.items():
                     if self._is_diagonal(pair):
                         plain[name] = pair.take(slice(0, 1))
                     else:
                         sums.setdefault(name, Covariances()).add(pair, real, share)
-                self.kept.keep(number, draw, pairs)
+                self.kept.keep(number, draw, narrowed(pairs, self.precision))
         total = self.lab.sum(torch.tensor(float(n), dtype=torch.float64))
         made = {name: one.summed(self.lab.sum).basis(name) for name, one in sorted(sums.items())}
         return made | {name: _identity(pair) for name, pair in plain.items()}, float(total)
@@ -165,7 +168,8 @@ class Fit:
         if all(pairs is not None for pairs in held):
             yield from ((1.0, pairs) for pairs in held if pairs is not None)
         else:
-            yield from self._pseudo(number, batch)
+            for share, pairs in self._pseudo(number, batch):
+                yield share, narrowed(pairs, self.precision)
 
     def _classes(self, batch: Batch) -> int:
         return 1 if self.fisher is Fisher.EMPIRICAL else classes(self.model, batch)
@@ -189,6 +193,17 @@ class Fit:
             refuse_no_distribution(self.model, batch, self.loss, count)
             for k in range(count):
                 yield 1 / count, self.pairs(labelled(batch, k), partial_root(self.loss))
+
+
+def narrowed(pairs: dict[str, Pair], precision: Precision) -> dict[str, Pair]:
+    """Sequences in bfloat16, where that is wanted: a gradient sums over positions, and their rounding averages out.
+
+    Λ is then off by 10⁻⁵ of its mean, far below λ; the factors A and S, whose small directions rounding would mix, are
+    made from what came before. Single positions stay as they are: no sum hides their rounding.
+    """
+    if precision is not Precision.BFLOAT16:
+        return pairs
+    return {name: pair.to(torch.bfloat16) if pair.sizes[1] > 1 else pair for name, pair in pairs.items()}
 
 
 def squared(block: Block, pair: Pair) -> Tensor:

@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from unseen.attribution import Cause, Credits
-from unseen.attributions.influence.asking import Asked, asked, whole
-from unseen.attributions.influence.factors import Curvature, Factors, Kept, names
+from unseen.attributions.influence.asking import Precision, Scaled, asked, whole
+from unseen.attributions.influence.factors import Curvature, Factors, Kept, names, narrowed
 from unseen.attributions.influence.screening import Screen
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.tracking import only, pairs
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unseen.influence")
 SURVIVES = 0.9995
-"""Rank correlation with float32 at which bfloat16 scores are used."""
+"""Rank correlation with full precision at which bfloat16 scores are used."""
+SAME = 1e-4
+"""Relative error at which mixed scores are used."""
 ByBlock = dict[str, list[Pair]]
 
 
@@ -69,12 +71,12 @@ class Influences:
         """What each position of the chosen examples adds; a sum over positions is the score."""
         blocks = self.factors.blocks
         ready = {
-            name: whole(blocks[name], given, torch.promote_types(blocks[name].values.dtype, torch.float32), 1 << 60)
+            name: whole(blocks[name], given, blocks[name].values.dtype, 1 << 60)
             for name, given in self._gradients(queries, behaviour).items()
         }
         n, parts = self._count(), []
         for start in range(0, len(rows), self.config.batch_size):
-            given = self._pairs(self._rows(rows[start : start + self.config.batch_size]), self.loss)
+            given = self._rows_of(rows[start : start + self.config.batch_size])
             total = None
             for name, pair in given.items():
                 if name not in ready:
@@ -150,43 +152,46 @@ class Influences:
             )
         return found
 
-    def _ask(self, queries: Batch, behaviour: PerExample) -> dict[str, Asked]:
+    def _ask(self, queries: Batch, behaviour: PerExample) -> dict[str, Scaled]:
         return self._ready(self._gradients(queries, behaviour), self._count())
 
-    def _ready(self, given: ByBlock, n: int) -> dict[str, Asked]:
-        """The queries in the form that scores cheapest; in bfloat16 if ranks survive it."""
-        if self.config.bfloat16:
-            correlation = self._survival(given)
-            self.lab.log(bfloat16_rank_correlation=correlation)
-            if correlation < SURVIVES:
-                log.warning("bfloat16 changes ranks (correlation %.5f with float32): float32 is used.", correlation)
-        dtype = torch.bfloat16 if self.config.bfloat16 and correlation >= SURVIVES else None
-        made = {}
-        for name in list(given):
-            block = self.factors.blocks[name]
-            made[name] = asked(block, given[name], dtype or given[name][0].a.dtype, rank=self.config.rank, examples=n)
-        return made
+    def _ready(self, given: ByBlock, n: int) -> dict[str, Scaled]:
+        """The queries in the form that scores cheapest, in the precision that a few of them confirm."""
+        precision = self._confirmed(given, n)
+        return {name: self._form(name, list(pairs), precision, n) for name, pairs in given.items()}
 
-    def _survival(self, given: ByBlock) -> float:
-        """Rank correlation of bfloat16 and float32 scores of a few queries on the first batch."""
+    def _form(self, name: str, pairs: list[Pair], precision: Precision, n: int) -> Scaled:
+        return asked(self.factors.blocks[name], pairs, precision, rank=self.config.rank, examples=n)
+
+    def _confirmed(self, given: ByBlock, n: int) -> Precision:
+        """The asked-for precision, if the scores of a few queries on the first batch agree with full precision."""
+        wanted, dtype = self.config.precision, next(iter(given.values()))[0].a.dtype
+        if wanted is Precision.FULL or dtype is not torch.float32 or not is_native(self.lab.device):
+            return Precision.FULL
         few = {name: [parts[0].take(slice(0, 16))] for name, parts in given.items()}
         batch = next(self.stream.all())[2]
         with self._tracking():
-            exact = pairs(self.trained.model, batch, self.loss, None, self._is_exact)
-        totals = []
-        for dtype in (torch.bfloat16, exact[next(iter(exact))].a.dtype):
-            ready = {n: asked(self.factors.blocks[n], p, dtype, rank=self.config.rank) for n, p in few.items()}
-            totals.append(sum(ready[n].score(p.to(dtype)) for n, p in exact.items() if n in ready))
-        ranks = [spearmanr(a.cpu(), b.cpu()).statistic for a, b in zip(*totals, strict=True) if a.numel() > 2]  # type: ignore[call-overload]
-        finite = [r for r in ranks if r == r]
-        return float(sum(finite) / len(finite)) if finite else 1.0
+            first = pairs(self.trained.model, batch, self.loss, None, self._is_exact)
+        full, other = (
+            sum(self._form(name, few[name], precision, n).score(seen[name]) for name in few if name in seen)
+            for precision, seen in ((Precision.FULL, first), (wanted, narrowed(first, wanted)))
+        )
+        assert isinstance(full, Tensor)
+        assert isinstance(other, Tensor)
+        found = agreement(full, other)
+        self.lab.log(relative_error=found.error, rank_correlation=found.ranks)
+        is_good = found.error <= SAME if wanted is Precision.MIXED else found.ranks >= SURVIVES
+        if not is_good:
+            log.warning("%s products are not used: relative error %.1e, rank correlation %.5f with full precision.",
+                        wanted, found.error, found.ranks)  # fmt: skip
+        return wanted if is_good else Precision.FULL
 
-    def _matrix(self, ready: dict[str, Asked], apart: bool = False) -> dict[str, Tensor]:
+    def _matrix(self, ready: dict[str, Scaled], apart: bool = False) -> dict[str, Tensor]:
         """All scores; by block where asked for."""
         keys = list(ready) if apart else ["all"]
         collected: dict[str, list[tuple[int, Tensor]]] = {key: [] for key in keys}
         for start, _, given in self._stream():
-            parts = {name: ready[name].score(self._fit(ready[name], given[name])) for name in ready if name in given}
+            parts = {name: ready[name].score(given[name]) for name in ready if name in given}
             for key in keys:
                 if apart and key not in parts:
                     continue
@@ -195,16 +200,11 @@ class Influences:
         return {key: self._collected(iter(parts)) / -n for key, parts in collected.items()}
 
     def _columns(
-        self, ready: dict[str, Asked], candidates: Tensor | None
+        self, ready: dict[str, Scaled], candidates: Tensor | None
     ) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "q b"]]]:
         for _, rows, given in self._stream(candidates):
-            parts = [ready[name].score(self._fit(ready[name], given[name])) for name in ready if name in given]
+            parts = [ready[name].score(given[name]) for name in ready if name in given]
             yield rows, torch.stack(parts).sum(0)
-
-    @staticmethod
-    def _fit(form: Asked, pair: Pair) -> Pair:
-        dtype = form.dtype
-        return pair if pair.a.dtype == dtype else pair.to(dtype)
 
     def _stream(self, candidates: Tensor | None = None) -> Iterator[tuple[int, Tensor, dict[str, Pair]]]:
         """(first row, rows, gradients of the loss) of this process's batches."""
@@ -221,18 +221,33 @@ class Influences:
                 yield start, rows, held if held is not None else self._pairs(batch, self.loss)
 
     def _pairs(self, batch: Batch, f: PerExample) -> dict[str, Pair]:
-        dtype = torch.bfloat16 if self.config.bfloat16 else None
         with self._tracking():
-            return pairs(self.trained.model, batch, f, dtype, self._is_exact)
+            made = pairs(self.trained.model, batch, f, None, self._is_exact)
+        return narrowed(made, self.config.precision)
 
     def _rows_of(self, rows: Tensor) -> dict[str, Pair]:
-        """Gradients of chosen examples in full precision, a batch at a time."""
+        """Gradients of chosen examples: held ones, or made again in full precision a batch at a time."""
         made: ByBlock = {}
+        if self._holds_all:
+            number, within = rows // self.config.batch_size, rows % self.config.batch_size
+            for k in number.unique(sorted=True).tolist():
+                for name, pair in self.kept.held[k, 0].items():
+                    made.setdefault(name, []).append(pair.take(within[number == k]))
+            back = torch.cat([(number == k).nonzero().flatten() for k in number.unique(sorted=True)]).argsort()
+            return {name: _joined(parts).take(back) for name, parts in made.items()}
         with self._tracking():
             for part in rows.split(max(self.config.batch_size, 512)):
                 for name, pair in pairs(self.trained.model, self._rows(part), self.loss, None, self._is_exact).items():
                     made.setdefault(name, []).append(pair)
         return {name: _joined(parts) for name, parts in made.items()}
+
+    @property
+    def _holds_all(self) -> bool:
+        """Whether every batch of one split is held in full precision, so that rows are found by number."""
+        batches = self.stream.batches
+        is_whole = all(pair.a.dtype != torch.bfloat16 for pairs in self.kept.held.values() for pair in pairs.values())
+        one = len(self.trained.task.of(Use.FIT)) == 1 and self.lab.ranks.size == 1
+        return bool(one and batches and is_whole and all((k, 0) in self.kept.held for k in range(batches)))
 
     def _rows(self, rows: Tensor) -> Batch:
         """Examples by number over all FIT splits."""
@@ -300,6 +315,27 @@ class Influences:
             every.append((self.lab.sum(table), self.lab.sum(places).long() - 1))
         (low, low_at), (high, high_at) = every
         return _merged([((low[r], low_at[r]), (high[r], high_at[r])) for r in range(ranks.size)], k)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Between two tables of scores: relative Frobenius error, and mean rank correlation of rows."""
+
+    error: float
+    ranks: float
+
+
+def agreement(a: Float[Tensor, "q n"], b: Float[Tensor, "q n"]) -> Agreement:
+    error = float((a - b).norm() / a.norm().clamp_min(1e-300))
+    ranks = [spearmanr(x, y).statistic for x, y in zip(a.cpu(), b.cpu(), strict=True) if len(x) > 2 and x.std() > 0]
+    return Agreement(error, float(sum(ranks) / len(ranks)) if ranks else 1.0)
+
+
+def is_native(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 faster than float32."""
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 Ends = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]

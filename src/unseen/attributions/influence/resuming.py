@@ -23,7 +23,9 @@ class Saved(Protocol):
 
 def identity(found: Influences, queries: Batch, behaviour: str, k: int, candidates: Tensor | None, corpus: str) -> str:
     """A hash of everything that decides the result: model, factors, settings, queries, candidates and corpus."""
-    total = hashlib.sha256(f"{steady(repr(found.config))}\0{behaviour}\0{k}\0{corpus}\0{found.lab.ranks.size}\0".encode())
+    total = hashlib.sha256(
+        f"{steady(repr(found.config))}\0{behaviour}\0{k}\0{corpus}\0{found.lab.ranks.size}\0".encode()
+    )
     for name, tensor in sorted(found.factors.tensors().items()):
         total.update(f"{name}\0".encode())
         total.update(bytes_of(tensor))

@@ -1,6 +1,6 @@
 """The top k of all examples without all scores: a cheap sum of few terms finds candidates, exact scores order them.
 
-1/(Λ + λ) is close to a sum of four Kronecker products, so an approximate score costs four pairs of inner products. The
+1/(Λ + λ) is close to a sum of few Kronecker products, so an approximate score costs as many pairs of inner products. The
 error seen on the candidates tells whether anything outside them could still belong to the top; then more are looked at.
 """
 
@@ -11,13 +11,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unseen.attributions.influence.asking import decomposed, is_single, terms
+from unseen.attributions.influence.asking import Scaled, decomposed, is_single, scaled, terms
 from unseen.engine.kron import Block
 from unseen.engine.pairs import Pair
 
-TERMS = 4
+TERMS = 8
 WIDTH = 8
 """How many times k candidates are kept from the stream, at most."""
+FEW = 1.5
+"""How many times k candidates are scored exactly at first."""
+SLAB = 1 << 14
+"""Examples whose approximate scores are held at a time."""
 Ends = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -44,72 +48,109 @@ class Screen:
     ) -> Ends:
         """The k smallest and largest products of each query, exactly ordered."""
         low, high = self._candidates(stream, WIDTH * k)
+        first = torch.cat([low[1][:, : int(FEW * k)], high[1][:, : int(FEW * k)]], 1)
+        exact = _Exact(self.blocks, self.given, first.unique(), gradients).scores(first)
         made = []
-        for (values, rows), largest in ((low, False), (high, True)):
-            made.append(self._settled(values, rows, k, largest, gradients))
+        for (approximate, rows), mine, sign in (
+            (low, exact[:, : int(FEW * k)], -1.0),
+            (high, exact[:, int(FEW * k) :], 1.0),
+        ):
+            made.append(self._settled(sign * approximate, rows, sign * mine, sign, gradients, k))
         return made[0], made[1]
 
     def _candidates(self, stream: Iterator[tuple[int, Tensor, dict[str, Pair]]], width: int) -> Ends:
+        """The `width` smallest and largest approximate products; tables of a few thousand examples at a time."""
         ready = {}
-        for name, pairs in self.given.items():
-            u, w, residual = decomposed(self.blocks[name], 0.0, TERMS)
-            ready[name] = terms(self.blocks[name], pairs, torch.bfloat16, u, w, residual)
-        rows, parts = [], []
+        for name, given in self.given.items():
+            u, w, _ = decomposed(self.blocks[name])
+            unit, scale = scaled(given)
+            # turned in bfloat16, too: its error is a tenth of that of so few terms
+            ready[name] = Scaled(terms(self.blocks[name], unit, u[:TERMS], w[:TERMS], dtype=torch.bfloat16), scale)
+        held: list[tuple[Tensor, Tensor]] = []
+        ends: Ends | None = None
         for _, at, pairs in stream:
-            rows.append(at)
-            parts.append(torch.stack([ready[n].score(p) for n, p in pairs.items() if n in ready]).sum(0))
-        values, places = torch.cat(parts, 1), torch.cat(rows)
-        ends = []
-        for largest in (False, True):
-            best, where = values.topk(min(width, values.shape[1]), 1, largest=largest)
-            ends.append((best, places.to(where.device)[where]))
-        return ends[0], ends[1]
+            total = torch.stack([ready[n].score(p.to(torch.bfloat16)) for n, p in pairs.items() if n in ready]).sum(0)
+            held.append((total, at.to(total.device).expand(len(total), -1)))
+            if sum(len(rows.T) for _, rows in held) >= SLAB:  # sorting a few long tables beats many short ones
+                ends, held = _reduced(ends, held, width), []
+        ends = _reduced(ends, held, width) if held else ends
+        assert ends is not None
+        return (-ends[0][0], ends[0][1]), ends[1]
 
     def _settled(
         self,
         approximate: Float[Tensor, "q w"],
         rows: Int[Tensor, "q w"],
-        k: int,
-        largest: bool,
+        exact: Float[Tensor, "q few"],
+        sign: float,
         gradients: Callable[[Int[Tensor, " n"]], dict[str, Pair]],
+        k: int,
     ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
-        """Exact scores of so many candidates that the error seen leaves no room for others."""
-        sign = 1.0 if largest else -1.0
-        wide = 2 * k
-        exact = self._exact(rows[:, :wide], torch.arange(len(rows)), gradients)
-        error = (exact - approximate[:, :wide]).abs().amax(1)
-        bar = (sign * exact).topk(k, 1).values[:, -1]
-        # the first candidate not yet looked at could be better than the k-th by the error seen
-        open_ = (sign * approximate[:, wide] + error > bar).nonzero().flatten()
-        best, at = (sign * exact).topk(k, 1)
-        found = rows[:, :wide].gather(1, at)
+        """The largest exact scores, of so many candidates that the error seen leaves no room for others."""
+        few = exact.shape[1]
+        best, at = exact.topk(k, 1)
+        found = rows.gather(1, at)
+        # the first candidate not yet looked at could be better than the k-th by the largest error seen
+        error = (exact - approximate[:, :few]).abs().amax(1)
+        open_ = (approximate[:, few] + error > best[:, -1]).nonzero().flatten()
         if len(open_):
-            rest = self._exact(rows[open_, wide:], open_, gradients)
-            both = torch.cat([sign * exact[open_], sign * rest], 1)
-            best[open_], at = both.topk(k, 1)
+            wider = rows[open_, few:]
+            more = _Exact(self.blocks, self.given, wider.unique(), gradients, open_).scores(wider)
+            best[open_], at = torch.cat([exact[open_], sign * more], 1).topk(k, 1)
             found[open_] = rows[open_].gather(1, at)
         return sign * best, found
 
-    def _exact(
+
+def _reduced(ends: Ends | None, held: Sequence[tuple[Tensor, Tensor]], width: int) -> Ends:
+    """The largest of the negated products and of the products, by now."""
+    values, rows = torch.cat([v for v, _ in held], 1), torch.cat([r for _, r in held], 1)
+    found = [_best(-values, rows, width), _best(values, rows, width)]
+    if ends is not None:
+        found = [
+            _best(torch.cat([old[0], new[0]], 1), torch.cat([old[1], new[1]], 1), width)
+            for old, new in zip(ends, found, strict=True)
+        ]
+    return found[0], found[1]
+
+
+def _best(values: Float[Tensor, "q n"], rows: Int[Tensor, "q n"], k: int) -> tuple[Tensor, Tensor]:
+    best, at = values.topk(min(k, values.shape[1]), 1, sorted=True)
+    return best, rows.gather(1, at)
+
+
+class _Exact:
+    """Σ over entries of 1/(Λ + λ) · V_q · V_m for chosen pairs of a query and an example."""
+
+    def __init__(
         self,
-        rows: Int[Tensor, "q w"],
-        queries: Int[Tensor, " q"],
+        blocks: Mapping[str, Block],
+        given: Mapping[str, Sequence[Pair]],
+        needed: Int[Tensor, " n"],
         gradients: Callable[[Int[Tensor, " n"]], dict[str, Pair]],
-    ) -> Float[Tensor, "q w"]:
-        """Σ over entries of 1/(Λ + λ) · V_q · V_m for every query and its candidates."""
-        needed, inverse = rows.unique(return_inverse=True)
-        given = gradients(needed)
-        total: Tensor | None = None
-        for name, pairs in self.given.items():
-            block, mine = self.blocks[name], [self.blocks[name].turned(p) for p in pairs]
+        queries: Tensor | slice = slice(None),
+    ) -> None:
+        self.needed = needed
+        self.parts: list[tuple[Tensor, ...]] = []
+        others = gradients(needed)
+        for name, pairs in given.items():
+            unit, scale = scaled(pairs)
+            mine, (other, size) = [blocks[name].turned(p) for p in unit], others[name].scaled()
             a, g = torch.cat([p.a[:, 0] for p in mine])[queries], torch.cat([p.g[:, 0] for p in mine])[queries]
-            other = block.turned(given[name])
-            parts = []
-            for q in range(0, len(rows), 32):
-                at = inverse[q : q + 32]
-                left = other.g[:, 0][at] * g[q : q + 32, None]
-                right = other.a[:, 0][at] * a[q : q + 32, None]
-                parts.append(((left.flatten(0, 1) @ block.inverse).view_as(right) * right).sum(2))
-            total = torch.cat(parts) if total is None else total + torch.cat(parts)
-        assert total is not None
+            turned = blocks[name].turned(other)
+            self.parts.append((blocks[name].inverse, a, g, scale[queries], turned.a[:, 0], turned.g[:, 0], size))
+
+    def scores(self, rows: Int[Tensor, "q w"]) -> Float[Tensor, "q w"]:
+        """Of every query and its own candidates, in place and so few at a time that they stay in the cache."""
+        width, at = rows.shape[1], torch.searchsorted(self.needed, rows)
+        total = self.parts[0][1].new_zeros(rows.shape)
+        step = max(1, (1 << 9) // width)
+        for inverse, a, g, scale, far_a, far_g, size in self.parts:
+            for q in range(0, len(rows), step):
+                near = slice(q, q + step)
+                chosen = at[near].flatten()
+                left = far_g.index_select(0, chosen).view(-1, width, far_g.shape[1])
+                right = left.mul_(g[near, None]).flatten(0, 1).mm(inverse)
+                right.mul_(far_a.index_select(0, chosen))
+                product = (right.view(-1, width, a.shape[1]) @ a[near, :, None])[..., 0]
+                total[near] += product * scale[near, None] * size[at[near]]
         return total
