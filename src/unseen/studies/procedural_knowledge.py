@@ -8,6 +8,7 @@ more volatile or has the steeper tail (the authors warn of noise), and sources o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
 import torch
@@ -173,7 +174,8 @@ def questions(config: Config, trained: Trained) -> Queries:
             )
         nats = -log_probability(trained.model, [prompts[k] for k in rows], made[rows].tolist())
         says = torch.full((len(rows), 3), NONE)
-        says[:, :length] = made[rows]
+        if kind is not Kind.FILLER:
+            says[:, :length] = made[rows]
         group = torch.full((len(rows),), kind.number)
         parts.append(Queries(tokens[rows], answer[rows], nats, group, says, data["fact"][rows]))
     return Queries(*(torch.cat([getattr(part, name) for part in parts]) for name in Queries.__annotations__))
@@ -213,6 +215,11 @@ def same_format(means: Float[Tensor, "... group group"]) -> Float[Tensor, "..."]
     return (means[..., S, S] + means[..., P, P]) / 2 - means[..., S, P]
 
 
+def beyond_facts(kind: int, means: Float[Tensor, "... group group"]) -> Float[Tensor, "..."]:
+    """Within a procedure, minus within facts."""
+    return means[..., kind, kind] - means[..., F, F]
+
+
 def relation(one: int, two: int) -> str:
     """What the queries of two groups have in common."""
     if C in (one, two):
@@ -234,9 +241,9 @@ def block_rows(
             names: dict[str, Value] = {"first": str(kinds[one]), "second": str(kinds[two])}
             yield {"part": "block", **names, "relation": relation(one, two), **interval("value", found.of(one, two, n)),
                    **interval("null", null.of(one, two, n))}  # fmt: skip
-    for kind in (S, P, R):
-        gap = found.reading(lambda means, kind=kind: means[..., kind, kind] - means[..., F, F], n)
-        yield {"first": str(kinds[kind]), **contrast("same procedure − fact", gap)}
+    for kind in PROCEDURES:
+        gap = found.reading(partial(beyond_facts, kind.number), n)
+        yield {"first": str(kind), **contrast("same procedure − fact", gap)}
     yield contrast("other format − 1.3 · other procedure", found.reading(beyond_format, n))
     yield contrast("same format − other format", found.reading(same_format, n))
 
@@ -343,7 +350,8 @@ def fall(before: Trained, after: Trained, queries: Queries, rows: Int[Tensor, " 
 
 def stored(row: Row, name: str) -> Reading:
     """The reading that a row holds."""
-    return Reading(*(float(row[key]) for key in (name, f"{name}_low", f"{name}_high")), n=int(row["n"]))
+    value, low, high = (float(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
+    return Reading(value, low, high, int(row["n"]))
 
 
 def worst(name: str, ideal: float, **where: Value) -> Effect:
