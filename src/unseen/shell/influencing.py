@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from unseen.attributions.influence import Curvature, Fisher, Influence
+from unseen.attributions.influence import Curvature, Fisher, Influence, Precision
 from unseen.audit import Subject
 from unseen.audit.subjects import of_hospitals, of_table
 from unseen.engine.ranks import ranks
@@ -58,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--damping", type=float, default=0.1, help="times a layer's mean eigenvalue (default 0.1)")
     p.add_argument("--layers", action="append", default=[], help='pattern of layer names: "*.mlp.*" (default: all)')
     p.add_argument("--rank", type=int, default=0, help="cut queries to this rank (default 0: do not)")
-    p.add_argument("--bfloat16", action="store_true", help="score in bfloat16 where ranks survive it")
+    p.add_argument(
+        "--precision", default="mixed", choices=[str(x) for x in Precision], help="of products (default mixed)"
+    )
     p.add_argument("--batch", type=int, default=0, help=f"default {TEXT_BATCH} windows or {TABLE_BATCH} rows")
     p.add_argument("--factors", help="file for the fitted curvature: read if it is there, else written")
     p.add_argument("--seed", type=int, default=0, help="seed of every random number (default 0)")
@@ -178,7 +180,7 @@ def _config(options: argparse.Namespace, batch: int) -> Influence:
         damping=options.damping,
         layers=tuple(options.layers),
         rank=options.rank,
-        bfloat16=options.bfloat16,
+        precision=Precision(options.precision),
         batch_size=options.batch or batch,
     )
 
