@@ -4,7 +4,6 @@ Relation to ours: its score is + ∇L_query · (G + λ)⁻¹ ∇L_train of summe
 measurement; ours, in nats of log-likelihood per added copy, is that divided by N (both signs turn, log p = −L). Damping
 is 0.1 times the mean eigenvalue of each layer on both sides (`damping_factor=None`; its own default is 10⁻⁸).
 
-Settings: `float32` is its default in every other respect; `bfloat16` its own preset `all_low_precision_*_arguments`.
 Batch sizes are the fastest of those tried on this machine (`BATCHES`).
 """
 
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from kronfluence import Analyzer, FactorArguments, ScoreArguments, Task, prepare_model
 from kronfluence.utils.common.factor_arguments import all_low_precision_factor_arguments
@@ -30,7 +30,11 @@ Batch = Mapping[str, Tensor]
 
 class Setting(StrEnum):
     FLOAT32 = "float32"
+    """Its defaults."""
+    AMP = "amp"
+    """Forward, backward and score products in bfloat16; sums, eigenvalues and preconditioning in float32."""
     BFLOAT16 = "bfloat16"
+    """Its preset `all_low_precision_*_arguments`: sums in bfloat16, too."""
 
 
 @dataclass(frozen=True)
@@ -137,5 +141,7 @@ def arguments(setting: Setting, rank: int | None) -> tuple[FactorArguments, Scor
         score = all_low_precision_score_arguments(damping_factor=None, query_gradient_low_rank=rank)
     else:
         factor, score = FactorArguments(), ScoreArguments(damping_factor=None, query_gradient_low_rank=rank)
+    if setting is Setting.AMP:
+        factor.amp_dtype = score.amp_dtype = score.score_dtype = torch.bfloat16
     factor.use_empirical_fisher = True
     return factor, score
