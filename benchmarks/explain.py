@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unseen.attributions import explanation as own
-from unseen.engine.around import Inputs, patches
+from unseen.engine.inputs import Inputs, patches
 from unseen.engine.neighbourhoods import Rule
 from unseen.lab import Lab
 from unseen.method import Trained

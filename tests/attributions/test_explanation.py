@@ -22,7 +22,8 @@ from unseen.attributions.explanation import (
 )
 from unseen.attributions.explanation.solve import Approximation, explained
 from unseen.engine.approximation import Explanation, Family, Loss, converted, effects, seen
-from unseen.engine.around import Around, Inputs, around, patches
+from unseen.engine.around import Around, around
+from unseen.engine.inputs import Inputs, patches
 from unseen.engine.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
 from unseen.lab import Lab
 from unseen.task import Batch
@@ -244,6 +245,24 @@ def test_ridge_shrinks_towards_zero():
     at = near(smooth(4), points(2, 4))
     plain, shrunk = (explained(at, Lime(n=16, ridge=r).approximation(at.model), LAB).scores for r in (0.0, 10.0))
     assert shrunk.norm() < 0.1 * plain.norm()
+
+
+@pytest.mark.parametrize("name", list(eight()))
+def test_credits_scale_with_the_behaviour_and_follow_the_order_of_features(name: str):
+    model, batch, order = smooth(5), points(3, 5), torch.tensor([3, 0, 4, 1, 2])
+    how = eight(n=31)[name].approximation(model)  # all masks of five features, each once
+    found = explained(near(model, batch), how, LAB)
+    scaled = explained(near(model, batch, behaviour=lambda m, b: 7 - 2 * output(m, b)), how, LAB)
+    assert_close(scaled.scores, -2 * found.scores)
+    assert_close(scaled.loss, 4 * found.loss)
+    if name in ("C-LIME", "SmoothGrad", "LIME"):
+        return  # their draws are random: another order is another sample
+    turned = explained(
+        near(model, {"x": batch["x"][:, order]}, behaviour=lambda m, b: output(m, {"x": b["x"][:, order.argsort()]})),
+        how,
+        LAB,
+    )
+    assert_close(turned.scores, found.scores[:, order])
 
 
 @pytest.mark.parametrize("name", list(eight()))

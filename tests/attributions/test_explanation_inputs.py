@@ -18,12 +18,13 @@ from unseen.attributions.explanation import (
     VanillaGradients,
     eight,
 )
-from unseen.engine.around import Inputs, patches
+from unseen.engine.inputs import Inputs, patches
 from unseen.engine.neighbourhoods import Gaussian, Masks, Segment
 from unseen.errors import InvalidConfig, InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.estimator import Estimator
+from unseen.models.pretrained import CausalLM
 from unseen.objectives import sequence_log_probability
 from unseen.task import Batch
 from unseen.testing import small_task
@@ -104,6 +105,30 @@ def test_embedding_gradients_are_those_of_autograd():
     (g,) = torch.autograd.grad((logp[..., 0] * batch["mask"][:, 1:]).sum(), e)
     way = nn.functional.normalize(e - model.embed.weight[0], dim=-1)
     assert_close(slopes.scores, (g * way).sum(-1).detach())
+
+
+@pytest.mark.parametrize("kind", ["GPT2", "Llama"])
+def test_models_of_transformers_read_the_baseline_token_and_no_position_is_confused_with_one(kind: str):
+    transformers = pytest.importorskip("transformers")
+    shape = {"vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    more = {"GPT2": {"n_positions": 12}, "Llama": {"intermediate_size": 16, "num_key_value_heads": 1}}[kind]
+    with LAB.child(kind).seeded():
+        config = getattr(transformers, f"{kind}Config")(**shape, **more)
+        inside = getattr(transformers, f"{kind}LMHeadModel" if kind == "GPT2" else "LlamaForCausalLM")(config)
+    model = CausalLM(inside, None).double().eval()
+    tokens = torch.arange(6)[None]  # equal to the positions: the model's own table must be found all the same
+    batch = {"tokens": torch.cat([tokens, tokens.flip(1)]), "mask": torch.tensor([[0, 0, 0, 0, 0, 1]] * 2)}
+    inputs = Inputs("tokens", baseline=11)
+    found = Occlusion(inputs).prepare(Trained(model, small_task()), LAB)(batch, sequence_log_probability)
+    for j in range(6):
+        read = batch["tokens"].clone()
+        read[:, j] = 11
+        whole, less = (
+            model(t)[:, 4].log_softmax(-1).gather(1, batch["tokens"][:, 5:]).squeeze(1) for t in (batch["tokens"], read)
+        )
+        assert_close(found.scores[:, j], (whole - less).detach(), atol=1e-10, rtol=0)
+    integrated = IntegratedGradients(n=64, inputs=inputs).prepare(Trained(model, small_task()), LAB)
+    assert integrated(batch, sequence_log_probability).gap.abs().max() < 1e-4
 
 
 def test_words_of_several_tokens():

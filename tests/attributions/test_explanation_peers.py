@@ -16,7 +16,7 @@ from unseen.attributions.explanation import (
     SmoothGrad,
     VanillaGradients,
 )
-from unseen.engine.around import Inputs, patches
+from unseen.engine.inputs import Inputs, patches
 from unseen.engine.neighbourhoods import Rule
 from unseen.lab import Lab
 from unseen.method import Trained

@@ -12,7 +12,8 @@ from unseen.attributions.explanation.guide import Question, choose, neighbourhoo
 from unseen.attributions.explanation.solve import Approximation, explained
 from unseen.attributions.gradient_similarity import GradientSimilarity
 from unseen.engine.approximation import Loss
-from unseen.engine.around import Around, Inputs, around
+from unseen.engine.around import Around, around
+from unseen.engine.inputs import Inputs
 from unseen.engine.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Segment
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab

@@ -30,7 +30,8 @@ from unseen.audit.perturbed import (
 from unseen.audit.runs import _hash
 from unseen.audit.scene import Scene
 from unseen.engine.approximation import Explanation, Loss, effects, on, seen
-from unseen.engine.around import Inputs, around
+from unseen.engine.around import around
+from unseen.engine.inputs import Inputs
 from unseen.engine.neighbourhoods import Map, Neighbourhood
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab

@@ -10,8 +10,8 @@ from torch import Tensor
 from unseen.attributions.explanation.guide import neighbourhood_of
 from unseen.audit.asked import Ask, Behaviour
 from unseen.audit.scene import Scene
-from unseen.engine.around import Inputs, patches
 from unseen.engine.batches import gather, length, once
+from unseen.engine.inputs import Inputs, patches
 from unseen.engine.neighbourhoods import Neighbourhood
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab

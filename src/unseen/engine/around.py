@@ -5,7 +5,7 @@ so that a token at ξ = 0 is exactly the baseline token, while the targets of th
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -16,39 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unseen.engine.batches import place
+from unseen.engine.inputs import Inputs, is_finite, refuse_mask
 from unseen.engine.neighbourhoods import Map, Neighbourhood, OneAtATime, Point, Sample
-from unseen.errors import InvalidConfig, InvalidData, UnknownName, UnsupportedLayer
+from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.task import Batch, PerExample
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What of a batch is explained, what a removed feature becomes, and which entries form one feature."""
-
-    column: str = "x"
-    baseline: float | Tensor = 0.0
-    """A number, a tensor like one input or like all of them; for tokens the number of the token that stands for none."""
-    mask: Tensor | None = None
-    """Integers like one input: entries with the same number, from 0 on without gaps, are one feature. Without it every
-    entry (every token) is one."""
-    names: Sequence[str] = ()
-    """Of the features."""
-    chunk: int = 2**18
-    """Numbers in the perturbed inputs of one forward pass; larger on a GPU."""
-
-
-def patches(shape: Sequence[int], size: int) -> Int[Tensor, "*shape"]:
-    """The mask of images [.., height, width] whose squares of `size` pixels, over all channels, are the features."""
-    height, width = shape[-2:]
-    if size < 1 or len(shape) < 2:
-        raise InvalidConfig(
-            f"patches got shape {tuple(shape)} and size={size}.",
-            "a patch is a square of pixels.",
-            "give [.., height, width] and size ≥ 1.",
-        )
-    rows, columns = torch.arange(height) // size, torch.arange(width) // size
-    return (rows[:, None] * (int(columns[-1]) + 1) + columns).expand(*shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +236,7 @@ def around(model: nn.Module, queries: Batch, behaviour: PerExample, inputs: Inpu
             why="everything around them would be, too.",
             fix="impute missing values as the model's training did.",
         )
-    _refuse_mask(inputs, x.shape[1:])
+    refuse_mask(inputs, x.shape[1:])
     base = torch.as_tensor(inputs.baseline).to(x)
     if base.dim() and base.shape not in (x.shape, x.shape[1:]):
         raise InvalidData(
@@ -280,7 +252,7 @@ def around(model: nn.Module, queries: Batch, behaviour: PerExample, inputs: Inpu
 
 def _around_tokens(model: nn.Module, batch: Batch, behaviour: PerExample, inputs: Inputs) -> Around:
     tokens = batch[inputs.column]
-    layer = _reader(model, tokens, batch, behaviour)
+    layer = _reader(model, inputs.column, batch, behaviour)
     baseline = inputs.baseline
     if isinstance(baseline, Tensor) or int(baseline) != baseline or not 0 <= baseline < layer.num_embeddings:
         raise InvalidData(
@@ -288,7 +260,7 @@ def _around_tokens(model: nn.Module, batch: Batch, behaviour: PerExample, inputs
             why=f"removed tokens become one of the {layer.num_embeddings} known tokens.",
             fix="give the number of the padding, unknown or end-of-text token.",
         )
-    _refuse_mask(inputs, tokens.shape[1:])
+    refuse_mask(inputs, tokens.shape[1:])
     with torch.no_grad():
         point, base = layer(tokens), layer(tokens.new_tensor([int(baseline)]))
     here = Around(model, behaviour, batch, inputs, point, base.expand(1, *point.shape[1:]), layer)
@@ -302,18 +274,20 @@ def _around_tokens(model: nn.Module, batch: Batch, behaviour: PerExample, inputs
     return here
 
 
-def _reader(model: nn.Module, tokens: Tensor, batch: Batch, behaviour: PerExample) -> Any:
-    """The embedding layer that looks up exactly these tokens."""
+def _reader(model: nn.Module, column: str, batch: Batch, behaviour: PerExample) -> Any:
+    """The embedding layer that looks the tokens up: asked with one token repeated, which no numbers of positions are."""
     found: list[nn.Module] = []
+    tokens = batch[column]
+    probe = tokens[:1].max().expand(1, *tokens.shape[1:])
 
     def note(layer: nn.Module, args: tuple, output: Tensor) -> None:
-        if args and args[0].shape == tokens[:1].shape and torch.equal(args[0], tokens[:1]):
+        if args and args[0].shape == probe.shape and torch.equal(args[0], probe):
             found.append(layer)
 
     hooks = [m.register_forward_hook(note) for m in model.modules() if isinstance(m, nn.Embedding)]
     try:
         with torch.no_grad():
-            behaviour(model, {name: t[:1] for name, t in batch.items()})
+            behaviour(model, {**{name: t[:1] for name, t in batch.items()}, column: probe})
     finally:
         for hook in hooks:
             hook.remove()
@@ -324,11 +298,6 @@ def _reader(model: nn.Module, tokens: Tensor, batch: Batch, behaviour: PerExampl
             fix="give floating-point inputs, or a model in which one nn.Embedding looks the tokens up.",
         )
     return found[0]
-
-
-def is_finite(x: Tensor) -> bool:
-    """Whether no entry is NaN or infinite; one sum says so for most, entry by entry only where the sum overflows."""
-    return bool(torch.isfinite(x.detach().sum())) or bool(torch.isfinite(x).all())
 
 
 @contextlib.contextmanager
@@ -351,24 +320,3 @@ def _gradient(y: Tensor, x: Tensor, model: nn.Module) -> Tensor:
         why="it is constant, detached or not differentiable (an estimator, an argmax).",
         fix="use LIME, KernelSHAP or Occlusion, or explain a differentiable output.",
     )
-
-
-def _refuse_mask(inputs: Inputs, shape: Sequence[int]) -> None:
-    mask = inputs.mask
-    if mask is None:
-        d = prod(shape)
-    else:
-        seen = mask.unique()
-        if (
-            mask.is_floating_point()
-            or tuple(mask.shape) != tuple(shape)
-            or not torch.equal(seen, torch.arange(len(seen), device=seen.device, dtype=seen.dtype))
-        ):
-            raise InvalidData(
-                f"mask has shape {tuple(mask.shape)} and numbers {seen[:3].tolist()} … {seen[-1:].tolist()}.",
-                why=f"it numbers the features of one input {tuple(shape)} from 0 on, without gaps.",
-                fix="renumber it, for example with mask.unique(return_inverse=True)[1].",
-            )
-        d = len(seen)
-    if inputs.names and len(inputs.names) != d:
-        raise InvalidConfig(f"{len(inputs.names)} names for {d} features.", "each feature has one.", "correct `names`.")

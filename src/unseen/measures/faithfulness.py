@@ -6,6 +6,7 @@ method was fitted to; top-k and bottom-k perturbation tests by removal or Gaussi
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,9 @@ from torch import Tensor
 from unseen import stats
 from unseen.attribution import Attribution, Cause
 from unseen.engine.approximation import Explanation, Loss, on, seen, share_explained
-from unseen.engine.around import Around, Inputs, around
+from unseen.engine.around import Around, around
 from unseen.engine.batches import once
+from unseen.engine.inputs import Inputs
 from unseen.engine.neighbourhoods import Gaussian, Map, Neighbourhood, Point
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -117,6 +119,7 @@ class Faithfulness:
     """Examples explained: the first ones of the split."""
     inputs: Inputs = Inputs()
     """The attribution's own."""
+    invariances: ClassVar[tuple[str, ...]] = ("loss scale",)
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         explanation, at = _asked(self.attribution, self.behaviour, self.inputs, subject, self.split, self.most, lab)

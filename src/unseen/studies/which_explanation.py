@@ -20,8 +20,9 @@ from unseen import effects, views
 from unseen.attributions.explanation import eight
 from unseen.attributions.explanation.solve import Approximation, explained
 from unseen.engine.approximation import Explanation, Family, Loss, Slopes, Values, on, seen
-from unseen.engine.around import Around, Inputs, around
+from unseen.engine.around import Around, around
 from unseen.engine.batches import whole
+from unseen.engine.inputs import Inputs
 from unseen.engine.loop import Budget, Optimizer
 from unseen.engine.neighbourhoods import Coalitions, Gaussian, Map, Segment
 from unseen.figure import Bars, Grid

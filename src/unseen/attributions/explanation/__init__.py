@@ -25,7 +25,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unseen.attributions.explanation.solve import Approximation, explained
 from unseen.engine.approximation import Explanation, Loss
-from unseen.engine.around import Inputs, around
+from unseen.engine.around import around
+from unseen.engine.inputs import Inputs
 from unseen.engine.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
 from unseen.lab import Lab
 from unseen.method import Trained
