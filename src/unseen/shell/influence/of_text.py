@@ -90,7 +90,9 @@ def _said(asked: Asked, data: Mapped, looked: int) -> list[str]:
     length = asked.corpus.length
     said = [
         f"The corpus was cut into {len(data):,} windows of up to {length} tokens that do not cross documents; "
-        "the first token of a window is context only."
+        "the first token of a window is context only.",
+        f"The corpus counts as all that the model was fitted on (N = {len(data):,} windows). If it is a part of that, the "
+        "order stays and every score shrinks by that part.",
     ]
     if looked < len(data):
         said.append(

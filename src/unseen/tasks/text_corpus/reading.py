@@ -50,9 +50,9 @@ Note = Callable[[str], None]
 def pieces(paths: Sequence[str | Path], field: str, cut: Cut, note: Note = log.warning) -> Iterator[Piece]:
     """All documents in the order of the paths, numbered from 0. A file without any text raises."""
     document = 0
-    for path in map(located, paths):
-        named = not path.is_dir()
-        for name, file in _opened(path):
+    for given in paths:
+        named = not located(given).is_dir()
+        for name, file in _opened(located(given), str(given)):
             with file:
                 last = -1
                 for line, text in _texts(name, file, field, cut, note):
@@ -81,24 +81,24 @@ def located(path: str | Path) -> Path:
     )
 
 
-def _opened(path: Path) -> Iterator[tuple[str, BufferedIOBase]]:
-    """Name and bytes of each file at a path, in order of name (of an archive: in its order)."""
+def _opened(path: Path, name: str) -> Iterator[tuple[str, BufferedIOBase]]:
+    """Name, as the user gave it, and bytes of each file at a path, in order of name (of an archive: in its order)."""
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
         if not inside:
             raise InvalidData(f"The folder {path} is empty.", why="there is nothing to read.", fix="check the path.")
         for file in inside:
-            yield from _opened(file)
+            yield from _opened(file, f"{name}/{file.relative_to(path)}")
     elif ".tar" in path.suffixes or path.suffix in (".tgz", ".txz"):
         try:
             with tarfile.open(path) as archive:
                 for member in archive:
                     if isinstance(handle := archive.extractfile(member), BufferedIOBase):
-                        yield f"{path.name}/{member.name}", handle
+                        yield f"{name}/{member.name}", handle
         except (tarfile.TarError, EOFError) as error:
             raise _damaged(path, error) from error
     else:
-        yield str(path), gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115 - closed by the reader
+        yield name, gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115 - closed by the reader
 
 
 def _texts(name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note) -> Iterator[tuple[int, str]]:
