@@ -142,6 +142,31 @@ def test_two_pass_step_with_own_radius(model, radii):
     compare(make, steps, [BUDGET] * K, [task(shape)] * K)
 
 
+@pytest.mark.parametrize("radii", [[0.1] * K, [0.3 * k for k in range(K)]], ids=["shared", "own"])
+@pytest.mark.parametrize("model", ["mlp", "tied"])
+def test_two_plain_passes_where_the_rule_ascends(model, radii):
+    make, shape = MAKE[model]
+    steps = [Stackable(sam_step, gradient=sam_gradient, settings={"rho": rho}, ascends="rho") for rho in radii]
+    compare(make, steps, [BUDGET] * K, [task(shape)] * K)
+
+
+def test_at_a_stationary_point_no_ascent_is_taken():
+    def flat_model() -> nn.Module:
+        model = mlp([5, 7, 3])
+        for p in model.parameters():
+            nn.init.zeros_(p)
+        return model.requires_grad_(True)
+
+    still = replace(task(), splits={"train": replace(task().splits["train"], data=balanced())})
+    steps = [Stackable(sam_step, gradient=sam_gradient, settings={"rho": 0.5}, ascends="rho")] * K
+    compare(flat_model, steps, [replace(BUDGET, batch_size=9)] * K, [still] * K)
+
+
+def balanced() -> Columns:
+    """Every class equally often, so that a network of zeros has gradient zero."""
+    return Columns(x=torch.ones(9, 5, dtype=torch.float64), y=torch.arange(9) % 3)
+
+
 def variance_penalty(model, draw, objective, *, weight):
     """V-REx: mean of the environments' losses plus `weight` times their variance."""
     losses = torch.stack([objective.loss(model, batch).mean() for batch in draw.fit.values()])

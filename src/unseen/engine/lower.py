@@ -23,6 +23,10 @@ Values = Mapping[str, Tensor]
 """Tensors by name that a step is given beside its settings."""
 
 
+SMALLEST = 1e-12
+"""Norms below it count as this much: at a stationary point there is no ascent direction, and none is taken."""
+
+
 @dataclass(frozen=True)
 class Stackable:
     """A step for one model that also exists as a pure function, so that many models can take it at once.
@@ -44,6 +48,9 @@ class Stackable:
     """`noise(draw, **settings, **fixed)`: the step's random numbers from `draw.generator`."""
     state: Callable[[Draw], Values] | None = None
     """What the first step is given, from its draw."""
+    ascends: str = ""
+    """Name of a setting ρ, if the gradient rule is: ∇L(w + ρ ∇L(w)/‖∇L(w)‖) of the mean loss L, and L(w). Chains of linear
+    layers then take two plain passes in place of the rule."""
     _carried: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, model: nn.Module, draw: Draw, objective: Objective) -> Tensor:
@@ -127,7 +134,8 @@ class Lower:
         first = self.steps[0]
         self.form, self.shared, self.own = first, dict(first.fixed), {}
         self.state: dict[str, Tensor] = {}
-        self.rows = Rows(ensemble) if first.criterion is mean_criterion and Rows.fits(ensemble.template) else None
+        is_mean = first.criterion is mean_criterion or bool(first.ascends)
+        self.rows = Rows(ensemble) if is_mean and Rows.fits(ensemble.template) else None
         like = next(ensemble.parameters())
         for name, value in first.settings.items():
             values = [step.settings[name] for step in self.steps]
@@ -138,7 +146,7 @@ class Lower:
 
     def __call__(self, fit: Stacks, adapt: Stacks, step: int) -> Tensor:
         if self.rows is not None:
-            return self._by_rows(self.rows, fit)
+            return self._by_rows(self.rows, fit) if not self.form.ascends else self._ascended(self.rows, fit)
         for p in self.ensemble.parameters():
             p.grad = None
         given = {**self.own, **self._prepared(fit, adapt, step)}
@@ -164,6 +172,24 @@ class Lower:
         means = torch.cat(each, 1).mean(1)
         means.sum().backward()
         return means.detach()
+
+    def _ascended(self, model: Rows, fit: Stacks) -> Tensor:
+        """Gradients at w + ρ g/‖g‖ with each model's own g and ρ, and the losses at w."""
+        losses, params = self._by_rows(model, fit), list(self.ensemble.trainable.values())
+        with torch.no_grad():
+            grads = [p.grad.flatten(1) for p in params if p.grad is not None]
+            norms = torch.stack([g.square().sum(1) for g in grads]).sum(0).sqrt()
+            scales = (self.own | self.shared)[self.form.ascends] / norms.clamp_min(SMALLEST)
+            before = [p.detach().clone() for p in params]
+            for p in params:
+                p.addcmul_(p.grad, scales.view(-1, *[1] * (p.dim() - 1)))
+        try:
+            self._by_rows(model, fit)
+        finally:
+            with torch.no_grad():
+                for p, w in zip(params, before, strict=True):
+                    p.copy_(w)
+        return losses
 
     def _by_criterion(self, given: Values, fit: Stacks, adapt: Stacks, step: int) -> tuple[Tensor, Values]:
         form = self.form

@@ -12,16 +12,13 @@ from unseen.engine import flat
 from unseen.engine.ensemble import At
 from unseen.engine.environments import each_loss
 from unseen.engine.loop import Budget, Draw, mean_loss, train
-from unseen.engine.lower import Stackable, unmoved
+from unseen.engine.lower import SMALLEST, Stackable, unmoved
 from unseen.engine.perturb import shifted
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.search import LogUniform, Space
 from unseen.task import Objective, Task
-
-SMALLEST = 1e-12
-"""Norms below it count as this much: at a stationary point there is no ascent direction, and none is taken."""
 
 
 def sam_step(model: nn.Module, draw: Draw, objective: Objective, *, rho: float) -> Tensor:
@@ -68,7 +65,7 @@ class SAM:
 
     @property
     def step(self) -> Stackable:
-        return Stackable(sam_step, gradient=sam_gradient, settings={"rho": self.rho})
+        return Stackable(sam_step, gradient=sam_gradient, settings={"rho": self.rho}, ascends="rho")
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

@@ -1,0 +1,239 @@
+"""A whole comparison at once against one process per trial, and against one model after the other.
+
+`python benchmarks/compare.py --json` prints a list with one entry per network on rotated digits (8 methods × 4 angles left
+out × 5 seeds) and one for the heart-disease sweep (8 methods × 4 hospitals × 20 draws): `speedup_vs_loop` (the same losses,
+`engine.loop.train`), `speedup_vs_processes` (the field's habit: a process per trial, which starts, prepares its data, trains
+and scores one model), both in CPU seconds, so that a busy neighbour does not decide; `by_method` (speed-up over the loop,
+and whether the probe chose to stack), `largest_difference` of validation and judged scores and of the loss on judged examples
+between stacked and looped models (asserted ≤ 1e-4 in the mean over each block's models, see `TOLERANCE`).
+`sam_vs_two_steps` is the time of a SAM step over that of two ERM steps, `udim_passes` the time of a UDIM step in ERM steps;
+both alone and `_stacked`.
+
+Loops and processes are sampled evenly (`--every`) and scaled: every trial of a method costs the same. `--small` is a quick
+check of the benchmark itself; its ratios mean little.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from unseen.compare import Comparison, Contest
+from unseen.compare.blocks import Block, Run
+from unseen.compare.contest import judged, of_spec, of_table
+from unseen.compare.entrants import Entrant, standard
+from unseen.compare.protocols import Protocol
+from unseen.compare.sweep import Sweep, aligned, fitted
+from unseen.engine.evaluate import per_example
+from unseen.engine.loop import Budget, train
+from unseen.engine.stacked import Jobs, stacked
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.methods.sam import SAM
+from unseen.methods.udim import UDIM
+from unseen.models.mlp import mlp
+from unseen.task import Task
+from unseen.tasks.rotated_digits import RotatedDigits
+from unseen.tasks.table_domains import heart_sites
+
+ANGLES = (0.0, 25.0, 50.0, 75.0)
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Case:
+    """A contest with a network, and how many runs each method gets at each place."""
+
+    name: str
+    hidden: tuple[int, ...]
+    seeds: int = 5
+    draws: int = 1
+    n: int = 4_000
+    steps: int = 300
+
+    def contest(self) -> Contest:
+        if self.name == "heart":
+            made = of_table(heart_sites().table, Lab(), "heart")
+            return replace(made, budget=replace(made.budget, steps=self.steps))
+        made = of_spec(RotatedDigits(angles=ANGLES, n=self.n), Lab(), self.name)
+        budget = Budget(steps=self.steps, batch_size=32, lr=1e-3)
+        return replace(made, model=partial(network, hidden=self.hidden), budget=budget)
+
+    def job(self) -> Comparison:
+        return Comparison(seeds=self.seeds, draws=self.draws, protocols=[Protocol.TRAINING])
+
+
+def network(task: Task, hidden: Sequence[int]) -> nn.Sequential:
+    return mlp([196, *hidden, 10])
+
+
+CASES = (
+    Case("rotated digits", (32,)),
+    Case("rotated digits", (64, 32)),
+    Case("rotated digits", (256, 128)),
+    Case("heart", (64, 32), seeds=1, draws=20, steps=150),
+)
+SMALL = (Case("rotated digits", (64, 32), n=800, steps=60), Case("heart", (64, 32), seeds=1, draws=20, steps=60))
+
+
+def cpu(run: Callable[[], object]) -> float:
+    began = time.process_time()
+    run()
+    return time.process_time() - began
+
+
+def of_children(run: Callable[[], object]) -> float:
+    """CPU seconds of the processes that `run` starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def trial(case: Case, method: str, at: str, seed: int, draw: int) -> None:
+    """What one process of the field's habit does."""
+    entrant = next(each for each in standard() if each.name == method)
+    Sweep(case.contest(), Lab(), is_stacked=False)([Block(entrant, at, "", (Run(seed, draw),))])
+
+
+def losses(result: Trained, task: Task) -> Tensor:
+    """The mean loss at every judged place."""
+    places = judged(task).values()
+    each = [per_example(result.model, task.splits[name].data, task.objective.loss, Lab()).mean() for name in places]
+    return torch.stack(each)
+
+
+def compared(case: Case, contest: Contest, entrant: Entrant, every: int) -> dict[str, float | bool]:
+    """CPU seconds of all runs of one method, stacked (measured) and looped (sampled and scaled), and their difference."""
+    job = replace(case.job(), entrants=[entrant])
+    sweep, alone = Sweep(contest, Lab()), Sweep(contest, Lab(), is_stacked=False)
+    groups = sweep.groups(job.blocks(contest))
+    found: dict[tuple[Block, Run], Trained] = {}
+    together = []
+
+    def stacks() -> None:
+        for group in groups:
+            results, is_stacked = sweep.trained(group)
+            together.append(is_stacked)
+            pairs = [(block, run) for block in group for run in block.runs]
+            found.update({pair: r for pair, r in zip(pairs, results, strict=True) if isinstance(r, Trained)})
+
+    fast = cpu(stacks)
+    runs = list(found)
+    sampled = runs[::every]
+    slow, difference = 0.0, 0.0
+    for block, run in sampled:
+        single: list[Trained] = []
+        one = replace(block, runs=(run,))
+        slow += cpu(lambda: single.extend(alone.trained([one])[0]))  # type: ignore[arg-type]  # noqa: B023
+        task = contest.tasks[block.at]
+        difference = max(difference, float((losses(single[0], task) - losses(found[block, run], task)).abs().max()))
+    return {
+        "seconds": fast,
+        "loop_seconds": slow * len(runs) / max(1, len(sampled)),
+        "stacked": all(together),
+        "largest_difference": difference,
+    }
+
+
+def measured(number: int, case: Case, every: int, processes: int, is_small: bool) -> dict[str, object]:
+    contest, job = case.contest(), case.job()
+    entrants = list(job.entrants)
+    warm = Sweep(contest, Lab())
+    warm.trained(warm.groups(replace(job, seeds=1, draws=1).blocks(contest))[0])
+    rows = {entrant.name: compared(case, contest, entrant, every) for entrant in entrants}
+    blocks = job.blocks(contest)
+    trials = [(block.entrant.name, block.at, run) for block in blocks for run in block.runs]
+    sampled = trials[:: -(-len(trials) // processes)]
+    flags = ["--small"] if is_small else []
+    apart = 0.0
+    for method, at, run in sampled:
+        words = [sys.executable, __file__, *flags, "--trial", str(number), method, at, str(run.seed), str(run.draw)]
+        apart += of_children(partial(subprocess.run, words, check=True))
+    fast, slow = (sum(float(row[name]) for row in rows.values()) for name in ("seconds", "loop_seconds"))
+    different = {name: row["largest_difference"] for name, row in rows.items()}
+    parameters = sum(p.numel() for p in contest.model(next(iter(contest.tasks.values()))).parameters())
+    return {
+        "case": case.name,
+        "network": "-".join(map(str, case.hidden)),
+        "parameters": parameters,
+        "runs": len(trials),
+        "speedup_vs_loop": round(slow / fast, 2),
+        "speedup_vs_processes": round(apart / len(sampled) * len(trials) / fast, 2),
+        "seconds": round(fast, 2),
+        "loop_seconds": round(slow, 2),
+        "process_seconds": round(apart / len(sampled) * len(trials), 2),
+        "by_method": {
+            name: {
+                "speedup_vs_loop": round(float(row["loop_seconds"]) / float(row["seconds"]), 2),
+                "stacked": row["stacked"],
+            }
+            for name, row in rows.items()
+        },
+        "largest_difference": different,
+        "equal": all(float(value) <= TOLERANCE for value in different.values()),
+        **steps(contest),
+    }
+
+
+def steps(contest: Contest, models: int = 20, n: int = 30) -> dict[str, float]:
+    """Step times of SAM and UDIM in steps of ERM, alone and stacked, in turns (medians)."""
+    task = fitted(aligned(next(iter(contest.tasks.values()))))
+    budget = replace(contest.budget, steps=n)
+    methods = {"ERM": standard()[0].make(budget), "SAM": SAM(budget=budget), "UDIM": UDIM(budget=budget)}
+    seconds: dict[str, list[float]] = {}
+
+    def fresh() -> nn.Module:
+        with Lab().child("init").seeded():
+            return contest.model(next(iter(contest.tasks.values())))
+
+    for _ in range(5):
+        for name, method in methods.items():
+            step = method.step  # type: ignore[attr-defined]
+            alone = cpu(lambda: train(fresh(), task, step, budget, Lab()))  # noqa: B023
+            labs = [Lab(k) for k in range(models)]
+            jobs = Jobs([fresh() for _ in labs], [task] * models, [step] * models, [budget] * models, labs)
+            seconds.setdefault(name, []).append(alone)
+            seconds.setdefault(f"{name}_stacked", []).append(cpu(lambda: stacked(jobs)))  # noqa: B023
+    found = {name: median(times) for name, times in seconds.items()}
+    return {
+        "sam_vs_two_steps": round(found["SAM"] / found["ERM"] / 2, 2),
+        "sam_vs_two_steps_stacked": round(found["SAM_stacked"] / found["ERM_stacked"] / 2, 2),
+        "udim_passes": round(found["UDIM"] / found["ERM"], 2),
+        "udim_passes_stacked": round(found["UDIM_stacked"] / found["ERM_stacked"], 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--small", action="store_true", help="a quick check, not a measurement")
+    parser.add_argument("--every", type=int, default=4, help="one of so many runs is looped")
+    parser.add_argument("--processes", type=int, default=16, help="trials that are run as processes")
+    parser.add_argument("--trial", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cases = SMALL if options.small else CASES
+    if options.trial:
+        number, method, at, seed, draw = options.trial
+        trial(cases[int(number)], method, at, int(seed), int(draw))
+        return
+    rows = [measured(k, case, options.every, options.processes, options.small) for k, case in enumerate(cases)]
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        print("\n".join(f"{key}: {value}" for key, value in row.items()), end="\n\n")
+
+
+if __name__ == "__main__":
+    main()
