@@ -333,7 +333,7 @@ def removal_rows(
     yield contrast("fall, top − 5 · |random|", more)
 
 
-def without(n: int, *groups: Int[Tensor, " k"]) -> Bool[Tensor, "group n"]:
+def without(n: int, *groups: Tensor) -> Bool[Tensor, "group n"]:
     """All documents but those of one group, for every group."""
     kept = torch.ones(len(groups), n, dtype=torch.bool)
     for row, group in zip(kept, groups, strict=True):
