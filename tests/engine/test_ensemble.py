@@ -151,15 +151,17 @@ def test_two_plain_passes_where_the_rule_ascends(model, radii):
 
 
 def test_at_a_stationary_point_no_ascent_is_taken():
-    def flat_model() -> nn.Module:
+    def zeros() -> nn.Module:
         model = mlp([5, 7, 3])
         for p in model.parameters():
             nn.init.zeros_(p)
-        return model.requires_grad_(True)
+        return model
 
-    still = replace(task(), splits={"train": replace(task().splits["train"], data=balanced())})
+    own = task()
+    first = next(iter(own.of(Use.FIT)))
+    still = replace(own, splits={**own.splits, first: replace(own.splits[first], data=balanced())})
     steps = [Stackable(sam_step, gradient=sam_gradient, settings={"rho": 0.5}, ascends="rho")] * K
-    compare(flat_model, steps, [replace(BUDGET, batch_size=9)] * K, [still] * K)
+    compare(zeros, steps, [replace(BUDGET, batch_size=9)] * K, [still] * K)
 
 
 def balanced() -> Columns:

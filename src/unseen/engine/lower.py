@@ -182,7 +182,8 @@ class Lower:
             scales = (self.own | self.shared)[self.form.ascends] / norms.clamp_min(SMALLEST)
             before = [p.detach().clone() for p in params]
             for p in params:
-                p.addcmul_(p.grad, scales.view(-1, *[1] * (p.dim() - 1)))
+                if p.grad is not None:
+                    p.addcmul_(p.grad, scales.view(-1, *[1] * (p.dim() - 1)))
         try:
             self._by_rows(model, fit)
         finally:
