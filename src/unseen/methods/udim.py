@@ -18,13 +18,13 @@ from torch.func import grad
 from unseen.engine.ensemble import At
 from unseen.engine.environments import inputs_of, joined
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable
+from unseen.engine.lower import Stackable, unmoved
 from unseen.engine.readout import Given, features
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.adversarial_training import norms
-from unseen.methods.sam import sam_gradient
+from unseen.methods.sam import sam_gradient, sam_step
 from unseen.search import LogUniform, Space
 from unseen.task import Batch, Objective, Task
 
@@ -122,6 +122,43 @@ def udim_gradient(
     return {name: g + more[name] for name, g in flat_part.items()}, loss
 
 
+def udim_step(
+    model: nn.Module,
+    draw: Draw,
+    objective: Objective,
+    *,
+    rho: float,
+    radius: float,
+    sharpness: float,
+    loss_weight: float,
+    variance_weight: float,
+    perturbation: Perturbation,
+    layer: str,
+    low: float,
+    high: float,
+) -> Tensor:
+    """`udim_gradient` for one model with plain autograd, which costs less than torch.func on a small one."""
+    direction, mask = spheres(draw, perturbation=perturbation).get("direction"), torch.get_rng_state()
+    loss = sam_step(model, draw, objective, rho=rho)
+    batch = joined(draw.fit.values())
+    x = inputs_of(batch, "UDIM")
+
+    def read(moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        torch.set_rng_state(mask)  # all passes see the same dropout mask
+        return errors_and_features(model, {**batch, "x": moved}, objective, layer)
+
+    with unmoved(model):  # SAM has counted the minibatch
+        if direction is None:
+            free = x.detach().requires_grad_()
+            losses, errors, h = read(free)
+            (direction,) = torch.autograd.grad((losses + sharpness * head_norms(errors, h)).sum(), free)
+        losses, *new = read((x + radius * direction / norms(direction)).clamp(low, high))
+        _, *old = read(x)
+        distance = root((head_variances(*new) - head_variances(*old)).square().sum())
+        (loss_weight * losses.mean() + variance_weight * distance).backward()
+    return loss
+
+
 @dataclass(frozen=True)
 class UDIM:
     """SAM whose flat region is to stay flat on perturbed inputs: their loss and gradient variances are lowered, too.
@@ -164,7 +201,7 @@ class UDIM:
             name: getattr(self, name) for name in ("rho", "radius", "sharpness", "loss_weight", "variance_weight")
         }
         fixed = {name: getattr(self, name) for name in ("perturbation", "layer", "low", "high")}
-        return Stackable(gradient=udim_gradient, settings=settings, fixed=fixed, noise=spheres)
+        return Stackable(udim_step, gradient=udim_gradient, settings=settings, fixed=fixed, noise=spheres)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)
