@@ -2,10 +2,12 @@
 
 import pytest
 
-from unseen.audit.advice import advice, combined, helpful, limits, listed, metric_of, several, shown, widened
+from unseen.audit.advice import advice, combined, helpful, limits, metric_of
 from unseen.audit.findings import Example, Findings, Gap, Outcome, Overlap, Score, gain
+from unseen.compare.standings import widened
 from unseen.document import Tone
 from unseen.measure import Reading
+from unseen.phrases import listed, several, shown
 
 
 def reading(value: float, half: float = 0.02, n: int = 100) -> Reading:

@@ -4,14 +4,12 @@ A statement that something is better or worse, chosen among k of its kind, rests
 """
 
 from collections.abc import Mapping, Sequence
-from math import floor, isfinite, log10
-
-from scipy.stats import norm
 
 from unseen.audit.findings import LOWER_IS_BETTER, Findings, Gap, Outcome, gain
+from unseen.compare.standings import widened
 from unseen.document import Note, Tone
 from unseen.measure import Reading
-from unseen.stats import LEVEL
+from unseen.phrases import listed, several, shown
 
 
 def metric_of(one: Findings) -> str:
@@ -23,38 +21,6 @@ def metric_of(one: Findings) -> str:
 def shared_metric(findings: Sequence[Findings]) -> str:
     names = {metric_of(one) for one in findings}
     return "AUC" if names == {"AUC"} else findings[0].score_name
-
-
-def places_of(reading: Reading) -> int:
-    """So many decimals that the interval's width has two digits."""
-    width = reading.high - reading.low
-    return min(6, max(0, 1 - floor(log10(width)))) if isfinite(width) and width > 0 else 2
-
-
-def shown(reading: Reading, sign: str = "") -> str:
-    """Value and interval; `sign="+"` for changes."""
-    form = f"{sign}.{places_of(reading)}f"
-    text = f"{reading.value:{form}}"
-    if isfinite(reading.low) and isfinite(reading.high):
-        text += f" [{reading.low:{form}}, {reading.high:{form}}]"
-    return text.replace("-", "−")
-
-
-def several(count: int, noun: str) -> str:
-    """ "1 label", "2 labels"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
-
-
-def widened(reading: Reading, among: int) -> Reading:
-    """The interval at the level that lets one of `among` such statements be picked."""
-    k = float(norm.ppf(1 - (1 - LEVEL) / 2 / max(1, among)) / norm.ppf(0.5 + LEVEL / 2))
-    low, high = reading.value - k * (reading.value - reading.low), reading.value + k * (reading.high - reading.value)
-    return Reading(reading.value, low, high, reading.n, reading.unit)
 
 
 def unseen_of(one: Findings) -> list[str]:

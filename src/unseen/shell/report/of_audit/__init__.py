@@ -3,22 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from unseen.audit import Findings
-from unseen.audit.advice import (
-    advice,
-    by_remedy,
-    combined,
-    compared,
-    helpful,
-    limits,
-    places_of,
-    shared_metric,
-    shown,
-    unseen_of,
-    widened,
-)
+from unseen.audit.advice import advice, by_remedy, combined, compared, helpful, limits, shared_metric, unseen_of
 from unseen.audit.findings import gain
+from unseen.compare.standings import widened
 from unseen.document import Block, Document, Note, Section, Tone
 from unseen.measure import Reading
+from unseen.phrases import places_of, shown
 from unseen.shell.report.of_audit import evidence, performance
 
 

@@ -6,10 +6,11 @@ from typing import Any
 from torch import Tensor
 
 from unseen.audit import Findings
-from unseen.audit.advice import listed, shown, widened
 from unseen.audit.findings import Example, WorstError
+from unseen.compare.standings import widened
 from unseen.document import Block, Note, Paragraph, Table, Tone
 from unseen.figure import Images, Points
+from unseen.phrases import listed, shown
 from unseen.shell.report.of_audit.names import held_out, known, place
 
 
