@@ -67,9 +67,9 @@ def test_smoke_gives_every_block_and_group_and_can_be_drawn(rows):
     assert len(pick(rows, part="source")) == 2 * 5 * 5 * 2
     assert len(pick(rows, part="removal")) == 3
     assert {claim.judge(rows, Scale.SMOKE).verdict for claim in CLAIMS} == {Verdict.NOT_JUDGED}
-    assert {row["contrast"] for row in table(rows) if "contrast" in row} == {
-        r["contrast"] for r in rows if "contrast" in r
-    }
+    (row,) = pick(table(rows), curvature="ekfac", group=str(Kind.FACT))
+    (tail,) = pick(rows, part="tail", group=str(Kind.FACT), side="helpful")
+    assert (len(table(rows)), row["volatility"], row["of"]) == (10, tail["volatility"], 15)
     for figure in study.figures:
         assert figure(rows).title
 

@@ -514,19 +514,41 @@ def spread(rows: Rows) -> Curves:
     )
 
 
+def tails(rows: Rows) -> Bars:
+    """Not judged."""
+    mine = pick(rows, part="exponent")
+    readings = {
+        str(kind): stats.mean(column(mine, "exponent", group=kind)) for (kind,) in effects.distinct(mine, "group")
+    }
+    steeper = column(rows, "value", contrast="tail exponent, procedures − facts")
+    readings["procedures − facts"] = stats.mean(steeper)
+    return views.bars(
+        readings, title="How steeply influence falls with rank (not judged)", label="exponent of the tail"
+    )
+
+
 def table(rows: Rows) -> Sequence[Row]:
-    """Means over seeds."""
-    group = {"queries": "queries", "right": "right", "of": "tried", "nats": "query_nats", "answer in top 10": "hit_share",
-             "excess in top 50": "excess"}  # fmt: skip
-    alone = [row for row in pick(rows, part="contrast") if "curvature" not in row]
-    return [
-        *views.summary(pick(rows, part="group"), ("curvature", "group"), group),
-        *views.summary(pick(rows, part="exponent"), ("group",), {"tail exponent": "exponent"}),
-        *views.summary(pick(rows, part="tail"), ("group", "side", "share"), {"sum per nat": "mass", "volatility": "volatility"}),
-        *views.summary(pick(rows, part="contrast", **EKFAC), ("contrast", "curvature"), {"difference": "value"}),
-        *views.summary(alone, ("contrast",), {"difference": "value"}),
-        *views.summary(pick(rows, part="removal"), ("left_out",), {"nats lost": "fall"}),
-    ]  # fmt: skip
+    """Means over seeds; tails of EK-FAC only."""
+    merged: list[Row] = []
+    for row in pick(rows, part="group"):
+        where = {"group": row["group"], "seed": row["seed"]}
+        parts = pick(rows, part="source", source=row["group"], curvature=row["curvature"], bottom=False, **where)
+        if row["curvature"] == str(Curvature.EKFAC):
+            parts += pick(rows, part="exponent", **where) + pick(rows, part="tail", side="helpful", share=0.01, **where)
+        merged.append({name: value for part in (*parts, row) for name, value in part.items()})
+    titles = {
+        "queries": "queries",
+        "right": "right",
+        "of": "tried",
+        "nats": "query_nats",
+        "answer in top 10": "hit_share",
+        "excess of answers in top 50": "excess",
+        "own kind in top 50 (ratio)": "enrichment",
+        "top 1 % per nat": "mass",
+        "volatility": "volatility",
+        "tail exponent": "exponent",
+    }
+    return views.summary(merged, ("curvature", "group"), titles)
 
 
 SMALL = ProceduralCorpus(triples=70, held_out=10, facts=15, copies=3, fillers=45)
@@ -556,7 +578,7 @@ study = Study(
             top=10,
             asked=3,
             draws=200,
-            shares=(0.1,),
+            shares=(0.01,),
             seeds=1,
         ),
         Scale.LAPTOP: Config(),
@@ -565,6 +587,6 @@ study = Study(
     cells=cells,
     run=run,
     claims=CLAIMS,
-    figures=(correlated, blurred, sources, answers, lost, spread),
+    figures=(correlated, blurred, sources, answers, lost, spread, tails),
     table=table,
 )  # fmt: skip
