@@ -14,7 +14,7 @@ QUESTIONS = {
     Question.REMOVE: "what the output rests on, and what happens without it",
 }
 HOW = {
-    "LIME": "line through random removals, near ones first",
+    "LIME": "line through outputs under random removals",
     "C-LIME": "line through outputs under Gaussian noise",
     "KernelSHAP": "Shapley values of the features' presence",
     "Occlusion": "one feature removed at a time",
@@ -121,8 +121,9 @@ def _example(found: Explained, told: Told) -> list[Block]:
 
 def _bars(found: Explained, told: Told) -> Bars:
     order = sorted(told.credits, key=lambda name: -abs(told.credits[name]))
-    values = {name: told.credits[name] for name in order[:MOST_FEATURES]}
-    rest = [told.credits[name] for name in order[MOST_FEATURES:]]
+    drawn = len(order) if len(order) == MOST_FEATURES + 1 else MOST_FEATURES  # one left over takes no more room itself
+    values = {name: told.credits[name] for name in order[:drawn]}
+    rest = [told.credits[name] for name in order[drawn:]]
     if rest:
         values[f"{len(rest)} other features"] = sum(rest)
     unit = f" ({found.unit})" if found.unit else ""
