@@ -2,6 +2,7 @@
 
 import csv
 import json
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,18 @@ def test_workers_give_the_results_of_one_process(capsys, monkeypatch):
     two = json.loads(capsys.readouterr().out)["results"]
     assert one["cells"] == two["cells"]
     assert one["trained"] == two["trained"]
+
+
+def test_a_worker_that_is_killed_does_not_lose_the_comparison(capsys, monkeypatch, caplog):
+    class Killed(Here):
+        def submit(self, fn, /, *args, **kwargs):
+            future = super().submit(int)
+            future._exception = BrokenProcessPool("A process was terminated abruptly.")
+            return future
+
+    monkeypatch.setattr(comparing, "Processes", lambda jobs: Killed())
+    assert run(*TABLE, "erm", *SHORT, "--jobs", "2", fast=[x for x in FAST if x not in ("--jobs", "1")]) == 0
+    assert "A worker process ended" in caplog.text
 
 
 def test_a_number_as_target_is_in_its_own_unit(capsys):

@@ -3,10 +3,12 @@
 import argparse
 import contextlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +43,7 @@ WRITERS: Mapping[str, Callable[[Results], str]] = {
 """How a table is exported, by the suffix of the file."""
 
 
+log = logging.getLogger("unseen")
 MANY = 12
 """Groups of runs from which on several processes share the work, unless --jobs says otherwise."""
 
@@ -80,7 +83,7 @@ def compare(request: Request, jobs: int | None = None, watch: Any = None) -> Res
             if jobs > 1 and len(left) > 1:
                 _spread(request, groups, left, min(jobs, len(left)), told)
                 _workplace.cache_clear()
-                told = _silent
+                told = _silent  # it has heard of all blocks but those of a broken pool
             return job(contest, sweep.lab, sweep, told)
     finally:
         if watch:
@@ -109,6 +112,8 @@ def _spread(
         for future in as_completed([pool.submit(_computed, request, k) for k in left]):
             for _ in groups[future.result()]:
                 told(None)
+    except BrokenProcessPool:  # a worker was killed, for want of memory perhaps: what is left is computed here
+        log.warning("A worker process ended; the rest is computed in this one.")
     except BaseException:
         pool.kill()
         raise
