@@ -13,6 +13,7 @@ import pytest
 from language import llama
 
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnsupportedLayer
+from unseen.shell.influence.saving import TopFile
 from unseen.shell.influencing import main
 from unseen.tasks.table import clinics
 
@@ -127,17 +128,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_scores(capsys, text, tmp_pa
     (state,) = (tmp_path / "second" / "influence").glob("top-*")
     fitted = list((tmp_path / "second" / "influence").glob("factors-*"))
     before = time.time_ns()
-    starts = []
-    from unseen.attributions.influence import influences
-
-    columns = influences.Influences._columns
-    monkeypatch.setattr(
-        influences.Influences,
-        "_columns",
-        lambda self, ready, rows: (starts.append(int(rows[0])), columns(self, ready, rows))[1],
-    )
+    saved, save = list[int](), TopFile.save
+    monkeypatch.setattr(TopFile, "save", lambda self, now: (saved.append(int(now["done"])), save(self, now))[1])
     assert scores(said(capsys, *text)) == wanted
-    assert starts[0] == 32  # not from the start
+    assert saved[0] == 48  # four batches after the kill, not after the start
     assert len(fitted) == 1
     assert fitted[0].stat().st_mtime_ns < before  # the curvature was kept, too
     assert state.stat().st_mtime_ns > before
