@@ -115,10 +115,13 @@ class Covariances:
 
     def summed(self, over: Callable[[Tensor], Tensor]) -> "Covariances":
         """Over all processes."""
-        parts = [tensor if tensor is None else over(tensor) for tensor in (self.right, self.left, self.counts)]
+        right, left, counts = (
+            tensor if tensor is None else over(tensor) for tensor in (self.right, self.left, self.counts)
+        )
         assert self.right is not None
         count = over(self.right.new_tensor([self.positions, self.examples], dtype=torch.float64))
-        return Covariances(*parts, *count.tolist())
+        positions, examples = count.tolist()
+        return Covariances(right, left, counts, positions, examples)
 
     def basis(self, layer: str) -> Block:
         """Eigenvectors, and the eigenvalues of K-FAC: mean positions per example times those of S ⊗ A."""

@@ -7,7 +7,6 @@ written once, for pairs.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +16,8 @@ from unseen.engine.forms import Dense, Form, Gain, Lookup, Whole
 
 PART = 1 << 19
 """Entries of gradients that are materialised at a time: they should stay in the cache."""
+SAFE = 1e-8
+"""Gradients with an entry above this make no denormal products worth avoiding."""
 LARGE = 1 << 22
 """The same where every entry is multiplied with all queries: the queries' block is read as often as there are parts."""
 
@@ -53,13 +54,17 @@ class Pair:
         An example that the model is sure of has gradients near 1e-30; their products with other small numbers are
         denormal, and a processor multiplies those about a hundred times more slowly.
         """
-        scale = self.g.abs().amax((1, 2)).clamp_min(torch.finfo(self.g.dtype).tiny)
+        scale = _largest(self.g)
+        if bool((scale > SAFE).all()):
+            return self, torch.ones_like(scale)
         return replace(self, g=self.g / scale[:, None, None]), scale
 
     def flushed(self) -> "Pair":
         """Entries of g too small to change a sum of squares are zero, so that no square is denormal."""
-        least = self.g.abs().max() * 1e-15
-        return replace(self, g=self.g.masked_fill(self.g.abs() < least, 0))
+        scale = _largest(self.g)
+        if bool((scale > SAFE).all()):
+            return self
+        return replace(self, g=self.g.masked_fill(self.g.abs() < scale.max() * 1e-15, 0))
 
     def times(self, left: Tensor | None, right: Tensor | None) -> "Pair":
         """Of the gradients Lᵀ V R: positions are rotated, not gradients."""
@@ -104,7 +109,7 @@ class Pair:
 
     def against(self, blocks: "Blocked") -> Float[Tensor, "q b"]:
         """⟨P_q, V_b⟩ for every query and example: gradients are made a few rows at a time and multiplied at once."""
-        b, s, _, i = self.sizes
+        b, _, _, i = self.sizes
         total = self.a.new_zeros(blocks.n, b, dtype=_wide(self.a.dtype))
         for start, stop, p in blocks.rows():
             step = max(1, LARGE // ((stop - start) * i))
@@ -134,7 +139,7 @@ class Pair:
 class Table(Pair):
     """The rows of an embedding: g is one-hot, and only its index is held. V_b is `[v d]`."""
 
-    g: Int[Tensor, "b s"]  # type: ignore[assignment]
+    g: Int[Tensor, "b s"]
     v: int = 0
 
     @property
@@ -145,7 +150,7 @@ class Table(Pair):
         return replace(self, a=self.a.to(dtype))
 
     def scaled(self) -> tuple["Table", Float[Tensor, " b"]]:
-        scale = self.a.abs().amax((1, 2)).clamp_min(torch.finfo(self.a.dtype).tiny)
+        scale = _largest(self.a)
         return replace(self, a=self.a / scale[:, None, None]), scale
 
     def flushed(self) -> "Table":
@@ -193,6 +198,11 @@ class Table(Pair):
         )
 
 
+def _largest(x: Float[Tensor, "b s d"]) -> Float[Tensor, " b"]:
+    """max |x| of each example, not zero."""
+    return torch.linalg.vector_norm(x, torch.inf, (1, 2)).clamp_min(torch.finfo(x.dtype).tiny)
+
+
 class Blocked:
     """Matrices P_q cut into blocks of rows, each contiguous over all queries: the layout that `against` multiplies."""
 
@@ -201,7 +211,7 @@ class Blocked:
         self.n, self.o, self.i = shape
         self.height = min(self.o, 256, max(1, (1 << 12 if is_single else 1 << 17) // self.i))
         heights = [min(self.height, self.o - at) for at in range(0, self.o, self.height)]
-        self.blocks = [like.new_empty(self.n, height * self.i, dtype=dtype) for height in heights]
+        self.blocks = [like.new_zeros(self.n, height * self.i, dtype=dtype) for height in heights]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -278,7 +288,8 @@ def _of_dense(layer: str, form: Dense, has_bias: bool, dtype: torch.dtype) -> di
     inside = form.a.unflatten(2, (form.groups, -1)).unbind(2)
     back = form.g.unflatten(2, (form.groups, -1)).unbind(2)
     # one pair per group: averaging patches over groups would mix inputs that no weight sees
-    return {f"{layer}[{k}]": Pair(_extended(a, has_bias, dtype), g.to(dtype)) for k, (a, g) in enumerate(zip(inside, back, strict=True))}  # fmt: skip
+    both = enumerate(zip(inside, back, strict=True))
+    return {f"{layer}[{k}]": Pair(_extended(a, has_bias, dtype), g.to(dtype)) for k, (a, g) in both}
 
 
 def _extended(a: Float[Tensor, "b s i"], has_bias: bool, dtype: torch.dtype) -> Tensor:
@@ -311,13 +322,9 @@ def joined_biases(model: nn.Module) -> dict[str, str]:
     for name, layer in model.named_modules():
         weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
         is_map = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) or type(layer).__name__ == "Conv1D"
-        both = isinstance(weight, nn.Parameter) and isinstance(bias, nn.Parameter)
-        if is_map and both and weight.requires_grad and bias.requires_grad and owners[id(weight)] == owners[id(bias)] == 1:  # fmt: skip
-            prefix = f"{name}." if name else ""
-            found[f"{prefix}weight"] = f"{prefix}bias"
+        if is_map and isinstance(weight, nn.Parameter) and isinstance(bias, nn.Parameter):
+            is_own = owners[id(weight)] == owners[id(bias)] == 1
+            if is_own and weight.requires_grad and bias.requires_grad:
+                prefix = f"{name}." if name else ""
+                found[f"{prefix}weight"] = f"{prefix}bias"
     return found
-
-
-def entries(model: nn.Module) -> int:
-    """Trainable parameters."""
-    return sum(prod(p.shape) for p in model.parameters() if p.requires_grad)

@@ -21,13 +21,14 @@ from unseen.attributions.influence.factors import (
     Fisher,
     Fit,
     Kept,
+    names,
     refuse_averaged,
 )
 from unseen.attributions.influence.influences import Influences, Top
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.tracking import digest, only, pairs, sampled_digest, tracked
 from unseen.engine.pairs import Pair
-from unseen.errors import InvalidConfig
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.objectives import sequence_log_probability
@@ -93,8 +94,8 @@ class Influence:
         kept = Kept(self.memory if self.curvature is not Curvature.IDENTITY else 0)
         is_exact = self.curvature is Curvature.EXACT
 
-        def gradients(batch: Batch, f: PerExample) -> dict[str, Pair]:
-            return pairs(model, batch, f, None, is_exact)
+        def gradients(batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, Pair]:
+            return pairs(model, batch, f, is_exact, is_half)
 
         stream = Stream(trained.task, self.batch_size, lab)
         with only(model, layers):
@@ -110,9 +111,25 @@ class Influence:
 
             key = f"factors {self!r} {mark} {sampled_digest(first)} {stream.known}"
             factors = Factors.of(lab.keep(key, make), mark, lab)
+        if self.layers and not is_exact:
+            refuse_untouched(model, layers, factors)
         if self.fisher is not Fisher.EMPIRICAL:
             kept.held.clear()  # they are gradients of drawn labels, of no use for scores
         return Influences(trained, lab, self, factors, layers, loss, stream, kept)
+
+
+def refuse_untouched(model: torch.nn.Module, layers: tuple[str, ...], factors: Factors) -> None:
+    """Raises if a layer that somebody named plays no part in the loss."""
+    reached = names(list(factors.blocks))
+    name_of = {id(p): name for name, p in model.named_parameters()}  # a tied parameter goes by its first name
+    for layer in layers:
+        own = [name_of[id(p)] for p in model.get_submodule(layer).parameters(recurse=False)]
+        if not any(name in reached or name.removesuffix(".weight") in reached for name in own):
+            raise InvalidData(
+                f"The loss does not depend on layer `{layer}`.",
+                why="no training example has a gradient there, so no influence goes through it.",
+                fix="leave it out of layers=(…).",
+            )
 
 
 def example() -> Influence:

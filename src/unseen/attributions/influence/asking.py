@@ -8,7 +8,7 @@ Three forms give ⟨(G + λ)⁻¹ V_q, V_m⟩; with q queries, s positions and a
                                          products of two inner products
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -150,22 +150,79 @@ def low_rank(p: Float[Tensor, "q o i"], k: int) -> LowRank:
     return LowRank(p @ right, right.mT)
 
 
+class Asking:
+    """The queries of one layer on their way into the form that scores cheapest, a batch of queries at a time."""
+
+    def __init__(self, block: Block, n: int, precision: Precision, *, rank: int = 0, examples: int = 1 << 60) -> None:
+        self.block, self.n, self.precision, self.rank, self.examples = block, n, precision, rank, examples
+        self.scale = block.values.new_zeros(n)
+        self.dtype = torch.bfloat16 if precision is Precision.BFLOAT16 else block.values.dtype
+        self.held: list[Pair] = []
+        self.matrices: Blocked | None = None
+        self.factors: tuple[Tensor, Tensor] | None = None
+
+    def put(self, at: int, given: Pair) -> None:
+        """The gradients of queries from `at` on."""
+        pair, scale = given.scaled()
+        self.scale[at : at + len(pair)] = scale
+        if self.rank:
+            self._cut(at, pair)
+        elif is_single(self.block, [pair]) and min(self.block.values.shape) > 1:
+            self.held.append(pair)
+        else:
+            self.matrices = self.matrices or self._empty()
+            filled(self.matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays)
+
+    def done(self) -> Scaled:
+        """The queries, ready to be scored."""
+        if self.factors is not None:
+            return Scaled(LowRank(*self.factors), self.scale)
+        if self.held:
+            return Scaled(_single(self.block, self.held, self.precision, self._whole), self.scale)
+        assert self.matrices is not None
+        return Scaled(Whole(self.matrices, self.block if self._stays else None), self.scale)
+
+    def _cut(self, at: int, pair: Pair) -> None:
+        made = low_rank(self.block.solved(pair.gradients()), self.rank)
+        if self.factors is None:
+            shapes = [(self.n, *side.shape[1:]) for side in (made.left, made.right)]
+            left, right = (self.block.values.new_zeros(shape, dtype=self.dtype) for shape in shapes)
+            self.factors = left, right
+        for side, part in zip(self.factors, (made.left, made.right), strict=True):
+            side[at : at + len(pair)] = part
+
+    @property
+    def _stays(self) -> bool:
+        """Whether turning every example costs less than turning the queries back."""
+        o, i = self.block.values.shape
+        is_turned = self.block.left is not None or self.block.right is not None
+        return is_turned and self.examples * self.block.positions * (o * o + i * i) < self.n * o * i * (o + i)
+
+    def _empty(self) -> Blocked:
+        return Blocked((self.n, *self.block.values.shape), self.block.values, self.dtype, self.block.positions == 1)
+
+    def _whole(self, pairs: Sequence[Pair]) -> Whole:
+        matrices, at = self._empty(), 0
+        for pair in pairs:
+            filled(matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays)
+            at += len(pair)
+        return Whole(matrices, self.block if self._stays else None)
+
+
 def asked(
     block: Block, given: Sequence[Pair], precision: Precision, *, rank: int = 0, examples: int = 1 << 60
 ) -> Scaled:
     """The cheapest form of these queries for a stream of so many examples."""
-    pairs, scale = scaled(given)
-    dtype = torch.bfloat16 if precision is Precision.BFLOAT16 else block.values.dtype
-    if rank:
-        parts = [low_rank(block.solved(pair.gradients()), rank) for pair in pairs]
-        left, right = (torch.cat([getattr(part, side) for part in parts]).to(dtype) for side in ("left", "right"))
-        return Scaled(LowRank(left, right), scale)
-    if is_single(block, pairs) and min(block.values.shape) > 1:
-        return Scaled(_single(block, pairs, precision, examples), scale)
-    return Scaled(whole(block, pairs, dtype, examples), scale)
+    asking, at = Asking(block, sum(map(len, given)), precision, rank=rank, examples=examples), 0
+    for pair in given:
+        asking.put(at, pair)
+        at += len(pair)
+    return asking.done()
 
 
-def _single(block: Block, pairs: Sequence[Pair], precision: Precision, examples: int) -> Asked:
+def _single(
+    block: Block, pairs: Sequence[Pair], precision: Precision, whole: Callable[[Sequence[Pair]], Whole]
+) -> Asked:
     """Outer products: few terms alone, terms with the rest in bfloat16, or everything, whichever is cheapest."""
     o, i = block.values.shape
     most = o * i // (2 * (o + i))
@@ -176,9 +233,11 @@ def _single(block: Block, pairs: Sequence[Pair], precision: Precision, examples:
     allowed = {Precision.BFLOAT16: 5e-4, Precision.MIXED: 6e-5}.get(precision)
     r = 0 if allowed is None else int((tail * ROUNDING > allowed).sum())
     if allowed is None or r > most:
-        return whole(block, pairs, block.values.dtype, examples)
-    rest = Blocked((sum(map(len, pairs)), o, i), block.values, torch.bfloat16, is_single=True)
-    filled(rest, block, pairs, block.inverse - u[:r].T @ w[:r])
+        return whole(pairs)
+    rest, at = Blocked((sum(map(len, pairs)), o, i), block.values, torch.bfloat16, is_single=True), 0
+    for pair in pairs:
+        filled(rest, block, pair, block.inverse - u[:r].T @ w[:r], at)
+        at += len(pair)
     return terms(block, pairs, u[:r], w[:r], rest)
 
 
@@ -207,22 +266,9 @@ def terms(
     return Terms(block, (u[:, None] * g).to(dtype or g.dtype), (w[:, None] * a).to(dtype or a.dtype), rest)
 
 
-def whole(block: Block, pairs: Sequence[Pair], dtype: torch.dtype, examples: int) -> Whole:
-    """P_q by rows, turned back into the layer's coordinates where that is cheaper than turning every example."""
-    o, i = block.values.shape
-    n = sum(map(len, pairs))
-    stays = examples * block.positions * (o * o + i * i) < n * o * i * (o + i)
-    stays = stays and (block.left is not None or block.right is not None)
-    blocks = Blocked((n, o, i), block.values, dtype, is_single=block.positions == 1)
-    filled(blocks, block, pairs, block.inverse, is_back=not stays)
-    return Whole(blocks, block if stays else None)
-
-
-def filled(blocks: Blocked, block: Block, pairs: Sequence[Pair], weights: Tensor, is_back: bool = False) -> None:
+def filled(matrices: Blocked, block: Block, pair: Pair, weights: Tensor, at: int, is_back: bool = False) -> None:
     """Writes `weights` · Q_Sᵀ V_q Q_A, turned back on request, a few queries at a time."""
-    at = 0
-    for pair in pairs:
-        for part in pair.parts():
-            p = block.turned(part).gradients() * weights
-            blocks.put(at, block.back(p) if is_back else p)
-            at += len(part)
+    for part in pair.parts():
+        p = block.turned(part).gradients() * weights
+        matrices.put(at, block.back(p) if is_back else p)
+        at += len(part)

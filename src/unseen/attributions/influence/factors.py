@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,13 @@ class Factors:
 
 Pass = Callable[[], Iterator[tuple[int, Batch]]]
 """The batches of this process with their number, from the start."""
-Pairs = Callable[[Batch, PerExample], dict[str, Pair]]
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Gradients by layer; with `is_half` the model itself runs in bfloat16."""
+
+    def __call__(self, batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, Pair]: ...
 
 
 @dataclass(eq=False)
@@ -151,14 +158,15 @@ class Fit:
     def _corrected(self, batches: Pass, basis: dict[str, Block], examples: float) -> dict[str, Tensor]:
         """Λ: the mean squares of the gradients in the eigenbasis."""
         total = {name: torch.zeros_like(block.values) for name, block in basis.items()}
+        is_half = runs_half(basis, self.precision)
         for number, batch in batches():
-            for _, pairs in self._again(number, batch):
+            for _, pairs in self._again(number, batch, is_half):
                 for name, pair in pairs.items():
                     total[name] += squared(basis[name], pair)
         each = self.draws if self.fisher is Fisher.SAMPLED else 1
         return {name: self.lab.sum(value) / (examples * each) for name, value in total.items()}
 
-    def _again(self, number: int, batch: Batch) -> Iterator[tuple[float, dict[str, Pair]]]:
+    def _again(self, number: int, batch: Batch, is_half: bool) -> Iterator[tuple[float, dict[str, Pair]]]:
         """The pseudo-gradients of a batch for the second time: those of the first pass, not fresh ones.
 
         Λ is then the diagonal of the very Fisher matrix whose factors gave the basis: its best approximation there.
@@ -168,16 +176,16 @@ class Fit:
         if all(pairs is not None for pairs in held):
             yield from ((1.0, pairs) for pairs in held if pairs is not None)
         else:
-            for share, pairs in self._pseudo(number, batch):
+            for share, pairs in self._pseudo(number, batch, is_half):
                 yield share, narrowed(pairs, self.precision)
 
     def _classes(self, batch: Batch) -> int:
         return 1 if self.fisher is Fisher.EMPIRICAL else classes(self.model, batch)
 
-    def _pseudo(self, number: int, batch: Batch) -> Iterator[tuple[float, dict[str, Pair]]]:
+    def _pseudo(self, number: int, batch: Batch, is_half: bool = False) -> Iterator[tuple[float, dict[str, Pair]]]:
         """(share of an example, pseudo-gradients by layer), for every draw or class."""
         if self.fisher is Fisher.EMPIRICAL:
-            yield 1.0, self.pairs(batch, self.loss)
+            yield 1.0, self.pairs(batch, self.loss, is_half)
         elif self.fisher is Fisher.SAMPLED:
             if self.objective.relabel is None:
                 raise InvalidConfig(
@@ -187,12 +195,12 @@ class Fit:
                 )
             generator = self.lab.child("draw", number).generator()
             for _ in range(self.draws):
-                yield 1.0, self.pairs(self.objective.relabel(self.model, batch, generator), self.loss)
+                yield 1.0, self.pairs(self.objective.relabel(self.model, batch, generator), self.loss, is_half)
         else:
             count = classes(self.model, batch)
             refuse_no_distribution(self.model, batch, self.loss, count)
             for k in range(count):
-                yield 1 / count, self.pairs(labelled(batch, k), partial_root(self.loss))
+                yield 1 / count, self.pairs(labelled(batch, k), partial_root(self.loss), is_half)
 
 
 def narrowed(pairs: dict[str, Pair], precision: Precision) -> dict[str, Pair]:
@@ -204,6 +212,11 @@ def narrowed(pairs: dict[str, Pair], precision: Precision) -> dict[str, Pair]:
     if precision is not Precision.BFLOAT16:
         return pairs
     return {name: pair.to(torch.bfloat16) if pair.sizes[1] > 1 else pair for name, pair in pairs.items()}
+
+
+def runs_half(blocks: dict[str, Block], precision: Precision) -> bool:
+    """Whether passes after the first run the model in bfloat16: for sequences, whose sums hide the rounding."""
+    return precision is Precision.BFLOAT16 and all(block.positions > 1 for block in blocks.values())
 
 
 def squared(block: Block, pair: Pair) -> Tensor:
@@ -225,7 +238,7 @@ def _identity(pair: Pair) -> Block:
 
 def classes(model: nn.Module, batch: Batch) -> int:
     """How many classes `y` may have: two for a model with one logit."""
-    if "x" not in batch or "y" not in batch or batch["y"].is_floating_point() and batch["y"].dim() > 1:
+    if "x" not in batch or "y" not in batch or (batch["y"].is_floating_point() and batch["y"].dim() > 1):
         raise InvalidConfig(
             "The exact Fisher needs inputs `x` and class labels `y`.",
             why="it visits every class that `y` may have.",

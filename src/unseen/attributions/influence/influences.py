@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,12 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from unseen.attribution import Cause, Credits
-from unseen.attributions.influence.asking import Precision, Scaled, asked, whole
-from unseen.attributions.influence.factors import Curvature, Factors, Kept, names, narrowed
+from unseen.attributions.influence.asking import Asking, Precision, Scaled
+from unseen.attributions.influence.factors import Curvature, Factors, Kept, names, narrowed, runs_half
 from unseen.attributions.influence.screening import Screen
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.tracking import only, pairs
-from unseen.engine.batches import Columns, gather, length, once, size
+from unseen.engine.batches import Columns, gather, length, once, place, size
 from unseen.engine.pairs import Pair, Rows, Table
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
@@ -59,19 +60,19 @@ class Influences:
 
     def __call__(self, queries: Batch, behaviour: PerExample) -> Credits:
         """score[q, z]: what one added copy of z adds to the behaviour of q."""
-        total = self._matrix(self._ask(queries, behaviour))
-        return Credits(sum(total.values()), Cause.EXAMPLE)  # type: ignore[arg-type]
+        ready, precision = self.ask(queries, behaviour)
+        return Credits(self._matrix(ready, precision)["all"], Cause.EXAMPLE)
 
     def by_layer(self, queries: Batch, behaviour: PerExample) -> dict[str, Float[Tensor, "q n"]]:
         """The part of the score that goes through each layer; they sum to the score."""
-        found = self._matrix(self._ask(queries, behaviour), apart=True)
+        found = self._matrix(*self.ask(queries, behaviour), apart=True)
         return {layer: sum(found[block] for block in blocks) for layer, blocks in names(list(found)).items()}  # type: ignore[misc]
 
     def by_token(self, queries: Batch, behaviour: PerExample, rows: Int[Tensor, " n"]) -> Float[Tensor, "q n s"]:
         """What each position of the chosen examples adds; a sum over positions is the score."""
         blocks = self.factors.blocks
         ready = {
-            name: whole(blocks[name], given, blocks[name].values.dtype, 1 << 60)
+            name: torch.cat([blocks[name].solved(pair.gradients()) for pair in given])
             for name, given in self._gradients(queries, behaviour).items()
         }
         n, parts = self._count(), []
@@ -87,7 +88,7 @@ class Influences:
                         why="it is held as one vector per example.",
                         fix="track linear maps, convolutions and embeddings only, with layers=(…).",
                     )
-                part = pair.by_position(ready[name].blocks.whole())
+                part = pair.by_position(ready[name])
                 if total is not None and part.shape != total.shape:
                     raise UnsupportedLayer(
                         f"Layer `{name}` has {part.shape[2]} positions, others have {total.shape[2]}.",
@@ -107,7 +108,9 @@ class Influences:
             parts = [blocks[name].turned(p).weighted_norms2(blocks[name].inverse) for name, p in given.items()]
             return torch.stack(parts).sum(0)[None]
 
-        return self._collected((start, each(given)) for start, _, given in self._stream())[0] / self._count()
+        return (
+            self._collected((start, each(given)) for start, _, given in self._stream(Precision.FULL))[0] / self._count()
+        )
 
     def top(self, queries: Batch, behaviour: PerExample, k: int, *, candidates: Tensor | None = None) -> Top:
         """The k most helpful and k most harmful examples of each query; memory does not grow with the corpus.
@@ -116,69 +119,91 @@ class Influences:
         """
         if k < 1:
             raise InvalidData(f"top got k={k}.", why="at least one example is asked for.", fix="give k ≥ 1.")
-        given, n = self._gradients(queries, behaviour), self._count()
-        screen = Screen.fitting(self.factors.blocks, given, k, n if candidates is None else len(candidates))
-        if screen is not None:
-            found = screen.top(self._stream(candidates), k, self._rows_of)
+        n = self._count()
+        if all(block.positions == 1 for block in self.factors.blocks.values()):
+            given = self._gradients(queries, behaviour)
+            screen = Screen.fitting(self.factors.blocks, given, k, n if candidates is None else len(candidates))
         else:
-            found = _running(self._columns(self._ready(given, n), candidates), k)
+            screen = None
+        if screen is not None:
+            found = screen.top(self._stream(Precision.FULL, candidates), k, self._rows_of)
+        else:
+            found = _running(self.columns(*self.ask(queries, behaviour), candidates), k)
         ends = _merged([found], k) if self.lab.ranks.size == 1 else self._over_ranks(found, k)
         (best, at), (worst, where) = ends
         return Top(-best / n, at, -worst / n, where)
 
     # how it is done
 
-    def _gradients(self, queries: Batch, behaviour: PerExample) -> ByBlock:
-        """Gradients of the behaviour by block, a batch of queries at a time."""
-        found: ByBlock = {}
-        with self._tracking():
-            for batch in once(Columns(**queries), self.config.batch_size, self.lab):
-                # queries in full precision: they are few, and every score has a factor of theirs
-                for name, pair in pairs(self.trained.model, batch, behaviour, None, self._is_exact).items():
-                    found.setdefault(name, []).append(pair)
-        for name, given in found.items():
-            if not all(torch.isfinite(p.a).all() and torch.isfinite(p.g.float()).all() for p in given):
-                raise InvalidData(
-                    f"The gradient of a query is not finite in layer `{name}`.",
-                    why="the behaviour of a query overflows or is NaN (a completion of probability 0?).",
-                    fix="check the queries for extreme values.",
-                )
-        unknown = set(found) - set(self.factors.blocks)
-        if unknown:
+    def _asking(self, queries: Batch, behaviour: PerExample) -> Iterator[tuple[int, dict[str, Pair]]]:
+        """(number of the first query, gradients of the behaviour by block), a batch of queries at a time.
+
+        In full precision: queries are few, and every score has a factor of theirs.
+        """
+        at = 0
+        for batch in once(Columns(**queries), self.config.batch_size, self.lab):
+            with self._tracking():
+                found = pairs(self.trained.model, batch, behaviour, self._is_exact)
+            for name, pair in found.items():
+                self._refuse(name, pair)
+            yield at, found
+            at += size(batch)
+
+    def _refuse(self, name: str, pair: Pair) -> None:
+        if name not in self.factors.blocks:
             raise InvalidData(
-                f"The behaviour goes through `{min(unknown)}`, which no training example reached.",
+                f"The behaviour goes through `{name}`, which no training example reached.",
                 why="its curvature is not known.",
                 fix="track other layers with layers=(…).",
             )
+        if not (torch.isfinite(pair.a).all() and torch.isfinite(pair.g.to(pair.a.dtype)).all()):
+            raise InvalidData(
+                f"The gradient of a query is not finite in layer `{name}`.",
+                why="the behaviour of a query overflows or is NaN (a completion of probability 0?).",
+                fix="check the queries for extreme values.",
+            )
+
+    def _gradients(self, queries: Batch, behaviour: PerExample) -> ByBlock:
+        """All of them at once."""
+        found: ByBlock = {}
+        for _, given in self._asking(queries, behaviour):
+            for name, pair in given.items():
+                found.setdefault(name, []).append(pair)
         return found
 
-    def _ask(self, queries: Batch, behaviour: PerExample) -> dict[str, Scaled]:
-        return self._ready(self._gradients(queries, behaviour), self._count())
-
-    def _ready(self, given: ByBlock, n: int) -> dict[str, Scaled]:
+    def ask(self, queries: Batch, behaviour: PerExample) -> tuple[dict[str, Scaled], Precision]:
         """The queries in the form that scores cheapest, in the precision that a few of them confirm."""
-        precision = self._confirmed(given, n)
-        return {name: self._form(name, list(pairs), precision, n) for name, pairs in given.items()}
+        precision = self._confirmed(queries, behaviour)
+        return self._forms(queries, behaviour, precision), precision
 
-    def _form(self, name: str, pairs: list[Pair], precision: Precision, n: int) -> Scaled:
-        return asked(self.factors.blocks[name], pairs, precision, rank=self.config.rank, examples=n)
+    def _forms(self, queries: Batch, behaviour: PerExample, precision: Precision) -> dict[str, Scaled]:
+        made: dict[str, Asking] = {}
+        n = self._count()
+        for at, given in self._asking(queries, behaviour):
+            for name, pair in given.items():
+                if name not in made:
+                    made[name] = Asking(
+                        self.factors.blocks[name], size(queries), precision, rank=self.config.rank, examples=n
+                    )
+                made[name].put(at, pair)
+        return {name: asking.done() for name, asking in made.items()}
 
-    def _confirmed(self, given: ByBlock, n: int) -> Precision:
+    def _confirmed(self, queries: Batch, behaviour: PerExample) -> Precision:
         """The asked-for precision, if the scores of a few queries on the first batch agree with full precision."""
-        wanted, dtype = self.config.precision, next(iter(given.values()))[0].a.dtype
-        if wanted is Precision.FULL or dtype is not torch.float32 or not is_native(self.lab.device):
+        wanted, blocks = self.config.precision, self.factors.blocks.values()
+        is_float32 = all(block.values.dtype == torch.float32 for block in blocks)
+        if wanted is Precision.MIXED and not any(block.positions == 1 for block in blocks):
+            return Precision.FULL  # sequences know no mixture
+        if wanted is Precision.FULL or not is_float32 or not is_native(self.lab.device):
             return Precision.FULL
-        few = {name: [parts[0].take(slice(0, 16))] for name, parts in given.items()}
-        batch = next(self.stream.all())[2]
-        with self._tracking():
-            first = pairs(self.trained.model, batch, self.loss, None, self._is_exact)
-        full, other = (
-            sum(self._form(name, few[name], precision, n).score(seen[name]) for name in few if name in seen)
-            for precision, seen in ((Precision.FULL, first), (wanted, narrowed(first, wanted)))
-        )
-        assert isinstance(full, Tensor)
-        assert isinstance(other, Tensor)
-        found = agreement(full, other)
+        few, batch = {name: tensor[:8] for name, tensor in queries.items()}, next(self.stream.all())[2]
+        totals = []
+        for precision in (Precision.FULL, wanted):
+            forms, given = self._forms(few, behaviour, precision), self._pairs(batch, precision)
+            totals.append(
+                torch.stack([forms[name].score(pair) for name, pair in given.items() if name in forms]).sum(0)
+            )
+        found = agreement(*totals)
         self.lab.log(relative_error=found.error, rank_correlation=found.ranks)
         is_good = found.error <= SAME if wanted is Precision.MIXED else found.ranks >= SURVIVES
         if not is_good:
@@ -186,11 +211,11 @@ class Influences:
                         wanted, found.error, found.ranks)  # fmt: skip
         return wanted if is_good else Precision.FULL
 
-    def _matrix(self, ready: dict[str, Scaled], apart: bool = False) -> dict[str, Tensor]:
+    def _matrix(self, ready: dict[str, Scaled], precision: Precision, apart: bool = False) -> dict[str, Tensor]:
         """All scores; by block where asked for."""
         keys = list(ready) if apart else ["all"]
         collected: dict[str, list[tuple[int, Tensor]]] = {key: [] for key in keys}
-        for start, _, given in self._stream():
+        for start, _, given in self._stream(precision):
             parts = {name: ready[name].score(given[name]) for name in ready if name in given}
             for key in keys:
                 if apart and key not in parts:
@@ -199,31 +224,36 @@ class Influences:
         n = self._count()
         return {key: self._collected(iter(parts)) / -n for key, parts in collected.items()}
 
-    def _columns(
-        self, ready: dict[str, Scaled], candidates: Tensor | None
+    def columns(
+        self, ready: dict[str, Scaled], precision: Precision, candidates: Tensor | None
     ) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "q b"]]]:
-        for _, rows, given in self._stream(candidates):
+        """(rows, products) of this process's batches: −N times the scores."""
+        for _, rows, given in self._stream(precision, candidates):
             parts = [ready[name].score(given[name]) for name in ready if name in given]
             yield rows, torch.stack(parts).sum(0)
 
-    def _stream(self, candidates: Tensor | None = None) -> Iterator[tuple[int, Tensor, dict[str, Pair]]]:
+    def _stream(
+        self, precision: Precision, candidates: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor, dict[str, Pair]]]:
         """(first row, rows, gradients of the loss) of this process's batches."""
         ranks = self.lab.ranks
         if candidates is not None:
             for number, rows in enumerate(candidates.split(self.config.batch_size)):
                 if number % ranks.size == ranks.rank:
-                    yield number, rows, self._pairs(self._rows(rows), self.loss)
+                    yield number, rows, self._pairs(self._rows(rows), precision)
             return
         for number, start, batch in self.lab.track(self.stream.all(), self.stream.batches):
             if number % ranks.size == ranks.rank:
                 held = self.kept.held.get((number, 0))
-                rows = torch.arange(start, start + size(batch))
-                yield start, rows, held if held is not None else self._pairs(batch, self.loss)
+                if held is None or (precision is not Precision.BFLOAT16 and _is_narrow(held)):
+                    held = self._pairs(batch, precision)
+                yield start, torch.arange(start, start + size(batch)), held
 
-    def _pairs(self, batch: Batch, f: PerExample) -> dict[str, Pair]:
+    def _pairs(self, batch: Batch, precision: Precision) -> dict[str, Pair]:
+        is_half = runs_half(self.factors.blocks, precision)
         with self._tracking():
-            made = pairs(self.trained.model, batch, f, None, self._is_exact)
-        return narrowed(made, self.config.precision)
+            made = pairs(self.trained.model, batch, self.loss, self._is_exact, is_half)
+        return narrowed(made, precision)
 
     def _rows_of(self, rows: Tensor) -> dict[str, Pair]:
         """Gradients of chosen examples: held ones, or made again in full precision a batch at a time."""
@@ -237,7 +267,7 @@ class Influences:
             return {name: _joined(parts).take(back) for name, parts in made.items()}
         with self._tracking():
             for part in rows.split(max(self.config.batch_size, 512)):
-                for name, pair in pairs(self.trained.model, self._rows(part), self.loss, None, self._is_exact).items():
+                for name, pair in pairs(self.trained.model, self._rows(part), self.loss, self._is_exact).items():
                     made.setdefault(name, []).append(pair)
         return {name: _joined(parts) for name, parts in made.items()}
 
@@ -245,16 +275,15 @@ class Influences:
     def _holds_all(self) -> bool:
         """Whether every batch of one split is held in full precision, so that rows are found by number."""
         batches = self.stream.batches
-        is_whole = all(pair.a.dtype != torch.bfloat16 for pairs in self.kept.held.values() for pair in pairs.values())
+        is_whole = not any(_is_narrow(pairs) for pairs in self.kept.held.values())
         one = len(self.trained.task.of(Use.FIT)) == 1 and self.lab.ranks.size == 1
         return bool(one and batches and is_whole and all((k, 0) in self.kept.held for k in range(batches)))
 
     def _rows(self, rows: Tensor) -> Batch:
         """Examples by number over all FIT splits."""
-        from unseen.engine.batches import place
-
-        found, start = [], 0
-        order = []
+        found: list[Batch] = []
+        order: list[Tensor] = []
+        start = 0
         for split in self.trained.task.of(Use.FIT).values():
             n = length(split.data)
             if n is None:
@@ -271,7 +300,7 @@ class Influences:
         back = torch.cat(order).argsort()
         return {name: torch.cat([part[name] for part in found])[back.to(found[0][name].device)] for name in found[0]}
 
-    def _tracking(self):  # type: ignore[no-untyped-def]
+    def _tracking(self) -> AbstractContextManager[None]:
         return only(self.trained.model, self.layers)
 
     @property
@@ -315,6 +344,10 @@ class Influences:
             every.append((self.lab.sum(table), self.lab.sum(places).long() - 1))
         (low, low_at), (high, high_at) = every
         return _merged([((low[r], low_at[r]), (high[r], high_at[r])) for r in range(ranks.size)], k)
+
+
+def _is_narrow(given: Mapping[str, Pair]) -> bool:
+    return any(pair.a.dtype == torch.bfloat16 for pair in given.values())
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,10 @@ def top(
     done = 0 if state is None else int(state["done"])
     ends: Ends | None = None if state is None else _read(state)
     if done < len(rows):
-        ready = found._ready(found._gradients(queries, behaviour), found._count())
+        ready, precision = found.ask(queries, behaviour)
         for start in found.lab.track(range(done, len(rows), step), len(range(done, len(rows), step))):
             part = rows[start : start + step]
-            for at, values in found._columns(ready, part):
+            for at, values in found.columns(ready, precision, part):
                 new = (values.cpu(), at.cpu().expand(len(values), -1))
                 ends = _merged([(new, new)] if ends is None else [ends, (new, new)], k)
             saved.save(_written(ends, start + len(part)))

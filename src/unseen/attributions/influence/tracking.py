@@ -21,7 +21,7 @@ def tracked(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     """Names of the layers whose own trainable parameters count.
 
     Without patterns: every linear map and convolution but the embedding's counterpart at the output (it shares the
-    embedding's weight, or maps to as many outputs as an embedding has rows), or that one where nothing else is left.
+    embedding's weight, or maps to as many outputs as the largest embedding has rows), or that one where nothing else is left.
     """
     owners = {name: m for name, m in model.named_modules() if any(p.requires_grad for p in m.parameters(recurse=False))}
     if not owners:
@@ -40,8 +40,9 @@ def tracked(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(found))
     maps = {name: m for name, m in owners.items() if is_map(m)}
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
-    rows, shared = {t.num_embeddings for t in tables}, {id(t.weight) for t in tables}
-    inner = [n for n, m in maps.items() if id(m.weight) not in shared and getattr(m, "out_features", None) not in rows]
+    shared = {id(t.weight) for t in tables}
+    rows = max((t.num_embeddings for t in tables), default=None)  # the vocabulary, not positions
+    inner = [n for n, m in maps.items() if id(m.weight) not in shared and getattr(m, "out_features", None) != rows]
     return tuple(inner or maps or owners)
 
 
@@ -68,11 +69,17 @@ def only(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
             module.training = mode
 
 
-def pairs(model: nn.Module, batch: Batch, f: PerExample, dtype: torch.dtype | None, is_exact: bool) -> dict[str, Pair]:
-    """The gradients of f with respect to the tracked layers, by layer; with `is_exact` as rows over all parameters."""
-    forms = tap(model, batch, f)
+def pairs(
+    model: nn.Module, batch: Batch, f: PerExample, is_exact: bool = False, is_half: bool = False
+) -> dict[str, Pair]:
+    """The gradients of f with respect to the tracked layers, by layer; with `is_exact` as rows over all parameters.
+
+    With `is_half` the model's own products and the pairs are in bfloat16.
+    """
+    with torch.autocast(next(iter(batch.values())).device.type, torch.bfloat16, enabled=is_half):
+        forms = tap(model, batch, f)
     if not is_exact:
-        return pairs_of(forms, joined_biases(model), dtype)
+        return pairs_of(forms, joined_biases(model), torch.bfloat16 if is_half else None)
     size = sum(form.shape.numel() for form in forms.values())
     if size > MOST_EXACT:
         raise TooBig(
@@ -81,7 +88,7 @@ def pairs(model: nn.Module, batch: Batch, f: PerExample, dtype: torch.dtype | No
             fix="use curvature=Curvature.EKFAC, or fewer layers with layers=(…).",
         )
     rows = torch.cat([form.each().flatten(1) for form in forms.values()], 1)
-    return {"all": as_rows(rows if dtype is None else rows.to(dtype))}
+    return {"all": as_rows(rows)}
 
 
 def digest(model: nn.Module) -> str:
