@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from language import llama
+from language import letters, llama
 
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnsupportedLayer
 from unseen.shell.influence.saving import TopFile
@@ -36,6 +36,23 @@ model = lambda: torch.nn.Sequential(torch.nn.Flatten(), mlp([16, 8, 2]))
 images = Subject(task=task, model=model, budget=Budget(steps=60), classes=["dark", "light"],
                  show=lambda split, i: task.splits[split].data[i]["x"][0])
 plain = Subject(task=task, model=model, budget=Budget(steps=60))
+"""
+
+
+CLASSIFIER = """
+from unseen.audit import Subject
+from unseen.models.sequence_classifier import load_classifier
+from unseen.objectives import classify
+from unseen.task import Axis, Split, Task, Use
+
+model = load_classifier("bert")
+texts = [f"text number {k}" for k in range(12)]
+fit = model.columns(texts[:8], [k % 2 for k in range(8)])
+judge = model.columns(texts[8:], ["bad", "bad", "good", "good"])
+task = Task(name="texts", axis=Axis.IID, objective=classify,
+            splits={"train": Split(fit, Use.FIT), "test": Split(judge, Use.JUDGE)})
+subject = Subject(task=task, model=lambda: load_classifier("bert"), trained=model, classes=model.classes,
+                  show=lambda split, i: texts[i + 8 * (split == "test")])
 """
 
 
@@ -191,6 +208,26 @@ def test_the_worst_errors_of_images_are_drawn(capsys):
         assert [v for _, v in a] == pytest.approx([v for _, v in b], rel=1e-5)
     (fitted,) = said(capsys, "mine.py:plain", "--split", "train", "--worst", "1", "--top", "1")
     assert fitted["answers"][0]["title"] == f"Error 1: train[{fitted['answers'][0]['title'][15:-1]}]"
+
+
+def test_a_text_classifier_of_transformers_is_a_subject(capsys, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    letters(tmp_path / "bert")
+    config = transformers.BertConfig(
+        vocab_size=95, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=32, pad_token_id=0, id2label={0: "bad", 1: "good"},
+    )  # fmt: skip
+    transformers.BertForSequenceClassification(config).save_pretrained("bert")
+    Path("mine.py").write_text(CLASSIFIER)
+    (found,) = said(
+        capsys, "mine.py:subject", "--worst", "1", "--top", "2", "--layers", "*classifier", "--layers", "*dense"
+    )
+    (answer,) = found["answers"]
+    assert (answer["label"], answer["predicted"]) in [("good", "bad"), ("bad", "good")]
+    for one in (*answer["helpful"], *answer["harmful"]):
+        assert one["shown"] == f"text number {one['index']}"
+    alike = [one["label"] == answer["label"] for one in answer["helpful"]]
+    assert any(alike)  # the last layer's bias alone pulls towards the same label
 
 
 def test_rows_of_a_table_are_shown(capsys):

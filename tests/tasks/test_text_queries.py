@@ -10,7 +10,7 @@ from unseen.engine.decode import log_probability
 from unseen.errors import InvalidData, MissingFile
 
 pytest.importorskip("transformers")
-from unseen.models.pretrained import load_causal
+from unseen.models.pretrained import CausalLM, load_causal
 from unseen.tasks.text_corpus.queries import (
     Query,
     as_batch,
@@ -94,3 +94,16 @@ def test_pieces_are_the_text_token_by_token(model):
     made = pieces_of(model.encode(text), model)
     assert "".join(piece for piece, _ in made) == text
     assert sum(n for _, n in made) == len(text)
+
+
+def test_a_character_of_several_tokens_is_one_piece():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    plain = Tokenizer(models.BPE({c: k for k, c in enumerate(alphabet)}, []))
+    plain.pre_tokenizer, plain.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    bytewise = CausalLM(torch.nn.Linear(1, 1), PreTrainedTokenizerFast(tokenizer_object=plain))
+    tokens = bytewise.encode("né €5")
+    assert pieces_of(tokens, bytewise) == [("n", 1), ("é", 2), (" ", 1), ("€", 3), ("5", 1)]
+    assert pieces_of(tokens[:-2], bytewise)[-1] == ("\ufffd", 2)  # cut inside a character: all tokens are accounted for
