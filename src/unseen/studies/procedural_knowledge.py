@@ -264,16 +264,22 @@ def group_rows(
             "tried": len(right),
             "query_nats": float(queries.nats[mine].mean()),
         }
-        if is_answer[mine].any():
-            recall = answer_recall(scores[mine], is_answer[mine], config.found)
-            row |= {"hits": round(recall.value * recall.n), "hit_share": recall.value}
-            row |= interval("excess", answer_excess(scores[mine], is_answer[mine], config.top))
+        if kind is not Kind.FILLER:
+            row |= answer_columns(config, scores[mine], is_answer[mine])
         yield row
         for bottom in (False, True):
             table = source_enrichment(scores[mine], documents["kind"], config.top, bottom=bottom)
             for source, value in zip(Kind, table.mean(0), strict=True):
                 yield {"part": "source", "group": str(kind), "source": str(source), "bottom": bottom,
                        "enrichment": float(value)}  # fmt: skip
+
+
+def answer_columns(config: Config, scores: Tensor, is_answer: Tensor) -> dict[str, Value]:
+    """Queries whose answer is found, and how much more frequent answers are on top."""
+    if not is_answer.any():  # what a smoke model makes up stands nowhere, so it is not found
+        return {"hits": 0, "hit_share": 0.0}
+    recall, excess = answer_recall(scores, is_answer, config.found), answer_excess(scores, is_answer, config.top)
+    return {"hits": round(recall.value * recall.n), "hit_share": recall.value, **interval("excess", excess)}
 
 
 def tail_rows(config: Config, scores: Tensor, queries: Queries, lab: Lab) -> Iterator[dict[str, Value]]:
