@@ -1,0 +1,73 @@
+"""Sentences that follow from results: the right direction, nothing beyond chance."""
+
+from dataclasses import replace
+
+import pytest
+from compare.results_by_hand import by_hand
+
+from unseen.compare.advice import advice, clear, limits, metric_of, recommended
+from unseen.compare.results import AVERAGE
+from unseen.document import Tone
+
+
+def told(results, tone=None) -> str:
+    return "\n".join(f"{n.text} {n.detail}" for n in advice(results) if tone is None or n.tone is tone)
+
+
+def test_a_clear_gain_is_recommended():
+    results = by_hand(gain=0.05, half=0.01)
+    assert recommended(results) == "new_one"
+    assert "Train with new_one instead of ERM: accuracy changes by +0.050 [+0.040, +0.060]" in told(results, Tone.GOOD)
+
+
+@pytest.mark.parametrize(("gain", "half"), [(0.05, 0.06), (0.0, 0.01), (0.01, 0.0099)])
+def test_what_may_be_chance_is_not_recommended(gain, half):
+    """The last one is clear alone, but not after the choice among two methods."""
+    results = by_hand(gain, half)
+    assert recommended(results) == "ERM"
+    assert clear(results, AVERAGE) == ([], [])
+    assert "stay with ERM" in told(results, Tone.NEUTRAL)
+    assert "Train with" not in told(results)
+
+
+def test_a_clear_loss_is_a_caution():
+    results = by_hand(gain=-0.05)
+    assert clear(results, AVERAGE) == ([], ["new_one"])
+    assert "Clearly worse than ERM on average over the places left out: new_one (−0.050" in told(results, Tone.CAUTION)
+
+
+def test_the_worst_place_diverged_runs_and_missing_parts_are_told():
+    text = told(by_hand(), Tone.CAUTION)
+    assert "at a place like west" in text
+    assert "gone: 20 of 24 runs diverged." in text
+    assert "gone · west: it needs <two> domains." in text
+
+
+def test_selection_on_the_new_place_is_told_as_nothing_to_expect():
+    assert "nothing to expect" in told(by_hand())
+    results = by_hand()
+    only = replace(results, protocols=[results.protocols[2]])
+    assert "nothing to expect" not in told(only)
+
+
+def test_urgent_notes_come_first():
+    order = [Tone.BAD, Tone.CAUTION, Tone.GOOD, Tone.NEUTRAL]
+    ranks = [order.index(note.tone) for note in advice(by_hand())]
+    assert ranks == sorted(ranks)
+
+
+def test_limits_name_the_smallest_place_and_few_seeds():
+    text = " ".join(limits(by_hand()))
+    assert "east has only 40 judged examples" in text
+    assert "2 places (west and east)" in text
+    assert "One run per method" in " ".join(limits(replace(by_hand(), seeds=1)))
+
+
+def test_the_metric_is_auc_only_where_every_place_has_one():
+    results = by_hand()
+    assert metric_of(results) == "accuracy"
+    auc = [replace(cell, metric="AUC") for cell in results.cells]
+    both = replace(results, cells=[*results.cells, *auc], metrics=["accuracy", "AUC"])
+    assert metric_of(both) == "AUC"
+    part = [cell for cell in auc if cell.column != "west"]
+    assert metric_of(replace(both, cells=[*results.cells, *part])) == "accuracy"
