@@ -16,6 +16,9 @@ from unseen.errors import UnknownName, UnseenError
 
 COMMANDS = {
     "audit": ("unseen.shell.auditing", "how well a model holds on data it has not seen, why, and what helps"),
+    "influence": ("unseen.shell.influencing", "which training examples made the model do this"),
+    "explain": ("unseen.shell.explaining", "which inputs the model looked at, by the explanation that fits it best"),
+    "compare": ("unseen.shell.comparing", "which training method holds at places left out, fairly compared"),
     "run": ("unseen.shell.running", "test the claims of a paper: compute what is missing, judge, report"),
     "report": ("unseen.shell.reporting", "write the report of stored results again, or export their rows"),
     "list": ("unseen.shell.listing", "what there is: studies, tasks, methods, measures, attributions, models"),
