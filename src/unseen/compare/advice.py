@@ -133,7 +133,10 @@ def _about_runs(results: Results) -> list[Note]:
         )
         for name, (lost, total) in bad.items()
     ]
-    return notes + [Note(f"{what}: {why}", Tone.CAUTION) for what, why in grouped(results.missing).items()]
+    quiet = {*map(str, Protocol), "selection"}
+    undone = {what: why for what, why in results.missing.items() if what not in quiet}
+    notes += [Note(f"{what}: {why}", Tone.CAUTION) for what, why in grouped(undone).items()]
+    return notes + [Note(f"No {what}: {results.missing[what]}") for what in results.missing if what in quiet]
 
 
 def grouped(missing: Mapping[str, str]) -> dict[str, str]:

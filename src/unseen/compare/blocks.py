@@ -44,9 +44,11 @@ class Block:
 
 
 def fingerprint(task: Task) -> str | None:
-    """A hash of the objective and of all examples, or None where a split is not a table of columns."""
-    objective = task.objective
-    found = [f"{f.__module__}.{f.__qualname__}" for f in (objective.loss, objective.score)]
+    """A hash of the objective and of all examples, or None where a split is no table of columns or a loss has no name."""
+    functions = (task.objective.loss, task.objective.score)
+    if any("<" in getattr(f, "__qualname__", "<") for f in functions):
+        return None
+    found = [f"{f.__module__}.{f.__qualname__}" for f in functions]
     for name, split in task.splits.items():
         if not isinstance(split.data, Columns):
             return None

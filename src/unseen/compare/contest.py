@@ -12,7 +12,7 @@ from unseen.engine.loop import Budget, Optimizer
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
-from unseen.objectives import negative_absolute_error
+from unseen.objectives import all_tokens_right, correct, correct_sign, negative_absolute_error
 from unseen.task import Split, Task, Use
 from unseen.tasks.domains import ORACLE, UNSEEN, DomainSpec, leave_one_out, unlabelled
 from unseen.tasks.table import Table, opened, prepared
@@ -53,7 +53,7 @@ class Contest:
         score = next(iter(self.tasks.values())).objective.score
         if score is negative_absolute_error:
             return "minus mean absolute error"
-        return "accuracy" if score.__name__.startswith(("correct", "all_tokens_right")) else "score"
+        return "accuracy" if score in (correct, correct_sign, all_tokens_right) else "score"
 
     @property
     def scale(self) -> float:

@@ -38,7 +38,7 @@ def scores(models: Sequence[nn.Module], task: Task, lab: Lab, judge: bool) -> di
     for place, name in judged(task).items():
         split = task.splits[name]
         found[f"score {place}"] = evaluate(split, score)
-        if has_two_classes(split, task, lab):
+        if has_two_classes(split, task, lab) and outputs(models[0], split, lab) in (1, 2):
             found[f"margin {place}"] = evaluate(split, margin)
     return found
 
@@ -74,6 +74,13 @@ def margin(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
     z = model(batch["x"])
     z = z.reshape(len(z), -1)
     return z[:, 1] - z[:, 0] if z.shape[1] == 2 else z[:, 0]
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, split: Split, lab: Lab) -> int:
+    """How many numbers the model gives per example."""
+    z = model.eval()(next(once(split.data, 1, lab))["x"])
+    return z.numel() if isinstance(z, Tensor) else 0
 
 
 def has_two_classes(split: Split, task: Task, lab: Lab) -> bool:
