@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from unseen.attributions.influence import Influence, sequence_nats
-from unseen.attributions.influence.resuming import identity, steady, top
+from unseen.attributions.influence.resuming import identity, top
+from unseen.attributions.influence.tracking import steady
 from unseen.engine.batches import once
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab

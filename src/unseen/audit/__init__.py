@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from unseen.attribution import Attribution
-from unseen.attributions.gradient_similarity import GradientSimilarity
+from unseen.attributions.influence import Influence
 from unseen.audit.estimators import as_networks
 from unseen.audit.findings import Findings
 from unseen.audit.parts import behaviour, changes, holding, training_data
@@ -41,7 +41,8 @@ class Audit:
         }
     )
     """Further numbers about the trained model, by the name they get in the report."""
-    attribution: Attribution = GradientSimilarity()
+    attribution: Attribution = Influence(draws=4, batch_size=128, most=5_000)
+    """Which training examples made an error; with influence functions also which examples stand against the rest."""
     top: int = 10
     """How many conflicting examples and suspects are listed."""
     worst: int = 5
@@ -71,8 +72,10 @@ class Audit:
             "overlap of splits": partial(training_data.overlaps, scene),
             "coherence": partial(training_data.coherence, scene, self.top),
             "suspected labels": partial(training_data.suspects, scene, self.top),
+            "self-influence": partial(training_data.self_influential, scene, self.attribution, self.top),
             **{name: partial(behaviour.measured, scene, name, measure) for name, measure in self.measures.items()},
             "worst errors": partial(behaviour.worst_errors, scene, self.attribution, self.worst),
+            "explanation of the worst errors": partial(behaviour.looked, scene, self.worst),
             "features": partial(behaviour.features, scene),
             "comparison models": partial(holding.references, scene),
             **{f"remedy: {name}": partial(changes.remedy, scene, name, make) for name, make in self.remedies.items()},

@@ -65,11 +65,31 @@ class Overlap:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstError:
-    """A judged example with a large loss and the training examples that pushed its loss down and up."""
+    """A judged example with a large loss and the training examples that pushed its loss down and up.
+
+    The examples' `value` is their influence on the log-likelihood of the error, or what the audit's attribution gives.
+    """
 
     query: Example
     helpful: Sequence[Example]
     harmful: Sequence[Example]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What the model looked at in some of the worst errors, by the explanation that fits it best there."""
+
+    method: str
+    why: str
+    """Why this method: its faithfulness beside the runner-up's."""
+    faithfulness: Reading
+    """Share of the output's variation that the method explains."""
+    behaviour: str
+    """What is explained, in words."""
+    errors: Mapping[int, Mapping[str, float]]
+    """Credits by feature, token or patch, by position of the error within its split."""
+    heat: Mapping[int, Sequence[Sequence[float]]] = field(default_factory=dict)
+    """The same as a picture, where the input is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +154,12 @@ class Findings:
     suspects: Sequence[Example] = ()
     suspicion: Sequence[float] = ()
     """How surprising the label of each fitted example is, in the order of the data."""
+    self_influential: Sequence[Example] = ()
+    """Fitted examples with the largest influence on their own loss."""
     overlaps: Sequence[Overlap] = ()
     worst: Sequence[WorstError] = ()
+    looked: Sequence[Looked] = ()
+    """None, or one explanation of the worst errors."""
     features: Sequence[Feature] = ()
     outcomes: Sequence[Outcome] = ()
     comparisons: Sequence[Outcome] = ()

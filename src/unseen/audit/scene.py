@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from unseen.attribution import Attribution, Attributor
 from unseen.audit.findings import Example, Shown
 from unseen.audit.judged import Judged, judged
 from unseen.audit.runs import Runs
@@ -34,6 +35,7 @@ class Scene:
     """Part → why it could not be done."""
     _judged: dict[str, Judged] = field(default_factory=dict)
     _base: dict[str, Judged] = field(default_factory=dict)
+    _attributors: dict[str, Attributor] = field(default_factory=dict)
 
     @property
     def lab(self) -> Lab:
@@ -78,6 +80,12 @@ class Scene:
     def unseen(self) -> dict[str, Split]:
         """Judged splits at positions where nothing was fitted."""
         return {name: split for name, split in self.judged.items() if name in self.task.unseen}
+
+    def attributor(self, attribution: Attribution) -> Attributor:
+        """What answers queries about the first model; prepared once."""
+        if repr(attribution) not in self._attributors:
+            self._attributors[repr(attribution)] = attribution.prepare(self.first, self.lab.child("attribution"))
+        return self._attributors[repr(attribution)]
 
     @property
     def fitted(self) -> str:

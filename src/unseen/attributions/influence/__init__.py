@@ -9,7 +9,7 @@ layer by layer in Kronecker-factored eigenbases, N the number of fitted examples
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +26,15 @@ from unseen.attributions.influence.factors import (
 )
 from unseen.attributions.influence.influences import Influences, Top
 from unseen.attributions.influence.stream import Stream
-from unseen.attributions.influence.tracking import digest, only, pairs, sampled_digest, tracked
+from unseen.attributions.influence.tracking import (
+    data_digest,
+    digest,
+    only,
+    pairs,
+    sampled_digest,
+    steady,
+    tracked,
+)
 from unseen.engine.pairs import Pair
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -109,7 +117,8 @@ class Influence:
                 blocks, examples = fit(lambda: stream.mine(self.most))
                 return Factors(blocks, mark, examples).tensors()
 
-            key = f"factors {self!r} {mark} {sampled_digest(first)} {stream.known}"
+            known = f"{mark} {sampled_digest(first)} {data_digest(trained.task)} {lab.seed} {'/'.join(lab.path)}"
+            key = steady(f"factors {replace(self, memory=0)!r} {known}")
             factors = Factors.of(lab.keep(key, make), mark, lab)
         if self.layers and not is_exact:
             refuse_untouched(model, layers, factors)

@@ -1,14 +1,13 @@
 """The most helpful and harmful examples of a long corpus, a stretch at a time: a killed run goes on where it was."""
 
 import hashlib
-import re
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from unseen.attributions.influence.influences import Ends, Influences, Top, _merged
-from unseen.attributions.influence.tracking import bytes_of, sampled_digest
+from unseen.attributions.influence.tracking import bytes_of, sampled_digest, steady
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.task import Batch, PerExample
 
@@ -33,11 +32,6 @@ def identity(found: Influences, queries: Batch, behaviour: str, k: int, candidat
     if candidates is not None:
         total.update(bytes_of(candidates))
     return total.hexdigest()
-
-
-def steady(text: str) -> str:
-    """Without the addresses of functions, which differ from process to process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def top(

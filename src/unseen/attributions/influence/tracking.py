@@ -2,16 +2,18 @@
 
 import fnmatch
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from unseen.engine.batches import Columns, length
 from unseen.engine.pairs import Pair, as_rows, joined_biases, pairs_of
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig, TooBig, UnknownName
-from unseen.task import Batch, PerExample
+from unseen.task import Batch, PerExample, Task, Use
 
 MOST_EXACT = 12_000
 """Parameters up to which the whole curvature matrix is made."""
@@ -113,3 +115,18 @@ def sampled_digest(batch: Batch) -> str:
         total.update(name.encode())
         total.update(bytes_of(batch[name]))
     return total.hexdigest()
+
+
+def data_digest(task: Task) -> str:
+    """SHA-256 over the fitted examples: all of them where they are tensors, else how many they are."""
+    total = hashlib.sha256()
+    for name, split in task.of(Use.FIT).items():
+        total.update(f"{name} {length(split.data)}\0".encode())
+        if isinstance(split.data, Columns):
+            total.update(sampled_digest(split.data.columns).encode())
+    return total.hexdigest()
+
+
+def steady(text: str) -> str:
+    """Without the addresses of functions, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 
 from unseen.attribution import Attribution
-from unseen.audit.findings import Feature, WorstError
+from unseen.audit.asked import Ask
+from unseen.audit.explained import explain
+from unseen.audit.findings import Feature, Looked, WorstError
 from unseen.audit.parts.needs import needs_columns, needs_gradients
 from unseen.audit.scene import Scene
 from unseen.engine.batches import gather, length, place, whole
@@ -36,7 +38,7 @@ def worst_errors(scene: Scene, attribution: Attribution, count: int) -> dict[str
     top = np.argsort(-losses, kind="stable")[:count]
     queries = place(gather(scene.task.splits[split].data, torch.as_tensor(top.copy())), scene.lab)
     loss = scene.task.objective.loss
-    credits = attribution.prepare(scene.first, scene.lab)(queries, lambda model, batch: -loss(model, batch))
+    credits = scene.attributor(attribution)(queries, lambda model, batch: -loss(model, batch))
     starts = np.cumsum([0, *(length(scene.task.splits[name].data) or 0 for name in fit)])
 
     def trained_on(position: int, value: float) -> Any:
@@ -51,11 +53,34 @@ def worst_errors(scene: Scene, attribution: Attribution, count: int) -> dict[str
         worst.append(
             WorstError(
                 query=scene.example(split, int(index), float(losses[index]), is_predicted=True),
-                helpful=[trained_on(int(i), float(row[i])) for i in high.indices],
-                harmful=[trained_on(int(i), float(row[i])) for i in low.indices],
+                helpful=[trained_on(int(i), float(row[i])) for i in high.indices if row[i] > 0],
+                harmful=[trained_on(int(i), float(row[i])) for i in low.indices if row[i] < 0],
             )
         )
     return {"worst": worst}
+
+
+def looked(scene: Scene, count: int) -> dict[str, Any]:
+    """What the model looked at in its worst errors, by the method that is most faithful to it around such examples."""
+    needs_gradients(scene)
+    split = scene.hardest
+    _needs_length(scene, split)
+    order = np.argsort(-scene.at(split).loss.mean(0), kind="stable")[:count]
+    examples = [scene.example(split, int(index), 0.0) for index in order]
+    rows = tuple(example.index if example.row is None else example.row for example in examples)
+    ask = Ask(split=split, rows=rows, sample=24, draws=400)
+    found = explain(scene, ask, scene.lab.child("explanation"))
+    errors = {told.example.index: dict(told.credits) for told in found.told}
+    chosen = found.choice
+    one = Looked(
+        method=chosen.name,
+        why=chosen.why,
+        faithfulness=replace(chosen.faithfulness, detail=None),
+        behaviour=found.behaviour,
+        errors=errors,
+        heat={told.example.index: told.heat for told in found.told if told.heat},
+    )
+    return {"looked": [one]}
 
 
 def _needs_length(scene: Scene, split: str) -> None:

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from unseen.attribution import Attribution
+from unseen.attributions.influence import Influences
 from unseen.audit.findings import Overlap
 from unseen.audit.parts.needs import needs_columns, needs_gradients
 from unseen.audit.scene import Scene
 from unseen.engine.batches import Columns, gather, length, whole
+from unseen.errors import InvalidData
 from unseen.measure import Reading
 from unseen.measures.coherence import CoherenceResult, debiased
 from unseen.measures.coherence import agreement as agreements
@@ -112,3 +115,18 @@ def suspects(scene: Scene, top: int) -> dict[str, Any]:
         "suspicion": losses.tolist(),
         "decisions": [f"{count} of {len(losses)} training labels {said}."] if count else [],
     }
+
+
+def self_influential(scene: Scene, attribution: Attribution, top: int) -> dict[str, Any]:
+    """Fitted examples with the largest influence on their own loss: what the model would not say without them."""
+    needs_gradients(scene)
+    attributor = scene.attributor(attribution)
+    if not isinstance(attributor, Influences):
+        raise InvalidData(
+            f"{type(attribution).__name__} gives no self-influence.",
+            why="it needs the curvature of the loss.",
+            fix="audit with attribution=Influence(…), the default.",
+        )
+    fit, own = scene.fitted, attributor.own()[: length(scene.task.splits[scene.fitted].data)]
+    order = own.argsort(descending=True)[:top].tolist()
+    return {"self_influential": [scene.example(fit, i, float(own[i])) for i in order]}

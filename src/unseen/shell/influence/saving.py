@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from unseen.attributions.influence.resuming import steady
+from unseen.attributions.influence.tracking import steady
 from unseen.errors import Corrupted, InvalidData
 from unseen.lab import Keeper
 from unseen.shell.artefacts import load_weights, save_weights

@@ -6,12 +6,14 @@ from typing import Any
 from torch import Tensor
 
 from unseen.audit import Findings
-from unseen.audit.findings import Example, WorstError
+from unseen.audit.findings import Example, Looked, WorstError
 from unseen.compare.standings import widened
 from unseen.document import Block, Note, Paragraph, Table, Tone
-from unseen.figure import Images, Points
+from unseen.figure import Bars, Grid, Images, Points
 from unseen.phrases import listed, shown
 from unseen.shell.report.of_audit.names import held_out, known, place
+
+UNIT = "nats per copy"
 
 
 def features(findings: Sequence[Findings]) -> list[Block]:
@@ -97,6 +99,11 @@ def data(findings: Sequence[Findings]) -> list[Block]:
     blocks += _examples(
         one.conflicting, f"Examples in conflict with the rest of the training data{without}", "agreement of gradients"
     )
+    blocks += _examples(
+        one.self_influential,
+        f"Largest influence on their own loss{without}: unusual or mislabelled, and remembered rather than inferred",
+        "nats per copy",
+    )
     shared: list[dict[str, Any]] = [
         {
             "fitted": o.fitted,
@@ -127,7 +134,7 @@ def _explained(title: str, error: WorstError) -> Block:
             "row": _row(e),
             "recorded": e.label,
             "loss": e.value,
-            "similarity": None,
+            UNIT: None,
             "example": str(e.shown),
         }
         if role == "error"
@@ -136,7 +143,7 @@ def _explained(title: str, error: WorstError) -> Block:
             "row": _row(e),
             "recorded": e.label,
             "loss": None,
-            "similarity": e.value,
+            UNIT: e.value,
             "example": str(e.shown),
         }
         for e, role in marked
@@ -159,19 +166,36 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
     blocks: list[Block] = []
     for one in findings[:4]:
         where = place(one, one.worst[0].query.split) if one.worst else ""
+        looked = next(iter(one.looked), None)
+        if looked is not None and one.worst:
+            blocks.append(Note(f"{where}: inputs are explained by {looked.method}.", Tone.NEUTRAL, looked.why))
         for k, error in enumerate(one.worst[: 5 if len(findings) == 1 else 2]):
             said = f", predicted {error.query.predicted}" if error.query.predicted else ""
             title = f"{where}, error {k + 1}: recorded {error.query.label or '–'}{said}, loss {error.query.value:.2f}"
             blocks.append(_explained(title, error))
+            if looked is not None and error.query.index in looked.errors:
+                blocks.append(_credited(looked, error))
     if blocks:
         blocks.insert(
             0,
             Paragraph(
-                "Training examples are ranked by the cosine of their gradient with the error's (gradient similarity at the final "
-                "weights, no influence function). Helped: their step lowers the loss of the error; harmed: raises it."
+                "Training examples are ranked by influence functions: by how much one more copy of the example would, to first "
+                "order, raise (helped) or lower (harmed) the log-likelihood of the error, in nats per copy. Inputs are credited "
+                "by the explanation, of eight, that is most faithful to the model around such examples."
             ),
         )
     return blocks
+
+
+def _credited(looked: Looked, error: WorstError) -> Block:
+    """The inputs that carry an error, as bars or as a picture."""
+    title = f"What the {looked.behaviour} of this error rests on"
+    if heat := looked.heat.get(error.query.index):
+        rows, columns = [str(k + 1) for k in range(len(heat))], [str(k + 1) for k in range(len(heat[0]))]
+        return Grid(title=f"{title} (blue adds, orange takes away)", rows=rows, columns=columns, values=heat)
+    credits = looked.errors[error.query.index]
+    largest = sorted(credits, key=lambda name: -abs(credits[name]))[:8]
+    return Bars(title=title, values={name: credits[name] for name in largest}, label="change against the baseline")
 
 
 def model(findings: Sequence[Findings]) -> list[Block]:
