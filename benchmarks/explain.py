@@ -256,7 +256,7 @@ def measured(race: Race, scene: Scene, rounds: int, peak: float) -> dict:
     mine, theirs = often(race.ours, repeats), often(race.theirs, slow)
     race.ours(INPUTS), race.theirs(min(2, race.few))
     a, b = [], []
-    for _ in range(rounds if slow == 1 else 7 * rounds):  # ratios near 1 need many looks
+    for _ in range(7 * rounds if race.evaluations == 1 else rounds):  # a ratio near 1 needs many looks
         a.append(timed(mine, INPUTS))
         b.append(timed(theirs, race.few))
     cpu = statistics.median(t.cpu for t in a) / repeats
