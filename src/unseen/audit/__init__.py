@@ -41,7 +41,7 @@ class Audit:
         }
     )
     """Further numbers about the trained model, by the name they get in the report."""
-    attribution: Attribution = Influence(draws=4, batch_size=128, most=5_000)
+    attribution: Attribution = Influence(draws=4, damping=1.0, batch_size=128, most=5_000)
     """Which training examples made an error; with influence functions also which examples stand against the rest."""
     top: int = 10
     """How many conflicting examples and suspects are listed."""

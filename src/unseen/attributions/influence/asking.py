@@ -36,6 +36,8 @@ ROUNDING = 3e-3
 """Relative rounding of a bfloat16 product."""
 EXACT = 2e-6
 """Relative residual of the sum of terms that still counts as exact: the rounding of a float32 product of this length."""
+LARGE = 1 << 16
+"""Entries of a layer from which a mixture of precisions saves time."""
 SLAB = 1 << 10
 """Examples whose two tables of inner products stay in the cache while the terms are summed."""
 
@@ -230,7 +232,7 @@ def _single(
     enough = int((tail > EXACT).sum())
     if enough <= most:
         return terms(block, pairs, u[:enough], w[:enough])
-    allowed = {Precision.BFLOAT16: 5e-4, Precision.MIXED: 6e-5}.get(precision)
+    allowed = {Precision.BFLOAT16: 5e-4, Precision.MIXED: 6e-5}.get(precision) if o * i >= LARGE else None
     r = 0 if allowed is None else int((tail * ROUNDING > allowed).sum())
     if allowed is None or r > most:
         return whole(pairs)

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from unseen.attribution import Cause, Credits
-from unseen.attributions.influence.asking import Asking, Precision, Scaled
+from unseen.attributions.influence.asking import LARGE, Asking, Precision, Scaled
 from unseen.attributions.influence.factors import Curvature, Factors, Kept, names, narrowed, runs_half
 from unseen.attributions.influence.screening import Screen
 from unseen.attributions.influence.stream import Stream
@@ -192,8 +192,8 @@ class Influences:
         """The asked-for precision, if the scores of a few queries on the first batch agree with full precision."""
         wanted, blocks = self.config.precision, self.factors.blocks.values()
         is_float32 = all(block.values.dtype == torch.float32 for block in blocks)
-        if wanted is Precision.MIXED and not any(block.positions == 1 for block in blocks):
-            return Precision.FULL  # sequences know no mixture
+        if wanted is Precision.MIXED and not any(b.positions == 1 and b.values.numel() >= LARGE for b in blocks):
+            return Precision.FULL  # sequences and small layers know no mixture
         if wanted is Precision.FULL or not is_float32 or not is_native(self.lab.device):
             return Precision.FULL
         few, batch = {name: tensor[:8] for name, tensor in queries.items()}, next(self.stream.all())[2]
@@ -207,8 +207,9 @@ class Influences:
         self.lab.log(relative_error=found.error, rank_correlation=found.ranks)
         is_good = found.error <= SAME if wanted is Precision.MIXED else found.ranks >= SURVIVES
         if not is_good:
-            log.warning("%s products are not used: relative error %.1e, rank correlation %.5f with full precision.",
-                        wanted, found.error, found.ranks)  # fmt: skip
+            level = logging.INFO if wanted is Precision.MIXED else logging.WARNING  # nobody asked for the default
+            log.log(level, "%s products are not used: relative error %.1e, rank correlation %.5f with full precision.",
+                    wanted, found.error, found.ranks)  # fmt: skip
         return wanted if is_good else Precision.FULL
 
     def _matrix(self, ready: dict[str, Scaled], precision: Precision, apart: bool = False) -> dict[str, Tensor]:
