@@ -11,7 +11,7 @@ from unseen.compare.protocols import Protocol
 from unseen.compare.results import AVERAGE, WORST, Cell, Results
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
 from unseen.figure import Bars, Points
-from unseen.phrases import shown
+from unseen.phrases import several, shown
 from unseen.shell.report import latex, markdown
 from unseen.shell.report.machine import plain
 
@@ -78,7 +78,7 @@ def summary(results: Results) -> Table:
         notes=[
             BOLD,
             *(f"{_short(p)}: {_explained(p)}" for p in results.protocols),
-            f"Draws are compared by their mean {results.metrics[0]}. n: judged examples of all places, for each seed.",
+            f"Draws are compared by their mean {results.metrics[0]}.",
         ],
         judged=sum(results.sizes.values()),
     )
@@ -112,14 +112,10 @@ def _table(
                 text = cell.note if cell.reading is None or cell.column != WORST else f"at {cell.note}"
                 marks[k, head] = numbers.setdefault(text, len(numbers) + 1)
     rows: list[dict[str, Value]] = [
-        {
-            "method": m,
-            "seeds": min((column[k].seeds for column in cells.values()), default=0),
-            "n": judged,
-            **{head: column[k].reading for head, column in cells.items()},
-        }
-        for k, m in enumerate(methods)
+        {"method": m, **{head: column[k].reading for head, column in cells.items()}} for k, m in enumerate(methods)
     ]
+    seeds = max((cell.seeds for column in cells.values() for cell in column), default=0)
+    caption += f" n = {judged:,} judged examples, {several(seeds, 'seed')} unless a footnote says otherwise."
     explained = [f"{number}: {text}." for text, number in numbers.items()]
     strong = [(k, head) for head, column in cells.items() for k, cell in enumerate(column) if cell.best]
     return Table(rows=rows, caption=caption, footnotes=[*explained, *notes], strong=strong, marks=marks)
