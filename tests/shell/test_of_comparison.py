@@ -101,3 +101,10 @@ def test_names_are_escaped_in_the_page():
     assert "<two>" not in page
     assert "&lt;two&gt;" in page
     assert "clinics &amp; more" in page
+
+
+def test_no_two_of_many_series_look_alike():
+    from unseen.shell.report.figures import DASHES, LIGHT, MARKERS, _turn
+
+    for kinds in (MARKERS, DASHES):
+        assert len({(k % len(LIGHT), _turn(kinds, k)) for k in range(30)}) == 30

@@ -79,8 +79,8 @@ def _curves(figure: Curves) -> Markup:
             if figure.band and name in figure.band:
                 low, high = (_pairs(figure.x, limit, figure.log_x) for limit in zip(*figure.band[name], strict=True))
                 axes.fill_between(low[:, 0], low[:, 1], high[:, 1], color=_series(k), alpha=0.16, linewidth=0)
-            dashes = [float(x) for x in DASHES[k % len(DASHES)].split()]
-            marker = MARKERS[k % len(MARKERS)] if len(line) < 13 else ""
+            dashes = [float(x) for x in _turn(DASHES, k).split()]
+            marker = _turn(MARKERS, k) if len(line) < 13 else ""
             style = (0, dashes) if dashes else "-"
             axes.plot(*line.T, color=_series(k), linestyle=style, linewidth=1.6, marker=marker, markersize=3.5)
         for scaled, log, axis in (
@@ -93,7 +93,7 @@ def _curves(figure: Curves) -> Markup:
                 axis.set_major_locator(LogLocator(numticks=7))
         _axes(axes, figure.x_label, figure.y_label)
         svg = _page_svg(canvas, figure.title)
-    return svg + _legend(list(figure.y), lambda k: f'<path d="M0 6h24" stroke-dasharray="{DASHES[k % len(DASHES)]}"/>')
+    return svg + _legend(list(figure.y), lambda k: f'<path d="M0 6h24" stroke-dasharray="{_turn(DASHES, k)}"/>')
 
 
 def _bars(figure: Bars) -> Markup:
@@ -132,7 +132,7 @@ def _points(figure: Points) -> Markup:
         for k, group in enumerate(groups.values()):
             drawn = group[::step]
             axes.plot(
-                *drawn.T, color=_series(k), marker=MARKERS[k % len(MARKERS)], linestyle="", markersize=4 if n > 40 else 5.5,
+                *drawn.T, color=_series(k), marker=_turn(MARKERS, k), linestyle="", markersize=4 if n > 40 else 5.5,
                 alpha=0.75 if n < 200 else 0.45, markeredgewidth=0,
             )  # fmt: skip
         if figure.diagonal:
@@ -141,7 +141,7 @@ def _points(figure: Points) -> Markup:
         _axes(axes, figure.x_label, figure.y_label)
         svg = _page_svg(canvas, figure.title)
     told = _remark(f"Every {step}th of {n:,} points is drawn.") if step > 1 else Markup()
-    return svg + _legend(list(groups), lambda k: SHAPES[MARKERS[k % len(MARKERS)]], filled=True) + told
+    return svg + _legend(list(groups), lambda k: SHAPES[_turn(MARKERS, k)], filled=True) + told
 
 
 def _grid(figure: Grid) -> Markup:
@@ -225,6 +225,11 @@ def _png(pixels: Sequence[Sequence[float]]) -> bytes:
 
     header = struct.pack(">IIBBBBB", grey.shape[1], grey.shape[0], 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+
+
+def _turn(kinds: Sequence[str], k: int) -> str:
+    """The dash or marker of series k: one further each time the colours start again, so that no two series look alike."""
+    return kinds[(k + k // len(LIGHT)) % len(kinds)]
 
 
 def _series(k: int) -> str:
