@@ -16,8 +16,8 @@ from unseen.lab import Lab
 from unseen.measures.influence_volatility import per_nat
 from unseen.measures.query_correlation import blocks, correlations
 from unseen.objectives import sequence_log_probability
-from unseen.studies.procedural_knowledge import (
-    CLAIMS,
+from unseen.studies.procedural_knowledge import CLAIMS, compared, run, study, worst
+from unseen.studies.procedural_knowledge.asking import (
     MLPS,
     SPLITS,
     C,
@@ -26,23 +26,14 @@ from unseen.studies.procedural_knowledge import (
     Queries,
     R,
     S,
-    across,
     again,
-    beyond_format,
     columns,
-    compared,
-    fall,
     influence,
     questions,
     real,
-    relation,
-    run,
-    same_format,
-    study,
-    table,
-    without,
-    worst,
 )
+from unseen.studies.procedural_knowledge.drawing import table
+from unseen.studies.procedural_knowledge.rows import across, beyond_format, fall, relation, same_format, without
 from unseen.study import Scale, Verdict, pick
 from unseen.tasks.procedural_corpus import PROCEDURES, Kind
 
