@@ -16,7 +16,7 @@ from unseen.lab import Lab
 from unseen.measure import Reading
 
 
-def without(n: int, groups: Int[Tensor, " group"] | Sequence[Int[Tensor, "*member"]]) -> Bool[Tensor, "group example"]:
+def without(n: int, groups: Int[Tensor, " group"] | Sequence[Int[Tensor, "..."]]) -> Bool[Tensor, "group example"]:
     """Subsets of n examples, each without one group: an index, or a tensor of indices."""
     kept = torch.ones(len(groups), n, dtype=torch.bool)
     for row, group in zip(kept, groups, strict=True):

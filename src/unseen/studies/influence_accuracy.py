@@ -414,7 +414,7 @@ study = Study(
             asked=2,
             removed=10,
             near=Setting(
-                Images(n_train=8, n_test=3), components=5, width=3, budget=replace(SGD, weight_decay=1e-2),
+                Images(n_train=6, n_test=3), components=3, width=2, budget=replace(SGD, weight_decay=1e-2),
                 epochs=10, smooth=True,
             ),
             labels=Setting(Images(n_train=120, n_test=12, label_noise=0.2), components=10, width=12, epochs=10),
