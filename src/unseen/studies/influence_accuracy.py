@@ -418,7 +418,7 @@ study = Study(
                 epochs=10, smooth=True,
             ),
             labels=Setting(Images(n_train=120, n_test=12, label_noise=0.2), components=10, width=12, epochs=10),
-            seeds=2,
+            seeds=1,
         ),
         Scale.LAPTOP: Config(),
         Scale.PAPER: Config(
