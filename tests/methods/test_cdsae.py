@@ -155,14 +155,8 @@ def test_without_noise_a_wide_decoder_reconstructs_as_well_as_principal_componen
     x[1::4, -1], x[3::4, -1] = 0, 1
     x[0::4, -1], x[2::4, -1] = 0, 1
     task = replace(TASK, splits=splits)
-    method = CDSAE(
-        codes=1,
-        reconstruction=100,
-        beta=0,
-        fairness=0,
-        independence=0,
-        budget=Budget(steps=1500, batch_size=200, lr=3e-3),
-    )
+    budget = Budget(steps=900, batch_size=200, lr=5e-3)
+    method = CDSAE(codes=1, reconstruction=100, beta=0, fairness=0, independence=0, budget=budget)
     net = method.surgery(nn.Linear(9, 2), task, LAB)
     step = replace(method.training, noise=lambda draw, **_: {"noise": torch.zeros(400, 4, dtype=torch.float64)})
     train(net, task, step, method.budget, LAB)

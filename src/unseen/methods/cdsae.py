@@ -188,14 +188,7 @@ def attribute_levels(task: Task, sensitive: tuple[int, ...], lab: Lab) -> Float[
                 why="the sensitive attribute is one of them.",
                 fix="count positions from 0, or from −1 at the end.",
             )
-        values = [x[:, j].unique() for j in sensitive]
-        if not all(len(v) == 2 for v in values) or len(batch["y"].unique(dim=0)) < 2:
-            raise InvalidData(
-                f"In domain `{name}` the sensitive inputs have {[len(v) for v in values]} values and the label "
-                f"{len(batch['y'].unique(dim=0))}.",
-                why="a counterfactual flips a binary attribute, and both groups and classes must be known everywhere.",
-                fix="encode the attribute as one or two indicator inputs, and merge domains without both.",
-            )
+        levels.append(_two_levels(name, [x[:, j].unique() for j in sensitive], len(batch["y"].unique(dim=0))))
         place = int(batch["domain"].min()) if "domain" in batch else previous + 1
         if place <= previous:
             raise InvalidData(
@@ -203,7 +196,6 @@ def attribute_levels(task: Task, sensitive: tuple[int, ...], lab: Lab) -> Float[
                 why="the expected environment of a domain rests on those before it.",
                 fix="list the FIT splits in the order of time.",
             )
-        levels.append(torch.stack(values, 1))
         previous = place
     if not all(torch.equal(each, levels[0]) for each in levels):
         raise InvalidData(
@@ -212,6 +204,16 @@ def attribute_levels(task: Task, sensitive: tuple[int, ...], lab: Lab) -> Float[
             fix="encode it once for all domains.",
         )
     return levels[0]
+
+
+def _two_levels(name: str, values: list[Tensor], classes: int) -> Float[Tensor, "2 s"]:
+    if not all(len(v) == 2 for v in values) or classes < 2:
+        raise InvalidData(
+            f"In domain `{name}` the sensitive inputs have {[len(v) for v in values]} values and the label {classes}.",
+            why="a counterfactual flips a binary attribute, and both groups and classes must be known everywhere.",
+            fix="encode the attribute as one or two indicator inputs, and merge domains without both.",
+        )
+    return torch.stack(values, 1)
 
 
 def example() -> tuple[CDSAE, Trained]:
