@@ -42,6 +42,16 @@ def labelled():
     return replace(task, splits={**task.splits, "free": adapt})
 
 
+def nameless():
+    # a loss without a name decides results, but no key can say which
+    from dataclasses import replace
+    from unseen.objectives import classify, correct, cross_entropy
+
+    task = spec.build(Lab())
+    loss = lambda model, batch: cross_entropy(model, batch)
+    return replace(task, objective=replace(classify, loss=loss))
+
+
 def broken():
     raise KeyError("x")
 """
@@ -121,6 +131,19 @@ def test_a_worker_that_is_killed_does_not_lose_the_comparison(capsys, monkeypatc
     monkeypatch.setattr(comparing, "Processes", lambda jobs: Killed())
     assert run(*TABLE, "erm", *SHORT, "--jobs", "2", fast=[x for x in FAST if x not in ("--jobs", "1")]) == 0
     assert "A worker process ended" in caplog.text
+
+
+def test_what_cannot_be_kept_is_computed_here_once(capsys, monkeypatch):
+    class Refused(Here):
+        def submit(self, fn, /, *args, **kwargs):
+            raise AssertionError("sent to a worker")
+
+    monkeypatch.setattr(comparing, "Processes", lambda jobs: Refused())
+    fast = ["--seeds", "2", "--draws", "2", "--steps", "10", "--jobs", "2", "--quiet", "--json"]
+    assert run("mine.py:nameless", "erm", "sam", fast=fast) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert all(cell["reading"] for cell in results["cells"])
+    assert not list(Path("home").rglob("*.safetensors"))
 
 
 def test_a_number_as_target_is_in_its_own_unit(capsys):

@@ -64,7 +64,8 @@ class Contest:
 def judged(task: Task) -> dict[str, str]:
     """The splits that are reported, by the name of their place: `unseen`, else what lies at unseen positions, else all."""
     if UNSEEN in task.of(Use.JUDGE):
-        return {str(task.splits[UNSEEN].at or UNSEEN): UNSEEN}
+        at = task.splits[UNSEEN].at
+        return {UNSEEN if at is None else str(at): UNSEEN}
     found = {name: split for name, split in (task.unseen or task.of(Use.JUDGE)).items() if name != ORACLE}
     if not found:
         raise InvalidData(

@@ -78,7 +78,7 @@ class Sweep:
         where = (block.at, block.without)
         if where not in self._tasks:
             task = self.contest.tasks[block.at]
-            self._tasks[where] = validated_on(task, block.without) if block.without else task
+            self._tasks[where] = validated_on(worded(task), block.without) if block.without else task
         return self._tasks[where]
 
     def method(self, entrant: Entrant, run: Run) -> Method:
@@ -163,6 +163,12 @@ def shape(split: Split) -> str:
     if n is None:
         return f"stream {id(split.data)}"
     return f"{n} { {name: tuple(tensor.shape) for name, tensor in split.data[0].items()} }"
+
+
+def worded(task: Task) -> Task:
+    """Positions as words: blocks name them so."""
+    words = {name: None if split.at is None else str(split.at) for name, split in task.splits.items()}
+    return replace(task, splits={name: replace(split, at=words[name]) for name, split in task.splits.items()})
 
 
 def aligned(task: Task) -> Task:

@@ -72,18 +72,20 @@ def compare(request: Request, jobs: int | None = None, watch: Any = None) -> Res
     sweep = request.sweep(contest, *([watch.sink] if watch else []))
     groups = sweep.groups(job.blocks(contest))
     left = [k for k, group in enumerate(groups) if not all(_is_kept(sweep, block) for block in group)]
+    # what has no key cannot be kept, so a worker's scores of it would be lost
+    shared = [k for k in left if all(sweep.key(block) is not None for block in groups[k])]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = jobs if jobs is not None else (cores if len(left) >= MANY and request.device == "cpu" else 1)
+    jobs = jobs if jobs is not None else (cores if len(shared) >= MANY and request.device == "cpu" else 1)
     if watch:
         total = sum(map(len, groups))
         watch.begin(f"compare {contest.name}", total, total - sum(len(groups[k]) for k in left), "blocks")
     told = watch.finished if watch else _silent
     try:
         with threadpool_limits(1):
-            if jobs > 1 and len(left) > 1:
-                _spread(request, groups, left, min(jobs, len(left)), told)
+            if jobs > 1 and len(shared) > 1:
+                _spread(request, groups, shared, min(jobs, len(shared)), told)
                 _workplace.cache_clear()
-                told = _silent  # it has heard of all blocks but those of a broken pool
+                told = _silent  # it has heard of most
             return job(contest, sweep.lab, sweep, told)
     finally:
         if watch:
