@@ -54,17 +54,16 @@ class Pair:
         An example that the model is sure of has gradients near 1e-30; their products with other small numbers are
         denormal, and a processor multiplies those about a hundred times more slowly.
         """
+        if _is_safe(self.g):
+            return self, self.g.new_ones(len(self))
         scale = _largest(self.g)
-        if bool((scale > SAFE).all()):
-            return self, torch.ones_like(scale)
         return replace(self, g=self.g / scale[:, None, None]), scale
 
     def flushed(self) -> "Pair":
         """Entries of g too small to change a sum of squares are zero, so that no square is denormal."""
-        scale = _largest(self.g)
-        if bool((scale > SAFE).all()):
+        if _is_safe(self.g):
             return self
-        return replace(self, g=self.g.masked_fill(self.g.abs() < scale.max() * 1e-15, 0))
+        return replace(self, g=self.g.masked_fill(self.g.abs() < _largest(self.g).max() * 1e-15, 0))
 
     def times(self, left: Tensor | None, right: Tensor | None) -> "Pair":
         """Of the gradients Lᵀ V R: positions are rotated, not gradients."""
@@ -196,6 +195,11 @@ class Table(Pair):
         return torch.stack(
             [(near[self.g] * (self.a @ far.T)).sum((1, 2)) for near, far in zip(left, right, strict=True)]
         )
+
+
+def _is_safe(x: Float[Tensor, "b s d"]) -> bool:
+    """Whether no example's gradient is tiny; a Euclidean norm costs a tenth of a largest entry."""
+    return bool((torch.linalg.vector_norm(x.flatten(1), dim=1) > SAFE).all())
 
 
 def _largest(x: Float[Tensor, "b s d"]) -> Float[Tensor, " b"]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import torch
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("unseen.influence")
 SURVIVES = 0.9995
 """Rank correlation with full precision at which bfloat16 scores are used."""
+ENOUGH = 64
+"""Examples on which that is seen: among fewer one swapped pair of neighbours would decide."""
 SAME = 1e-4
 """Relative error at which mixed scores are used."""
 ByBlock = dict[str, list[Pair]]
