@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from compare.results_by_hand import by_hand
 
-from unseen.compare.advice import advice, clear, limits, metric_of, recommended
+from unseen.compare.advice import advice, clear, grouped, limits, metric_of, recommended
 from unseen.compare.results import AVERAGE
 from unseen.document import Tone
 
@@ -71,3 +71,9 @@ def test_the_metric_is_auc_only_where_every_place_has_one():
     assert metric_of(both) == "AUC"
     part = [cell for cell in auc if cell.column != "west"]
     assert metric_of(replace(both, cells=[*results.cells, *part])) == "accuracy"
+
+
+def test_one_reason_at_several_places_is_told_once():
+    parts = {f"DivDis · {place}": "the task has no ADAPT split." for place in ("a", "b", "c", "d")}
+    assert grouped(parts) == {"DivDis · a, DivDis · b and 2 more": "the task has no ADAPT split."}
+    assert grouped({"x": "1", "y": "2"}) == {"x": "1", "y": "2"}

@@ -86,7 +86,7 @@ class Comparison:
             dots=read.dots(),
             sizes={place: _judged_at(read, place) for place in read.places},
             diverged=_diverged(kept),
-            missing=self._missing(failed, usable),
+            missing=self._missing(contest, failed, usable),
             trained=_trained(kept),
             decisions=contest.decisions,
             warnings=contest.warnings,
@@ -132,8 +132,12 @@ class Comparison:
         gone = [block for block in failed if (block.entrant, block.at) == (entrant, at)]
         return sheet(mine, gone, self.protocols, self.seeds, self.draws)
 
-    def _missing(self, failed: Mapping[Block, Exception], usable: Sequence[Protocol]) -> dict[str, str]:
-        found = {block.says: reason(error) for block, error in failed.items()}
+    def _missing(
+        self, contest: Contest, failed: Mapping[Block, Exception], usable: Sequence[Protocol]
+    ) -> dict[str, str]:
+        found = {}
+        for block, error in failed.items():  # one reason at several places is told once
+            found[block.says] = reason(error).replace(f"`{contest.tasks[block.at].name}`", "the task")
         if self.draws == 1:
             return found | {"selection": "every method ran with its defaults (one draw): there was nothing to select."}
         needs = {

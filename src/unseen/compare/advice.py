@@ -145,7 +145,7 @@ def grouped(missing: Mapping[str, str]) -> dict[str, str]:
     for what, why in missing.items():
         parts.setdefault(why, []).append(what)
     return {
-        (listed(what) if len(what) < 4 else f"{listed(what[:2])} and {len(what) - 2} more"): why
+        (listed(what) if len(what) < 4 else f"{', '.join(what[:2])} and {len(what) - 2} more"): why
         for why, what in parts.items()
     }
 
