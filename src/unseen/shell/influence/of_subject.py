@@ -81,7 +81,7 @@ def _answer(scene: Scene, split: str, index: int, q: int, said: float, best: Top
 
 
 def _where(example: Example) -> str:
-    return f"row {example.row + 1}" if example.row is not None else f"{example.split}[{example.index}]"
+    return f"row {example.row}" if example.row is not None else f"{example.split}[{example.index}]"
 
 
 def _checked(subject: Subject) -> Subject:
