@@ -11,6 +11,7 @@ Ratios are of CPU seconds, since machines are shared; wall seconds stand beside 
 * `speedup_factors`: covariances, eigenvectors and corrected eigenvalues, float32; `speedup_lambda`: the last of these;
 * `speedup_total_*`: factors and all scores; against the peer in float32, and under `best` against its best setting;
 * `speedup_topk`: the peer's scores of all pairs against our exact 20 most helpful and harmful examples of each query;
+* `speedup_total_one_pass`, `memory_ratio_one_pass`: in bfloat16 with memory for all activations and gradients (sequences);
 * `memory_ratio`: peak memory over what stood before the factors, ours / the peer's, float32;
 * `relative_error`, `spearman`: ‖N · ours − peer‖ / ‖peer‖ in float32; rank correlation of our bfloat16 scores with the
   peer's float32 ones, mean over queries;
@@ -51,6 +52,8 @@ BOTH = {"memory_ratio": -1.0, "relative_error": -1e-4, "spearman": 0.9995, "gemm
 """Negative: at most so much."""
 OURS = {"mlp": (1_000, 1 << 30), "gpt2": (32, 1 << 27)}
 """Our batch sizes, and the bytes of gradients that are held: no more than brings us to the peer's memory."""
+HELD = 6 << 30
+"""The same where everything is held (setting `held`, sequences only): one pass of the model instead of three."""
 K = 20
 PEER = ("float32", "amp", "bfloat16")
 VALID = 0.999
@@ -97,7 +100,7 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def ours(case: Case, precision: Precision, clock: Clock) -> dict[str, Tensor]:
+def ours(case: Case, setting: str, clock: Clock) -> dict[str, Tensor]:
     """Our scores in nats per added copy; in float32 also the top k."""
     from unseen.attributions.influence.asking import Scaled
     from unseen.attributions.influence.factors import Fit
@@ -109,6 +112,8 @@ def ours(case: Case, precision: Precision, clock: Clock) -> dict[str, Tensor]:
     splits = {"train": Split(case.train, Use.FIT)}
     task = Task(name=case.name, axis=Axis.IID, splits=splits, objective=objective)
     batch_size, memory = OURS[case.name]
+    memory = HELD if setting == "held" else memory
+    precision = Precision.MIXED if setting == "float32" else Precision.BFLOAT16
     config = Influence(
         fisher=Fisher.EMPIRICAL,
         layers=case.layers,
@@ -150,8 +155,7 @@ def side(name: str, who: str, setting: str, out: str) -> None:
         case.model(next(iter(case.train[:8].values())))  # the libraries behind a forward pass are part of the baseline
     forget_peak()
     before = resident()
-    precision = Precision.BFLOAT16 if setting == "bfloat16" else Precision.MIXED
-    found = peer(case, setting, clock) if who == "peer" else ours(case, precision, clock)
+    found = (peer if who == "peer" else ours)(case, setting, clock)
     save_file(found, out)
     print(json.dumps({"seconds": clock.seconds, "memory": clock.seconds.pop("peak")[0] - before}))
 
@@ -223,7 +227,8 @@ def measured(name: str, kept: Path | None) -> dict[str, Any]:
     load, case = os.getloadavg()[0], CASES[name]()
     with tempfile.TemporaryDirectory() as folder:
         peers = {s: run_side(name, "peer", s, kept or Path(folder)) for s in PEER}
-        own = {s: run_side(name, "ours", s, Path(folder)) for s in ("float32", "bfloat16")}
+        settings = ("float32", "bfloat16", "held") if "tokens" in case.train.columns else ("float32", "bfloat16")
+        own = {s: run_side(name, "ours", s, Path(folder)) for s in settings}
     runs = {f"peer {s}": run for s, run in peers.items()} | {f"ours {s}": run for s, run in own.items()}
     cpu = {who: {part: s[0] for part, s in run[0]["seconds"].items()} for who, run in runs.items()}
     wall = {who: {part: s[1] for part, s in run[0]["seconds"].items()} for who, run in runs.items()}
@@ -236,7 +241,15 @@ def measured(name: str, kept: Path | None) -> dict[str, Any]:
     best = min(valid, key=lambda s: cpu[f"peer {s}"]["factors"] + cpu[f"peer {s}"]["scores"])
     speed = {d: operations(case) / cpu[f"ours {d}"]["product"] / peaks[d] for d in peaks}
     top = own["float32"][1]
+    one_pass = {}
+    if "held" in own:
+        spent, theirs = cpu["ours held"], cpu["peer float32"]
+        ratio = (theirs["factors"] + theirs["scores"]) / (spent["factors"] + spent["scores"])
+        held = memory["ours held"] / memory["peer float32"]
+        one_pass = {"speedup_total_one_pass": ratio, "memory_ratio_one_pass": held,
+                    "speedup_lambda_bfloat16": theirs["lambda"] / cpu["ours bfloat16"]["lambda"]}  # fmt: skip
     return {
+        **one_pass,
         **speedups(cpu["peer float32"], cpu["ours float32"], cpu["ours bfloat16"]),
         "memory_ratio": memory["ours float32"] / memory["peer float32"],
         "relative_error": same["ours float32"]["relative_error"],
