@@ -180,8 +180,8 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
             0,
             Paragraph(
                 "Training examples are ranked by influence functions: by how much one more copy of the example would, to first "
-                "order, raise (helped) or lower (harmed) the log-likelihood of the error, in nats per copy. Read the order, not the "
-                "sizes: a straight line overshoots where a model fits closely. Inputs are credited by the explanation, of "
+                "order, raise (helped) or lower (harmed) the log-likelihood of the error, in nats per copy. Read the order, not "
+                "the sizes: a straight line overshoots where a model fits closely. Inputs are credited by the explanation, of "
                 "eight, that is most faithful to the model around such examples."
             ),
         )
