@@ -114,7 +114,9 @@ def kronfluence(
     spent: dict[str, Spent] = {}
     with tempfile.TemporaryDirectory() as folder:
         quiet: dict[str, Any] = {"log_level": logging.ERROR, "disable_tqdm": True, "disable_model_save": True}
+        level = logging.root.level
         analyzer = Analyzer("unseen", model, Summed(loss, layers), cpu=True, output_dir=folder, **quiet)
+        logging.root.setLevel(level)  # it silences every library in the process
 
         def timed(name: str, call: Callable[[], object]) -> None:
             cpu, wall = time.process_time(), time.perf_counter()
