@@ -1,0 +1,163 @@
+"""One network with many heads, used in many ways and judged in three streams."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unseen import stats
+from unseen.engine.batches import Columns, whole
+from unseen.lab import Lab
+from unseen.measures.adaptivity_gap import AdaptivityGap, PointwiseGap
+from unseen.method import Trained
+from unseen.methods.drm import prototypes
+from unseen.models.committee import Committee, MeanProbability, One, Rule
+from unseen.models.mlp import mlp
+from unseen.models.steering import EntropySteering, Granularity, OnlineSteering, SimilaritySteering
+from unseen.study import Row, Value
+from unseen.task import Split, Task, Use
+from unseen.tasks.domains import UNSEEN
+
+
+class Heads(StrEnum):
+    """What the heads are trained on."""
+
+    ONE = "one"
+    """ERM: a single head for all."""
+    DOMAINS = "domains"
+    RANDOM = "random"
+    """The sources' examples dealt out at random: as many heads, none of them special."""
+
+
+class Way(StrEnum):
+    """How heads become one prediction."""
+
+    ERM = "ERM"
+    COMMON = "common head"
+    BATCH = "surest per batch"
+    SAMPLE = "surest per example"
+    WHOLE = "surest of the stream"
+    """One head for all examples: a batch as large as the stream."""
+    MEAN = "mean of all"
+    SIMILAR = "most similar source"
+    ONLINE = "per batch, online"
+    """The heads learn from what they are sure of (β = 0.9, one step per batch)."""
+    BEST = "best source's head (test labels)"
+    ANY = "any source's head (test labels)"
+
+
+ONLINE = OnlineSteering()
+RULES: Mapping[Way, Rule | OnlineSteering] = {
+    Way.COMMON: One(-1),
+    Way.BATCH: EntropySteering(),
+    Way.SAMPLE: EntropySteering(Granularity.SAMPLE),
+    Way.WHOLE: EntropySteering(size=1_000_000),
+    Way.MEAN: MeanProbability(),
+    Way.SIMILAR: SimilaritySteering(),
+    Way.ONLINE: ONLINE,
+}
+
+
+class Stream(StrEnum):
+    """What is judged, in random order."""
+
+    TARGET = "target"
+    """The domain left out, alone."""
+    MIXED = "mixed"
+    """Its examples among those of the sources."""
+    SOURCES = "sources"
+    """New examples of each source, alone: the mean of their accuracies."""
+
+
+def fresh(task: Task, width: int, lab: Lab) -> nn.Module:
+    """An untrained network with two hidden layers for the task's inputs and classes."""
+    batches = [whole(split.data, lab) for split in task.of(Use.FIT).values()]
+    classes = 1 + max(int(batch["y"].max()) for batch in batches)
+    with lab.child("init").seeded():
+        return mlp([batches[0]["x"][0].numel(), width, width, classes])
+
+
+def dealt(task: Task, lab: Lab) -> Task:
+    """The task whose fitted examples are dealt out to its FIT splits at random, in parts of equal size (± 1)."""
+    fit = task.of(Use.FIT)
+    batches = [whole(split.data, lab) for split in fit.values()]
+    pooled = Columns(**{name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})
+    parts = torch.randperm(len(pooled), generator=lab.generator()).tensor_split(len(fit))
+    mixed = {
+        name: replace(split, data=pooled.subset(part)) for (name, split), part in zip(fit.items(), parts, strict=True)
+    }
+    return replace(task, splits={**task.splits, **mixed})
+
+
+def of_heads(facts: Mapping[str, Value], trained: Trained, fitted: Task, lab: Lab) -> Iterator[Row]:
+    """Every way to use the heads, and what the labels of the target say of them."""
+    model = trained.model
+    assert isinstance(model, Committee)
+    model.prototypes = prototypes(model, fitted, lab)
+    yield from accuracies(facts, RULES, model, trained.task, lab)
+    errors = {Way.BEST: AdaptivityGap(UNSEEN, draws=2)(trained, lab), Way.ANY: PointwiseGap(UNSEEN)(trained, lab)}
+    for way, error in errors.items():
+        yield {**facts, "way": way.value, "stream": Stream.TARGET.value, "accuracy": 1 - error.value}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Examples with what every head makes of them."""
+
+    x: Tensor
+    y: Int[Tensor, " n"]
+    h: Float[Tensor, "n d"]
+    outputs: Float[Tensor, "member n c"]
+
+    def __getitem__(self, order: Int[Tensor, " k"]) -> "Judged":
+        return Judged(self.x[order], self.y[order], self.h[order], self.outputs[:, order])
+
+
+@torch.no_grad()
+def judged(model: Committee, splits: Iterable[Split], lab: Lab) -> Judged:
+    """The examples of these splits, one after the other."""
+    batches = [whole(split.data, lab) for split in splits]
+    x, y = (torch.cat([batch[name] for batch in batches]) for name in ("x", "y"))
+    h = model.encoder(x)
+    return Judged(x, y, h.flatten(1), model.heard(h))
+
+
+def hits(rule: Rule | OnlineSteering, model: Committee, found: Judged) -> Float[Tensor, " n"]:
+    """1 where the prediction is right. Online steering learns on a copy of the model."""
+    if isinstance(rule, OnlineSteering):
+        outputs = rule(deepcopy(model), found.x.split(EntropySteering().size)).outputs
+    else:
+        outputs = rule(found.outputs, found.h, model.prototypes)
+    return (outputs.argmax(-1) == found.y).double()
+
+
+def accuracies(
+    facts: Mapping[str, Value], ways: Mapping[Way, Rule | OnlineSteering], model: Committee, task: Task, lab: Lab
+) -> Iterator[Row]:
+    """Rows of these ways in the three streams."""
+    target, seen = task.split(UNSEEN), [split for name, split in task.splits.items() if name.startswith("seen:")]
+    alone, mixed = judged(model, [target], lab), judged(model, [target, *seen], lab)
+    sources = [judged(model, [split], lab) for split in seen]
+    order = {
+        Stream.TARGET: shuffled(len(alone.y), lab.child(Stream.TARGET)),
+        Stream.MIXED: shuffled(len(mixed.y), lab.child(Stream.MIXED)),
+    }
+    sources = [one[shuffled(len(one.y), lab.child(Stream.SOURCES, k))] for k, one in enumerate(sources)]
+    inside = order[Stream.MIXED] < len(alone.y)
+    for way, rule in ways.items():
+        values = {
+            Stream.TARGET: float(hits(rule, model, alone[order[Stream.TARGET]]).mean()),
+            Stream.MIXED: float(hits(rule, model, mixed[order[Stream.MIXED]])[inside].mean()),
+            Stream.SOURCES: stats.mean([float(hits(rule, model, one).mean()) for one in sources]).value,
+        }
+        for stream, value in values.items():
+            yield {**facts, "way": way.value, "stream": stream.value, "accuracy": value}
+
+
+def shuffled(n: int, lab: Lab) -> Int[Tensor, " n"]:
+    """0 … n − 1 in random order."""
+    return torch.randperm(n, generator=lab.generator())
