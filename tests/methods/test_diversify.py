@@ -160,6 +160,22 @@ def test_divdis_at_once_equals_one_after_the_other():
         assert_close(dict(net.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
 
 
+def test_committees_with_unlabelled_data_of_their_own():
+    task = places()
+    columns = task.splits["bare"].data.columns
+    other = replace(task.splits["bare"], data=type(task.splits["bare"].data)(**{**columns, "x": -columns["x"].flip(1)}))
+    tasks = [task, replace(task, splits={**task.splits, "bare": other})]
+    for method in (DBAT(weight=5.0, budget=SGD), DivDis(budget=SGD)):
+        many = method.fit_many([model(), model()], tasks, [LAB, LAB])
+        alone = [method.fit(model(), own, LAB) for own in tasks]
+        for one, reference, own in zip(many, alone, tasks, strict=True):
+            assert one.task is own
+            assert_close(dict(one.model.state_dict()), dict(reference.model.state_dict()), rtol=1e-9, atol=1e-11)
+        x = columns["x"].double()
+        assert not torch.allclose(many[0].model.all(x)[1], many[1].model.all(x)[1])
+        assert_close(many[0].model.all(x)[0], many[1].model.all(x)[0]) if isinstance(method, DBAT) else None
+
+
 def two_rules() -> Committee:
     """One member reads x₀, the other x₁."""
     heads = [nn.Linear(4, 2, bias=False).double() for _ in range(2)]

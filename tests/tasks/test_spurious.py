@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Use
-from unseen.tasks import dominoes, linear_cues, patch_digits, slabs
+from unseen.tasks import domino_halves, dominoes, linear_cues, patch_digits, slabs
 from unseen.tasks.digit_sources import area, stored
+from unseen.tasks.domino_halves import Half
 from unseen.tasks.dominoes import Dominoes, disagreeing, stacked
 from unseen.tasks.images import Collection
 from unseen.tasks.linear_cues import LinearCues
@@ -328,3 +329,24 @@ def test_a_shared_palette_is_one_for_all_patches():
 def test_impossible_patches_are_refused(change):
     with pytest.raises(InvalidConfig, match="PatchDigits"):
         PatchDigits(**change)
+
+
+# Halves of dominoes
+
+
+def test_one_half_tells_the_label_and_the_other_is_independent():
+    spec = replace(domino_halves.example(), n=1_000)
+    for half, where in ((Half.UPPER, slice(0, 8)), (Half.LOWER, slice(8, 16))):
+        batch = columns(replace(spec, half=half).build(Lab()), "train")
+        held = stored(spec.top if half is Half.UPPER else spec.bottom, "train")
+        assert torch.equal(batch["y"], held.labels[batch["index"]])
+        torch.testing.assert_close(batch["x"][:, :, where], area(held.pixels(batch["index"]), 8), atol=1e-6, rtol=0)
+        assert len(set(batch["index"].tolist())) == 1_000
+    upper, lower = (columns(replace(spec, half=half).build(Lab()), "train") for half in Half)
+    assert torch.equal(upper["x"], lower["x"])  # the same pairs, asked about one half or the other
+    assert share(upper["y"] == lower["y"]) == pytest.approx(0.1, abs=five(0.1, 1_000))
+
+
+def test_an_empty_domino_half_is_refused():
+    with pytest.raises(InvalidConfig, match="n=0"):
+        replace(domino_halves.example(), n=0)

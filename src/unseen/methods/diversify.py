@@ -18,7 +18,7 @@ from unseen.engine.agreement import disagreement, mutual_information, over_pairs
 from unseen.engine.batches import once
 from unseen.engine.environments import joined
 from unseen.engine.evaluate import per_example
-from unseen.engine.loop import Budget, Draw, train
+from unseen.engine.loop import Budget, Draw
 from unseen.engine.lower import Stackable
 from unseen.engine.readout import Given
 from unseen.engine.specimen import specimen
@@ -100,8 +100,14 @@ class DivDis:
         return Committee(heads_like(head, self.members, lab.child("heads"), fresh=True), One(), encoder)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        trained = train(self.surgery(model, task, lab), task, self.training, self.budget, lab)
-        return validated(trained, lab)
+        return self.fit_many([model], task, [lab])[0]
+
+    def fit_many(self, models: Sequence[nn.Module], task: Task | Sequence[Task], labs: Sequence[Lab]) -> list[Trained]:
+        """Several committees at once, on one task or each on its own."""
+        tasks = [task] * len(models) if isinstance(task, Task) else task
+        committees = [self.surgery(m, own, lab) for m, own, lab in zip(models, tasks, labs, strict=True)]
+        found = train_many(committees, tasks, self.training, self.budget, labs)
+        return [validated(trained, lab) for trained, lab in zip(found, labs, strict=True)]
 
 
 class Newcomer(nn.Module):
@@ -165,20 +171,22 @@ class DBAT:
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return self.fit_many([model], task, [lab])[0]
 
-    def fit_many(self, models: Sequence[nn.Module], task: Task, labs: Sequence[Lab]) -> list[Trained]:
-        """Several committees at once: member k of all of them is trained together."""
-        refuse_labelled_only(task, "D-BAT")
+    def fit_many(self, models: Sequence[nn.Module], task: Task | Sequence[Task], labs: Sequence[Lab]) -> list[Trained]:
+        """Several committees at once, on one task or each on its own: member k of all of them is trained together."""
+        tasks = [task] * len(models) if isinstance(task, Task) else task
+        for own in tasks:
+            refuse_labelled_only(own, "D-BAT")
         found: list[list[nn.Module]] = [[] for _ in models]
         curves: list[dict[str, Sequence[float]]] = [{} for _ in models]
         for k in range(self.members):
             newcomers = [Newcomer(copy.deepcopy(m), own) for m, own in zip(models, found, strict=True)]
             each = [lab.child("member", k) if k else lab for lab in labs]  # the first member is ERM's model
-            for i, trained in enumerate(train_many(newcomers, task, self.training, self.budget, each)):
+            for i, trained in enumerate(train_many(newcomers, tasks, self.training, self.budget, each)):
                 found[i].append(newcomers[i].own)
                 curves[i][f"loss {k}"] = trained.curves["loss"]
         committees = [Committee(own, One()).requires_grad_(True).eval() for own in found]
-        results = zip(committees, curves, labs, strict=True)
-        return [validated(Trained(c, task, {"loss": own["loss 0"], **own}), lab) for c, own, lab in results]
+        results = zip(committees, tasks, curves, labs, strict=True)
+        return [validated(Trained(c, t, {"loss": own["loss 0"], **own}), lab) for c, t, own, lab in results]
 
 
 def member_scores(trained: Trained, split: Split, lab: Lab) -> list[float]:

@@ -59,7 +59,10 @@ class Dominoes:
             )
 
     def build(self, lab: Lab) -> Task:
-        drawn = self.drawn(lab)
+        return self.task(self.drawn(lab))
+
+    def task(self, drawn: Mapping[str, Columns]) -> Task:
+        """The task of these pairs: the unlabelled ones lose their labels."""
         bare = {key: drawn["unlabelled"].columns[key] for key in ("x", "index")}
         splits = {
             "train": Split(drawn["train"], Use.FIT),
@@ -72,10 +75,7 @@ class Dominoes:
 
     def agreements(self, lab: Lab) -> dict[str, float]:
         """The realised share of pairs with c = y in every split, also in the unlabelled one."""
-        return {
-            name: (columns.columns["cue"] == columns.columns["y"]).double().mean().item()
-            for name, columns in self.drawn(lab).items()
-        }
+        return realised(self.drawn(lab))
 
     def drawn(self, lab: Lab) -> dict[str, Columns]:
         """The pairs of every split with all their columns; the unlabelled ones have labels here, not in the task."""
@@ -109,6 +109,13 @@ class Dominoes:
         for value, label in enumerate(classes):
             rows[shown == value] = drawn_rows(held, int((shown == value).sum()), lab.child(value), (label,))
         return rows, area(held.pixels(rows), self.side)
+
+
+def realised(drawn: Mapping[str, Columns]) -> dict[str, float]:
+    """The share of pairs with c = y in every split."""
+    return {
+        name: (columns.columns["cue"] == columns.columns["y"]).double().mean().item() for name, columns in drawn.items()
+    }
 
 
 def disagreeing(y: Int[Tensor, " n"], agreement: float, lab: Lab) -> Int[Tensor, " n"]:
