@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import once, size, whole
-from unseen.engine.environments import environments
+from unseen.engine.environments import environments, joined
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.lower import Stackable
 from unseen.engine.readout import Given
@@ -94,8 +94,7 @@ def cdsae_criterion(
     codes = posterior.sample(noise)
     error = (model.decoded(codes, x[:, model.sensitive]) - x[:, model.others]).square().mean()
     divergence = posterior.divergence(prior_means(model, posterior, [size(b) for b in batches])).sum(1).mean()
-    outputs = model.classifier(model.semantic(codes)).split([size(batch) for batch in batches])
-    label = torch.cat([objective.loss(Given(z), batch) for z, batch in zip(outputs, batches, strict=True)]).mean()
+    label = objective.loss(Given(model.classifier(model.semantic(codes))), joined(batches)).mean()
     seen = reversed_gradient(watched_codes(model, codes, adversary), independence)
     guess = F.binary_cross_entropy_with_logits(model.discriminator(seen)[:, 0], model.attribute(x))
     gap = fairness_gap(model, x, codes).mean()

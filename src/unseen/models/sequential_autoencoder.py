@@ -121,11 +121,10 @@ class SequentialAutoencoder(nn.Module):
 
     def drift(self, means: Float[Tensor, "domain k2"]) -> Float[Tensor, "domain k2"]:
         """The expected environmental codes of each domain, from the mean codes of the domains before it."""
-        h, expected = means.new_zeros(self.hidden), []
-        for mean in means:
-            expected.append(self.expected(h[None])[0])
-            h = self.recurrence(mean, h)
-        return torch.stack(expected)
+        known = [means.new_zeros(self.hidden)]
+        for mean in means[:-1]:
+            known.append(self.recurrence(mean, known[-1]))
+        return self.expected(torch.stack(known))
 
     def forward(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n c"]:
         return self.classifier(self.semantic(self.encoded(x.flatten(1)).mean))
