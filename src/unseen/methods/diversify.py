@@ -5,6 +5,7 @@ them: Benoit et al. (2024, arXiv:2312.16313). The unlabelled data are the ADAPT 
 """
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from unseen.engine.agreement import disagreement, mutual_information, over_pairs
-from unseen.engine.batches import once
+from unseen.engine.batches import Columns, once
 from unseen.engine.environments import joined
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, Draw
@@ -31,14 +32,21 @@ from unseen.search import LogUniform, Space
 from unseen.task import Batch, Objective, Split, Task, Use
 
 
-def refuse_labelled_only(task: Task, who: str) -> None:
-    """Refuses a task without unlabelled data."""
-    if not task.of(Use.ADAPT):
-        raise InvalidData(
-            f"{who} needs unlabelled data, and `{task.name}` has no ADAPT split.",
-            why="its hypotheses disagree where no label decides.",
-            fix="add inputs without labels: Split(data, Use.ADAPT).",
-        )
+def refuse_labelled_only(tasks: Sequence[Task], who: str) -> None:
+    """Refuses a task without unlabelled data, and says so once if they are labelled: their labels are not read."""
+    labelled: set[str] = set()
+    for task in tasks:
+        if not task.of(Use.ADAPT):
+            raise InvalidData(
+                f"{who} needs unlabelled data, and `{task.name}` has no ADAPT split.",
+                why="its hypotheses disagree where no label decides.",
+                fix="add inputs without labels: Split(data, Use.ADAPT).",
+            )
+        splits = task.of(Use.ADAPT).items()
+        labelled |= {name for name, split in splits if isinstance(split.data, Columns) and "y" in split.data.columns}
+    if labelled:
+        names = ", ".join(sorted(labelled))
+        logging.getLogger("unseen").warning("%s does not read the labels of the unlabelled data (%s).", who, names)
 
 
 def divdis_criterion(
@@ -93,7 +101,6 @@ class DivDis:
 
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Committee:
         """The model's encoder and head, with further heads of fresh weights."""
-        refuse_labelled_only(task, "DivDis")
         model.to(lab.device, lab.dtype)
         refuse_hidden(model, self.layer, next(once(next(iter(task.of(Use.FIT).values())).data, 4, lab))["x"])
         encoder, head = parted(model, self.layer)
@@ -105,6 +112,7 @@ class DivDis:
     def fit_many(self, models: Sequence[nn.Module], task: Task | Sequence[Task], labs: Sequence[Lab]) -> list[Trained]:
         """Several committees at once, on one task or each on its own."""
         tasks = [task] * len(models) if isinstance(task, Task) else task
+        refuse_labelled_only(tasks, "DivDis")
         committees = [self.surgery(m, own, lab) for m, own, lab in zip(models, tasks, labs, strict=True)]
         found = train_many(committees, tasks, self.training, self.budget, labs)
         return [validated(trained, lab) for trained, lab in zip(found, labs, strict=True)]
@@ -174,8 +182,7 @@ class DBAT:
     def fit_many(self, models: Sequence[nn.Module], task: Task | Sequence[Task], labs: Sequence[Lab]) -> list[Trained]:
         """Several committees at once, on one task or each on its own: member k of all of them is trained together."""
         tasks = [task] * len(models) if isinstance(task, Task) else task
-        for own in tasks:
-            refuse_labelled_only(own, "D-BAT")
+        refuse_labelled_only(tasks, "D-BAT")
         found: list[list[nn.Module]] = [[] for _ in models]
         curves: list[dict[str, Sequence[float]]] = [{} for _ in models]
         for k in range(self.members):
