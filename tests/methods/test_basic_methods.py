@@ -190,6 +190,22 @@ def test_group_methods_train_and_record():
     assert all(map(math.isfinite, uniform.curves["loss"]))
 
 
+def test_one_step_of_the_classes_is_a_step_down_the_loss_they_name():
+    """A whole pass in one step of plain SGD: inverse frequency descends the mean of the groups' means, group DRO their
+    weighted sum, from equal weights that the first losses have raised."""
+    once = Budget(steps=1, batch_size=40, lr=0.1, optimizer=Optimizer.SGD)
+    batch = task().splits["train"].data[torch.arange(40)]
+    net = model()
+    each = torch.stack([classify.loss(net, batch)[batch["site"] == g].mean() for g in (0, 2)])
+    q = (2.0 * each.detach()).softmax(0)
+    for method, loss in ((InverseFrequency(budget=once), each.mean()), (GroupDRO(rate=2.0, budget=once), q @ each)):
+        gradients = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True)
+        trained = method.fit(model(), task(), LAB)
+        for p, start, g in zip(trained.model.parameters(), net.parameters(), gradients, strict=True):
+            assert_close(p.detach(), start.detach() - 0.1 * g)
+    assert [trained.curves[f"weight {g}"][0] for g in (0, 2)] == pytest.approx(q.tolist())
+
+
 def test_refusals():
     with pytest.raises(InvalidConfig, match="rho=-1"):
         SAM(rho=-1)

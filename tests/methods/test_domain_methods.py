@@ -302,6 +302,9 @@ def test_coral_takes_unlabelled_data_as_a_second_domain():
 def test_refusals():
     for make, word in (
         (lambda: IRM(weight=-1), "weight=-1"),
+        (lambda: IRM(weight=float("nan")), "weight=nan"),
+        (lambda: VREx(weight=float("nan")), "weight=nan"),
+        (lambda: CORAL(weight=float("nan")), "weight=nan"),
         (lambda: VREx(warmup=2), "warmup=2"),
         (lambda: CORAL(weight=-0.1), "weight=-0.1"),
         (lambda: DomainDRO(rate=-1), "rate=-1"),

@@ -74,7 +74,7 @@ class CORAL:
     search: ClassVar[Space] = {"weight": LogUniform(0.1, 1_000)}
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
+        if not self.weight >= 0:
             raise InvalidConfig(f"CORAL got weight={self.weight}.", "a distance is to be lowered.", "set weight ≥ 0.")
 
     @property

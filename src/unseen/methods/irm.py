@@ -69,7 +69,7 @@ class IRM:
     search: ClassVar[Space] = {"weight": LogUniform(0.1, 10_000)}
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or not 0 <= self.warmup <= 1:
+        if not self.weight >= 0 or not 0 <= self.warmup <= 1:
             raise InvalidConfig(
                 f"IRM(weight={self.weight}, warmup={self.warmup}) is out of range.",
                 why="a squared gradient is to be lowered, and the warm-up is a share of the steps.",

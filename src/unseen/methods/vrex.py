@@ -36,7 +36,7 @@ class VREx:
     search: ClassVar[Space] = {"weight": LogUniform(0.1, 1_000)}
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or not 0 <= self.warmup <= 1:
+        if not self.weight >= 0 or not 0 <= self.warmup <= 1:
             raise InvalidConfig(
                 f"VREx(weight={self.weight}, warmup={self.warmup}) is out of range.",
                 why="a variance is to be lowered, and the warm-up is a share of the steps.",
