@@ -131,7 +131,15 @@ def test_chain_of_linear_layers_spares_vmap(monkeypatch):
 def test_own_data_and_watched_quantities():
     budget = replace(BUDGET, watch_at=(0, 7, 25), select_every=10)
     watch = {"norm": lambda model: float(flat.norm(dict(model.named_parameters())))}
-    compare(MAKE["mlp"][0], [erm_step] * K, [budget] * K, [task(seed=k) for k in range(K)], watch)
+    own = [task(seed=k % 3) for k in range(K)]  # some share their numbers, but not their tensors
+    compare(MAKE["mlp"][0], [erm_step] * K, [budget] * K, own, watch)
+    some = [own[0], own[1], *own[: K - 2]]  # and some their tensors
+    compare(MAKE["mlp"][0], [erm_step] * K, [budget] * K, some, watch)
+
+
+def test_data_too_large_for_one_table_are_gathered_model_by_model(monkeypatch):
+    monkeypatch.setattr("unseen.engine.stacked.GATHERED", 0)
+    compare(MAKE["mlp"][0], [erm_step] * K, [BUDGET] * K, [task(seed=k) for k in range(K)])
 
 
 @pytest.mark.parametrize("radii", [[0.1] * K, [0.05 * (k + 1) for k in range(K)]], ids=["shared", "own"])

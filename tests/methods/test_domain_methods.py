@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from itertools import combinations
+from math import inf
 
 import numpy as np
 import pytest
@@ -11,20 +12,29 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
-from unseen.engine.environments import each_loss, mergeable
+from unseen.engine.ensemble import Evaluated
+from unseen.engine.environments import each_loss, joined, mergeable, risks
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
 from unseen.engine.readout import features
+from unseen.engine.rows import Rows
 from unseen.engine.specimen import fresh, places
 from unseen.engine.stacked import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
-from unseen.methods.adversarial_training import AdversarialTraining, Norm, adversarial_gradient, projected, start
+from unseen.methods.adversarial_training import (
+    AdversarialTraining,
+    Norm,
+    adversarial_gradient,
+    adversarial_losses,
+    projected,
+    start,
+)
 from unseen.methods.coral import CORAL, coral_distance, covariance
-from unseen.methods.group_reweighting import DomainDRO, domain_dro_criterion
+from unseen.methods.group_reweighting import DomainDRO, dro_of_risks
 from unseen.methods.irm import IRM, irm_criterion, scale_gradients
 from unseen.methods.mixup import Mixup, mixing
 from unseen.methods.sam import SAM
-from unseen.methods.vrex import VREx, vrex_criterion
+from unseen.methods.vrex import VREx, vrex_of_risks
 from unseen.models.mlp import mlp
 from unseen.objectives import classify, regress
 from unseen.task import Objective, Task, Use
@@ -57,9 +67,12 @@ def weights_after(method, task: Task | None = None, seed: int = 1) -> dict[str, 
     return dict(method.fit(model(seed), task or places(), LAB).model.state_dict())
 
 
+@pytest.mark.parametrize("chain", [True, False], ids=["rows", "vmap"])
 @pytest.mark.parametrize("methods", FAMILIES.values(), ids=FAMILIES)
-def test_many_at_once_equal_one_after_the_other(methods):
-    """Own hyperparameter, own random numbers and own memory of every model."""
+def test_many_at_once_equal_one_after_the_other(methods, chain, monkeypatch):
+    """Own hyperparameter, own random numbers and own memory of every model; chains of linear layers and others."""
+    if not chain:
+        monkeypatch.setattr(Rows, "fits", lambda model: False)
     labs = [Lab(seed, dtype=torch.float64) for seed in range(len(methods))]
     models = [model(seed) for seed in range(len(methods))]
     alone = [m.fit(copy.deepcopy(net), places(), lab) for m, net, lab in zip(methods, models, labs, strict=True)]
@@ -162,11 +175,10 @@ def test_irm_gradient_by_finite_differences():
 def test_vrex_by_numpy():
     draw, w = one_dimensional(), 0.7
     r = [((w * b["x"] - b["y"]).numpy() ** 2 / 2).mean() for b in draw.fit.values()]
-    got = vrex_criterion(Scale(w), draw, regress, weight=0.5, until=0).item()
-    assert got == pytest.approx(np.mean(r) + 0.5 * np.var(r))
-    assert vrex_criterion(Scale(w), draw, regress, weight=4.0, until=0).item() == pytest.approx(
-        (np.mean(r) + 4 * np.var(r)) / 4
-    )
+    given = risks(Scale(w), draw, regress)
+    assert vrex_of_risks(given, 1, weight=0.5, until=0).item() == pytest.approx(np.mean(r) + 0.5 * np.var(r))
+    assert vrex_of_risks(given, 1, weight=4.0, until=0).item() == pytest.approx((np.mean(r) + 4 * np.var(r)) / 4)
+    assert vrex_of_risks(given, 1, weight=4.0, until=8).item() == pytest.approx(np.mean(r) + np.var(r))
 
 
 def test_coral_moments_by_numpy():
@@ -197,7 +209,7 @@ def test_domain_weights_follow_the_closed_form():
     draw = one_dimensional()
     risk = torch.stack([0.3 + 0.4 * b["y"].mean() for b in draw.fit.values()])
     for _ in range(20):
-        loss, q = domain_dro_criterion(Scale(1.0), draw, fixed, rate=0.05, **q)
+        loss, q = dro_of_risks(risks(Scale(1.0), draw, fixed), 0, rate=0.05, **q)
     assert_close(q["weights"], (0.05 * 20 * risk).softmax(0))
     assert loss.item() == pytest.approx((q["weights"] @ risk).item())
 
@@ -268,12 +280,33 @@ def test_perturbations_stay_inside_the_ball_and_the_input_range(norm):
 
     def at(params, f, batch):
         inputs.append(batch["x"].detach())
-        return f(net, batch)
+        return torch.func.functional_call(Evaluated(net), {f"model.{n}": p for n, p in params.items()}, (f, batch))
 
     params = {name: p.detach() for name, p in net.named_parameters()}
-    adversarial_gradient(at, params, draw, classify, begin=begin, radius=5.0, norm=norm, passes=3, low=-0.5, high=0.5)
+    given = {"begin": begin, "radius": 5.0, "norm": norm, "passes": 3, "low": -0.5, "high": 0.5}
+    gradient, loss = adversarial_gradient(at, params, draw, classify, **given)
     assert float(inputs[-1].min()) >= -0.5
     assert float(inputs[-1].max()) <= 0.5
+    losses = adversarial_losses(net, joined(draw.fit.values()), classify, **given)  # the same rule by plain autograd
+    losses.mean().backward()
+    assert_close(losses.mean().detach(), loss)
+    assert_close({name: p.grad for name, p in net.named_parameters()}, dict(gradient))
+
+
+@pytest.mark.parametrize("norm", Norm)
+def test_one_adversarial_step_by_hand(norm):
+    """Of a linear score the loss rises along −w y: one step of 2.5 radius from 0 ends on the ball's surface."""
+    w, x = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64), torch.randn(6, 3, dtype=torch.float64)
+    net = nn.Linear(3, 1, bias=False, dtype=torch.float64)
+    net.weight.data.copy_(w)
+    target = torch.ones(6, 1, dtype=torch.float64)
+    linear = Objective(loss=lambda m, b: -(m(b["x"]) * b["y"]).squeeze(1), score=lambda m, b: m(b["x"]).squeeze(1))
+    given = {"begin": torch.zeros_like(x), "norm": norm, "passes": 1, "low": -inf, "high": inf}
+    radii = torch.linspace(0.1, 0.6, 6, dtype=torch.float64)
+    got = adversarial_losses(net, {"x": x, "y": target}, linear, radius=radii, **given)
+    reach = w.abs().sum() if norm is Norm.LINF else w.norm()
+    assert_close(got, -(x @ w.T).squeeze(1) + radii * reach)
+    assert net.weight.requires_grad
 
 
 def alone() -> Task:

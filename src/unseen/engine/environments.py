@@ -14,18 +14,23 @@ from unseen.task import Batch, Objective
 
 def environments(draw: Draw, who: str) -> list[Batch]:
     """The minibatches of the FIT splits, at least two."""
-    if len(draw.fit) < 2:
-        raise InvalidData(
-            f"{who} needs at least two training domains, and the task has one split to fit ({', '.join(draw.fit)}).",
-            why="it compares domains, and of one domain nothing can be compared.",
-            fix="give one FIT split per domain (`unseen.tasks.domains`), or use a method without domains.",
-        )
+    several(len(draw.fit), who)
     return list(draw.fit.values())
 
 
-def risks(model: nn.Module, draw: Draw, objective: Objective, who: str) -> Float[Tensor, " domain"]:
-    """The mean loss of each environment's minibatch."""
-    return torch.stack([losses.mean() for losses in each_loss(model, environments(draw, who), objective)])
+def several(domains: int, who: str) -> None:
+    """Raises `InvalidData` for one domain."""
+    if domains < 2:
+        raise InvalidData(
+            f"{who} needs at least two training domains, and the task has one split to fit.",
+            why="it compares domains, and of one domain nothing can be compared.",
+            fix="give one FIT split per domain (`unseen.tasks.domains`), or use a method without domains.",
+        )
+
+
+def risks(model: nn.Module, draw: Draw, objective: Objective) -> Float[Tensor, " domain"]:
+    """The mean loss of each FIT split's minibatch."""
+    return torch.stack([losses.mean() for losses in each_loss(model, list(draw.fit.values()), objective)])
 
 
 def each_loss(model: nn.Module, batches: Sequence[Batch], objective: Objective) -> list[Tensor]:

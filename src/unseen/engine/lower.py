@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine import flat
 from unseen.engine.ensemble import Ensemble, Evaluated
+from unseen.engine.environments import joined, risks
 from unseen.engine.loop import Draw, Step, erm_step, mean_loss
 from unseen.engine.rows import Rows
 from unseen.lab import Lab
@@ -31,7 +33,8 @@ SMALLEST = 1e-12
 class Stackable:
     """A step for one model that also exists as a pure function, so that many models can take it at once.
 
-    Exactly one of `criterion(model, draw, objective, **given)` (a differentiable scalar: losses and penalties) and
+    Exactly one of `criterion(model, draw, objective, **given)` (a differentiable scalar: losses and penalties),
+    `of_risks(risks, step, **given)` (a scalar of the mean losses of the FIT minibatches) and
     `gradient(at, parameters, draw, objective, **given)` (returns gradients and loss: two-pass rules, written for
     one model with torch.func). Scalar `settings` may differ between the models of one ensemble, `fixed` may not.
     Random numbers come from `noise`, drawn before the function, and what a step hands on to the next one is `state`:
@@ -41,6 +44,7 @@ class Stackable:
     step: Callable[..., Tensor] | None = None
     """An equal step for one model, where it can be had for less than the pure function."""
     criterion: Callable[..., Any] | None = None
+    of_risks: Callable[..., Any] | None = None
     gradient: Callable[..., Any] | None = None
     settings: Mapping[str, float] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -51,6 +55,10 @@ class Stackable:
     ascends: str = ""
     """Name of a setting ρ, if the gradient rule is: ∇L(w + ρ ∇L(w)/‖∇L(w)‖) of the mean loss L, and L(w). Chains of linear
     layers then take two plain passes in place of the rule."""
+    losses: Callable[..., Tensor] | None = None
+    """`losses(model, batch, objective, **given)`, if the step lowers the mean of these: one per example, each from its own
+    settings, random numbers and rows of the joined minibatch (whose numbers are the only integers that `noise` may draw).
+    One model, and chains of linear layers, take it in place of the rule: plain autograd on the rows of all models."""
     _carried: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, model: nn.Module, draw: Draw, objective: Objective) -> Tensor:
@@ -59,8 +67,11 @@ class Stackable:
         if self.state is not None and draw.step == 0:  # a new run
             self._carried.update(self.state(draw))
         given = {**self.settings, **self.fixed, **self.drawn(draw), **self._carried}
-        if self.criterion is not None:
-            loss, state = self.parts(self.criterion(model, draw, objective, **given))
+        if self.losses is not None:
+            loss, state = self.losses(model, joined(draw.fit.values()), objective, **given).mean(), {}
+            loss.backward()
+        elif self.gradient is None:
+            loss, state = self.parts(self.scalar(model, draw, objective, **given))
             loss.backward()
         else:
             gradients, loss, state = self._alone(model, draw, objective, given)
@@ -68,6 +79,13 @@ class Stackable:
                 p.grad = gradients[name].detach()
         self._carried.update({name: tensor.detach() for name, tensor in state.items()})
         return loss.detach()
+
+    def scalar(self, model: nn.Module, draw: Draw, objective: Objective, **given: Any) -> Any:
+        """What a step without a gradient rule lowers, and its state."""
+        if self.of_risks is not None:
+            return self.of_risks(risks(model, draw, objective), draw.step, **given)
+        assert self.criterion is not None
+        return self.criterion(model, draw, objective, **given)
 
     def drawn(self, draw: Draw) -> Values:
         """This step's random numbers."""
@@ -107,6 +125,20 @@ def unmoved(model: nn.Module) -> Iterator[None]:
             buffer.copy_(value)
 
 
+@contextlib.contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Passes for the sake of the inputs: parameters get no gradient, buffers keep their values."""
+    params = flat.trainable(model).values()
+    try:
+        for p in params:
+            p.requires_grad_(False)
+        with unmoved(model):
+            yield
+    finally:
+        for p in params:
+            p.requires_grad_(True)
+
+
 def mean_criterion(model: nn.Module, draw: Draw, objective: Objective) -> Tensor:
     """The mean loss over the FIT minibatches."""
     return mean_loss(model, draw.fit, objective)
@@ -134,8 +166,8 @@ class Lower:
         first = self.steps[0]
         self.form, self.shared, self.own = first, dict(first.fixed), {}
         self.state: dict[str, Tensor] = {}
-        is_mean = first.criterion is mean_criterion or bool(first.ascends)
-        self.rows = Rows(ensemble) if is_mean and Rows.fits(ensemble.template) else None
+        by_rows = first.criterion is mean_criterion or first.ascends or first.losses or first.of_risks
+        self.rows = Rows(ensemble) if by_rows and Rows.fits(ensemble.template) else None
         like = next(ensemble.parameters())
         for name, value in first.settings.items():
             values = [step.settings[name] for step in self.steps]
@@ -145,12 +177,20 @@ class Lower:
                 self.own[name] = like.new_tensor(values)
 
     def __call__(self, fit: Stacks, adapt: Stacks, step: int) -> Tensor:
-        if self.rows is not None:
-            return self._by_rows(self.rows, fit) if not self.form.ascends else self._ascended(self.rows, fit)
-        for p in self.ensemble.parameters():
-            p.grad = None
+        form = self.form
+        if self.rows is not None and form.ascends:
+            return self._ascended(self.rows, fit)
+        if self.rows is not None and form.criterion is mean_criterion:
+            return self._by_rows(self.rows, fit)
         given = {**self.own, **self._prepared(fit, adapt, step)}
-        values, state = (self._by_criterion if self.form.criterion else self._by_gradient)(given, fit, adapt, step)
+        if self.rows is not None and form.losses is not None:
+            return self._by_losses(self.rows, fit, given)
+        if self.rows is not None and form.of_risks is not None:
+            values, state = self._by_risks(self.rows, fit, given, step)
+        else:
+            for p in self.ensemble.parameters():
+                p.grad = None
+            values, state = (self._by_gradient if form.gradient else self._by_scalar)(given, fit, adapt, step)
         self.state = {name: tensor.detach() for name, tensor in state.items()}
         return values.detach()
 
@@ -165,11 +205,44 @@ class Lower:
             drawn.append({**start, **own.drawn(draw)})
         return {**self.state, **{name: torch.stack([each[name] for each in drawn]) for name in drawn[0]}}
 
+    def _each(self, model: Rows, fit: Stacks) -> list[Float[Tensor, "model batch"]]:
+        """The losses of every minibatch's examples: of all in one pass where they have the same columns."""
+        sizes = [next(iter(batch.values())).shape[1] for batch in fit.values()]
+        rows = [{key: tensor.flatten(0, 1) for key, tensor in batch.items()} for batch in _merged(fit)]
+        each = [self.objective.loss(model, batch).unflatten(0, (self.ensemble.n, -1)) for batch in rows]
+        return list(each[0].split(sizes, 1)) if len(each) < len(sizes) else each
+
     def _by_rows(self, model: Rows, fit: Stacks) -> Tensor:
         model.empty_gradients()
-        rows = [{key: tensor.flatten(0, 1) for key, tensor in batch.items()} for batch in fit.values()]
-        each = [self.objective.loss(model, batch).unflatten(0, (self.ensemble.n, -1)) for batch in rows]
-        means = torch.cat(each, 1).mean(1)
+        each = self._each(model, fit)
+        means = (each[0] if len(each) == 1 else torch.cat(each, 1)).mean(1)
+        means.sum().backward()
+        return means.detach()
+
+    def _by_risks(self, model: Rows, fit: Stacks, given: Values, step: int) -> tuple[Tensor, Values]:
+        model.empty_gradients()
+        each = torch.stack([losses.mean(1) for losses in self._each(model, fit)], 1)
+
+        def lowered(own: Tensor, given: dict[str, Tensor]) -> tuple[Any, ...]:
+            return self.form.parts(self.form.of_risks(own, step, **self.shared, **given))  # type: ignore[misc]
+
+        values, state = torch.func.vmap(lowered)(each, dict(given))
+        values.sum().backward()
+        return values, state
+
+    def _by_losses(self, model: Rows, fit: Stacks, given: Values) -> Tensor:
+        """Settings [model] and random numbers [model, batch, …] are handed on with one entry per row."""
+        model.empty_gradients()
+        (batch,) = _merged(fit, must=True)
+        n = next(iter(batch.values())).shape[1]
+        firsts = torch.arange(0, n * self.ensemble.n, n, device=next(iter(batch.values())).device)[:, None]
+        rows = {
+            key: t.repeat_interleave(n) if t.dim() == 1 else (t if t.is_floating_point() else t + firsts).flatten(0, 1)
+            for key, t in given.items()
+        }
+        flat_batch = {key: tensor.flatten(0, 1) for key, tensor in batch.items()}
+        losses = self.form.losses(model, flat_batch, self.objective, **self.shared, **rows)  # type: ignore[misc]
+        means = losses.unflatten(0, (self.ensemble.n, n)).mean(1)
         means.sum().backward()
         return means.detach()
 
@@ -192,11 +265,11 @@ class Lower:
                     p.copy_(w)
         return losses
 
-    def _by_criterion(self, given: Values, fit: Stacks, adapt: Stacks, step: int) -> tuple[Tensor, Values]:
+    def _by_scalar(self, given: Values, fit: Stacks, adapt: Stacks, step: int) -> tuple[Tensor, Values]:
         form = self.form
 
         def lowered(model: nn.Module, fit: Stacks, adapt: Stacks, **given: Tensor) -> tuple[Any, ...]:
-            return form.parts(form.criterion(model, Draw(fit, adapt, step), self.objective, **self.shared, **given))  # type: ignore[misc]
+            return form.parts(form.scalar(model, Draw(fit, adapt, step), self.objective, **self.shared, **given))
 
         values, state = self.ensemble.each(lowered, fit, adapt, also=given)
         values.sum().backward()  # the models share nothing: the gradient of the sum is every model's own gradient
@@ -224,3 +297,13 @@ class Lower:
 def _of(stacks: Stacks, k: int) -> dict[str, dict[str, Tensor]]:
     """The minibatches of model k."""
     return {name: {key: tensor[k] for key, tensor in batch.items()} for name, batch in stacks.items()}
+
+
+def _merged(stacks: Stacks, must: bool = False) -> list[Mapping[str, Tensor]]:
+    """The minibatches as one per model, where they have the same columns; if they must, of the columns that all have."""
+    batches = list(stacks.values())
+    kinds = [{key: (t.dtype, t.shape[2:]) for key, t in batch.items()} for batch in batches]
+    if len(batches) == 1 or not (must or all(kind == kinds[0] for kind in kinds)):
+        return batches
+    keys = [key for key in batches[0] if all(key in batch for batch in batches)]
+    return [{key: torch.cat([batch[key] for batch in batches], 1) for key in keys}]

@@ -41,7 +41,7 @@ class Rows(nn.Module):
 
     def __init__(self, ensemble: Ensemble) -> None:
         super().__init__()
-        self._ensemble = (ensemble,)  # in a tuple: the parameters are the ensemble's
+        self.ensemble = ensemble
 
     @staticmethod
     def fits(model: nn.Module) -> bool:
@@ -60,11 +60,11 @@ class Rows(nn.Module):
 
     def empty_gradients(self) -> None:
         """Zeros in every `.grad`, in the same memory at every step; `Affine` adds to them."""
-        for p in self._ensemble[0].trainable.values():
+        for p in self.ensemble.trainable.values():
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad.zero_()
 
     def forward(self, x: Float[Tensor, "rows *shape"]) -> Float[Tensor, "rows *outputs"]:
-        ensemble = self._ensemble[0]
+        ensemble = self.ensemble
         for name, layer in ensemble.template._modules.items():  # not named_children: a ReLU may be used twice
             if isinstance(layer, nn.Linear):
                 w, b = ensemble.get_parameter(f"{name}/weight"), ensemble.get_parameter(f"{name}/bias")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unseen.engine import flat
-from unseen.engine.batches import once, orders, place, size
+from unseen.engine.batches import Columns, once, orders, place, size
 from unseen.engine.ensemble import Ensemble
 from unseen.engine.loop import Budget, Step, Watch, diverged, train
 from unseen.engine.lower import Lower
@@ -82,16 +82,20 @@ def _outcome(
     return Trained(model, jobs.tasks[k], {"loss": losses.tolist(), **curves}, start)
 
 
+GATHERED = 2**28
+"""Bytes up to which the different data of the models are copied into one table, so that one gather serves all models."""
+
+
 def _streams(jobs: Jobs, use: Use) -> dict[str, Iterator[Mapping[str, Tensor]]]:
     def stream(name: str) -> Iterator[Mapping[str, Tensor]]:
-        data = [task.splits[name].data for task in jobs.tasks]
-        n, batch_size, k = len(data[0]), jobs.budgets[0].batch_size, len(data)  # type: ignore[arg-type]
+        data: list[Columns] = [task.splits[name].data for task in jobs.tasks]  # type: ignore[misc]
+        n, batch_size, k = len(data[0]), jobs.budgets[0].batch_size, len(data)
         indices = [orders(n, batch_size, lab.child(name)) for lab in jobs.labs]
-        shared = all(columns is data[0] for columns in data)
+        table, starts = _joined(data)
         while True:
             index = torch.stack([next(order) for order in indices])
-            if shared:  # one gather for all models
-                flat_batch = data[0][index.flatten()]
+            if table is not None:
+                flat_batch = table[(index + starts).flatten()]
                 batch = {key: tensor.unflatten(0, (k, -1)) for key, tensor in flat_batch.items()}
             else:
                 parts = [columns[i] for columns, i in zip(data, index, strict=True)]
@@ -99,6 +103,21 @@ def _streams(jobs: Jobs, use: Use) -> dict[str, Iterator[Mapping[str, Tensor]]]:
             yield place(batch, jobs.labs[0])
 
     return {name: stream(name) for name in jobs.tasks[0].of(use)}
+
+
+def _joined(data: Sequence[Columns]) -> tuple[Columns | None, Tensor]:
+    """The different data one after the other, and where each model's begin; no table if it were too large."""
+    distinct = {id(columns): columns for columns in data}
+    order = {key: number for number, key in enumerate(distinct)}
+    starts = torch.tensor([[order[id(columns)] * len(columns)] for columns in data])
+    tables = [columns.columns for columns in distinct.values()]
+    if len(tables) == 1:
+        return data[0], starts
+    kinds = [{key: (t.dtype, t.device, t.shape[1:]) for key, t in table.items()} for table in tables]
+    held = sum(t.numel() * t.element_size() for table in tables for t in table.values())
+    if held > GATHERED or any(kind != kinds[0] for kind in kinds):
+        return None, starts
+    return Columns(**{key: torch.cat([table[key] for table in tables]) for key in tables[0]}), starts
 
 
 class _Watched:

@@ -193,6 +193,15 @@ def _obstacle(jobs: Jobs) -> str:
 
 def _alike(a: Stackable, b: Stackable | None) -> bool:
     def kind(step: Stackable) -> tuple[Any, ...]:
-        return step.criterion, step.gradient, step.noise, step.state, step.settings.keys(), step.fixed
+        return (
+            step.criterion,
+            step.of_risks,
+            step.gradient,
+            step.losses,
+            step.noise,
+            step.state,
+            step.settings.keys(),
+            step.fixed,
+        )
 
     return b is not None and kind(a) == kind(b)

@@ -14,7 +14,7 @@ from torch.func import grad, grad_and_value
 from unseen.engine.ensemble import At
 from unseen.engine.environments import inputs_of, joined
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable
+from unseen.engine.lower import Stackable, frozen
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -53,8 +53,9 @@ def start(draw: Draw, *, norm: Norm, **unused: object) -> Mapping[str, Tensor]:
 def projected(delta: Tensor, radius: Tensor | float, norm: Norm) -> Tensor:
     """The nearest perturbation inside the ball."""
     if norm is Norm.LINF:
-        limit = delta.new_ones(()) * radius
-        return torch.clamp(delta, -limit, limit)
+        if not isinstance(radius, Tensor):
+            return delta.clamp(-radius, radius)
+        return torch.clamp(delta, -radius, radius)
     return delta * (radius / norms(delta)).clamp(max=1)
 
 
@@ -90,6 +91,37 @@ def adversarial_gradient(
     return grad_and_value(lambda values: at(values, lambda model, b: objective.loss(model, b).mean(), moved))(params)
 
 
+def adversarial_losses(
+    model: nn.Module,
+    batch: Batch,
+    objective: Objective,
+    *,
+    begin: Tensor,
+    radius: Tensor | float,
+    norm: Norm,
+    passes: int,
+    low: float,
+    high: float,
+) -> Float[Tensor, " n"]:
+    """The losses whose mean `adversarial_gradient` lowers, by plain autograd; a radius for all examples or one for each."""
+    x, mask = inputs_of(batch, "Adversarial training"), torch.get_rng_state()
+    if isinstance(radius, Tensor) and radius.dim():
+        radius = radius.view(-1, *[1] * (x.dim() - 1))
+    bounded = (low, high) != (-inf, inf)
+    moved = x + radius * begin
+    with frozen(model):
+        for _ in range(passes):
+            if bounded:
+                moved.clamp_(low, high)
+            torch.set_rng_state(mask)  # all passes see one dropout mask
+            (up,) = torch.autograd.grad(objective.loss(model, {**batch, "x": moved.requires_grad_()}).sum(), moved)
+            direction = up.sign_() if norm is Norm.LINF else up / norms(up)
+            delta = direction.mul_(2.5 * radius / passes).add_(moved.detach()).sub_(x)
+            moved = projected(delta, radius, norm).add_(x)
+    torch.set_rng_state(mask)
+    return objective.loss(model, {**batch, "x": moved.clamp_(low, high) if bounded else moved})
+
+
 def _moved(batch: Batch, delta: Tensor) -> Batch:
     return {**batch, "x": batch["x"] + delta}
 
@@ -122,7 +154,10 @@ class AdversarialTraining:
     @property
     def step(self) -> Stackable:
         fixed = {"norm": self.norm, "passes": self.passes, "low": self.low, "high": self.high}
-        return Stackable(gradient=adversarial_gradient, settings={"radius": self.radius}, fixed=fixed, noise=start)
+        settings = {"radius": self.radius}
+        return Stackable(
+            gradient=adversarial_gradient, settings=settings, fixed=fixed, noise=start, losses=adversarial_losses
+        )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

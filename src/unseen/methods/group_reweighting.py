@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unseen.engine.batches import once
-from unseen.engine.environments import risks
+from unseen.engine.environments import several
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.lower import Stackable
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
@@ -55,7 +55,9 @@ def membership(batches: Mapping[str, Batch], column: str, values: Tensor) -> Flo
     return (labels[:, None] == values.to(labels)).to(torch.get_default_dtype())
 
 
-def exponentiated(q: Float[Tensor, " group"], losses: Float[Tensor, " group"], rate: float) -> Float[Tensor, " group"]:
+def exponentiated(
+    q: Float[Tensor, " group"], losses: Float[Tensor, " group"], rate: Tensor | float
+) -> Float[Tensor, " group"]:
     """q_g exp(η ℓ_g) / Σ_h q_h exp(η ℓ_h): mirror ascent on the simplex."""
     return (q.log() + rate * losses).softmax(0)
 
@@ -120,13 +122,13 @@ def even(draw: Draw) -> Mapping[str, Tensor]:
     return {"weights": torch.full((len(draw.fit),), 1 / len(draw.fit), dtype=torch.float64, device=x.device)}
 
 
-def domain_dro_criterion(
-    model: nn.Module, draw: Draw, objective: Objective, *, rate: Tensor | float, weights: Tensor
+def dro_of_risks(
+    risks: Float[Tensor, " domain"], step: int, *, rate: Tensor | float, weights: Tensor
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Σ_e q_e R_e with the weights q raised by the risks, and these weights."""
-    each = risks(model, draw, objective, "Group DRO over domains")
-    raised = (weights.log() + rate * each.detach().to(weights)).softmax(0)
-    return (raised.to(each) * each).sum(), {"weights": raised}
+    several(len(risks), "Group DRO over domains")
+    raised = exponentiated(weights, risks.detach().to(weights), rate)
+    return (raised.to(risks) * risks).sum(), {"weights": raised}
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class DomainDRO:
 
     @property
     def step(self) -> Stackable:
-        return Stackable(criterion=domain_dro_criterion, settings={"rate": self.rate}, state=even)
+        return Stackable(of_risks=dro_of_risks, settings={"rate": self.rate}, state=even)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

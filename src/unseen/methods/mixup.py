@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import size
@@ -17,7 +18,7 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.search import LogUniform, Space
-from unseen.task import Objective, Task
+from unseen.task import Batch, Objective, Task
 
 
 def mixing(draw: Draw, *, alpha: float) -> Mapping[str, Tensor]:
@@ -30,18 +31,23 @@ def mixing(draw: Draw, *, alpha: float) -> Mapping[str, Tensor]:
     return {"share": share.to(like), "partner": partner.to(like.device)}
 
 
-def mixup_criterion(
-    model: nn.Module, draw: Draw, objective: Objective, *, share: Tensor, partner: Tensor, alpha: Tensor | float
-) -> Tensor:
-    """Mean over i of λ ℓ(f(x̃_i), y_i) + (1 − λ) ℓ(f(x̃_i), y_j(i)) at x̃_i = λ x_i + (1 − λ) x_j(i).
+def mixup_losses(
+    model: nn.Module, batch: Batch, objective: Objective, *, share: Tensor, partner: Tensor, alpha: Tensor | float
+) -> Float[Tensor, " n"]:
+    """λ ℓ(f(x̃_i), y_i) + (1 − λ) ℓ(f(x̃_i), y_j(i)) at x̃_i = λ x_i + (1 − λ) x_j(i); one λ, or one per example.
 
     For losses that are linear in the target distribution, as cross-entropy is, this is the loss of the mixed target.
     """
-    own = joined(draw.fit.values())
-    x = inputs_of(own, "Mixup")
-    other = {key: column[partner] for key, column in own.items()}
-    outputs = Given(model(share * x + (1 - share) * other["x"]))
-    return (share * objective.loss(outputs, own) + (1 - share) * objective.loss(outputs, other)).mean()
+    x = inputs_of(batch, "Mixup")
+    other = {key: column[partner] for key, column in batch.items()}
+    wide = share.view(-1, *[1] * (x.dim() - 1))
+    outputs = Given(model(torch.lerp(other["x"], x, wide)))
+    return share * objective.loss(outputs, batch) + (1 - share) * objective.loss(outputs, other)
+
+
+def mixup_criterion(model: nn.Module, draw: Draw, objective: Objective, **given: Tensor) -> Tensor:
+    """Their mean over the examples of all FIT splits."""
+    return mixup_losses(model, joined(draw.fit.values()), objective, **given).mean()
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ class Mixup:
 
     @property
     def step(self) -> Stackable:
-        return Stackable(criterion=mixup_criterion, settings={"alpha": self.alpha}, noise=mixing)
+        settings = {"alpha": self.alpha}
+        return Stackable(criterion=mixup_criterion, losses=mixup_losses, settings=settings, noise=mixing)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

@@ -3,23 +3,26 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.engine.environments import annealed, risks, weighted
-from unseen.engine.loop import Budget, Draw, train
+from unseen.engine.environments import annealed, several, weighted
+from unseen.engine.loop import Budget, train
 from unseen.engine.lower import Stackable
 from unseen.engine.specimen import specimen
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.search import LogUniform, Space
-from unseen.task import Objective, Task
+from unseen.task import Task
 
 
-def vrex_criterion(model: nn.Module, draw: Draw, objective: Objective, *, weight: Tensor | float, until: int) -> Tensor:
+def vrex_of_risks(
+    risks: Float[Tensor, " domain"], step: int, *, weight: Tensor | float, until: int
+) -> Float[Tensor, ""]:
     """(mean_e R_e + β Var_e R_e) / max(1, β), the variance being that of the domains at hand (divisor m)."""
-    each = risks(model, draw, objective, "V-REx")
-    return weighted(each, each.var(correction=0), annealed(weight, draw.step, until))
+    several(len(risks), "V-REx")
+    return weighted(risks, risks.var(correction=0), annealed(weight, step, until))
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class VREx:
     @property
     def step(self) -> Stackable:
         fixed = {"until": round(self.warmup * self.budget.steps)}
-        return Stackable(criterion=vrex_criterion, settings={"weight": self.weight}, fixed=fixed)
+        return Stackable(of_risks=vrex_of_risks, settings={"weight": self.weight}, fixed=fixed)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)
