@@ -102,9 +102,13 @@ class DriftingFairness:
         return torch.cat([x, side[:, None]], 1) if self.visible else x
 
     def label(self, u: Causes, a: Bool[Tensor, " n"], eta: Float[Tensor, " n"]) -> Int[Tensor, " n"]:
-        """1[merit(u) + bias · strength · (a − ½) + 0.3 η > 0]."""
+        """1[merit(u) + pull(a) + 0.3 η > 0]."""
+        return (self.merit(u) + self.pull(a) + 0.3 * eta > 0).long()
+
+    def pull(self, a: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """What the group does to the label: bias · strength · (a − ½)."""
         strength = {World.PLANE: 0.8, World.CIRCLE: 0.6}[self.world]
-        return (self.merit(u) + self.bias * strength * (a.float() - 0.5) + 0.3 * eta > 0).long()
+        return self.bias * strength * (a.float() - 0.5)
 
     def merit(self, u: Causes) -> Float[Tensor, " n"]:
         """What a label should depend on: u₁ + u₂ in the plane, u₁ on the circle."""
