@@ -117,7 +117,8 @@ def _about_selection(results: Results) -> list[Note]:
             f"{results.protocols[0]} {shown(here)}.",
             Tone.NEUTRAL,
             "The first number is nothing to expect: those labels are not there before the model is used. It says what a "
-            "better choice among the same draws could give.",
+            "better choice among the same draws could give."
+            + (" Draws are compared by accuracy, so that in AUC it may even be lower." if metric == "AUC" else ""),
         )
     ]
 
