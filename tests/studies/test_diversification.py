@@ -133,6 +133,16 @@ def test_the_first_member_of_dbat_is_erms_model_and_small_committees_begin_large
         assert (row["agreement of train"], row["agreement of test"]) == (1.0, 0.5)
 
 
+def test_the_table_has_a_line_for_each_way_and_share():
+    table = study.table(smoke())
+    assert [(row["way"], row["r"]) for row in table] == [("ERM", "any")] + [
+        (way, r) for way in ("D-BAT", "DivDis") for r in SMOKE.shares
+    ]
+    for row in table[1:]:
+        assert row["agreement of unlabelled"] == row["r"]
+        assert row["worst: oracle"] >= max(row["worst: first"], row["worst: queried"], row["worst: random"])
+
+
 def test_equal_cells_give_equal_rows_and_paper_scale_exists():
     cell = next(iter(cells(replace(SMOKE, members=(2,), shares=(0.0, 1.0)))))
     assert list(study.run(cell, Lab(seed=7))) == list(study.run(cell, Lab(seed=7)))

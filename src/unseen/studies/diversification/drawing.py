@@ -69,15 +69,15 @@ def crossed(rows: Rows, by: tuple[str, str], title: str) -> Grid:
 
 
 def table(rows: Rows) -> Sequence[Row]:
-    """Means over seeds of two members from scratch and of ERM: the oracle's choice beside the others, and the members."""
+    """Means over seeds of two members from scratch and of ERM: the oracle's choice, the other choices, the members."""
     columns = ("accuracy", "opposed", "upper", *GROUPS, "relies on upper", "relies on lower")
+    members = ("agreement of unlabelled", "disagreement on unlabelled", "disagreement on test", "mutual information")
     found: list[Row] = []
     scratch = [{"r": "any", **row} for row in pick(rows, encoder=str(Encoder.SCRATCH)) if row["members"] in (1, 2)]
     for kind, r in distinct(scratch, "way", "r"):
         mine = pick(scratch, way=kind, r=r)
-        chosen = {f"worst: {s}": "worst" for (s,) in distinct(mine, "selection")}
-        worsts = {title: average("worst", selection=title[7:])(mine).value for title in chosen}
-        (about,) = views.summary(pick(mine, **ORACLE), ("way", "r"), columns)
-        found.append({**about, **worsts})
-    members = ("agreement of unlabelled", "disagreement on unlabelled", "disagreement on test", "mutual information")
-    return [*found, *views.summary(pick(scratch, part="committee"), ("way", "r"), members)]
+        (chosen,) = views.summary(pick(mine, **ORACLE), ("way", "r"), columns)
+        worsts = {f"worst: {s}": average("worst", selection=s)(mine).value for (s,) in distinct(mine, "selection")}
+        both = views.summary(pick(mine, part="committee"), (), members)
+        found.append({**chosen, **worsts, **(both[0] if both else {})})
+    return found
