@@ -83,16 +83,17 @@ def read(found: Sequence[Entry], config: Config, labs: Sequence[Lab]) -> Iterato
         if not mine:
             continue
         models, own = [each for _, _, each in mine], [labs[k] for _, k, _ in mine]
-        means = telling(models, config, own)
-        drawn = telling(models, config, own, sampled=True) if kind is coded else means
-        for (name, k, each), by_mean, by_sample in zip(mine, means, drawn, strict=True):
+        tells: dict[str, list[float]] = {"adversary": telling(models, config, own)}
+        if kind is coded:
+            tells["adversary_sampled"] = telling(models, config, own, sampled=True)
+        for j, (name, k, each) in enumerate(mine):
             facts: dict[str, Value] = {"arm": name, "seed": labs[k].seed, "diverged": 0}
-            tells = {"adversary": by_mean, "adversary_sampled": by_sample, **discriminated(each)}
-            yield {**facts, **judged(each, labs[k]), **tells}
+            found_out = {title: values[j] for title, values in tells.items()}
+            yield {**facts, **judged(each, labs[k]), **discriminated(each, labs[k]), **found_out}
 
 
 def table(rows: Rows) -> Sequence[Row]:
-    """Means over seeds, in percent and points. `outside` and `own` are model-based; on COMPAS there is no true effect."""
+    """Means over seeds, in percent and points. `additive` and `own` are model-based; on COMPAS there is no true effect."""
     columns = {
         "accuracy": "accuracy",
         "on fitted domain": "present",

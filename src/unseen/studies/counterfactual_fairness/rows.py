@@ -40,7 +40,7 @@ LEAST = 1e-4
 def judged(trained: Trained, lab: Lab) -> dict[str, Value]:
     """In percent and points, on people of later domains."""
     task = trained.task
-    known = task.split(FUTURE).data[:]
+    known = whole(task.split(FUTURE).data, lab)
     found: dict[str, Value] = {
         "accuracy": 100 * score(trained.model, task, task.split(FUTURE), lab).value,
         "present": 100 * score(trained.model, task, task.split(PRESENT), lab).value,
@@ -127,9 +127,9 @@ def telling(trained: Sequence[Trained], config: Config, labs: Sequence[Lab], *, 
 
 
 @torch.no_grad()
-def discriminated(trained: Trained) -> dict[str, Value]:
+def discriminated(trained: Trained, lab: Lab) -> dict[str, Value]:
     """How often the adversary of the training tells a of new people."""
-    model, known = trained.model, trained.task.split(HELD_OUT).data[:]
+    model, known = trained.model, whole(trained.task.split(HELD_OUT).data, lab)
     if not isinstance(model, SequentialAutoencoder):
         return {}
     guess = model.discriminator(model.semantic(model.encoded(known["x"]).mean))[:, 0] > 0
