@@ -13,8 +13,9 @@ from unseen.methods.erm import ERM
 from unseen.models.committee import Committee, One
 from unseen.models.steering import EntropySteering, Granularity
 from unseen.studies.domain_specific_risk import Cell, about, cells, study
-from unseen.studies.domain_specific_risk.gains import Data, chosen, coloured_alike, on_sources, widest
+from unseen.studies.domain_specific_risk.gains import chosen, coloured_alike, on_sources, widest
 from unseen.studies.domain_specific_risk.heads import (
+    Data,
     Heads,
     Judged,
     Stream,

@@ -19,7 +19,6 @@ from unseen.source import Source
 from unseen.studies.domain_specific_risk.gains import (
     END,
     INSIDE,
-    Data,
     chosen,
     coloured_alike,
     gain,
@@ -29,7 +28,7 @@ from unseen.studies.domain_specific_risk.gains import (
     table,
     widest,
 )
-from unseen.studies.domain_specific_risk.heads import Heads, Stream, Way, accuracies, dealt, fresh, of_heads
+from unseen.studies.domain_specific_risk.heads import Data, Heads, Stream, Way, accuracies, dealt, fresh, of_heads
 from unseen.study import Claim, Row, Scale, Study, Value, average, gap
 from unseen.tasks.colored_digits import ColoredDigits
 from unseen.tasks.digit_sources import DigitSources

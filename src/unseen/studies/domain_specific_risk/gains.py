@@ -1,23 +1,12 @@
 """What the rows say: gains with intervals, the table, figures."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 
 from unseen import effects, stats, views
 from unseen.figure import Bars, Curves
 from unseen.measure import Reading
-from unseen.studies.domain_specific_risk.heads import Heads, Stream, Way
+from unseen.studies.domain_specific_risk.heads import Data, Heads, Stream, Way
 from unseen.study import Effect, Row, Rows, Value, column, gap, pick
-
-
-class Data(StrEnum):
-    """Which domains."""
-
-    ROTATED = "rotated digits"
-    COLOURED = "coloured digits"
-    SOURCES = "digit sources"
-    APART = "rotated digits, other spacings"
-
 
 Where = Mapping[str, Value]
 ANYWHERE: Where = {}

@@ -23,6 +23,15 @@ from unseen.task import Split, Task, Use
 from unseen.tasks.domains import UNSEEN
 
 
+class Data(StrEnum):
+    """Which domains."""
+
+    ROTATED = "rotated digits"
+    COLOURED = "coloured digits"
+    SOURCES = "digit sources"
+    APART = "rotated digits, other spacings"
+
+
 class Heads(StrEnum):
     """What the heads are trained on."""
 
