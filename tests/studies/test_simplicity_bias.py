@@ -24,7 +24,6 @@ EXPECTED = {  # as the paper says, and the sheet on its limits
     (Data.LMS5, Kind.BEYOND): {"simple": 0.5, "complex": 1.0},
     (Data.MS57, Kind.ONE): {"simple": 0.5, "complex": 1.0},
     (Data.MS57, Kind.ENSEMBLE): {"simple": 0.5, "complex": 1.0},
-    (Data.MS7, Kind.ONE): {},
     (Data.BLOCKS, Kind.ONE): {"simple": 0.5, "complex": 1.0},
     (Data.BLOCKS, Kind.ENSEMBLE): {"simple": 0.5, "complex": 1.0},
     (Data.BLOCKS, Kind.WITHIN): {"simple": 0.5, "complex": 1.0},
@@ -49,6 +48,7 @@ def as_claimed(seeds=5):
             rows.append(row(data, kind, seed, 0.76 if kind is Kind.CONTROL else 1.0, **areas))
         for role, test in ((Role.FEW, 0.945), (Role.MANY, 0.997), (Role.WIDE, 0.95)):
             rows.append(row(Data.NOISY, Kind.ONE, seed, test + 0.001 * (seed % 2), role, simple=0.5, complex=0.99))
+        rows += [row(Data.MS7, Kind.ONE, seed, 1.0, role) for role in (Role.FEW, Role.WIDE)]
         reach = {"linear_flips": 4_850, "linear_points": 5_000, "slab_flips": 38, "slab_points": 38_000, "along": 0.99}
         rows.append({"part": "reach", "data": Data.LMS5.value, "kind": Kind.ONE.value, "seed": seed, **reach})
     return rows
@@ -85,7 +85,8 @@ def test_a_network_that_did_not_fit_leaves_its_claims_undecided():
         ({"data": Data.LMS5, "kind": Kind.BEYOND, "simple": 0.9}, "three margins"),
         ({"data": Data.NOISY, "role": Role.FEW, "test": 0.99}, "10 % noise"),
         ({"data": Data.NOISY, "role": Role.MANY, "test": 0.95}, "eight times"),
-        ({"data": Data.MS7, "test": 0.9}, "Control: without that"),
+        ({"data": Data.MS7, "role": Role.FEW, "test": 0.9}, "Control: without that"),
+        ({"data": Data.MS7, "role": Role.WIDE, "test": 0.9}, "Control: there, too"),
         ({"kind": Kind.CONTROL, "test": 0.52}, "Control: the photographs"),
     ],
 )
@@ -160,10 +161,10 @@ def test_the_rule_of_the_linear_coordinate_is_what_the_measures_call_simplicity_
 
 def test_noise_is_fitted_to_points_and_the_control_has_no_linear_coordinate():
     cells = list(of_noise(LAPTOP, 0))
-    assert len(cells) == len(LAPTOP.points) + 1
-    (control,) = [cell for cell in cells if cell.data is Data.MS7]
+    assert len(cells) == len(LAPTOP.points) + 2
+    (control, wide) = [cell for cell in cells if cell.data is Data.MS7]
     (few,) = [cell for cell in cells if cell.data is Data.NOISY and cell.role is Role.FEW]
-    assert set(control.spec.blocks) == {7}
+    assert (control.spec.blocks, wide.spec.blocks) == ((7,) * 20, (7,) * 50)
     assert control.spec == replace(few.spec, blocks=(7,) * 20, noise=0.0)
     assert control.method == replace(few.method, budget=replace(few.method.budget, lr=3 * few.method.budget.lr))
     for config in (SMOKE, LAPTOP, PAPER):
