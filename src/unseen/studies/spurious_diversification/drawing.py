@@ -104,6 +104,6 @@ def table(rows: Rows) -> Sequence[Row]:
     """Means over seeds: the two members, what they are together, and the transitions that explain it."""
     columns = ("first", "second", "ensemble", "gain", "over better", "FFT", "TTF")
     pairs = [{**row, "pair": f"two seeds, {row['sheet']}"} for row in pick(rows, part=str(Part.SEEDS))]
-    tuned = [{**row, "pair": f"before and after: {row['kind']}"} for row in pick(rows, what="average")]
+    tuned = [{**row, "pair": f"before, after, average of {row['kind']}"} for row in pick(rows, what="average")]
     both = sorted([*pairs, *tuned], key=lambda row: str(row["pair"]))
     return views.summary(both, ("pair", "p"), columns)
