@@ -107,7 +107,9 @@ class CDSAE:
 
     Needs the domains as FIT splits in their order (column `domain` rising) and a among the inputs: `sensitive` are its
     positions, all binary (an indicator column, or both of a pair). λ_f = `fairness` lowers the effect of the model's own
-    counterfactual, which need not be the true one; λ_tc = `independence` keeps a out of the codes. Of the model given
+    counterfactual, which need not be the true one; λ_tc = `independence` keeps a out of the codes as they are drawn in
+    training. The label is read from their means, in which a new adversary still finds a: train one before you claim
+    independence (study counterfactual_fairness). Of the model given
     only the number of outputs is used. `curves` tell how many nats each group of codes holds: below 0.01 it is collapsed.
     """
 
