@@ -53,7 +53,7 @@ class Config:
     points: tuple[Point, ...] = (
         Point(20, 5_000, 5_000, Role.FEW),
         Point(20, 20_000, 8_000),  # the transition: some seeds learn the slabs, some stop short of fitting the noise
-        Point(20, 40_000, 20_000, Role.MANY),  # 10,000 were too few: three of five seeds had not fitted the noise
+        Point(20, 40_000, 20_000, Role.MANY),  # three of five seeds fit the noise by then, two of five after 10,000 steps
         Point(50, 5_000, 5_000),
         Point(50, 20_000, 8_000),
         Point(50, 40_000, 15_000, Role.WIDE),
