@@ -83,7 +83,7 @@ def test_a_network_that_did_not_fit_leaves_its_claims_undecided():
     [
         ({"data": Data.LMS5, "kind": Kind.ONE, "simple": 0.7}, "linear coordinate exchanged"),
         ({"data": Data.LMS5, "kind": Kind.BEYOND, "simple": 0.9}, "three margins"),
-        ({"data": Data.NOISY, "role": Role.FEW, "test": 0.99}, "10 % noise"),
+        ({"data": Data.NOISY, "role": Role.FEW, "test": 0.99}, "With 10 % noise"),
         ({"data": Data.NOISY, "role": Role.MANY, "test": 0.95}, "eight times"),
         ({"data": Data.MS7, "role": Role.FEW, "test": 0.9}, "Control: without that"),
         ({"data": Data.MS7, "role": Role.WIDE, "test": 0.9}, "Control: there, too"),
