@@ -61,6 +61,11 @@ def test_limits_name_the_smallest_place_and_few_seeds():
     assert "east has only 40 judged examples" in text
     assert "2 places (west and east)" in text
     assert "One run per method" in " ".join(limits(replace(by_hand(), seeds=1)))
+    large = " ".join(limits(replace(by_hand(), sizes={"west": 60_000, "east": 4_000})))
+    assert "only" not in large
+    one = " ".join(limits(replace(by_hand(), places=["west"], sizes={"west": 60})))
+    assert "One place was judged" in one
+    assert "worst place" not in one
 
 
 def test_the_metric_is_auc_only_where_every_place_has_one():

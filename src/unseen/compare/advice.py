@@ -12,6 +12,9 @@ from unseen.document import Note, Tone
 from unseen.measure import Reading
 from unseen.phrases import listed, several, shown
 
+FEW = 1_000
+"""Judged examples below which a difference of a few points is within chance (accuracy 0.8: ± 2.5 points)."""
+
 
 def metric_of(results: Results) -> str:
     """The metric that the sentences quote: AUC where it exists at every place, else the mean score."""
@@ -163,14 +166,16 @@ def limits(results: Results) -> list[str]:
         )
     elif len(results.places) == 1:
         text.append("One place was judged: nothing here says how the methods differ elsewhere.")
-    text.append(
-        f"{smallest} has only {several(results.sizes[smallest], 'judged example')}: read intervals, not values."
-    )
+    if results.sizes[smallest] < FEW:
+        text.append(
+            f"{smallest} has only {several(results.sizes[smallest], 'judged example')}: read intervals, not values."
+        )
     if results.seeds == 1:
         text.append("One run per method: how much another run would differ is not in the intervals.")
     elif results.seeds < 5 and readings:
         text.append(f"{results.seeds} runs per method: intervals are wide where runs differ; --seeds 5 narrows them.")
-    text.append(
-        "The worst place is the one with the lowest value here; its interval is that of this place, not of the choice."
-    )
+    if len(results.places) > 1:
+        text.append(
+            "The worst place is the one with the lowest value here; its interval is that of this place, not of the choice."
+        )
     return [*text, "Methods are compared at this size of network and budget; larger ones may rank otherwise."]

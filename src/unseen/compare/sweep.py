@@ -135,14 +135,15 @@ class Sweep:
             return [alone(*each) for each in zip(methods, models, tasks, labs, strict=True)], False
         steps, budgets = zip(*parts, strict=True)
         bare = {id(task): fitted(task) for task in tasks}
-        results, is_stacked, most = [], self.is_stacked, most_of(models[0])
+        results, together, most = [], self.is_stacked, most_of(models[0])
         for k in range(0, len(models), most):
             now = slice(k, k + most)
             given = [bare[id(task)] for task in tasks[now]]
             jobs = Jobs(models[now], given, steps[now], budgets[now], labs[now])
             is_stacked = self.is_stacked and self._plan(blocks[0].entrant.name, jobs).stacked
             results += stacked(jobs) if is_stacked else looped(jobs)
-        return results, is_stacked
+            together = together and is_stacked
+        return results, together
 
     def _plan(self, name: str, jobs: Jobs) -> Plan:
         """Together or not: one probe for all groups of this shape."""
