@@ -95,6 +95,13 @@ def test_every_site_of_a_table_is_left_out_and_every_export_is_written(capsys):
     assert json.loads(Path("out.json").read_text())["methods"] == ["ERM", "V-REx"]
 
 
+def test_subgroups_of_a_table_have_a_table_of_their_own(capsys):
+    results = said(capsys, *TABLE, "erm", "--group", "sex", "--table", "out.md")
+    assert len(results["subgroups"]["sex"]) >= 2
+    assert "by sex, average over places" in Path("out.md").read_text()
+    assert "Subgroups" in Path("unseen-comparison.html").read_text()
+
+
 def test_what_is_kept_is_not_trained_again(capsys, monkeypatch):
     from unseen.compare import sweep
 

@@ -196,7 +196,8 @@ def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
             Note(
                 f"{count} {metric} {where(findings)} beyond chance.",
                 Tone.NEUTRAL,
-                "More training places, or labelled examples from the new one, may be the better investment.",
+                "`unseen compare` with the same table or file tries further methods and searches their settings; more training "
+                "places, or labelled examples from the new one, may be the better investment.",
             )
         )
     if harmed:

@@ -11,6 +11,7 @@ from unseen.compare.entrants import Entrant, checked, standard
 from unseen.compare.protocols import Protocol, Sheet
 from unseen.compare.results import Results
 from unseen.compare.sheets import sheet
+from unseen.compare.subgroups import parts
 from unseen.compare.sweep import MOST, Sweep
 from unseen.errors import InvalidConfig, UnseenError
 from unseen.lab import Lab
@@ -70,7 +71,10 @@ class Comparison:
             seeds=self.seeds,
         )
         quantities = read.quantities()
+        groups = parts(contest, read.places)
+        within = [part for each in groups.values() for part in each]
         pairs = [read.cells(quantity, protocol) for quantity in quantities for protocol in read.protocols]
+        pairs += [read.cells(part, read.protocols[0]) for part in within]
         return Results(
             name=contest.name,
             places=list(read.places),
@@ -88,6 +92,7 @@ class Comparison:
             diverged=_diverged(kept),
             missing=self._missing(contest, failed, usable),
             trained=_trained(kept),
+            subgroups={spec: [part.name for part in each] for spec, each in groups.items()},
             decisions=contest.decisions,
             warnings=contest.warnings,
             seconds=time.perf_counter() - began,

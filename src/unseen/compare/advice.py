@@ -44,7 +44,8 @@ def recommended(results: Results) -> str:
 
 def advice(results: Results) -> list[Note]:
     """Most urgent first."""
-    notes = [*_about_methods(results), *_about_places(results), *_about_selection(results), *_about_runs(results)]
+    parts = (_about_methods, _about_places, _about_subgroups, _about_selection, _about_runs)
+    notes = [note for part in parts for note in part(results)]
     order = [Tone.BAD, Tone.CAUTION, Tone.GOOD, Tone.NEUTRAL]
     return sorted(notes, key=lambda note: order.index(note.tone))
 
@@ -104,6 +105,26 @@ def _about_places(results: Results) -> list[Note]:
         assert change is not None
         text = f"If the worst place matters most, consider {better[0]}: {metric} there changes by {shown(change, '+')}."
         notes.append(Note(text, Tone.GOOD))
+    return notes
+
+
+def _about_subgroups(results: Results) -> list[Note]:
+    """The lowest subgroup of each grouping, where its interval ends below the highest one's; both at the same places."""
+    method, notes = recommended(results), []
+    for metrics in results.subgroups.values():
+        cells = [c for c in results.cells if c.metric in metrics and c.method == method and c.reading is not None]
+        at = {m: [c.column for c in cells if c.metric == m] for m in metrics}
+        most = max(at.values(), key=len)
+        column = AVERAGE if AVERAGE in most else "".join(most)
+        found = {m: results.cell(method, column, m).reading for m in metrics if at[m] == most}
+        known = {m: reading for m, reading in found.items() if reading is not None}
+        if len(known) < 2:
+            continue
+        low, high = (pick(known, key=lambda m: known[m].value) for pick in (min, max))
+        if known[low].high < known[high].low:
+            name, best = (m.partition(": ")[2] for m in (low, high))
+            text = f"With {method} {name} has the lowest {results.metrics[0]}: {shown(known[low])}"
+            notes.append(Note(f"{text}; {best} has {shown(known[high])}.", Tone.CAUTION))
     return notes
 
 

@@ -113,7 +113,7 @@ class Assembly:
 
     def columns(self, quantity: Quantity) -> list[str]:
         """The places at which the quantity exists."""
-        return [p for p in self.places if not isinstance(quantity, Area) or p in quantity.positive]
+        return [place for place in self.places if quantity.exists(place)]
 
     def values(self, quantity: Quantity, protocol: Protocol, method: str, place: str) -> BySeed:
         """What the chosen run of every seed did; empty where the method has none."""

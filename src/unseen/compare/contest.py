@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 import numpy as np
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
 from unseen.objectives import all_tokens_right, correct, correct_sign, negative_absolute_error
-from unseen.task import Split, Task, Use
+from unseen.task import Batch, Split, Task, Use
 from unseen.tasks.domains import ORACLE, UNSEEN, DomainSpec, leave_one_out, unlabelled
 from unseen.tasks.table import Table, opened, prepared
 from unseen.tasks.table_domains import by_site
@@ -37,6 +38,10 @@ class Contest:
     budget: Budget
     unit: float = 1.0
     """A number as target is predicted in this unit."""
+    groups: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
+    """Subgroups by name: a function of a batch that returns an integer per example (negative: in none)."""
+    levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Names of the integers of each group."""
     decisions: Sequence[str] = ()
     """How the data were treated, for the report."""
     warnings: Sequence[str] = ()
@@ -144,6 +149,8 @@ def of_table(table: Table, lab: Lab, name: str = "table") -> Contest:
         model=network,
         budget=budget,
         unit=1.0 if first.target.classes else first.target.scale,
+        groups={spec: itemgetter(f"group:{spec}") for spec in first.groups},
+        levels=dict(first.groups),
         decisions=list(dict.fromkeys([about(first.task, budget), *few, *(anew if table.site else []), *said])),
         warnings=list(dict.fromkeys(text for one in made.values() for text in one.warnings)),
     )

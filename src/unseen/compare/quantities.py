@@ -24,6 +24,8 @@ class Quantity(Structure):
     @property
     def name(self) -> str: ...
 
+    def exists(self, place: str) -> bool: ...
+
     def reading(self, place: str, values: BySeed) -> Reading: ...
 
     def change(self, place: str, one: BySeed, other: BySeed) -> Reading: ...
@@ -35,6 +37,9 @@ class Mean:
 
     name: str
     scale: float = 1.0
+
+    def exists(self, place: str) -> bool:
+        return True
 
     def reading(self, place: str, values: BySeed) -> Reading:
         return standings.reading(self.scale * np.stack(list(values.values())))
@@ -50,6 +55,9 @@ class Area:
 
     positive: Mapping[str, Bool[ndarray, " n"]]
     name: str = "AUC"
+
+    def exists(self, place: str) -> bool:
+        return place in self.positive
 
     def reading(self, place: str, values: BySeed) -> Reading:
         return replace(stats.crossed_auc(np.stack(list(values.values())), self.positive[place]), unit="")

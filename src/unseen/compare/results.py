@@ -1,7 +1,7 @@
 """What a comparison found, as values: every number with its interval, every missing one with its reason."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from unseen.compare.protocols import Protocol
 from unseen.measure import Reading
@@ -84,6 +84,8 @@ class Results:
     """What could not be done → why."""
     trained: Mapping[str, str]
     """Method → how its models were trained."""
+    subgroups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Grouping → the metrics of its subgroups, under the first protocol."""
     decisions: Sequence[str] = ()
     warnings: Sequence[str] = ()
     seconds: float = 0.0

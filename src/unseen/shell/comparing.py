@@ -139,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--site", help="column whose values are left out in turn (hospital, camera, country)")
     p.add_argument("--time", help="column that orders the rows: trained on the past, judged on the future")
     p.add_argument("--entity", help="column that names a person or device: all its rows stay on one side")
+    p.add_argument("--group", action="append", default=[], help="column of subgroups: sex, age:decade, age:40,60")
     p.add_argument("--drop", action="append", default=[], help="column to leave out of the inputs")
     p.add_argument("--seeds", type=int, default=3, help="runs per method and place (default 3)")
     p.add_argument("--draws", type=int, default=10, help="settings of the hyperparameters per run (default 10)")
@@ -209,6 +210,7 @@ def _request(options: argparse.Namespace, flags: Sequence[str]) -> Request:
         site=options.site,
         time=options.time,
         entity=options.entity,
+        groups=tuple(options.group),
         drop=tuple(options.drop),
         methods=(*options.methods, *options.method),
         protocols=tuple(options.protocol),

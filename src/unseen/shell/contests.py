@@ -43,6 +43,7 @@ class Request:
     site: str | None = None
     time: str | None = None
     entity: str | None = None
+    groups: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
@@ -95,11 +96,11 @@ def contest_of(request: Request) -> Contest:
             raise InvalidConfig(
                 "No target column was named.", why="methods learn to predict it.", fix="add --target COLUMN."
             )
-        table = Table(what, request.target, request.site, request.time, request.entity, drop=request.drop)
+        table = Table(what, request.target, request.site, request.time, request.entity, request.groups, request.drop)
         return of_table(table, lab, Path(what).stem)
-    if request.target or request.site:
+    if request.target or request.site or request.groups:
         raise InvalidConfig(
-            f"`{what}` is no table, but --target or --site was given.",
+            f"`{what}` is no table, but --target, --site or --group was given.",
             why=f"columns are named for tables only ({', '.join(TABLES)}).",
             fix="leave these options out, or give a table.",
         )
@@ -145,6 +146,8 @@ def of_subject(subject: Subject) -> Contest:
     return replace(
         contest,
         unit=subject.unit,
+        groups=subject.groups,
+        levels=subject.levels,
         decisions=list(subject.decisions) or contest.decisions,
         warnings=[*subject.warnings, *contest.warnings],
     )

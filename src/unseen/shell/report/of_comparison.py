@@ -9,9 +9,10 @@ from typing import Any
 from unseen.compare.advice import advice, clear, headline, limits, metric_of, recommended
 from unseen.compare.protocols import Protocol
 from unseen.compare.results import AVERAGE, WORST, Cell, Results
+from unseen.compare.subgroups import SMALLEST
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
 from unseen.figure import Bars, Points
-from unseen.phrases import several, shown
+from unseen.phrases import listed, several, shown
 from unseen.shell.report import latex, markdown
 from unseen.shell.report.machine import plain
 
@@ -25,6 +26,7 @@ def document(results: Results) -> Document:
         ("What to do next", list(advice(results))),
         ("The comparison", [summary(results), *(_worst_against_average(results))]),
         ("Every place", [by_place(results, m, p) for m in _ordered(results) for p in results.protocols]),
+        ("Subgroups", [by_subgroup(results, spec) for spec in results.subgroups]),
         (f"Differences from {results.baseline}", _differences(results)),
         ("Known places and new ones", _on_the_line(results)),
         ("Hyperparameters that were selected", _selected(results)),
@@ -97,6 +99,32 @@ def by_place(results: Results, metric: str, protocol: Protocol) -> Table:
         caption=f"{metric[0].upper()}{metric[1:]}, hyperparameters by {protocol}.",
         notes=[BOLD, f"Judged examples: {sizes}.", *notes],
         judged=sum(results.sizes[place] for place in results.places if place in found),
+    )
+
+
+def by_subgroup(results: Results, spec: str) -> Table:
+    """The subgroups of one grouping: on average over the places that have enough of their examples."""
+    heads, where = {}, {}
+    for metric in results.subgroups[spec]:
+        found = dict.fromkeys(c.column for c in results.cells if c.metric == metric)
+        column, level = AVERAGE if AVERAGE in found else next(iter(found)), metric.partition(": ")[2]
+        heads[level] = [results.cell(m, column, metric) for m in results.methods]
+        where[level] = [place for place in found if place not in (AVERAGE, WORST)]
+    told = [f"{level}: at {listed(at)} only" for level, at in where.items() if len(at) < len(results.places)]
+    metric = results.metrics[0]
+    return _table(
+        results.methods,
+        heads,
+        caption=f"{metric[0].upper()}{metric[1:]} by {spec.partition(':')[0]}, average over places.",
+        notes=[
+            BOLD,
+            *(
+                [f"Read where there are {SMALLEST} examples, so not the same everywhere: {'; '.join(told)}."]
+                if told
+                else []
+            ),
+        ],
+        judged=sum(results.sizes.values()),
     )
 
 
@@ -223,8 +251,9 @@ def _treatment(results: Results) -> list[Block]:
 
 
 def tables(results: Results) -> list[Table]:
-    """The summary, then every metric under every protocol."""
-    return [summary(results), *(by_place(results, m, p) for m in _ordered(results) for p in results.protocols)]
+    """The summary, every metric under every protocol, and the subgroups."""
+    places = [by_place(results, m, p) for m in _ordered(results) for p in results.protocols]
+    return [summary(results), *places, *(by_subgroup(results, spec) for spec in results.subgroups)]
 
 
 def as_latex(results: Results) -> str:
