@@ -115,7 +115,7 @@ def by_subgroup(results: Results, spec: str) -> Table:
     return _table(
         results.methods,
         heads,
-        caption=f"{metric[0].upper()}{metric[1:]} by {spec.partition(':')[0]}, average over places.",
+        caption=f"{metric[0].upper()}{metric[1:]} by {spec.partition(':')[0]}, average over places, hyperparameters by {results.protocols[0]}.",
         notes=[
             BOLD,
             *(
