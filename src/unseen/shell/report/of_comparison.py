@@ -112,10 +112,11 @@ def by_subgroup(results: Results, spec: str) -> Table:
         where[level] = [place for place in found if place not in (AVERAGE, WORST)]
     told = [f"{level}: at {listed(at)} only" for level, at in where.items() if len(at) < len(results.places)]
     metric = results.metrics[0]
+    title = metric[0].upper() + metric[1:]
     return _table(
         results.methods,
         heads,
-        caption=f"{metric[0].upper()}{metric[1:]} by {spec.partition(':')[0]}, average over places, hyperparameters by {results.protocols[0]}.",
+        caption=f"{title} by {spec.partition(':')[0]}, average over places, hyperparameters by {results.protocols[0]}.",
         notes=[
             BOLD,
             *(
