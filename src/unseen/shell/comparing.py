@@ -202,7 +202,8 @@ def parted(rest: Sequence[str]) -> tuple[list[str], list[str]]:
 def _request(options: argparse.Namespace, flags: Sequence[str]) -> Request:
     what = options.task
     if flags and (what is None or what == "heart" or "." in what):
-        raise UnknownName.near("option", flags[0].split("=")[0], re.findall(r"--[a-z]+", parser().format_help()))
+        known = dict.fromkeys(re.findall(r"--[a-z]+", parser().format_help()))
+        raise UnknownName.near("option", flags[0].split("=")[0], known)
     return Request(
         what=what,
         flags=tuple(flags),
