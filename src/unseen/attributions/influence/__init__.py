@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unseen.attributions.influence.asking import Precision
+from unseen.attributions.influence.ends import Top
 from unseen.attributions.influence.factors import (
     Curvature,
     Factors,
@@ -24,7 +25,7 @@ from unseen.attributions.influence.factors import (
     names,
     refuse_averaged,
 )
-from unseen.attributions.influence.influences import Influences, Top
+from unseen.attributions.influence.influences import Influences
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.tracking import (
     data_digest,

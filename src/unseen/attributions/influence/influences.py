@@ -1,6 +1,5 @@
 """The attributor: scores over a stream of examples, by layer, by token, of examples on themselves, and the top k."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -8,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from unseen.attribution import Cause, Credits
-from unseen.attributions.influence.asking import LARGE, Asking, Precision, Scaled
+from unseen.attributions.influence.asking import Asking, Precision, Scaled
+from unseen.attributions.influence.confirming import confirmed, worth_asking
+from unseen.attributions.influence.ends import Top, running, top_of
 from unseen.attributions.influence.factors import Curvature, Factors, Kept, names, narrowed, runs_half
 from unseen.attributions.influence.screening import Screen
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.tracking import only, pairs
-from unseen.engine.batches import Columns, gather, length, once, place, size
+from unseen.engine.batches import Columns, once, size
 from unseen.engine.pairs import Pair, Rows, Table
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
@@ -27,24 +27,7 @@ from unseen.task import Batch, PerExample, Use
 if TYPE_CHECKING:
     from unseen.attributions.influence import Influence
 
-log = logging.getLogger("unseen.influence")
-SURVIVES = 0.9995
-"""Rank correlation with full precision at which bfloat16 scores are used."""
-ENOUGH = 64
-"""Examples on which that is seen: among fewer one swapped pair of neighbours would decide."""
-SAME = 1e-4
-"""Relative error at which mixed scores are used."""
 ByBlock = dict[str, list[Pair]]
-
-
-@dataclass(frozen=True)
-class Top:
-    """The k most helpful and most harmful examples of each query, strongest first."""
-
-    scores: Float[Tensor, "q k"]
-    index: Int[Tensor, "q k"]
-    worst_scores: Float[Tensor, "q k"]
-    worst_index: Int[Tensor, "q k"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +60,7 @@ class Influences:
             name: torch.cat([blocks[name].solved(pair.gradients()) for pair in given])
             for name, given in self._gradients(queries, behaviour).items()
         }
-        n, parts = self._count(), []
+        n, parts = self.stream.count(), []
         for start in range(0, len(rows), self.config.batch_size):
             given = self._rows_of(rows[start : start + self.config.batch_size])
             total = None
@@ -111,7 +94,8 @@ class Influences:
             return torch.stack(parts).sum(0)[None]
 
         return (
-            self._collected((start, each(given)) for start, _, given in self._stream(Precision.FULL))[0] / self._count()
+            self._collected((start, each(given)) for start, _, given in self._stream(Precision.FULL))[0]
+            / self.stream.count()
         )
 
     def top(self, queries: Batch, behaviour: PerExample, k: int, *, candidates: Tensor | None = None) -> Top:
@@ -121,7 +105,7 @@ class Influences:
         """
         if k < 1:
             raise InvalidData(f"top got k={k}.", why="at least one example is asked for.", fix="give k ≥ 1.")
-        n = self._count()
+        n = self.stream.count()
         if all(block.positions == 1 for block in self.factors.blocks.values()):
             given = self._gradients(queries, behaviour)
             screen = Screen.fitting(self.factors.blocks, given, k, n if candidates is None else len(candidates))
@@ -130,10 +114,8 @@ class Influences:
         if screen is not None:
             found = screen.top(self._stream(Precision.FULL, candidates), k, self._rows_of)
         else:
-            found = _running(self.columns(*self.ask(queries, behaviour), candidates), k)
-        ends = _merged([found], k) if self.lab.ranks.size == 1 else self._over_ranks(found, k)
-        (best, at), (worst, where) = ends
-        return Top(-best / n, at, -worst / n, where)
+            found = running(self.columns(*self.ask(queries, behaviour), candidates), k)
+        return top_of(found, k, n, self.lab)
 
     # how it is done
 
@@ -180,7 +162,7 @@ class Influences:
 
     def _forms(self, queries: Batch, behaviour: PerExample, precision: Precision) -> dict[str, Scaled]:
         made: dict[str, Asking] = {}
-        n = self._count()
+        n = self.stream.count()
         for at, given in self._asking(queries, behaviour):
             for name, pair in given.items():
                 if name not in made:
@@ -192,11 +174,8 @@ class Influences:
 
     def _confirmed(self, queries: Batch, behaviour: PerExample) -> Precision:
         """The asked-for precision, if the scores of a few queries on the first batch agree with full precision."""
-        wanted, blocks = self.config.precision, self.factors.blocks.values()
-        is_float32 = all(block.values.dtype == torch.float32 for block in blocks)
-        if wanted is Precision.MIXED and not any(b.positions == 1 and b.values.numel() >= LARGE for b in blocks):
-            return Precision.FULL  # sequences and small layers know no mixture
-        if wanted is Precision.FULL or not is_float32 or not is_native(self.lab.device):
+        wanted = self.config.precision
+        if not worth_asking(wanted, self.factors.blocks.values(), self.lab.device):
             return Precision.FULL
         few, batch = {name: tensor[:8] for name, tensor in queries.items()}, next(self.stream.all())[2]
         totals = []
@@ -205,14 +184,7 @@ class Influences:
             totals.append(
                 torch.stack([forms[name].score(pair) for name, pair in given.items() if name in forms]).sum(0)
             )
-        found = agreement(*totals)
-        self.lab.log(relative_error=found.error, rank_correlation=found.ranks)
-        is_good = found.error <= SAME if wanted is Precision.MIXED else found.ranks >= SURVIVES
-        if not is_good:
-            level = logging.INFO if wanted is Precision.MIXED else logging.WARNING  # nobody asked for the default
-            log.log(level, "%s products are not used: relative error %.1e, rank correlation %.5f with full precision.",
-                    wanted, found.error, found.ranks)  # fmt: skip
-        return wanted if is_good else Precision.FULL
+        return confirmed(wanted, totals[0], totals[1], self.lab)
 
     def _matrix(self, ready: dict[str, Scaled], precision: Precision, apart: bool = False) -> dict[str, Tensor]:
         """All scores; by block where asked for."""
@@ -224,7 +196,7 @@ class Influences:
                 if apart and key not in parts:
                     continue
                 collected[key].append((start, parts[key] if apart else sum(parts.values())))  # type: ignore[arg-type]
-        n = self._count()
+        n = self.stream.count()
         return {key: self._collected(iter(parts)) / -n for key, parts in collected.items()}
 
     def columns(
@@ -243,7 +215,7 @@ class Influences:
         if candidates is not None:
             for number, rows in enumerate(candidates.split(self.config.batch_size)):
                 if number % ranks.size == ranks.rank:
-                    yield number, rows, self._pairs(self._rows(rows), precision)
+                    yield number, rows, self._pairs(self.stream.at(rows), precision)
             return
         for number, start, batch in self.lab.track(self.stream.all(), self.stream.batches):
             if number % ranks.size == ranks.rank:
@@ -270,7 +242,7 @@ class Influences:
             return {name: _joined(parts).take(back) for name, parts in made.items()}
         with self._tracking():
             for part in rows.split(max(self.config.batch_size, 512)):
-                for name, pair in pairs(self.trained.model, self._rows(part), self.loss, self._is_exact).items():
+                for name, pair in pairs(self.trained.model, self.stream.at(part), self.loss, self._is_exact).items():
                     made.setdefault(name, []).append(pair)
         return {name: _joined(parts) for name, parts in made.items()}
 
@@ -282,27 +254,6 @@ class Influences:
         one = len(self.trained.task.of(Use.FIT)) == 1 and self.lab.ranks.size == 1
         return bool(one and batches and is_whole and all((k, 0) in self.kept.held for k in range(batches)))
 
-    def _rows(self, rows: Tensor) -> Batch:
-        """Examples by number over all FIT splits."""
-        found: list[Batch] = []
-        order: list[Tensor] = []
-        start = 0
-        for split in self.trained.task.of(Use.FIT).values():
-            n = length(split.data)
-            if n is None:
-                raise InvalidData(
-                    "Examples of a stream cannot be read by number.",
-                    why="a stream is read from its start.",
-                    fix="give a map-style dataset (Columns, a memory-mapped array).",
-                )
-            inside = ((rows >= start) & (rows < start + n)).nonzero().flatten()
-            if len(inside):
-                found.append(place(gather(split.data, rows[inside] - start), self.lab))
-                order.append(inside)
-            start += n
-        back = torch.cat(order).argsort()
-        return {name: torch.cat([part[name] for part in found])[back.to(found[0][name].device)] for name in found[0]}
-
     def _tracking(self) -> AbstractContextManager[None]:
         return only(self.trained.model, self.layers)
 
@@ -310,21 +261,10 @@ class Influences:
     def _is_exact(self) -> bool:
         return self.config.curvature is Curvature.EXACT
 
-    def _count(self) -> int:
-        """N."""
-        known = self.stream.known
-        if known is None:
-            if not self._counted:
-                self._counted.append(sum(size(batch) for _, _, batch in self.stream.all()))
-            known = self._counted[0]
-        return known
-
-    _counted: list[int] = field(default_factory=list)
-
     def _collected(self, parts: Iterator[tuple[int, Tensor]]) -> Tensor:
         """Columns at their places, summed over processes."""
         found = list(parts)
-        n = self._count()
+        n = self.stream.count()
         like = found[0][1]
         if self.lab.ranks.size == 1:
             return torch.cat([part for _, part in found], 1)
@@ -333,76 +273,9 @@ class Influences:
             total[:, start : start + part.shape[1]] = part
         return self.lab.sum(total)
 
-    def _over_ranks(self, found: "Ends", k: int) -> "Ends":
-        """The ends of all processes merged."""
-        ranks = self.lab.ranks
-        every = []
-        for values, index in found:
-            width = min(k, self._count())
-            table = values.new_zeros(ranks.size, len(values), width, dtype=torch.float64)
-            places = torch.full_like(table, -1)
-            places[:] = 0
-            table[ranks.rank, :, : values.shape[1]] = values.double()
-            places[ranks.rank, :, : values.shape[1]] = index.double() + 1
-            every.append((self.lab.sum(table), self.lab.sum(places).long() - 1))
-        (low, low_at), (high, high_at) = every
-        return _merged([((low[r], low_at[r]), (high[r], high_at[r])) for r in range(ranks.size)], k)
-
 
 def _is_narrow(given: Mapping[str, Pair]) -> bool:
     return any(pair.a.dtype == torch.bfloat16 for pair in given.values())
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Between two tables of scores: relative Frobenius error, and rank correlation."""
-
-    error: float
-    ranks: float
-
-
-def agreement(a: Float[Tensor, "q n"], b: Float[Tensor, "q n"]) -> Agreement:
-    """Ranks are compared over all queries at once, each row in units of its spread: in a row of 64 scores a single swap of
-    neighbours would cost as much as the rounding that is to be judged."""
-    error = float((a - b).norm() / a.norm().clamp_min(1e-300))
-    spread = a.std(1, keepdim=True)
-    rows = spread[:, 0] > 0
-    if not rows.any() or a.shape[1] < 3:
-        return Agreement(error, 1.0)
-    x, y = ((table[rows] / spread[rows]).flatten().cpu() for table in (a, b))
-    return Agreement(error, float(spearmanr(x, y).statistic))
-
-
-def is_native(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 faster than float32."""
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-Ends = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(products, rows) of the smallest and of the largest."""
-
-
-def _running(columns: Iterator[tuple[Tensor, Tensor]], k: int) -> Ends:
-    """The k smallest and largest of each query over a stream of columns."""
-    ends: Ends | None = None
-    for rows, values in columns:
-        new = (values, rows.to(values.device).expand(len(values), -1))
-        ends = _merged([(new, new)] if ends is None else [ends, (new, new)], k)
-    assert ends is not None
-    return ends
-
-
-def _merged(parts: Sequence[Ends], k: int) -> Ends:
-    made = []
-    for side, largest in ((0, False), (1, True)):
-        values = torch.cat([part[side][0] for part in parts], 1)
-        index = torch.cat([part[side][1] for part in parts], 1)
-        values = values.masked_fill(index < 0, -torch.inf if largest else torch.inf)
-        best, at = values.topk(min(k, values.shape[1]), 1, largest=largest)
-        made.append((best, index.gather(1, at)))
-    return made[0], made[1]
 
 
 def _joined(parts: Sequence[Pair]) -> Pair:

@@ -6,7 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from unseen.attributions.influence.influences import Ends, Influences, Top, _merged
+from unseen.attributions.influence.ends import Ends, Top, taken, top_of
+from unseen.attributions.influence.influences import Influences
 from unseen.attributions.influence.tracking import bytes_of, sampled_digest, steady
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.task import Batch, PerExample
@@ -60,17 +61,13 @@ def top(
         for start in found.lab.track(range(done, len(rows), step), len(range(done, len(rows), step))):
             part = rows[start : start + step]
             for at, values in found.columns(ready, precision, part):
-                new = (values.cpu(), at.cpu().expand(len(values), -1))
-                ends = _merged([(new, new)] if ends is None else [ends, (new, new)], k)
+                ends = taken(ends, at.cpu(), values.cpu(), k)
             saved.save(_written(ends, start + len(part)))
     if ends is None:  # more processes than batches: this one had none
         nothing = torch.zeros(len(next(iter(queries.values()))), 0), torch.zeros(0, dtype=torch.int64)
         nothing = (nothing[0], nothing[1].expand(len(nothing[0]), 0))
         ends = (nothing, nothing)
-    merged = _merged([ends], k) if found.lab.ranks.size == 1 else found._over_ranks(ends, k)
-    n = found._count()
-    (best, at), (worst, where) = merged
-    return Top(-best / n, at, -worst / n, where)
+    return top_of(ends, k, found.stream.count(), found.lab)
 
 
 def _rows(found: Influences, candidates: Tensor | None) -> Tensor:

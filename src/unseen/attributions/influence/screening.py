@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unseen.attributions.influence.asking import Scaled, decomposed, is_single, scaled, terms
+from unseen.attributions.influence.ends import Ends
 from unseen.engine.kron import Block
 from unseen.engine.pairs import Pair
 
@@ -22,7 +23,6 @@ FEW = 1.5
 """How many times k candidates are scored exactly at first."""
 SLAB = 1 << 14
 """Examples whose approximate scores are held at a time."""
-Ends = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)

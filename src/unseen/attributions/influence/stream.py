@@ -1,10 +1,15 @@
 """The fitted examples as numbered batches, shared out among processes."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
-from unseen.engine.batches import length, once, size
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from unseen.engine.batches import gather, length, once, place, size
+from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.task import Batch, Task, Use
 
@@ -16,6 +21,7 @@ class Stream:
     task: Task
     batch_size: int
     lab: Lab
+    _counted: list[int] = field(default_factory=list)
 
     @property
     def known(self) -> int | None:
@@ -28,6 +34,35 @@ class Stream:
         """Number of batches; None for a stream."""
         lengths = [length(split.data) for split in self.task.of(Use.FIT).values()]
         return None if any(n is None for n in lengths) else sum(ceil((n or 0) / self.batch_size) for n in lengths)
+
+    def count(self) -> int:
+        """Number of examples; a stream is read once for it."""
+        if self.known is not None:
+            return self.known
+        if not self._counted:
+            self._counted.append(sum(size(batch) for _, _, batch in self.all()))
+        return self._counted[0]
+
+    def at(self, rows: Int[Tensor, " n"]) -> Batch:
+        """Examples by number over all FIT splits, in the order asked for."""
+        found: list[Batch] = []
+        order: list[Tensor] = []
+        start = 0
+        for split in self.task.of(Use.FIT).values():
+            n = length(split.data)
+            if n is None:
+                raise InvalidData(
+                    "Examples of a stream cannot be read by number.",
+                    why="a stream is read from its start.",
+                    fix="give a map-style dataset (Columns, a memory-mapped array).",
+                )
+            inside = ((rows >= start) & (rows < start + n)).nonzero().flatten()
+            if len(inside):
+                found.append(place(gather(split.data, rows[inside] - start), self.lab))
+                order.append(inside)
+            start += n
+        back = torch.cat(order).argsort()
+        return {name: torch.cat([part[name] for part in found])[back.to(found[0][name].device)] for name in found[0]}
 
     def all(self) -> Iterator[tuple[int, int, Batch]]:
         """(number of the batch, number of its first example, batch)."""
