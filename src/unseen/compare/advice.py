@@ -115,7 +115,7 @@ def _about_subgroups(results: Results) -> list[Note]:
         cells = [c for c in results.cells if c.metric in metrics and c.method == method and c.reading is not None]
         at = {m: [c.column for c in cells if c.metric == m] for m in metrics}
         most = max(at.values(), key=len)
-        column = AVERAGE if AVERAGE in most else "".join(most)
+        column = AVERAGE if AVERAGE in most else next(iter(most), "")
         found = {m: results.cell(method, column, m).reading for m in metrics if at[m] == most}
         known = {m: reading for m, reading in found.items() if reading is not None}
         if len(known) < 2:
