@@ -17,9 +17,9 @@ from unseen.studies.influence_accuracy import (
     LabelCell,
     ResponseCell,
     ScoreCell,
-    margin,
     study,
 )
+from unseen.studies.influence_accuracy.strategies import margin
 from unseen.study import Scale, Verdict, pick
 
 SMOKE = study.scales[Scale.SMOKE]

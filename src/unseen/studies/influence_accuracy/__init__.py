@@ -32,7 +32,6 @@ from unseen.studies.influence_accuracy.strategies import (
     Setting,
     Strategy,
 )
-from unseen.studies.influence_accuracy.strategies import margin as margin
 from unseen.study import Claim, Effect, Row, Scale, Study, average, gap
 from unseen.tasks.images import Collection, Images
 
