@@ -8,19 +8,9 @@ import torch
 from unseen.attributions.explanation import eight
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order
-from unseen.studies.which_explanation import (
-    CLASSIC,
-    TIES,
-    Cell,
-    Config,
-    instances,
-    mismatched,
-    near,
-    network,
-    output,
-    study,
-    versus,
-)
+from unseen.studies.which_explanation import mismatched, study, versus
+from unseen.studies.which_explanation.methods import CLASSIC, TIES, Config, instances
+from unseen.studies.which_explanation.rows import Cell, near, network, output
 from unseen.study import Scale, Verdict, pick
 from unseen.tasks.tabular import Known
 

@@ -21,20 +21,6 @@ from unseen.studies.which_explanation.rows import Cell, lunch, near, network, ou
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, average, gap, pick
 from unseen.tasks.tabular import Known
 
-__all__ = [
-    "CLASSIC",
-    "TIES",
-    "Cell",
-    "Config",
-    "instances",
-    "mismatched",
-    "near",
-    "network",
-    "output",
-    "study",
-    "versus",
-]
-
 
 def cells(config: Config) -> Iterator[Cell]:
     for seed in range(config.seeds):
