@@ -16,8 +16,8 @@ from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order
 from unseen.source import Source
 from unseen.studies.which_explanation.drawing import distances, matrix, ranked, table
-from unseen.studies.which_explanation.methods import CLASSIC, TIES, Config, instances
-from unseen.studies.which_explanation.rows import Cell, lunch, near, network, output, recovery, same, tests, trained
+from unseen.studies.which_explanation.methods import TIES, Config, instances
+from unseen.studies.which_explanation.rows import Cell, lunch, near, output, recovery, same, tests, trained
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, average, gap, pick
 from unseen.tasks.tabular import Known
 
