@@ -32,7 +32,9 @@ def groups_of(*sizes: int) -> torch.Tensor:
 def test_correlations_equal_numpy_whatever_the_chunks(q, n, chunk, seed):
     scores = normal(q, n, seed=seed) * 1e-3 + 5 * normal(q, 1, seed=seed + 1)  # far from zero, as cancellation likes it
     found = correlations(scores.split(chunk, 1))
-    assert_close(found, torch.from_numpy(np.corrcoef(scores.numpy())), atol=1e-6, rtol=0)
+    # rounding of the scores themselves, as seen by the spread that is left: with two documents it may be tiny
+    rounding = float((scores.abs().amax(1) / scores.std(1)).max()) * torch.finfo(scores.dtype).eps
+    assert_close(found, torch.from_numpy(np.corrcoef(scores.numpy())), atol=1e-9 + 100 * rounding, rtol=0)
 
 
 def test_correlations_ignore_scale_shift_and_order_of_documents_and_take_float32():

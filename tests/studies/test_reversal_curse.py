@@ -1,6 +1,5 @@
 """The study end to end at smoke scale, on a transformers model, and its claims on rows made by hand."""
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -31,10 +30,8 @@ from unseen.tasks.published_reversal import toy
 SMOKE = study.scales[Scale.SMOKE]
 
 
-def test_smoke_runs_in_seconds_and_repeats():
-    begin = time.process_time()
+def test_smoke_runs_and_repeats():
     rows = [row for cell in cells(SMOKE) for row in run(cell, Lab(seed=cell.seed))]
-    assert time.process_time() - begin < 10  # on an idle core under 3; the type checks of the suite double it
     assert {row["variant"] for row in rows} == set(Variant) - {Variant.PRETRAINED}
     first = next(iter(cells(SMOKE)))
     again = list(run(first, Lab(seed=first.seed)))

@@ -18,8 +18,9 @@ from unseen.stats import LEVEL
 
 LEAST = 3
 """Fewest queries of a group: two have one correlation and no spread."""
-ROUNDING = 1e-12
-"""Relative variance below which a row of scores counts as constant."""
+ROUNDING = 8
+"""A row of scores counts as constant if its standard deviation is below so many machine epsilons (of the scores' own
+dtype) of its mean: the distance between neighbouring numbers cannot be told from rounding."""
 
 
 def correlations(chunks: Iterable[Tensor]) -> Float[Tensor, "query query"]:
@@ -27,9 +28,11 @@ def correlations(chunks: Iterable[Tensor]) -> Float[Tensor, "query query"]:
 
     Σ (x − x̄)(y − ȳ) is merged from chunk to chunk (Chan, Golub & LeVeque, 1983) in float64.
     """
-    n, mean, moment = 0, torch.zeros(0), torch.zeros(0)
+    n, mean, moment, epsilon = 0, torch.zeros(0), torch.zeros(0), 0.0
     for chunk in chunks:
         x = chunk.double()
+        if chunk.is_floating_point():
+            epsilon = max(epsilon, torch.finfo(chunk.dtype).eps)
         if not torch.isfinite(x).all():
             raise InvalidData(
                 f"{int((~torch.isfinite(x)).any(1).sum())} of {len(x)} queries have scores that are NaN or infinite.",
@@ -48,19 +51,19 @@ def correlations(chunks: Iterable[Tensor]) -> Float[Tensor, "query query"]:
             moment = moment + x @ x.T + torch.outer(gap, gap) * (n * size / (n + size))
             mean = mean + gap * (size / (n + size))
         n += size
-    _refuse(n, mean, moment)
+    _refuse(n, mean, moment, epsilon)
     scale = moment.diagonal().sqrt()
     return (moment / torch.outer(scale, scale)).clamp(-1, 1)
 
 
-def _refuse(n: int, mean: Tensor, moment: Tensor) -> None:
+def _refuse(n: int, mean: Tensor, moment: Tensor, epsilon: float) -> None:
     if n < 2 or not len(mean):
         raise InvalidData(
             f"Correlation got {len(mean)} queries with {n} documents.",
             why="it compares queries over documents.",
             fix="score at least two documents for at least one query.",
         )
-    constant = moment.diagonal() <= ROUNDING * (mean.square() * n)
+    constant = moment.diagonal() <= (ROUNDING * epsilon) ** 2 * (mean.square() * n)
     if constant.any():
         raise InvalidData(
             f"Query {int(constant.nonzero()[0])} has the same score for all {n} documents "
