@@ -31,20 +31,20 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from unseen.compare import Comparison, Contest
-from unseen.compare.blocks import Block, Run
-from unseen.compare.contest import judged, of_spec, of_table
-from unseen.compare.entrants import Entrant, standard
-from unseen.compare.protocols import Protocol
-from unseen.compare.sweep import Sweep, aligned, fitted
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, train
-from unseen.engine.stacked import Jobs, stacked
+from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.sam import SAM
 from unseen.methods.udim import UDIM
 from unseen.models.mlp import mlp
+from unseen.questions.compare.candidates import Entrant, standard
+from unseen.questions.compare.job import Comparison, Contest
+from unseen.questions.compare.protocols import Protocol
+from unseen.questions.compare.run_groups import Block, Run
+from unseen.questions.compare.setup import judged, of_spec, of_table
+from unseen.questions.compare.sweep import Sweep, aligned, fitted
 from unseen.task import Task
 from unseen.tasks.rotated_digits import RotatedDigits
 from unseen.tasks.table_domains import heart_sites

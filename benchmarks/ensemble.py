@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unseen.engine.batches import Columns, orders
 from unseen.engine.loop import Budget, Optimizer, erm_step, train
-from unseen.engine.together import train_many
+from unseen.engine.vectorized.choose import train_many
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.mlp import mlp

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unseen.attributions import explanation as own
-from unseen.engine.inputs import Inputs, patches
-from unseen.engine.neighbourhoods import Rule
+from unseen.engine.local.features import Inputs, patches
+from unseen.engine.local.neighbourhoods import Rule
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Batch

@@ -38,7 +38,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from unseen.attributions.influence import Fisher, Influence, sequence_nats
-from unseen.attributions.influence.asking import Precision
+from unseen.attributions.influence.preconditioned_queries import Precision
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.objectives import classify, cross_entropy, next_token, sequence_log_probability
@@ -102,8 +102,8 @@ def forget_peak() -> None:
 
 def ours(case: Case, setting: str, clock: Clock) -> dict[str, Tensor]:
     """Our scores in nats per added copy; in float32 also the top k."""
-    from unseen.attributions.influence.asking import Scaled
     from unseen.attributions.influence.factors import Fit
+    from unseen.attributions.influence.preconditioned_queries import Scaled
 
     clock.inside(Fit, "_corrected", "lambda")
     clock.inside(Scaled, "score", "product")

@@ -13,7 +13,7 @@ import time
 import torch
 
 from unseen.lab import Lab
-from unseen.shell import catalog
+from unseen.runs import catalog
 from unseen.study import Scale
 
 ALLOWED = 5.0

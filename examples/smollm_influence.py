@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from unseen.shell.influencing import main
+from unseen.cli.influence import main
 
 PROMPTS = (
     "First Citizen:\nBefore we proceed any further, hear me",

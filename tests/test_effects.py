@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from unseen import stats
-from unseen.effects import crossed_gap, distinct, grid, overlapping, ratio, share, worst
 from unseen.errors import InvalidData
 from unseen.study import average, gap, rate
+from unseen.study.effects import crossed_gap, distinct, grid, overlapping, ratio, share, worst
 
 ROWS = [
     {"setting": label, "seed": seed, "v": value + 0.01 * seed, "kind": kind}

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from unseen import origins
+from unseen.data.files import content_sha256, data_file, places
 from unseen.errors import Corrupted, MissingFile, UnknownName
-from unseen.files import content_sha256, data_file, places
 from unseen.origins import KNOWN, Known
 
 SHIPPED = [name for name in KNOWN if (places()[0] / name).is_file()]
@@ -291,7 +291,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_behind(served, tmp_path, monkey
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unseen.files.os.replace", full)
+    monkeypatch.setattr("unseen.data.files.os.replace", full)
     with pytest.raises(MissingFile, match="No space left"):
         data_file("a.gz", {"a.gz": known(sha(tmp_path, "want", b"1"), f"{url}/a")})
     assert list((tmp_path / "home" / "data").iterdir()) == []

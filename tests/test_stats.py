@@ -10,7 +10,7 @@ from scipy import stats as scipy_stats
 
 from unseen import stats
 from unseen.errors import InvalidData
-from unseen.measure import Reading
+from unseen.reading import Reading
 
 RNG = np.random.default_rng
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis.strategies import floats
 
 from unseen.errors import InvalidData, UnknownName
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.study import Claim, Scale, Verdict, average, column, gap, pick, rate
 
 ROWS = [

@@ -20,11 +20,11 @@ from unseen.engine.batches import Columns, once
 from unseen.engine.loop import Budget, train
 from unseen.errors import InvalidData, UnseenError
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
 from unseen.objectives import classify, correct, cross_entropy, next_token
-from unseen.source import Source
+from unseen.reading import Reading
 from unseen.study import Claim, Scale, Study, average
+from unseen.study.source import Source
 from unseen.task import Axis, Objective, Split, Task, Use
 from unseen.testing import (
     Broken,

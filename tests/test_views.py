@@ -5,9 +5,9 @@ from statistics import fmean, median
 import pytest
 
 from unseen.errors import InvalidData
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.study import column
-from unseen.views import bars, curves, points, summary
+from unseen.study.figures import bars, curves, points, summary
 
 ROWS = [
     {"rule": rule, "epoch": epoch, "seed": seed, "test": factor * epoch + seed**2, "fit": 1.0}

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
+from unseen.data.files import home
 from unseen.engine.batches import Columns, forever
-from unseen.files import home
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
 from unseen.tasks.images import Collection, Images

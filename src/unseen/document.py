@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from unseen.figure import Figure
-from unseen.measure import Reading
+from unseen.reading import Reading
 
 Value: TypeAlias = str | int | float | bool | Reading | None
 

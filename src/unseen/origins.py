@@ -1,7 +1,7 @@
 """Where public data files come from, under which licence, and how they are brought into the layout that loaders read.
 
 A file is named as in the data folder (`fashion-mnist/train-images-idx3-ubyte.gz`). Its SHA-256 is that of what is
-*inside* (see `unseen.files.content_sha256`), so a recompressed copy of the same data verifies, too.
+*inside* (see `unseen.data.files.content_sha256`), so a recompressed copy of the same data verifies, too.
 """
 
 import gzip
@@ -318,4 +318,4 @@ KNOWN: Mapping[str, Known] = {
         pack=reversal,
     ),
 }
-"""Every file that `unseen.files.data_file` can find or fetch."""
+"""Every file that `unseen.data.files.data_file` can find or fetch."""

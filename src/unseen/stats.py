@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats as scipy_stats
 
 from unseen.errors import InvalidData
-from unseen.measure import Reading
+from unseen.reading import Reading
 
 LEVEL = 0.95
 _Z = float(scipy_stats.norm.ppf(0.5 + LEVEL / 2))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as some
 
-from unseen.attributions.influence.candidates import candidates
+from unseen.attributions.influence.bm25 import candidates
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab

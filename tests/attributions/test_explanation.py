@@ -21,10 +21,10 @@ from unseen.attributions.explanation import (
     eight,
 )
 from unseen.attributions.explanation.solve import Approximation, explained
-from unseen.engine.approximation import Explanation, Family, Loss, converted, effects, seen
-from unseen.engine.around import Around, around
-from unseen.engine.inputs import Inputs, patches
-from unseen.engine.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
+from unseen.engine.local.features import Inputs, patches
+from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
+from unseen.engine.local.perturbed_model import Around, around
+from unseen.engine.local.surrogate import Explanation, Family, Loss, converted, effects, seen
 from unseen.lab import Lab
 from unseen.task import Batch
 

@@ -18,8 +18,8 @@ from unseen.attributions.explanation import (
     VanillaGradients,
     eight,
 )
-from unseen.engine.inputs import Inputs, patches
-from unseen.engine.neighbourhoods import Gaussian, Masks, Segment
+from unseen.engine.local.features import Inputs, patches
+from unseen.engine.local.neighbourhoods import Gaussian, Masks, Segment
 from unseen.errors import InvalidConfig, InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained

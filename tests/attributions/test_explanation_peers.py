@@ -16,8 +16,8 @@ from unseen.attributions.explanation import (
     SmoothGrad,
     VanillaGradients,
 )
-from unseen.engine.inputs import Inputs, patches
-from unseen.engine.neighbourhoods import Rule
+from unseen.engine.local.features import Inputs, patches
+from unseen.engine.local.neighbourhoods import Rule
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Batch

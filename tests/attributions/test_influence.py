@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from unseen.attributions.influence import Curvature, Fisher, Influence, sequence_nats
 from unseen.attributions.influence.factors import Factors
-from unseen.attributions.influence.tracking import digest
+from unseen.attributions.influence.layers import digest
 from unseen.engine.batches import Columns, whole
 from unseen.errors import InvalidConfig, InvalidData, TooBig, UnknownName
 from unseen.lab import Lab

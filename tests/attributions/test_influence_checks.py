@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 from unseen.attributions.influence import Curvature, Fisher, Influence, sequence_nats
 from unseen.engine.batches import Columns
+from unseen.engine.factor_pairs import Pair
 from unseen.engine.kron import Covariances
-from unseen.engine.pairs import Pair
 from unseen.errors import InvalidConfig, InvalidData, UnseenError
 from unseen.lab import Lab
 from unseen.method import Trained

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from unseen.attributions.influence import Influence, sequence_nats
-from unseen.attributions.influence.candidates import candidates
-from unseen.attributions.influence.resuming import top
+from unseen.attributions.influence.bm25 import candidates
+from unseen.attributions.influence.resume import top
 from unseen.engine.batches import once
 from unseen.engine.ranks import ranks
 from unseen.lab import Lab

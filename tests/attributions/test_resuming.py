@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from unseen.attributions.influence import Influence, sequence_nats
-from unseen.attributions.influence.resuming import identity, top
-from unseen.attributions.influence.tracking import steady
+from unseen.attributions.influence.layers import steady
+from unseen.attributions.influence.resume import identity, top
 from unseen.engine.batches import once
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab

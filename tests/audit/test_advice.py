@@ -2,12 +2,13 @@
 
 import pytest
 
-from unseen.audit.advice import advice, combined, helpful, limits, metric_of
-from unseen.audit.findings import Example, Findings, Gap, Outcome, Overlap, Score, gain
-from unseen.compare.standings import widened
 from unseen.document import Tone
-from unseen.measure import Reading
-from unseen.phrases import listed, several, shown
+from unseen.questions.audit.advice import advice, combined, helpful, limits, metric_of
+from unseen.questions.audit.results import Findings, Gap, Outcome, Overlap, Score, gain
+from unseen.questions.compare.statistics import widened
+from unseen.reading import Reading
+from unseen.subjects.examples import Example
+from unseen.text import listed, several, shown
 
 
 def reading(value: float, half: float = 0.02, n: int = 100) -> Reading:

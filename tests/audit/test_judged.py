@@ -6,11 +6,11 @@ import torch
 from sklearn import metrics as sk
 from torch import nn
 
-from unseen.audit.judged import Judged, judged
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.objectives import classify, regress
+from unseen.subjects.predictions import Judged, judged
 from unseen.task import Axis, Split, Task, Use
 
 

@@ -10,13 +10,13 @@ from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 from unseen import stats
-from unseen.audit import Audit, Subject
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.models.conv import cnn
 from unseen.objectives import classify, exact_match, regress
+from unseen.questions.audit.job import Audit, Subject
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.images import Collection, Images
 

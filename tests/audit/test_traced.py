@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from unseen.attributions.gradient_similarity import GradientSimilarity
-from unseen.audit import Audit, Subject
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget
 from unseen.lab import Lab
 from unseen.objectives import classify
+from unseen.questions.audit.job import Audit, Subject
 from unseen.task import Axis, Split, Task, Use
 
 G = torch.Generator().manual_seed(0)

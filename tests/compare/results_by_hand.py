@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from unseen.compare.protocols import Protocol
-from unseen.compare.results import AVERAGE, WORST, Cell, Change, Dot, Results
-from unseen.measure import Reading
+from unseen.questions.compare.protocols import Protocol
+from unseen.questions.compare.results import AVERAGE, WORST, Cell, Change, Dot, Results
+from unseen.reading import Reading
 
 METHODS = ("ERM", "new_one", "gone")
 

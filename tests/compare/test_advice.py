@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from compare.results_by_hand import by_hand
 
-from unseen.compare.advice import advice, clear, grouped, limits, metric_of, recommended
-from unseen.compare.results import AVERAGE
 from unseen.document import Tone
+from unseen.questions.compare.advice import advice, clear, grouped, limits, metric_of, recommended
+from unseen.questions.compare.results import AVERAGE
 
 
 def told(results, tone=None) -> str:

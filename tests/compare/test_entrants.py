@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers
 
-from unseen.compare.entrants import Entrant, checked, named, of_classes, standard
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
 from unseen.methods.erm import ERM
 from unseen.methods.sam import SAM
-from unseen.search import LogUniform, Uniform, drawn
+from unseen.questions.compare.candidates import Entrant, checked, named, of_classes, standard
+from unseen.search_space import LogUniform, Uniform, drawn
 
 BUDGET = Budget(steps=100, lr=2e-3, weight_decay=1e-2)
 

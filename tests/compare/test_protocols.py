@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers
 
-from unseen.compare.protocols import Protocol, Sheet, chosen, left_out
-from unseen.compare.standings import picked
 from unseen.errors import InvalidData
+from unseen.questions.compare.protocols import Protocol, Sheet, chosen, left_out
+from unseen.questions.compare.statistics import picked
 
 nan = np.nan
 

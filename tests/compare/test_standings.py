@@ -7,16 +7,16 @@ import pytest
 from scipy import stats as peer
 
 from unseen import stats
-from unseen.compare import standings
-from unseen.compare.assembly import Board
-from unseen.compare.quantities import Area, Mean
-from unseen.compare.results import AVERAGE, WORST
 from unseen.errors import InvalidData
-from unseen.measure import Reading
+from unseen.questions.compare import statistics
+from unseen.questions.compare.quantities import Area, Mean
+from unseen.questions.compare.results import AVERAGE, WORST
+from unseen.questions.compare.tables import Board
+from unseen.reading import Reading
 
 
 def test_average_over_places_adds_intervals_in_square():
-    value = standings.average([Reading(0.6, 0.5, 0.7, 10), Reading(0.8, 0.6, 0.9, 30)])
+    value = statistics.average([Reading(0.6, 0.5, 0.7, 10), Reading(0.8, 0.6, 0.9, 30)])
     assert (value.value, value.n) == (pytest.approx(0.7), 40)
     assert value.low == pytest.approx(0.7 - sqrt(0.1**2 + 0.2**2) / 2)
     assert value.high == pytest.approx(0.7 + sqrt(0.1**2 + 0.1**2) / 2)
@@ -24,23 +24,23 @@ def test_average_over_places_adds_intervals_in_square():
 
 def test_average_of_one_place_is_that_place():
     one = Reading(0.6, 0.5, 0.7, 10)
-    assert standings.average([one]) == one
+    assert statistics.average([one]) == one
 
 
 def test_an_accuracy_of_one_is_not_certain():
-    value = standings.reading(np.ones((3, 20)))
+    value = statistics.reading(np.ones((3, 20)))
     wilson = stats.proportion(20, 20)
     assert (value.value, value.low, value.high) == (1.0, wilson.low, 1.0)
 
 
 def test_one_example_is_refused():
     with pytest.raises(InvalidData, match="no spread"):
-        standings.reading(np.ones((3, 1)))
+        statistics.reading(np.ones((3, 1)))
 
 
 @pytest.mark.parametrize("among", [1, 3, 7])
 def test_widened_intervals_are_bonferronis(among):
-    value = standings.widened(Reading(1.0, 1.0 - 1.959964, 1.0 + 1.959964), among)
+    value = statistics.widened(Reading(1.0, 1.0 - 1.959964, 1.0 + 1.959964), among)
     z = peer.norm.ppf(1 - 0.05 / 2 / among)
     assert (value.low, value.high) == (pytest.approx(1 - z, abs=1e-5), pytest.approx(1 + z, abs=1e-5))
 
@@ -48,27 +48,27 @@ def test_widened_intervals_are_bonferronis(among):
 def test_the_best_stands_out_only_if_its_interval_excludes_every_other():
     values = {"a": 0.9, "b": 0.8, "c": 0.1}
     clear = {("a", "b"): Reading(0.1, 0.05, 0.15), ("a", "c"): Reading(0.8, 0.7, 0.9)}
-    assert standings.stands_out(values, clear) == "a"
-    assert standings.stands_out(values, clear | {("a", "b"): Reading(0.1, -0.01, 0.21)}) is None
+    assert statistics.stands_out(values, clear) == "a"
+    assert statistics.stands_out(values, clear | {("a", "b"): Reading(0.1, -0.01, 0.21)}) is None
     # clear alone, but not after the choice among two rivals
-    assert standings.stands_out(values, clear | {("a", "b"): Reading(0.1, 0.001, 0.199)}) is None
+    assert statistics.stands_out(values, clear | {("a", "b"): Reading(0.1, 0.001, 0.199)}) is None
 
 
 @pytest.mark.parametrize("values", [{"a": 0.9}, {}])
 def test_nothing_stands_out_alone(values):
-    assert standings.stands_out(values, {}) is None
+    assert statistics.stands_out(values, {}) is None
 
 
 def test_a_rival_with_unknown_difference_keeps_the_best_from_standing_out():
-    assert standings.stands_out({"a": 0.9, "b": 0.8}, {}) is None
+    assert statistics.stands_out({"a": 0.9, "b": 0.8}, {}) is None
 
 
 def test_differences_pair_the_seeds_that_both_have():
     one, other = {0: np.array([1.0, 0.0]), 2: np.array([1.0, 1.0])}, {2: np.array([0.0, 1.0]), 1: np.array([9.0, 9.0])}
-    a, b = standings.shared(one, other)
+    a, b = statistics.shared(one, other)
     assert (a.tolist(), b.tolist()) == ([[1.0, 1.0]], [[0.0, 1.0]])
     with pytest.raises(InvalidData, match="paired by seed"):
-        standings.shared({0: a[0]}, {1: b[0]})
+        statistics.shared({0: a[0]}, {1: b[0]})
 
 
 def board(worse: str = "east") -> Board:
@@ -126,4 +126,4 @@ def test_the_mean_is_in_the_targets_unit():
 
 
 def test_worst_is_the_lowest_value():
-    assert standings.worst({"a": Reading(0.5, -inf, inf), "b": Reading(0.4, 0.3, 0.9)}) == "b"
+    assert statistics.worst({"a": Reading(0.5, -inf, inf), "b": Reading(0.4, 0.3, 0.9)}) == "b"

@@ -7,20 +7,20 @@ import pytest
 import torch
 from compare.results_by_hand import by_hand
 
-from unseen.compare import Comparison
-from unseen.compare.advice import advice
-from unseen.compare.contest import judged, of_spec
-from unseen.compare.entrants import named
-from unseen.compare.protocols import Protocol
-from unseen.compare.results import AVERAGE, Cell
-from unseen.compare.subgroups import SMALLEST, Part, parts
-from unseen.compare.sweep import Sweep
 from unseen.engine.batches import whole
 from unseen.engine.evaluate import per_example
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
 from unseen.models.mlp import mlp
+from unseen.questions.compare.advice import advice
+from unseen.questions.compare.candidates import named
+from unseen.questions.compare.job import Comparison
+from unseen.questions.compare.protocols import Protocol
+from unseen.questions.compare.results import AVERAGE, Cell
+from unseen.questions.compare.setup import judged, of_spec
+from unseen.questions.compare.subgroups import SMALLEST, Part, parts
+from unseen.questions.compare.sweep import Sweep
+from unseen.reading import Reading
 from unseen.tasks.domains import Domains, moved_clusters
 
 

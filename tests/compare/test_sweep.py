@@ -8,22 +8,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unseen.compare import Comparison
-from unseen.compare import sweep as sweeping
-from unseen.compare.blocks import Block, Run
-from unseen.compare.contest import Contest, domains, judged, of_spec, of_task, seen
-from unseen.compare.entrants import Entrant, named, of_classes, standard
-from unseen.compare.protocols import Protocol
-from unseen.compare.results import AVERAGE, WORST
-from unseen.compare.sweep import Sweep, alone, stepped
 from unseen.engine.loop import Budget, train
-from unseen.engine.together import Plan, looped
+from unseen.engine.vectorized.choose import Plan, looped
 from unseen.errors import Diverged, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.erm import ERM
 from unseen.models.mlp import mlp
-from unseen.search import Space, Uniform
+from unseen.questions.compare import sweep as sweeping
+from unseen.questions.compare.candidates import Entrant, named, of_classes, standard
+from unseen.questions.compare.job import Comparison
+from unseen.questions.compare.protocols import Protocol
+from unseen.questions.compare.results import AVERAGE, WORST
+from unseen.questions.compare.run_groups import Block, Run
+from unseen.questions.compare.setup import Contest, domains, judged, of_spec, of_task, seen
+from unseen.questions.compare.sweep import Sweep, alone, stepped
+from unseen.search_space import Space, Uniform
 from unseen.task import Axis, Task, Use
 from unseen.tasks.domains import Domains, moved_clusters
 

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import Columns
-from unseen.engine.ensemble import Ensemble
 from unseen.engine.loop import Budget, Optimizer, Schedule, erm_step, train
-from unseen.engine.lower import Stackable
-from unseen.engine.stacked import Jobs, stacked
-from unseen.engine.together import outcomes, plan, train_many
+from unseen.engine.vectorized.choose import outcomes, plan, train_many
+from unseen.engine.vectorized.ensemble import Ensemble
+from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import Diverged, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.sam import sam_gradient, sam_step
@@ -130,7 +130,7 @@ def test_chain_of_linear_layers_spares_vmap(monkeypatch):
 
 def test_own_data_and_watched_quantities():
     budget = replace(BUDGET, watch_at=(0, 7, 25), select_every=10)
-    watch = {"norm": lambda model: float(flat.norm(dict(model.named_parameters())))}
+    watch = {"norm": lambda model: float(parameters.norm(dict(model.named_parameters())))}
     own = [task(seed=k % 3) for k in range(K)]  # some share their numbers, but not their tensors
     compare(MAKE["mlp"][0], [erm_step] * K, [budget] * K, own, watch)
     some = [own[0], own[1], *own[: K - 2]]  # and some their tensors
@@ -138,7 +138,7 @@ def test_own_data_and_watched_quantities():
 
 
 def test_data_too_large_for_one_table_are_gathered_model_by_model(monkeypatch):
-    monkeypatch.setattr("unseen.engine.stacked.GATHERED", 0)
+    monkeypatch.setattr("unseen.engine.vectorized.loop.GATHERED", 0)
     compare(MAKE["mlp"][0], [erm_step] * K, [BUDGET] * K, [task(seed=k) for k in range(K)])
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.lab import Lab
 
 
@@ -25,39 +25,39 @@ def vector(a: dict[str, torch.Tensor]) -> torch.Tensor:
 def test_algebra_equals_that_of_vectors():
     a, b = pair()
     u, v = vector(a), vector(b)
-    assert_close(flat.dot(a, b), u @ v)
-    assert_close(flat.norm(a), u.norm())
-    assert_close(flat.distance(a, b), (u - v).norm())
-    assert_close(vector(flat.axpy(0.3, a, b)), 0.3 * u + v)
-    assert_close(vector(flat.interpolate(a, b, 0.25)), 0.75 * u + 0.25 * v)
-    assert_close(flat.interpolate(a, b, 0.0), a)
-    assert_close(flat.interpolate(a, b, 1.0), b)
+    assert_close(parameters.dot(a, b), u @ v)
+    assert_close(parameters.norm(a), u.norm())
+    assert_close(parameters.distance(a, b), (u - v).norm())
+    assert_close(vector(parameters.axpy(0.3, a, b)), 0.3 * u + v)
+    assert_close(vector(parameters.interpolate(a, b, 0.25)), 0.75 * u + 0.25 * v)
+    assert_close(parameters.interpolate(a, b, 0.0), a)
+    assert_close(parameters.interpolate(a, b, 1.0), b)
 
 
 def test_order_of_names_does_not_matter():
     a, b = pair()
     turned = dict(reversed(b.items()))
-    assert_close(flat.dot(a, turned), flat.dot(a, b))
-    assert_close(flat.distance(a, turned), flat.distance(a, b))
+    assert_close(parameters.dot(a, turned), parameters.dot(a, b))
+    assert_close(parameters.distance(a, turned), parameters.distance(a, b))
 
 
 def test_trainable_leaves_out_frozen_and_counts_tied_once():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
     model[1].weight = model[0].weight
     model[2].bias.requires_grad_(False)
-    assert list(flat.trainable(model)) == ["0.weight", "0.bias", "1.bias", "2.weight"]
+    assert list(parameters.trainable(model)) == ["0.weight", "0.bias", "1.bias", "2.weight"]
 
 
 def test_copies_do_not_follow_the_model_and_load_brings_them_back():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    copies, everything = flat.copied(model), flat.state(model)
+    copies, everything = parameters.copied(model), parameters.state(model)
     assert "1.running_mean" in everything
     assert "1.running_mean" not in copies
     model(torch.randn(5, 2))
     with torch.no_grad():
         model[0].weight.add_(1)
-    assert float(flat.distance(flat.copied(model), copies)) == pytest.approx(2.0)
-    flat.load(model, everything)
-    assert_close(flat.state(model), everything)
+    assert float(parameters.distance(parameters.copied(model), copies)) == pytest.approx(2.0)
+    parameters.load(model, everything)
+    assert_close(parameters.state(model), everything)
     with pytest.raises(KeyError):
-        flat.load(model, {"2.weight": torch.zeros(2)})
+        parameters.load(model, {"2.weight": torch.zeros(2)})

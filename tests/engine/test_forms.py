@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseen.engine import forms
-from unseen.engine.forms import Dense, Gain, Lookup, Whole, merged
+from unseen.engine import gradient_factors
+from unseen.engine.gradient_factors import Dense, Gain, Lookup, Whole, merged
 
 SIZES = {"b": st.integers(1, 5), "c": st.integers(1, 4), "s": st.integers(1, 6), "t": st.integers(1, 4)}
 
@@ -52,7 +52,7 @@ def check(form, rows, other=None, far=None):
     v = normal(generator, 3, *rows.shape[1:])
     into = normal(generator, *rows.shape[1:])
     before = into.clone()
-    assert isinstance(form, forms.Form)
+    assert isinstance(form, gradient_factors.Form)
     assert len(form) == len(rows)
     close(form.each(), rows)
     close(form.total(), rows.sum(0))
@@ -119,8 +119,8 @@ def test_merged_forms_add_up(b, s, t, seed):
 
 @pytest.mark.parametrize("part", [1, 7, 1 << 18])
 def test_working_in_parts_changes_nothing(monkeypatch, part):
-    monkeypatch.setattr(forms, "PART", part)
-    monkeypatch.setattr(forms, "LARGEST", part)
+    monkeypatch.setattr(gradient_factors, "PART", part)
+    monkeypatch.setattr(gradient_factors, "LARGEST", part)
     generator = torch.Generator().manual_seed(0)
     for shape in ((4, 2, 9, 9), (4, 9, 2, 2), (4, 3, 2, 2, 3)):
         form, rows = dense(generator, *shape)

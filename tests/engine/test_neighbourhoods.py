@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unseen.engine.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
+from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 

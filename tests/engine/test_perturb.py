@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from unseen.engine.perturb import gaussian, shifted, sphere
+from unseen.engine.parameters import gaussian, shifted, sphere
 from unseen.lab import Lab
 
 

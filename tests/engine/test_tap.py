@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from oracles import gradients as oracle
 from torch import nn
 
-from unseen.engine.forms import Dense, Whole
+from unseen.engine.gradient_factors import Dense, Whole
 from unseen.engine.tap import _Call, forms, reduced, tap
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.models.conv import Norm, cnn, resnet

@@ -5,7 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.engine.curvature import gauss_newton
-from unseen.engine.flat import trainable
+from unseen.engine.parameters import trainable
 from unseen.errors import Diverged, InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.bregman_response import Proximal, ResponseCorrelation, bregman

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine.agreement import mutual_information
-from unseen.engine.specimen import fresh, places
+from unseen.engine.prediction_diversity import mutual_information
+from unseen.engine.toy import fresh, places
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.measures.adaptivity_gap import (
@@ -35,7 +35,7 @@ from unseen.measures.diversity import (
     member_probabilities,
 )
 from unseen.method import Trained
-from unseen.models.committee import Committee, MeanLogit, MeanProbability, One
+from unseen.models.ensemble_model import Committee, MeanLogit, MeanProbability, One
 
 LAB = Lab(dtype=torch.float64)
 

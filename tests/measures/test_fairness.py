@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unseen.engine.batches import Columns
-from unseen.engine.specimen import fresh, places
+from unseen.engine.toy import fresh, places
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.measures.fairness import (

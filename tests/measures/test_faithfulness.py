@@ -11,10 +11,10 @@ from unseen.attributions.explanation import CLime, KernelShap, Lime, Occlusion, 
 from unseen.attributions.explanation.guide import Question, choose, neighbourhood_of
 from unseen.attributions.explanation.solve import Approximation, explained
 from unseen.attributions.gradient_similarity import GradientSimilarity
-from unseen.engine.approximation import Loss
-from unseen.engine.around import Around, around
-from unseen.engine.inputs import Inputs
-from unseen.engine.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Segment
+from unseen.engine.local.features import Inputs
+from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Segment
+from unseen.engine.local.perturbed_model import Around, around
+from unseen.engine.local.surrogate import Loss
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.faithfulness import (

@@ -9,7 +9,7 @@ from torch import nn
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
-from unseen.measures.oddness import NeuronAlignment, Oddness, grokking_time, neuron_alignment, oddness
+from unseen.measures.grokking import NeuronAlignment, Oddness, grokking_time, neuron_alignment, oddness
 from unseen.method import Trained
 from unseen.models.two_layer import TwoLayer
 from unseen.objectives import binary

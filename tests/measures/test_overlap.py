@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measures.overlap import (
+from unseen.measures.duplicates import (
     NearOverlap,
     Overlap,
     chance_distance,
@@ -34,7 +34,7 @@ def task(a: torch.Tensor, b: torch.Tensor) -> Task:
 
 @pytest.mark.parametrize(("n", "m", "d"), [(300, 200, 3), (50, 70, 40), (5, 9, 1)])
 def test_nearest_equals_sklearn(n, m, d, monkeypatch):
-    monkeypatch.setattr("unseen.measures.overlap.CHUNK", 7 * n)  # many chunks
+    monkeypatch.setattr("unseen.measures.duplicates.CHUNK", 7 * n)  # many chunks
     x, q = normal(n, d) + 100, normal(m, d, 1) + 100  # an offset: cancellation in ‖q‖² + ‖x‖² − 2 q·x
     index, distance = nearest(q, x)
     wanted, where = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(x.numpy() - 100).kneighbors(q.numpy() - 100)

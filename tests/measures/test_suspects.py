@@ -7,7 +7,7 @@ from unseen import objectives, stats
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measures.suspects import suspicion
+from unseen.measures.label_errors import suspicion
 from unseen.models.mlp import mlp
 from unseen.task import Axis, Split, Task, Use
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unseen.engine.batches import Columns
-from unseen.engine.specimen import fresh, places
+from unseen.engine.toy import fresh, places
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.measures.worst_group import WorstDomainScore, WorstGroupScore, by_group, domain_scores, lowest

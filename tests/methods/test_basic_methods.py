@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, mean_loss, train
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
@@ -186,7 +186,7 @@ def test_group_methods_train_and_record():
     again = GroupDRO(rate=0.5, budget=SGD).fit(model(), task(), LAB)
     assert_close(dict(trained.model.state_dict()), dict(again.model.state_dict()), rtol=0, atol=0)
     uniform = InverseFrequency(budget=SGD).fit(model(), task(), LAB)
-    assert float(flat.distance(flat.copied(uniform.model), flat.copied(trained.model))) > 0
+    assert float(parameters.distance(parameters.copied(uniform.model), parameters.copied(trained.model))) > 0
     assert all(map(math.isfinite, uniform.curves["loss"]))
 
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, draws, train
-from unseen.engine.stacked import Jobs, stacked
+from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.methods.cdsae import (

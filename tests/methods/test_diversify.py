@@ -11,10 +11,10 @@ from sklearn.metrics import mutual_info_score
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine.agreement import disagreement, mutual_information, over_pairs
 from unseen.engine.loop import Budget, Optimizer, draws, erm_step, train
-from unseen.engine.specimen import fresh, places
-from unseen.engine.stacked import Jobs, stacked
+from unseen.engine.prediction_diversity import disagreement, mutual_information, over_pairs
+from unseen.engine.toy import fresh, places
+from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -29,7 +29,7 @@ from unseen.methods.diversify import (
     member_scores,
     most_disputed,
 )
-from unseen.models.committee import Committee, One
+from unseen.models.ensemble_model import Committee, One
 from unseen.objectives import classify
 from unseen.task import Task, Use
 

@@ -12,13 +12,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
-from unseen.engine.ensemble import Evaluated
-from unseen.engine.environments import each_loss, joined, mergeable, risks
+from unseen.engine.domain_risks import each_loss, joined, mergeable, risks
+from unseen.engine.features import features
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
-from unseen.engine.readout import features
-from unseen.engine.rows import Rows
-from unseen.engine.specimen import fresh, places
-from unseen.engine.stacked import Jobs, stacked
+from unseen.engine.toy import fresh, places
+from unseen.engine.vectorized.ensemble import Evaluated
+from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.engine.vectorized.mlp import Rows
 from unseen.errors import InvalidConfig, InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.adversarial_training import (

@@ -10,13 +10,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.engine.loop import Budget, Optimizer, draws, erm_step, train
-from unseen.engine.specimen import fresh, places
-from unseen.engine.stacked import Jobs, stacked
+from unseen.engine.toy import fresh, places
+from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.drm import DRM, drm_criterion, prototypes
-from unseen.models.committee import Committee, MeanLogit, MeanProbability, One, mixed
-from unseen.models.steering import (
+from unseen.models.ensemble_model import Committee, MeanLogit, MeanProbability, One, mixed
+from unseen.models.test_time_weighting import (
     EntropySteering,
     Granularity,
     Metric,

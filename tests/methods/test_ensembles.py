@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
-from unseen.engine.specimen import fresh, places
-from unseen.engine.stacked import Jobs, stacked
+from unseen.engine.toy import fresh, places
+from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.methods.mixup import Mixup, mixing
 from unseen.methods.output_ensemble import OutputEnsemble, Start, restarted
 from unseen.methods.weight_average import BANG, WeightEnsemble, WiSEFT, averaged, interpolated, soft_criterion
-from unseen.models.committee import MeanLogit
+from unseen.models.ensemble_model import MeanLogit
 from unseen.models.mlp import mlp
 from unseen.objectives import binary, classify, regress
 
@@ -38,9 +38,9 @@ def normed() -> nn.Module:
 
 @pytest.mark.parametrize("make", [model, normed])
 def test_end_points_are_exact(make):
-    before = flat.state(make())
+    before = parameters.state(make())
     after = train(make(), places(), erm_step, SGD, LAB).model
-    for alpha, wanted in ((0.0, before), (1.0, flat.state(after))):
+    for alpha, wanted in ((0.0, before), (1.0, parameters.state(after))):
         got = WiSEFT(alpha=alpha, budget=SGD).fit(make(), places(), LAB).model.state_dict()
         floating = [name for name, tensor in wanted.items() if tensor.is_floating_point()]
         assert_close({n: got[n] for n in floating}, {n: wanted[n] for n in floating}, rtol=0, atol=0)
@@ -66,7 +66,7 @@ def test_for_a_linear_model_averages_of_weights_and_of_logits_agree():
 
 
 def test_average_ignores_the_order_of_models_and_refuses_other_shapes():
-    states = [flat.state(model(k)) for k in range(3)]
+    states = [parameters.state(model(k)) for k in range(3)]
     a = averaged(states, [0.2, 0.3, 0.5])
     b = averaged(states[::-1], [0.5, 0.3, 0.2])
     assert_close(a, b)

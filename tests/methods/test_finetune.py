@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from unseen.engine.flat import copied
 from unseen.engine.loop import Budget
+from unseen.engine.parameters import copied
 from unseen.errors import UnknownName
 from unseen.lab import Lab
 from unseen.methods.finetune import Finetune

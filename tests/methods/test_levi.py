@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.loop import Budget, Optimizer, draws, erm_step, train
-from unseen.engine.specimen import places
-from unseen.engine.stacked import Jobs, stacked
+from unseen.engine.toy import places
+from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.levi import LEVI, levi_criterion
-from unseen.models.committee import MeanLogit, One
-from unseen.models.layerwise import Layerwise, pooled
+from unseen.models.ensemble_model import MeanLogit, One
+from unseen.models.levi import Layerwise, pooled
 from unseen.models.mlp import mlp
 from unseen.objectives import classify
 
@@ -84,7 +84,7 @@ def test_without_the_small_network_it_is_a_probe_of_the_last_hidden_state():
 def test_frozen_weights_stay_and_tuned_ones_move():
     for frozen in (True, False):
         net = backbone()
-        before = flat.state(net)
+        before = parameters.state(net)
         trained = LEVI(frozen=frozen, budget=SGD).fit(net, places(), LAB).model
         same = all(torch.equal(before[name], tensor) for name, tensor in trained.backbone.state_dict().items())
         assert same == frozen

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unseen.engine.batches import Columns
-from unseen.engine.flat import trainable
 from unseen.engine.loop import Budget, Draw, Optimizer, erm_step, train
+from unseen.engine.parameters import trainable
 from unseen.errors import InvalidConfig, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods import robust_gradients

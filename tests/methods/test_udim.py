@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine.environments import joined
+from unseen.engine.domain_risks import joined
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
-from unseen.engine.specimen import fresh, places
-from unseen.engine.stacked import Jobs, stacked
+from unseen.engine.toy import fresh, places
+from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.methods.adversarial_training import norms

@@ -10,7 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.testing import assert_close
 
 from unseen.engine.decode import greedy
-from unseen.engine.perturb import shifted
+from unseen.engine.parameters import shifted
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab

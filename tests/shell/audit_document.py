@@ -6,7 +6,7 @@ import numpy as np
 
 from unseen.document import Document, Note, Paragraph, Section, Table, Tone
 from unseen.figure import Bars, Curves, Grid, Images, Points
-from unseen.measure import Reading
+from unseen.reading import Reading
 
 SITES = ("Cleveland", "Budapest", "Zurich and Basel", "Long Beach VA")
 HOSTILE = "<script>alert('1')</script> | *a* `b` [c](http://d) $e$"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from unseen.shell.store import Store
+from unseen.runs.store import Store
 
 FAKES = Path(__file__).parent / "fakes"
 
@@ -52,7 +52,7 @@ def spawn(store):
     def spawned(*arguments: str, **environment: str) -> subprocess.Popen:
         path = os.pathsep.join([str(FAKES), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(
-            [sys.executable, "-m", "unseen.shell.cli", *arguments],
+            [sys.executable, "-m", "unseen.cli.main", *arguments],
             env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from unseen.errors import Corrupted, InvalidData, MissingFile
-from unseen.shell.artefacts import Kept, load_weights, save_weights
+from unseen.runs.tensors import Kept, load_weights, save_weights
 
 
 class Trap:

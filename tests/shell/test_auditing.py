@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unseen.audit import Audit
+from unseen.cli.audit import audit, main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
-from unseen.shell.auditing import audit, main
+from unseen.questions.audit.job import Audit
 from unseen.tasks.table import clinics
 
 FAST = ["--seeds", "1", "--steps", "30", "--no-remedies"]
@@ -106,7 +106,7 @@ def test_script_in_a_column_name_or_value_is_escaped():
 SUBJECT = """
 import torch
 from torch import nn
-from unseen.audit import Subject
+from unseen.questions.audit.job import Subject
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget
 from unseen.objectives import classify

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from unseen.shell import catalog
-from unseen.shell.catalog import Place, entries
+from unseen.runs import catalog
+from unseen.runs.catalog import Place, entries
 
 
 @pytest.mark.parametrize("kind", catalog.KINDS)

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from unseen import __version__
+from unseen.cli import doctor
+from unseen.cli import main as cli
+from unseen.cli.main import main
 from unseen.errors import InvalidData
-from unseen.shell import catalog, cli, doctor
-from unseen.shell.cli import main
+from unseen.runs import catalog
 from unseen.study import Scale, average
 
 RUN = ["run", "fake_counting", "--scale", "smoke"]
@@ -44,7 +46,7 @@ QUICK = {
 @pytest.mark.parametrize("words", QUICK)
 def test_quick_answers_do_not_wait_for_torch(words):
     code = (
-        "import sys; from unseen.shell.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from unseen.cli.main import main; code = main(sys.argv[1:]); "
         "assert code == 0; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; "
     )
     done = subprocess.run([sys.executable, "-c", code, *QUICK[words]], capture_output=True, text=True)
@@ -260,7 +262,7 @@ def test_unexpected_errors_name_the_way_to_the_traceback(store, capsys, monkeypa
     def broken(_):
         raise ZeroDivisionError("by\nzero")
 
-    monkeypatch.setattr("unseen.shell.listing.main", broken)
+    monkeypatch.setattr("unseen.cli.list.main", broken)
     assert main(["list"]) == 2
     what, _, fix = lines(capsys)
     assert what == "ZeroDivisionError: by zero"
@@ -278,7 +280,7 @@ def test_interruptions_end_with_130(store, capsys, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unseen.shell.listing.main", interrupted)
+    monkeypatch.setattr("unseen.cli.list.main", interrupted)
     assert main(["list"]) == 130
 
 
@@ -291,7 +293,7 @@ def test_claims_about_missing_rows_are_undecided_not_a_crash(store, capsys, monk
 def test_audit_is_found_lazily(monkeypatch):
     given = []
     auditing = SimpleNamespace(main=lambda argv: given.append(argv) or 3)
-    monkeypatch.setitem(sys.modules, "unseen.shell.auditing", auditing)
+    monkeypatch.setitem(sys.modules, "unseen.cli.audit", auditing)
     assert main(["audit", "x.csv", "--target", "y"]) == 3
     assert given == [["x.csv", "--target", "y"]]
 

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unseen.cli.compare import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
-from unseen.shell import comparing
-from unseen.shell.comparing import main
-from unseen.shell.executors import Here
+from unseen.runs.executors import Here
 from unseen.tasks.table import clinics
 
 FAST = ["--seeds", "2", "--draws", "2", "--steps", "15", "--jobs", "1", "--quiet"]
@@ -20,7 +19,7 @@ SHORT = ["--protocol", "training"]
 TABLE = ["table.csv", "--target", "ill", "--site", "clinic"]
 SUBJECT = """
 import torch
-from unseen.audit import Subject
+from unseen.questions.audit.job import Subject
 from unseen.engine.loop import Budget
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
@@ -103,7 +102,7 @@ def test_subgroups_of_a_table_have_a_table_of_their_own(capsys):
 
 
 def test_what_is_kept_is_not_trained_again(capsys, monkeypatch):
-    from unseen.compare import sweep
+    from unseen.questions.compare import sweep
 
     first = said(capsys, *TABLE, "erm", *SHORT)
 

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from unseen.attributions.explanation import eight, guide
 from unseen.attributions.explanation.guide import Question
-from unseen.audit import Subject
-from unseen.audit.asked import Ask
+from unseen.cli.explain import explained, main
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.objectives import classify, next_token, regress
-from unseen.shell.artefacts import Kept
-from unseen.shell.explaining import explained, main
-from unseen.shell.report.html import html
-from unseen.shell.report.markdown import markdown
+from unseen.questions.audit.job import Subject
+from unseen.questions.explain.request import Ask
+from unseen.report.html import html
+from unseen.report.markdown import markdown
+from unseen.runs.tensors import Kept
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import clinics
 

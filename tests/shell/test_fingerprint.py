@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from unseen.errors import InvalidConfig
-from unseen.shell import fingerprint
-from unseen.shell.catalog import source
-from unseen.shell.fingerprint import Code, code_of, key, plain
+from unseen.runs import code_keys
+from unseen.runs.catalog import source
+from unseen.runs.code_keys import Code, code_of, key, plain
 
 STUDY = dedent('''
     """What it is about."""
@@ -64,7 +64,7 @@ def version(tmp_path, monkeypatch):
         for name, text in texts.items():
             text = text.replace("HELPER_DEEP", f"{package}.deep").replace("HELPER", f"{package}.helper")
             (folder / f"{name}.py").write_text(text)
-        fingerprint._code.cache_clear()
+        code_keys._code.cache_clear()
         source.cache_clear()
         return code_of(f"{package}.study").version
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from language import letters, llama
 
+from unseen.cli.influence import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnsupportedLayer
-from unseen.shell.influence.saving import TopFile
-from unseen.shell.influencing import main
+from unseen.questions.influence.saving import TopFile
 from unseen.tasks.table import clinics
 
 SUBJECT = """
 import torch
-from unseen.audit import Subject
+from unseen.questions.audit.job import Subject
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget
 from unseen.models.mlp import mlp
@@ -40,7 +40,7 @@ plain = Subject(task=task, model=model, budget=Budget(steps=60))
 
 
 CLASSIFIER = """
-from unseen.audit import Subject
+from unseen.questions.audit.job import Subject
 from unseen.models.sequence_classifier import load_classifier
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -124,8 +124,8 @@ def test_candidates_are_said_and_keep_the_scores(capsys, text):
 
 KILLED = """
 import os, signal, sys
-from unseen.shell.influence.saving import TopFile
-from unseen.shell.influencing import main
+from unseen.questions.influence.saving import TopFile
+from unseen.cli.influence import main
 save = TopFile.save
 def counted(self, state):
     save(self, state)
@@ -160,7 +160,7 @@ def test_processes_of_torchrun_share_the_corpus(capsys, text, tmp_path, monkeypa
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "UNSEEN_HOME": str(tmp_path / "both")}
-    program = [sys.executable, "-c", "import sys; from unseen.shell.influencing import main; main(sys.argv[1:])"]
+    program = [sys.executable, "-c", "import sys; from unseen.cli.influence import main; main(sys.argv[1:])"]
     other = subprocess.Popen([*program, *text, "--json", "--report", "1.html"], stdout=subprocess.PIPE,
                              env=os.environ | shared | {"RANK": "1", "LOCAL_RANK": "1", "OMP_NUM_THREADS": "1"})  # fmt: skip
     for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from unseen.audit.findings import Example, Feature, Findings, Gap, Outcome, Overlap, Score, WorstError
 from unseen.document import Document, Note, Table
 from unseen.figure import Bars, Images
-from unseen.measure import Reading
-from unseen.shell.report.html import html
-from unseen.shell.report.markdown import markdown
-from unseen.shell.report.of_audit import document
+from unseen.questions.audit.document import document
+from unseen.questions.audit.results import Feature, Findings, Gap, Outcome, Overlap, Score, WorstError
+from unseen.reading import Reading
+from unseen.report.html import html
+from unseen.report.markdown import markdown
+from unseen.subjects.examples import Example
 
 
 def reading(value: float, half: float = 0.05, n: int = 90) -> Reading:

@@ -7,14 +7,14 @@ import json
 from compare.results_by_hand import METHODS, by_hand
 from rich.console import Console
 
-from unseen.compare.protocols import Protocol
 from unseen.document import Table
-from unseen.measure import Reading
-from unseen.shell.report import latex
-from unseen.shell.report.html import html
-from unseen.shell.report.markdown import markdown
-from unseen.shell.report.of_comparison import as_csv, as_json, as_latex, as_markdown, by_place, document, summary
-from unseen.shell.report.terminal import show
+from unseen.questions.compare.document import as_csv, as_json, as_latex, as_markdown, by_place, document, summary
+from unseen.questions.compare.protocols import Protocol
+from unseen.reading import Reading
+from unseen.report import latex
+from unseen.report.html import html
+from unseen.report.markdown import markdown
+from unseen.report.terminal import show
 
 
 def test_what_stands_out_is_bold_everywhere():
@@ -87,7 +87,7 @@ def test_a_long_row_that_is_turned_keeps_its_marks():
         marks={(1, "c4"): 2},
         footnotes=["2: why."],
     )
-    from unseen.shell.report import wording
+    from unseen import wording
 
     turned = wording.turned(table)
     assert turned is not None
@@ -104,7 +104,7 @@ def test_names_are_escaped_in_the_page():
 
 
 def test_no_two_of_many_series_look_alike():
-    from unseen.shell.report.figures import DASHES, LIGHT, MARKERS, _turn
+    from unseen.report.figures import DASHES, LIGHT, MARKERS, _turn
 
     for kinds in (MARKERS, DASHES):
         assert len({(k % len(LIGHT), _turn(kinds, k)) for k in range(30)}) == 30

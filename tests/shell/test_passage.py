@@ -7,10 +7,10 @@ from io import StringIO
 from rich.console import Console
 
 from unseen.document import Document, Passage, Section
-from unseen.shell.report.html import html
-from unseen.shell.report.machine import plain
-from unseen.shell.report.markdown import markdown
-from unseen.shell.report.terminal import show
+from unseen.report.html import html
+from unseen.report.json import plain
+from unseen.report.markdown import markdown
+from unseen.report.terminal import show
 
 PIECES = ("To ", "<b>be</b>", " or\n", "not", " ", "*so*")
 WEIGHTS = (0.5, -1.0, 0.0, 0.01, float("nan"), 1.0)

@@ -9,9 +9,9 @@ from hypothesis import strategies as some
 from rich.console import Console
 
 from unseen.lab import Lab, Sink
-from unseen.shell.progress import Cells, Drawn, Lines, Shares, estimate, watcher
-from unseen.shell.runner import Watcher
-from unseen.shell.store import Failure, Run
+from unseen.runs.progress import Cells, Drawn, Lines, Shares, estimate, watcher
+from unseen.runs.runner import Watcher
+from unseen.runs.store import Failure, Run
 
 DONE = Run(study="s", key="k", cell={}, rows=())
 FAILED = Failure(study="s", key="k", cell={}, kind="E", what="")
@@ -92,7 +92,7 @@ def test_estimates_fall_linearly_when_cells_are_equal(total, seconds):
 
 def test_loops_come_through_unchanged_and_report_their_share(monkeypatch):
     clock, told = [0.0], []
-    monkeypatch.setattr("unseen.shell.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("unseen.runs.progress.time.monotonic", lambda: clock[0])
     lab = Lab(sink=Shares(lambda path, share: told.append((path, share)))).child("s", "fit")
     seen = []
     for item in lab.track(iter(range(4)), 4):

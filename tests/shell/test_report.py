@@ -16,17 +16,17 @@ from rich.console import Console
 from unseen.document import Document, Note, Paragraph, Section, Table, Tone
 from unseen.errors import InvalidData
 from unseen.figure import Bars, Curves, Grid, Images, Points
-from unseen.measure import Reading
-from unseen.shell.report.figures import DARK, LIGHT, _png, draw
-from unseen.shell.report.html import anchors, html, notebook
-from unseen.shell.report.machine import as_json
-from unseen.shell.report.markdown import escaped, markdown
-from unseen.shell.report.numbers import MOST_ROWS, numbers
-from unseen.shell.report.of_study import document, means
-from unseen.shell.report.terminal import show
-from unseen.shell.report.wording import number, words
-from unseen.source import Source
+from unseen.reading import Reading
+from unseen.report.figures import DARK, LIGHT, _png, draw
+from unseen.report.html import anchors, html, notebook
+from unseen.report.json import as_json
+from unseen.report.markdown import escaped, markdown
+from unseen.report.numbers import MOST_ROWS, numbers
+from unseen.report.terminal import show
 from unseen.study import Claim, Scale, Study, average, column
+from unseen.study.document import document, means
+from unseen.study.source import Source
+from unseen.wording import number, words
 
 from .audit_document import HOSTILE, audit
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
-from unseen.shell import catalog, runner
-from unseen.shell.executors import Here, Processes
-from unseen.shell.runner import Choices, Unwatched, run, stored
-from unseen.shell.work import Changed, checked, work
+from unseen.runs import catalog, runner
+from unseen.runs.executors import Here, Processes
+from unseen.runs.runner import Choices, Unwatched, run, stored
+from unseen.runs.worker import Changed, checked, work
 from unseen.study import Scale
 
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from unseen.errors import InvalidConfig, MissingExtra, MissingFile, UnseenError
-from unseen.shell.artefacts import Kept
-from unseen.shell.index import export, index, summary
-from unseen.shell.store import Failure, Run, Store, home, write_atomic
+from unseen.runs.index import export, index, summary
+from unseen.runs.store import Failure, Run, Store, home, write_atomic
+from unseen.runs.tensors import Kept
 
 ROWS = ({"seed": 0, "value": 0.1 + 0.2, "name": "é <b>", "right": True},)
 
@@ -129,7 +129,7 @@ STAGES = {"open": 0, "fsync": 0, "rename": 0, "fsync of the directory": 1, "fsyn
 def test_killed_at_any_stage_of_writing_a_cell_is_whole_or_absent(stage, tmp_path):
     code = """
 import builtins, os, signal, sys
-from unseen.shell.store import Run, Store
+from unseen.runs.store import Run, Store
 name, skip = sys.argv[2].split()[0], int(sys.argv[3])
 place = builtins if name == "open" else os
 real, calls = getattr(place, name), []

@@ -8,7 +8,7 @@ import pytest
 from unseen import stats
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.studies.clinical_sites import (
     CLAIMS,
     Corpus,

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from unseen.engine.agreement import mutual_information
 from unseen.engine.batches import Columns
+from unseen.engine.prediction_diversity import mutual_information
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.diversify import agreement
-from unseen.models.committee import Committee, One
+from unseen.models.ensemble_model import Committee, One
 from unseen.objectives import classify
 from unseen.studies.diversification import CLAIMS, study
 from unseen.studies.diversification.experiment import (

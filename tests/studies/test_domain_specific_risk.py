@@ -10,8 +10,8 @@ from unseen.measures.adaptivity_gap import head_accuracy_matrix
 from unseen.method import Trained
 from unseen.methods.drm import DRM
 from unseen.methods.erm import ERM
-from unseen.models.committee import Committee, One
-from unseen.models.steering import EntropySteering, Granularity
+from unseen.models.ensemble_model import Committee, One
+from unseen.models.test_time_weighting import EntropySteering, Granularity
 from unseen.studies.domain_specific_risk import Cell, about, cells, study
 from unseen.studies.domain_specific_risk.gains import chosen, coloured_alike, on_sources, widest
 from unseen.studies.domain_specific_risk.heads import (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import whole
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
@@ -134,7 +134,7 @@ def test_the_pair_learned_other_patches_of_other_digits():
     assert max(told[0][16:].max(), told[1][:16].max()) < 0.2
     assert not {*before["index"].tolist()} & {*fitted["index"].tolist()}
     for alpha, model in ((0.0, pair.before), (1.0, pair.after)):
-        assert_close(flat.state(pair.average(alpha)), flat.state(model), rtol=0, atol=0)
+        assert_close(parameters.state(pair.average(alpha)), parameters.state(model), rtol=0, atol=0)
     assert pair.average(0.5)[1].weight[0, 0] == (pair.before[1].weight[0, 0] + pair.after[1].weight[0, 0]) / 2
 
 

@@ -12,7 +12,7 @@ from unseen.studies.which_explanation import mismatched, study, versus
 from unseen.studies.which_explanation.methods import CLASSIC, TIES, Config, instances
 from unseen.studies.which_explanation.rows import Cell, near, network, output
 from unseen.study import Scale, Verdict, pick
-from unseen.tasks.tabular import Known
+from unseen.tasks.sklearn_tables import Known
 
 LAB = Lab(dtype=torch.float64)
 

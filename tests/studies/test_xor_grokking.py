@@ -7,7 +7,7 @@ import torch
 
 from unseen.engine.evaluate import scores
 from unseen.lab import Lab
-from unseen.measures.oddness import NeuronAlignment, Oddness
+from unseen.measures.grokking import NeuronAlignment, Oddness
 from unseen.methods.gradient_descent import GradientDescent
 from unseen.models.two_layer import TwoLayer
 from unseen.studies.xor_grokking import Cell, Setting, shortfall, strong, study, worst

@@ -10,9 +10,9 @@ import pytest
 import torch
 from scipy import stats as sp
 
+from unseen.data.files import content_sha256
 from unseen.engine.batches import whole
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
-from unseen.files import content_sha256
 from unseen.lab import Lab
 from unseen.task import Axis, Use
 from unseen.tasks import census_bands, compas, drifting_fairness, german_credit, sensitive

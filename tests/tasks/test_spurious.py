@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Use
-from unseen.tasks import domino_halves, dominoes, linear_cues, patch_digits, slabs
+from unseen.tasks import domino_halves, dominoes, patch_digits, slabs, spurious_gaussians
 from unseen.tasks.digit_sources import area, stored
 from unseen.tasks.domino_halves import Half
 from unseen.tasks.dominoes import Dominoes, disagreeing, stacked
 from unseen.tasks.images import Collection
-from unseen.tasks.linear_cues import LinearCues
 from unseen.tasks.patch_digits import RING, Palette, PatchDigits, Visible, corners, painted, palette
 from unseen.tasks.slabs import RINGS, Slabs, coordinate, lms, ms57, width
+from unseen.tasks.spurious_gaussians import LinearCues
 
 DATA = os.environ.get("UNSEEN_DATA")
 full = pytest.mark.skipif(not DATA or not (Path(DATA) / "mnist").is_dir(), reason="MNIST is not in UNSEEN_DATA")
@@ -62,7 +62,7 @@ def test_the_core_rule_alone_is_as_good_everywhere_and_the_spurious_one_is_not()
 
 
 def test_groups_are_label_and_cue():
-    batch = columns(linear_cues.example().build(Lab()), "train:0.95")
+    batch = columns(spurious_gaussians.example().build(Lab()), "train:0.95")
     assert torch.equal(batch["group"], 2 * batch["y"] + batch["cue"])
     assert set(batch["cue"].tolist()) == {0, 1}
 
@@ -70,7 +70,7 @@ def test_groups_are_label_and_cue():
 def test_impossible_cues_are_refused():
     for change in ({"agreements": (0.5, 0.5)}, {"agreements": (1.5, 0.5)}, {"n": 0}, {"noise_dims": -1}):
         with pytest.raises(InvalidConfig, match="LinearCues"):
-            replace(linear_cues.example(), **change)
+            replace(spurious_gaussians.example(), **change)
     with pytest.raises(InvalidConfig, match="decides nothing"):
         LinearCues().accuracy((0, 0), 0.5)
 

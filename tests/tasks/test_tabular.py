@@ -6,7 +6,7 @@ import torch
 from unseen.engine.batches import whole
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
-from unseen.tasks.tabular import Known, Tabular
+from unseen.tasks.sklearn_tables import Known, Tabular
 
 
 @pytest.mark.parametrize(

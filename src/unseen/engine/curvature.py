@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vjp
 
 from unseen import stats
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import size
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.task import Batch, PerExample
 
 Vector = Mapping[str, Tensor]
@@ -31,7 +31,7 @@ def hessian(model: nn.Module, batches: Sequence[Batch], f: PerExample) -> Produc
 
     The model runs in the mode it is in: call `eval()` first, or dropout makes every product a different matrix.
     """
-    params, n = flat.trainable(model), _count(batches)
+    params, n = parameters.trainable(model), _count(batches)
 
     def product(v: Vector) -> dict[str, Tensor]:
         total = {name: torch.zeros_like(p) for name, p in params.items()}
@@ -61,7 +61,7 @@ def gauss_newton(
     Positive semi-definite when the loss is convex in the outputs; equal to the Hessian for a model linear in its
     parameters.
     """
-    params, n = flat.trainable(model), _count(batches)
+    params, n = parameters.trainable(model), _count(batches)
 
     def product(v: Vector) -> dict[str, Tensor]:
         total = {name: torch.zeros_like(p) for name, p in params.items()}
@@ -149,7 +149,7 @@ def hutchinson(product: Product, like: Vector, lab: Lab, *, draws: int = 32) -> 
     generator, values = lab.generator(), []
     for _ in range(draws):
         signs = {name: (2 * torch.randint(2, p.shape, generator=generator) - 1).to(p) for name, p in like.items()}
-        values.append(float(flat.dot(signs, product(signs))))
+        values.append(float(parameters.dot(signs, product(signs))))
     return stats.mean(values)
 
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 from unseen import stats
 from unseen.engine.batches import once
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.task import PerExample, Split, Task
 
 

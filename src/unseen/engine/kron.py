@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unseen.engine.pairs import Pair, Table
+from unseen.engine.factor_pairs import Pair, Table
 from unseen.errors import Corrupted, InvalidData
 
 log = logging.getLogger("unseen.kron")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unseen.engine.forms import Dense, Form, Gain, Lookup, Whole
+from unseen.engine.gradient_factors import Dense, Form, Gain, Lookup, Whole
 from unseen.errors import UnsupportedLayer
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import forever, once, size
 from unseen.errors import Diverged, InvalidConfig
 from unseen.lab import Lab
@@ -87,7 +87,7 @@ class Budget:
 
     def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
         """The torch optimizer over the model's trainable parameters."""
-        params = list(flat.trainable(model).values())
+        params = list(parameters.trainable(model).values())
         groups: list[dict[str, Any]] = [{"params": params, "weight_decay": self.weight_decay}]
         if self.weight_decay and not self.decay_vectors:
             groups[0]["params"] = [p for p in params if p.dim() > 1]
@@ -153,7 +153,7 @@ def train(
     Raises `Diverged` when the loss or the weights stop being finite.
     """
     model.to(lab.device, lab.dtype)
-    start = flat.copied(model)
+    start = parameters.copied(model)
     optimizer = budget.optimizer_of(model)
     losses = torch.full((budget.steps,), math.nan)
     curves: dict[str, list[float]] = {name: [] for name in ("watched", *(watch or {}))}
@@ -186,7 +186,7 @@ def train(
             best.read(model, draw.step + 1)
     best.restore(model)
     model.eval()
-    if not all(torch.isfinite(p).all() for p in flat.trainable(model).values()):
+    if not all(torch.isfinite(p).all() for p in parameters.trainable(model).values()):
         raise diverged(budget.steps)
     if watch is None:
         curves = {}
@@ -222,7 +222,7 @@ class _Best:
         self.curves["selected"].append(done)
         self.curves["select_loss"].append(total / n)
         if total / n < self.lowest:
-            self.lowest, self.weights = total / n, flat.state(model)
+            self.lowest, self.weights = total / n, parameters.state(model)
 
     def restore(self, model: nn.Module) -> None:
         if self.weights:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from unseen.engine.batches import Columns, gather, length
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, Step, erm_step
-from unseen.engine.together import train_many
+from unseen.engine.vectorized.choose import train_many
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained

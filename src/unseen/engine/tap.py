@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from unseen.engine.batches import size
-from unseen.engine.flat import trainable
-from unseen.engine.forms import Form, Whole, merged
+from unseen.engine.gradient_factors import Form, Whole, merged
 from unseen.engine.layers import forms as forms
 from unseen.engine.layers import forms_of, own_parameters
+from unseen.engine.parameters import trainable
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.task import Batch, PerExample
 

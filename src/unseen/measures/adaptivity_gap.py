@@ -16,12 +16,12 @@ from torch import Tensor
 
 from unseen import stats
 from unseen.engine.evaluate import per_example
-from unseen.engine.specimen import fresh, places
+from unseen.engine.toy import fresh, places
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
-from unseen.models.committee import Committee, MeanProbability, members_of
+from unseen.models.ensemble_model import Committee, MeanProbability, members_of
+from unseen.reading import Reading
 
 
 def mixture_gap(

@@ -13,7 +13,7 @@ from torch import Tensor
 from unseen import stats
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
+from unseen.reading import Reading
 
 
 def answer_recall(scores: Float[Tensor, "query document"], is_answer: Bool[Tensor, "..."], k: int) -> Reading:

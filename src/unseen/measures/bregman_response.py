@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import size
 from unseen.errors import Diverged, InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.leave_one_out import correlation
+from unseen.reading import Reading
 from unseen.task import Batch, PerExample
 
 Outputs = Callable[[nn.Module, Batch], Tensor]
@@ -54,8 +54,8 @@ class Proximal:
         """A copy of the model moved to θ(ε); `changed` is the batch whose summed loss is weighted by ε."""
         moved = copy.deepcopy(model).double().eval()
         data, changed, n = _double(data), _double(changed), size(data)
-        params = flat.trainable(moved)
-        start = flat.copied(moved)
+        params = parameters.trainable(moved)
+        start = parameters.copied(moved)
         divergence = bregman(loss, outputs(moved, data).detach(), data)
         left = 0.0
 
@@ -67,7 +67,7 @@ class Proximal:
             total = divergence(outputs(moved, data)).sum() + self.copies * loss(outputs(moved, changed), changed).sum()
             total = total + n * self.damping / 2 * near
             total.backward()
-            left = float(flat.norm({name: p.grad for name, p in params.items() if p.grad is not None}))
+            left = float(parameters.norm({name: p.grad for name, p in params.items() if p.grad is not None}))
             return total.detach()
 
         value()

@@ -17,8 +17,8 @@ from unseen import stats
 from unseen.engine.batches import once
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 
 Numbers = Float[np.ndarray, " n"]
 BLOCK = 1 << 22

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from unseen.engine.batches import gather, length, once, place, size
-from unseen.engine.flat import trainable
-from unseen.engine.forms import Form
+from unseen.engine.gradient_factors import Form
+from unseen.engine.parameters import trainable
 from unseen.engine.tap import reduced
 from unseen.errors import InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.stats import LEVEL
 from unseen.task import Batch, PerExample
 

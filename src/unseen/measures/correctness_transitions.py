@@ -15,9 +15,9 @@ from unseen.engine.batches import once
 from unseen.engine.evaluate import per_example
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
-from unseen.models.committee import log_probabilities, members_of
+from unseen.models.ensemble_model import log_probabilities, members_of
+from unseen.reading import Reading
 from unseen.task import Task
 
 Right = Bool[Tensor, " n"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.stats import LEVEL
 
 

@@ -9,14 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unseen import stats
-from unseen.engine.agreement import disagreement, mutual_information, over_pairs
 from unseen.engine.evaluate import outputs
-from unseen.engine.specimen import fresh, places
+from unseen.engine.prediction_diversity import disagreement, mutual_information, over_pairs
+from unseen.engine.toy import fresh, places
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
-from unseen.models.committee import Committee, MeanProbability, log_probabilities, members_of
+from unseen.models.ensemble_model import Committee, MeanProbability, log_probabilities, members_of
+from unseen.reading import Reading
 
 
 @torch.no_grad()

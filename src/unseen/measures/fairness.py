@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from unseen import stats
 from unseen.engine.batches import Columns, once
 from unseen.engine.evaluate import outputs
-from unseen.engine.specimen import fresh, places
+from unseen.engine.toy import fresh, places
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
-from unseen.models.committee import log_probabilities
+from unseen.models.ensemble_model import log_probabilities
+from unseen.reading import Reading
 
 Decisions = Bool[Tensor, " n"]
 

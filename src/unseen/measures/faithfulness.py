@@ -14,15 +14,15 @@ from torch import Tensor
 
 from unseen import stats
 from unseen.attribution import Attribution, Cause
-from unseen.engine.approximation import Explanation, Loss, on, seen, share_explained
-from unseen.engine.around import Around, around
 from unseen.engine.batches import once
-from unseen.engine.inputs import Inputs
-from unseen.engine.neighbourhoods import Gaussian, Map, Neighbourhood, Point
+from unseen.engine.local.features import Inputs
+from unseen.engine.local.neighbourhoods import Gaussian, Map, Neighbourhood, Point
+from unseen.engine.local.perturbed_model import Around, around
+from unseen.engine.local.surrogate import Explanation, Loss, on, seen, share_explained
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.task import Batch, PerExample
 
 

@@ -19,8 +19,8 @@ from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import per_example
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.task import Batch, Task
 
 BINS = 10

@@ -15,7 +15,7 @@ from torch import Tensor
 from unseen import stats
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
+from unseen.reading import Reading
 
 
 def per_nat(scores: Float[Tensor, "query document"], nats: Float[Tensor, " n"]) -> Float[Tensor, "query document"]:

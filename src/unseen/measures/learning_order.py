@@ -17,7 +17,7 @@ from unseen import stats
 from unseen.engine.evaluate import per_example
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.task import PerExample, Split
 
 Hits = Bool[Tensor, "evaluation example"]

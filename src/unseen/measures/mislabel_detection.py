@@ -14,7 +14,7 @@ from torch import Tensor
 from unseen import stats
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
+from unseen.reading import Reading
 
 
 def detection(suspicion: Float[Tensor, " example"], wrong: Bool[Tensor, " example"]) -> Reading:

@@ -16,8 +16,8 @@ from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import outputs
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.task import Batch
 
 

@@ -17,10 +17,10 @@ from unseen.engine.batches import Columns
 from unseen.engine.evaluate import per_example
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
 from unseen.models.transformer import Decoder, Transformer
 from unseen.objectives import exact_match, sequence_log_probability
+from unseen.reading import Reading
 from unseen.stats import LEVEL
 from unseen.task import Axis, Batch, Split, Task, Use
 

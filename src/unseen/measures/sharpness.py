@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen import stats
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import once, size
 from unseen.engine.curvature import hessian, hutchinson, lanczos
-from unseen.engine.perturb import shifted, sphere
+from unseen.engine.parameters import shifted, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.task import Batch, PerExample
 
 
@@ -169,7 +169,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _params(model: nn.Module) -> dict[str, nn.Parameter]:
-    params = flat.trainable(model)
+    params = parameters.trainable(model)
     if not params:
         raise InvalidData(
             "The model has no trainable parameter.",

@@ -21,8 +21,8 @@ from unseen import stats
 from unseen.engine.batches import once
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 
 LEAST = 20
 """Fewer positives (or negatives) than that are shown, not judged: an AUC of 20 is uncertain by about ±0.1."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from unseen import stats
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
+from unseen.reading import Reading
 
 LEAST = 10
 """Fewest positive influences to which a line is fitted."""

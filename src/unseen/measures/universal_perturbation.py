@@ -10,9 +10,9 @@ from unseen import stats
 from unseen.engine.batches import whole
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.sharpness import evaluating
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.task import Batch, PerExample
 
 

@@ -16,15 +16,15 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from unseen import stats
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import whole
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Watch, mean_loss
-from unseen.engine.perturb import shifted, sphere
+from unseen.engine.parameters import shifted, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.task import Task
 
 
@@ -35,7 +35,7 @@ def log_spaced(last: int) -> tuple[int, ...]:
 
 def weight_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Trainable tensors with at least two axes: no biases, no gains and shifts of normalisation layers."""
-    return {name: p for name, p in flat.trainable(model).items() if p.dim() > 1}
+    return {name: p for name, p in parameters.trainable(model).items() if p.dim() > 1}
 
 
 def distance_from(start: Mapping[str, Tensor]) -> Watch:
@@ -49,7 +49,7 @@ def distance_from(start: Mapping[str, Tensor]) -> Watch:
                 why="the distance is taken over weights, without biases and gains.",
                 fix="measure a model with linear or convolutional layers.",
             )
-        return flat.distance(weights, start).item()
+        return parameters.distance(weights, start).item()
 
     return distance
 
@@ -215,7 +215,7 @@ class LandscapeRoughness:
         def loss() -> float:
             return per_example(model, data, subject.task.objective.loss, lab).double().mean().item()
 
-        params = flat.trainable(model)
+        params = parameters.trainable(model)
         back = [subject.start[name] - p.detach() for name, p in params.items()]
         with shifted(list(params.values()), back):
             found = landscape_roughness(loss, list(weights.values()), self.radii, self.directions, lab.generator())

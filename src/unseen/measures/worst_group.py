@@ -16,8 +16,8 @@ from unseen.engine.batches import once
 from unseen.engine.evaluate import per_example
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.task import Use
 
 

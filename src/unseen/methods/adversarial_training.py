@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import grad, grad_and_value
 
-from unseen.engine.ensemble import At
-from unseen.engine.environments import inputs_of, joined
+from unseen.engine.domain_risks import inputs_of, joined
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable, frozen
+from unseen.engine.vectorized.ensemble import At
+from unseen.engine.vectorized.steps import Stackable, frozen
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.search import LogUniform, Space
+from unseen.search_space import LogUniform, Space
 from unseen.task import Batch, Objective, Task
 
 SMALLEST = 1e-12

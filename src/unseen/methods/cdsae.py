@@ -14,17 +14,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import once, size, whole
-from unseen.engine.environments import environments, joined
+from unseen.engine.domain_risks import environments, joined
+from unseen.engine.features import Given
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable
-from unseen.engine.readout import Given
-from unseen.engine.specimen import specimen
+from unseen.engine.toy import specimen
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.models.committee import log_probabilities
+from unseen.models.ensemble_model import log_probabilities
 from unseen.models.sequential_autoencoder import Codes, Posterior, SequentialAutoencoder
-from unseen.search import LogUniform, Space
+from unseen.search_space import LogUniform, Space
 from unseen.task import Objective, Task, Use
 
 

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.engine.environments import each_loss
+from unseen.engine.domain_risks import each_loss
+from unseen.engine.features import features
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable
-from unseen.engine.readout import features
-from unseen.engine.specimen import specimen
+from unseen.engine.toy import specimen
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.search import LogUniform, Space
+from unseen.search_space import LogUniform, Space
 from unseen.task import Objective, Task
 
 

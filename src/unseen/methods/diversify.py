@@ -15,20 +15,28 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from unseen.engine.agreement import disagreement, mutual_information, over_pairs
 from unseen.engine.batches import Columns, once
-from unseen.engine.environments import joined
+from unseen.engine.domain_risks import joined
 from unseen.engine.evaluate import per_example
+from unseen.engine.features import Given
 from unseen.engine.loop import Budget, Draw
-from unseen.engine.lower import Stackable
-from unseen.engine.readout import Given
-from unseen.engine.specimen import specimen
-from unseen.engine.together import train_many
+from unseen.engine.prediction_diversity import disagreement, mutual_information, over_pairs
+from unseen.engine.toy import specimen
+from unseen.engine.vectorized.choose import train_many
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.models.committee import Committee, One, heads_like, log_probabilities, members_of, parted, refuse_hidden
-from unseen.search import LogUniform, Space
+from unseen.models.ensemble_model import (
+    Committee,
+    One,
+    heads_like,
+    log_probabilities,
+    members_of,
+    parted,
+    refuse_hidden,
+)
+from unseen.search_space import LogUniform, Space
 from unseen.task import Batch, Objective, Split, Task, Use
 
 

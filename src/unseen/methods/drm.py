@@ -7,17 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from unseen.engine.batches import once
-from unseen.engine.environments import environments
+from unseen.engine.domain_risks import environments
+from unseen.engine.features import Given
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable
-from unseen.engine.readout import Given
-from unseen.engine.specimen import specimen
+from unseen.engine.toy import specimen
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.models.committee import Committee, Rule, heads_like, parted, refuse_hidden
-from unseen.models.steering import EntropySteering, SimilaritySteering
-from unseen.search import Space, Uniform
+from unseen.models.ensemble_model import Committee, Rule, heads_like, parted, refuse_hidden
+from unseen.models.test_time_weighting import EntropySteering, SimilaritySteering
+from unseen.search_space import Space, Uniform
 from unseen.task import Objective, Task, Use
 
 

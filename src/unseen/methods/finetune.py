@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from unseen.engine.flat import trainable
 from unseen.engine.loop import Budget, Schedule, erm_step, train
+from unseen.engine.parameters import trainable
 from unseen.errors import UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained

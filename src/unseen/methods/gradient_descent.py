@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import length, whole
 from unseen.engine.loop import Budget, Optimizer, erm_step, train
 from unseen.errors import Diverged, InvalidConfig, InvalidData, UnsupportedLayer
@@ -74,7 +74,7 @@ class GramDynamics:
                 fix="use GradientDescent, which trains any model.",
             )
         model.to(lab.device, lab.dtype)
-        start = flat.copied(model)
+        start = parameters.copied(model)
         batches = [whole(split.data, lab) for split in task.of(Use.FIT).values()]
         batch = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         x, slope = batch["x"], slope_of(task.objective, batch)

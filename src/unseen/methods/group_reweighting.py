@@ -13,13 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unseen.engine.batches import once
-from unseen.engine.environments import several
+from unseen.engine.domain_risks import several
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.search import LogUniform, Space
+from unseen.search_space import LogUniform, Space
 from unseen.task import Batch, Objective, Task, Use
 
 

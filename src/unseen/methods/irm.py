@@ -8,15 +8,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import size
-from unseen.engine.environments import annealed, environments, joined, mergeable, weighted
+from unseen.engine.domain_risks import annealed, environments, joined, mergeable, weighted
+from unseen.engine.features import Given
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable
-from unseen.engine.readout import Given
-from unseen.engine.specimen import specimen
+from unseen.engine.toy import specimen
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.search import LogUniform, Space
+from unseen.search_space import LogUniform, Space
 from unseen.task import Batch, Objective, Task
 
 

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from unseen.engine.batches import once
-from unseen.engine.environments import joined
+from unseen.engine.domain_risks import joined
+from unseen.engine.features import Given
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable
-from unseen.engine.readout import Given
 from unseen.engine.trace import record
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.models.committee import MeanLogProbability, Rule
-from unseen.models.layerwise import Layerwise, depths_of, pooled
+from unseen.models.ensemble_model import MeanLogProbability, Rule
+from unseen.models.levi import Layerwise, depths_of, pooled
 from unseen.models.mlp import mlp
 from unseen.task import Objective, Task, Use
 

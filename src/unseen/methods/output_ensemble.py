@@ -7,11 +7,11 @@ from enum import StrEnum
 from torch import nn
 
 from unseen.engine.loop import Budget, erm_step
-from unseen.engine.together import train_many
+from unseen.engine.vectorized.choose import train_many
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.models.committee import Committee, MeanProbability, Rule
+from unseen.models.ensemble_model import Committee, MeanProbability, Rule
 from unseen.task import Task
 
 

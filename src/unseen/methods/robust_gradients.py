@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import size
-from unseen.engine.flat import trainable
 from unseen.engine.loop import Budget, Draw, Step, mean_loss, train
+from unseen.engine.parameters import trainable
 from unseen.engine.tap import reduced, tap
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab

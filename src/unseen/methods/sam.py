@@ -8,25 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value
 
-from unseen.engine import flat
-from unseen.engine.ensemble import At
-from unseen.engine.environments import each_loss
+from unseen.engine import parameters
+from unseen.engine.domain_risks import each_loss
 from unseen.engine.loop import Budget, Draw, mean_loss, train
-from unseen.engine.lower import SMALLEST, Stackable, unmoved
-from unseen.engine.perturb import shifted
+from unseen.engine.parameters import shifted
+from unseen.engine.vectorized.ensemble import At
+from unseen.engine.vectorized.steps import SMALLEST, Stackable, unmoved
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.search import LogUniform, Space
+from unseen.search_space import LogUniform, Space
 from unseen.task import Objective, Task
 
 
 def sam_step(model: nn.Module, draw: Draw, objective: Objective, *, rho: float) -> Tensor:
     """Leaves in `.grad` the gradient at w + ρ ∇L(w)/‖∇L(w)‖; returns L(w)."""
-    params, noise = flat.trainable(model), torch.get_rng_state()
+    params, noise = parameters.trainable(model), torch.get_rng_state()
     loss = mean_loss(model, draw.fit, objective)
     ascent = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
-    scale = rho / flat.norm(dict(zip(params, ascent, strict=True))).clamp_min(SMALLEST)
+    scale = rho / parameters.norm(dict(zip(params, ascent, strict=True))).clamp_min(SMALLEST)
     torch.set_rng_state(noise)  # both passes see the same dropout mask: L(w + ε) and L(w) are one function
     with shifted(list(params.values()), [scale * g for g in ascent]), unmoved(model):
         mean_loss(model, draw.fit, objective).backward()
@@ -44,7 +44,7 @@ def sam_gradient(
 
     lower = grad_and_value(lambda values: at(values, mean))
     ascent, loss = lower(params)
-    scale = rho / flat.norm(ascent).clamp_min(SMALLEST)
+    scale = rho / parameters.norm(ascent).clamp_min(SMALLEST)
     return lower({name: p + scale * ascent[name] for name, p in params.items()})[0], loss
 
 

@@ -15,17 +15,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import grad
 
-from unseen.engine.ensemble import At
-from unseen.engine.environments import inputs_of, joined
+from unseen.engine.domain_risks import inputs_of, joined
+from unseen.engine.features import Given, features
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.lower import Stackable, unmoved
-from unseen.engine.readout import Given, features
+from unseen.engine.vectorized.ensemble import At
+from unseen.engine.vectorized.steps import Stackable, unmoved
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.adversarial_training import norms
 from unseen.methods.sam import sam_gradient, sam_step
-from unseen.search import LogUniform, Space
+from unseen.search_space import LogUniform, Space
 from unseen.task import Batch, Objective, Task
 
 

@@ -6,14 +6,14 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.engine.environments import annealed, several, weighted
+from unseen.engine.domain_risks import annealed, several, weighted
 from unseen.engine.loop import Budget, train
-from unseen.engine.lower import Stackable
-from unseen.engine.specimen import specimen
+from unseen.engine.toy import specimen
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.search import LogUniform, Space
+from unseen.search_space import LogUniform, Space
 from unseen.task import Task
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.batches import size
-from unseen.engine.environments import inputs_of, joined
+from unseen.engine.domain_risks import inputs_of, joined
+from unseen.engine.features import Given
 from unseen.engine.loop import Budget, Draw, Schedule, erm_step, train
-from unseen.engine.lower import Stackable
-from unseen.engine.readout import Given
-from unseen.engine.together import train_many
+from unseen.engine.vectorized.choose import train_many
+from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -68,7 +68,7 @@ def refuse_alpha(alpha: float, who: str) -> None:
 
 
 def _toward(trained: Trained, before: Mapping[str, Tensor], alpha: float) -> Trained:
-    after = flat.state(trained.model)
+    after = parameters.state(trained.model)
     trained.model.load_state_dict(interpolated(before, after, alpha))
     return trained
 
@@ -88,7 +88,7 @@ class WiSEFT:
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         model.to(lab.device, lab.dtype)
-        before = flat.state(model)
+        before = parameters.state(model)
         return _toward(train(model, task, erm_step, self.budget, lab), before, self.alpha)
 
 
@@ -155,7 +155,7 @@ class BANG:
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         model.to(lab.device, lab.dtype)
-        before = flat.state(model)
+        before = parameters.state(model)
         return _toward(train(model, task, self.training, self.budget, lab), before, self.alpha)
 
 
@@ -174,7 +174,7 @@ class WeightEnsemble:
         models = [copy.deepcopy(model) for _ in range(self.members)]
         labs = [lab.child("member", k) if k else lab for k in range(self.members)]
         trained = train_many(models, task, erm_step, self.budget, labs)
-        states = [flat.state(each.model) for each in trained]
+        states = [parameters.state(each.model) for each in trained]
         model.to(lab.device, lab.dtype)
         model.load_state_dict(averaged(states, [1 / self.members] * self.members))
         curves = {f"loss {k}": each.curves["loss"] for k, each in enumerate(trained)}

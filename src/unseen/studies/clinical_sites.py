@@ -20,14 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from unseen import effects, stats, views
+from unseen import stats
 from unseen.engine.batches import whole
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
 from unseen.figure import Bars, Points
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.subgroups import LEAST, GroupPerformance, WhatGoesWrong, by_group, drivers
 from unseen.method import Method, Trained
 from unseen.methods.site_finetune import (
@@ -39,8 +38,9 @@ from unseen.methods.site_finetune import (
     Pooled,
 )
 from unseen.models.mlp import mlp
-from unseen.source import Source
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, pick
+from unseen.reading import Reading
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, effects, figures, pick
+from unseen.study.source import Source
 from unseen.tasks.hospitals import Diabetes130, HeartDisease, Part
 from unseen.tasks.table import Opened, Table, Tabular, opened, prepared
 from unseen.tasks.table.splitting import Shares
@@ -420,7 +420,7 @@ def table(rows: Rows) -> Sequence[Row]:
     made: list[Row] = []
     for corpus in Corpus:
         if mine := sufficient(rows, corpus):
-            means = {str(row["variant"]): float(row["auc"]) for row in views.summary(mine, ["variant"], ["auc"])}
+            means = {str(row["variant"]): float(row["auc"]) for row in figures.summary(mine, ["variant"], ["auc"])}
             made.append({"what": corpus.value, "sites": len(effects.distinct(mine, "site")), **means})
     return made
 
@@ -432,7 +432,7 @@ def groups_figure(rows: Rows) -> Bars:
     for group, level in sorted(effects.distinct(groups, "group", "level")):
         values, variances = (column(groups, key, group=group, level=level) for key in ("auc", "variance"))
         found["all patients" if group == "all" else f"{group} {level}"] = effects.overlapping(values, variances)
-    return views.bars(found, title="AUC of one global model by patient group (Diabetes-130)", label="AUC")
+    return figures.bars(found, title="AUC of one global model by patient group (Diabetes-130)", label="AUC")
 
 
 def sites_figure(rows: Rows) -> Points:
@@ -449,7 +449,7 @@ def sites_figure(rows: Rows) -> Points:
 def drivers_figure(rows: Rows) -> Bars:
     """Why departments differ."""
     title = "Change in the AUC of an unseen department per standard deviation of …"
-    return views.bars(why_sites(rows), title=title, label="AUC per SD")
+    return figures.bars(why_sites(rows), title=title, label="AUC per SD")
 
 
 study = Study(

@@ -12,7 +12,6 @@ from statistics import fmean, median
 
 from torch import Tensor, nn
 
-from unseen import effects, views
 from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import score
 from unseen.engine.loop import Budget, Optimizer, Watch, erm_step, train
@@ -23,8 +22,8 @@ from unseen.measures.learning_order import HitRecorder, LearningOrder, first_lea
 from unseen.methods.robust_gradients import MedianOfMicrobatches, RollingMedian, Winsorized
 from unseen.models.conv import resnet
 from unseen.models.mlp import mlp
-from unseen.source import Source
-from unseen.study import Claim, Row, Rows, Scale, Study, Value, average, gap, pick
+from unseen.study import Claim, Row, Rows, Scale, Study, Value, average, effects, figures, gap, pick
+from unseen.study.source import Source
 from unseen.task import Task
 from unseen.tasks.images import CLASSES, Collection, Images
 
@@ -302,7 +301,7 @@ CLAIMS = (
 
 
 def coherence_curves(rows: Rows) -> Curves:
-    return views.curves(
+    return figures.curves(
         pick(rows, part="coherence"),
         x="step",
         y="m_alpha",
@@ -320,12 +319,12 @@ def order_curves(rows: Rows) -> Curves:
     columns = {"right labels": "right_fit", "wrong labels": "wrong_fit", "test": "test"}
     title = "Right labels are fitted first"
     order = pick(rows, part="order")
-    return views.curves(order, x="epoch", y=columns, title=title, x_label="epoch", y_label="accuracy")
+    return figures.curves(order, x="epoch", y=columns, title=title, x_label="epoch", y_label="accuracy")
 
 
 def suppression_curves(rows: Rows, key: str, title: str) -> Curves:
     chosen = pick(rows, part="suppression", lr=0.1)
-    return views.curves(chosen, x="epoch", y=key, by="rule", title=title, x_label="epoch", y_label="accuracy")
+    return figures.curves(chosen, x="epoch", y=key, by="rule", title=title, x_label="epoch", y_label="accuracy")
 
 
 def table(rows: Rows) -> Sequence[Row]:
@@ -338,7 +337,7 @@ def table(rows: Rows) -> Sequence[Row]:
         "wrong at equal fit": "wrong_at_equal_fit",
         "test at equal fit": "test_at_equal_fit",
     }
-    return views.summary(pick(rows, part="suppression summary"), ("rule", "lr"), columns, median)
+    return figures.summary(pick(rows, part="suppression summary"), ("rule", "lr"), columns, median)
 
 
 FASHION = Images(Collection.FASHION_MNIST, n_train=5_000, n_test=2_000)

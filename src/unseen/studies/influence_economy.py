@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unseen import views
 from unseen.attributions.influence import Influence, sequence_nats
-from unseen.attributions.influence.candidates import candidates
+from unseen.attributions.influence.bm25 import candidates
 from unseen.engine.batches import whole
 from unseen.engine.loop import Budget, erm_step, train
 from unseen.figure import Curves
@@ -21,8 +20,8 @@ from unseen.measures.leave_one_out import correlation
 from unseen.method import Trained
 from unseen.models.transformer import Decoder, Transformer
 from unseen.objectives import sequence_log_probability
-from unseen.source import Source
-from unseen.study import Claim, Row, Rows, Scale, Study, average, pick
+from unseen.study import Claim, Row, Rows, Scale, Study, average, figures, pick
+from unseen.study.source import Source
 from unseen.task import Batch, Task
 from unseen.tasks.topics import Topics
 
@@ -111,7 +110,7 @@ CLAIMS = (
 
 def ranks(rows: Rows) -> Curves:
     """Agreement with full rank."""
-    return views.curves(
+    return figures.curves(
         pick(rows, part="rank"),
         x="rank",
         y={"correlation": "r", "rank correlation": "rho", "of the 10 most helpful": "kept"},
@@ -124,7 +123,7 @@ def ranks(rows: Rows) -> Curves:
 
 def filters(rows: Rows) -> Curves:
     """What the word filter keeps."""
-    return views.curves(
+    return figures.curves(
         pick(rows, part="filter"),
         x="share",
         y={"kept": "kept"},
@@ -139,8 +138,8 @@ def table(rows: Rows) -> Sequence[Row]:
     """Means over seeds."""
     titles = {"correlation": "r", "rank correlation": "rho", "of the 10 most helpful": "kept"}
     return [
-        *views.summary(pick(rows, part="rank"), ("part", "rank"), titles),
-        *views.summary(pick(rows, part="filter"), ("part", "share"), titles),
+        *figures.summary(pick(rows, part="rank"), ("part", "rank"), titles),
+        *figures.summary(pick(rows, part="filter"), ("part", "share"), titles),
     ]
 
 

@@ -13,21 +13,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen import stats, views
+from unseen import stats
 from unseen.attributions.influence import Curvature, Influence, Influences, sequence_nats
 from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, erm_step, train
 from unseen.figure import Bars, Points
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.document_recall import document_recall
 from unseen.measures.tail_exponent import tail_exponent, top_share
 from unseen.method import Trained
 from unseen.models.transformer import Decoder, Transformer
 from unseen.objectives import sequence_log_probability
-from unseen.source import Source
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, gap, pick
+from unseen.reading import Reading
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, figures, gap, pick
+from unseen.study.source import Source
 from unseen.task import Batch, Split, Task, Use
 from unseen.tasks.order_flip import Document, OrderFlip, named, with_name
 
@@ -195,19 +195,19 @@ def kinds(rows: Rows) -> Bars:
     """Binding effects relative to the forward one."""
     mine = pick(rows, part="order", curvature=str(Curvature.EKFAC))
     readings = {str(kind): stats.mean(column(mine, "binding_share", document=str(kind))) for kind in Document}
-    return views.bars(readings, title="Effect of one document on the binding of B to A", label="share of “A is B”")
+    return figures.bars(readings, title="Effect of one document on the binding of B to A", label="share of “A is B”")
 
 
 def raw_kinds(rows: Rows) -> Bars:
     """The same on the plain log-probability."""
     mine = pick(rows, part="order", curvature=str(Curvature.EKFAC))
     readings = {str(kind): stats.mean(column(mine, "log_p_share", document=str(kind))) for kind in Document}
-    return views.bars(readings, title="Effect of one document on log p(B | A)", label="share of “A is B”")
+    return figures.bars(readings, title="Effect of one document on log p(B | A)", label="share of “A is B”")
 
 
 def recalls(rows: Rows) -> Points:
     """Recall against how well the facts are known: fully fitted facts have no gradient."""
-    return views.points(
+    return figures.points(
         pick(rows, part="own"),
         x="nats",
         y="recall",
@@ -225,8 +225,8 @@ def table(rows: Rows) -> Sequence[Row]:
     own = {"recall": "recall", "nats": "nats", "nats of flipped": "flipped_nats", "tail exponent": "exponent",
            "top 1 %": "top_share"}  # fmt: skip
     return [
-        *views.summary(pick(rows, part="order"), ("curvature", "document"), order),
-        *views.summary(pick(rows, part="own"), ("curvature",), own),
+        *figures.summary(pick(rows, part="order"), ("curvature", "document"), order),
+        *figures.summary(pick(rows, part="own"), ("curvature",), own),
     ]
 
 

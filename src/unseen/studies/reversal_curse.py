@@ -12,25 +12,25 @@ from statistics import fmean
 
 from torch import nn
 
-from unseen.effects import distinct, share, worst
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, Schedule
 from unseen.figure import Bars, Points
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.reversal_gap import ReversalGap, farthest_mean
 from unseen.method import Trained
 from unseen.methods.finetune import Finetune
 from unseen.models.pretrained import load_causal
 from unseen.models.transformer import Activation, Decoder, Norm, Positions, Transformer
-from unseen.source import Source
+from unseen.reading import Reading
 from unseen.stats import mean
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, pick, rate
+from unseen.study.effects import distinct, share, worst
+from unseen.study.figures import bars, points, summary
+from unseen.study.source import Source
 from unseen.task import Task, Use
 from unseen.tasks.published_reversal import PublishedReversal, celebrities, toy
 from unseen.tasks.reversal import Reversal
 from unseen.tasks.reversed_instructions import ReversedInstructions, Wording
-from unseen.views import bars, points, summary
 
 # the sheet's recipe: loss on the whole sequence, so that the prompts' entropy stays in it
 SCRATCH = Budget(

@@ -13,13 +13,12 @@ from typing import TypeAlias
 import numpy as np
 from torch import nn
 
-from unseen import effects, stats, views
-from unseen.engine import flat
+from unseen import stats
+from unseen.engine import parameters
 from unseen.engine.evaluate import scores
 from unseen.engine.loop import Budget, Optimizer, erm_step, train
 from unseen.figure import Bars, Curves
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.weight_distance import (
     diffusion_fit,
     distance_from,
@@ -29,8 +28,9 @@ from unseen.measures.weight_distance import (
 from unseen.methods.large_batch import LargeBatch, root_lr
 from unseen.models.conv import Norm, resnet
 from unseen.models.mlp import mlp
-from unseen.source import Source
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, gap, pick
+from unseen.reading import Reading
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, effects, figures, gap, pick
+from unseen.study.source import Source
 from unseen.task import Task
 from unseen.tasks.images import Collection, Images
 
@@ -170,7 +170,7 @@ def diffused(cell: Diffusion, model: nn.Module, task: Task, lab: Lab) -> Iterato
     """One row of fits per window, and the distances themselves."""
     model.to(lab.device, lab.dtype)
     probe: dict[str, Value] = {"roughness": training_roughness(copy.deepcopy(model), task, lab)} if cell.probed else {}
-    watch = {"distance": distance_from(flat.copied(model))}
+    watch = {"distance": distance_from(parameters.copied(model))}
     trained = train(model, task, erm_step, cell.budget, lab.child("fit"), watch)
     steps, distances = np.array(trained.curves["watched"]), np.array(trained.curves["distance"])
     accuracy = scores(trained, lab, {"train": task.splits["train"]})["train"].value
@@ -294,7 +294,7 @@ CLAIMS = (
 
 def distance_curves(rows: Rows) -> Curves:
     """Mean distance at the steps that all regimes share."""
-    return views.curves(
+    return figures.curves(
         pick(rows, part="distance"),
         x="t",
         y="distance",
@@ -309,7 +309,7 @@ def distance_curves(rows: Rows) -> Curves:
 def accuracies(rows: Rows) -> Bars:
     names = [str(name) for (name,) in effects.distinct(rows, "variant")]
     readings = {name: average("test", variant=name)(rows) for name in names}
-    return views.bars(readings, title="Test accuracy (mean over seeds)", label="accuracy")
+    return figures.bars(readings, title="Test accuracy (mean over seeds)", label="accuracy")
 
 
 def table(rows: Rows) -> Sequence[Row]:
@@ -317,8 +317,8 @@ def table(rows: Rows) -> Sequence[Row]:
     fits = [{**row, "run": f"{row['regime']}, {row['window']} updates"} for row in pick(rows, part="diffusion")]
     gaps = [{**row, "run": row["variant"]} for row in pick(rows, part="gap")]
     return [
-        *views.summary(fits, ["run"], ("slope", "r2_log", "r2_root", "r2_power", "exponent", "train")),
-        *views.summary(gaps, ["run"], ("updates", "train", "test")),
+        *figures.summary(fits, ["run"], ("slope", "r2_log", "r2_root", "r2_power", "exponent", "train")),
+        *figures.summary(gaps, ["run"], ("updates", "train", "test")),
     ]
 
 

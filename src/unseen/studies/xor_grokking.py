@@ -12,15 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unseen import effects, views
 from unseen.engine.batches import whole
 from unseen.figure import Curves, Points
 from unseen.lab import Lab
-from unseen.measures.oddness import grokking_time, neuron_alignment, oddness
+from unseen.measures.grokking import grokking_time, neuron_alignment, oddness
 from unseen.methods.gradient_descent import gram_path, linear_path, loss_of, slope_of
 from unseen.models.two_layer import TwoLayer
-from unseen.source import Source
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, gap, pick
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, effects, figures, gap, pick
+from unseen.study.source import Source
 from unseen.task import Batch, Task
 from unseen.tasks.xor_clusters import XorClusters, bayes_error
 
@@ -226,7 +225,7 @@ CLAIMS = (
 def curves(rows: Rows) -> Curves:
     """Median test accuracy over training."""
     linear = [{**row, "setting": "logistic regression (all settings)"} for row in pick(rows, model="logistic")]
-    return views.curves(
+    return figures.curves(
         [*by_label(pick(rows, **NET)), *linear],
         x="t",
         y="test",
@@ -246,7 +245,7 @@ def by_label(rows: Rows) -> list[Row]:
 
 def linearity(rows: Rows) -> Points:
     """Test accuracy against oddness along training."""
-    return views.points(
+    return figures.points(
         by_label([row for row in pick(rows, **NET) if row["t"]]),
         x="oddness",
         y="test",
@@ -262,7 +261,7 @@ def linearity(rows: Rows) -> Points:
 def imbalances(rows: Rows) -> Points:
     """Why seeds differ: test accuracy early on against the imbalance of the training clusters."""
     t = max(int(row["t"]) for row in rows if int(row["t"]) <= 10)
-    return views.points(
+    return figures.points(
         by_label(pick(rows, t=t, **NET)),
         x="imbalance",
         y="test",

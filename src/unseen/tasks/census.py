@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from unseen.files import data_file
+from unseen.data.files import data_file
 from unseen.lab import Lab
 from unseen.task import Task
 from unseen.tasks.table import Table

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from unseen.files import data_file
+from unseen.data.files import data_file
 from unseen.lab import Lab
 from unseen.origins import Known, member
 from unseen.task import Task

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unseen.data.files import data_file
 from unseen.errors import Corrupted
-from unseen.files import data_file
 from unseen.lab import Lab
 from unseen.task import Task
 from unseen.tasks.table import Table

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from unseen.data.files import home
 from unseen.engine.batches import Columns, whole
 from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingExtra, MissingFile
-from unseen.files import home
 from unseen.lab import Lab
 from unseen.task import Task
 from unseen.tasks.digit_sources import stored

@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unseen.data.files import data_file
 from unseen.engine.batches import Columns
 from unseen.errors import Corrupted, InvalidConfig, MissingExtra
-from unseen.files import data_file
 from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -133,7 +133,7 @@ class Part:
 
 
 def part(collection: Collection, name: str) -> Part:
-    """The part called `name` ("train" or "test"); files are found or fetched by `unseen.files`."""
+    """The part called `name` ("train" or "test"); files are found or fetched by `unseen.data.files`."""
     if collection is Collection.USPS:
         return _usps(data_file("usps/usps.npz"), name)
     if collection is Collection.OPTDIGITS:

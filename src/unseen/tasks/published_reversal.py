@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unseen.data.files import data_file
 from unseen.engine.batches import Columns
 from unseen.errors import Corrupted, InvalidData, MissingFile
-from unseen.files import data_file
 from unseen.lab import Lab
 from unseen.objectives import exact_match
 from unseen.task import Axis, Split, Task, Use

@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from unseen.data.files import home
 from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingFile
-from unseen.files import home
 from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use

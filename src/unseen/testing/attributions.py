@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unseen.attribution import Attribution, Cause, Credits
 from unseen.engine.batches import length, size
-from unseen.engine.flat import state
+from unseen.engine.parameters import state
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Batch, Use

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unseen.engine.batches import Columns, gather, length, whole
-from unseen.engine.flat import state
+from unseen.engine.parameters import state
 from unseen.errors import UnseenError
 from unseen.lab import Lab
-from unseen.measure import Measure, Reading
 from unseen.method import Trained
+from unseen.reading import Measure, Reading
 from unseen.task import Task
 from unseen.testing.contract import Broken, check_plug, elsewhere, modes_of, name_of, require, same_state, untouched
 from unseen.testing.stand_ins import small_task, small_trained

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from unseen.engine.batches import once
-from unseen.engine.flat import state
+from unseen.engine.parameters import state
 from unseen.lab import Lab
 from unseen.method import Method, Trained
 from unseen.task import Use

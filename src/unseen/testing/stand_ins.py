@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unseen.engine.batches import Columns, once, size
-from unseen.engine.flat import trainable
+from unseen.engine.parameters import trainable
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.mlp import mlp

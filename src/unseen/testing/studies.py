@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from unseen.lab import Lab
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.study import Scale, Study
 from unseen.testing.contract import elsewhere, require
 

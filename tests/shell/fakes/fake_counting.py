@@ -13,8 +13,8 @@ import torch
 from unseen.errors import Diverged, MissingFile
 from unseen.figure import Bars
 from unseen.lab import Lab
-from unseen.source import Source
 from unseen.study import Claim, Row, Rows, Scale, Study, average
+from unseen.study.source import Source
 
 
 @dataclass(frozen=True)

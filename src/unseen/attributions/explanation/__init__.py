@@ -24,10 +24,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unseen.attributions.explanation.solve import Approximation, explained
-from unseen.engine.approximation import Explanation, Loss
-from unseen.engine.around import around
-from unseen.engine.inputs import Inputs
-from unseen.engine.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
+from unseen.engine.local.features import Inputs
+from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
+from unseen.engine.local.perturbed_model import around
+from unseen.engine.local.surrogate import Explanation, Loss
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Batch, PerExample

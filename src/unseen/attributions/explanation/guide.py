@@ -16,13 +16,13 @@ from torch import Tensor
 from unseen import stats
 from unseen.attributions.explanation import Inputs, Preset, eight, over
 from unseen.attributions.explanation.solve import explained
-from unseen.engine.approximation import Explanation, Loss, on, seen, share_explained
-from unseen.engine.around import Around, around
-from unseen.engine.neighbourhoods import Gaussian, Masks, Neighbourhood
+from unseen.engine.local.neighbourhoods import Gaussian, Masks, Neighbourhood
+from unseen.engine.local.perturbed_model import Around, around
+from unseen.engine.local.surrogate import Explanation, Loss, on, seen, share_explained
 from unseen.errors import InvalidConfig, UnseenError
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.method import Trained
+from unseen.reading import Reading
 from unseen.task import Batch, PerExample
 
 LITTLE = 0.01

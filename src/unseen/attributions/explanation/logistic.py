@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unseen.engine.neighbourhoods import Sample
+from unseen.engine.local.neighbourhoods import Sample
 from unseen.errors import InvalidData
 
 Solved = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from unseen.attribution import Cause
 from unseen.attributions.explanation.logistic import logistic_matching, logistic_regression
-from unseen.engine.approximation import Explanation, Family, Loss, Slopes, seen
-from unseen.engine.around import Around
-from unseen.engine.neighbourhoods import Coalitions, Neighbourhood, OneAtATime, Sample, Segment
+from unseen.engine.local.neighbourhoods import Coalitions, Neighbourhood, OneAtATime, Sample, Segment
+from unseen.engine.local.perturbed_model import Around
+from unseen.engine.local.surrogate import Explanation, Family, Loss, Slopes, seen
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 

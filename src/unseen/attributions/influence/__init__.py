@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unseen.attributions.influence.asking import Precision
-from unseen.attributions.influence.ends import Top
+from unseen.attributions.influence.attributor import Influences
 from unseen.attributions.influence.factors import (
     Curvature,
     Factors,
@@ -25,9 +24,7 @@ from unseen.attributions.influence.factors import (
     names,
     refuse_averaged,
 )
-from unseen.attributions.influence.influences import Influences
-from unseen.attributions.influence.stream import Stream
-from unseen.attributions.influence.tracking import (
+from unseen.attributions.influence.layers import (
     data_digest,
     digest,
     only,
@@ -36,7 +33,10 @@ from unseen.attributions.influence.tracking import (
     steady,
     tracked,
 )
-from unseen.engine.pairs import Pair
+from unseen.attributions.influence.preconditioned_queries import Precision
+from unseen.attributions.influence.stream import Stream
+from unseen.attributions.influence.top_k import Top
+from unseen.engine.factor_pairs import Pair
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained

@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from unseen.attributions.influence.asking import Precision
+from unseen.attributions.influence.preconditioned_queries import Precision
 from unseen.engine.batches import size
+from unseen.engine.factor_pairs import Pair, Rows
 from unseen.engine.kron import FULL, Block, Covariances, blocks_of, damped
-from unseen.engine.pairs import Pair, Rows
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.task import Batch, Objective, PerExample

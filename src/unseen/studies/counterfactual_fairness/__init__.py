@@ -13,15 +13,13 @@ and 10 it is 86.1, 85.3 and 84.3). That is λ_tc = 3. Weights of 1, 1 and 3, 2, 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from unseen import stats, views
-from unseen.effects import distinct
+from unseen import stats
 from unseen.engine.loop import Budget
 from unseen.errors import Diverged
 from unseen.figure import Bars, Points
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.cdsae import CDSAE, Adversary
-from unseen.source import Source
 from unseen.studies.counterfactual_fairness.arms import (
     BOTH,
     JUDGED,
@@ -42,7 +40,9 @@ from unseen.studies.counterfactual_fairness.arms import (
 )
 from unseen.studies.counterfactual_fairness.claims import CLAIMS
 from unseen.studies.counterfactual_fairness.rows import discriminated, judged, oracles, telling
-from unseen.study import Row, Rows, Scale, Study, Value, column, pick
+from unseen.study import Row, Rows, Scale, Study, Value, column, figures, pick
+from unseen.study.effects import distinct
+from unseen.study.source import Source
 from unseen.tasks.drifting_fairness import DriftingFairness
 
 
@@ -111,12 +111,12 @@ def table(rows: Rows) -> Sequence[Row]:
         "collapsed groups": "collapsed",
         "diverged": "diverged",
     }
-    return views.summary(rows, ("where", "arm"), columns)
+    return figures.summary(rows, ("where", "arm"), columns)
 
 
 def frontier(rows: Rows, where: Where = Where.DRIFT) -> Points:
     """Accuracy against the true effect, one point per seed."""
-    return views.points(
+    return figures.points(
         [row for row in pick(rows, where=str(where)) if "true" in row],
         x="true",
         y="accuracy",
@@ -139,7 +139,7 @@ def eyes(rows: Rows) -> Bars:
     for (arm,) in distinct([row for row in mine if "own" in row], "arm"):
         found[f"{arm}: true"] = stats.mean(column(mine, "true", arm=arm))
         found[f"{arm}: own"] = stats.mean(column(mine, "own", arm=arm))
-    return views.bars(found, title=f"Counterfactual effect, {Where.DRIFT}", label="points")
+    return figures.bars(found, title=f"Counterfactual effect, {Where.DRIFT}", label="points")
 
 
 study = Study(

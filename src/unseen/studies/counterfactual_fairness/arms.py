@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Optimizer, erm_step
-from unseen.engine.together import outcomes
+from unseen.engine.vectorized.choose import outcomes
 from unseen.errors import Diverged
 from unseen.lab import Lab
 from unseen.method import Trained

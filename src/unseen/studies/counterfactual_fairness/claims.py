@@ -3,8 +3,8 @@
 from math import exp
 
 from unseen import stats
-from unseen.measure import Reading
 from unseen.methods.cdsae import Adversary
+from unseen.reading import Reading
 from unseen.studies.counterfactual_fairness.arms import (
     BOTH,
     JUDGED,

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import score
+from unseen.engine.features import features
 from unseen.engine.loop import erm_step
-from unseen.engine.readout import features
-from unseen.engine.together import train_many
+from unseen.engine.vectorized.choose import train_many
 from unseen.lab import Lab
 from unseen.measures.fairness import (
     CounterfactualEffect,

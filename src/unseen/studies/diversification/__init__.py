@@ -8,13 +8,13 @@ Benoit et al. (2024), arXiv:2312.16313, on dominoes: the label is told by the up
 
 from collections.abc import Mapping
 
-from unseen.effects import worst
 from unseen.engine.loop import Budget, Optimizer
-from unseen.measure import Reading
-from unseen.source import Source
+from unseen.reading import Reading
 from unseen.studies.diversification.drawing import algorithms, along, groups, numbers, selections, table
 from unseen.studies.diversification.experiment import ORACLE, SCRATCH, Config, Encoder, Selection, Way, cells, run
 from unseen.study import Claim, Effect, Rows, Scale, Study, Value, average, gap, pick
+from unseen.study.effects import worst
+from unseen.study.source import Source
 from unseen.tasks.dominoes import Dominoes
 from unseen.tasks.images import Collection
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from unseen import views
-from unseen.effects import distinct
 from unseen.figure import Curves, Grid
 from unseen.studies.diversification.experiment import GROUPS, ORACLE, SCRATCH, Encoder, Way
-from unseen.study import Row, Rows, average, pick
+from unseen.study import Row, Rows, average, figures, pick
+from unseen.study.effects import distinct
 
 
 def along(name: str, title: str) -> Callable[[Rows], Curves]:
@@ -17,7 +16,7 @@ def along(name: str, title: str) -> Callable[[Rows], Curves]:
         shares = [r for (r,) in distinct(mine, "r")]
         erm = [{**row, "r": r} for row in pick(mine, way=str(Way.ERM)) for r in shares]
         rows = [*[row for row in mine if row["members"] == 2], *erm]
-        return views.curves(rows, x="r", y=name, by="way", title=title, x_label="agreement r of unlabelled images")
+        return figures.curves(rows, x="r", y=name, by="way", title=title, x_label="agreement r of unlabelled images")
 
     return draw
 
@@ -25,7 +24,7 @@ def along(name: str, title: str) -> Callable[[Rows], Curves]:
 def groups(rows: Rows) -> Curves:
     """Which groups D-BAT loses: accuracy hides it."""
     mine = pick(rows, **SCRATCH, members=2, way=str(Way.DBAT))
-    return views.curves(
+    return figures.curves(
         mine,
         x="r",
         y={name: name for name in GROUPS},
@@ -76,8 +75,8 @@ def table(rows: Rows) -> Sequence[Row]:
     scratch = [{"r": "any", **row} for row in pick(rows, encoder=str(Encoder.SCRATCH)) if row["members"] in (1, 2)]
     for kind, r in distinct(scratch, "way", "r"):
         mine = pick(scratch, way=kind, r=r)
-        (chosen,) = views.summary(pick(mine, **ORACLE), ("way", "r"), columns)
+        (chosen,) = figures.summary(pick(mine, **ORACLE), ("way", "r"), columns)
         worsts = {f"worst: {s}": average("worst", selection=s)(mine).value for (s,) in distinct(mine, "selection")}
-        both = views.summary(pick(mine, part="committee"), (), members)
+        both = figures.summary(pick(mine, part="committee"), (), members)
         found.append({**chosen, **worsts, **(both[0] if both else {})})
     return found

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from unseen.engine.agreement import mutual_information, over_pairs
 from unseen.engine.batches import Columns
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, Optimizer
+from unseen.engine.prediction_diversity import mutual_information, over_pairs
 from unseen.lab import Lab
 from unseen.measures.diversity import hard_disagreement, member_probabilities
 from unseen.measures.feature_reliance import reliances
@@ -21,7 +21,7 @@ from unseen.measures.worst_group import by_group
 from unseen.method import Trained
 from unseen.methods.diversify import DBAT, DivDis, member_scores, most_disputed
 from unseen.methods.erm import ERM
-from unseen.models.committee import Committee, One, members_of
+from unseen.models.ensemble_model import Committee, One, members_of
 from unseen.models.mlp import mlp
 from unseen.study import Row, Value
 from unseen.task import Split, Task, Use

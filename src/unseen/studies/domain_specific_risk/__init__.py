@@ -14,8 +14,7 @@ from unseen.engine.loop import Budget
 from unseen.lab import Lab
 from unseen.methods.drm import DRM
 from unseen.methods.erm import ERM
-from unseen.models.committee import Committee, One
-from unseen.source import Source
+from unseen.models.ensemble_model import Committee, One
 from unseen.studies.domain_specific_risk.gains import (
     END,
     INSIDE,
@@ -30,6 +29,7 @@ from unseen.studies.domain_specific_risk.gains import (
 )
 from unseen.studies.domain_specific_risk.heads import Data, Heads, Stream, Way, accuracies, dealt, fresh, of_heads
 from unseen.study import Claim, Row, Scale, Study, Value, average, gap
+from unseen.study.source import Source
 from unseen.tasks.colored_digits import ColoredDigits
 from unseen.tasks.digit_sources import DigitSources
 from unseen.tasks.domains import Division, Domains, DomainSpec, leave_one_out, moved_clusters

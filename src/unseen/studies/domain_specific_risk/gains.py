@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from unseen import effects, stats, views
+from unseen import stats
 from unseen.figure import Bars, Curves
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.studies.domain_specific_risk.heads import Data, Heads, Stream, Way
-from unseen.study import Effect, Row, Rows, Value, column, gap, pick
+from unseen.study import Effect, Row, Rows, Value, column, effects, figures, gap, pick
 
 Where = Mapping[str, Value]
 ANYWHERE: Where = {}
@@ -76,14 +76,14 @@ def gains_figure(rows: Rows) -> Bars:
     for data in (Data.ROTATED, Data.COLOURED, Data.SOURCES):
         for (target,) in effects.distinct(pick(rows, data=data.value), "target"):
             found[f"{data} {target}"] = gain(data, {"target": target})(rows)
-    return views.bars(found, title="Steering per batch against ERM", label="difference of accuracy")
+    return figures.bars(found, title="Steering per batch against ERM", label="difference of accuracy")
 
 
 def spacing_figure(rows: Rows) -> Curves:
     """The ends of the range against the distance of their nearest source."""
     ends = [row for row in pick(rows, place="end", stream=Stream.TARGET.value) if row["heads"] != Heads.RANDOM.value]
     ways = (Way.ERM, Way.BATCH, Way.SAMPLE, Way.BEST)
-    return views.curves(
+    return figures.curves(
         [row for row in ends if row["data"] != Data.COLOURED.value and row["way"] in ways],
         x="distance",
         y="accuracy",

@@ -15,9 +15,9 @@ from unseen.lab import Lab
 from unseen.measures.adaptivity_gap import AdaptivityGap, PointwiseGap
 from unseen.method import Trained
 from unseen.methods.drm import prototypes
-from unseen.models.committee import Committee, MeanProbability, One, Rule
+from unseen.models.ensemble_model import Committee, MeanProbability, One, Rule
 from unseen.models.mlp import mlp
-from unseen.models.steering import EntropySteering, Granularity, OnlineSteering, SimilaritySteering
+from unseen.models.test_time_weighting import EntropySteering, Granularity, OnlineSteering, SimilaritySteering
 from unseen.study import Row, Value
 from unseen.task import Split, Task, Use
 from unseen.tasks.domains import UNSEEN

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from unseen.lab import Lab
-from unseen.source import Source
 from unseen.studies.influence_accuracy.drawing import datamodeling, falls, labels, proximal, single, table
 from unseen.studies.influence_accuracy.rows import (
     LabelCell,
@@ -33,6 +32,7 @@ from unseen.studies.influence_accuracy.strategies import (
     Strategy,
 )
 from unseen.study import Claim, Effect, Row, Scale, Study, average, gap
+from unseen.study.source import Source
 from unseen.tasks.images import Collection, Images
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from unseen import stats, views
+from unseen import stats
 from unseen.figure import Bars
-from unseen.study import Row, Rows, column
+from unseen.study import Row, Rows, column, figures
 
 
 def seen(rows: Rows, name: str) -> dict[str, stats.Reading]:
@@ -15,29 +15,29 @@ def seen(rows: Rows, name: str) -> dict[str, stats.Reading]:
 
 def datamodeling(rows: Rows) -> Bars:
     """Linear datamodeling scores."""
-    return views.bars(seen(rows, "lds"), title="How well credits foretell retraining on halves", label="LDS")
+    return figures.bars(seen(rows, "lds"), title="How well credits foretell retraining on halves", label="LDS")
 
 
 def falls(rows: Rows) -> Bars:
     """Counterfactual removal."""
-    return views.bars(
+    return figures.bars(
         seen(rows, "drop"), title="Fall of a query's margin without its most helpful images", label="logits"
     )
 
 
 def proximal(rows: Rows) -> Bars:
     """Correlation with the proximal response."""
-    return views.bars(seen(rows, "response_r"), title="Correlation with the proximal response", label="r")
+    return figures.bars(seen(rows, "response_r"), title="Correlation with the proximal response", label="r")
 
 
 def single(rows: Rows) -> Bars:
     """Correlation with leave-one-out."""
-    return views.bars(seen(rows, "leave_one_out_r"), title="Correlation with leave-one-out retraining", label="r")
+    return figures.bars(seen(rows, "leave_one_out_r"), title="Correlation with leave-one-out retraining", label="r")
 
 
 def labels(rows: Rows) -> Bars:
     """Detection of wrong labels."""
-    return views.bars(seen(rows, "auc"), title="Detection of wrong labels", label="AUC")
+    return figures.bars(seen(rows, "auc"), title="Detection of wrong labels", label="AUC")
 
 
 def table(rows: Rows) -> Sequence[Row]:
@@ -51,4 +51,4 @@ def table(rows: Rows) -> Sequence[Row]:
         "AUC of wrong labels": "auc",
         "found in the top tenth": "found",
     }
-    return views.summary(rows, ("strategy",), titles)
+    return figures.summary(rows, ("strategy",), titles)

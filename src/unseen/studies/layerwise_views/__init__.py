@@ -19,16 +19,13 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from unseen import views
-from unseen.effects import distinct
 from unseen.engine.batches import whole
 from unseen.engine.loop import Budget, Optimizer
 from unseen.errors import InvalidData
 from unseen.figure import Bars, Points
 from unseen.lab import Lab
-from unseen.measure import Reading
-from unseen.models.layerwise import Layerwise
-from unseen.source import Source
+from unseen.models.levi import Layerwise
+from unseen.reading import Reading
 from unseen.studies.layerwise_views.arms import (
     ENSEMBLES,
     FIRST,
@@ -44,7 +41,9 @@ from unseen.studies.layerwise_views.arms import (
     arms,
     before_and_after,
 )
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, gap, pick
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, figures, gap, pick
+from unseen.study.effects import distinct
+from unseen.study.source import Source
 from unseen.task import Batch
 from unseen.tasks.images import Collection
 
@@ -205,14 +204,14 @@ def table(rows: Rows) -> Sequence[Row]:
         "loss without large view": "uses_large",
         "parameters": "parameters",
     }
-    return views.summary(rows, ("regime", "arm", "size"), columns)
+    return figures.summary(rows, ("regime", "arm", "size"), columns)
 
 
 def leads(rows: Rows) -> Bars:
     """Out of distribution, LEVI minus each other arm where the representation is insufficient."""
     others = [arm for arm in Arm if arm is not Arm.LEVI]
     found = {str(arm): over(Arm.LEVI, arm)(rows) for arm in others}
-    return views.bars(
+    return figures.bars(
         found, title="What LEVI gains out of distribution over …, representation insufficient", label="points"
     )
 
@@ -221,14 +220,16 @@ def regimes(rows: Rows) -> Bars:
     """LEVI against the best single model in every regime."""
     known = [Regime(str(name)) for (name,) in distinct(rows, "regime")]
     found = {str(regime): over_best(SINGLES, regime=regime)(rows) for regime in known}
-    return views.bars(found, title="LEVI minus the best single model, out of distribution", label="points")
+    return figures.bars(found, title="LEVI minus the best single model, out of distribution", label="points")
 
 
 def both(rows: Rows) -> Points:
     """Accuracy in and out of distribution of the judged sizes; one point per seed."""
     mine = [row for row in pick(rows, regime=str(Regime.INSUFFICIENT)) if row["size"] in (0, JUDGED)]
     title = "Representation insufficient (one point per seed)"
-    return views.points(mine, x="same", y="unseen", by="arm", title=title, x_label="same law (%)", y_label="unseen (%)")
+    return figures.points(
+        mine, x="same", y="unseen", by="arm", title=title, x_label="same law (%)", y_label="unseen (%)"
+    )
 
 
 def small_settings() -> tuple[Setting, ...]:

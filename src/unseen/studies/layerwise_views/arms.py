@@ -7,13 +7,13 @@ from enum import StrEnum
 
 from torch import nn
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.loop import Budget, Optimizer, erm_step, train
 from unseen.lab import Lab
 from unseen.methods.finetune import Finetune
 from unseen.methods.levi import LEVI
 from unseen.methods.weight_average import interpolated
-from unseen.models.committee import Committee, MeanProbability
+from unseen.models.ensemble_model import Committee, MeanProbability
 from unseen.models.mlp import mlp
 from unseen.task import Task
 from unseen.tasks.images import Collection
@@ -141,7 +141,7 @@ def arms(cell: Cell, before: Task, task: Task, lab: Lab) -> Iterator[tuple[Arm, 
     yield Arm.PROBE, 0, (probe := tuned(given, f"{len(given) - 1}."))
     yield Arm.LPFT, 0, (lpft := tuned(probe))
     wise = copy.deepcopy(lpft)
-    wise.load_state_dict(interpolated(flat.state(probe), flat.state(lpft), 0.5))
+    wise.load_state_dict(interpolated(parameters.state(probe), parameters.state(lpft), 0.5))
     yield Arm.WISE, 0, wise
     yield Arm.TUNED_AND_SCRATCH, 0, Committee([full, scratch], MeanProbability())
     for size in config.sizes:

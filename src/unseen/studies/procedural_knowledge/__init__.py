@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unseen import effects
 from unseen.attributions.influence import Curvature
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.query_correlation import Blocks, blocks, correlations
-from unseen.source import Source
+from unseen.reading import Reading
 from unseen.studies.procedural_knowledge.asking import Config, again, columns, influence, questions
 from unseen.studies.procedural_knowledge.drawing import (
     answers,
@@ -37,7 +35,8 @@ from unseen.studies.procedural_knowledge.rows import (
     removal_rows,
     tail_rows,
 )
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, pick
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, effects, pick
+from unseen.study.source import Source
 from unseen.tasks.procedural_corpus import PROCEDURES, Kind, ProceduralCorpus
 
 

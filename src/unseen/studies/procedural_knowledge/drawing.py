@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from unseen import effects, stats, views
+from unseen import stats
 from unseen.attributions.influence import Curvature
 from unseen.figure import Bars, Curves, Grid
 from unseen.studies.procedural_knowledge.rows import EKFAC
-from unseen.study import Row, Rows, Value, column, pick
+from unseen.study import Row, Rows, Value, column, effects, figures, pick
 from unseen.tasks.procedural_corpus import Kind
 
 
@@ -45,7 +45,9 @@ def answers(rows: Rows) -> Bars:
     readings = {
         str(kind): effects.share("hits", "queries", group=kind)(mine) for (kind,) in effects.distinct(mine, "group")
     }
-    return views.bars(readings, title="A document that states the answer is among the top 10", label="share of queries")
+    return figures.bars(
+        readings, title="A document that states the answer is among the top 10", label="share of queries"
+    )
 
 
 def lost(rows: Rows) -> Bars:
@@ -53,12 +55,12 @@ def lost(rows: Rows) -> Bars:
     mine = pick(rows, part="removal")
     names = [str(name) for (name,) in effects.distinct(mine, "left_out")]
     readings = {name: stats.mean(column(mine, "fall", left_out=name)) for name in names}
-    return views.bars(readings, title="Fall of log p when documents are left out", label="nats")
+    return figures.bars(readings, title="Fall of log p when documents are left out", label="nats")
 
 
 def spread(rows: Rows) -> Curves:
     """Not judged."""
-    return views.curves(
+    return figures.curves(
         pick(rows, part="tail", side="helpful"),
         x="share",
         y="volatility",
@@ -78,7 +80,7 @@ def tails(rows: Rows) -> Bars:
     }
     steeper = column(rows, "value", contrast="tail exponent, procedures − facts")
     readings["procedures − facts"] = stats.mean(steeper)
-    return views.bars(
+    return figures.bars(
         readings, title="How steeply influence falls with rank (not judged)", label="exponent of the tail"
     )
 
@@ -104,4 +106,4 @@ def table(rows: Rows) -> Sequence[Row]:
         "volatility": "volatility",
         "tail exponent": "exponent",
     }
-    return views.summary(merged, ("curvature", "group"), titles)
+    return figures.summary(merged, ("curvature", "group"), titles)

@@ -13,7 +13,6 @@ from unseen.engine.batches import Columns
 from unseen.engine.evaluate import per_example
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.answer_recall import answer_excess, answer_recall
 from unseen.measures.influence_volatility import per_nat, tail_mass, volatility
 from unseen.measures.query_correlation import Blocks, blocks, correlations
@@ -21,6 +20,7 @@ from unseen.measures.source_enrichment import source_enrichment
 from unseen.measures.tail_exponent import tail_exponent
 from unseen.method import Trained
 from unseen.objectives import sequence_log_probability
+from unseen.reading import Reading
 from unseen.studies.procedural_knowledge.asking import SPLITS, C, Config, F, P, Queries, R, S, again
 from unseen.study import Value
 from unseen.task import Batch

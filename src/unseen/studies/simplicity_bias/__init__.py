@@ -12,11 +12,11 @@ from unseen.engine.loop import Budget, Optimizer
 from unseen.methods.adversarial_training import AdversarialTraining, Norm
 from unseen.methods.erm import ERM
 from unseen.methods.output_ensemble import OutputEnsemble
-from unseen.source import Source
 from unseen.studies.simplicity_bias.claims import CLAIMS
 from unseen.studies.simplicity_bias.drawing import beyond_linear, boundary, flips, reliance, table
 from unseen.studies.simplicity_bias.networks import Cell, Data, Kind, Network, Role, run
 from unseen.study import Scale, Study
+from unseen.study.source import Source
 from unseen.tasks.dominoes import Dominoes
 from unseen.tasks.images import Collection
 from unseen.tasks.slabs import Slabs, lms, ms57

@@ -2,11 +2,11 @@
 
 from math import fsum, sqrt
 
-from unseen import effects, stats
+from unseen import stats
 from unseen.errors import InvalidData
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.studies.simplicity_bias.networks import Data, Kind, Role
-from unseen.study import Claim, Effect, Row, Rows, Value, average, column, pick
+from unseen.study import Claim, Effect, Row, Rows, Value, average, column, effects, pick
 
 FITTED = 0.99
 """Training accuracy from which a network counts as trained."""

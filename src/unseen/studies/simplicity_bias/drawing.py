@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from unseen import effects, views
 from unseen.figure import Curves, Grid
 from unseen.studies.simplicity_bias.networks import Data, Kind
-from unseen.study import Row, Rows, average, pick
+from unseen.study import Row, Rows, average, effects, figures, pick
 
 COLUMNS = {"auc": "as it is", "simple": "simple feature exchanged", "complex": "all others exchanged"}
 
@@ -36,7 +35,7 @@ def noisy(rows: Rows) -> list[Row]:
 
 def boundary(rows: Rows) -> Curves:
     """Where the noisy linear coordinate no longer costs accuracy."""
-    return views.curves(
+    return figures.curves(
         noisy(rows),
         x="n",
         y="test",
@@ -50,7 +49,7 @@ def boundary(rows: Rows) -> Curves:
 
 def beyond_linear(rows: Rows) -> Curves:
     """How much the networks know without it."""
-    return views.curves(
+    return figures.curves(
         noisy(rows),
         x="n",
         y="simple",
@@ -63,7 +62,7 @@ def beyond_linear(rows: Rows) -> Curves:
 
 
 def flips(rows: Rows) -> Curves:
-    return views.curves(
+    return figures.curves(
         pick(rows, part="shift"),
         x="size",
         y={
@@ -86,4 +85,4 @@ def table(rows: Rows) -> Sequence[Row]:
         "simple exchanged": "simple",
         "others exchanged": "complex",
     }
-    return views.summary(pick(rows, part="scores"), ["data", "kind", "setting"], titles)
+    return figures.summary(pick(rows, part="scores"), ["data", "kind", "setting"], titles)

@@ -13,15 +13,15 @@ from unseen import stats
 from unseen.engine.batches import whole
 from unseen.engine.evaluate import score
 from unseen.lab import Lab
-from unseen.measure import Reading
 from unseen.measures.randomised_auc import log_odds, randomised_auc
 from unseen.measures.universal_perturbation import flipped, universal_perturbation
 from unseen.methods.adversarial_training import AdversarialTraining
 from unseen.methods.erm import ERM
 from unseen.methods.output_ensemble import OutputEnsemble
-from unseen.models.committee import Committee, members_of
 from unseen.models.conv import cnn, resnet
+from unseen.models.ensemble_model import Committee, members_of
 from unseen.models.mlp import mlp
+from unseen.reading import Reading
 from unseen.study import Row, Value
 from unseen.task import Batch, Task
 from unseen.tasks.dominoes import Dominoes

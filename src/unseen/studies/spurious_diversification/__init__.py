@@ -8,10 +8,8 @@ to win here: this fine-tuned network is no surer than its start, so there is not
 
 from collections.abc import Mapping
 
-from unseen.effects import worst
 from unseen.engine.loop import Budget, Optimizer
-from unseen.measure import Reading
-from unseen.source import Source
+from unseen.reading import Reading
 from unseen.studies.spurious_diversification.drawing import (
     balance,
     gains,
@@ -24,6 +22,8 @@ from unseen.studies.spurious_diversification.drawing import (
 )
 from unseen.studies.spurious_diversification.experiment import MANY, ONE, SHARED, Config, Part, Sheet, cells, run
 from unseen.study import Claim, Effect, Rows, Scale, Study, Value, average, column, gap, pick
+from unseen.study.effects import worst
+from unseen.study.source import Source
 from unseen.tasks.images import Collection
 from unseen.tasks.patch_digits import PatchDigits
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from unseen import views
-from unseen.effects import distinct
 from unseen.figure import Curves, Grid
 from unseen.studies.spurious_diversification.experiment import Part
 from unseen.studies.spurious_diversification.votes import Voting
-from unseen.study import Row, Rows, average, column, pick
+from unseen.study import Row, Rows, average, column, figures, pick
+from unseen.study.effects import distinct
 
 PATTERNS = ("TTT", "TTF", "TFT", "TFF", "FTT", "FTF", "FFT", "FFF")
 
@@ -18,7 +17,7 @@ def sweep(rows: Rows) -> Curves:
     named = [
         {**row, "data": "as fine-tuned" if row["split"] == "same" else f"all patches, p = {row['p']:g}"} for row in mine
     ]
-    return views.curves(
+    return figures.curves(
         named,
         x="alpha",
         y="accuracy",
@@ -31,7 +30,7 @@ def sweep(rows: Rows) -> Curves:
 
 def gains(rows: Rows) -> Curves:
     """What two seeds gain together."""
-    return views.curves(
+    return figures.curves(
         pick(rows, part=str(Part.SEEDS)),
         x="p",
         y="gain",
@@ -45,7 +44,7 @@ def gains(rows: Rows) -> Curves:
 def balance(rows: Rows) -> Curves:
     """The fine-tuned model made surer (λ > 1) or less sure, with unchanged answers of its own."""
     shift = hardest(rows)
-    return views.curves(
+    return figures.curves(
         pick(rows, what="balance", p=shift),
         x="scale",
         y="accuracy",
@@ -85,7 +84,7 @@ def patterns(rows: Rows) -> Grid:
 def votes(rows: Rows) -> Curves:
     """Exact accuracies of voters with two invariant and six spurious features, all invariant ones their own."""
     mine = pick(rows, check="ranking", invariant=2, spurious=6, shared_invariant=0, p=0.9)
-    return views.curves(
+    return figures.curves(
         mine,
         x="shared_spurious",
         y={str(voting): str(voting) for voting in Voting},
@@ -106,4 +105,4 @@ def table(rows: Rows) -> Sequence[Row]:
     pairs = [{**row, "pair": f"two seeds, {row['sheet']}"} for row in pick(rows, part=str(Part.SEEDS))]
     tuned = [{**row, "pair": f"before, after, average of {row['kind']}"} for row in pick(rows, what="average")]
     both = sorted([*pairs, *tuned], key=lambda row: str(row["pair"]))
-    return views.summary(both, ("pair", "p"), columns)
+    return figures.summary(both, ("pair", "p"), columns)

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from unseen.engine import flat
+from unseen.engine import parameters
 from unseen.engine.loop import Budget, Optimizer
 from unseen.lab import Lab
 from unseen.measures.correctness_transitions import Overconfidence, right, transitions
 from unseen.method import Trained
 from unseen.methods.output_ensemble import OutputEnsemble
 from unseen.methods.weight_average import BANG, WeightEnsemble, WiSEFT, interpolated
-from unseen.models.committee import Committee, MeanProbability
+from unseen.models.ensemble_model import Committee, MeanProbability
 from unseen.models.mlp import mlp
 from unseen.studies.spurious_diversification.votes import Voters, Voting, closed_form
 from unseen.study import Row, Value
@@ -166,7 +166,7 @@ class Pair:
     def average(self, alpha: float, after: Mapping[str, Tensor] | None = None) -> nn.Module:
         """(1 − α) before + α after."""
         model = copy.deepcopy(self.before)
-        model.load_state_dict(interpolated(flat.state(self.before), after or flat.state(self.after), alpha))
+        model.load_state_dict(interpolated(parameters.state(self.before), after or parameters.state(self.after), alpha))
         return model
 
 
@@ -202,7 +202,7 @@ def averages(config: Config, pair: Pair, unrelated: nn.Module, lab: Lab) -> Iter
     kinds = {
         "weights": (pair.after, pair.average(0.5)),
         "probabilities": (pair.after, Committee([pair.before, pair.after], MeanProbability()).eval()),
-        "weights, unrelated": (unrelated, pair.average(0.5, flat.state(unrelated))),
+        "weights, unrelated": (unrelated, pair.average(0.5, parameters.state(unrelated))),
         "weights, two fine-tunings": (pair.after, two),
     }
     for p in config.tuned.shifts:
@@ -217,7 +217,7 @@ def balanced(config: Config, pair: Pair, lab: Lab) -> Iterator[Row]:
     for scale in config.scales:
         model = scaled(pair.after, scale)
         kinds = {
-            "weights": pair.average(0.5, flat.state(model)),
+            "weights": pair.average(0.5, parameters.state(model)),
             "probabilities": Committee([pair.before, model], MeanProbability()).eval(),
             "member": model,
         }
@@ -248,7 +248,7 @@ def softened(config: Config, pair: Pair, lab: Lab) -> Iterator[Row]:
     for way, (smoothing, mixing) in ways.items():
         method = BANG(alpha=1.0, smoothing=smoothing, mixing_alpha=mixing, budget=config.after)
         after = method.fit(copy.deepcopy(pair.before), pair.task, lab.child("after")).model
-        kinds = {"member": after, "weights": pair.average(0.5, flat.state(after))}
+        kinds = {"member": after, "weights": pair.average(0.5, parameters.state(after))}
         for kind, model in kinds.items():
             yield from judged({"what": "soft", "way": way, "kind": kind}, model, pair.task, lab)
 

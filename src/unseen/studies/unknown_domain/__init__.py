@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from unseen.engine.loop import Budget
 from unseen.lab import Lab
 from unseen.measures.sharpness import SAMSharpness
-from unseen.source import Source
 from unseen.studies.unknown_domain.gains import gain, gains_figure, lowest, sharpness_figure, table
 from unseen.studies.unknown_domain.training import Part, Setting, Variant, fresh, mean_norm, method_of, read
 from unseen.study import Claim, Row, Scale, Study
+from unseen.study.source import Source
 from unseen.task import TaskSpec
 from unseen.tasks.corrupted_images import CorruptedImages
 from unseen.tasks.digit_sources import DigitSources

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from unseen import effects, stats, views
+from unseen import stats
 from unseen.figure import Bars, Points
-from unseen.measure import Reading
+from unseen.reading import Reading
 from unseen.studies.unknown_domain.training import Part, Variant
-from unseen.study import Effect, Row, Rows, Value, column, gap, pick
+from unseen.study import Effect, Row, Rows, Value, column, effects, figures, gap, pick
 
 
 def gain(part: Part, of: Variant, over: Variant, name: str = "accuracy") -> Effect:
@@ -60,13 +60,13 @@ def gains_figure(rows: Rows) -> Bars:
         for (variant,) in effects.distinct(pick(rows, part=part.value), "variant"):
             if variant != Variant.SAM:
                 found[f"{part.value}: {variant}"] = gain(part, Variant(str(variant)), Variant.SAM)(rows)
-    return views.bars(found, title="Accuracy on unknown domains against SAM", label="difference of accuracy")
+    return figures.bars(found, title="Accuracy on unknown domains against SAM", label="difference of accuracy")
 
 
 def sharpness_figure(rows: Rows) -> Points:
     """Is what is flat on the sources flat elsewhere? One point per seed."""
     wanted = (Variant.ERM.value, Variant.SAM.value, Variant.RANDOM.value, Variant.UDIM.value)
-    return views.points(
+    return figures.points(
         [row for row in pick(rows, part=Part.SOURCES.value) if row["variant"] in wanted],
         x="source_sharpness",
         y="sharpness",

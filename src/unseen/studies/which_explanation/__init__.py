@@ -10,16 +10,15 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from unseen import effects
 from unseen.attributions.explanation.solve import explained
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order
-from unseen.source import Source
 from unseen.studies.which_explanation.drawing import distances, matrix, ranked, table
 from unseen.studies.which_explanation.methods import TIES, Config, instances
 from unseen.studies.which_explanation.rows import Cell, lunch, near, output, recovery, same, tests, trained
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, average, gap, pick
-from unseen.tasks.tabular import Known
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, average, effects, gap, pick
+from unseen.study.source import Source
+from unseen.tasks.sklearn_tables import Known
 
 
 def cells(config: Config) -> Iterator[Cell]:

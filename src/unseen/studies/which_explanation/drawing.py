@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from unseen import views
 from unseen.attributions.explanation import eight
 from unseen.figure import Bars, Grid
 from unseen.measures.faithfulness import Noise, Order
-from unseen.study import Row, Rows, Value, average, column, pick
+from unseen.study import Row, Rows, Value, average, column, figures, pick
 
 
 def matrix(rows: Rows) -> Grid:
@@ -35,7 +34,7 @@ def ranked(noise: Noise, order: Order) -> Callable[[Rows], Bars]:
         mine = pick(rows, part="test", noise=str(noise), order=str(order))
         readings = {name: average("change", explanation=name)(mine) for name in eight()}
         done = "removed" if noise is Noise.BINARY else "jittered"
-        return views.bars(readings, title=f"Change of the output when {order} features are {done}",
+        return figures.bars(readings, title=f"Change of the output when {order} features are {done}",
                           label="standard deviations of the output")  # fmt: skip
 
     return draw

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from unseen.attributions.explanation import eight
 from unseen.attributions.explanation.solve import Approximation
-from unseen.engine.approximation import Loss
-from unseen.engine.around import Around
-from unseen.engine.neighbourhoods import Coalitions, Gaussian, Segment
+from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Segment
+from unseen.engine.local.perturbed_model import Around
+from unseen.engine.local.surrogate import Loss
 from unseen.lab import Lab
-from unseen.tasks.tabular import Known
+from unseen.tasks.sklearn_tables import Known
 
 TIES = ({"C-LIME", "SmoothGrad"}, {"Vanilla Gradients", "Gradient × Input"})
 """Equal in expectation: Stein's lemma; the same gradient in two units."""

@@ -10,19 +10,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.attributions.explanation.solve import Approximation, explained
-from unseen.engine.approximation import Explanation, Family, Loss, Slopes, Values, on, seen
-from unseen.engine.around import Around, around
 from unseen.engine.batches import whole
-from unseen.engine.inputs import Inputs
+from unseen.engine.local.features import Inputs
+from unseen.engine.local.neighbourhoods import Gaussian, Map
+from unseen.engine.local.perturbed_model import Around, around
+from unseen.engine.local.surrogate import Explanation, Family, Loss, Slopes, Values, on, seen
 from unseen.engine.loop import Budget, Optimizer
-from unseen.engine.neighbourhoods import Gaussian, Map
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order, changes
 from unseen.methods.early_stopping import EarlyStopping
 from unseen.studies.which_explanation.methods import CLASSIC, TIES, Config, instances
 from unseen.study import Row
 from unseen.task import Batch
-from unseen.tasks.tabular import Known, Tabular
+from unseen.tasks.sklearn_tables import Known, Tabular
 
 ADDITIVE = ("C-LIME", "SmoothGrad", "Vanilla Gradients")
 BINARY = ("LIME", "KernelSHAP", "Occlusion")

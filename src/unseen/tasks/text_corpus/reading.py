@@ -16,8 +16,8 @@ from enum import StrEnum
 from io import BufferedIOBase
 from pathlib import Path
 
+from unseen.data.files import places
 from unseen.errors import Corrupted, InvalidData, MissingFile, UnknownName
-from unseen.files import places
 
 log = logging.getLogger("unseen.corpus")
 PIECE = 1 << 16

@@ -1,0 +1,284 @@
+"""The attributor: scores over a stream of examples, by layer, by token, of examples on themselves, and the top k."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unseen.attribution import Cause, Credits
+from unseen.attributions.influence.candidate_search import Screen
+from unseen.attributions.influence.factors import Curvature, Factors, Kept, names, narrowed, runs_half
+from unseen.attributions.influence.layers import only, pairs
+from unseen.attributions.influence.precision_check import confirmed, worth_asking
+from unseen.attributions.influence.preconditioned_queries import Asking, Precision, Scaled
+from unseen.attributions.influence.stream import Stream
+from unseen.attributions.influence.top_k import Top, running, top_of
+from unseen.engine.batches import Columns, once, size
+from unseen.engine.factor_pairs import Pair, Rows, Table
+from unseen.errors import InvalidData, UnsupportedLayer
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.task import Batch, PerExample, Use
+
+if TYPE_CHECKING:
+    from unseen.attributions.influence import Influence
+
+ByBlock = dict[str, list[Pair]]
+
+
+@dataclass(frozen=True, eq=False)
+class Influences:
+    """Answers queries about one trained model. Causes are the examples of the FIT splits, in the task's order."""
+
+    trained: Trained
+    lab: Lab
+    config: "Influence"
+    factors: Factors
+    layers: tuple[str, ...]
+    loss: PerExample
+    stream: Stream
+    kept: Kept = field(default_factory=lambda: Kept(0))
+
+    def __call__(self, queries: Batch, behaviour: PerExample) -> Credits:
+        """score[q, z]: what one added copy of z adds to the behaviour of q."""
+        ready, precision = self.ask(queries, behaviour)
+        return Credits(self._matrix(ready, precision)["all"], Cause.EXAMPLE)
+
+    def by_layer(self, queries: Batch, behaviour: PerExample) -> dict[str, Float[Tensor, "q n"]]:
+        """The part of the score that goes through each layer; they sum to the score."""
+        found = self._matrix(*self.ask(queries, behaviour), apart=True)
+        return {layer: sum(found[block] for block in blocks) for layer, blocks in names(list(found)).items()}  # type: ignore[misc]
+
+    def by_token(self, queries: Batch, behaviour: PerExample, rows: Int[Tensor, " n"]) -> Float[Tensor, "q n s"]:
+        """What each position of the chosen examples adds; a sum over positions is the score."""
+        blocks = self.factors.blocks
+        ready = {
+            name: torch.cat([blocks[name].solved(pair.gradients()) for pair in given])
+            for name, given in self._gradients(queries, behaviour).items()
+        }
+        n, parts = self.stream.count(), []
+        for start in range(0, len(rows), self.config.batch_size):
+            given = self._rows_of(rows[start : start + self.config.batch_size])
+            total = None
+            for name, pair in given.items():
+                if name not in ready:
+                    continue
+                if isinstance(pair, Rows):
+                    raise UnsupportedLayer(
+                        f"The gradient of `{name}` has no positions.",
+                        why="it is held as one vector per example.",
+                        fix="track linear maps, convolutions and embeddings only, with layers=(…).",
+                    )
+                part = pair.by_position(ready[name])
+                if total is not None and part.shape != total.shape:
+                    raise UnsupportedLayer(
+                        f"Layer `{name}` has {part.shape[2]} positions, others have {total.shape[2]}.",
+                        why="influence by token needs layers with the same positions.",
+                        fix="track layers of one length only, with layers=(…).",
+                    )
+                total = part if total is None else total + part
+            assert total is not None
+            parts.append(total)
+        return torch.cat(parts, 1) / -n
+
+    def own(self) -> Float[Tensor, " n"]:
+        """Self-influence (1/N) ∇ℓᵀ (G + λ)⁻¹ ∇ℓ of every example: large where it stands against the rest."""
+
+        def each(given: Mapping[str, Pair]) -> Tensor:
+            blocks = self.factors.blocks
+            parts = [blocks[name].turned(p).weighted_norms2(blocks[name].inverse) for name, p in given.items()]
+            return torch.stack(parts).sum(0)[None]
+
+        return (
+            self._collected((start, each(given)) for start, _, given in self._stream(Precision.FULL))[0]
+            / self.stream.count()
+        )
+
+    def top(self, queries: Batch, behaviour: PerExample, k: int, *, candidates: Tensor | None = None) -> Top:
+        """The k most helpful and k most harmful examples of each query; memory does not grow with the corpus.
+
+        With `candidates` (rows by number) only these are looked at.
+        """
+        if k < 1:
+            raise InvalidData(f"top got k={k}.", why="at least one example is asked for.", fix="give k ≥ 1.")
+        n = self.stream.count()
+        if all(block.positions == 1 for block in self.factors.blocks.values()):
+            given = self._gradients(queries, behaviour)
+            screen = Screen.fitting(self.factors.blocks, given, k, n if candidates is None else len(candidates))
+        else:
+            screen = None
+        if screen is not None:
+            found = screen.top(self._stream(Precision.FULL, candidates), k, self._rows_of)
+        else:
+            found = running(self.columns(*self.ask(queries, behaviour), candidates), k)
+        return top_of(found, k, n, self.lab)
+
+    # how it is done
+
+    def _asking(self, queries: Batch, behaviour: PerExample) -> Iterator[tuple[int, dict[str, Pair]]]:
+        """(number of the first query, gradients of the behaviour by block), a batch of queries at a time.
+
+        In full precision: queries are few, and every score has a factor of theirs.
+        """
+        at = 0
+        for batch in once(Columns(**queries), self.config.batch_size, self.lab):
+            with self._tracking():
+                found = pairs(self.trained.model, batch, behaviour, self._is_exact)
+            for name, pair in found.items():
+                self._refuse(name, pair)
+            yield at, found
+            at += size(batch)
+
+    def _refuse(self, name: str, pair: Pair) -> None:
+        if name not in self.factors.blocks:
+            raise InvalidData(
+                f"The behaviour goes through `{name}`, which no training example reached.",
+                why="its curvature is not known.",
+                fix="track other layers with layers=(…).",
+            )
+        if not (torch.isfinite(pair.a).all() and torch.isfinite(pair.g.to(pair.a.dtype)).all()):
+            raise InvalidData(
+                f"The gradient of a query is not finite in layer `{name}`.",
+                why="the behaviour of a query overflows or is NaN (a completion of probability 0?).",
+                fix="check the queries for extreme values.",
+            )
+
+    def _gradients(self, queries: Batch, behaviour: PerExample) -> ByBlock:
+        """All of them at once."""
+        found: ByBlock = {}
+        for _, given in self._asking(queries, behaviour):
+            for name, pair in given.items():
+                found.setdefault(name, []).append(pair)
+        return found
+
+    def ask(self, queries: Batch, behaviour: PerExample) -> tuple[dict[str, Scaled], Precision]:
+        """The queries in the form that scores cheapest, in the precision that a few of them confirm."""
+        precision = self._confirmed(queries, behaviour)
+        return self._forms(queries, behaviour, precision), precision
+
+    def _forms(self, queries: Batch, behaviour: PerExample, precision: Precision) -> dict[str, Scaled]:
+        made: dict[str, Asking] = {}
+        n = self.stream.count()
+        for at, given in self._asking(queries, behaviour):
+            for name, pair in given.items():
+                if name not in made:
+                    made[name] = Asking(
+                        self.factors.blocks[name], size(queries), precision, rank=self.config.rank, examples=n
+                    )
+                made[name].put(at, pair)
+        return {name: asking.done() for name, asking in made.items()}
+
+    def _confirmed(self, queries: Batch, behaviour: PerExample) -> Precision:
+        """The asked-for precision, if the scores of a few queries on the first batch agree with full precision."""
+        wanted = self.config.precision
+        if not worth_asking(wanted, self.factors.blocks.values(), self.lab.device):
+            return Precision.FULL
+        few, batch = {name: tensor[:8] for name, tensor in queries.items()}, next(self.stream.all())[2]
+        totals = []
+        for precision in (Precision.FULL, wanted):
+            forms, given = self._forms(few, behaviour, precision), self._pairs(batch, precision)
+            totals.append(
+                torch.stack([forms[name].score(pair) for name, pair in given.items() if name in forms]).sum(0)
+            )
+        return confirmed(wanted, totals[0], totals[1], self.lab)
+
+    def _matrix(self, ready: dict[str, Scaled], precision: Precision, apart: bool = False) -> dict[str, Tensor]:
+        """All scores; by block where asked for."""
+        keys = list(ready) if apart else ["all"]
+        collected: dict[str, list[tuple[int, Tensor]]] = {key: [] for key in keys}
+        for start, _, given in self._stream(precision):
+            parts = {name: ready[name].score(given[name]) for name in ready if name in given}
+            for key in keys:
+                if apart and key not in parts:
+                    continue
+                collected[key].append((start, parts[key] if apart else sum(parts.values())))  # type: ignore[arg-type]
+        n = self.stream.count()
+        return {key: self._collected(iter(parts)) / -n for key, parts in collected.items()}
+
+    def columns(
+        self, ready: dict[str, Scaled], precision: Precision, candidates: Tensor | None
+    ) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "q b"]]]:
+        """(rows, products) of this process's batches: −N times the scores."""
+        for _, rows, given in self._stream(precision, candidates):
+            parts = [ready[name].score(given[name]) for name in ready if name in given]
+            yield rows, torch.stack(parts).sum(0)
+
+    def _stream(
+        self, precision: Precision, candidates: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor, dict[str, Pair]]]:
+        """(first row, rows, gradients of the loss) of this process's batches."""
+        ranks = self.lab.ranks
+        if candidates is not None:
+            for number, rows in enumerate(candidates.split(self.config.batch_size)):
+                if number % ranks.size == ranks.rank:
+                    yield number, rows, self._pairs(self.stream.at(rows), precision)
+            return
+        for number, start, batch in self.lab.track(self.stream.all(), self.stream.batches):
+            if number % ranks.size == ranks.rank:
+                held = self.kept.held.get((number, 0))
+                if held is None or (precision is not Precision.BFLOAT16 and _is_narrow(held)):
+                    held = self._pairs(batch, precision)
+                yield start, torch.arange(start, start + size(batch)), held
+
+    def _pairs(self, batch: Batch, precision: Precision) -> dict[str, Pair]:
+        is_half = runs_half(self.factors.blocks, precision)
+        with self._tracking():
+            made = pairs(self.trained.model, batch, self.loss, self._is_exact, is_half)
+        return narrowed(made, precision)
+
+    def _rows_of(self, rows: Tensor) -> dict[str, Pair]:
+        """Gradients of chosen examples: held ones, or made again in full precision a batch at a time."""
+        made: ByBlock = {}
+        if self._holds_all:
+            number, within = rows // self.config.batch_size, rows % self.config.batch_size
+            for k in number.unique(sorted=True).tolist():
+                for name, pair in self.kept.held[k, 0].items():
+                    made.setdefault(name, []).append(pair.take(within[number == k]))
+            back = torch.cat([(number == k).nonzero().flatten() for k in number.unique(sorted=True)]).argsort()
+            return {name: _joined(parts).take(back) for name, parts in made.items()}
+        with self._tracking():
+            for part in rows.split(max(self.config.batch_size, 512)):
+                for name, pair in pairs(self.trained.model, self.stream.at(part), self.loss, self._is_exact).items():
+                    made.setdefault(name, []).append(pair)
+        return {name: _joined(parts) for name, parts in made.items()}
+
+    @property
+    def _holds_all(self) -> bool:
+        """Whether every batch of one split is held in full precision, so that rows are found by number."""
+        batches = self.stream.batches
+        is_whole = not any(_is_narrow(pairs) for pairs in self.kept.held.values())
+        one = len(self.trained.task.of(Use.FIT)) == 1 and self.lab.ranks.size == 1
+        return bool(one and batches and is_whole and all((k, 0) in self.kept.held for k in range(batches)))
+
+    def _tracking(self) -> AbstractContextManager[None]:
+        return only(self.trained.model, self.layers)
+
+    @property
+    def _is_exact(self) -> bool:
+        return self.config.curvature is Curvature.EXACT
+
+    def _collected(self, parts: Iterator[tuple[int, Tensor]]) -> Tensor:
+        """Columns at their places, summed over processes."""
+        found = list(parts)
+        n = self.stream.count()
+        like = found[0][1]
+        if self.lab.ranks.size == 1:
+            return torch.cat([part for _, part in found], 1)
+        total = like.new_zeros(len(like), n)
+        for start, part in found:
+            total[:, start : start + part.shape[1]] = part
+        return self.lab.sum(total)
+
+
+def _is_narrow(given: Mapping[str, Pair]) -> bool:
+    return any(pair.a.dtype == torch.bfloat16 for pair in given.values())
+
+
+def _joined(parts: Sequence[Pair]) -> Pair:
+    first = parts[0]
+    a, g = torch.cat([p.a for p in parts]), torch.cat([p.g for p in parts])
+    return Table(a, g, first.v) if isinstance(first, Table) else type(first)(a, g)

@@ -1,0 +1,132 @@
+"""Which layers an influence goes through, and the pairs of their gradients."""
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from unseen.engine.batches import Columns, length
+from unseen.engine.factor_pairs import Pair, as_rows, joined_biases, pairs_of
+from unseen.engine.tap import tap
+from unseen.errors import InvalidConfig, TooBig, UnknownName
+from unseen.task import Batch, PerExample, Task, Use
+
+MOST_EXACT = 12_000
+"""Parameters up to which the whole curvature matrix is made."""
+
+
+def tracked(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
+    """Names of the layers whose own trainable parameters count.
+
+    Without patterns: every linear map and convolution but the embedding's counterpart at the output (it shares the
+    embedding's weight, or maps to as many outputs as the largest embedding has rows), or that one where nothing else is left.
+    """
+    owners = {name: m for name, m in model.named_modules() if any(p.requires_grad for p in m.parameters(recurse=False))}
+    if not owners:
+        raise InvalidConfig(
+            "The model has no trainable parameter.",
+            why="influence goes through the parameters that training changes.",
+            fix="set requires_grad on them.",
+        )
+    if patterns:
+        found = []
+        for pattern in patterns:
+            hits = fnmatch.filter(owners, pattern)
+            if not hits:
+                raise UnknownName.near("layer with trainable parameters like", pattern, owners)
+            found += hits
+        return tuple(dict.fromkeys(found))
+    maps = {name: m for name, m in owners.items() if is_map(m)}
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    shared = {id(t.weight) for t in tables}
+    rows = max((t.num_embeddings for t in tables), default=None)  # the vocabulary, not positions
+    inner = [n for n, m in maps.items() if id(m.weight) not in shared and getattr(m, "out_features", None) != rows]
+    return tuple(inner or maps or owners)
+
+
+def is_map(layer: nn.Module) -> bool:
+    """Linear maps and convolutions, transformers' `Conv1D` among them."""
+    return isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) or type(layer).__name__ == "Conv1D"
+
+
+@contextmanager
+def only(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
+    """Inside the block only these layers' own parameters ask for gradients, and the model is in evaluation mode."""
+    inside = {id(p) for name in layers for p in model.get_submodule(name).parameters(recurse=False)}
+    others = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        for p in others:
+            p.requires_grad_(False)
+        model.eval()
+        yield
+    finally:
+        for p in others:
+            p.requires_grad_(True)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def pairs(
+    model: nn.Module, batch: Batch, f: PerExample, is_exact: bool = False, is_half: bool = False
+) -> dict[str, Pair]:
+    """The gradients of f with respect to the tracked layers, by layer; with `is_exact` as rows over all parameters.
+
+    With `is_half` the model's own products and the pairs are in bfloat16.
+    """
+    with torch.autocast(next(iter(batch.values())).device.type, torch.bfloat16, enabled=is_half):
+        forms = tap(model, batch, f)
+    if not is_exact:
+        return pairs_of(forms, joined_biases(model), torch.bfloat16 if is_half else None)
+    size = sum(form.shape.numel() for form in forms.values())
+    if size > MOST_EXACT:
+        raise TooBig(
+            f"The exact curvature of {size:,} parameters is a matrix of {size * size:,} entries.",
+            why=f"it is made for up to {MOST_EXACT:,} parameters.",
+            fix="use curvature=Curvature.EKFAC, or fewer layers with layers=(…).",
+        )
+    rows = torch.cat([form.each().flatten(1) for form in forms.values()], 1)
+    return {"all": as_rows(rows)}
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and values of all parameters and buffers."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        total.update(bytes_of(tensor))
+    return total.hexdigest()
+
+
+def bytes_of(tensor: Tensor) -> memoryview | bytes:
+    """The values as bytes."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
+
+
+def sampled_digest(batch: Batch) -> str:
+    """SHA-256 over one batch."""
+    total = hashlib.sha256()
+    for name in sorted(batch):
+        total.update(name.encode())
+        total.update(bytes_of(batch[name]))
+    return total.hexdigest()
+
+
+def data_digest(task: Task) -> str:
+    """SHA-256 over the fitted examples: all of them where they are tensors, else how many they are."""
+    total = hashlib.sha256()
+    for name, split in task.of(Use.FIT).items():
+        total.update(f"{name} {length(split.data)}\0".encode())
+        if isinstance(split.data, Columns):
+            total.update(sampled_digest(split.data.columns).encode())
+    return total.hexdigest()
+
+
+def steady(text: str) -> str:
+    """Without the addresses of functions, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)

@@ -1,0 +1,95 @@
+"""The most helpful and harmful examples of a long corpus, a stretch at a time: a killed run goes on where it was."""
+
+import hashlib
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from unseen.attributions.influence.attributor import Influences
+from unseen.attributions.influence.layers import bytes_of, sampled_digest, steady
+from unseen.attributions.influence.top_k import Ends, Top, taken, top_of
+from unseen.errors import InvalidConfig, InvalidData
+from unseen.task import Batch, PerExample
+
+
+@runtime_checkable
+class Saved(Protocol):
+    """Where the state between two stretches is kept; `shell/influence/saving.py` has the file."""
+
+    def load(self) -> dict[str, Tensor] | None: ...
+    def save(self, state: dict[str, Tensor]) -> None: ...
+
+
+def identity(found: Influences, queries: Batch, behaviour: str, k: int, candidates: Tensor | None, corpus: str) -> str:
+    """A hash of everything that decides the result: model, factors, settings, queries, candidates and corpus."""
+    total = hashlib.sha256(
+        f"{steady(repr(found.config))}\0{behaviour}\0{k}\0{corpus}\0{found.lab.ranks.size}\0".encode()
+    )
+    for name, tensor in sorted(found.factors.tensors().items()):
+        total.update(f"{name}\0".encode())
+        total.update(bytes_of(tensor))
+    total.update(sampled_digest(queries).encode())
+    if candidates is not None:
+        total.update(bytes_of(candidates))
+    return total.hexdigest()
+
+
+def top(
+    found: Influences,
+    queries: Batch,
+    behaviour: PerExample,
+    k: int,
+    saved: Saved,
+    *,
+    candidates: Tensor | None = None,
+    every: int = 4,
+) -> Top:
+    """The same as `found.top`, with the running best saved after every so many batches of each process.
+
+    Memory does not grow with the corpus. Batches are the same whether or not a run was interrupted, hence scores are.
+    """
+    if k < 1 or every < 1:
+        raise InvalidConfig(f"k={k}, every={every}.", why="at least one of each is needed.", fix="use k=5, every=4.")
+    rows = _rows(found, candidates)
+    step = every * found.config.batch_size * found.lab.ranks.size
+    state = saved.load()
+    done = 0 if state is None else int(state["done"])
+    ends: Ends | None = None if state is None else _read(state)
+    if done < len(rows):
+        ready, precision = found.ask(queries, behaviour)
+        for start in found.lab.track(range(done, len(rows), step), len(range(done, len(rows), step))):
+            part = rows[start : start + step]
+            for at, values in found.columns(ready, precision, part):
+                ends = taken(ends, at.cpu(), values.cpu(), k)
+            saved.save(_written(ends, start + len(part)))
+    if ends is None:  # more processes than batches: this one had none
+        nothing = torch.zeros(len(next(iter(queries.values()))), 0), torch.zeros(0, dtype=torch.int64)
+        nothing = (nothing[0], nothing[1].expand(len(nothing[0]), 0))
+        ends = (nothing, nothing)
+    return top_of(ends, k, found.stream.count(), found.lab)
+
+
+def _rows(found: Influences, candidates: Tensor | None) -> Tensor:
+    n = found.stream.known
+    if n is None:
+        raise InvalidData(
+            "A stream cannot be taken up in its middle.",
+            why="its examples cannot be read by number.",
+            fix="memory-map it (TextCorpus with a folder), or use top() of the influences, which starts anew.",
+        )
+    return torch.arange(n) if candidates is None else candidates
+
+
+def _written(ends: Ends | None, done: int) -> dict[str, Tensor]:
+    made = {"done": torch.tensor(done)}
+    if ends is not None:
+        (low, at), (high, where) = ends
+        made |= {"low": low, "low_at": at, "high": high, "high_at": where}
+    return {name: tensor.contiguous() for name, tensor in made.items()}
+
+
+def _read(state: dict[str, Tensor]) -> Ends | None:
+    if "low" not in state:
+        return None
+    return (state["low"], state["low_at"]), (state["high"], state["high_at"])

@@ -1,1 +1,0 @@
-"""The parts of an audit: each takes the scene and returns entries of `Findings`; each may fail alone."""

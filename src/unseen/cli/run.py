@@ -1,0 +1,246 @@
+"""`unseen run NAME`: the study's missing cells, verdicts, report and ledger."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unseen.cli.arguments import Arguments
+from unseen.document import Document
+from unseen.errors import InvalidConfig, UnknownName
+from unseen.report.html import html
+from unseen.report.json import plain
+from unseen.report.markdown import markdown
+from unseen.report.terminal import show
+from unseen.runs import catalog, ledger, progress, runner
+from unseen.runs.devices import device
+from unseen.runs.executors import Here, Processes
+from unseen.runs.field_flags import fields_help, overlaid
+from unseen.runs.provenance import versions
+from unseen.runs.store import Store, home, write_atomic
+from unseen.study import Judgement, Scale, Study, Verdict
+from unseen.study.document import document
+
+SCALES = tuple(scale.value for scale in Scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A study with the configuration that the command line asks for."""
+
+    study: Study[Any, Any]
+    scale: Scale
+    config: Any
+    is_changed: bool
+    """Whether flags replaced fields of the scale's configuration."""
+
+
+def parser() -> Arguments:
+    p = Arguments(
+        "unseen run",
+        "Tests the claims of a study: computes the cells that are not stored yet, judges, reports.",
+        "Flags of the study's own configuration follow: `unseen run NAME --help` lists them.\n"
+        "Exit codes: 0 fine, 1 a claim refuted, 2 usage error or failed cell, 3 undecided only, 130 interrupted.",
+        add_help=False,
+    )
+    study_arguments(p)
+    p.add_argument("--jobs", type=int, default=1, help="processes that compute cells at the same time (default 1)")
+    p.add_argument("--device", default="cpu", help="where cells compute: cpu, cuda, cuda:1, mps (default cpu)")
+    p.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
+    p.add_argument("--retry-failed", action="store_true", help="compute cells again that failed earlier")
+    p.add_argument("--fresh", action="store_true", help="compute every cell again")
+    p.add_argument("--ledger", action="store_true", help="write results/NAME.json")
+    p.add_argument("--report", type=Path, help="file to write, .html or .md (default reports/NAME/SCALE.html)")
+    p.add_argument("--no-report", action="store_true", help="write no report")
+    return p
+
+
+def study_arguments(p: Arguments) -> None:
+    """What `run` and `report` share: which study, which scale, where results are kept."""
+    p.add_argument("--help", "-h", action="store_true", help="this text; after NAME also the study's own flags")
+    p.add_argument("name", nargs="?", help="the study (`unseen list studies`)")
+    p.add_argument("--scale", choices=SCALES, default="laptop", help="amount of work (default laptop)")
+    p.add_argument("--home", type=Path, help="where results are kept (default: UNSEEN_HOME or the user's cache)")
+
+
+def main(argv: Sequence[str]) -> int:
+    options, flags = parser().parse_known_args(argv)
+    if options.help or options.name is None:
+        return helped(parser(), options)
+    what = chosen(options, flags, "unseen run")
+    if options.ledger and what.is_changed:
+        raise InvalidConfig(
+            "--ledger was given together with flags that change the configuration.",
+            why="results/ records each scale as the study's file defines it, so that anybody can repeat it.",
+            fix="leave out the flags, or change the configuration in the study's file.",
+        )
+    store, started = Store(home(options.home)), time.perf_counter()
+    result = computed(what, store, options)
+    took = time.perf_counter() - started
+    judgements = judged(what, result)
+    if not options.json:
+        told(what, result, judgements, took)  # before writing: a full disk must not hide the result
+    written = _written(what, result, judgements, options)
+    if options.json:
+        print(json.dumps(as_json(what, result, judgements) | written, ensure_ascii=False, indent=1))
+    else:
+        print("".join(f"{name}: {path}\n" for name, path in written.items()), end="")
+    if options.ledger and "ledger" not in written:
+        print(f"no ledger written: {result.total - len(result.runs)} cells are missing.", file=sys.stderr)
+    return exit_code(result, judgements)
+
+
+def helped(p: Arguments, options: argparse.Namespace) -> int:
+    """The options, and for a named study its flags with their defaults at the asked scale."""
+    text = p.format_help()
+    if options.name:
+        what = chosen(options, [], p.prog)
+        text += f"\nConfiguration of {options.name} at {what.scale} scale:\n"
+        text += fields_help(what.config, f"{p.prog} {options.name}")
+    print(json.dumps({"help": text}) if options.json else text)
+    return 0 if options.help else 2
+
+
+def chosen(options: argparse.Namespace, flags: Sequence[str], command: str) -> Chosen:
+    """The named study at the asked scale, its fields overlaid with the remaining flags."""
+    study, scale = catalog.load(options.name), Scale(options.scale)
+    if scale not in study.scales:
+        raise UnknownName.near(f"scale of {study.name}", scale, study.scales)
+    given = study.scales[scale]
+    config = overlaid(given, flags, f"{command} {study.name}")
+    return Chosen(study=study, scale=scale, config=config, is_changed=config != given)
+
+
+def computed(what: Chosen, store: Store, options: argparse.Namespace) -> runner.Result:
+    """The study's cells, computed here or in processes, with progress on the standard error."""
+    choices = runner.Choices(
+        fresh=options.fresh,
+        retry_failed=options.retry_failed,
+        fail_fast=options.fail_fast,
+        jobs=options.jobs,
+        device=str(device(options.device)),
+    )
+    executor = Here if options.jobs == 1 else lambda: Processes(options.jobs)
+    return runner.run(what.study, what.config, store, executor, choices, progress.watcher())
+
+
+def judged(what: Chosen, result: runner.Result) -> list[Judgement]:
+    """The verdict on each claim. Of an incomplete run, an effect may fail on what is missing: undecided, and why."""
+    judgements = []
+    for claim in what.study.claims:
+        try:
+            judgements.append(claim.judge(result.rows, what.scale))
+        except Exception as error:
+            if len(result.runs) == result.total:
+                raise
+            because = f"cells are missing, and the effect failed: {type(error).__name__}: {error}"
+            judgements.append(Judgement(claim.says, Verdict.UNDECIDED, None, because))
+    return judgements
+
+
+def _written(
+    what: Chosen, result: runner.Result, judgements: Sequence[Judgement], options: argparse.Namespace
+) -> dict[str, str]:
+    """The files that the run writes beside the store: name and path."""
+    written: dict[str, str] = {}
+    if options.ledger and not result.interrupted and len(result.runs) == result.total:
+        written["ledger"] = str(ledger.write(Path("results"), what.study, what.scale, result, judgements))
+    if not options.no_report and result.runs:
+        path = options.report or Path("reports") / what.study.name / f"{what.scale}.html"
+        written["report"] = str(save_report(path, what, result, judgements))
+    return written
+
+
+def save_report(path: Path, what: Chosen, result: runner.Result, judgements: Sequence[Judgement]) -> Path:
+    """Writes HTML, or Markdown if the name ends in .md."""
+    page = page_of(what, result, judgements)
+    write_atomic(path, markdown(page) if path.suffix == ".md" else html(page))
+    return path
+
+
+def page_of(what: Chosen, result: runner.Result, judgements: Sequence[Judgement]) -> Document:
+    """The report. Of an incomplete run, a table or figure may fail on what is missing: then the verdicts alone."""
+    known = facts(what, result)
+    try:
+        return document(what.study, what.scale, result.rows, judgements, known)
+    except Exception:
+        if len(result.runs) == result.total:
+            raise
+        bare = replace(what.study, table=lambda rows: rows, figures=())
+        return document(bare, what.scale, result.rows, judgements, known)
+
+
+def facts(what: Chosen, result: runner.Result) -> dict[str, str]:
+    """What is printed small at the end of a report."""
+    commits = sorted({str(run.facts.get("commit", "")) for run in result.runs} - {""})
+    command = f"unseen run {what.study.name} --scale {what.scale}" + (" (with flags)" if what.is_changed else "")
+    return {
+        "command": command,
+        "cells": f"{len(result.runs)} of {result.total} finished"
+        + (f", {len(result.failures)} failed" if result.failures else ""),
+        "compute": f"{result.seconds:.1f} CPU seconds",
+        "commit": ", ".join(commits) or "unknown",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+    }
+
+
+def told(what: Chosen, result: runner.Result, judgements: Sequence[Judgement], took: float | None = None) -> None:
+    """One screen: results, verdicts, and what failed."""
+    page = page_of(what, result, judgements)
+    place = {"Results": 0, "Claims": 1}
+    sections = sorted((s for s in page.sections if s.title in place), key=lambda section: place[section.title])
+    from_store = f" ({result.stored} from store)" if result.stored else ""
+    kicker = f"{what.scale} · {result.total} cells{from_store}" + ("" if took is None else f" · {took:.0f} s")
+    show(replace(page, title=what.study.name, kicker=kicker, lead="", sections=sections))
+    for line in failures(result):
+        print(line)
+
+
+def failures(result: runner.Result) -> list[str]:
+    """What did not finish, and how to go on."""
+    lines = [
+        f"✗ failed  {json.dumps(failure.cell, ensure_ascii=False)[:160]}\n    {failure.kind}: {failure.what}"
+        for failure in result.failures
+    ]
+    if lines:
+        lines.append(
+            f"{len(lines)} of {result.total} cells failed; --retry-failed computes them again, "
+            "the tracebacks lie beside the runs (*.failed.json)."
+        )
+    if result.interrupted:
+        lines.append(
+            f"interrupted: {len(result.runs)} of {result.total} cells are finished and kept; "
+            "the same command goes on from there."
+        )
+    return lines
+
+
+def as_json(what: Chosen, result: runner.Result, judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """Everything that the terminal shows, and the rows."""
+    return {
+        "study": what.study.name,
+        "system": what.study.system,
+        "scale": what.scale.value,
+        "claims": [ledger.claim(judgement) for judgement in judgements],
+        "cells": {"total": result.total, "finished": len(result.runs), "from_store": result.stored},
+        "failures": [
+            {"cell": f.cell, "kind": f.kind, "what": f.what, "traceback": f.traceback} for f in result.failures
+        ],
+        "interrupted": result.interrupted,
+        "seconds": round(result.seconds, 3),
+        "rows": plain(result.rows),
+    }
+
+
+def exit_code(result: runner.Result, judgements: Sequence[Judgement]) -> int:
+    """An incomplete run says so first; then refuted claims, then undecided ones."""
+    verdicts = {judgement.verdict for judgement in judgements}
+    if result.interrupted:
+        return 130
+    if len(result.runs) < result.total:
+        return 2
+    return 1 if Verdict.REFUTED in verdicts else 3 if Verdict.UNDECIDED in verdicts else 0

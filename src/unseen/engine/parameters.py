@@ -1,0 +1,82 @@
+"""Parameters as vectors: arithmetic on dictionaries of them, and perturbations that are undone."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+Parameters = Mapping[str, Tensor]
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that require gradients, by name; a tied parameter appears once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """Detached copies of the trainable parameters."""
+    return {name: p.detach().clone() for name, p in trainable(model).items()}
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """Detached copies of all parameters and buffers."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def dot(a: Parameters, b: Parameters) -> Tensor:
+    """⟨a, b⟩ over all entries."""
+    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+
+
+def norm(a: Parameters) -> Tensor:
+    """‖a‖₂ over all entries."""
+    return torch.stack([tensor.detach().square().sum() for tensor in a.values()]).sum().sqrt()
+
+
+def axpy(alpha: float, x: Parameters, y: Parameters) -> dict[str, Tensor]:
+    """α x + y."""
+    return {name: alpha * x[name] + y[name] for name in y}
+
+
+def interpolate(a: Parameters, b: Parameters, t: float) -> dict[str, Tensor]:
+    """(1 − t) a + t b."""
+    return {name: torch.lerp(a[name], b[name], t) for name in a}
+
+
+def distance(a: Parameters, b: Parameters) -> Tensor:
+    """‖a − b‖₂ over the entries of `a`."""
+    return norm({name: tensor.detach() - b[name] for name, tensor in a.items()})
+
+
+def load(model: nn.Module, values: Parameters) -> None:
+    """Copies the named values into the model."""
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    with torch.no_grad():
+        for name, tensor in values.items():
+            own[name].copy_(tensor)
+
+
+@contextlib.contextmanager
+def shifted(params: Sequence[Tensor], by: Sequence[Tensor]) -> Iterator[None]:
+    """Inside the block `params` are moved by `by`; afterwards they hold their exact old values, also after an error."""
+    old = [p.detach().clone() for p in params]
+    try:
+        with torch.no_grad():
+            torch._foreach_add_(list(params), list(by))
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(list(params), old)
+
+
+def sphere(params: Sequence[Tensor], radius: float, generator: torch.Generator) -> list[Tensor]:
+    """A direction drawn uniformly from the sphere of `radius` in the space of all entries."""
+    noise = [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for p in params]
+    norm = torch.stack([x.double().square().sum() for x in noise]).sum().sqrt()
+    return [x * (radius / norm).to(x) for x in noise]
+
+
+def gaussian(x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """x plus independent normal noise of standard deviation `scale`."""
+    return x + scale * torch.randn(x.shape, generator=generator).to(x)

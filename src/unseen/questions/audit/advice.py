@@ -1,0 +1,254 @@
+"""What to do next, and what the data cannot tell: sentences that follow from the numbers by rules written here.
+
+A statement that something is better or worse, chosen among k of its kind, rests on an interval widened for k (Bonferroni).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from unseen.document import Note, Tone
+from unseen.questions.audit.results import LOWER_IS_BETTER, Findings, Gap, Outcome, gain
+from unseen.questions.compare.statistics import widened
+from unseen.reading import Reading
+from unseen.text import listed, several, shown
+
+
+def metric_of(one: Findings) -> str:
+    """The metric that the sentences quote: AUC where it exists at every unseen place, else the score."""
+    places = one.unseen or [split for split in one.sizes if one.score(split, one.score_name)]
+    return "AUC" if all(one.score(split, "AUC") for split in places) else one.score_name
+
+
+def shared_metric(findings: Sequence[Findings]) -> str:
+    names = {metric_of(one) for one in findings}
+    return "AUC" if names == {"AUC"} else findings[0].score_name
+
+
+def unseen_of(one: Findings) -> list[str]:
+    """The splits that stand for the places of use."""
+    judged = [split for split in one.sizes if one.score(split, one.score_name)]
+    return list(one.unseen) or judged[-1:]
+
+
+def where(findings: Sequence[Findings]) -> str:
+    """What the judged examples stand for."""
+    return "at unseen places" if any(one.unseen for one in findings) else "on held-out examples"
+
+
+def compared(one: Findings, gap: Gap) -> str:
+    """What a gap is measured from."""
+    return "held-out examples of known places" if gap.reference in one.known else f"the examples of `{gap.reference}`"
+
+
+def advice(findings: Sequence[Findings]) -> list[Note]:
+    """Most urgent first."""
+    metric = shared_metric(findings)
+    among = sum(len(unseen_of(one)) for one in findings)
+    notes = [note for one in findings for note in _about_gap(one, metric, among)]
+    notes += _about_calibration(findings)
+    notes += _about_data(findings)
+    notes += _about_remedies(findings, metric)
+    notes += _about_references(findings, metric)
+    order = [Tone.BAD, Tone.CAUTION, Tone.GOOD, Tone.NEUTRAL]
+    return sorted(notes, key=lambda note: order.index(note.tone))
+
+
+def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
+    notes = []
+    for split in unseen_of(one):
+        gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
+        here = one.score(split, metric)
+        if gap is None or here is None:
+            continue
+        place, clear, than = one.places.get(split, split), widened(gap.worse, among), compared(one, gap)
+        than = (
+            "held-out examples of known places" if gap.reference in one.known else f"the examples of `{gap.reference}`"
+        )
+        if clear.low > 0:
+            small = gap.worse.value < 0.05 and metric not in LOWER_IS_BETTER
+            notes.append(
+                Note(
+                    f"Expect {metric} {shown(here)} at {place}: worse than on {than}.",
+                    Tone.CAUTION if small else Tone.BAD,
+                    f"It is worse by {shown(gap.worse)}. Before use there, collect labelled examples from {place} "
+                    "and audit again.",
+                )
+            )
+        elif clear.high < 0:
+            text = f"{place} is easier than {than}: {metric} {shown(here)}, better by {shown(gain('loss', gap.worse))}."
+            notes.append(Note(text, Tone.GOOD))
+        else:
+            notes.append(
+                Note(
+                    f"Whether {metric} is worse at {place} cannot be told: {shown(here)} with {several(here.n, 'example')}.",
+                    Tone.NEUTRAL,
+                    f"Compared with {than} it is worse by {shown(gap.worse)} (below zero: better)"
+                    + (f"; chosen among {among} places, this is no clear difference." if among > 1 else "."),
+                )
+            )
+    return notes
+
+
+def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
+    off = [
+        f"{shown(error)} at {one.places.get(split, split)}"
+        for one in findings
+        for split in unseen_of(one)
+        if (error := one.readings.get(f"calibration error: {split}")) is not None and error.low > 0.05
+    ]
+    if not off:
+        return []
+    return [
+        Note(
+            f"Do not read the outputs as probabilities there: on average they are off by {listed(off)}.",
+            Tone.CAUTION,
+            "Recalibrate with labelled examples from there (logistic regression of the outcome on the model's log odds), "
+            "and choose the decision threshold anew.",
+        )
+    ]
+
+
+def _about_data(findings: Sequence[Findings]) -> list[Note]:
+    notes = []
+    shared = sum(overlap.exact for one in findings for overlap in one.overlaps)
+    if shared:
+        notes.append(
+            Note(
+                f"{several(shared, 'judged example')} {'has' if shared == 1 else 'have'} exactly the inputs of a training "
+                "example.",
+                Tone.CAUTION,
+                "Find out whether these are copies or coincidences of few coarse columns. Copies make the scores too good: "
+                "remove them, or keep each person or device on one side (with a table: --entity).",
+            )
+        )
+    suspects = {(e.row if e.row is not None else e.index) for one in findings for e in one.suspects}
+    if suspects:
+        notes.append(
+            Note(
+                f"Check the {several(len(suspects), 'training label')} listed as suspected first.",
+                Tone.NEUTRAL,
+                "Models that never saw these examples expected something else. That ranks labels, it does not prove an "
+                "error: unusual but correct examples are listed, too.",
+            )
+        )
+    return notes
+
+
+def combined(outcomes: Sequence[Outcome]) -> Reading:
+    """Mean change over places, these places being fixed; their intervals add in square. n counts examples."""
+    k, changes = len(outcomes), [o.change for o in outcomes]
+    value = sum(c.value for c in changes) / k
+    low = sum((c.value - c.low) ** 2 for c in changes) ** 0.5 / k
+    high = sum((c.high - c.value) ** 2 for c in changes) ** 0.5 / k
+    return Reading(value, value - low, value + high, sum(c.n for c in changes))
+
+
+def by_remedy(findings: Sequence[Findings], metric: str) -> dict[str, list[Outcome]]:
+    """The outcomes at unseen places, by remedy."""
+    return _by_name([(one, o) for one in findings for o in one.outcomes], metric)
+
+
+def by_model(findings: Sequence[Findings], metric: str) -> dict[str, list[Outcome]]:
+    """The paired differences of comparison models at unseen places, by model."""
+    return _by_name([(one, o) for one in findings for o in one.comparisons], metric)
+
+
+def _by_name(outcomes: Sequence[tuple[Findings, Outcome]], metric: str) -> dict[str, list[Outcome]]:
+    table: dict[str, list[Outcome]] = {}
+    for one, outcome in outcomes:
+        if outcome.metric == metric and outcome.split in unseen_of(one):
+            table.setdefault(outcome.remedy, []).append(outcome)
+    return table
+
+
+def helpful(change: Mapping[str, Reading], metric: str) -> list[str]:
+    """Remedies that help beyond chance and beyond the choice among them, best first."""
+    better = {name: gain(metric, r) for name, r in change.items()}
+    clear = [name for name, r in better.items() if widened(r, len(change)).low > 0]
+    return sorted(clear, key=lambda name: -better[name].value)
+
+
+def harmful(change: Mapping[str, Reading], metric: str) -> list[str]:
+    """Remedies that do harm beyond chance and beyond the choice among them."""
+    return [name for name, r in change.items() if widened(gain(metric, r), len(change)).high < 0]
+
+
+def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
+    change = {name: combined(outcomes) for name, outcomes in by_remedy(findings, metric).items()}
+    if not change:
+        return []
+    helped, harmed, notes = helpful(change, metric), harmful(change, metric), []
+    if helped:
+        best, *others = helped
+        rest = f"Also better: {listed([f'{name} ' + shown(change[name], '+') for name in others])}. " if others else ""
+        notes.append(
+            Note(
+                f"Try {best}: {metric} changes by {shown(change[best], '+')} {where(findings)}, same budget and seeds.",
+                Tone.GOOD,
+                f"{rest}Clear also after the choice among {several(len(change), 'remedy').replace('remedys', 'remedies')}; "
+                "confirm it on new data before relying on it.",
+            )
+        )
+    else:
+        count = (
+            "The one remedy tried did not improve" if len(change) == 1 else f"None of {len(change)} remedies improved"
+        )
+        notes.append(
+            Note(
+                f"{count} {metric} {where(findings)} beyond chance.",
+                Tone.NEUTRAL,
+                "`unseen compare` with the same table or file tries further methods and searches their settings; more training "
+                "places, or labelled examples from the new one, may be the better investment.",
+            )
+        )
+    if harmed:
+        text = f"{listed(harmed)} made {metric} worse {where(findings)}: "
+        values = listed([shown(change[name], "+") for name in harmed])
+        notes.append(Note(text[0].upper() + text[1:] + values + ".", Tone.CAUTION))
+    return notes
+
+
+def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
+    change = {name: combined(outcomes) for name, outcomes in by_model(findings, metric).items()}
+    notes, own = [], findings[0].name
+    for name, difference in change.items():
+        clear = widened(gain(metric, difference), len(change))
+        by = f"{metric} {shown(difference, '+')} {where(findings)}, the same for both"
+        if clear.low > 0:
+            notes.append(Note(f"{name.capitalize()} is better than the {own}: {by}.", Tone.CAUTION, "Use it instead."))
+        elif clear.high >= 0:
+            notes.append(
+                Note(
+                    f"The {own} is not clearly better than {name}: {by}.",
+                    Tone.NEUTRAL,
+                    "Where two models cannot be told apart, the simpler one is easier to check and to keep up.",
+                )
+            )
+    return notes
+
+
+def limits(findings: Sequence[Findings]) -> list[str]:
+    """What these data cannot tell."""
+    places = sorted({one.places.get(split, split) for one in findings for split in unseen_of(one)})
+    text = []
+    if not any(one.unseen for one in findings):
+        text.append(
+            "Every judged example comes from where the training examples come from: nothing here speaks about a new place "
+            "or a later time. Judge on data from where the model will be used (with a table: --site or --time)."
+        )
+    elif len(places) < 10:
+        text.append(
+            f"{several(len(places), 'unseen place')} ({listed(places)}) say{'s' * (len(places) == 1)} little about the next "
+            "one: the intervals cover new examples of these places and new training runs, not the choice of places."
+        )
+    counts = [r.n for one in findings for s in unseen_of(one) if (r := one.score(s, one.score_name))]
+    if counts:
+        smallest = "The smallest judged place has" if len(counts) > 1 else "It is judged on"
+        text.append(f"{smallest} {several(min(counts), 'example')}; differences within its interval may be chance.")
+    if findings[0].seeds == 1:
+        text.append("One trained model was judged: how much another training run would differ is not in the intervals.")
+    return [
+        *text,
+        "Shifts that none of the recorded features shows (a new device, another definition of the outcome) are invisible "
+        "here.",
+        "Reliance and similarity are associations within these data, not effects of changing a feature or an example.",
+    ]

@@ -1,0 +1,112 @@
+"""The findings of an audit as a document."""
+
+from collections.abc import Callable, Sequence
+
+from unseen.document import Block, Document, Note, Section, Tone
+from unseen.questions.audit.advice import (
+    advice,
+    by_remedy,
+    combined,
+    compared,
+    helpful,
+    limits,
+    shared_metric,
+    unseen_of,
+)
+from unseen.questions.audit.document import evidence, performance
+from unseen.questions.audit.job import Findings
+from unseen.questions.audit.results import gain
+from unseen.questions.compare.statistics import widened
+from unseen.reading import Reading
+from unseen.text import places_of, shown
+
+
+def document(findings: Sequence[Findings]) -> Document:
+    """One document over all held-out places."""
+    parts: list[tuple[str, Callable[[Sequence[Findings]], list[Block]]]] = [
+        ("What to do next", lambda f: list(advice(f))),
+        ("How well it holds", performance.holding),
+        ("Subgroups", performance.subgroups),
+        ("Calibration", performance.calibration),
+        ("What the model relies on, and what shifts", evidence.features),
+        ("The training data", evidence.data),
+        ("The worst errors and where they come from", evidence.worst),
+        ("Remedies tried", performance.remedies),
+        ("The trained model", evidence.model),
+        ("What these data cannot tell", lambda f: [Note(text, Tone.NEUTRAL) for text in limits(f)]),
+        ("How the data were treated", evidence.treatment),
+    ]
+    sections = [Section(title, blocks) for title, make in parts if (blocks := make(findings))]
+    first = findings[0]
+    seconds = sum(sum(one.seconds.values()) for one in findings)
+    facts = {
+        "subject": f"{first.name} on {first.task}",
+        "seeds": str(first.seeds),
+        "seconds": f"{seconds:.1f}",
+        "slowest parts": ", ".join(f"{k} {v:.1f} s" for k, v in _slowest(findings)),
+    }
+    return Document(
+        kicker="audit",
+        title=_title(findings),
+        lead=_lead(findings),
+        sections=sections,
+        facts=facts,
+    )
+
+
+def _title(findings: Sequence[Findings]) -> str:
+    names = {one.name for one in findings}
+    tasks = {one.task.split(":")[0] for one in findings}
+    title = f"{', '.join(sorted(names))} on {', '.join(sorted(tasks))}"
+    return title[0].upper() + title[1:]
+
+
+def _slowest(findings: Sequence[Findings]) -> list[tuple[str, float]]:
+    total: dict[str, float] = {}
+    for one in findings:
+        for name, seconds in one.seconds.items():
+            total[name] = total.get(name, 0.0) + seconds
+    return sorted(total.items(), key=lambda item: -item[1])[:3]
+
+
+def _lead(findings: Sequence[Findings]) -> str:
+    metric = shared_metric(findings)
+    rows = [(one.places.get(s, s), r) for one in findings for s in unseen_of(one) if (r := one.score(s, metric))]
+    if not rows:
+        return "No judged split could be scored; see the skipped parts below."
+    text = f"The {findings[0].name} reaches {metric} "
+    text += shown(rows[0][1]) if len(rows) == 1 else _over(rows, metric)
+    text += " at places it was not trained on." if findings[0].unseen else " on held-out examples of the same places."
+    pairs = [(one, g) for one in findings for g in one.gaps if g.metric == metric and g.split in unseen_of(one)]
+    gaps = [gap.worse for _, gap in pairs]
+    if gaps:
+        mean = sum(gap.value for gap in gaps) / len(gaps)
+        text += (
+            f" That is {abs(mean):.{_digits(gaps)}f} {'worse' if mean > 0 else 'better'} than on {compared(*pairs[0])}"
+            f"{' on average' if len(gaps) > 1 else ''}; "
+        )
+        lost = sum(widened(gap, len(gaps)).low > 0 for gap in gaps)
+        text += (
+            f"the loss is clear at {lost} of {len(gaps)} places."
+            if len(gaps) > 1
+            else f"the difference is {shown(gaps[0])}{'' if lost or gaps[0].high < 0 else ', which may be chance'}."
+        )
+    table = {name: combined(o) for name, o in by_remedy(findings, metric).items()}
+    if helped := helpful(table, metric):
+        text += f" Of the remedies, {helped[0]} helps most: {shown(table[helped[0]], '+')}."
+    elif table:
+        one, several = "The one remedy tried does not improve", f"None of the {len(table)} remedies tried improves"
+        tried = one if len(table) == 1 else several
+        text += f" {tried} it beyond chance."
+    return text
+
+
+def _over(rows: Sequence[tuple[str, Reading]], metric: str) -> str:
+    """Mean and worst of several places."""
+    place, worst = min(rows, key=lambda row: gain(metric, row[1]).value)
+    mean = sum(reading.value for _, reading in rows) / len(rows)
+    return f"{mean:.{_digits([worst])}f} (mean of {len(rows)}; worst {shown(worst)} at {place})"
+
+
+def _digits(readings: Sequence[Reading]) -> int:
+    return max(places_of(reading) for reading in readings)

@@ -1,0 +1,221 @@
+"""Why: features, training data, worst errors, and the trained model; and how the data were treated."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from unseen.document import Block, Note, Paragraph, Table, Tone
+from unseen.figure import Bars, Grid, Images, Points
+from unseen.questions.audit.document.names import held_out, known, place
+from unseen.questions.audit.job import Findings
+from unseen.questions.audit.results import Looked, WorstError
+from unseen.questions.compare.statistics import widened
+from unseen.subjects.examples import Example
+from unseen.text import listed, shown
+
+UNIT = "nats per copy"
+
+
+def features(findings: Sequence[Findings]) -> list[Block]:
+    rows: list[dict[str, Any]] = []
+    points: dict[str, list[tuple[float, float]]] = {"stable": [], "shifted": []}
+    for one in findings:
+        for feature in sorted(one.features, key=lambda f: -f.reliance.value):
+            where = place(one, feature.split)
+            sign = "shifted" if feature.moved else "stable"
+            rows.append(
+                {
+                    "place": where,
+                    "feature": feature.name,
+                    "reliance": feature.reliance,
+                    "shift": feature.shift,
+                    "": sign,
+                }
+            )
+            points[sign].append((feature.shift, feature.reliance.value))
+    if not rows:
+        return []
+    risky = [r for r in rows if r[""] == "shifted" and widened(r["reliance"], len(rows)).low > 0]
+    risky = sorted(risky, key=lambda r: -r["reliance"].value)[:5]
+    blocks: list[Block] = [
+        Note(
+            f"{row['feature']} matters ({shown(row['reliance'])}) and differs at {row['place']} (distance {row['shift']:.2f}).",
+            Tone.CAUTION,
+        )
+        for row in risky
+    ]
+    blocks.append(
+        Points(
+            title="Reliance against shift (upper right: risky)",
+            groups={name: p for name, p in points.items() if p},
+            x_label="distance between fitted and judged distribution",
+            y_label="worse when shuffled",
+        )
+    )
+    blocks.append(
+        Table(
+            rows=rows,
+            caption="Reliance: how much worse the score gets when the feature is shuffled among the judged examples. "
+            "Shift: Kolmogorov–Smirnov or total-variation distance to the training data; "
+            "marked where significant at a false discovery rate of 5 %.",
+        )
+    )
+    return blocks
+
+
+def _examples(examples: Sequence[Example], caption: str, value: str) -> list[Block]:
+    if pictures := [e for e in examples if isinstance(e.shown, Tensor)]:
+        captions = [
+            " · ".join(
+                [f"row {_row(e)}", *([f"labelled {e.label}"] if e.label else []), f"{e.value:.2f}".replace("-", "−")]
+            )
+            for e in pictures
+        ]
+        return [Images(title=f"{caption} ({value})", pixels=[e.shown.tolist() for e in pictures], captions=captions)]  # type: ignore[union-attr]
+    rows: list[dict[str, Any]] = [
+        {"row": _row(e), "label": e.label, value: e.value, "example": str(e.shown)} for e in examples
+    ]
+    return [Table(rows=rows, caption=caption)] if rows else []
+
+
+def data(findings: Sequence[Findings]) -> list[Block]:
+    blocks: list[Block] = []
+    rows: list[dict[str, Any]] = []
+    for one in findings:
+        row: dict[str, Any] = {"fitted without": held_out(one), "n": one.sizes.get("train", 0)}
+        row |= {k: v for k, v in one.readings.items() if k.startswith("coherence")}
+        rows.append(row)
+    if any(len(row) > 2 for row in rows):
+        blocks.append(
+            Table(
+                rows=rows,
+                caption="Coherence of per-example gradients, α = ‖mean gradient‖² / mean ‖gradient‖² (1: all agree). "
+                "Low: the examples ask for different changes.",
+            )
+        )
+    one = findings[0]
+    without = f" (trained without {held_out(one)})" if len(findings) > 1 else ""
+    blocks += _examples(one.suspects, f"Suspected label errors{without}: most suspicious first", "loss out of fold")
+    blocks += _examples(
+        one.conflicting, f"Examples in conflict with the rest of the training data{without}", "agreement of gradients"
+    )
+    blocks += _examples(
+        one.self_influential,
+        f"Largest influence on their own loss{without}: unusual or mislabelled, and remembered rather than inferred",
+        "nats per copy",
+    )
+    shared: list[dict[str, Any]] = [
+        {
+            "fitted": o.fitted,
+            "judged": known(one, o.judged, findings),
+            "exact": o.exact,
+            "near": o.near,
+            "of": o.n,
+        }
+        for one in findings
+        for o in one.overlaps
+    ]
+    if shared:
+        blocks.append(
+            Table(rows=shared, caption="Judged examples that also stand, exactly or nearly, in the fitted data.")
+        )
+    return blocks
+
+
+def _explained(title: str, error: WorstError) -> Block:
+    """The error with the training examples that helped and harmed it, as pictures or as lines."""
+    marked = [(error.query, "error"), *((e, "helped") for e in error.helpful), *((e, "harmed") for e in error.harmful)]
+    if isinstance(error.query.shown, Tensor):
+        pictures = [(e.shown.tolist(), _captioned(e, role)) for e, role in marked if isinstance(e.shown, Tensor)]
+        return Images(title=title, pixels=[p for p, _ in pictures], captions=[text for _, text in pictures])
+    lines: list[dict[str, Any]] = [
+        {
+            "role": role,
+            "row": _row(e),
+            "recorded": e.label,
+            "loss": e.value,
+            UNIT: None,
+            "example": str(e.shown),
+        }
+        if role == "error"
+        else {
+            "role": role,
+            "row": _row(e),
+            "recorded": e.label,
+            "loss": None,
+            UNIT: e.value,
+            "example": str(e.shown),
+        }
+        for e, role in marked
+    ]
+    return Table(rows=lines, caption=title)
+
+
+def _row(example: Example) -> int:
+    return example.index if example.row is None else example.row
+
+
+def _captioned(example: Example, role: str) -> str:
+    said = f"{example.label}, predicted {example.predicted}" if example.predicted else example.label
+    return " · ".join(
+        part for part in (role, str(_row(example)), said, f"{example.value:.2f}".replace("-", "−")) if part
+    )
+
+
+def worst(findings: Sequence[Findings]) -> list[Block]:
+    blocks: list[Block] = []
+    for one in findings[:4]:
+        where = place(one, one.worst[0].query.split) if one.worst else ""
+        looked = next(iter(one.looked), None)
+        if looked is not None and one.worst:
+            blocks.append(Note(f"{where}: inputs are explained by {looked.method}.", Tone.NEUTRAL, looked.why))
+        for k, error in enumerate(one.worst[: 5 if len(findings) == 1 else 2]):
+            said = f", predicted {error.query.predicted}" if error.query.predicted else ""
+            title = f"{where}, error {k + 1}: recorded {error.query.label or '–'}{said}, loss {error.query.value:.2f}"
+            blocks.append(_explained(title, error))
+            if looked is not None and error.query.index in looked.errors:
+                blocks.append(_credited(looked, error))
+    if blocks:
+        blocks.insert(
+            0,
+            Paragraph(
+                "Training examples are ranked by influence functions: by how much one more copy of the example would, to first "
+                "order, raise (helped) or lower (harmed) the log-likelihood of the error, in nats per copy. Read the order, not "
+                "the sizes: a straight line overshoots where a model fits closely. Inputs are credited by the explanation, of "
+                "eight, that is most faithful to the model around such examples."
+            ),
+        )
+    return blocks
+
+
+def _credited(looked: Looked, error: WorstError) -> Block:
+    """The inputs that carry an error, as bars or as a picture."""
+    title = f"What the {looked.behaviour} of this error rests on"
+    if heat := looked.heat.get(error.query.index):
+        rows, columns = [str(k + 1) for k in range(len(heat))], [str(k + 1) for k in range(len(heat[0]))]
+        return Grid(title=f"{title} (blue adds, orange takes away)", rows=rows, columns=columns, values=heat)
+    credits = looked.errors[error.query.index]
+    largest = sorted(credits, key=lambda name: -abs(credits[name]))[:8]
+    return Bars(title=title, values={name: credits[name] for name in largest}, label="change against the baseline")
+
+
+def model(findings: Sequence[Findings]) -> list[Block]:
+    rows: list[dict[str, Any]] = []
+    for one in findings:
+        plain = {k: v for k, v in one.readings.items() if not k.startswith(("coherence", "calibration"))}
+        if plain:
+            rows.append({"fitted without": held_out(one), **plain})
+    return [Table(rows=rows, caption="Sharpness and other measures of the trained model.")] if rows else []
+
+
+def treatment(findings: Sequence[Findings]) -> list[Block]:
+    said = dict.fromkeys(text for one in findings for text in one.decisions)
+    skipped: dict[str, list[str]] = {}
+    for one in findings:
+        for name, why in one.skipped.items():
+            skipped.setdefault(why, []).append(name)
+    notes = [
+        Note(f"Skipped: {listed(list(dict.fromkeys(names)))}.", Tone.CAUTION, why) for why, names in skipped.items()
+    ]
+    return [*(Paragraph(text) for text in said), *notes]

@@ -1,0 +1,171 @@
+"""How well it holds, and what helps: scores, subgroups, calibration, comparison models, remedies."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from unseen.document import Block, Note, Paragraph, Table, Tone
+from unseen.figure import Bars, Points
+from unseen.questions.audit.advice import by_model, by_remedy, combined, shared_metric, unseen_of, where
+from unseen.questions.audit.document.names import held_out, known, place
+from unseen.questions.audit.job import Findings
+from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
+
+
+def holding(findings: Sequence[Findings]) -> list[Block]:
+    metric = shared_metric(findings)
+    values, intervals = {}, {}
+    for one in findings:
+        for split in unseen_of(one):
+            for model in dict.fromkeys(score.model for score in one.scores):
+                reading = one.score(split, metric, model=model)
+                if reading is not None:
+                    key = f"{place(one, split)} · {model}"
+                    values[key], intervals[key] = reading.value, (reading.low, reading.high)
+    rows = [row for one in findings for row in _scores(one)]
+    gaps: list[dict[str, Any]] = [
+        {"held out": held_out(one), "metric": g.metric, "judged on": place(one, g.split), "compared with": g.reference}
+        | {"n": g.worse.n, "worse by": g.worse}
+        for one in findings
+        for g in one.gaps
+    ]
+    if len(findings) == 1:
+        rows, gaps = ([{k: v for k, v in row.items() if k != "held out"} for row in table] for table in (rows, gaps))
+    return [
+        Bars(title=_titled(metric, where(findings)), values=values, intervals=intervals, label=metric),
+        Table(
+            rows=rows,
+            caption="Scores with 95 % intervals over examples and training runs (comparison models: over examples).",
+            footnotes=_units(rows),
+        ),
+        Table(rows=gaps, caption="Generalization gaps (above zero: worse than where it is compared with)."),
+        *_compared(findings, metric, by_model, "Comparison models", "same examples"),
+    ]
+
+
+def _titled(metric: str, where: str) -> str:
+    return f"{metric} {where}" + (" (lower is better)" if metric in LOWER_IS_BETTER else "")
+
+
+def _units(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not any("mean absolute error" in row for row in rows):
+        return []
+    return [
+        "The mean absolute error is in the target's own unit, lower is better. R²: share of the variance at that place that "
+        "is predicted; 0 is no better than the place's mean. The loss is half the squared error in units of the fitted "
+        "standard deviation."
+    ]
+
+
+def _scores(one: Findings) -> list[dict[str, Any]]:
+    rows = []
+    for split in dict.fromkeys(score.split for score in one.scores if not score.group):
+        for model in dict.fromkeys(score.model for score in one.scores):
+            found = {s.metric: s.reading for s in one.scores if (s.model, s.split, s.group) == (model, split, "")}
+            if found:
+                where = place(one, split) if split in one.unseen else f"{split} (known places)"
+                n = next(iter(found.values())).n
+                rows.append({"held out": held_out(one), "judged on": where, "model": model, "n": n, **found})
+    return rows
+
+
+def subgroups(findings: Sequence[Findings]) -> list[Block]:
+    rows: list[dict[str, Any]] = []
+    for one in findings:
+        for split in unseen_of(one):
+            for score in one.scores:
+                if score.split == split and score.group and score.metric == one.score_name:
+                    more = one.score(split, "AUC", group=score.group, level=score.level)
+                    row = {"place": one.places.get(split, split), "group": score.group, "level": score.level}
+                    rows.append({**row, "n": score.reading.n, one.score_name: score.reading, "AUC": more})
+    if not rows:
+        return []
+    if all(row["AUC"] is None for row in rows):
+        rows = [{k: v for k, v in row.items() if k != "AUC"} for row in rows]
+    said = [w for one in findings for w in one.warnings]
+    blocks: list[Block] = [Table(rows=rows, caption="Scores by subgroup.")]
+    if any(row.get("AUC") is None and "AUC" in row for row in rows):
+        blocks.append(Paragraph("AUC is missing where a subgroup holds only one class."))
+    return blocks + [Note(text, Tone.CAUTION) for text in dict.fromkeys(said)]
+
+
+def calibration(findings: Sequence[Findings]) -> list[Block]:
+    blocks: list[Block] = []
+    groups = {}
+    rows: list[dict[str, Any]] = []
+    for one in findings:
+        for name, curve in one.curves.items():
+            if name in unseen_of(one):
+                groups[place(one, name)] = list(curve)
+        for name, reading in one.readings.items():
+            if name.startswith("calibration "):
+                what, _, split = name.partition(": ")
+                rows.append({"judged on": known(one, split, findings), "quantity": what, "value": reading})
+    if groups:
+        blocks.append(
+            Points(
+                title=f"Reliability {where(findings)}",
+                groups=groups,
+                x_label="predicted probability",
+                y_label="observed share",
+                diagonal=True,
+            )
+        )
+    if rows:
+        wide: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            wide.setdefault(row["judged on"], {"judged on": row["judged on"]})[row["quantity"]] = row["value"]
+        blocks.append(
+            Table(
+                rows=list(wide.values()),
+                caption="Calibration of the predicted probabilities of the first trained model. Error: mean distance between "
+                "probability and frequency (0 is calibrated). Slope: 1 is calibrated, below 1 overconfident. In the large: 0 "
+                "is calibrated, above 0 the outcome is commoner than predicted.",
+            )
+        )
+    return blocks
+
+
+def remedies(findings: Sequence[Findings]) -> list[Block]:
+    """Nothing where none was tried."""
+    return _compared(
+        findings, shared_metric(findings), by_remedy, "Remedies", "same seeds, initialisation, data and steps"
+    )
+
+
+def _compared(
+    findings: Sequence[Findings],
+    metric: str,
+    by: Callable[[Sequence[Findings], str], dict[str, list[Outcome]]],
+    what: str,
+    same: str,
+) -> list[Block]:
+    """Paired changes against the audited model, per unseen place and on average."""
+    table = by(findings, metric)
+    if not table:
+        return []
+    means = {name: combined(outcomes) for name, outcomes in table.items()}
+    rows = []
+    for name, outcomes in table.items():
+        row: dict[str, Any] = {what[:-1].lower() if what != "Remedies" else "remedy": name}
+        row |= dict.fromkeys(place(one, split) for one in findings for split in unseen_of(one))
+        for one in findings:
+            mine = [o for o in outcomes if any(o is other for other in (*one.outcomes, *one.comparisons))]
+            row |= {place(one, o.split): o.change for o in mine}
+        if len(outcomes) > 1:
+            row["mean"] = means[name]
+        rows.append(row)
+    notes = dict.fromkeys(f"{o.remedy}: {o.note}" for outcomes in table.values() for o in outcomes if o.note)
+    sign = "below" if metric in LOWER_IS_BETTER else "above"
+    return [
+        Bars(
+            title=f"{what}: change of {metric} ({sign} zero: better)",
+            values={name: r.value for name, r in means.items()},
+            intervals={name: (r.low, r.high) for name, r in means.items()},
+            label=f"paired change of {metric}",
+        ),
+        Table(
+            rows=rows,
+            caption=f"{what}: paired change of {metric} against the audited model ({sign} zero: better): {same}.",
+            footnotes=list(notes),
+        ),
+    ]

@@ -1,0 +1,80 @@
+"""What helps: remedies trained under the same budget and seeds, as paired changes."""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from unseen.engine.batches import Columns, whole
+from unseen.engine.loop import Budget
+from unseen.errors import InvalidData
+from unseen.lab import Lab
+from unseen.methods.site_finetune import LocalFinetune
+from unseen.questions.audit.remedy_methods import Remedy
+from unseen.questions.audit.requirements import needs_columns, needs_gradients
+from unseen.questions.audit.results import Outcome
+from unseen.subjects.predictions import judged
+from unseen.subjects.session import Scene
+from unseen.task import Split, Use
+
+
+def remedy(scene: Scene, name: str, make: Remedy) -> dict[str, Any]:
+    """Paired change of every metric on every judged split, same seeds and budget."""
+    needs_gradients(scene)
+    method = make(scene.subject.budget)
+    _needs_groups(scene, getattr(method, "group", None))
+    runs = [scene.runs(method, seed) for seed in range(len(scene.retrained))]
+    outcomes = []
+    for split in scene.judged:
+        changed = judged(
+            [run.model for run in runs], scene.task, scene.task.splits[split], scene.lab, scene.subject.unit
+        )
+        for metric, change in changed.changes(scene.base(split)).items():
+            outcomes.append(Outcome(remedy=name, split=split, metric=metric, change=change, note=repr(method)))
+    return {"outcomes": outcomes}
+
+
+def _needs_groups(scene: Scene, column: str | None) -> None:
+    if column is None:
+        return
+    found: set[int] = set()
+    for name, split in scene.task.of(Use.FIT).items():
+        needs_columns(scene, name, column)
+        found |= set(whole(split.data, scene.lab)[column].flatten().tolist())
+    if len(found) < 2:
+        raise InvalidData(
+            f"All fitted examples have the same `{column}`.",
+            why="one group has nothing to be weighed against.",
+            fix="fit examples of several groups (with a table: --site).",
+        )
+
+
+def local_finetuning(scene: Scene) -> dict[str, Any]:
+    """What labelled examples of the unseen place would buy: half of them fitted, the other half judged."""
+    needs_gradients(scene)
+    if not scene.unseen:
+        raise InvalidData(
+            "No judged split is at an unseen place.",
+            why="there is no place of its own to fine-tune for.",
+            fix="name a site or a time.",
+        )
+    outcomes = []
+    for name, split in scene.unseen.items():
+        rows = Columns(**whole(split.data, Lab()))
+        order = torch.randperm(len(rows), generator=scene.lab.child("local half").generator())
+        local, rest = rows.subset(order[: len(rows) // 2]), rows.subset(order[len(rows) // 2 :])
+        judge = Split(rest, Use.JUDGE, split.at)
+        task = replace(scene.task, splits={**scene.task.of(Use.FIT), "local": Split(local, Use.FIT, split.at)})
+        method = LocalFinetune(Budget(steps=100, batch_size=scene.subject.budget.batch_size, lr=5e-4))
+        runs = [
+            method.fit(deepcopy(run.model), task, scene.lab.child("local", seed)).model
+            for seed, run in enumerate(scene.retrained)
+        ]
+        base = judged([run.model for run in scene.retrained], scene.task, judge, scene.lab, scene.subject.unit)
+        note = f"{method!r}; fitted on {len(local)} labelled examples from there, judged on the other {len(rest)}"
+        for metric, change in judged(runs, scene.task, judge, scene.lab, scene.subject.unit).changes(base).items():
+            outcomes.append(
+                Outcome(remedy="site-wise fine-tuning", split=name, metric=metric, change=change, note=note)
+            )
+    return {"outcomes": outcomes}

@@ -1,0 +1,157 @@
+"""What an audit found, as values: every number with its interval, every skipped part with its reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from unseen.reading import Reading
+from unseen.subjects.examples import Example
+
+LOWER_IS_BETTER = ("mean absolute error", "loss")
+
+
+def gain(metric: str, change: Reading) -> Reading:
+    """The change of a metric with the sign turned where needed: above zero is better."""
+    if metric not in LOWER_IS_BETTER:
+        return change
+    return Reading(-change.value, -change.high, -change.low, change.n, change.unit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One metric of one model on one split, or on one level of a group within it."""
+
+    model: str
+    split: str
+    metric: str
+    reading: Reading
+    group: str = ""
+    level: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Examples that two splits share, exactly or nearly."""
+
+    fitted: str
+    judged: str
+    exact: int
+    near: int | None
+    """None where distance means nothing (tokens)."""
+    n: int
+    pairs: Sequence[tuple[int, int, float]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstError:
+    """A judged example with a large loss and the training examples that pushed its loss down and up.
+
+    The examples' `value` is their influence on the log-likelihood of the error, or what the audit's attribution gives.
+    """
+
+    query: Example
+    helpful: Sequence[Example]
+    harmful: Sequence[Example]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What the model looked at in some of the worst errors, by the explanation that fits it best there."""
+
+    method: str
+    why: str
+    """Why this method: its faithfulness beside the runner-up's."""
+    faithfulness: Reading
+    """Share of the output's variation that the method explains."""
+    behaviour: str
+    """What is explained, in words."""
+    errors: Mapping[int, Mapping[str, float]]
+    """Credits by feature, token or patch, by position of the error within its split."""
+    heat: Mapping[int, Sequence[Sequence[float]]] = field(default_factory=dict)
+    """The same as a picture, where the input is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """How much the score drops when the feature is shuffled among the judged examples, and how far it moved."""
+
+    name: str
+    split: str
+    reliance: Reading
+    shift: float
+    """Distance between its fitted and judged distribution, 0 … 1 (Kolmogorov–Smirnov or total variation)."""
+    moved: bool
+    """Whether the shift is significant at a false discovery rate of 5 % over all features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """How much worse a metric is on a judged split than on a reference split (below zero: better)."""
+
+    metric: str
+    reference: str
+    """Held-out examples of known positions, or the fitted split."""
+    split: str
+    worse: Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Paired change of a metric against the audited model: by a remedy (same budget and seeds), or by another model."""
+
+    remedy: str
+    split: str
+    metric: str
+    change: Reading
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The audit of one subject."""
+
+    name: str
+    task: str
+    score_name: str
+    seeds: int
+    decisions: Sequence[str] = ()
+    """How the data were treated, in plain sentences."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Position of each split on the task's axis."""
+    unseen: Sequence[str] = ()
+    """Judged splits at positions where nothing was fitted."""
+    known: Sequence[str] = ()
+    """Judged splits at positions where something was fitted."""
+    scores: Sequence[Score] = ()
+    gaps: Sequence[Gap] = ()
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    """Coherence, sharpness, calibration …: by name."""
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """Reliability curve by split: (predicted, observed)."""
+    conflicting: Sequence[Example] = ()
+    suspects: Sequence[Example] = ()
+    suspicion: Sequence[float] = ()
+    """How surprising the label of each fitted example is, in the order of the data."""
+    self_influential: Sequence[Example] = ()
+    """Fitted examples with the largest influence on their own loss."""
+    overlaps: Sequence[Overlap] = ()
+    worst: Sequence[WorstError] = ()
+    looked: Sequence[Looked] = ()
+    """None, or one explanation of the worst errors."""
+    features: Sequence[Feature] = ()
+    outcomes: Sequence[Outcome] = ()
+    comparisons: Sequence[Outcome] = ()
+    """Comparison models minus the audited one; `remedy` names the model."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Part → why it could not be done."""
+    warnings: Sequence[str] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def score(self, split: str, metric: str, model: str = "", group: str = "", level: str = "") -> Reading | None:
+        """The matching reading of the audited model (or of a named one), or None."""
+        for item in self.scores:
+            if (item.split, item.metric, item.group, item.level) == (split, metric, group, level) and (
+                item.model == (model or self.name)
+            ):
+                return item.reading
+        return None

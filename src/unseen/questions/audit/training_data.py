@@ -1,0 +1,132 @@
+"""The training data: do its examples agree, which labels look wrong, and what leaked into judged splits?"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from unseen.attribution import Attribution
+from unseen.attributions.influence import Influences
+from unseen.engine.batches import Columns, gather, length, whole
+from unseen.errors import InvalidData
+from unseen.measures.coherence import CoherenceResult, debiased
+from unseen.measures.coherence import agreement as agreements
+from unseen.measures.coherence import coherence as measured_coherence
+from unseen.measures.duplicates import exact_pairs, near_pairs
+from unseen.measures.label_errors import suspicion
+from unseen.questions.audit.requirements import needs_columns, needs_gradients
+from unseen.questions.audit.results import Overlap
+from unseen.reading import Reading
+from unseen.subjects.session import Scene
+from unseen.task import Use
+
+MOST_CLASSES = 20
+"""Coherence is given per class up to so many classes."""
+SURPRISING = 0.1
+"""A label is suspected where models that never saw it give it less than this probability …"""
+FAR = 5.0
+"""… or, where it is a number, where they miss it by so many times the median error."""
+
+
+def coherence(scene: Scene, top: int) -> dict[str, Any]:
+    """Coherence of the fitted examples, total and per class, and the examples most in conflict with the rest."""
+    needs_gradients(scene)
+    fit, data = scene.fitted, scene.task.splits[scene.fitted].data
+    model, loss = scene.first.model, scene.task.objective.loss
+    found = measured_coherence(model, loss, data, scene.lab)
+    n = found.n
+    readings = {
+        "coherence α": _alpha(found),
+        "coherence α without bias": Reading(found.debiased, debiased(found.low, n), debiased(found.high, n), n),
+        "coherence m·α": Reading(found.m_alpha, n * found.low, n * found.high, n, "examples"),
+    }
+    if length(data) is None:
+        return {"readings": readings}
+    for name, rows in _by_class(scene, data).items():
+        part = measured_coherence(model, loss, Columns(**gather(data, rows)), scene.lab)
+        readings[f"coherence α of {name}"] = _alpha(part)
+    agreement = agreements(model, loss, data, scene.lab, found.total)
+    order = agreement.argsort()[:top].tolist()
+    return {"readings": readings, "conflicting": [scene.example(fit, i, float(agreement[i])) for i in order]}
+
+
+def _alpha(found: CoherenceResult) -> Reading:
+    return Reading(found.alpha, found.low, found.high, found.n, "fraction")
+
+
+def _by_class(scene: Scene, data: Dataset[Any]) -> dict[str, Tensor]:
+    """Rows of every class with enough examples for an interval; nothing where the target is no class."""
+    if not scene.classifies:
+        return {}
+    y, names = whole(data, scene.lab)["y"].flatten().cpu(), scene.subject.classes
+    found = [int(k) for k in y.unique()]
+    rows = {str(names[k]) if k < len(names) else str(k): (y == k).nonzero().flatten() for k in found}
+    return {name: of for name, of in rows.items() if len(of) >= 4} if len(found) <= MOST_CLASSES else {}
+
+
+def overlaps(scene: Scene) -> dict[str, Any]:
+    """Examples of judged splits that also stand, exactly or nearly, in a fitted split."""
+    column = "x" if scene.has(scene.fitted, "x") or not scene.has(scene.fitted, "tokens") else "tokens"
+    found = []
+    for fit, fitted in scene.task.of(Use.FIT).items():
+        needs_columns(scene, fit, column)
+        a = whole(fitted.data, scene.lab)[column].double()
+        for name, split in scene.task.of(Use.JUDGE).items():
+            needs_columns(scene, name, column)
+            b = whole(split.data, scene.lab)[column].double()
+            if a.shape[1:] != b.shape[1:]:  # longer sequences: not one can be the same
+                found.append(Overlap(fitted=fit, judged=name, exact=0, near=None, n=len(b)))
+                continue
+            found.append(_overlap(fit, name, a, b, is_numeric=column == "x"))
+    return {"overlaps": found}
+
+
+def _overlap(fit: str, name: str, a: Tensor, b: Tensor, is_numeric: bool) -> Overlap:
+    exact = exact_pairs(a, b)
+    same = set(exact.b.tolist())
+    pairs = [(int(i), int(j), 0.0) for i, j in zip(exact.a, exact.b, strict=True)]
+    if not is_numeric:  # the distance of token numbers means nothing
+        return Overlap(fitted=fit, judged=name, exact=len(same), near=None, n=len(b), pairs=pairs[:100])
+    near = near_pairs(a, b)
+    pairs += [
+        (int(i), int(j), float(d)) for i, j, d in zip(near.a, near.b, near.distance, strict=True) if int(j) not in same
+    ]
+    return Overlap(
+        fitted=fit, judged=name, exact=len(same), near=len(set(near.b.tolist()) - same), n=len(b), pairs=pairs[:100]
+    )
+
+
+def suspects(scene: Scene, top: int) -> dict[str, Any]:
+    """Fitted examples whose label surprises models that never saw them: out-of-fold loss, largest first."""
+    needs_gradients(scene)
+    fit = scene.fitted
+    losses = suspicion(scene.subject.model, scene.task, scene.lab.child("suspicion"), split=fit)
+    if scene.classifies:
+        least, said = -torch.tensor(SURPRISING).log(), f"get a probability below {SURPRISING} out of fold"
+    elif scene.at(fit).unit is not None:  # the loss is half the squared error
+        least, said = losses.median() * FAR**2, f"are missed out of fold by more than {FAR:g} times the median error"
+    else:
+        least, said = torch.tensor(torch.inf), ""
+    order = [i for i in losses.argsort(descending=True)[:top].tolist() if losses[i] > least]
+    count = int((losses > least).sum())
+    return {
+        "suspects": [scene.example(fit, i, float(losses[i])) for i in order],
+        "suspicion": losses.tolist(),
+        "decisions": [f"{count} of {len(losses)} training labels {said}."] if count else [],
+    }
+
+
+def self_influential(scene: Scene, attribution: Attribution, top: int) -> dict[str, Any]:
+    """Fitted examples with the largest influence on their own loss: what the model would not say without them."""
+    needs_gradients(scene)
+    attributor = scene.attributor(attribution)
+    if not isinstance(attributor, Influences):
+        raise InvalidData(
+            f"{type(attribution).__name__} gives no self-influence.",
+            why="it needs the curvature of the loss.",
+            fix="audit with attribution=Influence(…), the default.",
+        )
+    fit, own = scene.fitted, attributor.own()[: length(scene.task.splits[scene.fitted].data)]
+    order = own.argsort(descending=True)[:top].tolist()
+    return {"self_influential": [scene.example(fit, i, float(own[i])) for i in order]}

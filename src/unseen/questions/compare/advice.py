@@ -1,0 +1,202 @@
+"""What follows from a comparison, and what it cannot tell: sentences made from the numbers by rules written here.
+
+A statement that one of k methods is better or worse than the baseline rests on an interval widened for k (Bonferroni).
+"""
+
+from collections.abc import Mapping
+
+from unseen.document import Note, Tone
+from unseen.questions.compare.protocols import Protocol
+from unseen.questions.compare.results import AVERAGE, WORST, Results
+from unseen.questions.compare.statistics import widened
+from unseen.reading import Reading
+from unseen.text import listed, several, shown
+
+FEW = 1_000
+"""Judged examples below which a difference of a few points is within chance (accuracy 0.8: ± 2.5 points)."""
+
+
+def metric_of(results: Results) -> str:
+    """The metric that the sentences quote: AUC where it exists at every place, else the mean score."""
+    everywhere = {c.column for c in results.cells if c.metric == "AUC" and c.reading is not None}
+    return "AUC" if {*results.places} <= everywhere else results.metrics[0]
+
+
+def headline(results: Results) -> str:
+    """The column that the sentences quote: the average, or the only place."""
+    return AVERAGE if len(results.places) > 1 else results.places[0]
+
+
+def clear(results: Results, column: str) -> tuple[list[str], list[str]]:
+    """Methods that are better, best first, and methods that are worse than the baseline there."""
+    metric, rivals = metric_of(results), [m for m in results.methods if m != results.baseline]
+    changes = {m: change for m in rivals if (change := results.change(m, column, metric)) is not None}
+    better = [m for m, r in changes.items() if widened(r, len(rivals)).low > 0]
+    worse = [m for m, r in changes.items() if widened(r, len(rivals)).high < 0]
+    return sorted(better, key=lambda m: -changes[m].value), worse
+
+
+def recommended(results: Results) -> str:
+    """The best of the methods that are clearly better than the baseline on average, else the baseline."""
+    better, _ = clear(results, headline(results))
+    return better[0] if better else results.baseline
+
+
+def advice(results: Results) -> list[Note]:
+    """Most urgent first."""
+    parts = (_about_methods, _about_places, _about_subgroups, _about_selection, _about_runs)
+    notes = [note for part in parts for note in part(results)]
+    order = [Tone.BAD, Tone.CAUTION, Tone.GOOD, Tone.NEUTRAL]
+    return sorted(notes, key=lambda note: order.index(note.tone))
+
+
+def _about_methods(results: Results) -> list[Note]:
+    metric, column, base = metric_of(results), headline(results), results.baseline
+    where = "on average over the places left out" if column == AVERAGE else f"at {column}"
+    rivals = [m for m in results.methods if m != base]
+    changes = {m: r for m in rivals if (r := results.change(m, column, metric)) is not None}
+    better, worse = clear(results, column)
+    notes = []
+    if better:
+        best, *others = better
+        also = [f"{name} ({shown(changes[name], '+')})" for name in others]
+        notes.append(
+            Note(
+                f"Train with {best} instead of {base}: {metric} changes by {shown(changes[best], '+')} {where}.",
+                Tone.GOOD,
+                (f"Also better: {listed(also)}. " if also else "")
+                + f"Same data, seeds and search budget; clear also after the choice among {several(len(rivals), 'method')}.",
+            )
+        )
+    elif changes:
+        top = max(changes, key=lambda name: changes[name].value)
+        none = f"None of {several(len(rivals), 'method')} is" if len(rivals) > 1 else f"{rivals[0]} is not"
+        notes.append(
+            Note(
+                f"{none} clearly better than {base} {where}: stay with {base}.",
+                Tone.NEUTRAL,
+                f"The largest difference in {metric} is that of {top}: {shown(changes[top], '+')}. Where methods cannot be "
+                "told apart the simpler one is easier to check; labelled examples from the new place, or more training "
+                "places, may be the better investment.",
+            )
+        )
+    if worse:
+        told = listed([f"{name} ({shown(changes[name], '+')})" for name in worse])
+        notes.append(Note(f"Clearly worse than {base} {where}: {told}.", Tone.CAUTION))
+    return notes
+
+
+def _about_places(results: Results) -> list[Note]:
+    metric, method = metric_of(results), recommended(results)
+    cell = results.cell(method, WORST, metric)
+    if cell.reading is None:
+        return []
+    notes = [
+        Note(
+            f"Expect {metric} {shown(cell.reading)} at a place like {cell.note} (the lowest of {len(results.places)}; "
+            f"{method}, {several(cell.reading.n, 'judged example')}).",
+            Tone.CAUTION,
+            f"On average over the places left out: {shown(results.cell(method, AVERAGE, metric).reading or cell.reading)}.",
+        )
+    ]
+    better, _ = clear(results, WORST)
+    if better and better[0] != method:
+        change = results.change(better[0], WORST, metric)
+        assert change is not None
+        text = f"If the worst place matters most, consider {better[0]}: {metric} there changes by {shown(change, '+')}."
+        notes.append(Note(text, Tone.GOOD))
+    return notes
+
+
+def _about_subgroups(results: Results) -> list[Note]:
+    """The lowest subgroup of each grouping, where its interval ends below the highest one's; both at the same places."""
+    method, notes = recommended(results), []
+    for metrics in results.subgroups.values():
+        cells = [c for c in results.cells if c.metric in metrics and c.method == method and c.reading is not None]
+        at = {m: [c.column for c in cells if c.metric == m] for m in metrics}
+        most = max(at.values(), key=len)
+        column = AVERAGE if AVERAGE in most else next(iter(most), "")
+        found = {m: results.cell(method, column, m).reading for m in metrics if at[m] == most}
+        known = {m: reading for m, reading in found.items() if reading is not None}
+        if len(known) < 2:
+            continue
+        low, high = (pick(known, key=lambda m: known[m].value) for pick in (min, max))
+        if known[low].high < known[high].low:
+            name, best = (m.partition(": ")[2] for m in (low, high))
+            text = f"With {method} {name} has the lowest {results.metrics[0]}: {shown(known[low])}"
+            notes.append(Note(f"{text}; {best} has {shown(known[high])}.", Tone.CAUTION))
+    return notes
+
+
+def _about_selection(results: Results) -> list[Note]:
+    metric, column, method = metric_of(results), headline(results), recommended(results)
+    if Protocol.ORACLE not in results.protocols or results.protocols[0] is Protocol.ORACLE:
+        return []
+    here, best = (results.cell(method, column, metric, p).reading for p in (results.protocols[0], Protocol.ORACLE))
+    if here is None or best is None:
+        return []
+    return [
+        Note(
+            f"With hyperparameters selected on labels of the new place itself {method} reaches {metric} {shown(best)}, with "
+            f"{results.protocols[0]} {shown(here)}.",
+            Tone.NEUTRAL,
+            "The first number is nothing to expect: those labels are not there before the model is used. It says what a "
+            "better choice among the same draws could give."
+            + (" Draws are compared by accuracy, so that in AUC it may even be lower." if metric == "AUC" else ""),
+        )
+    ]
+
+
+def _about_runs(results: Results) -> list[Note]:
+    bad = {name: counts for name, counts in results.diverged.items() if counts[0]}
+    notes = [
+        Note(
+            f"{name}: {lost} of {several(total, 'run')} diverged.",
+            Tone.CAUTION,
+            "Their loss or weights stopped being finite. No seed reports such a draw; lower the upper end of the "
+            "learning rates to search, or standardise the inputs.",
+        )
+        for name, (lost, total) in bad.items()
+    ]
+    quiet = {*map(str, Protocol), "selection"}
+    undone = {what: why for what, why in results.missing.items() if what not in quiet}
+    notes += [Note(f"{what}: {why}", Tone.CAUTION) for what, why in grouped(undone).items()]
+    return notes + [Note(f"No {what}: {results.missing[what]}") for what in results.missing if what in quiet]
+
+
+def grouped(missing: Mapping[str, str]) -> dict[str, str]:
+    """Reasons that several parts share, told once."""
+    parts: dict[str, list[str]] = {}
+    for what, why in missing.items():
+        parts.setdefault(why, []).append(what)
+    return {
+        (listed(what) if len(what) < 4 else f"{', '.join(what[:2])} and {len(what) - 2} more"): why
+        for why, what in parts.items()
+    }
+
+
+def limits(results: Results) -> list[str]:
+    """What these runs cannot tell."""
+    smallest = min(results.sizes, key=lambda place: results.sizes[place])
+    readings: list[Reading] = [c.reading for c in results.cells if c.reading is not None]
+    text = []
+    if 1 < len(results.places) < 10:
+        text.append(
+            f"{len(results.places)} places ({listed(list(results.places))}) say little about the next one: the intervals "
+            "cover new examples of these places and new training runs, not the choice of places."
+        )
+    elif len(results.places) == 1:
+        text.append("One place was judged: nothing here says how the methods differ elsewhere.")
+    if results.sizes[smallest] < FEW:
+        text.append(
+            f"{smallest} has only {several(results.sizes[smallest], 'judged example')}: read intervals, not values."
+        )
+    if results.seeds == 1:
+        text.append("One run per method: how much another run would differ is not in the intervals.")
+    elif results.seeds < 5 and readings:
+        text.append(f"{results.seeds} runs per method: intervals are wide where runs differ; --seeds 5 narrows them.")
+    if len(results.places) > 1:
+        text.append(
+            "The worst place is the one with the lowest value here; its interval is that of this place, not of the choice."
+        )
+    return [*text, "Methods are compared at this size of network and budget; larger ones may rank otherwise."]

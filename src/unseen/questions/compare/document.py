@@ -1,0 +1,282 @@
+"""The results of a comparison as a document, and its tables for export."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
+from unseen.figure import Bars, Points
+from unseen.questions.compare.advice import advice, clear, headline, limits, metric_of, recommended
+from unseen.questions.compare.protocols import Protocol
+from unseen.questions.compare.results import AVERAGE, WORST, Cell, Results
+from unseen.questions.compare.subgroups import SMALLEST
+from unseen.report import latex, markdown
+from unseen.report.json import plain
+from unseen.text import listed, several, shown
+
+MOST_DOTS = 1_200
+BOLD = "Bold: its paired difference from every other method in the column excludes zero, widened for the choice."
+
+
+def document(results: Results) -> Document:
+    """Summary first, then every place under every protocol, differences, figures, what was chosen, and the limits."""
+    parts: list[tuple[str, list[Block]]] = [
+        ("What to do next", list(advice(results))),
+        ("The comparison", [summary(results), *(_worst_against_average(results))]),
+        ("Every place", [by_place(results, m, p) for m in _ordered(results) for p in results.protocols]),
+        ("Subgroups", [by_subgroup(results, spec) for spec in results.subgroups]),
+        (f"Differences from {results.baseline}", _differences(results)),
+        ("Known places and new ones", _on_the_line(results)),
+        ("Hyperparameters that were selected", _selected(results)),
+        ("What these runs cannot tell", [Note(text, Tone.NEUTRAL) for text in limits(results)]),
+        ("How it was done", _treatment(results)),
+    ]
+    return Document(
+        kicker="comparison of training methods",
+        title=f"{len(results.methods)} methods on {results.name}",
+        lead=_lead(results),
+        sections=[Section(title, blocks) for title, blocks in parts if blocks],
+        facts={
+            "methods": ", ".join(results.methods),
+            "runs": f"{results.seeds} seeds × {results.draws} draws per method and place",
+            "seconds": f"{results.seconds:.1f}",
+        },
+    )
+
+
+def _lead(results: Results) -> str:
+    metric, column, method = metric_of(results), headline(results), recommended(results)
+    cell, worst = results.cell(method, column, metric), results.cell(method, WORST, metric)
+    if cell.reading is None:
+        return "No method has a value everywhere; see the reasons below."
+    where = f"on average over {len(results.places)} places left out" if column == AVERAGE else f"at {column}"
+    text = f"{method} reaches {metric} {shown(cell.reading)} {where}"
+    text += f", {shown(worst.reading)} at the worst, {worst.note}." if worst.reading is not None else "."
+    rivals = [name for name in results.methods if name != results.baseline]
+    if method != results.baseline:
+        change = results.change(method, column, metric)
+        text += f" That is {shown(change, '+')} against {results.baseline}." if change is not None else ""
+    elif rivals:
+        _, worse = clear(results, column)
+        text += f" None of the {len(rivals)} other methods is clearly better" if len(rivals) > 1 else ""
+        text += f" {rivals[0]} is not clearly better" if len(rivals) == 1 else ""
+        text += f"; {len(worse)} clearly worse." if worse else "."
+    return text
+
+
+def summary(results: Results) -> Table:
+    """One row per method: average and worst place under each protocol, side by side."""
+    metric = metric_of(results)
+    columns = [AVERAGE, WORST] if len(results.places) > 1 else list(results.places)
+    heads = {(c, p): f"{c}: {_short(p)}" for c in columns for p in results.protocols}
+    cells = {head: [results.cell(m, c, metric, p) for m in results.methods] for (c, p), head in heads.items()}
+    only = f" {metric[0].upper()}{metric[1:]} at places left out, by how the hyperparameters were selected."
+    return _table(
+        results.methods,
+        cells,
+        caption=only.strip(),
+        notes=[
+            BOLD,
+            *(f"{_short(p)}: {_explained(p)}" for p in results.protocols),
+            f"Draws are compared by their mean {results.metrics[0]}.",
+        ],
+        judged=sum(results.sizes.values()),
+    )
+
+
+def by_place(results: Results, metric: str, protocol: Protocol) -> Table:
+    """Every place, average and worst place of one metric under one protocol."""
+    found = dict.fromkeys(c.column for c in results.cells if (c.metric, c.protocol) == (metric, protocol))
+    cells = {column: [results.cell(m, column, metric, protocol) for m in results.methods] for column in found}
+    left = [place for place in results.places if place not in found]
+    notes = [f"{metric} does not exist at {', '.join(left)}: one class only is judged there."] if left else []
+    sizes = ", ".join(f"{place} {results.sizes[place]}" for place in results.places)
+    return _table(
+        results.methods,
+        cells,
+        caption=f"{metric[0].upper()}{metric[1:]}, hyperparameters by {protocol}.",
+        notes=[BOLD, f"Judged examples: {sizes}.", *notes],
+        judged=sum(results.sizes[place] for place in results.places if place in found),
+    )
+
+
+def by_subgroup(results: Results, spec: str) -> Table:
+    """The subgroups of one grouping: on average over the places that have enough of their examples."""
+    heads, where = {}, {}
+    for metric in results.subgroups[spec]:
+        found = dict.fromkeys(c.column for c in results.cells if c.metric == metric)
+        column, level = AVERAGE if AVERAGE in found else next(iter(found)), metric.partition(": ")[2]
+        heads[level] = [results.cell(m, column, metric) for m in results.methods]
+        where[level] = [place for place in found if place not in (AVERAGE, WORST)]
+    told = [f"{level}: at {listed(at)} only" for level, at in where.items() if len(at) < len(results.places)]
+    metric = results.metrics[0]
+    title = metric[0].upper() + metric[1:]
+    return _table(
+        results.methods,
+        heads,
+        caption=f"{title} by {spec.partition(':')[0]}, average over places, hyperparameters by {results.protocols[0]}.",
+        notes=[
+            BOLD,
+            *(
+                [f"Read where there are {SMALLEST} examples, so not the same everywhere: {'; '.join(told)}."]
+                if told
+                else []
+            ),
+        ],
+        judged=sum(results.sizes.values()),
+    )
+
+
+def _table(
+    methods: Sequence[str], cells: Mapping[str, Sequence[Cell]], *, caption: str, notes: Sequence[str], judged: int
+) -> Table:
+    """Readings by method and column with raised numbers where a cell's note says something."""
+    numbers: dict[str, int] = {}
+    marks = {}
+    for head, column in cells.items():
+        for k, cell in enumerate(column):
+            if cell.note:
+                text = cell.note if cell.reading is None or cell.column != WORST else f"at {cell.note}"
+                marks[k, head] = numbers.setdefault(text, len(numbers) + 1)
+    rows: list[dict[str, Value]] = [
+        {"method": m, **{head: column[k].reading for head, column in cells.items()}} for k, m in enumerate(methods)
+    ]
+    seeds = max((cell.seeds for column in cells.values() for cell in column), default=0)
+    caption += f" n = {judged:,} judged examples, {several(seeds, 'seed')} unless a footnote says otherwise."
+    explained = [f"{number}: {text}." for text, number in numbers.items()]
+    strong = [(k, head) for head, column in cells.items() for k, cell in enumerate(column) if cell.best]
+    return Table(rows=rows, caption=caption, footnotes=[*explained, *notes], strong=strong, marks=marks)
+
+
+def _ordered(results: Results) -> list[str]:
+    """The metric that the sentences quote first."""
+    return sorted(results.metrics, key=lambda metric: metric != metric_of(results))
+
+
+def _short(protocol: Protocol) -> str:
+    return protocol.value.removesuffix(" validation")
+
+
+def _explained(protocol: Protocol) -> str:
+    return {
+        Protocol.TRAINING: "the draw that is best on unfitted examples of the training places.",
+        Protocol.LEFT_OUT: "the draw that is best at each training place in turn, trained without it.",
+        Protocol.ORACLE: "the draw that is best on labelled examples of the judged place itself, which nobody has beforehand.",
+    }[protocol]
+
+
+def _worst_against_average(results: Results) -> list[Block]:
+    if len(results.places) < 2:
+        return []
+    metric, groups = metric_of(results), {}
+    for m in results.methods:
+        pairs = [[results.cell(m, c, metric, p).reading for c in (AVERAGE, WORST)] for p in results.protocols]
+        groups[m] = [(a.value, w.value) for a, w in pairs if a is not None and w is not None]
+    title = f"Worst place against average ({metric}; one point per protocol)"
+    known = {m: dots for m, dots in groups.items() if dots}
+    return [Points(title=title, groups=known, x_label=f"average {metric}", y_label=f"{metric} at the worst place")]
+
+
+def _differences(results: Results) -> list[Block]:
+    """Paired differences on average and at the worst place, under every protocol."""
+    rivals = [m for m in results.methods if m != results.baseline]
+    metric, column = metric_of(results), headline(results)
+    known = {m: r for m in rivals if (r := results.change(m, column, metric)) is not None}
+    if not known:
+        return []
+    bars = Bars(
+        title=f"Change of {metric} against {results.baseline}, {column} (above zero: better)",
+        values={m: r.value for m, r in known.items()},
+        intervals={m: (r.low, r.high) for m, r in known.items()},
+        label=f"paired change of {metric}",
+    )
+    note = "Same data, seeds, initial weights, order of minibatches, and draws of learning rate and weight decay."
+    tables = [
+        Table(
+            rows=[
+                {"method": m, **{_short(p): results.change(m, c, metric, p) for p in results.protocols}} for m in rivals
+            ],
+            caption=f"Paired differences of {metric} from {results.baseline}, {c} (above zero: better), not widened.",
+            footnotes=[note],
+        )
+        for c in [column, *([WORST] if len(results.places) > 1 else [])]
+    ]
+    return [bars, *tables]
+
+
+def _on_the_line(results: Results) -> list[Block]:
+    """Every draw: how it does at known places against the places left out (Miller et al., 2021, arXiv:2107.04649)."""
+    if not results.dots:
+        return []
+    step = -(-len(results.dots) // MOST_DOTS)
+    dots = results.dots[::step]
+    groups = {m: [(d.seen, d.unseen) for d in dots if d.method == m] for m in results.methods}
+    metric = results.metrics[0]
+    points = Points(
+        title=f"Every draw of every method ({metric})",
+        groups={m: group for m, group in groups.items() if group},
+        x_label=f"{metric} on new examples of known places",
+        y_label=f"{metric} at the places left out",
+        diagonal=True,
+    )
+    text = (
+        "Points near one line: what is better at known places is better at new ones, and selecting there is safe. "
+        "The dashed diagonal is where both are equal."
+    )
+    return [Paragraph(text), points]
+
+
+def _selected(results: Results) -> list[Block]:
+    rows = []
+    for m in results.methods:
+        row: dict[str, Any] = {"method": m}
+        for p in results.protocols:
+            mine = [c for c in results.choices if (c.method, c.protocol) == (m, p)]
+            row[f"defaults kept: {_short(p)}"] = f"{sum(c.is_default for c in mine)} of {len(mine)}"
+        rows.append(row)
+    text = (
+        f"Each seed of each method chose among {results.draws} draws at every place left out; the first draw has the "
+        "method's defaults. All choices with their values are in the JSON."
+    )
+    return [Table(rows=rows, caption=text)] if results.draws > 1 else []
+
+
+def _treatment(results: Results) -> list[Block]:
+    lines = [*results.decisions, *(f"{m}: {way}." for m, way in results.trained.items())]
+    return [
+        *(Note(text, Tone.CAUTION) for text in results.warnings),
+        *(Note(text, Tone.NEUTRAL) for text in lines),
+    ]
+
+
+def tables(results: Results) -> list[Table]:
+    """The summary, every metric under every protocol, and the subgroups."""
+    places = [by_place(results, m, p) for m in _ordered(results) for p in results.protocols]
+    return [summary(results), *places, *(by_subgroup(results, spec) for spec in results.subgroups)]
+
+
+def as_latex(results: Results) -> str:
+    return "\n".join(latex.table(table) for table in tables(results))
+
+
+def as_markdown(results: Results) -> str:
+    return "\n\n".join(markdown.table(table) for table in tables(results)) + "\n"
+
+
+def as_csv(results: Results) -> str:
+    """One line per cell, with interval, seeds, whether it is bold, and why it is missing."""
+    text = io.StringIO()
+    names = ["metric", "protocol", "method", "column", "value", "low", "high", "n", "seeds", "best", "note"]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for cell in results.cells:
+        reading = plain(cell.reading) or {}
+        row = {name: plain(getattr(cell, name)) for name in names if hasattr(cell, name)}
+        writer.writerow(row | {name: reading.get(name, "") for name in ("value", "low", "high", "n")})
+    return text.getvalue()
+
+
+def as_json(results: Results) -> str:
+    return json.dumps(plain(results), indent=1, ensure_ascii=False)

@@ -1,0 +1,189 @@
+"""From what a person names (a table, a Python file, a task of this package) to the contest that methods enter."""
+
+import importlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+
+from sklearn.base import BaseEstimator
+
+from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
+from unseen.lab import Lab, Silent, Sink
+from unseen.questions.audit.job import Subject
+from unseen.questions.compare.candidates import named
+from unseen.questions.compare.job import Comparison
+from unseen.questions.compare.protocols import Protocol
+from unseen.questions.compare.setup import Contest, of_spec, of_table, of_task
+from unseen.questions.compare.sweep import Sweep
+from unseen.runs.catalog import entries
+from unseen.runs.code_keys import code_of
+from unseen.runs.devices import device
+from unseen.runs.field_flags import overlaid
+from unseen.runs.store import home
+from unseen.runs.tensors import Kept
+from unseen.search_space import LogUniform, Range, Uniform
+from unseen.subjects.python_files import TABLES, loaded
+from unseen.task import Task, TaskSpec
+from unseen.tasks.domains import DomainSpec
+from unseen.tasks.table import Table
+from unseen.tasks.table_domains import TableDomains, heart_sites
+
+PROTOCOLS = {"training": Protocol.TRAINING, "left-out": Protocol.LEFT_OUT, "oracle": Protocol.ORACLE}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is compared, in plain words, so that a worker process can be told."""
+
+    what: str | None = None
+    flags: tuple[str, ...] = ()
+    """Fields of a task of this package."""
+    target: str | None = None
+    site: str | None = None
+    time: str | None = None
+    entity: str | None = None
+    groups: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
+    seeds: int = 3
+    draws: int = 10
+    steps: int | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+    def job(self) -> Comparison:
+        protocols = [PROTOCOLS[name] for name in self.protocols] or tuple(Protocol)
+        space = dict(range_of(text) for text in self.ranges)
+        return Comparison(
+            entrants=named(self.methods), seeds=self.seeds, draws=self.draws, protocols=protocols, space=space
+        )
+
+    def contest(self) -> Contest:
+        found = contest_of(self)
+        return replace(found, budget=replace(found.budget, steps=self.steps)) if self.steps is not None else found
+
+    def sweep(self, contest: Contest, sink: Sink = Silent()) -> Sweep:
+        """The sweep whose scores are kept in the user's home, apart for every version of the code behind them."""
+        job = self.job()
+        code = code_of("unseen.questions.compare.job", tuple(entrant.make(contest.budget) for entrant in job.entrants))
+        keeper = Kept(home() / "comparisons" / code.version)
+        return Sweep(contest, Lab(seed=self.seed, device=device(self.device), keeper=keeper, sink=sink), job.space)
+
+
+def range_of(text: str) -> tuple[str, Range]:
+    """ "rho=0.01:0.2" → its name and range; logarithmic where both ends are above zero."""
+    name, _, ends = text.partition("=")
+    low, _, high = ends.partition(":")
+    try:
+        limits = float(low), float(high or low)
+    except ValueError:
+        raise InvalidConfig(
+            f"`--range {text}` is no range.",
+            why="a hyperparameter is drawn between two numbers.",
+            fix="write --range NAME=LOW:HIGH, for example --range lr=0.0001:0.01; --range rho=0.05 for one value.",
+        ) from None
+    return name.strip(), (LogUniform if min(limits) > 0 else Uniform)(*limits)
+
+
+def contest_of(request: Request) -> Contest:
+    """The contest of a table, a Python file or a task of this package."""
+    lab, what = Lab(seed=request.seed), request.what or "heart"
+    if what.lower().endswith(TABLES):
+        if request.target is None:
+            raise InvalidConfig(
+                "No target column was named.", why="methods learn to predict it.", fix="add --target COLUMN."
+            )
+        table = Table(what, request.target, request.site, request.time, request.entity, request.groups, request.drop)
+        return of_table(table, lab, Path(what).stem)
+    if request.target or request.site or request.groups:
+        raise InvalidConfig(
+            f"`{what}` is no table, but --target, --site or --group was given.",
+            why=f"columns are named for tables only ({', '.join(TABLES)}).",
+            fix="leave these options out, or give a table.",
+        )
+    if what == "heart":
+        return of_table(heart_sites().table, lab, "heart disease")
+    found = file_of(what) if ".py" in what else task_of(what, request.flags)
+    return contest_from(found, what, lab)
+
+
+def contest_from(found: object, what: str, lab: Lab) -> Contest:
+    """The contest of a `Subject`, a `Contest`, a spec or a task."""
+    name = what.rpartition(":")[2] if ".py" in what else what
+    match found:
+        case Contest():
+            return found
+        case Subject():
+            return of_subject(found)
+        case TableDomains():
+            return of_table(replace(found.table, held_out=None), lab, name)
+        case DomainSpec() if found.domains():
+            return of_spec(found, lab, name)
+        case Task():
+            return of_task(found, name)
+        case TaskSpec():
+            return of_task(found.build(lab.child("data")), name)
+    raise InvalidData(
+        f"`{what}` is a {type(found).__name__}.",
+        why="methods are compared on a task and with a model.",
+        fix="return an unseen.Subject, or a domain spec (unseen.tasks.domains).",
+    )
+
+
+def of_subject(subject: Subject) -> Contest:
+    """The subject's own task, model and budget."""
+    if isinstance(subject.model, BaseEstimator):
+        raise InvalidData(
+            f"The model of `{subject.name}` is a scikit-learn estimator.",
+            why="training methods change how a network is trained by gradients.",
+            fix="give a function that makes a torch module: Subject(model=lambda: nn.Sequential(…), …).",
+        )
+    make = subject.model
+    contest = of_task(subject.task, subject.name, lambda task: make(), subject.budget)
+    return replace(
+        contest,
+        unit=subject.unit,
+        groups=subject.groups,
+        levels=subject.levels,
+        decisions=list(subject.decisions) or contest.decisions,
+        warnings=[*subject.warnings, *contest.warnings],
+    )
+
+
+def file_of(text: str) -> object:
+    """What `path/to/file.py:name` holds."""
+    place, _, name = text.rpartition(":")
+    path = Path(place)
+    if path.suffix != ".py" or not path.is_file():
+        raise MissingFile(
+            f"There is no `{text}`.",
+            why="a subject is written file.py:name.",
+            fix="check the path, for example unseen compare my_model.py:subject.",
+        )
+    return loaded(path, name)
+
+
+def task_of(name: str, flags: Sequence[str]) -> object:
+    """A task of this package with its defaults, changed by flags: `--n 2000`."""
+    known = [entry.name for entry in entries("tasks")]
+    if name not in known:
+        raise UnknownName.near("task", name, ["heart", *known])
+    room = importlib.import_module(f"unseen.tasks.{name}")
+    kinds = [kind for kind in vars(room).values() if inspect.isclass(kind) and kind.__module__ == room.__name__]
+    specs = [kind for kind in kinds if is_dataclass(kind) and hasattr(kind, "build")]
+    specs.sort(key=lambda kind: not hasattr(kind, "domains"))  # what can be left out first
+    try:
+        spec = specs[0]()
+    except (TypeError, IndexError):  # a field without default
+        spec = room.example()
+    try:
+        return overlaid(spec, flags, f"unseen compare {name}")
+    except NameError as error:  # tyro reads the annotations of data frames, which name what is not imported
+        raise InvalidConfig(
+            f"The fields of {type(spec).__name__} cannot be set by flags.",
+            why="one of them is a data frame or a function, which no flag can write.",
+            fix=f"make it in a file: from unseen.tasks.{name} import {type(spec).__name__}; spec = …; and compare file.py:spec.",
+        ) from error

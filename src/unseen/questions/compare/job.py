@@ -1,0 +1,189 @@
+"""Training methods compared fairly: same data, seeds, initial weights and search budget; three ways to select; intervals."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from unseen.errors import InvalidConfig, UnseenError
+from unseen.lab import Lab
+from unseen.questions.compare.candidates import Entrant, checked, standard
+from unseen.questions.compare.method_scores import sheet
+from unseen.questions.compare.protocols import Protocol, Sheet
+from unseen.questions.compare.results import Results
+from unseen.questions.compare.run_groups import Block, Kept, Run
+from unseen.questions.compare.setup import Contest, domains
+from unseen.questions.compare.subgroups import parts
+from unseen.questions.compare.sweep import MOST, Sweep
+from unseen.questions.compare.tables import Assembly
+from unseen.search_space import Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Every method gets `draws` settings of its hyperparameters (the first: its defaults) in each of `seeds` runs."""
+
+    entrants: Sequence[Entrant] = field(default_factory=standard)
+    seeds: int = 3
+    draws: int = 10
+    protocols: Sequence[Protocol] = tuple(Protocol)
+    """The first that the data allow is what the summary quotes."""
+    space: Space = field(default_factory=dict)
+    """Ranges by name of the hyperparameter, instead of the methods' own."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or self.draws < 1 or not self.entrants or not self.protocols:
+            raise InvalidConfig(
+                f"A comparison of {len(self.entrants)} methods with {self.seeds} seeds, {self.draws} draws and "
+                f"{len(self.protocols)} protocols.",
+                why="each of these must be at least 1.",
+                fix="use --seeds 3 --draws 10.",
+            )
+        names = [entrant.name for entrant in self.entrants]
+        if len(set(names)) < len(names):
+            raise InvalidConfig(
+                f"Methods named twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.",
+                why="the table has one row per method.",
+                fix="name each method once.",
+            )
+
+    def __call__(
+        self,
+        contest: Contest,
+        lab: Lab,
+        sweep: Sweep | None = None,
+        told: Callable[[object], None] = lambda finished: None,
+    ) -> Results:
+        """Trains what is not kept yet, selects and reads; `told` hears of every block that is done or failed."""
+        began = time.perf_counter()
+        checked(self.entrants, contest.budget, self.space)
+        sweep = sweep or Sweep(contest, lab, self.space)
+        kept, failed = self._computed(sweep.groups(self.blocks(contest)), sweep, told)
+        found = {(e.name, at): self._sheet(e, at, kept, failed) for e in self.entrants for at in contest.tasks}
+        sheets = {key: one for key, one in found.items() if one is not None}
+        if not sheets:
+            raise next(iter(failed.values()))
+        usable = [p for p in self.protocols if any(p in one.validation for one in sheets.values())]
+        read = Assembly(
+            contest=contest,
+            entrants=self.entrants,
+            sheets=sheets,
+            protocols=usable or self.protocols[:1],
+            seeds=self.seeds,
+        )
+        quantities = read.quantities()
+        groups = parts(contest, read.places)
+        within = [part for each in groups.values() for part in each]
+        pairs = [read.cells(quantity, protocol) for quantity in quantities for protocol in read.protocols]
+        pairs += [read.cells(part, read.protocols[0]) for part in within]
+        return Results(
+            name=contest.name,
+            places=list(read.places),
+            methods=[entrant.name for entrant in self.entrants],
+            baseline=read.baseline,
+            metrics=[quantity.name for quantity in quantities],
+            protocols=read.protocols,
+            seeds=self.seeds,
+            draws=self.draws,
+            cells=[cell for cells, _ in pairs for cell in cells],
+            changes=[change for _, changes in pairs for change in changes],
+            choices=read.choices(sweep),
+            dots=read.dots(),
+            sizes={place: _judged_at(read, place) for place in read.places},
+            diverged=_diverged(kept),
+            missing=self._missing(contest, failed, usable),
+            trained=_trained(kept),
+            subgroups={spec: [part.name for part in each] for spec, each in groups.items()},
+            decisions=contest.decisions,
+            warnings=contest.warnings,
+            seconds=time.perf_counter() - began,
+        )
+
+    def blocks(self, contest: Contest) -> list[Block]:
+        """What is trained: the runs on all training domains, and those without one of them each."""
+        runs = [Run(seed, draw) for seed in range(self.seeds) for draw in range(self.draws)]
+        chunks = [tuple(runs[k : k + MOST]) for k in range(0, len(runs), MOST)]
+        validate = Protocol.LEFT_OUT in self.protocols and self.draws > 1
+        found = []
+        for at, task in contest.tasks.items():
+            without = domains(task) if validate else []
+            for entrant in self.entrants:
+                found += [Block(entrant, at, domain, chunk) for domain in ["", *without] for chunk in chunks]
+        return found
+
+    def _computed(
+        self, groups: Sequence[Sequence[Block]], sweep: Sweep, told: Callable[[object], None]
+    ) -> tuple[dict[Block, Kept], dict[Block, Exception]]:
+        kept: dict[Block, Kept] = {}
+        failed: dict[Block, Exception] = {}
+        for group in groups:
+            # without the method's own runs there is nothing to select for
+            group = [b for b in group if replace(b, without="") not in failed]
+            try:
+                kept |= zip(group, sweep(group), strict=True) if group else []
+            except Exception:  # a method may refuse a task, or its code may fail: find out where
+                for block in group:
+                    try:
+                        kept[block] = sweep([block])[0]
+                    except Exception as error:
+                        failed[block] = error
+            for block in group:
+                told(kept.get(block, failed.get(block)))
+        return kept, failed
+
+    def _sheet(
+        self, entrant: Entrant, at: str, kept: Mapping[Block, Kept], failed: Mapping[Block, Exception]
+    ) -> Sheet | None:
+        mine = {block: scores for block, scores in kept.items() if (block.entrant, block.at) == (entrant, at)}
+        gone = [block for block in failed if (block.entrant, block.at) == (entrant, at)]
+        return sheet(mine, gone, self.protocols, self.seeds, self.draws)
+
+    def _missing(
+        self, contest: Contest, failed: Mapping[Block, Exception], usable: Sequence[Protocol]
+    ) -> dict[str, str]:
+        found = {}
+        for block, error in failed.items():  # one reason at several places is told once
+            found[block.says] = reason(error).replace(f"`{contest.tasks[block.at].name}`", "the task")
+        if self.draws == 1:
+            return found | {"selection": "every method ran with its defaults (one draw): there was nothing to select."}
+        needs = {
+            Protocol.TRAINING: "the task has no split with use=Use.SELECT.",
+            Protocol.LEFT_OUT: "it needs two or more training domains.",
+            Protocol.ORACLE: "the task has no split `oracle` at the place that is judged.",
+        }
+        return found | {p.value: needs[p] for p in self.protocols if p not in usable}
+
+
+def reason(error: Exception) -> str:
+    """What, why and fix, or the kind of error and its text."""
+    return " ".join(str(error).split()) if isinstance(error, UnseenError) else f"{type(error).__name__}: {error}"
+
+
+def _judged_at(read: Assembly, place: str) -> int:
+    return next((s.score[place].shape[-1] for s in read.sheets.values() if place in s.score), 0)
+
+
+def _diverged(kept: Mapping[Block, Kept]) -> dict[str, tuple[int, int]]:
+    counts: dict[str, tuple[int, int]] = {}
+    for block, scores in kept.items():
+        bad, all_runs = counts.get(block.entrant.name, (0, 0))
+        counts[block.entrant.name] = bad + int(scores["diverged"].sum()), all_runs + len(block.runs)
+    return counts
+
+
+def _trained(kept: Mapping[Block, Kept]) -> dict[str, str]:
+    """How many of a method's models were trained together with others."""
+    counts: dict[str, tuple[int, int]] = {}
+    for block, scores in kept.items():
+        together, all_runs = counts.get(block.entrant.name, (0, 0))
+        counts[block.entrant.name] = together + int(scores["together"].sum()), all_runs + len(block.runs)
+    return {
+        name: f"{total} models trained together, up to {MOST} at a time"
+        if together == total
+        else f"{total} models trained one after the other"
+        if not together
+        else f"{together} of {total} models trained together, the others one after the other"
+        for name, (together, total) in counts.items()
+    }
+
+
+__all__ = ["Comparison", "Contest", "Results"]

@@ -1,0 +1,67 @@
+"""What is read from the values of the chosen runs: a mean score, or an area under the ROC curve."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol as Structure
+from typing import runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
+
+from unseen import stats
+from unseen.questions.compare import statistics
+from unseen.reading import Reading
+
+BySeed = Mapping[int, ndarray]
+"""Values of every judged example [n], by seed."""
+
+
+@runtime_checkable
+class Quantity(Structure):
+    """A number of the judged examples of one place, and its paired difference between two methods."""
+
+    @property
+    def name(self) -> str: ...
+
+    def exists(self, place: str) -> bool: ...
+
+    def reading(self, place: str, values: BySeed) -> Reading: ...
+
+    def change(self, place: str, one: BySeed, other: BySeed) -> Reading: ...
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of the scores in their own unit."""
+
+    name: str
+    scale: float = 1.0
+
+    def exists(self, place: str) -> bool:
+        return True
+
+    def reading(self, place: str, values: BySeed) -> Reading:
+        return statistics.reading(self.scale * np.stack(list(values.values())))
+
+    def change(self, place: str, one: BySeed, other: BySeed) -> Reading:
+        a, b = statistics.shared(one, other)
+        return stats.crossed(self.scale * (a - b))
+
+
+@dataclass(frozen=True, eq=False)
+class Area:
+    """The area under the ROC curve of the margins; `positive` says by place which examples are of class 1."""
+
+    positive: Mapping[str, Bool[ndarray, " n"]]
+    name: str = "AUC"
+
+    def exists(self, place: str) -> bool:
+        return place in self.positive
+
+    def reading(self, place: str, values: BySeed) -> Reading:
+        return replace(stats.crossed_auc(np.stack(list(values.values())), self.positive[place]), unit="")
+
+    def change(self, place: str, one: BySeed, other: BySeed) -> Reading:
+        a, b = statistics.shared(one, other)
+        return replace(stats.crossed_auc(a, self.positive[place], against=b), unit="")

@@ -1,0 +1,201 @@
+"""The runs of a comparison, trained together where they share a shape: seeds, draws and places left out as one batch of models.
+
+Scores are kept block by block (`lab.keep`), so that an interrupted sweep goes on where it stopped, and other processes may
+have computed them.
+"""
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from unseen.engine.batches import length
+from unseen.engine.loop import Budget, Step
+from unseen.engine.vectorized.choose import Plan, looped, plan
+from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.errors import Diverged
+from unseen.lab import Lab
+from unseen.method import Method, Trained
+from unseen.questions.compare.candidates import Entrant
+from unseen.questions.compare.run_groups import FORMAT, Block, Kept, Run, fingerprint, hash_of
+from unseen.questions.compare.scoring import scores
+from unseen.questions.compare.setup import Contest
+from unseen.search_space import Space
+from unseen.task import Split, Task, Use
+from unseen.tasks.domains import validated_on
+
+MOST = 60
+"""Models that are trained at once: more gain nothing, and an interruption loses at most these."""
+NUMBERS = 20_000_000
+"""Parameters of all models that are trained at once: the optimiser holds four numbers for each."""
+
+
+@dataclass
+class Sweep:
+    """Trains blocks on a contest. Weights, order of minibatches and draws depend on the seed of a run only."""
+
+    contest: Contest
+    lab: Lab
+    space: Space = field(default_factory=dict)
+    is_stacked: bool = True
+    """Whether models may be trained together; without it one after the other, for comparison."""
+    _plans: dict[str, Plan] = field(default_factory=dict)
+    _tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
+    _data: dict[tuple[str, str], str | None] = field(default_factory=dict)
+
+    def __call__(self, blocks: Sequence[Block]) -> list[Kept]:
+        """The scores of the blocks' models: kept ones, or those of models that are trained now, all at once."""
+        made: dict[Block, dict[str, Tensor]] = {}
+
+        def maker(k: int) -> Callable[[], dict[str, Tensor]]:
+            def make() -> dict[str, Tensor]:
+                if blocks[k] not in made:
+                    made.update(zip(blocks[k:], self._made(blocks[k:]), strict=True))
+                return made[blocks[k]]
+
+            return make
+
+        keys = [self.key(block) for block in blocks]
+        return [maker(k)() if key is None else self.lab.keep(key, maker(k)) for k, key in enumerate(keys)]
+
+    def groups(self, blocks: Sequence[Block]) -> list[list[Block]]:
+        """The blocks in order, those of one method and shape together, as many as are trained at once."""
+        alike: dict[str, list[list[Block]]] = {}
+        for block in blocks:
+            model = self.fresh(block, block.runs[0].seed)
+            shapes, most = [shape(split) for split in self.task(block).of(Use.FIT).values()], most_of(model)
+            found = alike.setdefault(f"{block.entrant.name} {shapes} {model}", [[]])
+            if sum(len(other.runs) for other in found[-1]) + len(block.runs) > most and found[-1]:
+                found.append([])
+            found[-1].append(block)
+        return [group for found in alike.values() for group in found]
+
+    def task(self, block: Block) -> Task:
+        """The contest's task, without the domain that validates."""
+        where = (block.at, block.without)
+        if where not in self._tasks:
+            task = self.contest.tasks[block.at]
+            self._tasks[where] = validated_on(worded(task), block.without) if block.without else task
+        return self._tasks[where]
+
+    def method(self, entrant: Entrant, run: Run) -> Method:
+        return entrant.drawn(self.contest.budget, run.draw, self.lab.child("search", run.seed), self.space)
+
+    def key(self, block: Block) -> str | None:
+        """Everything that decides the block's scores but the code; None where the data cannot be known (streams)."""
+        where = (block.at, block.without)
+        if where not in self._data:
+            self._data[where] = fingerprint(self.task(block))
+        data = self._data[where]
+        if data is None:
+            return None
+        fresh = {seed: self.fresh(block, seed) for seed in sorted({run.seed for run in block.runs})}
+        starts = [f"{seed} {hash_of(model.state_dict())} {model}" for seed, model in fresh.items()]
+        methods = [f"{run} {self.method(block.entrant, run)!r}" for run in block.runs]
+        lab = self.lab
+        text = "\n".join(
+            [data, *starts, *methods, f"{'/'.join(lab.path)} {lab.seed} {lab.device} {lab.dtype} {FORMAT}"]
+        )
+        return f"{block.says} {hashlib.sha256(text.encode()).hexdigest()}"
+
+    def fresh(self, block: Block, seed: int) -> nn.Module:
+        """The untrained model of a seed: the same for all methods."""
+        with self.lab.child("init", seed).seeded():
+            return self.contest.model(self.contest.tasks[block.at])
+
+    def _made(self, blocks: Sequence[Block]) -> list[dict[str, Tensor]]:
+        made = []
+        results, together = self.trained(blocks)
+        for block in blocks:
+            mine, results = results[: len(block.runs)], results[len(block.runs) :]
+            models = [result.model for result in mine if isinstance(result, Trained)]
+            finite = torch.tensor([isinstance(result, Trained) for result in mine])
+            kept = {"diverged": ~finite, "together": torch.full(finite.shape, together)}
+            if models:
+                for name, values in scores(models, self.task(block), self.lab, judge=not block.without).items():
+                    kept[name] = values.new_full((len(mine), *values.shape[1:]), torch.nan)
+                    kept[name][finite] = values
+            made.append(kept)
+        return made
+
+    def trained(self, blocks: Sequence[Block]) -> tuple[list[Trained | Diverged], bool]:
+        """The blocks' models after training, in the order of their runs, and whether they were trained together."""
+        models, methods, labs, tasks = [], [], [], []
+        for block in blocks:
+            fresh = {seed: self.fresh(block, seed) for seed in sorted({run.seed for run in block.runs})}
+            models += [copy.deepcopy(fresh[run.seed]) for run in block.runs]
+            methods += [self.method(block.entrant, run) for run in block.runs]
+            labs += [self.lab.child("fit", run.seed) for run in block.runs]
+            tasks += [aligned(self.task(block))] * len(block.runs)
+        parts = [part for method in methods if (part := stepped(method)) is not None]
+        if len(parts) < len(methods):
+            return [alone(*each) for each in zip(methods, models, tasks, labs, strict=True)], False
+        steps, budgets = zip(*parts, strict=True)
+        bare = {id(task): fitted(task) for task in tasks}
+        results, together, most = [], self.is_stacked, most_of(models[0])
+        for k in range(0, len(models), most):
+            now = slice(k, k + most)
+            given = [bare[id(task)] for task in tasks[now]]
+            jobs = Jobs(models[now], given, steps[now], budgets[now], labs[now])
+            is_stacked = self.is_stacked and self._plan(blocks[0].entrant.name, jobs).stacked
+            results += stacked(jobs) if is_stacked else looped(jobs)
+            together = together and is_stacked
+        return results, together
+
+    def _plan(self, name: str, jobs: Jobs) -> Plan:
+        """Together or not: one probe for all groups of this shape."""
+        about = f"{name} {len(jobs.models)} {len(jobs.tasks[0].of(Use.FIT))} {jobs.models[0]}"
+        if about not in self._plans:
+            self._plans[about] = plan(jobs)
+        return self._plans[about]
+
+
+def most_of(model: nn.Module) -> int:
+    """So many models like this one are trained at once."""
+    return max(1, min(MOST, NUMBERS // max(1, sum(p.numel() for p in model.parameters()))))
+
+
+def shape(split: Split) -> str:
+    """What minibatches of a split look like; streams are only like themselves."""
+    n = length(split.data)
+    if n is None:
+        return f"stream {id(split.data)}"
+    return f"{n} { {name: tuple(tensor.shape) for name, tensor in split.data[0].items()} }"
+
+
+def worded(task: Task) -> Task:
+    """Positions as words: blocks name them so."""
+    words = {name: None if split.at is None else str(split.at) for name, split in task.splits.items()}
+    return replace(task, splits={name: replace(split, at=words[name]) for name, split in task.splits.items()})
+
+
+def aligned(task: Task) -> Task:
+    """The task with its fitted splits named by position, so that minibatches come in one order whichever place is left out."""
+    if len(task.of(Use.FIT)) < 2:
+        return task
+    names = {name: f"fit {k}" for k, name in enumerate(task.of(Use.FIT))}
+    return replace(task, splits={names.get(name, name): split for name, split in task.splits.items()})
+
+
+def fitted(task: Task) -> Task:
+    """What a step may see."""
+    return replace(task, splits={**task.of(Use.FIT), **task.of(Use.ADAPT)})
+
+
+def stepped(method: Method) -> tuple[Step, Budget] | None:
+    """Step and budget of a method whose `fit` is `loop.train` with them; such methods have a property `step`."""
+    if not isinstance(getattr(type(method), "step", None), property):
+        return None
+    step, budget = getattr(method, "step", None), getattr(method, "budget", None)
+    return (step, budget) if step is not None and isinstance(budget, Budget) else None
+
+
+def alone(method: Method, model: nn.Module, task: Task, lab: Lab) -> Trained | Diverged:
+    """One model by its method's own `fit`."""
+    try:
+        return method.fit(model, task, lab)
+    except Diverged as error:
+        return error

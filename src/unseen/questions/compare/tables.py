@@ -1,0 +1,204 @@
+"""From sheets to results: what each method reaches under each protocol, and what is missing, with its reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+from numpy import ndarray
+
+from unseen import stats
+from unseen.engine.batches import whole
+from unseen.lab import Lab
+from unseen.questions.compare import statistics
+from unseen.questions.compare.candidates import BASELINE, Entrant
+from unseen.questions.compare.protocols import Protocol, Sheet
+from unseen.questions.compare.quantities import Area, BySeed, Mean, Quantity
+from unseen.questions.compare.results import AVERAGE, WORST, Cell, Change, Choice, Dot
+from unseen.questions.compare.run_groups import Run
+from unseen.questions.compare.setup import Contest, judged
+from unseen.questions.compare.sweep import Sweep
+from unseen.reading import Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One quantity under one protocol: every method's values at every place, on average and at its worst place."""
+
+    quantity: Quantity
+    methods: Sequence[str]
+    places: Sequence[str]
+    values: Mapping[tuple[str, str], BySeed]
+    """By method and place; empty where there are none."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The places, and what is read from all of them where there are several."""
+        return [*self.places, *([AVERAGE, WORST] if len(self.places) > 1 else [])]
+
+    @cached_property
+    def readings(self) -> dict[tuple[str, str], Reading]:
+        found = {(m, place): self.quantity.reading(place, v) for (m, place), v in self.values.items() if v}
+        for m, place in self.lowest.items() if len(self.places) > 1 else ():
+            found[m, AVERAGE] = statistics.average([found[m, each] for each in self.places])
+            found[m, WORST] = found[m, place]
+        return found
+
+    @cached_property
+    def lowest(self) -> dict[str, str]:
+        """The worst place of every method that has a value at each place."""
+        whole = [m for m in self.methods if all(self.values[m, place] for place in self.places)]
+        at = {m: {place: self.quantity.reading(place, self.values[m, place]) for place in self.places} for m in whole}
+        return {m: statistics.worst(readings) for m, readings in at.items()}
+
+    def known(self, column: str) -> dict[str, Reading]:
+        """The readings of the methods that have one."""
+        return {m: self.readings[m, column] for m in self.methods if (m, column) in self.readings}
+
+    def seeds(self, method: str, column: str) -> int:
+        """How many seeds stand behind the number; 0: there is none."""
+        used = [column] if column in self.places else self.places
+        return min(len(self.values[method, place]) for place in used)
+
+    def differences(self, column: str) -> dict[tuple[str, str], Reading]:
+        """Paired differences of all pairs of methods that share a seed."""
+        found = {}
+        for a, b in combinations(self.known(column), 2):
+            if (change := self._difference(column, a, b)) is not None:
+                found[a, b] = change
+                found[b, a] = Reading(-change.value, -change.high, -change.low, change.n, change.unit)
+        return found
+
+    def _difference(self, column: str, a: str, b: str) -> Reading | None:
+        if column == WORST and self.lowest[a] != self.lowest[b]:  # other examples: nothing is paired
+            return stats.apart(self.readings[a, WORST], self.readings[b, WORST])
+        places = self.places if column == AVERAGE else [self.lowest[a] if column == WORST else column]
+        pairs = [(place, self.values[a, place], self.values[b, place]) for place in places]
+        if not all(one.keys() & other.keys() for _, one, other in pairs):
+            return None
+        return statistics.average([self.quantity.change(place, one, other) for place, one, other in pairs])
+
+
+Sheets = Mapping[tuple[str, str], Sheet]
+"""By method and task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembly:
+    """The sheets of a comparison with where each place is judged."""
+
+    contest: Contest
+    entrants: Sequence[Entrant]
+    sheets: Sheets
+    protocols: Sequence[Protocol]
+    seeds: int
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Place → the task that judges it."""
+        return {place: at for at, task in self.contest.tasks.items() for place in judged(task)}
+
+    def quantities(self) -> list[Quantity]:
+        """The mean score, and the area under the ROC curve where both classes are judged at some place."""
+        found: list[Quantity] = [Mean(self.contest.metric, self.contest.scale)]
+        margins = {place for sheet in self.sheets.values() for place in sheet.margin}
+        positive = {place: self._positive(place) for place in self.places if place in margins}
+        positive = {place: y for place, y in positive.items() if 0 < y.sum() < y.size}
+        return [*found, Area(positive)] if positive else found
+
+    def _positive(self, place: str) -> ndarray:
+        task = self.contest.tasks[self.places[place]]
+        return whole(task.splits[judged(task)[place]].data, Lab())["y"].numpy() > 0
+
+    def columns(self, quantity: Quantity) -> list[str]:
+        """The places at which the quantity exists."""
+        return [place for place in self.places if quantity.exists(place)]
+
+    def values(self, quantity: Quantity, protocol: Protocol, method: str, place: str) -> BySeed:
+        """What the chosen run of every seed did; empty where the method has none."""
+        sheet = self.sheets.get((method, self.places[place]))
+        table = {} if sheet is None else (sheet.margin if isinstance(quantity, Area) else sheet.score)
+        return statistics.picked(sheet, protocol, table[place]) if sheet is not None and place in table else {}
+
+    def why_not(self, protocol: Protocol, method: str, place: str) -> str:
+        sheet = self.sheets.get((method, self.places[place]))
+        if sheet is None:
+            return "could not be trained"
+        if sheet.diverged.all():
+            return "every run diverged"
+        return "this protocol has nothing to select by" if protocol not in sheet.validation else "every draw diverged"
+
+    def cells(self, quantity: Quantity, protocol: Protocol) -> tuple[list[Cell], list[Change]]:
+        """All methods in all columns under one protocol, and their differences from the baseline."""
+        methods, columns = [entrant.name for entrant in self.entrants], self.columns(quantity)
+        values = {(m, c): self.values(quantity, protocol, m, c) for m in methods for c in columns}
+        board = Board(quantity=quantity, methods=methods, places=columns, values=values)
+        cells, changes = [], []
+        for column in board.columns:
+            pairs = board.differences(column)
+            best = statistics.stands_out({m: r.value for m, r in board.known(column).items()}, pairs)
+            for m in methods:
+                seeds = board.seeds(m, column)
+                cells.append(
+                    Cell(
+                        metric=quantity.name,
+                        protocol=protocol,
+                        method=m,
+                        column=column,
+                        reading=board.known(column).get(m),
+                        seeds=seeds,
+                        best=m == best,
+                        note=self._note(protocol, m, column, seeds, board),
+                    )
+                )
+                if (change := pairs.get((m, self.baseline))) is not None:
+                    changes.append(
+                        Change(metric=quantity.name, protocol=protocol, method=m, column=column, reading=change)
+                    )
+        return cells, changes
+
+    def _note(self, protocol: Protocol, method: str, column: str, seeds: int, board: "Board") -> str:
+        """What the number does not say: why there is none, which place is the worst, or that seeds are missing."""
+        if seeds == 0 and column in board.places:
+            return self.why_not(protocol, method, column)
+        if seeds == 0:
+            gone = [place for place in board.places if not board.values[method, place]]
+            return f"no value at {', '.join(gone)}"
+        few = [f"{seeds} of {self.seeds} seeds: in the others every draw diverged"] if seeds < self.seeds else []
+        return "; ".join([*([board.lowest[method]] if column == WORST else []), *few])
+
+    @property
+    def baseline(self) -> str:
+        """ERM where it takes part, else the first method."""
+        names = [entrant.name for entrant in self.entrants]
+        return BASELINE if BASELINE in names else names[0]
+
+    def choices(self, sweep: Sweep) -> list[Choice]:
+        """Which draw every seed reports, with the hyperparameters."""
+        made = []
+        by_name = {entrant.name: entrant for entrant in self.entrants}
+        for (method, at), sheet in self.sheets.items():
+            for protocol in self.protocols:
+                for seed, draw in enumerate(sheet.chosen(protocol).tolist()):
+                    if draw >= 0:
+                        values = repr(sweep.method(by_name[method], Run(seed, draw)))
+                        told = {"protocol": protocol, "method": method, "left_out": at, "seed": seed, "draw": draw}
+                        made.append(Choice(**told, is_default=draw == 0, values=values))
+        return made
+
+    def dots(self) -> list[Dot]:
+        """Every run that is finite on all tasks: in-distribution score against score at the places left out."""
+        found = []
+        for entrant in self.entrants:
+            mine = [self.sheets[entrant.name, at] for at in self.contest.tasks if (entrant.name, at) in self.sheets]
+            seen = [s.seen for s in mine if s.seen is not None and s.score]
+            if len(seen) < len(self.contest.tasks):
+                continue
+            known = np.mean(seen, axis=0)
+            new = np.mean([np.mean([v.mean(-1) for v in s.score.values()], axis=0) for s in mine], axis=0)
+            finite = ~np.any([s.diverged for s in mine], axis=0)
+            for seed, draw in np.argwhere(finite).tolist():
+                x, y = (float(self.contest.scale * a[seed, draw]) for a in (known, new))
+                found.append(Dot(method=entrant.name, seed=seed, draw=draw, seen=x, unseen=y))
+        return found

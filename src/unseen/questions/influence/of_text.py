@@ -1,0 +1,160 @@
+"""A language model, a corpus and prompts: which windows of the corpus made it write its completions?"""
+
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unseen.attributions.influence import Influence, Influences, Top, sequence_nats
+from unseen.attributions.influence.bm25 import candidates
+from unseen.attributions.influence.resume import identity, top
+from unseen.engine.batches import gather
+from unseen.errors import InvalidConfig
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.models.pretrained import CausalLM
+from unseen.objectives import sequence_log_probability
+from unseen.questions.influence.results import Answer, Answers, Influencer
+from unseen.questions.influence.saving import Phases, Quiet, Steady, TopFile
+from unseen.task import Batch
+from unseen.tasks.text_corpus import Mapped, TextCorpus
+from unseen.tasks.text_corpus.queries import Query, as_batch, completed, context, log_probabilities, pieces_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `unseen influence --model … --corpus … --queries …` asks."""
+
+    model: CausalLM
+    name: str
+    corpus: TextCorpus
+    queries: Sequence[Query]
+    config: Influence
+    k: int = 5
+    candidates: int = 0
+    """Windows per query that the word filter lets through; 0: all are scored."""
+    write: int = 16
+    """Tokens that the model writes where a query has no completion."""
+    folder: Path
+    """Where the state of an unfinished run is kept."""
+
+
+def answered(asked: Asked, lab: Lab, sink: Phases | Quiet) -> Answers:
+    """Fits the curvature, reads the corpus and shows what was found; a killed run goes on where it was."""
+    model, began = asked.model.to(lab.device).eval(), time.perf_counter()
+    refuse_long_windows(asked.corpus.length, model)
+    left_out: list[str] = []
+    task = replace(asked.corpus, note=left_out.append).build(lab)
+    data = task.splits["corpus"].data
+    assert isinstance(data, Mapped)
+    queries = completed(asked.queries, model, asked.write)
+    batch = {name: tensor.to(lab.device) for name, tensor in as_batch(queries, model).items()}
+    chosen = None
+    if 0 < asked.candidates < len(data):
+        sink.names[:] = ["words", "candidates"]
+        chosen = candidates(batch, task, asked.candidates, lab).all
+    sink.names[:] = ["curvature", "eigenvalues"]
+    about = f"{data.digest} {data.most} {data.length}"
+    lab = replace(lab, keeper=Steady(lab.keeper, f"{lab.seed} {about}"))
+    found = replace(asked.config, loss=sequence_nats).prepare(Trained(model, task), lab)
+    fitted = time.perf_counter()
+    state = TopFile(asked.folder, identity(found, batch, "log p", asked.k, chosen, about), lab.ranks.rank)
+    sink.names[:] = ["scores"]
+    best = top(found, batch, sequence_log_probability, asked.k, state, candidates=chosen)
+    seconds = {"curvature": fitted - began, "scores": time.perf_counter() - fitted}
+    looked = len(data) if chosen is None else len(chosen)
+    return Answers(
+        name=asked.name,
+        answers=_shown(asked, found, batch, queries, best, data) if lab.ranks.rank == 0 else [],
+        examples=len(data),
+        scored=looked,
+        decisions=[*left_out, *_said(asked, data, looked)],
+        facts=_facts(seconds, looked * data.length),
+    )
+
+
+def _facts(seconds: Mapping[str, float], tokens: int) -> dict[str, float]:
+    return {
+        "seconds for the curvature": seconds["curvature"],
+        "seconds for the scores": seconds["scores"],
+        "tokens scored per second": tokens / seconds["scores"],
+        "peak memory in GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def _said(asked: Asked, data: Mapped, looked: int) -> list[str]:
+    length = asked.corpus.length
+    said = [
+        f"The corpus was cut into {len(data):,} windows of up to {length} tokens that do not cross documents; "
+        "the first token of a window is context only.",
+        f"The corpus counts as all that the model was fitted on (N = {len(data):,} windows). If it is a part of that, the "
+        "order stays and every score shrinks by that part.",
+    ]
+    if looked < len(data):
+        said.append(
+            f"{looked:,} of {len(data):,} windows were scored: those that share words with a query "
+            f"(TF-IDF, {asked.candidates:,} per query). Others may matter, too."
+        )
+    if asked.config.rank:
+        said.append(
+            f"Queries were cut to rank {asked.config.rank}; the tokens' colours come from queries of full rank, so they "
+            "sum to a score that may differ a little."
+        )
+    return said
+
+
+def refuse_long_windows(length: int, model: CausalLM) -> None:
+    """Raises where the model cannot read a window."""
+    most = context(model)
+    if most and length > most:
+        raise InvalidConfig(
+            f"Windows of {length} tokens are longer than the {most} that the model reads.",
+            why="positions beyond were never trained.",
+            fix=f"use --length {most} or less.",
+        )
+
+
+def _shown(
+    asked: Asked, found: Influences, batch: Batch, queries: Sequence[Query], best: Top, data: Mapped
+) -> list[Answer]:
+    """Every query with its windows as text, each token with its part of the score."""
+    rows = torch.cat([best.index, best.worst_index], 1).unique()
+    by_token = found.by_token(batch, sequence_log_probability, rows).double().cpu()
+    place = {int(row): k for k, row in enumerate(rows)}
+    said = log_probabilities(asked.model, batch).tolist()
+
+    def influencer(q: int, row: Tensor, score: Tensor) -> Influencer:
+        one = gather(data, row[None])
+        tokens = one["tokens"][0][one["mask"][0]].tolist()
+        document = int(one["document"][0])
+        window = int(row) - int(data.first[document]) + 1
+        parts, at = list[tuple[str, float]](), 0
+        for text, n in pieces_of(tokens, asked.model):
+            parts.append((text, float(by_token[q, place[int(row)], at : at + n].sum())))
+            at += n
+        return Influencer(
+            index=int(row),
+            score=float(score),
+            source=f"{data.source(document)}, window {window}",
+            shown="".join(text for text, _ in parts),
+            pieces=parts,
+        )
+
+    return [
+        Answer(
+            title=query.at,
+            asked=query.prompt,
+            completion=query.completion or "",
+            is_written=query.is_written,
+            log_probability=said[q],
+            helpful=[influencer(q, r, s) for r, s in zip(best.index[q], best.scores[q], strict=True) if s > 0],
+            harmful=[
+                influencer(q, r, s) for r, s in zip(best.worst_index[q], best.worst_scores[q], strict=True) if s < 0
+            ],
+        )
+        for q, query in enumerate(queries)
+    ]

@@ -1,0 +1,57 @@
+"""Answers as values: for each query the examples that help and harm it most, with how they look."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from unseen.subjects.examples import Shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Influencer:
+    """A fitted example with what one added copy of it does to a query."""
+
+    index: int
+    """Its number among all fitted examples."""
+    score: float
+    """Nats per added copy."""
+    source: str
+    """Where the user finds it: split and row, or file, line and window."""
+    shown: Shown
+    label: str = ""
+    pieces: Sequence[tuple[str, float]] = ()
+    """A text token by token, with what each adds to the score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A query, the behaviour's value, and who pushed it up and down."""
+
+    title: str
+    asked: Shown
+    """The prompt, the row or the image."""
+    completion: str = ""
+    is_written: bool = False
+    """Whether the model wrote the completion."""
+    label: str = ""
+    predicted: str = ""
+    log_probability: float
+    """Of the completion or label, in nats."""
+    helpful: Sequence[Influencer]
+    """Those that help at all, most first."""
+    harmful: Sequence[Influencer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    name: str
+    """Model and data."""
+    answers: Sequence[Answer]
+    examples: int
+    """Fitted examples that the scores are about."""
+    scored: int
+    """Of these, how many were looked at."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    decisions: Sequence[str] = ()
+    """What was left out or decided, for the report."""
+    facts: Mapping[str, float] = field(default_factory=dict)
+    """Seconds, tokens per second, memory."""

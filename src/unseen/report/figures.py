@@ -1,0 +1,360 @@
+"""Figures as inline SVG: text stays text, colours are the page's CSS variables, equal values give equal bytes.
+
+matplotlib lays the plot out in placeholder colours; `_page_svg` then replaces them by `currentColor` and variables, so
+that one drawing serves light, dark and print. Legends are HTML: they wrap on narrow screens.
+"""
+
+import base64
+import io
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import isfinite, nan
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from unseen.figure import Bars, Curves, Figure, Grid, Images, Points
+from unseen.wording import clean, number, shared_decimals
+
+LIGHT = ("#0072b2", "#c44e00", "#00805c", "#a8478a", "#80640a", "#4a4a4a")
+"""Okabe and Ito's hues, darkened until each has contrast 4.5 on white; every series also has its own dash or marker."""
+DARK = ("#56b4e9", "#ff9455", "#3ecfa0", "#e79bcb", "#e8bd4a", "#c8c8c8")
+DASHES = ("", "5 2", "1.5 1.5", "6 2 1.5 2", "9 2", "3 1")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+SHAPES = {
+    "o": '<circle cx="6" cy="6" r="4"/>',
+    "s": '<path d="M2 2h8v8h-8z"/>',
+    "^": '<path d="M6 1.5 10.5 10h-9z"/>',
+    "D": '<path d="M6 1 11 6 6 11 1 6z"/>',
+    "v": '<path d="M6 10.5 1.5 2h9z"/>',
+    "P": '<path d="M4.5 1.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z"/>',
+}
+INK, MUTED, RULE = "#000001", "#000002", "#000003"
+WIDTH, POINT = 400, 1 / 72
+MOST_POINTS, MOST_CELLS, MOST_BARS, MOST_IMAGES = 1_500, 400, 40, 64
+
+
+def draw(figure: Figure) -> Markup:
+    """The figure as markup for an HTML page; without finite values, a sentence that says so."""
+    match figure:
+        case Curves():
+            return _curves(figure)
+        case Bars():
+            return _bars(figure)
+        case Points():
+            return _points(figure)
+        case Grid():
+            return _grid(figure)
+        case Images():
+            return _images(figure)
+
+
+def palette() -> Markup:
+    """The series colours as CSS custom properties, light and dark."""
+
+    def block(colours: Sequence[str]) -> str:
+        return ";".join(f"--s{k}:{colour}" for k, colour in enumerate(colours))
+
+    dark = f"@media (prefers-color-scheme:dark){{@media screen{{:root{{{block(DARK)}}}}}}}"
+    return Markup(f":root{{{block(LIGHT)}}}{dark}")
+
+
+def _curves(figure: Curves) -> Markup:
+    lines = {name: _pairs(figure.x, y, figure.log_x, figure.log_y) for name, y in figure.y.items()}
+    if not any(len(line) for line in lines.values()):
+        return _nothing()
+    with _plot(210) as (canvas, axes):
+        for k, (name, line) in enumerate(lines.items()):
+            if figure.band and name in figure.band:
+                low, high = (_pairs(figure.x, limit, figure.log_x) for limit in zip(*figure.band[name], strict=True))
+                axes.fill_between(low[:, 0], low[:, 1], high[:, 1], color=_series(k), alpha=0.16, linewidth=0)
+            dashes = [float(x) for x in _turn(DASHES, k).split()]
+            marker = _turn(MARKERS, k) if len(line) < 13 else ""
+            style = (0, dashes) if dashes else "-"
+            axes.plot(*line.T, color=_series(k), linestyle=style, linewidth=1.6, marker=marker, markersize=3.5)
+        for scaled, log, axis in (
+            (axes.set_xscale, figure.log_x, axes.xaxis),
+            (axes.set_yscale, figure.log_y, axes.yaxis),
+        ):
+            if log:
+                scaled("log", nonpositive="mask")
+                axis.set_minor_formatter(NullFormatter())
+                axis.set_major_locator(LogLocator(numticks=7))
+        _axes(axes, figure.x_label, figure.y_label)
+        svg = _page_svg(canvas, figure.title)
+    return svg + _legend(list(figure.y), lambda k: f'<path d="M0 6h24" stroke-dasharray="{_turn(DASHES, k)}"/>')
+
+
+def _bars(figure: Bars) -> Markup:
+    names = [name for name, value in figure.values.items() if isfinite(value)]
+    if not names:
+        return _nothing()
+    shown, left_out = names[:MOST_BARS], len(names) - MOST_BARS
+    known = {n: i for n, i in (figure.intervals or {}).items() if all(map(isfinite, i))}
+    digits = shared_decimals([figure.values[name] for name in shown])
+    with _plot(34 + 19 * len(shown)) as (canvas, axes):
+        for k, name in enumerate(shown):
+            value = figure.values[name]
+            axes.barh(k, value, height=0.62, color=_series(0), alpha=0.38, linewidth=0)
+            low, high = known.get(name, (value, value))
+            axes.plot([low, high], [k, k], color=INK, linewidth=1.3, solid_capstyle="butt")
+            axes.plot([value], [k], color=_series(0), marker="o", markersize=4.5, linestyle="")
+            axes.annotate(
+                number(value, digits), (1, k), xycoords=("axes fraction", "data"), xytext=(5, 0),
+                textcoords="offset points", va="center", color=INK,
+            )  # fmt: skip
+        axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
+        axes.set_ylim(len(shown) - 0.45, -0.55)
+        axes.axvline(0, color=MUTED, linewidth=0.8)
+        _axes(axes, figure.label, "", named_rows=True)
+        svg = _page_svg(canvas, figure.title)
+    return svg + (_remark(f"The first {MOST_BARS} of {len(names)} are drawn.") if left_out > 0 else Markup())
+
+
+def _points(figure: Points) -> Markup:
+    groups = {name: _pairs([p[0] for p in group], [p[1] for p in group]) for name, group in figure.groups.items()}
+    n = sum(len(group) for group in groups.values())
+    if not n:
+        return _nothing()
+    step = -(-n // MOST_POINTS)
+    with _plot(260) as (canvas, axes):
+        for k, group in enumerate(groups.values()):
+            drawn = group[::step]
+            axes.plot(
+                *drawn.T, color=_series(k), marker=_turn(MARKERS, k), linestyle="", markersize=4 if n > 40 else 5.5,
+                alpha=0.75 if n < 200 else 0.45, markeredgewidth=0,
+            )  # fmt: skip
+        if figure.diagonal:
+            low, high = (f(np.concatenate(list(groups.values()))) for f in (np.min, np.max))
+            axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        _axes(axes, figure.x_label, figure.y_label)
+        svg = _page_svg(canvas, figure.title)
+    told = _remark(f"Every {step}th of {n:,} points is drawn.") if step > 1 else Markup()
+    return svg + _legend(list(groups), lambda k: SHAPES[_turn(MARKERS, k)], filled=True) + told
+
+
+def _grid(figure: Grid) -> Markup:
+    values = np.array(figure.values, dtype=np.float64).reshape(len(figure.rows), len(figure.columns))
+    if not np.isfinite(values).any():
+        return _nothing()
+    strength = _strength(values)
+    printed = values.size <= MOST_CELLS and len(figure.columns) <= 14
+    with _plot(56 + min(340, max(18, 240 // len(figure.rows)) * len(figure.rows))) as (canvas, axes):
+        if printed:
+            _cells(axes, values, strength)
+        else:
+            axes.imshow(_shades(values, strength), aspect="auto", interpolation="none")
+        for ticks, names in ((axes.set_xticks, figure.columns), (axes.set_yticks, figure.rows)):
+            at = range(0, len(names), -(-len(names) // 20))
+            ticks(list(at), [_short(names[k], 16) for k in at])
+        widest = max(len(_short(name, 16)) for name in figure.columns)
+        if widest * min(20, len(figure.columns)) > 52:
+            axes.tick_params(axis="x", labelrotation=35)
+            for label in axes.get_xticklabels():
+                label.set_horizontalalignment("right")
+        axes.set_xlim(-0.5, len(figure.columns) - 0.5)
+        axes.set_ylim(len(figure.rows) - 0.5, -0.5)
+        _axes(axes, figure.label, "", frame=False)
+        return _page_svg(canvas, figure.title)
+
+
+def _cells(axes: Axes, values: NDArray[np.float64], strength: NDArray[np.float64]) -> None:
+    size = 9 if values.shape[1] <= 8 else 7
+    digits = shared_decimals(values.ravel().tolist())
+    for (r, c), value in np.ndenumerate(values):
+        if isfinite(value):
+            colour = _series(1 if value < 0 else 0)
+            axes.fill_between([c - 0.48, c + 0.48], r - 0.46, r + 0.46, color=colour, alpha=strength[r, c], linewidth=0)
+        axes.text(c, r, number(float(value), digits), ha="center", va="center", color=INK, fontsize=size)
+
+
+def _shades(values: NDArray[np.float64], strength: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """A large grid as a translucent picture: an image cannot follow the page's colours, so both hues are mid-tones."""
+    image = np.zeros((*values.shape, 4))
+    image[..., :3] = np.where(values[..., None] < 0, (213, 94, 0), (40, 130, 200))
+    image[..., 3] = np.where(np.isfinite(values), 255 * np.clip(strength / 0.5, 0, 1), 0)
+    return image.round().astype(np.uint8)
+
+
+def _strength(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Opacity 0.03 … 0.5: from the smallest to the largest value, or from zero where signs differ."""
+    known = values[np.isfinite(values)]
+    low = 0.0 if known.min() < 0 else known.min()
+    span = np.abs(known).max() - low
+    share = (np.abs(values) - low) / span if span > 0 else np.full(values.shape, 0.5)
+    return np.nan_to_num(0.03 + 0.47 * share.clip(0, 1))
+
+
+def _images(figure: Images) -> Markup:
+    if not len(figure.pixels):
+        return _nothing()
+    shown = figure.pixels[:MOST_IMAGES]
+
+    def one(k: int) -> Markup:
+        caption = clean(figure.captions[k]) if k < len(figure.captions) else ""
+        uri = "data:image/png;base64," + base64.b64encode(_png(shown[k])).decode()
+        return Markup('<figure class="tile"><img src="{}" alt="{}">{}</figure>').format(
+            uri, caption or f"image {k + 1}", Markup("<figcaption>{}</figcaption>").format(caption) if caption else ""
+        )
+
+    tiles = Markup('<div class="tiles">{}</div>').format(Markup("").join(one(k) for k in range(len(shown))))
+    left_out = len(figure.pixels) - len(shown)
+    return tiles + (_remark(f"The first {len(shown)} of {len(figure.pixels)} are shown.") if left_out > 0 else Markup())
+
+
+def _png(pixels: Sequence[Sequence[float]]) -> bytes:
+    """An 8-bit grey PNG of values in [0, 1]; beyond 96 pixels a side every k-th is kept."""
+    image = np.asarray(pixels, dtype=np.float64)
+    image = image[:: -(-image.shape[0] // 96), :: -(-image.shape[1] // 96)]
+    grey = (np.nan_to_num(image).clip(0, 1) * 255).round().astype(np.uint8)
+    lines = b"".join(b"\0" + row.tobytes() for row in grey)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", grey.shape[1], grey.shape[0], 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+
+
+def _turn(kinds: Sequence[str], k: int) -> str:
+    """The dash or marker of series k: one further each time the colours start again, so that no two series look alike."""
+    return kinds[(k + k // len(LIGHT)) % len(kinds)]
+
+
+def _series(k: int) -> str:
+    """The placeholder of series k; six colours, then again with other dashes or markers."""
+    return f"#0000{16 + k % len(LIGHT):02x}"
+
+
+def _pairs(x: Sequence[float], y: Sequence[float], log_x: bool = False, log_y: bool = False) -> NDArray[np.float64]:
+    """(x, y) in order; what a scale cannot show becomes NaN, a gap. Without any pair: an empty array."""
+    n = min(len(x), len(y))
+    pairs = np.array([list(map(float, x[:n])), list(map(float, y[:n]))]).T.reshape(n, 2)
+    pairs[~np.isfinite(pairs).all(1)] = nan
+    for k, log in enumerate((log_x, log_y)):
+        if log:
+            pairs[~(pairs[:, k] > 0)] = nan
+    return pairs if np.isfinite(pairs).any() else pairs[:0]
+
+
+@contextmanager
+def _plot(height: float) -> Iterator[tuple[Canvas, Axes]]:
+    """A canvas 400 units wide, apart from pyplot and from the user's rcParams."""
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none", "svg.hashsalt": "unseen", "text.parse_math": False, "font.size": 9.5,
+        "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
+        "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": RULE, "grid.linewidth": 0.7, "axes.grid": True,
+        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+        "path.simplify_threshold": 0.4,
+    }  # fmt: skip
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the fonts, matplotlib need not
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(style)
+        canvas = Canvas(figsize=(WIDTH * POINT, height * POINT), layout="constrained", facecolor="none")
+        FigureCanvasSVG(canvas)
+        axes = canvas.add_subplot(facecolor="none")
+        yield canvas, axes
+
+
+def _axes(axes: Axes, x: str, y: str, *, named_rows: bool = False, frame: bool = True) -> None:
+    axes.set_xlabel(_short(x, 60))
+    axes.set_ylabel(_short(y, 40))
+    axes.tick_params(length=3 if frame else 0)
+    tick = FuncFormatter(lambda value, _: _tick(value))
+    if not frame:
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        return
+    axes.xaxis.set_major_formatter(tick)
+    if axes.get_xscale() == "linear":
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    if named_rows:
+        axes.grid(False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        return
+    axes.yaxis.set_major_formatter(tick)
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def _tick(value: float) -> str:
+    text = f"{value:,.6g}" if abs(value) >= 1000 else f"{value:.6g}"
+    return "0" if abs(value) < 1e-12 else text.replace("-", "−")
+
+
+def _short(text: str, most: int = 34) -> str:
+    text = clean(text).replace("\n", " ")
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _page_svg(canvas: Canvas, title: str) -> Markup:
+    """The canvas as SVG for an HTML page: no prolog, metadata, fonts or style sheet; ids unique by content."""
+    buffer = io.StringIO()
+    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
+    box = re.search(r'viewBox="[^"]*"', body)
+    assert box is not None
+    body = body[body.index(">") + 1 :]
+    refs = dict.fromkeys(re.findall(r'(?:url\(|href=")#([^)"]+)', body))
+    prefix = f"f{zlib.crc32(body.encode()):08x}"
+    ids = {ref: f"{prefix}-{k}" for k, ref in enumerate(refs)}
+    body = re.sub(r"<[^>]+>", lambda tag: _page_tag(tag[0], ids), body)  # in tags only: labels may hold anything
+    body = re.sub(r">\s+<", "><", body).replace("<g></g>", "").replace("<g/>", "")
+    label = Markup.escape(clean(title))
+    return Markup(f'<svg class="plot" {box[0]} role="img" aria-label="{label}">{body.strip()}')
+
+
+def _page_tag(tag: str, ids: Mapping[str, str]) -> str:
+    """One tag with the page's colours and font, two decimals, and only those ids that something refers to."""
+    tag = re.sub(r"\s+", " ", tag).replace("xlink:href", "href")
+    tag = re.sub(r' id="([^"]*)"', lambda m: f' id="{ids[m[1]]}"' if m[1] in ids else "", tag)
+    tag = re.sub(r'(url\(|href=")#([^)"]+)', lambda m: f"{m[1]}#{ids[m[2]]}", tag)
+    tag = re.sub(r" font-family: [^;\"]*;?", "", tag)
+    tag = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", tag)
+    tag = re.sub(r"(\d\.\d{2})\d+", r"\1", tag)
+    for placeholder, css in _colours().items():
+        tag = tag.replace(placeholder, css)
+    return tag
+
+
+def _colours() -> Mapping[str, str]:
+    named = {INK: "currentColor", MUTED: "var(--muted,#667)", RULE: "var(--rule,#ccd)"}
+    return named | {_series(k): f"var(--s{k},{colour})" for k, colour in enumerate(LIGHT)}
+
+
+def _legend(names: Sequence[str], mark: Callable[[int], str], filled: bool = False) -> Markup:
+    if len(names) < 2:
+        return Markup()
+
+    def item(k: int, name: str) -> Markup:
+        paint = "fill" if filled else "stroke"
+        swatch = Markup(
+            f'<svg viewBox="0 0 {12 if filled else 24} 12" aria-hidden="true" '
+            f'style="{paint}:var(--s{k % len(LIGHT)})">{mark(k)}</svg>'
+        )
+        return Markup("<li>{}{}</li>").format(swatch, clean(name))
+
+    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(item(k, name) for k, name in enumerate(names)))
+
+
+def _remark(text: str) -> Markup:
+    return Markup('<p class="remark">{}</p>').format(text)
+
+
+def _nothing() -> Markup:
+    return _remark("There is no finite value to draw.")

@@ -1,0 +1,80 @@
+"""A document as Markdown: figures become the tables of their numbers, images their captions."""
+
+import re
+from collections.abc import Sequence
+
+from unseen import wording
+from unseen.document import Block, Document, Note, Paragraph, Passage, Table, Tone
+from unseen.report.numbers import numbers, thinned
+from unseen.wording import clean, words
+
+MOST_ROWS = 25
+"""Longer tables of figures are thinned evenly, and say so."""
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$!&])")
+_LINE_START = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[-+=](?:[-=\s]|$)))(.)")
+
+
+def markdown(document: Document) -> str:
+    """The whole report; every text is escaped, so that a column named `a|b` or `<script>` stays text."""
+    parts = [f"# {escaped(document.title)}"]
+    parts += [f"*{escaped(document.kicker)}*"] if document.kicker else []
+    parts += [f"**{escaped(document.lead)}**"] if document.lead else []
+    for section in document.sections:
+        parts.append(f"## {escaped(section.title)}")
+        parts += [_block(block) for block in section.blocks]
+    if document.facts:
+        parts.append("---")
+        parts.append("\n".join(f"- {escaped(name)}: {escaped(fact)}" for name, fact in document.facts.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(text: object) -> str:
+    """Plain text as Markdown on one line."""
+    line = " ".join(clean(text).split())
+    return _LINE_START.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", line))
+
+
+def table(value: Table) -> str:
+    """A pipe table; numbers right-aligned, readings with their interval."""
+    value = wording.turned(value) or value
+    names = wording.columns(value)
+    cells = {name: [row.get(name) for row in value.rows] for name in names}
+    units = {name: wording.shared_unit(cells[name]) for name in names}
+    digits = {name: wording.column_decimals(cells[name]) for name in names}
+    heads = [name.strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "") for name in names]
+    lines = [
+        _line([escaped(head) for head in heads]),
+        _line(["---:" if wording.is_numeric(cells[name]) else "---" for name in names]),
+        *(_line([_cell(value, k, name, units[name], digits[name]) for name in names]) for k in range(len(value.rows))),
+    ]
+    caption = [f"**{escaped(value.caption)}**"] if value.caption else []
+    return "\n\n".join([*caption, "\n".join(lines), *(f"*{escaped(note)}*" for note in value.footnotes)])
+
+
+def _cell(table: Table, row: int, column: str, unit: str, digits: int | None) -> str:
+    told = words(table.rows[row].get(column), unit, digits)
+    main = f"**{escaped(told.main)}**" if (row, column) in table.strong else escaped(told.main)
+    more = escaped(" ".join(part for part in (told.interval, told.unit) if part))
+    return f"{main}{wording.raised(table.marks.get((row, column)))} {more}".strip()
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Paragraph():
+            return escaped(block.text)
+        case Note():
+            tone = "" if block.sign or block.tone is Tone.NEUTRAL else f" *{block.tone}*"
+            detail = f"  \n  {escaped(block.detail)}" if block.detail else ""
+            return f"- {escaped(wording.sign(block))}{tone} **{escaped(block.text)}**{detail}"
+        case Table():
+            return table(block)
+        case Passage():
+            return f"**{escaped(block.title)}**\n\n> {escaped(''.join(block.pieces))}"
+    behind = numbers(block)
+    kept = thinned([dict(row) for row in behind.rows], MOST_ROWS)
+    note = (f"{len(kept)} rows, evenly spaced.",) if len(kept) < len(behind.rows) else ()
+    return table(Table(rows=kept, caption=block.title, footnotes=note or behind.footnotes))

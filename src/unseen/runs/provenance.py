@@ -1,0 +1,39 @@
+"""What is written beside rows: versions and commit. Facts say how a number came about and never decide it."""
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import cache
+
+from unseen.runs.code_keys import Code
+
+DEPENDENCIES = ("torch", "numpy", "scipy", "scikit-learn")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    found = {"python": platform.python_version()}
+    for name in ("unseen", *DEPENDENCIES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+@cache
+def commit(code: Code) -> str:
+    """The commit of the code that a cell uses, with `+` if those files differ from it; empty outside a repository."""
+    if not code.files:
+        return ""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(code.files[0].parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        head = git("rev-parse", "HEAD")
+        return head + ("+" if git("status", "--porcelain", "--", *map(str, code.files)) else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""

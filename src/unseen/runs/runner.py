@@ -1,0 +1,215 @@
+"""Runner: cells not yet in the store → executor → rows.
+
+What is finished is skipped, what is missing is computed, what fails is remembered and listed while the rest goes on.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+from unseen.errors import InvalidConfig
+from unseen.lab import Silent, Sink
+from unseen.runs import catalog
+from unseen.runs.code_keys import code_of, key, plain
+from unseen.runs.executors import Here
+from unseen.runs.provenance import commit, versions
+from unseen.runs.store import Failure, Run, Store
+from unseen.runs.worker import Job, Outcome, work
+from unseen.study import Row
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Hears what happens to the cells; `progress.py` has the one that draws."""
+
+    sink: Sink
+
+    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None: ...
+    def finished(self, outcome: Outcome) -> None: ...
+    def end(self) -> None: ...
+
+
+class Unwatched:
+    """Shows nothing."""
+
+    sink: Sink = Silent()
+
+    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None: ...
+    def finished(self, outcome: Outcome) -> None: ...
+    def end(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What is known of a study's cells after a run, in the order of the cells."""
+
+    study: str
+    total: int
+    runs: tuple[Run, ...]
+    failures: tuple[Failure, ...] = ()
+    stored: int = 0
+    """Cells that were in the store already."""
+    interrupted: bool = False
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for run in self.runs for row in run.rows]
+
+    @property
+    def seconds(self) -> float:
+        """CPU seconds of all finished cells, whenever they were computed."""
+        return sum(float(run.facts.get("seconds", 0.0)) for run in self.runs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """How to run: independent of what the rows will be."""
+
+    fresh: bool = False
+    """Compute every cell again."""
+    retry_failed: bool = False
+    """Compute the cells again that failed earlier."""
+    fail_fast: bool = False
+    """Stop at the first failure."""
+    jobs: int = 1
+    """Cells computed at the same time."""
+    device: str = "cpu"
+    """Where the cells compute; stored rows count whatever device they come from."""
+
+
+def jobs_of(study: Any, config: Any, store: Store) -> list[Job]:
+    """The study's cells under a configuration, with their keys. Equal cells count once."""
+    module = catalog.place(study.name).module
+    jobs: dict[str, Job] = {}
+    for cell in study.cells(config):
+        if not isinstance(getattr(cell, "seed", None), int):
+            raise InvalidConfig(
+                f"A cell of `{study.name}` has no integer `seed`: {cell!r}.",
+                why="the lab of a cell draws its randomness from it.",
+                fix="give the Cell dataclass a field `seed: int`.",
+            )
+        name = key(study.name, cell, code_of(module, cell))
+        jobs[name] = Job(study.name, cell, name, str(store.root))
+    return list(jobs.values())
+
+
+def stored(study: Any, config: Any, store: Store) -> Result:
+    """What the store has of a study's cells; computes nothing."""
+    jobs = jobs_of(study, config, store)
+    found = [store.get(*job.place) for job in jobs]
+    failures = [failure for job in jobs if (failure := store.failure(*job.place))]
+    runs = tuple(run for run in found if run is not None)
+    return Result(study=study.name, total=len(jobs), runs=runs, failures=tuple(failures), stored=len(runs))
+
+
+def run(
+    study: Any,
+    config: Any,
+    store: Store,
+    executor: Callable[[], Executor] = Here,
+    choices: Choices = Choices(),
+    watcher: Watcher = Unwatched(),
+) -> Result:
+    """Computes the missing cells and returns the rows of all. Finished cells survive whatever happens here."""
+    store.probe()
+    store.clean(study.name)
+    jobs = jobs_of(study, config, store)
+    if choices.fresh:
+        for job in jobs:
+            store.forget(*job.place)
+    outcomes: dict[str, Outcome] = {job.key: found for job in jobs if (found := store.get(*job.place))}
+    at_start = len(outcomes)
+    if not choices.retry_failed:
+        outcomes |= {j.key: f for j in jobs if j.key not in outcomes and (f := store.failure(*j.place)) and f.lasting}
+    missing = [job for job in jobs if job.key not in outcomes]
+    interrupted = False
+    watcher.begin(study.name, len(jobs), len(jobs) - len(missing))
+    try:
+        for key_, outcome in _computed(missing, study, executor, choices, watcher):
+            outcomes[key_] = outcome
+            watcher.finished(outcome)
+            if choices.fail_fast and isinstance(outcome, Failure):
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        watcher.end()
+    ordered = [outcomes[job.key] for job in jobs if job.key in outcomes]
+    return Result(
+        study=study.name,
+        total=len(jobs),
+        runs=tuple(o for o in ordered if isinstance(o, Run)),
+        failures=tuple(o for o in ordered if isinstance(o, Failure)),
+        stored=at_start,
+        interrupted=interrupted,
+    )
+
+
+def _computed(
+    jobs: list[Job], study: Any, executor: Callable[[], Executor], choices: Choices, watcher: Watcher
+) -> Iterator[tuple[str, Outcome]]:
+    """Key and outcome of each cell as it ends. Cells that went down with a worker are tried once more, each alone."""
+    if not jobs:
+        return
+    module = catalog.place(study.name).module
+    shared = {"versions": versions(), "device": choices.device}
+    jobs = [replace(j, facts={**shared, "commit": commit(code_of(module, j.cell))}) for j in jobs]
+    down: list[Job] = []
+    for job, future in _submitted(jobs, executor, choices.jobs, watcher.sink):
+        try:
+            yield job.key, future.result()
+        except BrokenExecutor:
+            down.append(job)
+    for job in down:
+        for _, future in _submitted([job], executor, 1, watcher.sink):
+            try:
+                yield job.key, future.result()
+            except BrokenExecutor:
+                yield job.key, _killed(job)
+
+
+def _submitted(
+    jobs: list[Job], executor: Callable[[], Executor], at_once: int, sink: Sink
+) -> Iterator[tuple[Job, Future[Outcome]]]:
+    """Futures as they end, with few in flight, so that stopping early leaves nothing to take back."""
+    place = executor()
+    here = isinstance(place, Here)
+    function: Callable[[Job], Outcome] = partial(work, sink=sink) if here else work
+    limit, flying, waiting = 1 if here else at_once + 1, dict[Future[Outcome], Job](), list(reversed(jobs))
+    clean = False
+    try:
+        while waiting or flying:
+            while waiting and len(flying) < limit:
+                job = waiting.pop()
+                try:
+                    flying[place.submit(function, job)] = job
+                except BrokenExecutor as error:  # a pool that broke accepts nothing more
+                    flying[_broken(error)] = job
+            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                yield flying.pop(future), future
+        clean = True
+    finally:
+        if clean or not hasattr(place, "kill"):
+            place.shutdown(wait=True, cancel_futures=True)
+        else:
+            place.kill()
+
+
+def _broken(error: BrokenExecutor) -> Future[Outcome]:
+    future: Future[Outcome] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _killed(job: Job) -> Failure:
+    return Failure(
+        study=job.study,
+        key=job.key,
+        cell=plain(job.cell),
+        kind="Killed",
+        what="The process that computed this cell died without a word, twice.\n"
+        "  why: most often the system ended it because memory ran out.\n  fix: fewer --jobs, or a smaller cell.",
+        lasting=False,
+    )

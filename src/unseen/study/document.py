@@ -1,0 +1,120 @@
+"""A finished study as a document: verdicts first, then the table, the figures and the source."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from unseen import stats
+from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone
+from unseen.document import Value as Cell
+from unseen.errors import UnseenError
+from unseen.study import Judgement, Rows, Scale, Study, Value, Verdict
+from unseen.study.source import Source
+from unseen.wording import words
+
+TONES = {
+    Verdict.SUPPORTED: Tone.GOOD,
+    Verdict.REFUTED: Tone.BAD,
+    Verdict.UNDECIDED: Tone.CAUTION,
+    Verdict.NOT_JUDGED: Tone.NEUTRAL,
+}
+
+
+def document(
+    study: Study[Any, Any], scale: Scale, rows: Rows, judgements: Sequence[Judgement], facts: Mapping[str, str]
+) -> Document:
+    """The report of one run. A table or figure that the rows do not allow becomes a note, not the end of the report."""
+    results = _or_note("table", lambda: Table(rows=study.table(rows) if study.table else means(rows)))
+    drawn = [_or_note("figure", lambda make=make: make(rows)) for make in study.figures]  # type: ignore[misc]
+    sections = [
+        Section("Claims", [_note(judgement) for judgement in judgements]),
+        Section("Results", [results] if rows else [Note("No cell has finished.", Tone.CAUTION)]),
+        Section("Figures", drawn if rows else []),
+        Section("Source", [Paragraph(citation(study.source))]),
+    ]
+    system = f" · system {study.system}" if study.system else ""
+    return Document(
+        title=study.name,
+        kicker=f"Unseen study{system} · {scale} scale · {len(rows):,} row{'s' * (len(rows) != 1)}",
+        lead=lead(judgements, scale),
+        sections=[section for section in sections if section.blocks],
+        facts=facts,
+    )
+
+
+def lead(judgements: Sequence[Judgement], scale: Scale) -> str:
+    """How many claims came out how, in one sentence."""
+    if not judgements:
+        return "This study makes no claims."
+    if all(judgement.verdict is Verdict.NOT_JUDGED for judgement in judgements):
+        return f"No claim is judged at {scale} scale: this run only shows that the study works."
+    counts = Counter(judgement.verdict for judgement in judgements)
+    parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
+    n = len(judgements)
+    return f"Of {n} claim{'s' * (n != 1)} at {scale} scale: {', '.join(parts)}."
+
+
+def means(rows: Rows, repeated: str = "seed") -> list[dict[str, Cell]]:
+    """One line per condition with the mean over seeds of every other number.
+
+    A condition is a column of text or flags, or of whole numbers that takes the same several values under every seed.
+    """
+    conditions = _conditions(rows, repeated)
+    groups: dict[tuple[Value | None, ...], list[Mapping[str, Value]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(name) for name in conditions), []).append(row)
+
+    def line(key: tuple[Value | None, ...], group: Sequence[Mapping[str, Value]]) -> dict[str, Cell]:
+        out: dict[str, Cell] = dict(zip(conditions, key, strict=True))
+        for name in dict.fromkeys(name for row in group for name in row):
+            values = [float(row[name]) for row in group if name in row and _is_number(row[name])]
+            if name not in (*conditions, repeated) and values:
+                out[name] = stats.mean(values)
+        return out
+
+    return [line(key, group) for key, group in groups.items()]
+
+
+def _conditions(rows: Rows, repeated: str) -> list[str]:
+    names = dict.fromkeys(name for row in rows for name in row if name != repeated)
+    return [name for name in names if _is_condition(name, rows, repeated)]
+
+
+def _is_condition(name: str, rows: Rows, repeated: str) -> bool:
+    values = [row[name] for row in rows if name in row]
+    if len(set(values)) < 2:
+        return False
+    if not any(_is_number(value) for value in values):
+        return True
+    if not all(isinstance(value, int) for value in values):
+        return False
+    per_seed: dict[Value | None, set[Value]] = {}
+    for row in rows:
+        if name in row:
+            per_seed.setdefault(row.get(repeated), set()).add(row[name])
+    return len(set(map(frozenset, per_seed.values()))) == 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _note(judgement: Judgement) -> Note:
+    verdict = judgement.verdict
+    seen = f"; here {words(judgement.reading)}" if verdict is Verdict.NOT_JUDGED and judgement.reading else ""
+    n = f" (n = {judgement.reading.n})" if judgement.reading else ""
+    return Note(judgement.says, TONES[verdict], f"{verdict}: {judgement.because}{seen}{n}", verdict.sign)
+
+
+def _or_note(kind: str, make: Callable[[], Block]) -> Block:
+    try:
+        return make()
+    except UnseenError as error:  # cells may have failed: what is left is still worth reading
+        return Note(f"A {kind} could not be made: {error.what}", Tone.CAUTION, " ".join((error.why, error.fix)).strip())
+
+
+def citation(source: Source) -> str:
+    """Authors, year, title and place of the paper."""
+    place = [source.venue, f"arXiv:{source.arxiv}" * bool(source.arxiv), f"doi:{source.doi}" * bool(source.doi)]
+    authors = [" ".join(reversed(name.split(", "))) for name in source.authors]
+    return f"{', '.join(authors)} ({source.year}). {source.title}. {', '.join(filter(None, place))}.".replace(" .", "")

@@ -1,0 +1,161 @@
+"""What one or several models did on a split: losses, scores and class margins of every example."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unseen import stats
+from unseen.engine.batches import once
+from unseen.engine.evaluate import per_example
+from unseen.errors import InvalidData
+from unseen.lab import Lab
+from unseen.objectives import negative_absolute_error
+from unseen.reading import Reading
+from unseen.task import Batch, Split, Task
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Per-example values of S models (seeds) on one split: arrays [seed, example]."""
+
+    loss: NDArray[np.float64]
+    score: NDArray[np.float64]
+    y: NDArray[np.float64] | None
+    margin: NDArray[np.float64] | None = None
+    """Logit of class 1 minus logit of class 0, for two classes."""
+    unit: float | None = None
+    """Of a number as target: its own units per unit of `y`; scores are then negative absolute errors."""
+
+    @property
+    def is_accuracy(self) -> bool:
+        return self.unit is None and bool(np.isin(self.score, (0.0, 1.0)).all())
+
+    @property
+    def score_name(self) -> str:
+        if self.unit is not None:
+            return "mean absolute error"
+        return "accuracy" if self.is_accuracy else "score"
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """What `score_name` is the mean of, per seed and example."""
+        return self.score if self.unit is None else -self.score * self.unit
+
+    def metrics(self, rows: NDArray[np.bool_] | None = None) -> dict[str, Reading]:
+        """Score, AUC (two classes, both present) and loss of the chosen examples, seeds and examples as samples."""
+        chosen = slice(None) if rows is None else rows
+        found = {self.score_name: _mean(self.values[:, chosen])}
+        if (explained := self._explained(chosen)) is not None:
+            found["R²"] = _mean(explained, bounded=False)
+        if self.margin is not None and self.y is not None:
+            y = self.y[chosen] > 0
+            if 0 < y.sum() < y.size:
+                found["AUC"] = replace(stats.crossed_auc(self.margin[:, chosen], y), unit="")
+        found["loss"] = _mean(self.loss[:, chosen], unit="nats" if self.is_accuracy else "")
+        return found
+
+    def changes(self, base: "Judged") -> dict[str, Reading]:
+        """Paired differences to `base` (same examples, same seeds)."""
+        found = {self.score_name: _mean(self.values - base.values, bounded=False)}
+        if (mine := self._explained(slice(None))) is not None and (other := base._explained(slice(None))) is not None:
+            found["R²"] = _mean(mine - other, bounded=False)
+        if self.margin is not None and base.margin is not None and self.y is not None:
+            y = self.y > 0
+            if 0 < y.sum() < y.size:
+                found["AUC"] = replace(stats.crossed_auc(self.margin, y, against=base.margin), unit="")
+        found["loss"] = _mean(self.loss - base.loss, bounded=False)
+        return found
+
+    def _explained(self, chosen: slice | NDArray[np.bool_]) -> NDArray[np.float64] | None:
+        """Values [seed, example] whose mean is R² = 1 − E e²/V with V = var(y), to first order also in V (delta method).
+
+        1 − e²/V + (E e²/V)((y − ȳ)²/V − 1); None unless the target is one number with spread.
+        """
+        if self.unit is None or self.y is None or self.y.size != self.score.shape[1]:
+            return None
+        spread = (self.y[chosen] - self.y[chosen].mean()) ** 2 if self.y[chosen].size else np.zeros(1)
+        if (variance := spread.mean()) == 0:
+            return None
+        e2 = self.score[:, chosen] ** 2
+        return 1 - e2 / variance + e2.mean(1, keepdims=True) / variance * (spread / variance - 1)
+
+
+def _mean(values: NDArray[np.float64], unit: str = "", bounded: bool = True) -> Reading:
+    if values.shape[1] < 2:
+        raise InvalidData(
+            f"{values.shape[1]} example is left to judge.",
+            why="one example has no spread, so no interval exists.",
+            fix="merge this group with another one.",
+        )
+    if bounded and len(values) == 1:
+        reading = stats.of_scores(values[0])
+        return Reading(reading.value, reading.low, reading.high, reading.n, unit or reading.unit)
+    reading = stats.crossed(values, unit=unit)
+    if bounded and np.isin(values, (0.0, 1.0)).all():
+        # near 0 and 1 the symmetric interval is too short: never shorter than Wilson's for the same examples
+        wilson = stats.proportion(float(values.mean(0).sum().round()), values.shape[1])
+        low, high = min(reading.low, wilson.low), max(reading.high, wilson.high)
+        return Reading(reading.value, max(0.0, low), min(1.0, high), reading.n, "fraction")
+    return reading
+
+
+def judged(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab, unit: float = 1.0) -> Judged:
+    """Runs every model over the split for losses, scores and margins; `unit` is the target's, where it is a number."""
+    losses, scores, margins = [], [], []
+    for model in models:
+        losses.append(per_example(model, split.data, task.objective.loss, lab).double().numpy())
+        scores.append(per_example(model, split.data, task.objective.score, lab).double().numpy())
+        margins.append(_margin(model, split, lab))
+    if not (np.isfinite(losses).all() and np.isfinite(scores).all()):
+        bad = ~(np.isfinite(losses) & np.isfinite(scores))
+        raise InvalidData(
+            f"The model's loss or score is not finite on {int(bad.any(0).sum())} examples.",
+            why="inputs far outside the training range, or a probability of exactly zero.",
+            fix="scale the inputs, or use a loss that works on logits.",
+        )
+    labels = [batch["y"].cpu() for batch in once(split.data, 4096, lab) if "y" in batch]
+    y = torch.cat(labels).double().flatten().numpy() if labels else None
+    two = np.isin(scores, (0.0, 1.0)).all() and y is not None and np.isin(y, (0.0, 1.0)).all()
+    margin = np.stack([m for m in margins if m is not None]) if two and all(m is not None for m in margins) else None
+    is_number = task.objective.score is negative_absolute_error
+    return Judged(np.stack(losses), np.stack(scores), y, margin, unit if is_number else None)
+
+
+@torch.no_grad()
+def _margin(model: nn.Module, split: Split, lab: Lab) -> NDArray[np.float64] | None:
+    """z₁ − z₀ of every example, or None if the model does not have one or two outputs for `x`."""
+    found: list[Tensor] = []
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in once(split.data, 1024, lab):
+            if "x" not in batch:
+                return None
+            z = model(batch["x"])
+            if not isinstance(z, Tensor) or z.dim() > 2 or (z.dim() == 2 and z.shape[1] > 2):
+                return None
+            z = z.reshape(len(z), -1)
+            found.append((z[:, 1] - z[:, 0] if z.shape[1] == 2 else z[:, 0]).double().cpu())
+    finally:
+        model.train(was_training)
+    return torch.cat(found).numpy()
+
+
+def codes(split: Split, group: Callable[[Batch], Tensor], lab: Lab) -> NDArray[np.int64]:
+    """The group's integer of every example, in order."""
+
+    def of(batch: Batch) -> Tensor:
+        value: object = group(batch)  # a user's function: it may return anything
+        if not isinstance(value, Tensor) or value.dim() != 1:
+            raise InvalidData(
+                f"A group returned {type(value).__name__} {tuple(getattr(value, 'shape', ()))}.",
+                why="a group gives one integer per example.",
+                fix='return a one-dimensional tensor, for example lambda batch: batch["sex"].',
+            )
+        return value.long().cpu()
+
+    return torch.cat([of(batch) for batch in once(split.data, 4096, lab)]).numpy()

@@ -1,0 +1,66 @@
+"""Subjects that a person's own Python file makes: `path/to/file.py:name`."""
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
+from unseen.subjects.subject import Subject
+
+TABLES = (".csv", ".tsv", ".parquet", ".pq")
+
+
+def from_file(text: str) -> Subject:
+    """The `Subject` at `path/to/file.py:name` (an instance, or a function without arguments that returns one)."""
+    place, _, name = text.rpartition(":")
+    path = Path(place or text)
+    if path.suffix != ".py" or not place:
+        raise InvalidConfig(
+            f"`{text}` is neither a table nor a Python subject.",
+            why=f"tables end in {', '.join(TABLES)}; a subject is written file.py:name.",
+            fix="for example: unseen audit data.csv --target outcome, or unseen audit my_model.py:subject.",
+        )
+    if not path.is_file():
+        raise MissingFile(f"There is no file `{path}`.", why="the subject is read from it.", fix="check the path.")
+    found = loaded(path, name)
+    if not isinstance(found, Subject):
+        raise InvalidData(
+            f"`{name}` in {path} is a {type(found).__name__}, not a Subject.",
+            why="an audit needs a task and a way to make the model.",
+            fix="return unseen.questions.audit.job.Subject(task=…, model=…).",
+        )
+    return found
+
+
+def loaded(path: Path, name: str) -> Any:
+    """What a Python file calls `name`, or what the function of that name returns; errors say the file's line."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+        known = [key for key in vars(module) if not key.startswith("_")]
+        if not hasattr(module, name):
+            raise UnknownName.near(f"name in {path}", name, known)
+        found = getattr(module, name)
+        return found() if callable(found) and not isinstance(found, Subject) else found
+    except UnseenError:
+        raise
+    except Exception as error:  # the user's own code: say where it failed
+        frames = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).resolve() == path.resolve()
+        ]
+        line = f", line {frames[-1].lineno}" if frames else ""
+        raise InvalidData(
+            f"{path}{line} raised {type(error).__name__}: {error}",
+            why="the subject could not be made.",
+            fix=f"run `python {path}` and mend it; nothing was written.",
+        ) from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))

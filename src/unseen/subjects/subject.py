@@ -1,0 +1,44 @@
+"""The subject of an audit: data with splits, a model, and how its examples are grouped and shown."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from unseen.engine.loop import Budget
+from unseen.subjects.examples import Shown
+from unseen.task import Batch, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What `path/to/file.py:name` returns. Only `task` and `model` are needed."""
+
+    task: Task
+    model: Callable[[], nn.Module | BaseEstimator] | BaseEstimator
+    """A fresh, untrained model, for seeds and remedies; a scikit-learn estimator also as it is."""
+    trained: nn.Module | BaseEstimator | None = None
+    """The model to audit; trained here with `budget` when absent."""
+    name: str = "network"
+    budget: Budget = Budget(steps=600, batch_size=64, lr=1e-3)
+    """How the model is trained; remedies get the same."""
+    groups: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
+    """Subgroups by name: a function of a batch that returns an integer per example (negative: in none)."""
+    levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Names of the integers of each group."""
+    classes: Sequence[str] = ()
+    """Names of the classes."""
+    features: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Input features by name: their positions in the flattened input `x`."""
+    show: Callable[[str, int], Shown] | None = None
+    """Example `index` of a split, as text or as a grey image."""
+    unit: float = 1.0
+    """A number as target is `centre` + `unit` · y in its own unit."""
+    centre: float = 0.0
+    references: Mapping[str, Callable[[], nn.Module]] = field(default_factory=dict)
+    """Models to compare with, wrapped as `models.estimator.Estimator`."""
+    decisions: Sequence[str] = ()
+    """How the data were treated, for the report."""
+    warnings: Sequence[str] = ()
+    """What the reader should beware of in the data."""
