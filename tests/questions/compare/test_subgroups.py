@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from compare.results_by_hand import by_hand
+from questions.compare.results_by_hand import by_hand
 
 from unseen.engine.batches import whole
 from unseen.engine.evaluate import per_example

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from compare.results_by_hand import METHODS, by_hand
+from questions.compare.results_by_hand import METHODS, by_hand
 from rich.console import Console
 
 from unseen.document import Table

@@ -25,7 +25,7 @@ SAME = 1e-4
 @pytest.fixture
 def kf(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The benchmark's module: one wrapper of the peer for both."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
     return importlib.import_module("peers.kronfluence_peer")
 
 

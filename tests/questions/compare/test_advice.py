@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from compare.results_by_hand import by_hand
+from questions.compare.results_by_hand import by_hand
 
 from unseen.document import Tone
 from unseen.questions.compare.advice import advice, clear, grouped, limits, metric_of, recommended
