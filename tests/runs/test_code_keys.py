@@ -1,5 +1,7 @@
 """A key changes with whatever may change the rows, and with nothing else."""
 
+import functools
+import importlib.util
 import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,9 +13,8 @@ import pytest
 import torch
 
 from unseen.errors import InvalidConfig
-from unseen.runs import code_keys
-from unseen.runs.catalog import source
-from unseen.runs.code_keys import Code, code_of, key, plain
+from unseen.runs.code_keys import Code, Home, code_of, code_of_file, code_of_objects, data_checksums, key, plain
+from unseen.runs.definitions import Sources
 
 STUDY = dedent('''
     """What it is about."""
@@ -49,28 +50,22 @@ HELPER = dedent("""
         return x
     from HELPER_DEEP import deep
 """)
+DEEP = "class deep:\n    value = 1\n"
 
 
 @pytest.fixture
-def version(tmp_path, monkeypatch):
-    """The code version of a package `NAME` with a study, a helper and a helper's helper, after some edits."""
-    monkeypatch.syspath_prepend(tmp_path)
+def version(tmp_path):
+    """The code version of a package `fake_hashed` with a study, a helper and a helper's helper, after some edits."""
 
-    def of(study: str = STUDY, helper: str = HELPER, deep: str = "class deep:\n    value = 1\n") -> str:
-        package = "fake_hashed"
-        folder = tmp_path / package
+    def of(study: str = STUDY, helper: str = HELPER, deep: str = DEEP, **more: str) -> str:
+        folder = tmp_path / "fake_hashed"
         folder.mkdir(exist_ok=True)
-        texts = {"__init__": "", "study": study, "helper": helper, "deep": deep}
-        for name, text in texts.items():
-            text = text.replace("HELPER_DEEP", f"{package}.deep").replace("HELPER", f"{package}.helper")
+        for name, text in {"__init__": "", "study": study, "helper": helper, "deep": deep, **more}.items():
+            text = text.replace("HELPER_DEEP", "fake_hashed.deep").replace("HELPER", "fake_hashed.helper")
             (folder / f"{name}.py").write_text(text)
-        code_keys._code.cache_clear()
-        source.cache_clear()
-        return code_of(f"{package}.study").version
+        return code_of_file(folder / "study.py", [Home("fake_hashed.study", "Cell")], (), Sources()).version
 
     yield of
-    source.cache_clear()
-    sys.modules.pop("fake_hashed", None)  # the empty package; finding its modules imports it
     assert "fake_hashed.study" not in sys.modules  # nothing is imported to hash it
 
 
@@ -82,8 +77,18 @@ CHANGES = {
     "an imported function": (("helper", "x + deep", "x - deep"),),
     "what the helper imports": (("deep", "value = 1", "value = 2"),),
     "a statement that runs on import": (("study", "LIMIT = 3", "LIMIT = 3\nprint(LIMIT)"),),
+    "one in a module that is only imported": (("deep", "class", "print(1)\nclass"),),
+    "a default": (("helper", "def used(x):", "def used(x, y=1):"),),
+    "a decorator": (("helper", "def used(x):", "@nn.thing\ndef used(x):"),),
+    "where a name comes from": (
+        ("helper", "from torch import nn", "from jax import nn"),
+        ("helper", "x + deep", "nn + deep"),
+    ),
+    "a kind of error": (("helper", "return x + deep", "raise ValueError(x) if 1 else deep\n    return x + deep"),),
+    "a field's name": (("study", "seed: int", "seeds: int"),),
+    "a class variable made a field": (("study", "seed: int", "seed: int\n    a: ClassVar = 1"),),
 }
-TEXTS = {"study": STUDY, "helper": HELPER, "deep": "class deep:\n    value = 1\n"}
+TEXTS = {"study": STUDY, "helper": HELPER, "deep": DEEP}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -101,6 +106,16 @@ NOTHING = {
     "the layout": ("study", '"value": inner(cell.seed)', '\n        "value": inner(\n            cell.seed)'),
     "a margin": ("study", "above=0.5", "above=0.9"),
     "an effect": ("study", "[1.0, 2.0]", "[1.0, 3.0]"),
+    "an annotation": ("helper", "def used(x):", "def used(x: nn.Linear) -> int:"),
+    "the type of a field": ("study", "seed: int", "seed: float"),
+    "the type of a constant": ("study", "LIMIT = 3", "LIMIT: int = 3"),
+    "a function that nobody calls": ("helper", "def used(x):", "def more(x):\n    return 3\ndef used(x):"),
+    "an unused function": ("helper", "    return x\n", "    return 2 * x\n"),
+    "an import for type checkers": (
+        "study",
+        "LIMIT = 3",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import x\nLIMIT = 3",
+    ),
     "the helper's docstring": ("helper", "def used(x):", "def used(x):\n    'It adds.'"),
 }
 
@@ -193,3 +208,175 @@ def test_the_class_of_a_value_counts_whatever_its_annotation(version, store):
     from unseen.engine.loop import Budget
 
     assert code_of("fake_counting", Full(inner=Budget())).version != plainly.version
+
+
+ERROR = 'def used(x):\n    if x:\n        raise ValueError(f"{x} is WORDS.")\n'
+
+
+def test_the_words_of_an_error_do_not_count_and_its_kind_does(version):
+    helper = HELPER.replace("def used(x):\n", ERROR)
+    assert version(helper=helper) == version(helper=helper.replace("WORDS", "other words"))
+    assert version(helper=helper) != version(helper=helper.replace("ValueError", "TypeError"))
+
+
+def test_the_words_of_an_error_that_a_function_returns_do_not_count(version):
+    helper = HELPER.replace("return x + deep", "return x + refusal(x) + deep")
+    helper += "class Bad(ValueError):\n    pass\ndef refusal(x):\n    return Bad('WORDS')\n"
+    assert version(helper=helper) == version(helper=helper.replace("WORDS", "other words"))
+
+
+def test_a_module_may_be_renamed(version, tmp_path):
+    """Also where it is used as `module.name`; but the same name taken from a module with another definition counts."""
+    through = STUDY.replace("from HELPER import used, unused", "from fake_hashed import helper")
+    through = through.replace("used(x)", "helper.used(x)")
+    before = version(through)
+    assert before == version()  # however it is imported
+    renamed = through.replace("import helper", "import renamed").replace("helper.used", "renamed.used")
+    assert version(renamed, renamed=HELPER) == before
+    twin = HELPER.replace("x + deep", "x - deep")
+    assert version(renamed, renamed=twin) != before
+
+
+def test_two_definitions_of_one_name_are_told_apart(version):
+    both = STUDY.replace("import used, unused", "import used, second").replace("used(x) + LIMIT", "used(x) + second(x)")
+    helper = HELPER + "from fake_hashed.other import used as second\n"
+    other = "def used(x):\n    return 7\n"
+    swapped = both.replace("used(x) + second(x)", "second(x) + used(x)")
+    assert version(both, helper, other=other) != version(swapped, helper, other=other)
+
+
+DISPATCH = """
+from functools import singledispatch
+from HELPER_DEEP import deep
+@singledispatch
+def used(x):
+    return deep.value
+@used.register
+def _(x: int):
+    return 1
+"""
+
+
+def test_registrations_of_a_reached_dispatcher_count(version):
+    before = version(helper=DISPATCH)
+    assert version(helper=DISPATCH.replace("return 1", "return 2")) != before
+    assert version(helper=DISPATCH.replace("x: int", "x: str")) != before
+    assert version(helper=DISPATCH.replace("used(x)", "used(x: int)")) == before
+    elsewhere = (
+        "class deep:\n    value = 1\nfrom HELPER import used\n@used.register\ndef other(x: str):\n    return 3\n"
+    )
+    assert version(helper=DISPATCH, deep=elsewhere) != before
+
+
+@pytest.mark.parametrize(
+    "search", ["globals()['a' + str(x)]", "getattr(sys.modules[__name__], x)", "eval(x)", "vars(fake_hashed.helper)"]
+)
+def test_a_module_that_is_searched_by_name_counts_whole(search, version):
+    helper = "import fake_hashed.helper\nimport sys\n" + HELPER.replace("x + deep", f"{search} + deep")
+    assert version(helper=helper) != version(helper=helper.replace("    return x\n", "    return 2 * x\n"))
+
+
+def test_modules_imported_by_name_count_whole(version):
+    helper = "import importlib\n" + HELPER.replace("x + deep", "importlib.import_module(f'fake_hashed.{x}') + deep")
+    before = version(helper=helper, other="a = 1\n")
+    assert version(helper=helper, other="a = 2\n") != before
+
+
+def test_a_name_may_be_found_by_a_folder(version):
+    """A package whose `__getattr__` looks for the module that defines a name."""
+    study = STUDY.replace("from HELPER import used, unused", "from fake_hashed import used")
+    lazy = {"__init__": "def __getattr__(name):\n    ...\n"}
+    assert version(study, **lazy) == version()
+    assert version(study, HELPER.replace("x + deep", "x - deep"), **lazy) != version()
+
+
+def test_local_names_are_no_imports(version):
+    helper = HELPER.replace("return x + deep", "stats = [stats for stats in x]\n    return x + deep")
+    imports = "from unseen import stats\n"
+    assert version(helper=helper) == version(helper=imports + helper)
+
+
+def test_data_count_by_the_checksums_of_the_sets_that_are_named():
+    known = {"mnist/a": "1", "mnist-small/a": "2", "heart/x": "3", "heart/y": "4"}
+    assert data_checksums({"heart/x"}, known) == {"heart/x": "3", "heart/y": "4"}
+    assert set(data_checksums({"mnist"}, known)) == {"mnist/a", "mnist-small/a"}
+    assert data_checksums({"something"}, known) == known  # not followed: all
+
+
+SUBJECT = """
+import torch
+from helping import scaled
+RATE = 2.0
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return scaled(x)
+def made():
+    return Net()
+def loss(weight):
+    def inner(output):
+        return RATE * output
+    return inner
+"""
+
+
+@pytest.fixture
+def subject(tmp_path):
+    """The module of a person's file, with a helper beside it, after edits."""
+
+    def of(text: str = SUBJECT, helping: str = "def scaled(x):\n    return x\n") -> Any:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        (folder / "helping.py").write_text(helping)
+        (folder / "mine.py").write_text(text)
+        spec = importlib.util.spec_from_file_location("mine", folder / "mine.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(folder))
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(folder))
+            sys.modules.pop("helping", None)
+        return module
+
+    return of
+
+
+VIEWS = {
+    "a function": lambda m: m.made,
+    "a partial": lambda m: functools.partial(m.made),
+    "an instance": lambda m: m.Net(),
+    "a layer of a model": lambda m: torch.nn.Sequential(m.Net()),
+    "a value in a field": lambda m: Full(inner=m.made),
+    "a bound method": lambda m: m.Net().forward,
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_code_of_objects_reaches_the_files_of_a_person(view, subject):
+    look = VIEWS[view]
+    code = code_of_objects(look(subject()))
+    assert {"mine.py", "helping.py"} <= {file.name for file in code.files}
+    assert code.version == code_of_objects(look(subject())).version
+    other = code_of_objects(look(subject(helping="def scaled(x):\n    return 2 * x\n")))
+    assert other.version != code.version
+    assert not code.unknown
+
+
+def test_the_code_of_a_function_within_a_function_is_that_of_both(subject):
+    code = code_of_objects(subject().loss(2.0))
+    assert code.version != code_of_objects(subject(SUBJECT.replace("RATE = 2.0", "RATE = 3.0")).loss(2.0)).version
+
+
+def test_the_code_of_objects_reaches_unseen():
+    from unseen.engine.loop import train
+
+    code = code_of_objects(train)
+    assert "unseen.engine.loop:train" in code.definitions
+    assert code.version == code_of_objects(train).version != code_of_objects(torch.nn.Linear).version
+    assert not code_of_objects(torch.nn.Linear, 3, "text", None).files
+
+
+def test_what_was_typed_is_unknown():
+    scope: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile("def typed(x):\n    return x\n", "<stdin>", "exec"), scope)
+    assert code_of_objects(scope["typed"]).unknown == ("__main__.typed",)

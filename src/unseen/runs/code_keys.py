@@ -2,38 +2,44 @@
 
     key = SHA-256(schema, study name, cell as canonical JSON, code that the cell uses)
 
-The code that a cell uses: of the study's module every definition that `run` reaches by name (claims, figures and the
-table are left out, so changing a margin recomputes nothing), and every module of the same package that these import,
-directly or through others, whole (of a study in a loose file: also the files beside it). Comments, docstrings and
-layout do not count. The classes in the cell count, too, whichever annotation they hide behind.
+The code that a cell uses is the closure of the *definitions* that the study's `run` reaches by name, through imports
+(`definitions.py`). Claims, figures and tables are left out, so changing a margin recomputes nothing. Module paths,
+versions, comments, docstrings, annotations and the words of errors do not count; defaults, constants, decorators and
+the checksums of data files do. What cannot be followed exactly counts whole: classes with all their methods, loose
+statements of every module that is imported, modules that are searched by name at run time. The classes and functions
+in the cell count, too, whichever annotation they hide behind.
 """
 
-import ast
 import dataclasses
 import enum
 import functools
 import hashlib
 import pathlib
+import re
+import sys
+import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unseen.errors import InvalidConfig
 from unseen.runs.catalog import source
+from unseen.runs.definitions import ENTRY, WHOLE, Definition, Node, Sources, digest, is_installed, require
 from unseen.runs.store import SCHEMA, canonical
-
-# what a study's `run` may import from unseen.study: names of types, which do not decide any number
-_TYPES_ONLY = {"unseen.study": {"Row", "Rows", "Value", "Scale"}}
 
 
 @dataclass(frozen=True)
 class Code:
-    """A hash over sources, and the files that it read."""
+    """A hash over definitions, and the files that hold them."""
 
     version: str
     files: tuple[Path, ...]
+    definitions: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """The hash of each definition, of a class each method apart: `unseen.engine.loop:Budget.validate`."""
+    unknown: tuple[str, ...] = ()
+    """Functions and classes without a source file: typed into a console, or made by `exec`."""
 
 
 def key(study: str, cell: Any, code: Code) -> str:
@@ -66,7 +72,8 @@ def plain(value: Any) -> Any:
     if type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "device"):
         return str(value)
     if isinstance(value, type) or (callable(value) and getattr(value, "__name__", "<lambda>") != "<lambda>"):
-        return f"{value.__module__}.{value.__qualname__}"
+        # of ours the definition is part of the code, so that its module may be renamed
+        return value.__qualname__ if Home.of(value).is_ours else f"{value.__module__}.{value.__qualname__}"
     raise InvalidConfig(
         f"A cell holds {value!r} ({type(value).__name__}).",
         why="a cell's key and its way to other processes need plain values.",
@@ -76,149 +83,195 @@ def plain(value: Any) -> Any:
 
 def code_of(module: str, cell: Any = None) -> Code:
     """The code that a cell of the study in `module` uses."""
-    return _code(module, tuple(sorted(_classes(cell))))
+    parts = Parts.of(cell)
+    return _code(module, tuple(sorted(parts.homes)), tuple(sorted(parts.texts)))
 
 
 @functools.cache
-def _code(module: str, classes: tuple[tuple[str, str], ...]) -> Code:
-    roots = {name for home, name in classes if home == module}
-    text, imports = _reached(module, roots)
-    parts, waiting = {module: text}, [*imports, *(home for home, _ in classes if home != module)]
-    while waiting:
-        name = waiting.pop()
-        if name in parts or not _is_ours(name, module):
-            continue
-        tree = _tree(name)
-        parts[name] = ast.unparse(tree)
-        waiting += [imported for node in ast.walk(tree) for imported in _imported(node, name)]
-    body = "\n".join(f"# {name}\n{text}" for name, text in sorted(parts.items()))
+def _code(module: str, homes: "tuple[Home, ...]", texts: tuple[str, ...]) -> Code:
+    return code_of_file(require(source(module), module), homes, texts, _SOURCES)
+
+
+def code_of_objects(*objects: Any) -> Code:
+    """The code that functions, classes and instances use, where it is Unseen's or the user's own.
+
+    Values are searched for more: fields, containers, `partial`, bound methods, what a function closes over, the layers
+    of a model. Of installed packages nothing counts but the names that are asked of them.
+    """
+    parts = Parts.of(objects)
+    roots = [node for home in sorted(parts.homes) if (node := home.node(None, _SOURCES))]
+    return assembled(_SOURCES, roots, parts.texts, tuple(sorted(parts.unknown)))
+
+
+def code_of_file(file: Path, homes: "Iterable[Home]", texts: Iterable[str], sources: Sources) -> Code:
+    """The code that the study in `file` uses for a cell that holds these classes and texts."""
+    roots = [Node(file, ENTRY if sources.module(file).entry is not None else WHOLE)]
+    # `run` is handed a lab, whose class it need not name
+    roots += [node for home in (*homes, Home("unseen.lab", "Lab")) if (node := home.node(file, sources))]
+    return assembled(sources, roots, texts)
+
+
+def assembled(sources: Sources, roots: Iterable[Node], texts: Iterable[str], unknown: tuple[str, ...] = ()) -> Code:
+    """The closure of the roots as one hash."""
+    found = sources.closure(roots)
+    definitions = {
+        definition.label + (f".{part}" if part else ""): value
+        for definition in found.values()
+        for part, value in definition.digests.items()
+    }
+    # modules may be renamed: their names are left out
+    lines = [f"{label.rpartition(':')[2]} {value}" for label, value in definitions.items()]
+    lines += _ambiguous(found)
+    if any(node.name in sources.boundaries for node in found):
+        words = set(texts).union(*(definition.texts for definition in found.values()))
+        data = data_checksums(words, sources.checksums())
+        lines += [f"data {name} {value}" for name, value in data.items()]
+        definitions |= {f"data:{name}": value[:16] for name, value in data.items()}
     return Code(
-        hashlib.sha256(body.encode()).hexdigest()[:16],
-        tuple(path for name in sorted(parts) if (path := source(name)) is not None),
+        digest("\n".join(sorted(set(lines)))),
+        tuple(sorted({node.file for node in found})),
+        dict(sorted(definitions.items())),
+        unknown,
     )
 
 
-def _is_ours(name: str, study: str) -> bool:
-    """A module of Unseen, of the study's package, or of a file beside it that nobody installed."""
-    top, mine = name.split(".")[0], study.split(".")[0]
-    file = source(name)
-    if file is None or top in (mine, "unseen"):
-        return file is not None
-    beside = source(mine) or source(study)
-    if beside is None:
-        return False
-    folder = beside.parent.parent if beside.name == "__init__.py" else beside.parent
-    return folder.name not in ("site-packages", "dist-packages") and folder in file.parents
+def _ambiguous(found: Mapping[Node, Definition]) -> Iterator[str]:
+    """Who uses which, where definitions of one name differ: the name in a text would not tell."""
+    bearers: dict[str, set[str]] = {}
+    for node, definition in found.items():
+        bearers.setdefault(node.name, set()).add(definition.digest)
+    for definition in found.values():
+        for place, node in enumerate(node for node in definition.reaches if len(bearers[node.name]) > 1):
+            yield f"{definition.digest} uses {place} {node.name} {found[node].digest}"
 
 
-def _reached(module: str, roots: set[str]) -> tuple[str, list[str]]:
-    """Source and imports of the definitions that the study's `run` reaches; of the whole module if it has none."""
-    tree = _tree(module)
-    entry = _entry(tree)
-    if entry is None:
-        return ast.unparse(tree), [name for node in ast.walk(tree) for name in _imported(node, module)]
-    bound: dict[str, list[ast.stmt]] = {}
-    waiting = list(roots | _names(entry))
-    for statement in tree.body:
-        names = list(_bound(statement))
-        for name in names:
-            bound.setdefault(name, []).append(statement)
-        if not names:  # a bare call or a branch may change anything
-            waiting += _names(statement)
-            bound.setdefault("", []).append(statement)
-    used: set[str] = {""}
-    while waiting:
-        name = waiting.pop()
-        if name not in used:
-            used.add(name)
-            waiting += [other for statement in bound.get(name, ()) for other in _names(statement)]
-    chosen = [s for s in tree.body if any(s in bound.get(name, ()) for name in used)]
-    code = [s for s in chosen if not isinstance(s, ast.Import | ast.ImportFrom)]
-    imports = [name for s in chosen for node in ast.walk(s) for name in _imported(node, module, used)]
-    return "\n".join([ast.unparse(entry), *map(ast.unparse, code)]), imports
+def data_checksums(words: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
+    """The checksums of the data sets that texts name; of all, if none is named.
+
+    A set is named by its folder, or by the start of it that a definition may complete: `mnist` of `mnist-small`.
+    """
+    parts = {part for word in words for part in re.split(r"[^\w.-]+", word) if part}
+    folders = {name.split("/")[0] for name in known}
+    named = {f for f in folders if f in parts or any(f.startswith(f"{part}-") for part in parts)}
+    return {name: known[name] for name in sorted(known) if name.split("/")[0] in (named or folders)}
 
 
-def _entry(tree: ast.Module) -> ast.expr | None:
-    """The expression given as `run` in `study = Study(…, run=…)`."""
-    for statement in tree.body:
-        named = [
-            t.id for t in getattr(statement, "targets", [getattr(statement, "target", None)]) if isinstance(t, ast.Name)
-        ]
-        call = getattr(statement, "value", None)
-        if "study" in named and isinstance(call, ast.Call):
-            return next((keyword.value for keyword in call.keywords if keyword.arg == "run"), None)
-    return None
+class Home(NamedTuple):
+    """Where a class or function is defined."""
+
+    module: str
+    name: str
+    """Of the top-level definition that holds it."""
+    file: str = ""
+    """Empty if unknown."""
+
+    @staticmethod
+    def of(value: Any) -> "Home":
+        name = value.__qualname__.split(".")[0]
+        code = getattr(value, "__code__", None)
+        file = code.co_filename if code is not None else getattr(sys.modules.get(value.__module__), "__file__", None)
+        if file is None and isinstance(value, type):  # of a file that was run, not imported
+            codes = (getattr(member, "__code__", None) for member in vars(value).values())
+            file = next((c.co_filename for c in codes if c is not None and not c.co_filename.startswith("<")), None)
+        return Home(value.__module__ or "", name, file or "")
+
+    @property
+    def is_ours(self) -> bool:
+        if self.module.split(".")[0] == "unseen":
+            return True
+        return bool(self.file) and not self.file.startswith("<") and not is_installed(Path(self.file).resolve().parent)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it was typed or generated: there is no file to read."""
+        if self.module == "builtins" or self.is_ours:
+            return False
+        known = getattr(sys.modules.get(self.module), "__spec__", None) is not None
+        return self.file.startswith("<") or not (self.file or known)
+
+    def node(self, near: Path | None, sources: Sources) -> Node | None:
+        """The definition as the sources have it; None for what is not ours."""
+        file = None if near is None else sources.locate(self.module, near)
+        if file is None and self.is_ours:
+            file = source(self.module) if self.module.split(".")[0] == "unseen" else Path(self.file).resolve()
+        if file is None:
+            return None
+        # a lambda has no name of its own
+        return Node(file, self.name if self.name in sources.module(file).statements else WHOLE)
 
 
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """The names that a top-level statement defines."""
-    if isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-        yield statement.name
-    elif isinstance(statement, ast.Import | ast.ImportFrom):
-        yield from (alias.asname or alias.name.split(".")[0] for alias in statement.names)
-    elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
-        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-        for target in targets:
-            yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
+@dataclass
+class Parts:
+    """Classes, functions and texts that a value holds, however deep."""
+
+    homes: set[Home] = field(default_factory=set)
+    texts: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    _seen: dict[int, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(value: Any) -> "Parts":
+        parts = Parts()
+        parts.add(value)
+        return parts
+
+    def add(self, value: Any) -> None:
+        if isinstance(value, str):
+            self.texts.add(str(value))
+        if value is None or (isinstance(value, bool | int | float | str | bytes) and not isinstance(value, enum.Enum)):
+            return
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, type | types.FunctionType):
+            self._defined(value)
+        elif isinstance(value, types.MethodType):
+            self.add(value.__func__)
+            self.add(value.__self__)
+        elif isinstance(value, functools.partial):
+            self._all((value.func, value.args, value.keywords))
+        elif isinstance(value, Mapping):
+            self._all((*value.keys(), *value.values()))
+        elif isinstance(value, tuple | list | set | frozenset):
+            self._all(value)
+        elif callable(inner := getattr(value, "__wrapped__", None)):  # `functools.cache` and the like
+            self.add(inner)
+        else:
+            self._instance(value)
+
+    def _all(self, values: Iterable[Any]) -> None:
+        for value in values:
+            self.add(value)
+
+    def _defined(self, value: Any) -> None:
+        if inner := getattr(value, "__wrapped__", None):
+            self.add(inner)
+        home, code = Home.of(value), getattr(value, "__code__", None)
+        if inner and code and (code.co_filename.startswith("<") or is_installed(Path(code.co_filename).parent)):
+            return  # a wrapper of another package around code of ours
+        if home.is_unknown:
+            self.unknown.add(f"{home.module}.{value.__qualname__}")
+        else:
+            self.homes.add(home)
+        if isinstance(value, types.FunctionType):
+            for cell in value.__closure__ or ():
+                try:
+                    self.add(cell.cell_contents)
+                except ValueError:  # not bound yet
+                    continue
+            self._all((value.__defaults__, value.__kwdefaults__))
+
+    def _instance(self, value: Any) -> None:
+        self.add(type(value))
+        if isinstance(value, enum.Enum):
+            self.add(value.value)
+        elif dataclasses.is_dataclass(value):
+            self._all(getattr(value, one.name) for one in dataclasses.fields(value))
+        elif hasattr(value, "_modules") or Home.of(type(value)).is_ours:  # a model of torch, or an object of ours
+            self._all(getattr(value, "__dict__", {}).values())
+        elif callable(getattr(value, "get_params", None)):  # an estimator of scikit-learn
+            self._all(value.get_params(deep=False).values())
 
 
-def _names(node: ast.AST) -> set[str]:
-    """Every name that occurs, also within annotations that are strings."""
-    found = {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
-    strings = (inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant))
-    return found | {text for text in strings if isinstance(text, str) and text.isidentifier()}
-
-
-def _imported(node: ast.AST, module: str, used: set[str] | None = None) -> Iterable[str]:
-    """Modules that an import statement may load: `from a import b` names a and perhaps a.b."""
-    if isinstance(node, ast.Import):
-        return [a.name for a in node.names if used is None or (a.asname or a.name.split(".")[0]) in used]
-    if not isinstance(node, ast.ImportFrom):
-        return []
-    home = node.module or ""
-    if node.level:
-        path = source(module)
-        is_package = path is not None and path.name == "__init__.py"
-        parents = module.split(".")[: len(module.split(".")) - node.level + is_package]
-        home = ".".join([*parents, *filter(None, [node.module])])
-    names = {a.name for a in node.names if used is None or (a.asname or a.name) in used}
-    if not names or names <= _TYPES_ONLY.get(home, set()):
-        return []
-    return [home, *(f"{home}.{name}" for name in names)]
-
-
-def _classes(value: Any) -> set[tuple[str, str]]:
-    """Module and name of every class and function in a cell."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        inner = (getattr(value, field.name) for field in dataclasses.fields(value))
-        return {(type(value).__module__, type(value).__name__)}.union(*map(_classes, inner))
-    if isinstance(value, Mapping):
-        return set[tuple[str, str]]().union(*map(_classes, value.values()))
-    if isinstance(value, tuple | list | set | frozenset):
-        return set[tuple[str, str]]().union(*map(_classes, value))
-    if isinstance(value, enum.Enum):
-        return {(type(value).__module__, type(value).__name__)}
-    if isinstance(value, type) or callable(value):
-        return {(value.__module__, value.__name__)}
-    return set()
-
-
-def _tree(module: str) -> ast.Module:
-    path = source(module)
-    if path is None:
-        raise InvalidConfig(
-            f"The source of module `{module}` cannot be found.",
-            why="the key of a stored cell includes the code that made it.",
-            fix="put the study into a .py file that Python can import.",
-        )
-    tree = ast.parse(path.read_bytes())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):  # docstrings and the text below an attribute
-            node.body = [s for s in body if not _is_text(s)] or [ast.Pass()]  # type: ignore[attr-defined]
-    return tree
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(value, ast.Constant) and isinstance(value.value, str)
+_SOURCES = Sources()
+"""The sources as this process found them first: what it has imported does not change under it either."""
