@@ -39,10 +39,10 @@ from unseen.method import Trained
 from unseen.methods.sam import SAM
 from unseen.methods.udim import UDIM
 from unseen.models.mlp import mlp
-from unseen.questions.compare.candidates import Entrant, standard
+from unseen.questions.compare.candidates import MethodSpec, standard_methods
 from unseen.questions.compare.job import Comparison, Contest
 from unseen.questions.compare.protocols import Protocol
-from unseen.questions.compare.run_groups import Block, Run
+from unseen.questions.compare.run_groups import Run, RunGroup
 from unseen.questions.compare.setup import judged, of_spec, of_table
 from unseen.questions.compare.sweep import Sweep, aligned, fitted
 from unseen.task import Task
@@ -105,8 +105,8 @@ def of_children(run: Callable[[], object]) -> float:
 
 def trial(case: Case, method: str, at: str, seed: int, draw: int) -> None:
     """What one process of the field's habit does."""
-    entrant = next(each for each in standard() if each.name == method)
-    Sweep(case.contest(), Lab(), is_stacked=False)([Block(entrant, at, "", (Run(seed, draw),))])
+    entrant = next(each for each in standard_methods() if each.name == method)
+    Sweep(case.contest(), Lab(), is_stacked=False)([RunGroup(entrant, at, "", (Run(seed, draw),))])
 
 
 def losses(result: Trained, task: Task, lab: Lab) -> Tensor:
@@ -116,7 +116,7 @@ def losses(result: Trained, task: Task, lab: Lab) -> Tensor:
     return torch.stack(each)
 
 
-def exact_difference(contest: Contest, group: Sequence[Block], samples: int = 2) -> float:
+def exact_difference(contest: Contest, group: Sequence[RunGroup], samples: int = 2) -> float:
     """Between stacked and single models in float64, for some of a group's runs."""
     lab = Lab(dtype=torch.float64)
     pairs = [(block, run) for block in group for run in block.runs]
@@ -132,12 +132,12 @@ def exact_difference(contest: Contest, group: Sequence[Block], samples: int = 2)
     return worst
 
 
-def compared(case: Case, contest: Contest, entrant: Entrant, every: int) -> dict[str, float | bool]:
+def compared(case: Case, contest: Contest, entrant: MethodSpec, every: int) -> dict[str, float | bool]:
     """CPU seconds of all runs of one method, stacked (measured) and looped (sampled and scaled), and their difference."""
     job = replace(case.job(), entrants=[entrant])
     sweep, alone = Sweep(contest, Lab()), Sweep(contest, Lab(), is_stacked=False)
     groups = sweep.groups(job.blocks(contest))
-    found: dict[tuple[Block, Run], Trained] = {}
+    found: dict[tuple[RunGroup, Run], Trained] = {}
     together = []
 
     def stacks() -> None:
@@ -215,7 +215,7 @@ def steps(contest: Contest, models: int = 20, n: int = 30) -> dict[str, float]:
     """Step times of SAM and UDIM in steps of ERM, alone and stacked, in turns (medians)."""
     task = fitted(aligned(next(iter(contest.tasks.values()))))
     budget = replace(contest.budget, steps=n)
-    methods = {"ERM": standard()[0].make(budget), "SAM": SAM(budget=budget), "UDIM": UDIM(budget=budget)}
+    methods = {"ERM": standard_methods()[0].make(budget), "SAM": SAM(budget=budget), "UDIM": UDIM(budget=budget)}
     seconds: dict[str, list[float]] = {}
 
     def fresh() -> nn.Module:

@@ -61,3 +61,10 @@ class UnknownName(UnseenError, LookupError):
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of: {', '.join(known) or '(none)'}."
         return cls(f"There is no {kind} `{name}`.", why=f"{len(known)} names are known here.", fix=hint)
+
+
+def reason(error: Exception) -> str:
+    """What, why and fix on one line, or the kind of error and its text."""
+    if isinstance(error, UnseenError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {error}"

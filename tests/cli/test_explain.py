@@ -16,7 +16,7 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.objectives import classify, next_token, regress
 from unseen.questions.audit.job import Subject
-from unseen.questions.explain.request import Ask
+from unseen.questions.explain.request import ExplainRequest
 from unseen.report.html import html
 from unseen.report.markdown import markdown
 from unseen.runs.tensors import Kept
@@ -135,8 +135,8 @@ def test_an_estimator_has_no_gradients_and_is_explained_all_the_same(capsys):
 
 
 def test_images_are_drawn_as_heat_maps_where_the_square_is():
-    report = explained(squares(), Ask(sample=10, draws=300, examples=4))
-    for told in report.found.told:
+    report = explained(squares(), ExplainRequest(sample=10, draws=300, examples=4))
+    for told in report.found.examples:
         heat = torch.tensor(told.heat)
         assert heat.shape == (7, 7)
         assert heat.abs().sum() > 0
@@ -149,12 +149,12 @@ def test_images_are_drawn_as_heat_maps_where_the_square_is():
 
 
 def test_tokens_are_coloured_and_the_tokenizer_names_what_is_removed():
-    report = explained(sentences(), Ask(sample=6, draws=40, examples=2))
+    report = explained(sentences(), ExplainRequest(sample=6, draws=40, examples=2))
     found = report.found
     assert found.behaviour == "log-probability of the most likely next token"
     assert "token 3" in found.removed
     assert "d" in found.removed
-    for told in found.told:
+    for told in found.examples:
         assert len(told.pieces) == len(told.credits) == 5
         assert set("".join(told.pieces).split()) <= set("abcdefgh")
     assert "passage" in html(report.document)
@@ -168,10 +168,10 @@ def test_marked_tokens_are_what_is_explained():
     mask[:, 3] = 1
     marked = task({"train": {"tokens": tokens, "mask": mask}, "test": {"tokens": tokens, "mask": mask}}, next_token)
     found = explained(
-        Subject(task=marked, model=Words, trained=subject.trained), Ask(sample=6, draws=40, examples=3)
+        Subject(task=marked, model=Words, trained=subject.trained), ExplainRequest(sample=6, draws=40, examples=3)
     ).found
     assert found.behaviour == "log-probability of the marked tokens"
-    for told in found.told:  # the marked token is asked for, not read; those after it come too late
+    for told in found.examples:  # the marked token is asked for, not read; those after it come too late
         assert max(abs(value) for value in list(told.credits.values())[3:]) < 1e-4
 
 
@@ -186,7 +186,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         return make(at, how, lab)
 
     monkeypatch.setattr(guide, "explained", counting)
-    lab, ask, subject = Lab(keeper=Kept(tmp_path / "kept")), Ask(sample=8, draws=300, examples=2), squares()
+    lab, ask, subject = Lab(keeper=Kept(tmp_path / "kept")), ExplainRequest(sample=8, draws=300, examples=2), squares()
     with pytest.raises(KeyboardInterrupt):
         explained(subject, ask, lab)
     resumed = explained(subject, ask, lab).found
@@ -200,15 +200,16 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         assert {k: r.value for k, r in other.choice.readings.items()} == {
             k: r.value for k, r in fresh.choice.readings.items()
         }
-        assert [told.credits for told in other.told] == [told.credits for told in fresh.told]
-    explained(subject, Ask(sample=8, draws=300, examples=2, baseline=0.5), lab)
+        assert [told.credits for told in other.examples] == [told.credits for told in fresh.examples]
+    explained(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=0.5), lab)
     assert Path(tmp_path / "kept").is_dir()
 
 
 def test_another_baseline_is_another_question(tmp_path):
     lab, subject = Lab(keeper=Kept(tmp_path / "kept")), squares()
     one, other = (
-        explained(subject, Ask(sample=8, draws=300, examples=2, baseline=b), lab).found.told[0] for b in (None, 0.7)
+        explained(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=b), lab).found.examples[0]
+        for b in (None, 0.7)
     )
     assert one.base != other.base
     assert one.credits != other.credits
@@ -216,7 +217,7 @@ def test_another_baseline_is_another_question(tmp_path):
 
 def test_a_class_can_be_asked_for():
     told = {
-        target: explained(squares(), Ask(sample=8, draws=300, examples=2, target=target)).found.told
+        target: explained(squares(), ExplainRequest(sample=8, draws=300, examples=2, target=target)).found.examples
         for target in (0, 1)
     }
     for zero, one in zip(told[0], told[1], strict=True):
@@ -247,11 +248,11 @@ def test_what_cannot_be_explained_is_refused():
     x = torch.rand(30, 3)
     two = task({"train": {"x": x, "y": torch.rand(30, 2)}, "test": {"x": x, "y": torch.rand(30, 2)}}, regress)
     with pytest.raises(InvalidData, match="2 outputs"):
-        explained(Subject(task=two, model=lambda: nn.Linear(3, 2), budget=Budget(steps=5)), Ask(sample=5))
+        explained(Subject(task=two, model=lambda: nn.Linear(3, 2), budget=Budget(steps=5)), ExplainRequest(sample=5))
     with pytest.raises(InvalidConfig, match="no example 99"):
-        explained(squares(), Ask(rows=(99,), sample=5))
+        explained(squares(), ExplainRequest(rows=(99,), sample=5))
 
 
 def test_the_other_question_is_offered():
-    page = explained(squares(), Ask(sample=8, draws=300, examples=1, question=Question.CHANGE)).document
+    page = explained(squares(), ExplainRequest(sample=8, draws=300, examples=1, question=Question.CHANGE)).document
     assert "--question remove" in " ".join(block.text for block in page.sections[-1].blocks)

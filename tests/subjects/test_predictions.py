@@ -10,7 +10,7 @@ from unseen.engine.batches import Columns
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.objectives import classify, regress
-from unseen.subjects.predictions import Judged, judged
+from unseen.subjects.predictions import SplitPredictions, predict
 from unseen.task import Axis, Split, Task, Use
 
 
@@ -29,7 +29,7 @@ def test_scores_of_classes_are_scikit_learns():
     x, y = torch.tensor(rng.normal(size=(60, 4)), dtype=torch.float32), torch.tensor(rng.integers(0, 2, 60))
     task, split = task_of(classify, x=x, y=y)
     nets = models(3, 2)
-    found = judged(nets, task, split, Lab()).metrics()
+    found = predict(nets, task, split, Lab()).metrics()
     p = [net(x).double().softmax(1).detach().numpy() for net in nets]
     assert found["accuracy"].value == pytest.approx(np.mean([sk.accuracy_score(y, q.argmax(1)) for q in p]))
     assert found["AUC"].value == pytest.approx(np.mean([sk.roc_auc_score(y, q[:, 1]) for q in p]))
@@ -37,14 +37,14 @@ def test_scores_of_classes_are_scikit_learns():
     assert {reading.n for reading in found.values()} == {60}
 
 
-def numbers(seeds: int = 2, unit: float = 10.0) -> tuple[Judged, np.ndarray, list[np.ndarray]]:
+def numbers(seeds: int = 2, unit: float = 10.0) -> tuple[SplitPredictions, np.ndarray, list[np.ndarray]]:
     rng = np.random.default_rng(1)
     x = torch.tensor(rng.normal(size=(80, 4)), dtype=torch.float32)
     y = x.sum(1) + torch.tensor(rng.normal(size=80), dtype=torch.float32)
     task, split = task_of(regress, x=x, y=y)
     nets = models(seeds, 1)
     predicted = [unit * net(x).flatten().detach().double().numpy() for net in nets]
-    return judged(nets, task, split, Lab(), unit), unit * y.double().numpy(), predicted
+    return predict(nets, task, split, Lab(), unit), unit * y.double().numpy(), predicted
 
 
 def test_scores_of_numbers_are_scikit_learns_in_the_targets_own_unit():
@@ -65,7 +65,7 @@ def test_the_interval_of_r2_is_the_bootstraps():
 
 def test_a_change_of_errors_keeps_its_sign_and_unit():
     found, *_ = numbers()
-    better = Judged(found.loss, found.score + 1, found.y, unit=found.unit)
+    better = SplitPredictions(found.loss, found.score + 1, found.y, unit=found.unit)
     change = better.changes(found)["mean absolute error"]
     assert (change.value, change.low, change.high) == pytest.approx((-10, -10, -10))
     assert found.changes(found)["R²"].value == 0
@@ -75,7 +75,7 @@ def test_the_order_of_examples_does_not_matter():
     found, *_ = numbers()
     order = np.random.default_rng(3).permutation(80)
     assert found.y is not None
-    turned = Judged(found.loss[:, order], found.score[:, order], found.y[order], unit=found.unit)
+    turned = SplitPredictions(found.loss[:, order], found.score[:, order], found.y[order], unit=found.unit)
     for name, reading in found.metrics().items():
         other = turned.metrics()[name]
         assert (other.value, other.low, other.high) == pytest.approx((reading.value, reading.low, reading.high))
@@ -93,4 +93,4 @@ def test_a_score_that_is_not_finite_is_refused():
     net = nn.Linear(4, 2)
     nn.init.constant_(net.weight, torch.nan)
     with pytest.raises(InvalidData, match="not finite on 5"):
-        judged([net], task, split, Lab())
+        predict([net], task, split, Lab())

@@ -14,7 +14,7 @@ from unseen.document import Document
 from unseen.lab import Lab
 from unseen.questions.audit.document import document
 from unseen.questions.audit.job import Audit, Findings, Subject
-from unseen.questions.audit.remedy_methods import standard
+from unseen.questions.audit.remedy_methods import standard_remedies
 from unseen.questions.audit.results import LOWER_IS_BETTER
 from unseen.report.html import html
 from unseen.report.json import plain
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     watch = watcher()
     lab = Lab(seed=options.seed, device=device(options.device), sink=watch.sink, keeper=Kept(home() / "audits"))
-    job = Audit(seeds=options.seeds, remedies={} if options.no_remedies else standard())
+    job = Audit(seeds=options.seeds, remedies={} if options.no_remedies else standard_remedies())
     subjects = _subjects(options, lab)
     findings: list[Findings] = []
     watch.begin("audit", len(subjects), 0, "places")

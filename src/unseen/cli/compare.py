@@ -19,11 +19,11 @@ from threadpoolctl import threadpool_limits
 
 from unseen.cli.arguments import Arguments
 from unseen.errors import InvalidConfig, UnknownName
-from unseen.questions.compare.candidates import checked
+from unseen.questions.compare.candidates import check_ranges
 from unseen.questions.compare.document import as_csv, as_json, as_latex, as_markdown, document
 from unseen.questions.compare.inputs import PROTOCOLS, Request
 from unseen.questions.compare.job import Results
-from unseen.questions.compare.run_groups import Block
+from unseen.questions.compare.run_groups import RunGroup
 from unseen.questions.compare.sweep import Sweep
 from unseen.report.html import html
 from unseen.report.json import plain
@@ -49,7 +49,7 @@ MANY = 12
 
 
 @lru_cache(maxsize=1)
-def _workplace(request: Request) -> tuple[Sweep, list[list[Block]]]:
+def _workplace(request: Request) -> tuple[Sweep, list[list[RunGroup]]]:
     """In a worker: the data are read once."""
     torch.set_num_threads(1)
     contest = request.contest()
@@ -68,7 +68,7 @@ def _computed(request: Request, k: int) -> int:
 def compare(request: Request, jobs: int | None = None, watch: Any = None) -> Results:
     """The comparison that the request asks for, by so many processes (default: all cores where it is worth while)."""
     contest, job = request.contest(), request.job()
-    checked(job.entrants, contest.budget, job.space)
+    check_ranges(job.entrants, contest.budget, job.space)
     sweep = request.sweep(contest, *([watch.sink] if watch else []))
     groups = sweep.groups(job.blocks(contest))
     left = [k for k, group in enumerate(groups) if not all(_is_kept(sweep, block) for block in group)]
@@ -96,7 +96,7 @@ def _silent(finished: object) -> None:
     """Nobody listens."""
 
 
-def _is_kept(sweep: Sweep, block: Block) -> bool:
+def _is_kept(sweep: Sweep, block: RunGroup) -> bool:
     keeper = sweep.lab.keeper
     key = sweep.key(block) if isinstance(keeper, Kept) else None
     return key is not None and isinstance(keeper, Kept) and keeper.path(key).exists()
@@ -104,7 +104,7 @@ def _is_kept(sweep: Sweep, block: Block) -> bool:
 
 def _spread(
     request: Request,
-    groups: Sequence[Sequence[Block]],
+    groups: Sequence[Sequence[RunGroup]],
     left: Sequence[int],
     jobs: int,
     told: Callable[[object], None],

@@ -1,13 +1,10 @@
 """`unseen explain`: what a model looks at, by the explanation that is most faithful to it, example by example."""
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from threadpoolctl import threadpool_limits
 
 from unseen.attributions.explanation import eight
 from unseen.attributions.explanation.guide import Question
@@ -15,10 +12,10 @@ from unseen.cli.arguments import Arguments
 from unseen.document import Document
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
-from unseen.questions.audit.job import Audit, Subject, checked
 from unseen.questions.explain.document import document
-from unseen.questions.explain.request import Ask
-from unseen.questions.explain.results import Explained, explain
+from unseen.questions.explain.job import explain
+from unseen.questions.explain.request import ExplainRequest
+from unseen.questions.explain.results import ExplanationReport
 from unseen.report.html import html
 from unseen.report.json import plain
 from unseen.report.markdown import markdown
@@ -27,8 +24,8 @@ from unseen.runs.devices import device
 from unseen.runs.progress import watcher
 from unseen.runs.store import home, write_atomic
 from unseen.runs.tensors import Kept
-from unseen.subjects.estimators import as_networks
 from unseen.subjects.python_files import TABLES, from_file
+from unseen.subjects.subject import Subject
 from unseen.subjects.tables import of_estimator, of_hospitals, of_table
 
 NAMES = {"".join(c for c in name.lower() if c.isalpha()): name for name in eight()}
@@ -39,7 +36,7 @@ NAMES = {"".join(c for c in name.lower() if c.isalpha()): name for name in eight
 class Report:
     """The explained examples with their document; a notebook shows it."""
 
-    found: Explained
+    found: ExplanationReport
     document: Document
 
     def _repr_html_(self) -> str:
@@ -52,15 +49,10 @@ class Report:
         return path
 
 
-def explained(subject: Subject, ask: Ask = Ask(), lab: Lab | None = None) -> Report:
+def explained(subject: Subject, ask: ExplainRequest = ExplainRequest(), lab: Lab | None = None) -> Report:
     """The same as the command, from Python. The subject's model is trained first if it is not given trained."""
-    lab, began = lab or Lab(), time.perf_counter()
-    lab = lab.child(subject.task.name)
-    # small models on many threads wait for each other longer than they compute
-    with threadpool_limits(1):
-        scene = Audit(seeds=1, remedies={}).scene(as_networks(checked(subject), lab), lab)
-        found = explain(scene, ask, lab.child("explain"))
-    return Report(found, document(found, time.perf_counter() - began))
+    found = explain(subject, ask, lab)
+    return Report(found, document(found))
 
 
 def parser() -> Arguments:
@@ -136,7 +128,7 @@ def _subject(options: Any, lab: Lab) -> Subject:
     return replace(subject, budget=replace(subject.budget, steps=options.steps)) if options.steps else subject
 
 
-def _ask(options: Any, subject: Subject) -> Ask:
+def _ask(options: Any, subject: Subject) -> ExplainRequest:
     typed = "".join(c for c in options.method.lower() if c.isalpha())
     if typed not in (*NAMES, "auto"):
         raise UnknownName.near("method", options.method, [*NAMES, "auto"])
@@ -145,7 +137,7 @@ def _ask(options: Any, subject: Subject) -> Ask:
             raise InvalidConfig(f"--{name} {getattr(options, name)}.", "nothing would be explained.", "give 1 or more.")
     if not options.sigma > 0:
         raise InvalidConfig(f"--sigma {options.sigma}.", "no noise changes nothing.", "give a positive number.")
-    return Ask(
+    return ExplainRequest(
         split=options.split,
         rows=_rows(options.rows),
         examples=options.examples,
@@ -181,7 +173,7 @@ def _class(text: str | None, subject: Subject) -> int | None:
     raise UnknownName.near("class", text, names)
 
 
-def as_json(found: Explained, path: Path) -> Mapping[str, Any]:
+def as_json(found: ExplanationReport, path: Path) -> Mapping[str, Any]:
     """What the report shows, for machines."""
     choice = found.choice
     return plain(
@@ -210,7 +202,7 @@ def as_json(found: Explained, path: Path) -> Mapping[str, Any]:
                     "unexplained": told.unexplained,
                     "credits": told.credits,
                 }
-                for told in found.told
+                for told in found.examples
             ],
             "warnings": found.warnings,
         }

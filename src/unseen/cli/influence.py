@@ -22,7 +22,7 @@ from unseen.models.smollm import smollm2
 from unseen.questions.audit.job import Subject
 from unseen.questions.influence import of_subject, of_text
 from unseen.questions.influence.document import document
-from unseen.questions.influence.results import Answers
+from unseen.questions.influence.results import InfluenceReport
 from unseen.questions.influence.saving import FactorFile, Phases, Quiet
 from unseen.report.html import html
 from unseen.report.json import plain
@@ -146,7 +146,7 @@ def _keeper(options: argparse.Namespace) -> Keeper:
     return FactorFile(path, settings, kept)
 
 
-def _answers(options: argparse.Namespace, lab: Lab, sink: Phases | Quiet) -> list[Answers]:
+def _answers(options: argparse.Namespace, lab: Lab, sink: Phases | Quiet) -> list[InfluenceReport]:
     given = {"--model": options.model, "--corpus": options.corpus, "--queries": options.queries}
     missing = [name for name, value in given.items() if not value]
     if len(missing) == len(given):
@@ -158,7 +158,7 @@ def _answers(options: argparse.Namespace, lab: Lab, sink: Phases | Quiet) -> lis
             why="it needs --model, --corpus and --queries, and nothing else.",
             fix="unseen influence --model smollm2 --corpus plays.txt --queries q.jsonl",
         )
-    asked = of_text.Asked(
+    asked = of_text.TextRequest(
         model=_model(options.model),
         name=Path(options.model).name,
         corpus=_corpus(options),
@@ -170,7 +170,7 @@ def _answers(options: argparse.Namespace, lab: Lab, sink: Phases | Quiet) -> lis
         folder=home() / "influence",
     )
     asked = replace(asked, corpus=replace(asked.corpus, encode=asked.model.encode))
-    return [of_text.answered(asked, lab, sink)]
+    return [of_text.trace_completions(asked, lab, sink)]
 
 
 def _config(options: argparse.Namespace, batch: int) -> Influence:
@@ -204,7 +204,7 @@ def _model(name: str) -> CausalLM:
     return smollm2() if name == "smollm2" else load_causal(name)
 
 
-def _of_subjects(options: argparse.Namespace, lab: Lab) -> list[Answers]:
+def _of_subjects(options: argparse.Namespace, lab: Lab) -> list[InfluenceReport]:
     subjects = _subjects(options, lab)
     if options.factors and len(subjects) > 1:
         raise InvalidConfig(
@@ -216,7 +216,7 @@ def _of_subjects(options: argparse.Namespace, lab: Lab) -> list[Answers]:
     # small models on many threads wait for each other longer than they compute
     with threadpool_limits(1):
         return [
-            of_subject.answered(one, lab.child(one.task.name), config,
+            of_subject.trace_errors(one, lab.child(one.task.name), config,
                                 split=options.split, worst=options.worst, k=options.top, fisher=options.fisher)
             for one in subjects
         ]  # fmt: skip
@@ -235,7 +235,7 @@ def _subjects(options: argparse.Namespace, lab: Lab) -> Sequence[Subject]:
     return found
 
 
-def _told(options: argparse.Namespace, found: Sequence[Answers]) -> None:
+def _told(options: argparse.Namespace, found: Sequence[InfluenceReport]) -> None:
     made = document(found)
     path = Path(options.report)
     write_atomic(path, markdown(made) if path.suffix == ".md" else html(made))

@@ -17,7 +17,7 @@ from unseen.subjects.subject import Subject
 from unseen.task import Use
 
 
-def as_networks(subject: Subject, lab: Lab) -> Subject:
+def wrap_estimators(subject: Subject, lab: Lab) -> Subject:
     """The subject with every estimator wrapped as a model, named by its class unless it has a name."""
     made = subject.model if isinstance(subject.model, BaseEstimator) else None
     if made is None and callable(subject.model):

@@ -19,7 +19,7 @@ from unseen.task import Batch, Split, Task
 
 
 @dataclass(frozen=True)
-class Judged:
+class SplitPredictions:
     """Per-example values of S models (seeds) on one split: arrays [seed, example]."""
 
     loss: NDArray[np.float64]
@@ -58,7 +58,7 @@ class Judged:
         found["loss"] = _mean(self.loss[:, chosen], unit="nats" if self.is_accuracy else "")
         return found
 
-    def changes(self, base: "Judged") -> dict[str, Reading]:
+    def changes(self, base: "SplitPredictions") -> dict[str, Reading]:
         """Paired differences to `base` (same examples, same seeds)."""
         found = {self.score_name: _mean(self.values - base.values, bounded=False)}
         if (mine := self._explained(slice(None))) is not None and (other := base._explained(slice(None))) is not None:
@@ -103,7 +103,7 @@ def _mean(values: NDArray[np.float64], unit: str = "", bounded: bool = True) -> 
     return reading
 
 
-def judged(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab, unit: float = 1.0) -> Judged:
+def predict(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab, unit: float = 1.0) -> SplitPredictions:
     """Runs every model over the split for losses, scores and margins; `unit` is the target's, where it is a number."""
     losses, scores, margins = [], [], []
     for model in models:
@@ -122,7 +122,7 @@ def judged(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab, unit
     two = np.isin(scores, (0.0, 1.0)).all() and y is not None and np.isin(y, (0.0, 1.0)).all()
     margin = np.stack([m for m in margins if m is not None]) if two and all(m is not None for m in margins) else None
     is_number = task.objective.score is negative_absolute_error
-    return Judged(np.stack(losses), np.stack(scores), y, margin, unit if is_number else None)
+    return SplitPredictions(np.stack(losses), np.stack(scores), y, margin, unit if is_number else None)
 
 
 @torch.no_grad()
@@ -145,7 +145,7 @@ def _margin(model: nn.Module, split: Split, lab: Lab) -> NDArray[np.float64] | N
     return torch.cat(found).numpy()
 
 
-def codes(split: Split, group: Callable[[Batch], Tensor], lab: Lab) -> NDArray[np.int64]:
+def group_codes(split: Split, group: Callable[[Batch], Tensor], lab: Lab) -> NDArray[np.int64]:
     """The group's integer of every example, in order."""
 
     def of(batch: Batch) -> Tensor:

@@ -1,40 +1,49 @@
-"""The models and data of one audit, with what was already computed about them."""
+"""A subject with its trained models, and what was already computed about them: all that a question is asked of."""
 
+import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unseen.attribution import Attribution, Attributor
 from unseen.engine.batches import gather, length, once, place
-from unseen.errors import InvalidData, UnseenError
+from unseen.errors import InvalidData, UnseenError, UnsupportedLayer, reason
 from unseen.lab import Lab
 from unseen.method import Trained
+from unseen.methods.erm import ERM
+from unseen.methods.fit_estimator import FitEstimator
+from unseen.models.estimator import Estimator
+from unseen.subjects.estimators import wrap_estimators
 from unseen.subjects.examples import Example, Shown
-from unseen.subjects.predictions import Judged, judged
-from unseen.subjects.subject import Subject
-from unseen.subjects.training import Runs
+from unseen.subjects.predictions import SplitPredictions, predict
+from unseen.subjects.subject import Subject, validate
+from unseen.subjects.training import TrainingRuns
 from unseen.task import Batch, Split, Task, Use
 
 T = TypeVar("T")
 
 
 @dataclass
-class Scene:
+class Session:
+    """The trained models of a subject with their cached predictions; made by `open_session`."""
+
     subject: Subject
-    runs: Runs
-    audited: Sequence[Trained]
+    runs: TrainingRuns
+    models: Sequence[Trained]
     """The given model, or one per seed."""
     retrained: Sequence[Trained]
     """One per seed, trained here: what remedies are compared with."""
     seconds: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
     """Part → why it could not be done."""
-    _judged: dict[str, Judged] = field(default_factory=dict)
-    _base: dict[str, Judged] = field(default_factory=dict)
+    _predictions: dict[str, SplitPredictions] = field(default_factory=dict)
+    _baseline: dict[str, SplitPredictions] = field(default_factory=dict)
     _attributors: dict[str, Attributor] = field(default_factory=dict)
 
     @property
@@ -47,14 +56,16 @@ class Scene:
 
     @property
     def first(self) -> Trained:
-        return self.audited[0]
+        return self.models[0]
 
     @cached_property
-    def judged(self) -> dict[str, Split]:
-        """Judged splits that can be scored; without any, the selection splits, else the fitted ones."""
+    def evaluated(self) -> dict[str, Split]:
+        """Evaluated splits that can be scored; without any, the selection splits, else the fitted ones."""
         chosen = self.task.of(Use.JUDGE) or self.task.of(Use.SELECT) or self.task.of(Use.FIT)
         found = {
-            name: split for name, split in chosen.items() if self.attempt(f"split `{name}`", partial(self.at, name))
+            name: split
+            for name, split in chosen.items()
+            if self.attempt(f"split `{name}`", partial(self.predictions, name))
         }
         if not found:
             raise InvalidData(
@@ -71,15 +82,15 @@ class Scene:
             return None
 
     @cached_property
-    def seen(self) -> str | None:
+    def reference_split(self) -> str | None:
         """The split that stands for "more of the same": judged, at a position where something was fitted."""
         judge = self.task.of(Use.JUDGE)
-        return next((name for name in self.judged if name in judge and name not in self.task.unseen), None)
+        return next((name for name in self.evaluated if name in judge and name not in self.task.unseen), None)
 
     @cached_property
     def unseen(self) -> dict[str, Split]:
-        """Judged splits at positions where nothing was fitted."""
-        return {name: split for name, split in self.judged.items() if name in self.task.unseen}
+        """Evaluated splits at positions where nothing was fitted."""
+        return {name: split for name, split in self.evaluated.items() if name in self.task.unseen}
 
     def attributor(self, attribution: Attribution) -> Attributor:
         """What answers queries about the first model; prepared once."""
@@ -88,7 +99,7 @@ class Scene:
         return self._attributors[repr(attribution)]
 
     @property
-    def fitted(self) -> str:
+    def training_split(self) -> str:
         """The first split to fit."""
         return next(iter(self.task.of(Use.FIT)))
 
@@ -99,40 +110,73 @@ class Scene:
     @property
     def classifies(self) -> bool:
         """Whether the target is a class: scores are 0 or 1, and `y` is an integer."""
-        at = next(iter(self.judged))
-        if not self.has(at, "y") or not self.at(at).is_accuracy:
+        at = next(iter(self.evaluated))
+        if not self.has(at, "y") or not self.predictions(at).is_accuracy:
             return False
         return not next(once(self.task.split(at).data, 1, self.lab))["y"].is_floating_point()
 
     @cached_property
-    def hardest(self) -> str:
+    def main_split(self) -> str:
         """The judged split that matters most: unseen if there is one, else the last."""
-        return next(iter(self.unseen), list(self.judged)[-1])
+        return next(iter(self.unseen), list(self.evaluated)[-1])
 
-    def at(self, split: str) -> Judged:
+    def require_gradients(self) -> None:
+        """Refuses estimators."""
+        if isinstance(self.first.model, Estimator):
+            name = type(self.first.model.estimator).__name__
+            raise UnsupportedLayer(
+                f"{name} has no gradients.",
+                why="this part is computed from, or trained by, gradients of the loss.",
+                fix="audit a network (without an estimator) to see it.",
+            )
+
+    def require_columns(self, split: str, *columns: str) -> None:
+        """Refuses examples without these tensors."""
+        missing = [column for column in columns if not self.has(split, column)]
+        if missing:
+            raise InvalidData(
+                f"The examples of `{split}` have no `{'` and no `'.join(missing)}`.",
+                why="this part reads " + " and ".join(f"`{column}`" for column in columns) + ".",
+                fix="add them to the dataset if this kind of data has them; otherwise this part does not apply.",
+            )
+
+    def require_length(self, split: str) -> int:
+        """The number of examples of a split; refuses streams."""
+        return require_length(split, self.task.split(split))
+
+    def training_example(self, position: int, value: float) -> Example:
+        """The example at a position among all training examples, split after split, as attributions count them."""
+        for name in self.task.of(Use.FIT):
+            n = self.require_length(name)
+            if position < n:
+                return self.example(name, position, value)
+            position -= n
+        raise IndexError(position)
+
+    def worst_examples(self, split: str, count: int) -> list[int]:
+        """Positions of the examples with the largest mean loss, largest first."""
+        losses = self.predictions(split).loss.mean(0)
+        return [int(k) for k in np.argsort(-losses, kind="stable")[:count]]
+
+    def predictions(self, split: str) -> SplitPredictions:
         """What the audited models did on a split (computed once)."""
-        if split not in self._judged:
-            models = [run.model for run in self.audited]
-            self._judged[split] = judged(models, self.task, self.task.split(split), self.lab, self.subject.unit)
-        return self._judged[split]
+        if split not in self._predictions:
+            models = [run.model for run in self.models]
+            self._predictions[split] = predict(models, self.task, self.task.split(split), self.lab, self.subject.unit)
+        return self._predictions[split]
 
-    def base(self, split: str) -> Judged:
+    def baseline_predictions(self, split: str) -> SplitPredictions:
         """What the retrained models did on a split."""
-        if self.audited is self.retrained:
-            return self.at(split)
-        if split not in self._base:
+        if self.models is self.retrained:
+            return self.predictions(split)
+        if split not in self._baseline:
             models = [run.model for run in self.retrained]
-            self._base[split] = judged(models, self.task, self.task.split(split), self.lab, self.subject.unit)
-        return self._base[split]
+            self._baseline[split] = predict(models, self.task, self.task.split(split), self.lab, self.subject.unit)
+        return self._baseline[split]
 
     def example(self, split: str, index: int, value: float, *, is_predicted: bool = False) -> Example:
         """An example with its label, its appearance and, if asked, the audited model's word."""
-        if length(self.task.split(split).data) is None:
-            raise InvalidData(
-                f"Split `{split}` is a stream.",
-                why="single examples cannot be looked up in it.",
-                fix="give a dataset with a length.",
-            )
+        self.require_length(split)
         row = gather(self.task.split(split).data, torch.tensor([index]))
         shown: Shown = f"{split}[{index}]"
         if self.subject.show:
@@ -143,13 +187,13 @@ class Scene:
             split=split,
             index=index,
             shown=shown,
-            label=self._word(row["y"]) if "y" in row else "",
+            label=self._label_text(row["y"]) if "y" in row else "",
             predicted=self._predicted(row) if is_predicted else "",
             value=value,
             row=number,
         )
 
-    def _word(self, y: Tensor) -> str:
+    def _label_text(self, y: Tensor) -> str:
         """A target as the user knows it."""
         if y.numel() != 1:
             return ""
@@ -168,9 +212,42 @@ class Scene:
         z = z.flatten().cpu()
         if self.classifies:
             z = (z > 0).long() if z.numel() == 1 else z.argmax()
-        return self._word(z)
+        return self._label_text(z)
 
 
-def reason(error: Exception) -> str:
-    """What, why and fix, or the kind of error and its text."""
-    return str(error) if isinstance(error, UnseenError) else f"{type(error).__name__}: {error}"
+def require_length(name: str, split: Split) -> int:
+    """The number of examples of a split; refuses streams."""
+    n = length(split.data)
+    if n is None:
+        raise InvalidData(
+            f"Split `{name}` is a stream.",
+            why="single examples cannot be looked up in it.",
+            fix="give a dataset with a length.",
+        )
+    return n
+
+
+def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = False) -> Session:
+    """Trains what is missing: a model per seed where none is given trained, or where `retrain` asks for rivals of it.
+
+    Fitted estimators are evaluated as they are: nothing is trained beside one.
+    """
+    subject, began = wrap_estimators(validate(subject), lab), time.perf_counter()
+    runs, retrained = TrainingRuns(subject, lab), list[Trained]()
+    try:
+        method = FitEstimator() if isinstance(runs.fresh(0), Estimator) else ERM(subject.budget)
+        if subject.trained is None or (retrain and not isinstance(method, FitEstimator)):
+            retrained = [runs(method, seed) for seed in range(seeds)]
+    except UnseenError:
+        raise
+    except Exception as error:  # the subject's own model
+        raise InvalidData(
+            f"Training the subject's model raised {reason(error)}",
+            why="every finding needs a model that runs on the subject's batches.",
+            fix="try task.objective.loss(model(), batch) on one batch of your FIT split.",
+        ) from error
+    models = retrained
+    if subject.trained is not None:  # a copy: the caller's model keeps its mode and place
+        model = deepcopy(subject.trained).to(lab.device, lab.dtype).eval()
+        models = [Trained(model, subject.task)]
+    return Session(subject, runs, models, retrained, time.perf_counter() - began)

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from unseen.engine.batches import length
 from unseen.engine.loop import Budget
+from unseen.errors import InvalidData
 from unseen.subjects.examples import Shown
 from unseen.task import Batch, Task
 
@@ -42,3 +44,18 @@ class Subject:
     """How the data were treated, for the report."""
     warnings: Sequence[str] = ()
     """What the reader should beware of in the data."""
+
+
+def validate(subject: Subject) -> Subject:
+    """The subject, unless a split is empty or its examples are not tensors by name."""
+    for name, split in subject.task.splits.items():
+        if length(split.data) == 0:
+            raise InvalidData(f"Split `{name}` is empty.", why="nothing can be done with it.", fix="leave it out.")
+        row = split.data[0] if length(split.data) else next(iter(split.data))
+        if not isinstance(row, Mapping):
+            raise InvalidData(
+                f"An example of split `{name}` is a {type(row).__name__}.",
+                why="objectives, measures and groups read tensors by name.",
+                fix='return a dictionary, for example {"x": image, "y": label}, or use engine.batches.Columns.',
+            )
+    return subject

@@ -16,7 +16,7 @@ from unseen.subjects.subject import Subject
 from unseen.task import Use
 
 
-class Runs:
+class TrainingRuns:
     """Trains the subject's model with any method. Initialisation and data order depend on the seed only."""
 
     def __init__(self, subject: Subject, lab: Lab) -> None:

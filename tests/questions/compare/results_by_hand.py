@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from unseen.questions.compare.protocols import Protocol
-from unseen.questions.compare.results import AVERAGE, WORST, Cell, Change, Dot, Results
+from unseen.questions.compare.results import AVERAGE, WORST, Cell, Change, Results, RunPoint
 from unseen.reading import Reading
 
 METHODS = ("ERM", "new_one", "gone")
@@ -41,7 +41,7 @@ def by_hand(gain: float = 0.05, half: float = 0.01) -> Results:
         cells=cells,
         changes=changes,
         choices=[],
-        dots=[Dot(method="ERM", seed=0, draw=0, seen=0.9, unseen=0.7)],
+        dots=[RunPoint(method="ERM", seed=0, draw=0, seen=0.9, unseen=0.7)],
         sizes={"west": 60, "east": 40},
         diverged={"ERM": (0, 24), "new_one": (0, 24), "gone": (20, 24)},
         missing={"gone · west": "it needs <two> domains."},

@@ -12,7 +12,13 @@ from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
 from unseen.methods.erm import ERM
 from unseen.methods.sam import SAM
-from unseen.questions.compare.candidates import Entrant, checked, named, of_classes, standard
+from unseen.questions.compare.candidates import (
+    MethodSpec,
+    check_ranges,
+    methods_named,
+    methods_of_classes,
+    standard_methods,
+)
 from unseen.search_space import LogUniform, Uniform, drawn
 
 BUDGET = Budget(steps=100, lr=2e-3, weight_decay=1e-2)
@@ -20,18 +26,21 @@ BUDGET = Budget(steps=100, lr=2e-3, weight_decay=1e-2)
 
 @given(seed=integers(0, 99), draw=integers(0, 20))
 def test_all_methods_get_the_same_learning_rate_and_weight_decay(seed, draw):
-    budgets = [entrant.drawn(BUDGET, draw, Lab(seed)).budget for entrant in standard()]
+    budgets = [entrant.drawn(BUDGET, draw, Lab(seed)).budget for entrant in standard_methods()]
     assert len({(budget.lr, budget.weight_decay) for budget in budgets}) == 1
     assert BUDGET.lr / 5 <= budgets[0].lr <= BUDGET.lr * 5
     assert draw or budgets[0] == BUDGET
 
 
 def test_the_first_draw_has_the_defaults():
-    assert [entrant.drawn(BUDGET, 0, Lab()) for entrant in named(["erm", "SAM"])] == [ERM(BUDGET), SAM(budget=BUDGET)]
+    assert [entrant.drawn(BUDGET, 0, Lab()) for entrant in methods_named(["erm", "SAM"])] == [
+        ERM(BUDGET),
+        SAM(budget=BUDGET),
+    ]
 
 
 def test_a_draw_does_not_depend_on_what_else_is_searched():
-    entrant = Entrant("SAM", lambda budget: SAM(budget=budget))
+    entrant = MethodSpec("SAM", lambda budget: SAM(budget=budget))
     whole = entrant.drawn(BUDGET, 3, Lab())
     fewer = entrant.drawn(BUDGET, 3, Lab(), {"lr": Uniform(1e-3, 1e-3)})
     assert fewer.rho == whole.rho != SAM().rho
@@ -59,31 +68,31 @@ def test_ranges_that_are_none_are_refused(make):
 
 
 def test_names_match_whatever_their_punctuation():
-    assert [entrant.name for entrant in named(["group_dro", "ERM", "v-rex"])] == ["group DRO", "ERM", "V-REx"]
-    assert [entrant.name for entrant in named([])] == [entrant.name for entrant in standard()]
+    assert [entrant.name for entrant in methods_named(["group_dro", "ERM", "v-rex"])] == ["group DRO", "ERM", "V-REx"]
+    assert [entrant.name for entrant in methods_named([])] == [entrant.name for entrant in standard_methods()]
     with pytest.raises(UnknownName, match="did you mean"):
-        named(["vrexx"])
+        methods_named(["vrexx"])
 
 
 def test_every_class_with_a_budget_is_known_and_takes_it():
-    found = {entrant.name: entrant for entrant in of_classes()}
+    found = {entrant.name: entrant for entrant in methods_of_classes()}
     assert {"ERM", "SAM", "EarlyStopping"} <= set(found)
     for entrant in found.values():
         assert entrant.make(BUDGET).budget == BUDGET
 
 
 def test_declared_ranges_are_within_every_methods_domain():
-    checked([*standard(), *of_classes()], BUDGET, {})
+    check_ranges([*standard_methods(), *methods_of_classes()], BUDGET, {})
 
 
 def test_a_hyperparameter_out_of_range_is_refused_before_training():
     with pytest.raises(InvalidConfig, match="rho"):
-        checked(named(["sam"]), BUDGET, {"rho": Uniform(-1, 0.1)})
+        check_ranges(methods_named(["sam"]), BUDGET, {"rho": Uniform(-1, 0.1)})
     with pytest.raises(InvalidConfig, match="Budget"):
-        checked(named(["erm"]), BUDGET, {"lr": Uniform(-1, 0.1)})
+        check_ranges(methods_named(["erm"]), BUDGET, {"lr": Uniform(-1, 0.1)})
     with pytest.raises(UnknownName, match="no hyperparameter `rhoo`"):
-        checked(named(["sam"]), BUDGET, {"rhoo": Uniform(0, 0.1)})
+        check_ranges(methods_named(["sam"]), BUDGET, {"rhoo": Uniform(0, 0.1)})
 
 
 def test_a_budget_without_weight_decay_still_has_a_range():
-    assert Entrant("ERM", ERM).space(replace(BUDGET, weight_decay=0.0))["weight_decay"].low > 0
+    assert MethodSpec("ERM", ERM).space(replace(BUDGET, weight_decay=0.0))["weight_decay"].low > 0

@@ -11,7 +11,7 @@ from unseen.errors import InvalidData
 from unseen.questions.compare import statistics
 from unseen.questions.compare.quantities import Area, Mean
 from unseen.questions.compare.results import AVERAGE, WORST
-from unseen.questions.compare.tables import Board
+from unseen.questions.compare.tables import ScoreTable
 from unseen.reading import Reading
 
 
@@ -71,7 +71,7 @@ def test_differences_pair_the_seeds_that_both_have():
         statistics.shared({0: a[0]}, {1: b[0]})
 
 
-def board(worse: str = "east") -> Board:
+def board(worse: str = "east") -> ScoreTable:
     """Two methods at two places, three seeds, forty examples: `new` is better by 0.2 at `west`, by 0.1 at `east`."""
     rng = np.random.default_rng(0)
     noise = {place: rng.normal(0, 0.1, (3, 40)) for place in ("west", "east")}
@@ -79,7 +79,7 @@ def board(worse: str = "east") -> Board:
     if worse == "west":
         level["new", "west"] = 0.3
     values = {(m, p): {s: x + noise[p][s] for s in range(3)} for (m, p), x in level.items()}
-    return Board(quantity=Mean("score"), methods=["old", "new"], places=["west", "east"], values=values)
+    return ScoreTable(quantity=Mean("score"), methods=["old", "new"], places=["west", "east"], values=values)
 
 
 def test_paired_differences_have_no_noise_left_and_average_over_places():
@@ -102,7 +102,7 @@ def test_worst_places_that_differ_are_not_paired():
 
 def test_a_missing_place_leaves_no_average():
     whole = board()
-    part = Board(
+    part = ScoreTable(
         quantity=whole.quantity,
         methods=whole.methods,
         places=whole.places,

@@ -13,12 +13,12 @@ from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.mlp import mlp
 from unseen.questions.compare.advice import advice
-from unseen.questions.compare.candidates import named
+from unseen.questions.compare.candidates import methods_named
 from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, Cell
 from unseen.questions.compare.setup import judged, of_spec
-from unseen.questions.compare.subgroups import SMALLEST, Part, parts
+from unseen.questions.compare.subgroups import SMALLEST, Subgroup, subgroups_of
 from unseen.questions.compare.sweep import Sweep
 from unseen.reading import Reading
 from unseen.tasks.domains import Domains, moved_clusters
@@ -38,7 +38,7 @@ def contest():
 
 def test_subgroups_are_means_over_their_own_examples():
     given, lab = contest(), Lab()
-    job = Comparison(entrants=named(["erm"]), seeds=2, draws=1, protocols=[Protocol.TRAINING])
+    job = Comparison(entrants=methods_named(["erm"]), seeds=2, draws=1, protocols=[Protocol.TRAINING])
     results = job(given, lab)
     assert set(results.subgroups) == {"side"}
     blocks = job.blocks(given)
@@ -66,15 +66,15 @@ def test_places_with_few_examples_and_examples_in_no_group_are_left_out():
     given = contest()
     places = {place: at for at, task in given.tasks.items() for place in judged(task)}
     few = replace(given, groups={"first": lambda batch: (torch.arange(len(batch["x"])) >= SMALLEST - 1).long()})
-    (left,) = parts(few, places)["first"]
+    (left,) = subgroups_of(few, places)["first"]
     assert left.name.endswith("first 1")
     nobody = replace(given, groups={"none": lambda batch: torch.full((len(batch["x"]),), -1)})
-    assert parts(nobody, places) == {}
+    assert subgroups_of(nobody, places) == {}
 
 
 def test_a_part_of_everything_is_the_mean_and_ignores_what_is_outside():
     values = {0: np.array([1.0, 0.0, 1.0, 1.0]), 1: np.array([0.0, 0.0, 1.0, 1.0])}
-    first = Part("p", {"a": np.array([True, True, False, False])})
+    first = Subgroup("p", {"a": np.array([True, True, False, False])})
     changed = {seed: np.where([True, True, False, False], each, 7.0) for seed, each in values.items()}
     assert first.reading("a", values) == first.reading("a", changed)
     assert first.reading("a", values).value == pytest.approx(0.25)

@@ -16,11 +16,11 @@ from unseen.method import Trained
 from unseen.methods.erm import ERM
 from unseen.models.mlp import mlp
 from unseen.questions.compare import sweep as sweeping
-from unseen.questions.compare.candidates import Entrant, named, of_classes, standard
+from unseen.questions.compare.candidates import MethodSpec, methods_named, methods_of_classes, standard_methods
 from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, WORST
-from unseen.questions.compare.run_groups import Block, Run
+from unseen.questions.compare.run_groups import Run, RunGroup
 from unseen.questions.compare.setup import Contest, domains, judged, of_spec, of_task, seen
 from unseen.questions.compare.sweep import Sweep, alone, stepped
 from unseen.search_space import Space, Uniform
@@ -51,12 +51,15 @@ class Memory:
 
 @pytest.mark.parametrize(
     ("entrant", "without"),
-    [*((entrant, "") for entrant in standard()), *((entrant, "west") for entrant in named(["erm", "mixup", "sam"]))],
-    ids=lambda value: value.name if isinstance(value, Entrant) else value or "all",
+    [
+        *((entrant, "") for entrant in standard_methods()),
+        *((entrant, "west") for entrant in methods_named(["erm", "mixup", "sam"])),
+    ],
+    ids=lambda value: value.name if isinstance(value, MethodSpec) else value or "all",
 )
 def test_models_trained_together_score_as_those_trained_alone(entrant, without, monkeypatch):
     monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
-    block = Block(entrant, "east", without, RUNS)
+    block = RunGroup(entrant, "east", without, RUNS)
     together, apart = Sweep(contest(), Lab()), Sweep(contest(), Lab(), is_stacked=False)
     (many,), (single,) = together([block]), apart([block])
     assert many["together"].all()
@@ -69,7 +72,7 @@ def test_models_trained_together_score_as_those_trained_alone(entrant, without, 
     assert len(many["select"]) == len(RUNS)
 
 
-STEPPED = [entrant for entrant in of_classes() if stepped(entrant.make(Budget(steps=100))) is not None]
+STEPPED = [entrant for entrant in methods_of_classes() if stepped(entrant.make(Budget(steps=100))) is not None]
 
 
 @pytest.mark.parametrize("entrant", STEPPED, ids=lambda entrant: entrant.name)
@@ -90,7 +93,7 @@ def test_a_method_with_a_step_trains_as_the_loop_with_that_step(entrant):
 
 def test_places_of_one_shape_are_trained_together_and_score_as_alone(monkeypatch):
     monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
-    job = Comparison(entrants=named(["erm", "mixup"]), seeds=2, draws=2)
+    job = Comparison(entrants=methods_named(["erm", "mixup"]), seeds=2, draws=2)
     sweep = Sweep(contest(), Lab())
     groups = sweep.groups(job.blocks(contest()))
     assert [len(group) for group in groups] == [3, 6, 3, 6]  # by method: three places, each without two domains
@@ -102,7 +105,7 @@ def test_places_of_one_shape_are_trained_together_and_score_as_alone(monkeypatch
 
 def test_no_more_models_are_trained_at_once_than_fit(monkeypatch):
     monkeypatch.setattr(sweeping, "MOST", 3)
-    job = Comparison(entrants=named(["erm"]), seeds=5, draws=1)
+    job = Comparison(entrants=methods_named(["erm"]), seeds=5, draws=1)
     sweep, seen = Sweep(contest(), Lab()), []
     monkeypatch.setattr(sweeping, "looped", lambda jobs: seen.append(len(jobs.models)) or looped(jobs))
     assert [len(group) for group in sweep.groups(job.blocks(contest()))] == [1, 1, 1]
@@ -114,8 +117,8 @@ def test_runs_of_a_seed_share_initial_weights_and_order_whatever_the_method_and_
     held, lab = contest(), Lab()
     made = Sweep(held, lab)
     starts = {}
-    for entrant in named(["erm", "sam"]):
-        results, _ = made.trained([Block(entrant, "east", "", RUNS)])
+    for entrant in methods_named(["erm", "sam"]):
+        results, _ = made.trained([RunGroup(entrant, "east", "", RUNS)])
         for run, result in zip(RUNS, results, strict=True):
             assert isinstance(result, Trained)
             starts.setdefault(run.seed, []).append(result.start["1.weight"])
@@ -125,15 +128,15 @@ def test_runs_of_a_seed_share_initial_weights_and_order_whatever_the_method_and_
 
 
 def test_the_scores_of_one_place_do_not_depend_on_what_else_is_compared():
-    job = Comparison(entrants=named(["erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
-    more = Comparison(entrants=named(["sam", "erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
+    job = Comparison(entrants=methods_named(["erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
+    more = Comparison(entrants=methods_named(["sam", "erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
     one, other = (each(contest(), Lab()) for each in (job, more))
     for column in (*one.places, AVERAGE, WORST):
         assert one.cell("ERM", column).reading == other.cell("ERM", column).reading
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped():
-    entrants = named(["erm", "sam", "v-rex", "mixup"])
+    entrants = methods_named(["erm", "sam", "v-rex", "mixup"])
     job, memory = Comparison(entrants=entrants, seeds=1, draws=2, protocols=[Protocol.TRAINING]), Memory()
     blocks, lab = job.blocks(contest()), Lab(keeper=memory)
 
@@ -154,7 +157,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped():
 
 
 def test_another_learning_rate_or_other_data_are_not_mistaken_for_what_is_kept():
-    held, block = contest(), Block(named(["erm"])[0], "east", "", RUNS)
+    held, block = contest(), RunGroup(methods_named(["erm"])[0], "east", "", RUNS)
     keys = {
         Sweep(held, Lab()).key(block),
         Sweep(held, Lab(seed=1)).key(block),
@@ -183,7 +186,7 @@ class Explodes:
 
 
 def test_diverging_runs_are_reported_and_the_others_continue():
-    entrants = [*named(["erm"]), Entrant("explodes", lambda budget: Explodes(budget))]
+    entrants = [*methods_named(["erm"]), MethodSpec("explodes", lambda budget: Explodes(budget))]
     results = Comparison(entrants=entrants, seeds=3, draws=2)(contest(), Lab())
     lost, total = results.diverged["explodes"]
     assert (lost, total) == (36, 54)  # 2 of 3 seeds keep draw 0: 4 of 6 runs diverge, on 3 × (1 + 2) tasks
@@ -196,7 +199,7 @@ def test_diverging_runs_are_reported_and_the_others_continue():
 
 
 def test_a_method_that_always_diverges_has_missing_cells_with_the_reason():
-    entrants = [*named(["erm"]), Entrant("explodes", lambda budget: Explodes(budget, share=1.0))]
+    entrants = [*methods_named(["erm"]), MethodSpec("explodes", lambda budget: Explodes(budget, share=1.0))]
     results = Comparison(entrants=entrants, seeds=1, draws=2)(contest(), Lab())
     cell = results.cell("explodes", "east")
     assert (cell.reading, cell.note, cell.best) == (None, "every run diverged", False)
@@ -208,7 +211,7 @@ def test_a_stacked_run_that_diverges_does_not_take_the_others_with_it(monkeypatc
     monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
     held = contest()
     wild = Sweep(held, Lab(), {"lr": Uniform(1e38, 1e38)})
-    (kept,) = wild([Block(named(["erm"])[0], "east", "", RUNS)])
+    (kept,) = wild([RunGroup(methods_named(["erm"])[0], "east", "", RUNS)])
     assert kept["diverged"].tolist() == [False, True, False, True]  # draw 0 has the defaults
     assert torch.isfinite(kept["select"]).tolist() == [True, False, True, False]
 
@@ -223,7 +226,7 @@ def no_domains() -> Task:
 
 
 def test_a_method_that_needs_domains_is_footnoted_on_a_task_without():
-    results = Comparison(entrants=named(["erm", "vrex"]), seeds=2, draws=2)(of_task(no_domains()), Lab())
+    results = Comparison(entrants=methods_named(["erm", "vrex"]), seeds=2, draws=2)(of_task(no_domains()), Lab())
     cell = results.cell("V-REx", "held")
     assert cell.reading is None
     assert "could not be trained" in cell.note
@@ -236,12 +239,12 @@ def test_a_method_that_needs_domains_is_footnoted_on_a_task_without():
 
 def test_if_no_method_can_be_trained_the_first_reason_is_the_error():
     with pytest.raises(InvalidData, match="domain"):
-        Comparison(entrants=named(["vrex"]), seeds=1, draws=1)(of_task(no_domains()), Lab())
+        Comparison(entrants=methods_named(["vrex"]), seeds=1, draws=1)(of_task(no_domains()), Lab())
 
 
 def test_leave_one_domain_out_validation_never_fits_or_judges_the_domain_it_selects_on():
     held = contest()
-    task = Sweep(held, Lab()).task(Block(named(["erm"])[0], "east", "west"))
+    task = Sweep(held, Lab()).task(RunGroup(methods_named(["erm"])[0], "east", "west"))
     assert {split.at for split in task.of(Use.FIT).values()} == {"middle"}
     assert {split.at for split in task.of(Use.SELECT).values()} == {"west"}
     assert domains(held.tasks["east"]) == ["west", "middle"]
@@ -251,7 +254,7 @@ def test_leave_one_domain_out_validation_never_fits_or_judges_the_domain_it_sele
 
 def test_validation_scores_are_means_over_domains_and_judged_scores_over_examples():
     held = contest()
-    block = Block(named(["erm"])[0], "east", "", RUNS[:1])
+    block = RunGroup(methods_named(["erm"])[0], "east", "", RUNS[:1])
     (kept,), task = Sweep(held, Lab())([block]), held.tasks["east"]
     (result,), _ = Sweep(held, Lab()).trained([block])
 
@@ -271,7 +274,7 @@ def test_positions_may_be_numbers():
     number = {"west": 0.0, "middle": 1.0, "east": 2.0}
     splits = {name: replace(split, at=number[str(split.at)]) for name, split in task.splits.items()}
     held = replace(contest(), tasks={"2.0": replace(task, splits=splits)})
-    job = Comparison(entrants=named(["erm"]), seeds=1, draws=2, protocols=[Protocol.LEFT_OUT])
+    job = Comparison(entrants=methods_named(["erm"]), seeds=1, draws=2, protocols=[Protocol.LEFT_OUT])
     results = job(held, Lab())
     assert results.places == ["2.0"]
     assert results.protocols == [Protocol.LEFT_OUT]
@@ -279,7 +282,7 @@ def test_positions_may_be_numbers():
 
 
 def test_one_draw_runs_no_validation_and_says_so():
-    job = Comparison(entrants=named(["erm"]), seeds=2, draws=1)
+    job = Comparison(entrants=methods_named(["erm"]), seeds=2, draws=1)
     assert all(not block.without for block in job.blocks(contest()))
     results = job(contest(), Lab())
     assert results.protocols == [Protocol.TRAINING]

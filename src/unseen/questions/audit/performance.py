@@ -7,39 +7,38 @@ from typing import Any
 import numpy as np
 
 from unseen import stats
-from unseen.errors import InvalidData, UnseenError
+from unseen.errors import InvalidData, UnseenError, reason
 from unseen.measures.calibration import CalibrationError, CalibrationInTheLarge, CalibrationSlope
 from unseen.methods.fit_estimator import FitEstimator
-from unseen.questions.audit.requirements import needs_columns
 from unseen.questions.audit.results import LOWER_IS_BETTER, Gap, Outcome, Score
 from unseen.reading import Reading
-from unseen.subjects.predictions import Judged, codes, judged
-from unseen.subjects.session import Scene, reason
+from unseen.subjects.predictions import SplitPredictions, group_codes, predict
+from unseen.subjects.session import Session
 from unseen.task import Use
 
 SMALL = 20
 """Subgroups below this size are reported with a warning."""
 
 
-def performance(scene: Scene) -> dict[str, Any]:
+def performance(session: Session) -> dict[str, Any]:
     """Score, AUC and loss per split and subgroup, and the gap from seen to unseen."""
-    name = scene.subject.name
+    name = session.subject.name
     scores: list[Score] = []
     warnings: list[str] = []
-    for split in dict.fromkeys([*scene.task.of(Use.FIT), *scene.judged]):
-        result = scene.attempt(f"split `{split}`", partial(scene.at, split))
+    for split in dict.fromkeys([*session.task.of(Use.FIT), *session.evaluated]):
+        result = session.attempt(f"split `{split}`", partial(session.predictions, split))
         if result is None:
             continue
         scores += scores_of(name, split, result)
-        for group in scene.subject.groups if split in scene.judged else ():
-            by_level = partial(_by_level, scene, split, group, result)
-            found, said = scene.attempt(f"group {group} on `{split}`", by_level) or ([], [])
+        for group in session.subject.groups if split in session.evaluated else ():
+            by_level = partial(_by_level, session, split, group, result)
+            found, said = session.attempt(f"group {group} on `{split}`", by_level) or ([], [])
             scores, warnings = scores + found, warnings + said
-    return {"scores": scores, "gaps": _gaps(scene), "warnings": warnings}
+    return {"scores": scores, "gaps": _gaps(session), "warnings": warnings}
 
 
 def scores_of(
-    model: str, split: str, result: Judged, rows: Any = None, group: str = "", level: str = ""
+    model: str, split: str, result: SplitPredictions, rows: Any = None, group: str = "", level: str = ""
 ) -> list[Score]:
     metrics = result.metrics(rows)
     return [
@@ -48,15 +47,15 @@ def scores_of(
     ]
 
 
-def _by_level(scene: Scene, split: str, group: str, result: Judged) -> tuple[list[Score], list[str]]:
-    level_of = codes(scene.task.splits[split], scene.subject.groups[group], scene.lab)
-    found, said, names = [], [], scene.subject.levels.get(group, ())
+def _by_level(session: Session, split: str, group: str, result: SplitPredictions) -> tuple[list[Score], list[str]]:
+    level_of = group_codes(session.task.splits[split], session.subject.groups[group], session.lab)
+    found, said, names = [], [], session.subject.levels.get(group, ())
     for code in np.unique(level_of[level_of >= 0]):
         rows, level = level_of == code, str(names[code]) if code < len(names) else str(code)
         if rows.sum() < 2:
             said.append(f"{group} = {level} has one example only in `{split}`: not reported.")
             continue
-        found += scores_of(scene.subject.name, split, result, rows, group, level)
+        found += scores_of(session.subject.name, split, result, rows, group, level)
         if rows.sum() < SMALL:
             said.append(
                 f"{group} = {level} has only {rows.sum()} examples in `{split}`: read its interval, not its value."
@@ -64,59 +63,67 @@ def _by_level(scene: Scene, split: str, group: str, result: Judged) -> tuple[lis
     return found, said
 
 
-def _gaps(scene: Scene) -> list[Gap]:
+def _gaps(session: Session) -> list[Gap]:
     """From held-out examples of known positions (or the fitted ones) to every other judged split."""
-    reference, is_fit_scored = scene.seen or scene.fitted, f"split `{scene.fitted}`" not in scene.skipped
-    if not scene.seen and not is_fit_scored:
+    reference, is_fit_scored = (
+        session.reference_split or session.training_split,
+        f"split `{session.training_split}`" not in session.skipped,
+    )
+    if not session.reference_split and not is_fit_scored:
         return []
-    metrics = (scene.at(reference).score_name, "AUC")
-    gaps = [_gap(scene, metric, reference, split) for split in scene.judged if split != reference for metric in metrics]
-    if scene.seen and is_fit_scored:
-        gaps.append(_gap(scene, metrics[0], scene.fitted, scene.seen))
+    metrics = (session.predictions(reference).score_name, "AUC")
+    gaps = [
+        _gap(session, metric, reference, split)
+        for split in session.evaluated
+        if split != reference
+        for metric in metrics
+    ]
+    if session.reference_split and is_fit_scored:
+        gaps.append(_gap(session, metrics[0], session.training_split, session.reference_split))
     return [gap for gap in gaps if gap is not None]
 
 
-def _gap(scene: Scene, metric: str, reference: str, split: str) -> Gap | None:
-    here, there = scene.at(reference).metrics().get(metric), scene.at(split).metrics().get(metric)
+def _gap(session: Session, metric: str, reference: str, split: str) -> Gap | None:
+    here, there = session.predictions(reference).metrics().get(metric), session.predictions(split).metrics().get(metric)
     if here is None or there is None:
         return None
     worse = stats.apart(there, here) if metric in LOWER_IS_BETTER else stats.apart(here, there)
     return Gap(metric=metric, reference=reference, split=split, worse=worse)
 
 
-def calibration(scene: Scene) -> dict[str, Any]:
+def calibration(session: Session) -> dict[str, Any]:
     """Expected calibration error, slope and reliability curve on every judged split."""
-    if not scene.classifies:
+    if not session.classifies:
         raise InvalidData(
             "The target is not a class.",
             why="calibration compares the probabilities of classes with outcomes.",
             fix="nothing to do.",
         )
-    needs_columns(scene, scene.hardest, "x", "y")
+    session.require_columns(session.main_split, "x", "y")
     readings: dict[str, Reading] = {}
     curves: dict[str, list[tuple[float, float]]] = {}
-    for split in scene.judged:
-        error = CalibrationError(split)(scene.first, scene.lab)
+    for split in session.evaluated:
+        error = CalibrationError(split)(session.first, session.lab)
         readings[f"calibration error: {split}"] = replace(error, detail=None)
         if error.detail is not None:
             curves[split] = [(float(p), float(o)) for p, o, n in error.detail if n > 0]
         for name, measure in (("slope", CalibrationSlope(split)), ("in the large", CalibrationInTheLarge(split))):
             try:
-                readings[f"calibration {name}: {split}"] = measure(scene.first, scene.lab)
+                readings[f"calibration {name}: {split}"] = measure(session.first, session.lab)
             except UnseenError as error:  # one class only, or perfectly separated: the curve still stands
-                scene.skipped[f"calibration {name} on `{split}`"] = reason(error)
+                session.skipped[f"calibration {name} on `{split}`"] = reason(error)
     return {"readings": readings, "curves": curves}
 
 
-def references(scene: Scene) -> dict[str, Any]:
+def references(session: Session) -> dict[str, Any]:
     """The comparison models, fitted on the same examples, judged on the same splits and paired with the audited model."""
     scores: list[Score] = []
     comparisons: list[Outcome] = []
-    for name, make in scene.subject.references.items():
-        run = FitEstimator().fit(make(), scene.task, scene.lab.child("reference", name))
-        for split in scene.judged:
-            found = judged([run.model], scene.task, scene.task.splits[split], scene.lab, scene.subject.unit)
+    for name, make in session.subject.references.items():
+        run = FitEstimator().fit(make(), session.task, session.lab.child("reference", name))
+        for split in session.evaluated:
+            found = predict([run.model], session.task, session.task.splits[split], session.lab, session.subject.unit)
             scores += scores_of(name, split, found)
-            changes = found.changes(scene.at(split))
+            changes = found.changes(session.predictions(split))
             comparisons += [Outcome(remedy=name, split=split, metric=m, change=c) for m, c in changes.items()]
     return {"scores": scores, "comparisons": comparisons}

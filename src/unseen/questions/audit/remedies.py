@@ -12,36 +12,35 @@ from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.methods.site_finetune import LocalFinetune
 from unseen.questions.audit.remedy_methods import Remedy
-from unseen.questions.audit.requirements import needs_columns, needs_gradients
 from unseen.questions.audit.results import Outcome
-from unseen.subjects.predictions import judged
-from unseen.subjects.session import Scene
+from unseen.subjects.predictions import predict
+from unseen.subjects.session import Session
 from unseen.task import Split, Use
 
 
-def remedy(scene: Scene, name: str, make: Remedy) -> dict[str, Any]:
+def remedy(session: Session, name: str, make: Remedy) -> dict[str, Any]:
     """Paired change of every metric on every judged split, same seeds and budget."""
-    needs_gradients(scene)
-    method = make(scene.subject.budget)
-    _needs_groups(scene, getattr(method, "group", None))
-    runs = [scene.runs(method, seed) for seed in range(len(scene.retrained))]
+    session.require_gradients()
+    method = make(session.subject.budget)
+    _needs_groups(session, getattr(method, "group", None))
+    runs = [session.runs(method, seed) for seed in range(len(session.retrained))]
     outcomes = []
-    for split in scene.judged:
-        changed = judged(
-            [run.model for run in runs], scene.task, scene.task.splits[split], scene.lab, scene.subject.unit
+    for split in session.evaluated:
+        changed = predict(
+            [run.model for run in runs], session.task, session.task.splits[split], session.lab, session.subject.unit
         )
-        for metric, change in changed.changes(scene.base(split)).items():
+        for metric, change in changed.changes(session.baseline_predictions(split)).items():
             outcomes.append(Outcome(remedy=name, split=split, metric=metric, change=change, note=repr(method)))
     return {"outcomes": outcomes}
 
 
-def _needs_groups(scene: Scene, column: str | None) -> None:
+def _needs_groups(session: Session, column: str | None) -> None:
     if column is None:
         return
     found: set[int] = set()
-    for name, split in scene.task.of(Use.FIT).items():
-        needs_columns(scene, name, column)
-        found |= set(whole(split.data, scene.lab)[column].flatten().tolist())
+    for name, split in session.task.of(Use.FIT).items():
+        session.require_columns(name, column)
+        found |= set(whole(split.data, session.lab)[column].flatten().tolist())
     if len(found) < 2:
         raise InvalidData(
             f"All fitted examples have the same `{column}`.",
@@ -50,30 +49,32 @@ def _needs_groups(scene: Scene, column: str | None) -> None:
         )
 
 
-def local_finetuning(scene: Scene) -> dict[str, Any]:
+def local_finetuning(session: Session) -> dict[str, Any]:
     """What labelled examples of the unseen place would buy: half of them fitted, the other half judged."""
-    needs_gradients(scene)
-    if not scene.unseen:
+    session.require_gradients()
+    if not session.unseen:
         raise InvalidData(
             "No judged split is at an unseen place.",
             why="there is no place of its own to fine-tune for.",
             fix="name a site or a time.",
         )
     outcomes = []
-    for name, split in scene.unseen.items():
+    for name, split in session.unseen.items():
         rows = Columns(**whole(split.data, Lab()))
-        order = torch.randperm(len(rows), generator=scene.lab.child("local half").generator())
+        order = torch.randperm(len(rows), generator=session.lab.child("local half").generator())
         local, rest = rows.subset(order[: len(rows) // 2]), rows.subset(order[len(rows) // 2 :])
         judge = Split(rest, Use.JUDGE, split.at)
-        task = replace(scene.task, splits={**scene.task.of(Use.FIT), "local": Split(local, Use.FIT, split.at)})
-        method = LocalFinetune(Budget(steps=100, batch_size=scene.subject.budget.batch_size, lr=5e-4))
+        task = replace(session.task, splits={**session.task.of(Use.FIT), "local": Split(local, Use.FIT, split.at)})
+        method = LocalFinetune(Budget(steps=100, batch_size=session.subject.budget.batch_size, lr=5e-4))
         runs = [
-            method.fit(deepcopy(run.model), task, scene.lab.child("local", seed)).model
-            for seed, run in enumerate(scene.retrained)
+            method.fit(deepcopy(run.model), task, session.lab.child("local", seed)).model
+            for seed, run in enumerate(session.retrained)
         ]
-        base = judged([run.model for run in scene.retrained], scene.task, judge, scene.lab, scene.subject.unit)
+        base = predict([run.model for run in session.retrained], session.task, judge, session.lab, session.subject.unit)
         note = f"{method!r}; fitted on {len(local)} labelled examples from there, judged on the other {len(rest)}"
-        for metric, change in judged(runs, scene.task, judge, scene.lab, scene.subject.unit).changes(base).items():
+        for metric, change in (
+            predict(runs, session.task, judge, session.lab, session.subject.unit).changes(base).items()
+        ):
             outcomes.append(
                 Outcome(remedy="site-wise fine-tuning", split=name, metric=metric, change=change, note=note)
             )

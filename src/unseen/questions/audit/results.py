@@ -54,7 +54,7 @@ class WorstError:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looked:
+class ErrorExplanation:
     """What the model looked at in some of the worst errors, by the explanation that fits it best there."""
 
     method: str
@@ -136,7 +136,7 @@ class Findings:
     """Fitted examples with the largest influence on their own loss."""
     overlaps: Sequence[Overlap] = ()
     worst: Sequence[WorstError] = ()
-    looked: Sequence[Looked] = ()
+    looked: Sequence[ErrorExplanation] = ()
     """None, or one explanation of the worst errors."""
     features: Sequence[Feature] = ()
     outcomes: Sequence[Outcome] = ()

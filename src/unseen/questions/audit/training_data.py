@@ -15,10 +15,9 @@ from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import exact_pairs, near_pairs
 from unseen.measures.label_errors import suspicion
-from unseen.questions.audit.requirements import needs_columns, needs_gradients
 from unseen.questions.audit.results import Overlap
 from unseen.reading import Reading
-from unseen.subjects.session import Scene
+from unseen.subjects.session import Session
 from unseen.task import Use
 
 MOST_CLASSES = 20
@@ -29,12 +28,12 @@ FAR = 5.0
 """… or, where it is a number, where they miss it by so many times the median error."""
 
 
-def coherence(scene: Scene, top: int) -> dict[str, Any]:
+def coherence(session: Session, top: int) -> dict[str, Any]:
     """Coherence of the fitted examples, total and per class, and the examples most in conflict with the rest."""
-    needs_gradients(scene)
-    fit, data = scene.fitted, scene.task.splits[scene.fitted].data
-    model, loss = scene.first.model, scene.task.objective.loss
-    found = measured_coherence(model, loss, data, scene.lab)
+    session.require_gradients()
+    fit, data = session.training_split, session.task.splits[session.training_split].data
+    model, loss = session.first.model, session.task.objective.loss
+    found = measured_coherence(model, loss, data, session.lab)
     n = found.n
     readings = {
         "coherence α": _alpha(found),
@@ -43,38 +42,42 @@ def coherence(scene: Scene, top: int) -> dict[str, Any]:
     }
     if length(data) is None:
         return {"readings": readings}
-    for name, rows in _by_class(scene, data).items():
-        part = measured_coherence(model, loss, Columns(**gather(data, rows)), scene.lab)
+    for name, rows in _by_class(session, data).items():
+        part = measured_coherence(model, loss, Columns(**gather(data, rows)), session.lab)
         readings[f"coherence α of {name}"] = _alpha(part)
-    agreement = agreements(model, loss, data, scene.lab, found.total)
+    agreement = agreements(model, loss, data, session.lab, found.total)
     order = agreement.argsort()[:top].tolist()
-    return {"readings": readings, "conflicting": [scene.example(fit, i, float(agreement[i])) for i in order]}
+    return {"readings": readings, "conflicting": [session.example(fit, i, float(agreement[i])) for i in order]}
 
 
 def _alpha(found: CoherenceResult) -> Reading:
     return Reading(found.alpha, found.low, found.high, found.n, "fraction")
 
 
-def _by_class(scene: Scene, data: Dataset[Any]) -> dict[str, Tensor]:
+def _by_class(session: Session, data: Dataset[Any]) -> dict[str, Tensor]:
     """Rows of every class with enough examples for an interval; nothing where the target is no class."""
-    if not scene.classifies:
+    if not session.classifies:
         return {}
-    y, names = whole(data, scene.lab)["y"].flatten().cpu(), scene.subject.classes
+    y, names = whole(data, session.lab)["y"].flatten().cpu(), session.subject.classes
     found = [int(k) for k in y.unique()]
     rows = {str(names[k]) if k < len(names) else str(k): (y == k).nonzero().flatten() for k in found}
     return {name: of for name, of in rows.items() if len(of) >= 4} if len(found) <= MOST_CLASSES else {}
 
 
-def overlaps(scene: Scene) -> dict[str, Any]:
+def overlaps(session: Session) -> dict[str, Any]:
     """Examples of judged splits that also stand, exactly or nearly, in a fitted split."""
-    column = "x" if scene.has(scene.fitted, "x") or not scene.has(scene.fitted, "tokens") else "tokens"
+    column = (
+        "x"
+        if session.has(session.training_split, "x") or not session.has(session.training_split, "tokens")
+        else "tokens"
+    )
     found = []
-    for fit, fitted in scene.task.of(Use.FIT).items():
-        needs_columns(scene, fit, column)
-        a = whole(fitted.data, scene.lab)[column].double()
-        for name, split in scene.task.of(Use.JUDGE).items():
-            needs_columns(scene, name, column)
-            b = whole(split.data, scene.lab)[column].double()
+    for fit, fitted in session.task.of(Use.FIT).items():
+        session.require_columns(fit, column)
+        a = whole(fitted.data, session.lab)[column].double()
+        for name, split in session.task.of(Use.JUDGE).items():
+            session.require_columns(name, column)
+            b = whole(split.data, session.lab)[column].double()
             if a.shape[1:] != b.shape[1:]:  # longer sequences: not one can be the same
                 found.append(Overlap(fitted=fit, judged=name, exact=0, near=None, n=len(b)))
                 continue
@@ -97,36 +100,36 @@ def _overlap(fit: str, name: str, a: Tensor, b: Tensor, is_numeric: bool) -> Ove
     )
 
 
-def suspects(scene: Scene, top: int) -> dict[str, Any]:
+def suspects(session: Session, top: int) -> dict[str, Any]:
     """Fitted examples whose label surprises models that never saw them: out-of-fold loss, largest first."""
-    needs_gradients(scene)
-    fit = scene.fitted
-    losses = suspicion(scene.subject.model, scene.task, scene.lab.child("suspicion"), split=fit)
-    if scene.classifies:
+    session.require_gradients()
+    fit = session.training_split
+    losses = suspicion(session.subject.model, session.task, session.lab.child("suspicion"), split=fit)
+    if session.classifies:
         least, said = -torch.tensor(SURPRISING).log(), f"get a probability below {SURPRISING} out of fold"
-    elif scene.at(fit).unit is not None:  # the loss is half the squared error
+    elif session.predictions(fit).unit is not None:  # the loss is half the squared error
         least, said = losses.median() * FAR**2, f"are missed out of fold by more than {FAR:g} times the median error"
     else:
         least, said = torch.tensor(torch.inf), ""
     order = [i for i in losses.argsort(descending=True)[:top].tolist() if losses[i] > least]
     count = int((losses > least).sum())
     return {
-        "suspects": [scene.example(fit, i, float(losses[i])) for i in order],
+        "suspects": [session.example(fit, i, float(losses[i])) for i in order],
         "suspicion": losses.tolist(),
         "decisions": [f"{count} of {len(losses)} training labels {said}."] if count else [],
     }
 
 
-def self_influential(scene: Scene, attribution: Attribution, top: int) -> dict[str, Any]:
+def self_influential(session: Session, attribution: Attribution, top: int) -> dict[str, Any]:
     """Fitted examples with the largest influence on their own loss: what the model would not say without them."""
-    needs_gradients(scene)
-    attributor = scene.attributor(attribution)
+    session.require_gradients()
+    attributor = session.attributor(attribution)
     if not isinstance(attributor, Influences):
         raise InvalidData(
             f"{type(attribution).__name__} gives no self-influence.",
             why="it needs the curvature of the loss.",
             fix="audit with attribution=Influence(…), the default.",
         )
-    fit, own = scene.fitted, attributor.own()[: length(scene.task.splits[scene.fitted].data)]
+    fit, own = session.training_split, attributor.own()[: length(session.task.splits[session.training_split].data)]
     order = own.argsort(descending=True)[:top].tolist()
-    return {"self_influential": [scene.example(fit, i, float(own[i])) for i in order]}
+    return {"self_influential": [session.example(fit, i, float(own[i])) for i in order]}

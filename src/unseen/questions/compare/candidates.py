@@ -32,7 +32,7 @@ COMMON = ("lr", "weight_decay")
 
 
 @dataclass(frozen=True)
-class Entrant:
+class MethodSpec:
     """A method by name, made from the contest's budget."""
 
     name: str
@@ -44,7 +44,7 @@ class Entrant:
         Draw k gives every method the same learning rate and weight decay: they depend on the lab and on k only.
         """
         method = self.make(budget)
-        return changed(method, drawn(self.space(budget, given), lab.child("draw", draw))) if draw else method
+        return with_values(method, drawn(self.space(budget, given), lab.child("draw", draw))) if draw else method
 
     def space(self, budget: Budget, given: Space | None = None) -> dict[str, Range]:
         """The ranges around the budget's values and those that the method's class declares as `search`.
@@ -57,7 +57,7 @@ class Entrant:
         return {name: (given or {}).get(name, scale) for name, scale in own.items()}
 
 
-def changed(method: Method, values: Mapping[str, float]) -> Method:
+def with_values(method: Method, values: Mapping[str, float]) -> Method:
     """The method with other hyperparameters; those of its budget by their own name."""
     own: dict[str, Any] = {name: value for name, value in values.items() if name not in COMMON}
     common = {name: values[name] for name in COMMON if name in values}
@@ -75,42 +75,42 @@ def common_space(budget: Budget) -> dict[str, LogUniform]:
     }
 
 
-def standard() -> list[Entrant]:
+def standard_methods() -> list[MethodSpec]:
     """The methods that are compared when none is named."""
     return [
-        Entrant("ERM", lambda budget: ERM(budget)),
-        Entrant("group DRO", lambda budget: DomainDRO(budget=budget)),
-        Entrant("IRM", lambda budget: IRM(budget=budget)),
-        Entrant("V-REx", lambda budget: VREx(budget=budget)),
-        Entrant("CORAL", lambda budget: CORAL(budget=budget)),
-        Entrant("mixup", lambda budget: Mixup(budget=budget)),
-        Entrant("adversarial training", lambda budget: AdversarialTraining(budget=budget)),
-        Entrant("SAM", lambda budget: SAM(budget=budget)),
+        MethodSpec("ERM", lambda budget: ERM(budget)),
+        MethodSpec("group DRO", lambda budget: DomainDRO(budget=budget)),
+        MethodSpec("IRM", lambda budget: IRM(budget=budget)),
+        MethodSpec("V-REx", lambda budget: VREx(budget=budget)),
+        MethodSpec("CORAL", lambda budget: CORAL(budget=budget)),
+        MethodSpec("mixup", lambda budget: Mixup(budget=budget)),
+        MethodSpec("adversarial training", lambda budget: AdversarialTraining(budget=budget)),
+        MethodSpec("SAM", lambda budget: SAM(budget=budget)),
     ]
 
 
-def also() -> list[Entrant]:
+def further_methods() -> list[MethodSpec]:
     """Further methods whose settings follow from the budget."""
     return [
-        Entrant("early stopping", lambda budget: EarlyStopping(max(1, budget.steps // 30), budget)),
-        Entrant("robust gradients", lambda budget: MedianOfMicrobatches(3, budget)),
+        MethodSpec("early stopping", lambda budget: EarlyStopping(max(1, budget.steps // 30), budget)),
+        MethodSpec("robust gradients", lambda budget: MedianOfMicrobatches(3, budget)),
     ]
 
 
-def named(names: Sequence[str]) -> list[Entrant]:
+def methods_named(names: Sequence[str]) -> list[MethodSpec]:
     """The entrants of these names: standard ones, and any class in `unseen.methods` that trains within a budget."""
-    known = {_bare(entrant.name): entrant for entrant in (*standard(), *also())}
+    known = {_bare(entrant.name): entrant for entrant in (*standard_methods(), *further_methods())}
     if any(_bare(name) not in known for name in names):  # only then every method is imported
-        known = {_bare(entrant.name): entrant for entrant in of_classes()} | known
+        known = {_bare(entrant.name): entrant for entrant in methods_of_classes()} | known
     found = []
     for name in names:
         if _bare(name) not in known:
             raise UnknownName.near("method", name.lower(), known)
         found.append(known[_bare(name)])
-    return found or standard()
+    return found or standard_methods()
 
 
-def of_classes() -> list[Entrant]:
+def methods_of_classes() -> list[MethodSpec]:
     """One entrant per method class whose fields other than the budget have defaults, and that can be imported here."""
     found = []
     for module in pkgutil.iter_modules(unseen.methods.__path__):
@@ -120,7 +120,7 @@ def of_classes() -> list[Entrant]:
             continue
         for name, kind in vars(room).items():
             if inspect.isclass(kind) and kind.__module__ == room.__name__ and _is_entrant(kind):
-                found.append(Entrant(name, _maker(kind)))
+                found.append(MethodSpec(name, _maker(kind)))
     return found
 
 
@@ -144,7 +144,7 @@ def _bare(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def checked(entrants: Sequence[Entrant], budget: Budget, given: Space) -> None:
+def check_ranges(entrants: Sequence[MethodSpec], budget: Budget, given: Space) -> None:
     """Refuses ranges of hyperparameters that no entrant has, and values that a method refuses, before anything trains."""
     known = {name for one in entrants for name in one.space(budget)}
     for name in given:
@@ -153,4 +153,4 @@ def checked(entrants: Sequence[Entrant], budget: Budget, given: Space) -> None:
     for entrant in entrants:
         space = entrant.space(budget, given)
         for share in (0.0, 1.0):  # a method's domain is an interval: both ends fit, or some draws would not
-            changed(entrant.make(budget), {name: scale.at(share) for name, scale in space.items()})
+            with_values(entrant.make(budget), {name: scale.at(share) for name, scale in space.items()})

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.lab import Lab, Silent, Sink
 from unseen.questions.audit.job import Subject
-from unseen.questions.compare.candidates import named
+from unseen.questions.compare.candidates import methods_named
 from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.setup import Contest, of_spec, of_table, of_task
@@ -58,7 +58,7 @@ class Request:
         protocols = [PROTOCOLS[name] for name in self.protocols] or tuple(Protocol)
         space = dict(range_of(text) for text in self.ranges)
         return Comparison(
-            entrants=named(self.methods), seeds=self.seeds, draws=self.draws, protocols=protocols, space=space
+            entrants=methods_named(self.methods), seeds=self.seeds, draws=self.draws, protocols=protocols, space=space
         )
 
     def contest(self) -> Contest:

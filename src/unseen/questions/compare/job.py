@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from unseen.errors import InvalidConfig, UnseenError
+from unseen.errors import InvalidConfig, reason
 from unseen.lab import Lab
-from unseen.questions.compare.candidates import Entrant, checked, standard
-from unseen.questions.compare.method_scores import sheet
-from unseen.questions.compare.protocols import Protocol, Sheet
+from unseen.questions.compare.candidates import MethodSpec, check_ranges, standard_methods
+from unseen.questions.compare.method_scores import method_scores
+from unseen.questions.compare.protocols import MethodScores, Protocol
 from unseen.questions.compare.results import Results
-from unseen.questions.compare.run_groups import Block, Kept, Run
+from unseen.questions.compare.run_groups import Run, RunGroup, RunScores
 from unseen.questions.compare.setup import Contest, domains
-from unseen.questions.compare.subgroups import parts
+from unseen.questions.compare.subgroups import subgroups_of
 from unseen.questions.compare.sweep import MOST, Sweep
-from unseen.questions.compare.tables import Assembly
+from unseen.questions.compare.tables import ResultTable
 from unseen.search_space import Space
 
 
@@ -22,7 +22,7 @@ from unseen.search_space import Space
 class Comparison:
     """Every method gets `draws` settings of its hyperparameters (the first: its defaults) in each of `seeds` runs."""
 
-    entrants: Sequence[Entrant] = field(default_factory=standard)
+    entrants: Sequence[MethodSpec] = field(default_factory=standard_methods)
     seeds: int = 3
     draws: int = 10
     protocols: Sequence[Protocol] = tuple(Protocol)
@@ -55,7 +55,7 @@ class Comparison:
     ) -> Results:
         """Trains what is not kept yet, selects and reads; `told` hears of every block that is done or failed."""
         began = time.perf_counter()
-        checked(self.entrants, contest.budget, self.space)
+        check_ranges(self.entrants, contest.budget, self.space)
         sweep = sweep or Sweep(contest, lab, self.space)
         kept, failed = self._computed(sweep.groups(self.blocks(contest)), sweep, told)
         found = {(e.name, at): self._sheet(e, at, kept, failed) for e in self.entrants for at in contest.tasks}
@@ -63,7 +63,7 @@ class Comparison:
         if not sheets:
             raise next(iter(failed.values()))
         usable = [p for p in self.protocols if any(p in one.validation for one in sheets.values())]
-        read = Assembly(
+        read = ResultTable(
             contest=contest,
             entrants=self.entrants,
             sheets=sheets,
@@ -71,7 +71,7 @@ class Comparison:
             seeds=self.seeds,
         )
         quantities = read.quantities()
-        groups = parts(contest, read.places)
+        groups = subgroups_of(contest, read.places)
         within = [part for each in groups.values() for part in each]
         pairs = [read.cells(quantity, protocol) for quantity in quantities for protocol in read.protocols]
         pairs += [read.cells(part, read.protocols[0]) for part in within]
@@ -98,7 +98,7 @@ class Comparison:
             seconds=time.perf_counter() - began,
         )
 
-    def blocks(self, contest: Contest) -> list[Block]:
+    def blocks(self, contest: Contest) -> list[RunGroup]:
         """What is trained: the runs on all training domains, and those without one of them each."""
         runs = [Run(seed, draw) for seed in range(self.seeds) for draw in range(self.draws)]
         chunks = [tuple(runs[k : k + MOST]) for k in range(0, len(runs), MOST)]
@@ -107,14 +107,14 @@ class Comparison:
         for at, task in contest.tasks.items():
             without = domains(task) if validate else []
             for entrant in self.entrants:
-                found += [Block(entrant, at, domain, chunk) for domain in ["", *without] for chunk in chunks]
+                found += [RunGroup(entrant, at, domain, chunk) for domain in ["", *without] for chunk in chunks]
         return found
 
     def _computed(
-        self, groups: Sequence[Sequence[Block]], sweep: Sweep, told: Callable[[object], None]
-    ) -> tuple[dict[Block, Kept], dict[Block, Exception]]:
-        kept: dict[Block, Kept] = {}
-        failed: dict[Block, Exception] = {}
+        self, groups: Sequence[Sequence[RunGroup]], sweep: Sweep, told: Callable[[object], None]
+    ) -> tuple[dict[RunGroup, RunScores], dict[RunGroup, Exception]]:
+        kept: dict[RunGroup, RunScores] = {}
+        failed: dict[RunGroup, Exception] = {}
         for group in groups:
             # without the method's own runs there is nothing to select for
             group = [b for b in group if replace(b, without="") not in failed]
@@ -131,14 +131,14 @@ class Comparison:
         return kept, failed
 
     def _sheet(
-        self, entrant: Entrant, at: str, kept: Mapping[Block, Kept], failed: Mapping[Block, Exception]
-    ) -> Sheet | None:
+        self, entrant: MethodSpec, at: str, kept: Mapping[RunGroup, RunScores], failed: Mapping[RunGroup, Exception]
+    ) -> MethodScores | None:
         mine = {block: scores for block, scores in kept.items() if (block.entrant, block.at) == (entrant, at)}
         gone = [block for block in failed if (block.entrant, block.at) == (entrant, at)]
-        return sheet(mine, gone, self.protocols, self.seeds, self.draws)
+        return method_scores(mine, gone, self.protocols, self.seeds, self.draws)
 
     def _missing(
-        self, contest: Contest, failed: Mapping[Block, Exception], usable: Sequence[Protocol]
+        self, contest: Contest, failed: Mapping[RunGroup, Exception], usable: Sequence[Protocol]
     ) -> dict[str, str]:
         found = {}
         for block, error in failed.items():  # one reason at several places is told once
@@ -153,16 +153,11 @@ class Comparison:
         return found | {p.value: needs[p] for p in self.protocols if p not in usable}
 
 
-def reason(error: Exception) -> str:
-    """What, why and fix, or the kind of error and its text."""
-    return " ".join(str(error).split()) if isinstance(error, UnseenError) else f"{type(error).__name__}: {error}"
-
-
-def _judged_at(read: Assembly, place: str) -> int:
+def _judged_at(read: ResultTable, place: str) -> int:
     return next((s.score[place].shape[-1] for s in read.sheets.values() if place in s.score), 0)
 
 
-def _diverged(kept: Mapping[Block, Kept]) -> dict[str, tuple[int, int]]:
+def _diverged(kept: Mapping[RunGroup, RunScores]) -> dict[str, tuple[int, int]]:
     counts: dict[str, tuple[int, int]] = {}
     for block, scores in kept.items():
         bad, all_runs = counts.get(block.entrant.name, (0, 0))
@@ -170,7 +165,7 @@ def _diverged(kept: Mapping[Block, Kept]) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def _trained(kept: Mapping[Block, Kept]) -> dict[str, str]:
+def _trained(kept: Mapping[RunGroup, RunScores]) -> dict[str, str]:
     """How many of a method's models were trained together with others."""
     counts: dict[str, tuple[int, int]] = {}
     for block, scores in kept.items():

@@ -6,17 +6,21 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from unseen.questions.compare.protocols import Protocol, Sheet, left_out
-from unseen.questions.compare.run_groups import Block, Kept
+from unseen.questions.compare.protocols import MethodScores, Protocol, mean_over_domains
+from unseen.questions.compare.run_groups import RunGroup, RunScores
 
 
-def sheet(
-    parts: Mapping[Block, Kept], failed: Sequence[Block], protocols: Sequence[Protocol], seeds: int, draws: int
-) -> Sheet | None:
+def method_scores(
+    parts: Mapping[RunGroup, RunScores],
+    failed: Sequence[RunGroup],
+    protocols: Sequence[Protocol],
+    seeds: int,
+    draws: int,
+) -> MethodScores | None:
     """The scores of the blocks of one method on one task; None if its runs on all training domains could not be made."""
     if any(not block.without for block in failed) or not parts:
         return None
-    own = joined([kept for block, kept in parts.items() if not block.without], seeds, draws)
+    own = join_chunks([kept for block, kept in parts.items() if not block.without], seeds, draws)
     finite = ~own.pop("diverged").astype(bool)
     own.pop("together")
     for values in own.values():  # a logit that overflows on judged examples counts as divergence, too
@@ -28,8 +32,8 @@ def sheet(
         sources = {Protocol.TRAINING: "select", Protocol.ORACLE: "oracle"}
         validation = {p: own[name] for p, name in sources.items() if name in own}
         if not failed and (known := by_domain(parts, seeds, draws)):
-            validation[Protocol.LEFT_OUT] = left_out(known)
-    return Sheet(
+            validation[Protocol.LEFT_OUT] = mean_over_domains(known)
+    return MethodScores(
         validation={p: validation[p] for p in protocols if p in validation},
         score={name.removeprefix("score "): v for name, v in own.items() if name.startswith("score ")},
         margin={name.removeprefix("margin "): v for name, v in own.items() if name.startswith("margin ")},
@@ -38,18 +42,18 @@ def sheet(
     )
 
 
-def by_domain(parts: Mapping[Block, Kept], seeds: int, draws: int) -> list[ndarray]:
+def by_domain(parts: Mapping[RunGroup, RunScores], seeds: int, draws: int) -> list[ndarray]:
     """The validation scores [seed, draw] of each training domain that was left out; nothing if one has none."""
     found = []
     for domain in dict.fromkeys(block.without for block in parts if block.without):
-        each = joined([kept for block, kept in parts.items() if block.without == domain], seeds, draws)
+        each = join_chunks([kept for block, kept in parts.items() if block.without == domain], seeds, draws)
         if "select" not in each:
             return []
         found.append(each["select"])
     return found
 
 
-def joined(parts: Sequence[Kept], seeds: int, draws: int) -> dict[str, ndarray]:
+def join_chunks(parts: Sequence[RunScores], seeds: int, draws: int) -> dict[str, ndarray]:
     """The chunks of all runs as arrays [seed, draw, …]; NaN for a chunk in which every model diverged."""
     shapes = {name: tensor.shape[1:] for part in parts for name, tensor in part.items()}
     arrays = {}

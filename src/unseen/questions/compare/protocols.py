@@ -27,7 +27,7 @@ class Protocol(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sheet:
+class MethodScores:
     """Scores of one method on one task. NaN: not known, or the run diverged."""
 
     validation: Mapping[Protocol, Float[ndarray, "seed draw"]]
@@ -43,10 +43,10 @@ class Sheet:
         """The draw that each seed reports; −1 where it has none."""
         if protocol not in self.validation:
             return np.full(len(self.diverged), -1)
-        return chosen(np.where(self.diverged, np.nan, self.validation[protocol]))
+        return best_draws(np.where(self.diverged, np.nan, self.validation[protocol]))
 
 
-def chosen(validation: Float[ndarray, "seed draw"]) -> Int[ndarray, " seed"]:
+def best_draws(validation: Float[ndarray, "seed draw"]) -> Int[ndarray, " seed"]:
     """The first draw with the highest finite value, per seed; −1 where no value is finite.
 
     Draw 0 has the defaults, so that what is as good as the defaults does not replace them.
@@ -62,6 +62,6 @@ def chosen(validation: Float[ndarray, "seed draw"]) -> Int[ndarray, " seed"]:
     return np.where(np.isfinite(known.max(1)), best, -1)
 
 
-def left_out(by_domain: Sequence[Float[ndarray, "seed draw"]]) -> Float[ndarray, "seed draw"]:
+def mean_over_domains(by_domain: Sequence[Float[ndarray, "seed draw"]]) -> Float[ndarray, "seed draw"]:
     """Mean over the validation domains; NaN where a run on any of them diverged, since then the mean is of others."""
     return np.mean(np.stack(list(by_domain)), axis=0)

@@ -51,7 +51,7 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dot:
+class RunPoint:
     """One trained draw: mean score at known places and at the place left out, averaged over what is left out."""
 
     method: str
@@ -75,7 +75,7 @@ class Results:
     cells: Sequence[Cell]
     changes: Sequence[Change]
     choices: Sequence[Choice]
-    dots: Sequence[Dot]
+    dots: Sequence[RunPoint]
     sizes: Mapping[str, int]
     """Judged examples by place."""
     diverged: Mapping[str, tuple[int, int]]

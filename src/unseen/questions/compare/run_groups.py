@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from unseen.engine.batches import Columns
-from unseen.questions.compare.candidates import Entrant
+from unseen.questions.compare.candidates import MethodSpec
 from unseen.task import Task
 
 FORMAT = 2
 """Part of every key: what the kept tensors mean."""
 
-Kept = Mapping[str, Tensor]
+RunScores = Mapping[str, Tensor]
 """Of every model of a block [model, …]: `select`, `oracle` and `seen` (mean scores), `score PLACE` and `margin PLACE` of every
 judged example, `diverged`, and `together`: whether it was trained with others."""
 
@@ -28,10 +28,10 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Block:
+class RunGroup:
     """Models of one method on one task."""
 
-    entrant: Entrant
+    entrant: MethodSpec
     at: str
     """Name of the task in the contest."""
     without: str = ""

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from unseen import stats
 from unseen.errors import InvalidData
-from unseen.questions.compare.protocols import Protocol, Sheet
+from unseen.questions.compare.protocols import MethodScores, Protocol
 from unseen.reading import Reading
 
 Rows = Float[ndarray, "seed n"]
@@ -63,7 +63,9 @@ def widened(change: Reading, among: int) -> Reading:
     return Reading(change.value, low, high, change.n, change.unit)
 
 
-def picked(sheet: Sheet, protocol: Protocol, table: Float[ndarray, "seed draw n"]) -> dict[int, ndarray]:
+def scores_of_chosen(
+    sheet: MethodScores, protocol: Protocol, table: Float[ndarray, "seed draw n"]
+) -> dict[int, ndarray]:
     """The values of the chosen draw by seed, without seeds that have none."""
     draws = sheet.chosen(protocol)
     return {seed: table[seed, draw] for seed, draw in enumerate(draws) if draw >= 0}

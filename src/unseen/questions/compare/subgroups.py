@@ -18,7 +18,7 @@ SMALLEST = 10
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Subgroup:
     """The mean score of a subgroup's examples, at the places that have enough of them."""
 
     name: str
@@ -39,9 +39,9 @@ class Part:
         return {seed: each[self.inside[place]] for seed, each in values.items()}
 
 
-def parts(contest: Contest, places: Mapping[str, str]) -> dict[str, list[Part]]:
+def subgroups_of(contest: Contest, places: Mapping[str, str]) -> dict[str, list[Subgroup]]:
     """The subgroups of every grouping that have `SMALLEST` examples at some place; `places` names each one's task."""
-    found: dict[str, list[Part]] = {}
+    found: dict[str, list[Subgroup]] = {}
     for spec, group in contest.groups.items():
         codes = {}
         for place, at in places.items():
@@ -53,6 +53,6 @@ def parts(contest: Contest, places: Mapping[str, str]) -> dict[str, list[Part]]:
             level = names[code] if code < len(names) else str(code)
             if inside:
                 found.setdefault(spec, []).append(
-                    Part(f"{contest.metric}: {spec.split(':')[0]} {level}", inside, contest.scale)
+                    Subgroup(f"{contest.metric}: {spec.split(':')[0]} {level}", inside, contest.scale)
                 )
     return found

@@ -19,8 +19,8 @@ from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import Diverged
 from unseen.lab import Lab
 from unseen.method import Method, Trained
-from unseen.questions.compare.candidates import Entrant
-from unseen.questions.compare.run_groups import FORMAT, Block, Kept, Run, fingerprint, hash_of
+from unseen.questions.compare.candidates import MethodSpec
+from unseen.questions.compare.run_groups import FORMAT, Run, RunGroup, RunScores, fingerprint, hash_of
 from unseen.questions.compare.scoring import scores
 from unseen.questions.compare.setup import Contest
 from unseen.search_space import Space
@@ -46,9 +46,9 @@ class Sweep:
     _tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
     _data: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
-    def __call__(self, blocks: Sequence[Block]) -> list[Kept]:
+    def __call__(self, blocks: Sequence[RunGroup]) -> list[RunScores]:
         """The scores of the blocks' models: kept ones, or those of models that are trained now, all at once."""
-        made: dict[Block, dict[str, Tensor]] = {}
+        made: dict[RunGroup, dict[str, Tensor]] = {}
 
         def maker(k: int) -> Callable[[], dict[str, Tensor]]:
             def make() -> dict[str, Tensor]:
@@ -61,9 +61,9 @@ class Sweep:
         keys = [self.key(block) for block in blocks]
         return [maker(k)() if key is None else self.lab.keep(key, maker(k)) for k, key in enumerate(keys)]
 
-    def groups(self, blocks: Sequence[Block]) -> list[list[Block]]:
+    def groups(self, blocks: Sequence[RunGroup]) -> list[list[RunGroup]]:
         """The blocks in order, those of one method and shape together, as many as are trained at once."""
-        alike: dict[str, list[list[Block]]] = {}
+        alike: dict[str, list[list[RunGroup]]] = {}
         for block in blocks:
             model = self.fresh(block, block.runs[0].seed)
             shapes, most = [shape(split) for split in self.task(block).of(Use.FIT).values()], most_of(model)
@@ -73,7 +73,7 @@ class Sweep:
             found[-1].append(block)
         return [group for found in alike.values() for group in found]
 
-    def task(self, block: Block) -> Task:
+    def task(self, block: RunGroup) -> Task:
         """The contest's task, without the domain that validates."""
         where = (block.at, block.without)
         if where not in self._tasks:
@@ -81,10 +81,10 @@ class Sweep:
             self._tasks[where] = validated_on(worded(task), block.without) if block.without else task
         return self._tasks[where]
 
-    def method(self, entrant: Entrant, run: Run) -> Method:
+    def method(self, entrant: MethodSpec, run: Run) -> Method:
         return entrant.drawn(self.contest.budget, run.draw, self.lab.child("search", run.seed), self.space)
 
-    def key(self, block: Block) -> str | None:
+    def key(self, block: RunGroup) -> str | None:
         """Everything that decides the block's scores but the code; None where the data cannot be known (streams)."""
         where = (block.at, block.without)
         if where not in self._data:
@@ -101,12 +101,12 @@ class Sweep:
         )
         return f"{block.says} {hashlib.sha256(text.encode()).hexdigest()}"
 
-    def fresh(self, block: Block, seed: int) -> nn.Module:
+    def fresh(self, block: RunGroup, seed: int) -> nn.Module:
         """The untrained model of a seed: the same for all methods."""
         with self.lab.child("init", seed).seeded():
             return self.contest.model(self.contest.tasks[block.at])
 
-    def _made(self, blocks: Sequence[Block]) -> list[dict[str, Tensor]]:
+    def _made(self, blocks: Sequence[RunGroup]) -> list[dict[str, Tensor]]:
         made = []
         results, together = self.trained(blocks)
         for block in blocks:
@@ -121,7 +121,7 @@ class Sweep:
             made.append(kept)
         return made
 
-    def trained(self, blocks: Sequence[Block]) -> tuple[list[Trained | Diverged], bool]:
+    def trained(self, blocks: Sequence[RunGroup]) -> tuple[list[Trained | Diverged], bool]:
         """The blocks' models after training, in the order of their runs, and whether they were trained together."""
         models, methods, labs, tasks = [], [], [], []
         for block in blocks:

@@ -12,10 +12,10 @@ from unseen import stats
 from unseen.engine.batches import whole
 from unseen.lab import Lab
 from unseen.questions.compare import statistics
-from unseen.questions.compare.candidates import BASELINE, Entrant
-from unseen.questions.compare.protocols import Protocol, Sheet
+from unseen.questions.compare.candidates import BASELINE, MethodSpec
+from unseen.questions.compare.protocols import MethodScores, Protocol
 from unseen.questions.compare.quantities import Area, BySeed, Mean, Quantity
-from unseen.questions.compare.results import AVERAGE, WORST, Cell, Change, Choice, Dot
+from unseen.questions.compare.results import AVERAGE, WORST, Cell, Change, Choice, RunPoint
 from unseen.questions.compare.run_groups import Run
 from unseen.questions.compare.setup import Contest, judged
 from unseen.questions.compare.sweep import Sweep
@@ -23,7 +23,7 @@ from unseen.reading import Reading
 
 
 @dataclass(frozen=True, kw_only=True)
-class Board:
+class ScoreTable:
     """One quantity under one protocol: every method's values at every place, on average and at its worst place."""
 
     quantity: Quantity
@@ -80,17 +80,17 @@ class Board:
         return statistics.average([self.quantity.change(place, one, other) for place, one, other in pairs])
 
 
-Sheets = Mapping[tuple[str, str], Sheet]
+AllScores = Mapping[tuple[str, str], MethodScores]
 """By method and task."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assembly:
+class ResultTable:
     """The sheets of a comparison with where each place is judged."""
 
     contest: Contest
-    entrants: Sequence[Entrant]
-    sheets: Sheets
+    entrants: Sequence[MethodSpec]
+    sheets: AllScores
     protocols: Sequence[Protocol]
     seeds: int
 
@@ -119,7 +119,9 @@ class Assembly:
         """What the chosen run of every seed did; empty where the method has none."""
         sheet = self.sheets.get((method, self.places[place]))
         table = {} if sheet is None else (sheet.margin if isinstance(quantity, Area) else sheet.score)
-        return statistics.picked(sheet, protocol, table[place]) if sheet is not None and place in table else {}
+        return (
+            statistics.scores_of_chosen(sheet, protocol, table[place]) if sheet is not None and place in table else {}
+        )
 
     def why_not(self, protocol: Protocol, method: str, place: str) -> str:
         sheet = self.sheets.get((method, self.places[place]))
@@ -133,7 +135,7 @@ class Assembly:
         """All methods in all columns under one protocol, and their differences from the baseline."""
         methods, columns = [entrant.name for entrant in self.entrants], self.columns(quantity)
         values = {(m, c): self.values(quantity, protocol, m, c) for m in methods for c in columns}
-        board = Board(quantity=quantity, methods=methods, places=columns, values=values)
+        board = ScoreTable(quantity=quantity, methods=methods, places=columns, values=values)
         cells, changes = [], []
         for column in board.columns:
             pairs = board.differences(column)
@@ -158,7 +160,7 @@ class Assembly:
                     )
         return cells, changes
 
-    def _note(self, protocol: Protocol, method: str, column: str, seeds: int, board: "Board") -> str:
+    def _note(self, protocol: Protocol, method: str, column: str, seeds: int, board: "ScoreTable") -> str:
         """What the number does not say: why there is none, which place is the worst, or that seeds are missing."""
         if seeds == 0 and column in board.places:
             return self.why_not(protocol, method, column)
@@ -187,7 +189,7 @@ class Assembly:
                         made.append(Choice(**told, is_default=draw == 0, values=values))
         return made
 
-    def dots(self) -> list[Dot]:
+    def dots(self) -> list[RunPoint]:
         """Every run that is finite on all tasks: in-distribution score against score at the places left out."""
         found = []
         for entrant in self.entrants:
@@ -200,5 +202,5 @@ class Assembly:
             finite = ~np.any([s.diverged for s in mine], axis=0)
             for seed, draw in np.argwhere(finite).tolist():
                 x, y = (float(self.contest.scale * a[seed, draw]) for a in (known, new))
-                found.append(Dot(method=entrant.name, seed=seed, draw=draw, seen=x, unseen=y))
+                found.append(RunPoint(method=entrant.name, seed=seed, draw=draw, seen=x, unseen=y))
         return found

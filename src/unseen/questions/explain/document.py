@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from unseen.attributions.explanation.guide import Question, percent
 from unseen.document import Block, Document, Note, Paragraph, Passage, Section, Table, Tone, Value
 from unseen.figure import Bars, Grid, Images
-from unseen.questions.explain.results import Explained, Told
+from unseen.questions.explain.results import ExampleExplanation, ExplanationReport
 from unseen.wording import number
 
 MOST_FEATURES = 12
@@ -27,9 +27,9 @@ LITTLE = 0.5
 """Below this share explained, credits describe the model badly."""
 
 
-def document(found: Explained, seconds: float) -> Document:
+def document(found: ExplanationReport) -> Document:
     sections = [Section("Which explanation, and why", _choice(found))]
-    sections += [Section(_title(found, told), _example(found, told)) for told in found.told]
+    sections += [Section(_title(found, told), _example(found, told)) for told in found.examples]
     sections += [Section("How to read it", _reading(found))]
     return Document(
         kicker="explanation",
@@ -40,12 +40,12 @@ def document(found: Explained, seconds: float) -> Document:
             "explained": found.behaviour,
             "baseline": found.removed,
             "inputs compared": str(found.choice.faithfulness.n),
-            "seconds": f"{seconds:.1f}",
+            "seconds": f"{found.seconds:.1f}",
         },
     )
 
 
-def _lead(found: Explained) -> str:
+def _lead(found: ExplanationReport) -> str:
     choice, own = found.choice, found.choice.readings[found.used]
     text = f"{choice.why} "
     if found.used != choice.name:
@@ -58,7 +58,7 @@ def _lead(found: Explained) -> str:
     return text + f"Below, {found.used} says what each feature adds to the {found.behaviour}."
 
 
-def _choice(found: Explained) -> list[Block]:
+def _choice(found: ExplanationReport) -> list[Block]:
     choice = found.choice
     rows: list[dict[str, Value]] = []
     for name, reading in choice.readings.items():
@@ -82,14 +82,14 @@ def _choice(found: Explained) -> list[Block]:
     return blocks
 
 
-def _title(found: Explained, told: Told) -> str:
+def _title(found: ExplanationReport, told: ExampleExplanation) -> str:
     example = told.example
     if example.row is not None:
         return f"Row {example.row} ({example.split})"
     return f"Example {example.index} ({example.split})"
 
 
-def _example(found: Explained, told: Told) -> list[Block]:
+def _example(found: ExplanationReport, told: ExampleExplanation) -> list[Block]:
     blocks: list[Block] = [Paragraph(_sentence(found, told))]
     if told.unexplained > 1 - LITTLE:
         blocks.append(
@@ -119,7 +119,7 @@ def _example(found: Explained, told: Told) -> list[Block]:
     return blocks
 
 
-def _bars(found: Explained, told: Told) -> Bars:
+def _bars(found: ExplanationReport, told: ExampleExplanation) -> Bars:
     order = sorted(told.credits, key=lambda name: -abs(told.credits[name]))
     drawn = len(order) if len(order) == MOST_FEATURES + 1 else MOST_FEATURES  # one left over takes no more room itself
     values = {name: told.credits[name] for name in order[:drawn]}
@@ -132,7 +132,7 @@ def _bars(found: Explained, told: Told) -> Bars:
     )
 
 
-def _sentence(found: Explained, told: Told) -> str:
+def _sentence(found: ExplanationReport, told: ExampleExplanation) -> str:
     example = told.example
     parts = [
         f"{found.behaviour[0].upper()}{found.behaviour[1:]}: {number(told.output)}; {number(told.base)} at the baseline."
@@ -145,7 +145,7 @@ def _sentence(found: Explained, told: Told) -> str:
     return " ".join(parts)
 
 
-def _reading(found: Explained) -> list[Block]:
+def _reading(found: ExplanationReport) -> list[Block]:
     told: Sequence[str] = (
         f"A credit is what a feature adds to the {found.behaviour} compared with its baseline: {found.removed}. "
         "Another baseline asks another question and gives other credits.",

@@ -11,7 +11,7 @@ from unseen.attributions.explanation.guide import Question
 from unseen.engine.batches import place
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.objectives import sequence_log_probability
-from unseen.subjects.session import Scene
+from unseen.subjects.session import Session
 from unseen.task import Batch, PerExample
 
 EXPLAINED = "explained"
@@ -19,7 +19,7 @@ EXPLAINED = "explained"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class ExplainRequest:
     """What is to be explained."""
 
     split: str = ""
@@ -43,7 +43,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class TargetFunction:
     """A function of model and batch, in words and with its unit."""
 
     f: PerExample
@@ -52,7 +52,7 @@ class Behaviour:
     column: str = "x"
 
 
-def behaviour_of(scene: Scene, batch: Batch, target: int | None) -> Behaviour:
+def target_function(session: Session, batch: Batch, target: int | None) -> TargetFunction:
     """What is explained: log-odds of a class, a predicted number in its own unit, the log-probability of an answer."""
     column = "x" if "x" in batch else "tokens"
     if column not in batch:
@@ -60,25 +60,29 @@ def behaviour_of(scene: Scene, batch: Batch, target: int | None) -> Behaviour:
             f"Examples hold {', '.join(batch)}.", "inputs are the column `x` or `tokens`.", "rename the input column."
         )
     if column == "tokens" and "mask" in batch:
-        return Behaviour(sequence_log_probability, "log-probability of the marked tokens", "nats", column)
+        return TargetFunction(sequence_log_probability, "log-probability of the marked tokens", "nats", column)
     with torch.no_grad():
-        z = scene.first.model(place({column: batch[column][:1]}, scene.lab)[column])
+        z = session.first.model(place({column: batch[column][:1]}, session.lab)[column])
     if column == "tokens" and z.dim() == 3:
-        return Behaviour(partial(_next_token, column), "log-probability of the most likely next token", "nats", column)
-    if scene.classifies:
-        names = scene.subject.classes
+        return TargetFunction(
+            partial(_next_token, column), "log-probability of the most likely next token", "nats", column
+        )
+    if session.classifies:
+        names = session.subject.classes
         told = (
             "the predicted class" if target is None else (names[target] if target < len(names) else f"class {target}")
         )
-        return Behaviour(partial(_log_odds, column), f"log-odds of {told}", "log-odds", column)
+        return TargetFunction(partial(_log_odds, column), f"log-odds of {told}", "log-odds", column)
     if z.numel() != 1:
         raise InvalidData(
             f"The model has {z.numel()} outputs per example, and the targets are no classes.",
             why="what is explained is one number per example.",
             fix="explain one output with unseen.attributions.explanation from Python.",
         )
-    scale, centre = scene.subject.unit, scene.subject.centre
-    return Behaviour(lambda m, b: centre + scale * m(b[column]).reshape(len(b[column])), "predicted value", "", column)
+    scale, centre = session.subject.unit, session.subject.centre
+    return TargetFunction(
+        lambda m, b: centre + scale * m(b[column]).reshape(len(b[column])), "predicted value", "", column
+    )
 
 
 def _log_odds(column: str, model: nn.Module, batch: Batch) -> Tensor:
@@ -95,10 +99,10 @@ def _next_token(column: str, model: nn.Module, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def marked(scene: Scene, batch: Batch, behaviour: Behaviour, target: int | None) -> Batch:
+def with_target(session: Session, batch: Batch, behaviour: TargetFunction, target: int | None) -> Batch:
     """The batch with the class, or token, to explain."""
-    batch = place(batch, scene.lab)
-    z = scene.first.model(batch[behaviour.column])
+    batch = place(batch, session.lab)
+    z = session.first.model(batch[behaviour.column])
     z = z[:, -1] if z.dim() == 3 else z
     if target is not None:
         most = 2 if z.dim() == 1 or z.shape[1] == 1 else z.shape[1]

@@ -13,81 +13,83 @@ from unseen.engine.local.features import Inputs, patches
 from unseen.engine.local.neighbourhoods import Neighbourhood
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.questions.explain.request import Ask, Behaviour
-from unseen.subjects.session import Scene
+from unseen.questions.explain.request import ExplainRequest, TargetFunction
+from unseen.subjects.session import Session
 from unseen.task import Batch
 
-Places: TypeAlias = Sequence[tuple[str, int]]
+Positions: TypeAlias = Sequence[tuple[str, int]]
 """(split, position) of examples."""
 PATCHES = 7
 """Along the shorter side of an image."""
 
 
-def sample_of(scene: Scene, split: str, n: int, lab: Lab) -> Batch:
+def draw_sample(session: Session, split: str, n: int, lab: Lab) -> Batch:
     """Examples of the split drawn at random; the first ones of a stream."""
-    data = scene.task.split(split).data
+    data = session.task.split(split).data
     size = length(data)
     if size is None:
-        return next(once(data, n, scene.lab))
+        return next(once(data, n, session.lab))
     return gather(data, torch.randperm(size, generator=lab.generator())[:n])
 
 
-def places_of(scene: Scene, split: str, ask: Ask, lab: Lab) -> list[tuple[str, int]]:
+def find_examples(session: Session, split: str, request: ExplainRequest, lab: Lab) -> list[tuple[str, int]]:
     """(split, position) of the examples to explain."""
-    size = length(scene.task.split(split).data)
+    size = length(session.task.split(split).data)
     if size is None:
         raise InvalidData(f"Split `{split}` is a stream.", "examples are looked up by number.", "give a dataset.")
-    if not ask.rows:
-        chosen = torch.randperm(size, generator=lab.generator())[: ask.examples].sort().values
+    if not request.rows:
+        chosen = torch.randperm(size, generator=lab.generator())[: request.examples].sort().values
         return [(split, int(k)) for k in chosen]
-    if not scene.has(split, "index"):
-        wrong = [row for row in ask.rows if not 0 <= row < size]
+    if not session.has(split, "index"):
+        wrong = [row for row in request.rows if not 0 <= row < size]
         if wrong:
             raise InvalidConfig(
                 f"Split `{split}` has no example {wrong[0]}.", f"it holds {size}, from 0 on.", "correct --rows."
             )
-        return [(split, row) for row in ask.rows]
+        return [(split, row) for row in request.rows]
     known: dict[int, tuple[str, int]] = {}
-    for name, one in scene.task.splits.items():
+    for name, one in session.task.splits.items():
         at = 0
-        for batch in once(one.data, 4_096, scene.lab):
+        for batch in once(one.data, 4_096, session.lab):
             for row in batch["index"].flatten().tolist():
                 known.setdefault(int(row), (name, at))
                 at += 1
-    missing = [row for row in ask.rows if row not in known]
+    missing = [row for row in request.rows if row not in known]
     if missing:
         raise InvalidConfig(
             f"Row {missing[0]} is in none of the splits.",
             why="rows count from 0 in the table as given; rows without a target, or held out for no split, cannot be asked for.",
             fix=f"choose rows between {min(known)} and {max(known)}.",
         )
-    return [known[row] for row in ask.rows]
+    return [known[row] for row in request.rows]
 
 
-def inputs_of(scene: Scene, sample: Batch, behaviour: Behaviour, ask: Ask) -> tuple[Inputs, str]:
+def feature_spec(
+    session: Session, sample: Batch, behaviour: TargetFunction, request: ExplainRequest
+) -> tuple[Inputs, str]:
     """Features, their names and their baseline; and the baseline in words."""
     x = sample[behaviour.column]
     if not x.is_floating_point():
-        token = _padding(scene) if ask.baseline is None else int(ask.baseline)
-        return Inputs(behaviour.column, float(token)), f"token {token}{_spelled(scene, token)}"
-    if ask.baseline is not None:
-        base: float | Tensor = ask.baseline
-        words = f"{ask.baseline:g}"
+        token = _padding(session) if request.baseline is None else int(request.baseline)
+        return Inputs(behaviour.column, float(token)), f"token {token}{_spelled(session, token)}"
+    if request.baseline is not None:
+        base: float | Tensor = request.baseline
+        words = f"{request.baseline:g}"
     else:
-        fitted = next(once(scene.task.split(scene.fitted).data, 2_048, scene.lab))[behaviour.column]
-        base, words = fitted.mean(0), f"the mean of the fitted inputs (split `{scene.fitted}`)"
+        fitted = next(once(session.task.split(session.training_split).data, 2_048, session.lab))[behaviour.column]
+        base, words = fitted.mean(0), f"the mean of the fitted inputs (split `{session.training_split}`)"
     # a graphics card wants large batches, a processor those that fit its cache
     chunk = 2**18 if x.device.type == "cpu" else 2**26
-    if x.dim() == 4 and not scene.subject.features:
+    if x.dim() == 4 and not session.subject.features:
         mask: Tensor | None = patches(x.shape[1:], max(1, ceil(min(x.shape[-2:]) / PATCHES)))
         return Inputs(behaviour.column, base, mask, chunk=chunk), words
-    mask, names = _columns(scene, x)
+    mask, names = _columns(session, x)
     return Inputs(behaviour.column, base, mask, names, chunk), words
 
 
-def _columns(scene: Scene, x: Tensor) -> tuple[Tensor | None, tuple[str, ...]]:
+def _columns(session: Session, x: Tensor) -> tuple[Tensor | None, tuple[str, ...]]:
     """The user's columns as features: one-hot codes of a column count as one."""
-    groups, entries = scene.subject.features, x[0].numel()
+    groups, entries = session.subject.features, x[0].numel()
     if not groups:
         return None, tuple(f"x[{k}]" for k in range(entries)) if x.dim() == 2 else ()
     mask, names = torch.full((entries,), -1), list(groups)
@@ -105,39 +107,39 @@ def _columns(scene: Scene, x: Tensor) -> tuple[Tensor | None, tuple[str, ...]]:
     return mask.view(x.shape[1:]), tuple(names)
 
 
-def features_in(inputs: Inputs, x: Tensor) -> int:
+def count_features(inputs: Inputs, x: Tensor) -> int:
     """How many features these inputs have."""
     return x[0].numel() if inputs.mask is None else int(inputs.mask.max()) + 1
 
 
-def neighbourhood_around(scene: Scene, ask: Ask, x: Tensor, column: str) -> Neighbourhood:
+def neighbourhood_around(session: Session, request: ExplainRequest, x: Tensor, column: str) -> Neighbourhood:
     """That of the question, with noise in units of the fitted inputs' spread (tokens: of their embedding's length)."""
     spread = 1.0
     if x.is_floating_point():
-        fitted = next(once(scene.task.split(scene.fitted).data, 2_048, scene.lab))[column].double()
+        fitted = next(once(session.task.split(session.training_split).data, 2_048, session.lab))[column].double()
         spread = float((fitted - fitted.mean(0)).square().mean().sqrt())
-    sigma = float(f"{ask.sigma * spread:.3g}")
-    return neighbourhood_of(ask.question, sigma, ask.draws)
+    sigma = float(f"{request.sigma * spread:.3g}")
+    return neighbourhood_of(request.question, sigma, request.draws)
 
 
-def _tokenizer(scene: Scene) -> Any:
-    return getattr(scene.first.model, "tokenizer", None)
+def _tokenizer(session: Session) -> Any:
+    return getattr(session.first.model, "tokenizer", None)
 
 
-def _padding(scene: Scene) -> int:
+def _padding(session: Session) -> int:
     """The token that stands for none: padding, unknown or end of text; 0 without a tokenizer."""
-    known = _tokenizer(scene)
+    known = _tokenizer(session)
     for name in ("pad_token_id", "unk_token_id", "eos_token_id"):
         if (token := getattr(known, name, None)) is not None:
             return int(token)
     return 0
 
 
-def _spelled(scene: Scene, token: int) -> str:
-    return f" ({_tokenizer(scene).decode([token])!r})" if _tokenizer(scene) is not None else ""
+def _spelled(session: Session, token: int) -> str:
+    return f" ({_tokenizer(session).decode([token])!r})" if _tokenizer(session) is not None else ""
 
 
-def pieces_of(scene: Scene, tokens: Tensor) -> list[str]:
+def token_texts(session: Session, tokens: Tensor) -> list[str]:
     """Tokens as the tokenizer writes them, or as numbers."""
-    known = _tokenizer(scene)
+    known = _tokenizer(session)
     return [known.decode([int(t)]) if known is not None else f"{int(t)} " for t in tokens.flatten()]

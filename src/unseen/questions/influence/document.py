@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unseen.document import Block, Document, Note, Paragraph, Passage, Section, Table, Tone
 from unseen.figure import Images
-from unseen.questions.influence.results import Answer, Answers, Influencer
+from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
 from unseen.wording import number
 
 MEANING = (
@@ -26,7 +26,7 @@ BEYOND = (
 UNIT = "nats per added copy"
 
 
-def document(found: Sequence[Answers]) -> Document:
+def document(found: Sequence[InfluenceReport]) -> Document:
     """One document over all models asked about."""
     sections = [Section("What the numbers mean", _meaning(found))]
     for one in found:
@@ -43,14 +43,14 @@ def document(found: Sequence[Answers]) -> Document:
     )
 
 
-def _headline(k: int, answer: Answer) -> str:
+def _headline(k: int, answer: QueryInfluence) -> str:
     if isinstance(answer.asked, Tensor) or not answer.completion:
         return answer.title
     words = " ".join(answer.asked.split())
     return f"Query {k + 1}: {words if len(words) <= 60 else '…' + words[-59:]}"
 
 
-def _lead(found: Sequence[Answers]) -> str:
+def _lead(found: Sequence[InfluenceReport]) -> str:
     answers = [answer for one in found for answer in one.answers]
     n, most = len(answers), max(one.examples for one in found)
     text = f"{n} {'answer' if n == 1 else 'answers'} traced to {'up to ' if len(found) > 1 else ''}{most:,} fitted examples."
@@ -64,17 +64,17 @@ def _lead(found: Sequence[Answers]) -> str:
     return text
 
 
-def is_beyond(answer: Answer) -> bool:
+def is_beyond(answer: QueryInfluence) -> bool:
     """Whether the largest score is more than what is missing to probability 1."""
     return bool(answer.helpful) and answer.helpful[0].score > -answer.log_probability > 0
 
 
-def _meaning(found: Sequence[Answers]) -> list[Block]:
+def _meaning(found: Sequence[InfluenceReport]) -> list[Block]:
     has_text = any(one.pieces for each in found for answer in each.answers for one in answer.helpful)
     return [Paragraph(MEANING), *([Paragraph(COLOURS)] if has_text else [])]
 
 
-def _answer(answer: Answer) -> list[Block]:
+def _answer(answer: QueryInfluence) -> list[Block]:
     said = f"log-probability {number(answer.log_probability)} nats"
     blocks: list[Block] = []
     if answer.completion:
@@ -129,7 +129,7 @@ def _signed(score: float) -> str:
     return ("+" if score > 0 else "") + number(score)
 
 
-def _how(found: Sequence[Answers]) -> list[Block]:
+def _how(found: Sequence[InfluenceReport]) -> list[Block]:
     said = dict.fromkeys(text for one in found for text in one.decisions)
     rows: list[dict[str, Any]] = [
         {"model": one.name, "fitted examples": one.examples, "looked at": one.scored, **one.settings} for one in found

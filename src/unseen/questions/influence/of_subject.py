@@ -5,22 +5,19 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from unseen.attributions.influence import Fisher, Influence, Top, sequence_nats
 from unseen.engine.batches import gather, length, place
-from unseen.errors import InvalidConfig, InvalidData
+from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.objectives import cross_entropy, logistic_loss, mean_token_loss
-from unseen.questions.audit.job import Audit, Subject, checked
-from unseen.questions.audit.requirements import needs_gradients
-from unseen.questions.influence.results import Answer, Answers, Influencer
+from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
 from unseen.questions.influence.saving import Steady
-from unseen.subjects.estimators import as_networks
 from unseen.subjects.examples import Example
-from unseen.subjects.session import Scene
+from unseen.subjects.session import Session, open_session, require_length
+from unseen.subjects.subject import Subject
 from unseen.task import Batch, PerExample, Use
 
 FEW = 20
@@ -29,47 +26,51 @@ DRAWS = 10
 """Labels drawn per example where classes cannot be visited."""
 
 
-def answered(subject: Subject, lab: Lab, config: Influence, *, split: str, worst: int, k: int, fisher: str) -> Answers:
+def trace_errors(
+    subject: Subject, lab: Lab, config: Influence, *, split: str, worst: int, k: int, fisher: str
+) -> InfluenceReport:
     """Trains the subject's model where none is given, and explains its `worst` errors on `split`."""
     if worst < 1 or k < 1:
         raise InvalidConfig(f"worst={worst}, top={k}.", why="at least one of each is shown.", fix="use 1 or more.")
     began = time.perf_counter()
-    scene = Audit(seeds=1, remedies={}).scene(as_networks(_checked(subject), lab), lab)
-    needs_gradients(scene)
-    split = split or scene.hardest
-    scene.task.split(split)
-    order = np.argsort(-scene.at(split).loss.mean(0), kind="stable")[:worst]
-    queries = place(gather(scene.task.splits[split].data, torch.as_tensor(order.copy())), lab)
-    loss = scene.task.objective.loss
+    for name, one in subject.task.of(Use.FIT).items():
+        require_length(name, one)
+    session = open_session(subject, lab)
+    session.require_gradients()
+    split = split or session.main_split
+    session.task.split(split)
+    order = session.worst_examples(split, worst)
+    queries = place(gather(session.task.splits[split].data, torch.tensor(order)), lab)
+    loss = session.task.objective.loss
     loss = sequence_nats if loss is mean_token_loss else loss
-    config = replace(config, loss=loss, **_fisher(scene, loss, fisher, lab))
+    config = replace(config, loss=loss, **_fisher(session, loss, fisher, lab))
     trained = time.perf_counter()
-    data = scene.runs.data or uuid.uuid4().hex  # data that cannot be named are never taken from an earlier run
-    found = config.prepare(scene.first, replace(lab, keeper=Steady(lab.keeper, f"{lab.seed} {data}")))
+    data = session.runs.data or uuid.uuid4().hex  # data that cannot be named are never taken from an earlier run
+    found = config.prepare(session.first, replace(lab, keeper=Steady(lab.keeper, f"{lab.seed} {data}")))
     likely = _negative(loss)
     best = found.top(queries, likely, k)
     with torch.no_grad():
-        said = likely(scene.first.model, queries).tolist()
-    n = sum(length(one.data) or 0 for one in scene.task.of(Use.FIT).values())
-    where = scene.task.splits[split].at
-    return Answers(
-        name=f"{scene.subject.name} on {scene.task.name}",
-        answers=[_answer(scene, split, int(index), q, said[q], best) for q, index in enumerate(order)],
+        said = likely(session.first.model, queries).tolist()
+    n = sum(length(one.data) or 0 for one in session.task.of(Use.FIT).values())
+    where = session.task.splits[split].at
+    return InfluenceReport(
+        name=f"{session.subject.name} on {session.task.name}",
+        answers=[_answer(session, split, index, q, said[q], best) for q, index in enumerate(order)],
         examples=n,
         scored=n,
         settings={"errors on": split if where is None else f"{split} ({where})"} | _settings(config),
-        decisions=[*scene.subject.decisions, *scene.skipped.values()],
+        decisions=[*session.subject.decisions, *session.skipped.values()],
         facts={"seconds to train": trained - began, "seconds for influence": time.perf_counter() - trained},
     )
 
 
-def _answer(scene: Scene, split: str, index: int, q: int, said: float, best: Top) -> Answer:
-    error = scene.example(split, index, said, is_predicted=True)
+def _answer(session: Session, split: str, index: int, q: int, said: float, best: Top) -> QueryInfluence:
+    error = session.example(split, index, said, is_predicted=True)
 
     def influencers(rows: Tensor, scores: Tensor) -> list[Influencer]:
-        return [_influencer(scene, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+        return [_influencer(session, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
 
-    return Answer(
+    return QueryInfluence(
         title=f"Error {q + 1}: {_where(error)}",
         asked=error.shown,
         label=error.label,
@@ -84,17 +85,6 @@ def _where(example: Example) -> str:
     return f"row {example.row}" if example.row is not None else f"{example.split}[{example.index}]"
 
 
-def _checked(subject: Subject) -> Subject:
-    for name, split in subject.task.of(Use.FIT).items():
-        if length(split.data) is None:
-            raise InvalidData(
-                f"Split `{name}` is a stream.",
-                why="the examples that matter are looked up in it.",
-                fix="give a dataset with a length.",
-            )
-    return checked(subject)
-
-
 def _negative(loss: PerExample) -> PerExample:
     """−loss: the log-likelihood."""
 
@@ -104,19 +94,19 @@ def _negative(loss: PerExample) -> PerExample:
     return likely
 
 
-def _fisher(scene: Scene, loss: PerExample, asked: str, lab: Lab) -> dict[str, Any]:
+def _fisher(session: Session, loss: PerExample, asked: str, lab: Lab) -> dict[str, Any]:
     """The Fisher matrix asked for, else the one with the least noise for this kind of data."""
     if asked:
         return {"fisher": Fisher(asked)}
     if loss is logistic_loss:
         return {"fisher": Fisher.EXACT}
     if loss is cross_entropy:
-        batch = place(gather(scene.task.splits[scene.fitted].data, torch.tensor([0])), lab)
+        batch = place(gather(session.task.splits[session.training_split].data, torch.tensor([0])), lab)
         with torch.no_grad():
-            classes = scene.first.model(batch["x"]).shape[-1]
+            classes = session.first.model(batch["x"]).shape[-1]
         if classes <= FEW:
             return {"fisher": Fisher.EXACT}
-    if scene.task.objective.relabel is None:
+    if session.task.objective.relabel is None:
         return {"fisher": Fisher.EMPIRICAL}
     return {"fisher": Fisher.SAMPLED, "draws": DRAWS}
 
@@ -125,9 +115,6 @@ def _settings(config: Influence) -> dict[str, str]:
     return {"curvature": str(config.curvature), "Fisher matrix": str(config.fisher), "damping": f"{config.damping:g}"}
 
 
-def _influencer(scene: Scene, position: int, score: float) -> Influencer:
-    fit = list(scene.task.of(Use.FIT))
-    starts = np.cumsum([0, *(length(scene.task.splits[name].data) or 0 for name in fit)])
-    which = int(np.searchsorted(starts, position, side="right")) - 1
-    example = scene.example(fit[which], int(position - starts[which]), score)
+def _influencer(session: Session, position: int, score: float) -> Influencer:
+    example = session.training_example(position, score)
     return Influencer(index=position, score=score, source=_where(example), shown=example.shown, label=example.label)

@@ -18,7 +18,7 @@ from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.pretrained import CausalLM
 from unseen.objectives import sequence_log_probability
-from unseen.questions.influence.results import Answer, Answers, Influencer
+from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
 from unseen.questions.influence.saving import Phases, Quiet, Steady, TopFile
 from unseen.task import Batch
 from unseen.tasks.text_corpus import Mapped, TextCorpus
@@ -26,7 +26,7 @@ from unseen.tasks.text_corpus.queries import Query, as_batch, completed, context
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class TextRequest:
     """What `unseen influence --model … --corpus … --queries …` asks."""
 
     model: CausalLM
@@ -43,7 +43,7 @@ class Asked:
     """Where the state of an unfinished run is kept."""
 
 
-def answered(asked: Asked, lab: Lab, sink: Phases | Quiet) -> Answers:
+def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> InfluenceReport:
     """Fits the curvature, reads the corpus and shows what was found; a killed run goes on where it was."""
     model, began = asked.model.to(lab.device).eval(), time.perf_counter()
     refuse_long_windows(asked.corpus.length, model)
@@ -67,7 +67,7 @@ def answered(asked: Asked, lab: Lab, sink: Phases | Quiet) -> Answers:
     best = top(found, batch, sequence_log_probability, asked.k, state, candidates=chosen)
     seconds = {"curvature": fitted - began, "scores": time.perf_counter() - fitted}
     looked = len(data) if chosen is None else len(chosen)
-    return Answers(
+    return InfluenceReport(
         name=asked.name,
         answers=_shown(asked, found, batch, queries, best, data) if lab.ranks.rank == 0 else [],
         examples=len(data),
@@ -86,7 +86,7 @@ def _facts(seconds: Mapping[str, float], tokens: int) -> dict[str, float]:
     }
 
 
-def _said(asked: Asked, data: Mapped, looked: int) -> list[str]:
+def _said(asked: TextRequest, data: Mapped, looked: int) -> list[str]:
     length = asked.corpus.length
     said = [
         f"The corpus was cut into {len(data):,} windows of up to {length} tokens that do not cross documents; "
@@ -119,8 +119,8 @@ def refuse_long_windows(length: int, model: CausalLM) -> None:
 
 
 def _shown(
-    asked: Asked, found: Influences, batch: Batch, queries: Sequence[Query], best: Top, data: Mapped
-) -> list[Answer]:
+    asked: TextRequest, found: Influences, batch: Batch, queries: Sequence[Query], best: Top, data: Mapped
+) -> list[QueryInfluence]:
     """Every query with its windows as text, each token with its part of the score."""
     rows = torch.cat([best.index, best.worst_index], 1).unique()
     by_token = found.by_token(batch, sequence_log_probability, rows).double().cpu()
@@ -145,7 +145,7 @@ def _shown(
         )
 
     return [
-        Answer(
+        QueryInfluence(
             title=query.at,
             asked=query.prompt,
             completion=query.completion or "",

@@ -23,7 +23,7 @@ class Influencer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class QueryInfluence:
     """A query, the behaviour's value, and who pushed it up and down."""
 
     title: str
@@ -42,10 +42,10 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class InfluenceReport:
     name: str
     """Model and data."""
-    answers: Sequence[Answer]
+    answers: Sequence[QueryInfluence]
     examples: int
     """Fitted examples that the scores are about."""
     scored: int

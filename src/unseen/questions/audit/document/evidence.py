@@ -9,7 +9,7 @@ from unseen.document import Block, Note, Paragraph, Table, Tone
 from unseen.figure import Bars, Grid, Images, Points
 from unseen.questions.audit.document.names import held_out, known, place
 from unseen.questions.audit.job import Findings
-from unseen.questions.audit.results import Looked, WorstError
+from unseen.questions.audit.results import ErrorExplanation, WorstError
 from unseen.questions.compare.statistics import widened
 from unseen.subjects.examples import Example
 from unseen.text import listed, shown
@@ -189,7 +189,7 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
     return blocks
 
 
-def _credited(looked: Looked, error: WorstError) -> Block:
+def _credited(looked: ErrorExplanation, error: WorstError) -> Block:
     """The inputs that carry an error, as bars or as a picture."""
     title = f"What the {looked.behaviour} of this error rests on"
     if heat := looked.heat.get(error.query.index):

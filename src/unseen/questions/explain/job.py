@@ -1,0 +1,200 @@
+"""What a model looks at: which method is most faithful to it, and what that one says, example by example.
+
+Composed from the guide (`attributions/explanation/guide.py`) and the subject's session. What was computed is kept under a hash of
+model, inputs and method, so that an interrupted run goes on where it stopped.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from unseen.attribution import Cause
+from unseen.attributions.explanation import Preset, over
+from unseen.attributions.explanation.guide import choose, matched
+from unseen.attributions.explanation.solve import explained
+from unseen.engine.local.features import Inputs
+from unseen.engine.local.neighbourhoods import Map, Neighbourhood
+from unseen.engine.local.perturbed_model import around
+from unseen.engine.local.surrogate import Explanation, Loss, effects, on, seen
+from unseen.errors import InvalidConfig, UnknownName
+from unseen.lab import Lab
+from unseen.questions.explain.request import ExplainRequest, TargetFunction, target_function, with_target
+from unseen.questions.explain.results import ExampleExplanation, ExplanationReport
+from unseen.questions.explain.setup import (
+    Positions,
+    count_features,
+    draw_sample,
+    feature_spec,
+    find_examples,
+    neighbourhood_around,
+    token_texts,
+)
+from unseen.subjects.session import Session, open_session
+from unseen.subjects.subject import Subject
+from unseen.subjects.training import _hash
+from unseen.task import Batch
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How examples are explained, once the method is known."""
+
+    used: str
+    preset: Preset
+    where: Neighbourhood
+    inputs: Inputs
+    kept: "ExplanationCache"
+
+
+def explain(subject: Subject, request: ExplainRequest = ExplainRequest(), lab: Lab | None = None) -> ExplanationReport:
+    """Trains the subject's model where none is given trained, and explains what the request names."""
+    began = time.perf_counter()
+    lab = (lab or Lab()).child(subject.task.name)
+    # small models on many threads wait for each other longer than they compute
+    with threadpool_limits(1):
+        found = explain_model(open_session(subject, lab), request, lab.child("explain"))
+    return replace(found, seconds=time.perf_counter() - began)
+
+
+def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> ExplanationReport:
+    """Compares the methods on a sample of the split, then explains the asked examples with the best, or the asked, one."""
+    split = request.split or session.main_split
+    sample = draw_sample(session, split, request.sample, lab.child("sample"))
+    behaviour = target_function(session, sample, request.target)
+    sample = with_target(session, sample, behaviour, request.target)
+    inputs, removed = feature_spec(session, sample, behaviour, request)
+    where = neighbourhood_around(session, request, sample[behaviour.column], behaviour.column)
+    kept = ExplanationCache(session, where, inputs, lab)
+    methods = matched(where, count_features(inputs, sample[behaviour.column]))
+    if request.method and request.method not in methods:
+        raise UnknownName.near("method", request.method, methods)
+    places = find_examples(session, split, request, lab.child("rows"))
+    choice = choose(session.first, sample, behaviour.f, where, lab.child("choose"), inputs=inputs, methods=methods,
+                    remember=partial(kept.explanation, sample))  # fmt: skip
+    used = request.method or choice.name
+    if used in choice.left_out:
+        raise InvalidConfig(f"{used} cannot explain this model.", choice.left_out[used], "use --method auto.")
+    plan, examples = Plan(used, methods[used], where, inputs, kept), list[ExampleExplanation]()
+    chunks = [places[k : k + 4] for k in range(0, len(places), 4)]
+    for part in lab.track(chunks, len(chunks)):
+        batch = default_collate([session.task.split(name).data[index] for name, index in part])
+        examples += _explain_examples(
+            session, with_target(session, batch, behaviour, request.target), part, behaviour, plan, lab
+        )
+    return ExplanationReport(
+        name=session.subject.name,
+        task=session.task.name,
+        behaviour=behaviour.says,
+        unit=behaviour.unit,
+        removed=removed,
+        choice=choice,
+        used=used,
+        question=request.question,
+        examples=examples,
+        decisions=session.subject.decisions,
+        warnings=[*session.subject.warnings, *(f"{name} was left out: {why}" for name, why in choice.left_out.items())],
+    )
+
+
+@dataclass(frozen=True)
+class ExplanationCache:
+    """Answers under a hash of model, inputs, neighbourhood and baseline; a model without weights is asked anew."""
+
+    session: Session
+    where: Neighbourhood
+    inputs: Inputs
+    lab: Lab
+
+    def tensors(self, batch: Batch, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        weights = self.session.first.model.state_dict()
+        if not weights:
+            return make()
+        more = {"baseline": torch.as_tensor(self.inputs.baseline)}
+        more |= {} if self.inputs.mask is None else {"mask": self.inputs.mask}
+        known = f"{_hash(weights)} {_hash({**batch, **more})} {self.where!r} {'/'.join(self.lab.path)} {self.lab.seed}"
+        return self.lab.keep(f"explain {known} {name}", make)
+
+    def explanation(self, batch: Batch, name: str, make: Callable[[], Explanation]) -> Explanation:
+        made: list[Explanation] = []
+
+        def tensors() -> dict[str, Tensor]:
+            made.append(make())
+            one = made[0]
+            parts = {
+                "scores": one.scores,
+                "loss": one.loss,
+                "null": one.null,
+                "intercept": one.intercept,
+                "gap": one.gap,
+            }
+            parts["additive"] = torch.tensor(one.map is Map.ADDITIVE)
+            return {key: t for key, t in parts.items() if t is not None}
+
+        found = self.tensors(batch, name, tensors)
+        if made:
+            return made[0]
+        found = {key: t.to(self.lab.device) for key, t in found.items()}
+        return Explanation(
+            found["scores"],
+            Cause.FEATURE,
+            tuple(self.inputs.names),
+            map=Map.ADDITIVE if bool(found["additive"]) else Map.MULTIPLICATIVE,
+            intercept=found.get("intercept"),
+            loss=found.get("loss"),
+            null=found.get("null"),
+            gap=found.get("gap"),
+        )
+
+
+def _explain_examples(
+    session: Session, batch: Batch, places: Positions, behaviour: TargetFunction, plan: Plan, lab: Lab
+) -> list[ExampleExplanation]:
+    """The examples with their credits, as effects against the baseline whatever the method."""
+    inputs, where = plan.inputs, plan.where
+
+    def make() -> dict[str, Tensor]:
+        at = around(session.first.model, batch, behaviour.f, inputs, lab)
+        answer = explained(at, over(plan.preset, inputs).approximation(session.first.model), lab.child(plan.used))
+        found, w = seen(at, where, Loss.SQUARED, lab.child("examples")), on(at, answer, where.map)
+        null = found.null
+        share = torch.where(null > 0, found.loss(w) / null.clamp_min(1e-30), 0.0)
+        return {"credits": effects(at, answer), "output": at.at_point, "base": at.at_base, "unexplained": share}
+
+    kept = plan.kept.tensors(batch, f"examples by {plan.used} {plan.preset!r}", make)
+    x, made = batch[behaviour.column], []
+    for k, (split, index) in enumerate(places):
+        row = kept["credits"][k].cpu()
+        pieces = () if x.is_floating_point() else token_texts(session, x[k])
+        names = inputs.names or [f"{j}: {piece}" for j, piece in enumerate(pieces)] or [f"{j}" for j in range(len(row))]
+        made.append(
+            ExampleExplanation(
+                example=session.example(split, index, float(kept["output"][k]), is_predicted=True),
+                output=float(kept["output"][k]),
+                base=float(kept["base"][k]),
+                credits=dict(zip(names, row.tolist(), strict=True)),
+                unexplained=float(kept["unexplained"][k]),
+                heat=_heat(row, inputs.mask) if inputs.mask is not None and x.dim() == 4 else (),
+                pieces=pieces,
+                picture=_picture(x[k]) if x.dim() == 4 else None,
+            )
+        )
+    return made
+
+
+def _heat(row: Tensor, mask: Tensor) -> list[list[float]]:
+    """Credits as a picture: one value per patch, or per pixel where the features are no grid of patches."""
+    flat = mask.reshape(-1, *mask.shape[-2:])[0].to(row.device)
+    height, width = len(flat[:, 0].unique()), len(flat[0].unique())
+    return (row.view(height, width) if height * width == len(row) else row[flat]).tolist()
+
+
+def _picture(x: Tensor) -> Tensor:
+    """An image as grey values in [0, 1]."""
+    grey = x.float().mean(0).cpu()
+    return (grey - grey.min()) / (grey.max() - grey.min()).clamp_min(1e-12)
