@@ -4,6 +4,8 @@ import gzip
 import http.server
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -13,12 +15,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unseen import origins
+from unseen.data import registry
 from unseen.data.files import content_sha256, data_file, places
+from unseen.data.packing import gzip_member
+from unseen.data.registered_file import RegisteredFile
+from unseen.data.registry import (
+    cifar10_subset,
+    data_sets,
+    diabetes_130_hospitals,
+    files_of,
+    registered_files,
+    reversal_curse,
+    usps,
+)
 from unseen.errors import Corrupted, MissingFile, UnknownName
-from unseen.origins import KNOWN, Known
 
-SHIPPED = [name for name in KNOWN if (places()[0] / name).is_file()]
+REGISTERED = registered_files()
+SHIPPED = [name for name in REGISTERED if (places()[0] / name).is_file()]
 LOCAL = Path(os.environ.get("UNSEEN_DATA", "/nonexistent"))
 
 
@@ -52,14 +65,14 @@ def sha(tmp_path, name, data):
     return content_sha256(tmp_path / name)
 
 
-def known(sha256, *urls, pack=partial(origins.zipped, name="a")):
-    return Known(
+def known(sha256, *urls, pack=partial(gzip_member, name="a")):
+    return RegisteredFile(
         sha256=sha256, size=10, licence="MIT", page="https://a.org", origins=tuple((url,) for url in urls), pack=pack
     )
 
 
 def test_registry_is_complete():
-    for name, entry in KNOWN.items():
+    for name, entry in REGISTERED.items():
         assert len(entry.sha256) == 64, name
         assert set(entry.sha256) <= set("0123456789abcdef"), name
         assert entry.size > 0, name
@@ -69,19 +82,49 @@ def test_registry_is_complete():
         assert all(url.startswith(("https://", "http://")) for urls in entry.origins for url in urls), name
 
 
+@pytest.mark.parametrize("data_set", data_sets())
+def test_each_data_set_registers_files_of_its_own_folder(data_set):
+    files = files_of(data_set)
+    assert files
+    assert all(name.startswith(f"{data_set}/") for name in files)
+
+
+def test_a_file_imports_the_module_of_its_own_data_set_only():
+    code = """
+import sys
+from unseen.data.files import data_file
+data_file("optdigits/optdigits.tes.gz")
+print([name for name in sys.modules if name.startswith("unseen.data.registry.")])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['unseen.data.registry.optdigits']"
+
+
+def test_a_new_data_set_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / "new_plants.py").write_text(
+        "from unseen.data.packing import idx_files\n"
+        "FILES = idx_files('new-plants', 'MIT', 'https://a.org', (), {'leaves': ('0' * 64, 1)})\n"
+    )
+    monkeypatch.setattr(registry, "__path__", [*registry.__path__, str(tmp_path)])
+    assert "new-plants" in data_sets()
+    with pytest.raises(MissingFile, match="new-plants/leaves"):
+        data_file("new-plants/leaves.gz")
+    sys.modules.pop("unseen.data.registry.new_plants")
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_files_hold_what_the_registry_says(name):
     assert data_file(name) == places()[0] / name
 
 
 def test_only_open_licences_are_shipped():
-    assert {KNOWN[name].licence for name in SHIPPED} == {"MIT", "CC BY 4.0"}
+    assert {REGISTERED[name].licence for name in SHIPPED} == {"MIT", "CC BY 4.0"}
     for folder in {name.split("/")[0] for name in SHIPPED}:
         assert "Licence:" in (places()[0] / folder / "README.md").read_text()
 
 
 @pytest.mark.skipif(not LOCAL.is_dir(), reason="UNSEEN_DATA is not set")
-@pytest.mark.parametrize("name", [name for name in KNOWN if name not in SHIPPED])
+@pytest.mark.parametrize("name", [name for name in REGISTERED if name not in SHIPPED])
 def test_local_mirror_holds_what_the_registry_says(name, monkeypatch):
     monkeypatch.setenv("UNSEEN_DATA", str(LOCAL))
     if (LOCAL / name).is_file():
@@ -124,7 +167,7 @@ def test_download_is_packed_checked_and_kept(served, tmp_path):
     entry = known(
         sha(tmp_path, "want", b"head\n1,2\n"),
         f"{url}/a",
-        pack=partial(origins.zipped, name="a", head=b"head\n", skip_lines=1),
+        pack=partial(gzip_member, name="a", head=b"head\n", skip_lines=1),
     )
     path = data_file("set/a.gz", {"set/a.gz": entry})
     assert gzip.decompress(path.read_bytes()) == b"head\n1,2\n"
@@ -172,8 +215,9 @@ def test_own_folder_comes_first_and_is_checked(tmp_path, monkeypatch):
 
 
 def test_unknown_name_gets_near_matches():
-    with pytest.raises(UnknownName, match=r"usps/usps\.npz"):
-        data_file("usps/usps.npy")
+    for name in ("usps/usps.npy", "usp/usps.npz"):
+        with pytest.raises(UnknownName, match=r"usps/usps\.npz"):
+            data_file(name)
 
 
 def test_package_without_its_file_says_how_to_repair_it():
@@ -192,8 +236,8 @@ def test_a_page_in_place_of_the_data_makes_the_next_origin_count(served, tmp_pat
 def test_a_page_in_place_of_a_table_is_corrupted(served):
     folder, url = served
     (folder / "a").write_bytes(b"<html>moved</html>")
-    for pack in (origins.usps, origins.cifar_subset, origins.reversal):
-        entry = Known(
+    for pack in (usps.pack, cifar10_subset.pack, reversal_curse.pack):
+        entry = RegisteredFile(
             sha256="0" * 64, size=1, licence="MIT", page="https://a.org", origins=((f"{url}/a",) * 2,), pack=pack
         )
         with pytest.raises(Corrupted, match="expected data"):
@@ -216,7 +260,7 @@ def test_usps_tables_become_arrays_between_0_and_1(tmp_path):
         np.savetxt(text, rows, fmt="%.4f")
         paths.append(tmp_path / name)
         paths[-1].write_bytes(gzip.compress(text.getvalue()))
-    made = np.load(io.BytesIO(origins.usps(paths)))
+    made = np.load(io.BytesIO(usps.pack(paths)))
     assert made["y_test"].tolist() == [6, 0, 9]
     assert made["x_train"].dtype == np.float32
     assert made["x_train"][1, 4] == 1
@@ -233,7 +277,7 @@ def test_cifar_subset_takes_the_first_of_each_class(tmp_path):
     }
     path = tmp_path / "a.zip"
     path.write_bytes(zip_of(files | {"repo-1/README.md": b""}))
-    made = zipfile.ZipFile(io.BytesIO(origins.cifar_subset([path], train=2, test=1)))
+    made = zipfile.ZipFile(io.BytesIO(cifar10_subset.pack([path], train=2, test=1)))
     assert made.namelist() == ["test/a/0001.jpg", "test/b/0001.jpg"] + [
         f"train/{c}/000{k}.jpg" for c in "ab" for k in (1, 2)
     ]
@@ -243,7 +287,7 @@ def test_cifar_subset_takes_the_first_of_each_class(tmp_path):
 def test_reversal_curse_keeps_the_data_folder_only(tmp_path):
     path = tmp_path / "a.zip"
     path.write_bytes(zip_of({"r-1/data/x/a.jsonl": b"1", "r-1/data/x/all.jsonl": b"2", "r-1/src/b.py": b"3"}))
-    with tarfile.open(fileobj=io.BytesIO(origins.reversal([path]))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(reversal_curse.pack([path]))) as tar:
         assert {m.name: tar.extractfile(m).read() for m in tar} == {"x/a.jsonl": b"1"}
 
 
@@ -254,12 +298,12 @@ def test_both_layouts_of_the_diabetes_zip_give_the_same_content(tmp_path, layout
     path.write_bytes(
         zip_of({layout.format(k if layout != "{}" else k.replace("IDs", "IDS")): v for k, v in files.items()})
     )
-    assert sha(tmp_path, "b.zip", origins.diabetes([path])) == sha(
+    assert sha(tmp_path, "b.zip", diabetes_130_hospitals.pack([path])) == sha(
         tmp_path, "c.zip", zip_of({f"dataset_diabetes/{k}": v for k, v in files.items()})
     )
     path.write_bytes(zip_of({"diabetic_data.csv": b"2"}))
     with pytest.raises(Corrupted, match="holds 0 files"):
-        origins.diabetes([path])
+        diabetes_130_hospitals.pack([path])
 
 
 @pytest.mark.skipif(not (LOCAL / "usps/usps.npz").is_file(), reason="UNSEEN_DATA has no USPS")
@@ -272,7 +316,7 @@ def test_usps_packing_reproduces_the_registered_checksum(tmp_path):
         np.savetxt(text, np.c_[ours[f"y_{part}"], values], fmt="%.4f")
         paths.append(tmp_path / part)
         paths[-1].write_bytes(text.getvalue())
-    assert sha(tmp_path, "made.npz", origins.usps(paths)) == KNOWN["usps/usps.npz"].sha256
+    assert sha(tmp_path, "made.npz", usps.pack(paths)) == REGISTERED["usps/usps.npz"].sha256
 
 
 @pytest.mark.skipif(not (LOCAL / "cifar10-subset").is_dir(), reason="UNSEEN_DATA has no CIFAR-10")
@@ -280,8 +324,8 @@ def test_cifar_packing_reproduces_the_registered_checksum(tmp_path):
     with zipfile.ZipFile(LOCAL / "cifar10-subset/cifar10_subset_jpeg.zip") as archive:
         files = {f"CIFAR-10-images-d7d0/{name}": archive.read(name) for name in archive.namelist()}
     (tmp_path / "a.zip").write_bytes(zip_of(files))
-    made = sha(tmp_path, "b.zip", origins.cifar_subset([tmp_path / "a.zip"]))
-    assert made == KNOWN["cifar10-subset/cifar10_subset_jpeg.zip"].sha256
+    made = sha(tmp_path, "b.zip", cifar10_subset.pack([tmp_path / "a.zip"]))
+    assert made == REGISTERED["cifar10-subset/cifar10_subset_jpeg.zip"].sha256
 
 
 def test_a_full_disk_is_named_and_leaves_nothing_behind(served, tmp_path, monkeypatch):

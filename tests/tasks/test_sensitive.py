@@ -11,6 +11,9 @@ import torch
 from scipy import stats as sp
 
 from unseen.data.files import content_sha256
+from unseen.data.registry import compas as registered_compas
+from unseen.data.registry import files_of
+from unseen.data.registry import german_credit as registered_credit
 from unseen.engine.batches import whole
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
@@ -148,17 +151,17 @@ def test_late_quarters_hold_only_people_who_were_charged_again_so_they_are_no_do
 
 @local("compas/compas-scores-two-years-columns.csv.gz")
 def test_the_registered_compas_file_is_the_shared_one():
-    name, known = next(iter(compas.KNOWN.items()))
-    assert content_sha256(DATA / name) == known.sha256
+    ((name, file),) = files_of("compas").items()
+    assert content_sha256(DATA / name) == file.sha256
 
 
 def test_compas_keeps_its_columns_when_it_is_fetched(tmp_path):
     raw = tmp_path / "raw.csv"
-    names = ["name", *compas.KEPT, "dob"]
+    names = ["name", *registered_compas.COLUMNS, "dob"]
     raw.write_text(",".join(names) + "\n" + ",".join(["x"] * len(names)) + "\n")
-    packed = compas.KNOWN[next(iter(compas.KNOWN))].pack([raw])
+    packed = registered_compas.pack([raw])
     (tmp_path / "made.csv.gz").write_bytes(packed)
-    assert gzip.decompress(packed).decode().splitlines() == [",".join(compas.KEPT), ",".join(["x"] * 24)]
+    assert gzip.decompress(packed).decode().splitlines() == [",".join(registered_compas.COLUMNS), ",".join(["x"] * 24)]
 
 
 def test_scores_and_days_are_no_features():
@@ -182,13 +185,13 @@ def test_german_credit_has_its_published_counts():
     young = GermanCredit().build(Lab())
     assert young.axis is Axis.IID
     assert sum(int((1 - s.data.columns["a"]).sum()) for s in young.splits.values()) == (frame.age < 25).sum()
-    name, known = next(iter(german_credit.KNOWN.items()))
-    assert content_sha256(DATA / name) == known.sha256
+    ((name, file),) = files_of("german-credit").items()
+    assert content_sha256(DATA / name) == file.sha256
 
 
 def test_spaces_of_the_uci_file_become_commas(tmp_path):
     (tmp_path / "german.data").write_text("A11 6 A34  1 \nA12 48 A32 2\n")
-    packed = german_credit.KNOWN[next(iter(german_credit.KNOWN))].pack([tmp_path / "german.data"])
+    packed = registered_credit.pack([tmp_path / "german.data"])
     assert packed == b"A11,6,A34,1\nA12,48,A32,2\n"
 
 

@@ -16,20 +16,21 @@ from pathlib import Path
 
 import pooch
 
-from unseen.errors import Corrupted, MissingFile, UnknownName, UnseenError
-from unseen.origins import KNOWN, Known
+from unseen.data.registered_file import RegisteredFile
+from unseen.data.registry import find_file
+from unseen.errors import Corrupted, MissingFile, UnseenError
 
 
-def data_file(name: str, known: Mapping[str, Known] = KNOWN) -> Path:
+def data_file(name: str, registered: Mapping[str, RegisteredFile] | None = None) -> Path:
     """The verified file, for example `data_file("fashion-mnist/train-images-idx3-ubyte.gz")`.
+
+    What it must hold stands in `unseen.data.registry`, or in `registered`.
 
     Looked up in this order: shipped with the package; the folder `UNSEEN_DATA` (same layout); the cache (`UNSEEN_HOME`
     or the user's cache folder); the public origin, kept in the cache. Wherever it lies, its content is checked against
     the registered SHA-256 once per process and file state (path, size, time of change).
     """
-    if name not in known:
-        raise UnknownName.near("data file", name, known)
-    entry = known[name]
+    entry = find_file(name) if registered is None else registered[name]
     for folder in places():
         path = folder / name
         if path.is_file():
@@ -56,7 +57,7 @@ def places() -> list[Path]:
     return [shipped, *([Path(own)] if own else []), home() / "data"]
 
 
-def check(path: Path, entry: Known) -> None:
+def check(path: Path, entry: RegisteredFile) -> None:
     """Refuses a file whose content is not the registered one."""
     state = path.stat()
     found = _checksum(str(path), state.st_size, state.st_mtime_ns)
@@ -111,7 +112,7 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                     yield name, archive.read(name)
 
 
-def fetch(name: str, entry: Known, target: Path) -> Path:
+def fetch(name: str, entry: RegisteredFile, target: Path) -> Path:
     """Downloads what the entry needs, packs it, checks it, and only then gives it its name in the cache."""
     failures: list[str] = []
     corrupted: Corrupted | None = None
@@ -150,7 +151,7 @@ class _Unreachable(Exception):
     """An address that gave nothing."""
 
 
-def _made(entry: Known, urls: Sequence[str], path: Path) -> Path:
+def _made(entry: RegisteredFile, urls: Sequence[str], path: Path) -> Path:
     """The file from one origin, packed and checked."""
     downloads = [_download(url, path.parent / f"download{k}") for k, url in enumerate(urls)]
     try:

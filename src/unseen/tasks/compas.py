@@ -5,29 +5,20 @@ ProPublica (Larson et al., 2016). Real people: report aggregates only. No licenc
 
 import gzip
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from unseen.data.files import data_file
 from unseen.lab import Lab
-from unseen.origins import Known
 from unseen.task import Task
 from unseen.tasks.sensitive import Sensitive
 from unseen.tasks.table import Table
 from unseen.tasks.table.splitting import Shares
 
-KEPT = [
-    *("id", "compas_screening_date", "sex", "age", "age_cat", "race", "juv_fel_count", "juv_misd_count"),
-    *("juv_other_count", "priors_count", "days_b_screening_arrest", "c_charge_degree", "c_days_from_compas"),
-    *("is_recid", "r_charge_degree", "is_violent_recid", "decile_score", "score_text", "v_decile_score"),
-    *("v_score_text", "start", "end", "event", "two_year_recid"),
-]
-"""Columns of the file: no name, birth date, case number or text of a charge."""
 FEATURES = [
     "sex",
     "age",
@@ -40,22 +31,7 @@ FEATURES = [
 ]
 
 
-def _kept(downloads: Sequence[Path]) -> bytes:
-    return gzip.compress(pd.read_csv(downloads[0])[KEPT].to_csv(index=False).encode(), 9, mtime=0)
-
-
 _FILE = "compas/compas-scores-two-years-columns.csv.gz"
-_REPOSITORY = "https://github.com/propublica/compas-analysis"
-KNOWN: Mapping[str, Known] = {
-    _FILE: Known(
-        sha256="f14c28ceefd160524ae9341cd484367f04c49530b3537962705bfb1b56b2545b",
-        size=2_546_489,
-        licence="public records; no licence stated by the authors, not redistributed",
-        page=_REPOSITORY,
-        origins=((f"{_REPOSITORY}/raw/bafff5da3f2e45eca6c2d5055faad269defd135a/compas-scores-two-years.csv",),),
-        pack=_kept,
-    )
-}
 
 
 def compas_frame() -> pd.DataFrame:
@@ -68,7 +44,7 @@ def compas_frame() -> pd.DataFrame:
 
 @lru_cache(maxsize=1)
 def _compas() -> pd.DataFrame:
-    raw = pd.read_csv(io.BytesIO(gzip.decompress(data_file(_FILE, KNOWN).read_bytes())))
+    raw = pd.read_csv(io.BytesIO(gzip.decompress(data_file(_FILE).read_bytes())))
     kept = raw.days_b_screening_arrest.between(-30, 30) & (raw.is_recid != -1) & (raw.c_charge_degree != "O")
     raw = raw[kept & raw.score_text.notna() & (raw.score_text != "N/A")].reset_index(drop=True)
     day = pd.to_datetime(raw.compas_screening_date)

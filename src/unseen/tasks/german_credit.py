@@ -4,17 +4,15 @@ The words for the codes are those of the release. Some of them are wrong (Grömp
 A92 means a woman who is not single *or a single man*, so that sex cannot be read; age can.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from unseen.data.files import data_file
 from unseen.lab import Lab
-from unseen.origins import Known, member
 from unseen.task import Task
 from unseen.tasks.sensitive import Sensitive
 from unseen.tasks.table import Table
@@ -42,26 +40,7 @@ WORDS = {
 WOMEN = ("A92", "A95")
 
 
-def _commas(downloads: Sequence[Path]) -> bytes:
-    """Fields separated by single commas, however they were."""
-    lines = member(downloads[0], "german.data").decode().replace(",", " ").splitlines()
-    return "".join(",".join(line.split()) + "\n" for line in lines if line.strip()).encode()
-
-
 _FILE = "german-credit/german.csv"
-KNOWN: Mapping[str, Known] = {
-    _FILE: Known(
-        sha256="ec12a88b9fc14d74ba646ea0410cf7ff4533bec2eb61652f8ad76796bbfec017",
-        size=79_793,
-        licence="CC BY 4.0",
-        page="https://archive.ics.uci.edu/dataset/144",
-        origins=(
-            ("https://archive.ics.uci.edu/ml/machine-learning-databases/statlog/german/german.data",),
-            ("https://archive.ics.uci.edu/static/public/144/statlog+german+credit+data.zip",),
-        ),
-        pack=_commas,
-    )
-}
 
 
 def credit_frame() -> pd.DataFrame:
@@ -74,7 +53,7 @@ def credit_frame() -> pd.DataFrame:
 
 @lru_cache(maxsize=1)
 def _credit() -> pd.DataFrame:
-    frame = pd.read_csv(data_file(_FILE, KNOWN), header=None, names=COLUMNS)
+    frame = pd.read_csv(data_file(_FILE), header=None, names=COLUMNS)
     sex = np.where(frame.pop("status_and_sex").isin(WOMEN), "female", "male")
     frame = frame.map(lambda cell: WORDS.get(cell, cell))
     return frame.assign(sex=sex, credit=np.where(frame.credit == 1, "good", "bad"))
