@@ -40,11 +40,13 @@ from unseen.methods.sam import SAM
 from unseen.methods.udim import UDIM
 from unseen.models.mlp import mlp
 from unseen.questions.compare.candidates import MethodSpec, standard_methods
-from unseen.questions.compare.job import Comparison, Contest
+from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.run_groups import Run, RunGroup
-from unseen.questions.compare.setup import judged, of_spec, of_table
-from unseen.questions.compare.sweep import Sweep, aligned, fitted
+from unseen.questions.compare.sweep import Sweep, aligned, fitted, network_of
+from unseen.subjects.domains import of_domains
+from unseen.subjects.subject import Subject
+from unseen.subjects.tables import of_table_by_site
 from unseen.task import Task
 from unseen.tasks.rotated_digits import RotatedDigits
 from unseen.tasks.table_domains import heart_sites
@@ -55,7 +57,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Case:
-    """A contest with a network, and how many runs each method gets at each place."""
+    """Subjects with a network, and how many runs each method gets at each place."""
 
     name: str
     hidden: tuple[int, ...]
@@ -64,19 +66,19 @@ class Case:
     n: int = 4_000
     steps: int = 300
 
-    def contest(self) -> Contest:
+    def subjects(self) -> list[Subject]:
         if self.name == "heart":
-            made = of_table(heart_sites().table, Lab(), "heart")
-            return replace(made, budget=replace(made.budget, steps=self.steps))
-        made = of_spec(RotatedDigits(angles=ANGLES, n=self.n), Lab(), self.name)
+            found = of_table_by_site(heart_sites().table, Lab().child("data"), "heart")
+            return [replace(one, budget=replace(one.budget, steps=self.steps)) for one in found]
+        found = of_domains(RotatedDigits(angles=ANGLES, n=self.n), Lab(), self.name)
         budget = Budget(steps=self.steps, batch_size=32, lr=1e-3)
-        return replace(made, model=partial(network, hidden=self.hidden), budget=budget)
+        return [replace(one, model=partial(network, hidden=self.hidden), budget=budget) for one in found]
 
     def job(self) -> Comparison:
         return Comparison(seeds=self.seeds, draws=self.draws, protocols=[Protocol.TRAINING])
 
 
-def network(task: Task, hidden: Sequence[int]) -> nn.Sequential:
+def network(hidden: Sequence[int]) -> nn.Sequential:
     return mlp([196, *hidden, 10])
 
 
@@ -106,37 +108,37 @@ def of_children(run: Callable[[], object]) -> float:
 def trial(case: Case, method: str, at: str, seed: int, draw: int) -> None:
     """What one process of the field's habit does."""
     entrant = next(each for each in standard_methods() if each.name == method)
-    Sweep(case.contest(), Lab(), is_stacked=False)([RunGroup(entrant, at, "", (Run(seed, draw),))])
+    Sweep(case.subjects(), Lab(), is_stacked=False)([RunGroup(entrant, at, "", (Run(seed, draw),))])
 
 
 def losses(result: Trained, task: Task, lab: Lab) -> Tensor:
     """The mean loss at every judged place."""
-    places = judged(task).values()
+    places = evaluated_splits(task).values()
     each = [per_example(result.model, task.splits[name].data, task.objective.loss, lab).mean() for name in places]
     return torch.stack(each)
 
 
-def exact_difference(contest: Contest, group: Sequence[RunGroup], samples: int = 2) -> float:
+def exact_difference(subjects: Sequence[Subject], group: Sequence[RunGroup], samples: int = 2) -> float:
     """Between stacked and single models in float64, for some of a group's runs."""
     lab = Lab(dtype=torch.float64)
     pairs = [(block, run) for block in group for run in block.runs]
-    together, _ = Sweep(contest, lab).trained(group)
-    alone, worst = Sweep(contest, lab, is_stacked=False), 0.0
+    together, _ = Sweep(subjects, lab).trained(group)
+    alone, worst = Sweep(subjects, lab, is_stacked=False), 0.0
     for k in range(0, len(pairs), -(-len(pairs) // samples)):
         (block, run), stack = pairs[k], together[k]
         (single,), _ = alone.trained([replace(block, runs=(run,))])
         assert isinstance(single, Trained)
         assert isinstance(stack, Trained)
-        task = contest.tasks[block.at]
+        task = alone.subject(block.at).task
         worst = max(worst, float((losses(single, task, lab) - losses(stack, task, lab)).abs().max()))
     return worst
 
 
-def compared(case: Case, contest: Contest, entrant: MethodSpec, every: int) -> dict[str, float | bool]:
+def compared(case: Case, subjects: Sequence[Subject], entrant: MethodSpec, every: int) -> dict[str, float | bool]:
     """CPU seconds of all runs of one method, stacked (measured) and looped (sampled and scaled), and their difference."""
     job = replace(case.job(), entrants=[entrant])
-    sweep, alone = Sweep(contest, Lab()), Sweep(contest, Lab(), is_stacked=False)
-    groups = sweep.groups(job.blocks(contest))
+    sweep, alone = Sweep(subjects, Lab()), Sweep(subjects, Lab(), is_stacked=False)
+    groups = sweep.groups(job.blocks(subjects))
     found: dict[tuple[RunGroup, Run], Trained] = {}
     together = []
 
@@ -155,7 +157,7 @@ def compared(case: Case, contest: Contest, entrant: MethodSpec, every: int) -> d
         single: list[Trained] = []
         one = replace(block, runs=(run,))
         slow += cpu(lambda: single.extend(alone.trained([one])[0]))  # type: ignore[arg-type]  # noqa: B023
-        task = contest.tasks[block.at]
+        task = alone.subject(block.at).task
         difference = max(
             difference, float((losses(single[0], task, Lab()) - losses(found[block, run], task, Lab())).abs().max())
         )
@@ -163,18 +165,18 @@ def compared(case: Case, contest: Contest, entrant: MethodSpec, every: int) -> d
         "seconds": fast,
         "loop_seconds": slow * len(runs) / max(1, len(sampled)),
         "stacked": all(together),
-        "largest_difference": exact_difference(contest, groups[0]),
+        "largest_difference": exact_difference(subjects, groups[0]),
         "largest_difference_float32": difference,
     }
 
 
 def measured(number: int, case: Case, every: int, processes: int, is_small: bool) -> dict[str, object]:
-    contest, job = case.contest(), case.job()
+    subjects, job = case.subjects(), case.job()
     entrants = list(job.entrants)
-    warm = Sweep(contest, Lab())
-    warm.trained(warm.groups(replace(job, seeds=1, draws=1).blocks(contest))[0])
-    rows = {entrant.name: compared(case, contest, entrant, every) for entrant in entrants}
-    blocks = job.blocks(contest)
+    warm = Sweep(subjects, Lab())
+    warm.trained(warm.groups(replace(job, seeds=1, draws=1).blocks(subjects))[0])
+    rows = {entrant.name: compared(case, subjects, entrant, every) for entrant in entrants}
+    blocks = job.blocks(subjects)
     trials = [(block.entrant.name, block.at, run) for block in blocks for run in block.runs]
     sampled = trials[:: -(-len(trials) // processes)]
     flags = ["--small"] if is_small else []
@@ -186,7 +188,7 @@ def measured(number: int, case: Case, every: int, processes: int, is_small: bool
     different, rounded = (
         {name: row[key] for name, row in rows.items()} for key in ("largest_difference", "largest_difference_float32")
     )
-    parameters = sum(p.numel() for p in contest.model(next(iter(contest.tasks.values()))).parameters())
+    parameters = sum(p.numel() for p in network_of(subjects[0]).parameters())
     return {
         "case": case.name,
         "network": "-".join(map(str, case.hidden)),
@@ -207,20 +209,20 @@ def measured(number: int, case: Case, every: int, processes: int, is_small: bool
         "largest_difference": different,
         "largest_difference_float32": rounded,
         "equal": all(float(value) <= TOLERANCE for value in different.values()),
-        **steps(contest),
+        **steps(subjects),
     }
 
 
-def steps(contest: Contest, models: int = 20, n: int = 30) -> dict[str, float]:
+def steps(subjects: Sequence[Subject], models: int = 20, n: int = 30) -> dict[str, float]:
     """Step times of SAM and UDIM in steps of ERM, alone and stacked, in turns (medians)."""
-    task = fitted(aligned(next(iter(contest.tasks.values()))))
-    budget = replace(contest.budget, steps=n)
+    task = fitted(aligned(subjects[0].task))
+    budget = replace(subjects[0].budget, steps=n)
     methods = {"ERM": standard_methods()[0].make(budget), "SAM": SAM(budget=budget), "UDIM": UDIM(budget=budget)}
     seconds: dict[str, list[float]] = {}
 
     def fresh() -> nn.Module:
         with Lab().child("init").seeded():
-            return contest.model(next(iter(contest.tasks.values())))
+            return network_of(subjects[0])
 
     for _ in range(5):
         for name, method in methods.items():

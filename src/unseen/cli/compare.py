@@ -52,9 +52,9 @@ MANY = 12
 def _workplace(request: Request) -> tuple[Sweep, list[list[RunGroup]]]:
     """In a worker: the data are read once."""
     torch.set_num_threads(1)
-    contest = request.contest()
-    sweep = request.sweep(contest)
-    return sweep, sweep.groups(request.job().blocks(contest))
+    subjects = request.subjects()
+    sweep = request.sweep(subjects)
+    return sweep, sweep.groups(request.job().blocks(subjects))
 
 
 def _computed(request: Request, k: int) -> int:
@@ -67,10 +67,10 @@ def _computed(request: Request, k: int) -> int:
 
 def compare(request: Request, jobs: int | None = None, watch: Any = None) -> Results:
     """The comparison that the request asks for, by so many processes (default: all cores where it is worth while)."""
-    contest, job = request.contest(), request.job()
-    check_ranges(job.entrants, contest.budget, job.space)
-    sweep = request.sweep(contest, *([watch.sink] if watch else []))
-    groups = sweep.groups(job.blocks(contest))
+    subjects, job = request.subjects(), request.job()
+    check_ranges(job.entrants, subjects[0].budget, job.space)
+    sweep = request.sweep(subjects, *([watch.sink] if watch else []))
+    groups = sweep.groups(job.blocks(subjects))
     left = [k for k, group in enumerate(groups) if not all(_is_kept(sweep, block) for block in group)]
     # what has no key cannot be kept, so a worker's scores of it would be lost
     shared = [k for k in left if all(sweep.key(block) is not None for block in groups[k])]
@@ -78,7 +78,7 @@ def compare(request: Request, jobs: int | None = None, watch: Any = None) -> Res
     jobs = jobs if jobs is not None else (cores if len(shared) >= MANY and request.device == "cpu" else 1)
     if watch:
         total = sum(map(len, groups))
-        watch.begin(f"compare {contest.name}", total, total - sum(len(groups[k]) for k in left), "blocks")
+        watch.begin(f"compare {subjects[0].data_name}", total, total - sum(len(groups[k]) for k in left), "blocks")
     told = watch.finished if watch else _silent
     try:
         with threadpool_limits(1):
@@ -86,7 +86,7 @@ def compare(request: Request, jobs: int | None = None, watch: Any = None) -> Res
                 _spread(request, groups, shared, min(jobs, len(shared)), told)
                 _workplace.cache_clear()
                 told = _silent  # it has heard of most
-            return job(contest, sweep.lab, sweep, told)
+            return job(subjects, sweep.lab, sweep, told)
     finally:
         if watch:
             watch.end()

@@ -23,6 +23,11 @@ class Subject:
     trained: nn.Module | BaseEstimator | None = None
     """The model to audit; trained here with `budget` when absent."""
     name: str = "network"
+    """What the model is called."""
+    dataset: str = ""
+    """What the data are called; subjects that hold out one site each of the same data share it."""
+    held_out: str = ""
+    """The site that the task leaves out of training, where there are several subjects of the same data."""
     budget: Budget = Budget(steps=600, batch_size=64, lr=1e-3)
     """How the model is trained; remedies get the same."""
     groups: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
@@ -44,6 +49,16 @@ class Subject:
     """How the data were treated, for the report."""
     warnings: Sequence[str] = ()
     """What the reader should beware of in the data."""
+
+    @property
+    def data_name(self) -> str:
+        """What the data are called, by the task where nothing else is said."""
+        return self.dataset or self.task.name
+
+    @property
+    def label(self) -> str:
+        """What tells the subject from others of the same data."""
+        return self.held_out or self.task.name
 
 
 def validate(subject: Subject) -> Subject:

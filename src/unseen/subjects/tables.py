@@ -3,8 +3,8 @@
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +16,17 @@ from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.models.estimator import Estimator
-from unseen.models.mlp import mlp
+from unseen.subjects.networks import budget_for_domains, budget_for_rows, describe_network, small_network
 from unseen.subjects.subject import Subject
-from unseen.task import Batch
+from unseen.task import Use
 from unseen.tasks.hospitals import HeartDisease
-from unseen.tasks.table import Table, Tabular, opened, prepared, read
+from unseen.tasks.table import Opened, Table, Tabular, opened, prepared, read
+from unseen.tasks.table_domains import by_site
 
-PLACES = 12
+MOST_SITES = 12
 """At most so many sites are held out in turn: the largest."""
+ORACLE_SHARE = 0.2
+"""Share of the held-out site that is set apart for oracle selection."""
 
 
 def of_hospitals(lab: Lab) -> list[Subject]:
@@ -54,38 +57,73 @@ def of_table(
     return _of(table, lab, "table" if isinstance(path, pd.DataFrame) else Path(path).stem)
 
 
+def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subject]:
+    """One subject per held-out site whose other sites are a training split each, as methods for domains need them.
+
+    A fifth of the held-out site is set apart for oracle selection. A table without sites gives one subject.
+    """
+    sheet = opened(table)
+    sites, notes = largest_sites(sheet)
+    if table.site:
+        tabs = [by_site(prepared(sheet, site, lab), ORACLE_SHARE, lab) for site in sites]
+        notes = [
+            *notes,
+            "Medians, scales and levels of columns are recomputed for every held-out site; shown for the first.",
+        ]
+    else:
+        tabs = [prepared(sheet, None, lab)]
+    first = tabs[0]
+    # one length of training for all sites: runs of one shape are trained together
+    budget = budget_for_domains(first.task)
+    network = describe_network(
+        len(first.encoder.names), first.target.outputs, budget, per_domain=len(first.task.of(Use.FIT)) > 1
+    )
+    return [_subject(tab, name, budget, [network, *notes, *tab.decisions]) for tab in tabs]
+
+
+def largest_sites(sheet: Opened) -> tuple[list[str | None], list[str]]:
+    """The sites that are held out in turn, at most `MOST_SITES`, with a note if others are not; None without sites."""
+    sites: list[str | None] = [*sheet.sites] or [None]
+    if len(sites) <= MOST_SITES:
+        return sites, []
+    counts = np.bincount(sheet.site[sheet.rows], minlength=len(sites))
+    largest = sorted(np.argsort(-counts, kind="stable")[:MOST_SITES])
+    return [sheet.sites[k] for k in largest], [
+        f"Of {len(sheet.sites)} sites the {MOST_SITES} largest are held out in turn."
+    ]
+
+
 def _of(table: Table, lab: Lab, name: str) -> list[Subject]:
-    sheet, said = opened(table), []
-    places: list[str | None] = [*sheet.sites] or [None]
-    if len(places) > PLACES:
-        counts = np.bincount(sheet.site[sheet.rows], minlength=len(places))
-        places = [sheet.sites[k] for k in sorted(np.argsort(-counts, kind="stable")[:PLACES])]
-        said = [f"Of {len(sheet.sites)} sites the {PLACES} largest were held out in turn."]
-    return [_subject(prepared(sheet, place, lab), name, said) for place in places]
+    sheet = opened(table)
+    sites, notes = largest_sites(sheet)
+    return [_whole(prepared(sheet, site, lab), name, notes) for site in sites]
 
 
-def _subject(tab: Tabular, name: str, said: Sequence[str]) -> Subject:
-    width, outputs = len(tab.encoder.names), tab.target.outputs
-    n = len(tab.rows["train"])
-    batch_size = 64 if n < 5_000 else 256
-    steps = int(np.clip(15 * n / batch_size, 60, 3_000))
+def _whole(tab: Tabular, name: str, notes: Sequence[str]) -> Subject:
+    """The table with one training split, and what other models reach on it."""
+    budget = budget_for_rows(len(tab.rows["train"]))
+    network = describe_network(len(tab.encoder.names), tab.target.outputs, budget)
+    rivals = "The comparison models are scikit-learn's with default settings on the same inputs."
+    subject = _subject(tab, name, budget, [*notes, *tab.decisions, f"{network} {rivals}"])
+    return replace(subject, references=_references(tab.target.classes))
 
-    def group(spec: str) -> Callable[[Batch], Any]:
-        return lambda batch: batch[f"group:{spec}"]
 
+def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) -> Subject:
+    inputs, outputs = len(tab.encoder.names), tab.target.outputs
     return Subject(
         task=replace(tab.task, name=f"{name}: {tab.held_out or 'random rows'}" if tab.sites else name),
-        model=lambda: mlp([width, 64, 32, outputs]),
-        budget=Budget(steps=steps, batch_size=batch_size, lr=2e-3, weight_decay=1e-2),
-        groups={spec: group(spec) for spec in tab.groups},
+        dataset=name,
+        held_out=tab.held_out or "",
+        model=lambda: small_network(inputs, outputs),
+        budget=budget,
+        groups={spec: itemgetter(f"group:{spec}") for spec in tab.groups},
         levels=dict(tab.groups),
         classes=tab.target.classes,
         features={column: list(range(block.start, block.stop)) for column, block in tab.encoder.blocks.items()},
         show=lambda split, index: _line(tab, split, index),
         unit=1.0 if tab.target.classes else tab.target.scale,
         centre=0.0 if tab.target.classes else tab.target.centre,
-        references=_references(tab.target.classes),
-        decisions=[*said, *tab.decisions, _about_network(width, outputs, steps, batch_size)],
+        decisions=decisions,
         warnings=tab.warnings,
     )
 
@@ -94,13 +132,6 @@ def _line(tab: Tabular, split: str, index: int) -> str:
     row = tab.frame.iloc[int(tab.rows[split][index])]
     cells = [(column, row[column]) for column in tab.encoder.blocks]
     return " · ".join(f"{column} {'–' if pd.isna(value) else value}" for column, value in cells[:14])
-
-
-def _about_network(width: int, outputs: int, steps: int, batch_size: int) -> str:
-    return (
-        f"The network is a multilayer perceptron {width}-64-32-{outputs} trained with AdamW for {steps} steps of "
-        f"{batch_size} rows; the comparison models are scikit-learn's with default settings on the same inputs."
-    )
 
 
 def _references(classes: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:

@@ -17,10 +17,11 @@ from unseen.questions.compare.candidates import methods_named
 from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, Cell
-from unseen.questions.compare.setup import judged, of_spec
+from unseen.questions.compare.splits import evaluated_splits
 from unseen.questions.compare.subgroups import SMALLEST, Subgroup, subgroups_of
 from unseen.questions.compare.sweep import Sweep
 from unseen.reading import Reading
+from unseen.subjects.domains import of_domains
 from unseen.tasks.domains import Domains, moved_clusters
 
 
@@ -30,14 +31,15 @@ def side(batch):
     return torch.where(x > 3, -1, (x > 0).long())
 
 
-def contest():
-    found = of_spec(Domains(moved_clusters), Lab(), "clusters")
-    made = replace(found, model=lambda task: mlp([2, 8, 2]), groups={"side": side}, levels={"side": ["left", "right"]})
-    return replace(made, budget=replace(found.budget, steps=6, batch_size=8))
+def clusters(group=side):
+    found = of_domains(Domains(moved_clusters), Lab(), "clusters")
+    short = replace(found[0].budget, steps=6, batch_size=8)
+    sides = {"groups": {"side": group}, "levels": {"side": ["left", "right"]}}
+    return [replace(one, model=lambda: mlp([2, 8, 2]), budget=short, **sides) for one in found]
 
 
 def test_subgroups_are_means_over_their_own_examples():
-    given, lab = contest(), Lab()
+    given, lab = clusters(), Lab()
     job = Comparison(entrants=methods_named(["erm"]), seeds=2, draws=1, protocols=[Protocol.TRAINING])
     results = job(given, lab)
     assert set(results.subgroups) == {"side"}
@@ -45,8 +47,8 @@ def test_subgroups_are_means_over_their_own_examples():
     checked = 0
     for block in blocks:
         trained, _ = Sweep(given, lab).trained([block])
-        task = given.tasks[block.at]
-        split = task.splits[judged(task)[block.at]]
+        task = next(one.task for one in given if one.label == block.at)
+        split = task.splits[evaluated_splits(task)[block.at]]
         codes = side(whole(split.data, lab))
         for code, level in enumerate(["left", "right"]):
             cell = results.cell("ERM", block.at, f"accuracy: side {level}")
@@ -63,13 +65,13 @@ def test_subgroups_are_means_over_their_own_examples():
 
 
 def test_places_with_few_examples_and_examples_in_no_group_are_left_out():
-    given = contest()
-    places = {place: at for at, task in given.tasks.items() for place in judged(task)}
-    few = replace(given, groups={"first": lambda batch: (torch.arange(len(batch["x"])) >= SMALLEST - 1).long()})
-    (left,) = subgroups_of(few, places)["first"]
-    assert left.name.endswith("first 1")
-    nobody = replace(given, groups={"none": lambda batch: torch.full((len(batch["x"]),), -1)})
-    assert subgroups_of(nobody, places) == {}
+    def by_site(group):
+        return {site: one for one in clusters(group) for site in evaluated_splits(one.task)}
+
+    few = by_site(lambda batch: (torch.arange(len(batch["x"])) >= SMALLEST - 1).long())
+    (left,) = subgroups_of(few)["side"]
+    assert left.name.endswith("side right")
+    assert subgroups_of(by_site(lambda batch: torch.full((len(batch["x"]),), -1))) == {}
 
 
 def test_a_part_of_everything_is_the_mean_and_ignores_what_is_outside():

@@ -21,18 +21,25 @@ from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, WORST
 from unseen.questions.compare.run_groups import Run, RunGroup
-from unseen.questions.compare.setup import Contest, domains, judged, of_spec, of_task, seen
+from unseen.questions.compare.splits import evaluated_splits, known_splits, training_domains
 from unseen.questions.compare.sweep import Sweep, alone, stepped
 from unseen.search_space import Space, Uniform
+from unseen.subjects.domains import of_domains, of_task
+from unseen.subjects.subject import Subject
 from unseen.task import Axis, Task, Use
 from unseen.tasks.domains import Domains, moved_clusters
 
 RUNS = tuple(Run(seed, draw) for seed in range(2) for draw in range(2))
 
 
-def contest(steps: int = 6) -> Contest:
-    found = of_spec(Domains(moved_clusters), Lab(), "clusters")
-    return replace(found, model=lambda task: mlp([2, 8, 2]), budget=replace(found.budget, steps=steps, batch_size=8))
+def clusters(steps: int = 6, width: int = 8, **budget: float) -> list[Subject]:
+    found = of_domains(Domains(moved_clusters), Lab(), "clusters")
+    short = replace(found[0].budget, steps=steps, batch_size=8, **budget)
+    return [replace(one, model=lambda: mlp([2, width, 2]), budget=short) for one in found]
+
+
+def east() -> Task:
+    return next(one.task for one in clusters() if one.held_out == "east")
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Memory:
 def test_models_trained_together_score_as_those_trained_alone(entrant, without, monkeypatch):
     monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
     block = RunGroup(entrant, "east", without, RUNS)
-    together, apart = Sweep(contest(), Lab()), Sweep(contest(), Lab(), is_stacked=False)
+    together, apart = Sweep(clusters(), Lab()), Sweep(clusters(), Lab(), is_stacked=False)
     (many,), (single,) = together([block]), apart([block])
     assert many["together"].all()
     assert not single["together"].any()
@@ -78,14 +85,14 @@ STEPPED = [entrant for entrant in methods_of_classes() if stepped(entrant.make(B
 @pytest.mark.parametrize("entrant", STEPPED, ids=lambda entrant: entrant.name)
 def test_a_method_with_a_step_trains_as_the_loop_with_that_step(entrant):
     """What `stepped` takes for granted, for every class of `unseen.methods`."""
-    held = contest()
-    method, task = entrant.make(held.budget), held.tasks["east"]
+    held = clusters()
+    method, task = entrant.make(held[0].budget), east()
     part = stepped(method)
     assert part is not None
     results = []
     for fit in (lambda m: method.fit(m, task, Lab()), lambda m: train(m, task, *part, Lab())):
         with Lab().child("init").seeded():
-            model = held.model(task)
+            model = held[0].model()
         results.append(fit(model).model)
     for p, q in zip(results[0].parameters(), results[1].parameters(), strict=True):
         assert torch.equal(p, q)
@@ -94,27 +101,27 @@ def test_a_method_with_a_step_trains_as_the_loop_with_that_step(entrant):
 def test_places_of_one_shape_are_trained_together_and_score_as_alone(monkeypatch):
     monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
     job = Comparison(entrants=methods_named(["erm", "mixup"]), seeds=2, draws=2)
-    sweep = Sweep(contest(), Lab())
-    groups = sweep.groups(job.blocks(contest()))
+    sweep = Sweep(clusters(), Lab())
+    groups = sweep.groups(job.blocks(clusters()))
     assert [len(group) for group in groups] == [3, 6, 3, 6]  # by method: three places, each without two domains
     for group in groups[::2]:
         for kept, block in zip(sweep(group), group, strict=True):
-            (single,) = Sweep(contest(), Lab(), is_stacked=False)([block])
+            (single,) = Sweep(clusters(), Lab(), is_stacked=False)([block])
             torch.testing.assert_close(kept[f"margin {block.at}"], single[f"margin {block.at}"], rtol=1e-4, atol=1e-4)
 
 
 def test_no_more_models_are_trained_at_once_than_fit(monkeypatch):
     monkeypatch.setattr(sweeping, "MOST", 3)
     job = Comparison(entrants=methods_named(["erm"]), seeds=5, draws=1)
-    sweep, seen = Sweep(contest(), Lab()), []
+    sweep, seen = Sweep(clusters(), Lab()), []
     monkeypatch.setattr(sweeping, "looped", lambda jobs: seen.append(len(jobs.models)) or looped(jobs))
-    assert [len(group) for group in sweep.groups(job.blocks(contest()))] == [1, 1, 1]
-    assert len(sweep(job.blocks(contest())[:1])[0]["diverged"]) == 5
+    assert [len(group) for group in sweep.groups(job.blocks(clusters()))] == [1, 1, 1]
+    assert len(sweep(job.blocks(clusters())[:1])[0]["diverged"]) == 5
     assert seen == [3, 2]
 
 
 def test_runs_of_a_seed_share_initial_weights_and_order_whatever_the_method_and_draw():
-    held, lab = contest(), Lab()
+    held, lab = clusters(), Lab()
     made = Sweep(held, lab)
     starts = {}
     for entrant in methods_named(["erm", "sam"]):
@@ -130,7 +137,7 @@ def test_runs_of_a_seed_share_initial_weights_and_order_whatever_the_method_and_
 def test_the_scores_of_one_place_do_not_depend_on_what_else_is_compared():
     job = Comparison(entrants=methods_named(["erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
     more = Comparison(entrants=methods_named(["sam", "erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
-    one, other = (each(contest(), Lab()) for each in (job, more))
+    one, other = (each(clusters(), Lab()) for each in (job, more))
     for column in (*one.places, AVERAGE, WORST):
         assert one.cell("ERM", column).reading == other.cell("ERM", column).reading
 
@@ -138,7 +145,7 @@ def test_the_scores_of_one_place_do_not_depend_on_what_else_is_compared():
 def test_an_interrupted_sweep_goes_on_where_it_stopped():
     entrants = methods_named(["erm", "sam", "v-rex", "mixup"])
     job, memory = Comparison(entrants=entrants, seeds=1, draws=2, protocols=[Protocol.TRAINING]), Memory()
-    blocks, lab = job.blocks(contest()), Lab(keeper=memory)
+    blocks, lab = job.blocks(clusters()), Lab(keeper=memory)
 
     class Killed(Sweep):
         def trained(self, blocks):
@@ -147,28 +154,28 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped():
             return super().trained(blocks)
 
     with pytest.raises(KeyboardInterrupt):
-        job(contest(), lab, Killed(contest(), lab))
+        job(clusters(), lab, Killed(clusters(), lab))
     assert 6 <= len(memory.made) < len(blocks)
-    resumed = job(contest(), lab)
+    resumed = job(clusters(), lab)
     assert len(memory.made) == len(blocks) == len(set(memory.made))
-    whole = job(contest(), Lab())
+    whole = job(clusters(), Lab())
     assert resumed.cells == whole.cells
     assert resumed.choices == whole.choices
 
 
 def test_another_learning_rate_or_other_data_are_not_mistaken_for_what_is_kept():
-    held, block = contest(), RunGroup(methods_named(["erm"])[0], "east", "", RUNS)
+    held, block = clusters(), RunGroup(methods_named(["erm"])[0], "east", "", RUNS)
     keys = {
         Sweep(held, Lab()).key(block),
         Sweep(held, Lab(seed=1)).key(block),
-        Sweep(replace(held, budget=replace(held.budget, lr=0.5)), Lab()).key(block),
+        Sweep(clusters(lr=0.5), Lab()).key(block),
         Sweep(held, Lab(), {"lr": Uniform(0.1, 0.2)}).key(block),
         Sweep(held, Lab()).key(replace(block, at="west")),
         Sweep(held, Lab()).key(replace(block, without="west")),
-        Sweep(replace(held, model=lambda task: mlp([2, 9, 2])), Lab()).key(block),
+        Sweep(clusters(width=9), Lab()).key(block),
     }
     assert len(keys) == 7
-    assert Sweep(contest(), Lab()).key(block) in keys
+    assert Sweep(clusters(), Lab()).key(block) in keys
 
 
 @dataclass(frozen=True)
@@ -187,7 +194,7 @@ class Explodes:
 
 def test_diverging_runs_are_reported_and_the_others_continue():
     entrants = [*methods_named(["erm"]), MethodSpec("explodes", lambda budget: Explodes(budget))]
-    results = Comparison(entrants=entrants, seeds=3, draws=2)(contest(), Lab())
+    results = Comparison(entrants=entrants, seeds=3, draws=2)(clusters(), Lab())
     lost, total = results.diverged["explodes"]
     assert (lost, total) == (36, 54)  # 2 of 3 seeds keep draw 0: 4 of 6 runs diverge, on 3 × (1 + 2) tasks
     cell = results.cell("explodes", "east")
@@ -200,7 +207,7 @@ def test_diverging_runs_are_reported_and_the_others_continue():
 
 def test_a_method_that_always_diverges_has_missing_cells_with_the_reason():
     entrants = [*methods_named(["erm"]), MethodSpec("explodes", lambda budget: Explodes(budget, share=1.0))]
-    results = Comparison(entrants=entrants, seeds=1, draws=2)(contest(), Lab())
+    results = Comparison(entrants=entrants, seeds=1, draws=2)(clusters(), Lab())
     cell = results.cell("explodes", "east")
     assert (cell.reading, cell.note, cell.best) == (None, "every run diverged", False)
     assert results.cell("explodes", AVERAGE).note.startswith("no value at")
@@ -209,7 +216,7 @@ def test_a_method_that_always_diverges_has_missing_cells_with_the_reason():
 
 def test_a_stacked_run_that_diverges_does_not_take_the_others_with_it(monkeypatch):
     monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
-    held = contest()
+    held = clusters()
     wild = Sweep(held, Lab(), {"lr": Uniform(1e38, 1e38)})
     (kept,) = wild([RunGroup(methods_named(["erm"])[0], "east", "", RUNS)])
     assert kept["diverged"].tolist() == [False, True, False, True]  # draw 0 has the defaults
@@ -218,7 +225,7 @@ def test_a_stacked_run_that_diverges_does_not_take_the_others_with_it(monkeypatc
 
 def no_domains() -> Task:
     made = moved_clusters(Lab())
-    task = of_spec(Domains(moved_clusters), Lab()).tasks["east"]
+    task = east()
     fit, select = task.splits["train:west"], task.splits["select:west"]
     splits = {"train": replace(fit, at=None), "select": replace(select, at=None)}
     splits["held"] = replace(splits["select"], data=made["west"].subset(torch.arange(60)), use=Use.JUDGE)
@@ -226,7 +233,7 @@ def no_domains() -> Task:
 
 
 def test_a_method_that_needs_domains_is_footnoted_on_a_task_without():
-    results = Comparison(entrants=methods_named(["erm", "vrex"]), seeds=2, draws=2)(of_task(no_domains()), Lab())
+    results = Comparison(entrants=methods_named(["erm", "vrex"]), seeds=2, draws=2)([of_task(no_domains())], Lab())
     cell = results.cell("V-REx", "held")
     assert cell.reading is None
     assert "could not be trained" in cell.note
@@ -239,23 +246,23 @@ def test_a_method_that_needs_domains_is_footnoted_on_a_task_without():
 
 def test_if_no_method_can_be_trained_the_first_reason_is_the_error():
     with pytest.raises(InvalidData, match="domain"):
-        Comparison(entrants=methods_named(["vrex"]), seeds=1, draws=1)(of_task(no_domains()), Lab())
+        Comparison(entrants=methods_named(["vrex"]), seeds=1, draws=1)([of_task(no_domains())], Lab())
 
 
 def test_leave_one_domain_out_validation_never_fits_or_judges_the_domain_it_selects_on():
-    held = contest()
+    held = clusters()
     task = Sweep(held, Lab()).task(RunGroup(methods_named(["erm"])[0], "east", "west"))
     assert {split.at for split in task.of(Use.FIT).values()} == {"middle"}
     assert {split.at for split in task.of(Use.SELECT).values()} == {"west"}
-    assert domains(held.tasks["east"]) == ["west", "middle"]
-    assert judged(held.tasks["east"]) == {"east": "unseen"}
-    assert list(seen(held.tasks["east"])) == ["seen:west", "seen:middle"]
+    assert training_domains(east()) == ["west", "middle"]
+    assert evaluated_splits(east()) == {"east": "unseen"}
+    assert list(known_splits(east())) == ["seen:west", "seen:middle"]
 
 
 def test_validation_scores_are_means_over_domains_and_judged_scores_over_examples():
-    held = contest()
+    held = clusters()
     block = RunGroup(methods_named(["erm"])[0], "east", "", RUNS[:1])
-    (kept,), task = Sweep(held, Lab())([block]), held.tasks["east"]
+    (kept,), task = Sweep(held, Lab())([block]), east()
     (result,), _ = Sweep(held, Lab()).trained([block])
 
     def mean(name: str) -> float:
@@ -270,10 +277,10 @@ def test_validation_scores_are_means_over_domains_and_judged_scores_over_example
 
 
 def test_positions_may_be_numbers():
-    task = contest().tasks["east"]
+    task = east()
     number = {"west": 0.0, "middle": 1.0, "east": 2.0}
     splits = {name: replace(split, at=number[str(split.at)]) for name, split in task.splits.items()}
-    held = replace(contest(), tasks={"2.0": replace(task, splits=splits)})
+    held = [replace(clusters()[-1], held_out="2.0", task=replace(task, splits=splits))]
     job = Comparison(entrants=methods_named(["erm"]), seeds=1, draws=2, protocols=[Protocol.LEFT_OUT])
     results = job(held, Lab())
     assert results.places == ["2.0"]
@@ -283,13 +290,13 @@ def test_positions_may_be_numbers():
 
 def test_one_draw_runs_no_validation_and_says_so():
     job = Comparison(entrants=methods_named(["erm"]), seeds=2, draws=1)
-    assert all(not block.without for block in job.blocks(contest()))
-    results = job(contest(), Lab())
+    assert all(not block.without for block in job.blocks(clusters()))
+    results = job(clusters(), Lab())
     assert results.protocols == [Protocol.TRAINING]
     assert "nothing to select" in results.missing["selection"]
     assert all(choice.draw == 0 for choice in results.choices)
 
 
 def test_a_models_own_fit_may_diverge_alone():
-    result = alone(Explodes(share=1.0), nn.Linear(2, 2), contest().tasks["east"], Lab())
+    result = alone(Explodes(share=1.0), nn.Linear(2, 2), east(), Lab())
     assert isinstance(result, Diverged)

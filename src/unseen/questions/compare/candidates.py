@@ -1,4 +1,4 @@
-"""Who takes part: methods under the contest's budget, and the hyperparameters that random search draws for them."""
+"""Who takes part: methods under the subject's budget, and the hyperparameters that random search draws for them."""
 
 import importlib
 import inspect
@@ -33,7 +33,7 @@ COMMON = ("lr", "weight_decay")
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """A method by name, made from the contest's budget."""
+    """A method by name, made from the subject's budget."""
 
     name: str
     make: Callable[[Budget], Method]

@@ -1,4 +1,4 @@
-"""From what a person names (a table, a Python file, a task of this package) to the contest that methods enter."""
+"""From what a person names (a table, a Python file, a task of this package) to the subjects that methods are trained on."""
 
 import importlib
 import inspect
@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 
-from sklearn.base import BaseEstimator
-
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.lab import Lab, Silent, Sink
-from unseen.questions.audit.job import Subject
 from unseen.questions.compare.candidates import methods_named
 from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
-from unseen.questions.compare.setup import Contest, of_spec, of_table, of_task
-from unseen.questions.compare.sweep import Sweep
+from unseen.questions.compare.sweep import Sweep, network_of
 from unseen.runs.catalog import entries
 from unseen.runs.code_keys import code_of
 from unseen.runs.devices import device
@@ -23,7 +19,10 @@ from unseen.runs.field_flags import overlaid
 from unseen.runs.store import home
 from unseen.runs.tensors import Kept
 from unseen.search_space import LogUniform, Range, Uniform
+from unseen.subjects.domains import of_domains, of_task
 from unseen.subjects.python_files import TABLES, loaded
+from unseen.subjects.subject import Subject
+from unseen.subjects.tables import of_table_by_site
 from unseen.task import Task, TaskSpec
 from unseen.tasks.domains import DomainSpec
 from unseen.tasks.table import Table
@@ -61,16 +60,19 @@ class Request:
             entrants=methods_named(self.methods), seeds=self.seeds, draws=self.draws, protocols=protocols, space=space
         )
 
-    def contest(self) -> Contest:
-        found = contest_of(self)
-        return replace(found, budget=replace(found.budget, steps=self.steps)) if self.steps is not None else found
+    def subjects(self) -> list[Subject]:
+        found = subjects_of(self)
+        if self.steps is None:
+            return found
+        return [replace(one, budget=replace(one.budget, steps=self.steps)) for one in found]
 
-    def sweep(self, contest: Contest, sink: Sink = Silent()) -> Sweep:
+    def sweep(self, subjects: Sequence[Subject], sink: Sink = Silent()) -> Sweep:
         """The sweep whose scores are kept in the user's home, apart for every version of the code behind them."""
         job = self.job()
-        code = code_of("unseen.questions.compare.job", tuple(entrant.make(contest.budget) for entrant in job.entrants))
+        methods = tuple(entrant.make(subjects[0].budget) for entrant in job.entrants)
+        code = code_of("unseen.questions.compare.job", methods)
         keeper = Kept(home() / "comparisons" / code.version)
-        return Sweep(contest, Lab(seed=self.seed, device=device(self.device), keeper=keeper, sink=sink), job.space)
+        return Sweep(subjects, Lab(seed=self.seed, device=device(self.device), keeper=keeper, sink=sink), job.space)
 
 
 def range_of(text: str) -> tuple[str, Range]:
@@ -88,8 +90,8 @@ def range_of(text: str) -> tuple[str, Range]:
     return name.strip(), (LogUniform if min(limits) > 0 else Uniform)(*limits)
 
 
-def contest_of(request: Request) -> Contest:
-    """The contest of a table, a Python file or a task of this package."""
+def subjects_of(request: Request) -> list[Subject]:
+    """The subjects of a table, a Python file or a task of this package."""
     lab, what = Lab(seed=request.seed), request.what or "heart"
     if what.lower().endswith(TABLES):
         if request.target is None:
@@ -97,7 +99,7 @@ def contest_of(request: Request) -> Contest:
                 "No target column was named.", why="methods learn to predict it.", fix="add --target COLUMN."
             )
         table = Table(what, request.target, request.site, request.time, request.entity, request.groups, request.drop)
-        return of_table(table, lab, Path(what).stem)
+        return of_table_by_site(table, lab.child("data"), Path(what).stem)
     if request.target or request.site or request.groups:
         raise InvalidConfig(
             f"`{what}` is no table, but --target, --site or --group was given.",
@@ -105,27 +107,27 @@ def contest_of(request: Request) -> Contest:
             fix="leave these options out, or give a table.",
         )
     if what == "heart":
-        return of_table(heart_sites().table, lab, "heart disease")
+        return of_table_by_site(heart_sites().table, lab.child("data"), "heart disease")
     found = file_of(what) if ".py" in what else task_of(what, request.flags)
-    return contest_from(found, what, lab)
+    return subjects_from(found, what, lab)
 
 
-def contest_from(found: object, what: str, lab: Lab) -> Contest:
-    """The contest of a `Subject`, a `Contest`, a spec or a task."""
+def subjects_from(found: object, what: str, lab: Lab) -> list[Subject]:
+    """The subjects of a `Subject`, several, a spec or a task."""
     name = what.rpartition(":")[2] if ".py" in what else what
     match found:
-        case Contest():
-            return found
         case Subject():
-            return of_subject(found)
+            return [comparable(found)]
+        case [*several] if several and all(isinstance(one, Subject) for one in several):
+            return [comparable(one) for one in several if isinstance(one, Subject)]
         case TableDomains():
-            return of_table(replace(found.table, held_out=None), lab, name)
+            return of_table_by_site(replace(found.table, held_out=None), lab.child("data"), name)
         case DomainSpec() if found.domains():
-            return of_spec(found, lab, name)
+            return of_domains(found, lab, name)
         case Task():
-            return of_task(found, name)
+            return [of_task(found, name)]
         case TaskSpec():
-            return of_task(found.build(lab.child("data")), name)
+            return [of_task(found.build(lab.child("data")), name)]
     raise InvalidData(
         f"`{what}` is a {type(found).__name__}.",
         why="methods are compared on a task and with a model.",
@@ -133,24 +135,10 @@ def contest_from(found: object, what: str, lab: Lab) -> Contest:
     )
 
 
-def of_subject(subject: Subject) -> Contest:
-    """The subject's own task, model and budget."""
-    if isinstance(subject.model, BaseEstimator):
-        raise InvalidData(
-            f"The model of `{subject.name}` is a scikit-learn estimator.",
-            why="training methods change how a network is trained by gradients.",
-            fix="give a function that makes a torch module: Subject(model=lambda: nn.Sequential(…), …).",
-        )
-    make = subject.model
-    contest = of_task(subject.task, subject.name, lambda task: make(), subject.budget)
-    return replace(
-        contest,
-        unit=subject.unit,
-        groups=subject.groups,
-        levels=subject.levels,
-        decisions=list(subject.decisions) or contest.decisions,
-        warnings=[*subject.warnings, *contest.warnings],
-    )
+def comparable(subject: Subject) -> Subject:
+    """The subject without targets in its unlabelled splits, which no method may read."""
+    bare = of_task(subject.task, model=lambda: network_of(subject), budget=subject.budget)
+    return replace(subject, task=bare.task, warnings=[*subject.warnings, *bare.warnings])
 
 
 def file_of(text: str) -> object:

@@ -11,11 +11,12 @@ from unseen.questions.compare.method_scores import method_scores
 from unseen.questions.compare.protocols import MethodScores, Protocol
 from unseen.questions.compare.results import Results
 from unseen.questions.compare.run_groups import Run, RunGroup, RunScores
-from unseen.questions.compare.setup import Contest, domains
+from unseen.questions.compare.splits import training_domains
 from unseen.questions.compare.subgroups import subgroups_of
 from unseen.questions.compare.sweep import MOST, Sweep
 from unseen.questions.compare.tables import ResultTable
 from unseen.search_space import Space
+from unseen.subjects.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,35 +49,37 @@ class Comparison:
 
     def __call__(
         self,
-        contest: Contest,
+        subjects: Sequence[Subject],
         lab: Lab,
         sweep: Sweep | None = None,
         told: Callable[[object], None] = lambda finished: None,
     ) -> Results:
         """Trains what is not kept yet, selects and reads; `told` hears of every block that is done or failed."""
         began = time.perf_counter()
-        check_ranges(self.entrants, contest.budget, self.space)
-        sweep = sweep or Sweep(contest, lab, self.space)
-        kept, failed = self._computed(sweep.groups(self.blocks(contest)), sweep, told)
-        found = {(e.name, at): self._sheet(e, at, kept, failed) for e in self.entrants for at in contest.tasks}
+        check_subjects(subjects)
+        check_ranges(self.entrants, subjects[0].budget, self.space)
+        sweep = sweep or Sweep(subjects, lab, self.space)
+        kept, failed = self._computed(sweep.groups(self.blocks(subjects)), sweep, told)
+        labels = [subject.label for subject in subjects]
+        found = {(e.name, at): self._sheet(e, at, kept, failed) for e in self.entrants for at in labels}
         sheets = {key: one for key, one in found.items() if one is not None}
         if not sheets:
             raise next(iter(failed.values()))
         usable = [p for p in self.protocols if any(p in one.validation for one in sheets.values())]
         read = ResultTable(
-            contest=contest,
+            subjects=subjects,
             entrants=self.entrants,
             sheets=sheets,
             protocols=usable or self.protocols[:1],
             seeds=self.seeds,
         )
         quantities = read.quantities()
-        groups = subgroups_of(contest, read.places)
+        groups = subgroups_of(read.places)
         within = [part for each in groups.values() for part in each]
         pairs = [read.cells(quantity, protocol) for quantity in quantities for protocol in read.protocols]
         pairs += [read.cells(part, read.protocols[0]) for part in within]
         return Results(
-            name=contest.name,
+            name=subjects[0].data_name,
             places=list(read.places),
             methods=[entrant.name for entrant in self.entrants],
             baseline=read.baseline,
@@ -90,24 +93,26 @@ class Comparison:
             dots=read.dots(),
             sizes={place: _judged_at(read, place) for place in read.places},
             diverged=_diverged(kept),
-            missing=self._missing(contest, failed, usable),
+            missing=self._missing(subjects, failed, usable),
             trained=_trained(kept),
             subgroups={spec: [part.name for part in each] for spec, each in groups.items()},
-            decisions=contest.decisions,
-            warnings=contest.warnings,
+            decisions=shared_decisions(subjects),
+            warnings=list(dict.fromkeys(text for one in subjects for text in one.warnings)),
             seconds=time.perf_counter() - began,
         )
 
-    def blocks(self, contest: Contest) -> list[RunGroup]:
+    def blocks(self, subjects: Sequence[Subject]) -> list[RunGroup]:
         """What is trained: the runs on all training domains, and those without one of them each."""
         runs = [Run(seed, draw) for seed in range(self.seeds) for draw in range(self.draws)]
         chunks = [tuple(runs[k : k + MOST]) for k in range(0, len(runs), MOST)]
         validate = Protocol.LEFT_OUT in self.protocols and self.draws > 1
         found = []
-        for at, task in contest.tasks.items():
-            without = domains(task) if validate else []
+        for subject in subjects:
+            without = training_domains(subject.task) if validate else []
             for entrant in self.entrants:
-                found += [RunGroup(entrant, at, domain, chunk) for domain in ["", *without] for chunk in chunks]
+                found += [
+                    RunGroup(entrant, subject.label, domain, chunk) for domain in ["", *without] for chunk in chunks
+                ]
         return found
 
     def _computed(
@@ -138,11 +143,12 @@ class Comparison:
         return method_scores(mine, gone, self.protocols, self.seeds, self.draws)
 
     def _missing(
-        self, contest: Contest, failed: Mapping[RunGroup, Exception], usable: Sequence[Protocol]
+        self, subjects: Sequence[Subject], failed: Mapping[RunGroup, Exception], usable: Sequence[Protocol]
     ) -> dict[str, str]:
         found = {}
+        names = {subject.label: subject.task.name for subject in subjects}
         for block, error in failed.items():  # one reason at several places is told once
-            found[block.says] = reason(error).replace(f"`{contest.tasks[block.at].name}`", "the task")
+            found[block.says] = reason(error).replace(f"`{names[block.at]}`", "the task")
         if self.draws == 1:
             return found | {"selection": "every method ran with its defaults (one draw): there was nothing to select."}
         needs = {
@@ -151,6 +157,26 @@ class Comparison:
             Protocol.ORACLE: "the task has no split `oracle` at the place that is judged.",
         }
         return found | {p.value: needs[p] for p in self.protocols if p not in usable}
+
+
+def check_subjects(subjects: Sequence[Subject]) -> None:
+    """Refuses none at all, and two that nothing tells apart."""
+    labels = [subject.label for subject in subjects]
+    if not subjects or len(set(labels)) < len(labels):
+        raise InvalidConfig(
+            f"A comparison on {len(labels)} subjects named {', '.join(labels)}."
+            if labels
+            else "Nothing to compare on.",
+            why="every method is trained on each subject, and its scores are shown under the subject's name.",
+            fix="give at least one subject, each with another `held_out` or another name of its task.",
+        )
+
+
+def shared_decisions(subjects: Sequence[Subject]) -> list[str]:
+    """How the data were treated: told for the first subject, and of others what concerns a single site of theirs."""
+    first, *others = subjects
+    single = [text for one in others for text in one.decisions if text.startswith("Site ")]
+    return list(dict.fromkeys([*first.decisions, *single]))
 
 
 def _judged_at(read: ResultTable, place: str) -> int:
@@ -181,4 +207,4 @@ def _trained(kept: Mapping[RunGroup, RunScores]) -> dict[str, str]:
     }
 
 
-__all__ = ["Comparison", "Contest", "Results"]
+__all__ = ["Comparison", "Results"]

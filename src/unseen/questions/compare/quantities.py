@@ -10,8 +10,25 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from unseen import stats
+from unseen.objectives import all_tokens_right, correct, correct_sign, negative_absolute_error
 from unseen.questions.compare import statistics
 from unseen.reading import Reading
+from unseen.subjects.subject import Subject
+from unseen.task import Task
+
+
+def score_name(task: Task) -> str:
+    """What the scores are the mean of, in words; higher is better."""
+    score = task.objective.score
+    if score is negative_absolute_error:
+        return "minus mean absolute error"
+    return "accuracy" if score in (correct, correct_sign, all_tokens_right) else "score"
+
+
+def score_scale(subject: Subject) -> float:
+    """What a score is multiplied with to be in the target's own unit."""
+    return subject.unit if subject.task.objective.score is negative_absolute_error else 1.0
+
 
 BySeed = Mapping[int, ndarray]
 """Values of every judged example [n], by seed."""

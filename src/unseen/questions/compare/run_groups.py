@@ -33,7 +33,7 @@ class RunGroup:
 
     entrant: MethodSpec
     at: str
-    """Name of the task in the contest."""
+    """Label of the subject."""
     without: str = ""
     """The training domain that is left out for validation."""
     runs: tuple[Run, ...] = ()

@@ -12,7 +12,7 @@ from unseen.engine.evaluate import per_example
 from unseen.engine.vectorized.ensemble import Ensemble
 from unseen.errors import UnseenError
 from unseen.lab import Lab
-from unseen.questions.compare.setup import judged, seen
+from unseen.questions.compare.splits import evaluated_splits, known_splits
 from unseen.task import Batch, PerExample, Split, Task, Use
 from unseen.tasks.domains import ORACLE
 
@@ -33,9 +33,9 @@ def scores(models: Sequence[nn.Module], task: Task, lab: Lab, judge: bool) -> di
         return found
     if ORACLE in task.splits:
         found["oracle"] = mean({ORACLE: task.splits[ORACLE]})
-    if known := seen(task):
+    if known := known_splits(task):
         found["seen"] = mean(known)
-    for place, name in judged(task).items():
+    for place, name in evaluated_splits(task).items():
         split = task.splits[name]
         found[f"score {place}"] = evaluate(split, score)
         if has_two_classes(split, task, lab) and outputs(models[0], split, lab) in (1, 2):

@@ -9,9 +9,10 @@ from numpy import ndarray
 
 from unseen.engine.batches import whole
 from unseen.lab import Lab
-from unseen.questions.compare.quantities import BySeed, Mean
-from unseen.questions.compare.setup import Contest, judged
+from unseen.questions.compare.quantities import BySeed, Mean, score_name, score_scale
+from unseen.questions.compare.splits import evaluated_splits
 from unseen.reading import Reading
+from unseen.subjects.subject import Subject
 
 SMALLEST = 10
 """Examples of a subgroup at a place, below which nothing is said of it there."""
@@ -39,20 +40,20 @@ class Subgroup:
         return {seed: each[self.inside[place]] for seed, each in values.items()}
 
 
-def subgroups_of(contest: Contest, places: Mapping[str, str]) -> dict[str, list[Subgroup]]:
-    """The subgroups of every grouping that have `SMALLEST` examples at some place; `places` names each one's task."""
+def subgroups_of(places: Mapping[str, Subject]) -> dict[str, list[Subgroup]]:
+    """The subgroups of every grouping that have `SMALLEST` examples at some site, by the site's subject."""
     found: dict[str, list[Subgroup]] = {}
-    for spec, group in contest.groups.items():
+    first = next(iter(places.values()))
+    name, scale = score_name(first.task), score_scale(first)
+    for spec, group in first.groups.items():
         codes = {}
-        for place, at in places.items():
-            task = contest.tasks[at]
-            codes[place] = group(whole(task.splits[judged(task)[place]].data, Lab())).numpy()
-        names = contest.levels.get(spec, ())
+        for place, subject in places.items():
+            split = subject.task.splits[evaluated_splits(subject.task)[place]]
+            codes[place] = group(whole(split.data, Lab())).numpy()
+        names = first.levels.get(spec, ())
         for code in sorted({int(c) for each in codes.values() for c in np.unique(each) if c >= 0}):
             inside = {place: each == code for place, each in codes.items() if (each == code).sum() >= SMALLEST}
             level = names[code] if code < len(names) else str(code)
             if inside:
-                found.setdefault(spec, []).append(
-                    Subgroup(f"{contest.metric}: {spec.split(':')[0]} {level}", inside, contest.scale)
-                )
+                found.setdefault(spec, []).append(Subgroup(f"{name}: {spec.split(':')[0]} {level}", inside, scale))
     return found

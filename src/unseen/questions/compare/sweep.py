@@ -10,20 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from unseen.engine.batches import length
 from unseen.engine.loop import Budget, Step
 from unseen.engine.vectorized.choose import Plan, looped, plan
 from unseen.engine.vectorized.loop import Jobs, stacked
-from unseen.errors import Diverged
+from unseen.errors import Diverged, InvalidData
 from unseen.lab import Lab
 from unseen.method import Method, Trained
 from unseen.questions.compare.candidates import MethodSpec
 from unseen.questions.compare.run_groups import FORMAT, Run, RunGroup, RunScores, fingerprint, hash_of
 from unseen.questions.compare.scoring import scores
-from unseen.questions.compare.setup import Contest
 from unseen.search_space import Space
+from unseen.subjects.subject import Subject
 from unseen.task import Split, Task, Use
 from unseen.tasks.domains import validated_on
 
@@ -35,9 +36,9 @@ NUMBERS = 20_000_000
 
 @dataclass
 class Sweep:
-    """Trains blocks on a contest. Weights, order of minibatches and draws depend on the seed of a run only."""
+    """Trains blocks of runs on subjects. Weights, order of minibatches and draws depend on the seed of a run only."""
 
-    contest: Contest
+    subjects: Sequence[Subject]
     lab: Lab
     space: Space = field(default_factory=dict)
     is_stacked: bool = True
@@ -74,15 +75,20 @@ class Sweep:
         return [group for found in alike.values() for group in found]
 
     def task(self, block: RunGroup) -> Task:
-        """The contest's task, without the domain that validates."""
+        """The subject's task, without the domain that validates."""
         where = (block.at, block.without)
         if where not in self._tasks:
-            task = self.contest.tasks[block.at]
+            task = self.subject(block.at).task
             self._tasks[where] = validated_on(worded(task), block.without) if block.without else task
         return self._tasks[where]
 
-    def method(self, entrant: MethodSpec, run: Run) -> Method:
-        return entrant.drawn(self.contest.budget, run.draw, self.lab.child("search", run.seed), self.space)
+    def subject(self, label: str) -> Subject:
+        """The subject of this label."""
+        return next(one for one in self.subjects if one.label == label)
+
+    def method(self, entrant: MethodSpec, at: str, run: Run) -> Method:
+        """The method with the hyperparameters of the run's draw, under the budget of the subject."""
+        return entrant.drawn(self.subject(at).budget, run.draw, self.lab.child("search", run.seed), self.space)
 
     def key(self, block: RunGroup) -> str | None:
         """Everything that decides the block's scores but the code; None where the data cannot be known (streams)."""
@@ -94,7 +100,7 @@ class Sweep:
             return None
         fresh = {seed: self.fresh(block, seed) for seed in sorted({run.seed for run in block.runs})}
         starts = [f"{seed} {hash_of(model.state_dict())} {model}" for seed, model in fresh.items()]
-        methods = [f"{run} {self.method(block.entrant, run)!r}" for run in block.runs]
+        methods = [f"{run} {self.method(block.entrant, block.at, run)!r}" for run in block.runs]
         lab = self.lab
         text = "\n".join(
             [data, *starts, *methods, f"{'/'.join(lab.path)} {lab.seed} {lab.device} {lab.dtype} {FORMAT}"]
@@ -104,7 +110,7 @@ class Sweep:
     def fresh(self, block: RunGroup, seed: int) -> nn.Module:
         """The untrained model of a seed: the same for all methods."""
         with self.lab.child("init", seed).seeded():
-            return self.contest.model(self.contest.tasks[block.at])
+            return network_of(self.subject(block.at))
 
     def _made(self, blocks: Sequence[RunGroup]) -> list[dict[str, Tensor]]:
         made = []
@@ -127,7 +133,7 @@ class Sweep:
         for block in blocks:
             fresh = {seed: self.fresh(block, seed) for seed in sorted({run.seed for run in block.runs})}
             models += [copy.deepcopy(fresh[run.seed]) for run in block.runs]
-            methods += [self.method(block.entrant, run) for run in block.runs]
+            methods += [self.method(block.entrant, block.at, run) for run in block.runs]
             labs += [self.lab.child("fit", run.seed) for run in block.runs]
             tasks += [aligned(self.task(block))] * len(block.runs)
         parts = [part for method in methods if (part := stepped(method)) is not None]
@@ -151,6 +157,18 @@ class Sweep:
         if about not in self._plans:
             self._plans[about] = plan(jobs)
         return self._plans[about]
+
+
+def network_of(subject: Subject) -> nn.Module:
+    """A fresh model, which methods must be able to train."""
+    model = subject.model() if not isinstance(subject.model, BaseEstimator) else subject.model
+    if isinstance(model, BaseEstimator):
+        raise InvalidData(
+            f"The model of `{subject.name}` is a scikit-learn estimator.",
+            why="training methods change how a network is trained by gradients.",
+            fix="give a function that makes a torch module: Subject(model=lambda: nn.Sequential(…), …).",
+        )
+    return model
 
 
 def most_of(model: nn.Module) -> int:

@@ -14,12 +14,13 @@ from unseen.lab import Lab
 from unseen.questions.compare import statistics
 from unseen.questions.compare.candidates import BASELINE, MethodSpec
 from unseen.questions.compare.protocols import MethodScores, Protocol
-from unseen.questions.compare.quantities import Area, BySeed, Mean, Quantity
+from unseen.questions.compare.quantities import Area, BySeed, Mean, Quantity, score_name, score_scale
 from unseen.questions.compare.results import AVERAGE, WORST, Cell, Change, Choice, RunPoint
 from unseen.questions.compare.run_groups import Run
-from unseen.questions.compare.setup import Contest, judged
+from unseen.questions.compare.splits import evaluated_splits
 from unseen.questions.compare.sweep import Sweep
 from unseen.reading import Reading
+from unseen.subjects.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,28 +89,28 @@ AllScores = Mapping[tuple[str, str], MethodScores]
 class ResultTable:
     """The sheets of a comparison with where each place is judged."""
 
-    contest: Contest
+    subjects: Sequence[Subject]
     entrants: Sequence[MethodSpec]
     sheets: AllScores
     protocols: Sequence[Protocol]
     seeds: int
 
-    @property
-    def places(self) -> dict[str, str]:
-        """Place → the task that judges it."""
-        return {place: at for at, task in self.contest.tasks.items() for place in judged(task)}
+    @cached_property
+    def places(self) -> dict[str, Subject]:
+        """Site → the subject that is evaluated there."""
+        return {site: subject for subject in self.subjects for site in evaluated_splits(subject.task)}
 
     def quantities(self) -> list[Quantity]:
         """The mean score, and the area under the ROC curve where both classes are judged at some place."""
-        found: list[Quantity] = [Mean(self.contest.metric, self.contest.scale)]
+        found: list[Quantity] = [Mean(score_name(self.subjects[0].task), score_scale(self.subjects[0]))]
         margins = {place for sheet in self.sheets.values() for place in sheet.margin}
         positive = {place: self._positive(place) for place in self.places if place in margins}
         positive = {place: y for place, y in positive.items() if 0 < y.sum() < y.size}
         return [*found, Area(positive)] if positive else found
 
     def _positive(self, place: str) -> ndarray:
-        task = self.contest.tasks[self.places[place]]
-        return whole(task.splits[judged(task)[place]].data, Lab())["y"].numpy() > 0
+        task = self.places[place].task
+        return whole(task.splits[evaluated_splits(task)[place]].data, Lab())["y"].numpy() > 0
 
     def columns(self, quantity: Quantity) -> list[str]:
         """The places at which the quantity exists."""
@@ -117,14 +118,14 @@ class ResultTable:
 
     def values(self, quantity: Quantity, protocol: Protocol, method: str, place: str) -> BySeed:
         """What the chosen run of every seed did; empty where the method has none."""
-        sheet = self.sheets.get((method, self.places[place]))
+        sheet = self.sheets.get((method, self.places[place].label))
         table = {} if sheet is None else (sheet.margin if isinstance(quantity, Area) else sheet.score)
         return (
             statistics.scores_of_chosen(sheet, protocol, table[place]) if sheet is not None and place in table else {}
         )
 
     def why_not(self, protocol: Protocol, method: str, place: str) -> str:
-        sheet = self.sheets.get((method, self.places[place]))
+        sheet = self.sheets.get((method, self.places[place].label))
         if sheet is None:
             return "could not be trained"
         if sheet.diverged.all():
@@ -184,7 +185,7 @@ class ResultTable:
             for protocol in self.protocols:
                 for seed, draw in enumerate(sheet.chosen(protocol).tolist()):
                     if draw >= 0:
-                        values = repr(sweep.method(by_name[method], Run(seed, draw)))
+                        values = repr(sweep.method(by_name[method], at, Run(seed, draw)))
                         told = {"protocol": protocol, "method": method, "left_out": at, "seed": seed, "draw": draw}
                         made.append(Choice(**told, is_default=draw == 0, values=values))
         return made
@@ -193,14 +194,14 @@ class ResultTable:
         """Every run that is finite on all tasks: in-distribution score against score at the places left out."""
         found = []
         for entrant in self.entrants:
-            mine = [self.sheets[entrant.name, at] for at in self.contest.tasks if (entrant.name, at) in self.sheets]
+            mine = [self.sheets[key] for one in self.subjects if (key := (entrant.name, one.label)) in self.sheets]
             seen = [s.seen for s in mine if s.seen is not None and s.score]
-            if len(seen) < len(self.contest.tasks):
+            if len(seen) < len(self.subjects):
                 continue
             known = np.mean(seen, axis=0)
             new = np.mean([np.mean([v.mean(-1) for v in s.score.values()], axis=0) for s in mine], axis=0)
             finite = ~np.any([s.diverged for s in mine], axis=0)
             for seed, draw in np.argwhere(finite).tolist():
-                x, y = (float(self.contest.scale * a[seed, draw]) for a in (known, new))
+                x, y = (float(score_scale(self.subjects[0]) * a[seed, draw]) for a in (known, new))
                 found.append(RunPoint(method=entrant.name, seed=seed, draw=draw, seen=x, unseen=y))
         return found

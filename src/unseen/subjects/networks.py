@@ -1,0 +1,74 @@
+"""The network and the length of training of a subject that brings none of its own."""
+
+import numpy as np
+from torch import Tensor, nn
+
+from unseen.engine.batches import length, once
+from unseen.engine.loop import Budget, Optimizer
+from unseen.errors import InvalidData
+from unseen.lab import Lab
+from unseen.models.mlp import mlp
+from unseen.task import Task, Use
+
+HIDDEN = (64, 32)
+"""Hidden units of the network."""
+PASSES = 15
+"""How often the training examples are read, about."""
+OPTIMIZERS = {Optimizer.SGD: "SGD", Optimizer.ADAM: "Adam", Optimizer.ADAMW: "AdamW"}
+
+
+def small_network(inputs: int, outputs: int) -> nn.Sequential:
+    """A multilayer perceptron with two hidden layers."""
+    return mlp([inputs, *HIDDEN, outputs])
+
+
+def sizes(task: Task) -> tuple[int, int]:
+    """Numbers per input, and outputs: classes, or the dimension of the target."""
+    x: Tensor | None = None
+    outputs = 0
+    for split in task.splits.values():
+        for batch in once(split.data, 4096, Lab()):
+            has_target = "y" in batch
+            is_numeric = "x" in batch and batch["x"].is_floating_point()
+            if not is_numeric or not (has_target or split.use is Use.ADAPT):
+                raise InvalidData(
+                    f"Task `{task.name}` has no numbers `x` with targets `y`.",
+                    why="the ready network is a multilayer perceptron.",
+                    fix="give a model of your own: unseen compare my_model.py:subject.",
+                )
+            x = batch["x"]
+            if has_target:
+                y = batch["y"]
+                classes = y[0].numel() if y.is_floating_point() else int(y.max()) + 1
+                outputs = max(outputs, classes)
+    assert x is not None  # a task has a split to fit, and `once` refuses empty ones
+    return x[0].numel(), outputs
+
+
+def budget_for(examples: int, per_step: int, batch_size: int, least: int, most: int) -> Budget:
+    """About fifteen passes of AdamW over the examples, `per_step` of them in each of `least` to `most` steps."""
+    steps = int(np.clip(PASSES * examples / per_step, least, most))
+    return Budget(steps=steps, batch_size=batch_size, lr=2e-3, weight_decay=1e-2)
+
+
+def budget_for_rows(examples: int) -> Budget:
+    """For rows that are trained on as one split; large tables in larger minibatches."""
+    batch_size = 64 if examples < 5_000 else 256
+    return budget_for(examples, batch_size, batch_size, 60, 3_000)
+
+
+def budget_for_domains(task: Task) -> Budget:
+    """For a training split per domain: 32 examples of each in a step, 64 of a single one."""
+    examples = [length(split.data) or 10_000 for split in task.of(Use.FIT).values()]
+    batch_size = 32 if len(examples) > 1 else 64
+    return budget_for(sum(examples), batch_size * len(examples), batch_size, 100, 2_000)
+
+
+def describe_network(inputs: int, outputs: int, budget: Budget, *, per_domain: bool = False) -> str:
+    """What is trained, and for how long, unless a search says otherwise."""
+    layers = "-".join(map(str, (inputs, *HIDDEN, outputs)))
+    each = " of each domain" if per_domain else ""
+    return (
+        f"The network is a multilayer perceptron {layers}, trained with {OPTIMIZERS[budget.optimizer]} for "
+        f"{budget.steps} steps of {budget.batch_size} examples{each}; its last weights are evaluated."
+    )
