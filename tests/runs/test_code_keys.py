@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from unseen.errors import InvalidConfig
-from unseen.runs.code_keys import Code, Home, code_of, code_of_file, code_of_objects, data_checksums, key, plain
+from unseen.runs.catalog import source
+from unseen.runs.code_keys import Code, Home, code_of, code_of_file, code_of_objects, data_sets, key, plain
 from unseen.runs.definitions import Sources
 
 STUDY = dedent('''
@@ -297,10 +298,20 @@ def test_local_names_are_no_imports(version):
 
 
 def test_data_count_by_the_checksums_of_the_sets_that_are_named():
-    known = {"mnist/a": "1", "mnist-small/a": "2", "heart/x": "3", "heart/y": "4"}
-    assert data_checksums({"heart/x"}, known) == {"heart/x": "3", "heart/y": "4"}
-    assert set(data_checksums({"mnist"}, known)) == {"mnist/a", "mnist-small/a"}
-    assert data_checksums({"something"}, known) == known  # not followed: all
+    known = {"mnist": "1", "mnist-small": "2", "heart": "3"}
+    assert data_sets({"heart/x"}, known) == {"heart": "3"}
+    assert set(data_sets({"mnist"}, known)) == {"mnist", "mnist-small"}
+    assert data_sets({"something"}, known) == known  # not followed: all
+
+
+def test_the_checksum_of_the_data_that_a_cell_names_counts():
+    from unseen.data.registry import data_sets as registered
+
+    file = source("unseen.data.files")
+    sums = Sources().checksums(file)
+    assert set(sums) == set(registered())
+    changed = Sources(lambda path: path.read_bytes().replace(b"3afd7b52", b"3afd7b53"))
+    assert {name for name, value in changed.checksums(file).items() if value != sums[name]} == {"usps"}
 
 
 SUBJECT = """

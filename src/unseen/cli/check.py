@@ -1,15 +1,17 @@
 """`unseen check`: whether the verdicts in results/ still hold.
 
-A ledger file *holds* if every claim of the study is in it, the recorded interval gives the recorded verdict under the
-margins of today, and the stored rows of this code, where they are present, give the same verdict with an effect inside
-the recorded interval. It is *stale* if the code of its cells has changed since and no rows of the new code are stored.
+A ledger *holds* if every claim of the study is in it, the recorded interval gives the recorded verdict under the
+margins of today, and the rows, judged again, give the same verdict with an effect inside the recorded interval: those
+of this code where they are stored, else those kept with the ledger. It is *stale* if the code of its cells has changed
+since and no rows of the new code are stored. --smoke computes the smoke scale of stale ledgers and restamps those whose
+smoke rows are as before, if the smoke scale runs every definition that changed.
 
 Exit codes: 0 all hold, 1 something does not hold, 2 usage or input error, 3 something is stale or missing.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import isfinite, nan
 from pathlib import Path
@@ -19,8 +21,10 @@ from unseen.cli.arguments import Arguments
 from unseen.errors import MissingFile, UnknownName
 from unseen.reading import Reading
 from unseen.runs import catalog, ledger, runner
+from unseen.runs.ledger import Files
+from unseen.runs.settle import settle
 from unseen.runs.store import Store, home
-from unseen.study import Claim, Judgement, Scale, Study
+from unseen.study import Claim, Judgement, Row, Scale, Study
 
 
 class Standing(StrEnum):
@@ -43,8 +47,8 @@ class Checked:
     study: str
     standing: Standing
     reasons: tuple[str, ...] = ()
-    from_rows: bool = False
-    """Whether stored rows of this code took part."""
+    rows: str = ""
+    """Which rows were judged again."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,6 +58,10 @@ def main(argv: Sequence[str]) -> int:
     p.add_argument("names", nargs="*", help="studies (default: all with a ledger file)")
     p.add_argument("--results", type=Path, default=Path("results"), help="folder of the ledger (default results)")
     p.add_argument("--home", type=Path, help="where results are kept")
+    p.add_argument(
+        "--smoke", action="store_true", help="settle stale ledgers by their smoke rows, where that is possible"
+    )
+    p.add_argument("--rejudge", action="store_true", help="rewrite the claims of each ledger from its kept rows")
     options = p.parse_args(argv)
     store = Store(home(options.home))
     names = options.names or sorted(path.stem for path in options.results.glob("*.json"))
@@ -63,43 +71,82 @@ def main(argv: Sequence[str]) -> int:
             why="there is nothing to compare with.",
             fix="unseen run NAME --scale laptop --ledger, or --results DIR.",
         )
-    found = [checked(catalog.load(name), options.results / f"{name}.json", store) for name in names]
+    found = []
+    for name in names:
+        study, files = catalog.load(name), Files(options.results, name)
+        if options.rejudge:
+            rejudge(study, files)
+        one = check_ledger(study, files, store)
+        found.append(settle_ledger(study, files, one) if options.smoke and one.standing is Standing.STALE else one)
     if options.json:
         print(json.dumps({"checked": [asdict(one) for one in found]}, ensure_ascii=False, indent=1))
     else:
         for one in found:
-            print(f"{one.standing.sign} {one.study}: {one.standing}" + (", from stored rows" if one.from_rows else ""))
+            print(f"{one.standing.sign} {one.study}: {one.standing}" + (f", from {one.rows}" if one.rows else ""))
             for reason in one.reasons:
                 print(f"    {reason}")
     standings = {one.standing for one in found}
     return 1 if Standing.BROKEN in standings else 3 if standings & {Standing.STALE, Standing.MISSING} else 0
 
 
-def checked(study: Study[Any, Any], path: Path, store: Store) -> Checked:
-    """Compares one ledger file with the study's claims and, where they are stored, its rows."""
-    if not path.exists():
+def check_ledger(study: Study[Any, Any], files: Files, store: Store) -> Checked:
+    """Compares a ledger with the study's claims, with its rows, and with the code of today."""
+    if not files.claims.exists():
         return Checked(study.name, Standing.MISSING, (f"unseen run {study.name} --scale laptop --ledger",))
-    told = ledger.read(path)
-    if told["scale"] not in set(Scale):
-        raise UnknownName.near(f"scale in {path}", str(told["scale"]), list(Scale))
-    scale = Scale(told["scale"])
-    lines = {line["says"]: line for line in told["claims"]}
+    text = ledger.read(files.claims)
+    if text["scale"] not in set(Scale):
+        raise UnknownName.near(f"scale in {files.claims}", str(text["scale"]), list(Scale))
+    scale = Scale(text["scale"])
+    lines = {line["says"]: line for line in text["claims"]}
     wrong = [f"the ledger has no claim “{c.says}”" for c in study.claims if c.says not in lines]
     wrong += [f"the study no longer claims “{says}”" for says in lines if says not in {c.says for c in study.claims}]
     shared = [(claim, lines[claim.says]) for claim in study.claims if claim.says in lines]
     wrong += [reason for claim, line in shared if (reason := _margin(claim, line, scale))]
     result = runner.stored(study, study.scales[scale], store)
-    complete = bool(result.total) and len(result.runs) == result.total
-    if complete:
-        judged = [(claim.judge(result.rows, scale), line) for claim, line in shared]
+    rows, origin = _rows(files, text, result)
+    if rows:
+        judged = [(claim.judge(rows, scale), line) for claim, line in shared]
         wrong += [reason for judgement, line in judged if (reason := _moved(judgement, line))]
     if wrong:
-        return Checked(study.name, Standing.BROKEN, tuple(wrong), complete)
-    jobs = runner.jobs_of(study, study.scales[scale], store)
-    if not complete and told.get("code") != ledger.digest(job.key for job in jobs):
+        return Checked(study.name, Standing.BROKEN, tuple(wrong), origin)
+    if origin != STORED and text.get("code") != ledger.digest(result.keys):
         reason = f"the code of its cells has changed: unseen run {study.name} --scale {scale} --ledger"
-        return Checked(study.name, Standing.STALE, (reason,))
-    return Checked(study.name, Standing.HOLDS, (), complete)
+        return Checked(study.name, Standing.STALE, (reason,), origin)
+    return Checked(study.name, Standing.HOLDS, (), origin)
+
+
+STORED, KEPT = "stored rows", "kept rows"
+
+
+def _rows(files: Files, text: dict[str, Any], result: runner.Result) -> tuple[Sequence[Row], str]:
+    """The rows to judge again: of this code, else those of the ledger, else none."""
+    if result.total and len(result.runs) == result.total:
+        return result.rows, STORED
+    if "rows" in text:
+        return ledger.read_rows(files.rows, text["rows"]), KEPT
+    return [], ""
+
+
+def settle_ledger(study: Study[Any, Any], files: Files, stale: Checked) -> Checked:
+    """What the smoke scale says about a stale ledger."""
+    reason = settle(study, files, ledger.read(files.claims))
+    if not reason:
+        return Checked(study.name, Standing.HOLDS, ("restamped: smoke rows as before",), stale.rows)
+    return replace(stale, reasons=(reason, *stale.reasons))
+
+
+def rejudge(study: Study[Any, Any], files: Files) -> None:
+    """Writes the claims anew, as the formulas of today judge the kept rows."""
+    text = ledger.read(files.claims)
+    if "rows" not in text:
+        raise MissingFile(
+            f"{files.claims} keeps no rows.",
+            why="its claims would be judged from them.",
+            fix=f"unseen run {study.name} --scale {text['scale']} --ledger",
+        )
+    rows, scale = ledger.read_rows(files.rows, text["rows"]), Scale(text["scale"])
+    claims = [ledger.claim(claim.judge(rows, scale)) for claim in study.claims]
+    ledger.write_text(files, {**text, "claims": claims})
 
 
 def _margin(claim: Claim, line: dict[str, Any], scale: Scale) -> str:

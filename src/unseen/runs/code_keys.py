@@ -92,6 +92,12 @@ def _code(module: str, homes: "tuple[Home, ...]", texts: tuple[str, ...]) -> Cod
     return code_of_file(require(source(module), module), homes, texts, _SOURCES)
 
 
+def definitions_of(module: str, cells: Iterable[Any]) -> dict[Node, Definition]:
+    """Every definition that the study in `module` uses for one of the cells."""
+    parts = Parts.of(tuple(cells))
+    return _SOURCES.closure(_roots(require(source(module), module), sorted(parts.homes), _SOURCES))
+
+
 def code_of_objects(*objects: Any) -> Code:
     """The code that functions, classes and instances use, where it is Unseen's or the user's own.
 
@@ -105,10 +111,13 @@ def code_of_objects(*objects: Any) -> Code:
 
 def code_of_file(file: Path, homes: "Iterable[Home]", texts: Iterable[str], sources: Sources) -> Code:
     """The code that the study in `file` uses for a cell that holds these classes and texts."""
+    return assembled(sources, _roots(file, homes, sources), texts)
+
+
+def _roots(file: Path, homes: "Iterable[Home]", sources: Sources) -> list[Node]:
     roots = [Node(file, ENTRY if sources.module(file).entry is not None else WHOLE)]
     # `run` is handed a lab, whose class it need not name
-    roots += [node for home in (*homes, Home("unseen.lab", "Lab")) if (node := home.node(file, sources))]
-    return assembled(sources, roots, texts)
+    return roots + [node for home in (*homes, Home("unseen.lab", "Lab")) if (node := home.node(file, sources))]
 
 
 def assembled(sources: Sources, roots: Iterable[Node], texts: Iterable[str], unknown: tuple[str, ...] = ()) -> Code:
@@ -122,11 +131,12 @@ def assembled(sources: Sources, roots: Iterable[Node], texts: Iterable[str], unk
     # modules may be renamed: their names are left out
     lines = [f"{label.rpartition(':')[2]} {value}" for label, value in definitions.items()]
     lines += _ambiguous(found)
-    if any(node.name in sources.boundaries for node in found):
-        words = set(texts).union(*(definition.texts for definition in found.values()))
-        data = data_checksums(words, sources.checksums())
-        lines += [f"data {name} {value}" for name, value in data.items()]
-        definitions |= {f"data:{name}": value[:16] for name, value in data.items()}
+    for node in found:
+        if sources.is_boundary(node):
+            words = set(texts).union(*(definition.texts for definition in found.values()))
+            data = data_sets(words, sources.checksums(node.file))
+            lines += [f"data {name} {value}" for name, value in data.items()]
+            definitions |= {f"data:{name}": value for name, value in data.items()}
     return Code(
         digest("\n".join(sorted(set(lines)))),
         tuple(sorted({node.file for node in found})),
@@ -145,15 +155,14 @@ def _ambiguous(found: Mapping[Node, Definition]) -> Iterator[str]:
             yield f"{definition.digest} uses {place} {node.name} {found[node].digest}"
 
 
-def data_checksums(words: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
-    """The checksums of the data sets that texts name; of all, if none is named.
+def data_sets(words: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
+    """Those of the known data sets that texts name; all, if none is named.
 
     A set is named by its folder, or by the start of it that a definition may complete: `mnist` of `mnist-small`.
     """
     parts = {part for word in words for part in re.split(r"[^\w.-]+", word) if part}
-    folders = {name.split("/")[0] for name in known}
-    named = {f for f in folders if f in parts or any(f.startswith(f"{part}-") for part in parts)}
-    return {name: known[name] for name in sorted(known) if name.split("/")[0] in (named or folders)}
+    named = {name for name in known if name in parts or any(name.startswith(f"{part}-") for part in parts)}
+    return {name: known[name] for name in sorted(named or known)}
 
 
 class Home(NamedTuple):

@@ -14,6 +14,7 @@ can be renamed and imports rewritten, and the text stays. Local names stay as th
 import ast
 import builtins
 import hashlib
+import re
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ ENTRY = "<run>"
 _DYNAMIC = {"globals", "eval", "exec", "__import__"}
 _MARKERS = {"ClassVar", "InitVar", "KW_ONLY"}
 """Annotations of dataclass fields that are more than a type."""
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
 
 
 class Node(NamedTuple):
@@ -573,17 +575,11 @@ class Definition:
     digests: Mapping[str, str]
     reaches: tuple[Node, ...]
     texts: frozenset[str]
+    is_function: bool = False
 
     @property
     def digest(self) -> str:
         return digest("\n".join(f"{part} {value}" for part, value in sorted(self.digests.items())))
-
-
-def registered() -> dict[str, str]:
-    """The checksums of the data files that Unseen knows, by name."""
-    from unseen.origins import KNOWN  # numpy, which a listing must not wait for
-
-    return {name: entry.sha256 for name, entry in KNOWN.items()}
 
 
 @dataclass
@@ -591,8 +587,6 @@ class Sources:
     """Sources as they are when first read; one object reads every file once."""
 
     read: Callable[[Path], bytes] = Path.read_bytes
-    checksums: Callable[[], Mapping[str, str]] = registered
-    """The registered checksum of every data file."""
     boundaries: frozenset[str] = frozenset({"data_file"})
     """Definitions of Unseen whose inside does not count: what a data file holds is settled by its checksum."""
     _modules: dict[Path, Module] = field(default_factory=dict)
@@ -724,6 +718,9 @@ class Sources:
         # an attribute of an error class is one of its makers: UnknownName.near(…)
         return bool(nodes) and all(self.is_error(node) for node in nodes)
 
+    def is_boundary(self, node: Node) -> bool:
+        return node.name in self.boundaries and _top(node.file, _root(node.file)) == "unseen"
+
     def definition(self, node: Node) -> Definition:
         if node not in self._definitions:
             self._definitions[node] = self._define(node)
@@ -733,7 +730,7 @@ class Sources:
         file, name = node
         module = self.module(file)
         label = f"{_dotted(file)}:{name}"
-        if name in self.boundaries and _top(file, _root(file)) == "unseen":
+        if self.is_boundary(node):
             return Definition(label, {"": digest(f"checksums of {name}")}, (), frozenset())
         if name == WHOLE:
             nodes = [Node(file, inner) for inner in module.statements]
@@ -752,7 +749,8 @@ class Sources:
             written = [self._render(file, fragment, reaches, texts) for fragment in fragments]
             if written:
                 digests[part] = digest("\n".join(written))
-        return Definition(label, digests, tuple(reaches), frozenset(texts))
+        is_function = any(isinstance(s, _FUNCTIONS) for s in module.statements.get(name, ()))
+        return Definition(label, digests, tuple(reaches), frozenset(texts), is_function)
 
     def _render(self, file: Path, fragment: Fragment, reaches: dict[Node, None], texts: set[str]) -> str:
         module, written = self.module(file), list[str]()
@@ -809,6 +807,15 @@ class Sources:
                 found |= dict.fromkeys(p / "__init__.py" for p in home.parents if (p / "__init__.py").is_file())
             self._loaded[file] = tuple(found)
         return self._loaded[file]
+
+    def checksums(self, file: Path) -> dict[str, str]:
+        """Of every data set registered beside `data_file`, by its folder's name: its checksums as one hash."""
+        found: dict[str, str] = {}
+        for registered in sorted(file.parent.glob("registry/*.py")):
+            if registered.name != "__init__.py":
+                sums = re.findall(rb"[\"']([0-9a-f]{64})[\"']", self.read(registered))
+                found[registered.stem.replace("_", "-")] = digest(b"\n".join(sums).decode())
+        return found
 
     def closure(self, roots: Iterable[Node]) -> dict[Node, Definition]:
         """Every definition that the roots reach, with what registers itself with one of them on import."""

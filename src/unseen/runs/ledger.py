@@ -1,39 +1,186 @@
-"""The ledger: one JSON file per study with effects, intervals and verdicts, kept under version control."""
+"""The ledger: what a study's laptop run found, kept under version control.
 
+    results/NAME.json            claims with effects, intervals and verdicts; seconds, commit, versions, processor
+    results/rows/NAME.csv.gz     the rows from which they were judged
+    results/smoke/NAME.csv.gz    the rows of the smoke scale under the same code
+    results/code/NAME.json.gz    the definitions that the rows depend on, and which of them the smoke scale ran
+
+The claims can be judged again from the rows. Where a definition has changed since, the smoke rows may show that the
+numbers did not (`settle.py`).
+"""
+
+import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from unseen.errors import Corrupted
-from unseen.runs.provenance import versions
+from unseen.runs import catalog, rows, runner
+from unseen.runs.code_keys import code_of, definitions_of, plain
+from unseen.runs.provenance import processor, versions
 from unseen.runs.runner import Result
-from unseen.runs.store import write_atomic
-from unseen.study import Judgement, Scale, Study
+from unseen.runs.smoke import SmokeRun, executed, smoke_run
+from unseen.runs.store import Store, Value, canonical, write_atomic
+from unseen.study import Judgement, Rows, Scale, Study
 
 FIELDS = {"study", "scale", "claims"}
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """On which definitions the rows of a ledger depend."""
+
+    code: str
+    """One hash over the cells' keys: equal means that neither configuration nor code has changed."""
+    cells: str
+    """One hash over the cells' values."""
+    definitions: Mapping[str, str]
+    executed: frozenset[str] = frozenset()
+    """Those that the smoke scale ran."""
+
+    @staticmethod
+    def of(study: Study[Any, Any], scale: Scale, smoke: SmokeRun | None = None) -> "Stamp":
+        """Of today's code."""
+        cells = list(study.cells(study.scales[scale]))
+        module = catalog.place(study.name).module
+        definitions: dict[str, str] = {}
+        for code in {code_of(module, cell) for cell in cells}:
+            definitions |= code.definitions
+        ran = executed(definitions_of(module, cells), smoke.called) if smoke else set[str]()
+        return Stamp(
+            digest(job.key for job in runner.jobs_of(study, study.scales[scale], Store(Path()))),
+            digest(canonical(_without_classes(plain(cell))) for cell in cells),
+            dict(sorted(definitions.items())),
+            frozenset(ran & set(definitions)),
+        )
+
+    def write(self, path: Path) -> None:
+        modules: dict[str, dict[str, str]] = {}
+        for label, value in self.definitions.items():
+            module, _, name = label.partition(":")
+            # a cross marks what the smoke scale ran
+            modules.setdefault(module, {})[name] = value + ("×" if label in self.executed else "")
+        text = {"code": self.code, "cells": self.cells, "definitions": modules}
+        data = json.dumps(text, indent=1, ensure_ascii=False)
+        write_atomic(path, gzip.compress(data.encode(), 9, mtime=0))
+
+    @staticmethod
+    def read(path: Path) -> "Stamp":
+        try:
+            text = json.loads(gzip.decompress(path.read_bytes()))
+            marked = {f"{m}:{name}": value for m, names in text["definitions"].items() for name, value in names.items()}
+            definitions = {label: value.removesuffix("×") for label, value in marked.items()}
+            ran = frozenset(label for label, value in marked.items() if value.endswith("×"))
+            return Stamp(text["code"], text["cells"], definitions, ran)
+        except (OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+            raise Corrupted(
+                f"{path} does not hold the definitions of a ledger: {error}.",
+                why="it says on which code the rows depend.",
+                fix="restore it from version control, or write the ledger again: unseen run NAME --ledger.",
+            ) from error
+
+
+def _without_classes(value: Any) -> Any:
+    """A plain cell without the names of its classes: these are definitions, which are compared apart."""
+    if isinstance(value, dict):
+        return {name: _without_classes(item) for name, item in value.items() if name != "class"}
+    return [_without_classes(item) for item in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the ledger of a study lies."""
+
+    folder: Path
+    study: str
+
+    @property
+    def claims(self) -> Path:
+        return self.folder / f"{self.study}.json"
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows" / f"{self.study}.csv.gz"
+
+    @property
+    def smoke(self) -> Path:
+        return self.folder / "smoke" / f"{self.study}.csv.gz"
+
+    @property
+    def code(self) -> Path:
+        return self.folder / "code" / f"{self.study}.json.gz"
+
+
 def write(folder: Path, study: Study[Any, Any], scale: Scale, result: Result, judgements: Sequence[Judgement]) -> Path:
-    """Rewrites `<folder>/<study>.json` and returns its path."""
-    commits = sorted({str(run.facts.get("commit", "")) for run in result.runs} - {""})
-    text = {
+    """Rewrites the files of the study's ledger and returns the path of the claims.
+
+    The smoke scale is computed for it, with a record of what it calls.
+    """
+    files = Files(folder, study.name)
+    smoke = smoke_run(study) if Scale.SMOKE in study.scales and scale is not Scale.SMOKE else None
+    text = head(study, scale, result) | {"compared": f"{scale} rows"}
+    write_files(files, text, judgements, result.rows, smoke.rows if smoke else result.rows)
+    Stamp.of(study, scale, smoke).write(files.code)
+    return files.claims
+
+
+def head(study: Study[Any, Any], scale: Scale, result: Result) -> dict[str, Any]:
+    """What the ledger says about the run itself."""
+
+    def facts(name: str) -> list[str]:
+        return sorted({str(run.facts[name]) for run in result.runs if run.facts.get(name)})
+
+    return {
         "system": study.system,
         "study": study.name,
         "scale": scale.value,
-        "claims": [claim(judgement) for judgement in judgements],
         "seconds": round(result.seconds, 1),
         "wall_seconds": round(sum(float(run.facts.get("wall_seconds", 0)) for run in result.runs), 1),
         "cells": result.total,
         "code": digest(run.key for run in result.runs),
-        "commit": ", ".join(commits),
+        "commit": ", ".join(facts("commit")),
+        "processor": ", ".join(facts("processor")) or processor(),
+        "threads": ", ".join(facts("threads")),
         "versions": dict(result.runs[0].facts.get("versions", versions())) if result.runs else versions(),
     }
-    path = folder / f"{study.name}.json"
-    write_atomic(path, json.dumps(text, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return path
+
+
+def write_files(
+    files: Files, text: Mapping[str, Any], judgements: Sequence[Judgement], laptop: Rows, smoke: Rows
+) -> None:
+    """Writes claims, rows and smoke rows; the first name the others' digests, so that no file can be swapped."""
+    rows.write(files.rows, laptop)
+    rows.write(files.smoke, smoke)
+    claims = [claim(judgement) for judgement in judgements]
+    write_text(files, {**text, "claims": claims, "rows": _of_file(files.rows), "smoke": _of_file(files.smoke)})
+
+
+ORDER = ("system", "study", "scale", "claims")
+
+
+def write_text(files: Files, text: Mapping[str, Any]) -> None:
+    ordered = {name: text[name] for name in (*ORDER, *(name for name in text if name not in ORDER)) if name in text}
+    write_atomic(files.claims, json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_rows(path: Path, sha256: str) -> list[dict[str, Value]]:
+    """The rows that belong to a ledger, or `Corrupted`."""
+    found = rows.read(path)
+    if _of_file(path) != sha256:
+        raise Corrupted(
+            f"{path} does not belong to its ledger.",
+            why=f"its SHA-256 starts with {_of_file(path)}, and the ledger names {sha256}.",
+            fix="restore both from version control, or write the ledger again: unseen run NAME --ledger.",
+        )
+    return found
+
+
+def _of_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def claim(judgement: Judgement) -> dict[str, Any]:
@@ -55,8 +202,8 @@ def number(x: float) -> float | None:
     return float(f"{x:.6g}") if isfinite(x) else None
 
 
-def digest(keys: Any) -> str:
-    """One hash over the cells' keys, so over configuration and code: equal means that nothing has changed."""
+def digest(keys: Iterable[str]) -> str:
+    """One hash over texts in any order."""
     return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:16]
 
 

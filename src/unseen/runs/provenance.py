@@ -1,9 +1,12 @@
 """What is written beside rows: versions and commit. Facts say how a number came about and never decide it."""
 
+import contextlib
 import importlib.metadata
 import platform
+import re
 import subprocess
 from functools import cache
+from pathlib import Path
 
 from unseen.runs.code_keys import Code
 
@@ -20,6 +23,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = ""
     return found
+
+
+@cache
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
 
 
 @cache

@@ -52,6 +52,8 @@ class Result:
     stored: int = 0
     """Cells that were in the store already."""
     interrupted: bool = False
+    keys: tuple[str, ...] = ()
+    """Of all cells, finished or not."""
 
     @property
     def rows(self) -> list[Row]:
@@ -101,7 +103,8 @@ def stored(study: Any, config: Any, store: Store) -> Result:
     found = [store.get(*job.place) for job in jobs]
     failures = [failure for job in jobs if (failure := store.failure(*job.place))]
     runs = tuple(run for run in found if run is not None)
-    return Result(study=study.name, total=len(jobs), runs=runs, failures=tuple(failures), stored=len(runs))
+    keys = tuple(job.key for job in jobs)
+    return Result(study=study.name, total=len(jobs), runs=runs, failures=tuple(failures), stored=len(runs), keys=keys)
 
 
 def run(
@@ -144,6 +147,7 @@ def run(
         failures=tuple(o for o in ordered if isinstance(o, Failure)),
         stored=at_start,
         interrupted=interrupted,
+        keys=tuple(job.key for job in jobs),
     )
 
 

@@ -15,6 +15,7 @@ from unseen.errors import InvalidData, MissingFile, UnseenError
 from unseen.lab import Lab, Silent, Sink
 from unseen.runs import catalog
 from unseen.runs.code_keys import code_of, key, plain
+from unseen.runs.provenance import processor
 from unseen.runs.store import Failure, Run, Store
 from unseen.runs.tensors import Kept
 
@@ -73,6 +74,7 @@ def work(job: Job, sink: Sink = Silent()) -> Outcome:
         "seconds": round(time.process_time() - cpu, 3),
         "wall_seconds": round(time.perf_counter() - wall, 3),
         "threads": torch.get_num_threads(),
+        "processor": processor(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     store.put(Run(study=job.study, key=job.key, cell=plain(job.cell), rows=rows, facts={**job.facts, **spent}))

@@ -1,0 +1,79 @@
+"""The smoke scale as a witness: its rows, and which definitions ran to make them."""
+
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from unseen.lab import Lab
+from unseen.runs.definitions import ENTRY, LOOSE, Definition, Node
+from unseen.runs.store import Value
+from unseen.runs.tensors import Kept
+from unseen.runs.worker import checked
+from unseen.study import Scale, Study
+
+
+@dataclass(frozen=True)
+class SmokeRun:
+    """The rows of a study's smoke scale, computed here and now, and the functions that were called."""
+
+    rows: tuple[Mapping[str, Value], ...]
+    called: frozenset[CodeType]
+
+
+def smoke_run(study: Study[Any, Any]) -> SmokeRun:
+    """Computes the smoke scale on the CPU, without the store: what it keeps is thrown away."""
+    rows: list[Mapping[str, Value]] = []
+    with tempfile.TemporaryDirectory() as folder, calls() as called:
+        for n, cell in enumerate(study.cells(study.scales[Scale.SMOKE])):
+            lab = Lab(seed=cell.seed, keeper=Kept(Path(folder, str(n)))).child(study.name)
+            rows += checked(study.run(cell, lab), study.name)
+    return SmokeRun(tuple(rows), frozenset(called))
+
+
+@contextmanager
+def calls() -> Iterator[set[CodeType]]:
+    """The functions that are called within the block, in this thread and those that it starts."""
+    found: set[CodeType] = set()
+
+    def note(frame: Any, event: str, _: Any) -> None:
+        if event == "call":
+            found.add(frame.f_code)
+
+    before = sys.getprofile()
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(None)
+
+
+def executed(found: Mapping[Node, Definition], called: frozenset[CodeType]) -> set[str]:
+    """Labels of the definitions that ran: functions and methods that were called; constants, fields and classes if
+    something that ran names them."""
+    files = {str(node.file): node.file for node in found}
+    names: dict[Node, set[str]] = {}
+    for code in called:
+        file = files.get(code.co_filename)
+        if file is not None:
+            name, _, method = code.co_qualname.split(".<locals>")[0].partition(".")
+            names.setdefault(Node(file, name), set()).add(method)
+    labels: set[str] = set()
+    waiting = [node for node in found if node in names or node.name in (ENTRY, LOOSE)]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        definition = found[node]
+        labels.add(definition.label)
+        labels |= {f"{definition.label}.{part}" for part in definition.digests if part and part in names.get(node, ())}
+        news = [other for other in definition.reaches if other not in seen and not found[other].is_function]
+        waiting += news
+        seen |= set(news)
+    return labels

@@ -1,0 +1,226 @@
+"""Rows kept with a ledger read back as they were; equal smoke rows settle a change only if they ran what changed."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unseen.cli.main import main
+from unseen.errors import Corrupted
+from unseen.runs import catalog, code_keys, ledger, rows
+from unseen.runs.catalog import Place
+from unseen.runs.definitions import Sources
+from unseen.runs.ledger import Files, Stamp
+from unseen.runs.settle import Changes
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\r\x00"), max_size=9)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    NUMBERS,
+    TEXTS,
+    st.one_of(NUMBERS, st.integers(), st.booleans()).map(str),
+    st.sampled_from(["", "true", "false", '"a"', "1e5", "nan", "-inf", "1.", ".5", "a,b", "a\nb"]),
+)
+NAMES = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=3)
+
+
+@given(st.lists(st.dictionaries(NAMES, VALUES, min_size=1, max_size=5), min_size=1, max_size=6))
+def test_rows_read_back_with_values_types_and_gaps(tmp_path_factory, given_rows):
+    path = tmp_path_factory.mktemp("rows") / "a.csv.gz"
+    rows.write(path, given_rows)
+    found = rows.read(path)
+    assert found == given_rows
+    assert [{k: type(v) for k, v in row.items()} for row in found] == [
+        {k: type(v) for k, v in row.items()} for row in given_rows
+    ]
+    first = path.read_bytes()
+    rows.write(path, found)
+    assert path.read_bytes() == first  # no time in it
+
+
+def test_rows_differ_by_more_than_a_processor_explains():
+    base = [{"a": 1.0, "n": 3, "s": "x", "b": True}]
+    for same in ({"a": 1.0 + 5e-7}, {"a": 1.0}):
+        assert not rows.difference(base, [{**base[0], **same}])
+    for other in ({"a": 1.00001}, {"n": 4}, {"n": 3.0}, {"s": "y"}, {"b": 1}, {"more": 1}):
+        assert "row 0" in rows.difference(base, [{**base[0], **other}])
+    assert not rows.difference([{"a": 0.0}], [{"a": 1e-9}])
+    assert rows.difference(base, base * 2) == "2 rows instead of 1"
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive", b"\x1f\x8b\x08broken"])
+def test_a_damaged_file_of_rows_is_refused(data, tmp_path):
+    (tmp_path / "a.csv.gz").write_bytes(data)
+    with pytest.raises(Corrupted, match="does not hold rows"):
+        rows.read(tmp_path / "a.csv.gz")
+
+
+STUDY = dedent("""
+    from dataclasses import dataclass
+    from unseen.study import Claim, Scale, Study, average
+    from unseen.study.source import Source
+
+    FACTOR = 2.0
+
+    @dataclass(frozen=True)
+    class Config:
+        arms: tuple = ("small",)
+        seeds: int = 2
+
+    @dataclass(frozen=True)
+    class Cell:
+        arm: str
+        seed: int
+
+        def double(self):
+            return 2 * self.seed
+
+    def cells(config):
+        for seed in range(config.seeds):
+            for arm in config.arms:
+                yield Cell(arm, seed)
+
+    def run(cell, lab):
+        yield {"arm": cell.arm, "seed": cell.seed, "y": value(cell)}
+
+    def value(cell):
+        return large(cell) if cell.arm != "small" else small(cell)
+
+    def small(cell):
+        return cell.double() * FACTOR
+
+    def large(cell):
+        return 100.0 + cell.seed
+
+    study = Study(
+        name="settled", system="00",
+        source=Source(key="a", title="A", authors=("Doe, Jane",), year=2026),
+        scales={Scale.SMOKE: Config(), Scale.LAPTOP: Config(("small", "large"), 3)},
+        cells=cells, run=run,
+        claims=(Claim(says="It is positive.", effect=average("y"), above=0.5),),
+    )
+""")
+
+
+@pytest.fixture
+def edit(tmp_path, monkeypatch):
+    """Writes the study after a replacement of its text, as a new process would find it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(catalog, "_outside", lambda: {"settled": Place("settled_study")})
+
+    def of(old: str = "", new: str = "") -> None:
+        assert old in STUDY
+        Path("settled_study.py").write_text(STUDY.replace(old, new))
+        sys.modules.pop("settled_study", None)
+        importlib.invalidate_caches()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        try:
+            importlib.import_module("settled_study")
+        finally:
+            sys.dont_write_bytecode = before
+        monkeypatch.setattr(code_keys, "_SOURCES", Sources())
+        code_keys._code.cache_clear()
+        catalog.source.cache_clear()
+
+    of()
+    assert main(["run", "settled", "--scale", "laptop", "--ledger", "--no-report"]) in (0, 3)
+    yield of
+    sys.modules.pop("settled_study", None)
+    code_keys._code.cache_clear()
+    catalog.source.cache_clear()
+
+
+CHECK = ["check", "settled", "--home", "elsewhere"]
+
+EQUAL = {
+    "another order": ("cell.double() * FACTOR", "FACTOR * cell.double()"),
+    "a constant": ("FACTOR = 2.0", "FACTOR = 4.0 / 2"),
+    "a method": ("return 2 * self.seed", "return self.seed * 2"),
+    "another name": ("small(cell)", "tiny(cell)"),
+}
+
+
+@pytest.mark.parametrize("change", EQUAL)
+def test_equal_smoke_rows_restamp_a_ledger(change, edit, capsys):
+    before = Path("results/settled.json").read_text()
+    edit(*EQUAL[change])
+    assert main(CHECK) == 3
+    assert main([*CHECK, "--smoke"]) == 0
+    assert "restamped" in capsys.readouterr().out
+    after = json.loads(Path("results/settled.json").read_text())
+    assert after["compared"].startswith("smoke rows")
+    same = {"code", "compared"}
+    assert {k: v for k, v in after.items() if k not in same} == {
+        k: v for k, v in json.loads(before).items() if k not in same
+    }
+    assert main(CHECK) == 0
+
+
+UNSETTLED = {
+    "another factor": ("FACTOR = 2.0", "FACTOR = 3.0", "smoke rows differ: row 1: y is 6.0 instead of 4.0"),
+    "an arm of the laptop scale": (
+        "100.0 + cell.seed",
+        "cell.seed + 100.0",
+        "does not run what changed: settled_study:large",
+    ),
+    "more cells": ('"large"), 3', '"large"), 4', "its cells have changed"),
+    "an arm less": (
+        "large(cell) if cell.arm",
+        "small(cell) if cell.arm",
+        "does not run what changed: settled_study:large",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", UNSETTLED)
+def test_a_change_that_smoke_rows_cannot_settle_asks_for_the_laptop_run(change, edit, capsys):
+    old, new, reason = UNSETTLED[change]
+    before = Path("results/settled.json").read_text()
+    edit(old, new)
+    assert main([*CHECK, "--smoke"]) == 3
+    out = capsys.readouterr().out
+    assert reason in out
+    assert "unseen run settled --scale laptop --ledger" in out
+    assert Path("results/settled.json").read_text() == before
+
+
+def test_a_ledger_says_which_definitions_the_smoke_scale_ran(edit):
+    stamp = Stamp.read(Files(Path("results"), "settled").code)
+    ran = {label.removeprefix("settled_study:") for label in stamp.executed if "settled_study" in label}
+    assert ran == {"<run>", "run", "value", "small", "FACTOR", "Cell", "Cell.double"}
+    assert "settled_study:large" in stamp.definitions
+    text = json.loads(Path("results/settled.json").read_text())
+    assert text["processor"]
+    assert text["threads"]
+    assert text["compared"] == "laptop rows"
+
+
+def test_kept_rows_are_judged_again_without_computing(edit, capsys):
+    edit('average("y")', 'lambda rows: average("y")([{"y": 1e3 + row["seed"]} for row in rows])')
+    assert main(CHECK) == 1
+    assert "was undecided, is supported" in capsys.readouterr().out
+    assert main([*CHECK, "--rejudge"]) == 0
+    assert json.loads(Path("results/settled.json").read_text())["claims"][0]["value"] == 1001.0
+    assert not Path("elsewhere").exists()
+
+
+def test_rows_of_another_ledger_are_refused(edit, capsys):
+    files = Files(Path("results"), "settled")
+    rows.write(files.rows, [{**row, "y": 1.0} for row in rows.read(files.rows)])
+    assert main(CHECK) == 2
+    assert "does not belong to its ledger" in capsys.readouterr().err
+
+
+def test_a_definition_that_moved_has_not_changed():
+    old, new = {"a.b:f": "1", "a.b:g": "2"}, {"a.c:f": "1", "a.b:g": "3"}
+    assert Changes.between(old, new) == Changes(("a.b:g",), ("a.b:g",))
+    assert ledger.digest(["b", "a"]) == ledger.digest(["a", "b"])
