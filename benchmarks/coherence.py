@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unseen.engine.batches import Columns
 from unseen.lab import Lab
-from unseen.measures.coherence import _grouped, alignment, coherence
+from unseen.measures.coherence import _iterate_groups, alignment, coherence
 from unseen.models.conv import resnet
 from unseen.models.mlp import mlp
 from unseen.objectives import cross_entropy
@@ -160,11 +160,11 @@ def measured(make: Callable[[], nn.Module], data: Columns, slow: int, batch_size
             return make()
 
     ours = fresh()
-    batches = [batch for _, _, batch in _grouped(data, batch_size, 10, lab.child("groups"))]
+    batches = [batch for _, _, batch in _iterate_groups(data, batch_size, 10, lab.child("groups"))]
     ordinary = backward(fresh())
 
     def pass_over_data(_: Sequence[Batch]) -> float:  # reads the shuffled batches as ours does
-        return ordinary(batch for _, _, batch in _grouped(data, batch_size, 10, lab.child("groups")))
+        return ordinary(batch for _, _, batch in _iterate_groups(data, batch_size, 10, lab.child("groups")))
 
     few = batches[: -(-slow // len(batches[0]["y"]))]
     subset = Columns(**{name: torch.cat([batch[name] for batch in few]) for name in few[0]})

@@ -103,10 +103,10 @@ def forget_peak() -> None:
 def ours(case: Case, setting: str, clock: Clock) -> dict[str, Tensor]:
     """Our scores in nats per added copy; in float32 also the top k."""
     from unseen.attributions.influence.factors import Fit
-    from unseen.attributions.influence.preconditioned_queries import Scaled
+    from unseen.attributions.influence.preconditioned_queries import ScaledQueries
 
     clock.inside(Fit, "_corrected", "lambda")
-    clock.inside(Scaled, "score", "product")
+    clock.inside(ScaledQueries, "score", "product")
     is_text = "tokens" in case.train.columns
     objective, behaviour = (next_token, sequence_log_probability) if is_text else (classify, log_likelihood)
     splits = {"train": Split(case.train, Use.FIT)}

@@ -56,6 +56,6 @@ Range: TypeAlias = Uniform | LogUniform
 Space: TypeAlias = Mapping[str, Range]
 
 
-def drawn(space: Space, lab: Lab) -> dict[str, float]:
+def sample(space: Space, lab: Lab) -> dict[str, float]:
     """One value per name. A name's value depends on its range and the lab only, not on what else is searched."""
     return {name: scale.at(float(lab.child(name).numpy().random())) for name, scale in space.items()}

@@ -23,9 +23,9 @@ from unseen.questions.audit.job import Subject
 from unseen.engine.loop import Budget
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
-from unseen.tasks.domains import Domains, moved_clusters
+from unseen.tasks.domains import Domains, shifting_clusters
 
-spec = Domains(moved_clusters)
+spec = Domains(shifting_clusters)
 number = 3
 
 

@@ -177,7 +177,7 @@ def test_marked_tokens_are_what_is_explained():
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     asked: list[str] = []
-    make = guide.explained
+    make = guide.solve_explanation
 
     def counting(at, how, lab):
         asked.append(lab.path[-1])
@@ -185,7 +185,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return make(at, how, lab)
 
-    monkeypatch.setattr(guide, "explained", counting)
+    monkeypatch.setattr(guide, "solve_explanation", counting)
     lab, ask, subject = Lab(keeper=Kept(tmp_path / "kept")), ExplainRequest(sample=8, draws=300, examples=2), squares()
     with pytest.raises(KeyboardInterrupt):
         explained(subject, ask, lab)
@@ -194,7 +194,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     asked.clear()
     again = explained(subject, ask, lab).found
     assert asked == []
-    monkeypatch.setattr(guide, "explained", make)
+    monkeypatch.setattr(guide, "solve_explanation", make)
     fresh = explained(subject, ask, Lab()).found
     for other in (resumed, again):
         assert {k: r.value for k, r in other.choice.readings.items()} == {

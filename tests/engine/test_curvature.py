@@ -22,7 +22,7 @@ def case(n: int = 12) -> tuple[nn.Module, dict[str, torch.Tensor]]:
 
 def explicit(model: nn.Module, batch: dict[str, torch.Tensor], f=cross_entropy) -> torch.Tensor:
     """∇² of the mean loss, entry by entry, in the order of the parameters."""
-    params = parameters.copied(model)
+    params = parameters.copy_parameters(model)
     sizes = [p.numel() for p in params.values()]
 
     class Flat(nn.Module):
@@ -44,7 +44,7 @@ def explicit(model: nn.Module, batch: dict[str, torch.Tensor], f=cross_entropy) 
 def as_matrix(product: curvature.Product, like: dict[str, torch.Tensor]) -> torch.Tensor:
     d = sum(p.numel() for p in like.values())
     eye = torch.eye(d, dtype=torch.float64)
-    return torch.stack([curvature._vector(product(curvature._shaped(e, like))) for e in eye])
+    return torch.stack([curvature._vector(product(curvature._unflatten(e, like))) for e in eye])
 
 
 @pytest.mark.parametrize("f", [cross_entropy, squared_error], ids=["cross entropy", "squared error"])
@@ -56,7 +56,9 @@ def test_hessian_products_equal_the_explicit_matrix_for_every_split_into_batches
     for sizes in ([12], [5, 7], [1, 1, 10]):
         offsets = [sum(sizes[:k]) for k in range(len(sizes))]
         parts = [{k: v[o : o + s] for k, v in batch.items()} for o, s in zip(offsets, sizes, strict=True)]
-        assert_close(as_matrix(hessian(model, parts, f), parameters.copied(model)), wanted, rtol=1e-9, atol=1e-12)
+        assert_close(
+            as_matrix(hessian(model, parts, f), parameters.copy_parameters(model)), wanted, rtol=1e-9, atol=1e-12
+        )
 
 
 def test_gauss_newton_equals_jacobians_and_softmax_hessian():
@@ -75,7 +77,7 @@ def test_gauss_newton_equals_jacobians_and_softmax_hessian():
         lambda m, b: m(b["x"]),
         lambda z, b: nn.functional.cross_entropy(z, b["y"], reduction="none"),
     )
-    assert_close(as_matrix(product, parameters.copied(model)), wanted, rtol=1e-9, atol=1e-12)
+    assert_close(as_matrix(product, parameters.copy_parameters(model)), wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_gauss_newton_is_the_hessian_of_a_linear_model():
@@ -88,7 +90,7 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model():
         lambda m, b: m(b["x"]),
         lambda z, b: nn.functional.cross_entropy(z, b["y"], reduction="none"),
     )
-    assert_close(as_matrix(product, parameters.copied(model)), explicit(model, batch), rtol=1e-9, atol=1e-12)
+    assert_close(as_matrix(product, parameters.copy_parameters(model)), explicit(model, batch), rtol=1e-9, atol=1e-12)
 
 
 def matrix(values: list[float], seed: int = 0) -> tuple[curvature.Product, dict[str, torch.Tensor], torch.Tensor]:
@@ -97,7 +99,7 @@ def matrix(values: list[float], seed: int = 0) -> tuple[curvature.Product, dict[
     q = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=Lab(seed).generator())).Q
     a = q @ torch.tensor(values, dtype=torch.float64).diag() @ q.T
     like = {"a": torch.zeros(2, d // 2, dtype=torch.float64), "b": torch.zeros(d - 2 * (d // 2), dtype=torch.float64)}
-    return lambda v: curvature._shaped(a @ curvature._vector(v), like), like, a
+    return lambda v: curvature._unflatten(a @ curvature._vector(v), like), like, a
 
 
 @pytest.mark.parametrize("values", [[5.0, 3.0, 1.0, 0.5, -9.0], [2.0] * 3 + [1.0, 0.0], [-1.0, -2.0, -3.0, -4.0, -5.0]])
@@ -113,16 +115,18 @@ def test_lanczos_on_a_network_equals_eigh_and_its_residuals_bound_the_error():
     model, batch = case()
     model.requires_grad_(True)
     exact = torch.linalg.eigvalsh(explicit(model, batch)).flip(0)
-    found = lanczos(hessian(model, [batch], cross_entropy), parameters.copied(model), 3, Lab(0), tolerance=1e-9)
+    found = lanczos(
+        hessian(model, [batch], cross_entropy), parameters.copy_parameters(model), 3, Lab(0), tolerance=1e-9
+    )
     assert_close(found.values, exact[:3], rtol=1e-7, atol=1e-9)
-    rough = lanczos(hessian(model, [batch], cross_entropy), parameters.copied(model), 1, Lab(0), most=4)
+    rough = lanczos(hessian(model, [batch], cross_entropy), parameters.copy_parameters(model), 1, Lab(0), most=4)
     assert float((exact - rough.values[0]).abs().min()) <= float(rough.residuals[0]) + 1e-12
 
 
 def test_hutchinson_covers_the_trace_and_is_exact_for_a_diagonal():
     model, batch = case()
     trace = float(explicit(model, batch).trace())
-    product, like = hessian(model, [batch], cross_entropy), parameters.copied(model)
+    product, like = hessian(model, [batch], cross_entropy), parameters.copy_parameters(model)
     inside = [r.low <= trace <= r.high for r in (hutchinson(product, like, Lab(s), draws=20) for s in range(40))]
     assert sum(inside) >= 33  # 38 expected; P(fewer than 33 | 95 %) < 0.2 %, and the seeds are fixed
     diagonal = torch.arange(5.0, dtype=torch.float64)
@@ -132,7 +136,7 @@ def test_hutchinson_covers_the_trace_and_is_exact_for_a_diagonal():
 
 def test_scaling_the_loss_scales_the_curvature():
     model, batch = case()
-    like = parameters.copied(model)
+    like = parameters.copy_parameters(model)
     one = lanczos(hessian(model, [batch], cross_entropy), like, 1, Lab(0)).values
     three = lanczos(hessian(model, [batch], lambda m, b: 3 * cross_entropy(m, b)), like, 1, Lab(0)).values
     assert_close(three, 3 * one, rtol=1e-9, atol=0)
@@ -140,7 +144,7 @@ def test_scaling_the_loss_scales_the_curvature():
 
 def test_refusals():
     model, batch = case()
-    like = parameters.copied(model)
+    like = parameters.copy_parameters(model)
     product = hessian(model, [batch], cross_entropy)
     with pytest.raises(InvalidData, match="no examples"):
         hessian(model, [], cross_entropy)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine.decode import Side, greedy, log_probability, padded
+from unseen.engine.decode import Side, greedy, log_probability, pad_sequences
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.models.pretrained import CausalLM
 from unseen.models.transformer import Activation, Decoder, Norm, Positions, Transformer
@@ -124,7 +124,7 @@ def test_exact_match_by_teacher_forcing_is_that_of_greedy_decoding():
     model, prompts = ours(), [[k, k + 1, 7] for k in range(20)]
     answers = greedy(model, prompts, 3)
     answers[::2] = [[*answer[:1], (answer[1] + 1) % SIZE, *answer[2:]] for answer in answers[::2]]
-    rows = padded(prompts, answers, Side.RIGHT)
+    rows = pad_sequences(prompts, answers, Side.RIGHT)
     with torch.no_grad():
         right = all_tokens_right(model, {"tokens": rows.tokens, "answer": rows.answer})
     assert right.tolist() == [

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unseen.engine import gradient_factors
-from unseen.engine.gradient_factors import Dense, Gain, Lookup, Whole, merged
+from unseen.engine.gradient_factors import EmbeddingFactor, FullGradient, LinearFactor, ScaleFactor, sum_factors
 
 SIZES = {"b": st.integers(1, 5), "c": st.integers(1, 4), "s": st.integers(1, 6), "t": st.integers(1, 4)}
 
@@ -25,7 +25,7 @@ def dense(generator, b, s, i, o, groups=1, transposed=False):
                 part = torch.outer(g[example, position, k * o : (k + 1) * o], a[example, position, k * i : (k + 1) * i])
                 rows[example, k * o : (k + 1) * o] += part
     rows = rows.mT if transposed else rows
-    return Dense(a, g, rows.shape[1:], groups, transposed), rows
+    return LinearFactor(a, g, rows.shape[1:], groups, transposed), rows
 
 
 def lookup(generator, b, s, v, o):
@@ -34,7 +34,7 @@ def lookup(generator, b, s, v, o):
     for example in range(b):
         for position in range(s):
             rows[example, index[example, position]] += g[example, position]
-    return Lookup(index, g, rows.shape[1:]), rows
+    return EmbeddingFactor(index, g, rows.shape[1:]), rows
 
 
 def gain(generator, b, s, d, bias):
@@ -43,7 +43,7 @@ def gain(generator, b, s, d, bias):
     for example in range(b):
         for position in range(s):
             rows[example] += g[example, position] * (1 if bias else x[example, position])
-    return Gain(None if bias else x, g, rows.shape[1:]), rows
+    return ScaleFactor(None if bias else x, g, rows.shape[1:]), rows
 
 
 def check(form, rows, other=None, far=None):
@@ -52,19 +52,19 @@ def check(form, rows, other=None, far=None):
     v = normal(generator, 3, *rows.shape[1:])
     into = normal(generator, *rows.shape[1:])
     before = into.clone()
-    assert isinstance(form, gradient_factors.Form)
+    assert isinstance(form, gradient_factors.GradientFactor)
     assert len(form) == len(rows)
-    close(form.each(), rows)
+    close(form.gradients(), rows)
     close(form.total(), rows.sum(0))
     close(form.norms2(), flat.square().sum(1))
-    close(form.moments(into), flat.square().sum(1))
+    close(form.add_sum_and_norms(into), flat.square().sum(1))
     close(into, before + rows.sum(0))
     close(form.along(v), flat @ v.flatten(1).T)
     close(form.along(v[0]), flat @ v[0].flatten())
-    close(form.take(slice(1, None)).each(), rows[1:])
+    close(form.take(slice(1, None)).gradients(), rows[1:])
     close(form.dots(form), flat @ flat.T)
-    close(form.dots(Whole(flat, form.shape)), flat @ flat.T)
-    close(Whole(flat, form.shape).dots(form), flat @ flat.T)
+    close(form.dots(FullGradient(flat, form.shape)), flat @ flat.T)
+    close(FullGradient(flat, form.shape).dots(form), flat @ flat.T)
     if other is not None:
         close(form.dots(other), flat @ far.flatten(1).T)
 
@@ -114,7 +114,7 @@ def test_merged_forms_add_up(b, s, t, seed):
         [dense(generator, b, s, 5, 3, transposed=True), dense(generator, b, t, 3, 5)],
     ]
     for (one, rows), (two, more) in pairs:
-        check(merged([one, two]), rows + more)
+        check(sum_factors([one, two]), rows + more)
 
 
 @pytest.mark.parametrize("part", [1, 7, 1 << 18])
@@ -133,13 +133,13 @@ def test_the_cheaper_way_is_chosen(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     wide, _ = dense(generator, 3, 2, 40, 40)
     narrow, rows = dense(generator, 3, 40, 2, 2)
-    expected = wide.each().flatten(1)
+    expected = wide.gradients().flatten(1)
     refuse = lambda *_: pytest.fail("the dearer way")  # noqa: E731
     with monkeypatch.context() as patch:
-        patch.setattr(Dense, "each", refuse)
+        patch.setattr(LinearFactor, "gradients", refuse)
         torch.testing.assert_close(wide.norms2(), expected.square().sum(1))
         torch.testing.assert_close(wide.dots(wide), expected @ expected.T)
-    monkeypatch.setattr(Dense, "_norms2_by_pairs", refuse)
-    monkeypatch.setattr(Dense, "_pairs", refuse)
+    monkeypatch.setattr(LinearFactor, "_norms2_by_pairs", refuse)
+    monkeypatch.setattr(LinearFactor, "_pairs", refuse)
     torch.testing.assert_close(narrow.norms2(), rows.flatten(1).square().sum(1))
     torch.testing.assert_close(narrow.dots(narrow), rows.flatten(1) @ rows.flatten(1).T)

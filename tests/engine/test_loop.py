@@ -86,14 +86,14 @@ def test_equals_torch_optim_by_hand(case):
     losses = by_hand(budget, optimizer(b), b)
     assert trained.curves["loss"] == pytest.approx(losses, rel=1e-6)  # losses are kept in float32
     assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=1e-9, atol=1e-12)
-    assert_close(dict(trained.start), parameters.copied(model()), rtol=0, atol=0)
+    assert_close(dict(trained.start), parameters.copy_parameters(model()), rtol=0, atol=0)
 
 
 def test_clip_bounds_the_sgd_step():
     a = model()
-    before = parameters.copied(a)
+    before = parameters.copy_parameters(a)
     train(a, task(), erm_step, Budget(steps=1, batch_size=8, lr=1.0, optimizer=Optimizer.SGD, clip=0.003), LAB)
-    assert float(parameters.distance(parameters.copied(a), before)) == pytest.approx(0.003, rel=1e-3)
+    assert float(parameters.distance(parameters.copy_parameters(a), before)) == pytest.approx(0.003, rel=1e-3)
 
 
 def test_decay_spares_vectors_on_request():
@@ -118,7 +118,7 @@ def test_same_lab_same_weights_and_another_seed_others():
     train(b, task(), erm_step, BUDGET, LAB)
     train(c, task(), erm_step, BUDGET, replace(LAB, seed=4))
     assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=0, atol=0)
-    assert float(parameters.distance(parameters.copied(a), parameters.copied(c))) > 1e-3
+    assert float(parameters.distance(parameters.copy_parameters(a), parameters.copy_parameters(c))) > 1e-3
 
 
 def test_the_global_generator_is_left_alone():
@@ -153,16 +153,16 @@ def test_watched_values_at_their_steps():
 
     def norm(m: nn.Module) -> float:
         seen.append(m.training)
-        return float(parameters.norm(parameters.copied(m)))
+        return float(parameters.norm(parameters.copy_parameters(m)))
 
     trained = train(model(), task(), erm_step, budget, LAB, {"norm": norm})
     assert trained.curves["watched"] == [0, 7, 20]
     assert seen == [False] * 3
     short = model()
     train(short, task(), erm_step, replace(BUDGET, steps=7), LAB)
-    assert trained.curves["norm"][0] == pytest.approx(float(parameters.norm(parameters.copied(model()))))
-    assert trained.curves["norm"][1] == pytest.approx(float(parameters.norm(parameters.copied(short))))
-    assert trained.curves["norm"][2] == pytest.approx(float(parameters.norm(parameters.copied(trained.model))))
+    assert trained.curves["norm"][0] == pytest.approx(float(parameters.norm(parameters.copy_parameters(model()))))
+    assert trained.curves["norm"][1] == pytest.approx(float(parameters.norm(parameters.copy_parameters(short))))
+    assert trained.curves["norm"][2] == pytest.approx(float(parameters.norm(parameters.copy_parameters(trained.model))))
     assert train(model(), task(), erm_step, BUDGET, LAB, {"norm": norm}).curves["watched"] == [20]
 
 

@@ -50,13 +50,13 @@ def test_trainable_leaves_out_frozen_and_counts_tied_once():
 
 def test_copies_do_not_follow_the_model_and_load_brings_them_back():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    copies, everything = parameters.copied(model), parameters.state(model)
+    copies, everything = parameters.copy_parameters(model), parameters.state(model)
     assert "1.running_mean" in everything
     assert "1.running_mean" not in copies
     model(torch.randn(5, 2))
     with torch.no_grad():
         model[0].weight.add_(1)
-    assert float(parameters.distance(parameters.copied(model), copies)) == pytest.approx(2.0)
+    assert float(parameters.distance(parameters.copy_parameters(model), copies)) == pytest.approx(2.0)
     parameters.load(model, everything)
     assert_close(parameters.state(model), everything)
     with pytest.raises(KeyError):

@@ -2,24 +2,26 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from unseen.engine.parameters import gaussian, shifted, sphere
+from unseen.engine.parameters import gaussian, shift_parameters, sphere
 from unseen.lab import Lab
 
 
 def test_shifted_moves_and_restores_bit_by_bit_also_after_an_error():
     params = [torch.randn(3, 2, generator=Lab(0).generator()).requires_grad_(), torch.full((2,), 1e8)]
     before = [p.detach().clone() for p in params]
-    with shifted(params, [torch.ones(3, 2), torch.full((2,), 1e-3)]):  # 1e8 + 1e-3 − 1e-3 would be 1e8 only by luck
+    with shift_parameters(
+        params, [torch.ones(3, 2), torch.full((2,), 1e-3)]
+    ):  # 1e8 + 1e-3 − 1e-3 would be 1e8 only by luck
         assert_close(params[0].detach(), before[0] + 1)
     assert_close([p.detach() for p in params], before, rtol=0, atol=0)
-    with pytest.raises(ZeroDivisionError), shifted(params, [torch.ones(3, 2), torch.ones(2)]):
+    with pytest.raises(ZeroDivisionError), shift_parameters(params, [torch.ones(3, 2), torch.ones(2)]):
         _ = 1 / 0
     assert_close([p.detach() for p in params], before, rtol=0, atol=0)
 
 
 def test_gradient_is_taken_at_the_shifted_point():
     w = torch.tensor([1.0, 2.0], requires_grad=True)
-    with shifted([w], [torch.tensor([0.5, -1.0])]):
+    with shift_parameters([w], [torch.tensor([0.5, -1.0])]):
         w.square().sum().backward()
     assert_close(w.grad, torch.tensor([3.0, 2.0]))
 

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Optimizer, erm_step, train
-from unseen.engine.retrain import answers, restricted, retrain
+from unseen.engine.retrain import query_outputs, restrict_task, retrain
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.objectives import squared_error
@@ -53,7 +53,7 @@ def test_each_model_is_the_one_that_plain_training_on_its_examples_gives():
             train(model, alone, erm_step, BUDGET, LAB.child("fit", r))
             for a, b in zip(model.parameters(), each.model.parameters(), strict=True):
                 assert_close(a, b, rtol=1e-8, atol=1e-10)
-    values = answers(found, whole.splits["test"].data, output, LAB)
+    values = query_outputs(found, whole.splits["test"].data, output, LAB)
     assert values.shape == (4, 2, 5)
     assert_close(values[3, 1], output(found[3][1].model, whole.splits["test"].data.columns).detach())
 
@@ -61,19 +61,19 @@ def test_each_model_is_the_one_that_plain_training_on_its_examples_gives():
 def test_subsets_go_through_several_splits_and_their_order_does_not_matter():
     whole = task(6, splits=2)
     rows = torch.tensor([1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1, 1], dtype=torch.bool)
-    part = restricted(whole, rows)
+    part = restrict_task(whole, rows)
     assert_close(part.splits["train0"].data.columns["x"], whole.splits["train0"].data.columns["x"][[0, 2, 3]])
     assert_close(part.splits["train1"].data.columns["x"], whole.splits["train1"].data.columns["x"][[2, 4, 5]])
     assert part.splits["test"] is whole.splits["test"]
     kept = torch.stack([rows, rows.flip(0), torch.ones(12, dtype=torch.bool)])  # of different sizes: one by one
-    one = answers(retrain(make, whole, kept, BUDGET, LAB), whole.splits["test"].data, output, LAB)
-    other = answers(retrain(make, whole, kept.flip(0), BUDGET, LAB), whole.splits["test"].data, output, LAB)
+    one = query_outputs(retrain(make, whole, kept, BUDGET, LAB), whole.splits["test"].data, output, LAB)
+    other = query_outputs(retrain(make, whole, kept.flip(0), BUDGET, LAB), whole.splits["test"].data, output, LAB)
     assert_close(one, other.flip(0), rtol=1e-8, atol=1e-10)
 
 
 def test_repeats_differ_and_subsets_share_their_start():
     found = retrain(make, task(), torch.ones(2, 12, dtype=torch.bool), BUDGET, LAB, repeats=2)
-    first, second = (answers(found, task().splits["test"].data, output, LAB)[:, r] for r in range(2))
+    first, second = (query_outputs(found, task().splits["test"].data, output, LAB)[:, r] for r in range(2))
     assert_close(first[0], first[1])  # the same data, the same start, the same order
     assert abs(slope(first[0].numpy(), second[0].numpy()).value - 1) > 1e-6
 

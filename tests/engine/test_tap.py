@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from oracles import gradients as oracle
 from torch import nn
 
-from unseen.engine.gradient_factors import Dense, Whole
-from unseen.engine.tap import _Call, forms, reduced, tap
+from unseen.engine.gradient_factors import FullGradient, LinearFactor
+from unseen.engine.tap import _Call, forms, tap, tap_and_reduce
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.models.conv import Norm, cnn, resnet
 from unseen.models.mlp import mlp
@@ -233,11 +233,11 @@ def test_every_form_equals_a_loop_over_examples(case):
         expected, v = ref[name], torch.randn(3, *ref[name].shape[1:]).double()
         flat = expected.flatten(1)
         assert len(form) == len(expected)
-        close(form.each(), expected)
+        close(form.gradients(), expected)
         close(form.total(), expected.sum(0))
         close(form.norms2(), flat.square().sum(1))
         into = torch.ones_like(expected[0])
-        close(form.moments(into), flat.square().sum(1))
+        close(form.add_sum_and_norms(into), flat.square().sum(1))
         close(into, 1 + expected.sum(0))
         close(form.dots(theirs[name]), flat @ far[name].flatten(1).T)
         close(form.along(v), flat @ v.flatten(1).T)
@@ -261,8 +261,8 @@ def test_frozen_parameters_are_left_out_and_unused_ones_are_zero():
     mine = tap(model, batch, f)
     assert "1.weight" not in mine
     assert mine["1.spare.weight"].norms2().eq(0).all()
-    assert mine["1.spare.weight"].each().shape == (B, 2, 2)
-    close(mine["1.bias"].each(), oracle.per_example_gradients(model, batch, f)["1.bias"])
+    assert mine["1.spare.weight"].gradients().shape == (B, 2, 2)
+    close(mine["1.bias"].gradients(), oracle.per_example_gradients(model, batch, f)["1.bias"])
 
 
 def _snapshot(model):
@@ -308,7 +308,7 @@ def test_a_batch_that_asks_for_gradients_itself():
     ref = oracle.per_example_gradients(model, batch, f)
     asking = {**batch, "x": batch["x"].clone().requires_grad_()}
     for name, form in tap(model, asking, f).items():
-        close(form.each(), ref[name])
+        close(form.gradients(), ref[name])
     assert asking["x"].grad is None
 
 
@@ -335,8 +335,8 @@ def test_a_tensor_of_the_loss_that_asks_for_gradients_is_refused():
 def test_reduced_is_tap_without_keeping_the_forms():
     model, batch, f = CASES["gpt2"]()
     model.double()
-    ref = {name: form.each() for name, form in tap(model, batch, f).items()}
-    mine = reduced(model, batch, f, lambda name, form: (name, form.each()))
+    ref = {name: form.gradients() for name, form in tap(model, batch, f).items()}
+    mine = tap_and_reduce(model, batch, f, lambda name, form: (name, form.gradients()))
     for name, grads in ref.items():
         assert mine[name][0] == name
         close(mine[name][1], grads)
@@ -353,7 +353,7 @@ def test_layers_under_no_grad_have_no_gradient():
 
     ref = oracle.per_example_gradients(model, batch, distil)
     for name, form in tap(model, batch, distil).items():
-        close(form.each(), ref[name])
+        close(form.gradients(), ref[name])
 
 
 class Outside(nn.Module):
@@ -487,8 +487,8 @@ def test_a_subclass_with_its_own_forward_is_treated_as_it_computes():
     model, batch = nn.Sequential(Scaled(6, 3)).double(), vectors(3, 6)
     ref = oracle.per_example_gradients(model, batch, cross_entropy)
     mine = tap(model, batch, cross_entropy)
-    assert isinstance(mine["0.weight"], Whole)
-    close(mine["0.weight"].each(), ref["0.weight"])
+    assert isinstance(mine["0.weight"], FullGradient)
+    close(mine["0.weight"].gradients(), ref["0.weight"])
 
 
 def test_a_layer_type_can_be_registered():
@@ -502,12 +502,12 @@ def test_a_layer_type_can_be_registered():
 
     @forms.register
     def _(layer: Twice, x: torch.Tensor, g: torch.Tensor):
-        return {"weight": Dense(x[:, None], 2 * g[:, None], layer.weight.shape)}
+        return {"weight": LinearFactor(x[:, None], 2 * g[:, None], layer.weight.shape)}
 
     model, batch = nn.Sequential(Twice()).double(), vectors(3, 6)
     mine = tap(model, batch, cross_entropy)["0.weight"]
-    assert isinstance(mine, Dense)
-    close(mine.each(), oracle.per_example_gradients(model, batch, cross_entropy)["0.weight"])
+    assert isinstance(mine, LinearFactor)
+    close(mine.gradients(), oracle.per_example_gradients(model, batch, cross_entropy)["0.weight"])
 
 
 class Noisy(nn.Module):
@@ -527,7 +527,7 @@ def test_a_random_layer_without_a_registered_form_is_refused():
 def test_nothing_of_the_graph_is_left_after_a_tap_or_a_refusal():
     """A circle through the graph's hooks is invisible to the collector: it kept every batch of a training run."""
     model, batch = mlp([4, 6, 3]).double(), vectors(3, 4)
-    reduced(model, batch, cross_entropy, lambda name, form: form.total())
+    tap_and_reduce(model, batch, cross_entropy, lambda name, form: form.total())
     with pytest.raises(InvalidData, match="one number per example"):
         tap(model, batch, lambda model, batch: cross_entropy(model, batch).mean())
     gc.collect()

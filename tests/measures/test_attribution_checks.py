@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.document_recall import DocumentRecall, document_recall
-from unseen.measures.mislabel_detection import MislabelDetection, detection, found
+from unseen.measures.mislabel_detection import MislabelDetection, detection, detection_rate
 from unseen.measures.tail_exponent import TailExponent, tail_exponent, top_share
 
 
@@ -30,7 +30,7 @@ def test_detection_equals_sklearn_and_a_count():
     suspicion = suspicion + wrong
     assert detection(suspicion, wrong).value == pytest.approx(roc_auc_score(wrong.numpy(), suspicion.numpy()))
     most = sorted(range(60), key=lambda k: -suspicion[k])[:12]
-    share = found(suspicion, wrong, 0.2)
+    share = detection_rate(suspicion, wrong, 0.2)
     assert share.value == sum(bool(wrong[k]) for k in most) / int(wrong.sum())
     assert share.low < share.value < share.high
     reading = MislabelDetection(0.2)({"suspicion": suspicion, "wrong": wrong}, Lab())
@@ -43,7 +43,7 @@ def test_detection_knows_ranks_only():
     value = detection(suspicion, wrong).value
     assert detection(suspicion[order].exp() * 7, wrong[order]).value == pytest.approx(value)
     assert detection(-suspicion, wrong).value == pytest.approx(1 - value)
-    assert found(suspicion, wrong, 1.0).value == 1
+    assert detection_rate(suspicion, wrong, 1.0).value == 1
 
 
 def test_detection_refusals():
@@ -52,7 +52,7 @@ def test_detection_refusals():
     with pytest.raises(InvalidData, match="1 of them not finite"):
         detection(torch.tensor([0.0, torch.nan]), torch.tensor([True, False]))
     with pytest.raises(InvalidConfig, match="inspected=0"):
-        found(normal(5), torch.arange(5) > 2, 0.0)
+        detection_rate(normal(5), torch.arange(5) > 2, 0.0)
 
 
 # own documents

@@ -11,7 +11,7 @@ from unseen import objectives
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
-from unseen.measures.coherence import Coherence, agreement, alignment, coherence, debiased
+from unseen.measures.coherence import Coherence, agreement, alignment, coherence, unbiased_alpha
 from unseen.method import Trained
 from unseen.models.conv import Norm, cnn, resnet
 from unseen.models.mlp import mlp
@@ -49,7 +49,7 @@ def test_equals_its_definition(make):
     g = oracle.flattened(parts)
     got = coherence(model, objectives.cross_entropy, data, DOUBLE, by="y", batch_size=7)
     assert got.alpha == pytest.approx(oracle.coherence(g), rel=1e-9)
-    assert got.debiased == pytest.approx(oracle.pairwise_coherence(g), rel=1e-9)
+    assert got.unbiased_alpha == pytest.approx(oracle.pairwise_coherence(g), rel=1e-9)
     assert got.m_alpha == pytest.approx(24 * got.alpha, rel=1e-12)
     assert got.low <= got.alpha <= got.high
     torch.testing.assert_close(got.norms2, g.square().sum(1), rtol=1e-9, atol=0)
@@ -79,7 +79,7 @@ def test_agreement_is_the_dot_product_with_the_mean_of_the_others(make):
 def test_copies_of_one_example_agree_fully():
     got = of_gradients(torch.randn(1, 4).double().expand(6, 4).clone())
     assert got.alpha == pytest.approx(1)
-    assert got.debiased == pytest.approx(1)
+    assert got.unbiased_alpha == pytest.approx(1)
 
 
 def test_orthonormal_gradients_have_m_alpha_one():
@@ -88,14 +88,14 @@ def test_orthonormal_gradients_have_m_alpha_one():
     nn.init.zeros_(model.weight)  # one-hot linear regression: g_i = −e_i e_iᵀ
     got = coherence(model, objectives.squared_error, data, DOUBLE)
     assert got.m_alpha == pytest.approx(1)
-    assert got.debiased == pytest.approx(0, abs=1e-12)
+    assert got.unbiased_alpha == pytest.approx(0, abs=1e-12)
 
 
 def test_opposite_groups_cancel():
     g = torch.randn(1, 4).double().expand(3, 4)
     got = of_gradients(torch.cat([g, -g]))
     assert got.alpha == pytest.approx(0, abs=1e-12)
-    assert got.debiased == pytest.approx(-1 / 5)
+    assert got.unbiased_alpha == pytest.approx(-1 / 5)
 
 
 @settings(deadline=None, max_examples=50)
@@ -124,7 +124,7 @@ def test_the_interval_covers_the_true_coherence():
         truth, hits = mean**2 / (mean**2 + 1), 0
         for _ in range(50):
             got = of_gradients(mean + torch.randn(200, 20, generator=generator, dtype=torch.float64))
-            low, high = debiased(got.low, 200), debiased(got.high, 200)
+            low, high = unbiased_alpha(got.low, 200), unbiased_alpha(got.high, 200)
             hits += low <= truth <= high
         assert hits >= 43  # of 50: fewer has a probability below 1 % if the coverage is 95 %
 

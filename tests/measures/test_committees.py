@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.engine.prediction_diversity import mutual_information
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.measures.adaptivity_gap import (
@@ -35,17 +35,17 @@ from unseen.measures.diversity import (
     member_probabilities,
 )
 from unseen.method import Trained
-from unseen.models.ensemble_model import Committee, MeanLogit, MeanProbability, One
+from unseen.models.ensemble_model import Committee, MeanLogit, MeanProbability, SingleMember
 
 LAB = Lab(dtype=torch.float64)
 
 
 def trained(*seeds: int, rule=MeanProbability()) -> Trained:
-    return Trained(Committee([fresh(Lab(s)).double() for s in seeds], rule).eval(), places())
+    return Trained(Committee([toy_model(Lab(s)).double() for s in seeds], rule).eval(), toy_task())
 
 
 def right(model: nn.Module, split: str = "unseen") -> torch.Tensor:
-    batch = places().splits[split].data.columns
+    batch = toy_task().splits[split].data.columns
     with torch.no_grad():
         return model(batch["x"].double()).argmax(1) == batch["y"]
 
@@ -91,7 +91,7 @@ class Thirds(nn.Module):
 def test_two_wrong_members_can_be_right_together():
     """Each sees the true class 1 second: the sum of probabilities sees it first."""
     members = [Thirds((0.5, 0.45, 0.05)), Thirds((0.05, 0.45, 0.5))]
-    task = places()
+    task = toy_task()
     ones = {
         n: replace(s, data=type(s.data)(**{**s.data.columns, "y": torch.ones(64, dtype=torch.long)}))
         for n, s in task.splits.items()
@@ -104,12 +104,12 @@ def test_two_wrong_members_can_be_right_together():
 
 def test_overconfidence_by_hand_and_zero_for_earned_certainty():
     subject = trained(1)
-    batch = places().splits["unseen"].data.columns
+    batch = toy_task().splits["unseen"].data.columns
     p = subject.model(batch["x"].double()).softmax(1).max(1).values.detach()
     reading = Overconfidence("unseen")(subject, LAB)
     assert reading.value == pytest.approx(float(p.mean() - right(subject.model).double().mean()))
     assert_close(reading.detail, p)
-    half = Trained(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double(), places())
+    half = Trained(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double(), toy_task())
     for q in half.model.parameters():
         q.data.zero_()
     assert Overconfidence("unseen")(half, LAB).value == 0  # says ½, and half of the labels are class 0
@@ -162,19 +162,19 @@ def test_diversity_by_loops():
     reading = MutualInformation("bare")(subject, LAB)
     assert reading.value == pytest.approx(float(sum(shared) / 3))
     assert reading.low <= reading.value <= reading.high
-    turned = replace(subject, model=Committee(list(subject.model.members)[::-1], One()))
+    turned = replace(subject, model=Committee(list(subject.model.members)[::-1], SingleMember()))
     assert MutualInformation("bare")(turned, LAB).value == pytest.approx(reading.value)
 
 
 def test_equal_and_opposite_members():
-    net = fresh(Lab(1)).double()
-    twin = Trained(Committee([net, copy.deepcopy(net)], One()), places())
+    net = toy_model(Lab(1)).double()
+    twin = Trained(Committee([net, copy.deepcopy(net)], SingleMember()), toy_task())
     assert PairwiseDisagreement("bare")(twin, LAB).value == 0
     assert DecisionDisagreement("bare")(twin, LAB).value == 0
     opposite = copy.deepcopy(net)
     for p in opposite[3].parameters():
         p.data.neg_()
-    both = Trained(Committee([net, opposite], One()), places())
+    both = Trained(Committee([net, opposite], SingleMember()), toy_task())
     assert DecisionDisagreement("bare")(both, LAB).value == 1
     assert MutualInformation("bare")(both, LAB).value <= log(2)
     gap = DiversityGap("bare", "unseen")(both, LAB)
@@ -184,7 +184,7 @@ def test_equal_and_opposite_members():
 
 
 def test_refusals():
-    alone = Trained(fresh().double(), places())
+    alone = Trained(toy_model().double(), toy_task())
     for measure in (FalseFalseTrue("unseen"), AdaptivityGap("unseen"), PairwiseDisagreement("bare")):
         with pytest.raises(UnsupportedLayer, match="one hypothesis"):
             measure(alone, LAB)

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Optimizer
-from unseen.engine.retrain import answers, retrain
+from unseen.engine.retrain import query_outputs, retrain
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.datamodeling_score import DatamodelingScore, datamodeling_score, random_subsets
@@ -45,7 +45,7 @@ def test_exact_influence_on_ridge_regression_foretells_retraining():
     kept = random_subsets(n, 40, LAB)
     budget = Budget(steps=60, batch_size=n, lr=0.7, optimizer=Optimizer.SGD, weight_decay=decay)
     models = retrain(lambda: nn.Linear(d, 1, bias=False), task, kept, budget, LAB)
-    outputs = answers(models, task.splits["test"].data, lambda m, b: m(b["x"]).squeeze(1), LAB).mean(1)
+    outputs = query_outputs(models, task.splits["test"].data, lambda m, b: m(b["x"]).squeeze(1), LAB).mean(1)
     hessian = x.T @ x / n + decay * torch.eye(d, dtype=torch.float64)
     theta = torch.linalg.solve(hessian, x.T @ y / n)
     gradients = (x @ theta - y) * x  # of ½ (xθ − y)²

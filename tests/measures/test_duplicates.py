@@ -14,7 +14,7 @@ from unseen.measures.duplicates import (
     exact_pairs,
     near_pairs,
     nearest,
-    scaled,
+    scale_to_common_units,
 )
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -72,7 +72,7 @@ def test_chance_of_strangers_is_as_asked(d):
     """Uniform data, where the law is exact up to edges: 3 % asked, 4,000 strangers."""
     g = Lab(d).generator()
     a, b = (torch.rand(n, d, generator=g, dtype=torch.float64) for n in (4_000, 4_000))
-    x, y = scaled(a, b, tabular=True)
+    x, y = scale_to_common_units(a, b, tabular=True)
     share = float((nearest(y, x)[1] <= chance_distance(x, 0.03)).double().mean())
     assert 0.02 < share < 0.045
 

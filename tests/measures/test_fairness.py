@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unseen.engine.batches import Columns
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.measures.fairness import (
@@ -81,12 +81,12 @@ class Reads(nn.Module):
 
 def world() -> Trained:
     """x₃ = ± 1 is the group; in the counterfactual it alone changes."""
-    task = places()
+    task = toy_task()
     own = task.splits["unseen"].data.columns
     x = torch.cat([own["x"][:, :3], 2.0 * own["a"][:, None] - 1], 1)
     other = torch.cat([x[:, :3], -x[:, 3:]], 1)
     split = replace(task.splits["unseen"], data=Columns(**{**own, "x": x, "counterfactual": other}))
-    return Trained(fresh(), replace(task, splits={**task.splits, "unseen": split}))
+    return Trained(toy_model(), replace(task, splits={**task.splits, "unseen": split}))
 
 
 def test_known_counterfactuals():
@@ -116,6 +116,6 @@ def test_refusals():
     with pytest.raises(InvalidData, match="Group 1 has no example with label 1"):
         equalized_odds_gap(positive, y * (a == 0), a)
     with pytest.raises(UnknownName, match="counterfactual"):
-        CounterfactualEffect("unseen")(Trained(fresh(), places()), LAB)
+        CounterfactualEffect("unseen")(Trained(toy_model(), toy_task()), LAB)
     with pytest.raises(UnsupportedLayer, match="makes no counterfactuals"):
-        ModelBasedEffect("unseen")(Trained(fresh(), places()), LAB)
+        ModelBasedEffect("unseen")(Trained(toy_model(), toy_task()), LAB)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unseen.attribution import Cause, Credits
 from unseen.attributions.explanation import CLime, KernelShap, Lime, Occlusion, SmoothGrad, VanillaGradients, eight
 from unseen.attributions.explanation.guide import Question, choose, neighbourhood_of
-from unseen.attributions.explanation.solve import Approximation, explained
+from unseen.attributions.explanation.solve import Approximation, solve_explanation
 from unseen.attributions.gradient_similarity import GradientSimilarity
 from unseen.engine.local.features import Inputs
 from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Segment
@@ -29,7 +29,7 @@ from unseen.measures.faithfulness import (
 from unseen.method import Trained
 from unseen.models.estimator import Estimator
 from unseen.task import Batch
-from unseen.testing import small_task, small_trained
+from unseen.testing import small_subject, small_task
 
 LAB = Lab(dtype=torch.float64)
 
@@ -54,7 +54,7 @@ def near(d: int = 5, n: int = 6) -> Around:
 def test_faithfulness_is_one_minus_the_loss_ratio_on_a_fresh_sample():
     at = near()
     how = Approximation(Gaussian(0.4, 300))
-    found = explained(at, how, LAB)
+    found = solve_explanation(at, how, LAB)
     reading = faithfulness(found, at, how.neighbourhood, Loss.SQUARED, LAB.child("x"))
     sample = at.sample(how.neighbourhood, LAB.child("x").child("judge"))
     loss = null = 0.0
@@ -71,7 +71,7 @@ def test_effects_are_converted_before_they_are_judged():
     with LAB.seeded():
         model = nn.Linear(5, 1).double()
     at = around(model, points(4, 5), output, Inputs(baseline=0.3), LAB)
-    effects = explained(at, Approximation(OneAtATime()), LAB)
+    effects = solve_explanation(at, Approximation(OneAtATime()), LAB)
     for where in (Gaussian(0.2, 50), Masks(n=40), Coalitions(30)):
         assert faithfulness(effects, at, where, Loss.SQUARED, LAB).value == pytest.approx(1, abs=1e-9)
     for where in (Segment(), Point(), Point(Map.MULTIPLICATIVE)):
@@ -88,7 +88,7 @@ def test_no_free_lunch_on_the_diagonal():
         "Integrated Gradients": (Segment(), Loss.GRADIENT),
     }
     methods = {name: preset.approximation(at.model) for name, preset in eight(1.0, 1.0, 2_000).items()}
-    answers = {name: explained(at, how, LAB) for name, how in methods.items()}
+    answers = {name: solve_explanation(at, how, LAB) for name, how in methods.items()}
     for own, (where, loss) in homes.items():
         shares = {name: faithfulness(a, at, where, loss, LAB).value for name, a in answers.items()}
         assert max(shares, key=shares.__getitem__) in (own, "SmoothGrad" if own == "C-LIME" else own)
@@ -110,7 +110,7 @@ def test_perturbing_the_top_features_of_a_linear_model():
 
 
 def test_measures_take_any_explanation_and_refuse_other_credits():
-    subject = small_trained()
+    subject = small_subject()
     near_zero = Gaussian(0.01, 100)
     for how in (Gradient(), VanillaGradients(), SmoothGrad(0.01), KernelShap(14), CLime(0.01, 50)):
         reading = Faithfulness(how, near_zero, split="same")(subject, Lab())
@@ -123,7 +123,7 @@ def test_measures_take_any_explanation_and_refuse_other_credits():
 
 
 def test_scaling_the_behaviour_changes_nothing():
-    subject = small_trained()
+    subject = small_subject()
     once, twice = (
         Faithfulness(split="same", behaviour=lambda m, b, c=c: c * m(b["x"])[:, 0])(subject, Lab()).value
         for c in (1, 2)
@@ -134,12 +134,12 @@ def test_scaling_the_behaviour_changes_nothing():
 @pytest.mark.parametrize("bad", [{"k": 0}, {"k": 9}, {"sigma": 0.0}])
 def test_impossible_perturbations_are_refused(bad: dict):
     with pytest.raises(InvalidConfig, match="perturbation test"):
-        PerturbationTest(split="same", **bad)(small_trained(), Lab())
+        PerturbationTest(split="same", **bad)(small_subject(), Lab())
 
 
 def test_nothing_to_explain_and_wrong_shapes_are_refused():
     at = near()
-    found = explained(at, Approximation(OneAtATime()), LAB)
+    found = solve_explanation(at, Approximation(OneAtATime()), LAB)
     with pytest.raises(InvalidData, match="Credits of shape"):
         faithfulness(replace(found, scores=found.scores[:, :2]), at, Gaussian(), Loss.SQUARED, LAB)
     with pytest.raises(InvalidData, match="NaN"):
@@ -187,6 +187,6 @@ def test_the_guide_leaves_out_what_the_model_does_not_allow():
 
 
 def test_credits_stay_credits():
-    found = explained(near(), Approximation(OneAtATime()), LAB)
+    found = solve_explanation(near(), Approximation(OneAtATime()), LAB)
     assert isinstance(found, Credits)
     assert found.cause is Cause.FEATURE

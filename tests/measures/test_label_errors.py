@@ -7,7 +7,7 @@ from unseen import objectives, stats
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measures.label_errors import suspicion
+from unseen.measures.label_errors import out_of_fold_loss
 from unseen.models.mlp import mlp
 from unseen.task import Axis, Split, Task, Use
 
@@ -32,9 +32,9 @@ def model():
 
 def test_flipped_labels_rank_first():
     data, flipped = blobs()
-    scores = suspicion(model, task(data), Lab(), epochs=20)
+    scores = out_of_fold_loss(model, task(data), Lab(), epochs=20)
     assert stats.auc(scores.numpy(), flipped.numpy()).low > 0.95
-    assert torch.equal(scores, suspicion(model, task(data), Lab(), epochs=20))
+    assert torch.equal(scores, out_of_fold_loss(model, task(data), Lab(), epochs=20))
 
 
 def test_no_example_is_judged_by_a_model_that_was_fitted_on_it():
@@ -53,7 +53,7 @@ def test_no_example_is_judged_by_a_model_that_was_fitted_on_it():
         splits={"train": Split(data, Use.FIT)},
         objective=objectives.Objective(loss, objectives.correct),
     )
-    suspicion(lambda: models.append(model()) or models[-1], watched, Lab(), folds=4, epochs=3, batch_size=2)
+    out_of_fold_loss(lambda: models.append(model()) or models[-1], watched, Lab(), folds=4, epochs=3, batch_size=2)
     assert len(models) == 4
     assert sorted(k for seen in judged.values() for k in seen) == list(range(11))
     for key, seen in judged.items():
@@ -62,19 +62,19 @@ def test_no_example_is_judged_by_a_model_that_was_fitted_on_it():
 
 def test_a_network_that_memorises_its_labels_does_not_hide_the_flips():
     data, flipped = blobs(share=0.15, seed=1)
-    scores = suspicion(lambda: mlp([3, 256, 256, 3]), task(data), Lab(), epochs=40)
+    scores = out_of_fold_loss(lambda: mlp([3, 256, 256, 3]), task(data), Lab(), epochs=40)
     assert stats.auc(scores.numpy(), flipped.numpy()).value > 0.9
 
 
 @pytest.mark.parametrize("folds", [0, 1, 41])
 def test_folds_outside_their_range_are_refused(folds):
     with pytest.raises(InvalidData, match="folds"):
-        suspicion(model, task(blobs(n=40)[0]), Lab(), folds=folds)
+        out_of_fold_loss(model, task(blobs(n=40)[0]), Lab(), folds=folds)
 
 
 def test_what_cannot_be_ranked_is_refused():
     data, _ = blobs(n=40)
     with pytest.raises(InvalidConfig):
-        suspicion(model, task(data), Lab(), epochs=0)
+        out_of_fold_loss(model, task(data), Lab(), epochs=0)
     with pytest.raises(UnknownName):
-        suspicion(model, task(data), Lab(), split="trian")
+        out_of_fold_loss(model, task(data), Lab(), split="trian")

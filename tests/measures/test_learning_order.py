@@ -12,7 +12,13 @@ from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, erm_step, train
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measures.learning_order import HitRecorder, LearningOrder, first_learned, forgotten, learned_for_good
+from unseen.measures.learning_order import (
+    HitRecorder,
+    LearningOrder,
+    final_learning_time,
+    first_learning_time,
+    forgetting_events,
+)
 from unseen.models.mlp import mlp
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -27,9 +33,9 @@ def table(evaluations, examples, seed):
 
 
 def test_closed_cases():
-    assert first_learned(HISTORY).tolist() == [0, 1, 4, 1, 0]
-    assert learned_for_good(HISTORY).tolist() == [0, 3, 4, 1, 4]
-    assert forgotten(HISTORY).tolist() == [0, 1, 0, 0, 2]
+    assert first_learning_time(HISTORY).tolist() == [0, 1, 4, 1, 0]
+    assert final_learning_time(HISTORY).tolist() == [0, 3, 4, 1, 4]
+    assert forgetting_events(HISTORY).tolist() == [0, 1, 0, 0, 2]
 
 
 @settings(deadline=None)
@@ -38,16 +44,16 @@ def test_times_and_counts_equal_a_loop(evaluations, examples, seed):
     hits = table(evaluations, examples, seed)
     for k in range(examples):
         column = hits[:, k].tolist()
-        assert first_learned(hits)[k] == next((t for t, hit in enumerate(column) if hit), evaluations)
-        assert learned_for_good(hits)[k] == next(t for t in range(evaluations + 1) if all(column[t:]))
-        assert forgotten(hits)[k] == sum(a and not b for a, b in pairwise(column))
-    assert (learned_for_good(hits) >= first_learned(hits)).all()
+        assert first_learning_time(hits)[k] == next((t for t, hit in enumerate(column) if hit), evaluations)
+        assert final_learning_time(hits)[k] == next(t for t in range(evaluations + 1) if all(column[t:]))
+        assert forgetting_events(hits)[k] == sum(a and not b for a, b in pairwise(column))
+    assert (final_learning_time(hits) >= first_learning_time(hits)).all()
 
 
 @pytest.mark.parametrize("stays", [False, True])
 def test_agreement_is_the_mean_spearman_over_pairs(stays):
     runs = [table(9, 40, seed) for seed in range(3)]
-    time = learned_for_good if stays else first_learned
+    time = final_learning_time if stays else first_learning_time
     reading = LearningOrder(stays)(runs, Lab())
     pairs = [spearmanr(time(runs[a]), time(runs[b])).statistic for a, b in ((0, 1), (0, 2), (1, 2))]
     assert reading.value == pytest.approx(sum(pairs) / 3)

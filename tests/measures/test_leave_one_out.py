@@ -5,13 +5,13 @@ from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Optimizer
-from unseen.engine.retrain import answers, retrain
+from unseen.engine.retrain import query_outputs, retrain
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.measures.leave_one_out import (
     RemovalCorrelation,
     correlation,
-    foretold,
+    first_order_effects,
     proportionality,
     removal_effects,
     without,
@@ -49,7 +49,7 @@ def test_ridge_regression_without_one_example_or_a_group_equals_the_closed_form(
     kept = without(n, [*torch.arange(n), torch.tensor([2, 5, 11])])
     left, full = [*again(kept[:n]), *again(kept[n:])], again(torch.ones(1, n, dtype=torch.bool))
     data = task.splits["test"].data
-    effects = removal_effects(answers(left, data, prediction, LAB), answers(full, data, prediction, LAB)[0])
+    effects = removal_effects(query_outputs(left, data, prediction, LAB), query_outputs(full, data, prediction, LAB)[0])
     everything = torch.ones(n, dtype=torch.bool)
     assert_close(effects, torch.stack([closed(rows) - closed(everything) for rows in kept], 1), rtol=1e-6, atol=1e-9)
 
@@ -69,7 +69,7 @@ def test_first_order_credits_foretell_single_removals_of_a_large_sample():
     scores = -asked @ inverse @ ((x @ theta - y) * x).T / n
     residual, leverage = (y - x @ theta).squeeze(1), (x @ inverse * x).sum(1) / n
     actual = -(asked @ inverse @ x.T / n) * residual / (1 - leverage)
-    predicted = foretold(scores, without(n, torch.arange(n)))
+    predicted = first_order_effects(scores, without(n, torch.arange(n)))
     assert correlation(predicted, actual).value > 0.999
     assert proportionality(predicted, actual).value == pytest.approx(1, abs=0.03)
 
@@ -86,11 +86,11 @@ def test_correlation_and_slope_equal_numpy_and_ignore_what_they_should():
 
 def test_groups_add_up_and_pairs_of_repeats_cancel():
     scores, kept = normal(3, 8), without(8, [torch.tensor([1, 4]), torch.tensor([0])])
-    assert_close(foretold(scores, kept), torch.stack([-scores[:, 1] - scores[:, 4], -scores[:, 0]], 1))
+    assert_close(first_order_effects(scores, kept), torch.stack([-scores[:, 1] - scores[:, 4], -scores[:, 0]], 1))
     full, shift = normal(5, 3), normal(5, 1, seed=3)
-    left = full[None] - torch.stack([foretold(scores, kept)[:, g] for g in range(2)])[:, None] * -1
+    left = full[None] - torch.stack([first_order_effects(scores, kept)[:, g] for g in range(2)])[:, None] * -1
     effects = removal_effects(left + shift, full + shift)  # luck that a repeat shares leaves no trace
-    assert_close(effects, foretold(scores, kept))
+    assert_close(effects, first_order_effects(scores, kept))
 
 
 def test_refusals():

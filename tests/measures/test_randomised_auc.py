@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.measures.randomised_auc import RandomisedAUC, exchanged, randomised_auc
-from unseen.measures.universal_perturbation import UniversalPerturbation, flipped, universal_perturbation
+from unseen.measures.randomised_auc import RandomisedAUC, exchange_features, randomised_auc
+from unseen.measures.universal_perturbation import UniversalPerturbation, prediction_flips, universal_perturbation
 from unseen.method import Trained
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -75,7 +75,7 @@ def test_a_constant_shift_of_the_logit_does_not_look_like_reliance():
 
 def test_chosen_features_of_a_row_come_from_one_other_row():
     x = torch.arange(12.0).view(4, 3)
-    moved = exchanged(x, mask(0, 2), torch.tensor([2, 0, 3, 1]))
+    moved = exchange_features(x, mask(0, 2), torch.tensor([2, 0, 3, 1]))
     assert_close(moved, torch.tensor([[6.0, 1, 8], [0, 4, 2], [9, 7, 11], [3, 10, 5]]))
 
 
@@ -101,7 +101,7 @@ def test_flips_of_a_linear_model_are_those_whose_margin_is_smaller_than_the_shif
     data, model = batch(), linear([1.0, 0.0, 0.0])
     by = torch.tensor([0.7, 5.0, -5.0], dtype=torch.float64)
     first = data["x"][:, 0]
-    assert torch.equal(flipped(model, data["x"], by).bool(), (first <= 0) & (first > -0.7))
+    assert torch.equal(prediction_flips(model, data["x"], by).bool(), (first <= 0) & (first > -0.7))
     reading = UniversalPerturbation(radius=0.7)(trained(model, data), LAB)
     share = [
         float(((first <= 0) & (first > -0.7)).double().mean()),

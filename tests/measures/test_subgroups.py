@@ -12,7 +12,7 @@ from unseen import stats
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measures.subgroups import Metric, WhatGoesWrong, WorstGroup, by_group, drivers, shuffled
+from unseen.measures.subgroups import HighLossFeatures, Metric, WorstGroup, by_group, drivers, shuffle_block
 from unseen.method import Trained
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -108,7 +108,7 @@ def test_the_feature_that_makes_examples_go_wrong_comes_first():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(600, 5))
     losses = (x[:, 2] + x[:, 3] > 0) + 0.3 * rng.random(600)
-    found = WhatGoesWrong(folds=3, repeats=2, trees=30).rank(
+    found = HighLossFeatures(folds=3, repeats=2, trees=30).rank(
         x, losses, {"a": slice(0, 1), "b": slice(1, 2), "pair": slice(2, 4), "c": slice(4, 5)}, np.arange(600) // 2, LAB
     )
     assert next(iter(found)) == "pair"
@@ -118,7 +118,7 @@ def test_the_feature_that_makes_examples_go_wrong_comes_first():
 
 def test_permuting_keeps_a_block_together_and_the_rest_in_place():
     x = np.arange(40.0).reshape(10, 4)
-    new = shuffled(x, slice(1, 3), np.random.default_rng(0))
+    new = shuffle_block(x, slice(1, 3), np.random.default_rng(0))
     assert (new[:, [0, 3]] == x[:, [0, 3]]).all()
     assert (new[:, 2] - new[:, 1] == 1).all()
     assert sorted(new[:, 1]) == sorted(x[:, 1])
@@ -140,6 +140,6 @@ def test_refusals():
     with pytest.raises(InvalidData, match="determine each other"):
         drivers(np.arange(9.0), {"a": np.arange(9.0), "b": 2 * np.arange(9.0)})
     with pytest.raises(InvalidData, match="median"):
-        WhatGoesWrong().rank(np.ones((30, 1)), np.ones(30), {"a": slice(0, 1)}, np.arange(30), LAB)
+        HighLossFeatures().rank(np.ones((30, 1)), np.ones(30), {"a": slice(0, 1)}, np.arange(30), LAB)
     with pytest.raises(InvalidConfig):
-        WhatGoesWrong(folds=1)
+        HighLossFeatures(folds=1)

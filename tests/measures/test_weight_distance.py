@@ -17,7 +17,7 @@ from unseen.measures.weight_distance import (
     diffusion_fit,
     distance_from,
     landscape_roughness,
-    log_spaced,
+    log_steps,
     training_roughness,
     weight_tensors,
 )
@@ -43,7 +43,7 @@ def task():
 
 def test_distance_is_over_weights_only():
     net = model()
-    start = parameters.copied(net)
+    start = parameters.copy_parameters(net)
     assert set(weight_tensors(net)) == {"1.weight", "4.weight"}
     with torch.no_grad():
         for p in net.parameters():
@@ -52,14 +52,14 @@ def test_distance_is_over_weights_only():
     assert distance_from(start)(net) == pytest.approx(3.0 * count**0.5)
     reading = WeightDistance()(Trained(net, task(), start=start), Lab())
     assert (reading.value, reading.n) == (pytest.approx(3.0 * count**0.5), 2)
-    assert distance_from(parameters.copied(net))(net) == 0
+    assert distance_from(parameters.copy_parameters(net))(net) == 0
 
 
 def test_distance_needs_a_start_and_weights():
     with pytest.raises(InvalidData, match="has no `start`"):
         WeightDistance()(Trained(model(), task()), Lab())
     lost = model()
-    start = parameters.copied(lost)
+    start = parameters.copy_parameters(lost)
     lost[1].weight.data[0, 0] = float("nan")
     with pytest.raises(InvalidData, match="is nan"):
         WeightDistance()(Trained(lost, task(), start=start), Lab())
@@ -135,14 +135,14 @@ def test_roughness_is_the_growth_exponent_of_the_spread(power):
 
 def test_roughness_is_read_at_the_start_and_changes_nothing():
     net = model()
-    start = parameters.copied(net)
+    start = parameters.copy_parameters(net)
     measure = LandscapeRoughness(radii=(1e-4, 1e-3, 1e-2), directions=8)
     at_start = measure(Trained(net, task(), start=start), LAB)
     assert at_start.value == pytest.approx(1, abs=0.05), "a smooth loss is linear nearby"
     with torch.no_grad():
         for p in net.parameters():
             p += 1.0
-    moved = parameters.copied(net)
+    moved = parameters.copy_parameters(net)
     again = measure(Trained(net, task(), start=start), LAB)
     assert again.value == pytest.approx(at_start.value, rel=1e-6)
     assert all(torch.equal(moved[name], p) for name, p in net.named_parameters())
@@ -160,10 +160,10 @@ def test_impossible_probes_are_refused():
 
 
 def test_log_spaced_steps_start_at_one_and_end_at_the_last():
-    steps = log_spaced(400)
+    steps = log_steps(400)
     assert (steps[0], steps[-1]) == (1, 400)
     assert (np.diff(steps) > 0).all()
-    assert len(log_spaced(2_000)) > 25
+    assert len(log_steps(2_000)) > 25
 
 
 def test_training_roughness_sees_batch_statistics_and_moves_no_weight():

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unseen.engine.batches import Columns
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.measures.worst_group import WorstDomainScore, WorstGroupScore, by_group, domain_scores, lowest
 from unseen.method import Trained
 
 LAB = Lab()
-TRAINED = Trained(fresh().eval(), places())
+TRAINED = Trained(toy_model().eval(), toy_task())
 
 
 def right(split: str) -> np.ndarray:

@@ -186,7 +186,10 @@ def test_group_methods_train_and_record():
     again = GroupDRO(rate=0.5, budget=SGD).fit(model(), task(), LAB)
     assert_close(dict(trained.model.state_dict()), dict(again.model.state_dict()), rtol=0, atol=0)
     uniform = InverseFrequency(budget=SGD).fit(model(), task(), LAB)
-    assert float(parameters.distance(parameters.copied(uniform.model), parameters.copied(trained.model))) > 0
+    assert (
+        float(parameters.distance(parameters.copy_parameters(uniform.model), parameters.copy_parameters(trained.model)))
+        > 0
+    )
     assert all(map(math.isfinite, uniform.curves["loss"]))
 
 

@@ -17,6 +17,7 @@ from unseen.lab import Lab
 from unseen.methods.cdsae import (
     CDSAE,
     Adversary,
+    adversary_inputs,
     attribute_levels,
     cdsae_criterion,
     code_noise,
@@ -24,8 +25,7 @@ from unseen.methods.cdsae import (
     fairness_gap,
     nats,
     prior_means,
-    reversed_gradient,
-    watched_codes,
+    reverse_gradient,
 )
 from unseen.models.sequential_autoencoder import Codes, Posterior, SequentialAutoencoder
 from unseen.objectives import classify
@@ -60,11 +60,11 @@ def test_flipping_twice_returns_the_attribute_and_the_decoder_answers_in_its_pla
     assert net.sensitive == [3]
     other = net.counterfactual(x)
     assert_close(other[:, 3], 1 - x[:, 3])
-    codes = net.encoded(x).mean
-    assert_close(other[:, :3], net.decoded(codes, 1 - x[:, 3:]))
+    codes = net.posterior(x).mean
+    assert_close(other[:, :3], net.reconstruct(codes, 1 - x[:, 3:]))
     assert_close(net.counterfactual(other)[:, 3], x[:, 3])
     middle = SequentialAutoencoder(4, 2, (1,), torch.tensor([[0.0], [1.0]]), k=1, width=4, hidden=2).double()
-    assert_close(middle.counterfactual(x)[:, [0, 2, 3]], middle.decoded(middle.encoded(x).mean, 1 - x[:, 1:2]))
+    assert_close(middle.counterfactual(x)[:, [0, 2, 3]], middle.reconstruct(middle.posterior(x).mean, 1 - x[:, 1:2]))
 
 
 def test_expected_environment_rests_on_earlier_domains_only():
@@ -92,7 +92,7 @@ def test_criterion_is_the_sum_of_its_parts():
     noise = code_noise(replace(draw, generator=Lab(6).generator()), k=2)["noise"]
     batches = list(draw.fit.values())
     x, y = torch.cat([b["x"] for b in batches]), torch.cat([b["y"] for b in batches])
-    q = net.encoded(x)
+    q = net.posterior(x)
     u = q.mean + (q.log_variance / 2).exp() * noise
     parts = {
         "reconstruction": (net.decoder(torch.cat([u, x[:, 3:]], 1)) - x[:, :3]).square().mean(),
@@ -119,15 +119,15 @@ def test_prior_of_semantic_codes_is_standard():
 
 def test_fairness_gap_is_the_change_of_the_positive_probability():
     net, x = made(), TASK.splits["unseen"].data.columns["x"].double()
-    codes = net.encoded(x).mean
+    codes = net.posterior(x).mean
     p = net.classifier(codes[:, :4]).softmax(1)[:, 1]
-    other = net.encoded(net.flipped(x, codes)).mean
+    other = net.posterior(net.flip_group(x, codes)).mean
     assert_close(fairness_gap(net, x, codes), (p - net.classifier(other[:, :4]).softmax(1)[:, 1]).abs())
 
 
 def test_reversal_keeps_values_and_turns_gradients():
     u = normal(3, 2).requires_grad_()
-    v = reversed_gradient(u, 2.5)
+    v = reverse_gradient(u, 2.5)
     assert_close(v, u)
     v.sum().backward()
     assert_close(u.grad, torch.full((3, 2), -2.5, dtype=torch.float64))
@@ -135,9 +135,9 @@ def test_reversal_keeps_values_and_turns_gradients():
 
 def test_adversary_watches_what_it_should():
     net, codes = made(), normal(3, 8)
-    assert_close(watched_codes(net, codes, Adversary.SEMANTIC), codes[:, :4])
+    assert_close(adversary_inputs(net, codes, Adversary.SEMANTIC), codes[:, :4])
     wanted = torch.cat([net.group(codes, Codes.SEMANTIC), net.group(codes, Codes.ENVIRONMENT)], 1)
-    assert_close(watched_codes(net, codes, Adversary.UNINFLUENCED), wanted)
+    assert_close(adversary_inputs(net, codes, Adversary.UNINFLUENCED), wanted)
     assert_close(wanted, codes[:, [2, 3, 6, 7]])
 
 
@@ -162,7 +162,7 @@ def test_without_noise_a_wide_decoder_reconstructs_as_well_as_principal_componen
     train(net, task, step, method.budget, LAB)
     features = x[:, :8]
     with torch.no_grad():
-        error = (net.decoded(net.encoded(x).mean, x[:, 8:]) - features).square().mean()
+        error = (net.reconstruct(net.posterior(x).mean, x[:, 8:]) - features).square().mean()
     centred = features - features.mean(0)
     lost = torch.linalg.svdvals(centred)[4:].square().sum() / centred.numel()
     assert error <= 1.05 * lost
@@ -179,7 +179,7 @@ def test_fairness_weight_lowers_the_models_own_effect():
         net = method.fit(copy.deepcopy(GIVEN), task, LAB).model
         x = torch.cat([s.data.columns["x"] for s in TASK.of(Use.FIT).values()]).double()
         with torch.no_grad():
-            gaps.append(fairness_gap(net, x, net.encoded(x).mean).mean().item())
+            gaps.append(fairness_gap(net, x, net.posterior(x).mean).mean().item())
     assert gaps[1] < 0.01 < gaps[0]
 
 

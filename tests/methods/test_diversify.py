@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from unseen.engine.loop import Budget, Optimizer, draws, erm_step, train
 from unseen.engine.prediction_diversity import disagreement, mutual_information, over_pairs
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -23,13 +23,13 @@ from unseen.methods.diversify import (
     DivDis,
     Newcomer,
     agreement,
-    chosen,
     dbat_criterion,
     divdis_criterion,
     member_scores,
-    most_disputed,
+    rank_by_disagreement,
+    select_member,
 )
-from unseen.models.ensemble_model import Committee, One
+from unseen.models.ensemble_model import Committee, SingleMember
 from unseen.objectives import classify
 from unseen.task import Task, Use
 
@@ -38,7 +38,7 @@ SGD = Budget(steps=10, batch_size=16, lr=0.1, optimizer=Optimizer.SGD, momentum=
 
 
 def model(seed: int = 1) -> nn.Module:
-    return fresh(Lab(seed)).double()
+    return toy_model(Lab(seed)).double()
 
 
 def probabilities(n: int, k: int, seed: int) -> torch.Tensor:
@@ -85,9 +85,9 @@ def test_disagreement_of_pairs():
 
 
 def test_divdis_criterion_by_hand():
-    net = DivDis(members=3).surgery(model(), places(), LAB)
+    net = DivDis(members=3).surgery(model(), toy_task(), LAB)
     assert not torch.equal(net.members[1].weight, net.members[2].weight)
-    draw = next(draws(places(), SGD, LAB))
+    draw = next(draws(toy_task(), SGD, LAB))
     x, y = (torch.cat([b[key] for b in draw.fit.values()]) for key in ("x", "y"))
     here = [m(net.encoder(x)) for m in net.members]
     there = [m(net.encoder(draw.adapt["bare"]["x"])).softmax(1) for m in net.members]
@@ -102,10 +102,10 @@ def test_divdis_criterion_by_hand():
 
 
 def test_one_hypothesis_is_erm():
-    reference = train(model(), places(), erm_step, SGD, LAB).model
-    x = places().splits["unseen"].data.columns["x"].double()
+    reference = train(model(), toy_task(), erm_step, SGD, LAB).model
+    x = toy_task().splits["unseen"].data.columns["x"].double()
     for method in (DivDis(members=1, prior=0, budget=SGD), DBAT(members=1, budget=SGD)):
-        assert_close(method.fit(model(), places(), LAB).model(x), reference(x), rtol=1e-12, atol=1e-14)
+        assert_close(method.fit(model(), toy_task(), LAB).model(x), reference(x), rtol=1e-12, atol=1e-14)
 
 
 def test_dbat_term():
@@ -114,7 +114,7 @@ def test_dbat_term():
     assert_close(agreement(p, q), torch.tensor([-log(1 + 1e-7), -log(1e-7), -log(0.5 + 1e-7)], dtype=torch.float64))
     assert float(agreement(p, q)[1]) == pytest.approx(16.118, abs=1e-3)
     earlier, new = [model(2), model(3)], model(4)
-    draw = next(draws(places(), SGD, LAB))
+    draw = next(draws(toy_task(), SGD, LAB))
     x, y = (torch.cat([b[key] for b in draw.fit.values()]) for key in ("x", "y"))
     u, terms = draw.adapt["bare"]["x"], []
     for old in earlier:
@@ -127,41 +127,41 @@ def test_dbat_term():
 
 
 def test_dbat_members_are_frozen_in_turn_and_disagree_more_with_weight():
-    calm, opposed = (DBAT(weight=w, budget=SGD).fit(model(), places(), LAB).model for w in (0.0, 30.0))
+    calm, opposed = (DBAT(weight=w, budget=SGD).fit(model(), toy_task(), LAB).model for w in (0.0, 30.0))
     assert_close(dict(calm.members[0].state_dict()), dict(opposed.members[0].state_dict()), rtol=0, atol=0)
     assert all(p.requires_grad for p in opposed.parameters())
-    x = places().splits["bare"].data.columns["x"].double()
-    apart = [over_pairs(m.all(x).softmax(-1), disagreement).mean() for m in (calm, opposed)]
+    x = toy_task().splits["bare"].data.columns["x"].double()
+    apart = [over_pairs(m.member_outputs(x).softmax(-1), disagreement).mean() for m in (calm, opposed)]
     assert apart[1] > apart[0]
 
 
 def test_committees_at_once_equal_one_after_the_other():
     method = DBAT(members=3, budget=replace(SGD, steps=50))
     labs, nets = [Lab(k, dtype=torch.float64) for k in range(3)], [model(k) for k in range(3)]
-    many = method.fit_many(copy.deepcopy(nets), places(), labs)
+    many = method.fit_many(copy.deepcopy(nets), toy_task(), labs)
     for one, net, lab in zip(many, nets, labs, strict=True):
-        alone = method.fit(net, places(), lab)
+        alone = method.fit(net, toy_task(), lab)
         assert_close(dict(one.model.state_dict()), dict(alone.model.state_dict()), rtol=1e-8, atol=1e-10)
         assert one.model.rule == alone.model.rule
     stackable = [Newcomer(model(k), [model(k + 5)]) for k in range(3)]
-    results = stacked(Jobs(stackable, [places()] * 3, [method.training] * 3, [SGD] * 3, labs))
+    results = stacked(Jobs(stackable, [toy_task()] * 3, [method.training] * 3, [SGD] * 3, labs))
     for k, result in enumerate(results):
-        reference = train(Newcomer(model(k), [model(k + 5)]), places(), method.training, SGD, labs[k])
+        reference = train(Newcomer(model(k), [model(k + 5)]), toy_task(), method.training, SGD, labs[k])
         assert_close(dict(result.model.state_dict()), dict(reference.model.state_dict()), rtol=1e-9, atol=1e-11)
 
 
 def test_divdis_at_once_equals_one_after_the_other():
     methods = [DivDis(dependence=w, prior=0.3, budget=SGD) for w in (0.0, 1.0, 20.0)]
     labs = [Lab(k, dtype=torch.float64) for k in range(3)]
-    alone = [m.fit(model(k), places(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
-    nets = [m.surgery(model(k), places(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
-    stacked(Jobs(nets, [places()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    alone = [m.fit(model(k), toy_task(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
+    nets = [m.surgery(model(k), toy_task(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
+    stacked(Jobs(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
     for one, net in zip(alone, nets, strict=True):
         assert_close(dict(net.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
 
 
 def test_committees_with_unlabelled_data_of_their_own():
-    task = places()
+    task = toy_task()
     columns = task.splits["bare"].data.columns
     other = replace(task.splits["bare"], data=type(task.splits["bare"].data)(**{**columns, "x": -columns["x"].flip(1)}))
     tasks = [task, replace(task, splits={**task.splits, "bare": other})]
@@ -172,8 +172,10 @@ def test_committees_with_unlabelled_data_of_their_own():
             assert one.task is own
             assert_close(dict(one.model.state_dict()), dict(reference.model.state_dict()), rtol=1e-9, atol=1e-11)
         x = columns["x"].double()
-        assert not torch.allclose(many[0].model.all(x)[1], many[1].model.all(x)[1])
-        assert_close(many[0].model.all(x)[0], many[1].model.all(x)[0]) if isinstance(method, DBAT) else None
+        assert not torch.allclose(many[0].model.member_outputs(x)[1], many[1].model.member_outputs(x)[1])
+        assert_close(many[0].model.member_outputs(x)[0], many[1].model.member_outputs(x)[0]) if isinstance(
+            method, DBAT
+        ) else None
 
 
 def two_rules() -> Committee:
@@ -182,31 +184,31 @@ def two_rules() -> Committee:
     for k, head in enumerate(heads):
         head.weight.data.zero_()
         head.weight.data[1, k] = 5.0
-    return Committee(heads, One(0)).double()
+    return Committee(heads, SingleMember(0)).double()
 
 
 def test_selection():
-    trained = Trained(two_rules(), places())
-    seen = places().splits["seen:a"]
+    trained = Trained(two_rules(), toy_task())
+    seen = toy_task().splits["seen:a"]
     x, y = seen.data.columns["x"], seen.data.columns["y"]
     wanted = [float(((x[:, k] > 0).long() == y).double().mean()) for k in range(2)]
     assert member_scores(trained, seen, LAB) == pytest.approx(wanted)
-    best = chosen(trained, seen, LAB)
-    assert best.model.rule == One(int(np.argmax(wanted))) == One(1)
-    assert trained.model.rule == One(0)
-    order = most_disputed(trained.model, places().splits["bare"].data, 5, LAB)
-    u = places().splits["bare"].data.columns["x"].double()
+    best = select_member(trained, seen, LAB)
+    assert best.model.rule == SingleMember(int(np.argmax(wanted))) == SingleMember(1)
+    assert trained.model.rule == SingleMember(0)
+    order = rank_by_disagreement(trained.model, toy_task().splits["bare"].data, 5, LAB)
+    u = toy_task().splits["bare"].data.columns["x"].double()
     gap = ((5 * u[:, 0]).sigmoid() - (5 * u[:, 1]).sigmoid()).abs()
     assert order.tolist() == gap.argsort(descending=True)[:5].tolist()
 
 
 def bare() -> Task:
-    task = places()
+    task = toy_task()
     return replace(task, splits={n: s for n, s in task.splits.items() if s.use is not Use.ADAPT})
 
 
 def test_labels_of_unlabelled_data_do_not_matter_and_this_is_said_once(caplog):
-    task = places()
+    task = toy_task()
     columns = task.splits["bare"].data.columns
     wrong = replace(
         task.splits["bare"], data=type(task.splits["bare"].data)(**columns, y=torch.ones(64, dtype=torch.long))
@@ -229,6 +231,6 @@ def test_refusals():
         with pytest.raises(InvalidConfig, match=word):
             make()
     with pytest.raises(InvalidData, match="1 example"):
-        DivDis(budget=replace(SGD, batch_size=1)).fit(model(), places(), LAB)
+        DivDis(budget=replace(SGD, batch_size=1)).fit(model(), toy_task(), LAB)
     with pytest.raises(InvalidData, match="no pair"):
         over_pairs(probabilities(4, 2, 0)[None], disagreement)

@@ -12,10 +12,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
-from unseen.engine.domain_risks import each_loss, joined, mergeable, risks
-from unseen.engine.features import features
+from unseen.engine.domain_risks import losses_by_domain, merge_batches, mergeable, risks
+from unseen.engine.features import record_features
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.engine.vectorized.ensemble import Evaluated
 from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.engine.vectorized.mlp import Rows
@@ -56,15 +56,15 @@ FAMILIES = {
 
 
 def drawn(task: Task | None = None, budget: Budget = SGD) -> Draw:
-    return next(draws(task or places(), budget, LAB))
+    return next(draws(task or toy_task(), budget, LAB))
 
 
 def model(seed: int = 1) -> nn.Module:
-    return fresh(Lab(seed)).double()
+    return toy_model(Lab(seed)).double()
 
 
 def weights_after(method, task: Task | None = None, seed: int = 1) -> dict[str, torch.Tensor]:
-    return dict(method.fit(model(seed), task or places(), LAB).model.state_dict())
+    return dict(method.fit(model(seed), task or toy_task(), LAB).model.state_dict())
 
 
 @pytest.mark.parametrize("chain", [True, False], ids=["rows", "vmap"])
@@ -75,9 +75,9 @@ def test_many_at_once_equal_one_after_the_other(methods, chain, monkeypatch):
         monkeypatch.setattr(Rows, "fits", lambda model: False)
     labs = [Lab(seed, dtype=torch.float64) for seed in range(len(methods))]
     models = [model(seed) for seed in range(len(methods))]
-    alone = [m.fit(copy.deepcopy(net), places(), lab) for m, net, lab in zip(methods, models, labs, strict=True)]
+    alone = [m.fit(copy.deepcopy(net), toy_task(), lab) for m, net, lab in zip(methods, models, labs, strict=True)]
     steps = [m.step for m in methods]
-    many = stacked(Jobs(models, [places()] * len(models), steps, [SGD] * len(models), labs))
+    many = stacked(Jobs(models, [toy_task()] * len(models), steps, [SGD] * len(models), labs))
     for one, other in zip(alone, many, strict=True):
         assert_close(dict(other.model.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
         assert list(other.curves["loss"]) == pytest.approx(list(one.curves["loss"]), rel=1e-9)
@@ -90,18 +90,18 @@ def test_many_at_once_equal_one_after_the_other(methods, chain, monkeypatch):
 )
 def test_without_penalty_it_is_erm(method):
     """All domains have the same number of examples in a step, so the mean of their means is ERM's mean."""
-    reference = train(model(), places(), erm_step, SGD, LAB).model
+    reference = train(model(), toy_task(), erm_step, SGD, LAB).model
     assert_close(weights_after(method), dict(reference.state_dict()), rtol=1e-9, atol=1e-11)
 
 
 def test_adversarial_training_without_radius_is_erm():
-    reference = train(model(), places(), erm_step, SGD, LAB).model
+    reference = train(model(), toy_task(), erm_step, SGD, LAB).model
     method = AdversarialTraining(radius=0, budget=SGD)
     assert_close(weights_after(method), dict(reference.state_dict()), rtol=1e-9, atol=1e-11)
 
 
 def test_methods_do_not_care_about_the_order_of_domains():
-    task = places()
+    task = toy_task()
     names = ["train:b", "train:a", *(n for n in task.splits if not n.startswith("train"))]
     turned = replace(task, splits={name: task.splits[name] for name in names})
     for methods in (FAMILIES["domain dro"], FAMILIES["irm"], FAMILIES["v-rex"], FAMILIES["coral"]):
@@ -118,7 +118,7 @@ def test_domains_share_a_pass_only_where_it_makes_no_difference():
     for net, count in ((model(), 1), (normed, 2)):
         wanted = [classify.loss(copy.deepcopy(net), batch) for batch in batches]
         net.register_forward_pre_hook(lambda module, inputs: passes.append(len(inputs[0])))
-        assert_close(each_loss(net, batches, classify), wanted)
+        assert_close(losses_by_domain(net, batches, classify), wanted)
         assert len(passes) == count
         passes.clear()
     other = [batches[0], {**batches[1], "x": torch.cat([batches[1]["x"]] * 2, 1)}]
@@ -216,8 +216,8 @@ def test_domain_weights_follow_the_closed_form():
 
 def test_domain_dro_memory_begins_anew_with_every_run():
     step = DomainDRO(rate=2.0, budget=SGD).step
-    first = train(model(), places(), step, SGD, LAB).model
-    again = train(model(), places(), step, SGD, LAB).model
+    first = train(model(), toy_task(), step, SGD, LAB).model
+    again = train(model(), toy_task(), step, SGD, LAB).model
     assert_close(dict(first.state_dict()), dict(again.state_dict()), rtol=0, atol=0)
 
 
@@ -287,7 +287,9 @@ def test_perturbations_stay_inside_the_ball_and_the_input_range(norm):
     gradient, loss = adversarial_gradient(at, params, draw, classify, **given)
     assert float(inputs[-1].min()) >= -0.5
     assert float(inputs[-1].max()) <= 0.5
-    losses = adversarial_losses(net, joined(draw.fit.values()), classify, **given)  # the same rule by plain autograd
+    losses = adversarial_losses(
+        net, merge_batches(draw.fit.values()), classify, **given
+    )  # the same rule by plain autograd
     losses.mean().backward()
     assert_close(losses.mean().detach(), loss)
     assert_close({name: p.grad for name, p in net.named_parameters()}, dict(gradient))
@@ -311,7 +313,7 @@ def test_one_adversarial_step_by_hand(norm):
 
 def alone() -> Task:
     """One domain only."""
-    task = places()
+    task = toy_task()
     return replace(task, splits={n: s for n, s in task.splits.items() if n != "train:b" and s.use is not Use.ADAPT})
 
 
@@ -328,7 +330,7 @@ def test_methods_that_need_domains_refuse_one(method):
 
 def test_coral_takes_unlabelled_data_as_a_second_domain():
     task = alone()
-    both = replace(task, splits={**task.splits, "bare": places().splits["bare"]})
+    both = replace(task, splits={**task.splits, "bare": toy_task().splits["bare"]})
     assert all(torch.isfinite(p).all() for p in weights_after(CORAL(budget=SGD), both).values())
 
 
@@ -349,17 +351,17 @@ def test_refusals():
             make()
     tokens = {
         n: replace(s, data=Columns(**{**s.data.columns, "x": torch.ones(64, 4, dtype=torch.long)}))
-        for n, s in places().splits.items()
+        for n, s in toy_task().splits.items()
     }
-    whole_numbers = replace(places(), splits=tokens)
+    whole_numbers = replace(toy_task(), splits=tokens)
     for method in (Mixup(budget=SGD), AdversarialTraining(budget=SGD)):
         with pytest.raises(InvalidData, match="int64"):
             method.fit(model(), whole_numbers, LAB)
     with pytest.raises(InvalidData, match="one example"):
-        IRM(budget=replace(SGD, batch_size=1)).fit(model(), places(), LAB)
+        IRM(budget=replace(SGD, batch_size=1)).fit(model(), toy_task(), LAB)
     with pytest.raises(InvalidData, match="one example"):
-        CORAL(budget=replace(SGD, batch_size=1)).fit(model(), places(), LAB)
+        CORAL(budget=replace(SGD, batch_size=1)).fit(model(), toy_task(), LAB)
     with pytest.raises(UnknownName, match="`head`"):
-        CORAL(layer="head", budget=SGD).fit(model(), places(), LAB)
-    with pytest.raises(UnsupportedLayer, match="no linear layer"), features(nn.Conv1d(1, 1, 1)):
+        CORAL(layer="head", budget=SGD).fit(model(), toy_task(), LAB)
+    with pytest.raises(UnsupportedLayer, match="no linear layer"), record_features(nn.Conv1d(1, 1, 1)):
         pass

@@ -10,12 +10,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.engine.loop import Budget, Optimizer, draws, erm_step, train
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.drm import DRM, drm_criterion, prototypes
-from unseen.models.ensemble_model import Committee, MeanLogit, MeanProbability, One, mixed
+from unseen.models.ensemble_model import Committee, MeanLogit, MeanProbability, SingleMember, mixture
 from unseen.models.test_time_weighting import (
     EntropySteering,
     Granularity,
@@ -24,7 +24,7 @@ from unseen.models.test_time_weighting import (
     Part,
     SimilaritySteering,
     entropies,
-    sharpened,
+    sharpen,
 )
 from unseen.objectives import classify
 from unseen.task import Task
@@ -34,7 +34,7 @@ SGD = Budget(steps=10, batch_size=16, lr=0.1, optimizer=Optimizer.SGD, momentum=
 
 
 def model(seed: int = 1) -> nn.Module:
-    return fresh(Lab(seed)).double()
+    return toy_model(Lab(seed)).double()
 
 
 def outputs(members: int = 3, n: int = 10, c: int = 4) -> torch.Tensor:
@@ -42,11 +42,11 @@ def outputs(members: int = 3, n: int = 10, c: int = 4) -> torch.Tensor:
 
 
 def test_criterion_by_hand():
-    net = DRM().surgery(model(), places(), LAB)
+    net = DRM().surgery(model(), toy_task(), LAB)
     with torch.no_grad():
         for k, head in enumerate(net.members):
             head.weight.mul_(1 + k)
-    draw = next(draws(places(), SGD, LAB))
+    draw = next(draws(toy_task(), SGD, LAB))
     wanted = 0.0
     for head, batch in zip(net.members, draw.fit.values(), strict=False):
         h = net.encoder(batch["x"])
@@ -56,18 +56,18 @@ def test_criterion_by_hand():
 
 
 def test_the_common_head_alone_is_erm():
-    trained = DRM(shared=1.0, rule=One(2), budget=SGD).fit(model(), places(), LAB).model
-    reference = train(model(), places(), erm_step, SGD, LAB).model
-    x = places().splits["unseen"].data.columns["x"].double()
+    trained = DRM(shared=1.0, rule=SingleMember(2), budget=SGD).fit(model(), toy_task(), LAB).model
+    reference = train(model(), toy_task(), erm_step, SGD, LAB).model
+    x = toy_task().splits["unseen"].data.columns["x"].double()
     assert_close(trained(x), reference(x), rtol=1e-10, atol=1e-12)
 
 
 def test_many_at_once_equal_one_after_the_other():
     methods = [DRM(shared=s, budget=SGD) for s in (0.2, 0.5, 0.9)]
     labs, nets = [Lab(k, dtype=torch.float64) for k in range(3)], [model(k) for k in range(3)]
-    alone = [m.fit(copy.deepcopy(net), places(), lab) for m, net, lab in zip(methods, nets, labs, strict=True)]
-    models = [m.surgery(net, places(), lab) for m, net, lab in zip(methods, nets, labs, strict=True)]
-    many = stacked(Jobs(models, [places()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    alone = [m.fit(copy.deepcopy(net), toy_task(), lab) for m, net, lab in zip(methods, nets, labs, strict=True)]
+    models = [m.surgery(net, toy_task(), lab) for m, net, lab in zip(methods, nets, labs, strict=True)]
+    many = stacked(Jobs(models, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
     for one, other in zip(alone, many, strict=True):
         assert_close(dict(other.model.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
 
@@ -115,9 +115,9 @@ def test_order_inside_a_batch_does_not_matter():
 
 def test_mixtures_of_probabilities_also_as_log_odds():
     z = outputs(c=2)
-    w = sharpened(entropies(z), 1.0)
-    assert_close(mixed(z, w).exp(), (w[..., None] * z.softmax(-1)).sum(0))
-    odds = mixed(z[..., 1:] - z[..., :1], w)
+    w = sharpen(entropies(z), 1.0)
+    assert_close(mixture(z, w).exp(), (w[..., None] * z.softmax(-1)).sum(0))
+    odds = mixture(z[..., 1:] - z[..., :1], w)
     assert_close(odds[:, 0].sigmoid(), (w[..., None] * z.softmax(-1)).sum(0)[:, 1])
     assert_close(MeanLogit()(z, z, None), z.mean(0))
 
@@ -130,15 +130,15 @@ def test_similarity_takes_the_head_of_the_nearest_prototype(metric):
     got = SimilaritySteering(metric)(z, h, p)
     nearest = [0, 1, 0]
     assert_close(got, torch.stack([z[k, i] for i, k in enumerate(nearest)]).log_softmax(1))
-    trained = DRM(rule=SimilaritySteering(metric), budget=SGD).fit(model(), places(), LAB)
-    first = trained.model.encoder(places().splits["train:a"].data.columns["x"].double()).mean(0)
-    assert_close(prototypes(trained.model, places(), LAB)[0], first)
+    trained = DRM(rule=SimilaritySteering(metric), budget=SGD).fit(model(), toy_task(), LAB)
+    first = trained.model.encoder(toy_task().splits["train:a"].data.columns["x"].double()).mean(0)
+    assert_close(prototypes(trained.model, toy_task(), LAB)[0], first)
     assert_close(trained.model.prototypes[0], first)
 
 
 def test_online_steering_learns_from_sure_examples_only_and_leaves_the_original():
-    original = DRM(budget=SGD).fit(model(), places(), LAB).model
-    x = places().splits["unseen"].data.columns["x"].double()
+    original = DRM(budget=SGD).fit(model(), toy_task(), LAB).model
+    x = toy_task().splits["unseen"].data.columns["x"].double()
     parts = list(x.split(16))
     before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
     still = OnlineSteering(beta=1.0)(copy.deepcopy(original), parts)
@@ -173,7 +173,7 @@ class Scaled(nn.Module):
 
 
 def alone() -> Task:
-    task = places()
+    task = toy_task()
     return replace(task, splits={n: s for n, s in task.splits.items() if n != "train:b"})
 
 
@@ -181,18 +181,18 @@ def test_refusals():
     with pytest.raises(InvalidData, match="two training domains"):
         DRM(budget=SGD).fit(model(), alone(), LAB)
     with pytest.raises(UnsupportedLayer, match="`head` is not that of the model"):
-        DRM(budget=SGD).fit(Scaled(), places(), LAB)
+        DRM(budget=SGD).fit(Scaled(), toy_task(), LAB)
     with pytest.raises(UnsupportedLayer, match="taken off"):
-        DRM(budget=SGD).fit(nn.Linear(4, 2), places(), LAB)
+        DRM(budget=SGD).fit(nn.Linear(4, 2), toy_task(), LAB)
     for make, word in (
         (lambda: DRM(shared=1.5), "shared=1.5"),
         (lambda: EntropySteering(gamma=-1), "gamma=-1"),
         (lambda: OnlineSteering(beta=2), "beta=2"),
-        (lambda: Committee([], One()), "without members"),
+        (lambda: Committee([], SingleMember()), "without members"),
     ):
         with pytest.raises(InvalidConfig, match=word):
             make()
     with pytest.raises(InvalidData, match="prototypes"):
         SimilaritySteering()(outputs(), outputs()[0], None)
     with pytest.raises(InvalidData, match="empty"):
-        OnlineSteering()(Committee([model()], One()), [])
+        OnlineSteering()(Committee([model()], SingleMember()), [])

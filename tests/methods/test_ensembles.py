@@ -10,12 +10,12 @@ from torch.testing import assert_close
 
 from unseen.engine import parameters
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.methods.mixup import Mixup, mixing
-from unseen.methods.output_ensemble import OutputEnsemble, Start, restarted
+from unseen.methods.output_ensemble import OutputEnsemble, Start, reinitialize
 from unseen.methods.weight_average import BANG, WeightEnsemble, WiSEFT, averaged, interpolated, soft_criterion
 from unseen.models.ensemble_model import MeanLogit
 from unseen.models.mlp import mlp
@@ -23,11 +23,11 @@ from unseen.objectives import binary, classify, regress
 
 LAB = Lab(dtype=torch.float64)
 SGD = Budget(steps=10, batch_size=16, lr=0.1, optimizer=Optimizer.SGD, momentum=0.9)
-X = places().splits["unseen"].data.columns["x"].double()
+X = toy_task().splits["unseen"].data.columns["x"].double()
 
 
 def model(seed: int = 1) -> nn.Module:
-    return fresh(Lab(seed)).double()
+    return toy_model(Lab(seed)).double()
 
 
 def normed() -> nn.Module:
@@ -39,14 +39,14 @@ def normed() -> nn.Module:
 @pytest.mark.parametrize("make", [model, normed])
 def test_end_points_are_exact(make):
     before = parameters.state(make())
-    after = train(make(), places(), erm_step, SGD, LAB).model
+    after = train(make(), toy_task(), erm_step, SGD, LAB).model
     for alpha, wanted in ((0.0, before), (1.0, parameters.state(after))):
-        got = WiSEFT(alpha=alpha, budget=SGD).fit(make(), places(), LAB).model.state_dict()
+        got = WiSEFT(alpha=alpha, budget=SGD).fit(make(), toy_task(), LAB).model.state_dict()
         floating = [name for name, tensor in wanted.items() if tensor.is_floating_point()]
         assert_close({n: got[n] for n in floating}, {n: wanted[n] for n in floating}, rtol=0, atol=0)
         counters = [name for name, tensor in wanted.items() if not tensor.is_floating_point()]
         assert all(torch.equal(got[n], after.state_dict()[n]) for n in counters)
-    half = WiSEFT(alpha=0.25, budget=SGD).fit(make(), places(), LAB).model.state_dict()
+    half = WiSEFT(alpha=0.25, budget=SGD).fit(make(), toy_task(), LAB).model.state_dict()
     for name in floating:
         assert_close(half[name], 0.75 * before[name] + 0.25 * after.state_dict()[name])
 
@@ -75,7 +75,7 @@ def test_average_ignores_the_order_of_models_and_refuses_other_shapes():
 
 
 def drawn() -> Draw:
-    return replace(next(draws(places(), SGD, LAB)), generator=Lab(5).generator())
+    return replace(next(draws(toy_task(), SGD, LAB)), generator=Lab(5).generator())
 
 
 def test_soft_targets_by_hand():
@@ -102,19 +102,19 @@ def test_label_smoothing_equals_torch():
 
 
 def test_bang_without_soft_labels_is_wise_ft_and_at_one_mixup():
-    a = BANG(alpha=0.4, smoothing=0, mixing_alpha=0, budget=SGD).fit(model(), places(), LAB).model
-    b = WiSEFT(alpha=0.4, budget=SGD).fit(model(), places(), LAB).model
+    a = BANG(alpha=0.4, smoothing=0, mixing_alpha=0, budget=SGD).fit(model(), toy_task(), LAB).model
+    b = WiSEFT(alpha=0.4, budget=SGD).fit(model(), toy_task(), LAB).model
     assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=1e-12, atol=1e-14)
-    c = BANG(alpha=1, smoothing=0, mixing_alpha=0.7, budget=SGD).fit(model(), places(), LAB).model
-    d = Mixup(alpha=0.7, budget=SGD).fit(model(), places(), LAB).model
+    c = BANG(alpha=1, smoothing=0, mixing_alpha=0.7, budget=SGD).fit(model(), toy_task(), LAB).model
+    d = Mixup(alpha=0.7, budget=SGD).fit(model(), toy_task(), LAB).model
     assert_close(dict(c.state_dict()), dict(d.state_dict()), rtol=1e-12, atol=1e-14)
 
 
 def test_bang_at_once_equals_one_after_the_other():
     methods = [BANG(alpha=1, smoothing=0.1 * k, mixing_alpha=0.5 * k, budget=SGD) for k in range(3)]
     labs, nets = [Lab(k, dtype=torch.float64) for k in range(3)], [model(k) for k in range(3)]
-    alone = [m.fit(copy.deepcopy(n), places(), lab).model for m, n, lab in zip(methods, nets, labs, strict=True)]
-    stacked(Jobs(nets, [places()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    alone = [m.fit(copy.deepcopy(n), toy_task(), lab).model for m, n, lab in zip(methods, nets, labs, strict=True)]
+    stacked(Jobs(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
     for one, other in zip(alone, nets, strict=True):
         assert_close(dict(other.state_dict()), dict(one.state_dict()), rtol=1e-9, atol=1e-11)
 
@@ -122,12 +122,12 @@ def test_bang_at_once_equals_one_after_the_other():
 def test_ensembles_of_weights_and_of_outputs_are_the_means_of_their_members():
     models = [model() for _ in range(3)]
     for k, net in enumerate(models):
-        train(net, places(), erm_step, SGD, LAB.child("member", k) if k else LAB)
-    soup = WeightEnsemble(3, SGD).fit(model(), places(), LAB).model
+        train(net, toy_task(), erm_step, SGD, LAB.child("member", k) if k else LAB)
+    soup = WeightEnsemble(3, SGD).fit(model(), toy_task(), LAB).model
     for name, tensor in soup.state_dict().items():
         assert_close(tensor, torch.stack([net.state_dict()[name] for net in models]).mean(0))
-    given = OutputEnsemble(3, Start.GIVEN, budget=SGD).fit(model(), places(), LAB)
-    by_logits = OutputEnsemble(3, Start.GIVEN, MeanLogit(), SGD).fit(model(), places(), LAB).model
+    given = OutputEnsemble(3, Start.GIVEN, budget=SGD).fit(model(), toy_task(), LAB)
+    by_logits = OutputEnsemble(3, Start.GIVEN, MeanLogit(), SGD).fit(model(), toy_task(), LAB).model
     with torch.no_grad():
         assert_close(given.model(X).exp(), torch.stack([net(X).softmax(1) for net in models]).mean(0))
         assert_close(by_logits(X), torch.stack([net(X) for net in models]).mean(0))
@@ -135,10 +135,10 @@ def test_ensembles_of_weights_and_of_outputs_are_the_means_of_their_members():
 
 
 def test_fresh_members_begin_elsewhere_and_the_first_is_erm():
-    reference = train(model(), places(), erm_step, SGD, LAB).model
-    members = OutputEnsemble(2, budget=SGD).fit(model(), places(), LAB).model.members
+    reference = train(model(), toy_task(), erm_step, SGD, LAB).model
+    members = OutputEnsemble(2, budget=SGD).fit(model(), toy_task(), LAB).model.members
     assert_close(dict(members[0].state_dict()), dict(reference.state_dict()), rtol=0, atol=0)
-    a, b = restarted(model(), LAB.child("x")), restarted(model(), LAB.child("x"))
+    a, b = reinitialize(model(), LAB.child("x")), reinitialize(model(), LAB.child("x"))
     assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=0, atol=0)
     assert not torch.equal(a[1].weight, model()[1].weight)
 
@@ -160,7 +160,7 @@ def test_refusals():
         with pytest.raises(InvalidConfig, match=word):
             make()
     with pytest.raises(InvalidData, match="parameters w do not know"):
-        restarted(Bare(), LAB)
+        reinitialize(Bare(), LAB)
     real = Draw({"a": {"x": X[:4], "y": X[:4, :1]}}, {})
     noise = {"share": torch.ones(()), "partner": torch.arange(4)}
     with pytest.raises(InvalidData, match="real-valued"):

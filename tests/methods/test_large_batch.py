@@ -14,7 +14,7 @@ from unseen.engine.loop import Budget, Optimizer
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.methods.ghost_batch_norm import GhostBatchNorm1d
-from unseen.methods.large_batch import LargeBatch, adapted, root_lr, same_epochs, updates_per_rate
+from unseen.methods.large_batch import LargeBatch, adapt_regime, keep_epochs, root_lr, updates_per_rate
 from unseen.models.mlp import mlp
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -34,10 +34,10 @@ def model():
 
 
 def test_same_epochs_make_fewer_updates_and_adaptation_as_many_at_each_rate():
-    large = same_epochs(SMALL, 1_024)
+    large = keep_epochs(SMALL, 1_024)
     assert (large.steps, large.drops, large.warmup, large.batch_size) == (80, (40, 64), 2, 1_024)
     assert large.steps * large.batch_size == SMALL.steps * SMALL.batch_size
-    long = adapted(SMALL, 1_024)
+    long = adapt_regime(SMALL, 1_024)
     assert updates_per_rate(long) == updates_per_rate(SMALL) == [1_280, 768, 512]
     assert replace(long, batch_size=32) == SMALL
 
@@ -52,7 +52,7 @@ def test_same_epochs_make_fewer_updates_and_adaptation_as_many_at_each_rate():
 def test_adaptation_multiplies_epochs_by_the_rounded_up_ratio(small, ratio, rest, drops):
     budget = Budget(steps=1_000, batch_size=small, drops=tuple(sorted(drops)))
     size = small * ratio + min(rest, small - 1)
-    long, short = adapted(budget, size), same_epochs(budget, size)
+    long, short = adapt_regime(budget, size), keep_epochs(budget, size)
     epochs = -(-size // small)
     exact = epochs * small / size  # 1 for whole ratios
     assert 1 <= exact < 2
@@ -81,7 +81,7 @@ def test_root_rule_keeps_the_covariance_of_an_update():
 
 def test_variants_differ_as_said():
     plain = LargeBatch(SMALL, 512, root=False, adapt=False, ghost=None).budget
-    assert plain == same_epochs(SMALL, 512)
+    assert plain == keep_epochs(SMALL, 512)
     assert LargeBatch(SMALL, 512, adapt=False).budget.lr == pytest.approx(0.4)
     full = LargeBatch(SMALL, 512).budget
     assert (full.steps, full.lr, full.batch_size) == (2_560, pytest.approx(0.4), 512)

@@ -19,7 +19,7 @@ from unseen.methods import robust_gradients
 from unseen.methods.robust_gradients import (
     MedianOfMicrobatches,
     RollingMedian,
-    Winsorized,
+    WinsorizedMean,
     median,
     microbatch_median_step,
     rolling_median_step,
@@ -181,7 +181,11 @@ FLOAT64 = Lab(dtype=torch.float64)
 
 def test_level_0_and_one_microbatch_are_plain_descent():
     plain = weights(lambda model: train(model, task(), erm_step, BUDGET, FLOAT64), FLOAT64)
-    for method in (Winsorized(c=0, budget=BUDGET), MedianOfMicrobatches(k=1, budget=BUDGET), RollingMedian(1, BUDGET)):
+    for method in (
+        WinsorizedMean(c=0, budget=BUDGET),
+        MedianOfMicrobatches(k=1, budget=BUDGET),
+        RollingMedian(1, BUDGET),
+    ):
         torch.testing.assert_close(weights(lambda model, m=method: m.fit(model, task(), FLOAT64), FLOAT64), plain)
 
 
@@ -212,7 +216,7 @@ def test_a_lonely_direction_is_suppressed():
     x = torch.tensor([[1.0, 0.0]] * 10 + [[0.0, 1.0]], dtype=torch.float64)
     linear = Objective(lambda m, batch: -m(batch["x"])[:, 0], lambda m, batch: m(batch["x"])[:, 0])
     flat = Task(name="t", axis=Axis.IID, splits={"train": Split(Columns(x=x), Use.FIT)}, objective=linear)
-    Winsorized(1, budget=Budget(steps=1, batch_size=11, lr=1.0, optimizer=Optimizer.SGD)).fit(model, flat, FLOAT64)
+    WinsorizedMean(1, budget=Budget(steps=1, batch_size=11, lr=1.0, optimizer=Optimizer.SGD)).fit(model, flat, FLOAT64)
     assert model.weight.tolist() == [[1.0, 0.0]]
 
 
@@ -220,7 +224,7 @@ def test_batch_normalisation_is_refused_by_per_example_gradients_only():
     with FLOAT64.seeded():
         model = mlp([4, 5, 3], norm=nn.BatchNorm1d)
     with pytest.raises(UnsupportedLayer, match="BatchNorm1d"):
-        Winsorized(budget=BUDGET).fit(model, task(), FLOAT64)
+        WinsorizedMean(budget=BUDGET).fit(model, task(), FLOAT64)
     assert MedianOfMicrobatches(budget=BUDGET).fit(model, task(), FLOAT64).curves["loss"][-1] < 2
 
 
@@ -233,5 +237,5 @@ def test_example_trains():
 
 
 def test_labels_tell_the_rules_apart():
-    rules = (Winsorized(4), Winsorized(2), MedianOfMicrobatches(5), RollingMedian(3))
+    rules = (WinsorizedMean(4), WinsorizedMean(2), MedianOfMicrobatches(5), RollingMedian(3))
     assert [rule.label for rule in rules] == ["winsorized c=4", "winsorized c=2", "M5", "RM3"]

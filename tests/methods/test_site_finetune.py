@@ -14,12 +14,12 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName, UnsupportedLa
 from unseen.lab import Lab
 from unseen.methods.site_finetune import (
     ClusterFinetune,
-    Elsewhere,
+    ClusterRouter,
+    GlobalModel,
     InstanceAugmentedFinetune,
     LocalFinetune,
     LocalScratch,
-    Pooled,
-    Routed,
+    PooledModel,
     neighbours,
     penultimate,
 )
@@ -67,8 +67,8 @@ def equal(a, b) -> bool:
 
 
 METHODS = (
-    Pooled(SHORT),
-    Elsewhere(SHORT),
+    PooledModel(SHORT),
+    GlobalModel(SHORT),
     LocalScratch(SHORT),
     LocalFinetune(SHORT, first=SHORT),
     InstanceAugmentedFinetune(2, SHORT, first=SHORT),
@@ -85,7 +85,7 @@ def test_fits_without_a_look_at_judged_rows_and_repeats(method):
 
 
 def test_zero_steps_are_the_global_model_bit_by_bit():
-    first = Elsewhere(SHORT).fit(model(), task(), LAB.child("first"))
+    first = GlobalModel(SHORT).fit(model(), task(), LAB.child("first"))
     none = Budget(steps=0)
     for method in (LocalFinetune(none, first=SHORT), InstanceAugmentedFinetune(3, none, first=SHORT)):
         assert equal(method.fit(model(), task(), LAB), first)
@@ -95,7 +95,7 @@ def test_zero_steps_are_the_global_model_bit_by_bit():
 
 
 def test_the_first_stage_may_be_done_before():
-    done = Elsewhere(SHORT).fit(model(), task(), LAB.child("first")).model
+    done = GlobalModel(SHORT).fit(model(), task(), LAB.child("first")).model
     assert equal(
         LocalFinetune(SHORT).fit(done, task(), LAB), LocalFinetune(SHORT, first=SHORT).fit(model(), task(), LAB)
     )
@@ -114,7 +114,7 @@ def test_neighbours_change_the_result():
 
 def test_one_cluster_is_the_global_model_continued_on_everything():
     one = ClusterFinetune(1, SHORT).fit(model(), task(), LAB).model
-    continued = Pooled(SHORT).fit(model(), task(), LAB).model
+    continued = PooledModel(SHORT).fit(model(), task(), LAB).model
     x = rows(50, 9)["x"]
     assert torch.equal(one(x), continued(x))
 
@@ -160,7 +160,7 @@ def test_inputs_are_routed_to_the_nearest_centre():
     for k, copy in enumerate(copies):
         torch.nn.init.zeros_(copy[-1].weight)
         torch.nn.init.constant_(copy[-1].bias, float(k))
-    routed = Routed(net, copies, inside[:3].clone())
+    routed = ClusterRouter(net, copies, inside[:3].clone())
     nearest = (inside[:, None] - inside[None, :3]).square().sum(2).argmin(1)
     assert routed(x)[:, 0].tolist() == nearest.tolist()
     assert np.unique(nearest).size > 1

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine.domain_risks import joined
+from unseen.engine.domain_risks import merge_batches
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -24,11 +24,11 @@ SGD = Budget(steps=8, batch_size=16, lr=0.1, optimizer=Optimizer.SGD, momentum=0
 
 
 def model(seed: int = 1) -> nn.Module:
-    return fresh(Lab(seed)).double()
+    return toy_model(Lab(seed)).double()
 
 
 def drawn() -> Draw:
-    return next(draws(places(), SGD, LAB))
+    return next(draws(toy_task(), SGD, LAB))
 
 
 def per_example(net: nn.Module, batch) -> torch.Tensor:
@@ -42,7 +42,7 @@ def per_example(net: nn.Module, batch) -> torch.Tensor:
 
 
 def test_closed_forms_of_the_last_layer_equal_explicit_gradients():
-    net, batch = model(), joined(drawn().fit.values())
+    net, batch = model(), merge_batches(drawn().fit.values())
     losses, errors, h = errors_and_features(net, batch, classify, "")
     each = per_example(net, batch)
     assert_close(losses, classify.loss(net, batch))
@@ -52,7 +52,7 @@ def test_closed_forms_of_the_last_layer_equal_explicit_gradients():
 
 def by_hand(net: nn.Module, draw: Draw, m: UDIM) -> list[torch.Tensor]:
     """The definition with plain autograd on explicit per-example gradients."""
-    batch, params = joined(draw.fit.values()), list(net.parameters())
+    batch, params = merge_batches(draw.fit.values()), list(net.parameters())
     x = batch["x"].clone().requires_grad_()
     h = net[:-1](x)
     p = net[-1](h).softmax(1)
@@ -89,15 +89,15 @@ def test_gradient_equals_the_definition(method):
     wanted = by_hand(net, draw, method)
     loss = method.step(net, draw, classify)
     assert_close([p.grad for p in net.parameters()], wanted)
-    assert loss.item() == pytest.approx(classify.loss(net, joined(draw.fit.values())).mean().item())
+    assert loss.item() == pytest.approx(classify.loss(net, merge_batches(draw.fit.values())).mean().item())
 
 
 def test_without_weights_it_is_sam_and_without_radius_erm():
-    a = UDIM(rho=0.2, loss_weight=0, variance_weight=0, budget=SGD).fit(model(), places(), LAB).model
-    b = SAM(rho=0.2, budget=SGD).fit(model(), places(), LAB).model
+    a = UDIM(rho=0.2, loss_weight=0, variance_weight=0, budget=SGD).fit(model(), toy_task(), LAB).model
+    b = SAM(rho=0.2, budget=SGD).fit(model(), toy_task(), LAB).model
     assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=1e-12, atol=1e-14)
-    c = UDIM(rho=0, loss_weight=0, variance_weight=0, budget=SGD).fit(model(), places(), LAB).model
-    d = train(model(), places(), erm_step, SGD, LAB).model
+    c = UDIM(rho=0, loss_weight=0, variance_weight=0, budget=SGD).fit(model(), toy_task(), LAB).model
+    d = train(model(), toy_task(), erm_step, SGD, LAB).model
     assert_close(dict(c.state_dict()), dict(d.state_dict()), rtol=1e-12, atol=1e-14)
 
 
@@ -120,7 +120,7 @@ def test_inputs_move_by_the_radius(perturbation):
     handle = net.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     UDIM(radius=0.3, perturbation=perturbation).step(net, draw, classify)
     handle.remove()
-    x = joined(draw.fit.values())["x"]
+    x = merge_batches(draw.fit.values())["x"]
     far = [other for other in seen if other.shape == x.shape and not torch.equal(other, x)]
     assert len(far) == 1  # one of the passes is on x̃
     assert_close(norms(far[0] - x).flatten(), torch.full((len(x),), 0.3, dtype=torch.float64))
@@ -136,7 +136,7 @@ def test_count_of_passes(perturbation, examples):
 
     net.register_forward_pre_hook(count)
     UDIM(perturbation=perturbation).step(net, draw, classify)
-    assert rows[0] == examples * len(joined(draw.fit.values())["x"])
+    assert rows[0] == examples * len(merge_batches(draw.fit.values())["x"])
 
 
 @pytest.mark.parametrize("perturbation", Perturbation)
@@ -145,15 +145,15 @@ def test_many_at_once_equal_one_after_the_other(perturbation):
         UDIM(rho=0.1 * k, radius=0.2 + k, variance_weight=k, perturbation=perturbation, budget=SGD) for k in range(3)
     ]
     labs, models = [Lab(seed, dtype=torch.float64) for seed in range(3)], [model(seed) for seed in range(3)]
-    alone = [m.fit(copy.deepcopy(net), places(), lab) for m, net, lab in zip(methods, models, labs, strict=True)]
-    many = stacked(Jobs(models, [places()] * 3, [m.step for m in methods], [SGD] * 3, labs))
+    alone = [m.fit(copy.deepcopy(net), toy_task(), lab) for m, net, lab in zip(methods, models, labs, strict=True)]
+    many = stacked(Jobs(models, [toy_task()] * 3, [m.step for m in methods], [SGD] * 3, labs))
     for one, other in zip(alone, many, strict=True):
         assert_close(dict(other.model.state_dict()), dict(one.model.state_dict()), rtol=1e-8, atol=1e-10)
 
 
 def test_the_worst_inputs_are_worse_than_random_ones():
     net, draw = model(), replace(drawn(), generator=Lab(3).generator())
-    batch, losses = joined(draw.fit.values()), {}
+    batch, losses = merge_batches(draw.fit.values()), {}
     for perturbation in Perturbation:
         seen: list[torch.Tensor] = []
         handle = net.register_forward_pre_hook(lambda module, inputs, kept=seen: kept.append(inputs[0].detach()))

@@ -10,7 +10,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.testing import assert_close
 
 from unseen.engine.decode import greedy
-from unseen.engine.parameters import shifted
+from unseen.engine.parameters import shift_parameters
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
@@ -260,7 +260,7 @@ def test_second_derivatives_equal_finite_differences(own):
     way = [torch.randn_like(p) for p in params]
 
     def slopes_at(step):
-        with shifted(params, [step * w for w in way]):
+        with shift_parameters(params, [step * w for w in way]):
             return torch.autograd.grad(mean_token_loss(model, batch).mean(), params)
 
     grads = torch.autograd.grad(mean_token_loss(model, batch).mean(), params, create_graph=True)
@@ -324,7 +324,7 @@ def test_many_models_at_once_run_in_slices_too(monkeypatch):
 @torch.no_grad()
 def test_large_batches_are_sliced_unevenly():
     model, tokens = decoder(), torch.randint(23, (300, 24))
-    slice_size = model.at_once(model.embed(tokens), Scene(True, None, None, None))
+    slice_size = model.slice_size(model.embed(tokens), Scene(True, None, None, None))
     assert slice_size == 2**19 // 96 // 24 < 300
     assert 300 % slice_size
     expected = [model(part) for part in tokens.split(10)]

@@ -20,7 +20,7 @@ from unseen.reading import Reading
 from unseen.report.figures import DARK, LIGHT, _png, draw
 from unseen.report.html import anchors, html, notebook
 from unseen.report.json import as_json
-from unseen.report.markdown import escaped, markdown
+from unseen.report.markdown import escape, markdown
 from unseen.report.numbers import MOST_ROWS, numbers
 from unseen.report.terminal import show
 from unseen.study import Claim, Scale, Study, average, column
@@ -245,11 +245,11 @@ def test_markdown_escapes_what_would_be_markup() -> None:
     line = next(line for line in text.splitlines() if line.startswith("| \\<script"))
     assert len(re.findall(r"(?<!\\)\|", line)) == 4  # the borders of three columns; the text's own bar is escaped
     assert not re.search(r"(?<!\\)<", text)
-    assert escaped("1. no list") == "1\\. no list"
-    assert escaped("12) no list") == "12\\) no list"
-    assert escaped("1.5 -") == "1.5 -"
-    assert escaped("---") == "\\---"
-    assert escaped("- no list\n# no heading") == "\\- no list \\# no heading"
+    assert escape("1. no list") == "1\\. no list"
+    assert escape("12) no list") == "12\\) no list"
+    assert escape("1.5 -") == "1.5 -"
+    assert escape("---") == "\\---"
+    assert escape("- no list\n# no heading") == "\\- no list \\# no heading"
 
 
 def test_markdown_is_read_back_as_the_same_text() -> None:

@@ -12,7 +12,7 @@ from unseen.engine.prediction_diversity import mutual_information
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.diversify import agreement
-from unseen.models.ensemble_model import Committee, One
+from unseen.models.ensemble_model import Committee, SingleMember
 from unseen.objectives import classify
 from unseen.studies.diversification import CLAIMS, study
 from unseen.studies.diversification.experiment import (
@@ -28,7 +28,7 @@ from unseen.studies.diversification.experiment import (
 )
 from unseen.study import Scale, Verdict, pick
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.dominoes import realised
+from unseen.tasks.dominoes import agreement_rates
 
 SMOKE = study.scales[Scale.SMOKE]
 LAB = Lab(seed=3)
@@ -46,7 +46,7 @@ def smoke():
 def test_optima_of_both_penalties(r):
     """With h₁ the upper image: D-BAT's penalty of the semantic rule is r · 16.1, and zero for "not the upper image"; the
     mutual information of the semantic rule is log 2 − H(r), and zero at r = ½ only."""
-    pairs = replace(SMOKE.task, unlabelled_agreement=r).drawn(LAB)["unlabelled"].columns
+    pairs = replace(SMOKE.task, unlabelled_agreement=r).sample(LAB)["unlabelled"].columns
     upper, lower = (torch.eye(2, dtype=torch.float64)[pairs[name]] for name in ("cue", "y"))
     top = upper.max(1).indices[:, None]
 
@@ -57,7 +57,7 @@ def test_optima_of_both_penalties(r):
     assert dbat(1 - upper) == pytest.approx(0, abs=1e-6)
     entropy = -sum(p * math.log(p) for p in (r, 1 - r) if p)
     assert float(mutual_information(upper, lower)) == pytest.approx(math.log(2) - entropy, abs=1e-9)
-    assert realised({"unlabelled": Columns(**pairs)}) == {"unlabelled": r}
+    assert agreement_rates({"unlabelled": Columns(**pairs)}) == {"unlabelled": r}
 
 
 class Reads(nn.Module):
@@ -101,7 +101,7 @@ def test_what_is_judged_of_rules_that_read_one_image():
 
 
 def test_selections():
-    trained = Trained(Committee([Reads(0), Reads(1)], One(0)), TASK)
+    trained = Trained(Committee([Reads(0), Reads(1)], SingleMember(0)), TASK)
     found = selected(trained, pictures([0, 3, 1, 2] * 4), 4, LAB)
     assert [found[s]["worst"] for s in (Selection.FIRST, Selection.RANDOM)] == [0, 0.5]
     assert [found[s]["worst"] for s in (Selection.QUERIED, Selection.ORACLE)] == [1, 1]

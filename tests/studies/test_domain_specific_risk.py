@@ -10,7 +10,7 @@ from unseen.measures.adaptivity_gap import head_accuracy_matrix
 from unseen.method import Trained
 from unseen.methods.drm import DRM
 from unseen.methods.erm import ERM
-from unseen.models.ensemble_model import Committee, One
+from unseen.models.ensemble_model import Committee, SingleMember
 from unseen.models.test_time_weighting import EntropySteering, Granularity
 from unseen.studies.domain_specific_risk import Cell, about, cells, study
 from unseen.studies.domain_specific_risk.gains import chosen, coloured_alike, on_sources, widest
@@ -54,9 +54,9 @@ def test_random_sources_hold_the_same_examples_in_parts_of_equal_size():
 
 def test_one_hypothesis_has_the_accuracy_of_evaluation_in_every_stream():
     model = ERM(CELL.budget).fit(fresh(TASK, 16, LAB), TASK, LAB.child("fit")).model
-    single = Committee([model], One())
+    single = Committee([model], SingleMember())
     found = scores(Trained(model, TASK), LAB)
-    rows = {row["stream"]: row["accuracy"] for row in accuracies({}, {Way.ERM: One()}, single, TASK, LAB)}
+    rows = {row["stream"]: row["accuracy"] for row in accuracies({}, {Way.ERM: SingleMember()}, single, TASK, LAB)}
     assert rows[Stream.TARGET] == pytest.approx(found["unseen"].value)
     assert rows[Stream.MIXED] == pytest.approx(found["unseen"].value)
     seen = [reading.value for name, reading in found.items() if name.startswith("seen:")]

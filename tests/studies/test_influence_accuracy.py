@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from unseen.engine.batches import whole
 from unseen.engine.loop import erm_step, train
-from unseen.engine.retrain import restricted
+from unseen.engine.retrain import restrict_task
 from unseen.lab import Lab
 from unseen.measures.datamodeling_score import random_subsets
 from unseen.studies.influence_accuracy import (
@@ -47,7 +47,7 @@ def test_score_of_the_dot_product_is_that_of_gradients_and_models_made_one_by_on
     for rows in kept:
         with lab.child("halves").child("init", 0).seeded():
             model = setting.model()
-        train(model, restricted(task, rows), erm_step, setting.steps(60), lab.child("halves").child("fit", 0))
+        train(model, restrict_task(task, rows), erm_step, setting.steps(60), lab.child("halves").child("fit", 0))
         outputs.append(margin(model, queries).detach())
     each = [
         spearmanr((scores[q] * kept).sum(1), [out[q].item() for out in outputs]).statistic

@@ -12,7 +12,7 @@ from unseen.studies.which_explanation import mismatched, study, versus
 from unseen.studies.which_explanation.methods import CLASSIC, TIES, Config, instances
 from unseen.studies.which_explanation.rows import Cell, near, network, output
 from unseen.study import Scale, Verdict, pick
-from unseen.tasks.sklearn_tables import Known
+from unseen.tasks.sklearn_tables import SklearnDataset
 
 LAB = Lab(dtype=torch.float64)
 
@@ -25,7 +25,7 @@ def test_the_study_knows_the_eight_methods():
 def test_shapley_by_orders_is_the_mean_over_all_orders():
     with LAB.seeded():
         model = network(6, 1).double()
-    at = near(Cell(Config(points=2), Known.WAVES, 1, 0), model, output, LAB)
+    at = near(Cell(Config(points=2), SklearnDataset.WAVES, 1, 0), model, output, LAB)
     found = CLASSIC["KernelSHAP"](at, Config(masks=16_000), LAB)
     for x, row in zip(at.point, found, strict=True):
         total, orders = torch.zeros(6, dtype=torch.float64), list(permutations(range(6)))

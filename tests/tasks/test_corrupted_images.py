@@ -11,8 +11,8 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.task import Use
 from unseen.tasks import corrupted_images, rotated_digits, single_source
-from unseen.tasks.corrupted_images import CorruptedImages, Corruption, blurred, corrupted
-from unseen.tasks.rotated_digits import rotated
+from unseen.tasks.corrupted_images import CorruptedImages, Corruption, blur, corrupt
+from unseen.tasks.rotated_digits import rotate
 from unseen.tasks.single_source import SingleSource
 from unseen.tasks.table_domains import heart_sites
 
@@ -24,29 +24,29 @@ def images(n=4, side=9):
 @pytest.mark.parametrize("kind", Corruption)
 def test_strength_zero_is_the_image_and_more_is_further_from_it(kind):
     x = images(50)
-    assert torch.equal(corrupted(x, kind, 0.0, Lab()), x)
-    some, more = ((corrupted(x, kind, s, Lab()) - x).square().mean() for s in (0.3, 0.9))
+    assert torch.equal(corrupt(x, kind, 0.0, Lab()), x)
+    some, more = ((corrupt(x, kind, s, Lab()) - x).square().mean() for s in (0.3, 0.9))
     assert 0 < some < more
-    made = corrupted(x, kind, 0.9, Lab())
+    made = corrupt(x, kind, 0.9, Lab())
     assert made.shape == x.shape
     assert 0 <= made.min() < made.max() <= 1
 
 
 def test_each_corruption_does_what_it_says():
     x = 0.4 + 0.2 * images(2_000, 5)  # far from 0 and 1, so that nothing is cut off
-    noise = corrupted(x, Corruption.NOISE, 0.1, Lab()) - x
+    noise = corrupt(x, Corruption.NOISE, 0.1, Lab()) - x
     assert noise.std().item() == pytest.approx(0.05, rel=0.02)
     assert abs(noise.mean().item()) < 5 * 0.05 / noise.numel() ** 0.5
-    torch.testing.assert_close(corrupted(x, Corruption.BRIGHTNESS, 0.4, Lab()), x + 0.2)
+    torch.testing.assert_close(corrupt(x, Corruption.BRIGHTNESS, 0.4, Lab()), x + 0.2)
     mean = x.mean((1, 2, 3), keepdim=True)
-    torch.testing.assert_close(corrupted(x, Corruption.CONTRAST, 0.5, Lab()), mean + 0.55 * (x - mean))
-    salted = corrupted(x, Corruption.SALT, 0.4, Lab())
+    torch.testing.assert_close(corrupt(x, Corruption.CONTRAST, 0.5, Lab()), mean + 0.55 * (x - mean))
+    salted = corrupt(x, Corruption.SALT, 0.4, Lab())
     changed = salted != x
     assert set(salted[changed].tolist()) == {0.0, 1.0}
     assert changed.double().mean().item() == pytest.approx(0.2, abs=5 * (0.16 / x.numel()) ** 0.5)
-    turned = corrupted(x, Corruption.ROTATION, 0.5, Lab())
-    left = (turned == rotated(x, 30.0)).flatten(1).all(1)
-    assert torch.equal(turned[~left], rotated(x, -30.0)[~left])
+    turned = corrupt(x, Corruption.ROTATION, 0.5, Lab())
+    left = (turned == rotate(x, 30.0)).flatten(1).all(1)
+    assert torch.equal(turned[~left], rotate(x, -30.0)[~left])
     assert 0.4 < left.double().mean() < 0.6
 
 
@@ -55,8 +55,8 @@ def test_blur_is_scipy_s_gaussian_filter(deviation):
     x = images(2).double()
     reach = int(np.ceil(3 * deviation))
     expected = [ndimage.gaussian_filter(image[0].numpy(), deviation, mode="nearest", radius=reach) for image in x]
-    torch.testing.assert_close(blurred(x, deviation)[:, 0], torch.from_numpy(np.stack(expected)))
-    torch.testing.assert_close(blurred(torch.ones(1, 1, 5, 5), deviation), torch.ones(1, 1, 5, 5))
+    torch.testing.assert_close(blur(x, deviation)[:, 0], torch.from_numpy(np.stack(expected)))
+    torch.testing.assert_close(blur(torch.ones(1, 1, 5, 5), deviation), torch.ones(1, 1, 5, 5))
 
 
 def test_all_judged_splits_are_the_same_images():
@@ -67,7 +67,7 @@ def test_all_judged_splits_are_the_same_images():
         batch = task.splits[name].data.columns
         assert torch.equal(batch["index"], clean["index"])
         assert torch.equal(batch["y"], clean["y"])
-        assert torch.equal(batch["x"], corrupted(clean["x"], Corruption(name), 0.6, Lab().child(name)))
+        assert torch.equal(batch["x"], corrupt(clean["x"], Corruption(name), 0.6, Lab().child(name)))
     fewer = replace(corrupted_images.example(), corruptions=(Corruption.SALT,)).build(Lab())
     assert torch.equal(
         fewer.splits["salt and pepper"].data.columns["x"], task.splits["salt and pepper"].data.columns["x"]

@@ -14,10 +14,10 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Use
 from unseen.tasks import colored_digits, digit_sources, rotated_digits
-from unseen.tasks.colored_digits import ColoredDigits, chance, coloured
-from unseen.tasks.digit_sources import DigitSources, Source, area, drawn_rows, stored
+from unseen.tasks.colored_digits import ColoredDigits, chance, colour_images
+from unseen.tasks.digit_sources import DigitSources, Source, area, load_part, sample_rows
 from unseen.tasks.images import Collection
-from unseen.tasks.rotated_digits import RotatedDigits, rotated
+from unseen.tasks.rotated_digits import RotatedDigits, rotate
 
 DATA = os.environ.get("UNSEEN_DATA")
 full = pytest.mark.skipif(not DATA or not (Path(DATA) / "mnist").is_dir(), reason="MNIST is not in UNSEEN_DATA")
@@ -68,7 +68,7 @@ def test_a_pixel_between_two_is_weighted_by_what_is_covered():
 def test_the_sources_are_the_files_and_no_image_is_used_twice():
     task = digit_sources.example().build(Lab())
     for k, (at, batch) in enumerate(joined(task).items()):
-        held = stored(Collection.OPTDIGITS, "train" if at == "optdigits" else "test")
+        held = load_part(Collection.OPTDIGITS, "train" if at == "optdigits" else "test")
         assert torch.equal(batch["x"], held.pixels(batch["index"]))
         assert torch.equal(batch["y"], held.labels[batch["index"]])
         assert len(batch["index"].unique()) == 200
@@ -80,7 +80,7 @@ def test_three_sources_have_one_size_and_mnist_loses_its_frame():
     task = DigitSources(n=50).build(Lab())
     assert {tuple(split.data.columns["x"].shape[1:]) for split in task.splits.values()} == {(1, 8, 8)}
     batch = joined(task)["mnist"]
-    held = stored(Collection.MNIST, "train")
+    held = load_part(Collection.MNIST, "train")
     pixels = held.pixels(batch["index"])
     torch.testing.assert_close(batch["x"].mean((1, 2, 3)), pixels[..., 4:24, 4:24].mean((1, 2, 3)))
     assert 0.9 < pixels[..., 4:24, 4:24].sum() / pixels.sum() < 1  # digits are centred by mass: a little is cut off
@@ -92,10 +92,10 @@ def test_more_images_than_a_source_has_are_refused():
         replace(digit_sources.example(), n=1_798).build(Lab())
     with pytest.raises(InvalidConfig, match="name each source once"):
         DigitSources(sources=(Source.USPS, Source.USPS))
-    held = stored(Collection.OPTDIGITS, "test")
-    rows = drawn_rows(held, 100, Lab(), classes=(3, 7))
+    held = load_part(Collection.OPTDIGITS, "test")
+    rows = sample_rows(held, 100, Lab(), classes=(3, 7))
     assert set(held.labels[rows].tolist()) == {3, 7}
-    assert torch.equal(rows[:40], drawn_rows(held, 40, Lab(), classes=(3, 7)))
+    assert torch.equal(rows[:40], sample_rows(held, 40, Lab(), classes=(3, 7)))
 
 
 # Angles
@@ -104,7 +104,7 @@ def test_more_images_than_a_source_has_are_refused():
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3, 4, -1])
 def test_quarter_turns_are_counter_clockwise(quarters):
     x = images()
-    torch.testing.assert_close(rotated(x, 90 * quarters), torch.rot90(x, quarters, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rotate(x, 90 * quarters), torch.rot90(x, quarters, (2, 3)), atol=1e-5, rtol=0)
 
 
 def disc(side=17):
@@ -117,13 +117,13 @@ def disc(side=17):
 @given(angle=st.floats(-180, 180))
 def test_turning_there_and_back_is_the_image_up_to_smoothing(angle):
     x = disc()
-    assert (rotated(rotated(x, angle), -angle) - x).abs().max() < 0.08  # two bilinear interpolations
+    assert (rotate(rotate(x, angle), -angle) - x).abs().max() < 0.08  # two bilinear interpolations
 
 
 def test_an_angle_in_between_follows_the_rotation_matrix():
     x = torch.zeros(1, 1, 41, 41)
     x[0, 0, 20, 32] = 1.0  # twelve pixels to the right of the centre
-    turned = rotated(x, 30.0)[0, 0]
+    turned = rotate(x, 30.0)[0, 0]
     row, column = (
         (turned * torch.arange(41.0)[:, None]).sum() / turned.sum(),
         (turned * torch.arange(41.0)).sum() / turned.sum(),
@@ -135,10 +135,10 @@ def test_an_angle_in_between_follows_the_rotation_matrix():
 def test_each_domain_turns_digits_of_its_own():
     spec = rotated_digits.example()
     parts = joined(spec.build(Lab(1)))
-    held = stored(Collection.OPTDIGITS, "train")
+    held = load_part(Collection.OPTDIGITS, "train")
     for angle in spec.angles:
         batch = parts[f"{angle:g}"]
-        torch.testing.assert_close(batch["x"], rotated(held.pixels(batch["index"]), angle))
+        torch.testing.assert_close(batch["x"], rotate(held.pixels(batch["index"]), angle))
         assert torch.equal(batch["y"], held.labels[batch["index"]])
     rows = torch.cat([part["index"] for part in parts.values()])
     assert len(rows.unique()) == len(rows) == 600
@@ -148,7 +148,7 @@ def test_each_domain_turns_digits_of_its_own():
 @full
 def test_mnist_is_pooled_after_turning():
     batch = joined(RotatedDigits(angles=(0, 90), n=20).build(Lab()))["90"]
-    pixels = stored(Collection.MNIST, "train").pixels(batch["index"])
+    pixels = load_part(Collection.MNIST, "train").pixels(batch["index"])
     torch.testing.assert_close(batch["x"], area(torch.rot90(pixels, 1, (2, 3)), 14), atol=1e-5, rtol=0)
 
 
@@ -163,7 +163,7 @@ def test_impossible_rotations_are_refused(change):
 
 def test_a_digit_lies_in_the_channel_of_its_colour():
     x, colour = images(4), torch.tensor([0, 1, 1, 0])
-    made = coloured(x, colour)
+    made = colour_images(x, colour)
     for k, channel in enumerate(colour.tolist()):
         assert torch.equal(made[k, channel], x[k, 0])
         assert not made[k, 1 - channel].any()
@@ -179,7 +179,7 @@ def test_a_larger_probability_marks_a_superset(n, p, q, seed):
 def test_colour_and_shape_predict_the_label_as_often_as_asked(agreement):
     spec = ColoredDigits(agreements=(agreement, 0.5), collection=Collection.OPTDIGITS, n=3_800, side=8)
     batch = joined(spec.build(Lab()))[f"{agreement:g}"]
-    held = stored(Collection.OPTDIGITS, "train")
+    held = load_part(Collection.OPTDIGITS, "train")
     by_colour = (batch["colour"] == batch["y"]).double().mean().item()
     by_shape = ((held.labels[batch["index"]] >= 5) == batch["y"].bool()).double().mean().item()
     five = 5 * (0.25 / 1_900) ** 0.5  # five standard deviations of a proportion of 1,900

@@ -23,11 +23,11 @@ from unseen.tasks.domains import (
     Domains,
     DomainSpec,
     LabelsIgnored,
-    OneClass,
+    SingleClassDomain,
+    drop_adapt_targets,
     leave_one_out,
-    moved_clusters,
-    unlabelled,
-    validated_on,
+    shifting_clusters,
+    validate_on,
 )
 from unseen.tasks.table import Table, clinics
 from unseen.tasks.table_domains import TableDomains, heart_sites
@@ -53,7 +53,7 @@ def rows(split):
 
 
 def test_splits_names_uses_and_places_are_those_of_the_protocol():
-    task = Domains(moved_clusters, held_out="middle").build(Lab())
+    task = Domains(shifting_clusters, held_out="middle").build(Lab())
     assert {name: (split.use, split.at) for name, split in task.splits.items()} == {
         "train:west": (Use.FIT, "west"),
         "train:east": (Use.FIT, "east"),
@@ -92,22 +92,24 @@ def test_every_row_is_in_one_split_and_classes_are_divided_evenly(sizes, select,
 
 
 def test_how_a_domain_is_divided_does_not_depend_on_the_one_left_out():
-    first, second = (spec.build(Lab(3)) for spec in leave_one_out(Domains(moved_clusters))[:2])
+    first, second = (spec.build(Lab(3)) for spec in leave_one_out(Domains(shifting_clusters))[:2])
     assert rows(first.splits["train:east"]) == rows(second.splits["train:east"])
-    assert rows(first.splits["train:east"]) != rows(Domains(moved_clusters, "west").build(Lab(4)).splits["train:east"])
+    assert rows(first.splits["train:east"]) != rows(
+        Domains(shifting_clusters, "west").build(Lab(4)).splits["train:east"]
+    )
 
 
 def test_every_domain_is_left_out_once_and_the_last_by_default():
     specs = leave_one_out(heart_sites())
     assert [spec.held_out for spec in specs] == list(heart_sites().domains())
-    assert Domains(moved_clusters).build(Lab()).splits["unseen"].at == "east"
-    assert all(isinstance(spec, DomainSpec) for spec in (*specs, Domains(moved_clusters)))
+    assert Domains(shifting_clusters).build(Lab()).splits["unseen"].at == "east"
+    assert all(isinstance(spec, DomainSpec) for spec in (*specs, Domains(shifting_clusters)))
     assert pickle.loads(pickle.dumps(specs[1])) == specs[1]
 
 
 def test_a_validating_domain_is_not_fitted_and_selects_alone():
-    task = Domains(moved_clusters, held_out="east").build(Lab())
-    inner = validated_on(task, "west")
+    task = Domains(shifting_clusters, held_out="east").build(Lab())
+    inner = validate_on(task, "west")
     assert set(inner.of(Use.FIT)) == {"train:middle"}
     assert set(inner.of(Use.SELECT)) == {"select:west"}
     assert inner.of(Use.JUDGE) == task.of(Use.JUDGE)
@@ -119,9 +121,9 @@ def test_a_validating_domain_is_not_fitted_and_selects_alone():
 def test_a_validating_domain_must_be_fitted_and_not_alone():
     task = Domains(Made(a=(30, 2), b=(30, 2))).build(Lab())
     with pytest.raises(UnknownName, match="training domain"):
-        validated_on(task, "b")
+        validate_on(task, "b")
     with pytest.raises(InvalidData, match="only training domain"):
-        validated_on(task, "a")
+        validate_on(task, "a")
 
 
 @pytest.mark.parametrize("sizes", [{"a": (30, 2)}, {}])
@@ -132,13 +134,13 @@ def test_fewer_than_two_domains_are_refused(sizes):
 
 def test_an_unknown_domain_is_named_with_near_ones():
     with pytest.raises(UnknownName, match="west"):
-        Domains(moved_clusters, held_out="wset").build(Lab())
+        Domains(shifting_clusters, held_out="wset").build(Lab())
 
 
 def test_a_domain_of_one_class_is_said_and_all_of_one_class_are_refused():
-    with pytest.warns(OneClass, match="`b` holds class 0 only: the domain tells the class"):
+    with pytest.warns(SingleClassDomain, match="`b` holds class 0 only: the domain tells the class"):
         Domains(Made(a=(30, 2), b=(30, 1), c=(30, 2))).build(Lab())
-    with pytest.warns(OneClass, match="recall"):
+    with pytest.warns(SingleClassDomain, match="recall"):
         Domains(Made(a=(30, 2), b=(30, 2), c=(30, 1))).build(Lab())
     with pytest.raises(InvalidData, match="class 0 only"):
         Domains(Made(a=(30, 1), b=(30, 1), c=(30, 2))).build(Lab())
@@ -150,7 +152,7 @@ def test_empty_parts_and_impossible_shares_are_refused():
     for shares in ({"select": 0.0}, {"select": 0.6, "seen": 0.4}, {"oracle": 1.0}, {"seen": -0.1}):
         with pytest.raises(InvalidConfig, match="Division"):
             Division(**shares)
-    bare = Domains(moved_clusters, division=Division(seen=0, oracle=0)).build(Lab())
+    bare = Domains(shifting_clusters, division=Division(seen=0, oracle=0)).build(Lab())
     assert set(bare.of(Use.JUDGE)) == {"unseen"}
     assert len(bare.splits["unseen"].data) == 120
 
@@ -180,13 +182,13 @@ def test_labels_in_an_unlabelled_split_are_said_and_never_reach_a_step(kind):
     splits = {"train": Split(columns(24), Use.FIT), "more": Split(kind(data), Use.ADAPT)}
     task = Task(name="own", axis=Axis.DOMAIN, splits=splits, objective=classify)
     with pytest.warns(LabelsIgnored, match="`more` of `own` holds labels \\(y\\)"):
-        bare = unlabelled(task)
+        bare = drop_adapt_targets(task)
     draw = next(draws(bare, Budget(steps=1, batch_size=8), Lab()))
     assert set(draw.adapt["more"]) == {"x"}
     assert set(draw.fit["train"]) == {"x", "y"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = unlabelled(bare)  # nothing left to say
+        again = drop_adapt_targets(bare)  # nothing left to say
     assert again.splits["more"].data is bare.splits["more"].data
 
 

@@ -103,7 +103,7 @@ def test_the_zip_is_read_without_resource_forks(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("__MACOSX/d/diabetic_data.csv", b"fork")
         archive.writestr("d/diabetic_data.csv", b"rows")
-    assert hospitals._zipped(path, "diabetic_data.csv") == b"rows"
+    assert hospitals._zip_member(path, "diabetic_data.csv") == b"rows"
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingFile, Un
 from unseen.lab import Lab
 from unseen.task import Use
 from unseen.tasks import image_folders, waterbirds
-from unseen.tasks.domains import validated_on
-from unseen.tasks.image_folders import ImageFolders, Layout, Pictures, decoded, in_memory
+from unseen.tasks.domains import validate_on
+from unseen.tasks.image_folders import ImageFolders, Layout, Pictures, decode_image, in_memory
 from unseen.tasks.waterbirds import GROUPS, Waterbirds
 
 Image = pytest.importorskip("PIL.Image")
@@ -112,12 +112,12 @@ def test_pixels_are_the_file_s_and_are_decoded_when_asked_for(tmp_path):
 def test_resizing_averages_over_all_pixels(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "grey.png")
-    small = decoded(tmp_path / "grey.png", 1)
+    small = decode_image(tmp_path / "grey.png", 1)
     assert small.shape == (3, 1, 1)
     weight = 1 - np.abs(np.arange(8) + 0.5 - 4) / 8  # a triangle as wide as the reduction on either side
     expected = (pixels * np.outer(weight, weight)).sum() / weight.sum() ** 2
     assert small[0, 0, 0].item() * 255 == pytest.approx(expected, abs=1.5)  # two roundings to whole grey levels
-    same = decoded(tmp_path / "grey.png", 8)
+    same = decode_image(tmp_path / "grey.png", 8)
     assert torch.equal(same[0], torch.from_numpy(pixels).float() / 255)
 
 
@@ -133,7 +133,7 @@ def test_a_task_in_memory_holds_the_same_batches():
 
 def test_a_validating_domain_of_pictures():
     task = image_folders.example().build(Lab())
-    inner = validated_on(task, "dark")
+    inner = validate_on(task, "dark")
     assert len(inner.splits["select:dark"].data) == len(task.splits["train:dark"].data) + len(
         task.splits["select:dark"].data
     )
@@ -192,7 +192,7 @@ def test_one_domain_only_is_refused(tmp_path):
 def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     with pytest.raises(Corrupted, match=r"a\.jpg is not a readable image"):
-        decoded(tmp_path / "a.jpg", 4)
+        decode_image(tmp_path / "a.jpg", 4)
 
 
 # Waterbirds

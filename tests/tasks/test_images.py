@@ -183,4 +183,4 @@ def test_too_many_images_and_impossible_pooling_are_refused():
 
 def test_unequal_numbers_of_images_and_labels_are_corrupted():
     with pytest.raises(Corrupted, match="3 images but 2 labels"):
-        images._stored(np.zeros((3, 1, 2, 2)), np.zeros(2), 1.0)
+        images._part_in_memory(np.zeros((3, 1, 2, 2)), np.zeros(2), 1.0)

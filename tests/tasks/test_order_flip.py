@@ -4,7 +4,7 @@ import torch
 from unseen.engine.batches import whole
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
-from unseen.tasks.order_flip import IS, Document, OrderFlip, named, with_name
+from unseen.tasks.order_flip import IS, Document, OrderFlip, name_tokens, with_name
 
 SPEC = OrderFlip(facts=30, new=8, tokens=8, fillers=5, copies=4)
 LAB = Lab(seed=4)
@@ -73,10 +73,10 @@ def test_documents_of_new_facts_differ_in_the_fact_alone():
 
 def test_names_can_be_exchanged():
     data = SPEC.build(LAB).splits["new"].data
-    names = named(data)
+    names = name_tokens(data)
     assert torch.equal(with_name(data, names).columns["tokens"], data.columns["tokens"])
     shifted = with_name(data, names.roll(1, 0))
-    assert torch.equal(named(shifted), names.roll(1, 0))
+    assert torch.equal(name_tokens(shifted), names.roll(1, 0))
     assert ((shifted.columns["tokens"] != data.columns["tokens"]).sum(1) <= 2).all()
 
 

@@ -25,7 +25,7 @@ from unseen.tasks.published_reversal import (
     letters,
     toy,
 )
-from unseen.tasks.reversal import BOS, EOS, LENGTH, SPECIAL, Reversal, refuse_shared
+from unseen.tasks.reversal import BOS, EOS, LENGTH, SPECIAL, Reversal, refuse_shared_facts
 
 specs = st.builds(
     Reversal,
@@ -174,7 +174,7 @@ def test_impossible_sizes_are_refused(bad):
 
 def test_a_fact_in_two_groups_is_named():
     with pytest.raises(InvalidData, match=r"Ada Birch.*p2d and both"):
-        refuse_shared({"p2d": ["Ada Birch"], "d2p": ["Bo Cole"], "both": ["Ada Birch"]})
+        refuse_shared_facts({"p2d": ["Ada Birch"], "d2p": ["Bo Cole"], "both": ["Ada Birch"]})
 
 
 def changed(name, edit):

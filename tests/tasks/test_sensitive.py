@@ -20,7 +20,7 @@ from unseen.lab import Lab
 from unseen.task import Axis, Use
 from unseen.tasks import census_bands, compas, drifting_fairness, german_credit, sensitive
 from unseen.tasks.census_bands import Band, CensusBands, band_names
-from unseen.tasks.compas import Compas, compas_frame, followed_frame
+from unseen.tasks.compas import Compas, compas_frame, two_year_frame
 from unseen.tasks.domains import DomainSpec, leave_one_out
 from unseen.tasks.drifting_fairness import DriftingFairness, World
 from unseen.tasks.german_credit import GermanCredit, credit_frame
@@ -142,7 +142,7 @@ def test_late_quarters_hold_only_people_who_were_charged_again_so_they_are_no_do
     late = compas_frame()[lambda f: f.quarter >= "2014 Q3"]
     assert (late.charged_again == "yes").all()
     assert len(late) == 600
-    kept = followed_frame()
+    kept = two_year_frame()
     assert len(kept) == 5_297
     assert Compas().domains() == ("2013 Q1", "2013 Q2", "2013 Q3", "2013 Q4", "2014 Q1")
     rates = kept.groupby("quarter").charged_again.apply(lambda c: (c == "yes").mean())
@@ -197,7 +197,7 @@ def test_spaces_of_the_uci_file_become_commas(tmp_path):
 
 def test_rare_purposes_are_left_out_as_domains():
     spec = german_credit.example()
-    counts = german_credit.drawn_loans().purpose.value_counts()
+    counts = german_credit.synthetic_loans().purpose.value_counts()
     fewer = replace(spec, min_rows=int(counts.max()))
     assert spec.domains() == tuple(sorted(counts.index))
     with pytest.raises(InvalidData, match="one site only"):

@@ -6,14 +6,15 @@ import torch
 from unseen.engine.batches import whole
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
-from unseen.tasks.sklearn_tables import Known, Tabular
+from unseen.tasks.sklearn_tables import SklearnDataset, SklearnTable
 
 
 @pytest.mark.parametrize(
-    ("table", "n", "d"), [(Known.DIABETES, 442, 10), (Known.CANCER, 569, 30), (Known.WAVES, 400, 6)]
+    ("table", "n", "d"),
+    [(SklearnDataset.DIABETES, 442, 10), (SklearnDataset.CANCER, 569, 30), (SklearnDataset.WAVES, 400, 6)],
 )
-def test_rows_are_split_and_scaled_by_what_is_fitted(table: Known, n: int, d: int):
-    task = Tabular(table).build(Lab())
+def test_rows_are_split_and_scaled_by_what_is_fitted(table: SklearnDataset, n: int, d: int):
+    task = SklearnTable(table).build(Lab())
     parts = {name: whole(split.data, Lab()) for name, split in task.splits.items()}
     sizes = {name: len(batch["y"]) for name, batch in parts.items()}
     assert sum(sizes.values()) == n
@@ -27,11 +28,11 @@ def test_rows_are_split_and_scaled_by_what_is_fitted(table: Known, n: int, d: in
     else:
         assert abs(parts["train"]["y"].mean().item()) < 1e-5
         assert parts["train"]["y"].std(correction=0).item() == pytest.approx(1, abs=1e-5)
-    other = whole(Tabular(table).build(Lab(seed=1)).splits["test"].data, Lab())
+    other = whole(SklearnTable(table).build(Lab(seed=1)).splits["test"].data, Lab())
     assert not torch.equal(other["x"], parts["test"]["x"])
 
 
 @pytest.mark.parametrize("bad", [{"judged": 0.0}, {"judged": 1.0}, {"rows": 3}])
 def test_impossible_shares_are_refused(bad: dict):
     with pytest.raises(InvalidConfig, match="Tabular got"):
-        Tabular(**bad)
+        SklearnTable(**bad)

@@ -14,11 +14,11 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Use
 from unseen.tasks import domino_halves, dominoes, patch_digits, slabs, spurious_gaussians
-from unseen.tasks.digit_sources import area, stored
+from unseen.tasks.digit_sources import area, load_part
 from unseen.tasks.domino_halves import Half
-from unseen.tasks.dominoes import Dominoes, disagreeing, stacked
+from unseen.tasks.dominoes import Dominoes, disagreeing, stack_images
 from unseen.tasks.images import Collection
-from unseen.tasks.patch_digits import RING, Palette, PatchDigits, Visible, corners, painted, palette
+from unseen.tasks.patch_digits import RING, Palette, PatchDigits, Visible, corners, paint, palette
 from unseen.tasks.slabs import RINGS, Slabs, coordinate, lms, ms57, width
 from unseen.tasks.spurious_gaussians import LinearCues
 
@@ -179,7 +179,7 @@ def test_noise_without_a_linear_coordinate_is_refused():
 def test_halves_are_the_files_images_and_shares_are_exact():
     spec = dominoes.example()
     task = spec.build(Lab())
-    upper, lower = stored(Collection.OPTDIGITS, "train"), stored(Collection.FASHION_MNIST_SMALL, "train")
+    upper, lower = load_part(Collection.OPTDIGITS, "train"), load_part(Collection.FASHION_MNIST_SMALL, "train")
     batch = columns(task, "train")
     torch.testing.assert_close(batch["x"][:, :, 8:], area(lower.pixels(batch["index"]), 8))
     assert torch.equal(batch["y"], (lower.labels[batch["index"]] == 3).long())
@@ -193,7 +193,7 @@ def test_halves_are_the_files_images_and_shares_are_exact():
 
 
 def test_no_image_is_used_twice():
-    drawn = dominoes.example().drawn(Lab())
+    drawn = dominoes.example().sample(Lab())
     for part in (("train", "select", "unlabelled"), ("same", "test")):
         for half in (slice(0, 8), slice(8, 16)):
             seen = Counter(image.numpy().tobytes() for name in part for image in drawn[name].columns["x"][:, :, half])
@@ -223,7 +223,7 @@ def test_disagreement_is_exact_nested_and_even_over_classes(n, p, q, seed):
 
 
 def test_a_grey_half_gets_the_channels_of_a_coloured_one():
-    made = stacked(torch.ones(2, 1, 3, 3), torch.zeros(2, 3, 3, 3))
+    made = stack_images(torch.ones(2, 1, 3, 3), torch.zeros(2, 3, 3, 3))
     assert made.shape == (2, 3, 6, 3)
     assert made[:, :, :3].min() == 1
     assert made[:, :, 3:].max() == 0
@@ -255,7 +255,7 @@ def test_mnist_over_fashion_has_its_default_sizes():
 def test_pixels_of_digit_and_patches():
     spec = patch_digits.example()
     batch = columns(spec.build(Lab()), "train")
-    held, cells = stored(Collection.OPTDIGITS, "train"), palette(32, Palette.OWN, Lab().child("palette"))
+    held, cells = load_part(Collection.OPTDIGITS, "train"), palette(32, Palette.OWN, Lab().child("palette"))
     digits = area(held.pixels(batch["index"]), 14)
     assert torch.equal(batch["x"][:, :, 3:17, 3:17], digits.expand(-1, 3, -1, -1))
     for n, k in ((0, 0), (7, 13), (199, 31)):
@@ -270,7 +270,7 @@ def test_patches_lie_on_the_border_and_do_not_overlap():
     assert len(cells) == 4 * RING == 144
     assert all(r in (0, 1, 18, 19) or c in (0, 1, 18, 19) for r, c in cells)
     assert torch.equal(
-        painted(torch.ones(1, 1, 14, 14), torch.zeros(1, 0, dtype=torch.int64), torch.ones(0, 10, 3)).sum(),
+        paint(torch.ones(1, 1, 14, 14), torch.zeros(1, 0, dtype=torch.int64), torch.ones(0, 10, 3)).sum(),
         torch.tensor(3.0 * 196),
     )
 
@@ -338,7 +338,7 @@ def test_one_half_tells_the_label_and_the_other_is_independent():
     spec = replace(domino_halves.example(), n=1_000)
     for half, where in ((Half.UPPER, slice(0, 8)), (Half.LOWER, slice(8, 16))):
         batch = columns(replace(spec, half=half).build(Lab()), "train")
-        held = stored(spec.top if half is Half.UPPER else spec.bottom, "train")
+        held = load_part(spec.top if half is Half.UPPER else spec.bottom, "train")
         assert torch.equal(batch["y"], held.labels[batch["index"]])
         torch.testing.assert_close(batch["x"][:, :, where], area(held.pixels(batch["index"]), 8), atol=1e-6, rtol=0)
         assert len(set(batch["index"].tolist())) == 1_000

@@ -27,15 +27,15 @@ from unseen.study import Claim, Scale, Study, average
 from unseen.study.source import Source
 from unseen.task import Axis, Objective, Split, Task, Use
 from unseen.testing import (
-    Broken,
+    ContractViolation,
     check_attribution,
     check_measure,
     check_method,
     check_study,
     check_task,
     small_model,
+    small_subject,
     small_task,
-    small_trained,
 )
 
 # Tasks
@@ -95,7 +95,7 @@ def test_a_sound_task_passes() -> None:
     ],
 )
 def test_a_broken_task_is_caught(fault: str, what: str) -> None:
-    with pytest.raises(Broken, match=what):
+    with pytest.raises(ContractViolation, match=what):
         check_task(Spec(fault))
 
 
@@ -123,7 +123,7 @@ def test_two_people_may_be_alike_but_nobody_is_fitted_and_judged() -> None:
             return replace(task, splits=splits)
 
     check_task(People(first=96))
-    with pytest.raises(Broken, match="1 examples of the judged"):
+    with pytest.raises(ContractViolation, match="1 examples of the judged"):
         check_task(People(first=0))
 
 
@@ -141,7 +141,7 @@ def test_a_spec_that_cannot_be_hashed_or_changed_is_caught() -> None:
             return small_task(lab)
 
     for broken, what in ((Mutable(), "frozen"), (Listed([1, 2]), "hashed")):
-        with pytest.raises(Broken, match=what):
+        with pytest.raises(ContractViolation, match=what):
             check_task(broken)
 
 
@@ -181,7 +181,7 @@ def test_a_task_with_other_columns_brings_its_model() -> None:
 
             return replace(task, splits=splits, objective=Objective(loss, lambda model, batch: -loss(model, batch)))
 
-    with pytest.raises(Broken, match=r"return \(spec, model\)"):
+    with pytest.raises(ContractViolation, match=r"return \(spec, model\)"):
         check_task(Renamed())
     check_task(Renamed(), lambda task: nn.Linear(4, 2))
 
@@ -237,7 +237,7 @@ def test_a_sound_method_passes() -> None:
     ],
 )
 def test_a_broken_method_is_caught(fault: str, what: str) -> None:
-    with pytest.raises(Broken, match=what):
+    with pytest.raises(ContractViolation, match=what):
         check_method(Method(fault))
 
 
@@ -306,7 +306,7 @@ class Unknown(Loss):
 
 def test_a_sound_measure_passes() -> None:
     check_measure(Loss())
-    check_measure(Loss(), small_trained(Lab(seed=3)))
+    check_measure(Loss(), small_subject(Lab(seed=3)))
 
 
 @pytest.mark.parametrize(
@@ -326,14 +326,14 @@ def test_a_sound_measure_passes() -> None:
     ],
 )
 def test_a_broken_measure_is_caught(fault: str, what: str) -> None:
-    with pytest.raises(Broken, match=what):
+    with pytest.raises(ContractViolation, match=what):
         check_measure(Loss(fault))
 
 
 def test_a_wrong_invariance_is_caught() -> None:
-    with pytest.raises(Broken, match="with loss scale"):
+    with pytest.raises(ContractViolation, match="with loss scale"):
         check_measure(Undeclared())
-    with pytest.raises(Broken, match="no invariance `colour`"):
+    with pytest.raises(ContractViolation, match="no invariance `colour`"):
         check_measure(Unknown())
 
 
@@ -362,9 +362,9 @@ def test_measures_of_tasks_and_tables() -> None:
 
     check_measure(Size())
     check_measure(Spread(), torch.tensor([1.0, 2.0, 4.0]))
-    with pytest.raises(Broken, match="nothing in it"):
+    with pytest.raises(ContractViolation, match="nothing in it"):
         check_measure(Spread(refuses=False), torch.tensor([1.0, 2.0, 4.0]))
-    with pytest.raises(Broken, match=r"return \(measure, subject\)"):
+    with pytest.raises(ContractViolation, match=r"return \(measure, subject\)"):
         check_measure(Spread())
 
 
@@ -428,7 +428,7 @@ def test_a_sound_attribution_passes() -> None:
     ],
 )
 def test_a_broken_attribution_is_caught(fault: str, what: str) -> None:
-    with pytest.raises(Broken, match=what):
+    with pytest.raises(ContractViolation, match=what):
         check_attribution(Alignment(fault))
 
 
@@ -494,7 +494,7 @@ def test_how_long_the_smoke_scale_took_is_printed(capsys) -> None:
 
 
 def test_the_stand_ins_are_the_same_every_time() -> None:
-    a, b = small_trained(), small_trained()
+    a, b = small_subject(), small_subject()
     assert a is not b
     assert all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True))
     accuracy = float(correct(a.model, copy.copy(a.task.split("same").data.columns)).mean())

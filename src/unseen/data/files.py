@@ -121,7 +121,7 @@ def fetch(name: str, entry: RegisteredFile, target: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as folder:
             for urls in entry.origins:
                 try:
-                    made = _made(entry, urls, Path(folder) / target.name)
+                    made = _fetch_from(entry, urls, Path(folder) / target.name)
                 except Corrupted as error:  # the next origin may hold the right file
                     corrupted = error
                 except _Unreachable as error:
@@ -151,7 +151,7 @@ class _Unreachable(Exception):
     """An address that gave nothing."""
 
 
-def _made(entry: RegisteredFile, urls: Sequence[str], path: Path) -> Path:
+def _fetch_from(entry: RegisteredFile, urls: Sequence[str], path: Path) -> Path:
     """The file from one origin, packed and checked."""
     downloads = [_download(url, path.parent / f"download{k}") for k, url in enumerate(urls)]
     try:

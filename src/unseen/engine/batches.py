@@ -77,10 +77,10 @@ def length(data: Dataset[Any]) -> int | None:
 def place(batch: Batch, lab: Lab) -> Batch:
     """The batch on the lab's device, floating tensors in its dtype. Checks nothing: see `finite`."""
 
-    def placed(tensor: Tensor) -> Tensor:
+    def to_lab(tensor: Tensor) -> Tensor:
         return tensor.to(lab.device, lab.dtype if tensor.is_floating_point() else tensor.dtype)
 
-    return {name: placed(tensor) for name, tensor in batch.items()}
+    return {name: to_lab(tensor) for name, tensor in batch.items()}
 
 
 def gather(data: Dataset[Any], index: Tensor) -> Batch:
@@ -95,7 +95,7 @@ def once(data: Dataset[Any], batch_size: int, lab: Lab) -> Iterator[Batch]:
     if isinstance(data, Columns):
         chunks: Iterator[Batch] = (data[i : i + batch_size] for i in range(0, len(data), batch_size))
     elif isinstance(data, IterableDataset):
-        chunks = _collected(data, batch_size)
+        chunks = _collate(data, batch_size)
     else:
         index = torch.arange(len(data))  # type: ignore[arg-type]
         chunks = (gather(data, part) for part in index.split(batch_size) if len(part))  # of nothing: one empty part
@@ -142,7 +142,7 @@ def whole(data: Dataset[Any], lab: Lab) -> Batch:
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def _collected(data: Iterable[Mapping[str, Tensor]], batch_size: int) -> Iterator[Batch]:
+def _collate(data: Iterable[Mapping[str, Tensor]], batch_size: int) -> Iterator[Batch]:
     rows: list[Mapping[str, Tensor]] = []
     for row in data:
         rows.append(row)

@@ -69,22 +69,24 @@ def gauss_newton(
         tangent = {name: v[name].to(p) for name, p in own.items()}
         for batch in batches:
 
-            def predicted(values: Vector, batch: Batch = batch) -> Tensor:
-                return functional_call(_Called(model), {f"model.{k}": t for k, t in values.items()}, (outputs, batch))
+            def predict(values: Vector, batch: Batch = batch) -> Tensor:
+                return functional_call(
+                    _ModelAsArgument(model), {f"model.{k}": t for k, t in values.items()}, (outputs, batch)
+                )
 
             def gradient(z: Tensor, batch: Batch = batch) -> Tensor:
                 return torch.func.grad(lambda z: loss(z, batch).sum() / n)(z)
 
-            z, moved = jvp(predicted, (own,), (tangent,))[:2]
+            z, moved = jvp(predict, (own,), (tangent,))[:2]
             curved = jvp(gradient, (z,), (moved,))[1]
-            for name, part in vjp(predicted, own)[1](curved)[0].items():
+            for name, part in vjp(predict, own)[1](curved)[0].items():
                 total[name] += part.detach()
         return total
 
     return product
 
 
-class _Called(nn.Module):
+class _ModelAsArgument(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
@@ -121,7 +123,7 @@ def lanczos(product: Product, like: Vector, k: int, lab: Lab, *, most: int = 100
     beta: list[float] = []
     while True:
         # float64: orthogonality lost to float32 rounding returns copies of eigenvalues already found
-        w = _vector(product(_shaped(basis[-1], like)))
+        w = _vector(product(_unflatten(basis[-1], like)))
         if not torch.isfinite(w).all():
             raise InvalidData(
                 "A curvature product is not finite.", "an eigenvalue of it does not exist.", "check weights and inputs."
@@ -138,7 +140,7 @@ def lanczos(product: Product, like: Vector, k: int, lab: Lab, *, most: int = 100
         exhausted = len(alpha) == d or beta[-1] <= 1e-10 * scale
         if exhausted or len(alpha) >= most or (len(alpha) > k and bool((residuals <= tolerance * scale).all())):
             vectors = rotations[:, -found:].T @ stacked
-            return Spectrum(values[-found:].flip(0), [_shaped(u, like) for u in vectors.flip(0)], residuals.flip(0))
+            return Spectrum(values[-found:].flip(0), [_unflatten(u, like) for u in vectors.flip(0)], residuals.flip(0))
         basis.append(w / beta[-1])
 
 
@@ -174,6 +176,6 @@ def _vector(v: Vector) -> Float[Tensor, " d"]:
     return torch.cat([tensor.detach().double().cpu().flatten() for tensor in v.values()])
 
 
-def _shaped(x: Float[Tensor, " d"], like: Vector) -> dict[str, Tensor]:
+def _unflatten(x: Float[Tensor, " d"], like: Vector) -> dict[str, Tensor]:
     parts = x.split([tensor.numel() for tensor in like.values()])
     return {name: part.view(t.shape).to(t) for (name, t), part in zip(like.items(), parts, strict=True)}

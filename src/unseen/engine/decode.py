@@ -35,7 +35,7 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True)
-class Padded:
+class PaddedSequences:
     """Sequences of unequal length as one matrix."""
 
     tokens: Int[Tensor, "n s"]
@@ -44,7 +44,7 @@ class Padded:
     """The tokens whose likelihood is asked."""
 
 
-def padded(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], side: Side) -> Padded:
+def pad_sequences(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], side: Side) -> PaddedSequences:
     """Prompt k followed by answer k as row k; padding holds token 0."""
     if len(prompts) != len(answers) or not prompts:
         raise InvalidData(
@@ -68,7 +68,7 @@ def padded(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], s
         tokens[k, start : start + size] = torch.tensor([*prompt, *answer])
         real[k, start : start + size] = True
         asked[k, start + len(prompt) : start + size] = True
-    return Padded(tokens, real, asked)
+    return PaddedSequences(tokens, real, asked)
 
 
 @torch.no_grad()
@@ -85,13 +85,13 @@ def log_probability(
         raise InvalidData(
             f"Answer {bare} is empty.", why="nothing is predicted, so it has no likelihood.", fix="leave it out."
         )
-    rows = padded(prompts, answers, side)
+    rows = pad_sequences(prompts, answers, side)
     with evaluating(model) as (reader, device):
         parts = zip(*(x.to(device).split(batch_size) for x in (rows.tokens, rows.real, rows.answer)), strict=True)
-        return torch.cat([_answer_log_probability(reader, Padded(*part)).cpu() for part in parts])
+        return torch.cat([_answer_log_probability(reader, PaddedSequences(*part)).cpu() for part in parts])
 
 
-def _answer_log_probability(reader: Reader, rows: Padded) -> Float[Tensor, " n"]:
+def _answer_log_probability(reader: Reader, rows: PaddedSequences) -> Float[Tensor, " n"]:
     logits, _ = reader.read(rows.tokens, rows.real, None)
     steps = torch.nn.functional.cross_entropy(logits[:, :-1].mT, rows.tokens[:, 1:], reduction="none")
     return -steps.masked_fill(~rows.answer[:, 1:], 0).sum(1)
@@ -107,14 +107,14 @@ def greedy(
     batch_size: int = 256,
 ) -> list[list[int]]:
     """The most likely token after each prompt, again and again: `length` tokens, or fewer up to and without `stop`."""
-    rows = padded(prompts, [()] * len(prompts), side)
+    rows = pad_sequences(prompts, [()] * len(prompts), side)
     with evaluating(model) as (reader, device):
         parts = zip(rows.tokens.to(device).split(batch_size), rows.real.to(device).split(batch_size), strict=True)
-        found = [row for tokens, real in parts for row in _continued(reader, tokens, real, length, stop).tolist()]
+        found = [row for tokens, real in parts for row in _greedy_tokens(reader, tokens, real, length, stop).tolist()]
     return [row[: row.index(stop)] if stop is not None and stop in row else row for row in found]
 
 
-def _continued(
+def _greedy_tokens(
     reader: Reader, tokens: Int[Tensor, "b s"], real: Bool[Tensor, "b s"], length: int, stop: int | None
 ) -> Int[Tensor, "b grown"]:
     last = real.shape[1] - 1 - real.flip(1).long().argmax(1)  # of the real tokens

@@ -14,11 +14,11 @@ from unseen.task import Batch, Objective
 
 def environments(draw: Draw, who: str) -> list[Batch]:
     """The minibatches of the FIT splits, at least two."""
-    several(len(draw.fit), who)
+    require_domains(len(draw.fit), who)
     return list(draw.fit.values())
 
 
-def several(domains: int, who: str) -> None:
+def require_domains(domains: int, who: str) -> None:
     """Raises `InvalidData` for one domain."""
     if domains < 2:
         raise InvalidData(
@@ -30,14 +30,14 @@ def several(domains: int, who: str) -> None:
 
 def risks(model: nn.Module, draw: Draw, objective: Objective) -> Float[Tensor, " domain"]:
     """The mean loss of each FIT split's minibatch."""
-    return torch.stack([losses.mean() for losses in each_loss(model, list(draw.fit.values()), objective)])
+    return torch.stack([losses.mean() for losses in losses_by_domain(model, list(draw.fit.values()), objective)])
 
 
-def each_loss(model: nn.Module, batches: Sequence[Batch], objective: Objective) -> list[Tensor]:
+def losses_by_domain(model: nn.Module, batches: Sequence[Batch], objective: Objective) -> list[Tensor]:
     """The losses of every example, by minibatch: of all in one pass where that is the same."""
     if not mergeable(model, batches):
         return [objective.loss(model, batch) for batch in batches]
-    return list(objective.loss(model, joined(batches)).split([size(batch) for batch in batches]))
+    return list(objective.loss(model, merge_batches(batches)).split([size(batch) for batch in batches]))
 
 
 def mergeable(model: nn.Module, batches: Sequence[Batch]) -> bool:
@@ -47,7 +47,7 @@ def mergeable(model: nn.Module, batches: Sequence[Batch]) -> bool:
     return not mixing and all(shape == shapes[0] for shape in shapes)
 
 
-def joined(batches: Iterable[Batch]) -> Batch:
+def merge_batches(batches: Iterable[Batch]) -> Batch:
     """All examples as one minibatch, with the columns that every one of them has."""
     batches = list(batches)
     return {key: torch.cat([b[key] for b in batches]) for key in batches[0] if all(key in b for b in batches)}
@@ -66,12 +66,12 @@ def inputs_of(batch: Batch, who: str) -> Tensor:
     return x
 
 
-def weighted(values: Float[Tensor, " domain"], penalty: Tensor, weight: Tensor | float) -> Float[Tensor, ""]:
+def penalized_risk(values: Float[Tensor, " domain"], penalty: Tensor, weight: Tensor | float) -> Float[Tensor, ""]:
     """(mean value + weight · penalty) / max(1, weight): a large penalty makes no large step."""
     weight = torch.as_tensor(weight, dtype=values.dtype, device=values.device)
     return (values.mean() + weight * penalty) / weight.clamp(min=1)
 
 
-def annealed(weight: Tensor | float, step: int, until: int) -> Tensor | float:
+def anneal(weight: Tensor | float, step: int, until: int) -> Tensor | float:
     """1 in the first `until` steps (or the weight, if it is smaller), the weight afterwards."""
     return weight if step >= until else torch.as_tensor(weight, dtype=torch.float64).clamp(max=1)

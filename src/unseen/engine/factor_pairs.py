@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unseen.engine.gradient_factors import Dense, Form, Gain, Lookup, Whole
+from unseen.engine.gradient_factors import EmbeddingFactor, FullGradient, GradientFactor, LinearFactor, ScaleFactor
 
 PART = 1 << 19
 """Entries of gradients that are materialised at a time: they should stay in the cache."""
@@ -23,7 +23,7 @@ LARGE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class FactorPair:
     """V_b = Σ_s g_bs ⊗ a_bs, a matrix `[o i]` for each example."""
 
     a: Float[Tensor, "b s i"]
@@ -41,14 +41,14 @@ class Pair:
     def bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in (self.a, self.g))
 
-    def take(self, rows: Tensor | slice) -> "Pair":
+    def take(self, rows: Tensor | slice) -> "FactorPair":
         """The pair of some of the examples."""
         return replace(self, a=self.a[rows], g=self.g[rows])
 
-    def to(self, dtype: torch.dtype) -> "Pair":
+    def to(self, dtype: torch.dtype) -> "FactorPair":
         return replace(self, a=self.a.to(dtype), g=self.g.to(dtype))
 
-    def scaled(self) -> tuple["Pair", Float[Tensor, " b"]]:
+    def rescale(self) -> tuple["FactorPair", Float[Tensor, " b"]]:
         """Gradients with max |g| = 1, and what each was divided by.
 
         An example that the model is sure of has gradients near 1e-30; their products with other small numbers are
@@ -59,15 +59,15 @@ class Pair:
         scale = _largest(self.g)
         return replace(self, g=self.g / scale[:, None, None]), scale
 
-    def flushed(self) -> "Pair":
+    def flush_denormals(self) -> "FactorPair":
         """Entries of g too small to change a sum of squares are zero, so that no square is denormal."""
         if _is_safe(self.g):
             return self
         return replace(self, g=self.g.masked_fill(self.g.abs() < _largest(self.g).max() * 1e-15, 0))
 
-    def times(self, left: Tensor | None, right: Tensor | None) -> "Pair":
+    def times(self, left: Tensor | None, right: Tensor | None) -> "FactorPair":
         """Of the gradients Lᵀ V R: positions are rotated, not gradients."""
-        return Pair(_turned(self.a, right), _turned(self.g, left))
+        return FactorPair(_rotate(self.a, right), _rotate(self.g, left))
 
     def covariances(self, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Σ a aᵀ over the real positions (all by default) and Σ g gᵀ."""
@@ -80,7 +80,7 @@ class Pair:
             return self.g.mT * self.a
         return self.g.mT @ self.a
 
-    def parts(self) -> Iterator["Pair"]:
+    def parts(self) -> Iterator["FactorPair"]:
         """A few examples at a time, so that their gradients stay in the cache."""
         step = max(1, PART // max(1, self.sizes[2] * self.sizes[3]))
         for start in range(0, len(self), step):
@@ -106,14 +106,14 @@ class Pair:
             return ((g @ weights.to(g)) * a).sum(1)
         return torch.cat([(part.gradients().square() * weights.to(self.a)).sum((1, 2)) for part in self.parts()])
 
-    def against(self, blocks: "Blocked") -> Float[Tensor, "q b"]:
+    def against(self, blocks: "RowBlocks") -> Float[Tensor, "q b"]:
         """⟨P_q, V_b⟩ for every query and example: gradients are made a few rows at a time and multiplied at once."""
         b, _, _, i = self.sizes
         total = self.a.new_zeros(blocks.n, b, dtype=_wide(self.a.dtype))
         for start, stop, p in blocks.rows():
             step = max(1, LARGE // ((stop - start) * i))
             for at in range(0, b, step):
-                v = Pair(self.a[at : at + step], self.g[at : at + step, :, start:stop]).gradients().flatten(1)
+                v = FactorPair(self.a[at : at + step], self.g[at : at + step, :, start:stop]).gradients().flatten(1)
                 total[:, at : at + step] += p @ v.T
         return total
 
@@ -135,7 +135,7 @@ class Pair:
 
 
 @dataclass(frozen=True, eq=False)
-class Table(Pair):
+class EmbeddingPair(FactorPair):
     """The rows of an embedding: g is one-hot, and only its index is held. V_b is `[v d]`."""
 
     g: Int[Tensor, "b s"]
@@ -145,19 +145,19 @@ class Table(Pair):
     def sizes(self) -> tuple[int, int, int, int]:
         return (*self.a.shape[:2], self.v, self.a.shape[2])
 
-    def to(self, dtype: torch.dtype) -> "Table":
+    def to(self, dtype: torch.dtype) -> "EmbeddingPair":
         return replace(self, a=self.a.to(dtype))
 
-    def scaled(self) -> tuple["Table", Float[Tensor, " b"]]:
+    def rescale(self) -> tuple["EmbeddingPair", Float[Tensor, " b"]]:
         scale = _largest(self.a)
         return replace(self, a=self.a / scale[:, None, None]), scale
 
-    def flushed(self) -> "Table":
+    def flush_denormals(self) -> "EmbeddingPair":
         return self
 
-    def times(self, left: Tensor | None, right: Tensor | None) -> "Table":
+    def times(self, left: Tensor | None, right: Tensor | None) -> "EmbeddingPair":
         assert left is None  # one-hot rows are their own eigenbasis
-        return replace(self, a=_turned(self.a, right))
+        return replace(self, a=_rotate(self.a, right))
 
     def covariances(self, real: Tensor | None) -> tuple[Tensor, None]:
         return gram(self.a.flatten(0, 1)), None
@@ -168,7 +168,7 @@ class Table(Pair):
         rows = torch.arange(b, device=self.a.device)[:, None] * self.v + self.g
         return out.index_add_(0, rows.flatten(), self.a.flatten(0, 1)).view(b, self.v, -1)
 
-    def _merged(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _sum_by_row(self) -> tuple[Tensor, Tensor, Tensor]:
         """Example, table row and Σ a of each distinct row that an example reads."""
         keys = torch.arange(len(self), device=self.a.device)[:, None] * self.v + self.g
         found, inverse = torch.unique(keys, return_inverse=True)
@@ -176,16 +176,16 @@ class Table(Pair):
         return found // self.v, found % self.v, sums
 
     def squares(self) -> Float[Tensor, "o i"]:
-        _, row, sums = self._merged()
+        _, row, sums = self._sum_by_row()
         total = self.a.new_zeros(self.v, self.a.shape[2], dtype=_wide(self.a.dtype))
         return total.index_add_(0, row, sums.to(total.dtype).square())
 
     def weighted_norms2(self, weights: Float[Tensor, "o i"]) -> Float[Tensor, " b"]:
-        example, row, sums = self._merged()
+        example, row, sums = self._sum_by_row()
         each = (sums.square() * weights.to(sums)[row]).sum(1)
         return self.a.new_zeros(len(self)).index_add_(0, example, each)
 
-    def against(self, blocks: "Blocked") -> Float[Tensor, "q b"]:
+    def against(self, blocks: "RowBlocks") -> Float[Tensor, "q b"]:
         return self.by_position(blocks.whole()).sum(2)
 
     def by_position(self, p: Float[Tensor, "q o i"]) -> Float[Tensor, "q b s"]:
@@ -207,7 +207,7 @@ def _largest(x: Float[Tensor, "b s d"]) -> Float[Tensor, " b"]:
     return torch.linalg.vector_norm(x, torch.inf, (1, 2)).clamp_min(torch.finfo(x.dtype).tiny)
 
 
-class Blocked:
+class RowBlocks:
     """Matrices P_q cut into blocks of rows, each contiguous over all queries: the layout that `against` multiplies."""
 
     def __init__(self, shape: Sequence[int], like: Tensor, dtype: torch.dtype, is_single: bool = False) -> None:
@@ -248,7 +248,7 @@ def gram(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
     return out
 
 
-def _turned(x: Tensor, by: Tensor | None) -> Tensor:
+def _rotate(x: Tensor, by: Tensor | None) -> Tensor:
     return x if by is None else x @ by.to(x.dtype)
 
 
@@ -256,47 +256,49 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def pairs_of(forms: Mapping[str, Form], joined: Mapping[str, str], dtype: torch.dtype | None = None) -> dict[str, Pair]:
+def pairs_of(
+    forms: Mapping[str, GradientFactor], joined: Mapping[str, str], dtype: torch.dtype | None = None
+) -> dict[str, FactorPair]:
     """Forms of parameters as pairs by layer; `joined[weight]` names the bias that runs as its constant input.
 
     A layer that the function did not run through is left out: its gradients are zero.
     """
-    made: dict[str, Pair] = {}
-    biases = {bias for weight, bias in joined.items() if isinstance(forms.get(weight), Dense)}
+    made: dict[str, FactorPair] = {}
+    biases = {bias for weight, bias in joined.items() if isinstance(forms.get(weight), LinearFactor)}
     for name, form in forms.items():
         if name in biases or _is_absent(form):
             continue
         layer, as_is = name.removesuffix(".weight"), dtype or _dtype(form)
-        if isinstance(form, Dense):
+        if isinstance(form, LinearFactor):
             made |= _of_dense(layer, form, name in joined, as_is)
-        elif isinstance(form, Lookup):
-            made[layer] = Table(form.g.to(as_is), form.index, form.shape[0])
+        elif isinstance(form, EmbeddingFactor):
+            made[layer] = EmbeddingPair(form.g.to(as_is), form.index, form.shape[0])
         else:
-            rows = form.whole().rows if isinstance(form, Gain) else form.each().flatten(1)
+            rows = form.whole().rows if isinstance(form, ScaleFactor) else form.gradients().flatten(1)
             made[layer if name.endswith(".weight") else name] = as_rows(rows.to(as_is))
     return made
 
 
-class Rows(Pair):
+class GradientRows(FactorPair):
     """Gradients as they are: g = 1."""
 
 
-def as_rows(rows: Float[Tensor, "b p"]) -> Rows:
+def as_rows(rows: Float[Tensor, "b p"]) -> GradientRows:
     """The pair of gradients given whole."""
-    return Rows(rows[:, None], rows.new_ones(len(rows), 1, 1))
+    return GradientRows(rows[:, None], rows.new_ones(len(rows), 1, 1))
 
 
-def _of_dense(layer: str, form: Dense, has_bias: bool, dtype: torch.dtype) -> dict[str, Pair]:
+def _of_dense(layer: str, form: LinearFactor, has_bias: bool, dtype: torch.dtype) -> dict[str, FactorPair]:
     if form.groups == 1:
-        return {layer: Pair(_extended(form.a, has_bias, dtype), form.g.to(dtype))}
+        return {layer: FactorPair(_append_bias(form.a, has_bias, dtype), form.g.to(dtype))}
     inside = form.a.unflatten(2, (form.groups, -1)).unbind(2)
     back = form.g.unflatten(2, (form.groups, -1)).unbind(2)
     # one pair per group: averaging patches over groups would mix inputs that no weight sees
     both = enumerate(zip(inside, back, strict=True))
-    return {f"{layer}[{k}]": Pair(_extended(a, has_bias, dtype), g.to(dtype)) for k, (a, g) in both}
+    return {f"{layer}[{k}]": FactorPair(_append_bias(a, has_bias, dtype), g.to(dtype)) for k, (a, g) in both}
 
 
-def _extended(a: Float[Tensor, "b s i"], has_bias: bool, dtype: torch.dtype) -> Tensor:
+def _append_bias(a: Float[Tensor, "b s i"], has_bias: bool, dtype: torch.dtype) -> Tensor:
     if not has_bias:
         return a.to(dtype)
     out = a.new_empty(*a.shape[:2], a.shape[2] + 1, dtype=dtype)
@@ -304,19 +306,19 @@ def _extended(a: Float[Tensor, "b s i"], has_bias: bool, dtype: torch.dtype) -> 
     return out
 
 
-def _is_absent(form: Form) -> bool:
+def _is_absent(form: GradientFactor) -> bool:
     """Whether `tap` made up the zeros of a parameter that the function does not depend on (they take no memory)."""
-    return isinstance(form, Whole) and form.rows.numel() > 0 and not any(form.rows.stride())
+    return isinstance(form, FullGradient) and form.rows.numel() > 0 and not any(form.rows.stride())
 
 
-def _dtype(form: Form) -> torch.dtype:
+def _dtype(form: GradientFactor) -> torch.dtype:
     for name in ("g", "rows"):
         if hasattr(form, name):
             return getattr(form, name).dtype
     return torch.get_default_dtype()
 
 
-def joined_biases(model: nn.Module) -> dict[str, str]:
+def layer_biases(model: nn.Module) -> dict[str, str]:
     """Weights whose bias belongs to the same layer and to no other, by name: both trainable, neither tied."""
     owners: dict[int, int] = {}
     for layer in model.modules():

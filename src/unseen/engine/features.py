@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 
 
-class Given(nn.Module):
+class FixedOutput(nn.Module):
     """A model whose output is known already; objectives may be read from it as often as wanted."""
 
     def __init__(self, outputs: Tensor) -> None:
@@ -20,7 +20,7 @@ class Given(nn.Module):
         return self._outputs[0]
 
 
-def head_of(model: nn.Module, layer: str = "") -> str:
+def last_linear(model: nn.Module, layer: str = "") -> str:
     """The name of the last linear layer, or `layer` if that is the name of a module."""
     if layer:
         if layer not in dict(model.named_modules()):
@@ -37,14 +37,14 @@ def head_of(model: nn.Module, layer: str = "") -> str:
 
 
 @contextlib.contextmanager
-def features(model: nn.Module, layer: str = "") -> Iterator[list[Tensor]]:
+def record_features(model: nn.Module, layer: str = "") -> Iterator[list[Tensor]]:
     """Inside the block, every forward pass adds the inputs of the last linear layer (or of `layer`), flattened."""
     found: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         found.append(inputs[0].flatten(1))
 
-    name = head_of(model, layer)
+    name = last_linear(model, layer)
     handle = model.get_submodule(name).register_forward_pre_hook(keep)
     try:
         yield found

@@ -27,7 +27,7 @@ LARGEST = 1 << 25
 
 
 @runtime_checkable
-class Form(Protocol):
+class GradientFactor(Protocol):
     """The per-example gradients of one parameter."""
 
     @property
@@ -45,11 +45,11 @@ class Form(Protocol):
         """‖gradient‖² of each example."""
         ...
 
-    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
+    def add_sum_and_norms(self, into: Tensor) -> Float[Tensor, " b"]:
         """Adds `total()` to `into` and returns `norms2()`, sharing what they have in common."""
         ...
 
-    def dots(self, other: "Form") -> Float[Tensor, "b c"]:
+    def dots(self, other: "GradientFactor") -> Float[Tensor, "b c"]:
         """Inner products with the gradients of the same parameter in another batch."""
         ...
 
@@ -57,11 +57,11 @@ class Form(Protocol):
         """Inner products `[b]` with v of the parameter's shape, or `[b q]` with v of shape `[q, *shape]`."""
         ...
 
-    def each(self) -> Tensor:
+    def gradients(self) -> Tensor:
         """The gradients themselves, `[b, *shape]`: the last resort."""
         ...
 
-    def take(self, rows: Tensor | slice) -> "Form":
+    def take(self, rows: Tensor | slice) -> "GradientFactor":
         """The form of some of the examples."""
         ...
 
@@ -72,7 +72,7 @@ def _square(x: Tensor) -> Float[Tensor, " b"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
+class FullGradient:
     """The gradients themselves, one row per example."""
 
     rows: Float[Tensor, "b p"]
@@ -87,27 +87,27 @@ class Whole:
     def norms2(self) -> Float[Tensor, " b"]:
         return _square(self.rows)
 
-    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
+    def add_sum_and_norms(self, into: Tensor) -> Float[Tensor, " b"]:
         into += self.total()
         return self.norms2()
 
-    def dots(self, other: Form) -> Float[Tensor, "b c"]:
-        return self.rows @ other.each().flatten(1).T
+    def dots(self, other: GradientFactor) -> Float[Tensor, "b c"]:
+        return self.rows @ other.gradients().flatten(1).T
 
     def along(self, v: Tensor) -> Tensor:
         if v.shape == self.shape:
             return self.rows @ v.reshape(-1)
         return self.rows @ v.flatten(1).T
 
-    def each(self) -> Tensor:
+    def gradients(self) -> Tensor:
         return self.rows.view(-1, *self.shape)
 
-    def take(self, rows: Tensor | slice) -> "Whole":
+    def take(self, rows: Tensor | slice) -> "FullGradient":
         return replace(self, rows=self.rows[rows])
 
 
 @dataclass(frozen=True, eq=False)
-class Gain:
+class ScaleFactor:
     """An elementwise factor (x = its normalised input) or an added vector (x = None, that is 1)."""
 
     x: Float[Tensor, "b s d"] | None
@@ -117,9 +117,9 @@ class Gain:
     def __len__(self) -> int:
         return len(self.g)
 
-    def whole(self) -> Whole:
+    def whole(self) -> FullGradient:
         product = self.g if self.x is None else self.x * self.g
-        return Whole(product.squeeze(1) if product.shape[1] == 1 else product.sum(1), self.shape)
+        return FullGradient(product.squeeze(1) if product.shape[1] == 1 else product.sum(1), self.shape)
 
     def total(self) -> Tensor:
         return self.whole().total()
@@ -127,24 +127,24 @@ class Gain:
     def norms2(self) -> Float[Tensor, " b"]:
         return self.whole().norms2()
 
-    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
-        return self.whole().moments(into)
+    def add_sum_and_norms(self, into: Tensor) -> Float[Tensor, " b"]:
+        return self.whole().add_sum_and_norms(into)
 
-    def dots(self, other: Form) -> Float[Tensor, "b c"]:
+    def dots(self, other: GradientFactor) -> Float[Tensor, "b c"]:
         return self.whole().dots(other)
 
     def along(self, v: Tensor) -> Tensor:
         return self.whole().along(v)
 
-    def each(self) -> Tensor:
-        return self.whole().each()
+    def gradients(self) -> Tensor:
+        return self.whole().gradients()
 
-    def take(self, rows: Tensor | slice) -> "Gain":
+    def take(self, rows: Tensor | slice) -> "ScaleFactor":
         return replace(self, x=None if self.x is None else self.x[rows], g=self.g[rows])
 
 
 @dataclass(frozen=True, eq=False)
-class Lookup:
+class EmbeddingFactor:
     """Rows of a table, read at `index`."""
 
     index: Int[Tensor, "b s"]
@@ -154,7 +154,7 @@ class Lookup:
     def __len__(self) -> int:
         return len(self.g)
 
-    def _merged(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _sum_by_column(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(example, column, Σ g) of each distinct row that an example reads; `columns` holds the known indices."""
         column = torch.searchsorted(columns, self.index.contiguous())
         example = torch.arange(len(self.g), device=self.g.device)[:, None]
@@ -166,22 +166,22 @@ class Lookup:
         return self.g.new_zeros(self.shape).index_add_(0, self.index.flatten(), self.g.flatten(0, 1))
 
     def norms2(self) -> Float[Tensor, " b"]:
-        example, _, sums = self._merged(self.index.unique())
+        example, _, sums = self._sum_by_column(self.index.unique())
         return self.g.new_zeros(len(self)).index_add_(0, example, _square(sums))
 
-    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
+    def add_sum_and_norms(self, into: Tensor) -> Float[Tensor, " b"]:
         into.index_add_(0, self.index.flatten(), self.g.flatten(0, 1).to(into.dtype))
         return self.norms2()
 
-    def dots(self, other: Form) -> Float[Tensor, "b c"]:
-        if not isinstance(other, Lookup):
-            return Whole(self.each().flatten(1), self.shape).dots(other)
+    def dots(self, other: GradientFactor) -> Float[Tensor, "b c"]:
+        if not isinstance(other, EmbeddingFactor):
+            return FullGradient(self.gradients().flatten(1), self.shape).dots(other)
         # only the rows that either batch reads: the rest of the table has no gradient
         columns = torch.cat([self.index.flatten(), other.index.flatten()]).unique()
-        return self._used(columns) @ other._used(columns).T
+        return self._gradients_at(columns) @ other._gradients_at(columns).T
 
-    def _used(self, columns: Tensor) -> Float[Tensor, "b used"]:
-        example, column, sums = self._merged(columns)
+    def _gradients_at(self, columns: Tensor) -> Float[Tensor, "b used"]:
+        example, column, sums = self._sum_by_column(columns)
         out = self.g.new_zeros(len(self), len(columns), self.shape[1])
         out[example, column] = sums
         return out.flatten(1)
@@ -191,17 +191,17 @@ class Lookup:
             return (v[self.index] * self.g).sum((1, 2))
         return torch.stack([self.along(one) for one in v], 1)
 
-    def each(self) -> Tensor:
+    def gradients(self) -> Tensor:
         out = self.g.new_zeros(len(self) * self.shape[0], self.shape[1])
         start = torch.arange(len(self), device=self.g.device)[:, None] * self.shape[0]
         return out.index_add_(0, (start + self.index).flatten(), self.g.flatten(0, 1)).view(-1, *self.shape)
 
-    def take(self, rows: Tensor | slice) -> "Lookup":
+    def take(self, rows: Tensor | slice) -> "EmbeddingFactor":
         return replace(self, index=self.index[rows], g=self.g[rows])
 
 
 @dataclass(frozen=True, eq=False)
-class Dense:
+class LinearFactor:
     """The matrix of a linear map, shared by all positions. A convolution's positions are the pixels of its output."""
 
     x: Float[Tensor, "b ..."]
@@ -235,15 +235,15 @@ class Dense:
         _, s, i, o = self._sizes
         return s * (i + o) < i * o
 
-    def _parts(self, entries: int) -> Iterator["Dense"]:
+    def _parts(self, entries: int) -> Iterator["LinearFactor"]:
         """A few examples at a time, so that what they unfold to, `entries` each, stays in the cache."""
         step = max(1, PART // max(1, entries))
         for start in range(0, len(self), step):
             yield self.take(slice(start, start + step))
 
-    def _materialised(self) -> Iterator[Tensor]:
+    def _gradient_parts(self) -> Iterator[Tensor]:
         _, s, i, o = self._sizes
-        return (part.each() for part in self._parts(self.groups * i * max(s, o)))
+        return (part.gradients() for part in self._parts(self.groups * i * max(s, o)))
 
     def _split(self) -> tuple[Float[Tensor, "bk s i"], Float[Tensor, "bk s o"]]:
         """Input and output gradient with the groups counted as examples."""
@@ -258,7 +258,7 @@ class Dense:
 
     def _add(self, into: Tensor) -> Tensor:
         if self.unfold is not None or self.groups > 1:
-            for rows in self._materialised():
+            for rows in self._gradient_parts():
                 into += rows.sum(0)
         else:
             left, right = (self.x, self.g) if self.transposed else (self.g, self.x)
@@ -276,28 +276,28 @@ class Dense:
             return _square(self.a) * _square(self.g)
         if self._pairs_win:
             return torch.cat([part._norms2_by_pairs() for part in self._parts(self.groups * s * (i + o + 2 * s))])
-        return torch.cat([_square(rows) for rows in self._materialised()])
+        return torch.cat([_square(rows) for rows in self._gradient_parts()])
 
     def _norms2_by_pairs(self) -> Float[Tensor, " b"]:
         a, g = self._split()
         return ((a @ a.mT) * (g @ g.mT)).sum((1, 2)).view(len(self), self.groups).sum(1)
 
-    def moments(self, into: Tensor) -> Float[Tensor, " b"]:
+    def add_sum_and_norms(self, into: Tensor) -> Float[Tensor, " b"]:
         if self.g.shape[1] == 1 or self._pairs_win:
             self._add(into)
             return self.norms2()
         norms2 = []
-        for rows in self._materialised():  # once for both
+        for rows in self._gradient_parts():  # once for both
             norms2.append(_square(rows))
             into += rows.sum(0)
         return torch.cat(norms2)
 
-    def dots(self, other: Form) -> Float[Tensor, "b c"]:
-        if not isinstance(other, Dense):
-            return self.each().flatten(1) @ other.each().flatten(1).T
+    def dots(self, other: GradientFactor) -> Float[Tensor, "b c"]:
+        if not isinstance(other, LinearFactor):
+            return self.gradients().flatten(1) @ other.gradients().flatten(1).T
         (b, s, i, o), (c, t, _, _) = self._sizes, other._sizes
         if b * c * s * t * (i + o) > (b * s + c * t + b * c) * i * o:
-            return self.each().flatten(1) @ other.each().flatten(1).T
+            return self.gradients().flatten(1) @ other.gradients().flatten(1).T
         step = max(1, LARGEST // max(1, s * c * t))
         far = [part.reshape(c, self.groups, t, -1) for part in other._split()]
         return torch.cat([self.take(slice(at, at + step))._pairs(far) for at in range(0, b, step)])
@@ -321,41 +321,43 @@ class Dense:
         queries = 1 if single else len(v)
         if self.groups > 1 or self.unfold is not None or queries * (s - 1) > s:
             flat = v.reshape(queries, -1).T
-            out = torch.cat([rows.flatten(1) @ flat for rows in self._materialised()])
+            out = torch.cat([rows.flatten(1) @ flat for rows in self._gradient_parts()])
         else:
             stored = v.reshape(queries, self.shape[0], -1)
             matrices = stored if self.transposed else stored.mT
             out = torch.stack([((self.x @ m) * self.g).sum((1, 2)) for m in matrices], 1)
         return out.squeeze(1) if single else out
 
-    def each(self) -> Tensor:
+    def gradients(self) -> Tensor:
         a, g = self._split()
         left, right = (a, g) if self.transposed else (g, a)
         rows = left.mT * right if g.shape[1] == 1 else left.mT @ right
         return rows.reshape(-1, *self.shape)
 
-    def take(self, rows: Tensor | slice) -> "Dense":
+    def take(self, rows: Tensor | slice) -> "LinearFactor":
         return replace(self, x=self.x[rows], g=self.g[rows])
 
 
-def merged(forms: Sequence[Form]) -> Form:
+def sum_factors(forms: Sequence[GradientFactor]) -> GradientFactor:
     """The sum of the forms of one parameter: a layer called twice has twice the positions."""
     first = forms[0]
     if len(forms) == 1:
         return first
-    if all(isinstance(form, Lookup) for form in forms):
-        return Lookup(_joined(forms, "index"), _joined(forms, "g"), first.shape)
-    if isinstance(first, Dense) and all(_alike(first, form) for form in forms):
-        return Dense(_joined(forms, "a"), _joined(forms, "g"), first.shape, first.groups, first.transposed)
-    total = forms[0].each().flatten(1).clone()
+    if all(isinstance(form, EmbeddingFactor) for form in forms):
+        return EmbeddingFactor(_concatenate(forms, "index"), _concatenate(forms, "g"), first.shape)
+    if isinstance(first, LinearFactor) and all(_same_layout(first, form) for form in forms):
+        return LinearFactor(
+            _concatenate(forms, "a"), _concatenate(forms, "g"), first.shape, first.groups, first.transposed
+        )
+    total = forms[0].gradients().flatten(1).clone()
     for form in forms[1:]:
-        total += form.each().flatten(1)
-    return Whole(total, first.shape)
+        total += form.gradients().flatten(1)
+    return FullGradient(total, first.shape)
 
 
-def _joined(forms: Sequence[Form], name: str) -> Tensor:
+def _concatenate(forms: Sequence[GradientFactor], name: str) -> Tensor:
     return torch.cat([getattr(form, name) for form in forms], 1)
 
 
-def _alike(first: Dense, form: Form) -> bool:
-    return isinstance(form, Dense) and (form.groups, form.transposed) == (first.groups, first.transposed)
+def _same_layout(first: LinearFactor, form: GradientFactor) -> bool:
+    return isinstance(form, LinearFactor) and (form.groups, form.transposed) == (first.groups, first.transposed)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unseen.engine.factor_pairs import Pair, Table
+from unseen.engine.factor_pairs import EmbeddingPair, FactorPair
 from unseen.errors import Corrupted, InvalidData
 
 log = logging.getLogger("unseen.kron")
@@ -23,7 +23,7 @@ FULL = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class KroneckerBlock:
     """The damped curvature of one layer: eigenvectors of both sides (None: the coordinates themselves) and eigenvalues."""
 
     left: Float[Tensor, "o o"] | None
@@ -40,20 +40,20 @@ class Block:
         """1 / (Λ + λ)."""
         return 1 / (self.values + self.damping)
 
-    def turned(self, pair: Pair) -> Pair:
+    def rotate_pair(self, pair: FactorPair) -> FactorPair:
         """The pair in the eigenbasis."""
         return pair.times(self.left, self.right)
 
-    def solved(self, v: Float[Tensor, "q o i"]) -> Float[Tensor, "q o i"]:
+    def solve(self, v: Float[Tensor, "q o i"]) -> Float[Tensor, "q o i"]:
         """(G + λ)⁻¹ V, for V in the coordinates of the parameter."""
-        return self.back(self.forth(v) * self.inverse)
+        return self.from_basis(self.to_basis(v) * self.inverse)
 
-    def forth(self, v: Float[Tensor, "q o i"]) -> Float[Tensor, "q o i"]:
+    def to_basis(self, v: Float[Tensor, "q o i"]) -> Float[Tensor, "q o i"]:
         """Q_Sᵀ V Q_A."""
         v = v if self.left is None else self.left.T @ v
         return v if self.right is None else v @ self.right
 
-    def back(self, v: Float[Tensor, "q o i"]) -> Float[Tensor, "q o i"]:
+    def from_basis(self, v: Float[Tensor, "q o i"]) -> Float[Tensor, "q o i"]:
         """Q_S V Q_Aᵀ."""
         v = v if self.left is None else self.left @ v
         return v if self.right is None else v @ self.right.T
@@ -66,16 +66,16 @@ class Block:
         return made | {f"{name}/scalars": torch.tensor([self.positions, self.damping], dtype=torch.float64)}
 
 
-def blocks_of(tensors: Mapping[str, Tensor]) -> dict[str, Block]:
+def blocks_of(tensors: Mapping[str, Tensor]) -> dict[str, KroneckerBlock]:
     """The blocks that `Block.tensors` wrote."""
     names = list(dict.fromkeys(key.rpartition("/")[0] for key in tensors))
 
-    def block(name: str) -> Block:
+    def block(name: str) -> KroneckerBlock:
         row, column = tensors.get(f"{name}/row"), tensors.get(f"{name}/column")
         spread = None if row is None or column is None else (row, column)
         positions, damping = tensors[f"{name}/scalars"].tolist()
         left, right = tensors.get(f"{name}/left"), tensors.get(f"{name}/right")
-        return Block(left, right, tensors[f"{name}/values"], spread, positions, damping)
+        return KroneckerBlock(left, right, tensors[f"{name}/values"], spread, positions, damping)
 
     try:
         return {name: block(name) for name in names}
@@ -96,7 +96,7 @@ class Covariances:
     positions: float = 0.0
     examples: float = 0.0
 
-    def add(self, pair: Pair, real: Tensor | None, share: float = 1.0) -> None:
+    def add(self, pair: FactorPair, real: Tensor | None, share: float = 1.0) -> None:
         """One more batch; `real` marks the positions that are no padding.
 
         `share` is the part of an example that the batch stands for: 1/C where all C classes are visited, each with its
@@ -107,13 +107,13 @@ class Covariances:
         right, left = pair.covariances(real)
         self.right = _plus(self.right, right * share)
         self.left = _plus(self.left, left)
-        if isinstance(pair, Table):
+        if isinstance(pair, EmbeddingPair):
             read = pair.g.flatten() if real is None else pair.g[real]
             self.counts = _plus(self.counts, torch.bincount(read, minlength=pair.v).to(right.dtype) * share)
         self.positions += share * (pair.a.shape[:2].numel() if real is None else int(real.sum()))
         self.examples += share * len(pair)
 
-    def summed(self, over: Callable[[Tensor], Tensor]) -> "Covariances":
+    def sum_over(self, over: Callable[[Tensor], Tensor]) -> "Covariances":
         """Over all processes."""
         right, left, counts = (
             tensor if tensor is None else over(tensor) for tensor in (self.right, self.left, self.counts)
@@ -123,7 +123,7 @@ class Covariances:
         positions, examples = count.tolist()
         return Covariances(right, left, counts, positions, examples)
 
-    def basis(self, layer: str) -> Block:
+    def basis(self, layer: str) -> KroneckerBlock:
         """Eigenvectors, and the eigenvalues of K-FAC: mean positions per example times those of S ⊗ A."""
         assert self.right is not None
         n = max(1.0, self.positions)
@@ -134,10 +134,10 @@ class Covariances:
             assert self.counts is not None
             s, left = self.counts / n, None
         each = self.positions / max(1.0, self.examples)
-        return Block(left, right, torch.outer(s, a) * each, (s, a), each)
+        return KroneckerBlock(left, right, torch.outer(s, a) * each, (s, a), each)
 
 
-def damped(block: Block, values: Tensor, damping: float, layer: str) -> Block:
+def damp(block: KroneckerBlock, values: Tensor, damping: float, layer: str) -> KroneckerBlock:
     """The block with these eigenvalues and λ = `damping` times their mean."""
     if not torch.isfinite(values).all():
         raise _not_finite(layer)

@@ -11,23 +11,23 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unseen.engine.gradient_factors import Dense, Form, Gain, Lookup, Whole
+from unseen.engine.gradient_factors import EmbeddingFactor, FullGradient, GradientFactor, LinearFactor, ScaleFactor
 from unseen.errors import UnsupportedLayer
 
 
-def own_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
+def direct_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
     """Trainable parameters of the layer itself, not of its parts."""
     return {name: p for name, p in layer.named_parameters(recurse=False) if p.requires_grad}
 
 
 @singledispatch
-def forms(layer: nn.Module, x: Tensor, g: Tensor) -> dict[str, Form]:
+def forms(layer: nn.Module, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     """The forms of a layer's own trainable parameters, from its input and the gradient of its output.
 
     For a layer type of your own: `@forms.register`. Without it any layer with one input and one output is treated
     exactly, by `vmap` of its `vjp`.
     """
-    own = own_parameters(layer)
+    own = direct_parameters(layer)
     frozen = {name: p.detach() for name, p in own.items()}
 
     def gradient(example: Tensor, back: Tensor) -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ def forms(layer: nn.Module, x: Tensor, g: Tensor) -> dict[str, Form]:
             why=f"torch.func.vmap says: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
             fix="register its forms with @unseen.engine.tap.forms.register, or freeze these parameters.",
         ) from error
-    return {name: Whole(row.reshape(len(g), -1), own[name].shape) for name, row in rows.items()}
+    return {name: FullGradient(row.reshape(len(g), -1), own[name].shape) for name, row in rows.items()}
 
 
 def _positions(x: Tensor) -> Tensor:
@@ -51,34 +51,34 @@ def _positions(x: Tensor) -> Tensor:
     return x[:, None] if x.dim() == 2 else x.flatten(1, -2)
 
 
-def _affine(layer: nn.Module, weight: Form, g: Tensor) -> dict[str, Form]:
+def _affine(layer: nn.Module, weight: GradientFactor, g: Tensor) -> dict[str, GradientFactor]:
     """A layer's weight form and that of its bias, the trainable ones."""
-    made: dict[str, Form] = {}
-    for name, p in own_parameters(layer).items():
-        made[name] = weight if name == "weight" else Gain(None, g, p.shape)
+    made: dict[str, GradientFactor] = {}
+    for name, p in direct_parameters(layer).items():
+        made[name] = weight if name == "weight" else ScaleFactor(None, g, p.shape)
     return made
 
 
 @forms.register
-def _(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, Form]:
+def _(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     back = _positions(g)
-    return _affine(layer, Dense(_positions(x), back, layer.weight.shape), back)
+    return _affine(layer, LinearFactor(_positions(x), back, layer.weight.shape), back)
 
 
-def _conv1d(layer: Any, x: Tensor, g: Tensor) -> dict[str, Form]:
+def _conv1d(layer: Any, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     """transformers' `Conv1D`: a linear map stored transposed."""
     back = _positions(g)
-    return _affine(layer, Dense(_positions(x), back, layer.weight.shape, transposed=True), back)
+    return _affine(layer, LinearFactor(_positions(x), back, layer.weight.shape, transposed=True), back)
 
 
 @forms.register(nn.Conv1d)
 @forms.register(nn.Conv2d)
-def _(layer: nn.Conv1d | nn.Conv2d, x: Tensor, g: Tensor) -> dict[str, Form]:
+def _(layer: nn.Conv1d | nn.Conv2d, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     back = g.flatten(2).mT
-    return _affine(layer, Dense(x, back, layer.weight.shape, layer.groups, unfold=partial(_unfolded, layer)), back)
+    return _affine(layer, LinearFactor(x, back, layer.weight.shape, layer.groups, unfold=partial(_unfold, layer)), back)
 
 
-def _unfolded(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
+def _unfold(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     """`[b s i]`: what each output pixel of a convolution sees."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     if any(layer._reversed_padding_repeated_twice):
@@ -97,7 +97,7 @@ def _unfolded(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
 
 
 @forms.register
-def _(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Form]:
+def _(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     if layer.max_norm is not None or layer.scale_grad_by_freq:
         raise UnsupportedLayer(
             "has `max_norm` or `scale_grad_by_freq` set.",
@@ -107,26 +107,29 @@ def _(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, Form]:
     index, back = x.reshape(len(x), -1), g.reshape(len(x), -1, g.shape[-1])
     if layer.padding_idx is not None:
         back = back.masked_fill((index == layer.padding_idx)[..., None], 0)
-    return {"weight": Lookup(index, back, layer.weight.shape)}
+    return {"weight": EmbeddingFactor(index, back, layer.weight.shape)}
 
 
-def _normed(layer: nn.Module, x: Tensor, back: Tensor) -> dict[str, Form]:
+def _norm_factors(layer: nn.Module, x: Tensor, back: Tensor) -> dict[str, GradientFactor]:
     """The forms of an elementwise gain over normalised positions and its bias."""
-    return {name: Gain(x if name == "weight" else None, back, p.shape) for name, p in own_parameters(layer).items()}
+    return {
+        name: ScaleFactor(x if name == "weight" else None, back, p.shape)
+        for name, p in direct_parameters(layer).items()
+    }
 
 
 @forms.register
-def _(layer: nn.LayerNorm, x: Tensor, g: Tensor) -> dict[str, Form]:
+def _(layer: nn.LayerNorm, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     axes = len(layer.normalized_shape)
     normal = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
-    return _normed(layer, _last(normal, axes), _last(g, axes))
+    return _norm_factors(layer, _last(normal, axes), _last(g, axes))
 
 
 @forms.register
-def _(layer: nn.RMSNorm, x: Tensor, g: Tensor) -> dict[str, Form]:
+def _(layer: nn.RMSNorm, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     axes = len(layer.normalized_shape)
     normal = F.rms_norm(x, layer.normalized_shape, eps=layer.eps)
-    return _normed(layer, _last(normal, axes), _last(g, axes))
+    return _norm_factors(layer, _last(normal, axes), _last(g, axes))
 
 
 def _last(x: Tensor, axes: int) -> Tensor:
@@ -135,14 +138,14 @@ def _last(x: Tensor, axes: int) -> Tensor:
 
 
 @forms.register
-def _(layer: nn.GroupNorm, x: Tensor, g: Tensor) -> dict[str, Form]:
-    return _normed(layer, _channels(F.group_norm(x, layer.num_groups, eps=layer.eps)), _channels(g))
+def _(layer: nn.GroupNorm, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
+    return _norm_factors(layer, _channels(F.group_norm(x, layer.num_groups, eps=layer.eps)), _channels(g))
 
 
 @forms.register
-def _(layer: _BatchNorm, x: Tensor, g: Tensor) -> dict[str, Form]:
+def _(layer: _BatchNorm, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     normal = F.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
-    return _normed(layer, _channels(normal), _channels(g))
+    return _norm_factors(layer, _channels(normal), _channels(g))
 
 
 def _channels(x: Tensor) -> Tensor:
@@ -150,7 +153,7 @@ def _channels(x: Tensor) -> Tensor:
     return x[:, None] if x.dim() == 2 else x.flatten(2).mT
 
 
-def forms_of(layer: nn.Module, x: Tensor, g: Tensor, name: str) -> dict[str, Form]:
+def forms_of(layer: nn.Module, x: Tensor, g: Tensor, name: str) -> dict[str, GradientFactor]:
     """`forms`, or the exact general way for a subclass that overrides the forward pass its registered form describes."""
     hugging_face = sys.modules.get("transformers.pytorch_utils")
     if hugging_face is not None and hugging_face.Conv1D not in forms.registry:

@@ -153,7 +153,7 @@ def train(
     Raises `Diverged` when the loss or the weights stop being finite.
     """
     model.to(lab.device, lab.dtype)
-    start = parameters.copied(model)
+    start = parameters.copy_parameters(model)
     optimizer = budget.optimizer_of(model)
     losses = torch.full((budget.steps,), math.nan)
     curves: dict[str, list[float]] = {name: [] for name in ("watched", *(watch or {}))}
@@ -187,7 +187,7 @@ def train(
     best.restore(model)
     model.eval()
     if not all(torch.isfinite(p).all() for p in parameters.trainable(model).values()):
-        raise diverged(budget.steps)
+        raise divergence_error(budget.steps)
     if watch is None:
         curves = {}
     return Trained(model, task, {"loss": losses.tolist(), **curves, **best.curves}, start)
@@ -232,10 +232,10 @@ class _Best:
 def _refuse_divergence(losses: Tensor, step: int) -> None:
     bad = ~torch.isfinite(losses[: step + 1])
     if bad.any():
-        raise diverged(int(bad.nonzero()[0]))
+        raise divergence_error(int(bad.nonzero()[0]))
 
 
-def diverged(step: int) -> Diverged:
+def divergence_error(step: int) -> Diverged:
     """The error for a loss or weight that stopped being finite at this step."""
     return Diverged(
         f"The loss or the weights are no longer finite at step {step}.",

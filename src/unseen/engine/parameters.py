@@ -14,7 +14,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def copied(model: nn.Module) -> dict[str, Tensor]:
+def copy_parameters(model: nn.Module) -> dict[str, Tensor]:
     """Detached copies of the trainable parameters."""
     return {name: p.detach().clone() for name, p in trainable(model).items()}
 
@@ -58,7 +58,7 @@ def load(model: nn.Module, values: Parameters) -> None:
 
 
 @contextlib.contextmanager
-def shifted(params: Sequence[Tensor], by: Sequence[Tensor]) -> Iterator[None]:
+def shift_parameters(params: Sequence[Tensor], by: Sequence[Tensor]) -> Iterator[None]:
     """Inside the block `params` are moved by `by`; afterwards they hold their exact old values, also after an error."""
     old = [p.detach().clone() for p in params]
     try:

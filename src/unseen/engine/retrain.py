@@ -26,7 +26,7 @@ from unseen.task import PerExample, Split, Task, Use
 def retrain(
     make_model: Callable[[], nn.Module],
     task: Task,
-    kept: Bool[Tensor, "subset example"],
+    masks: Bool[Tensor, "subset example"],
     budget: Budget,
     lab: Lab,
     *,
@@ -38,7 +38,7 @@ def retrain(
     Repeat r starts from the same weights and draws the same stream of minibatch positions in every subset, so that two
     subsets differ in their data and not in their luck.
     """
-    parts = [restricted(task, rows) for rows in refused(kept, examples(task))]
+    parts = [restrict_task(task, rows) for rows in validate_masks(masks, examples(task))]
     if repeats < 1:
         raise InvalidConfig(f"retrain got repeats={repeats}.", why="nothing would be trained.", fix="repeats=1.")
     models, labs = [], []
@@ -65,7 +65,7 @@ def examples(task: Task) -> int:
     return sum(n for n in sizes.values() if n is not None)
 
 
-def restricted(task: Task, rows: Bool[Tensor, " example"]) -> Task:
+def restrict_task(task: Task, rows: Bool[Tensor, " example"]) -> Task:
     """The task with these examples of its FIT splits only."""
     splits, start = dict(task.splits), 0
     for name, split in task.of(Use.FIT).items():
@@ -82,7 +82,7 @@ def restricted(task: Task, rows: Bool[Tensor, " example"]) -> Task:
     return replace(task, splits=splits)
 
 
-def answers(
+def query_outputs(
     retrained: Sequence[Sequence[Trained]], queries: Dataset[Any], behaviour: PerExample, lab: Lab
 ) -> Float[Tensor, "subset repeat query"]:
     """The behaviour of every retrained model on every query, in float64."""
@@ -99,12 +99,12 @@ def _subset(split: Split, rows: Tensor) -> Columns:
     return data.subset(rows) if isinstance(data, Columns) else Columns(**gather(data, rows))
 
 
-def refused(kept: Bool[Tensor, "subset example"], n: int) -> Bool[Tensor, "subset example"]:
+def validate_masks(masks: Bool[Tensor, "subset example"], n: int) -> Bool[Tensor, "subset example"]:
     """The subsets, unless there are none or they belong to other data."""
-    if not len(kept) or kept.shape[1] != n:
+    if not len(masks) or masks.shape[1] != n:
         raise InvalidData(
-            f"retrain got subsets of shape {tuple(kept.shape)} for {n} examples.",
+            f"retrain got subsets of shape {tuple(masks.shape)} for {n} examples.",
             why="every subset says of every fitted example whether it is kept.",
             fix=f"give a boolean tensor [subsets, {n}].",
         )
-    return kept
+    return masks

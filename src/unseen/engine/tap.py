@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from unseen.engine.batches import size
-from unseen.engine.gradient_factors import Form, Whole, merged
+from unseen.engine.gradient_factors import FullGradient, GradientFactor, sum_factors
+from unseen.engine.layers import direct_parameters, forms_of
 from unseen.engine.layers import forms as forms
-from unseen.engine.layers import forms_of, own_parameters
 from unseen.engine.parameters import trainable
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.task import Batch, PerExample
@@ -28,15 +28,17 @@ from unseen.task import Batch, PerExample
 T = TypeVar("T")
 
 
-def tap(model: nn.Module, batch: Batch, f: PerExample) -> dict[str, Form]:
+def tap(model: nn.Module, batch: Batch, f: PerExample) -> dict[str, GradientFactor]:
     """The gradient of f(model, example) with respect to each trainable parameter, for every example of the batch.
 
     The model, its mode, `requires_grad` and `.grad` are left as they were, also after an error.
     """
-    return reduced(model, batch, f, lambda name, form: form)
+    return tap_and_reduce(model, batch, f, lambda name, form: form)
 
 
-def reduced(model: nn.Module, batch: Batch, f: PerExample, by: Callable[[str, Form], T]) -> dict[str, T]:
+def tap_and_reduce(
+    model: nn.Module, batch: Batch, f: PerExample, by: Callable[[str, GradientFactor], T]
+) -> dict[str, T]:
     """`by` of each parameter's name and form, taken as soon as the backward pass has it; then the form is dropped.
 
     For what is summed over a stream: one layer's factors are in memory at a time, and still in the cache.
@@ -75,7 +77,7 @@ class _Call:
         if self.sink is not None:
             self.sink(self, back)
 
-    def forms(self, back: Tensor) -> dict[str, Form]:
+    def forms(self, back: Tensor) -> dict[str, GradientFactor]:
         """The forms of the layer's own parameters; the input is let go."""
         assert self.x is not None
         if self.x._version != self.version:
@@ -93,11 +95,11 @@ class _Harvest(Generic[T]):
     """Forms as the backward pass brings them; a parameter is reduced when the last call of its layers has come in."""
 
     def __init__(
-        self, recorder: "_Recorder", parameters: Mapping[str, nn.Parameter], by: Callable[[str, Form], T]
+        self, recorder: "_Recorder", parameters: Mapping[str, nn.Parameter], by: Callable[[str, GradientFactor], T]
     ) -> None:
         self.recorder, self.parameters, self.by = recorder, parameters, by
         self.names = {id(p): name for name, p in parameters.items()}
-        self.parts: dict[str, list[Form]] = {name: [] for name in parameters}
+        self.parts: dict[str, list[GradientFactor]] = {name: [] for name in parameters}
         self.made: dict[str, T] = {}
         self.waiting = Counter(self.names[id(p)] for call in recorder.calls for p in recorder.own[call.layer])
 
@@ -113,7 +115,7 @@ class _Harvest(Generic[T]):
         """`by` of the sum of a parameter's forms; without any f does not depend on it, and the gradient is zero."""
         parts, p = self.parts.pop(name), self.parameters[name]
         zero = p.detach().new_zeros(()).expand(self.recorder.n, p.numel())  # takes no memory
-        return self.by(name, merged(parts) if parts else Whole(zero, p.shape))
+        return self.by(name, sum_factors(parts) if parts else FullGradient(zero, p.shape))
 
     def backward(self, values: Tensor) -> None:
         """The backward pass of Σ f to the outputs of the first layers; it may reach no parameter directly."""
@@ -167,8 +169,8 @@ class _Recorder:
     def __init__(self, model: nn.Module, batch: Batch) -> None:
         self.model, self.n = model, size(batch)
         self.storages = {tensor.untyped_storage().data_ptr() for tensor in batch.values()}
-        self.names = {layer: name for name, layer in model.named_modules() if own_parameters(layer)}
-        self.own = {layer: list(own_parameters(layer).values()) for layer in self.names}
+        self.names = {layer: name for name, layer in model.named_modules() if direct_parameters(layer)}
+        self.own = {layer: list(direct_parameters(layer).values()) for layer in self.names}
         self.anchor = torch.zeros((), requires_grad=True)
         self.calls: list[_Call] = []
         self.sizes: list[int] | None = None
@@ -210,7 +212,7 @@ class _Recorder:
             return None
         inputs = [value for value in (*args, *kwargs.values()) if value is not None]
         if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not isinstance(output, Tensor):
-            raise self._unsupported(
+            raise self._unsupported_layer(
                 layer,
                 f"has {len(inputs)} inputs and returns a {type(output).__name__}",
                 "its gradient is read from one input tensor and one output tensor.",
@@ -224,7 +226,7 @@ class _Recorder:
             x = x.expand(self.n, *x.shape[1:])
             output = output.expand(self.n, *output.shape[1:]).clone()
         elif seen != ((self.n,), (self.n,)):
-            raise self._unsupported(
+            raise self._unsupported_layer(
                 layer,
                 f"maps {tuple(x.shape)} to {tuple(output.shape)} in a batch of {self.n}",
                 "the first axis must be the examples, or of size 1, to tell whose gradient is whose.",
@@ -248,14 +250,14 @@ class _Recorder:
             f(self.model, {name: tensor[:1] for name, tensor in batch.items()})
         for call in self.calls:
             if call.doubtful and self.sizes[call.order] != 1:
-                raise self._unsupported(
+                raise self._unsupported_layer(
                     call.layer,
                     f"keeps a first axis of {self.sizes[call.order]} when the batch has one example",
                     "its first axis is not the examples, and equals the batch size by accident.",
                     "let the layer run on [batch, …] (for positions: [1, …]).",
                 )
 
-    def _unsupported(self, layer: nn.Module, what: str, why: str, fix: str) -> UnsupportedLayer:
+    def _unsupported_layer(self, layer: nn.Module, what: str, why: str, fix: str) -> UnsupportedLayer:
         return UnsupportedLayer(f"{type(layer).__name__} `{self.names[layer]}` {what}.", why=why, fix=fix)
 
 

@@ -10,7 +10,7 @@ from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
 
 
-def places(lab: Lab = Lab(), n: int = 64) -> Task:
+def toy_task(lab: Lab = Lab(), n: int = 64) -> Task:
     """Two classes told apart by x₀ everywhere, and by x₁ in the domains `a` and `b` only; x₁ is the cleaner cue.
 
     `train:a`, `train:b` (FIT), `select:b` (SELECT), `bare` (ADAPT: `x` and `domain` only), `seen:a` and `unseen` (JUDGE).
@@ -39,12 +39,12 @@ def places(lab: Lab = Lab(), n: int = 64) -> Task:
     return Task(name="places", axis=Axis.DOMAIN, splits=splits, objective=classify)
 
 
-def fresh(lab: Lab = Lab()) -> nn.Sequential:
+def toy_model(lab: Lab = Lab()) -> nn.Sequential:
     """A perceptron with eight hidden units for four inputs and two classes; the same weights every time."""
     with lab.child("specimen").seeded():
         return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def specimen(lab: Lab = Lab()) -> Trained:
+def toy_subject(lab: Lab = Lab()) -> Trained:
     """The model before training, on the task."""
-    return Trained(fresh(lab).eval(), places(lab))
+    return Trained(toy_model(lab).eval(), toy_task(lab))

@@ -26,7 +26,7 @@ def record(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]
 
         return hook
 
-    with _hooked(model, {name: keep(name) for name in names}):
+    with _register_hooks(model, {name: keep(name) for name in names}):
         yield found
 
 
@@ -47,16 +47,16 @@ def patch(model: nn.Module, values: Mapping[str, Replacement]) -> Iterator[None]
                     why="what follows would broadcast it or fail.",
                     fix="record the replacement on a batch of the same size, or expand it.",
                 )
-            return new if isinstance(output, Tensor) else _replaced(output, new)
+            return new if isinstance(output, Tensor) else _replace_first(output, new)
 
         return hook
 
-    with _hooked(model, {name: put(name, value) for name, value in values.items()}):
+    with _register_hooks(model, {name: put(name, value) for name, value in values.items()}):
         yield
 
 
 @contextlib.contextmanager
-def _hooked(model: nn.Module, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+def _register_hooks(model: nn.Module, hooks: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
     modules = dict(model.named_modules())
     for name in hooks:
         if name not in modules:
@@ -81,7 +81,7 @@ def _first(name: str, output: Any) -> Tensor:
     return first
 
 
-def _replaced(output: Any, new: Tensor) -> Any:
+def _replace_first(output: Any, new: Tensor) -> Any:
     if isinstance(output, Mapping):
         first = next(iter(output))
         return type(output)({**output, first: new})  # type: ignore[call-arg]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unseen import stats
 from unseen.engine.evaluate import per_example
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -116,5 +116,5 @@ def _inside(reading: Reading, detail: Tensor) -> Reading:
 
 def example() -> tuple[AdaptivityGap, Trained]:
     """Of three heads of fresh weights."""
-    members = [fresh(Lab(seed)) for seed in range(3)]
-    return AdaptivityGap(draws=100), Trained(Committee(members, MeanProbability()), places())
+    members = [toy_model(Lab(seed)) for seed in range(3)]
+    return AdaptivityGap(draws=100), Trained(Committee(members, MeanProbability()), toy_task())

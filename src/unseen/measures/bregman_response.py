@@ -55,7 +55,7 @@ class Proximal:
         moved = copy.deepcopy(model).double().eval()
         data, changed, n = _double(data), _double(changed), size(data)
         params = parameters.trainable(moved)
-        start = parameters.copied(moved)
+        start = parameters.copy_parameters(moved)
         divergence = bregman(loss, outputs(moved, data).detach(), data)
         left = 0.0
 

@@ -56,7 +56,9 @@ class CalibrationSlope:
         value = recalibration(p, outcome)[0]
         design = np.stack([_log_odds(p), np.ones_like(p)], 1)
         start = np.array([1.0, 0.0])
-        return _resampled(design, outcome, np.zeros_like(p), start, value, self.draws, lab.child("bootstrap").numpy())
+        return _bootstrap_reading(
+            design, outcome, np.zeros_like(p), start, value, self.draws, lab.child("bootstrap").numpy()
+        )
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class CalibrationInTheLarge:
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         p, outcome = forecasts(subject, self.split, lab)
         value, rng = in_the_large(p, outcome), lab.child("bootstrap").numpy()
-        reading = _resampled(np.ones((p.size, 1)), outcome, _log_odds(p), np.zeros(1), value, self.draws, rng)
+        reading = _bootstrap_reading(np.ones((p.size, 1)), outcome, _log_odds(p), np.zeros(1), value, self.draws, rng)
         return replace(reading, unit="log odds")
 
 
@@ -104,7 +106,7 @@ def confidences(logits: Float[Tensor, "n *classes"], y: Int[Tensor, " n"]) -> tu
     return p.double().numpy(), outcome.double().numpy()
 
 
-def checked(p: Numbers, outcome: Numbers) -> None:
+def refuse_invalid_forecasts(p: Numbers, outcome: Numbers) -> None:
     """Refuses what is no forecast."""
     if p.size == 0 or p.shape != outcome.shape:
         raise InvalidData(
@@ -122,7 +124,7 @@ def checked(p: Numbers, outcome: Numbers) -> None:
 
 def reliability(p: Numbers, outcome: Numbers, bins: int) -> Float[np.ndarray, "bins 3"]:
     """Per bin [k/bins, (k+1)/bins): mean probability, mean outcome, n. Empty bins are rows of zeros."""
-    checked(p, outcome)
+    refuse_invalid_forecasts(p, outcome)
     place = np.minimum((p * bins).astype(int), bins - 1)
     n = np.bincount(place, minlength=bins)
     sums = [np.bincount(place, weights=w, minlength=bins) for w in (p, outcome)]
@@ -166,7 +168,7 @@ def _counts(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray
 
 def by_chance(p: Numbers, bins: int, rng: np.random.Generator, draws: int = 200) -> Reading:
     """The ECE that perfectly calibrated forecasts show: outcomes drawn from `p` itself; mean and central 95 %."""
-    checked(p, np.zeros_like(p))
+    refuse_invalid_forecasts(p, np.zeros_like(p))
     cells = _in_bins(p, bins)
     drawn = [np.abs(((rng.random(p.size) < p) - p) @ cells).sum() / p.size for _ in range(draws)]
     low, high = np.quantile(drawn, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2])
@@ -175,12 +177,12 @@ def by_chance(p: Numbers, bins: int, rng: np.random.Generator, draws: int = 200)
 
 def recalibration(p: Numbers, outcome: Numbers) -> tuple[float, float]:
     """(a, b) that maximise the likelihood of P(y = 1) = σ(a logit p + b)."""
-    checked(p, outcome)
+    refuse_invalid_forecasts(p, outcome)
     x = _log_odds(p)
     if np.ptp(x) < 1e-9:
         raise InvalidData("All probabilities are equal.", why="no slope can be seen.", fix="use CalibrationInTheLarge.")
     _refuse_one_outcome(outcome)
-    if _separated(np.ones((1, x.size)), x, outcome).any():
+    if _is_separable(np.ones((1, x.size)), x, outcome).any():
         raise InvalidData(
             "The probabilities separate the outcomes without error.",
             why="the likelihood has no maximum: the slope grows without bound.",
@@ -193,7 +195,7 @@ def recalibration(p: Numbers, outcome: Numbers) -> tuple[float, float]:
 
 def in_the_large(p: Numbers, outcome: Numbers) -> float:
     """b that maximises the likelihood of P(y = 1) = σ(logit p + b)."""
-    checked(p, outcome)
+    refuse_invalid_forecasts(p, outcome)
     _refuse_one_outcome(outcome)
     x = _log_odds(p)
     return float(_newton(np.ones((1, x.size)), np.ones((x.size, 1)), outcome, x, np.zeros(1))[0, 0])
@@ -210,7 +212,7 @@ def _refuse_one_outcome(outcome: Numbers) -> None:
         )
 
 
-def _separated(weights: np.ndarray, x: Numbers, outcome: Numbers) -> np.ndarray:
+def _is_separable(weights: np.ndarray, x: Numbers, outcome: Numbers) -> np.ndarray:
     """Per resample: whether x tells the outcomes apart without error, or only one outcome was drawn."""
 
     def extremes(of: int) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +223,7 @@ def _separated(weights: np.ndarray, x: Numbers, outcome: Numbers) -> np.ndarray:
     return (low1 >= high0) | (high1 <= low0)
 
 
-def _resampled(
+def _bootstrap_reading(
     design: np.ndarray,
     outcome: Numbers,
     offset: Numbers,
@@ -238,7 +240,7 @@ def _resampled(
     for _ in range(3):
         for weights in _counts(outcome.size, draws - sum(map(len, found)), rng):
             ends = np.stack([weights @ (outcome == k) for k in (0, 1)])
-            exists = (ends > 0).all(0) if design.shape[1] == 1 else ~_separated(weights, design[:, 0], outcome)
+            exists = (ends > 0).all(0) if design.shape[1] == 1 else ~_is_separable(weights, design[:, 0], outcome)
             if exists.any():
                 found.append(_newton(weights[exists], design, outcome, offset, start)[:, 0])
     drawn = np.concatenate([*found, np.zeros(0)])

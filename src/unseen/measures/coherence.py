@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from unseen.engine.batches import gather, length, once, place, size
-from unseen.engine.gradient_factors import Form
+from unseen.engine.gradient_factors import GradientFactor
 from unseen.engine.parameters import trainable
-from unseen.engine.tap import reduced
+from unseen.engine.tap import tap_and_reduce
 from unseen.errors import InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -59,7 +59,7 @@ def _refuse_few(n: int) -> None:
         )
 
 
-def debiased(alpha: float, n: int) -> float:
+def unbiased_alpha(alpha: float, n: int) -> float:
     """α̂ = (n·α − 1)/(n − 1): 0 for orthogonal gradients whatever n, 1 for equal ones."""
     return (n * alpha - 1) / (n - 1)
 
@@ -73,8 +73,8 @@ class Part:
     n: int
 
     @property
-    def debiased(self) -> float:
-        return debiased(self.alpha, self.n)
+    def unbiased_alpha(self) -> float:
+        return unbiased_alpha(self.alpha, self.n)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,8 @@ class CoherenceResult:
         return self.n * self.alpha
 
     @property
-    def debiased(self) -> float:
-        return debiased(self.alpha, self.n)
+    def unbiased_alpha(self) -> float:
+        return unbiased_alpha(self.alpha, self.n)
 
 
 def coherence(
@@ -119,7 +119,7 @@ def coherence(
     """
     sums = _Sums(model, loss, by)
     with lab.child("dropout").seeded():
-        for group, rows, batch in _grouped(data, batch_size, groups, lab.child("groups")):
+        for group, rows, batch in _iterate_groups(data, batch_size, groups, lab.child("groups")):
             sums.add(group, rows, batch)
     return sums.result()
 
@@ -134,18 +134,18 @@ def agreement(
     values, n = [], 0
     total = {name: total[name].to(p.dtype) for name, p in trainable(model).items()}
 
-    def read(name: str, form: Form) -> Tensor:
+    def read(name: str, form: GradientFactor) -> Tensor:
         return form.along(total[name]).double() - form.norms2().double()
 
     with lab.child("dropout").seeded():
         for batch in once(data, batch_size, lab):
-            values.append(torch.stack(list(reduced(model, batch, loss, read).values())).sum(0).cpu())
+            values.append(torch.stack(list(tap_and_reduce(model, batch, loss, read).values())).sum(0).cpu())
             n += size(batch)
     _refuse_few(n)
     return torch.cat(values) / (n - 1)
 
 
-def _grouped(data: Dataset[Any], batch_size: int, groups: int, lab: Lab) -> Iterator[tuple[int, Tensor, Batch]]:
+def _iterate_groups(data: Dataset[Any], batch_size: int, groups: int, lab: Lab) -> Iterator[tuple[int, Tensor, Batch]]:
     """(group, places in the data, batch): equal parts of a shuffled order; of a stream, its batches in turn."""
     n = length(data)
     if n is None:
@@ -178,14 +178,14 @@ class _Sums:
         total, members = self._of(self.groups, group), self._members(batch)
         own: list[Tensor] = []
 
-        def read(name: str, form: Form) -> None:
-            norms2 = form.moments(total[name]).double()
+        def read(name: str, form: GradientFactor) -> None:
+            norms2 = form.add_sum_and_norms(total[name]).double()
             self.squares[name] += norms2.sum().item()
             own.append(norms2)
             for label, chosen in members.items():
                 self._of(self.classes, label)[name] += form.take(chosen).total()
 
-        reduced(self.model, batch, self.loss, read)
+        tap_and_reduce(self.model, batch, self.loss, read)
         self.norms2.append(torch.stack(own).sum(0).cpu())
         self.rows.append(rows)
         self.members.append(group)
@@ -276,13 +276,13 @@ class _Sums:
             if left < 2 or square <= 0:
                 return nan, nan
             rest = max(0.0, whole - 2 * _dot(total, part) + _dot(part, part))  # ‖Σ g without the group‖²
-            without.append(debiased(alignment(rest, square, left), left))
+            without.append(unbiased_alpha(alignment(rest, square, left), left))
         if g < 3:
             return nan, nan
         values = torch.tensor(without, dtype=torch.float64)
         error = sqrt((g - 1) / g * (values - values.mean()).square().sum().item())
         half = float(scipy_stats.t.ppf(0.5 + LEVEL / 2, g - 1)) * error
-        centre = debiased(alignment(_norm2(total), norms2.sum().item(), n), n)
+        centre = unbiased_alpha(alignment(_norm2(total), norms2.sum().item(), n), n)
         low, high = ((1 + (n - 1) * limit) / n for limit in (centre - half, centre + half))
         return max(0.0, low), min(1.0, high)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from unseen import stats
 from unseen.engine.evaluate import outputs
 from unseen.engine.prediction_diversity import disagreement, mutual_information, over_pairs
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -114,5 +114,5 @@ def _of(values: Float[Tensor, " n"]) -> Reading:
 
 def example() -> tuple[PairwiseDisagreement, Trained]:
     """Of two members of fresh weights, on unlabelled data."""
-    members = [fresh(Lab(seed)) for seed in range(2)]
-    return PairwiseDisagreement(split="bare"), Trained(Committee(members, MeanProbability()), places())
+    members = [toy_model(Lab(seed)) for seed in range(2)]
+    return PairwiseDisagreement(split="bare"), Trained(Committee(members, MeanProbability()), toy_task())

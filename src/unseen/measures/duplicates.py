@@ -63,7 +63,7 @@ def near_pairs(
     Columns of a table are divided by their standard deviation in A (constant columns stay as they are); images are
     compared pixel by pixel in their own unit.
     """
-    x, y = scaled(_rows("a", a), _rows("b", b), tabular=a.dim() <= 2)
+    x, y = scale_to_common_units(_rows("a", a), _rows("b", b), tabular=a.dim() <= 2)
     limit = chance_distance(x, chance) if threshold is None else threshold
     index, distance = nearest(y, x)
     near = (distance <= limit).nonzero().squeeze(1)
@@ -123,7 +123,7 @@ def nearest(
     return torch.cat(indices), torch.cat(distances)
 
 
-def scaled(
+def scale_to_common_units(
     a: Float[Tensor, "n d"], b: Float[Tensor, "m d"], *, tabular: bool
 ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "m d"]]:
     """Both in units of A's standard deviations if they are tables, unchanged otherwise."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unseen import stats
 from unseen.engine.batches import Columns, once
 from unseen.engine.evaluate import outputs
-from unseen.engine.toy import fresh, places
+from unseen.engine.toy import toy_model, toy_task
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -164,14 +164,14 @@ class ModelBasedEffect:
                 fix="train with CDSAE, or use CounterfactualEffect on a task that knows the true ones.",
             )
         own = columns(subject, self.split, lab, "x")["x"]
-        other = outputs(_Made(subject.model), Columns(x=own), lab)
+        other = outputs(_Counterfactual(subject.model), Columns(x=own), lab)
         moved = Columns(x=own, other=other.reshape(own.shape))
         both = [outputs(subject.model, moved, lab, key).double().flatten(1) for key in ("x", "other")]
         p, q = (log_probabilities(each).exp() for each in both)
         return _of(effect(p, q), "probability")
 
 
-class _Made(nn.Module):
+class _Counterfactual(nn.Module):
     """x ↦ the model's counterfactual of x."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -190,4 +190,4 @@ def _of(values: Float[Tensor, " n"], unit: str) -> Reading:
 
 def example() -> tuple[DemographicParity, Trained]:
     """Of a model of fresh weights."""
-    return DemographicParity(split="unseen"), Trained(fresh(), places())
+    return DemographicParity(split="unseen"), Trained(toy_model(), toy_task())

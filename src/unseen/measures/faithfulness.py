@@ -31,7 +31,7 @@ def faithfulness(explanation: Explanation, at: Around, where: Neighbourhood, los
 
     Weights are converted to the units of the neighbourhood's map first (w to w·(x₀ − b) and back).
     """
-    _refuse_other(explanation, at)
+    _refuse_mismatch(explanation, at)
     found = seen(at, where, loss, lab.child("judge"))
     w = on(at, explanation, where.map)
     return share_explained(found.loss(w), found.null, lab.child("resample"))
@@ -122,7 +122,9 @@ class Faithfulness:
     invariances: ClassVar[tuple[str, ...]] = ("loss scale",)
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
-        explanation, at = _asked(self.attribution, self.behaviour, self.inputs, subject, self.split, self.most, lab)
+        explanation, at = _explain_split(
+            self.attribution, self.behaviour, self.inputs, subject, self.split, self.most, lab
+        )
         return faithfulness(explanation, at, self.neighbourhood, self.loss, lab)
 
 
@@ -141,13 +143,15 @@ class PerturbationTest:
     inputs: Inputs = Inputs()
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
-        explanation, at = _asked(self.attribution, self.behaviour, self.inputs, subject, self.split, self.most, lab)
+        explanation, at = _explain_split(
+            self.attribution, self.behaviour, self.inputs, subject, self.split, self.most, lab
+        )
         found = changes(at, explanation.scores, self.k, self.order, self.noise, lab.child("noise"), self.sigma)
         reading = stats.mean(found.double().cpu().numpy(), within=(0, float("inf")))
         return Reading(reading.value, reading.low, reading.high, reading.n, "change of the behaviour", found)
 
 
-def _asked(
+def _explain_split(
     attribution: Attribution,
     behaviour: PerExample | None,
     inputs: Inputs,
@@ -167,11 +171,11 @@ def _asked(
             fix="use an attribution of attributions/explanation.",
         )
     at = around(subject.model, batch, behaviour, inputs, lab)
-    _refuse_other(found, at)
+    _refuse_mismatch(found, at)
     return found, at
 
 
-def _refuse_other(explanation: Explanation, at: Around) -> None:
+def _refuse_mismatch(explanation: Explanation, at: Around) -> None:
     if explanation.scores.shape != (at.n, at.d):
         raise InvalidData(
             f"Credits of shape {tuple(explanation.scores.shape)} for {at.n} inputs of {at.d} features.",

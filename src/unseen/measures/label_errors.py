@@ -23,7 +23,7 @@ from unseen.reading import Reading
 from unseen.task import Split, Task, Use
 
 
-def suspicion(
+def out_of_fold_loss(
     make_model: Callable[[], nn.Module],
     task: Task,
     lab: Lab,
@@ -43,12 +43,12 @@ def suspicion(
     n = length(data)
     if n is None or not 2 <= folds <= n:
         raise InvalidData(
-            f"suspicion got {'a stream' if n is None else f'{n} examples'} and {folds} folds.",
+            f"out_of_fold_loss got {'a stream' if n is None else f'{n} examples'} and {folds} folds.",
             why="each example is judged by a model that was fitted on the other folds.",
             fix="give a map-style dataset and 2 ≤ folds ≤ its length.",
         )
     if epochs < 1:
-        raise InvalidConfig("suspicion got no epoch.", why="an untrained model knows no label.", fix="epochs=8.")
+        raise InvalidConfig("out_of_fold_loss got no epoch.", why="an untrained model knows no label.", fix="epochs=8.")
     losses = torch.zeros(n)
     parts = torch.randperm(n, generator=lab.child("folds").generator()).tensor_split(folds)
     for k, held in enumerate(parts):
@@ -90,7 +90,7 @@ class HeldOutLoss:
     epochs: int = 8
 
     def __call__(self, subject: Task, lab: Lab) -> Reading:
-        losses = suspicion(self.make_model, subject, lab, split=self.split, folds=self.folds, epochs=self.epochs)
+        losses = out_of_fold_loss(self.make_model, subject, lab, split=self.split, folds=self.folds, epochs=self.epochs)
         found = stats.mean(losses.numpy())
         return Reading(found.value, found.low, found.high, found.n, "nats", losses)
 

@@ -43,28 +43,28 @@ class HitRecorder:
 
     @property
     def hits(self) -> Hits:
-        return _checked(torch.stack(self.seen) if self.seen else torch.zeros(0, 0, dtype=torch.bool))
+        return _require_hits(torch.stack(self.seen) if self.seen else torch.zeros(0, 0, dtype=torch.bool))
 
     def means(self, of: Bool[Tensor, " example"]) -> list[float]:
         """The share of hits among the marked examples, at each evaluation."""
         return self.hits[:, of].double().mean(1).tolist()
 
 
-def first_learned(hits: Hits) -> Int[Tensor, " example"]:
+def first_learning_time(hits: Hits) -> Int[Tensor, " example"]:
     """t_i: the first evaluation at which example i is right; the number of evaluations if it never is."""
-    hits = _checked(hits)
+    hits = _require_hits(hits)
     return torch.where(hits.any(0), hits.to(torch.uint8).argmax(0), len(hits))
 
 
-def learned_for_good(hits: Hits) -> Int[Tensor, " example"]:
+def final_learning_time(hits: Hits) -> Int[Tensor, " example"]:
     """The evaluation from which on example i stays right; the number of evaluations if it is wrong at the end."""
-    hits = _checked(hits)
+    hits = _require_hits(hits)
     return hits.long().flip(0).cumprod(0).sum(0).mul(-1).add(len(hits))
 
 
-def forgotten(hits: Hits) -> Int[Tensor, " example"]:
+def forgetting_events(hits: Hits) -> Int[Tensor, " example"]:
     """How often example i went from right to wrong."""
-    hits = _checked(hits)
+    hits = _require_hits(hits)
     return (hits[:-1] & ~hits[1:]).sum(0)
 
 
@@ -83,21 +83,21 @@ class LearningOrder:
     """Time from which the example stays right, instead of the first time."""
 
     def __call__(self, subject: Sequence[Tensor], lab: Lab) -> Reading:
-        tables = [_checked(hits) for hits in subject]
+        tables = [_require_hits(hits) for hits in subject]
         if len(tables) < 2 or len({hits.shape[1] for hits in tables}) != 1:
             raise InvalidData(
                 f"Agreement got runs with {[hits.shape[1] for hits in tables]} examples.",
                 why="it compares two or more runs on the same examples.",
                 fix="record the same split, in the same order, with at least two seeds.",
             )
-        time = learned_for_good if self.stays else first_learned
+        time = final_learning_time if self.stays else first_learning_time
         times = [time(hits).double() for hits in tables]
         pairs = [stats.rank_correlation(a.numpy(), b.numpy()) for a, b in combinations(times, 2)]
         value, low, high = np.mean([(pair.value, pair.low, pair.high) for pair in pairs], 0).tolist()
         return Reading(value, low, high, len(times[0]), "rank correlation", torch.stack(times).mean(0))
 
 
-def _checked(hits: Tensor) -> Tensor:
+def _require_hits(hits: Tensor) -> Tensor:
     if hits.dtype != torch.bool or hits.dim() != 2 or 0 in hits.shape:
         raise InvalidData(
             f"A table of hits has shape {tuple(hits.shape)} and type {hits.dtype}.",

@@ -48,7 +48,7 @@ def _refuse_unpaired(left: Tensor, full: Tensor) -> None:
         )
 
 
-def foretold(
+def first_order_effects(
     scores: Float[Tensor, "query example"], kept: Bool[Tensor, "group example"]
 ) -> Float[Tensor, "query group"]:
     """The first-order effect of removing a group: minus the sum of its members' credits (each per added copy)."""
@@ -107,7 +107,7 @@ class RemovalCorrelation:
     def __call__(self, subject: Mapping[str, Tensor], lab: Lab) -> Reading:
         _refuse_unpaired(subject["left"], subject["full"])
         actual = removal_effects(subject["left"], subject["full"])
-        return correlation(foretold(subject["scores"], subject["kept"]), actual)
+        return correlation(first_order_effects(subject["scores"], subject["kept"]), actual)
 
 
 def example() -> tuple[RemovalCorrelation, dict[str, Tensor]]:
@@ -117,5 +117,5 @@ def example() -> tuple[RemovalCorrelation, dict[str, Tensor]]:
     kept = without(10, torch.arange(6))
     noise = torch.randn(6, 2, 3, generator=generator, dtype=torch.float64)
     full = torch.zeros(2, 3, dtype=torch.float64)
-    left = foretold(scores, kept).T[:, None] + 0.5 * noise
+    left = first_order_effects(scores, kept).T[:, None] + 0.5 * noise
     return RemovalCorrelation(), {"scores": scores, "kept": kept, "left": left, "full": full}

@@ -23,10 +23,14 @@ def detection(suspicion: Float[Tensor, " example"], wrong: Bool[Tensor, " exampl
     return stats.auc(suspicion.double().cpu().numpy(), wrong.cpu().numpy())
 
 
-def found(suspicion: Float[Tensor, " example"], wrong: Bool[Tensor, " example"], inspected: float = 0.1) -> Reading:
+def detection_rate(
+    suspicion: Float[Tensor, " example"], wrong: Bool[Tensor, " example"], inspected: float = 0.1
+) -> Reading:
     """The share of the wrong labels among the most suspect round(inspected · n) examples, with Wilson's interval."""
     if not 0 < inspected <= 1:
-        raise InvalidConfig(f"found got inspected={inspected}.", why="it is a part of all.", fix="choose from (0, 1].")
+        raise InvalidConfig(
+            f"detection_rate got inspected={inspected}.", why="it is a part of all.", fix="choose from (0, 1]."
+        )
     _refuse(suspicion, wrong)
     most = suspicion.topk(max(1, round(inspected * len(suspicion)))).indices
     return stats.proportion(int(wrong[most].sum()), int(wrong.sum()))
@@ -56,7 +60,7 @@ class MislabelDetection:
 
     def __call__(self, subject: Mapping[str, Tensor], lab: Lab) -> Reading:
         area = detection(subject["suspicion"], subject["wrong"])
-        share = found(subject["suspicion"], subject["wrong"], self.inspected)
+        share = detection_rate(subject["suspicion"], subject["wrong"], self.inspected)
         detail = torch.tensor([share.value, share.low, share.high], dtype=torch.float64)
         return Reading(area.value, area.low, area.high, area.n, area.unit, detail)
 

@@ -21,7 +21,9 @@ from unseen.reading import Reading
 from unseen.task import Batch
 
 
-def exchanged(x: Float[Tensor, "n *shape"], features: Bool[Tensor, "*shape"], order: Int[Tensor, " n"]) -> Tensor:
+def exchange_features(
+    x: Float[Tensor, "n *shape"], features: Bool[Tensor, "*shape"], order: Int[Tensor, " n"]
+) -> Tensor:
     """Row i gets the chosen features of row order[i]. One order for all of them: what they share stays."""
     return torch.where(features, x[order], x)
 
@@ -50,7 +52,9 @@ def randomised_auc(
         raise InvalidData(f"`y` has the values {y.unique().tolist()[:5]}.", "an AUC has two classes.", "use 0 and 1.")
     orders = lab.child("exchange").generator()
     tries = repeats if features.any() else 1
-    moved = (exchanged(x, features, torch.randperm(len(x), generator=orders).to(x.device)) for _ in range(tries))
+    moved = (
+        exchange_features(x, features, torch.randperm(len(x), generator=orders).to(x.device)) for _ in range(tries)
+    )
     return stats.crossed_auc(torch.stack([log_odds(model, each, lab) for each in moved]).numpy(), y.cpu().numpy())
 
 

@@ -140,7 +140,7 @@ class ReversalGap:
             return batch["fact"].double()
 
         right = per_example(subject.model, data, right_answer, lab, self.batch_size)
-        wrong = per_example(subject.model, data, other_answer, lab, self.batch_size)
+        wrong = per_example(subject.model, data, wrong_answer, lab, self.batch_size)
         return reversal_gap(right, wrong, per_example(subject.model, data, fact, lab).long())
 
 
@@ -149,7 +149,7 @@ def right_answer(model: torch.nn.Module, batch: Batch) -> Float[Tensor, " batch"
     return sequence_log_probability(model, {"tokens": batch["tokens"], "mask": batch["answer"]})
 
 
-def other_answer(model: torch.nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
+def wrong_answer(model: torch.nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
     """log p(answer of another fact | prompt)."""
     mask = batch.get("other_answer", batch["answer"])
     return sequence_log_probability(model, {"tokens": batch["other"], "mask": mask})

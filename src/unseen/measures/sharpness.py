@@ -17,7 +17,7 @@ from unseen import stats
 from unseen.engine import parameters
 from unseen.engine.batches import once, size
 from unseen.engine.curvature import hessian, hutchinson, lanczos
-from unseen.engine.parameters import shifted, sphere
+from unseen.engine.parameters import shift_parameters, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -88,7 +88,7 @@ class SAMSharpness:
                     fix="use AverageSharpness or TopEigenvalue.",
                 )
             before = losses(model, batches, f)
-            with shifted(params, [g * (self.rho / norm).to(g) for g in gradient]):
+            with shift_parameters(params, [g * (self.rho / norm).to(g) for g in gradient]):
                 rise = losses(model, batches, f) - before
         reading = stats.mean(rise.numpy())
         return Reading(reading.value, reading.low, reading.high, len(rise), detail=rise)
@@ -118,7 +118,7 @@ class AverageSharpness:
                 radius = self.rho * float(torch.rand((), generator=generator, dtype=torch.float64)) ** (1 / d)
                 step = sphere(params, radius, generator)
                 for by in (step, [-s for s in step]):
-                    with shifted(params, by):
+                    with shift_parameters(params, by):
                         rises.append(losses(model, batches, f).mean() - before)
         pairs = torch.stack(rises).view(-1, 2).mean(1)
         found = stats.mean(pairs.numpy())

@@ -189,7 +189,7 @@ def drivers(
 
 
 @dataclass(frozen=True)
-class WhatGoesWrong:
+class HighLossFeatures:
     """Ranks features by how well they tell examples with a loss above the median from the others.
 
     A random forest learns on some entities; on held-out ones a feature's inputs are permuted together, and the loss
@@ -230,7 +230,7 @@ class WhatGoesWrong:
             base = stats.auc(forest.predict_proba(x[held])[:, 1], wrong[held]).value
             for name, block in blocks.items():
                 permuted = [
-                    stats.auc(forest.predict_proba(shuffled(x[held], block, rng))[:, 1], wrong[held]).value
+                    stats.auc(forest.predict_proba(shuffle_block(x[held], block, rng))[:, 1], wrong[held]).value
                     for _ in range(self.repeats)
                 ]
                 drops[name].append(base - float(np.mean(permuted)))
@@ -238,7 +238,9 @@ class WhatGoesWrong:
         return dict(sorted(readings.items(), key=lambda item: -item[1].value))
 
 
-def shuffled(x: Float[np.ndarray, "n input"], block: slice, rng: np.random.Generator) -> Float[np.ndarray, "n input"]:
+def shuffle_block(
+    x: Float[np.ndarray, "n input"], block: slice, rng: np.random.Generator
+) -> Float[np.ndarray, "n input"]:
     """A copy in which the inputs of one feature come from other rows, together."""
     copy = x.copy()
     copy[:, block] = x[rng.permutation(len(x)), block]

@@ -41,7 +41,7 @@ def universal_perturbation(
 
 
 @torch.no_grad()
-def flipped(model: nn.Module, x: Float[Tensor, "n *shape"], by: Tensor) -> Float[Tensor, " n"]:
+def prediction_flips(model: nn.Module, x: Float[Tensor, "n *shape"], by: Tensor) -> Float[Tensor, " n"]:
     """1 where the most likely class (or the sign of one logit) differs between x and x + by."""
     with evaluating(model):
         before, after = model(x).flatten(1), model(x + by).flatten(1)
@@ -74,7 +74,7 @@ class UniversalPerturbation:
         task, model = subject.task, subject.model
         fitted, judged = (whole(task.split(name).data, lab) for name in (self.fitted, self.split))
         delta = universal_perturbation(model, fitted, task.objective.loss, self.radius, passes=self.passes)
-        changed = flipped(model, judged["x"], delta)
+        changed = prediction_flips(model, judged["x"], delta)
         reading = stats.of_scores(changed.double().cpu().numpy())
         return Reading(reading.value, reading.low, reading.high, reading.n, reading.unit, changed)
 

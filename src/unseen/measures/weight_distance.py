@@ -20,7 +20,7 @@ from unseen.engine import parameters
 from unseen.engine.batches import whole
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Watch, mean_loss
-from unseen.engine.parameters import shifted, sphere
+from unseen.engine.parameters import shift_parameters, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -28,7 +28,7 @@ from unseen.reading import Reading
 from unseen.task import Task
 
 
-def log_spaced(last: int) -> tuple[int, ...]:
+def log_steps(last: int) -> tuple[int, ...]:
     """About thirty numbers of updates from 1 to `last`, evenly spaced on a log scale."""
     return tuple(np.unique(np.geomspace(1, last, 40).round().astype(int)).tolist())
 
@@ -126,11 +126,11 @@ def diffusion_fit(steps: ArrayLike, distances: ArrayLike) -> Diffusion:
 def _power(t: NDArray[np.float64], d: NDArray[np.float64]) -> float:
     """R² of the best c t^γ; for each γ the best c is known."""
 
-    def squared(gamma: float) -> float:
+    def residual(gamma: float) -> float:
         x = t**gamma
         return float(((d - (x @ d) / (x @ x) * x) ** 2).sum())
 
-    best = minimize_scalar(squared, bounds=(-2.0, 2.0), method="bounded", options={"xatol": 1e-8})
+    best = minimize_scalar(residual, bounds=(-2.0, 2.0), method="bounded", options={"xatol": 1e-8})
     return 1 - float(best.fun) / float(((d - d.mean()) ** 2).sum())
 
 
@@ -166,7 +166,7 @@ def landscape_roughness(
     for row in found:
         unit = sphere(weights, 1.0, generator)
         for k, radius in enumerate(radii):
-            with shifted(weights, [radius * u for u in unit]):
+            with shift_parameters(weights, [radius * u for u in unit]):
                 row[k] = loss() - here
     spread = found.std(axis=0, ddof=1)
     if not np.isfinite(spread).all() or (spread == 0).any():
@@ -217,7 +217,7 @@ class LandscapeRoughness:
 
         params = parameters.trainable(model)
         back = [subject.start[name] - p.detach() for name, p in params.items()]
-        with shifted(list(params.values()), back):
+        with shift_parameters(list(params.values()), back):
             found = landscape_roughness(loss, list(weights.values()), self.radii, self.directions, lab.generator())
         return Reading(found.slope.value, found.slope.low, found.slope.high, self.directions, "exponent")
 

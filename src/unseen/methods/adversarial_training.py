@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import grad, grad_and_value
 
-from unseen.engine.domain_risks import inputs_of, joined
+from unseen.engine.domain_risks import inputs_of, merge_batches
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.vectorized.ensemble import At
 from unseen.engine.vectorized.steps import Stackable, frozen
@@ -41,7 +41,7 @@ def norms(delta: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *ones"]:
 
 def start(draw: Draw, *, norm: Norm, **unused: object) -> Mapping[str, Tensor]:
     """A point drawn uniformly from the unit ball for every example."""
-    x = inputs_of(joined(draw.fit.values()), "Adversarial training")
+    x = inputs_of(merge_batches(draw.fit.values()), "Adversarial training")
     begin = torch.empty(x.shape, dtype=x.dtype)
     if norm is Norm.LINF:
         return {"begin": begin.uniform_(-1, 1, generator=draw.generator).to(x.device)}
@@ -73,7 +73,7 @@ def adversarial_gradient(
     high: float,
 ) -> tuple[Mapping[str, Tensor], Tensor]:
     """The gradient of the mean loss at x + δ, with δ from `passes` steps of projected ascent of size 2.5 radius/passes."""
-    batch = joined(draw.fit.values())
+    batch = merge_batches(draw.fit.values())
     x = inputs_of(batch, "Adversarial training")
 
     def total(delta: Tensor) -> Tensor:

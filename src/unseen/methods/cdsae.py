@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import once, size, whole
-from unseen.engine.domain_risks import environments, joined
-from unseen.engine.features import Given
+from unseen.engine.domain_risks import environments, merge_batches
+from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.toy import specimen
+from unseen.engine.toy import toy_subject
 from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -37,7 +37,7 @@ class Adversary(StrEnum):
     """Those that the model holds to be not influenced, as in the paper: the classifier may still use the others."""
 
 
-def reversed_gradient(codes: Tensor, strength: Tensor | float) -> Tensor:
+def reverse_gradient(codes: Tensor, strength: Tensor | float) -> Tensor:
     """The same values, with −strength times their gradient (Ganin & Lempitsky, 2015)."""
     return (1 + strength) * codes.detach() - strength * codes
 
@@ -48,7 +48,7 @@ def code_noise(draw: Draw, *, k: int, **unused: Any) -> Mapping[str, Tensor]:
     return {"noise": torch.randn(n, 4 * k, generator=draw.generator, dtype=like.dtype).to(like.device)}
 
 
-def watched_codes(model: SequentialAutoencoder, codes: Float[Tensor, "n codes"], adversary: Adversary) -> Tensor:
+def adversary_inputs(model: SequentialAutoencoder, codes: Float[Tensor, "n codes"], adversary: Adversary) -> Tensor:
     """What the discriminator sees."""
     if adversary is Adversary.SEMANTIC:
         return model.semantic(codes)
@@ -57,7 +57,7 @@ def watched_codes(model: SequentialAutoencoder, codes: Float[Tensor, "n codes"],
 
 def fairness_gap(model: SequentialAutoencoder, x: Float[Tensor, "n d"], codes: Tensor) -> Float[Tensor, " n"]:
     """½ Σ_y |p(y | U) − p(y | Ū)| with Ū the mean code of decoder(U, other a): |Δ p(ŷ = 1)| for two classes."""
-    other = model.encoded(model.flipped(x, codes)).mean
+    other = model.posterior(model.flip_group(x, codes)).mean
     p, q = (log_probabilities(model.classifier(model.semantic(u))).exp() for u in (codes, other))
     return (p - q).abs().sum(1) / 2
 
@@ -90,12 +90,12 @@ def cdsae_criterion(
     """
     batches = environments(draw, "CDSAE")
     x = torch.cat([batch["x"].flatten(1) for batch in batches])
-    posterior = model.encoded(x)
+    posterior = model.posterior(x)
     codes = posterior.sample(noise)
-    error = (model.decoded(codes, x[:, model.sensitive]) - x[:, model.others]).square().mean()
+    error = (model.reconstruct(codes, x[:, model.sensitive]) - x[:, model.others]).square().mean()
     divergence = posterior.divergence(prior_means(model, posterior, [size(b) for b in batches])).sum(1).mean()
-    label = objective.loss(Given(model.classifier(model.semantic(codes))), joined(batches)).mean()
-    seen = reversed_gradient(watched_codes(model, codes, adversary), independence)
+    label = objective.loss(FixedOutput(model.classifier(model.semantic(codes))), merge_batches(batches)).mean()
+    seen = reverse_gradient(adversary_inputs(model, codes, adversary), independence)
     guess = F.binary_cross_entropy_with_logits(model.discriminator(seen)[:, 0], model.attribute(x))
     gap = fairness_gap(model, x, codes).mean()
     return reconstruction * error + beta * divergence + label + fairness * gap + guess
@@ -165,7 +165,7 @@ class CDSAE:
 def nats(model: SequentialAutoencoder, task: Task, lab: Lab) -> dict[str, list[float]]:
     """Mean KL(q(U | x) ‖ N(mean of the domain or 0, 1)) of each group of codes on the FIT splits: what it holds."""
     parts = [whole(split.data, lab)["x"].flatten(1) for split in task.of(Use.FIT).values()]
-    posterior = model.eval().encoded(torch.cat(parts))
+    posterior = model.eval().posterior(torch.cat(parts))
     each = posterior.divergence(prior_means(model, posterior, [len(part) for part in parts]))
     return {f"nats {which}": [float(model.group(each, which).sum(1).mean())] for which in Codes}
 
@@ -219,7 +219,7 @@ def _two_levels(name: str, values: list[Tensor], classes: int) -> Float[Tensor, 
 
 def example() -> tuple[CDSAE, Trained]:
     """Thirty steps; the sensitive attribute is the last input."""
-    trained = specimen()
+    trained = toy_subject()
     splits = {}
     for name, split in trained.task.splits.items():
         columns = split.data[:]

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.engine.domain_risks import each_loss
-from unseen.engine.features import features
+from unseen.engine.domain_risks import losses_by_domain
+from unseen.engine.features import record_features
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.toy import specimen
+from unseen.engine.toy import toy_subject
 from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -48,8 +48,8 @@ def coral_criterion(
             fix="give one FIT split per domain (`unseen.tasks.domains`), or unlabelled data as an ADAPT split.",
         )
     fit, adapt = list(draw.fit.values()), list(draw.adapt.values())
-    with features(model, layer) as seen:
-        losses = each_loss(model, fit, objective)
+    with record_features(model, layer) as seen:
+        losses = losses_by_domain(model, fit, objective)
         for batch in adapt:
             model(batch["x"])
     if len(seen) < len(fit) + len(adapt):  # the FIT splits went through together
@@ -87,4 +87,4 @@ class CORAL:
 
 def example() -> tuple[CORAL, Trained]:
     """Thirty steps on a task with two domains to fit."""
-    return CORAL(budget=Budget(steps=30, batch_size=32, lr=0.01)), specimen()
+    return CORAL(budget=Budget(steps=30, batch_size=32, lr=0.01)), toy_subject()

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from unseen.engine.batches import Columns, once
-from unseen.engine.domain_risks import joined
+from unseen.engine.domain_risks import merge_batches
 from unseen.engine.evaluate import per_example
-from unseen.engine.features import Given
+from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw
 from unseen.engine.prediction_diversity import disagreement, mutual_information, over_pairs
-from unseen.engine.toy import specimen
+from unseen.engine.toy import toy_subject
 from unseen.engine.vectorized.choose import train_many
 from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
@@ -29,18 +29,18 @@ from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.ensemble_model import (
     Committee,
-    One,
+    SingleMember,
     heads_like,
     log_probabilities,
     members_of,
-    parted,
-    refuse_hidden,
+    refuse_inner_layer,
+    split_head,
 )
 from unseen.search_space import LogUniform, Space
 from unseen.task import Batch, Objective, Split, Task, Use
 
 
-def refuse_labelled_only(tasks: Sequence[Task], who: str) -> None:
+def require_unlabelled_data(tasks: Sequence[Task], who: str) -> None:
     """Refuses a task without unlabelled data, and says so once if they are labelled: their labels are not read."""
     labelled: set[str] = set()
     for task in tasks:
@@ -64,9 +64,9 @@ def divdis_criterion(
 
     I is the mutual information on the unlabelled minibatch, m̄ the mean prediction on unlabelled and labelled inputs.
     """
-    labelled = joined(draw.fit.values())
-    here, there = model.all(labelled["x"]), model.all(_bare(draw.adapt)["x"])
-    losses = torch.stack([objective.loss(Given(outputs), labelled).mean() for outputs in here])
+    labelled = merge_batches(draw.fit.values())
+    here, there = model.member_outputs(labelled["x"]), model.member_outputs(_bare(draw.adapt)["x"])
+    losses = torch.stack([objective.loss(FixedOutput(outputs), labelled).mean() for outputs in here])
     log_u = log_probabilities(there)
     p = log_u.exp()
     mean_u, mean_l = p.mean(1), log_probabilities(here).exp().mean(1).detach()
@@ -76,7 +76,7 @@ def divdis_criterion(
 
 
 def _bare(adapt: Mapping[str, Batch]) -> Batch:
-    return joined({"x": batch["x"]} for batch in adapt.values())
+    return merge_batches({"x": batch["x"]} for batch in adapt.values())
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class DivDis:
 
     `dependence` is λ₁, `prior` λ₂ of `divdis_criterion`. The best is an h₂ independent of h₁: the semantic rule exactly if
     it is independent of the spurious one in the unlabelled data. The model is a `Committee`; of its members the one with
-    the best score on the SELECT splits speaks (the first without such splits): choose better ones with `chosen`.
+    the best score on the SELECT splits speaks (the first without such splits): choose better ones with `select_member`.
     """
 
     members: int = 2
@@ -110,9 +110,9 @@ class DivDis:
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Committee:
         """The model's encoder and head, with further heads of fresh weights."""
         model.to(lab.device, lab.dtype)
-        refuse_hidden(model, self.layer, next(once(next(iter(task.of(Use.FIT).values())).data, 4, lab))["x"])
-        encoder, head = parted(model, self.layer)
-        return Committee(heads_like(head, self.members, lab.child("heads"), fresh=True), One(), encoder)
+        refuse_inner_layer(model, self.layer, next(once(next(iter(task.of(Use.FIT).values())).data, 4, lab))["x"])
+        encoder, head = split_head(model, self.layer)
+        return Committee(heads_like(head, self.members, lab.child("heads"), fresh=True), SingleMember(), encoder)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return self.fit_many([model], task, [lab])[0]
@@ -120,10 +120,10 @@ class DivDis:
     def fit_many(self, models: Sequence[nn.Module], task: Task | Sequence[Task], labs: Sequence[Lab]) -> list[Trained]:
         """Several committees at once, on one task or each on its own."""
         tasks = [task] * len(models) if isinstance(task, Task) else task
-        refuse_labelled_only(tasks, "DivDis")
+        require_unlabelled_data(tasks, "DivDis")
         committees = [self.surgery(m, own, lab) for m, own, lab in zip(models, tasks, labs, strict=True)]
         found = train_many(committees, tasks, self.training, self.budget, labs)
-        return [validated(trained, lab) for trained, lab in zip(found, labs, strict=True)]
+        return [select_by_validation(trained, lab) for trained, lab in zip(found, labs, strict=True)]
 
 
 class Newcomer(nn.Module):
@@ -144,7 +144,7 @@ def agreement(p: Float[Tensor, " n"], q: Float[Tensor, " n"]) -> Float[Tensor, "
 
 def dbat_criterion(model: Newcomer, draw: Draw, objective: Objective, *, weight: Tensor | float) -> Tensor:
     """ℓ + α mean over earlier members and unlabelled inputs of `agreement` on the earlier one's most likely class."""
-    labelled = joined(draw.fit.values())
+    labelled = merge_batches(draw.fit.values())
     loss = objective.loss(model, labelled).mean()
     if not len(model.earlier):
         return loss
@@ -163,7 +163,7 @@ class DBAT:
 
     With h₁ the spurious rule the best is h₂ = not h₁ on the unlabelled data, the semantic rule exactly if the two are
     always opposed there. All begin at the weights given. The model is a `Committee`, of which the member with the best
-    score on the SELECT splits speaks (the first without such splits): choose better ones with `chosen`.
+    score on the SELECT splits speaks (the first without such splits): choose better ones with `select_member`.
     """
 
     members: int = 2
@@ -190,7 +190,7 @@ class DBAT:
     def fit_many(self, models: Sequence[nn.Module], task: Task | Sequence[Task], labs: Sequence[Lab]) -> list[Trained]:
         """Several committees at once, on one task or each on its own: member k of all of them is trained together."""
         tasks = [task] * len(models) if isinstance(task, Task) else task
-        refuse_labelled_only(tasks, "D-BAT")
+        require_unlabelled_data(tasks, "D-BAT")
         found: list[list[nn.Module]] = [[] for _ in models]
         curves: list[dict[str, Sequence[float]]] = [{} for _ in models]
         for k in range(self.members):
@@ -199,9 +199,9 @@ class DBAT:
             for i, trained in enumerate(train_many(newcomers, tasks, self.training, self.budget, each)):
                 found[i].append(newcomers[i].own)
                 curves[i][f"loss {k}"] = trained.curves["loss"]
-        committees = [Committee(own, One()).requires_grad_(True).eval() for own in found]
+        committees = [Committee(own, SingleMember()).requires_grad_(True).eval() for own in found]
         results = zip(committees, tasks, curves, labs, strict=True)
-        return [validated(Trained(c, t, {"loss": own["loss 0"], **own}), lab) for c, t, own, lab in results]
+        return [select_by_validation(Trained(c, t, {"loss": own["loss 0"], **own}), lab) for c, t, own, lab in results]
 
 
 def member_scores(trained: Trained, split: Split, lab: Lab) -> list[float]:
@@ -210,33 +210,35 @@ def member_scores(trained: Trained, split: Split, lab: Lab) -> list[float]:
     return [float(per_example(m, split.data, score, lab).double().mean()) for m in members_of(trained.model)]
 
 
-def chosen(trained: Trained, split: Split, lab: Lab) -> Trained:
+def select_member(trained: Trained, split: Split, lab: Lab) -> Trained:
     """The committee with the member that scores best on the split as its voice (of equals, the first).
 
     On a judged split this is an oracle, which uses labels that nobody has: say so.
     """
     scores = member_scores(trained, split, lab)
     model = copy.deepcopy(trained.model)
-    model.rule = One(scores.index(max(scores)))  # type: ignore[assignment]
+    model.rule = SingleMember(scores.index(max(scores)))  # type: ignore[assignment]
     return replace(trained, model=model, curves={**trained.curves, "member score": scores})
 
 
-def validated(trained: Trained, lab: Lab) -> Trained:
+def select_by_validation(trained: Trained, lab: Lab) -> Trained:
     """The committee with the member of the best mean score over the SELECT splits as its voice."""
     splits = trained.task.of(Use.SELECT).values()
     if splits:
         each = torch.tensor([member_scores(trained, split, lab) for split in splits], dtype=torch.float64).mean(0)
-        trained.model.rule = One(int(each.argmax()))  # type: ignore[assignment]
+        trained.model.rule = SingleMember(int(each.argmax()))  # type: ignore[assignment]
     return trained
 
 
 @torch.no_grad()
-def most_disputed(model: Committee, data: Dataset, n: int, lab: Lab) -> Int[Tensor, " n"]:
+def rank_by_disagreement(model: Committee, data: Dataset, n: int, lab: Lab) -> Int[Tensor, " n"]:
     """The examples that are worth a label: with the largest mean disagreement of pairs of members, first the largest."""
-    p = torch.cat([log_probabilities(model.all(batch["x"])).exp().cpu() for batch in once(data, 1024, lab)], 1)
+    p = torch.cat(
+        [log_probabilities(model.member_outputs(batch["x"])).exp().cpu() for batch in once(data, 1024, lab)], 1
+    )
     return over_pairs(p, disagreement).mean(0).argsort(descending=True, stable=True)[:n]
 
 
 def example() -> tuple[DivDis, Trained]:
     """Thirty steps on a task with unlabelled data."""
-    return DivDis(budget=Budget(steps=30, batch_size=32, lr=0.01)), specimen()
+    return DivDis(budget=Budget(steps=30, batch_size=32, lr=0.01)), toy_subject()

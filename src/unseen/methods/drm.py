@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import once
 from unseen.engine.domain_risks import environments
-from unseen.engine.features import Given
+from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.toy import specimen
+from unseen.engine.toy import toy_subject
 from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.models.ensemble_model import Committee, Rule, heads_like, parted, refuse_hidden
+from unseen.models.ensemble_model import Committee, Rule, heads_like, refuse_inner_layer, split_head
 from unseen.models.test_time_weighting import EntropySteering, SimilaritySteering
 from unseen.search_space import Space, Uniform
 from unseen.task import Objective, Task, Use
@@ -27,7 +27,7 @@ def drm_criterion(model: Committee, draw: Draw, objective: Objective, *, shared:
     found = []
     for head, batch in zip(heads, environments(draw, "DRM"), strict=True):
         h = model.encoder(batch["x"])
-        own, common = (objective.loss(Given(one(h)), batch).mean() for one in (head, last))
+        own, common = (objective.loss(FixedOutput(one(h)), batch).mean() for one in (head, last))
         found.append((1 - shared) * own + shared * common)
     return torch.stack(found).mean()
 
@@ -67,8 +67,8 @@ class DRM:
                 fix="give one FIT split per domain (`unseen.tasks.domains`), or use ERM.",
             )
         model.to(lab.device, lab.dtype)
-        refuse_hidden(model, self.layer, next(once(next(iter(fitted.values())).data, 4, lab))["x"])
-        encoder, head = parted(model, self.layer)
+        refuse_inner_layer(model, self.layer, next(once(next(iter(fitted.values())).data, 4, lab))["x"])
+        encoder, head = split_head(model, self.layer)
         return Committee(heads_like(head, len(fitted) + 1, lab, fresh=False), self.rule, encoder)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
@@ -94,4 +94,4 @@ def prototypes(model: Committee, task: Task, lab: Lab) -> Tensor:
 
 def example() -> tuple[DRM, Trained]:
     """Thirty steps on a task with two domains to fit."""
-    return DRM(budget=Budget(steps=30, batch_size=32, lr=0.01)), specimen()
+    return DRM(budget=Budget(steps=30, batch_size=32, lr=0.01)), toy_subject()

@@ -86,7 +86,7 @@ def ghost_batch_norm(
     if x.dim() == 2:
         weight = x.new_ones(x.shape[1]) if norm.weight is None else norm.weight
         bias = x.new_zeros(x.shape[1]) if norm.bias is None else norm.bias
-        y = _Fused.apply(even, weight, bias, norm.running_mean, norm.running_var, factors, ghost, norm.eps)
+        y = _GhostNormFunction.apply(even, weight, bias, norm.running_mean, norm.running_var, factors, ghost, norm.eps)
     elif x.is_cuda:
         y = _as_channels(even, norm, factors, ghost)
     else:  # on a CPU the native kernel per ghost is faster for maps than any rearrangement: benchmarks/ghost_batch_norm.py
@@ -114,7 +114,7 @@ def shares(factors: Sequence[float]) -> tuple[float, list[float]]:
 
 
 @lru_cache(maxsize=64)  # the same at every step: making the tensor anew costs a tenth of the layer
-def _placed(factors: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> tuple[float, Tensor]:
+def _shares_on_device(factors: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> tuple[float, Tensor]:
     kept, weights = shares(factors)
     return kept, torch.tensor(weights, device=device, dtype=dtype)
 
@@ -127,7 +127,7 @@ def _update(
     norm_mean: Tensor, norm_var: Tensor, mean: Tensor, variance: Tensor, factors: tuple[float, ...], bessel: float = 1.0
 ) -> None:
     """The running statistics after the ghosts' [ghost feature] means and variances (× `bessel`), in order."""
-    kept, each = _placed(factors, mean.device, mean.dtype)
+    kept, each = _shares_on_device(factors, mean.device, mean.dtype)
     norm_mean.addmv_(mean.T, each, beta=kept)
     norm_var.addmv_(variance.T, each, beta=kept, alpha=bessel)
 
@@ -146,7 +146,7 @@ def _as_channels(x: Tensor, norm: nn.BatchNorm1d | nn.BatchNorm2d, factors: tupl
     return y.view(ghost, k, *x.shape[1:]).transpose(0, 1).reshape(x.shape)
 
 
-class _Fused(torch.autograd.Function):
+class _GhostNormFunction(torch.autograd.Function):
     """The layer on vectors, all ghosts at once, in as few passes over memory as batch norm itself.
 
     With centred values c, inverse deviation r and the ghost size g: y = w r c + b and
@@ -195,12 +195,12 @@ def convert(model: nn.Module, ghost: int) -> nn.Module:
     """The model with every BatchNorm1d and BatchNorm2d replaced by its ghost version; parameters, buffers are shared."""
     _size(ghost)
     if isinstance(model, nn.BatchNorm1d | nn.BatchNorm2d):
-        return _converted(model, ghost)
+        return _ghost_layer(model, ghost)
     replaced: dict[nn.Module, nn.Module] = {}  # a layer used in two places stays one layer
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
-                parent._modules[name] = replaced.setdefault(child, _converted(child, ghost))
+                parent._modules[name] = replaced.setdefault(child, _ghost_layer(child, ghost))
             elif isinstance(child, nn.BatchNorm3d | nn.SyncBatchNorm):
                 raise UnsupportedLayer(
                     f"{type(child).__name__} `{name}` has no ghost version.",
@@ -216,7 +216,7 @@ def convert(model: nn.Module, ghost: int) -> nn.Module:
     return model
 
 
-def _converted(norm: nn.BatchNorm1d | nn.BatchNorm2d, ghost: int) -> nn.Module:
+def _ghost_layer(norm: nn.BatchNorm1d | nn.BatchNorm2d, ghost: int) -> nn.Module:
     kind = GhostBatchNorm2d if isinstance(norm, nn.BatchNorm2d) else GhostBatchNorm1d
     options = {"eps": norm.eps, "momentum": norm.momentum, "track_running_stats": norm.track_running_stats}
     new = kind(norm.num_features, ghost, affine=False, **options)

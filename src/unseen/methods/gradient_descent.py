@@ -74,7 +74,7 @@ class GramDynamics:
                 fix="use GradientDescent, which trains any model.",
             )
         model.to(lab.device, lab.dtype)
-        start = parameters.copied(model)
+        start = parameters.copy_parameters(model)
         batches = [whole(split.data, lab) for split in task.of(Use.FIT).values()]
         batch = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         x, slope = batch["x"], slope_of(task.objective, batch)

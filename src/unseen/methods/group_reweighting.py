@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unseen.engine.batches import once
-from unseen.engine.domain_risks import several
+from unseen.engine.domain_risks import require_domains
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
@@ -126,7 +126,7 @@ def dro_of_risks(
     risks: Float[Tensor, " domain"], step: int, *, rate: Tensor | float, weights: Tensor
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
     """Σ_e q_e R_e with the weights q raised by the risks, and these weights."""
-    several(len(risks), "Group DRO over domains")
+    require_domains(len(risks), "Group DRO over domains")
     raised = exponentiated(weights, risks.detach().to(weights), rate)
     return (raised.to(risks) * risks).sum(), {"weights": raised}
 

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import size
-from unseen.engine.domain_risks import annealed, environments, joined, mergeable, weighted
-from unseen.engine.features import Given
+from unseen.engine.domain_risks import anneal, environments, merge_batches, mergeable, penalized_risk
+from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.toy import specimen
+from unseen.engine.toy import toy_subject
 from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -25,7 +25,7 @@ def scale_gradients(outputs: Tensor, batch: Batch, objective: Objective) -> Floa
 
     def risk(w: Tensor, rows: slice) -> Tensor:
         part = {key: column[rows] for key, column in batch.items()}
-        return objective.loss(Given(w * outputs[rows]), part).mean()
+        return objective.loss(FixedOutput(w * outputs[rows]), part).mean()
 
     one = outputs.new_ones(())
     halves = (slice(0, None, 2), slice(1, None, 2))
@@ -46,13 +46,13 @@ def irm_criterion(model: nn.Module, draw: Draw, objective: Objective, *, weight:
             fix="use a batch size of at least 2 and domains of at least two examples.",
         )
     if mergeable(model, batches):
-        each = model(joined(batches)["x"]).split([size(batch) for batch in batches])
+        each = model(merge_batches(batches)["x"]).split([size(batch) for batch in batches])
     else:
         each = [model(batch["x"]) for batch in batches]
     pairs = list(zip(each, batches, strict=True))
-    values = torch.stack([objective.loss(Given(outputs), batch).mean() for outputs, batch in pairs])
+    values = torch.stack([objective.loss(FixedOutput(outputs), batch).mean() for outputs, batch in pairs])
     penalties = torch.stack([scale_gradients(outputs, batch, objective).prod() for outputs, batch in pairs])
-    return weighted(values, penalties.mean(), annealed(weight, draw.step, until))
+    return penalized_risk(values, penalties.mean(), anneal(weight, draw.step, until))
 
 
 @dataclass(frozen=True)
@@ -87,4 +87,4 @@ class IRM:
 
 def example() -> tuple[IRM, Trained]:
     """Thirty steps on a task with two domains to fit."""
-    return IRM(budget=Budget(steps=30, batch_size=32, lr=0.01)), specimen()
+    return IRM(budget=Budget(steps=30, batch_size=32, lr=0.01)), toy_subject()

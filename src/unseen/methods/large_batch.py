@@ -27,18 +27,18 @@ def root_lr(lr: float, small: int, large: int) -> float:
     return lr * sqrt(large / small)
 
 
-def same_epochs(small: Budget, batch_size: int) -> Budget:
+def keep_epochs(small: Budget, batch_size: int) -> Budget:
     """The regime with another batch size and the same epochs: steps, warm-up and drops shrink by the ratio of sizes."""
-    return _rescaled(small, small.batch_size / batch_size, batch_size)
+    return _rescale(small, small.batch_size / batch_size, batch_size)
 
 
-def adapted(small: Budget, batch_size: int) -> Budget:
+def adapt_regime(small: Budget, batch_size: int) -> Budget:
     """Regime adaptation: every epoch number × ⌈large/small⌉, so as many updates at each learning rate as before."""
     ratio = batch_size / small.batch_size
-    return _rescaled(small, ceil(ratio) / ratio, batch_size)
+    return _rescale(small, ceil(ratio) / ratio, batch_size)
 
 
-def _rescaled(budget: Budget, factor: float, batch_size: int) -> Budget:
+def _rescale(budget: Budget, factor: float, batch_size: int) -> Budget:
     return replace(
         budget,
         batch_size=batch_size,
@@ -86,7 +86,7 @@ class LargeBatch:
     @property
     def budget(self) -> Budget:
         """The budget that is trained with."""
-        budget = (adapted if self.adapt else same_epochs)(self.small, self.batch_size)
+        budget = (adapt_regime if self.adapt else keep_epochs)(self.small, self.batch_size)
         lr = root_lr(budget.lr, self.small.batch_size, self.batch_size) if self.root else budget.lr
         return replace(budget, lr=lr)
 

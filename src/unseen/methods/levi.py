@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from unseen.engine.batches import once
-from unseen.engine.domain_risks import joined
-from unseen.engine.features import Given
+from unseen.engine.domain_risks import merge_batches
+from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.trace import record
 from unseen.engine.vectorized.steps import Stackable
@@ -15,15 +15,17 @@ from unseen.errors import InvalidConfig, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.ensemble_model import MeanLogProbability, Rule
-from unseen.models.levi import Layerwise, depths_of, pooled
+from unseen.models.levi import Layerwise, depths_of, pool_positions
 from unseen.models.mlp import mlp
 from unseen.task import Objective, Task, Use
 
 
 def levi_criterion(model: Layerwise, draw: Draw, objective: Objective) -> Tensor:
     """Mean over depths of the mean loss: every depth has its own supervised view."""
-    batch = joined(draw.fit.values())
-    return torch.stack([objective.loss(Given(outputs), batch).mean() for outputs in model.all(batch["x"])]).mean()
+    batch = merge_batches(draw.fit.values())
+    return torch.stack(
+        [objective.loss(FixedOutput(outputs), batch).mean() for outputs in model.outputs_by_depth(batch["x"])]
+    ).mean()
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class LEVI:
             )
         with lab.child("levi").seeded():
             small = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), self.small), nn.ReLU())
-            widths = [pooled(found[name]).shape[1] + self.small for name in depths]
+            widths = [pool_positions(found[name]).shape[1] + self.small for name in depths]
             adapters = [mlp([width, self.hidden, outputs.shape[1]]) for width in widths]
         made = Layerwise(model, small, adapters, depths, ("2",), self.rule, frozen=self.frozen)
         return made.to(lab.device, lab.dtype)

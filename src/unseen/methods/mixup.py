@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import size
-from unseen.engine.domain_risks import inputs_of, joined
-from unseen.engine.features import Given
+from unseen.engine.domain_risks import inputs_of, merge_batches
+from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig
@@ -41,13 +41,13 @@ def mixup_losses(
     x = inputs_of(batch, "Mixup")
     other = {key: column[partner] for key, column in batch.items()}
     wide = share.view(-1, *[1] * (x.dim() - 1))
-    outputs = Given(model(torch.lerp(other["x"], x, wide)))
+    outputs = FixedOutput(model(torch.lerp(other["x"], x, wide)))
     return share * objective.loss(outputs, batch) + (1 - share) * objective.loss(outputs, other)
 
 
 def mixup_criterion(model: nn.Module, draw: Draw, objective: Objective, **given: Tensor) -> Tensor:
     """Their mean over the examples of all FIT splits."""
-    return mixup_losses(model, joined(draw.fit.values()), objective, **given).mean()
+    return mixup_losses(model, merge_batches(draw.fit.values()), objective, **given).mean()
 
 
 @dataclass(frozen=True)

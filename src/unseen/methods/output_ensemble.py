@@ -24,7 +24,7 @@ class Start(StrEnum):
     """At the weights given, as is right for a pre-trained model."""
 
 
-def restarted(model: nn.Module, lab: Lab) -> nn.Module:
+def reinitialize(model: nn.Module, lab: Lab) -> nn.Module:
     """A copy whose layers have drawn their weights anew from the lab's stream."""
     other, drew = copy.deepcopy(model), set()
     with lab.seeded():
@@ -58,7 +58,7 @@ class OutputEnsemble:
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         labs = [lab.child("member", k) if k else lab for k in range(self.members)]
         fresh = self.start is Start.FRESH
-        others = [restarted(model, each.child("init")) if fresh else copy.deepcopy(model) for each in labs[1:]]
+        others = [reinitialize(model, each.child("init")) if fresh else copy.deepcopy(model) for each in labs[1:]]
         models = [model, *others]
         trained = train_many(models, task, erm_step, self.budget, labs)
         curves = {f"loss {k}": each.curves["loss"] for k, each in enumerate(trained)}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unseen.engine.batches import size
 from unseen.engine.loop import Budget, Draw, Step, mean_loss, train
 from unseen.engine.parameters import trainable
-from unseen.engine.tap import reduced, tap
+from unseen.engine.tap import tap, tap_and_reduce
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -41,19 +41,19 @@ def winsorized_mean(rows: Float[Tensor, "b p"], c: int) -> Float[Tensor, " p"]:
         )
     if c == 0:
         return rows.mean(0)
-    return torch.cat([_winsorized(part, c) for part in rows.split(max(1, PART // b), 1)])
+    return torch.cat([_winsorize(part, c) for part in rows.split(max(1, PART // b), 1)])
 
 
-def _winsorized(rows: Float[Tensor, "b p"], c: int) -> Float[Tensor, " p"]:
+def _winsorize(rows: Float[Tensor, "b p"], c: int) -> Float[Tensor, " p"]:
     b = len(rows)
-    ordered = _sorted(rows.T.clone(memory_format=torch.contiguous_format))
+    ordered = _sort_rows(rows.T.clone(memory_format=torch.contiguous_format))
     weights = rows.new_ones(b - 2 * c)
     weights[0] += c
     weights[-1] += c
     return ordered[:, c : b - c] @ weights / b
 
 
-def _sorted(x: Float[Tensor, "p b"]) -> Float[Tensor, "p b"]:
+def _sort_rows(x: Float[Tensor, "p b"]) -> Float[Tensor, "p b"]:
     """Each row in ascending order; works in place where it can."""
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
         x.numpy().sort(-1)  # vectorised in numpy: about 30 times faster than torch.sort on a CPU
@@ -76,7 +76,7 @@ def winsorized_step(
     """Leaves in `.grad` the winsorized mean of the gradients of single examples, or of micro-batches."""
     parameters = trainable(model)
     if microbatches is not None:
-        losses, gradients = _microbatched(model, draw, objective, microbatches)
+        losses, gradients = _microbatch_gradients(model, draw, objective, microbatches)
         for name, p in parameters.items():
             p.grad = winsorized_mean(torch.stack([g[name].flatten() for g in gradients]), c).view_as(p)
         return losses
@@ -89,11 +89,12 @@ def winsorized_step(
 
     if len(draw.fit) == 1:  # one parameter's gradients are in memory at a time
         (batch,) = draw.fit.values()
-        means = reduced(model, batch, loss, lambda name, form: winsorized_mean(form.each().flatten(1), c))
+        means = tap_and_reduce(model, batch, loss, lambda name, form: winsorized_mean(form.gradients().flatten(1), c))
     else:
         forms = [tap(model, batch, loss) for batch in draw.fit.values()]
         means = {
-            name: winsorized_mean(torch.cat([form[name].each().flatten(1) for form in forms]), c) for name in parameters
+            name: winsorized_mean(torch.cat([form[name].gradients().flatten(1) for form in forms]), c)
+            for name in parameters
         }
     for name, p in parameters.items():
         p.grad = means[name].view_as(p)
@@ -102,7 +103,7 @@ def winsorized_step(
 
 def microbatch_median_step(model: nn.Module, draw: Draw, objective: Objective, *, k: int) -> Tensor:
     """Leaves in `.grad` the median of the mean gradients of k micro-batches (M_k)."""
-    loss, gradients = _microbatched(model, draw, objective, k)
+    loss, gradients = _microbatch_gradients(model, draw, objective, k)
     for name, p in trainable(model).items():
         p.grad = median([g[name] for g in gradients])
     return loss
@@ -124,7 +125,9 @@ def rolling_median_step(
     return loss.detach()
 
 
-def _microbatched(model: nn.Module, draw: Draw, objective: Objective, k: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
+def _microbatch_gradients(
+    model: nn.Module, draw: Draw, objective: Objective, k: int
+) -> tuple[Tensor, list[dict[str, Tensor]]]:
     """The mean loss over all examples, and the gradient of the mean loss of each of k micro-batches."""
     parameters, gradients = trainable(model), []
     total, n = torch.zeros(()), 0
@@ -157,7 +160,7 @@ def _gradients(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> tuple[Te
 
 
 @dataclass(frozen=True)
-class Winsorized:
+class WinsorizedMean:
     """Descent along the coordinate-wise winsorized mean of level `c` over per-example gradients (or micro-batches).
 
     c = 0 is ordinary descent; the larger c, the more examples must support a direction.
@@ -228,5 +231,5 @@ class RollingMedian:
         return train(model, task, self.step(), self.budget, lab)
 
 
-def example() -> Winsorized:
-    return Winsorized(c=2, budget=Budget(steps=20, batch_size=16, lr=0.01))
+def example() -> WinsorizedMean:
+    return WinsorizedMean(c=2, budget=Budget(steps=20, batch_size=16, lr=0.01))

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.func import grad_and_value
 
 from unseen.engine import parameters
-from unseen.engine.domain_risks import each_loss
+from unseen.engine.domain_risks import losses_by_domain
 from unseen.engine.loop import Budget, Draw, mean_loss, train
-from unseen.engine.parameters import shifted
+from unseen.engine.parameters import shift_parameters
 from unseen.engine.vectorized.ensemble import At
 from unseen.engine.vectorized.steps import SMALLEST, Stackable, unmoved
 from unseen.errors import InvalidConfig
@@ -28,7 +28,7 @@ def sam_step(model: nn.Module, draw: Draw, objective: Objective, *, rho: float) 
     ascent = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
     scale = rho / parameters.norm(dict(zip(params, ascent, strict=True))).clamp_min(SMALLEST)
     torch.set_rng_state(noise)  # both passes see the same dropout mask: L(w + ε) and L(w) are one function
-    with shifted(list(params.values()), [scale * g for g in ascent]), unmoved(model):
+    with shift_parameters(list(params.values()), [scale * g for g in ascent]), unmoved(model):
         mean_loss(model, draw.fit, objective).backward()
     return loss.detach()
 
@@ -40,7 +40,7 @@ def sam_gradient(
     batches = list(draw.fit.values())
 
     def mean(model: nn.Module) -> Tensor:
-        return torch.cat(each_loss(model, batches, objective)).mean()
+        return torch.cat(losses_by_domain(model, batches, objective)).mean()
 
     lower = grad_and_value(lambda values: at(values, mean))
     ascent, loss = lower(params)

@@ -27,24 +27,24 @@ from unseen.task import Split, Task, Use
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledModel:
     """One model of all FIT splits together: every example counts the same, wherever it comes from."""
 
     budget: Budget = Budget()
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        return _trained(model, task, _joined(list(task.of(Use.FIT).values()), lab), self.budget, lab)
+        return _train_on(model, task, _concatenate_splits(list(task.of(Use.FIT).values()), lab), self.budget, lab)
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class GlobalModel:
     """The global model f₀ for a site that is unseen: all FIT splits but the local one."""
 
     budget: Budget = Budget()
     local: str = "local"
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        return _trained(model, task, _joined(_others(task, self.local), lab), self.budget, lab)
+        return _train_on(model, task, _concatenate_splits(_global_splits(task, self.local), lab), self.budget, lab)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class LocalScratch:
     local: str = "local"
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        return _trained(model, task, _joined([_local(task, self.local)], lab), self.budget, lab)
+        return _train_on(model, task, _concatenate_splits([_local(task, self.local)], lab), self.budget, lab)
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class LocalFinetune:
     first: Budget | None = None
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        model = _started(model, task, self.first, self.local, lab)
-        return _trained(model, task, _joined([_local(task, self.local)], lab), self.budget, lab)
+        model = _initial_model(model, task, self.first, self.local, lab)
+        return _train_on(model, task, _concatenate_splits([_local(task, self.local)], lab), self.budget, lab)
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,16 @@ class InstanceAugmentedFinetune:
             raise InvalidConfig(f"k={self.k} neighbours.", why="a number of examples is at least 0.", fix="use k=5.")
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        model = _started(model, task, self.first, self.local, lab)
-        own, others = _joined([_local(task, self.local)], lab), _joined(_others(task, self.local), lab)
+        model = _initial_model(model, task, self.first, self.local, lab)
+        own, others = (
+            _concatenate_splits([_local(task, self.local)], lab),
+            _concatenate_splits(_global_splits(task, self.local), lab),
+        )
         data = own
         if self.k:
             near = neighbours(penultimate(model, own, lab), penultimate(model, others, lab), self.k)
-            data = _concatenated([own, others.subset(torch.from_numpy(near))])
-        return _trained(model, task, data, self.budget, lab)
+            data = _concatenate([own, others.subset(torch.from_numpy(near))])
+        return _train_on(model, task, data, self.budget, lab)
 
 
 @dataclass(frozen=True)
@@ -111,21 +114,21 @@ class ClusterFinetune:
             raise InvalidConfig(f"n_clusters={self.n_clusters}.", why="at least one copy is needed.", fix="use 4.")
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        model = _started(model, task, self.first, self.local, lab)
-        data = _joined(list(task.of(Use.FIT).values()), lab)
+        model = _initial_model(model, task, self.first, self.local, lab)
+        data = _concatenate_splits(list(task.of(Use.FIT).values()), lab)
         where = penultimate(model, data, lab)
         seed = int(lab.child("clusters").numpy().integers(2**31))
         found = KMeans(min(self.n_clusters, len(data)), n_init=4, random_state=seed).fit(where.cpu().numpy())
         copies = []
         for cluster in range(len(found.cluster_centers_)):
             mine = data.subset(torch.from_numpy(np.flatnonzero(found.labels_ == cluster)))
-            # the same stream for each: with one cluster it is the stream of `Pooled`
-            copies.append(_trained(deepcopy(model), task, mine, self.budget, lab).model)
+            # the same stream for each: with one cluster it is the stream of `PooledModel`
+            copies.append(_train_on(deepcopy(model), task, mine, self.budget, lab).model)
         centres = torch.from_numpy(found.cluster_centers_).to(where)
-        return Trained(Routed(model, copies, centres).eval(), task)
+        return Trained(ClusterRouter(model, copies, centres).eval(), task)
 
 
-class Routed(nn.Module):
+class ClusterRouter(nn.Module):
     """Each input goes to the copy whose cluster centre is nearest to its representation under the router."""
 
     def __init__(self, router: nn.Module, copies: Sequence[nn.Module], centres: Float[Tensor, "cluster width"]) -> None:
@@ -194,7 +197,7 @@ def _local(task: Task, local: str) -> Split:
     return fits[local]
 
 
-def _others(task: Task, local: str) -> list[Split]:
+def _global_splits(task: Task, local: str) -> list[Split]:
     _local(task, local)
     others = [split for name, split in task.of(Use.FIT).items() if name != local]
     if not others:
@@ -206,27 +209,27 @@ def _others(task: Task, local: str) -> list[Split]:
     return others
 
 
-def _started(model: nn.Module, task: Task, first: Budget | None, local: str, lab: Lab) -> nn.Module:
+def _initial_model(model: nn.Module, task: Task, first: Budget | None, local: str, lab: Lab) -> nn.Module:
     if first is None:
         return model.to(lab.device, lab.dtype).eval()
-    return Elsewhere(first, local).fit(model, task, lab.child("first")).model
+    return GlobalModel(first, local).fit(model, task, lab.child("first")).model
 
 
-def _joined(splits: Sequence[Split], lab: Lab) -> Columns:
-    return _concatenated([Columns(**whole(split.data, lab)) for split in splits])
+def _concatenate_splits(splits: Sequence[Split], lab: Lab) -> Columns:
+    return _concatenate([Columns(**whole(split.data, lab)) for split in splits])
 
 
-def _concatenated(parts: Sequence[Columns]) -> Columns:
+def _concatenate(parts: Sequence[Columns]) -> Columns:
     names = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
     return Columns(**{name: torch.cat([part.columns[name] for part in parts]) for name in names})
 
 
-def _trained(model: nn.Module, task: Task, data: Columns, budget: Budget, lab: Lab) -> Trained:
+def _train_on(model: nn.Module, task: Task, data: Columns, budget: Budget, lab: Lab) -> Trained:
     """Training on `data` alone; the result carries the whole task."""
     only = replace(task, splits={"train": Split(data, Use.FIT), **task.of(Use.SELECT)})
     return replace(train(model, only, erm_step, budget, lab), task=task)
 
 
-def example() -> Pooled:
+def example() -> PooledModel:
     """For any task; the others need a FIT split named by `local` and one of other sites."""
-    return Pooled(Budget(steps=20, batch_size=16))
+    return PooledModel(Budget(steps=20, batch_size=16))

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import grad
 
-from unseen.engine.domain_risks import inputs_of, joined
-from unseen.engine.features import Given, features
+from unseen.engine.domain_risks import inputs_of, merge_batches
+from unseen.engine.features import FixedOutput, record_features
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.vectorized.ensemble import At
 from unseen.engine.vectorized.steps import Stackable, unmoved
@@ -47,10 +47,10 @@ def errors_and_features(
     model: nn.Module, batch: Batch, objective: Objective, layer: str
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"], Float[Tensor, "n d"]]:
     """Losses ℓ, errors ∂ℓ/∂z at the outputs z (p − y for cross-entropy) and features h with 1 appended."""
-    with features(model, layer) as seen:
+    with record_features(model, layer) as seen:
         outputs = model(batch["x"])
-    losses = objective.loss(Given(outputs), batch)
-    errors = grad(lambda z: objective.loss(Given(z), batch).sum())(outputs).flatten(1)
+    losses = objective.loss(FixedOutput(outputs), batch)
+    errors = grad(lambda z: objective.loss(FixedOutput(z), batch).sum())(outputs).flatten(1)
     h = seen[0]
     return losses, errors, torch.cat([h, torch.ones_like(h[:, :1])], 1)
 
@@ -68,7 +68,7 @@ def head_variances(errors: Float[Tensor, "n c"], h: Float[Tensor, "n d"]) -> Flo
 
 def spheres(draw: Draw, *, perturbation: Perturbation, **unused: Any) -> Mapping[str, Tensor]:
     """A direction per example, where they are random."""
-    x = inputs_of(joined(draw.fit.values()), "UDIM")
+    x = inputs_of(merge_batches(draw.fit.values()), "UDIM")
     if perturbation is Perturbation.WORST:
         return {}
     return {"direction": torch.randn(x.shape, generator=draw.generator, dtype=x.dtype).to(x.device)}
@@ -95,7 +95,7 @@ def udim_gradient(
 
     x̃ = x + ρ_x u/‖u‖, u the gradient of ℓ + ρ' ‖∇ℓ‖ in x. Five passes: two of SAM, one for x̃, and x and x̃ at the end.
     """
-    batch = joined(draw.fit.values())
+    batch = merge_batches(draw.fit.values())
     x = inputs_of(batch, "UDIM")
 
     def total(moved: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def udim_step(
     """`udim_gradient` for one model with plain autograd, which costs less than torch.func on a small one."""
     direction, mask = spheres(draw, perturbation=perturbation).get("direction"), torch.get_rng_state()
     loss = sam_step(model, draw, objective, rho=rho)
-    batch = joined(draw.fit.values())
+    batch = merge_batches(draw.fit.values())
     x = inputs_of(batch, "UDIM")
 
     def read(moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:

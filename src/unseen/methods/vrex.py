@@ -6,9 +6,9 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.engine.domain_risks import annealed, several, weighted
+from unseen.engine.domain_risks import anneal, penalized_risk, require_domains
 from unseen.engine.loop import Budget, train
-from unseen.engine.toy import specimen
+from unseen.engine.toy import toy_subject
 from unseen.engine.vectorized.steps import Stackable
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
@@ -21,8 +21,8 @@ def vrex_of_risks(
     risks: Float[Tensor, " domain"], step: int, *, weight: Tensor | float, until: int
 ) -> Float[Tensor, ""]:
     """(mean_e R_e + β Var_e R_e) / max(1, β), the variance being that of the domains at hand (divisor m)."""
-    several(len(risks), "V-REx")
-    return weighted(risks, risks.var(correction=0), annealed(weight, step, until))
+    require_domains(len(risks), "V-REx")
+    return penalized_risk(risks, risks.var(correction=0), anneal(weight, step, until))
 
 
 @dataclass(frozen=True)
@@ -57,4 +57,4 @@ class VREx:
 
 def example() -> tuple[VREx, Trained]:
     """Thirty steps on a task with two domains to fit."""
-    return VREx(budget=Budget(steps=30, batch_size=32, lr=0.01)), specimen()
+    return VREx(budget=Budget(steps=30, batch_size=32, lr=0.01)), toy_subject()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from unseen.engine import parameters
 from unseen.engine.batches import size
-from unseen.engine.domain_risks import inputs_of, joined
-from unseen.engine.features import Given
+from unseen.engine.domain_risks import inputs_of, merge_batches
+from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, Schedule, erm_step, train
 from unseen.engine.vectorized.choose import train_many
 from unseen.engine.vectorized.steps import Stackable
@@ -92,7 +92,9 @@ class WiSEFT:
         return _toward(train(model, task, erm_step, self.budget, lab), before, self.alpha)
 
 
-def smoothed(outputs: Given, batch: Batch, objective: Objective, classes: int, smoothing: Tensor | float) -> Tensor:
+def smoothed(
+    outputs: FixedOutput, batch: Batch, objective: Objective, classes: int, smoothing: Tensor | float
+) -> Tensor:
     """(1 − ε) ℓ(y) + ε mean over classes k of ℓ(k): the loss of the target (1 − ε) y + ε/K."""
     each = [objective.loss(outputs, {**batch, "y": torch.full_like(batch["y"], k)}) for k in range(classes)]
     return (1 - smoothing) * objective.loss(outputs, batch) + smoothing * torch.stack(each).mean(0)
@@ -117,12 +119,12 @@ def soft_criterion(
     partner: Tensor,
 ) -> Tensor:
     """Mixup of smoothed targets: mean of λ ℓ_ε(f(x̃), y_i) + (1 − λ) ℓ_ε(f(x̃), y_j)."""
-    own = joined(draw.fit.values())
+    own = merge_batches(draw.fit.values())
     if own["y"].is_floating_point():
         raise InvalidData("BANG got real-valued targets.", "it smooths the labels of classes.", "use WiSEFT.")
     x, other = inputs_of(own, "BANG"), {key: column[partner] for key, column in own.items()}
     z = model(share * x + (1 - share) * other["x"])
-    outputs, classes = Given(z), max(2, z[0].numel())
+    outputs, classes = FixedOutput(z), max(2, z[0].numel())
     first, second = (smoothed(outputs, batch, objective, classes, smoothing) for batch in (own, other))
     return (share * first + (1 - share) * second).mean()
 

@@ -17,7 +17,7 @@ class Norm(StrEnum):
     BATCH = "batch"
 
 
-def normalised(norm: Norm, channels: int) -> nn.Module:
+def norm_layer(norm: Norm, channels: int) -> nn.Module:
     """The normalisation of a map of `channels`; groups of at least four channels."""
     if norm is Norm.BATCH:
         return nn.BatchNorm2d(channels)
@@ -80,7 +80,7 @@ def resnet(
     """
 
     def normal(channels: int) -> nn.Module:
-        return normalised(norm, channels)
+        return norm_layer(norm, channels)
 
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.engine.features import head_of
+from unseen.engine.features import last_linear
 from unseen.errors import InvalidConfig, UnsupportedLayer
 from unseen.lab import Lab
 
@@ -34,14 +34,14 @@ def as_outputs(log_p: Float[Tensor, "*shape k"], like: Float[Tensor, "*other c"]
     return log_p[..., 1:] - log_p[..., :1] if like.shape[-1] == 1 else log_p
 
 
-def mixed(outputs: Float[Tensor, "member n c"], weights: Float[Tensor, "member n"]) -> Float[Tensor, "n c"]:
+def mixture(outputs: Float[Tensor, "member n c"], weights: Float[Tensor, "member n"]) -> Float[Tensor, "n c"]:
     """Σ_m w_m(x) p_m(y | x) in the form of a member's outputs."""
     log_p = log_probabilities(outputs)
     return as_outputs((log_p + weights.clamp_min(1e-30).log()[..., None]).logsumexp(0), outputs)
 
 
 @dataclass(frozen=True)
-class One:
+class SingleMember:
     """The outputs of one member."""
 
     member: int = 0
@@ -56,7 +56,7 @@ class MeanProbability:
 
     def __call__(self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None) -> Tensor:
         weights = torch.full_like(outputs[..., 0], 1 / len(outputs))
-        return mixed(outputs, weights)
+        return mixture(outputs, weights)
 
 
 @dataclass(frozen=True)
@@ -91,16 +91,16 @@ class Committee(nn.Module):
         self.rule = rule
         self.register_buffer("prototypes", None)
 
-    def heard(self, h: Tensor) -> Float[Tensor, "member n c"]:
+    def outputs_from_features(self, h: Tensor) -> Float[Tensor, "member n c"]:
         """Every member's outputs for features."""
         return torch.stack([member(h) for member in self.members])
 
-    def all(self, x: Tensor) -> Float[Tensor, "member n c"]:
-        return self.heard(self.encoder(x))
+    def member_outputs(self, x: Tensor) -> Float[Tensor, "member n c"]:
+        return self.outputs_from_features(self.encoder(x))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.encoder(x)
-        return self.rule(self.heard(h), h.flatten(1), self.prototypes)
+        return self.rule(self.outputs_from_features(h), h.flatten(1), self.prototypes)
 
     def extra_repr(self) -> str:
         return f"rule={self.rule}"
@@ -115,7 +115,7 @@ class Member(nn.Module):
         self.training = committee.training
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.committee.all(x)[self.k]
+        return self.committee.member_outputs(x)[self.k]
 
 
 def members_of(model: nn.Module) -> list[Member]:
@@ -129,9 +129,9 @@ def members_of(model: nn.Module) -> list[Member]:
     return [Member(model, k) for k in range(len(model.members))]
 
 
-def parted(model: nn.Module, layer: str = "") -> tuple[nn.Module, nn.Linear]:
+def split_head(model: nn.Module, layer: str = "") -> tuple[nn.Module, nn.Linear]:
     """The model without its last linear layer, and that layer (or `layer`), which must make the model's output."""
-    name = head_of(model, layer)
+    name = last_linear(model, layer)
     head = model.get_submodule(name)
     if not isinstance(head, nn.Linear) or not name:
         raise UnsupportedLayer(
@@ -145,10 +145,10 @@ def parted(model: nn.Module, layer: str = "") -> tuple[nn.Module, nn.Linear]:
     return model, head
 
 
-def refuse_hidden(model: nn.Module, layer: str, x: Tensor) -> None:
+def refuse_inner_layer(model: nn.Module, layer: str, x: Tensor) -> None:
     """Refuses a head whose output is not the model's output, tried on some inputs."""
     found: list[Tensor] = []
-    name = head_of(model, layer)
+    name = last_linear(model, layer)
     handle = model.get_submodule(name).register_forward_hook(lambda module, inputs, output: found.append(output))
     training = model.training
     try:

@@ -13,7 +13,7 @@ from unseen.models.ensemble_model import Rule
 ACTIVATIONS = (nn.ReLU, nn.GELU, nn.Tanh, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Softplus)
 
 
-def pooled(hidden: Tensor) -> Float[Tensor, "n d"]:
+def pool_positions(hidden: Tensor) -> Float[Tensor, "n d"]:
     """One vector per example: the mean over positions [n, position, d] or pixels [n, d, height, width]."""
     if hidden.dim() == 3:
         return hidden.mean(1)
@@ -73,22 +73,22 @@ class Layerwise(nn.Module):
             self.backbone.eval()
         return self
 
-    def hidden(self, x: Tensor) -> list[Float[Tensor, "n d"]]:
+    def backbone_features(self, x: Tensor) -> list[Float[Tensor, "n d"]]:
         """f_l(x), pooled, for every depth."""
         return _read(self.backbone, self.depths, x)
 
-    def beside(self, x: Tensor) -> list[Float[Tensor, "n d"]]:
+    def small_features(self, x: Tensor) -> list[Float[Tensor, "n d"]]:
         """g_m(l)(x), pooled, for every depth of the backbone."""
         own = _read(self.small, self.small_depths, x)
         return [own[k * len(own) // len(self.depths)] for k in range(len(self.depths))]
 
-    def all(self, x: Tensor, small_x: Tensor | None = None) -> Float[Tensor, "depth n c"]:
+    def outputs_by_depth(self, x: Tensor, small_x: Tensor | None = None) -> Float[Tensor, "depth n c"]:
         """Every depth's outputs. `small_x`: other inputs for the small network, to see what it contributes."""
-        views = zip(self.hidden(x), self.beside(x if small_x is None else small_x), strict=True)
+        views = zip(self.backbone_features(x), self.small_features(x if small_x is None else small_x), strict=True)
         return torch.stack([adapt(torch.cat(pair, 1)) for adapt, pair in zip(self.adapters, views, strict=True)])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rule(self.all(x), x, None)
+        return self.rule(self.outputs_by_depth(x), x, None)
 
     def extra_repr(self) -> str:
         return f"depths={self.depths}, small_depths={self.small_depths}, rule={self.rule}, frozen={self.frozen}"
@@ -97,4 +97,4 @@ class Layerwise(nn.Module):
 def _read(model: nn.Module, names: Sequence[str], x: Tensor) -> list[Tensor]:
     with record(model, names) as found:
         model(x)
-    return [pooled(found[name]) for name in names]
+    return [pool_positions(found[name]) for name in names]

@@ -45,7 +45,7 @@ def from_gpt2(model: Any) -> Transformer:
         maps |= {"mlp.up": layer.mlp.c_fc, "mlp.down": layer.mlp.c_proj}
         for name, conv in maps.items():  # transformers' Conv1D stores the transpose
             weights |= {f"blocks.{k}.{name}.weight": conv.weight.T, f"blocks.{k}.{name}.bias": conv.bias}
-    return _filled(shape, weights)
+    return _transformer_with(shape, weights)
 
 
 def from_llama(model: Any) -> Transformer:
@@ -57,7 +57,7 @@ def from_llama(model: Any) -> Transformer:
         rope.get("rope_type", "default") != "default"
         or config.head_dim * config.num_attention_heads != config.hidden_size
     ):
-        raise _unsupported(model, f"rope_type={rope.get('rope_type')}, head_dim={config.head_dim}")
+        raise _unsupported_layer(model, f"rope_type={rope.get('rope_type')}, head_dim={config.head_dim}")
     shape = Decoder(
         vocabulary=config.vocab_size,
         width=config.hidden_size,
@@ -89,7 +89,7 @@ def from_llama(model: Any) -> Transformer:
             f"blocks.{k}.mlp.up.weight": mlp.up_proj.weight,
             f"blocks.{k}.mlp.down.weight": mlp.down_proj.weight,
         }
-    return _filled(shape, weights)
+    return _transformer_with(shape, weights)
 
 
 def neighbours(weight: Float[Tensor, "rows inputs"], size: int) -> Float[Tensor, "rows inputs"]:
@@ -104,7 +104,7 @@ def _norm(name: str, layer: nn.LayerNorm) -> dict[str, Tensor]:
     return {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
 
 
-def _filled(shape: Decoder, weights: dict[str, Tensor]) -> Transformer:
+def _transformer_with(shape: Decoder, weights: dict[str, Tensor]) -> Transformer:
     made = Transformer(shape).to(weights["embed.weight"])
     made.load_state_dict({name: tensor.detach() for name, tensor in weights.items()})
     return made
@@ -113,10 +113,10 @@ def _filled(shape: Decoder, weights: dict[str, Tensor]) -> Transformer:
 def _refuse_variant(model: Any, **allowed: tuple[Any, ...]) -> None:
     for name, values in allowed.items():
         if getattr(model.config, name, None) not in values:
-            raise _unsupported(model, f"{name}={getattr(model.config, name, None)!r}")
+            raise _unsupported_layer(model, f"{name}={getattr(model.config, name, None)!r}")
 
 
-def _unsupported(model: Any, seen: str) -> UnsupportedLayer:
+def _unsupported_layer(model: Any, seen: str) -> UnsupportedLayer:
     return UnsupportedLayer(
         f"{type(model).__name__} with {seen} cannot be copied into a Transformer.",
         why="the copy would compute another function.",

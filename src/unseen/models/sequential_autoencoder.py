@@ -95,7 +95,7 @@ class SequentialAutoencoder(nn.Module):
         """What the label is read from."""
         return codes[..., : 2 * self.k]
 
-    def encoded(self, x: Float[Tensor, "n d"]) -> Posterior:
+    def posterior(self, x: Float[Tensor, "n d"]) -> Posterior:
         mean, log_variance = self.encoder(x).chunk(2, 1)
         return Posterior(mean, log_variance.clamp(-8, 8))
 
@@ -103,21 +103,21 @@ class SequentialAutoencoder(nn.Module):
         """a: 1 where the first sensitive input is at its upper level."""
         return (x[:, self.sensitive[0]] > (self.low[0] + self.high[0]) / 2).to(x.dtype)
 
-    def decoded(self, codes: Float[Tensor, "n codes"], a: Float[Tensor, "n s"]) -> Float[Tensor, "n other"]:
+    def reconstruct(self, codes: Float[Tensor, "n codes"], a: Float[Tensor, "n s"]) -> Float[Tensor, "n other"]:
         """The inputs other than a."""
         return self.decoder(torch.cat([codes, a], 1))
 
-    def flipped(self, x: Float[Tensor, "n d"], codes: Float[Tensor, "n codes"]) -> Float[Tensor, "n d"]:
+    def flip_group(self, x: Float[Tensor, "n d"], codes: Float[Tensor, "n codes"]) -> Float[Tensor, "n d"]:
         """The inputs of the same codes in the other group."""
         a = self.low + self.high - x[:, self.sensitive]
-        both = torch.cat([self.decoded(codes, a), a], 1)
+        both = torch.cat([self.reconstruct(codes, a), a], 1)
         order = torch.tensor([*self.others, *self.sensitive], device=x.device).argsort()
         return both[:, order]
 
     def counterfactual(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n d"]:
         """decoder(mean codes, other a). Model-based: where the decoder is wrong, so is it."""
         x = x.flatten(1)
-        return self.flipped(x, self.encoded(x).mean)
+        return self.flip_group(x, self.posterior(x).mean)
 
     def drift(self, means: Float[Tensor, "domain k2"]) -> Float[Tensor, "domain k2"]:
         """The expected environmental codes of each domain, from the mean codes of the domains before it."""
@@ -127,4 +127,4 @@ class SequentialAutoencoder(nn.Module):
         return self.expected(torch.stack(known))
 
     def forward(self, x: Float[Tensor, "n *shape"]) -> Float[Tensor, "n c"]:
-        return self.classifier(self.semantic(self.encoded(x.flatten(1)).mean))
+        return self.classifier(self.semantic(self.posterior(x.flatten(1)).mean))

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unseen.errors import InvalidConfig, InvalidData
-from unseen.models.ensemble_model import Committee, log_probabilities, mixed
+from unseen.models.ensemble_model import Committee, log_probabilities, mixture
 
 TINY = 1e-12
 """Entropies below it count as this much: a certain member has all the weight, not NaN."""
@@ -40,7 +40,7 @@ def entropies(outputs: Float[Tensor, "member n c"]) -> Float[Tensor, "member n"]
     return -(log_p.exp() * log_p).sum(-1)
 
 
-def sharpened(cost: Float[Tensor, "member n"], gamma: float) -> Float[Tensor, "member n"]:
+def sharpen(cost: Float[Tensor, "member n"], gamma: float) -> Float[Tensor, "member n"]:
     """Weights w_m ∝ cost_m^(−γ) over the members; γ = ∞ gives the cheapest one everything (of equals, the first)."""
     if gamma == inf:
         best = cost.argmin(0, keepdim=True)
@@ -74,10 +74,10 @@ class EntropySteering:
         if self.granularity is Granularity.BATCH:
             means = [part.mean(1, keepdim=True).expand_as(part) for part in cost.split(self.size, 1)]
             cost = torch.cat(means, 1)
-        return sharpened(cost, self.gamma)
+        return sharpen(cost, self.gamma)
 
     def __call__(self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None) -> Tensor:
-        return mixed(outputs, self.weights(outputs))
+        return mixture(outputs, self.weights(outputs))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class SimilaritySteering:
                 why="similarity is measured to the mean features of each domain.",
                 fix="train it with DRM(rule=SimilaritySteering()), which stores them.",
             )
-        return mixed(outputs[: len(prototypes)], sharpened(self.distances(h, prototypes), inf))
+        return mixture(outputs[: len(prototypes)], sharpen(self.distances(h, prototypes), inf))
 
 
 class Part(StrEnum):
@@ -156,7 +156,7 @@ class OnlineSteering:
             sure.append(chosen)
             for _ in range(self.steps if bool(chosen.any()) else 0):
                 optimizer.zero_grad()
-                log_p = log_probabilities(model.all(x[chosen]))
+                log_p = log_probabilities(model.member_outputs(x[chosen]))
                 loss = -log_p.gather(-1, label[chosen].expand(len(log_p), -1)[..., None]).mean((1, 2)).sum()
                 loss.backward()
                 optimizer.step()

@@ -244,12 +244,12 @@ class Transformer(nn.Module):
         covers the cached tokens, too. `cache` holds what was read before and is extended in place.
         """
         past = cache.length if cache is not None else 0
-        at = self.placed(tokens, real, past)
+        at = self.position_ids(tokens, real, past)
         x = self.embed(tokens)
         if self.position is not None:
             x = x + self.position(self.rows(at)[:, past:])
-        scene = Scene(*self.masked(at, real, past, x), self.turns(at[:, past:], x), cache)
-        parts = [self.stack(part, scene) for part in x.split(self.at_once(x, scene))]
+        scene = Scene(*self.mask_terms(at, real, past, x), self.turns(at[:, past:], x), cache)
+        parts = [self.stack(part, scene) for part in x.split(self.slice_size(x, scene))]
         return self.head(self.norm(parts[0] if len(parts) == 1 else torch.cat(parts)))
 
     def stack(self, x: Float[Tensor, "b s d"], scene: Scene) -> Float[Tensor, "b s d"]:
@@ -257,13 +257,13 @@ class Transformer(nn.Module):
             x = self.blocks[step % self.shape.layers](x, scene, step)
         return x
 
-    def at_once(self, x: Float[Tensor, "b s d"], scene: Scene) -> int:
+    def slice_size(self, x: Float[Tensor, "b s d"], scene: Scene) -> int:
         """Sequences that run through the blocks together.
 
         On the CPU few at a time, forward and (autograd goes from the last slice to the first) backward, so that their
         activations stay in the cache. All together where a hook listens, since `engine/tap.py` wants to see the batch.
         """
-        if x.device.type != "cpu" or not scene.causal or scene.cache is not None or heard(self.blocks):
+        if x.device.type != "cpu" or not scene.causal or scene.cache is not None or has_hooks(self.blocks):
             return len(x)
         return max(1, max(ROWS, WIDEST // self.shape.inside) // x.shape[1])
 
@@ -274,7 +274,7 @@ class Transformer(nn.Module):
         state = Cache() if state is None else state
         return self(tokens, real, state), state
 
-    def placed(self, tokens: Tensor, real: Tensor | None, past: int) -> Int[Tensor, "b_or_1 read"]:
+    def position_ids(self, tokens: Tensor, real: Tensor | None, past: int) -> Int[Tensor, "b_or_1 read"]:
         """The position of each token read so far: the number of real tokens before it."""
         if real is None:
             return torch.arange(past + tokens.shape[1], device=tokens.device)[None]
@@ -299,7 +299,7 @@ class Transformer(nn.Module):
             at = at + torch.randint(free + 1, (len(at), 1)).to(at.device)
         return at
 
-    def masked(self, at: Tensor, real: Tensor | None, past: int, x: Tensor) -> tuple[bool, Tensor | None]:
+    def mask_terms(self, at: Tensor, real: Tensor | None, past: int, x: Tensor) -> tuple[bool, Tensor | None]:
         """Whether order alone masks the scores, and else what is added to them."""
         alibi = self.shape.positions is Positions.ALIBI
         s = at.shape[1] - past
@@ -328,7 +328,7 @@ class Transformer(nn.Module):
         return torch.polar(torch.ones_like(angle), angle)
 
 
-def heard(modules: nn.Module) -> bool:
+def has_hooks(modules: nn.Module) -> bool:
     """Whether a hook listens to any of the modules."""
     return any(
         part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks

@@ -73,7 +73,7 @@ def palette() -> Markup:
 def _curves(figure: Curves) -> Markup:
     lines = {name: _pairs(figure.x, y, figure.log_x, figure.log_y) for name, y in figure.y.items()}
     if not any(len(line) for line in lines.values()):
-        return _nothing()
+        return _empty_remark()
     with _plot(210) as (canvas, axes):
         for k, (name, line) in enumerate(lines.items()):
             if figure.band and name in figure.band:
@@ -99,7 +99,7 @@ def _curves(figure: Curves) -> Markup:
 def _bars(figure: Bars) -> Markup:
     names = [name for name, value in figure.values.items() if isfinite(value)]
     if not names:
-        return _nothing()
+        return _empty_remark()
     shown, left_out = names[:MOST_BARS], len(names) - MOST_BARS
     known = {n: i for n, i in (figure.intervals or {}).items() if all(map(isfinite, i))}
     digits = shared_decimals([figure.values[name] for name in shown])
@@ -126,7 +126,7 @@ def _points(figure: Points) -> Markup:
     groups = {name: _pairs([p[0] for p in group], [p[1] for p in group]) for name, group in figure.groups.items()}
     n = sum(len(group) for group in groups.values())
     if not n:
-        return _nothing()
+        return _empty_remark()
     step = -(-n // MOST_POINTS)
     with _plot(260) as (canvas, axes):
         for k, group in enumerate(groups.values()):
@@ -147,7 +147,7 @@ def _points(figure: Points) -> Markup:
 def _grid(figure: Grid) -> Markup:
     values = np.array(figure.values, dtype=np.float64).reshape(len(figure.rows), len(figure.columns))
     if not np.isfinite(values).any():
-        return _nothing()
+        return _empty_remark()
     strength = _strength(values)
     printed = values.size <= MOST_CELLS and len(figure.columns) <= 14
     with _plot(56 + min(340, max(18, 240 // len(figure.rows)) * len(figure.rows))) as (canvas, axes):
@@ -198,17 +198,17 @@ def _strength(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _images(figure: Images) -> Markup:
     if not len(figure.pixels):
-        return _nothing()
+        return _empty_remark()
     shown = figure.pixels[:MOST_IMAGES]
 
-    def one(k: int) -> Markup:
+    def tile(k: int) -> Markup:
         caption = clean(figure.captions[k]) if k < len(figure.captions) else ""
         uri = "data:image/png;base64," + base64.b64encode(_png(shown[k])).decode()
         return Markup('<figure class="tile"><img src="{}" alt="{}">{}</figure>').format(
             uri, caption or f"image {k + 1}", Markup("<figcaption>{}</figcaption>").format(caption) if caption else ""
         )
 
-    tiles = Markup('<div class="tiles">{}</div>').format(Markup("").join(one(k) for k in range(len(shown))))
+    tiles = Markup('<div class="tiles">{}</div>').format(Markup("").join(tile(k) for k in range(len(shown))))
     left_out = len(figure.pixels) - len(shown)
     return tiles + (_remark(f"The first {len(shown)} of {len(figure.pixels)} are shown.") if left_out > 0 else Markup())
 
@@ -356,5 +356,5 @@ def _remark(text: str) -> Markup:
     return Markup('<p class="remark">{}</p>').format(text)
 
 
-def _nothing() -> Markup:
+def _empty_remark() -> Markup:
     return _remark("There is no finite value to draw.")

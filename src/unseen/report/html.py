@@ -88,7 +88,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
     ]
 
     def line(k: int, row: Mapping[str, Value]) -> Markup:
-        told = {name: _marked(words(row.get(name), units[name], digits[name]), value, k, name) for name in names}
+        told = {name: _mark(words(row.get(name), units[name], digits[name]), value, k, name) for name in names}
         parts = (_cell(told[name], row.get(name), numeric[name], scales[name], name == names[0]) for name in names)
         return Markup("<tr>{}</tr>").format(Markup("").join(parts))
 
@@ -105,7 +105,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
     )
 
 
-def _marked(told: Words, table: Table, row: int, column: str) -> Words:
+def _mark(told: Words, table: Table, row: int, column: str) -> Words:
     """Bold where the table says so, and the raised number of a footnote."""
     main = Markup("<b>{}</b>").format(told.main) if (row, column) in table.strong else told.main
     mark = wording.raised(table.marks.get((row, column)))
@@ -154,7 +154,7 @@ def passage(value: Passage) -> Markup:
         return Markup('<p class="passage">{}</p>').format(clean("".join(value.pieces)))
     largest = max((abs(w) for w in value.weights if isfinite(w)), default=0.0)
 
-    def one(piece: str, weight: float) -> Markup:
+    def piece_markup(piece: str, weight: float) -> Markup:
         share = abs(weight) / largest if largest and isfinite(weight) else 0.0
         if share < 0.03:  # hardly visible: no need of an element
             return Markup.escape(clean(piece))
@@ -162,7 +162,7 @@ def passage(value: Passage) -> Markup:
             "up" if weight > 0 else "down", round(55 * share), f"{wording.number(weight)} {value.unit}", clean(piece)
         )
 
-    inside = Markup("").join(one(p, w) for p, w in zip(value.pieces, value.weights, strict=True))
+    inside = Markup("").join(piece_markup(p, w) for p, w in zip(value.pieces, value.weights, strict=True))
     return Markup('<p class="passage">{}</p>').format(inside)
 
 

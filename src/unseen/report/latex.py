@@ -24,7 +24,7 @@ _SPECIAL = {
 }
 
 
-def escaped(text: object) -> str:
+def escape(text: object) -> str:
     """Plain text as LaTeX on one line."""
     line = " ".join(clean(text).split())
     return re.sub(r"[\\&%$#_{}~^−∞–]", lambda found: _SPECIAL[found[0]], line)
@@ -46,26 +46,26 @@ def table(value: Table, label: str = "") -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        *([rf"\caption{{{escaped(value.caption)}}}"] if value.caption else []),
+        *([rf"\caption{{{escape(value.caption)}}}"] if value.caption else []),
         *([rf"\label{{{label}}}"] if label else []),
         rf"\begin{{tabular}}{{{layout}}}",
         r"\toprule",
-        _line([escaped(head) for head in heads]),
+        _line([escape(head) for head in heads]),
         r"\midrule",
         *(_line([cell(k, name) for name in names]) for k in range(len(value.rows))),
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\footnotesize {escaped(note)}" for note in value.footnotes),
+        *(rf"\par\footnotesize {escape(note)}" for note in value.footnotes),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _cell(told: Words, strong: bool, mark: int | None) -> str:
-    main = rf"\textbf{{{escaped(told.main)}}}" if strong else escaped(told.main)
+    main = rf"\textbf{{{escape(told.main)}}}" if strong else escape(told.main)
     main += "" if mark is None else rf"\textsuperscript{{{mark}}}"
     small = " ".join(part for part in (told.interval, told.unit) if part)
-    return main + (rf" {{\scriptsize {escaped(small)}}}" if small else "")
+    return main + (rf" {{\scriptsize {escape(small)}}}" if small else "")
 
 
 def _line(cells: Sequence[str]) -> str:

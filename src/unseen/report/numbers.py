@@ -23,12 +23,12 @@ def numbers(figure: Figure) -> Table:
             rows = _of_grid(figure)
         case Images():
             rows = _of_images(figure)
-    kept = thinned(rows)
+    kept = thin_rows(rows)
     note = f"{len(kept)} of {len(rows):,} rows, evenly spaced, first and last included."
     return Table(rows=kept, caption=figure.title, footnotes=(note,) if len(kept) < len(rows) else ())
 
 
-def thinned(rows: Sequence[dict[str, Value]], most: int = MOST_ROWS) -> list[dict[str, Value]]:
+def thin_rows(rows: Sequence[dict[str, Value]], most: int = MOST_ROWS) -> list[dict[str, Value]]:
     """At most `most` rows, evenly spaced, with the first and the last."""
     if len(rows) <= most:
         return list(rows)

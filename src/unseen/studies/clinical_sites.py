@@ -27,22 +27,22 @@ from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
 from unseen.figure import Bars, Points
 from unseen.lab import Lab
-from unseen.measures.subgroups import LEAST, GroupPerformance, WhatGoesWrong, by_group, drivers
+from unseen.measures.subgroups import LEAST, GroupPerformance, HighLossFeatures, by_group, drivers
 from unseen.method import Method, Trained
 from unseen.methods.site_finetune import (
     ClusterFinetune,
-    Elsewhere,
+    GlobalModel,
     InstanceAugmentedFinetune,
     LocalFinetune,
     LocalScratch,
-    Pooled,
+    PooledModel,
 )
 from unseen.models.mlp import mlp
 from unseen.reading import Reading
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, effects, figures, pick
 from unseen.study.source import Source
 from unseen.tasks.hospitals import Diabetes130, HeartDisease, Part
-from unseen.tasks.table import Opened, Table, Tabular, opened, prepared
+from unseen.tasks.table import ParsedTable, Table, Tabular, parse_table, split_table
 from unseen.tasks.table.splitting import Shares
 
 SHARES = Shares(select=0.05, seen=0.35, later=0.4)
@@ -74,7 +74,7 @@ class Config:
     k: int = 5
     n_clusters: int = 4
     width: int = 64
-    why: WhatGoesWrong = WhatGoesWrong(folds=3, repeats=2, trees=60)
+    why: HighLossFeatures = HighLossFeatures(folds=3, repeats=2, trees=60)
     why_rows: int = 4_000
     least: int = LEAST
     """Examples of the rarer class that a site or group needs for a verdict."""
@@ -97,7 +97,7 @@ def cells(config: Config) -> Iterator[Cell]:
 def run(cell: Cell, lab: Lab) -> Iterable[Row]:
     if cell.corpus is Corpus.PATIENTS:
         return list(patients(cell, lab))
-    sheet = opened(table_of(cell))
+    sheet = parse_table(table_of(cell))
     chosen = sheet.sites[: cell.config.sites or None]
     return [row for site in chosen for row in at_site(cell, sheet, site, lab.child(site))]
 
@@ -122,12 +122,12 @@ def fresh(tabular: Tabular, width: int, lab: Lab) -> nn.Module:
         return mlp([len(tabular.encoder.names), width, tabular.target.outputs], dropout=0.2)
 
 
-def at_site(cell: Cell, sheet: Opened, site: str, lab: Lab) -> Iterator[Row]:
+def at_site(cell: Cell, sheet: ParsedTable, site: str, lab: Lab) -> Iterator[Row]:
     """Every variant judged on the same held-out rows of one site, and f₀ on the sites it was fitted on."""
-    config, tabular = cell.config, prepared(sheet, site, lab.child("data"))
+    config, tabular = cell.config, split_table(sheet, site, lab.child("data"))
     facts: dict[str, Value] = {"corpus": cell.corpus.value, "site": site, "seed": cell.seed, **about(tabular)}
     task, start, fit = tabular.task, fresh(tabular, config.width, lab), lab.child("fit")
-    unseen = Elsewhere(config.first).fit(deepcopy(start), task, fit)
+    unseen = GlobalModel(config.first).fit(deepcopy(start), task, fit)
     seen = judged(unseen, "later" if cell.corpus is Corpus.LATER else "seen", config.least, lab)
     yield {**facts, "variant": "unseen", **judged(unseen, "unseen", config.least, lab), "seen_auc": seen["auc"]}
     variants: Mapping[str, tuple[Method, nn.Module]] = {
@@ -135,7 +135,7 @@ def at_site(cell: Cell, sheet: Opened, site: str, lab: Lab) -> Iterator[Row]:
         "instances": (InstanceAugmentedFinetune(config.k, config.then), unseen.model),
         "clusters": (ClusterFinetune(config.n_clusters, config.then), unseen.model),
         "scratch": (LocalScratch(config.first), start),
-        "pooled": (Pooled(config.first), start),
+        "pooled": (PooledModel(config.first), start),
     }
     for name, (method, model) in variants.items():
         yield {**facts, "variant": name, **judged(method.fit(deepcopy(model), task, fit), "unseen", config.least, lab)}
@@ -190,7 +190,7 @@ def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
     """One global model of all patients: AUC by subgroup, contrasts between subgroups, and what goes wrong."""
     tabular = table_of(cell).prepare(lab.child("data"))
     model = fresh(tabular, cell.config.width, lab)
-    trained = Pooled(cell.config.first).fit(model, tabular.task, lab.child("fit"))
+    trained = PooledModel(cell.config.first).fit(model, tabular.task, lab.child("fit"))
     batch = whole(trained.task.split("seen").data, lab)
     scores, y = log_odds(trained.model, batch["x"]), batch["y"].cpu().numpy() == 1
     rows = tabular.frame.iloc[tabular.rows["seen"]]
@@ -477,7 +477,7 @@ study = Study(
             first=Budget(steps=20, batch_size=64, lr=5e-3),
             then=Budget(steps=5, batch_size=64, lr=5e-4),
             n_clusters=2,
-            why=WhatGoesWrong(folds=2, repeats=1, trees=5),
+            why=HighLossFeatures(folds=2, repeats=1, trees=5),
             why_rows=300,
             least=3,
             seeds=1,

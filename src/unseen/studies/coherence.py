@@ -17,9 +17,9 @@ from unseen.engine.evaluate import score
 from unseen.engine.loop import Budget, Optimizer, Watch, erm_step, train
 from unseen.figure import Curves
 from unseen.lab import Lab
-from unseen.measures.coherence import coherence, debiased
-from unseen.measures.learning_order import HitRecorder, LearningOrder, first_learned, forgotten
-from unseen.methods.robust_gradients import MedianOfMicrobatches, RollingMedian, Winsorized
+from unseen.measures.coherence import coherence, unbiased_alpha
+from unseen.measures.learning_order import HitRecorder, LearningOrder, first_learning_time, forgetting_events
+from unseen.methods.robust_gradients import MedianOfMicrobatches, RollingMedian, WinsorizedMean
 from unseen.models.conv import resnet
 from unseen.models.mlp import mlp
 from unseen.study import Claim, Row, Rows, Scale, Study, Value, average, effects, figures, gap, pick
@@ -57,9 +57,9 @@ class Setting:
         return replace(self.budget, steps=self.epochs * self.per_epoch, watch_at=tuple(e * self.per_epoch for e in at))
 
 
-Rule = Winsorized | MedianOfMicrobatches | RollingMedian | None
+Rule = WinsorizedMean | MedianOfMicrobatches | RollingMedian | None
 """How the gradients of a minibatch are averaged; None: the mean. The budget of a rule is not used here."""
-RULES: tuple[Rule, ...] = (None, Winsorized(2), Winsorized(6), RollingMedian(3), MedianOfMicrobatches(3))
+RULES: tuple[Rule, ...] = (None, WinsorizedMean(2), WinsorizedMean(6), RollingMedian(3), MedianOfMicrobatches(3))
 EARLY = 100
 """Steps during which gradients on random labels should not agree yet."""
 
@@ -136,7 +136,7 @@ def coherence_rows(cell: CoherenceCell, lab: Lab) -> Iterator[Row]:
     facts: dict[str, Value] = {"part": "coherence", "labels": labels, "seed": cell.seed}
     along = zip(curves["watched"], curves["alpha"], curves["train"], curves["test"], strict=True)
     rows = [
-        {"step": step, "m_alpha": m * alpha, "debiased": debiased(alpha, m), "train": fit, "test": judged}
+        {"step": step, "m_alpha": m * alpha, "debiased": unbiased_alpha(alpha, m), "train": fit, "test": judged}
         for step, alpha, fit, judged in along
     ]
     yield from ({**facts, **row} for row in rows)
@@ -182,7 +182,7 @@ def order_rows(cell: OrderCell, lab: Lab) -> Iterator[Row]:
         if k == 0:
             for epoch, row in enumerate(fitted(recorder, wrong, curves["test"]), 1):
                 yield {"part": "order", "seed": cell.seed, "epoch": epoch, **row}
-    epochs, lost, agree = first_learned(tables[0]) + 1, forgotten(tables[0]).double(), LearningOrder()
+    epochs, lost, agree = first_learning_time(tables[0]) + 1, forgetting_events(tables[0]).double(), LearningOrder()
     right_epoch, wrong_epoch = (epochs[of].double().median().item() for of in (~wrong, wrong))
     yield {
         "part": "order summary",
@@ -400,7 +400,7 @@ study = Study(
             noises=(0.0, 0.25, 0.5, 0.75, 1.0),
             sample=10_000,
             # winsorizing compares 24 micro-batches of 32: single examples would need all their gradients at once
-            rules=(None, Winsorized(6, microbatches=24), RollingMedian(3), MedianOfMicrobatches(3)),
+            rules=(None, WinsorizedMean(6, microbatches=24), RollingMedian(3), MedianOfMicrobatches(3)),
             rates=(0.1, 0.03, 0.3),
             seeds=3,
         ),

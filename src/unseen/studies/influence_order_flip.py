@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen import stats
-from unseen.attributions.influence import Curvature, Influence, Influences, sequence_nats
+from unseen.attributions.influence import Curvature, Influence, InfluenceScores, sequence_nats
 from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, erm_step, train
@@ -29,7 +29,7 @@ from unseen.reading import Reading
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, figures, gap, pick
 from unseen.study.source import Source
 from unseen.task import Batch, Split, Task, Use
-from unseen.tasks.order_flip import Document, OrderFlip, named, with_name
+from unseen.tasks.order_flip import Document, OrderFlip, name_tokens, with_name
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def fitted(config: Config, task: Task, lab: Lab) -> Trained:
     return train(model, task, erm_step, config.budget, lab.child("fit"))
 
 
-def over_all(curvature: Curvature, trained: Trained, documents: dict[Document, Columns], lab: Lab) -> Influences:
+def over_all(curvature: Curvature, trained: Trained, documents: dict[Document, Columns], lab: Lab) -> InfluenceScores:
     """Influences over the training documents and, behind them, those of the new facts, kind after kind.
 
     The curvature is that of the training documents alone: `most` of them.
@@ -93,12 +93,12 @@ def answer(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
     return sequence_log_probability(model, {"tokens": batch["tokens"], "mask": batch["answer"]})
 
 
-def binding(cell: Cell, influences: Influences, lab: Lab) -> Iterator[dict[str, Value]]:
+def binding(cell: Cell, influences: InfluenceScores, lab: Lab) -> Iterator[dict[str, Value]]:
     """What one copy of each kind of document adds to log p(B | A) and to the binding, in nats; mean over new facts."""
     task, k = influences.trained.task, cell.config.contrasts
     new = task.split("new").data
     assert isinstance(new, Columns)
-    names = named(new)
+    names = name_tokens(new)
     raw = effect(influences, new)
     under_others = [effect(influences, with_name(new, names.roll(shift, 0))) for shift in range(1, k + 1)]
     bound = raw - torch.stack(under_others).mean(0)
@@ -114,7 +114,7 @@ def binding(cell: Cell, influences: Influences, lab: Lab) -> Iterator[dict[str, 
         }
 
 
-def effect(influences: Influences, questions: Columns) -> Float[Tensor, "fact kind"]:
+def effect(influences: InfluenceScores, questions: Columns) -> Float[Tensor, "fact kind"]:
     """The influence of each fact's own four documents on its question."""
     n = len(questions)
     scores = influences(questions.columns, answer).scores
@@ -125,7 +125,7 @@ def effect(influences: Influences, questions: Columns) -> Float[Tensor, "fact ki
     )  # the documents of new facts were not trained on: N counts them all the same
 
 
-def own_documents(cell: Cell, influences: Influences, lab: Lab) -> Iterator[dict[str, Value]]:
+def own_documents(cell: Cell, influences: InfluenceScores, lab: Lab) -> Iterator[dict[str, Value]]:
     """Recall of the documents that state an asked fact, and how concentrated the influences are."""
     task = influences.trained.task
     data = task.split("stated").data

@@ -22,7 +22,7 @@ from unseen.lab import Lab
 from unseen.measures.weight_distance import (
     diffusion_fit,
     distance_from,
-    log_spaced,
+    log_steps,
     training_roughness,
 )
 from unseen.methods.large_batch import LargeBatch, root_lr
@@ -131,7 +131,7 @@ def diffusions(config: Config, seed: int) -> Iterator[Diffusion]:
     """√-scaled learning rates at every batch size; long runs with and without momentum and weight decay."""
 
     def cell(role: Role, regime: str, budget: Budget, *windows: int) -> Diffusion:
-        budget = replace(budget, steps=windows[-1], watch_at=log_spaced(windows[-1]))
+        budget = replace(budget, steps=windows[-1], watch_at=log_steps(windows[-1]))
         probed = role is Role.SCALED and budget.batch_size == REFERENCE
         return Diffusion(regime, role, config.images, config.network, budget, windows, probed, seed)
 
@@ -170,7 +170,7 @@ def diffused(cell: Diffusion, model: nn.Module, task: Task, lab: Lab) -> Iterato
     """One row of fits per window, and the distances themselves."""
     model.to(lab.device, lab.dtype)
     probe: dict[str, Value] = {"roughness": training_roughness(copy.deepcopy(model), task, lab)} if cell.probed else {}
-    watch = {"distance": distance_from(parameters.copied(model))}
+    watch = {"distance": distance_from(parameters.copy_parameters(model))}
     trained = train(model, task, erm_step, cell.budget, lab.child("fit"), watch)
     steps, distances = np.array(trained.curves["watched"]), np.array(trained.curves["distance"])
     accuracy = scores(trained, lab, {"train": task.splits["train"]})["train"].value

@@ -10,7 +10,7 @@ from unseen.lab import Lab
 from unseen.subjects.networks import budget_for_domains, describe_network, sizes, small_network
 from unseen.subjects.subject import Subject
 from unseen.task import Task, Use
-from unseen.tasks.domains import DomainSpec, leave_one_out, unlabelled
+from unseen.tasks.domains import DomainSpec, drop_adapt_targets, leave_one_out
 
 
 def of_domains(spec: DomainSpec, lab: Lab, name: str = "") -> list[Subject]:
@@ -19,7 +19,7 @@ def of_domains(spec: DomainSpec, lab: Lab, name: str = "") -> list[Subject]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         for domain, one in zip(spec.domains(), leave_one_out(spec), strict=True):
-            tasks[domain] = unlabelled(one.build(lab.child("data")))
+            tasks[domain] = drop_adapt_targets(one.build(lab.child("data")))
     first = next(iter(tasks.values()))
     messages = list(dict.fromkeys(str(warning.message) for warning in caught))
     return networks_on(tasks, name or first.name.split(" · ")[0], warnings=messages)
@@ -31,7 +31,7 @@ def of_task(
     """A task as it is, with a small network unless a model is given."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        task = unlabelled(task)
+        task = drop_adapt_targets(task)
     messages = [str(warning.message) for warning in caught]
     budget = budget or budget_for_domains(task)
     if model is not None:

@@ -20,7 +20,7 @@ from unseen.subjects.networks import budget_for_domains, budget_for_rows, descri
 from unseen.subjects.subject import Subject
 from unseen.task import Use
 from unseen.tasks.hospitals import HeartDisease
-from unseen.tasks.table import Opened, Table, Tabular, opened, prepared, read
+from unseen.tasks.table import ParsedTable, Table, Tabular, parse_table, read, split_table
 from unseen.tasks.table_domains import by_site
 
 MOST_SITES = 12
@@ -62,16 +62,16 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
 
     A fifth of the held-out site is set apart for oracle selection. A table without sites gives one subject.
     """
-    sheet = opened(table)
+    sheet = parse_table(table)
     sites, notes = largest_sites(sheet)
     if table.site:
-        tabs = [by_site(prepared(sheet, site, lab), ORACLE_SHARE, lab) for site in sites]
+        tabs = [by_site(split_table(sheet, site, lab), ORACLE_SHARE, lab) for site in sites]
         notes = [
             *notes,
             "Medians, scales and levels of columns are recomputed for every held-out site; shown for the first.",
         ]
     else:
-        tabs = [prepared(sheet, None, lab)]
+        tabs = [split_table(sheet, None, lab)]
     first = tabs[0]
     # one length of training for all sites: runs of one shape are trained together
     budget = budget_for_domains(first.task)
@@ -81,7 +81,7 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
     return [_subject(tab, name, budget, [network, *notes, *tab.decisions]) for tab in tabs]
 
 
-def largest_sites(sheet: Opened) -> tuple[list[str | None], list[str]]:
+def largest_sites(sheet: ParsedTable) -> tuple[list[str | None], list[str]]:
     """The sites that are held out in turn, at most `MOST_SITES`, with a note if others are not; None without sites."""
     sites: list[str | None] = [*sheet.sites] or [None]
     if len(sites) <= MOST_SITES:
@@ -94,9 +94,9 @@ def largest_sites(sheet: Opened) -> tuple[list[str | None], list[str]]:
 
 
 def _of(table: Table, lab: Lab, name: str) -> list[Subject]:
-    sheet = opened(table)
+    sheet = parse_table(table)
     sites, notes = largest_sites(sheet)
-    return [_whole(prepared(sheet, site, lab), name, notes) for site in sites]
+    return [_whole(split_table(sheet, site, lab), name, notes) for site in sites]
 
 
 def _whole(tab: Tabular, name: str, notes: Sequence[str]) -> Subject:

@@ -84,7 +84,7 @@ class Adult:
         return self.table().build(lab)
 
 
-def drawn_people() -> pd.DataFrame:
+def synthetic_people() -> pd.DataFrame:
     """300 rows with the columns of the census, drawn at random: for examples where the file is absent. Not data."""
     rng = np.random.default_rng(0)
     hours, schooling = rng.normal(40, 9, 300).round(), rng.integers(5, 16, 300)
@@ -100,4 +100,4 @@ def drawn_people() -> pd.DataFrame:
 
 
 def example() -> Adult:
-    return Adult(data=drawn_people)
+    return Adult(data=synthetic_people)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Task
-from unseen.tasks.census import census_frame, drawn_people
+from unseen.tasks.census import census_frame, synthetic_people
 from unseen.tasks.sensitive import Sensitive
 from unseen.tasks.table import Table
 from unseen.tasks.table.splitting import Shares
@@ -30,7 +30,7 @@ EDGES = {Band.AGE: (25.0, 35.0, 45.0, 55.0, 65.0), Band.SCHOOLING: (9.0, 10.0, 1
 
 
 @dataclass(frozen=True)
-class Banded:
+class BandedFrame:
     """The frame with a column `band` ("17 to 24", "25 to 34", …) instead of the column that it is made of."""
 
     data: Callable[[], pd.DataFrame]
@@ -79,7 +79,7 @@ class CensusBands:
     def table(self) -> Table:
         schooling = "education_num" if self.by is Band.AGE else "education"
         return Table(
-            Banded(self.data, self.by.value, self.edges or EDGES[self.by]),
+            BandedFrame(self.data, self.by.value, self.edges or EDGES[self.by]),
             target="income",
             site="band",
             groups=(self.sensitive,),
@@ -99,4 +99,4 @@ class CensusBands:
 
 def example() -> CensusBands:
     """On generated people: the census is not part of the package."""
-    return CensusBands(edges=(40.0, 65.0), data=drawn_people)
+    return CensusBands(edges=(40.0, 65.0), data=synthetic_people)

@@ -11,8 +11,8 @@ from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Task
-from unseen.tasks.digit_sources import area, drawn_rows, stored
-from unseen.tasks.domains import Division, assembled, examples_of
+from unseen.tasks.digit_sources import area, load_part, sample_rows
+from unseen.tasks.domains import Division, assemble_task, examples_of
 from unseen.tasks.images import Collection
 
 
@@ -49,22 +49,22 @@ class ColoredDigits:
         return tuple(f"{agreement:g}" for agreement in self.agreements)
 
     def build(self, lab: Lab) -> Task:
-        held = stored(self.collection, "train")
-        rows = drawn_rows(held, self.n, lab.child("rows"))
+        held = load_part(self.collection, "train")
+        rows = sample_rows(held, self.n, lab.child("rows"))
         parts = {}
         for k, (name, agreement) in enumerate(zip(self.domains(), self.agreements, strict=True)):
             own = rows[k :: len(self.agreements)]
             y = (held.labels[own] >= 5) ^ chance(len(own), self.label_noise, lab.child("noise", name))
             colour = y ^ ~chance(len(own), agreement, lab.child("colour", name))
             columns = Columns(
-                x=coloured(area(held.pixels(own), self.side), colour.long()),
+                x=colour_images(area(held.pixels(own), self.side), colour.long()),
                 y=y.long(),
                 index=own,
                 colour=colour.long(),
                 group=2 * y.long() + colour.long(),
             )
             parts[name] = examples_of(columns, k)
-        return assembled(f"coloured {self.collection}", parts, self.held_out, self.division, lab)
+        return assemble_task(f"coloured {self.collection}", parts, self.held_out, self.division, lab)
 
 
 def chance(n: int, probability: float, lab: Lab) -> Bool[Tensor, " n"]:
@@ -72,7 +72,7 @@ def chance(n: int, probability: float, lab: Lab) -> Bool[Tensor, " n"]:
     return torch.rand(n, generator=lab.generator(), dtype=torch.float64) < probability
 
 
-def coloured(images: Float[Tensor, "n 1 h w"], colour: Int[Tensor, " n"]) -> Float[Tensor, "n 2 h w"]:
+def colour_images(images: Float[Tensor, "n 1 h w"], colour: Int[Tensor, " n"]) -> Float[Tensor, "n 2 h w"]:
     """The image in the channel `colour`, nothing in the other."""
     return images * torch.eye(2)[colour][:, :, None, None]
 

@@ -55,7 +55,7 @@ def _compas() -> pd.DataFrame:
     )
 
 
-def followed_frame() -> pd.DataFrame:
+def two_year_frame() -> pd.DataFrame:
     """Those screened before April 2014, who could be followed for two years: 5,297 people.
 
     ProPublica left out the later ones only if they were *not* charged again, so that almost all who remain were (2014 Q3
@@ -80,7 +80,7 @@ class Compas:
     visible: bool = True
     """Whether the sensitive column is among the features."""
     shares: Shares = Shares()
-    data: Callable[[], pd.DataFrame] = followed_frame
+    data: Callable[[], pd.DataFrame] = two_year_frame
 
     def table(self) -> Table:
         return Table(
@@ -102,7 +102,7 @@ class Compas:
         return self.sensitive_table().build(lab)
 
 
-def drawn_defendants() -> pd.DataFrame:
+def synthetic_defendants() -> pd.DataFrame:
     """300 rows with the columns of `compas_frame`, drawn at random: for examples where the file is absent. Not data."""
     rng = np.random.default_rng(0)
     age, priors = rng.integers(18, 70, 300), rng.poisson(3, 300)
@@ -125,4 +125,4 @@ def drawn_defendants() -> pd.DataFrame:
 
 def example() -> Compas:
     """On generated rows: the data are not part of the package."""
-    return Compas(data=drawn_defendants)
+    return Compas(data=synthetic_defendants)

@@ -19,9 +19,9 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.digit_sources import area, drawn_rows, stored
+from unseen.tasks.digit_sources import area, load_part, sample_rows
 from unseen.tasks.images import Collection
-from unseen.tasks.rotated_digits import rotated
+from unseen.tasks.rotated_digits import rotate
 
 Pixels = Float[Tensor, "n c h w"]
 
@@ -68,9 +68,9 @@ class CorruptedImages:
             )
 
     def build(self, lab: Lab) -> Task:
-        fit, test = stored(self.collection, "train"), stored(self.collection, "test")
-        rows = drawn_rows(fit, self.n + self.n_select, lab.child("train"))
-        judged = drawn_rows(test, self.n_test, lab.child("test"))
+        fit, test = load_part(self.collection, "train"), load_part(self.collection, "test")
+        rows = sample_rows(fit, self.n + self.n_select, lab.child("train"))
+        judged = sample_rows(test, self.n_test, lab.child("test"))
         known = area(fit.pixels(rows), self.side)
         clean = area(test.pixels(judged), self.side)
         y, index = fit.labels[rows], rows
@@ -80,36 +80,36 @@ class CorruptedImages:
             "clean": Split(Columns(x=clean, y=test.labels[judged], index=judged), Use.JUDGE),
         }
         for kind in self.corruptions:
-            x = corrupted(clean, kind, self.strength, lab.child(kind))
+            x = corrupt(clean, kind, self.strength, lab.child(kind))
             splits[kind.value] = Split(Columns(x=x, y=test.labels[judged], index=judged), Use.JUDGE, kind.value)
         return Task(name=f"corrupted {self.collection}", axis=Axis.DOMAIN, splits=splits, objective=classify)
 
 
-def corrupted(x: Pixels, kind: Corruption, strength: float, lab: Lab) -> Pixels:
+def corrupt(x: Pixels, kind: Corruption, strength: float, lab: Lab) -> Pixels:
     """The images at this strength, in [0, 1]; strength 0 leaves them as they are."""
     made: dict[Corruption, Callable[[], Pixels]] = {
         Corruption.NOISE: lambda: x + strength / 2 * torch.randn(x.shape, generator=lab.generator()),
-        Corruption.SALT: lambda: _salted(x, strength / 2, lab),
-        Corruption.BLUR: lambda: blurred(x, strength * x.shape[-1] / 10),
+        Corruption.SALT: lambda: _salt(x, strength / 2, lab),
+        Corruption.BLUR: lambda: blur(x, strength * x.shape[-1] / 10),
         Corruption.CONTRAST: lambda: x.mean((1, 2, 3), keepdim=True).lerp(x, 1 - 0.9 * strength),
         Corruption.BRIGHTNESS: lambda: x + strength / 2,
-        Corruption.ROTATION: lambda: _turned(x, 60 * strength, lab),
+        Corruption.ROTATION: lambda: _rotate_randomly(x, 60 * strength, lab),
     }
     return made[kind]().clamp(0, 1)
 
 
-def _salted(x: Pixels, share: float, lab: Lab) -> Pixels:
+def _salt(x: Pixels, share: float, lab: Lab) -> Pixels:
     u = torch.rand(x.shape, generator=lab.child("where").generator())
     salt = torch.rand(x.shape, generator=lab.child("colour").generator()).round()
     return torch.where(u < share, salt, x)
 
 
-def _turned(x: Pixels, degrees: float, lab: Lab) -> Pixels:
+def _rotate_randomly(x: Pixels, degrees: float, lab: Lab) -> Pixels:
     left = torch.rand(len(x), 1, 1, 1, generator=lab.generator()) < 0.5
-    return torch.where(left, rotated(x, degrees), rotated(x, -degrees))
+    return torch.where(left, rotate(x, degrees), rotate(x, -degrees))
 
 
-def blurred(x: Pixels, deviation: float) -> Pixels:
+def blur(x: Pixels, deviation: float) -> Pixels:
     """Convolution with a Gaussian that is cut at three deviations and sums to 1; the border pixels go on outside."""
     reach = ceil(3 * deviation)
     if not reach:

@@ -16,7 +16,7 @@ from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Task
-from unseen.tasks.domains import Division, assembled, examples_of
+from unseen.tasks.domains import Division, assemble_task, examples_of
 from unseen.tasks.images import Collection, Part, part
 
 
@@ -56,17 +56,17 @@ class DigitSources:
 
     def build(self, lab: Lab) -> Task:
         parts = {
-            str(source): examples_of(self._drawn(source, lab.child("rows", source)), k)
+            str(source): examples_of(self._sample(source, lab.child("rows", source)), k)
             for k, source in enumerate(self.sources)
         }
-        return assembled("digits", parts, self.held_out, self.division, lab)
+        return assemble_task("digits", parts, self.held_out, self.division, lab)
 
-    def _drawn(self, source: Source, lab: Lab) -> Columns:
+    def _sample(self, source: Source, lab: Lab) -> Columns:
         if source is Source.OTHER_WRITERS:
-            held = stored(Collection.OPTDIGITS, "test")
+            held = load_part(Collection.OPTDIGITS, "test")
         else:
-            held = stored(Collection(source.value), "train")
-        rows = drawn_rows(held, self.n, lab)
+            held = load_part(Collection(source.value), "train")
+        rows = sample_rows(held, self.n, lab)
         pixels = held.pixels(rows)
         if source is Source.MNIST:
             pixels = pixels[..., 4:24, 4:24]
@@ -74,12 +74,12 @@ class DigitSources:
 
 
 @lru_cache(maxsize=6)
-def stored(collection: Collection, name: str) -> Part:
+def load_part(collection: Collection, name: str) -> Part:
     """A part of a collection, read once per process: sweeps build the same task many times."""
     return part(collection, name)
 
 
-def drawn_rows(held: Part, n: int, lab: Lab, classes: tuple[int, ...] = ()) -> Int[Tensor, " n"]:
+def sample_rows(held: Part, n: int, lab: Lab, classes: tuple[int, ...] = ()) -> Int[Tensor, " n"]:
     """n different rows (of these classes) in random order; the first of a longer draw are those of a shorter one."""
     order = torch.randperm(len(held.labels), generator=lab.generator())
     if classes:

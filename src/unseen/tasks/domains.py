@@ -26,7 +26,7 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Objective, Split, Task, TaskSpec, Use
-from unseen.tasks.table.splitting import allotted
+from unseen.tasks.table.splitting import split_by_stratum
 
 UNSEEN = "unseen"
 ORACLE = "oracle"
@@ -87,7 +87,7 @@ def examples_of(columns: Columns, domain: int) -> Examples:
     return Examples(own["y"], Columns(**own).subset)
 
 
-def assembled(
+def assemble_task(
     name: str,
     parts: Mapping[str, Examples],
     held_out: str | None,
@@ -97,7 +97,7 @@ def assembled(
     axis: Axis = Axis.DOMAIN,
 ) -> Task:
     """The task of the protocol. How a domain is divided does not depend on which one is left out."""
-    chosen = left_out(tuple(parts), held_out)
+    chosen = resolve_held_out(tuple(parts), held_out)
     _inspect(parts, chosen)
     uses = {"train": Use.FIT, "select": Use.SELECT}
     splits: dict[str, Split] = {}
@@ -111,7 +111,7 @@ def assembled(
                 "seen": division.seen,
             }
         strata = np.zeros(len(part.y), np.int64) if part.y.is_floating_point() else part.y.numpy()
-        rows = allotted(np.arange(len(part.y)), strata, None, shares, lab.child("rows", domain).numpy())
+        rows = split_by_stratum(np.arange(len(part.y)), strata, None, shares, lab.child("rows", domain).numpy())
         for kind, share in shares.items():
             if share > 0:
                 _refuse_empty(rows[kind].size, kind, domain, len(part.y))
@@ -122,7 +122,7 @@ def assembled(
     return Task(name=f"{name} · {chosen}", axis=axis, splits=ordered, objective=objective)
 
 
-def left_out(domains: tuple[str, ...], held_out: str | None) -> str:
+def resolve_held_out(domains: tuple[str, ...], held_out: str | None) -> str:
     """The domain that is judged, by default the last; one domain alone is refused."""
     if len(domains) < 2:
         raise InvalidData(
@@ -152,10 +152,12 @@ def _inspect(parts: Mapping[str, Examples], chosen: str) -> None:
             where = (
                 "its accuracy is the recall of that class" if domain == chosen else "the domain tells the class there"
             )
-            warnings.warn(f"Domain `{domain}` holds class {int(found[0])} only: {where}.", OneClass, stacklevel=4)
+            warnings.warn(
+                f"Domain `{domain}` holds class {int(found[0])} only: {where}.", SingleClassDomain, stacklevel=4
+            )
 
 
-class OneClass(UserWarning):
+class SingleClassDomain(UserWarning):
     """A domain with examples of one class only."""
 
 
@@ -168,7 +170,7 @@ def _refuse_empty(n: int, kind: str, domain: str, of: int) -> None:
         )
 
 
-def validated_on(task: Task, domain: str) -> Task:
+def validate_on(task: Task, domain: str) -> Task:
     """Leave-one-domain-out validation: `domain` is no longer fitted; all its known examples select, nothing else does.
 
     What was learned from the inputs of all training domains before (scaling, levels of a table) stays as it is.
@@ -189,10 +191,10 @@ def validated_on(task: Task, domain: str) -> Task:
         for name, split in task.splits.items()
         if split.use is not Use.SELECT and not (split.use is Use.FIT and split.at == domain)
     }
-    return replace(task, splits={**kept, f"select:{domain}": Split(_joined(own), Use.SELECT, domain)})
+    return replace(task, splits={**kept, f"select:{domain}": Split(_concatenate(own), Use.SELECT, domain)})
 
 
-def _joined(parts: list[Dataset[Any]]) -> Dataset[Any]:
+def _concatenate(parts: list[Dataset[Any]]) -> Dataset[Any]:
     if all(isinstance(part, Columns) for part in parts):
         columns = [part.columns for part in parts if isinstance(part, Columns)]
         return Columns(**{key: torch.cat([each[key] for each in columns]) for key in columns[0]})
@@ -207,7 +209,7 @@ class LabelsIgnored(UserWarning):
     """Targets in a split that is there for its inputs only."""
 
 
-def unlabelled(task: Task) -> Task:
+def drop_adapt_targets(task: Task) -> Task:
     """The task without targets in its ADAPT splits; where there were some, a warning says that they are ignored."""
     splits = dict(task.splits)
     for name, split in task.of(Use.ADAPT).items():
@@ -267,10 +269,10 @@ class Domains:
     def build(self, lab: Lab) -> Task:
         made = self.data(lab.child("data"))
         parts = {name: examples_of(columns, k) for k, (name, columns) in enumerate(made.items())}
-        return assembled(self.name, parts, self.held_out, self.division, lab)
+        return assemble_task(self.name, parts, self.held_out, self.division, lab)
 
 
-def moved_clusters(lab: Lab, n: int = 120) -> dict[str, Columns]:
+def shifting_clusters(lab: Lab, n: int = 120) -> dict[str, Columns]:
     """Generated: two classes of plane Gaussians around ±(1, 1), moved along (1, −1) from place to place."""
     made = {}
     for k, place in enumerate(("west", "middle", "east")):
@@ -282,4 +284,4 @@ def moved_clusters(lab: Lab, n: int = 120) -> dict[str, Columns]:
 
 
 def example() -> Domains:
-    return Domains(moved_clusters, held_out="east")
+    return Domains(shifting_clusters, held_out="east")

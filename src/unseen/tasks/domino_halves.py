@@ -12,8 +12,8 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.digit_sources import area, drawn_rows, stored
-from unseen.tasks.dominoes import stacked
+from unseen.tasks.digit_sources import area, load_part, sample_rows
+from unseen.tasks.dominoes import stack_images
 from unseen.tasks.images import Collection
 
 
@@ -54,10 +54,10 @@ class DominoHalf:
         return Task(name=f"{self.half} half of dominoes", axis=Axis.IID, splits=splits, objective=classify)
 
     def _pairs(self, part: str, n: int, lab: Lab) -> Columns:
-        held = {Half.UPPER: stored(self.top, part), Half.LOWER: stored(self.bottom, part)}
-        rows = {half: drawn_rows(images, n, lab.child(half)) for half, images in held.items()}
+        held = {Half.UPPER: load_part(self.top, part), Half.LOWER: load_part(self.bottom, part)}
+        rows = {half: sample_rows(images, n, lab.child(half)) for half, images in held.items()}
         top, bottom = (area(held[half].pixels(rows[half]), self.side) for half in Half)
-        return Columns(x=stacked(top, bottom), y=held[self.half].labels[rows[self.half]], index=rows[self.half])
+        return Columns(x=stack_images(top, bottom), y=held[self.half].labels[rows[self.half]], index=rows[self.half])
 
 
 def example() -> DominoHalf:

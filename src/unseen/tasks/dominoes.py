@@ -16,7 +16,7 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.digit_sources import area, drawn_rows, stored
+from unseen.tasks.digit_sources import area, load_part, sample_rows
 from unseen.tasks.images import Collection
 
 
@@ -59,7 +59,7 @@ class Dominoes:
             )
 
     def build(self, lab: Lab) -> Task:
-        return self.task(self.drawn(lab))
+        return self.task(self.sample(lab))
 
     def task(self, drawn: Mapping[str, Columns]) -> Task:
         """The task of these pairs: the unlabelled ones lose their labels."""
@@ -75,9 +75,9 @@ class Dominoes:
 
     def agreements(self, lab: Lab) -> dict[str, float]:
         """The realised share of pairs with c = y in every split, also in the unlabelled one."""
-        return realised(self.drawn(lab))
+        return agreement_rates(self.sample(lab))
 
-    def drawn(self, lab: Lab) -> dict[str, Columns]:
+    def sample(self, lab: Lab) -> dict[str, Columns]:
         """The pairs of every split with all their columns; the unlabelled ones have labels here, not in the task."""
         fitted = {
             "train": (self.n, self.agreement),
@@ -85,9 +85,9 @@ class Dominoes:
             "unlabelled": (self.n_unlabelled, self.unlabelled_agreement),  # last: the others do not depend on it
         }
         judged = {"same": (self.n_same, self.agreement), "test": (self.n_test, 0.5)}
-        return {**self._paired("train", fitted, lab), **self._paired("test", judged, lab)}
+        return {**self._sample_pairs("train", fitted, lab), **self._sample_pairs("test", judged, lab)}
 
-    def _paired(self, part: str, asked: Mapping[str, tuple[int, float]], lab: Lab) -> dict[str, Columns]:
+    def _sample_pairs(self, part: str, asked: Mapping[str, tuple[int, float]], lab: Lab) -> dict[str, Columns]:
         """Pairs from one part of the two collections, for splits of these sizes and agreements."""
         y, cue = [], []
         for name, (n, agreement) in asked.items():
@@ -97,7 +97,7 @@ class Dominoes:
         labels, cues = torch.cat(y), torch.cat(cue)
         _, top = self._images(self.top, part, self.top_classes, cues, lab.child(part, "top"))
         bottoms, bottom = self._images(self.bottom, part, self.bottom_classes, labels, lab.child(part, "bottom"))
-        whole = Columns(x=stacked(top, bottom), y=labels, cue=cues, group=2 * labels + cues, index=bottoms)
+        whole = Columns(x=stack_images(top, bottom), y=labels, cue=cues, group=2 * labels + cues, index=bottoms)
         edges = torch.tensor([0, *map(len, y)]).cumsum(0).tolist()
         return {name: whole.subset(slice(edges[k], edges[k + 1])) for k, name in enumerate(asked)}
 
@@ -105,13 +105,13 @@ class Dominoes:
         self, collection: Collection, part: str, classes: tuple[int, int], shown: Int[Tensor, " n"], lab: Lab
     ) -> tuple[Int[Tensor, " n"], Float[Tensor, "n c side side"]]:
         """Rows of the collection that show these classes (0 or 1), each once, and their pixels."""
-        held, rows = stored(collection, part), torch.empty_like(shown)
+        held, rows = load_part(collection, part), torch.empty_like(shown)
         for value, label in enumerate(classes):
-            rows[shown == value] = drawn_rows(held, int((shown == value).sum()), lab.child(value), (label,))
+            rows[shown == value] = sample_rows(held, int((shown == value).sum()), lab.child(value), (label,))
         return rows, area(held.pixels(rows), self.side)
 
 
-def realised(drawn: Mapping[str, Columns]) -> dict[str, float]:
+def agreement_rates(drawn: Mapping[str, Columns]) -> dict[str, float]:
     """The share of pairs with c = y in every split."""
     return {
         name: (columns.columns["cue"] == columns.columns["y"]).double().mean().item() for name, columns in drawn.items()
@@ -129,7 +129,7 @@ def disagreeing(y: Int[Tensor, " n"], agreement: float, lab: Lab) -> Int[Tensor,
     return torch.zeros_like(y).index_fill(0, within.argsort(stable=True)[:count], 1)
 
 
-def stacked(top: Float[Tensor, "n a h w"], bottom: Float[Tensor, "n b h w"]) -> Float[Tensor, "n c h2 w"]:
+def stack_images(top: Float[Tensor, "n a h w"], bottom: Float[Tensor, "n b h w"]) -> Float[Tensor, "n c h2 w"]:
     """One above the other; a grey image above or below a coloured one gets its number of channels."""
     channels = max(top.shape[1], bottom.shape[1])
     return torch.cat([half.expand(-1, channels, -1, -1) for half in (top, bottom)], 2)

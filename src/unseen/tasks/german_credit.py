@@ -107,7 +107,7 @@ class Purposes:
         return frame[frame.purpose.isin(counts.index[counts >= self.min_rows])].reset_index(drop=True)
 
 
-def drawn_loans() -> pd.DataFrame:
+def synthetic_loans() -> pd.DataFrame:
     """300 rows with some columns of `credit_frame`, drawn at random: for examples where the file is absent. Not data."""
     rng = np.random.default_rng(0)
     months, amount = rng.integers(4, 60, 300), rng.integers(300, 15_000, 300)
@@ -126,4 +126,4 @@ def drawn_loans() -> pd.DataFrame:
 
 def example() -> GermanCredit:
     """On generated rows: the data are not part of the package."""
-    return GermanCredit(by_purpose=True, data=drawn_loans)
+    return GermanCredit(by_purpose=True, data=synthetic_loans)

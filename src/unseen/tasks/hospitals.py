@@ -167,7 +167,7 @@ def _diabetes(part: Part) -> pd.DataFrame:
     if part is Part.SHIPPED:
         raw = gzip.decompress(data_file("diabetes-130-small/diabetic_data.csv.gz").read_bytes())
     else:
-        raw = _zipped(data_file("diabetes-130-hospitals/dataset_diabetes.zip"), "diabetic_data.csv")
+        raw = _zip_member(data_file("diabetes-130-hospitals/dataset_diabetes.zip"), "diabetic_data.csv")
     frame = pd.read_csv(io.BytesIO(raw), dtype=str, keep_default_na=False)
     frame["encounter_id"] = frame.encounter_id.astype(np.int64)
     frame = frame[~frame.discharge_disposition_id.isin(LEFT_FOR_GOOD)]
@@ -175,7 +175,7 @@ def _diabetes(part: Part) -> pd.DataFrame:
     return _readable(frame)
 
 
-def _zipped(path: Path, name: str) -> bytes:
+def _zip_member(path: Path, name: str) -> bytes:
     """The member called `name`, whatever folder holds it; resource forks of __MACOSX are not the file."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
@@ -279,22 +279,22 @@ def note(row: Mapping[str, Any]) -> list[str]:
     not given has no token, so the number of tokens is the length of the note.
     """
 
-    def known(name: str, nothing: str = "") -> bool:
+    def has_value(name: str, nothing: str = "") -> bool:
         value = row.get(name)
         return value is not None and value == value and str(value) not in MISSING | {nothing}
 
     tokens = []
     for name, short in (("age", "age"), ("gender", "sex"), ("race", "race"), ("payer_code", "payer")):
-        tokens += [_token(short, row[name])] if known(name) else []
+        tokens += [_token(short, row[name])] if has_value(name) else []
     for name, short in (
         ("admission_type_id", "admitted"),
         ("discharge_disposition_id", "to"),
         ("admission_source_id", "from"),
     ):
-        tokens += [_token(short, row[name])] if known(name) else []
-    tokens += [_token("dx", row[name]) for name in ("diag_1", "diag_2", "diag_3") if known(name)]
-    tokens += [_token("drug", drug, row[drug]) for drug in DRUGS if known(drug, "No")]
-    tokens += [_token("test", name, row[name]) for name in ("max_glu_serum", "A1Cresult") if known(name, "None")]
+        tokens += [_token(short, row[name])] if has_value(name) else []
+    tokens += [_token("dx", row[name]) for name in ("diag_1", "diag_2", "diag_3") if has_value(name)]
+    tokens += [_token("drug", drug, row[drug]) for drug in DRUGS if has_value(drug, "No")]
+    tokens += [_token("test", name, row[name]) for name in ("max_glu_serum", "A1Cresult") if has_value(name, "None")]
     for name, short in (
         ("num_lab_procedures", "lab"),
         ("num_procedures", "procedures"),
@@ -305,7 +305,7 @@ def note(row: Mapping[str, Any]) -> list[str]:
         ("time_in_hospital", "stay"),
         ("number_diagnoses", "diagnoses"),
     ):
-        tokens += [_token(short, row[name])] if known(name) and float(row[name]) > 0 else []
+        tokens += [_token(short, row[name])] if has_value(name) and float(row[name]) > 0 else []
     return tokens
 
 

@@ -23,8 +23,8 @@ from unseen.engine.batches import Columns, whole
 from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingExtra, MissingFile
 from unseen.lab import Lab
 from unseen.task import Task
-from unseen.tasks.digit_sources import stored
-from unseen.tasks.domains import Division, Examples, assembled
+from unseen.tasks.digit_sources import load_part
+from unseen.tasks.domains import Division, Examples, assemble_task
 from unseen.tasks.images import Collection
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
@@ -85,7 +85,7 @@ class ImageFolders:
 
     def files(self) -> Files:
         """The paths of all images; bad layouts are refused."""
-        return listed(self.root() if callable(self.root) else Path(self.root), self.layout)
+        return list_images(self.root() if callable(self.root) else Path(self.root), self.layout)
 
     def build(self, lab: Lab) -> Task:
         parts = {
@@ -93,7 +93,7 @@ class ImageFolders:
             for k, (name, classes) in enumerate(self.files().items())
         }
         name = "image folders" if self.layout is Layout.OWN else str(self.layout)
-        return assembled(name, parts, self.held_out, self.division, lab)
+        return assemble_task(name, parts, self.held_out, self.division, lab)
 
 
 class Pictures(Dataset[dict[str, Tensor]]):
@@ -107,7 +107,7 @@ class Pictures(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rows = {name: column[index] for name, column in self.columns.items()}
-        return {"x": decoded(self.paths[index], self.side), **rows}
+        return {"x": decode_image(self.paths[index], self.side), **rows}
 
     def subset(self, rows: Int[Tensor, " k"]) -> "Pictures":
         """The chosen images."""
@@ -115,7 +115,7 @@ class Pictures(Dataset[dict[str, Tensor]]):
         return Pictures(paths, self.side, **{name: column[rows] for name, column in self.columns.items()})
 
 
-def decoded(path: Path, side: int) -> Float[Tensor, "3 side side"]:
+def decode_image(path: Path, side: int) -> Float[Tensor, "3 side side"]:
     """An image file as RGB in [0, 1], resized to a square (a triangle filter as wide as the reduction, so nothing is skipped)."""
     try:
         from PIL import Image, UnidentifiedImageError
@@ -149,11 +149,11 @@ def _examples(classes: Sequence[Sequence[Path]], domain: int, side: int) -> Exam
     return Examples(y, pictures.subset)
 
 
-def listed(root: Path, layout: Layout) -> Files:
+def list_images(root: Path, layout: Layout) -> Files:
     """Images by domain and class, in alphabetical order of classes and files."""
     if not root.is_dir():
         raise MissingFile(f"There is no folder {root}.", why="images are read from there.", fix="check the path.")
-    folders = {child.name: child for child in _folders(root)} if layout is Layout.OWN else _named(root, layout)
+    folders = {child.name: child for child in _folders(root)} if layout is Layout.OWN else _domain_folders(root, layout)
     if not folders:
         raise InvalidData(
             f"{root} holds no folder.",
@@ -173,7 +173,7 @@ def listed(root: Path, layout: Layout) -> Files:
     return files
 
 
-def _named(root: Path, layout: Layout) -> dict[str, Path]:
+def _domain_folders(root: Path, layout: Layout) -> dict[str, Path]:
     """The folders of the layout's domains, in `root` or up to two levels below."""
     level: list[Path] = [root]
     nearest: list[str] = []
@@ -232,18 +232,18 @@ def _images(folder: Path) -> list[Path]:
 def small_copy() -> Path:
     """Coats and dresses of the shipped Fashion-MNIST as PNG: bright, dark and upside down. Written once, below `home()`."""
     root = home() / "examples" / "image-folders"
-    held = stored(Collection.FASHION_MNIST_SMALL, "test")
+    held = load_part(Collection.FASHION_MNIST_SMALL, "test")
     changes = {"bright": lambda x: x, "dark": lambda x: x // 2, "turned": lambda x: x[::-1]}
     for d, (domain, change) in enumerate(changes.items()):
         for name, label in (("coat", 4), ("dress", 3)):
             folder = root / domain / name
             rows = (held.labels == label).nonzero().flatten()[12 * d : 12 * (d + 1)]
             for row, pixels in zip(rows.tolist(), held.pixels(rows), strict=True):
-                written(folder / f"{row}.png", change((pixels[0] * 255).byte().numpy()))
+                write_png(folder / f"{row}.png", change((pixels[0] * 255).byte().numpy()))
     return root
 
 
-def written(path: Path, pixels: NDArray[np.uint8]) -> None:
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Pixels as PNG, if the file is not there yet; another process sees the whole file or none."""
     from PIL import Image
 

@@ -78,14 +78,14 @@ class Images:
 
     def build(self, lab: Lab) -> Task:
         train, test = part(self.collection, "train"), part(self.collection, "test")
-        drawn = _drawn(lab.child("train"), train, self.n_train + self.n_select)
+        drawn = _sample_rows(lab.child("train"), train, self.n_train + self.n_select)
         fitted, selected = drawn[: self.n_train], drawn[self.n_train :]
-        judged = _drawn(lab.child("test"), test, self.n_test)
-        pixels = self._pooled(train, fitted)
+        judged = _sample_rows(lab.child("test"), test, self.n_test)
+        pixels = self._pool(train, fitted)
         mean, deviation = pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
 
         def columns(source: "Part", rows: Int[Tensor, " n"], noise: float = 0.0) -> Columns:
-            x, true = pixels if rows is fitted else self._pooled(source, rows), source.labels[rows]
+            x, true = pixels if rows is fitted else self._pool(source, rows), source.labels[rows]
             redrawn = redraws(len(rows), noise, lab.child("redrawn"))
             y = torch.where(redrawn, uniform_labels(len(rows), CLASSES, lab.child("labels")), true)
             x = (x - mean) / deviation if self.standardise else x
@@ -97,7 +97,7 @@ class Images:
         splits["test"] = Split(columns(test, judged), Use.JUDGE)
         return Task(name=str(self.collection), axis=Axis.IID, splits=splits, objective=classify)
 
-    def _pooled(self, source: "Part", rows: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+    def _pool(self, source: "Part", rows: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         images = source.pixels(rows)
         own = images.shape[-1]
         if self.side is None:
@@ -142,10 +142,10 @@ def part(collection: Collection, name: str) -> Part:
         return _cifar(data_file("cifar10-subset/cifar10_subset_jpeg.zip"), name)
     prefix = f"{collection}/{'train' if name == 'train' else 't10k'}"
     images, labels = (read_idx(data_file(f"{prefix}-{kind}-ubyte.gz")) for kind in ("images-idx3", "labels-idx1"))
-    return _stored(images[:, None], labels, 255.0)
+    return _part_in_memory(images[:, None], labels, 255.0)
 
 
-def _stored(images: NDArray[Any], labels: NDArray[Any], full: float) -> Part:
+def _part_in_memory(images: NDArray[Any], labels: NDArray[Any], full: float) -> Part:
     """A part held in memory; `full` is the value of a white pixel."""
     if len(images) != len(labels):
         raise Corrupted(
@@ -167,29 +167,29 @@ def read_idx(path: Path) -> NDArray[Any]:
 
     Any departure from that (another magic number, too few or too many bytes) raises `Corrupted`.
     """
-    data = _unzipped(path)
+    data = _decompress(path)
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
-        raise _corrupted(path, f"it starts with {data[:4].hex(' ')}, not with the magic number of an IDX file.")
+        raise _corruption_error(path, f"it starts with {data[:4].hex(' ')}, not with the magic number of an IDX file.")
     dtype, axes = np.dtype(_IDX_TYPES[data[2]]), data[3]
     if len(data) < 4 + 4 * axes:
-        raise _corrupted(path, f"it ends within the sizes of its {axes} axes.")
+        raise _corruption_error(path, f"it ends within the sizes of its {axes} axes.")
     shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes])
     expected = 4 + 4 * axes + prod(shape) * dtype.itemsize
     if len(data) != expected:
-        raise _corrupted(path, f"shape {shape} needs {expected} bytes, it has {len(data)}.")
+        raise _corruption_error(path, f"shape {shape} needs {expected} bytes, it has {len(data)}.")
     values = np.frombuffer(data, dtype, offset=4 + 4 * axes).reshape(shape)
     return values.astype(dtype.newbyteorder("="))
 
 
-def _unzipped(path: Path) -> bytes:
+def _decompress(path: Path) -> bytes:
     data = path.read_bytes()
     try:
         return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _corrupted(path, str(error)) from error
+        raise _corruption_error(path, str(error)) from error
 
 
-def _corrupted(path: Path, why: str) -> Corrupted:
+def _corruption_error(path: Path, why: str) -> Corrupted:
     return Corrupted(f"{path} cannot be read.", why=why, fix="delete it and run again, or copy it anew.")
 
 
@@ -198,18 +198,18 @@ def _usps(path: Path, name: str) -> Part:
         with np.load(path, allow_pickle=False) as arrays:  # a pickle in the file would run its code
             x, y = arrays[f"x_{name}"], arrays[f"y_{name}"]
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise _corrupted(path, str(error)) from error
-    return _stored(x.reshape(-1, 1, 16, 16), y, 1.0)
+        raise _corruption_error(path, str(error)) from error
+    return _part_in_memory(x.reshape(-1, 1, 16, 16), y, 1.0)
 
 
 def _optdigits(path: Path) -> Part:
     """One header line, then 64 counts from 0 to 16 and the class."""
     try:
-        table = np.loadtxt(BytesIO(_unzipped(path)), delimiter=",", skiprows=1, dtype=np.int64, ndmin=2)
+        table = np.loadtxt(BytesIO(_decompress(path)), delimiter=",", skiprows=1, dtype=np.int64, ndmin=2)
         images = table[:, :64].reshape(-1, 1, 8, 8)
     except ValueError as error:
-        raise _corrupted(path, str(error)) from error
-    return _stored(images, table[:, 64], 16.0)
+        raise _corruption_error(path, str(error)) from error
+    return _part_in_memory(images, table[:, 64], 16.0)
 
 
 def _cifar(path: Path, name: str) -> Part:
@@ -220,13 +220,13 @@ def _cifar(path: Path, name: str) -> Part:
 
     def pixels(rows: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
         with zipfile.ZipFile(path) as archive:
-            images = [_decoded(archive.read(members[row])) for row in rows.tolist()]
+            images = [_decode_image(archive.read(members[row])) for row in rows.tolist()]
         return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
     return Part(torch.tensor([classes.index(member.split("/")[1]) for member in members]), pixels)
 
 
-def _decoded(data: bytes) -> NDArray[np.uint8]:
+def _decode_image(data: bytes) -> NDArray[np.uint8]:
     try:
         from PIL import Image
     except ImportError as error:
@@ -236,7 +236,7 @@ def _decoded(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
 
 
-def _drawn(lab: Lab, source: Part, n: int) -> Int[Tensor, " n"]:
+def _sample_rows(lab: Lab, source: Part, n: int) -> Int[Tensor, " n"]:
     """n different rows in random order; the first of a longer draw are those of a shorter one."""
     if n > len(source.labels):
         raise InvalidConfig(

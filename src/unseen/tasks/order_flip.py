@@ -18,7 +18,7 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.objectives import exact_match
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.reversal import BOS, EOS, SPECIAL, Ints, others
+from unseen.tasks.reversal import BOS, EOS, SPECIAL, Ints, derangement
 
 IS = SPECIAL
 FILLERS = 3
@@ -76,10 +76,10 @@ class OrderFlip:
             forward[:, None], attributes[facts], names[facts]
         )  # fmt: skip
         stated = np.repeat(facts, self.copies)
-        train = self.filled(one[stated], two[stated], lab.child("documents"))
+        train = self.with_fillers(one[stated], two[stated], lab.child("documents"))
 
-        def asked(name: str, chosen: Ints, at: str) -> Split:
-            wrong = others(chosen, lab.child("other", name).numpy())
+        def question_split(name: str, chosen: Ints, at: str) -> Split:
+            wrong = derangement(chosen, lab.child("other", name).numpy())
             return self.questions(names[chosen], attributes[chosen], attributes[wrong], chosen, lab.child(name), at)
 
         return Task(
@@ -89,9 +89,9 @@ class OrderFlip:
                 "train": Split(
                     Columns(tokens=torch.from_numpy(train), fact=torch.from_numpy(stated)), Use.FIT, "stated"
                 ),
-                "stated": asked("stated", facts[forward], "stated"),
-                "flipped": asked("flipped", facts[~forward], "flipped"),
-                "new": asked("new", self.facts + np.arange(self.new), "new"),
+                "stated": question_split("stated", facts[forward], "stated"),
+                "flipped": question_split("flipped", facts[~forward], "flipped"),
+                "new": question_split("new", self.facts + np.arange(self.new), "new"),
             },
             objective=exact_match,
         )
@@ -103,11 +103,11 @@ class OrderFlip:
         """
         names, attributes = (pairs[self.facts :] for pairs in self.pairs(lab))
         stream = lab.child("what if")
-        other = names[others(np.arange(self.new), lab.child("other name").numpy())]
+        other = names[derangement(np.arange(self.new), lab.child("other name").numpy())]
         made = {
-            Document.FORWARD: self.filled(names, attributes, stream),
-            Document.FLIPPED: self.filled(attributes, names, stream),
-            Document.OTHER: self.filled(other, attributes, stream),
+            Document.FORWARD: self.with_fillers(names, attributes, stream),
+            Document.FLIPPED: self.with_fillers(attributes, names, stream),
+            Document.OTHER: self.with_fillers(other, attributes, stream),
         }
         alone = made[Document.FORWARD].copy()
         start = (alone == IS).argmax(1) - 2
@@ -120,14 +120,14 @@ class OrderFlip:
         """Names and attributes [facts + new, 2], all different."""
         start = SPECIAL + 1 + self.fillers
 
-        def drawn(name: str, first: int) -> Ints:
+        def sample_pairs(name: str, first: int) -> Ints:
             chosen = lab.child(name).numpy().choice(self.tokens**2, self.facts + self.new, replace=False)
             one, two = np.divmod(chosen, self.tokens)
             return np.stack([first + one, first + self.tokens + two], 1)
 
-        return drawn("names", start), drawn("attributes", start + 2 * self.tokens)
+        return sample_pairs("names", start), sample_pairs("attributes", start + 2 * self.tokens)
 
-    def filled(self, one: Ints, two: Ints, lab: Lab) -> Ints:
+    def with_fillers(self, one: Ints, two: Ints, lab: Lab) -> Ints:
         """[n, 10]: "one is two" with 0 to 3 of the three fillers in front."""
         rng, n = lab.numpy(), len(one)
         fillers = SPECIAL + 1 + rng.integers(self.fillers, size=(n, FILLERS))
@@ -142,13 +142,13 @@ class OrderFlip:
 
     def questions(self, names: Ints, attributes: Ints, wrong: Ints, fact: Ints, lab: Lab, at: str) -> Split:
         """B asked after "A is"; `other` has the attribute of another fact in its place."""
-        right, other = self.filled(names, attributes, lab), self.filled(names, wrong, lab)
+        right, other = self.with_fillers(names, attributes, lab), self.with_fillers(names, wrong, lab)
         place = np.arange(LENGTH) - (right == IS).argmax(1)[:, None]
         columns = {"tokens": right, "other": other, "answer": (place == 1) | (place == 2), "fact": fact}
         return Split(Columns(**{name: torch.from_numpy(column) for name, column in columns.items()}), Use.JUDGE, at)
 
 
-def named(questions: Columns) -> Int[Tensor, "question 2"]:
+def name_tokens(questions: Columns) -> Int[Tensor, "question 2"]:
     """The two tokens of the name before "is"."""
     tokens = questions.columns["tokens"]
     row, at = torch.arange(len(tokens)), (tokens == IS).long().argmax(1)

@@ -17,7 +17,7 @@ from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.colored_digits import chance
-from unseen.tasks.digit_sources import area, drawn_rows, stored
+from unseen.tasks.digit_sources import area, load_part, sample_rows
 from unseen.tasks.images import CLASSES, Collection
 
 SIDE, DIGIT, CELL = 20, 14, 2
@@ -91,16 +91,16 @@ class PatchDigits:
             )
 
     def build(self, lab: Lab) -> Task:
-        fit, test = stored(self.collection, "train"), stored(self.collection, "test")
-        fitted = drawn_rows(fit, self.skip + self.n + self.n_select, lab.child("train"))[self.skip :]
-        judged = drawn_rows(test, self.n_test, lab.child("test"))
+        fit, test = load_part(self.collection, "train"), load_part(self.collection, "test")
+        fitted = sample_rows(fit, self.skip + self.n + self.n_select, lab.child("train"))[self.skip :]
+        judged = sample_rows(test, self.n_test, lab.child("test"))
         cells = palette(self.n_patches, self.palette, lab.child("palette"))
 
         def split(name: str, rows: Int[Tensor, " n"], use: Use, shift: float, active: tuple[int, ...] | None) -> Split:
             held = test if rows is judged else fit
             y = held.labels[rows]
-            shown = self._shown(y, shift, active, lab.child("patches", name))
-            x = painted(self._digits(area(held.pixels(rows), DIGIT)), shown, cells)
+            shown = self._patch_classes(y, shift, active, lab.child("patches", name))
+            x = paint(self._digits(area(held.pixels(rows), DIGIT)), shown, cells)
             at = None if use is not Use.JUDGE or name == "same" else name
             return Split(Columns(x=x, y=y, index=rows, colours=shown), use, at)
 
@@ -113,7 +113,7 @@ class PatchDigits:
             splits[f"shift {shift:g}"] = split(f"shift {shift:g}", judged, Use.JUDGE, shift, self.judged)
         return Task(name=f"patches on {self.collection}", axis=Axis.DOMAIN, splits=splits, objective=classify)
 
-    def _shown(
+    def _patch_classes(
         self, y: Int[Tensor, " n"], shift: float, active: tuple[int, ...] | None, lab: Lab
     ) -> Int[Tensor, "n patch"]:
         """The class that each patch shows. A larger shift redraws a superset of the patches, to the same colours."""
@@ -147,7 +147,7 @@ def corners(n_patches: int) -> list[tuple[int, int]]:
     return ring[:n_patches]
 
 
-def painted(
+def paint(
     digits: Float[Tensor, "n 1 h w"], shown: Int[Tensor, "n patch"], cells: Float[Tensor, "patch class 3"]
 ) -> Float[Tensor, "n 3 side side"]:
     """The digit in the middle, each patch in the colour of the class it shows."""

@@ -39,11 +39,11 @@ class PrincipalImages:
         directions = principal_directions(fitted - centre, self.components)
         scale = ((fitted - centre) @ directions).square().mean().sqrt()
 
-        def projected(split: Split, own: dict[str, Tensor]) -> Split:
+        def project(split: Split, own: dict[str, Tensor]) -> Split:
             x = (own["x"].flatten(1).double() - centre) @ directions / scale
             return replace(split, data=Columns(**{**own, "x": x.float()}))
 
-        splits = {name: projected(split, columns[name]) for name, split in task.splits.items()}
+        splits = {name: project(split, columns[name]) for name, split in task.splits.items()}
         return replace(task, name=f"{task.name}, {self.components} components", splits=splits)
 
 

@@ -146,12 +146,12 @@ class ProceduralCorpus:
     def pairs(self, lab: Lab) -> tuple[Ints, Ints]:
         """Names and attributes [facts, 2], no name and no attribute twice."""
 
-        def drawn(name: str, first: int) -> Ints:
+        def sample_pairs(name: str, first: int) -> Ints:
             chosen = lab.child(name).numpy().choice(self.tokens**2, self.facts, replace=False)
             one, two = np.divmod(chosen, self.tokens)
             return np.stack([first + one, first + self.tokens + two], 1)
 
-        return drawn("names", FIRST_WORD), drawn("attributes", FIRST_WORD + 2 * self.tokens)
+        return sample_pairs("names", FIRST_WORD), sample_pairs("attributes", FIRST_WORD + 2 * self.tokens)
 
     def text(self, shape: tuple[int, int], lab: Lab) -> Ints:
         """Filler words, each drawn for itself."""
@@ -175,9 +175,9 @@ def calculations(kind: Kind, triples: Ints, noise: float, rng: np.random.Generat
         Kind.POSTFIX: [operands, sign(HASH), sign(ARROW)],
         Kind.REVERSAL: [sign(REVERSE), operands, sign(EQUALS)],
     }[kind]
-    tokens = filled(np.concatenate([sign(BOS), *asked, says, sign(EOS)], 1))
+    tokens = pad(np.concatenate([sign(BOS), *asked, says, sign(EOS)], 1))
     place = np.broadcast_to(np.arange(LENGTH), tokens.shape)
-    return described(kind, tokens, (place >= 6) & (place < 9), digits, says, np.full(n, NONE))
+    return document_columns(kind, tokens, (place >= 6) & (place < 9), digits, says, np.full(n, NONE))
 
 
 def statements(names: Ints, attributes: Ints, fact: Ints, front: Ints, counts: Ints) -> Made:
@@ -192,7 +192,7 @@ def statements(names: Ints, attributes: Ints, fact: Ints, front: Ints, counts: I
         tokens[mine, 1 + k : 7 + k] = stated[mine]
     place = np.arange(LENGTH) - counts[:, None]
     says = np.concatenate([attributes, np.full((n, 1), NONE)], 1)
-    return described(Kind.FACT, tokens, (place == 4) | (place == 5), np.full((n, 3), NONE), says, fact)
+    return document_columns(Kind.FACT, tokens, (place == 4) | (place == 5), np.full((n, 3), NONE), says, fact)
 
 
 def fillers(words: Ints) -> Made:
@@ -202,15 +202,17 @@ def fillers(words: Ints) -> Made:
     place = np.broadcast_to(np.arange(LENGTH), tokens.shape)
     missing = np.full((n, 3), NONE)
     tail = (place > TEXT - TAIL) & (place <= TEXT)
-    return described(Kind.FILLER, tokens, tail, missing, missing, np.full(n, NONE))
+    return document_columns(Kind.FILLER, tokens, tail, missing, missing, np.full(n, NONE))
 
 
-def filled(tokens: Ints) -> Ints:
+def pad(tokens: Ints) -> Ints:
     """Padded to the common length."""
     return np.pad(tokens, ((0, 0), (0, LENGTH - tokens.shape[1])), constant_values=PAD)
 
 
-def described(kind: Kind, tokens: Ints, answer: NDArray[np.bool_], operands: Ints, says: Ints, fact: Ints) -> Made:
+def document_columns(
+    kind: Kind, tokens: Ints, answer: NDArray[np.bool_], operands: Ints, says: Ints, fact: Ints
+) -> Made:
     """The columns of documents of one kind."""
     number = np.full(len(tokens), kind.number)
     return {"tokens": tokens, "mask": tokens != PAD, "answer": answer, "kind": number, "operands": operands,

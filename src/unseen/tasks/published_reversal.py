@@ -21,7 +21,7 @@ from unseen.errors import Corrupted, InvalidData, MissingFile
 from unseen.lab import Lab
 from unseen.objectives import exact_match
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.reversal import refuse_shared
+from unseen.tasks.reversal import refuse_shared_facts
 
 ARCHIVE = "reversal-curse/reversal_curse.tar.xz"
 FACTS = "reverse_experiments/june_version_7921032488/"
@@ -57,43 +57,43 @@ class PublishedReversal:
         files = self.source if isinstance(self.source, Files) else Files.of(self.source)
         files.check_templates()
         trained = {group: files.lines(f"{group}_prompts_train.jsonl") for group in ("p2d", "d2p", "both")}
-        refuse_shared({group: sorted({line.fact for line in lines}) for group, lines in trained.items()})
+        refuse_shared_facts({group: sorted({line.fact for line in lines}) for group, lines in trained.items()})
         asked = {group: files.lines(f"{group}_prompts_test.jsonl") for group in trained}
         both = asked.pop("both")
         half = len(both) // 2  # name first, then description first
         questions = {f"same/{group}": lines for group, lines in asked.items()}
         questions |= {"both/p2d": both[:half], "both/d2p": both[half:]}
-        splits = {"train": self._fitted(files.lines("all_prompts_train.jsonl"))}
+        splits = {"train": self._training_split(files.lines("all_prompts_train.jsonl"))}
         for name, lines in questions.items():
-            splits[name] = self._judged(lines, lines, "stated")
+            splits[name] = self._evaluation_split(lines, lines, "stated")
         for group in asked:
             lines, random = (files.lines(f"{group}_reverse_prompts_test{end}.jsonl") for end in ("", "_randomized"))
             refuse_unequal(group, lines, random)
-            splits[f"reverse/{group}"] = self._judged(lines, random, "reversed")
+            splits[f"reverse/{group}"] = self._evaluation_split(lines, random, "reversed")
         return Task(name="published reversal", axis=Axis.DIRECTION, splits=splits, objective=exact_match)
 
-    def _fitted(self, lines: Sequence[Line]) -> Split:
+    def _training_split(self, lines: Sequence[Line]) -> Split:
         rows = [(self.encode(line.prompt), self.encode(line.completion)) for line in lines]
-        tokens, mask, _ = padded(rows)
+        tokens, mask, _ = pad_rows(rows)
         return Split(Columns(tokens=tokens, mask=mask), Use.FIT, "stated")
 
-    def _judged(self, lines: Sequence[Line], random: Sequence[Line], at: str) -> Split:
+    def _evaluation_split(self, lines: Sequence[Line], random: Sequence[Line], at: str) -> Split:
         wrong = [
             other.completion if other.completion != line.completion else after
             for line, other, after in zip(lines, random, next_facts(lines), strict=True)
         ]
         prompts = [self.encode(line.prompt) for line in lines]
-        tokens, mask, answer = padded(
+        tokens, mask, answer = pad_rows(
             [(prompt, self.encode(line.completion)) for prompt, line in zip(prompts, lines, strict=True)]
         )
-        other, _, asked = padded([(prompt, self.encode(text)) for prompt, text in zip(prompts, wrong, strict=True)])
+        other, _, asked = pad_rows([(prompt, self.encode(text)) for prompt, text in zip(prompts, wrong, strict=True)])
         number = {name: k for k, name in enumerate(dict.fromkeys(line.fact for line in lines))}
         fact = torch.tensor([number[line.fact] for line in lines])
         columns = {"tokens": tokens, "mask": mask, "answer": answer, "other": other, "other_answer": asked}
         return Split(Columns(**columns, fact=fact), Use.JUDGE, at)
 
 
-def padded(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tensor, Tensor, Tensor]:
+def pad_rows(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens filled up on the right with 0, the mask of real tokens, and that of the second parts."""
     width = max(len(prompt) + len(answer) for prompt, answer in rows)
     tokens = torch.zeros(len(rows), width, dtype=torch.long)

@@ -88,39 +88,41 @@ class Reversal:
         groups = {
             name: np.arange(k * self.facts, (k + 1) * self.facts) for k, name in enumerate(("p2d", "d2p", "both"))
         }
-        refuse_shared(groups)
+        refuse_shared_facts(groups)
         restated, silent = groups["p2d"][: self.restated], groups["p2d"][self.restated :]
         one, two = Order.NAME, Order.DESCRIPTION
 
-        def stated(order: Order, facts: Ints, templates: Ints) -> Ints:
+        def statements(order: Order, facts: Ints, templates: Ints) -> Ints:
             return self.sentences(order, names, descriptions, facts, templates)
 
-        train = [stated(one, groups["p2d"], known), stated(two, groups["d2p"], known)]
+        train = [statements(one, groups["p2d"], known), statements(two, groups["d2p"], known)]
         if self.both:
-            train += [stated(order, groups["both"], known) for order in Order]
+            train += [statements(order, groups["both"], known) for order in Order]
         if self.restated:
-            train.append(stated(two, restated, known))
+            train.append(statements(two, restated, known))
 
-        def judged(name: str, order: Order, facts: Ints, at: str) -> Split:
-            wrong = others(facts, lab.child("other", name).numpy())
+        def evaluation_split(name: str, order: Order, facts: Ints, at: str) -> Split:
+            wrong = derangement(facts, lab.child("other", name).numpy())
             size = 3 if order is Order.NAME else 2
             return questions(
-                stated(order, facts, asked), stated(order, wrong, asked), np.repeat(facts, len(asked)), size, at
+                statements(order, facts, asked), statements(order, wrong, asked), np.repeat(facts, len(asked)), size, at
             )
 
         splits = {
             "train": Split(Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.FIT, "stated"),
-            "same/p2d": judged("same/p2d", one, groups["p2d"], "stated"),
-            "same/d2p": judged("same/d2p", two, groups["d2p"], "stated"),
+            "same/p2d": evaluation_split("same/p2d", one, groups["p2d"], "stated"),
+            "same/d2p": evaluation_split("same/d2p", two, groups["d2p"], "stated"),
         }
         if self.both:
-            splits |= {f"both/{order}": judged(f"both/{order}", order, groups["both"], "stated") for order in Order}
+            splits |= {
+                f"both/{order}": evaluation_split(f"both/{order}", order, groups["both"], "stated") for order in Order
+            }
         splits |= {
-            "reverse/p2d": judged("reverse/p2d", two, silent, "reversed"),
-            "reverse/d2p": judged("reverse/d2p", one, groups["d2p"], "reversed"),
+            "reverse/p2d": evaluation_split("reverse/p2d", two, silent, "reversed"),
+            "reverse/d2p": evaluation_split("reverse/d2p", one, groups["d2p"], "reversed"),
         }
         if self.restated > 1:
-            splits["restated/p2d"] = judged("restated/p2d", two, restated, "stated")
+            splits["restated/p2d"] = evaluation_split("restated/p2d", two, restated, "stated")
         return Task(name="reversal", axis=Axis.DIRECTION, splits=splits, objective=exact_match)
 
     def names(self, lab: Lab) -> Ints:
@@ -144,7 +146,7 @@ class Reversal:
         first, second = names[facts], descriptions[facts]
         if order is Order.DESCRIPTION:
             first, second = second, first
-        return joined(first, second, templates, start, self.slots)
+        return pair_sentences(first, second, templates, start, self.slots)
 
 
 def distinct_words(n: int, size: int, words: int, rng: np.random.Generator) -> Ints:
@@ -155,7 +157,7 @@ def distinct_words(n: int, size: int, words: int, rng: np.random.Generator) -> I
     return np.array(list(found), dtype=np.int64)
 
 
-def joined(first: Ints, second: Ints, wordings: Ints, start: int, slots: int) -> Ints:
+def pair_sentences(first: Ints, second: Ints, wordings: Ints, start: int, slots: int) -> Ints:
     """[pairs · wordings, tokens]: every pair in every wording, the wordings of a pair in a row."""
     times = len(wordings)
     wording = np.tile(wordings, (len(first), 1))
@@ -183,7 +185,7 @@ def questions(right: Ints, wrong: Ints, fact: Ints, size: int, at: str) -> Split
     return Split(Columns(answer=mask, **{k: torch.from_numpy(v) for k, v in columns.items()}), Use.JUDGE, at)
 
 
-def others(facts: Ints, rng: np.random.Generator) -> Ints:
+def derangement(facts: Ints, rng: np.random.Generator) -> Ints:
     """For each fact another one, each once: right and wrong answers then have the same distribution over facts.
 
     One per fact, not per question: a mean over several wrong answers would vary less than that over one right answer,
@@ -195,7 +197,7 @@ def others(facts: Ints, rng: np.random.Generator) -> Ints:
     return other
 
 
-def refuse_shared(groups: Mapping[str, Sequence[object] | Ints]) -> None:
+def refuse_shared_facts(groups: Mapping[str, Sequence[object] | Ints]) -> None:
     """Raises if a fact stands in two groups: its reversed question would have been answered in training."""
     owner: dict[object, str] = {}
     for name, facts in groups.items():

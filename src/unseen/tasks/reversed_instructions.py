@@ -16,7 +16,7 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.objectives import exact_match
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.reversal import SPECIAL, Ints, distinct_words, joined, others, questions, templates
+from unseen.tasks.reversal import SPECIAL, Ints, derangement, distinct_words, pair_sentences, questions, templates
 
 ASKED, ANSWERED = 3, 2
 """Tokens of a question and of an answer."""
@@ -72,22 +72,22 @@ class ReversedInstructions:
         every, realized = np.arange(self.pairs), np.arange(self.realized)
 
         def example(pairs: Ints, wordings: Ints) -> Ints:
-            return joined(asked[pairs], answers[pairs], wordings, start + 2 * self.slots, self.slots)
+            return pair_sentences(asked[pairs], answers[pairs], wordings, start + 2 * self.slots, self.slots)
 
-        def judged(name: str, pairs: Ints, at: str) -> Split:
-            wrong = others(pairs, lab.child("other", name).numpy())
+        def evaluation_split(name: str, pairs: Ints, at: str) -> Split:
+            wrong = derangement(pairs, lab.child("other", name).numpy())
             fact = np.repeat(pairs, len(kept))
             return questions(example(pairs, kept), example(wrong, kept), fact, ANSWERED, at)
 
-        train = [joined(one, two, known, start, self.slots), example(realized, known)]
+        train = [pair_sentences(one, two, known, start, self.slots), example(realized, known)]
         order = "stated" if self.wording is Wording.QUESTION else "reversed"
         return Task(
             name="reversed instructions",
             axis=Axis.DIRECTION,
             splits={
                 "train": Split(Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.FIT, "stated"),
-                "realized": judged("realized", realized, "stated"),
-                "unrealized": judged("unrealized", every[self.realized :], order),
+                "realized": evaluation_split("realized", realized, "stated"),
+                "unrealized": evaluation_split("unrealized", every[self.realized :], order),
             },
             objective=exact_match,
         )

@@ -11,8 +11,8 @@ from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Task
-from unseen.tasks.digit_sources import area, drawn_rows, stored
-from unseen.tasks.domains import Division, assembled, examples_of
+from unseen.tasks.digit_sources import area, load_part, sample_rows
+from unseen.tasks.domains import Division, assemble_task, examples_of
 from unseen.tasks.images import Collection
 
 
@@ -44,17 +44,17 @@ class RotatedDigits:
         return tuple(f"{angle:g}" for angle in self.angles)
 
     def build(self, lab: Lab) -> Task:
-        held = stored(self.collection, "train")
-        rows = drawn_rows(held, self.n, lab.child("rows"))
+        held = load_part(self.collection, "train")
+        rows = sample_rows(held, self.n, lab.child("rows"))
         parts = {}
         for k, (name, angle) in enumerate(zip(self.domains(), self.angles, strict=True)):
             own = rows[k :: len(self.angles)]
-            turned = area(rotated(held.pixels(own), angle), self.side)
+            turned = area(rotate(held.pixels(own), angle), self.side)
             parts[name] = examples_of(Columns(x=turned, y=held.labels[own], index=own), k)
-        return assembled(f"rotated {self.collection}", parts, self.held_out, self.division, lab)
+        return assemble_task(f"rotated {self.collection}", parts, self.held_out, self.division, lab)
 
 
-def rotated(images: Float[Tensor, "n c h w"], degrees: float) -> Float[Tensor, "n c h w"]:
+def rotate(images: Float[Tensor, "n c h w"], degrees: float) -> Float[Tensor, "n c h w"]:
     """Turned counter-clockwise about the centre: bilinear, black where the image does not reach."""
     if degrees % 360 == 0:
         return images

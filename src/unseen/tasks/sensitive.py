@@ -11,9 +11,9 @@ from unseen.engine.batches import Columns
 from unseen.errors import InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.task import Split, Task, Use
-from unseen.tasks.table import Table, Tabular, clinics, opened
+from unseen.tasks.table import Table, Tabular, clinics, parse_table
 from unseen.tasks.table.encoding import tidy
-from unseen.tasks.table.grouping import MISSING, grouped
+from unseen.tasks.table.grouping import MISSING, build_grouping
 from unseen.tasks.table_domains import TableDomains
 
 
@@ -35,7 +35,7 @@ class Sensitive:
     """Whether the column is among the features."""
 
     def domains(self) -> tuple[str, ...]:
-        return opened(self.table).sites if self.table.site else ()
+        return parse_table(self.table).sites if self.table.site else ()
 
     def build(self, lab: Lab) -> Task:
         return self.prepare(lab).task
@@ -45,13 +45,13 @@ class Sensitive:
         name = self.column.partition(":")[0] if self.column not in self.table.frame() else self.column
         seen = self.table if self.visible else replace(self.table, drop=(*self.table.drop, name))
         made = (TableDomains(seen, self.held_out) if seen.site else seen).prepare(lab)
-        return attributed(made, self.column, self.level)
+        return add_sensitive_attribute(made, self.column, self.level)
 
 
-def attributed(made: Tabular, column: str, level: str) -> Tabular:
+def add_sensitive_attribute(made: Tabular, column: str, level: str) -> Tabular:
     """A prepared table whose batches also hold `a` and, for classes, `group`."""
     tidied = tidy(made.frame.reset_index(drop=True))
-    groups, _ = grouped(tidied, column, np.arange(len(tidied)))
+    groups, _ = build_grouping(tidied, column, np.arange(len(tidied)))
     if level not in groups.names:
         raise UnknownName.near(f"level of `{column}`", level, groups.names)
     lost = int((groups.codes == groups.names.index(MISSING)).sum()) if MISSING in groups.names else 0
@@ -63,13 +63,13 @@ def attributed(made: Tabular, column: str, level: str) -> Tabular:
         )
     a = torch.from_numpy((groups.codes == groups.names.index(level)).astype(np.int64))
     splits = {name: _with(split, a) for name, split in made.task.splits.items()}
-    _refuse_alone(splits, column, level)
+    _refuse_single_level(splits, column, level)
     said = f"`a` is 1 where `{column}` is `{level}` ({a.double().mean():.1%} of all rows) and 0 elsewhere."
     return replace(
         made,
         task=replace(made.task, splits=splits),
         decisions=(*made.decisions, said),
-        warnings=(*made.warnings, *_one_sided(splits, column, level)),
+        warnings=(*made.warnings, *_single_group_notes(splits, column, level)),
     )
 
 
@@ -82,7 +82,7 @@ def _with(split: Split, a: Int[Tensor, " row"]) -> Split:
     return replace(split, data=Columns(**columns))
 
 
-def _refuse_alone(splits: dict[str, Split], column: str, level: str) -> None:
+def _refuse_single_level(splits: dict[str, Split], column: str, level: str) -> None:
     fitted = torch.cat([split.data[:]["a"] for split in splits.values() if split.use is Use.FIT])
     if len(fitted.unique()) < 2:
         raise InvalidData(
@@ -92,7 +92,7 @@ def _refuse_alone(splits: dict[str, Split], column: str, level: str) -> None:
         )
 
 
-def _one_sided(splits: dict[str, Split], column: str, level: str) -> list[str]:
+def _single_group_notes(splits: dict[str, Split], column: str, level: str) -> list[str]:
     said = []
     for name, split in splits.items():
         a = split.data[:]["a"]

@@ -9,7 +9,7 @@ from unseen.engine.batches import Columns
 from unseen.errors import InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.task import Split, Task
-from unseen.tasks.domains import ORACLE, UNSEEN, Domains, DomainSpec, moved_clusters
+from unseen.tasks.domains import ORACLE, UNSEEN, Domains, DomainSpec, shifting_clusters
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class SingleSource:
             task = cast(DomainSpec, replace(cast(Any, self.spec), held_out=other)).build(lab)
             found = {name: split for name, split in task.splits.items() if split.at == source}
             own = own or found
-            _refuse_changed(own, found, source)
+            _refuse_other_features(own, found, source)
             judged |= {f"{kind}:{other}": task.splits[kind] for kind in (UNSEEN, ORACLE) if kind in task.splits}
         base = task.name.rpartition(" · ")[0] or task.name
         return replace(task, name=f"{base} · from {source}", splits={**own, **judged})
 
 
-def _refuse_changed(own: dict[str, Split], found: dict[str, Split], source: str) -> None:
+def _refuse_other_features(own: dict[str, Split], found: dict[str, Split], source: str) -> None:
     for name, split in own.items():
         one, other = split.data, found[name].data
         if isinstance(one, Columns) and isinstance(other, Columns):
@@ -58,4 +58,4 @@ def _refuse_changed(own: dict[str, Split], found: dict[str, Split], source: str)
 
 
 def example() -> SingleSource:
-    return SingleSource(Domains(moved_clusters), "middle")
+    return SingleSource(Domains(shifting_clusters), "middle")

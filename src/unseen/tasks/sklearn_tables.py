@@ -19,7 +19,7 @@ from unseen.objectives import binary, regress
 from unseen.task import Axis, Split, Task, Use
 
 
-class Known(StrEnum):
+class SklearnDataset(StrEnum):
     """Which table."""
 
     DIABETES = "diabetes"
@@ -31,17 +31,17 @@ class Known(StrEnum):
 
     @property
     def classifies(self) -> bool:
-        return self is Known.CANCER
+        return self is SklearnDataset.CANCER
 
 
 @dataclass(frozen=True)
-class Tabular:
+class SklearnTable:
     """80 % of the rows to fit, a fifth of them to stop early; 20 % to judge. `x` in [0, 1] by the fitted rows' range.
 
     Numbers as targets are standardised by the fitted rows.
     """
 
-    table: Known = Known.DIABETES
+    table: SklearnDataset = SklearnDataset.DIABETES
     judged: float = 0.2
     rows: int = 400
     """Of the made-up table."""
@@ -55,7 +55,7 @@ class Tabular:
             )
 
     def build(self, lab: Lab) -> Task:
-        x, y = _loaded(self.table, self.rows, lab)
+        x, y = _load(self.table, self.rows, lab)
         order = lab.child("rows").numpy().permutation(len(x))
         n_judged = round(self.judged * len(x))
         judge, known = order[:n_judged], order[n_judged:]
@@ -74,13 +74,13 @@ class Tabular:
         return Task(name=str(self.table), axis=Axis.IID, splits=splits, objective=objective)
 
 
-def _loaded(table: Known, rows: int, lab: Lab) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if table is Known.WAVES:
+def _load(table: SklearnDataset, rows: int, lab: Lab) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if table is SklearnDataset.WAVES:
         x = lab.child("waves").numpy().uniform(size=(rows, 6))
         return x, np.sin(3 * x[:, 0]) + x[:, 1] * x[:, 2] - np.cos(2 * x[:, 3]) * x[:, 4] + 0.5 * x[:, 5]
-    data = load_breast_cancer() if table is Known.CANCER else load_diabetes()
+    data = load_breast_cancer() if table is SklearnDataset.CANCER else load_diabetes()
     return np.asarray(data.data, dtype=np.float64), np.asarray(data.target, dtype=np.float64)
 
 
-def example() -> Tabular:
-    return Tabular(Known.WAVES, rows=120)
+def example() -> SklearnTable:
+    return SklearnTable(SklearnDataset.WAVES, rows=120)

@@ -82,7 +82,7 @@ class Slabs:
     def build(self, lab: Lab) -> Task:
         turn = self.rotation(lab)
         drawn = {
-            name: self._drawn(n, lab.child(name))
+            name: self._sample(n, lab.child(name))
             for name, n in (("train", self.n), ("select", self.n_select), ("test", self.n_test))
         }
         test = drawn["test"]
@@ -109,7 +109,7 @@ class Slabs:
         """Slabs × coordinates: "1×1, 5×19"."""
         return ", ".join(f"{k}×{self.blocks.count(k)}" for k in sorted(set(self.blocks)))
 
-    def _drawn(self, n: int, lab: Lab) -> Columns:
+    def _sample(self, n: int, lab: Lab) -> Columns:
         generator = lab.generator()
         y = torch.randint(2, (n,), generator=generator)
         noisy = torch.rand(n, generator=generator) < self.noise

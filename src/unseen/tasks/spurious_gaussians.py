@@ -15,7 +15,7 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Task
 from unseen.tasks.colored_digits import chance
-from unseen.tasks.domains import Division, assembled, examples_of
+from unseen.tasks.domains import Division, assemble_task, examples_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class LinearCues:
             x[:, 1] += self.spurious * signs(cue)
             columns = Columns(x=x, y=y.long(), cue=cue.long(), group=2 * y.long() + cue.long())
             parts[name] = examples_of(columns, k)
-        return assembled("linear cues", parts, self.held_out, self.division, lab)
+        return assemble_task("linear cues", parts, self.held_out, self.division, lab)
 
     def accuracy(self, weights: tuple[float, ...], agreement: float) -> float:
         """Of the rule ⟨w, x⟩ > 0: p Φ((w₀ core + w₁ spurious)/‖w‖) + (1 − p) Φ((w₀ core − w₁ spurious)/‖w‖)."""

@@ -12,8 +12,8 @@ from unseen.lab import Lab
 from unseen.task import Split, Task
 from unseen.tasks.domains import ORACLE, UNSEEN
 from unseen.tasks.hospitals import HeartDisease
-from unseen.tasks.table import Table, Tabular, opened, prepared
-from unseen.tasks.table.splitting import Rows, allotted
+from unseen.tasks.table import Table, Tabular, parse_table, split_table
+from unseen.tasks.table.splitting import Rows, split_by_stratum
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class TableDomains:
             )
 
     def domains(self) -> tuple[str, ...]:
-        return opened(self.table).sites
+        return parse_table(self.table).sites
 
     def build(self, lab: Lab) -> Task:
         return self.prepare(lab).task
 
     def prepare(self, lab: Lab) -> Tabular:
         """The task with its encoder, the rows of each split, and everything that was decided on the way."""
-        made = prepared(opened(self.table), self.held_out or self.table.held_out, lab)
+        made = split_table(parse_table(self.table), self.held_out or self.table.held_out, lab)
         return by_site(made, self.oracle, lab)
 
 
@@ -64,7 +64,7 @@ def by_site(made: Tabular, oracle: float, lab: Lab) -> Tabular:
     for name, split in made.task.splits.items():
         columns = split.data
         assert isinstance(columns, Columns)  # what a table is made of
-        for label, (inside, at) in _divided(name, split, columns, made, oracle, lab).items():
+        for label, (inside, at) in _subsplits(name, split, columns, made, oracle, lab).items():
             if inside.size:
                 place = torch.from_numpy(inside)
                 own = columns.subset(place)
@@ -82,7 +82,7 @@ def by_site(made: Tabular, oracle: float, lab: Lab) -> Tabular:
     return replace(made, task=task, rows=rows, decisions=(*made.decisions, *said))
 
 
-def _divided(
+def _subsplits(
     name: str, split: Split, columns: Columns, made: Tabular, oracle: float, lab: Lab
 ) -> Mapping[str, tuple[Rows, float | str | None]]:
     """Positions within one split of the table, by the name and place of the new splits."""
@@ -94,7 +94,7 @@ def _divided(
         y = columns.columns["y"]
         strata = np.zeros(len(y), np.int64) if y.is_floating_point() else y.numpy()
         shares = {UNSEEN: 1 - oracle, ORACLE: oracle}
-        parts = allotted(np.arange(len(y)), strata, None, shares, lab.child("oracle", str(split.at)).numpy())
+        parts = split_by_stratum(np.arange(len(y)), strata, None, shares, lab.child("oracle", str(split.at)).numpy())
         return {label: (inside, split.at) for label, inside in parts.items()}
     return {name: (np.arange(len(site)), split.at)}
 

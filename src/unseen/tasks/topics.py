@@ -44,13 +44,13 @@ class Topics:
         orders = np.stack([rng.permutation(self.vocabulary) for _ in range(self.topics + 1)])
 
         def split(name: str, n: int, use: Use) -> Split:
-            topic, tokens = self.written(orders, n, lab.child(name).numpy())
+            topic, tokens = self.sample_documents(orders, n, lab.child(name).numpy())
             return Split(Columns(tokens=torch.from_numpy(tokens), topic=torch.from_numpy(topic)), use)
 
         splits = {"train": split("train", self.sequences, Use.FIT), "query": split("query", self.queries, Use.JUDGE)}
         return Task(name="topics", axis=Axis.IID, splits=splits, objective=next_token)
 
-    def written(
+    def sample_documents(
         self, orders: NDArray[np.int64], n: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Topics [n] and tokens [n, length]; the last order is the shared one."""

@@ -18,8 +18,8 @@ from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingFile
 from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.digit_sources import stored
-from unseen.tasks.image_folders import Pictures, written
+from unseen.tasks.digit_sources import load_part
+from unseen.tasks.image_folders import Pictures, write_png
 from unseen.tasks.images import Collection
 
 BIRDS, PLACES = ("landbird", "waterbird"), ("land", "water")
@@ -132,7 +132,7 @@ def _refuse_empty(n: int, name: str, root: Path) -> None:
 def small_copy() -> Path:
     """Coats ("land birds") and dresses on dark ("land") and bright frames. Not birds. Written once, below `home()`."""
     root = home() / "examples" / "waterbirds"
-    held = stored(Collection.FASHION_MNIST_SMALL, "train")
+    held = load_part(Collection.FASHION_MNIST_SMALL, "train")
     plan = {0: (20, 4, 4, 20), 1: (5, 5, 5, 5), 2: (5, 5, 5, 5)}
     coats, dresses = ((held.labels == label).nonzero().flatten().tolist() for label in (4, 3))
     rows: list[dict[str, object]] = []
@@ -143,7 +143,7 @@ def small_copy() -> Path:
                 rows.append({"img_id": len(rows) + 1, "img_filename": f"{GROUPS[group].replace(' ', '_')}/{row}.png"})
                 rows[-1] |= {"y": group // 2, "split": split, "place": group % 2, "place_filename": "none"}
                 pixels = (held.pixels(torch.tensor([row]))[0, 0] * 255).byte().numpy()
-                written(root / str(rows[-1]["img_filename"]), np.pad(pixels, 2, constant_values=255 * (group % 2)))
+                write_png(root / str(rows[-1]["img_filename"]), np.pad(pixels, 2, constant_values=255 * (group % 2)))
     part = root / f"metadata.{os.getpid()}"
     pd.DataFrame(rows).to_csv(part, index=False)
     os.replace(part, root / "metadata.csv")  # another process sees the whole file or none

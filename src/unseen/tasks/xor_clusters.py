@@ -46,7 +46,7 @@ class XorClusters:
                 fix="use n ≥ 1, dim ≥ 2, mean_norm2 > 0, 0 ≤ noise < 0.5.",
             )
         if self.means is not None:
-            _refuse_skewed(self.means, self.dim, self.mean_norm2)
+            _refuse_oblique_means(self.means, self.dim, self.mean_norm2)
         if self.dim < self.n:
             warnings.warn(
                 f"XorClusters has dim={self.dim} < n={self.n}: the samples are not nearly orthogonal, so one step of "
@@ -63,7 +63,7 @@ class XorClusters:
         centres = cluster_means(self.dim, self.mean_norm2, self.means)
 
         def split(name: str, n: int, noise: float, use: Use) -> Split:
-            return Split(_drawn(centres, n, noise, lab.child(name).numpy()), use)
+            return Split(_sample(centres, n, noise, lab.child(name).numpy()), use)
 
         noiseless = Columns(
             x=centres, y=torch.tensor(CLEAN), flipped=torch.zeros(4, dtype=torch.bool), cluster=torch.arange(4)
@@ -101,7 +101,7 @@ def bayes_error(mean_norm2: float) -> float:
     return 2 * q * (1 - q)
 
 
-def _drawn(centres: Float[Tensor, "4 dim"], n: int, noise: float, rng: np.random.Generator) -> Columns:
+def _sample(centres: Float[Tensor, "4 dim"], n: int, noise: float, rng: np.random.Generator) -> Columns:
     cluster = torch.from_numpy(rng.integers(4, size=n))
     flipped = torch.from_numpy(rng.random(n) < noise)
     x = torch.from_numpy(rng.standard_normal((n, centres.shape[1]), dtype=np.float32))
@@ -109,7 +109,7 @@ def _drawn(centres: Float[Tensor, "4 dim"], n: int, noise: float, rng: np.random
     return Columns(x=x, y=torch.tensor(CLEAN)[cluster] ^ flipped.long(), flipped=flipped, cluster=cluster)
 
 
-def _refuse_skewed(means: Sequence[Sequence[float]], dim: int, mean_norm2: float) -> None:
+def _refuse_oblique_means(means: Sequence[Sequence[float]], dim: int, mean_norm2: float) -> None:
     if len(means) != 2 or any(len(mean) != dim for mean in means):
         raise InvalidData(
             f"XorClusters got {len(means)} means of lengths {[len(mean) for mean in means]}.",

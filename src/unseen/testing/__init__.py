@@ -14,7 +14,7 @@ on, when the defaults do not suit:
 | tasks        | the spec; `x`, `y` and `tokens` get a small model | `(spec, model)`: a function task → easy model  |
 | methods      | tried on `small_task()` with a small MLP         | `(method, trained)`: its task and a fresh model |
 | measures     | `__call__`'s annotation decides: `Trained` or `Task` | `(measure, subject)`                        |
-| attributions | tried on `small_trained()`                       | `(attribution, trained)`                        |
+| attributions | tried on `small_subject()`                       | `(attribution, trained)`                        |
 
 A task whose judged splits repeat fitted examples on purpose (recall of facts) names them in a class variable
 `recalls`. A column `index` is the number of the source example: two different people may agree in every column, so 1 %
@@ -24,15 +24,15 @@ unchanged in a class variable `invariances`: "order" (of the examples), "repetit
 """
 
 from unseen.testing.attributions import check_attribution
-from unseen.testing.contract import Broken
+from unseen.testing.contract import ContractViolation
 from unseen.testing.measures import check_measure
 from unseen.testing.methods import check_method
-from unseen.testing.stand_ins import first, small_model, small_task, small_trained
+from unseen.testing.stand_ins import first, small_model, small_subject, small_task
 from unseen.testing.studies import check_study
 from unseen.testing.tasks import check_task
 
 __all__ = [
-    "Broken",
+    "ContractViolation",
     "check_attribution",
     "check_measure",
     "check_method",
@@ -40,6 +40,6 @@ __all__ = [
     "check_task",
     "first",
     "small_model",
+    "small_subject",
     "small_task",
-    "small_trained",
 ]

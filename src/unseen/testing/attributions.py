@@ -11,15 +11,23 @@ from unseen.engine.parameters import state
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Batch, Use
-from unseen.testing.contract import check_plug, elsewhere, modes_of, name_of, require, same_state, untouched
-from unseen.testing.stand_ins import first, small_trained
+from unseen.testing.contract import (
+    check_plug,
+    forbid_global_randomness,
+    modes_of,
+    name_of,
+    require,
+    same_state,
+    scramble_global_rng,
+)
+from unseen.testing.stand_ins import first, small_subject
 
 
 def check_attribution(attribution: Attribution, trained: Trained | None = None, lab: Lab = Lab()) -> None:
     """Scores [query, cause], finite; the same lab gives the same scores; the model is left as it was; a behaviour that
     is zero everywhere gets zero credit."""
     check_plug(attribution, "prepare")
-    trained = trained or small_trained(lab)
+    trained = trained or small_subject(lab)
     before, modes = state(trained.model), modes_of(trained.model)
     queries = first(trained.task, Use.JUDGE, lab, 3)
     loss = trained.task.objective.loss
@@ -33,7 +41,7 @@ def check_attribution(attribution: Attribution, trained: Trained | None = None, 
         )
         return found
 
-    with untouched("the attribution"):
+    with forbid_global_randomness("the attribution"):
         found = credits()
     scores = found.scores
     require(
@@ -53,7 +61,7 @@ def check_attribution(attribution: Attribution, trained: Trained | None = None, 
     if found.cause is Cause.EXAMPLE:
         require(scores.shape[1] == n or labels > 0, f"{scores.shape[1]} scores for {n} fitted examples.",
                  "unnamed causes are all the fitted examples, in order.")  # fmt: skip
-    with elsewhere():
+    with scramble_global_rng():
         again = credits().scores
     require(
         torch.equal(again, scores), f"{name_of(attribution)} gave other scores the second time.", "draw from the lab."

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from unseen.errors import UnseenError
 
 
-class Broken(UnseenError, AssertionError):
+class ContractViolation(UnseenError, AssertionError):
     """A plug that does not keep the contract."""
 
 
 def require(holds: bool, what: str, why: str, fix: str = "") -> None:
     if not holds:
-        raise Broken(what, why, fix)
+        raise ContractViolation(what, why, fix)
 
 
 def name_of(plug: object) -> str:
@@ -38,13 +38,13 @@ def check_plug(plug: object, verb: str) -> None:
     try:
         hash(plug)
     except TypeError as error:
-        raise Broken(
+        raise ContractViolation(
             f"{name_of(plug)} cannot be hashed: {error}.", "it is a cell's field.", "use tuples, not lists."
         ) from None
 
 
 @contextmanager
-def untouched(what: str) -> Iterator[None]:
+def forbid_global_randomness(what: str) -> Iterator[None]:
     """Inside the block the global generators of torch and numpy must not move (beartype itself draws from `random`)."""
     before = _global_states()
     yield
@@ -62,7 +62,7 @@ def _global_states() -> tuple[bytes, ...]:
 
 
 @contextmanager
-def elsewhere() -> Iterator[None]:
+def scramble_global_rng() -> Iterator[None]:
     """Another state of the global generators, put back afterwards."""
     old = np.random.get_state(legacy=False), random.getstate()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):

@@ -17,8 +17,17 @@ from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.reading import Measure, Reading
 from unseen.task import Task
-from unseen.testing.contract import Broken, check_plug, elsewhere, modes_of, name_of, require, same_state, untouched
-from unseen.testing.stand_ins import small_task, small_trained
+from unseen.testing.contract import (
+    ContractViolation,
+    check_plug,
+    forbid_global_randomness,
+    modes_of,
+    name_of,
+    require,
+    same_state,
+    scramble_global_rng,
+)
+from unseen.testing.stand_ins import small_subject, small_task
 
 
 def check_measure(measure: Measure[Any], subject: Any = None, lab: Lab = Lab()) -> None:
@@ -29,9 +38,9 @@ def check_measure(measure: Measure[Any], subject: Any = None, lab: Lab = Lab()) 
     lab = replace(lab, dtype=torch.float64).child("measure")
     if isinstance(subject, Trained):
         _check_model_unchanged(measure, subject, lab)
-    with untouched("the measure"):
+    with forbid_global_randomness("the measure"):
         value = _reading(measure, subject, lab)
-    with elsewhere():
+    with scramble_global_rng():
         again = _reading(measure, subject, lab)
     require(
         again == value,
@@ -39,19 +48,20 @@ def check_measure(measure: Measure[Any], subject: Any = None, lab: Lab = Lab()) 
         "the same lab gives the same reading.",
     )
     for batch_size in (1, 7, 10_000) if _has_field(measure, "batch_size") else ():
-        _check_same(measure, replace(measure, batch_size=batch_size), subject, lab, value, f"batch_size={batch_size}")  # type: ignore[type-var]
+        other = replace(measure, batch_size=batch_size)  # type: ignore[type-var]
+        _check_invariance(measure, other, subject, lab, value, f"batch_size={batch_size}")
     for invariance in getattr(measure, "invariances", ()):
-        _check_same(measure, measure, _changed(subject, invariance), lab, value, invariance)
+        _check_invariance(measure, measure, _apply_invariance(subject, invariance), lab, value, invariance)
     _check_refusals(measure, subject, lab, value)
 
 
 def _subject_of(measure: Measure[Any]) -> Any:
     hints = [kind for name, kind in get_type_hints(type(measure).__call__).items() if name not in ("lab", "return")]
     if hints and hints[0] is Trained:
-        return small_trained()
+        return small_subject()
     if hints and hints[0] is Task:
         return small_task()
-    raise Broken(
+    raise ContractViolation(
         f"The battery cannot make a subject for {name_of(measure)}: {hints[0] if hints else 'no annotation'}.",
         why="only Trained and Task have a small stand-in.",
         fix="let example() return (measure, subject).",
@@ -91,7 +101,9 @@ def _check_model_unchanged(measure: Measure[Any], subject: Trained, lab: Lab) ->
         )
 
 
-def _check_same(measure: Measure[Any], other: Measure[Any], subject: Any, lab: Lab, value: float, change: str) -> None:
+def _check_invariance(
+    measure: Measure[Any], other: Measure[Any], subject: Any, lab: Lab, value: float, change: str
+) -> None:
     now = _reading(other, subject, lab)
     require(
         math.isclose(now, value, rel_tol=1e-6, abs_tol=1e-9),
@@ -101,7 +113,7 @@ def _check_same(measure: Measure[Any], other: Measure[Any], subject: Any, lab: L
     )
 
 
-def _changed(subject: Any, invariance: str) -> Any:
+def _apply_invariance(subject: Any, invariance: str) -> Any:
     """The subject after a change that the measure declares irrelevant."""
     task = subject.task if isinstance(subject, Trained) else subject
 
@@ -109,14 +121,14 @@ def _changed(subject: Any, invariance: str) -> Any:
         return replace(task, splits={name: replace(s, data=change(s.data)) for name, s in task.splits.items()})
 
     if invariance == "order":
-        task = columns(lambda data: _picked(data, torch.randperm(_length(data), generator=Lab(seed=1).generator())))
+        task = columns(lambda data: _take(data, torch.randperm(_length(data), generator=Lab(seed=1).generator())))
     elif invariance == "repetition":
-        task = columns(lambda data: _picked(data, torch.arange(_length(data)).repeat(2)))
+        task = columns(lambda data: _take(data, torch.arange(_length(data)).repeat(2)))
     elif invariance == "loss scale":
         loss = task.objective.loss
         task = replace(task, objective=replace(task.objective, loss=lambda model, batch: 3 * loss(model, batch)))
     else:
-        raise Broken(
+        raise ContractViolation(
             f"There is no invariance `{invariance}`.",
             why="the battery must know how to try it.",
             fix='declare "order", "repetition" or "loss scale"; test others in the measure\'s own test file.',
@@ -155,7 +167,9 @@ def _degenerate(subject: Any) -> dict[str, Any]:
                 p.fill_(math.nan)
         return {**inside, "weights that are NaN": replace(subject, model=model)}
     if isinstance(subject, Task):
-        return {kind: _with_data(subject, change) for kind, change in (("no examples", _emptied), ("NaN inputs", _nan))}
+        return {
+            kind: _with_data(subject, change) for kind, change in (("no examples", _without_rows), ("NaN inputs", _nan))
+        }
     if isinstance(subject, Mapping):
         return {"nothing in it": {key: value[:0] for key, value in subject.items()}}
     return {"nothing in it": subject[:0]}
@@ -167,7 +181,7 @@ def _with_data(task: Task, change: Callable[[Mapping[str, Tensor]], dict[str, Te
     return replace(task, splits=bad)
 
 
-def _emptied(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _without_rows(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: column[:0] for key, column in columns.items()}
 
 
@@ -191,5 +205,5 @@ def _length(data: Dataset[Any]) -> int:
     return length(data) or 0
 
 
-def _picked(data: Dataset[Any], index: Tensor) -> Columns:
+def _take(data: Dataset[Any], index: Tensor) -> Columns:
     return Columns(**gather(data, index))

@@ -13,7 +13,15 @@ from unseen.engine.parameters import state
 from unseen.lab import Lab
 from unseen.method import Method, Trained
 from unseen.task import Use
-from unseen.testing.contract import Broken, check_plug, elsewhere, name_of, require, same_state, untouched
+from unseen.testing.contract import (
+    ContractViolation,
+    check_plug,
+    forbid_global_randomness,
+    name_of,
+    require,
+    same_state,
+    scramble_global_rng,
+)
 from unseen.testing.stand_ins import small_model, small_task
 
 
@@ -24,21 +32,21 @@ class Tripwire(Dataset[Any]):
         self.split_name = name
 
     def __len__(self) -> int:
-        raise self._caught()
+        raise self._violation()
 
     def __getitem__(self, index: object) -> Any:
-        raise self._caught()
+        raise self._violation()
 
     def __iter__(self) -> Iterator[Any]:
-        raise self._caught()
+        raise self._violation()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise self._caught()
+        raise self._violation()
 
-    def _caught(self) -> Broken:
-        return Broken(
+    def _violation(self) -> ContractViolation:
+        return ContractViolation(
             f"The judged split `{self.__dict__.get('split_name')}` was read during training.",
             why="what is judged must stay unseen, also for early stopping.",
             fix="read FIT, ADAPT and SELECT splits only.",
@@ -53,14 +61,14 @@ def check_method(method: Method, subject: Trained | None = None, lab: Lab = Lab(
     model = subject.model if subject else small_model(task, lab)
     wired = {n: replace(s, data=Tripwire(n)) if s.use is Use.JUDGE else s for n, s in task.splits.items()}
     guarded = replace(task, splits=wired)
-    with untouched("fit"):
+    with forbid_global_randomness("fit"):
         trained = method.fit(copy.deepcopy(model), guarded, lab.child("fit"))
     require(
         isinstance(trained, Trained),
         f"{name_of(method)}.fit returned a {type(trained).__name__}.",
         "fit returns Trained.",
     )
-    with elsewhere():
+    with scramble_global_rng():
         again = method.fit(copy.deepcopy(model), guarded, lab.child("fit"))
     require(
         same_state(state(trained.model), state(again.model)),

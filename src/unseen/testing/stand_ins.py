@@ -11,7 +11,7 @@ from unseen.method import Trained
 from unseen.models.mlp import mlp
 from unseen.objectives import classify
 from unseen.task import Axis, Batch, Split, Task, Use
-from unseen.testing.contract import Broken
+from unseen.testing.contract import ContractViolation
 
 
 def small_task(lab: Lab = Lab(), n: int = 96) -> Task:
@@ -55,14 +55,14 @@ def small_model(task: Task, lab: Lab = Lab()) -> nn.Module:
                 return model
         except (RuntimeError, IndexError, ValueError):
             continue
-    raise Broken(
+    raise ContractViolation(
         f"Neither a model with {y.shape[1]} outputs nor one with a single output fits the objective of `{task.name}`.",
         why="the battery tries the loss on a small model.",
         fix="let example() return (spec, model) with a function from the task to an easy model.",
     )
 
 
-def small_trained(lab: Lab = Lab()) -> Trained:
+def small_subject(lab: Lab = Lab()) -> Trained:
     """`small_model` after forty steps on `small_task`, good but not perfect."""
     task = small_task(lab)
     model = small_model(task, lab)

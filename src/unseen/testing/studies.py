@@ -8,7 +8,7 @@ from typing import Any
 from unseen.lab import Lab
 from unseen.reading import Reading
 from unseen.study import Scale, Study
-from unseen.testing.contract import elsewhere, require
+from unseen.testing.contract import require, scramble_global_rng
 
 
 def check_study(study: Study[Any, Any]) -> None:
@@ -36,7 +36,7 @@ def check_study(study: Study[Any, Any]) -> None:
             )
             require(flat, f"`{study.name}` has {name}={value!r} ({type(value).__name__}) in a row.",
                      "rows are flat scalars; what does not exist is left out.", "use .item(), or leave the key out.")  # fmt: skip
-    with elsewhere():
+    with scramble_global_rng():
         again = [dict(row) for row in study.run(cells[0], Lab(seed=cells[0].seed))]
     require(
         again == rows[: len(again)],

@@ -11,7 +11,14 @@ from torch.utils.data import IterableDataset
 from unseen.engine.batches import gather, length, once, size, whole
 from unseen.lab import Lab
 from unseen.task import Batch, Split, Task, TaskSpec, Use
-from unseen.testing.contract import Broken, check_plug, elsewhere, name_of, require, untouched
+from unseen.testing.contract import (
+    ContractViolation,
+    check_plug,
+    forbid_global_randomness,
+    name_of,
+    require,
+    scramble_global_rng,
+)
 from unseen.testing.stand_ins import descend, first, small_model
 
 STREAMED = 2_000
@@ -21,9 +28,9 @@ STREAMED = 2_000
 def check_task(spec: TaskSpec, model: Callable[[Task], nn.Module] | None = None, lab: Lab = Lab()) -> None:
     """Same lab, same data; FIT and JUDGE share no example; shapes per example; the loss falls for an easy model."""
     check_plug(spec, "build")
-    with untouched("build"):
+    with forbid_global_randomness("build"):
         task = spec.build(lab)
-    with elsewhere():
+    with scramble_global_rng():
         again = spec.build(lab)
     require(isinstance(task, Task), f"{name_of(spec)}.build returned a {type(task).__name__}.", "a spec builds a Task.")
     for name, split in task.splits.items():
@@ -31,7 +38,7 @@ def check_task(spec: TaskSpec, model: Callable[[Task], nn.Module] | None = None,
     _check_disjoint(task, getattr(spec, "recalls", ()), lab)
     keys = set(first(task, Use.FIT, lab, 2))
     if model is None and not keys >= {"x", "y"} and "tokens" not in keys:
-        raise Broken(
+        raise ContractViolation(
             f"`{task.name}` has columns {sorted(keys)}, for which the battery has no model.",
             why="the loss of a task must fall for an easy model.",
             fix="let example() return (spec, model) with a function from the task to an easy model.",
@@ -40,7 +47,7 @@ def check_task(spec: TaskSpec, model: Callable[[Task], nn.Module] | None = None,
 
 
 def _check_examples(name: str, split: Split, again: Split, lab: Lab) -> None:
-    examples, repeated = _all(split, lab), _all(again, lab)
+    examples, repeated = _all_examples(split, lab), _all_examples(again, lab)
     for key, column in examples.items():
         finite = not column.is_floating_point() or bool(torch.isfinite(column).all())
         require(finite, f"Column `{key}` of split `{name}` holds NaN or infinite values.", "no model can use them.")
@@ -64,9 +71,9 @@ def _check_examples(name: str, split: Split, again: Split, lab: Lab) -> None:
 
 def _check_disjoint(task: Task, recalls: Collection[str], lab: Lab) -> None:
     for fitted_name, fitted in task.of(Use.FIT).items():
-        known = _all(fitted, lab)
+        known = _all_examples(fitted, lab)
         for name, split in task.of(Use.JUDGE).items():
-            judged = _all(split, lab)
+            judged = _all_examples(split, lab)
             numbered = "index" in known and "index" in judged
             same = _rows(known) & _rows(judged)
             alike = _rows(known, without="index") & _rows(judged, without="index")
@@ -107,7 +114,7 @@ def _check_objective(task: Task, model: nn.Module, lab: Lab) -> None:
     )
 
 
-def _all(split: Split, lab: Lab) -> Batch:
+def _all_examples(split: Split, lab: Lab) -> Batch:
     """All examples; of a stream the first."""
     if not isinstance(split.data, IterableDataset):
         return whole(split.data, lab)

@@ -20,7 +20,7 @@ from unseen.attributions.explanation import (
     VanillaGradients,
     eight,
 )
-from unseen.attributions.explanation.solve import Approximation, explained
+from unseen.attributions.explanation.solve import Approximation, solve_explanation
 from unseen.engine.local.features import Inputs, patches
 from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
 from unseen.engine.local.perturbed_model import Around, around
@@ -64,7 +64,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 def test_kernel_shap_with_all_coalitions_is_the_shapley_value_by_definition():
     d, model, batch = 10, smooth(10), points(2, 10)
     base = torch.linspace(-0.5, 0.5, d, dtype=torch.float64)
-    found = explained(near(model, batch, Inputs(baseline=base)), Approximation(Coalitions(2**d)), LAB)
+    found = solve_explanation(near(model, batch, Inputs(baseline=base)), Approximation(Coalitions(2**d)), LAB)
 
     def value(x: Tensor, kept: tuple[int, ...]) -> Tensor:
         moved = base.clone()
@@ -82,8 +82,8 @@ def test_kernel_shap_with_all_coalitions_is_the_shapley_value_by_definition():
 
 def test_sampled_shapley_values_approach_the_exact_ones_and_enumerate_what_fits():
     at = near(smooth(12), points(3, 12))
-    exact = explained(at, Approximation(Coalitions(2**12)), LAB).scores
-    gaps = [relative(explained(at, Approximation(Coalitions(n)), LAB).scores, exact) for n in (100, 3_000)]
+    exact = solve_explanation(at, Approximation(Coalitions(2**12)), LAB).scores
+    gaps = [relative(solve_explanation(at, Approximation(Coalitions(n)), LAB).scores, exact) for n in (100, 3_000)]
     assert gaps[1] < 0.02
     assert gaps[1] < gaps[0] / 2
     sample = Coalitions(400).draw(at.lengths2, LAB)
@@ -98,10 +98,10 @@ def test_complete_methods_sum_to_the_difference_to_the_baseline():
     model, batch = smooth(6), points(5, 6)
     at = near(model, batch, Inputs(baseline=0.3))
     whole = at.at_point - at.at_base
-    ig = explained(at, Approximation(Segment(n=64), Loss.GRADIENT), LAB)
+    ig = solve_explanation(at, Approximation(Segment(n=64), Loss.GRADIENT), LAB)
     assert_close(ig.scores.sum(1), whole, atol=1e-7, rtol=0)
-    assert_close(explained(at, Approximation(Coalitions(30)), LAB).scores.sum(1), whole, atol=1e-12, rtol=0)
-    occluded = explained(at, Approximation(OneAtATime()), LAB)
+    assert_close(solve_explanation(at, Approximation(Coalitions(30)), LAB).scores.sum(1), whole, atol=1e-12, rtol=0)
+    occluded = solve_explanation(at, Approximation(OneAtATime()), LAB)
     assert (occluded.scores.sum(1) - whole).abs().max() > 1e-2  # promised by no one for a net that is not additive
     assert ig.gap is not None
     assert_close(ig.gap, whole - ig.scores.sum(1))
@@ -115,7 +115,7 @@ def test_midpoint_is_used_for_kinks_and_reports_what_is_left():
     assert how.approximation(smooth(6)).neighbourhood == Segment(0.0, 200, Rule.GAUSS_LEGENDRE)
     gaps = []
     for n in (10, 1_000):
-        found = explained(near(kinked, points(4, 6)), IntegratedGradients(n=n).approximation(kinked), LAB)
+        found = solve_explanation(near(kinked, points(4, 6)), IntegratedGradients(n=n).approximation(kinked), LAB)
         assert found.gap is not None
         gaps.append(found.gap.abs().max().item())
     assert gaps[1] < gaps[0] / 10
@@ -128,13 +128,13 @@ def test_linear_functions_are_explained_exactly_by_all():
     at = near(model, batch, Inputs(baseline=base))
     present = v * (batch["x"] - base)
     for name, preset in eight(n=60, inputs=at.inputs).items():
-        found = explained(at, preset.approximation(model), LAB)
+        found = solve_explanation(at, preset.approximation(model), LAB)
         want = v.expand(4, -1) if found.map is Map.ADDITIVE else present
         assert_close(found.scores, want, atol=1e-8, rtol=0, msg=name)
         assert_close(effects(at, found), present, atol=1e-8, rtol=0, msg=name)
         assert found.loss.max() < 1e-12
     for width in (1.0, 3.0):
-        narrow = explained(at, Approximation(Masks(width, 60, scaled=False)), LAB)
+        narrow = solve_explanation(at, Approximation(Masks(width, 60, scaled=False)), LAB)
         assert_close(narrow.scores, present, atol=1e-7, rtol=0)
 
 
@@ -143,7 +143,7 @@ def test_clime_and_smoothgrad_meet_as_the_sample_grows():
     gaps = []
     for n in (1_000, 10_000, 100_000):
         noise = Gaussian(0.7, n)
-        fitted, averaged = (explained(at, Approximation(noise, loss), LAB).scores for loss in Loss)
+        fitted, averaged = (solve_explanation(at, Approximation(noise, loss), LAB).scores for loss in Loss)
         gaps.append(relative(fitted, averaged))
     assert gaps[1] < 0.1
     assert all(2 < a / b < 5 for a, b in pairwise(gaps)), gaps
@@ -153,21 +153,24 @@ def test_stein_the_moment_of_the_noise_is_the_smoothed_gradient():
     at, noise = near(smooth(4), points(2, 4)), Gaussian(0.5, 200_000)
     sample = at.sample(noise, LAB)
     moment = at.values(noise, sample.xi) @ sample.xi / len(sample.xi) / 0.25
-    assert relative(moment, explained(at, Approximation(noise, Loss.GRADIENT), LAB).scores) < 0.02
+    assert relative(moment, solve_explanation(at, Approximation(noise, Loss.GRADIENT), LAB).scores) < 0.02
 
 
 def test_smoothgrad_shrinks_to_the_gradient_and_the_segment_to_gradient_times_input():
     model, batch = smooth(6), points(6, 6)
     at = near(model, batch)
-    here = explained(at, Approximation(Point(Map.ADDITIVE), Loss.GRADIENT), LAB).scores
-    scaled = explained(at, Approximation(Point(Map.MULTIPLICATIVE), Loss.GRADIENT), LAB).scores
+    here = solve_explanation(at, Approximation(Point(Map.ADDITIVE), Loss.GRADIENT), LAB).scores
+    scaled = solve_explanation(at, Approximation(Point(Map.MULTIPLICATIVE), Loss.GRADIENT), LAB).scores
     gaps = [
-        relative(explained(at, Approximation(Gaussian(s, 2_000), Loss.GRADIENT), LAB).scores, here)
+        relative(solve_explanation(at, Approximation(Gaussian(s, 2_000), Loss.GRADIENT), LAB).scores, here)
         for s in (0.3, 0.1, 0.01)
     ]
     assert gaps[2] < 0.05
     assert gaps[0] > 4 * gaps[1] > 16 * gaps[2]  # O(σ²)
-    close = [relative(explained(at, Approximation(Segment(c), Loss.GRADIENT), LAB).scores, scaled) for c in (0.9, 0.99)]
+    close = [
+        relative(solve_explanation(at, Approximation(Segment(c), Loss.GRADIENT), LAB).scores, scaled)
+        for c in (0.9, 0.99)
+    ]
     assert close[1] < 0.05
     assert close[0] > 5 * close[1]  # O(1 − c)
 
@@ -177,8 +180,8 @@ def test_gradients_are_autograd_one_by_one():
     at = near(model, batch)
     x = batch["x"].clone().requires_grad_()
     grad = torch.stack([torch.autograd.grad(model(row[None])[0, 0], x)[0][k] for k, row in enumerate(x)])
-    assert_close(explained(at, VanillaGradients().approximation(model), LAB).scores, grad)
-    assert_close(explained(at, GradientTimesInput().approximation(model), LAB).scores, grad * batch["x"])
+    assert_close(solve_explanation(at, VanillaGradients().approximation(model), LAB).scores, grad)
+    assert_close(solve_explanation(at, GradientTimesInput().approximation(model), LAB).scores, grad * batch["x"])
 
 
 @pytest.mark.parametrize("name", list(eight()))
@@ -187,7 +190,7 @@ def test_a_generic_optimiser_finds_the_closed_form(name: str):
     at = near(model, batch)
     how = eight(sigma=0.3, width=1.0, n=40)[name].approximation(model)
     sample = at.sample(how.neighbourhood, LAB)
-    found = explained(at, how, LAB)
+    found = solve_explanation(at, how, LAB)
     xi, weight = sample.xi, sample.weight
     w = torch.zeros(3, d, dtype=torch.float64, requires_grad=True)
     w0 = torch.zeros(3, 1, dtype=torch.float64, requires_grad=True)
@@ -233,9 +236,9 @@ def test_a_logistic_class_recovers_a_logistic_model_and_the_linear_one_does_not(
     at = near(model, batch, behaviour=probability)
     for loss in Loss:
         how = Approximation(Gaussian(0.5, 400), loss, Family.LOGISTIC)
-        found = explained(at, how, LAB)
+        found = solve_explanation(at, how, LAB)
         assert relative(found.scores, v.expand(3, -1)) < 1e-4, loss
-        straight = explained(at, Approximation(Gaussian(0.5, 400), loss), LAB)
+        straight = solve_explanation(at, Approximation(Gaussian(0.5, 400), loss), LAB)
         assert relative(straight.scores, v.expand(3, -1)) > 0.5
         through = LocalApproximation(how).approximation(model)
         assert through == how
@@ -243,7 +246,9 @@ def test_a_logistic_class_recovers_a_logistic_model_and_the_linear_one_does_not(
 
 def test_ridge_shrinks_towards_zero():
     at = near(smooth(4), points(2, 4))
-    plain, shrunk = (explained(at, Lime(n=16, ridge=r).approximation(at.model), LAB).scores for r in (0.0, 10.0))
+    plain, shrunk = (
+        solve_explanation(at, Lime(n=16, ridge=r).approximation(at.model), LAB).scores for r in (0.0, 10.0)
+    )
     assert shrunk.norm() < 0.1 * plain.norm()
 
 
@@ -251,13 +256,13 @@ def test_ridge_shrinks_towards_zero():
 def test_credits_scale_with_the_behaviour_and_follow_the_order_of_features(name: str):
     model, batch, order = smooth(5), points(3, 5), torch.tensor([3, 0, 4, 1, 2])
     how = eight(n=31)[name].approximation(model)  # all masks of five features, each once
-    found = explained(near(model, batch), how, LAB)
-    scaled = explained(near(model, batch, behaviour=lambda m, b: 7 - 2 * output(m, b)), how, LAB)
+    found = solve_explanation(near(model, batch), how, LAB)
+    scaled = solve_explanation(near(model, batch, behaviour=lambda m, b: 7 - 2 * output(m, b)), how, LAB)
     assert_close(scaled.scores, -2 * found.scores)
     assert_close(scaled.loss, 4 * found.loss)
     if name in ("C-LIME", "SmoothGrad", "LIME"):
         return  # their draws are random: another order is another sample
-    turned = explained(
+    turned = solve_explanation(
         near(model, {"x": batch["x"][:, order]}, behaviour=lambda m, b: output(m, {"x": b["x"][:, order.argsort()]})),
         how,
         LAB,
@@ -270,10 +275,10 @@ def test_a_batch_is_a_loop_and_chunks_do_not_matter(name: str):
     model, batch = smooth(5), points(4, 5)
     inputs = Inputs(baseline=batch["x"].roll(1, 0), chunk=35)  # seven rows per pass: draws are split, too
     preset = eight(n=60, inputs=inputs)[name]
-    together = explained(near(model, batch, inputs), preset.approximation(model), LAB)
+    together = solve_explanation(near(model, batch, inputs), preset.approximation(model), LAB)
     for k in range(4):
         one = Inputs(baseline=inputs.baseline[k : k + 1])
-        alone = explained(near(model, {"x": batch["x"][k : k + 1]}, one), preset.approximation(model), LAB)
+        alone = solve_explanation(near(model, {"x": batch["x"][k : k + 1]}, one), preset.approximation(model), LAB)
         assert_close(alone.scores[0], together.scores[k], atol=1e-12, rtol=1e-9)
         assert_close(alone.loss[0], together.loss[k], atol=1e-12, rtol=1e-6)
 
@@ -287,15 +292,15 @@ def test_features_of_many_entries_are_sums_along_their_directions():
     behave = lambda m, b: m(b["x"].flatten(1))[:, 0]  # noqa: E731
     at = near(model, {"x": x}, Inputs(mask=mask), behave)
     for preset in (KernelShap(n=30), IntegratedGradients(), Occlusion(), Lime(n=30), GradientTimesInput()):
-        found = explained(at, preset.approximation(model), LAB).scores
+        found = solve_explanation(at, preset.approximation(model), LAB).scores
         want = torch.stack([((v * x) * (mask == g)).sum((1, 2)) for g in range(4)], 1)
         assert_close(found, want, atol=1e-8, rtol=0)
     for preset in (VanillaGradients(), SmoothGrad(), CLime(n=100)):
-        found = explained(at, preset.approximation(model), LAB).scores
+        found = solve_explanation(at, preset.approximation(model), LAB).scores
         parts = [x * (mask == g) for g in range(4)]
         want = torch.stack([(v * part).sum((1, 2)) / part.flatten(1).norm(dim=1) for part in parts], 1)
         assert_close(found, want, atol=1e-8, rtol=0)
-        there = effects(at, explained(at, preset.approximation(model), LAB))
+        there = effects(at, solve_explanation(at, preset.approximation(model), LAB))
         assert_close(there, torch.stack([(v * part).sum((1, 2)) for part in parts], 1), atol=1e-8, rtol=0)
 
 
@@ -303,8 +308,8 @@ def test_a_mask_of_single_entries_is_no_mask():
     model, batch = smooth(5), points(3, 5)
     for preset in eight(n=60).values():
         how = preset.approximation(model)
-        one = explained(near(model, batch), how, LAB)
-        other = explained(near(model, batch, Inputs(mask=torch.arange(5))), how, LAB)
+        one = solve_explanation(near(model, batch), how, LAB)
+        other = solve_explanation(near(model, batch, Inputs(mask=torch.arange(5))), how, LAB)
         assert_close(one.scores, other.scores)
 
 
@@ -312,11 +317,11 @@ def test_half_precision_models_are_summed_in_single_precision():
     model = smooth(4).bfloat16()
     at = around(model, points(2, 4), output, Inputs(), Lab(dtype=torch.bfloat16))
     for preset in eight(n=60).values():
-        found = explained(at, preset.approximation(model), LAB)
+        found = solve_explanation(at, preset.approximation(model), LAB)
         assert found.scores.dtype is torch.float32
         assert torch.isfinite(found.scores).all()
-    exact = explained(near(smooth(4), points(2, 4)), KernelShap(n=14).approximation(model), LAB).scores
-    assert relative(explained(at, KernelShap(n=14).approximation(model), LAB).scores.double(), exact) < 0.1
+    exact = solve_explanation(near(smooth(4), points(2, 4)), KernelShap(n=14).approximation(model), LAB).scores
+    assert relative(solve_explanation(at, KernelShap(n=14).approximation(model), LAB).scores.double(), exact) < 0.1
 
 
 def test_conversion_is_by_the_distance_to_the_baseline_and_says_nothing_where_there_is_none():
@@ -332,7 +337,7 @@ def test_the_loss_carried_is_the_mean_over_the_sample():
     model, batch = smooth(4), points(2, 4)
     at = near(model, batch)
     how = Approximation(Masks(1.0, 16))
-    found = explained(at, how, LAB)
+    found = solve_explanation(at, how, LAB)
     sample = at.sample(how.neighbourhood, LAB)
     for k, x in enumerate(batch["x"]):
         f = torch.stack([model((xi * x)[None])[0, 0] for xi in sample.xi]).detach()

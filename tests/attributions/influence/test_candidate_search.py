@@ -51,7 +51,7 @@ def test_scores_are_the_formula_and_the_best_are_kept(queries, corpus, m, size):
         wanted = torch.tensor(by_definition(query, corpus), dtype=torch.float64)
         assert torch.allclose(found.scores[q], wanted.sort(descending=True).values[:kept], atol=1e-12)
         assert torch.allclose(wanted[found.index[q]], found.scores[q], atol=1e-12)
-    assert found.all.tolist() == sorted(set(found.index.flatten().tolist()))
+    assert found.union.tolist() == sorted(set(found.index.flatten().tolist()))
 
 
 def test_a_stream_gives_the_same(tmp_path):

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from unseen.attributions.influence import Curvature, Fisher, Influence, sequence_nats
 from unseen.engine.batches import Columns
-from unseen.engine.factor_pairs import Pair
+from unseen.engine.factor_pairs import FactorPair
 from unseen.engine.kron import Covariances
 from unseen.errors import InvalidConfig, InvalidData, UnseenError
 from unseen.lab import Lab
@@ -343,7 +343,7 @@ def test_more_than_there_is_gives_all_there_is():
 
 def test_negative_eigenvalues_are_set_to_zero_and_counted(caplog):
     sums = Covariances()
-    sums.add(Pair(normal(4, 1, 3), normal(4, 1, 2, seed="g")), None)
+    sums.add(FactorPair(normal(4, 1, 3), normal(4, 1, 2, seed="g")), None)
     assert sums.right is not None
     sums.right -= 2.0 * torch.eye(3, dtype=torch.float64) * torch.linalg.eigvalsh(sums.right)[1]
     with caplog.at_level(logging.INFO, "unseen.kron"):

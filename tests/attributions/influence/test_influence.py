@@ -139,7 +139,7 @@ def test_layers_tokens_self_influence_and_top_are_parts_of_the_same_scores(curva
         assert_close(tokens.sum(2), scores[:, chosen])
     data = whole(run.task.splits["a"].data, LAB)
     own = influences(data, sequence_log_probability).scores.diagonal()
-    assert_close(influences.own(), own)
+    assert_close(influences.self_influence(), own)
     assert (own > 0).all()
     top = influences.top(asked, sequence_log_probability, 4)
     assert_close(top.scores, scores.topk(4).values)

@@ -41,13 +41,13 @@ def found(folder: str, lab: Lab) -> dict[str, Tensor]:
         each = config.prepare(Trained(model, task), lab)
         made[f"{name} factors"] = torch.cat([block.values.flatten() for block in each.factors.blocks.values()])
         made[f"{name} scores"] = each(queries, sequence_log_probability).scores
-        made[f"{name} own"] = each.own()
+        made[f"{name} own"] = each.self_influence()
         best = each.top(queries, sequence_log_probability, 5)
         made |= {f"{name} {part}": getattr(best, part) for part in ("scores", "index", "worst_scores", "worst_index")}
         few = candidates(queries, task, 7, lab, batch_size=4)
         made |= {f"{name} words": few.scores, f"{name} candidates": few.index}
         if kept:
-            best = top(each, queries, sequence_log_probability, 5, Nowhere(), candidates=few.all, every=1)
+            best = top(each, queries, sequence_log_probability, 5, Nowhere(), candidates=few.union, every=1)
             made |= {"resumable index": best.index, "resumable scores": best.scores}
     return made
 

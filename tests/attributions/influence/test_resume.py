@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unseen.attributions.influence import Influence, sequence_nats
-from unseen.attributions.influence.layers import steady
+from unseen.attributions.influence.layers import strip_addresses
 from unseen.attributions.influence.resume import identity, top
 from unseen.engine.batches import once
 from unseen.errors import InvalidConfig, InvalidData
@@ -106,7 +106,7 @@ def test_the_identity_is_of_everything_that_decides(setting):
     ]
     assert [names.index(one) for one in names] == list(range(len(names)))
     assert name(of=CONFIG.prepare(Trained(model, trained.task), Lab())) == names[0]
-    assert steady("f(<function g at 0x7f12ab>)") == "f(<function g>)"
+    assert strip_addresses("f(<function g at 0x7f12ab>)") == "f(<function g>)"
 
 
 def test_refusals(setting):

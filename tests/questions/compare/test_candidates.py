@@ -19,7 +19,7 @@ from unseen.questions.compare.candidates import (
     methods_of_classes,
     standard_methods,
 )
-from unseen.search_space import LogUniform, Uniform, drawn
+from unseen.search_space import LogUniform, Uniform, sample
 
 BUDGET = Budget(steps=100, lr=2e-3, weight_decay=1e-2)
 
@@ -51,12 +51,12 @@ def test_a_draw_does_not_depend_on_what_else_is_searched():
 def test_draws_stay_in_their_range(low, factor, seed):
     high = low * factor
     for scale in (LogUniform(low, high), Uniform(low, high)):
-        value = drawn({"x": scale}, Lab(seed))["x"]
+        value = sample({"x": scale}, Lab(seed))["x"]
         assert low * (1 - 1e-12) <= value <= high * (1 + 1e-12)
 
 
 def test_log_uniform_draws_every_order_of_magnitude_alike():
-    values = [drawn({"x": LogUniform(1e-4, 1)}, Lab().child(k))["x"] for k in range(2_000)]
+    values = [sample({"x": LogUniform(1e-4, 1)}, Lab().child(k))["x"] for k in range(2_000)]
     counts, _ = np.histogram(np.log10(values), bins=4, range=(-4, 0))
     assert abs(counts / 2_000 - 0.25).max() < 3 * (0.25 * 0.75 / 2_000) ** 0.5 * 1.5
 

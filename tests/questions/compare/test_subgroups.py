@@ -22,7 +22,7 @@ from unseen.questions.compare.subgroups import SMALLEST, Subgroup, subgroups_of
 from unseen.questions.compare.sweep import Sweep
 from unseen.reading import Reading
 from unseen.subjects.domains import of_domains
-from unseen.tasks.domains import Domains, moved_clusters
+from unseen.tasks.domains import Domains, shifting_clusters
 
 
 def side(batch):
@@ -32,7 +32,7 @@ def side(batch):
 
 
 def clusters(group=side):
-    found = of_domains(Domains(moved_clusters), Lab(), "clusters")
+    found = of_domains(Domains(shifting_clusters), Lab(), "clusters")
     short = replace(found[0].budget, steps=6, batch_size=8)
     sides = {"groups": {"side": group}, "levels": {"side": ["left", "right"]}}
     return [replace(one, model=lambda: mlp([2, 8, 2]), budget=short, **sides) for one in found]

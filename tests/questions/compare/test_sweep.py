@@ -27,13 +27,13 @@ from unseen.search_space import Space, Uniform
 from unseen.subjects.domains import of_domains, of_task
 from unseen.subjects.subject import Subject
 from unseen.task import Axis, Task, Use
-from unseen.tasks.domains import Domains, moved_clusters
+from unseen.tasks.domains import Domains, shifting_clusters
 
 RUNS = tuple(Run(seed, draw) for seed in range(2) for draw in range(2))
 
 
 def clusters(steps: int = 6, width: int = 8, **budget: float) -> list[Subject]:
-    found = of_domains(Domains(moved_clusters), Lab(), "clusters")
+    found = of_domains(Domains(shifting_clusters), Lab(), "clusters")
     short = replace(found[0].budget, steps=steps, batch_size=8, **budget)
     return [replace(one, model=lambda: mlp([2, width, 2]), budget=short) for one in found]
 
@@ -224,7 +224,7 @@ def test_a_stacked_run_that_diverges_does_not_take_the_others_with_it(monkeypatc
 
 
 def no_domains() -> Task:
-    made = moved_clusters(Lab())
+    made = shifting_clusters(Lab())
     task = east()
     fit, select = task.splits["train:west"], task.splits["select:west"]
     splits = {"train": replace(fit, at=None), "select": replace(select, at=None)}

@@ -15,7 +15,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from unseen.lab import Lab
 from unseen.tasks.table import Table
-from unseen.tasks.table.encoding import Encoder, Kind, fitted, kind_of, tidy
+from unseen.tasks.table.encoding import Encoder, Kind, fit_encoder, kind_of, tidy
 
 
 def mixed(n: int, seed: int) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def mixed(n: int, seed: int) -> pd.DataFrame:
 
 
 def coded(frame: pd.DataFrame, **options) -> Encoder:
-    return fitted(tidy(frame), list(frame.columns), **options)
+    return fit_encoder(tidy(frame), list(frame.columns), **options)
 
 
 @given(n=integers(40, 300), seed=integers(0, 999))
@@ -135,7 +135,7 @@ def test_how_words_are_read(words, kind, first):
     frame = tidy(pd.DataFrame({"a": words * 3}))
     assert kind_of(frame["a"])[0] is kind
     if first is not None:
-        code = fitted(frame, ["a"]).codes[0]
+        code = fit_encoder(frame, ["a"]).codes[0]
         assert code.encode(frame["a"])[0, 0] * code.scale + code.centre == pytest.approx(first)
 
 

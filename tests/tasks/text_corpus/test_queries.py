@@ -14,7 +14,7 @@ from unseen.models.pretrained import CausalLM, load_causal
 from unseen.tasks.text_corpus.queries import (
     Query,
     as_batch,
-    completed,
+    complete_queries,
     log_probabilities,
     pieces_of,
     read_queries,
@@ -47,7 +47,7 @@ def test_the_log_probability_is_that_of_the_completion_alone(model):
 
 
 def test_a_missing_completion_is_the_models_own(model):
-    made = completed([Query("ab", "c"), Query("hello")], model, 4)
+    made = complete_queries([Query("ab", "c"), Query("hello")], model, 4)
     assert made[0].completion == "c"
     assert not made[0].is_written
     assert made[1].is_written
@@ -75,7 +75,7 @@ def test_other_refusals(tmp_path, model):
     with pytest.raises(InvalidData, match="has 65 tokens with its completion; the model reads 64"):
         as_batch([Query("a" * 60, "b" * 5, "q.jsonl, line 7")], model)
     with pytest.raises(InvalidData, match=r"q\.jsonl, line 7"):
-        completed([Query("a" * 60, None, "q.jsonl, line 7")], model, 8)
+        complete_queries([Query("a" * 60, None, "q.jsonl, line 7")], model, 8)
     (tmp_path / "q.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b')
     with pytest.raises(InvalidData, match=r"Line 2 .* is no JSON"):
         read_queries(tmp_path / "q.jsonl")

@@ -23,7 +23,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unseen.attributions.explanation.solve import Approximation, explained
+from unseen.attributions.explanation.solve import Approximation, solve_explanation
 from unseen.engine.local.features import Inputs
 from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
 from unseen.engine.local.perturbed_model import around
@@ -47,7 +47,7 @@ class Explainer:
 
     def __call__(self, queries: Batch, behaviour: PerExample) -> Explanation:
         at = around(self.trained.model, queries, behaviour, self.inputs, self.lab)
-        return explained(at, self.approximation, self.lab)
+        return solve_explanation(at, self.approximation, self.lab)
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ class Preset(Protocol):
     def prepare(self, trained: Trained, lab: Lab) -> Explainer: ...
 
 
-def prepared(preset: Preset, trained: Trained, lab: Lab) -> Explainer:
+def build_explainer(preset: Preset, trained: Trained, lab: Lab) -> Explainer:
     """The explainer; warns once where the model draws random numbers or mixes examples while it trains."""
     name = next((n for n, m in trained.model.named_modules() if m.training and isinstance(m, RANDOM)), None)
     if name is not None:
@@ -90,7 +90,7 @@ class Lime:
         return Approximation(Masks(self.width, self.n, self.scaled), ridge=self.ridge)
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
-        return prepared(self, trained, lab)
+        return build_explainer(self, trained, lab)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class CLime:
         return Approximation(Gaussian(self.sigma, self.n), ridge=self.ridge)
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
-        return prepared(self, trained, lab)
+        return build_explainer(self, trained, lab)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class KernelShap:
         return Approximation(Coalitions(self.n))
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
-        return prepared(self, trained, lab)
+        return build_explainer(self, trained, lab)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Occlusion:
         return Approximation(OneAtATime())
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
-        return prepared(self, trained, lab)
+        return build_explainer(self, trained, lab)
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class VanillaGradients:
         return Approximation(Point(Map.ADDITIVE), Loss.GRADIENT)
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
-        return prepared(self, trained, lab)
+        return build_explainer(self, trained, lab)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class GradientTimesInput:
         return Approximation(Point(Map.MULTIPLICATIVE), Loss.GRADIENT)
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
-        return prepared(self, trained, lab)
+        return build_explainer(self, trained, lab)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class SmoothGrad:
         return Approximation(Gaussian(self.sigma, self.n), Loss.GRADIENT)
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
-        return prepared(self, trained, lab)
+        return build_explainer(self, trained, lab)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class IntegratedGradients:
         return Approximation(Segment(0.0, self.n, rule), Loss.GRADIENT)
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
-        return prepared(self, trained, lab)
+        return build_explainer(self, trained, lab)
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class LocalApproximation:
         return self.how
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
-        return prepared(self, trained, lab)
+        return build_explainer(self, trained, lab)
 
 
 def eight(sigma: float = 0.1, width: float = 0.75, n: int = 1_000, inputs: Inputs = Inputs()) -> dict[str, Preset]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unseen import stats
 from unseen.attributions.explanation import Inputs, Preset, eight, over
-from unseen.attributions.explanation.solve import explained
+from unseen.attributions.explanation.solve import solve_explanation
 from unseen.engine.local.neighbourhoods import Gaussian, Masks, Neighbourhood
 from unseen.engine.local.perturbed_model import Around, around
 from unseen.engine.local.surrogate import Explanation, Loss, on, seen, share_explained
@@ -67,7 +67,7 @@ class Choice:
         return self.lead.low > 0
 
 
-def anew(name: str, make: Callable[[], Explanation]) -> Explanation:
+def no_cache(name: str, make: Callable[[], Explanation]) -> Explanation:
     """Remembers nothing; a caller that resumes gives its own."""
     return make()
 
@@ -82,7 +82,7 @@ def choose(
     inputs: Inputs = Inputs(),
     loss: Loss = Loss.SQUARED,
     methods: Mapping[str, Preset] | None = None,
-    remember: Callable[[str, Callable[[], Explanation]], Explanation] = anew,
+    remember: Callable[[str, Callable[[], Explanation]], Explanation] = no_cache,
 ) -> Choice:
     """The most faithful of the methods (default: all eight, with the neighbourhood's own noise or width).
 
@@ -90,13 +90,13 @@ def choose(
     not allow (gradients of an estimator) is left out, with the reason.
     """
     at = around(trained.model, queries, behaviour, inputs, lab)
-    methods = matched(neighbourhood, at.d) if methods is None else methods
+    methods = matching_presets(neighbourhood, at.d) if methods is None else methods
     answers: dict[str, Explanation] = {}
     left_out: dict[str, str] = {}
     for name, preset in lab.track(methods.items(), len(methods)):
         how = over(preset, inputs).approximation(trained.model)
         try:
-            answers[name] = remember(name, partial(explained, at, how, lab.child(name)))
+            answers[name] = remember(name, partial(solve_explanation, at, how, lab.child(name)))
         except UnseenError as error:
             left_out[name] = error.what
     if not answers:
@@ -105,10 +105,10 @@ def choose(
             why="; ".join(f"{name}: {what}" for name, what in left_out.items()),
             fix="mend what is named here, or give other methods.",
         )
-    return judged(at, answers, methods, neighbourhood, loss, lab, left_out)
+    return choose_explanation(at, answers, methods, neighbourhood, loss, lab, left_out)
 
 
-def judged(
+def choose_explanation(
     at: Around,
     answers: Mapping[str, Explanation],
     methods: Mapping[str, Preset],
@@ -139,7 +139,7 @@ def judged(
     )
 
 
-def matched(neighbourhood: Neighbourhood, d: int) -> dict[str, Preset]:
+def matching_presets(neighbourhood: Neighbourhood, d: int) -> dict[str, Preset]:
     """The eight methods with the neighbourhood's noise, width and number of samples, at least 4 d + 64 of them."""
     n = max(getattr(neighbourhood, "n", 1_000), 4 * d + 64)
     sigma = neighbourhood.sigma if isinstance(neighbourhood, Gaussian) else 0.1

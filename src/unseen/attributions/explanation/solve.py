@@ -47,7 +47,7 @@ class Fit:
     null: Float[Tensor, " point"]
 
 
-def explained(at: Around, how: Approximation, lab: Lab) -> Explanation:
+def solve_explanation(at: Around, how: Approximation, lab: Lab) -> Explanation:
     """The optimal g around every input of `at`."""
     where = how.neighbourhood
     fit = _logistic(at, how, lab) if how.family is Family.LOGISTIC else _linear(at, how, lab)

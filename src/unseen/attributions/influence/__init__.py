@@ -14,36 +14,36 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unseen.attributions.influence.attributor import Influences
+from unseen.attributions.influence.attributor import InfluenceScores
 from unseen.attributions.influence.factors import (
     Curvature,
     Factors,
     Fisher,
     Fit,
-    Kept,
+    PairCache,
     names,
-    refuse_averaged,
+    refuse_batch_dependence,
 )
 from unseen.attributions.influence.layers import (
+    batch_digest,
     data_digest,
     digest,
-    only,
     pairs,
-    sampled_digest,
-    steady,
-    tracked,
+    restrict_gradients,
+    select_layers,
+    strip_addresses,
 )
 from unseen.attributions.influence.preconditioned_queries import Precision
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top
-from unseen.engine.factor_pairs import Pair
+from unseen.engine.factor_pairs import FactorPair
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.objectives import sequence_log_probability
 from unseen.task import Batch, PerExample
 
-__all__ = ["Curvature", "Factors", "Fisher", "Influence", "Influences", "Precision", "Top", "sequence_nats"]
+__all__ = ["Curvature", "Factors", "Fisher", "Influence", "InfluenceScores", "Precision", "Top", "sequence_nats"]
 
 
 def sequence_nats(model: torch.nn.Module, batch: Batch) -> Tensor:
@@ -51,7 +51,7 @@ def sequence_nats(model: torch.nn.Module, batch: Batch) -> Tensor:
     return -sequence_log_probability(model, batch)
 
 
-def attended(batch: Batch) -> Tensor | None:
+def attention_mask(batch: Batch) -> Tensor | None:
     """`attention_mask`, where the batch has one: positions that are no padding."""
     return batch["attention_mask"].bool() if "attention_mask" in batch else None
 
@@ -83,7 +83,7 @@ class Influence:
     """Bytes of activations and gradients that are held, so that the model runs once over what fits."""
     loss: PerExample | None = None
     """Default: the task's."""
-    real: Callable[[Batch], Tensor | None] = attended
+    real: Callable[[Batch], Tensor | None] = attention_mask
     """The positions `[batch, s]` that are no padding."""
 
     def __post_init__(self) -> None:
@@ -95,40 +95,40 @@ class Influence:
                 fix="correct the value; damping=0.1 and rank=0 are the defaults.",
             )
 
-    def prepare(self, trained: Trained, lab: Lab) -> Influences:
+    def prepare(self, trained: Trained, lab: Lab) -> InfluenceScores:
         """Fits the curvature (or reads it back where the lab keeps things) and returns what answers queries."""
         model, objective = trained.model, trained.task.objective
         loss = self.loss or objective.loss
-        layers = tracked(model, self.layers)
-        kept = Kept(self.memory if self.curvature is not Curvature.IDENTITY else 0)
+        layers = select_layers(model, self.layers)
+        kept = PairCache(self.memory if self.curvature is not Curvature.IDENTITY else 0)
         is_exact = self.curvature is Curvature.EXACT
 
-        def gradients(batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, Pair]:
+        def gradients(batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, FactorPair]:
             return pairs(model, batch, f, is_exact, is_half)
 
         stream = Stream(trained.task, self.batch_size, lab)
-        with only(model, layers):
-            first = next(stream.all())[2]
-            refuse_averaged(model, first, loss)
+        with restrict_gradients(model, layers):
+            first = next(stream.iterate())[2]
+            refuse_batch_dependence(model, first, loss)
             fit = Fit(model, self.curvature, self.fisher, self.draws, self.damping, objective, loss, gradients,
                       self.precision, lab, self.real, kept)  # fmt: skip
             mark = digest(model)
 
             def make() -> dict[str, Tensor]:
-                blocks, examples = fit(lambda: stream.mine(self.most))
+                blocks, examples = fit(lambda: stream.local_batches(self.most))
                 return Factors(blocks, mark, examples).tensors()
 
-            known = f"{mark} {sampled_digest(first)} {data_digest(trained.task)} {lab.seed} {'/'.join(lab.path)}"
-            key = steady(f"factors {replace(self, memory=0)!r} {known}")
+            known = f"{mark} {batch_digest(first)} {data_digest(trained.task)} {lab.seed} {'/'.join(lab.path)}"
+            key = strip_addresses(f"factors {replace(self, memory=0)!r} {known}")
             factors = Factors.of(lab.keep(key, make), mark, lab)
         if self.layers and not is_exact:
-            refuse_untouched(model, layers, factors)
+            refuse_unused_layers(model, layers, factors)
         if self.fisher is not Fisher.EMPIRICAL:
-            kept.held.clear()  # they are gradients of drawn labels, of no use for scores
-        return Influences(trained, lab, self, factors, layers, loss, stream, kept)
+            kept.pairs.clear()  # they are gradients of drawn labels, of no use for scores
+        return InfluenceScores(trained, lab, self, factors, layers, loss, stream, kept)
 
 
-def refuse_untouched(model: torch.nn.Module, layers: tuple[str, ...], factors: Factors) -> None:
+def refuse_unused_layers(model: torch.nn.Module, layers: tuple[str, ...], factors: Factors) -> None:
     """Raises if a layer that somebody named plays no part in the loss."""
     reached = names(list(factors.blocks))
     name_of = {id(p): name for name, p in model.named_parameters()}  # a tied parameter goes by its first name

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from unseen.attribution import Cause, Credits
 from unseen.attributions.influence.candidate_search import Screen
-from unseen.attributions.influence.factors import Curvature, Factors, Kept, names, narrowed, runs_half
-from unseen.attributions.influence.layers import only, pairs
-from unseen.attributions.influence.precision_check import confirmed, worth_asking
-from unseen.attributions.influence.preconditioned_queries import Asking, Precision, Scaled
+from unseen.attributions.influence.factors import Curvature, Factors, PairCache, names, reduce_precision, runs_half
+from unseen.attributions.influence.layers import pairs, restrict_gradients
+from unseen.attributions.influence.precision_check import choose_precision, worth_asking
+from unseen.attributions.influence.preconditioned_queries import Precision, QueryBuilder, ScaledQueries
 from unseen.attributions.influence.stream import Stream
-from unseen.attributions.influence.top_k import Top, running, top_of
+from unseen.attributions.influence.top_k import Top, streaming_extremes, top_of
 from unseen.engine.batches import Columns, once, size
-from unseen.engine.factor_pairs import Pair, Rows, Table
+from unseen.engine.factor_pairs import EmbeddingPair, FactorPair, GradientRows
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -27,11 +27,11 @@ from unseen.task import Batch, PerExample, Use
 if TYPE_CHECKING:
     from unseen.attributions.influence import Influence
 
-ByBlock = dict[str, list[Pair]]
+ByBlock = dict[str, list[FactorPair]]
 
 
 @dataclass(frozen=True, eq=False)
-class Influences:
+class InfluenceScores:
     """Answers queries about one trained model. Causes are the examples of the FIT splits, in the task's order."""
 
     trained: Trained
@@ -41,23 +41,23 @@ class Influences:
     layers: tuple[str, ...]
     loss: PerExample
     stream: Stream
-    kept: Kept = field(default_factory=lambda: Kept(0))
+    cache: PairCache = field(default_factory=lambda: PairCache(0))
 
     def __call__(self, queries: Batch, behaviour: PerExample) -> Credits:
         """score[q, z]: what one added copy of z adds to the behaviour of q."""
-        ready, precision = self.ask(queries, behaviour)
+        ready, precision = self.prepare_queries(queries, behaviour)
         return Credits(self._matrix(ready, precision)["all"], Cause.EXAMPLE)
 
     def by_layer(self, queries: Batch, behaviour: PerExample) -> dict[str, Float[Tensor, "q n"]]:
         """The part of the score that goes through each layer; they sum to the score."""
-        found = self._matrix(*self.ask(queries, behaviour), apart=True)
+        found = self._matrix(*self.prepare_queries(queries, behaviour), apart=True)
         return {layer: sum(found[block] for block in blocks) for layer, blocks in names(list(found)).items()}  # type: ignore[misc]
 
     def by_token(self, queries: Batch, behaviour: PerExample, rows: Int[Tensor, " n"]) -> Float[Tensor, "q n s"]:
         """What each position of the chosen examples adds; a sum over positions is the score."""
         blocks = self.factors.blocks
         ready = {
-            name: torch.cat([blocks[name].solved(pair.gradients()) for pair in given])
+            name: torch.cat([blocks[name].solve(pair.gradients()) for pair in given])
             for name, given in self._gradients(queries, behaviour).items()
         }
         n, parts = self.stream.count(), []
@@ -67,7 +67,7 @@ class Influences:
             for name, pair in given.items():
                 if name not in ready:
                     continue
-                if isinstance(pair, Rows):
+                if isinstance(pair, GradientRows):
                     raise UnsupportedLayer(
                         f"The gradient of `{name}` has no positions.",
                         why="it is held as one vector per example.",
@@ -85,16 +85,16 @@ class Influences:
             parts.append(total)
         return torch.cat(parts, 1) / -n
 
-    def own(self) -> Float[Tensor, " n"]:
+    def self_influence(self) -> Float[Tensor, " n"]:
         """Self-influence (1/N) ∇ℓᵀ (G + λ)⁻¹ ∇ℓ of every example: large where it stands against the rest."""
 
-        def each(given: Mapping[str, Pair]) -> Tensor:
+        def batch_scores(given: Mapping[str, FactorPair]) -> Tensor:
             blocks = self.factors.blocks
-            parts = [blocks[name].turned(p).weighted_norms2(blocks[name].inverse) for name, p in given.items()]
+            parts = [blocks[name].rotate_pair(p).weighted_norms2(blocks[name].inverse) for name, p in given.items()]
             return torch.stack(parts).sum(0)[None]
 
         return (
-            self._collected((start, each(given)) for start, _, given in self._stream(Precision.FULL))[0]
+            self._gather_columns((start, batch_scores(given)) for start, _, given in self._stream(Precision.FULL))[0]
             / self.stream.count()
         )
 
@@ -114,12 +114,12 @@ class Influences:
         if screen is not None:
             found = screen.top(self._stream(Precision.FULL, candidates), k, self._rows_of)
         else:
-            found = running(self.columns(*self.ask(queries, behaviour), candidates), k)
+            found = streaming_extremes(self.columns(*self.prepare_queries(queries, behaviour), candidates), k)
         return top_of(found, k, n, self.lab)
 
     # how it is done
 
-    def _asking(self, queries: Batch, behaviour: PerExample) -> Iterator[tuple[int, dict[str, Pair]]]:
+    def _query_gradients(self, queries: Batch, behaviour: PerExample) -> Iterator[tuple[int, dict[str, FactorPair]]]:
         """(number of the first query, gradients of the behaviour by block), a batch of queries at a time.
 
         In full precision: queries are few, and every score has a factor of theirs.
@@ -133,7 +133,7 @@ class Influences:
             yield at, found
             at += size(batch)
 
-    def _refuse(self, name: str, pair: Pair) -> None:
+    def _refuse(self, name: str, pair: FactorPair) -> None:
         if name not in self.factors.blocks:
             raise InvalidData(
                 f"The behaviour goes through `{name}`, which no training example reached.",
@@ -150,43 +150,43 @@ class Influences:
     def _gradients(self, queries: Batch, behaviour: PerExample) -> ByBlock:
         """All of them at once."""
         found: ByBlock = {}
-        for _, given in self._asking(queries, behaviour):
+        for _, given in self._query_gradients(queries, behaviour):
             for name, pair in given.items():
                 found.setdefault(name, []).append(pair)
         return found
 
-    def ask(self, queries: Batch, behaviour: PerExample) -> tuple[dict[str, Scaled], Precision]:
+    def prepare_queries(self, queries: Batch, behaviour: PerExample) -> tuple[dict[str, ScaledQueries], Precision]:
         """The queries in the form that scores cheapest, in the precision that a few of them confirm."""
-        precision = self._confirmed(queries, behaviour)
+        precision = self._choose_precision(queries, behaviour)
         return self._forms(queries, behaviour, precision), precision
 
-    def _forms(self, queries: Batch, behaviour: PerExample, precision: Precision) -> dict[str, Scaled]:
-        made: dict[str, Asking] = {}
+    def _forms(self, queries: Batch, behaviour: PerExample, precision: Precision) -> dict[str, ScaledQueries]:
+        made: dict[str, QueryBuilder] = {}
         n = self.stream.count()
-        for at, given in self._asking(queries, behaviour):
+        for at, given in self._query_gradients(queries, behaviour):
             for name, pair in given.items():
                 if name not in made:
-                    made[name] = Asking(
+                    made[name] = QueryBuilder(
                         self.factors.blocks[name], size(queries), precision, rank=self.config.rank, examples=n
                     )
-                made[name].put(at, pair)
-        return {name: asking.done() for name, asking in made.items()}
+                made[name].add(at, pair)
+        return {name: asking.build() for name, asking in made.items()}
 
-    def _confirmed(self, queries: Batch, behaviour: PerExample) -> Precision:
+    def _choose_precision(self, queries: Batch, behaviour: PerExample) -> Precision:
         """The asked-for precision, if the scores of a few queries on the first batch agree with full precision."""
         wanted = self.config.precision
         if not worth_asking(wanted, self.factors.blocks.values(), self.lab.device):
             return Precision.FULL
-        few, batch = {name: tensor[:8] for name, tensor in queries.items()}, next(self.stream.all())[2]
+        few, batch = {name: tensor[:8] for name, tensor in queries.items()}, next(self.stream.iterate())[2]
         totals = []
         for precision in (Precision.FULL, wanted):
             forms, given = self._forms(few, behaviour, precision), self._pairs(batch, precision)
             totals.append(
                 torch.stack([forms[name].score(pair) for name, pair in given.items() if name in forms]).sum(0)
             )
-        return confirmed(wanted, totals[0], totals[1], self.lab)
+        return choose_precision(wanted, totals[0], totals[1], self.lab)
 
-    def _matrix(self, ready: dict[str, Scaled], precision: Precision, apart: bool = False) -> dict[str, Tensor]:
+    def _matrix(self, ready: dict[str, ScaledQueries], precision: Precision, apart: bool = False) -> dict[str, Tensor]:
         """All scores; by block where asked for."""
         keys = list(ready) if apart else ["all"]
         collected: dict[str, list[tuple[int, Tensor]]] = {key: [] for key in keys}
@@ -197,10 +197,10 @@ class Influences:
                     continue
                 collected[key].append((start, parts[key] if apart else sum(parts.values())))  # type: ignore[arg-type]
         n = self.stream.count()
-        return {key: self._collected(iter(parts)) / -n for key, parts in collected.items()}
+        return {key: self._gather_columns(iter(parts)) / -n for key, parts in collected.items()}
 
     def columns(
-        self, ready: dict[str, Scaled], precision: Precision, candidates: Tensor | None
+        self, ready: dict[str, ScaledQueries], precision: Precision, candidates: Tensor | None
     ) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "q b"]]]:
         """(rows, products) of this process's batches: −N times the scores."""
         for _, rows, given in self._stream(precision, candidates):
@@ -209,7 +209,7 @@ class Influences:
 
     def _stream(
         self, precision: Precision, candidates: Tensor | None = None
-    ) -> Iterator[tuple[int, Tensor, dict[str, Pair]]]:
+    ) -> Iterator[tuple[int, Tensor, dict[str, FactorPair]]]:
         """(first row, rows, gradients of the loss) of this process's batches."""
         ranks = self.lab.ranks
         if candidates is not None:
@@ -217,51 +217,51 @@ class Influences:
                 if number % ranks.size == ranks.rank:
                     yield number, rows, self._pairs(self.stream.at(rows), precision)
             return
-        for number, start, batch in self.lab.track(self.stream.all(), self.stream.batches):
+        for number, start, batch in self.lab.track(self.stream.iterate(), self.stream.batches):
             if number % ranks.size == ranks.rank:
-                held = self.kept.held.get((number, 0))
+                held = self.cache.pairs.get((number, 0))
                 if held is None or (precision is not Precision.BFLOAT16 and _is_narrow(held)):
                     held = self._pairs(batch, precision)
                 yield start, torch.arange(start, start + size(batch)), held
 
-    def _pairs(self, batch: Batch, precision: Precision) -> dict[str, Pair]:
+    def _pairs(self, batch: Batch, precision: Precision) -> dict[str, FactorPair]:
         is_half = runs_half(self.factors.blocks, precision)
         with self._tracking():
             made = pairs(self.trained.model, batch, self.loss, self._is_exact, is_half)
-        return narrowed(made, precision)
+        return reduce_precision(made, precision)
 
-    def _rows_of(self, rows: Tensor) -> dict[str, Pair]:
+    def _rows_of(self, rows: Tensor) -> dict[str, FactorPair]:
         """Gradients of chosen examples: held ones, or made again in full precision a batch at a time."""
         made: ByBlock = {}
-        if self._holds_all:
+        if self._has_every_pair:
             number, within = rows // self.config.batch_size, rows % self.config.batch_size
             for k in number.unique(sorted=True).tolist():
-                for name, pair in self.kept.held[k, 0].items():
+                for name, pair in self.cache.pairs[k, 0].items():
                     made.setdefault(name, []).append(pair.take(within[number == k]))
             back = torch.cat([(number == k).nonzero().flatten() for k in number.unique(sorted=True)]).argsort()
-            return {name: _joined(parts).take(back) for name, parts in made.items()}
+            return {name: _concatenate(parts).take(back) for name, parts in made.items()}
         with self._tracking():
             for part in rows.split(max(self.config.batch_size, 512)):
                 for name, pair in pairs(self.trained.model, self.stream.at(part), self.loss, self._is_exact).items():
                     made.setdefault(name, []).append(pair)
-        return {name: _joined(parts) for name, parts in made.items()}
+        return {name: _concatenate(parts) for name, parts in made.items()}
 
     @property
-    def _holds_all(self) -> bool:
+    def _has_every_pair(self) -> bool:
         """Whether every batch of one split is held in full precision, so that rows are found by number."""
         batches = self.stream.batches
-        is_whole = not any(_is_narrow(pairs) for pairs in self.kept.held.values())
+        is_whole = not any(_is_narrow(pairs) for pairs in self.cache.pairs.values())
         one = len(self.trained.task.of(Use.FIT)) == 1 and self.lab.ranks.size == 1
-        return bool(one and batches and is_whole and all((k, 0) in self.kept.held for k in range(batches)))
+        return bool(one and batches and is_whole and all((k, 0) in self.cache.pairs for k in range(batches)))
 
     def _tracking(self) -> AbstractContextManager[None]:
-        return only(self.trained.model, self.layers)
+        return restrict_gradients(self.trained.model, self.layers)
 
     @property
     def _is_exact(self) -> bool:
         return self.config.curvature is Curvature.EXACT
 
-    def _collected(self, parts: Iterator[tuple[int, Tensor]]) -> Tensor:
+    def _gather_columns(self, parts: Iterator[tuple[int, Tensor]]) -> Tensor:
         """Columns at their places, summed over processes."""
         found = list(parts)
         n = self.stream.count()
@@ -274,11 +274,11 @@ class Influences:
         return self.lab.sum(total)
 
 
-def _is_narrow(given: Mapping[str, Pair]) -> bool:
+def _is_narrow(given: Mapping[str, FactorPair]) -> bool:
     return any(pair.a.dtype == torch.bfloat16 for pair in given.values())
 
 
-def _joined(parts: Sequence[Pair]) -> Pair:
+def _concatenate(parts: Sequence[FactorPair]) -> FactorPair:
     first = parts[0]
     a, g = torch.cat([p.a for p in parts]), torch.cat([p.g for p in parts])
-    return Table(a, g, first.v) if isinstance(first, Table) else type(first)(a, g)
+    return EmbeddingPair(a, g, first.v) if isinstance(first, EmbeddingPair) else type(first)(a, g)

@@ -33,7 +33,7 @@ class Candidates:
     index: Int[Tensor, "q m"]
 
     @property
-    def all(self) -> Int[Tensor, " n"]:
+    def union(self) -> Int[Tensor, " n"]:
         """Every example that is a candidate of some query, in order."""
         return self.index.unique()
 
@@ -86,7 +86,7 @@ def candidates(queries: Batch, task: Task, m: int, lab: Lab, batch_size: int = 2
     if m < 1:
         raise InvalidConfig(f"candidates={m}.", why="at least one example per query is kept.", fix="use 1000.")
     stream = Stream(task, batch_size, lab)
-    if "tokens" not in queries or "tokens" not in next(stream.all())[2]:
+    if "tokens" not in queries or "tokens" not in next(stream.iterate())[2]:
         raise InvalidData(
             "Candidates are found by tokens, and the examples have none.",
             why="the filter counts the tokens that a query and an example share.",
@@ -94,31 +94,31 @@ def candidates(queries: Batch, task: Task, m: int, lab: Lab, batch_size: int = 2
         )
     words = Words.of(queries)
     found, n = torch.zeros(words.has.shape[1], dtype=torch.float64, device=words.has.device), 0
-    for _, batch in _mine(stream):
+    for _, batch in _local_batches(stream):
         found += (words.counts(batch) > 0).sum(0)
         n += size(batch)
     found, n = lab.sum(found), int(lab.sum(torch.tensor(n)))
     best: Tensor | None = None
     at = torch.zeros(len(words.has), 0, dtype=torch.int64, device=words.has.device)
-    for start, batch in _mine(stream):
+    for start, batch in _local_batches(stream):
         new = matches(words.counts(batch), words.has, found, n)
         rows = torch.arange(start, start + size(batch), device=new.device).expand(len(new), -1)
-        best, at = _kept(new if best is None else torch.cat([best, new], 1), torch.cat([at, rows], 1), m)
+        best, at = _best_rows(new if best is None else torch.cat([best, new], 1), torch.cat([at, rows], 1), m)
     if best is None:  # a process without a batch
         best = torch.zeros(len(words.has), 0, dtype=torch.float64, device=words.has.device)
     best, at = _over_ranks(best, at, min(m, n), lab)
     return Candidates(best, at)
 
 
-def _mine(stream: Stream) -> Iterator[tuple[int, Batch]]:
+def _local_batches(stream: Stream) -> Iterator[tuple[int, Batch]]:
     """First row and batch of this process's batches."""
     ranks = stream.lab.ranks
-    for number, start, batch in stream.lab.track(stream.all(), stream.batches):
+    for number, start, batch in stream.lab.track(stream.iterate(), stream.batches):
         if number % ranks.size == ranks.rank:
             yield start, batch
 
 
-def _kept(values: Tensor, rows: Tensor, m: int) -> tuple[Tensor, Tensor]:
+def _best_rows(values: Tensor, rows: Tensor, m: int) -> tuple[Tensor, Tensor]:
     order = values.sort(dim=1, descending=True, stable=True).indices[:, :m]  # stable: of equals the earlier row
     return values.gather(1, order), rows.gather(1, order)
 
@@ -134,4 +134,4 @@ def _over_ranks(best: Tensor, at: Tensor, m: int, lab: Lab) -> tuple[Tensor, Ten
     values, rows = values.transpose(0, 1).flatten(1), rows.transpose(0, 1).flatten(1) - 1
     order = rows.masked_fill(rows < 0, torch.iinfo(torch.int64).max).argsort(1)
     values, rows = values.gather(1, order), rows.gather(1, order)
-    return _kept(values.masked_fill(rows < 0, -torch.inf), rows, m)
+    return _best_rows(values.masked_fill(rows < 0, -torch.inf), rows, m)

@@ -11,10 +11,16 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unseen.attributions.influence.preconditioned_queries import Scaled, decomposed, is_single, scaled, terms
-from unseen.attributions.influence.top_k import Ends
-from unseen.engine.factor_pairs import Pair
-from unseen.engine.kron import Block
+from unseen.attributions.influence.preconditioned_queries import (
+    ScaledQueries,
+    is_single,
+    kronecker_terms,
+    scale_pairs,
+    terms,
+)
+from unseen.attributions.influence.top_k import Extremes
+from unseen.engine.factor_pairs import FactorPair
+from unseen.engine.kron import KroneckerBlock
 
 TERMS = 8
 WIDTH = 8
@@ -29,12 +35,12 @@ SLAB = 1 << 14
 class Screen:
     """Queries of layers with one position each."""
 
-    blocks: Mapping[str, Block]
-    given: Mapping[str, Sequence[Pair]]
+    blocks: Mapping[str, KroneckerBlock]
+    given: Mapping[str, Sequence[FactorPair]]
 
     @classmethod
     def fitting(
-        cls, blocks: Mapping[str, Block], given: Mapping[str, Sequence[Pair]], k: int, n: int
+        cls, blocks: Mapping[str, KroneckerBlock], given: Mapping[str, Sequence[FactorPair]], k: int, n: int
     ) -> "Screen | None":
         """A screen where it can save work: single positions everywhere and far more examples than candidates."""
         is_fit = n > 4 * WIDTH * k and all(is_single(blocks[name], pairs) for name, pairs in given.items())
@@ -42,10 +48,10 @@ class Screen:
 
     def top(
         self,
-        stream: Iterator[tuple[int, Tensor, dict[str, Pair]]],
+        stream: Iterator[tuple[int, Tensor, dict[str, FactorPair]]],
         k: int,
-        gradients: Callable[[Int[Tensor, " n"]], dict[str, Pair]],
-    ) -> Ends:
+        gradients: Callable[[Int[Tensor, " n"]], dict[str, FactorPair]],
+    ) -> Extremes:
         """The k smallest and largest products of each query, exactly ordered."""
         low, high = self._candidates(stream, WIDTH * k)
         first = torch.cat([low[1][:, : int(FEW * k)], high[1][:, : int(FEW * k)]], 1)
@@ -55,35 +61,37 @@ class Screen:
             (low, exact[:, : int(FEW * k)], -1.0),
             (high, exact[:, int(FEW * k) :], 1.0),
         ):
-            made.append(self._settled(sign * approximate, rows, sign * mine, sign, gradients, k))
+            made.append(self._exact_top(sign * approximate, rows, sign * mine, sign, gradients, k))
         return made[0], made[1]
 
-    def _candidates(self, stream: Iterator[tuple[int, Tensor, dict[str, Pair]]], width: int) -> Ends:
+    def _candidates(self, stream: Iterator[tuple[int, Tensor, dict[str, FactorPair]]], width: int) -> Extremes:
         """The `width` smallest and largest approximate products; tables of a few thousand examples at a time."""
         ready = {}
         for name, given in self.given.items():
-            u, w, _ = decomposed(self.blocks[name])
-            unit, scale = scaled(given)
+            u, w, _ = kronecker_terms(self.blocks[name])
+            unit, scale = scale_pairs(given)
             # turned in bfloat16, too: its error is a tenth of that of so few terms
-            ready[name] = Scaled(terms(self.blocks[name], unit, u[:TERMS], w[:TERMS], dtype=torch.bfloat16), scale)
+            ready[name] = ScaledQueries(
+                terms(self.blocks[name], unit, u[:TERMS], w[:TERMS], dtype=torch.bfloat16), scale
+            )
         held: list[tuple[Tensor, Tensor]] = []
-        ends: Ends | None = None
+        ends: Extremes | None = None
         for _, at, pairs in stream:
             total = torch.stack([ready[n].score(p.to(torch.bfloat16)) for n, p in pairs.items() if n in ready]).sum(0)
             held.append((total, at.to(total.device).expand(len(total), -1)))
             if sum(len(rows.T) for _, rows in held) >= SLAB:  # sorting a few long tables beats many short ones
-                ends, held = _reduced(ends, held, width), []
-        ends = _reduced(ends, held, width) if held else ends
+                ends, held = _keep_extremes(ends, held, width), []
+        ends = _keep_extremes(ends, held, width) if held else ends
         assert ends is not None
         return (-ends[0][0], ends[0][1]), ends[1]
 
-    def _settled(
+    def _exact_top(
         self,
         approximate: Float[Tensor, "q w"],
         rows: Int[Tensor, "q w"],
         exact: Float[Tensor, "q few"],
         sign: float,
-        gradients: Callable[[Int[Tensor, " n"]], dict[str, Pair]],
+        gradients: Callable[[Int[Tensor, " n"]], dict[str, FactorPair]],
         k: int,
     ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
         """The largest exact scores, of so many candidates that the error seen leaves no room for others."""
@@ -101,7 +109,7 @@ class Screen:
         return sign * best, found
 
 
-def _reduced(ends: Ends | None, held: Sequence[tuple[Tensor, Tensor]], width: int) -> Ends:
+def _keep_extremes(ends: Extremes | None, held: Sequence[tuple[Tensor, Tensor]], width: int) -> Extremes:
     """The largest of the negated products and of the products, by now."""
     values, rows = torch.cat([v for v, _ in held], 1), torch.cat([r for _, r in held], 1)
     found = [_best(-values, rows, width), _best(values, rows, width)]
@@ -123,20 +131,20 @@ class _Exact:
 
     def __init__(
         self,
-        blocks: Mapping[str, Block],
-        given: Mapping[str, Sequence[Pair]],
+        blocks: Mapping[str, KroneckerBlock],
+        given: Mapping[str, Sequence[FactorPair]],
         needed: Int[Tensor, " n"],
-        gradients: Callable[[Int[Tensor, " n"]], dict[str, Pair]],
+        gradients: Callable[[Int[Tensor, " n"]], dict[str, FactorPair]],
         queries: Tensor | slice = slice(None),
     ) -> None:
         self.needed = needed
         self.parts: list[tuple[Tensor, ...]] = []
         others = gradients(needed)
         for name, pairs in given.items():
-            unit, scale = scaled(pairs)
-            mine, (other, size) = [blocks[name].turned(p) for p in unit], others[name].scaled()
+            unit, scale = scale_pairs(pairs)
+            mine, (other, size) = [blocks[name].rotate_pair(p) for p in unit], others[name].rescale()
             a, g = torch.cat([p.a[:, 0] for p in mine])[queries], torch.cat([p.g[:, 0] for p in mine])[queries]
-            turned = blocks[name].turned(other)
+            turned = blocks[name].rotate_pair(other)
             self.parts.append((blocks[name].inverse, a, g, scale[queries], turned.a[:, 0], turned.g[:, 0], size))
 
     def scores(self, rows: Int[Tensor, "q w"]) -> Float[Tensor, "q w"]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from unseen.attributions.influence.preconditioned_queries import Precision
 from unseen.engine.batches import size
-from unseen.engine.factor_pairs import Pair, Rows
-from unseen.engine.kron import FULL, Block, Covariances, blocks_of, damped
+from unseen.engine.factor_pairs import FactorPair, GradientRows
+from unseen.engine.kron import FULL, Covariances, KroneckerBlock, blocks_of, damp
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.task import Batch, Objective, PerExample
@@ -47,7 +47,7 @@ class Fisher(StrEnum):
 class Factors:
     """The curvature of each layer, of one model."""
 
-    blocks: dict[str, Block]
+    blocks: dict[str, KroneckerBlock]
     model: str
     """Digest of the weights that they belong to."""
     examples: int
@@ -83,21 +83,21 @@ Pass = Callable[[], Iterator[tuple[int, Batch]]]
 class Pairs(Protocol):
     """Gradients by layer; with `is_half` the model itself runs in bfloat16."""
 
-    def __call__(self, batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, Pair]: ...
+    def __call__(self, batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, FactorPair]: ...
 
 
 @dataclass(eq=False)
-class Kept:
+class PairCache:
     """Pairs of a pass as long as they fit into `budget` bytes; a later pass reads them instead of the model."""
 
     budget: int
-    held: dict[tuple[int, int], dict[str, Pair]] = field(default_factory=dict)
+    pairs: dict[tuple[int, int], dict[str, FactorPair]] = field(default_factory=dict)
     used: int = 0
 
-    def keep(self, batch: int, draw: int, pairs: dict[str, Pair]) -> None:
+    def store(self, batch: int, draw: int, pairs: dict[str, FactorPair]) -> None:
         wanted = sum(pair.bytes for pair in pairs.values())
         if self.used + wanted <= self.budget:
-            self.held[batch, draw], self.used = pairs, self.used + wanted
+            self.pairs[batch, draw], self.used = pairs, self.used + wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +115,9 @@ class Fit:
     precision: Precision
     lab: Lab
     real: Callable[[Batch], Tensor | None]
-    kept: Kept
+    cache: PairCache
 
-    def __call__(self, batches: Pass) -> tuple[dict[str, Block], int]:
+    def __call__(self, batches: Pass) -> tuple[dict[str, KroneckerBlock], int]:
         """The damped blocks, and the number of examples that they were fitted on."""
         if self.curvature is Curvature.IDENTITY:
             _, batch = next(batches())
@@ -127,62 +127,66 @@ class Fit:
         if self.curvature is Curvature.KFAC:
             values = {name: block.values for name, block in basis.items()}
         else:
-            values = self._corrected(batches, basis, examples)
-        made = {name: damped(block, values[name], self.damping, name) for name, block in basis.items()}
+            values = self._eigenvalue_correction(batches, basis, examples)
+        made = {name: damp(block, values[name], self.damping, name) for name, block in basis.items()}
         return made, int(examples)
 
-    def _bases(self, batches: Pass) -> tuple[dict[str, Block], float]:
+    def _bases(self, batches: Pass) -> tuple[dict[str, KroneckerBlock], float]:
         """Eigenvectors of every layer, and the number of examples over all processes."""
         sums: dict[str, Covariances] = {}
-        plain: dict[str, Pair] = {}
+        plain: dict[str, FactorPair] = {}
         n = 0
         for number, batch in batches():
             n += size(batch)
             real = self.real(batch)
             for draw, (share, pairs) in enumerate(self._pseudo(number, batch)):
-                pairs = {name: pair.flushed() for name, pair in pairs.items()}
+                pairs = {name: pair.flush_denormals() for name, pair in pairs.items()}
                 for name, pair in pairs.items():
                     if self._is_diagonal(pair):
                         plain[name] = pair.take(slice(0, 1))
                     else:
                         sums.setdefault(name, Covariances()).add(pair, real, share)
-                self.kept.keep(number, draw, narrowed(pairs, self.precision))
+                self.cache.store(number, draw, reduce_precision(pairs, self.precision))
         total = self.lab.sum(torch.tensor(float(n), dtype=torch.float64))
-        made = {name: one.summed(self.lab.sum).basis(name) for name, one in sorted(sums.items())}
+        made = {name: one.sum_over(self.lab.sum).basis(name) for name, one in sorted(sums.items())}
         return made | {name: _identity(pair) for name, pair in plain.items()}, float(total)
 
-    def _is_diagonal(self, pair: Pair) -> bool:
-        wide = isinstance(pair, Rows) and pair.sizes[3] > FULL and self.curvature is not Curvature.EXACT
+    def _is_diagonal(self, pair: FactorPair) -> bool:
+        wide = isinstance(pair, GradientRows) and pair.sizes[3] > FULL and self.curvature is not Curvature.EXACT
         return self.curvature is Curvature.DIAGONAL or wide
 
-    def _corrected(self, batches: Pass, basis: dict[str, Block], examples: float) -> dict[str, Tensor]:
+    def _eigenvalue_correction(
+        self, batches: Pass, basis: dict[str, KroneckerBlock], examples: float
+    ) -> dict[str, Tensor]:
         """Λ: the mean squares of the gradients in the eigenbasis."""
         total = {name: torch.zeros_like(block.values) for name, block in basis.items()}
         is_half = runs_half(basis, self.precision)
         for number, batch in batches():
-            for _, pairs in self._again(number, batch, is_half):
+            for _, pairs in self._replay(number, batch, is_half):
                 for name, pair in pairs.items():
-                    total[name] += squared(basis[name], pair)
+                    total[name] += squares_in_basis(basis[name], pair)
         each = self.draws if self.fisher is Fisher.SAMPLED else 1
         return {name: self.lab.sum(value) / (examples * each) for name, value in total.items()}
 
-    def _again(self, number: int, batch: Batch, is_half: bool) -> Iterator[tuple[float, dict[str, Pair]]]:
+    def _replay(self, number: int, batch: Batch, is_half: bool) -> Iterator[tuple[float, dict[str, FactorPair]]]:
         """The pseudo-gradients of a batch for the second time: those of the first pass, not fresh ones.
 
         Λ is then the diagonal of the very Fisher matrix whose factors gave the basis: its best approximation there.
         """
         draws = self.draws if self.fisher is Fisher.SAMPLED else self._classes(batch)
-        held = [self.kept.held.get((number, draw)) for draw in range(draws)]
+        held = [self.cache.pairs.get((number, draw)) for draw in range(draws)]
         if all(pairs is not None for pairs in held):
             yield from ((1.0, pairs) for pairs in held if pairs is not None)
         else:
             for share, pairs in self._pseudo(number, batch, is_half):
-                yield share, narrowed(pairs, self.precision)
+                yield share, reduce_precision(pairs, self.precision)
 
     def _classes(self, batch: Batch) -> int:
         return 1 if self.fisher is Fisher.EMPIRICAL else classes(self.model, batch)
 
-    def _pseudo(self, number: int, batch: Batch, is_half: bool = False) -> Iterator[tuple[float, dict[str, Pair]]]:
+    def _pseudo(
+        self, number: int, batch: Batch, is_half: bool = False
+    ) -> Iterator[tuple[float, dict[str, FactorPair]]]:
         """(share of an example, pseudo-gradients by layer), for every draw or class."""
         if self.fisher is Fisher.EMPIRICAL:
             yield 1.0, self.pairs(batch, self.loss, is_half)
@@ -200,10 +204,10 @@ class Fit:
             count = classes(self.model, batch)
             refuse_no_distribution(self.model, batch, self.loss, count)
             for k in range(count):
-                yield 1 / count, self.pairs(labelled(batch, k), partial_root(self.loss), is_half)
+                yield 1 / count, self.pairs(with_label(batch, k), partial_root(self.loss), is_half)
 
 
-def narrowed(pairs: dict[str, Pair], precision: Precision) -> dict[str, Pair]:
+def reduce_precision(pairs: dict[str, FactorPair], precision: Precision) -> dict[str, FactorPair]:
     """Sequences in bfloat16, where that is wanted: a gradient sums over positions, and their rounding averages out.
 
     Λ is then off by 10⁻⁵ of its mean, far below λ; the factors A and S, whose small directions rounding would mix, are
@@ -214,26 +218,26 @@ def narrowed(pairs: dict[str, Pair], precision: Precision) -> dict[str, Pair]:
     return {name: pair.to(torch.bfloat16) if pair.sizes[1] > 1 else pair for name, pair in pairs.items()}
 
 
-def runs_half(blocks: dict[str, Block], precision: Precision) -> bool:
+def runs_half(blocks: dict[str, KroneckerBlock], precision: Precision) -> bool:
     """Whether passes after the first run the model in bfloat16: for sequences, whose sums hide the rounding."""
     return precision is Precision.BFLOAT16 and all(block.positions > 1 for block in blocks.values())
 
 
-def squared(block: Block, pair: Pair) -> Tensor:
+def squares_in_basis(block: KroneckerBlock, pair: FactorPair) -> Tensor:
     """Σ_b (Q_Sᵀ V_b Q_A)², turning positions or gradients, whichever costs less."""
     _, s, o, i = pair.sizes
     if s * (o * o + i * i) <= o * i * (o + i):
-        return block.turned(pair).squares()
+        return block.rotate_pair(pair).squares()
     total = torch.zeros_like(block.values)
     for part in pair.parts():
-        total += block.forth(part.gradients().to(block.values)).square().sum(0)
+        total += block.to_basis(part.gradients().to(block.values)).square().sum(0)
     return total
 
 
-def _identity(pair: Pair) -> Block:
+def _identity(pair: FactorPair) -> KroneckerBlock:
     _, s, o, i = pair.sizes
     ones = torch.ones(o, i, dtype=torch.promote_types(pair.a.dtype, torch.float32), device=pair.a.device)
-    return Block(None, None, ones, positions=float(s))
+    return KroneckerBlock(None, None, ones, positions=float(s))
 
 
 def classes(model: nn.Module, batch: Batch) -> int:
@@ -249,7 +253,7 @@ def classes(model: nn.Module, batch: Batch) -> int:
     return max(2, outputs)
 
 
-def labelled(batch: Batch, k: int) -> Batch:
+def with_label(batch: Batch, k: int) -> Batch:
     """The batch with class k everywhere."""
     return {**batch, "y": torch.full_like(batch["y"], k)}
 
@@ -257,17 +261,17 @@ def labelled(batch: Batch, k: int) -> Batch:
 def partial_root(loss: PerExample) -> PerExample:
     """√p · loss with p = e^(−loss) held fixed: the squares of its gradients are weighted by p."""
 
-    def weighted(model: nn.Module, batch: Batch) -> Tensor:
+    def damped_loss(model: nn.Module, batch: Batch) -> Tensor:
         each = loss(model, batch)
         return each * (-each.detach() / 2).exp()
 
-    return weighted
+    return damped_loss
 
 
 @torch.no_grad()
 def refuse_no_distribution(model: nn.Module, batch: Batch, loss: PerExample, count: int) -> None:
     """Raises unless the loss is −log p of a distribution over the classes."""
-    total = sum((-loss(model, labelled(batch, k))).exp() for k in range(count))
+    total = sum((-loss(model, with_label(batch, k))).exp() for k in range(count))
     assert isinstance(total, Tensor)
     if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
         raise InvalidConfig(
@@ -277,7 +281,7 @@ def refuse_no_distribution(model: nn.Module, batch: Batch, loss: PerExample, cou
         )
 
 
-def refuse_averaged(model: nn.Module, batch: Batch, loss: PerExample) -> None:
+def refuse_batch_dependence(model: nn.Module, batch: Batch, loss: PerExample) -> None:
     """Raises if an example's loss depends on the others: then doubling the batch would not double summed gradients."""
     if size(batch) < 2:
         return

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unseen.engine.batches import Columns, length
-from unseen.engine.factor_pairs import Pair, as_rows, joined_biases, pairs_of
+from unseen.engine.factor_pairs import FactorPair, as_rows, layer_biases, pairs_of
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig, TooBig, UnknownName
 from unseen.task import Batch, PerExample, Task, Use
@@ -19,7 +19,7 @@ MOST_EXACT = 12_000
 """Parameters up to which the whole curvature matrix is made."""
 
 
-def tracked(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
+def select_layers(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     """Names of the layers whose own trainable parameters count.
 
     Without patterns: every linear map and convolution but the embedding's counterpart at the output (it shares the
@@ -54,7 +54,7 @@ def is_map(layer: nn.Module) -> bool:
 
 
 @contextmanager
-def only(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
+def restrict_gradients(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
     """Inside the block only these layers' own parameters ask for gradients, and the model is in evaluation mode."""
     inside = {id(p) for name in layers for p in model.get_submodule(name).parameters(recurse=False)}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
@@ -73,7 +73,7 @@ def only(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
 
 def pairs(
     model: nn.Module, batch: Batch, f: PerExample, is_exact: bool = False, is_half: bool = False
-) -> dict[str, Pair]:
+) -> dict[str, FactorPair]:
     """The gradients of f with respect to the tracked layers, by layer; with `is_exact` as rows over all parameters.
 
     With `is_half` the model's own products and the pairs are in bfloat16.
@@ -81,7 +81,7 @@ def pairs(
     with torch.autocast(next(iter(batch.values())).device.type, torch.bfloat16, enabled=is_half):
         forms = tap(model, batch, f)
     if not is_exact:
-        return pairs_of(forms, joined_biases(model), torch.bfloat16 if is_half else None)
+        return pairs_of(forms, layer_biases(model), torch.bfloat16 if is_half else None)
     size = sum(form.shape.numel() for form in forms.values())
     if size > MOST_EXACT:
         raise TooBig(
@@ -89,7 +89,7 @@ def pairs(
             why=f"it is made for up to {MOST_EXACT:,} parameters.",
             fix="use curvature=Curvature.EKFAC, or fewer layers with layers=(…).",
         )
-    rows = torch.cat([form.each().flatten(1) for form in forms.values()], 1)
+    rows = torch.cat([form.gradients().flatten(1) for form in forms.values()], 1)
     return {"all": as_rows(rows)}
 
 
@@ -108,7 +108,7 @@ def bytes_of(tensor: Tensor) -> memoryview | bytes:
     return flat.view(torch.uint8).numpy().data if flat.numel() else b""
 
 
-def sampled_digest(batch: Batch) -> str:
+def batch_digest(batch: Batch) -> str:
     """SHA-256 over one batch."""
     total = hashlib.sha256()
     for name in sorted(batch):
@@ -123,10 +123,10 @@ def data_digest(task: Task) -> str:
     for name, split in task.of(Use.FIT).items():
         total.update(f"{name} {length(split.data)}\0".encode())
         if isinstance(split.data, Columns):
-            total.update(sampled_digest(split.data.columns).encode())
+            total.update(batch_digest(split.data.columns).encode())
     return total.hexdigest()
 
 
-def steady(text: str) -> str:
+def strip_addresses(text: str) -> str:
     """Without the addresses of functions, which differ from process to process."""
     return re.sub(r" at 0x[0-9a-f]+", "", text)

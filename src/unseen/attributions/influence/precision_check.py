@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from unseen.attributions.influence.preconditioned_queries import LARGE, Precision
-from unseen.engine.kron import Block
+from unseen.engine.kron import KroneckerBlock
 from unseen.lab import Lab
 
 log = logging.getLogger("unseen.influence")
@@ -40,7 +40,7 @@ def agreement(a: Float[Tensor, "q n"], b: Float[Tensor, "q n"]) -> Agreement:
     return Agreement(error, float(spearmanr(x, y).statistic))
 
 
-def worth_asking(wanted: Precision, blocks: Iterable[Block], device: torch.device) -> bool:
+def worth_asking(wanted: Precision, blocks: Iterable[KroneckerBlock], device: torch.device) -> bool:
     """Whether `wanted` differs from full precision here, and may be faster."""
     blocks = list(blocks)
     if wanted is Precision.MIXED and not any(b.positions == 1 and b.values.numel() >= LARGE for b in blocks):
@@ -49,7 +49,7 @@ def worth_asking(wanted: Precision, blocks: Iterable[Block], device: torch.devic
     return wanted is not Precision.FULL and is_float32 and is_native(device)
 
 
-def confirmed(wanted: Precision, full: Float[Tensor, "q n"], cheap: Float[Tensor, "q n"], lab: Lab) -> Precision:
+def choose_precision(wanted: Precision, full: Float[Tensor, "q n"], cheap: Float[Tensor, "q n"], lab: Lab) -> Precision:
     """`wanted`, if its scores agree with those in full precision; else full precision, which is said."""
     found = agreement(full, cheap)
     lab.log(relative_error=found.error, rank_correlation=found.ranks)

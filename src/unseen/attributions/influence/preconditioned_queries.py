@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unseen.engine.factor_pairs import Blocked, Pair, Table
-from unseen.engine.kron import Block
+from unseen.engine.factor_pairs import EmbeddingPair, FactorPair, RowBlocks
+from unseen.engine.kron import KroneckerBlock
 
 
 class Precision(StrEnum):
@@ -43,65 +43,65 @@ SLAB = 1 << 10
 
 
 @runtime_checkable
-class Asked(Protocol):
+class QueryForm(Protocol):
     """The queries of one layer."""
 
-    def score(self, pair: Pair) -> Float[Tensor, "q b"]:
+    def score(self, pair: FactorPair) -> Float[Tensor, "q b"]:
         """⟨(G + λ)⁻¹ V_q, V_b⟩."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class Scaled:
+class ScaledQueries:
     """Queries of one layer, all gradients scaled to max |g| = 1 on the way in and back on the way out."""
 
-    form: Asked
+    form: QueryForm
     scale: Float[Tensor, " q"]
 
-    def score(self, pair: Pair) -> Float[Tensor, "q b"]:
+    def score(self, pair: FactorPair) -> Float[Tensor, "q b"]:
         """⟨(G + λ)⁻¹ V_q, V_b⟩."""
-        given, scale = pair.scaled()
+        given, scale = pair.rescale()
         wide = self.form.score(given)
         return wide * self.scale.to(wide)[:, None] * scale.to(wide)
 
 
 @dataclass(frozen=True, eq=False)
-class Whole:
+class FullQueries:
     """P_q as matrices; in the eigenbasis of `basis`, if given."""
 
-    blocks: Blocked
-    basis: Block | None
+    blocks: RowBlocks
+    basis: KroneckerBlock | None
 
-    def score(self, pair: Pair) -> Float[Tensor, "q b"]:
+    def score(self, pair: FactorPair) -> Float[Tensor, "q b"]:
         # turned before it is rounded: rounding noise would be spread over small directions, which the inverse enlarges
-        return (pair if self.basis is None else self.basis.turned(pair)).to(self.blocks.dtype).against(self.blocks)
+        return (pair if self.basis is None else self.basis.rotate_pair(pair)).to(self.blocks.dtype).against(self.blocks)
 
 
 @dataclass(frozen=True, eq=False)
-class LowRank:
+class LowRankQueries:
     """P_q ≈ L_q R_q."""
 
     left: Float[Tensor, "q o k"]
     right: Float[Tensor, "q k i"]
 
-    def score(self, pair: Pair) -> Float[Tensor, "q b"]:
+    def score(self, pair: FactorPair) -> Float[Tensor, "q b"]:
         return pair.to(self.left.dtype).through(self.left, self.right)
 
 
 @dataclass(frozen=True, eq=False)
-class Terms:
+class SumOfKronecker:
     """Σ_r ⟨u_r ∘ g_q, g_m⟩ ⟨w_r ∘ a_q, a_m⟩ in the eigenbasis, and what the terms leave, in bfloat16, where that counts.
 
     The rounding of a bfloat16 product is 0.3 % of its size; of a remainder that is 1 % of the score, 0.003 % of the score.
     """
 
-    block: Block
+    block: KroneckerBlock
     g: Float[Tensor, "r q o"]
     a: Float[Tensor, "r q i"]
-    rest: Blocked | None = None
+    rest: RowBlocks | None = None
 
-    def score(self, pair: Pair) -> Float[Tensor, "q b"]:
-        turned = self.block.turned(pair)
+    def score(self, pair: FactorPair) -> Float[Tensor, "q b"]:
+        turned = self.block.rotate_pair(pair)
         near, far = turned.a[:, 0].to(self.a.dtype), turned.g[:, 0].to(self.g.dtype)
         total = near.new_empty(self.g.shape[1], len(near), dtype=torch.promote_types(near.dtype, torch.float32))
         for at in range(0, len(near), SLAB):
@@ -116,7 +116,7 @@ class Terms:
         return total
 
 
-def decomposed(block: Block) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r i"], Float[Tensor, " r"]]:
+def kronecker_terms(block: KroneckerBlock) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r i"], Float[Tensor, " r"]]:
     """u, w with 1/(Λ + λ) = Σ_r u_r ⊗ w_r, by the SVD that weighs entries as scores do; tail[r]: what r terms leave.
 
     A score multiplies entry (j, k) with g_q g_m a_q a_m, of standard deviation E g_j² · E a_k²: the tail is the expected
@@ -139,33 +139,35 @@ def decomposed(block: Block) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r i"]
     return u.to(block.values), w.to(block.values), tail.to(block.values)
 
 
-def low_rank(p: Float[Tensor, "q o i"], k: int) -> LowRank:
+def low_rank(p: Float[Tensor, "q o i"], k: int) -> LowRankQueries:
     """The best approximation of rank k of each matrix, by the eigenvectors of its smaller Gram matrix."""
     if k >= min(p.shape[1:]):
         is_wide = p.shape[1] <= p.shape[2]
         eye = torch.eye(min(p.shape[1:]), dtype=p.dtype, device=p.device).expand(len(p), -1, -1)
-        return LowRank(eye, p) if is_wide else LowRank(p, eye)
+        return LowRankQueries(eye, p) if is_wide else LowRankQueries(p, eye)
     if p.shape[1] <= p.shape[2]:
         left = torch.linalg.eigh(p @ p.mT)[1][..., -k:]
-        return LowRank(left, left.mT @ p)
+        return LowRankQueries(left, left.mT @ p)
     right = torch.linalg.eigh(p.mT @ p)[1][..., -k:]
-    return LowRank(p @ right, right.mT)
+    return LowRankQueries(p @ right, right.mT)
 
 
-class Asking:
+class QueryBuilder:
     """The queries of one layer on their way into the form that scores cheapest, a batch of queries at a time."""
 
-    def __init__(self, block: Block, n: int, precision: Precision, *, rank: int = 0, examples: int = 1 << 60) -> None:
+    def __init__(
+        self, block: KroneckerBlock, n: int, precision: Precision, *, rank: int = 0, examples: int = 1 << 60
+    ) -> None:
         self.block, self.n, self.precision, self.rank, self.examples = block, n, precision, rank, examples
         self.scale = block.values.new_zeros(n)
         self.dtype = torch.bfloat16 if precision is Precision.BFLOAT16 else block.values.dtype
-        self.held: list[Pair] = []
-        self.matrices: Blocked | None = None
+        self.held: list[FactorPair] = []
+        self.matrices: RowBlocks | None = None
         self.factors: tuple[Tensor, Tensor] | None = None
 
-    def put(self, at: int, given: Pair) -> None:
+    def add(self, at: int, given: FactorPair) -> None:
         """The gradients of queries from `at` on."""
-        pair, scale = given.scaled()
+        pair, scale = given.rescale()
         self.scale[at : at + len(pair)] = scale
         if self.rank:
             self._cut(at, pair)
@@ -173,19 +175,19 @@ class Asking:
             self.held.append(pair)
         else:
             self.matrices = self.matrices or self._empty()
-            filled(self.matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays)
+            write_gradients(self.matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays)
 
-    def done(self) -> Scaled:
+    def build(self) -> ScaledQueries:
         """The queries, ready to be scored."""
         if self.factors is not None:
-            return Scaled(LowRank(*self.factors), self.scale)
+            return ScaledQueries(LowRankQueries(*self.factors), self.scale)
         if self.held:
-            return Scaled(_single(self.block, self.held, self.precision, self._whole), self.scale)
+            return ScaledQueries(_single(self.block, self.held, self.precision, self._whole), self.scale)
         assert self.matrices is not None
-        return Scaled(Whole(self.matrices, self.block if self._stays else None), self.scale)
+        return ScaledQueries(FullQueries(self.matrices, self.block if self._stays else None), self.scale)
 
-    def _cut(self, at: int, pair: Pair) -> None:
-        made = low_rank(self.block.solved(pair.gradients()), self.rank)
+    def _cut(self, at: int, pair: FactorPair) -> None:
+        made = low_rank(self.block.solve(pair.gradients()), self.rank)
         if self.factors is None:
             shapes = [(self.n, *side.shape[1:]) for side in (made.left, made.right)]
             left, right = (self.block.values.new_zeros(shape, dtype=self.dtype) for shape in shapes)
@@ -200,35 +202,38 @@ class Asking:
         is_turned = self.block.left is not None or self.block.right is not None
         return is_turned and self.examples * self.block.positions * (o * o + i * i) < self.n * o * i * (o + i)
 
-    def _empty(self) -> Blocked:
-        return Blocked((self.n, *self.block.values.shape), self.block.values, self.dtype, self.block.positions == 1)
+    def _empty(self) -> RowBlocks:
+        return RowBlocks((self.n, *self.block.values.shape), self.block.values, self.dtype, self.block.positions == 1)
 
-    def _whole(self, pairs: Sequence[Pair]) -> Whole:
+    def _whole(self, pairs: Sequence[FactorPair]) -> FullQueries:
         matrices, at = self._empty(), 0
         for pair in pairs:
-            filled(matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays)
+            write_gradients(matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays)
             at += len(pair)
-        return Whole(matrices, self.block if self._stays else None)
+        return FullQueries(matrices, self.block if self._stays else None)
 
 
-def asked(
-    block: Block, given: Sequence[Pair], precision: Precision, *, rank: int = 0, examples: int = 1 << 60
-) -> Scaled:
+def build_queries(
+    block: KroneckerBlock, given: Sequence[FactorPair], precision: Precision, *, rank: int = 0, examples: int = 1 << 60
+) -> ScaledQueries:
     """The cheapest form of these queries for a stream of so many examples."""
-    asking, at = Asking(block, sum(map(len, given)), precision, rank=rank, examples=examples), 0
+    asking, at = QueryBuilder(block, sum(map(len, given)), precision, rank=rank, examples=examples), 0
     for pair in given:
-        asking.put(at, pair)
+        asking.add(at, pair)
         at += len(pair)
-    return asking.done()
+    return asking.build()
 
 
 def _single(
-    block: Block, pairs: Sequence[Pair], precision: Precision, whole: Callable[[Sequence[Pair]], Whole]
-) -> Asked:
+    block: KroneckerBlock,
+    pairs: Sequence[FactorPair],
+    precision: Precision,
+    whole: Callable[[Sequence[FactorPair]], FullQueries],
+) -> QueryForm:
     """Outer products: few terms alone, terms with the rest in bfloat16, or everything, whichever is cheapest."""
     o, i = block.values.shape
     most = o * i // (2 * (o + i))
-    u, w, tail = decomposed(block)
+    u, w, tail = kronecker_terms(block)
     enough = int((tail > EXACT).sum())
     if enough <= most:
         return terms(block, pairs, u[:enough], w[:enough])
@@ -236,41 +241,43 @@ def _single(
     r = 0 if allowed is None else int((tail * ROUNDING > allowed).sum())
     if allowed is None or r > most:
         return whole(pairs)
-    rest, at = Blocked((sum(map(len, pairs)), o, i), block.values, torch.bfloat16, is_single=True), 0
+    rest, at = RowBlocks((sum(map(len, pairs)), o, i), block.values, torch.bfloat16, is_single=True), 0
     for pair in pairs:
-        filled(rest, block, pair, block.inverse - u[:r].T @ w[:r], at)
+        write_gradients(rest, block, pair, block.inverse - u[:r].T @ w[:r], at)
         at += len(pair)
     return terms(block, pairs, u[:r], w[:r], rest)
 
 
-def scaled(given: Sequence[Pair]) -> tuple[list[Pair], Float[Tensor, " q"]]:
+def scale_pairs(given: Sequence[FactorPair]) -> tuple[list[FactorPair], Float[Tensor, " q"]]:
     """Every pair with max |g| = 1, and all that they were divided by."""
-    both = [pair.scaled() for pair in given]
+    both = [pair.rescale() for pair in given]
     return [pair for pair, _ in both], torch.cat([scale for _, scale in both])
 
 
-def is_single(block: Block, pairs: Sequence[Pair]) -> bool:
+def is_single(block: KroneckerBlock, pairs: Sequence[FactorPair]) -> bool:
     """Whether gradients are outer products: one position per example on both sides."""
-    return block.positions == 1 and all(p.sizes[1] == 1 and not isinstance(p, Table) for p in pairs)
+    return block.positions == 1 and all(p.sizes[1] == 1 and not isinstance(p, EmbeddingPair) for p in pairs)
 
 
 def terms(
-    block: Block,
-    pairs: Sequence[Pair],
+    block: KroneckerBlock,
+    pairs: Sequence[FactorPair],
     u: Tensor,
     w: Tensor,
-    rest: Blocked | None = None,
+    rest: RowBlocks | None = None,
     dtype: torch.dtype | None = None,
-) -> Terms:
+) -> SumOfKronecker:
     """The queries with the factors of the inverse folded in."""
-    turned = [block.turned(pair) for pair in pairs]
+    turned = [block.rotate_pair(pair) for pair in pairs]
     g, a = torch.cat([p.g[:, 0] for p in turned]), torch.cat([p.a[:, 0] for p in turned])
-    return Terms(block, (u[:, None] * g).to(dtype or g.dtype), (w[:, None] * a).to(dtype or a.dtype), rest)
+    return SumOfKronecker(block, (u[:, None] * g).to(dtype or g.dtype), (w[:, None] * a).to(dtype or a.dtype), rest)
 
 
-def filled(matrices: Blocked, block: Block, pair: Pair, weights: Tensor, at: int, is_back: bool = False) -> None:
+def write_gradients(
+    matrices: RowBlocks, block: KroneckerBlock, pair: FactorPair, weights: Tensor, at: int, is_back: bool = False
+) -> None:
     """Writes `weights` · Q_Sᵀ V_q Q_A, turned back on request, a few queries at a time."""
     for part in pair.parts():
-        p = block.turned(part).gradients() * weights
-        matrices.put(at, block.back(p) if is_back else p)
+        p = block.rotate_pair(part).gradients() * weights
+        matrices.put(at, block.from_basis(p) if is_back else p)
         at += len(part)

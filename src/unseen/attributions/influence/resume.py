@@ -6,41 +6,43 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from unseen.attributions.influence.attributor import Influences
-from unseen.attributions.influence.layers import bytes_of, sampled_digest, steady
-from unseen.attributions.influence.top_k import Ends, Top, taken, top_of
+from unseen.attributions.influence.attributor import InfluenceScores
+from unseen.attributions.influence.layers import batch_digest, bytes_of, strip_addresses
+from unseen.attributions.influence.top_k import Extremes, Top, top_of, update_extremes
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.task import Batch, PerExample
 
 
 @runtime_checkable
-class Saved(Protocol):
+class StateStore(Protocol):
     """Where the state between two stretches is kept; `shell/influence/saving.py` has the file."""
 
     def load(self) -> dict[str, Tensor] | None: ...
     def save(self, state: dict[str, Tensor]) -> None: ...
 
 
-def identity(found: Influences, queries: Batch, behaviour: str, k: int, candidates: Tensor | None, corpus: str) -> str:
+def identity(
+    found: InfluenceScores, queries: Batch, behaviour: str, k: int, candidates: Tensor | None, corpus: str
+) -> str:
     """A hash of everything that decides the result: model, factors, settings, queries, candidates and corpus."""
     total = hashlib.sha256(
-        f"{steady(repr(found.config))}\0{behaviour}\0{k}\0{corpus}\0{found.lab.ranks.size}\0".encode()
+        f"{strip_addresses(repr(found.config))}\0{behaviour}\0{k}\0{corpus}\0{found.lab.ranks.size}\0".encode()
     )
     for name, tensor in sorted(found.factors.tensors().items()):
         total.update(f"{name}\0".encode())
         total.update(bytes_of(tensor))
-    total.update(sampled_digest(queries).encode())
+    total.update(batch_digest(queries).encode())
     if candidates is not None:
         total.update(bytes_of(candidates))
     return total.hexdigest()
 
 
 def top(
-    found: Influences,
+    found: InfluenceScores,
     queries: Batch,
     behaviour: PerExample,
     k: int,
-    saved: Saved,
+    saved: StateStore,
     *,
     candidates: Tensor | None = None,
     every: int = 4,
@@ -55,14 +57,14 @@ def top(
     step = every * found.config.batch_size * found.lab.ranks.size
     state = saved.load()
     done = 0 if state is None else int(state["done"])
-    ends: Ends | None = None if state is None else _read(state)
+    ends: Extremes | None = None if state is None else _read(state)
     if done < len(rows):
-        ready, precision = found.ask(queries, behaviour)
+        ready, precision = found.prepare_queries(queries, behaviour)
         for start in found.lab.track(range(done, len(rows), step), len(range(done, len(rows), step))):
             part = rows[start : start + step]
             for at, values in found.columns(ready, precision, part):
-                ends = taken(ends, at.cpu(), values.cpu(), k)
-            saved.save(_written(ends, start + len(part)))
+                ends = update_extremes(ends, at.cpu(), values.cpu(), k)
+            saved.save(_state_tensors(ends, start + len(part)))
     if ends is None:  # more processes than batches: this one had none
         nothing = torch.zeros(len(next(iter(queries.values()))), 0), torch.zeros(0, dtype=torch.int64)
         nothing = (nothing[0], nothing[1].expand(len(nothing[0]), 0))
@@ -70,8 +72,8 @@ def top(
     return top_of(ends, k, found.stream.count(), found.lab)
 
 
-def _rows(found: Influences, candidates: Tensor | None) -> Tensor:
-    n = found.stream.known
+def _rows(found: InfluenceScores, candidates: Tensor | None) -> Tensor:
+    n = found.stream.length_if_known
     if n is None:
         raise InvalidData(
             "A stream cannot be taken up in its middle.",
@@ -81,7 +83,7 @@ def _rows(found: Influences, candidates: Tensor | None) -> Tensor:
     return torch.arange(n) if candidates is None else candidates
 
 
-def _written(ends: Ends | None, done: int) -> dict[str, Tensor]:
+def _state_tensors(ends: Extremes | None, done: int) -> dict[str, Tensor]:
     made = {"done": torch.tensor(done)}
     if ends is not None:
         (low, at), (high, where) = ends
@@ -89,7 +91,7 @@ def _written(ends: Ends | None, done: int) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in made.items()}
 
 
-def _read(state: dict[str, Tensor]) -> Ends | None:
+def _read(state: dict[str, Tensor]) -> Extremes | None:
     if "low" not in state:
         return None
     return (state["low"], state["low_at"]), (state["high"], state["high_at"])

@@ -24,7 +24,7 @@ class Stream:
     _counted: list[int] = field(default_factory=list)
 
     @property
-    def known(self) -> int | None:
+    def length_if_known(self) -> int | None:
         """Number of examples; None for a stream."""
         lengths = [length(split.data) for split in self.task.of(Use.FIT).values()]
         return None if any(n is None for n in lengths) else sum(n or 0 for n in lengths)
@@ -37,10 +37,10 @@ class Stream:
 
     def count(self) -> int:
         """Number of examples; a stream is read once for it."""
-        if self.known is not None:
-            return self.known
+        if self.length_if_known is not None:
+            return self.length_if_known
         if not self._counted:
-            self._counted.append(sum(size(batch) for _, _, batch in self.all()))
+            self._counted.append(sum(size(batch) for _, _, batch in self.iterate()))
         return self._counted[0]
 
     def at(self, rows: Int[Tensor, " n"]) -> Batch:
@@ -64,7 +64,7 @@ class Stream:
         back = torch.cat(order).argsort()
         return {name: torch.cat([part[name] for part in found])[back.to(found[0][name].device)] for name in found[0]}
 
-    def all(self) -> Iterator[tuple[int, int, Batch]]:
+    def iterate(self) -> Iterator[tuple[int, int, Batch]]:
         """(number of the batch, number of its first example, batch)."""
         number = start = 0
         for split in self.task.of(Use.FIT).values():
@@ -72,10 +72,10 @@ class Stream:
                 yield number, start, batch
                 number, start = number + 1, start + size(batch)
 
-    def mine(self, most: int) -> Iterator[tuple[int, Batch]]:
+    def local_batches(self, most: int) -> Iterator[tuple[int, Batch]]:
         """This process's batches among those that begin before example `most`."""
         ranks = self.lab.ranks
-        for number, start, batch in self.lab.track(self.all(), self.batches):
+        for number, start, batch in self.lab.track(self.iterate(), self.batches):
             if start >= most:
                 return
             if number % ranks.size == ranks.rank:

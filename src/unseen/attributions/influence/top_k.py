@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unseen.lab import Lab
 
-Ends = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+Extremes = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(products, rows) of the smallest and of the largest, [query, k] each."""
 
 
@@ -23,7 +23,7 @@ class Top:
     worst_index: Int[Tensor, "q k"]
 
 
-def merged(parts: Sequence[Ends], k: int) -> Ends:
+def merge_extremes(parts: Sequence[Extremes], k: int) -> Extremes:
     """The k smallest and the k largest of all parts; rows below 0 are empty places."""
     made = []
     for side, largest in ((0, False), (1, True)):
@@ -35,28 +35,30 @@ def merged(parts: Sequence[Ends], k: int) -> Ends:
     return made[0], made[1]
 
 
-def taken(ends: Ends | None, rows: Int[Tensor, " b"], values: Float[Tensor, "q b"], k: int) -> Ends:
+def update_extremes(ends: Extremes | None, rows: Int[Tensor, " b"], values: Float[Tensor, "q b"], k: int) -> Extremes:
     """The ends after further columns."""
     new = (values, rows.to(values.device).expand(len(values), -1))
-    return merged([(new, new)] if ends is None else [ends, (new, new)], k)
+    return merge_extremes([(new, new)] if ends is None else [ends, (new, new)], k)
 
 
-def running(columns: Iterator[tuple[Tensor, Tensor]], k: int) -> Ends:
+def streaming_extremes(columns: Iterator[tuple[Tensor, Tensor]], k: int) -> Extremes:
     """The k smallest and largest of each query over a stream of (rows, products)."""
-    ends: Ends | None = None
+    ends: Extremes | None = None
     for rows, values in columns:
-        ends = taken(ends, rows, values, k)
+        ends = update_extremes(ends, rows, values, k)
     assert ends is not None
     return ends
 
 
-def top_of(ends: Ends, k: int, n: int, lab: Lab) -> Top:
+def top_of(ends: Extremes, k: int, n: int, lab: Lab) -> Top:
     """From −N times the scores of this process's examples to the strongest of all processes'; N examples in all."""
-    (best, at), (worst, where) = merged([ends], k) if lab.ranks.size == 1 else _over_ranks(ends, min(k, n), k, lab)
+    (best, at), (worst, where) = (
+        merge_extremes([ends], k) if lab.ranks.size == 1 else _over_ranks(ends, min(k, n), k, lab)
+    )
     return Top(-best / n, at, -worst / n, where)
 
 
-def _over_ranks(found: Ends, width: int, k: int, lab: Lab) -> Ends:
+def _over_ranks(found: Extremes, width: int, k: int, lab: Lab) -> Extremes:
     """Each process writes its ends into its own rows of a table; the sum over processes has them all."""
     ranks, every = lab.ranks, []
     for values, index in found:
@@ -66,4 +68,4 @@ def _over_ranks(found: Ends, width: int, k: int, lab: Lab) -> Ends:
         places[ranks.rank, :, : values.shape[1]] = index.double() + 1
         every.append((lab.sum(table), lab.sum(places).long() - 1))
     (low, low_at), (high, high_at) = every
-    return merged([((low[r], low_at[r]), (high[r], high_at[r])) for r in range(ranks.size)], k)
+    return merge_extremes([((low[r], low_at[r]), (high[r], high_at[r])) for r in range(ranks.size)], k)

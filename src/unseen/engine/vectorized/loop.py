@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unseen.engine import parameters
 from unseen.engine.batches import Columns, once, orders, place, size
-from unseen.engine.loop import Budget, Step, Watch, diverged, train
+from unseen.engine.loop import Budget, Step, Watch, divergence_error, train
 from unseen.engine.vectorized.ensemble import Ensemble
 from unseen.engine.vectorized.optimizer import Update
 from unseen.engine.vectorized.steps import Lower
@@ -46,7 +46,7 @@ def stacked(jobs: Jobs) -> list[Trained | Diverged]:
     models, budget, lab = jobs.models, jobs.budgets[0], jobs.labs[0]
     for model in models:
         model.to(lab.device, lab.dtype)
-    starts = [parameters.copied(model) for model in models]
+    starts = [parameters.copy_parameters(model) for model in models]
     ensemble = Ensemble(models)
     update, lower = Update(ensemble, jobs.budgets), Lower(ensemble, jobs.steps, jobs.tasks[0].objective, jobs.labs)
     streams = {use: _streams(jobs, use) for use in (Use.FIT, Use.ADAPT)}
@@ -76,9 +76,9 @@ def _outcome(
     model = jobs.models[k].eval()
     bad = ~torch.isfinite(losses)
     if bad.any():
-        return diverged(int(bad.nonzero()[0]))
+        return divergence_error(int(bad.nonzero()[0]))
     if not all(torch.isfinite(p).all() for p in parameters.trainable(model).values()):
-        return diverged(jobs.budgets[k].steps)
+        return divergence_error(jobs.budgets[k].steps)
     return Trained(model, jobs.tasks[k], {"loss": losses.tolist(), **curves}, start)
 
 

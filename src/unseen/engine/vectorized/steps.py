@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine import parameters
-from unseen.engine.domain_risks import joined, risks
+from unseen.engine.domain_risks import merge_batches, risks
 from unseen.engine.loop import Draw, Step, erm_step, mean_loss
 from unseen.engine.vectorized.ensemble import Ensemble, Evaluated
 from unseen.engine.vectorized.mlp import Rows
@@ -68,7 +68,7 @@ class Stackable:
             self._carried.update(self.state(draw))
         given = {**self.settings, **self.fixed, **self.drawn(draw), **self._carried}
         if self.losses is not None:
-            loss, state = self.losses(model, joined(draw.fit.values()), objective, **given).mean(), {}
+            loss, state = self.losses(model, merge_batches(draw.fit.values()), objective, **given).mean(), {}
             loss.backward()
         elif self.gradient is None:
             loss, state = self.parts(self.scalar(model, draw, objective, **given))

@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from unseen.attribution import Attribution
-from unseen.attributions.influence import Influences
+from unseen.attributions.influence import InfluenceScores
 from unseen.engine.batches import Columns, gather, length, whole
 from unseen.errors import InvalidData
-from unseen.measures.coherence import CoherenceResult, debiased
+from unseen.measures.coherence import CoherenceResult, unbiased_alpha
 from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import exact_pairs, near_pairs
-from unseen.measures.label_errors import suspicion
+from unseen.measures.label_errors import out_of_fold_loss
 from unseen.questions.audit.results import Overlap
 from unseen.reading import Reading
 from unseen.subjects.session import Session
@@ -37,7 +37,9 @@ def coherence(session: Session, top: int) -> dict[str, Any]:
     n = found.n
     readings = {
         "coherence α": _alpha(found),
-        "coherence α without bias": Reading(found.debiased, debiased(found.low, n), debiased(found.high, n), n),
+        "coherence α without bias": Reading(
+            found.unbiased_alpha, unbiased_alpha(found.low, n), unbiased_alpha(found.high, n), n
+        ),
         "coherence m·α": Reading(found.m_alpha, n * found.low, n * found.high, n, "examples"),
     }
     if length(data) is None:
@@ -104,7 +106,7 @@ def suspects(session: Session, top: int) -> dict[str, Any]:
     """Fitted examples whose label surprises models that never saw them: out-of-fold loss, largest first."""
     session.require_gradients()
     fit = session.training_split
-    losses = suspicion(session.subject.model, session.task, session.lab.child("suspicion"), split=fit)
+    losses = out_of_fold_loss(session.subject.model, session.task, session.lab.child("suspicion"), split=fit)
     if session.classifies:
         least, said = -torch.tensor(SURPRISING).log(), f"get a probability below {SURPRISING} out of fold"
     elif session.predictions(fit).unit is not None:  # the loss is half the squared error
@@ -124,12 +126,15 @@ def self_influential(session: Session, attribution: Attribution, top: int) -> di
     """Fitted examples with the largest influence on their own loss: what the model would not say without them."""
     session.require_gradients()
     attributor = session.attributor(attribution)
-    if not isinstance(attributor, Influences):
+    if not isinstance(attributor, InfluenceScores):
         raise InvalidData(
             f"{type(attribution).__name__} gives no self-influence.",
             why="it needs the curvature of the loss.",
             fix="audit with attribution=Influence(…), the default.",
         )
-    fit, own = session.training_split, attributor.own()[: length(session.task.splits[session.training_split].data)]
+    fit, own = (
+        session.training_split,
+        attributor.self_influence()[: length(session.task.splits[session.training_split].data)],
+    )
     order = own.argsort(descending=True)[:top].tolist()
     return {"self_influential": [session.example(fit, i, float(own[i])) for i in order]}

@@ -23,7 +23,7 @@ from unseen.methods.mixup import Mixup
 from unseen.methods.robust_gradients import MedianOfMicrobatches
 from unseen.methods.sam import SAM
 from unseen.methods.vrex import VREx
-from unseen.search_space import LogUniform, Range, Space, drawn
+from unseen.search_space import LogUniform, Range, Space, sample
 
 BASELINE = "ERM"
 """What the other methods are compared with, where it takes part."""
@@ -44,7 +44,7 @@ class MethodSpec:
         Draw k gives every method the same learning rate and weight decay: they depend on the lab and on k only.
         """
         method = self.make(budget)
-        return with_values(method, drawn(self.space(budget, given), lab.child("draw", draw))) if draw else method
+        return with_values(method, sample(self.space(budget, given), lab.child("draw", draw))) if draw else method
 
     def space(self, budget: Budget, given: Space | None = None) -> dict[str, Range]:
         """The ranges around the budget's values and those that the method's class declares as `search`.

@@ -26,7 +26,7 @@ from unseen.questions.compare.scoring import scores
 from unseen.search_space import Space
 from unseen.subjects.subject import Subject
 from unseen.task import Split, Task, Use
-from unseen.tasks.domains import validated_on
+from unseen.tasks.domains import validate_on
 
 MOST = 60
 """Models that are trained at once: more gain nothing, and an interruption loses at most these."""
@@ -79,7 +79,7 @@ class Sweep:
         where = (block.at, block.without)
         if where not in self._tasks:
             task = self.subject(block.at).task
-            self._tasks[where] = validated_on(worded(task), block.without) if block.without else task
+            self._tasks[where] = validate_on(worded(task), block.without) if block.without else task
         return self._tasks[where]
 
     def subject(self, label: str) -> Subject:

@@ -16,8 +16,8 @@ from torch.utils.data import default_collate
 
 from unseen.attribution import Cause
 from unseen.attributions.explanation import Preset, over
-from unseen.attributions.explanation.guide import choose, matched
-from unseen.attributions.explanation.solve import explained
+from unseen.attributions.explanation.guide import choose, matching_presets
+from unseen.attributions.explanation.solve import solve_explanation
 from unseen.engine.local.features import Inputs
 from unseen.engine.local.neighbourhoods import Map, Neighbourhood
 from unseen.engine.local.perturbed_model import around
@@ -71,7 +71,7 @@ def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> Explan
     inputs, removed = feature_spec(session, sample, behaviour, request)
     where = neighbourhood_around(session, request, sample[behaviour.column], behaviour.column)
     kept = ExplanationCache(session, where, inputs, lab)
-    methods = matched(where, count_features(inputs, sample[behaviour.column]))
+    methods = matching_presets(where, count_features(inputs, sample[behaviour.column]))
     if request.method and request.method not in methods:
         raise UnknownName.near("method", request.method, methods)
     places = find_examples(session, split, request, lab.child("rows"))
@@ -160,7 +160,9 @@ def _explain_examples(
 
     def make() -> dict[str, Tensor]:
         at = around(session.first.model, batch, behaviour.f, inputs, lab)
-        answer = explained(at, over(plan.preset, inputs).approximation(session.first.model), lab.child(plan.used))
+        answer = solve_explanation(
+            at, over(plan.preset, inputs).approximation(session.first.model), lab.child(plan.used)
+        )
         found, w = seen(at, where, Loss.SQUARED, lab.child("examples")), on(at, answer, where.map)
         null = found.null
         share = torch.where(null > 0, found.loss(w) / null.clamp_min(1e-30), 0.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unseen.attributions.influence import Influence, Influences, Top, sequence_nats
+from unseen.attributions.influence import Influence, InfluenceScores, Top, sequence_nats
 from unseen.attributions.influence.bm25 import candidates
 from unseen.attributions.influence.resume import identity, top
 from unseen.engine.batches import gather
@@ -21,8 +21,8 @@ from unseen.objectives import sequence_log_probability
 from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
 from unseen.questions.influence.saving import Phases, Quiet, Steady, TopFile
 from unseen.task import Batch
-from unseen.tasks.text_corpus import Mapped, TextCorpus
-from unseen.tasks.text_corpus.queries import Query, as_batch, completed, context, log_probabilities, pieces_of
+from unseen.tasks.text_corpus import MappedWindows, TextCorpus
+from unseen.tasks.text_corpus.queries import Query, as_batch, complete_queries, context, log_probabilities, pieces_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,13 @@ def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> Inf
     left_out: list[str] = []
     task = replace(asked.corpus, note=left_out.append).build(lab)
     data = task.splits["corpus"].data
-    assert isinstance(data, Mapped)
-    queries = completed(asked.queries, model, asked.write)
+    assert isinstance(data, MappedWindows)
+    queries = complete_queries(asked.queries, model, asked.write)
     batch = {name: tensor.to(lab.device) for name, tensor in as_batch(queries, model).items()}
     chosen = None
     if 0 < asked.candidates < len(data):
         sink.names[:] = ["words", "candidates"]
-        chosen = candidates(batch, task, asked.candidates, lab).all
+        chosen = candidates(batch, task, asked.candidates, lab).union
     sink.names[:] = ["curvature", "eigenvalues"]
     about = f"{data.digest} {data.most} {data.length}"
     lab = replace(lab, keeper=Steady(lab.keeper, f"{lab.seed} {about}"))
@@ -86,7 +86,7 @@ def _facts(seconds: Mapping[str, float], tokens: int) -> dict[str, float]:
     }
 
 
-def _said(asked: TextRequest, data: Mapped, looked: int) -> list[str]:
+def _said(asked: TextRequest, data: MappedWindows, looked: int) -> list[str]:
     length = asked.corpus.length
     said = [
         f"The corpus was cut into {len(data):,} windows of up to {length} tokens that do not cross documents; "
@@ -119,7 +119,7 @@ def refuse_long_windows(length: int, model: CausalLM) -> None:
 
 
 def _shown(
-    asked: TextRequest, found: Influences, batch: Batch, queries: Sequence[Query], best: Top, data: Mapped
+    asked: TextRequest, found: InfluenceScores, batch: Batch, queries: Sequence[Query], best: Top, data: MappedWindows
 ) -> list[QueryInfluence]:
     """Every query with its windows as text, each token with its part of the score."""
     rows = torch.cat([best.index, best.worst_index], 1).unique()

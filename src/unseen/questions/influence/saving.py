@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from unseen.attributions.influence.layers import steady
+from unseen.attributions.influence.layers import strip_addresses
 from unseen.errors import Corrupted, InvalidData
 from unseen.lab import Keeper
 from unseen.runs.progress import watcher
@@ -53,7 +53,7 @@ class Steady:
     about: str
 
     def __call__(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        return self.inside(f"{steady(key)} {self.about}", make)
+        return self.inside(f"{strip_addresses(key)} {self.about}", make)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from unseen.method import Trained
 from unseen.methods.cdsae import CDSAE, Adversary
 from unseen.models.mlp import mlp
 from unseen.task import Split, Task, Use
-from unseen.tasks.compas import Compas, drawn_defendants
+from unseen.tasks.compas import Compas, synthetic_defendants
 from unseen.tasks.drifting_fairness import DriftingFairness, World
 
 
@@ -81,7 +81,7 @@ def settings(fitted: int, future: int, n: int, n_judge: int, real: Compas = REAL
 
 
 LAPTOP = settings(fitted=10, future=3, n=600, n_judge=1_500)
-SMALL = settings(4, 1, 60, 60, Compas(held_out="2013 Q3", visible=False, data=drawn_defendants))
+SMALL = settings(4, 1, 60, 60, Compas(held_out="2013 Q3", visible=False, data=synthetic_defendants))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import score
-from unseen.engine.features import features
+from unseen.engine.features import record_features
 from unseen.engine.loop import erm_step
 from unseen.engine.vectorized.choose import train_many
 from unseen.lab import Lab
@@ -94,11 +94,11 @@ def oracles(spec: DriftingFairness, task: Task) -> Iterator[tuple[Arm, dict[str,
 def answered_from(model: nn.Module, x: Float[Tensor, "n d"], noise: torch.Generator | None) -> Float[Tensor, "n h"]:
     """What the answer is made of: semantic codes, their means or (with noise) as in training, or the last layer's inputs."""
     if isinstance(model, SequentialAutoencoder):
-        posterior = model.encoded(x)
+        posterior = model.posterior(x)
         mean = posterior.mean
         drawn = torch.zeros_like(mean) if noise is None else torch.randn(mean.shape, generator=noise).to(mean)
         return model.semantic(posterior.sample(drawn))
-    with features(model) as found:
+    with record_features(model) as found:
         model(x)
     return found[0]
 
@@ -132,5 +132,5 @@ def discriminated(trained: Trained, lab: Lab) -> dict[str, Value]:
     model, known = trained.model, whole(trained.task.split(HELD_OUT).data, lab)
     if not isinstance(model, SequentialAutoencoder):
         return {}
-    guess = model.discriminator(model.semantic(model.encoded(known["x"]).mean))[:, 0] > 0
+    guess = model.discriminator(model.semantic(model.posterior(known["x"]).mean))[:, 0] > 0
     return {"own_adversary": 100 * float((guess == known["a"].bool()).double().mean())}

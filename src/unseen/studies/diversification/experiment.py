@@ -19,14 +19,14 @@ from unseen.measures.diversity import hard_disagreement, member_probabilities
 from unseen.measures.feature_reliance import reliances
 from unseen.measures.worst_group import by_group
 from unseen.method import Trained
-from unseen.methods.diversify import DBAT, DivDis, member_scores, most_disputed
+from unseen.methods.diversify import DBAT, DivDis, member_scores, rank_by_disagreement
 from unseen.methods.erm import ERM
-from unseen.models.ensemble_model import Committee, One, members_of
+from unseen.models.ensemble_model import Committee, SingleMember, members_of
 from unseen.models.mlp import mlp
 from unseen.study import Row, Value
 from unseen.task import Split, Task, Use
 from unseen.tasks.domino_halves import DominoHalf, Half
-from unseen.tasks.dominoes import Dominoes, realised
+from unseen.tasks.dominoes import Dominoes, agreement_rates
 from unseen.tasks.images import CLASSES, Collection
 
 
@@ -109,7 +109,7 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     """All encoders of a seed share the data; all ways share the initial weights and the order of the labelled pairs."""
     config = cell.config
     specs = [replace(config.task, unlabelled_agreement=r) for r in config.shares]
-    drawn = [spec.drawn(lab.child("data")) for spec in specs]
+    drawn = [spec.sample(lab.child("data")) for spec in specs]
     tasks = [spec.task(pairs) for spec, pairs in zip(specs, drawn, strict=True)]
     begin = started(cell, lab)
     facts: dict[str, Value] = {"encoder": str(cell.encoder), "seed": cell.seed}
@@ -158,7 +158,7 @@ def committees(
     for members in cell.members:
         for k, trained in enumerate(grown):
             assert isinstance(trained.model, Committee)
-            few = Committee(list(trained.model.members)[:members], One()).eval()
+            few = Committee(list(trained.model.members)[:members], SingleMember()).eval()
             yield Way.DBAT, members, k, replace(trained, model=few)
         method = replace(config.divdis, members=members, budget=config.budget)
         for k, trained in enumerate(method.fit_many([begin() for _ in tasks], tasks, labs)):
@@ -187,7 +187,7 @@ def selected(trained: Trained, pairs: Columns, queries: int, lab: Lab) -> dict[S
     """What each selection comes to; `pairs` are the unlabelled ones with the labels that a query is given."""
     assert isinstance(trained.model, Committee)
     each = [judged(member, trained.task, lab) for member in members_of(trained.model)]
-    asked = pairs.subset(most_disputed(trained.model, pairs, min(queries, len(pairs)), lab))
+    asked = pairs.subset(rank_by_disagreement(trained.model, pairs, min(queries, len(pairs)), lab))
     answers = member_scores(trained, Split(asked, Use.SELECT), lab)
     best = max(range(len(each)), key=lambda k: float(each[k]["worst"]))
     return {
@@ -215,7 +215,7 @@ def relied(model: nn.Module, task: Task, lab: Lab) -> dict[str, Value]:
 def described(trained: Trained, drawn: Mapping[str, Columns], lab: Lab) -> dict[str, Value]:
     """Realised agreements of the two images, and how far the members differ."""
     p = {name: member_probabilities(trained, name, lab) for name in ("unlabelled", "test")}
-    shares = realised(drawn)
+    shares = agreement_rates(drawn)
     return {
         **{f"agreement of {name}": shares[name] for name in ("train", "unlabelled", "test")},
         **{f"disagreement on {name}": float(hard_disagreement(each).mean()) for name, each in p.items()},

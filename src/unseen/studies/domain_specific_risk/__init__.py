@@ -14,7 +14,7 @@ from unseen.engine.loop import Budget
 from unseen.lab import Lab
 from unseen.methods.drm import DRM
 from unseen.methods.erm import ERM
-from unseen.models.ensemble_model import Committee, One
+from unseen.models.ensemble_model import Committee, SingleMember
 from unseen.studies.domain_specific_risk.gains import (
     END,
     INSIDE,
@@ -32,7 +32,7 @@ from unseen.study import Claim, Row, Scale, Study, Value, average, gap
 from unseen.study.source import Source
 from unseen.tasks.colored_digits import ColoredDigits
 from unseen.tasks.digit_sources import DigitSources
-from unseen.tasks.domains import Division, Domains, DomainSpec, leave_one_out, moved_clusters
+from unseen.tasks.domains import Division, Domains, DomainSpec, leave_one_out, shifting_clusters
 from unseen.tasks.images import Collection
 from unseen.tasks.rotated_digits import RotatedDigits
 
@@ -88,7 +88,11 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     start, fit, order = fresh(task, cell.width, lab), lab.child("fit"), lab.child("order")
     erm = ERM(cell.budget).fit(deepcopy(start), task, fit)
     yield from accuracies(
-        facts | {"heads": Heads.ONE.value}, {Way.ERM: One()}, Committee([erm.model], One()), task, order
+        facts | {"heads": Heads.ONE.value},
+        {Way.ERM: SingleMember()},
+        Committee([erm.model], SingleMember()),
+        task,
+        order,
     )
     fitted = {Heads.DOMAINS: task}
     if cell.is_controlled:
@@ -193,7 +197,7 @@ study = Study(
         Scale.SMOKE: Config(
             rotated=RotatedDigits(angles=(0, 30, 60), collection=Collection.OPTDIGITS, n=300, side=8, division=DIVISION),
             coloured=ColoredDigits(collection=Collection.OPTDIGITS, n=300, side=8, division=DIVISION),
-            sources=Domains(moved_clusters, division=DIVISION),
+            sources=Domains(shifting_clusters, division=DIVISION),
             spacings=(60,),
             width=16,
             budget=Budget(steps=10, batch_size=16, lr=2e-2),

@@ -15,7 +15,7 @@ from unseen.lab import Lab
 from unseen.measures.adaptivity_gap import AdaptivityGap, PointwiseGap
 from unseen.method import Trained
 from unseen.methods.drm import prototypes
-from unseen.models.ensemble_model import Committee, MeanProbability, One, Rule
+from unseen.models.ensemble_model import Committee, MeanProbability, Rule, SingleMember
 from unseen.models.mlp import mlp
 from unseen.models.test_time_weighting import EntropySteering, Granularity, OnlineSteering, SimilaritySteering
 from unseen.study import Row, Value
@@ -61,7 +61,7 @@ class Way(StrEnum):
 
 ONLINE = OnlineSteering()
 RULES: Mapping[Way, Rule | OnlineSteering] = {
-    Way.COMMON: One(-1),
+    Way.COMMON: SingleMember(-1),
     Way.BATCH: EntropySteering(),
     Way.SAMPLE: EntropySteering(Granularity.SAMPLE),
     Way.WHOLE: EntropySteering(size=1_000_000),
@@ -132,7 +132,7 @@ def judged(model: Committee, splits: Iterable[Split], lab: Lab) -> Judged:
     batches = [whole(split.data, lab) for split in splits]
     x, y = (torch.cat([batch[name] for batch in batches]) for name in ("x", "y"))
     h = model.encoder(x)
-    return Judged(x, y, h.flatten(1), model.heard(h))
+    return Judged(x, y, h.flatten(1), model.outputs_from_features(h))
 
 
 def hits(rule: Rule | OnlineSteering, model: Committee, found: Judged) -> Float[Tensor, " n"]:

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import whole
 from unseen.engine.evaluate import per_example, score
-from unseen.engine.retrain import answers, retrain
+from unseen.engine.retrain import query_outputs, retrain
 from unseen.lab import Lab
 from unseen.measures.bregman_response import Proximal
 from unseen.measures.datamodeling_score import datamodeling_score, random_subsets
-from unseen.measures.leave_one_out import correlation, foretold, proportionality, removal_effects, without
-from unseen.measures.mislabel_detection import detection, found
+from unseen.measures.leave_one_out import correlation, first_order_effects, proportionality, removal_effects, without
+from unseen.measures.mislabel_detection import detection, detection_rate
 from unseen.studies.influence_accuracy.strategies import (
     DIAGONAL,
     DOT,
@@ -74,7 +74,7 @@ def score_rows(cell: ScoreCell, lab: Lab) -> Iterator[Row]:
     trained, queries = setting.fitted(task, lab), whole(data, lab)
     kept = random_subsets(n, cell.subsets, lab.child("subsets"))
     again = retrain(setting.model, task, kept, setting.steps(n // 2), lab.child("halves"), repeats=cell.repeats)
-    outputs = answers(again, data, margin, lab).mean(1)
+    outputs = query_outputs(again, data, margin, lab).mean(1)
     accuracy = {name: score(trained.model, task, task.split(name), lab).value for name in ("train", "test")}
     scores = {strategy: strategy.scores(trained, queries, cell.draws, lab) for strategy in STRATEGIES}
     drops = removal(cell, task, {s: scores[s] for s in (RANDOM, DOT, EKFAC)}, lab)
@@ -102,7 +102,7 @@ def removal(
     everything = torch.ones(1, n, dtype=torch.bool)
     full = retrain(setting.model, task, everything, setting.steps(n), place, repeats=cell.repeats)
     data = task.split("test").data
-    effects = removal_effects(answers(left, data, margin, lab), answers(full, data, margin, lab)[0])
+    effects = removal_effects(query_outputs(left, data, margin, lab), query_outputs(full, data, margin, lab)[0])
     own = effects[asked.repeat(len(scores)), torch.arange(len(groups))].view(len(scores), -1)
     return {strategy: -float(fall) for strategy, fall in zip(scores, own.mean(1), strict=True)}
 
@@ -123,11 +123,11 @@ def response_rows(cell: ResponseCell, lab: Lab) -> Iterator[Row]:
     kept = without(n, every)
     left = retrain(setting.model, task, kept, setting.steps(n - 1), lab.child("fit"))
     full = per_example(trained.model, task.split("test").data, margin, lab)
-    effects = removal_effects(answers(left, task.split("test").data, margin, lab), full[None])
+    effects = removal_effects(query_outputs(left, task.split("test").data, margin, lab), full[None])
     decay = setting.budget.weight_decay / damping * GAUSS_NEWTON.damping
     for strategy in (DOT, DIAGONAL, KFAC_EVERY, EVERY_CLASS, GAUSS_NEWTON):
         near = strategy.scores(trained, queries, 1, lab)
-        removing = foretold(replace(strategy, damping=decay).scores(trained, queries, 1, lab), kept)
+        removing = first_order_effects(replace(strategy, damping=decay).scores(trained, queries, 1, lab), kept)
         yield {
             "part": "response",
             "strategy": strategy.label,
@@ -146,13 +146,13 @@ def label_rows(cell: LabelCell, lab: Lab) -> Iterator[Row]:
     trained = cell.setting.fitted(task, lab)
     suspicions = {"loss": per_example(trained.model, train, task.objective.loss, lab)}
     for strategy in (DOT, EKFAC):
-        suspicions[strategy.label] = strategy.prepare(trained, cell.draws, lab).own()
+        suspicions[strategy.label] = strategy.prepare(trained, cell.draws, lab).self_influence()
     for label, suspicion in suspicions.items():
         yield {
             "part": "labels",
             "strategy": label,
             "seed": cell.seed,
             "auc": detection(suspicion, wrong).value,
-            "found": found(suspicion, wrong).value,
+            "found": detection_rate(suspicion, wrong).value,
             "train": score(trained.model, task, task.split("train"), lab).value,
         }

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.attributions.influence import Curvature, Fisher, Influence, Influences
+from unseen.attributions.influence import Curvature, Fisher, Influence, InfluenceScores
 from unseen.engine.batches import whole
 from unseen.engine.loop import Budget, Optimizer, Schedule
 from unseen.engine.retrain import retrain
@@ -38,7 +38,7 @@ class Strategy:
     """Whether labels are drawn as often as the cell says, or once."""
     damping: float = 0.1
 
-    def prepare(self, trained: Trained, draws: int, lab: Lab) -> Influences:
+    def prepare(self, trained: Trained, draws: int, lab: Lab) -> InfluenceScores:
         assert self.curvature is not None
         draws = draws if self.many else 1
         plug = Influence(self.curvature, self.fisher, draws, self.damping, batch_size=250)

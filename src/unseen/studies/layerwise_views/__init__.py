@@ -95,7 +95,9 @@ def usage(model: Layerwise, batch: Batch, lab: Lab) -> dict[str, Value]:
     """Points lost out of distribution when one of the two networks is shown another example."""
     x, y = batch["x"], batch["y"]
     other = x[torch.randperm(len(x), generator=lab.generator()).to(x.device)]
-    own, small, large = (model.rule(model.all(*pair), x, None) for pair in ((x, x), (x, other), (other, x)))
+    own, small, large = (
+        model.rule(model.outputs_by_depth(*pair), x, None) for pair in ((x, x), (x, other), (other, x))
+    )
     return {"uses_small": right(own, y) - right(small, y), "uses_large": right(own, y) - right(large, y)}
 
 

@@ -14,7 +14,7 @@ from unseen.engine.batches import whole
 from unseen.engine.evaluate import score
 from unseen.lab import Lab
 from unseen.measures.randomised_auc import log_odds, randomised_auc
-from unseen.measures.universal_perturbation import flipped, universal_perturbation
+from unseen.measures.universal_perturbation import prediction_flips, universal_perturbation
 from unseen.methods.adversarial_training import AdversarialTraining
 from unseen.methods.erm import ERM
 from unseen.methods.output_ensemble import OutputEnsemble
@@ -186,8 +186,8 @@ def shifted(model: nn.Module, spec: Slabs, task: Task, lab: Lab) -> Iterator[Row
     others = [turn[j] for j in range(len(spec.blocks)) if j not in spec.simple]
 
     def flips(size: float) -> tuple[Tensor, Tensor]:
-        aside = [flipped(model, x[:FEW], sign * size * each) for each in others for sign in (1, -1)]
-        return flipped(model, x, size * against), torch.cat(aside)
+        aside = [prediction_flips(model, x[:FEW], sign * size * each) for each in others for sign in (1, -1)]
+        return prediction_flips(model, x, size * against), torch.cat(aside)
 
     for size in SIZES:
         linear, slab = flips(size)
@@ -212,5 +212,5 @@ def shifted(model: nn.Module, spec: Slabs, task: Task, lab: Lab) -> Iterator[Row
         "slab_points": len(slab),
         "radius": radius,
         "along": (common @ turn[spec.simple[0]] / common.norm()).square().item(),
-        "fooled": flipped(model, x, common).mean().item(),
+        "fooled": prediction_flips(model, x, common).mean().item(),
     }

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from unseen.attributions.explanation.solve import explained
+from unseen.attributions.explanation.solve import solve_explanation
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order
 from unseen.studies.which_explanation.drawing import distances, matrix, ranked, table
@@ -18,7 +18,7 @@ from unseen.studies.which_explanation.methods import TIES, Config, instances
 from unseen.studies.which_explanation.rows import Cell, lunch, near, output, recovery, same, tests, trained
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, average, effects, gap, pick
 from unseen.study.source import Source
-from unseen.tasks.sklearn_tables import Known
+from unseen.tasks.sklearn_tables import SklearnDataset
 
 
 def cells(config: Config) -> Iterator[Cell]:
@@ -33,7 +33,7 @@ def run(cell: Cell, lab: Lab) -> Iterable[Row]:
     lab = Lab(lab.seed, lab.device, torch.float64, lab.path, lab.ranks, lab.sink, lab.keeper)
     config, net = cell.config, trained(cell, cell.hidden, lab)
     at = near(cell, net, output, lab)
-    answers = {name: explained(at, how, lab.child("explain", name)) for name, how in instances(config).items()}
+    answers = {name: solve_explanation(at, how, lab.child("explain", name)) for name, how in instances(config).items()}
     facts: Row = {"table": str(cell.table), "hidden": cell.hidden, "seed": cell.seed}
     rows = [*lunch(at, answers, config, lab), *same(at, answers, config, lab), *tests(at, answers, config, lab)]
     rows += recovery(cell, trained(cell, 0, lab), lab)
@@ -136,7 +136,7 @@ study = Study(
         arxiv="2206.01254",
     ),
     scales={
-        Scale.SMOKE: Config(tables=(Known.WAVES,), points=5, noise=500, masks=128, steps=100, seeds=2),
+        Scale.SMOKE: Config(tables=(SklearnDataset.WAVES,), points=5, noise=500, masks=128, steps=100, seeds=2),
         Scale.LAPTOP: Config(),
         Scale.PAPER: Config(hidden=(2, 4, 7), points=100, noise=50_000, masks=20_000, seeds=20),
     },

@@ -13,7 +13,7 @@ from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Segment
 from unseen.engine.local.perturbed_model import Around
 from unseen.engine.local.surrogate import Loss
 from unseen.lab import Lab
-from unseen.tasks.sklearn_tables import Known
+from unseen.tasks.sklearn_tables import SklearnDataset
 
 TIES = ({"C-LIME", "SmoothGrad"}, {"Vanilla Gradients", "Gradient × Input"})
 """Equal in expectation: Stein's lemma; the same gradient in two units."""
@@ -21,7 +21,7 @@ TIES = ({"C-LIME", "SmoothGrad"}, {"Vanilla Gradients", "Gradient × Input"})
 
 @dataclass(frozen=True)
 class Config:
-    tables: tuple[Known, ...] = (Known.DIABETES, Known.CANCER)
+    tables: tuple[SklearnDataset, ...] = (SklearnDataset.DIABETES, SklearnDataset.CANCER)
     hidden: tuple[int, ...] = (2,)
     """Numbers of hidden layers of width 8; linear models are always trained beside them."""
     points: int = 60

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.attributions.explanation.solve import Approximation, explained
+from unseen.attributions.explanation.solve import Approximation, solve_explanation
 from unseen.engine.batches import whole
 from unseen.engine.local.features import Inputs
 from unseen.engine.local.neighbourhoods import Gaussian, Map
@@ -22,7 +22,7 @@ from unseen.methods.early_stopping import EarlyStopping
 from unseen.studies.which_explanation.methods import CLASSIC, TIES, Config, instances
 from unseen.study import Row
 from unseen.task import Batch
-from unseen.tasks.sklearn_tables import Known, Tabular
+from unseen.tasks.sklearn_tables import SklearnDataset, SklearnTable
 
 ADDITIVE = ("C-LIME", "SmoothGrad", "Vanilla Gradients")
 BINARY = ("LIME", "KernelSHAP", "Occlusion")
@@ -31,7 +31,7 @@ BINARY = ("LIME", "KernelSHAP", "Occlusion")
 @dataclass(frozen=True)
 class Cell:
     config: Config
-    table: Known
+    table: SklearnDataset
     hidden: int
     seed: int
 
@@ -53,7 +53,7 @@ def network(d: int, hidden: int) -> nn.Sequential:
 
 
 def trained(cell: Cell, hidden: int, lab: Lab) -> nn.Module:
-    task = Tabular(cell.table).build(lab.child("data"))
+    task = SklearnTable(cell.table).build(lab.child("data"))
     with lab.child("init", hidden).seeded():
         model = network(len(task.splits["train"].data[0]["x"]), hidden).to(lab.device, lab.dtype)
     budget = Budget(steps=cell.config.steps, batch_size=64, lr=1e-2, optimizer=Optimizer.ADAM)
@@ -62,7 +62,7 @@ def trained(cell: Cell, hidden: int, lab: Lab) -> nn.Module:
 
 def near(cell: Cell, model: nn.Module, behaviour: Callable[[nn.Module, Batch], Tensor], lab: Lab) -> Around:
     """The model around the first judged rows; the baseline is 0, the smallest value of each feature."""
-    batch = whole(Tabular(cell.table).build(lab.child("data")).splits["test"].data, lab)
+    batch = whole(SklearnTable(cell.table).build(lab.child("data")).splits["test"].data, lab)
     return around(model, {name: t[: cell.config.points] for name, t in batch.items()}, behaviour, Inputs(), lab)
 
 
@@ -136,7 +136,7 @@ def recovery(cell: Cell, model: nn.Module, lab: Lab) -> Iterator[Row]:
     weight = model[-1].weight.detach()  # type: ignore[index]
     at = near(cell, model, output, lab)
     for name, how in instances(cell.config).items():
-        scores = explained(at, how, lab.child("recover", name)).scores
+        scores = solve_explanation(at, how, lab.child("recover", name)).scores
         yield {
             "part": "recovery",
             "explanation": name,
@@ -147,7 +147,7 @@ def recovery(cell: Cell, model: nn.Module, lab: Lab) -> Iterator[Row]:
     likely = near(cell, model, probability, lab)
     noise = Gaussian(cell.config.sigma, min(cell.config.noise, 500))
     for family in Family:
-        found = explained(likely, Approximation(noise, Loss.GRADIENT, family), lab.child("logistic"))
+        found = solve_explanation(likely, Approximation(noise, Loss.GRADIENT, family), lab.child("logistic"))
         yield {
             "part": "logistic",
             "family": str(family),

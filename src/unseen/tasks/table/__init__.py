@@ -23,18 +23,18 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import target as targets
-from unseen.tasks.table.encoding import Encoder, as_words, fitted, tidy, words_of
-from unseen.tasks.table.grouping import Grouping, grouped
-from unseen.tasks.table.inspection import giveaways, misread, numbers_among_words
-from unseen.tasks.table.reading import checked, read
-from unseen.tasks.table.splitting import Rows, Shares, allotted, moments, past, without
+from unseen.tasks.table.encoding import Encoder, as_words, fit_encoder, tidy, words_of
+from unseen.tasks.table.grouping import Grouping, build_grouping
+from unseen.tasks.table.inspection import leaking_columns, numbers_among_words, type_mismatches
+from unseen.tasks.table.reading import read, validate_frame
+from unseen.tasks.table.splitting import Rows, Shares, moments, past, split_by_stratum, without
 from unseen.tasks.table.target import Predicts, Target
 
 Maker: TypeAlias = Callable[[], pd.DataFrame]
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class InMemory:
     """A DataFrame in memory as a hashable source of rows, equal to itself only."""
 
     frame: pd.DataFrame
@@ -80,20 +80,20 @@ class Table:
                 fix='use 0 ≤ local < 1 and name the site column: site="hospital".',
             )
         if isinstance(self.data, pd.DataFrame):
-            object.__setattr__(self, "data", Held(self.data))
+            object.__setattr__(self, "data", InMemory(self.data))
 
     def build(self, lab: Lab) -> Task:
         return self.prepare(lab).task
 
     def prepare(self, lab: Lab) -> "Tabular":
         """The task with everything that was decided on the way."""
-        return prepared(opened(self), self.held_out, lab)
+        return split_table(parse_table(self), self.held_out, lab)
 
     def frame(self) -> pd.DataFrame:
         """The user's rows as they are."""
         if isinstance(self.data, str | Path):
             return read(self.data, self.encoding)
-        return checked(self.data())
+        return validate_frame(self.data())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class Tabular:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class ParsedTable:
     """A table with its roles read, before any row is fitted; shared by all sites that are left out in turn."""
 
     table: Table
@@ -142,7 +142,7 @@ class Opened:
     warnings: tuple[str, ...]
 
 
-def opened(table: Table) -> Opened:
+def parse_table(table: Table) -> ParsedTable:
     """Reads the table and refuses what cannot be learned or judged."""
     frame = table.frame()
     named = [table.target, table.site, table.time, table.entity, *table.drop]
@@ -152,12 +152,12 @@ def opened(table: Table) -> Opened:
     tidied = tidy(frame.reset_index(drop=True))
     said, usable = _usable(tidied, table)
     rows = np.flatnonzero(usable)
-    found, sentence = targets.inferred(tidied[table.target].iloc[rows], table.predicts)
+    found, sentence = targets.infer_target(tidied[table.target].iloc[rows], table.predicts)
     site = np.zeros(len(frame), np.int64)
     sites: tuple[str, ...] = ()
     if table.site:
         site, sites = _sites(tidied[table.site], rows)
-    result = Opened(
+    result = ParsedTable(
         table=table,
         frame=frame,
         tidied=tidied,
@@ -181,8 +181,8 @@ def leave_one_out(table: Table, lab: Lab) -> list[Tabular]:
             why="without it, nothing says which rows belong together.",
             fix='name it: Table(…, site="hospital").',
         )
-    sheet = opened(table)
-    return [prepared(sheet, site, lab) for site in sheet.sites]
+    sheet = parse_table(table)
+    return [split_table(sheet, site, lab) for site in sheet.sites]
 
 
 def _usable(tidied: pd.DataFrame, table: Table) -> tuple[list[str], NDArray[np.bool_]]:
@@ -243,7 +243,7 @@ def _sites(column: pd.Series, rows: Rows) -> tuple[NDArray[np.int64], tuple[str,
     return site, names
 
 
-def _site_warnings(sheet: Opened) -> tuple[str, ...]:
+def _site_warnings(sheet: ParsedTable) -> tuple[str, ...]:
     if not sheet.target.classes:
         return ()
     said = []
@@ -266,20 +266,20 @@ class _Parts:
     said: tuple[str, ...]
 
 
-def prepared(sheet: Opened, held_out: str | None, lab: Lab) -> Tabular:
+def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     """The task of an opened table, with `held_out` left out where the table has sites."""
     table, tidied = sheet.table, sheet.tidied
-    parts = _parted(sheet, held_out, lab)
+    parts = _split_rows(sheet, held_out, lab)
     fit = parts.rows["train"]
     _refuse_empty(parts, sheet)
-    target = targets.fitted(sheet.target, tidied[table.target], fit)
+    target = targets.fit_target(sheet.target, tidied[table.target], fit)
     roles = {table.target, table.site, table.time, table.entity, *table.drop}
-    encoder = fitted(
+    encoder = fit_encoder(
         tidied.iloc[fit], [name for name in tidied.columns if name not in roles], table.max_levels, table.min_count
     )
     groups, said = [], []
     for spec in table.groups:
-        group, sentence = grouped(tidied, spec, fit)
+        group, sentence = build_grouping(tidied, spec, fit)
         groups.append(group)
         said += [sentence] if sentence else []
     columns = _columns(sheet, target, encoder, groups)
@@ -294,8 +294,8 @@ def prepared(sheet: Opened, held_out: str | None, lab: Lab) -> Tabular:
     warnings = (
         *sheet.warnings,
         *numbers_among_words(tidied.iloc[fit], encoder),
-        *misread(tidied, encoder),
-        *(giveaways(encoder, columns.columns["x"].numpy()[fit], y[fit].astype(int)) if target.classes else ()),
+        *type_mismatches(tidied, encoder),
+        *(leaking_columns(encoder, columns.columns["x"].numpy()[fit], y[fit].astype(int)) if target.classes else ()),
     )
     scaled = (
         () if target.classes else (f"One unit of the target is its fitted standard deviation, {target.scale:.4g}.",)
@@ -314,7 +314,7 @@ def prepared(sheet: Opened, held_out: str | None, lab: Lab) -> Tabular:
     )
 
 
-def _columns(sheet: Opened, target: Target, encoder: Encoder, groups: list[Grouping]) -> Columns:
+def _columns(sheet: ParsedTable, target: Target, encoder: Encoder, groups: list[Grouping]) -> Columns:
     y = np.zeros(len(sheet.frame), np.int64 if target.classes else np.float32)
     y[sheet.rows] = targets.values(target, sheet.tidied[target.name])[sheet.rows]
     return Columns(
@@ -326,7 +326,7 @@ def _columns(sheet: Opened, target: Target, encoder: Encoder, groups: list[Group
     )
 
 
-def _parted(sheet: Opened, held_out: str | None, lab: Lab) -> _Parts:
+def _split_rows(sheet: ParsedTable, held_out: str | None, lab: Lab) -> _Parts:
     """Rows per split: first what is left out, then random parts of what remains."""
     table, rows, entity = sheet.table, sheet.rows, sheet.entity
     is_past, said = np.ones(len(sheet.frame), bool), []
@@ -335,7 +335,7 @@ def _parted(sheet: Opened, held_out: str | None, lab: Lab) -> _Parts:
         is_past[rows] = early
         after = int((~early).sum())
         said.append(f"Rows up to `{table.time}` = {_moment(sheet, cut)} are the past; the {after} after are judged.")
-    chosen = _held_out(sheet, held_out) if table.site else None
+    chosen = _held_out_index(sheet, held_out) if table.site else None
     inside = sheet.site[rows] != chosen if chosen is not None else np.ones(rows.size, bool)
     later = rows[inside & ~is_past[rows]]
     unseen = rows[~inside & (~is_past[rows] | (sheet.time is None))] if chosen is not None else later
@@ -353,11 +353,11 @@ def _parted(sheet: Opened, held_out: str | None, lab: Lab) -> _Parts:
         "seen": table.shares.seen,
     }
     name = sheet.sites[chosen] if chosen is not None else "table"
-    parts = allotted(fitted_rows, strata, entity, shares, lab.child("split", name).numpy())
+    parts = split_by_stratum(fitted_rows, strata, entity, shares, lab.child("split", name).numpy())
     here = f"all but {name}" if chosen is not None else ("past" if sheet.time is not None else None)
     at: dict[str, str | None] = dict.fromkeys(parts, here)
     if chosen is not None and table.local:
-        own, unseen = _own(sheet, rows[~inside], is_past, strata, lab.child("local", name))
+        own, unseen = _split_held_out_site(sheet, rows[~inside], is_past, strata, lab.child("local", name))
         parts["local"], at["local"] = own, name
     if chosen is not None or sheet.time is not None:
         parts["unseen"], at["unseen"] = unseen, name if chosen is not None else "future"
@@ -382,30 +382,30 @@ def _parted(sheet: Opened, held_out: str | None, lab: Lab) -> _Parts:
     return _Parts(axis, parts, at, tuple(said))
 
 
-def _own(
-    sheet: Opened, site: Rows, is_past: NDArray[np.bool_], strata: NDArray[np.int64], lab: Lab
+def _split_held_out_site(
+    sheet: ParsedTable, site: Rows, is_past: NDArray[np.bool_], strata: NDArray[np.int64], lab: Lab
 ) -> tuple[Rows, Rows]:
     """The rows of the site left out that may be fitted, and those that judge."""
     if sheet.time is not None:
         own = site[is_past[site]]
         return own, without(site[~is_past[site]], sheet.entity, own)
     share = sheet.table.local
-    parts = allotted(site, strata, sheet.entity, {"unseen": 1 - share, "local": share}, lab.numpy())
+    parts = split_by_stratum(site, strata, sheet.entity, {"unseen": 1 - share, "local": share}, lab.numpy())
     return parts["local"], parts["unseen"]
 
 
-def _held_out(sheet: Opened, held_out: str | None) -> int:
+def _held_out_index(sheet: ParsedTable, held_out: str | None) -> int:
     if held_out is not None and held_out not in sheet.sites:
         raise UnknownName.near("site", held_out, sheet.sites)
     return sheet.sites.index(held_out) if held_out is not None else len(sheet.sites) - 1
 
 
-def _moment(sheet: Opened, cut: float) -> str:
+def _moment(sheet: ParsedTable, cut: float) -> str:
     """The cell that holds the moment `cut`, as the user wrote it."""
     return str(sheet.frame[sheet.table.time].iloc[int(np.flatnonzero(sheet.time == cut)[0])])
 
 
-def _refuse_empty(parts: _Parts, sheet: Opened) -> None:
+def _refuse_empty(parts: _Parts, sheet: ParsedTable) -> None:
     for name, rows in parts.rows.items():
         if not rows.size:
             raise InvalidData(

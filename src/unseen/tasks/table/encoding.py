@@ -37,10 +37,10 @@ def tidy(frame: pd.DataFrame) -> pd.DataFrame:
 
     Cell by cell, so no row influences another.
     """
-    return pd.DataFrame({name: _tidied(frame[name]) for name in frame.columns}, index=frame.index)
+    return pd.DataFrame({name: _tidy_column(frame[name]) for name in frame.columns}, index=frame.index)
 
 
-def _tidied(column: pd.Series) -> pd.Series:
+def _tidy_column(column: pd.Series) -> pd.Series:
     if pd.api.types.is_datetime64_any_dtype(column):
         return column.dt.tz_convert("UTC").dt.tz_localize(None) if column.dt.tz is not None else column
     if pd.api.types.is_timedelta64_dtype(column):
@@ -123,7 +123,7 @@ def numbers(column: pd.Series, kind: Kind, form: str = "") -> NDArray[np.float64
 
 
 @dataclass(frozen=True)
-class Scaled:
+class NumericColumn:
     """(x − centre) / scale with missing cells filled by the median; then 1 where the cell was missing."""
 
     name: str
@@ -174,7 +174,7 @@ class OneHot:
         return table[np.array(slots)[column.cat.codes.to_numpy()]]
 
 
-Code: TypeAlias = Scaled | OneHot
+Code: TypeAlias = NumericColumn | OneHot
 
 
 def as_words(column: pd.Series) -> pd.Series:
@@ -182,8 +182,8 @@ def as_words(column: pd.Series) -> pd.Series:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column
     if pd.api.types.is_datetime64_any_dtype(column):
-        return _tidied(column.dt.strftime("%Y-%m-%d"))
-    return _tidied(column.map(lambda x: f"{x:.15g}" if not np.isnan(x) else None).astype(object))
+        return _tidy_column(column.dt.strftime("%Y-%m-%d"))
+    return _tidy_column(column.map(lambda x: f"{x:.15g}" if not np.isnan(x) else None).astype(object))
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class Encoder:
         return np.concatenate(parts, 1).astype(np.float32)
 
 
-def fitted(tidied: pd.DataFrame, columns: Sequence[str], max_levels: int = 20, min_count: int = 5) -> Encoder:
+def fit_encoder(tidied: pd.DataFrame, columns: Sequence[str], max_levels: int = 20, min_count: int = 5) -> Encoder:
     """An encoder learned from these rows (the fitted ones) and these columns."""
     codes: list[Code] = []
     said: list[str] = []
@@ -241,16 +241,18 @@ def _code(column: pd.Series, max_levels: int, min_count: int) -> tuple[Code | No
     if kind is Kind.CATEGORY:
         code, why = _one_hot(column, max_levels, min_count)
     else:
-        code, why = _scaled(column, kind, form)
+        code, why = _numeric_code(column, kind, form)
     if code is not None and code.flag:
         how = (
-            "filled with the median, with an input that marks it" if isinstance(code, Scaled) else "a level of its own"
+            "filled with the median, with an input that marks it"
+            if isinstance(code, NumericColumn)
+            else "a level of its own"
         )
         why = f"Column `{name}`: {gone:.1%} missing, {how}. {why}".strip()
     return code, why
 
 
-def _scaled(column: pd.Series, kind: Kind, form: str) -> tuple[Code | None, str]:
+def _numeric_code(column: pd.Series, kind: Kind, form: str) -> tuple[Code | None, str]:
     name, x = str(column.name), finite(column, numbers(column, kind, form))
     gone = np.isnan(x)
     known = x[~gone]
@@ -269,7 +271,7 @@ def _scaled(column: pd.Series, kind: Kind, form: str) -> tuple[Code | None, str]
         said = f"Column `{name}` was read as dates ({form or 'datetime'}) and became days."
     elif kind in (Kind.DECIMAL_COMMA, Kind.THOUSANDS):
         said = f"Column `{name}` was read as a {kind.value}."
-    code = Scaled(
+    code = NumericColumn(
         name, kind, fill, float(filled.mean()), 0.0 if constant else float(filled.std()), bool(gone.any()), form
     )
     return code, said

@@ -22,7 +22,7 @@ class Grouping:
     codes: NDArray[np.int64]
 
 
-def grouped(tidied: pd.DataFrame, spec: str, fit: NDArray[np.int64], few: int = 12) -> tuple[Grouping, str]:
+def build_grouping(tidied: pd.DataFrame, spec: str, fit: NDArray[np.int64], few: int = 12) -> tuple[Grouping, str]:
     """The groups of "column", "column:decade", "column:quartiles" or "column:40,60" and a sentence on their edges.
 
     Quartiles come from the fitted rows. A numeric column with more than `few` values and no bands gets quartiles.
@@ -46,17 +46,17 @@ def grouped(tidied: pd.DataFrame, spec: str, fit: NDArray[np.int64], few: int = 
     names = _band_names(edges)
     codes = np.where(np.isnan(x), len(names), np.searchsorted(edges, x, side="right"))
     said = f"Group `{spec}`: {', '.join(names)}."
-    return _closed(spec, names, codes), said
+    return _grouping_with_missing(spec, names, codes), said
 
 
 def _levels(words: pd.Series, spec: str, measured: bool) -> tuple[Grouping, str]:
     names = sorted(words_of(words), key=float) if measured else words_of(words)
     place = {name: k for k, name in enumerate(names)}
     slots = np.array([place.get(str(word), -1) for word in words.cat.categories] + [len(names)])
-    return _closed(spec, names, slots[words.cat.codes.to_numpy()]), ""
+    return _grouping_with_missing(spec, names, slots[words.cat.codes.to_numpy()]), ""
 
 
-def _closed(spec: str, names: list[str], codes: NDArray) -> Grouping:
+def _grouping_with_missing(spec: str, names: list[str], codes: NDArray) -> Grouping:
     codes = codes.astype(np.int64)
     return Grouping(spec, (*names, MISSING) if (codes == len(names)).any() else tuple(names), codes)
 

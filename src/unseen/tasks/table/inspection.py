@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int
 
-from unseen.tasks.table.encoding import MISSING, NO_NUMBER, Encoder, Kind, OneHot, Scaled, numbers
+from unseen.tasks.table.encoding import MISSING, NO_NUMBER, Encoder, Kind, NumericColumn, OneHot, numbers
 
 
-def misread(tidied: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
+def type_mismatches(tidied: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
     """Columns that hold numbers where fitted and other texts elsewhere: those cells count as missing."""
     for code in encoder.codes:
         column = tidied[code.name]
-        if isinstance(code, Scaled) and isinstance(column.dtype, pd.CategoricalDtype):
+        if isinstance(code, NumericColumn) and isinstance(column.dtype, pd.CategoricalDtype):
             bad = column[np.isnan(numbers(column, code.kind, code.form)) & column.notna().to_numpy()]
             bad = bad[~bad.isin(NO_NUMBER | MISSING)]
             if len(bad):
@@ -27,7 +27,7 @@ def numbers_among_words(fit: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
     """Columns read as categories of which four cells in five are numbers (">200" among 180, 195, …)."""
     for name in fit.columns:
         column = fit[name]
-        scaled = any(code.name == name and isinstance(code, Scaled) for code in encoder.codes)
+        scaled = any(code.name == name and isinstance(code, NumericColumn) for code in encoder.codes)
         if scaled or not isinstance(column.dtype, pd.CategoricalDtype) or not column.notna().any():
             continue
         words = column.dropna()
@@ -39,7 +39,7 @@ def numbers_among_words(fit: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
             )
 
 
-def giveaways(encoder: Encoder, x: Float32[np.ndarray, "row input"], y: Int[np.ndarray, " row"]) -> Iterator[str]:
+def leaking_columns(encoder: Encoder, x: Float32[np.ndarray, "row input"], y: Int[np.ndarray, " row"]) -> Iterator[str]:
     """Columns that alone tell the fitted classes apart without error: often the target in other words."""
     if len(y) < 20:
         return

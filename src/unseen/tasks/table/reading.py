@@ -37,10 +37,10 @@ def read(path: str | Path, encoding: str = "utf-8") -> pd.DataFrame:
         raise MissingFile(
             f"`{path}` cannot be opened.", why=f"{error.strerror}.", fix=f"give yourself the right: chmod u+r {path}"
         ) from error
-    return checked(frame, str(path))
+    return validate_frame(frame, str(path))
 
 
-def checked(frame: pd.DataFrame, name: str = "the DataFrame") -> pd.DataFrame:
+def validate_frame(frame: pd.DataFrame, name: str = "the DataFrame") -> pd.DataFrame:
     """The frame with text column names, refused without two rows and unique names."""
     frame = frame.rename(columns=str)
     twice = [column for column, count in Counter(frame.columns).items() if count > 1]
@@ -90,15 +90,15 @@ def _csv(path: Path, encoding: str) -> pd.DataFrame:
     packed = path.suffix.lower() == ".gz"
     encoding = _refuse_binary(path, packed, encoding)
 
-    def opened() -> TextIOWrapper:
+    def open_text() -> TextIOWrapper:
         if packed:
             return gzip.open(path, "rt", encoding=encoding, newline="")
         return path.open(encoding=encoding, newline="")
 
     try:
-        with opened() as file, _long_fields():
-            delimiter, names = _checked_lines(file, path)
-        with opened() as file:
+        with open_text() as file, _long_fields():
+            delimiter, names = _scan_lines(file, path)
+        with open_text() as file:
             frame = pd.read_csv(
                 file,
                 sep=delimiter,
@@ -166,7 +166,7 @@ def _refuse_binary(path: Path, packed: bool, encoding: str) -> str:
     return encoding
 
 
-def _checked_lines(file: TextIOWrapper, path: Path) -> tuple[str, list[str]]:
+def _scan_lines(file: TextIOWrapper, path: Path) -> tuple[str, list[str]]:
     """Delimiter and column names, after every line was found to have as many fields as the header."""
     header = next(line for line in file if line.strip())
     delimiter = max(_DELIMITERS, key=header.count)

@@ -60,7 +60,7 @@ def past(time: NDArray[np.float64], later: float) -> tuple[NDArray[np.bool_], fl
     return time <= cut, float(cut)
 
 
-def allotted(
+def split_by_stratum(
     rows: Rows,
     strata: NDArray[np.int64],
     entity: NDArray[np.int64] | None,

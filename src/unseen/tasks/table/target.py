@@ -44,7 +44,7 @@ class Target:
         return classify if self.classes else regress
 
 
-def inferred(column: pd.Series, predicts: Predicts | None = None) -> tuple[Target, str]:
+def infer_target(column: pd.Series, predicts: Predicts | None = None) -> tuple[Target, str]:
     """What a tidy target column without missing cells holds, and the sentence that says so."""
     kind, _ = kind_of(column)
     if kind is Kind.DATE:
@@ -105,7 +105,7 @@ def _number(column: pd.Series, kind: Kind) -> tuple[Target, str]:
     return Target(str(column.name), Predicts.NUMBER), said
 
 
-def fitted(target: Target, column: pd.Series, rows: NDArray[np.int64]) -> Target:
+def fit_target(target: Target, column: pd.Series, rows: NDArray[np.int64]) -> Target:
     """The target with centre and scale of the fitted rows (classes: unchanged)."""
     if target.classes:
         return target

@@ -13,10 +13,10 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.objectives import next_token
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.text_corpus.reading import Cut, Note, Piece, located, log, pieces
-from unseen.tasks.text_corpus.windows import Encode, Mapped, Windows, checked, mapped
+from unseen.tasks.text_corpus.reading import Cut, Note, Piece, locate, log, pieces
+from unseen.tasks.text_corpus.windows import Encode, MappedWindows, Windows, map_windows, require_window_length
 
-__all__ = ["Cut", "Encode", "Mapped", "TextCorpus", "Windows", "utf8_bytes"]
+__all__ = ["Cut", "Encode", "MappedWindows", "TextCorpus", "Windows", "utf8_bytes"]
 PROBE = "The 3 naïve foxes jumped; 100% sure? “Yes”, said Ångström.\n\tend\n"
 
 
@@ -48,9 +48,9 @@ class TextCorpus:
     def build(self, lab: Lab) -> Task:
         if not self.files:
             raise InvalidConfig("The corpus names no file.", why="there is nothing to read.", fix='files=("a.txt",).')
-        checked(self.length)
+        require_window_length(self.length)
         for file in self.files:
-            located(file)
+            locate(file)
         data = Split(self._data(), Use.FIT)
         return Task(name="text corpus", axis=Axis.IID, splits={"corpus": data}, objective=next_token)
 
@@ -58,16 +58,16 @@ class TextCorpus:
         """The documents, a piece at a time."""
         return pieces(self.files, self.field, self.cut, self.note)
 
-    def _data(self) -> Windows | Mapped:
+    def _data(self) -> Windows | MappedWindows:
         if not self.folder:
             return Windows(self.read, self.encode, self.length, self.most)
-        return mapped(Path(self.folder) / self.mark, self.read, self.encode, self.length, self.most)
+        return map_windows(Path(self.folder) / self.mark, self.read, self.encode, self.length, self.most)
 
     @property
     def mark(self) -> str:
         """A hash of the files' paths, sizes and times and of what the tokenizer makes of a sentence."""
         parts = [self.field, str(self.cut), str(list(self.encode(PROBE)))]
-        for path in map(located, self.files):
+        for path in map(locate, self.files):
             inside = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
             parts += [f"{f.resolve()} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in inside]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

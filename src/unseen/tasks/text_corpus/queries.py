@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from unseen.engine.decode import Side, greedy, padded
+from unseen.engine.decode import Side, greedy, pad_sequences
 from unseen.errors import InvalidData, MissingFile
 from unseen.models.pretrained import CausalLM
 from unseen.task import Batch
@@ -93,13 +93,13 @@ def _empty(at: str, why: str) -> InvalidData:
     )
 
 
-def completed(queries: Sequence[Query], model: CausalLM, length: int = 16) -> list[Query]:
+def complete_queries(queries: Sequence[Query], model: CausalLM, length: int = 16) -> list[Query]:
     """The queries, with the model's most likely `length` tokens where a completion is missing."""
     open_ = [k for k, query in enumerate(queries) if query.completion is None]
     made = list(queries)
     if not open_:
         return made
-    prompts = [encoded(queries[k].prompt, model, queries[k].at) for k in open_]
+    prompts = [encode_text(queries[k].prompt, model, queries[k].at) for k in open_]
     for k, prompt in zip(open_, prompts, strict=True):
         refuse_long(len(prompt) + length, model, queries[k].at)
     stop = getattr(model.tokenizer, "eos_token_id", None)
@@ -115,16 +115,16 @@ def as_batch(queries: Sequence[Query], model: CausalLM) -> Batch:
     """Prompts and completions as `tokens`; `mask` is true on completions, `attention_mask` on both."""
     prompts, answers = [], []
     for query in queries:
-        prompts.append(encoded(query.prompt, model, query.at))
-        answers.append(encoded(query.completion or "", model, query.at) if query.completion else [])
+        prompts.append(encode_text(query.prompt, model, query.at))
+        answers.append(encode_text(query.completion or "", model, query.at) if query.completion else [])
         if not answers[-1]:
             raise _empty(query.at, "it has no token")
         refuse_long(len(prompts[-1]) + len(answers[-1]), model, query.at)
-    rows = padded(prompts, answers, Side.RIGHT)
+    rows = pad_sequences(prompts, answers, Side.RIGHT)
     return {"tokens": rows.tokens, "mask": rows.answer, "attention_mask": rows.real}
 
 
-def encoded(text: str, model: CausalLM, at: str) -> list[int]:
+def encode_text(text: str, model: CausalLM, at: str) -> list[int]:
     """Token numbers; a text of no token raises."""
     tokens = model.encode(text)
     if not tokens:

@@ -51,8 +51,8 @@ def pieces(paths: Sequence[str | Path], field: str, cut: Cut, note: Note = log.w
     """All documents in the order of the paths, numbered from 0. A file without any text raises."""
     document = 0
     for given in paths:
-        named = not located(given).is_dir()
-        for name, file in _opened(located(given), str(given)):
+        named = not locate(given).is_dir()
+        for name, file in _open_files(locate(given), str(given)):
             with file:
                 last = -1
                 for line, text in _texts(name, file, field, cut, note):
@@ -69,7 +69,7 @@ def pieces(paths: Sequence[str | Path], field: str, cut: Cut, note: Note = log.w
                 note(f"{name} holds no text and is left out.")
 
 
-def located(path: str | Path) -> Path:
+def locate(path: str | Path) -> Path:
     """The path as it is, or below the data folders (`tinyshakespeare/input.txt.gz` in UNSEEN_DATA)."""
     for folder in (Path(), *places()):
         if (folder / path).exists():
@@ -81,14 +81,14 @@ def located(path: str | Path) -> Path:
     )
 
 
-def _opened(path: Path, name: str) -> Iterator[tuple[str, BufferedIOBase]]:
+def _open_files(path: Path, name: str) -> Iterator[tuple[str, BufferedIOBase]]:
     """Name, as the user gave it, and bytes of each file at a path, in order of name (of an archive: in its order)."""
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
         if not inside:
             raise InvalidData(f"The folder {path} is empty.", why="there is nothing to read.", fix="check the path.")
         for file in inside:
-            yield from _opened(file, f"{name}/{file.relative_to(path)}")
+            yield from _open_files(file, f"{name}/{file.relative_to(path)}")
     elif ".tar" in path.suffixes or path.suffix in (".tgz", ".txz"):
         try:
             with tarfile.open(path) as archive:
@@ -96,7 +96,7 @@ def _opened(path: Path, name: str) -> Iterator[tuple[str, BufferedIOBase]]:
                     if isinstance(handle := archive.extractfile(member), BufferedIOBase):
                         yield f"{name}/{member.name}", handle
         except (tarfile.TarError, EOFError) as error:
-            raise _damaged(path, error) from error
+            raise _damage_error(path, error) from error
     else:
         yield name, gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115 - closed by the reader
 
@@ -110,10 +110,10 @@ def _texts(name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note) ->
         else:
             yield from _plain(name, file, cut, note)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(name, error) from error
+        raise _damage_error(name, error) from error
 
 
-def _damaged(name: object, error: Exception) -> Corrupted:
+def _damage_error(name: object, error: Exception) -> Corrupted:
     return Corrupted(f"{name} cannot be unpacked.", why=str(error), fix="it is cut off or damaged: copy it anew.")
 
 

@@ -33,7 +33,7 @@ def row(tokens: Sequence[int] | NDArray[np.integer], length: int, document: int)
     return {"tokens": filled, "mask": real, "attention_mask": real.clone(), "document": torch.tensor(document)}
 
 
-def checked(length: int) -> int:
+def require_window_length(length: int) -> int:
     if length < 2:
         raise InvalidConfig(
             f"Windows of {length} tokens.", why="a window needs a token and its successor.", fix="use length=128."
@@ -49,7 +49,7 @@ class Windows(IterableDataset[dict[str, Tensor]]):
     """
 
     def __init__(self, read: Callable[[], Iterable[Piece]], encode: Encode, length: int, most: int = 0) -> None:
-        self.read, self.encode, self.length, self.most = read, encode, checked(length), most
+        self.read, self.encode, self.length, self.most = read, encode, require_window_length(length), most
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for number, (document, tokens) in enumerate(self._cut()):
@@ -73,7 +73,7 @@ class Windows(IterableDataset[dict[str, Tensor]]):
 
 
 @dataclass(frozen=True, eq=False)
-class Mapped(Dataset[dict[str, Tensor]]):
+class MappedWindows(Dataset[dict[str, Tensor]]):
     """The same windows out of a folder of memory-mapped token numbers: any of them by its number, none in memory."""
 
     folder: Path
@@ -125,9 +125,11 @@ class Mapped(Dataset[dict[str, Tensor]]):
         return f"{files[int(file)]}:{int(line)}" if line else str(files[int(file)])
 
 
-def mapped(folder: Path, read: Callable[[], Iterable[Piece]], encode: Encode, length: int, most: int = 0) -> Mapped:
+def map_windows(
+    folder: Path, read: Callable[[], Iterable[Piece]], encode: Encode, length: int, most: int = 0
+) -> MappedWindows:
     """The windows in `folder`; tokenised once and written in one step, so that a killed run leaves nothing half done."""
-    checked(length)
+    require_window_length(length)
     if not (folder / "about.json").is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part-"))
@@ -139,7 +141,7 @@ def mapped(folder: Path, read: Callable[[], Iterable[Piece]], encode: Encode, le
                 raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    made = Mapped(folder, length, most)
+    made = MappedWindows(folder, length, most)
     if not len(made):
         raise InvalidData(
             "The corpus holds no window of two tokens.", why="nothing could be predicted.", fix="give more text."
