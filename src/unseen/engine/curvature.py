@@ -77,6 +77,7 @@ def gauss_newton(
             def gradient(z: Tensor, batch: Batch = batch) -> Tensor:
                 return torch.func.grad(lambda z: loss(z, batch).sum() / n)(z)
 
+            # JᵀHJ v in three passes: J v forwards, H on the outputs, Jᵀ backwards; J is never formed
             z, moved = jvp(predict, (own,), (tangent,))[:2]
             curved = jvp(gradient, (z,), (moved,))[1]
             for name, part in vjp(predict, own)[1](curved)[0].items():
@@ -136,6 +137,7 @@ def lanczos(product: Product, like: Vector, k: int, lab: Lab, *, most: int = 100
         values, rotations = _tridiagonal(alpha, beta)
         scale = max(float(values.abs().max()), 1e-300)
         found = min(k, len(alpha))
+        # ‖A u − λ u‖ of a Ritz pair is β times the last entry of its eigenvector in the Krylov basis
         residuals = beta[-1] * rotations[-1, -found:].abs()
         exhausted = len(alpha) == d or beta[-1] <= 1e-10 * scale
         if exhausted or len(alpha) >= most or (len(alpha) > k and bool((residuals <= tolerance * scale).all())):

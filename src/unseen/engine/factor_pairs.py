@@ -72,6 +72,7 @@ class FactorPair:
     def covariances(self, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Σ a aᵀ over the real positions (all by default) and Σ g gᵀ."""
         a, g = self.a.flatten(0, 1), self.g.flatten(0, 1)
+        # gradients of padding are zero, their inputs are not
         return gram(a if real is None else a[real.flatten()]), gram(g)
 
     def gradients(self) -> Float[Tensor, "b o i"]:
@@ -128,6 +129,7 @@ class FactorPair:
         step = max(1, PART // max(1, b * s * k))
         rows = []
         for at in range(0, q, step):
+            # all queries of the slice as one product; the sum over k comes afterwards
             near = g @ left[at : at + step].transpose(0, 1).flatten(1)
             far = a @ right[at : at + step].flatten(0, 1).T
             rows.append((near * far).view(b, s, -1, k).sum((1, 3), dtype=_wide(a.dtype)).T)
@@ -213,6 +215,7 @@ class RowBlocks:
     def __init__(self, shape: Sequence[int], like: Tensor, dtype: torch.dtype, is_single: bool = False) -> None:
         """`is_single`: against gradients of one position, which are cheap to make and so wanted in long batches."""
         self.n, self.o, self.i = shape
+        # as many rows as keep a block of one query in the cache while it meets a batch of gradients
         self.height = min(self.o, 256, max(1, (1 << 12 if is_single else 1 << 17) // self.i))
         heights = [min(self.height, self.o - at) for at in range(0, self.o, self.height)]
         self.blocks = [like.new_zeros(self.n, height * self.i, dtype=dtype) for height in heights]

@@ -156,6 +156,7 @@ class EmbeddingFactor:
 
     def _sum_by_column(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(example, column, Σ g) of each distinct row that an example reads; `columns` holds the known indices."""
+        # an example may read a row twice: its gradients add up before anything is squared
         column = torch.searchsorted(columns, self.index.contiguous())
         example = torch.arange(len(self.g), device=self.g.device)[:, None]
         keys, inverse = torch.unique(example * len(columns) + column, return_inverse=True)
@@ -193,6 +194,7 @@ class EmbeddingFactor:
 
     def gradients(self) -> Tensor:
         out = self.g.new_zeros(len(self) * self.shape[0], self.shape[1])
+        # one table per example, side by side: index_add_ has no batch axis
         start = torch.arange(len(self), device=self.g.device)[:, None] * self.shape[0]
         return out.index_add_(0, (start + self.index).flatten(), self.g.flatten(0, 1)).view(-1, *self.shape)
 
@@ -233,6 +235,7 @@ class LinearFactor:
     def _pairs_win(self) -> bool:
         """Whether ‖gradient‖² is cheaper by pairs of positions than by materialising it."""
         _, s, i, o = self._sizes
+        # multiplications per pair of positions, s²(i + o), against those of the gradient itself, s i o
         return s * (i + o) < i * o
 
     def _parts(self, entries: int) -> Iterator["LinearFactor"]:
@@ -273,6 +276,7 @@ class LinearFactor:
     def norms2(self) -> Float[Tensor, " b"]:
         _, s, i, o = self._sizes
         if s == 1 and self.groups == 1:
+            # one position: the gradient is an outer product, whose norm factors
             return _square(self.a) * _square(self.g)
         if self._pairs_win:
             return torch.cat([part._norms2_by_pairs() for part in self._parts(self.groups * s * (i + o + 2 * s))])
@@ -280,6 +284,7 @@ class LinearFactor:
 
     def _norms2_by_pairs(self) -> Float[Tensor, " b"]:
         a, g = self._split()
+        # ‖Σ_s g_s ⊗ a_s‖² = Σ_{s,t} (a_s·a_t)(g_s·g_t), and groups add up
         return ((a @ a.mT) * (g @ g.mT)).sum((1, 2)).view(len(self), self.groups).sum(1)
 
     def add_sum_and_norms(self, into: Tensor) -> Float[Tensor, " b"]:
@@ -296,9 +301,11 @@ class LinearFactor:
         if not isinstance(other, LinearFactor):
             return self.gradients().flatten(1) @ other.gradients().flatten(1).T
         (b, s, i, o), (c, t, _, _) = self._sizes, other._sizes
+        # multiplications by pairs of positions against those of materialising both sides
         if b * c * s * t * (i + o) > (b * s + c * t + b * c) * i * o:
             return self.gradients().flatten(1) @ other.gradients().flatten(1).T
         step = max(1, LARGEST // max(1, s * c * t))
+        # a slice at a time: the table of all pairs of positions would be b·c·s·t numbers
         far = [part.reshape(c, self.groups, t, -1) for part in other._split()]
         return torch.cat([self.take(slice(at, at + step))._pairs(far) for at in range(0, b, step)])
 
@@ -319,6 +326,7 @@ class LinearFactor:
         single = v.shape == self.shape
         s = self.g.shape[1]
         queries = 1 if single else len(v)
+        # many queries: one materialised gradient serves all of them
         if self.groups > 1 or self.unfold is not None or queries * (s - 1) > s:
             flat = v.reshape(queries, -1).T
             out = torch.cat([rows.flatten(1) @ flat for rows in self._gradient_parts()])
@@ -331,6 +339,7 @@ class LinearFactor:
     def gradients(self) -> Tensor:
         a, g = self._split()
         left, right = (a, g) if self.transposed else (g, a)
+        # broadcasting beats a batch of outer products by matmul
         rows = left.mT * right if g.shape[1] == 1 else left.mT @ right
         return rows.reshape(-1, *self.shape)
 

@@ -62,6 +62,7 @@ class KroneckerBlock:
         """The block as named tensors, for a file."""
         row, column = self.spread or (None, None)
         parts = {"left": self.left, "right": self.right, "values": self.values, "row": row, "column": column}
+        # a file holds tensors only: what is absent is left out, and numbers travel as a tensor
         made = {f"{name}/{part}": tensor for part, tensor in parts.items() if tensor is not None}
         return made | {f"{name}/scalars": torch.tensor([self.positions, self.damping], dtype=torch.float64)}
 
@@ -106,6 +107,7 @@ class Covariances:
         real = real if real is not None and real.shape == pair.a.shape[:2] else None
         right, left = pair.covariances(real)
         self.right = _plus(self.right, right * share)
+        # no share here: weighting by √p has already scaled the outer product of g
         self.left = _plus(self.left, left)
         if isinstance(pair, EmbeddingPair):
             read = pair.g.flatten() if real is None else pair.g[real]
@@ -132,6 +134,7 @@ class Covariances:
             s, left = _eigen(self.left / n, layer)
         else:
             assert self.counts is not None
+            # inputs of a table are one-hot: their covariance is diagonal, and no rotation is needed
             s, left = self.counts / n, None
         each = self.positions / max(1.0, self.examples)
         return KroneckerBlock(left, right, torch.outer(s, a) * each, (s, a), each)
@@ -160,6 +163,7 @@ def damp(block: KroneckerBlock, values: Tensor, damping: float, layer: str) -> K
 def _plus(total: Tensor | None, part: Tensor | None) -> Tensor | None:
     if part is None:
         return total
+    # a running sum in half precision stops growing after about a thousand terms
     part = part.float() if part.dtype in (torch.bfloat16, torch.float16) else part
     return part.clone() if total is None else total.add_(part)
 
@@ -169,6 +173,7 @@ def _eigen(matrix: Float[Tensor, "d d"], layer: str) -> tuple[Float[Tensor, " d"
     if not torch.isfinite(matrix).all():
         raise _not_finite(layer)
     # float64: in float32 the small directions, which damping keeps relevant, are noise
+    # symmetrised, because sums over processes round differently on both sides of the diagonal
     values, vectors = torch.linalg.eigh((matrix.double() + matrix.double().T) / 2)
     below = int((values < -1e-9 * values.abs().max()).sum())
     if below:

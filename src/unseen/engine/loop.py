@@ -80,6 +80,7 @@ class Budget:
         """The learning rate of a step as a share of `lr`."""
         if step < self.warmup:
             return (step + 1) / self.warmup
+        # drops multiply: after the second the rate is drop²
         share = self.drop ** sum(step >= at for at in self.drops)
         if self.schedule is Schedule.COSINE:
             share *= 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
@@ -90,6 +91,7 @@ class Budget:
         params = list(parameters.trainable(model).values())
         groups: list[dict[str, Any]] = [{"params": params, "weight_decay": self.weight_decay}]
         if self.weight_decay and not self.decay_vectors:
+            # biases and gains of normalisation are usually not decayed (decoupled weight decay in GPT, LLaMA)
             groups[0]["params"] = [p for p in params if p.dim() > 1]
             groups.append({"params": [p for p in params if p.dim() <= 1], "weight_decay": 0.0})
         groups = [group for group in groups if group["params"]]
@@ -129,6 +131,7 @@ def erm_step(model: nn.Module, draw: Draw, objective: Objective) -> Tensor:
 
 def draws(task: Task, budget: Budget, lab: Lab) -> Iterator[Draw]:
     """Minibatches of the FIT and ADAPT splits, each split with its own stream; judged splits are never opened."""
+    # streams carry the split's name, so that adding a split does not move the draws of the others
     streams = {
         use: {name: forever(split.data, budget.batch_size, lab.child(name)) for name, split in task.of(use).items()}
         for use in (Use.FIT, Use.ADAPT)
@@ -170,16 +173,19 @@ def train(
     with lab.child("dropout").seeded():
         read(0)
         for draw in lab.track(draws(task, budget, lab), budget.steps):
+            # reading and selecting leave the model in evaluation mode
             if not model.training:
                 model.train()
             for group in optimizer.param_groups:
                 group["lr"] = budget.lr * budget.rate(draw.step)
+            # None, not zeros: a step may leave a parameter without a gradient, and weight decay skips it then
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(lab.device.type, torch.bfloat16, enabled=budget.bfloat16):
                 losses[draw.step] = step(model, draw, task.objective)
             if budget.clip < math.inf:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
             optimizer.step()
+            # every hundred steps only: reading a loss waits for the device
             if draw.step % 100 == 99 or draw.step + 1 == budget.steps:
                 _refuse_divergence(losses, draw.step)
             read(draw.step + 1)
@@ -222,6 +228,7 @@ class _Best:
         self.curves["selected"].append(done)
         self.curves["select_loss"].append(total / n)
         if total / n < self.lowest:
+            # the whole state, buffers included: running statistics belong to the weights
             self.lowest, self.weights = total / n, parameters.state(model)
 
     def restore(self, model: nn.Module) -> None:

@@ -50,6 +50,7 @@ def tap_and_reduce(
     try:
         with torch.enable_grad():
             with recorder.listening():
+                # the hooks freeze each layer while it runs, so that autograd builds no parameter gradients
                 values = f(model, batch)
                 _refuse_aggregate(values, recorder.n, parameters)
                 recorder.refuse_accidents(f, batch)
@@ -101,6 +102,7 @@ class _Harvest(Generic[T]):
         self.names = {id(p): name for name, p in parameters.items()}
         self.parts: dict[str, list[GradientFactor]] = {name: [] for name in parameters}
         self.made: dict[str, T] = {}
+        # a layer that is called twice delivers its forms twice: a parameter is ready after the last
         self.waiting = Counter(self.names[id(p)] for call in recorder.calls for p in recorder.own[call.layer])
 
     def arrive(self, call: _Call, back: Tensor) -> None:
@@ -121,6 +123,7 @@ class _Harvest(Generic[T]):
         """The backward pass of Σ f to the outputs of the first layers; it may reach no parameter directly."""
         for call in self.recorder.calls:
             call.sink = self.arrive
+        # parameters are asked for as well, to notice one that is used behind the hooks' back
         ends = [self.recorder.anchor, *self.parameters.values()]
         grads = torch.autograd.grad(values.sum(), ends, allow_unused=True)
         for name, grad in zip(self.parameters, grads[1:], strict=True):
@@ -130,6 +133,7 @@ class _Harvest(Generic[T]):
                     why="its per-example gradient cannot be read from that layer's input and output.",
                     fix="call the layer instead of reading its weight, or freeze the parameter.",
                 )
+        # calls whose gradient never came although the output depends on them
         silent = {call.node: call for call in self.recorder.calls if call.x is not None}
         for node in _reachable(values.grad_fn) if silent else ():
             if node in silent:
@@ -232,9 +236,11 @@ class _Recorder:
                 "the first axis must be the examples, or of size 1, to tell whose gradient is whose.",
                 "let the layer run on [batch, …] (for positions: [1, …]).",
             )
+        # a first axis that comes from the batch, or from a layer behind it, counts examples for sure
         known = seen[0] != (self.n,) or x.requires_grad or x.untyped_storage().data_ptr() in self.storages
         doubtful = self.n > 1 and (not known or self.n in output.shape[1:-1])
         if not output.requires_grad:
+            # an identity layer returns its input, which must not be marked as changed
             output = _Root.apply(x.clone() if output is x else output, self.anchor)
         call = _Call(self.names[layer], layer, x.detach(), x._version, output.grad_fn, self.order - 1, doubtful)
         output.register_hook(call.receive)  # on the node, so that it outlives a change of the output in place
@@ -246,6 +252,7 @@ class _Recorder:
         if not any(call.doubtful for call in self.calls):
             return
         self.sizes, self.order = [], 0
+        # dropout must not move the caller's generator
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             f(self.model, {name: tensor[:1] for name, tensor in batch.items()})
         for call in self.calls:

@@ -125,6 +125,7 @@ def refuse_invalid_forecasts(p: Numbers, outcome: Numbers) -> None:
 def reliability(p: Numbers, outcome: Numbers, bins: int) -> Float[np.ndarray, "bins 3"]:
     """Per bin [k/bins, (k+1)/bins): mean probability, mean outcome, n. Empty bins are rows of zeros."""
     refuse_invalid_forecasts(p, outcome)
+    # p = 1 belongs to the last bin
     place = np.minimum((p * bins).astype(int), bins - 1)
     n = np.bincount(place, minlength=bins)
     sums = [np.bincount(place, weights=w, minlength=bins) for w in (p, outcome)]
@@ -143,6 +144,7 @@ def calibration_error(p: Numbers, outcome: Numbers, bins: int, draws: int, rng: 
     table = torch.from_numpy(reliability(p, outcome, bins))
     if p.size < 2:
         return Reading(value, n=p.size, unit="probability", detail=table)
+    # n_b (mean outcome − mean probability) of a bin is a sum over its examples: one product per resample
     excess = _in_bins(p, bins) * (outcome - p)[:, None]
     drawn = np.concatenate([np.abs(w @ excess).sum(1) / p.size for w in _counts(p.size, draws, rng)])
     low, high = np.quantile(drawn, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2]) - (drawn.mean() - value)
@@ -161,6 +163,7 @@ def _counts(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray
     """How often each of n rows is in each of `draws` resamples, [draw, row], in blocks that fit the memory."""
     while draws > 0:
         block = min(draws, max(1, BLOCK // n))
+        # an offset per resample, so that one bincount counts them all
         rows = rng.integers(n, size=(block, n)) + n * np.arange(block)[:, None]
         yield np.bincount(rows.ravel(), minlength=block * n).reshape(block, n).astype(float)
         draws -= block
@@ -237,6 +240,7 @@ def _bootstrap_reading(
     Resamples without a maximum are drawn again; where most of them are, no honest interval exists.
     """
     found: list[np.ndarray] = []
+    # up to three rounds: the first may lose resamples without a maximum
     for _ in range(3):
         for weights in _counts(outcome.size, draws - sum(map(len, found)), rng):
             ends = np.stack([weights @ (outcome == k) for k in (0, 1)])
@@ -268,6 +272,7 @@ def _newton(
     here = loss(beta)
     for _ in range(100):
         p = expit(beta @ design.T + offset)
+        # 1e-12: keeps the solve defined where p rounds to 0 or 1 everywhere
         curvature = (weights * p * (1 - p) @ squares).reshape(draws, k, k) + 1e-12 * np.eye(k)
         move = np.linalg.solve(curvature, (weights * (outcome - p) @ design)[:, :, None])[:, :, 0]
         there = loss(beta + move)

@@ -275,6 +275,7 @@ class _Sums:
             left, square = n - sizes[key], norms2.sum().item() - squares[key]
             if left < 2 or square <= 0:
                 return nan, nan
+            # not below zero: the three terms cancel where the group carries the whole gradient
             rest = max(0.0, whole - 2 * _dot(total, part) + _dot(part, part))  # ‖Σ g without the group‖²
             without.append(unbiased_alpha(alignment(rest, square, left), left))
         if g < 3:
@@ -283,6 +284,7 @@ class _Sums:
         error = sqrt((g - 1) / g * (values - values.mean()).square().sum().item())
         half = float(scipy_stats.t.ppf(0.5 + LEVEL / 2, g - 1)) * error
         centre = unbiased_alpha(alignment(_norm2(total), norms2.sum().item(), n), n)
+        # back from α̂ to α, for the n of the whole split
         low, high = ((1 + (n - 1) * limit) / n for limit in (centre - half, centre + half))
         return max(0.0, low), min(1.0, high)
 

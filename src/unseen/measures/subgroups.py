@@ -98,6 +98,7 @@ def outputs(
     subject: Trained, split: str, column: str, metric: Metric, lab: Lab
 ) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Score and outcome of each example as `performance` reads them, and its group."""
+    # dropout off: a subgroup is measured on the model as it is used
     model, was_training = subject.model, subject.model.training
     model.eval()
     parts = []
@@ -142,6 +143,7 @@ def by_group(
     found = []
     for k, name in enumerate(names):
         s, y = scores[group == k], outcome[group == k]
+        # an AUC is as uncertain as its rarer class; an accuracy depends on all examples
         rarest = min(int(y.sum()), int((~y).sum())) if metric is Metric.AUC else y.size
         reading = performance(s, y, metric) if rarest > 0 else None
         found.append(GroupPerformance(name, y.size, int(y.sum()), reading, rarest >= least))

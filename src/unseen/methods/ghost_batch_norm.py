@@ -107,6 +107,7 @@ def _factors(norm: nn.BatchNorm1d | nn.BatchNorm2d, k: int) -> tuple[float, ...]
 def shares(factors: Sequence[float]) -> tuple[float, list[float]]:
     """The weight of the old value and of each ghost after r ← (1−ρ_l) r + ρ_l s_l for l = 1 … k."""
     kept, weights = 1.0, []
+    # from the last ghost backwards: its share is ρ, the one before has ρ(1−ρ), …
     for factor in reversed(factors):
         weights.append(kept * factor)
         kept *= 1 - factor
@@ -183,6 +184,7 @@ class _GhostNormFunction(torch.autograd.Function):
         ghost = centred.shape[1]
         out = gradient.reshape(centred.shape)
         total = out.sum(1, keepdim=True)
+        # reused below as the result: one buffer less on a layer that memory bounds
         inner = out * centred
         along = inner.sum(1, keepdim=True).mul_(inverse)
         scale = inverse * weight

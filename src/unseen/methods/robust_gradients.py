@@ -46,8 +46,10 @@ def winsorized_mean(rows: Float[Tensor, "b p"], c: int) -> Float[Tensor, " p"]:
 
 def _winsorize(rows: Float[Tensor, "b p"], c: int) -> Float[Tensor, " p"]:
     b = len(rows)
+    # a row per parameter: sorting along contiguous memory
     ordered = _sort_rows(rows.T.clone(memory_format=torch.contiguous_format))
     weights = rows.new_ones(b - 2 * c)
+    # the c clipped values at either end count as the outermost that is left
     weights[0] += c
     weights[-1] += c
     return ordered[:, c : b - c] @ weights / b
@@ -63,6 +65,7 @@ def _sort_rows(x: Float[Tensor, "p b"]) -> Float[Tensor, "p b"]:
 
 def median(gradients: Sequence[Tensor]) -> Tensor:
     """The entry-wise median of tensors of one shape; of an even number: the mean of the two middle values."""
+    # three is the usual number, and four elementwise operations beat a sort
     if len(gradients) == 3:
         a, b, c = gradients
         return torch.maximum(torch.minimum(a, b), torch.minimum(torch.maximum(a, b), c))

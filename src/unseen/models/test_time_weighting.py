@@ -45,6 +45,7 @@ def sharpen(cost: Float[Tensor, "member n"], gamma: float) -> Float[Tensor, "mem
     if gamma == inf:
         best = cost.argmin(0, keepdim=True)
         return (torch.arange(len(cost), device=cost.device)[:, None] == best).to(cost.dtype)
+    # in logs: cost^(−γ) overflows for small costs
     return (-gamma * cost.clamp_min(TINY).log()).softmax(0)
 
 
@@ -148,6 +149,7 @@ class OnlineSteering:
         model.eval()
         outputs, sure = [], []
         for x in stream:
+            # predicted before it is learned from, so that no example is scored by a model that has seen it
             with torch.no_grad():
                 given = model(x)
             p, label = log_probabilities(given).exp().max(-1)

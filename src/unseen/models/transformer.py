@@ -178,6 +178,7 @@ def attend(
     # unlike the fused kernel, plain products have second derivatives and run under vmap
     if grouped:
         key, value = (x.repeat_interleave(query.shape[1] // groups, 1) for x in (key, value))
+    # scaled before the product: it has fewer entries than the scores
     scores = (query * query.shape[-1] ** -0.5) @ key.mT
     if scene.causal:
         scores = scores + scores.new_full((keys, keys), -math.inf).triu(1)
@@ -284,6 +285,7 @@ class Transformer(nn.Module):
                 why="it tells padding from tokens for everything read so far.",
                 fix=f"give a mask of shape {(tokens.shape[0], past + tokens.shape[1])}.",
             )
+        # padding on the left gets position 0; nobody attends to it
         return (real.cumsum(1) - 1).clamp_min(0)
 
     def rows(self, at: Int[Tensor, "b s"]) -> Int[Tensor, "b s"]:
@@ -296,6 +298,7 @@ class Transformer(nn.Module):
                 fix="raise `context`, or choose rotary positions, ALiBi or none.",
             )
         if self.shape.positions is Positions.OFFSET and self.training:
+            # drawn on the CPU: the same offsets on every device
             at = at + torch.randint(free + 1, (len(at), 1)).to(at.device)
         return at
 

@@ -54,6 +54,7 @@ class Screen:
     ) -> Extremes:
         """The k smallest and largest products of each query, exactly ordered."""
         low, high = self._candidates(stream, WIDTH * k)
+        # both ends share one pass over the examples that need exact gradients
         first = torch.cat([low[1][:, : int(FEW * k)], high[1][:, : int(FEW * k)]], 1)
         exact = _Exact(self.blocks, self.given, first.unique(), gradients).scores(first)
         made = []
@@ -83,6 +84,7 @@ class Screen:
                 ends, held = _keep_extremes(ends, held, width), []
         ends = _keep_extremes(ends, held, width) if held else ends
         assert ends is not None
+        # the smallest were held negated, so that one routine keeps the largest of both
         return (-ends[0][0], ends[0][1]), ends[1]
 
     def _exact_top(
@@ -102,6 +104,7 @@ class Screen:
         error = (exact - approximate[:, :few]).abs().amax(1)
         open_ = (approximate[:, few] + error > best[:, -1]).nonzero().flatten()
         if len(open_):
+            # only for the queries whose order is still open
             wider = rows[open_, few:]
             more = _Exact(self.blocks, self.given, wider.unique(), gradients, open_).scores(wider)
             best[open_], at = torch.cat([exact[open_], sign * more], 1).topk(k, 1)

@@ -127,8 +127,10 @@ def kronecker_terms(block: KroneckerBlock) -> tuple[Float[Tensor, "r o"], Float[
         row, column = inverse.new_ones(len(inverse)), inverse.new_ones(inverse.shape[1])
     else:
         row, column = (x.double().clamp_min(1e-30 + 1e-12 * float(x.max())) for x in block.spread)
+    # entries that scores use most weigh most in the decomposition
     weighted = row[:, None] * inverse * column
     is_wide = weighted.shape[0] <= weighted.shape[1]
+    # eigenvectors of the smaller Gram matrix: cheaper than an SVD, and only the leading terms are used
     energy, vectors = torch.linalg.eigh(weighted @ weighted.T if is_wide else weighted.T @ weighted)
     tail = (energy.clamp_min(0).cumsum(0) / energy.sum()).sqrt().flip(0)
     top = vectors.flip(1)
@@ -141,6 +143,7 @@ def kronecker_terms(block: KroneckerBlock) -> tuple[Float[Tensor, "r o"], Float[
 
 def low_rank(p: Float[Tensor, "q o i"], k: int) -> LowRankQueries:
     """The best approximation of rank k of each matrix, by the eigenvectors of its smaller Gram matrix."""
+    # nothing to cut: the matrix times an identity, in the same form
     if k >= min(p.shape[1:]):
         is_wide = p.shape[1] <= p.shape[2]
         eye = torch.eye(min(p.shape[1:]), dtype=p.dtype, device=p.device).expand(len(p), -1, -1)
@@ -171,6 +174,7 @@ class QueryBuilder:
         self.scale[at : at + len(pair)] = scale
         if self.rank:
             self._cut(at, pair)
+        # outer products wait: all queries together decide how many terms they need
         elif is_single(self.block, [pair]) and min(self.block.values.shape) > 1:
             self.held.append(pair)
         else:
@@ -232,6 +236,7 @@ def _single(
 ) -> QueryForm:
     """Outer products: few terms alone, terms with the rest in bfloat16, or everything, whichever is cheapest."""
     o, i = block.values.shape
+    # beyond so many terms the full product is cheaper
     most = o * i // (2 * (o + i))
     u, w, tail = kronecker_terms(block)
     enough = int((tail > EXACT).sum())

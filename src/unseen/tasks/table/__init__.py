@@ -204,6 +204,7 @@ def _usable(tidied: pd.DataFrame, table: Table) -> tuple[list[str], NDArray[np.b
             )
         if gone.any():
             said.append(f"{int(gone.sum())} of {len(tidied)} rows have no {role} (`{column}`) and were left out.")
+        # features may be missing, roles may not
         usable &= ~gone
     if usable.sum() < 2:
         raise InvalidData(
@@ -218,6 +219,7 @@ def _codes(column: pd.Series) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """A code per row into the column's words (−1: missing)."""
     words = as_words(column)
     names = words_of(words)
+    # the last entry is for code −1, a missing cell
     place = np.array([*targets.places([str(w) for w in words.cat.categories], names), -1])
     return place[words.cat.codes.to_numpy()].astype(np.int64), tuple(names)
 
@@ -272,6 +274,7 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     parts = _split_rows(sheet, held_out, lab)
     fit = parts.rows["train"]
     _refuse_empty(parts, sheet)
+    # centre, scale, levels and medians come from the training rows: the others must not leak in
     target = targets.fit_target(sheet.target, tidied[table.target], fit)
     roles = {table.target, table.site, table.time, table.entity, *table.drop}
     encoder = fit_encoder(
@@ -315,6 +318,7 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
 
 
 def _columns(sheet: ParsedTable, target: Target, encoder: Encoder, groups: list[Grouping]) -> Columns:
+    # rows without a target keep 0; no split holds them
     y = np.zeros(len(sheet.frame), np.int64 if target.classes else np.float32)
     y[sheet.rows] = targets.values(target, sheet.tidied[target.name])[sheet.rows]
     return Columns(
