@@ -4,19 +4,27 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORT ?= unseen-report.html
 
-.PHONY: audit test lint smoke benchmarks clean
+.PHONY: audit test properties lint smoke smoke-seconds benchmarks clean
 
 audit: $(VENV)/core.stamp
 	$(BIN)/unseen audit --report $(REPORT)
 
 test: $(VENV)/test.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# fresh examples, ten times as many; the suite draws the same ones each time
+properties: $(VENV)/test.stamp
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=fresh $(BIN)/python -m pytest -n 2 -m hypothesis
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 smoke: $(VENV)/core.stamp
 	for study in $$($(BIN)/unseen list studies --names); do $(BIN)/unseen run $$study --scale smoke || [ $$? -ne 2 ] || exit 2; done
+
+# CPU seconds of each study's smoke scale; fails above the budget, which no test judges
+smoke-seconds: $(VENV)/core.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/smoke.py
 
 benchmarks: $(VENV)/test.stamp
 	for file in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done

@@ -1,6 +1,7 @@
 """One thread per test process, a home for everything that the suite stores, and the fake study for runs and commands."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,27 +10,61 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hypothesis
+import numpy as np
 import pytest
 import torch
+from properties import load_profile
+from smoke_runs import SmokeRuns
 
 # the shape checks of `--jaxtyping-packages` reach only what is imported after this file, so nothing of unseen is here
 if TYPE_CHECKING:
     from unseen.runs.store import Store
 
 torch.set_num_threads(1)
-# a busy machine is no bug, and the suite draws the same examples each time
-hypothesis.settings.register_profile("steady", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("steady")
+load_profile()
 os.environ["UNSEEN_HOME"] = tempfile.mkdtemp(prefix="unseen-tests-")
 
 FAKES = Path(__file__).parent / "fakes"
 
 
 @pytest.fixture(autouse=True)
-def _quiet_global_generator():
+def _quiet_global_generators():
     """No test may depend on what another one drew."""
     torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the global generator is what this is about
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_clock_decides_how_models_are_trained():
+    """Models whose stacked step agrees with the loop's are stacked, also where a probe finds that no faster.
+
+    Both ways give the same numbers up to rounding, and tests that run a cell twice compare every digit.
+    """
+    from unseen.engine.vectorized import choose
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choose, "GAIN", 0.0)
+        yield
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests of one study go to one worker (`--dist loadgroup`), so that none waits for another's smoke run."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        if item.path.parent.name == "studies":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem.removeprefix("test_")))
+        elif item.originalname == "test_study":
+            item.add_marker(pytest.mark.xdist_group(item.callspec.params["name"]))
+
+
+@pytest.fixture(scope="session")
+def smoke_runs(tmp_path_factory) -> SmokeRuns:
+    """The rows of every study's smoke scale, computed once per session."""
+    own = tmp_path_factory.getbasetemp()
+    # workers of pytest-xdist have a folder each inside the session's
+    return SmokeRuns((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "smoke")
 
 
 class Marks:
@@ -48,6 +83,40 @@ def marks(tmp_path, monkeypatch) -> Marks:
     marks = Marks(tmp_path / "marks")
     monkeypatch.setenv("FAKE_MARKS", str(marks.folder))
     return marks
+
+
+class Gates:
+    """Where the cells of the fake study wait: before they use what they drew, and amid their rows."""
+
+    STAGES = ("drawn", "rows")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def open(self, seed: int) -> None:
+        for stage in self.STAGES:
+            self.open_stage(seed, stage)
+
+    def open_stage(self, seed: int, stage: str) -> None:
+        (self.folder / f"{seed}.{stage}.open").touch()
+
+    def open_all(self) -> None:
+        (self.folder / "all.open").touch()
+
+    def forget_arrivals(self) -> None:
+        for file in self.folder.glob("*.reached"):
+            file.unlink()
+
+    def is_reached(self, seed: int, stage: str) -> bool:
+        return (self.folder / f"{seed}.{stage}.reached").exists()
+
+
+@pytest.fixture
+def gates(tmp_path, monkeypatch) -> Gates:
+    gates = Gates(tmp_path / "gates")
+    monkeypatch.setenv("FAKE_GATES", str(gates.folder))
+    return gates
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_plug(room: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", plugs("studies"))
-def test_study(name: str) -> None:
+def test_study(name: str, smoke_runs) -> None:
     module = importlib.import_module(f"unseen.studies.{name}")
     assert hasattr(module, "study"), f"unseen/studies/{name} has no `study`."
-    testing.check_study(module.study)
+    testing.check_study(module.study, smoke_runs.rows(name))

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from torch import nn
 from torch.testing import assert_close
 
@@ -87,7 +88,7 @@ def test_likelihood_equals_one_sequence_at_a_time(name):
     model = MODELS[name]()
 
     @given(pairs=st.lists(st.tuples(sequences, sequences), min_size=1, max_size=5), size=st.integers(1, 5))
-    @settings(max_examples=15, deadline=None)
+    @examples(15)
     def check(pairs, size):
         prompts, answers = zip(*pairs, strict=True)
         expected = torch.tensor([alone(model, *pair) for pair in pairs])
@@ -102,7 +103,7 @@ def test_greedy_equals_one_sequence_at_a_time(name):
     model = MODELS[name]()
 
     @given(prompts=st.lists(sequences, min_size=1, max_size=4), length=st.integers(0, 8), size=st.integers(1, 4))
-    @settings(max_examples=15, deadline=None)
+    @examples(15)
     def check(prompts, length, size):
         expected = [continued(model, prompt, length) for prompt in prompts]
         for side in Side:

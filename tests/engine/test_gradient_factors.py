@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from unseen.engine import gradient_factors
@@ -69,7 +69,6 @@ def check(form, rows, other=None, far=None):
         close(form.dots(other), flat @ far.flatten(1).T)
 
 
-@settings(deadline=None)
 @given(**SIZES, i=st.integers(1, 9), o=st.integers(1, 9), groups=st.integers(1, 3), seed=st.integers(0, 99))
 def test_dense(b, c, s, t, i, o, groups, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -78,7 +77,6 @@ def test_dense(b, c, s, t, i, o, groups, seed):
     check(form, rows, other, far)
 
 
-@settings(deadline=None)
 @given(**SIZES, i=st.integers(1, 9), o=st.integers(1, 9), seed=st.integers(0, 99))
 def test_transposed_dense(b, c, s, t, i, o, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -87,7 +85,6 @@ def test_transposed_dense(b, c, s, t, i, o, seed):
     check(form, rows, other, far)
 
 
-@settings(deadline=None)
 @given(**SIZES, v=st.integers(1, 7), o=st.integers(1, 4), seed=st.integers(0, 99))
 def test_lookup(b, c, s, t, v, o, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -96,13 +93,11 @@ def test_lookup(b, c, s, t, v, o, seed):
     check(form, rows, other, far)
 
 
-@settings(deadline=None)
 @given(b=st.integers(1, 5), s=st.integers(1, 6), d=st.integers(1, 5), bias=st.booleans(), seed=st.integers(0, 99))
 def test_gain(b, s, d, bias, seed):
     check(*gain(torch.Generator().manual_seed(seed), b, s, d, bias))
 
 
-@settings(deadline=None)
 @given(b=st.integers(1, 4), s=st.integers(1, 4), t=st.integers(1, 4), seed=st.integers(0, 99))
 def test_merged_forms_add_up(b, s, t, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.strategies import integers
+from properties import examples
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
@@ -52,7 +53,7 @@ def test_closed_cases():
 
 
 @given(n=integers(2, 80), bins=integers(1, 20), seed=integers(0, 999))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_equals_a_plain_loop_and_ignores_order(n, bins, seed):
     p, y = drawn(n, seed)
     total = 0.0
@@ -67,7 +68,7 @@ def test_equals_a_plain_loop_and_ignores_order(n, bins, seed):
 
 
 @given(seed=integers(0, 999))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_slope_and_intercept_equal_scikit_learn(seed):
     p, y = drawn(400, seed, 0.6, 0.4)
     peer = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1_000).fit(logit(p)[:, None], y)
@@ -77,7 +78,7 @@ def test_slope_and_intercept_equal_scikit_learn(seed):
 
 
 @given(seed=integers(0, 999), shift=integers(-3, 3))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_in_the_large_makes_the_mean_right_and_moves_with_the_forecasts(seed, shift):
     p, y = drawn(300, seed, 1, 0.5)
     b = in_the_large(p, y)
@@ -103,7 +104,7 @@ def test_chance_explains_the_error_of_calibrated_forecasts_only():
 
 
 @given(n=integers(2, 200), seed=integers(0, 99))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_limits_contain_the_value(n, seed):
     reading = calibration_error(*drawn(n, seed), 10, 50, np.random.default_rng(seed))
     assert 0 <= reading.low <= reading.value <= reading.high <= 1

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from oracles import gradients as oracle
+from properties import examples
 from torch import nn
 
 from unseen import objectives
@@ -98,7 +99,7 @@ def test_opposite_groups_cancel():
     assert got.unbiased_alpha == pytest.approx(-1 / 5)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(
     n=st.integers(2, 12),
     d=st.integers(1, 8),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.strategies import floats, integers
 from torch import nn
 
@@ -35,7 +35,6 @@ class Even(nn.Module):
         return x[:, 0].abs() - x[:, 1].abs()
 
 
-@settings(deadline=None)  # shared machines pause
 @given(seed=integers(0, 99), scale=floats(0.1, 10.0))
 def test_oddness_is_one_for_linear_zero_for_even_and_between_for_sums(seed, scale):
     x = normal(40, 5, seed=seed)
@@ -101,7 +100,6 @@ def test_neurons_vote_for_the_centre_they_point_at():
     assert half.detail.tolist() == [True, False, False, True]
 
 
-@settings(deadline=None)  # shared machines pause
 @given(seed=integers(0, 99), scale=floats(0.01, 100.0))
 def test_alignment_ignores_lengths_and_signs_of_weights(seed, scale):
     head, cosines = normal(9, seed=seed), normal(9, 4, seed=seed + 1) / 5

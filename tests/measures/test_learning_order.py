@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
@@ -38,7 +38,6 @@ def test_closed_cases():
     assert forgetting_events(HISTORY).tolist() == [0, 1, 0, 0, 2]
 
 
-@settings(deadline=None)
 @given(evaluations=st.integers(1, 7), examples=st.integers(1, 9), seed=st.integers(0, 999))
 def test_times_and_counts_equal_a_loop(evaluations, examples, seed):
     hits = table(evaluations, examples, seed)

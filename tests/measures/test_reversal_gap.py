@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from scipy import stats
 
 from unseen.engine.decode import log_probability
@@ -21,7 +22,7 @@ def drawn(facts, templates, seed, gap=0.0):
 
 
 @given(facts=st.integers(3, 30), templates=st.integers(1, 6), seed=st.integers(0, 99), gap=st.floats(-3, 3))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_equals_the_tests_on_one_mean_per_fact(facts, templates, seed, gap):
     right, wrong, fact = drawn(facts, templates, seed, gap)
     a, b = ([values[fact == k].mean().item() for k in range(facts)] for values in (right, wrong))
@@ -38,7 +39,7 @@ def test_equals_the_tests_on_one_mean_per_fact(facts, templates, seed, gap):
 
 
 @given(seed=st.integers(0, 99), repeat=st.integers(2, 5))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_asking_more_often_does_not_make_it_more_significant(seed, repeat):
     right, wrong, fact = drawn(10, 3, seed, 0.3)
     once = reversal_gap(right, wrong, fact)
@@ -78,7 +79,7 @@ def test_what_has_no_test_is_refused(right, fact, named):
 
 
 @given(seed=st.integers(0, 99), scale=st.floats(0.1, 10))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_farthest_mean_has_the_interval_of_a_one_way_layout(seed, scale):
     x = scale * torch.randn(4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     found = farthest_mean(x.tolist())

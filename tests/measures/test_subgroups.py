@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.strategies import integers
+from properties import examples
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import roc_auc_score
 
@@ -33,7 +34,7 @@ def subject(scores, y, group) -> Trained:
 
 
 @given(n=integers(60, 300), seed=integers(0, 999))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_areas_equal_scikit_learn_and_ignore_monotone_changes_and_order(n, seed):
     s, y, g = scored(n, seed)
     order = np.random.default_rng(seed).permutation(n)

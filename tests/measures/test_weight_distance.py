@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.strategies import floats, integers
 from torch import nn
 
@@ -67,7 +67,6 @@ def test_distance_needs_a_start_and_weights():
         distance_from({})(nn.BatchNorm1d(3))
 
 
-@settings(deadline=None)  # shared machines pause
 @given(a=floats(0.5, 5.0), b=floats(0.2, 5.0), seed=integers(0, 99))
 def test_a_logarithm_is_recovered(a, b, seed):
     noise = 1 + 0.002 * Lab(seed=seed).numpy().standard_normal(len(STEPS))
@@ -88,7 +87,6 @@ def test_a_random_walk_grows_with_the_root(seed):
     assert not fit.is_ultra_slow
 
 
-@settings(deadline=None)  # shared machines pause
 @given(c=floats(0.1, 10.0), gamma=floats(0.1, 1.5))
 def test_a_power_is_recovered(c, gamma):
     fit = diffusion_fit(STEPS, c * STEPS**gamma)
@@ -96,7 +94,6 @@ def test_a_power_is_recovered(c, gamma):
     assert fit.r2_power == pytest.approx(1)
 
 
-@settings(deadline=None)  # shared machines pause
 @given(scale=floats(0.1, 10.0), seed=integers(0, 99))
 def test_the_unit_of_distance_and_the_order_of_points_do_not_matter(scale, seed):
     rng = Lab(seed=seed).numpy()

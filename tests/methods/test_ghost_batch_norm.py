@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.strategies import integers, sampled_from
 from torch import nn
 
@@ -55,7 +55,6 @@ def results(layer, x, weighting):
     return (y.detach(), *grads, layer.running_mean.clone(), layer.running_var.clone())
 
 
-@settings(deadline=None)  # shared machines pause
 @given(seed=integers(0, 99), k=integers(1, 5), ghost=integers(2, 6), rest=integers(0, 5), shape=sampled_from([*SHAPES]))
 def test_it_is_the_definition(seed, k, ghost, rest, shape):
     rest = rest % ghost
@@ -125,7 +124,6 @@ def test_options_of_batch_norm_hold(options):
     torch.testing.assert_close(layer.eval()(x), plain.eval()(x))
 
 
-@settings(deadline=None)  # shared machines pause
 @given(k=integers(1, 9), seed=integers(0, 99))
 def test_shares_replay_the_updates(k, seed):
     rng = Lab(seed=seed).numpy()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.strategies import integers, lists
 from torch import nn
 
@@ -42,7 +42,6 @@ def test_same_epochs_make_fewer_updates_and_adaptation_as_many_at_each_rate():
     assert replace(long, batch_size=32) == SMALL
 
 
-@settings(deadline=None)  # shared machines pause
 @given(
     small=integers(1, 64),
     ratio=integers(1, 40),

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -48,7 +48,6 @@ def normal(*shape, seed=0, dtype=torch.float64):
 sizes = st.integers(1, 9).flatmap(lambda b: st.tuples(st.just(b), st.integers(0, (b - 1) // 2)))
 
 
-@settings(deadline=None)
 @given(bc=sizes, p=st.integers(1, 12), part=st.integers(1, 30), seed=st.integers(0, 999))
 def test_winsorized_mean_is_the_definition_for_any_chunking(bc, p, part, seed):
     b, c = bc
@@ -62,7 +61,6 @@ def test_winsorized_mean_is_the_definition_for_any_chunking(bc, p, part, seed):
     assert torch.equal(rows, normal(b, p, seed=seed).round(decimals=1))  # the input is not sorted in place
 
 
-@settings(deadline=None)
 @given(bc=sizes, shift=st.floats(-5, 5), scale=st.floats(0.1, 10), seed=st.integers(0, 99))
 def test_winsorized_mean_moves_and_scales_with_its_input(bc, shift, scale, seed):
     b, c = bc

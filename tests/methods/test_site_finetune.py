@@ -5,8 +5,9 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.strategies import integers
+from properties import examples
 
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, erm_step, train
@@ -128,7 +129,7 @@ def test_from_scratch_is_plain_training_on_the_local_rows():
 
 
 @given(n=integers(1, 20), m=integers(1, 60), k=integers(1, 8), width=integers(1, 24), seed=integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_neighbours_equal_brute_force(n, m, k, width, seed):
     g = torch.Generator().manual_seed(seed)
     own, others = torch.randn(n, width, generator=g), torch.randn(m, width, generator=g)

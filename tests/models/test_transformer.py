@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from torch.func import functional_call, stack_module_state, vmap
 from torch.testing import assert_close
 
@@ -135,7 +136,7 @@ def test_later_tokens_leave_earlier_logits(own):
 
 @pytest.mark.parametrize("own", KINDS, ids=str)
 @given(first=st.integers(1, 9), second=st.integers(1, 5), pad=st.integers(0, 4), left=st.booleans())
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @torch.no_grad()
 def test_cache_and_padding_change_nothing(own, first, second, pad, left):
     model, tokens = decoder(**own), torch.randint(23, (2, first + second))

@@ -9,8 +9,9 @@ import zlib
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 from rich.console import Console
 
 from unseen.document import Document, Note, Paragraph, Section, Table, Tone
@@ -75,7 +76,7 @@ def test_text_is_escaped_everywhere(page: str) -> None:
 
 
 @given(st.text(min_size=1, max_size=60))
-@settings(max_examples=8, deadline=None)
+@examples(8)
 def test_no_text_changes_the_structure_of_the_page(text: str) -> None:
     def shape(word: str) -> list[str]:
         blocks = [Paragraph(word), Note(word), Table(rows=[{word: word}]), Bars(title=word, values={word: 1.0})]

@@ -1,15 +1,18 @@
 """Finished cells are skipped, missing ones computed, failing ones listed; rows do not depend on how it went."""
 
+import itertools
 import json
-import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from waiting import PATIENCE, wait_until
 
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.runs import catalog, runner
@@ -148,9 +151,15 @@ def test_code_that_changes_under_a_run_is_noticed(study, store):
     assert store.keys(study.name) == []
 
 
-def test_facts_say_how_the_rows_came_about(study, store):
-    facts = run(study, config(study, sleep=0.05), store).runs[0].facts
-    assert facts["wall_seconds"] >= 0.05 > facts["seconds"] >= 0
+def test_facts_say_how_the_rows_came_about(study, store, monkeypatch):
+    # clocks of the test: a cell is 2 s on the machine, of which it computes 0.5 s
+    wall, cpu = itertools.count(0.0, 2.0), itertools.count(0.0, 0.5)
+    clocks = SimpleNamespace(
+        perf_counter=lambda: next(wall), process_time=lambda: next(cpu), strftime=time.strftime, gmtime=time.gmtime
+    )
+    monkeypatch.setattr("unseen.runs.worker.time", clocks)
+    facts = run(study, config(study, seeds=1), store).runs[0].facts
+    assert (facts["wall_seconds"], facts["seconds"]) == (2, 0.5)
     assert facts["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in facts["versions"]["torch"]
     assert {"commit", "finished", "device", "threads"} <= set(facts)
 
@@ -244,47 +253,55 @@ def finished(store) -> dict[str, bytes]:
     return rows
 
 
-def wait_for(marks, n: int, process) -> None:
-    deadline = time.monotonic() + 600
-    while sum(marks.counts().values()) < n and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+def end_of(process) -> tuple[str, str]:
+    return process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(("jobs", "kills"), [(1, 3), (2, 1)])
-def test_killed_at_random_moments_and_run_again_gives_the_same_bytes(jobs, kills, store, marks, spawn, study):
+def test_killed_at_drawn_points_and_run_again_gives_the_same_bytes(jobs, kills, store, marks, gates, spawn, study):
+    """Killed while the first cells are finished and the next `jobs` ones wait amid their work, for certain."""
     seeds, rng = 8, np.random.default_rng(jobs)
-    command = ["run", "fake_counting", "--scale", "smoke", "--no-report", "--seeds", str(seeds), "--sleep", "0.15"]
+    command = ["run", "fake_counting", "--scale", "smoke", "--no-report", "--seeds", str(seeds)]
     for n in np.sort(rng.choice(np.arange(2, 7), kills, replace=False)):
+        stage, at_work = str(rng.choice(gates.STAGES)), range(n, n + jobs)
+        for seed in range(n):
+            gates.open(seed)
+        if stage == "rows":
+            for seed in at_work:
+                gates.open_stage(seed, "drawn")
+        gates.forget_arrivals()
         process = spawn(*command, "--jobs", str(jobs))
-        wait_for(marks, int(n), process)
-        time.sleep(rng.uniform(0, 0.15))
-        assert process.poll() is None
+        wait_until(
+            lambda process=process, n=n, stage=stage, at_work=at_work: (
+                process.poll() is not None
+                or (len(finished(store)) == n and all(gates.is_reached(seed, stage) for seed in at_work))
+            ),
+            f"{n} cells are finished and {jobs} at work",
+        )
+        assert process.poll() is None, end_of(process)
         process.kill()
         process.wait()
-        assert no_worker_outlives_its_parent(marks)
+        wait_until(lambda: not any(map(is_running, workers(marks))), "the workers have ended, too")
     kept = finished(store)
     lost = sum(marks.counts().values()) - len(kept)
     assert 0 < len(kept) < seeds
-    assert lost <= kills * jobs
+    assert lost == kills * jobs
+    gates.open_all()
     process = spawn(*command, "--jobs", str(jobs), "--json")
-    out, err = process.communicate(timeout=600)
+    out, err = end_of(process)
     assert process.returncode == 0, err
     assert {key: finished(store)[key] for key in kept} == kept
     assert sum(marks.counts().values()) == seeds + lost  # what was finished was not computed again
     undisturbed = type(store)(store.root.parent / "undisturbed")
-    changed = config(study, seeds=seeds, sleep=0.15)
+    changed = config(study, seeds=seeds)
     run(study, changed, undisturbed)
     assert finished(store) == finished(undisturbed)
     assert json.loads(out)["rows"] == stored(study, changed, undisturbed).rows
     assert not [*store.root.rglob(".tmp-*"), *store.root.rglob(".kept-*")]
 
 
-def no_worker_outlives_its_parent(marks) -> bool:
-    workers = {int(pid) for file in marks.folder.iterdir() for pid in file.read_text().split()}
-    deadline = time.monotonic() + 300
-    while any(map(is_running, workers)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return bool(workers) and not any(map(is_running, workers))
+def workers(marks) -> set[int]:
+    return {int(pid) for file in marks.folder.iterdir() for pid in file.read_text().split()}
 
 
 def is_running(pid: int) -> bool:
@@ -295,24 +312,37 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_two_processes_at_once_end_with_the_same_rows(store, marks, spawn):
-    command = ["run", "fake_counting", "--scale", "smoke", "--no-report", "--seeds", "6", "--sleep", "0.1", "--json"]
+def test_two_processes_at_once_end_with_the_same_rows(store, marks, gates, spawn):
+    command = ["run", "fake_counting", "--scale", "smoke", "--no-report", "--seeds", "6", "--json"]
     both = [spawn(*command) for _ in range(2)]
-    said = [json.loads(process.communicate(timeout=600)[0]) for process in both]
+    wait_until(
+        lambda: marks.counts().get(0) == 2 or any(process.poll() is not None for process in both),
+        "both are at the first cell",
+    )
+    gates.open_all()
+    answers = [json.loads(end_of(process)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert said[0]["rows"] == said[1]["rows"]
-    assert len(said[0]["rows"]) == 6 * 5
+    assert answers[0]["rows"] == answers[1]["rows"]
+    assert len(answers[0]["rows"]) == 6 * 5
+    assert marks.counts()[0] == 2  # they were at it at the same time
     assert len(store.keys("fake_counting")) == 6
     assert not list(store.root.rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_control_c_ends_cleanly(jobs, store, marks, spawn):
-    process = spawn("run", "fake_counting", "--scale", "laptop", "--jobs", jobs, "--sleep", "0.5", "--no-report")
-    wait_for(marks, 1 + int(jobs), process)
-    os.kill(process.pid, 2)
-    out, err = process.communicate(timeout=300)
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_control_c_ends_cleanly(jobs, store, marks, gates, spawn):
+    gates.open(0)
+    process = spawn("run", "fake_counting", "--scale", "laptop", "--jobs", str(jobs), "--no-report")
+    wait_until(
+        lambda: (
+            process.poll() is not None
+            or (len(finished(store)) == 1 and all(gates.is_reached(seed, "drawn") for seed in range(1, 1 + jobs)))
+        ),
+        f"one cell is finished and {jobs} at work",
+    )
+    process.send_signal(signal.SIGINT)
+    out, err = end_of(process)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "interrupted" in out
-    assert 0 < len(store.keys("fake_counting")) < 6
+    assert len(store.keys("fake_counting")) == 1

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
+from properties import examples
 
 from unseen.errors import InvalidConfig, MissingExtra, MissingFile, UnseenError
 from unseen.runs.index import export, index, summary
@@ -34,7 +35,7 @@ def files(store: Store) -> set[str]:
 VALUES = some.one_of(some.integers(), some.floats(allow_nan=False, allow_infinity=False), some.text(), some.booleans())
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(rows=some.lists(some.dictionaries(some.text(min_size=1), VALUES, min_size=1), min_size=1, max_size=4))
 def test_rows_come_back_equal_in_value_and_type(rows, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("home"))

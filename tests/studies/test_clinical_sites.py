@@ -98,8 +98,8 @@ def test_why_sites_differ_has_a_slope_for_each_driver():
 
 
 @pytest.fixture(scope="module")
-def smoke() -> list[dict]:
-    return [dict(row) for cell in cells(study.scales[Scale.SMOKE]) for row in run(cell, Lab(seed=cell.seed))]
+def smoke(smoke_runs) -> list[dict]:
+    return smoke_runs.rows("clinical_sites")
 
 
 def test_smoke_rows_are_flat_and_complete(smoke):

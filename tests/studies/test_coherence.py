@@ -16,8 +16,8 @@ CONFIG = study.scales[Scale.SMOKE]
 
 
 @pytest.fixture(scope="module")
-def rows():
-    return [row for cell in study.cells(CONFIG) for row in study.run(cell, Lab(seed=cell.seed))]
+def rows(smoke_runs):
+    return smoke_runs.rows("coherence")
 
 
 def test_smoke_shows_that_real_labels_are_coherent(rows):

@@ -65,9 +65,9 @@ def test_exact_influence_is_the_response_and_others_are_not():
     assert all(row["response_r"] < exact["response_r"] for row in rows if row is not exact)
 
 
-def test_claims_are_not_judged_at_smoke_and_read_every_part():
+def test_claims_are_not_judged_at_smoke_and_read_every_part(smoke_runs):
     cells = [cell(ScoreCell), cell(ResponseCell), cell(LabelCell)]
-    once = [row for c in cells for row in study.run(c, Lab())]
+    once = [row for c in cells for row in smoke_runs.rows_of(study.name, c)]
     rows = [{**row, "seed": seed} for row in once for seed in (0, 1)]
     judged = [claim.judge(rows, Scale.SMOKE) for claim in study.claims]
     assert {j.verdict for j in judged} == {Verdict.NOT_JUDGED}

@@ -7,7 +7,6 @@ from unseen.attributions.influence import Curvature, sequence_nats
 from unseen.engine.batches import whole
 from unseen.lab import Lab
 from unseen.studies.influence_order_flip import (
-    Cell,
     answer,
     cells,
     effect,
@@ -52,8 +51,8 @@ def test_curvature_is_that_of_the_trained_documents_alone():
         assert torch.equal(one[name].values, other[name].values)
 
 
-def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows():
-    rows = [row for cell in cells(SMOKE) for row in study.run(cell, Lab(seed=cell.seed))]
+def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows(smoke_runs):
+    rows = smoke_runs.rows(study.name)
     judged = [claim.judge(rows, Scale.SMOKE) for claim in study.claims]
     assert {j.verdict for j in judged} == {Verdict.NOT_JUDGED}
     assert all(j.reading is not None and j.reading.n == 2 for j in judged)
@@ -64,6 +63,6 @@ def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows():
         assert figure(rows).title
 
 
-def test_equal_cells_give_equal_rows():
-    cell = Cell(SMOKE, Curvature.EKFAC, 7)
-    assert list(study.run(cell, Lab(seed=7))) == list(study.run(cell, Lab(seed=7)))
+def test_equal_cells_give_equal_rows(smoke_runs):
+    *_, cell = (cell for cell in cells(SMOKE) if cell.curvature is Curvature.EKFAC)
+    assert list(study.run(cell, Lab(seed=cell.seed))) == smoke_runs.rows_of(study.name, cell)

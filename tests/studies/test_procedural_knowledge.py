@@ -16,7 +16,7 @@ from unseen.lab import Lab
 from unseen.measures.influence_volatility import per_nat
 from unseen.measures.query_correlation import blocks, correlations
 from unseen.objectives import sequence_log_probability
-from unseen.studies.procedural_knowledge import CLAIMS, compared, run, study, worst
+from unseen.studies.procedural_knowledge import CLAIMS, compared, study, worst
 from unseen.studies.procedural_knowledge.asking import (
     MLPS,
     SPLITS,
@@ -42,8 +42,8 @@ DOUBLE = Lab(dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
-def rows():
-    return [row for cell in study.cells(SMOKE) for row in run(cell, Lab(seed=cell.seed))]
+def rows(smoke_runs):
+    return smoke_runs.rows(study.name)
 
 
 @pytest.fixture(scope="module")

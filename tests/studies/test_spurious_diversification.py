@@ -29,15 +29,13 @@ from unseen.study import Scale, Verdict, pick
 
 SMOKE = study.scales[Scale.SMOKE]
 LAB = Lab(seed=5)
-ROWS: list[dict] = []
 
 
-def smoke():
-    """The fine-tuning part of the smoke scale, run once."""
-    if not ROWS:
-        (cell,) = (c for c in cells(SMOKE) if c.part is Part.WISE)
-        ROWS.extend(dict(row) for row in study.run(cell, LAB))
-    return ROWS
+@pytest.fixture
+def smoke(smoke_runs):
+    """The rows of the fine-tuning part of the smoke scale."""
+    (cell,) = (cell for cell in cells(SMOKE) if cell.part is Part.WISE)
+    return smoke_runs.rows_of(study.name, cell)
 
 
 def by_brute_force(voters, voting, p, classes):
@@ -138,8 +136,8 @@ def test_the_pair_learned_other_patches_of_other_digits():
     assert pair.average(0.5)[1].weight[0, 0] == (pair.before[1].weight[0, 0] + pair.after[1].weight[0, 0]) / 2
 
 
-def test_parts_of_the_fine_tuning_agree_with_each_other():
-    rows, p = smoke(), 0.9
+def test_parts_of_the_fine_tuning_agree_with_each_other(smoke):
+    rows, p = smoke, 0.9
     (average,) = pick(rows, what="average", kind="weights", p=p)
     for alpha, name in ((0.0, "first"), (0.5, "ensemble"), (1.0, "second")):
         (row,) = pick(rows, what="sweep", alpha=alpha, p=p)
@@ -154,9 +152,9 @@ def test_parts_of_the_fine_tuning_agree_with_each_other():
     assert sure == sorted(sure)
 
 
-def test_equal_cells_give_equal_rows_and_paper_scale_exists():
+def test_equal_cells_give_equal_rows_and_paper_scale_exists(smoke_runs):
     cell = list(cells(SMOKE))[1]
-    assert list(study.run(cell, Lab(seed=7))) == list(study.run(cell, Lab(seed=7)))
+    assert list(study.run(cell, Lab(seed=cell.seed))) == smoke_runs.rows_of(study.name, cell)
     assert len(list(cells(study.scales[Scale.PAPER]))) == 1 + 20 * 4
 
 

@@ -12,8 +12,8 @@ from unseen.study import Scale, Verdict, pick
 SMOKE = study.scales[Scale.SMOKE]
 
 
-def test_smoke_runs_and_can_be_judged():
-    rows = [row for cell in study.cells(SMOKE) for row in study.run(cell, Lab(seed=cell.seed))]
+def test_smoke_runs_and_can_be_judged(smoke_runs):
+    rows = smoke_runs.rows(study.name)
     assert all(isinstance(value, str | int | float | bool) for row in rows for value in row.values())
     assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
     assert len(study.table(rows)) == 7 + 6
@@ -30,14 +30,14 @@ def test_smoke_runs_and_can_be_judged():
     assert train["large"] < train["large + √lr + RA"]
 
 
-def test_variants_of_a_seed_share_data_and_initial_weights():
+def test_variants_of_a_seed_share_data_and_initial_weights(smoke_runs):
     gaps = [cell for cell in study.cells(SMOKE) if isinstance(cell, Gap)]
     still = [replace(c, method=replace(c.method, small=replace(c.method.small, lr=1e-12))) for c in gaps[:2]]
     (one,), (two,) = (list(study.run(cell, Lab(seed=0))) for cell in still)
     assert one["updates"] != two["updates"]
     # weights that do not move: equal up to the running statistics of batch norm, which see other batches
     assert one["test"] == pytest.approx(two["test"], abs=0.2)
-    assert list(study.run(gaps[0], Lab(seed=0))) == list(study.run(gaps[0], Lab(seed=0)))
+    assert list(study.run(gaps[0], Lab(seed=gaps[0].seed))) == smoke_runs.rows_of(study.name, gaps[0])
 
 
 def test_paper_scale_is_the_papers():

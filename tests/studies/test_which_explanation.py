@@ -41,8 +41,8 @@ def test_shapley_by_orders_is_the_mean_over_all_orders():
         assert (row - total).abs().max() < 0.02 * total.abs().max()
 
 
-def test_smoke_runs_and_every_claim_reads_it():
-    rows = [row for cell in study.cells(study.scales[Scale.SMOKE]) for row in study.run(cell, Lab(seed=cell.seed))]
+def test_smoke_runs_and_every_claim_reads_it(smoke_runs):
+    rows = smoke_runs.rows(study.name)
     assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
     assert len(pick(rows, part="lunch", seed=0)) == 64
     assert len(study.table(rows)) == 8

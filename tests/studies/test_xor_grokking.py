@@ -35,8 +35,8 @@ def test_rows_are_the_readings_of_the_network_trained_step_by_step():
         assert row["aligned"] == pytest.approx(NeuronAlignment()(trained, LAB).value)
 
 
-def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows():
-    rows = [row for cell in study.cells(study.scales[Scale.SMOKE]) for row in study.run(cell, Lab(seed=cell.seed))]
+def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows(smoke_runs):
+    rows = smoke_runs.rows(study.name)
     assert all(isinstance(value, str | int | float | bool) for row in rows for value in row.values())
     assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
     assert len(study.table(rows)) == 2

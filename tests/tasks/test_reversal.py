@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingFile
 from unseen.lab import Lab
@@ -55,7 +56,7 @@ def read(spec, task, name):
 
 
 @given(spec=specs, seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_groups_share_no_name_and_no_description(spec, seed):
     task = spec.build(Lab(seed))
     groups = {group: read(spec, task, f"{'same' if group != 'both' else 'both'}/{group}") for group in ("p2d", "d2p")}
@@ -67,7 +68,7 @@ def test_groups_share_no_name_and_no_description(spec, seed):
 
 
 @given(spec=specs, seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_no_reversed_statement_of_a_judged_fact_is_trained(spec, seed):
     task = spec.build(Lab(seed))
     tokens = task.splits["train"].data.columns["tokens"].tolist()
@@ -87,7 +88,7 @@ def test_no_reversed_statement_of_a_judged_fact_is_trained(spec, seed):
 
 
 @given(spec=specs, seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_asked_templates_are_new_and_all_their_tokens_known(spec, seed):
     task = spec.build(Lab(seed))
     train = read(spec, task, "train")
@@ -114,7 +115,7 @@ def test_default_sizes_are_those_of_the_sheet():
 
 
 @given(spec=specs, seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_wrong_answers_are_those_of_another_fact_of_the_group_each_once(spec, seed):
     task = spec.build(Lab(seed))
     for split in task.of(Use.JUDGE).values():

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from properties import examples
 
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
@@ -39,7 +40,7 @@ def read(spec, task, name):
 
 
 @given(spec=specs, seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_examples_are_of_realized_questions_and_instructions_of_all_in_one_order(spec, seed):
     task = spec.build(Lab(seed))
     train = read(spec, task, "train")
@@ -56,7 +57,7 @@ def test_examples_are_of_realized_questions_and_instructions_of_all_in_one_order
 
 
 @given(spec=specs, seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_asked_wordings_are_new_their_tokens_known_and_wrong_answers_those_of_others(spec, seed):
     task = spec.build(Lab(seed))
     known = {marks for kind, _, marks, *_ in read(spec, task, "train") if kind == "example"}

@@ -66,7 +66,7 @@ def all_three():
         Path(folder, "a.txt").write_text("the quick brown fox jumps over the lazy dog and so on; " * 5)
         both = [subprocess.Popen([sys.executable, __file__, str(rank), folder]) for rank in range(2)]
         alone = found(folder, Lab(dtype=torch.float64))
-        assert [process.wait(timeout=120) for process in both] == [0, 0]
+        assert [process.wait(timeout=1_200) for process in both] == [0, 0]
         yield alone, *(torch.load(Path(folder) / f"{rank}.pt") for rank in range(2))
 
 

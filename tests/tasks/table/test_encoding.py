@@ -6,8 +6,9 @@ from decimal import Decimal
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.strategies import integers
+from properties import examples
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import MissingIndicator, SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -39,7 +40,7 @@ def coded(frame: pd.DataFrame, **options) -> Encoder:
 
 
 @given(n=integers(40, 300), seed=integers(0, 999))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_equals_scikit_learn_on_fitted_and_new_rows(n, seed):
     frame, new = mixed(n, seed), mixed(n, seed + 1)
     new.loc[0, "town"] = "never seen"
@@ -74,7 +75,7 @@ def test_exactly_as_many_levels_as_allowed_are_all_kept():
 
 
 @given(seed=integers(0, 999))
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_judged_rows_change_nothing_that_is_fitted(seed):
     """Everything in the judged rows is replaced, types included; encoder and fitted batches stay as they are."""
     frame = mixed(240, seed).assign(site=["a", "b", "c"] * 80, y=[0, 1] * 120).astype({"full": object})

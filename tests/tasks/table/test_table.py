@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.strategies import integers, sampled_from
+from properties import examples
 
 from unseen.engine.batches import whole
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
@@ -244,7 +245,7 @@ def test_leave_one_out_positions_and_uses():
 @given(
     seed=integers(0, 999), place=sampled_from([None, "place"]), day=sampled_from([None, "day"]), n=integers(100, 200)
 )
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_splits_are_disjoint_by_row_and_person_and_in_order_of_time(seed, place, day, n):
     made = Table(visits(n, seed), "y", site=place, time=day, entity="person").prepare(LAB)
     frame = made.frame

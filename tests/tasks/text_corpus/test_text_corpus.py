@@ -8,8 +8,9 @@ import tracemalloc
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
+from properties import examples
 
 from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.lab import Lab
@@ -34,7 +35,7 @@ def lines(path, *texts, end="\n"):
     return path
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(texts=some.lists(some.text(max_size=40), min_size=1, max_size=5), length=some.integers(2, 9))
 def test_windows_are_the_documents_in_order_whether_streamed_or_mapped(tmp_path_factory, texts, length):
     folder = tmp_path_factory.mktemp("corpus")
