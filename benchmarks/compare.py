@@ -43,8 +43,9 @@ from unseen.questions.compare.candidates import MethodSpec, standard_methods
 from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.run_groups import Run, RunGroup
-from unseen.questions.compare.sweep import Sweep, aligned, fitted, network_of
+from unseen.questions.compare.sweep import Sweep, aligned, network_of
 from unseen.subjects.domains import of_domains
+from unseen.subjects.stacking import visible_to_training
 from unseen.subjects.subject import Subject
 from unseen.subjects.tables import of_table_by_site
 from unseen.task import Task
@@ -215,7 +216,7 @@ def measured(number: int, case: Case, every: int, processes: int, is_small: bool
 
 def steps(subjects: Sequence[Subject], models: int = 20, n: int = 30) -> dict[str, float]:
     """Step times of SAM and UDIM in steps of ERM, alone and stacked, in turns (medians)."""
-    task = fitted(aligned(subjects[0].task))
+    task = visible_to_training(aligned(subjects[0].task))
     budget = replace(subjects[0].budget, steps=n)
     methods = {"ERM": standard_methods()[0].make(budget), "SAM": SAM(budget=budget), "UDIM": UDIM(budget=budget)}
     seconds: dict[str, list[float]] = {}

@@ -282,3 +282,42 @@ def of_scores(values: ArrayLike) -> Reading:
 def pooled(readings: Sequence[Reading]) -> Reading:
     """Mean of the readings' values, as independent repetitions (seeds)."""
     return mean([reading.value for reading in readings], unit=readings[0].unit if readings else "")
+
+
+def mean_score(scores: NDArray[np.float64], unit: str = "") -> Reading:
+    """Mean of scores [seed, example], seeds and examples both being samples; n counts examples.
+
+    Of zeros and ones: never narrower than Wilson's interval for as many examples, which holds near 0 and 1, too.
+    """
+    if scores.shape[1] < 2:
+        raise InvalidData(
+            f"{scores.shape[1]} example is evaluated.",
+            why="one example has no spread, so no interval exists.",
+            fix="merge this group with another one, or evaluate on more examples.",
+        )
+    if len(scores) == 1:
+        found = of_scores(scores[0])
+        return Reading(found.value, found.low, found.high, found.n, unit or found.unit)
+    found = crossed(scores, unit=unit)
+    if not np.isin(scores, (0.0, 1.0)).all():
+        return found
+    wilson = proportion(float(scores.mean(0).sum().round()), scores.shape[1])
+    low, high = min(found.low, wilson.low), max(found.high, wilson.high)
+    return Reading(found.value, max(0.0, low), min(1.0, high), found.n, "fraction")
+
+
+def average(readings: Sequence[Reading]) -> Reading:
+    """Mean over sites, these sites being fixed: their intervals add in square. n counts examples."""
+    k = len(readings)
+    value = sum(r.value for r in readings) / k
+    low = sqrt(sum((r.value - r.low) ** 2 for r in readings)) / k
+    high = sqrt(sum((r.high - r.value) ** 2 for r in readings)) / k
+    return Reading(value, value - low, value + high, sum(r.n for r in readings), readings[0].unit)
+
+
+def widened(change: Reading, among: int) -> Reading:
+    """The interval at the level that lets one of `among` such differences be picked (Bonferroni)."""
+    k = float(scipy_stats.norm.ppf(1 - (1 - LEVEL) / 2 / max(1, among))) / _Z
+    low = change.value - k * (change.value - change.low)
+    high = change.value + k * (change.high - change.value)
+    return Reading(change.value, low, high, change.n, change.unit)

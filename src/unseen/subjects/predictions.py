@@ -48,26 +48,26 @@ class SplitPredictions:
     def metrics(self, rows: NDArray[np.bool_] | None = None) -> dict[str, Reading]:
         """Score, AUC (two classes, both present) and loss of the chosen examples, seeds and examples as samples."""
         chosen = slice(None) if rows is None else rows
-        found = {self.score_name: _mean(self.values[:, chosen])}
+        found = {self.score_name: stats.mean_score(self.values[:, chosen])}
         if (explained := self._explained(chosen)) is not None:
-            found["R²"] = _mean(explained, bounded=False)
+            found["R²"] = stats.crossed(explained)
         if self.margin is not None and self.y is not None:
             y = self.y[chosen] > 0
             if 0 < y.sum() < y.size:
                 found["AUC"] = replace(stats.crossed_auc(self.margin[:, chosen], y), unit="")
-        found["loss"] = _mean(self.loss[:, chosen], unit="nats" if self.is_accuracy else "")
+        found["loss"] = stats.mean_score(self.loss[:, chosen], unit="nats" if self.is_accuracy else "")
         return found
 
     def changes(self, base: "SplitPredictions") -> dict[str, Reading]:
         """Paired differences to `base` (same examples, same seeds)."""
-        found = {self.score_name: _mean(self.values - base.values, bounded=False)}
+        found = {self.score_name: stats.crossed(self.values - base.values)}
         if (mine := self._explained(slice(None))) is not None and (other := base._explained(slice(None))) is not None:
-            found["R²"] = _mean(mine - other, bounded=False)
+            found["R²"] = stats.crossed(mine - other)
         if self.margin is not None and base.margin is not None and self.y is not None:
             y = self.y > 0
             if 0 < y.sum() < y.size:
                 found["AUC"] = replace(stats.crossed_auc(self.margin, y, against=base.margin), unit="")
-        found["loss"] = _mean(self.loss - base.loss, bounded=False)
+        found["loss"] = stats.crossed(self.loss - base.loss)
         return found
 
     def _explained(self, chosen: slice | NDArray[np.bool_]) -> NDArray[np.float64] | None:
@@ -82,25 +82,6 @@ class SplitPredictions:
             return None
         e2 = self.score[:, chosen] ** 2
         return 1 - e2 / variance + e2.mean(1, keepdims=True) / variance * (spread / variance - 1)
-
-
-def _mean(values: NDArray[np.float64], unit: str = "", bounded: bool = True) -> Reading:
-    if values.shape[1] < 2:
-        raise InvalidData(
-            f"{values.shape[1]} example is left to judge.",
-            why="one example has no spread, so no interval exists.",
-            fix="merge this group with another one.",
-        )
-    if bounded and len(values) == 1:
-        reading = stats.of_scores(values[0])
-        return Reading(reading.value, reading.low, reading.high, reading.n, unit or reading.unit)
-    reading = stats.crossed(values, unit=unit)
-    if bounded and np.isin(values, (0.0, 1.0)).all():
-        # near 0 and 1 the symmetric interval is too short: never shorter than Wilson's for the same examples
-        wilson = stats.proportion(float(values.mean(0).sum().round()), values.shape[1])
-        low, high = min(reading.low, wilson.low), max(reading.high, wilson.high)
-        return Reading(reading.value, max(0.0, low), min(1.0, high), reading.n, "fraction")
-    return reading
 
 
 def predict(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab, unit: float = 1.0) -> SplitPredictions:

@@ -237,7 +237,7 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
     try:
         method = FitEstimator() if isinstance(runs.fresh(0), Estimator) else ERM(subject.budget)
         if subject.trained is None or (retrain and not isinstance(method, FitEstimator)):
-            retrained = [runs(method, seed) for seed in range(seeds)]
+            retrained = runs.seeds(method, seeds)
     except UnseenError:
         raise
     except Exception as error:  # the subject's own model

@@ -3,10 +3,10 @@
 import pytest
 
 from unseen.document import Tone
-from unseen.questions.audit.advice import advice, combined, helpful, limits, metric_of
+from unseen.questions.audit.advice import advice, helpful, limits, mean_change, metric_of
 from unseen.questions.audit.results import Findings, Gap, Outcome, Overlap, Score, gain
-from unseen.questions.compare.statistics import widened
 from unseen.reading import Reading
+from unseen.stats import widened
 from unseen.subjects.examples import Example
 from unseen.text import listed, several, shown
 
@@ -94,7 +94,7 @@ def test_limits_name_what_was_not_judged():
 
 
 def test_places_are_averaged_with_independent_errors():
-    together = combined(remedies(a=reading(0.1, 0.03), b=reading(0.3, 0.04)))
+    together = mean_change(remedies(a=reading(0.1, 0.03), b=reading(0.3, 0.04)))
     assert (together.value, together.high - together.value, together.n) == pytest.approx((0.2, 0.025, 200))
 
 

@@ -52,7 +52,8 @@ def test_helpful_examples_help_and_harmful_ones_harm():
 
 def test_every_worst_error_has_credits_from_a_faithful_method():
     found = ONCE(subject(), Lab())
-    (looked,) = found.looked
+    looked = found.error_explanation
+    assert looked is not None
     assert looked.faithfulness.value > 0.9  # a linear model, and explanations that are linear functions
     assert looked.method in looked.why
     for error in found.worst:

@@ -16,7 +16,7 @@ from unseen.reading import Reading
 
 
 def test_average_over_places_adds_intervals_in_square():
-    value = statistics.average([Reading(0.6, 0.5, 0.7, 10), Reading(0.8, 0.6, 0.9, 30)])
+    value = stats.average([Reading(0.6, 0.5, 0.7, 10), Reading(0.8, 0.6, 0.9, 30)])
     assert (value.value, value.n) == (pytest.approx(0.7), 40)
     assert value.low == pytest.approx(0.7 - sqrt(0.1**2 + 0.2**2) / 2)
     assert value.high == pytest.approx(0.7 + sqrt(0.1**2 + 0.1**2) / 2)
@@ -24,23 +24,23 @@ def test_average_over_places_adds_intervals_in_square():
 
 def test_average_of_one_place_is_that_place():
     one = Reading(0.6, 0.5, 0.7, 10)
-    assert statistics.average([one]) == one
+    assert stats.average([one]) == one
 
 
 def test_an_accuracy_of_one_is_not_certain():
-    value = statistics.reading(np.ones((3, 20)))
+    value = stats.mean_score(np.ones((3, 20)))
     wilson = stats.proportion(20, 20)
     assert (value.value, value.low, value.high) == (1.0, wilson.low, 1.0)
 
 
 def test_one_example_is_refused():
     with pytest.raises(InvalidData, match="no spread"):
-        statistics.reading(np.ones((3, 1)))
+        stats.mean_score(np.ones((3, 1)))
 
 
 @pytest.mark.parametrize("among", [1, 3, 7])
 def test_widened_intervals_are_bonferronis(among):
-    value = statistics.widened(Reading(1.0, 1.0 - 1.959964, 1.0 + 1.959964), among)
+    value = stats.widened(Reading(1.0, 1.0 - 1.959964, 1.0 + 1.959964), among)
     z = peer.norm.ppf(1 - 0.05 / 2 / among)
     assert (value.low, value.high) == (pytest.approx(1 - z, abs=1e-5), pytest.approx(1 + z, abs=1e-5))
 

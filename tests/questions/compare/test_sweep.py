@@ -22,9 +22,11 @@ from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, WORST
 from unseen.questions.compare.run_groups import Run, RunGroup
 from unseen.questions.compare.splits import evaluated_splits, known_splits, training_domains
-from unseen.questions.compare.sweep import Sweep, alone, stepped
+from unseen.questions.compare.sweep import Sweep
 from unseen.search_space import Space, Uniform
+from unseen.subjects import stacking
 from unseen.subjects.domains import of_domains, of_task
+from unseen.subjects.stacking import step_of, train_alone
 from unseen.subjects.subject import Subject
 from unseen.task import Axis, Task, Use
 from unseen.tasks.domains import Domains, shifting_clusters
@@ -79,15 +81,15 @@ def test_models_trained_together_score_as_those_trained_alone(entrant, without, 
     assert len(many["select"]) == len(RUNS)
 
 
-STEPPED = [entrant for entrant in methods_of_classes() if stepped(entrant.make(Budget(steps=100))) is not None]
+STEPPED = [entrant for entrant in methods_of_classes() if step_of(entrant.make(Budget(steps=100))) is not None]
 
 
 @pytest.mark.parametrize("entrant", STEPPED, ids=lambda entrant: entrant.name)
 def test_a_method_with_a_step_trains_as_the_loop_with_that_step(entrant):
-    """What `stepped` takes for granted, for every class of `unseen.methods`."""
+    """What `step_of` takes for granted, for every class of `unseen.methods`."""
     held = clusters()
     method, task = entrant.make(held[0].budget), east()
-    part = stepped(method)
+    part = step_of(method)
     assert part is not None
     results = []
     for fit in (lambda m: method.fit(m, task, Lab()), lambda m: train(m, task, *part, Lab())):
@@ -111,7 +113,7 @@ def test_places_of_one_shape_are_trained_together_and_score_as_alone(monkeypatch
 
 
 def test_no_more_models_are_trained_at_once_than_fit(monkeypatch):
-    monkeypatch.setattr(sweeping, "MOST", 3)
+    monkeypatch.setattr(stacking, "MOST_MODELS", 3)
     job = Comparison(entrants=methods_named(["erm"]), seeds=5, draws=1)
     sweep, seen = Sweep(clusters(), Lab()), []
     monkeypatch.setattr(sweeping, "looped", lambda jobs: seen.append(len(jobs.models)) or looped(jobs))
@@ -298,5 +300,5 @@ def test_one_draw_runs_no_validation_and_says_so():
 
 
 def test_a_models_own_fit_may_diverge_alone():
-    result = alone(Explodes(share=1.0), nn.Linear(2, 2), east(), Lab())
+    result = train_alone(Explodes(share=1.0), nn.Linear(2, 2), east(), Lab())
     assert isinstance(result, Diverged)

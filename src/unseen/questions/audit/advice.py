@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from unseen.document import Note, Tone
 from unseen.questions.audit.results import LOWER_IS_BETTER, Findings, Gap, Outcome, gain
-from unseen.questions.compare.statistics import widened
 from unseen.reading import Reading
+from unseen.stats import average, widened
 from unseen.text import listed, several, shown
 
 
@@ -133,13 +133,9 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
     return notes
 
 
-def combined(outcomes: Sequence[Outcome]) -> Reading:
-    """Mean change over places, these places being fixed; their intervals add in square. n counts examples."""
-    k, changes = len(outcomes), [o.change for o in outcomes]
-    value = sum(c.value for c in changes) / k
-    low = sum((c.value - c.low) ** 2 for c in changes) ** 0.5 / k
-    high = sum((c.high - c.value) ** 2 for c in changes) ** 0.5 / k
-    return Reading(value, value - low, value + high, sum(c.n for c in changes))
+def mean_change(outcomes: Sequence[Outcome]) -> Reading:
+    """Mean change over the sites."""
+    return average([outcome.change for outcome in outcomes])
 
 
 def by_remedy(findings: Sequence[Findings], metric: str) -> dict[str, list[Outcome]]:
@@ -173,7 +169,7 @@ def harmful(change: Mapping[str, Reading], metric: str) -> list[str]:
 
 
 def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
-    change = {name: combined(outcomes) for name, outcomes in by_remedy(findings, metric).items()}
+    change = {name: mean_change(outcomes) for name, outcomes in by_remedy(findings, metric).items()}
     if not change:
         return []
     helped, harmed, notes = helpful(change, metric), harmful(change, metric), []
@@ -208,7 +204,7 @@ def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
 
 
 def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
-    change = {name: combined(outcomes) for name, outcomes in by_model(findings, metric).items()}
+    change = {name: mean_change(outcomes) for name, outcomes in by_model(findings, metric).items()}
     notes, own = [], findings[0].name
     for name, difference in change.items():
         clear = widened(gain(metric, difference), len(change))

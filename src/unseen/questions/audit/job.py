@@ -1,10 +1,10 @@
 """The main job: how well does a model generalize, why, and what helps? Composed from the plugs."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TypeVar
 
 from unseen.attribution import Attribution
 from unseen.attributions.influence import Influence
@@ -13,13 +13,42 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.measures.sharpness import SAMSharpness, TopEigenvalue
 from unseen.method import Trained
-from unseen.questions.audit import model, performance, remedies, training_data
+from unseen.questions.audit import model, training_data
+from unseen.questions.audit import performance as performances
+from unseen.questions.audit import remedies as changes
 from unseen.questions.audit.remedy_methods import Remedy, standard_remedies
-from unseen.questions.audit.results import Findings
+from unseen.questions.audit.results import (
+    Calibration,
+    Coherence,
+    Comparisons,
+    Feature,
+    Findings,
+    LabelErrors,
+    Outcome,
+    Overlap,
+    Performance,
+    WorstError,
+)
 from unseen.reading import Measure
+from unseen.subjects.examples import Example
 from unseen.subjects.session import Session, open_session
 from unseen.subjects.subject import Subject
 from unseen.task import Use
+
+T = TypeVar("T")
+PARTS = (
+    "scores",
+    "calibration",
+    "overlap of splits",
+    "coherence",
+    "suspected labels",
+    "self-influence",
+    "worst errors",
+    "explanation of the worst errors",
+    "features",
+    "comparison models",
+)
+"""What every audit does; measures and remedies come on top."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,54 +79,90 @@ class Audit:
 
     def __call__(self, subject: Subject, lab: Lab) -> Findings:
         session = open_session(subject, lab, seeds=self.seeds, retrain=bool(self.remedies))
-        found, seconds = self._about(session), {}
-
-        def attempt(name: str, part: Callable[[], dict[str, Any]]) -> None:
-            began = time.perf_counter()
-            for key, value in (session.attempt(name, part) or {}).items():
-                found[key] = (
-                    {**found.get(key, {}), **value} if isinstance(value, dict) else [*found.get(key, ()), *value]
-                )
-            seconds[name] = time.perf_counter() - began
-
-        steps: dict[str, Callable[[], dict[str, Any]]] = {
-            "scores": partial(performance.performance, session),
-            "calibration": partial(performance.calibration, session),
-            "overlap of splits": partial(training_data.overlaps, session),
-            "coherence": partial(training_data.coherence, session, self.top),
-            "suspected labels": partial(training_data.suspects, session, self.top),
-            "self-influence": partial(training_data.self_influential, session, self.attribution, self.top),
-            **{name: partial(model.measured, session, name, measure) for name, measure in self.measures.items()},
-            "worst errors": partial(model.worst_errors, session, self.attribution, self.worst),
-            "explanation of the worst errors": partial(model.looked, session, self.worst),
-            "features": partial(model.features, session),
-            "comparison models": partial(performance.references, session),
-            **{
-                f"remedy: {name}": partial(remedies.remedy, session, name, make) for name, make in self.remedies.items()
-            },
+        remedies = {f"remedy: {name}": make for name, make in self.remedies.items()}
+        local = "remedy: site-wise fine-tuning"
+        parts = Parts(session, [*PARTS, *self.measures, *remedies, *([local] if remedies else [])])
+        performance = parts("scores", partial(performances.performance, session), Performance())
+        calibration = parts("calibration", partial(performances.calibration, session), Calibration())
+        overlaps = parts("overlap of splits", partial(training_data.overlaps, session), list[Overlap]())
+        coherence = parts("coherence", partial(training_data.coherence, session, self.top), Coherence())
+        labels = parts("suspected labels", partial(training_data.label_errors, session, self.top), LabelErrors())
+        influential = parts(
+            "self-influence",
+            partial(training_data.self_influential, session, self.attribution, self.top),
+            list[Example](),
+        )
+        measured = {
+            name: parts(name, partial(model.reading_of, session, measure), None)
+            for name, measure in self.measures.items()
         }
-        if self.remedies:
-            steps["remedy: site-wise fine-tuning"] = partial(remedies.local_finetuning, session)
-        for name, part in lab.track(list(steps.items()), len(steps)):
-            attempt(name, part)
-        return Findings(**found, skipped=session.skipped, seconds={"training": session.seconds, **seconds})
-
-    def _about(self, session: Session) -> dict[str, Any]:
-        task = session.subject.task
-        return {
-            "name": session.subject.name,
-            "task": task.name,
-            "score_name": session.predictions(next(iter(session.evaluated))).score_name,
-            "seeds": len(session.models),
-            "decisions": list(session.subject.decisions),
-            "warnings": list(session.subject.warnings),
-            "sizes": {name: length(split.data) or 0 for name, split in task.splits.items()}
+        worst = parts(
+            "worst errors", partial(model.worst_errors, session, self.attribution, self.worst), list[WorstError]()
+        )
+        explanation = parts(
+            "explanation of the worst errors", partial(model.error_explanation, session, self.worst), None
+        )
+        features = parts("features", partial(model.features, session), list[Feature]())
+        rivals = parts("comparison models", partial(performances.references, session), Comparisons())
+        outcomes = [
+            outcome
+            for name, (part, make) in zip(self.remedies, remedies.items(), strict=True)
+            for outcome in parts(part, partial(changes.remedy, session, name, make), list[Outcome]())
+        ]
+        if remedies:
+            outcomes += parts(local, partial(changes.local_finetuning, session), list[Outcome]())
+        parts.finish()
+        subject, task = session.subject, session.task
+        known = {name: reading for name, reading in measured.items() if reading is not None}
+        return Findings(
+            name=subject.name,
+            task=task.name,
+            score_name=session.predictions(next(iter(session.evaluated))).score_name,
+            seeds=len(session.models),
+            decisions=[*subject.decisions, *labels.decisions],
+            sizes={name: length(split.data) or 0 for name, split in task.splits.items()}
             | {name: session.predictions(name).score.shape[1] for name in session.evaluated},
-            "places": {name: str(split.at) for name, split in task.splits.items() if split.at is not None},
-            "unseen": list(session.unseen),
-            "known": [name for name in session.evaluated if name in task.of(Use.JUDGE) and name not in session.unseen],
-            "readings": {},
-        }
+            places={name: str(split.at) for name, split in task.splits.items() if split.at is not None},
+            unseen=list(session.unseen),
+            known=[name for name in session.evaluated if name in task.of(Use.JUDGE) and name not in session.unseen],
+            scores=[*performance.scores, *rivals.scores],
+            gaps=performance.gaps,
+            readings={**calibration.readings, **coherence.readings, **known},
+            curves=calibration.curves,
+            conflicting=coherence.conflicting,
+            suspects=labels.suspects,
+            suspicion=labels.losses,
+            self_influential=influential,
+            overlaps=overlaps,
+            worst=worst,
+            error_explanation=explanation,
+            features=features,
+            outcomes=outcomes,
+            comparisons=rivals.changes,
+            skipped=session.skipped,
+            warnings=[*subject.warnings, *performance.warnings],
+            seconds={"training": session.seconds, **parts.seconds},
+        )
+
+
+class Parts:
+    """Runs the parts of an audit one after the other, as steps of the lab's progress; one that fails gives its default."""
+
+    def __init__(self, session: Session, names: Sequence[str]) -> None:
+        self.session = session
+        self.seconds: dict[str, float] = {}
+        self._steps = iter(session.lab.track(names, len(names)))
+
+    def __call__(self, name: str, part: Callable[[], T], default: T) -> T:
+        next(self._steps, None)
+        began = time.perf_counter()
+        found = self.session.attempt(name, part)
+        self.seconds[name] = time.perf_counter() - began
+        return default if found is None else found
+
+    def finish(self) -> None:
+        """The last step is done."""
+        next(self._steps, None)
 
 
 __all__ = ["Audit", "Findings", "Subject"]

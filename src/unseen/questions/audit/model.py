@@ -1,7 +1,6 @@
 """The trained model: what it relies on, where it errs most and through which training examples, how sharp it is."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -18,15 +17,15 @@ from unseen.subjects.session import Session
 from unseen.task import Use
 
 
-def measured(session: Session, name: str, measure: Measure[Trained]) -> dict[str, Any]:
+def reading_of(session: Session, measure: Measure[Trained]) -> Reading:
     """A plug's reading of the audited model, on the first fitted split unless it names one that exists."""
     session.require_gradients()
     if getattr(measure, "split", session.training_split) not in session.task.splits:
         measure = replace(measure, split=session.training_split)  # type: ignore[type-var]
-    return {"readings": {name: replace(measure(session.first, session.lab), detail=None)}}
+    return replace(measure(session.first, session.lab), detail=None)
 
 
-def worst_errors(session: Session, attribution: Attribution, count: int) -> dict[str, Any]:
+def worst_errors(session: Session, attribution: Attribution, count: int) -> list[WorstError]:
     """The judged examples with the largest loss, and the training examples that pushed it down and up."""
     session.require_gradients()
     for name in session.task.of(Use.FIT):
@@ -50,10 +49,10 @@ def worst_errors(session: Session, attribution: Attribution, count: int) -> dict
                 harmful=[session.training_example(int(i), float(row[i])) for i in low.indices if row[i] < 0],
             )
         )
-    return {"worst": worst}
+    return worst
 
 
-def looked(session: Session, count: int) -> dict[str, Any]:
+def error_explanation(session: Session, count: int) -> ErrorExplanation:
     """What the model looked at in its worst errors, by the method that is most faithful to it around such examples."""
     session.require_gradients()
     split = session.main_split
@@ -64,7 +63,7 @@ def looked(session: Session, count: int) -> dict[str, Any]:
     found = explain_model(session, request, session.lab.child("explanation"))
     errors = {told.example.index: dict(told.credits) for told in found.examples}
     chosen = found.choice
-    one = ErrorExplanation(
+    return ErrorExplanation(
         method=chosen.name,
         why=chosen.why,
         faithfulness=replace(chosen.faithfulness, detail=None),
@@ -72,10 +71,9 @@ def looked(session: Session, count: int) -> dict[str, Any]:
         errors=errors,
         heat={told.example.index: told.heat for told in found.examples if told.heat},
     )
-    return {"looked": [one]}
 
 
-def features(session: Session) -> dict[str, Any]:
+def features(session: Session) -> list[Feature]:
     """Reliance on each feature at the place that matters most, and how far it moved from the fitted examples."""
     named = session.subject.features
     if not named:
@@ -90,18 +88,16 @@ def features(session: Session) -> dict[str, Any]:
     scale = 1.0 if session.predictions(split).unit is None else session.subject.unit
     before, after = (whole(session.task.splits[name].data, session.lab)["x"].flatten(1) for name in (fit, split))
     moved = list(shifts(before, after).values())
-    return {
-        "features": [
-            Feature(
-                name=name,
-                split=split,
-                reliance=_scaled(relied[name], scale),
-                shift=max(moved[k].ks for k in places),
-                moved=any(moved[k].q < 0.05 for k in places),
-            )
-            for name, places in named.items()
-        ]
-    }
+    return [
+        Feature(
+            name=name,
+            split=split,
+            reliance=_scaled(relied[name], scale),
+            shift=max(moved[k].ks for k in positions),
+            moved=any(moved[k].q < 0.05 for k in positions),
+        )
+        for name, positions in named.items()
+    ]
 
 
 def _scaled(reading: Reading, by: float) -> Reading:

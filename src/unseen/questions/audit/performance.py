@@ -10,7 +10,7 @@ from unseen import stats
 from unseen.errors import InvalidData, UnseenError, reason
 from unseen.measures.calibration import CalibrationError, CalibrationInTheLarge, CalibrationSlope
 from unseen.methods.fit_estimator import FitEstimator
-from unseen.questions.audit.results import LOWER_IS_BETTER, Gap, Outcome, Score
+from unseen.questions.audit.results import LOWER_IS_BETTER, Calibration, Comparisons, Gap, Outcome, Performance, Score
 from unseen.reading import Reading
 from unseen.subjects.predictions import SplitPredictions, group_codes, predict
 from unseen.subjects.session import Session
@@ -20,7 +20,7 @@ SMALL = 20
 """Subgroups below this size are reported with a warning."""
 
 
-def performance(session: Session) -> dict[str, Any]:
+def performance(session: Session) -> Performance:
     """Score, AUC and loss per split and subgroup, and the gap from seen to unseen."""
     name = session.subject.name
     scores: list[Score] = []
@@ -34,7 +34,7 @@ def performance(session: Session) -> dict[str, Any]:
             by_level = partial(_by_level, session, split, group, result)
             found, said = session.attempt(f"group {group} on `{split}`", by_level) or ([], [])
             scores, warnings = scores + found, warnings + said
-    return {"scores": scores, "gaps": _gaps(session), "warnings": warnings}
+    return Performance(scores=scores, gaps=_gaps(session), warnings=warnings)
 
 
 def scores_of(
@@ -91,7 +91,7 @@ def _gap(session: Session, metric: str, reference: str, split: str) -> Gap | Non
     return Gap(metric=metric, reference=reference, split=split, worse=worse)
 
 
-def calibration(session: Session) -> dict[str, Any]:
+def calibration(session: Session) -> Calibration:
     """Expected calibration error, slope and reliability curve on every judged split."""
     if not session.classifies:
         raise InvalidData(
@@ -112,10 +112,10 @@ def calibration(session: Session) -> dict[str, Any]:
                 readings[f"calibration {name}: {split}"] = measure(session.first, session.lab)
             except UnseenError as error:  # one class only, or perfectly separated: the curve still stands
                 session.skipped[f"calibration {name} on `{split}`"] = reason(error)
-    return {"readings": readings, "curves": curves}
+    return Calibration(readings=readings, curves=curves)
 
 
-def references(session: Session) -> dict[str, Any]:
+def references(session: Session) -> Comparisons:
     """The comparison models, fitted on the same examples, judged on the same splits and paired with the audited model."""
     scores: list[Score] = []
     comparisons: list[Outcome] = []
@@ -126,4 +126,4 @@ def references(session: Session) -> dict[str, Any]:
             scores += scores_of(name, split, found)
             changes = found.changes(session.predictions(split))
             comparisons += [Outcome(remedy=name, split=split, metric=m, change=c) for m, c in changes.items()]
-    return {"scores": scores, "comparisons": comparisons}
+    return Comparisons(scores=scores, changes=comparisons)

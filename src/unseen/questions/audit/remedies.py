@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -18,12 +17,12 @@ from unseen.subjects.session import Session
 from unseen.task import Split, Use
 
 
-def remedy(session: Session, name: str, make: Remedy) -> dict[str, Any]:
+def remedy(session: Session, name: str, make: Remedy) -> list[Outcome]:
     """Paired change of every metric on every judged split, same seeds and budget."""
     session.require_gradients()
     method = make(session.subject.budget)
     _needs_groups(session, getattr(method, "group", None))
-    runs = [session.runs(method, seed) for seed in range(len(session.retrained))]
+    runs = session.runs.seeds(method, len(session.retrained))
     outcomes = []
     for split in session.evaluated:
         changed = predict(
@@ -31,7 +30,7 @@ def remedy(session: Session, name: str, make: Remedy) -> dict[str, Any]:
         )
         for metric, change in changed.changes(session.baseline_predictions(split)).items():
             outcomes.append(Outcome(remedy=name, split=split, metric=metric, change=change, note=repr(method)))
-    return {"outcomes": outcomes}
+    return outcomes
 
 
 def _needs_groups(session: Session, column: str | None) -> None:
@@ -49,7 +48,7 @@ def _needs_groups(session: Session, column: str | None) -> None:
         )
 
 
-def local_finetuning(session: Session) -> dict[str, Any]:
+def local_finetuning(session: Session) -> list[Outcome]:
     """What labelled examples of the unseen place would buy: half of them fitted, the other half judged."""
     session.require_gradients()
     if not session.unseen:
@@ -78,4 +77,4 @@ def local_finetuning(session: Session) -> dict[str, Any]:
             outcomes.append(
                 Outcome(remedy="site-wise fine-tuning", split=name, metric=metric, change=change, note=note)
             )
-    return {"outcomes": outcomes}
+    return outcomes

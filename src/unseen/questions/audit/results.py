@@ -106,6 +106,53 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Performance:
+    """How well it holds: by split and subgroup, and from known to unseen."""
+
+    scores: Sequence[Score] = ()
+    gaps: Sequence[Gap] = ()
+    warnings: Sequence[str] = ()
+    """Which subgroups are small."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How far probabilities can be believed."""
+
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """Reliability curve by split: (predicted, observed)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coherence:
+    """Whether training examples agree, and which are most in conflict with the rest."""
+
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    conflicting: Sequence[Example] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelErrors:
+    """Training examples whose label surprises models that never saw them."""
+
+    suspects: Sequence[Example] = ()
+    losses: Sequence[float] = ()
+    """Out of fold, of each training example, in the order of the data."""
+    decisions: Sequence[str] = ()
+    """From where on a label counts as suspected, and how many do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparisons:
+    """What comparison models reach on the same splits."""
+
+    scores: Sequence[Score] = ()
+    changes: Sequence[Outcome] = ()
+    """Paired differences from the audited model."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Findings:
     """The audit of one subject."""
 
@@ -136,8 +183,8 @@ class Findings:
     """Fitted examples with the largest influence on their own loss."""
     overlaps: Sequence[Overlap] = ()
     worst: Sequence[WorstError] = ()
-    looked: Sequence[ErrorExplanation] = ()
-    """None, or one explanation of the worst errors."""
+    error_explanation: ErrorExplanation | None = None
+    """Which inputs the worst errors rest on."""
     features: Sequence[Feature] = ()
     outcomes: Sequence[Outcome] = ()
     comparisons: Sequence[Outcome] = ()

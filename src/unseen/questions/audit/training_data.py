@@ -15,8 +15,9 @@ from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import exact_pairs, near_pairs
 from unseen.measures.label_errors import out_of_fold_loss
-from unseen.questions.audit.results import Overlap
+from unseen.questions.audit.results import Coherence, LabelErrors, Overlap
 from unseen.reading import Reading
+from unseen.subjects.examples import Example
 from unseen.subjects.session import Session
 from unseen.task import Use
 
@@ -28,7 +29,7 @@ FAR = 5.0
 """… or, where it is a number, where they miss it by so many times the median error."""
 
 
-def coherence(session: Session, top: int) -> dict[str, Any]:
+def coherence(session: Session, top: int) -> Coherence:
     """Coherence of the fitted examples, total and per class, and the examples most in conflict with the rest."""
     session.require_gradients()
     fit, data = session.training_split, session.task.splits[session.training_split].data
@@ -43,13 +44,13 @@ def coherence(session: Session, top: int) -> dict[str, Any]:
         "coherence m·α": Reading(found.m_alpha, n * found.low, n * found.high, n, "examples"),
     }
     if length(data) is None:
-        return {"readings": readings}
+        return Coherence(readings=readings)
     for name, rows in _by_class(session, data).items():
         part = measured_coherence(model, loss, Columns(**gather(data, rows)), session.lab)
         readings[f"coherence α of {name}"] = _alpha(part)
     agreement = agreements(model, loss, data, session.lab, found.total)
     order = agreement.argsort()[:top].tolist()
-    return {"readings": readings, "conflicting": [session.example(fit, i, float(agreement[i])) for i in order]}
+    return Coherence(readings=readings, conflicting=[session.example(fit, i, float(agreement[i])) for i in order])
 
 
 def _alpha(found: CoherenceResult) -> Reading:
@@ -66,7 +67,7 @@ def _by_class(session: Session, data: Dataset[Any]) -> dict[str, Tensor]:
     return {name: of for name, of in rows.items() if len(of) >= 4} if len(found) <= MOST_CLASSES else {}
 
 
-def overlaps(session: Session) -> dict[str, Any]:
+def overlaps(session: Session) -> list[Overlap]:
     """Examples of judged splits that also stand, exactly or nearly, in a fitted split."""
     column = (
         "x"
@@ -84,7 +85,7 @@ def overlaps(session: Session) -> dict[str, Any]:
                 found.append(Overlap(fitted=fit, judged=name, exact=0, near=None, n=len(b)))
                 continue
             found.append(_overlap(fit, name, a, b, is_numeric=column == "x"))
-    return {"overlaps": found}
+    return found
 
 
 def _overlap(fit: str, name: str, a: Tensor, b: Tensor, is_numeric: bool) -> Overlap:
@@ -102,7 +103,7 @@ def _overlap(fit: str, name: str, a: Tensor, b: Tensor, is_numeric: bool) -> Ove
     )
 
 
-def suspects(session: Session, top: int) -> dict[str, Any]:
+def label_errors(session: Session, top: int) -> LabelErrors:
     """Fitted examples whose label surprises models that never saw them: out-of-fold loss, largest first."""
     session.require_gradients()
     fit = session.training_split
@@ -115,14 +116,14 @@ def suspects(session: Session, top: int) -> dict[str, Any]:
         least, said = torch.tensor(torch.inf), ""
     order = [i for i in losses.argsort(descending=True)[:top].tolist() if losses[i] > least]
     count = int((losses > least).sum())
-    return {
-        "suspects": [session.example(fit, i, float(losses[i])) for i in order],
-        "suspicion": losses.tolist(),
-        "decisions": [f"{count} of {len(losses)} training labels {said}."] if count else [],
-    }
+    return LabelErrors(
+        suspects=[session.example(fit, i, float(losses[i])) for i in order],
+        losses=losses.tolist(),
+        decisions=[f"{count} of {len(losses)} training labels {said}."] if count else [],
+    )
 
 
-def self_influential(session: Session, attribution: Attribution, top: int) -> dict[str, Any]:
+def self_influential(session: Session, attribution: Attribution, top: int) -> list[Example]:
     """Fitted examples with the largest influence on their own loss: what the model would not say without them."""
     session.require_gradients()
     attributor = session.attributor(attribution)
@@ -137,4 +138,4 @@ def self_influential(session: Session, attribution: Attribution, top: int) -> di
         attributor.self_influence()[: length(session.task.splits[session.training_split].data)],
     )
     order = own.argsort(descending=True)[:top].tolist()
-    return {"self_influential": [session.example(fit, i, float(own[i])) for i in order]}
+    return [session.example(fit, i, float(own[i])) for i in order]

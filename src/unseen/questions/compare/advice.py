@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from unseen.document import Note, Tone
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, WORST, Results
-from unseen.questions.compare.statistics import widened
 from unseen.reading import Reading
+from unseen.stats import widened
 from unseen.text import listed, several, shown
 
 FEW = 1_000

@@ -13,9 +13,10 @@ from unseen.questions.compare.results import Results
 from unseen.questions.compare.run_groups import Run, RunGroup, RunScores
 from unseen.questions.compare.splits import training_domains
 from unseen.questions.compare.subgroups import subgroups_of
-from unseen.questions.compare.sweep import MOST, Sweep
+from unseen.questions.compare.sweep import Sweep
 from unseen.questions.compare.tables import ResultTable
 from unseen.search_space import Space
+from unseen.subjects.stacking import MOST_MODELS
 from unseen.subjects.subject import Subject
 
 
@@ -104,7 +105,7 @@ class Comparison:
     def blocks(self, subjects: Sequence[Subject]) -> list[RunGroup]:
         """What is trained: the runs on all training domains, and those without one of them each."""
         runs = [Run(seed, draw) for seed in range(self.seeds) for draw in range(self.draws)]
-        chunks = [tuple(runs[k : k + MOST]) for k in range(0, len(runs), MOST)]
+        chunks = [tuple(runs[k : k + MOST_MODELS]) for k in range(0, len(runs), MOST_MODELS)]
         validate = Protocol.LEFT_OUT in self.protocols and self.draws > 1
         found = []
         for subject in subjects:
@@ -198,7 +199,7 @@ def _trained(kept: Mapping[RunGroup, RunScores]) -> dict[str, str]:
         together, all_runs = counts.get(block.entrant.name, (0, 0))
         counts[block.entrant.name] = together + int(scores["together"].sum()), all_runs + len(block.runs)
     return {
-        name: f"{total} models trained together, up to {MOST} at a time"
+        name: f"{total} models trained together, up to {MOST_MODELS} at a time"
         if together == total
         else f"{total} models trained one after the other"
         if not together

@@ -59,7 +59,7 @@ class Mean:
         return True
 
     def reading(self, place: str, values: BySeed) -> Reading:
-        return statistics.reading(self.scale * np.stack(list(values.values())))
+        return stats.mean_score(self.scale * np.stack(list(values.values())))
 
     def change(self, place: str, one: BySeed, other: BySeed) -> Reading:
         a, b = statistics.shared(one, other)

@@ -14,7 +14,6 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from unseen.engine.batches import length
-from unseen.engine.loop import Budget, Step
 from unseen.engine.vectorized.choose import Plan, looped, plan
 from unseen.engine.vectorized.loop import Jobs, stacked
 from unseen.errors import Diverged, InvalidData
@@ -24,14 +23,10 @@ from unseen.questions.compare.candidates import MethodSpec
 from unseen.questions.compare.run_groups import FORMAT, Run, RunGroup, RunScores, fingerprint, hash_of
 from unseen.questions.compare.scoring import scores
 from unseen.search_space import Space
+from unseen.subjects.stacking import most_together, step_of, train_alone, visible_to_training
 from unseen.subjects.subject import Subject
 from unseen.task import Split, Task, Use
 from unseen.tasks.domains import validate_on
-
-MOST = 60
-"""Models that are trained at once: more gain nothing, and an interruption loses at most these."""
-NUMBERS = 20_000_000
-"""Parameters of all models that are trained at once: the optimiser holds four numbers for each."""
 
 
 @dataclass
@@ -67,7 +62,7 @@ class Sweep:
         alike: dict[str, list[list[RunGroup]]] = {}
         for block in blocks:
             model = self.fresh(block, block.runs[0].seed)
-            shapes, most = [shape(split) for split in self.task(block).of(Use.FIT).values()], most_of(model)
+            shapes, most = [shape(split) for split in self.task(block).of(Use.FIT).values()], most_together(model)
             found = alike.setdefault(f"{block.entrant.name} {shapes} {model}", [[]])
             if sum(len(other.runs) for other in found[-1]) + len(block.runs) > most and found[-1]:
                 found.append([])
@@ -136,12 +131,12 @@ class Sweep:
             methods += [self.method(block.entrant, block.at, run) for run in block.runs]
             labs += [self.lab.child("fit", run.seed) for run in block.runs]
             tasks += [aligned(self.task(block))] * len(block.runs)
-        parts = [part for method in methods if (part := stepped(method)) is not None]
+        parts = [part for method in methods if (part := step_of(method)) is not None]
         if len(parts) < len(methods):
-            return [alone(*each) for each in zip(methods, models, tasks, labs, strict=True)], False
+            return [train_alone(*each) for each in zip(methods, models, tasks, labs, strict=True)], False
         steps, budgets = zip(*parts, strict=True)
-        bare = {id(task): fitted(task) for task in tasks}
-        results, together, most = [], self.is_stacked, most_of(models[0])
+        bare = {id(task): visible_to_training(task) for task in tasks}
+        results, together, most = [], self.is_stacked, most_together(models[0])
         for k in range(0, len(models), most):
             now = slice(k, k + most)
             given = [bare[id(task)] for task in tasks[now]]
@@ -171,11 +166,6 @@ def network_of(subject: Subject) -> nn.Module:
     return model
 
 
-def most_of(model: nn.Module) -> int:
-    """So many models like this one are trained at once."""
-    return max(1, min(MOST, NUMBERS // max(1, sum(p.numel() for p in model.parameters()))))
-
-
 def shape(split: Split) -> str:
     """What minibatches of a split look like; streams are only like themselves."""
     n = length(split.data)
@@ -196,24 +186,3 @@ def aligned(task: Task) -> Task:
         return task
     names = {name: f"fit {k}" for k, name in enumerate(task.of(Use.FIT))}
     return replace(task, splits={names.get(name, name): split for name, split in task.splits.items()})
-
-
-def fitted(task: Task) -> Task:
-    """What a step may see."""
-    return replace(task, splits={**task.of(Use.FIT), **task.of(Use.ADAPT)})
-
-
-def stepped(method: Method) -> tuple[Step, Budget] | None:
-    """Step and budget of a method whose `fit` is `loop.train` with them; such methods have a property `step`."""
-    if not isinstance(getattr(type(method), "step", None), property):
-        return None
-    step, budget = getattr(method, "step", None), getattr(method, "budget", None)
-    return (step, budget) if step is not None and isinstance(budget, Budget) else None
-
-
-def alone(method: Method, model: nn.Module, task: Task, lab: Lab) -> Trained | Diverged:
-    """One model by its method's own `fit`."""
-    try:
-        return method.fit(model, task, lab)
-    except Diverged as error:
-        return error

@@ -42,7 +42,7 @@ class ScoreTable:
     def readings(self) -> dict[tuple[str, str], Reading]:
         found = {(m, place): self.quantity.reading(place, v) for (m, place), v in self.values.items() if v}
         for m, place in self.lowest.items() if len(self.places) > 1 else ():
-            found[m, AVERAGE] = statistics.average([found[m, each] for each in self.places])
+            found[m, AVERAGE] = stats.average([found[m, each] for each in self.places])
             found[m, WORST] = found[m, place]
         return found
 
@@ -78,7 +78,7 @@ class ScoreTable:
         pairs = [(place, self.values[a, place], self.values[b, place]) for place in places]
         if not all(one.keys() & other.keys() for _, one, other in pairs):
             return None
-        return statistics.average([self.quantity.change(place, one, other) for place, one, other in pairs])
+        return stats.average([self.quantity.change(place, one, other) for place, one, other in pairs])
 
 
 AllScores = Mapping[tuple[str, str], MethodScores]

@@ -6,18 +6,18 @@ from unseen.document import Block, Document, Note, Section, Tone
 from unseen.questions.audit.advice import (
     advice,
     by_remedy,
-    combined,
     compared,
     helpful,
     limits,
+    mean_change,
     shared_metric,
     unseen_of,
 )
 from unseen.questions.audit.document import evidence, performance
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import gain
-from unseen.questions.compare.statistics import widened
 from unseen.reading import Reading
+from unseen.stats import widened
 from unseen.text import places_of, shown
 
 
@@ -91,7 +91,7 @@ def _lead(findings: Sequence[Findings]) -> str:
             if len(gaps) > 1
             else f"the difference is {shown(gaps[0])}{'' if lost or gaps[0].high < 0 else ', which may be chance'}."
         )
-    table = {name: combined(o) for name, o in by_remedy(findings, metric).items()}
+    table = {name: mean_change(o) for name, o in by_remedy(findings, metric).items()}
     if helped := helpful(table, metric):
         text += f" Of the remedies, {helped[0]} helps most: {shown(table[helped[0]], '+')}."
     elif table:

@@ -10,7 +10,7 @@ from unseen.figure import Bars, Grid, Images, Points
 from unseen.questions.audit.document.names import held_out, known, place
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import ErrorExplanation, WorstError
-from unseen.questions.compare.statistics import widened
+from unseen.stats import widened
 from unseen.subjects.examples import Example
 from unseen.text import listed, shown
 
@@ -167,15 +167,17 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
     blocks: list[Block] = []
     for one in findings[:4]:
         where = place(one, one.worst[0].query.split) if one.worst else ""
-        looked = next(iter(one.looked), None)
-        if looked is not None and one.worst:
-            blocks.append(Note(f"{where}: inputs are explained by {looked.method}.", Tone.NEUTRAL, looked.why))
+        explanation = one.error_explanation
+        if explanation is not None and one.worst:
+            blocks.append(
+                Note(f"{where}: inputs are explained by {explanation.method}.", Tone.NEUTRAL, explanation.why)
+            )
         for k, error in enumerate(one.worst[: 5 if len(findings) == 1 else 2]):
             said = f", predicted {error.query.predicted}" if error.query.predicted else ""
             title = f"{where}, error {k + 1}: recorded {error.query.label or '–'}{said}, loss {error.query.value:.2f}"
             blocks.append(_explained(title, error))
-            if looked is not None and error.query.index in looked.errors:
-                blocks.append(_credited(looked, error))
+            if explanation is not None and error.query.index in explanation.errors:
+                blocks.append(_credited(explanation, error))
     if blocks:
         blocks.insert(
             0,
@@ -189,13 +191,13 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
     return blocks
 
 
-def _credited(looked: ErrorExplanation, error: WorstError) -> Block:
+def _credited(explanation: ErrorExplanation, error: WorstError) -> Block:
     """The inputs that carry an error, as bars or as a picture."""
-    title = f"What the {looked.behaviour} of this error rests on"
-    if heat := looked.heat.get(error.query.index):
+    title = f"What the {explanation.behaviour} of this error rests on"
+    if heat := explanation.heat.get(error.query.index):
         rows, columns = [str(k + 1) for k in range(len(heat))], [str(k + 1) for k in range(len(heat[0]))]
         return Grid(title=f"{title} (blue adds, orange takes away)", rows=rows, columns=columns, values=heat)
-    credits = looked.errors[error.query.index]
+    credits = explanation.errors[error.query.index]
     largest = sorted(credits, key=lambda name: -abs(credits[name]))[:8]
     return Bars(title=title, values={name: credits[name] for name in largest}, label="change against the baseline")
 

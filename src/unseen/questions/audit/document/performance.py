@@ -5,7 +5,7 @@ from typing import Any
 
 from unseen.document import Block, Note, Paragraph, Table, Tone
 from unseen.figure import Bars, Points
-from unseen.questions.audit.advice import by_model, by_remedy, combined, shared_metric, unseen_of, where
+from unseen.questions.audit.advice import by_model, by_remedy, mean_change, shared_metric, unseen_of, where
 from unseen.questions.audit.document.names import held_out, known, place
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
@@ -143,7 +143,7 @@ def _compared(
     table = by(findings, metric)
     if not table:
         return []
-    means = {name: combined(outcomes) for name, outcomes in table.items()}
+    means = {name: mean_change(outcomes) for name, outcomes in table.items()}
     rows = []
     for name, outcomes in table.items():
         row: dict[str, Any] = {what[:-1].lower() if what != "Remedies" else "remedy": name}
