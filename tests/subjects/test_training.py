@@ -19,7 +19,7 @@ from unseen.subjects import training
 from unseen.subjects.domains import of_domains
 from unseen.subjects.subject import Subject
 from unseen.subjects.training import TrainingRuns
-from unseen.tasks.domains import Domains, moved_clusters
+from unseen.tasks.domains import Domains, shifting_clusters
 
 BUDGET = Budget(steps=12, batch_size=8)
 
@@ -37,7 +37,7 @@ class Memory:
 
 
 def clusters() -> Subject:
-    return replace(of_domains(Domains(moved_clusters), Lab())[0], model=lambda: mlp([2, 8, 2]), budget=BUDGET)
+    return replace(of_domains(Domains(shifting_clusters), Lab())[0], model=lambda: mlp([2, 8, 2]), budget=BUDGET)
 
 
 def weights(runs) -> list[Tensor]:
