@@ -6,15 +6,9 @@ import torch
 from unseen.attributions.influence import Curvature, sequence_nats
 from unseen.engine.batches import whole
 from unseen.lab import Lab
-from unseen.studies.influence_order_flip import (
-    answer,
-    cells,
-    effect,
-    fitted,
-    over_all,
-    study,
-)
+from unseen.studies.influence_order_flip import answer, effect, fit, prepare, study
 from unseen.study import Scale, Verdict, pick
+from unseen.study.grid import Cell
 from unseen.tasks.order_flip import Document
 
 SMOKE = study.scales[Scale.SMOKE]
@@ -23,9 +17,9 @@ SMOKE = study.scales[Scale.SMOKE]
 def test_effects_are_dot_products_of_gradients_over_the_number_of_trained_documents():
     lab = Lab(seed=2, dtype=torch.float64)
     task = SMOKE.task.build(lab.child("data"))
-    trained = fitted(SMOKE, task, lab)
+    trained = fit(SMOKE, task, lab)
     documents = SMOKE.task.documents(lab.child("data"))
-    influences = over_all(Curvature.IDENTITY, trained, documents, lab)
+    influences = prepare(Curvature.IDENTITY, trained, documents, lab)
     params = [p for name in influences.layers for p in trained.model.get_submodule(name).parameters()]
 
     def gradient(f, batch, k):
@@ -43,10 +37,10 @@ def test_effects_are_dot_products_of_gradients_over_the_number_of_trained_docume
 def test_curvature_is_that_of_the_trained_documents_alone():
     lab = Lab(seed=2)
     task = SMOKE.task.build(lab.child("data"))
-    trained = fitted(SMOKE, task, lab)
+    trained = fit(SMOKE, task, lab)
     documents = SMOKE.task.documents(lab.child("data"))
     fewer = {kind: columns.subset(slice(0, 2)) for kind, columns in documents.items()}
-    one, other = (over_all(Curvature.EKFAC, trained, d, lab).factors.blocks for d in (documents, fewer))
+    one, other = (prepare(Curvature.EKFAC, trained, d, lab).factors.blocks for d in (documents, fewer))
     for name in one:
         assert torch.equal(one[name].values, other[name].values)
 

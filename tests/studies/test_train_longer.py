@@ -1,13 +1,12 @@
 """The study of training longer at smoke scale, on embedded images."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from unseen.lab import Lab
 from unseen.studies.train_longer import Gap, slope_ratio, study, variants
 from unseen.study import Scale, Verdict, pick
+from unseen.study.grid import resize
 
 SMOKE = study.scales[Scale.SMOKE]
 
@@ -31,8 +30,8 @@ def test_smoke_runs_and_can_be_judged(smoke_runs):
 
 
 def test_variants_of_a_seed_share_data_and_initial_weights(smoke_runs):
-    gaps = [cell for cell in study.cells(SMOKE) if isinstance(cell, Gap)]
-    still = [replace(c, method=replace(c.method, small=replace(c.method.small, lr=1e-12))) for c in gaps[:2]]
+    gaps = [cell for cell in study.cells(SMOKE) if isinstance(cell.setting, Gap)]
+    still = [resize(cell, setting={"method": {"small": {"lr": 1e-12}}}) for cell in gaps[:2]]
     (one,), (two,) = (list(study.run(cell, Lab(seed=0))) for cell in still)
     assert one["updates"] != two["updates"]
     # weights that do not move: equal up to the running statistics of batch norm, which see other batches

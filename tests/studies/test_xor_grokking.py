@@ -1,7 +1,5 @@
 """The XOR study: its reduced rows are those of the trained network, and smoke runs end to end."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -10,8 +8,9 @@ from unseen.lab import Lab
 from unseen.measures.grokking import NeuronAlignment, Oddness
 from unseen.methods.gradient_descent import GradientDescent
 from unseen.models.two_layer import TwoLayer
-from unseen.studies.xor_grokking import Cell, Setting, shortfall, strong, study, worst
+from unseen.studies.xor_grokking import Network, Setting, shortfall, strong, study, worst_setting
 from unseen.study import Scale, Verdict, average, pick
+from unseen.study.grid import Cell, resize
 from unseen.tasks.xor_clusters import XorClusters
 
 LAB = Lab(seed=2, dtype=torch.float64)
@@ -19,7 +18,7 @@ LAB = Lab(seed=2, dtype=torch.float64)
 
 def test_rows_are_the_readings_of_the_network_trained_step_by_step():
     spec = XorClusters(n=30, dim=900, mean_norm2=100.0, noise=0.2, n_judge=80)
-    cell = Cell(Setting(spec, lr=0.02), width=20, init=1e-3, times=(0, 1, 4, 12), seed=2)
+    cell = Cell(Setting(spec, lr=0.02), Network(width=20, init=1e-3, times=(0, 1, 4, 12)), seed=2)
     rows = list(study.run(cell, LAB))
     task = spec.build(LAB.child("data"))
     for t in (1, 4, 12):
@@ -56,10 +55,10 @@ def test_strong_settings_are_those_of_a_strong_signal():
         for label, signal, value in (("a", 5000.0, 0.99), ("b", 2000.0, 0.95), ("c", 100.0, 0.2))
         for seed in range(2)
     ]
-    assert worst(average("v"), 1.0)(rows).value == pytest.approx(0.2)
-    assert strong(worst(average("v"), 1.0))(rows).value == pytest.approx(0.95)
+    assert worst_setting(average("v"), 1.0)(rows).value == pytest.approx(0.2)
+    assert strong(worst_setting(average("v"), 1.0))(rows).value == pytest.approx(0.95)
 
 
 def test_equal_cells_give_equal_rows():
-    (first, *_) = study.cells(replace(study.scales[Scale.SMOKE], times=(0, 1, 3)))
+    (first, *_) = study.cells(resize(study.scales[Scale.SMOKE], network={"times": (0, 1, 3)}))
     assert list(study.run(first, Lab(seed=7))) == list(study.run(first, Lab(seed=7)))

@@ -420,7 +420,7 @@ def table(rows: Rows) -> Sequence[Row]:
     made: list[Row] = []
     for corpus in Corpus:
         if mine := sufficient(rows, corpus):
-            means = {str(row["variant"]): float(row["auc"]) for row in figures.summary(mine, ["variant"], ["auc"])}
+            means = {str(row["variant"]): float(row["auc"]) for row in figures.summary(["variant"], ["auc"])(mine)}
             made.append({"what": corpus.value, "sites": len(effects.distinct(mine, "site")), **means})
     return made
 
@@ -432,7 +432,7 @@ def groups_figure(rows: Rows) -> Bars:
     for group, level in sorted(effects.distinct(groups, "group", "level")):
         values, variances = (column(groups, key, group=group, level=level) for key in ("auc", "variance"))
         found["all patients" if group == "all" else f"{group} {level}"] = effects.overlapping(values, variances)
-    return figures.bars(found, title="AUC of one global model by patient group (Diabetes-130)", label="AUC")
+    return figures.draw_bars(found, title="AUC of one global model by patient group (Diabetes-130)", label="AUC")
 
 
 def sites_figure(rows: Rows) -> Points:
@@ -449,7 +449,7 @@ def sites_figure(rows: Rows) -> Points:
 def drivers_figure(rows: Rows) -> Bars:
     """Why departments differ."""
     title = "Change in the AUC of an unseen department per standard deviation of …"
-    return figures.bars(why_sites(rows), title=title, label="AUC per SD")
+    return figures.draw_bars(why_sites(rows), title=title, label="AUC per SD")
 
 
 study = Study(

@@ -302,7 +302,6 @@ CLAIMS = (
 
 def coherence_curves(rows: Rows) -> Curves:
     return figures.curves(
-        pick(rows, part="coherence"),
         x="step",
         y="m_alpha",
         by="labels",
@@ -312,19 +311,19 @@ def coherence_curves(rows: Rows) -> Curves:
         log_x=True,
         log_y=True,
         offset=1,
-    )
+    )(pick(rows, part="coherence"))
 
 
 def order_curves(rows: Rows) -> Curves:
     columns = {"right labels": "right_fit", "wrong labels": "wrong_fit", "test": "test"}
     title = "Right labels are fitted first"
     order = pick(rows, part="order")
-    return figures.curves(order, x="epoch", y=columns, title=title, x_label="epoch", y_label="accuracy")
+    return figures.curves(x="epoch", y=columns, title=title, x_label="epoch", y_label="accuracy")(order)
 
 
 def suppression_curves(rows: Rows, key: str, title: str) -> Curves:
     chosen = pick(rows, part="suppression", lr=0.1)
-    return figures.curves(chosen, x="epoch", y=key, by="rule", title=title, x_label="epoch", y_label="accuracy")
+    return figures.curves(x="epoch", y=key, by="rule", title=title, x_label="epoch", y_label="accuracy")(chosen)
 
 
 def table(rows: Rows) -> Sequence[Row]:
@@ -337,7 +336,7 @@ def table(rows: Rows) -> Sequence[Row]:
         "wrong at equal fit": "wrong_at_equal_fit",
         "test at equal fit": "test_at_equal_fit",
     }
-    return figures.summary(pick(rows, part="suppression summary"), ("rule", "lr"), columns, median)
+    return figures.summary(("rule", "lr"), columns, median)(pick(rows, part="suppression summary"))
 
 
 FASHION = Images(Collection.FASHION_MNIST, n_train=5_000, n_test=2_000)

@@ -111,35 +111,33 @@ CLAIMS = (
 def ranks(rows: Rows) -> Curves:
     """Agreement with full rank."""
     return figures.curves(
-        pick(rows, part="rank"),
         x="rank",
         y={"correlation": "r", "rank correlation": "rho", "of the 10 most helpful": "kept"},
         title="Low-rank queries against full rank",
         x_label="rank",
         y_label="agreement",
         log_x=True,
-    )
+    )(pick(rows, part="rank"))
 
 
 def filters(rows: Rows) -> Curves:
     """What the word filter keeps."""
     return figures.curves(
-        pick(rows, part="filter"),
         x="share",
         y={"kept": "kept"},
         title="Most helpful sequences among the candidates",
         x_label="share of the sequences that are candidates",
         y_label="share of the 10 most helpful",
         log_x=True,
-    )
+    )(pick(rows, part="filter"))
 
 
 def table(rows: Rows) -> Sequence[Row]:
     """Means over seeds."""
     titles = {"correlation": "r", "rank correlation": "rho", "of the 10 most helpful": "kept"}
     return [
-        *figures.summary(pick(rows, part="rank"), ("part", "rank"), titles),
-        *figures.summary(pick(rows, part="filter"), ("part", "share"), titles),
+        *figures.summary(("part", "rank"), titles)(pick(rows, part="rank")),
+        *figures.summary(("part", "share"), titles)(pick(rows, part="filter")),
     ]
 
 

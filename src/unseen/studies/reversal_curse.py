@@ -25,7 +25,7 @@ from unseen.reading import Reading
 from unseen.stats import mean
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, pick, rate
 from unseen.study.effects import distinct, share, worst
-from unseen.study.figures import bars, points, summary
+from unseen.study.figures import draw_bars, points, summary
 from unseen.study.source import Source
 from unseen.task import Task, Use
 from unseen.tasks.published_reversal import PublishedReversal, celebrities, toy
@@ -277,27 +277,27 @@ def recall(rows: Rows) -> Bars:
     """Exact match per kind of question."""
     chosen = [(Variant(str(v)), str(s)) for v, s in distinct(rows, "variant", "split") if v not in VARIED]
     readings = {f"{variant} {split}": exact(split, variant)(rows) for variant, split in sorted(chosen)}
-    return bars(readings, title="Answers found on unseen templates (mean over seeds)", label="exact match")
+    return draw_bars(readings, title="Answers found on unseen templates (mean over seeds)", label="exact match")
 
 
 def robustness(rows: Rows) -> Bars:
     """Exact match of the varied models."""
     kinds = [(kind, place) for kind in ("same", "reverse") for (place,) in distinct(rows, kind)]
     readings = {str(place): FOUND(pick(rows, **{kind: place})) for kind, place in kinds}
-    return bars(readings, title="Sizes, families, statements: answers found", label="exact match")
+    return draw_bars(readings, title="Sizes, families, statements: answers found", label="exact match")
 
 
 def likelihoods(rows: Rows) -> Points:
     """Right against wrong answers: reversed questions lie on the diagonal."""
     title = "Log-probability of right and wrong answers (one point per seed)"
-    shown = points(pick(rows, main=True), x="wrong", y="right", by="split", title=title, x_label="wrong answer [nats]")
+    shown = points(x="wrong", y="right", by="split", title=title, x_label="wrong answer [nats]")(pick(rows, main=True))
     return replace(shown, y_label="right answer [nats]", diagonal=True)
 
 
 def table(rows: Rows) -> Sequence[Row]:
     """Means over seeds per variant and kind of question."""
     shown = [row for row in rows if row["variant"] not in VARIED or "same" in row or "reverse" in row]
-    return summary(shown, ("variant", "split"), ("exact", "right", "wrong", "t", "paired_t", "ks_p"))
+    return summary(("variant", "split"), ("exact", "right", "wrong", "t", "paired_t", "ks_p"))(shown)
 
 
 study = Study(

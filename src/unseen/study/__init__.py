@@ -1,7 +1,7 @@
 """Study: a paper's claims as independent cells, pure rows, and effects with margins."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from math import inf, isnan
 from statistics import fmean
@@ -57,12 +57,13 @@ class Judgement:
     because: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Claim:
-    """One sentence of the paper, the effect that would show it, and the margin its whole interval must clear."""
+    """One sentence of the paper, the effect that would show it, and the margin that its whole interval must clear."""
 
     says: str
     effect: Effect
+    _: KW_ONLY
     above: float = -inf
     below: float = inf
     needs: Scale = Scale.LAPTOP
@@ -141,14 +142,26 @@ def column(rows: Rows, name: str, **where: Value) -> list[float]:
     return [float(row[name]) for row in chosen if name in row]
 
 
-def average(name: str, *, within: tuple[float, float] = (-inf, inf), **where: Value) -> Effect:
+def average(
+    name: str,
+    where: Mapping[str, Value] = {},
+    /,
+    *,
+    within: tuple[float, float] = (-inf, inf),
+    **more: Value,
+) -> Effect:
     """Mean of a column over the matching rows (one per seed)."""
-    return lambda rows: stats.mean(column(rows, name, **where), within=within)
+    return lambda rows: stats.mean(column(rows, name, **where, **more), within=within)
 
 
-def rate(successes: str, n: str, **where: Value) -> Effect:
+def rate(successes: str, n: str, where: Mapping[str, Value] = {}, /, **more: Value) -> Effect:
     """Pooled proportion Σ successes / Σ n with Wilson's interval, for rows that carry counts."""
-    return lambda rows: stats.proportion(sum(column(rows, successes, **where)), int(sum(column(rows, n, **where))))
+
+    def read(rows: Rows) -> Reading:
+        right, total = (sum(column(rows, name, **where, **more)) for name in (successes, n))
+        return stats.proportion(right, int(total))
+
+    return read
 
 
 def gap(

@@ -1,8 +1,12 @@
-"""Effects on a study's rows beyond means, rates and paired gaps: worst groups, counts over seeds, seeds × places."""
+"""Effects on a study's rows beyond means, rates and paired gaps, and what makes one effect of another.
 
-from collections.abc import Mapping, Sequence
+`restrict` and `derive` work on effects, figures and tables alike: all are functions of the rows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from math import exp, sqrt
 from statistics import fmean
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +14,62 @@ from numpy.typing import NDArray
 from unseen import stats
 from unseen.errors import InvalidData
 from unseen.reading import Reading
-from unseen.study import Effect, Rows, Value, column, gap, pick, rate
+from unseen.study import Effect, Row, Rows, Value, column, gap, pick, rate
+
+T = TypeVar("T")
 
 
 def distinct(rows: Rows, *names: str) -> list[tuple[Value, ...]]:
     """The combinations of these columns' values, in the order of their first row; rows without them are left out."""
     return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows if all(n in row for n in names)))
+
+
+def restrict(
+    read: Callable[[Rows], T], when: Callable[[Row], bool] | None = None, /, **where: Value
+) -> Callable[[Rows], T]:
+    """The effect, figure or table on the rows with these values for which `when` holds."""
+
+    def restricted(rows: Rows) -> T:
+        rows = pick(rows, **where)
+        return read(rows if when is None else [row for row in rows if when(row)])
+
+    return restricted
+
+
+def derive(read: Callable[[Rows], T], /, **columns: Callable[[Row], Value]) -> Callable[[Rows], T]:
+    """The effect, figure or table on rows with further columns, each a function of its row."""
+
+    def derived(rows: Rows) -> T:
+        return read([{**row, **{name: of(row) for name, of in columns.items()}} for row in rows])
+
+    return derived
+
+
+def lowest(*effects: Effect, over: str = "") -> Effect:
+    """The lowest of these readings, or of one effect for every value of `over`: what it clears, all do."""
+    return lambda rows: min(_readings(effects, over, rows), key=lambda reading: reading.value)
+
+
+def highest(*effects: Effect, over: str = "") -> Effect:
+    """The highest of these readings, or of one effect for every value of `over`."""
+    return lambda rows: max(_readings(effects, over, rows), key=lambda reading: reading.value)
+
+
+def _readings(effects: Sequence[Effect], over: str, rows: Rows) -> list[Reading]:
+    groups = [pick(rows, **{over: value}) for (value,) in distinct(rows, over)] if over else [rows]
+    if not groups:
+        raise InvalidData(f"No row has `{over}`.", why="nothing ran.", fix="run the missing cells.")
+    return [effect(group) for effect in effects for group in groups]
+
+
+def exponential(effect: Effect) -> Effect:
+    """e to the effect on a column of logarithms: a ratio of geometric means."""
+
+    def read(rows: Rows) -> Reading:
+        reading = effect(rows)
+        return Reading(exp(reading.value), exp(reading.low), exp(reading.high), reading.n, "ratio")
+
+    return read
 
 
 def worst(effect: Effect, over: str, ideal: float, **where: Value) -> Effect:
@@ -33,25 +87,23 @@ def worst(effect: Effect, over: str, ideal: float, **where: Value) -> Effect:
 
 def ratio(name: str, of: Mapping[str, Value], against: Mapping[str, Value]) -> Effect:
     """e to the paired difference of a column of logarithms: the ratio of geometric means."""
-
-    def read(rows: Rows) -> Reading:
-        reading = gap(name, of, against)(rows)
-        return Reading(exp(reading.value), exp(reading.low), exp(reading.high), reading.n, "ratio")
-
-    return read
+    return exponential(gap(name, of, against))
 
 
-def share(successes: str, n: str, **where: Value) -> Effect:
+def share(successes: str, n: str, where: Mapping[str, Value] = {}, /, **more: Value) -> Effect:
     """Mean proportion over seeds within the wider of two intervals.
 
-    Wilson's over all examples alone would take the examples of one seed for independent, Student's over seeds alone
-    has no width where every seed is right everywhere.
+    Wilson's over all examples alone would take the examples of one seed for independent,
+    Student's over seeds alone has no width where every seed is right everywhere.
     """
+    chosen = {**where, **more}
 
     def read(rows: Rows) -> Reading:
-        counted = rate(successes, n, **where)(rows)
-        pairs = zip(column(rows, successes, **where), column(rows, n, **where), strict=True)
-        seeds = stats.mean([hit / of for hit, of in pairs if of], within=(0, 1))  # a seed may have none to count
+        counted = rate(successes, n, chosen)(rows)
+        right, total = (column(rows, name, **chosen) for name in (successes, n))
+        # a seed may have none to count
+        shares = [hits / count for hits, count in zip(right, total, strict=True) if count]
+        seeds = stats.mean(shares, within=(0, 1))
         if seeds.n == 1:
             return counted
         low, high = min(counted.low, seeds.low), max(counted.high, seeds.high)

@@ -1,6 +1,11 @@
-"""Where a method, measure or study comes from, as a citation."""
+"""Where a method, measure or study comes from: `reference(key)` reads the entry of `references.bib`."""
 
+import re
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from unseen.errors import UnknownName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,3 +40,35 @@ class Source:
         if len(self.authors) == 2:
             first = " & ".join(name.split(",")[0] for name in self.authors)
         return f"{first} ({self.year}), {self.title}" + (f", arXiv:{self.arxiv}" if self.arxiv else "")
+
+
+def reference(key: str) -> Source:
+    """The paper with this citation key."""
+    entries = references()
+    if key not in entries:
+        raise UnknownName.near("reference", key, entries)
+    return entries[key]
+
+
+@cache
+def references() -> dict[str, Source]:
+    """All entries of `references.bib`."""
+    text = (files("unseen.study") / "references.bib").read_text(encoding="utf-8")
+    return parse_references(text)
+
+
+def parse_references(text: str) -> dict[str, Source]:
+    """Entries `@article{key, name = {text}, …}`, one field per line, without braces inside a field."""
+    entries = {}
+    for key, body in re.findall(r"^@article\{(\S+),\n(.*?)^\}", text, re.MULTILINE | re.DOTALL):
+        fields = dict(re.findall(r"^ *(\w+) = \{(.*)\},?$", body, re.MULTILINE))
+        entries[key] = Source(
+            key=key,
+            title=fields["title"],
+            authors=tuple(fields["author"].split(" and ")),
+            year=int(fields["year"]),
+            venue=fields.get("journal", ""),
+            arxiv=fields.get("eprint", ""),
+            doi=fields.get("doi", ""),
+        )
+    return entries

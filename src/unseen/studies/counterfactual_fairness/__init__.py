@@ -111,20 +111,19 @@ def table(rows: Rows) -> Sequence[Row]:
         "collapsed groups": "collapsed",
         "diverged": "diverged",
     }
-    return figures.summary(rows, ("where", "arm"), columns)
+    return figures.summary(("where", "arm"), columns)(rows)
 
 
 def frontier(rows: Rows, where: Where = Where.DRIFT) -> Points:
     """Accuracy against the true effect, one point per seed."""
     return figures.points(
-        [row for row in pick(rows, where=str(where)) if "true" in row],
         x="true",
         y="accuracy",
         by="arm",
         title=f"Later domains, {where} (one point per seed)",
         x_label="true counterfactual effect (points)",
         y_label="accuracy (%)",
-    )
+    )([row for row in pick(rows, where=str(where)) if "true" in row])
 
 
 def gentle(rows: Rows) -> Points:
@@ -139,7 +138,7 @@ def eyes(rows: Rows) -> Bars:
     for (arm,) in distinct([row for row in mine if "own" in row], "arm"):
         found[f"{arm}: true"] = stats.mean(column(mine, "true", arm=arm))
         found[f"{arm}: own"] = stats.mean(column(mine, "own", arm=arm))
-    return figures.bars(found, title=f"Counterfactual effect, {Where.DRIFT}", label="points")
+    return figures.draw_bars(found, title=f"Counterfactual effect, {Where.DRIFT}", label="points")
 
 
 study = Study(

@@ -16,7 +16,7 @@ def along(name: str, title: str) -> Callable[[Rows], Curves]:
         shares = [r for (r,) in distinct(mine, "r")]
         erm = [{**row, "r": r} for row in pick(mine, way=str(Way.ERM)) for r in shares]
         rows = [*[row for row in mine if row["members"] == 2], *erm]
-        return figures.curves(rows, x="r", y=name, by="way", title=title, x_label="agreement r of unlabelled images")
+        return figures.curves(x="r", y=name, by="way", title=title, x_label="agreement r of unlabelled images")(rows)
 
     return draw
 
@@ -25,13 +25,12 @@ def groups(rows: Rows) -> Curves:
     """Which groups D-BAT loses: accuracy hides it."""
     mine = pick(rows, **SCRATCH, members=2, way=str(Way.DBAT))
     return figures.curves(
-        mine,
         x="r",
         y={name: name for name in GROUPS},
         title="D-BAT by group (label, class of the upper image)",
         x_label="agreement r of unlabelled images",
         y_label="accuracy",
-    )
+    )(mine)
 
 
 def selections(rows: Rows) -> Grid:
@@ -75,8 +74,8 @@ def table(rows: Rows) -> Sequence[Row]:
     scratch = [{"r": "any", **row} for row in pick(rows, encoder=str(Encoder.SCRATCH)) if row["members"] in (1, 2)]
     for kind, r in distinct(scratch, "way", "r"):
         mine = pick(scratch, way=kind, r=r)
-        (chosen,) = figures.summary(pick(mine, **ORACLE), ("way", "r"), columns)
+        (chosen,) = figures.summary(("way", "r"), columns)(pick(mine, **ORACLE))
         worsts = {f"worst: {s}": average("worst", selection=s)(mine).value for (s,) in distinct(mine, "selection")}
-        both = figures.summary(pick(mine, part="committee"), (), members)
+        both = figures.summary((), members)(pick(mine, part="committee"))
         found.append({**chosen, **worsts, **(both[0] if both else {})})
     return found

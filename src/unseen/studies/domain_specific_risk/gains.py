@@ -76,7 +76,7 @@ def gains_figure(rows: Rows) -> Bars:
     for data in (Data.ROTATED, Data.COLOURED, Data.SOURCES):
         for (target,) in effects.distinct(pick(rows, data=data.value), "target"):
             found[f"{data} {target}"] = gain(data, {"target": target})(rows)
-    return figures.bars(found, title="Steering per batch against ERM", label="difference of accuracy")
+    return figures.draw_bars(found, title="Steering per batch against ERM", label="difference of accuracy")
 
 
 def spacing_figure(rows: Rows) -> Curves:
@@ -84,11 +84,10 @@ def spacing_figure(rows: Rows) -> Curves:
     ends = [row for row in pick(rows, place="end", stream=Stream.TARGET.value) if row["heads"] != Heads.RANDOM.value]
     ways = (Way.ERM, Way.BATCH, Way.SAMPLE, Way.BEST)
     return figures.curves(
-        [row for row in ends if row["data"] != Data.COLOURED.value and row["way"] in ways],
         x="distance",
         y="accuracy",
         by="way",
         title="Rotations beyond all sources",
         x_label="degrees to the nearest source",
         y_label="accuracy",
-    )
+    )([row for row in ends if row["data"] != Data.COLOURED.value and row["way"] in ways])

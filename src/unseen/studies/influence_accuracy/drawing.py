@@ -15,29 +15,31 @@ def seen(rows: Rows, name: str) -> dict[str, stats.Reading]:
 
 def datamodeling(rows: Rows) -> Bars:
     """Linear datamodeling scores."""
-    return figures.bars(seen(rows, "lds"), title="How well credits foretell retraining on halves", label="LDS")
+    return figures.draw_bars(seen(rows, "lds"), title="How well credits foretell retraining on halves", label="LDS")
 
 
 def falls(rows: Rows) -> Bars:
     """Counterfactual removal."""
-    return figures.bars(
+    return figures.draw_bars(
         seen(rows, "drop"), title="Fall of a query's margin without its most helpful images", label="logits"
     )
 
 
 def proximal(rows: Rows) -> Bars:
     """Correlation with the proximal response."""
-    return figures.bars(seen(rows, "response_r"), title="Correlation with the proximal response", label="r")
+    return figures.draw_bars(seen(rows, "response_r"), title="Correlation with the proximal response", label="r")
 
 
 def single(rows: Rows) -> Bars:
     """Correlation with leave-one-out."""
-    return figures.bars(seen(rows, "leave_one_out_r"), title="Correlation with leave-one-out retraining", label="r")
+    return figures.draw_bars(
+        seen(rows, "leave_one_out_r"), title="Correlation with leave-one-out retraining", label="r"
+    )
 
 
 def labels(rows: Rows) -> Bars:
     """Detection of wrong labels."""
-    return figures.bars(seen(rows, "auc"), title="Detection of wrong labels", label="AUC")
+    return figures.draw_bars(seen(rows, "auc"), title="Detection of wrong labels", label="AUC")
 
 
 def table(rows: Rows) -> Sequence[Row]:
@@ -51,4 +53,4 @@ def table(rows: Rows) -> Sequence[Row]:
         "AUC of wrong labels": "auc",
         "found in the top tenth": "found",
     }
-    return figures.summary(rows, ("strategy",), titles)
+    return figures.summary(("strategy",), titles)(rows)

@@ -206,14 +206,14 @@ def table(rows: Rows) -> Sequence[Row]:
         "loss without large view": "uses_large",
         "parameters": "parameters",
     }
-    return figures.summary(rows, ("regime", "arm", "size"), columns)
+    return figures.summary(("regime", "arm", "size"), columns)(rows)
 
 
 def leads(rows: Rows) -> Bars:
     """Out of distribution, LEVI minus each other arm where the representation is insufficient."""
     others = [arm for arm in Arm if arm is not Arm.LEVI]
     found = {str(arm): over(Arm.LEVI, arm)(rows) for arm in others}
-    return figures.bars(
+    return figures.draw_bars(
         found, title="What LEVI gains out of distribution over …, representation insufficient", label="points"
     )
 
@@ -222,15 +222,15 @@ def regimes(rows: Rows) -> Bars:
     """LEVI against the best single model in every regime."""
     known = [Regime(str(name)) for (name,) in distinct(rows, "regime")]
     found = {str(regime): over_best(SINGLES, regime=regime)(rows) for regime in known}
-    return figures.bars(found, title="LEVI minus the best single model, out of distribution", label="points")
+    return figures.draw_bars(found, title="LEVI minus the best single model, out of distribution", label="points")
 
 
 def both(rows: Rows) -> Points:
     """Accuracy in and out of distribution of the judged sizes; one point per seed."""
     mine = [row for row in pick(rows, regime=str(Regime.INSUFFICIENT)) if row["size"] in (0, JUDGED)]
     title = "Representation insufficient (one point per seed)"
-    return figures.points(
-        mine, x="same", y="unseen", by="arm", title=title, x_label="same law (%)", y_label="unseen (%)"
+    return figures.points(x="same", y="unseen", by="arm", title=title, x_label="same law (%)", y_label="unseen (%)")(
+        mine
     )
 
 

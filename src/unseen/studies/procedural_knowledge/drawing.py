@@ -45,7 +45,7 @@ def answers(rows: Rows) -> Bars:
     readings = {
         str(kind): effects.share("hits", "queries", group=kind)(mine) for (kind,) in effects.distinct(mine, "group")
     }
-    return figures.bars(
+    return figures.draw_bars(
         readings, title="A document that states the answer is among the top 10", label="share of queries"
     )
 
@@ -55,13 +55,12 @@ def lost(rows: Rows) -> Bars:
     mine = pick(rows, part="removal")
     names = [str(name) for (name,) in effects.distinct(mine, "left_out")]
     readings = {name: stats.mean(column(mine, "fall", left_out=name)) for name in names}
-    return figures.bars(readings, title="Fall of log p when documents are left out", label="nats")
+    return figures.draw_bars(readings, title="Fall of log p when documents are left out", label="nats")
 
 
 def spread(rows: Rows) -> Curves:
     """Not judged."""
     return figures.curves(
-        pick(rows, part="tail", side="helpful"),
         x="share",
         y="volatility",
         by="group",
@@ -69,7 +68,7 @@ def spread(rows: Rows) -> Curves:
         x_label="share of documents, the most helpful first",
         y_label="standard deviation / mean",
         log_x=True,
-    )
+    )(pick(rows, part="tail", side="helpful"))
 
 
 def tails(rows: Rows) -> Bars:
@@ -80,7 +79,7 @@ def tails(rows: Rows) -> Bars:
     }
     steeper = column(rows, "value", contrast="tail exponent, procedures − facts")
     readings["procedures − facts"] = stats.mean(steeper)
-    return figures.bars(
+    return figures.draw_bars(
         readings, title="How steeply influence falls with rank (not judged)", label="exponent of the tail"
     )
 
@@ -106,4 +105,4 @@ def table(rows: Rows) -> Sequence[Row]:
         "volatility": "volatility",
         "tail exponent": "exponent",
     }
-    return figures.summary(merged, ("curvature", "group"), titles)
+    return figures.summary(("curvature", "group"), titles)(merged)

@@ -36,7 +36,6 @@ def noisy(rows: Rows) -> list[Row]:
 def boundary(rows: Rows) -> Curves:
     """Where the noisy linear coordinate no longer costs accuracy."""
     return figures.curves(
-        noisy(rows),
         x="n",
         y="test",
         by="coordinates",
@@ -44,13 +43,12 @@ def boundary(rows: Rows) -> Curves:
         x_label="training examples",
         y_label="accuracy",
         log_x=True,
-    )
+    )(noisy(rows))
 
 
 def beyond_linear(rows: Rows) -> Curves:
     """How much the networks know without it."""
     return figures.curves(
-        noisy(rows),
         x="n",
         y="simple",
         by="coordinates",
@@ -58,12 +56,11 @@ def beyond_linear(rows: Rows) -> Curves:
         x_label="training examples",
         y_label="AUC",
         log_x=True,
-    )
+    )(noisy(rows))
 
 
 def flips(rows: Rows) -> Curves:
     return figures.curves(
-        pick(rows, part="shift"),
         x="size",
         y={
             "network, linear coordinate": "linear",
@@ -73,7 +70,7 @@ def flips(rows: Rows) -> Curves:
         title="LMS-5: share of test points whose class changes with a shift along one coordinate (mean over seeds)",
         x_label="size of the shift",
         y_label="share",
-    )
+    )(pick(rows, part="shift"))
 
 
 def table(rows: Rows) -> Sequence[Row]:
@@ -85,4 +82,4 @@ def table(rows: Rows) -> Sequence[Row]:
         "simple exchanged": "simple",
         "others exchanged": "complex",
     }
-    return figures.summary(pick(rows, part="scores"), ["data", "kind", "setting"], titles)
+    return figures.summary(["data", "kind", "setting"], titles)(pick(rows, part="scores"))

@@ -18,34 +18,31 @@ def sweep(rows: Rows) -> Curves:
         {**row, "data": "as fine-tuned" if row["split"] == "same" else f"all patches, p = {row['p']:g}"} for row in mine
     ]
     return figures.curves(
-        named,
         x="alpha",
         y="accuracy",
         by="data",
         title="Accuracy of (1 − α) before + α after fine-tuning",
         x_label="α",
         y_label="accuracy",
-    )
+    )(named)
 
 
 def gains(rows: Rows) -> Curves:
     """What two seeds gain together."""
     return figures.curves(
-        pick(rows, part=str(Part.SEEDS)),
         x="p",
         y="gain",
         by="sheet",
         title="Gain of the mean of two models' probabilities over their mean accuracy",
         x_label="p of a redrawn patch",
         y_label="accuracy gained",
-    )
+    )(pick(rows, part=str(Part.SEEDS)))
 
 
 def balance(rows: Rows) -> Curves:
     """The fine-tuned model made surer (λ > 1) or less sure, with unchanged answers of its own."""
     shift = hardest(rows)
     return figures.curves(
-        pick(rows, what="balance", p=shift),
         x="scale",
         y="accuracy",
         by="kind",
@@ -53,7 +50,7 @@ def balance(rows: Rows) -> Curves:
         x_label="λ",
         y_label="accuracy",
         log_x=True,
-    )
+    )(pick(rows, what="balance", p=shift))
 
 
 def soft(rows: Rows) -> Grid:
@@ -85,13 +82,12 @@ def votes(rows: Rows) -> Curves:
     """Exact accuracies of voters with two invariant and six spurious features, all invariant ones their own."""
     mine = pick(rows, check="ranking", invariant=2, spurious=6, shared_invariant=0, p=0.9)
     return figures.curves(
-        mine,
         x="shared_spurious",
         y={str(voting): str(voting) for voting in Voting},
         title="Vote model: accuracy as spurious features are shared (n_v = 2, n_s = 6, K = 3, p = 0.9)",
         x_label="shared spurious features",
         y_label="accuracy",
-    )
+    )(mine)
 
 
 def hardest(rows: Rows) -> float:
@@ -105,4 +101,4 @@ def table(rows: Rows) -> Sequence[Row]:
     pairs = [{**row, "pair": f"two seeds, {row['sheet']}"} for row in pick(rows, part=str(Part.SEEDS))]
     tuned = [{**row, "pair": f"before, after, average of {row['kind']}"} for row in pick(rows, what="average")]
     both = sorted([*pairs, *tuned], key=lambda row: str(row["pair"]))
-    return figures.summary(both, ("pair", "p"), columns)
+    return figures.summary(("pair", "p"), columns)(both)

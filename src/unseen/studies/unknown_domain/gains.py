@@ -60,18 +60,17 @@ def gains_figure(rows: Rows) -> Bars:
         for (variant,) in effects.distinct(pick(rows, part=part.value), "variant"):
             if variant != Variant.SAM:
                 found[f"{part.value}: {variant}"] = gain(part, Variant(str(variant)), Variant.SAM)(rows)
-    return figures.bars(found, title="Accuracy on unknown domains against SAM", label="difference of accuracy")
+    return figures.draw_bars(found, title="Accuracy on unknown domains against SAM", label="difference of accuracy")
 
 
 def sharpness_figure(rows: Rows) -> Points:
     """Is what is flat on the sources flat elsewhere? One point per seed."""
     wanted = (Variant.ERM.value, Variant.SAM.value, Variant.RANDOM.value, Variant.UDIM.value)
     return figures.points(
-        [row for row in pick(rows, part=Part.SOURCES.value) if row["variant"] in wanted],
         x="source_sharpness",
         y="sharpness",
         by="variant",
         title="Rise of the loss within radius 0.05 in the weights, digit sources",
         x_label="on the sources (nats)",
         y_label="on the unknown domain (nats)",
-    )
+    )([row for row in pick(rows, part=Part.SOURCES.value) if row["variant"] in wanted])

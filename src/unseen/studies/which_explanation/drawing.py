@@ -34,7 +34,7 @@ def ranked(noise: Noise, order: Order) -> Callable[[Rows], Bars]:
         mine = pick(rows, part="test", noise=str(noise), order=str(order))
         readings = {name: average("change", explanation=name)(mine) for name in eight()}
         done = "removed" if noise is Noise.BINARY else "jittered"
-        return figures.bars(readings, title=f"Change of the output when {order} features are {done}",
+        return figures.draw_bars(readings, title=f"Change of the output when {order} features are {done}",
                           label="standard deviations of the output")  # fmt: skip
 
     return draw
