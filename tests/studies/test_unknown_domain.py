@@ -10,10 +10,20 @@ from unseen.engine.evaluate import scores
 from unseen.lab import Lab
 from unseen.measures.sharpness import SAMSharpness
 from unseen.method import Trained
-from unseen.studies.unknown_domain import CLAIMS, cells, study
-from unseen.studies.unknown_domain.gains import lowest
-from unseen.studies.unknown_domain.training import Part, Variant, fresh, mean_norm, method_of, read, sources
+from unseen.studies.unknown_domain import (
+    CLAIMS,
+    Part,
+    Variant,
+    build,
+    lowest_gain,
+    mean_norm,
+    method,
+    read,
+    sources,
+    study,
+)
 from unseen.study import Scale, Verdict
+from unseen.study.trial import untrained
 from unseen.task import Use
 
 LAB = Lab(seed=5)
@@ -24,13 +34,13 @@ TASK = SETTING.specs[0].build(LAB.child("data"))
 
 def passes(variant: Variant) -> float:
     """Examples that went through the model, by those in a minibatch and step of the setting."""
-    model, rows = fresh(TASK, SETTING.hidden, LAB), [0]
+    model, rows = untrained(lambda: build(TASK, SETTING.hidden), LAB), [0]
 
     def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         rows[0] += len(inputs[0])
 
     handle = model.register_forward_pre_hook(count)
-    method_of(variant, SETTING).fit(model, TASK, LAB)
+    method(variant, SETTING).fit(model, TASK, LAB)
     handle.remove()
     return rows[0] / (SETTING.budget.steps * SETTING.budget.batch_size * len(TASK.of(Use.FIT)))
 
@@ -43,18 +53,18 @@ def test_as_many_passes():
 
 def test_controls_differ_from_udim_in_one_thing_each():
     udim, worst, random, loud, heavy = (
-        method_of(v, SETTING) for v in (Variant.UDIM, Variant.WORST, Variant.RANDOM, Variant.LOUD, Variant.HEAVY)
+        method(v, SETTING) for v in (Variant.UDIM, Variant.WORST, Variant.RANDOM, Variant.LOUD, Variant.HEAVY)
     )
     assert worst == replace(udim, variance_weight=0)
     assert random == replace(worst, perturbation=random.perturbation)
     assert loud == replace(random, radius=4 * random.radius)
     assert heavy == replace(udim, variance_weight=10)
-    assert method_of(Variant.SAM, SETTING).rho == udim.rho
+    assert method(Variant.SAM, SETTING).rho == udim.rho
 
 
 def test_rows_are_readings():
-    trained = Trained(fresh(TASK, SETTING.hidden, LAB), TASK)
-    (row,) = read(trained, SAMSharpness(most=20), LAB)
+    trained = Trained(untrained(lambda: build(TASK, SETTING.hidden), LAB), TASK)
+    (row,) = read(SAMSharpness(most=20), trained, LAB)
     found = scores(trained, LAB)
     known = [f"seen:{split.at}" for split in TASK.of(Use.FIT).values()]
     assert list(sources(TASK)) == known
@@ -66,7 +76,7 @@ def test_rows_are_readings():
 
 @pytest.mark.parametrize(("setting", "n"), [(SMOKE.sources, 1), (SMOKE.rotation, 2), (SMOKE.corruption, 6)])
 def test_every_unknown_domain_has_a_row(setting, n):
-    cell = next(cell for cell in cells(SMOKE) if cell.setting == setting)
+    cell = next(cell for cell in study.cells(SMOKE) if cell.setting == setting)
     rows = list(study.run(replace(cell, setting=replace(setting, variants=(Variant.ERM,))), LAB))
     assert len({row["target"] for row in rows}) == len(rows) == n
 
@@ -105,9 +115,9 @@ def test_lowest_gain_is_that_of_the_worst_domain():
     rows = [
         {**row, "accuracy": 0.45} if row["target"] == "b" and row["variant"] == Variant.UDIM else row for row in rows
     ]
-    assert lowest(Part.SOURCES, Variant.UDIM, Variant.SAM)(rows).value == pytest.approx(-0.05)
+    assert lowest_gain(Part.SOURCES, Variant.UDIM, Variant.SAM)(rows).value == pytest.approx(-0.05)
 
 
 def test_equal_cells_give_equal_rows(smoke_runs):
-    *_, cell = cells(SMOKE)
+    *_, cell = study.cells(SMOKE)
     assert list(study.run(cell, Lab(seed=cell.seed))) == smoke_runs.rows_of(study.name, cell)

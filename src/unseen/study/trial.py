@@ -8,9 +8,14 @@ from torch import nn
 from unseen.lab import Lab
 from unseen.method import Method, Trained
 from unseen.study import Row, Value
-from unseen.task import Task
+from unseen.task import Batch, Task, Use
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+def example(task: Task) -> Batch:
+    """The first training example: its tensors have the shapes that a model must take."""
+    return next(iter(task.of(Use.FIT).values())).data[0]
 
 
 def untrained(build: Callable[[], Model], lab: Lab, stream: str = "init") -> Model:
