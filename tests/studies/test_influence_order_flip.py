@@ -8,7 +8,6 @@ from unseen.engine.batches import whole
 from unseen.lab import Lab
 from unseen.studies.influence_order_flip import answer, effect, fit, prepare, study
 from unseen.study import Scale, Verdict, pick
-from unseen.study.grid import Cell
 from unseen.tasks.order_flip import Document
 
 SMOKE = study.scales[Scale.SMOKE]
@@ -58,5 +57,5 @@ def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows(smoke_runs):
 
 
 def test_equal_cells_give_equal_rows(smoke_runs):
-    *_, cell = (cell for cell in cells(SMOKE) if cell.curvature is Curvature.EKFAC)
+    *_, cell = (cell for cell in study.cells(SMOKE) if cell.arm is Curvature.EKFAC)
     assert list(study.run(cell, Lab(seed=cell.seed))) == smoke_runs.rows_of(study.name, cell)
