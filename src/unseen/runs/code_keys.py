@@ -15,7 +15,6 @@ import enum
 import functools
 import hashlib
 import pathlib
-import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -158,10 +157,11 @@ def _ambiguous(found: Mapping[Node, Definition]) -> Iterator[str]:
 def data_sets(words: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
     """Those of the known data sets that texts name; all, if none is named.
 
-    A set is named by its folder, or by the start of it that a definition may complete: `mnist` of `mnist-small`.
+    A set is named by the folder that a text starts with, as a whole, or as far as a definition completes it: `mnist`
+    of `mnist-small`.
     """
-    parts = {part for word in words for part in re.split(r"[^\w.-]+", word) if part}
-    named = {name for name in known if name in parts or any(name.startswith(f"{part}-") for part in parts)}
+    folders = {word.split("/")[0] for word in words}
+    named = {name for name in known if any(name == f or (f and name.startswith(f"{f}-")) for f in folders)}
     return {name: known[name] for name in sorted(named or known)}
 
 

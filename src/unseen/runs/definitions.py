@@ -596,6 +596,19 @@ class Sources:
     _errors: dict[Node, bool] = field(default_factory=dict)
     _loaded: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
 
+    def changed(self, file: Path, data: bytes) -> "Sources":
+        """The same sources with another text for one file: everything else that is known is kept where it can be."""
+        before, now = self.module(file), parsed(data)
+        new = Sources(lambda path: data if path == file else self.read(path), self.boundaries)
+        new._modules = {**self._modules, file: now}
+        new._located = self._located
+        if (set(before.statements), before.imports, before.stars) == (set(now.statements), now.imports, now.stars):
+            new._resolved = dict(self._resolved)
+            new._definitions = {node: found for node, found in self._definitions.items() if node.file != file}
+        if before.loaded == now.loaded:
+            new._loaded = dict(self._loaded)
+        return new
+
     def module(self, file: Path) -> Module:
         if file not in self._modules:
             self._modules[file] = parsed(self.read(file))
