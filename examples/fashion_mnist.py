@@ -6,10 +6,8 @@ UNSEEN_DATA=/path/to/data unseen audit examples/fashion_mnist.py:subject
 import torch
 from torch import Tensor
 
-from unseen.engine.loop import Budget
-from unseen.lab import Lab
-from unseen.models.conv import cnn
-from unseen.questions.audit.job import Subject
+from unseen import Budget, Lab, Subject
+from unseen.models import cnn
 from unseen.tasks.images import Collection, Images
 
 CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unseen.cli.audit import audit, main
+import unseen
+from unseen.cli.audit import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
-from unseen.questions.audit.job import Audit
 from unseen.tasks.table import clinics
 
 FAST = ["--seeds", "1", "--steps", "30", "--no-remedies"]
@@ -55,7 +55,7 @@ def test_a_table_with_sites_is_held_out_in_turn(capsys):
 
 def test_same_seed_same_findings():
     def readings():
-        found = audit("table.csv", target="ill", job=Audit(seeds=1, remedies={}, measures={})).findings
+        found = unseen.audit("table.csv", target="ill", seeds=1, remedies={}, measures={}).results
         return [(s.model, s.split, s.metric, s.level, s.reading.value) for one in found for s in one.scores]
 
     written(two_sites())
@@ -106,11 +106,8 @@ def test_script_in_a_column_name_or_value_is_escaped():
 SUBJECT = """
 import torch
 from torch import nn
-from unseen.questions.audit.job import Subject
-from unseen.engine.batches import Columns
-from unseen.engine.loop import Budget
+from unseen import Axis, Budget, Columns, Split, Subject, Task, Use
 from unseen.objectives import classify
-from unseen.task import Axis, Split, Task, Use
 
 g = torch.Generator().manual_seed(0)
 x = torch.randn(120, 6, generator=g)

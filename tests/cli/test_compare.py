@@ -12,6 +12,7 @@ import pytest
 from unseen.cli import compare as comparing
 from unseen.cli.compare import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
+from unseen.questions.compare import parallel
 from unseen.runs.executors import Here
 from unseen.tasks.table import clinics
 
@@ -20,9 +21,7 @@ SHORT = ["--protocol", "training"]
 TABLE = ["table.csv", "--target", "ill", "--site", "clinic"]
 SUBJECT = """
 import torch
-from unseen.questions.audit.job import Subject
-from unseen.engine.loop import Budget
-from unseen.lab import Lab
+from unseen import Budget, Lab, Subject
 from unseen.models.mlp import mlp
 from unseen.tasks.domains import Domains, shifting_clusters
 
@@ -116,7 +115,7 @@ def test_what_is_kept_is_not_trained_again(capsys, monkeypatch):
 
 
 def test_workers_give_the_results_of_one_process(capsys, monkeypatch):
-    monkeypatch.setattr(comparing, "Processes", lambda jobs: Here())  # spawning is tested where it is defined
+    monkeypatch.setattr(parallel, "Processes", lambda jobs: Here())  # spawning is tested where it is defined
     fast = ["--seeds", "1", "--draws", "1", "--steps", "10", "--quiet", "--json"]
     assert run(*TABLE, "erm", "--jobs", "1", fast=fast) == 0
     one = json.loads(capsys.readouterr().out)["results"]
@@ -135,7 +134,7 @@ def test_a_worker_that_is_killed_does_not_lose_the_comparison(capsys, monkeypatc
             future._exception = BrokenProcessPool("A process was terminated abruptly.")
             return future
 
-    monkeypatch.setattr(comparing, "Processes", lambda jobs: Killed())
+    monkeypatch.setattr(parallel, "Processes", lambda jobs: Killed())
     assert run(*TABLE, "erm", *SHORT, "--jobs", "2", fast=[x for x in FAST if x not in ("--jobs", "1")]) == 0
     assert "A worker process ended" in caplog.text
 
@@ -145,7 +144,7 @@ def test_what_cannot_be_kept_is_computed_here_once(capsys, monkeypatch):
         def submit(self, fn, /, *args, **kwargs):
             raise AssertionError("sent to a worker")
 
-    monkeypatch.setattr(comparing, "Processes", lambda jobs: Refused())
+    monkeypatch.setattr(parallel, "Processes", lambda jobs: Refused())
     fast = ["--seeds", "2", "--draws", "2", "--steps", "10", "--jobs", "2", "--quiet", "--json"]
     assert run("mine.py:nameless", "erm", "sam", fast=fast) == 0
     results = json.loads(capsys.readouterr().out)["results"]

@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from unseen.attributions.explanation import eight, guide
 from unseen.attributions.explanation.guide import Question
-from unseen.cli.explain import explained, main
+from unseen.cli.explain import main
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.objectives import classify, next_token, regress
-from unseen.questions.audit.job import Subject
+from unseen.questions.explain.document import document
+from unseen.questions.explain.job import explain
 from unseen.questions.explain.request import ExplainRequest
 from unseen.report.html import html
 from unseen.report.markdown import markdown
 from unseen.runs.tensors import Kept
+from unseen.subjects.subject import Subject
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import clinics
 
@@ -135,30 +137,30 @@ def test_an_estimator_has_no_gradients_and_is_explained_all_the_same(capsys):
 
 
 def test_images_are_drawn_as_heat_maps_where_the_square_is():
-    report = explained(squares(), ExplainRequest(sample=10, draws=300, examples=4))
-    for told in report.found.examples:
+    report = explain(squares(), ExplainRequest(sample=10, draws=300, examples=4))
+    for told in report.examples:
         heat = torch.tensor(told.heat)
         assert heat.shape == (7, 7)
         assert heat.abs().sum() > 0
         assert told.picture.shape == (14, 14)
         around = heat[4:6, 4:6].sum() + heat[1:3, 1:3].sum()  # both places speak for the predicted one
         assert around > 0.8 * heat.sum()
-    page = html(report.document)
+    page = html(document(report))
     assert "data:image/png" in page
     assert "Credits of the patches" in page
 
 
 def test_tokens_are_coloured_and_the_tokenizer_names_what_is_removed():
-    report = explained(sentences(), ExplainRequest(sample=6, draws=40, examples=2))
-    found = report.found
+    report = explain(sentences(), ExplainRequest(sample=6, draws=40, examples=2))
+    found = report
     assert found.behaviour == "log-probability of the most likely next token"
     assert "token 3" in found.removed
     assert "d" in found.removed
     for told in found.examples:
         assert len(told.pieces) == len(told.credits) == 5
         assert set("".join(told.pieces).split()) <= set("abcdefgh")
-    assert "passage" in html(report.document)
-    assert "What each token adds" in markdown(report.document)
+    assert "passage" in html(document(report))
+    assert "What each token adds" in markdown(document(report))
 
 
 def test_marked_tokens_are_what_is_explained():
@@ -167,9 +169,9 @@ def test_marked_tokens_are_what_is_explained():
     mask = torch.zeros_like(tokens)
     mask[:, 3] = 1
     marked = task({"train": {"tokens": tokens, "mask": mask}, "test": {"tokens": tokens, "mask": mask}}, next_token)
-    found = explained(
+    found = explain(
         Subject(task=marked, model=Words, trained=subject.trained), ExplainRequest(sample=6, draws=40, examples=3)
-    ).found
+    )
     assert found.behaviour == "log-probability of the marked tokens"
     for told in found.examples:  # the marked token is asked for, not read; those after it come too late
         assert max(abs(value) for value in list(told.credits.values())[3:]) < 1e-4
@@ -188,27 +190,27 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(guide, "solve_explanation", counting)
     lab, ask, subject = Lab(keeper=Kept(tmp_path / "kept")), ExplainRequest(sample=8, draws=300, examples=2), squares()
     with pytest.raises(KeyboardInterrupt):
-        explained(subject, ask, lab)
-    resumed = explained(subject, ask, lab).found
+        explain(subject, ask, lab)
+    resumed = explain(subject, ask, lab)
     assert asked[4:] == list(eight())[3:]
     asked.clear()
-    again = explained(subject, ask, lab).found
+    again = explain(subject, ask, lab)
     assert asked == []
     monkeypatch.setattr(guide, "solve_explanation", make)
-    fresh = explained(subject, ask, Lab()).found
+    fresh = explain(subject, ask, Lab())
     for other in (resumed, again):
         assert {k: r.value for k, r in other.choice.readings.items()} == {
             k: r.value for k, r in fresh.choice.readings.items()
         }
         assert [told.credits for told in other.examples] == [told.credits for told in fresh.examples]
-    explained(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=0.5), lab)
+    explain(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=0.5), lab)
     assert Path(tmp_path / "kept").is_dir()
 
 
 def test_another_baseline_is_another_question(tmp_path):
     lab, subject = Lab(keeper=Kept(tmp_path / "kept")), squares()
     one, other = (
-        explained(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=b), lab).found.examples[0]
+        explain(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=b), lab).examples[0]
         for b in (None, 0.7)
     )
     assert one.base != other.base
@@ -217,7 +219,7 @@ def test_another_baseline_is_another_question(tmp_path):
 
 def test_a_class_can_be_asked_for():
     told = {
-        target: explained(squares(), ExplainRequest(sample=8, draws=300, examples=2, target=target)).found.examples
+        target: explain(squares(), ExplainRequest(sample=8, draws=300, examples=2, target=target)).examples
         for target in (0, 1)
     }
     for zero, one in zip(told[0], told[1], strict=True):
@@ -248,11 +250,11 @@ def test_what_cannot_be_explained_is_refused():
     x = torch.rand(30, 3)
     two = task({"train": {"x": x, "y": torch.rand(30, 2)}, "test": {"x": x, "y": torch.rand(30, 2)}}, regress)
     with pytest.raises(InvalidData, match="2 outputs"):
-        explained(Subject(task=two, model=lambda: nn.Linear(3, 2), budget=Budget(steps=5)), ExplainRequest(sample=5))
+        explain(Subject(task=two, model=lambda: nn.Linear(3, 2), budget=Budget(steps=5)), ExplainRequest(sample=5))
     with pytest.raises(InvalidConfig, match="no example 99"):
-        explained(squares(), ExplainRequest(rows=(99,), sample=5))
+        explain(squares(), ExplainRequest(rows=(99,), sample=5))
 
 
 def test_the_other_question_is_offered():
-    page = explained(squares(), ExplainRequest(sample=8, draws=300, examples=1, question=Question.CHANGE)).document
+    page = document(explain(squares(), ExplainRequest(sample=8, draws=300, examples=1, question=Question.CHANGE)))
     assert "--question remove" in " ".join(block.text for block in page.sections[-1].blocks)

@@ -19,7 +19,7 @@ from unseen.tasks.table import clinics
 
 SUBJECT = """
 import torch
-from unseen.questions.audit.job import Subject
+from unseen import Subject
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget
 from unseen.models.mlp import mlp
@@ -40,7 +40,7 @@ plain = Subject(task=task, model=model, budget=Budget(steps=60))
 
 
 CLASSIFIER = """
-from unseen.questions.audit.job import Subject
+from unseen import Subject
 from unseen.models.sequence_classifier import load_classifier
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use

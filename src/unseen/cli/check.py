@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from math import isfinite, nan
-from pathlib import Path
 from typing import Any
 
-from unseen.cli.arguments import Arguments
+from unseen.cli.study_options import check_parser
 from unseen.errors import MissingFile, UnknownName
 from unseen.reading import Reading
 from unseen.runs import catalog, ledger, runner
@@ -52,17 +51,7 @@ class Checked:
 
 
 def main(argv: Sequence[str]) -> int:
-    p = Arguments(
-        "unseen check", "Whether the verdicts in results/ still hold for this code.", __doc__.split("\n\n")[-1]
-    )
-    p.add_argument("names", nargs="*", help="studies (default: all with a ledger file)")
-    p.add_argument("--results", type=Path, default=Path("results"), help="folder of the ledger (default results)")
-    p.add_argument("--home", type=Path, help="where results are kept")
-    p.add_argument(
-        "--smoke", action="store_true", help="settle stale ledgers by their smoke rows, where that is possible"
-    )
-    p.add_argument("--rejudge", action="store_true", help="rewrite the claims of each ledger from its kept rows")
-    options = p.parse_args(argv)
+    options = check_parser().parse_args(argv)
     store = Store(home(options.home))
     names = options.names or sorted(path.stem for path in options.results.glob("*.json"))
     if not names:

@@ -28,19 +28,26 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({kind: list(map(asdict, some)) for kind, some in found.items()}, ensure_ascii=False, indent=1))
     elif options.names:
-        print("\n".join(entry.name for some in found.values() for entry in some))
+        print("\n".join(name for kind, some in found.items() for entry in some for name in _names(kind, entry)))
     else:
         print("\n\n".join(_listed(kind, some) for kind, some in found.items()))
     return 0
 
 
+def _names(kind: str, entry: Entry) -> Sequence[str]:
+    """What scripts type: of methods, what `unseen compare --method` takes."""
+    return entry.compared_as if kind == "methods" else [entry.name]
+
+
 def _listed(kind: str, some: Sequence[Entry]) -> str:
-    """A heading and a line per entry, cut to the width."""
+    """A heading and a line per entry, cut to the width; below a method the names that `compare` takes."""
     width = max((len(entry.name) for entry in some), default=0)
     lines = [f"{kind} ({len(some)})"]
     for entry in some:
         line = f"  {entry.system + ' ' if entry.system else ''}{entry.name:<{width}}  {entry.says}"
         lines.append(line if len(line) <= WIDTH else line[: WIDTH - 1].rstrip() + "…")
+        if entry.compared_as:
+            lines.append(f"  {'':<{width}}  --method {', '.join(entry.compared_as)}")
     return "\n".join(lines)
 
 

@@ -12,19 +12,26 @@ import traceback
 from collections.abc import Sequence
 
 from unseen import __version__
+from unseen.cli import study_options
 from unseen.errors import UnknownName, UnseenError
 
 COMMANDS = {
     "audit": ("unseen.cli.audit", "how well a model holds on data it has not seen, why, and what helps"),
     "influence": ("unseen.cli.influence", "which training examples made the model do this"),
     "explain": ("unseen.cli.explain", "which inputs the model looked at, by the explanation that fits it best"),
-    "compare": ("unseen.cli.compare", "which training method holds at places left out, fairly compared"),
+    "compare": ("unseen.cli.compare", "which training method holds at sites left out, fairly compared"),
     "run": ("unseen.cli.run", "test the claims of a paper: compute what is missing, judge, report"),
     "report": ("unseen.cli.report", "write the report of stored results again, or export their rows"),
     "list": ("unseen.cli.list", "what there is: studies, tasks, methods, measures, attributions, models"),
     "cite": ("unseen.cli.cite", "BibTeX of the papers behind studies"),
     "check": ("unseen.cli.check", "whether the verdicts in results/ still hold for this code"),
     "doctor": ("unseen.cli.doctor", "what this machine has, lacks and would break on"),
+}
+# these commands import torch with their module, and help must not wait for it
+PARSERS = {
+    "run": study_options.run_parser,
+    "report": study_options.report_parser,
+    "check": study_options.check_parser,
 }
 HELP = """Unseen: will it work on data it has not seen, why, and what can I change?
 
@@ -72,7 +79,12 @@ def _dispatch(given: list[str]) -> int:
         return 0
     if given[0] not in COMMANDS:
         raise UnknownName.near("command", given[0], COMMANDS)
-    return importlib.import_module(COMMANDS[given[0]][0]).main(given[1:])
+    command, rest = given[0], given[1:]
+    if command in PARSERS and {"--help", "-h"} & {*rest} and {*rest} <= {"--help", "-h", "--json"}:
+        text = PARSERS[command]().format_help()
+        print(json.dumps({"help": text}) if "--json" in rest else text)
+        return 0
+    return importlib.import_module(COMMANDS[command][0]).main(rest)
 
 
 def _told(error: Exception, debug: bool, as_json: bool) -> int:

@@ -4,30 +4,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from unseen.cli.arguments import Arguments
-from unseen.cli.run import Chosen, as_json, chosen, exit_code, helped, judged, save_report, study_arguments, told
+from unseen.cli.run import Chosen, as_json, chosen, exit_code, helped, judged, save_report, told
+from unseen.cli.study_options import report_parser
 from unseen.errors import MissingFile
 from unseen.runs import index, runner
 from unseen.runs.store import Store, home
 
 
-def parser() -> Arguments:
-    p = Arguments(
-        "unseen report",
-        "Writes the report of stored results again; computes nothing.",
-        "Flags of the study's own configuration follow, as for `unseen run`. Exit codes as for `unseen run`.",
-        add_help=False,
-    )
-    study_arguments(p)
-    p.add_argument("--report", type=Path, help="file to write, .html or .md (default reports/NAME/SCALE.html)")
-    p.add_argument("--rows", type=Path, help="also write the rows: .parquet (extra `parquet`), .csv or .json")
-    return p
-
-
 def main(argv: Sequence[str]) -> int:
-    options, flags = parser().parse_known_args(argv)
+    options, flags = report_parser().parse_known_args(argv)
     if options.help or options.name is None:
-        return helped(parser(), options)
+        return helped(report_parser(), options)
     what, store = chosen(options, flags, "unseen report"), Store(home(options.home))
     result = runner.stored(what.study, what.config, store)
     if not result.runs:

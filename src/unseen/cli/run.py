@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.cli.arguments import Arguments
+from unseen.cli.study_options import run_parser
 from unseen.document import Document
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.report.html import html
@@ -25,8 +26,6 @@ from unseen.runs.store import Store, home, write_atomic
 from unseen.study import Judgement, Scale, Study, Verdict
 from unseen.study.document import document
 
-SCALES = tuple(scale.value for scale in Scale)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
@@ -39,38 +38,10 @@ class Chosen:
     """Whether flags replaced fields of the scale's configuration."""
 
 
-def parser() -> Arguments:
-    p = Arguments(
-        "unseen run",
-        "Tests the claims of a study: computes the cells that are not stored yet, judges, reports.",
-        "Flags of the study's own configuration follow: `unseen run NAME --help` lists them.\n"
-        "Exit codes: 0 fine, 1 a claim refuted, 2 usage error or failed cell, 3 undecided only, 130 interrupted.",
-        add_help=False,
-    )
-    study_arguments(p)
-    p.add_argument("--jobs", type=int, default=1, help="processes that compute cells at the same time (default 1)")
-    p.add_argument("--device", default="cpu", help="where cells compute: cpu, cuda, cuda:1, mps (default cpu)")
-    p.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
-    p.add_argument("--retry-failed", action="store_true", help="compute cells again that failed earlier")
-    p.add_argument("--fresh", action="store_true", help="compute every cell again")
-    p.add_argument("--ledger", action="store_true", help="write results/NAME.json")
-    p.add_argument("--report", type=Path, help="file to write, .html or .md (default reports/NAME/SCALE.html)")
-    p.add_argument("--no-report", action="store_true", help="write no report")
-    return p
-
-
-def study_arguments(p: Arguments) -> None:
-    """What `run` and `report` share: which study, which scale, where results are kept."""
-    p.add_argument("--help", "-h", action="store_true", help="this text; after NAME also the study's own flags")
-    p.add_argument("name", nargs="?", help="the study (`unseen list studies`)")
-    p.add_argument("--scale", choices=SCALES, default="laptop", help="amount of work (default laptop)")
-    p.add_argument("--home", type=Path, help="where results are kept (default: UNSEEN_HOME or the user's cache)")
-
-
 def main(argv: Sequence[str]) -> int:
-    options, flags = parser().parse_known_args(argv)
+    options, flags = run_parser().parse_known_args(argv)
     if options.help or options.name is None:
-        return helped(parser(), options)
+        return helped(run_parser(), options)
     what = chosen(options, flags, "unseen run")
     if options.ledger and what.is_changed:
         raise InvalidConfig(

@@ -1,5 +1,8 @@
 """Sums and gathers over the processes of one computation; the identity when there is one."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,3 +67,22 @@ def ranks() -> Ranks:
 def share(n: int, among: Ranks) -> range:
     """The indices of 0 … n − 1 that this process reads: contiguous, disjoint, together all."""
     return range(n * among.rank // among.size, n * (among.rank + 1) // among.size)
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """Inside the block the processes that torchrun started know each other."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        yield
+        return
+    # both: counts are summed on the CPU, scores where the model is
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(name: str) -> str:
+    """Of several processes each has a GPU of its own."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name

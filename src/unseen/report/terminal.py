@@ -1,5 +1,7 @@
 """A document on the terminal: the answer, the findings, the tables; figures are for the report file."""
 
+import io
+
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as Columns
@@ -18,8 +20,21 @@ MOST_LETTERS = 240
 def show(document: Document, console: Console | None = None) -> None:
     """Prints the document; colour only doubles what a sign already says. Not on a terminal: plain text, full width."""
     console = console or _console()
+    console.print(_whole(document))
+
+
+def as_text(document: Document, width: int = 120) -> str:
+    """The document as `show` prints it, in plain text of this width."""
+    stream = io.StringIO()
+    # in a notebook rich would write into the cell instead of the stream
+    console = Console(file=stream, width=width, highlight=False, color_system=None, force_jupyter=False)
+    console.print(_whole(document))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _whole(document: Document) -> Group:
     parts = [_heading(document), *(_section(section) for section in document.sections)]
-    console.print(Group(*(part for part in parts if part is not None)))
+    return Group(*(part for part in parts if part is not None))
 
 
 def _console() -> Console:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unseen.errors import InvalidConfig, UnknownName
+from unseen.lazy import definitions, modules
 
 if TYPE_CHECKING:  # study.py imports torch, and a listing must not wait for it
     from unseen.study import Study
@@ -35,6 +36,8 @@ class Entry:
     says: str
     system: str = ""
     classes: tuple[str, ...] = ()
+    compared_as: tuple[str, ...] = ()
+    """What `unseen compare --method` takes from this file (methods only)."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,7 @@ def source(module: str) -> Path | None:
 
 
 def _files(kind: str) -> dict[str, Path]:
-    folder = Path(__file__).parents[1] / kind
-    files = {path.stem: path for path in folder.glob("*.py")} | {p.parent.name: p for p in folder.glob("*/__init__.py")}
-    return {name: path for name, path in sorted(files.items()) if not name.startswith("_")}
+    return modules(Path(__file__).parents[1] / kind)
 
 
 def _outside() -> dict[str, Place]:
@@ -114,13 +115,33 @@ def _outside() -> dict[str, Place]:
 
 
 def _entry(kind: str, name: str, file: Path | None) -> Entry:
-    """Only the first statement is parsed: whole files would cost milliseconds each, and there are hundreds."""
+    """Only methods are parsed as a whole: that costs milliseconds per file, and there are hundreds of others."""
     if file is None:
         return Entry(kind, name, "(its module is not there)")
     text = file.read_text(encoding="utf-8")
-    classes = tuple(re.findall(r"^class ([A-Za-z]\w*)", text, re.MULTILINE))
+    classes = tuple(definitions(text))
     system = re.search(r"""^\s+system=["'](\w+)["']""", text, re.MULTILINE) if kind == "studies" else None
-    return Entry(kind, name, _first_sentence(text), system[1] if system else "", classes)
+    compared_as = _trainable(text) if kind == "methods" else ()
+    return Entry(kind, name, _first_sentence(text), system[1] if system else "", classes, compared_as)
+
+
+def _trainable(text: str) -> tuple[str, ...]:
+    """The classes that train within a budget and need no argument: the methods that a comparison can make by name."""
+    found = []
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+            continue
+        fields = {
+            ast.unparse(one.target): one for one in node.body if isinstance(one, ast.AnnAssign) and _is_field(one)
+        }
+        has_fit = any(isinstance(one, ast.FunctionDef) and one.name == "fit" for one in node.body)
+        if has_fit and "budget" in fields and all(one.value is not None for one in fields.values()):
+            found.append(node.name)
+    return tuple(found)
+
+
+def _is_field(node: ast.AnnAssign) -> bool:
+    return isinstance(node.target, ast.Name) and "ClassVar" not in ast.unparse(node.annotation)
 
 
 def _first_sentence(text: str) -> str:

@@ -1,16 +1,19 @@
-"""Progress: a line with an estimate on a terminal, a rare plain line elsewhere; scalars go to the log."""
+"""Progress: a line with an estimate on a terminal or in a notebook, a rare plain line elsewhere; scalars go to the log."""
 
+import importlib
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from unseen.lab import Sink
+from unseen.runs.runner import Unwatched, Watcher
 from unseen.runs.store import Failure
 
 T = TypeVar("T")
@@ -18,8 +21,12 @@ log = logging.getLogger("unseen")
 _REDRAW, _SPEAK = 0.1, 20.0
 
 
-def watcher(stream: Any = None) -> "Lines | Drawn":
-    """The one that suits the stream (default: the standard error)."""
+def watcher(stream: Any = None, shown: bool = True) -> Watcher:
+    """The one that suits the stream (default: the notebook if there is one, else the standard error)."""
+    if not shown:
+        return Unwatched()
+    if stream is None and (display := _notebook_display()) is not None:
+        return Notebook(display)
     stream = stream or sys.stderr
     return Drawn(Console(file=stream)) if stream.isatty() else Lines(stream)
 
@@ -119,6 +126,52 @@ class Drawn:
         if self.all is not None:
             done = self.cells.stored + self.cells.computed + self.cells.share
             self.progress.update(self.all, completed=done, says=f"{self.cells.says}  {at}")
+
+
+class Notebook:
+    """For notebooks: a bar with its line in the cell's output, replaced as it grows."""
+
+    def __init__(self, display: Callable[..., Any]) -> None:
+        self.display, self.handle = display, None
+        self.cells, self.drawn = Cells(), 0.0
+        self.sink: Sink = Shares(self._share)
+
+    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
+        self.cells = Cells(study, total, stored, unit=unit)
+        self._draw()
+
+    def finished(self, outcome: object) -> None:
+        self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
+        self.cells.failed += isinstance(outcome, Failure)
+        self._draw()
+
+    def end(self) -> None:
+        """The last state stays, so that the notebook tells what was computed."""
+        self._draw()
+
+    def _share(self, path: tuple[str, ...], share: float) -> None:
+        self.cells.share = share
+        if time.monotonic() - self.drawn >= _REDRAW:
+            self._draw()
+
+    def _draw(self) -> None:
+        self.drawn = time.monotonic()
+        done = self.cells.stored + self.cells.computed + self.cells.share
+        bar = f'<progress value="{done:.3f}" max="{max(self.cells.total, 1)}"></progress>'
+        bundle = {"text/plain": self.cells.says, "text/html": f"{bar} {escape(self.cells.says)}"}
+        if self.handle is None:
+            self.handle = self.display(bundle, raw=True, display_id=True)
+        else:
+            self.handle.update(bundle, raw=True)
+
+
+def _notebook_display() -> Callable[..., Any] | None:
+    """IPython's `display` where a notebook's kernel runs this code; IPython is never imported for it."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    return importlib.import_module("IPython.display").display
 
 
 class Shares:

@@ -1,5 +1,6 @@
 """scikit-learn estimators as subjects: wrapped as models, so that every part can judge them or say why it cannot."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,12 +10,31 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from torch import nn
 
 from unseen.engine.batches import once
-from unseen.errors import InvalidData
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.estimator import Estimator
 from unseen.objectives import classify, regress
 from unseen.subjects.subject import Subject
 from unseen.task import Use
+
+
+def with_estimator(subject: Subject, estimator: str | BaseEstimator) -> Subject:
+    """The same subject with a scikit-learn estimator as its model: itself, or named `package.module:Class`."""
+    if isinstance(estimator, str):
+        estimator = _named(estimator)
+    return replace(subject, name=type(estimator).__name__, model=estimator, trained=None)
+
+
+def _named(name: str) -> BaseEstimator:
+    module, _, kind = name.rpartition(":")
+    try:
+        return getattr(importlib.import_module(module), kind)()
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise InvalidConfig(
+            f"`{name}` cannot be made: {error}.",
+            why="an estimator is named package.module:Class and made without arguments.",
+            fix="for example --estimator sklearn.ensemble:RandomForestClassifier; others through a Python subject.",
+        ) from error
 
 
 def wrap_estimators(subject: Subject, lab: Lab) -> Subject:

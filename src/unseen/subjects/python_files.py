@@ -9,7 +9,13 @@ from typing import Any
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
 from unseen.subjects.subject import Subject
 
-TABLES = (".csv", ".tsv", ".parquet", ".pq")
+TABLES = (".csv", ".csv.gz", ".tsv", ".parquet", ".pq")
+"""How the files of tables end."""
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether the name of the file is that of a table."""
+    return str(path).lower().endswith(TABLES)
 
 
 def from_file(text: str) -> Subject:
@@ -29,7 +35,7 @@ def from_file(text: str) -> Subject:
         raise InvalidData(
             f"`{name}` in {path} is a {type(found).__name__}, not a Subject.",
             why="an audit needs a task and a way to make the model.",
-            fix="return unseen.questions.audit.job.Subject(task=…, model=…).",
+            fix="return unseen.Subject(task=…, model=…).",
         )
     return found
 

@@ -1,8 +1,7 @@
-"""Subjects made from what people have: a table, the embedded hospitals, a scikit-learn estimator."""
+"""Subjects made from tables: one's own, or the embedded hospitals."""
 
-import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -29,32 +28,59 @@ ORACLE_SHARE = 0.2
 """Share of the held-out site that is set apart for oracle selection."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class TableColumns:
+    """What the columns of a table mean: the options that every question shares."""
+
+    target: str | None = None
+    site: str | None = None
+    """Its values are held out in turn: hospital, camera, country."""
+    time: str | None = None
+    """Orders the rows: trained on the past, evaluated on the future."""
+    entity: str | None = None
+    """A person or device: all its rows stay on one side."""
+    groups: Sequence[str] = ()
+    """Subgroups: "sex", "age:decade", "age:40,60", "dose:quartiles"."""
+    drop: Sequence[str] = ()
+    """Left out of the inputs."""
+
+    def __post_init__(self) -> None:
+        for name in ("groups", "drop"):  # one column may be given as it is
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+
+    @property
+    def named(self) -> list[str]:
+        """The options that were given."""
+        options = ("target", "site", "time", "entity", "groups", "drop")
+        return [name for name in options if getattr(self, name)]
+
+    def table(self, data: str | Path | pd.DataFrame) -> Table:
+        """The table with these columns."""
+        if self.target is None:
+            frame = data if isinstance(data, pd.DataFrame) else read(data)
+            raise InvalidConfig(
+                "No target column was named.",
+                why="a model must know what it predicts.",
+                fix=f"add --target COLUMN; the columns are {', '.join(map(str, frame.columns[:30]))}.",
+            )
+        groups, drop = tuple(self.groups), tuple(self.drop)
+        return Table(data, self.target, self.site, self.time, self.entity, groups, drop)
+
+
 def of_hospitals(lab: Lab) -> list[Subject]:
     """The embedded UCI heart-disease data: each of the four hospitals held out in turn."""
     return _of(replace(HeartDisease().table(), groups=("sex", "age:decade")), lab, "heart disease")
 
 
-def of_table(
-    path: str | Path | pd.DataFrame,
-    lab: Lab,
-    *,
-    target: str | None = None,
-    site: str | None = None,
-    time: str | None = None,
-    entity: str | None = None,
-    groups: Sequence[str] = (),
-    drop: Sequence[str] = (),
-) -> list[Subject]:
-    """One subject per held-out site (without `site`: one subject)."""
-    if target is None:
-        columns = [] if isinstance(path, pd.DataFrame) else list(read(path).columns)
-        raise InvalidConfig(
-            "No target column was named.",
-            why="the audit must know what is predicted.",
-            fix="add --target COLUMN" + (f"; the columns are {', '.join(map(str, columns[:30]))}." if columns else "."),
-        )
-    table = Table(path, target, site, time, entity, tuple(groups), tuple(drop))
-    return _of(table, lab, "table" if isinstance(path, pd.DataFrame) else Path(path).stem)
+def of_table(data: str | Path | pd.DataFrame, lab: Lab, columns: TableColumns) -> list[Subject]:
+    """One subject per held-out site (without a site: one subject)."""
+    return _of(columns.table(data), lab, table_name(data))
+
+
+def table_name(data: object) -> str:
+    """What a table is called in reports: its file, or "table"."""
+    return Path(data).stem if isinstance(data, str | Path) else "table"
 
 
 def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subject]:
@@ -144,17 +170,3 @@ def _references(classes: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
         "logistic regression": lambda: Estimator(LogisticRegression(max_iter=2_000), len(classes)),
         "gradient boosting": lambda: Estimator(HistGradientBoostingClassifier(random_state=0), len(classes)),
     }
-
-
-def of_estimator(subject: Subject, name: str) -> Subject:
-    """The same subject with a scikit-learn estimator, named `package.module:Class`, as the audited model."""
-    place, _, kind = name.rpartition(":")
-    try:
-        estimator = getattr(importlib.import_module(place), kind)()
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise InvalidConfig(
-            f"`{name}` cannot be made: {error}.",
-            why="an estimator is named package.module:Class and made without arguments.",
-            fix="for example --estimator sklearn.ensemble:RandomForestClassifier; others through a Python subject.",
-        ) from error
-    return replace(subject, name=kind, model=estimator, trained=None)

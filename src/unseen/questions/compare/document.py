@@ -3,10 +3,12 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
+from unseen.errors import InvalidConfig
 from unseen.figure import Bars, Points
 from unseen.questions.compare.advice import advice, clear, headline, limits, metric_of, recommended
 from unseen.questions.compare.protocols import Protocol
@@ -14,6 +16,7 @@ from unseen.questions.compare.results import AVERAGE, WORST, Cell, Results
 from unseen.questions.compare.subgroups import SMALLEST
 from unseen.report import latex, markdown
 from unseen.report.json import plain
+from unseen.runs.store import write_atomic
 from unseen.text import listed, several, shown
 
 MOST_DOTS = 1_200
@@ -280,3 +283,27 @@ def as_csv(results: Results) -> str:
 
 def as_json(results: Results) -> str:
     return json.dumps(plain(results), indent=1, ensure_ascii=False)
+
+
+TABLE_WRITERS: Mapping[str, Callable[[Results], str]] = {
+    ".tex": as_latex,
+    ".md": as_markdown,
+    ".csv": as_csv,
+    ".json": as_json,
+}
+"""How the tables alone are written, by the suffix of the file."""
+
+
+def check_table_path(path: str | Path) -> None:
+    """Refuses a file whose suffix no writer knows."""
+    if Path(path).suffix not in TABLE_WRITERS:
+        raise InvalidConfig(
+            f"`--table {path}` has an unknown suffix.",
+            why="it says how the table is written.",
+            fix=f"use one of {', '.join(TABLE_WRITERS)}.",
+        )
+
+
+def write_tables(results: Results, path: str | Path) -> None:
+    """The tables in the format of the file's suffix, in one step."""
+    write_atomic(path, TABLE_WRITERS[Path(path).suffix](results))

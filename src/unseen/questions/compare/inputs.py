@@ -5,6 +5,9 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
+
+import pandas as pd
 
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.lab import Lab, Silent, Sink
@@ -20,12 +23,12 @@ from unseen.runs.store import home
 from unseen.runs.tensors import Kept
 from unseen.search_space import LogUniform, Range, Uniform
 from unseen.subjects.domains import of_domains, of_task
-from unseen.subjects.python_files import TABLES, loaded
+from unseen.subjects.python_files import is_table, loaded
+from unseen.subjects.sources import refuse_columns
 from unseen.subjects.subject import Subject
-from unseen.subjects.tables import of_table_by_site
+from unseen.subjects.tables import TableColumns, of_table_by_site, table_name
 from unseen.task import Task, TaskSpec
 from unseen.tasks.domains import DomainSpec
-from unseen.tasks.table import Table
 from unseen.tasks.table_domains import TableDomains, heart_sites
 
 PROTOCOLS = {"training": Protocol.TRAINING, "left-out": Protocol.LEFT_OUT, "oracle": Protocol.ORACLE}
@@ -35,27 +38,28 @@ PROTOCOLS = {"training": Protocol.TRAINING, "left-out": Protocol.LEFT_OUT, "orac
 class Request:
     """What is compared, in plain words, so that a worker process can be told."""
 
-    what: str | None = None
+    source: "Compared" = None
+    columns: TableColumns = TableColumns()
     flags: tuple[str, ...] = ()
     """Fields of a task of this package."""
-    target: str | None = None
-    site: str | None = None
-    time: str | None = None
-    entity: str | None = None
-    groups: tuple[str, ...] = ()
-    drop: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
-    ranges: tuple[str, ...] = ()
+    ranges: tuple[tuple[str, float, float], ...] = ()
+    """Name of a hyperparameter, and the ends of what is searched instead of its own range."""
     seeds: int = 3
     draws: int = 10
     steps: int | None = None
     seed: int = 0
     device: str = "cpu"
 
+    @property
+    def can_travel(self) -> bool:
+        """Whether a worker process can read the data itself."""
+        return self.source is None or isinstance(self.source, str)
+
     def job(self) -> Comparison:
-        protocols = [PROTOCOLS[name] for name in self.protocols] or tuple(Protocol)
-        space = dict(range_of(text) for text in self.ranges)
+        protocols = [protocol_named(name) for name in self.protocols] or tuple(Protocol)
+        space = {name: search_range(low, high) for name, low, high in self.ranges}
         return Comparison(
             entrants=methods_named(self.methods), seeds=self.seeds, draws=self.draws, protocols=protocols, space=space
         )
@@ -75,41 +79,35 @@ class Request:
         return Sweep(subjects, Lab(seed=self.seed, device=device(self.device), keeper=keeper, sink=sink), job.space)
 
 
-def range_of(text: str) -> tuple[str, Range]:
-    """ "rho=0.01:0.2" → its name and range; logarithmic where both ends are above zero."""
-    name, _, ends = text.partition("=")
-    low, _, high = ends.partition(":")
-    try:
-        limits = float(low), float(high or low)
-    except ValueError:
-        raise InvalidConfig(
-            f"`--range {text}` is no range.",
-            why="a hyperparameter is drawn between two numbers.",
-            fix="write --range NAME=LOW:HIGH, for example --range lr=0.0001:0.01; --range rho=0.05 for one value.",
-        ) from None
-    return name.strip(), (LogUniform if min(limits) > 0 else Uniform)(*limits)
+Compared: TypeAlias = str | Path | pd.DataFrame | Subject | Sequence[Subject] | Task | DomainSpec | TaskSpec | None
+"""A table, `file.py:name`, a task of this package by name, subjects, a task or a spec; None: heart disease."""
+
+
+def protocol_named(name: str) -> Protocol:
+    """The protocol by its short name: training, left-out or oracle."""
+    if name not in PROTOCOLS:
+        raise UnknownName.near("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
+
+
+def search_range(low: float, high: float) -> Range:
+    """Logarithmic where both ends are above zero."""
+    return (LogUniform if min(low, high) > 0 else Uniform)(low, high)
 
 
 def subjects_of(request: Request) -> list[Subject]:
-    """The subjects of a table, a Python file or a task of this package."""
-    lab, what = Lab(seed=request.seed), request.what or "heart"
-    if what.lower().endswith(TABLES):
-        if request.target is None:
-            raise InvalidConfig(
-                "No target column was named.", why="methods learn to predict it.", fix="add --target COLUMN."
-            )
-        table = Table(what, request.target, request.site, request.time, request.entity, request.groups, request.drop)
-        return of_table_by_site(table, lab.child("data"), Path(what).stem)
-    if request.target or request.site or request.groups:
-        raise InvalidConfig(
-            f"`{what}` is no table, but --target, --site or --group was given.",
-            why=f"columns are named for tables only ({', '.join(TABLES)}).",
-            fix="leave these options out, or give a table.",
-        )
-    if what == "heart":
+    """The subjects of a table, a Python file, a task of this package, or of a value."""
+    lab, source = Lab(seed=request.seed), request.source
+    if isinstance(source, pd.DataFrame) or (isinstance(source, str | Path) and is_table(source)):
+        return of_table_by_site(request.columns.table(source), lab.child("data"), table_name(source))
+    refuse_columns(request.columns, source)
+    if source is None or source == "heart":
         return of_table_by_site(heart_sites().table, lab.child("data"), "heart disease")
-    found = file_of(what) if ".py" in what else task_of(what, request.flags)
-    return subjects_from(found, what, lab)
+    if isinstance(source, str | Path):
+        name = str(source)
+        found = file_of(name) if ".py" in name else task_of(name, request.flags)
+        return subjects_from(found, name, lab)
+    return subjects_from(source, getattr(source, "name", type(source).__name__), lab)
 
 
 def subjects_from(found: object, what: str, lab: Lab) -> list[Subject]:

@@ -1,6 +1,7 @@
 """Explained examples as a document: which method and why, then each example with its credits."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from unseen.attributions.explanation.guide import Question, percent
 from unseen.document import Block, Document, Note, Paragraph, Passage, Section, Table, Tone, Value
@@ -156,3 +157,36 @@ def _reading(found: ExplanationReport) -> list[Block]:
     blocks: list[Block] = [Note(text) for text in told]
     blocks += [Note(text, Tone.CAUTION) for text in found.warnings]
     return blocks
+
+
+def machine_readable(found: ExplanationReport) -> dict[str, Any]:
+    """What the report shows, for machines."""
+    choice = found.choice
+    return {
+        "explained": found.behaviour,
+        "unit": found.unit,
+        "baseline": found.removed,
+        "question": found.question,
+        "method": found.used,
+        "chosen": choice.name,
+        "runner_up": choice.runner_up,
+        "why": choice.why,
+        "faithfulness": choice.readings,
+        "lead": choice.lead,
+        "left_out": choice.left_out,
+        "examples": [
+            {
+                "split": told.example.split,
+                "index": told.example.index,
+                "row": told.example.row,
+                "label": told.example.label,
+                "predicted": told.example.predicted,
+                "output": told.output,
+                "at_baseline": told.base,
+                "unexplained": told.unexplained,
+                "credits": told.credits,
+            }
+            for told in found.examples
+        ],
+        "warnings": found.warnings,
+    }

@@ -1,5 +1,6 @@
 """A language model, a corpus and prompts: which windows of the corpus made it write its completions?"""
 
+import contextlib
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,8 @@ from unseen.engine.batches import gather
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.models.pretrained import CausalLM
+from unseen.models.pretrained import CausalLM, load_causal
+from unseen.models.smollm import smollm2
 from unseen.objectives import sequence_log_probability
 from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
 from unseen.questions.influence.saving import Phases, Quiet, Steady, TopFile
@@ -41,6 +43,15 @@ class TextRequest:
     """Tokens that the model writes where a query has no completion."""
     folder: Path
     """Where the state of an unfinished run is kept."""
+
+
+def load_model(name: str) -> CausalLM:
+    """The model in a folder, or SmolLM2."""
+    with contextlib.suppress(ImportError):  # `load_causal` says what is missing
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+    return smollm2() if name == "smollm2" else load_causal(name)
 
 
 def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> InfluenceReport:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unseen.attributions.influence.layers import strip_addresses
-from unseen.errors import Corrupted, InvalidData
+from unseen.errors import Corrupted, InvalidConfig, InvalidData
 from unseen.lab import Keeper
 from unseen.runs.progress import watcher
 from unseen.runs.tensors import load_weights, save_weights
@@ -99,6 +99,17 @@ class FactorFile:
                 fix="use the same settings, or name another file.",
             )
         return tensors
+
+
+def factor_keeper(path: Path, settings: Mapping[str, str], other: Keeper) -> FactorFile:
+    """The keeper with the factors in this file, refused if its suffix says another format."""
+    if path.suffix != ".safetensors":
+        raise InvalidConfig(
+            f"--factors {path} has the suffix `{path.suffix}`.",
+            why="factors are written as safetensors.",
+            fix=f"use --factors {path.with_suffix('.safetensors')}",
+        )
+    return FactorFile(path, settings, other)
 
 
 @dataclass

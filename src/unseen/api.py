@@ -1,0 +1,409 @@
+"""The four questions as functions: `import unseen; unseen.audit("table.csv", target="ill", site="clinic")`.
+
+What is asked about is a table (a DataFrame or a path; the columns are named by `target`, `site`, `time`, `entity`,
+`groups` and `drop`), a Python file (`file.py:name`), a `Subject` or a list of them; without any, the embedded
+heart-disease data of four hospitals. The answer is a `Answer`: `.results`, `.summary()`, `.report(path)`, and a page
+in a notebook. The command line calls these functions, so both give the same numbers.
+
+Common to all: `steps` is the length of training instead of the subject's own, `seed` that of every random number,
+`device` where to compute, `report` a file to write (refused before any work if its suffix has no writer). Finished
+parts are cached, so that an interrupted call goes on where it stopped. `lab` is for those who bring a place, randomness
+and cache of their own, instead of `seed`, `device` and the cache.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sklearn.base import BaseEstimator
+from threadpoolctl import threadpool_limits
+
+from unseen.attribution import Attribution
+from unseen.attributions.explanation.guide import Question
+from unseen.attributions.influence import Curvature, Fisher, Influence, Precision
+from unseen.engine.ranks import local_device, process_group, ranks
+from unseen.errors import InvalidConfig
+from unseen.lab import Lab, Sink
+from unseen.method import Trained
+from unseen.models.pretrained import CausalLM
+from unseen.questions.answer import Answer, check_report_path
+from unseen.questions.audit.document import document as audit_document
+from unseen.questions.audit.job import Audit
+from unseen.questions.audit.remedy_methods import Remedy
+from unseen.questions.audit.results import Findings
+from unseen.questions.compare.document import check_table_path, write_tables
+from unseen.questions.compare.document import document as comparison_document
+from unseen.questions.compare.inputs import Compared, Request
+from unseen.questions.compare.parallel import compute
+from unseen.questions.compare.results import Results
+from unseen.questions.explain.document import document as explanation_document
+from unseen.questions.explain.document import machine_readable
+from unseen.questions.explain.job import explain as explain_subject
+from unseen.questions.explain.options import class_index, method_name, refuse_nonpositive
+from unseen.questions.explain.request import ExplainRequest
+from unseen.questions.explain.results import ExplanationReport
+from unseen.questions.influence import of_subject, of_text
+from unseen.questions.influence.document import document as influence_document
+from unseen.questions.influence.results import InfluenceReport
+from unseen.questions.influence.saving import Phases, Quiet, factor_keeper
+from unseen.reading import Measure
+from unseen.runs.devices import device as named_device
+from unseen.runs.progress import watcher
+from unseen.runs.store import home
+from unseen.runs.tensors import Kept
+from unseen.subjects.sources import Source, read_subjects
+from unseen.subjects.tables import TableColumns
+from unseen.tasks.text_corpus import Cut, TextCorpus
+from unseen.tasks.text_corpus.queries import Query, read_queries
+
+WINDOW_BATCH, ROW_BATCH = 8, 64
+"""Fitted examples that are scored together: windows of text, rows or images."""
+
+
+def audit(
+    subject: Source = None,
+    *,
+    target: str | None = None,
+    site: str | None = None,
+    time: str | None = None,
+    entity: str | None = None,
+    groups: str | Sequence[str] = (),
+    drop: str | Sequence[str] = (),
+    estimator: str | BaseEstimator | None = None,
+    seeds: int = 3,
+    steps: int | None = None,
+    remedies: Mapping[str, Remedy] | None = None,
+    measures: Mapping[str, Measure[Trained]] | None = None,
+    attribution: Attribution | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[Sequence[Findings]]:
+    """How well a model holds on data it has not seen, why, and what helps: one `Findings` per held-out site.
+
+    `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is audited instead of the subject's model. `remedies`
+    are methods by name under the subject's budget (None: the standard ones, {}: none), `measures` further numbers about
+    the trained model, `attribution` says which training examples made an error.
+    """
+    path = None if report is None else check_report_path(report)
+    columns = TableColumns(target=target, site=site, time=time, entity=entity, groups=groups, drop=drop)
+    watch = watcher(shown=progress)
+    lab = lab or _lab(seed, device, "audits", watch.sink)
+    job = Audit(seeds=seeds)
+    job = job if remedies is None else replace(job, remedies=remedies)
+    job = job if measures is None else replace(job, measures=measures)
+    job = job if attribution is None else replace(job, attribution=attribution)
+    subjects = read_subjects(subject, lab, columns, estimator=estimator, steps=steps)
+    findings = list[Findings]()
+    watch.begin("audit", len(subjects), 0, "sites")
+    try:
+        # small models on many threads wait for each other longer than they compute
+        with threadpool_limits(1):
+            for one in subjects:
+                findings.append(job(one, lab.child(one.task.name)))
+                watch.finished(one)
+    finally:
+        watch.end()
+    found = Answer(results=findings, document=audit_document(findings), machine={"findings": findings})
+    return _written(found, path)
+
+
+def compare(
+    subject: Compared = None,
+    methods: Sequence[str] = (),
+    *,
+    target: str | None = None,
+    site: str | None = None,
+    time: str | None = None,
+    entity: str | None = None,
+    groups: str | Sequence[str] = (),
+    drop: str | Sequence[str] = (),
+    flags: Sequence[str] = (),
+    seeds: int = 3,
+    draws: int = 10,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    protocols: Sequence[str] = (),
+    steps: int | None = None,
+    jobs: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+    report: str | Path | None = None,
+    tables: Sequence[str | Path] = (),
+) -> Answer[Results]:
+    """Which training method holds best at sites left out: same data, seeds, initial weights and search budget for all.
+
+    `methods` are names as `unseen list methods` prints them (none: the standard ones). `subject` may also be a task, a
+    spec with domains, or the name of a task of this package, whose fields `flags` set ("--n", "2000"). Each method gets
+    `draws` settings of its hyperparameters, searched within `ranges` where these name them; `protocols` select among
+    them ("training", "left-out", "oracle"; none: all). `jobs` processes share the work of a path; `tables` are files for
+    the tables alone.
+    """
+    path = None if report is None else check_report_path(report)
+    for one in tables:
+        check_table_path(one)
+    request = Request(
+        source=str(subject) if isinstance(subject, Path) else subject,
+        columns=TableColumns(target=target, site=site, time=time, entity=entity, groups=groups, drop=drop),
+        flags=tuple(flags),
+        methods=tuple(methods),
+        protocols=tuple(protocols),
+        ranges=tuple((name, low, high) for name, (low, high) in (ranges or {}).items()),
+        seeds=seeds,
+        draws=draws,
+        steps=steps,
+        seed=seed,
+        device=device,
+    )
+    results = compute(request, jobs, watcher(shown=progress))
+    for one in tables:
+        write_tables(results, one)
+    page = comparison_document(results)
+    # a screen for the terminal: what to do next and the table of methods
+    found = Answer(results=results, document=page, summary_sections=2, machine={"results": results})
+    return _written(found, path)
+
+
+def explain(
+    subject: Source = None,
+    *,
+    target: str | None = None,
+    site: str | None = None,
+    time: str | None = None,
+    entity: str | None = None,
+    groups: str | Sequence[str] = (),
+    drop: str | Sequence[str] = (),
+    estimator: str | BaseEstimator | None = None,
+    split: str = "",
+    rows: Sequence[int] = (),
+    examples: int = 8,
+    method: str = "auto",
+    question: str | Question = Question.REMOVE,
+    explained_class: int | str | None = None,
+    baseline: float | None = None,
+    sigma: float = 0.25,
+    sample: int = 64,
+    draws: int = 1_000,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[ExplanationReport]:
+    """What a model looks at: eight explanations judged by how faithful they are to it, the best one example by example.
+
+    `rows` are those of the table, or positions in `split`; without them `examples` are drawn. `question` is "remove" or
+    "change", `explained_class` a class by name or number (None: the predicted one of each example), `baseline` what a
+    removed feature becomes. Methods are compared on `sample` inputs with `draws` perturbations each. Of a table with
+    sites, the model is trained without the last one.
+    """
+    path = None if report is None else check_report_path(report)
+    columns = TableColumns(target=target, site=site, time=time, entity=entity, groups=groups, drop=drop)
+    watch = watcher(shown=progress)
+    lab = lab or _lab(seed, device, "explanations", watch.sink)
+    subjects = read_subjects(subject, lab, columns, estimator=estimator, steps=steps)
+    one = subjects[0] if subject is None else subjects[-1]
+    refuse_nonpositive(examples=examples, sample=sample, draws=draws, sigma=sigma)
+    request = ExplainRequest(
+        split=split,
+        rows=tuple(rows),
+        examples=examples,
+        method=method_name(method),
+        question=Question(question),
+        sample=sample,
+        draws=draws,
+        sigma=sigma,
+        target=class_index(explained_class, one),
+        baseline=baseline,
+    )
+    watch.begin("explain", 1, 0, "subjects")
+    try:
+        found = explain_subject(one, request, lab)
+        watch.finished(found)
+    finally:
+        watch.end()
+    page = explanation_document(found)
+    # the choice and a line per example; the report has the rest
+    screen = min(9, len(page.sections) - 1)
+    answer = Answer(results=found, document=page, summary_sections=screen, machine=machine_readable(found))
+    return _written(answer, path)
+
+
+def influence(
+    subject: Source = None,
+    *,
+    target: str | None = None,
+    site: str | None = None,
+    time: str | None = None,
+    entity: str | None = None,
+    groups: str | Sequence[str] = (),
+    drop: str | Sequence[str] = (),
+    split: str = "",
+    worst: int = 5,
+    top: int = 5,
+    curvature: str | Curvature = Curvature.EKFAC,
+    fisher: str | Fisher | None = None,
+    damping: float = 0.1,
+    layers: str | Sequence[str] = (),
+    rank: int = 0,
+    precision: str | Precision = Precision.MIXED,
+    batch_size: int | None = None,
+    factors: str | Path | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[Sequence[InfluenceReport]]:
+    """Which training examples made a model's worst errors: the `top` most helpful and harmful ones of each.
+
+    One entry of the results per held-out site. `fisher` None takes what suits the data; `layers` are patterns of layer
+    names (none: all), `rank` cuts queries to that rank (0: does not), `factors` is a file for the fitted curvature.
+    """
+    path = None if report is None else check_report_path(report)
+    columns = TableColumns(target=target, site=site, time=time, entity=entity, groups=groups, drop=drop)
+    config = _influence(curvature, fisher, damping, layers, rank, precision, batch_size or ROW_BATCH)
+    chosen = "" if fisher is None else str(Fisher(fisher))
+    with process_group(), threadpool_limits(1):
+        lab = lab or _influence_lab(seed, device, Phases() if progress else Quiet(), config, fisher, factors)
+        subjects = read_subjects(subject, lab, columns, steps=steps)
+        if factors and len(subjects) > 1:
+            raise InvalidConfig(
+                f"--factors names one file, and {len(subjects)} models are asked about.",
+                why="each held-out site has a model of its own.",
+                fix="leave --factors out: factors are kept anyway.",
+            )
+        found = [
+            of_subject.trace_errors(
+                one, lab.child(one.task.name), config, split=split, worst=worst, k=top, fisher=chosen
+            )
+            for one in subjects
+        ]
+        return _influence_report(found, lab, path)
+
+
+def influence_of_text(
+    model: str | Path | CausalLM,
+    corpus: str | Path | Sequence[str | Path],
+    queries: str | Path | Sequence[Query],
+    *,
+    field: str = "text",
+    length: int = 128,
+    windows: int = 0,
+    cut: str | Cut = Cut.REFUSE,
+    write: int = 16,
+    candidates: int = 0,
+    top: int = 5,
+    curvature: str | Curvature = Curvature.EKFAC,
+    fisher: str | Fisher | None = None,
+    damping: float = 0.1,
+    layers: str | Sequence[str] = (),
+    rank: int = 0,
+    precision: str | Precision = Precision.MIXED,
+    batch_size: int | None = None,
+    factors: str | Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[Sequence[InfluenceReport]]:
+    """Which windows of a corpus made a language model write what it wrote.
+
+    `model` is a folder of a transformers model in safetensors, "smollm2", or a model; `corpus` texts, .jsonl files
+    (whose `field` holds the text), folders or archives, cut into windows of `length` tokens, `windows` of them at most
+    (0: all); `queries` a .jsonl or .csv file of prompts, completed by the model with `write` tokens where they have no
+    completion. With `candidates`, only that many windows per query, the nearest in words, are scored.
+    """
+    path = None if report is None else check_report_path(report)
+    config = _influence(curvature, fisher, damping, layers, rank, precision, batch_size or WINDOW_BATCH)
+    sink = Phases() if progress else Quiet()
+    name = type(model).__name__ if isinstance(model, CausalLM) else Path(model).name
+    model = model if isinstance(model, CausalLM) else of_text.load_model(str(model))
+    files = (corpus,) if isinstance(corpus, str | Path) else tuple(corpus)
+    text = TextCorpus(
+        files=tuple(map(str, files)),
+        encode=model.encode,
+        length=length,
+        field=field,
+        cut=Cut(cut),
+        most=windows,
+        folder=str(home() / "influence" / "corpora"),
+    )
+    asked = of_text.TextRequest(
+        model=model,
+        name=name,
+        corpus=text,
+        queries=read_queries(str(queries)) if isinstance(queries, str | Path) else queries,
+        config=config,
+        k=top,
+        candidates=candidates,
+        write=write,
+        folder=home() / "influence",
+    )
+    with process_group():
+        lab = lab or _influence_lab(seed, device, sink, config, fisher, factors)
+        return _influence_report([of_text.trace_completions(asked, lab, sink)], lab, path)
+
+
+def _influence(
+    curvature: str | Curvature,
+    fisher: str | Fisher | None,
+    damping: float,
+    layers: str | Sequence[str],
+    rank: int,
+    precision: str | Precision,
+    batch_size: int,
+) -> Influence:
+    return Influence(
+        curvature=Curvature(curvature),
+        fisher=Fisher(fisher or Fisher.SAMPLED),
+        damping=damping,
+        layers=(layers,) if isinstance(layers, str) else tuple(layers),
+        rank=rank,
+        precision=Precision(precision),
+        batch_size=batch_size,
+    )
+
+
+def _influence_lab(
+    seed: int,
+    device: str,
+    sink: Sink,
+    config: Influence,
+    fisher: str | Fisher | None,
+    factors: str | Path | None,
+) -> Lab:
+    """With the processes of torchrun, and the curvature in a file of its own if one is named."""
+    lab = _lab(seed, local_device(device), "influence", sink)
+    settings = {
+        "curvature": str(config.curvature),
+        "fisher": "default" if fisher is None else str(config.fisher),
+        "damping": f"{config.damping:g}",
+        "layers": " ".join(config.layers) or "default",
+    }
+    keeper = lab.keeper if factors is None else factor_keeper(Path(factors), settings, lab.keeper)
+    return replace(lab, ranks=ranks(), keeper=keeper)
+
+
+def _influence_report(
+    found: Sequence[InfluenceReport], lab: Lab, path: Path | None
+) -> Answer[Sequence[InfluenceReport]]:
+    """Of several processes the first one has the answers and writes them."""
+    report = Answer(results=found, document=influence_document(found), machine={"answers": found})
+    return _written(report, path if lab.ranks.rank == 0 else None)
+
+
+def _lab(seed: int, device: str, cache: str, sink: Sink) -> Lab:
+    """Where and how a question is computed, with what it has cached in the user's home."""
+    return Lab(seed=seed, device=named_device(device), sink=sink, keeper=Kept(home() / cache))
+
+
+def _written(found: Answer, path: Path | None) -> Answer:
+    if path is not None:
+        found.report(path)
+    return found
