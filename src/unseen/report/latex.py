@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from unseen import wording
 from unseen.document import Block, Document, Note, Paragraph, Passage, Table
-from unseen.report.numbers import numbers, thinned
+from unseen.report.numbers import numbers, thin_rows
 from unseen.wording import Words, clean, words
 
 _SPECIAL = {
@@ -31,30 +31,30 @@ def latex(document: Document) -> str:
     """The whole report as an article for LuaLaTeX or XeLaTeX; figures become the tables of their numbers."""
     parts = [
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}",
-        rf"\title{{{escaped(document.title)}}}\date{{{escaped(document.kicker)}}}\maketitle",
-        escaped(document.lead),
+        rf"\title{{{escape(document.title)}}}\date{{{escape(document.kicker)}}}\maketitle",
+        escape(document.lead),
     ]
     for section in document.sections:
-        parts.append(rf"\section*{{{escaped(section.title)}}}")
+        parts.append(rf"\section*{{{escape(section.title)}}}")
         parts += [_block(block) for block in section.blocks]
-    parts += [rf"\noindent {escaped(name)}: {escaped(fact)}" for name, fact in document.facts.items()]
+    parts += [rf"\noindent {escape(name)}: {escape(fact)}" for name, fact in document.facts.items()]
     return "\n\n".join(part for part in [*parts, r"\end{document}"] if part) + "\n"
 
 
 def _block(block: Block) -> str:
     match block:
         case Paragraph():
-            return escaped(block.text)
+            return escape(block.text)
         case Note():
-            detail = rf"\\ {{\small {escaped(block.detail)}}}" if block.detail else ""
-            return rf"\paragraph{{{escaped(wording.sign(block))}}} {escaped(block.text)}{detail}"
+            detail = rf"\\ {{\small {escape(block.detail)}}}" if block.detail else ""
+            return rf"\paragraph{{{escape(wording.sign(block))}}} {escape(block.text)}{detail}"
         case Table():
             return table(block)
         case Passage():
-            text = escaped("".join(block.pieces))
-            return f"{escaped(block.title)}\n\\begin{{quote}}\n{text}\n\\end{{quote}}"
+            text = escape("".join(block.pieces))
+            return f"{escape(block.title)}\n\\begin{{quote}}\n{text}\n\\end{{quote}}"
     behind = numbers(block)
-    kept = thinned([dict(row) for row in behind.rows], MOST_ROWS)
+    kept = thin_rows([dict(row) for row in behind.rows], MOST_ROWS)
     note = (f"{len(kept)} rows, evenly spaced.",) if len(kept) < len(behind.rows) else ()
     return table(Table(rows=kept, caption=block.title, footnotes=note or behind.footnotes))
 
