@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unseen.cli import compare as comparing
 from unseen.cli.compare import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.questions.compare import parallel
