@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, train
-from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.sam import SAM
@@ -230,9 +230,9 @@ def steps(subjects: Sequence[Subject], models: int = 20, n: int = 30) -> dict[st
             step = method.step  # type: ignore[attr-defined]
             alone = cpu(lambda: train(fresh(), task, step, budget, Lab()))  # noqa: B023
             labs = [Lab(k) for k in range(models)]
-            jobs = Jobs([fresh() for _ in labs], [task] * models, [step] * models, [budget] * models, labs)
+            jobs = TrainingRuns([fresh() for _ in labs], [task] * models, [step] * models, [budget] * models, labs)
             seconds.setdefault(name, []).append(alone)
-            seconds.setdefault(f"{name}_stacked", []).append(cpu(lambda: stacked(jobs)))  # noqa: B023
+            seconds.setdefault(f"{name}_stacked", []).append(cpu(lambda: train_stacked(jobs)))  # noqa: B023
     found = {name: median(times) for name, times in seconds.items()}
     return {
         "sam_vs_two_steps": round(found["SAM"] / found["ERM"] / 2, 2),

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from unseen.attributions import explanation as own
-from unseen.engine.local.features import Inputs, patches
+from unseen.engine.local.features import FeatureSpec, patches
 from unseen.engine.local.neighbourhoods import Rule
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -106,7 +106,7 @@ class Race:
 
 def races(scene: Scene) -> Iterator[Race]:
     model, x, d = scene.model, scene.x, scene.features
-    masked, numbered = Inputs(mask=scene.mask), None if scene.mask is None else scene.mask[None]
+    masked, numbered = FeatureSpec(mask=scene.mask), None if scene.mask is None else scene.mask[None]
     trained = Trained(model, small_task())
 
     def ours(preset: own.Preset) -> Run:

@@ -11,9 +11,17 @@ from unseen.attributions.explanation import CLime, KernelShap, Lime, Occlusion, 
 from unseen.attributions.explanation.guide import Question, choose, neighbourhood_of
 from unseen.attributions.explanation.solve import Approximation, solve_explanation
 from unseen.attributions.gradient_similarity import GradientSimilarity
-from unseen.engine.local.features import Inputs
-from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Segment
-from unseen.engine.local.perturbed_model import Around, around
+from unseen.engine.local.features import FeatureSpec
+from unseen.engine.local.neighbourhoods import (
+    Coalitions,
+    Gaussian,
+    LeaveOneOut,
+    Masks,
+    Parametrization,
+    PathSegment,
+    PointMass,
+)
+from unseen.engine.local.perturbed_model import PerturbedModel, build_perturbed_model
 from unseen.engine.local.surrogate import Loss
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -47,8 +55,8 @@ def points(n: int, d: int) -> dict[str, Tensor]:
     return {"x": torch.randn(n, d, generator=LAB.generator(), dtype=torch.float64)}
 
 
-def near(d: int = 5, n: int = 6) -> Around:
-    return around(net(d), points(n, d), output, Inputs(), LAB)
+def near(d: int = 5, n: int = 6) -> PerturbedModel:
+    return build_perturbed_model(net(d), points(n, d), output, FeatureSpec(), LAB)
 
 
 def test_faithfulness_is_one_minus_the_loss_ratio_on_a_fresh_sample():
@@ -70,11 +78,11 @@ def test_faithfulness_is_one_minus_the_loss_ratio_on_a_fresh_sample():
 def test_effects_are_converted_before_they_are_judged():
     with LAB.seeded():
         model = nn.Linear(5, 1).double()
-    at = around(model, points(4, 5), output, Inputs(baseline=0.3), LAB)
-    effects = solve_explanation(at, Approximation(OneAtATime()), LAB)
+    at = build_perturbed_model(model, points(4, 5), output, FeatureSpec(baseline=0.3), LAB)
+    effects = solve_explanation(at, Approximation(LeaveOneOut()), LAB)
     for where in (Gaussian(0.2, 50), Masks(n=40), Coalitions(30)):
         assert faithfulness(effects, at, where, Loss.SQUARED, LAB).value == pytest.approx(1, abs=1e-9)
-    for where in (Segment(), Point(), Point(Map.MULTIPLICATIVE)):
+    for where in (PathSegment(), PointMass(), PointMass(Parametrization.MULTIPLICATIVE)):
         assert faithfulness(effects, at, where, Loss.GRADIENT, LAB).value == pytest.approx(1, abs=1e-9)
 
 
@@ -84,8 +92,8 @@ def test_no_free_lunch_on_the_diagonal():
         "C-LIME": (Gaussian(1.0, 2_000), Loss.SQUARED),
         "LIME": (Masks(1.0, 64), Loss.SQUARED),
         "KernelSHAP": (Coalitions(62), Loss.SQUARED),
-        "Occlusion": (OneAtATime(), Loss.SQUARED),
-        "Integrated Gradients": (Segment(), Loss.GRADIENT),
+        "Occlusion": (LeaveOneOut(), Loss.SQUARED),
+        "Integrated Gradients": (PathSegment(), Loss.GRADIENT),
     }
     methods = {name: preset.approximation(at.model) for name, preset in eight(1.0, 1.0, 2_000).items()}
     answers = {name: solve_explanation(at, how, LAB) for name, how in methods.items()}
@@ -99,7 +107,7 @@ def test_perturbing_the_top_features_of_a_linear_model():
         model = nn.Linear(4, 1).double()
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[3.0, -2.0, 1.0, 0.0]]))
-    at = around(model, {"x": torch.ones(2, 4, dtype=torch.float64)}, output, Inputs(), LAB)
+    at = build_perturbed_model(model, {"x": torch.ones(2, 4, dtype=torch.float64)}, output, FeatureSpec(), LAB)
     scores = model.weight.detach().expand(2, -1)
     told = {order: changes(at, scores, 2, order, Noise.BINARY, LAB).tolist() for order in Order}
     assert told == {Order.TOP: [1.0, 1.0], Order.BOTTOM: [1.0, 1.0]}
@@ -139,12 +147,12 @@ def test_impossible_perturbations_are_refused(bad: dict):
 
 def test_nothing_to_explain_and_wrong_shapes_are_refused():
     at = near()
-    found = solve_explanation(at, Approximation(OneAtATime()), LAB)
+    found = solve_explanation(at, Approximation(LeaveOneOut()), LAB)
     with pytest.raises(InvalidData, match="Credits of shape"):
         faithfulness(replace(found, scores=found.scores[:, :2]), at, Gaussian(), Loss.SQUARED, LAB)
     with pytest.raises(InvalidData, match="NaN"):
         faithfulness(replace(found, scores=found.scores * float("nan")), at, Gaussian(), Loss.SQUARED, LAB)
-    flat = around(at.model, at.batch, lambda m, b: 0 * output(m, b), Inputs(), LAB)
+    flat = build_perturbed_model(at.model, at.batch, lambda m, b: 0 * output(m, b), FeatureSpec(), LAB)
     with pytest.raises(InvalidData, match="nothing to explain"):
         faithfulness(found, flat, Gaussian(), Loss.SQUARED, LAB)
 
@@ -187,6 +195,6 @@ def test_the_guide_leaves_out_what_the_model_does_not_allow():
 
 
 def test_credits_stay_credits():
-    found = solve_explanation(near(), Approximation(OneAtATime()), LAB)
+    found = solve_explanation(near(), Approximation(LeaveOneOut()), LAB)
     assert isinstance(found, Credits)
     assert found.cause is Cause.FEATURE

@@ -24,7 +24,7 @@ from unseen.methods.group_reweighting import (
     groups_of,
     reweighted_step,
 )
-from unseen.methods.sam import SAM, sam_step
+from unseen.methods.sam import SAM
 from unseen.models.mlp import mlp
 from unseen.objectives import classify
 from unseen.task import Axis, Objective, Split, Task, Use
@@ -74,7 +74,7 @@ def test_sam_on_a_quadratic_equals_the_hand_formula(rho):
     m = Quadratic()
     w = m.w.detach().clone()
     g = A @ w
-    loss = sam_step(m, ONE, QUADRATIC, rho=rho)
+    loss = SAM(rho=rho).step(m, ONE, QUADRATIC)
     assert_close(m.w.grad, A @ (w + rho * g / g.norm()))
     assert float(loss) == pytest.approx(float(w @ A @ w / 2))
     assert_close(m.w.detach(), w, rtol=0, atol=0)
@@ -108,14 +108,14 @@ def test_sam_passes_share_the_dropout_mask_and_count_batch_norm_once():
     draw = next(draws(task(), SGD, LAB))
     noisy = model(dropout=0.5).train()
     with Lab(3).seeded():
-        sam_step(noisy, draw, classify, rho=0.0)
+        SAM(rho=0.0).step(noisy, draw, classify)
     at_once = [p.grad.clone() for p in noisy.parameters()]
     noisy.zero_grad()
     with Lab(3).seeded():
         erm_step(noisy, draw, classify)
     assert_close(at_once, [p.grad for p in noisy.parameters()])
     normed, single = model(norm=nn.BatchNorm1d).train(), model(norm=nn.BatchNorm1d).train()
-    sam_step(normed, draw, classify, rho=0.3)
+    SAM(rho=0.3).step(normed, draw, classify)
     erm_step(single, draw, classify)
     assert_close(dict(normed.named_buffers()), dict(single.named_buffers()))
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, draws, train
-from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.methods.cdsae import (
@@ -201,7 +201,7 @@ def test_at_once_equals_one_after_the_other(adversary):
     labs = [Lab(k, dtype=torch.float64) for k in range(3)]
     alone = [m.fit(copy.deepcopy(GIVEN), TASK, lab).model for m, lab in zip(methods, labs, strict=True)]
     nets = [m.surgery(copy.deepcopy(GIVEN), TASK, lab) for m, lab in zip(methods, labs, strict=True)]
-    stacked(Jobs(nets, [TASK] * 3, [m.training for m in methods], [ADAM] * 3, labs))
+    train_stacked(TrainingRuns(nets, [TASK] * 3, [m.training for m in methods], [ADAM] * 3, labs))
     for one, other in zip(alone, nets, strict=True):
         assert_close(dict(other.state_dict()), dict(one.state_dict()), rtol=1e-7, atol=1e-9)
 

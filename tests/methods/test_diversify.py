@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from unseen.engine.loop import Budget, Optimizer, draws, erm_step, train
 from unseen.engine.prediction_diversity import disagreement, mutual_information, over_pairs
 from unseen.engine.toy import toy_model, toy_task
-from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -144,7 +144,7 @@ def test_committees_at_once_equal_one_after_the_other():
         assert_close(dict(one.model.state_dict()), dict(alone.model.state_dict()), rtol=1e-8, atol=1e-10)
         assert one.model.rule == alone.model.rule
     stackable = [Newcomer(model(k), [model(k + 5)]) for k in range(3)]
-    results = stacked(Jobs(stackable, [toy_task()] * 3, [method.training] * 3, [SGD] * 3, labs))
+    results = train_stacked(TrainingRuns(stackable, [toy_task()] * 3, [method.training] * 3, [SGD] * 3, labs))
     for k, result in enumerate(results):
         reference = train(Newcomer(model(k), [model(k + 5)]), toy_task(), method.training, SGD, labs[k])
         assert_close(dict(result.model.state_dict()), dict(reference.model.state_dict()), rtol=1e-9, atol=1e-11)
@@ -155,7 +155,7 @@ def test_divdis_at_once_equals_one_after_the_other():
     labs = [Lab(k, dtype=torch.float64) for k in range(3)]
     alone = [m.fit(model(k), toy_task(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
     nets = [m.surgery(model(k), toy_task(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
-    stacked(Jobs(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    train_stacked(TrainingRuns(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
     for one, net in zip(alone, nets, strict=True):
         assert_close(dict(net.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
 

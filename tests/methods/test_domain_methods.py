@@ -12,29 +12,27 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
-from unseen.engine.domain_risks import losses_by_domain, merge_batches, mergeable, risks
+from unseen.engine.domain_risks import losses_by_domain, merge_batches, mergeable
 from unseen.engine.features import record_features
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
 from unseen.engine.toy import toy_model, toy_task
-from unseen.engine.vectorized.ensemble import Evaluated
-from unseen.engine.vectorized.loop import Jobs, stacked
-from unseen.engine.vectorized.mlp import Rows
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
+from unseen.engine.vectorized.mlp import BatchedMLP
 from unseen.errors import InvalidConfig, InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.adversarial_training import (
     AdversarialTraining,
     Norm,
-    adversarial_gradient,
-    adversarial_losses,
     projected,
     start,
+    worst_inputs,
 )
 from unseen.methods.coral import CORAL, coral_distance, covariance
-from unseen.methods.group_reweighting import DomainDRO, dro_of_risks
+from unseen.methods.group_reweighting import DomainDRO, weighted_domains
 from unseen.methods.irm import IRM, irm_criterion, scale_gradients
 from unseen.methods.mixup import Mixup, mixing
 from unseen.methods.sam import SAM
-from unseen.methods.vrex import VREx, vrex_of_risks
+from unseen.methods.vrex import VREx, mean_and_variance
 from unseen.models.mlp import mlp
 from unseen.objectives import classify, regress
 from unseen.task import Objective, Task, Use
@@ -72,12 +70,12 @@ def weights_after(method, task: Task | None = None, seed: int = 1) -> dict[str, 
 def test_many_at_once_equal_one_after_the_other(methods, chain, monkeypatch):
     """Own hyperparameter, own random numbers and own memory of every model; chains of linear layers and others."""
     if not chain:
-        monkeypatch.setattr(Rows, "fits", lambda model: False)
+        monkeypatch.setattr(BatchedMLP, "fits", lambda model: False)
     labs = [Lab(seed, dtype=torch.float64) for seed in range(len(methods))]
     models = [model(seed) for seed in range(len(methods))]
     alone = [m.fit(copy.deepcopy(net), toy_task(), lab) for m, net, lab in zip(methods, models, labs, strict=True)]
     steps = [m.step for m in methods]
-    many = stacked(Jobs(models, [toy_task()] * len(models), steps, [SGD] * len(models), labs))
+    many = train_stacked(TrainingRuns(models, [toy_task()] * len(models), steps, [SGD] * len(models), labs))
     for one, other in zip(alone, many, strict=True):
         assert_close(dict(other.model.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
         assert list(other.curves["loss"]) == pytest.approx(list(one.curves["loss"]), rel=1e-9)
@@ -175,10 +173,10 @@ def test_irm_gradient_by_finite_differences():
 def test_vrex_by_numpy():
     draw, w = one_dimensional(), 0.7
     r = [((w * b["x"] - b["y"]).numpy() ** 2 / 2).mean() for b in draw.fit.values()]
-    given = risks(Scale(w), draw, regress)
-    assert vrex_of_risks(given, 1, weight=0.5, until=0).item() == pytest.approx(np.mean(r) + 0.5 * np.var(r))
-    assert vrex_of_risks(given, 1, weight=4.0, until=0).item() == pytest.approx((np.mean(r) + 4 * np.var(r)) / 4)
-    assert vrex_of_risks(given, 1, weight=4.0, until=8).item() == pytest.approx(np.mean(r) + np.var(r))
+    given = losses_by_domain(Scale(w), list(draw.fit.values()), regress)
+    assert mean_and_variance(given, 1, weight=0.5, until=0).item() == pytest.approx(np.mean(r) + 0.5 * np.var(r))
+    assert mean_and_variance(given, 1, weight=4.0, until=0).item() == pytest.approx((np.mean(r) + 4 * np.var(r)) / 4)
+    assert mean_and_variance(given, 1, weight=4.0, until=8).item() == pytest.approx(np.mean(r) + np.var(r))
 
 
 def test_coral_moments_by_numpy():
@@ -205,11 +203,11 @@ def test_coral_compares_the_inputs_of_the_last_layer_of_all_domains():
 def test_domain_weights_follow_the_closed_form():
     """With risks that training cannot change, q after T steps is proportional to exp(η T R)."""
     fixed = Objective(loss=lambda m, b: 0 * m.w + 0.3 + 0.4 * b["y"][:, 0], score=classify.score)
-    q = {"weights": torch.full((2,), 0.5, dtype=torch.float64)}
+    q = {}
     draw = one_dimensional()
     risk = torch.stack([0.3 + 0.4 * b["y"].mean() for b in draw.fit.values()])
     for _ in range(20):
-        loss, q = dro_of_risks(risks(Scale(1.0), draw, fixed), 0, rate=0.05, **q)
+        loss, q = weighted_domains(losses_by_domain(Scale(1.0), list(draw.fit.values()), fixed), 0, rate=0.05, **q)
     assert_close(q["weights"], (0.05 * 20 * risk).softmax(0))
     assert loss.item() == pytest.approx((q["weights"] @ risk).item())
 
@@ -276,23 +274,18 @@ def test_perturbations_stay_inside_the_ball_and_the_input_range(norm):
     size = far.abs().amax(1) if norm is Norm.LINF else far.norm(dim=1)
     assert float(size.max()) <= 0.2 + 1e-12
     assert_close(projected(0.1 * begin, 0.2, norm), 0.1 * begin)
-    inputs, net = [], model()
-
-    def at(params, f, batch):
-        inputs.append(batch["x"].detach())
-        return torch.func.functional_call(Evaluated(net), {f"model.{n}": p for n, p in params.items()}, (f, batch))
-
-    params = {name: p.detach() for name, p in net.named_parameters()}
-    given = {"begin": begin, "radius": 5.0, "norm": norm, "passes": 3, "low": -0.5, "high": 0.5}
-    gradient, loss = adversarial_gradient(at, params, draw, classify, **given)
-    assert float(inputs[-1].min()) >= -0.5
-    assert float(inputs[-1].max()) <= 0.5
-    losses = adversarial_losses(
-        net, merge_batches(draw.fit.values()), classify, **given
-    )  # the same rule by plain autograd
-    losses.mean().backward()
-    assert_close(losses.mean().detach(), loss)
-    assert_close({name: p.grad for name, p in net.named_parameters()}, dict(gradient))
+    given = {"begin": begin, "norm": norm, "low": -0.5, "high": 0.5}
+    net, batch = model(), merge_batches(draw.fit.values())
+    moved, loss = worst_inputs(net, batch, classify, radius=5.0, passes=3, **given)
+    assert float(moved["x"].min()) >= -0.5
+    assert float(moved["x"].max()) <= 0.5
+    assert_close(loss(net, moved), classify.loss(net, moved))
+    clamped = (batch["x"] + 5.0 * begin).clamp(-0.5, 0.5).requires_grad_()  # the first step by the definition
+    (up,) = torch.autograd.grad(classify.loss(net, {**batch, "x": clamped}).sum(), clamped)
+    way = up.sign() if norm is Norm.LINF else up / up.flatten(1).norm(dim=1, keepdim=True)
+    delta = projected(clamped.detach() + 2.5 * 5.0 * way - batch["x"], 5.0, norm)
+    one, _ = worst_inputs(net, batch, classify, radius=5.0, passes=1, **given)
+    assert_close(one["x"].detach(), (batch["x"] + delta).clamp(-0.5, 0.5))
 
 
 @pytest.mark.parametrize("norm", Norm)
@@ -305,7 +298,8 @@ def test_one_adversarial_step_by_hand(norm):
     linear = Objective(loss=lambda m, b: -(m(b["x"]) * b["y"]).squeeze(1), score=lambda m, b: m(b["x"]).squeeze(1))
     given = {"begin": torch.zeros_like(x), "norm": norm, "passes": 1, "low": -inf, "high": inf}
     radii = torch.linspace(0.1, 0.6, 6, dtype=torch.float64)
-    got = adversarial_losses(net, {"x": x, "y": target}, linear, radius=radii, **given)
+    moved, loss = worst_inputs(net, {"x": x, "y": target}, linear, radius=radii, **given)
+    got = loss(net, moved)
     reach = w.abs().sum() if norm is Norm.LINF else w.norm()
     assert_close(got, -(x @ w.T).squeeze(1) + radii * reach)
     assert net.weight.requires_grad
@@ -325,7 +319,7 @@ def test_methods_that_need_domains_refuse_one(method):
         method.fit(model(), alone(), LAB)
     labs = [Lab(k) for k in range(2)]
     with pytest.raises(InvalidData, match="one split to fit"):
-        stacked(Jobs([model(), model()], [alone()] * 2, [method.step] * 2, [SGD] * 2, labs))
+        train_stacked(TrainingRuns([model(), model()], [alone()] * 2, [method.step] * 2, [SGD] * 2, labs))
 
 
 def test_coral_takes_unlabelled_data_as_a_second_domain():

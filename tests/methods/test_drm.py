@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from unseen.engine.loop import Budget, Optimizer, draws, erm_step, train
 from unseen.engine.toy import toy_model, toy_task
-from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.drm import DRM, drm_criterion, prototypes
@@ -67,7 +67,7 @@ def test_many_at_once_equal_one_after_the_other():
     labs, nets = [Lab(k, dtype=torch.float64) for k in range(3)], [model(k) for k in range(3)]
     alone = [m.fit(copy.deepcopy(net), toy_task(), lab) for m, net, lab in zip(methods, nets, labs, strict=True)]
     models = [m.surgery(net, toy_task(), lab) for m, net, lab in zip(methods, nets, labs, strict=True)]
-    many = stacked(Jobs(models, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    many = train_stacked(TrainingRuns(models, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
     for one, other in zip(alone, many, strict=True):
         assert_close(dict(other.model.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from unseen.engine import parameters
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, train
 from unseen.engine.toy import toy_model, toy_task
-from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.methods.mixup import Mixup, mixing
@@ -114,7 +114,7 @@ def test_bang_at_once_equals_one_after_the_other():
     methods = [BANG(alpha=1, smoothing=0.1 * k, mixing_alpha=0.5 * k, budget=SGD) for k in range(3)]
     labs, nets = [Lab(k, dtype=torch.float64) for k in range(3)], [model(k) for k in range(3)]
     alone = [m.fit(copy.deepcopy(n), toy_task(), lab).model for m, n, lab in zip(methods, nets, labs, strict=True)]
-    stacked(Jobs(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    train_stacked(TrainingRuns(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
     for one, other in zip(alone, nets, strict=True):
         assert_close(dict(other.state_dict()), dict(one.state_dict()), rtol=1e-9, atol=1e-11)
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from unseen.engine import parameters
 from unseen.engine.loop import Budget, Optimizer, draws, erm_step, train
 from unseen.engine.toy import toy_task
-from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.errors import InvalidConfig, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.levi import LEVI, levi_criterion
@@ -96,7 +96,7 @@ def test_at_once_equals_one_after_the_other():
     labs = [Lab(k, dtype=torch.float64) for k in range(3)]
     alone = [method.fit(backbone(k), toy_task(), lab).model for k, lab in enumerate(labs)]
     nets = [method.surgery(backbone(k), toy_task(), lab) for k, lab in enumerate(labs)]
-    stacked(Jobs(nets, [toy_task()] * 3, [method.training] * 3, [SGD] * 3, labs))
+    train_stacked(TrainingRuns(nets, [toy_task()] * 3, [method.training] * 3, [SGD] * 3, labs))
     for one, other in zip(alone, nets, strict=True):
         assert_close(dict(other.state_dict()), dict(one.state_dict()), rtol=1e-9, atol=1e-11)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unseen.engine.loop import Budget
 from unseen.engine.vectorized import choose
-from unseen.engine.vectorized.choose import Plan
+from unseen.engine.vectorized.choose import Backend
 from unseen.errors import Diverged
 from unseen.lab import Lab
 from unseen.methods.early_stopping import EarlyStopping
@@ -46,7 +46,7 @@ def weights(runs) -> list[Tensor]:
 
 @pytest.fixture
 def stacked(monkeypatch):
-    monkeypatch.setattr(choose, "plan", lambda jobs: Plan(len(jobs.models) > 1, "forced"))
+    monkeypatch.setattr(choose, "choose_backend", lambda jobs: Backend(len(jobs.models) > 1, "forced"))
 
 
 @pytest.mark.usefixtures("stacked")

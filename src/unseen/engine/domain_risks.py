@@ -47,10 +47,11 @@ def mergeable(model: nn.Module, batches: Sequence[Batch]) -> bool:
     return not mixing and all(shape == shapes[0] for shape in shapes)
 
 
-def merge_batches(batches: Iterable[Batch]) -> Batch:
+def merge_batches(batches: Iterable[Batch], axis: int = 0) -> Batch:
     """All examples as one minibatch, with the columns that every one of them has."""
     batches = list(batches)
-    return {key: torch.cat([b[key] for b in batches]) for key in batches[0] if all(key in b for b in batches)}
+    shared = [key for key in batches[0] if all(key in batch for batch in batches)]
+    return {key: torch.cat([batch[key] for batch in batches], axis) for key in shared}
 
 
 def inputs_of(batch: Batch, who: str) -> Tensor:

@@ -1,6 +1,6 @@
 """The same model trained again on parts of its data, all parts at once: the truth that attributions are judged by.
 
-Subsets of equal size become one stacked model (`engine/together.py`). Datamodels (Ilyas et al., 2022, arXiv:2202.00622),
+Subsets of equal size become one stacked model (`engine/vectorized`). Datamodels (Ilyas et al., 2022, arXiv:2202.00622),
 leave-one-out and counterfactual removal are subsets of different kinds.
 """
 

@@ -15,10 +15,10 @@ from torch import Tensor
 from unseen import stats
 from unseen.attribution import Attribution, Cause
 from unseen.engine.batches import once
-from unseen.engine.local.features import Inputs
-from unseen.engine.local.neighbourhoods import Gaussian, Map, Neighbourhood, Point
-from unseen.engine.local.perturbed_model import Around, around
-from unseen.engine.local.surrogate import Explanation, Loss, on, seen, share_explained
+from unseen.engine.local.features import FeatureSpec
+from unseen.engine.local.neighbourhoods import Gaussian, Neighbourhood, Parametrization, PointMass
+from unseen.engine.local.perturbed_model import PerturbedModel, build_perturbed_model
+from unseen.engine.local.surrogate import Explanation, Loss, evaluate, share_explained, weights_in
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -26,14 +26,14 @@ from unseen.reading import Reading
 from unseen.task import Batch, PerExample
 
 
-def faithfulness(explanation: Explanation, at: Around, where: Neighbourhood, loss: Loss, lab: Lab) -> Reading:
+def faithfulness(explanation: Explanation, at: PerturbedModel, where: Neighbourhood, loss: Loss, lab: Lab) -> Reading:
     """1 − Σ LFA loss/Σ loss of w = 0 on a fresh sample of the neighbourhood; `detail` is the loss per input.
 
     Weights are converted to the units of the neighbourhood's map first (w to w·(x₀ − b) and back).
     """
     _refuse_mismatch(explanation, at)
-    found = seen(at, where, loss, lab.child("judge"))
-    w = on(at, explanation, where.map)
+    found = evaluate(at, where, loss, lab.child("judge"))
+    w = weights_in(at, explanation, where.parametrization)
     return share_explained(found.loss(w), found.null, lab.child("resample"))
 
 
@@ -56,7 +56,7 @@ class Noise(StrEnum):
 
 
 def changes(
-    at: Around,
+    at: PerturbedModel,
     scores: Float[Tensor, "point d"],
     k: int,
     order: Order,
@@ -74,9 +74,9 @@ def changes(
         )
     chosen = torch.zeros_like(scores).scatter(1, scores.abs().topk(k, 1, largest=order is Order.TOP).indices, 1)
     if noise is Noise.BINARY:
-        return (at.at_point - at.each(Map.MULTIPLICATIVE, 1 - chosen)).abs()
+        return (at.at_point - at.values_at(Parametrization.MULTIPLICATIVE, 1 - chosen)).abs()
     draws = torch.randn(n, at.d, generator=lab.generator(), dtype=torch.float64).to(scores)
-    moved = [(at.at_point - at.each(Map.ADDITIVE, sigma * draw * chosen)).abs() for draw in draws]
+    moved = [(at.at_point - at.values_at(Parametrization.ADDITIVE, sigma * draw * chosen)).abs() for draw in draws]
     return torch.stack(moved).mean(0)
 
 
@@ -84,7 +84,7 @@ def changes(
 class Gradient:
     """∇f(x₀): the explanation that every other one has to beat, and the default of the measures."""
 
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def prepare(self, trained: Trained, lab: Lab) -> "GradientAt":
         return GradientAt(trained, lab, self.inputs)
@@ -96,13 +96,13 @@ class GradientAt:
 
     trained: Trained
     lab: Lab
-    inputs: Inputs
+    inputs: FeatureSpec
 
     def __call__(self, queries: Batch, behaviour: PerExample) -> Explanation:
-        at = around(self.trained.model, queries, behaviour, self.inputs, self.lab)
-        xi = at.sample(Point(), self.lab).xi
-        scores = torch.cat([g[:, 0] for _, _, g in at.gradients(Point(), xi)])
-        return Explanation(scores, Cause.FEATURE, map=Map.ADDITIVE)
+        at = build_perturbed_model(self.trained.model, queries, behaviour, self.inputs, self.lab)
+        xi = at.sample(PointMass(), self.lab).xi
+        scores = torch.cat([g[:, 0] for _, _, g in at.gradients(PointMass(), xi)])
+        return Explanation(scores, Cause.FEATURE, parametrization=Parametrization.ADDITIVE)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Faithfulness:
     split: str = "test"
     most: int = 100
     """Examples explained: the first ones of the split."""
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
     """The attribution's own."""
     invariances: ClassVar[tuple[str, ...]] = ("loss scale",)
 
@@ -140,7 +140,7 @@ class PerturbationTest:
     behaviour: PerExample | None = None
     split: str = "test"
     most: int = 100
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         explanation, at = _explain_split(
@@ -154,12 +154,12 @@ class PerturbationTest:
 def _explain_split(
     attribution: Attribution,
     behaviour: PerExample | None,
-    inputs: Inputs,
+    inputs: FeatureSpec,
     subject: Trained,
     split: str,
     most: int,
     lab: Lab,
-) -> tuple[Explanation, Around]:
+) -> tuple[Explanation, PerturbedModel]:
     """The attribution's answer about the first examples of a split, and the model around them."""
     batch = next(once(subject.task.split(split).data, most, lab))
     behaviour = behaviour or subject.task.objective.loss
@@ -170,12 +170,12 @@ def _explain_split(
             why="faithfulness needs credits of input features and their units.",
             fix="use an attribution of attributions/explanation.",
         )
-    at = around(subject.model, batch, behaviour, inputs, lab)
+    at = build_perturbed_model(subject.model, batch, behaviour, inputs, lab)
     _refuse_mismatch(found, at)
     return found, at
 
 
-def _refuse_mismatch(explanation: Explanation, at: Around) -> None:
+def _refuse_mismatch(explanation: Explanation, at: PerturbedModel) -> None:
     if explanation.scores.shape != (at.n, at.d):
         raise InvalidData(
             f"Credits of shape {tuple(explanation.scores.shape)} for {at.n} inputs of {at.d} features.",

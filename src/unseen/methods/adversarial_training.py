@@ -4,22 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import grad, grad_and_value
 
 from unseen.engine.domain_risks import inputs_of, merge_batches
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.vectorized.ensemble import At
-from unseen.engine.vectorized.steps import Stackable, frozen
+from unseen.engine.vectorized.steps import VectorizedStep, freeze_parameters, mean
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.search_space import LogUniform, Space
-from unseen.task import Batch, Objective, Task
+from unseen.task import Batch, Objective, PerExample, Task
 
 SMALLEST = 1e-12
 """Norms below it count as this much: where the loss is flat there is no ascent direction, and none is taken."""
@@ -59,39 +57,7 @@ def projected(delta: Tensor, radius: Tensor | float, norm: Norm) -> Tensor:
     return delta * (radius / norms(delta)).clamp(max=1)
 
 
-def adversarial_gradient(
-    at: At,
-    params: Mapping[str, Tensor],
-    draw: Draw,
-    objective: Objective,
-    *,
-    begin: Tensor,
-    radius: Tensor | float,
-    norm: Norm,
-    passes: int,
-    low: float,
-    high: float,
-) -> tuple[Mapping[str, Tensor], Tensor]:
-    """The gradient of the mean loss at x + δ, with δ from `passes` steps of projected ascent of size 2.5 radius/passes."""
-    batch = merge_batches(draw.fit.values())
-    x = inputs_of(batch, "Adversarial training")
-
-    def total(delta: Tensor) -> Tensor:
-        return at(params, lambda model, b: objective.loss(model, b).sum(), _moved(batch, delta))
-
-    def allowed(delta: Tensor) -> Tensor:
-        return delta if (low, high) == (-inf, inf) else (x + delta).clamp(low, high) - x
-
-    delta = allowed(radius * begin)
-    for _ in range(passes):
-        up = grad(total)(delta)
-        direction = up.sign() if norm is Norm.LINF else up / norms(up)
-        delta = allowed(projected(delta + 2.5 * radius / passes * direction, radius, norm))
-    moved = _moved(batch, delta)
-    return grad_and_value(lambda values: at(values, lambda model, b: objective.loss(model, b).mean(), moved))(params)
-
-
-def adversarial_losses(
+def worst_inputs(
     model: nn.Module,
     batch: Batch,
     objective: Objective,
@@ -102,28 +68,25 @@ def adversarial_losses(
     passes: int,
     low: float,
     high: float,
-) -> Float[Tensor, " n"]:
-    """The losses whose mean `adversarial_gradient` lowers, by plain autograd; a radius for all examples or one for each."""
-    x, mask = inputs_of(batch, "Adversarial training"), torch.get_rng_state()
+    **unused: Any,
+) -> tuple[Batch, PerExample]:
+    """x + δ with δ from `passes` steps of projected ascent of size 2.5 radius/passes; one radius, or one per example."""
+    x, dropout_mask = inputs_of(batch, "Adversarial training"), torch.get_rng_state()
     if isinstance(radius, Tensor) and radius.dim():
         radius = radius.view(-1, *[1] * (x.dim() - 1))
     bounded = (low, high) != (-inf, inf)
     moved = x + radius * begin
-    with frozen(model):
+    with freeze_parameters(model):
         for _ in range(passes):
             if bounded:
                 moved.clamp_(low, high)
-            torch.set_rng_state(mask)  # all passes see one dropout mask
+            torch.set_rng_state(dropout_mask)  # all passes see one dropout mask
             (up,) = torch.autograd.grad(objective.loss(model, {**batch, "x": moved.requires_grad_()}).sum(), moved)
             direction = up.sign_() if norm is Norm.LINF else up / norms(up)
             delta = direction.mul_(2.5 * radius / passes).add_(moved.detach()).sub_(x)
             moved = projected(delta, radius, norm).add_(x)
-    torch.set_rng_state(mask)
-    return objective.loss(model, {**batch, "x": moved.clamp_(low, high) if bounded else moved})
-
-
-def _moved(batch: Batch, delta: Tensor) -> Batch:
-    return {**batch, "x": batch["x"] + delta}
+    torch.set_rng_state(dropout_mask)
+    return {**batch, "x": moved.clamp_(low, high) if bounded else moved}, objective.loss
 
 
 @dataclass(frozen=True)
@@ -152,12 +115,9 @@ class AdversarialTraining:
             )
 
     @property
-    def step(self) -> Stackable:
+    def step(self) -> VectorizedStep:
         fixed = {"norm": self.norm, "passes": self.passes, "low": self.low, "high": self.high}
-        settings = {"radius": self.radius}
-        return Stackable(
-            gradient=adversarial_gradient, settings=settings, fixed=fixed, noise=start, losses=adversarial_losses
-        )
+        return VectorizedStep(mean, worst_inputs, settings={"radius": self.radius}, fixed=fixed, noise=start)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

@@ -18,7 +18,7 @@ from unseen.engine.domain_risks import environments, merge_batches
 from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.toy import toy_subject
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -139,10 +139,10 @@ class CDSAE:
             )
 
     @property
-    def training(self) -> Stackable:
+    def training(self) -> VectorizedStep:
         settings = {name: getattr(self, name) for name in ("reconstruction", "beta", "fairness", "independence")}
         fixed = {"k": self.codes, "adversary": self.adversary}
-        return Stackable(criterion=cdsae_criterion, settings=settings, fixed=fixed, noise=code_noise)
+        return VectorizedStep(criterion=cdsae_criterion, settings=settings, fixed=fixed, noise=code_noise)
 
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> SequentialAutoencoder:
         """A new autoencoder for the task's inputs, with as many outputs as the model has."""

@@ -12,7 +12,7 @@ from unseen.engine.domain_risks import losses_by_domain
 from unseen.engine.features import record_features
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.toy import toy_subject
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -78,8 +78,8 @@ class CORAL:
             raise InvalidConfig(f"CORAL got weight={self.weight}.", "a distance is to be lowered.", "set weight ≥ 0.")
 
     @property
-    def step(self) -> Stackable:
-        return Stackable(criterion=coral_criterion, settings={"weight": self.weight}, fixed={"layer": self.layer})
+    def step(self) -> VectorizedStep:
+        return VectorizedStep(criterion=coral_criterion, settings={"weight": self.weight}, fixed={"layer": self.layer})
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

@@ -23,7 +23,7 @@ from unseen.engine.loop import Budget, Draw
 from unseen.engine.prediction_diversity import disagreement, mutual_information, over_pairs
 from unseen.engine.toy import toy_subject
 from unseen.engine.vectorized.choose import train_many
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -104,8 +104,8 @@ class DivDis:
             )
 
     @property
-    def training(self) -> Stackable:
-        return Stackable(criterion=divdis_criterion, settings={"dependence": self.dependence, "prior": self.prior})
+    def training(self) -> VectorizedStep:
+        return VectorizedStep(criterion=divdis_criterion, settings={"dependence": self.dependence, "prior": self.prior})
 
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Committee:
         """The model's encoder and head, with further heads of fresh weights."""
@@ -180,9 +180,9 @@ class DBAT:
             )
 
     @property
-    def training(self) -> Stackable:
+    def training(self) -> VectorizedStep:
         """The step for a `Newcomer`."""
-        return Stackable(criterion=dbat_criterion, settings={"weight": self.weight})
+        return VectorizedStep(criterion=dbat_criterion, settings={"weight": self.weight})
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return self.fit_many([model], task, [lab])[0]

@@ -11,7 +11,7 @@ from unseen.engine.domain_risks import environments
 from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.toy import toy_subject
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -54,8 +54,8 @@ class DRM:
             )
 
     @property
-    def training(self) -> Stackable:
-        return Stackable(criterion=drm_criterion, settings={"shared": self.shared})
+    def training(self) -> VectorizedStep:
+        return VectorizedStep(criterion=drm_criterion, settings={"shared": self.shared})
 
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Committee:
         """The model's encoder with one head per FIT split and a common one."""

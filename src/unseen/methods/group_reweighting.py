@@ -3,7 +3,7 @@
 Group DRO: Sagawa et al. (2020, arXiv:1911.08731), Algorithm 1. Inverse frequency: importance weighting (Shimodaira, 2000).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unseen.engine.batches import once
 from unseen.engine.domain_risks import require_domains
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -116,17 +116,14 @@ class GroupDRO:
         return replace(trained, curves={**trained.curves, **final})
 
 
-def even(draw: Draw) -> Mapping[str, Tensor]:
-    """The same weight for every domain, in float64: products of thousands of small exponents follow."""
-    x = next(iter(next(iter(draw.fit.values())).values()))
-    return {"weights": torch.full((len(draw.fit),), 1 / len(draw.fit), dtype=torch.float64, device=x.device)}
-
-
-def dro_of_risks(
-    risks: Float[Tensor, " domain"], step: int, *, rate: Tensor | float, weights: Tensor
+def weighted_domains(
+    losses: Sequence[Float[Tensor, " example"]], step: int, *, rate: Tensor | float, weights: Tensor | None = None
 ) -> tuple[Tensor, Mapping[str, Tensor]]:
-    """Σ_e q_e R_e with the weights q raised by the risks, and these weights."""
-    require_domains(len(risks), "Group DRO over domains")
+    """Σ_e q_e R_e with the weights q, at first even, raised by the risks R, and these weights for the next step."""
+    require_domains(len(losses), "Group DRO over domains")
+    risks = torch.stack([each.mean() for each in losses])
+    if weights is None:  # float64: products of thousands of small exponents
+        weights = torch.full((len(losses),), 1 / len(losses), dtype=torch.float64, device=risks.device)
     raised = exponentiated(weights, risks.detach().to(weights), rate)
     return (raised.to(risks) * risks).sum(), {"weights": raised}
 
@@ -147,8 +144,8 @@ class DomainDRO:
             raise InvalidConfig(f"DomainDRO got rate={self.rate}.", "weights must rise with the loss.", "set rate ≥ 0.")
 
     @property
-    def step(self) -> Stackable:
-        return Stackable(of_risks=dro_of_risks, settings={"rate": self.rate}, state=even)
+    def step(self) -> VectorizedStep:
+        return VectorizedStep(weighted_domains, settings={"rate": self.rate})
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

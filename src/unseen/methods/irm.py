@@ -12,7 +12,7 @@ from unseen.engine.domain_risks import anneal, environments, merge_batches, merg
 from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.toy import toy_subject
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -77,9 +77,9 @@ class IRM:
             )
 
     @property
-    def step(self) -> Stackable:
+    def step(self) -> VectorizedStep:
         fixed = {"until": round(self.warmup * self.budget.steps)}
-        return Stackable(criterion=irm_criterion, settings={"weight": self.weight}, fixed=fixed)
+        return VectorizedStep(criterion=irm_criterion, settings={"weight": self.weight}, fixed=fixed)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

@@ -10,7 +10,7 @@ from unseen.engine.domain_risks import merge_batches
 from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
 from unseen.engine.trace import record
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep
 from unseen.errors import InvalidConfig, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -55,8 +55,8 @@ class LEVI:
             )
 
     @property
-    def training(self) -> Stackable:
-        return Stackable(criterion=levi_criterion)
+    def training(self) -> VectorizedStep:
+        return VectorizedStep(criterion=levi_criterion)
 
     @torch.no_grad()
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Layerwise:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,18 +10,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import size
-from unseen.engine.domain_risks import inputs_of, merge_batches
+from unseen.engine.domain_risks import inputs_of
 from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep, mean
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.search_space import LogUniform, Space
-from unseen.task import Batch, Objective, Task
+from unseen.task import Batch, Objective, PerExample, Task
 
 
-def mixing(draw: Draw, *, alpha: float) -> Mapping[str, Tensor]:
+def mixing(draw: Draw, *, alpha: float, **unused: Any) -> Mapping[str, Tensor]:
     """The step's share λ ~ Beta(α, α), and who is mixed with whom."""
     n, generator = sum(map(size, draw.fit.values())), draw.generator
     seed = int(torch.randint(2**62, (1,), generator=generator))  # torch's Beta takes no generator
@@ -31,23 +31,22 @@ def mixing(draw: Draw, *, alpha: float) -> Mapping[str, Tensor]:
     return {"share": share.to(like), "partner": partner.to(like.device)}
 
 
-def mixup_losses(
-    model: nn.Module, batch: Batch, objective: Objective, *, share: Tensor, partner: Tensor, alpha: Tensor | float
-) -> Float[Tensor, " n"]:
-    """λ ℓ(f(x̃_i), y_i) + (1 − λ) ℓ(f(x̃_i), y_j(i)) at x̃_i = λ x_i + (1 − λ) x_j(i); one λ, or one per example.
+def between(
+    model: nn.Module, batch: Batch, objective: Objective, *, share: Tensor, partner: Tensor, **unused: Any
+) -> tuple[Batch, PerExample]:
+    """x̃_i = λ x_i + (1 − λ) x_j(i), and λ ℓ(f(x̃_i), y_i) + (1 − λ) ℓ(f(x̃_i), y_j(i)); one λ, or one per example.
 
     For losses that are linear in the target distribution, as cross-entropy is, this is the loss of the mixed target.
     """
     x = inputs_of(batch, "Mixup")
     other = {key: column[partner] for key, column in batch.items()}
     wide = share.view(-1, *[1] * (x.dim() - 1))
-    outputs = FixedOutput(model(torch.lerp(other["x"], x, wide)))
-    return share * objective.loss(outputs, batch) + (1 - share) * objective.loss(outputs, other)
 
+    def loss(model: nn.Module, mixed: Batch) -> Float[Tensor, " n"]:
+        outputs = FixedOutput(model(mixed["x"]))
+        return share * objective.loss(outputs, batch) + (1 - share) * objective.loss(outputs, other)
 
-def mixup_criterion(model: nn.Module, draw: Draw, objective: Objective, **given: Tensor) -> Tensor:
-    """Their mean over the examples of all FIT splits."""
-    return mixup_losses(model, merge_batches(draw.fit.values()), objective, **given).mean()
+    return {**batch, "x": torch.lerp(other["x"], x, wide)}, loss
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,8 @@ class Mixup:
             raise InvalidConfig(f"Mixup got alpha={self.alpha}.", "a Beta distribution needs α > 0.", "use 0.1 to 1.")
 
     @property
-    def step(self) -> Stackable:
-        settings = {"alpha": self.alpha}
-        return Stackable(criterion=mixup_criterion, losses=mixup_losses, settings=settings, noise=mixing)
+    def step(self) -> VectorizedStep:
+        return VectorizedStep(mean, between, settings={"alpha": self.alpha}, noise=mixing)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

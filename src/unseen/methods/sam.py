@@ -1,51 +1,26 @@
 """Sharpness-aware minimisation (Foret et al., 2021, arXiv:2010.01412)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import grad_and_value
 
-from unseen.engine import parameters
-from unseen.engine.domain_risks import losses_by_domain
-from unseen.engine.loop import Budget, Draw, mean_loss, train
-from unseen.engine.parameters import shift_parameters
-from unseen.engine.vectorized.ensemble import At
-from unseen.engine.vectorized.steps import SMALLEST, Stackable, unmoved
+from unseen.engine.loop import Budget, train
+from unseen.engine.vectorized.steps import VectorizedStep, mean
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.search_space import LogUniform, Space
-from unseen.task import Objective, Task
+from unseen.task import Task
+
+SMALLEST = 1e-12
+"""Norms below it count as this much: at a stationary point there is no ascent direction, and none is taken."""
 
 
-def sam_step(model: nn.Module, draw: Draw, objective: Objective, *, rho: float) -> Tensor:
-    """Leaves in `.grad` the gradient at w + ρ ∇L(w)/‖∇L(w)‖; returns L(w)."""
-    params, noise = parameters.trainable(model), torch.get_rng_state()
-    loss = mean_loss(model, draw.fit, objective)
-    ascent = torch.autograd.grad(loss, list(params.values()), materialize_grads=True)
-    scale = rho / parameters.norm(dict(zip(params, ascent, strict=True))).clamp_min(SMALLEST)
-    torch.set_rng_state(noise)  # both passes see the same dropout mask: L(w + ε) and L(w) are one function
-    with shift_parameters(list(params.values()), [scale * g for g in ascent]), unmoved(model):
-        mean_loss(model, draw.fit, objective).backward()
-    return loss.detach()
-
-
-def sam_gradient(
-    at: At, params: Mapping[str, Tensor], draw: Draw, objective: Objective, *, rho: float | Tensor
-) -> tuple[Mapping[str, Tensor], Tensor]:
-    """`sam_step` as a function of the parameters, for many models at once (`engine.together.train_many`)."""
-    batches = list(draw.fit.values())
-
-    def mean(model: nn.Module) -> Tensor:
-        return torch.cat(losses_by_domain(model, batches, objective)).mean()
-
-    lower = grad_and_value(lambda values: at(values, mean))
-    ascent, loss = lower(params)
-    scale = rho / parameters.norm(ascent).clamp_min(SMALLEST)
-    return lower({name: p + scale * ascent[name] for name, p in params.items()})[0], loss
+def to_radius(norm: Float[Tensor, "*models"], /, *, rho: float | Tensor, **unused: Any) -> Tensor:
+    """ρ/‖g‖: so many gradients g lead to w + ρ g/‖g‖, where the loss is largest to first order."""
+    return rho / norm.clamp_min(SMALLEST)
 
 
 @dataclass(frozen=True)
@@ -64,8 +39,8 @@ class SAM:
             raise InvalidConfig(f"SAM got rho={self.rho}.", "a radius is at least 0.", "set rho ≥ 0, for example 0.05.")
 
     @property
-    def step(self) -> Stackable:
-        return Stackable(sam_step, gradient=sam_gradient, settings={"rho": self.rho}, ascends="rho")
+    def step(self) -> VectorizedStep:
+        return VectorizedStep(mean, ascent=to_radius, settings={"rho": self.rho})
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

@@ -18,13 +18,12 @@ from torch.func import grad
 from unseen.engine.domain_risks import inputs_of, merge_batches
 from unseen.engine.features import FixedOutput, record_features
 from unseen.engine.loop import Budget, Draw, train
-from unseen.engine.vectorized.ensemble import At
-from unseen.engine.vectorized.steps import Stackable, unmoved
+from unseen.engine.vectorized.steps import VectorizedStep, mean
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.adversarial_training import norms
-from unseen.methods.sam import sam_gradient, sam_step
+from unseen.methods.sam import to_radius
 from unseen.search_space import LogUniform, Space
 from unseen.task import Batch, Objective, Task
 
@@ -74,89 +73,43 @@ def spheres(draw: Draw, *, perturbation: Perturbation, **unused: Any) -> Mapping
     return {"direction": torch.randn(x.shape, generator=draw.generator, dtype=x.dtype).to(x.device)}
 
 
-def udim_gradient(
-    at: At,
-    params: Mapping[str, Tensor],
-    draw: Draw,
-    objective: Objective,
-    *,
-    rho: Tensor | float,
-    radius: Tensor | float,
-    sharpness: Tensor | float,
-    loss_weight: Tensor | float,
-    variance_weight: Tensor | float,
-    perturbation: Perturbation,
-    layer: str,
-    low: float,
-    high: float,
-    direction: Tensor | None = None,
-) -> tuple[Mapping[str, Tensor], Tensor]:
-    """SAM's gradient plus ∇[λ₁ L(x̃) + λ₂ ‖v(x̃) − v(x)‖], v the variances of the last layer's gradients.
-
-    x̃ = x + ρ_x u/‖u‖, u the gradient of ℓ + ρ' ‖∇ℓ‖ in x. Five passes: two of SAM, one for x̃, and x and x̃ at the end.
-    """
-    batch = merge_batches(draw.fit.values())
-    x = inputs_of(batch, "UDIM")
-
-    def total(moved: Tensor) -> Tensor:
-        def worst(model: nn.Module, b: Batch) -> Tensor:
-            losses, errors, h = errors_and_features(model, b, objective, layer)
-            return (losses + sharpness * head_norms(errors, h)).sum()
-
-        return at(params, worst, {**batch, "x": moved})
-
-    up = grad(total)(x) if direction is None else direction
-    moved = {**batch, "x": (x + radius * up / norms(up)).clamp(low, high)}
-
-    def read(model: nn.Module, b: Batch) -> tuple[Tensor, Tensor]:
-        losses, errors, h = errors_and_features(model, b, objective, layer)
-        return losses.mean(), head_variances(errors, h)
-
-    def inconsistency(values: Mapping[str, Tensor]) -> Tensor:
-        risk, new = at(values, read, moved)
-        old = at(values, read, batch)[1]
-        return loss_weight * risk + variance_weight * root((new - old).square().sum())
-
-    flat_part, loss = sam_gradient(at, params, draw, objective, rho=rho)
-    more = grad(inconsistency)(params)
-    return {name: g + more[name] for name, g in flat_part.items()}, loss
-
-
-def udim_step(
+def inconsistency(
     model: nn.Module,
     draw: Draw,
     objective: Objective,
     *,
-    rho: float,
-    radius: float,
-    sharpness: float,
-    loss_weight: float,
-    variance_weight: float,
-    perturbation: Perturbation,
+    radius: Tensor | float,
+    sharpness: Tensor | float,
+    loss_weight: Tensor | float,
+    variance_weight: Tensor | float,
     layer: str,
     low: float,
     high: float,
-) -> Tensor:
-    """`udim_gradient` for one model with plain autograd, which costs less than torch.func on a small one."""
-    direction, mask = spheres(draw, perturbation=perturbation).get("direction"), torch.get_rng_state()
-    loss = sam_step(model, draw, objective, rho=rho)
-    batch = merge_batches(draw.fit.values())
+    direction: Tensor | None = None,
+    **unused: Any,
+) -> Float[Tensor, ""]:
+    """λ₁ L(x̃) + λ₂ ‖v(x̃) − v(x)‖, v the variances of the last layer's gradients: what is added to SAM's loss.
+
+    x̃ = x + ρ_x u/‖u‖, u the gradient of ℓ + ρ' ‖∇ℓ‖ in x. Three passes beside SAM's two: for x̃, then on x̃ and x.
+    """
+    batch, dropout_mask = merge_batches(draw.fit.values()), torch.get_rng_state()
     x = inputs_of(batch, "UDIM")
 
-    def read(moved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        torch.set_rng_state(mask)  # all passes see the same dropout mask
-        return errors_and_features(model, {**batch, "x": moved}, objective, layer)
+    def read(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        torch.set_rng_state(dropout_mask)
+        return errors_and_features(model, {**batch, "x": inputs}, objective, layer)
 
-    with unmoved(model):  # SAM has counted the minibatch
-        if direction is None:
-            free = x.detach().requires_grad_()
-            losses, errors, h = read(free)
-            (direction,) = torch.autograd.grad((losses + sharpness * head_norms(errors, h)).sum(), free)
-        losses, *new = read((x + radius * direction / norms(direction)).clamp(low, high))
-        _, *old = read(x)
-        distance = root((head_variances(*new) - head_variances(*old)).square().sum())
-        (loss_weight * losses.mean() + variance_weight * distance).backward()
-    return loss
+    def worst_nearby(inputs: Tensor) -> Float[Tensor, ""]:
+        losses, errors, h = read(inputs)
+        return (losses + sharpness * head_norms(errors, h)).sum()
+
+    if direction is None:
+        with torch.no_grad():  # of the inputs only: the weights take no part in this gradient
+            direction = grad(worst_nearby)(x)
+    losses, *moved = read((x + radius * direction / norms(direction)).clamp(low, high))
+    _, *still = read(x)
+    distance = root((head_variances(*moved) - head_variances(*still)).square().sum())
+    return loss_weight * losses.mean() + variance_weight * distance
 
 
 @dataclass(frozen=True)
@@ -196,12 +149,14 @@ class UDIM:
             )
 
     @property
-    def step(self) -> Stackable:
+    def step(self) -> VectorizedStep:
         settings = {
             name: getattr(self, name) for name in ("rho", "radius", "sharpness", "loss_weight", "variance_weight")
         }
         fixed = {name: getattr(self, name) for name in ("perturbation", "layer", "low", "high")}
-        return Stackable(udim_step, gradient=udim_gradient, settings=settings, fixed=fixed, noise=spheres)
+        return VectorizedStep(
+            mean, ascent=to_radius, criterion=inconsistency, settings=settings, fixed=fixed, noise=spheres
+        )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

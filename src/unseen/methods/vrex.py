@@ -1,15 +1,17 @@
 """Risk extrapolation (Krueger et al., 2021, arXiv:2003.00688), its variance form V-REx."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.domain_risks import anneal, penalized_risk, require_domains
 from unseen.engine.loop import Budget, train
 from unseen.engine.toy import toy_subject
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -17,11 +19,12 @@ from unseen.search_space import LogUniform, Space
 from unseen.task import Task
 
 
-def vrex_of_risks(
-    risks: Float[Tensor, " domain"], step: int, *, weight: Tensor | float, until: int
+def mean_and_variance(
+    losses: Sequence[Float[Tensor, " example"]], step: int, *, weight: Tensor | float, until: int, **unused: Any
 ) -> Float[Tensor, ""]:
     """(mean_e R_e + β Var_e R_e) / max(1, β), the variance being that of the domains at hand (divisor m)."""
-    require_domains(len(risks), "V-REx")
+    require_domains(len(losses), "V-REx")
+    risks = torch.stack([each.mean() for each in losses])
     return penalized_risk(risks, risks.var(correction=0), anneal(weight, step, until))
 
 
@@ -47,9 +50,9 @@ class VREx:
             )
 
     @property
-    def step(self) -> Stackable:
+    def step(self) -> VectorizedStep:
         fixed = {"until": round(self.warmup * self.budget.steps)}
-        return Stackable(of_risks=vrex_of_risks, settings={"weight": self.weight}, fixed=fixed)
+        return VectorizedStep(mean_and_variance, settings={"weight": self.weight}, fixed=fixed)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

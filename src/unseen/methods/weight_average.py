@@ -17,7 +17,7 @@ from unseen.engine.domain_risks import inputs_of, merge_batches
 from unseen.engine.features import FixedOutput
 from unseen.engine.loop import Budget, Draw, Schedule, erm_step, train
 from unseen.engine.vectorized.choose import train_many
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.steps import VectorizedStep
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -151,9 +151,9 @@ class BANG:
             )
 
     @property
-    def training(self) -> Stackable:
+    def training(self) -> VectorizedStep:
         settings = {"smoothing": self.smoothing, "mixing_alpha": self.mixing_alpha}
-        return Stackable(criterion=soft_criterion, settings=settings, noise=mixed_up)
+        return VectorizedStep(criterion=soft_criterion, settings=settings, noise=mixed_up)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         model.to(lab.device, lab.dtype)

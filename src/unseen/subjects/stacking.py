@@ -6,7 +6,7 @@ from dataclasses import replace
 from torch import nn
 
 from unseen.engine.loop import Budget, Step
-from unseen.engine.vectorized.choose import outcomes
+from unseen.engine.vectorized.choose import try_train_many
 from unseen.errors import Diverged
 from unseen.lab import Lab
 from unseen.method import Method, Trained
@@ -29,7 +29,7 @@ def train_together(
     most = most_together(models[0])
     for k in range(0, len(models), most):
         chunk = slice(k, k + most)
-        found = outcomes(models[chunk], visible_to_training(task), step, budget, labs[chunk])
+        found = try_train_many(models[chunk], visible_to_training(task), step, budget, labs[chunk])
         # a stacked run never sees the evaluated splits; what is trained belongs to the whole task all the same
         results += [replace(one, task=task) if isinstance(one, Trained) else one for one in found]
     return results

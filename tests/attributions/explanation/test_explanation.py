@@ -21,10 +21,19 @@ from unseen.attributions.explanation import (
     eight,
 )
 from unseen.attributions.explanation.solve import Approximation, solve_explanation
-from unseen.engine.local.features import Inputs, patches
-from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
-from unseen.engine.local.perturbed_model import Around, around
-from unseen.engine.local.surrogate import Explanation, Family, Loss, converted, effects, seen
+from unseen.engine.local.features import FeatureSpec, patches
+from unseen.engine.local.neighbourhoods import (
+    Coalitions,
+    Gaussian,
+    LeaveOneOut,
+    Masks,
+    Parametrization,
+    PathSegment,
+    PointMass,
+    Rule,
+)
+from unseen.engine.local.perturbed_model import PerturbedModel, build_perturbed_model
+from unseen.engine.local.surrogate import Explanation, Family, Loss, convert, effects, evaluate
 from unseen.lab import Lab
 from unseen.task import Batch
 
@@ -53,8 +62,8 @@ def points(n: int, d: int) -> dict[str, Tensor]:
     return {"x": torch.randn(n, d, generator=Lab().child("x").generator(), dtype=torch.float64)}
 
 
-def near(model: nn.Module, batch: Batch, inputs: Inputs = Inputs(), behaviour=output) -> Around:
-    return around(model, batch, behaviour, inputs, LAB)
+def near(model: nn.Module, batch: Batch, inputs: FeatureSpec = FeatureSpec(), behaviour=output) -> PerturbedModel:
+    return build_perturbed_model(model, batch, behaviour, inputs, LAB)
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -64,7 +73,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 def test_kernel_shap_with_all_coalitions_is_the_shapley_value_by_definition():
     d, model, batch = 10, smooth(10), points(2, 10)
     base = torch.linspace(-0.5, 0.5, d, dtype=torch.float64)
-    found = solve_explanation(near(model, batch, Inputs(baseline=base)), Approximation(Coalitions(2**d)), LAB)
+    found = solve_explanation(near(model, batch, FeatureSpec(baseline=base)), Approximation(Coalitions(2**d)), LAB)
 
     def value(x: Tensor, kept: tuple[int, ...]) -> Tensor:
         moved = base.clone()
@@ -96,12 +105,12 @@ def test_sampled_shapley_values_approach_the_exact_ones_and_enumerate_what_fits(
 
 def test_complete_methods_sum_to_the_difference_to_the_baseline():
     model, batch = smooth(6), points(5, 6)
-    at = near(model, batch, Inputs(baseline=0.3))
+    at = near(model, batch, FeatureSpec(baseline=0.3))
     whole = at.at_point - at.at_base
-    ig = solve_explanation(at, Approximation(Segment(n=64), Loss.GRADIENT), LAB)
+    ig = solve_explanation(at, Approximation(PathSegment(n=64), Loss.GRADIENT), LAB)
     assert_close(ig.scores.sum(1), whole, atol=1e-7, rtol=0)
     assert_close(solve_explanation(at, Approximation(Coalitions(30)), LAB).scores.sum(1), whole, atol=1e-12, rtol=0)
-    occluded = solve_explanation(at, Approximation(OneAtATime()), LAB)
+    occluded = solve_explanation(at, Approximation(LeaveOneOut()), LAB)
     assert (occluded.scores.sum(1) - whole).abs().max() > 1e-2  # promised by no one for a net that is not additive
     assert ig.gap is not None
     assert_close(ig.gap, whole - ig.scores.sum(1))
@@ -111,8 +120,8 @@ def test_midpoint_is_used_for_kinks_and_reports_what_is_left():
     with LAB.seeded():
         kinked = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1)).double().eval()
     how = IntegratedGradients(n=200)
-    assert how.approximation(kinked).neighbourhood == Segment(0.0, 200, Rule.MIDPOINT)
-    assert how.approximation(smooth(6)).neighbourhood == Segment(0.0, 200, Rule.GAUSS_LEGENDRE)
+    assert how.approximation(kinked).neighbourhood == PathSegment(0.0, 200, Rule.MIDPOINT)
+    assert how.approximation(smooth(6)).neighbourhood == PathSegment(0.0, 200, Rule.GAUSS_LEGENDRE)
     gaps = []
     for n in (10, 1_000):
         found = solve_explanation(near(kinked, points(4, 6)), IntegratedGradients(n=n).approximation(kinked), LAB)
@@ -125,11 +134,11 @@ def test_midpoint_is_used_for_kinks_and_reports_what_is_left():
 def test_linear_functions_are_explained_exactly_by_all():
     d, model, batch = 7, linear(7), points(4, 7)
     v, base = model.weight[0].detach(), torch.linspace(0, 1, d, dtype=torch.float64)
-    at = near(model, batch, Inputs(baseline=base))
+    at = near(model, batch, FeatureSpec(baseline=base))
     present = v * (batch["x"] - base)
     for name, preset in eight(n=60, inputs=at.inputs).items():
         found = solve_explanation(at, preset.approximation(model), LAB)
-        want = v.expand(4, -1) if found.map is Map.ADDITIVE else present
+        want = v.expand(4, -1) if found.parametrization is Parametrization.ADDITIVE else present
         assert_close(found.scores, want, atol=1e-8, rtol=0, msg=name)
         assert_close(effects(at, found), present, atol=1e-8, rtol=0, msg=name)
         assert found.loss.max() < 1e-12
@@ -159,8 +168,8 @@ def test_stein_the_moment_of_the_noise_is_the_smoothed_gradient():
 def test_smoothgrad_shrinks_to_the_gradient_and_the_segment_to_gradient_times_input():
     model, batch = smooth(6), points(6, 6)
     at = near(model, batch)
-    here = solve_explanation(at, Approximation(Point(Map.ADDITIVE), Loss.GRADIENT), LAB).scores
-    scaled = solve_explanation(at, Approximation(Point(Map.MULTIPLICATIVE), Loss.GRADIENT), LAB).scores
+    here = solve_explanation(at, Approximation(PointMass(Parametrization.ADDITIVE), Loss.GRADIENT), LAB).scores
+    scaled = solve_explanation(at, Approximation(PointMass(Parametrization.MULTIPLICATIVE), Loss.GRADIENT), LAB).scores
     gaps = [
         relative(solve_explanation(at, Approximation(Gaussian(s, 2_000), Loss.GRADIENT), LAB).scores, here)
         for s in (0.3, 0.1, 0.01)
@@ -168,7 +177,7 @@ def test_smoothgrad_shrinks_to_the_gradient_and_the_segment_to_gradient_times_in
     assert gaps[2] < 0.05
     assert gaps[0] > 4 * gaps[1] > 16 * gaps[2]  # O(σ²)
     close = [
-        relative(solve_explanation(at, Approximation(Segment(c), Loss.GRADIENT), LAB).scores, scaled)
+        relative(solve_explanation(at, Approximation(PathSegment(c), Loss.GRADIENT), LAB).scores, scaled)
         for c in (0.9, 0.99)
     ]
     assert close[1] < 0.05
@@ -204,7 +213,7 @@ def test_a_generic_optimiser_finds_the_closed_form(name: str):
     def objective() -> Tensor:
         if how.loss is Loss.GRADIENT:
             return ((slopes - w[:, None]).square().sum(2) * weight).sum()
-        if isinstance(how.neighbourhood, OneAtATime):
+        if isinstance(how.neighbourhood, LeaveOneOut):
             return ((f - w @ xi.T).square() * weight).sum()
         if isinstance(how.neighbourhood, Coalitions):  # both ends exact: the last weight is determined
             last = (at.at_point - at.at_base)[:, None] - w[:, :-1].sum(1, keepdim=True)
@@ -273,11 +282,11 @@ def test_credits_scale_with_the_behaviour_and_follow_the_order_of_features(name:
 @pytest.mark.parametrize("name", list(eight()))
 def test_a_batch_is_a_loop_and_chunks_do_not_matter(name: str):
     model, batch = smooth(5), points(4, 5)
-    inputs = Inputs(baseline=batch["x"].roll(1, 0), chunk=35)  # seven rows per pass: draws are split, too
+    inputs = FeatureSpec(baseline=batch["x"].roll(1, 0), chunk=35)  # seven rows per pass: draws are split, too
     preset = eight(n=60, inputs=inputs)[name]
     together = solve_explanation(near(model, batch, inputs), preset.approximation(model), LAB)
     for k in range(4):
-        one = Inputs(baseline=inputs.baseline[k : k + 1])
+        one = FeatureSpec(baseline=inputs.baseline[k : k + 1])
         alone = solve_explanation(near(model, {"x": batch["x"][k : k + 1]}, one), preset.approximation(model), LAB)
         assert_close(alone.scores[0], together.scores[k], atol=1e-12, rtol=1e-9)
         assert_close(alone.loss[0], together.loss[k], atol=1e-12, rtol=1e-6)
@@ -290,7 +299,7 @@ def test_features_of_many_entries_are_sums_along_their_directions():
     mask = patches((3, 4), 2)
     assert mask.unique().tolist() == [0, 1, 2, 3]
     behave = lambda m, b: m(b["x"].flatten(1))[:, 0]  # noqa: E731
-    at = near(model, {"x": x}, Inputs(mask=mask), behave)
+    at = near(model, {"x": x}, FeatureSpec(mask=mask), behave)
     for preset in (KernelShap(n=30), IntegratedGradients(), Occlusion(), Lime(n=30), GradientTimesInput()):
         found = solve_explanation(at, preset.approximation(model), LAB).scores
         want = torch.stack([((v * x) * (mask == g)).sum((1, 2)) for g in range(4)], 1)
@@ -309,13 +318,13 @@ def test_a_mask_of_single_entries_is_no_mask():
     for preset in eight(n=60).values():
         how = preset.approximation(model)
         one = solve_explanation(near(model, batch), how, LAB)
-        other = solve_explanation(near(model, batch, Inputs(mask=torch.arange(5))), how, LAB)
+        other = solve_explanation(near(model, batch, FeatureSpec(mask=torch.arange(5))), how, LAB)
         assert_close(one.scores, other.scores)
 
 
 def test_half_precision_models_are_summed_in_single_precision():
     model = smooth(4).bfloat16()
-    at = around(model, points(2, 4), output, Inputs(), Lab(dtype=torch.bfloat16))
+    at = build_perturbed_model(model, points(2, 4), output, FeatureSpec(), Lab(dtype=torch.bfloat16))
     for preset in eight(n=60).values():
         found = solve_explanation(at, preset.approximation(model), LAB)
         assert found.scores.dtype is torch.float32
@@ -328,9 +337,9 @@ def test_conversion_is_by_the_distance_to_the_baseline_and_says_nothing_where_th
     x = torch.tensor([[2.0, 0.0, -3.0]], dtype=torch.float64)
     at = near(linear(3), {"x": x})
     slopes = torch.tensor([[1.0, 5.0, 2.0]], dtype=torch.float64)
-    there = converted(at, slopes, Map.ADDITIVE, Map.MULTIPLICATIVE)
+    there = convert(at, slopes, Parametrization.ADDITIVE, Parametrization.MULTIPLICATIVE)
     assert there.tolist() == [[2.0, 0.0, -6.0]]
-    assert converted(at, there, Map.MULTIPLICATIVE, Map.ADDITIVE).tolist() == [[1.0, 0.0, 2.0]]
+    assert convert(at, there, Parametrization.MULTIPLICATIVE, Parametrization.ADDITIVE).tolist() == [[1.0, 0.0, 2.0]]
 
 
 def test_the_loss_carried_is_the_mean_over_the_sample():
@@ -345,7 +354,7 @@ def test_the_loss_carried_is_the_mean_over_the_sample():
         assert found.loss[k].item() == pytest.approx((sample.weight[k] * (f - g) ** 2).sum().item(), rel=1e-8)
         mean = (sample.weight[k] * f).sum()
         assert found.null[k].item() == pytest.approx((sample.weight[k] * (f - mean) ** 2).sum().item(), rel=1e-8)
-    looked = seen(at, how.neighbourhood, how.loss, LAB)
+    looked = evaluate(at, how.neighbourhood, how.loss, LAB)
     assert (looked.loss(found.scores + 0.1) > found.loss).all()
     assert isinstance(found, Explanation)
     assert ((found.unexplained >= 0) & (found.unexplained <= 1)).all()

@@ -18,8 +18,8 @@ from unseen.attributions.explanation import (
     VanillaGradients,
     eight,
 )
-from unseen.engine.local.features import Inputs, patches
-from unseen.engine.local.neighbourhoods import Gaussian, Masks, Segment
+from unseen.engine.local.features import FeatureSpec, patches
+from unseen.engine.local.neighbourhoods import Gaussian, Masks, PathSegment
 from unseen.errors import InvalidConfig, InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -70,7 +70,9 @@ def text() -> dict[str, Tensor]:
 
 def test_masked_tokens_are_read_as_the_baseline_and_still_asked_for():
     model, batch = reader(), text()
-    found = Occlusion(inputs=Inputs("tokens", baseline=0)).prepare(trained(model), LAB)(batch, sequence_log_probability)
+    found = Occlusion(inputs=FeatureSpec("tokens", baseline=0)).prepare(trained(model), LAB)(
+        batch, sequence_log_probability
+    )
     assert found.cause is Cause.FEATURE
     assert found.scores.shape == (3, 7)
     for j in range(7):
@@ -84,7 +86,7 @@ def test_masked_tokens_are_read_as_the_baseline_and_still_asked_for():
 
 @pytest.mark.parametrize("name", list(eight()))
 def test_every_method_explains_tokens_and_a_token_that_is_never_read_gets_nothing(name: str):
-    preset = eight(n=150, inputs=Inputs("tokens", baseline=0))[name]
+    preset = eight(n=150, inputs=FeatureSpec("tokens", baseline=0))[name]
     found = preset.prepare(trained(reader()), LAB)(text(), sequence_log_probability)
     assert found.scores.shape == (3, 7)
     assert torch.isfinite(found.scores).all()
@@ -95,11 +97,13 @@ def test_every_method_explains_tokens_and_a_token_that_is_never_read_gets_nothin
 
 def test_embedding_gradients_are_those_of_autograd():
     model, batch = reader().double(), text()
-    found = IntegratedGradients(n=40, inputs=Inputs("tokens")).prepare(trained(model), LAB)(
+    found = IntegratedGradients(n=40, inputs=FeatureSpec("tokens")).prepare(trained(model), LAB)(
         batch, sequence_log_probability
     )
     assert found.gap.abs().max() < 1e-6
-    slopes = VanillaGradients(inputs=Inputs("tokens")).prepare(trained(model), LAB)(batch, sequence_log_probability)
+    slopes = VanillaGradients(inputs=FeatureSpec("tokens")).prepare(trained(model), LAB)(
+        batch, sequence_log_probability
+    )
     e = model.embed(batch["tokens"]).detach().requires_grad_()
     logp = (model.mix(e)[0] @ model.embed.weight.T)[:, :-1].log_softmax(-1).gather(2, batch["tokens"][:, 1:, None])
     (g,) = torch.autograd.grad((logp[..., 0] * batch["mask"][:, 1:]).sum(), e)
@@ -118,7 +122,7 @@ def test_models_of_transformers_read_the_baseline_token_and_no_position_is_confu
     model = CausalLM(inside, None).double().eval()
     tokens = torch.arange(6)[None]  # equal to the positions: the model's own table must be found all the same
     batch = {"tokens": torch.cat([tokens, tokens.flip(1)]), "mask": torch.tensor([[0, 0, 0, 0, 0, 1]] * 2)}
-    inputs = Inputs("tokens", baseline=11)
+    inputs = FeatureSpec("tokens", baseline=11)
     found = Occlusion(inputs).prepare(Trained(model, small_task()), LAB)(batch, sequence_log_probability)
     for j in range(6):
         read = batch["tokens"].clone()
@@ -133,7 +137,7 @@ def test_models_of_transformers_read_the_baseline_token_and_no_position_is_confu
 
 def test_words_of_several_tokens():
     words = torch.tensor([0, 0, 1, 1, 1, 2, 3])
-    inputs = Inputs("tokens", mask=words, names=("a", "b", "c", "d"))
+    inputs = FeatureSpec("tokens", mask=words, names=("a", "b", "c", "d"))
     found = KernelShap(n=14, inputs=inputs).prepare(trained(reader()), LAB)(text(), sequence_log_probability)
     assert found.labels == ("a", "b", "c", "d")
     assert found.scores.shape == (3, 4)
@@ -147,7 +151,7 @@ def test_images_by_patches_and_channels_move_together():
     mask = patches((2, 6, 6), 3)
     assert torch.equal(mask[0], mask[1])
     assert mask.max() == 3
-    for preset in eight(n=40, inputs=Inputs(mask=mask)).values():
+    for preset in eight(n=40, inputs=FeatureSpec(mask=mask)).values():
         assert preset.prepare(trained(model), LAB)({"x": x}, logit).scores.shape == (2, 4)
     whole = VanillaGradients().prepare(trained(model), LAB)({"x": x}, logit)
     assert whole.scores.shape == (2, 72)
@@ -204,13 +208,13 @@ def good() -> dict[str, Tensor]:
     [
         (lambda: ask(Occlusion(), good(), lambda m, b: m(b["x"])), "behaviour"),
         (lambda: ask(Occlusion(), good(), lambda m, b: m(b["x"]).sum()), "behaviour"),
-        (lambda: ask(Occlusion(Inputs(baseline=torch.zeros(3))), good()), "baseline"),
-        (lambda: ask(Occlusion(Inputs(baseline=float("nan"))), good()), "baseline"),
-        (lambda: ask(Occlusion(Inputs(mask=torch.tensor([0, 0, 2, 2]))), good()), "mask"),
-        (lambda: ask(Occlusion(Inputs(mask=torch.tensor([-1, 0, 1, 2]))), good()), "mask"),
-        (lambda: ask(Occlusion(Inputs(mask=torch.tensor([0, 1, 2]))), good()), "mask"),
-        (lambda: ask(Occlusion(Inputs(mask=torch.tensor([0.0, 1, 2, 3]))), good()), "mask"),
-        (lambda: ask(Occlusion(Inputs(names=("a",))), good()), "names"),
+        (lambda: ask(Occlusion(FeatureSpec(baseline=torch.zeros(3))), good()), "baseline"),
+        (lambda: ask(Occlusion(FeatureSpec(baseline=float("nan"))), good()), "baseline"),
+        (lambda: ask(Occlusion(FeatureSpec(mask=torch.tensor([0, 0, 2, 2]))), good()), "mask"),
+        (lambda: ask(Occlusion(FeatureSpec(mask=torch.tensor([-1, 0, 1, 2]))), good()), "mask"),
+        (lambda: ask(Occlusion(FeatureSpec(mask=torch.tensor([0, 1, 2]))), good()), "mask"),
+        (lambda: ask(Occlusion(FeatureSpec(mask=torch.tensor([0.0, 1, 2, 3]))), good()), "mask"),
+        (lambda: ask(Occlusion(FeatureSpec(names=("a",))), good()), "names"),
         (lambda: ask(Occlusion(), {"x": good()["x"] * float("nan")}), "x0"),
         (lambda: ask(Occlusion(), {"x": good()["x"][:0]}), "x0"),
         (lambda: ask(CLime(n=4), good()), "n=4"),
@@ -222,7 +226,7 @@ def good() -> dict[str, Tensor]:
         (lambda: Gaussian(sigma=-1.0), "sigma"),
         (lambda: Gaussian(n=0), "n="),
         (lambda: Masks(width=0.0), "width"),
-        (lambda: Segment(start=1.0), "start"),
+        (lambda: PathSegment(start=1.0), "start"),
         (lambda: patches((4, 4), 0), "size"),
     ],
 )
@@ -238,10 +242,10 @@ def test_integers_without_an_embedding_and_unknown_columns_are_refused():
     with pytest.raises(InvalidData, match="x0 holds integers"):
         ask(VanillaGradients(), {"x": torch.ones(2, 4, dtype=torch.long)}, lambda m, b: m(b["x"].double())[:, 0])
     with pytest.raises(UnknownName, match="column"):
-        ask(VanillaGradients(Inputs("text")), good())
+        ask(VanillaGradients(FeatureSpec("text")), good())
     for baseline in (0.5, 99, torch.zeros(6)):
         with pytest.raises(InvalidData, match="baseline"):
-            Occlusion(Inputs("tokens", baseline)).prepare(trained(reader()), LAB)(text(), sequence_log_probability)
+            Occlusion(FeatureSpec("tokens", baseline)).prepare(trained(reader()), LAB)(text(), sequence_log_probability)
 
 
 def test_a_detached_behaviour_has_no_gradient():

@@ -16,7 +16,7 @@ from unseen.attributions.explanation import (
     SmoothGrad,
     VanillaGradients,
 )
-from unseen.engine.local.features import Inputs, patches
+from unseen.engine.local.features import FeatureSpec, patches
 from unseen.engine.local.neighbourhoods import Rule
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -57,11 +57,13 @@ def test_gradient_methods_and_occlusion_equal_captum():
     integrated = attr.IntegratedGradients(model)
     for rule, method in ((Rule.GAUSS_LEGENDRE, "gausslegendre"), (Rule.MIDPOINT, "riemann_middle")):
         theirs = integrated.attribute(x, base, target=1, n_steps=20, method=method)
-        assert_close(ours(IntegratedGradients(20, rule, Inputs(baseline=0.2)), model, x), theirs, atol=1e-5, rtol=0)
+        assert_close(
+            ours(IntegratedGradients(20, rule, FeatureSpec(baseline=0.2)), model, x), theirs, atol=1e-5, rtol=0
+        )
     theirs = attr.FeatureAblation(model).attribute(x, base, target=1)
-    assert_close(ours(Occlusion(Inputs(baseline=0.2)), model, x), theirs, atol=1e-5, rtol=0)
+    assert_close(ours(Occlusion(FeatureSpec(baseline=0.2)), model, x), theirs, atol=1e-5, rtol=0)
     windows = attr.Occlusion(model).attribute(x, (1,), baselines=base, target=1)
-    assert_close(ours(Occlusion(Inputs(baseline=0.2)), model, x), windows.double(), atol=1e-5, rtol=0)
+    assert_close(ours(Occlusion(FeatureSpec(baseline=0.2)), model, x), windows.double(), atol=1e-5, rtol=0)
 
 
 def test_patches_equal_captum_feature_masks():
@@ -72,7 +74,7 @@ def test_patches_equal_captum_feature_masks():
     mask = patches((1, 8, 8), 4)
     theirs = attr.FeatureAblation(model).attribute(x, torch.zeros_like(x), target=1, feature_mask=mask)
     corners = theirs[:, 0, ::4, ::4].flatten(1)
-    assert_close(ours(Occlusion(Inputs(mask=mask)), model, x), corners, atol=1e-5, rtol=0)
+    assert_close(ours(Occlusion(FeatureSpec(mask=mask)), model, x), corners, atol=1e-5, rtol=0)
 
 
 def test_smoothgrad_approaches_captum_noise_tunnel():

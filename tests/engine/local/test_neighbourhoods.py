@@ -7,7 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
+from unseen.engine.local.neighbourhoods import (
+    Coalitions,
+    Gaussian,
+    LeaveOneOut,
+    Masks,
+    Parametrization,
+    PathSegment,
+    PointMass,
+    Rule,
+)
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 
@@ -18,8 +27,10 @@ def lengths(points: int, d: int) -> torch.Tensor:
     return torch.rand(points, d, generator=LAB.generator(), dtype=torch.float64) + 0.1
 
 
-EVERY = (Gaussian(n=31), Point(), Point(Map.MULTIPLICATIVE), Segment(), Segment(rule=Rule.MIDPOINT), Masks(1.0, 40),
-         Masks(n=40), Coalitions(60), OneAtATime())  # fmt: skip
+EVERY = (
+    *(Gaussian(n=31), PointMass(), PointMass(Parametrization.MULTIPLICATIVE), PathSegment()),
+    *(PathSegment(rule=Rule.MIDPOINT), Masks(1.0, 40), Masks(n=40), Coalitions(60), LeaveOneOut()),
+)
 
 
 @pytest.mark.parametrize("where", EVERY, ids=lambda where: type(where).__name__)
@@ -74,7 +85,7 @@ def test_the_kernel_is_the_squared_distance_over_the_squared_width():
 
 
 def test_quadratures_are_exact_where_they_promise():
-    gauss, middle = Segment(0.2, 3), Segment(0.2, 400, Rule.MIDPOINT)
+    gauss, middle = PathSegment(0.2, 3), PathSegment(0.2, 400, Rule.MIDPOINT)
     for where, tolerance in ((gauss, 1e-12), (middle, 1e-5)):
         sample = where.draw(lengths(1, 1), LAB)
         mean = (sample.weight[0] * sample.xi[:, 0] ** 5).sum().item()
@@ -83,7 +94,13 @@ def test_quadratures_are_exact_where_they_promise():
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: Coalitions(1), lambda: Segment(-0.1), lambda: Segment(n=0), lambda: Masks(n=0), lambda: Masks(-1.0)],
+    [
+        lambda: Coalitions(1),
+        lambda: PathSegment(-0.1),
+        lambda: PathSegment(n=0),
+        lambda: Masks(n=0),
+        lambda: Masks(-1.0),
+    ],
 )
 def test_impossible_neighbourhoods_are_refused(make):
     with pytest.raises(InvalidConfig):

@@ -11,13 +11,16 @@ from torch.testing import assert_close
 from unseen.engine import parameters
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Optimizer, Schedule, erm_step, train
-from unseen.engine.vectorized.choose import outcomes, plan, train_many
+from unseen.engine.vectorized.choose import choose_backend, train_many, try_train_many
 from unseen.engine.vectorized.ensemble import Ensemble
-from unseen.engine.vectorized.loop import Jobs, stacked
-from unseen.engine.vectorized.steps import Stackable
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
+from unseen.engine.vectorized.steps import VectorizedStep, mean
 from unseen.errors import Diverged, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
-from unseen.methods.sam import sam_gradient, sam_step
+from unseen.methods.adversarial_training import AdversarialTraining
+from unseen.methods.mixup import Mixup
+from unseen.methods.sam import SAM, to_radius
+from unseen.methods.vrex import VREx
 from unseen.models.mlp import mlp
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -79,7 +82,7 @@ def compare(make, steps, budgets, tasks, watch=None) -> None:
     """Weights, buffers and curves of the stacked run against `train` called in a loop."""
     models = fresh(make)
     together, alone = copy.deepcopy(models), copy.deepcopy(models)
-    results = stacked(Jobs(together, tasks, steps, budgets, LABS, watch))
+    results = train_stacked(TrainingRuns(together, tasks, steps, budgets, LABS, watch))
     for k in range(K):
         reference = train(alone[k], tasks[k], steps[k], budgets[k], LABS[k], watch)
         assert_close(dict(together[k].state_dict()), dict(alone[k].state_dict()), **EXACT)
@@ -121,7 +124,7 @@ def test_own_rates_decays_and_clips(optimizer):
 
 
 def test_chain_of_linear_layers_spares_vmap(monkeypatch):
-    monkeypatch.setattr(Ensemble, "each", lambda *_, **__: pytest.fail("vmap was used"))
+    monkeypatch.setattr(Ensemble, "evaluate", lambda *_, **__: pytest.fail("vmap was used"))
     compare(MAKE["mlp"][0], [erm_step] * K, [BUDGETS["sgd momentum"]] * K, [task()] * K)
     relu = nn.ReLU()  # one module in two places
     twice = lambda: nn.Sequential(nn.Linear(5, 4), relu, nn.Linear(4, 4), relu, nn.Linear(4, 3))  # noqa: E731
@@ -138,24 +141,25 @@ def test_own_data_and_watched_quantities():
 
 
 def test_data_too_large_for_one_table_are_gathered_model_by_model(monkeypatch):
-    monkeypatch.setattr("unseen.engine.vectorized.loop.GATHERED", 0)
+    monkeypatch.setattr("unseen.engine.vectorized.loop.GATHER_LIMIT", 0)
     compare(MAKE["mlp"][0], [erm_step] * K, [BUDGET] * K, [task(seed=k) for k in range(K)])
 
 
-@pytest.mark.parametrize("radii", [[0.1] * K, [0.05 * (k + 1) for k in range(K)]], ids=["shared", "own"])
-@pytest.mark.parametrize("model", ["mlp", "tied", "conv"])
+@pytest.mark.parametrize("radii", [[0.1] * K, [0.3 * k for k in range(K)]], ids=["shared", "own"])
+@pytest.mark.parametrize("model", MAKE)
 def test_two_pass_step_with_own_radius(model, radii):
     make, shape = MAKE[model]
-    steps = [Stackable(sam_step, gradient=sam_gradient, settings={"rho": rho}) for rho in radii]
-    compare(make, steps, [BUDGET] * K, [task(shape)] * K)
+    steps = [SAM(rho=rho).step for rho in radii]
+    compare(make, steps, [BUDGETS["sgd momentum"]] * K, [task(shape)] * K)
 
 
-@pytest.mark.parametrize("radii", [[0.1] * K, [0.3 * k for k in range(K)]], ids=["shared", "own"])
-@pytest.mark.parametrize("model", ["mlp", "tied"])
-def test_two_plain_passes_where_the_rule_ascends(model, radii):
-    make, shape = MAKE[model]
-    steps = [Stackable(sam_step, gradient=sam_gradient, settings={"rho": rho}, ascends="rho") for rho in radii]
-    compare(make, steps, [BUDGET] * K, [task(shape)] * K)
+@pytest.mark.parametrize("method", [VREx(weight=3.0, warmup=0), Mixup(), AdversarialTraining(passes=2)], ids=type)
+@pytest.mark.parametrize("model", ["mlp", "tied", "batch norm"])
+def test_hooks_combine(model, method):
+    """SAM's ascent with another reduction of the losses, and on other minibatches."""
+    (make, shape), step = MAKE[model], method.step
+    steps = [replace(step, ascent=to_radius, settings={**step.settings, "rho": 0.1 * k}) for k in range(K)]
+    compare(make, steps, [BUDGETS["sgd momentum"]] * K, [task(shape)] * K)
 
 
 def test_at_a_stationary_point_no_ascent_is_taken():
@@ -168,7 +172,7 @@ def test_at_a_stationary_point_no_ascent_is_taken():
     own = task()
     first = next(iter(own.of(Use.FIT)))
     still = replace(own, splits={**own.splits, first: replace(own.splits[first], data=balanced())})
-    steps = [Stackable(sam_step, gradient=sam_gradient, settings={"rho": 0.5}, ascends="rho")] * K
+    steps = [SAM(rho=0.5).step] * K
     compare(zeros, steps, [replace(BUDGET, batch_size=9)] * K, [still] * K)
 
 
@@ -183,14 +187,8 @@ def variance_penalty(model, draw, objective, *, weight):
     return losses.mean() + weight * losses.var()
 
 
-def variance_step(model, draw, objective, *, weight):
-    loss = variance_penalty(model, draw, objective, weight=weight)
-    loss.backward()
-    return loss.detach()
-
-
 def test_penalty_with_own_weight():
-    steps = [Stackable(variance_step, criterion=variance_penalty, settings={"weight": float(k)}) for k in range(K)]
+    steps = [VectorizedStep(criterion=variance_penalty, settings={"weight": float(k)}) for k in range(K)]
     compare(MAKE["mlp"][0], steps, [BUDGET] * K, [task()] * K)
 
 
@@ -224,7 +222,7 @@ def test_what_cannot_be_stacked_is_looped_with_a_reason(why):
     }
     given |= OBSTACLES[why]
     models = given.pop("models")
-    chosen = plan(Jobs(models(), labs=LABS, **given))
+    chosen = choose_backend(TrainingRuns(models(), labs=LABS, **given))
     assert not chosen.stacked
     assert why in chosen.why
     trained, reference = models(), models()
@@ -235,21 +233,26 @@ def test_what_cannot_be_stacked_is_looped_with_a_reason(why):
 
 
 def test_step_whose_stacked_form_lies_is_looped():
-    wrong = Stackable(erm_step, criterion=lambda model, draw, objective: objective.loss(model, draw.fit["a"]).mean())
-    jobs = Jobs(fresh(MAKE["mlp"][0]), [task()] * K, [wrong] * K, [replace(BUDGET, steps=50)] * K, LABS)
-    assert "does not give the loop's weights" in plan(jobs).why
+    def centred(model, batch, objective):  # among many the mean is over the rows of all models
+        return {**batch, "x": batch["x"] - batch["x"].mean(0)}, objective.loss
+
+    wrong = VectorizedStep(mean, centred)
+    jobs = TrainingRuns(fresh(MAKE["mlp"][0]), [task()] * K, [wrong] * K, [replace(BUDGET, steps=50)] * K, LABS)
+    assert "does not give the loop's weights" in choose_backend(jobs).why
 
 
 def test_diverged_model_leaves_the_others_as_they_are():
     budgets = [replace(BUDGET, steps=50, optimizer=Optimizer.SGD, lr=1e300 if k == 1 else 0.01) for k in range(K)]
     models, reference = fresh(MAKE["mlp"][0]), fresh(MAKE["mlp"][0])
-    results = stacked(Jobs(models, [task()] * K, [erm_step] * K, budgets, LABS))
+    results = train_stacked(TrainingRuns(models, [task()] * K, [erm_step] * K, budgets, LABS))
     assert isinstance(results[1], Diverged)
     train(reference[2], task(), erm_step, budgets[2], LABS[2])
     assert_close(dict(models[2].state_dict()), dict(reference[2].state_dict()), **EXACT)
     with pytest.raises(Diverged, match="Model 1 of 4"):
         train_many(fresh(MAKE["mlp"][0]), task(), erm_step, budgets, LABS)
-    assert [isinstance(r, Diverged) for r in outcomes(fresh(MAKE["mlp"][0]), task(), erm_step, budgets, LABS)] == [
+    assert [
+        isinstance(r, Diverged) for r in try_train_many(fresh(MAKE["mlp"][0]), task(), erm_step, budgets, LABS)
+    ] == [
         False,
         True,
         False,

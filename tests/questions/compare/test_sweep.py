@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unseen.engine.loop import Budget, train
-from unseen.engine.vectorized.choose import Plan, looped
+from unseen.engine.vectorized.choose import Backend, train_looped
 from unseen.errors import Diverged, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -67,7 +67,7 @@ class Memory:
     ids=lambda value: value.name if isinstance(value, MethodSpec) else value or "all",
 )
 def test_models_trained_together_score_as_those_trained_alone(entrant, without, monkeypatch):
-    monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
+    monkeypatch.setattr(sweeping, "choose_backend", lambda jobs: Backend(True, "forced"))
     block = RunGroup(entrant, "east", without, RUNS)
     together, apart = Sweep(clusters(), Lab()), Sweep(clusters(), Lab(), is_stacked=False)
     (many,), (single,) = together([block]), apart([block])
@@ -101,7 +101,7 @@ def test_a_method_with_a_step_trains_as_the_loop_with_that_step(entrant):
 
 
 def test_places_of_one_shape_are_trained_together_and_score_as_alone(monkeypatch):
-    monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
+    monkeypatch.setattr(sweeping, "choose_backend", lambda jobs: Backend(True, "forced"))
     job = Comparison(entrants=methods_named(["erm", "mixup"]), seeds=2, draws=2)
     sweep = Sweep(clusters(), Lab())
     groups = sweep.groups(job.blocks(clusters()))
@@ -116,7 +116,7 @@ def test_no_more_models_are_trained_at_once_than_fit(monkeypatch):
     monkeypatch.setattr(stacking, "MOST_MODELS", 3)
     job = Comparison(entrants=methods_named(["erm"]), seeds=5, draws=1)
     sweep, seen = Sweep(clusters(), Lab()), []
-    monkeypatch.setattr(sweeping, "looped", lambda jobs: seen.append(len(jobs.models)) or looped(jobs))
+    monkeypatch.setattr(sweeping, "train_looped", lambda jobs: seen.append(len(jobs.models)) or train_looped(jobs))
     assert [len(group) for group in sweep.groups(job.blocks(clusters()))] == [1, 1, 1]
     assert len(sweep(job.blocks(clusters())[:1])[0]["diverged"]) == 5
     assert seen == [3, 2]
@@ -217,7 +217,7 @@ def test_a_method_that_always_diverges_has_missing_cells_with_the_reason():
 
 
 def test_a_stacked_run_that_diverges_does_not_take_the_others_with_it(monkeypatch):
-    monkeypatch.setattr(sweeping, "plan", lambda jobs: Plan(True, "forced"))
+    monkeypatch.setattr(sweeping, "choose_backend", lambda jobs: Backend(True, "forced"))
     held = clusters()
     wild = Sweep(held, Lab(), {"lr": Uniform(1e38, 1e38)})
     (kept,) = wild([RunGroup(methods_named(["erm"])[0], "east", "", RUNS)])

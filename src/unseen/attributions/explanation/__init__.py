@@ -24,9 +24,18 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unseen.attributions.explanation.solve import Approximation, solve_explanation
-from unseen.engine.local.features import Inputs
-from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Map, Masks, OneAtATime, Point, Rule, Segment
-from unseen.engine.local.perturbed_model import around
+from unseen.engine.local.features import FeatureSpec
+from unseen.engine.local.neighbourhoods import (
+    Coalitions,
+    Gaussian,
+    LeaveOneOut,
+    Masks,
+    Parametrization,
+    PathSegment,
+    PointMass,
+    Rule,
+)
+from unseen.engine.local.perturbed_model import build_perturbed_model
 from unseen.engine.local.surrogate import Explanation, Loss
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -43,10 +52,10 @@ class Explainer:
     trained: Trained
     lab: Lab
     approximation: Approximation
-    inputs: Inputs
+    inputs: FeatureSpec
 
     def __call__(self, queries: Batch, behaviour: PerExample) -> Explanation:
-        at = around(self.trained.model, queries, behaviour, self.inputs, self.lab)
+        at = build_perturbed_model(self.trained.model, queries, behaviour, self.inputs, self.lab)
         return solve_explanation(at, self.approximation, self.lab)
 
 
@@ -55,7 +64,7 @@ class Preset(Protocol):
     """An explanation method: an attribution that says which approximation it is."""
 
     @property
-    def inputs(self) -> Inputs: ...
+    def inputs(self) -> FeatureSpec: ...
     def approximation(self, model: nn.Module) -> Approximation: ...
     def prepare(self, trained: Trained, lab: Lab) -> Explainer: ...
 
@@ -84,7 +93,7 @@ class Lime:
     n: int = 1_000
     scaled: bool = True
     ridge: float = 0.0
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def approximation(self, model: nn.Module) -> Approximation:
         return Approximation(Masks(self.width, self.n, self.scaled), ridge=self.ridge)
@@ -100,7 +109,7 @@ class CLime:
     sigma: float = 0.1
     n: int = 1_000
     ridge: float = 0.0
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def approximation(self, model: nn.Module) -> Approximation:
         return Approximation(Gaussian(self.sigma, self.n), ridge=self.ridge)
@@ -117,7 +126,7 @@ class KernelShap:
     """
 
     n: int = 1_000
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def approximation(self, model: nn.Module) -> Approximation:
         return Approximation(Coalitions(self.n))
@@ -130,10 +139,10 @@ class KernelShap:
 class Occlusion:
     """f(x₀) − f(x₀ with the feature at its baseline) (Zeiler & Fergus, 2014, arXiv:1311.2901)."""
 
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def approximation(self, model: nn.Module) -> Approximation:
-        return Approximation(OneAtATime())
+        return Approximation(LeaveOneOut())
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
         return build_explainer(self, trained, lab)
@@ -143,10 +152,10 @@ class Occlusion:
 class VanillaGradients:
     """∇f(x₀), signed (Simonyan et al., 2014, arXiv:1312.6034)."""
 
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def approximation(self, model: nn.Module) -> Approximation:
-        return Approximation(Point(Map.ADDITIVE), Loss.GRADIENT)
+        return Approximation(PointMass(Parametrization.ADDITIVE), Loss.GRADIENT)
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
         return build_explainer(self, trained, lab)
@@ -156,10 +165,10 @@ class VanillaGradients:
 class GradientTimesInput:
     """(x₀ − b) ⊙ ∇f(x₀) (Shrikumar et al., 2017, arXiv:1704.02685)."""
 
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def approximation(self, model: nn.Module) -> Approximation:
-        return Approximation(Point(Map.MULTIPLICATIVE), Loss.GRADIENT)
+        return Approximation(PointMass(Parametrization.MULTIPLICATIVE), Loss.GRADIENT)
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
         return build_explainer(self, trained, lab)
@@ -171,7 +180,7 @@ class SmoothGrad:
 
     sigma: float = 0.1
     n: int = 50
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def approximation(self, model: nn.Module) -> Approximation:
         return Approximation(Gaussian(self.sigma, self.n), Loss.GRADIENT)
@@ -189,12 +198,12 @@ class IntegratedGradients:
 
     n: int = 50
     rule: Rule | None = None
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def approximation(self, model: nn.Module) -> Approximation:
         kinked = any(isinstance(module, KINKED) for module in model.modules())
         rule = self.rule or (Rule.MIDPOINT if kinked else Rule.GAUSS_LEGENDRE)
-        return Approximation(Segment(0.0, self.n, rule), Loss.GRADIENT)
+        return Approximation(PathSegment(0.0, self.n, rule), Loss.GRADIENT)
 
     def prepare(self, trained: Trained, lab: Lab) -> Explainer:
         return build_explainer(self, trained, lab)
@@ -205,7 +214,7 @@ class LocalApproximation:
     """Any other combination of neighbourhood, loss and class of functions, logistic ones included."""
 
     how: Approximation
-    inputs: Inputs = Inputs()
+    inputs: FeatureSpec = FeatureSpec()
 
     def approximation(self, model: nn.Module) -> Approximation:
         return self.how
@@ -214,7 +223,9 @@ class LocalApproximation:
         return build_explainer(self, trained, lab)
 
 
-def eight(sigma: float = 0.1, width: float = 0.75, n: int = 1_000, inputs: Inputs = Inputs()) -> dict[str, Preset]:
+def eight(
+    sigma: float = 0.1, width: float = 0.75, n: int = 1_000, inputs: FeatureSpec = FeatureSpec()
+) -> dict[str, Preset]:
     """The eight methods by name, with the same noise, width and number of samples."""
     return {
         "LIME": Lime(width, n, inputs=inputs),
@@ -228,7 +239,7 @@ def eight(sigma: float = 0.1, width: float = 0.75, n: int = 1_000, inputs: Input
     }
 
 
-def over(preset: Preset, inputs: Inputs) -> Preset:
+def over(preset: Preset, inputs: FeatureSpec) -> Preset:
     """The same method on other inputs."""
     return replace(preset, inputs=inputs)  # type: ignore[type-var]
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from unseen import stats
-from unseen.attributions.explanation import Inputs, Preset, eight, over
+from unseen.attributions.explanation import FeatureSpec, Preset, eight, over
 from unseen.attributions.explanation.solve import solve_explanation
 from unseen.engine.local.neighbourhoods import Gaussian, Masks, Neighbourhood
-from unseen.engine.local.perturbed_model import Around, around
-from unseen.engine.local.surrogate import Explanation, Loss, on, seen, share_explained
+from unseen.engine.local.perturbed_model import PerturbedModel, build_perturbed_model
+from unseen.engine.local.surrogate import Explanation, Loss, evaluate, share_explained, weights_in
 from unseen.errors import InvalidConfig, UnseenError
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -79,7 +79,7 @@ def choose(
     neighbourhood: Neighbourhood,
     lab: Lab,
     *,
-    inputs: Inputs = Inputs(),
+    inputs: FeatureSpec = FeatureSpec(),
     loss: Loss = Loss.SQUARED,
     methods: Mapping[str, Preset] | None = None,
     remember: Callable[[str, Callable[[], Explanation]], Explanation] = no_cache,
@@ -89,7 +89,7 @@ def choose(
     `remember(name, make)` may give a method's stored answer instead of making it again. A method that the model does
     not allow (gradients of an estimator) is left out, with the reason.
     """
-    at = around(trained.model, queries, behaviour, inputs, lab)
+    at = build_perturbed_model(trained.model, queries, behaviour, inputs, lab)
     methods = matching_presets(neighbourhood, at.d) if methods is None else methods
     answers: dict[str, Explanation] = {}
     left_out: dict[str, str] = {}
@@ -109,7 +109,7 @@ def choose(
 
 
 def choose_explanation(
-    at: Around,
+    at: PerturbedModel,
     answers: Mapping[str, Explanation],
     methods: Mapping[str, Preset],
     neighbourhood: Neighbourhood,
@@ -118,9 +118,11 @@ def choose_explanation(
     left_out: Mapping[str, str],
 ) -> Choice:
     """Every answer on one fresh sample, and the choice."""
-    found = seen(at, neighbourhood, loss, lab.child("judge"))
+    found = evaluate(at, neighbourhood, loss, lab.child("judge"))
     null = found.null
-    losses = {name: found.loss(on(at, answer, neighbourhood.map)) for name, answer in answers.items()}
+    losses = {
+        name: found.loss(weights_in(at, answer, neighbourhood.parametrization)) for name, answer in answers.items()
+    }
     readings = {name: share_explained(each, null, lab.child("resample")) for name, each in losses.items()}
     order = sorted(readings, key=lambda name: -readings[name].value)
     best, second = order[0], order[min(1, len(order) - 1)]

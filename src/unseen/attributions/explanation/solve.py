@@ -12,9 +12,9 @@ from torch import Tensor
 
 from unseen.attribution import Cause
 from unseen.attributions.explanation.logistic import logistic_matching, logistic_regression
-from unseen.engine.local.neighbourhoods import Coalitions, Neighbourhood, OneAtATime, Sample, Segment
-from unseen.engine.local.perturbed_model import Around
-from unseen.engine.local.surrogate import Explanation, Family, Loss, Slopes, seen
+from unseen.engine.local.neighbourhoods import Coalitions, LeaveOneOut, Neighbourhood, PathSegment, Sample
+from unseen.engine.local.perturbed_model import PerturbedModel
+from unseen.engine.local.surrogate import Explanation, Family, GradientSample, Loss, evaluate
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 
@@ -47,17 +47,17 @@ class Fit:
     null: Float[Tensor, " point"]
 
 
-def solve_explanation(at: Around, how: Approximation, lab: Lab) -> Explanation:
+def solve_explanation(at: PerturbedModel, how: Approximation, lab: Lab) -> Explanation:
     """The optimal g around every input of `at`."""
     where = how.neighbourhood
     fit = _logistic(at, how, lab) if how.family is Family.LOGISTIC else _linear(at, how, lab)
-    complete = isinstance(where, Coalitions) or (isinstance(where, Segment) and where.start == 0)
+    complete = isinstance(where, Coalitions) or (isinstance(where, PathSegment) and where.start == 0)
     gap = at.at_point - at.at_base - fit.w.sum(1) if complete and how.family is Family.LINEAR else None
     return Explanation(
         scores=fit.w,
         cause=Cause.FEATURE,
         labels=tuple(at.inputs.names),
-        map=where.map,
+        parametrization=where.parametrization,
         intercept=fit.intercept,
         loss=fit.loss,
         null=fit.null,
@@ -66,12 +66,12 @@ def solve_explanation(at: Around, how: Approximation, lab: Lab) -> Explanation:
     )
 
 
-def _linear(at: Around, how: Approximation, lab: Lab) -> Fit:
+def _linear(at: PerturbedModel, how: Approximation, lab: Lab) -> Fit:
     where = how.neighbourhood
-    found = seen(at, where, how.loss, lab)
-    if isinstance(found, Slopes):
+    found = evaluate(at, where, how.loss, lab)
+    if isinstance(found, GradientSample):
         return Fit(found.mean, None, found.spread, found.null)
-    if isinstance(where, OneAtATime):
+    if isinstance(where, LeaveOneOut):
         w, intercept = found.f, None
     elif isinstance(where, Coalitions):
         w, intercept = between_ends(found.sample, found.f, at.at_point, at.at_base), at.at_base
@@ -80,7 +80,7 @@ def _linear(at: Around, how: Approximation, lab: Lab) -> Fit:
     return Fit(w, intercept, found.loss(w), found.null)
 
 
-def _logistic(at: Around, how: Approximation, lab: Lab) -> Fit:
+def _logistic(at: PerturbedModel, how: Approximation, lab: Lab) -> Fit:
     if bool((at.at_point <= 0).any() or (at.at_point >= 1).any()):
         raise InvalidData(
             "A logistic g was asked for a behaviour outside (0, 1).",

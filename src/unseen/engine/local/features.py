@@ -12,7 +12,7 @@ from unseen.errors import InvalidConfig, InvalidData
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class FeatureSpec:
     """What of a batch is explained, what a removed feature becomes, and which entries form one feature."""
 
     column: str = "x"
@@ -40,24 +40,24 @@ def patches(shape: Sequence[int], size: int) -> Int[Tensor, "*shape"]:
     return (rows[:, None] * (int(columns[-1]) + 1) + columns).expand(*shape)
 
 
-def refuse_mask(inputs: Inputs, shape: Sequence[int]) -> None:
+def refuse_mask(inputs: FeatureSpec, shape: Sequence[int]) -> None:
     """Raises where the mask does not number the features of inputs of this shape, or names do not fit."""
     mask = inputs.mask
     if mask is None:
         d = prod(shape)
     else:
-        seen = mask.unique()
+        numbers = mask.unique()
         if (
             mask.is_floating_point()
             or tuple(mask.shape) != tuple(shape)
-            or not torch.equal(seen, torch.arange(len(seen), device=seen.device, dtype=seen.dtype))
+            or not torch.equal(numbers, torch.arange(len(numbers), device=numbers.device, dtype=numbers.dtype))
         ):
             raise InvalidData(
-                f"mask has shape {tuple(mask.shape)} and numbers {seen[:3].tolist()} … {seen[-1:].tolist()}.",
+                f"mask has shape {tuple(mask.shape)} and numbers {numbers[:3].tolist()} … {numbers[-1:].tolist()}.",
                 why=f"it numbers the features of one input {tuple(shape)} from 0 on, without gaps.",
                 fix="renumber it, for example with mask.unique(return_inverse=True)[1].",
             )
-        d = len(seen)
+        d = len(numbers)
     if inputs.names and len(inputs.names) != d:
         raise InvalidConfig(f"{len(inputs.names)} names for {d} features.", "each feature has one.", "correct `names`.")
 

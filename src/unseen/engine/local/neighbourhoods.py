@@ -20,7 +20,7 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 
 
-class Map(StrEnum):
+class Parametrization(StrEnum):
     """How ξ moves the input x₀ with baseline b."""
 
     ADDITIVE = "additive"
@@ -42,7 +42,7 @@ class Neighbourhood(Protocol):
     """`draw` gets per input and feature the squared distance by which the input moves when the feature is removed."""
 
     @property
-    def map(self) -> Map: ...
+    def parametrization(self) -> Parametrization: ...
     @property
     def title(self) -> str: ...
     def draw(self, lengths2: Float[Tensor, "point d"], lab: Lab) -> Sample: ...
@@ -56,12 +56,12 @@ class Gaussian:
     n: int = 1_000
 
     def __post_init__(self) -> None:
-        _positive("sigma", self.sigma)
-        _at_least("n", self.n, 1)
+        _require_positive("sigma", self.sigma)
+        _require_at_least("n", self.n, 1)
 
     @property
-    def map(self) -> Map:
-        return Map.ADDITIVE
+    def parametrization(self) -> Parametrization:
+        return Parametrization.ADDITIVE
 
     @property
     def title(self) -> str:
@@ -70,22 +70,24 @@ class Gaussian:
     def draw(self, lengths2: Float[Tensor, "point d"], lab: Lab) -> Sample:
         half = torch.randn(-(-self.n // 2), lengths2.shape[1], generator=lab.generator(), dtype=torch.float64)
         xi = self.sigma * torch.cat([half, -half])[: self.n]
-        return Sample(xi.to(lengths2), _even(self.n, lengths2))
+        return Sample(xi.to(lengths2), _uniform_weights(self.n, lengths2))
 
 
 @dataclass(frozen=True)
-class Point:
+class PointMass:
     """The neighbourhood shrunk to the input itself: ξ = 0 (additive) or ξ = 1 (multiplicative)."""
 
-    map: Map = Map.ADDITIVE
+    parametrization: Parametrization = Parametrization.ADDITIVE
 
     @property
     def title(self) -> str:
-        return "infinitely small changes" + (" towards the baseline" if self.map is Map.MULTIPLICATIVE else "")
+        return "infinitely small changes" + (
+            " towards the baseline" if self.parametrization is Parametrization.MULTIPLICATIVE else ""
+        )
 
     def draw(self, lengths2: Float[Tensor, "point d"], lab: Lab) -> Sample:
-        xi = lengths2.new_full((1, lengths2.shape[1]), float(self.map is Map.MULTIPLICATIVE))
-        return Sample(xi, _even(1, lengths2))
+        xi = lengths2.new_full((1, lengths2.shape[1]), float(self.parametrization is Parametrization.MULTIPLICATIVE))
+        return Sample(xi, _uniform_weights(1, lengths2))
 
 
 class Rule(StrEnum):
@@ -98,7 +100,7 @@ class Rule(StrEnum):
 
 
 @dataclass(frozen=True)
-class Segment:
+class PathSegment:
     """ξ = a·1 with a ~ U(start, 1), multiplicative: the way from the baseline (start = 0) to the input."""
 
     start: float = 0.0
@@ -106,13 +108,13 @@ class Segment:
     rule: Rule = Rule.GAUSS_LEGENDRE
 
     def __post_init__(self) -> None:
-        _at_least("n", self.n, 1)
+        _require_at_least("n", self.n, 1)
         if not 0 <= self.start < 1:
             raise InvalidConfig(f"start={self.start}.", "the segment ends at the input, 1.", "use 0 ≤ start < 1.")
 
     @property
-    def map(self) -> Map:
-        return Map.MULTIPLICATIVE
+    def parametrization(self) -> Parametrization:
+        return Parametrization.MULTIPLICATIVE
 
     @property
     def title(self) -> str:
@@ -141,12 +143,12 @@ class Masks:
     scaled: bool = True
 
     def __post_init__(self) -> None:
-        _positive("width", self.width)
-        _at_least("n", self.n, 1)
+        _require_positive("width", self.width)
+        _require_at_least("n", self.n, 1)
 
     @property
-    def map(self) -> Map:
-        return Map.MULTIPLICATIVE
+    def parametrization(self) -> Parametrization:
+        return Parametrization.MULTIPLICATIVE
 
     @property
     def title(self) -> str:
@@ -160,7 +162,7 @@ class Masks:
         else:
             xi = torch.randint(2, (self.n, d), generator=lab.generator()).to(lengths2)
         if self.width == inf:
-            return Sample(xi, _even(len(xi), lengths2))
+            return Sample(xi, _uniform_weights(len(xi), lengths2))
         distance2 = lengths2 @ (1 - xi).T
         if self.scaled:
             distance2 = distance2 / lengths2.sum(1, keepdim=True).clamp_min(1e-30)
@@ -178,11 +180,11 @@ class Coalitions:
     n: int = 1_000
 
     def __post_init__(self) -> None:
-        _at_least("n", self.n, 2)
+        _require_at_least("n", self.n, 2)
 
     @property
-    def map(self) -> Map:
-        return Map.MULTIPLICATIVE
+    def parametrization(self) -> Parametrization:
+        return Parametrization.MULTIPLICATIVE
 
     @property
     def title(self) -> str:
@@ -196,7 +198,7 @@ class Coalitions:
         mass = mass / mass.sum()
         rows, weights, left = [], [], self.n
         sizes = list(range(1, d // 2 + 1))
-        while sizes and (subsets := _both(d, sizes[0])) <= left:
+        while sizes and (subsets := _count_both(d, sizes[0])) <= left:
             share = _mass(mass, d, sizes[:1]) / _mass(mass, d, sizes)
             if subsets > left * share:
                 break
@@ -205,9 +207,9 @@ class Coalitions:
             weights.append(np.full(subsets, _mass(mass, d, [k]) / subsets))
             left -= subsets
         if sizes:
-            drawn = _drawn(d, sizes, mass, left - left % 2, lab.numpy())
-            rows.append(drawn)
-            weights.append(np.full(len(drawn), _mass(mass, d, sizes) / max(1, len(drawn))))
+            subsets_drawn = _draw_subsets(d, sizes, mass, left - left % 2, lab.numpy())
+            rows.append(subsets_drawn)
+            weights.append(np.full(len(subsets_drawn), _mass(mass, d, sizes) / max(1, len(subsets_drawn))))
         weight = np.concatenate(weights)
         return Sample(
             torch.as_tensor(np.concatenate(rows)).to(lengths2),
@@ -216,12 +218,12 @@ class Coalitions:
 
 
 @dataclass(frozen=True)
-class OneAtATime:
+class LeaveOneOut:
     """ξ uniform over the unit vectors: what is explained is f(x₀) − f(x with that one feature at the baseline)."""
 
     @property
-    def map(self) -> Map:
-        return Map.MULTIPLICATIVE
+    def parametrization(self) -> Parametrization:
+        return Parametrization.MULTIPLICATIVE
 
     @property
     def title(self) -> str:
@@ -229,10 +231,10 @@ class OneAtATime:
 
     def draw(self, lengths2: Float[Tensor, "point d"], lab: Lab) -> Sample:
         d = lengths2.shape[1]
-        return Sample(torch.eye(d).to(lengths2), _even(d, lengths2))
+        return Sample(torch.eye(d).to(lengths2), _uniform_weights(d, lengths2))
 
 
-def _both(d: int, k: int) -> int:
+def _count_both(d: int, k: int) -> int:
     """Subsets of size k and of size d − k."""
     return comb(d, k) * (1 if 2 * k == d else 2)
 
@@ -249,7 +251,7 @@ def _subsets(d: int, k: int) -> np.ndarray:
     return rows if 2 * k == d else np.concatenate([rows, 1 - rows])
 
 
-def _drawn(d: int, sizes: list[int], mass: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_subsets(d: int, sizes: list[int], mass: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """n/2 random subsets of random sizes with their complements."""
     chances = np.array([_mass(mass, d, [k]) for k in sizes])
     size = rng.choice(sizes, n // 2, p=chances / chances.sum())
@@ -258,17 +260,17 @@ def _drawn(d: int, sizes: list[int], mass: np.ndarray, n: int, rng: np.random.Ge
     return np.concatenate([rows, 1 - rows])
 
 
-def _even(n: int, like: Tensor) -> Tensor:
+def _uniform_weights(n: int, like: Tensor) -> Tensor:
     return like.new_full((1, n), 1 / n)
 
 
-def _positive(name: str, value: float) -> None:
+def _require_positive(name: str, value: float) -> None:
     if not value > 0:
         raise InvalidConfig(
-            f"{name}={value}.", why="a neighbourhood has a positive extent.", fix=f"use {name} > 0, or Point()."
+            f"{name}={value}.", why="a neighbourhood has a positive extent.", fix=f"use {name} > 0, or PointMass()."
         )
 
 
-def _at_least(name: str, value: int, least: int) -> None:
+def _require_at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise InvalidConfig(f"{name}={value}.", why="nothing would be drawn.", fix=f"use {name} ≥ {least}.")

@@ -16,21 +16,21 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unseen.engine.batches import place
-from unseen.engine.local.features import Inputs, is_finite, refuse_mask
-from unseen.engine.local.neighbourhoods import Map, Neighbourhood, OneAtATime, Point, Sample
+from unseen.engine.local.features import FeatureSpec, is_finite, refuse_mask
+from unseen.engine.local.neighbourhoods import LeaveOneOut, Neighbourhood, Parametrization, PointMass, Sample
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.task import Batch, PerExample
 
 
 @dataclass(frozen=True, eq=False)
-class Around:
+class PerturbedModel:
     """f at x₀ moved along features: `values` and `gradients` over points × perturbations."""
 
     model: nn.Module
     behaviour: PerExample
     batch: Batch
-    inputs: Inputs
+    inputs: FeatureSpec
     point: Float[Tensor, "point *shape"]
     """x₀; for tokens their embeddings."""
     base: Float[Tensor, "#point *shape"]
@@ -61,7 +61,7 @@ class Around:
         return prod(self.point.shape[1:]) if self.mask is None else int(self.mask.max()) + 1
 
     @property
-    def wide(self) -> torch.dtype:
+    def compute_dtype(self) -> torch.dtype:
         """The dtype of everything that is summed or solved: at least float32, whatever the model computes in."""
         return torch.promote_types(self.point.dtype, torch.float32)
 
@@ -69,24 +69,24 @@ class Around:
     def difference(self) -> Float[Tensor, "point *shape"]:
         return self.point - self.base
 
-    def way(self, map: Map) -> Tensor | None:
+    def direction(self, parametrization: Parametrization) -> Tensor | None:
         """The direction in which each feature moves the input; None: its only entry by one.
 
         Additive with a mask: the unit vector from the baseline to the input within the feature (a change of all its
         entries at once would leave no one-hot column and no embedding a sense); a feature of one entry moves by one.
         """
-        if map is Map.MULTIPLICATIVE:
+        if parametrization is Parametrization.MULTIPLICATIVE:
             return self.difference
         if self.mask is None:
             return None
         difference = self.difference.flatten(1)
         alone = torch.bincount(self.mask, minlength=self.d) == 1
-        lengths = self.grouped(difference.square()).sqrt()
+        lengths = self.sum_by_feature(difference.square()).sqrt()
         # a feature that equals its baseline has no direction: it never moves
         each = torch.where(lengths > 0, 1 / lengths.clamp_min(1e-30), 0.0).index_select(1, self.mask)
         return torch.where(alone[self.mask], 1.0, difference * each).view_as(self.difference)
 
-    def grouped(self, entries: Float[Tensor, "row entry"]) -> Float[Tensor, "row d"]:
+    def sum_by_feature(self, entries: Float[Tensor, "row entry"]) -> Float[Tensor, "row d"]:
         """Sums over the entries of each feature."""
         if self.mask is None:
             return entries
@@ -96,67 +96,69 @@ class Around:
     def lengths2(self) -> Float[Tensor, "point d"]:
         """How far the input moves, squared, when a feature goes to its baseline."""
         if self.removed2 is not None:
-            return self.removed2.to(self.wide)
-        return self.grouped(self.difference.to(self.wide).square().flatten(1))
+            return self.removed2.to(self.compute_dtype)
+        return self.sum_by_feature(self.difference.to(self.compute_dtype).square().flatten(1))
 
     def sample(self, neighbourhood: Neighbourhood, lab: Lab) -> Sample:
         return neighbourhood.draw(self.lengths2, lab)
 
     @cached_property
     def at_point(self) -> Float[Tensor, " point"]:
-        return self._at(self.point)
+        return self._evaluate(self.point)
 
     @cached_property
     def at_base(self) -> Float[Tensor, " point"]:
-        return self._at(self.base.expand_as(self.point))
+        return self._evaluate(self.base.expand_as(self.point))
 
     @torch.no_grad()
-    def _at(self, points: Tensor) -> Tensor:
-        with self._reading():
+    def _evaluate(self, points: Tensor) -> Tensor:
+        with self._evaluation_mode():
             rows = max(1, self.inputs.chunk // prod(self.point.shape[1:]))
             parts = [slice(i, i + rows) for i in range(0, self.n, rows)]
-            return self._finite(torch.cat([self._f(points[part], part, 1) for part in parts])).to(self.wide)
+            y = torch.cat([self._f(points[part], part, 1) for part in parts])
+        return self._require_finite(y).to(self.compute_dtype)
 
-    def each(self, map: Map, xi: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
+    def values_at(self, parametrization: Parametrization, xi: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
         """f at every input moved by its own ξ."""
         xi = xi.to(self.point.dtype)
         entries = (xi if self.mask is None else xi.index_select(1, self.mask)).view_as(self.point)
-        way = self.way(map)
-        start = self.point if map is Map.ADDITIVE else self.base
-        return self._at(start + (entries if way is None else entries * way))
+        direction = self.direction(parametrization)
+        start = self.point if parametrization is Parametrization.ADDITIVE else self.base
+        return self._evaluate(start + (entries if direction is None else entries * direction))
 
     @torch.no_grad()
     def values(self, neighbourhood: Neighbourhood, xi: Float[Tensor, "n d"]) -> Float[Tensor, "point n"]:
-        """f(x_ξ); for `OneAtATime` what the removal of the feature costs, f(x₀) − f(x_{1−ξ})."""
-        alone = isinstance(neighbourhood, OneAtATime)
-        found = self.point.new_empty(self.n, len(xi), dtype=self.wide)
-        way = self.way(neighbourhood.map)
-        with self._reading():
+        """f(x_ξ); for `LeaveOneOut` what the removal of the feature costs, f(x₀) − f(x_{1−ξ})."""
+        alone = isinstance(neighbourhood, LeaveOneOut)
+        found = self.point.new_empty(self.n, len(xi), dtype=self.compute_dtype)
+        direction = self.direction(neighbourhood.parametrization)
+        with self._evaluation_mode():
             for where, part in self._blocks(len(xi)):
                 moved = 1 - xi[part] if alone else xi[part]
-                found[where, part] = self._f(self._moved(neighbourhood.map, way, where, moved), where, len(moved)).view(
-                    -1, len(moved)
-                )
-        self._finite(found)
+                x = self._perturb(neighbourhood.parametrization, direction, where, moved)
+                found[where, part] = self._f(x, where, len(moved)).view(-1, len(moved))
+        self._require_finite(found)
         return self.at_point[:, None] - found if alone else found
 
     def gradients(
         self, neighbourhood: Neighbourhood, xi: Float[Tensor, "n d"]
     ) -> Iterator[tuple[slice, slice, Float[Tensor, "point n d"]]]:
         """∇_ξ f(x_ξ), block by block: which points, which draws, the gradients. One backward pass for all of a block."""
-        way = self.way(neighbourhood.map)
-        with self._reading():
+        direction = self.direction(neighbourhood.parametrization)
+        with self._evaluation_mode():
             for where, part in self._blocks(len(xi)):
-                if isinstance(neighbourhood, Point):  # ξ = 0 or 1 moves nothing
+                if isinstance(neighbourhood, PointMass):  # ξ = 0 or 1 moves nothing
                     x = self.point[where].detach().requires_grad_()
                 else:
-                    x = self._moved(neighbourhood.map, way, where, xi[part]).requires_grad_()
+                    x = self._perturb(neighbourhood.parametrization, direction, where, xi[part]).requires_grad_()
                 with torch.enable_grad():
                     y = self._f(x, where, len(xi[part]))
-                    self._finite(y)
+                    self._require_finite(y)
                     g = _gradient(y, x, self.model).view(-1, len(xi[part]), *x.shape[1:])
-                g = g.to(self.wide) if way is None else g.to(self.wide) * way[where].unsqueeze(1)
-                yield where, part, self.grouped(g.flatten(2).flatten(0, 1)).view(*g.shape[:2], -1)
+                g = g.to(self.compute_dtype)
+                if direction is not None:
+                    g = g * direction[where].unsqueeze(1)
+                yield where, part, self.sum_by_feature(g.flatten(2).flatten(0, 1)).view(*g.shape[:2], -1)
 
     def _blocks(self, n: int) -> Iterator[tuple[slice, slice]]:
         """Points × draws in forward passes of about `chunk` numbers."""
@@ -168,12 +170,14 @@ class Around:
             points = rows // n
             yield from ((slice(i, min(i + points, self.n)), slice(0, n)) for i in range(0, self.n, points))
 
-    def _moved(self, map: Map, way: Tensor | None, where: slice, xi: Tensor) -> Tensor:
+    def _perturb(self, parametrization: Parametrization, direction: Tensor | None, where: slice, xi: Tensor) -> Tensor:
         """The perturbed inputs of a block as rows."""
         xi = xi.to(self.point.dtype)
         entries = (xi if self.mask is None else xi.index_select(1, self.mask)).view(-1, *self.point.shape[1:])
-        start = (self.point if map is Map.ADDITIVE else self.base.expand_as(self.point))[where].unsqueeze(1)
-        moved = start + entries if way is None else torch.addcmul(start, entries, way[where].unsqueeze(1))
+        start = (self.point if parametrization is Parametrization.ADDITIVE else self.base.expand_as(self.point))[
+            where
+        ].unsqueeze(1)
+        moved = start + entries if direction is None else torch.addcmul(start, entries, direction[where].unsqueeze(1))
         return moved.flatten(0, 1)
 
     def _f(self, points: Tensor, where: slice, n: int) -> Float[Tensor, " row"]:
@@ -182,7 +186,7 @@ class Around:
         if self.embedding is None:
             y = self.behaviour(self.model, {**rows, self.inputs.column: points})
         else:
-            with _overruled(self.embedding, points):
+            with _override_output(self.embedding, points):
                 y = self.behaviour(self.model, rows)
         if not isinstance(y, Tensor) or y.shape != points.shape[:1]:
             raise InvalidData(
@@ -194,7 +198,7 @@ class Around:
         return y
 
     @staticmethod
-    def _finite(y: Tensor) -> Tensor:
+    def _require_finite(y: Tensor) -> Tensor:
         if not is_finite(y):
             raise InvalidData(
                 "The behaviour is NaN or infinite at a perturbed input.",
@@ -204,7 +208,7 @@ class Around:
         return y
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _evaluation_mode(self) -> Iterator[None]:
         """The model in evaluation mode; its own modes afterwards."""
         training = [module for module in self.model.modules() if module.training]
         try:
@@ -216,7 +220,9 @@ class Around:
                 module.training = True
 
 
-def around(model: nn.Module, queries: Batch, behaviour: PerExample, inputs: Inputs, lab: Lab) -> Around:
+def build_perturbed_model(
+    model: nn.Module, queries: Batch, behaviour: PerExample, inputs: FeatureSpec, lab: Lab
+) -> PerturbedModel:
     """The model around the queries; refuses what has no explanation."""
     batch = place(queries, lab)
     if inputs.column not in batch:
@@ -229,7 +235,7 @@ def around(model: nn.Module, queries: Batch, behaviour: PerExample, inputs: Inpu
             fix="give a batch of inputs.",
         )
     if not x.is_floating_point():
-        return _around_tokens(model, batch, behaviour, inputs)
+        return _build_from_tokens(model, batch, behaviour, inputs)
     if not is_finite(x):
         raise InvalidData(
             f"x0 (`{inputs.column}`) holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.",
@@ -247,12 +253,12 @@ def around(model: nn.Module, queries: Batch, behaviour: PerExample, inputs: Inpu
     if not torch.isfinite(base).all():
         raise InvalidData("baseline is not finite.", "removed features would be NaN.", "give finite numbers.")
     base = base.expand(1, *x.shape[1:]) if base.shape != x.shape else base
-    return Around(model, behaviour, batch, inputs, x.detach(), base)
+    return PerturbedModel(model, behaviour, batch, inputs, x.detach(), base)
 
 
-def _around_tokens(model: nn.Module, batch: Batch, behaviour: PerExample, inputs: Inputs) -> Around:
+def _build_from_tokens(model: nn.Module, batch: Batch, behaviour: PerExample, inputs: FeatureSpec) -> PerturbedModel:
     tokens = batch[inputs.column]
-    layer = _reader(model, inputs.column, batch, behaviour)
+    layer = _find_embedding(model, inputs.column, batch, behaviour)
     baseline = inputs.baseline
     if isinstance(baseline, Tensor) or int(baseline) != baseline or not 0 <= baseline < layer.num_embeddings:
         raise InvalidData(
@@ -263,18 +269,18 @@ def _around_tokens(model: nn.Module, batch: Batch, behaviour: PerExample, inputs
     refuse_mask(inputs, tokens.shape[1:])
     with torch.no_grad():
         point, base = layer(tokens), layer(tokens.new_tensor([int(baseline)]))
-    here = Around(model, behaviour, batch, inputs, point, base.expand(1, *point.shape[1:]), layer)
+    perturbed = PerturbedModel(model, behaviour, batch, inputs, point, base.expand(1, *point.shape[1:]), layer)
     real = (tokens != int(baseline)).to(point)
-    words = (
+    removed = (
         real
         if inputs.mask is None
-        else real.new_zeros(len(real), here.d).index_add_(1, inputs.mask.to(real.device), real)
+        else real.new_zeros(len(real), perturbed.d).index_add_(1, inputs.mask.to(real.device), real)
     )
-    object.__setattr__(here, "removed2", words)
-    return here
+    object.__setattr__(perturbed, "removed2", removed)
+    return perturbed
 
 
-def _reader(model: nn.Module, column: str, batch: Batch, behaviour: PerExample) -> Any:
+def _find_embedding(model: nn.Module, column: str, batch: Batch, behaviour: PerExample) -> Any:
     """The embedding layer that looks the tokens up: asked with one token repeated, which no numbers of positions are."""
     found: list[nn.Module] = []
     tokens = batch[column]
@@ -301,7 +307,7 @@ def _reader(model: nn.Module, column: str, batch: Batch, behaviour: PerExample) 
 
 
 @contextlib.contextmanager
-def _overruled(layer: nn.Module, points: Tensor) -> Iterator[None]:
+def _override_output(layer: nn.Module, points: Tensor) -> Iterator[None]:
     """Inside the block the layer gives `points` whatever it is asked."""
     hook = layer.register_forward_hook(lambda *_: points)
     try:

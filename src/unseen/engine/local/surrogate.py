@@ -1,4 +1,4 @@
-"""Local function approximation: what was seen in a neighbourhood, and how far an explanation is from it.
+"""Local function approximation: the model evaluated in a neighbourhood, and how far an explanation is from it.
 
 g* = argmin over g of E_ξ loss(f, g, x₀, ξ) with g(ξ) = w·ξ (+ w₀); the explanation is w (Han, Srinivas & Lakkaraju, 2022,
 arXiv:2206.01254, definition 1). The minimum itself is the explanation's own unfaithfulness.
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from unseen import stats
 from unseen.attribution import Credits
-from unseen.engine.local.neighbourhoods import Coalitions, Map, Neighbourhood, OneAtATime, Sample
-from unseen.engine.local.perturbed_model import Around
+from unseen.engine.local.neighbourhoods import Coalitions, LeaveOneOut, Neighbourhood, Parametrization, Sample
+from unseen.engine.local.perturbed_model import PerturbedModel
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.reading import Reading
@@ -47,7 +47,7 @@ class Explanation(Credits):
     Additive: change of f per unit of the feature. Multiplicative: what the feature's presence adds to f.
     """
 
-    map: Map = Map.MULTIPLICATIVE
+    parametrization: Parametrization = Parametrization.MULTIPLICATIVE
     intercept: Float[Tensor, " query"] | None = None
     loss: Float[Tensor, " query"] | None = None
     """The LFA loss on the sample it was fitted to."""
@@ -69,7 +69,7 @@ class Explanation(Credits):
 
 
 @dataclass(frozen=True)
-class Values:
+class ValueSample:
     """f at the sample of a neighbourhood: for the squared error."""
 
     sample: Sample
@@ -79,21 +79,21 @@ class Values:
 
     def loss(self, w: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
         """E(f − w·ξ − w₀)² at the best w₀, or at the one that the neighbourhood fixes."""
-        return self._left(self.f - w.to(self.f) @ self.sample.xi.T)
+        return self._residual_loss(self.f - w.to(self.f) @ self.sample.xi.T)
 
     @property
     def null(self) -> Float[Tensor, " point"]:
         """The loss of w = 0."""
-        return self._left(self.f)
+        return self._residual_loss(self.f)
 
-    def _left(self, residual: Float[Tensor, "point n"]) -> Float[Tensor, " point"]:
+    def _residual_loss(self, residual: Float[Tensor, "point n"]) -> Float[Tensor, " point"]:
         free = (residual * self.sample.weight).sum(1) if self.intercept is None else self.intercept
         residual = residual - free[:, None]
         return (residual.square() * self.sample.weight).sum(1)
 
 
 @dataclass(frozen=True)
-class Slopes:
+class GradientSample:
     """Mean and spread E‖∇f − mean‖² of the gradients: all that gradient matching needs."""
 
     mean: Float[Tensor, "point d"]
@@ -109,26 +109,26 @@ class Slopes:
         return self.spread + self.mean.square().sum(1)
 
 
-def seen(at: Around, neighbourhood: Neighbourhood, loss: Loss, lab: Lab) -> Values | Slopes:
+def evaluate(at: PerturbedModel, neighbourhood: Neighbourhood, loss: Loss, lab: Lab) -> ValueSample | GradientSample:
     """Evaluates the model on the neighbourhood, once for any number of explanations."""
     sample = at.sample(neighbourhood, lab)
     if loss is Loss.GRADIENT:
-        return _slopes(at, neighbourhood, sample)
+        return _sample_gradients(at, neighbourhood, sample)
     fixed = None
     if isinstance(neighbourhood, Coalitions):
         fixed = at.at_base
-    elif isinstance(neighbourhood, OneAtATime):
+    elif isinstance(neighbourhood, LeaveOneOut):
         fixed = torch.zeros_like(at.at_point)
-    return Values(sample, at.values(neighbourhood, sample.xi), fixed)
+    return ValueSample(sample, at.values(neighbourhood, sample.xi), fixed)
 
 
-def _slopes(at: Around, neighbourhood: Neighbourhood, sample: Sample) -> Slopes:
+def _sample_gradients(at: PerturbedModel, neighbourhood: Neighbourhood, sample: Sample) -> GradientSample:
     """One pass, relative to the first gradient of each point: the spread does not cancel."""
     if len(sample.xi) == 1:
         blocks = [g[:, 0] for _, _, g in at.gradients(neighbourhood, sample.xi)]
         mean = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-        return Slopes(mean, mean.new_zeros(len(mean)))
-    origin, total = (at.point.new_zeros(at.n, at.d, dtype=at.wide) for _ in range(2))
+        return GradientSample(mean, mean.new_zeros(len(mean)))
+    origin, total = (at.point.new_zeros(at.n, at.d, dtype=at.compute_dtype) for _ in range(2))
     square, weight = total.new_zeros(at.n), sample.weight.expand(at.n, -1)
     for where, part, g in at.gradients(neighbourhood, sample.xi):
         if part.start == 0:
@@ -136,24 +136,26 @@ def _slopes(at: Around, neighbourhood: Neighbourhood, sample: Sample) -> Slopes:
         off = g - origin[where].unsqueeze(1)
         total[where] += torch.bmm(weight[where, part].unsqueeze(1), off).squeeze(1)
         square[where] += (off.square().sum(2) * weight[where, part]).sum(1)
-    return Slopes(origin + total, (square - total.square().sum(1)).clamp_min(0))
+    return GradientSample(origin + total, (square - total.square().sum(1)).clamp_min(0))
 
 
-def converted(at: Around, w: Float[Tensor, "point d"], source: Map, target: Map) -> Float[Tensor, "point d"]:
+def convert(
+    at: PerturbedModel, w: Float[Tensor, "point d"], source: Parametrization, target: Parametrization
+) -> Float[Tensor, "point d"]:
     """w in the units of another map: w·(x₀ − b) from slopes to effects, w/(x₀ − b) back, 0 where x₀ = b.
 
     Both maps move a feature along one line, so that for one of many entries x₀ − b is its signed length on that line.
     """
     if source is target:
         return w
-    way, difference = at.way(Map.ADDITIVE), at.difference.to(at.wide)
-    lengths = at.grouped((difference if way is None else difference * way).flatten(1))
-    if source is Map.ADDITIVE:
+    direction, difference = at.direction(Parametrization.ADDITIVE), at.difference.to(at.compute_dtype)
+    lengths = at.sum_by_feature((difference if direction is None else difference * direction).flatten(1))
+    if source is Parametrization.ADDITIVE:
         return w.to(lengths) * lengths
     return torch.where(lengths != 0, w.to(lengths) / torch.where(lengths != 0, lengths, 1.0), 0.0)
 
 
-def on(at: Around, explanation: Explanation, target: Map) -> Float[Tensor, "point d"]:
+def weights_in(at: PerturbedModel, explanation: Explanation, target: Parametrization) -> Float[Tensor, "point d"]:
     """The explanation's weights in the units of a neighbourhood's map."""
     if explanation.family is Family.LOGISTIC:
         raise InvalidConfig(
@@ -161,7 +163,7 @@ def on(at: Around, explanation: Explanation, target: Map) -> Float[Tensor, "poin
             why="its weights are log-odds, not changes of the behaviour.",
             fix="read its own `loss`, or explain the logit with a linear function.",
         )
-    return converted(at, explanation.scores, explanation.map, target)
+    return convert(at, explanation.scores, explanation.parametrization, target)
 
 
 def share_explained(loss: Float[Tensor, " point"], null: Float[Tensor, " point"], lab: Lab) -> Reading:
@@ -188,6 +190,6 @@ def _share(pairs: NDArray[np.float64]) -> float:
     return float(1 - loss / null) if null > 0 else float("nan")
 
 
-def effects(at: Around, explanation: Explanation) -> Float[Tensor, "point d"]:
+def effects(at: PerturbedModel, explanation: Explanation) -> Float[Tensor, "point d"]:
     """What each feature's presence adds to f, by this explanation."""
-    return on(at, explanation, Map.MULTIPLICATIVE)
+    return weights_in(at, explanation, Parametrization.MULTIPLICATIVE)

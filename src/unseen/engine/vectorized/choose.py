@@ -19,8 +19,8 @@ from torch import nn
 from unseen.engine import parameters
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Step, Watch
-from unseen.engine.vectorized.loop import Jobs, stacked
-from unseen.engine.vectorized.steps import Stackable, stackable
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
+from unseen.engine.vectorized.steps import VectorizedStep, as_vectorized
 from unseen.errors import Diverged, InvalidData
 from unseen.lab import Lab, Silent, T
 from unseen.method import Trained
@@ -33,7 +33,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Plan:
+class Backend:
     """How an ensemble is trained, and why."""
 
     stacked: bool
@@ -53,17 +53,17 @@ def train_many(
     """Trains every model in place as `loop.train` would, with its own lab (its own order of minibatches).
 
     Task, step and budget are shared or one per model; budgets may differ in learning rate, weight decay and clip norm,
-    `Stackable` steps in their settings. `curves["stacked"]` says whether the models were stacked (1) or looped (0).
-    Raises `Diverged` if any model did; `outcomes` returns the others.
+    `VectorizedStep` steps in their settings. `curves["stacked"]` says whether the models were stacked (1) or looped (0).
+    Raises `Diverged` if any model did; `try_train_many` returns the others.
     """
-    results = outcomes(models, task, step, budget, labs, watch)
+    results = try_train_many(models, task, step, budget, labs, watch)
     for k, result in enumerate(results):
         if isinstance(result, Diverged):
             raise Diverged(f"Model {k} of {len(results)}: {result.what}", result.why, result.fix)
     return [result for result in results if isinstance(result, Trained)]
 
 
-def outcomes(
+def try_train_many(
     models: Sequence[nn.Module],
     task: Task | Sequence[Task],
     step: Step | Sequence[Step],
@@ -73,19 +73,20 @@ def outcomes(
 ) -> list[Trained | Diverged]:
     """`train_many` in which a model that diverges is returned as its error and does not stop the others."""
     k = len(models)
-    jobs = Jobs(models, _each(task, k, "task"), _each(step, k, "step"), _each(budget, k, "budget"), labs, watch)
-    _each(labs, k, "lab")
-    chosen = plan(jobs)
-    logging.getLogger("unseen").info("%d models %s: %s", k, "stacked" if chosen.stacked else "looped", chosen.why)
-    labs[0].log(stacked=float(chosen.stacked), **({} if math.isnan(chosen.speedup) else {"speedup": chosen.speedup}))
-    results = stacked(jobs) if chosen.stacked else looped(jobs)
+    tasks, steps = _one_per_model(task, k, "task"), _one_per_model(step, k, "step")
+    runs = TrainingRuns(models, tasks, steps, _one_per_model(budget, k, "budget"), labs, watch)
+    _one_per_model(labs, k, "lab")
+    backend = choose_backend(runs)
+    logging.getLogger("unseen").info("%d models %s: %s", k, "stacked" if backend.stacked else "looped", backend.why)
+    labs[0].log(stacked=float(backend.stacked), **({} if math.isnan(backend.speedup) else {"speedup": backend.speedup}))
+    results = train_stacked(runs) if backend.stacked else train_looped(runs)
     for result in results:
         if isinstance(result, Trained):
-            result.curves["stacked"] = [float(chosen.stacked)]  # type: ignore[index]
+            result.curves["stacked"] = [float(backend.stacked)]  # type: ignore[index]
     return results
 
 
-def _each(item: Any, k: int, kind: str) -> Sequence[Any]:
+def _one_per_model(item: Any, k: int, kind: str) -> Sequence[Any]:
     if not isinstance(item, Sequence):
         return [item] * k
     if len(item) != k or not k:
@@ -97,34 +98,36 @@ def _each(item: Any, k: int, kind: str) -> Sequence[Any]:
     return item
 
 
-def looped(jobs: Jobs) -> list[Trained | Diverged]:
+def train_looped(runs: TrainingRuns) -> list[Trained | Diverged]:
     """One model after the other through `loop.train`."""
     results: list[Trained | Diverged] = []
-    for k in range(len(jobs.models)):
+    for k in range(len(runs.models)):
         try:
-            results.append(jobs.alone(k))
+            results.append(runs.train_one(k))
         except Diverged as error:
             results.append(error)
     return results
 
 
-def plan(jobs: Jobs) -> Plan:
+def choose_backend(runs: TrainingRuns) -> Backend:
     """Stack or loop: what cannot be stacked is looped, everything else is decided by a probe of a few steps."""
-    reason = _obstacle(jobs)
+    reason = _obstacle(runs)
     if reason:
-        return Plan(False, reason)
-    n = min(8, jobs.budgets[0].steps // 10)
+        return Backend(False, reason)
+    n = min(8, runs.budgets[0].steps // 10)
     if n < 4:
-        return Plan(False, "too few steps to be worth a probe")
+        return Backend(False, "too few steps to be worth a probe")
     try:
-        many, together = _probed(jobs, n, lambda short: stacked(short)[0])
-    except RuntimeError as error:  # vmap's refusals: randomness, in-place updates, data-dependent control flow
-        return Plan(False, f"vmap refuses: {str(error).splitlines()[0][:160]}")
-    single, alone = _probed(replace(jobs, models=jobs.models[:1]), n, lambda short: short.alone(0))
+        many, together = _probe(runs, n, lambda short: train_stacked(short)[0])
+    # vmap's refusals: randomness, in-place updates, data-dependent control flow; a loss that asks
+    # the model for more than outputs
+    except (RuntimeError, AttributeError) as error:
+        return Backend(False, f"vmap refuses: {str(error).splitlines()[0][:160]}")
+    single, alone = _probe(replace(runs, models=runs.models[:1]), n, lambda short: short.train_one(0))
     if isinstance(together, Diverged) or isinstance(alone, Diverged) or not _agree(together.model, alone.model):
-        return Plan(False, "the stacked step does not give the loop's weights")
-    speedup = single * len(jobs.models) / many
-    return Plan(speedup >= GAIN, f"a stacked step is {speedup:.2f} times as fast in the probe", speedup)
+        return Backend(False, "the stacked step does not give the loop's weights")
+    speedup = single * len(runs.models) / many
+    return Backend(speedup >= GAIN, f"a stacked step is {speedup:.2f} times as fast in the probe", speedup)
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,11 @@ class _Stopwatch(Silent):
         return median(b - a for a, b in pairwise(self.marks[2:]))
 
 
-def _probed(jobs: Jobs, n: int, run: Callable[[Jobs], Trained | Diverged]) -> tuple[float, Trained | Diverged]:
-    watch = _Stopwatch(jobs.labs[0].device.type == "cuda")
-    result = run(jobs.shortened(n, watch))
+def _probe(
+    runs: TrainingRuns, n: int, run: Callable[[TrainingRuns], Trained | Diverged]
+) -> tuple[float, Trained | Diverged]:
+    watch = _Stopwatch(runs.labs[0].device.type == "cuda")
+    result = run(runs.shorten(n, watch))
     return max(watch.step, 1e-9), result
 
 
@@ -163,45 +168,39 @@ def _agree(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.allclose(x[n].double(), y[n].double(), rtol=TOLERANCE, atol=TOLERANCE) for n in x)
 
 
-def _obstacle(jobs: Jobs) -> str:
+def _obstacle(runs: TrainingRuns) -> str:
     """Why these models cannot be trained as one, or nothing."""
-    steps, budgets, labs = jobs.steps, jobs.budgets, jobs.labs
-    first = stackable(steps[0])
+    steps, budgets, labs = runs.steps, runs.budgets, runs.labs
+    first = as_vectorized(steps[0])
     fixed = {replace(b, lr=1.0, weight_decay=0.0, clip=1.0) for b in budgets}
-    data = [{name: s.data for name, s in t.splits.items() if s.use is not Use.JUDGE} for t in jobs.tasks]
-    if len(jobs.models) == 1:
+    data = [{name: s.data for name, s in t.splits.items() if s.use is not Use.JUDGE} for t in runs.tasks]
+    if len(runs.models) == 1:
         return "one model"
-    if first is None or any(not _alike(first, stackable(step)) for step in steps):
+    if first is None or any(not _alike(first, as_vectorized(step)) for step in steps):
         return "the step has no stacked form"
     if len(fixed) > 1 or budgets[0].bfloat16:
         return "the budgets differ in more than learning rate, weight decay and clip norm, or use autocast"
     if len({(lab.device, lab.dtype) for lab in labs}) > 1:
         return "the models live in different places"
     if any(
-        t.objective != jobs.tasks[0].objective or d.keys() != data[0].keys()
-        for t, d in zip(jobs.tasks, data, strict=True)
+        t.objective != runs.tasks[0].objective or d.keys() != data[0].keys()
+        for t, d in zip(runs.tasks, data, strict=True)
     ):
         return "the tasks differ in more than their data"
     if not all(isinstance(columns, Columns) for d in data for columns in d.values()):
         return "the data are not columns in memory"
     if any(len(d[n]) != len(data[0][n]) for d in data for n in d):  # type: ignore[arg-type]
         return "the tasks have different numbers of examples"
-    if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in jobs.models[0].modules()):
+    if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in runs.models[0].modules()):
         return "dropout draws from one stream per model"
     return ""
 
 
-def _alike(a: Stackable, b: Stackable | None) -> bool:
-    def kind(step: Stackable) -> tuple[Any, ...]:
-        return (
-            step.criterion,
-            step.of_risks,
-            step.gradient,
-            step.losses,
-            step.noise,
-            step.state,
-            step.settings.keys(),
-            step.fixed,
-        )
+def _alike(a: VectorizedStep, b: VectorizedStep | None) -> bool:
+    """Whether two steps have the same hooks and differ in scalar settings at most."""
+
+    def kind(step: VectorizedStep) -> tuple[Any, ...]:
+        hooks = (step.reduction, step.transform, step.ascent, step.criterion, step.noise)
+        return (*hooks, step.settings.keys(), step.fixed)
 
     return b is not None and kind(a) == kind(b)

@@ -18,9 +18,6 @@ from torch.func import functional_call, vmap
 from unseen.engine import parameters
 from unseen.errors import InvalidData, UnsupportedLayer
 
-At = Callable[..., Tensor]
-"""`at(parameters, f, *rest)` is f(model with these parameters, *rest)."""
-
 
 class Ensemble(nn.Module):
     """K models of one shape as one module; each parameter and buffer has the model axis first.
@@ -32,7 +29,7 @@ class Ensemble(nn.Module):
         super().__init__()
         _refuse_mixed(models)
         self.n = len(models)
-        template = Evaluated(copy.deepcopy(models[0]))
+        template = ModelCall(copy.deepcopy(models[0]))
         for module in template.modules():
             if type(module) is nn.Linear and module.bias is not None:
                 module.__class__ = StackedLinear
@@ -62,7 +59,7 @@ class Ensemble(nn.Module):
         self._template[0].train(mode)
         return super().train(mode)
 
-    def each(self, f: Callable[..., Any], *batched: Any, also: Mapping[str, Tensor] | None = None) -> Any:
+    def evaluate(self, f: Callable[..., Any], *batched: Any, also: Mapping[str, Tensor] | None = None) -> Any:
         """f(model k, arguments k, settings k) for every k, stacked; every tensor given has the model axis first."""
         return vmap(lambda values, settings, *rest: self.at(values, f, *rest, **settings))(
             self.values, dict(also or {}), *batched
@@ -85,7 +82,29 @@ class Ensemble(nn.Module):
             parameters.load(model, {name: tensor[k] for name, tensor in values.items()})
 
 
-class Evaluated(nn.Module):
+class RowModel(nn.Module):
+    """The models as one module on the rows of all of them, one model after the other.
+
+    A loss [row] of its outputs is every model's loss, and plain autograd does the rest.
+    """
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        super().__init__()
+        self.ensemble = ensemble
+
+    def empty_gradients(self) -> None:
+        for p in self.ensemble.parameters():
+            p.grad = None
+
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """Every model's outputs for its own rows; refuses what is no tensor of rows."""
+        k = self.ensemble.n
+        stacked = [tensor.unflatten(0, (k, -1)) for tensor in inputs]
+        also = {name: tensor.unflatten(0, (k, -1)) for name, tensor in named.items()}
+        return self.ensemble.evaluate(nn.Module.__call__, *stacked, also=also).flatten(0, 1)
+
+
+class ModelCall(nn.Module):
     """f(model, …) as a module call, so that `functional_call` can exchange the model's parameters."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -94,6 +113,11 @@ class Evaluated(nn.Module):
 
     def forward(self, f: Callable[..., Any], *rest: Any, **settings: Any) -> Any:
         return f(self.model, *rest, **settings)
+
+
+def expand(scalar: Float[Tensor, " model"], like: Float[Tensor, "model *rest"]) -> Tensor:
+    """One number per model with axes of length 1 behind, in the dtype of `like`."""
+    return scalar.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
 
 
 def _key(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The stacked run behind `together.train_many`: minibatches, gradients and updates of K models at once."""
+"""The stacked run behind `choose.train_many`: minibatches, gradients and updates of K models at once."""
 
 import copy
 import math
@@ -12,8 +12,8 @@ from unseen.engine import parameters
 from unseen.engine.batches import Columns, once, orders, place, size
 from unseen.engine.loop import Budget, Step, Watch, divergence_error, train
 from unseen.engine.vectorized.ensemble import Ensemble
-from unseen.engine.vectorized.optimizer import Update
-from unseen.engine.vectorized.steps import Lower
+from unseen.engine.vectorized.optimizer import StackedOptimizer
+from unseen.engine.vectorized.steps import StackedGradient
 from unseen.errors import Diverged
 from unseen.lab import Lab, Sink
 from unseen.method import Trained
@@ -21,7 +21,7 @@ from unseen.task import Task, Use
 
 
 @dataclass(frozen=True)
-class Jobs:
+class TrainingRuns:
     """K models with what each of them is trained on and with."""
 
     models: Sequence[nn.Module]
@@ -31,32 +31,33 @@ class Jobs:
     labs: Sequence[Lab]
     watch: Mapping[str, Watch] | None = None
 
-    def shortened(self, n: int, sink: Sink) -> "Jobs":
+    def shorten(self, n: int, sink: Sink) -> "TrainingRuns":
         """`n` steps on copies, without selection and watching; progress goes to `sink`."""
         budgets = [replace(b, steps=n, select_every=0, watch_at=()) for b in self.budgets]
         labs = [replace(lab, sink=sink) for lab in self.labs]
         return replace(self, models=[copy.deepcopy(m) for m in self.models], budgets=budgets, labs=labs, watch=None)
 
-    def alone(self, k: int) -> Trained:
+    def train_one(self, k: int) -> Trained:
         return train(self.models[k], self.tasks[k], self.steps[k], self.budgets[k], self.labs[k], self.watch)
 
 
-def stacked(jobs: Jobs) -> list[Trained | Diverged]:
+def train_stacked(runs: TrainingRuns) -> list[Trained | Diverged]:
     """Trains all models as one; results and curves as from `loop.train`."""
-    models, budget, lab = jobs.models, jobs.budgets[0], jobs.labs[0]
+    models, budget, lab = runs.models, runs.budgets[0], runs.labs[0]
     for model in models:
         model.to(lab.device, lab.dtype)
     starts = [parameters.copy_parameters(model) for model in models]
     ensemble = Ensemble(models)
-    update, lower = Update(ensemble, jobs.budgets), Lower(ensemble, jobs.steps, jobs.tasks[0].objective, jobs.labs)
-    streams = {use: _streams(jobs, use) for use in (Use.FIT, Use.ADAPT)}
+    update = StackedOptimizer(ensemble, runs.budgets)
+    gradient = StackedGradient(ensemble, runs.steps, runs.tasks[0].objective, runs.labs)
+    streams = {use: _streams(runs, use) for use in (Use.FIT, Use.ADAPT)}
     losses = torch.full((budget.steps, len(models)), math.nan, device=lab.device)
-    watched, selected = _Watched(jobs, ensemble), _Selected(jobs, ensemble)
+    watched, selected = _Watcher(runs, ensemble), _Selector(runs, ensemble)
     watched.read(0)
     for step in lab.track(range(budget.steps), budget.steps):
         ensemble.train()
         fit, adapt = ({name: next(stream) for name, stream in streams[use].items()} for use in (Use.FIT, Use.ADAPT))
-        losses[step] = lower(fit, adapt, step)
+        losses[step] = gradient(fit, adapt, step)
         update(budget.rate(step))
         if step % 100 == 99 and not torch.isfinite(losses[step]).any():
             break  # nothing is left to train
@@ -66,32 +67,32 @@ def stacked(jobs: Jobs) -> list[Trained | Diverged]:
     ensemble.write(models)
     history = losses.T.double().cpu()
     return [
-        _outcome(jobs, k, history[k], starts[k], watched.curves[k] | selected.curves[k]) for k in range(len(models))
+        _outcome(runs, k, history[k], starts[k], watched.curves[k] | selected.curves[k]) for k in range(len(models))
     ]
 
 
 def _outcome(
-    jobs: Jobs, k: int, losses: Tensor, start: dict[str, Tensor], curves: dict[str, list[float]]
+    runs: TrainingRuns, k: int, losses: Tensor, start: dict[str, Tensor], curves: dict[str, list[float]]
 ) -> Trained | Diverged:
-    model = jobs.models[k].eval()
+    model = runs.models[k].eval()
     bad = ~torch.isfinite(losses)
     if bad.any():
         return divergence_error(int(bad.nonzero()[0]))
     if not all(torch.isfinite(p).all() for p in parameters.trainable(model).values()):
-        return divergence_error(jobs.budgets[k].steps)
-    return Trained(model, jobs.tasks[k], {"loss": losses.tolist(), **curves}, start)
+        return divergence_error(runs.budgets[k].steps)
+    return Trained(model, runs.tasks[k], {"loss": losses.tolist(), **curves}, start)
 
 
-GATHERED = 2**28
+GATHER_LIMIT = 2**28
 """Bytes up to which the different data of the models are copied into one table, so that one gather serves all models."""
 
 
-def _streams(jobs: Jobs, use: Use) -> dict[str, Iterator[Mapping[str, Tensor]]]:
+def _streams(runs: TrainingRuns, use: Use) -> dict[str, Iterator[Mapping[str, Tensor]]]:
     def stream(name: str) -> Iterator[Mapping[str, Tensor]]:
-        data: list[Columns] = [task.splits[name].data for task in jobs.tasks]  # type: ignore[misc]
-        n, batch_size, k = len(data[0]), jobs.budgets[0].batch_size, len(data)
-        indices = [orders(n, batch_size, lab.child(name)) for lab in jobs.labs]
-        table, starts = _joined(data)
+        data: list[Columns] = [task.splits[name].data for task in runs.tasks]  # type: ignore[misc]
+        n, batch_size, k = len(data[0]), runs.budgets[0].batch_size, len(data)
+        indices = [orders(n, batch_size, lab.child(name)) for lab in runs.labs]
+        table, starts = _concatenate(data)
         while True:
             index = torch.stack([next(order) for order in indices])
             if table is not None:
@@ -100,12 +101,12 @@ def _streams(jobs: Jobs, use: Use) -> dict[str, Iterator[Mapping[str, Tensor]]]:
             else:
                 parts = [columns[i] for columns, i in zip(data, index, strict=True)]
                 batch = {key: torch.stack([part[key] for part in parts]) for key in parts[0]}
-            yield place(batch, jobs.labs[0])
+            yield place(batch, runs.labs[0])
 
-    return {name: stream(name) for name in jobs.tasks[0].of(use)}
+    return {name: stream(name) for name in runs.tasks[0].of(use)}
 
 
-def _joined(data: Sequence[Columns]) -> tuple[Columns | None, Tensor]:
+def _concatenate(data: Sequence[Columns]) -> tuple[Columns | None, Tensor]:
     """The different data one after the other, and where each model's begin; no table if it were too large."""
     distinct = {id(columns): columns for columns in data}
     order = {key: number for number, key in enumerate(distinct)}
@@ -114,40 +115,40 @@ def _joined(data: Sequence[Columns]) -> tuple[Columns | None, Tensor]:
     if len(tables) == 1:
         return data[0], starts
     kinds = [{key: (t.dtype, t.device, t.shape[1:]) for key, t in table.items()} for table in tables]
-    held = sum(t.numel() * t.element_size() for table in tables for t in table.values())
-    if held > GATHERED or any(kind != kinds[0] for kind in kinds):
+    n_bytes = sum(t.numel() * t.element_size() for table in tables for t in table.values())
+    if n_bytes > GATHER_LIMIT or any(kind != kinds[0] for kind in kinds):
         return None, starts
     return Columns(**{key: torch.cat([table[key] for table in tables]) for key in tables[0]}), starts
 
 
-class _Watched:
+class _Watcher:
     """What is watched, read from each model in turn."""
 
-    def __init__(self, jobs: Jobs, ensemble: Ensemble) -> None:
-        self.jobs, self.ensemble, budget = jobs, ensemble, jobs.budgets[0]
-        self.at = set(budget.watch_at or (budget.steps,)) if jobs.watch else set()
-        names = () if jobs.watch is None else ("watched", *jobs.watch)
-        self.curves: list[dict[str, list[float]]] = [{name: [] for name in names} for _ in jobs.models]
+    def __init__(self, runs: TrainingRuns, ensemble: Ensemble) -> None:
+        self.runs, self.ensemble, budget = runs, ensemble, runs.budgets[0]
+        self.at = set(budget.watch_at or (budget.steps,)) if runs.watch else set()
+        names = () if runs.watch is None else ("watched", *runs.watch)
+        self.curves: list[dict[str, list[float]]] = [{name: [] for name in names} for _ in runs.models]
 
     def read(self, done: int) -> None:
         if done not in self.at:
             return
-        self.ensemble.write(self.jobs.models)
-        for model, curves in zip(self.jobs.models, self.curves, strict=True):
+        self.ensemble.write(self.runs.models)
+        for model, curves in zip(self.runs.models, self.curves, strict=True):
             model.eval()
             curves["watched"].append(done)
-            for name, quantity in (self.jobs.watch or {}).items():
+            for name, quantity in (self.runs.watch or {}).items():
                 curves[name].append(float(quantity(model)))
 
 
-class _Selected:
+class _Selector:
     """Each model's weights with its lowest mean loss on the SELECT splits."""
 
-    def __init__(self, jobs: Jobs, ensemble: Ensemble) -> None:
-        self.jobs, self.ensemble, self.every = jobs, ensemble, jobs.budgets[0].select_every
+    def __init__(self, runs: TrainingRuns, ensemble: Ensemble) -> None:
+        self.runs, self.ensemble, self.every = runs, ensemble, runs.budgets[0].select_every
         names = ("selected", "select_loss") if self.every else ()
-        self.curves: list[dict[str, list[float]]] = [{name: [] for name in names} for _ in jobs.models]
-        self.lowest = torch.full((len(jobs.models),), math.inf, dtype=torch.float64)
+        self.curves: list[dict[str, list[float]]] = [{name: [] for name in names} for _ in runs.models]
+        self.lowest = torch.full((len(runs.models),), math.inf, dtype=torch.float64)
         self.best: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -156,11 +157,11 @@ class _Selected:
             return
         self.ensemble.eval()
         total, n = torch.zeros_like(self.lowest), 0
-        for name in self.jobs.tasks[0].of(Use.SELECT):
-            passes = [once(task.splits[name].data, 1024, self.jobs.labs[0]) for task in self.jobs.tasks]
+        for name in self.runs.tasks[0].of(Use.SELECT):
+            passes = [once(task.splits[name].data, 1024, self.runs.labs[0]) for task in self.runs.tasks]
             for batches in zip(*passes, strict=True):
                 batch = {key: torch.stack([b[key] for b in batches]) for key in batches[0]}
-                total += self.ensemble.each(self.jobs.tasks[0].objective.loss, batch).sum(1).double().cpu()
+                total += self.ensemble.evaluate(self.runs.tasks[0].objective.loss, batch).sum(1).double().cpu()
                 n += size(batches[0])
         means = total / n
         better = means < self.lowest

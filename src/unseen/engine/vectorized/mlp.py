@@ -36,7 +36,7 @@ class Affine(torch.autograd.Function):
         return torch.bmm(g, w.detach()) if ctx.needs_input_grad[0] else None, None, None
 
 
-class Rows(nn.Module):
+class BatchedMLP(nn.Module):
     """The stacked chain on the rows of all models, one model after the other."""
 
     def __init__(self, ensemble: Ensemble) -> None:
@@ -46,10 +46,10 @@ class Rows(nn.Module):
     @staticmethod
     def fits(model: nn.Module) -> bool:
         """Whether the model is a chain of untied linear layers and elementwise functions."""
-        every = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
+        identities = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
         return (
             type(model) is nn.Sequential
-            and len(set(every)) == len(every)
+            and len(set(identities)) == len(identities)
             and all(
                 type(layer) in ELEMENTWISE
                 or (type(layer) in (nn.Linear, StackedLinear) and layer.bias is not None)

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from unseen.engine.loop import Budget, Optimizer
-from unseen.engine.vectorized.ensemble import Ensemble
+from unseen.engine.vectorized.ensemble import Ensemble, expand
 
 
-class Update:
+class StackedOptimizer:
     """The budget's optimiser on stacked parameters, with learning rate, weight decay and clip norm per model.
 
     Where they differ, the fused optimiser runs at rate 1 and the result is interpolated: every update rule here is
@@ -43,7 +41,7 @@ class Update:
         old = [p.detach().clone() for p in self.params]
         self.optimizer.step()
         for p, before in zip(self.params, old, strict=True):
-            p.copy_(torch.lerp(before, p, self._wide(self.rates * share, p)))
+            p.copy_(torch.lerp(before, p, expand(self.rates * share, p)))
 
     def _clip(self) -> None:
         """As `clip_grad_norm_`: gradients times min(1, clip / (norm + 1e-6)), the norm over one model's parameters."""
@@ -51,17 +49,13 @@ class Update:
         norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
         share = (self.clips / (norm + 1e-6)).clamp(max=1.0)
         for g in grads:
-            g.mul_(self._wide(share, g))
+            g.mul_(expand(share, g))
 
     def _decay(self, share: float) -> None:
         for p in self.params:
             if p.grad is None or not (self.budget.decay_vectors or p.dim() > 2):
                 continue
             if self.budget.optimizer is Optimizer.ADAMW:
-                p.mul_(self._wide(1 - self.rates * share * self.decays, p))
+                p.mul_(expand(1 - self.rates * share * self.decays, p))
             else:
-                p.grad.add_(p * self._wide(self.decays, p))
-
-    @staticmethod
-    def _wide(scalar: Float[Tensor, " model"], p: Tensor) -> Tensor:
-        return scalar.to(p.dtype).view(-1, *[1] * (p.dim() - 1))
+                p.grad.add_(p * expand(self.decays, p))

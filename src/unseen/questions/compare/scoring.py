@@ -65,7 +65,7 @@ class Evaluated:
         parts = []
         for batch in once(split.data, 1024, self.lab):
             shared = {name: tensor.expand(k, *tensor.shape) for name, tensor in batch.items()}
-            parts.append(ensemble.each(f, shared).cpu())
+            parts.append(ensemble.evaluate(f, shared).cpu())
         return torch.cat(parts, 1)
 
 

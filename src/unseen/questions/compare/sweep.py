@@ -14,8 +14,8 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from unseen.engine.batches import length
-from unseen.engine.vectorized.choose import Plan, looped, plan
-from unseen.engine.vectorized.loop import Jobs, stacked
+from unseen.engine.vectorized.choose import Backend, choose_backend, train_looped
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.errors import Diverged, InvalidData
 from unseen.lab import Lab
 from unseen.method import Method, Trained
@@ -38,7 +38,7 @@ class Sweep:
     space: Space = field(default_factory=dict)
     is_stacked: bool = True
     """Whether models may be trained together; without it one after the other, for comparison."""
-    _plans: dict[str, Plan] = field(default_factory=dict)
+    _plans: dict[str, Backend] = field(default_factory=dict)
     _tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
     _data: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
@@ -140,17 +140,17 @@ class Sweep:
         for k in range(0, len(models), most):
             now = slice(k, k + most)
             given = [bare[id(task)] for task in tasks[now]]
-            jobs = Jobs(models[now], given, steps[now], budgets[now], labs[now])
+            jobs = TrainingRuns(models[now], given, steps[now], budgets[now], labs[now])
             is_stacked = self.is_stacked and self._plan(blocks[0].entrant.name, jobs).stacked
-            results += stacked(jobs) if is_stacked else looped(jobs)
+            results += train_stacked(jobs) if is_stacked else train_looped(jobs)
             together = together and is_stacked
         return results, together
 
-    def _plan(self, name: str, jobs: Jobs) -> Plan:
+    def _plan(self, name: str, jobs: TrainingRuns) -> Backend:
         """Together or not: one probe for all groups of this shape."""
         about = f"{name} {len(jobs.models)} {len(jobs.tasks[0].of(Use.FIT))} {jobs.models[0]}"
         if about not in self._plans:
-            self._plans[about] = plan(jobs)
+            self._plans[about] = choose_backend(jobs)
         return self._plans[about]
 
 

@@ -18,10 +18,10 @@ from unseen.attribution import Cause
 from unseen.attributions.explanation import Preset, over
 from unseen.attributions.explanation.guide import choose, matching_presets
 from unseen.attributions.explanation.solve import solve_explanation
-from unseen.engine.local.features import Inputs
-from unseen.engine.local.neighbourhoods import Map, Neighbourhood
-from unseen.engine.local.perturbed_model import around
-from unseen.engine.local.surrogate import Explanation, Loss, effects, on, seen
+from unseen.engine.local.features import FeatureSpec
+from unseen.engine.local.neighbourhoods import Neighbourhood, Parametrization
+from unseen.engine.local.perturbed_model import build_perturbed_model
+from unseen.engine.local.surrogate import Explanation, Loss, effects, evaluate, weights_in
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
 from unseen.questions.explain.request import ExplainRequest, TargetFunction, target_function, with_target
@@ -48,7 +48,7 @@ class Plan:
     used: str
     preset: Preset
     where: Neighbourhood
-    inputs: Inputs
+    inputs: FeatureSpec
     kept: "ExplanationCache"
 
 
@@ -108,7 +108,7 @@ class ExplanationCache:
 
     session: Session
     where: Neighbourhood
-    inputs: Inputs
+    inputs: FeatureSpec
     lab: Lab
 
     def tensors(self, batch: Batch, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -133,7 +133,7 @@ class ExplanationCache:
                 "intercept": one.intercept,
                 "gap": one.gap,
             }
-            parts["additive"] = torch.tensor(one.map is Map.ADDITIVE)
+            parts["additive"] = torch.tensor(one.parametrization is Parametrization.ADDITIVE)
             return {key: t for key, t in parts.items() if t is not None}
 
         found = self.tensors(batch, name, tensors)
@@ -144,7 +144,7 @@ class ExplanationCache:
             found["scores"],
             Cause.FEATURE,
             tuple(self.inputs.names),
-            map=Map.ADDITIVE if bool(found["additive"]) else Map.MULTIPLICATIVE,
+            parametrization=Parametrization.ADDITIVE if bool(found["additive"]) else Parametrization.MULTIPLICATIVE,
             intercept=found.get("intercept"),
             loss=found.get("loss"),
             null=found.get("null"),
@@ -159,11 +159,14 @@ def _explain_examples(
     inputs, where = plan.inputs, plan.where
 
     def make() -> dict[str, Tensor]:
-        at = around(session.first.model, batch, behaviour.f, inputs, lab)
+        at = build_perturbed_model(session.first.model, batch, behaviour.f, inputs, lab)
         answer = solve_explanation(
             at, over(plan.preset, inputs).approximation(session.first.model), lab.child(plan.used)
         )
-        found, w = seen(at, where, Loss.SQUARED, lab.child("examples")), on(at, answer, where.map)
+        found, w = (
+            evaluate(at, where, Loss.SQUARED, lab.child("examples")),
+            weights_in(at, answer, where.parametrization),
+        )
         null = found.null
         share = torch.where(null > 0, found.loss(w) / null.clamp_min(1e-30), 0.0)
         return {"credits": effects(at, answer), "output": at.at_point, "base": at.at_base, "unexplained": share}

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unseen.attributions.explanation.guide import neighbourhood_of
 from unseen.engine.batches import gather, length, once
-from unseen.engine.local.features import Inputs, patches
+from unseen.engine.local.features import FeatureSpec, patches
 from unseen.engine.local.neighbourhoods import Neighbourhood
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -66,12 +66,12 @@ def find_examples(session: Session, split: str, request: ExplainRequest, lab: La
 
 def feature_spec(
     session: Session, sample: Batch, behaviour: TargetFunction, request: ExplainRequest
-) -> tuple[Inputs, str]:
+) -> tuple[FeatureSpec, str]:
     """Features, their names and their baseline; and the baseline in words."""
     x = sample[behaviour.column]
     if not x.is_floating_point():
         token = _padding(session) if request.baseline is None else int(request.baseline)
-        return Inputs(behaviour.column, float(token)), f"token {token}{_spelled(session, token)}"
+        return FeatureSpec(behaviour.column, float(token)), f"token {token}{_spelled(session, token)}"
     if request.baseline is not None:
         base: float | Tensor = request.baseline
         words = f"{request.baseline:g}"
@@ -82,9 +82,9 @@ def feature_spec(
     chunk = 2**18 if x.device.type == "cpu" else 2**26
     if x.dim() == 4 and not session.subject.features:
         mask: Tensor | None = patches(x.shape[1:], max(1, ceil(min(x.shape[-2:]) / PATCHES)))
-        return Inputs(behaviour.column, base, mask, chunk=chunk), words
+        return FeatureSpec(behaviour.column, base, mask, chunk=chunk), words
     mask, names = _columns(session, x)
-    return Inputs(behaviour.column, base, mask, names, chunk), words
+    return FeatureSpec(behaviour.column, base, mask, names, chunk), words
 
 
 def _columns(session: Session, x: Tensor) -> tuple[Tensor | None, tuple[str, ...]]:
@@ -107,7 +107,7 @@ def _columns(session: Session, x: Tensor) -> tuple[Tensor | None, tuple[str, ...
     return mask.view(x.shape[1:]), tuple(names)
 
 
-def count_features(inputs: Inputs, x: Tensor) -> int:
+def count_features(inputs: FeatureSpec, x: Tensor) -> int:
     """How many features these inputs have."""
     return x[0].numel() if inputs.mask is None else int(inputs.mask.max()) + 1
 

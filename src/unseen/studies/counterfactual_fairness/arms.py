@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Optimizer, erm_step
-from unseen.engine.vectorized.choose import outcomes
+from unseen.engine.vectorized.choose import try_train_many
 from unseen.errors import Diverged
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -187,7 +187,7 @@ def plain(arm: Arm, config: Config, tasks: Sequence[Task], labs: Sequence[Lab]) 
         with lab.child("init").seeded():
             inputs = next(iter(task.of(Use.FIT).values())).data[:]["x"].shape[1]
             models.append(mlp([inputs, config.width, config.width, 2]))
-    found = outcomes(models, tasks, erm_step, config.budget, [lab.child("fit") for lab in labs])
+    found = try_train_many(models, tasks, erm_step, config.budget, [lab.child("fit") for lab in labs])
     yield from ((str(arm), k, result) for k, result in enumerate(found))
 
 
@@ -206,5 +206,5 @@ def autoencoders(
         models.append(method.surgery(mlp([inputs, 2]), tasks[k], labs[k]))
     steps = [method.training for method in methods]
     fits = [labs[k].child("fit") for _, k in jobs]
-    found = outcomes(models, [tasks[k] for _, k in jobs], steps, config.budget, fits)
+    found = try_train_many(models, [tasks[k] for _, k in jobs], steps, config.budget, fits)
     yield from ((each.name(adversary), k, result) for (each, k), result in zip(jobs, found, strict=True))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from unseen.attributions.explanation import eight
 from unseen.attributions.explanation.solve import Approximation
-from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Segment
-from unseen.engine.local.perturbed_model import Around
+from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, PathSegment
+from unseen.engine.local.perturbed_model import PerturbedModel
 from unseen.engine.local.surrogate import Loss
 from unseen.lab import Lab
 from unseen.tasks.sklearn_tables import SklearnDataset
@@ -45,36 +45,36 @@ def instances(config: Config) -> dict[str, Approximation]:
         "C-LIME": Approximation(noise),
         "SmoothGrad": Approximation(noise, Loss.GRADIENT),
         "KernelSHAP": Approximation(Coalitions(config.masks)),
-        "Integrated Gradients": Approximation(Segment(), Loss.GRADIENT),
+        "Integrated Gradients": Approximation(PathSegment(), Loss.GRADIENT),
     }
 
 
-def _gradient(at: Around, x: Tensor) -> Tensor:
+def _gradient(at: PerturbedModel, x: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     return torch.autograd.grad(at.model(x)[:, 0].sum(), x)[0]
 
 
-def _smooth(at: Around, config: Config, lab: Lab) -> Tensor:
+def _smooth(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     g, n = lab.generator(), config.noise
     return torch.stack([
         _gradient(at, x + config.sigma * torch.randn(n, at.d, generator=g, dtype=x.dtype)).mean(0) for x in at.point
     ])  # fmt: skip
 
 
-def _integrated(at: Around, config: Config, lab: Lab) -> Tensor:
+def _integrated(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     ways = (torch.arange(300) + 0.5) / 300
     return torch.stack([x * _gradient(at, ways[:, None].to(x) * x).mean(0) for x in at.point])
 
 
 @torch.no_grad()
-def _occluded(at: Around, config: Config, lab: Lab) -> Tensor:
+def _occluded(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     whole_output = at.model(at.point)
     left = [at.model(at.point * (torch.arange(at.d) != j)) for j in range(at.d)]
     return whole_output - torch.cat(left, 1)
 
 
 @torch.no_grad()
-def _noisy(at: Around, config: Config, lab: Lab) -> Tensor:
+def _noisy(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     """Ordinary least squares per point on its own noise."""
     rng, rows = lab.numpy(), []
     for x in at.point:
@@ -84,7 +84,7 @@ def _noisy(at: Around, config: Config, lab: Lab) -> Tensor:
 
 
 @torch.no_grad()
-def _masked(at: Around, config: Config, lab: Lab) -> Tensor:
+def _masked(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     rng, rows = lab.numpy(), []
     for x in at.point:
         xi = torch.as_tensor(rng.integers(2, size=(config.masks, at.d)).astype(float))
@@ -94,7 +94,7 @@ def _masked(at: Around, config: Config, lab: Lab) -> Tensor:
 
 
 @torch.no_grad()
-def _shapley(at: Around, config: Config, lab: Lab) -> Tensor:
+def _shapley(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     """Mean marginal contributions over random orders and their reverses (Castro et al., 2009)."""
     rng, total, n = lab.numpy(), torch.zeros_like(at.point), max(1, config.masks // 8)
     for _ in range(n):
@@ -114,7 +114,7 @@ def _fit(xi: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     return torch.linalg.solve(weighted @ design, weighted @ y)[:-1]
 
 
-CLASSIC: Mapping[str, Callable[[Around, Config, Lab], Tensor]] = {
+CLASSIC: Mapping[str, Callable[[PerturbedModel, Config, Lab], Tensor]] = {
     "LIME": _masked,
     "C-LIME": _noisy,
     "KernelSHAP": _shapley,

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from unseen.attributions.explanation.solve import Approximation, solve_explanation
 from unseen.engine.batches import whole
-from unseen.engine.local.features import Inputs
-from unseen.engine.local.neighbourhoods import Gaussian, Map
-from unseen.engine.local.perturbed_model import Around, around
-from unseen.engine.local.surrogate import Explanation, Family, Loss, Slopes, Values, on, seen
+from unseen.engine.local.features import FeatureSpec
+from unseen.engine.local.neighbourhoods import Gaussian, Parametrization
+from unseen.engine.local.perturbed_model import PerturbedModel, build_perturbed_model
+from unseen.engine.local.surrogate import Explanation, Family, GradientSample, Loss, ValueSample, evaluate, weights_in
 from unseen.engine.loop import Budget, Optimizer
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order, changes
@@ -60,18 +60,20 @@ def trained(cell: Cell, hidden: int, lab: Lab) -> nn.Module:
     return EarlyStopping(every=20, budget=budget).fit(model, task, lab.child("fit", hidden)).model
 
 
-def near(cell: Cell, model: nn.Module, behaviour: Callable[[nn.Module, Batch], Tensor], lab: Lab) -> Around:
+def near(cell: Cell, model: nn.Module, behaviour: Callable[[nn.Module, Batch], Tensor], lab: Lab) -> PerturbedModel:
     """The model around the first judged rows; the baseline is 0, the smallest value of each feature."""
     batch = whole(SklearnTable(cell.table).build(lab.child("data")).splits["test"].data, lab)
-    return around(model, {name: t[: cell.config.points] for name, t in batch.items()}, behaviour, Inputs(), lab)
+    return build_perturbed_model(
+        model, {name: t[: cell.config.points] for name, t in batch.items()}, behaviour, FeatureSpec(), lab
+    )
 
 
-def lunch(at: Around, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
+def lunch(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
     """Every explanation on every neighbourhood, drawn anew: the share of the null loss that it leaves."""
     ratios: list[float] = []
     won = 0
     for place, how in instances(config).items():
-        found = seen(at, how.neighbourhood, how.loss, lab.child("judge", place))
+        found = evaluate(at, how.neighbourhood, how.loss, lab.child("judge", place))
         left = {name: unexplained(at, found, answer, how) for name, answer in answers.items()}
         best = min(left, key=left.__getitem__)
         ties = next((tie for tie in TIES if place in tie), {place})
@@ -83,12 +85,14 @@ def lunch(at: Around, answers: Mapping[str, Explanation], config: Config, lab: L
     yield {"part": "columns", "won": won, "n": len(answers), "log_ratio": fmean(ratios)}
 
 
-def unexplained(at: Around, found: Values | Slopes, answer: Explanation, how: Approximation) -> float:
-    w = on(at, answer, how.neighbourhood.map)
+def unexplained(
+    at: PerturbedModel, found: ValueSample | GradientSample, answer: Explanation, how: Approximation
+) -> float:
+    w = weights_in(at, answer, how.neighbourhood.parametrization)
     return (found.loss(w).sum() / found.null.sum()).item()
 
 
-def same(at: Around, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
+def same(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
     """Cosine and mean absolute distance between each method by its own definition and each instance."""
     classic = {name: make(at, config, lab.child("classic", name)) for name, make in CLASSIC.items()}
     for name, ours in classic.items():
@@ -106,7 +110,7 @@ def same(at: Around, answers: Mapping[str, Explanation], config: Config, lab: La
             }
 
 
-def tests(at: Around, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
+def tests(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
     """Change of f in its standard deviations, averaged over numbers of perturbed features. Credits as the method gives them."""
     spread = at.at_point.std()
     for name, answer in answers.items():
@@ -140,7 +144,7 @@ def recovery(cell: Cell, model: nn.Module, lab: Lab) -> Iterator[Row]:
         yield {
             "part": "recovery",
             "explanation": name,
-            "additive": how.neighbourhood.map is Map.ADDITIVE,
+            "additive": how.neighbourhood.parametrization is Parametrization.ADDITIVE,
             "error_w": distance(scores, weight.expand_as(scores)),
             "error_wx": distance(scores, weight * at.point),
         }
