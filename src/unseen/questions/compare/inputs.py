@@ -136,7 +136,9 @@ def subjects_from(found: object, what: str, lab: Lab) -> list[Subject]:
 def comparable(subject: Subject) -> Subject:
     """The subject without targets in its unlabelled splits, which no method may read."""
     bare = of_task(subject.task, model=lambda: network_of(subject), budget=subject.budget)
-    return replace(subject, task=bare.task, warnings=[*subject.warnings, *bare.warnings])
+    # a comparison is named by the subject, as its author named it
+    dataset = subject.dataset or subject.name
+    return replace(subject, task=bare.task, dataset=dataset, warnings=[*subject.warnings, *bare.warnings])
 
 
 def file_of(text: str) -> object:
