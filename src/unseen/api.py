@@ -50,7 +50,7 @@ from unseen.reading import Measure
 from unseen.runs.devices import device as named_device
 from unseen.runs.progress import watcher
 from unseen.runs.store import home
-from unseen.runs.tensors import Kept
+from unseen.runs.tensors import home_cache
 from unseen.subjects.sources import Source, read_subjects
 from unseen.subjects.tables import TableColumns
 from unseen.tasks.text_corpus import Cut, TextCorpus
@@ -343,7 +343,7 @@ def influence_of_text(
         k=top,
         candidates=candidates,
         write=write,
-        folder=home() / "influence",
+        cache=home_cache("influence"),
     )
     with process_group():
         lab = lab or _influence_lab(seed, device, sink, config, fisher, factors)
@@ -386,7 +386,7 @@ def _influence_lab(
         "damping": f"{config.damping:g}",
         "layers": " ".join(config.layers) or "default",
     }
-    keeper = lab.keeper if factors is None else factor_keeper(Path(factors), settings, lab.keeper)
+    keeper = lab.keeper if factors is None else factor_keeper(Path(factors), settings, home_cache("influence"))
     return replace(lab, ranks=ranks(), keeper=keeper)
 
 
@@ -400,7 +400,7 @@ def _influence_report(
 
 def _lab(seed: int, device: str, cache: str, sink: Sink) -> Lab:
     """Where and how a question is computed, with what it has cached in the user's home."""
-    return Lab(seed=seed, device=named_device(device), sink=sink, keeper=Kept(home() / cache))
+    return Lab(seed=seed, device=named_device(device), sink=sink, keeper=home_cache(cache))
 
 
 def _written(found: Answer, path: Path | None) -> Answer:

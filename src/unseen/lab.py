@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unseen.identity import Identity
+
 T = TypeVar("T")
 
 
@@ -55,16 +57,16 @@ class Silent:
 
 @runtime_checkable
 class Keeper(Protocol):
-    """Stores expensive tensors between runs; `shell/artefacts.py` has the one on disk."""
+    """Stores expensive tensors between runs; `runs/tensors.py` has the one on disk."""
 
-    def __call__(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]: ...
+    def __call__(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
 class Forget:
     """Makes everything anew."""
 
-    def __call__(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def __call__(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         return make()
 
 
@@ -85,6 +87,11 @@ class Lab:
 
     def child(self, *names: str | int) -> "Lab":
         return replace(self, path=(*self.path, *map(str, names)))
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """All of this lab that decides a number: its stream, and where and in how many processes it computes."""
+        return (str(self.seed), *self.path, str(self.device), str(self.dtype), str(self.ranks.size))
 
     @property
     def entropy(self) -> int:
@@ -117,8 +124,11 @@ class Lab:
         """The items, with progress shown by the sink."""
         return self.sink.track(self.path, items, total)
 
-    def keep(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """`make()` once, then the stored tensors under the same key."""
+    def keep(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """`make()` once, then the stored tensors under the same key: everything that decides them (`identity.identify`).
+
+        A text as key is for values that only the code of the running study decides.
+        """
         return self.keeper(key, make)
 
     def sum(self, x: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_scores(capsys, text, tmp_pa
     assert killed.returncode == -signal.SIGKILL
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "second"))
     (state,) = (tmp_path / "second" / "influence").glob("top-*")
-    fitted = list((tmp_path / "second" / "influence").glob("factors-*"))
+    fitted = list((tmp_path / "second" / "influence").glob("curvature-*"))
     written, unfinished = fitted[0].stat().st_mtime_ns, state.read_bytes()
     saved, save = list[int](), TopFile.save
     monkeypatch.setattr(TopFile, "save", lambda self, now: (saved.append(int(now["done"])), save(self, now))[1])

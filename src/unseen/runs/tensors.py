@@ -6,17 +6,21 @@ A pickle runs code of whoever made it as soon as it is loaded; safetensors holds
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from unseen.errors import Corrupted, InvalidData, MissingFile
-from unseen.runs.store import write_atomic
+from unseen.identity import Identity, differing
+from unseen.identity.tensors import digest_of
+from unseen.runs.code_keys import code_of_objects
+from unseen.runs.store import home, write_atomic
 
 log = logging.getLogger("unseen.artefacts")
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
@@ -24,35 +28,93 @@ _MAGIC = (b"PK\x03\x04", *(b"\x80" + bytes([protocol]) for protocol in range(1, 
 """A zip as torch.save writes it, and the first bytes of pickles of protocols 1 to 5."""
 
 
+_STARTED = time.time()
+CodeVersion = Callable[[tuple[object, ...]], str]
+"""The version of Unseen's code that these definitions reach; empty where it cannot be known."""
+
+
+@cache
+def code_version(definitions: tuple[object, ...]) -> str:
+    """The version of Unseen's code that these definitions reach; empty if its sources were edited under a running process."""
+    code = code_of_objects(*definitions)
+    # what runs is what was imported, not what the file says now
+    is_edited = any(path.stat().st_mtime > _STARTED for path in code.files)
+    return "" if is_edited else code.version
+
+
 @dataclass(frozen=True)
 class Kept:
-    """The keeper of one cell: `make()` once, then the file. A damaged file is made again, with a warning."""
+    """The keeper of one cell: `make()` once, then the file, which carries its key.
+
+    A damaged file, or one that was made under another key, is made again, with a warning. What has an identity that
+    cannot be known is made every time, and that is said once.
+    """
 
     folder: Path
+    code: CodeVersion | None = None
+    """None where the folder itself stands for the code: a cell of a study has one for each version."""
+    _told: set[str] = field(default_factory=set, compare=False, repr=False)
 
-    def __call__(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def __call__(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        text = self.text(key)
+        if text is None:
+            return make()
         path = self.path(key)
         if path.exists():
             try:
-                return _checked(path)
+                return read_weights(path, text)
             except (Corrupted, OSError) as error:
-                log.warning("%s is damaged and made again: %s", path, getattr(error, "what", error))
+                log.warning("%s is made again: %s", path, getattr(error, "what", error))
         tensors = make()
-        save_weights(path, tensors)
+        save_weights(path, tensors, text)
         return tensors
 
-    def path(self, key: str) -> Path:
+    def text(self, key: str | Identity) -> str | None:
+        """The key as text; None, and a line that says why, where it cannot be known."""
+        if isinstance(key, str):
+            return key
+        code = "none" if self.code is None or key.unknown else self.code(key.code)
+        if code and not key.unknown:
+            return key.text("" if self.code is None else code)
+        why = "; ".join(key.unknown[:3]) or "the source of Unseen was edited after this process began"
+        if why not in self._told:
+            self._told.add(why)
+            log.warning("No %s is kept, an interrupted command starts anew: %s.", key.name, why)
+        return None
+
+    def path(self, key: str | Identity) -> Path:
         """Readable start of the key, then its hash: two keys never share a file."""
-        readable = "".join(c if c.isalnum() else "-" for c in key)[:40].strip("-")
-        return self.folder / f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
+        text = self.text(key) or ""
+        start = key if isinstance(key, str) else key.name
+        readable = "".join(c if c.isalnum() else "-" for c in start)[:40].strip("-")
+        return self.folder / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+
+    def holds(self, key: str | Identity) -> bool:
+        """Whether the value need not be made again."""
+        text = self.text(key)
+        return text is not None and key_of(self.path(key)) == text
 
 
-def save_weights(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
-    """Writes named tensors with a checksum of their content."""
+def home_cache(name: str) -> Kept:
+    """What `unseen audit` and its siblings keep in the user's home, under keys that include Unseen's own code."""
+    return Kept(home() / name, code_version)
+
+
+def key_of(path: Path) -> str | None:
+    """The key that a file was made under; None where there is no such file, or none in it."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("key")
+    except (SafetensorError, OSError, ValueError, RuntimeError):
+        return None
+
+
+def save_weights(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], key: str = "") -> None:
+    """Writes named tensors with a checksum of their content, and the key that they were made under."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # a clone each: safetensors refuses tensors that share memory, for example tied weights
     plain = {name: tensor.clone() for name, tensor in plain.items()}
-    write_atomic(path, save(plain, {"sha256": _digest(plain)}))
+    write_atomic(path, save(plain, {"sha256": digest_of(plain), **({"key": key} if key else {})}))
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -80,33 +142,33 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             why="weights are read from .safetensors files only.",
             fix="save them with safetensors.torch.save_file.",
         )
-    return _checked(path)
+    return read_weights(path)
 
 
-def _checked(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, key: str = "") -> dict[str, Tensor]:
+    """The tensors of a whole file; with a key only if they were made under it."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-            expected = (file.metadata() or {}).get("sha256")
+            about = file.metadata() or {}
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise Corrupted(
             f"{path} is not a whole safetensors file ({error}).",
             why="it was cut off or changed after it was written.",
             fix="remove it and make it again, or copy it again from its origin.",
         ) from error
-    if expected is not None and expected != _digest(tensors):  # files of other programs carry no checksum
+    checksum = about.get("sha256")
+    if checksum is not None and checksum != digest_of(tensors):  # files of other programs carry no checksum
         raise Corrupted(
             f"{path} does not fit its checksum.",
             why="its numbers changed after it was written.",
             fix="remove it and make it again.",
         )
+    if key and about.get("key") != key:
+        found = about.get("key", "")
+        raise Corrupted(
+            f"{path} was made for something else ({', '.join(differing(key, found)) if found else 'it does not say what'}).",
+            why="its numbers belong to another model, other data or other code.",
+            fix="remove it and make it again.",
+        )
     return tensors
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return total.hexdigest()

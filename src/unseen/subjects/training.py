@@ -1,20 +1,21 @@
 """Training runs of an audit: paired by seed, and kept, so that an interrupted audit goes on where it stopped."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from functools import cached_property
 
-import torch
 from torch import Tensor, nn
 
 from unseen.engine import parameters
-from unseen.engine.batches import Columns
 from unseen.errors import Diverged, InvalidData
+from unseen.identity import Identity, Structure, identify
 from unseen.lab import Lab
 from unseen.method import Method, Trained
 from unseen.subjects.stacking import step_of, train_together
 from unseen.subjects.subject import Subject
 from unseen.task import Use
+
+log = logging.getLogger("unseen")
 
 
 class TrainingRuns:
@@ -23,6 +24,7 @@ class TrainingRuns:
     def __init__(self, subject: Subject, lab: Lab) -> None:
         self.subject, self.lab = subject, lab
         self._last: nn.Module | None = None
+        self._refits: set[str] = set()
         self._waiting: Sequence[int] = ()
         """Seeds that are trained together if one of them must be."""
         self._finished: dict[int, Trained | Diverged] = {}
@@ -53,22 +55,36 @@ class TrainingRuns:
 
     def __call__(self, method: Method, seed: int) -> Trained:
         model, task, lab = self.fresh(seed), self.subject.task, self.lab.child("fit", seed)
-        if self.data is None or not parameters.trainable(model):
+        if not parameters.trainable(model):
             return self._fit(method, model, seed)
-        key = f"run {_hash(model.state_dict())} {self.data} {method!r} {'/'.join(lab.path)} {lab.seed}"
-        kept: list[Trained] = []
+        key = identify("training run", model=model, method=method, task=self.task, lab=lab.signature, code=TrainingRuns)
+        start, made = parameters.copy_parameters(model), list[Trained]()
 
         def make() -> dict[str, Tensor]:
-            kept.append(self._fit(method, model, seed))
-            return parameters.state(kept[0].model)
+            before = identify("before", model=Structure(model))
+            made.append(self._fit(method, model, seed))
+            if identify("before", model=Structure(made[0].model)) == before:
+                return parameters.state(made[0].model)
+            # the method rebuilt the model, or training changed more than its weights: only it can do so again
+            self._warn(type(method).__name__)
+            return {}
 
         weights = lab.keep(key, make)
-        if kept:
-            return kept[0]
-        if weights.keys() != model.state_dict().keys():  # the method rebuilt the model: only it can do so again
+        if made:
+            return made[0]
+        if weights.keys() != model.state_dict().keys():
             return self._fit(method, model, seed)
         model.load_state_dict(weights)
-        return Trained(model.to(lab.device, lab.dtype).eval(), task)
+        return Trained(model.to(lab.device, lab.dtype).eval(), task, start=start)
+
+    def _warn(self, method: str) -> None:
+        if method not in self._refits:
+            self._refits.add(method)
+            log.warning(
+                "No training run of %s is kept, an interrupted command starts anew: it changes more of the model than "
+                "its weights and buffers.",
+                method,
+            )
 
     def fresh(self, seed: int) -> nn.Module:
         """The untrained model of a seed."""
@@ -84,21 +100,8 @@ class TrainingRuns:
         return model
 
     @cached_property
-    def data(self) -> str | None:
-        """A hash of everything a method may read, or None where it cannot be known (streams, own datasets)."""
-        found = []
-        for name, split in self.subject.task.splits.items():
-            if split.use is Use.JUDGE:
-                continue
-            if not isinstance(split.data, Columns):
-                return None
-            found.append(f"{name} {split.use} {_hash(split.data.columns)}")
-        return hashlib.sha256("\n".join(found).encode()).hexdigest()[:16]
-
-
-def _hash(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    def task(self) -> Identity:
+        """Everything of the task that a method may read: the objective, and all but the judged examples."""
+        task = self.subject.task
+        splits = {name: split for name, split in task.splits.items() if split.use is not Use.JUDGE}
+        return identify("task", objective=task.objective, axis=task.axis, splits=splits)

@@ -25,25 +25,36 @@ from unseen.attributions.influence.factors import (
     refuse_batch_dependence,
 )
 from unseen.attributions.influence.layers import (
-    batch_digest,
-    data_digest,
     digest,
     pairs,
     restrict_gradients,
     select_layers,
-    strip_addresses,
 )
 from unseen.attributions.influence.preconditioned_queries import Precision
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top
 from unseen.engine.factor_pairs import FactorPair
 from unseen.errors import InvalidConfig, InvalidData
+from unseen.identity import Structure, identify
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.objectives import sequence_log_probability
-from unseen.task import Batch, PerExample
+from unseen.task import Batch, PerExample, Use
 
-__all__ = ["Curvature", "Factors", "Fisher", "Influence", "InfluenceScores", "Precision", "Top", "sequence_nats"]
+CURVATURE = "curvature"
+"""The name of the identity of fitted factors."""
+
+__all__ = [
+    "CURVATURE",
+    "Curvature",
+    "Factors",
+    "Fisher",
+    "Influence",
+    "InfluenceScores",
+    "Precision",
+    "Top",
+    "sequence_nats",
+]
 
 
 def sequence_nats(model: torch.nn.Module, batch: Batch) -> Tensor:
@@ -118,8 +129,8 @@ class Influence:
                 blocks, examples = fit(lambda: stream.local_batches(self.most))
                 return Factors(blocks, mark, examples).tensors()
 
-            known = f"{mark} {batch_digest(first)} {data_digest(trained.task)} {lab.seed} {'/'.join(lab.path)}"
-            key = strip_addresses(f"factors {replace(self, memory=0)!r} {known}")
+            key = identify(CURVATURE, settings=replace(self, memory=0), model=Structure(model), weights=mark, objective=objective,
+                           data=trained.task.of(Use.FIT), lab=lab.signature)  # fmt: skip
             factors = Factors.of(lab.keep(key, make), mark, lab)
         if self.layers and not is_exact:
             refuse_unused_layers(model, layers, factors)

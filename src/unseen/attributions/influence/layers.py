@@ -1,19 +1,17 @@
 """Which layers an influence goes through, and the pairs of their gradients."""
 
 import fnmatch
-import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unseen.engine.batches import Columns, length
 from unseen.engine.factor_pairs import FactorPair, as_rows, layer_biases, pairs_of
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig, TooBig, UnknownName
-from unseen.task import Batch, PerExample, Task, Use
+from unseen.identity.tensors import digest_of
+from unseen.task import Batch, PerExample
 
 MOST_EXACT = 12_000
 """Parameters up to which the whole curvature matrix is made."""
@@ -95,38 +93,4 @@ def pairs(
 
 def digest(model: nn.Module) -> str:
     """SHA-256 over names, shapes and values of all parameters and buffers."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        total.update(bytes_of(tensor))
-    return total.hexdigest()
-
-
-def bytes_of(tensor: Tensor) -> memoryview | bytes:
-    """The values as bytes."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
-
-
-def batch_digest(batch: Batch) -> str:
-    """SHA-256 over one batch."""
-    total = hashlib.sha256()
-    for name in sorted(batch):
-        total.update(name.encode())
-        total.update(bytes_of(batch[name]))
-    return total.hexdigest()
-
-
-def data_digest(task: Task) -> str:
-    """SHA-256 over the fitted examples: all of them where they are tensors, else how many they are."""
-    total = hashlib.sha256()
-    for name, split in task.of(Use.FIT).items():
-        total.update(f"{name} {length(split.data)}\0".encode())
-        if isinstance(split.data, Columns):
-            total.update(batch_digest(split.data.columns).encode())
-    return total.hexdigest()
-
-
-def strip_addresses(text: str) -> str:
-    """Without the addresses of functions, which differ from process to process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
+    return digest_of(model.state_dict())

@@ -1,40 +1,43 @@
 """The most helpful and harmful examples of a long corpus, a stretch at a time: a killed run goes on where it was."""
 
-import hashlib
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from unseen.attributions.influence.attributor import InfluenceScores
-from unseen.attributions.influence.layers import batch_digest, bytes_of, strip_addresses
 from unseen.attributions.influence.top_k import Extremes, Top, top_of, update_extremes
 from unseen.errors import InvalidConfig, InvalidData
-from unseen.task import Batch, PerExample
+from unseen.identity import Identity, identify
+from unseen.task import Batch, PerExample, Use
 
 
 @runtime_checkable
 class StateStore(Protocol):
-    """Where the state between two stretches is kept; `shell/influence/saving.py` has the file."""
+    """Where the state between two stretches is kept; `questions/influence/saving.py` has the file."""
 
     def load(self) -> dict[str, Tensor] | None: ...
     def save(self, state: dict[str, Tensor]) -> None: ...
 
 
 def identity(
-    found: InfluenceScores, queries: Batch, behaviour: str, k: int, candidates: Tensor | None, corpus: str
-) -> str:
-    """A hash of everything that decides the result: model, factors, settings, queries, candidates and corpus."""
-    total = hashlib.sha256(
-        f"{strip_addresses(repr(found.config))}\0{behaviour}\0{k}\0{corpus}\0{found.lab.ranks.size}\0".encode()
+    found: InfluenceScores, queries: Batch, behaviour: PerExample, k: int, candidates: Tensor | None, every: int = 4
+) -> Identity:
+    """Everything that decides the result: model, factors, settings, queries, candidates and corpus."""
+    return identify(
+        "running best",
+        settings=found.config,
+        model=found.trained.model,
+        factors=found.factors.tensors(),
+        data=found.trained.task.of(Use.FIT),
+        queries=queries,
+        behaviour=behaviour,
+        loss=found.loss,
+        k=(k, every),
+        candidates=candidates,
+        lab=found.lab.signature,
+        code=top,
     )
-    for name, tensor in sorted(found.factors.tensors().items()):
-        total.update(f"{name}\0".encode())
-        total.update(bytes_of(tensor))
-    total.update(batch_digest(queries).encode())
-    if candidates is not None:
-        total.update(bytes_of(candidates))
-    return total.hexdigest()
 
 
 def top(

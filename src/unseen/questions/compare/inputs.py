@@ -16,11 +16,9 @@ from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.sweep import Sweep, network_of
 from unseen.runs.catalog import entries
-from unseen.runs.code_keys import code_of
 from unseen.runs.devices import device
 from unseen.runs.field_flags import overlaid
-from unseen.runs.store import home
-from unseen.runs.tensors import Kept
+from unseen.runs.tensors import home_cache
 from unseen.search_space import LogUniform, Range, Uniform
 from unseen.subjects.domains import of_domains, of_task
 from unseen.subjects.python_files import is_table, loaded
@@ -71,12 +69,9 @@ class Request:
         return [replace(one, budget=replace(one.budget, steps=self.steps)) for one in found]
 
     def sweep(self, subjects: Sequence[Subject], sink: Sink = Silent()) -> Sweep:
-        """The sweep whose scores are kept in the user's home, apart for every version of the code behind them."""
-        job = self.job()
-        methods = tuple(entrant.make(subjects[0].budget) for entrant in job.entrants)
-        code = code_of("unseen.questions.compare.job", methods)
-        keeper = Kept(home() / "comparisons" / code.version)
-        return Sweep(subjects, Lab(seed=self.seed, device=device(self.device), keeper=keeper, sink=sink), job.space)
+        """The sweep whose scores are kept in the user's home."""
+        lab = Lab(seed=self.seed, device=device(self.device), keeper=home_cache("comparisons"), sink=sink)
+        return Sweep(subjects, lab, self.job().space)
 
 
 Compared: TypeAlias = str | Path | pd.DataFrame | Subject | Sequence[Subject] | Task | DomainSpec | TaskSpec | None

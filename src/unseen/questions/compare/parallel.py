@@ -53,7 +53,7 @@ def compute(request: Request, jobs: int | None, watch: Watcher) -> Results:
     groups = sweep.groups(job.blocks(subjects))
     left = [k for k, group in enumerate(groups) if not all(_is_cached(sweep, block) for block in group)]
     # what has no key cannot be cached, so a worker's scores of it would be lost
-    shared = [k for k in left if request.can_travel and all(sweep.key(block) is not None for block in groups[k])]
+    shared = [k for k in left if request.can_travel and not any(sweep.key(block).unknown for block in groups[k])]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = jobs if jobs is not None else (cores if len(shared) >= MANY and request.device == "cpu" else 1)
     total = sum(map(len, groups))
@@ -76,8 +76,7 @@ def _ignore(finished: object) -> None:
 
 def _is_cached(sweep: Sweep, block: RunGroup) -> bool:
     keeper = sweep.lab.keeper
-    key = sweep.key(block) if isinstance(keeper, Kept) else None
-    return key is not None and isinstance(keeper, Kept) and keeper.path(key).exists()
+    return isinstance(keeper, Kept) and keeper.holds(sweep.key(block))
 
 
 def _spread(

@@ -5,7 +5,6 @@ have computed them.
 """
 
 import copy
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,10 +16,11 @@ from unseen.engine.batches import length
 from unseen.engine.vectorized.choose import Backend, choose_backend, train_looped
 from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.errors import Diverged, InvalidData
+from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.method import Method, Trained
 from unseen.questions.compare.candidates import MethodSpec
-from unseen.questions.compare.run_groups import FORMAT, Run, RunGroup, RunScores, fingerprint, hash_of
+from unseen.questions.compare.run_groups import Run, RunGroup, RunScores
 from unseen.questions.compare.scoring import scores
 from unseen.search_space import Space
 from unseen.subjects.stacking import most_together, step_of, train_alone, visible_to_training
@@ -40,7 +40,8 @@ class Sweep:
     """Whether models may be trained together; without it one after the other, for comparison."""
     _plans: dict[str, Backend] = field(default_factory=dict)
     _tasks: dict[tuple[str, str], Task] = field(default_factory=dict)
-    _data: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    _data: dict[tuple[str, str], Identity] = field(default_factory=dict)
+    _starts: dict[tuple[str, int], Identity] = field(default_factory=dict)
 
     def __call__(self, blocks: Sequence[RunGroup]) -> list[RunScores]:
         """The scores of the blocks' models: kept ones, or those of models that are trained now, all at once."""
@@ -54,8 +55,7 @@ class Sweep:
 
             return make
 
-        keys = [self.key(block) for block in blocks]
-        return [maker(k)() if key is None else self.lab.keep(key, maker(k)) for k, key in enumerate(keys)]
+        return [self.lab.keep(self.key(block), maker(k)) for k, block in enumerate(blocks)]
 
     def groups(self, blocks: Sequence[RunGroup]) -> list[list[RunGroup]]:
         """The blocks in order, those of one method and shape together, as many as are trained at once."""
@@ -85,22 +85,30 @@ class Sweep:
         """The method with the hyperparameters of the run's draw, under the budget of the subject."""
         return entrant.drawn(self.subject(at).budget, run.draw, self.lab.child("search", run.seed), self.space)
 
-    def key(self, block: RunGroup) -> str | None:
-        """Everything that decides the block's scores but the code; None where the data cannot be known (streams)."""
+    def key(self, block: RunGroup) -> Identity:
+        """Everything that decides the block's scores."""
         where = (block.at, block.without)
         if where not in self._data:
-            self._data[where] = fingerprint(self.task(block))
-        data = self._data[where]
-        if data is None:
-            return None
-        fresh = {seed: self.fresh(block, seed) for seed in sorted({run.seed for run in block.runs})}
-        starts = [f"{seed} {hash_of(model.state_dict())} {model}" for seed, model in fresh.items()]
-        methods = [f"{run} {self.method(block.entrant, block.at, run)!r}" for run in block.runs]
-        lab = self.lab
-        text = "\n".join(
-            [data, *starts, *methods, f"{'/'.join(lab.path)} {lab.seed} {lab.device} {lab.dtype} {FORMAT}"]
+            task = self.task(block)
+            self._data[where] = identify("task", objective=task.objective, axis=task.axis, splits=task.splits)
+        return identify(
+            f"scores of {block.says}",
+            task=self._data[where],
+            without=block.without,
+            methods=[self.method(block.entrant, block.at, run) for run in block.runs],
+            runs=[(run.seed, run.draw) for run in block.runs],
+            is_stacked=self.is_stacked,
+            lab=self.lab.signature,
+            code=Sweep,
+            **{f"model {seed}": self._start(block, seed) for seed in sorted({run.seed for run in block.runs})},
         )
-        return f"{block.says} {hashlib.sha256(text.encode()).hexdigest()}"
+
+    def _start(self, block: RunGroup, seed: int) -> Identity:
+        """Of the untrained model of a seed."""
+        where = (block.at, seed)
+        if where not in self._starts:
+            self._starts[where] = identify("model", model=self.fresh(block, seed))
+        return self._starts[where]
 
     def fresh(self, block: RunGroup, seed: int) -> nn.Module:
         """The untrained model of a seed: the same for all methods."""

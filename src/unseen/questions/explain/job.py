@@ -1,13 +1,13 @@
 """What a model looks at: which method is most faithful to it, and what that one says, example by example.
 
-Composed from the guide (`attributions/explanation/guide.py`) and the subject's session. What was computed is kept under a hash of
-model, inputs and method, so that an interrupted run goes on where it stopped.
+Composed from the guide (`attributions/explanation/guide.py`) and the subject's session. What was computed is kept under
+the identity of model, inputs and method, so that an interrupted run goes on where it stopped.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -23,6 +23,7 @@ from unseen.engine.local.neighbourhoods import Neighbourhood, Parametrization
 from unseen.engine.local.perturbed_model import build_perturbed_model
 from unseen.engine.local.surrogate import Explanation, Loss, effects, evaluate, weights_in
 from unseen.errors import InvalidConfig, UnknownName
+from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.questions.explain.request import ExplainRequest, TargetFunction, target_function, with_target
 from unseen.questions.explain.results import ExampleExplanation, ExplanationReport
@@ -37,7 +38,6 @@ from unseen.questions.explain.setup import (
 )
 from unseen.subjects.session import Session, open_session
 from unseen.subjects.subject import Subject
-from unseen.subjects.training import _hash
 from unseen.task import Batch
 
 
@@ -70,7 +70,7 @@ def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> Explan
     sample = with_target(session, sample, behaviour, request.target)
     inputs, removed = feature_spec(session, sample, behaviour, request)
     where = neighbourhood_around(session, request, sample[behaviour.column], behaviour.column)
-    kept = ExplanationCache(session, where, inputs, lab)
+    kept = ExplanationCache(session, behaviour, where, inputs, lab)
     methods = matching_presets(where, count_features(inputs, sample[behaviour.column]))
     if request.method and request.method not in methods:
         raise UnknownName.near("method", request.method, methods)
@@ -104,21 +104,38 @@ def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> Explan
 
 @dataclass(frozen=True)
 class ExplanationCache:
-    """Answers under a hash of model, inputs, neighbourhood and baseline; a model without weights is asked anew."""
+    """Answers by everything that decides them; a model without weights is asked anew."""
 
     session: Session
+    behaviour: TargetFunction
     where: Neighbourhood
     inputs: FeatureSpec
     lab: Lab
 
-    def tensors(self, batch: Batch, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        weights = self.session.first.model.state_dict()
-        if not weights:
+    def tensors(
+        self, batch: Batch, method: str, make: Callable[[], dict[str, Tensor]], preset: Preset | None = None
+    ) -> dict[str, Tensor]:
+        if not self.session.first.model.state_dict():
             return make()
-        more = {"baseline": torch.as_tensor(self.inputs.baseline)}
-        more |= {} if self.inputs.mask is None else {"mask": self.inputs.mask}
-        known = f"{_hash(weights)} {_hash({**batch, **more})} {self.where!r} {'/'.join(self.lab.path)} {self.lab.seed}"
-        return self.lab.keep(f"explain {known} {name}", make)
+        key = identify(
+            "explanation",
+            setting=self._setting,
+            batch=batch,
+            method=(method, preset),
+            code=(explain_model, _explain_examples),
+        )
+        return self.lab.keep(key, make)
+
+    @cached_property
+    def _setting(self) -> Identity:
+        return identify(
+            "setting",
+            model=self.session.first.model,
+            behaviour=self.behaviour.f,
+            neighbourhood=self.where,
+            inputs=self.inputs,
+            lab=self.lab.signature,
+        )
 
     def explanation(self, batch: Batch, name: str, make: Callable[[], Explanation]) -> Explanation:
         made: list[Explanation] = []
@@ -171,7 +188,7 @@ def _explain_examples(
         share = torch.where(null > 0, found.loss(w) / null.clamp_min(1e-30), 0.0)
         return {"credits": effects(at, answer), "output": at.at_point, "base": at.at_base, "unexplained": share}
 
-    kept = plan.kept.tensors(batch, f"examples by {plan.used} {plan.preset!r}", make)
+    kept = plan.kept.tensors(batch, f"examples by {plan.used}", make, plan.preset)
     x, made = batch[behaviour.column], []
     for k, (split, index) in enumerate(places):
         row = kept["credits"][k].cpu()

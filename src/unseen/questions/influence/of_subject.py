@@ -1,7 +1,6 @@
 """A subject's worst errors, and the fitted examples that made them likelier and less likely."""
 
 import time
-import uuid
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,6 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.objectives import cross_entropy, logistic_loss, mean_token_loss
 from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
-from unseen.questions.influence.saving import Steady
 from unseen.subjects.examples import Example
 from unseen.subjects.session import Session, open_session, require_length
 from unseen.subjects.subject import Subject
@@ -45,8 +43,7 @@ def trace_errors(
     loss = sequence_nats if loss is mean_token_loss else loss
     config = replace(config, loss=loss, **_fisher(session, loss, fisher, lab))
     trained = time.perf_counter()
-    data = session.runs.data or uuid.uuid4().hex  # data that cannot be named are never taken from an earlier run
-    found = config.prepare(session.first, replace(lab, keeper=Steady(lab.keeper, f"{lab.seed} {data}")))
+    found = config.prepare(session.first, lab)
     likely = _negative(loss)
     best = found.top(queries, likely, k)
     with torch.no_grad():

@@ -5,7 +5,6 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,7 +20,8 @@ from unseen.models.pretrained import CausalLM, load_causal
 from unseen.models.smollm import smollm2
 from unseen.objectives import sequence_log_probability
 from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
-from unseen.questions.influence.saving import Phases, Quiet, Steady, TopFile
+from unseen.questions.influence.saving import Phases, Quiet, TopFile
+from unseen.runs.tensors import Kept
 from unseen.task import Batch
 from unseen.tasks.text_corpus import MappedWindows, TextCorpus
 from unseen.tasks.text_corpus.queries import Query, as_batch, complete_queries, context, log_probabilities, pieces_of
@@ -41,7 +41,7 @@ class TextRequest:
     """Windows per query that the word filter lets through; 0: all are scored."""
     write: int = 16
     """Tokens that the model writes where a query has no completion."""
-    folder: Path
+    cache: Kept
     """Where the state of an unfinished run is kept."""
 
 
@@ -69,11 +69,10 @@ def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> Inf
         sink.names[:] = ["words", "candidates"]
         chosen = candidates(batch, task, asked.candidates, lab).union
     sink.names[:] = ["curvature", "eigenvalues"]
-    about = f"{data.digest} {data.most} {data.length}"
-    lab = replace(lab, keeper=Steady(lab.keeper, f"{lab.seed} {about}"))
     found = replace(asked.config, loss=sequence_nats).prepare(Trained(model, task), lab)
     fitted = time.perf_counter()
-    state = TopFile(asked.folder, identity(found, batch, "log p", asked.k, chosen, about), lab.ranks.rank)
+    decided_by = identity(found, batch, sequence_log_probability, asked.k, chosen)
+    state = TopFile(asked.cache, decided_by, lab.ranks.rank)
     sink.names[:] = ["scores"]
     best = top(found, batch, sequence_log_probability, asked.k, state, candidates=chosen)
     seconds = {"curvature": fitted - began, "scores": time.perf_counter() - fitted}

@@ -9,11 +9,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from unseen.attributions.influence.layers import strip_addresses
+from unseen.attributions.influence import CURVATURE
 from unseen.errors import Corrupted, InvalidConfig, InvalidData
-from unseen.lab import Keeper
+from unseen.identity import Identity, differing
 from unseen.runs.progress import watcher
-from unseen.runs.tensors import load_weights, save_weights
+from unseen.runs.tensors import Kept, key_of, load_weights, read_weights, save_weights
 
 T = TypeVar("T")
 log = logging.getLogger("unseen.influence")
@@ -22,62 +22,56 @@ ABOUT = "unseen/about"
 
 @dataclass(frozen=True)
 class TopFile:
-    """The state of one process between two stretches of a corpus, in a file named by what decides the result."""
+    """The state of one process between two stretches of a corpus, in a file that carries what decides the result."""
 
-    folder: Path
-    identity: str
+    cache: Kept
+    identity: Identity
     rank: int = 0
 
     @property
     def path(self) -> Path:
-        return self.folder / f"top-{self.identity[:24]}-{self.rank}.safetensors"
+        path = self.cache.path(self.identity)
+        return path.with_name(f"top-{path.stem[-12:]}-{self.rank}.safetensors")
 
     def load(self) -> dict[str, Tensor] | None:
-        if not self.path.is_file():
+        text = self.cache.text(self.identity)
+        if text is None or not self.path.is_file():
             return None
         try:
-            return load_weights(self.path)
+            return read_weights(self.path, text)
         except Corrupted as error:
             log.warning("%s; the corpus is read from its start.", error.what)
             return None
 
     def save(self, state: dict[str, Tensor]) -> None:
-        save_weights(self.path, state)
-
-
-@dataclass(frozen=True)
-class Steady:
-    """A keeper whose keys mean the same in every process, and name the data that they are about."""
-
-    inside: Keeper
-    about: str
-
-    def __call__(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        return self.inside(f"{strip_addresses(key)} {self.about}", make)
+        text = self.cache.text(self.identity)
+        if text is not None:
+            save_weights(self.path, state, text)
 
 
 @dataclass(frozen=True)
 class FactorFile:
-    """A keeper that puts factors into a file of the user's choice, and everything else where `other` does.
+    """A keeper that puts factors into a file of the user's choice, and everything else into `other`.
 
-    The factors carry a hash of their model; `Influence.prepare` refuses them for another one.
+    The file carries what the factors were fitted on; they are refused for anything else.
     """
 
     path: Path
     settings: Mapping[str, str]
-    other: Keeper
+    other: Kept
 
-    def __call__(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        if not key.startswith("factors "):
+    def __call__(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        if isinstance(key, str) or key.name != CURVATURE:
             return self.other(key, make)
+        text = self.other.text(key) or ""
         if self.path.exists():
-            return self._read()
+            return self._read(text)
         made = make()
-        text = "\n".join(f"{name}={value}" for name, value in self.settings.items())
-        save_weights(self.path, made | {ABOUT: torch.tensor([*text.encode()], dtype=torch.uint8)})
+        settings = "\n".join(f"{name}={value}" for name, value in self.settings.items())
+        save_weights(self.path, made | {ABOUT: torch.tensor([*settings.encode()], dtype=torch.uint8)}, text)
         return made
 
-    def _read(self) -> dict[str, Tensor]:
+    def _read(self, text: str) -> dict[str, Tensor]:
         tensors = load_weights(self.path)
         about = tensors.pop(ABOUT, None)
         if about is None:
@@ -98,10 +92,28 @@ class FactorFile:
                 why="another curvature gives other scores.",
                 fix="use the same settings, or name another file.",
             )
+        self._refuse_others(text)
         return tensors
 
+    def _refuse_others(self, text: str) -> None:
+        """Raises unless the factors would come out again; another checkpoint is refused by `Factors.of`."""
+        found = key_of(self.path)
+        parts = differing(found or "", text)
+        if not text or found is None:
+            raise InvalidData(
+                f"Whether the factors in {self.path} fit cannot be known.",
+                why="the data or the code that decide them cannot be read." if found else "the file does not say.",
+                fix="remove the file, or leave --factors out.",
+            )
+        if parts and "weights" not in parts:
+            raise InvalidData(
+                f"The factors in {self.path} were fitted with other {', '.join(parts)}.",
+                why="they would not come out again.",
+                fix="remove the file, or name another one.",
+            )
 
-def factor_keeper(path: Path, settings: Mapping[str, str], other: Keeper) -> FactorFile:
+
+def factor_keeper(path: Path, settings: Mapping[str, str], other: Kept) -> FactorFile:
     """The keeper with the factors in this file, refused if its suffix says another format."""
     if path.suffix != ".safetensors":
         raise InvalidConfig(

@@ -89,6 +89,11 @@ class MappedWindows(Dataset[dict[str, Tensor]]):
         """SHA-256 over the tokens and the places where documents begin."""
         return str(self.about["sha256"])
 
+    @property
+    def content_digest(self) -> str:
+        """What decides every example: the tokens, and how they are cut."""
+        return f"{self.digest} {self.length} {self.most}"
+
     @cached_property
     def tokens(self) -> NDArray[np.int32]:
         return np.load(self.folder / "tokens.npy", mmap_mode="r")
