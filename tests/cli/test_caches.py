@@ -16,6 +16,7 @@ from unseen.attributions.influence.factors import Fit
 from unseen.cli import audit, compare, explain, influence
 from unseen.methods.erm import ERM
 from unseen.questions.compare.sweep import Sweep
+from unseen.subjects.training import TrainingRuns
 from unseen.tasks.table import clinics
 
 SUBJECT = """
@@ -257,7 +258,7 @@ UNKNOWN = {
 @pytest.mark.parametrize("why", UNKNOWN)
 def test_what_cannot_be_known_is_computed_every_time_and_that_is_said_once(why, place, capsys, monkeypatch, caplog):
     write(UNKNOWN[why], HELPER)
-    fits = counted(monkeypatch, ERM, "fit")
+    fits = counted(monkeypatch, TrainingRuns, "_fit")
     for n in (1, 2):
         caplog.clear()
         assert said(capsys, audit, "mine.py:subject", "--seeds", "2", "--no-remedies")
@@ -301,7 +302,7 @@ def twice(capsys, command, arguments: list[str]) -> None:
 
 
 def test_a_killed_audit_goes_on(subject, capsys, monkeypatch):
-    fits = counted(monkeypatch, ERM, "fit", stop=2)
+    fits = counted(monkeypatch, TrainingRuns, "_fit", stop=2)
     twice(capsys, audit, [*subject, "--seeds", "2", "--no-remedies"])
     assert len(fits) == 3  # the first seed, the second one, and that again
 
