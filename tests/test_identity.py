@@ -18,7 +18,7 @@ from unseen.engine.loop import Budget
 from unseen.identity import Structure, identify
 from unseen.methods.erm import ERM
 from unseen.objectives import cross_entropy
-from unseen.tasks.text_corpus import Mapped
+from unseen.tasks.text_corpus import MappedWindows
 
 FACTOR = 2.0
 
@@ -172,6 +172,6 @@ def test_definitions_of_unseen_are_listed():
 
 def test_a_mapped_corpus_is_known_by_its_content(tmp_path):
     (tmp_path / "about.json").write_text('{"sha256": "abc"}')
-    known = [identify("value", data=Mapped(tmp_path, length, 0)) for length in (8, 8, 16)]
+    known = [identify("value", data=MappedWindows(tmp_path, length, 0)) for length in (8, 8, 16)]
     assert known[0] == known[1] != known[2]
     assert known[0].unknown == ()

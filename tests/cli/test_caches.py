@@ -11,7 +11,7 @@ import pytest
 
 import unseen
 from unseen.attributions.explanation import guide
-from unseen.attributions.influence import Influences
+from unseen.attributions.influence import InfluenceScores
 from unseen.attributions.influence.factors import Fit
 from unseen.cli import audit, compare, explain, influence
 from unseen.methods.erm import ERM
@@ -314,7 +314,7 @@ def test_a_killed_comparison_goes_on(subject, capsys, monkeypatch):
 
 
 def test_a_killed_explanation_goes_on(subject, capsys, monkeypatch):
-    fits, answers = counted(monkeypatch, ERM, "fit"), counted(monkeypatch, guide, "explained", stop=3)
+    fits, answers = counted(monkeypatch, ERM, "fit"), counted(monkeypatch, guide, "solve_explanation", stop=3)
     twice(capsys, explain, [*subject, *EXPLAIN[2:]])
     assert len(fits) == 1
     again = len(answers)
@@ -324,6 +324,6 @@ def test_a_killed_explanation_goes_on(subject, capsys, monkeypatch):
 
 def test_a_killed_influence_run_goes_on(subject, capsys, monkeypatch):
     fits, curvatures = counted(monkeypatch, ERM, "fit"), counted(monkeypatch, Fit, "__call__")
-    counted(monkeypatch, Influences, "top", stop=1)
+    counted(monkeypatch, InfluenceScores, "top", stop=1)
     twice(capsys, influence, [*subject, *INFLUENCE])
     assert len(fits) == len(curvatures) == 1
