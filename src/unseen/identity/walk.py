@@ -50,6 +50,10 @@ _MAKING = {"__init__", "__new__", "__post_init__"}
 _MODES = {"training", "_is_full_backward_hook", "call_super_init", "_compiled_call_impl"}
 
 
+# transformers remembers Python's hash of its settings, which is another one in every process
+_SALTED = {"_original_object_hash"}
+
+
 @dataclass(frozen=True)
 class Structure:
     """A model without the values of its parameters and buffers."""
@@ -406,7 +410,8 @@ class Walk:
         self._write("instance", kind.__qualname__, len(state))
         for name, item in state.items():
             # what a property has remembered depends on who asked before
-            if not isinstance(inspect.getattr_static(kind, str(name), None), functools.cached_property):
+            is_derived = isinstance(inspect.getattr_static(kind, str(name), None), functools.cached_property)
+            if not is_derived and name not in _SALTED:
                 self._write(name)
                 self._value(item, f"{at}.{name}")
 
