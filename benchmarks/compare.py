@@ -6,7 +6,7 @@ out × 5 seeds) and one for the heart-disease sweep (8 methods × 4 hospitals ×
 and scores one model), both in CPU seconds, so that a busy neighbour does not decide; `by_method` (speed-up over the loop,
 and whether the probe chose to stack).
 `sam_vs_two_steps` is the time of a SAM step over that of two ERM steps, `udim_passes` the time of a UDIM step in ERM steps;
-both alone and `_stacked`.
+both alone and `_evaluate_stacked`.
 
 `largest_difference` is that of the mean loss at a judged place between a stacked model and the same one trained alone, in
 float64; `equal` says whether all are at most 1e-4. `largest_difference_float32` is the same in the arithmetic that is timed:
@@ -43,7 +43,7 @@ from unseen.questions.compare.candidates import MethodSpec, standard_methods
 from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.run_groups import Run, RunGroup
-from unseen.questions.compare.sweep import Sweep, aligned, network_of
+from unseen.questions.compare.sweep import Sweep, align_split_names, network_of
 from unseen.subjects.domains import of_domains
 from unseen.subjects.stacking import visible_to_training
 from unseen.subjects.subject import Subject
@@ -123,11 +123,11 @@ def exact_difference(subjects: Sequence[Subject], group: Sequence[RunGroup], sam
     """Between stacked and single models in float64, for some of a group's runs."""
     lab = Lab(dtype=torch.float64)
     pairs = [(block, run) for block in group for run in block.runs]
-    together, _ = Sweep(subjects, lab).trained(group)
+    together, _ = Sweep(subjects, lab).train_groups(group)
     alone, worst = Sweep(subjects, lab, is_stacked=False), 0.0
     for k in range(0, len(pairs), -(-len(pairs) // samples)):
         (block, run), stack = pairs[k], together[k]
-        (single,), _ = alone.trained([replace(block, runs=(run,))])
+        (single,), _ = alone.train_groups([replace(block, runs=(run,))])
         assert isinstance(single, Trained)
         assert isinstance(stack, Trained)
         task = alone.subject(block.at).task
@@ -145,7 +145,7 @@ def compared(case: Case, subjects: Sequence[Subject], entrant: MethodSpec, every
 
     def stacks() -> None:
         for group in groups:
-            results, is_stacked = sweep.trained(group)
+            results, is_stacked = sweep.train_groups(group)
             together.append(is_stacked)
             pairs = [(block, run) for block in group for run in block.runs]
             found.update({pair: r for pair, r in zip(pairs, results, strict=True) if isinstance(r, Trained)})
@@ -157,7 +157,7 @@ def compared(case: Case, subjects: Sequence[Subject], entrant: MethodSpec, every
     for block, run in sampled:
         single: list[Trained] = []
         one = replace(block, runs=(run,))
-        slow += cpu(lambda: single.extend(alone.trained([one])[0]))  # type: ignore[arg-type]  # noqa: B023
+        slow += cpu(lambda: single.extend(alone.train_groups([one])[0]))  # type: ignore[arg-type]  # noqa: B023
         task = alone.subject(block.at).task
         difference = max(
             difference, float((losses(single[0], task, Lab()) - losses(found[block, run], task, Lab())).abs().max())
@@ -175,7 +175,7 @@ def measured(number: int, case: Case, every: int, processes: int, is_small: bool
     subjects, job = case.subjects(), case.job()
     entrants = list(job.entrants)
     warm = Sweep(subjects, Lab())
-    warm.trained(warm.groups(replace(job, seeds=1, draws=1).blocks(subjects))[0])
+    warm.train_groups(warm.groups(replace(job, seeds=1, draws=1).blocks(subjects))[0])
     rows = {entrant.name: compared(case, subjects, entrant, every) for entrant in entrants}
     blocks = job.blocks(subjects)
     trials = [(block.entrant.name, block.at, run) for block in blocks for run in block.runs]
@@ -216,7 +216,7 @@ def measured(number: int, case: Case, every: int, processes: int, is_small: bool
 
 def steps(subjects: Sequence[Subject], models: int = 20, n: int = 30) -> dict[str, float]:
     """Step times of SAM and UDIM in steps of ERM, alone and stacked, in turns (medians)."""
-    task = visible_to_training(aligned(subjects[0].task))
+    task = visible_to_training(align_split_names(subjects[0].task))
     budget = replace(subjects[0].budget, steps=n)
     methods = {"ERM": standard_methods()[0].make(budget), "SAM": SAM(budget=budget), "UDIM": UDIM(budget=budget)}
     seconds: dict[str, list[float]] = {}

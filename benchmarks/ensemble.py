@@ -134,7 +134,9 @@ def operations(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
 
 def measured(case: Case, batch_size: int) -> dict[str, float | int | str | bool]:
     x, y = data(case)
-    task = Task(name=case.model, axis=Axis.IID, objective=classify, splits={"train": Split(Columns(x=x, y=y), Use.FIT)})
+    task = Task(
+        name=case.model, axis=Axis.IID, objective=classify, splits={"train": Split(Columns(x=x, y=y), Use.TRAIN)}
+    )
     budget, labs = replace(case.budget, batch_size=batch_size), [Lab(k) for k in range(MODELS)]
     fresh = []
     for lab in labs:

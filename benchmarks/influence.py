@@ -109,7 +109,7 @@ def ours(case: Case, setting: str, clock: Clock) -> dict[str, Tensor]:
     clock.inside(ScaledQueries, "score", "product")
     is_text = "tokens" in case.train.columns
     objective, behaviour = (next_token, sequence_log_probability) if is_text else (classify, log_likelihood)
-    splits = {"train": Split(case.train, Use.FIT)}
+    splits = {"train": Split(case.train, Use.TRAIN)}
     task = Task(name=case.name, axis=Axis.IID, splits=splits, objective=objective)
     batch_size, memory = OURS[case.name]
     memory = HELD if setting == "held" else memory

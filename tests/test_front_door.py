@@ -41,8 +41,8 @@ def small_subject() -> unseen.Subject:
     x = torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
     y = (x[:, 0] > 0).long()
     splits = {
-        "train": Split(Columns(x=x[:60], y=y[:60]), Use.FIT),
-        "test": Split(Columns(x=x[60:], y=y[60:]), Use.JUDGE),
+        "train": Split(Columns(x=x[:60], y=y[:60]), Use.TRAIN),
+        "test": Split(Columns(x=x[60:], y=y[60:]), Use.EVALUATE),
     }
     task = Task(name="toy", axis=Axis.IID, splits=splits, objective=classify)
     budget = unseen.Budget(steps=5, batch_size=16)
@@ -215,7 +215,7 @@ def test_a_notebook_shows_progress_without_an_extra(monkeypatch):
     watch = progress.watcher()
     assert isinstance(watch, progress.Notebook)
     watch.begin("<audit>", 2, 0, "sites")
-    watch.finished(None)
+    watch.on_finish(None)
     watch.end()
     assert [bundle["text/plain"].split(" · ")[0] for bundle in shown] == [
         "<audit> 0/2 sites",

@@ -95,14 +95,16 @@ def test_difference_is_paired_and_welch_is_not():
 
 def test_crossed_covers_when_seeds_and_examples_both_vary():
     def table(rng: np.random.Generator, seeds: int = 6, n: int = 30) -> Reading:
-        return stats.crossed(0.5 * rng.normal(size=(seeds, 1)) + rng.normal(size=(1, n)) + rng.normal(size=(seeds, n)))
+        return stats.crossed_mean(
+            0.5 * rng.normal(size=(seeds, 1)) + rng.normal(size=(1, n)) + rng.normal(size=(seeds, n))
+        )
 
     assert 362 <= coverage(table, 0.0) <= 396
     naive = coverage(lambda rng: stats.mean((rng.normal(size=(6, 1)) + rng.normal(size=(6, 30))).ravel()), 0.0)
     assert naive < 300  # what it is for: all cells taken as independent cover far too rarely
     row = RNG(0).normal(size=(1, 9))
-    assert limits(stats.crossed(row)) == limits(stats.mean(row[0]))
-    assert limits(stats.crossed(np.ones((3, 4)))) == (1, 1, 1)
+    assert limits(stats.crossed_mean(row)) == limits(stats.mean(row[0]))
+    assert limits(stats.crossed_mean(np.ones((3, 4)))) == (1, 1, 1)
 
 
 def test_bootstrap_of_a_mean_agrees_with_students_interval_and_redraws_undefined_samples():
@@ -169,7 +171,7 @@ def test_delong_variance_by_its_double_sum():
 def test_scores_choose_their_interval():
     assert limits(stats.of_scores([1, 0, 1, 1])) == limits(stats.proportion(3, 4))
     assert limits(stats.of_scores([0.5, 0, 1])) == limits(stats.mean([0.5, 0, 1]))
-    assert stats.pooled([Reading(1.0), Reading(3.0)]).value == 2
+    assert stats.average_readings([Reading(1.0), Reading(3.0)]).value == 2
 
 
 @pytest.mark.parametrize(
@@ -181,8 +183,8 @@ def test_scores_choose_their_interval():
         lambda: stats.proportion(1, 0),
         lambda: stats.proportion(3, 2),
         lambda: stats.difference([1.0], [1.0, 2.0]),
-        lambda: stats.crossed([1.0, 2.0]),
-        lambda: stats.crossed([[1.0], [2.0]]),
+        lambda: stats.crossed_mean([1.0, 2.0]),
+        lambda: stats.crossed_mean([[1.0], [2.0]]),
         lambda: stats.bootstrap(np.mean, [1.0], rng=RNG(0)),
         lambda: stats.bootstrap(np.mean, [1.0, 2.0], [1.0], rng=RNG(0)),
         lambda: stats.slope([1, 1, 1], [1, 2, 3]),

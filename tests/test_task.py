@@ -17,7 +17,7 @@ def task(splits: dict[str, Split]) -> Task:
 
 @given(uses=lists(sampled_from(list(Use)), max_size=6))
 def test_every_split_is_of_one_use_in_order(uses):
-    splits = {"fit": Split(DATA, Use.FIT)} | {str(k): Split(DATA, use) for k, use in enumerate(uses)}
+    splits = {"fit": Split(DATA, Use.TRAIN)} | {str(k): Split(DATA, use) for k, use in enumerate(uses)}
     t = task(splits)
     assert sorted(name for use in Use for name in t.of(use)) == sorted(splits)
     for use in Use:
@@ -27,12 +27,12 @@ def test_every_split_is_of_one_use_in_order(uses):
 def test_unseen_is_judged_where_nothing_was_fitted():
     t = task(
         {
-            "a": Split(DATA, Use.FIT, "Zurich"),
+            "a": Split(DATA, Use.TRAIN, "Zurich"),
             "held": Split(DATA, Use.SELECT, "Basel"),
-            "same": Split(DATA, Use.JUDGE, "Zurich"),
-            "selected": Split(DATA, Use.JUDGE, "Basel"),
-            "new": Split(DATA, Use.JUDGE, "Bern"),
-            "nowhere": Split(DATA, Use.JUDGE),
+            "same": Split(DATA, Use.EVALUATE, "Zurich"),
+            "selected": Split(DATA, Use.EVALUATE, "Basel"),
+            "new": Split(DATA, Use.EVALUATE, "Bern"),
+            "nowhere": Split(DATA, Use.EVALUATE),
         }
     )
     assert list(t.unseen) == ["selected", "new", "nowhere"]
@@ -40,7 +40,7 @@ def test_unseen_is_judged_where_nothing_was_fitted():
 
 def test_refusals():
     with pytest.raises(InvalidData, match="no split to fit"):
-        task({"test": Split(DATA, Use.JUDGE)})
+        task({"test": Split(DATA, Use.EVALUATE)})
     with pytest.raises(UnknownName, match="no split `trian`") as error:
-        task({"train": Split(DATA, Use.FIT)}).split("trian")
+        task({"train": Split(DATA, Use.TRAIN)}).split("trian")
     assert "did you mean train" in str(error.value)

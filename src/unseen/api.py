@@ -103,11 +103,11 @@ def audit(
         with threadpool_limits(1):
             for one in subjects:
                 findings.append(job(one, lab.child(one.task.name)))
-                watch.finished(one)
+                watch.on_finish(one)
     finally:
         watch.end()
     found = Answer(results=findings, document=audit_document(findings), machine={"findings": findings})
-    return _written(found, path)
+    return save_if_asked(found, path)
 
 
 def compare(
@@ -163,7 +163,7 @@ def compare(
     page = comparison_document(results)
     # a screen for the terminal: what to do next and the table of methods
     found = Answer(results=results, document=page, summary_sections=2, machine={"results": results})
-    return _written(found, path)
+    return save_if_asked(found, path)
 
 
 def explain(
@@ -222,14 +222,14 @@ def explain(
     watch.begin("explain", 1, 0, "subjects")
     try:
         found = explain_subject(one, request, lab)
-        watch.finished(found)
+        watch.on_finish(found)
     finally:
         watch.end()
     page = explanation_document(found)
     # the choice and a line per example; the report has the rest
     screen = min(9, len(page.sections) - 1)
     answer = Answer(results=found, document=page, summary_sections=screen, machine=machine_readable(found))
-    return _written(answer, path)
+    return save_if_asked(answer, path)
 
 
 def influence(
@@ -395,7 +395,7 @@ def _influence_report(
 ) -> Answer[Sequence[InfluenceReport]]:
     """Of several processes the first one has the answers and writes them."""
     report = Answer(results=found, document=influence_document(found), machine={"answers": found})
-    return _written(report, path if lab.ranks.rank == 0 else None)
+    return save_if_asked(report, path if lab.ranks.rank == 0 else None)
 
 
 def _lab(seed: int, device: str, cache: str, sink: Sink) -> Lab:
@@ -403,7 +403,7 @@ def _lab(seed: int, device: str, cache: str, sink: Sink) -> Lab:
     return Lab(seed=seed, device=named_device(device), sink=sink, keeper=home_cache(cache))
 
 
-def _written(found: Answer, path: Path | None) -> Answer:
+def save_if_asked(found: Answer, path: Path | None) -> Answer:
     if path is not None:
         found.report(path)
     return found

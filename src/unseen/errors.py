@@ -31,7 +31,7 @@ class UnsupportedLayer(UnseenError, TypeError):
     """A layer or model for which a quantity does not exist, or which the engine cannot treat exactly."""
 
 
-class Diverged(UnseenError, ArithmeticError):
+class Divergence(UnseenError, ArithmeticError):
     """Training produced a loss or weight that is not finite."""
 
 
@@ -43,7 +43,7 @@ class MissingFile(UnseenError, FileNotFoundError):
     """A file is absent, unreadable or cannot be written."""
 
 
-class Corrupted(UnseenError, OSError):
+class CorruptFile(UnseenError, OSError):
     """A stored or downloaded file does not hold what it should."""
 
 

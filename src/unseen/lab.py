@@ -27,7 +27,7 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """One process: sums are the identity."""
 
     rank: int = 0
@@ -81,7 +81,7 @@ class Lab:
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
     path: tuple[str, ...] = ()
-    ranks: Ranks = Alone()
+    ranks: Ranks = SingleProcess()
     sink: Sink = Silent()
     keeper: Keeper = Forget()
 

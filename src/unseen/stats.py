@@ -81,7 +81,7 @@ def difference(a: ArrayLike, b: ArrayLike, unit: str = "") -> Reading:
     return mean(x - y, unit=unit)
 
 
-def crossed(values: ArrayLike, unit: str = "") -> Reading:
+def crossed_mean(values: ArrayLike, unit: str = "") -> Reading:
     """Mean of a [seed, example] table whose seeds and examples are both samples.
 
     The variance is the random-effects one of a two-way layout, var(seed means)/S + var(example means)/n − σ²/(S n)
@@ -260,7 +260,7 @@ def crossed_auc(scores: ArrayLike, labels: ArrayLike, against: ArrayLike | None 
     return Reading(value, low, high, y.size, "AUC")
 
 
-def apart(a: Reading, b: Reading, unit: str = "") -> Reading:
+def independent_difference(a: Reading, b: Reading, unit: str = "") -> Reading:
     """a − b of two independent readings; square-and-add of their intervals (Zou & Donner, 2008).
 
     With Wilson intervals this is Newcombe's method 10 for two proportions.
@@ -279,7 +279,7 @@ def of_scores(values: ArrayLike) -> Reading:
     return mean(x)
 
 
-def pooled(readings: Sequence[Reading]) -> Reading:
+def average_readings(readings: Sequence[Reading]) -> Reading:
     """Mean of the readings' values, as independent repetitions (seeds)."""
     return mean([reading.value for reading in readings], unit=readings[0].unit if readings else "")
 
@@ -298,7 +298,7 @@ def mean_score(scores: NDArray[np.float64], unit: str = "") -> Reading:
     if len(scores) == 1:
         found = of_scores(scores[0])
         return Reading(found.value, found.low, found.high, found.n, unit or found.unit)
-    found = crossed(scores, unit=unit)
+    found = crossed_mean(scores, unit=unit)
     if not np.isin(scores, (0.0, 1.0)).all():
         return found
     wilson = proportion(float(scores.mean(0).sum().round()), scores.shape[1])
@@ -315,7 +315,7 @@ def average(readings: Sequence[Reading]) -> Reading:
     return Reading(value, value - low, value + high, sum(r.n for r in readings), readings[0].unit)
 
 
-def widened(change: Reading, among: int) -> Reading:
+def widen(change: Reading, among: int) -> Reading:
     """The interval at the level that lets one of `among` such differences be picked (Bonferroni)."""
     k = float(scipy_stats.norm.ppf(1 - (1 - LEVEL) / 2 / max(1, among))) / _Z
     low = change.value - k * (change.value - change.low)

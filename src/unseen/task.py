@@ -38,13 +38,13 @@ class Axis(StrEnum):
 class Use(StrEnum):
     """What a split may be used for."""
 
-    FIT = "fit"
+    TRAIN = "fit"
     """Methods train on it."""
     ADAPT = "adapt"
     """Inputs without targets that a method may use."""
     SELECT = "select"
     """Early stopping and hyperparameters."""
-    JUDGE = "judge"
+    EVALUATE = "judge"
     """Read by evaluation only."""
 
 
@@ -77,7 +77,7 @@ class Task:
     objective: Objective
 
     def __post_init__(self) -> None:
-        if not self.of(Use.FIT):
+        if not self.of(Use.TRAIN):
             raise InvalidData(
                 f"Task `{self.name}` has no split to fit.",
                 why="a method needs at least one split with use=Use.FIT.",
@@ -97,8 +97,8 @@ class Task:
     @property
     def unseen(self) -> dict[str, Split]:
         """The judged splits at a position where nothing was fitted."""
-        fitted = {split.at for split in self.of(Use.FIT).values()}
-        return {name: split for name, split in self.of(Use.JUDGE).items() if split.at not in fitted}
+        fitted = {split.at for split in self.of(Use.TRAIN).values()}
+        return {name: split for name, split in self.of(Use.EVALUATE).items() if split.at not in fitted}
 
 
 @runtime_checkable

@@ -6,26 +6,26 @@ from math import floor, isfinite, log10
 from unseen.reading import Reading
 
 
-def places_of(reading: Reading) -> int:
+def decimals_of(reading: Reading) -> int:
     """So many decimals that the interval's width has two digits."""
     width = reading.high - reading.low
     return min(6, max(0, 1 - floor(log10(width)))) if isfinite(width) and width > 0 else 2
 
 
-def shown(reading: Reading, sign: str = "") -> str:
+def format_reading(reading: Reading, sign: str = "") -> str:
     """Value and interval; `sign="+"` for changes."""
-    form = f"{sign}.{places_of(reading)}f"
+    form = f"{sign}.{decimals_of(reading)}f"
     text = f"{reading.value:{form}}"
     if isfinite(reading.low) and isfinite(reading.high):
         text += f" [{reading.low:{form}}, {reading.high:{form}}]"
     return text.replace("-", "−")
 
 
-def several(count: int, noun: str) -> str:
+def count_noun(count: int, noun: str) -> str:
     """ "1 label", "2 labels"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def listed(names: Sequence[str]) -> str:
+def join_words(names: Sequence[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

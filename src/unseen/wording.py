@@ -101,7 +101,7 @@ def shared_decimals(values: Sequence[float]) -> int | None:
     return 0 if all(value == int(value) for value in values if isfinite(value)) else places
 
 
-def raised(mark: int | None) -> str:
+def superscript(mark: int | None) -> str:
     """The number of a footnote in superscript digits."""
     return "" if mark is None else str(mark).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
@@ -111,7 +111,7 @@ def columns(table: Table) -> list[str]:
     return list(table.columns) or list(dict.fromkeys(name for row in table.rows for name in row))
 
 
-def turned(table: Table, most: int = 10) -> Table | None:
+def transpose(table: Table, most: int = 10) -> Table | None:
     """A table of few rows and more than `most` columns with its columns as rows; None where it reads well as it is."""
     names = columns(table)
     if len(names) <= most or not 0 < len(table.rows) <= 3:
@@ -123,15 +123,15 @@ def turned(table: Table, most: int = 10) -> Table | None:
     def line(name: str) -> dict[str, Value]:
         return {names[0]: name, **{label: row.get(name) for label, row in zip(labels, table.rows, strict=True)}}
 
-    def moved(cell: tuple[int, str]) -> tuple[int, str]:
+    def transpose_mark(cell: tuple[int, str]) -> tuple[int, str]:
         return names.index(cell[1]) - 1, labels[cell[0]]
 
     return Table(
         rows=[line(name) for name in names[1:]],
         caption=table.caption,
         footnotes=table.footnotes,
-        strong=[moved(cell) for cell in table.strong],
-        marks={moved(cell): number for cell, number in table.marks.items()},
+        strong=[transpose_mark(cell) for cell in table.strong],
+        marks={transpose_mark(cell): number for cell, number in table.marks.items()},
     )
 
 

@@ -22,7 +22,7 @@ LAB = Lab(dtype=torch.float64)
 def trained(n: int = 11) -> Trained:
     g = LAB.generator()
     x, y = torch.randn(n, 5, generator=g, dtype=torch.float64), torch.randint(3, (n,), generator=g)
-    splits = {"a": Split(Columns(x=x[:6], y=y[:6]), Use.FIT), "b": Split(Columns(x=x[6:], y=y[6:]), Use.FIT)}
+    splits = {"a": Split(Columns(x=x[:6], y=y[:6]), Use.TRAIN), "b": Split(Columns(x=x[6:], y=y[6:]), Use.TRAIN)}
     with LAB.child("init").seeded():
         model = mlp([5, 7, 3]).double().eval()
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=classify))

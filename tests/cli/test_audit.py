@@ -41,7 +41,7 @@ def test_a_table_with_sites_is_held_out_in_turn(capsys):
     said = json.loads(capsys.readouterr().out)
     assert code == 0
     assert [one["unseen"] for one in said["findings"]] == [["unseen"]] * 3
-    assert {one["places"]["unseen"] for one in said["findings"]} == {"east", "north", "west"}
+    assert {one["sites"]["unseen"] for one in said["findings"]} == {"east", "north", "west"}
     scores = said["findings"][0]["scores"]
     assert {score["model"] for score in scores} == {"network", "logistic regression", "gradient boosting"}
     assert {score["group"] for score in scores} == {"", "sex", "age:50"}
@@ -66,7 +66,7 @@ def test_the_future_is_judged_by_time(capsys):
     frame = clinics().assign(year=np.repeat([2018, 2019, 2020, 2021], 60))
     assert run(written(frame), "--target", "ill", "--time", "year", "--json") == 0
     one = json.loads(capsys.readouterr().out)["findings"][0]
-    assert one["places"]["unseen"] == "future"
+    assert one["sites"]["unseen"] == "future"
 
 
 def test_a_number_as_target_is_a_regression(capsys):
@@ -112,7 +112,7 @@ from unseen.objectives import classify
 g = torch.Generator().manual_seed(0)
 x = torch.randn(120, 6, generator=g)
 y = (x[:, 0] > 0).long()
-splits = {"train": Split(Columns(x=x[:80], y=y[:80]), Use.FIT), "test": Split(Columns(x=x[80:], y=y[80:]), Use.JUDGE)}
+splits = {"train": Split(Columns(x=x[:80], y=y[:80]), Use.TRAIN), "test": Split(Columns(x=x[80:], y=y[80:]), Use.EVALUATE)}
 task = Task(name="toy", axis=Axis.IID, splits=splits, objective=classify)
 
 def subject():

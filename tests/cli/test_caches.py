@@ -62,9 +62,9 @@ def rows(seed, n=60):
 
 def subject():
     splits = {
-        "train": Split(rows(0), Use.FIT, "Zurich"),
-        "seen": Split(rows(1), Use.JUDGE, "Zurich"),
-        "Geneva": Split(rows(2), Use.JUDGE, "Geneva"),
+        "train": Split(rows(0), Use.TRAIN, "Zurich"),
+        "seen": Split(rows(1), Use.EVALUATE, "Zurich"),
+        "Geneva": Split(rows(2), Use.EVALUATE, "Geneva"),
     }
     task = Task(name="toy", axis=Axis.SITE, splits=splits, objective=Objective(loss, score))
     return Subject(task=task, model=Net, budget=Budget(steps=30, batch_size=16, lr=2e-2))
@@ -75,7 +75,7 @@ def number():
         x = torch.randn(60, 2, generator=torch.Generator().manual_seed(seed))
         return Columns(x=x, y=x[:, 0])
 
-    splits = {"train": Split(values(0), Use.FIT), "later": Split(values(1), Use.JUDGE)}
+    splits = {"train": Split(values(0), Use.TRAIN), "later": Split(values(1), Use.EVALUATE)}
     task = Task(name="number", axis=Axis.IID, splits=splits, objective=regress)
     unit = float(os.environ.get("UNIT", "1"))
     return Subject(task=task, model=lambda: nn.Linear(2, 1), unit=unit, budget=Budget(steps=20, batch_size=16, lr=1e-2))
@@ -92,9 +92,9 @@ x, y = torch.randn(80, 4, 4, generator=torch.Generator().manual_seed(0)), torch.
 
 def subject() -> Subject:
     splits = {
-        "train": Split(Columns(x=x[:40], y=y[:40]), Use.FIT, at="Zurich"),
-        "seen": Split(Columns(x=x[40:60], y=y[40:60]), Use.JUDGE, at="Zurich"),
-        "Geneva": Split(Columns(x=x[60:], y=y[60:]), Use.JUDGE, at="Geneva"),
+        "train": Split(Columns(x=x[:40], y=y[:40]), Use.TRAIN, at="Zurich"),
+        "seen": Split(Columns(x=x[40:60], y=y[40:60]), Use.EVALUATE, at="Zurich"),
+        "Geneva": Split(Columns(x=x[60:], y=y[60:]), Use.EVALUATE, at="Geneva"),
     }
     task = Task(name="pneumonia", axis=Axis.SITE, splits=splits, objective=classify)
     return Subject(task=task, model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))

@@ -12,7 +12,7 @@ import pytest
 from unseen.cli.compare import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.questions.compare import parallel
-from unseen.runs.executors import Here
+from unseen.runs.executors import InProcess
 from unseen.tasks.table import clinics
 
 FAST = ["--seeds", "2", "--draws", "2", "--steps", "15", "--jobs", "1", "--quiet"]
@@ -75,7 +75,7 @@ def said(capsys, *arguments: str) -> dict:
 def test_every_site_of_a_table_is_left_out_and_every_export_is_written(capsys):
     exports = [f"out{suffix}" for suffix in (".tex", ".md", ".csv", ".json")]
     results = said(capsys, *TABLE, "erm", "--method", "v-rex", *(x for name in exports for x in ("--table", name)))
-    assert results["places"] == ["east", "north", "west"]
+    assert results["sites"] == ["east", "north", "west"]
     assert results["methods"] == ["ERM", "V-REx"]
     assert len(results["protocols"]) == 3
     assert results["metrics"] == ["accuracy", "AUC"]
@@ -108,13 +108,13 @@ def test_what_is_kept_is_not_trained_again(capsys, monkeypatch):
     def trained(self, blocks):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(sweep.Sweep, "trained", trained)
+    monkeypatch.setattr(sweep.Sweep, "train_groups", trained)
     again = said(capsys, *TABLE, "erm", *SHORT)
     assert again["cells"] == first["cells"]
 
 
 def test_workers_give_the_results_of_one_process(capsys, monkeypatch):
-    monkeypatch.setattr(parallel, "Processes", lambda jobs: Here())  # spawning is tested where it is defined
+    monkeypatch.setattr(parallel, "Processes", lambda jobs: InProcess())  # spawning is tested where it is defined
     fast = ["--seeds", "1", "--draws", "1", "--steps", "10", "--quiet", "--json"]
     assert run(*TABLE, "erm", "--jobs", "1", fast=fast) == 0
     one = json.loads(capsys.readouterr().out)["results"]
@@ -127,7 +127,7 @@ def test_workers_give_the_results_of_one_process(capsys, monkeypatch):
 
 
 def test_a_worker_that_is_killed_does_not_lose_the_comparison(capsys, monkeypatch, caplog):
-    class Killed(Here):
+    class Killed(InProcess):
         def submit(self, fn, /, *args, **kwargs):
             future = super().submit(int)
             future._exception = BrokenProcessPool("A process was terminated abruptly.")
@@ -139,7 +139,7 @@ def test_a_worker_that_is_killed_does_not_lose_the_comparison(capsys, monkeypatc
 
 
 def test_what_cannot_be_kept_is_computed_here_once(capsys, monkeypatch):
-    class Refused(Here):
+    class Refused(InProcess):
         def submit(self, fn, /, *args, **kwargs):
             raise AssertionError("sent to a worker")
 
@@ -161,19 +161,19 @@ def test_a_number_as_target_is_in_its_own_unit(capsys):
 
 def test_a_table_without_sites_is_one_task(capsys):
     results = said(capsys, "table.csv", "--target", "ill", "erm", "coral")
-    assert len(results["places"]) == 1
+    assert len(results["sites"]) == 1
     assert any("CORAL" in what for what in results["missing"])
 
 
 def test_a_subject_keeps_its_model_and_budget(capsys):
     assert main(["mine.py:subject", "erm", "--seeds", "1", "--draws", "1", "--json", "--quiet"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
-    assert (results["name"], results["places"]) == ("mine", ["east"])
+    assert (results["name"], results["sites"]) == ("mine", ["east"])
     assert "steps=12" in results["choices"][0]["values"]
 
 
 def test_a_spec_of_ones_own_is_left_out_in_turn(capsys):
-    assert said(capsys, "mine.py:spec", "erm", *SHORT)["places"] == ["west", "middle", "east"]
+    assert said(capsys, "mine.py:spec", "erm", *SHORT)["sites"] == ["west", "middle", "east"]
 
 
 def test_labels_of_an_unlabelled_split_are_ignored_and_said(capsys):
@@ -183,7 +183,7 @@ def test_labels_of_an_unlabelled_split_are_ignored_and_said(capsys):
 
 def test_a_task_of_this_package_takes_its_fields_as_flags(capsys):
     few, many = (said(capsys, "domains", "--division.oracle", share, "erm", *SHORT) for share in ("0.2", "0.5"))
-    assert few["places"] == many["places"] == ["west", "middle", "east"]
+    assert few["sites"] == many["sites"] == ["west", "middle", "east"]
     assert {*few["sizes"].values()} == {96}
     assert {*many["sizes"].values()} == {60}
 

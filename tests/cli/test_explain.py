@@ -20,7 +20,7 @@ from unseen.questions.explain.job import explain
 from unseen.questions.explain.request import ExplainRequest
 from unseen.report.html import html
 from unseen.report.markdown import markdown
-from unseen.runs.tensors import Kept
+from unseen.runs.tensors import TensorCache
 from unseen.subjects.subject import Subject
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import clinics
@@ -41,7 +41,7 @@ def said(capsys, *arguments: str) -> dict:
 
 
 def task(splits: dict[str, dict[str, Tensor]], objective) -> Task:
-    uses = {"train": Use.FIT, "test": Use.JUDGE}
+    uses = {"train": Use.TRAIN, "test": Use.EVALUATE}
     data = {name: Split(Columns(**columns), uses[name]) for name, columns in splits.items()}
     return Task(name="own", axis=Axis.IID, splits=data, objective=objective)
 
@@ -188,7 +188,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         return make(at, how, lab)
 
     monkeypatch.setattr(guide, "solve_explanation", counting)
-    lab, ask, subject = Lab(keeper=Kept(tmp_path / "kept")), ExplainRequest(sample=8, draws=300, examples=2), squares()
+    lab, ask, subject = (
+        Lab(keeper=TensorCache(tmp_path / "kept")),
+        ExplainRequest(sample=8, draws=300, examples=2),
+        squares(),
+    )
     with pytest.raises(KeyboardInterrupt):
         explain(subject, ask, lab)
     resumed = explain(subject, ask, lab)
@@ -208,7 +212,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 def test_another_baseline_is_another_question(tmp_path):
-    lab, subject = Lab(keeper=Kept(tmp_path / "kept")), squares()
+    lab, subject = Lab(keeper=TensorCache(tmp_path / "kept")), squares()
     one, other = (
         explain(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=b), lab).examples[0]
         for b in (None, 0.7)

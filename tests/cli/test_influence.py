@@ -31,7 +31,7 @@ x = torch.rand(60, 1, 4, 4, generator=g)
 y = (x.flatten(1).mean(1) > 0.5).long()
 fit, judge = Columns(x=x[:40], y=y[:40]), Columns(x=x[40:], y=y[40:])
 task = Task(name="grey", axis=Axis.IID, objective=classify,
-            splits={"train": Split(fit, Use.FIT), "test": Split(judge, Use.JUDGE)})
+            splits={"train": Split(fit, Use.TRAIN), "test": Split(judge, Use.EVALUATE)})
 model = lambda: torch.nn.Sequential(torch.nn.Flatten(), mlp([16, 8, 2]))
 images = Subject(task=task, model=model, budget=Budget(steps=60), classes=["dark", "light"],
                  show=lambda split, i: task.splits[split].data[i]["x"][0])
@@ -50,7 +50,7 @@ texts = [f"text number {k}" for k in range(12)]
 fit = model.columns(texts[:8], [k % 2 for k in range(8)])
 judge = model.columns(texts[8:], ["bad", "bad", "good", "good"])
 task = Task(name="texts", axis=Axis.IID, objective=classify,
-            splits={"train": Split(fit, Use.FIT), "test": Split(judge, Use.JUDGE)})
+            splits={"train": Split(fit, Use.TRAIN), "test": Split(judge, Use.EVALUATE)})
 subject = Subject(task=task, model=lambda: load_classifier("bert"), trained=model, classes=model.classes,
                   show=lambda split, i: texts[i + 8 * (split == "test")])
 """

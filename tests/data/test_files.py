@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from unseen.data import registry
-from unseen.data.files import content_sha256, data_file, places
+from unseen.data.files import content_sha256, data_file, data_folders
 from unseen.data.packing import gzip_member
 from unseen.data.registered_file import RegisteredFile
 from unseen.data.registry import (
@@ -28,10 +28,10 @@ from unseen.data.registry import (
     reversal_curse,
     usps,
 )
-from unseen.errors import Corrupted, MissingFile, UnknownName
+from unseen.errors import CorruptFile, MissingFile, UnknownName
 
 REGISTERED = registered_files()
-SHIPPED = [name for name in REGISTERED if (places()[0] / name).is_file()]
+SHIPPED = [name for name in REGISTERED if (data_folders()[0] / name).is_file()]
 LOCAL = Path(os.environ.get("UNSEEN_DATA", "/nonexistent"))
 
 
@@ -114,13 +114,13 @@ def test_a_new_data_set_is_one_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_files_hold_what_the_registry_says(name):
-    assert data_file(name) == places()[0] / name
+    assert data_file(name) == data_folders()[0] / name
 
 
 def test_only_open_licences_are_shipped():
     assert {REGISTERED[name].licence for name in SHIPPED} == {"MIT", "CC BY 4.0"}
     for folder in {name.split("/")[0] for name in SHIPPED}:
-        assert "Licence:" in (places()[0] / folder / "README.md").read_text()
+        assert "Licence:" in (data_folders()[0] / folder / "README.md").read_text()
 
 
 @pytest.mark.skipif(not LOCAL.is_dir(), reason="UNSEEN_DATA is not set")
@@ -155,9 +155,9 @@ def test_content_checksum_of_archives_ignores_order_and_compression_but_not_name
 
 def test_packed_nonsense_is_corrupted(tmp_path):
     for name in ("a.gz", "a.zip", "a.xz"):
-        with pytest.raises(Corrupted, match="cannot be unpacked"):
+        with pytest.raises(CorruptFile, match="cannot be unpacked"):
             sha(tmp_path, name, b"not packed at all")
-    with pytest.raises(Corrupted, match="cannot be unpacked"):
+    with pytest.raises(CorruptFile, match="cannot be unpacked"):
         sha(tmp_path, "b.gz", gzip.compress(b"x" * 1000)[:-9])
 
 
@@ -186,7 +186,7 @@ def test_second_address_is_tried_and_zip_member_is_found(served, tmp_path):
 def test_wrong_download_is_refused_and_not_kept(served, tmp_path):
     folder, url = served
     (folder / "a").write_bytes(b"other")
-    with pytest.raises(Corrupted, match="expected data"):
+    with pytest.raises(CorruptFile, match="expected data"):
         data_file("a.gz", {"a.gz": known("0" * 64, f"{url}/a")})
     assert list((tmp_path / "home" / "data").iterdir()) == []
 
@@ -210,7 +210,7 @@ def test_own_folder_comes_first_and_is_checked(tmp_path, monkeypatch):
     entry = known(sha(tmp_path, "a.gz", gzip.compress(b"right")), "http://127.0.0.1:9/a")
     assert data_file("a.gz", {"a.gz": entry}) == tmp_path / "a.gz"
     sha(tmp_path, "a.gz", gzip.compress(b"wrong, and of another length"))
-    with pytest.raises(Corrupted, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(CorruptFile, match=r"127\.0\.0\.1:9"):
         data_file("a.gz", {"a.gz": entry})
 
 
@@ -240,7 +240,7 @@ def test_a_page_in_place_of_a_table_is_corrupted(served):
         entry = RegisteredFile(
             sha256="0" * 64, size=1, licence="MIT", page="https://a.org", origins=((f"{url}/a",) * 2,), pack=pack
         )
-        with pytest.raises(Corrupted, match="expected data"):
+        with pytest.raises(CorruptFile, match="expected data"):
             data_file("a.npz", {"a.npz": entry})
 
 
@@ -302,7 +302,7 @@ def test_both_layouts_of_the_diabetes_zip_give_the_same_content(tmp_path, layout
         tmp_path, "c.zip", zip_of({f"dataset_diabetes/{k}": v for k, v in files.items()})
     )
     path.write_bytes(zip_of({"diabetic_data.csv": b"2"}))
-    with pytest.raises(Corrupted, match="holds 0 files"):
+    with pytest.raises(CorruptFile, match="holds 0 files"):
         diabetes_130_hospitals.pack([path])
 
 

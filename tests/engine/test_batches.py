@@ -6,7 +6,7 @@ from hypothesis.strategies import integers
 from torch.testing import assert_close
 from torch.utils.data import Dataset, IterableDataset
 
-from unseen.engine.batches import Columns, Tokens, forever, gather, length, once, orders, place, size, whole
+from unseen.engine.batches import Columns, Tokens, forever, gather, length, once, orders, size, to_device, whole
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 
@@ -84,7 +84,7 @@ def test_columns_take_any_index_and_subsets_are_columns():
 
 
 def test_place_casts_floating_columns_only():
-    batch = place({"x": torch.ones(2), "y": torch.ones(2, dtype=torch.int32)}, Lab(dtype=torch.float64))
+    batch = to_device({"x": torch.ones(2), "y": torch.ones(2, dtype=torch.int32)}, Lab(dtype=torch.float64))
     assert (batch["x"].dtype, batch["y"].dtype) == (torch.float64, torch.int32)
 
 

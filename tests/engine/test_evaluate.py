@@ -23,8 +23,8 @@ def subject(objective=classify, n: int = 50, dropout: float = 0.5) -> Trained:
     with Lab(1).seeded():
         model = mlp([3, 4, 2 if objective is classify else 1], dropout=dropout).double().train()
     splits = {
-        "train": Split(Columns(x=x, y=y), Use.FIT),
-        "test": Split(Columns(x=x[:20], y=y[:20]), Use.JUDGE),
+        "train": Split(Columns(x=x, y=y), Use.TRAIN),
+        "test": Split(Columns(x=x[:20], y=y[:20]), Use.EVALUATE),
     }
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=objective))
 
@@ -69,11 +69,11 @@ def test_accuracy_has_wilsons_and_other_scores_students_interval():
 def test_scores_cover_all_or_the_given_splits():
     trained = subject()
     assert list(scores(trained, LAB)) == ["train", "test"]
-    assert list(scores(trained, LAB, trained.task.of(Use.JUDGE))) == ["test"]
+    assert list(scores(trained, LAB, trained.task.of(Use.EVALUATE))) == ["test"]
     assert scores(trained, LAB)["test"].n == 20
 
 
 def test_an_empty_split_is_refused():
     trained = subject()
     with pytest.raises(InvalidData, match="no examples"):
-        score(trained.model, trained.task, Split(Columns(x=torch.zeros(0, 3), y=torch.zeros(0)), Use.JUDGE), LAB)
+        score(trained.model, trained.task, Split(Columns(x=torch.zeros(0, 3), y=torch.zeros(0)), Use.EVALUATE), LAB)

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from unseen.engine import parameters
 from unseen.engine.batches import Columns, orders
 from unseen.engine.loop import Budget, Draw, Optimizer, Schedule, draws, erm_step, mean_loss, train
-from unseen.errors import Diverged, InvalidConfig
+from unseen.errors import Divergence, InvalidConfig
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
 from unseen.objectives import classify
@@ -39,7 +39,7 @@ def columns(n: int, name: str = "train") -> Columns:
 
 
 def task(**more: Split) -> Task:
-    splits = {"train": Split(columns(30), Use.FIT), "judged": Split(Tripwire(), Use.JUDGE), **more}
+    splits = {"train": Split(columns(30), Use.TRAIN), "judged": Split(Tripwire(), Use.EVALUATE), **more}
     return Task(name="t", axis=Axis.IID, splits=splits, objective=classify)
 
 
@@ -131,7 +131,7 @@ def test_the_global_generator_is_left_alone():
 
 def test_adding_a_split_does_not_change_the_stream_of_another():
     alone = [d.fit["train"]["y"].tolist() for d in draws(task(), BUDGET, LAB)]
-    more = task(other=Split(columns(50, "other"), Use.FIT), blind=Split(columns(20, "blind"), Use.ADAPT))
+    more = task(other=Split(columns(50, "other"), Use.TRAIN), blind=Split(columns(20, "blind"), Use.ADAPT))
     both = list(draws(more, BUDGET, LAB))
     assert [d.fit["train"]["y"].tolist() for d in both] == alone
     assert set(both[0].fit) == {"train", "other"}
@@ -201,9 +201,9 @@ def test_divergence_is_an_error_that_names_the_step():
         loss = erm_step(m, draw, objective)
         return loss * float("nan") if draw.step == 5 else loss
 
-    with pytest.raises(Diverged, match="step 5"):
+    with pytest.raises(Divergence, match="step 5"):
         train(model(), task(), poisoned, BUDGET, LAB)
-    with pytest.raises(Diverged, match=r"lower `lr`"):
+    with pytest.raises(Divergence, match=r"lower `lr`"):
         train(model(), task(), erm_step, Budget(steps=30, batch_size=8, lr=1e300, optimizer=Optimizer.SGD), LAB)
 
 

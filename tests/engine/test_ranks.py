@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 
 from unseen.engine.ranks import Group, ranks, share
 from unseen.errors import InvalidConfig
-from unseen.lab import Alone, Lab, Ranks
+from unseen.lab import Lab, Ranks, SingleProcess
 
 DATA = torch.randn(7, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -65,7 +65,7 @@ def test_gathered_shares_of_different_lengths_are_the_whole_in_order(found):
 
 
 def test_alone_sums_are_the_identity():
-    assert isinstance(ranks(), Alone)
+    assert isinstance(ranks(), SingleProcess)
     assert isinstance(ranks(), Ranks)
     assert Lab().sum(DATA) is DATA
 
@@ -77,7 +77,7 @@ def test_a_group_needs_torch_distributed():
 
 @given(n=some.integers(0, 50), size=some.integers(1, 8))
 def test_shares_are_disjoint_and_together_all(n, size):
-    shares = [share(n, Alone(rank, size)) for rank in range(size)]
+    shares = [share(n, SingleProcess(rank, size)) for rank in range(size)]
     assert [i for part in shares for i in part] == list(range(n))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 

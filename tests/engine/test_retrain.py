@@ -22,9 +22,10 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def task(n: int = 12, splits: int = 1) -> Task:
     fit = {
-        f"train{k}": Split(Columns(x=normal(n, 3, seed=k), y=normal(n, 1, seed=9 + k)), Use.FIT) for k in range(splits)
+        f"train{k}": Split(Columns(x=normal(n, 3, seed=k), y=normal(n, 1, seed=9 + k)), Use.TRAIN)
+        for k in range(splits)
     }
-    judged = {"test": Split(Columns(x=normal(5, 3, seed=7), y=normal(5, 1, seed=8)), Use.JUDGE)}
+    judged = {"test": Split(Columns(x=normal(5, 3, seed=7), y=normal(5, 1, seed=8)), Use.EVALUATE)}
     return Task(name="t", axis=Axis.IID, splits={**fit, **judged}, objective=Objective(squared_error, squared_error))
 
 
@@ -44,7 +45,7 @@ def test_each_model_is_the_one_that_plain_training_on_its_examples_gives():
         alone = Task(
             name="alone",
             axis=Axis.IID,
-            splits={"train0": Split(Columns(**{k: v[rows] for k, v in data.items()}), Use.FIT)},
+            splits={"train0": Split(Columns(**{k: v[rows] for k, v in data.items()}), Use.TRAIN)},
             objective=whole.objective,
         )
         for r, each in enumerate(pair):
@@ -98,7 +99,7 @@ def test_empty_subsets_streams_and_no_repeats_are_refused():
     endless = Task(
         name="s",
         axis=Axis.IID,
-        splits={"train0": Split(Endless(), Use.FIT), "test": endless.splits["test"]},
+        splits={"train0": Split(Endless(), Use.TRAIN), "test": endless.splits["test"]},
         objective=endless.objective,
     )
     with pytest.raises(InvalidData, match="is a stream"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import fake_helper
 import torch
 
-from unseen.errors import Diverged, MissingFile
+from unseen.errors import Divergence, MissingFile
 from unseen.figure import Bars
 from unseen.lab import Lab
 from unseen.study import Claim, Row, Rows, Scale, Study, average
@@ -87,7 +87,7 @@ def give(trouble: str) -> None:
         raise KeyboardInterrupt
     if trouble == "missing":
         raise MissingFile("There is no file.", why="it is read.", fix="download it.")
-    raise Diverged("The loss is not finite.", why="the rate is high.", fix="lower it.")
+    raise Divergence("The loss is not finite.", why="the rate is high.", fix="lower it.")
 
 
 CLAIMS = (Claim(says="The draws are shifted.", effect=average("mean"), above=0.5, needs=Scale.SMOKE),)

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from unseen.engine.curvature import gauss_newton
 from unseen.engine.parameters import trainable
-from unseen.errors import Diverged, InvalidConfig, InvalidData
+from unseen.errors import Divergence, InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.bregman_response import Proximal, ResponseCorrelation, bregman
 from unseen.measures.leave_one_out import correlation, proportionality
@@ -112,7 +112,7 @@ def test_refusals():
     model = small(lambda: nn.Linear(4, 3))
     data = {"x": normal(9, 4), "y": torch.arange(9) % 3}
     one = {name: tensor[:1] for name, tensor in data.items()}
-    with pytest.raises(Diverged, match=r"of the gradient after 1 iterations"):
+    with pytest.raises(Divergence, match=r"of the gradient after 1 iterations"):
         Proximal(1e-6, iterations=1, tolerance=1e-9).response(model, data, outputs, entropy, one)
     with pytest.raises(InvalidData, match="no examples"):
         Proximal(0.1).response(model, {k: v[:0] for k, v in data.items()}, outputs, entropy, data)

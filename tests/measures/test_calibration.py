@@ -37,7 +37,7 @@ def drawn(n: int, seed: int, slope: float = 1.0, offset: float = 0.0):
 
 
 def trained(logits: torch.Tensor, y: torch.Tensor) -> Trained:
-    split = Split(Columns(x=logits, y=y), Use.FIT)
+    split = Split(Columns(x=logits, y=y), Use.TRAIN)
     task = Task(name="given logits", axis=Axis.IID, splits={"train": split}, objective=classify)
     return Trained(torch.nn.Identity(), task)
 

@@ -131,7 +131,7 @@ def test_the_interval_covers_the_true_coherence():
 
 
 def task(data):
-    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.FIT)}, objective=objectives.classify)
+    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=objectives.classify)
 
 
 def test_the_measure_reads_a_split_and_leaves_the_model_alone():

@@ -40,7 +40,10 @@ def test_exact_influence_on_ridge_regression_foretells_retraining():
     x, noise = normal(n, d), normal(n, 1, seed=1)
     y = x @ normal(d, 1, seed=2) + noise
     asked = normal(10, d, seed=3)
-    splits = {"train": Split(Columns(x=x, y=y), Use.FIT), "test": Split(Columns(x=asked, y=asked[:, :1]), Use.JUDGE)}
+    splits = {
+        "train": Split(Columns(x=x, y=y), Use.TRAIN),
+        "test": Split(Columns(x=asked, y=asked[:, :1]), Use.EVALUATE),
+    }
     task = Task(name="ridge", axis=Axis.IID, splits=splits, objective=regress)
     kept = random_subsets(n, 40, LAB)
     budget = Budget(steps=60, batch_size=n, lr=0.7, optimizer=Optimizer.SGD, weight_decay=decay)

@@ -26,8 +26,8 @@ def normal(n: int, d: int, seed: int = 0) -> torch.Tensor:
 
 def task(a: torch.Tensor, b: torch.Tensor) -> Task:
     splits = {
-        "train": Split(Columns(x=a, y=torch.zeros(len(a))), Use.FIT),
-        "test": Split(Columns(x=b, y=torch.zeros(len(b))), Use.JUDGE),
+        "train": Split(Columns(x=a, y=torch.zeros(len(a))), Use.TRAIN),
+        "test": Split(Columns(x=b, y=torch.zeros(len(b))), Use.EVALUATE),
     }
     return Task(name="t", axis=Axis.IID, splits=splits, objective=classify)
 

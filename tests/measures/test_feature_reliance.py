@@ -31,7 +31,7 @@ def trained(weights: torch.Tensor, n: int = 300, objective=classify) -> Trained:
         model.weight.copy_(weights)
         noisy = model(x + 0.3 * torch.randn(x.shape, generator=Lab(2).generator(), dtype=torch.float64))
     y = noisy.argmax(1) if objective is classify else noisy
-    splits = {"train": Split(Columns(x=x, y=y), Use.FIT), "test": Split(Columns(x=x, y=y), Use.JUDGE)}
+    splits = {"train": Split(Columns(x=x, y=y), Use.TRAIN), "test": Split(Columns(x=x, y=y), Use.EVALUATE)}
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=objective))
 
 
@@ -134,7 +134,7 @@ def test_total_variation_of_known_shares():
 
 def test_shift_of_a_task_and_direction():
     x = torch.randn(50, 2, generator=Lab(3).generator(), dtype=torch.float64)
-    splits = {"train": Split(Columns(x=x, y=x), Use.FIT), "test": Split(Columns(x=2 * x + 1, y=x), Use.JUDGE)}
+    splits = {"train": Split(Columns(x=x, y=x), Use.TRAIN), "test": Split(Columns(x=2 * x + 1, y=x), Use.EVALUATE)}
     task = Task(name="t", axis=Axis.IID, splits=splits, objective=regress)
     there = FeatureShift(1)(task, LAB)
     back = FeatureShift(1, reference="test", split="train")(task, LAB)

@@ -24,7 +24,7 @@ def normal(*shape, seed=0):
 
 def trained(model, x, y=None):
     y = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-    splits = {"train": Split(Columns(x=x, y=y), Use.FIT), "centres": Split(Columns(x=x, y=y), Use.JUDGE)}
+    splits = {"train": Split(Columns(x=x, y=y), Use.TRAIN), "centres": Split(Columns(x=x, y=y), Use.EVALUATE)}
     return Trained(model.double(), Task(name="t", axis=Axis.IID, objective=binary, splits=splits))
 
 

@@ -23,7 +23,7 @@ def blobs(n=400, share=0.1, seed=0):
 
 
 def task(data):
-    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.FIT)}, objective=objectives.classify)
+    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=objectives.classify)
 
 
 def model():
@@ -50,7 +50,7 @@ def test_no_example_is_judged_by_a_model_that_was_fitted_on_it():
     watched = Task(
         name="t",
         axis=Axis.IID,
-        splits={"train": Split(data, Use.FIT)},
+        splits={"train": Split(data, Use.TRAIN)},
         objective=objectives.Objective(loss, objectives.correct),
     )
     out_of_fold_loss(lambda: models.append(model()) or models[-1], watched, Lab(), folds=4, epochs=3, batch_size=2)

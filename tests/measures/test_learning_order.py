@@ -96,7 +96,7 @@ def test_what_has_no_order_is_refused(runs):
 def test_recorder_keeps_what_the_model_got_right_and_nothing_recorded_is_refused():
     lab = Lab()
     x = torch.randn(20, 3, generator=lab.generator())
-    split = Split(Columns(x=x, y=(x[:, 0] > 0).long()), Use.FIT)
+    split = Split(Columns(x=x, y=(x[:, 0] > 0).long()), Use.TRAIN)
     task = Task(name="t", axis=Axis.IID, splits={"train": split}, objective=classify)
     recorder = HitRecorder(split, classify.score, lab)
     with pytest.raises(InvalidData):
@@ -112,7 +112,7 @@ def test_recorder_keeps_what_the_model_got_right_and_nothing_recorded_is_refused
 def test_means_are_the_shares_of_hits_among_the_marked_examples():
     hits = torch.rand(5, 20, generator=Lab().generator()) > 0.4
     marked = torch.arange(20) % 3 == 0
-    split = Split(Columns(x=torch.zeros(20, 1)), Use.FIT)
+    split = Split(Columns(x=torch.zeros(20, 1)), Use.TRAIN)
     recorder = HitRecorder(split, classify.score, Lab(), list(hits))
     assert recorder.means(marked) == pytest.approx([sum(row[::3].tolist()) / 7 for row in hits])
     with pytest.raises(InvalidData, match="table of hits"):

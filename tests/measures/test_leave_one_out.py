@@ -34,7 +34,10 @@ def test_ridge_regression_without_one_example_or_a_group_equals_the_closed_form(
     """(Σ xxᵀ/m + λ)⁻¹ Σ xy/m over the m that are left; for one example that is Cook's leverage formula."""
     n, d, decay = 12, 3, 0.5
     x, y, asked = normal(n, d), normal(n, 1, seed=1), normal(6, d, seed=2)
-    splits = {"train": Split(Columns(x=x, y=y), Use.FIT), "test": Split(Columns(x=asked, y=asked[:, :1]), Use.JUDGE)}
+    splits = {
+        "train": Split(Columns(x=x, y=y), Use.TRAIN),
+        "test": Split(Columns(x=asked, y=asked[:, :1]), Use.EVALUATE),
+    }
     task = Task(name="ridge", axis=Axis.IID, splits=splits, objective=regress)
     budget = Budget(steps=80, batch_size=n, lr=0.5, optimizer=Optimizer.SGD, weight_decay=decay)
 

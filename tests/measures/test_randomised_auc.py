@@ -41,7 +41,7 @@ def mask(*chosen, d=3):
 
 
 def trained(model, data):
-    splits = {"train": Split(Columns(**data), Use.FIT), "test": Split(Columns(**data), Use.JUDGE)}
+    splits = {"train": Split(Columns(**data), Use.TRAIN), "test": Split(Columns(**data), Use.EVALUATE)}
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=classify))
 
 

@@ -29,7 +29,7 @@ def scored(n: int, seed: int, groups: int = 3):
 
 def subject(scores, y, group) -> Trained:
     x = torch.tensor(np.stack([np.zeros_like(scores), scores], 1), dtype=torch.float32)
-    split = Split(Columns(x=x, y=torch.tensor(y).long(), group=torch.tensor(group)), Use.FIT)
+    split = Split(Columns(x=x, y=torch.tensor(y).long(), group=torch.tensor(group)), Use.TRAIN)
     return Trained(torch.nn.Identity(), Task(name="scores", axis=Axis.IID, splits={"train": split}, objective=classify))
 
 
@@ -59,11 +59,11 @@ def test_small_groups_are_shown_but_not_judged_and_one_class_has_no_area():
     y = np.array([False, True] * 50 + [False] * 20 + [False, True] * 5)
     g = np.array([0] * 100 + [1] * 20 + [2] * 10)
     big, one_class, small = by_group(s, y, g, ["big", "one class", "small"])
-    assert big.judged
+    assert big.is_sufficient
     assert one_class.reading is None
-    assert not one_class.judged
+    assert not one_class.is_sufficient
     assert small.reading is not None
-    assert not small.judged
+    assert not small.is_sufficient
 
 
 def test_the_worst_group_is_the_lowest_of_those_judged():

@@ -38,7 +38,7 @@ def model(seed=1):
 def task():
     x = torch.randn(40, 3, generator=Lab(seed=3).generator(), dtype=torch.float64)
     data = Columns(x=x, y=(x[:, 0] > 0).long())
-    return Task(name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.FIT)})
+    return Task(name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)})
 
 
 def test_distance_is_over_weights_only():

@@ -19,9 +19,9 @@ from unseen.methods.group_reweighting import (
     GroupDRO,
     Groups,
     InverseFrequency,
-    exponentiated,
     group_dro_step,
     groups_of,
+    mirror_ascent,
     reweighted_step,
 )
 from unseen.methods.sam import SAM
@@ -38,7 +38,7 @@ def task(n: int = 40, select: bool = False) -> Task:
     x = torch.randn(n, 4, generator=g, dtype=torch.float64)
     site = (torch.arange(n) % 5 == 0).long() * 2  # groups 0 (80 %) and 2 (20 %)
     columns = Columns(x=x, y=(x[:, 0] + site > 0.5).long(), site=site)
-    splits = {"train": Split(columns, Use.FIT)}
+    splits = {"train": Split(columns, Use.TRAIN)}
     if select:
         splits["held"] = Split(columns.subset(slice(0, 10)), Use.SELECT)
     return Task(name="t", axis=Axis.SITE, splits=splits, objective=classify)
@@ -147,7 +147,7 @@ def test_group_weights_follow_the_closed_form():
     assert_close(q, (0.05 * 20 * torch.tensor([0.3, 1.1], dtype=torch.float64)).softmax(0))
     start = torch.tensor([0.2, 0.8], dtype=torch.float64)
     by_hand = start * torch.exp(0.5 * torch.tensor([2.0, 1.0], dtype=torch.float64))
-    assert_close(exponentiated(start, torch.tensor([2.0, 1.0], dtype=torch.float64), 0.5), by_hand / by_hand.sum())
+    assert_close(mirror_ascent(start, torch.tensor([2.0, 1.0], dtype=torch.float64), 0.5), by_hand / by_hand.sum())
 
 
 def test_group_gradient_is_the_weighted_sum_and_an_absent_group_is_left_out():

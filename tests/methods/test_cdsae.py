@@ -170,14 +170,14 @@ def test_without_noise_a_wide_decoder_reconstructs_as_well_as_principal_componen
 
 def test_fairness_weight_lowers_the_models_own_effect():
     task, gaps = TASK, []
-    for name, split in TASK.of(Use.FIT).items():  # labels that favour one group
+    for name, split in TASK.of(Use.TRAIN).items():  # labels that favour one group
         x = split.data.columns["x"]
         biased = Columns(**{**split.data.columns, "y": (x[:, 0] + 3 * x[:, 3] > 1.5).long()})
         task = replace(task, splits={**task.splits, name: replace(split, data=biased)})
     for weight in (0.0, 30.0):
         method = CDSAE(fairness=weight, independence=0, budget=replace(ADAM, steps=150))
         net = method.fit(copy.deepcopy(GIVEN), task, LAB).model
-        x = torch.cat([s.data.columns["x"] for s in TASK.of(Use.FIT).values()]).double()
+        x = torch.cat([s.data.columns["x"] for s in TASK.of(Use.TRAIN).values()]).double()
         with torch.no_grad():
             gaps.append(fairness_gap(net, x, net.posterior(x).mean).mean().item())
     assert gaps[1] < 0.01 < gaps[0]

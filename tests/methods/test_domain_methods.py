@@ -23,7 +23,7 @@ from unseen.lab import Lab
 from unseen.methods.adversarial_training import (
     AdversarialTraining,
     Norm,
-    projected,
+    project,
     start,
     worst_inputs,
 )
@@ -270,10 +270,10 @@ def test_perturbations_stay_inside_the_ball_and_the_input_range(norm):
     size = begin.flatten(1).abs().amax(1) if norm is Norm.LINF else begin.flatten(1).norm(dim=1)
     assert float(size.max()) <= 1
     assert float(size.min()) > 0
-    far = projected(10 * begin, 0.2, norm).flatten(1)
+    far = project(10 * begin, 0.2, norm).flatten(1)
     size = far.abs().amax(1) if norm is Norm.LINF else far.norm(dim=1)
     assert float(size.max()) <= 0.2 + 1e-12
-    assert_close(projected(0.1 * begin, 0.2, norm), 0.1 * begin)
+    assert_close(project(0.1 * begin, 0.2, norm), 0.1 * begin)
     given = {"begin": begin, "norm": norm, "low": -0.5, "high": 0.5}
     net, batch = model(), merge_batches(draw.fit.values())
     moved, loss = worst_inputs(net, batch, classify, radius=5.0, passes=3, **given)
@@ -283,7 +283,7 @@ def test_perturbations_stay_inside_the_ball_and_the_input_range(norm):
     clamped = (batch["x"] + 5.0 * begin).clamp(-0.5, 0.5).requires_grad_()  # the first step by the definition
     (up,) = torch.autograd.grad(classify.loss(net, {**batch, "x": clamped}).sum(), clamped)
     way = up.sign() if norm is Norm.LINF else up / up.flatten(1).norm(dim=1, keepdim=True)
-    delta = projected(clamped.detach() + 2.5 * 5.0 * way - batch["x"], 5.0, norm)
+    delta = project(clamped.detach() + 2.5 * 5.0 * way - batch["x"], 5.0, norm)
     one, _ = worst_inputs(net, batch, classify, radius=5.0, passes=1, **given)
     assert_close(one["x"].detach(), (batch["x"] + delta).clamp(-0.5, 0.5))
 

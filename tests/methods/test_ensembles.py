@@ -16,7 +16,14 @@ from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.methods.mixup import Mixup, mixing
 from unseen.methods.output_ensemble import OutputEnsemble, Start, reinitialize
-from unseen.methods.weight_average import BANG, WeightEnsemble, WiSEFT, averaged, interpolated, soft_criterion
+from unseen.methods.weight_average import (
+    BANG,
+    WeightEnsemble,
+    WiSEFT,
+    average_weights,
+    interpolate_weights,
+    soft_criterion,
+)
 from unseen.models.ensemble_model import MeanLogit
 from unseen.models.mlp import mlp
 from unseen.objectives import binary, classify, regress
@@ -61,17 +68,17 @@ def test_for_a_linear_model_averages_of_weights_and_of_logits_agree():
     for state in states:
         net.load_state_dict(state)
         logits.append(net(X).detach())
-    net.load_state_dict(interpolated(states[0], states[1], 0.3))
+    net.load_state_dict(interpolate_weights(states[0], states[1], 0.3))
     assert_close(net(X), 0.7 * logits[0] + 0.3 * logits[1])
 
 
 def test_average_ignores_the_order_of_models_and_refuses_other_shapes():
     states = [parameters.state(model(k)) for k in range(3)]
-    a = averaged(states, [0.2, 0.3, 0.5])
-    b = averaged(states[::-1], [0.5, 0.3, 0.2])
+    a = average_weights(states, [0.2, 0.3, 0.5])
+    b = average_weights(states[::-1], [0.5, 0.3, 0.2])
     assert_close(a, b)
     with pytest.raises(InvalidData, match=r"3\.bias, 3\.weight"):
-        averaged([states[0], mlp([4, 8, 3]).state_dict()], [0.5, 0.5])
+        average_weights([states[0], mlp([4, 8, 3]).state_dict()], [0.5, 0.5])
 
 
 def drawn() -> Draw:

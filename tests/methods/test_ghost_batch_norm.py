@@ -179,7 +179,7 @@ def test_bad_ghosts_are_refused():
 def test_training_with_one_ghost_per_batch_is_training_with_batch_norm():
     x = normal(64, 5, dtype=torch.float32)
     data = Columns(x=x, y=(x[:, 0] > 1).long())
-    task = Task(name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.FIT)})
+    task = Task(name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)})
 
     def fitted(ghost, batch_size):
         with Lab(seed=1).seeded():

@@ -9,7 +9,7 @@ from torch import nn
 from tests.oracles import two_layer as oracle
 from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import outputs
-from unseen.errors import Diverged, InvalidConfig, InvalidData, UnsupportedLayer
+from unseen.errors import Divergence, InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.gradient_descent import GradientDescent, GramDynamics, gram_path, linear_path, slope_of
 from unseen.models.two_layer import TwoLayer
@@ -18,7 +18,7 @@ from unseen.task import Axis, Objective, Split, Task, Use
 from unseen.tasks.xor_clusters import XorClusters, bayes_error
 
 LAB = Lab(seed=4, dtype=torch.float64)
-SMALL = XorClusters(n=20, dim=300, mean_norm2=40.0, noise=0.1, n_judge=15)
+SMALL = XorClusters(n=20, dim=300, mean_norm2=40.0, noise=0.1, n_evaluate=15)
 
 
 def squared(model, batch):
@@ -34,7 +34,7 @@ def network(dim=300, width=10, init=0.01):
 
 
 def task_of(x, y, objective=binary):
-    return Task(name="own", axis=Axis.IID, objective=objective, splits={"train": Split(Columns(x=x, y=y), Use.FIT)})
+    return Task(name="own", axis=Axis.IID, objective=objective, splits={"train": Split(Columns(x=x, y=y), Use.TRAIN)})
 
 
 def test_gradient_descent_is_the_definition():
@@ -62,7 +62,7 @@ def test_reduced_dynamics_are_gradient_descent(objective):
 def test_reduced_dynamics_are_gradient_descent_in_float32_and_over_several_fit_splits():
     lab = Lab(seed=4)
     data = SMALL.build(lab).splits["train"].data
-    halves = {name: Split(data.subset(part), Use.FIT) for name, part in (("a", slice(10)), ("b", slice(10, 20)))}
+    halves = {name: Split(data.subset(part), Use.TRAIN) for name, part in (("a", slice(10)), ("b", slice(10, 20)))}
     task = Task(name="halves", axis=Axis.IID, objective=binary, splits=halves)
     slow = GradientDescent(steps=50, lr=0.02).fit(network(), task, lab).model
     fast = GramDynamics(steps=50, lr=0.02).fit(network(), task, lab).model
@@ -103,11 +103,11 @@ def test_one_sample_is_one_dimensional_logistic_descent():
 def test_nearly_orthogonal_samples_are_fitted_in_one_step_flipped_or_not():
     # p = 25 n‖μ‖²: the one-step classifier Σ y x is dominated by each sample's own term. (With ‖μ‖² ≫ p/n it is not:
     # one step is then linear in the clusters, which XOR defeats.)
-    task = XorClusters(n=40, dim=40_000, mean_norm2=40.0, noise=0.3, n_judge=10).build(LAB)
+    task = XorClusters(n=40, dim=40_000, mean_norm2=40.0, noise=0.3, n_evaluate=10).build(LAB)
     data = task.splits["train"].data
     trained = GramDynamics(steps=1, lr=1e-3).fit(network(40_000, 50, 1e-6), task, LAB).model
     assert torch.equal(outputs(trained, data, LAB) > 0, data.columns["y"] > 0)
-    far = XorClusters(n=40, dim=400, mean_norm2=40_000.0, noise=0.0, n_judge=10).build(LAB)
+    far = XorClusters(n=40, dim=400, mean_norm2=40_000.0, noise=0.0, n_evaluate=10).build(LAB)
     trained = GramDynamics(steps=1, lr=1e-3).fit(network(400, 50, 1e-6), far, LAB).model
     data = far.splits["train"].data
     assert not torch.equal(outputs(trained, data, LAB) > 0, data.columns["y"] > 0)
@@ -147,7 +147,7 @@ def test_linear_path_is_gradient_descent_of_a_linear_model_from_zero():
 
 def test_no_network_beats_the_bayes_floor():
     # n‖μ‖⁴/p = 133: clusters overlap, and the trained network's clean error stays above the best rule's
-    spec = XorClusters(n=300, dim=600, mean_norm2=16.0, noise=0.1, n_judge=4_000)
+    spec = XorClusters(n=300, dim=600, mean_norm2=16.0, noise=0.1, n_evaluate=4_000)
     task = spec.build(LAB)
     trained = GramDynamics(steps=60, lr=0.02).fit(network(600, 60, 1e-4), task, LAB).model
     wrong = (outputs(trained, task.splits["test"].data, LAB) > 0) != (task.splits["test"].data.columns["y"] > 0)
@@ -173,14 +173,14 @@ def test_streams_are_refused():
         def __iter__(self):
             yield {"x": torch.zeros(2), "y": torch.tensor(1)}
 
-    task = Task(name="stream", axis=Axis.IID, objective=binary, splits={"train": Split(Stream(), Use.FIT)})
+    task = Task(name="stream", axis=Axis.IID, objective=binary, splits={"train": Split(Stream(), Use.TRAIN)})
     with pytest.raises(InvalidData, match="is a stream"):
         GradientDescent().fit(nn.Linear(2, 1), task, LAB)
 
 
 def test_divergence_is_an_error():
     data = SMALL.build(LAB).splits["train"].data.columns
-    with pytest.raises(Diverged, match="lower `lr`"):
+    with pytest.raises(Divergence, match="lower `lr`"):
         GramDynamics(steps=60, lr=1e9).fit(network(), task_of(data["x"], data["y"], SQUARED), LAB)
 
 

@@ -25,7 +25,7 @@ SMALL = Budget(steps=2_560, batch_size=32, lr=0.1, optimizer=Optimizer.SGD, drop
 def task(n=256):
     x = torch.randn(n, 4, generator=Lab(seed=3).generator())
     data = Columns(x=x, y=(x[:, 0] > 0).long())
-    return Task(name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.FIT)})
+    return Task(name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)})
 
 
 def model():

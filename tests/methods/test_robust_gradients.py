@@ -163,7 +163,7 @@ def test_too_many_microbatches_are_refused():
 
 def task(n=12):
     data = Columns(x=normal(n, 4), y=torch.arange(n) % 3)
-    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.FIT)}, objective=classify)
+    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=classify)
 
 
 def weights(fit, lab):
@@ -192,7 +192,7 @@ def test_rolling_median_of_a_constant_stream_is_plain_descent_on_a_linear_loss()
     model = nn.Linear(3, 1, bias=False).double()
     data = Columns(x=normal(1, 3))
     linear = Objective(lambda m, batch: m(batch["x"])[:, 0], lambda m, batch: m(batch["x"])[:, 0])
-    flat = Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.FIT)}, objective=linear)
+    flat = Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=linear)
     start = model.weight.detach().clone()
     RollingMedian(3, Budget(steps=10, lr=0.1, optimizer=Optimizer.SGD)).fit(model, flat, FLOAT64)
     torch.testing.assert_close(model.weight.detach(), start - 10 * 0.1 * data.columns["x"])
@@ -213,7 +213,7 @@ def test_a_lonely_direction_is_suppressed():
     nn.init.zeros_(model.weight)
     x = torch.tensor([[1.0, 0.0]] * 10 + [[0.0, 1.0]], dtype=torch.float64)
     linear = Objective(lambda m, batch: -m(batch["x"])[:, 0], lambda m, batch: m(batch["x"])[:, 0])
-    flat = Task(name="t", axis=Axis.IID, splits={"train": Split(Columns(x=x), Use.FIT)}, objective=linear)
+    flat = Task(name="t", axis=Axis.IID, splits={"train": Split(Columns(x=x), Use.TRAIN)}, objective=linear)
     WinsorizedMean(1, budget=Budget(steps=1, batch_size=11, lr=1.0, optimizer=Optimizer.SGD)).fit(model, flat, FLOAT64)
     assert model.weight.tolist() == [[1.0, 0.0]]
 

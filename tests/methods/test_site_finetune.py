@@ -47,9 +47,9 @@ def rows(n: int, seed: int, shift: float = 0.0) -> dict[str, torch.Tensor]:
 
 def task(judged=Tripwire) -> Task:
     splits = {
-        "others": Split(Columns(**rows(120, 1)), Use.FIT, "others"),
-        "local": Split(Columns(**rows(30, 2, 1.0)), Use.FIT, "here"),
-        "site": Split(judged(**rows(40, 3, 1.0)), Use.JUDGE, "here"),
+        "others": Split(Columns(**rows(120, 1)), Use.TRAIN, "others"),
+        "local": Split(Columns(**rows(30, 2, 1.0)), Use.TRAIN, "here"),
+        "site": Split(judged(**rows(40, 3, 1.0)), Use.EVALUATE, "here"),
     }
     return Task(name="sites", axis=Axis.SITE, splits=splits, objective=classify)
 
@@ -121,7 +121,7 @@ def test_one_cluster_is_the_global_model_continued_on_everything():
 
 
 def test_from_scratch_is_plain_training_on_the_local_rows():
-    local = Split(task().splits["local"].data, Use.FIT)
+    local = Split(task().splits["local"].data, Use.TRAIN)
     plain = train(
         model(), Task(name="x", axis=Axis.IID, splits={"train": local}, objective=classify), erm_step, SHORT, LAB
     )

@@ -58,7 +58,7 @@ def test_each_text_is_classified_as_if_it_were_alone(both):
 def test_influence_runs_through_it_as_by_brute_force(both):
     model, _ = both
     data = model.columns(TEXTS, [1, 0, 1, 0])
-    task = Task(name="texts", axis=Axis.IID, splits={"train": Split(data, Use.FIT)}, objective=classify)
+    task = Task(name="texts", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=classify)
     loss = classify.loss
     attribute = Influence(curvature=Curvature.IDENTITY, fisher=Fisher.EMPIRICAL)
     found = attribute.prepare(Trained(model, task), Lab())

@@ -6,13 +6,13 @@ import re
 import pytest
 
 from unseen.runs import catalog
-from unseen.runs.catalog import Place, entries
+from unseen.runs.catalog import StudyLocation, entries
 
 
 @pytest.mark.parametrize("kind", catalog.KINDS)
 def test_entries_agree_with_the_parsed_sources(kind, store):
     for entry in entries(kind):
-        where = catalog.place(entry.name).module if kind == "studies" else f"unseen.{kind}.{entry.name}"
+        where = catalog.locate(entry.name).module if kind == "studies" else f"unseen.{kind}.{entry.name}"
         tree = ast.parse(catalog.source(where).read_bytes())
         assert entry.says == " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
         names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -27,8 +27,8 @@ def test_studies_of_other_packages_are_listed_with_the_own(store):
     found = {entry.name: entry for entry in entries("studies")}
     assert found["fake_counting"].says.startswith("A study whose cells leave a mark")
     assert "xor_grokking" in found
-    assert catalog.place("fake_counting") == Place("fake_counting")
-    assert catalog.place("xor_grokking") == Place("unseen.studies.xor_grokking")
+    assert catalog.locate("fake_counting") == StudyLocation("fake_counting")
+    assert catalog.locate("xor_grokking") == StudyLocation("unseen.studies.xor_grokking")
 
 
 @pytest.mark.parametrize(

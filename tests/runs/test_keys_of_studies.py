@@ -23,7 +23,7 @@ def held():
     return {
         name: Parts.of(tuple(study.cells(study.scales[Scale.LAPTOP])))
         for name in catalog.names()
-        if catalog.place(name).module.startswith("unseen.") and (study := catalog.load(name))
+        if catalog.locate(name).module.startswith("unseen.") and (study := catalog.load(name))
     }
 
 
@@ -141,7 +141,7 @@ def test_another_warm_up_makes_stale_exactly_those_that_train_with_it(codes, bef
 def test_every_reached_definition_changes_the_key_and_no_other_does(name):
     study = catalog.load(name)
     parts = Parts.of(tuple(study.cells(study.scales[Scale.LAPTOP])))
-    study = catalog.source(catalog.place(name).module)
+    study = catalog.source(catalog.locate(name).module)
     sources = Sources()
     code = code_of_file(study, sorted(parts.homes), sorted(parts.texts), sources)
     wrong, counted, tried = [], 0, 0
@@ -153,7 +153,7 @@ def test_every_reached_definition_changes_the_key_and_no_other_does(name):
                 continue
             # what a data file holds is settled by its checksum, however it is found
             reached = f"{module}:{label}" in code.definitions and label != "data_file"
-            mutated = sources.changed(file, mutant.encode())
+            mutated = sources.with_text(file, mutant.encode())
             changed = code_of_file(study, sorted(parts.homes), sorted(parts.texts), mutated).version != code.version
             tried, counted = tried + 1, counted + reached
             if changed != reached:

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unseen.cli.main import main
-from unseen.errors import Corrupted
+from unseen.errors import CorruptFile
 from unseen.runs import catalog, code_keys, ledger, rows
-from unseen.runs.catalog import Place
+from unseen.runs.catalog import StudyLocation
 from unseen.runs.definitions import Sources
 from unseen.runs.ledger import Files, Stamp
 from unseen.runs.settle import Changes
@@ -58,7 +58,7 @@ def test_rows_differ_by_more_than_a_processor_explains():
 @pytest.mark.parametrize("data", [b"", b"no archive", b"\x1f\x8b\x08broken"])
 def test_a_damaged_file_of_rows_is_refused(data, tmp_path):
     (tmp_path / "a.csv.gz").write_bytes(data)
-    with pytest.raises(Corrupted, match="does not hold rows"):
+    with pytest.raises(CorruptFile, match="does not hold rows"):
         rows.read(tmp_path / "a.csv.gz")
 
 
@@ -115,7 +115,7 @@ def edit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(catalog, "_outside", lambda: {"settled": Place("settled_study")})
+    monkeypatch.setattr(catalog, "_outside", lambda: {"settled": StudyLocation("settled_study")})
 
     def of(old: str = "", new: str = "") -> None:
         assert old in STUDY

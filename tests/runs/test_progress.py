@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from rich.console import Console
 
 from unseen.lab import Lab, Sink
-from unseen.runs.progress import Cells, Drawn, Lines, Shares, estimate, watcher
+from unseen.runs.progress import Cells, Lines, ProgressBars, Shares, estimate, watcher
 from unseen.runs.runner import Watcher
 from unseen.runs.store import Failure, Run
 
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
 
 
 def test_the_watcher_suits_the_stream():
-    assert isinstance(watcher(Terminal()), Drawn)
+    assert isinstance(watcher(Terminal()), ProgressBars)
     assert isinstance(watcher(io.StringIO()), Lines)
     for one in (watcher(Terminal()), watcher(io.StringIO())):
         assert isinstance(one, Watcher)
@@ -44,7 +44,7 @@ def test_short_runs_say_nothing_in_a_pipe(clock):
     lines = Lines(stream)
     lines.begin("s", 2, 0)
     clock[0] += 19
-    lines.finished(DONE)
+    lines.on_finish(DONE)
     lines.end()
     assert stream.getvalue() == ""
 
@@ -55,17 +55,17 @@ def test_long_runs_say_how_far_they_are(clock):
     lines.begin("s", 5, 2)
     lines.cells.started = clock[0]
     clock[0] += 60
-    lines.finished(DONE)
+    lines.on_finish(DONE)
     clock[0] += 20
-    lines.finished(FAILED)
+    lines.on_finish(FAILED)
     assert stream.getvalue().splitlines() == ["s 3/5 cells · 2 min left", "s 4/5 cells · 1 failed · 40 s left"]
 
 
 def test_the_bar_shows_cells_and_is_gone_at_the_end():
     stream = Terminal()
-    drawn = Drawn(Console(file=stream, force_terminal=True, width=120))
+    drawn = ProgressBars(Console(file=stream, force_terminal=True, width=120))
     drawn.begin("study", 2, 1)
-    drawn.finished(DONE)
+    drawn.on_finish(DONE)
     drawn.progress.refresh()
     drawn.end()
     assert "study 2/2 cells" in stream.getvalue()
@@ -73,7 +73,7 @@ def test_the_bar_shows_cells_and_is_gone_at_the_end():
 
 def test_nothing_is_drawn_when_nothing_is_to_do():
     stream = Terminal()
-    drawn = Drawn(Console(file=stream, force_terminal=True))
+    drawn = ProgressBars(Console(file=stream, force_terminal=True))
     drawn.begin("study", 2, 2)
     drawn.end()
     assert "study" not in stream.getvalue()

@@ -16,9 +16,9 @@ from waiting import PATIENCE, wait_until
 
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.runs import catalog, runner
-from unseen.runs.executors import Here, Processes
-from unseen.runs.runner import Choices, Unwatched, run, stored
-from unseen.runs.worker import Changed, checked, work
+from unseen.runs.executors import InProcess, Processes
+from unseen.runs.runner import Choices, NoWatcher, load_result, run
+from unseen.runs.worker import SourceChanged, validate_rows, work
 from unseen.study import Scale
 
 
@@ -37,7 +37,7 @@ def test_cells_are_computed_once(study, store, marks):
     assert (first.stored, second.stored) == (0, 3)
     assert second.rows[: len(first.rows)] == first.rows
     assert marks.counts() == dict.fromkeys(range(5), 1)
-    assert stored(study, config(study, seeds=6), store).rows == second.rows
+    assert load_result(study, config(study, seeds=6), store).rows == second.rows
     assert run(study, config(study), store, choices=Choices(fresh=True)).rows == first.rows
     assert marks.counts()[0] == 2
 
@@ -84,7 +84,7 @@ def test_a_failure_is_remembered_until_asked_again(study, store, marks, monkeypa
     monkeypatch.setenv("FAKE_HEALED", "1")
     result = run(study, changed, store, choices=Choices(retry_failed=True))
     assert (len(result.runs), result.failures) == (3, ())
-    assert stored(study, changed, store).failures == ()
+    assert load_result(study, changed, store).failures == ()
 
 
 def test_what_was_missing_outside_is_tried_again_unasked(study, store, marks, monkeypatch):
@@ -137,7 +137,7 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(study, store, marks
 
 def test_a_damaged_cell_is_computed_again(study, store, marks, caplog):
     rows = run(study, config(study), store).rows
-    path = store.place(study.name, store.keys(study.name)[0]) / "run.json"
+    path = store.run_folder(study.name, store.keys(study.name)[0]) / "run.json"
     path.write_text("{")
     assert run(study, config(study), store).rows == rows
     assert sum(marks.counts().values()) == 4
@@ -146,7 +146,7 @@ def test_a_damaged_cell_is_computed_again(study, store, marks, caplog):
 
 def test_code_that_changes_under_a_run_is_noticed(study, store):
     (job,) = runner.jobs_of(study, config(study, seeds=1), store)
-    with pytest.raises(Changed, match="changed while it ran"):
+    with pytest.raises(SourceChanged, match="changed while it ran"):
         work(replace(job, key="0" * 32))
     assert store.keys(study.name) == []
 
@@ -176,18 +176,18 @@ def test_cells_need_a_seed(study, store):
 @pytest.mark.parametrize("value", [float("nan"), np.float32("inf"), torch.tensor(float("nan"))])
 def test_rows_that_are_not_finite_are_named(value):
     with pytest.raises(InvalidData, match=r"Row 1 .* has loss"):
-        checked([{"loss": 1.0}, {"loss": value}], "s")
+        validate_rows([{"loss": 1.0}, {"loss": value}], "s")
 
 
 @pytest.mark.parametrize("value", [None, [1], {"a": 1}, torch.ones(2), np.ones(1)])
 def test_rows_that_are_not_flat_are_named(value):
     with pytest.raises(InvalidData, match="has curve of type"):
-        checked([{"curve": value}], "s")
+        validate_rows([{"curve": value}], "s")
 
 
 def test_scalars_of_libraries_become_plain():
     row = {"a": np.float64(0.5), "b": np.int64(2), "c": torch.tensor(3), "d": np.bool_(True), "e": Scale.SMOKE}
-    (plain,) = checked([row], "s")
+    (plain,) = validate_rows([row], "s")
     assert plain == {"a": 0.5, "b": 2, "c": 3, "d": True, "e": "smoke"}
     assert [type(value) for value in plain.values()] == [float, int, int, bool, str]
 
@@ -195,7 +195,7 @@ def test_scalars_of_libraries_become_plain():
 @pytest.mark.parametrize("rows", [[], None, iter(())])
 def test_a_cell_without_rows_is_a_mistake(rows):
     with pytest.raises(InvalidData, match="no rows"):
-        checked(rows, "s")
+        validate_rows(rows, "s")
 
 
 def test_processes_need_at_least_one():
@@ -207,9 +207,9 @@ def test_here_reports_errors_through_the_future_and_lets_interruptions_pass():
     def fail(error):
         raise error
 
-    assert isinstance(Here().submit(fail, ValueError("x")).exception(), ValueError)
+    assert isinstance(InProcess().submit(fail, ValueError("x")).exception(), ValueError)
     with pytest.raises(KeyboardInterrupt):
-        Here().submit(fail, KeyboardInterrupt())
+        InProcess().submit(fail, KeyboardInterrupt())
 
 
 def test_unknown_and_misnamed_studies(store):
@@ -220,7 +220,7 @@ def test_unknown_and_misnamed_studies(store):
         catalog.load("fake_misnamed")
 
 
-class Heard(Unwatched):
+class Heard(NoWatcher):
     def __init__(self):
         self.calls = []
 
@@ -248,7 +248,7 @@ def finished(store) -> dict[str, bytes]:
     """The rows of every finished cell as the bytes on disk."""
     rows = {}
     for key in store.keys("fake_counting"):
-        text = (store.place("fake_counting", key) / "run.json").read_bytes()
+        text = (store.run_folder("fake_counting", key) / "run.json").read_bytes()
         rows[key] = text[text.index(b' "rows"') : text.index(b' "facts"')]
     return rows
 
@@ -296,7 +296,7 @@ def test_killed_at_drawn_points_and_run_again_gives_the_same_bytes(jobs, kills, 
     changed = config(study, seeds=seeds)
     run(study, changed, undisturbed)
     assert finished(store) == finished(undisturbed)
-    assert json.loads(out)["rows"] == stored(study, changed, undisturbed).rows
+    assert json.loads(out)["rows"] == load_result(study, changed, undisturbed).rows
     assert not [*store.root.rglob(".tmp-*"), *store.root.rglob(".kept-*")]
 
 

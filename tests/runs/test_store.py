@@ -19,7 +19,7 @@ from properties import examples
 from unseen.errors import InvalidConfig, MissingExtra, MissingFile, UnseenError
 from unseen.runs.index import export, index, summary
 from unseen.runs.store import Failure, Run, Store, home, write_atomic
-from unseen.runs.tensors import Kept
+from unseen.runs.tensors import TensorCache
 
 ROWS = ({"seed": 0, "value": 0.1 + 0.2, "name": "é <b>", "right": True},)
 
@@ -62,12 +62,12 @@ def test_kept_tensors_move_beside_the_rows(tmp_path):
         return {"w": torch.arange(3.0)}
 
     for _ in range(2):
-        kept = Kept(store.kept("s", "abc"))("factors of layer 1", make)
+        kept = TensorCache(store.tensor_folder("s", "abc"))("factors of layer 1", make)
     store.put(a_run())
     assert made == [1]
     assert torch.equal(kept["w"], torch.arange(3.0))
-    assert {path.name.split("-")[0] for path in store.place("s", "abc").iterdir()} == {"run.json", "factors"}
-    assert not store.kept("s", "abc").exists()
+    assert {path.name.split("-")[0] for path in store.run_folder("s", "abc").iterdir()} == {"run.json", "factors"}
+    assert not store.tensor_folder("s", "abc").exists()
 
 
 DAMAGES = {
@@ -84,7 +84,7 @@ DAMAGES = {
 def test_a_damaged_file_counts_as_missing_is_named_and_replaced(damage, tmp_path, caplog):
     store = Store(tmp_path)
     store.put(a_run())
-    path = store.place("s", "abc") / "run.json"
+    path = store.run_folder("s", "abc") / "run.json"
     path.write_text(DAMAGES[damage](path.read_text()))
     assert store.get("s", "abc") is None
     assert str(path) in caplog.text
@@ -97,7 +97,7 @@ def test_a_damaged_file_counts_as_missing_is_named_and_replaced(damage, tmp_path
 def test_a_full_disk_is_explained_and_loses_nothing(call, tmp_path, monkeypatch):
     store = Store(tmp_path)
     store.put(a_run("done"))
-    Kept(store.kept("s", "abc"))("w", lambda: {"w": torch.ones(2)})
+    TensorCache(store.tensor_folder("s", "abc"))("w", lambda: {"w": torch.ones(2)})
     before = files(store)
 
     def full(*_, **__):
@@ -112,7 +112,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(call, tmp_path, monkeypatch)
     assert files(store) == before
     assert store.get("s", "done") is not None
     store.put(a_run())
-    assert len(list(store.place("s", "abc").glob("*.safetensors"))) == 1
+    assert len(list(store.run_folder("s", "abc").glob("*.safetensors"))) == 1
 
 
 @pytest.mark.parametrize("place", ["/proc/unseen", "a-file/home"])
@@ -209,7 +209,7 @@ def test_a_damaged_run_does_not_make_the_index_forget_the_others(tmp_path):
     store = Store(tmp_path)
     store.put(a_run("one"))
     store.put(a_run("two"))
-    (store.place("s", "two") / "run.json").write_text("{")
+    (store.run_folder("s", "two") / "run.json").write_text("{")
     assert summary(tmp_path)[0]["cells"] == 1
 
 
@@ -251,7 +251,7 @@ def test_home_is_the_given_place_then_the_environment_then_the_cache(monkeypatch
 def test_run_json_is_made_for_people_too(tmp_path):
     store = Store(tmp_path)
     store.put(a_run())
-    text = (store.place("s", "abc") / "run.json").read_text()
+    text = (store.run_folder("s", "abc") / "run.json").read_text()
     assert set(json.loads(text)) == {"schema", "study", "key", "cell", "sha256", "rows", "facts"}
     assert "é" in text
 

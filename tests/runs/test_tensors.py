@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unseen.errors import Corrupted, InvalidData, MissingFile
-from unseen.runs.tensors import Kept, load_weights, save_weights
+from unseen.errors import CorruptFile, InvalidData, MissingFile
+from unseen.runs.tensors import TensorCache, load_weights, save_weights
 
 
 class Trap:
@@ -71,7 +71,7 @@ def test_other_files_are_refused(tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
 def test_a_damaged_file_is_refused_and_the_keeper_makes_it_again(damage, tmp_path, caplog):
-    kept, made = Kept(tmp_path), []
+    kept, made = TensorCache(tmp_path), []
 
     def make():
         made.append(1)
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_refused_and_the_keeper_makes_it_again(damage, tmp_pat
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes({"cut": data[:-50], "flipped": data, "empty": b"", "text": b"hello"}[damage])
-    with pytest.raises(Corrupted):
+    with pytest.raises(CorruptFile):
         load_weights(path)
     for _ in range(2):
         assert torch.equal(kept("key", make)["w"], torch.arange(100.0))
@@ -91,6 +91,6 @@ def test_a_damaged_file_is_refused_and_the_keeper_makes_it_again(damage, tmp_pat
 
 
 def test_keys_that_read_alike_have_files_of_their_own(tmp_path):
-    kept = Kept(tmp_path)
+    kept = TensorCache(tmp_path)
     assert len({kept.path(key) for key in ("a b", "a-b", "a/b", "a" * 60, "a" * 61, "..")}) == 6
     assert all(kept.path(key).parent == tmp_path for key in ("../../x", "/etc/x"))

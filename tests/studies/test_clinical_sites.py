@@ -18,9 +18,9 @@ from unseen.studies.clinical_sites import (
     gain_by_size,
     gap_to_seen,
     groups_figure,
-    named_first,
     run,
     seed_by_site,
+    share_of_expected_causes,
     sites_figure,
     study,
     sufficient,
@@ -55,7 +55,7 @@ def test_differences_pair_seeds_and_sites_and_leave_out_small_ones():
     found = seed_by_site(mine, "local") - seed_by_site(mine, "unseen")
     np.testing.assert_allclose(found, np.tile(0.01 * np.arange(7), (3, 1)), atol=1e-12)
     reading = better(Corpus.DEPARTMENTS, "local", "unseen")(rows)
-    assert reading == stats.crossed(found, unit="AUC")
+    assert reading == stats.crossed_mean(found, unit="AUC")
     assert reading.value == pytest.approx(0.03)
     once = [row | {"judged": row["judged"] and (row["site"], row["seed"]) != ("s6", 1)} for row in rows]
     assert better(Corpus.DEPARTMENTS, "local", "unseen")(once).value == pytest.approx(0.025), (
@@ -82,11 +82,16 @@ def test_bands_are_weighted_by_precision():
 def test_named_causes_count_within_the_first_four():
     rows = [{"cause": "age", "rank": 4 + seed, "named": 1, "seed": seed} for seed in range(2)]
     rows += [{"cause": "x", "rank": 1, "named": 0, "seed": seed} for seed in range(2)]
-    assert named_first(rows) == stats.proportion(1, 2)
+    assert share_of_expected_causes(rows) == stats.proportion(1, 2)
 
 
 def test_effects_without_rows_say_so():
-    for effect in (better(Corpus.HEART, "local", "unseen"), gap_to_seen(Corpus.HEART), within_age, named_first):
+    for effect in (
+        better(Corpus.HEART, "local", "unseen"),
+        gap_to_seen(Corpus.HEART),
+        within_age,
+        share_of_expected_causes,
+    ):
         with pytest.raises(InvalidData):
             effect([])
 

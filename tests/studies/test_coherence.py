@@ -46,7 +46,7 @@ def test_random_labels_change_labels_only():
 
 
 def test_first_epochs_do_not_depend_on_later_ones():
-    """`watched` reads after every epoch, so a longer run repeats a shorter one."""
+    """`budget_with_readings` reads after every epoch, so a longer run repeats a shorter one."""
     order = replace(CONFIG.order, epochs=3)
     short, long = (list(coherence.order_rows(OrderCell(replace(order, epochs=epochs), 0), Lab())) for epochs in (3, 5))
     assert pick(short, part="order") == pick(long, part="order")[:3]
@@ -120,7 +120,7 @@ def test_cells_of_the_other_scales_are_as_the_sheet_has_them():
     first = [cell for cell in laptop if cell.seed == 0]
     assert [cell.noise for cell in first if isinstance(cell, CoherenceCell)] == [0.0, 1.0]
     suppression = next(cell for cell in first if isinstance(cell, SuppressionCell)).setting
-    assert suppression.watched(10).steps == 220 * 15
+    assert suppression.budget_with_readings(10).steps == 220 * 15
     paper = list(study.cells(study.scales[Scale.PAPER]))
     assert {cell.noise for cell in paper if isinstance(cell, CoherenceCell)} == {0, 0.25, 0.5, 0.75, 1}
 

@@ -25,13 +25,13 @@ from unseen.studies.counterfactual_fairness.arms import (
     PRESENT,
     Arm,
     Where,
-    exchanged,
-    hidden,
+    add_group_input,
+    drop_group_input,
     settings,
-    told,
+    shift_group_means,
 )
 from unseen.studies.counterfactual_fairness.claims import CLAIMS
-from unseen.studies.counterfactual_fairness.rows import judged, oracles, telling
+from unseen.studies.counterfactual_fairness.rows import evaluate, oracles, telling
 from unseen.study import Scale, Verdict, pick
 from unseen.task import Use
 
@@ -55,27 +55,27 @@ class Linear(nn.Module):
 
 def test_sizes_of_the_laptop_are_those_of_the_sheet():
     drift = LAPTOP[0].spec
-    assert (drift.fitted, drift.future, drift.n, drift.n_judge, drift.step) == (10, 3, 600, 1_500, 10)
+    assert (drift.fitted, drift.future, drift.n, drift.n_evaluate, drift.step) == (10, 3, 600, 1_500, 10)
     assert [each.spec.step for each in LAPTOP[1:3]] == [3, 10]
 
 
 @pytest.mark.parametrize("setting", WORLDS, ids=lambda s: str(s.where))
 def test_told_people_are_those_of_the_visible_world(setting):
-    task, whole = told(setting.spec.build(LAB)), replace(setting.spec, visible=True).build(LAB)
-    for name, split in task.of(Use.FIT).items():
+    task, whole = add_group_input(setting.spec.build(LAB)), replace(setting.spec, visible=True).build(LAB)
+    for name, split in task.of(Use.TRAIN).items():
         assert_close(split.data[:]["x"], whole.split(name).data[:]["x"])
     later = list(whole.unseen)
     assert len(later) == 2
     for column in ("x", "counterfactual"):
         wanted = torch.cat([whole.split(name).data[:][column] for name in later])
         assert_close(task.split(FUTURE).data[:][column], wanted)
-        assert_close(hidden(task).split(FUTURE).data[:][column], wanted[:, :-1])
-    assert set(task.splits) - set(task.of(Use.FIT)) == {FUTURE, PRESENT, HELD_OUT}
+        assert_close(drop_group_input(task).split(FUTURE).data[:][column], wanted[:, :-1])
+    assert set(task.splits) - set(task.of(Use.TRAIN)) == {FUTURE, PRESENT, HELD_OUT}
 
 
 @pytest.mark.parametrize("setting", WORLDS, ids=lambda s: str(s.where))
 def test_exchanged_means_come_to_the_true_counterfactual(setting):
-    own = told(setting.spec.build(LAB)).split(FUTURE).data[:]
+    own = add_group_input(setting.spec.build(LAB)).split(FUTURE).data[:]
     error = (own["outside"] - own["counterfactual"]).abs().mean()
     effect = (own["counterfactual"] - own["x"])[:, :-1].abs().mean()
     assert error < 0.1 * effect
@@ -84,14 +84,14 @@ def test_exchanged_means_come_to_the_true_counterfactual(setting):
 def test_exchange_is_within_domains_and_undoes_itself():
     x = torch.tensor([[0.0], [2.0], [5.0], [10.0], [20.0]])
     a, domain = torch.tensor([0, 0, 1, 0, 1]), torch.tensor([0, 0, 0, 1, 1])
-    other = exchanged(x, a, domain)
+    other = shift_group_means(x, a, domain)
     assert_close(other, torch.tensor([[4.0], [6.0], [1.0], [20.0], [10.0]]))
-    assert_close(exchanged(other, 1 - a, domain), x)
+    assert_close(shift_group_means(other, 1 - a, domain), x)
 
 
 def test_rules_that_know_the_causes():
     spec = WORLDS[0].spec
-    task = told(spec.build(LAB))
+    task = add_group_input(spec.build(LAB))
     found = dict(oracles(spec, task))
     assert found[Arm.FAIR]["true"] == 0
     assert found[Arm.FAIR]["fair_accuracy"] == 100
@@ -104,14 +104,14 @@ def test_rules_that_know_the_causes():
 
 
 def test_a_classifier_on_a_alone_is_unfair_through_and_through():
-    task = told(WORLDS[0].spec.build(LAB))
+    task = add_group_input(WORLDS[0].spec.build(LAB))
     inputs = task.split(FUTURE).data[:]["x"].shape[1]
-    row = judged(Trained(Linear(*[0.0] * (inputs - 1), 1.0), task), LAB)
+    row = evaluate(Trained(Linear(*[0.0] * (inputs - 1), 1.0), task), LAB)
     assert row["true"] == row["outside"] == row["flips"] == row["parity"] == 100
 
 
 def test_new_adversaries_find_the_group_where_it_is():
-    task = told(WORLDS[0].spec.build(LAB))
+    task = add_group_input(WORLDS[0].spec.build(LAB))
     method = CDSAE(width=8, hidden=2)
     model = method.surgery(mlp([7, 2]), task, LAB)
     with torch.no_grad():
@@ -167,7 +167,7 @@ def test_smoke_has_every_arm(smoke_runs):
 
 
 def test_columns_of_the_hidden_task_are_copies_of_the_told_one():
-    task = told(SMOKE.settings[0].spec.build(LAB))
+    task = add_group_input(SMOKE.settings[0].spec.build(LAB))
     before = task.split(FUTURE).data[:]["x"].clone()
-    assert isinstance(hidden(task).split(FUTURE).data, Columns)
+    assert isinstance(drop_group_input(task).split(FUTURE).data, Columns)
     assert torch.equal(task.split(FUTURE).data[:]["x"], before)

@@ -21,10 +21,10 @@ from unseen.studies.diversification.experiment import (
     Encoder,
     Selection,
     cells,
-    judged,
-    relied,
-    selected,
-    started,
+    evaluate,
+    evaluate_selections,
+    reliance_on_halves,
+    starting_network,
 )
 from unseen.study import Scale, Verdict, pick
 from unseen.task import Axis, Split, Task, Use
@@ -81,35 +81,35 @@ def pictures(groups):
 TASK = Task(
     name="two pixels",
     axis=Axis.DOMAIN,
-    splits={"train": Split(pictures([0, 3]), Use.FIT), "test": Split(pictures([0, 1, 2, 3] * 5), Use.JUDGE)},
+    splits={"train": Split(pictures([0, 3]), Use.TRAIN), "test": Split(pictures([0, 1, 2, 3] * 5), Use.EVALUATE)},
     objective=classify,
 )
 
 
 def test_what_is_judged_of_rules_that_read_one_image():
-    upper, lower, other = (judged(model, TASK, LAB) for model in (Reads(0), Reads(1), Reads(0, opposite=True)))
+    upper, lower, other = (evaluate(model, TASK, LAB) for model in (Reads(0), Reads(1), Reads(0, opposite=True)))
     assert (upper["accuracy"], upper["upper"], upper["opposed"], upper["worst"]) == (0.5, 1, 0, 0)
     assert (lower["accuracy"], lower["upper"], lower["opposed"], lower["worst"]) == (1, 0.5, 1, 1)
     # "not the upper image" is always right on opposed pairs: only the worst of four groups shows that it knows nothing
     assert (other["accuracy"], other["upper"], other["opposed"], other["worst"]) == (0.5, 0, 1, 0)
     assert [upper[name] for name in GROUPS] == [1, 0, 0, 1]
-    reliance = relied(Reads(1), TASK, LAB)
+    reliance = reliance_on_halves(Reads(1), TASK, LAB)
     assert reliance["relies on upper"] == 0
     assert reliance["relies on lower"] > 0.2
 
 
 def test_selections():
     trained = Trained(Committee([Reads(0), Reads(1)], SingleMember(0)), TASK)
-    found = selected(trained, pictures([0, 3, 1, 2] * 4), 4, LAB)
+    found = evaluate_selections(trained, pictures([0, 3, 1, 2] * 4), 4, LAB)
     assert [found[s]["worst"] for s in (Selection.FIRST, Selection.RANDOM)] == [0, 0.5]
     assert [found[s]["worst"] for s in (Selection.QUERIED, Selection.ORACLE)] == [1, 1]
     assert found[Selection.RANDOM]["accuracy"] == 0.75
     # no pair is disputed where both images agree: the first member is as good as any
-    assert selected(trained, pictures([0, 3] * 4), 4, LAB)[Selection.QUERIED]["worst"] == 0
+    assert evaluate_selections(trained, pictures([0, 3] * 4), 4, LAB)[Selection.QUERIED]["worst"] == 0
 
 
 def test_encoders_share_the_head_and_frozen_ones_stay():
-    made = {e: started(Cell(SMOKE, e, (2,), 0), LAB)() for e in (Encoder.SCRATCH, Encoder.LOWER_FROZEN)}
+    made = {e: starting_network(Cell(SMOKE, e, (2,), 0), LAB)() for e in (Encoder.SCRATCH, Encoder.LOWER_FROZEN)}
     plain, frozen = made.values()
     assert torch.equal(plain[-1].weight, frozen[-1].weight)
     assert not torch.equal(plain[1].weight, frozen[1].weight)

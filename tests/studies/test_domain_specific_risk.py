@@ -13,18 +13,18 @@ from unseen.methods.erm import ERM
 from unseen.models.ensemble_model import Committee, SingleMember
 from unseen.models.test_time_weighting import EntropySteering, Granularity
 from unseen.studies.domain_specific_risk import Cell, about, cells, study
-from unseen.studies.domain_specific_risk.gains import chosen, coloured_alike, on_sources, widest
+from unseen.studies.domain_specific_risk.gains import gain_near_sources, on_sources, rows_of, widest
 from unseen.studies.domain_specific_risk.heads import (
     Data,
+    HeadOutputs,
     Heads,
-    Judged,
     Stream,
     Way,
     accuracies,
-    dealt,
-    fresh,
+    head_outputs,
     hits,
-    judged,
+    shuffle_domains,
+    untrained_network,
 )
 from unseen.study import Scale, Verdict, pick
 from unseen.task import Use
@@ -36,24 +36,24 @@ TASK = CELL.spec.build(LAB.child("data"))
 
 
 def trained_heads() -> Committee:
-    model = DRM(budget=CELL.budget).fit(fresh(TASK, 16, LAB), TASK, LAB.child("fit")).model
+    model = DRM(budget=CELL.budget).fit(untrained_network(TASK, 16, LAB), TASK, LAB.child("fit")).model
     assert isinstance(model, Committee)
     return model
 
 
 def test_random_sources_hold_the_same_examples_in_parts_of_equal_size():
-    mixed = dealt(TASK, LAB)
-    before, after = ([whole(s.data, LAB)["index"] for s in t.of(Use.FIT).values()] for t in (TASK, mixed))
+    mixed = shuffle_domains(TASK, LAB)
+    before, after = ([whole(s.data, LAB)["index"] for s in t.of(Use.TRAIN).values()] for t in (TASK, mixed))
     assert sorted(torch.cat(before).tolist()) == sorted(torch.cat(after).tolist())
     sizes = [len(part) for part in after]
     assert max(sizes) - min(sizes) <= 1
-    domains = [whole(s.data, LAB)["domain"].double().mean() for s in mixed.of(Use.FIT).values()]
+    domains = [whole(s.data, LAB)["domain"].double().mean() for s in mixed.of(Use.TRAIN).values()]
     assert max(domains) - min(domains) < 0.3  # no part is one source
-    assert all(mixed.splits[name] is split for name, split in TASK.splits.items() if split.use is not Use.FIT)
+    assert all(mixed.splits[name] is split for name, split in TASK.splits.items() if split.use is not Use.TRAIN)
 
 
 def test_one_hypothesis_has_the_accuracy_of_evaluation_in_every_stream():
-    model = ERM(CELL.budget).fit(fresh(TASK, 16, LAB), TASK, LAB.child("fit")).model
+    model = ERM(CELL.budget).fit(untrained_network(TASK, 16, LAB), TASK, LAB.child("fit")).model
     single = Committee([model], SingleMember())
     found = scores(Trained(model, TASK), LAB)
     rows = {row["stream"]: row["accuracy"] for row in accuracies({}, {Way.ERM: SingleMember()}, single, TASK, LAB)}
@@ -65,7 +65,7 @@ def test_one_hypothesis_has_the_accuracy_of_evaluation_in_every_stream():
 
 def test_a_batch_of_one_example_is_the_example():
     model = trained_heads()
-    found = judged(model, [TASK.split("unseen")], LAB)
+    found = head_outputs(model, [TASK.split("unseen")], LAB)
     one, other = (hits(rule, model, found) for rule in (EntropySteering(size=1), EntropySteering(Granularity.SAMPLE)))
     assert torch.equal(one, other)
 
@@ -76,7 +76,7 @@ def test_other_examples_in_a_batch_change_its_head():
     outputs = torch.stack(
         [torch.stack([certain, 0 * certain, 0 * certain]), torch.stack([wrong, 9 * wrong, 9 * wrong])]
     )
-    found = Judged(torch.zeros(3, 1), torch.tensor([0, 1, 1]), torch.zeros(3, 1), outputs)
+    found = HeadOutputs(torch.zeros(3, 1), torch.tensor([0, 1, 1]), torch.zeros(3, 1), outputs)
     model = Committee([torch.nn.Identity(), torch.nn.Identity()], EntropySteering())
     assert hits(EntropySteering(), model, found[torch.tensor([0])]).tolist() == [1]
     assert hits(EntropySteering(), model, found).tolist() == [0, 1, 1]
@@ -85,7 +85,7 @@ def test_other_examples_in_a_batch_change_its_head():
 def test_the_oracle_is_the_best_source_head():
     rows = list(study.run(CELL, LAB))
     task = CELL.spec.build(LAB.child("data"))
-    trained = DRM(budget=CELL.budget).fit(fresh(task, CELL.width, LAB), task, LAB.child("fit"))
+    trained = DRM(budget=CELL.budget).fit(untrained_network(task, CELL.width, LAB), task, LAB.child("fit"))
     best = head_accuracy_matrix(trained, ["unseen"], LAB)[:-1, 0].max()
     (row,) = pick(rows, way=Way.BEST.value, heads=Heads.DOMAINS.value)
     (any_head,) = pick(rows, way=Way.ANY.value, heads=Heads.DOMAINS.value)
@@ -112,10 +112,10 @@ def made_up(batch: float, other: float, spread: float = 0.0):
             for target, place, distance in (("0.1", "end", 0.7), ("15", "inside", 0.1)):
                 for stream in Stream:
                     for way in (Way.ERM, Way.SAMPLE, Way.BEST):
-                        rows.append({**chosen(way, data, {}, stream), "accuracy": other})
+                        rows.append({**rows_of(way, data, {}, stream), "accuracy": other})
                     steered = other if stream is Stream.MIXED else batch + noise
-                    rows.append({**chosen(Way.BATCH, data, {}, stream), "accuracy": steered})
-                    rows.append({**chosen(Way.BATCH, data, {}, stream, Heads.RANDOM), "accuracy": other})
+                    rows.append({**rows_of(Way.BATCH, data, {}, stream), "accuracy": steered})
+                    rows.append({**rows_of(Way.BATCH, data, {}, stream, Heads.RANDOM), "accuracy": other})
                 for row in rows:
                     facts = {"target": target, "place": place, "distance": distance, "seed": seed}
                     row.update({key: value for key, value in facts.items() if key not in row})
@@ -135,7 +135,7 @@ def test_claims_can_hold_fail_and_stay_open():
 
 def test_effects_read_the_rows_they_name():
     paired = made_up(0.7, 0.6)
-    for effect in (coloured_alike, widest, on_sources):
+    for effect in (gain_near_sources, widest, on_sources):
         assert effect(paired).value == pytest.approx(0.1)
         assert effect(paired).n == 5
 

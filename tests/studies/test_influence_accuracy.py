@@ -33,7 +33,7 @@ def test_score_of_the_dot_product_is_that_of_gradients_and_models_made_one_by_on
     made = replace(cell(ScoreCell), subsets=5, asked=1)
     setting, lab = made.setting, Lab(seed=0, dtype=torch.float64)
     task = setting.task(lab)
-    trained, queries = setting.fitted(task, lab), whole(task.splits["test"].data, lab)
+    trained, queries = setting.train(task, lab), whole(task.splits["test"].data, lab)
     params = list(trained.model.parameters())
 
     def gradients(f, batch):

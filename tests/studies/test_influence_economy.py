@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unseen.lab import Lab
-from unseen.studies.influence_economy import cells, kept, study
+from unseen.studies.influence_economy import cells, recall_of_best, study
 from unseen.study import Scale, Verdict, pick
 
 SMOKE = study.scales[Scale.SMOKE]
@@ -19,8 +19,8 @@ def test_kept_equals_sets():
         len(set(sorted(range(20), key=lambda z: -row[z])[:5]) & set(mine.tolist())) / 5
         for row, mine in zip(exact, found, strict=True)
     ]
-    assert kept(exact, found, 5) == pytest.approx(sum(shares) / 3)
-    assert kept(exact, torch.arange(20).expand(3, -1), 5) == 1
+    assert recall_of_best(exact, found, 5) == pytest.approx(sum(shares) / 3)
+    assert recall_of_best(exact, torch.arange(20).expand(3, -1), 5) == 1
 
 
 def test_full_rank_is_exact_and_a_filter_that_keeps_all_loses_nothing():

@@ -16,7 +16,7 @@ from unseen.lab import Lab
 from unseen.measures.influence_volatility import per_nat
 from unseen.measures.query_correlation import blocks, correlations
 from unseen.objectives import sequence_log_probability
-from unseen.studies.procedural_knowledge import CLAIMS, compared, study, worst
+from unseen.studies.procedural_knowledge import CLAIMS, study, worst, worst_contrast
 from unseen.studies.procedural_knowledge.asking import (
     MLPS,
     SPLITS,
@@ -26,11 +26,11 @@ from unseen.studies.procedural_knowledge.asking import (
     Queries,
     R,
     S,
-    again,
     columns,
     influence,
     questions,
     real,
+    retrain_on_subsets,
 )
 from unseen.studies.procedural_knowledge.drawing import table
 from unseen.studies.procedural_knowledge.rows import across, beyond_format, fall, relation, same_format, without
@@ -49,7 +49,7 @@ def rows(smoke_runs):
 @pytest.fixture(scope="module")
 def fitted():
     task = SMOKE.task.build(DOUBLE.child("data"))
-    return again(SMOKE, task, torch.ones(1, SMOKE.task.documents, dtype=torch.bool), DOUBLE)[0]
+    return retrain_on_subsets(SMOKE, task, torch.ones(1, SMOKE.task.documents, dtype=torch.bool), DOUBLE)[0]
 
 
 def test_smoke_gives_every_block_and_group_and_can_be_drawn(rows):
@@ -167,7 +167,9 @@ def test_the_same_triple_asked_twice_correlates_one_and_another_format_less(fitt
 
 def test_a_fall_is_the_difference_of_log_probabilities(fitted):
     queries, rows = questions(SMOKE, fitted), torch.tensor([3, 17])
-    other = again(replace(SMOKE, budget=replace(SMOKE.budget, steps=5)), fitted.task, torch.ones(1, 300).bool(), DOUBLE)
+    other = retrain_on_subsets(
+        replace(SMOKE, budget=replace(SMOKE.budget, steps=5)), fitted.task, torch.ones(1, 300).bool(), DOUBLE
+    )
     with torch.no_grad():
         before, after = (sequence_log_probability(m.model, queries.batch)[rows] for m in (fitted, other[0]))
     assert_close(fall(fitted, other[0], queries, rows, DOUBLE), before - after)
@@ -193,7 +195,10 @@ def test_the_worst_reading_is_the_one_that_reaches_farthest():
     rows = [{"x": v, "x_low": low, "x_high": high, "n": 9, "contrast": "c"} for v, low, high in cases]
     assert worst("x", 1e6)(rows).value == 0.55
     assert worst("x", 0.0)(rows).high == 0.7
-    assert compared("c")([{**row, **{k.replace("x", "value"): v for k, v in row.items()}} for row in rows]).low == 0.3
+    assert (
+        worst_contrast("c")([{**row, **{k.replace("x", "value"): v for k, v in row.items()}} for row in rows]).low
+        == 0.3
+    )
     with pytest.raises(InvalidData, match="No row has contrast=d"):
         worst("x", 0.0, contrast="d")(rows)
 

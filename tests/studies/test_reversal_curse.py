@@ -7,7 +7,7 @@ import torch
 
 from tests.models.test_pretrained import tiny
 from unseen.engine.loop import Budget
-from unseen.errors import Corrupted, MissingFile
+from unseen.errors import CorruptFile, MissingFile
 from unseen.lab import Lab
 from unseen.models.transformer import Transformer
 from unseen.studies.reversal_curse import (
@@ -22,7 +22,7 @@ from unseen.studies.reversal_curse import (
     run,
     shape,
     study,
-    told,
+    task_spec,
 )
 from unseen.study import Scale, Verdict
 from unseen.tasks.published_reversal import toy
@@ -110,7 +110,7 @@ def test_varied_cells_differ_in_what_they_say():
     kinds = {variant: Transformer(shape(Config(), variant, 9)) for variant in (Variant.MEDIUM, Variant.LLAMA)}
     counts = [sum(p.numel() for p in model.parameters()) for model in kinds.values()]
     assert abs(counts[0] - counts[1]) < 0.02 * counts[0]
-    assert [len(told(Config(), v).build(Lab()).splits["train"].data) for v in VARIED[5:]] == [1200, 3000, 600]
+    assert [len(task_spec(Config(), v).build(Lab()).splits["train"].data) for v in VARIED[5:]] == [1200, 3000, 600]
 
 
 def test_the_same_study_fine_tunes_a_causal_lm_on_the_published_format(tmp_path):
@@ -138,5 +138,5 @@ def test_a_missing_model_or_broken_archive_is_named(tmp_path):
         run(next(iter(cells(config))), Lab())
     (tmp_path / "facts.tar.xz").write_bytes(b"\x00" * 64)
     config = replace(SMOKE, data=str(tmp_path / "facts.tar.xz"), published=True)
-    with pytest.raises(Corrupted, match=r"facts\.tar\.xz"):
+    with pytest.raises(CorruptFile, match=r"facts\.tar\.xz"):
         run(Cell(config, Variant.CELEBRITIES, 0), Lab())

@@ -9,9 +9,9 @@ from torch import nn
 from unseen.lab import Lab
 from unseen.methods.output_ensemble import OutputEnsemble
 from unseen.studies.simplicity_bias import of_noise, study
-from unseen.studies.simplicity_bias.claims import FITTED, pooled
+from unseen.studies.simplicity_bias.claims import FITTED, mean_with_wider_interval
 from unseen.studies.simplicity_bias.drawing import boundary, flips, reliance
-from unseen.studies.simplicity_bias.networks import Data, Kind, Network, Role, scored, shifted, untrained
+from unseen.studies.simplicity_bias.networks import Data, Kind, Network, Role, score_row, shift_rows, untrained_network
 from unseen.study import Scale, Verdict
 from unseen.tasks.dominoes import Dominoes
 from unseen.tasks.slabs import Slabs, lms
@@ -120,9 +120,9 @@ def test_limits_of_few_images_add_up_as_squares_and_the_spread_of_seeds_counts()
         return [{"part": "scores", "seed": k, "train": 1.0, "test_n": 398, "complex": v, "complex_low": v - 0.02,
                  "complex_high": min(1.0, v + 0.02)} for k, v in enumerate(values)]  # fmt: skip
 
-    even = pooled("complex")(at(1.0, 1.0, 1.0, 1.0))
+    even = mean_with_wider_interval("complex")(at(1.0, 1.0, 1.0, 1.0))
     assert (even.value, even.low, even.high) == pytest.approx((1.0, 0.99, 1.0))  # 0.02 / √4
-    uneven = pooled("complex")(at(0.9, 0.9, 1.0, 1.0))
+    uneven = mean_with_wider_interval("complex")(at(0.9, 0.9, 1.0, 1.0))
     assert uneven.low == pytest.approx(
         0.95 - 3.182 * 0.05774 / 2, abs=1e-3
     )  # Student's t with three degrees of freedom
@@ -145,10 +145,10 @@ def test_the_rule_of_the_linear_coordinate_is_what_the_measures_call_simplicity_
     lab = Lab(7)
     task = spec.build(lab.child("data"))
     rule = Rule(spec.rotation(lab.child("data"))[0])
-    found = scored(rule, spec, task, lab)
+    found = score_row(rule, spec, task, lab)
     assert found["train"] == found["test"] == found["auc"] == found["complex"] == 1.0
     assert found["simple"] == pytest.approx(0.5, abs=5 * 0.013)  # 2,000 examples: standard deviation 0.013
-    *sizes, reach = shifted(rule, spec, task, lab)
+    *sizes, reach = shift_rows(rule, spec, task, lab)
     for each in sizes:
         assert each["linear"] == pytest.approx(each["linear rule"], abs=0.001)
         assert each["slab"] == 0.0
@@ -188,7 +188,7 @@ def test_paper_scale_is_the_papers():
     cell = next(
         cell for cell in study.cells(replace(SMOKE, network=Network.RESNET20)) if isinstance(cell.spec, Dominoes)
     )
-    assert untrained(replace(cell, widths=(4, 8)), task)(task.splits["same"].data[:2]["x"]).shape == (2, 2)
+    assert untrained_network(replace(cell, widths=(4, 8)), task)(task.splits["same"].data[:2]["x"]).shape == (2, 2)
 
 
 def test_figures_show_means_over_seeds():

@@ -20,9 +20,9 @@ from unseen.studies.spurious_diversification.experiment import (
     SHARED,
     Part,
     cells,
-    compared,
-    fine_tuned,
-    scaled,
+    compare_with_average,
+    finetune_pair,
+    scale_outputs,
 )
 from unseen.studies.spurious_diversification.votes import Voters, Voting, closed_form
 from unseen.study import Scale, Verdict, pick
@@ -104,13 +104,13 @@ def test_signals_are_the_formulas():
 def test_a_scaled_network_answers_the_same_and_is_surer():
     model = mlp([6, 5, 4, 3]).double()
     x = torch.randn(20, 6, generator=LAB.generator(), dtype=torch.float64)
-    assert_close(scaled(model, 3.0)(x), 27 * model(x))
-    assert_close(dict(scaled(model, 1.0).state_dict()), dict(model.state_dict()), rtol=0, atol=0)
+    assert_close(scale_outputs(model, 3.0)(x), 27 * model(x))
+    assert_close(dict(scale_outputs(model, 1.0).state_dict()), dict(model.state_dict()), rtol=0, atol=0)
 
 
 def test_transitions_add_up_to_the_differences():
     bits = torch.rand(3, 500, generator=LAB.generator()) < torch.tensor([[0.6], [0.5], [0.8]])
-    found = compared(*bits)
+    found = compare_with_average(*bits)
     assert sum(found[name] for name in PATTERNS) == pytest.approx(1)
     assert found["ensemble"] - found["first"] == pytest.approx(
         found["FFT"] + found["FTT"] - found["TTF"] - found["TFF"]
@@ -123,7 +123,7 @@ def test_transitions_add_up_to_the_differences():
 
 
 def test_the_pair_learned_other_patches_of_other_digits():
-    pair, _ = fine_tuned(SMOKE, LAB)
+    pair, _ = finetune_pair(SMOKE, LAB)
     spec, data = SMOKE.tuned, LAB.child("data")
     fitted = whole(pair.task.split("train").data, LAB)
     before = whole(replace(spec, active=tuple(range(16))).build(data).split("train").data, LAB)

@@ -23,7 +23,7 @@ from unseen.studies.unknown_domain import (
     study,
 )
 from unseen.study import Scale, Verdict
-from unseen.study.trial import untrained
+from unseen.study.trial import untrained_model
 from unseen.task import Use
 
 LAB = Lab(seed=5)
@@ -34,7 +34,7 @@ TASK = SETTING.specs[0].build(LAB.child("data"))
 
 def passes(variant: Variant) -> float:
     """Examples that went through the model, by those in a minibatch and step of the setting."""
-    model, rows = untrained(lambda: build(TASK, SETTING.hidden), LAB), [0]
+    model, rows = untrained_model(lambda: build(TASK, SETTING.hidden), LAB), [0]
 
     def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         rows[0] += len(inputs[0])
@@ -42,7 +42,7 @@ def passes(variant: Variant) -> float:
     handle = model.register_forward_pre_hook(count)
     method(variant, SETTING).fit(model, TASK, LAB)
     handle.remove()
-    return rows[0] / (SETTING.budget.steps * SETTING.budget.batch_size * len(TASK.of(Use.FIT)))
+    return rows[0] / (SETTING.budget.steps * SETTING.budget.batch_size * len(TASK.of(Use.TRAIN)))
 
 
 def test_as_many_passes():
@@ -63,10 +63,10 @@ def test_controls_differ_from_udim_in_one_thing_each():
 
 
 def test_rows_are_readings():
-    trained = Trained(untrained(lambda: build(TASK, SETTING.hidden), LAB), TASK)
+    trained = Trained(untrained_model(lambda: build(TASK, SETTING.hidden), LAB), TASK)
     (row,) = read(SAMSharpness(most=20), trained, LAB)
     found = scores(trained, LAB)
-    known = [f"seen:{split.at}" for split in TASK.of(Use.FIT).values()]
+    known = [f"seen:{split.at}" for split in TASK.of(Use.TRAIN).values()]
     assert list(sources(TASK)) == known
     assert row["target"] == TASK.split("unseen").at
     assert row["accuracy"] == found["unseen"].value
@@ -82,7 +82,7 @@ def test_every_unknown_domain_has_a_row(setting, n):
 
 
 def test_norm_of_the_inputs_by_a_loop():
-    found = [row["x"].flatten().norm() for split in TASK.of(Use.FIT).values() for row in split.data]
+    found = [row["x"].flatten().norm() for split in TASK.of(Use.TRAIN).values() for row in split.data]
     assert mean_norm(TASK, LAB) == pytest.approx(float(torch.stack(found).mean()), rel=1e-6)
 
 

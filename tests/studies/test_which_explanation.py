@@ -8,7 +8,7 @@ import torch
 from unseen.attributions.explanation import eight
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order
-from unseen.studies.which_explanation import mismatched, study, versus
+from unseen.studies.which_explanation import distinct_pairs, study, versus
 from unseen.studies.which_explanation.methods import CLASSIC, TIES, Config, instances
 from unseen.studies.which_explanation.rows import Cell, near, network, output
 from unseen.study import Scale, Verdict, pick
@@ -56,7 +56,7 @@ def test_smoke_runs_and_every_claim_reads_it(smoke_runs):
 
 def test_ties_are_left_out_of_the_mismatched_pairs():
     rows = [{"part": "same", "matched": False, "classic": a, "instance": b} for a, b in permutations(eight(), 2)]
-    assert len(mismatched(rows)) == 8 * 7 - 4
+    assert len(distinct_pairs(rows)) == 8 * 7 - 4
 
 
 def test_kinds_are_compared_within_table_and_seed():

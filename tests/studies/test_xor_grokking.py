@@ -17,7 +17,7 @@ LAB = Lab(seed=2, dtype=torch.float64)
 
 
 def test_rows_are_the_readings_of_the_network_trained_step_by_step():
-    spec = XorClusters(n=30, dim=900, mean_norm2=100.0, noise=0.2, n_judge=80)
+    spec = XorClusters(n=30, dim=900, mean_norm2=100.0, noise=0.2, n_evaluate=80)
     cell = Cell(Setting(spec, lr=0.02), Network(width=20, init=1e-3, times=(0, 1, 4, 12)), seed=2)
     rows = list(study.run(cell, LAB))
     task = spec.build(LAB.child("data"))

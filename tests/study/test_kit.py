@@ -13,7 +13,7 @@ from unseen.study.effects import derive, exponential, highest, lowest, ratio, re
 from unseen.study.figures import bars, matrix, stack, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
 from unseen.study.source import parse_references, reference, references
-from unseen.study.trial import label, trial, untrained
+from unseen.study.trial import label, trial, untrained_model
 from unseen.testing.stand_ins import small_task
 
 ROWS = [
@@ -72,7 +72,7 @@ def test_arms_start_from_the_same_weights_and_rows_carry_their_facts():
     assert (one["way"], two["way"], one["part"]) == ("one", "two", "p")
     assert (one["start"], one["draw"]) == (two["start"], two["draw"])
     assert (one["shift"], two["shift"]) == (1.0, 2.0)
-    assert untrained(lambda: nn.Linear(2, 2), lab).weight[0, 0].item() == one["start"]
+    assert untrained_model(lambda: nn.Linear(2, 2), lab).weight[0, 0].item() == one["start"]
     assert list(label([{"v": 1, "seed": 9}], seed=2, arm="a")) == [{"seed": 9, "arm": "a", "v": 1}]
 
 

@@ -15,7 +15,7 @@ from unseen.task import Axis, Split, Task, Use
 
 
 def task_of(objective, **columns):
-    split = Split(Columns(**columns), Use.FIT)
+    split = Split(Columns(**columns), Use.TRAIN)
     return Task(name="toy", axis=Axis.IID, splits={"train": split}, objective=objective), split
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from unseen.engine.loop import Budget
 from unseen.engine.vectorized import choose
 from unseen.engine.vectorized.choose import Backend
-from unseen.errors import Diverged
+from unseen.errors import Divergence
 from unseen.lab import Lab
 from unseen.methods.early_stopping import EarlyStopping
 from unseen.methods.erm import ERM
@@ -88,7 +88,7 @@ def test_only_seeds_that_are_not_cached_are_trained(monkeypatch):
 @pytest.mark.usefixtures("stacked")
 def test_a_seed_that_diverges_is_an_error_and_leaves_nothing_behind():
     runs = TrainingRuns(clusters(), Lab())
-    with pytest.raises(Diverged):
+    with pytest.raises(Divergence):
         runs.seeds(ERM(replace(BUDGET, lr=1e38)), 3)
     (one,) = weights([runs(ERM(BUDGET), 1)])
     (other,) = weights([TrainingRuns(clusters(), Lab())(ERM(BUDGET), 1)])

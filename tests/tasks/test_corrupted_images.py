@@ -83,14 +83,14 @@ def test_impossible_corruptions_are_refused():
 def test_one_source_has_the_rows_of_the_task_with_many():
     spec = rotated_digits.example()
     task = SingleSource(spec, "30").build(Lab(1))
-    assert set(task.of(Use.FIT)) == {"train:30"}
+    assert set(task.of(Use.TRAIN)) == {"train:30"}
     assert set(task.of(Use.SELECT)) == {"select:30"}
     assert set(task.unseen) == {"unseen:0", "oracle:0", "unseen:60", "oracle:60"}
     assert task.name == "rotated optdigits · from 30"
     many = replace(spec, held_out="60").build(Lab(1))
     for name, other in (("train:30", "train:30"), ("unseen:60", "unseen")):
         assert torch.equal(task.splits[name].data.columns["x"], many.splits[other].data.columns["x"])
-    assert set(SingleSource(spec).build(Lab()).of(Use.FIT)) == {"train:0"}
+    assert set(SingleSource(spec).build(Lab()).of(Use.TRAIN)) == {"train:0"}
 
 
 def test_sources_that_do_not_exist_and_tables_are_refused():

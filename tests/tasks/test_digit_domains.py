@@ -84,7 +84,7 @@ def test_three_sources_have_one_size_and_mnist_loses_its_frame():
     pixels = held.pixels(batch["index"])
     torch.testing.assert_close(batch["x"].mean((1, 2, 3)), pixels[..., 4:24, 4:24].mean((1, 2, 3)))
     assert 0.9 < pixels[..., 4:24, 4:24].sum() / pixels.sum() < 1  # digits are centred by mass: a little is cut off
-    assert set(task.of(Use.FIT)) == {"train:mnist", "train:usps"}
+    assert set(task.of(Use.TRAIN)) == {"train:mnist", "train:usps"}
 
 
 def test_more_images_than_a_source_has_are_refused():

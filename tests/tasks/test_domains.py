@@ -55,14 +55,14 @@ def rows(split):
 def test_splits_names_uses_and_places_are_those_of_the_protocol():
     task = Domains(shifting_clusters, held_out="middle").build(Lab())
     assert {name: (split.use, split.at) for name, split in task.splits.items()} == {
-        "train:west": (Use.FIT, "west"),
-        "train:east": (Use.FIT, "east"),
+        "train:west": (Use.TRAIN, "west"),
+        "train:east": (Use.TRAIN, "east"),
         "select:west": (Use.SELECT, "west"),
         "select:east": (Use.SELECT, "east"),
-        "seen:west": (Use.JUDGE, "west"),
-        "seen:east": (Use.JUDGE, "east"),
-        "unseen": (Use.JUDGE, "middle"),
-        "oracle": (Use.JUDGE, "middle"),
+        "seen:west": (Use.EVALUATE, "west"),
+        "seen:east": (Use.EVALUATE, "east"),
+        "unseen": (Use.EVALUATE, "middle"),
+        "oracle": (Use.EVALUATE, "middle"),
     }
     assert set(task.unseen) == {"unseen", "oracle"}
     assert task.axis is Axis.DOMAIN
@@ -110,9 +110,9 @@ def test_every_domain_is_left_out_once_and_the_last_by_default():
 def test_a_validating_domain_is_not_fitted_and_selects_alone():
     task = Domains(shifting_clusters, held_out="east").build(Lab())
     inner = validate_on(task, "west")
-    assert set(inner.of(Use.FIT)) == {"train:middle"}
+    assert set(inner.of(Use.TRAIN)) == {"train:middle"}
     assert set(inner.of(Use.SELECT)) == {"select:west"}
-    assert inner.of(Use.JUDGE) == task.of(Use.JUDGE)
+    assert inner.of(Use.EVALUATE) == task.of(Use.EVALUATE)
     assert sorted(rows(inner.splits["select:west"])) == sorted(
         rows(task.splits["train:west"]) + rows(task.splits["select:west"])
     )
@@ -153,7 +153,7 @@ def test_empty_parts_and_impossible_shares_are_refused():
         with pytest.raises(InvalidConfig, match="Division"):
             Division(**shares)
     bare = Domains(shifting_clusters, division=Division(seen=0, oracle=0)).build(Lab())
-    assert set(bare.of(Use.JUDGE)) == {"unseen"}
+    assert set(bare.of(Use.EVALUATE)) == {"unseen"}
     assert len(bare.splits["unseen"].data) == 120
 
 
@@ -179,7 +179,7 @@ class Streamed(IterableDataset):
 @pytest.mark.parametrize("kind", [lambda c: c, Mapped, Streamed])
 def test_labels_in_an_unlabelled_split_are_said_and_never_reach_a_step(kind):
     data = columns(24)
-    splits = {"train": Split(columns(24), Use.FIT), "more": Split(kind(data), Use.ADAPT)}
+    splits = {"train": Split(columns(24), Use.TRAIN), "more": Split(kind(data), Use.ADAPT)}
     task = Task(name="own", axis=Axis.DOMAIN, splits=splits, objective=classify)
     with pytest.warns(LabelsIgnored, match="`more` of `own` holds labels \\(y\\)"):
         bare = drop_adapt_targets(task)
@@ -218,7 +218,7 @@ def test_a_table_s_rows_in_another_order_give_domains_of_the_same_names():
 def test_local_rows_and_the_future_stay_whole():
     frame = clinics().assign(day=np.arange(240))
     task = TableDomains(Table(frame, target="ill", site="clinic", local=0.2)).build(Lab())
-    assert (task.splits["local"].use, task.splits["local"].at) == (Use.FIT, "west")
+    assert (task.splits["local"].use, task.splits["local"].at) == (Use.TRAIN, "west")
     later = TableDomains(Table(frame, target="ill", site="clinic", time="day")).build(Lab())
     assert later.splits["later"].at == "future"
     assert {"train:east", "train:north"} <= set(later.splits)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unseen.engine.batches import Columns, whole
-from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingFile, UnknownName
+from unseen.errors import CorruptFile, InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.lab import Lab
 from unseen.task import Use
 from unseen.tasks import image_folders, waterbirds
@@ -79,7 +79,7 @@ def test_each_layout_is_found_and_one_domain_left_out(tmp_path, case):
     assert spec.domains() == CALLED[layout]
     assert spec.classes() == tuple(classes)
     task = spec.build(Lab())
-    assert {split.at for split in task.of(Use.FIT).values()} == set(CALLED[layout]) - {CALLED[layout][2]}
+    assert {split.at for split in task.of(Use.TRAIN).values()} == set(CALLED[layout]) - {CALLED[layout][2]}
     assert task.splits["unseen"].at == CALLED[layout][2]
     sizes = {}
     for split in task.splits.values():
@@ -105,7 +105,7 @@ def test_pixels_are_the_file_s_and_are_decoded_when_asked_for(tmp_path):
     assert {key: int(row[key]) for key in ("domain",)} == {"domain": 0}
     data.paths[0].unlink()  # nobody has asked for it yet
     assert torch.equal(data[2]["x"], row["x"])
-    with pytest.raises(Corrupted, match=data.paths[0].name):
+    with pytest.raises(CorruptFile, match=data.paths[0].name):
         data[0]
 
 
@@ -191,7 +191,7 @@ def test_one_domain_only_is_refused(tmp_path):
 
 def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
-    with pytest.raises(Corrupted, match=r"a\.jpg is not a readable image"):
+    with pytest.raises(CorruptFile, match=r"a\.jpg is not a readable image"):
         decode_image(tmp_path / "a.jpg", 4)
 
 
@@ -222,7 +222,7 @@ def test_splits_places_and_groups_are_those_of_the_metadata(birds):
         assert rows.y.tolist() == batch["y"].tolist()
         assert rows.place.tolist() == batch["place"].tolist() == batch["domain"].tolist()
         assert torch.equal(batch["group"], 2 * batch["y"] + batch["place"])
-        number = {Use.FIT: 0, Use.SELECT: 1, Use.JUDGE: 2}[split.use]
+        number = {Use.TRAIN: 0, Use.SELECT: 1, Use.EVALUATE: 2}[split.use]
         assert (rows.split == number).all()
         if name in GROUPS:
             assert batch["group"].unique().tolist() == [GROUPS.index(name)]
@@ -266,7 +266,7 @@ def test_bad_metadata_are_refused(birds, change, error, says):
 
 def test_a_folder_without_metadata_is_refused(birds):
     (birds / "metadata.csv").write_bytes(b"")
-    with pytest.raises(Corrupted, match="cannot be read"):
+    with pytest.raises(CorruptFile, match="cannot be read"):
         Waterbirds(birds).build(Lab())
     (birds / "metadata.csv").unlink()
     with pytest.raises(MissingFile, match=r"metadata\.csv"):

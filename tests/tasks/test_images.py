@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unseen.errors import Corrupted, InvalidConfig
+from unseen.errors import CorruptFile, InvalidConfig
 from unseen.lab import Lab
 from unseen.task import Use
 from unseen.tasks import images
@@ -54,7 +54,7 @@ def test_idx_bytes_made_by_hand_are_read_back(tmp_path, code, format_, dtype, pa
 def test_damaged_idx_is_corrupted(tmp_path, damage, says):
     path = idx(tmp_path / "a", np.ones((1, 2), "u1"), 8, ">B")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(Corrupted, match=says):
+    with pytest.raises(CorruptFile, match=says):
         read_idx(path)
 
 
@@ -84,7 +84,7 @@ def test_pixels_and_labels_are_those_of_the_file():
         assert torch.equal(batch["y"], source.labels[batch["index"]])
         assert torch.equal(batch["x"], source.pixels(batch["index"]))
         assert 0 <= batch["x"].min() < batch["x"].max() <= 1
-    assert task.of(Use.JUDGE).keys() == {"test"}
+    assert task.of(Use.EVALUATE).keys() == {"test"}
 
 
 def test_fitted_images_are_standardised_and_judged_ones_with_the_same_numbers():
@@ -145,10 +145,10 @@ def test_usps_arrays_are_read_without_pickle(tmp_path, monkeypatch):
     np.savez(path, x_train=x, y_train=y)
     source = part(Collection.USPS, "train")
     assert np.array_equal(source.pixels(torch.tensor([2]))[0, 0].numpy().ravel(), x[2])
-    with pytest.raises(Corrupted, match="x_test"):
+    with pytest.raises(CorruptFile, match="x_test"):
         part(Collection.USPS, "test")
     np.savez(path, x_train=x, y_train=np.array([None] * 4))
-    with pytest.raises(Corrupted, match="pickle"):
+    with pytest.raises(CorruptFile, match="pickle"):
         part(Collection.USPS, "train")
 
 
@@ -182,5 +182,5 @@ def test_too_many_images_and_impossible_pooling_are_refused():
 
 
 def test_unequal_numbers_of_images_and_labels_are_corrupted():
-    with pytest.raises(Corrupted, match="3 images but 2 labels"):
+    with pytest.raises(CorruptFile, match="3 images but 2 labels"):
         images._part_in_memory(np.zeros((3, 1, 2, 2)), np.zeros(2), 1.0)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from properties import examples
 
-from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingFile
+from unseen.errors import CorruptFile, InvalidConfig, InvalidData, MissingFile
 from unseen.lab import Lab
 from unseen.task import Use
 from unseen.tasks.published_reversal import (
@@ -94,7 +94,7 @@ def test_asked_templates_are_new_and_all_their_tokens_known(spec, seed):
     train = read(spec, task, "train")
     known = {(order, template) for order, template, _, _ in train}
     tokens = set(task.splits["train"].data.columns["tokens"].flatten().tolist())
-    for name in task.of(Use.JUDGE):
+    for name in task.of(Use.EVALUATE):
         asked = {(order, template) for order, template, _, _ in read(spec, task, name)}
         assert len(asked) == spec.slots
         assert not asked & known
@@ -118,7 +118,7 @@ def test_default_sizes_are_those_of_the_sheet():
 @examples(20)
 def test_wrong_answers_are_those_of_another_fact_of_the_group_each_once(spec, seed):
     task = spec.build(Lab(seed))
-    for split in task.of(Use.JUDGE).values():
+    for split in task.of(Use.EVALUATE).values():
         columns = {name: x.numpy() for name, x in split.data.columns.items()}
         answer = columns["answer"]
         assert (columns["tokens"][~answer] == columns["other"][~answer]).all()
@@ -151,7 +151,7 @@ def test_few_paraphrases_still_show_every_token_and_leave_the_questions_as_they_
     assert seen[0] < seen[1]
     for part in (0, 1):
         assert {(order, template[part]) for order, template in seen[0]} == {(o, t[part]) for o, t in seen[1]}
-    for name in tasks[1].of(Use.JUDGE):
+    for name in tasks[1].of(Use.EVALUATE):
         columns = [task.splits[name].data.columns for task in tasks]
         assert all(torch.equal(columns[0][key], columns[1][key]) for key in columns[1])
 
@@ -249,7 +249,7 @@ def test_missing_members_and_broken_archives_are_named(tmp_path):
     with pytest.raises(MissingFile, match=r"names\.txt|templates"):
         PublishedReversal(letters, tmp_path).build(Lab())
     (tmp_path / "broken.tar.xz").write_bytes(b"no archive")
-    with pytest.raises(Corrupted, match=r"broken\.tar\.xz"):
+    with pytest.raises(CorruptFile, match=r"broken\.tar\.xz"):
         PublishedReversal(letters, tmp_path / "broken.tar.xz").build(Lab())
 
 
@@ -290,5 +290,5 @@ def test_the_release_has_the_counts_of_the_paper():
     }
     files = Files.of(RELEASE)
     assert [len(files.lines(f"{g}_prompts_train.jsonl")) for g in ("p2d", "d2p", "both")] == [900, 900, 1800]
-    assert all(len(split.data.columns["fact"].unique()) == 30 for split in task.of(Use.JUDGE).values())
+    assert all(len(split.data.columns["fact"].unique()) == 30 for split in task.of(Use.EVALUATE).values())
     assert replace(task, name="copy").unseen.keys() == {"reverse/p2d", "reverse/d2p"}

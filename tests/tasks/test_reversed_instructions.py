@@ -62,7 +62,7 @@ def test_asked_wordings_are_new_their_tokens_known_and_wrong_answers_those_of_ot
     task = spec.build(Lab(seed))
     known = {marks for kind, _, marks, *_ in read(spec, task, "train") if kind == "example"}
     tokens = set(task.splits["train"].data.columns["tokens"].flatten().tolist())
-    for name, split in task.of(Use.JUDGE).items():
+    for name, split in task.of(Use.EVALUATE).items():
         rows = read(spec, task, name)
         assert {(kind, first) for kind, first, *_ in rows} == {("example", "question")}
         asked = {marks for _, _, marks, *_ in rows}

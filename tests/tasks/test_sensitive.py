@@ -207,7 +207,7 @@ def test_rare_purposes_are_left_out_as_domains():
 
 # Drift
 
-WORLDS = [DriftingFairness(world=world, fitted=2, future=1, n=50, n_judge=8_000) for world in World]
+WORLDS = [DriftingFairness(world=world, fitted=2, future=1, n=50, n_evaluate=8_000) for world in World]
 
 
 @pytest.mark.parametrize("spec", WORLDS)
@@ -267,13 +267,13 @@ def test_the_plane_s_fair_and_biased_rules_score_what_their_equations_say():
 
 
 def test_domains_are_in_order_of_time_and_the_judged_ones_come_last():
-    task = DriftingFairness(fitted=3, future=2, n=40, n_judge=30).build(Lab())
+    task = DriftingFairness(fitted=3, future=2, n=40, n_evaluate=30).build(Lab())
     assert task.axis is Axis.TIME
-    assert list(task.of(Use.FIT)) == ["train:1", "train:2", "train:3"]
+    assert list(task.of(Use.TRAIN)) == ["train:1", "train:2", "train:3"]
     assert list(task.of(Use.SELECT)) == ["select:1", "select:2", "select:3"]
     assert list(task.unseen) == ["unseen:4", "unseen:5"]
     assert "counterfactual" not in task.splits["train:1"].data.columns
-    assert [split.data.columns["domain"].unique().item() for split in task.of(Use.JUDGE).values()] == [2, 3, 4]
+    assert [split.data.columns["domain"].unique().item() for split in task.of(Use.EVALUATE).values()] == [2, 3, 4]
 
 
 def test_a_longer_history_changes_no_other_domain():
@@ -281,7 +281,7 @@ def test_a_longer_history_changes_no_other_domain():
     assert torch.equal(short.splits["train:2"].data.columns["x"], long.splits["train:2"].data.columns["x"])
 
 
-@pytest.mark.parametrize("change", [{"fitted": 1}, {"future": 0}, {"n": 4}, {"n_judge": 0}])
+@pytest.mark.parametrize("change", [{"fitted": 1}, {"future": 0}, {"n": 4}, {"n_evaluate": 0}])
 def test_impossible_drifts_are_refused(change):
     with pytest.raises(InvalidConfig, match="DriftingFairness"):
         replace(drifting_fairness.example(), **change)

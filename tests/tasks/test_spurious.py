@@ -292,7 +292,7 @@ def test_a_larger_shift_redraws_more_patches_of_the_same_digits():
 
 
 def test_only_active_patches_tell_the_label():
-    spec = replace(patch_digits.example(), active=(0, 1, 2), judged=(3,), shifts=(0.0,), n=1_000)
+    spec = replace(patch_digits.example(), active=(0, 1, 2), evaluated=(3,), shifts=(0.0,), n=1_000)
     task = spec.build(Lab())
     fitted, judged = columns(task, "train"), columns(task, "shift 0")
     agree = (fitted["colours"] == fitted["y"][:, None]).double().mean(0)

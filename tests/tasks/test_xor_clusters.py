@@ -10,7 +10,7 @@ from unseen.tasks.xor_clusters import XorClusters, bayes_error
 
 
 def test_labels_follow_clusters_and_flips_are_training_only():
-    task = XorClusters(n=4_000, dim=5_000, mean_norm2=900.0, noise=0.2, n_judge=300).build(Lab(seed=3))
+    task = XorClusters(n=4_000, dim=5_000, mean_norm2=900.0, noise=0.2, n_evaluate=300).build(Lab(seed=3))
     train, test = task.splits["train"].data.columns, task.splits["test"].data.columns
     clean = (train["cluster"] < 2).long()
     assert torch.equal(train["y"], clean ^ train["flipped"].long())
@@ -23,8 +23,8 @@ def test_labels_follow_clusters_and_flips_are_training_only():
 
 
 def test_clusters_have_orthogonal_means_of_the_given_norm_and_unit_noise():
-    task = XorClusters(n=20_000, dim=20_000 // 10 * 10, mean_norm2=400.0, n_judge=5, noise=0.0)
-    data = XorClusters(n=2_000, dim=2_000, mean_norm2=400.0, n_judge=5).build(Lab()).splits["train"].data.columns
+    task = XorClusters(n=20_000, dim=20_000 // 10 * 10, mean_norm2=400.0, n_evaluate=5, noise=0.0)
+    data = XorClusters(n=2_000, dim=2_000, mean_norm2=400.0, n_evaluate=5).build(Lab()).splits["train"].data.columns
     means = torch.stack([data["x"][data["cluster"] == k].mean(0) for k in range(4)])
     centres = torch.zeros(4, 2_000)
     centres[0, 0], centres[1, 0], centres[2, 1], centres[3, 1] = 20.0, -20.0, 20.0, -20.0
@@ -45,8 +45,8 @@ def test_bayes_error_is_the_error_of_comparing_projections(norm2):
 
 def test_own_means_are_used_and_define_the_same_problem():
     first, second = (0.0, 3.0, 4.0), (0.0, 4.0, -3.0)
-    own = XorClusters(n=3, dim=3, mean_norm2=25.0, n_judge=4, means=(first, second)).build(Lab(seed=1))
-    axes = XorClusters(n=3, dim=3, mean_norm2=25.0, n_judge=4).build(Lab(seed=1))
+    own = XorClusters(n=3, dim=3, mean_norm2=25.0, n_evaluate=4, means=(first, second)).build(Lab(seed=1))
+    axes = XorClusters(n=3, dim=3, mean_norm2=25.0, n_evaluate=4).build(Lab(seed=1))
     centres = own.splits["centres"].data.columns["x"]
     assert torch.equal(centres, torch.tensor([first, [-a for a in first], second, [-b for b in second]]))
     # same streams: the noise around the centres is the same
@@ -57,8 +57,8 @@ def test_own_means_are_used_and_define_the_same_problem():
 
 
 def test_splits_do_not_depend_on_each_other():
-    a = XorClusters(n=5, dim=9, n_judge=4, mean_norm2=4.0).build(Lab(seed=2))
-    b = XorClusters(n=5, dim=9, n_judge=7, mean_norm2=4.0).build(Lab(seed=2))
+    a = XorClusters(n=5, dim=9, n_evaluate=4, mean_norm2=4.0).build(Lab(seed=2))
+    b = XorClusters(n=5, dim=9, n_evaluate=7, mean_norm2=4.0).build(Lab(seed=2))
     assert torch.equal(a.splits["train"].data.columns["x"], b.splits["train"].data.columns["x"])
 
 

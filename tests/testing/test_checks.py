@@ -61,13 +61,13 @@ class Spec:
             columns["x"][3, 1] = nan
         if self.fault == "unlearnable":  # equal inputs, equal numbers of both classes
             columns["x"] = torch.zeros_like(columns["x"])
-        splits["train"] = Split(Columns(**columns), Use.FIT, "here")
+        splits["train"] = Split(Columns(**columns), Use.TRAIN, "here")
         if self.fault == "leak":
-            splits["same"] = Split(splits["train"].data.subset(slice(0, 5)), Use.JUDGE, "here")
+            splits["same"] = Split(splits["train"].data.subset(slice(0, 5)), Use.EVALUATE, "here")
         if self.fault == "renumbered leak":
             leaked = splits["train"].data.subset(slice(0, 5)).columns
-            splits["train"] = Split(Columns(**columns, index=torch.arange(96)), Use.FIT, "here")
-            splits["same"] = Split(Columns(**leaked, index=torch.arange(5) + 500), Use.JUDGE, "here")
+            splits["train"] = Split(Columns(**columns, index=torch.arange(96)), Use.TRAIN, "here")
+            splits["same"] = Split(Columns(**leaked, index=torch.arange(5) + 500), Use.EVALUATE, "here")
         objective = {
             "mean loss": Objective(lambda m, b: F.cross_entropy(m(b["x"]), b["y"]).reshape(1), correct),
             "batch loss": Objective(lambda m, b: cross_entropy(m, b) - cross_entropy(m, b).mean(), correct),
@@ -117,8 +117,8 @@ def test_two_people_may_be_alike_but_nobody_is_fitted_and_judged() -> None:
             fitted, judged = (dict(task.split(name).data.columns) for name in ("train", "same"))
             judged = {key: torch.cat([fitted[key][:1], judged[key][1:]]) for key in judged}
             splits = {
-                "train": Split(Columns(**fitted, index=torch.arange(96)), Use.FIT),
-                "same": Split(Columns(**judged, index=torch.arange(96) + self.first), Use.JUDGE),
+                "train": Split(Columns(**fitted, index=torch.arange(96)), Use.TRAIN),
+                "same": Split(Columns(**judged, index=torch.arange(96) + self.first), Use.EVALUATE),
             }
             return replace(task, splits=splits)
 
@@ -158,7 +158,7 @@ class Sentences:
                 for start in self.starts:
                     yield {"tokens": (torch.arange(5) + start) % 7}
 
-        splits = {"train": Split(Stream(range(5)), Use.FIT), "test": Split(Stream(range(5, 7)), Use.JUDGE)}
+        splits = {"train": Split(Stream(range(5)), Use.TRAIN), "test": Split(Stream(range(5, 7)), Use.EVALUATE)}
         return Task(name="sentences", axis=Axis.IID, splits=splits, objective=next_token)
 
 

@@ -46,7 +46,7 @@ class Similarities:
         model, loss = self.trained.model, self.trained.task.objective.loss
         asked = tap(model, queries, behaviour)
         rows: list[Tensor] = []
-        for split in self.trained.task.of(Use.FIT).values():
+        for split in self.trained.task.of(Use.TRAIN).values():
             for batch in once(split.data, self.config.batch_size, self.lab):
                 given = tap(model, batch, loss)
                 dots = torch.stack([form.dots(given[name]) for name, form in asked.items()]).sum(0)

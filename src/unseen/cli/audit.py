@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
-from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared
+from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared_options
 
 
 def parser() -> Arguments:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
         estimator=options.estimator,
         seeds=options.seeds,
         remedies={} if options.no_remedies else None,
-        **shared(options),
+        **shared_options(options),
     )
     present(found, options)
     if options.bar is None:

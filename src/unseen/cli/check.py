@@ -40,7 +40,7 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Checked:
+class LedgerStatus:
     """A ledger file with its standing and the reasons."""
 
     study: str
@@ -78,10 +78,10 @@ def main(argv: Sequence[str]) -> int:
     return 1 if Standing.BROKEN in standings else 3 if standings & {Standing.STALE, Standing.MISSING} else 0
 
 
-def check_ledger(study: Study[Any, Any], files: Files, store: Store) -> Checked:
+def check_ledger(study: Study[Any, Any], files: Files, store: Store) -> LedgerStatus:
     """Compares a ledger with the study's claims, with its rows, and with the code of today."""
     if not files.claims.exists():
-        return Checked(study.name, Standing.MISSING, (f"unseen run {study.name} --scale laptop --ledger",))
+        return LedgerStatus(study.name, Standing.MISSING, (f"unseen run {study.name} --scale laptop --ledger",))
     text = ledger.read(files.claims)
     if text["scale"] not in set(Scale):
         raise UnknownName.near(f"scale in {files.claims}", str(text["scale"]), list(Scale))
@@ -91,17 +91,17 @@ def check_ledger(study: Study[Any, Any], files: Files, store: Store) -> Checked:
     wrong += [f"the study no longer claims “{says}”" for says in lines if says not in {c.says for c in study.claims}]
     shared = [(claim, lines[claim.says]) for claim in study.claims if claim.says in lines]
     wrong += [reason for claim, line in shared if (reason := _margin(claim, line, scale))]
-    result = runner.stored(study, study.scales[scale], store)
+    result = runner.load_result(study, study.scales[scale], store)
     rows, origin = _rows(files, text, result)
     if rows:
         judged = [(claim.judge(rows, scale), line) for claim, line in shared]
-        wrong += [reason for judgement, line in judged if (reason := _moved(judgement, line))]
+        wrong += [reason for judgement, line in judged if (reason := _change(judgement, line))]
     if wrong:
-        return Checked(study.name, Standing.BROKEN, tuple(wrong), origin)
+        return LedgerStatus(study.name, Standing.BROKEN, tuple(wrong), origin)
     if origin != STORED and text.get("code") != ledger.digest(result.keys):
         reason = f"the code of its cells has changed: unseen run {study.name} --scale {scale} --ledger"
-        return Checked(study.name, Standing.STALE, (reason,), origin)
-    return Checked(study.name, Standing.HOLDS, (), origin)
+        return LedgerStatus(study.name, Standing.STALE, (reason,), origin)
+    return LedgerStatus(study.name, Standing.HOLDS, (), origin)
 
 
 STORED, KEPT = "stored rows", "kept rows"
@@ -116,11 +116,11 @@ def _rows(files: Files, text: dict[str, Any], result: runner.Result) -> tuple[Se
     return [], ""
 
 
-def settle_ledger(study: Study[Any, Any], files: Files, stale: Checked) -> Checked:
+def settle_ledger(study: Study[Any, Any], files: Files, stale: LedgerStatus) -> LedgerStatus:
     """What the smoke scale says about a stale ledger."""
     reason = settle(study, files, ledger.read(files.claims))
     if not reason:
-        return Checked(study.name, Standing.HOLDS, ("restamped: smoke rows as before",), stale.rows)
+        return LedgerStatus(study.name, Standing.HOLDS, ("restamped: smoke rows as before",), stale.rows)
     return replace(stale, reasons=(reason, *stale.reasons))
 
 
@@ -152,7 +152,7 @@ def _margin(claim: Claim, line: dict[str, Any], scale: Scale) -> str:
     return f"“{claim.says}” is recorded as {line['verdict']}; its margin today makes it {verdict.verdict}"
 
 
-def _moved(judgement: Judgement, line: dict[str, Any]) -> str:
+def _change(judgement: Judgement, line: dict[str, Any]) -> str:
     """Whether rows of this code give another verdict, or an effect beyond the recorded interval."""
     if judgement.verdict.value != line["verdict"]:
         return f"“{judgement.says}” was {line['verdict']}, is {judgement.verdict}: {judgement.because}"

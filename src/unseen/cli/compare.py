@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
-from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared
+from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared_options
 from unseen.errors import InvalidConfig, UnknownName
 
 METHODS = "methods and search"
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         protocols=options.protocol,
         jobs=options.jobs,
         tables=options.table,
-        **shared(options),
+        **shared_options(options),
     )
     present(found, options, *(f"table: {path}" for path in options.table))
     return 0

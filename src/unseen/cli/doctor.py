@@ -118,15 +118,15 @@ def _torchvision() -> Finding:
 
 def _places(given: Path | None) -> list[Finding]:
     """Home (writable, space left), data folder."""
-    place = home(given)
+    site = home(given)
     try:
-        Store(place).probe()
-        found = [Finding("home", f"{place}, writable")]
+        Store(site).probe()
+        found = [Finding("home", f"{site}, writable")]
     except UnseenError as error:
         found = [Finding("home", error.what, "✗", error.fix)]
-    existing = next((folder for folder in (place, *place.absolute().parents) if folder.is_dir()), Path("/"))
+    existing = next((folder for folder in (site, *site.absolute().parents) if folder.is_dir()), Path("/"))
     free = shutil.disk_usage(existing).free
-    space = f"{free / 1e9:.1f} GB free at {place}"
+    space = f"{free / 1e9:.1f} GB free at {site}"
     found.append(Finding("disk", space) if free > LEAST_SPACE else Finding("disk", space, "?", "free some space"))
     data = os.environ.get("UNSEEN_DATA")
     if not data:

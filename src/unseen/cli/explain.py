@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import Arguments
-from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared
+from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared_options
 from unseen.errors import InvalidConfig
 
 EXPLANATION = "explanation"
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
         sigma=options.sigma,
         sample=options.sample,
         draws=options.draws,
-        **shared(options),
+        **shared_options(options),
     )
     present(found, options)
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import unseen
 from unseen.cli.arguments import Arguments
-from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared
+from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared_options
 from unseen.errors import InvalidConfig
 
 TEXT, INFLUENCE = "language model", "influence"
@@ -90,7 +90,7 @@ def _asks_about_text(options: argparse.Namespace) -> bool:
 
 def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
     return unseen.influence(
-        options.subject, split=options.split, worst=options.worst, **_settings(options), **shared(options)
+        options.subject, split=options.split, worst=options.worst, **_settings(options), **shared_options(options)
     )
 
 

@@ -23,14 +23,14 @@ def parser() -> Arguments:
 def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     if options.kind == "stored":
-        return _stored(options.home, options.names, options.json)
+        return _print_stored(options.home, options.names, options.json)
     found = {kind: catalog.entries(kind) for kind in ([options.kind] if options.kind else catalog.KINDS)}
     if options.json:
         print(json.dumps({kind: list(map(asdict, some)) for kind, some in found.items()}, ensure_ascii=False, indent=1))
     elif options.names:
         print("\n".join(name for kind, some in found.items() for entry in some for name in _names(kind, entry)))
     else:
-        print("\n\n".join(_listed(kind, some) for kind, some in found.items()))
+        print("\n\n".join(_listing(kind, some) for kind, some in found.items()))
     return 0
 
 
@@ -39,7 +39,7 @@ def _names(kind: str, entry: Entry) -> Sequence[str]:
     return entry.compared_as if kind == "methods" else [entry.name]
 
 
-def _listed(kind: str, some: Sequence[Entry]) -> str:
+def _listing(kind: str, some: Sequence[Entry]) -> str:
     """A heading and a line per entry, cut to the width; below a method the names that `compare` takes."""
     width = max((len(entry.name) for entry in some), default=0)
     lines = [f"{kind} ({len(some)})"]
@@ -51,7 +51,7 @@ def _listed(kind: str, some: Sequence[Entry]) -> str:
     return "\n".join(lines)
 
 
-def _stored(home: Path | None, names: bool, as_json: bool) -> int:
+def _print_stored(home: Path | None, names: bool, as_json: bool) -> int:
     from unseen.runs.index import summary  # sqlite, for this listing only
 
     found = summary(home)

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _told(error, debug, as_json="--json" in given)
+        return _report_error(error, debug, as_json="--json" in given)
 
 
 def _dispatch(given: list[str]) -> int:
@@ -87,7 +87,7 @@ def _dispatch(given: list[str]) -> int:
     return importlib.import_module(COMMANDS[command][0]).main(rest)
 
 
-def _told(error: Exception, debug: bool, as_json: bool) -> int:
+def _report_error(error: Exception, debug: bool, as_json: bool) -> int:
     if debug:
         traceback.print_exception(error)
     known = isinstance(error, UnseenError)

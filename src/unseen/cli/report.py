@@ -4,7 +4,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from unseen.cli.run import Chosen, as_json, chosen, exit_code, helped, judged, save_report, told
+from unseen.cli.run import (
+    StudyRequest,
+    as_json,
+    exit_code,
+    judge_claims,
+    parse_request,
+    print_help,
+    print_results,
+    save_report,
+)
 from unseen.cli.study_options import report_parser
 from unseen.errors import MissingFile
 from unseen.runs import index, runner
@@ -14,12 +23,12 @@ from unseen.runs.store import Store, home
 def main(argv: Sequence[str]) -> int:
     options, flags = report_parser().parse_known_args(argv)
     if options.help or options.name is None:
-        return helped(report_parser(), options)
-    what, store = chosen(options, flags, "unseen report"), Store(home(options.home))
-    result = runner.stored(what.study, what.config, store)
+        return print_help(report_parser(), options)
+    what, store = parse_request(options, flags, "unseen report"), Store(home(options.home))
+    result = runner.load_result(what.study, what.config, store)
     if not result.runs:
-        raise _nothing(what, store)
-    judgements = judged(what, result)
+        raise _no_result_error(what, store)
+    judgements = judge_claims(what, result)
     path = options.report or Path("reports") / what.study.name / f"{what.scale}.html"
     written = {"report": str(save_report(path, what, result, judgements))}
     if options.rows:
@@ -28,13 +37,13 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(as_json(what, result, judgements) | {"files": written}, ensure_ascii=False, indent=1))
     else:
-        told(what, result, judgements)
-        for name, place in written.items():
-            print(f"{name}: {place}")
+        print_results(what, result, judgements)
+        for name, site in written.items():
+            print(f"{name}: {site}")
     return exit_code(result, judgements)
 
 
-def _nothing(what: Chosen, store: Store) -> MissingFile:
+def _no_result_error(what: StudyRequest, store: Store) -> MissingFile:
     name, others = what.study.name, len(store.keys(what.study.name))
     why = "nothing of this study is stored."
     if others:

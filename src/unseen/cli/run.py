@@ -19,8 +19,8 @@ from unseen.report.markdown import markdown
 from unseen.report.terminal import show
 from unseen.runs import catalog, ledger, progress, runner
 from unseen.runs.devices import device
-from unseen.runs.executors import Here, Processes
-from unseen.runs.field_flags import fields_help, overlaid
+from unseen.runs.executors import InProcess, Processes
+from unseen.runs.field_flags import apply_flags, fields_help
 from unseen.runs.provenance import versions
 from unseen.runs.store import Store, home, write_atomic
 from unseen.study import Judgement, Scale, Study, Verdict
@@ -28,7 +28,7 @@ from unseen.study.document import document
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class StudyRequest:
     """A study with the configuration that the command line asks for."""
 
     study: Study[Any, Any]
@@ -41,8 +41,8 @@ class Chosen:
 def main(argv: Sequence[str]) -> int:
     options, flags = run_parser().parse_known_args(argv)
     if options.help or options.name is None:
-        return helped(run_parser(), options)
-    what = chosen(options, flags, "unseen run")
+        return print_help(run_parser(), options)
+    what = parse_request(options, flags, "unseen run")
     if options.ledger and what.is_changed:
         raise InvalidConfig(
             "--ledger was given together with flags that change the configuration.",
@@ -50,12 +50,12 @@ def main(argv: Sequence[str]) -> int:
             fix="leave out the flags, or change the configuration in the study's file.",
         )
     store, started = Store(home(options.home)), time.perf_counter()
-    result = computed(what, store, options)
+    result = compute(what, store, options)
     took = time.perf_counter() - started
-    judgements = judged(what, result)
+    judgements = judge_claims(what, result)
     if not options.json:
-        told(what, result, judgements, took)  # before writing: a full disk must not hide the result
-    written = _written(what, result, judgements, options)
+        print_results(what, result, judgements, took)  # before writing: a full disk must not hide the result
+    written = _write_outputs(what, result, judgements, options)
     if options.json:
         print(json.dumps(as_json(what, result, judgements) | written, ensure_ascii=False, indent=1))
     else:
@@ -65,28 +65,28 @@ def main(argv: Sequence[str]) -> int:
     return exit_code(result, judgements)
 
 
-def helped(p: Arguments, options: argparse.Namespace) -> int:
+def print_help(p: Arguments, options: argparse.Namespace) -> int:
     """The options, and for a named study its flags with their defaults at the asked scale."""
     text = p.format_help()
     if options.name:
-        what = chosen(options, [], p.prog)
+        what = parse_request(options, [], p.prog)
         text += f"\nConfiguration of {options.name} at {what.scale} scale:\n"
         text += fields_help(what.config, f"{p.prog} {options.name}")
     print(json.dumps({"help": text}) if options.json else text)
     return 0 if options.help else 2
 
 
-def chosen(options: argparse.Namespace, flags: Sequence[str], command: str) -> Chosen:
+def parse_request(options: argparse.Namespace, flags: Sequence[str], command: str) -> StudyRequest:
     """The named study at the asked scale, its fields overlaid with the remaining flags."""
     study, scale = catalog.load(options.name), Scale(options.scale)
     if scale not in study.scales:
         raise UnknownName.near(f"scale of {study.name}", scale, study.scales)
     given = study.scales[scale]
-    config = overlaid(given, flags, f"{command} {study.name}")
-    return Chosen(study=study, scale=scale, config=config, is_changed=config != given)
+    config = apply_flags(given, flags, f"{command} {study.name}")
+    return StudyRequest(study=study, scale=scale, config=config, is_changed=config != given)
 
 
-def computed(what: Chosen, store: Store, options: argparse.Namespace) -> runner.Result:
+def compute(what: StudyRequest, store: Store, options: argparse.Namespace) -> runner.Result:
     """The study's cells, computed here or in processes, with progress on the standard error."""
     choices = runner.Choices(
         fresh=options.fresh,
@@ -95,11 +95,11 @@ def computed(what: Chosen, store: Store, options: argparse.Namespace) -> runner.
         jobs=options.jobs,
         device=str(device(options.device)),
     )
-    executor = Here if options.jobs == 1 else lambda: Processes(options.jobs)
+    executor = InProcess if options.jobs == 1 else lambda: Processes(options.jobs)
     return runner.run(what.study, what.config, store, executor, choices, progress.watcher())
 
 
-def judged(what: Chosen, result: runner.Result) -> list[Judgement]:
+def judge_claims(what: StudyRequest, result: runner.Result) -> list[Judgement]:
     """The verdict on each claim. Of an incomplete run, an effect may fail on what is missing: undecided, and why."""
     judgements = []
     for claim in what.study.claims:
@@ -113,8 +113,8 @@ def judged(what: Chosen, result: runner.Result) -> list[Judgement]:
     return judgements
 
 
-def _written(
-    what: Chosen, result: runner.Result, judgements: Sequence[Judgement], options: argparse.Namespace
+def _write_outputs(
+    what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement], options: argparse.Namespace
 ) -> dict[str, str]:
     """The files that the run writes beside the store: name and path."""
     written: dict[str, str] = {}
@@ -126,14 +126,14 @@ def _written(
     return written
 
 
-def save_report(path: Path, what: Chosen, result: runner.Result, judgements: Sequence[Judgement]) -> Path:
+def save_report(path: Path, what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]) -> Path:
     """Writes HTML, or Markdown if the name ends in .md."""
     page = page_of(what, result, judgements)
     write_atomic(path, markdown(page) if path.suffix == ".md" else html(page))
     return path
 
 
-def page_of(what: Chosen, result: runner.Result, judgements: Sequence[Judgement]) -> Document:
+def page_of(what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]) -> Document:
     """The report. Of an incomplete run, a table or figure may fail on what is missing: then the verdicts alone."""
     known = facts(what, result)
     try:
@@ -145,7 +145,7 @@ def page_of(what: Chosen, result: runner.Result, judgements: Sequence[Judgement]
         return document(bare, what.scale, result.rows, judgements, known)
 
 
-def facts(what: Chosen, result: runner.Result) -> dict[str, str]:
+def facts(what: StudyRequest, result: runner.Result) -> dict[str, str]:
     """What is printed small at the end of a report."""
     commits = sorted({str(run.facts.get("commit", "")) for run in result.runs} - {""})
     command = f"unseen run {what.study.name} --scale {what.scale}" + (" (with flags)" if what.is_changed else "")
@@ -159,11 +159,13 @@ def facts(what: Chosen, result: runner.Result) -> dict[str, str]:
     }
 
 
-def told(what: Chosen, result: runner.Result, judgements: Sequence[Judgement], took: float | None = None) -> None:
+def print_results(
+    what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement], took: float | None = None
+) -> None:
     """One screen: results, verdicts, and what failed."""
     page = page_of(what, result, judgements)
-    place = {"Results": 0, "Claims": 1}
-    sections = sorted((s for s in page.sections if s.title in place), key=lambda section: place[section.title])
+    site = {"Results": 0, "Claims": 1}
+    sections = sorted((s for s in page.sections if s.title in site), key=lambda section: site[section.title])
     from_store = f" ({result.stored} from store)" if result.stored else ""
     kicker = f"{what.scale} · {result.total} cells{from_store}" + ("" if took is None else f" · {took:.0f} s")
     show(replace(page, title=what.study.name, kicker=kicker, lead="", sections=sections))
@@ -190,7 +192,7 @@ def failures(result: runner.Result) -> list[str]:
     return lines
 
 
-def as_json(what: Chosen, result: runner.Result, judgements: Sequence[Judgement]) -> dict[str, Any]:
+def as_json(what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]) -> dict[str, Any]:
     """Everything that the terminal shows, and the rows."""
     return {
         "study": what.study.name,

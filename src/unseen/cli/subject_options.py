@@ -38,7 +38,7 @@ def add_output(p: Arguments, report: str) -> None:
     p.option(OUTPUT, "--quiet", action="store_true", help="no progress, no summary")
 
 
-def shared(options: argparse.Namespace) -> dict[str, Any]:
+def shared_options(options: argparse.Namespace) -> dict[str, Any]:
     """The shared options as the keyword arguments of the four functions."""
     return {
         "target": options.target,

@@ -18,7 +18,7 @@ import pooch
 
 from unseen.data.registered_file import RegisteredFile
 from unseen.data.registry import find_file
-from unseen.errors import Corrupted, MissingFile, UnseenError
+from unseen.errors import CorruptFile, MissingFile, UnseenError
 
 
 def data_file(name: str, registered: Mapping[str, RegisteredFile] | None = None) -> Path:
@@ -31,7 +31,7 @@ def data_file(name: str, registered: Mapping[str, RegisteredFile] | None = None)
     the registered SHA-256 once per process and file state (path, size, time of change).
     """
     entry = find_file(name) if registered is None else registered[name]
-    for folder in places():
+    for folder in data_folders():
         path = folder / name
         if path.is_file():
             check(path, entry)
@@ -39,7 +39,7 @@ def data_file(name: str, registered: Mapping[str, RegisteredFile] | None = None)
     if not entry.origins:
         raise MissingFile(
             f"The data file {name} is missing from the installed package.",
-            why=f"it is shipped in {places()[0]} and has no other origin.",
+            why=f"it is shipped in {data_folders()[0]} and has no other origin.",
             fix="pip install --force-reinstall unseen",
         )
     return fetch(name, entry, home() / "data" / name)
@@ -50,7 +50,7 @@ def home() -> Path:
     return Path(os.environ.get("UNSEEN_HOME") or pooch.os_cache("unseen"))
 
 
-def places() -> list[Path]:
+def data_folders() -> list[Path]:
     """The folders that hold data, in the order of lookup."""
     shipped = Path(str(resources.files("unseen"))) / "data"
     own = os.environ.get("UNSEEN_DATA")
@@ -62,7 +62,7 @@ def check(path: Path, entry: RegisteredFile) -> None:
     state = path.stat()
     found = _checksum(str(path), state.st_size, state.st_mtime_ns)
     if found != entry.sha256:
-        raise Corrupted(
+        raise CorruptFile(
             f"{path} does not hold the expected data.",
             why=f"the SHA-256 of its content is {found[:16]}…, expected {entry.sha256[:16]}….",
             fix=f"delete it and run again, or get it anew from {(entry.origins or ((entry.page,),))[0][0]}",
@@ -93,7 +93,7 @@ def content_sha256(path: Path) -> str:
         else:
             digest.update(path.read_bytes())
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise Corrupted(
+        raise CorruptFile(
             f"{path} cannot be unpacked.", why=str(error), fix="delete it and run again, or copy it anew."
         ) from error
     return digest.hexdigest()
@@ -115,14 +115,14 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
 def fetch(name: str, entry: RegisteredFile, target: Path) -> Path:
     """Downloads what the entry needs, packs it, checks it, and only then gives it its name in the cache."""
     failures: list[str] = []
-    corrupted: Corrupted | None = None
+    corrupted: CorruptFile | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as folder:
             for urls in entry.origins:
                 try:
                     made = _fetch_from(entry, urls, Path(folder) / target.name)
-                except Corrupted as error:  # the next origin may hold the right file
+                except CorruptFile as error:  # the next origin may hold the right file
                     corrupted = error
                 except _Unreachable as error:
                     failures.append(str(error))
@@ -157,7 +157,7 @@ def _fetch_from(entry: RegisteredFile, urls: Sequence[str], path: Path) -> Path:
     try:
         path.write_bytes(entry.pack(downloads))
     except (ValueError, KeyError, EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise Corrupted(
+        raise CorruptFile(
             f"{urls[0]} does not hold the expected data.",
             why=str(error),
             fix="look at the address in a browser; the origin may have moved.",

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from unseen.data.registered_file import RegisteredFile
-from unseen.errors import Corrupted
+from unseen.errors import CorruptFile
 
 UCI = "https://archive.ics.uci.edu"
 
@@ -31,7 +31,7 @@ def read_member(path: Path, name: str) -> bytes:
             if member.split("/")[-1].lower() == name.lower() and not member.startswith("__MACOSX")
         ]
         if len(found) != 1:
-            raise Corrupted(
+            raise CorruptFile(
                 f"{path.name} holds {len(found)} files called {name}.",
                 why="exactly one was expected.",
                 fix="the origin has changed its layout; download the file by hand.",
@@ -67,7 +67,7 @@ def zip_archive(files: Mapping[str, bytes], compression: int) -> bytes:
 
 def refuse_download(downloads: Sequence[Path]) -> bytes:
     """Packs files that are only shipped."""
-    raise Corrupted("This file is part of the package.", why="it has no download.", fix="reinstall unseen.")
+    raise CorruptFile("This file is part of the package.", why="it has no download.", fix="reinstall unseen.")
 
 
 def uci_origins(path: str, archive: str) -> tuple[tuple[str, ...], ...]:

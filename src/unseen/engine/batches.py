@@ -74,13 +74,13 @@ def length(data: Dataset[Any]) -> int | None:
     return None if isinstance(data, IterableDataset) else len(data)  # type: ignore[arg-type]
 
 
-def place(batch: Batch, lab: Lab) -> Batch:
+def to_device(batch: Batch, lab: Lab) -> Batch:
     """The batch on the lab's device, floating tensors in its dtype. Checks nothing: see `finite`."""
 
-    def to_lab(tensor: Tensor) -> Tensor:
+    def move(tensor: Tensor) -> Tensor:
         return tensor.to(lab.device, lab.dtype if tensor.is_floating_point() else tensor.dtype)
 
-    return {name: to_lab(tensor) for name, tensor in batch.items()}
+    return {name: move(tensor) for name, tensor in batch.items()}
 
 
 def gather(data: Dataset[Any], index: Tensor) -> Batch:
@@ -103,7 +103,7 @@ def once(data: Dataset[Any], batch_size: int, lab: Lab) -> Iterator[Batch]:
     for chunk in chunks:
         if size(chunk):
             empty = False
-            yield place(chunk, lab)
+            yield to_device(chunk, lab)
     if empty:
         raise InvalidData(
             "The split holds no examples.", why="nothing can be computed from nothing.", fix="check the split's rows."
@@ -122,7 +122,7 @@ def forever(data: Dataset[Any], batch_size: int, lab: Lab) -> Iterator[Batch]:
     if n == 0:
         raise InvalidData("The split holds no examples.", why="nothing can be learned.", fix="check the split's rows.")
     for index in orders(n, batch_size, lab):
-        yield place(gather(data, index), lab)
+        yield to_device(gather(data, index), lab)
 
 
 def orders(n: int, batch_size: int, lab: Lab) -> Iterator[Tensor]:
@@ -137,7 +137,7 @@ def orders(n: int, batch_size: int, lab: Lab) -> Iterator[Tensor]:
 def whole(data: Dataset[Any], lab: Lab) -> Batch:
     """All examples as one batch (for small data)."""
     if isinstance(data, Columns):
-        return place(data.columns, lab)
+        return to_device(data.columns, lab)
     batches = list(once(data, 1024, lab))
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unseen.engine.factor_pairs import EmbeddingPair, FactorPair
-from unseen.errors import Corrupted, InvalidData
+from unseen.errors import CorruptFile, InvalidData
 
 log = logging.getLogger("unseen.kron")
 FULL = 1024
@@ -81,7 +81,7 @@ def blocks_of(tensors: Mapping[str, Tensor]) -> dict[str, KroneckerBlock]:
     try:
         return {name: block(name) for name in names}
     except (KeyError, ValueError) as error:
-        raise Corrupted(
+        raise CorruptFile(
             f"The factors are not whole ({error}).", "the file was not written by Unseen.", "fit the factors again."
         ) from error
 

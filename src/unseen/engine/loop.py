@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unseen.engine import parameters
 from unseen.engine.batches import forever, once, size
-from unseen.errors import Diverged, InvalidConfig
+from unseen.errors import Divergence, InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Batch, Objective, Task, Use
@@ -134,11 +134,11 @@ def draws(task: Task, budget: Budget, lab: Lab) -> Iterator[Draw]:
     # streams carry the split's name, so that adding a split does not move the draws of the others
     streams = {
         use: {name: forever(split.data, budget.batch_size, lab.child(name)) for name, split in task.of(use).items()}
-        for use in (Use.FIT, Use.ADAPT)
+        for use in (Use.TRAIN, Use.ADAPT)
     }
     generator = lab.child("step").generator()
     for step in range(budget.steps):
-        fit, adapt = ({name: next(stream) for name, stream in streams[use].items()} for use in (Use.FIT, Use.ADAPT))
+        fit, adapt = ({name: next(stream) for name, stream in streams[use].items()} for use in (Use.TRAIN, Use.ADAPT))
         yield Draw(fit, adapt, step, generator)
 
 
@@ -152,8 +152,8 @@ def train(
 ) -> Trained:
     """Trains `model` in place for `budget.steps` steps and returns it in evaluation mode.
 
-    `curves` holds `loss` (every step) and, for each watched quantity, its values at the steps `watched`.
-    Raises `Diverged` when the loss or the weights stop being finite.
+    `curves` holds `loss` (every step) and, for each watched quantity, its values at the steps `budget_with_readings`.
+    Raises `Divergence` when the loss or the weights stop being finite.
     """
     model.to(lab.device, lab.dtype)
     start = parameters.copy_parameters(model)
@@ -242,9 +242,9 @@ def _refuse_divergence(losses: Tensor, step: int) -> None:
         raise divergence_error(int(bad.nonzero()[0]))
 
 
-def divergence_error(step: int) -> Diverged:
+def divergence_error(step: int) -> Divergence:
     """The error for a loss or weight that stopped being finite at this step."""
-    return Diverged(
+    return Divergence(
         f"The loss or the weights are no longer finite at step {step}.",
         why="the learning rate is too high for this model and data, or the inputs are not scaled.",
         fix="lower `lr`, set `clip=1.0`, or standardise the inputs.",

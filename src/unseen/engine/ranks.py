@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from unseen.errors import InvalidConfig
-from unseen.lab import Alone, Ranks
+from unseen.lab import Ranks, SingleProcess
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Group:
 
 
 def ranks() -> Ranks:
-    """The processes that this one was started with (torchrun), or `Alone`."""
-    return Group() if dist.is_available() and dist.is_initialized() else Alone()
+    """The processes that this one was started with (torchrun), or `SingleProcess`."""
+    return Group() if dist.is_available() and dist.is_initialized() else SingleProcess()
 
 
 def share(n: int, among: Ranks) -> range:

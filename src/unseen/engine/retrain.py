@@ -54,7 +54,7 @@ def retrain(
 
 def examples(task: Task) -> int:
     """The number of examples in the FIT splits."""
-    sizes = {name: length(split.data) for name, split in task.of(Use.FIT).items()}
+    sizes = {name: length(split.data) for name, split in task.of(Use.TRAIN).items()}
     for name, n in sizes.items():
         if n is None:
             raise InvalidData(
@@ -68,7 +68,7 @@ def examples(task: Task) -> int:
 def restrict_task(task: Task, rows: Bool[Tensor, " example"]) -> Task:
     """The task with these examples of its FIT splits only."""
     splits, start = dict(task.splits), 0
-    for name, split in task.of(Use.FIT).items():
+    for name, split in task.of(Use.TRAIN).items():
         n = length(split.data) or 0
         chosen = rows[start : start + n].nonzero().squeeze(1)
         start += n

@@ -29,12 +29,12 @@ def toy_task(lab: Lab = Lab(), n: int = 64) -> Task:
 
     bare = columns("bare", 2).columns
     splits = {
-        "train:a": Split(columns("train a", 0), Use.FIT, "a"),
-        "train:b": Split(columns("train b", 1), Use.FIT, "b"),
+        "train:a": Split(columns("train a", 0), Use.TRAIN, "a"),
+        "train:b": Split(columns("train b", 1), Use.TRAIN, "b"),
         "bare": Split(Columns(x=bare["x"], domain=bare["domain"]), Use.ADAPT, "c"),
         "select:b": Split(columns("select", 1), Use.SELECT, "b"),
-        "seen:a": Split(columns("seen", 0), Use.JUDGE, "a"),
-        "unseen": Split(columns("unseen", 2), Use.JUDGE, "c"),
+        "seen:a": Split(columns("seen", 0), Use.EVALUATE, "a"),
+        "unseen": Split(columns("unseen", 2), Use.EVALUATE, "c"),
     }
     return Task(name="places", axis=Axis.DOMAIN, splits=splits, objective=classify)
 

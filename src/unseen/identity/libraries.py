@@ -123,11 +123,11 @@ def version_of(module: str) -> str:
 def surroundings() -> str:
     """What decides every number beside code and data: Python, the libraries that compute, and torch's global switches."""
     switches = (torch.get_default_dtype(), torch.get_float32_matmul_precision())
-    return " ".join([_installed(), *map(str, switches)])
+    return " ".join([_library_versions(), *map(str, switches)])
 
 
 @cache
-def _installed() -> str:
+def _library_versions() -> str:
     names = ("torch", "numpy", "scipy", "scikit-learn")
     versions = [f"{name} {metadata.version(name)}" for name in names]
     return " ".join([f"python {'.'.join(map(str, sys.version_info[:3]))}", *versions])

@@ -114,7 +114,7 @@ class Walk:
         if self._is_reached and reason not in self.unknown:
             self.unknown.append(reason)
 
-    def _own(self, definition: Any) -> None:
+    def _note_definition(self, definition: Any) -> None:
         """Notes a definition of Unseen, by the top-level one that it stands in."""
         module = sys.modules.get(definition.__module__)
         outermost = getattr(module, definition.__qualname__.split(".")[0], definition)
@@ -216,9 +216,9 @@ class Walk:
             self._doubt(f"{at} reads {dotted}")
 
     def _function(self, value: types.FunctionType, at: str) -> None:
-        value = _unchecked(value)
+        value = _strip_type_checks(value)
         if of_function(value) is Origin.UNSEEN:
-            self._own(value)
+            self._note_definition(value)
             self._cells(value, at)
             return
         at = f"`{value.__qualname__}` ({pathlib.Path(value.__code__.co_filename).name}:{value.__code__.co_firstlineno})"
@@ -315,7 +315,7 @@ class Walk:
     def _property(self, value: property, at: str) -> None:
         self._items((value.fget, value.fset), at)
 
-    def _wrapped(self, value: Any, at: str) -> None:
+    def _wrapper(self, value: Any, at: str) -> None:
         """staticmethod, classmethod, cached_property."""
         self._write(type(value).__name__)
         self._value(getattr(value, "func", None) or value.__func__, at)
@@ -336,7 +336,7 @@ class Walk:
         for base in kind.__mro__[:-1]:
             origin = of_class(base)
             if origin is Origin.UNSEEN:
-                self._own(base)
+                self._note_definition(base)
             elif origin is Origin.LIBRARY:
                 self._library(f"{base.__module__}.{base.__qualname__}", at, base.__module__)
             elif (mark := (id(base), is_made)) not in self._met_kinds:
@@ -416,7 +416,7 @@ class Walk:
                 self._value(item, f"{at}.{name}")
 
 
-def _unchecked(value: types.FunctionType) -> types.FunctionType:
+def _strip_type_checks(value: types.FunctionType) -> types.FunctionType:
     """Without the wrappers that check types, as the tests put them around everything."""
     inner: Any = value
     while "jaxtyping" in inner.__code__.co_filename or "beartype" in inner.__code__.co_filename:
@@ -466,7 +466,7 @@ _READERS: tuple[tuple[Any, Callable[[Walk, Any, str], None]], ...] = (
     (types.MethodType, Walk._method),
     (functools.partial, Walk._partial),
     (property, Walk._property),
-    ((staticmethod, classmethod, functools.cached_property), Walk._wrapped),
+    ((staticmethod, classmethod, functools.cached_property), Walk._wrapper),
     ((types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
       types.ClassMethodDescriptorType, np.ufunc), Walk._builtin),
     ((types.MemberDescriptorType, types.GetSetDescriptorType), Walk._descriptor),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unseen.engine import parameters
 from unseen.engine.batches import size
-from unseen.errors import Diverged, InvalidConfig, InvalidData
+from unseen.errors import Divergence, InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.leave_one_out import correlation
 from unseen.reading import Reading
@@ -79,7 +79,7 @@ class Proximal:
         optimizer.step(value)
         value()
         if not left <= self.tolerance * begun:
-            raise Diverged(
+            raise Divergence(
                 f"L-BFGS left {left / begun:.1e} of the gradient after {self.iterations} iterations.",
                 why="the proximal problem is not solved: λ is small against the largest curvature, or a kink (ReLU).",
                 fix="raise `damping`, `iterations` or `tolerance`, take fewer `copies`, or use a smooth activation.",

@@ -20,7 +20,7 @@ from scipy import stats as scipy_stats
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from unseen.engine.batches import gather, length, once, place, size
+from unseen.engine.batches import gather, length, once, size, to_device
 from unseen.engine.gradient_factors import GradientFactor
 from unseen.engine.parameters import trainable
 from unseen.engine.tap import tap_and_reduce
@@ -157,7 +157,7 @@ def _iterate_groups(data: Dataset[Any], batch_size: int, groups: int, lab: Lab) 
     _refuse_few(n)
     for k, members in enumerate(torch.randperm(n, generator=lab.generator()).tensor_split(min(groups, n))):
         for rows in members.split(batch_size):
-            yield k, rows, place(gather(data, rows), lab)
+            yield k, rows, to_device(gather(data, rows), lab)
 
 
 class _Sums:

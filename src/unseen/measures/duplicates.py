@@ -207,5 +207,5 @@ def example() -> tuple[Overlap, Task]:
     """Two of four judged rows occur in the training rows."""
     x = torch.arange(12.0).view(6, 2)
     y = torch.zeros(6, dtype=torch.int64)
-    splits = {"train": Split(Columns(x=x, y=y), Use.FIT), "test": Split(Columns(x=x[2:] % 10, y=y[2:]), Use.JUDGE)}
+    splits = {"train": Split(Columns(x=x, y=y), Use.TRAIN), "test": Split(Columns(x=x[2:] % 10, y=y[2:]), Use.EVALUATE)}
     return Overlap(), Task(name="overlapping", axis=Axis.IID, splits=splits, objective=classify)

@@ -38,7 +38,7 @@ def rates(positive: Decisions, group: Int[Tensor, " n"]) -> dict[int, Reading]:
 def widest(found: Mapping[int, Reading]) -> Reading:
     """Highest − lowest rate, with Newcombe's interval for these two groups (cut at 0)."""
     high, low = max(found.values(), key=lambda r: r.value), min(found.values(), key=lambda r: r.value)
-    gap = stats.apart(high, low)
+    gap = stats.independent_difference(high, low)
     table = torch.tensor([[g, r.value, r.low, r.high, r.n] for g, r in found.items()], dtype=torch.float64)
     return Reading(gap.value, max(0.0, gap.low), gap.high, sum(r.n for r in found.values()), "fraction", table)
 

@@ -56,7 +56,7 @@ def reliances(
             after = per_example(trained.model, Columns(**{**batch, column: moved}), score, lab).double()
             drops.append(before - after)
         table = torch.stack(drops)
-        reading = stats.crossed(table.numpy())
+        reading = stats.crossed_mean(table.numpy())
         found[name] = Reading(reading.value, reading.low, reading.high, reading.n, detail=table.mean(0))
     return found
 

@@ -59,7 +59,7 @@ def out_of_fold_loss(
         fitted = Task(
             name=task.name,
             axis=task.axis,
-            splits={"train": Split(_rows(data, rest), Use.FIT)},
+            splits={"train": Split(_rows(data, rest), Use.TRAIN)},
             objective=task.objective,
         )
         budget = Budget(

@@ -165,8 +165,8 @@ def example() -> tuple[ReversalGap, Trained]:
         "answer": (torch.arange(6) > 3).expand(12, 6).contiguous(),
     }
     splits = {
-        "train": Split(Columns(tokens=columns["tokens"]), Use.FIT),
-        "reverse/p2d": Split(Columns(**columns), Use.JUDGE, "reversed"),
+        "train": Split(Columns(tokens=columns["tokens"]), Use.TRAIN),
+        "reverse/p2d": Split(Columns(**columns), Use.EVALUATE, "reversed"),
     }
     with Lab().child("init").seeded():
         model = Transformer(Decoder(vocabulary=9, width=8, layers=1, heads=2, context=6))

@@ -45,7 +45,7 @@ class GroupPerformance:
     positives: int
     """Examples of the second class (accuracy: right answers)."""
     reading: Reading | None
-    judged: bool
+    is_sufficient: bool
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class WorstGroup:
         scores, y, group = outputs(subject, self.split, self.column, self.metric, lab)
         names = [str(k) for k in range(int(group.max()) + 1)]
         found = by_group(scores, y, group, names, self.metric, self.least)
-        judged = np.flatnonzero([each.judged for each in found])
+        judged = np.flatnonzero([each.is_sufficient for each in found])
         if not judged.size:
             raise InvalidData(
                 f"No group of `{self.column}` has {self.least} examples of either class.",
@@ -88,7 +88,7 @@ def _table(found: Sequence[GroupPerformance]) -> Float[Tensor, "group 5"]:
     nothing = Reading(np.nan)
     readings = [each.reading or nothing for each in found]
     return torch.tensor(
-        [[r.value, r.low, r.high, each.n, each.judged] for r, each in zip(readings, found, strict=True)],
+        [[r.value, r.low, r.high, each.n, each.is_sufficient] for r, each in zip(readings, found, strict=True)],
         dtype=torch.float64,
     )
 

@@ -117,7 +117,7 @@ class WorstDomainScore:
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         task = subject.task
-        names = self.splits or tuple(task.unseen) or tuple(task.of(Use.JUDGE))
+        names = self.splits or tuple(task.unseen) or tuple(task.of(Use.EVALUATE))
         if not names:
             raise InvalidData(f"`{task.name}` has no judged split.", "there is no domain.", "add one with Use.JUDGE.")
         parts = domain_scores(subject, names, lab)

@@ -48,7 +48,7 @@ def start(draw: Draw, *, norm: Norm, **unused: object) -> Mapping[str, Tensor]:
     return {"begin": (begin / norms(begin) * radius.view(-1, *[1] * (x.dim() - 1))).to(x.device)}
 
 
-def projected(delta: Tensor, radius: Tensor | float, norm: Norm) -> Tensor:
+def project(delta: Tensor, radius: Tensor | float, norm: Norm) -> Tensor:
     """The nearest perturbation inside the ball."""
     if norm is Norm.LINF:
         if not isinstance(radius, Tensor):
@@ -84,7 +84,7 @@ def worst_inputs(
             (up,) = torch.autograd.grad(objective.loss(model, {**batch, "x": moved.requires_grad_()}).sum(), moved)
             direction = up.sign_() if norm is Norm.LINF else up / norms(up)
             delta = direction.mul_(2.5 * radius / passes).add_(moved.detach()).sub_(x)
-            moved = projected(delta, radius, norm).add_(x)
+            moved = project(delta, radius, norm).add_(x)
     torch.set_rng_state(dropout_mask)
     return {**batch, "x": moved.clamp_(low, high) if bounded else moved}, objective.loss
 

@@ -147,7 +147,7 @@ class CDSAE:
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> SequentialAutoencoder:
         """A new autoencoder for the task's inputs, with as many outputs as the model has."""
         levels = attribute_levels(task, self.sensitive, lab)
-        x = next(once(next(iter(task.of(Use.FIT).values())).data, 2, lab))["x"]
+        x = next(once(next(iter(task.of(Use.TRAIN).values())).data, 2, lab))["x"]
         with torch.no_grad():
             outputs = model.to(lab.device, lab.dtype).eval()(x).flatten(1).shape[1]
         sizes = {"k": self.codes, "width": self.width, "hidden": self.hidden}
@@ -164,7 +164,7 @@ class CDSAE:
 @torch.no_grad()
 def nats(model: SequentialAutoencoder, task: Task, lab: Lab) -> dict[str, list[float]]:
     """Mean KL(q(U | x) ‖ N(mean of the domain or 0, 1)) of each group of codes on the FIT splits: what it holds."""
-    parts = [whole(split.data, lab)["x"].flatten(1) for split in task.of(Use.FIT).values()]
+    parts = [whole(split.data, lab)["x"].flatten(1) for split in task.of(Use.TRAIN).values()]
     posterior = model.eval().posterior(torch.cat(parts))
     each = posterior.divergence(prior_means(model, posterior, [len(part) for part in parts]))
     return {f"nats {which}": [float(model.group(each, which).sum(1).mean())] for which in Codes}
@@ -172,7 +172,7 @@ def nats(model: SequentialAutoencoder, task: Task, lab: Lab) -> dict[str, list[f
 
 def attribute_levels(task: Task, sensitive: tuple[int, ...], lab: Lab) -> Float[Tensor, "2 s"]:
     """The two values of every sensitive input; refuses domains out of order or without both groups or classes."""
-    fitted, previous = task.of(Use.FIT), -1
+    fitted, previous = task.of(Use.TRAIN), -1
     if len(fitted) < 2:
         raise InvalidData(
             f"CDSAE needs at least two training domains, and `{task.name}` has one split to fit.",

@@ -110,7 +110,7 @@ class DivDis:
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Committee:
         """The model's encoder and head, with further heads of fresh weights."""
         model.to(lab.device, lab.dtype)
-        refuse_inner_layer(model, self.layer, next(once(next(iter(task.of(Use.FIT).values())).data, 4, lab))["x"])
+        refuse_inner_layer(model, self.layer, next(once(next(iter(task.of(Use.TRAIN).values())).data, 4, lab))["x"])
         encoder, head = split_head(model, self.layer)
         return Committee(heads_like(head, self.members, lab.child("heads"), fresh=True), SingleMember(), encoder)
 

@@ -59,7 +59,7 @@ class DRM:
 
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Committee:
         """The model's encoder with one head per FIT split and a common one."""
-        fitted = task.of(Use.FIT)
+        fitted = task.of(Use.TRAIN)
         if len(fitted) < 2:
             raise InvalidData(
                 f"DRM needs at least two training domains, and `{task.name}` has one split to fit.",
@@ -86,7 +86,7 @@ def prototypes(model: Committee, task: Task, lab: Lab) -> Tensor:
     """The mean features of every FIT split, [domain, d]."""
     model.eval()
     means = []
-    for split in task.of(Use.FIT).values():
+    for split in task.of(Use.TRAIN).values():
         parts = [model.encoder(batch["x"]).flatten(1) for batch in once(split.data, 1024, lab)]
         means.append(torch.cat(parts).mean(0))
     return torch.stack(means)

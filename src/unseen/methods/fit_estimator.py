@@ -26,7 +26,7 @@ class FitEstimator:
                 why="it fits scikit-learn estimators.",
                 fix="wrap the estimator: Estimator(LogisticRegression(), classes=2).",
             )
-        batches = [whole(split.data, lab) for split in task.of(Use.FIT).values()]
+        batches = [whole(split.data, lab) for split in task.of(Use.TRAIN).values()]
         model.learn(torch.cat([batch["x"] for batch in batches]), torch.cat([batch["y"] for batch in batches]))
         return Trained(model, task)
 
@@ -34,6 +34,6 @@ class FitEstimator:
 def example() -> tuple[FitEstimator, Trained]:
     """A logistic regression on two points per class; other models are refused."""
     x, y = torch.tensor([[0.0], [1.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])
-    splits = {"train": Split(Columns(x=x, y=y), Use.FIT), "test": Split(Columns(x=x + 0.1, y=y), Use.JUDGE)}
+    splits = {"train": Split(Columns(x=x, y=y), Use.TRAIN), "test": Split(Columns(x=x + 0.1, y=y), Use.EVALUATE)}
     task = Task(name="two heaps", axis=Axis.IID, splits=splits, objective=classify)
     return FitEstimator(), Trained(Estimator(LogisticRegression(), 2), task)

@@ -256,7 +256,7 @@ def example() -> tuple[GhostBatchNorm, Trained]:
     """Two ghosts of eight, on the smallest model with batch norm."""
     x = torch.randn(64, 3, generator=Lab().generator())
     data = Columns(x=x, y=(x[:, 0] > 0).long())
-    task = Task(name="half_spaces", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.FIT)})
+    task = Task(name="half_spaces", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)})
     with Lab().seeded():
         model = mlp([3, 8, 2], norm=nn.BatchNorm1d)
     budget = Budget(steps=30, batch_size=16, lr=0.05, optimizer=Optimizer.SGD)

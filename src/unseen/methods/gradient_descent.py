@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unseen.engine import parameters
 from unseen.engine.batches import length, whole
 from unseen.engine.loop import Budget, Optimizer, erm_step, train
-from unseen.errors import Diverged, InvalidConfig, InvalidData, UnsupportedLayer
+from unseen.errors import Divergence, InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.two_layer import TwoLayer
@@ -26,7 +26,7 @@ Slope = Callable[[Float[Tensor, " n"]], Float[Tensor, " n"]]
 
 def full_batch(task: Task) -> int:
     """The batch size with which every FIT split is one batch."""
-    sizes = {name: length(split.data) for name, split in task.of(Use.FIT).items()}
+    sizes = {name: length(split.data) for name, split in task.of(Use.TRAIN).items()}
     streams = [name for name, n in sizes.items() if n is None]
     if streams:
         raise InvalidData(
@@ -75,7 +75,7 @@ class GramDynamics:
             )
         model.to(lab.device, lab.dtype)
         start = parameters.copy_parameters(model)
-        batches = [whole(split.data, lab) for split in task.of(Use.FIT).values()]
+        batches = [whole(split.data, lab) for split in task.of(Use.TRAIN).values()]
         batch = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         x, slope = batch["x"], slope_of(task.objective, batch)
         with torch.no_grad():
@@ -87,7 +87,7 @@ class GramDynamics:
             model.hidden.weight += moment.coefficients.T @ x
         curve = torch.stack(losses)
         if not torch.isfinite(curve).all() or not torch.isfinite(model.hidden.weight).all():
-            raise Diverged(
+            raise Divergence(
                 "The loss or the weights are no longer finite.",
                 why=f"lr={self.lr} is too high for these inputs.",
                 fix="lower `lr`.",
@@ -138,7 +138,7 @@ def linear_path(kernel: Float[Tensor, "n n"], slope: Slope, lr: float, steps: in
         c = c - (lr / len(kernel)) * slope(kernel @ c)
 
 
-class _Given(nn.Module):
+class _FixedOutput(nn.Module):
     """Returns fixed outputs whatever the inputs, so that an objective can be read as a function of outputs."""
 
     def __init__(self, outputs: Tensor) -> None:
@@ -151,7 +151,7 @@ class _Given(nn.Module):
 
 def loss_of(objective: Objective, batch: Batch, outputs: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """The objective's loss of given outputs."""
-    return objective.loss(_Given(outputs), batch)
+    return objective.loss(_FixedOutput(outputs), batch)
 
 
 def slope_of(objective: Objective, batch: Batch) -> Slope:

@@ -34,7 +34,7 @@ class Groups:
 def groups_of(task: Task, column: str, lab: Lab) -> Groups:
     """Every FIT example's group, counted. Group numbers are integers."""
     parts = []
-    for name, split in task.of(Use.FIT).items():
+    for name, split in task.of(Use.TRAIN).items():
         for batch in once(split.data, 1024, lab):
             if column not in batch:
                 raise UnknownName.near(f"column of split `{name}`", column, batch)
@@ -55,7 +55,7 @@ def membership(batches: Mapping[str, Batch], column: str, values: Tensor) -> Flo
     return (labels[:, None] == values.to(labels)).to(torch.get_default_dtype())
 
 
-def exponentiated(
+def mirror_ascent(
     q: Float[Tensor, " group"], losses: Float[Tensor, " group"], rate: Tensor | float
 ) -> Float[Tensor, " group"]:
     """q_g exp(η ℓ_g) / Σ_h q_h exp(η ℓ_h): mirror ascent on the simplex."""
@@ -72,7 +72,7 @@ def group_dro_step(
     losses = torch.cat([objective.loss(model, batch) for batch in draw.fit.values()])
     inside = membership(draw.fit, column, groups.values).to(losses)
     each = (inside.T @ losses) / inside.sum(0).clamp_min(1)
-    weights.copy_(exponentiated(weights, each.detach().to(weights), rate))
+    weights.copy_(mirror_ascent(weights, each.detach().to(weights), rate))
     loss = (weights.to(each) * each).sum()
     loss.backward()
     return loss.detach()
@@ -124,7 +124,7 @@ def weighted_domains(
     risks = torch.stack([each.mean() for each in losses])
     if weights is None:  # float64: products of thousands of small exponents
         weights = torch.full((len(losses),), 1 / len(losses), dtype=torch.float64, device=risks.device)
-    raised = exponentiated(weights, risks.detach().to(weights), rate)
+    raised = mirror_ascent(weights, risks.detach().to(weights), rate)
     return (raised.to(risks) * risks).sum(), {"weights": raised}
 
 

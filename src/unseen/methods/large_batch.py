@@ -91,7 +91,7 @@ class LargeBatch:
         return replace(budget, lr=lr)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab, watch: dict[str, Watch] | None = None) -> Trained:
-        for name, split in task.of(Use.FIT).items():
+        for name, split in task.of(Use.TRAIN).items():
             n = length(split.data)
             if n is not None and n < self.batch_size:
                 raise InvalidConfig(
@@ -110,7 +110,7 @@ def example() -> tuple[LargeBatch, Trained]:
     """A batch four times as large, in four ghosts, on the smallest model with batch norm."""
     x = torch.randn(128, 3, generator=Lab().generator())
     data = Columns(x=x, y=(x[:, 0] > 0).long())
-    task = Task(name="half_spaces", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.FIT)})
+    task = Task(name="half_spaces", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)})
     with Lab().seeded():
         model = mlp([3, 8, 2], norm=nn.BatchNorm1d)
     small = Budget(steps=40, batch_size=16, lr=0.05, optimizer=Optimizer.SGD, drops=(30,))

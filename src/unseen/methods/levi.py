@@ -62,7 +62,7 @@ class LEVI:
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Layerwise:
         """The backbone with adapting layers and a small network of fresh weights, sized by a few examples."""
         depths = depths_of(model, self.depths)
-        x = next(once(next(iter(task.of(Use.FIT).values())).data, 2, lab))["x"]
+        x = next(once(next(iter(task.of(Use.TRAIN).values())).data, 2, lab))["x"]
         model.to(lab.device, lab.dtype).eval()
         with record(model, depths) as found:
             outputs = model(x)

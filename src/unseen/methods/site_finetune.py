@@ -33,7 +33,7 @@ class PooledModel:
     budget: Budget = Budget()
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        return _train_on(model, task, _concatenate_splits(list(task.of(Use.FIT).values()), lab), self.budget, lab)
+        return _train_on(model, task, _concatenate_splits(list(task.of(Use.TRAIN).values()), lab), self.budget, lab)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class ClusterFinetune:
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         model = _initial_model(model, task, self.first, self.local, lab)
-        data = _concatenate_splits(list(task.of(Use.FIT).values()), lab)
+        data = _concatenate_splits(list(task.of(Use.TRAIN).values()), lab)
         where = penultimate(model, data, lab)
         seed = int(lab.child("clusters").numpy().integers(2**31))
         found = KMeans(min(self.n_clusters, len(data)), n_init=4, random_state=seed).fit(where.cpu().numpy())
@@ -191,7 +191,7 @@ def _last_inputs(model: nn.Module, x: Tensor) -> Float[Tensor, "batch width"]:
 
 
 def _local(task: Task, local: str) -> Split:
-    fits = task.of(Use.FIT)
+    fits = task.of(Use.TRAIN)
     if local not in fits:
         raise UnknownName.near("FIT split", local, fits)
     return fits[local]
@@ -199,7 +199,7 @@ def _local(task: Task, local: str) -> Split:
 
 def _global_splits(task: Task, local: str) -> list[Split]:
     _local(task, local)
-    others = [split for name, split in task.of(Use.FIT).items() if name != local]
+    others = [split for name, split in task.of(Use.TRAIN).items() if name != local]
     if not others:
         raise InvalidData(
             f"Task `{task.name}` has no FIT split besides `{local}`.",
@@ -226,7 +226,7 @@ def _concatenate(parts: Sequence[Columns]) -> Columns:
 
 def _train_on(model: nn.Module, task: Task, data: Columns, budget: Budget, lab: Lab) -> Trained:
     """Training on `data` alone; the result carries the whole task."""
-    only = replace(task, splits={"train": Split(data, Use.FIT), **task.of(Use.SELECT)})
+    only = replace(task, splits={"train": Split(data, Use.TRAIN), **task.of(Use.SELECT)})
     return replace(train(model, only, erm_step, budget, lab), task=task)
 
 

@@ -25,7 +25,7 @@ from unseen.methods.mixup import mixing
 from unseen.task import Batch, Objective, Task
 
 
-def averaged(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+def average_weights(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
     """Σ_k w_k θ_k of all floating entries; other entries (counters) are those of the last state.
 
     States with a weight of 1 beside zeros come back exactly.
@@ -53,9 +53,9 @@ def _refuse_different(states: Sequence[Mapping[str, Tensor]]) -> None:
             )
 
 
-def interpolated(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+def interpolate_weights(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
     """(1 − α) start + α end; exactly the start at 0 and the end at 1."""
-    return averaged([start, end], [1 - alpha, alpha])
+    return average_weights([start, end], [1 - alpha, alpha])
 
 
 def refuse_alpha(alpha: float, who: str) -> None:
@@ -69,7 +69,7 @@ def refuse_alpha(alpha: float, who: str) -> None:
 
 def _toward(trained: Trained, before: Mapping[str, Tensor], alpha: float) -> Trained:
     after = parameters.state(trained.model)
-    trained.model.load_state_dict(interpolated(before, after, alpha))
+    trained.model.load_state_dict(interpolate_weights(before, after, alpha))
     return trained
 
 
@@ -92,7 +92,7 @@ class WiSEFT:
         return _toward(train(model, task, erm_step, self.budget, lab), before, self.alpha)
 
 
-def smoothed(
+def label_smoothing_loss(
     outputs: FixedOutput, batch: Batch, objective: Objective, classes: int, smoothing: Tensor | float
 ) -> Tensor:
     """(1 − ε) ℓ(y) + ε mean over classes k of ℓ(k): the loss of the target (1 − ε) y + ε/K."""
@@ -100,7 +100,7 @@ def smoothed(
     return (1 - smoothing) * objective.loss(outputs, batch) + smoothing * torch.stack(each).mean(0)
 
 
-def mixed_up(draw: Draw, *, smoothing: float, mixing_alpha: float) -> Mapping[str, Tensor]:
+def mixup_or_identity(draw: Draw, *, smoothing: float, mixing_alpha: float) -> Mapping[str, Tensor]:
     """As in mixup; with α = 0 every example stays itself."""
     if mixing_alpha > 0:
         return mixing(draw, alpha=mixing_alpha)
@@ -125,7 +125,7 @@ def soft_criterion(
     x, other = inputs_of(own, "BANG"), {key: column[partner] for key, column in own.items()}
     z = model(share * x + (1 - share) * other["x"])
     outputs, classes = FixedOutput(z), max(2, z[0].numel())
-    first, second = (smoothed(outputs, batch, objective, classes, smoothing) for batch in (own, other))
+    first, second = (label_smoothing_loss(outputs, batch, objective, classes, smoothing) for batch in (own, other))
     return (share * first + (1 - share) * second).mean()
 
 
@@ -153,7 +153,7 @@ class BANG:
     @property
     def training(self) -> VectorizedStep:
         settings = {"smoothing": self.smoothing, "mixing_alpha": self.mixing_alpha}
-        return VectorizedStep(criterion=soft_criterion, settings=settings, noise=mixed_up)
+        return VectorizedStep(criterion=soft_criterion, settings=settings, noise=mixup_or_identity)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         model.to(lab.device, lab.dtype)
@@ -178,7 +178,7 @@ class WeightEnsemble:
         trained = train_many(models, task, erm_step, self.budget, labs)
         states = [parameters.state(each.model) for each in trained]
         model.to(lab.device, lab.dtype)
-        model.load_state_dict(averaged(states, [1 / self.members] * self.members))
+        model.load_state_dict(average_weights(states, [1 / self.members] * self.members))
         curves = {f"loss {k}": each.curves["loss"] for k, each in enumerate(trained)}
         return replace(trained[0], model=model.eval(), curves={"loss": trained[0].curves["loss"], **curves})
 

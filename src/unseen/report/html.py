@@ -68,8 +68,8 @@ def table(value: Table, whiskers: bool = True) -> Markup:
 
     A row that is too long to read becomes a column; its quantities then share no scale.
     """
-    whiskers = whiskers and wording.turned(value) is None
-    value = wording.turned(value) or value
+    whiskers = whiskers and wording.transpose(value) is None
+    value = wording.transpose(value) or value
     names = wording.columns(value)
     shown = value.rows[:MOST_ROWS]
     cells = {name: [row.get(name) for row in shown] for name in names}
@@ -108,7 +108,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
 def _mark(told: Words, table: Table, row: int, column: str) -> Words:
     """Bold where the table says so, and the raised number of a footnote."""
     main = Markup("<b>{}</b>").format(told.main) if (row, column) in table.strong else told.main
-    mark = wording.raised(table.marks.get((row, column)))
+    mark = wording.superscript(table.marks.get((row, column)))
     return replace(told, main=Markup("{}{}").format(main, mark))
 
 

@@ -36,7 +36,7 @@ def escape(text: object) -> str:
 
 def table(value: Table) -> str:
     """A pipe table; numbers right-aligned, readings with their interval."""
-    value = wording.turned(value) or value
+    value = wording.transpose(value) or value
     names = wording.columns(value)
     cells = {name: [row.get(name) for row in value.rows] for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
@@ -55,7 +55,7 @@ def _cell(table: Table, row: int, column: str, unit: str, digits: int | None) ->
     told = words(table.rows[row].get(column), unit, digits)
     main = f"**{escape(told.main)}**" if (row, column) in table.strong else escape(told.main)
     more = escape(" ".join(part for part in (told.interval, told.unit) if part))
-    return f"{main}{wording.raised(table.marks.get((row, column)))} {more}".strip()
+    return f"{main}{wording.superscript(table.marks.get((row, column)))} {more}".strip()
 
 
 def _line(cells: Sequence[str]) -> str:

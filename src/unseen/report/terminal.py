@@ -83,14 +83,14 @@ def _note(note: Note) -> RenderableType:
 
 def _cell(table: Table, row: int, column: str, told: wording.Words) -> Text:
     """Bold, and a star for streams without bold, where the table says so; the raised number of a footnote."""
-    strong, mark = (row, column) in table.strong, wording.raised(table.marks.get((row, column)))
+    strong, mark = (row, column) in table.strong, wording.superscript(table.marks.get((row, column)))
     main = f"{told.main}{'*' if strong else ''}{mark}"
     text = " ".join(part for part in (main, told.interval, told.unit) if part)
     return Text(text, style="bold" if strong else "")
 
 
 def _table(table: Table) -> RenderableType:
-    table = wording.turned(table, most=7) or table
+    table = wording.transpose(table, most=7) or table
     names = wording.columns(table)
     grid = Columns(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     cells = {name: [row.get(name) for row in table.rows] for name in names}

@@ -41,7 +41,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyLocation:
     """Where a study object is: `module` and `attribute`."""
 
     module: str
@@ -61,10 +61,10 @@ def names() -> list[str]:
     return sorted({*_files("studies"), *_outside()})
 
 
-def place(name: str) -> Place:
+def locate(name: str) -> StudyLocation:
     """Where the study of that name is, or `UnknownName` with near matches."""
     if name in _files("studies"):
-        return Place(f"unseen.studies.{name}")
+        return StudyLocation(f"unseen.studies.{name}")
     outside = _outside()
     if name in outside:
         return outside[name]
@@ -73,7 +73,7 @@ def place(name: str) -> Place:
 
 def load(name: str) -> "Study[Any, Any]":
     """The study object."""
-    where = place(name)
+    where = locate(name)
     study = getattr(importlib.import_module(where.module), where.attribute, None)
     if study is None or study.name != name:
         seen = "no study" if study is None else f"a study named `{study.name}`"
@@ -109,9 +109,9 @@ def _files(kind: str) -> dict[str, Path]:
     return modules(Path(__file__).parents[1] / kind)
 
 
-def _outside() -> dict[str, Place]:
+def _outside() -> dict[str, StudyLocation]:
     found = importlib.metadata.entry_points(group=GROUP)
-    return {point.name: Place(point.module, point.attr or "study") for point in found}
+    return {point.name: StudyLocation(point.module, point.attr or "study") for point in found}
 
 
 def _entry(kind: str, name: str, file: Path | None) -> Entry:

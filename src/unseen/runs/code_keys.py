@@ -105,12 +105,12 @@ def code_of_objects(*objects: Any) -> Code:
     """
     parts = Parts.of(objects)
     roots = [node for home in sorted(parts.homes) if (node := home.node(None, _SOURCES))]
-    return assembled(_SOURCES, roots, parts.texts, tuple(sorted(parts.unknown)))
+    return assemble_code(_SOURCES, roots, parts.texts, tuple(sorted(parts.unknown)))
 
 
 def code_of_file(file: Path, homes: "Iterable[Home]", texts: Iterable[str], sources: Sources) -> Code:
     """The code that the study in `file` uses for a cell that holds these classes and texts."""
-    return assembled(sources, _roots(file, homes, sources), texts)
+    return assemble_code(sources, _roots(file, homes, sources), texts)
 
 
 def _roots(file: Path, homes: "Iterable[Home]", sources: Sources) -> list[Node]:
@@ -119,7 +119,7 @@ def _roots(file: Path, homes: "Iterable[Home]", sources: Sources) -> list[Node]:
     return roots + [node for home in (*homes, Home("unseen.lab", "Lab")) if (node := home.node(file, sources))]
 
 
-def assembled(sources: Sources, roots: Iterable[Node], texts: Iterable[str], unknown: tuple[str, ...] = ()) -> Code:
+def assemble_code(sources: Sources, roots: Iterable[Node], texts: Iterable[str], unknown: tuple[str, ...] = ()) -> Code:
     """The closure of the roots as one hash."""
     found = sources.closure(roots)
     definitions = {
@@ -233,7 +233,7 @@ class Parts:
             return
         self._seen[id(value)] = value
         if isinstance(value, type | types.FunctionType):
-            self._defined(value)
+            self._add_definition(value)
         elif isinstance(value, types.MethodType):
             self.add(value.__func__)
             self.add(value.__self__)
@@ -252,7 +252,7 @@ class Parts:
         for value in values:
             self.add(value)
 
-    def _defined(self, value: Any) -> None:
+    def _add_definition(self, value: Any) -> None:
         if inner := getattr(value, "__wrapped__", None):
             self.add(inner)
         home, code = Home.of(value), getattr(value, "__code__", None)

@@ -83,13 +83,13 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Everything:
+class DynamicLookup:
     """A look-up at run time: of this module (`prefix` empty), or of every module whose name starts so."""
 
     prefix: str = ""
 
 
-Token = str | Reference | Arguments | Text | Everything
+Token = str | Reference | Arguments | Text | DynamicLookup
 Fragment = tuple[Token, ...]
 
 
@@ -114,16 +114,16 @@ class Module:
         found: dict[str, list[Fragment]] = {"": []}
         for statement in self.statements.get(name, ()):
             if isinstance(statement, ast.ClassDef):
-                found[""].append(_written(statement))
+                found[""].append(_tokens_of(statement))
                 for method in _methods(statement):
                     found.setdefault(method.name, []).append(_method(statement, method))
             else:
-                found[""].append(_written(statement))
+                found[""].append(_tokens_of(statement))
         return {part: tuple(fragments) for part, fragments in found.items()}
 
 
 @cache
-def parsed(data: bytes) -> Module:
+def parse_module(data: bytes) -> Module:
     """The module of a source, read once per content."""
     tree = ast.parse(data)
     statements: dict[str, list[ast.stmt]] = {}
@@ -133,7 +133,7 @@ def parsed(data: bytes) -> Module:
     registrations: list[tuple[Reference, ast.stmt]] = []
     for statement in _plain(tree.body):
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            for name, target in _imported(statement):
+            for name, target in _imports(statement):
                 if name == "*":
                     stars.append(target)
                 else:
@@ -147,7 +147,7 @@ def parsed(data: bytes) -> Module:
             loose.append(statement)
             for inner in ast.walk(statement):  # try: import fast as module; except ImportError: …
                 if isinstance(inner, ast.Import | ast.ImportFrom):
-                    imports |= {name: target for name, target in _imported(inner) if name != "*"}
+                    imports |= {name: target for name, target in _imports(inner) if name != "*"}
         if isinstance(statement, _DEFINITIONS):
             registrations += [
                 (Reference(chain), statement)
@@ -158,7 +158,7 @@ def parsed(data: bytes) -> Module:
         target
         for statement in _plain(ast.walk(tree))
         if isinstance(statement, ast.Import | ast.ImportFrom)
-        for _, target in _imported(statement)
+        for _, target in _imports(statement)
     ]
     return Module(
         {name: tuple(found) for name, found in statements.items()},
@@ -194,7 +194,7 @@ def _is_for_others(test: ast.expr) -> bool:
     return name == "TYPE_CHECKING"
 
 
-def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Import]]:
+def _imports(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Import]]:
     """Each name that the statement binds, with what it stands for."""
     if isinstance(statement, ast.Import):
         for alias in statement.names:
@@ -214,14 +214,14 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
         return
     if isinstance(statement, ast.AnnAssign) and statement.value is None:
         return
-    for node in _own(statement):
+    for node in _same_scope(statement):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
         elif isinstance(node, _DEFINITIONS):
             yield node.name
 
 
-def _own(node: ast.AST) -> Iterator[ast.AST]:
+def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
     """The node and what lies in the same scope below it: not inside functions, classes or comprehensions."""
     yield node
     for child in ast.iter_child_nodes(node):
@@ -229,7 +229,7 @@ def _own(node: ast.AST) -> Iterator[ast.AST]:
             yield child
             yield from _walrus(child)
         else:
-            yield from _own(child)
+            yield from _same_scope(child)
 
 
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -280,16 +280,16 @@ def _methods(statement: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctio
 _WRITTEN: dict[tuple[int, int], tuple[ast.AST, Fragment]] = {}
 
 
-def _written(node: ast.AST) -> Fragment:
+def _tokens_of(node: ast.AST) -> Fragment:
     """The tokens of a statement or expression of the top level; of a class those of its methods are left out."""
-    return _remembered(node, node, lambda: _Writer().top(node))
+    return _memoize(node, node, lambda: _Writer().top(node))
 
 
 def _method(home: ast.ClassDef, method: ast.stmt) -> Fragment:
-    return _remembered(method, home, lambda: _Writer([_Scope(_names_in(home.body), {}, is_class=True)]).top(method))
+    return _memoize(method, home, lambda: _Writer([_Scope(_names_in(home.body), {}, is_class=True)]).top(method))
 
 
-def _remembered(node: ast.AST, home: ast.AST, write: Callable[[], Fragment]) -> Fragment:
+def _memoize(node: ast.AST, home: ast.AST, write: Callable[[], Fragment]) -> Fragment:
     place = (id(node), id(home))
     if place not in _WRITTEN:  # the node is kept beside, so that its id is not given again
         _WRITTEN[place] = (node, write())
@@ -307,7 +307,7 @@ def _names_in(body: Iterable[ast.AST]) -> set[str]:
     """What the statements of a function or class bind in its own scope."""
     found, elsewhere = set[str](), set[str]()
     for statement in body:
-        for node in _own(statement):
+        for node in _same_scope(statement):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
                 found.add(node.id)
             elif isinstance(node, (*_DEFINITIONS, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
@@ -331,7 +331,7 @@ class _Writer:
             self.classes(node, with_methods=False)
         else:
             self.write(node)
-        return _joined(self.tokens)
+        return _merge_strings(self.tokens)
 
     # names
 
@@ -387,7 +387,7 @@ class _Writer:
             return
         self.tokens.append(found)
         if found.found is None and node.id in _DYNAMIC:
-            self.tokens.append(Everything())
+            self.tokens.append(DynamicLookup())
 
     def Attribute(self, node: ast.Attribute) -> None:
         found = self.reference(node)
@@ -398,7 +398,7 @@ class _Writer:
             return
         self.tokens.append(found)
         if found.chain[-1] == "modules" and found.chain[0] == "sys":
-            self.tokens.append(Everything())
+            self.tokens.append(DynamicLookup())
 
     def Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, str):
@@ -417,22 +417,22 @@ class _Writer:
         if called is None:
             self.tokens += arguments
         else:
-            self.tokens.append(Arguments(called, _joined(arguments)))
-            self._looked_up(called.chain[-1], node)
+            self.tokens.append(Arguments(called, _merge_strings(arguments)))
+            self._add_lookup(called.chain[-1], node)
         self.tokens.append(")")
 
-    def _looked_up(self, function: str, node: ast.Call) -> None:
+    def _add_lookup(self, function: str, node: ast.Call) -> None:
         if function == "getattr" and len(node.args) > 1 and (base := self.reference(node.args[0])):
             name = node.args[1]
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 self.tokens.append(Reference((*base.chain, name.value), base.found, is_silent=True))
         if function in ("import_module", "find_spec"):
-            self.tokens.append(Everything())
+            self.tokens.append(DynamicLookup())
             start = node.args[0] if node.args else None
             if isinstance(start, ast.JoinedStr):
                 start = start.values[0]
             if isinstance(start, ast.Constant) and isinstance(start.value, str):
-                self.tokens.append(Everything(start.value))
+                self.tokens.append(DynamicLookup(start.value))
 
     def Raise(self, node: ast.Raise) -> None:
         self.tokens.append("(Raise ")
@@ -507,9 +507,9 @@ class _Writer:
         imports = {
             name: target
             for statement in body
-            for node in _own(statement)
+            for node in _same_scope(statement)
             if isinstance(node, ast.Import | ast.ImportFrom)
-            for name, target in _imported(node)
+            for name, target in _imports(node)
         }
         self.scopes.append(_Scope({a.arg for a in given} | _names_in(body), imports))
         for statement in body:
@@ -556,7 +556,7 @@ class _Writer:
     ListComp = SetComp = GeneratorExp = DictComp = comprehension_scope
 
 
-def _joined(tokens: list[Token]) -> Fragment:
+def _merge_strings(tokens: list[Token]) -> Fragment:
     """Neighbouring strings as one."""
     found: list[Token] = []
     for token in tokens:
@@ -596,9 +596,9 @@ class Sources:
     _errors: dict[Node, bool] = field(default_factory=dict)
     _loaded: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
 
-    def changed(self, file: Path, data: bytes) -> "Sources":
+    def with_text(self, file: Path, data: bytes) -> "Sources":
         """The same sources with another text for one file: everything else that is known is kept where it can be."""
-        before, now = self.module(file), parsed(data)
+        before, now = self.module(file), parse_module(data)
         new = Sources(lambda path: data if path == file else self.read(path), self.boundaries)
         new._modules = {**self._modules, file: now}
         new._located = self._located
@@ -611,7 +611,7 @@ class Sources:
 
     def module(self, file: Path) -> Module:
         if file not in self._modules:
-            self._modules[file] = parsed(self.read(file))
+            self._modules[file] = parse_module(self.read(file))
         return self._modules[file]
 
     def locate(self, name: str, near: Path) -> Path | None:
@@ -742,7 +742,7 @@ class Sources:
     def _define(self, node: Node) -> Definition:
         file, name = node
         module = self.module(file)
-        label = f"{_dotted(file)}:{name}"
+        label = f"{_module_name(file)}:{name}"
         if self.is_boundary(node):
             return Definition(label, {"": digest(f"checksums of {name}")}, (), frozenset())
         if name == WHOLE:
@@ -750,9 +750,9 @@ class Sources:
             nodes += [n for i in module.imports for n in self.resolve(file, Reference((i,)))[1] if n.name != WHOLE]
             return Definition(label, {}, (*nodes, Node(file, LOOSE)), frozenset())
         if name == LOOSE:
-            parts = {"": tuple(_written(s) for s in module.loose)}
+            parts = {"": tuple(_tokens_of(s) for s in module.loose)}
         elif name == ENTRY:
-            parts = {"": (_written(module.entry),)} if module.entry is not None else {}
+            parts = {"": (_tokens_of(module.entry),)} if module.entry is not None else {}
         else:
             parts = module.parts(name)
         if self.is_error(node):  # its kind counts; how it puts its words together decides no number
@@ -803,7 +803,7 @@ class Sources:
         files = home.parent.rglob("*.py") if prefix.endswith(".") and home.name == "__init__.py" else (home,)
         yield from (Node(file, WHOLE) for file in sorted(files))
 
-    def loaded(self, file: Path) -> tuple[Path, ...]:
+    def imports_of(self, file: Path) -> tuple[Path, ...]:
         """The modules of ours that a module imports, with the packages that hold them."""
         if file not in self._loaded:
             found = dict[Path, None]()
@@ -848,7 +848,7 @@ class Sources:
                 if file in imported:
                     continue
                 imported[file] = None
-                unread += self.loaded(file)
+                unread += self.imports_of(file)
                 module = self.module(file)
                 if module.loose:
                     waiting.append(Node(file, LOOSE))
@@ -891,7 +891,7 @@ def _top(file: Path, root: Path) -> str:
     return file.relative_to(root).parts[0].removesuffix(".py")
 
 
-def _dotted(file: Path) -> str:
+def _module_name(file: Path) -> str:
     parts = file.relative_to(_root(file)).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 

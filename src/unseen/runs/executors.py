@@ -1,4 +1,4 @@
-"""Where cells are computed: `Here`, or in `Processes` of this machine.
+"""Where cells are computed: `InProcess`, or in `Processes` of this machine.
 
 Both are `concurrent.futures` executors, and the runner asks for nothing else: any other executor (a cluster's) serves.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from unseen.errors import InvalidConfig
 
 
-class Here(Executor):
+class InProcess(Executor):
     """Computes at once, in this process. An interruption is not caught: it ends the run."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -45,7 +45,7 @@ def _settle() -> None:
     """In a new worker: one thread, interruptions left to the parent, and no life after the parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
-    import torch  # here, not above: the parent may only want `Here`
+    import torch  # here, not above: the parent may only want `InProcess`
 
     torch.set_num_threads(1)
 

@@ -11,7 +11,7 @@ from unseen.errors import InvalidConfig, UnknownName
 T = TypeVar("T")
 
 
-def overlaid(config: T, flags: Sequence[str], command: str) -> T:
+def apply_flags(config: T, flags: Sequence[str], command: str) -> T:
     """The dataclass with fields replaced by flags: `--task.dim 4000 --seeds 3`, checked against the fields' types."""
     if not flags:
         return config

@@ -28,7 +28,7 @@ def index(store: Store) -> Path:
     """The path of an index that holds exactly the sound directories of the store."""
     path = store.root / "index.sqlite"
     present = {(study, key) for study in store.studies() for key in store.keys(study)}
-    if _indexed(path) != present:
+    if _keys_in_index(path) != present:
         _build(store, path)
     return path
 
@@ -79,7 +79,7 @@ def export(store: Store, study: str, keys: list[str], path: Path) -> int:
     return len(rows)
 
 
-def _indexed(path: Path) -> set[tuple[str, str]] | None:
+def _keys_in_index(path: Path) -> set[tuple[str, str]] | None:
     if not path.exists():
         return None
     try:

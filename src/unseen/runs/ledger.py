@@ -18,12 +18,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from unseen.errors import Corrupted
+from unseen.errors import CorruptFile
 from unseen.runs import catalog, rows, runner
 from unseen.runs.code_keys import code_of, definitions_of, plain
 from unseen.runs.provenance import processor, versions
 from unseen.runs.runner import Result
-from unseen.runs.smoke import SmokeRun, executed, smoke_run
+from unseen.runs.smoke import SmokeRun, executed_labels, smoke_run
 from unseen.runs.store import Store, Value, canonical, write_atomic
 from unseen.study import Judgement, Rows, Scale, Study
 
@@ -46,11 +46,11 @@ class Stamp:
     def of(study: Study[Any, Any], scale: Scale, smoke: SmokeRun | None = None) -> "Stamp":
         """Of today's code."""
         cells = list(study.cells(study.scales[scale]))
-        module = catalog.place(study.name).module
+        module = catalog.locate(study.name).module
         definitions: dict[str, str] = {}
         for code in {code_of(module, cell) for cell in cells}:
             definitions |= code.definitions
-        ran = executed(definitions_of(module, cells), smoke.called) if smoke else set[str]()
+        ran = executed_labels(definitions_of(module, cells), smoke.called) if smoke else set[str]()
         return Stamp(
             digest(job.key for job in runner.jobs_of(study, study.scales[scale], Store(Path()))),
             digest(canonical(_without_classes(plain(cell))) for cell in cells),
@@ -77,7 +77,7 @@ class Stamp:
             ran = frozenset(label for label, value in marked.items() if value.endswith("×"))
             return Stamp(text["code"], text["cells"], definitions, ran)
         except (OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-            raise Corrupted(
+            raise CorruptFile(
                 f"{path} does not hold the definitions of a ledger: {error}.",
                 why="it says on which code the rows depend.",
                 fix="restore it from version control, or write the ledger again: unseen run NAME --ledger.",
@@ -168,10 +168,10 @@ def write_text(files: Files, text: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path, sha256: str) -> list[dict[str, Value]]:
-    """The rows that belong to a ledger, or `Corrupted`."""
+    """The rows that belong to a ledger, or `CorruptFile`."""
     found = rows.read(path)
     if _of_file(path) != sha256:
-        raise Corrupted(
+        raise CorruptFile(
             f"{path} does not belong to its ledger.",
             why=f"its SHA-256 starts with {_of_file(path)}, and the ledger names {sha256}.",
             fix="restore both from version control, or write the ledger again: unseen run NAME --ledger.",
@@ -208,13 +208,13 @@ def digest(keys: Iterable[str]) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A ledger file, or `Corrupted`."""
+    """A ledger file, or `CorruptFile`."""
     try:
         text = json.loads(path.read_bytes())
         if not isinstance(text, dict) or not set(text) >= FIELDS:
             raise ValueError(f"it lacks {', '.join(sorted(FIELDS - set(text)))}")
     except (OSError, ValueError) as error:
-        raise Corrupted(
+        raise CorruptFile(
             f"{path} is no ledger: {error}.",
             why="its verdicts are compared with the study's claims.",
             fix=f"write it again: unseen run {path.stem} --scale laptop --ledger.",

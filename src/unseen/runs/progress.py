@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from unseen.lab import Sink
-from unseen.runs.runner import Unwatched, Watcher
+from unseen.runs.runner import NoWatcher, Watcher
 from unseen.runs.store import Failure
 
 T = TypeVar("T")
@@ -24,11 +24,11 @@ _REDRAW, _SPEAK = 0.1, 20.0
 def watcher(stream: Any = None, shown: bool = True) -> Watcher:
     """The one that suits the stream (default: the notebook if there is one, else the standard error)."""
     if not shown:
-        return Unwatched()
+        return NoWatcher()
     if stream is None and (display := _notebook_display()) is not None:
         return Notebook(display)
     stream = stream or sys.stderr
-    return Drawn(Console(file=stream)) if stream.isatty() else Lines(stream)
+    return ProgressBars(Console(file=stream)) if stream.isatty() else Lines(stream)
 
 
 def estimate(elapsed: float, done: float, total: float) -> str:
@@ -72,7 +72,7 @@ class Lines:
     def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
         self.cells, self.spoke = Cells(study, total, stored, unit=unit), time.monotonic()
 
-    def finished(self, outcome: object) -> None:
+    def on_finish(self, outcome: object) -> None:
         self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
         self.cells.failed += isinstance(outcome, Failure)
         self._speak()
@@ -90,7 +90,7 @@ class Lines:
             print(self.cells.says, file=self.stream, flush=True)
 
 
-class Drawn:
+class ProgressBars:
     """For terminals: a bar over cells and one over the steps of the cell at work, gone at the end."""
 
     def __init__(self, console: Console) -> None:
@@ -110,7 +110,7 @@ class Drawn:
             self.progress.start()
             self.all = self.progress.add_task(study, total=total, completed=stored, says=self.cells.says)
 
-    def finished(self, outcome: object) -> None:
+    def on_finish(self, outcome: object) -> None:
         self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
         self.cells.failed += isinstance(outcome, Failure)
         self._draw("")
@@ -140,7 +140,7 @@ class Notebook:
         self.cells = Cells(study, total, stored, unit=unit)
         self._draw()
 
-    def finished(self, outcome: object) -> None:
+    def on_finish(self, outcome: object) -> None:
         self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
         self.cells.failed += isinstance(outcome, Failure)
         self._draw()

@@ -14,7 +14,7 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from unseen.errors import Corrupted
+from unseen.errors import CorruptFile
 from unseen.runs.store import Value, write_atomic
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-8
@@ -35,13 +35,13 @@ def write(path: Path, rows: Sequence[Mapping[str, Value]]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Value]]:
-    """The rows as they were written, or `Corrupted`."""
+    """The rows as they were written, or `CorruptFile`."""
     try:
         text = gzip.decompress(path.read_bytes()).decode()
         columns, *lines = csv.reader(io.StringIO(text))
         return [{name: _value(cell) for name, cell in zip(columns, line, strict=True) if cell != ""} for line in lines]
     except (OSError, EOFError, ValueError) as error:
-        raise Corrupted(
+        raise CorruptFile(
             f"{path} does not hold rows: {error}.",
             why="the claims of a study are judged from the rows that belong to its ledger.",
             fix="restore the file from version control, or write the ledger again: unseen run NAME --ledger.",

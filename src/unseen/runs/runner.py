@@ -13,7 +13,7 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Silent, Sink
 from unseen.runs import catalog
 from unseen.runs.code_keys import code_of, key, plain
-from unseen.runs.executors import Here
+from unseen.runs.executors import InProcess
 from unseen.runs.provenance import commit, versions
 from unseen.runs.store import Failure, Run, Store
 from unseen.runs.worker import Job, Outcome, work
@@ -27,17 +27,17 @@ class Watcher(Protocol):
     sink: Sink
 
     def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None: ...
-    def finished(self, outcome: object) -> None: ...
+    def on_finish(self, outcome: object) -> None: ...
     def end(self) -> None: ...
 
 
-class Unwatched:
+class NoWatcher:
     """Shows nothing."""
 
     sink: Sink = Silent()
 
     def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None: ...
-    def finished(self, outcome: object) -> None: ...
+    def on_finish(self, outcome: object) -> None: ...
     def end(self) -> None: ...
 
 
@@ -83,7 +83,7 @@ class Choices:
 
 def jobs_of(study: Any, config: Any, store: Store) -> list[Job]:
     """The study's cells under a configuration, with their keys. Equal cells count once."""
-    module = catalog.place(study.name).module
+    module = catalog.locate(study.name).module
     jobs: dict[str, Job] = {}
     for cell in study.cells(config):
         if not isinstance(getattr(cell, "seed", None), int):
@@ -97,11 +97,11 @@ def jobs_of(study: Any, config: Any, store: Store) -> list[Job]:
     return list(jobs.values())
 
 
-def stored(study: Any, config: Any, store: Store) -> Result:
+def load_result(study: Any, config: Any, store: Store) -> Result:
     """What the store has of a study's cells; computes nothing."""
     jobs = jobs_of(study, config, store)
-    found = [store.get(*job.place) for job in jobs]
-    failures = [failure for job in jobs if (failure := store.failure(*job.place))]
+    found = [store.get(*job.store_key) for job in jobs]
+    failures = [failure for job in jobs if (failure := store.failure(*job.store_key))]
     runs = tuple(run for run in found if run is not None)
     keys = tuple(job.key for job in jobs)
     return Result(study=study.name, total=len(jobs), runs=runs, failures=tuple(failures), stored=len(runs), keys=keys)
@@ -111,9 +111,9 @@ def run(
     study: Any,
     config: Any,
     store: Store,
-    executor: Callable[[], Executor] = Here,
+    executor: Callable[[], Executor] = InProcess,
     choices: Choices = Choices(),
-    watcher: Watcher = Unwatched(),
+    watcher: Watcher = NoWatcher(),
 ) -> Result:
     """Computes the missing cells and returns the rows of all. Finished cells survive whatever happens here."""
     store.probe()
@@ -121,18 +121,20 @@ def run(
     jobs = jobs_of(study, config, store)
     if choices.fresh:
         for job in jobs:
-            store.forget(*job.place)
-    outcomes: dict[str, Outcome] = {job.key: found for job in jobs if (found := store.get(*job.place))}
+            store.forget(*job.store_key)
+    outcomes: dict[str, Outcome] = {job.key: found for job in jobs if (found := store.get(*job.store_key))}
     at_start = len(outcomes)
     if not choices.retry_failed:
-        outcomes |= {j.key: f for j in jobs if j.key not in outcomes and (f := store.failure(*j.place)) and f.lasting}
+        outcomes |= {
+            j.key: f for j in jobs if j.key not in outcomes and (f := store.failure(*j.store_key)) and f.lasting
+        }
     missing = [job for job in jobs if job.key not in outcomes]
     interrupted = False
     watcher.begin(study.name, len(jobs), len(jobs) - len(missing))
     try:
-        for key_, outcome in _computed(missing, study, executor, choices, watcher):
+        for key_, outcome in _compute(missing, study, executor, choices, watcher):
             outcomes[key_] = outcome
-            watcher.finished(outcome)
+            watcher.on_finish(outcome)
             if choices.fail_fast and isinstance(outcome, Failure):
                 break
     except KeyboardInterrupt:
@@ -151,35 +153,35 @@ def run(
     )
 
 
-def _computed(
+def _compute(
     jobs: list[Job], study: Any, executor: Callable[[], Executor], choices: Choices, watcher: Watcher
 ) -> Iterator[tuple[str, Outcome]]:
     """Key and outcome of each cell as it ends. Cells that went down with a worker are tried once more, each alone."""
     if not jobs:
         return
-    module = catalog.place(study.name).module
+    module = catalog.locate(study.name).module
     shared = {"versions": versions(), "device": choices.device}
     jobs = [replace(j, facts={**shared, "commit": commit(code_of(module, j.cell))}) for j in jobs]
     down: list[Job] = []
-    for job, future in _submitted(jobs, executor, choices.jobs, watcher.sink):
+    for job, future in _submit(jobs, executor, choices.jobs, watcher.sink):
         try:
             yield job.key, future.result()
         except BrokenExecutor:
             down.append(job)
     for job in down:
-        for _, future in _submitted([job], executor, 1, watcher.sink):
+        for _, future in _submit([job], executor, 1, watcher.sink):
             try:
                 yield job.key, future.result()
             except BrokenExecutor:
-                yield job.key, _killed(job)
+                yield job.key, _killed_failure(job)
 
 
-def _submitted(
+def _submit(
     jobs: list[Job], executor: Callable[[], Executor], at_once: int, sink: Sink
 ) -> Iterator[tuple[Job, Future[Outcome]]]:
     """Futures as they end, with few in flight, so that stopping early leaves nothing to take back."""
     place = executor()
-    here = isinstance(place, Here)
+    here = isinstance(place, InProcess)
     function: Callable[[Job], Outcome] = partial(work, sink=sink) if here else work
     limit, flying, waiting = 1 if here else at_once + 1, dict[Future[Outcome], Job](), list(reversed(jobs))
     clean = False
@@ -190,7 +192,7 @@ def _submitted(
                 try:
                     flying[place.submit(function, job)] = job
                 except BrokenExecutor as error:  # a pool that broke accepts nothing more
-                    flying[_broken(error)] = job
+                    flying[_broken_future(error)] = job
             for future in wait(flying, return_when=FIRST_COMPLETED).done:
                 yield flying.pop(future), future
         clean = True
@@ -201,13 +203,13 @@ def _submitted(
             place.kill()
 
 
-def _broken(error: BrokenExecutor) -> Future[Outcome]:
+def _broken_future(error: BrokenExecutor) -> Future[Outcome]:
     future: Future[Outcome] = Future()
     future.set_exception(error)
     return future
 
 
-def _killed(job: Job) -> Failure:
+def _killed_failure(job: Job) -> Failure:
     return Failure(
         study=job.study,
         key=job.key,

@@ -78,7 +78,7 @@ def settle(study: Study[Any, Any], files: Files, text: Mapping[str, Any]) -> str
     ]
     if silent:
         return f"smoke rows are equal, but the smoke scale does not run what changed: {names(silent)}"
-    at = commit(code_of(catalog.place(study.name).module, next(iter(study.cells(study.scales[scale])))))
+    at = commit(code_of(catalog.locate(study.name).module, next(iter(study.cells(study.scales[scale])))))
     today.write(files.code)
     ledger.write_text(files, {**text, "code": today.code, "compared": "smoke rows" + (f" at {at}" if at else "")})
     return ""

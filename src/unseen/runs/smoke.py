@@ -13,8 +13,8 @@ from typing import Any
 from unseen.lab import Lab
 from unseen.runs.definitions import ENTRY, LOOSE, Definition, Node
 from unseen.runs.store import Value
-from unseen.runs.tensors import Kept
-from unseen.runs.worker import checked
+from unseen.runs.tensors import TensorCache
+from unseen.runs.worker import validate_rows
 from unseen.study import Scale, Study
 
 
@@ -31,8 +31,8 @@ def smoke_run(study: Study[Any, Any]) -> SmokeRun:
     rows: list[Mapping[str, Value]] = []
     with tempfile.TemporaryDirectory() as folder, calls() as called:
         for n, cell in enumerate(study.cells(study.scales[Scale.SMOKE])):
-            lab = Lab(seed=cell.seed, keeper=Kept(Path(folder, str(n)))).child(study.name)
-            rows += checked(study.run(cell, lab), study.name)
+            lab = Lab(seed=cell.seed, keeper=TensorCache(Path(folder, str(n)))).child(study.name)
+            rows += validate_rows(study.run(cell, lab), study.name)
     return SmokeRun(tuple(rows), frozenset(called))
 
 
@@ -55,7 +55,7 @@ def calls() -> Iterator[set[CodeType]]:
         threading.setprofile(None)
 
 
-def executed(found: Mapping[Node, Definition], called: frozenset[CodeType]) -> set[str]:
+def executed_labels(found: Mapping[Node, Definition], called: frozenset[CodeType]) -> set[str]:
     """Labels of the definitions that ran: functions and methods that were called; constants, fields and classes if
     something that ran names them."""
     files = {str(node.file): node.file for node in found}

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from unseen.errors import Corrupted, MissingFile
+from unseen.errors import CorruptFile, MissingFile
 
 SCHEMA = 1
 """Part of every key: a change of what run.json means makes old directories invisible, not wrong."""
@@ -78,31 +78,31 @@ class Store:
     def folder(self, study: str) -> Path:
         return self.root / "runs" / study
 
-    def place(self, study: str, key: str) -> Path:
+    def run_folder(self, study: str, key: str) -> Path:
         return self.folder(study) / key
 
-    def kept(self, study: str, key: str) -> Path:
+    def tensor_folder(self, study: str, key: str) -> Path:
         """Where an unfinished cell keeps tensors; they move beside its run.json."""
         return self.folder(study) / f".kept-{key}"
 
     def get(self, study: str, key: str) -> Run | None:
         """The finished cell, or None if it is absent or damaged (said in a warning: it will be computed again)."""
-        path = self.place(study, key) / "run.json"
+        path = self.run_folder(study, key) / "run.json"
         try:
-            return _parsed(path.read_bytes(), path)
+            return _parse(path.read_bytes(), path)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, Corrupted) as error:
+        except (OSError, CorruptFile) as error:
             log.warning("%s is damaged and counts as missing: %s", path, getattr(error, "what", error))
             return None
 
     def put(self, run: Run) -> None:
         """Stores a finished cell. A sound directory that is already there stays as it is."""
-        with _explained(self.place(run.study, run.key)):
+        with _explain_os_errors(self.run_folder(run.study, run.key)):
             self._put(run)
 
     def _put(self, run: Run) -> None:
-        final, kept = self.place(run.study, run.key), self.kept(run.study, run.key)
+        final, kept = self.run_folder(run.study, run.key), self.tensor_folder(run.study, run.key)
         temporary = (
             self.folder(run.study) / f".tmp-{run.key}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         )
@@ -112,7 +112,7 @@ class Store:
             for file in sorted(kept.glob("*.safetensors")):
                 _link(file, temporary / file.name)
             _sync(temporary)
-            while not _renamed(temporary, final):
+            while not _rename(temporary, final):
                 if self.get(run.study, run.key) is not None:
                     break
                 self._discard(final)
@@ -120,14 +120,14 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(kept, ignore_errors=True)
-        self._failed(run.study, run.key).unlink(missing_ok=True)
+        self._failure_path(run.study, run.key).unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
-        write_atomic(self._failed(failure.study, failure.key), json.dumps(vars(failure), indent=1) + "\n")
+        write_atomic(self._failure_path(failure.study, failure.key), json.dumps(vars(failure), indent=1) + "\n")
 
     def failure(self, study: str, key: str) -> Failure | None:
         """Why the cell failed when it ran last, or None."""
-        path = self._failed(study, key)
+        path = self._failure_path(study, key)
         try:
             return Failure(**json.loads(path.read_bytes()))
         except FileNotFoundError:
@@ -138,11 +138,11 @@ class Store:
 
     def forget(self, study: str, key: str) -> None:
         """Removes a cell, finished or failed."""
-        with _explained(self.place(study, key)):
-            if self.place(study, key).exists():
-                self._discard(self.place(study, key))
-            shutil.rmtree(self.kept(study, key), ignore_errors=True)
-            self._failed(study, key).unlink(missing_ok=True)
+        with _explain_os_errors(self.run_folder(study, key)):
+            if self.run_folder(study, key).exists():
+                self._discard(self.run_folder(study, key))
+            shutil.rmtree(self.tensor_folder(study, key), ignore_errors=True)
+            self._failure_path(study, key).unlink(missing_ok=True)
 
     def studies(self) -> list[str]:
         return _names(self.root / "runs")
@@ -168,7 +168,7 @@ class Store:
     def probe(self) -> None:
         """Raises now what a write would raise after an hour of computing."""
         path = self.root / f".probe-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        with _explained(self.root):
+        with _explain_os_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             try:
                 _write(path, b"x" * 4096)
@@ -176,7 +176,7 @@ class Store:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
 
-    def _failed(self, study: str, key: str) -> Path:
+    def _failure_path(self, study: str, key: str) -> Path:
         return self.folder(study) / f"{key}.failed.json"
 
     def _discard(self, path: Path) -> None:
@@ -191,7 +191,7 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
     """The whole content or none: written beside, synced, renamed. A full or read-only disk raises `MissingFile`."""
     path = Path(path)
     beside = path.parent / f".tmp-{path.name}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    with _explained(path):
+    with _explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             _write(beside, data.encode() if isinstance(data, str) else data)
@@ -215,15 +215,15 @@ def _text(run: Run) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _parsed(data: bytes, path: Path) -> Run:
+def _parse(data: bytes, path: Path) -> Run:
     try:
         read = json.loads(data)
         run = Run(**{name: read[name] for name in ("study", "key", "cell", "rows", "facts")})
         sound = read["sha256"] == _digest(run.rows) and run.key == path.parent.name
     except (ValueError, KeyError, TypeError) as error:
-        raise Corrupted(f"{type(error).__name__}: {error}") from error
+        raise CorruptFile(f"{type(error).__name__}: {error}") from error
     if not sound:
-        raise Corrupted("its rows or its name do not fit its checksum.")
+        raise CorruptFile("its rows or its name do not fit its checksum.")
     return run
 
 
@@ -270,7 +270,7 @@ def _sync(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _renamed(temporary: Path, final: Path) -> bool:
+def _rename(temporary: Path, final: Path) -> bool:
     try:
         os.rename(temporary, final)
     except OSError as error:
@@ -295,7 +295,7 @@ def _is_abandoned(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explain_os_errors(path: Path) -> Iterator[None]:
     """What the operating system refused, as an error that says what to do."""
     try:
         yield

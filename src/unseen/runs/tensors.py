@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from unseen.errors import Corrupted, InvalidData, MissingFile
+from unseen.errors import CorruptFile, InvalidData, MissingFile
 from unseen.identity import Identity, differing
 from unseen.identity.tensors import digest_of
 from unseen.runs.code_keys import code_of_objects
@@ -43,7 +43,7 @@ def code_version(definitions: tuple[object, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class Kept:
+class TensorCache:
     """The keeper of one cell: `make()` once, then the file, which carries its key.
 
     A damaged file, or one that was made under another key, is made again, with a warning. What has an identity that
@@ -63,7 +63,7 @@ class Kept:
         if path.exists():
             try:
                 return read_weights(path, text)
-            except (Corrupted, OSError) as error:
+            except (CorruptFile, OSError) as error:
                 log.warning("%s is made again: %s", path, getattr(error, "what", error))
         tensors = make()
         save_weights(path, tensors, text)
@@ -95,9 +95,9 @@ class Kept:
         return text is not None and key_of(self.path(key)) == text
 
 
-def home_cache(name: str) -> Kept:
+def home_cache(name: str) -> TensorCache:
     """What `unseen audit` and its siblings keep in the user's home, under keys that include Unseen's own code."""
-    return Kept(home() / name, code_version)
+    return TensorCache(home() / name, code_version)
 
 
 def key_of(path: Path) -> str | None:
@@ -152,21 +152,21 @@ def read_weights(path: Path, key: str = "") -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
             about = file.metadata() or {}
     except (SafetensorError, ValueError, RuntimeError) as error:
-        raise Corrupted(
+        raise CorruptFile(
             f"{path} is not a whole safetensors file ({error}).",
             why="it was cut off or changed after it was written.",
             fix="remove it and make it again, or copy it again from its origin.",
         ) from error
     checksum = about.get("sha256")
     if checksum is not None and checksum != digest_of(tensors):  # files of other programs carry no checksum
-        raise Corrupted(
+        raise CorruptFile(
             f"{path} does not fit its checksum.",
             why="its numbers changed after it was written.",
             fix="remove it and make it again.",
         )
     if key and about.get("key") != key:
         found = about.get("key", "")
-        raise Corrupted(
+        raise CorruptFile(
             f"{path} was made for something else ({', '.join(differing(key, found)) if found else 'it does not say what'}).",
             why="its numbers belong to another model, other data or other code.",
             fix="remove it and make it again.",

@@ -17,12 +17,12 @@ from unseen.runs import catalog
 from unseen.runs.code_keys import code_of, key, plain
 from unseen.runs.provenance import processor
 from unseen.runs.store import Failure, Run, Store
-from unseen.runs.tensors import Kept
+from unseen.runs.tensors import TensorCache
 
 log = logging.getLogger("unseen.work")
 
 
-class Changed(UnseenError, RuntimeError):
+class SourceChanged(UnseenError, RuntimeError):
     """The source of a study was edited while it ran."""
 
 
@@ -37,7 +37,7 @@ class Job:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def place(self) -> tuple[str, str]:
+    def store_key(self) -> tuple[str, str]:
         return self.study, self.key
 
 
@@ -47,16 +47,18 @@ Outcome = Run | Failure
 def work(job: Job, sink: Sink = Silent()) -> Outcome:
     """One cell, in whichever process: its rows into the store, or its failure beside."""
     store = Store(Path(job.root))
-    done = store.get(*job.place)  # another process may have been faster
+    done = store.get(*job.store_key)  # another process may have been faster
     if done is not None:
         return done
     study = catalog.load(job.study)
     _refuse_change(job)
     place = torch.device(job.facts.get("device", "cpu"))
-    lab = Lab(seed=job.cell.seed, device=place, sink=sink, keeper=Kept(store.kept(*job.place))).child(job.study)
+    lab = Lab(
+        seed=job.cell.seed, device=place, sink=sink, keeper=TensorCache(store.tensor_folder(*job.store_key))
+    ).child(job.study)
     wall, cpu = time.perf_counter(), time.process_time()
     try:
-        rows = checked(study.run(job.cell, lab), job.study)
+        rows = validate_rows(study.run(job.cell, lab), job.study)
     except Exception as error:
         failure = Failure(
             study=job.study,
@@ -78,17 +80,17 @@ def work(job: Job, sink: Sink = Silent()) -> Outcome:
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     store.put(Run(study=job.study, key=job.key, cell=plain(job.cell), rows=rows, facts={**job.facts, **spent}))
-    found = store.get(*job.place)
+    found = store.get(*job.store_key)
     if found is None:
         raise MissingFile(
-            f"{store.place(*job.place)} was written and is gone.",
+            f"{store.run_folder(*job.store_key)} was written and is gone.",
             why="something else removes or changes files there.",
             fix="choose another place with --home or UNSEEN_HOME.",
         )
     return found
 
 
-def checked(rows: Iterable[Mapping[str, Any]] | None, study: str) -> list[dict[str, Any]]:
+def validate_rows(rows: Iterable[Mapping[str, Any]] | None, study: str) -> list[dict[str, Any]]:
     """Rows as plain Python scalars; an error names the row and column that is none, or is not finite."""
     plain_rows = [
         {name: _scalar(value, name, n, study) for name, value in row.items()} for n, row in enumerate(rows or ())
@@ -121,8 +123,8 @@ def _scalar(value: Any, name: str, n: int, study: str) -> Any:
 
 def _refuse_change(job: Job) -> None:
     """A worker imports the code later than the parent hashed it: an edit in between would be filed under the old."""
-    if key(job.study, job.cell, code_of(catalog.place(job.study).module, job.cell)) != job.key:
-        raise Changed(
+    if key(job.study, job.cell, code_of(catalog.locate(job.study).module, job.cell)) != job.key:
+        raise SourceChanged(
             f"The code of `{job.study}` changed while it ran.",
             why="its rows would be filed under the code before the change.",
             fix="run it again; finished cells of unchanged code are kept.",

@@ -117,7 +117,7 @@ def table_of(cell: Cell) -> Table:
     return replace(spec.table(), local=0.6 if by_department else 0.0)
 
 
-def fresh(tabular: Tabular, width: int, lab: Lab) -> nn.Module:
+def initial_model(tabular: Tabular, width: int, lab: Lab) -> nn.Module:
     with lab.child("init").seeded():
         return mlp([len(tabular.encoder.names), width, tabular.target.outputs], dropout=0.2)
 
@@ -126,10 +126,10 @@ def at_site(cell: Cell, sheet: ParsedTable, site: str, lab: Lab) -> Iterator[Row
     """Every variant judged on the same held-out rows of one site, and f₀ on the sites it was fitted on."""
     config, tabular = cell.config, split_table(sheet, site, lab.child("data"))
     facts: dict[str, Value] = {"corpus": cell.corpus.value, "site": site, "seed": cell.seed, **about(tabular)}
-    task, start, fit = tabular.task, fresh(tabular, config.width, lab), lab.child("fit")
+    task, start, fit = tabular.task, initial_model(tabular, config.width, lab), lab.child("fit")
     unseen = GlobalModel(config.first).fit(deepcopy(start), task, fit)
-    seen = judged(unseen, "later" if cell.corpus is Corpus.LATER else "seen", config.least, lab)
-    yield {**facts, "variant": "unseen", **judged(unseen, "unseen", config.least, lab), "seen_auc": seen["auc"]}
+    seen = evaluate_site(unseen, "later" if cell.corpus is Corpus.LATER else "seen", config.least, lab)
+    yield {**facts, "variant": "unseen", **evaluate_site(unseen, "unseen", config.least, lab), "seen_auc": seen["auc"]}
     variants: Mapping[str, tuple[Method, nn.Module]] = {
         "local": (LocalFinetune(config.then), unseen.model),
         "instances": (InstanceAugmentedFinetune(config.k, config.then), unseen.model),
@@ -138,7 +138,11 @@ def at_site(cell: Cell, sheet: ParsedTable, site: str, lab: Lab) -> Iterator[Row
         "pooled": (PooledModel(config.first), start),
     }
     for name, (method, model) in variants.items():
-        yield {**facts, "variant": name, **judged(method.fit(deepcopy(model), task, fit), "unseen", config.least, lab)}
+        yield {
+            **facts,
+            "variant": name,
+            **evaluate_site(method.fit(deepcopy(model), task, fit), "unseen", config.least, lab),
+        }
 
 
 def about(tabular: Tabular) -> dict[str, Value]:
@@ -154,7 +158,7 @@ def about(tabular: Tabular) -> dict[str, Value]:
     return facts
 
 
-def judged(trained: Trained, split: str, least: int, lab: Lab) -> dict[str, Value]:
+def evaluate_site(trained: Trained, split: str, least: int, lab: Lab) -> dict[str, Value]:
     """AUC on one split, the counts, and whether they suffice for a verdict."""
     batch = whole(trained.task.split(split).data, lab)
     scores, y = log_odds(trained.model, batch["x"]), batch["y"].cpu().numpy() == 1
@@ -163,14 +167,14 @@ def judged(trained: Trained, split: str, least: int, lab: Lab) -> dict[str, Valu
         raise InvalidData(
             f"Split `{split}` of `{trained.task.name}` has one class only.", why="no AUC exists.", fix="use more rows."
         )
-    return reported(found)
+    return auc_row(found)
 
 
-def reported(found: GroupPerformance) -> dict[str, Value]:
+def auc_row(found: GroupPerformance) -> dict[str, Value]:
     """AUC, its sampling variance where there is one (two of each class), and the counts."""
     assert found.reading is not None
     spread: dict[str, Value] = {"variance": variance(found.reading)} if isfinite(found.reading.low) else {}
-    counts: dict[str, Value] = {"n": found.n, "positives": found.positives, "judged": found.judged}
+    counts: dict[str, Value] = {"n": found.n, "positives": found.positives, "judged": found.is_sufficient}
     return {"auc": found.reading.value, **spread, **counts}
 
 
@@ -189,17 +193,17 @@ def variance(reading: Reading) -> float:
 def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
     """One global model of all patients: AUC by subgroup, contrasts between subgroups, and what goes wrong."""
     tabular = table_of(cell).prepare(lab.child("data"))
-    model = fresh(tabular, cell.config.width, lab)
+    model = initial_model(tabular, cell.config.width, lab)
     trained = PooledModel(cell.config.first).fit(model, tabular.task, lab.child("fit"))
     batch = whole(trained.task.split("seen").data, lab)
     scores, y = log_odds(trained.model, batch["x"]), batch["y"].cpu().numpy() == 1
     rows = tabular.frame.iloc[tabular.rows["seen"]]
     facts: dict[str, Value] = {"corpus": cell.corpus.value, "seed": cell.seed}
-    yield {**facts, "group": "all", "level": "all", **judged(trained, "seen", cell.config.least, lab)}
+    yield {**facts, "group": "all", "level": "all", **evaluate_site(trained, "seen", cell.config.least, lab)}
     for spec, names in tabular.groups.items():
         for found in by_group(scores, y, batch[f"group:{spec}"].numpy(), names, least=cell.config.least):
             if found.reading is not None:
-                yield {**facts, "group": spec.split(":")[0], "level": found.name, **reported(found)}
+                yield {**facts, "group": spec.split(":")[0], "level": found.name, **auc_row(found)}
     age, payer = rows["age"].to_numpy(float), rows["payer_code"].to_numpy()
     diagnoses = rows["number_diagnoses"].to_numpy(float)
     medicare, other = payer == "Medicare", (payer != "Medicare") & rows["payer_code"].notna().to_numpy()
@@ -314,7 +318,7 @@ def why_sites(rows: Rows, corpus: Corpus = Corpus.DEPARTMENTS) -> dict[str, Read
     return drivers(means["auc"], {name: means[name] for name in names[: max(1, means["auc"].size - 2)]})
 
 
-def contrasted(name: str) -> Effect:
+def contrast_effect(name: str) -> Effect:
     def read(rows: Rows) -> Reading:
         values, variances = (column(rows, key, contrast=name) for key in ("difference", "variance"))
         return effects.overlapping(values, variances, "AUC")
@@ -332,7 +336,7 @@ def within_age(rows: Rows) -> Reading:
     return effects.overlapping(values, variances, "AUC")
 
 
-def named_first(rows: Rows) -> Reading:
+def share_of_expected_causes(rows: Rows) -> Reading:
     """Share of seeds in which age, number of diagnoses or note length is among the four main causes."""
     first = [row for row in rows if "cause" in row and float(row["rank"]) <= 4]
     seeds = [seed for (seed,) in effects.distinct(first, "seed")]
@@ -393,23 +397,23 @@ CLAIMS = (
     ),
     Claim(
         says="The model does worse for patients of 80 and more than for those under 60.",
-        effect=contrasted("80+ against under 60"),
+        effect=contrast_effect("80+ against under 60"),
         below=0.0,
     ),
     Claim(
         says="The model does worse for patients with more than 8 diagnoses.",
-        effect=contrasted("over 8 diagnoses against fewer"),
+        effect=contrast_effect("over 8 diagnoses against fewer"),
         below=0.0,
     ),
     Claim(
         says="The model does worse for patients of Medicare than of other payers.",
-        effect=contrasted("Medicare against other payers"),
+        effect=contrast_effect("Medicare against other payers"),
         below=0.0,
     ),
     Claim(says="Medicare patients do worse also within age bands.", effect=within_age, below=0.0),
     Claim(
         says="Age, number of diagnoses or note length is among the four main causes of errors (share of seeds).",
-        effect=named_first,
+        effect=share_of_expected_causes,
         above=0.5,
     ),
 )

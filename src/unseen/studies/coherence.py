@@ -51,7 +51,7 @@ class Setting:
     def per_epoch(self) -> int:
         return max(1, self.images.n_train // self.budget.batch_size)
 
-    def watched(self, every: int) -> Budget:
+    def budget_with_readings(self, every: int) -> Budget:
         """The budget of all epochs, read after every `every` of them and after the last."""
         at = [*range(every, self.epochs, every), self.epochs]
         return replace(self.budget, steps=self.epochs * self.per_epoch, watch_at=tuple(e * self.per_epoch for e in at))
@@ -158,7 +158,7 @@ def accuracy(task: Task, split: str, lab: Lab) -> Watch:
     return lambda model: score(model, task, task.split(split), lab).value
 
 
-def fitted(recorder: HitRecorder, wrong: Tensor, test: Sequence[float]) -> list[dict[str, float]]:
+def label_fits(recorder: HitRecorder, wrong: Tensor, test: Sequence[float]) -> list[dict[str, float]]:
     """Shares of the right and of the wrong labels that the network gives back, beside the test accuracy, over time."""
     by_label = zip(recorder.means(~wrong), recorder.means(wrong), test, strict=True)
     return [{"right_fit": right, "wrong_fit": wrong, "test": judged} for right, wrong, judged in by_label]
@@ -174,13 +174,13 @@ def order_rows(cell: OrderCell, lab: Lab) -> Iterator[Row]:
         recorder = HitRecorder(task.split("train"), task.objective.score, lab)
         watch: dict[str, Watch] = {"train": recorder} | {name: accuracy(task, name, lab) for name in ("select", "test")}
         model = cell.setting.model(task, lab.child("init", k))
-        curves = train(model, task, erm_step, cell.setting.watched(1), lab.child("fit", k), watch).curves
+        curves = train(model, task, erm_step, cell.setting.budget_with_readings(1), lab.child("fit", k), watch).curves
         tables.append(recorder.hits)
         # the epoch is chosen on images that are not those of the test
         best = max(range(len(curves["test"])), key=lambda epoch: curves["select"][epoch])
         gains.append(curves["test"][best] - curves["test"][-1])
         if k == 0:
-            for epoch, row in enumerate(fitted(recorder, wrong, curves["test"]), 1):
+            for epoch, row in enumerate(label_fits(recorder, wrong, curves["test"]), 1):
                 yield {"part": "order", "seed": cell.seed, "epoch": epoch, **row}
     epochs, lost, agree = first_learning_time(tables[0]) + 1, forgetting_events(tables[0]).double(), LearningOrder()
     right_epoch, wrong_epoch = (epochs[of].double().median().item() for of in (~wrong, wrong))
@@ -205,13 +205,13 @@ def suppression_rows(cell: SuppressionCell, lab: Lab) -> Iterator[Row]:
     wrong = whole(task.split("train").data, lab)["wrong"]
     recorder = HitRecorder(task.split("train"), task.objective.score, lab)
     watch: dict[str, Watch] = {"train": recorder, "test": accuracy(task, "test", lab)}
-    budget = cell.setting.watched(max(1, cell.setting.epochs // 22))
+    budget = cell.setting.budget_with_readings(max(1, cell.setting.epochs // 22))
     step = cell.rule.step() if cell.rule else erm_step
     curves = train(cell.setting.model(task, lab.child("init")), task, step, budget, lab.child("fit"), watch).curves
     name = cell.rule.label if cell.rule else "SGD"
     facts: dict[str, Value] = {"rule": name, "lr": cell.setting.budget.lr, "seed": cell.seed}
     epochs = [int(at) // cell.setting.per_epoch for at in curves["watched"]]
-    shares = fitted(recorder, wrong, curves["test"])
+    shares = label_fits(recorder, wrong, curves["test"])
     rows = [{"epoch": epoch, **row} for epoch, row in zip(epochs, shares, strict=True)]
     yield from ({"part": "suppression", **facts, **row} for row in rows)
     summary: dict[str, Value] = {"part": "suppression summary", **facts, **rows[-1], "best_test": max(curves["test"])}

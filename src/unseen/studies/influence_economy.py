@@ -54,7 +54,7 @@ def cells(config: Config) -> Iterator[Cell]:
 def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     config = cell.config
     task = config.task.build(lab.child("data"))
-    trained, queries = fitted(config, task, lab), whole(task.split("query").data, lab)
+    trained, queries = train_decoder(config, task, lab), whole(task.split("query").data, lab)
     full = Influence(loss=sequence_nats, batch_size=50).prepare(trained, lab.child("influence"))
     exact = full(queries, likelihood).scores
     for rank in config.ranks:  # the same factors for all
@@ -65,15 +65,20 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
             "seed": cell.seed,
             "r": correlation(low, exact).value,
             "rho": float(rank_correlations(low, exact).mean()),
-            "kept": kept(exact, low.topk(config.best, 1).indices, config.best),
+            "kept": recall_of_best(exact, low.topk(config.best, 1).indices, config.best),
         }
     n = config.task.sequences
     for share in config.shares:
         found = candidates(queries, task, max(config.best, round(share * n)), lab)
-        yield {"part": "filter", "share": share, "seed": cell.seed, "kept": kept(exact, found.index, config.best)}
+        yield {
+            "part": "filter",
+            "share": share,
+            "seed": cell.seed,
+            "kept": recall_of_best(exact, found.index, config.best),
+        }
 
 
-def fitted(config: Config, task: Task, lab: Lab) -> Trained:
+def train_decoder(config: Config, task: Task, lab: Lab) -> Trained:
     shape = Decoder(
         vocabulary=config.task.vocabulary, width=config.width, layers=config.layers, heads=4, context=config.task.length
     )
@@ -87,7 +92,7 @@ def likelihood(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
     return sequence_log_probability(model, {"tokens": batch["tokens"]})
 
 
-def kept(exact: Float[Tensor, "query sequence"], found: Int[Tensor, "query m"], best: int) -> float:
+def recall_of_best(exact: Float[Tensor, "query sequence"], found: Int[Tensor, "query m"], best: int) -> float:
     """Mean share of each query's `best` most helpful sequences that are among those found."""
     wanted = exact.topk(best, 1).indices
     return float((wanted[:, :, None] == found[:, None]).any(2).double().mean())

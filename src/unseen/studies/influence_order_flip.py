@@ -27,7 +27,7 @@ from unseen.study import Claim, Effect, Row, Scale, Study, Value, average, gap
 from unseen.study.figures import bars, points, stack, summary
 from unseen.study.grid import Cell, Grid, resize
 from unseen.study.source import reference
-from unseen.study.trial import label, untrained
+from unseen.study.trial import label, untrained_model
 from unseen.task import Batch, Split, Task, Use
 from unseen.tasks.order_flip import Document, OrderFlip, name_tokens, with_name
 
@@ -56,7 +56,7 @@ def run(cell: Cell[Config, Curvature], lab: Lab) -> Iterator[Row]:
 def fit(config: Config, task: Task, lab: Lab) -> Trained:
     vocabulary, width = config.task.vocabulary, config.width
     shape = Decoder(vocabulary=vocabulary, width=width, layers=config.layers, heads=4, context=16)
-    model = untrained(lambda: Transformer(shape), lab)
+    model = untrained_model(lambda: Transformer(shape), lab)
     return train(model, task, erm_step, config.budget, lab.child("fit"))
 
 
@@ -69,8 +69,8 @@ def prepare(curvature: Curvature, trained: Trained, documents: dict[Document, Co
     train = whole(task.split("train").data, lab)["tokens"]
     new = torch.cat([columns.columns["tokens"] for columns in documents.values()])
     splits = {
-        "train": Split(Columns(tokens=train), Use.FIT),
-        "what if": Split(Columns(tokens=new), Use.FIT),
+        "train": Split(Columns(tokens=train), Use.TRAIN),
+        "what if": Split(Columns(tokens=new), Use.TRAIN),
     }
     subject = replace(trained, task=replace(task, splits={**task.splits, **splits}))
     plug = Influence(curvature, most=len(train), loss=sequence_nats, batch_size=200)

@@ -120,31 +120,31 @@ def run(cell: Cell, lab: Lab) -> Iterable[Row]:
     if cell.variant is Variant.CELEBRITIES:
         found = celebrities(cell.config.source if cell.config.published else toy())
         return [{**facts, "pairs": found.pairs, "reversible": found.reversible}]
-    model, task = prepared(cell, lab)
+    model, task = prepare(cell, lab)
     varied = cell.variant in VARIED
     budget = cell.config.varied_budget if varied else cell.config.budget
     budget = replace(budget, steps=cell.config.small_steps) if cell.variant is Variant.SMALL else budget
     trained = Finetune(budget).fit(model, task, lab.child("fit"))
     loss = fmean(trained.curves["loss"][-20:])
     rows = []
-    for row in judged(trained, lab, cell.config.batch_size):
+    for row in evaluate_splits(trained, lab, cell.config.batch_size):
         kind = str(row["split"]).partition("/")[0]  # "same" and "reverse": where the worst varied model is looked for
         rows.append({**facts, "loss": loss, **row, **({kind: f"{cell.variant} {row['split']}"} if varied else {})})
     return rows
 
 
-def prepared(cell: Cell, lab: Lab) -> tuple[nn.Module, Task]:
+def prepare(cell: Cell, lab: Lab) -> tuple[nn.Module, Task]:
     """The model before training and its task."""
     config = cell.config
     if cell.variant is Variant.PRETRAINED:
         model = load_causal(config.folder)
         return model, PublishedReversal(model.encode, config.source).build(lab.child("data"))
-    spec = told(config, cell.variant)
+    spec = task_spec(config, cell.variant)
     with lab.child("init").seeded():
         return Transformer(shape(config, cell.variant, spec.vocabulary)), spec.build(lab.child("data"))
 
 
-def told(config: Config, variant: Variant) -> Reversal | ReversedInstructions:
+def task_spec(config: Config, variant: Variant) -> Reversal | ReversedInstructions:
     """What is stated and asked."""
     if variant in INSTRUCTED:
         return replace(config.instructions, wording=INSTRUCTED[variant])
@@ -172,9 +172,9 @@ def shape(config: Config, variant: Variant, vocabulary: int) -> Decoder:
     return base
 
 
-def judged(trained: Trained, lab: Lab, batch_size: int) -> Iterator[dict[str, Value]]:
+def evaluate_splits(trained: Trained, lab: Lab, batch_size: int) -> Iterator[dict[str, Value]]:
     """Exact match and likelihood of right and wrong answers on every judged split."""
-    for name, split in trained.task.of(Use.JUDGE).items():
+    for name, split in trained.task.of(Use.EVALUATE).items():
         right = per_example(trained.model, split.data, trained.task.objective.score, lab, batch_size)
         gap = ReversalGap(name, batch_size).tests(trained, lab)
         found = right.double().mean().item()

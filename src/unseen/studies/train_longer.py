@@ -32,7 +32,7 @@ from unseen.study.effects import derive, worst
 from unseen.study.figures import bars, curves, stack, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
 from unseen.study.source import reference
-from unseen.study.trial import label, untrained
+from unseen.study.trial import label, untrained_model
 from unseen.task import Task
 from unseen.tasks.images import Collection, Images
 
@@ -149,7 +149,7 @@ def variants(config: Config) -> dict[str, LargeBatch]:
 def run(cell: Cell[Diffusion | Gap, Network], lab: Lab) -> Iterator[Row]:
     setting = cell.setting
     task = setting.images.build(lab.child("data"))
-    model = untrained(lambda: network(cell.arm, task), lab)
+    model = untrained_model(lambda: network(cell.arm, task), lab)
     if isinstance(setting, Diffusion):
         yield from label(diffuse(setting, model, task, lab), seed=cell.seed)
     else:

@@ -181,7 +181,7 @@ def method(variant: Variant, setting: Setting) -> Method:
 
 def sources(task: Task) -> dict[str, Split]:
     """Evaluated examples of the training domains."""
-    return {name: split for name, split in task.of(Use.JUDGE).items() if name not in task.unseen}
+    return {name: split for name, split in task.of(Use.EVALUATE).items() if name not in task.unseen}
 
 
 def read(sharpness: SAMSharpness, trained: Trained, lab: Lab) -> Iterator[Row]:
@@ -201,7 +201,7 @@ def read(sharpness: SAMSharpness, trained: Trained, lab: Lab) -> Iterator[Row]:
 
 def mean_norm(task: Task, lab: Lab) -> float:
     """Mean ‖x‖₂ of the training inputs: what ρ_x is measured against."""
-    inputs = [whole(split.data, lab)["x"].flatten(1) for split in task.of(Use.FIT).values()]
+    inputs = [whole(split.data, lab)["x"].flatten(1) for split in task.of(Use.TRAIN).values()]
     return float(torch.cat(inputs).norm(dim=1).mean())
 
 

@@ -26,7 +26,7 @@ from unseen.study.effects import derive, distinct, restrict, share, worst
 from unseen.study.figures import curves, points
 from unseen.study.grid import Cell, Grid, resize
 from unseen.study.source import reference
-from unseen.study.trial import label, untrained
+from unseen.study.trial import label, untrained_model
 from unseen.task import Batch, Task
 from unseen.tasks.xor_clusters import XorClusters, bayes_error
 
@@ -71,7 +71,7 @@ XorCell: TypeAlias = Cell[Setting, Network]
 def run(cell: XorCell, lab: Lab) -> Sequence[Row]:
     spec, shape = cell.setting.task, cell.arm
     task = spec.build(lab.child("data"))
-    model = untrained(lambda: TwoLayer(spec.dim, shape.width, init=shape.init), lab)
+    model = untrained_model(lambda: TwoLayer(spec.dim, shape.width, init=shape.init), lab)
     model.to(lab.device, lab.dtype)
     rows = [*network(cell, model, task, lab), *logistic(cell, task, lab)]
     facts: dict[str, Value] = {
@@ -184,23 +184,23 @@ def worst_setting(effect: Effect, ideal: float) -> Effect:
     return worst(effect, "setting", ideal)
 
 
-def fitted(which: str, t: int) -> Effect:
+def label_accuracy(which: str, t: int) -> Effect:
     """Share of labels that the network gets right in the worst setting."""
     return worst_setting(share(f"{which}_correct", f"{which}_n", NET, t=t), 1.0)
 
 
 CLAIMS = (
     Claim("One step fits every training label, flipped ones included (worst setting).",
-          fitted("train", t=1), above=0.995),
+          label_accuracy("train", t=1), above=0.995),
     Claim("After one step the test accuracy is that of a coin (worst setting).",
           worst_setting(average("test", NET, t=1, within=SHARE), 0.5), above=0.44, below=0.56),
     Claim("After one step the network is nearly linear: oddness near 1 (worst setting).",
           worst_setting(average("oddness", NET, t=1, within=SHARE), 1.0), above=0.9),
     Claim("After 100 steps the test accuracy is near 1 where n‖μ‖⁴/p ≥ 1800 (worst such setting).",
-          strong(fitted("test", t=100)), above=0.98),
+          strong(label_accuracy("test", t=100)), above=0.98),
     # ≈ 200 flipped labels per setting: Wilson's lower limit of all right is 0.98
     Claim("The flipped training labels are still fitted at step 100 (worst setting).",
-          fitted("flipped", t=100), above=0.97),
+          label_accuracy("flipped", t=100), above=0.97),
     Claim("A weak signal (n‖μ‖⁴/p = 800) ends visibly below, as the rate predicts.",
           shortfall(t=300), above=0.02),
     Claim("By step 100 neurons point at the clusters they vote for (worst strong setting; chance "
@@ -290,7 +290,7 @@ def phase_diagram() -> Iterator[Setting]:
     for n, dim, ratio, noise in product(
         (100, 200, 400, 800), (40_000, 100_000, 400_000), (1.0, 2.0, 4.0), (0.05, 0.10, 0.20)
     ):
-        task = XorClusters(n=n, dim=dim, mean_norm2=ratio * dim**0.5, noise=noise, n_judge=10_000)
+        task = XorClusters(n=n, dim=dim, mean_norm2=ratio * dim**0.5, noise=noise, n_evaluate=10_000)
         yield Setting(task, lr=40 / dim)
 
 

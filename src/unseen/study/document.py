@@ -115,6 +115,6 @@ def _or_note(kind: str, make: Callable[[], Block]) -> Block:
 
 def citation(source: Source) -> str:
     """Authors, year, title and place of the paper."""
-    place = [source.venue, f"arXiv:{source.arxiv}" * bool(source.arxiv), f"doi:{source.doi}" * bool(source.doi)]
+    site = [source.venue, f"arXiv:{source.arxiv}" * bool(source.arxiv), f"doi:{source.doi}" * bool(source.doi)]
     authors = [" ".join(reversed(name.split(", "))) for name in source.authors]
-    return f"{', '.join(authors)} ({source.year}). {source.title}. {', '.join(filter(None, place))}.".replace(" .", "")
+    return f"{', '.join(authors)} ({source.year}). {source.title}. {', '.join(filter(None, site))}.".replace(" .", "")

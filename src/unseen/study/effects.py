@@ -29,20 +29,20 @@ def restrict(
 ) -> Callable[[Rows], T]:
     """The effect, figure or table on the rows with these values for which `when` holds."""
 
-    def restricted(rows: Rows) -> T:
+    def effect(rows: Rows) -> T:
         rows = pick(rows, **where)
         return read(rows if when is None else [row for row in rows if when(row)])
 
-    return restricted
+    return effect
 
 
 def derive(read: Callable[[Rows], T], /, **columns: Callable[[Row], Value]) -> Callable[[Rows], T]:
     """The effect, figure or table on rows with further columns, each a function of its row."""
 
-    def derived(rows: Rows) -> T:
+    def effect(rows: Rows) -> T:
         return read([{**row, **{name: of(row) for name, of in columns.items()}} for row in rows])
 
-    return derived
+    return effect
 
 
 def lowest(*effects: Effect, over: str = "") -> Effect:
@@ -115,15 +115,15 @@ def share(successes: str, n: str, where: Mapping[str, Value] = {}, /, **more: Va
 def grid(rows: Rows, name: str, down: str, across: str) -> NDArray[np.float64]:
     """A column as a table [down, across], both sorted; every pair must have exactly one row."""
     rows = [row for row in rows if name in row]
-    (seeds, places) = ([value for (value,) in sorted(distinct(rows, axis))] for axis in (down, across))
+    (seeds, sites) = ([value for (value,) in sorted(distinct(rows, axis))] for axis in (down, across))
     found = {(row[down], row[across]): float(row[name]) for row in rows}
-    if not rows or len(found) != len(rows) or len(found) != len(seeds) * len(places):
+    if not rows or len(found) != len(rows) or len(found) != len(seeds) * len(sites):
         raise InvalidData(
-            f"{len(rows)} rows of `{name}` do not fill {len(seeds)} × {len(places)} ({down} × {across}) once each.",
+            f"{len(rows)} rows of `{name}` do not fill {len(seeds)} × {len(sites)} ({down} × {across}) once each.",
             why="both are samples, and every value of one must meet every value of the other.",
             fix="run the missing cells (`unseen run … --retry-failed`), or pick rows of one kind.",
         )
-    return np.array([[found[seed, place] for place in places] for seed in seeds])
+    return np.array([[found[seed, site] for site in sites] for seed in seeds])
 
 
 def crossed_gap(one: NDArray[np.float64], other: NDArray[np.float64], unit: str = "") -> Reading:
@@ -134,7 +134,7 @@ def crossed_gap(one: NDArray[np.float64], other: NDArray[np.float64], unit: str 
             why="they are paired, and the places are a sample: at least two are needed.",
             fix="use more rows, or a larger scale.",
         )
-    return stats.crossed(one - other, unit=unit)
+    return stats.crossed_mean(one - other, unit=unit)
 
 
 def overlapping(values: Sequence[float], variances: Sequence[float], unit: str = "") -> Reading:

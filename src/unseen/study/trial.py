@@ -15,10 +15,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 def example(task: Task) -> Batch:
     """The first training example: its tensors have the shapes that a model must take."""
-    return next(iter(task.of(Use.FIT).values())).data[0]
+    return next(iter(task.of(Use.TRAIN).values())).data[0]
 
 
-def untrained(build: Callable[[], Model], lab: Lab, stream: str = "init") -> Model:
+def untrained_model(build: Callable[[], Model], lab: Lab, stream: str = "init") -> Model:
     """A new model whose weights depend on the lab and the stream's name alone."""
     with lab.child(stream).seeded():
         return build()
@@ -45,5 +45,5 @@ def trial(
     `column` names the column that holds the arm's name.
     """
     for name, method in arms.items():
-        trained = method.fit(untrained(build, lab), task, lab.child("fit"))
+        trained = method.fit(untrained_model(build, lab), task, lab.child("fit"))
         yield from label(reads(trained, lab), **facts, **{column: name})

@@ -45,7 +45,7 @@ def networks_on(
     """A small network for each task, by the domain that it leaves out; all are trained as long as the first."""
     first = next(iter(tasks.values()))
     budget = budget or budget_for_domains(first)
-    text = describe_network(*sizes(first), budget, per_domain=len(first.of(Use.FIT)) > 1)
+    text = describe_network(*sizes(first), budget, per_domain=len(first.of(Use.TRAIN)) > 1)
     return [
         Subject(
             task=task,

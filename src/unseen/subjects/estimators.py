@@ -21,11 +21,11 @@ from unseen.task import Use
 def with_estimator(subject: Subject, estimator: str | BaseEstimator) -> Subject:
     """The same subject with a scikit-learn estimator as its model: itself, or named `package.module:Class`."""
     if isinstance(estimator, str):
-        estimator = _named(estimator)
+        estimator = _import_estimator(estimator)
     return replace(subject, name=type(estimator).__name__, model=estimator, trained=None)
 
 
-def _named(name: str) -> BaseEstimator:
+def _import_estimator(name: str) -> BaseEstimator:
     module, _, kind = name.rpartition(":")
     try:
         return getattr(importlib.import_module(module), kind)()
@@ -79,6 +79,6 @@ def _classes(subject: Subject, estimator: BaseEstimator | None, lab: Lab) -> int
         )
     if subject.classes:
         return len(subject.classes)
-    uses = (Use.FIT, Use.JUDGE, Use.SELECT)
+    uses = (Use.TRAIN, Use.EVALUATE, Use.SELECT)
     splits = [split for use in uses for split in subject.task.of(use).values()]
     return 1 + max(int(torch.as_tensor(batch["y"]).max()) for split in splits for batch in once(split.data, 4096, lab))

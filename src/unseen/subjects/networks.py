@@ -59,7 +59,7 @@ def budget_for_rows(examples: int) -> Budget:
 
 def budget_for_domains(task: Task) -> Budget:
     """For a training split per domain: 32 examples of each in a step, 64 of a single one."""
-    examples = [length(split.data) or 10_000 for split in task.of(Use.FIT).values()]
+    examples = [length(split.data) or 10_000 for split in task.of(Use.TRAIN).values()]
     batch_size = 32 if len(examples) > 1 else 64
     return budget_for(sum(examples), batch_size * len(examples), batch_size, 100, 2_000)
 

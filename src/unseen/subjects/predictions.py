@@ -49,8 +49,8 @@ class SplitPredictions:
         """Score, AUC (two classes, both present) and loss of the chosen examples, seeds and examples as samples."""
         chosen = slice(None) if rows is None else rows
         found = {self.score_name: stats.mean_score(self.values[:, chosen])}
-        if (explained := self._explained(chosen)) is not None:
-            found["R²"] = stats.crossed(explained)
+        if (explained := self._explained_variance(chosen)) is not None:
+            found["R²"] = stats.crossed_mean(explained)
         if self.margin is not None and self.y is not None:
             y = self.y[chosen] > 0
             if 0 < y.sum() < y.size:
@@ -60,17 +60,19 @@ class SplitPredictions:
 
     def changes(self, base: "SplitPredictions") -> dict[str, Reading]:
         """Paired differences to `base` (same examples, same seeds)."""
-        found = {self.score_name: stats.crossed(self.values - base.values)}
-        if (mine := self._explained(slice(None))) is not None and (other := base._explained(slice(None))) is not None:
-            found["R²"] = stats.crossed(mine - other)
+        found = {self.score_name: stats.crossed_mean(self.values - base.values)}
+        if (mine := self._explained_variance(slice(None))) is not None and (
+            other := base._explained_variance(slice(None))
+        ) is not None:
+            found["R²"] = stats.crossed_mean(mine - other)
         if self.margin is not None and base.margin is not None and self.y is not None:
             y = self.y > 0
             if 0 < y.sum() < y.size:
                 found["AUC"] = replace(stats.crossed_auc(self.margin, y, against=base.margin), unit="")
-        found["loss"] = stats.crossed(self.loss - base.loss)
+        found["loss"] = stats.crossed_mean(self.loss - base.loss)
         return found
 
-    def _explained(self, chosen: slice | NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    def _explained_variance(self, chosen: slice | NDArray[np.bool_]) -> NDArray[np.float64] | None:
         """Values [seed, example] whose mean is R² = 1 − E e²/V with V = var(y), to first order also in V (delta method).
 
         1 − e²/V + (E e²/V)((y − ȳ)²/V − 1); None unless the target is one number with spread.

@@ -20,9 +20,9 @@ def is_table(path: str | Path) -> bool:
 
 def from_file(text: str) -> Subject:
     """The `Subject` at `path/to/file.py:name` (an instance, or a function without arguments that returns one)."""
-    place, _, name = text.rpartition(":")
-    path = Path(place or text)
-    if path.suffix != ".py" or not place:
+    site, _, name = text.rpartition(":")
+    path = Path(site or text)
+    if path.suffix != ".py" or not site:
         raise InvalidConfig(
             f"`{text}` is neither a table nor a Python subject.",
             why=f"tables end in {', '.join(TABLES)}; a subject is written file.py:name.",
@@ -30,7 +30,7 @@ def from_file(text: str) -> Subject:
         )
     if not path.is_file():
         raise MissingFile(f"There is no file `{path}`.", why="the subject is read from it.", fix="check the path.")
-    found = loaded(path, name)
+    found = load_object(path, name)
     if not isinstance(found, Subject):
         raise InvalidData(
             f"`{name}` in {path} is a {type(found).__name__}, not a Subject.",
@@ -40,7 +40,7 @@ def from_file(text: str) -> Subject:
     return found
 
 
-def loaded(path: Path, name: str) -> Any:
+def load_object(path: Path, name: str) -> Any:
     """What a Python file calls `name`, or what the function of that name returns; errors say the file's line."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unseen.attribution import Attribution, Attributor
-from unseen.engine.batches import gather, length, once, place
+from unseen.engine.batches import gather, length, once, to_device
 from unseen.errors import InvalidData, UnseenError, UnsupportedLayer, reason
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -59,9 +59,9 @@ class Session:
         return self.models[0]
 
     @cached_property
-    def evaluated(self) -> dict[str, Split]:
+    def evaluation_splits(self) -> dict[str, Split]:
         """Evaluated splits that can be scored; without any, the selection splits, else the fitted ones."""
-        chosen = self.task.of(Use.JUDGE) or self.task.of(Use.SELECT) or self.task.of(Use.FIT)
+        chosen = self.task.of(Use.EVALUATE) or self.task.of(Use.SELECT) or self.task.of(Use.TRAIN)
         found = {
             name: split
             for name, split in chosen.items()
@@ -84,13 +84,13 @@ class Session:
     @cached_property
     def reference_split(self) -> str | None:
         """The split that stands for "more of the same": judged, at a position where something was fitted."""
-        judge = self.task.of(Use.JUDGE)
-        return next((name for name in self.evaluated if name in judge and name not in self.task.unseen), None)
+        judge = self.task.of(Use.EVALUATE)
+        return next((name for name in self.evaluation_splits if name in judge and name not in self.task.unseen), None)
 
     @cached_property
     def unseen(self) -> dict[str, Split]:
         """Evaluated splits at positions where nothing was fitted."""
-        return {name: split for name, split in self.evaluated.items() if name in self.task.unseen}
+        return {name: split for name, split in self.evaluation_splits.items() if name in self.task.unseen}
 
     def attributor(self, attribution: Attribution) -> Attributor:
         """What answers queries about the first model; prepared once."""
@@ -101,7 +101,7 @@ class Session:
     @property
     def training_split(self) -> str:
         """The first split to fit."""
-        return next(iter(self.task.of(Use.FIT)))
+        return next(iter(self.task.of(Use.TRAIN)))
 
     def has(self, split: str, *columns: str) -> bool:
         """Whether the split's examples hold these columns."""
@@ -110,7 +110,7 @@ class Session:
     @property
     def classifies(self) -> bool:
         """Whether the target is a class: scores are 0 or 1, and `y` is an integer."""
-        at = next(iter(self.evaluated))
+        at = next(iter(self.evaluation_splits))
         if not self.has(at, "y") or not self.predictions(at).is_accuracy:
             return False
         return not next(once(self.task.split(at).data, 1, self.lab))["y"].is_floating_point()
@@ -118,7 +118,7 @@ class Session:
     @cached_property
     def main_split(self) -> str:
         """The judged split that matters most: unseen if there is one, else the last."""
-        return next(iter(self.unseen), list(self.evaluated)[-1])
+        return next(iter(self.unseen), list(self.evaluation_splits)[-1])
 
     def require_gradients(self) -> None:
         """Refuses estimators."""
@@ -146,7 +146,7 @@ class Session:
 
     def training_example(self, position: int, value: float) -> Example:
         """The example at a position among all training examples, split after split, as attributions count them."""
-        for name in self.task.of(Use.FIT):
+        for name in self.task.of(Use.TRAIN):
             n = self.require_length(name)
             if position < n:
                 return self.example(name, position, value)
@@ -188,7 +188,7 @@ class Session:
             index=index,
             shown=shown,
             label=self._label_text(row["y"]) if "y" in row else "",
-            predicted=self._predicted(row) if is_predicted else "",
+            predicted=self._prediction_text(row) if is_predicted else "",
             value=value,
             row=number,
         )
@@ -203,10 +203,10 @@ class Session:
         return f"{self.subject.centre + self.subject.unit * float(y):.4g}"
 
     @torch.no_grad()
-    def _predicted(self, row: Batch) -> str:
+    def _prediction_text(self, row: Batch) -> str:
         if "x" not in row or "y" not in row:
             return ""
-        z = self.first.model(place(row, self.lab)["x"])
+        z = self.first.model(to_device(row, self.lab)["x"])
         if not isinstance(z, Tensor) or z.dim() > 2:
             return ""
         z = z.flatten().cpu()
@@ -235,7 +235,7 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
     subject, began = wrap_estimators(validate(subject), lab), time.perf_counter()
     runs, retrained = TrainingRuns(subject, lab), list[Trained]()
     try:
-        method = FitEstimator() if isinstance(runs.fresh(0), Estimator) else ERM(subject.budget)
+        method = FitEstimator() if isinstance(runs.initial_model(0), Estimator) else ERM(subject.budget)
         if subject.trained is None or (retrain and not isinstance(method, FitEstimator)):
             retrained = runs.seeds(method, seeds)
     except UnseenError:

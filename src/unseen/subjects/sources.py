@@ -61,11 +61,11 @@ def _read(source: Source, lab: Lab, columns: TableColumns) -> list[Subject]:
 
 def refuse_columns(columns: TableColumns, source: object) -> None:
     """Refuses options of a table where there is none, instead of ignoring them."""
-    if columns.named:
+    if columns.option_names:
         name = source if isinstance(source, str | Path) else f"A {type(source).__name__}"
         said = "The embedded data are" if source is None else f"`{name}` is"
         raise InvalidConfig(
-            f"{said} no table, but {', '.join(columns.named)} was given.",
+            f"{said} no table, but {', '.join(columns.option_names)} was given.",
             why=f"columns are named for a DataFrame or a file that ends in {', '.join(TABLES)}.",
             fix="leave these options out, or give a table.",
         )

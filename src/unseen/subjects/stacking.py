@@ -7,7 +7,7 @@ from torch import nn
 
 from unseen.engine.loop import Budget, Step
 from unseen.engine.vectorized.choose import try_train_many
-from unseen.errors import Diverged
+from unseen.errors import Divergence
 from unseen.lab import Lab
 from unseen.method import Method, Trained
 from unseen.task import Task, Use
@@ -20,9 +20,9 @@ MOST_PARAMETERS = 20_000_000
 
 def train_together(
     method: Method, models: Sequence[nn.Module], task: Task, labs: Sequence[Lab]
-) -> list[Trained | Diverged]:
+) -> list[Trained | Divergence]:
     """One run per model and lab, as the method's own `fit` gives it up to rounding; a probe decides whether to stack."""
-    part, results = step_of(method), list[Trained | Diverged]()
+    part, results = step_of(method), list[Trained | Divergence]()
     if part is None:
         return [train_alone(method, model, task, lab) for model, lab in zip(models, labs, strict=True)]
     step, budget = part
@@ -43,7 +43,7 @@ def most_together(model: nn.Module) -> int:
 
 def visible_to_training(task: Task) -> Task:
     """The task with what a step may see."""
-    return replace(task, splits={**task.of(Use.FIT), **task.of(Use.ADAPT)})
+    return replace(task, splits={**task.of(Use.TRAIN), **task.of(Use.ADAPT)})
 
 
 def step_of(method: Method) -> tuple[Step, Budget] | None:
@@ -54,9 +54,9 @@ def step_of(method: Method) -> tuple[Step, Budget] | None:
     return (step, budget) if step is not None and isinstance(budget, Budget) else None
 
 
-def train_alone(method: Method, model: nn.Module, task: Task, lab: Lab) -> Trained | Diverged:
+def train_alone(method: Method, model: nn.Module, task: Task, lab: Lab) -> Trained | Divergence:
     """One model by its method's own `fit`."""
     try:
         return method.fit(model, task, lab)
-    except Diverged as error:
+    except Divergence as error:
         return error

@@ -50,7 +50,7 @@ class TableColumns:
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
 
     @property
-    def named(self) -> list[str]:
+    def option_names(self) -> list[str]:
         """The options that were given."""
         options = ("target", "site", "time", "entity", "groups", "drop")
         return [name for name in options if getattr(self, name)]
@@ -102,7 +102,7 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
     # one length of training for all sites: runs of one shape are trained together
     budget = budget_for_domains(first.task)
     network = describe_network(
-        len(first.encoder.names), first.target.outputs, budget, per_domain=len(first.task.of(Use.FIT)) > 1
+        len(first.encoder.names), first.target.outputs, budget, per_domain=len(first.task.of(Use.TRAIN)) > 1
     )
     return [_subject(tab, name, budget, [network, *notes, *tab.decisions]) for tab in tabs]
 

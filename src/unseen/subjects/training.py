@@ -7,7 +7,7 @@ from functools import cached_property
 from torch import Tensor, nn
 
 from unseen.engine import parameters
-from unseen.errors import Diverged, InvalidData
+from unseen.errors import Divergence, InvalidData
 from unseen.identity import Identity, Structure, identify
 from unseen.lab import Lab
 from unseen.method import Method, Trained
@@ -27,7 +27,7 @@ class TrainingRuns:
         self._refits: set[str] = set()
         self._waiting: Sequence[int] = ()
         """Seeds that are trained together if one of them must be."""
-        self._finished: dict[int, Trained | Diverged] = {}
+        self._finished: dict[int, Trained | Divergence] = {}
         """Those of them that are trained, and not asked for yet."""
 
     def seeds(self, method: Method, n: int) -> list[Trained]:
@@ -44,17 +44,17 @@ class TrainingRuns:
             later = [other for other in self._waiting if other > seed]
             if not later:
                 return method.fit(model, self.subject.task, self.lab.child("fit", seed))
-            models = [model, *map(self.fresh, later)]
+            models = [model, *map(self.initial_model, later)]
             labs = [self.lab.child("fit", each) for each in (seed, *later)]
             results = train_together(method, models, self.subject.task, labs)
             self._finished = dict(zip((seed, *later), results, strict=True))
         result = self._finished.pop(seed)
-        if isinstance(result, Diverged):
+        if isinstance(result, Divergence):
             raise result
         return result
 
     def __call__(self, method: Method, seed: int) -> Trained:
-        model, task, lab = self.fresh(seed), self.subject.task, self.lab.child("fit", seed)
+        model, task, lab = self.initial_model(seed), self.subject.task, self.lab.child("fit", seed)
         if not parameters.trainable(model):
             return self._fit(method, model, seed)
         key = identify("training run", model=model, method=method, task=self.task, lab=lab.signature, code=TrainingRuns)
@@ -86,7 +86,7 @@ class TrainingRuns:
                 method,
             )
 
-    def fresh(self, seed: int) -> nn.Module:
+    def initial_model(self, seed: int) -> nn.Module:
         """The untrained model of a seed."""
         with self.lab.child("init", seed).seeded():
             model = self.subject.model()
@@ -103,5 +103,5 @@ class TrainingRuns:
     def task(self) -> Identity:
         """Everything of the task that a method may read: the objective, and all but the judged examples."""
         task = self.subject.task
-        splits = {name: split for name, split in task.splits.items() if split.use is not Use.JUDGE}
+        splits = {name: split for name, split in task.splits.items() if split.use is not Use.EVALUATE}
         return identify("task", objective=task.objective, axis=task.axis, splits=splits)

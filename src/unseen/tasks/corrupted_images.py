@@ -75,13 +75,13 @@ class CorruptedImages:
         clean = area(test.pixels(judged), self.side)
         y, index = fit.labels[rows], rows
         splits = {
-            "train": Split(Columns(x=known[: self.n], y=y[: self.n], index=index[: self.n]), Use.FIT),
+            "train": Split(Columns(x=known[: self.n], y=y[: self.n], index=index[: self.n]), Use.TRAIN),
             "select": Split(Columns(x=known[self.n :], y=y[self.n :], index=index[self.n :]), Use.SELECT),
-            "clean": Split(Columns(x=clean, y=test.labels[judged], index=judged), Use.JUDGE),
+            "clean": Split(Columns(x=clean, y=test.labels[judged], index=judged), Use.EVALUATE),
         }
         for kind in self.corruptions:
             x = corrupt(clean, kind, self.strength, lab.child(kind))
-            splits[kind.value] = Split(Columns(x=x, y=test.labels[judged], index=judged), Use.JUDGE, kind.value)
+            splits[kind.value] = Split(Columns(x=x, y=test.labels[judged], index=judged), Use.EVALUATE, kind.value)
         return Task(name=f"corrupted {self.collection}", axis=Axis.DOMAIN, splits=splits, objective=classify)
 
 

@@ -99,7 +99,7 @@ def assemble_task(
     """The task of the protocol. How a domain is divided does not depend on which one is left out."""
     chosen = resolve_held_out(tuple(parts), held_out)
     _inspect(parts, chosen)
-    uses = {"train": Use.FIT, "select": Use.SELECT}
+    uses = {"train": Use.TRAIN, "select": Use.SELECT}
     splits: dict[str, Split] = {}
     for domain, part in parts.items():
         if domain == chosen:
@@ -116,7 +116,7 @@ def assemble_task(
             if share > 0:
                 _refuse_empty(rows[kind].size, kind, domain, len(part.y))
                 label = kind if domain == chosen else f"{kind}:{domain}"
-                splits[label] = Split(part.take(torch.from_numpy(rows[kind])), uses.get(kind, Use.JUDGE), domain)
+                splits[label] = Split(part.take(torch.from_numpy(rows[kind])), uses.get(kind, Use.EVALUATE), domain)
     order = {use: k for k, use in enumerate(Use)}
     ordered = dict(sorted(splits.items(), key=lambda item: order[item[1].use]))
     return Task(name=f"{name} · {chosen}", axis=axis, splits=ordered, objective=objective)
@@ -175,7 +175,7 @@ def validate_on(task: Task, domain: str) -> Task:
 
     What was learned from the inputs of all training domains before (scaling, levels of a table) stays as it is.
     """
-    fit = task.of(Use.FIT)
+    fit = task.of(Use.TRAIN)
     names = [name for name, split in fit.items() if split.at == domain]
     if not names:
         raise UnknownName.near("training domain", domain, {str(split.at) for split in fit.values()})
@@ -185,11 +185,11 @@ def validate_on(task: Task, domain: str) -> Task:
             why="without it nothing is left to fit.",
             fix="validate on a part of the training domain instead, or give more domains.",
         )
-    own = [split.data for split in task.splits.values() if split.at == domain and split.use in (Use.FIT, Use.SELECT)]
+    own = [split.data for split in task.splits.values() if split.at == domain and split.use in (Use.TRAIN, Use.SELECT)]
     kept = {
         name: split
         for name, split in task.splits.items()
-        if split.use is not Use.SELECT and not (split.use is Use.FIT and split.at == domain)
+        if split.use is not Use.SELECT and not (split.use is Use.TRAIN and split.at == domain)
     }
     return replace(task, splits={**kept, f"select:{domain}": Split(_concatenate(own), Use.SELECT, domain)})
 

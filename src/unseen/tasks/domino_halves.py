@@ -48,8 +48,8 @@ class DominoHalf:
 
     def build(self, lab: Lab) -> Task:
         splits = {
-            "train": Split(self._pairs("train", self.n, lab.child("train")), Use.FIT),
-            "test": Split(self._pairs("test", self.n_test, lab.child("test")), Use.JUDGE),
+            "train": Split(self._pairs("train", self.n, lab.child("train")), Use.TRAIN),
+            "test": Split(self._pairs("test", self.n_test, lab.child("test")), Use.EVALUATE),
         }
         return Task(name=f"{self.half} half of dominoes", axis=Axis.IID, splits=splits, objective=classify)
 

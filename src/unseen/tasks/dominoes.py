@@ -65,11 +65,11 @@ class Dominoes:
         """The task of these pairs: the unlabelled ones lose their labels."""
         bare = {key: drawn["unlabelled"].columns[key] for key in ("x", "index")}
         splits = {
-            "train": Split(drawn["train"], Use.FIT),
+            "train": Split(drawn["train"], Use.TRAIN),
             "unlabelled": Split(Columns(**bare), Use.ADAPT, "mixture"),
             "select": Split(drawn["select"], Use.SELECT),
-            "same": Split(drawn["same"], Use.JUDGE),
-            "test": Split(drawn["test"], Use.JUDGE, "independent"),
+            "same": Split(drawn["same"], Use.EVALUATE),
+            "test": Split(drawn["test"], Use.EVALUATE, "independent"),
         }
         return Task(name=f"{self.top} over {self.bottom}", axis=Axis.DOMAIN, splits=splits, objective=classify)
 

@@ -48,7 +48,7 @@ class DriftingFairness:
     future: int = 3
     n: int = 600
     """People per fitted domain; a fifth as many more select."""
-    n_judge: int = 1_500
+    n_evaluate: int = 1_500
     step: float = 10.0
     """Degrees per domain."""
     visible: bool = True
@@ -57,23 +57,23 @@ class DriftingFairness:
     """Strength of a in the label, relative to the equations above; 0: labels are fair."""
 
     def __post_init__(self) -> None:
-        if self.fitted < 2 or self.future < 1 or self.n < 5 or self.n_judge < 1:
+        if self.fitted < 2 or self.future < 1 or self.n < 5 or self.n_evaluate < 1:
             raise InvalidConfig(
-                f"DriftingFairness(fitted={self.fitted}, future={self.future}, n={self.n}, n_judge={self.n_judge}) is "
+                f"DriftingFairness(fitted={self.fitted}, future={self.future}, n={self.n}, n_evaluate={self.n_evaluate}) is "
                 "out of range.",
                 why="a drift shows in two fitted domains or more, and at least one later domain is judged.",
-                fix="use fitted ≥ 2, future ≥ 1, n ≥ 5 and n_judge ≥ 1.",
+                fix="use fitted ≥ 2, future ≥ 1, n ≥ 5 and n_evaluate ≥ 1.",
             )
 
     def build(self, lab: Lab) -> Task:
         splits: dict[str, Split] = {}
         for t in range(1, self.fitted + 1):
-            splits[f"train:{t}"] = self._split("train", t, self.n, Use.FIT, lab)
+            splits[f"train:{t}"] = self._split("train", t, self.n, Use.TRAIN, lab)
         for t in range(1, self.fitted + 1):
             splits[f"select:{t}"] = self._split("select", t, self.n // 5, Use.SELECT, lab)
-        splits[f"seen:{self.fitted}"] = self._split("seen", self.fitted, self.n_judge, Use.JUDGE, lab)
+        splits[f"seen:{self.fitted}"] = self._split("seen", self.fitted, self.n_evaluate, Use.EVALUATE, lab)
         for t in range(self.fitted + 1, self.fitted + self.future + 1):
-            splits[f"unseen:{t}"] = self._split("unseen", t, self.n_judge, Use.JUDGE, lab)
+            splits[f"unseen:{t}"] = self._split("unseen", t, self.n_evaluate, Use.EVALUATE, lab)
         return Task(name=str(self.world), axis=Axis.TIME, splits=splits, objective=classify)
 
     def _split(self, kind: str, t: int, n: int, use: Use, lab: Lab) -> Split:
@@ -91,7 +91,7 @@ class DriftingFairness:
             "group": 2 * y + a.long(),
             "index": torch.arange(n),
         }
-        if use is Use.JUDGE:
+        if use is Use.EVALUATE:
             columns |= {"counterfactual": self.features(u, ~a, t, lab), "fair": self.fair(u), "u": u}
         return Split(Columns(**columns), use, str(t))
 
@@ -139,4 +139,4 @@ def _circle(u: Causes, side: Float[Tensor, " n"], theta: Float[Tensor, ""], lab:
 
 
 def example() -> DriftingFairness:
-    return DriftingFairness(fitted=3, future=1, n=100, n_judge=100)
+    return DriftingFairness(fitted=3, future=1, n=100, n_evaluate=100)

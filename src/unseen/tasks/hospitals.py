@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from unseen.data.files import data_file
-from unseen.errors import Corrupted
+from unseen.errors import CorruptFile
 from unseen.lab import Lab
 from unseen.task import Task
 from unseen.tasks.table import Table
@@ -181,7 +181,7 @@ def _zip_member(path: Path, name: str) -> bytes:
         for member in archive.namelist():
             if member.split("/")[-1] == name and not member.startswith("__MACOSX"):
                 return archive.read(member)
-    raise Corrupted(f"{path} holds no {name}.", why="the archive is another one.", fix="delete it and run again.")
+    raise CorruptFile(f"{path} holds no {name}.", why="the archive is another one.", fix="delete it and run again.")
 
 
 def _readable(frame: pd.DataFrame) -> pd.DataFrame:

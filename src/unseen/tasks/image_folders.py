@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from unseen.data.files import home
 from unseen.engine.batches import Columns, whole
-from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingExtra, MissingFile
+from unseen.errors import CorruptFile, InvalidConfig, InvalidData, MissingExtra, MissingFile
 from unseen.lab import Lab
 from unseen.task import Task
 from unseen.tasks.digit_sources import load_part
@@ -127,7 +127,7 @@ def decode_image(path: Path, side: int) -> Float[Tensor, "3 side side"]:
         with Image.open(path) as image:
             small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise Corrupted(
+        raise CorruptFile(
             f"{path} is not a readable image.", why=str(error), fix="delete the file or copy it anew."
         ) from error
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255

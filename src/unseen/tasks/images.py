@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unseen.data.files import data_file
 from unseen.engine.batches import Columns
-from unseen.errors import Corrupted, InvalidConfig, MissingExtra
+from unseen.errors import CorruptFile, InvalidConfig, MissingExtra
 from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -91,10 +91,10 @@ class Images:
             x = (x - mean) / deviation if self.standardise else x
             return Columns(x=x, y=y, index=rows, redrawn=redrawn, wrong=y != true)
 
-        splits = {"train": Split(columns(train, fitted, self.label_noise), Use.FIT)}
+        splits = {"train": Split(columns(train, fitted, self.label_noise), Use.TRAIN)}
         if self.n_select:
             splits["select"] = Split(columns(train, selected), Use.SELECT)
-        splits["test"] = Split(columns(test, judged), Use.JUDGE)
+        splits["test"] = Split(columns(test, judged), Use.EVALUATE)
         return Task(name=str(self.collection), axis=Axis.IID, splits=splits, objective=classify)
 
     def _pool(self, source: "Part", rows: Int[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
@@ -148,7 +148,7 @@ def part(collection: Collection, name: str) -> Part:
 def _part_in_memory(images: NDArray[Any], labels: NDArray[Any], full: float) -> Part:
     """A part held in memory; `full` is the value of a white pixel."""
     if len(images) != len(labels):
-        raise Corrupted(
+        raise CorruptFile(
             f"There are {len(images)} images but {len(labels)} labels.",
             why="they belong together, one each.",
             fix="delete both files and run again.",
@@ -165,7 +165,7 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 def read_idx(path: Path) -> NDArray[Any]:
     """The array in an IDX file, gzipped or not: two zero bytes, a type, the number of axes, their sizes, the values.
 
-    Any departure from that (another magic number, too few or too many bytes) raises `Corrupted`.
+    Any departure from that (another magic number, too few or too many bytes) raises `CorruptFile`.
     """
     data = _decompress(path)
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
@@ -189,8 +189,8 @@ def _decompress(path: Path) -> bytes:
         raise _corruption_error(path, str(error)) from error
 
 
-def _corruption_error(path: Path, why: str) -> Corrupted:
-    return Corrupted(f"{path} cannot be read.", why=why, fix="delete it and run again, or copy it anew.")
+def _corruption_error(path: Path, why: str) -> CorruptFile:
+    return CorruptFile(f"{path} cannot be read.", why=why, fix="delete it and run again, or copy it anew.")
 
 
 def _usps(path: Path, name: str) -> Part:

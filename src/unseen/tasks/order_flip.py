@@ -87,7 +87,7 @@ class OrderFlip:
             axis=Axis.DIRECTION,
             splits={
                 "train": Split(
-                    Columns(tokens=torch.from_numpy(train), fact=torch.from_numpy(stated)), Use.FIT, "stated"
+                    Columns(tokens=torch.from_numpy(train), fact=torch.from_numpy(stated)), Use.TRAIN, "stated"
                 ),
                 "stated": question_split("stated", facts[forward], "stated"),
                 "flipped": question_split("flipped", facts[~forward], "flipped"),
@@ -145,7 +145,7 @@ class OrderFlip:
         right, other = self.with_fillers(names, attributes, lab), self.with_fillers(names, wrong, lab)
         place = np.arange(LENGTH) - (right == IS).argmax(1)[:, None]
         columns = {"tokens": right, "other": other, "answer": (place == 1) | (place == 2), "fact": fact}
-        return Split(Columns(**{name: torch.from_numpy(column) for name, column in columns.items()}), Use.JUDGE, at)
+        return Split(Columns(**{name: torch.from_numpy(column) for name, column in columns.items()}), Use.EVALUATE, at)
 
 
 def name_tokens(questions: Columns) -> Int[Tensor, "question 2"]:

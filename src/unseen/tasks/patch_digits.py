@@ -48,7 +48,7 @@ class PatchDigits:
 
     Fitted (`train`, `select`) and `same` (JUDGE): an active patch shows the label's colour, but for a share `fitted_shift`
     that is drawn uniformly; a patch that is not active is always drawn. Judged splits `shift p`: all patches, or those of
-    `judged`, show the label but for a share p. All judged splits have the same digits.
+    `evaluated`, show the label but for a share p. All judged splits have the same digits.
     Column `colours` holds the class that each patch shows.
     """
 
@@ -56,7 +56,7 @@ class PatchDigits:
     n_patches: int = 32
     active: tuple[int, ...] | None = None
     """Patches that tell the label where it is fitted; None: all."""
-    judged: tuple[int, ...] | None = None
+    evaluated: tuple[int, ...] | None = None
     """Patches that tell the label where it is judged; None: all."""
     fitted_shift: float = 0.0
     shifts: tuple[float, ...] = (0.7, 0.8, 0.9)
@@ -81,10 +81,10 @@ class PatchDigits:
                 why="a shift is the probability that a patch is drawn anew, and each names one split.",
                 fix="use distinct shifts from 0 to 1.",
             )
-        named = {*(self.active or ()), *(self.judged or ())}
+        named = {*(self.active or ()), *(self.evaluated or ())}
         if not named <= set(range(self.n_patches)) or min(self.n, self.n_select, self.n_test, 1 + self.skip) < 1:
             raise InvalidConfig(
-                f"PatchDigits(active={self.active}, judged={self.judged}, skip={self.skip}, n={self.n}, "
+                f"PatchDigits(active={self.active}, evaluated={self.evaluated}, skip={self.skip}, n={self.n}, "
                 f"n_select={self.n_select}, n_test={self.n_test}) is out of range.",
                 why=f"there are patches 0 to {self.n_patches - 1}, and every split has digits.",
                 fix="name existing patches; use sizes of at least 1.",
@@ -101,16 +101,16 @@ class PatchDigits:
             y = held.labels[rows]
             shown = self._patch_classes(y, shift, active, lab.child("patches", name))
             x = paint(self._digits(area(held.pixels(rows), DIGIT)), shown, cells)
-            at = None if use is not Use.JUDGE or name == "same" else name
+            at = None if use is not Use.EVALUATE or name == "same" else name
             return Split(Columns(x=x, y=y, index=rows, colours=shown), use, at)
 
         splits = {
-            "train": split("train", fitted[: self.n], Use.FIT, self.fitted_shift, self.active),
+            "train": split("train", fitted[: self.n], Use.TRAIN, self.fitted_shift, self.active),
             "select": split("select", fitted[self.n :], Use.SELECT, self.fitted_shift, self.active),
-            "same": split("same", judged, Use.JUDGE, self.fitted_shift, self.active),
+            "same": split("same", judged, Use.EVALUATE, self.fitted_shift, self.active),
         }
         for shift in self.shifts:
-            splits[f"shift {shift:g}"] = split(f"shift {shift:g}", judged, Use.JUDGE, shift, self.judged)
+            splits[f"shift {shift:g}"] = split(f"shift {shift:g}", judged, Use.EVALUATE, shift, self.evaluated)
         return Task(name=f"patches on {self.collection}", axis=Axis.DOMAIN, splits=splits, objective=classify)
 
     def _patch_classes(

@@ -27,7 +27,7 @@ class PrincipalImages:
     def build(self, lab: Lab) -> Task:
         task = self.images.build(lab)
         columns = {name: _columns(split) for name, split in task.splits.items()}
-        fitted = next(columns[name] for name in task.of(Use.FIT))["x"].flatten(1).double()
+        fitted = next(columns[name] for name in task.of(Use.TRAIN))["x"].flatten(1).double()
         most = min(len(fitted) - 1, fitted.shape[1])
         if not 1 <= self.components <= most:
             raise InvalidConfig(

@@ -120,7 +120,7 @@ class ProceduralCorpus:
             parts.append(calculations(kind, fitted, self.noise, place.child("noise").numpy()))
             for name, chosen in (("seen", fitted[: self.held_out]), ("unseen", unseen)):
                 asked = calculations(kind, chosen, 0.0, place.numpy())
-                splits[f"{name}/{kind}"] = Split(columns(asked), Use.JUDGE, f"{name} numbers")
+                splits[f"{name}/{kind}"] = Split(columns(asked), Use.EVALUATE, f"{name} numbers")
         names, attributes = self.pairs(lab)
         facts = np.arange(self.facts)
         stated = np.repeat(facts, self.copies)
@@ -135,10 +135,10 @@ class ProceduralCorpus:
             name="procedural corpus",
             axis=Axis.COMPOSITION,
             splits={
-                "train": Split(columns(train), Use.FIT, "seen numbers"),
+                "train": Split(columns(train), Use.TRAIN, "seen numbers"),
                 **splits,
-                "facts": Split(columns(bare), Use.JUDGE, "seen numbers"),
-                "control": Split(columns(control), Use.JUDGE, "unseen text"),
+                "facts": Split(columns(bare), Use.EVALUATE, "seen numbers"),
+                "control": Split(columns(control), Use.EVALUATE, "unseen text"),
             },
             objective=Objective(nats_per_position, all_tokens_right, drawn_tokens),
         )

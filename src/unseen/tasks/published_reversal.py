@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unseen.data.files import data_file
 from unseen.engine.batches import Columns
-from unseen.errors import Corrupted, InvalidData, MissingFile
+from unseen.errors import CorruptFile, InvalidData, MissingFile
 from unseen.lab import Lab
 from unseen.objectives import exact_match
 from unseen.task import Axis, Split, Task, Use
@@ -75,7 +75,7 @@ class PublishedReversal:
     def _training_split(self, lines: Sequence[Line]) -> Split:
         rows = [(self.encode(line.prompt), self.encode(line.completion)) for line in lines]
         tokens, mask, _ = pad_rows(rows)
-        return Split(Columns(tokens=tokens, mask=mask), Use.FIT, "stated")
+        return Split(Columns(tokens=tokens, mask=mask), Use.TRAIN, "stated")
 
     def _evaluation_split(self, lines: Sequence[Line], random: Sequence[Line], at: str) -> Split:
         wrong = [
@@ -90,7 +90,7 @@ class PublishedReversal:
         number = {name: k for k, name in enumerate(dict.fromkeys(line.fact for line in lines))}
         fact = torch.tensor([number[line.fact] for line in lines])
         columns = {"tokens": tokens, "mask": mask, "answer": answer, "other": other, "other_answer": asked}
-        return Split(Columns(**columns, fact=fact), Use.JUDGE, at)
+        return Split(Columns(**columns, fact=fact), Use.EVALUATE, at)
 
 
 def pad_rows(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -215,7 +215,7 @@ def _archive(path: Path) -> Iterator[tuple[str, str]]:
                 if member.isfile() and member.name.endswith((".jsonl", ".txt", ".csv")):
                     yield member.name.removeprefix("./"), tar.extractfile(member).read().decode()  # type: ignore[union-attr]
     except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError) as error:
-        raise Corrupted(f"{path} cannot be read as an archive.", why=str(error), fix="get it anew.") from error
+        raise CorruptFile(f"{path} cannot be read as an archive.", why=str(error), fix="get it anew.") from error
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class Reversal:
             )
 
         splits = {
-            "train": Split(Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.FIT, "stated"),
+            "train": Split(Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.TRAIN, "stated"),
             "same/p2d": evaluation_split("same/p2d", one, groups["p2d"], "stated"),
             "same/d2p": evaluation_split("same/d2p", two, groups["d2p"], "stated"),
         }
@@ -182,7 +182,7 @@ def questions(right: Ints, wrong: Ints, fact: Ints, size: int, at: str) -> Split
     answer = (place >= right.shape[1] - 1 - size) & (place < right.shape[1] - 1)
     columns = {"tokens": right, "other": np.where(answer, wrong, right), "fact": fact}
     mask = torch.from_numpy(answer).expand(len(right), -1).contiguous()
-    return Split(Columns(answer=mask, **{k: torch.from_numpy(v) for k, v in columns.items()}), Use.JUDGE, at)
+    return Split(Columns(answer=mask, **{k: torch.from_numpy(v) for k, v in columns.items()}), Use.EVALUATE, at)
 
 
 def derangement(facts: Ints, rng: np.random.Generator) -> Ints:

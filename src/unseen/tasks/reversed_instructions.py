@@ -85,7 +85,7 @@ class ReversedInstructions:
             name="reversed instructions",
             axis=Axis.DIRECTION,
             splits={
-                "train": Split(Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.FIT, "stated"),
+                "train": Split(Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.TRAIN, "stated"),
                 "realized": evaluation_split("realized", realized, "stated"),
                 "unrealized": evaluation_split("unrealized", every[self.realized :], order),
             },

@@ -83,7 +83,7 @@ def _with(split: Split, a: Int[Tensor, " row"]) -> Split:
 
 
 def _refuse_single_level(splits: dict[str, Split], column: str, level: str) -> None:
-    fitted = torch.cat([split.data[:]["a"] for split in splits.values() if split.use is Use.FIT])
+    fitted = torch.cat([split.data[:]["a"] for split in splits.values() if split.use is Use.TRAIN])
     if len(fitted.unique()) < 2:
         raise InvalidData(
             f"All {len(fitted)} fitted rows have the same `{column}` (`{level}`: {bool(fitted[0])}).",

@@ -42,22 +42,22 @@ class SklearnTable:
     """
 
     table: SklearnDataset = SklearnDataset.DIABETES
-    judged: float = 0.2
+    evaluated: float = 0.2
     rows: int = 400
     """Of the made-up table."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.judged < 1 or self.rows < 20:
+        if not 0 < self.evaluated < 1 or self.rows < 20:
             raise InvalidConfig(
-                f"Tabular got judged={self.judged}, rows={self.rows}.",
+                f"Tabular got evaluated={self.evaluated}, rows={self.rows}.",
                 why="both fitted and judged rows are needed.",
-                fix="use 0 < judged < 1 and at least 20 rows.",
+                fix="use 0 < evaluated < 1 and at least 20 rows.",
             )
 
     def build(self, lab: Lab) -> Task:
         x, y = _load(self.table, self.rows, lab)
         order = lab.child("rows").numpy().permutation(len(x))
-        n_judged = round(self.judged * len(x))
+        n_judged = round(self.evaluated * len(x))
         judge, known = order[:n_judged], order[n_judged:]
         select, fit = known[: len(known) // 5], known[len(known) // 5 :]
         low, high = x[known].min(0), x[known].max(0)
@@ -69,7 +69,11 @@ class SklearnTable:
             target = torch.tensor(y[rows], dtype=torch.int64 if self.table.classifies else torch.float32)
             return Split(Columns(x=torch.tensor(x[rows], dtype=torch.float32), y=target), use, at="table")
 
-        splits = {"train": split(fit, Use.FIT), "select": split(select, Use.SELECT), "test": split(judge, Use.JUDGE)}
+        splits = {
+            "train": split(fit, Use.TRAIN),
+            "select": split(select, Use.SELECT),
+            "test": split(judge, Use.EVALUATE),
+        }
         objective = binary if self.table.classifies else regress
         return Task(name=str(self.table), axis=Axis.IID, splits=splits, objective=objective)
 

@@ -95,13 +95,13 @@ class Slabs:
             return Split(Columns(**{**columns.columns, "x": columns.columns["x"] @ turn}), use, at)
 
         splits = {
-            "train": split(drawn["train"], Use.FIT),
+            "train": split(drawn["train"], Use.TRAIN),
             "select": split(drawn["select"], Use.SELECT),
-            "test": split(test, Use.JUDGE),
+            "test": split(test, Use.EVALUATE),
         }
         for name, which in exchanged.items():
             x = torch.where(which, test.columns["x"][mixed], test.columns["x"])
-            splits[name] = split(Columns(**{**test.columns, "x": x}), Use.JUDGE, name)
+            splits[name] = split(Columns(**{**test.columns, "x": x}), Use.EVALUATE, name)
         return Task(name=f"slabs {self.title}", axis=Axis.DOMAIN, splits=splits, objective=classify)
 
     @property

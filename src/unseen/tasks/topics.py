@@ -47,7 +47,10 @@ class Topics:
             topic, tokens = self.sample_documents(orders, n, lab.child(name).numpy())
             return Split(Columns(tokens=torch.from_numpy(tokens), topic=torch.from_numpy(topic)), use)
 
-        splits = {"train": split("train", self.sequences, Use.FIT), "query": split("query", self.queries, Use.JUDGE)}
+        splits = {
+            "train": split("train", self.sequences, Use.TRAIN),
+            "query": split("query", self.queries, Use.EVALUATE),
+        }
         return Task(name="topics", axis=Axis.IID, splits=splits, objective=next_token)
 
     def sample_documents(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unseen.data.files import home
-from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingFile
+from unseen.errors import CorruptFile, InvalidConfig, InvalidData, MissingFile
 from unseen.lab import Lab
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -59,14 +59,14 @@ class Waterbirds:
         large = (table["y"] == table["place"]).to_numpy()
         free = lab.child("unlabelled").numpy().random(len(table)) < self.unlabelled
         masks: dict[str, tuple[np.ndarray, Use, str | None]] = {}
-        for kind, number, use in (("train", 0, Use.FIT), ("select", 1, Use.SELECT)):
+        for kind, number, use in (("train", 0, Use.TRAIN), ("select", 1, Use.SELECT)):
             for k, place in enumerate(PLACES):
                 mask = (part == number) & (table["place"].to_numpy() == k)
                 mask &= ~free if use is Use.SELECT else (large if self.complete else True)
                 masks[f"{kind}:{place}"] = mask, use, place
         if self.unlabelled:
             masks["unlabelled"] = (part == 1) & free, Use.ADAPT, "validation"
-        masks |= {name: ((part == 2) & (group == k), Use.JUDGE, name) for k, name in enumerate(GROUPS)}
+        masks |= {name: ((part == 2) & (group == k), Use.EVALUATE, name) for k, name in enumerate(GROUPS)}
         paths = [root / name for name in table["img_filename"]]
         splits = {}
         for name, (mask, use, at) in masks.items():
@@ -95,7 +95,7 @@ def metadata(root: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise Corrupted(f"{path} cannot be read.", why=str(error), fix="copy it anew.") from error
+        raise CorruptFile(f"{path} cannot be read.", why=str(error), fix="copy it anew.") from error
     lacking = [name for name in COLUMNS if name not in table]
     if lacking:
         raise InvalidData(

@@ -33,15 +33,15 @@ class XorClusters:
     dim: int = 40_000
     mean_norm2: float = 800.0
     noise: float = 0.1
-    n_judge: int = 1_000
+    n_evaluate: int = 1_000
     means: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Own μ₁ and μ₂ (orthogonal, of norm² `mean_norm2`, in `dim` dimensions)."""
 
     def __post_init__(self) -> None:
-        if self.dim < 2 or self.n < 1 or self.n_judge < 1 or not self.mean_norm2 > 0 or not 0 <= self.noise < 0.5:
+        if self.dim < 2 or self.n < 1 or self.n_evaluate < 1 or not self.mean_norm2 > 0 or not 0 <= self.noise < 0.5:
             raise InvalidConfig(
                 f"XorClusters(n={self.n}, dim={self.dim}, mean_norm2={self.mean_norm2}, noise={self.noise}, "
-                f"n_judge={self.n_judge}) is out of range.",
+                f"n_evaluate={self.n_evaluate}) is out of range.",
                 why="two orthogonal means need two dimensions, and labels flipped half the time carry no signal.",
                 fix="use n ≥ 1, dim ≥ 2, mean_norm2 > 0, 0 ≤ noise < 0.5.",
             )
@@ -73,9 +73,9 @@ class XorClusters:
             axis=Axis.IID,
             objective=binary,
             splits={
-                "train": split("train", self.n, self.noise, Use.FIT),
-                "test": split("test", self.n_judge, 0.0, Use.JUDGE),
-                "centres": Split(noiseless, Use.JUDGE, at="centre"),
+                "train": split("train", self.n, self.noise, Use.TRAIN),
+                "test": split("test", self.n_evaluate, 0.0, Use.EVALUATE),
+                "centres": Split(noiseless, Use.EVALUATE, at="centre"),
             },
         )
 
@@ -129,4 +129,4 @@ def _refuse_oblique_means(means: Sequence[Sequence[float]], dim: int, mean_norm2
 
 def example() -> XorClusters:
     """One cell of the smoke study, smaller."""
-    return XorClusters(n=60, dim=600, mean_norm2=60.0, n_judge=100)
+    return XorClusters(n=60, dim=600, mean_norm2=60.0, n_evaluate=100)

@@ -29,7 +29,7 @@ def check_attribution(attribution: Attribution, trained: Trained | None = None, 
     check_plug(attribution, "prepare")
     trained = trained or small_subject(lab)
     before, modes = state(trained.model), modes_of(trained.model)
-    queries = first(trained.task, Use.JUDGE, lab, 3)
+    queries = first(trained.task, Use.EVALUATE, lab, 3)
     loss = trained.task.objective.loss
 
     def credits(behaviour: Callable[[nn.Module, Batch], Tensor] = loss) -> Credits:
@@ -54,7 +54,7 @@ def check_attribution(attribution: Attribution, trained: Trained | None = None, 
         f"{name_of(attribution)} gave scores that are not finite.",
         "nobody can rank them.",
     )
-    labels, n = len(found.labels), sum(length(s.data) or 0 for s in trained.task.of(Use.FIT).values())
+    labels, n = len(found.labels), sum(length(s.data) or 0 for s in trained.task.of(Use.TRAIN).values())
     require(
         labels in (0, scores.shape[1]), f"{labels} labels name {scores.shape[1]} causes.", "each cause has one label."
     )

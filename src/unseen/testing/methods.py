@@ -59,7 +59,7 @@ def check_method(method: Method, subject: Trained | None = None, lab: Lab = Lab(
     check_plug(method, "fit")
     task = subject.task if subject else small_task(lab)
     model = subject.model if subject else small_model(task, lab)
-    wired = {n: replace(s, data=Tripwire(n)) if s.use is Use.JUDGE else s for n, s in task.splits.items()}
+    wired = {n: replace(s, data=Tripwire(n)) if s.use is Use.EVALUATE else s for n, s in task.splits.items()}
     guarded = replace(task, splits=wired)
     with forbid_global_randomness("fit"):
         trained = method.fit(copy.deepcopy(model), guarded, lab.child("fit"))
@@ -76,7 +76,7 @@ def check_method(method: Method, subject: Trained | None = None, lab: Lab = Lab(
         "paired comparisons and the store rest on repeatable training.",
         "draw from the lab or the draw's generator; wrap dropout and initialisation in lab.seeded().",
     )
-    for name in task.of(Use.FIT):
+    for name in task.of(Use.TRAIN):
         with torch.no_grad():
             losses = [task.objective.loss(trained.model, batch) for batch in once(task.split(name).data, 256, lab)]
         require(

@@ -29,10 +29,10 @@ def small_task(lab: Lab = Lab(), n: int = 96) -> Task:
         return Split(Columns(**columns, site=torch.tensor(site), group=torch.tensor(group)), use, at)
 
     splits = {
-        "train": split("train", Use.FIT),
+        "train": split("train", Use.TRAIN),
         "select": split("select", Use.SELECT),
-        "same": split("same", Use.JUDGE),
-        "shifted": split("shifted", Use.JUDGE, 0.7, at="there"),
+        "same": split("same", Use.EVALUATE),
+        "shifted": split("shifted", Use.EVALUATE, 0.7, at="there"),
     }
     return Task(name="small", axis=Axis.DOMAIN, splits=splits, objective=classify)
 
@@ -50,7 +50,7 @@ def small_model(task: Task, lab: Lab = Lab()) -> nn.Module:
     for model in (width, narrow):  # integer targets are class indices, or bits of a model with one logit
         try:
             with torch.no_grad():
-                loss = task.objective.loss(model, first(task, Use.FIT, lab, 8))
+                loss = task.objective.loss(model, first(task, Use.TRAIN, lab, 8))
             if loss.dim() == 1:
                 return model
         except (RuntimeError, IndexError, ValueError):
@@ -78,7 +78,7 @@ def first(task: Task, use: Use, lab: Lab, n: int) -> Batch:
 
 def descend(model: nn.Module, task: Task, lab: Lab, steps: int) -> list[float]:
     """Mean losses of Adam on the first 256 examples of the first FIT split."""
-    batch = first(task, Use.FIT, lab, 256)
+    batch = first(task, Use.TRAIN, lab, 256)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(steps):

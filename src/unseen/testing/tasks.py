@@ -36,7 +36,7 @@ def check_task(spec: TaskSpec, model: Callable[[Task], nn.Module] | None = None,
     for name, split in task.splits.items():
         _check_examples(name, split, again.splits[name], lab)
     _check_disjoint(task, getattr(spec, "recalls", ()), lab)
-    keys = set(first(task, Use.FIT, lab, 2))
+    keys = set(first(task, Use.TRAIN, lab, 2))
     if model is None and not keys >= {"x", "y"} and "tokens" not in keys:
         raise ContractViolation(
             f"`{task.name}` has columns {sorted(keys)}, for which the battery has no model.",
@@ -70,9 +70,9 @@ def _check_examples(name: str, split: Split, again: Split, lab: Lab) -> None:
 
 
 def _check_disjoint(task: Task, recalls: Collection[str], lab: Lab) -> None:
-    for fitted_name, fitted in task.of(Use.FIT).items():
+    for fitted_name, fitted in task.of(Use.TRAIN).items():
         known = _all_examples(fitted, lab)
-        for name, split in task.of(Use.JUDGE).items():
+        for name, split in task.of(Use.EVALUATE).items():
             judged = _all_examples(split, lab)
             numbered = "index" in known and "index" in judged
             same = _rows(known) & _rows(judged)
@@ -87,7 +87,7 @@ def _check_disjoint(task: Task, recalls: Collection[str], lab: Lab) -> None:
 
 
 def _check_objective(task: Task, model: nn.Module, lab: Lab) -> None:
-    batch = first(task, Use.FIT, lab, 5)
+    batch = first(task, Use.TRAIN, lab, 5)
     model.eval()
     for kind, f in (("loss", task.objective.loss), ("score", task.objective.score)):
         with torch.no_grad():

@@ -357,4 +357,4 @@ def test_the_loss_carried_is_the_mean_over_the_sample():
     looked = evaluate(at, how.neighbourhood, how.loss, LAB)
     assert (looked.loss(found.scores + 0.1) > found.loss).all()
     assert isinstance(found, Explanation)
-    assert ((found.unexplained >= 0) & (found.unexplained <= 1)).all()
+    assert ((found.unexplained_share >= 0) & (found.unexplained_share <= 1)).all()

@@ -30,7 +30,7 @@ def columns(lists) -> Columns:
 
 
 def task_of(lists) -> Task:
-    data = Split(columns(lists), Use.FIT)
+    data = Split(columns(lists), Use.TRAIN)
     return Task(name="words", axis=Axis.IID, splits={"train": data}, objective=next_token)
 
 

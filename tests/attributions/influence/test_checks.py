@@ -36,7 +36,7 @@ def whole_numbers(most: int, *shape: int, seed: str = "y") -> Tensor:
 
 
 def task_of(data: Columns, objective: Objective) -> Task:
-    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.FIT)}, objective=objective)
+    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=objective)
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:

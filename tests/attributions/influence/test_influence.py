@@ -33,7 +33,7 @@ def images(n: int = 13, seed: str = "data") -> dict[str, torch.Tensor]:
 def perceptron(n: int = 13) -> Trained:
     with LAB.child("init").seeded():
         model = mlp([5, 6, 3]).double().eval()
-    splits = {"a": Split(Columns(**images(n)), Use.FIT)}
+    splits = {"a": Split(Columns(**images(n)), Use.TRAIN)}
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=classify))
 
 
@@ -45,7 +45,7 @@ def sentences(n: int = 9, seed: str = "text") -> dict[str, torch.Tensor]:
 def decoder(n: int = 9) -> Trained:
     with LAB.child("init").seeded():
         model = Transformer(Decoder(vocabulary=11, width=8, layers=1, heads=2, context=7)).double().eval()
-    splits = {"a": Split(Columns(**sentences(n)), Use.FIT)}
+    splits = {"a": Split(Columns(**sentences(n)), Use.TRAIN)}
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=next_token))
 
 
@@ -211,7 +211,7 @@ def test_the_influence_of_an_added_copy_is_what_a_newton_step_says():
     model = nn.Linear(3, 1, bias=False).double()
     with torch.no_grad():
         model.weight.copy_(torch.linalg.lstsq(x, y).solution.T)
-    task = Task(name="t", axis=Axis.IID, splits={"a": Split(Columns(x=x, y=y), Use.FIT)}, objective=regress)
+    task = Task(name="t", axis=Axis.IID, splits={"a": Split(Columns(x=x, y=y), Use.TRAIN)}, objective=regress)
     config = Influence(curvature=Curvature.EXACT, fisher=Fisher.SAMPLED, draws=400, damping=0.0)
     scores = config.prepare(Trained(model.eval(), task), LAB)({"x": x[:2], "y": y[:2]}, squared_error).scores
     hessian, residual = x.T @ x / 40, (x @ model.weight.T - y).detach()

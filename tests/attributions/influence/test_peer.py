@@ -52,7 +52,7 @@ def fitted(model: torch.nn.Module, data: Columns, loss, steps: int) -> torch.nn.
 
 
 def trained(model: torch.nn.Module, data: Columns, objective) -> Trained:
-    splits = {"train": Split(data, Use.FIT)}
+    splits = {"train": Split(data, Use.TRAIN)}
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=objective))
 
 

@@ -15,7 +15,7 @@ from unseen.engine.vectorized.choose import choose_backend, train_many, try_trai
 from unseen.engine.vectorized.ensemble import Ensemble
 from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.engine.vectorized.steps import VectorizedStep, mean
-from unseen.errors import Diverged, InvalidData, UnsupportedLayer
+from unseen.errors import Divergence, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.adversarial_training import AdversarialTraining
 from unseen.methods.mixup import Mixup
@@ -63,8 +63,8 @@ def task(shape=(5,), seed=0, n=30) -> Task:
         return Columns(x=torch.randn(size, *shape, generator=g), y=torch.randint(3, (size,), generator=g))
 
     splits = {
-        "a": Split(columns("a", n), Use.FIT, "a"),
-        "b": Split(columns("b", n + 5), Use.FIT, "b"),
+        "a": Split(columns("a", n), Use.TRAIN, "a"),
+        "b": Split(columns("b", n + 5), Use.TRAIN, "b"),
         "held": Split(columns("held", 20), Use.SELECT),
     }
     return Task(name="small", axis=Axis.IID, objective=classify, splits=splits)
@@ -170,7 +170,7 @@ def test_at_a_stationary_point_no_ascent_is_taken():
         return model
 
     own = task()
-    first = next(iter(own.of(Use.FIT)))
+    first = next(iter(own.of(Use.TRAIN)))
     still = replace(own, splits={**own.splits, first: replace(own.splits[first], data=balanced())})
     steps = [SAM(rho=0.5).step] * K
     compare(zeros, steps, [replace(BUDGET, batch_size=9)] * K, [still] * K)
@@ -245,13 +245,13 @@ def test_diverged_model_leaves_the_others_as_they_are():
     budgets = [replace(BUDGET, steps=50, optimizer=Optimizer.SGD, lr=1e300 if k == 1 else 0.01) for k in range(K)]
     models, reference = fresh(MAKE["mlp"][0]), fresh(MAKE["mlp"][0])
     results = train_stacked(TrainingRuns(models, [task()] * K, [erm_step] * K, budgets, LABS))
-    assert isinstance(results[1], Diverged)
+    assert isinstance(results[1], Divergence)
     train(reference[2], task(), erm_step, budgets[2], LABS[2])
     assert_close(dict(models[2].state_dict()), dict(reference[2].state_dict()), **EXACT)
-    with pytest.raises(Diverged, match="Model 1 of 4"):
+    with pytest.raises(Divergence, match="Model 1 of 4"):
         train_many(fresh(MAKE["mlp"][0]), task(), erm_step, budgets, LABS)
     assert [
-        isinstance(r, Diverged) for r in try_train_many(fresh(MAKE["mlp"][0]), task(), erm_step, budgets, LABS)
+        isinstance(r, Divergence) for r in try_train_many(fresh(MAKE["mlp"][0]), task(), erm_step, budgets, LABS)
     ] == [
         False,
         True,

@@ -6,9 +6,9 @@ from unseen.document import Tone
 from unseen.questions.audit.advice import advice, helpful, limits, mean_change, metric_of
 from unseen.questions.audit.results import Findings, Gap, Outcome, Overlap, Score, gain
 from unseen.reading import Reading
-from unseen.stats import widened
+from unseen.stats import widen
 from unseen.subjects.examples import Example
-from unseen.text import listed, several, shown
+from unseen.text import count_noun, format_reading, join_words
 
 
 def reading(value: float, half: float = 0.02, n: int = 100) -> Reading:
@@ -19,7 +19,7 @@ def found(metric: str = "accuracy", worse: Reading | None = None, **more: object
     scores = [Score(model="network", split=s, metric=metric, reading=reading(0.8)) for s in ("seen", "unseen")]
     gaps = [] if worse is None else [Gap(metric=metric, reference="seen", split="unseen", worse=worse)]
     basic = {"name": "network", "task": "t", "score_name": metric, "seeds": 2, "sizes": {"seen": 100, "unseen": 100}}
-    basic |= {"places": {"unseen": "Bern"}, "unseen": ["unseen"], "known": ["seen"], "scores": scores, "gaps": gaps}
+    basic |= {"sites": {"unseen": "Bern"}, "unseen": ["unseen"], "known": ["seen"], "scores": scores, "gaps": gaps}
     return Findings(**{**basic, **more})  # type: ignore[arg-type]
 
 
@@ -77,13 +77,13 @@ def test_another_model_is_better_only_by_a_paired_interval():
 
 
 def test_one_is_not_many():
-    overlap = Overlap(fitted="train", judged="unseen", exact=1, near=0, n=10)
+    overlap = Overlap(fitted="train", evaluated="unseen", exact=1, near=0, n=10)
     example = Example(split="train", index=0, shown="x")
     text = sentences(found(overlaps=[overlap], suspects=[example]))
     assert "1 judged example has" in text
     assert "1 training label listed" in text
-    assert several(2, "place") == "2 places"
-    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert count_noun(2, "place") == "2 places"
+    assert join_words(["a", "b", "c"]) == "a, b and c"
 
 
 def test_limits_name_what_was_not_judged():
@@ -99,15 +99,15 @@ def test_places_are_averaged_with_independent_errors():
 
 
 def test_widened_is_bonferronis():
-    wide = widened(reading(0.0, 1.96), 5)
+    wide = widen(reading(0.0, 1.96), 5)
     assert wide.high == pytest.approx(2.576, abs=1e-3)  # 1 − 0.05/(2·5) = 0.995
-    assert widened(reading(0.0), 1).high == pytest.approx(0.02)
+    assert widen(reading(0.0), 1).high == pytest.approx(0.02)
 
 
 def test_numbers_are_written_with_the_digits_that_their_interval_supports():
-    assert shown(reading(48.77, 6.0)) == "49 [43, 55]"
-    assert shown(reading(-0.0123, 0.004), "+") == "−0.0123 [−0.0163, −0.0083]"
-    assert shown(Reading(0.5, n=3)) == "0.50"  # no interval, none pretended
+    assert format_reading(reading(48.77, 6.0)) == "49 [43, 55]"
+    assert format_reading(reading(-0.0123, 0.004), "+") == "−0.0123 [−0.0163, −0.0083]"
+    assert format_reading(Reading(0.5, n=3)) == "0.50"  # no interval, none pretended
 
 
 def test_gain_turns_errors_around():

@@ -25,8 +25,8 @@ def subject() -> Subject:
     x, y = X.clone(), Y.clone()
     x[FLIPPED, 0], y[FLIPPED] = 3.0, 0
     splits = {
-        "train": Split(Columns(x=x[:120], y=y[:120]), Use.FIT, "Bern"),
-        "Basel": Split(Columns(x=x[120:], y=y[120:]), Use.JUDGE, "Basel"),
+        "train": Split(Columns(x=x[:120], y=y[:120]), Use.TRAIN, "Bern"),
+        "Basel": Split(Columns(x=x[120:], y=y[120:]), Use.EVALUATE, "Basel"),
     }
     task = Task(name="toy", axis=Axis.SITE, splits=splits, objective=classify)
     return Subject(task=task, model=lambda: nn.Linear(4, 2), budget=Budget(steps=150, batch_size=40, lr=0.05))

@@ -32,7 +32,7 @@ def columns(rows: slice) -> Columns:
 
 
 def task_of(fit, judge, objective=classify, **more: Split) -> Task:
-    splits = {"train": Split(fit, Use.FIT, "Bern"), "Basel": Split(judge, Use.JUDGE, "Basel"), **more}
+    splits = {"train": Split(fit, Use.TRAIN, "Bern"), "Basel": Split(judge, Use.EVALUATE, "Basel"), **more}
     return Task(name="toy", axis=Axis.SITE, splits=splits, objective=objective)
 
 
@@ -161,17 +161,19 @@ def test_a_given_model_keeps_its_mode_and_weights():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize("uses", [(Use.FIT,), (Use.FIT, Use.SELECT), (Use.FIT, Use.FIT, Use.JUDGE, Use.JUDGE)])
+@pytest.mark.parametrize(
+    "uses", [(Use.TRAIN,), (Use.TRAIN, Use.SELECT), (Use.TRAIN, Use.TRAIN, Use.EVALUATE, Use.EVALUATE)]
+)
 def test_any_set_of_splits(uses):
     splits = {f"s{k}": Split(columns(slice(30 * k, 30 * k + 30)), use, f"p{k}") for k, use in enumerate(uses)}
     task = Task(name="toy", axis=Axis.DOMAIN, splits=splits, objective=classify)
     found = audited(Audit(seeds=1, remedies={}), task=task)
     assert "largest curvature" in found.readings
-    assert len(found.unseen) == sum(use is Use.JUDGE for use in uses)
+    assert len(found.unseen) == sum(use is Use.EVALUATE for use in uses)
 
 
 def test_one_judged_split_that_cannot_be_scored_is_left_out():
-    broken = Split(Columns(x=torch.full((9, 4), torch.nan), y=Y[:9]), Use.JUDGE, "Genf")
+    broken = Split(Columns(x=torch.full((9, 4), torch.nan), y=Y[:9]), Use.EVALUATE, "Genf")
     found = audited(task=task_of(columns(slice(60)), columns(slice(60, 120)), Genf=broken))
     assert "not finite" in found.skipped["split `Genf`"]
     assert found.unseen == ["Basel"]

@@ -31,7 +31,7 @@ def by_hand(gain: float = 0.05, half: float = 0.01) -> Results:
                     )
     return Results(
         name="clinics & more",
-        places=["west", "east"],
+        sites=["west", "east"],
         methods=METHODS,
         baseline="ERM",
         metrics=["accuracy"],

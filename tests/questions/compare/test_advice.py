@@ -6,7 +6,7 @@ import pytest
 from questions.compare.results_by_hand import by_hand
 
 from unseen.document import Tone
-from unseen.questions.compare.advice import advice, clear, grouped, limits, metric_of, recommended
+from unseen.questions.compare.advice import advice, clear, group_by_reason, limits, metric_of, recommend
 from unseen.questions.compare.results import AVERAGE
 
 
@@ -16,7 +16,7 @@ def told(results, tone=None) -> str:
 
 def test_a_clear_gain_is_recommended():
     results = by_hand(gain=0.05, half=0.01)
-    assert recommended(results) == "new_one"
+    assert recommend(results) == "new_one"
     assert "Train with new_one instead of ERM: accuracy changes by +0.050 [+0.040, +0.060]" in told(results, Tone.GOOD)
 
 
@@ -24,7 +24,7 @@ def test_a_clear_gain_is_recommended():
 def test_what_may_be_chance_is_not_recommended(gain, half):
     """The last one is clear alone, but not after the choice among two methods."""
     results = by_hand(gain, half)
-    assert recommended(results) == "ERM"
+    assert recommend(results) == "ERM"
     assert clear(results, AVERAGE) == ([], [])
     assert "stay with ERM" in told(results, Tone.NEUTRAL)
     assert "Train with" not in told(results)
@@ -63,7 +63,7 @@ def test_limits_name_the_smallest_place_and_few_seeds():
     assert "One run per method" in " ".join(limits(replace(by_hand(), seeds=1)))
     large = " ".join(limits(replace(by_hand(), sizes={"west": 60_000, "east": 4_000})))
     assert "only" not in large
-    one = " ".join(limits(replace(by_hand(), places=["west"], sizes={"west": 60})))
+    one = " ".join(limits(replace(by_hand(), sites=["west"], sizes={"west": 60})))
     assert "One place was judged" in one
     assert "worst place" not in one
 
@@ -80,5 +80,5 @@ def test_the_metric_is_auc_only_where_every_place_has_one():
 
 def test_one_reason_at_several_places_is_told_once():
     parts = {f"DivDis · {place}": "the task has no ADAPT split." for place in ("a", "b", "c", "d")}
-    assert grouped(parts) == {"DivDis · a, DivDis · b and 2 more": "the task has no ADAPT split."}
-    assert grouped({"x": "1", "y": "2"}) == {"x": "1", "y": "2"}
+    assert group_by_reason(parts) == {"DivDis · a, DivDis · b and 2 more": "the task has no ADAPT split."}
+    assert group_by_reason({"x": "1", "y": "2"}) == {"x": "1", "y": "2"}

@@ -26,14 +26,14 @@ BUDGET = Budget(steps=100, lr=2e-3, weight_decay=1e-2)
 
 @given(seed=integers(0, 99), draw=integers(0, 20))
 def test_all_methods_get_the_same_learning_rate_and_weight_decay(seed, draw):
-    budgets = [entrant.drawn(BUDGET, draw, Lab(seed)).budget for entrant in standard_methods()]
+    budgets = [entrant.draw_method(BUDGET, draw, Lab(seed)).budget for entrant in standard_methods()]
     assert len({(budget.lr, budget.weight_decay) for budget in budgets}) == 1
     assert BUDGET.lr / 5 <= budgets[0].lr <= BUDGET.lr * 5
     assert draw or budgets[0] == BUDGET
 
 
 def test_the_first_draw_has_the_defaults():
-    assert [entrant.drawn(BUDGET, 0, Lab()) for entrant in methods_named(["erm", "SAM"])] == [
+    assert [entrant.draw_method(BUDGET, 0, Lab()) for entrant in methods_named(["erm", "SAM"])] == [
         ERM(BUDGET),
         SAM(budget=BUDGET),
     ]
@@ -41,8 +41,8 @@ def test_the_first_draw_has_the_defaults():
 
 def test_a_draw_does_not_depend_on_what_else_is_searched():
     entrant = MethodSpec("SAM", lambda budget: SAM(budget=budget))
-    whole = entrant.drawn(BUDGET, 3, Lab())
-    fewer = entrant.drawn(BUDGET, 3, Lab(), {"lr": Uniform(1e-3, 1e-3)})
+    whole = entrant.draw_method(BUDGET, 3, Lab())
+    fewer = entrant.draw_method(BUDGET, 3, Lab(), {"lr": Uniform(1e-3, 1e-3)})
     assert fewer.rho == whole.rho != SAM().rho
     assert fewer.budget.lr == 1e-3
 

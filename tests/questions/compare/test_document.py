@@ -8,7 +8,7 @@ from questions.compare.results_by_hand import METHODS, by_hand
 from rich.console import Console
 
 from unseen.document import Table
-from unseen.questions.compare.document import as_csv, as_json, as_latex, as_markdown, by_place, document, summary
+from unseen.questions.compare.document import as_csv, as_json, as_latex, as_markdown, by_site, document, summary
 from unseen.questions.compare.protocols import Protocol
 from unseen.reading import Reading
 from unseen.report import latex
@@ -35,7 +35,7 @@ def test_nothing_is_bold_where_nothing_stands_out():
 
 
 def test_a_missing_cell_has_a_dash_and_a_footnote_with_its_reason():
-    table = by_place(by_hand(), "accuracy", Protocol.TRAINING)
+    table = by_site(by_hand(), "accuracy", Protocol.TRAINING)
     row = METHODS.index("gone")
     number = table.marks[row, "west"]
     assert table.rows[row]["west"] is None
@@ -89,7 +89,7 @@ def test_a_long_row_that_is_turned_keeps_its_marks():
     )
     from unseen import wording
 
-    turned = wording.turned(table)
+    turned = wording.transpose(table)
     assert turned is not None
     assert turned.strong == [(3, "ERM")]
     assert turned.marks == {(4, "SAM"): 2}

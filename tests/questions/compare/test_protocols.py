@@ -56,7 +56,7 @@ def three_ways() -> MethodScores:
 @pytest.mark.parametrize(("protocol", "draw", "reached"), [(p, k, k / 2) for k, p in enumerate(Protocol)])
 def test_protocols_differ_only_in_what_they_choose_by(protocol, draw, reached):
     sheet = three_ways()
-    assert sheet.chosen(protocol).tolist() == [draw]
+    assert sheet.selected_draws(protocol).tolist() == [draw]
     assert scores_of_chosen(sheet, protocol, sheet.score["here"])[0].mean() == reached
 
 
@@ -68,5 +68,5 @@ def test_leave_one_domain_out_validation_is_the_mean_over_domains_and_needs_all_
 
 def test_a_sheet_without_the_protocol_chooses_nothing():
     sheet = MethodScores(validation={}, score={}, diverged=np.zeros((2, 3), bool))
-    assert sheet.chosen(Protocol.ORACLE).tolist() == [-1, -1]
+    assert sheet.selected_draws(Protocol.ORACLE).tolist() == [-1, -1]
     assert scores_of_chosen(sheet, Protocol.ORACLE, np.zeros((2, 3, 4))) == {}

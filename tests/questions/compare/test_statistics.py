@@ -40,7 +40,7 @@ def test_one_example_is_refused():
 
 @pytest.mark.parametrize("among", [1, 3, 7])
 def test_widened_intervals_are_bonferronis(among):
-    value = stats.widened(Reading(1.0, 1.0 - 1.959964, 1.0 + 1.959964), among)
+    value = stats.widen(Reading(1.0, 1.0 - 1.959964, 1.0 + 1.959964), among)
     z = peer.norm.ppf(1 - 0.05 / 2 / among)
     assert (value.low, value.high) == (pytest.approx(1 - z, abs=1e-5), pytest.approx(1 + z, abs=1e-5))
 
@@ -65,10 +65,10 @@ def test_a_rival_with_unknown_difference_keeps_the_best_from_standing_out():
 
 def test_differences_pair_the_seeds_that_both_have():
     one, other = {0: np.array([1.0, 0.0]), 2: np.array([1.0, 1.0])}, {2: np.array([0.0, 1.0]), 1: np.array([9.0, 9.0])}
-    a, b = statistics.shared(one, other)
+    a, b = statistics.pair_by_seed(one, other)
     assert (a.tolist(), b.tolist()) == ([[1.0, 1.0]], [[0.0, 1.0]])
     with pytest.raises(InvalidData, match="paired by seed"):
-        statistics.shared({0: a[0]}, {1: b[0]})
+        statistics.pair_by_seed({0: a[0]}, {1: b[0]})
 
 
 def board(worse: str = "east") -> ScoreTable:
@@ -79,7 +79,7 @@ def board(worse: str = "east") -> ScoreTable:
     if worse == "west":
         level["new", "west"] = 0.3
     values = {(m, p): {s: x + noise[p][s] for s in range(3)} for (m, p), x in level.items()}
-    return ScoreTable(quantity=Mean("score"), methods=["old", "new"], places=["west", "east"], values=values)
+    return ScoreTable(quantity=Mean("score"), methods=["old", "new"], sites=["west", "east"], values=values)
 
 
 def test_paired_differences_have_no_noise_left_and_average_over_places():
@@ -95,8 +95,8 @@ def test_paired_differences_have_no_noise_left_and_average_over_places():
 def test_worst_places_that_differ_are_not_paired():
     found = board(worse="west")
     assert found.lowest == {"old": "east", "new": "west"}
-    change, (old, new) = found.differences(WORST)["new", "old"], (found.known(WORST)[m] for m in ("old", "new"))
-    assert change == stats.apart(new, old)
+    change, (old, new) = found.differences(WORST)["new", "old"], (found.readings_in(WORST)[m] for m in ("old", "new"))
+    assert change == stats.independent_difference(new, old)
     assert change.high - change.low > 0.05
 
 
@@ -105,11 +105,11 @@ def test_a_missing_place_leaves_no_average():
     part = ScoreTable(
         quantity=whole.quantity,
         methods=whole.methods,
-        places=whole.places,
+        sites=whole.sites,
         values={**whole.values, ("new", "west"): {}},
     )
-    assert set(part.known(AVERAGE)) == set(part.known(WORST)) == {"old"}
-    assert set(part.known("east")) == {"old", "new"}
+    assert set(part.readings_in(AVERAGE)) == set(part.readings_in(WORST)) == {"old"}
+    assert set(part.readings_in("east")) == {"old", "new"}
     assert (part.seeds("new", "west"), part.seeds("new", AVERAGE), part.seeds("new", "east")) == (0, 0, 3)
 
 

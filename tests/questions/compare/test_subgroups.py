@@ -46,7 +46,7 @@ def test_subgroups_are_means_over_their_own_examples():
     blocks = job.blocks(given)
     checked = 0
     for block in blocks:
-        trained, _ = Sweep(given, lab).trained([block])
+        trained, _ = Sweep(given, lab).train_groups([block])
         task = next(one.task for one in given if one.label == block.at)
         split = task.splits[evaluated_splits(task)[block.at]]
         codes = side(whole(split.data, lab))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unseen.engine.loop import Budget, train
 from unseen.engine.vectorized.choose import Backend, train_looped
-from unseen.errors import Diverged, InvalidData
+from unseen.errors import Divergence, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.erm import ERM
@@ -127,7 +127,7 @@ def test_runs_of_a_seed_share_initial_weights_and_order_whatever_the_method_and_
     made = Sweep(held, lab)
     starts = {}
     for entrant in methods_named(["erm", "sam"]):
-        results, _ = made.trained([RunGroup(entrant, "east", "", RUNS)])
+        results, _ = made.train_groups([RunGroup(entrant, "east", "", RUNS)])
         for run, result in zip(RUNS, results, strict=True):
             assert isinstance(result, Trained)
             starts.setdefault(run.seed, []).append(result.start["1.weight"])
@@ -140,7 +140,7 @@ def test_the_scores_of_one_place_do_not_depend_on_what_else_is_compared():
     job = Comparison(entrants=methods_named(["erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
     more = Comparison(entrants=methods_named(["sam", "erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
     one, other = (each(clusters(), Lab()) for each in (job, more))
-    for column in (*one.places, AVERAGE, WORST):
+    for column in (*one.sites, AVERAGE, WORST):
         assert one.cell("ERM", column).reading == other.cell("ERM", column).reading
 
 
@@ -153,7 +153,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped():
         def trained(self, blocks):
             if len(memory.made) >= 6:
                 raise KeyboardInterrupt
-            return super().trained(blocks)
+            return super().train_groups(blocks)
 
     with pytest.raises(KeyboardInterrupt):
         job(clusters(), lab, Killed(clusters(), lab))
@@ -190,7 +190,7 @@ class Explodes:
 
     def fit(self, model, task, lab):
         if self.share or lab.path[-1] == "1":
-            raise Diverged("The loss is not finite.")
+            raise Divergence("The loss is not finite.")
         return ERM(self.budget).fit(model, task, lab)
 
 
@@ -230,7 +230,7 @@ def no_domains() -> Task:
     task = east()
     fit, select = task.splits["train:west"], task.splits["select:west"]
     splits = {"train": replace(fit, at=None), "select": replace(select, at=None)}
-    splits["held"] = replace(splits["select"], data=made["west"].subset(torch.arange(60)), use=Use.JUDGE)
+    splits["held"] = replace(splits["select"], data=made["west"].subset(torch.arange(60)), use=Use.EVALUATE)
     return Task(name="one", axis=Axis.IID, splits=splits, objective=task.objective)
 
 
@@ -254,7 +254,7 @@ def test_if_no_method_can_be_trained_the_first_reason_is_the_error():
 def test_leave_one_domain_out_validation_never_fits_or_judges_the_domain_it_selects_on():
     held = clusters()
     task = Sweep(held, Lab()).task(RunGroup(methods_named(["erm"])[0], "east", "west"))
-    assert {split.at for split in task.of(Use.FIT).values()} == {"middle"}
+    assert {split.at for split in task.of(Use.TRAIN).values()} == {"middle"}
     assert {split.at for split in task.of(Use.SELECT).values()} == {"west"}
     assert training_domains(east()) == ["west", "middle"]
     assert evaluated_splits(east()) == {"east": "unseen"}
@@ -265,7 +265,7 @@ def test_validation_scores_are_means_over_domains_and_judged_scores_over_example
     held = clusters()
     block = RunGroup(methods_named(["erm"])[0], "east", "", RUNS[:1])
     (kept,), task = Sweep(held, Lab())([block]), east()
-    (result,), _ = Sweep(held, Lab()).trained([block])
+    (result,), _ = Sweep(held, Lab()).train_groups([block])
 
     def mean(name: str) -> float:
         data = task.splits[name].data[:]
@@ -285,7 +285,7 @@ def test_positions_may_be_numbers():
     held = [replace(clusters()[-1], held_out="2.0", task=replace(task, splits=splits))]
     job = Comparison(entrants=methods_named(["erm"]), seeds=1, draws=2, protocols=[Protocol.LEFT_OUT])
     results = job(held, Lab())
-    assert results.places == ["2.0"]
+    assert results.sites == ["2.0"]
     assert results.protocols == [Protocol.LEFT_OUT]
     assert {block.without for block in job.blocks(held)} == {"", "0.0", "1.0"}
 
@@ -301,4 +301,4 @@ def test_one_draw_runs_no_validation_and_says_so():
 
 def test_a_models_own_fit_may_diverge_alone():
     result = train_alone(Explodes(share=1.0), nn.Linear(2, 2), east(), Lab())
-    assert isinstance(result, Diverged)
+    assert isinstance(result, Divergence)

@@ -231,10 +231,10 @@ def test_leave_one_out_positions_and_uses():
         assert each.task.axis is Axis.SITE
         assert list(each.task.unseen) == ["unseen"]
         assert {name: split.use for name, split in each.task.splits.items()} == {
-            "train": Use.FIT,
+            "train": Use.TRAIN,
             "select": Use.SELECT,
-            "seen": Use.JUDGE,
-            "unseen": Use.JUDGE,
+            "seen": Use.EVALUATE,
+            "unseen": Use.EVALUATE,
         }
         assert set(each.frame.place.iloc[each.rows["unseen"]]) == {each.held_out}
         assert sum(rows.size for rows in each.rows.values()) == 200
@@ -295,7 +295,7 @@ def test_the_same_lab_gives_the_same_rows_and_another_seed_others():
 def test_a_part_of_the_site_left_out_may_be_fitted(day):
     made = Table(visits(400), "y", site="place", time=day, entity="person", held_out="b", local=0.6).prepare(LAB)
     frame, local, unseen = made.frame, made.rows["local"], made.rows["unseen"]
-    assert made.task.splits["local"].use is Use.FIT
+    assert made.task.splits["local"].use is Use.TRAIN
     assert set(frame.place.iloc[np.r_[local, unseen]]) == {"b"}
     assert not set(frame.person.iloc[local]) & set(frame.person.iloc[unseen])
     assert set(made.task.unseen) <= {"later"}

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from properties import examples
 
-from unseen.errors import Corrupted, InvalidConfig, InvalidData, MissingFile, UnknownName
+from unseen.errors import CorruptFile, InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.lab import Lab
 from unseen.tasks.text_corpus import Cut, TextCorpus, utf8_bytes
 from unseen.tasks.text_corpus.reading import PIECE
@@ -160,10 +160,10 @@ def test_other_bad_input(tmp_path):
     with pytest.raises(InvalidData, match="is empty"):
         list(windows(tmp_path / "none"))
     (tmp_path / "c.txt.gz").write_bytes(gzip.compress(os.urandom(9_000))[:-20])
-    with pytest.raises((Corrupted, InvalidData)):
+    with pytest.raises((CorruptFile, InvalidData)):
         list(windows(tmp_path / "c.txt.gz"))
     (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b'{"text": "abc"}\n' * 999)[:-20])
-    with pytest.raises(Corrupted, match="cannot be unpacked"):
+    with pytest.raises(CorruptFile, match="cannot be unpacked"):
         list(windows(tmp_path / "d.jsonl.gz"))
 
 

@@ -130,7 +130,7 @@ class Influence:
                 return Factors(blocks, mark, examples).tensors()
 
             key = identify(CURVATURE, settings=replace(self, memory=0), model=Structure(model), weights=mark, objective=objective,
-                           data=trained.task.of(Use.FIT), lab=lab.signature)  # fmt: skip
+                           data=trained.task.of(Use.TRAIN), lab=lab.signature)  # fmt: skip
             factors = Factors.of(lab.keep(key, make), mark, lab)
         if self.layers and not is_exact:
             refuse_unused_layers(model, layers, factors)

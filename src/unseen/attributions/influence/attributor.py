@@ -251,7 +251,7 @@ class InfluenceScores:
         """Whether every batch of one split is held in full precision, so that rows are found by number."""
         batches = self.stream.batches
         is_whole = not any(_is_narrow(pairs) for pairs in self.cache.pairs.values())
-        one = len(self.trained.task.of(Use.FIT)) == 1 and self.lab.ranks.size == 1
+        one = len(self.trained.task.of(Use.TRAIN)) == 1 and self.lab.ranks.size == 1
         return bool(one and batches and is_whole and all((k, 0) in self.cache.pairs for k in range(batches)))
 
     def _tracking(self) -> AbstractContextManager[None]:

@@ -42,7 +42,7 @@ class Candidates:
 class Words:
     """The distinct tokens of some queries, and which query has which."""
 
-    place: Int[Tensor, " vocabulary"]
+    index: Int[Tensor, " vocabulary"]
     """Token → its column, or the last column, which is thrown away."""
     has: Bool[Tensor, "q t"]
 
@@ -61,8 +61,8 @@ class Words:
 
     def counts(self, batch: Batch) -> Float[Tensor, "b t"]:
         """n_tx."""
-        tokens = batch["tokens"].clamp_max(len(self.place) - 1)  # no query has the last one
-        at = self.place[tokens].masked_fill(~_real(batch), self.has.shape[1])
+        tokens = batch["tokens"].clamp_max(len(self.index) - 1)  # no query has the last one
+        at = self.index[tokens].masked_fill(~_real(batch), self.has.shape[1])
         counts = torch.zeros(len(at), self.has.shape[1] + 1, dtype=torch.float64, device=at.device)
         return counts.scatter_add_(1, at, torch.ones_like(at, dtype=torch.float64))[:, :-1]
 

@@ -29,7 +29,7 @@ def identity(
         settings=found.config,
         model=found.trained.model,
         factors=found.factors.tensors(),
-        data=found.trained.task.of(Use.FIT),
+        data=found.trained.task.of(Use.TRAIN),
         queries=queries,
         behaviour=behaviour,
         loss=found.loss,

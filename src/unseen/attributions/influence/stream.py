@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from unseen.engine.batches import gather, length, once, place, size
+from unseen.engine.batches import gather, length, once, size, to_device
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.task import Batch, Task, Use
@@ -26,13 +26,13 @@ class Stream:
     @property
     def length_if_known(self) -> int | None:
         """Number of examples; None for a stream."""
-        lengths = [length(split.data) for split in self.task.of(Use.FIT).values()]
+        lengths = [length(split.data) for split in self.task.of(Use.TRAIN).values()]
         return None if any(n is None for n in lengths) else sum(n or 0 for n in lengths)
 
     @property
     def batches(self) -> int | None:
         """Number of batches; None for a stream."""
-        lengths = [length(split.data) for split in self.task.of(Use.FIT).values()]
+        lengths = [length(split.data) for split in self.task.of(Use.TRAIN).values()]
         return None if any(n is None for n in lengths) else sum(ceil((n or 0) / self.batch_size) for n in lengths)
 
     def count(self) -> int:
@@ -48,7 +48,7 @@ class Stream:
         found: list[Batch] = []
         order: list[Tensor] = []
         start = 0
-        for split in self.task.of(Use.FIT).values():
+        for split in self.task.of(Use.TRAIN).values():
             n = length(split.data)
             if n is None:
                 raise InvalidData(
@@ -58,7 +58,7 @@ class Stream:
                 )
             inside = ((rows >= start) & (rows < start + n)).nonzero().flatten()
             if len(inside):
-                found.append(place(gather(split.data, rows[inside] - start), self.lab))
+                found.append(to_device(gather(split.data, rows[inside] - start), self.lab))
                 order.append(inside)
             start += n
         back = torch.cat(order).argsort()
@@ -67,7 +67,7 @@ class Stream:
     def iterate(self) -> Iterator[tuple[int, int, Batch]]:
         """(number of the batch, number of its first example, batch)."""
         number = start = 0
-        for split in self.task.of(Use.FIT).values():
+        for split in self.task.of(Use.TRAIN).values():
             for batch in once(split.data, self.batch_size, self.lab):
                 yield number, start, batch
                 number, start = number + 1, start + size(batch)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unseen.engine.batches import place
+from unseen.engine.batches import to_device
 from unseen.engine.local.features import FeatureSpec, is_finite, refuse_mask
 from unseen.engine.local.neighbourhoods import LeaveOneOut, Neighbourhood, Parametrization, PointMass, Sample
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
@@ -224,7 +224,7 @@ def build_perturbed_model(
     model: nn.Module, queries: Batch, behaviour: PerExample, inputs: FeatureSpec, lab: Lab
 ) -> PerturbedModel:
     """The model around the queries; refuses what has no explanation."""
-    batch = place(queries, lab)
+    batch = to_device(queries, lab)
     if inputs.column not in batch:
         raise UnknownName.near("column", inputs.column, batch)
     x = batch[inputs.column]

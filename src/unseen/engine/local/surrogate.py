@@ -58,7 +58,7 @@ class Explanation(Credits):
     """f(x₀) − f(b) − Σ w, where the method promises 0 (completeness)."""
 
     @property
-    def unexplained(self) -> Tensor:
+    def unexplained_share(self) -> Tensor:
         """Share of what the model does in the neighbourhood that the explanation leaves unexplained, per input.
 
         0 where the model does nothing there.

@@ -21,7 +21,7 @@ from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Step, Watch
 from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.engine.vectorized.steps import VectorizedStep, as_vectorized
-from unseen.errors import Diverged, InvalidData
+from unseen.errors import Divergence, InvalidData
 from unseen.lab import Lab, Silent, T
 from unseen.method import Trained
 from unseen.task import Task, Use
@@ -54,12 +54,12 @@ def train_many(
 
     Task, step and budget are shared or one per model; budgets may differ in learning rate, weight decay and clip norm,
     `VectorizedStep` steps in their settings. `curves["stacked"]` says whether the models were stacked (1) or looped (0).
-    Raises `Diverged` if any model did; `try_train_many` returns the others.
+    Raises `Divergence` if any model did; `try_train_many` returns the others.
     """
     results = try_train_many(models, task, step, budget, labs, watch)
     for k, result in enumerate(results):
-        if isinstance(result, Diverged):
-            raise Diverged(f"Model {k} of {len(results)}: {result.what}", result.why, result.fix)
+        if isinstance(result, Divergence):
+            raise Divergence(f"Model {k} of {len(results)}: {result.what}", result.why, result.fix)
     return [result for result in results if isinstance(result, Trained)]
 
 
@@ -70,7 +70,7 @@ def try_train_many(
     budget: Budget | Sequence[Budget],
     labs: Sequence[Lab],
     watch: Mapping[str, Watch] | None = None,
-) -> list[Trained | Diverged]:
+) -> list[Trained | Divergence]:
     """`train_many` in which a model that diverges is returned as its error and does not stop the others."""
     k = len(models)
     tasks, steps = _one_per_model(task, k, "task"), _one_per_model(step, k, "step")
@@ -98,13 +98,13 @@ def _one_per_model(item: Any, k: int, kind: str) -> Sequence[Any]:
     return item
 
 
-def train_looped(runs: TrainingRuns) -> list[Trained | Diverged]:
+def train_looped(runs: TrainingRuns) -> list[Trained | Divergence]:
     """One model after the other through `loop.train`."""
-    results: list[Trained | Diverged] = []
+    results: list[Trained | Divergence] = []
     for k in range(len(runs.models)):
         try:
             results.append(runs.train_one(k))
-        except Diverged as error:
+        except Divergence as error:
             results.append(error)
     return results
 
@@ -124,7 +124,7 @@ def choose_backend(runs: TrainingRuns) -> Backend:
     except (RuntimeError, AttributeError) as error:
         return Backend(False, f"vmap refuses: {str(error).splitlines()[0][:160]}")
     single, alone = _probe(replace(runs, models=runs.models[:1]), n, lambda short: short.train_one(0))
-    if isinstance(together, Diverged) or isinstance(alone, Diverged) or not _agree(together.model, alone.model):
+    if isinstance(together, Divergence) or isinstance(alone, Divergence) or not _agree(together.model, alone.model):
         return Backend(False, "the stacked step does not give the loop's weights")
     speedup = single * len(runs.models) / many
     return Backend(speedup >= GAIN, f"a stacked step is {speedup:.2f} times as fast in the probe", speedup)
@@ -156,8 +156,8 @@ class _Stopwatch(Silent):
 
 
 def _probe(
-    runs: TrainingRuns, n: int, run: Callable[[TrainingRuns], Trained | Diverged]
-) -> tuple[float, Trained | Diverged]:
+    runs: TrainingRuns, n: int, run: Callable[[TrainingRuns], Trained | Divergence]
+) -> tuple[float, Trained | Divergence]:
     watch = _Stopwatch(runs.labs[0].device.type == "cuda")
     result = run(runs.shorten(n, watch))
     return max(watch.step, 1e-9), result
@@ -173,10 +173,10 @@ def _obstacle(runs: TrainingRuns) -> str:
     steps, budgets, labs = runs.steps, runs.budgets, runs.labs
     first = as_vectorized(steps[0])
     fixed = {replace(b, lr=1.0, weight_decay=0.0, clip=1.0) for b in budgets}
-    data = [{name: s.data for name, s in t.splits.items() if s.use is not Use.JUDGE} for t in runs.tasks]
+    data = [{name: s.data for name, s in t.splits.items() if s.use is not Use.EVALUATE} for t in runs.tasks]
     if len(runs.models) == 1:
         return "one model"
-    if first is None or any(not _alike(first, as_vectorized(step)) for step in steps):
+    if first is None or any(not _same_steps(first, as_vectorized(step)) for step in steps):
         return "the step has no stacked form"
     if len(fixed) > 1 or budgets[0].bfloat16:
         return "the budgets differ in more than learning rate, weight decay and clip norm, or use autocast"
@@ -196,7 +196,7 @@ def _obstacle(runs: TrainingRuns) -> str:
     return ""
 
 
-def _alike(a: VectorizedStep, b: VectorizedStep | None) -> bool:
+def _same_steps(a: VectorizedStep, b: VectorizedStep | None) -> bool:
     """Whether two steps have the same hooks and differ in scalar settings at most."""
 
     def kind(step: VectorizedStep) -> tuple[Any, ...]:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from unseen.engine import parameters
-from unseen.engine.batches import Columns, once, orders, place, size
+from unseen.engine.batches import Columns, once, orders, size, to_device
 from unseen.engine.loop import Budget, Step, Watch, divergence_error, train
 from unseen.engine.vectorized.ensemble import Ensemble
 from unseen.engine.vectorized.optimizer import StackedOptimizer
 from unseen.engine.vectorized.steps import StackedGradient
-from unseen.errors import Diverged
+from unseen.errors import Divergence
 from unseen.lab import Lab, Sink
 from unseen.method import Trained
 from unseen.task import Task, Use
@@ -41,7 +41,7 @@ class TrainingRuns:
         return train(self.models[k], self.tasks[k], self.steps[k], self.budgets[k], self.labs[k], self.watch)
 
 
-def train_stacked(runs: TrainingRuns) -> list[Trained | Diverged]:
+def train_stacked(runs: TrainingRuns) -> list[Trained | Divergence]:
     """Trains all models as one; results and curves as from `loop.train`."""
     models, budget, lab = runs.models, runs.budgets[0], runs.labs[0]
     for model in models:
@@ -50,13 +50,13 @@ def train_stacked(runs: TrainingRuns) -> list[Trained | Diverged]:
     ensemble = Ensemble(models)
     update = StackedOptimizer(ensemble, runs.budgets)
     gradient = StackedGradient(ensemble, runs.steps, runs.tasks[0].objective, runs.labs)
-    streams = {use: _streams(runs, use) for use in (Use.FIT, Use.ADAPT)}
+    streams = {use: _streams(runs, use) for use in (Use.TRAIN, Use.ADAPT)}
     losses = torch.full((budget.steps, len(models)), math.nan, device=lab.device)
     watched, selected = _Watcher(runs, ensemble), _Selector(runs, ensemble)
     watched.read(0)
     for step in lab.track(range(budget.steps), budget.steps):
         ensemble.train()
-        fit, adapt = ({name: next(stream) for name, stream in streams[use].items()} for use in (Use.FIT, Use.ADAPT))
+        fit, adapt = ({name: next(stream) for name, stream in streams[use].items()} for use in (Use.TRAIN, Use.ADAPT))
         losses[step] = gradient(fit, adapt, step)
         update(budget.rate(step))
         if step % 100 == 99 and not torch.isfinite(losses[step]).any():
@@ -73,7 +73,7 @@ def train_stacked(runs: TrainingRuns) -> list[Trained | Diverged]:
 
 def _outcome(
     runs: TrainingRuns, k: int, losses: Tensor, start: dict[str, Tensor], curves: dict[str, list[float]]
-) -> Trained | Diverged:
+) -> Trained | Divergence:
     model = runs.models[k].eval()
     bad = ~torch.isfinite(losses)
     if bad.any():
@@ -101,7 +101,7 @@ def _streams(runs: TrainingRuns, use: Use) -> dict[str, Iterator[Mapping[str, Te
             else:
                 parts = [columns[i] for columns, i in zip(data, index, strict=True)]
                 batch = {key: torch.stack([part[key] for part in parts]) for key in parts[0]}
-            yield place(batch, runs.labs[0])
+            yield to_device(batch, runs.labs[0])
 
     return {name: stream(name) for name in runs.tasks[0].of(use)}
 

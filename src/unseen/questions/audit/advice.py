@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from unseen.document import Note, Tone
 from unseen.questions.audit.results import LOWER_IS_BETTER, Findings, Gap, Outcome, gain
 from unseen.reading import Reading
-from unseen.stats import average, widened
-from unseen.text import listed, several, shown
+from unseen.stats import average, widen
+from unseen.text import count_noun, format_reading, join_words
 
 
 def metric_of(one: Findings) -> str:
     """The metric that the sentences quote: AUC where it exists at every unseen place, else the score."""
-    places = one.unseen or [split for split in one.sizes if one.score(split, one.score_name)]
-    return "AUC" if all(one.score(split, "AUC") for split in places) else one.score_name
+    sites = one.unseen or [split for split in one.sizes if one.score(split, one.score_name)]
+    return "AUC" if all(one.score(split, "AUC") for split in sites) else one.score_name
 
 
 def shared_metric(findings: Sequence[Findings]) -> str:
@@ -23,7 +23,7 @@ def shared_metric(findings: Sequence[Findings]) -> str:
     return "AUC" if names == {"AUC"} else findings[0].score_name
 
 
-def unseen_of(one: Findings) -> list[str]:
+def evaluation_sites(one: Findings) -> list[str]:
     """The splits that stand for the places of use."""
     judged = [split for split in one.sizes if one.score(split, one.score_name)]
     return list(one.unseen) or judged[-1:]
@@ -34,7 +34,7 @@ def where(findings: Sequence[Findings]) -> str:
     return "at unseen places" if any(one.unseen for one in findings) else "on held-out examples"
 
 
-def compared(one: Findings, gap: Gap) -> str:
+def gap_reference(one: Findings, gap: Gap) -> str:
     """What a gap is measured from."""
     return "held-out examples of known places" if gap.reference in one.known else f"the examples of `{gap.reference}`"
 
@@ -42,7 +42,7 @@ def compared(one: Findings, gap: Gap) -> str:
 def advice(findings: Sequence[Findings]) -> list[Note]:
     """Most urgent first."""
     metric = shared_metric(findings)
-    among = sum(len(unseen_of(one)) for one in findings)
+    among = sum(len(evaluation_sites(one)) for one in findings)
     notes = [note for one in findings for note in _about_gap(one, metric, among)]
     notes += _about_calibration(findings)
     notes += _about_data(findings)
@@ -54,12 +54,12 @@ def advice(findings: Sequence[Findings]) -> list[Note]:
 
 def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
     notes = []
-    for split in unseen_of(one):
+    for split in evaluation_sites(one):
         gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
         here = one.score(split, metric)
         if gap is None or here is None:
             continue
-        place, clear, than = one.places.get(split, split), widened(gap.worse, among), compared(one, gap)
+        site, clear, than = one.sites.get(split, split), widen(gap.worse, among), gap_reference(one, gap)
         than = (
             "held-out examples of known places" if gap.reference in one.known else f"the examples of `{gap.reference}`"
         )
@@ -67,21 +67,25 @@ def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
             small = gap.worse.value < 0.05 and metric not in LOWER_IS_BETTER
             notes.append(
                 Note(
-                    f"Expect {metric} {shown(here)} at {place}: worse than on {than}.",
+                    f"Expect {metric} {format_reading(here)} at {site}: worse than on {than}.",
                     Tone.CAUTION if small else Tone.BAD,
-                    f"It is worse by {shown(gap.worse)}. Before use there, collect labelled examples from {place} "
+                    f"It is worse by {format_reading(gap.worse)}. Before use there, collect labelled examples from {site} "
                     "and audit again.",
                 )
             )
         elif clear.high < 0:
-            text = f"{place} is easier than {than}: {metric} {shown(here)}, better by {shown(gain('loss', gap.worse))}."
+            text = (
+                f"{site} is easier than {than}: {metric} {format_reading(here)}, better by "
+                f"{format_reading(gain('loss', gap.worse))}."
+            )
             notes.append(Note(text, Tone.GOOD))
         else:
             notes.append(
                 Note(
-                    f"Whether {metric} is worse at {place} cannot be told: {shown(here)} with {several(here.n, 'example')}.",
+                    f"Whether {metric} is worse at {site} cannot be told: {format_reading(here)} with "
+                    f"{count_noun(here.n, 'example')}.",
                     Tone.NEUTRAL,
-                    f"Compared with {than} it is worse by {shown(gap.worse)} (below zero: better)"
+                    f"Compared with {than} it is worse by {format_reading(gap.worse)} (below zero: better)"
                     + (f"; chosen among {among} places, this is no clear difference." if among > 1 else "."),
                 )
             )
@@ -90,16 +94,16 @@ def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
 
 def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
     off = [
-        f"{shown(error)} at {one.places.get(split, split)}"
+        f"{format_reading(error)} at {one.sites.get(split, split)}"
         for one in findings
-        for split in unseen_of(one)
+        for split in evaluation_sites(one)
         if (error := one.readings.get(f"calibration error: {split}")) is not None and error.low > 0.05
     ]
     if not off:
         return []
     return [
         Note(
-            f"Do not read the outputs as probabilities there: on average they are off by {listed(off)}.",
+            f"Do not read the outputs as probabilities there: on average they are off by {join_words(off)}.",
             Tone.CAUTION,
             "Recalibrate with labelled examples from there (logistic regression of the outcome on the model's log odds), "
             "and choose the decision threshold anew.",
@@ -113,7 +117,7 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
     if shared:
         notes.append(
             Note(
-                f"{several(shared, 'judged example')} {'has' if shared == 1 else 'have'} exactly the inputs of a training "
+                f"{count_noun(shared, 'judged example')} {'has' if shared == 1 else 'have'} exactly the inputs of a training "
                 "example.",
                 Tone.CAUTION,
                 "Find out whether these are copies or coincidences of few coarse columns. Copies make the scores too good: "
@@ -124,7 +128,7 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
     if suspects:
         notes.append(
             Note(
-                f"Check the {several(len(suspects), 'training label')} listed as suspected first.",
+                f"Check the {count_noun(len(suspects), 'training label')} listed as suspected first.",
                 Tone.NEUTRAL,
                 "Models that never saw these examples expected something else. That ranks labels, it does not prove an "
                 "error: unusual but correct examples are listed, too.",
@@ -151,7 +155,7 @@ def by_model(findings: Sequence[Findings], metric: str) -> dict[str, list[Outcom
 def _by_name(outcomes: Sequence[tuple[Findings, Outcome]], metric: str) -> dict[str, list[Outcome]]:
     table: dict[str, list[Outcome]] = {}
     for one, outcome in outcomes:
-        if outcome.metric == metric and outcome.split in unseen_of(one):
+        if outcome.metric == metric and outcome.split in evaluation_sites(one):
             table.setdefault(outcome.remedy, []).append(outcome)
     return table
 
@@ -159,13 +163,13 @@ def _by_name(outcomes: Sequence[tuple[Findings, Outcome]], metric: str) -> dict[
 def helpful(change: Mapping[str, Reading], metric: str) -> list[str]:
     """Remedies that help beyond chance and beyond the choice among them, best first."""
     better = {name: gain(metric, r) for name, r in change.items()}
-    clear = [name for name, r in better.items() if widened(r, len(change)).low > 0]
+    clear = [name for name, r in better.items() if widen(r, len(change)).low > 0]
     return sorted(clear, key=lambda name: -better[name].value)
 
 
 def harmful(change: Mapping[str, Reading], metric: str) -> list[str]:
     """Remedies that do harm beyond chance and beyond the choice among them."""
-    return [name for name, r in change.items() if widened(gain(metric, r), len(change)).high < 0]
+    return [name for name, r in change.items() if widen(gain(metric, r), len(change)).high < 0]
 
 
 def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
@@ -175,12 +179,17 @@ def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
     helped, harmed, notes = helpful(change, metric), harmful(change, metric), []
     if helped:
         best, *others = helped
-        rest = f"Also better: {listed([f'{name} ' + shown(change[name], '+') for name in others])}. " if others else ""
+        rest = (
+            f"Also better: {join_words([f'{name} ' + format_reading(change[name], '+') for name in others])}. "
+            if others
+            else ""
+        )
         notes.append(
             Note(
-                f"Try {best}: {metric} changes by {shown(change[best], '+')} {where(findings)}, same budget and seeds.",
+                f"Try {best}: {metric} changes by {format_reading(change[best], '+')} {where(findings)}, same budget and "
+                "seeds.",
                 Tone.GOOD,
-                f"{rest}Clear also after the choice among {several(len(change), 'remedy').replace('remedys', 'remedies')}; "
+                f"{rest}Clear also after the choice among {count_noun(len(change), 'remedy').replace('remedys', 'remedies')}; "
                 "confirm it on new data before relying on it.",
             )
         )
@@ -197,8 +206,8 @@ def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
             )
         )
     if harmed:
-        text = f"{listed(harmed)} made {metric} worse {where(findings)}: "
-        values = listed([shown(change[name], "+") for name in harmed])
+        text = f"{join_words(harmed)} made {metric} worse {where(findings)}: "
+        values = join_words([format_reading(change[name], "+") for name in harmed])
         notes.append(Note(text[0].upper() + text[1:] + values + ".", Tone.CAUTION))
     return notes
 
@@ -207,8 +216,8 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
     change = {name: mean_change(outcomes) for name, outcomes in by_model(findings, metric).items()}
     notes, own = [], findings[0].name
     for name, difference in change.items():
-        clear = widened(gain(metric, difference), len(change))
-        by = f"{metric} {shown(difference, '+')} {where(findings)}, the same for both"
+        clear = widen(gain(metric, difference), len(change))
+        by = f"{metric} {format_reading(difference, '+')} {where(findings)}, the same for both"
         if clear.low > 0:
             notes.append(Note(f"{name.capitalize()} is better than the {own}: {by}.", Tone.CAUTION, "Use it instead."))
         elif clear.high >= 0:
@@ -224,22 +233,23 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
 
 def limits(findings: Sequence[Findings]) -> list[str]:
     """What these data cannot tell."""
-    places = sorted({one.places.get(split, split) for one in findings for split in unseen_of(one)})
+    sites = sorted({one.sites.get(split, split) for one in findings for split in evaluation_sites(one)})
     text = []
     if not any(one.unseen for one in findings):
         text.append(
             "Every judged example comes from where the training examples come from: nothing here speaks about a new place "
             "or a later time. Judge on data from where the model will be used (with a table: --site or --time)."
         )
-    elif len(places) < 10:
+    elif len(sites) < 10:
         text.append(
-            f"{several(len(places), 'unseen place')} ({listed(places)}) say{'s' * (len(places) == 1)} little about the next "
+            f"{count_noun(len(sites), 'unseen place')} ({join_words(sites)}) say{'s' * (len(sites) == 1)} little about the "
+            "next "
             "one: the intervals cover new examples of these places and new training runs, not the choice of places."
         )
-    counts = [r.n for one in findings for s in unseen_of(one) if (r := one.score(s, one.score_name))]
+    counts = [r.n for one in findings for s in evaluation_sites(one) if (r := one.score(s, one.score_name))]
     if counts:
         smallest = "The smallest judged place has" if len(counts) > 1 else "It is judged on"
-        text.append(f"{smallest} {several(min(counts), 'example')}; differences within its interval may be chance.")
+        text.append(f"{smallest} {count_noun(min(counts), 'example')}; differences within its interval may be chance.")
     if findings[0].seeds == 1:
         text.append("One trained model was judged: how much another training run would differ is not in the intervals.")
     return [

@@ -117,14 +117,18 @@ class Audit:
         return Findings(
             name=subject.name,
             task=task.name,
-            score_name=session.predictions(next(iter(session.evaluated))).score_name,
+            score_name=session.predictions(next(iter(session.evaluation_splits))).score_name,
             seeds=len(session.models),
             decisions=[*subject.decisions, *labels.decisions],
             sizes={name: length(split.data) or 0 for name, split in task.splits.items()}
-            | {name: session.predictions(name).score.shape[1] for name in session.evaluated},
-            places={name: str(split.at) for name, split in task.splits.items() if split.at is not None},
+            | {name: session.predictions(name).score.shape[1] for name in session.evaluation_splits},
+            sites={name: str(split.at) for name, split in task.splits.items() if split.at is not None},
             unseen=list(session.unseen),
-            known=[name for name in session.evaluated if name in task.of(Use.JUDGE) and name not in session.unseen],
+            known=[
+                name
+                for name in session.evaluation_splits
+                if name in task.of(Use.EVALUATE) and name not in session.unseen
+            ],
             scores=[*performance.scores, *rivals.scores],
             gaps=performance.gaps,
             readings={**calibration.readings, **coherence.readings, **known},

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from unseen.attribution import Attribution
-from unseen.engine.batches import gather, place, whole
+from unseen.engine.batches import gather, to_device, whole
 from unseen.errors import InvalidData
 from unseen.measures.feature_reliance import reliances, shifts
 from unseen.method import Trained
@@ -28,13 +28,13 @@ def reading_of(session: Session, measure: Measure[Trained]) -> Reading:
 def worst_errors(session: Session, attribution: Attribution, count: int) -> list[WorstError]:
     """The judged examples with the largest loss, and the training examples that pushed it down and up."""
     session.require_gradients()
-    for name in session.task.of(Use.FIT):
+    for name in session.task.of(Use.TRAIN):
         session.require_length(name)
     split = session.main_split
     session.require_length(split)
     losses = session.predictions(split).loss.mean(0)
     top = session.worst_examples(split, count)
-    queries = place(gather(session.task.splits[split].data, torch.tensor(top)), session.lab)
+    queries = to_device(gather(session.task.splits[split].data, torch.tensor(top)), session.lab)
     loss = session.task.objective.loss
     credits = session.attributor(attribution)(queries, lambda model, batch: -loss(model, batch))
     worst = []
@@ -92,7 +92,7 @@ def features(session: Session) -> list[Feature]:
         Feature(
             name=name,
             split=split,
-            reliance=_scaled(relied[name], scale),
+            reliance=_scale(relied[name], scale),
             shift=max(moved[k].ks for k in positions),
             moved=any(moved[k].q < 0.05 for k in positions),
         )
@@ -100,5 +100,5 @@ def features(session: Session) -> list[Feature]:
     ]
 
 
-def _scaled(reading: Reading, by: float) -> Reading:
+def _scale(reading: Reading, by: float) -> Reading:
     return Reading(by * reading.value, by * reading.low, by * reading.high, reading.n)

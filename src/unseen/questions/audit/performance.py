@@ -25,12 +25,12 @@ def performance(session: Session) -> Performance:
     name = session.subject.name
     scores: list[Score] = []
     warnings: list[str] = []
-    for split in dict.fromkeys([*session.task.of(Use.FIT), *session.evaluated]):
+    for split in dict.fromkeys([*session.task.of(Use.TRAIN), *session.evaluation_splits]):
         result = session.attempt(f"split `{split}`", partial(session.predictions, split))
         if result is None:
             continue
         scores += scores_of(name, split, result)
-        for group in session.subject.groups if split in session.evaluated else ():
+        for group in session.subject.groups if split in session.evaluation_splits else ():
             by_level = partial(_by_level, session, split, group, result)
             found, said = session.attempt(f"group {group} on `{split}`", by_level) or ([], [])
             scores, warnings = scores + found, warnings + said
@@ -74,7 +74,7 @@ def _gaps(session: Session) -> list[Gap]:
     metrics = (session.predictions(reference).score_name, "AUC")
     gaps = [
         _gap(session, metric, reference, split)
-        for split in session.evaluated
+        for split in session.evaluation_splits
         if split != reference
         for metric in metrics
     ]
@@ -87,7 +87,11 @@ def _gap(session: Session, metric: str, reference: str, split: str) -> Gap | Non
     here, there = session.predictions(reference).metrics().get(metric), session.predictions(split).metrics().get(metric)
     if here is None or there is None:
         return None
-    worse = stats.apart(there, here) if metric in LOWER_IS_BETTER else stats.apart(here, there)
+    worse = (
+        stats.independent_difference(there, here)
+        if metric in LOWER_IS_BETTER
+        else stats.independent_difference(here, there)
+    )
     return Gap(metric=metric, reference=reference, split=split, worse=worse)
 
 
@@ -102,7 +106,7 @@ def calibration(session: Session) -> Calibration:
     session.require_columns(session.main_split, "x", "y")
     readings: dict[str, Reading] = {}
     curves: dict[str, list[tuple[float, float]]] = {}
-    for split in session.evaluated:
+    for split in session.evaluation_splits:
         error = CalibrationError(split)(session.first, session.lab)
         readings[f"calibration error: {split}"] = replace(error, detail=None)
         if error.detail is not None:
@@ -121,7 +125,7 @@ def references(session: Session) -> Comparisons:
     comparisons: list[Outcome] = []
     for name, make in session.subject.references.items():
         run = FitEstimator().fit(make(), session.task, session.lab.child("reference", name))
-        for split in session.evaluated:
+        for split in session.evaluation_splits:
             found = predict([run.model], session.task, session.task.splits[split], session.lab, session.subject.unit)
             scores += scores_of(name, split, found)
             changes = found.changes(session.predictions(split))

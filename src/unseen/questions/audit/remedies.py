@@ -24,7 +24,7 @@ def remedy(session: Session, name: str, make: Remedy) -> list[Outcome]:
     _needs_groups(session, getattr(method, "group", None))
     runs = session.runs.seeds(method, len(session.retrained))
     outcomes = []
-    for split in session.evaluated:
+    for split in session.evaluation_splits:
         changed = predict(
             [run.model for run in runs], session.task, session.task.splits[split], session.lab, session.subject.unit
         )
@@ -37,7 +37,7 @@ def _needs_groups(session: Session, column: str | None) -> None:
     if column is None:
         return
     found: set[int] = set()
-    for name, split in session.task.of(Use.FIT).items():
+    for name, split in session.task.of(Use.TRAIN).items():
         session.require_columns(name, column)
         found |= set(whole(split.data, session.lab)[column].flatten().tolist())
     if len(found) < 2:
@@ -62,8 +62,8 @@ def local_finetuning(session: Session) -> list[Outcome]:
         rows = Columns(**whole(split.data, Lab()))
         order = torch.randperm(len(rows), generator=session.lab.child("local half").generator())
         local, rest = rows.subset(order[: len(rows) // 2]), rows.subset(order[len(rows) // 2 :])
-        judge = Split(rest, Use.JUDGE, split.at)
-        task = replace(session.task, splits={**session.task.of(Use.FIT), "local": Split(local, Use.FIT, split.at)})
+        judge = Split(rest, Use.EVALUATE, split.at)
+        task = replace(session.task, splits={**session.task.of(Use.TRAIN), "local": Split(local, Use.TRAIN, split.at)})
         method = LocalFinetune(Budget(steps=100, batch_size=session.subject.budget.batch_size, lr=5e-4))
         runs = [
             method.fit(deepcopy(run.model), task, session.lab.child("local", seed)).model

@@ -33,7 +33,7 @@ class Overlap:
     """Examples that two splits share, exactly or nearly."""
 
     fitted: str
-    judged: str
+    evaluated: str
     exact: int
     near: int | None
     """None where distance means nothing (tokens)."""
@@ -163,7 +163,7 @@ class Findings:
     decisions: Sequence[str] = ()
     """How the data were treated, in plain sentences."""
     sizes: Mapping[str, int] = field(default_factory=dict)
-    places: Mapping[str, str] = field(default_factory=dict)
+    sites: Mapping[str, str] = field(default_factory=dict)
     """Position of each split on the task's axis."""
     unseen: Sequence[str] = ()
     """Judged splits at positions where nothing was fitted."""

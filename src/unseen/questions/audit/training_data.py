@@ -75,14 +75,14 @@ def overlaps(session: Session) -> list[Overlap]:
         else "tokens"
     )
     found = []
-    for fit, fitted in session.task.of(Use.FIT).items():
+    for fit, fitted in session.task.of(Use.TRAIN).items():
         session.require_columns(fit, column)
         a = whole(fitted.data, session.lab)[column].double()
-        for name, split in session.task.of(Use.JUDGE).items():
+        for name, split in session.task.of(Use.EVALUATE).items():
             session.require_columns(name, column)
             b = whole(split.data, session.lab)[column].double()
             if a.shape[1:] != b.shape[1:]:  # longer sequences: not one can be the same
-                found.append(Overlap(fitted=fit, judged=name, exact=0, near=None, n=len(b)))
+                found.append(Overlap(fitted=fit, evaluated=name, exact=0, near=None, n=len(b)))
                 continue
             found.append(_overlap(fit, name, a, b, is_numeric=column == "x"))
     return found
@@ -93,13 +93,13 @@ def _overlap(fit: str, name: str, a: Tensor, b: Tensor, is_numeric: bool) -> Ove
     same = set(exact.b.tolist())
     pairs = [(int(i), int(j), 0.0) for i, j in zip(exact.a, exact.b, strict=True)]
     if not is_numeric:  # the distance of token numbers means nothing
-        return Overlap(fitted=fit, judged=name, exact=len(same), near=None, n=len(b), pairs=pairs[:100])
+        return Overlap(fitted=fit, evaluated=name, exact=len(same), near=None, n=len(b), pairs=pairs[:100])
     near = near_pairs(a, b)
     pairs += [
         (int(i), int(j), float(d)) for i, j, d in zip(near.a, near.b, near.distance, strict=True) if int(j) not in same
     ]
     return Overlap(
-        fitted=fit, judged=name, exact=len(same), near=len(set(near.b.tolist()) - same), n=len(b), pairs=pairs[:100]
+        fitted=fit, evaluated=name, exact=len(same), near=len(set(near.b.tolist()) - same), n=len(b), pairs=pairs[:100]
     )
 
 

@@ -9,8 +9,8 @@ from unseen.document import Note, Tone
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, WORST, Results
 from unseen.reading import Reading
-from unseen.stats import widened
-from unseen.text import listed, several, shown
+from unseen.stats import widen
+from unseen.text import count_noun, format_reading, join_words
 
 FEW = 1_000
 """Judged examples below which a difference of a few points is within chance (accuracy 0.8: ± 2.5 points)."""
@@ -19,24 +19,24 @@ FEW = 1_000
 def metric_of(results: Results) -> str:
     """The metric that the sentences quote: AUC where it exists at every place, else the mean score."""
     everywhere = {c.column for c in results.cells if c.metric == "AUC" and c.reading is not None}
-    return "AUC" if {*results.places} <= everywhere else results.metrics[0]
+    return "AUC" if {*results.sites} <= everywhere else results.metrics[0]
 
 
 def headline(results: Results) -> str:
     """The column that the sentences quote: the average, or the only place."""
-    return AVERAGE if len(results.places) > 1 else results.places[0]
+    return AVERAGE if len(results.sites) > 1 else results.sites[0]
 
 
 def clear(results: Results, column: str) -> tuple[list[str], list[str]]:
     """Methods that are better, best first, and methods that are worse than the baseline there."""
     metric, rivals = metric_of(results), [m for m in results.methods if m != results.baseline]
     changes = {m: change for m in rivals if (change := results.change(m, column, metric)) is not None}
-    better = [m for m, r in changes.items() if widened(r, len(rivals)).low > 0]
-    worse = [m for m, r in changes.items() if widened(r, len(rivals)).high < 0]
+    better = [m for m, r in changes.items() if widen(r, len(rivals)).low > 0]
+    worse = [m for m, r in changes.items() if widen(r, len(rivals)).high < 0]
     return sorted(better, key=lambda m: -changes[m].value), worse
 
 
-def recommended(results: Results) -> str:
+def recommend(results: Results) -> str:
     """The best of the methods that are clearly better than the baseline on average, else the baseline."""
     better, _ = clear(results, headline(results))
     return better[0] if better else results.baseline
@@ -59,58 +59,63 @@ def _about_methods(results: Results) -> list[Note]:
     notes = []
     if better:
         best, *others = better
-        also = [f"{name} ({shown(changes[name], '+')})" for name in others]
+        also = [f"{name} ({format_reading(changes[name], '+')})" for name in others]
         notes.append(
             Note(
-                f"Train with {best} instead of {base}: {metric} changes by {shown(changes[best], '+')} {where}.",
+                f"Train with {best} instead of {base}: {metric} changes by {format_reading(changes[best], '+')} {where}.",
                 Tone.GOOD,
-                (f"Also better: {listed(also)}. " if also else "")
-                + f"Same data, seeds and search budget; clear also after the choice among {several(len(rivals), 'method')}.",
+                (f"Also better: {join_words(also)}. " if also else "")
+                + f"Same data, seeds and search budget; clear also after the choice among {count_noun(len(rivals), 'method')}.",
             )
         )
     elif changes:
         top = max(changes, key=lambda name: changes[name].value)
-        none = f"None of {several(len(rivals), 'method')} is" if len(rivals) > 1 else f"{rivals[0]} is not"
+        none = f"None of {count_noun(len(rivals), 'method')} is" if len(rivals) > 1 else f"{rivals[0]} is not"
         notes.append(
             Note(
                 f"{none} clearly better than {base} {where}: stay with {base}.",
                 Tone.NEUTRAL,
-                f"The largest difference in {metric} is that of {top}: {shown(changes[top], '+')}. Where methods cannot be "
+                f"The largest difference in {metric} is that of {top}: {format_reading(changes[top], '+')}. Where methods "
+                "cannot be "
                 "told apart the simpler one is easier to check; labelled examples from the new place, or more training "
                 "places, may be the better investment.",
             )
         )
     if worse:
-        told = listed([f"{name} ({shown(changes[name], '+')})" for name in worse])
+        told = join_words([f"{name} ({format_reading(changes[name], '+')})" for name in worse])
         notes.append(Note(f"Clearly worse than {base} {where}: {told}.", Tone.CAUTION))
     return notes
 
 
 def _about_places(results: Results) -> list[Note]:
-    metric, method = metric_of(results), recommended(results)
+    metric, method = metric_of(results), recommend(results)
     cell = results.cell(method, WORST, metric)
     if cell.reading is None:
         return []
     notes = [
         Note(
-            f"Expect {metric} {shown(cell.reading)} at a place like {cell.note} (the lowest of {len(results.places)}; "
-            f"{method}, {several(cell.reading.n, 'judged example')}).",
+            f"Expect {metric} {format_reading(cell.reading)} at a place like {cell.note} (the lowest of {len(results.sites)}; "
+            f"{method}, {count_noun(cell.reading.n, 'judged example')}).",
             Tone.CAUTION,
-            f"On average over the places left out: {shown(results.cell(method, AVERAGE, metric).reading or cell.reading)}.",
+            "On average over the places left out: "
+            f"{format_reading(results.cell(method, AVERAGE, metric).reading or cell.reading)}.",
         )
     ]
     better, _ = clear(results, WORST)
     if better and better[0] != method:
         change = results.change(better[0], WORST, metric)
         assert change is not None
-        text = f"If the worst place matters most, consider {better[0]}: {metric} there changes by {shown(change, '+')}."
+        text = (
+            f"If the worst place matters most, consider {better[0]}: {metric} there changes by "
+            f"{format_reading(change, '+')}."
+        )
         notes.append(Note(text, Tone.GOOD))
     return notes
 
 
 def _about_subgroups(results: Results) -> list[Note]:
     """The lowest subgroup of each grouping, where its interval ends below the highest one's; both at the same places."""
-    method, notes = recommended(results), []
+    method, notes = recommend(results), []
     for metrics in results.subgroups.values():
         cells = [c for c in results.cells if c.metric in metrics and c.method == method and c.reading is not None]
         at = {m: [c.column for c in cells if c.metric == m] for m in metrics}
@@ -123,13 +128,13 @@ def _about_subgroups(results: Results) -> list[Note]:
         low, high = (pick(known, key=lambda m: known[m].value) for pick in (min, max))
         if known[low].high < known[high].low:
             name, best = (m.partition(": ")[2] for m in (low, high))
-            text = f"With {method} {name} has the lowest {results.metrics[0]}: {shown(known[low])}"
-            notes.append(Note(f"{text}; {best} has {shown(known[high])}.", Tone.CAUTION))
+            text = f"With {method} {name} has the lowest {results.metrics[0]}: {format_reading(known[low])}"
+            notes.append(Note(f"{text}; {best} has {format_reading(known[high])}.", Tone.CAUTION))
     return notes
 
 
 def _about_selection(results: Results) -> list[Note]:
-    metric, column, method = metric_of(results), headline(results), recommended(results)
+    metric, column, method = metric_of(results), headline(results), recommend(results)
     if Protocol.ORACLE not in results.protocols or results.protocols[0] is Protocol.ORACLE:
         return []
     here, best = (results.cell(method, column, metric, p).reading for p in (results.protocols[0], Protocol.ORACLE))
@@ -137,8 +142,9 @@ def _about_selection(results: Results) -> list[Note]:
         return []
     return [
         Note(
-            f"With hyperparameters selected on labels of the new place itself {method} reaches {metric} {shown(best)}, with "
-            f"{results.protocols[0]} {shown(here)}.",
+            f"With hyperparameters selected on labels of the new place itself {method} reaches {metric} "
+            f"{format_reading(best)}, with "
+            f"{results.protocols[0]} {format_reading(here)}.",
             Tone.NEUTRAL,
             "The first number is nothing to expect: those labels are not there before the model is used. It says what a "
             "better choice among the same draws could give."
@@ -151,7 +157,7 @@ def _about_runs(results: Results) -> list[Note]:
     bad = {name: counts for name, counts in results.diverged.items() if counts[0]}
     notes = [
         Note(
-            f"{name}: {lost} of {several(total, 'run')} diverged.",
+            f"{name}: {lost} of {count_noun(total, 'run')} diverged.",
             Tone.CAUTION,
             "Their loss or weights stopped being finite. No seed reports such a draw; lower the upper end of the "
             "learning rates to search, or standardise the inputs.",
@@ -160,42 +166,42 @@ def _about_runs(results: Results) -> list[Note]:
     ]
     quiet = {*map(str, Protocol), "selection"}
     undone = {what: why for what, why in results.missing.items() if what not in quiet}
-    notes += [Note(f"{what}: {why}", Tone.CAUTION) for what, why in grouped(undone).items()]
+    notes += [Note(f"{what}: {why}", Tone.CAUTION) for what, why in group_by_reason(undone).items()]
     return notes + [Note(f"No {what}: {results.missing[what]}") for what in results.missing if what in quiet]
 
 
-def grouped(missing: Mapping[str, str]) -> dict[str, str]:
+def group_by_reason(missing: Mapping[str, str]) -> dict[str, str]:
     """Reasons that several parts share, told once."""
     parts: dict[str, list[str]] = {}
     for what, why in missing.items():
         parts.setdefault(why, []).append(what)
     return {
-        (listed(what) if len(what) < 4 else f"{', '.join(what[:2])} and {len(what) - 2} more"): why
+        (join_words(what) if len(what) < 4 else f"{', '.join(what[:2])} and {len(what) - 2} more"): why
         for why, what in parts.items()
     }
 
 
 def limits(results: Results) -> list[str]:
     """What these runs cannot tell."""
-    smallest = min(results.sizes, key=lambda place: results.sizes[place])
+    smallest = min(results.sizes, key=lambda site: results.sizes[site])
     readings: list[Reading] = [c.reading for c in results.cells if c.reading is not None]
     text = []
-    if 1 < len(results.places) < 10:
+    if 1 < len(results.sites) < 10:
         text.append(
-            f"{len(results.places)} places ({listed(list(results.places))}) say little about the next one: the intervals "
+            f"{len(results.sites)} places ({join_words(list(results.sites))}) say little about the next one: the intervals "
             "cover new examples of these places and new training runs, not the choice of places."
         )
-    elif len(results.places) == 1:
+    elif len(results.sites) == 1:
         text.append("One place was judged: nothing here says how the methods differ elsewhere.")
     if results.sizes[smallest] < FEW:
         text.append(
-            f"{smallest} has only {several(results.sizes[smallest], 'judged example')}: read intervals, not values."
+            f"{smallest} has only {count_noun(results.sizes[smallest], 'judged example')}: read intervals, not values."
         )
     if results.seeds == 1:
         text.append("One run per method: how much another run would differ is not in the intervals.")
     elif results.seeds < 5 and readings:
         text.append(f"{results.seeds} runs per method: intervals are wide where runs differ; --seeds 5 narrows them.")
-    if len(results.places) > 1:
+    if len(results.sites) > 1:
         text.append(
             "The worst place is the one with the lowest value here; its interval is that of this place, not of the choice."
         )

@@ -38,7 +38,7 @@ class MethodSpec:
     name: str
     make: Callable[[Budget], Method]
 
-    def drawn(self, budget: Budget, draw: int, lab: Lab, given: Space | None = None) -> Method:
+    def draw_method(self, budget: Budget, draw: int, lab: Lab, given: Space | None = None) -> Method:
         """Draw 0 has the method's defaults; later ones learning rate, weight decay and what the method declares.
 
         Draw k gives every method the same learning rate and weight decay: they depend on the lab and on k only.

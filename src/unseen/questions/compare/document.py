@@ -10,14 +10,14 @@ from typing import Any
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
 from unseen.errors import InvalidConfig
 from unseen.figure import Bars, Points
-from unseen.questions.compare.advice import advice, clear, headline, limits, metric_of, recommended
+from unseen.questions.compare.advice import advice, clear, headline, limits, metric_of, recommend
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, WORST, Cell, Results
 from unseen.questions.compare.subgroups import SMALLEST
 from unseen.report import latex, markdown
 from unseen.report.json import plain
 from unseen.runs.store import write_atomic
-from unseen.text import listed, several, shown
+from unseen.text import count_noun, format_reading, join_words
 
 MOST_DOTS = 1_200
 BOLD = "Bold: its paired difference from every other method in the column excludes zero, widened for the choice."
@@ -28,11 +28,11 @@ def document(results: Results) -> Document:
     parts: list[tuple[str, list[Block]]] = [
         ("What to do next", list(advice(results))),
         ("The comparison", [summary(results), *(_worst_against_average(results))]),
-        ("Every place", [by_place(results, m, p) for m in _ordered(results) for p in results.protocols]),
+        ("Every place", [by_site(results, m, p) for m in _ordered_metrics(results) for p in results.protocols]),
         ("Subgroups", [by_subgroup(results, spec) for spec in results.subgroups]),
         (f"Differences from {results.baseline}", _differences(results)),
         ("Known places and new ones", _on_the_line(results)),
-        ("Hyperparameters that were selected", _selected(results)),
+        ("Hyperparameters that were selected", _selection_blocks(results)),
         ("What these runs cannot tell", [Note(text, Tone.NEUTRAL) for text in limits(results)]),
         ("How it was done", _treatment(results)),
     ]
@@ -50,17 +50,17 @@ def document(results: Results) -> Document:
 
 
 def _lead(results: Results) -> str:
-    metric, column, method = metric_of(results), headline(results), recommended(results)
+    metric, column, method = metric_of(results), headline(results), recommend(results)
     cell, worst = results.cell(method, column, metric), results.cell(method, WORST, metric)
     if cell.reading is None:
         return "No method has a value everywhere; see the reasons below."
-    where = f"on average over {len(results.places)} places left out" if column == AVERAGE else f"at {column}"
-    text = f"{method} reaches {metric} {shown(cell.reading)} {where}"
-    text += f", {shown(worst.reading)} at the worst, {worst.note}." if worst.reading is not None else "."
+    where = f"on average over {len(results.sites)} places left out" if column == AVERAGE else f"at {column}"
+    text = f"{method} reaches {metric} {format_reading(cell.reading)} {where}"
+    text += f", {format_reading(worst.reading)} at the worst, {worst.note}." if worst.reading is not None else "."
     rivals = [name for name in results.methods if name != results.baseline]
     if method != results.baseline:
         change = results.change(method, column, metric)
-        text += f" That is {shown(change, '+')} against {results.baseline}." if change is not None else ""
+        text += f" That is {format_reading(change, '+')} against {results.baseline}." if change is not None else ""
     elif rivals:
         _, worse = clear(results, column)
         text += f" None of the {len(rivals)} other methods is clearly better" if len(rivals) > 1 else ""
@@ -72,7 +72,7 @@ def _lead(results: Results) -> str:
 def summary(results: Results) -> Table:
     """One row per method: average and worst place under each protocol, side by side."""
     metric = metric_of(results)
-    columns = [AVERAGE, WORST] if len(results.places) > 1 else list(results.places)
+    columns = [AVERAGE, WORST] if len(results.sites) > 1 else list(results.sites)
     heads = {(c, p): f"{c}: {_short(p)}" for c in columns for p in results.protocols}
     cells = {head: [results.cell(m, c, metric, p) for m in results.methods] for (c, p), head in heads.items()}
     only = f" {metric[0].upper()}{metric[1:]} at places left out, by how the hyperparameters were selected."
@@ -82,26 +82,26 @@ def summary(results: Results) -> Table:
         caption=only.strip(),
         notes=[
             BOLD,
-            *(f"{_short(p)}: {_explained(p)}" for p in results.protocols),
+            *(f"{_short(p)}: {_protocol_text(p)}" for p in results.protocols),
             f"Draws are compared by their mean {results.metrics[0]}.",
         ],
         judged=sum(results.sizes.values()),
     )
 
 
-def by_place(results: Results, metric: str, protocol: Protocol) -> Table:
+def by_site(results: Results, metric: str, protocol: Protocol) -> Table:
     """Every place, average and worst place of one metric under one protocol."""
     found = dict.fromkeys(c.column for c in results.cells if (c.metric, c.protocol) == (metric, protocol))
     cells = {column: [results.cell(m, column, metric, protocol) for m in results.methods] for column in found}
-    left = [place for place in results.places if place not in found]
+    left = [site for site in results.sites if site not in found]
     notes = [f"{metric} does not exist at {', '.join(left)}: one class only is judged there."] if left else []
-    sizes = ", ".join(f"{place} {results.sizes[place]}" for place in results.places)
+    sizes = ", ".join(f"{site} {results.sizes[site]}" for site in results.sites)
     return _table(
         results.methods,
         cells,
         caption=f"{metric[0].upper()}{metric[1:]}, hyperparameters by {protocol}.",
         notes=[BOLD, f"Judged examples: {sizes}.", *notes],
-        judged=sum(results.sizes[place] for place in results.places if place in found),
+        judged=sum(results.sizes[site] for site in results.sites if site in found),
     )
 
 
@@ -112,8 +112,8 @@ def by_subgroup(results: Results, spec: str) -> Table:
         found = dict.fromkeys(c.column for c in results.cells if c.metric == metric)
         column, level = AVERAGE if AVERAGE in found else next(iter(found)), metric.partition(": ")[2]
         heads[level] = [results.cell(m, column, metric) for m in results.methods]
-        where[level] = [place for place in found if place not in (AVERAGE, WORST)]
-    told = [f"{level}: at {listed(at)} only" for level, at in where.items() if len(at) < len(results.places)]
+        where[level] = [site for site in found if site not in (AVERAGE, WORST)]
+    told = [f"{level}: at {join_words(at)} only" for level, at in where.items() if len(at) < len(results.sites)]
     metric = results.metrics[0]
     title = metric[0].upper() + metric[1:]
     return _table(
@@ -147,13 +147,13 @@ def _table(
         {"method": m, **{head: column[k].reading for head, column in cells.items()}} for k, m in enumerate(methods)
     ]
     seeds = max((cell.seeds for column in cells.values() for cell in column), default=0)
-    caption += f" n = {judged:,} judged examples, {several(seeds, 'seed')} unless a footnote says otherwise."
+    caption += f" n = {judged:,} judged examples, {count_noun(seeds, 'seed')} unless a footnote says otherwise."
     explained = [f"{number}: {text}." for text, number in numbers.items()]
     strong = [(k, head) for head, column in cells.items() for k, cell in enumerate(column) if cell.best]
     return Table(rows=rows, caption=caption, footnotes=[*explained, *notes], strong=strong, marks=marks)
 
 
-def _ordered(results: Results) -> list[str]:
+def _ordered_metrics(results: Results) -> list[str]:
     """The metric that the sentences quote first."""
     return sorted(results.metrics, key=lambda metric: metric != metric_of(results))
 
@@ -162,7 +162,7 @@ def _short(protocol: Protocol) -> str:
     return protocol.value.removesuffix(" validation")
 
 
-def _explained(protocol: Protocol) -> str:
+def _protocol_text(protocol: Protocol) -> str:
     return {
         Protocol.TRAINING: "the draw that is best on unfitted examples of the training places.",
         Protocol.LEFT_OUT: "the draw that is best at each training place in turn, trained without it.",
@@ -171,7 +171,7 @@ def _explained(protocol: Protocol) -> str:
 
 
 def _worst_against_average(results: Results) -> list[Block]:
-    if len(results.places) < 2:
+    if len(results.sites) < 2:
         return []
     metric, groups = metric_of(results), {}
     for m in results.methods:
@@ -204,7 +204,7 @@ def _differences(results: Results) -> list[Block]:
             caption=f"Paired differences of {metric} from {results.baseline}, {c} (above zero: better), not widened.",
             footnotes=[note],
         )
-        for c in [column, *([WORST] if len(results.places) > 1 else [])]
+        for c in [column, *([WORST] if len(results.sites) > 1 else [])]
     ]
     return [bars, *tables]
 
@@ -231,7 +231,7 @@ def _on_the_line(results: Results) -> list[Block]:
     return [Paragraph(text), points]
 
 
-def _selected(results: Results) -> list[Block]:
+def _selection_blocks(results: Results) -> list[Block]:
     rows = []
     for m in results.methods:
         row: dict[str, Any] = {"method": m}
@@ -256,8 +256,8 @@ def _treatment(results: Results) -> list[Block]:
 
 def tables(results: Results) -> list[Table]:
     """The summary, every metric under every protocol, and the subgroups."""
-    places = [by_place(results, m, p) for m in _ordered(results) for p in results.protocols]
-    return [summary(results), *places, *(by_subgroup(results, spec) for spec in results.subgroups)]
+    sites = [by_site(results, m, p) for m in _ordered_metrics(results) for p in results.protocols]
+    return [summary(results), *sites, *(by_subgroup(results, spec) for spec in results.subgroups)]
 
 
 def as_latex(results: Results) -> str:

@@ -17,11 +17,11 @@ from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.sweep import Sweep, network_of
 from unseen.runs.catalog import entries
 from unseen.runs.devices import device
-from unseen.runs.field_flags import overlaid
+from unseen.runs.field_flags import apply_flags
 from unseen.runs.tensors import home_cache
 from unseen.search_space import LogUniform, Range, Uniform
 from unseen.subjects.domains import of_domains, of_task
-from unseen.subjects.python_files import is_table, loaded
+from unseen.subjects.python_files import is_table, load_object
 from unseen.subjects.sources import refuse_columns
 from unseen.subjects.subject import Subject
 from unseen.subjects.tables import TableColumns, of_table_by_site, table_name
@@ -138,15 +138,15 @@ def comparable(subject: Subject) -> Subject:
 
 def file_of(text: str) -> object:
     """What `path/to/file.py:name` holds."""
-    place, _, name = text.rpartition(":")
-    path = Path(place)
+    site, _, name = text.rpartition(":")
+    path = Path(site)
     if path.suffix != ".py" or not path.is_file():
         raise MissingFile(
             f"There is no `{text}`.",
             why="a subject is written file.py:name.",
             fix="check the path, for example unseen compare my_model.py:subject.",
         )
-    return loaded(path, name)
+    return load_object(path, name)
 
 
 def task_of(name: str, flags: Sequence[str]) -> object:
@@ -163,7 +163,7 @@ def task_of(name: str, flags: Sequence[str]) -> object:
     except (TypeError, IndexError):  # a field without default
         spec = room.example()
     try:
-        return overlaid(spec, flags, f"unseen compare {name}")
+        return apply_flags(spec, flags, f"unseen compare {name}")
     except NameError as error:  # tyro reads the annotations of data frames, which name what is not imported
         raise InvalidConfig(
             f"The fields of {type(spec).__name__} cannot be set by flags.",

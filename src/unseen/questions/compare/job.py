@@ -60,7 +60,7 @@ class Comparison:
         check_subjects(subjects)
         check_ranges(self.entrants, subjects[0].budget, self.space)
         sweep = sweep or Sweep(subjects, lab, self.space)
-        kept, failed = self._computed(sweep.groups(self.blocks(subjects)), sweep, told)
+        kept, failed = self._compute(sweep.groups(self.blocks(subjects)), sweep, told)
         labels = [subject.label for subject in subjects]
         found = {(e.name, at): self._sheet(e, at, kept, failed) for e in self.entrants for at in labels}
         sheets = {key: one for key, one in found.items() if one is not None}
@@ -75,13 +75,13 @@ class Comparison:
             seeds=self.seeds,
         )
         quantities = read.quantities()
-        groups = subgroups_of(read.places)
+        groups = subgroups_of(read.sites)
         within = [part for each in groups.values() for part in each]
         pairs = [read.cells(quantity, protocol) for quantity in quantities for protocol in read.protocols]
         pairs += [read.cells(part, read.protocols[0]) for part in within]
         return Results(
             name=subjects[0].data_name,
-            places=list(read.places),
+            sites=list(read.sites),
             methods=[entrant.name for entrant in self.entrants],
             baseline=read.baseline,
             metrics=[quantity.name for quantity in quantities],
@@ -92,10 +92,10 @@ class Comparison:
             changes=[change for _, changes in pairs for change in changes],
             choices=read.choices(sweep),
             dots=read.dots(),
-            sizes={place: _judged_at(read, place) for place in read.places},
-            diverged=_diverged(kept),
+            sizes={site: _test_size(read, site) for site in read.sites},
+            diverged=_divergence_counts(kept),
             missing=self._missing(subjects, failed, usable),
-            trained=_trained(kept),
+            trained=_stacking_notes(kept),
             subgroups={spec: [part.name for part in each] for spec, each in groups.items()},
             decisions=shared_decisions(subjects),
             warnings=list(dict.fromkeys(text for one in subjects for text in one.warnings)),
@@ -116,7 +116,7 @@ class Comparison:
                 ]
         return found
 
-    def _computed(
+    def _compute(
         self, groups: Sequence[Sequence[RunGroup]], sweep: Sweep, told: Callable[[object], None]
     ) -> tuple[dict[RunGroup, RunScores], dict[RunGroup, Exception]]:
         kept: dict[RunGroup, RunScores] = {}
@@ -180,11 +180,11 @@ def shared_decisions(subjects: Sequence[Subject]) -> list[str]:
     return list(dict.fromkeys([*first.decisions, *single]))
 
 
-def _judged_at(read: ResultTable, place: str) -> int:
-    return next((s.score[place].shape[-1] for s in read.sheets.values() if place in s.score), 0)
+def _test_size(read: ResultTable, site: str) -> int:
+    return next((s.score[site].shape[-1] for s in read.sheets.values() if site in s.score), 0)
 
 
-def _diverged(kept: Mapping[RunGroup, RunScores]) -> dict[str, tuple[int, int]]:
+def _divergence_counts(kept: Mapping[RunGroup, RunScores]) -> dict[str, tuple[int, int]]:
     counts: dict[str, tuple[int, int]] = {}
     for block, scores in kept.items():
         bad, all_runs = counts.get(block.entrant.name, (0, 0))
@@ -192,7 +192,7 @@ def _diverged(kept: Mapping[RunGroup, RunScores]) -> dict[str, tuple[int, int]]:
     return counts
 
 
-def _trained(kept: Mapping[RunGroup, RunScores]) -> dict[str, str]:
+def _stacking_notes(kept: Mapping[RunGroup, RunScores]) -> dict[str, str]:
     """How many of a method's models were trained together with others."""
     counts: dict[str, tuple[int, int]] = {}
     for block, scores in kept.items():

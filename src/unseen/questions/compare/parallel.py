@@ -18,7 +18,7 @@ from unseen.questions.compare.run_groups import RunGroup
 from unseen.questions.compare.sweep import Sweep
 from unseen.runs.executors import Processes
 from unseen.runs.runner import Watcher
-from unseen.runs.tensors import Kept
+from unseen.runs.tensors import TensorCache
 
 log = logging.getLogger("unseen")
 MANY = 12
@@ -58,7 +58,7 @@ def compute(request: Request, jobs: int | None, watch: Watcher) -> Results:
     jobs = jobs if jobs is not None else (cores if len(shared) >= MANY and request.device == "cpu" else 1)
     total = sum(map(len, groups))
     watch.begin(f"compare {subjects[0].data_name}", total, total - sum(len(groups[k]) for k in left), "blocks")
-    report: Callable[[object], None] = watch.finished
+    report: Callable[[object], None] = watch.on_finish
     try:
         with threadpool_limits(1):
             if jobs > 1 and len(shared) > 1:
@@ -76,7 +76,7 @@ def _ignore(finished: object) -> None:
 
 def _is_cached(sweep: Sweep, block: RunGroup) -> bool:
     keeper = sweep.lab.keeper
-    return isinstance(keeper, Kept) and keeper.holds(sweep.key(block))
+    return isinstance(keeper, TensorCache) and keeper.holds(sweep.key(block))
 
 
 def _spread(

@@ -39,7 +39,7 @@ class MethodScores:
     """Mean score on new examples of known places."""
     diverged: Bool[ndarray, "seed draw"]
 
-    def chosen(self, protocol: Protocol) -> Int[ndarray, " seed"]:
+    def selected_draws(self, protocol: Protocol) -> Int[ndarray, " seed"]:
         """The draw that each seed reports; −1 where it has none."""
         if protocol not in self.validation:
             return np.full(len(self.diverged), -1)

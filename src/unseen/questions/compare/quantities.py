@@ -41,11 +41,11 @@ class Quantity(Structure):
     @property
     def name(self) -> str: ...
 
-    def exists(self, place: str) -> bool: ...
+    def exists(self, site: str) -> bool: ...
 
-    def reading(self, place: str, values: BySeed) -> Reading: ...
+    def reading(self, site: str, values: BySeed) -> Reading: ...
 
-    def change(self, place: str, one: BySeed, other: BySeed) -> Reading: ...
+    def change(self, site: str, one: BySeed, other: BySeed) -> Reading: ...
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class Mean:
     name: str
     scale: float = 1.0
 
-    def exists(self, place: str) -> bool:
+    def exists(self, site: str) -> bool:
         return True
 
-    def reading(self, place: str, values: BySeed) -> Reading:
+    def reading(self, site: str, values: BySeed) -> Reading:
         return stats.mean_score(self.scale * np.stack(list(values.values())))
 
-    def change(self, place: str, one: BySeed, other: BySeed) -> Reading:
-        a, b = statistics.shared(one, other)
-        return stats.crossed(self.scale * (a - b))
+    def change(self, site: str, one: BySeed, other: BySeed) -> Reading:
+        a, b = statistics.pair_by_seed(one, other)
+        return stats.crossed_mean(self.scale * (a - b))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +73,12 @@ class Area:
     positive: Mapping[str, Bool[ndarray, " n"]]
     name: str = "AUC"
 
-    def exists(self, place: str) -> bool:
-        return place in self.positive
+    def exists(self, site: str) -> bool:
+        return site in self.positive
 
-    def reading(self, place: str, values: BySeed) -> Reading:
-        return replace(stats.crossed_auc(np.stack(list(values.values())), self.positive[place]), unit="")
+    def reading(self, site: str, values: BySeed) -> Reading:
+        return replace(stats.crossed_auc(np.stack(list(values.values())), self.positive[site]), unit="")
 
-    def change(self, place: str, one: BySeed, other: BySeed) -> Reading:
-        a, b = statistics.shared(one, other)
-        return replace(stats.crossed_auc(a, self.positive[place], against=b), unit="")
+    def change(self, site: str, one: BySeed, other: BySeed) -> Reading:
+        a, b = statistics.pair_by_seed(one, other)
+        return replace(stats.crossed_auc(a, self.positive[site], against=b), unit="")

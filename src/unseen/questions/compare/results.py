@@ -64,7 +64,7 @@ class RunPoint:
 @dataclass(frozen=True, kw_only=True)
 class Results:
     name: str
-    places: Sequence[str]
+    sites: Sequence[str]
     methods: Sequence[str]
     baseline: str
     metrics: Sequence[str]

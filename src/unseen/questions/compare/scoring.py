@@ -19,7 +19,7 @@ from unseen.tasks.domains import ORACLE
 
 def scores(models: Sequence[nn.Module], task: Task, lab: Lab, judge: bool) -> dict[str, Tensor]:
     """Mean score of every model on what may select, and its scores of every judged example; float32 on the CPU."""
-    evaluate = Evaluated(models, lab)
+    evaluate = ModelEvaluator(models, lab)
     score = task.objective.score
 
     def mean(splits: Mapping[str, Split]) -> Float[Tensor, " model"]:
@@ -35,15 +35,15 @@ def scores(models: Sequence[nn.Module], task: Task, lab: Lab, judge: bool) -> di
         found["oracle"] = mean({ORACLE: task.splits[ORACLE]})
     if known := known_splits(task):
         found["seen"] = mean(known)
-    for place, name in evaluated_splits(task).items():
+    for site, name in evaluated_splits(task).items():
         split = task.splits[name]
-        found[f"score {place}"] = evaluate(split, score)
+        found[f"score {site}"] = evaluate(split, score)
         if has_two_classes(split, task, lab) and outputs(models[0], split, lab) in (1, 2):
-            found[f"margin {place}"] = evaluate(split, margin)
+            found[f"margin {site}"] = evaluate(split, margin)
     return found
 
 
-class Evaluated:
+class ModelEvaluator:
     """Values of every example for many models at once, or for one after the other where vmap refuses."""
 
     def __init__(self, models: Sequence[nn.Module], lab: Lab) -> None:
@@ -54,12 +54,12 @@ class Evaluated:
     def __call__(self, split: Split, f: PerExample) -> Float[Tensor, "model n"]:
         if len(self.models) > 1:
             try:
-                return self._stacked(split, f)
+                return self._evaluate_stacked(split, f)
             except (RuntimeError, UnseenError):  # data-dependent control flow, or models of several shapes
                 pass
         return torch.stack([per_example(model, split.data, f, self.lab) for model in self.models])
 
-    def _stacked(self, split: Split, f: PerExample) -> Float[Tensor, "model n"]:
+    def _evaluate_stacked(self, split: Split, f: PerExample) -> Float[Tensor, "model n"]:
         ensemble, k = self.together(), len(self.models)
         ensemble.eval()
         parts = []
@@ -85,7 +85,7 @@ def outputs(model: nn.Module, split: Split, lab: Lab) -> int:
 
 def has_two_classes(split: Split, task: Task, lab: Lab) -> bool:
     """Whether the classes 0 and 1 are fitted, and the split holds no other."""
-    fitted = set().union(*(_classes(each, lab) for each in task.of(Use.FIT).values()))
+    fitted = set().union(*(_classes(each, lab) for each in task.of(Use.TRAIN).values()))
     return fitted == {0, 1} and _classes(split, lab) <= fitted
 
 

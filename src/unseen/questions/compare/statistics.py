@@ -16,10 +16,10 @@ Rows = Float[ndarray, "seed n"]
 
 def worst(readings: Mapping[str, Reading]) -> str:
     """The place with the lowest value."""
-    return min(readings, key=lambda place: readings[place].value)
+    return min(readings, key=lambda site: readings[site].value)
 
 
-def shared(one: Mapping[int, ndarray], other: Mapping[int, ndarray]) -> tuple[Rows, Rows]:
+def pair_by_seed(one: Mapping[int, ndarray], other: Mapping[int, ndarray]) -> tuple[Rows, Rows]:
     """Rows of the seeds that both have, in the same order: initialisation, data order and draws are equal there."""
     seeds = sorted(one.keys() & other.keys())
     if not seeds:
@@ -31,7 +31,7 @@ def scores_of_chosen(
     sheet: MethodScores, protocol: Protocol, table: Float[ndarray, "seed draw n"]
 ) -> dict[int, ndarray]:
     """The values of the chosen draw by seed, without seeds that have none."""
-    draws = sheet.chosen(protocol)
+    draws = sheet.selected_draws(protocol)
     return {seed: table[seed, draw] for seed, draw in enumerate(draws) if draw >= 0}
 
 
@@ -44,5 +44,5 @@ def stands_out(values: Mapping[str, float], differs: Mapping[tuple[str, str], Re
         return None
     best = max(values, key=lambda name: values[name])
     rivals = [name for name in values if name != best]
-    clear = all((best, r) in differs and stats.widened(differs[best, r], len(rivals)).low > 0 for r in rivals)
+    clear = all((best, r) in differs and stats.widen(differs[best, r], len(rivals)).low > 0 for r in rivals)
     return best if clear else None

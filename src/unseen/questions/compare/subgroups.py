@@ -27,32 +27,32 @@ class Subgroup:
     """Which judged examples belong to it, by place."""
     scale: float = 1.0
 
-    def exists(self, place: str) -> bool:
-        return place in self.inside
+    def exists(self, site: str) -> bool:
+        return site in self.inside
 
-    def reading(self, place: str, values: BySeed) -> Reading:
-        return Mean(self.name, self.scale).reading(place, self._own(place, values))
+    def reading(self, site: str, values: BySeed) -> Reading:
+        return Mean(self.name, self.scale).reading(site, self._members_of(site, values))
 
-    def change(self, place: str, one: BySeed, other: BySeed) -> Reading:
-        return Mean(self.name, self.scale).change(place, self._own(place, one), self._own(place, other))
+    def change(self, site: str, one: BySeed, other: BySeed) -> Reading:
+        return Mean(self.name, self.scale).change(site, self._members_of(site, one), self._members_of(site, other))
 
-    def _own(self, place: str, values: BySeed) -> BySeed:
-        return {seed: each[self.inside[place]] for seed, each in values.items()}
+    def _members_of(self, site: str, values: BySeed) -> BySeed:
+        return {seed: each[self.inside[site]] for seed, each in values.items()}
 
 
-def subgroups_of(places: Mapping[str, Subject]) -> dict[str, list[Subgroup]]:
+def subgroups_of(sites: Mapping[str, Subject]) -> dict[str, list[Subgroup]]:
     """The subgroups of every grouping that have `SMALLEST` examples at some site, by the site's subject."""
     found: dict[str, list[Subgroup]] = {}
-    first = next(iter(places.values()))
+    first = next(iter(sites.values()))
     name, scale = score_name(first.task), score_scale(first)
     for spec, group in first.groups.items():
         codes = {}
-        for place, subject in places.items():
-            split = subject.task.splits[evaluated_splits(subject.task)[place]]
-            codes[place] = group(whole(split.data, Lab())).numpy()
+        for site, subject in sites.items():
+            split = subject.task.splits[evaluated_splits(subject.task)[site]]
+            codes[site] = group(whole(split.data, Lab())).numpy()
         names = first.levels.get(spec, ())
         for code in sorted({int(c) for each in codes.values() for c in np.unique(each) if c >= 0}):
-            inside = {place: each == code for place, each in codes.items() if (each == code).sum() >= SMALLEST}
+            inside = {site: each == code for site, each in codes.items() if (each == code).sum() >= SMALLEST}
             level = names[code] if code < len(names) else str(code)
             if inside:
                 found.setdefault(spec, []).append(Subgroup(f"{name}: {spec.split(':')[0]} {level}", inside, scale))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unseen.engine.batches import length
 from unseen.engine.vectorized.choose import Backend, choose_backend, train_looped
 from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
-from unseen.errors import Diverged, InvalidData
+from unseen.errors import Divergence, InvalidData
 from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.method import Method, Trained
@@ -50,7 +50,7 @@ class Sweep:
         def maker(k: int) -> Callable[[], dict[str, Tensor]]:
             def make() -> dict[str, Tensor]:
                 if blocks[k] not in made:
-                    made.update(zip(blocks[k:], self._made(blocks[k:]), strict=True))
+                    made.update(zip(blocks[k:], self._score_groups(blocks[k:]), strict=True))
                 return made[blocks[k]]
 
             return make
@@ -61,8 +61,8 @@ class Sweep:
         """The blocks in order, those of one method and shape together, as many as are trained at once."""
         alike: dict[str, list[list[RunGroup]]] = {}
         for block in blocks:
-            model = self.fresh(block, block.runs[0].seed)
-            shapes, most = [shape(split) for split in self.task(block).of(Use.FIT).values()], most_together(model)
+            model = self.initial_model(block, block.runs[0].seed)
+            shapes, most = [shape(split) for split in self.task(block).of(Use.TRAIN).values()], most_together(model)
             found = alike.setdefault(f"{block.entrant.name} {shapes} {model}", [[]])
             if sum(len(other.runs) for other in found[-1]) + len(block.runs) > most and found[-1]:
                 found.append([])
@@ -74,7 +74,7 @@ class Sweep:
         where = (block.at, block.without)
         if where not in self._tasks:
             task = self.subject(block.at).task
-            self._tasks[where] = validate_on(worded(task), block.without) if block.without else task
+            self._tasks[where] = validate_on(positions_as_text(task), block.without) if block.without else task
         return self._tasks[where]
 
     def subject(self, label: str) -> Subject:
@@ -83,7 +83,7 @@ class Sweep:
 
     def method(self, entrant: MethodSpec, at: str, run: Run) -> Method:
         """The method with the hyperparameters of the run's draw, under the budget of the subject."""
-        return entrant.drawn(self.subject(at).budget, run.draw, self.lab.child("search", run.seed), self.space)
+        return entrant.draw_method(self.subject(at).budget, run.draw, self.lab.child("search", run.seed), self.space)
 
     def key(self, block: RunGroup) -> Identity:
         """Everything that decides the block's scores."""
@@ -107,17 +107,17 @@ class Sweep:
         """Of the untrained model of a seed."""
         where = (block.at, seed)
         if where not in self._starts:
-            self._starts[where] = identify("model", model=self.fresh(block, seed))
+            self._starts[where] = identify("model", model=self.initial_model(block, seed))
         return self._starts[where]
 
-    def fresh(self, block: RunGroup, seed: int) -> nn.Module:
+    def initial_model(self, block: RunGroup, seed: int) -> nn.Module:
         """The untrained model of a seed: the same for all methods."""
         with self.lab.child("init", seed).seeded():
             return network_of(self.subject(block.at))
 
-    def _made(self, blocks: Sequence[RunGroup]) -> list[dict[str, Tensor]]:
+    def _score_groups(self, blocks: Sequence[RunGroup]) -> list[dict[str, Tensor]]:
         made = []
-        results, together = self.trained(blocks)
+        results, together = self.train_groups(blocks)
         for block in blocks:
             mine, results = results[: len(block.runs)], results[len(block.runs) :]
             models = [result.model for result in mine if isinstance(result, Trained)]
@@ -130,15 +130,15 @@ class Sweep:
             made.append(kept)
         return made
 
-    def trained(self, blocks: Sequence[RunGroup]) -> tuple[list[Trained | Diverged], bool]:
+    def train_groups(self, blocks: Sequence[RunGroup]) -> tuple[list[Trained | Divergence], bool]:
         """The blocks' models after training, in the order of their runs, and whether they were trained together."""
         models, methods, labs, tasks = [], [], [], []
         for block in blocks:
-            fresh = {seed: self.fresh(block, seed) for seed in sorted({run.seed for run in block.runs})}
+            fresh = {seed: self.initial_model(block, seed) for seed in sorted({run.seed for run in block.runs})}
             models += [copy.deepcopy(fresh[run.seed]) for run in block.runs]
             methods += [self.method(block.entrant, block.at, run) for run in block.runs]
             labs += [self.lab.child("fit", run.seed) for run in block.runs]
-            tasks += [aligned(self.task(block))] * len(block.runs)
+            tasks += [align_split_names(self.task(block))] * len(block.runs)
         parts = [part for method in methods if (part := step_of(method)) is not None]
         if len(parts) < len(methods):
             return [train_alone(*each) for each in zip(methods, models, tasks, labs, strict=True)], False
@@ -156,7 +156,7 @@ class Sweep:
 
     def _plan(self, name: str, jobs: TrainingRuns) -> Backend:
         """Together or not: one probe for all groups of this shape."""
-        about = f"{name} {len(jobs.models)} {len(jobs.tasks[0].of(Use.FIT))} {jobs.models[0]}"
+        about = f"{name} {len(jobs.models)} {len(jobs.tasks[0].of(Use.TRAIN))} {jobs.models[0]}"
         if about not in self._plans:
             self._plans[about] = choose_backend(jobs)
         return self._plans[about]
@@ -182,15 +182,15 @@ def shape(split: Split) -> str:
     return f"{n} { {name: tuple(tensor.shape) for name, tensor in split.data[0].items()} }"
 
 
-def worded(task: Task) -> Task:
+def positions_as_text(task: Task) -> Task:
     """Positions as words: blocks name them so."""
     words = {name: None if split.at is None else str(split.at) for name, split in task.splits.items()}
     return replace(task, splits={name: replace(split, at=words[name]) for name, split in task.splits.items()})
 
 
-def aligned(task: Task) -> Task:
+def align_split_names(task: Task) -> Task:
     """The task with its fitted splits named by position, so that minibatches come in one order whichever place is left out."""
-    if len(task.of(Use.FIT)) < 2:
+    if len(task.of(Use.TRAIN)) < 2:
         return task
-    names = {name: f"fit {k}" for k, name in enumerate(task.of(Use.FIT))}
+    names = {name: f"fit {k}" for k, name in enumerate(task.of(Use.TRAIN))}
     return replace(task, splits={names.get(name, name): split for name, split in task.splits.items()})

@@ -29,43 +29,43 @@ class ScoreTable:
 
     quantity: Quantity
     methods: Sequence[str]
-    places: Sequence[str]
+    sites: Sequence[str]
     values: Mapping[tuple[str, str], BySeed]
     """By method and place; empty where there are none."""
 
     @property
     def columns(self) -> list[str]:
         """The places, and what is read from all of them where there are several."""
-        return [*self.places, *([AVERAGE, WORST] if len(self.places) > 1 else [])]
+        return [*self.sites, *([AVERAGE, WORST] if len(self.sites) > 1 else [])]
 
     @cached_property
     def readings(self) -> dict[tuple[str, str], Reading]:
-        found = {(m, place): self.quantity.reading(place, v) for (m, place), v in self.values.items() if v}
-        for m, place in self.lowest.items() if len(self.places) > 1 else ():
-            found[m, AVERAGE] = stats.average([found[m, each] for each in self.places])
-            found[m, WORST] = found[m, place]
+        found = {(m, site): self.quantity.reading(site, v) for (m, site), v in self.values.items() if v}
+        for m, site in self.lowest.items() if len(self.sites) > 1 else ():
+            found[m, AVERAGE] = stats.average([found[m, each] for each in self.sites])
+            found[m, WORST] = found[m, site]
         return found
 
     @cached_property
     def lowest(self) -> dict[str, str]:
         """The worst place of every method that has a value at each place."""
-        whole = [m for m in self.methods if all(self.values[m, place] for place in self.places)]
-        at = {m: {place: self.quantity.reading(place, self.values[m, place]) for place in self.places} for m in whole}
+        whole = [m for m in self.methods if all(self.values[m, site] for site in self.sites)]
+        at = {m: {site: self.quantity.reading(site, self.values[m, site]) for site in self.sites} for m in whole}
         return {m: statistics.worst(readings) for m, readings in at.items()}
 
-    def known(self, column: str) -> dict[str, Reading]:
+    def readings_in(self, column: str) -> dict[str, Reading]:
         """The readings of the methods that have one."""
         return {m: self.readings[m, column] for m in self.methods if (m, column) in self.readings}
 
     def seeds(self, method: str, column: str) -> int:
         """How many seeds stand behind the number; 0: there is none."""
-        used = [column] if column in self.places else self.places
-        return min(len(self.values[method, place]) for place in used)
+        used = [column] if column in self.sites else self.sites
+        return min(len(self.values[method, site]) for site in used)
 
     def differences(self, column: str) -> dict[tuple[str, str], Reading]:
         """Paired differences of all pairs of methods that share a seed."""
         found = {}
-        for a, b in combinations(self.known(column), 2):
+        for a, b in combinations(self.readings_in(column), 2):
             if (change := self._difference(column, a, b)) is not None:
                 found[a, b] = change
                 found[b, a] = Reading(-change.value, -change.high, -change.low, change.n, change.unit)
@@ -73,12 +73,12 @@ class ScoreTable:
 
     def _difference(self, column: str, a: str, b: str) -> Reading | None:
         if column == WORST and self.lowest[a] != self.lowest[b]:  # other examples: nothing is paired
-            return stats.apart(self.readings[a, WORST], self.readings[b, WORST])
-        places = self.places if column == AVERAGE else [self.lowest[a] if column == WORST else column]
-        pairs = [(place, self.values[a, place], self.values[b, place]) for place in places]
+            return stats.independent_difference(self.readings[a, WORST], self.readings[b, WORST])
+        sites = self.sites if column == AVERAGE else [self.lowest[a] if column == WORST else column]
+        pairs = [(site, self.values[a, site], self.values[b, site]) for site in sites]
         if not all(one.keys() & other.keys() for _, one, other in pairs):
             return None
-        return stats.average([self.quantity.change(place, one, other) for place, one, other in pairs])
+        return stats.average([self.quantity.change(site, one, other) for site, one, other in pairs])
 
 
 AllScores = Mapping[tuple[str, str], MethodScores]
@@ -96,36 +96,34 @@ class ResultTable:
     seeds: int
 
     @cached_property
-    def places(self) -> dict[str, Subject]:
+    def sites(self) -> dict[str, Subject]:
         """Site → the subject that is evaluated there."""
         return {site: subject for subject in self.subjects for site in evaluated_splits(subject.task)}
 
     def quantities(self) -> list[Quantity]:
         """The mean score, and the area under the ROC curve where both classes are judged at some place."""
         found: list[Quantity] = [Mean(score_name(self.subjects[0].task), score_scale(self.subjects[0]))]
-        margins = {place for sheet in self.sheets.values() for place in sheet.margin}
-        positive = {place: self._positive(place) for place in self.places if place in margins}
-        positive = {place: y for place, y in positive.items() if 0 < y.sum() < y.size}
+        margins = {site for sheet in self.sheets.values() for site in sheet.margin}
+        positive = {site: self._positive(site) for site in self.sites if site in margins}
+        positive = {site: y for site, y in positive.items() if 0 < y.sum() < y.size}
         return [*found, Area(positive)] if positive else found
 
-    def _positive(self, place: str) -> ndarray:
-        task = self.places[place].task
-        return whole(task.splits[evaluated_splits(task)[place]].data, Lab())["y"].numpy() > 0
+    def _positive(self, site: str) -> ndarray:
+        task = self.sites[site].task
+        return whole(task.splits[evaluated_splits(task)[site]].data, Lab())["y"].numpy() > 0
 
     def columns(self, quantity: Quantity) -> list[str]:
         """The places at which the quantity exists."""
-        return [place for place in self.places if quantity.exists(place)]
+        return [site for site in self.sites if quantity.exists(site)]
 
-    def values(self, quantity: Quantity, protocol: Protocol, method: str, place: str) -> BySeed:
+    def values(self, quantity: Quantity, protocol: Protocol, method: str, site: str) -> BySeed:
         """What the chosen run of every seed did; empty where the method has none."""
-        sheet = self.sheets.get((method, self.places[place].label))
+        sheet = self.sheets.get((method, self.sites[site].label))
         table = {} if sheet is None else (sheet.margin if isinstance(quantity, Area) else sheet.score)
-        return (
-            statistics.scores_of_chosen(sheet, protocol, table[place]) if sheet is not None and place in table else {}
-        )
+        return statistics.scores_of_chosen(sheet, protocol, table[site]) if sheet is not None and site in table else {}
 
-    def why_not(self, protocol: Protocol, method: str, place: str) -> str:
-        sheet = self.sheets.get((method, self.places[place].label))
+    def why_not(self, protocol: Protocol, method: str, site: str) -> str:
+        sheet = self.sheets.get((method, self.sites[site].label))
         if sheet is None:
             return "could not be trained"
         if sheet.diverged.all():
@@ -136,11 +134,11 @@ class ResultTable:
         """All methods in all columns under one protocol, and their differences from the baseline."""
         methods, columns = [entrant.name for entrant in self.entrants], self.columns(quantity)
         values = {(m, c): self.values(quantity, protocol, m, c) for m in methods for c in columns}
-        board = ScoreTable(quantity=quantity, methods=methods, places=columns, values=values)
+        board = ScoreTable(quantity=quantity, methods=methods, sites=columns, values=values)
         cells, changes = [], []
         for column in board.columns:
             pairs = board.differences(column)
-            best = statistics.stands_out({m: r.value for m, r in board.known(column).items()}, pairs)
+            best = statistics.stands_out({m: r.value for m, r in board.readings_in(column).items()}, pairs)
             for m in methods:
                 seeds = board.seeds(m, column)
                 cells.append(
@@ -149,7 +147,7 @@ class ResultTable:
                         protocol=protocol,
                         method=m,
                         column=column,
-                        reading=board.known(column).get(m),
+                        reading=board.readings_in(column).get(m),
                         seeds=seeds,
                         best=m == best,
                         note=self._note(protocol, m, column, seeds, board),
@@ -163,10 +161,10 @@ class ResultTable:
 
     def _note(self, protocol: Protocol, method: str, column: str, seeds: int, board: "ScoreTable") -> str:
         """What the number does not say: why there is none, which place is the worst, or that seeds are missing."""
-        if seeds == 0 and column in board.places:
+        if seeds == 0 and column in board.sites:
             return self.why_not(protocol, method, column)
         if seeds == 0:
-            gone = [place for place in board.places if not board.values[method, place]]
+            gone = [site for site in board.sites if not board.values[method, site]]
             return f"no value at {', '.join(gone)}"
         few = [f"{seeds} of {self.seeds} seeds: in the others every draw diverged"] if seeds < self.seeds else []
         return "; ".join([*([board.lowest[method]] if column == WORST else []), *few])
@@ -183,7 +181,7 @@ class ResultTable:
         by_name = {entrant.name: entrant for entrant in self.entrants}
         for (method, at), sheet in self.sheets.items():
             for protocol in self.protocols:
-                for seed, draw in enumerate(sheet.chosen(protocol).tolist()):
+                for seed, draw in enumerate(sheet.selected_draws(protocol).tolist()):
                     if draw >= 0:
                         values = repr(sweep.method(by_name[method], at, Run(seed, draw)))
                         told = {"protocol": protocol, "method": method, "left_out": at, "seed": seed, "draw": draw}

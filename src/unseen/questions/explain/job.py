@@ -74,14 +74,14 @@ def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> Explan
     methods = matching_presets(where, count_features(inputs, sample[behaviour.column]))
     if request.method and request.method not in methods:
         raise UnknownName.near("method", request.method, methods)
-    places = find_examples(session, split, request, lab.child("rows"))
+    sites = find_examples(session, split, request, lab.child("rows"))
     choice = choose(session.first, sample, behaviour.f, where, lab.child("choose"), inputs=inputs, methods=methods,
                     remember=partial(kept.explanation, sample))  # fmt: skip
     used = request.method or choice.name
     if used in choice.left_out:
         raise InvalidConfig(f"{used} cannot explain this model.", choice.left_out[used], "use --method auto.")
     plan, examples = Plan(used, methods[used], where, inputs, kept), list[ExampleExplanation]()
-    chunks = [places[k : k + 4] for k in range(0, len(places), 4)]
+    chunks = [sites[k : k + 4] for k in range(0, len(sites), 4)]
     for part in lab.track(chunks, len(chunks)):
         batch = default_collate([session.task.split(name).data[index] for name, index in part])
         examples += _explain_examples(
@@ -170,7 +170,7 @@ class ExplanationCache:
 
 
 def _explain_examples(
-    session: Session, batch: Batch, places: Positions, behaviour: TargetFunction, plan: Plan, lab: Lab
+    session: Session, batch: Batch, sites: Positions, behaviour: TargetFunction, plan: Plan, lab: Lab
 ) -> list[ExampleExplanation]:
     """The examples with their credits, as effects against the baseline whatever the method."""
     inputs, where = plan.inputs, plan.where
@@ -190,7 +190,7 @@ def _explain_examples(
 
     kept = plan.kept.tensors(batch, f"examples by {plan.used}", make, plan.preset)
     x, made = batch[behaviour.column], []
-    for k, (split, index) in enumerate(places):
+    for k, (split, index) in enumerate(sites):
         row = kept["credits"][k].cpu()
         pieces = () if x.is_floating_point() else token_texts(session, x[k])
         names = inputs.names or [f"{j}: {piece}" for j, piece in enumerate(pieces)] or [f"{j}" for j in range(len(row))]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unseen.attributions.explanation.guide import Question
-from unseen.engine.batches import place
+from unseen.engine.batches import to_device
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.objectives import sequence_log_probability
 from unseen.subjects.session import Session
@@ -62,7 +62,7 @@ def target_function(session: Session, batch: Batch, target: int | None) -> Targe
     if column == "tokens" and "mask" in batch:
         return TargetFunction(sequence_log_probability, "log-probability of the marked tokens", "nats", column)
     with torch.no_grad():
-        z = session.first.model(place({column: batch[column][:1]}, session.lab)[column])
+        z = session.first.model(to_device({column: batch[column][:1]}, session.lab)[column])
     if column == "tokens" and z.dim() == 3:
         return TargetFunction(
             partial(_next_token, column), "log-probability of the most likely next token", "nats", column
@@ -101,7 +101,7 @@ def _next_token(column: str, model: nn.Module, batch: Batch) -> Tensor:
 @torch.no_grad()
 def with_target(session: Session, batch: Batch, behaviour: TargetFunction, target: int | None) -> Batch:
     """The batch with the class, or token, to explain."""
-    batch = place(batch, session.lab)
+    batch = to_device(batch, session.lab)
     z = session.first.model(batch[behaviour.column])
     z = z[:, -1] if z.dim() == 3 else z
     if target is not None:

@@ -71,7 +71,7 @@ def feature_spec(
     x = sample[behaviour.column]
     if not x.is_floating_point():
         token = _padding(session) if request.baseline is None else int(request.baseline)
-        return FeatureSpec(behaviour.column, float(token)), f"token {token}{_spelled(session, token)}"
+        return FeatureSpec(behaviour.column, float(token)), f"token {token}{_token_text(session, token)}"
     if request.baseline is not None:
         base: float | Tensor = request.baseline
         words = f"{request.baseline:g}"
@@ -135,7 +135,7 @@ def _padding(session: Session) -> int:
     return 0
 
 
-def _spelled(session: Session, token: int) -> str:
+def _token_text(session: Session, token: int) -> str:
     return f" ({_tokenizer(session).decode([token])!r})" if _tokenizer(session) is not None else ""
 
 

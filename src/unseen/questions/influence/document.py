@@ -105,7 +105,7 @@ def _influencers(found: Sequence[Influencer], title: str) -> list[Block]:
     if any(one.pieces for one in found):
         return [
             Passage(
-                title=f"{title if k == 0 else ''} {_signed(one.score)} · {one.source}".strip(),
+                title=f"{title if k == 0 else ''} {_format_signed(one.score)} · {one.source}".strip(),
                 pieces=[text for text, _ in one.pieces],
                 weights=[weight for _, weight in one.pieces],
                 unit=UNIT,
@@ -114,7 +114,8 @@ def _influencers(found: Sequence[Influencer], title: str) -> list[Block]:
         ]
     if isinstance(found[0].shown, Tensor):
         captions = [
-            " · ".join(filter(None, [_signed(o.score), o.label and f"labelled {o.label}", o.source])) for o in found
+            " · ".join(filter(None, [_format_signed(o.score), o.label and f"labelled {o.label}", o.source]))
+            for o in found
         ]
         pictures = [one.shown.tolist() for one in found if isinstance(one.shown, Tensor)]
         return [Images(title=f"{title} ({UNIT})", pixels=pictures, captions=captions)]
@@ -125,7 +126,7 @@ def _influencers(found: Sequence[Influencer], title: str) -> list[Block]:
     return [Table(rows=rows, caption=title)]
 
 
-def _signed(score: float) -> str:
+def _format_signed(score: float) -> str:
     return ("+" if score > 0 else "") + number(score)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unseen.attributions.influence import Fisher, Influence, Top, sequence_nats
-from unseen.engine.batches import gather, length, place
+from unseen.engine.batches import gather, length, to_device
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.objectives import cross_entropy, logistic_loss, mean_token_loss
@@ -31,14 +31,14 @@ def trace_errors(
     if worst < 1 or k < 1:
         raise InvalidConfig(f"worst={worst}, top={k}.", why="at least one of each is shown.", fix="use 1 or more.")
     began = time.perf_counter()
-    for name, one in subject.task.of(Use.FIT).items():
+    for name, one in subject.task.of(Use.TRAIN).items():
         require_length(name, one)
     session = open_session(subject, lab)
     session.require_gradients()
     split = split or session.main_split
     session.task.split(split)
     order = session.worst_examples(split, worst)
-    queries = place(gather(session.task.splits[split].data, torch.tensor(order)), lab)
+    queries = to_device(gather(session.task.splits[split].data, torch.tensor(order)), lab)
     loss = session.task.objective.loss
     loss = sequence_nats if loss is mean_token_loss else loss
     config = replace(config, loss=loss, **_fisher(session, loss, fisher, lab))
@@ -48,7 +48,7 @@ def trace_errors(
     best = found.top(queries, likely, k)
     with torch.no_grad():
         said = likely(session.first.model, queries).tolist()
-    n = sum(length(one.data) or 0 for one in session.task.of(Use.FIT).values())
+    n = sum(length(one.data) or 0 for one in session.task.of(Use.TRAIN).values())
     where = session.task.splits[split].at
     return InfluenceReport(
         name=f"{session.subject.name} on {session.task.name}",
@@ -98,7 +98,7 @@ def _fisher(session: Session, loss: PerExample, asked: str, lab: Lab) -> dict[st
     if loss is logistic_loss:
         return {"fisher": Fisher.EXACT}
     if loss is cross_entropy:
-        batch = place(gather(session.task.splits[session.training_split].data, torch.tensor([0])), lab)
+        batch = to_device(gather(session.task.splits[session.training_split].data, torch.tensor([0])), lab)
         with torch.no_grad():
             classes = session.first.model(batch["x"]).shape[-1]
         if classes <= FEW:

@@ -21,7 +21,7 @@ from unseen.models.smollm import smollm2
 from unseen.objectives import sequence_log_probability
 from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
 from unseen.questions.influence.saving import Phases, Quiet, TopFile
-from unseen.runs.tensors import Kept
+from unseen.runs.tensors import TensorCache
 from unseen.task import Batch
 from unseen.tasks.text_corpus import MappedWindows, TextCorpus
 from unseen.tasks.text_corpus.queries import Query, as_batch, complete_queries, context, log_probabilities, pieces_of
@@ -41,7 +41,7 @@ class TextRequest:
     """Windows per query that the word filter lets through; 0: all are scored."""
     write: int = 16
     """Tokens that the model writes where a query has no completion."""
-    cache: Kept
+    cache: TensorCache
     """Where the state of an unfinished run is kept."""
 
 
@@ -79,10 +79,10 @@ def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> Inf
     looked = len(data) if chosen is None else len(chosen)
     return InfluenceReport(
         name=asked.name,
-        answers=_shown(asked, found, batch, queries, best, data) if lab.ranks.rank == 0 else [],
+        answers=_answers_with_text(asked, found, batch, queries, best, data) if lab.ranks.rank == 0 else [],
         examples=len(data),
         scored=looked,
-        decisions=[*left_out, *_said(asked, data, looked)],
+        decisions=[*left_out, *_notes(asked, data, looked)],
         facts=_facts(seconds, looked * data.length),
     )
 
@@ -96,7 +96,7 @@ def _facts(seconds: Mapping[str, float], tokens: int) -> dict[str, float]:
     }
 
 
-def _said(asked: TextRequest, data: MappedWindows, looked: int) -> list[str]:
+def _notes(asked: TextRequest, data: MappedWindows, looked: int) -> list[str]:
     length = asked.corpus.length
     said = [
         f"The corpus was cut into {len(data):,} windows of up to {length} tokens that do not cross documents; "
@@ -128,13 +128,13 @@ def refuse_long_windows(length: int, model: CausalLM) -> None:
         )
 
 
-def _shown(
+def _answers_with_text(
     asked: TextRequest, found: InfluenceScores, batch: Batch, queries: Sequence[Query], best: Top, data: MappedWindows
 ) -> list[QueryInfluence]:
     """Every query with its windows as text, each token with its part of the score."""
     rows = torch.cat([best.index, best.worst_index], 1).unique()
     by_token = found.by_token(batch, sequence_log_probability, rows).double().cpu()
-    place = {int(row): k for k, row in enumerate(rows)}
+    site = {int(row): k for k, row in enumerate(rows)}
     said = log_probabilities(asked.model, batch).tolist()
 
     def influencer(q: int, row: Tensor, score: Tensor) -> Influencer:
@@ -144,7 +144,7 @@ def _shown(
         window = int(row) - int(data.first[document]) + 1
         parts, at = list[tuple[str, float]](), 0
         for text, n in pieces_of(tokens, asked.model):
-            parts.append((text, float(by_token[q, place[int(row)], at : at + n].sum())))
+            parts.append((text, float(by_token[q, site[int(row)], at : at + n].sum())))
             at += n
         return Influencer(
             index=int(row),

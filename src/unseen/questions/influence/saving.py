@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from unseen.attributions.influence import CURVATURE
-from unseen.errors import Corrupted, InvalidConfig, InvalidData
+from unseen.errors import CorruptFile, InvalidConfig, InvalidData
 from unseen.identity import Identity, differing
 from unseen.runs.progress import watcher
-from unseen.runs.tensors import Kept, key_of, load_weights, read_weights, save_weights
+from unseen.runs.tensors import TensorCache, key_of, load_weights, read_weights, save_weights
 
 T = TypeVar("T")
 log = logging.getLogger("unseen.influence")
@@ -24,7 +24,7 @@ ABOUT = "unseen/about"
 class TopFile:
     """The state of one process between two stretches of a corpus, in a file that carries what decides the result."""
 
-    cache: Kept
+    cache: TensorCache
     identity: Identity
     rank: int = 0
 
@@ -39,7 +39,7 @@ class TopFile:
             return None
         try:
             return read_weights(self.path, text)
-        except Corrupted as error:
+        except CorruptFile as error:
             log.warning("%s; the corpus is read from its start.", error.what)
             return None
 
@@ -58,7 +58,7 @@ class FactorFile:
 
     path: Path
     settings: Mapping[str, str]
-    other: Kept
+    other: TensorCache
 
     def __call__(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         if isinstance(key, str) or key.name != CURVATURE:
@@ -113,7 +113,7 @@ class FactorFile:
             )
 
 
-def factor_keeper(path: Path, settings: Mapping[str, str], other: Kept) -> FactorFile:
+def factor_keeper(path: Path, settings: Mapping[str, str], other: TensorCache) -> FactorFile:
     """The keeper with the factors in this file, refused if its suffix says another format."""
     if path.suffix != ".safetensors":
         raise InvalidConfig(

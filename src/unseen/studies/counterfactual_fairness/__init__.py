@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from unseen import stats
 from unseen.engine.loop import Budget
-from unseen.errors import Diverged
+from unseen.errors import Divergence
 from unseen.figure import Bars, Points
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -32,14 +32,14 @@ from unseen.studies.counterfactual_fairness.arms import (
     Config,
     Entry,
     Where,
+    add_group_input,
     autoencoders,
-    hidden,
+    drop_group_input,
     plain,
     settings,
-    told,
 )
 from unseen.studies.counterfactual_fairness.claims import CLAIMS
-from unseen.studies.counterfactual_fairness.rows import discriminated, judged, oracles, telling
+from unseen.studies.counterfactual_fairness.rows import adversary_accuracy, evaluate, oracles, telling
 from unseen.study import Row, Rows, Scale, Study, Value, column, figures, pick
 from unseen.study.effects import distinct
 from unseen.study.source import Source
@@ -56,13 +56,13 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     """One row per arm and seed; a model that diverged has no more than `diverged` = 1."""
     config, spec = cell.config, cell.setting.spec
     labs = [replace(lab, seed=lab.seed + k) for k in range(config.seeds)]
-    tasks = [told(spec.build(each.child("data"))) for each in labs]
+    tasks = [add_group_input(spec.build(each.child("data"))) for each in labs]
     if cell.adversary is Adversary.UNINFLUENCED:
         found = list(autoencoders([BOTH], cell.adversary, config, tasks, labs))
     else:
         found = list(autoencoders(config.penalties, cell.adversary, config, tasks, labs))
         found += plain(Arm.TOLD, config, tasks, labs)
-        found += plain(Arm.HIDDEN, config, [hidden(task) for task in tasks], labs)
+        found += plain(Arm.HIDDEN, config, [drop_group_input(task) for task in tasks], labs)
         if isinstance(spec, DriftingFairness):
             for k, task in enumerate(tasks):
                 for arm, row in oracles(spec, task):
@@ -74,7 +74,7 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
 def read(found: Sequence[Entry], config: Config, labs: Sequence[Lab]) -> Iterator[dict[str, Value]]:
     """The rows of trained models; the new adversaries of models of one kind are trained together."""
     for name, k, result in found:
-        if isinstance(result, Diverged):
+        if isinstance(result, Divergence):
             yield {"arm": name, "seed": labs[k].seed, "diverged": 1}
     finished = [(name, k, result) for name, k, result in found if isinstance(result, Trained)]
     coded = {name for name, _, _ in finished if "CDSAE" in name}
@@ -89,7 +89,7 @@ def read(found: Sequence[Entry], config: Config, labs: Sequence[Lab]) -> Iterato
         for j, (name, k, each) in enumerate(mine):
             facts: dict[str, Value] = {"arm": name, "seed": labs[k].seed, "diverged": 0}
             found_out = {title: values[j] for title, values in tells.items()}
-            yield {**facts, **judged(each, labs[k]), **discriminated(each, labs[k]), **found_out}
+            yield {**facts, **evaluate(each, labs[k]), **adversary_accuracy(each, labs[k]), **found_out}
 
 
 def table(rows: Rows) -> Sequence[Row]:
@@ -163,7 +163,7 @@ study = Study(
         ),
         Scale.LAPTOP: Config(),
         Scale.PAPER: Config(
-            settings=settings(fitted=15, future=3, n=2_000, n_judge=1_500),
+            settings=settings(fitted=15, future=3, n=2_000, n_evaluate=1_500),
             method=CDSAE(width=64, hidden=16, codes=4),
             width=64,
             budget=Budget(steps=10_000, batch_size=64, lr=1e-3),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Optimizer, erm_step
 from unseen.engine.vectorized.choose import try_train_many
-from unseen.errors import Diverged
+from unseen.errors import Divergence
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.cdsae import CDSAE, Adversary
@@ -72,15 +72,15 @@ PLANE, GENTLE, CIRCLE = (
 REAL = Compas(held_out="2014 Q1", visible=False)
 
 
-def settings(fitted: int, future: int, n: int, n_judge: int, real: Compas = REAL) -> tuple[Setting, ...]:
+def settings(fitted: int, future: int, n: int, n_evaluate: int, real: Compas = REAL) -> tuple[Setting, ...]:
     """The worlds in one size; fitted domains always span the same angle."""
     worlds = {Where.DRIFT: PLANE, Where.GENTLE: GENTLE, Where.CIRCLE: CIRCLE}
-    size = {"fitted": fitted, "future": future, "n": n, "n_judge": n_judge}
+    size = {"fitted": fitted, "future": future, "n": n, "n_evaluate": n_evaluate}
     sized = {where: replace(spec, step=spec.step * 10 / fitted, **size) for where, spec in worlds.items()}  # type: ignore[arg-type]
     return (*(Setting(where, spec) for where, spec in sized.items()), Setting(Where.REAL, real))
 
 
-LAPTOP = settings(fitted=10, future=3, n=600, n_judge=1_500)
+LAPTOP = settings(fitted=10, future=3, n=600, n_evaluate=1_500)
 SMALL = settings(4, 1, 60, 60, Compas(held_out="2013 Q3", visible=False, data=synthetic_defendants))
 
 
@@ -118,22 +118,28 @@ class Cell:
     seed: int
 
 
-def told(task: Task) -> Task:
+def add_group_input(task: Task) -> Task:
     """a − ½ as the last input. Judged are FUTURE, the domains after the fitted ones, and PRESENT, new people of the last."""
-    splits = {name: Split(_with_group(split.data[:]), Use.FIT) for name, split in task.of(Use.FIT).items()}
+    splits = {name: Split(_with_group(split.data[:]), Use.TRAIN) for name, split in task.of(Use.TRAIN).items()}
     later = [s for name, s in task.unseen.items() if name != "oracle"]
-    last = max(float(s.data[:]["domain"].max()) for s in task.of(Use.FIT).values())
-    now = [s for name, s in task.of(Use.JUDGE).items() if name.startswith("seen") and s.data[:]["domain"].max() == last]
+    last = max(float(s.data[:]["domain"].max()) for s in task.of(Use.TRAIN).values())
+    now = [
+        s for name, s in task.of(Use.EVALUATE).items() if name.startswith("seen") and s.data[:]["domain"].max() == last
+    ]
     held_out = list(task.of(Use.SELECT).values())
-    for name, parts, use in ((FUTURE, later, Use.JUDGE), (PRESENT, now, Use.JUDGE), (HELD_OUT, held_out, Use.SELECT)):
-        splits[name] = Split(_with_group(_joined(parts)), use, name)
+    for name, parts, use in (
+        (FUTURE, later, Use.EVALUATE),
+        (PRESENT, now, Use.EVALUATE),
+        (HELD_OUT, held_out, Use.SELECT),
+    ):
+        splits[name] = Split(_with_group(_concatenate(parts)), use, name)
     return replace(task, splits=splits)
 
 
 FUTURE, PRESENT, HELD_OUT = "future", "present", "held out"
 
 
-def _joined(parts: Sequence[Split]) -> dict[str, Tensor]:
+def _concatenate(parts: Sequence[Split]) -> dict[str, Tensor]:
     batches = [part.data[:] for part in parts]
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
@@ -145,11 +151,11 @@ def _with_group(columns: dict[str, Tensor]) -> Columns:
     kept["x"] = torch.cat([columns["x"], side], 1)
     if "counterfactual" in columns:
         kept["counterfactual"] = torch.cat([columns["counterfactual"], -side], 1)
-    kept["outside"] = torch.cat([exchanged(columns["x"], columns["a"], columns["domain"]), -side], 1)
+    kept["outside"] = torch.cat([shift_group_means(columns["x"], columns["a"], columns["domain"]), -side], 1)
     return Columns(**kept)
 
 
-def exchanged(x: Float[Tensor, "n d"], a: Int[Tensor, " n"], domain: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+def shift_group_means(x: Float[Tensor, "n d"], a: Int[Tensor, " n"], domain: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
     """x + E[x | other group] − E[x | own group], within each domain.
 
     The counterfactual of an additive model without confounding: no decoder takes part, and in the generated worlds it is
@@ -163,7 +169,7 @@ def exchanged(x: Float[Tensor, "n d"], a: Int[Tensor, " n"], domain: Int[Tensor,
     return made
 
 
-def hidden(task: Task) -> Task:
+def drop_group_input(task: Task) -> Task:
     """The same people without the last input."""
 
     def without(split: Split) -> Split:
@@ -176,7 +182,7 @@ def hidden(task: Task) -> Task:
 INPUTS = ("x", "counterfactual", "outside")
 """Columns that a model can be given."""
 
-Entry = tuple[str, int, Trained | Diverged]
+Entry = tuple[str, int, Trained | Divergence]
 """Name of the arm, number of the seed, and what became of it."""
 
 
@@ -185,7 +191,7 @@ def plain(arm: Arm, config: Config, tasks: Sequence[Task], labs: Sequence[Lab]) 
     models = []
     for task, lab in zip(tasks, labs, strict=True):
         with lab.child("init").seeded():
-            inputs = next(iter(task.of(Use.FIT).values())).data[:]["x"].shape[1]
+            inputs = next(iter(task.of(Use.TRAIN).values())).data[:]["x"].shape[1]
             models.append(mlp([inputs, config.width, config.width, 2]))
     found = try_train_many(models, tasks, erm_step, config.budget, [lab.child("fit") for lab in labs])
     yield from ((str(arm), k, result) for k, result in enumerate(found))
@@ -202,7 +208,7 @@ def autoencoders(
     ]
     models: list[nn.Module] = []
     for method, (_, k) in zip(methods, jobs, strict=True):
-        inputs = next(iter(tasks[k].of(Use.FIT).values())).data[:]["x"].shape[1]
+        inputs = next(iter(tasks[k].of(Use.TRAIN).values())).data[:]["x"].shape[1]
         models.append(method.surgery(mlp([inputs, 2]), tasks[k], labs[k]))
     steps = [method.training for method in methods]
     fits = [labs[k].child("fit") for _, k in jobs]

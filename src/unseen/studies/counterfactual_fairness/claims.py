@@ -42,7 +42,7 @@ def share_of_both(name: str = "log_true", where: Where = Where.DRIFT) -> Effect:
     return read
 
 
-def believed(rows: Rows) -> Reading:
+def model_based_share(rows: Rows) -> Reading:
     """The effect in the judged model's own eyes as a share of the true one."""
     mine = pick(rows, where=str(Where.DRIFT), arm=JUDGED.name())
     return exponential(stats.difference(column(mine, "log_own"), column(mine, "log_true")))
@@ -112,7 +112,7 @@ CLAIMS = (
     ),
     Claim(
         says="A model sees less than half of its own true effect: judge it by other counterfactuals than its own.",
-        effect=believed,
+        effect=model_based_share,
         below=0.5,
     ),
     Claim(

@@ -37,7 +37,7 @@ LEAST = 1e-4
 """Effects below it (in points) count as this much in ratios."""
 
 
-def judged(trained: Trained, lab: Lab) -> dict[str, Value]:
+def evaluate(trained: Trained, lab: Lab) -> dict[str, Value]:
     """In percent and points, on people of later domains."""
     task = trained.task
     known = whole(task.split(FUTURE).data, lab)
@@ -91,7 +91,7 @@ def oracles(spec: DriftingFairness, task: Task) -> Iterator[tuple[Arm, dict[str,
 
 
 @torch.no_grad()
-def answered_from(model: nn.Module, x: Float[Tensor, "n d"], noise: torch.Generator | None) -> Float[Tensor, "n h"]:
+def decision_features(model: nn.Module, x: Float[Tensor, "n d"], noise: torch.Generator | None) -> Float[Tensor, "n h"]:
     """What the answer is made of: semantic codes, their means or (with noise) as in training, or the last layer's inputs."""
     if isinstance(model, SequentialAutoencoder):
         posterior = model.posterior(x)
@@ -110,15 +110,15 @@ def telling(trained: Sequence[Trained], config: Config, labs: Sequence[Lab], *, 
         noise = lab.child("noise").generator() if sampled else None
         fitted, held = (
             Columns(
-                x=torch.cat([answered_from(each.model, whole(s.data, lab)["x"], noise) for s in splits]),
+                x=torch.cat([decision_features(each.model, whole(s.data, lab)["x"], noise) for s in splits]),
                 y=torch.cat([whole(s.data, lab)["a"] for s in splits]),
             )
-            for splits in (list(each.task.of(Use.FIT).values()), [each.task.split(HELD_OUT)])
+            for splits in (list(each.task.of(Use.TRAIN).values()), [each.task.split(HELD_OUT)])
         )
         mean, deviation = fitted.columns["x"].mean(0), fitted.columns["x"].std(0).clamp_min(1e-6)
         for columns in (fitted, held):
             columns.columns["x"] = (columns.columns["x"] - mean) / deviation
-        splits = {"fitted": Split(fitted, Use.FIT), HELD_OUT: Split(held, Use.JUDGE)}
+        splits = {"fitted": Split(fitted, Use.TRAIN), HELD_OUT: Split(held, Use.EVALUATE)}
         tasks.append(Task(name="whose codes", axis=each.task.axis, splits=splits, objective=classify))
         with lab.child("adversary").seeded():
             models.append(mlp([len(mean), config.width, config.width, 2]))
@@ -127,7 +127,7 @@ def telling(trained: Sequence[Trained], config: Config, labs: Sequence[Lab], *, 
 
 
 @torch.no_grad()
-def discriminated(trained: Trained, lab: Lab) -> dict[str, Value]:
+def adversary_accuracy(trained: Trained, lab: Lab) -> dict[str, Value]:
     """How often the adversary of the training tells a of new people."""
     model, known = trained.model, whole(trained.task.split(HELD_OUT).data, lab)
     if not isinstance(model, SequentialAutoencoder):

@@ -32,7 +32,7 @@ def way(name: Way) -> dict[str, Value]:
     return {"way": str(name)}
 
 
-def begun(encoder: Encoder) -> dict[str, Value]:
+def of_encoder(encoder: Encoder) -> dict[str, Value]:
     return {"encoder": str(encoder)}
 
 
@@ -55,7 +55,7 @@ def more_members(rows: Rows) -> Reading:
     return gap("worst", {"members": most}, {"members": 2})(mine)
 
 
-def unfound(rows: Rows) -> Reading:
+def oracle_gap(rows: Rows) -> Reading:
     """Worst group of the oracle's choice − of the queried one, at each way's best r: the way that loses more."""
     mine = [row for row in pick(rows, encoder=str(Encoder.SCRATCH), members=2) if BEST.get(row["way"]) == row.get("r")]  # type: ignore[call-overload]
     return diverse(gap("worst", ORACLE, {**ORACLE, "selection": str(Selection.QUERIED)}), 0)(mine)
@@ -94,7 +94,7 @@ CLAIMS = (
     ),
     Claim(
         says="There the encoder decides: frozen on lower images − from scratch, worst group (way that gains less).",
-        effect=diverse(versus("worst", begun(Encoder.LOWER_FROZEN), begun(Encoder.SCRATCH), r=1.0), 1),
+        effect=diverse(versus("worst", of_encoder(Encoder.LOWER_FROZEN), of_encoder(Encoder.SCRATCH), r=1.0), 1),
         above=0.25,
     ),
     Claim(
@@ -109,7 +109,9 @@ CLAIMS = (
     ),
     Claim(
         says="The wrong encoder costs 20 points: DivDis at r = 0, frozen on lower − on upper images, worst group.",
-        effect=versus("worst", begun(Encoder.LOWER_FROZEN), begun(Encoder.UPPER_FROZEN), r=0.0, **way(Way.DIVDIS)),
+        effect=versus(
+            "worst", of_encoder(Encoder.LOWER_FROZEN), of_encoder(Encoder.UPPER_FROZEN), r=0.0, **way(Way.DIVDIS)
+        ),
         above=0.20,
     ),
     Claim(
@@ -119,23 +121,23 @@ CLAIMS = (
     ),
     Claim(
         says="… and frozen on lower images it loses nothing.",
-        effect=versus("worst", {"r": 0.5}, {"r": 0.0}, **way(Way.DIVDIS), **begun(Encoder.LOWER_FROZEN)),
+        effect=versus("worst", {"r": 0.5}, {"r": 0.0}, **way(Way.DIVDIS), **of_encoder(Encoder.LOWER_FROZEN)),
         above=-0.05,
         below=0.05,
     ),
     Claim(
         says="The best encoder depends on r: D-BAT at r = 0.5 from scratch − frozen on lower images, opposed pairs.",
-        effect=versus("opposed", begun(Encoder.SCRATCH), begun(Encoder.LOWER_FROZEN), r=0.5, **way(Way.DBAT)),
+        effect=versus("opposed", of_encoder(Encoder.SCRATCH), of_encoder(Encoder.LOWER_FROZEN), r=0.5, **way(Way.DBAT)),
         above=0.05,
     ),
     Claim(
         says="The same in the worst of all four groups.",
-        effect=versus("worst", begun(Encoder.SCRATCH), begun(Encoder.LOWER_FROZEN), r=0.5, **way(Way.DBAT)),
+        effect=versus("worst", of_encoder(Encoder.SCRATCH), of_encoder(Encoder.LOWER_FROZEN), r=0.5, **way(Way.DBAT)),
         above=0.0,
     ),
     Claim(
         says="A few labels on disputed pairs find the oracle's choice at each way's best r: worst group lost (worse way).",
-        effect=unfound,
+        effect=oracle_gap,
         below=0.05,
     ),
 )

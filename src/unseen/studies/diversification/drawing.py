@@ -36,22 +36,22 @@ def groups(rows: Rows) -> Curves:
 def selections(rows: Rows) -> Grid:
     """Worst group by way, selection and r; two members from scratch."""
     mine = [row for row in pick(rows, part="chosen", encoder=str(Encoder.SCRATCH), members=2) if "r" in row]
-    return crossed(mine, ("way", "selection"), "Worst group by selection (the oracle reads test labels)")
+    return worst_group_grid(mine, ("way", "selection"), "Worst group by selection (the oracle reads test labels)")
 
 
 def algorithms(rows: Rows) -> Grid:
     """Worst group of the better of two by way, encoder and r."""
     mine = [row for row in pick(rows, **ORACLE, members=2) if "r" in row]
-    return crossed(mine, ("way", "encoder"), "Worst group by what the hidden layer knows (oracle of two)")
+    return worst_group_grid(mine, ("way", "encoder"), "Worst group by what the hidden layer knows (oracle of two)")
 
 
 def numbers(rows: Rows) -> Grid:
     """Worst group of the best of K."""
     mine = [{**row, "members": f"{row['members']} hypotheses"} for row in pick(rows, **SCRATCH) if "r" in row]
-    return crossed(mine, ("way", "members"), "Worst group by the number of hypotheses (oracle, from scratch)")
+    return worst_group_grid(mine, ("way", "members"), "Worst group by the number of hypotheses (oracle, from scratch)")
 
 
-def crossed(rows: Rows, by: tuple[str, str], title: str) -> Grid:
+def worst_group_grid(rows: Rows, by: tuple[str, str], title: str) -> Grid:
     """Mean worst group, two columns down and r across."""
     kinds, shares = distinct(rows, *by), sorted(float(r) for (r,) in distinct(rows, "r"))
     kinds.sort(key=lambda kind: str(kind[0]))

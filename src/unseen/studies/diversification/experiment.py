@@ -111,34 +111,34 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     specs = [replace(config.task, unlabelled_agreement=r) for r in config.shares]
     drawn = [spec.sample(lab.child("data")) for spec in specs]
     tasks = [spec.task(pairs) for spec, pairs in zip(specs, drawn, strict=True)]
-    begin = started(cell, lab)
+    begin = starting_network(cell, lab)
     facts: dict[str, Value] = {"encoder": str(cell.encoder), "seed": cell.seed}
     alone = ERM(config.budget).fit(begin(), tasks[0], lab.child("fit"))
-    found = {str(s): judged(alone.model, tasks[0], lab) for s in Selection if s is not Selection.QUERIED}
+    found = {str(s): evaluate(alone.model, tasks[0], lab) for s in Selection if s is not Selection.QUERIED}
     for selection, values in found.items():
         yield {**facts, "part": "chosen", "way": str(Way.ERM), "members": 1, "selection": selection, **values}
     for way, members, k, trained in committees(cell, begin, tasks, lab.child("fit")):
         mine = {**facts, "way": str(way), "members": members, "r": config.shares[k]}
-        yield {**mine, "part": "committee", **described(trained, drawn[k], lab)}
-        for selection, values in selected(trained, drawn[k]["unlabelled"], config.queries, lab).items():
+        yield {**mine, "part": "committee", **diversity_row(trained, drawn[k], lab)}
+        for selection, values in evaluate_selections(trained, drawn[k]["unlabelled"], config.queries, lab).items():
             yield {**mine, "part": "chosen", "selection": str(selection), **values}
 
 
-def started(cell: Cell, lab: Lab) -> Callable[[], nn.Sequential]:
+def starting_network(cell: Cell, lab: Lab) -> Callable[[], nn.Sequential]:
     """Makes the network that every way starts from: a hidden layer, pre-trained or not, below a head of fresh weights."""
     spec, widths = cell.config.task, cell.config.widths
     inputs = 2 * spec.side**2 * (3 if Collection.CIFAR10 in (spec.top, spec.bottom) else 1)
     with lab.child("init").seeded():
         fresh = mlp([inputs, *widths, 2])
     if cell.encoder is not Encoder.SCRATCH:
-        fresh = nn.Sequential(*list(pretrained(cell, inputs, lab.child("before")))[:-1], fresh[-1])
+        fresh = nn.Sequential(*list(pretrain_network(cell, inputs, lab.child("before")))[:-1], fresh[-1])
     fresh.to(lab.device, lab.dtype)
     frozen = cell.encoder in (Encoder.UPPER_FROZEN, Encoder.LOWER_FROZEN)
     fresh[:-1].requires_grad_(not frozen)
     return lambda: copy.deepcopy(fresh)
 
 
-def pretrained(cell: Cell, inputs: int, lab: Lab) -> nn.Sequential:
+def pretrain_network(cell: Cell, inputs: int, lab: Lab) -> nn.Sequential:
     """A network that tells the ten classes of one half; that half is all that the encoder's value names."""
     spec = cell.config.task
     half = DominoHalf(cell.encoder.half, spec.top, spec.bottom, n=cell.config.before, n_test=1, side=spec.side)
@@ -165,7 +165,7 @@ def committees(
             yield Way.DIVDIS, members, k, trained
 
 
-def judged(model: nn.Module, task: Task, lab: Lab) -> dict[str, Value]:
+def evaluate(model: nn.Module, task: Task, lab: Lab) -> dict[str, Value]:
     """On the test set: accuracy, how often the class of the upper image is answered, accuracy on the pairs whose images
     are opposed, and the accuracies of the four groups."""
     data = task.split("test").data
@@ -183,10 +183,10 @@ def judged(model: nn.Module, task: Task, lab: Lab) -> dict[str, Value]:
     return {name: float(value) for name, value in whole.items()} | {"worst": min(map(float, groups.values())), **groups}
 
 
-def selected(trained: Trained, pairs: Columns, queries: int, lab: Lab) -> dict[Selection, dict[str, Value]]:
+def evaluate_selections(trained: Trained, pairs: Columns, queries: int, lab: Lab) -> dict[Selection, dict[str, Value]]:
     """What each selection comes to; `pairs` are the unlabelled ones with the labels that a query is given."""
     assert isinstance(trained.model, Committee)
-    each = [judged(member, trained.task, lab) for member in members_of(trained.model)]
+    each = [evaluate(member, trained.task, lab) for member in members_of(trained.model)]
     asked = pairs.subset(rank_by_disagreement(trained.model, pairs, min(queries, len(pairs)), lab))
     answers = member_scores(trained, Split(asked, Use.SELECT), lab)
     best = max(range(len(each)), key=lambda k: float(each[k]["worst"]))
@@ -194,11 +194,11 @@ def selected(trained: Trained, pairs: Columns, queries: int, lab: Lab) -> dict[S
         Selection.FIRST: each[0],
         Selection.RANDOM: {name: fmean(float(values[name]) for values in each) for name in each[0]},
         Selection.QUERIED: each[answers.index(max(answers))],
-        Selection.ORACLE: {**each[best], **relied(members_of(trained.model)[best], trained.task, lab)},
+        Selection.ORACLE: {**each[best], **reliance_on_halves(members_of(trained.model)[best], trained.task, lab)},
     }
 
 
-def relied(model: nn.Module, task: Task, lab: Lab) -> dict[str, Value]:
+def reliance_on_halves(model: nn.Module, task: Task, lab: Lab) -> dict[str, Value]:
     """How far the test accuracy falls when one half of the images is exchanged between pairs."""
     data = task.split("test").data
     assert isinstance(data, Columns)
@@ -212,7 +212,7 @@ def relied(model: nn.Module, task: Task, lab: Lab) -> dict[str, Value]:
     return {name: reading.value for name, reading in found.items()}
 
 
-def described(trained: Trained, drawn: Mapping[str, Columns], lab: Lab) -> dict[str, Value]:
+def diversity_row(trained: Trained, drawn: Mapping[str, Columns], lab: Lab) -> dict[str, Value]:
     """Realised agreements of the two images, and how far the members differ."""
     p = {name: member_probabilities(trained, name, lab) for name in ("unlabelled", "test")}
     shares = agreement_rates(drawn)

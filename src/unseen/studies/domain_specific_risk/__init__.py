@@ -18,16 +18,25 @@ from unseen.models.ensemble_model import Committee, SingleMember
 from unseen.studies.domain_specific_risk.gains import (
     END,
     INSIDE,
-    chosen,
-    coloured_alike,
     gain,
+    gain_near_sources,
     gains_figure,
     on_sources,
+    rows_of,
     spacing_figure,
     table,
     widest,
 )
-from unseen.studies.domain_specific_risk.heads import Data, Heads, Stream, Way, accuracies, dealt, fresh, of_heads
+from unseen.studies.domain_specific_risk.heads import (
+    Data,
+    Heads,
+    Stream,
+    Way,
+    accuracies,
+    of_heads,
+    shuffle_domains,
+    untrained_network,
+)
 from unseen.study import Claim, Row, Scale, Study, Value, average, gap
 from unseen.study.source import Source
 from unseen.tasks.colored_digits import ColoredDigits
@@ -85,7 +94,7 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     """Data, weights and minibatches of a seed are the same for ERM and the heads."""
     task = cell.spec.build(lab.child("data"))
     facts: dict[str, Value] = {"data": cell.data.value, "seed": cell.seed, **about(cell.spec)}
-    start, fit, order = fresh(task, cell.width, lab), lab.child("fit"), lab.child("order")
+    start, fit, order = untrained_network(task, cell.width, lab), lab.child("fit"), lab.child("order")
     erm = ERM(cell.budget).fit(deepcopy(start), task, fit)
     yield from accuracies(
         facts | {"heads": Heads.ONE.value},
@@ -96,7 +105,7 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     )
     fitted = {Heads.DOMAINS: task}
     if cell.is_controlled:
-        fitted[Heads.RANDOM] = dealt(task, lab.child("dealt"))
+        fitted[Heads.RANDOM] = shuffle_domains(task, lab.child("dealt"))
     for kind, given in fitted.items():
         trained = DRM(budget=cell.budget).fit(deepcopy(start), given, fit)
         yield from of_heads(facts | {"heads": kind.value}, replace(trained, task=task), given, order)
@@ -146,14 +155,14 @@ CLAIMS = (
     Claim(
         says="The domains matter: beyond all sources, as many heads of randomly drawn sources do worse.",
         effect=gap(
-            "accuracy", chosen(Way.BATCH, Data.ROTATED, END), chosen(Way.BATCH, Data.ROTATED, END, heads=Heads.RANDOM)
+            "accuracy", rows_of(Way.BATCH, Data.ROTATED, END), rows_of(Way.BATCH, Data.ROTATED, END, heads=Heads.RANDOM)
         ),
         above=0.0,
     ),
     Claim(
         says="Steering per batch needs batches of one domain: among examples of the sources it loses accuracy.",
         effect=gap(
-            "accuracy", chosen(Way.BATCH, Data.ROTATED, END), chosen(Way.BATCH, Data.ROTATED, END, Stream.MIXED)
+            "accuracy", rows_of(Way.BATCH, Data.ROTATED, END), rows_of(Way.BATCH, Data.ROTATED, END, Stream.MIXED)
         ),
         above=0.0,
     ),
@@ -164,12 +173,12 @@ CLAIMS = (
     ),
     Claim(
         says="Steering per batch beats ERM on coloured digits that have a similar source.",
-        effect=coloured_alike,
+        effect=gain_near_sources,
         above=0.0,
     ),
     Claim(
         says="Where colour means the opposite no source's rule holds: the best head is right for less than 20 %.",
-        effect=average("accuracy", within=(0, 1), **chosen(Way.BEST, Data.COLOURED, {"target": "0.1"})),
+        effect=average("accuracy", within=(0, 1), **rows_of(Way.BEST, Data.COLOURED, {"target": "0.1"})),
         below=0.2,
     ),
     Claim(

@@ -14,7 +14,7 @@ END: Where = {"place": "end"}
 INSIDE: Where = {"place": "inside"}
 
 
-def chosen(
+def rows_of(
     way: Way, data: Data, where: Where = ANYWHERE, stream: Stream = Stream.TARGET, heads: Heads = Heads.DOMAINS
 ) -> Where:
     """The rows of one way; ERM has one head."""
@@ -24,10 +24,10 @@ def chosen(
 
 def gain(data: Data, where: Where = ANYWHERE, over: Way = Way.ERM, stream: Stream = Stream.TARGET) -> Effect:
     """Accuracy of steering by certainty per batch minus another way's; mean over targets, then over seeds."""
-    return gap("accuracy", chosen(Way.BATCH, data, where, stream), chosen(over, data, where, stream))
+    return gap("accuracy", rows_of(Way.BATCH, data, where, stream), rows_of(over, data, where, stream))
 
 
-def coloured_alike(rows: Rows) -> Reading:
+def gain_near_sources(rows: Rows) -> Reading:
     """Gain on the coloured targets that have a source with a similar agreement of colour and label."""
     near = [row for row in pick(rows, data=Data.COLOURED.value) if float(row["distance"]) < 0.5]
     return gain(Data.COLOURED)(near)

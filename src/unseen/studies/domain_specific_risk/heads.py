@@ -82,17 +82,17 @@ class Stream(StrEnum):
     """New examples of each source, alone: the mean of their accuracies."""
 
 
-def fresh(task: Task, width: int, lab: Lab) -> nn.Module:
+def untrained_network(task: Task, width: int, lab: Lab) -> nn.Module:
     """An untrained network with two hidden layers for the task's inputs and classes."""
-    batches = [whole(split.data, lab) for split in task.of(Use.FIT).values()]
+    batches = [whole(split.data, lab) for split in task.of(Use.TRAIN).values()]
     classes = 1 + max(int(batch["y"].max()) for batch in batches)
     with lab.child("init").seeded():
         return mlp([batches[0]["x"][0].numel(), width, width, classes])
 
 
-def dealt(task: Task, lab: Lab) -> Task:
+def shuffle_domains(task: Task, lab: Lab) -> Task:
     """The task whose fitted examples are dealt out to its FIT splits at random, in parts of equal size (± 1)."""
-    fit = task.of(Use.FIT)
+    fit = task.of(Use.TRAIN)
     batches = [whole(split.data, lab) for split in fit.values()]
     pooled = Columns(**{name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})
     parts = torch.randperm(len(pooled), generator=lab.generator()).tensor_split(len(fit))
@@ -114,7 +114,7 @@ def of_heads(facts: Mapping[str, Value], trained: Trained, fitted: Task, lab: La
 
 
 @dataclass(frozen=True)
-class Judged:
+class HeadOutputs:
     """Examples with what every head makes of them."""
 
     x: Tensor
@@ -122,20 +122,20 @@ class Judged:
     h: Float[Tensor, "n d"]
     outputs: Float[Tensor, "member n c"]
 
-    def __getitem__(self, order: Int[Tensor, " k"]) -> "Judged":
-        return Judged(self.x[order], self.y[order], self.h[order], self.outputs[:, order])
+    def __getitem__(self, order: Int[Tensor, " k"]) -> "HeadOutputs":
+        return HeadOutputs(self.x[order], self.y[order], self.h[order], self.outputs[:, order])
 
 
 @torch.no_grad()
-def judged(model: Committee, splits: Iterable[Split], lab: Lab) -> Judged:
+def head_outputs(model: Committee, splits: Iterable[Split], lab: Lab) -> HeadOutputs:
     """The examples of these splits, one after the other."""
     batches = [whole(split.data, lab) for split in splits]
     x, y = (torch.cat([batch[name] for batch in batches]) for name in ("x", "y"))
     h = model.encoder(x)
-    return Judged(x, y, h.flatten(1), model.outputs_from_features(h))
+    return HeadOutputs(x, y, h.flatten(1), model.outputs_from_features(h))
 
 
-def hits(rule: Rule | OnlineSteering, model: Committee, found: Judged) -> Float[Tensor, " n"]:
+def hits(rule: Rule | OnlineSteering, model: Committee, found: HeadOutputs) -> Float[Tensor, " n"]:
     """1 where the prediction is right. Online steering learns on a copy of the model."""
     if isinstance(rule, OnlineSteering):
         outputs = rule(deepcopy(model), found.x.split(EntropySteering().size)).outputs
@@ -149,13 +149,13 @@ def accuracies(
 ) -> Iterator[Row]:
     """Rows of these ways in the three streams."""
     target, seen = task.split(UNSEEN), [split for name, split in task.splits.items() if name.startswith("seen:")]
-    alone, mixed = judged(model, [target], lab), judged(model, [target, *seen], lab)
-    sources = [judged(model, [split], lab) for split in seen]
+    alone, mixed = head_outputs(model, [target], lab), head_outputs(model, [target, *seen], lab)
+    sources = [head_outputs(model, [split], lab) for split in seen]
     order = {
-        Stream.TARGET: shuffled(len(alone.y), lab.child(Stream.TARGET)),
-        Stream.MIXED: shuffled(len(mixed.y), lab.child(Stream.MIXED)),
+        Stream.TARGET: random_order(len(alone.y), lab.child(Stream.TARGET)),
+        Stream.MIXED: random_order(len(mixed.y), lab.child(Stream.MIXED)),
     }
-    sources = [one[shuffled(len(one.y), lab.child(Stream.SOURCES, k))] for k, one in enumerate(sources)]
+    sources = [one[random_order(len(one.y), lab.child(Stream.SOURCES, k))] for k, one in enumerate(sources)]
     inside = order[Stream.MIXED] < len(alone.y)
     for way, rule in ways.items():
         values = {
@@ -167,6 +167,6 @@ def accuracies(
             yield {**facts, "way": way.value, "stream": stream.value, "accuracy": value}
 
 
-def shuffled(n: int, lab: Lab) -> Int[Tensor, " n"]:
+def random_order(n: int, lab: Lab) -> Int[Tensor, " n"]:
     """0 … n − 1 in random order."""
     return torch.randperm(n, generator=lab.generator())

@@ -7,7 +7,7 @@ from unseen.figure import Bars
 from unseen.study import Row, Rows, column, figures
 
 
-def seen(rows: Rows, name: str) -> dict[str, stats.Reading]:
+def mean_by_strategy(rows: Rows, name: str) -> dict[str, stats.Reading]:
     """Mean over seeds by strategy, of the strategies that have it."""
     labels = dict.fromkeys(str(row["strategy"]) for row in rows if name in row)
     return {label: stats.mean(column(rows, name, strategy=label)) for label in labels}
@@ -15,31 +15,35 @@ def seen(rows: Rows, name: str) -> dict[str, stats.Reading]:
 
 def datamodeling(rows: Rows) -> Bars:
     """Linear datamodeling scores."""
-    return figures.draw_bars(seen(rows, "lds"), title="How well credits foretell retraining on halves", label="LDS")
+    return figures.draw_bars(
+        mean_by_strategy(rows, "lds"), title="How well credits foretell retraining on halves", label="LDS"
+    )
 
 
 def falls(rows: Rows) -> Bars:
     """Counterfactual removal."""
     return figures.draw_bars(
-        seen(rows, "drop"), title="Fall of a query's margin without its most helpful images", label="logits"
+        mean_by_strategy(rows, "drop"), title="Fall of a query's margin without its most helpful images", label="logits"
     )
 
 
 def proximal(rows: Rows) -> Bars:
     """Correlation with the proximal response."""
-    return figures.draw_bars(seen(rows, "response_r"), title="Correlation with the proximal response", label="r")
+    return figures.draw_bars(
+        mean_by_strategy(rows, "response_r"), title="Correlation with the proximal response", label="r"
+    )
 
 
 def single(rows: Rows) -> Bars:
     """Correlation with leave-one-out."""
     return figures.draw_bars(
-        seen(rows, "leave_one_out_r"), title="Correlation with leave-one-out retraining", label="r"
+        mean_by_strategy(rows, "leave_one_out_r"), title="Correlation with leave-one-out retraining", label="r"
     )
 
 
 def labels(rows: Rows) -> Bars:
     """Detection of wrong labels."""
-    return figures.draw_bars(seen(rows, "auc"), title="Detection of wrong labels", label="AUC")
+    return figures.draw_bars(mean_by_strategy(rows, "auc"), title="Detection of wrong labels", label="AUC")
 
 
 def table(rows: Rows) -> Sequence[Row]:

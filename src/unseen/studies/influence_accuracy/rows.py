@@ -71,7 +71,7 @@ def score_rows(cell: ScoreCell, lab: Lab) -> Iterator[Row]:
     setting, n = cell.setting, cell.setting.images.n_train
     task = setting.task(lab)
     data = task.split("test").data
-    trained, queries = setting.fitted(task, lab), whole(data, lab)
+    trained, queries = setting.train(task, lab), whole(data, lab)
     kept = random_subsets(n, cell.subsets, lab.child("subsets"))
     again = retrain(setting.model, task, kept, setting.steps(n // 2), lab.child("halves"), repeats=cell.repeats)
     outputs = query_outputs(again, data, margin, lab).mean(1)
@@ -114,7 +114,7 @@ def response_rows(cell: ResponseCell, lab: Lab) -> Iterator[Row]:
     lab = replace(lab, dtype=torch.float64)
     task = setting.task(lab)
     data, queries = whole(task.split("train").data, lab), whole(task.split("test").data, lab)
-    trained = setting.fitted(task, lab)
+    trained = setting.train(task, lab)
     damping = GAUSS_NEWTON.prepare(trained, 1, lab).factors.blocks["all"].damping
     every = torch.arange(n)
     responses = Proximal(damping, cell.copies, tolerance=1e-3).responses(
@@ -143,7 +143,7 @@ def label_rows(cell: LabelCell, lab: Lab) -> Iterator[Row]:
     task = cell.setting.task(lab)
     train = task.split("train").data
     wrong = whole(train, lab)["wrong"]
-    trained = cell.setting.fitted(task, lab)
+    trained = cell.setting.train(task, lab)
     suspicions = {"loss": per_example(trained.model, train, task.objective.loss, lab)}
     for strategy in (DOT, EKFAC):
         suspicions[strategy.label] = strategy.prepare(trained, cell.draws, lab).self_influence()

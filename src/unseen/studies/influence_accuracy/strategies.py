@@ -87,7 +87,7 @@ class Setting:
         """The budget of all epochs over n images."""
         return replace(self.budget, steps=self.epochs * max(1, n // self.budget.batch_size))
 
-    def fitted(self, task: Task, lab: Lab) -> Trained:
+    def train(self, task: Task, lab: Lab) -> Trained:
         n = self.images.n_train
         everything = torch.ones(1, n, dtype=torch.bool)
         return retrain(self.model, task, everything, self.steps(n), lab.child("fit"))[0][0]

@@ -59,7 +59,7 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     before, after = before_and_after(cell)
     task = after.build(lab.child("data"))
     told = {
-        name: replace(after, judged=patches, shifts=(0.0,)).build(lab.child("data")).split("shift 0").data
+        name: replace(after, evaluated=patches, shifts=(0.0,)).build(lab.child("data")).split("shift 0").data
         for name, patches in (("first", FIRST), ("later", LATER))
     }
     judged = {name: whole(task.split(name).data, lab) for name in ("same", RANDOM)}
@@ -225,7 +225,7 @@ def regimes(rows: Rows) -> Bars:
     return figures.draw_bars(found, title="LEVI minus the best single model, out of distribution", label="points")
 
 
-def both(rows: Rows) -> Points:
+def accuracy_points(rows: Rows) -> Points:
     """Accuracy in and out of distribution of the judged sizes; one point per seed."""
     mine = [row for row in pick(rows, regime=str(Regime.INSUFFICIENT)) if row["size"] in (0, JUDGED)]
     title = "Representation insufficient (one point per seed)"
@@ -280,6 +280,6 @@ study = Study(
     cells=cells,
     run=run,
     claims=CLAIMS,
-    figures=(leads, regimes, both),
+    figures=(leads, regimes, accuracy_points),
     table=table,
 )  # fmt: skip

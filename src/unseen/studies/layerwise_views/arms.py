@@ -12,7 +12,7 @@ from unseen.engine.loop import Budget, Optimizer, erm_step, train
 from unseen.lab import Lab
 from unseen.methods.finetune import Finetune
 from unseen.methods.levi import LEVI
-from unseen.methods.weight_average import interpolated
+from unseen.methods.weight_average import interpolate_weights
 from unseen.models.ensemble_model import Committee, MeanProbability
 from unseen.models.mlp import mlp
 from unseen.task import Task
@@ -125,29 +125,29 @@ def arms(cell: Cell, before: Task, task: Task, lab: Lab) -> Iterator[tuple[Arm, 
     config, fit = cell.config, lab.child("fit")
     inputs = 3 * SIDE**2
 
-    def fresh(name: str, *widths: int) -> nn.Sequential:
+    def new_network(name: str, *widths: int) -> nn.Sequential:
         with lab.child(name).seeded():
             return mlp([inputs, *widths, 10])
 
-    def tuned(model: nn.Module, *only: str) -> nn.Module:
+    def finetune(model: nn.Module, *only: str) -> nn.Module:
         return Finetune(config.budget, only).fit(copy.deepcopy(model), task, fit).model
 
-    given = train(fresh("given", *config.widths), before, erm_step, config.before, lab.child("before")).model
+    given = train(new_network("given", *config.widths), before, erm_step, config.before, lab.child("before")).model
     assert isinstance(given, nn.Sequential)
     with lab.child("head").seeded():
         given[-1].reset_parameters()  # type: ignore[operator]
-    yield Arm.SCRATCH, 0, (scratch := tuned(fresh("scratch", *config.widths)))
-    yield Arm.FULL, 0, (full := tuned(given))
-    yield Arm.PROBE, 0, (probe := tuned(given, f"{len(given) - 1}."))
-    yield Arm.LPFT, 0, (lpft := tuned(probe))
+    yield Arm.SCRATCH, 0, (scratch := finetune(new_network("scratch", *config.widths)))
+    yield Arm.FULL, 0, (full := finetune(given))
+    yield Arm.PROBE, 0, (probe := finetune(given, f"{len(given) - 1}."))
+    yield Arm.LPFT, 0, (lpft := finetune(probe))
     wise = copy.deepcopy(lpft)
-    wise.load_state_dict(interpolated(parameters.state(probe), parameters.state(lpft), 0.5))
+    wise.load_state_dict(interpolate_weights(parameters.state(probe), parameters.state(lpft), 0.5))
     yield Arm.WISE, 0, wise
     yield Arm.TUNED_AND_SCRATCH, 0, Committee([full, scratch], MeanProbability())
     for size in config.sizes:
-        yield Arm.SMALL, size, (small := tuned(fresh("small", size)))
+        yield Arm.SMALL, size, (small := finetune(new_network("small", size)))
         yield Arm.TUNED_AND_SMALL, size, Committee([full, small], MeanProbability())
         levi = LEVI(hidden=config.hidden, small=size, budget=config.budget)
         yield Arm.LEVI, size, levi.fit(copy.deepcopy(given), task, fit).model
         yield Arm.LEVI_TUNED, size, replace(levi, frozen=False).fit(copy.deepcopy(given), task, fit).model
-        yield Arm.LEVI_RANDOM, size, levi.fit(fresh("random", *config.widths), task, fit).model
+        yield Arm.LEVI_RANDOM, size, levi.fit(new_network("random", *config.widths), task, fit).model

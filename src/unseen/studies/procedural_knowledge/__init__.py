@@ -15,12 +15,12 @@ from unseen.attributions.influence import Curvature
 from unseen.lab import Lab
 from unseen.measures.query_correlation import Blocks, blocks, correlations
 from unseen.reading import Reading
-from unseen.studies.procedural_knowledge.asking import Config, again, columns, influence, questions
+from unseen.studies.procedural_knowledge.asking import Config, columns, influence, questions, retrain_on_subsets
 from unseen.studies.procedural_knowledge.drawing import (
     answers,
-    blurred,
-    correlated,
-    lost,
+    correlation_grid,
+    dot_product_grid,
+    removal_bars,
     sources,
     spread,
     table,
@@ -55,7 +55,7 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     config = cell.config
     task = config.task.build(lab.child("data"))
     everything = torch.ones(1, config.task.documents, dtype=torch.bool)
-    trained = again(config, task, everything, lab)[0]
+    trained = retrain_on_subsets(config, task, everything, lab)[0]
     queries = questions(config, trained)
     documents = columns(task, "train")
     found: dict[Curvature, Blocks] = {}
@@ -74,7 +74,7 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     yield {"seed": cell.seed, **contrast("dot product − EK-FAC, other procedure", blur)}
 
 
-def stored(row: Row, name: str) -> Reading:
+def row_reading(row: Row, name: str) -> Reading:
     """The reading that a row holds."""
     value, low, high = (float(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
     return Reading(value, low, high, int(row["n"]))
@@ -85,7 +85,7 @@ def worst(name: str, ideal: float, **where: Value) -> Effect:
 
     def read(rows: Rows) -> Reading:
         column(rows, name, **where)  # raises with the reason when empty
-        readings = [stored(row, name) for row in pick(rows, **where) if name in row]
+        readings = [row_reading(row, name) for row in pick(rows, **where) if name in row]
         return max(readings, key=lambda reading: max(abs(reading.low - ideal), abs(reading.high - ideal)))
 
     return read
@@ -95,7 +95,7 @@ FAR = 1e6
 """An ideal so far up that the reading with the lowest lower limit is the worst."""
 
 
-def compared(name: str, **where: Value) -> Effect:
+def worst_contrast(name: str, **where: Value) -> Effect:
     """A contrast in its worst seed."""
     return worst("value", FAR, contrast=name, **where)
 
@@ -121,12 +121,12 @@ CLAIMS = (
     Claim(
         says="Procedure counts beyond format: in another format the same procedure correlates 1.3 times as much as "
         "another procedure does (worst seed; difference).",
-        effect=compared("other format − 1.3 · other procedure", **EKFAC),
+        effect=worst_contrast("other format − 1.3 · other procedure", **EKFAC),
         above=0.0,
     ),
     Claim(
         says="Format counts, too: in the same format correlations are higher (worst seed).",
-        effect=compared("same format − other format", **EKFAC),
+        effect=worst_contrast("same format − other format", **EKFAC),
         above=0.0,
     ),
     Claim(
@@ -143,7 +143,7 @@ CLAIMS = (
     ),
     Claim(
         says="Queries of one procedure correlate more than factual ones (worst procedure and seed).",
-        effect=compared("same procedure − fact", **EKFAC),
+        effect=worst_contrast("same procedure − fact", **EKFAC),
         above=0.0,
     ),
     Claim(
@@ -167,12 +167,12 @@ CLAIMS = (
     Claim(
         says="Without its top 3 documents a fact is lost: log p falls by over 5 times what 3 random fact documents "
         "change (worst seed; top − 5 · |random|, nats).",
-        effect=compared("fall, top − 5 · |random|"),
+        effect=worst_contrast("fall, top − 5 · |random|"),
         above=0.0,
     ),
     Claim(
         says="The gradient dot product blurs this: it correlates other procedures more than EK-FAC does (worst seed).",
-        effect=compared("dot product − EK-FAC, other procedure"),
+        effect=worst_contrast("dot product − EK-FAC, other procedure"),
         above=0.0,
     ),
 )
@@ -214,6 +214,6 @@ study = Study(
     cells=cells,
     run=run,
     claims=CLAIMS,
-    figures=(correlated, blurred, sources, answers, lost, spread, tails),
+    figures=(correlation_grid, dot_product_grid, sources, answers, removal_bars, spread, tails),
     table=table,
 )  # fmt: skip

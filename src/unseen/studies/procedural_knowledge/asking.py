@@ -78,7 +78,7 @@ class Queries:
         return torch.isin(self.group, torch.tensor(groups))
 
 
-def fresh(config: Config) -> nn.Module:
+def untrained_decoder(config: Config) -> nn.Module:
     """An untied decoder whose maps start as torch's do: with GPT-2's the reversal is not learned at this rate."""
     model = Transformer(
         Decoder(vocabulary=config.task.vocabulary, width=config.width, layers=config.layers, context=16, tied=False)
@@ -89,9 +89,9 @@ def fresh(config: Config) -> nn.Module:
     return model
 
 
-def again(config: Config, task: Task, kept: Bool[Tensor, "subset document"], lab: Lab) -> list[Trained]:
+def retrain_on_subsets(config: Config, task: Task, kept: Bool[Tensor, "subset document"], lab: Lab) -> list[Trained]:
     """One training per subset of documents, from the same start."""
-    return [each[0] for each in retrain(lambda: fresh(config), task, kept, config.budget, lab.child("fit"))]
+    return [each[0] for each in retrain(lambda: untrained_decoder(config), task, kept, config.budget, lab.child("fit"))]
 
 
 def columns(task: Task, split: str) -> Batch:

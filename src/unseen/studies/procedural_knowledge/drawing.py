@@ -24,12 +24,12 @@ def heat(rows: Rows, title: str, label: str, name: str, **where: Value) -> Grid:
     )
 
 
-def correlated(rows: Rows) -> Grid:
+def correlation_grid(rows: Rows) -> Grid:
     title = "Correlation between queries of the influences of all documents (EK-FAC)"
     return heat(rows, title, "mean correlation", "value", part="block", **EKFAC)
 
 
-def blurred(rows: Rows) -> Grid:
+def dot_product_grid(rows: Rows) -> Grid:
     where: dict[str, Value] = {"part": "block", "curvature": str(Curvature.IDENTITY)}
     return heat(rows, "The same by gradient dot products", "mean correlation", "value", **where)
 
@@ -50,7 +50,7 @@ def answers(rows: Rows) -> Bars:
     )
 
 
-def lost(rows: Rows) -> Bars:
+def removal_bars(rows: Rows) -> Bars:
     """Counterfactual removal."""
     mine = pick(rows, part="removal")
     names = [str(name) for (name,) in effects.distinct(mine, "left_out")]

@@ -21,7 +21,7 @@ from unseen.measures.tail_exponent import tail_exponent
 from unseen.method import Trained
 from unseen.objectives import sequence_log_probability
 from unseen.reading import Reading
-from unseen.studies.procedural_knowledge.asking import SPLITS, C, Config, F, P, Queries, R, S, again
+from unseen.studies.procedural_knowledge.asking import SPLITS, C, Config, F, P, Queries, R, S, retrain_on_subsets
 from unseen.study import Value
 from unseen.task import Batch
 from unseen.tasks.procedural_corpus import PROCEDURES, Kind, states
@@ -157,9 +157,9 @@ def removal_rows(
             fix="lower `queries`, or raise `task.facts`.",
         )
     luck = others[torch.randperm(len(others), generator=lab.child("random").generator())[: len(chosen)]]
-    fact_models = again(config, trained.task, without(len(documents["kind"]), chosen, luck), lab)
+    fact_models = retrain_on_subsets(config, trained.task, without(len(documents["kind"]), chosen, luck), lab)
     procedures = torch.cat([few[kind] for kind in PROCEDURES])
-    shared = again(config, trained.task, without(len(documents["kind"]), best[procedures].unique()), lab)
+    shared = retrain_on_subsets(config, trained.task, without(len(documents["kind"]), best[procedures].unique()), lab)
     by_top, by_luck = (fall(trained, model, queries, facts, lab) for model in fact_models)
     for name, values in (
         ("facts, top documents", by_top),

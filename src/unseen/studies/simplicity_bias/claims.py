@@ -12,7 +12,7 @@ FITTED = 0.99
 """Training accuracy from which a network counts as trained."""
 
 
-def trained(rows: Rows, **where: Value) -> list[Row]:
+def require_trained(rows: Rows, **where: Value) -> list[Row]:
     """The scores of these networks, if all of them fitted their training data."""
     reached = column(rows, "train", part="scores", **where)  # raises with the reason when empty
     if min(reached) < FITTED:
@@ -36,18 +36,18 @@ def worst(name: str, ideal: float, **where: Value) -> Effect:
     """The reading whose interval reaches farthest from the ideal, over seeds: what it clears, all do."""
 
     def read(rows: Rows) -> Reading:
-        found = readings(trained(rows, **where), name)
+        found = readings(require_trained(rows, **where), name)
         return max(found, key=lambda each: max(abs(each.low - ideal), abs(each.high - ideal)))
 
     return read
 
 
-def pooled(name: str, **where: Value) -> Effect:
+def mean_with_wider_interval(name: str, **where: Value) -> Effect:
     """Mean over seeds within the wider of two intervals: Student's over seeds, and the seeds' own limits, which add up
     as squares (each seed has its own digits, too few to place an AUC of 1 above 0.99)."""
 
     def read(rows: Rows) -> Reading:
-        found = readings(trained(rows, **where), name)
+        found = readings(require_trained(rows, **where), name)
         seeds = stats.mean([each.value for each in found], within=(0, 1))
         down = sqrt(fsum((each.value - each.low) ** 2 for each in found)) / len(found)
         up = sqrt(fsum((each.high - each.value) ** 2 for each in found)) / len(found)
@@ -58,20 +58,20 @@ def pooled(name: str, **where: Value) -> Effect:
 
 
 def accuracy(**where: Value) -> Effect:
-    return lambda rows: effects.share("test_correct", "test_n")(trained(rows, **where))
+    return lambda rows: effects.share("test_correct", "test_n")(require_trained(rows, **where))
 
 
-def one(data: Data) -> dict[str, Value]:
+def single_network(data: Data) -> dict[str, Value]:
     """Rows of single networks."""
     return {"data": data.value, "kind": Kind.ONE.value}
 
 
-def reached(effect: Effect) -> Effect:
+def effect_on_shifts(effect: Effect) -> Effect:
     """An effect on the shifts of single networks on LMS-5, if they fitted."""
 
     def read(rows: Rows) -> Reading:
-        trained(rows, **one(Data.LMS5))
-        return effect(pick(rows, part="reach", **one(Data.LMS5)))
+        require_trained(rows, **single_network(Data.LMS5))
+        return effect(pick(rows, part="reach", **single_network(Data.LMS5)))
 
     return read
 
@@ -81,50 +81,50 @@ BLOCKS: dict[str, Value] = {"data": Data.BLOCKS.value}
 CLAIMS = (
     Claim(
         says="LMS-5: with the linear coordinate exchanged the network is at chance (worst seed).",
-        effect=worst("simple", 0.5, **one(Data.LMS5)),
+        effect=worst("simple", 0.5, **single_network(Data.LMS5)),
         above=0.45,
         below=0.55,
     ),
     Claim(
         says="LMS-5: with all slab coordinates exchanged nothing is lost (worst seed).",
-        effect=worst("complex", 1.0, **one(Data.LMS5)),
+        effect=worst("complex", 1.0, **single_network(Data.LMS5)),
         above=0.99,
     ),
     Claim(
         says="MS-(5,7): with the 5-slab coordinate exchanged the network is at chance (worst seed).",
-        effect=worst("simple", 0.5, **one(Data.MS57)),
+        effect=worst("simple", 0.5, **single_network(Data.MS57)),
         above=0.45,
         below=0.55,
     ),
     Claim(
         says="MS-(5,7): with all 7-slab coordinates exchanged nothing is lost (worst seed).",
-        effect=worst("complex", 1.0, **one(Data.MS57)),
+        effect=worst("complex", 1.0, **single_network(Data.MS57)),
         above=0.99,
     ),
     Claim(
         says="With 10 % noise in the linear coordinate the network stays at what that coordinate gives: at most 0.965 "
         "(d = 20, n = 5,000).",
-        effect=accuracy(role=Role.FEW.value, **one(Data.NOISY)),
+        effect=accuracy(role=Role.FEW.value, **single_network(Data.NOISY)),
         below=0.965,
     ),
     Claim(
         says="Control: without that coordinate the same network learns the slabs (MS-7, d = 20, n = 5,000).",
-        effect=accuracy(role=Role.FEW.value, **one(Data.MS7)),
+        effect=accuracy(role=Role.FEW.value, **single_network(Data.MS7)),
         above=0.99,
     ),
     Claim(
         says="Limit: with eight times the examples it learns the slabs, too (10 % noise, d = 20, n = 40,000).",
-        effect=accuracy(role=Role.MANY.value, **one(Data.NOISY)),
+        effect=accuracy(role=Role.MANY.value, **single_network(Data.NOISY)),
         above=0.98,
     ),
     Claim(
         says="With 10 % noise, d = 50 and n = 40,000 it still stays at what the linear coordinate gives: at most 0.965.",
-        effect=accuracy(role=Role.WIDE.value, **one(Data.NOISY)),
+        effect=accuracy(role=Role.WIDE.value, **single_network(Data.NOISY)),
         below=0.965,
     ),
     Claim(
         says="Control: there, too, the same network learns the slabs without that coordinate (MS-7, d = 50, n = 40,000).",
-        effect=accuracy(role=Role.WIDE.value, **one(Data.MS7)),
+        effect=accuracy(role=Role.WIDE.value, **single_network(Data.MS7)),
         above=0.99,
     ),
     Claim(
@@ -153,28 +153,28 @@ CLAIMS = (
     ),
     Claim(
         says="LMS-5: shifts along the linear coordinate as small as a rule of its sign allows, times 1.2, flip 90 %.",
-        effect=reached(effects.share("linear_flips", "linear_points")),
+        effect=effect_on_shifts(effects.share("linear_flips", "linear_points")),
         above=0.9,
     ),
     Claim(
         says="LMS-5: shifts of that size along a slab coordinate flip less than 2 %.",
-        effect=reached(effects.share("slab_flips", "slab_points")),
+        effect=effect_on_shifts(effects.share("slab_flips", "slab_points")),
         below=0.02,
     ),
     Claim(
         says="LMS-5: the one shift that hurts all points most is along the linear coordinate (squared cosine; chance 0.05).",
-        effect=reached(average("along", within=(0, 1))),
+        effect=effect_on_shifts(average("along", within=(0, 1))),
         above=0.9,
     ),
     Claim(
         says="Digits above photographs: with the digits exchanged the network is at chance (worst seed).",
-        effect=worst("simple", 0.5, **one(Data.BLOCKS)),
+        effect=worst("simple", 0.5, **single_network(Data.BLOCKS)),
         above=0.45,
         below=0.55,
     ),
     Claim(
         says="Digits above photographs: with the photographs exchanged nothing is lost (mean over seeds).",
-        effect=pooled("complex", **one(Data.BLOCKS)),
+        effect=mean_with_wider_interval("complex", **single_network(Data.BLOCKS)),
         above=0.99,
     ),
     Claim(

@@ -95,7 +95,7 @@ class Cell:
     role: Role = Role.BETWEEN
 
 
-def untrained(cell: Cell, task: Task) -> nn.Module:
+def untrained_network(cell: Cell, task: Task) -> nn.Module:
     """A network with two logits for the task's inputs."""
     shape = whole(task.split("train").data, Lab())["x"].shape[1:]
     if cell.network is Network.MLP:
@@ -109,7 +109,7 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     """Data and initial weights of a seed are the same for all kinds of training."""
     task = cell.spec.build(lab.child("data"))
     with lab.child("init").seeded():
-        model = untrained(cell, task)
+        model = untrained_network(cell, task)
     trained = cell.method.fit(model, task, lab.child("fit")).model
     models: dict[Kind, nn.Module] = {cell.kind: trained}
     if isinstance(trained, Committee):
@@ -117,9 +117,9 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     for kind, each in models.items():
         facts: dict[str, Value] = {"data": cell.data.value, "kind": kind.value, "seed": cell.seed}
         facts |= {"role": cell.role.value, **about(cell.spec)}
-        yield {"part": "scores", **facts, **scored(each, cell.spec, task, lab)}
+        yield {"part": "scores", **facts, **score_row(each, cell.spec, task, lab)}
         if cell.data is Data.LMS5 and kind is Kind.ONE and isinstance(cell.spec, Slabs):
-            yield from ({**facts, **row} for row in shifted(each, cell.spec, task, lab))
+            yield from ({**facts, **row} for row in shift_rows(each, cell.spec, task, lab))
 
 
 def about(spec: Spec) -> dict[str, Value]:
@@ -129,7 +129,7 @@ def about(spec: Spec) -> dict[str, Value]:
     return {"n": spec.n, "d": len(spec.blocks), "setting": f"slabs {spec.title}, n={spec.n:,}"}
 
 
-def scored(model: nn.Module, spec: Spec, task: Task, lab: Lab) -> dict[str, Value]:
+def score_row(model: nn.Module, spec: Spec, task: Task, lab: Lab) -> dict[str, Value]:
     """Accuracies, and the AUC as it is and after the simple feature, or all others, changed places between examples."""
     judged = "same" if isinstance(spec, Dominoes) else "test"
     train, test = (score(model, task, task.split(name), lab) for name in ("train", judged))
@@ -173,7 +173,7 @@ FEW = 1_000
 """Examples whose slab coordinates are shifted one by one, and on which the common perturbation is sought."""
 
 
-def shifted(model: nn.Module, spec: Slabs, task: Task, lab: Lab) -> Iterator[Row]:
+def shift_rows(model: nn.Module, spec: Slabs, task: Task, lab: Lab) -> Iterator[Row]:
     """What shifts along a coordinate do: the linear one against the class, each slab coordinate to either side.
 
     `reach` is 1.2 times the 90 % quantile of |linear coordinate|. (The sheet asks for 1.2 times its mean. It is uniform

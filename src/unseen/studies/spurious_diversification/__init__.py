@@ -34,7 +34,7 @@ def error(rows: Rows) -> Reading:
     return Reading(largest, largest, largest, len(pick(rows, check="closed form")))
 
 
-def ranked(rows: Rows) -> Reading:
+def ranking_accuracy(rows: Rows) -> Reading:
     """Share of the pairs of votings in all cases that the normal approximation ranks right: all cases, so without width."""
     pairs, right = (sum(column(rows, name, check="ranking")) for name in ("pairs", "ranked"))
     return Reading(right / pairs, right / pairs, right / pairs, int(pairs), "fraction")
@@ -57,12 +57,12 @@ def hard(effect: Effect) -> Effect:
     return lambda rows: effect(pick(rows, p=hardest(rows)))
 
 
-def averaged(name: str, of: str, against: str) -> Effect:
+def average_gap(name: str, of: str, against: str) -> Effect:
     """A column of one kind of average minus that of another."""
     return gap(name, {"what": "average", "kind": of}, {"what": "average", "kind": against})
 
 
-def scaled(scale: float) -> Effect:
+def scale_effect(scale: float) -> Effect:
     """Accuracy of the weights' average with λ = 1 minus that with another λ, at the largest shift."""
     base: dict[str, Value] = {"what": "balance", "kind": "weights"}
     return hard(gap("accuracy", {**base, "scale": 1.0}, {**base, "scale": scale}))
@@ -71,7 +71,7 @@ def scaled(scale: float) -> Effect:
 def other_scales(rows: Rows) -> Reading:
     """The same for the λ that is best of all others."""
     scales = {float(s) for s in column(rows, "scale", what="balance")} - {1.0}
-    return min((scaled(scale)(rows) for scale in sorted(scales)), key=lambda reading: reading.value)
+    return min((scale_effect(scale)(rows) for scale in sorted(scales)), key=lambda reading: reading.value)
 
 
 def softly(name: str, kind: str, way: str = "both") -> Effect:
@@ -88,7 +88,7 @@ CLAIMS = (
     ),
     Claim(
         says="Its normal approximation ranks one model, outputs and weights right (share of pairs, all overlaps).",
-        effect=ranked,
+        effect=ranking_accuracy,
         above=0.9,
     ),
     Claim(
@@ -118,7 +118,7 @@ CLAIMS = (
     ),
     Claim(
         says="The average of weights is no worse than that of probabilities (least of all shifts).",
-        effect=worst(averaged("ensemble", "weights", "probabilities"), "p", 1, what="average"),
+        effect=worst(average_gap("ensemble", "weights", "probabilities"), "p", 1, what="average"),
         above=-0.002,
     ),
     Claim(
@@ -128,7 +128,7 @@ CLAIMS = (
     ),
     Claim(
         says="It does so more often than the average of probabilities (FFT, largest shift).",
-        effect=hard(averaged("FFT", "weights", "probabilities")),
+        effect=hard(average_gap("FFT", "weights", "probabilities")),
         above=0.0,
     ),
     Claim(
@@ -138,17 +138,17 @@ CLAIMS = (
     ),
     Claim(
         says="A shared start is worth 5 points to the average of weights (largest shift).",
-        effect=hard(averaged("ensemble", "weights", "weights, unrelated")),
+        effect=hard(average_gap("ensemble", "weights", "weights, unrelated")),
         above=0.05,
     ),
     Claim(
         says="Balance: with a fine-tuned model eight times as large in weight the average loses 4 points.",
-        effect=scaled(8.0),
+        effect=scale_effect(8.0),
         above=0.04,
     ),
     Claim(
         says="With one an eighth as large it loses them, too.",
-        effect=scaled(0.125),
+        effect=scale_effect(0.125),
         above=0.04,
     ),
     Claim(

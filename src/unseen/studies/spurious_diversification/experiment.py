@@ -16,7 +16,7 @@ from unseen.lab import Lab
 from unseen.measures.correctness_transitions import Overconfidence, right, transitions
 from unseen.method import Trained
 from unseen.methods.output_ensemble import OutputEnsemble
-from unseen.methods.weight_average import BANG, WeightEnsemble, WiSEFT, interpolated
+from unseen.methods.weight_average import BANG, WeightEnsemble, WiSEFT, interpolate_weights
 from unseen.models.ensemble_model import Committee, MeanProbability
 from unseen.models.mlp import mlp
 from unseen.studies.spurious_diversification.votes import Voters, Voting, closed_form
@@ -90,9 +90,9 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     if cell.part is Part.VOTES:
         rows = (*formulas(), *rankings(cell.config.chances))
     elif cell.sheet is not None:
-        rows = tuple(paired(cell.config, cell.sheet, lab))
+        rows = tuple(pair_rows(cell.config, cell.sheet, lab))
     else:
-        rows = tuple(tuned(cell.config, lab))
+        rows = tuple(finetuning_rows(cell.config, lab))
     yield from ({"part": str(cell.part), "seed": cell.seed, **row} for row in rows)
 
 
@@ -128,7 +128,7 @@ def network(hidden: int, lab: Lab) -> nn.Sequential:
     return model.to(lab.device, lab.dtype)
 
 
-def paired(config: Config, sheet: Sheet, lab: Lab) -> Iterator[Row]:
+def pair_rows(config: Config, sheet: Sheet, lab: Lab) -> Iterator[Row]:
     """Two models of different seeds, and the mean of their probabilities."""
     spec = replace(config.digits, n_patches=sheet.patches, palette=sheet.palette)
     task = spec.build(lab.child("data"))
@@ -137,10 +137,12 @@ def paired(config: Config, sheet: Sheet, lab: Lab) -> Iterator[Row]:
     first, second = trained.model.members
     for p in spec.shifts:
         answers = [right(model, task, f"shift {p:g}", lab) for model in (first, second, trained.model)]
-        yield {"sheet": sheet.label, "p": p, **compared(*answers)}
+        yield {"sheet": sheet.label, "p": p, **compare_with_average(*answers)}
 
 
-def compared(first: Bool[Tensor, " n"], second: Bool[Tensor, " n"], both: Bool[Tensor, " n"]) -> dict[str, Value]:
+def compare_with_average(
+    first: Bool[Tensor, " n"], second: Bool[Tensor, " n"], both: Bool[Tensor, " n"]
+) -> dict[str, Value]:
     """Accuracies, the gain over the mean and over the better of the two, and the shares of all eight transitions."""
     a, b, c = (float(each.double().mean()) for each in (first, second, both))
     found = transitions(first, second, both)
@@ -166,21 +168,23 @@ class Pair:
     def average(self, alpha: float, after: Mapping[str, Tensor] | None = None) -> nn.Module:
         """(1 − α) before + α after."""
         model = copy.deepcopy(self.before)
-        model.load_state_dict(interpolated(parameters.state(self.before), after or parameters.state(self.after), alpha))
+        model.load_state_dict(
+            interpolate_weights(parameters.state(self.before), after or parameters.state(self.after), alpha)
+        )
         return model
 
 
-def tuned(config: Config, lab: Lab) -> Iterator[Row]:
+def finetuning_rows(config: Config, lab: Lab) -> Iterator[Row]:
     """Everything that begins with pre-training on the first half of the patches and fine-tuning on the second."""
-    pair, unrelated = fine_tuned(config, lab)
+    pair, unrelated = finetune_pair(config, lab)
     yield from averages(config, pair, unrelated, lab)
     for alpha in config.alphas:
-        yield from judged({"what": "sweep", "alpha": alpha}, pair.average(alpha), pair.task, lab)
-    yield from balanced(config, pair, lab)
-    yield from softened(config, pair, lab)
+        yield from evaluation_rows({"what": "sweep", "alpha": alpha}, pair.average(alpha), pair.task, lab)
+    yield from balance_rows(config, pair, lab)
+    yield from soft_label_rows(config, pair, lab)
 
 
-def fine_tuned(config: Config, lab: Lab) -> tuple[Pair, nn.Module]:
+def finetune_pair(config: Config, lab: Lab) -> tuple[Pair, nn.Module]:
     """The pair, and a network fine-tuned like it from weights that have nothing to do with the pre-trained ones."""
     spec, half = config.tuned, config.tuned.n_patches // 2
     early, late = tuple(range(half)), tuple(range(half, spec.n_patches))
@@ -209,23 +213,23 @@ def averages(config: Config, pair: Pair, unrelated: nn.Module, lab: Lab) -> Iter
         before = right(pair.before, task, f"shift {p:g}", lab)
         for kind, (member, model) in kinds.items():
             answers = (right(m, task, f"shift {p:g}", lab) for m in (member, model))
-            yield {"what": "average", "kind": kind, "p": p, **compared(before, *answers)}
+            yield {"what": "average", "kind": kind, "p": p, **compare_with_average(before, *answers)}
 
 
-def balanced(config: Config, pair: Pair, lab: Lab) -> Iterator[Row]:
+def balance_rows(config: Config, pair: Pair, lab: Lab) -> Iterator[Row]:
     """One of the two made surer or less sure without another answer: what the averages become."""
     for scale in config.scales:
-        model = scaled(pair.after, scale)
+        model = scale_outputs(pair.after, scale)
         kinds = {
             "weights": pair.average(0.5, parameters.state(model)),
             "probabilities": Committee([pair.before, model], MeanProbability()).eval(),
             "member": model,
         }
         for kind, each in kinds.items():
-            yield from judged({"what": "balance", "kind": kind, "scale": scale}, each, pair.task, lab)
+            yield from evaluation_rows({"what": "balance", "kind": kind, "scale": scale}, each, pair.task, lab)
 
 
-def scaled(model: nn.Module, scale: float) -> nn.Module:
+def scale_outputs(model: nn.Module, scale: float) -> nn.Module:
     """A perceptron whose outputs are λ^L times as large, L the number of layers: layer l has λ W and λ^l b."""
     made, depth = copy.deepcopy(model), 0
     with torch.no_grad():
@@ -237,7 +241,7 @@ def scaled(model: nn.Module, scale: float) -> nn.Module:
     return made
 
 
-def softened(config: Config, pair: Pair, lab: Lab) -> Iterator[Row]:
+def soft_label_rows(config: Config, pair: Pair, lab: Lab) -> Iterator[Row]:
     """Fine-tuning with soft labels, alone and averaged half way."""
     ways = {
         "plain": (0.0, 0.0),
@@ -250,10 +254,10 @@ def softened(config: Config, pair: Pair, lab: Lab) -> Iterator[Row]:
         after = method.fit(copy.deepcopy(pair.before), pair.task, lab.child("after")).model
         kinds = {"member": after, "weights": pair.average(0.5, parameters.state(after))}
         for kind, model in kinds.items():
-            yield from judged({"what": "soft", "way": way, "kind": kind}, model, pair.task, lab)
+            yield from evaluation_rows({"what": "soft", "way": way, "kind": kind}, model, pair.task, lab)
 
 
-def judged(facts: Row, model: nn.Module, task: Task, lab: Lab) -> Iterator[Row]:
+def evaluation_rows(facts: Row, model: nn.Module, task: Task, lab: Lab) -> Iterator[Row]:
     """Accuracy and certainty at every shift, and where it was fitted."""
     for name in (n for n in task.splits if n == "same" or n.startswith("shift")):
         reading = Overconfidence(split=name)(Trained(model, task), lab)

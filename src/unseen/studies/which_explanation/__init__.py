@@ -13,9 +13,18 @@ import torch
 from unseen.attributions.explanation.solve import solve_explanation
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order
-from unseen.studies.which_explanation.drawing import distances, matrix, ranked, table
+from unseen.studies.which_explanation.drawing import distances, matrix, perturbation_bars, table
 from unseen.studies.which_explanation.methods import TIES, Config, instances
-from unseen.studies.which_explanation.rows import Cell, lunch, near, output, recovery, same, tests, trained
+from unseen.studies.which_explanation.rows import (
+    Cell,
+    agreement_rows,
+    lunch,
+    near,
+    output,
+    recovery,
+    tests,
+    train_network,
+)
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, average, effects, gap, pick
 from unseen.study.source import Source
 from unseen.tasks.sklearn_tables import SklearnDataset
@@ -31,16 +40,20 @@ def cells(config: Config) -> Iterator[Cell]:
 def run(cell: Cell, lab: Lab) -> Iterable[Row]:
     # float64: losses of matching pairs are differences of nearly equal numbers
     lab = Lab(lab.seed, lab.device, torch.float64, lab.path, lab.ranks, lab.sink, lab.keeper)
-    config, net = cell.config, trained(cell, cell.hidden, lab)
+    config, net = cell.config, train_network(cell, cell.hidden, lab)
     at = near(cell, net, output, lab)
     answers = {name: solve_explanation(at, how, lab.child("explain", name)) for name, how in instances(config).items()}
     facts: Row = {"table": str(cell.table), "hidden": cell.hidden, "seed": cell.seed}
-    rows = [*lunch(at, answers, config, lab), *same(at, answers, config, lab), *tests(at, answers, config, lab)]
-    rows += recovery(cell, trained(cell, 0, lab), lab)
+    rows = [
+        *lunch(at, answers, config, lab),
+        *agreement_rows(at, answers, config, lab),
+        *tests(at, answers, config, lab),
+    ]
+    rows += recovery(cell, train_network(cell, 0, lab), lab)
     return [{**facts, **row} for row in rows]
 
 
-def mismatched(rows: Rows) -> list[Row]:
+def distinct_pairs(rows: Rows) -> list[Row]:
     """Pairs of methods that are neither one nor tied."""
     return [
         row
@@ -63,7 +76,7 @@ CLAIMS = (
     ),
     Claim(
         says="Different methods are not: their explanations point elsewhere (mean cosine distance).",
-        effect=lambda rows: average("cosine", within=(0, 2))(mismatched(rows)),
+        effect=lambda rows: average("cosine", within=(0, 2))(distinct_pairs(rows)),
         above=0.05,
     ),
     Claim(
@@ -146,10 +159,10 @@ study = Study(
     figures=(
         matrix,
         distances,
-        ranked(Noise.BINARY, Order.TOP),
-        ranked(Noise.BINARY, Order.BOTTOM),
-        ranked(Noise.GAUSSIAN, Order.TOP),
-        ranked(Noise.GAUSSIAN, Order.BOTTOM),
+        perturbation_bars(Noise.BINARY, Order.TOP),
+        perturbation_bars(Noise.BINARY, Order.BOTTOM),
+        perturbation_bars(Noise.GAUSSIAN, Order.TOP),
+        perturbation_bars(Noise.GAUSSIAN, Order.BOTTOM),
     ),
     table=table,
 )

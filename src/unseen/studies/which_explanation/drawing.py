@@ -27,7 +27,7 @@ def _grid(rows: Rows, down: str, across: str, name: str, title: str) -> Grid:
     return Grid(title=title, rows=names, columns=names, values=values, label=across)
 
 
-def ranked(noise: Noise, order: Order) -> Callable[[Rows], Bars]:
+def perturbation_bars(noise: Noise, order: Order) -> Callable[[Rows], Bars]:
     """How far the output moves when the features at one end of each method's ranking are perturbed."""
 
     def draw(rows: Rows) -> Bars:

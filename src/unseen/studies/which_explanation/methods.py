@@ -61,13 +61,13 @@ def _smooth(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     ])  # fmt: skip
 
 
-def _integrated(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
+def _integrated_gradients(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     ways = (torch.arange(300) + 0.5) / 300
     return torch.stack([x * _gradient(at, ways[:, None].to(x) * x).mean(0) for x in at.point])
 
 
 @torch.no_grad()
-def _occluded(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
+def _occlusion(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     whole_output = at.model(at.point)
     left = [at.model(at.point * (torch.arange(at.d) != j)) for j in range(at.d)]
     return whole_output - torch.cat(left, 1)
@@ -84,7 +84,7 @@ def _noisy(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
 
 
 @torch.no_grad()
-def _masked(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
+def _lime(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     rng, rows = lab.numpy(), []
     for x in at.point:
         xi = torch.as_tensor(rng.integers(2, size=(config.masks, at.d)).astype(float))
@@ -115,12 +115,12 @@ def _fit(xi: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 
 
 CLASSIC: Mapping[str, Callable[[PerturbedModel, Config, Lab], Tensor]] = {
-    "LIME": _masked,
+    "LIME": _lime,
     "C-LIME": _noisy,
     "KernelSHAP": _shapley,
-    "Occlusion": _occluded,
+    "Occlusion": _occlusion,
     "Vanilla Gradients": lambda at, config, lab: _gradient(at, at.point),
     "Gradient × Input": lambda at, config, lab: at.point * _gradient(at, at.point),
     "SmoothGrad": _smooth,
-    "Integrated Gradients": _integrated,
+    "Integrated Gradients": _integrated_gradients,
 }

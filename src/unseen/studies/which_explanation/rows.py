@@ -52,7 +52,7 @@ def network(d: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(8 if hidden else d, 1))
 
 
-def trained(cell: Cell, hidden: int, lab: Lab) -> nn.Module:
+def train_network(cell: Cell, hidden: int, lab: Lab) -> nn.Module:
     task = SklearnTable(cell.table).build(lab.child("data"))
     with lab.child("init", hidden).seeded():
         model = network(len(task.splits["train"].data[0]["x"]), hidden).to(lab.device, lab.dtype)
@@ -74,7 +74,7 @@ def lunch(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config
     won = 0
     for place, how in instances(config).items():
         found = evaluate(at, how.neighbourhood, how.loss, lab.child("judge", place))
-        left = {name: unexplained(at, found, answer, how) for name, answer in answers.items()}
+        left = {name: unexplained_share(at, found, answer, how) for name, answer in answers.items()}
         best = min(left, key=left.__getitem__)
         ties = next((tie for tie in TIES if place in tie), {place})
         won += best in ties
@@ -85,14 +85,14 @@ def lunch(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config
     yield {"part": "columns", "won": won, "n": len(answers), "log_ratio": fmean(ratios)}
 
 
-def unexplained(
+def unexplained_share(
     at: PerturbedModel, found: ValueSample | GradientSample, answer: Explanation, how: Approximation
 ) -> float:
     w = weights_in(at, answer, how.neighbourhood.parametrization)
     return (found.loss(w).sum() / found.null.sum()).item()
 
 
-def same(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
+def agreement_rows(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
     """Cosine and mean absolute distance between each method by its own definition and each instance."""
     classic = {name: make(at, config, lab.child("classic", name)) for name, make in CLASSIC.items()}
     for name, ours in classic.items():

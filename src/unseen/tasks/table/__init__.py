@@ -220,7 +220,7 @@ def _codes(column: pd.Series) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     words = as_words(column)
     names = words_of(words)
     # the last entry is for code −1, a missing cell
-    place = np.array([*targets.places([str(w) for w in words.cat.categories], names), -1])
+    place = np.array([*targets.level_indices([str(w) for w in words.cat.categories], names), -1])
     return place[words.cat.codes.to_numpy()].astype(np.int64), tuple(names)
 
 
@@ -286,9 +286,9 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
         groups.append(group)
         said += [sentence] if sentence else []
     columns = _columns(sheet, target, encoder, groups)
-    uses = {"train": Use.FIT, "local": Use.FIT, "select": Use.SELECT}
+    uses = {"train": Use.TRAIN, "local": Use.TRAIN, "select": Use.SELECT}
     splits = {
-        name: Split(columns.subset(torch.as_tensor(rows)), uses.get(name, Use.JUDGE), parts.at[name])
+        name: Split(columns.subset(torch.as_tensor(rows)), uses.get(name, Use.EVALUATE), parts.at[name])
         for name, rows in parts.rows.items()
     }
     held = parts.at["unseen"] if table.site else None

@@ -123,13 +123,13 @@ def values(target: Target, column: pd.Series) -> NDArray[np.float64] | NDArray[n
     """Class indices, or (y − centre) / scale."""
     if target.classes:
         words = as_words(column)
-        return np.array(places([str(word) for word in words.cat.categories], target.classes))[
+        return np.array(level_indices([str(word) for word in words.cat.categories], target.classes))[
             words.cat.codes.to_numpy()
         ]
     return (numbers(column, kind_of(column)[0]) - target.centre) / target.scale
 
 
-def places(words: Sequence[str], order: Sequence[str]) -> list[int]:
+def level_indices(words: Sequence[str], order: Sequence[str]) -> list[int]:
     """The position of each word in `order`; −1 where it is not there."""
     place = {word: k for k, word in enumerate(order)}
     return [place.get(word, -1) for word in words]

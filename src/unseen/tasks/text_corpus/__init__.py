@@ -51,7 +51,7 @@ class TextCorpus:
         require_window_length(self.length)
         for file in self.files:
             locate(file)
-        data = Split(self._data(), Use.FIT)
+        data = Split(self._data(), Use.TRAIN)
         return Task(name="text corpus", axis=Axis.IID, splits={"corpus": data}, objective=next_token)
 
     def read(self) -> Iterator[Piece]:

@@ -16,8 +16,8 @@ from enum import StrEnum
 from io import BufferedIOBase
 from pathlib import Path
 
-from unseen.data.files import places
-from unseen.errors import Corrupted, InvalidData, MissingFile, UnknownName
+from unseen.data.files import data_folders
+from unseen.errors import CorruptFile, InvalidData, MissingFile, UnknownName
 
 log = logging.getLogger("unseen.corpus")
 PIECE = 1 << 16
@@ -71,7 +71,7 @@ def pieces(paths: Sequence[str | Path], field: str, cut: Cut, note: Note = log.w
 
 def locate(path: str | Path) -> Path:
     """The path as it is, or below the data folders (`tinyshakespeare/input.txt.gz` in UNSEEN_DATA)."""
-    for folder in (Path(), *places()):
+    for folder in (Path(), *data_folders()):
         if (folder / path).exists():
             return folder / path
     raise MissingFile(
@@ -113,8 +113,8 @@ def _texts(name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note) ->
         raise _damage_error(name, error) from error
 
 
-def _damage_error(name: object, error: Exception) -> Corrupted:
-    return Corrupted(f"{name} cannot be unpacked.", why=str(error), fix="it is cut off or damaged: copy it anew.")
+def _damage_error(name: object, error: Exception) -> CorruptFile:
+    return CorruptFile(f"{name} cannot be unpacked.", why=str(error), fix="it is cut off or damaged: copy it anew.")
 
 
 def _plain(name: str, file: BufferedIOBase, cut: Cut, note: Note) -> Iterator[tuple[int, str]]:

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from unseen.document import Block, Note, Paragraph, Table, Tone
 from unseen.figure import Bars, Grid, Images, Points
-from unseen.questions.audit.document.names import held_out, known, place
+from unseen.questions.audit.document.names import held_out_label, site_label, split_label
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import ErrorExplanation, WorstError
-from unseen.stats import widened
+from unseen.stats import widen
 from unseen.subjects.examples import Example
-from unseen.text import listed, shown
+from unseen.text import format_reading, join_words
 
 UNIT = "nats per copy"
 
@@ -22,11 +22,11 @@ def features(findings: Sequence[Findings]) -> list[Block]:
     points: dict[str, list[tuple[float, float]]] = {"stable": [], "shifted": []}
     for one in findings:
         for feature in sorted(one.features, key=lambda f: -f.reliance.value):
-            where = place(one, feature.split)
+            where = site_label(one, feature.split)
             sign = "shifted" if feature.moved else "stable"
             rows.append(
                 {
-                    "place": where,
+                    "site": where,
                     "feature": feature.name,
                     "reliance": feature.reliance,
                     "shift": feature.shift,
@@ -36,11 +36,12 @@ def features(findings: Sequence[Findings]) -> list[Block]:
             points[sign].append((feature.shift, feature.reliance.value))
     if not rows:
         return []
-    risky = [r for r in rows if r[""] == "shifted" and widened(r["reliance"], len(rows)).low > 0]
+    risky = [r for r in rows if r[""] == "shifted" and widen(r["reliance"], len(rows)).low > 0]
     risky = sorted(risky, key=lambda r: -r["reliance"].value)[:5]
     blocks: list[Block] = [
         Note(
-            f"{row['feature']} matters ({shown(row['reliance'])}) and differs at {row['place']} (distance {row['shift']:.2f}).",
+            f"{row['feature']} matters ({format_reading(row['reliance'])}) and differs at {row['site']} (distance "
+            f"{row['shift']:.2f}).",
             Tone.CAUTION,
         )
         for row in risky
@@ -83,7 +84,7 @@ def data(findings: Sequence[Findings]) -> list[Block]:
     blocks: list[Block] = []
     rows: list[dict[str, Any]] = []
     for one in findings:
-        row: dict[str, Any] = {"fitted without": held_out(one), "n": one.sizes.get("train", 0)}
+        row: dict[str, Any] = {"fitted without": held_out_label(one), "n": one.sizes.get("train", 0)}
         row |= {k: v for k, v in one.readings.items() if k.startswith("coherence")}
         rows.append(row)
     if any(len(row) > 2 for row in rows):
@@ -95,7 +96,7 @@ def data(findings: Sequence[Findings]) -> list[Block]:
             )
         )
     one = findings[0]
-    without = f" (trained without {held_out(one)})" if len(findings) > 1 else ""
+    without = f" (trained without {held_out_label(one)})" if len(findings) > 1 else ""
     blocks += _examples(one.suspects, f"Suspected label errors{without}: most suspicious first", "loss out of fold")
     blocks += _examples(
         one.conflicting, f"Examples in conflict with the rest of the training data{without}", "agreement of gradients"
@@ -108,7 +109,7 @@ def data(findings: Sequence[Findings]) -> list[Block]:
     shared: list[dict[str, Any]] = [
         {
             "fitted": o.fitted,
-            "judged": known(one, o.judged, findings),
+            "evaluated": split_label(one, o.evaluated, findings),
             "exact": o.exact,
             "near": o.near,
             "of": o.n,
@@ -123,11 +124,11 @@ def data(findings: Sequence[Findings]) -> list[Block]:
     return blocks
 
 
-def _explained(title: str, error: WorstError) -> Block:
+def _error_block(title: str, error: WorstError) -> Block:
     """The error with the training examples that helped and harmed it, as pictures or as lines."""
     marked = [(error.query, "error"), *((e, "helped") for e in error.helpful), *((e, "harmed") for e in error.harmful)]
     if isinstance(error.query.shown, Tensor):
-        pictures = [(e.shown.tolist(), _captioned(e, role)) for e, role in marked if isinstance(e.shown, Tensor)]
+        pictures = [(e.shown.tolist(), _caption(e, role)) for e, role in marked if isinstance(e.shown, Tensor)]
         return Images(title=title, pixels=[p for p, _ in pictures], captions=[text for _, text in pictures])
     lines: list[dict[str, Any]] = [
         {
@@ -156,7 +157,7 @@ def _row(example: Example) -> int:
     return example.index if example.row is None else example.row
 
 
-def _captioned(example: Example, role: str) -> str:
+def _caption(example: Example, role: str) -> str:
     said = f"{example.label}, predicted {example.predicted}" if example.predicted else example.label
     return " · ".join(
         part for part in (role, str(_row(example)), said, f"{example.value:.2f}".replace("-", "−")) if part
@@ -166,7 +167,7 @@ def _captioned(example: Example, role: str) -> str:
 def worst(findings: Sequence[Findings]) -> list[Block]:
     blocks: list[Block] = []
     for one in findings[:4]:
-        where = place(one, one.worst[0].query.split) if one.worst else ""
+        where = site_label(one, one.worst[0].query.split) if one.worst else ""
         explanation = one.error_explanation
         if explanation is not None and one.worst:
             blocks.append(
@@ -175,15 +176,16 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
         for k, error in enumerate(one.worst[: 5 if len(findings) == 1 else 2]):
             said = f", predicted {error.query.predicted}" if error.query.predicted else ""
             title = f"{where}, error {k + 1}: recorded {error.query.label or '–'}{said}, loss {error.query.value:.2f}"
-            blocks.append(_explained(title, error))
+            blocks.append(_error_block(title, error))
             if explanation is not None and error.query.index in explanation.errors:
-                blocks.append(_credited(explanation, error))
+                blocks.append(_credit_block(explanation, error))
     if blocks:
         blocks.insert(
             0,
             Paragraph(
                 "Training examples are ranked by influence functions: by how much one more copy of the example would, to first "
-                "order, raise (helped) or lower (harmed) the log-likelihood of the error, in nats per copy. Read the order, not "
+                "order, raise (helped) or lower (harmed) the log-likelihood of the error, in nats per copy. Read the order, "
+                "not "
                 "the sizes: a straight line overshoots where a model fits closely. Inputs are credited by the explanation, of "
                 "eight, that is most faithful to the model around such examples."
             ),
@@ -191,7 +193,7 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
     return blocks
 
 
-def _credited(explanation: ErrorExplanation, error: WorstError) -> Block:
+def _credit_block(explanation: ErrorExplanation, error: WorstError) -> Block:
     """The inputs that carry an error, as bars or as a picture."""
     title = f"What the {explanation.behaviour} of this error rests on"
     if heat := explanation.heat.get(error.query.index):
@@ -207,7 +209,7 @@ def model(findings: Sequence[Findings]) -> list[Block]:
     for one in findings:
         plain = {k: v for k, v in one.readings.items() if not k.startswith(("coherence", "calibration"))}
         if plain:
-            rows.append({"fitted without": held_out(one), **plain})
+            rows.append({"fitted without": held_out_label(one), **plain})
     return [Table(rows=rows, caption="Sharpness and other measures of the trained model.")] if rows else []
 
 
@@ -218,6 +220,6 @@ def treatment(findings: Sequence[Findings]) -> list[Block]:
         for name, why in one.skipped.items():
             skipped.setdefault(why, []).append(name)
     notes = [
-        Note(f"Skipped: {listed(list(dict.fromkeys(names)))}.", Tone.CAUTION, why) for why, names in skipped.items()
+        Note(f"Skipped: {join_words(list(dict.fromkeys(names)))}.", Tone.CAUTION, why) for why, names in skipped.items()
     ]
     return [*(Paragraph(text) for text in said), *notes]

@@ -5,8 +5,8 @@ from typing import Any
 
 from unseen.document import Block, Note, Paragraph, Table, Tone
 from unseen.figure import Bars, Points
-from unseen.questions.audit.advice import by_model, by_remedy, mean_change, shared_metric, unseen_of, where
-from unseen.questions.audit.document.names import held_out, known, place
+from unseen.questions.audit.advice import by_model, by_remedy, evaluation_sites, mean_change, shared_metric, where
+from unseen.questions.audit.document.names import held_out_label, site_label, split_label
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
 
@@ -15,15 +15,20 @@ def holding(findings: Sequence[Findings]) -> list[Block]:
     metric = shared_metric(findings)
     values, intervals = {}, {}
     for one in findings:
-        for split in unseen_of(one):
+        for split in evaluation_sites(one):
             for model in dict.fromkeys(score.model for score in one.scores):
                 reading = one.score(split, metric, model=model)
                 if reading is not None:
-                    key = f"{place(one, split)} · {model}"
+                    key = f"{site_label(one, split)} · {model}"
                     values[key], intervals[key] = reading.value, (reading.low, reading.high)
     rows = [row for one in findings for row in _scores(one)]
     gaps: list[dict[str, Any]] = [
-        {"held out": held_out(one), "metric": g.metric, "judged on": place(one, g.split), "compared with": g.reference}
+        {
+            "held out": held_out_label(one),
+            "metric": g.metric,
+            "judged on": site_label(one, g.split),
+            "compared with": g.reference,
+        }
         | {"n": g.worse.n, "worse by": g.worse}
         for one in findings
         for g in one.gaps
@@ -31,18 +36,18 @@ def holding(findings: Sequence[Findings]) -> list[Block]:
     if len(findings) == 1:
         rows, gaps = ([{k: v for k, v in row.items() if k != "held out"} for row in table] for table in (rows, gaps))
     return [
-        Bars(title=_titled(metric, where(findings)), values=values, intervals=intervals, label=metric),
+        Bars(title=_title(metric, where(findings)), values=values, intervals=intervals, label=metric),
         Table(
             rows=rows,
             caption="Scores with 95 % intervals over examples and training runs (comparison models: over examples).",
             footnotes=_units(rows),
         ),
         Table(rows=gaps, caption="Generalization gaps (above zero: worse than where it is compared with)."),
-        *_compared(findings, metric, by_model, "Comparison models", "same examples"),
+        *_comparison_blocks(findings, metric, by_model, "Comparison models", "same examples"),
     ]
 
 
-def _titled(metric: str, where: str) -> str:
+def _title(metric: str, where: str) -> str:
     return f"{metric} {where}" + (" (lower is better)" if metric in LOWER_IS_BETTER else "")
 
 
@@ -62,20 +67,20 @@ def _scores(one: Findings) -> list[dict[str, Any]]:
         for model in dict.fromkeys(score.model for score in one.scores):
             found = {s.metric: s.reading for s in one.scores if (s.model, s.split, s.group) == (model, split, "")}
             if found:
-                where = place(one, split) if split in one.unseen else f"{split} (known places)"
+                where = site_label(one, split) if split in one.unseen else f"{split} (known places)"
                 n = next(iter(found.values())).n
-                rows.append({"held out": held_out(one), "judged on": where, "model": model, "n": n, **found})
+                rows.append({"held out": held_out_label(one), "judged on": where, "model": model, "n": n, **found})
     return rows
 
 
 def subgroups(findings: Sequence[Findings]) -> list[Block]:
     rows: list[dict[str, Any]] = []
     for one in findings:
-        for split in unseen_of(one):
+        for split in evaluation_sites(one):
             for score in one.scores:
                 if score.split == split and score.group and score.metric == one.score_name:
                     more = one.score(split, "AUC", group=score.group, level=score.level)
-                    row = {"place": one.places.get(split, split), "group": score.group, "level": score.level}
+                    row = {"site": one.sites.get(split, split), "group": score.group, "level": score.level}
                     rows.append({**row, "n": score.reading.n, one.score_name: score.reading, "AUC": more})
     if not rows:
         return []
@@ -94,12 +99,12 @@ def calibration(findings: Sequence[Findings]) -> list[Block]:
     rows: list[dict[str, Any]] = []
     for one in findings:
         for name, curve in one.curves.items():
-            if name in unseen_of(one):
-                groups[place(one, name)] = list(curve)
+            if name in evaluation_sites(one):
+                groups[site_label(one, name)] = list(curve)
         for name, reading in one.readings.items():
             if name.startswith("calibration "):
                 what, _, split = name.partition(": ")
-                rows.append({"judged on": known(one, split, findings), "quantity": what, "value": reading})
+                rows.append({"judged on": split_label(one, split, findings), "quantity": what, "value": reading})
     if groups:
         blocks.append(
             Points(
@@ -127,12 +132,12 @@ def calibration(findings: Sequence[Findings]) -> list[Block]:
 
 def remedies(findings: Sequence[Findings]) -> list[Block]:
     """Nothing where none was tried."""
-    return _compared(
+    return _comparison_blocks(
         findings, shared_metric(findings), by_remedy, "Remedies", "same seeds, initialisation, data and steps"
     )
 
 
-def _compared(
+def _comparison_blocks(
     findings: Sequence[Findings],
     metric: str,
     by: Callable[[Sequence[Findings], str], dict[str, list[Outcome]]],
@@ -147,10 +152,10 @@ def _compared(
     rows = []
     for name, outcomes in table.items():
         row: dict[str, Any] = {what[:-1].lower() if what != "Remedies" else "remedy": name}
-        row |= dict.fromkeys(place(one, split) for one in findings for split in unseen_of(one))
+        row |= dict.fromkeys(site_label(one, split) for one in findings for split in evaluation_sites(one))
         for one in findings:
             mine = [o for o in outcomes if any(o is other for other in (*one.outcomes, *one.comparisons))]
-            row |= {place(one, o.split): o.change for o in mine}
+            row |= {site_label(one, o.split): o.change for o in mine}
         if len(outcomes) > 1:
             row["mean"] = means[name]
         rows.append(row)
