@@ -133,7 +133,7 @@ def test_a_failed_cell_is_listed_and_the_exit_code_says_incomplete(store, capsys
     assert "--retry-failed" in out
     assert main([*RUN, "--trouble", "diverged", "--json"]) == 2
     (failure,) = said(capsys)["failures"]
-    assert failure["kind"] == "Diverged"
+    assert failure["kind"] == "Divergence"
     assert "in give" in failure["traceback"]
 
 
@@ -255,7 +255,7 @@ def test_check_refuses_a_file_that_is_no_ledger(text, store, capsys):
     path = recorded(store, capsys)
     Path(path).write_text(text)
     assert main(["check"]) == 2
-    assert lines(capsys)[0].startswith("Corrupted: ")
+    assert lines(capsys)[0].startswith("CorruptFile: ")
 
 
 def test_unexpected_errors_name_the_way_to_the_traceback(store, capsys, monkeypatch):
@@ -273,7 +273,7 @@ def test_unexpected_errors_name_the_way_to_the_traceback(store, capsys, monkeypa
 
 def test_debug_shows_the_traceback_of_a_typed_error(store, capsys):
     assert main(["run", "fake_countin", "--debug"]) == 2
-    assert "in place" in capsys.readouterr().err
+    assert "in locate" in capsys.readouterr().err
 
 
 def test_interruptions_end_with_130(store, capsys, monkeypatch):

@@ -70,7 +70,7 @@ def test_a_failing_cell_does_not_stop_the_others(study, store, marks):
     result = run(study, config(study, trouble="diverged"), store)
     assert [run_.cell["seed"] for run_ in result.runs] == [0, 2]
     (failure,) = result.failures
-    assert failure.kind == "Diverged"
+    assert failure.kind == "Divergence"
     assert "lower it" in failure.what
     assert "in give" in failure.traceback
     assert failure.cell["seed"] == 1
@@ -227,7 +227,7 @@ class Heard(NoWatcher):
     def begin(self, study, total, stored, unit="cells"):
         self.calls.append((study, total, stored))
 
-    def finished(self, outcome):
+    def on_finish(self, outcome):
         self.calls.append(outcome.key)
 
     def end(self):

@@ -180,7 +180,7 @@ def test_write_atomic_keeps_the_old_content_when_it_fails(tmp_path, monkeypatch)
 
 def test_failures_are_kept_beside_and_forgotten_with_success(tmp_path):
     store = Store(tmp_path)
-    failure = Failure(study="s", key="abc", cell={"seed": 1}, kind="Diverged", what="at step 3", traceback="…")
+    failure = Failure(study="s", key="abc", cell={"seed": 1}, kind="Divergence", what="at step 3", traceback="…")
     store.fail(failure)
     assert store.failure("s", "abc") == failure
     assert store.keys("s") == []

@@ -87,7 +87,7 @@ def test_one_is_not_many():
 
 
 def test_limits_name_what_was_not_judged():
-    here = found(unseen=[], places={})
+    here = found(unseen=[], sites={})
     assert "nothing here speaks about a new place" in limits([here])[0]
     assert "1 unseen place (Bern) says little" in limits([found()])[0]
     assert any("One trained model" in text for text in limits([found(seeds=1)]))

@@ -150,7 +150,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped():
     blocks, lab = job.blocks(clusters()), Lab(keeper=memory)
 
     class Killed(Sweep):
-        def trained(self, blocks):
+        def train_groups(self, blocks):
             if len(memory.made) >= 6:
                 raise KeyboardInterrupt
             return super().train_groups(blocks)
