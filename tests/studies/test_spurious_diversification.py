@@ -12,17 +12,17 @@ from unseen.engine import parameters
 from unseen.engine.batches import whole
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
-from unseen.studies.spurious_diversification import CLAIMS, study
-from unseen.studies.spurious_diversification.drawing import PATTERNS
-from unseen.studies.spurious_diversification.experiment import (
+from unseen.studies.spurious_diversification import (
+    CLAIMS,
     MANY,
     ONE,
+    PATTERNS,
     SHARED,
     Part,
-    cells,
     compare_with_average,
-    finetune_pair,
+    finetune,
     scale_outputs,
+    study,
 )
 from unseen.studies.spurious_diversification.votes import Voters, Voting, closed_form
 from unseen.study import Scale, Verdict, pick
@@ -34,7 +34,7 @@ LAB = Lab(seed=5)
 @pytest.fixture
 def smoke(smoke_runs):
     """The rows of the fine-tuning part of the smoke scale."""
-    (cell,) = (cell for cell in cells(SMOKE) if cell.part is Part.WISE)
+    (cell,) = (cell for cell in study.cells(SMOKE) if cell.arm is Part.WISE)
     return smoke_runs.rows_of(study.name, cell)
 
 
@@ -123,7 +123,7 @@ def test_transitions_add_up_to_the_differences():
 
 
 def test_the_pair_learned_other_patches_of_other_digits():
-    pair, _ = finetune_pair(SMOKE, LAB)
+    pair = finetune(SMOKE, LAB)
     spec, data = SMOKE.tuned, LAB.child("data")
     fitted = whole(pair.task.split("train").data, LAB)
     before = whole(replace(spec, active=tuple(range(16))).build(data).split("train").data, LAB)
@@ -153,9 +153,9 @@ def test_parts_of_the_fine_tuning_agree_with_each_other(smoke):
 
 
 def test_equal_cells_give_equal_rows_and_paper_scale_exists(smoke_runs):
-    cell = list(cells(SMOKE))[1]
+    cell = list(study.cells(SMOKE))[1]
     assert list(study.run(cell, Lab(seed=cell.seed))) == smoke_runs.rows_of(study.name, cell)
-    assert len(list(cells(study.scales[Scale.PAPER]))) == 1 + 20 * 4
+    assert len(list(study.cells(study.scales[Scale.PAPER]))) == 1 + 20 * 4
 
 
 def world(sign):
