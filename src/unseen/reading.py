@@ -1,7 +1,7 @@
 """Measure: a number about a model and data, with its uncertainty."""
 
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import inf, isfinite, nan
 from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
@@ -22,6 +22,8 @@ class Reading:
     unit: str = ""
     detail: Tensor | None = None
     """The per-example, per-class or per-layer values behind the number, where there are some."""
+    freedom: float = inf
+    """Degrees of freedom of the t distribution behind the interval: two for three seeds. Widening needs them."""
 
     def __str__(self) -> str:
         interval = f" [{self.low:.3g}, {self.high:.3g}]" if isfinite(self.low) and isfinite(self.high) else ""

@@ -49,16 +49,16 @@ def test_worst_domain_is_the_lowest_of_the_domains():
 def test_the_worst_is_below_the_mean_and_does_not_care_about_names(seed, g):
     rng = np.random.default_rng(seed)
     values, groups = rng.integers(2, size=60).astype(float), rng.integers(g, size=60)
-    reading = lowest(values, groups, 1, 20, LAB)
+    reading = lowest(values, groups, 1)
     assert reading.value <= values.mean() + 1e-12
     order = rng.permutation(60)
-    renamed = lowest(values[order], 7 * (g - groups[order]), 1, 20, LAB)
+    renamed = lowest(values[order], 7 * (g - groups[order]), 1)
     assert renamed.value == pytest.approx(reading.value)
 
 
 def test_small_groups_are_shown_and_not_judged():
     values, groups = np.array([0.0] + [1.0] * 20), np.array([1] + [0] * 20)
-    reading = lowest(values, groups, 5, 50, LAB)
+    reading = lowest(values, groups, 5)
     assert reading.value == 1
     assert reading.detail[:, 1].tolist() == [1, 0]
 
@@ -68,8 +68,8 @@ def test_refusals():
         WorstGroupScore(split="unseen", least=100)(TRAINED, LAB)
     with pytest.raises(UnknownName, match="`hospital`"):
         WorstGroupScore(column="hospital", split="unseen")(TRAINED, LAB)
-    with pytest.raises(InvalidConfig, match="draws=1"):
-        WorstDomainScore(draws=1)
+    with pytest.raises(InvalidConfig, match="least=0"):
+        WorstDomainScore(least=0)
     with pytest.raises(InvalidData, match="3 values and 2 groups"):
         by_group(np.zeros(3), np.zeros(2, dtype=np.int64))
     x = TRAINED.task.splits["unseen"].data.columns

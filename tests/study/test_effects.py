@@ -50,7 +50,7 @@ def test_intervals_of_proportions_know_both_seeds_and_examples():
     mixed = [{"hit": hit, "of": 100, "seed": seed} for seed, hit in enumerate((60, 100, 100, 100))]
     found = share("hit", "of")(mixed)
     assert found.value == pytest.approx(0.9)
-    assert found.low == pytest.approx(stats.mean([0.6, 1, 1, 1]).low)
+    assert found.low < stats.mean([0.6, 1, 1, 1]).low  # one seed of four fails: few seeds say little
     assert found.high == 1
     assert share("hit", "of")(alike[:1]).low == pytest.approx(rate("hit", "of")(alike[:1]).low)
 
@@ -75,7 +75,7 @@ def test_a_crossed_gap_is_paired_and_needs_two_places():
 
 def test_an_interval_over_overlapping_seeds_is_no_narrower_than_one_sample():
     one, many = overlapping([0.1], [0.0004]), overlapping([0.1, 0.12, 0.08], [0.0004] * 3)
-    assert one.high - one.value == pytest.approx(1.96 * 0.02)
+    assert one.high - one.value == pytest.approx(1.96 * 0.02, rel=1e-4)
     assert many.high - many.low > one.high - one.low
     assert many.value == pytest.approx(0.1)
     assert overlapping([0.08, 0.1, 0.12], [0.0004] * 3).low == pytest.approx(many.low)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,32 +30,23 @@ def by_group(values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " m"]) -> 
     return {int(g): stats.of_scores(values[groups == g]) for g in np.unique(groups)}
 
 
-def lowest(values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], least: int, draws: int, lab: Lab) -> Reading:
-    """The lowest mean of a group of at least `least` examples, with the bootstrap interval of that minimum.
+def lowest(values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], least: int) -> Reading:
+    """The lowest mean of a group of at least `least` examples, with an interval for the lowest of the true means
+    (`stats.lowest`): the smallest of many observed means is too small, and its own interval does not know that.
 
     `detail` is [group, (number, mean, low, high, n)], of all groups.
     """
-    found = by_group(values, groups)
-    judged = np.array([g for g, reading in found.items() if reading.n >= least], dtype=np.int64)
-    if not judged.size:
+    everything = by_group(values, groups)
+    large = [g for g, reading in everything.items() if reading.n >= least]
+    if not large:
         raise InvalidData(
-            f"No group has {least} examples (the largest has {max((r.n for r in found.values()), default=0)}).",
+            f"No group has {least} examples (the largest has {max((r.n for r in everything.values()), default=0)}).",
             why="the lowest of uncertain numbers says nothing.",
             fix="merge groups, or lower `least`.",
         )
-    among = np.isin(groups, judged)
-
-    def worst(v: np.ndarray, g: np.ndarray) -> float:
-        place = np.searchsorted(judged, g)
-        n = np.bincount(place, minlength=judged.size)
-        means = np.bincount(place, weights=v, minlength=judged.size)[n > 0] / n[n > 0]
-        return float(means.min())
-
-    rng = lab.child("bootstrap").numpy()
-    reading = stats.bootstrap(worst, values[among], groups[among], rng=rng, draws=draws)
-    table = torch.tensor([[g, r.value, r.low, r.high, r.n] for g, r in found.items()], dtype=torch.float64)
-    low, high = min(reading.low, reading.value), max(reading.high, reading.value)
-    return Reading(reading.value, low, high, reading.n, detail=table)
+    reading = stats.lowest(lambda level: [stats.of_scores(values[groups == g], level=level) for g in large])
+    rows = [[g, r.value, r.low, r.high, r.n] for g, r in everything.items()]
+    return replace(reading, detail=torch.tensor(rows, dtype=torch.float64))
 
 
 def column_of(subject: Trained, split: str, column: str, lab: Lab) -> Int[np.ndarray, " n"]:
@@ -75,13 +66,9 @@ def column_of(subject: Trained, split: str, column: str, lab: Lab) -> Int[np.nda
     return labels.long().numpy()
 
 
-def _refuse(least: int, draws: int) -> None:
-    if least < 1 or draws < 10:
-        raise InvalidConfig(
-            f"The worst group got least={least}, draws={draws}.",
-            why="a group has an example, and ten resamples make no interval.",
-            fix="set least ≥ 1 and draws ≥ 10.",
-        )
+def _refuse(least: int) -> None:
+    if least < 1:
+        raise InvalidConfig(f"The worst group got least={least}.", "a group has an example.", "set least ≥ 1.")
 
 
 @dataclass(frozen=True)
@@ -91,16 +78,15 @@ class WorstGroupScore:
     column: str = "group"
     split: str = "test"
     least: int = 10
-    draws: int = 500
 
     def __post_init__(self) -> None:
-        _refuse(self.least, self.draws)
+        _refuse(self.least)
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         groups = column_of(subject, self.split, self.column, lab)
         data = subject.task.split(self.split).data
         values = per_example(subject.model, data, subject.task.objective.score, lab).double().numpy()
-        return lowest(values, groups, self.least, self.draws, lab)
+        return lowest(values, groups, self.least)
 
 
 @dataclass(frozen=True)
@@ -110,19 +96,20 @@ class WorstDomainScore:
     splits: tuple[str, ...] = ()
     """Empty: all judged splits at positions that were not fitted, or all judged ones where there are none."""
     least: int = 10
-    draws: int = 500
 
     def __post_init__(self) -> None:
-        _refuse(self.least, self.draws)
+        _refuse(self.least)
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         task = subject.task
         names = self.splits or tuple(task.unseen) or tuple(task.of(Use.EVALUATE))
         if not names:
-            raise InvalidData(f"`{task.name}` has no judged split.", "there is no domain.", "add one with Use.JUDGE.")
+            raise InvalidData(
+                f"`{task.name}` has no evaluation split.", "there is no domain.", "add one with Use.EVALUATE."
+            )
         parts = domain_scores(subject, names, lab)
         domains = np.concatenate([np.full(len(v), k) for k, v in enumerate(parts.values())])
-        return lowest(np.concatenate(list(parts.values())), domains, self.least, self.draws, lab)
+        return lowest(np.concatenate(list(parts.values())), domains, self.least)
 
 
 def domain_scores(subject: Trained, splits: tuple[str, ...], lab: Lab) -> Mapping[str, Float[np.ndarray, " n"]]:
@@ -135,4 +122,4 @@ def domain_scores(subject: Trained, splits: tuple[str, ...], lab: Lab) -> Mappin
 
 def example() -> WorstGroupScore:
     """On the judged split of the contract battery's task."""
-    return WorstGroupScore(split="same", draws=100)
+    return WorstGroupScore(split="same")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unseen import stats
 from unseen.errors import InvalidData
 from unseen.reading import Reading
-from unseen.study import Effect, Row, Rows, Value, column, gap, pick, rate
+from unseen.study import Effect, Row, Rows, Value, column, gap, pick
 
 T = TypeVar("T")
 
@@ -91,23 +91,12 @@ def ratio(name: str, of: Mapping[str, Value], against: Mapping[str, Value]) -> E
 
 
 def share(successes: str, n: str, where: Mapping[str, Value] = {}, /, **more: Value) -> Effect:
-    """Mean proportion over seeds within the wider of two intervals.
-
-    Wilson's over all examples alone would take the examples of one seed for independent,
-    Student's over seeds alone has no width where every seed is right everywhere.
-    """
+    """Mean over seeds of each seed's proportion, seeds counting once (`stats.mean_proportion`)."""
     chosen = {**where, **more}
 
     def read(rows: Rows) -> Reading:
-        counted = rate(successes, n, chosen)(rows)
         right, total = (column(rows, name, **chosen) for name in (successes, n))
-        # a seed may have none to count
-        shares = [hits / count for hits, count in zip(right, total, strict=True) if count]
-        seeds = stats.mean(shares, within=(0, 1))
-        if seeds.n == 1:
-            return counted
-        low, high = min(counted.low, seeds.low), max(counted.high, seeds.high)
-        return Reading(seeds.value, low, high, seeds.n, "fraction")
+        return stats.mean_proportion(right, total)
 
     return read
 
@@ -142,5 +131,7 @@ def overlapping(values: Sequence[float], variances: Sequence[float], unit: str =
     if not values:
         raise InvalidData("No seed has a value.", why="nothing to average.", fix="run the missing cells.")
     spread = float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.0
-    half = 1.96 * sqrt(fmean(variances) + spread)
+    # the sample's variance is known from many examples, the seeds' is estimated from few: t for that part
+    of_seeds = stats.t_quantile(len(values) - 1) ** 2 * spread if spread else 0.0
+    half = sqrt(stats.z_quantile() ** 2 * fmean(variances) + of_seeds)
     return Reading(fmean(values), fmean(values) - half, fmean(values) + half, len(values), unit)
