@@ -14,17 +14,16 @@ from unseen.method import Trained
 from unseen.methods.diversify import agreement
 from unseen.models.ensemble_model import Committee, SingleMember
 from unseen.objectives import classify
-from unseen.studies.diversification import CLAIMS, study
-from unseen.studies.diversification.experiment import (
+from unseen.studies.diversification import (
+    CLAIMS,
     GROUPS,
-    Cell,
     Encoder,
     Selection,
-    cells,
     evaluate,
     evaluate_selections,
     reliance_on_halves,
     starting_network,
+    study,
 )
 from unseen.study import Scale, Verdict, pick
 from unseen.task import Axis, Split, Task, Use
@@ -37,7 +36,7 @@ LAB = Lab(seed=3)
 @pytest.fixture
 def smoke(smoke_runs):
     """The rows of the first cell of the smoke scale."""
-    return smoke_runs.rows_of(study.name, next(iter(cells(SMOKE))))
+    return smoke_runs.rows_of(study.name, next(iter(study.cells(SMOKE))))
 
 
 @pytest.mark.parametrize("r", [0.0, 0.25, 0.5, 0.75, 1.0])
@@ -109,7 +108,7 @@ def test_selections():
 
 
 def test_encoders_share_the_head_and_frozen_ones_stay():
-    made = {e: starting_network(Cell(SMOKE, e, (2,), 0), LAB)() for e in (Encoder.SCRATCH, Encoder.LOWER_FROZEN)}
+    made = {e: starting_network(SMOKE, e, LAB) for e in (Encoder.SCRATCH, Encoder.LOWER_FROZEN)}
     plain, frozen = made.values()
     assert torch.equal(plain[-1].weight, frozen[-1].weight)
     assert not torch.equal(plain[1].weight, frozen[1].weight)
@@ -142,7 +141,7 @@ def test_the_table_has_a_line_for_each_way_and_share(smoke):
 
 
 def test_paper_scale_exists():
-    assert len(list(cells(study.scales[Scale.PAPER]))) == 25
+    assert len(list(study.cells(study.scales[Scale.PAPER]))) == 25
 
 
 def world(sign):
