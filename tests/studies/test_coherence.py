@@ -9,7 +9,7 @@ import torch
 from unseen.lab import Lab
 from unseen.methods.robust_gradients import MedianOfMicrobatches, RollingMedian
 from unseen.studies import coherence
-from unseen.studies.coherence import CoherenceCell, OrderCell, SuppressionCell, study
+from unseen.studies.coherence import Labels, Networks, study
 from unseen.study import Scale, Verdict, pick
 
 CONFIG = study.scales[Scale.SMOKE]
@@ -46,15 +46,15 @@ def test_random_labels_change_labels_only():
 
 
 def test_first_epochs_do_not_depend_on_later_ones():
-    """`budget_with_readings` reads after every epoch, so a longer run repeats a shorter one."""
+    """Readings come after every epoch, so a longer run repeats a shorter one."""
     order = replace(CONFIG.order, epochs=3)
-    short, long = (list(coherence.order_rows(OrderCell(replace(order, epochs=epochs), 0), Lab())) for epochs in (3, 5))
+    short, long = (list(coherence.order_rows(replace(order, epochs=epochs), Networks(), Lab())) for epochs in (3, 5))
     assert pick(short, part="order") == pick(long, part="order")[:3]
 
 
 def test_winsorizing_at_level_0_and_a_window_of_1_are_sgd():
     def summary(rule):
-        found = list(coherence.suppression_rows(SuppressionCell(CONFIG.suppression, rule, 0), Lab()))[-1]
+        found = list(coherence.suppression_rows(CONFIG.suppression, rule, Lab()))[-1]
         return {name: value for name, value in found.items() if name != "rule"}
 
     assert summary(RollingMedian(1)) == summary(None)
@@ -118,11 +118,11 @@ def test_cells_of_the_other_scales_are_as_the_sheet_has_them():
     laptop = list(study.cells(study.scales[Scale.LAPTOP]))
     assert len({cell.seed for cell in laptop}) >= 3
     first = [cell for cell in laptop if cell.seed == 0]
-    assert [cell.noise for cell in first if isinstance(cell, CoherenceCell)] == [0.0, 1.0]
-    suppression = next(cell for cell in first if isinstance(cell, SuppressionCell)).setting
+    assert [cell.arm.noise for cell in first if isinstance(cell.arm, Labels)] == [0.0, 1.0]
+    suppression = next(cell for cell in first if cell.setting.epochs == 220).setting
     assert suppression.budget_with_readings(10).steps == 220 * 15
     paper = list(study.cells(study.scales[Scale.PAPER]))
-    assert {cell.noise for cell in paper if isinstance(cell, CoherenceCell)} == {0, 0.25, 0.5, 0.75, 1}
+    assert {cell.arm.noise for cell in paper if isinstance(cell.arm, Labels)} == {0, 0.25, 0.5, 0.75, 1}
 
 
 def test_the_paper_scale_runs_on_few_images():
@@ -143,7 +143,7 @@ def test_the_paper_scale_runs_on_few_images():
         rates=(0.1,),
         seeds=1,
     )
-    cells = [cell for cell in study.cells(small) if not isinstance(cell, OrderCell)]
+    cells = [cell for cell in study.cells(small) if not isinstance(cell.arm, Networks)]
     rows = [row for cell in cells for row in study.run(cell, Lab())]
     assert {row["rule"] for row in pick(rows, part="suppression summary")} == {"SGD", "winsorized c=6", "RM3", "M3"}
     assert 0 < pick(rows, part="coherence", step=2)[0]["m_alpha"] <= 20
