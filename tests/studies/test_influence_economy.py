@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from unseen.lab import Lab
-from unseen.studies.influence_economy import cells, recall_of_best, study
+from unseen.studies.influence_economy import recall_of_best, study
 from unseen.study import Scale, Verdict, pick
 
 SMOKE = study.scales[Scale.SMOKE]
 
 
-def test_kept_equals_sets():
+def test_recall_of_the_best_equals_sets():
     exact = torch.randn(3, 20, generator=Lab().generator())
     found = torch.stack([torch.randperm(20, generator=Lab(k).generator())[:8] for k in range(3)])
     shares = [
@@ -25,7 +25,7 @@ def test_kept_equals_sets():
 
 def test_full_rank_is_exact_and_a_filter_that_keeps_all_loses_nothing():
     config = replace(SMOKE, ranks=(1, 64), shares=(1.0,), seeds=1)
-    (cell,) = cells(config)
+    (cell,) = study.cells(config)
     rows = list(study.run(cell, Lab(seed=3)))
     assert pick(rows, rank=64)[0]["r"] == pytest.approx(1, abs=1e-5)
     assert pick(rows, rank=1)[0]["r"] < 1 - 1e-5
