@@ -5,11 +5,14 @@
 The references, on the same batches, interleaved with ours after a warm-up, in CPU seconds:
 
 * `backward`: one ordinary forward and backward pass, gradients summed in `.grad`;
-* `vmap`: `torch.func.vmap(grad)` of the loss of one example, as in PyTorch's tutorial on per-sample gradients;
+* `vmap`: `torch.func.vmap(grad)` of the loss of one example, as in PyTorch's tutorial on per-sample
+  gradients;
 * `opacus`: `GradSampleModule` and the sums and norms of `.grad_sample`;
-* `opacus_ghost`: `GradSampleModuleFastGradientClipping` with ghost norms (`get_norm_sample`) and the sum in `.grad`.
+* `opacus_ghost`: `GradSampleModuleFastGradientClipping` with ghost norms (`get_norm_sample`) and
+  the sum in `.grad`.
 
-All give Σ g and every ‖g‖². The slow ones see the first batches of each pass only; their seconds are scaled per example.
+All give Σ g and every ‖g‖². The slow ones see the first batches of each pass only; their seconds
+are scaled per example.
 """
 
 import argparse
@@ -40,7 +43,11 @@ Contestant = Callable[[Sequence[Batch]], float]
 
 def alpha(total: Sequence[Tensor], norms2: Sequence[Tensor]) -> float:
     square = torch.cat(list(norms2))
-    return alignment(sum(t.double().square().sum().item() for t in total), square.double().sum().item(), len(square))
+    return alignment(
+        sum(t.double().square().sum().item() for t in total),
+        square.double().sum().item(),
+        len(square),
+    )
 
 
 def backward(model: nn.Module) -> Callable[[Iterable[Batch]], float]:
@@ -120,8 +127,12 @@ class Timed:
     alpha: float
 
 
-def race(contestants: dict[str, tuple[Contestant, Sequence[Batch]]], rounds: int) -> dict[str, Timed]:
-    """Each contestant once per round, in turn, after a warm-up on its first batch; the slow ones every third round."""
+def race(
+    contestants: dict[str, tuple[Contestant, Sequence[Batch]]], rounds: int
+) -> dict[str, Timed]:
+    """Each contestant once per round, in turn, after a warm-up on its first batch; the slow ones
+    every third round.
+    """
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     found = {}
     for contestant, batches in contestants.values():
@@ -152,7 +163,9 @@ def gemm_peak(size: int = 1024) -> float:
     return 2 * size**3 / best
 
 
-def measured(make: Callable[[], nn.Module], data: Columns, slow: int, batch_size: int, rounds: int) -> dict:
+def measured(
+    make: Callable[[], nn.Module], data: Columns, slow: int, batch_size: int, rounds: int
+) -> dict:
     lab = Lab()
 
     def fresh() -> nn.Module:
@@ -164,21 +177,28 @@ def measured(make: Callable[[], nn.Module], data: Columns, slow: int, batch_size
     ordinary = backward(fresh())
 
     def pass_over_data(_: Sequence[Batch]) -> float:  # reads the shuffled batches as ours does
-        return ordinary(batch for _, _, batch in _iterate_groups(data, batch_size, 10, lab.child("groups")))
+        return ordinary(
+            batch for _, _, batch in _iterate_groups(data, batch_size, 10, lab.child("groups"))
+        )
 
     few = batches[: -(-slow // len(batches[0]["y"]))]
     subset = Columns(**{name: torch.cat([batch[name] for batch in few]) for name in few[0]})
     times = race(
         {
             "backward": (pass_over_data, batches),
-            "ours": (lambda _: coherence(ours, cross_entropy, data, lab, batch_size=batch_size).alpha, batches),
+            "ours": (
+                lambda _: coherence(ours, cross_entropy, data, lab, batch_size=batch_size).alpha,
+                batches,
+            ),
             "vmap": (vmapped(fresh()), few),
             "opacus": (opacus(fresh()), few),
             "opacus_ghost": (opacus_ghost(fresh()), batches),
         },
         rounds,
     )
-    in_place = {torch.ops.aten.addmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * b[1]}  # unknown to torch's counter
+    in_place = {
+        torch.ops.aten.addmm_: lambda into, a, b, **_: 2 * a[0] * a[1] * b[1]
+    }  # unknown to torch's counter
     counter = FlopCounterMode(display=False, custom_mapping=in_place)
     with counter:
         coherence(ours, cross_entropy, subset, lab, batch_size=batch_size)
@@ -209,7 +229,9 @@ def measured(make: Callable[[], nn.Module], data: Columns, slow: int, batch_size
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--n", type=int, default=10_000, help="number of images")
     parser.add_argument("--batch-size", type=int, default=256)
@@ -224,16 +246,25 @@ def main() -> None:
     data = Columns(x=columns["x"], y=columns["y"])
     rows = {
         "mlp": lambda: measured(
-            lambda: mlp([784, 512, 256, 10]), data, 2 * options.batch_size, options.batch_size, options.rounds
+            lambda: mlp([784, 512, 256, 10]),
+            data,
+            2 * options.batch_size,
+            options.batch_size,
+            options.rounds,
         ),
-        "resnet": lambda: measured(resnet, data, options.batch_size, options.batch_size, max(1, options.rounds // 2)),
+        "resnet": lambda: measured(
+            resnet, data, options.batch_size, options.batch_size, max(1, options.rounds // 2)
+        ),
     }
     out = {name: row() for name, row in rows.items() if options.only in (None, name)}
     if options.json:
         print(json.dumps(out, indent=2))
         return
     for name, row in out.items():
-        print(name, *(f"{key}={value:.3g}" for key, value in row.items() if isinstance(value, float | int)))
+        print(
+            name,
+            *(f"{key}={value:.3g}" for key, value in row.items() if isinstance(value, float | int)),
+        )
 
 
 if __name__ == "__main__":

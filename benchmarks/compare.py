@@ -1,20 +1,21 @@
 """A whole comparison at once against one process per trial, and against one model after the other.
 
-`python benchmarks/compare.py --json` prints a list with one entry per network on rotated digits (8 methods × 4 angles left
-out × 5 seeds) and one for the heart-disease sweep (8 methods × 4 hospitals × 20 draws): `speedup_vs_loop` (the same losses,
-`engine.loop.train`), `speedup_vs_processes` (the field's habit: a process per trial, which starts, prepares its data, trains
-and scores one model), both in CPU seconds, so that a busy neighbour does not decide; `by_method` (speed-up over the loop,
-and whether the probe chose to stack).
-`sam_vs_two_steps` is the time of a SAM step over that of two ERM steps, `udim_passes` the time of a UDIM step in ERM steps;
-both alone and `_evaluate_stacked`.
+`python benchmarks/compare.py --json` prints a list with one entry per network on rotated digits (8
+methods × 4 angles left out × 5 seeds) and one for the heart-disease sweep (8 methods × 4 hospitals
+× 20 draws): `speedup_vs_loop` (the same losses, `engine.loop.train`), `speedup_vs_processes` (the
+field's habit: a process per trial, which starts, prepares its data, trains and scores one model),
+both in CPU seconds, so that a busy neighbour does not decide; `by_method` (speed-up over the loop,
+and whether the probe chose to stack). `sam_vs_two_steps` is the time of a SAM step over that of two
+ERM steps, `udim_passes` the time of a UDIM step in ERM steps; both alone and `_evaluate_stacked`.
 
-`largest_difference` is that of the mean loss at a judged place between a stacked model and the same one trained alone, in
-float64; `equal` says whether all are at most 1e-4. `largest_difference_float32` is the same in the arithmetic that is timed:
-stacked and single products round differently (1e-7), and Adam and the sign of adversarial training turn a gradient of
+`largest_difference` is that of the mean loss at an evaluated place between a stacked model and the
+same one trained alone, in float64; `equal` says whether all are at most 1e-4.
+`largest_difference_float32` is the same in the arithmetic that is timed: stacked and single
+products round differently (1e-7), and Adam and the sign of adversarial training turn a gradient of
 rounding size into a step of full size.
 
-Loops and processes are sampled evenly (`--every`) and scaled: every trial of a method costs the same. `--small` is a quick
-check of the benchmark itself; its ratios mean little.
+Loops and processes are sampled evenly (`--every`) and scaled: every trial of a method costs the
+same. `--small` is a quick check of the benchmark itself; its ratios mean little.
 """
 
 import argparse
@@ -73,7 +74,9 @@ class Case:
             return [replace(one, budget=replace(one.budget, steps=self.steps)) for one in found]
         found = of_domains(RotatedDigits(angles=ANGLES, n=self.n), Lab(), self.name)
         budget = Budget(steps=self.steps, batch_size=32, lr=1e-3)
-        return [replace(one, model=partial(network, hidden=self.hidden), budget=budget) for one in found]
+        return [
+            replace(one, model=partial(network, hidden=self.hidden), budget=budget) for one in found
+        ]
 
     def job(self) -> Comparison:
         return Comparison(seeds=self.seeds, draws=self.draws, protocols=[Protocol.TRAINING])
@@ -89,7 +92,10 @@ CASES = (
     Case("rotated digits", (256, 128)),
     Case("heart", (64, 32), seeds=1, draws=20, steps=150),
 )
-SMALL = (Case("rotated digits", (64, 32), n=800, steps=60), Case("heart", (64, 32), seeds=1, draws=20, steps=60))
+SMALL = (
+    Case("rotated digits", (64, 32), n=800, steps=60),
+    Case("heart", (64, 32), seeds=1, draws=20, steps=60),
+)
 
 
 def cpu(run: Callable[[], object]) -> float:
@@ -113,13 +119,18 @@ def trial(case: Case, method: str, at: str, seed: int, draw: int) -> None:
 
 
 def losses(result: Trained, task: Task, lab: Lab) -> Tensor:
-    """The mean loss at every judged place."""
+    """The mean loss at every evaluated place."""
     places = evaluated_splits(task).values()
-    each = [per_example(result.model, task.splits[name].data, task.objective.loss, lab).mean() for name in places]
+    each = [
+        per_example(result.model, task.splits[name].data, task.objective.loss, lab).mean()
+        for name in places
+    ]
     return torch.stack(each)
 
 
-def exact_difference(subjects: Sequence[Subject], group: Sequence[RunGroup], samples: int = 2) -> float:
+def exact_difference(
+    subjects: Sequence[Subject], group: Sequence[RunGroup], samples: int = 2
+) -> float:
     """Between stacked and single models in float64, for some of a group's runs."""
     lab = Lab(dtype=torch.float64)
     pairs = [(block, run) for block in group for run in block.runs]
@@ -131,12 +142,18 @@ def exact_difference(subjects: Sequence[Subject], group: Sequence[RunGroup], sam
         assert isinstance(single, Trained)
         assert isinstance(stack, Trained)
         task = alone.subject(block.at).task
-        worst = max(worst, float((losses(single, task, lab) - losses(stack, task, lab)).abs().max()))
+        worst = max(
+            worst, float((losses(single, task, lab) - losses(stack, task, lab)).abs().max())
+        )
     return worst
 
 
-def compared(case: Case, subjects: Sequence[Subject], entrant: MethodSpec, every: int) -> dict[str, float | bool]:
-    """CPU seconds of all runs of one method, stacked (measured) and looped (sampled and scaled), and their difference."""
+def compared(
+    case: Case, subjects: Sequence[Subject], entrant: MethodSpec, every: int
+) -> dict[str, float | bool]:
+    """CPU seconds of all runs of one method, stacked (measured) and looped (sampled and scaled),
+    and their difference.
+    """
     job = replace(case.job(), entrants=[entrant])
     sweep, alone = Sweep(subjects, Lab()), Sweep(subjects, Lab(), is_stacked=False)
     groups = sweep.groups(job.blocks(subjects))
@@ -148,7 +165,9 @@ def compared(case: Case, subjects: Sequence[Subject], entrant: MethodSpec, every
             results, is_stacked = sweep.train_groups(group)
             together.append(is_stacked)
             pairs = [(block, run) for block in group for run in block.runs]
-            found.update({pair: r for pair, r in zip(pairs, results, strict=True) if isinstance(r, Trained)})
+            found.update(
+                {pair: r for pair, r in zip(pairs, results, strict=True) if isinstance(r, Trained)}
+            )
 
     fast = cpu(stacks)
     runs = list(found)
@@ -160,7 +179,12 @@ def compared(case: Case, subjects: Sequence[Subject], entrant: MethodSpec, every
         slow += cpu(lambda: single.extend(alone.train_groups([one])[0]))  # type: ignore[arg-type]  # noqa: B023
         task = alone.subject(block.at).task
         difference = max(
-            difference, float((losses(single[0], task, Lab()) - losses(found[block, run], task, Lab())).abs().max())
+            difference,
+            float(
+                (losses(single[0], task, Lab()) - losses(found[block, run], task, Lab()))
+                .abs()
+                .max()
+            ),
         )
     return {
         "seconds": fast,
@@ -171,7 +195,9 @@ def compared(case: Case, subjects: Sequence[Subject], entrant: MethodSpec, every
     }
 
 
-def measured(number: int, case: Case, every: int, processes: int, is_small: bool) -> dict[str, object]:
+def measured(
+    number: int, case: Case, every: int, processes: int, is_small: bool
+) -> dict[str, object]:
     subjects, job = case.subjects(), case.job()
     entrants = list(job.entrants)
     warm = Sweep(subjects, Lab())
@@ -183,11 +209,24 @@ def measured(number: int, case: Case, every: int, processes: int, is_small: bool
     flags = ["--small"] if is_small else []
     apart = 0.0
     for method, at, run in sampled:
-        words = [sys.executable, __file__, *flags, "--trial", str(number), method, at, str(run.seed), str(run.draw)]
+        words = [
+            sys.executable,
+            __file__,
+            *flags,
+            "--trial",
+            str(number),
+            method,
+            at,
+            str(run.seed),
+            str(run.draw),
+        ]
         apart += of_children(partial(subprocess.run, words, check=True))
-    fast, slow = (sum(float(row[name]) for row in rows.values()) for name in ("seconds", "loop_seconds"))
+    fast, slow = (
+        sum(float(row[name]) for row in rows.values()) for name in ("seconds", "loop_seconds")
+    )
     different, rounded = (
-        {name: row[key] for name, row in rows.items()} for key in ("largest_difference", "largest_difference_float32")
+        {name: row[key] for name, row in rows.items()}
+        for key in ("largest_difference", "largest_difference_float32")
     )
     parameters = sum(p.numel() for p in network_of(subjects[0]).parameters())
     return {
@@ -218,7 +257,11 @@ def steps(subjects: Sequence[Subject], models: int = 20, n: int = 30) -> dict[st
     """Step times of SAM and UDIM in steps of ERM, alone and stacked, in turns (medians)."""
     task = visible_to_training(align_split_names(subjects[0].task))
     budget = replace(subjects[0].budget, steps=n)
-    methods = {"ERM": standard_methods()[0].make(budget), "SAM": SAM(budget=budget), "UDIM": UDIM(budget=budget)}
+    methods = {
+        "ERM": standard_methods()[0].make(budget),
+        "SAM": SAM(budget=budget),
+        "UDIM": UDIM(budget=budget),
+    }
     seconds: dict[str, list[float]] = {}
 
     def fresh() -> nn.Module:
@@ -230,7 +273,9 @@ def steps(subjects: Sequence[Subject], models: int = 20, n: int = 30) -> dict[st
             step = method.step  # type: ignore[attr-defined]
             alone = cpu(lambda: train(fresh(), task, step, budget, Lab()))  # noqa: B023
             labs = [Lab(k) for k in range(models)]
-            jobs = TrainingRuns([fresh() for _ in labs], [task] * models, [step] * models, [budget] * models, labs)
+            jobs = TrainingRuns(
+                [fresh() for _ in labs], [task] * models, [step] * models, [budget] * models, labs
+            )
             seconds.setdefault(name, []).append(alone)
             seconds.setdefault(f"{name}_stacked", []).append(cpu(lambda: train_stacked(jobs)))  # noqa: B023
     found = {name: median(times) for name, times in seconds.items()}
@@ -247,7 +292,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--small", action="store_true", help="a quick check, not a measurement")
     parser.add_argument("--every", type=int, default=4, help="one of so many runs is looped")
-    parser.add_argument("--processes", type=int, default=16, help="trials that are run as processes")
+    parser.add_argument(
+        "--processes", type=int, default=16, help="trials that are run as processes"
+    )
     parser.add_argument("--trial", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -256,7 +303,10 @@ def main() -> None:
         number, method, at, seed, draw = options.trial
         trial(cases[int(number)], method, at, int(seed), int(draw))
         return
-    rows = [measured(k, case, options.every, options.processes, options.small) for k, case in enumerate(cases)]
+    rows = [
+        measured(k, case, options.every, options.processes, options.small)
+        for k, case in enumerate(cases)
+    ]
     if options.json:
         print(json.dumps(rows, indent=1))
         return

@@ -1,13 +1,15 @@
 """Training 32 small models at once against training them one after the other.
 
-`python benchmarks/ensemble.py --json` prints a list of `model`, `parameters`, `speedup_vs_loop` (CPU seconds; the loop is
-`engine.loop.train`), `speedup_vs_bare` (against a loop with nothing but the forward pass, `backward` and the optimiser),
-`wall_speedup_vs_loop`, `stacked` (what the probe chose), the largest difference between the final weights (asserted
-≤ 1e-5), `share_of_peak` (the products' operations per second over those of a large product; with 1 the speed-up would
-be `largest_possible_speedup_vs_loop`) and `why` it is not more. Stacked times include the probe.
+`python benchmarks/ensemble.py --json` prints a list of `model`, `parameters`, `speedup_vs_loop`
+(CPU seconds; the loop is `engine.loop.train`), `speedup_vs_bare` (against a loop with nothing but
+the forward pass, `backward` and the optimiser), `wall_speedup_vs_loop`, `stacked` (what the probe
+chose), the largest difference between the final weights (asserted ≤ 1e-5), `share_of_peak` (the
+products' operations per second over those of a large product; with 1 the speed-up would be
+`largest_possible_speedup_vs_loop`) and `why` it is not more. Stacked times include the probe.
 
-The MLPs take AdamW, the convolutional network SGD: stacked and single convolutions round differently (1e-7), and Adam
-turns a gradient of rounding size into a step of full size, whichever way the models are trained.
+The MLPs take AdamW, the convolutional network SGD: stacked and single convolutions round
+differently (1e-7), and Adam turns a gradient of rounding size into a step of full size, whichever
+way the models are trained.
 """
 
 import argparse
@@ -72,21 +74,24 @@ CASES = (
         lambda: mlp([64, 112, 96, 10]),
         (64,),
         Budget(steps=150),
-        "half of the time is products, which a loop must do as well; then Adam, the softmax of the losses, ReLU",
+        "half of the time is products, which a loop must do as well; then Adam, the softmax of the "
+        "losses, ReLU",
     ),
     Case(
         "mlp 784-220-110-10",
         lambda: mlp([784, 220, 110, 10]),
         (784,),
         Budget(steps=150),
-        "products and, a fifth of a profiled run, Adam over 25 MB of weights that no private cache holds",
+        "products and, a fifth of a profiled run, Adam over 25 MB of weights that no private cache "
+        "holds",
     ),
     Case(
         "cnn 8-16 channels, 14 × 14",
         cnn,
         (1, 14, 14),
         Budget(steps=100, lr=0.05, optimizer=Optimizer.SGD),
-        "the maps, not the 1,418 parameters, are the work, and grouped convolutions do it no faster; products of shifted "
+        "the maps, not the 1,418 parameters, are the work, and grouped convolutions do it no "
+        "faster; products of shifted "
         "copies gave 1.65 in one noisy run (grouped: 1.54 to 1.63), and round "
         "otherwise: where two entries of a pooling window are equal to 1e-7 "
         "another one wins, and 2 of 32 models ended 1.3e-5 from the loop's weights",
@@ -135,7 +140,10 @@ def operations(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> int:
 def measured(case: Case, batch_size: int) -> dict[str, float | int | str | bool]:
     x, y = data(case)
     task = Task(
-        name=case.model, axis=Axis.IID, objective=classify, splits={"train": Split(Columns(x=x, y=y), Use.TRAIN)}
+        name=case.model,
+        axis=Axis.IID,
+        objective=classify,
+        splits={"train": Split(Columns(x=x, y=y), Use.TRAIN)},
     )
     budget, labs = replace(case.budget, batch_size=batch_size), [Lab(k) for k in range(MODELS)]
     fresh = []
@@ -145,13 +153,18 @@ def measured(case: Case, batch_size: int) -> dict[str, float | int | str | bool]
     alone, by_hand = copy.deepcopy(fresh), copy.deepcopy(fresh)
     for warm in copy.deepcopy(fresh[:1]):
         train(warm, task, erm_step, Budget(steps=20, batch_size=batch_size), Lab())
-    train_many(copy.deepcopy(fresh[:2]), task, erm_step, Budget(steps=50, batch_size=batch_size), labs[:2])
+    train_many(
+        copy.deepcopy(fresh[:2]), task, erm_step, Budget(steps=50, batch_size=batch_size), labs[:2]
+    )
     stacks, loops, hands, peaks = [], [], [], []
-    # in turns, so that a busy neighbour slows all contestants alike; medians, so that a burst of his does not count
+    # in turns, so that a busy neighbour slows all contestants alike; medians, so that a burst of
+    # his does not count
     for turn in range(TURNS):
         together = copy.deepcopy(fresh)
         trained: list[Trained] = []
-        stacks.append(timed(lambda: trained.extend(train_many(together, task, erm_step, budget, labs))))  # noqa: B023
+        stacks.append(
+            timed(lambda: trained.extend(train_many(together, task, erm_step, budget, labs)))  # noqa: B023
+        )
         for k in range(turn, MODELS, TURNS):
             loops.append(timed(partial(train, alone[k], task, erm_step, budget, labs[k])))
             hands.append(timed(partial(bare, by_hand[k], x, y, budget, labs[k].child("train"))))

@@ -1,14 +1,17 @@
-"""Eight explanations of 64 inputs against captum, lime and shap, at equal numbers of model evaluations.
+"""Eight explanations of 64 inputs against captum, lime and shap, at equal numbers of model
+evaluations.
 
     python benchmarks/explain.py --json
 
-Table: 30 features, perceptron 30-64-32-2 on the breast-cancer data. Image: 28 × 28 pixels, 49 patches, a small
-convolutional network with random weights; gradients by pixel. One thread, float32, ours and the peers in turn after a
-warm-up; CPU seconds decide, wall seconds are beside them. Peers get their best setting (all perturbations of an input in
-one pass where they can); slow ones explain the first inputs only, and their seconds are scaled per input.
+Table: 30 features, perceptron 30-64-32-2 on the breast-cancer data. Image: 28 × 28 pixels, 49
+patches, a small convolutional network with random weights; gradients by pixel. One thread, float32,
+ours and the peers in turn after a warm-up; CPU seconds decide, wall seconds are beside them. Peers
+get their best setting (all perturbations of an input in one pass where they can); slow ones explain
+the first inputs only, and their seconds are scaled per input.
 
-C-LIME has no peer of its own: the nearest is lime's tabular explainer with Gaussian samples around the instance, no
-discretisation, a flat kernel and plain least squares, which is C-LIME. For images there is none.
+C-LIME has no peer of its own: the nearest is lime's tabular explainer with Gaussian samples around
+the instance, no discretisation, a flat kernel and plain least squares, which is C-LIME. For images
+there is none.
 """
 
 import argparse
@@ -22,7 +25,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from captum._utils.models.linear_model import SkLearnLinearRegression
-from captum.attr import FeatureAblation, InputXGradient, IntegratedGradients, KernelShap, Lime, NoiseTunnel, Saliency
+from captum.attr import (
+    FeatureAblation,
+    InputXGradient,
+    IntegratedGradients,
+    KernelShap,
+    Lime,
+    NoiseTunnel,
+    Saliency,
+)
 from captum.attr._core.lime import get_exp_kernel_similarity_function
 from lime import lime_image, lime_tabular
 from shap import KernelExplainer
@@ -68,7 +79,9 @@ def table() -> Scene:
     x = (x - x.mean(0)) / x.std(0)
     y = torch.tensor(data.target)
     with Lab().child("table").seeded():
-        model = nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2))
+        model = nn.Sequential(
+            nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 2)
+        )
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         for _ in range(100):
             optimizer.zero_grad()
@@ -80,9 +93,13 @@ def table() -> Scene:
 def image() -> Scene:
     with Lab().child("image").seeded():
         model = nn.Sequential(
-            nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Flatten(), nn.Linear(784, 10),
-        )  # fmt: skip
+            nn.Conv2d(1, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(784, 10),
+        )
         x = torch.rand(INPUTS, 1, 28, 28)
     return Scene("image", model.eval().requires_grad_(False), x, patches((1, 28, 28), 4))
 
@@ -93,7 +110,9 @@ Run = Callable[[int], Tensor]
 
 @dataclass(frozen=True)
 class Race:
-    """One method, ours and a peer's. `few`: inputs the peer is timed on. `evaluations`: per input, of both."""
+    """One method, ours and a peer's. `few`: inputs the peer is timed on. `evaluations`: per input,
+    of both.
+    """
 
     method: str
     peer: str
@@ -106,7 +125,10 @@ class Race:
 
 def races(scene: Scene) -> Iterator[Race]:
     model, x, d = scene.model, scene.x, scene.features
-    masked, numbered = FeatureSpec(mask=scene.mask), None if scene.mask is None else scene.mask[None]
+    masked, numbered = (
+        FeatureSpec(mask=scene.mask),
+        None if scene.mask is None else scene.mask[None],
+    )
     trained = Trained(model, small_task())
 
     def ours(preset: own.Preset) -> Run:
@@ -122,43 +144,115 @@ def races(scene: Scene) -> Iterator[Race]:
 
     kernel = get_exp_kernel_similarity_function("euclidean", kernel_width=WIDTH)
     captum_lime = Lime(model, interpretable_model=SkLearnLinearRegression(), similarity_func=kernel)
-    whole = {"target": CLASS, "feature_mask": numbered, "n_samples": SAMPLES, "perturbations_per_eval": SAMPLES}
+    whole = {
+        "target": CLASS,
+        "feature_mask": numbered,
+        "n_samples": SAMPLES,
+        "perturbations_per_eval": SAMPLES,
+    }
     lime = ours(own.Lime(WIDTH * 2**0.5, SAMPLES, scaled=False, inputs=masked))
     shapley = ours(own.KernelShap(SAMPLES, inputs=masked))
 
     def looped(explainer: Lime) -> Run:
-        return lambda n: by_feature(torch.cat([explainer.attribute(x[k : k + 1], **whole) for k in range(n)]))
+        return lambda n: by_feature(
+            torch.cat([explainer.attribute(x[k : k + 1], **whole) for k in range(n)])
+        )
 
     yield Race("LIME", "captum", lime, looped(captum_lime), 4, SAMPLES)
     yield Race("KernelSHAP", "captum", shapley, looped(KernelShap(model)), 4, SAMPLES + 2)
     if scene.name == "table":
         yield Race("KernelSHAP", "shap", shapley, by_shap(scene), 8, SAMPLES + 2)
         clime = ours(own.CLime(SIGMA, SAMPLES))
-        yield Race("C-LIME", "lime (tabular, Gaussian samples around the instance)", clime, by_lime(scene), 16, SAMPLES)
+        yield Race(
+            "C-LIME",
+            "lime (tabular, Gaussian samples around the instance)",
+            clime,
+            by_lime(scene),
+            16,
+            SAMPLES,
+        )
     else:
         relative = ours(own.Lime(0.25, SAMPLES, inputs=masked))
         yield Race("LIME", "lime (image)", relative, by_lime_image(scene), 4, SAMPLES)
     ablation = FeatureAblation(model)
-    yield Race("Occlusion", "captum", ours(own.Occlusion(masked)),
-               lambda n: by_feature(ablation.attribute(x[:n], target=CLASS, feature_mask=numbered, perturbations_per_eval=d)),
-               INPUTS, d + 1)  # fmt: skip
-    saliency, product, integrated = Saliency(model), InputXGradient(model), IntegratedGradients(model)
+    yield Race(
+        "Occlusion",
+        "captum",
+        ours(own.Occlusion(masked)),
+        lambda n: by_feature(
+            ablation.attribute(x[:n], target=CLASS, feature_mask=numbered, perturbations_per_eval=d)
+        ),
+        INPUTS,
+        d + 1,
+    )
+    saliency, product, integrated = (
+        Saliency(model),
+        InputXGradient(model),
+        IntegratedGradients(model),
+    )
 
-    def leaf(n: int) -> Tensor:  # captum warns, and switches it on itself, where the input does not ask for gradients
+    def leaf(
+        n: int,
+    ) -> (
+        Tensor
+    ):  # captum warns, and switches it on itself, where the input does not ask for gradients
         return x[:n].clone().requires_grad_()
 
-    yield Race("Vanilla Gradients", "captum", ours(own.VanillaGradients()),
-               lambda n: saliency.attribute(leaf(n), target=CLASS, abs=False).flatten(1), INPUTS, 1, True)  # fmt: skip
-    yield Race("Gradient × Input", "captum", ours(own.GradientTimesInput()),
-               lambda n: product.attribute(leaf(n), target=CLASS).flatten(1).detach(), INPUTS, 1, True)  # fmt: skip
+    yield Race(
+        "Vanilla Gradients",
+        "captum",
+        ours(own.VanillaGradients()),
+        lambda n: saliency.attribute(leaf(n), target=CLASS, abs=False).flatten(1),
+        INPUTS,
+        1,
+        True,
+    )
+    yield Race(
+        "Gradient × Input",
+        "captum",
+        ours(own.GradientTimesInput()),
+        lambda n: product.attribute(leaf(n), target=CLASS).flatten(1).detach(),
+        INPUTS,
+        1,
+        True,
+    )
     tunnel = NoiseTunnel(saliency)
-    yield Race("SmoothGrad", "captum", ours(own.SmoothGrad(SIGMA, NODES)),
-               lambda n: tunnel.attribute(leaf(n), nt_type="smoothgrad", nt_samples=NODES,
-                                          nt_samples_batch_size=NODES, stdevs=SIGMA, target=CLASS, abs=False).flatten(1).detach(),
-               INPUTS, NODES, True)  # fmt: skip
-    yield Race("Integrated Gradients", "captum", ours(own.IntegratedGradients(NODES, Rule.MIDPOINT)),
-               lambda n: integrated.attribute(x[:n], target=CLASS, n_steps=NODES, method="riemann_middle",
-                                              return_convergence_delta=True)[0].flatten(1), INPUTS, NODES + 2, True)  # fmt: skip
+    yield Race(
+        "SmoothGrad",
+        "captum",
+        ours(own.SmoothGrad(SIGMA, NODES)),
+        lambda n: (
+            tunnel.attribute(
+                leaf(n),
+                nt_type="smoothgrad",
+                nt_samples=NODES,
+                nt_samples_batch_size=NODES,
+                stdevs=SIGMA,
+                target=CLASS,
+                abs=False,
+            )
+            .flatten(1)
+            .detach()
+        ),
+        INPUTS,
+        NODES,
+        True,
+    )
+    yield Race(
+        "Integrated Gradients",
+        "captum",
+        ours(own.IntegratedGradients(NODES, Rule.MIDPOINT)),
+        lambda n: integrated.attribute(
+            x[:n],
+            target=CLASS,
+            n_steps=NODES,
+            method="riemann_middle",
+            return_convergence_delta=True,
+        )[0].flatten(1),
+        INPUTS,
+        NODES + 2,
+        True,
+    )
 
 
 def by_shap(scene: Scene) -> Run:
@@ -175,9 +269,14 @@ def by_lime(scene: Scene) -> Run:
     assert scene.train is not None
     noise = SIGMA * np.random.default_rng(0).normal(size=(20_000, scene.features))
     explainer = lime_tabular.LimeTabularExplainer(
-        noise, mode="regression", kernel_width=1e6, discretize_continuous=False, sample_around_instance=True,
-        feature_selection="none", random_state=0,
-    )  # fmt: skip
+        noise,
+        mode="regression",
+        kernel_width=1e6,
+        discretize_continuous=False,
+        sample_around_instance=True,
+        feature_selection="none",
+        random_state=0,
+    )
 
     def f(rows: np.ndarray) -> np.ndarray:
         return scene.model(torch.as_tensor(rows, dtype=torch.float32))[:, CLASS].numpy()
@@ -209,9 +308,16 @@ def by_lime_image(scene: Scene) -> Run:
         rows = []
         for row in scene.x[:n, 0].numpy():
             found = explainer.explain_instance(
-                row.astype(float), f, labels=(CLASS,), top_labels=None, hide_color=0, num_samples=SAMPLES,
-                batch_size=SAMPLES, segmentation_fn=lambda _: segments, model_regressor=LinearRegression(),
-            )  # fmt: skip
+                row.astype(float),
+                f,
+                labels=(CLASS,),
+                top_labels=None,
+                hide_color=0,
+                num_samples=SAMPLES,
+                batch_size=SAMPLES,
+                segmentation_fn=lambda _: segments,
+                model_regressor=LinearRegression(),
+            )
             rows.append([w for _, w in sorted(found.local_exp[CLASS])])
         return torch.tensor(rows)
 
@@ -256,7 +362,9 @@ def measured(race: Race, scene: Scene, rounds: int, peak: float) -> dict:
     mine, theirs = often(race.ours, repeats), often(race.theirs, slow)
     race.ours(INPUTS), race.theirs(min(2, race.few))
     a, b = [], []
-    for _ in range(7 * rounds if race.evaluations == 1 else rounds):  # a ratio near 1 needs many looks
+    for _ in range(
+        7 * rounds if race.evaluations == 1 else rounds
+    ):  # a ratio near 1 needs many looks
         a.append(timed(mine, INPUTS))
         b.append(timed(theirs, race.few))
     cpu = statistics.median(t.cpu for t in a) / repeats
@@ -268,7 +376,9 @@ def measured(race: Race, scene: Scene, rounds: int, peak: float) -> dict:
     with counter:
         scene.model(scene.x)
     flop = counter.get_total_flops() * race.evaluations * (2 if race.gradients else 1)
-    pairs = torch.stack([a[-1].credits[: race.few].flatten().double(), b[-1].credits.flatten().double()])
+    pairs = torch.stack(
+        [a[-1].credits[: race.few].flatten().double(), b[-1].credits.flatten().double()]
+    )
     return {
         "method": race.method,
         "input": scene.name,
@@ -290,10 +400,13 @@ def together(lines: list[dict]) -> dict:
     for line in lines:
         if (
             line["input"] == "table"
-            and line["peer_cpu_seconds"] < fastest.get(line["method"], line)["peer_cpu_seconds"] + 1e-12
+            and line["peer_cpu_seconds"]
+            < fastest.get(line["method"], line)["peer_cpu_seconds"] + 1e-12
         ):
             fastest[line["method"]] = line
-    cpu, peer = (sum(line[key] for line in fastest.values()) for key in ("cpu_seconds", "peer_cpu_seconds"))
+    cpu, peer = (
+        sum(line[key] for line in fastest.values()) for key in ("cpu_seconds", "peer_cpu_seconds")
+    )
     return {
         "method": "all eight",
         "input": "table",
@@ -307,7 +420,9 @@ def together(lines: list[dict]) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("table", "image"))
@@ -326,7 +441,12 @@ def main() -> None:
         return
     print(f"GEMM peak {peak / 1e9:.0f} GFLOP/s")
     for line in lines:
-        print(*(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in line.items()))
+        print(
+            *(
+                f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+                for key, value in line.items()
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Time of ghost batch norm (32 ghosts per batch) as a ratio to batch norm in the same run, forward and backward.
+"""Time of ghost batch norm (32 ghosts per batch) as a ratio to batch norm in the same run, forward
+and backward.
 
     python benchmarks/ghost_batch_norm.py [--json]
 
-`layer` is the layer alone, `step` a whole training step of a network with it, `loop` the layer as a Python loop over
-ghosts. CPU seconds, contestants interleaved, medians; bar: 1.3 for the layer and for the step.
+`layer` is the layer alone, `step` a whole training step of a network with it, `loop` the layer as a
+Python loop over ghosts. CPU seconds, contestants interleaved, medians; bar: 1.3 for the layer and
+for the step.
 """
 
 import copy
@@ -22,7 +24,11 @@ from unseen.models.conv import Norm, resnet
 from unseen.models.mlp import mlp
 
 GHOSTS = 32
-LAYERS = {"vectors 1024×128": (1024, 128), "vectors 4096×128": (4096, 128), "maps 1024×16×16×16": (1024, 16, 16, 16)}
+LAYERS = {
+    "vectors 1024×128": (1024, 128),
+    "vectors 4096×128": (4096, 128),
+    "maps 1024×16×16×16": (1024, 16, 16, 16),
+}
 STEPS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp, batch 1024": (lambda: mlp([196, 128, 128, 128, 10], norm=nn.BatchNorm1d), (1024, 196)),
     "resnet, batch 512": (lambda: resnet((8, 16), 1, norm=Norm.BATCH), (512, 1, 14, 14)),
@@ -101,12 +107,17 @@ def main() -> None:
     torch.manual_seed(0)
     warnings.simplefilter("error")
     found = [{"case": name, "ghosts": GHOSTS, **layer(shape)} for name, shape in LAYERS.items()]
-    found += [{"case": name, "ghosts": GHOSTS, **step(build, shape)} for name, (build, shape) in STEPS.items()]
+    found += [
+        {"case": name, "ghosts": GHOSTS, **step(build, shape)}
+        for name, (build, shape) in STEPS.items()
+    ]
     if "--json" in sys.argv:
         print(json.dumps(found, indent=2))
         return
     for row in found:
-        numbers = ", ".join(f"{name} {value:.2f}" for name, value in row.items() if isinstance(value, float))
+        numbers = ", ".join(
+            f"{name} {value:.2f}" for name, value in row.items() if isinstance(value, float)
+        )
         print(f"{row['case']:22} {numbers}")
 
 

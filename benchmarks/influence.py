@@ -1,22 +1,29 @@
-"""Influence functions against Kronfluence on the same checkpoints, data, layers, matrix (empirical Fisher) and threads.
+"""Influence functions against Kronfluence on the same checkpoints, data, layers, matrix (empirical
+Fisher) and threads.
 
     UNSEEN_DATA=… python benchmarks/influence.py --json
 
-Cases (peers/influence_cases.py): `mlp`, 784-512-256-10 on 10,000 images × 500 queries; `gpt2`, 4 layers of width 256 on
-1,000 sequences of 128 tokens × 32 queries. Each side runs in a process of its own, with one thread. The peer: in float32
-(its defaults, batch sizes tuned), with its automatic mixed precision, and in its bfloat16 preset; its best setting is the
-fastest that still gives its own ranks. Ours: with the accuracy of float32 (`Precision.MIXED`, our default) and in bfloat16.
+Cases (peers/influence_cases.py): `mlp`, 784-512-256-10 on 10,000 images × 500 queries; `gpt2`, 4
+layers of width 256 on 1,000 sequences of 128 tokens × 32 queries. Each side runs in a process of
+its own, with one thread. The peer: in float32 (its defaults, batch sizes tuned), with its automatic
+mixed precision, and in its bfloat16 preset; its best setting is the fastest that still gives its
+own ranks. Ours: with the accuracy of float32 (`Precision.MIXED`, our default) and in bfloat16.
 Ratios are of CPU seconds, since machines are shared; wall seconds stand beside them.
 
-* `speedup_factors`: covariances, eigenvectors and corrected eigenvalues, float32; `speedup_lambda`: the last of these;
-* `speedup_total_*`: factors and all scores; against the peer in float32, and under `best` against its best setting;
-* `speedup_topk`: the peer's scores of all pairs against our exact 20 most helpful and harmful examples of each query;
-* `speedup_total_one_pass`, `memory_ratio_one_pass`: in bfloat16 with memory for all activations and gradients (sequences);
+* `speedup_factors`: covariances, eigenvectors and corrected eigenvalues, float32; `speedup_lambda`:
+  the last of these;
+* `speedup_total_*`: factors and all scores; against the peer in float32, and under `best` against
+  its best setting;
+* `speedup_topk`: the peer's scores of all pairs against our exact 20 most helpful and harmful
+  examples of each query;
+* `speedup_total_one_pass`, `memory_ratio_one_pass`: in bfloat16 with memory for all activations and
+  gradients (sequences);
 * `memory_ratio`: peak memory over what stood before the factors, ours / the peer's, float32;
-* `relative_error`, `spearman`: ‖N · ours − peer‖ / ‖peer‖ in float32; rank correlation of our bfloat16 scores with the
-  peer's float32 ones, mean over queries;
-* `gemm_fraction`: floating-point operations of the score product per CPU second, over those of a square product of the
-  same run in float32 (above 1 where bfloat16 carries most of it); `gemm_fraction_bfloat16`: in bfloat16, over its peak.
+* `relative_error`, `spearman`: ‖N · ours − peer‖ / ‖peer‖ in float32; rank correlation of our
+  bfloat16 scores with the peer's float32 ones, mean over queries;
+* `gemm_fraction`: floating-point operations of the score product per CPU second, over those of a
+  square product of the same run in float32 (above 1 where bfloat16 carries most of it);
+  `gemm_fraction_bfloat16`: in bfloat16, over its peak.
 """
 
 import argparse
@@ -45,19 +52,30 @@ from unseen.objectives import classify, cross_entropy, next_token, sequence_log_
 from unseen.task import Axis, Batch, Split, Task, Use
 
 TARGETS = {
-    "mlp": {"speedup_factors": 100, "speedup_total_float32": 5, "speedup_total_bfloat16": 15, "speedup_topk": 100},
+    "mlp": {
+        "speedup_factors": 100,
+        "speedup_total_float32": 5,
+        "speedup_total_bfloat16": 15,
+        "speedup_topk": 100,
+    },
     "gpt2": {"speedup_lambda": 2.3, "speedup_total_bfloat16": 2.5},
 }
 BOTH = {"memory_ratio": -1.0, "relative_error": -1e-4, "spearman": 0.9995, "gemm_fraction": 0.6}
 """Negative: at most so much."""
 OURS = {"mlp": (1_000, 1 << 30), "gpt2": (32, 1 << 27)}
-"""Our batch sizes, and the bytes of gradients that are held: no more than brings us to the peer's memory."""
+"""Our batch sizes, and the bytes of gradients that are held: no more than brings us to the peer's
+memory.
+"""
 HELD = 6 << 30
-"""The same where everything is held (setting `held`, sequences only): one pass of the model instead of three."""
+"""The same where everything is held (setting `held`, sequences only): one pass of the model instead
+of three.
+"""
 K = 20
 PEER = ("float32", "amp", "bfloat16")
 VALID = 0.999
-"""Rank correlation with its own float32 scores that a setting of the peer needs to count as its best."""
+"""Rank correlation with its own float32 scores that a setting of the peer needs to count as its
+best.
+"""
 
 
 def log_likelihood(model: nn.Module, batch: Batch) -> Tensor:
@@ -108,7 +126,9 @@ def ours(case: Case, setting: str, clock: Clock) -> dict[str, Tensor]:
     clock.inside(Fit, "_corrected", "lambda")
     clock.inside(ScaledQueries, "score", "product")
     is_text = "tokens" in case.train.columns
-    objective, behaviour = (next_token, sequence_log_probability) if is_text else (classify, log_likelihood)
+    objective, behaviour = (
+        (next_token, sequence_log_probability) if is_text else (classify, log_likelihood)
+    )
     splits = {"train": Split(case.train, Use.TRAIN)}
     task = Task(name=case.name, axis=Axis.IID, splits=splits, objective=objective)
     batch_size, memory = OURS[case.name]
@@ -140,7 +160,9 @@ def peer(case: Case, setting: str, clock: Clock) -> dict[str, Tensor]:
 
     loss = kf.language if "tokens" in case.train.columns else kf.classification
     sizes = kf.BATCHES[case.name]
-    run = kf.kronfluence(case.model, loss, case.train, case.queries, case.layers, sizes, kf.Setting(setting))
+    run = kf.kronfluence(
+        case.model, loss, case.train, case.queries, case.layers, sizes, kf.Setting(setting)
+    )
     clock.seconds |= {name: [s.cpu, s.wall] for name, s in run.spent.items()}
     parts = [run.spent[name] for name in ("covariance", "eigen", "lambda")]
     clock.seconds["factors"] = [sum(s.cpu for s in parts), sum(s.wall for s in parts)]
@@ -152,7 +174,9 @@ def side(name: str, who: str, setting: str, out: str) -> None:
     """One side, in this process: writes what it found, prints what it cost."""
     case, clock = CASES[name](), Clock()
     with torch.no_grad():
-        case.model(next(iter(case.train[:8].values())))  # the libraries behind a forward pass are part of the baseline
+        case.model(
+            next(iter(case.train[:8].values()))
+        )  # the libraries behind a forward pass are part of the baseline
     forget_peak()
     before = resident()
     found = (peer if who == "peer" else ours)(case, setting, clock)
@@ -171,7 +195,9 @@ def run_side(name: str, who: str, setting: str, folder: Path) -> Run:
     if not cost.exists():
         command = [sys.executable, __file__, "--side", name, who, setting, str(out)]
         one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-        found = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=one_thread)
+        found = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, env=one_thread
+        )
         cost.write_text(found.stdout.splitlines()[-1])
     return json.loads(cost.read_text()), load_file(out)
 
@@ -210,7 +236,9 @@ def error(found: Tensor, reference: Tensor) -> float:
     return ((found - reference).norm() / reference.norm()).item()
 
 
-def speedups(theirs: dict[str, float], ours32: dict[str, float], ours16: dict[str, float]) -> dict[str, float]:
+def speedups(
+    theirs: dict[str, float], ours32: dict[str, float], ours16: dict[str, float]
+) -> dict[str, float]:
     """Ratios of CPU seconds against one setting of the peer."""
     total = theirs["factors"] + theirs["scores"]
     return {
@@ -227,16 +255,27 @@ def measured(name: str, kept: Path | None) -> dict[str, Any]:
     load, case = os.getloadavg()[0], CASES[name]()
     with tempfile.TemporaryDirectory() as folder:
         peers = {s: run_side(name, "peer", s, kept or Path(folder)) for s in PEER}
-        settings = ("float32", "bfloat16", "held") if "tokens" in case.train.columns else ("float32", "bfloat16")
+        settings = (
+            ("float32", "bfloat16", "held")
+            if "tokens" in case.train.columns
+            else ("float32", "bfloat16")
+        )
         own = {s: run_side(name, "ours", s, Path(folder)) for s in settings}
-    runs = {f"peer {s}": run for s, run in peers.items()} | {f"ours {s}": run for s, run in own.items()}
+    runs = {f"peer {s}": run for s, run in peers.items()} | {
+        f"ours {s}": run for s, run in own.items()
+    }
     cpu = {who: {part: s[0] for part, s in run[0]["seconds"].items()} for who, run in runs.items()}
     wall = {who: {part: s[1] for part, s in run[0]["seconds"].items()} for who, run in runs.items()}
     memory = {who: run[0]["memory"] for who, run in runs.items()}
     scores = {who: run[1]["scores"].double() for who, run in runs.items()}
     reference = scores["peer float32"]
-    scores |= {who: reference.shape[1] * found for who, found in scores.items() if who.startswith("ours")}
-    same = {who: {"relative_error": error(s, reference), "spearman": ranks(s, reference)} for who, s in scores.items()}
+    scores |= {
+        who: reference.shape[1] * found for who, found in scores.items() if who.startswith("ours")
+    }
+    same = {
+        who: {"relative_error": error(s, reference), "spearman": ranks(s, reference)}
+        for who, s in scores.items()
+    }
     valid = [s for s in PEER if same[f"peer {s}"]["spearman"] >= VALID]
     best = min(valid, key=lambda s: cpu[f"peer {s}"]["factors"] + cpu[f"peer {s}"]["scores"])
     speed = {d: operations(case) / cpu[f"ours {d}"]["product"] / peaks[d] for d in peaks}
@@ -246,8 +285,11 @@ def measured(name: str, kept: Path | None) -> dict[str, Any]:
         spent, theirs = cpu["ours held"], cpu["peer float32"]
         ratio = (theirs["factors"] + theirs["scores"]) / (spent["factors"] + spent["scores"])
         held = memory["ours held"] / memory["peer float32"]
-        one_pass = {"speedup_total_one_pass": ratio, "memory_ratio_one_pass": held,
-                    "speedup_lambda_bfloat16": theirs["lambda"] / cpu["ours bfloat16"]["lambda"]}  # fmt: skip
+        one_pass = {
+            "speedup_total_one_pass": ratio,
+            "memory_ratio_one_pass": held,
+            "speedup_lambda_bfloat16": theirs["lambda"] / cpu["ours bfloat16"]["lambda"],
+        }
     return {
         **one_pass,
         **speedups(cpu["peer float32"], cpu["ours float32"], cpu["ours bfloat16"]),
@@ -257,7 +299,10 @@ def measured(name: str, kept: Path | None) -> dict[str, Any]:
         "gemm_fraction": speed["float32"],
         "gemm_fraction_bfloat16": speed["bfloat16"],
         "topk_recall": min(recall(top["top"], reference), recall(top["worst"], -reference)),
-        "best": {"setting": best, **speedups(cpu[f"peer {best}"], cpu["ours float32"], cpu["ours bfloat16"])},
+        "best": {
+            "setting": best,
+            **speedups(cpu[f"peer {best}"], cpu["ours float32"], cpu["ours bfloat16"]),
+        },
         "agreement": same,
         "cpu_seconds": cpu,
         "wall_seconds": wall,
@@ -275,22 +320,35 @@ def table(name: str, row: dict[str, Any]) -> str:
             goal = goals.get(key)
             wanted = "" if goal is None else f"≤ {-goal:g}" if goal < 0 else f"≥ {goal:g}"
             other = row["best"].get(key) if key.startswith("speedup") else None
-            lines.append(f"  {key:32} {value:14.4g}   {'' if other is None else f'{other:.4g}':>16}   {wanted}")
+            lines.append(
+                f"  {key:32} {value:14.4g}   {'' if other is None else f'{other:.4g}':>16}   "
+                f"{wanted}"
+            )
     for who, parts in row["cpu_seconds"].items():
         spent = ", ".join(f"{part} {seconds:.2f}" for part, seconds in parts.items())
         same, mib = row["agreement"][who], row["memory_mib"][who]
         lines.append(
-            f"  CPU seconds, {who:14} {spent}; {mib:.0f} MiB; error {same['relative_error']:.1e}, ranks {same['spearman']:.5f}"
+            f"  CPU seconds, {who:14} {spent}; {mib:.0f} MiB; error {same['relative_error']:.1e}, "
+            f"ranks {same['spearman']:.5f}"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--only", choices=CASES)
-    parser.add_argument("--side", nargs=4, metavar=("CASE", "WHO", "SETTING", "OUT"), help="used by the parent process")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the peer's runs there, or use those kept")
+    parser.add_argument(
+        "--side",
+        nargs=4,
+        metavar=("CASE", "WHO", "SETTING", "OUT"),
+        help="used by the parent process",
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the peer's runs there, or use those kept"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.side:
@@ -302,7 +360,11 @@ def main() -> None:
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
     out = {name: measured(name, options.keep) for name in CASES if options.only in (None, name)}
-    print(json.dumps(out, indent=2) if options.json else "\n\n".join(table(name, row) for name, row in out.items()))
+    print(
+        json.dumps(out, indent=2)
+        if options.json
+        else "\n\n".join(table(name, row) for name, row in out.items())
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""Training speed of the compact decoder against transformers' GPT-2 and Llama classes and x-transformers.
+"""Training speed of the compact decoder against transformers' GPT-2 and Llama classes and
+x-transformers.
 
     python benchmarks/tiny_transformer.py --json
 
-Steps per CPU second on one thread at width 128, 4 heads, 64 tokens, 64 sequences, vocabulary 256. Against each contestant
-our decoder has the contestant's architecture, and for the two of transformers its very weights; both sides get the same
-tokens and fused AdamW. Rounds are interleaved, so that a busy machine slows all alike; medians of CPU seconds.
+Steps per CPU second on one thread at width 128, 4 heads, 64 tokens, 64 sequences, vocabulary 256.
+Against each contestant our decoder has the contestant's architecture, and for the two of
+transformers its very weights; both sides get the same tokens and fused AdamW. Rounds are
+interleaved, so that a busy machine slows all alike; medians of CPU seconds.
 
-The last keys say where the time could go: the share of the step that its matrix products would need alone, at the speed
-of the same shapes multiplied by themselves in this run, and the largest speedup that any model using them could reach.
+The last keys say where the time could go: the share of the step that its matrix products would need
+alone, at the speed of the same shapes multiplied by themselves in this run, and the largest speedup
+that any model using them could reach.
 """
 
 import argparse
@@ -24,7 +27,11 @@ from unseen.models.pretrained import from_gpt2, from_llama
 from unseen.models.transformer import ROWS, Decoder, Transformer
 
 VOCABULARY, WIDTH, HEADS, LENGTH, BATCH = 256, 128, 4, 64, 64
-HIDDEN = {"gpt2": 512, "llama": 344, "x_transformers": 512}  # Llama's ⅔ · 4 · width, so that the sizes agree
+HIDDEN = {
+    "gpt2": 512,
+    "llama": 344,
+    "x_transformers": 512,
+}  # Llama's ⅔ · 4 · width, so that the sizes agree
 Step = Callable[[], float]
 
 
@@ -66,16 +73,22 @@ def x_transformers(layers: int) -> nn.Module:
     from x_transformers import Decoder as Stack
     from x_transformers import TransformerWrapper
 
-    stack = Stack(dim=WIDTH, depth=layers, heads=HEADS, attn_dim_head=WIDTH // HEADS, attn_flash=True)
+    stack = Stack(
+        dim=WIDTH, depth=layers, heads=HEADS, attn_dim_head=WIDTH // HEADS, attn_flash=True
+    )
     return TransformerWrapper(num_tokens=VOCABULARY, max_seq_len=LENGTH, attn_layers=stack)
 
 
 def like_x_transformers(layers: int) -> Transformer:
     """Its default: learned positions, LayerNorm, GELU, untied head; no biases in attention."""
-    return Transformer(Decoder(vocabulary=VOCABULARY, width=WIDTH, layers=layers, heads=HEADS, tied=False))
+    return Transformer(
+        Decoder(vocabulary=VOCABULARY, width=WIDTH, layers=layers, heads=HEADS, tied=False)
+    )
 
 
-def stepper(model: nn.Module, tokens: torch.Tensor, loss: Callable[[nn.Module], torch.Tensor]) -> Step:
+def stepper(
+    model: nn.Module, tokens: torch.Tensor, loss: Callable[[nn.Module], torch.Tensor]
+) -> Step:
     """One step of training; returns its CPU seconds."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
@@ -91,7 +104,9 @@ def stepper(model: nn.Module, tokens: torch.Tensor, loss: Callable[[nn.Module], 
 
 
 def contestants(layers: int, tokens: torch.Tensor) -> dict[str, Step]:
-    """Peers with their own loss; ours with the cross-entropy of all positions but the last, without a copy."""
+    """Peers with their own loss; ours with the cross-entropy of all positions but the last, without
+    a copy.
+    """
     target = F.pad(tokens[:, 1:], (0, 1), value=-100).flatten()
 
     def own(model: nn.Module) -> torch.Tensor:
@@ -103,7 +118,9 @@ def contestants(layers: int, tokens: torch.Tensor) -> dict[str, Step]:
     peers = {"gpt2": gpt2(layers), "llama": llama(layers)}
     ours = {"gpt2": from_gpt2(peers["gpt2"]), "llama": from_llama(peers["llama"])}
     for name, model in ours.items():
-        torch.testing.assert_close(model(tokens), peers[name](input_ids=tokens).logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            model(tokens), peers[name](input_ids=tokens).logits, atol=1e-5, rtol=1e-4
+        )
     made = {f"{name}": stepper(model, tokens, own) for name, model in peers.items()}
     made |= {f"ours as {name}": stepper(model, tokens, plain) for name, model in ours.items()}
     made["x_transformers"] = stepper(x_transformers(layers), tokens, plain)
@@ -112,20 +129,28 @@ def contestants(layers: int, tokens: torch.Tensor) -> dict[str, Step]:
 
 
 def products(layers: int, hidden: int, ups: int) -> tuple[list[Callable[[], torch.Tensor]], float]:
-    """The matrix products of one step (forward, and both of backward) and their floating-point operations.
+    """The matrix products of one step (forward, and both of backward) and their floating-point
+    operations.
 
     In slices as our blocks make them: whole, the processor's cache would slow them by some percent.
     """
     n = BATCH * LENGTH
-    shapes = [(WIDTH, 3 * WIDTH), (WIDTH, WIDTH), *[(WIDTH, hidden)] * ups, (hidden, WIDTH)] * layers + [
-        (WIDTH, VOCABULARY)
-    ]
+    shapes = [
+        (WIDTH, 3 * WIDTH),
+        (WIDTH, WIDTH),
+        *[(WIDTH, hidden)] * ups,
+        (hidden, WIDTH),
+    ] * layers + [(WIDTH, VOCABULARY)]
     weights = [torch.randn(outside, inside) for inside, outside in shapes]
     calls: list[Callable[[], torch.Tensor]] = []
     for _ in range(n // ROWS):
         for w in weights:
             x, g = torch.randn(ROWS, w.shape[1]), torch.randn(ROWS, w.shape[0])
-            calls += [lambda x=x, w=w: F.linear(x, w), lambda g=g, w=w: g @ w, lambda g=g, x=x: g.T @ x]
+            calls += [
+                lambda x=x, w=w: F.linear(x, w),
+                lambda g=g, w=w: g @ w,
+                lambda g=g, x=x: g.T @ x,
+            ]
     return calls, sum(6.0 * n * inside * outside for inside, outside in shapes)
 
 
@@ -170,14 +195,22 @@ def compare(layers: int, rounds: int) -> dict[str, float | int]:
     result["fastest_ours_vs_faster_of_gpt2_and_llama"] = round(fastest / ours, 3)
     for name, work in (("gpt2", operations), ("llama", gated_operations)):
         products_alone = median[f"products as {name}"]
-        result[f"share_of_products_as_{name}"] = round(products_alone / median[f"ours as {name}"], 3)
+        result[f"share_of_products_as_{name}"] = round(
+            products_alone / median[f"ours as {name}"], 3
+        )
         result[f"limit_of_speedup_vs_{name}"] = round(median[name] / products_alone, 3)
-        result[f"fraction_of_gemm_peak_as_{name}"] = round(work / median[f"ours as {name}"] / peak(), 3)
-    return result | {f"milliseconds {name}": round(1e3 * value, 1) for name, value in median.items()}
+        result[f"fraction_of_gemm_peak_as_{name}"] = round(
+            work / median[f"ours as {name}"] / peak(), 3
+        )
+    return result | {
+        f"milliseconds {name}": round(1e3 * value, 1) for name, value in median.items()
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one JSON list on the standard output")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--layers", type=int, nargs="+", default=[2, 4])

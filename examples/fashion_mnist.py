@@ -1,4 +1,5 @@
-"""A convolutional network on Fashion-MNIST with a tenth of the training labels redrawn: `unseen audit` should find them.
+"""A convolutional network on Fashion-MNIST with a tenth of the training labels redrawn:
+`unseen audit` should find them.
 
 UNSEEN_DATA=/path/to/data unseen audit examples/fashion_mnist.py:subject
 """
@@ -10,11 +11,24 @@ from unseen import Budget, Lab, Subject
 from unseen.models import cnn
 from unseen.tasks.images import Collection, Images
 
-CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
+CLASSES = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "boot",
+)
 
 
 def subject(n_train: int = 6_000, n_test: int = 2_000, steps: int = 800) -> Subject:
-    images = Images(Collection.FASHION_MNIST, n_train, n_test, n_select=1_000, side=14, label_noise=0.1)
+    images = Images(
+        Collection.FASHION_MNIST, n_train, n_test, n_select=1_000, side=14, label_noise=0.1
+    )
     task = images.build(Lab(seed=0))
 
     def show(split: str, index: int) -> Tensor:

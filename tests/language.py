@@ -1,4 +1,6 @@
-"""Tiny random language models of transformers with a tokenizer of characters, saved as transformers saves them."""
+"""Tiny random language models of transformers with a tokenizer of characters, saved as transformers
+saves them.
+"""
 
 from pathlib import Path
 
@@ -21,9 +23,16 @@ def llama(path: Path, *, seed: int = 0, context: int = 64, width: int = 16) -> P
 
     letters(path)
     config = LlamaConfig(
-        vocab_size=95, hidden_size=width, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=context, tie_word_embeddings=True, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
+        vocab_size=95,
+        hidden_size=width,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)

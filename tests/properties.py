@@ -1,7 +1,8 @@
 """How many examples a property is tested on.
 
-`make test` draws the same ones each time, so that no draw decides whether a commit is good. `make properties`
-(`HYPOTHESIS_PROFILE=fresh`) draws fresh ones, ten times as many; what it finds is mended and fails from then on.
+`make test` draws the same ones each time, so that no draw decides whether a commit is good.
+`make properties` (`HYPOTHESIS_PROFILE=fresh`) draws fresh ones, ten times as many; what it finds is
+mended and fails from then on.
 """
 
 import os
@@ -17,12 +18,18 @@ def load_profile() -> None:
     # no deadline: a busy machine is no bug
     shared = hypothesis.settings(deadline=None)
     hypothesis.settings.register_profile("steady", shared, derandomize=True)
-    # filtering and drawing slowly say something about the machine or the strategy, nothing about the code
-    fresh = {"max_examples": 100 * TIMES, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+    # filtering and drawing slowly say something about the machine or the strategy, nothing about
+    # the code
+    fresh = {
+        "max_examples": 100 * TIMES,
+        "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+    }
     hypothesis.settings.register_profile("fresh", shared, print_blob=True, **fresh)
     hypothesis.settings.load_profile(PROFILE)
 
 
 def examples(n: int) -> hypothesis.settings:
-    """For properties that cost more than a moment: `n` examples in the suite, ten times as many fresh ones."""
+    """For properties that cost more than a moment: `n` examples in the suite, ten times as many
+    fresh ones.
+    """
     return hypothesis.settings(max_examples=n * TIMES)

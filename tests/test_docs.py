@@ -1,4 +1,6 @@
-"""Every Python snippet of the documentation runs. The snippets of one page share their names, top to bottom."""
+"""Every Python snippet of the documentation runs. The snippets of one page share their names, top
+to bottom.
+"""
 
 import re
 import sys
@@ -9,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SNIPPET = re.compile(r"(?P<skip><!-- skip[^>]*-->\s*)?^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE)
+SNIPPET = re.compile(
+    r"(?P<skip><!-- skip[^>]*-->\s*)?^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
+)
 
 
 def snippets(text: str) -> list[tuple[int, str]]:
@@ -18,7 +22,9 @@ def snippets(text: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, m.start("code")) + 1, m["code"]) for m in found if not m["skip"]]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.exists()], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.exists()], ids=lambda page: page.name
+)
 def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = ModuleType("snippet")
@@ -27,14 +33,20 @@ def test_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         exec(compile("\n" * (line - 1) + code, page, "exec"), vars(module))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.exists()], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.exists()], ids=lambda page: page.name
+)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(
-        r"\]\((?!https?:)([^)#]+)", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+        r"\]\((?!https?:)([^)#]+)",
+        re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL),
     ):
         assert (page.parent / target).exists(), target
 
 
 def test_snippets_are_found_and_skipped() -> None:
-    text = "a\n```python\nx = 1\n```\n<!-- skip: needs a file -->\n```python\ny = 1\n```\n```\nz\n```\n"
+    text = (
+        "a\n```python\nx = 1\n```\n<!-- skip: needs a file -->\n```python\ny = "
+        "1\n```\n```\nz\n```\n"
+    )
     assert snippets(text) == [(3, "x = 1\n")]

@@ -46,18 +46,26 @@ def small_subject() -> unseen.Subject:
     }
     task = Task(name="toy", axis=Axis.IID, splits=splits, objective=classify)
     budget = unseen.Budget(steps=5, batch_size=16)
-    return unseen.Subject(task=task, model=lambda: nn.Linear(4, 2), classes=("low", "high"), budget=budget)
+    return unseen.Subject(
+        task=task, model=lambda: nn.Linear(4, 2), classes=("low", "high"), budget=budget
+    )
 
 
 def ask(question: str, source: object, **columns: str) -> unseen.Answer:
     """The question in its cheapest form."""
     match question:
         case "audit":
-            return unseen.audit(source, **columns, seeds=1, steps=5, remedies={}, measures={}, progress=False)
+            return unseen.audit(
+                source, **columns, seeds=1, steps=5, remedies={}, measures={}, progress=False
+            )
         case "compare":
-            return unseen.compare(source, ["erm"], **columns, seeds=1, draws=1, steps=5, jobs=1, progress=False)
+            return unseen.compare(
+                source, ["erm"], **columns, seeds=1, draws=1, steps=5, jobs=1, progress=False
+            )
         case "explain":
-            return unseen.explain(source, **columns, steps=5, examples=2, sample=4, draws=40, progress=False)
+            return unseen.explain(
+                source, **columns, steps=5, examples=2, sample=4, draws=40, progress=False
+            )
     return unseen.influence(source, **columns, steps=5, worst=1, top=2, progress=False)
 
 
@@ -93,7 +101,10 @@ def test_the_list_for_editors_is_the_list_of_the_interpreter():
 def test_the_questions_are_typed_functions_without_open_arguments(name):
     function = getattr(unseen, name)
     signature = inspect.signature(function)
-    assert all(one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL) for one in signature.parameters.values())
+    assert all(
+        one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+        for one in signature.parameters.values()
+    )
     assert all(one.annotation is not one.empty for one in signature.parameters.values())
     assert signature.return_annotation is not signature.empty
     shared = {"target", "site", "time", "entity", "groups", "drop"}
@@ -101,16 +112,22 @@ def test_the_questions_are_typed_functions_without_open_arguments(name):
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_no_submodule_takes_the_place_of_a_question(question, answers, imported, tmp_path, monkeypatch):
+def test_no_submodule_takes_the_place_of_a_question(
+    question, answers, imported, tmp_path, monkeypatch
+):
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path))
     assert f"unseen.questions.{question}" in imported
-    again = ask(question, small_table(), target="ill")  # the second call: the fixture made the first one
+    again = ask(
+        question, small_table(), target="ill"
+    )  # the second call: the fixture made the first one
     assert isinstance(again, unseen.Answer)
     assert again.document.title == answers[question].document.title
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_subject_and_a_path_are_asked_about_like_a_table(question, answers, tmp_path, monkeypatch):
+def test_a_subject_and_a_path_are_asked_about_like_a_table(
+    question, answers, tmp_path, monkeypatch
+):
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path))
     assert type(ask(question, small_subject()).results) is type(answers[question].results)
     small_table().to_csv(tmp_path / "table.csv", index=False)
@@ -188,7 +205,9 @@ def test_the_file_of_a_plug_and_its_name_are_the_same_class():
 
 def test_a_name_in_two_files_is_refused_with_both_paths(tmp_path):
     for name in ("one", "two"):
-        (tmp_path / f"{name}.py").write_text(f"class Both:\n    pass\n\n\nclass {name.title()}:\n    pass\n")
+        (tmp_path / f"{name}.py").write_text(
+            f"class Both:\n    pass\n\n\nclass {name.title()}:\n    pass\n"
+        )
     lookup, listing = exports("folder", str(tmp_path / "__init__.py"))
     assert listing() == ["One", "Two", "one", "two"]
     with pytest.raises(UnknownName, match=r"folder\.one and in folder\.two") as caught:

@@ -1,4 +1,6 @@
-"""Identities: equal where the same value would come out, different wherever anything that decides it differs."""
+"""Identities: equal where the same value would come out, different wherever anything that decides
+it differs.
+"""
 
 import os
 import re
@@ -115,8 +117,12 @@ def test_the_structure_of_a_model_is_what_its_weights_leave_open():
 
 
 def test_an_identity_is_the_same_in_another_process():
-    program = "import test_identity as t; print(t.one(t.net()), t.one(t.weighted(3)), t.one({'b', 'a'}))"
-    path = os.pathsep.join([os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])])
+    program = (
+        "import test_identity as t; print(t.one(t.net()), t.one(t.weighted(3)), t.one({'b', 'a'}))"
+    )
+    path = os.pathsep.join(
+        [os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     told = [
         subprocess.run(
             [sys.executable, "-c", program],
@@ -159,7 +165,8 @@ def test_what_reads_more_than_its_arguments_cannot_be_known(value, why):
 
 
 @pytest.mark.parametrize(
-    "value", [net(), weighted(2), ERM(), Columns(x=torch.ones(2)), Named(), nn.MultiheadAttention(8, 2)]
+    "value",
+    [net(), weighted(2), ERM(), Columns(x=torch.ones(2)), Named(), nn.MultiheadAttention(8, 2)],
 )
 def test_ordinary_models_losses_methods_and_data_are_known(value):
     assert identify("value", value=value).unknown == ()

@@ -17,7 +17,11 @@ def test_equal_paths_equal_streams_whatever_else_was_drawn():
 
 
 def test_paths_and_seeds_name_different_streams():
-    labs = [Lab(s).child(*path) for s in range(20) for path in ([], ["a"], ["b"], ["a", "b"], ["ab"], ["a", 0])]
+    labs = [
+        Lab(s).child(*path)
+        for s in range(20)
+        for path in ([], ["a"], ["b"], ["a", "b"], ["ab"], ["a", 0])
+    ]
     assert len({lab.entropy for lab in labs}) == len(labs)
     assert Lab(1).entropy != Lab(11).child().entropy
     assert Lab(1).child("1").entropy != Lab(11).entropy
@@ -26,7 +30,9 @@ def test_paths_and_seeds_name_different_streams():
 
 def test_streams_are_uncorrelated():
     drawn = np.stack([Lab(0).child(k).numpy().normal(size=4_000) for k in range(8)])
-    drawn = np.concatenate([drawn, [torch.randn(4_000, generator=Lab(0).child(0).generator()).numpy()]])
+    drawn = np.concatenate(
+        [drawn, [torch.randn(4_000, generator=Lab(0).child(0).generator()).numpy()]]
+    )
     for i, j in itertools.combinations(range(9), 2):
         assert abs(np.corrcoef(drawn[i], drawn[j])[0, 1]) < 0.08  # five standard errors
 

@@ -21,7 +21,9 @@ def limits(reading: Reading) -> tuple[float, float, float]:
 
 def coverage(make, truth: float, repeats: int = 400, seed: int = 0) -> int:
     rng = RNG(seed)
-    return sum(reading.low <= truth <= reading.high for reading in (make(rng) for _ in range(repeats)))
+    return sum(
+        reading.low <= truth <= reading.high for reading in (make(rng) for _ in range(repeats))
+    )
 
 
 def test_mean_is_students_interval():
@@ -35,7 +37,11 @@ def test_mean_is_students_interval():
     assert isnan(one.low)
 
 
-@given(values=lists(floats(-100, 100), min_size=2, max_size=20), shift=floats(-10, 10), scale=floats(0.1, 10))
+@given(
+    values=lists(floats(-100, 100), min_size=2, max_size=20),
+    shift=floats(-10, 10),
+    scale=floats(0.1, 10),
+)
 def test_mean_and_median_move_with_shift_and_scale(values, shift, scale):
     moved = scale * np.array(values) + shift
     for f in (stats.mean, stats.median):
@@ -60,7 +66,9 @@ def test_wilson_closed_form_and_clopper_pearson():
     assert limits(stats.proportion(k, n)) == pytest.approx((p, centre - half, centre + half))
     exact = stats.proportion(k, n, exact=True)
     beta = scipy_stats.beta
-    assert (exact.low, exact.high) == pytest.approx((beta.ppf(0.025, k, n - k + 1), beta.ppf(0.975, k + 1, n - k)))
+    assert (exact.low, exact.high) == pytest.approx(
+        (beta.ppf(0.025, k, n - k + 1), beta.ppf(0.975, k + 1, n - k))
+    )
     assert stats.proportion(0, 5).low == 0
     assert stats.proportion(5, 5).high == pytest.approx(1)
 
@@ -77,7 +85,9 @@ def test_proportions_stay_within_bounds_and_mirror(n, k):
 
 def test_wilson_covers():
     for p, n in ((0.5, 10), (0.1, 30), (0.9, 100)):
-        assert 366 <= coverage(lambda rng, p=p, n=n: stats.proportion(rng.binomial(n, p), n), p) <= 396
+        assert (
+            366 <= coverage(lambda rng, p=p, n=n: stats.proportion(rng.binomial(n, p), n), p) <= 396
+        )
 
 
 def test_difference_is_paired_and_welch_is_not():
@@ -96,11 +106,15 @@ def test_difference_is_paired_and_welch_is_not():
 def test_crossed_covers_when_seeds_and_examples_both_vary():
     def table(rng: np.random.Generator, seeds: int = 6, n: int = 30) -> Reading:
         return stats.crossed_mean(
-            0.5 * rng.normal(size=(seeds, 1)) + rng.normal(size=(1, n)) + rng.normal(size=(seeds, n))
+            0.5 * rng.normal(size=(seeds, 1))
+            + rng.normal(size=(1, n))
+            + rng.normal(size=(seeds, n))
         )
 
     assert 362 <= coverage(table, 0.0) <= 396
-    naive = coverage(lambda rng: stats.mean((rng.normal(size=(6, 1)) + rng.normal(size=(6, 30))).ravel()), 0.0)
+    naive = coverage(
+        lambda rng: stats.mean((rng.normal(size=(6, 1)) + rng.normal(size=(6, 30))).ravel()), 0.0
+    )
     assert naive < 300  # what it is for: all cells taken as independent cover far too rarely
     row = RNG(0).normal(size=(1, 9))
     assert limits(stats.crossed_mean(row)) == limits(stats.mean(row[0]))
@@ -139,7 +153,9 @@ def test_slope_is_least_squares_with_hc3():
     half = scipy_stats.t.ppf(0.975, freedom) * sqrt(variance)
     value = float(np.polyfit(x, y, 1)[0])
     assert limits(stats.slope(x, y)) == pytest.approx((value, value - half, value + half))
-    assert isnan(stats.slope([0, 0, 1.0], [0, 1, 5.0]).low)  # the line goes through the third point whatever its noise
+    assert isnan(
+        stats.slope([0, 0, 1.0], [0, 1, 5.0]).low
+    )  # the line goes through the third point whatever its noise
 
 
 def test_rank_correlation_of_perfect_ranks_is_not_certain():
@@ -148,7 +164,9 @@ def test_rank_correlation_of_perfect_ranks_is_not_certain():
     reading = stats.rank_correlation(x, y)
     assert reading.value == pytest.approx(scipy_stats.spearmanr(x, y).statistic)
     assert limits(stats.rank_correlation(np.exp(x), y)) == limits(reading)
-    assert limits(stats.rank_correlation(-x, y)) == pytest.approx((-reading.value, -reading.high, -reading.low))
+    assert limits(stats.rank_correlation(-x, y)) == pytest.approx(
+        (-reading.value, -reading.high, -reading.low)
+    )
     perfect = {n: stats.rank_correlation(range(n), range(n)) for n in (4, 10)}
     assert (perfect[4].value, perfect[4].high, perfect[10].high) == (1, 1, 1)
     assert perfect[4].low < 0 < 0.8 < perfect[10].low < 1
@@ -157,7 +175,9 @@ def test_rank_correlation_of_perfect_ranks_is_not_certain():
         a, b = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=40).T
         return stats.rank_correlation(a, b)
 
-    assert 360 <= coverage(normal, 6 / np.pi * np.arcsin(0.3)) <= 396  # Spearman's ρ of the bivariate normal
+    assert (
+        360 <= coverage(normal, 6 / np.pi * np.arcsin(0.3)) <= 396
+    )  # Spearman's ρ of the bivariate normal
 
 
 def test_auc_counts_pairs_and_covers():
@@ -181,7 +201,9 @@ def test_delong_variance_by_its_double_sum():
     reading = stats.auc_difference(a, b, label)
     parts = gap.mean(1).var(ddof=1) / 12, gap.mean(0).var(ddof=1) / 15
     assert sum(parts) == pytest.approx(variance)
-    half = sqrt(scipy_stats.t.ppf(0.975, 11) ** 2 * parts[0] + scipy_stats.t.ppf(0.975, 14) ** 2 * parts[1])
+    half = sqrt(
+        scipy_stats.t.ppf(0.975, 11) ** 2 * parts[0] + scipy_stats.t.ppf(0.975, 14) ** 2 * parts[1]
+    )
     assert limits(reading) == pytest.approx((gap.mean(), gap.mean() - half, gap.mean() + half))
     assert stats.auc_difference(b, a, label).value == pytest.approx(-reading.value)
     assert limits(stats.auc_difference(a, a, label)) == (0, 0, 0)

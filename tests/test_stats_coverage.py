@@ -1,6 +1,8 @@
-"""How often the interval of each function of `unseen.stats` holds the truth, by simulation with fixed seeds.
+"""How often the interval of each function of `unseen.stats` holds the truth, by simulation with
+fixed seeds.
 
-Nominal 95 %; at least 93 % is asked, less the error of so many repeats, unless the function's docstring names the case.
+Nominal 95 %; at least 93 % is asked, less the error of so many repeats, unless the function's
+docstring names the case.
 """
 
 from collections.abc import Callable
@@ -22,13 +24,18 @@ DRAWS: dict[str, tuple[Draw, float]] = {
     "skewed": (lambda rng, n: rng.gamma(2, size=n), 2.0),
     "bounded": (lambda rng, n: rng.beta(4, 1, size=n), 0.8),
 }
-FAILING: tuple[Draw, float] = (lambda rng, n: np.where(rng.random(n) < 0.1, 0.0, 0.9 + 0.01 * rng.normal(size=n)), 0.81)
+FAILING: tuple[Draw, float] = (
+    lambda rng, n: np.where(rng.random(n) < 0.1, 0.0, 0.9 + 0.01 * rng.normal(size=n)),
+    0.81,
+)
 
 
 def coverage(make: Callable[[np.random.Generator], Reading], truth: float, seed: int = 0) -> float:
     rng = np.random.default_rng(seed)
     readings = [make(rng) for _ in range(REPEATS)]
-    return float(np.mean([reading.low - 1e-12 <= truth <= reading.high + 1e-12 for reading in readings]))
+    return float(
+        np.mean([reading.low - 1e-12 <= truth <= reading.high + 1e-12 for reading in readings])
+    )
 
 
 @pytest.mark.parametrize("n", SIZES)
@@ -48,7 +55,9 @@ def test_a_mean_where_one_seed_in_ten_fails_is_held_as_rarely_as_the_docstring_s
 
 
 @pytest.mark.parametrize("n", [6, 10, 50])
-@pytest.mark.parametrize(("kind", "truth"), [("normal", 0.0), ("skewed", 1.6783), ("bounded", 0.5 ** (1 / 4))])
+@pytest.mark.parametrize(
+    ("kind", "truth"), [("normal", 0.0), ("skewed", 1.6783), ("bounded", 0.5 ** (1 / 4))]
+)
 def test_medians(kind, truth, n):
     assert coverage(lambda rng: stats.median(DRAWS[kind][0](rng, n)), truth) >= LEAST
 
@@ -66,11 +75,16 @@ def test_proportions(p, n):
 def test_wilson_holds_95_percent_on_average_over_proportions():
     for n in SIZES:
         p = np.random.default_rng(1).uniform(0.02, 0.98, size=30)
-        held = [coverage(lambda rng, q=q, n=n: stats.proportion(int(rng.binomial(n, q)), n), q) for q in p]
+        held = [
+            coverage(lambda rng, q=q, n=n: stats.proportion(int(rng.binomial(n, q)), n), q)
+            for q in p
+        ]
         assert np.mean(held) >= 0.93
 
 
-@pytest.mark.parametrize("sizes", [(50, 50, 50), (1000, 10, 10), (5,) * 5, (400, 40, 4, 400, 40), (50,) * 10])
+@pytest.mark.parametrize(
+    "sizes", [(50, 50, 50), (1000, 10, 10), (5,) * 5, (400, 40, 4, 400, 40), (50,) * 10]
+)
 @pytest.mark.parametrize(("p", "spread"), [(0.5, 0.0), (0.9, 0.0), (0.98, 0.0), (0.9, 0.05)])
 def test_mean_proportions_of_even_and_uneven_seeds(sizes, p, spread):
     n = np.array(sizes)
@@ -88,7 +102,11 @@ def test_mean_proportions_of_even_and_uneven_seeds(sizes, p, spread):
 @pytest.mark.parametrize("between", [0.0, 0.3, 1.0])
 def test_crossed_tables(seeds, n, between):
     def make(rng: np.random.Generator) -> Reading:
-        table = between * rng.normal(size=(seeds, 1)) + rng.normal(size=(1, n)) + rng.normal(size=(seeds, n))
+        table = (
+            between * rng.normal(size=(seeds, 1))
+            + rng.normal(size=(1, n))
+            + rng.normal(size=(seeds, n))
+        )
         return stats.crossed_mean(table)
 
     assert coverage(make, 0.0) >= LEAST
@@ -99,7 +117,9 @@ def test_crossed_tables(seeds, n, between):
 def test_bootstrap_of_a_mean_and_a_ratio(kind, n):
     draw, truth = DRAWS[kind]
     boot = np.random.default_rng(9)
-    exception = 0.03 if n == 3 or (n == 5 and kind == "skewed") else 0.0  # named in the docstring: 91 %
+    exception = (
+        0.03 if n == 3 or (n == 5 and kind == "skewed") else 0.0
+    )  # named in the docstring: 91 %
     mean = coverage(lambda rng: stats.bootstrap(np.mean, draw(rng, n), rng=boot, draws=100), truth)
     assert mean >= LEAST - exception
 
@@ -107,7 +127,9 @@ def test_bootstrap_of_a_mean_and_a_ratio(kind, n):
         return float(a.sum() / b.sum())
 
     held = coverage(
-        lambda rng: stats.bootstrap(ratio, 5 + draw(rng, n), 5 + rng.normal(size=n), rng=boot, draws=100),
+        lambda rng: stats.bootstrap(
+            ratio, 5 + draw(rng, n), 5 + rng.normal(size=n), rng=boot, draws=100
+        ),
         (5 + truth) / 5,
     )
     assert held >= LEAST - exception
@@ -117,7 +139,9 @@ def test_bootstrap_of_a_mean_and_a_ratio(kind, n):
 @pytest.mark.parametrize("rho", [0.0, 0.6, 0.9, 0.97, 0.995])
 def test_rank_correlations(rho, n):
     def make(rng: np.random.Generator) -> Reading:
-        return stats.rank_correlation(*rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=n).T)
+        return stats.rank_correlation(
+            *rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=n).T
+        )
 
     assert coverage(make, 6 / pi * asin(rho / 2)) >= LEAST  # Spearman's ρ of the bivariate normal
 
@@ -144,8 +168,12 @@ def two_classes(kind: str, rng: np.random.Generator, positives: int, negatives: 
         return np.r_[4 * rng.exponential(size=positives), rng.exponential(size=negatives)]
     if kind == "mixed":  # three in ten positives look like negatives
         hidden = rng.random(positives) < 0.3
-        return np.r_[np.where(hidden, -1.0, 4.0) + rng.normal(size=positives), rng.normal(size=negatives)]
-    return np.r_[rng.normal(size=positives) + (2 if kind == "far" else 1), rng.normal(size=negatives)]
+        return np.r_[
+            np.where(hidden, -1.0, 4.0) + rng.normal(size=positives), rng.normal(size=negatives)
+        ]
+    return np.r_[
+        rng.normal(size=positives) + (2 if kind == "far" else 1), rng.normal(size=negatives)
+    ]
 
 
 AREAS = {
@@ -157,11 +185,18 @@ AREAS = {
 }
 
 
-@pytest.mark.parametrize(("positives", "negatives"), [(2, 50), (3, 300), (5, 50), (10, 10), (20, 200)])
+@pytest.mark.parametrize(
+    ("positives", "negatives"), [(2, 50), (3, 300), (5, 50), (10, 10), (20, 200)]
+)
 @pytest.mark.parametrize("kind", AREAS)
 def test_areas_with_few_and_many_positives(kind, positives, negatives):
     labels = np.repeat([1, 0], [positives, negatives])
-    assert coverage(lambda rng: stats.auc(two_classes(kind, rng, positives, negatives), labels), AREAS[kind]) >= LEAST
+    assert (
+        coverage(
+            lambda rng: stats.auc(two_classes(kind, rng, positives, negatives), labels), AREAS[kind]
+        )
+        >= LEAST
+    )
 
 
 @pytest.mark.parametrize("positives", [5, 10, 40])
@@ -190,12 +225,16 @@ def test_areas_over_seeds_that_differ(seeds):
     assert coverage(make, truth) >= LEAST
 
 
-@pytest.mark.parametrize(("groups", "size", "spread"), [(2, 50, 0.0), (12, 50, 0.0), (12, 50, 0.05), (30, 20, 0.1)])
+@pytest.mark.parametrize(
+    ("groups", "size", "spread"), [(2, 50, 0.0), (12, 50, 0.0), (12, 50, 0.05), (30, 20, 0.1)]
+)
 def test_the_lowest_of_groups(groups, size, spread):
     def make(rng: np.random.Generator) -> tuple[Reading, float]:
         truth = np.clip(0.7 + spread * rng.normal(size=groups), 0.05, 0.95)
         hits = rng.binomial(size, truth)
-        reading = stats.lowest(lambda level: [stats.proportion(int(k), size, level=level) for k in hits])
+        reading = stats.lowest(
+            lambda level: [stats.proportion(int(k), size, level=level) for k in hits]
+        )
         return reading, float(truth.min())
 
     rng = np.random.default_rng(0)
@@ -206,7 +245,8 @@ def test_the_lowest_of_groups(groups, size, spread):
 def test_independent_differences():
     def make(rng: np.random.Generator) -> Reading:
         return stats.independent_difference(
-            stats.proportion(int(rng.binomial(20, 0.8)), 20), stats.proportion(int(rng.binomial(30, 0.6)), 30)
+            stats.proportion(int(rng.binomial(20, 0.8)), 20),
+            stats.proportion(int(rng.binomial(30, 0.6)), 30),
         )
 
     assert coverage(make, 0.2) >= LEAST

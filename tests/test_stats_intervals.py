@@ -1,4 +1,6 @@
-"""Intervals that the audit relies on: over seeds crossed with examples, of AUC over seeds, of independent gaps."""
+"""Intervals that the audit relies on: over seeds crossed with examples, of AUC over seeds, of
+independent gaps.
+"""
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ def test_crossed_covers_the_mean_of_a_two_way_layout():
         seeds, examples = rng.normal(0, 0.3, (5, 1)), rng.normal(0, 1.0, (1, 40))
         reading = stats.crossed_mean(seeds + examples + rng.normal(0, 0.5, (5, 40)))
         covered += reading.low <= 0 <= reading.high
-    assert 0.92 <= covered / draws <= 1.0  # 95 % nominal; the variance estimate is kept conservative
+    assert (
+        0.92 <= covered / draws <= 1.0
+    )  # 95 % nominal; the variance estimate is kept conservative
 
 
 def test_crossed_with_one_seed_is_students_interval():
@@ -58,10 +62,14 @@ def test_one_seed_paired_auc_is_delongs():
     y = np.arange(60) % 3 == 0
     a, b = rng.normal(size=60) + y, rng.normal(size=60) + 0.5 * y
     mine, delong = stats.crossed_auc(a, y, against=b), stats.auc_difference(a, b, y)
-    assert (mine.value, mine.low, mine.high) == pytest.approx((delong.value, delong.low, delong.high))
+    assert (mine.value, mine.low, mine.high) == pytest.approx(
+        (delong.value, delong.low, delong.high)
+    )
 
 
 def test_apart_is_newcombes_method_ten():
     # Newcombe (1998), Statistics in Medicine 17, 873–890, table II: 56/70 − 48/80
     reading = stats.independent_difference(stats.proportion(56, 70), stats.proportion(48, 80))
-    assert (reading.value, reading.low, reading.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    assert (reading.value, reading.low, reading.high) == pytest.approx(
+        (0.2, 0.0524, 0.3339), abs=5e-5
+    )

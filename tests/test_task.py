@@ -17,7 +17,9 @@ def task(splits: dict[str, Split]) -> Task:
 
 @given(uses=lists(sampled_from(list(Use)), max_size=6))
 def test_every_split_is_of_one_use_in_order(uses):
-    splits = {"fit": Split(DATA, Use.TRAIN)} | {str(k): Split(DATA, use) for k, use in enumerate(uses)}
+    splits = {"fit": Split(DATA, Use.TRAIN)} | {
+        str(k): Split(DATA, use) for k, use in enumerate(uses)
+    }
     t = task(splits)
     assert sorted(name for use in Use for name in t.of(use)) == sorted(splits)
     for use in Use:

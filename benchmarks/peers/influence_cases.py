@@ -1,9 +1,12 @@
-"""The two checkpoints of the influence benchmark, with their data: both sides read these and nothing else.
+"""The two checkpoints of the influence benchmark, with their data: both sides read these and
+nothing else.
 
-* `mlp`: 784-512-256-10 with biases, 10,000 images of Fashion-MNIST, 500 of its test part as queries;
-* `gpt2`: transformers' GPT-2 class with 4 layers of width 256, 1,000 sequences of 128 tokens, 32 other ones as queries.
-  Tokens follow Zipf's law over a vocabulary of 1,024, half of them in the order of one of 16 topics. Its `Conv1D` layers
-  are replaced by `nn.Linear` with the same weights, since Kronfluence knows only that one; the tied head is not tracked.
+* `mlp`: 784-512-256-10 with biases, 10,000 images of Fashion-MNIST, 500 of its test part as
+  queries;
+* `gpt2`: transformers' GPT-2 class with 4 layers of width 256, 1,000 sequences of 128 tokens, 32
+  other ones as queries. Tokens follow Zipf's law over a vocabulary of 1,024, half of them in the
+  order of one of 16 topics. Its `Conv1D` layers are replaced by `nn.Linear` with the same weights,
+  since Kronfluence knows only that one; the tied head is not tracked.
 
 Both are trained once, briefly, and kept in the cache of unseen (`UNSEEN_HOME`).
 """
@@ -28,7 +31,9 @@ BLOCK_LAYERS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 @dataclass(frozen=True)
 class Case:
-    """A trained model in eval mode, what it was trained on, what is asked, and the layers that both sides track."""
+    """A trained model in eval mode, what it was trained on, what is asked, and the layers that both
+    sides track.
+    """
 
     name: str
     model: nn.Module
@@ -63,7 +68,11 @@ def linear_for_conv1d(model: nn.Module) -> nn.Module:
 
 
 def gpt2(
-    layers: int = 4, width: int = 256, heads: int = 4, vocabulary: int = VOCABULARY, length: int = LENGTH
+    layers: int = 4,
+    width: int = 256,
+    heads: int = 4,
+    vocabulary: int = VOCABULARY,
+    length: int = LENGTH,
 ) -> NextToken:
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -89,9 +98,11 @@ def block_layers(layers: int) -> tuple[str, ...]:
 
 
 def zipf(n: int, lab: Lab, vocabulary: int = VOCABULARY, length: int = LENGTH) -> Tensor:
-    """n sequences; every token is drawn by p(rank) ∝ 1/rank, half in the common order and half in that of a topic.
+    """n sequences; every token is drawn by p(rank) ∝ 1/rank, half in the common order and half in
+    that of a topic.
 
-    The second of each pair of positions repeats its topic's successor of the first, so that there is something to learn.
+    The second of each pair of positions repeats its topic's successor of the first, so that there
+    is something to learn.
     """
     fixed = Lab(1).child("topics").generator()
     orders = torch.stack([torch.randperm(vocabulary, generator=fixed) for _ in range(TOPICS)])
@@ -101,14 +112,24 @@ def zipf(n: int, lab: Lab, vocabulary: int = VOCABULARY, length: int = LENGTH) -
     topic = torch.randint(TOPICS, (n,), generator=generator)
     own = torch.rand(n, length, generator=generator) < 0.5
     tokens = torch.where(own, orders[topic[:, None], ranks], ranks)
-    tokens[:, 1::2] = torch.where(own[:, 1::2], orders[topic[:, None], tokens[:, ::2]], tokens[:, 1::2])
+    tokens[:, 1::2] = torch.where(
+        own[:, 1::2], orders[topic[:, None], tokens[:, ::2]], tokens[:, 1::2]
+    )
     return tokens
 
 
 def _kept(
-    name: str, model: nn.Module, steps: int, lr: float, batch_size: int, data: Columns, dtype: torch.dtype
+    name: str,
+    model: nn.Module,
+    steps: int,
+    lr: float,
+    batch_size: int,
+    data: Columns,
+    dtype: torch.dtype,
 ) -> None:
-    """Loads the checkpoint, or trains and keeps it; the products in bfloat16 where that is asked for."""
+    """Loads the checkpoint, or trains and keeps it; the products in bfloat16 where that is asked
+    for.
+    """
     path: Path = home() / "benchmarks" / f"influence_{name}.safetensors"
     if path.exists():
         load_model(model, path)
@@ -123,7 +144,9 @@ def _kept(
         with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
             if "tokens" in batch:
                 logits = model(batch["tokens"])[:, :-1]
-                loss = F.cross_entropy(logits.flatten(0, 1).float(), batch["tokens"][:, 1:].flatten())
+                loss = F.cross_entropy(
+                    logits.flatten(0, 1).float(), batch["tokens"][:, 1:].flatten()
+                )
             else:
                 loss = F.cross_entropy(model(batch["x"]), batch["y"])
         loss.backward()

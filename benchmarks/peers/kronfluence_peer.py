@@ -1,8 +1,10 @@
-"""Kronfluence (Bae, 2024, github.com/pomonam/kronfluence) 1.0.1 on a checkpoint of ours: EK-FAC with the empirical Fisher.
+"""Kronfluence (Bae, 2024, github.com/pomonam/kronfluence) 1.0.1 on a checkpoint of ours: EK-FAC
+with the empirical Fisher.
 
-Relation to ours: its score is + ∇L_query · (G + λ)⁻¹ ∇L_train of summed losses, without the 1/N and with the loss as
-measurement; ours, in nats of log-likelihood per added copy, is that divided by N (both signs turn, log p = −L). Damping
-is 0.1 times the mean eigenvalue of each layer on both sides (`damping_factor=None`; its own default is 10⁻⁸).
+Relation to ours: its score is + ∇L_query · (G + λ)⁻¹ ∇L_train of summed losses, without the 1/N and
+with the loss as measurement; ours, in nats of log-likelihood per added copy, is that divided by N
+(both signs turn, log p = −L). Damping is 0.1 times the mean eigenvalue of each layer on both sides
+(`damping_factor=None`; its own default is 10⁻⁸).
 
 Batch sizes are the fastest of those tried on this machine (`BATCHES`).
 """
@@ -32,14 +34,17 @@ class Setting(StrEnum):
     FLOAT32 = "float32"
     """Its defaults."""
     AMP = "amp"
-    """Forward, backward and score products in bfloat16; sums, eigenvalues and preconditioning in float32."""
+    """Forward, backward and score products in bfloat16; sums, eigenvalues and preconditioning in
+    float32.
+    """
     BFLOAT16 = "bfloat16"
     """Its preset `all_low_precision_*_arguments`: sums in bfloat16, too."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Examples per batch of the covariances, of Λ, of the queries, and of the training examples scored.
+    """Examples per batch of the covariances, of Λ, of the queries, and of the training examples
+    scored.
 
     `accumulated` batches of queries are held while one pass over the training examples scores them.
     """
@@ -78,7 +83,9 @@ def classification(model: nn.Module, batch: Batch) -> Tensor:
 
 def language(model: nn.Module, batch: Batch) -> Tensor:
     logits = model(batch["tokens"])[:, :-1]
-    return F.cross_entropy(logits.flatten(0, 1).float(), batch["tokens"][:, 1:].flatten(), reduction="sum")
+    return F.cross_entropy(
+        logits.flatten(0, 1).float(), batch["tokens"][:, 1:].flatten(), reduction="sum"
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,9 @@ class Spent:
 
 @dataclass(frozen=True)
 class Run:
-    """The score matrix [query, train] in the peer's convention, and the seconds of covariance, eigen, lambda, scores."""
+    """The score matrix [query, train] in the peer's convention, and the seconds of covariance,
+    eigen, lambda, scores.
+    """
 
     scores: Tensor
     spent: dict[str, Spent]
@@ -107,15 +116,23 @@ def kronfluence(
     setting: Setting = Setting.FLOAT32,
     rank: int | None = None,
 ) -> Run:
-    """Factors and all scores; `model` is wrapped in place, so pass a copy if it is needed afterwards."""
+    """Factors and all scores; `model` is wrapped in place, so pass a copy if it is needed
+    afterwards.
+    """
     factor, score = arguments(setting, rank)
     score.query_gradient_accumulation_steps = sizes.accumulated
     model = prepare_model(model, Summed(loss, layers))
     spent: dict[str, Spent] = {}
     with tempfile.TemporaryDirectory() as folder:
-        quiet: dict[str, Any] = {"log_level": logging.ERROR, "disable_tqdm": True, "disable_model_save": True}
+        quiet: dict[str, Any] = {
+            "log_level": logging.ERROR,
+            "disable_tqdm": True,
+            "disable_model_save": True,
+        }
         level = logging.root.level
-        analyzer = Analyzer("unseen", model, Summed(loss, layers), cpu=True, output_dir=folder, **quiet)
+        analyzer = Analyzer(
+            "unseen", model, Summed(loss, layers), cpu=True, output_dir=folder, **quiet
+        )
         logging.root.setLevel(level)  # it silences every library in the process
 
         def timed(name: str, call: Callable[[], object]) -> None:
@@ -123,9 +140,17 @@ def kronfluence(
             call()
             spent[name] = Spent(time.process_time() - cpu, time.perf_counter() - wall)
 
-        timed("covariance", lambda: analyzer.fit_covariance_matrices("f", train, sizes.covariance, factor_args=factor))
+        timed(
+            "covariance",
+            lambda: analyzer.fit_covariance_matrices(
+                "f", train, sizes.covariance, factor_args=factor
+            ),
+        )
         timed("eigen", lambda: analyzer.perform_eigendecomposition("f", factor_args=factor))
-        timed("lambda", lambda: analyzer.fit_lambda_matrices("f", train, sizes.lambda_, factor_args=factor))
+        timed(
+            "lambda",
+            lambda: analyzer.fit_lambda_matrices("f", train, sizes.lambda_, factor_args=factor),
+        )
         timed(
             "scores",
             lambda: analyzer.compute_pairwise_scores(
@@ -142,7 +167,10 @@ def arguments(setting: Setting, rank: int | None) -> tuple[FactorArguments, Scor
         factor = all_low_precision_factor_arguments()
         score = all_low_precision_score_arguments(damping_factor=None, query_gradient_low_rank=rank)
     else:
-        factor, score = FactorArguments(), ScoreArguments(damping_factor=None, query_gradient_low_rank=rank)
+        factor, score = (
+            FactorArguments(),
+            ScoreArguments(damping_factor=None, query_gradient_low_rank=rank),
+        )
     if setting is Setting.AMP:
         factor.amp_dtype = score.amp_dtype = score.score_dtype = torch.bfloat16
     factor.use_empirical_fisher = True

@@ -1,7 +1,8 @@
 """Unseen: will it work on data it has not seen, why, and what can I change?
 
-`audit`, `compare`, `explain` and `influence` answer for a table, a path or a `Subject`; the nouns are beside them.
-Importing this package imports nothing else: each name brings its module when it is asked for.
+`audit`, `compare`, `explain` and `influence` answer for a table, a path or a `Subject`; the nouns
+are beside them. Importing this package imports nothing else: each name brings its module when it is
+asked for.
 """
 
 import importlib

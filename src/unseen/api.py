@@ -1,14 +1,17 @@
-"""The four questions as functions: `import unseen; unseen.audit("table.csv", target="ill", site="clinic")`.
+"""The four questions as functions:
+`import unseen; unseen.audit("table.csv", target="ill", site="clinic")`.
 
-What is asked about is a table (a DataFrame or a path; the columns are named by `target`, `site`, `time`, `entity`,
-`groups` and `drop`), a Python file (`file.py:name`), a `Subject` or a list of them; without any, the embedded
-heart-disease data of four hospitals. The answer is a `Answer`: `.results`, `.summary()`, `.report(path)`, and a page
-in a notebook. The command line calls these functions, so both give the same numbers.
+What is asked about is a table (a DataFrame or a path; the columns are named by `target`, `site`,
+`time`, `entity`, `groups` and `drop`), a Python file (`file.py:name`), a `Subject` or a list of
+them; without any, the embedded heart-disease data of four hospitals. The answer is a `Answer`:
+`.results`, `.summary()`, `.report(path)`, and a page in a notebook. The command line calls these
+functions, so both give the same numbers.
 
-Common to all: `steps` is the length of training instead of the subject's own, `seed` that of every random number,
-`device` where to compute, `report` a file to write (refused before any work if its suffix has no writer). Finished
-parts are cached, so that an interrupted call goes on where it stopped. `lab` is for those who bring a place, randomness
-and cache of their own, instead of `seed`, `device` and the cache.
+Common to all: `steps` is the length of training instead of the subject's own, `seed` that of every
+random number, `device` where to compute, `report` a file to write (refused before any work if its
+suffix has no writer). Finished parts are cached, so that an interrupted call goes on where it
+stopped. `lab` is for those who bring a site, randomness and cache of their own, instead of `seed`,
+`device` and the cache.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +60,7 @@ from unseen.tasks.text_corpus import Cut, TextCorpus
 from unseen.tasks.text_corpus.queries import Query, read_queries
 
 WINDOW_BATCH, ROW_BATCH = 8, 64
-"""Fitted examples that are scored together: windows of text, rows or images."""
+"""Training examples that are scored together: windows of text, rows or images."""
 
 
 def audit(
@@ -81,14 +84,18 @@ def audit(
     progress: bool = True,
     report: str | Path | None = None,
 ) -> Answer[Sequence[Findings]]:
-    """How well a model holds on data it has not seen, why, and what helps: one `Findings` per held-out site.
+    """How well a model holds on data it has not seen, why, and what helps: one `Findings` per
+    held-out site.
 
-    `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is audited instead of the subject's model. `remedies`
-    are methods by name under the subject's budget (None: the standard ones, {}: none), `measures` further numbers about
-    the trained model, `attribution` says which training examples made an error.
+    `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is audited instead of the subject's
+    model. `remedies` are methods by name under the subject's budget (None: the standard ones, {}:
+    none), `measures` further numbers about the trained model, `attribution` says which training
+    examples made an error.
     """
     path = None if report is None else check_report_path(report)
-    columns = TableColumns(target=target, site=site, time=time, entity=entity, groups=groups, drop=drop)
+    columns = TableColumns(
+        target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
+    )
     watch = watcher(shown=progress)
     lab = lab or _lab(seed, device, "audits", watch.sink)
     job = Audit(seeds=seeds)
@@ -106,7 +113,9 @@ def audit(
                 watch.on_finish(one)
     finally:
         watch.end()
-    found = Answer(results=findings, document=audit_document(findings), machine={"findings": findings})
+    found = Answer(
+        results=findings, document=audit_document(findings), machine={"findings": findings}
+    )
     return save_if_asked(found, path)
 
 
@@ -133,20 +142,24 @@ def compare(
     report: str | Path | None = None,
     tables: Sequence[str | Path] = (),
 ) -> Answer[Results]:
-    """Which training method holds best at sites left out: same data, seeds, initial weights and search budget for all.
+    """Which training method holds best at sites left out: same data, seeds, initial weights and
+    search budget for all.
 
-    `methods` are names as `unseen list methods` prints them (none: the standard ones). `subject` may also be a task, a
-    spec with domains, or the name of a task of this package, whose fields `flags` set ("--n", "2000"). Each method gets
-    `draws` settings of its hyperparameters, searched within `ranges` where these name them; `protocols` select among
-    them ("training", "left-out", "oracle"; none: all). `jobs` processes share the work of a path; `tables` are files for
-    the tables alone.
+    `methods` are names as `unseen list methods` prints them (none: the standard ones). `subject`
+    may also be a task, a spec with domains, or the name of a task of this package, whose fields
+    `flags` set ("--n", "2000"). Each method gets `draws` settings of its hyperparameters, searched
+    within `ranges` where these name them; `protocols` select among them ("training", "left-out",
+    "oracle"; none: all). `jobs` processes share the work of a path; `tables` are files for the
+    tables alone.
     """
     path = None if report is None else check_report_path(report)
     for one in tables:
         check_table_path(one)
     request = Request(
         source=str(subject) if isinstance(subject, Path) else subject,
-        columns=TableColumns(target=target, site=site, time=time, entity=entity, groups=groups, drop=drop),
+        columns=TableColumns(
+            target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
+        ),
         flags=tuple(flags),
         methods=tuple(methods),
         protocols=tuple(protocols),
@@ -193,15 +206,19 @@ def explain(
     progress: bool = True,
     report: str | Path | None = None,
 ) -> Answer[ExplanationReport]:
-    """What a model looks at: eight explanations judged by how faithful they are to it, the best one example by example.
+    """What a model looks at: eight explanations evaluated by how faithful they are to it, the best
+    one example by example.
 
-    `rows` are those of the table, or positions in `split`; without them `examples` are drawn. `question` is "remove" or
-    "change", `explained_class` a class by name or number (None: the predicted one of each example), `baseline` what a
-    removed feature becomes. Methods are compared on `sample` inputs with `draws` perturbations each. Of a table with
-    sites, the model is trained without the last one.
+    `rows` are those of the table, or positions in `split`; without them `examples` are drawn.
+    `question` is "remove" or "change", `explained_class` a class by name or number (None: the
+    predicted one of each example), `baseline` what a removed feature becomes. Methods are compared
+    on `sample` inputs with `draws` perturbations each. Of a table with sites, the model is trained
+    without the last one.
     """
     path = None if report is None else check_report_path(report)
-    columns = TableColumns(target=target, site=site, time=time, entity=entity, groups=groups, drop=drop)
+    columns = TableColumns(
+        target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
+    )
     watch = watcher(shown=progress)
     lab = lab or _lab(seed, device, "explanations", watch.sink)
     subjects = read_subjects(subject, lab, columns, estimator=estimator, steps=steps)
@@ -228,7 +245,9 @@ def explain(
     page = explanation_document(found)
     # the choice and a line per example; the report has the rest
     screen = min(9, len(page.sections) - 1)
-    answer = Answer(results=found, document=page, summary_sections=screen, machine=machine_readable(found))
+    answer = Answer(
+        results=found, document=page, summary_sections=screen, machine=machine_readable(found)
+    )
     return save_if_asked(answer, path)
 
 
@@ -259,17 +278,25 @@ def influence(
     progress: bool = True,
     report: str | Path | None = None,
 ) -> Answer[Sequence[InfluenceReport]]:
-    """Which training examples made a model's worst errors: the `top` most helpful and harmful ones of each.
+    """Which training examples made a model's worst errors: the `top` most helpful and harmful ones
+    of each.
 
-    One entry of the results per held-out site. `fisher` None takes what suits the data; `layers` are patterns of layer
-    names (none: all), `rank` cuts queries to that rank (0: does not), `factors` is a file for the fitted curvature.
+    One entry of the results per held-out site. `fisher` None takes what suits the data; `layers`
+    are patterns of layer names (none: all), `rank` cuts queries to that rank (0: does not),
+    `factors` is a file for the fitted curvature.
     """
     path = None if report is None else check_report_path(report)
-    columns = TableColumns(target=target, site=site, time=time, entity=entity, groups=groups, drop=drop)
-    config = _influence(curvature, fisher, damping, layers, rank, precision, batch_size or ROW_BATCH)
+    columns = TableColumns(
+        target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
+    )
+    config = _influence(
+        curvature, fisher, damping, layers, rank, precision, batch_size or ROW_BATCH
+    )
     chosen = "" if fisher is None else str(Fisher(fisher))
     with process_group(), threadpool_limits(1):
-        lab = lab or _influence_lab(seed, device, Phases() if progress else Quiet(), config, fisher, factors)
+        lab = lab or _influence_lab(
+            seed, device, Phases() if progress else Quiet(), config, fisher, factors
+        )
         subjects = read_subjects(subject, lab, columns, steps=steps)
         if factors and len(subjects) > 1:
             raise InvalidConfig(
@@ -279,7 +306,13 @@ def influence(
             )
         found = [
             of_subject.trace_errors(
-                one, lab.child(one.task.name), config, split=split, worst=worst, k=top, fisher=chosen
+                one,
+                lab.child(one.task.name),
+                config,
+                split=split,
+                worst=worst,
+                k=top,
+                fisher=chosen,
             )
             for one in subjects
         ]
@@ -314,13 +347,16 @@ def influence_of_text(
 ) -> Answer[Sequence[InfluenceReport]]:
     """Which windows of a corpus made a language model write what it wrote.
 
-    `model` is a folder of a transformers model in safetensors, "smollm2", or a model; `corpus` texts, .jsonl files
-    (whose `field` holds the text), folders or archives, cut into windows of `length` tokens, `windows` of them at most
-    (0: all); `queries` a .jsonl or .csv file of prompts, completed by the model with `write` tokens where they have no
-    completion. With `candidates`, only that many windows per query, the nearest in words, are scored.
+    `model` is a folder of a transformers model in safetensors, "smollm2", or a model; `corpus`
+    texts, .jsonl files (whose `field` holds the text), folders or archives, cut into windows of
+    `length` tokens, `windows` of them at most (0: all); `queries` a .jsonl or .csv file of prompts,
+    completed by the model with `write` tokens where they have no completion. With `candidates`,
+    only that many windows per query, the nearest in words, are scored.
     """
     path = None if report is None else check_report_path(report)
-    config = _influence(curvature, fisher, damping, layers, rank, precision, batch_size or WINDOW_BATCH)
+    config = _influence(
+        curvature, fisher, damping, layers, rank, precision, batch_size or WINDOW_BATCH
+    )
     sink = Phases() if progress else Quiet()
     name = type(model).__name__ if isinstance(model, CausalLM) else Path(model).name
     model = model if isinstance(model, CausalLM) else of_text.load_model(str(model))
@@ -386,7 +422,11 @@ def _influence_lab(
         "damping": f"{config.damping:g}",
         "layers": " ".join(config.layers) or "default",
     }
-    keeper = lab.keeper if factors is None else factor_keeper(Path(factors), settings, home_cache("influence"))
+    keeper = (
+        lab.keeper
+        if factors is None
+        else factor_keeper(Path(factors), settings, home_cache("influence"))
+    )
     return replace(lab, ranks=ranks(), keeper=keeper)
 
 

@@ -1,7 +1,7 @@
 """A report as a value: title, lead and sections of paragraphs, notes, tables and figures.
 
-A finished study and the findings of an audit both become a `Document`; `shell/report/` writes it as HTML or Markdown.
-All text is plain text: the writers escape it.
+A finished study and the findings of an audit both become a `Document`; `shell/report/` writes it as
+HTML or Markdown. All text is plain text: the writers escape it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,9 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows by column name; a `Reading` is written as value and interval. Missing cells are written as –."""
+    """Rows by column name; a `Reading` is written as value and interval. Missing cells are written
+    as –.
+    """
 
     rows: Sequence[Mapping[str, Value]]
     columns: Sequence[str] = ()
@@ -57,7 +59,9 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """A text in pieces, each coloured by a signed weight: strongest where the passage's largest |weight| is."""
+    """A text in pieces, each coloured by a signed weight: strongest where the passage's largest
+    |weight| is.
+    """
 
     title: str
     pieces: Sequence[str]

@@ -12,7 +12,9 @@ class UnseenError(Exception):
         self.what, self.why, self.fix = what, why, fix
 
     def __str__(self) -> str:
-        lines = [self.what] + [f"  {name}: {text}" for name, text in (("why", self.why), ("fix", self.fix)) if text]
+        lines = [self.what] + [
+            f"  {name}: {text}" for name, text in (("why", self.why), ("fix", self.fix)) if text
+        ]
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple:  # survives the trip from a worker process
@@ -20,7 +22,9 @@ class UnseenError(Exception):
 
 
 class InvalidData(UnseenError, ValueError):
-    """Data from which the asked-for number cannot be computed: empty, non-finite, one class, wrong shape."""
+    """Data from which the asked-for number cannot be computed: empty, non-finite, one class, wrong
+    shape.
+    """
 
 
 class InvalidConfig(UnseenError, ValueError):
@@ -28,7 +32,9 @@ class InvalidConfig(UnseenError, ValueError):
 
 
 class UnsupportedLayer(UnseenError, TypeError):
-    """A layer or model for which a quantity does not exist, or which the engine cannot treat exactly."""
+    """A layer or model for which a quantity does not exist, or which the engine cannot treat
+    exactly.
+    """
 
 
 class Divergence(UnseenError, ArithmeticError):
@@ -59,8 +65,14 @@ class UnknownName(UnseenError, LookupError):
         """The error for `name`, with the closest of the `known` names in its `fix`."""
         known = sorted(known)
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of: {', '.join(known) or '(none)'}."
-        return cls(f"There is no {kind} `{name}`.", why=f"{len(known)} names are known here.", fix=hint)
+        hint = (
+            f"did you mean {' or '.join(close)}?"
+            if close
+            else f"choose one of: {', '.join(known) or '(none)'}."
+        )
+        return cls(
+            f"There is no {kind} `{name}`.", why=f"{len(known)} names are known here.", fix=hint
+        )
 
 
 def reason(error: Exception) -> str:

@@ -1,4 +1,6 @@
-"""Figures as data: what to draw, not how. The report draws them and prints the numbers behind each."""
+"""Figures as data: what to draw, not how. The report draws them and prints the numbers behind
+each.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -17,7 +17,9 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Ranks(Protocol):
-    """The processes that share one computation; `engine/ranks.py` has the one over torch.distributed."""
+    """The processes that share one computation; `engine/ranks.py` has the one over
+    torch.distributed.
+    """
 
     @property
     def rank(self) -> int: ...
@@ -42,7 +44,9 @@ class Sink(Protocol):
     """Where scalars and progress go; the shell draws bars, trackers forward."""
 
     def log(self, path: tuple[str, ...], scalars: Mapping[str, float]) -> None: ...
-    def track(self, path: tuple[str, ...], items: Iterable[T], total: int | None) -> Iterator[T]: ...
+    def track(
+        self, path: tuple[str, ...], items: Iterable[T], total: int | None
+    ) -> Iterator[T]: ...
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,18 @@ class Silent:
 class Keeper(Protocol):
     """Stores expensive tensors between runs; `runs/tensors.py` has the one on disk."""
 
-    def __call__(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]: ...
+    def __call__(
+        self, key: str | Identity, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
 class Forget:
     """Makes everything anew."""
 
-    def __call__(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def __call__(
+        self, key: str | Identity, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         return make()
 
 
@@ -74,7 +82,8 @@ class Forget:
 class Lab:
     """Place (device, dtype, processes) and randomness (seed, path) of a computation.
 
-    `child` names a stream: equal seed and path give equal numbers, whatever else runs and in which order.
+    `child` names a stream: equal seed and path give equal numbers, whatever else runs and in which
+    order.
     """
 
     seed: int = 0
@@ -90,7 +99,9 @@ class Lab:
 
     @property
     def signature(self) -> tuple[str, ...]:
-        """All of this lab that decides a number: its stream, and where and in how many processes it computes."""
+        """All of this lab that decides a number: its stream, and where and in how many processes it
+        computes.
+        """
         return (str(self.seed), *self.path, str(self.device), str(self.dtype), str(self.ranks.size))
 
     @property
@@ -108,7 +119,8 @@ class Lab:
 
     @contextlib.contextmanager
     def seeded(self) -> Iterator[None]:
-        """Inside the block torch's global generator follows this lab's stream; outside nothing changes.
+        """Inside the block torch's global generator follows this lab's stream; outside nothing
+        changes.
 
         For code that offers no generator argument: layer initialisation, dropout.
         """
@@ -125,7 +137,8 @@ class Lab:
         return self.sink.track(self.path, items, total)
 
     def keep(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """`make()` once, then the stored tensors under the same key: everything that decides them (`identity.identify`).
+        """`make()` once, then the stored tensors under the same key: everything that decides them
+        (`identity.identify`).
 
         A text as key is for values that only the code of the running study decides.
         """

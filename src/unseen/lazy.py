@@ -1,4 +1,6 @@
-"""Packages whose names are found by reading their sources: a file is imported when a name of it is asked for."""
+"""Packages whose names are found by reading their sources: a file is imported when a name of it is
+asked for.
+"""
 
 import functools
 import importlib
@@ -30,8 +32,8 @@ def definitions(source: str, keywords: Sequence[str] = ("class",)) -> list[str]:
 def exports(package: str, file: str, *, functions: bool = False) -> tuple[Lookup, Listing]:
     """`__getattr__` and `__dir__` of a package that gives the classes (and functions) of its files.
 
-    The folder is the list: nothing is imported before a name is asked for, and a new file needs no entry anywhere.
-    A name that several files define is refused with the paths to choose from.
+    The folder is the list: nothing is imported before a name is asked for, and a new file needs no
+    entry anywhere. A name that several files define is refused with the paths to choose from.
     """
     folder = Path(file).parent
     keywords = ("class", "def") if functions else ("class",)
@@ -61,6 +63,8 @@ def exports(package: str, file: str, *, functions: bool = False) -> tuple[Lookup
         return getattr(importlib.import_module(f"{package}.{places[0]}"), name)
 
     def listing() -> list[str]:
-        return sorted({*modules(folder), *(name for name, places in homes().items() if len(places) == 1)})
+        return sorted(
+            {*modules(folder), *(name for name, places in homes().items() if len(places) == 1)}
+        )
 
     return lookup, listing

@@ -17,13 +17,17 @@ class Trained:
     model: nn.Module
     task: Task
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Recorded values by name: `loss` at every step; what was watched, after the numbers of steps in `budget_with_readings`."""
+    """Recorded values by name: `loss` at every step; what was watched, after the numbers of steps
+    in `budget_with_readings`.
+    """
     start: Mapping[str, Tensor] | None = None
     """The parameters before training."""
 
 
 @runtime_checkable
 class Method(Protocol):
-    """A frozen dataclass of hyperparameters that trains. The model is given away: it may be trained in place."""
+    """A frozen dataclass of hyperparameters that trains. The model is given away: it may be trained
+    in place.
+    """
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained: ...

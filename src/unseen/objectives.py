@@ -1,4 +1,6 @@
-"""Ready objectives. Models take `batch["x"]` (or `batch["tokens"]`) and return logits or predictions."""
+"""Ready objectives. Models take `batch["x"]` (or `batch["tokens"]`) and return logits or
+predictions.
+"""
 
 from math import nan
 
@@ -16,9 +18,13 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
 
 
 def correct(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
-    """1 where the most likely class is `y`; NaN where a logit is NaN, of which argmax would make a class."""
+    """1 where the most likely class is `y`; NaN where a logit is NaN, of which argmax would make a
+    class.
+    """
     logits = model(batch["x"])
-    return (logits.argmax(-1) == batch["y"]).to(logits.dtype).masked_fill(logits.isnan().any(-1), nan)
+    return (
+        (logits.argmax(-1) == batch["y"]).to(logits.dtype).masked_fill(logits.isnan().any(-1), nan)
+    )
 
 
 def drawn_classes(model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
@@ -26,11 +32,16 @@ def drawn_classes(model: nn.Module, batch: Batch, generator: torch.Generator) ->
     with torch.no_grad():
         p = model(batch["x"]).softmax(-1)
     # drawn on the CPU: one stream of numbers for every device
-    return {**batch, "y": torch.multinomial(p.float().cpu(), 1, generator=generator).squeeze(1).to(p.device)}
+    return {
+        **batch,
+        "y": torch.multinomial(p.float().cpu(), 1, generator=generator).squeeze(1).to(p.device),
+    }
 
 
 def squared_error(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
-    """½ ‖prediction − y‖², the negative log-likelihood of a unit-variance Gaussian up to a constant."""
+    """½ ‖prediction − y‖², the negative log-likelihood of a unit-variance Gaussian up to a
+    constant.
+    """
     error = model(batch["x"]).flatten(1) - batch["y"].reshape(len(batch["y"]), -1)
     return error.square().sum(1) / 2
 
@@ -68,11 +79,15 @@ def drawn_bits(model: nn.Module, batch: Batch, generator: torch.Generator) -> Ba
 
 
 def _token_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Per-position loss, hit and weight; position s predicts token s + 1, weights are `mask` (default: all)."""
+    """Per-position loss, hit and weight; position s predicts token s + 1, weights are `mask`
+    (default: all).
+    """
     tokens = batch["tokens"]
     logits = model(tokens)[:, :-1]
     target = batch.get("labels", tokens)[:, 1:]
-    loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+    loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(
+        target.shape
+    )
     mask = batch.get("mask")
     weight = torch.ones_like(loss) if mask is None else mask[:, 1:].to(loss.dtype)
     return loss, logits.argmax(-1) == target, weight
@@ -85,7 +100,9 @@ def mean_token_loss(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
 
 
 def sequence_log_probability(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
-    """log p(masked tokens | the tokens before them) in nats: the sum over the tokens with `mask` = 1."""
+    """log p(masked tokens | the tokens before them) in nats: the sum over the tokens with `mask` =
+    1.
+    """
     loss, _, weight = _token_losses(model, batch)
     return -(loss * weight).sum(1)
 
@@ -93,8 +110,8 @@ def sequence_log_probability(model: nn.Module, batch: Batch) -> Float[Tensor, " 
 def all_tokens_right(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
     """1 where every token with `answer` (else `mask`) = 1 is the most likely one.
 
-    Equal to exact match of greedy decoding: the first wrong argmax is where decoding would leave the answer.
-    NaN where a token's loss is.
+    Equal to exact match of greedy decoding: the first wrong argmax is where decoding would leave
+    the answer. NaN where a token's loss is.
     """
     batch = {**batch, "mask": batch["answer"]} if "answer" in batch else batch
     loss, hit, weight = _token_losses(model, batch)
@@ -105,7 +122,11 @@ def drawn_tokens(model: nn.Module, batch: Batch, generator: torch.Generator) -> 
     """Targets drawn from the model given the true context, as `labels`; inputs stay as they are."""
     with torch.no_grad():
         p = model(batch["tokens"])[:, :-1].softmax(-1)
-    drawn = torch.multinomial(p.flatten(0, 1).float().cpu(), 1, generator=generator).view(p.shape[:2]).to(p.device)
+    drawn = (
+        torch.multinomial(p.flatten(0, 1).float().cpu(), 1, generator=generator)
+        .view(p.shape[:2])
+        .to(p.device)
+    )
     return {**batch, "labels": torch.cat([batch["tokens"][:, :1], drawn], 1)}
 
 

@@ -13,7 +13,9 @@ Subject_contra = TypeVar("Subject_contra", contravariant=True)
 
 @dataclass(frozen=True)
 class Reading:
-    """A value with its 95 % interval (NaN limits: none is known), the number of units behind it, and its unit."""
+    """A value with its 95 % interval (NaN limits: none is known), the number of units behind it,
+    and its unit.
+    """
 
     value: float
     low: float = nan
@@ -23,10 +25,16 @@ class Reading:
     detail: Tensor | None = None
     """The per-example, per-class or per-layer values behind the number, where there are some."""
     freedom: float = inf
-    """Degrees of freedom of the t distribution behind the interval: two for three seeds. Widening needs them."""
+    """Degrees of freedom of the t distribution behind the interval: two for three seeds. Widening
+    needs them.
+    """
 
     def __str__(self) -> str:
-        interval = f" [{self.low:.3g}, {self.high:.3g}]" if isfinite(self.low) and isfinite(self.high) else ""
+        interval = (
+            f" [{self.low:.3g}, {self.high:.3g}]"
+            if isfinite(self.low) and isfinite(self.high)
+            else ""
+        )
         return f"{self.value:.3g}{interval}" + (f" {self.unit}" if self.unit else "")
 
 

@@ -1,6 +1,7 @@
 """Ranges from which random search draws hyperparameters (Bergstra & Bengio, 2012, JMLR 13:281–305).
 
-A method declares beside its fields what may be searched: `search: ClassVar[Space] = {"rho": LogUniform(0.01, 0.3)}`.
+A method declares beside its fields what may be searched:
+`search: ClassVar[Space] = {"rho": LogUniform(0.01, 0.3)}`.
 """
 
 from collections.abc import Mapping
@@ -57,5 +58,9 @@ Space: TypeAlias = Mapping[str, Range]
 
 
 def sample(space: Space, lab: Lab) -> dict[str, float]:
-    """One value per name. A name's value depends on its range and the lab only, not on what else is searched."""
-    return {name: scale.at(float(lab.child(name).numpy().random())) for name, scale in space.items()}
+    """One value per name. A name's value depends on its range and the lab only, not on what else is
+    searched.
+    """
+    return {
+        name: scale.at(float(lab.child(name).numpy().random())) for name, scale in space.items()
+    }

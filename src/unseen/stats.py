@@ -1,9 +1,10 @@
-"""Means, proportions, differences, slopes, correlations and areas, always as a Reading with a 95 % interval.
+"""Means, proportions, differences, slopes, correlations and areas, always as a Reading with a 95 %
+interval.
 
-The interval suits the quantity: Student's t over seeds, Wilson or Clopper–Pearson for proportions, DeLong and Newcombe
-for areas under the ROC curve, the bootstrap for anything without a formula. `tests/test_stats_coverage.py` simulates
-how often each holds the truth: at least 93 % for normal, skewed and bounded data at n = 3, 5, 10 and 50, with the
-exceptions that the docstrings name.
+The interval suits the quantity: Student's t over seeds, Wilson or Clopper–Pearson for proportions,
+DeLong and Newcombe for areas under the ROC curve, the bootstrap for anything without a formula.
+`tests/test_stats_coverage.py` simulates how often each holds the truth: at least 93 % for normal,
+skewed and bounded data at n = 3, 5, 10 and 50, with the exceptions that the docstrings name.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,9 @@ from unseen.reading import Reading
 
 LEVEL = 0.95
 FEW = 10
-"""Below so many examples of the rarer class an area under the ROC curve gets the wider of two intervals with t."""
+"""Below so many examples of the rarer class an area under the ROC curve gets the wider of two
+intervals with t.
+"""
 
 
 @lru_cache(maxsize=256)
@@ -46,7 +49,8 @@ def _finite(name: str, values: ArrayLike, least: int = 1) -> NDArray[np.float64]
         )
     if not np.isfinite(array).all():
         raise InvalidData(
-            f"{name} got {int((~np.isfinite(array)).sum())} of {array.size} values that are NaN or infinite.",
+            f"{name} got {int((~np.isfinite(array)).sum())} of {array.size} values that are NaN or "
+            "infinite.",
             why="one of them would make the result meaningless.",
             fix="look at the cells that produced them; a diverged run is a result of its own.",
         )
@@ -62,10 +66,10 @@ def mean(
 ) -> Reading:
     """Mean with Student's t interval, cut to `within`; a single value has no interval.
 
-    The values are taken for draws of one bell. Where one seed in ten fails, the interval of three seeds holds the mean
-    in 27 % of cases and that of ten in 65 %: no interval of so few values can do much; look at the seeds themselves.
-    Skewed values (gamma of shape 2): 91 % at n = 3 and 5, 93 % at 10; limits shifted by the skewness that so few values
-    show (Johnson, 1978) hold no more.
+    The values are taken for draws of one bell. Where one seed in ten fails, the interval of three
+    seeds holds the mean in 27 % of cases and that of ten in 65 %: no interval of so few values can
+    do much; look at the seeds themselves. Skewed values (gamma of shape 2): 91 % at n = 3 and 5, 93
+    % at 10; limits shifted by the skewness that so few values show (Johnson, 1978) hold no more.
     """
     x = _finite("mean", values)
     if x.size == 1:
@@ -76,7 +80,9 @@ def mean(
 
 
 def median(values: ArrayLike, unit: str = "") -> Reading:
-    """Median with the exact interval of order statistics (infinite limits where n < 6 cannot reach 95 %)."""
+    """Median with the exact interval of order statistics (infinite limits where n < 6 cannot reach
+    95 %).
+    """
     x = np.sort(_finite("median", values))
     k = int(scipy_stats.binom.ppf(0.5 - LEVEL / 2, x.size, 0.5))
     if scipy_stats.binom.cdf(k, x.size, 0.5) > 0.5 - LEVEL / 2:
@@ -86,15 +92,17 @@ def median(values: ArrayLike, unit: str = "") -> Reading:
 
 
 def proportion(successes: float, n: float, *, exact: bool = False, level: float = LEVEL) -> Reading:
-    """successes / n with the Wilson (or exact Clopper–Pearson) interval. Successes may be fractions, as means over
-    seeds are: neither formula needs whole numbers."""
+    """successes / n with the Wilson (or exact Clopper–Pearson) interval. Successes may be
+    fractions, as means over seeds are: neither formula needs whole numbers."""
     if n <= 0 or not 0 <= successes <= n:
         raise InvalidData(
             f"proportion got {successes} successes of {n}.",
             why="0/0 and counts outside 0…n have no proportion.",
             fix="check that the split or subgroup is not empty.",
         )
-    low, high = _clopper_pearson(successes, n, level) if exact else _wilson(successes, n, z_quantile(level))
+    low, high = (
+        _clopper_pearson(successes, n, level) if exact else _wilson(successes, n, z_quantile(level))
+    )
     return Reading(successes / n, low, high, int(n), "fraction")
 
 
@@ -116,10 +124,11 @@ def _clopper_pearson(successes: float, n: float, level: float) -> tuple[float, f
 def mean_proportion(successes: ArrayLike, n: ArrayLike) -> Reading:
     """Mean over units (seeds) of successes[unit] / n[unit], each unit counting once.
 
-    The wider of Student's t over the units, which has no width where all are right everywhere, and Wilson's with the
-    number of examples that has the mean's variance, k² / Σ 1/n, divided by the design effect that the units' spread
-    shows (Rao & Scott, 1992). Units without examples are left out. Where the units differ much (intraclass
-    correlation 0.3 around 0.9) it holds the mean in 76 to 87 % with three units, 92 % with ten.
+    The wider of Student's t over the units, which has no width where all are right everywhere, and
+    Wilson's with the number of examples that has the mean's variance, k² / Σ 1/n, divided by the
+    design effect that the units' spread shows (Rao & Scott, 1992). Units without examples are left
+    out. Where the units differ much (intraclass correlation 0.3 around 0.9) it holds the mean in 76
+    to 87 % with three units, 92 % with ten.
     """
     hits, tried = _finite("mean_proportion", successes), _finite("mean_proportion", n)
     if hits.shape != tried.shape or (hits < 0).any() or (hits > tried).any() or not tried.any():
@@ -133,7 +142,9 @@ def mean_proportion(successes: ArrayLike, n: ArrayLike) -> Reading:
     over_units = mean(hits / tried, within=(0.0, 1.0), unit="fraction")
     effective = units**2 / float((1 / tried).sum())
     if units == 1:
-        return Reading(over_units.value, *_wilson(hits[0], tried[0], z_quantile(LEVEL)), 1, "fraction")
+        return Reading(
+            over_units.value, *_wilson(hits[0], tried[0], z_quantile(LEVEL)), 1, "fraction"
+        )
     value = over_units.value
     by_chance = value * (1 - value) / effective
     seen = float((hits / tried).var(ddof=1)) / units
@@ -146,7 +157,9 @@ def mean_proportion(successes: ArrayLike, n: ArrayLike) -> Reading:
 
 
 def difference(a: ArrayLike, b: ArrayLike, unit: str = "") -> Reading:
-    """Mean of the paired differences a − b with Student's t interval. Pairs are seeds, sites or examples."""
+    """Mean of the paired differences a − b with Student's t interval. Pairs are seeds, sites or
+    examples.
+    """
     x, y = np.asarray(a, dtype=np.float64).ravel(), np.asarray(b, dtype=np.float64).ravel()
     if x.size != y.size:
         raise InvalidData(
@@ -160,11 +173,11 @@ def difference(a: ArrayLike, b: ArrayLike, unit: str = "") -> Reading:
 def crossed_mean(values: ArrayLike, unit: str = "", *, level: float = LEVEL) -> Reading:
     """Mean of a [seed, example] table whose seeds and examples are both samples.
 
-    Variance components of a two-way layout (Searle, Casella & McCulloch, 1992, ch. 4): what seeds add to the mean,
-    var(seed means)/S − σ²/(S n), and what examples do, var(example means)/n. Each enters with the quantile of its own
-    degrees of freedom, in squares: a common quantile by Satterthwaite's rule holds 87 % with two seeds, 93 % with
-    three. With two seeds the noise σ² stays with the seeds, since one difference cannot tell them apart. One seed:
-    examples only.
+    Variance components of a two-way layout (Searle, Casella & McCulloch, 1992, ch. 4): what seeds
+    add to the mean, var(seed means)/S − σ²/(S n), and what examples do, var(example means)/n. Each
+    enters with the quantile of its own degrees of freedom, in squares: a common quantile by
+    Satterthwaite's rule holds 87 % with two seeds, 93 % with three. With two seeds the noise σ²
+    stays with the seeds, since one difference cannot tell them apart. One seed: examples only.
     """
     x = np.asarray(values, dtype=np.float64)
     _finite("crossed_mean", x, 2)
@@ -185,7 +198,9 @@ def crossed_mean(values: ArrayLike, unit: str = "", *, level: float = LEVEL) -> 
         by_example = max(by_example - noise, 0.0)
     else:
         by_seed = max(by_seed - noise, 0.0)
-    half = sqrt(t_quantile(s - 1, level) ** 2 * by_seed + t_quantile(n - 1, level) ** 2 * by_example)
+    half = sqrt(
+        t_quantile(s - 1, level) ** 2 * by_seed + t_quantile(n - 1, level) ** 2 * by_example
+    )
     freedom = _satterthwaite([by_seed, by_example], [s, n])
     value = float(x.mean())
     return Reading(value, value - half, value + half, n, unit, freedom=freedom)
@@ -210,11 +225,12 @@ def bootstrap(
 ) -> Reading:
     """`statistic(*samples)` with an interval from resampled rows (the samples are paired by row).
 
-    The wider of two: the percentile interval at levels that undo its narrowness, Φ(−t √(n / (n − 1))) (Hesterberg,
-    2015), and t bootstrap standard errors; the percentile interval alone holds a mean of five values in 83 %.
-    Three rows, and five skewed ones: 91 %.
-    Resamples on which the statistic does not exist (it raises `InvalidData` or is NaN) are drawn again. Spreads stay
-    too short: a standard deviation is held in 89 % at n = 5 and 92 % at 50 of normal data, 80 and 87 % of skewed.
+    The wider of two: the percentile interval at levels that undo its narrowness, Φ(−t √(n / (n −
+    1))) (Hesterberg, 2015), and t bootstrap standard errors; the percentile interval alone holds a
+    mean of five values in 83 %. Three rows, and five skewed ones: 91 %.
+    Resamples on which the statistic does not exist (it raises `InvalidData` or is NaN) are drawn
+    again. Spreads stay too short: a standard deviation is held in 89 % at n = 5 and 92 % at 50 of
+    normal data, 80 and 87 % of skewed.
     """
     arrays = [np.asarray(sample) for sample in samples]
     n = len(arrays[0])
@@ -241,19 +257,23 @@ def bootstrap(
     tail = float(scipy_stats.norm.cdf(-quantile * correction))
     low, high = np.quantile(values, [tail, 1 - tail])
     half = quantile * correction * float(np.std(values))
-    return Reading(float(value), min(float(low), value - half), max(float(high), value + half), n, unit)
+    return Reading(
+        float(value), min(float(low), value - half), max(float(high), value + half), n, unit
+    )
 
 
 def slope(x: ArrayLike, y: ArrayLike, unit: str = "") -> Reading:
     """Least-squares slope of y on x; the interval allows each point its own noise.
 
-    Variance HC3 (MacKinnon & White, 1985) with the degrees of freedom of Bell & McCaffrey (2002): where the noise
-    grows with x, the textbook interval holds the slope in 10 to 90 %. Two points far from the rest leave one degree
-    of freedom, hence a wide interval.
+    Variance HC3 (MacKinnon & White, 1985) with the degrees of freedom of Bell & McCaffrey (2002):
+    where the noise grows with x, the textbook interval holds the slope in 10 to 90 %. Two points
+    far from the rest leave one degree of freedom, hence a wide interval.
     """
     a, b = _finite("slope", x, 3), _finite("slope", y, 3)
     if np.ptp(a) == 0:
-        raise InvalidData("slope got one x value only.", why="a vertical line has no slope.", fix="vary x.")
+        raise InvalidData(
+            "slope got one x value only.", why="a vertical line has no slope.", fix="vary x."
+        )
     n, centred = a.size, a - a.mean()
     square = float(centred @ centred)
     value = float(centred @ b / square)
@@ -271,19 +291,26 @@ def slope(x: ArrayLike, y: ArrayLike, unit: str = "") -> Reading:
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike) -> Reading:
-    """Spearman's ρ with Fisher's z interval (variance of Bonett & Wright, 2000) and Student's quantile.
+    """Spearman's ρ with Fisher's z interval (variance of Bonett & Wright, 2000) and Student's
+    quantile.
 
-    Perfect agreement of n ranks is no perfect correlation: ρ enters as half a step below it, where one step is the
-    exchange of two neighbours. Of the limit away from zero the wider is taken of ρ and of its unbiased estimate
-    ((n + 1) ρ − 3 τ) / (n − 2), since ρ of few ranks is too small where the truth is near 1.
+    Perfect agreement of n ranks is no perfect correlation: ρ enters as half a step below it, where
+    one step is the exchange of two neighbours. Of the limit away from zero the wider is taken of ρ
+    and of its unbiased estimate ((n + 1) ρ − 3 τ) / (n − 2), since ρ of few ranks is too small
+    where the truth is near 1.
     """
     a, b = _finite("rank_correlation", x, 4), _finite("rank_correlation", y, 4)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         raise InvalidData(
-            "rank_correlation got a constant variable.", why="its ranks are all tied.", fix="leave this pair out."
+            "rank_correlation got a constant variable.",
+            why="its ranks are all tied.",
+            fix="leave this pair out.",
         )
     n = a.size
-    rho, tau = float(scipy_stats.spearmanr(a, b).statistic), float(scipy_stats.kendalltau(a, b).statistic)
+    rho, tau = (
+        float(scipy_stats.spearmanr(a, b).statistic),
+        float(scipy_stats.kendalltau(a, b).statistic),
+    )
     rho = min(1.0, max(-1.0, rho))
     low, high = _fisher_limits(rho, n)
     low_unbiased, high_unbiased = _fisher_limits(((n + 1) * rho - 3 * tau) / (n - 2), n)
@@ -303,20 +330,30 @@ def _fisher_limits(rho: float, n: int) -> tuple[float, float]:
 
 
 def _placements(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:
-    """For each positive the share of negatives below it, for each negative the share of positives above it."""
+    """For each positive the share of negatives below it, for each negative the share of positives
+    above it.
+    """
     positive, negative = scores[labels], scores[~labels]
     if not positive.size or not negative.size:
         raise InvalidData(
-            f"The area under the ROC curve got {positive.size} positives and {negative.size} negatives.",
+            f"The area under the ROC curve got {positive.size} positives and {negative.size} "
+            "negatives.",
             why="it compares positives with negatives and needs both.",
             fix="merge this subgroup with another, or report its error rate instead.",
         )
     n_negative, n_positive = negative.size, positive.size
     ordered = np.sort(negative)
-    above = (np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right")) / 2 / n_negative
+    above = (
+        (np.searchsorted(ordered, positive, "left") + np.searchsorted(ordered, positive, "right"))
+        / 2
+        / n_negative
+    )
     ordered = np.sort(positive)
     below = (
-        1 - (np.searchsorted(ordered, negative, "left") + np.searchsorted(ordered, negative, "right")) / 2 / n_positive
+        1
+        - (np.searchsorted(ordered, negative, "left") + np.searchsorted(ordered, negative, "right"))
+        / 2
+        / n_positive
     )
     return above, below
 
@@ -328,15 +365,20 @@ def _variance(x: NDArray[np.float64]) -> float:
 def auc(scores: ArrayLike, labels: ArrayLike, *, level: float = LEVEL) -> Reading:
     """Area under the ROC curve (ties count half), with the wider of two intervals.
 
-    DeLong's on the logit scale with Student's t, which has no width where the classes are separated and is too short
-    for few positives (74 to 90 % with three to five), and Newcombe's (2006, method 5), which asks how far an area could
-    lie from this one. Fewer than ten of the rarer class: t in both, so that two say next to nothing.
+    DeLong's on the logit scale with Student's t, which has no width where the classes are separated
+    and is too short for few positives (74 to 90 % with three to five), and Newcombe's (2006, method
+    5), which asks how far an area could lie from this one. Fewer than ten of the rarer class: t in
+    both, so that two say next to nothing.
     """
     return crossed_auc([_finite("auc", scores, 2)], labels, level=level)
 
 
-def _newcombe_limits(area: float, n_positive: int, n_negative: int, quantile: float) -> tuple[float, float]:
-    """θ with |θ − area| = quantile · √V(θ), V of Hanley & McNeil with both class sizes at their mean (Newcombe, 2006)."""
+def _newcombe_limits(
+    area: float, n_positive: int, n_negative: int, quantile: float
+) -> tuple[float, float]:
+    """θ with |θ − area| = quantile · √V(θ), V of Hanley & McNeil with both class sizes at their
+    mean (Newcombe, 2006).
+    """
     half_total = (n_positive + n_negative) / 2 - 1
 
     def excess(theta: float) -> float:
@@ -365,18 +407,31 @@ def crossed_auc(
 ) -> Reading:
     """Mean over seeds of AUC(scores[seed]), or of its paired difference to AUC(against[seed]).
 
-    An AUC is a mean of placements, so the mean over seeds is the mean of seed-averaged placements: DeLong's variance
-    of those, plus the variance between seeds over their number, with Satterthwaite's degrees of freedom: two seeds
-    that differ leave about one. The interval of a single area is widened as `auc` says.
+    An AUC is a mean of placements, so the mean over seeds is the mean of seed-averaged placements:
+    DeLong's variance of those, plus the variance between seeds over their number, with
+    Satterthwaite's degrees of freedom: two seeds that differ leave about one. The interval of a
+    single area is widened as `auc` says.
     """
-    rows, y = np.atleast_2d(np.asarray(scores, dtype=np.float64)), np.asarray(labels).ravel().astype(bool)
+    rows, y = (
+        np.atleast_2d(np.asarray(scores, dtype=np.float64)),
+        np.asarray(labels).ravel().astype(bool),
+    )
     placed = [_placements(row, y) for row in rows]
     above, below = np.stack([p[0] for p in placed]), np.stack([p[1] for p in placed])
     if against is not None:
-        other = [_placements(row, y) for row in np.atleast_2d(np.asarray(against, dtype=np.float64))]
-        above, below = above - np.stack([p[0] for p in other]), below - np.stack([p[1] for p in other])
+        other = [
+            _placements(row, y) for row in np.atleast_2d(np.asarray(against, dtype=np.float64))
+        ]
+        above, below = (
+            above - np.stack([p[0] for p in other]),
+            below - np.stack([p[1] for p in other]),
+        )
     areas, value = above.mean(1), float(above.mean())
-    parts = [_variance(above.mean(0)), _variance(below.mean(0)), _variance(areas) if len(areas) > 1 else 0.0]
+    parts = [
+        _variance(above.mean(0)),
+        _variance(below.mean(0)),
+        _variance(areas) if len(areas) > 1 else 0.0,
+    ]
     sizes = [above.shape[1], below.shape[1], len(areas)]
     variance = sum(parts)
     if not isfinite(variance):  # a single example of a class has no spread
@@ -384,7 +439,11 @@ def crossed_auc(
     freedom = _satterthwaite(parts, sizes)
     # each part with the quantile of its own degrees of freedom, as in `crossed_mean`
     half = sqrt(
-        sum(t_quantile(size - 1, level) ** 2 * part for part, size in zip(parts, sizes, strict=True) if part > 0)
+        sum(
+            t_quantile(size - 1, level) ** 2 * part
+            for part, size in zip(parts, sizes, strict=True)
+            if part > 0
+        )
     )
     if against is not None:
         return Reading(value, value - half, value + half, y.size, "AUC", freedom=freedom)
@@ -401,7 +460,9 @@ def crossed_auc(
 
 
 def _satterthwaite(variances: Sequence[float], sizes: Sequence[int]) -> float:
-    """Degrees of freedom of a sum of independent variance estimates; those of no width do not count."""
+    """Degrees of freedom of a sum of independent variance estimates; those of no width do not
+    count.
+    """
     total = sum(v**2 / (size - 1) for v, size in zip(variances, sizes, strict=True) if v > 0)
     return sum(variances) ** 2 / total if total > 0 else float(min(sizes[:2]) - 1)
 
@@ -416,10 +477,11 @@ def _logit_limits(area: float, half: float) -> tuple[float, float]:
 def lowest(intervals: Callable[[float], Sequence[Reading]]) -> Reading:
     """The smallest of several groups' values, with an interval for the smallest of the true ones.
 
-    `intervals(level)` gives the groups' readings at a level. The smallest observed value is too small, since chance
-    picks the unlucky group; so its own interval is not taken. The lower limit is the lowest of all groups' (true
-    whichever group is the worst), the upper one the lowest of upper limits that hold for all groups together
-    (Bonferroni). With twelve equal groups of 50 the worst group's own interval holds the truth in 0 %, this one in 95.
+    `intervals(level)` gives the groups' readings at a level. The smallest observed value is too
+    small, since chance picks the unlucky group; so its own interval is not taken. The lower limit
+    is the lowest of all groups' (true whichever group is the worst), the upper one the lowest of
+    upper limits that hold for all groups together (Bonferroni). With twelve equal groups of 50 the
+    worst group's own interval holds the truth in 0 %, this one in 95.
     """
     alone = intervals(LEVEL)
     together = intervals(1 - (1 - LEVEL) / len(alone))
@@ -440,7 +502,9 @@ def independent_difference(a: Reading, b: Reading, unit: str = "") -> Reading:
 
 
 def of_scores(values: ArrayLike, *, level: float = LEVEL) -> Reading:
-    """The mean of per-example scores: a Wilson interval if all are 0 or 1, Student's t otherwise."""
+    """The mean of per-example scores: a Wilson interval if all are 0 or 1, Student's t
+    otherwise.
+    """
     x = _finite("of_scores", values)
     if np.isin(x, (0.0, 1.0)).all():
         return proportion(float(x.sum()), x.size, level=level)
@@ -455,7 +519,8 @@ def average_readings(readings: Sequence[Reading]) -> Reading:
 def mean_score(scores: NDArray[np.float64], unit: str = "") -> Reading:
     """Mean of scores [seed, example], seeds and examples both being samples; n counts examples.
 
-    Of zeros and ones: never narrower than Wilson's interval for as many examples, which holds near 0 and 1, too.
+    Of zeros and ones: never narrower than Wilson's interval for as many examples, which holds near
+    0 and 1, too.
     """
     if scores.shape[1] < 2:
         raise InvalidData(
@@ -475,7 +540,9 @@ def mean_score(scores: NDArray[np.float64], unit: str = "") -> Reading:
 
 
 def average(readings: Sequence[Reading]) -> Reading:
-    """Mean over sites, these sites being fixed: their intervals add in square. n counts examples."""
+    """Mean over sites, these sites being fixed: their intervals add in square. n counts
+    examples.
+    """
     k = len(readings)
     value = sum(r.value for r in readings) / k
     low = sqrt(sum((r.value - r.low) ** 2 for r in readings)) / k
@@ -484,8 +551,9 @@ def average(readings: Sequence[Reading]) -> Reading:
 
 
 def widen(change: Reading, among: int) -> Reading:
-    """The interval at the level that lets one of `among` such differences be picked (Bonferroni), with the quantiles of
-    its own t distribution: of three seeds the factor for six remedies is 2.5, not 1.3."""
+    """The interval at the level that lets one of `among` such differences be picked (Bonferroni),
+    with the quantiles of its own t distribution: of three seeds the factor for six remedies is 2.5,
+    not 1.3."""
     level = 1 - (1 - LEVEL) / max(1, among)
     k = t_quantile(change.freedom, level) / t_quantile(change.freedom)
     low = change.value - k * (change.value - change.low)

@@ -1,4 +1,4 @@
-"""Task: data whose judged splits may differ from the fitted ones along a named axis."""
+"""Task: data whose evaluation splits may differ from the training ones along a named axis."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ PerExample = Callable[[nn.Module, Batch], Float[Tensor, " batch"]]
 
 
 class Axis(StrEnum):
-    """Along what judged data differ from fitted data."""
+    """Along what evaluation data differ from training data."""
 
     IID = "iid"
     DOMAIN = "domain"
@@ -38,19 +38,21 @@ class Axis(StrEnum):
 class Use(StrEnum):
     """What a split may be used for."""
 
-    TRAIN = "fit"
+    TRAIN = "train"
     """Methods train on it."""
     ADAPT = "adapt"
     """Inputs without targets that a method may use."""
     SELECT = "select"
     """Early stopping and hyperparameters."""
-    EVALUATE = "judge"
+    EVALUATE = "evaluate"
     """Read by evaluation only."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Examples with a use and a position on the task's axis (length 40, domain "sketch", site "Zurich")."""
+    """Examples with a use and a position on the task's axis (length 40, domain "sketch", site
+    "Zurich").
+    """
 
     data: Dataset[Any]
     use: Use
@@ -80,8 +82,8 @@ class Task:
         if not self.of(Use.TRAIN):
             raise InvalidData(
                 f"Task `{self.name}` has no split to fit.",
-                why="a method needs at least one split with use=Use.FIT.",
-                fix='add one: splits={"train": Split(data, Use.FIT), …}.',
+                why="a method needs at least one split with use=Use.TRAIN.",
+                fix='add one: splits={"train": Split(data, Use.TRAIN), …}.',
             )
 
     def of(self, use: Use) -> dict[str, Split]:
@@ -96,9 +98,11 @@ class Task:
 
     @property
     def unseen(self) -> dict[str, Split]:
-        """The judged splits at a position where nothing was fitted."""
+        """The evaluation splits at a position where nothing was fitted."""
         fitted = {split.at for split in self.of(Use.TRAIN).values()}
-        return {name: split for name, split in self.of(Use.EVALUATE).items() if split.at not in fitted}
+        return {
+            name: split for name, split in self.of(Use.EVALUATE).items() if split.at not in fitted
+        }
 
 
 @runtime_checkable

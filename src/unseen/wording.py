@@ -28,12 +28,16 @@ class Words:
 
 
 def clean(text: object) -> str:
-    """The text with characters that HTML, SVG and terminals refuse (control, lone surrogates) shown as �."""
+    """The text with characters that HTML, SVG and terminals refuse (control, lone surrogates) shown
+    as �.
+    """
     return _CONTROL.sub("�", str(text))
 
 
 def words(value: Value, unit: str | None = None, digits: int | None = None) -> Words:
-    """A cell's value; `unit` is what the column's head already says, `digits` the decimals of the column's readings."""
+    """A cell's value; `unit` is what the column's head already says, `digits` the decimals of the
+    column's readings.
+    """
     if value is None:
         return Words(MISSING)
     if isinstance(value, Reading):
@@ -46,7 +50,9 @@ def words(value: Value, unit: str | None = None, digits: int | None = None) -> W
 
 
 def number(x: float, decimals: int | None = None) -> str:
-    """Three significant digits (or so many decimals), thousands separated, a true minus; NaN is a missing value."""
+    """Three significant digits (or so many decimals), thousands separated, a true minus; NaN is a
+    missing value.
+    """
     if x != x:
         return MISSING
     if not isfinite(x):
@@ -73,12 +79,16 @@ def _reading(reading: Reading, told: str | None, digits: int | None) -> Words:
     if reading.low != reading.low or reading.high != reading.high:
         return Words(number(reading.value, digits), "", unit)
     return Words(
-        number(reading.value, digits), f"[{number(reading.low, digits)}, {number(reading.high, digits)}]", unit
+        number(reading.value, digits),
+        f"[{number(reading.low, digits)}, {number(reading.high, digits)}]",
+        unit,
     )
 
 
 def decimals(reading: Reading) -> int | None:
-    """So many decimals that the interval's width has two digits; None where it is unknown, zero or extreme."""
+    """So many decimals that the interval's width has two digits; None where it is unknown, zero or
+    extreme.
+    """
     width = reading.high - reading.low
     if not isfinite(width) or width <= 0 or not isfinite(reading.value):
         return None
@@ -87,13 +97,19 @@ def decimals(reading: Reading) -> int | None:
 
 
 def column_decimals(values: Sequence[Value]) -> int | None:
-    """The middle one of the decimals of a column's readings, where their intervals are similar enough to share it."""
-    known = sorted(d for value in values if isinstance(value, Reading) and (d := decimals(value)) is not None)
+    """The middle one of the decimals of a column's readings, where their intervals are similar
+    enough to share it.
+    """
+    known = sorted(
+        d for value in values if isinstance(value, Reading) and (d := decimals(value)) is not None
+    )
     return known[len(known) // 2] if known and known[-1] - known[0] <= 2 else None
 
 
 def shared_decimals(values: Sequence[float]) -> int | None:
-    """So many decimals that the largest of the numbers has three digits; None where that would hide the smallest."""
+    """So many decimals that the largest of the numbers has three digits; None where that would hide
+    the smallest.
+    """
     sizes = [abs(value) for value in values if isfinite(value) and value]
     if not sizes or max(sizes) / min(sizes) > 1e4 or not 1e-4 <= max(sizes) < 1e7:
         return None
@@ -112,7 +128,9 @@ def columns(table: Table) -> list[str]:
 
 
 def transpose(table: Table, most: int = 10) -> Table | None:
-    """A table of few rows and more than `most` columns with its columns as rows; None where it reads well as it is."""
+    """A table of few rows and more than `most` columns with its columns as rows; None where it
+    reads well as it is.
+    """
     names = columns(table)
     if len(names) <= most or not 0 < len(table.rows) <= 3:
         return None
@@ -121,7 +139,10 @@ def transpose(table: Table, most: int = 10) -> Table | None:
         return None
 
     def line(name: str) -> dict[str, Value]:
-        return {names[0]: name, **{label: row.get(name) for label, row in zip(labels, table.rows, strict=True)}}
+        return {
+            names[0]: name,
+            **{label: row.get(name) for label, row in zip(labels, table.rows, strict=True)},
+        }
 
     def transpose_mark(cell: tuple[int, str]) -> tuple[int, str]:
         return names.index(cell[1]) - 1, labels[cell[0]]
@@ -138,7 +159,9 @@ def transpose(table: Table, most: int = 10) -> Table | None:
 def is_numeric(values: Sequence[Value]) -> bool:
     """Whether a column holds numbers or readings only (missing values aside)."""
     known = [value for value in values if value is not None]
-    return bool(known) and all(isinstance(v, int | float | Reading) and not isinstance(v, bool) for v in known)
+    return bool(known) and all(
+        isinstance(v, int | float | Reading) and not isinstance(v, bool) for v in known
+    )
 
 
 def shared_unit(values: Sequence[Value]) -> str:

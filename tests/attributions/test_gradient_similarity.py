@@ -1,4 +1,6 @@
-"""Gradient similarity against a plain loop over autograd, and against what a gradient step really does."""
+"""Gradient similarity against a plain loop over autograd, and against what a gradient step really
+does.
+"""
 
 import copy
 
@@ -22,7 +24,10 @@ LAB = Lab(dtype=torch.float64)
 def trained(n: int = 11) -> Trained:
     g = LAB.generator()
     x, y = torch.randn(n, 5, generator=g, dtype=torch.float64), torch.randint(3, (n,), generator=g)
-    splits = {"a": Split(Columns(x=x[:6], y=y[:6]), Use.TRAIN), "b": Split(Columns(x=x[6:], y=y[6:]), Use.TRAIN)}
+    splits = {
+        "a": Split(Columns(x=x[:6], y=y[:6]), Use.TRAIN),
+        "b": Split(Columns(x=x[6:], y=y[6:]), Use.TRAIN),
+    }
     with LAB.child("init").seeded():
         model = mlp([5, 7, 3]).double().eval()
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=classify))
@@ -30,7 +35,10 @@ def trained(n: int = 11) -> Trained:
 
 def queries() -> dict[str, torch.Tensor]:
     g = LAB.child("queries").generator()
-    return {"x": torch.randn(4, 5, generator=g, dtype=torch.float64), "y": torch.randint(3, (4,), generator=g)}
+    return {
+        "x": torch.randn(4, 5, generator=g, dtype=torch.float64),
+        "y": torch.randint(3, (4,), generator=g),
+    }
 
 
 def test_dots_and_cosines_equal_a_loop():
@@ -60,7 +68,9 @@ def test_the_score_is_the_rate_of_change_under_a_step_on_the_example():
     with torch.no_grad():
         for p in model.parameters():
             p -= step * p.grad
-    assert_close((likelihood(model, queries()).detach() - before) / step, scores, rtol=1e-3, atol=1e-5)
+    assert_close(
+        (likelihood(model, queries()).detach() - before) / step, scores, rtol=1e-3, atol=1e-5
+    )
 
 
 def likelihood(model, batch):
@@ -68,11 +78,15 @@ def likelihood(model, batch):
 
 
 def test_a_constant_behaviour_gets_no_credit():
-    credits = GradientSimilarity().prepare(trained(), LAB)(queries(), lambda m, b: 0 * classify.loss(m, b))
+    credits = GradientSimilarity().prepare(trained(), LAB)(
+        queries(), lambda m, b: 0 * classify.loss(m, b)
+    )
     assert_close(credits.scores, torch.zeros(4, 11, dtype=torch.float64))
 
 
 def test_overflowing_losses_are_refused():
     run = trained()
     with pytest.raises(InvalidData):
-        GradientSimilarity(cosine=False).prepare(run, LAB)(queries(), lambda m, b: classify.loss(m, b) * float("inf"))
+        GradientSimilarity(cosine=False).prepare(run, LAB)(
+            queries(), lambda m, b: classify.loss(m, b) * float("inf")
+        )

@@ -1,4 +1,6 @@
-"""`unseen audit` as a person uses it: tables, Python subjects, estimators, and everything that can be wrong with them."""
+"""`unseen audit` as a person uses it: tables, Python subjects, estimators, and everything that can
+be wrong with them.
+"""
 
 import json
 import os
@@ -36,16 +38,31 @@ def run(*arguments: str) -> int:
 
 def test_a_table_with_sites_is_held_out_in_turn(capsys):
     code = run(
-        written(clinics()), "--target", "ill", "--site", "clinic", "--group", "sex", "--group", "age:50", "--json"
+        written(clinics()),
+        "--target",
+        "ill",
+        "--site",
+        "clinic",
+        "--group",
+        "sex",
+        "--group",
+        "age:50",
+        "--json",
     )
     said = json.loads(capsys.readouterr().out)
     assert code == 0
     assert [one["unseen"] for one in said["findings"]] == [["unseen"]] * 3
     assert {one["sites"]["unseen"] for one in said["findings"]} == {"east", "north", "west"}
     scores = said["findings"][0]["scores"]
-    assert {score["model"] for score in scores} == {"network", "logistic regression", "gradient boosting"}
+    assert {score["model"] for score in scores} == {
+        "network",
+        "logistic regression",
+        "gradient boosting",
+    }
     assert {score["group"] for score in scores} == {"", "sex", "age:50"}
-    known = [s["reading"] for s in scores if s["reading"]["low"] is not None]  # one positive: an AUC without interval
+    known = [
+        s["reading"] for s in scores if s["reading"]["low"] is not None
+    ]  # one positive: an AUC without interval
     assert len(known) > len(scores) / 2
     assert all(r["low"] <= r["value"] <= r["high"] for r in known)
     text = Path("unseen-report.html").read_text()
@@ -56,7 +73,11 @@ def test_a_table_with_sites_is_held_out_in_turn(capsys):
 def test_same_seed_same_findings():
     def readings():
         found = unseen.audit("table.csv", target="ill", seeds=1, remedies={}, measures={}).results
-        return [(s.model, s.split, s.metric, s.level, s.reading.value) for one in found for s in one.scores]
+        return [
+            (s.model, s.split, s.metric, s.level, s.reading.value)
+            for one in found
+            for s in one.scores
+        ]
 
     written(two_sites())
     assert readings() == readings()
@@ -70,24 +91,46 @@ def test_the_future_is_judged_by_time(capsys):
 
 
 def test_a_number_as_target_is_a_regression(capsys):
-    assert run(written(clinics().dropna()), "--target", "pressure", "--site", "clinic", "--json") == 0
+    assert (
+        run(written(clinics().dropna()), "--target", "pressure", "--site", "clinic", "--json") == 0
+    )
     one = json.loads(capsys.readouterr().out)["findings"][0]
-    assert {score["model"] for score in one["scores"]} == {"network", "ridge regression", "gradient boosting"}
+    assert {score["model"] for score in one["scores"]} == {
+        "network",
+        "ridge regression",
+        "gradient boosting",
+    }
     assert one["score_name"] == "mean absolute error"
-    error = next(s["reading"] for s in one["scores"] if s["metric"] == "mean absolute error" and s["split"] == "unseen")
+    error = next(
+        s["reading"]
+        for s in one["scores"]
+        if s["metric"] == "mean absolute error" and s["split"] == "unseen"
+    )
     assert 3 < error["value"] < 40  # in units of blood pressure, whose deviation is about 16
 
 
 def test_an_estimator_can_be_the_subject_and_says_what_needs_gradients(capsys):
     table = written(clinics())
-    assert run(table, "--target", "ill", "--estimator", "sklearn.ensemble:RandomForestClassifier", "--json") == 0
+    assert (
+        run(
+            table,
+            "--target",
+            "ill",
+            "--estimator",
+            "sklearn.ensemble:RandomForestClassifier",
+            "--json",
+        )
+        == 0
+    )
     one = json.loads(capsys.readouterr().out)["findings"][0]
     assert one["name"] == "RandomForestClassifier"
     assert "gradient" in one["skipped"]["coherence"]
     assert one["features"]
 
 
-@pytest.mark.parametrize(("target", "missed", "met"), [("ill", "0.999", "0.01"), ("pressure", "0.01", "999")])
+@pytest.mark.parametrize(
+    ("target", "missed", "met"), [("ill", "0.999", "0.01"), ("pressure", "0.01", "999")]
+)
 def test_a_bar_decides_the_exit_code(target, missed, met):
     table = written(clinics().dropna().head(120))
     assert run(table, "--target", target, "--bar", missed, "--quiet") == 1
@@ -96,7 +139,9 @@ def test_a_bar_decides_the_exit_code(target, missed, met):
 
 def test_script_in_a_column_name_or_value_is_escaped():
     frame = two_sites().rename(columns={"sex": "<script>alert(1)</script>"})
-    frame.iloc[:, frame.columns.get_loc("clinic")] = frame["clinic"].replace("west", "<script>alert(2)</script>")
+    frame.iloc[:, frame.columns.get_loc("clinic")] = frame["clinic"].replace(
+        "west", "<script>alert(2)</script>"
+    )
     assert run(written(frame), "--target", "ill", "--site", "clinic", "--quiet") == 0
     text = Path("unseen-report.html").read_text()
     assert "<script>alert" not in text
@@ -112,11 +157,15 @@ from unseen.objectives import classify
 g = torch.Generator().manual_seed(0)
 x = torch.randn(120, 6, generator=g)
 y = (x[:, 0] > 0).long()
-splits = {"train": Split(Columns(x=x[:80], y=y[:80]), Use.TRAIN), "test": Split(Columns(x=x[80:], y=y[80:]), Use.EVALUATE)}
+splits = {
+    "train": Split(Columns(x=x[:80], y=y[:80]), Use.TRAIN),
+    "test": Split(Columns(x=x[80:], y=y[80:]), Use.EVALUATE),
+}
 task = Task(name="toy", axis=Axis.IID, splits=splits, objective=classify)
 
 def subject():
-    return Subject(task=task, model=lambda: nn.Linear(6, 2), trained=TRAINED, budget=Budget(steps=50))
+    model = lambda: nn.Linear(6, 2)
+    return Subject(task=task, model=model, trained=TRAINED, budget=Budget(steps=50))
 """
 
 
@@ -125,8 +174,14 @@ def test_a_python_subject(trained, capsys):
     Path("mine.py").write_text(SUBJECT.replace("TRAINED", trained))
     assert main(["mine.py:subject", "--seeds", "2", "--steps", "20", "--json"]) == 0
     one = json.loads(capsys.readouterr().out)["findings"][0]
-    assert {outcome["remedy"] for outcome in one["outcomes"]} >= {"weight decay", "SAM", "robust gradients"}
-    assert "group reweighting" in " ".join(one["skipped"])  # no batch column names a site: said, not silently left out
+    assert {outcome["remedy"] for outcome in one["outcomes"]} >= {
+        "weight decay",
+        "SAM",
+        "robust gradients",
+    }
+    assert "group reweighting" in " ".join(
+        one["skipped"]
+    )  # no batch column names a site: said, not silently left out
     assert one["seeds"] == (2 if trained == "None" else 1)
 
 
@@ -165,12 +220,27 @@ BAD_TABLES = {
         InvalidData,
         "pressure",
     ),
-    "all targets missing": (lambda: written(bad(ill=np.nan)), ["--target", "ill"], InvalidData, "ill"),
+    "all targets missing": (
+        lambda: written(bad(ill=np.nan)),
+        ["--target", "ill"],
+        InvalidData,
+        "ill",
+    ),
     "empty file": (lambda: raw(b""), ["--target", "ill"], InvalidData, "table.csv"),
     "header only": (lambda: raw(b"a,ill\n"), ["--target", "ill"], InvalidData, "table.csv"),
     "one row": (lambda: raw(b"a,ill\n1,0\n"), ["--target", "ill"], InvalidData, "row"),
-    "ragged line": (lambda: raw(b"a,ill\n1,0\n2,1,9\n3,0\n"), ["--target", "ill"], InvalidData, "Line 3"),
-    "binary file": (lambda: raw(bytes(range(256)) * 40), ["--target", "ill"], InvalidData, "table.csv"),
+    "ragged line": (
+        lambda: raw(b"a,ill\n1,0\n2,1,9\n3,0\n"),
+        ["--target", "ill"],
+        InvalidData,
+        "Line 3",
+    ),
+    "binary file": (
+        lambda: raw(bytes(range(256)) * 40),
+        ["--target", "ill"],
+        InvalidData,
+        "table.csv",
+    ),
     "no file": (lambda: "nowhere.csv", ["--target", "ill"], MissingFile, "nowhere.csv"),
     "unknown estimator": (
         lambda: written(clinics()),

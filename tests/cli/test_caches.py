@@ -1,4 +1,6 @@
-"""No stale number: what is kept is used only where today's code, model, loss, settings and data would give it again."""
+"""No stale number: what is kept is used only where today's code, model, loss, settings and data
+would give it again.
+"""
 
 import json
 import os
@@ -49,7 +51,8 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(2, 6), ACTIVATION(), nn.Linear(6, 2))
-        self.mask = torch.tensor([1.0, float(os.environ.get("MASK", "1"))])  # neither parameter nor buffer
+        # neither parameter nor buffer
+        self.mask = torch.tensor([1.0, float(os.environ.get("MASK", "1"))])
 
     def forward(self, x):
         return damped(SCALE * self.layers(x * self.mask))
@@ -78,7 +81,8 @@ def number():
     splits = {"train": Split(values(0), Use.TRAIN), "later": Split(values(1), Use.EVALUATE)}
     task = Task(name="number", axis=Axis.IID, splits=splits, objective=regress)
     unit = float(os.environ.get("UNIT", "1"))
-    return Subject(task=task, model=lambda: nn.Linear(2, 1), unit=unit, budget=Budget(steps=20, batch_size=16, lr=1e-2))
+    budget = Budget(steps=20, batch_size=16, lr=1e-2)
+    return Subject(task=task, model=lambda: nn.Linear(2, 1), unit=unit, budget=budget)
 """
 README = """
 import torch
@@ -140,7 +144,11 @@ def audited(capsys) -> object:
 
 def compared(capsys) -> object:
     found = said(capsys, compare, "mine.py:subject", "erm", *COMPARE)["results"]
-    return [(cell["column"], cell["metric"], cell["reading"]["value"]) for cell in found["cells"] if cell["reading"]]
+    return [
+        (cell["column"], cell["metric"], cell["reading"]["value"])
+        for cell in found["cells"]
+        if cell["reading"]
+    ]
 
 
 def explained(capsys, subject: str = "mine.py:subject") -> object:
@@ -150,7 +158,9 @@ def explained(capsys, subject: str = "mine.py:subject") -> object:
 
 def influenced(capsys) -> object:
     (found,) = said(capsys, influence, "mine.py:subject", *INFLUENCE)["answers"]
-    return [(e["index"], round(e["score"], 6)) for answer in found["answers"] for e in answer["helpful"]]
+    return [
+        (e["index"], round(e["score"], 6)) for answer in found["answers"] for e in answer["helpful"]
+    ]
 
 
 def said(capsys, command, *arguments: str):
@@ -167,7 +177,9 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("run", [audited, compared, explained, influenced], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "run", [audited, compared, explained, influenced], ids=lambda f: f.__name__
+)
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_what_a_subject_is_made_of_is_part_of_what_is_kept(run, change, place, capsys, monkeypatch):
     before = run(capsys)
@@ -203,7 +215,9 @@ def test_another_score_is_another_objective(place, capsys, monkeypatch):
     before = compared(capsys)
     monkeypatch.setenv("BONUS", "0.5")
     after = compared(capsys)
-    scores = [[value for _, metric, value in cells if metric == "score"] for cells in (before, after)]
+    scores = [
+        [value for _, metric, value in cells if metric == "score"] for cells in (before, after)
+    ]
     assert scores[1] == pytest.approx([value / 2 for value in scores[0]], rel=1e-5)
     assert scores[0]
 
@@ -212,7 +226,9 @@ def test_another_unit_is_another_setting(place, capsys, monkeypatch):
     before = explained(capsys, "mine.py:number")
     monkeypatch.setenv("UNIT", "10")
     after = explained(capsys, "mine.py:number")
-    assert [output for output, _ in after] == pytest.approx([10 * output for output, _ in before], rel=1e-4)
+    assert [output for output, _ in after] == pytest.approx(
+        [10 * output for output, _ in before], rel=1e-4
+    )
 
 
 def test_swapped_files_of_trained_weights_are_refused(place, capsys, monkeypatch, caplog):
@@ -232,18 +248,27 @@ def test_swapped_files_of_trained_weights_are_refused(place, capsys, monkeypatch
 
 def test_an_edited_training_loop_of_unseen_trains_anew(place):
     copy = place / "copy" / "unseen"
-    shutil.copytree(Path(unseen.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        Path(unseen.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__")
+    )
 
     def run() -> object:
-        program = f"from unseen.cli.explain import main; main({['mine.py:subject', *EXPLAIN, '--quiet', '--json']})"
+        program = (
+            "from unseen.cli.explain import main; "
+            f"main({['mine.py:subject', *EXPLAIN, '--quiet', '--json']})"
+        )
         told = os.environ | {"PYTHONPATH": str(copy.parent), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([sys.executable, "-c", program], env=told, capture_output=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=told, capture_output=True, check=True
+        )
         return [one["output"] for one in json.loads(done.stdout)["examples"]]
 
     before = run()
     loop = copy / "engine" / "loop.py"
     assert "optimizer.step()" in loop.read_text()
-    loop.write_text(loop.read_text().replace("optimizer.step()", "optimizer.step(), optimizer.step()"))
+    loop.write_text(
+        loop.read_text().replace("optimizer.step()", "optimizer.step(), optimizer.step()")
+    )
     assert run() != before
 
 
@@ -251,12 +276,16 @@ FROM_THE_ENVIRONMENT = 'return float(os.environ.get("W", 1)) * cross_entropy(mod
 OWN_DATA = "class Own(Columns):\n    pass\n\n\ndef rows"
 UNKNOWN = {
     "reads os.environ.get": SUBJECT.replace("return cross_entropy(model", FROM_THE_ENVIRONMENT),
-    "is a dataset of your own": SUBJECT.replace("Columns(x=x, y=(", "Own(x=x, y=(").replace("def rows", OWN_DATA),
+    "is a dataset of your own": SUBJECT.replace("Columns(x=x, y=(", "Own(x=x, y=(").replace(
+        "def rows", OWN_DATA
+    ),
 }
 
 
 @pytest.mark.parametrize("why", UNKNOWN)
-def test_what_cannot_be_known_is_computed_every_time_and_that_is_said_once(why, place, capsys, monkeypatch, caplog):
+def test_what_cannot_be_known_is_computed_every_time_and_that_is_said_once(
+    why, place, capsys, monkeypatch, caplog
+):
     write(UNKNOWN[why], HELPER)
     fits = counted(monkeypatch, TrainingRuns, "_fit")
     for n in (1, 2):
@@ -314,7 +343,10 @@ def test_a_killed_comparison_goes_on(subject, capsys, monkeypatch):
 
 
 def test_a_killed_explanation_goes_on(subject, capsys, monkeypatch):
-    fits, answers = counted(monkeypatch, ERM, "fit"), counted(monkeypatch, guide, "solve_explanation", stop=3)
+    fits, answers = (
+        counted(monkeypatch, ERM, "fit"),
+        counted(monkeypatch, guide, "solve_explanation", stop=3),
+    )
     twice(capsys, explain, [*subject, *EXPLAIN[2:]])
     assert len(fits) == 1
     again = len(answers)

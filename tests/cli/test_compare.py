@@ -1,4 +1,6 @@
-"""`unseen compare` as a person uses it: tables, Python files, tasks, exports, and everything that can be wrong."""
+"""`unseen compare` as a person uses it: tables, Python files, tasks, exports, and everything that
+can be wrong.
+"""
 
 import csv
 import json
@@ -29,7 +31,8 @@ number = 3
 
 
 def subject():
-    return Subject(task=spec.build(Lab()), model=lambda: mlp([2, 6, 2]), name="mine", budget=Budget(steps=12, batch_size=8))
+    budget = Budget(steps=12, batch_size=8)
+    return Subject(task=spec.build(Lab()), model=lambda: mlp([2, 6, 2]), name="mine", budget=budget)
 
 
 def labelled():
@@ -74,7 +77,14 @@ def said(capsys, *arguments: str) -> dict:
 
 def test_every_site_of_a_table_is_left_out_and_every_export_is_written(capsys):
     exports = [f"out{suffix}" for suffix in (".tex", ".md", ".csv", ".json")]
-    results = said(capsys, *TABLE, "erm", "--method", "v-rex", *(x for name in exports for x in ("--table", name)))
+    results = said(
+        capsys,
+        *TABLE,
+        "erm",
+        "--method",
+        "v-rex",
+        *(x for name in exports for x in ("--table", name)),
+    )
     assert results["sites"] == ["east", "north", "west"]
     assert results["methods"] == ["ERM", "V-REx"]
     assert len(results["protocols"]) == 3
@@ -85,18 +95,20 @@ def test_every_site_of_a_table_is_left_out_and_every_export_is_written(capsys):
     assert "<html" in page
     assert "leave-one-domain-out" in page
     tex, text = Path("out.tex").read_text(), Path("out.md").read_text()
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 7  # the summary; 2 metrics × 3 protocols
+    assert (
+        tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 7
+    )  # the summary; 2 metrics × 3 protocols
     assert text.count("| method |") == 7
     rows = list(csv.DictReader(Path("out.csv").read_text().splitlines()))
     assert len(rows) == len(results["cells"]) == 2 * 3 * 2 * 5
-    assert {row["column"] for row in rows} == {"east", "north", "west", "average", "worst place"}
+    assert {row["column"] for row in rows} == {"east", "north", "west", "average", "worst site"}
     assert json.loads(Path("out.json").read_text())["methods"] == ["ERM", "V-REx"]
 
 
 def test_subgroups_of_a_table_have_a_table_of_their_own(capsys):
     results = said(capsys, *TABLE, "erm", "--group", "sex", "--table", "out.md")
     assert len(results["subgroups"]["sex"]) >= 2
-    assert "by sex, average over places" in Path("out.md").read_text()
+    assert "by sex, average over sites" in Path("out.md").read_text()
     assert "Subgroups" in Path("unseen-comparison.html").read_text()
 
 
@@ -114,7 +126,9 @@ def test_what_is_kept_is_not_trained_again(capsys, monkeypatch):
 
 
 def test_workers_give_the_results_of_one_process(capsys, monkeypatch):
-    monkeypatch.setattr(parallel, "Processes", lambda jobs: InProcess())  # spawning is tested where it is defined
+    monkeypatch.setattr(
+        parallel, "Processes", lambda jobs: InProcess()
+    )  # spawning is tested where it is defined
     fast = ["--seeds", "1", "--draws", "1", "--steps", "10", "--quiet", "--json"]
     assert run(*TABLE, "erm", "--jobs", "1", fast=fast) == 0
     one = json.loads(capsys.readouterr().out)["results"]
@@ -134,7 +148,12 @@ def test_a_worker_that_is_killed_does_not_lose_the_comparison(capsys, monkeypatc
             return future
 
     monkeypatch.setattr(parallel, "Processes", lambda jobs: Killed())
-    assert run(*TABLE, "erm", *SHORT, "--jobs", "2", fast=[x for x in FAST if x not in ("--jobs", "1")]) == 0
+    assert (
+        run(
+            *TABLE, "erm", *SHORT, "--jobs", "2", fast=[x for x in FAST if x not in ("--jobs", "1")]
+        )
+        == 0
+    )
     assert "A worker process ended" in caplog.text
 
 
@@ -166,7 +185,9 @@ def test_a_table_without_sites_is_one_task(capsys):
 
 
 def test_a_subject_keeps_its_model_and_budget(capsys):
-    assert main(["mine.py:subject", "erm", "--seeds", "1", "--draws", "1", "--json", "--quiet"]) == 0
+    assert (
+        main(["mine.py:subject", "erm", "--seeds", "1", "--draws", "1", "--json", "--quiet"]) == 0
+    )
     results = json.loads(capsys.readouterr().out)["results"]
     assert (results["name"], results["sites"]) == ("mine", ["east"])
     assert "steps=12" in results["choices"][0]["values"]
@@ -182,7 +203,10 @@ def test_labels_of_an_unlabelled_split_are_ignored_and_said(capsys):
 
 
 def test_a_task_of_this_package_takes_its_fields_as_flags(capsys):
-    few, many = (said(capsys, "domains", "--division.oracle", share, "erm", *SHORT) for share in ("0.2", "0.5"))
+    few, many = (
+        said(capsys, "domains", "--division.oracle", share, "erm", *SHORT)
+        for share in ("0.2", "0.5")
+    )
     assert few["sites"] == many["sites"] == ["west", "middle", "east"]
     assert {*few["sizes"].values()} == {96}
     assert {*many["sizes"].values()} == {60}
@@ -209,7 +233,7 @@ def test_a_site_of_one_class_is_warned_of_and_has_no_auc(capsys):
         "north",
         "west",
         "average",
-        "worst place",
+        "worst site",
     }
     assert "AUC does not exist at east" in Path("unseen-comparison.html").read_text()
 
@@ -237,7 +261,11 @@ def test_a_site_of_one_class_is_warned_of_and_has_no_auc(capsys):
     ],
 )
 def test_what_cannot_be_compared_is_said_with_its_fix(arguments, kind, match):
-    fast = [*FAST] if "--draws" not in arguments and "--steps" not in arguments else ["--jobs", "1", "--quiet"]
+    fast = (
+        [*FAST]
+        if "--draws" not in arguments and "--steps" not in arguments
+        else ["--jobs", "1", "--quiet"]
+    )
     with pytest.raises(kind, match=match) as caught:
         run(*arguments, fast=fast)
     assert caught.value.why
@@ -255,10 +283,24 @@ def test_the_summary_fits_a_screen_and_the_report_has_the_rest(capsys):
 
 def test_names_with_markup_stay_text():
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"x": rng.normal(size=90), "site": np.repeat(["<b>a</b>", "b|c & 50%", "d_e"], 30)})
+    frame = pd.DataFrame(
+        {"x": rng.normal(size=90), "site": np.repeat(["<b>a</b>", "b|c & 50%", "d_e"], 30)}
+    )
     frame["y"] = (frame.x + rng.normal(size=90) > 0).astype(int)
     frame.to_csv("table.csv", index=False)
-    run("table.csv", "--target", "y", "--site", "site", "erm", *SHORT, "--table", "out.tex", "--table", "out.md")
+    run(
+        "table.csv",
+        "--target",
+        "y",
+        "--site",
+        "site",
+        "erm",
+        *SHORT,
+        "--table",
+        "out.tex",
+        "--table",
+        "out.md",
+    )
     assert "<b>a</b>" not in Path("unseen-comparison.html").read_text()
     assert r"b|c \& 50\%" in Path("out.tex").read_text()
     assert r"b\|c" in Path("out.md").read_text()

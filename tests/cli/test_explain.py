@@ -1,4 +1,6 @@
-"""`unseen explain` as a person uses it: tables, images, tokens, estimators, resume, and everything that can be wrong."""
+"""`unseen explain` as a person uses it: tables, images, tokens, estimators, resume, and everything
+that can be wrong.
+"""
 
 import json
 from pathlib import Path
@@ -47,7 +49,7 @@ def task(splits: dict[str, dict[str, Tensor]], objective) -> Task:
 
 
 def squares() -> Subject:
-    """Bright squares: in one place or another."""
+    """Bright squares: in one site or another."""
 
     def drawn(n: int) -> dict[str, Tensor]:
         y = torch.arange(n) % 2
@@ -88,8 +90,12 @@ def sentences() -> Subject:
     tokens = torch.randint(8, (30, 5), generator=Lab().generator())
     with Lab().seeded():
         model = Words().eval()
-    return Subject(task=task({"train": {"tokens": tokens}, "test": {"tokens": tokens[:9]}}, next_token),
-                   model=Words, trained=model, name="bigrams")  # fmt: skip
+    return Subject(
+        task=task({"train": {"tokens": tokens}, "test": {"tokens": tokens[:9]}}, next_token),
+        model=Words,
+        trained=model,
+        name="bigrams",
+    )
 
 
 def test_rows_of_a_table_are_explained_in_its_own_columns(capsys):
@@ -103,18 +109,34 @@ def test_rows_of_a_table_are_explained_in_its_own_columns(capsys):
     assert best["low"] <= best["value"] <= best["high"]
     assert best["value"] == max(reading["value"] for reading in found["faithfulness"].values())
     one = found["examples"][0]
-    assert sum(one["credits"].values()) == pytest.approx(one["output"] - one["at_baseline"], abs=0.5)
+    assert sum(one["credits"].values()) == pytest.approx(
+        one["output"] - one["at_baseline"], abs=0.5
+    )
     page = Path("unseen-explanation.html").read_text()
     assert "Row 17" in page
     assert "Which explanation, and why" in page
 
 
 def test_an_asked_method_is_used_and_compared(capsys):
-    found = said(capsys, "table.csv", "--target", "ill", "--method", "Vanilla-Gradients", "--question", "change")
+    found = said(
+        capsys,
+        "table.csv",
+        "--target",
+        "ill",
+        "--method",
+        "Vanilla-Gradients",
+        "--question",
+        "change",
+    )
     assert found["method"] == "Vanilla Gradients"
     assert found["chosen"] in ("C-LIME", "SmoothGrad", "Vanilla Gradients", "Gradient × Input")
     assert len(found["examples"]) == 8
-    assert main(["table.csv", "--target", "ill", *FAST, "--method", "occlusion", "--report", "page.md"]) == 0
+    assert (
+        main(
+            ["table.csv", "--target", "ill", *FAST, "--method", "occlusion", "--report", "page.md"]
+        )
+        == 0
+    )
     told = capsys.readouterr().out
     assert "Occlusion was asked for" in told or "Occlusion explains" in told
     assert "Which explanation, and why" in Path("page.md").read_text()
@@ -128,12 +150,29 @@ def test_a_number_is_explained_in_its_own_unit(capsys):
 
 
 def test_an_estimator_has_no_gradients_and_is_explained_all_the_same(capsys):
-    found = said(capsys, "table.csv", "--target", "ill", "--estimator", "sklearn.linear_model:LogisticRegression")
+    found = said(
+        capsys,
+        "table.csv",
+        "--target",
+        "ill",
+        "--estimator",
+        "sklearn.linear_model:LogisticRegression",
+    )
     assert len(found["left_out"]) == 4
     assert found["chosen"] in ("LIME", "KernelSHAP", "Occlusion", "C-LIME")
     with pytest.raises(InvalidConfig, match="SmoothGrad cannot explain"):
-        main(["table.csv", "--target", "ill", "--estimator", "sklearn.linear_model:LogisticRegression", *FAST,
-              "--method", "smoothgrad"])  # fmt: skip
+        main(
+            [
+                "table.csv",
+                "--target",
+                "ill",
+                "--estimator",
+                "sklearn.linear_model:LogisticRegression",
+                *FAST,
+                "--method",
+                "smoothgrad",
+            ]
+        )
 
 
 def test_images_are_drawn_as_heat_maps_where_the_square_is():
@@ -143,7 +182,9 @@ def test_images_are_drawn_as_heat_maps_where_the_square_is():
         assert heat.shape == (7, 7)
         assert heat.abs().sum() > 0
         assert told.picture.shape == (14, 14)
-        around = heat[4:6, 4:6].sum() + heat[1:3, 1:3].sum()  # both places speak for the predicted one
+        around = (
+            heat[4:6, 4:6].sum() + heat[1:3, 1:3].sum()
+        )  # both sites speak for the predicted one
         assert around > 0.8 * heat.sum()
     page = html(document(report))
     assert "data:image/png" in page
@@ -168,12 +209,18 @@ def test_marked_tokens_are_what_is_explained():
     tokens = subject.task.splits["test"].data.columns["tokens"]
     mask = torch.zeros_like(tokens)
     mask[:, 3] = 1
-    marked = task({"train": {"tokens": tokens, "mask": mask}, "test": {"tokens": tokens, "mask": mask}}, next_token)
+    marked = task(
+        {"train": {"tokens": tokens, "mask": mask}, "test": {"tokens": tokens, "mask": mask}},
+        next_token,
+    )
     found = explain(
-        Subject(task=marked, model=Words, trained=subject.trained), ExplainRequest(sample=6, draws=40, examples=3)
+        Subject(task=marked, model=Words, trained=subject.trained),
+        ExplainRequest(sample=6, draws=40, examples=3),
     )
     assert found.behaviour == "log-probability of the marked tokens"
-    for told in found.examples:  # the marked token is asked for, not read; those after it come too late
+    for (
+        told
+    ) in found.examples:  # the marked token is asked for, not read; those after it come too late
         assert max(abs(value) for value in list(told.credits.values())[3:]) < 1e-4
 
 
@@ -206,7 +253,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         assert {k: r.value for k, r in other.choice.readings.items()} == {
             k: r.value for k, r in fresh.choice.readings.items()
         }
-        assert [told.credits for told in other.examples] == [told.credits for told in fresh.examples]
+        assert [told.credits for told in other.examples] == [
+            told.credits for told in fresh.examples
+        ]
     explain(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=0.5), lab)
     assert Path(tmp_path / "kept").is_dir()
 
@@ -214,7 +263,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
 def test_another_baseline_is_another_question(tmp_path):
     lab, subject = Lab(keeper=TensorCache(tmp_path / "kept")), squares()
     one, other = (
-        explain(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=b), lab).examples[0]
+        explain(subject, ExplainRequest(sample=8, draws=300, examples=2, baseline=b), lab).examples[
+            0
+        ]
         for b in (None, 0.7)
     )
     assert one.base != other.base
@@ -223,7 +274,9 @@ def test_another_baseline_is_another_question(tmp_path):
 
 def test_a_class_can_be_asked_for():
     told = {
-        target: explain(squares(), ExplainRequest(sample=8, draws=300, examples=2, target=target)).examples
+        target: explain(
+            squares(), ExplainRequest(sample=8, draws=300, examples=2, target=target)
+        ).examples
         for target in (0, 1)
     }
     for zero, one in zip(told[0], told[1], strict=True):
@@ -252,13 +305,23 @@ def test_wrong_options_are_refused_by_name(arguments, error, names):
 
 def test_what_cannot_be_explained_is_refused():
     x = torch.rand(30, 3)
-    two = task({"train": {"x": x, "y": torch.rand(30, 2)}, "test": {"x": x, "y": torch.rand(30, 2)}}, regress)
+    two = task(
+        {"train": {"x": x, "y": torch.rand(30, 2)}, "test": {"x": x, "y": torch.rand(30, 2)}},
+        regress,
+    )
     with pytest.raises(InvalidData, match="2 outputs"):
-        explain(Subject(task=two, model=lambda: nn.Linear(3, 2), budget=Budget(steps=5)), ExplainRequest(sample=5))
+        explain(
+            Subject(task=two, model=lambda: nn.Linear(3, 2), budget=Budget(steps=5)),
+            ExplainRequest(sample=5),
+        )
     with pytest.raises(InvalidConfig, match="no example 99"):
         explain(squares(), ExplainRequest(rows=(99,), sample=5))
 
 
 def test_the_other_question_is_offered():
-    page = document(explain(squares(), ExplainRequest(sample=8, draws=300, examples=1, question=Question.CHANGE)))
+    page = document(
+        explain(
+            squares(), ExplainRequest(sample=8, draws=300, examples=1, question=Question.CHANGE)
+        )
+    )
     assert "--question remove" in " ".join(block.text for block in page.sections[-1].blocks)

@@ -1,4 +1,6 @@
-"""Help pages: free of heavy imports, in groups, and the same shared options in all four questions."""
+"""Help pages: free of heavy imports, in groups, and the same shared options in all four
+questions.
+"""
 
 import json
 import subprocess
@@ -17,7 +19,10 @@ from unseen.runs import catalog
 from unseen.study import Scale
 from unseen.tasks.text_corpus import Cut
 
-PARSERS = {module.__name__.rpartition(".")[2]: module.parser() for module in (audit, compare, explain, influence)}
+PARSERS = {
+    module.__name__.rpartition(".")[2]: module.parser()
+    for module in (audit, compare, explain, influence)
+}
 
 
 def test_no_help_page_imports_torch():
@@ -37,11 +42,24 @@ def test_no_help_page_imports_torch():
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_the_options_of_a_table_and_of_the_output_are_the_same_everywhere(name):
-    shared = ("--target", "--site", "--time", "--entity", "--group", "--drop", "--steps", "--seed", "--device")
+    shared = (
+        "--target",
+        "--site",
+        "--time",
+        "--entity",
+        "--group",
+        "--drop",
+        "--steps",
+        "--seed",
+        "--device",
+    )
     options = PARSERS[name]._option_string_actions
     reference = PARSERS["audit"]._option_string_actions
     for option in (*shared, "--quiet", "--json"):
-        assert (options[option].help, options[option].default) == (reference[option].help, reference[option].default)
+        assert (options[option].help, options[option].default) == (
+            reference[option].help,
+            reference[option].default,
+        )
     assert "--report" in options
 
 

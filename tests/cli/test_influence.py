@@ -1,4 +1,6 @@
-"""`unseen influence` as a person uses it: subjects, tables, a language model; killed and resumed; factors in a file."""
+"""`unseen influence` as a person uses it: subjects, tables, a language model; killed and resumed;
+factors in a file.
+"""
 
 import json
 import os
@@ -51,8 +53,8 @@ fit = model.columns(texts[:8], [k % 2 for k in range(8)])
 judge = model.columns(texts[8:], ["bad", "bad", "good", "good"])
 task = Task(name="texts", axis=Axis.IID, objective=classify,
             splits={"train": Split(fit, Use.TRAIN), "test": Split(judge, Use.EVALUATE)})
-subject = Subject(task=task, model=lambda: load_classifier("bert"), trained=model, classes=model.classes,
-                  show=lambda split, i: texts[i + 8 * (split == "test")])
+subject = Subject(task=task, model=lambda: load_classifier("bert"), trained=model,
+                  classes=model.classes, show=lambda split, i: texts[i + 8 * (split == "test")])
 """
 
 
@@ -69,8 +71,24 @@ def text(tmp_path):
     llama(tmp_path / "model")
     Path("a.txt").write_text("".join(f"Line {k}: to be or not to be.\n" for k in range(58)))
     Path("q.jsonl").write_text('{"prompt": "Line 3", "completion": ": to be"}\n{"prompt": "not"}\n')
-    return ["--model", "model", "--corpus", "a.txt", "--queries", "q.jsonl", "--length", "32", "--batch", "4",
-            "--layers", "*.mlp.*", "--top", "3", "--write", "4"]  # fmt: skip
+    return [
+        "--model",
+        "model",
+        "--corpus",
+        "a.txt",
+        "--queries",
+        "q.jsonl",
+        "--length",
+        "32",
+        "--batch",
+        "4",
+        "--layers",
+        "*.mlp.*",
+        "--top",
+        "3",
+        "--write",
+        "4",
+    ]
 
 
 def said(capsys, *arguments: str):
@@ -105,8 +123,12 @@ def test_a_language_model_names_its_windows(capsys, text):
         assert all(e["score"] < 0 for e in answer["harmful"])
         for e in (*answer["helpful"], *answer["harmful"]):
             assert e["source"].endswith(f"a.txt, window {e['index'] + 1}")
-            assert e["shown"].replace("?", "\n") == corpus[32 * e["index"] :][:32]  # the tokenizer knows no newline
-            assert sum(weight for _, weight in e["pieces"]) == pytest.approx(e["score"], rel=1e-3, abs=1e-7)
+            assert (
+                e["shown"].replace("?", "\n") == corpus[32 * e["index"] :][:32]
+            )  # the tokenizer knows no newline
+            assert sum(weight for _, weight in e["pieces"]) == pytest.approx(
+                e["score"], rel=1e-3, abs=1e-7
+            )
     page = Path("unseen-influence.html").read_text()
     assert 'class="up" style="--w:55%"' in page  # the strongest token
     assert "nats per added copy" in page
@@ -117,7 +139,10 @@ def test_candidates_are_said_and_keep_the_scores(capsys, text):
     (all_,), (few,) = said(capsys, *text), said(capsys, *text, "--candidates", "10")
     assert few["scored"] < all_["scored"] == few["examples"]
     assert any("TF-IDF, 10 per query" in text for text in few["decisions"])
-    known = {e["index"]: e["score"] for e in (*all_["answers"][0]["helpful"], *all_["answers"][0]["harmful"])}
+    known = {
+        e["index"]: e["score"]
+        for e in (*all_["answers"][0]["helpful"], *all_["answers"][0]["harmful"])
+    }
     shared = [e for e in few["answers"][0]["helpful"] if e["index"] in known]
     assert all(e["score"] == pytest.approx(known[e["index"]], rel=1e-4) for e in shared)
 
@@ -139,14 +164,18 @@ main(sys.argv[1:])
 def test_a_killed_run_goes_on_and_ends_with_the_same_scores(capsys, text, tmp_path, monkeypatch):
     wanted = scores(said(capsys, *text))
     elsewhere = {"UNSEEN_HOME": str(tmp_path / "second"), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", KILLED, *text], env=os.environ | elsewhere, timeout=PATIENCE)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *text], env=os.environ | elsewhere, timeout=PATIENCE
+    )
     assert killed.returncode == -signal.SIGKILL
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "second"))
     (state,) = (tmp_path / "second" / "influence").glob("top-*")
     fitted = list((tmp_path / "second" / "influence").glob("curvature-*"))
     written, unfinished = fitted[0].stat().st_mtime_ns, state.read_bytes()
     saved, save = list[int](), TopFile.save
-    monkeypatch.setattr(TopFile, "save", lambda self, now: (saved.append(int(now["done"])), save(self, now))[1])
+    monkeypatch.setattr(
+        TopFile, "save", lambda self, now: (saved.append(int(now["done"])), save(self, now))[1]
+    )
     assert scores(said(capsys, *text)) == wanted
     assert saved[0] == 48  # four batches after the kill, not after the start
     assert len(fitted) == 1
@@ -161,9 +190,16 @@ def test_processes_of_torchrun_share_the_corpus(capsys, text, tmp_path, monkeypa
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(meeting.port)}
     shared |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
     shared["UNSEEN_HOME"] = str(tmp_path / "both")
-    program = [sys.executable, "-c", "import sys; from unseen.cli.influence import main; main(sys.argv[1:])"]
-    other = subprocess.Popen([*program, *text, "--json", "--report", "1.html"], stdout=subprocess.PIPE,
-                             env=os.environ | shared | {"RANK": "1", "LOCAL_RANK": "1", "OMP_NUM_THREADS": "1"})  # fmt: skip
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; from unseen.cli.influence import main; main(sys.argv[1:])",
+    ]
+    other = subprocess.Popen(
+        [*program, *text, "--json", "--report", "1.html"],
+        stdout=subprocess.PIPE,
+        env=os.environ | shared | {"RANK": "1", "LOCAL_RANK": "1", "OMP_NUM_THREADS": "1"},
+    )
     for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     (found,) = said(capsys, *text)  # this process is the first
@@ -208,20 +244,37 @@ def test_the_worst_errors_of_images_are_drawn(capsys):
         assert [k for k, _ in a] == [k for k, _ in b]
         assert [v for _, v in a] == pytest.approx([v for _, v in b], rel=1e-5)
     (fitted,) = said(capsys, "mine.py:plain", "--split", "train", "--worst", "1", "--top", "1")
-    assert fitted["answers"][0]["title"] == f"Error 1: train[{fitted['answers'][0]['title'][15:-1]}]"
+    assert (
+        fitted["answers"][0]["title"] == f"Error 1: train[{fitted['answers'][0]['title'][15:-1]}]"
+    )
 
 
 def test_a_text_classifier_of_transformers_is_a_subject(capsys, tmp_path):
     transformers = pytest.importorskip("transformers")
     letters(tmp_path / "bert")
     config = transformers.BertConfig(
-        vocab_size=95, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
-        max_position_embeddings=32, pad_token_id=0, id2label={0: "bad", 1: "good"},
-    )  # fmt: skip
+        vocab_size=95,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        id2label={0: "bad", 1: "good"},
+    )
     transformers.BertForSequenceClassification(config).save_pretrained("bert")
     Path("mine.py").write_text(CLASSIFIER)
     (found,) = said(
-        capsys, "mine.py:subject", "--worst", "1", "--top", "2", "--layers", "*classifier", "--layers", "*dense"
+        capsys,
+        "mine.py:subject",
+        "--worst",
+        "1",
+        "--top",
+        "2",
+        "--layers",
+        "*classifier",
+        "--layers",
+        "*dense",
     )
     (answer,) = found["answers"]
     assert (answer["label"], answer["predicted"]) in [("good", "bad"), ("bad", "good")]
@@ -234,7 +287,18 @@ def test_a_text_classifier_of_transformers_is_a_subject(capsys, tmp_path):
 def test_rows_of_a_table_are_shown(capsys):
     clinics().query("clinic != 'north'").head(100).to_csv("table.csv", index=False)
     found = said(
-        capsys, "table.csv", "--target", "ill", "--site", "clinic", "--steps", "30", "--worst", "1", "--report", "r.md"
+        capsys,
+        "table.csv",
+        "--target",
+        "ill",
+        "--site",
+        "clinic",
+        "--steps",
+        "30",
+        "--worst",
+        "1",
+        "--report",
+        "r.md",
     )
     assert len(found) == 2
     text = Path("r.md").read_text()
@@ -269,7 +333,9 @@ def test_bad_input(text, arguments, error, match):
 
 
 def test_a_cut_off_line_can_be_skipped(capsys, text):
-    Path("cut.jsonl").write_text(json.dumps({"text": "one thing and another " * 9}) + '\n{"text": "tw')
+    Path("cut.jsonl").write_text(
+        json.dumps({"text": "one thing and another " * 9}) + '\n{"text": "tw'
+    )
     (found,) = said(capsys, *text, "--corpus", "cut.jsonl", "--cut-off", "skip")
     assert any("middle of line 2" in text for text in found["decisions"])
     assert "middle of line 2" in Path("unseen-influence.html").read_text()
@@ -283,7 +349,8 @@ def test_other_refusals(capsys):
         main(["mine.py:images", "--worst", "0"])
     Path("tree.py").write_text(
         SUBJECT + "from sklearn.tree import DecisionTreeClassifier\n"
-        "from dataclasses import replace\ntree = replace(plain, model=DecisionTreeClassifier(), classes=['a', 'b'])\n"
+        "from dataclasses import replace\ntree = replace(plain, model=DecisionTreeClassifier(), "
+        "classes=['a', 'b'])\n"
     )
     with pytest.raises(UnsupportedLayer, match="has no gradients"):
         main(["tree.py:tree"])

@@ -49,7 +49,9 @@ def test_quick_answers_do_not_wait_for_torch(words):
         "import sys; from unseen.cli.main import main; code = main(sys.argv[1:]); "
         "assert code == 0; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; "
     )
-    done = subprocess.run([sys.executable, "-c", code, *QUICK[words]], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *QUICK[words]], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
@@ -144,7 +146,9 @@ def test_json_of_every_command(store, capsys):
     assert run["claims"][0]["verdict"] == "supported"
     assert len(run["rows"]) == 15
     assert run["ledger"] == "results/fake_counting.json"
-    assert main(["report", "fake_counting", "--scale", "smoke", "--rows", "rows.csv", "--json"]) == 0
+    assert (
+        main(["report", "fake_counting", "--scale", "smoke", "--rows", "rows.csv", "--json"]) == 0
+    )
     again = said(capsys)
     assert (again["rows"], again["claims"]) == (run["rows"], run["claims"])
     assert set(again["files"]) == {"report", "rows"}
@@ -240,7 +244,9 @@ def test_check_notices_an_effect_that_left_its_interval(store, capsys):
     assert "left its recorded interval" in capsys.readouterr().out
 
 
-def test_check_says_stale_when_the_code_changed_and_missing_when_there_is_no_file(store, capsys, monkeypatch):
+def test_check_says_stale_when_the_code_changed_and_missing_when_there_is_no_file(
+    store, capsys, monkeypatch
+):
     path = recorded(store, capsys)
     text = json.loads(Path(path).read_text())
     Path(path).write_text(json.dumps(text | {"code": "of before"}))
@@ -315,14 +321,18 @@ def test_what_fails_on_missing_cells_is_undecided_and_hides_nothing(store, capsy
 
     (claim,) = module.study.claims
     claims = (claim, replace(claim, says="Brittle.", effect=brittle))
-    monkeypatch.setattr(module, "study", replace(module.study, claims=claims, table=brittle, figures=(brittle,)))
+    monkeypatch.setattr(
+        module, "study", replace(module.study, claims=claims, table=brittle, figures=(brittle,))
+    )
     assert main([*RUN, "--trouble", "diverged"]) == 2
     out = capsys.readouterr().out
     assert "✓ The draws are shifted." in out
     assert "cells are missing, and the effect failed: KeyError: 1" in out
     assert "1 of 3 cells failed" in out
     assert Path("reports/fake_counting/smoke.html").exists()
-    monkeypatch.setattr(module, "study", replace(module.study, claims=(replace(claim, effect=lambda _: 1 / 0),)))
+    monkeypatch.setattr(
+        module, "study", replace(module.study, claims=(replace(claim, effect=lambda _: 1 / 0),))
+    )
     assert main(RUN) == 2  # with all cells there it is a bug of the study, and said as one
     assert lines(capsys)[0].startswith("ZeroDivisionError")
 
@@ -334,7 +344,22 @@ def test_a_run_of_which_every_cell_fails_lists_them(store, capsys):
 
 
 def test_values_reach_the_configuration_in_any_order(store, capsys):
-    assert main(["run", "fake_counting", "--seeds", "2", "--task.shift", "-1", "--scale", "smoke", "--json"]) == 1
+    assert (
+        main(
+            [
+                "run",
+                "fake_counting",
+                "--seeds",
+                "2",
+                "--task.shift",
+                "-1",
+                "--scale",
+                "smoke",
+                "--json",
+            ]
+        )
+        == 1
+    )
     report = said(capsys)
     assert report["cells"]["total"] == 2
     assert report["claims"][0]["value"] < -0.5
@@ -354,10 +379,14 @@ def test_doctor_finds_a_home_and_data_that_do_not_work(store, capsys, monkeypatc
 def test_doctor_tries_torchvision_where_it_is_installed(works, sign, store, capsys, monkeypatch):
     def tried(command, **_):
         assert "torchvision" in command[-1]
-        return subprocess.CompletedProcess(command, 1 - works, "", "RuntimeError: operator nms does not exist\n")
+        return subprocess.CompletedProcess(
+            command, 1 - works, "", "RuntimeError: operator nms does not exist\n"
+        )
 
     version = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: "0.1" if name == "torchvision" else version(name))
+    monkeypatch.setattr(
+        doctor, "_version", lambda name: "0.1" if name == "torchvision" else version(name)
+    )
     monkeypatch.setattr(doctor.subprocess, "run", tried)
     main(["doctor", "--json"])
     (found,) = [one for one in said(capsys)["findings"] if one["name"] == "torchvision"]

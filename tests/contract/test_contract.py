@@ -24,7 +24,10 @@ def example(room: str, name: str) -> tuple[Any, ...]:
     """What `example()` returns, as the arguments of the check."""
     module = importlib.import_module(f"unseen.{room}.{name}")
     if not hasattr(module, "example"):
-        pytest.fail(f"unseen/{room}/{name} has no example(): end it with the smallest useful use of the plug.")
+        pytest.fail(
+            f"unseen/{room}/{name} has no example(): end it with the smallest useful use of the "
+            "plug."
+        )
     found = module.example()
     return found if isinstance(found, tuple) else (found,)
 
@@ -37,7 +40,9 @@ CHECKS: dict[str, Callable[..., None]] = {
 }
 
 
-@pytest.mark.parametrize(("room", "name"), [(room, name) for room in CHECKS for name in plugs(room)])
+@pytest.mark.parametrize(
+    ("room", "name"), [(room, name) for room in CHECKS for name in plugs(room)]
+)
 def test_plug(room: str, name: str) -> None:
     CHECKS[room](*example(room, name))
 

@@ -52,7 +52,9 @@ def served(tmp_path):
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_): ...
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(folder))
+    ) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield folder, f"http://127.0.0.1:{server.server_port}"
@@ -67,7 +69,12 @@ def sha(tmp_path, name, data):
 
 def known(sha256, *urls, pack=partial(gzip_member, name="a")):
     return RegisteredFile(
-        sha256=sha256, size=10, licence="MIT", page="https://a.org", origins=tuple((url,) for url in urls), pack=pack
+        sha256=sha256,
+        size=10,
+        licence="MIT",
+        page="https://a.org",
+        origins=tuple((url,) for url in urls),
+        pack=pack,
     )
 
 
@@ -79,7 +86,9 @@ def test_registry_is_complete():
         assert entry.licence, name
         assert entry.page.startswith("http"), name
         assert entry.origins or name in SHIPPED, name
-        assert all(url.startswith(("https://", "http://")) for urls in entry.origins for url in urls), name
+        assert all(
+            url.startswith(("https://", "http://")) for urls in entry.origins for url in urls
+        ), name
 
 
 @pytest.mark.parametrize("data_set", data_sets())
@@ -148,7 +157,11 @@ def zip_of(files, compression=zipfile.ZIP_STORED):
 
 def test_content_checksum_of_archives_ignores_order_and_compression_but_not_names(tmp_path):
     one = sha(tmp_path, "a.zip", zip_of({"x": b"1" * 99, "y": b"2"}))
-    assert one == sha(tmp_path, "b.zip", zip_of({"__MACOSX/x": b"", "y": b"2", "x": b"1" * 99}, zipfile.ZIP_DEFLATED))
+    assert one == sha(
+        tmp_path,
+        "b.zip",
+        zip_of({"__MACOSX/x": b"", "y": b"2", "x": b"1" * 99}, zipfile.ZIP_DEFLATED),
+    )
     assert one != sha(tmp_path, "c.zip", zip_of({"x": b"1" * 99, "z": b"2"}))
     assert one != sha(tmp_path, "d.zip", zip_of({"x": b"1" * 99 + b"2", "y": b""}))
 
@@ -238,7 +251,12 @@ def test_a_page_in_place_of_a_table_is_corrupted(served):
     (folder / "a").write_bytes(b"<html>moved</html>")
     for pack in (usps.pack, cifar10_subset.pack, reversal_curse.pack):
         entry = RegisteredFile(
-            sha256="0" * 64, size=1, licence="MIT", page="https://a.org", origins=((f"{url}/a",) * 2,), pack=pack
+            sha256="0" * 64,
+            size=1,
+            licence="MIT",
+            page="https://a.org",
+            origins=((f"{url}/a",) * 2,),
+            pack=pack,
         )
         with pytest.raises(CorruptFile, match="expected data"):
             data_file("a.npz", {"a.npz": entry})
@@ -286,7 +304,9 @@ def test_cifar_subset_takes_the_first_of_each_class(tmp_path):
 
 def test_reversal_curse_keeps_the_data_folder_only(tmp_path):
     path = tmp_path / "a.zip"
-    path.write_bytes(zip_of({"r-1/data/x/a.jsonl": b"1", "r-1/data/x/all.jsonl": b"2", "r-1/src/b.py": b"3"}))
+    path.write_bytes(
+        zip_of({"r-1/data/x/a.jsonl": b"1", "r-1/data/x/all.jsonl": b"2", "r-1/src/b.py": b"3"})
+    )
     with tarfile.open(fileobj=io.BytesIO(reversal_curse.pack([path]))) as tar:
         assert {m.name: tar.extractfile(m).read() for m in tar} == {"x/a.jsonl": b"1"}
 
@@ -296,7 +316,12 @@ def test_both_layouts_of_the_diabetes_zip_give_the_same_content(tmp_path, layout
     path = tmp_path / "a.zip"
     files = {"IDs_mapping.csv": b"1", "diabetic_data.csv": b"2"}
     path.write_bytes(
-        zip_of({layout.format(k if layout != "{}" else k.replace("IDs", "IDS")): v for k, v in files.items()})
+        zip_of(
+            {
+                layout.format(k if layout != "{}" else k.replace("IDs", "IDS")): v
+                for k, v in files.items()
+            }
+        )
     )
     assert sha(tmp_path, "b.zip", diabetes_130_hospitals.pack([path])) == sha(
         tmp_path, "c.zip", zip_of({f"dataset_diabetes/{k}": v for k, v in files.items()})
@@ -311,7 +336,9 @@ def test_usps_packing_reproduces_the_registered_checksum(tmp_path):
     ours = np.load(LOCAL / "usps/usps.npz")
     paths = []
     for part in ("train", "test"):
-        values = np.round(ours[f"x_{part}"].astype(np.float64) * 2000) / 1000 - 1  # the tables have three decimals
+        values = (
+            np.round(ours[f"x_{part}"].astype(np.float64) * 2000) / 1000 - 1
+        )  # the tables have three decimals
         text = io.BytesIO()
         np.savetxt(text, np.c_[ours[f"y_{part}"], values], fmt="%.4f")
         paths.append(tmp_path / part)

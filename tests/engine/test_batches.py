@@ -6,7 +6,18 @@ from hypothesis.strategies import integers
 from torch.testing import assert_close
 from torch.utils.data import Dataset, IterableDataset
 
-from unseen.engine.batches import Columns, Tokens, forever, gather, length, once, orders, size, to_device, whole
+from unseen.engine.batches import (
+    Columns,
+    Tokens,
+    forever,
+    gather,
+    length,
+    once,
+    orders,
+    size,
+    to_device,
+    whole,
+)
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 
@@ -67,7 +78,18 @@ def test_forever_follows_orders_and_the_lab():
 
 def test_a_stream_is_repeated_in_its_own_order():
     stream = forever(Streamed(5), 2, Lab())
-    assert torch.cat([next(stream)["y"] for _ in range(6)]).tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
+    assert torch.cat([next(stream)["y"] for _ in range(6)]).tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
     assert length(Streamed(5)) is None
     assert length(Listed(5)) == 5
 
@@ -84,13 +106,19 @@ def test_columns_take_any_index_and_subsets_are_columns():
 
 
 def test_place_casts_floating_columns_only():
-    batch = to_device({"x": torch.ones(2), "y": torch.ones(2, dtype=torch.int32)}, Lab(dtype=torch.float64))
+    batch = to_device(
+        {"x": torch.ones(2), "y": torch.ones(2, dtype=torch.int32)}, Lab(dtype=torch.float64)
+    )
     assert (batch["x"].dtype, batch["y"].dtype) == (torch.float64, torch.int32)
 
 
 def test_tokens_are_windows_without_overlap():
     data = Tokens(np.arange(11, dtype=np.uint16), 3)
-    assert [data[i]["tokens"].tolist() for i in range(len(data))] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert [data[i]["tokens"].tolist() for i in range(len(data))] == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6, 7, 8],
+    ]
     assert data[0]["tokens"].dtype == torch.int64
     with pytest.raises(IndexError):
         data[3]

@@ -35,10 +35,15 @@ def explicit(model: nn.Module, batch: dict[str, torch.Tensor], f=cross_entropy) 
 
     def loss(vector: torch.Tensor) -> torch.Tensor:
         parts = vector.split(sizes)
-        named = {f"model.{k}": part.view(p.shape) for (k, p), part in zip(params.items(), parts, strict=True)}
+        named = {
+            f"model.{k}": part.view(p.shape)
+            for (k, p), part in zip(params.items(), parts, strict=True)
+        }
         return functional_call(Flat(), named, (batch,))
 
-    return torch.autograd.functional.hessian(loss, torch.cat([p.flatten() for p in params.values()]))
+    return torch.autograd.functional.hessian(
+        loss, torch.cat([p.flatten() for p in params.values()])
+    )
 
 
 def as_matrix(product: curvature.Product, like: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -47,7 +52,9 @@ def as_matrix(product: curvature.Product, like: dict[str, torch.Tensor]) -> torc
     return torch.stack([curvature._vector(product(curvature._unflatten(e, like))) for e in eye])
 
 
-@pytest.mark.parametrize("f", [cross_entropy, squared_error], ids=["cross entropy", "squared error"])
+@pytest.mark.parametrize(
+    "f", [cross_entropy, squared_error], ids=["cross entropy", "squared error"]
+)
 def test_hessian_products_equal_the_explicit_matrix_for_every_split_into_batches(f):
     model, batch = case()
     if f is squared_error:
@@ -55,9 +62,14 @@ def test_hessian_products_equal_the_explicit_matrix_for_every_split_into_batches
     wanted = explicit(model, batch, f)
     for sizes in ([12], [5, 7], [1, 1, 10]):
         offsets = [sum(sizes[:k]) for k in range(len(sizes))]
-        parts = [{k: v[o : o + s] for k, v in batch.items()} for o, s in zip(offsets, sizes, strict=True)]
+        parts = [
+            {k: v[o : o + s] for k, v in batch.items()} for o, s in zip(offsets, sizes, strict=True)
+        ]
         assert_close(
-            as_matrix(hessian(model, parts, f), parameters.copy_parameters(model)), wanted, rtol=1e-9, atol=1e-12
+            as_matrix(hessian(model, parts, f), parameters.copy_parameters(model)),
+            wanted,
+            rtol=1e-9,
+            atol=1e-12,
         )
 
 
@@ -67,7 +79,9 @@ def test_gauss_newton_equals_jacobians_and_softmax_hessian():
     wanted = torch.zeros(31, 31, dtype=torch.float64)
     for i in range(12):
         z = model(batch["x"][i : i + 1])[0]
-        rows = [torch.autograd.grad(z[c], list(params.values()), retain_graph=True) for c in range(3)]
+        rows = [
+            torch.autograd.grad(z[c], list(params.values()), retain_graph=True) for c in range(3)
+        ]
         jacobian = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
         p = z.softmax(0).detach()
         wanted += jacobian.T @ (p.diag() - torch.outer(p, p)) @ jacobian / 12
@@ -77,7 +91,9 @@ def test_gauss_newton_equals_jacobians_and_softmax_hessian():
         lambda m, b: m(b["x"]),
         lambda z, b: nn.functional.cross_entropy(z, b["y"], reduction="none"),
     )
-    assert_close(as_matrix(product, parameters.copy_parameters(model)), wanted, rtol=1e-9, atol=1e-12)
+    assert_close(
+        as_matrix(product, parameters.copy_parameters(model)), wanted, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_gauss_newton_is_the_hessian_of_a_linear_model():
@@ -90,19 +106,31 @@ def test_gauss_newton_is_the_hessian_of_a_linear_model():
         lambda m, b: m(b["x"]),
         lambda z, b: nn.functional.cross_entropy(z, b["y"], reduction="none"),
     )
-    assert_close(as_matrix(product, parameters.copy_parameters(model)), explicit(model, batch), rtol=1e-9, atol=1e-12)
+    assert_close(
+        as_matrix(product, parameters.copy_parameters(model)),
+        explicit(model, batch),
+        rtol=1e-9,
+        atol=1e-12,
+    )
 
 
-def matrix(values: list[float], seed: int = 0) -> tuple[curvature.Product, dict[str, torch.Tensor], torch.Tensor]:
+def matrix(
+    values: list[float], seed: int = 0
+) -> tuple[curvature.Product, dict[str, torch.Tensor], torch.Tensor]:
     """A symmetric matrix with these eigenvalues, as a product over two named parts."""
     d = len(values)
     q = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=Lab(seed).generator())).Q
     a = q @ torch.tensor(values, dtype=torch.float64).diag() @ q.T
-    like = {"a": torch.zeros(2, d // 2, dtype=torch.float64), "b": torch.zeros(d - 2 * (d // 2), dtype=torch.float64)}
+    like = {
+        "a": torch.zeros(2, d // 2, dtype=torch.float64),
+        "b": torch.zeros(d - 2 * (d // 2), dtype=torch.float64),
+    }
     return lambda v: curvature._unflatten(a @ curvature._vector(v), like), like, a
 
 
-@pytest.mark.parametrize("values", [[5.0, 3.0, 1.0, 0.5, -9.0], [2.0] * 3 + [1.0, 0.0], [-1.0, -2.0, -3.0, -4.0, -5.0]])
+@pytest.mark.parametrize(
+    "values", [[5.0, 3.0, 1.0, 0.5, -9.0], [2.0] * 3 + [1.0, 0.0], [-1.0, -2.0, -3.0, -4.0, -5.0]]
+)
 def test_lanczos_finds_the_algebraically_largest(values):
     product, like, a = matrix(values)
     found = lanczos(product, like, 1, Lab(1), tolerance=1e-10)
@@ -116,10 +144,16 @@ def test_lanczos_on_a_network_equals_eigh_and_its_residuals_bound_the_error():
     model.requires_grad_(True)
     exact = torch.linalg.eigvalsh(explicit(model, batch)).flip(0)
     found = lanczos(
-        hessian(model, [batch], cross_entropy), parameters.copy_parameters(model), 3, Lab(0), tolerance=1e-9
+        hessian(model, [batch], cross_entropy),
+        parameters.copy_parameters(model),
+        3,
+        Lab(0),
+        tolerance=1e-9,
     )
     assert_close(found.values, exact[:3], rtol=1e-7, atol=1e-9)
-    rough = lanczos(hessian(model, [batch], cross_entropy), parameters.copy_parameters(model), 1, Lab(0), most=4)
+    rough = lanczos(
+        hessian(model, [batch], cross_entropy), parameters.copy_parameters(model), 1, Lab(0), most=4
+    )
     assert float((exact - rough.values[0]).abs().min()) <= float(rough.residuals[0]) + 1e-12
 
 
@@ -127,8 +161,13 @@ def test_hutchinson_covers_the_trace_and_is_exact_for_a_diagonal():
     model, batch = case()
     trace = float(explicit(model, batch).trace())
     product, like = hessian(model, [batch], cross_entropy), parameters.copy_parameters(model)
-    inside = [r.low <= trace <= r.high for r in (hutchinson(product, like, Lab(s), draws=20) for s in range(40))]
-    assert sum(inside) >= 33  # 38 expected; P(fewer than 33 | 95 %) < 0.2 %, and the seeds are fixed
+    inside = [
+        r.low <= trace <= r.high
+        for r in (hutchinson(product, like, Lab(s), draws=20) for s in range(40))
+    ]
+    assert (
+        sum(inside) >= 33
+    )  # 38 expected; P(fewer than 33 | 95 %) < 0.2 %, and the seeds are fixed
     diagonal = torch.arange(5.0, dtype=torch.float64)
     reading = hutchinson(lambda v: {"a": diagonal * v["a"]}, {"a": diagonal}, Lab(0), draws=3)
     assert (reading.value, reading.low, reading.high) == pytest.approx((10, 10, 10))
@@ -138,7 +177,9 @@ def test_scaling_the_loss_scales_the_curvature():
     model, batch = case()
     like = parameters.copy_parameters(model)
     one = lanczos(hessian(model, [batch], cross_entropy), like, 1, Lab(0)).values
-    three = lanczos(hessian(model, [batch], lambda m, b: 3 * cross_entropy(m, b)), like, 1, Lab(0)).values
+    three = lanczos(
+        hessian(model, [batch], lambda m, b: 3 * cross_entropy(m, b)), like, 1, Lab(0)
+    ).values
     assert_close(three, 3 * one, rtol=1e-9, atol=0)
 
 

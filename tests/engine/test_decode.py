@@ -1,4 +1,6 @@
-"""Decoding and likelihoods of batches against one sequence at a time, for our decoder and for transformers models."""
+"""Decoding and likelihoods of batches against one sequence at a time, for our decoder and for
+transformers models.
+"""
 
 import pytest
 import torch
@@ -18,14 +20,22 @@ SIZE = 31
 
 
 def ours(positions=Positions.LEARNED, **own):
-    shape = Decoder(vocabulary=SIZE, width=32, layers=2, heads=4, context=48, positions=positions, **own)
+    shape = Decoder(
+        vocabulary=SIZE, width=32, layers=2, heads=4, context=48, positions=positions, **own
+    )
     return sharp(Transformer(shape))
 
 
 def gpt2():
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
-        vocab_size=SIZE, n_positions=48, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=None
+        vocab_size=SIZE,
+        n_positions=48,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=None,
     )
     return sharp(CausalLM(transformers.GPT2LMHeadModel(config), None))
 
@@ -58,7 +68,9 @@ MODELS = {
     "offset": lambda: ours(Positions.OFFSET),
     "none": lambda: ours(Positions.NONE),
     "alibi": lambda: ours(Positions.ALIBI),
-    "rotary": lambda: ours(Positions.ROTARY, norm=Norm.RMS, activation=Activation.SWIGLU, key_heads=2, loops=2),
+    "rotary": lambda: ours(
+        Positions.ROTARY, norm=Norm.RMS, activation=Activation.SWIGLU, key_heads=2, loops=2
+    ),
     "gpt2": gpt2,
     "llama": llama,
 }
@@ -87,13 +99,18 @@ sequences = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=9)
 def test_likelihood_equals_one_sequence_at_a_time(name):
     model = MODELS[name]()
 
-    @given(pairs=st.lists(st.tuples(sequences, sequences), min_size=1, max_size=5), size=st.integers(1, 5))
+    @given(
+        pairs=st.lists(st.tuples(sequences, sequences), min_size=1, max_size=5),
+        size=st.integers(1, 5),
+    )
     @examples(15)
     def check(pairs, size):
         prompts, answers = zip(*pairs, strict=True)
         expected = torch.tensor([alone(model, *pair) for pair in pairs])
         for side in Side:
-            assert_close(log_probability(model, prompts, answers, side, size), expected, atol=1e-5, rtol=1e-5)
+            assert_close(
+                log_probability(model, prompts, answers, side, size), expected, atol=1e-5, rtol=1e-5
+            )
 
     check()
 
@@ -102,7 +119,11 @@ def test_likelihood_equals_one_sequence_at_a_time(name):
 def test_greedy_equals_one_sequence_at_a_time(name):
     model = MODELS[name]()
 
-    @given(prompts=st.lists(sequences, min_size=1, max_size=4), length=st.integers(0, 8), size=st.integers(1, 4))
+    @given(
+        prompts=st.lists(sequences, min_size=1, max_size=4),
+        length=st.integers(0, 8),
+        size=st.integers(1, 4),
+    )
     @examples(15)
     def check(prompts, length, size):
         expected = [continued(model, prompt, length) for prompt in prompts]
@@ -129,7 +150,8 @@ def test_exact_match_by_teacher_forcing_is_that_of_greedy_decoding():
     with torch.no_grad():
         right = all_tokens_right(model, {"tokens": rows.tokens, "answer": rows.answer})
     assert right.tolist() == [
-        float(found == answer) for found, answer in zip(greedy(model, prompts, 3), answers, strict=True)
+        float(found == answer)
+        for found, answer in zip(greedy(model, prompts, 3), answers, strict=True)
     ]
     assert right.tolist() == [0.0, 1.0] * 10
 
@@ -143,7 +165,11 @@ def test_the_mode_of_the_model_is_kept_and_training_randomness_is_off():
 
 @pytest.mark.parametrize(
     ("prompts", "answers", "named"),
-    [([[1]], [], "1 prompts and 0 answers"), ([[1], []], [[1], [2]], "Prompt 1"), ([[1], [2]], [[1], []], "Answer 1")],
+    [
+        ([[1]], [], "1 prompts and 0 answers"),
+        ([[1], []], [[1], [2]], "Prompt 1"),
+        ([[1], [2]], [[1], []], "Answer 1"),
+    ],
 )
 def test_missing_text_is_named(prompts, answers, named):
     with pytest.raises(InvalidData, match=named):

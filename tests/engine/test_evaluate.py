@@ -39,7 +39,10 @@ def test_per_example_equals_one_by_one_in_evaluation_mode(batch_size):
     wanted = [float(cross_entropy(trained.model, data[i : i + 1]).detach()) for i in range(50)]
     assert got.tolist() == pytest.approx(wanted)
     assert not got.requires_grad
-    assert_close(outputs(trained.model, data, LAB, batch_size=batch_size), trained.model(data.columns["x"]).detach())
+    assert_close(
+        outputs(trained.model, data, LAB, batch_size=batch_size),
+        trained.model(data.columns["x"]).detach(),
+    )
 
 
 def test_mode_is_given_back_after_an_error():
@@ -58,12 +61,16 @@ def test_accuracy_has_wilsons_and_other_scores_students_interval():
     reading = score(trained.model, trained.task, trained.task.splits["train"], LAB)
     hits = int(reading.detail.sum())
     wilson = scipy_stats.binomtest(hits, 50).proportion_ci(method="wilson")
-    assert (reading.value, reading.low, reading.high, reading.n) == pytest.approx((hits / 50, *wilson, 50))
+    assert (reading.value, reading.low, reading.high, reading.n) == pytest.approx(
+        (hits / 50, *wilson, 50)
+    )
     trained = subject(regress)
     reading = score(trained.model, trained.task, trained.task.splits["train"], LAB)
     values = reading.detail.numpy()
     t = scipy_stats.ttest_1samp(values, 0).confidence_interval()
-    assert (reading.value, reading.low, reading.high) == pytest.approx((values.mean(), t.low, t.high))
+    assert (reading.value, reading.low, reading.high) == pytest.approx(
+        (values.mean(), t.low, t.high)
+    )
 
 
 def test_scores_cover_all_or_the_given_splits():
@@ -76,4 +83,9 @@ def test_scores_cover_all_or_the_given_splits():
 def test_an_empty_split_is_refused():
     trained = subject()
     with pytest.raises(InvalidData, match="no examples"):
-        score(trained.model, trained.task, Split(Columns(x=torch.zeros(0, 3), y=torch.zeros(0)), Use.EVALUATE), LAB)
+        score(
+            trained.model,
+            trained.task,
+            Split(Columns(x=torch.zeros(0, 3), y=torch.zeros(0)), Use.EVALUATE),
+            LAB,
+        )

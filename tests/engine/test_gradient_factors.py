@@ -1,4 +1,6 @@
-"""Every form against an explicit sum over positions, for drawn shapes; both sides of each choice by cost."""
+"""Every form against an explicit sum over positions, for drawn shapes; both sides of each choice by
+cost.
+"""
 
 import pytest
 import torch
@@ -6,9 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unseen.engine import gradient_factors
-from unseen.engine.gradient_factors import EmbeddingFactor, FullGradient, LinearFactor, ScaleFactor, sum_factors
+from unseen.engine.gradient_factors import (
+    EmbeddingFactor,
+    FullGradient,
+    LinearFactor,
+    ScaleFactor,
+    sum_factors,
+)
 
-SIZES = {"b": st.integers(1, 5), "c": st.integers(1, 4), "s": st.integers(1, 6), "t": st.integers(1, 4)}
+SIZES = {
+    "b": st.integers(1, 5),
+    "c": st.integers(1, 4),
+    "s": st.integers(1, 6),
+    "t": st.integers(1, 4),
+}
 
 
 def normal(generator, *shape):
@@ -22,7 +35,10 @@ def dense(generator, b, s, i, o, groups=1, transposed=False):
     for example in range(b):
         for position in range(s):
             for k in range(groups):
-                part = torch.outer(g[example, position, k * o : (k + 1) * o], a[example, position, k * i : (k + 1) * i])
+                part = torch.outer(
+                    g[example, position, k * o : (k + 1) * o],
+                    a[example, position, k * i : (k + 1) * i],
+                )
                 rows[example, k * o : (k + 1) * o] += part
     rows = rows.mT if transposed else rows
     return LinearFactor(a, g, rows.shape[1:], groups, transposed), rows
@@ -69,7 +85,13 @@ def check(form, rows, other=None, far=None):
         close(form.dots(other), flat @ far.flatten(1).T)
 
 
-@given(**SIZES, i=st.integers(1, 9), o=st.integers(1, 9), groups=st.integers(1, 3), seed=st.integers(0, 99))
+@given(
+    **SIZES,
+    i=st.integers(1, 9),
+    o=st.integers(1, 9),
+    groups=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
 def test_dense(b, c, s, t, i, o, groups, seed):
     generator = torch.Generator().manual_seed(seed)
     form, rows = dense(generator, b, s, i, o, groups)
@@ -93,7 +115,13 @@ def test_lookup(b, c, s, t, v, o, seed):
     check(form, rows, other, far)
 
 
-@given(b=st.integers(1, 5), s=st.integers(1, 6), d=st.integers(1, 5), bias=st.booleans(), seed=st.integers(0, 99))
+@given(
+    b=st.integers(1, 5),
+    s=st.integers(1, 6),
+    d=st.integers(1, 5),
+    bias=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_gain(b, s, d, bias, seed):
     check(*gain(torch.Generator().manual_seed(seed), b, s, d, bias))
 
@@ -124,7 +152,9 @@ def test_working_in_parts_changes_nothing(monkeypatch, part):
 
 
 def test_the_cheaper_way_is_chosen(monkeypatch):
-    """Few positions of a wide layer never make the wide gradients; many positions of a narrow one never make pairs."""
+    """Few positions of a wide layer never make the wide gradients; many positions of a narrow one
+    never make pairs.
+    """
     generator = torch.Generator().manual_seed(0)
     wide, _ = dense(generator, 3, 2, 40, 40)
     narrow, rows = dense(generator, 3, 40, 2, 2)

@@ -23,13 +23,13 @@ BUDGET = Budget(steps=20, batch_size=8, lr=0.01)
 
 
 class Tripwire(Dataset):
-    """Judged data that raise when anyone looks."""
+    """Evaluation data that raise when anyone looks."""
 
     def __len__(self) -> int:
-        raise AssertionError("a judged split was opened")
+        raise AssertionError("an evaluation split was opened")
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        raise AssertionError("a judged split was opened")
+        raise AssertionError("an evaluation split was opened")
 
 
 def columns(n: int, name: str = "train") -> Columns:
@@ -39,7 +39,11 @@ def columns(n: int, name: str = "train") -> Columns:
 
 
 def task(**more: Split) -> Task:
-    splits = {"train": Split(columns(30), Use.TRAIN), "judged": Split(Tripwire(), Use.EVALUATE), **more}
+    splits = {
+        "train": Split(columns(30), Use.TRAIN),
+        "judged": Split(Tripwire(), Use.EVALUATE),
+        **more,
+    }
     return Task(name="t", axis=Axis.IID, splits=splits, objective=classify)
 
 
@@ -69,12 +73,25 @@ CASES = {
         replace(BUDGET, optimizer=Optimizer.ADAM, betas=(0.8, 0.95), weight_decay=0.1),
         lambda m: torch.optim.Adam(m.parameters(), betas=(0.8, 0.95), weight_decay=0.1),
     ),
-    "adamw": (replace(BUDGET, weight_decay=0.1), lambda m: torch.optim.AdamW(m.parameters(), weight_decay=0.1)),
+    "adamw": (
+        replace(BUDGET, weight_decay=0.1),
+        lambda m: torch.optim.AdamW(m.parameters(), weight_decay=0.1),
+    ),
     "sgd": (
-        replace(BUDGET, optimizer=Optimizer.SGD, momentum=0.9, weight_decay=0.1, schedule=Schedule.COSINE, warmup=4),
+        replace(
+            BUDGET,
+            optimizer=Optimizer.SGD,
+            momentum=0.9,
+            weight_decay=0.1,
+            schedule=Schedule.COSINE,
+            warmup=4,
+        ),
         lambda m: torch.optim.SGD(m.parameters(), lr=1.0, momentum=0.9, weight_decay=0.1),
     ),
-    "clip": (replace(BUDGET, clip=0.01), lambda m: torch.optim.AdamW(m.parameters(), weight_decay=0.0)),
+    "clip": (
+        replace(BUDGET, clip=0.01),
+        lambda m: torch.optim.AdamW(m.parameters(), weight_decay=0.0),
+    ),
 }
 
 
@@ -92,14 +109,25 @@ def test_equals_torch_optim_by_hand(case):
 def test_clip_bounds_the_sgd_step():
     a = model()
     before = parameters.copy_parameters(a)
-    train(a, task(), erm_step, Budget(steps=1, batch_size=8, lr=1.0, optimizer=Optimizer.SGD, clip=0.003), LAB)
-    assert float(parameters.distance(parameters.copy_parameters(a), before)) == pytest.approx(0.003, rel=1e-3)
+    train(
+        a,
+        task(),
+        erm_step,
+        Budget(steps=1, batch_size=8, lr=1.0, optimizer=Optimizer.SGD, clip=0.003),
+        LAB,
+    )
+    assert float(parameters.distance(parameters.copy_parameters(a), before)) == pytest.approx(
+        0.003, rel=1e-3
+    )
 
 
 def test_decay_spares_vectors_on_request():
     budget = Budget(steps=1, lr=0.1, weight_decay=0.5, decay_vectors=False)
     groups = budget.optimizer_of(model()).param_groups
-    assert [(g["weight_decay"], {p.dim() for p in g["params"]}) for g in groups] == [(0.5, {2}), (0.0, {1})]
+    assert [(g["weight_decay"], {p.dim() for p in g["params"]}) for g in groups] == [
+        (0.5, {2}),
+        (0.0, {1}),
+    ]
 
 
 def test_schedule_values():
@@ -118,7 +146,10 @@ def test_same_lab_same_weights_and_another_seed_others():
     train(b, task(), erm_step, BUDGET, LAB)
     train(c, task(), erm_step, BUDGET, replace(LAB, seed=4))
     assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=0, atol=0)
-    assert float(parameters.distance(parameters.copy_parameters(a), parameters.copy_parameters(c))) > 1e-3
+    assert (
+        float(parameters.distance(parameters.copy_parameters(a), parameters.copy_parameters(c)))
+        > 1e-3
+    )
 
 
 def test_the_global_generator_is_left_alone():
@@ -131,7 +162,9 @@ def test_the_global_generator_is_left_alone():
 
 def test_adding_a_split_does_not_change_the_stream_of_another():
     alone = [d.fit["train"]["y"].tolist() for d in draws(task(), BUDGET, LAB)]
-    more = task(other=Split(columns(50, "other"), Use.TRAIN), blind=Split(columns(20, "blind"), Use.ADAPT))
+    more = task(
+        other=Split(columns(50, "other"), Use.TRAIN), blind=Split(columns(20, "blind"), Use.ADAPT)
+    )
     both = list(draws(more, BUDGET, LAB))
     assert [d.fit["train"]["y"].tolist() for d in both] == alone
     assert set(both[0].fit) == {"train", "other"}
@@ -160,9 +193,15 @@ def test_watched_values_at_their_steps():
     assert seen == [False] * 3
     short = model()
     train(short, task(), erm_step, replace(BUDGET, steps=7), LAB)
-    assert trained.curves["norm"][0] == pytest.approx(float(parameters.norm(parameters.copy_parameters(model()))))
-    assert trained.curves["norm"][1] == pytest.approx(float(parameters.norm(parameters.copy_parameters(short))))
-    assert trained.curves["norm"][2] == pytest.approx(float(parameters.norm(parameters.copy_parameters(trained.model))))
+    assert trained.curves["norm"][0] == pytest.approx(
+        float(parameters.norm(parameters.copy_parameters(model())))
+    )
+    assert trained.curves["norm"][1] == pytest.approx(
+        float(parameters.norm(parameters.copy_parameters(short)))
+    )
+    assert trained.curves["norm"][2] == pytest.approx(
+        float(parameters.norm(parameters.copy_parameters(trained.model)))
+    )
     assert train(model(), task(), erm_step, BUDGET, LAB, {"norm": norm}).curves["watched"] == [20]
 
 
@@ -204,7 +243,13 @@ def test_divergence_is_an_error_that_names_the_step():
     with pytest.raises(Divergence, match="step 5"):
         train(model(), task(), poisoned, BUDGET, LAB)
     with pytest.raises(Divergence, match=r"lower `lr`"):
-        train(model(), task(), erm_step, Budget(steps=30, batch_size=8, lr=1e300, optimizer=Optimizer.SGD), LAB)
+        train(
+            model(),
+            task(),
+            erm_step,
+            Budget(steps=30, batch_size=8, lr=1e300, optimizer=Optimizer.SGD),
+            LAB,
+        )
 
 
 def test_refusals():

@@ -56,7 +56,9 @@ def test_copies_do_not_follow_the_model_and_load_brings_them_back():
     model(torch.randn(5, 2))
     with torch.no_grad():
         model[0].weight.add_(1)
-    assert float(parameters.distance(parameters.copy_parameters(model), copies)) == pytest.approx(2.0)
+    assert float(parameters.distance(parameters.copy_parameters(model), copies)) == pytest.approx(
+        2.0
+    )
     parameters.load(model, everything)
     assert_close(parameters.state(model), everything)
     with pytest.raises(KeyError):

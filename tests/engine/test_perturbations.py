@@ -7,14 +7,20 @@ from unseen.lab import Lab
 
 
 def test_shifted_moves_and_restores_bit_by_bit_also_after_an_error():
-    params = [torch.randn(3, 2, generator=Lab(0).generator()).requires_grad_(), torch.full((2,), 1e8)]
+    params = [
+        torch.randn(3, 2, generator=Lab(0).generator()).requires_grad_(),
+        torch.full((2,), 1e8),
+    ]
     before = [p.detach().clone() for p in params]
     with shift_parameters(
         params, [torch.ones(3, 2), torch.full((2,), 1e-3)]
     ):  # 1e8 + 1e-3 − 1e-3 would be 1e8 only by luck
         assert_close(params[0].detach(), before[0] + 1)
     assert_close([p.detach() for p in params], before, rtol=0, atol=0)
-    with pytest.raises(ZeroDivisionError), shift_parameters(params, [torch.ones(3, 2), torch.ones(2)]):
+    with (
+        pytest.raises(ZeroDivisionError),
+        shift_parameters(params, [torch.ones(3, 2), torch.ones(2)]),
+    ):
         _ = 1 / 0
     assert_close([p.detach() for p in params], before, rtol=0, atol=0)
 
@@ -29,10 +35,14 @@ def test_gradient_is_taken_at_the_shifted_point():
 def test_sphere_has_its_radius_and_no_preferred_direction():
     params = [torch.zeros(2, 2, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)]
     g = Lab(1).generator()
-    drawn = torch.stack([torch.cat([t.flatten() for t in sphere(params, 2.0, g)]) for _ in range(2_000)])
+    drawn = torch.stack(
+        [torch.cat([t.flatten() for t in sphere(params, 2.0, g)]) for _ in range(2_000)]
+    )
     assert_close(drawn.norm(dim=1), torch.full((2_000,), 2.0, dtype=torch.float64))
     # E[x xᵀ] = r²/d I; entries have standard error below 0.03
-    assert_close(drawn.T @ drawn / 2_000, 0.8 * torch.eye(5, dtype=torch.float64), rtol=0, atol=0.12)
+    assert_close(
+        drawn.T @ drawn / 2_000, 0.8 * torch.eye(5, dtype=torch.float64), rtol=0, atol=0.12
+    )
     assert drawn.mean(0).abs().max() < 0.1
 
 

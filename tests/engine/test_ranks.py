@@ -43,7 +43,9 @@ def member(rank: int, size: int, folder: str) -> None:
 def found():
     with tempfile.TemporaryDirectory() as folder:
         # started by file, not forked: a fork of a process with torch's threads is unsafe
-        both = [subprocess.Popen([sys.executable, __file__, str(rank), folder]) for rank in range(2)]
+        both = [
+            subprocess.Popen([sys.executable, __file__, str(rank), folder]) for rank in range(2)
+        ]
         assert [process.wait(timeout=1_200) for process in both] == [0, 0]
         yield [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]
 

@@ -26,7 +26,12 @@ def task(n: int = 12, splits: int = 1) -> Task:
         for k in range(splits)
     }
     judged = {"test": Split(Columns(x=normal(5, 3, seed=7), y=normal(5, 1, seed=8)), Use.EVALUATE)}
-    return Task(name="t", axis=Axis.IID, splits={**fit, **judged}, objective=Objective(squared_error, squared_error))
+    return Task(
+        name="t",
+        axis=Axis.IID,
+        splits={**fit, **judged},
+        objective=Objective(squared_error, squared_error),
+    )
 
 
 def make() -> nn.Module:
@@ -56,25 +61,39 @@ def test_each_model_is_the_one_that_plain_training_on_its_examples_gives():
                 assert_close(a, b, rtol=1e-8, atol=1e-10)
     values = query_outputs(found, whole.splits["test"].data, output, LAB)
     assert values.shape == (4, 2, 5)
-    assert_close(values[3, 1], output(found[3][1].model, whole.splits["test"].data.columns).detach())
+    assert_close(
+        values[3, 1], output(found[3][1].model, whole.splits["test"].data.columns).detach()
+    )
 
 
 def test_subsets_go_through_several_splits_and_their_order_does_not_matter():
     whole = task(6, splits=2)
     rows = torch.tensor([1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 1, 1], dtype=torch.bool)
     part = restrict_task(whole, rows)
-    assert_close(part.splits["train0"].data.columns["x"], whole.splits["train0"].data.columns["x"][[0, 2, 3]])
-    assert_close(part.splits["train1"].data.columns["x"], whole.splits["train1"].data.columns["x"][[2, 4, 5]])
+    assert_close(
+        part.splits["train0"].data.columns["x"], whole.splits["train0"].data.columns["x"][[0, 2, 3]]
+    )
+    assert_close(
+        part.splits["train1"].data.columns["x"], whole.splits["train1"].data.columns["x"][[2, 4, 5]]
+    )
     assert part.splits["test"] is whole.splits["test"]
-    kept = torch.stack([rows, rows.flip(0), torch.ones(12, dtype=torch.bool)])  # of different sizes: one by one
-    one = query_outputs(retrain(make, whole, kept, BUDGET, LAB), whole.splits["test"].data, output, LAB)
-    other = query_outputs(retrain(make, whole, kept.flip(0), BUDGET, LAB), whole.splits["test"].data, output, LAB)
+    kept = torch.stack(
+        [rows, rows.flip(0), torch.ones(12, dtype=torch.bool)]
+    )  # of different sizes: one by one
+    one = query_outputs(
+        retrain(make, whole, kept, BUDGET, LAB), whole.splits["test"].data, output, LAB
+    )
+    other = query_outputs(
+        retrain(make, whole, kept.flip(0), BUDGET, LAB), whole.splits["test"].data, output, LAB
+    )
     assert_close(one, other.flip(0), rtol=1e-8, atol=1e-10)
 
 
 def test_repeats_differ_and_subsets_share_their_start():
     found = retrain(make, task(), torch.ones(2, 12, dtype=torch.bool), BUDGET, LAB, repeats=2)
-    first, second = (query_outputs(found, task().splits["test"].data, output, LAB)[:, r] for r in range(2))
+    first, second = (
+        query_outputs(found, task().splits["test"].data, output, LAB)[:, r] for r in range(2)
+    )
     assert_close(first[0], first[1])  # the same data, the same start, the same order
     assert abs(slope(first[0].numpy(), second[0].numpy()).value - 1) > 1e-6
 
@@ -86,7 +105,7 @@ def test_subsets_of_other_data_are_refused(shape):
 
 
 def test_empty_subsets_streams_and_no_repeats_are_refused():
-    with pytest.raises(InvalidData, match="no example of the FIT split `train0`"):
+    with pytest.raises(InvalidData, match="no example of the TRAIN split `train0`"):
         retrain(make, task(), torch.zeros(1, 12, dtype=torch.bool), BUDGET, LAB)
     with pytest.raises(InvalidConfig, match="repeats=0"):
         retrain(make, task(), torch.ones(1, 12, dtype=torch.bool), BUDGET, LAB, repeats=0)

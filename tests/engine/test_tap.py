@@ -53,7 +53,9 @@ class Shared(nn.Module):
 
 
 class SharedConv(nn.Module):
-    """A convolution called at two resolutions, and an input that is changed in place after it was used."""
+    """A convolution called at two resolutions, and an input that is changed in place after it was
+    used.
+    """
 
     def __init__(self):
         super().__init__()
@@ -114,19 +116,32 @@ def batchnorm_eval():
 def gpt2(tied=True):
     return transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            vocab_size=13, n_positions=9, n_embd=8, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0,
-            tie_word_embeddings=tied, attn_implementation="eager",
+            vocab_size=13,
+            n_positions=9,
+            n_embd=8,
+            n_layer=2,
+            n_head=2,
+            bos_token_id=0,
+            eos_token_id=0,
+            tie_word_embeddings=tied,
+            attn_implementation="eager",
         )
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def llama():
     return transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
-            vocab_size=13, hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=16, attn_implementation="eager",
+            vocab_size=13,
+            hidden_size=8,
+            intermediate_size=12,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=16,
+            attn_implementation="eager",
         )
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 CASES = {
@@ -140,17 +155,23 @@ CASES = {
     ),
     "small cnn": lambda: (cnn((4, 6), 3), images(3, side=12), cross_entropy),
     "inplace relu": lambda: (
-        nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 3), nn.ReLU(inplace=True)),
+        nn.Sequential(
+            nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 3), nn.ReLU(inplace=True)
+        ),
         vectors(3, 4),
         cross_entropy,
     ),
     "strided conv": lambda: (
-        nn.Sequential(nn.Conv2d(2, 4, (3, 2), stride=(2, 1), padding=(1, 0)), nn.Tanh(), nn.Conv2d(4, 3, 4)),
+        nn.Sequential(
+            nn.Conv2d(2, 4, (3, 2), stride=(2, 1), padding=(1, 0)), nn.Tanh(), nn.Conv2d(4, 3, 4)
+        ),
         images(3, 2, 8, 1),
         cross_entropy_pooled,
     ),
     "dilated conv": lambda: (
-        nn.Sequential(nn.Conv2d(2, 3, 3, dilation=2, padding="same"), nn.Tanh(), nn.Conv2d(3, 3, 1, stride=2)),
+        nn.Sequential(
+            nn.Conv2d(2, 3, 3, dilation=2, padding="same"), nn.Tanh(), nn.Conv2d(3, 3, 1, stride=2)
+        ),
         images(3, 2),
         cross_entropy_pooled,
     ),
@@ -170,7 +191,11 @@ CASES = {
         cross_entropy_pooled,
     ),
     "conv1d": lambda: (
-        nn.Sequential(nn.Conv1d(3, 4, 3, stride=2, padding=1, dilation=2), nn.Tanh(), nn.Conv1d(4, 3, 1, stride=2)),
+        nn.Sequential(
+            nn.Conv1d(3, 4, 3, stride=2, padding=1, dilation=2),
+            nn.Tanh(),
+            nn.Conv1d(4, 3, 1, stride=2),
+        ),
         vectors(3, 3, 9),
         cross_entropy_pooled,
     ),
@@ -218,7 +243,9 @@ def cross_entropy_pooled(model, batch):
 
 def close(actual, expected):
     """To 1e-9 of the largest entry: entries near zero are differences of large ones."""
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9 * max(1e-3, expected.abs().max().item()))
+    torch.testing.assert_close(
+        actual, expected, rtol=1e-9, atol=1e-9 * max(1e-3, expected.abs().max().item())
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -227,7 +254,10 @@ def test_every_form_equals_a_loop_over_examples(case):
     model.double()
     other = {name: tensor.flip(0)[: max(1, len(tensor) - 2)] for name, tensor in batch.items()}
     mine, theirs = tap(model, batch, f), tap(model, other, f)
-    ref, far = oracle.per_example_gradients(model, batch, f), oracle.per_example_gradients(model, other, f)
+    ref, far = (
+        oracle.per_example_gradients(model, batch, f),
+        oracle.per_example_gradients(model, other, f),
+    )
     assert list(mine) == list(ref)
     for name, form in mine.items():
         expected, v = ref[name], torch.randn(3, *ref[name].shape[1:]).double()
@@ -248,7 +278,10 @@ def test_every_form_equals_a_loop_over_examples(case):
 def test_sums_over_parameters_are_those_of_the_whole_gradient():
     model, batch, f = CASES["small cnn"]()
     model.double()
-    mine, ref = tap(model, batch, f), oracle.flattened(oracle.per_example_gradients(model, batch, f))
+    mine, ref = (
+        tap(model, batch, f),
+        oracle.flattened(oracle.per_example_gradients(model, batch, f)),
+    )
     close(sum(form.dots(form) for form in mine.values()), ref @ ref.T)
     close(sum(form.norms2() for form in mine.values()), ref.square().sum(1))
 
@@ -328,7 +361,11 @@ def test_a_tensor_of_the_loss_that_asks_for_gradients_is_refused():
     model.double()
     leaf = torch.ones(6).double().requires_grad_()
     with pytest.raises(UnsupportedLayer, match="`3`"):  # its gradient would be missed silently
-        tap(model, batch, lambda model, batch: cross_entropy(model, {**batch, "x": batch["x"] * leaf}))
+        tap(
+            model,
+            batch,
+            lambda model, batch: cross_entropy(model, {**batch, "x": batch["x"] * leaf}),
+        )
     assert leaf.grad is None
 
 
@@ -416,11 +453,21 @@ class Changes(nn.Module):
 
 
 REFUSED = {
-    "batchnorm in training mode": (lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), (6,), "BatchNorm1d `1`"),
+    "batchnorm in training mode": (
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)),
+        (6,),
+        "BatchNorm1d `1`",
+    ),
     "batchnorm without parameters": (
-        lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, affine=False)), (6,), "BatchNorm1d `1`"),
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, affine=False)),
+        (6,),
+        "BatchNorm1d `1`",
+    ),
     "batchnorm without statistics": (
-        lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval(), (6,), "`1`"),
+        lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, track_running_stats=False)).eval(),
+        (6,),
+        "`1`",
+    ),
     "weight used outside": (Outside, (6,), "`inner.weight`"),
     "several inputs": (Attention, (4, 6), "MultiheadAttention `attend`"),
     "several outputs": (Recurrent, (4, 6), "LSTM `cell`"),
@@ -428,7 +475,7 @@ REFUSED = {
     "sequence first": (SequenceFirst, (4, 6), "Linear `inner`"),
     "sequence first, as long as the batch": (SequenceFirst, (B, 6), "Linear `inner`"),
     "input changed in place": (Changes, (6,), "Linear `inner`"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -520,12 +567,20 @@ class Noisy(nn.Module):
 
 
 def test_a_random_layer_without_a_registered_form_is_refused():
-    with pytest.raises(UnsupportedLayer, match="Noisy `0`"):  # run again, it would draw another mask
-        tap(nn.Sequential(Noisy()), {"x": torch.randn(B, 6), "y": torch.randint(3, (B,))}, cross_entropy)
+    with pytest.raises(
+        UnsupportedLayer, match="Noisy `0`"
+    ):  # run again, it would draw another mask
+        tap(
+            nn.Sequential(Noisy()),
+            {"x": torch.randn(B, 6), "y": torch.randint(3, (B,))},
+            cross_entropy,
+        )
 
 
 def test_nothing_of_the_graph_is_left_after_a_tap_or_a_refusal():
-    """A circle through the graph's hooks is invisible to the collector: it kept every batch of a training run."""
+    """A circle through the graph's hooks is invisible to the collector: it kept every batch of a
+    training run.
+    """
     model, batch = mlp([4, 6, 3]).double(), vectors(3, 4)
     tap_and_reduce(model, batch, cross_entropy, lambda name, form: form.total())
     with pytest.raises(InvalidData, match="one number per example"):

@@ -1,4 +1,6 @@
-"""A study whose cells leave a mark each time they are computed, found through an entry point like a third party's."""
+"""A study whose cells leave a mark each time they are computed, found through an entry point like a
+third party's.
+"""
 
 import os
 import signal
@@ -46,14 +48,21 @@ def cells(config: Config) -> Iterator[Cell]:
 
 def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     mark(cell.seed)
-    kept = lab.keep("draws", lambda: {"x": torch.randn(cell.task.dim, generator=lab.child("x").generator())})
+    kept = lab.keep(
+        "draws", lambda: {"x": torch.randn(cell.task.dim, generator=lab.child("x").generator())}
+    )
     gate(cell.seed, "drawn")
     if cell.trouble and not healed():
         give(cell.trouble)
     for n, x in enumerate(lab.track(kept["x"].split(10), 5)):
         if n == 2:
             gate(cell.seed, "rows")
-        yield {"seed": cell.seed, "n": n, "mean": fake_helper.shifted(x, cell.task.shift), "first": n == 0}
+        yield {
+            "seed": cell.seed,
+            "n": n,
+            "mean": fake_helper.shifted(x, cell.task.shift),
+            "first": n == 0,
+        }
 
 
 def mark(seed: int) -> None:
@@ -64,7 +73,9 @@ def mark(seed: int) -> None:
 
 
 def gate(seed: int, stage: str) -> None:
-    """Waits where a test says so (`Gates` in conftest), so that a cell is unfinished for certain when it is killed."""
+    """Waits where a test says so (`Gates` in conftest), so that a cell is unfinished for certain
+    when it is killed.
+    """
     folder = os.environ.get("FAKE_GATES")
     if not folder:
         return
@@ -90,7 +101,9 @@ def give(trouble: str) -> None:
     raise Divergence("The loss is not finite.", why="the rate is high.", fix="lower it.")
 
 
-CLAIMS = (Claim(says="The draws are shifted.", effect=average("mean"), above=0.5, needs=Scale.SMOKE),)
+CLAIMS = (
+    Claim(says="The draws are shifted.", effect=average("mean"), above=0.5, needs=Scale.SMOKE),
+)
 
 
 def bars(rows: Rows) -> Bars:

@@ -28,13 +28,17 @@ def pareto(n: int, alpha: float, seed: int) -> torch.Tensor:
 def test_detection_equals_sklearn_and_a_count():
     suspicion, wrong = normal(60), normal(60, seed=1) > 0.8
     suspicion = suspicion + wrong
-    assert detection(suspicion, wrong).value == pytest.approx(roc_auc_score(wrong.numpy(), suspicion.numpy()))
+    assert detection(suspicion, wrong).value == pytest.approx(
+        roc_auc_score(wrong.numpy(), suspicion.numpy())
+    )
     most = sorted(range(60), key=lambda k: -suspicion[k])[:12]
     share = detection_rate(suspicion, wrong, 0.2)
     assert share.value == sum(bool(wrong[k]) for k in most) / int(wrong.sum())
     assert share.low < share.value < share.high
     reading = MislabelDetection(0.2)({"suspicion": suspicion, "wrong": wrong}, Lab())
-    assert_close(reading.detail, torch.tensor([share.value, share.low, share.high], dtype=torch.float64))
+    assert_close(
+        reading.detail, torch.tensor([share.value, share.low, share.high], dtype=torch.float64)
+    )
 
 
 def test_detection_knows_ranks_only():
@@ -84,7 +88,11 @@ def test_recall_knows_ranks_only():
 def test_recall_refusals():
     with pytest.raises(InvalidData, match="1 of 2 queries ask for a fact that no document states"):
         document_recall(normal(2, 4), torch.tensor([0, 0, 1, 1]), torch.tensor([1, 2]))
-    table = {"scores": normal(2, 3), "stated": torch.tensor([0, 0, 1, 1]), "asked": torch.tensor([0, 1])}
+    table = {
+        "scores": normal(2, 3),
+        "stated": torch.tensor([0, 0, 1, 1]),
+        "asked": torch.tensor([0, 1]),
+    }
     with pytest.raises(InvalidData, match=r"\(2, 3\) for 2 queries and 4 documents"):
         DocumentRecall()(table, Lab())
 

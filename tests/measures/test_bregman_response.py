@@ -38,7 +38,9 @@ def small(*layers: nn.Module) -> nn.Module:
 
 
 def test_quadratic_model_in_closed_form():
-    """Linear model, squared loss: θ(ε) solves (XᵀX/N + ε zzᵀ + λ)(θ − θ_s) = −ε ∇L(z) exactly, whatever ε."""
+    """Linear model, squared loss: θ(ε) solves (XᵀX/N + ε zzᵀ + λ)(θ − θ_s) = −ε ∇L(z) exactly,
+    whatever ε.
+    """
     n, d = 12, 4
     x, y, asked = normal(n, d), normal(n, 1, seed=1), normal(5, d, seed=2)
     with Lab(3).seeded():
@@ -51,7 +53,9 @@ def test_quadratic_model_in_closed_form():
     wanted = []
     for z, target in zip(x[rows], y[rows], strict=True):
         epsilon = copies / n
-        matrix = x.T @ x / n + epsilon * torch.outer(z, z) + damping * torch.eye(d, dtype=torch.float64)
+        matrix = (
+            x.T @ x / n + epsilon * torch.outer(z, z) + damping * torch.eye(d, dtype=torch.float64)
+        )
         moved = torch.linalg.solve(matrix, -epsilon * (z @ theta - target) * z)
         wanted.append(asked @ moved / copies)
     assert_close(found, torch.stack(wanted, 1), rtol=1e-4, atol=1e-6)
@@ -65,7 +69,9 @@ def test_divergences_are_kl_and_half_the_squared_distance():
     assert_close(bregman(entropy, at, classes)(h), kl)  # of p_s against p: the labels drop out
     assert_close(bregman(entropy, at, {"y": classes["y"].flip(0)})(h), kl)
     assert_close(bregman(squared, at, {"y": normal(6, 3, seed=2)})(h), (h - at).square().sum(1) / 2)
-    assert_close(bregman(entropy, at, classes)(at), torch.zeros(6, dtype=torch.float64), atol=1e-12, rtol=0)
+    assert_close(
+        bregman(entropy, at, classes)(at), torch.zeros(6, dtype=torch.float64), atol=1e-12, rtol=0
+    )
 
 
 def test_response_of_a_network_is_its_gauss_newton_influence_to_first_order():
@@ -76,14 +82,21 @@ def test_response_of_a_network_is_its_gauss_newton_influence_to_first_order():
     sizes = {name: p.numel() for name, p in params.items()}
 
     def shaped(v: torch.Tensor) -> dict:
-        return {k: part.view(params[k].shape) for k, part in zip(sizes, v.split([*sizes.values()]), strict=True)}
+        return {
+            k: part.view(params[k].shape)
+            for k, part in zip(sizes, v.split([*sizes.values()]), strict=True)
+        }
 
     def row(f, batch: dict, k: int) -> torch.Tensor:
         one = {name: tensor[k : k + 1] for name, tensor in batch.items()}
-        return torch.cat([g.flatten() for g in torch.autograd.grad(f(model, one).sum(), [*params.values()])])
+        return torch.cat(
+            [g.flatten() for g in torch.autograd.grad(f(model, one).sum(), [*params.values()])]
+        )
 
     basis = torch.eye(sum(sizes.values()), dtype=torch.float64)
-    matrix = torch.stack([torch.cat([t.flatten() for t in product(shaped(v)).values()]) for v in basis])
+    matrix = torch.stack(
+        [torch.cat([t.flatten() for t in product(shaped(v)).values()]) for v in basis]
+    )
     losses = torch.stack([row(lambda m, b: entropy(m(b["x"]), b), data, k) for k in range(5)])
     queries = torch.stack([row(first, asked, k) for k in range(7)])
     influence = -queries @ torch.linalg.solve(matrix + damping * basis, losses.T) / n
@@ -99,8 +112,12 @@ def test_order_of_the_data_does_not_matter():
     data, asked = {"x": normal(9, 4), "y": torch.arange(9) % 3}, {"x": normal(2, 4, seed=5)}
     order = torch.randperm(9, generator=Lab().generator())
     shuffled = {name: tensor[order] for name, tensor in data.items()}
-    one = Proximal(0.1, tolerance=1e-6).responses(model, data, order[:2], outputs, entropy, asked, first)
-    other = Proximal(0.1, tolerance=1e-6).responses(model, shuffled, torch.arange(2), outputs, entropy, asked, first)
+    one = Proximal(0.1, tolerance=1e-6).responses(
+        model, data, order[:2], outputs, entropy, asked, first
+    )
+    other = Proximal(0.1, tolerance=1e-6).responses(
+        model, shuffled, torch.arange(2), outputs, entropy, asked, first
+    )
     assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
@@ -117,4 +134,6 @@ def test_refusals():
     with pytest.raises(InvalidData, match="no examples"):
         Proximal(0.1).response(model, {k: v[:0] for k, v in data.items()}, outputs, entropy, data)
     with pytest.raises(InvalidData, match="NaN"):
-        ResponseCorrelation()({"scores": normal(2, 4) * torch.nan, "responses": normal(2, 4)}, Lab())
+        ResponseCorrelation()(
+            {"scores": normal(2, 4) * torch.nan, "responses": normal(2, 4)}, Lab()
+        )

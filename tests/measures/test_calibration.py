@@ -130,7 +130,8 @@ def test_measures_read_a_trained_model():
     subject = trained(logits, torch.tensor(y).long())
     lab = Lab(seed=0)
     error, slope, large = (
-        m("train")(subject, lab) for m in (CalibrationError, CalibrationSlope, CalibrationInTheLarge)
+        m("train")(subject, lab)
+        for m in (CalibrationError, CalibrationSlope, CalibrationInTheLarge)
     )
     assert error.value == pytest.approx(expected_calibration_error(p, y), abs=1e-4)
     assert slope.low < 0.5 < slope.high < 1

@@ -61,16 +61,22 @@ def test_equals_its_definition(make):
         assert part.alpha == pytest.approx(oracle.coherence(rows), rel=1e-9)
         assert part.n == 8
     assert sum(part.weight for part in got.by_class.values()) == pytest.approx(1)
-    assert sum(part.weight * part.alpha for part in got.by_layer.values()) == pytest.approx(got.alpha, rel=1e-9)
+    assert sum(part.weight * part.alpha for part in got.by_layer.values()) == pytest.approx(
+        got.alpha, rel=1e-9
+    )
     for layer, part in got.by_layer.items():
-        own = oracle.flattened({name: p for name, p in parts.items() if name.rpartition(".")[0] == layer})
+        own = oracle.flattened(
+            {name: p for name, p in parts.items() if name.rpartition(".")[0] == layer}
+        )
         assert part.alpha == pytest.approx(oracle.coherence(own), rel=1e-9)
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_agreement_is_the_dot_product_with_the_mean_of_the_others(make):
     model, data = make().double(), digits(n=10)
-    g = oracle.flattened(oracle.per_example_gradients(model, data.columns, objectives.cross_entropy))
+    g = oracle.flattened(
+        oracle.per_example_gradients(model, data.columns, objectives.cross_entropy)
+    )
     total = coherence(model, objectives.cross_entropy, data, DOUBLE).total
     got = agreement(model, objectives.cross_entropy, data, DOUBLE, total, batch_size=4)
     expected = torch.stack([g[i] @ (g.sum(0) - g[i]) / 9 for i in range(10)])
@@ -124,14 +130,21 @@ def test_the_interval_covers_the_true_coherence():
     for mean in (0.0, 0.5):
         truth, hits = mean**2 / (mean**2 + 1), 0
         for _ in range(50):
-            got = of_gradients(mean + torch.randn(200, 20, generator=generator, dtype=torch.float64))
+            got = of_gradients(
+                mean + torch.randn(200, 20, generator=generator, dtype=torch.float64)
+            )
             low, high = unbiased_alpha(got.low, 200), unbiased_alpha(got.high, 200)
             hits += low <= truth <= high
         assert hits >= 43  # of 50: fewer has a probability below 1 % if the coverage is 95 %
 
 
 def task(data):
-    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=objectives.classify)
+    return Task(
+        name="t",
+        axis=Axis.IID,
+        splits={"train": Split(data, Use.TRAIN)},
+        objective=objectives.classify,
+    )
 
 
 def test_the_measure_reads_a_split_and_leaves_the_model_alone():
@@ -139,7 +152,9 @@ def test_the_measure_reads_a_split_and_leaves_the_model_alone():
     subject = Trained(model, task(digits()))
     before = [p.clone() for p in model.parameters()]
     reading = Coherence()(subject, DOUBLE)
-    assert reading.value == Coherence()(subject, DOUBLE).value  # the dropout masks come from the lab
+    assert (
+        reading.value == Coherence()(subject, DOUBLE).value
+    )  # the dropout masks come from the lab
     assert reading.detail.shape == (24,)
     assert reading.low <= reading.value <= reading.high
     assert model.training
@@ -198,7 +213,12 @@ def test_batchnorm_in_training_mode_and_averaged_losses_are_refused():
     with pytest.raises(UnsupportedLayer, match="training mode"):
         coherence(model, objectives.cross_entropy, digits(), DOUBLE)
     with pytest.raises(InvalidData, match="one number per example"):
-        coherence(mlp([64, 3]).double(), lambda m, b: objectives.cross_entropy(m, b).mean(), digits(), DOUBLE)
+        coherence(
+            mlp([64, 3]).double(),
+            lambda m, b: objectives.cross_entropy(m, b).mean(),
+            digits(),
+            DOUBLE,
+        )
 
 
 def test_half_precision_models_are_summed_in_float32():
@@ -206,5 +226,7 @@ def test_half_precision_models_are_summed_in_float32():
     got = coherence(model, objectives.cross_entropy, data, lab)
     assert all(total.dtype == torch.float32 for total in got.total.values())
     assert agreement(model, objectives.cross_entropy, data, lab, got.total).isfinite().all()
-    g = oracle.flattened(oracle.per_example_gradients(model.double(), data.columns, objectives.cross_entropy))
+    g = oracle.flattened(
+        oracle.per_example_gradients(model.double(), data.columns, objectives.cross_entropy)
+    )
     assert got.alpha == pytest.approx(oracle.coherence(g), rel=0.05)  # bfloat16 keeps 8 bits

@@ -1,4 +1,6 @@
-"""Transitions, overconfidence, adaptivity gap and diversity of committees against loops and closed forms."""
+"""Transitions, overconfidence, adaptivity gap and diversity of committees against loops and closed
+forms.
+"""
 
 import copy
 from dataclasses import replace
@@ -51,7 +53,9 @@ def right(model: nn.Module, split: str = "unseen") -> torch.Tensor:
 
 
 def test_eight_shares_sum_to_one_and_explain_the_change_of_accuracy():
-    a, b, c = (torch.rand(300, generator=Lab(s).generator()) < p for s, p in ((1, 0.6), (2, 0.5), (3, 0.8)))
+    a, b, c = (
+        torch.rand(300, generator=Lab(s).generator()) < p for s, p in ((1, 0.6), (2, 0.5), (3, 0.8))
+    )
     found = transitions(a, b, c)
     assert len(found) == 8
     assert sum(r.value for r in found.values()) == pytest.approx(1)
@@ -60,7 +64,9 @@ def test_eight_shares_sum_to_one_and_explain_the_change_of_accuracy():
     )
     gain = {k: r.value for k, r in found.items()}
     change = gain["FFT"] - gain["TTF"] + (gain["TFT"] + gain["FTT"] - gain["TFF"] - gain["FTF"]) / 2
-    assert change == pytest.approx(c.double().mean().item() - (a.double().mean() + b.double().mean()).item() / 2)
+    assert change == pytest.approx(
+        c.double().mean().item() - (a.double().mean() + b.double().mean()).item() / 2
+    )
 
 
 def test_false_false_true_by_a_loop():
@@ -93,7 +99,9 @@ def test_two_wrong_members_can_be_right_together():
     members = [Thirds((0.5, 0.45, 0.05)), Thirds((0.05, 0.45, 0.5))]
     task = toy_task()
     ones = {
-        n: replace(s, data=type(s.data)(**{**s.data.columns, "y": torch.ones(64, dtype=torch.long)}))
+        n: replace(
+            s, data=type(s.data)(**{**s.data.columns, "y": torch.ones(64, dtype=torch.long)})
+        )
         for n, s in task.splits.items()
         if n != "bare"
     }
@@ -112,7 +120,9 @@ def test_overconfidence_by_hand_and_zero_for_earned_certainty():
     half = Trained(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double(), toy_task())
     for q in half.model.parameters():
         q.data.zero_()
-    assert Overconfidence("unseen")(half, LAB).value == 0  # says ½, and half of the labels are class 0
+    assert (
+        Overconfidence("unseen")(half, LAB).value == 0
+    )  # says ½, and half of the labels are class 0
 
 
 def simplex(*shape: int, seed: int) -> torch.Tensor:
@@ -123,13 +133,23 @@ def test_the_bound_holds_on_random_discrete_problems_and_is_tight():
     for seed in range(200):
         g = Lab(seed).generator()
         f = torch.rand(3, 6, generator=g, dtype=torch.float64)
-        target, h = torch.rand(6, generator=g, dtype=torch.float64), torch.rand(6, generator=g, dtype=torch.float64)
-        p, alpha, p_target = simplex(3, 6, seed=seed), simplex(3, seed=seed + 500), simplex(6, seed=seed + 900)
+        target, h = (
+            torch.rand(6, generator=g, dtype=torch.float64),
+            torch.rand(6, generator=g, dtype=torch.float64),
+        )
+        p, alpha, p_target = (
+            simplex(3, 6, seed=seed),
+            simplex(3, seed=seed + 500),
+            simplex(6, seed=seed + 900),
+        )
         error = p_target @ (h - target).abs()
         weighted = sum(alpha[i] * (p[i] @ (p_target / p[i] * (h - f[i]).abs())) for i in range(3))
         gap = mixture_gap(f, target, alpha, p_target)
         assert error <= weighted + gap + 1e-12
-        singles = [float(mixture_gap(f, target, torch.eye(3, dtype=torch.float64)[i], p_target)) for i in range(3)]
+        singles = [
+            float(mixture_gap(f, target, torch.eye(3, dtype=torch.float64)[i], p_target))
+            for i in range(3)
+        ]
         assert min(singles) <= float(gap) + 1e-12
         assert float(pointwise_gap(f, target, p_target)) <= min(singles) + 1e-12
     own = torch.eye(3, dtype=torch.float64)[1]  # h = f₁ = f_T: nothing is left
@@ -142,8 +162,12 @@ def test_gap_of_heads_by_a_loop():
     gap = AdaptivityGap("unseen")(subject, LAB)
     assert gap.value == pytest.approx(1 - float(table[:2].mean(1).max()))
     assert gap.low <= gap.value <= gap.high
-    assert PointwiseGap("unseen")(subject, LAB).value == pytest.approx(1 - float(table[:2].amax(0).mean()))
-    assert PointwiseGap("unseen", common=0)(subject, LAB).value == pytest.approx(1 - float(table.amax(0).mean()))
+    assert PointwiseGap("unseen")(subject, LAB).value == pytest.approx(
+        1 - float(table[:2].amax(0).mean())
+    )
+    assert PointwiseGap("unseen", common=0)(subject, LAB).value == pytest.approx(
+        1 - float(table.amax(0).mean())
+    )
     matrix = head_accuracy_matrix(subject, ("unseen", "seen:a"), LAB)
     assert_close(matrix[:, 0], table.mean(1))
     assert matrix.shape == (3, 2)
@@ -185,7 +209,11 @@ def test_equal_and_opposite_members():
 
 def test_refusals():
     alone = Trained(toy_model().double(), toy_task())
-    for measure in (FalseFalseTrue("unseen"), AdaptivityGap("unseen"), PairwiseDisagreement("bare")):
+    for measure in (
+        FalseFalseTrue("unseen"),
+        AdaptivityGap("unseen"),
+        PairwiseDisagreement("bare"),
+    ):
         with pytest.raises(UnsupportedLayer, match="one hypothesis"):
             measure(alone, LAB)
     with pytest.raises(InvalidData, match="no pair"):

@@ -26,7 +26,8 @@ def test_equals_scipy_query_by_query():
     outputs[3] = outputs[4]  # ties
     found = datamodeling_score(scores, kept, outputs)
     each = [
-        spearmanr([scores[q][rows].sum().item() for rows in kept], outputs[:, q].numpy()).statistic for q in range(7)
+        spearmanr([scores[q][rows].sum().item() for rows in kept], outputs[:, q].numpy()).statistic
+        for q in range(7)
     ]
     assert_close(found.detail, torch.tensor(each, dtype=torch.float64))
     assert found.value == pytest.approx(np.mean(each))
@@ -35,7 +36,9 @@ def test_equals_scipy_query_by_query():
 
 
 def test_exact_influence_on_ridge_regression_foretells_retraining():
-    """A linear model: influence orders the halves nearly as training on them does; its negative in reverse."""
+    """A linear model: influence orders the halves nearly as training on them does; its negative in
+    reverse.
+    """
     n, d, decay = 200, 4, 0.1
     x, noise = normal(n, d), normal(n, 1, seed=1)
     y = x @ normal(d, 1, seed=2) + noise
@@ -48,7 +51,9 @@ def test_exact_influence_on_ridge_regression_foretells_retraining():
     kept = random_subsets(n, 40, LAB)
     budget = Budget(steps=60, batch_size=n, lr=0.7, optimizer=Optimizer.SGD, weight_decay=decay)
     models = retrain(lambda: nn.Linear(d, 1, bias=False), task, kept, budget, LAB)
-    outputs = query_outputs(models, task.splits["test"].data, lambda m, b: m(b["x"]).squeeze(1), LAB).mean(1)
+    outputs = query_outputs(
+        models, task.splits["test"].data, lambda m, b: m(b["x"]).squeeze(1), LAB
+    ).mean(1)
     hessian = x.T @ x / n + decay * torch.eye(d, dtype=torch.float64)
     theta = torch.linalg.solve(hessian, x.T @ y / n)
     gradients = (x @ theta - y) * x  # of ½ (xθ − y)²
@@ -62,15 +67,21 @@ def test_only_ranks_and_differences_between_examples_count():
     scores, kept = normal(4, 20), random_subsets(20, 30, LAB)
     outputs = kept.double() @ scores.T + 0.5 * normal(30, 4, seed=1)
     value = datamodeling_score(scores, kept, outputs).value
-    shift = normal(4, 1, seed=2)  # subsets are of one size: a constant per query adds the same to every sum
+    shift = normal(
+        4, 1, seed=2
+    )  # subsets are of one size: a constant per query adds the same to every sum
     assert datamodeling_score(3 * scores + shift, kept, outputs.exp()).value == pytest.approx(value)
     order = torch.randperm(20, generator=Lab(1).generator())
-    assert datamodeling_score(scores[:, order], kept[:, order], outputs).value == pytest.approx(value)
+    assert datamodeling_score(scores[:, order], kept[:, order], outputs).value == pytest.approx(
+        value
+    )
     assert datamodeling_score(scores, kept, kept.double() @ scores.T).value == pytest.approx(1)
 
 
 def test_interval_covers_the_score_of_endless_subsets():
-    """A score of 0 by construction: the interval holds it in about 95 of 100 draws, although queries share subsets."""
+    """A score of 0 by construction: the interval holds it in about 95 of 100 draws, although
+    queries share subsets.
+    """
     hits = 0
     for seed in range(60):
         shared = normal(
@@ -100,4 +111,7 @@ def test_refusals():
     with pytest.raises(InvalidData, match="five subsets"):
         DatamodelingScore()({**table, "kept": kept[:, :19]}, LAB)
     with pytest.raises(InvalidData, match="1 of 3 queries have the same value"):
-        DatamodelingScore()({**table, "scores": torch.cat([scores[:2], torch.ones(1, 20, dtype=torch.float64)])}, LAB)
+        DatamodelingScore()(
+            {**table, "scores": torch.cat([scores[:2], torch.ones(1, 20, dtype=torch.float64)])},
+            LAB,
+        )

@@ -35,13 +35,24 @@ def task(a: torch.Tensor, b: torch.Tensor) -> Task:
 @pytest.mark.parametrize(("n", "m", "d"), [(300, 200, 3), (50, 70, 40), (5, 9, 1)])
 def test_nearest_equals_sklearn(n, m, d, monkeypatch):
     monkeypatch.setattr("unseen.measures.duplicates.CHUNK", 7 * n)  # many chunks
-    x, q = normal(n, d) + 100, normal(m, d, 1) + 100  # an offset: cancellation in ‖q‖² + ‖x‖² − 2 q·x
+    x, q = (
+        normal(n, d) + 100,
+        normal(m, d, 1) + 100,
+    )  # an offset: cancellation in ‖q‖² + ‖x‖² − 2 q·x
     index, distance = nearest(q, x)
-    wanted, where = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(x.numpy() - 100).kneighbors(q.numpy() - 100)
+    wanted, where = (
+        NearestNeighbors(n_neighbors=1, algorithm="brute")
+        .fit(x.numpy() - 100)
+        .kneighbors(q.numpy() - 100)
+    )
     assert_close(distance, torch.tensor(wanted[:, 0]), rtol=1e-7, atol=1e-9)
     assert (index.numpy() == where[:, 0]).all()
     own_index, own = nearest(x, x, own=torch.arange(n))
-    wanted = NearestNeighbors(n_neighbors=2, algorithm="brute").fit(x.numpy() - 100).kneighbors(x.numpy() - 100)[0]
+    wanted = (
+        NearestNeighbors(n_neighbors=2, algorithm="brute")
+        .fit(x.numpy() - 100)
+        .kneighbors(x.numpy() - 100)[0]
+    )
     assert_close(own, torch.tensor(wanted[:, 1]), rtol=1e-7, atol=1e-9)
     assert (own_index != torch.arange(n)).all()
 
@@ -59,7 +70,9 @@ def test_noisy_copies_are_found_and_strangers_are_not():
     a, fresh = normal(600, 8), normal(300, 8, 1)
     source = torch.arange(0, 40)
     copies = a[source] + 0.02 * normal(40, 8, 2)
-    found = near_pairs(a * 7, torch.cat([copies, fresh]) * 7)  # the unit of the columns does not matter
+    found = near_pairs(
+        a * 7, torch.cat([copies, fresh]) * 7
+    )  # the unit of the columns does not matter
     assert set(found.b.tolist()) >= set(range(40))
     pairs = dict(zip(found.b.tolist(), found.a.tolist(), strict=True))
     assert all(pairs[j] == j for j in range(40))

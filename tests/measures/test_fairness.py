@@ -38,7 +38,11 @@ def people(n: int, groups: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, 
 def test_gaps_equal_fairlearn(groups, seed):
     metrics = pytest.importorskip("fairlearn.metrics")
     positive, y, a = people(200, groups, seed)
-    known = {"y_true": y.numpy(), "y_pred": positive.long().numpy(), "sensitive_features": a.numpy()}
+    known = {
+        "y_true": y.numpy(),
+        "y_pred": positive.long().numpy(),
+        "sensitive_features": a.numpy(),
+    }
     parity, odds = demographic_parity_gap(positive, a), equalized_odds_gap(positive, y, a)
     assert parity.value == pytest.approx(metrics.demographic_parity_difference(**known), abs=1e-12)
     assert odds.value == pytest.approx(metrics.equalized_odds_difference(**known), abs=1e-12)
@@ -58,8 +62,13 @@ def test_gaps_by_hand():
 def test_names_of_groups_do_not_matter_and_equal_groups_have_no_gap():
     positive, y, a = people(120, 2, 9)
     for other in (1 - a, 5 * a - 2):
-        assert demographic_parity_gap(positive, other).value == demographic_parity_gap(positive, a).value
-        assert equalized_odds_gap(positive, y, other).value == equalized_odds_gap(positive, y, a).value
+        assert (
+            demographic_parity_gap(positive, other).value
+            == demographic_parity_gap(positive, a).value
+        )
+        assert (
+            equalized_odds_gap(positive, y, other).value == equalized_odds_gap(positive, y, a).value
+        )
     twice, both = positive.repeat(2), torch.arange(2).repeat_interleave(120)
     assert demographic_parity_gap(twice, both).value == 0
     assert equalized_odds_gap(twice, y.repeat(2), both).value == 0
@@ -90,9 +99,15 @@ def world() -> Trained:
 
 
 def test_known_counterfactuals():
-    """A rule without a has no effect, a rule of a alone has effect 1; one between has the difference of its odds."""
+    """A rule without a has no effect, a rule of a alone has effect 1; one between has the
+    difference of its odds.
+    """
     fair, unfair, mild = (replace(world(), model=m) for m in (Reads(0), Reads(3), Reads(3, 0.5)))
-    for measure in (CounterfactualEffect("unseen"), CounterfactualFlips("unseen"), ModelBasedEffect("unseen")):
+    for measure in (
+        CounterfactualEffect("unseen"),
+        CounterfactualFlips("unseen"),
+        ModelBasedEffect("unseen"),
+    ):
         assert measure(fair, LAB).value == 0
         assert measure(unfair, LAB).value == pytest.approx(1)
     wanted = float(torch.tensor(0.5).sigmoid() - torch.tensor(-0.5).sigmoid())

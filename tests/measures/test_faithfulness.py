@@ -7,7 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from unseen.attribution import Cause, Credits
-from unseen.attributions.explanation import CLime, KernelShap, Lime, Occlusion, SmoothGrad, VanillaGradients, eight
+from unseen.attributions.explanation import (
+    CLime,
+    KernelShap,
+    Lime,
+    Occlusion,
+    SmoothGrad,
+    VanillaGradients,
+    eight,
+)
 from unseen.attributions.explanation.guide import Question, choose, neighbourhood_of
 from unseen.attributions.explanation.solve import Approximation, solve_explanation
 from unseen.attributions.gradient_similarity import GradientSimilarity
@@ -81,9 +89,13 @@ def test_effects_are_converted_before_they_are_judged():
     at = build_perturbed_model(model, points(4, 5), output, FeatureSpec(baseline=0.3), LAB)
     effects = solve_explanation(at, Approximation(LeaveOneOut()), LAB)
     for where in (Gaussian(0.2, 50), Masks(n=40), Coalitions(30)):
-        assert faithfulness(effects, at, where, Loss.SQUARED, LAB).value == pytest.approx(1, abs=1e-9)
+        assert faithfulness(effects, at, where, Loss.SQUARED, LAB).value == pytest.approx(
+            1, abs=1e-9
+        )
     for where in (PathSegment(), PointMass(), PointMass(Parametrization.MULTIPLICATIVE)):
-        assert faithfulness(effects, at, where, Loss.GRADIENT, LAB).value == pytest.approx(1, abs=1e-9)
+        assert faithfulness(effects, at, where, Loss.GRADIENT, LAB).value == pytest.approx(
+            1, abs=1e-9
+        )
 
 
 def test_no_free_lunch_on_the_diagonal():
@@ -95,11 +107,16 @@ def test_no_free_lunch_on_the_diagonal():
         "Occlusion": (LeaveOneOut(), Loss.SQUARED),
         "Integrated Gradients": (PathSegment(), Loss.GRADIENT),
     }
-    methods = {name: preset.approximation(at.model) for name, preset in eight(1.0, 1.0, 2_000).items()}
+    methods = {
+        name: preset.approximation(at.model) for name, preset in eight(1.0, 1.0, 2_000).items()
+    }
     answers = {name: solve_explanation(at, how, LAB) for name, how in methods.items()}
     for own, (where, loss) in homes.items():
         shares = {name: faithfulness(a, at, where, loss, LAB).value for name, a in answers.items()}
-        assert max(shares, key=shares.__getitem__) in (own, "SmoothGrad" if own == "C-LIME" else own)
+        assert max(shares, key=shares.__getitem__) in (
+            own,
+            "SmoothGrad" if own == "C-LIME" else own,
+        )
 
 
 def test_perturbing_the_top_features_of_a_linear_model():
@@ -107,13 +124,17 @@ def test_perturbing_the_top_features_of_a_linear_model():
         model = nn.Linear(4, 1).double()
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[3.0, -2.0, 1.0, 0.0]]))
-    at = build_perturbed_model(model, {"x": torch.ones(2, 4, dtype=torch.float64)}, output, FeatureSpec(), LAB)
+    at = build_perturbed_model(
+        model, {"x": torch.ones(2, 4, dtype=torch.float64)}, output, FeatureSpec(), LAB
+    )
     scores = model.weight.detach().expand(2, -1)
     told = {order: changes(at, scores, 2, order, Noise.BINARY, LAB).tolist() for order in Order}
     assert told == {Order.TOP: [1.0, 1.0], Order.BOTTOM: [1.0, 1.0]}
     assert changes(at, scores, 1, Order.TOP, Noise.BINARY, LAB)[0] == pytest.approx(3)
     jitter = changes(at, scores, 1, Order.TOP, Noise.GAUSSIAN, LAB, sigma=0.5, n=20_000)
-    assert jitter[0].item() == pytest.approx(3 * 0.5 * (2 / torch.pi) ** 0.5, rel=0.03)  # E|N(0, 1.5²)|
+    assert jitter[0].item() == pytest.approx(
+        3 * 0.5 * (2 / torch.pi) ** 0.5, rel=0.03
+    )  # E|N(0, 1.5²)|
     assert changes(at, scores, 1, Order.BOTTOM, Noise.GAUSSIAN, LAB)[0] == pytest.approx(0)
 
 
@@ -133,7 +154,9 @@ def test_measures_take_any_explanation_and_refuse_other_credits():
 def test_scaling_the_behaviour_changes_nothing():
     subject = small_subject()
     once, twice = (
-        Faithfulness(split="same", behaviour=lambda m, b, c=c: c * m(b["x"])[:, 0])(subject, Lab()).value
+        Faithfulness(split="same", behaviour=lambda m, b, c=c: c * m(b["x"])[:, 0])(
+            subject, Lab()
+        ).value
         for c in (1, 2)
     )
     assert once == pytest.approx(twice, rel=1e-4)
@@ -151,8 +174,12 @@ def test_nothing_to_explain_and_wrong_shapes_are_refused():
     with pytest.raises(InvalidData, match="Credits of shape"):
         faithfulness(replace(found, scores=found.scores[:, :2]), at, Gaussian(), Loss.SQUARED, LAB)
     with pytest.raises(InvalidData, match="NaN"):
-        faithfulness(replace(found, scores=found.scores * float("nan")), at, Gaussian(), Loss.SQUARED, LAB)
-    flat = build_perturbed_model(at.model, at.batch, lambda m, b: 0 * output(m, b), FeatureSpec(), LAB)
+        faithfulness(
+            replace(found, scores=found.scores * float("nan")), at, Gaussian(), Loss.SQUARED, LAB
+        )
+    flat = build_perturbed_model(
+        at.model, at.batch, lambda m, b: 0 * output(m, b), FeatureSpec(), LAB
+    )
     with pytest.raises(InvalidData, match="nothing to explain"):
         faithfulness(found, flat, Gaussian(), Loss.SQUARED, LAB)
 
@@ -183,14 +210,31 @@ def test_the_guide_leaves_out_what_the_model_does_not_allow():
     x = points(40, 3)["x"]
     estimator.learn(x, (x[:, 0] > 0).long())
     found = choose(Trained(estimator, small_task()), {"x": x[:10]}, output, Masks(n=8), LAB)
-    assert set(found.left_out) == {"Vanilla Gradients", "Gradient × Input", "SmoothGrad", "Integrated Gradients"}
+    assert set(found.left_out) == {
+        "Vanilla Gradients",
+        "Gradient × Input",
+        "SmoothGrad",
+        "Integrated Gradients",
+    }
     assert found.name in ("LIME", "KernelSHAP")
-    alone = choose(Trained(estimator, small_task()), {"x": x[:1]}, output, Masks(n=8), LAB, methods={"LIME": Lime(n=8)})
+    alone = choose(
+        Trained(estimator, small_task()),
+        {"x": x[:1]},
+        output,
+        Masks(n=8),
+        LAB,
+        methods={"LIME": Lime(n=8)},
+    )
     assert alone.runner_up == ""
     assert alone.why.endswith("no other method could be asked.")
     with pytest.raises(InvalidConfig, match="None of the methods"):
         choose(
-            Trained(estimator, small_task()), {"x": x}, output, Masks(n=8), LAB, methods={"SmoothGrad": SmoothGrad()}
+            Trained(estimator, small_task()),
+            {"x": x},
+            output,
+            Masks(n=8),
+            LAB,
+            methods={"SmoothGrad": SmoothGrad()},
         )
 
 

@@ -29,9 +29,14 @@ def trained(weights: torch.Tensor, n: int = 300, objective=classify) -> Trained:
     model = nn.Linear(weights.shape[1], len(weights), bias=False).double()
     with torch.no_grad():
         model.weight.copy_(weights)
-        noisy = model(x + 0.3 * torch.randn(x.shape, generator=Lab(2).generator(), dtype=torch.float64))
+        noisy = model(
+            x + 0.3 * torch.randn(x.shape, generator=Lab(2).generator(), dtype=torch.float64)
+        )
     y = noisy.argmax(1) if objective is classify else noisy
-    splits = {"train": Split(Columns(x=x, y=y), Use.TRAIN), "test": Split(Columns(x=x, y=y), Use.EVALUATE)}
+    splits = {
+        "train": Split(Columns(x=x, y=y), Use.TRAIN),
+        "test": Split(Columns(x=x, y=y), Use.EVALUATE),
+    }
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=objective))
 
 
@@ -66,7 +71,9 @@ def test_reliance_equals_sklearns_permutation_importance():
     )
     found = reliances(subject, "test", {str(j): [j] for j in range(4)}, LAB, repeats=100)
     for j in range(4):
-        error = (2 * wanted.importances_std[j] ** 2 / 100) ** 0.5  # of a difference of two means of 100 permutations
+        error = (
+            2 * wanted.importances_std[j] ** 2 / 100
+        ) ** 0.5  # of a difference of two means of 100 permutations
         assert abs(found[str(j)].value - wanted.importances_mean[j]) <= 4 * error + 1e-12
     assert found["3"].value == found["3"].low == found["3"].high == 0  # the model ignores it
 
@@ -108,8 +115,12 @@ def test_shift_statistics_equal_scipy_and_hand_formulas():
     tests = [scipy_stats.ks_2samp(a[:, j], b[:, j]) for j in range(3)]
     assert [s.ks for s in found.values()] == pytest.approx([t.statistic for t in tests])
     order = np.argsort([t.pvalue for t in tests])
-    ranked = [min(min(tests[order[k]].pvalue * 3 / (k + 1) for k in range(i, 3)), 1) for i in range(3)]
-    assert [list(found.values())[j].q for j in order] == pytest.approx(ranked)  # Benjamini–Hochberg by hand
+    ranked = [
+        min(min(tests[order[k]].pvalue * 3 / (k + 1) for k in range(i, 3)), 1) for i in range(3)
+    ]
+    assert [list(found.values())[j].q for j in order] == pytest.approx(
+        ranked
+    )  # Benjamini–Hochberg by hand
     d = (b[:, 1].mean() - a[:, 1].mean()) / np.sqrt((a[:, 1].var(ddof=1) + b[:, 1].var(ddof=1)) / 2)
     assert found["moved"].difference.value == pytest.approx(d)
     assert found["moved"].difference.low > 0 > found["same"].difference.low
@@ -134,7 +145,10 @@ def test_total_variation_of_known_shares():
 
 def test_shift_of_a_task_and_direction():
     x = torch.randn(50, 2, generator=Lab(3).generator(), dtype=torch.float64)
-    splits = {"train": Split(Columns(x=x, y=x), Use.TRAIN), "test": Split(Columns(x=2 * x + 1, y=x), Use.EVALUATE)}
+    splits = {
+        "train": Split(Columns(x=x, y=x), Use.TRAIN),
+        "test": Split(Columns(x=2 * x + 1, y=x), Use.EVALUATE),
+    }
     task = Task(name="t", axis=Axis.IID, splits=splits, objective=regress)
     there = FeatureShift(1)(task, LAB)
     back = FeatureShift(1, reference="test", split="train")(task, LAB)

@@ -9,7 +9,13 @@ from torch import nn
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
-from unseen.measures.grokking import NeuronAlignment, Oddness, grokking_time, neuron_alignment, oddness
+from unseen.measures.grokking import (
+    NeuronAlignment,
+    Oddness,
+    grokking_time,
+    neuron_alignment,
+    oddness,
+)
 from unseen.method import Trained
 from unseen.models.two_layer import TwoLayer
 from unseen.objectives import binary
@@ -24,7 +30,10 @@ def normal(*shape, seed=0):
 
 def trained(model, x, y=None):
     y = torch.zeros(len(x), dtype=torch.int64) if y is None else y
-    splits = {"train": Split(Columns(x=x, y=y), Use.TRAIN), "centres": Split(Columns(x=x, y=y), Use.EVALUATE)}
+    splits = {
+        "train": Split(Columns(x=x, y=y), Use.TRAIN),
+        "centres": Split(Columns(x=x, y=y), Use.EVALUATE),
+    }
     return Trained(model.double(), Task(name="t", axis=Axis.IID, objective=binary, splits=splits))
 
 
@@ -44,7 +53,9 @@ def test_oddness_is_one_for_linear_zero_for_even_and_between_for_sums(seed, scal
     value = oddness(odd + even, even - odd)
     share = odd.square().sum() / (odd.square().sum() + even.square().sum())
     assert value == pytest.approx(share.item())
-    assert oddness(-3 * (odd + even), -3 * (even - odd)) == pytest.approx(value), "scale and sign do not matter"
+    assert oddness(-3 * (odd + even), -3 * (even - odd)) == pytest.approx(value), (
+        "scale and sign do not matter"
+    )
 
 
 def test_oddness_is_the_sheet_formula_for_mirrored_inputs():
@@ -52,7 +63,9 @@ def test_oddness_is_the_sheet_formula_for_mirrored_inputs():
     x = torch.cat([x, -x])  # a sample that is its own mirror image
     f = (x @ normal(4, 6, seed=2)).relu() @ normal(6, seed=3)
     g = (-x @ normal(4, 6, seed=2)).relu() @ normal(6, seed=3)
-    assert oddness(f, g) == pytest.approx(((f - g).square().mean() / (4 * f.square().mean())).item())
+    assert oddness(f, g) == pytest.approx(
+        ((f - g).square().mean() / (4 * f.square().mean())).item()
+    )
 
 
 def test_measure_equals_the_function_and_ignores_batches():
@@ -64,10 +77,14 @@ def test_measure_equals_the_function_and_ignores_batches():
     assert reading.value == pytest.approx(oddness(model(x), model(-x)))
     assert reading.low <= reading.value <= reading.high
     again = Oddness(split="train")(subject, LAB)
-    assert (again.value, again.low, again.high) == pytest.approx((reading.value, reading.low, reading.high))
+    assert (again.value, again.low, again.high) == pytest.approx(
+        (reading.value, reading.low, reading.high)
+    )
     assert model.training
     assert Oddness(split="train")(trained(Even(), x), LAB).value == 0
-    assert Oddness(split="train")(trained(nn.Linear(4, 3, bias=False), x), LAB).value == pytest.approx(1)
+    assert Oddness(split="train")(
+        trained(nn.Linear(4, 3, bias=False), x), LAB
+    ).value == pytest.approx(1)
 
 
 def test_oddness_of_nothing_is_refused():
@@ -92,7 +109,9 @@ LABELS = torch.tensor([1, 1, 0, 0])
 
 def test_neurons_vote_for_the_centre_they_point_at():
     weight = [[3.0, 1, 0], [-3, 1, 0], [1, -3, 0], [0, 4, 3]]
-    right = NeuronAlignment()(trained(network(weight, [0.5, 0.5, -0.5, -0.5]), CENTRES, LABELS), LAB)
+    right = NeuronAlignment()(
+        trained(network(weight, [0.5, 0.5, -0.5, -0.5]), CENTRES, LABELS), LAB
+    )
     assert right.value == 1
     half = NeuronAlignment()(trained(network(weight, [0.5, -0.5, 0.5, -0.5]), CENTRES, LABELS), LAB)
     assert half.value == 0.5
@@ -121,6 +140,11 @@ def test_grokking_time_is_the_first_step_near_the_end():
     assert grokking_time([0, 1, 5, 10, 100], [0.5, 0.51, 0.9, 0.96, 1.0]) == 10
     assert grokking_time([0, 1, 5], [0.2, 0.2, 0.2]) == 0
     assert grokking_time([0, 1, 5, 10], [0.5, 0.51, 0.9, 0.96], share=0.5) == 0
-    for steps, values in (([], []), ([0, 1], [0.5]), ([0, 1], [0.5, float("nan")]), ([1, 0], [0.5, 0.6])):
+    for steps, values in (
+        ([], []),
+        ([0, 1], [0.5]),
+        ([0, 1], [0.5, float("nan")]),
+        ([1, 0], [0.5, 0.6]),
+    ):
         with pytest.raises(InvalidData, match="grokking_time"):
             grokking_time(steps, values)

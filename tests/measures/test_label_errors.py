@@ -23,7 +23,12 @@ def blobs(n=400, share=0.1, seed=0):
 
 
 def task(data):
-    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=objectives.classify)
+    return Task(
+        name="t",
+        axis=Axis.IID,
+        splits={"train": Split(data, Use.TRAIN)},
+        objective=objectives.classify,
+    )
 
 
 def model():
@@ -53,7 +58,14 @@ def test_no_example_is_judged_by_a_model_that_was_fitted_on_it():
         splits={"train": Split(data, Use.TRAIN)},
         objective=objectives.Objective(loss, objectives.correct),
     )
-    out_of_fold_loss(lambda: models.append(model()) or models[-1], watched, Lab(), folds=4, epochs=3, batch_size=2)
+    out_of_fold_loss(
+        lambda: models.append(model()) or models[-1],
+        watched,
+        Lab(),
+        folds=4,
+        epochs=3,
+        batch_size=2,
+    )
     assert len(models) == 4
     assert sorted(k for seen in judged.values() for k in seen) == list(range(11))
     for key, seen in judged.items():

@@ -1,4 +1,6 @@
-"""Learning order on histories whose answer is plain, against loops, and recorded from a training run."""
+"""Learning order on histories whose answer is plain, against loops, and recorded from a training
+run.
+"""
 
 from itertools import pairwise
 
@@ -43,8 +45,12 @@ def test_times_and_counts_equal_a_loop(evaluations, examples, seed):
     hits = table(evaluations, examples, seed)
     for k in range(examples):
         column = hits[:, k].tolist()
-        assert first_learning_time(hits)[k] == next((t for t, hit in enumerate(column) if hit), evaluations)
-        assert final_learning_time(hits)[k] == next(t for t in range(evaluations + 1) if all(column[t:]))
+        assert first_learning_time(hits)[k] == next(
+            (t for t, hit in enumerate(column) if hit), evaluations
+        )
+        assert final_learning_time(hits)[k] == next(
+            t for t in range(evaluations + 1) if all(column[t:])
+        )
         assert forgetting_events(hits)[k] == sum(a and not b for a, b in pairwise(column))
     assert (final_learning_time(hits) >= first_learning_time(hits)).all()
 
@@ -68,7 +74,9 @@ def test_agreement_ignores_the_order_of_runs_and_of_examples_and_the_grid_of_eva
     shuffled = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     assert LearningOrder()([b, a], Lab()).value == pytest.approx(value)
     assert LearningOrder()([a[:, shuffled], b[:, shuffled]], Lab()).value == pytest.approx(value)
-    assert LearningOrder()([a, b.repeat_interleave(2, 0)], Lab()).value == pytest.approx(value)  # only ranks count
+    assert LearningOrder()([a, b.repeat_interleave(2, 0)], Lab()).value == pytest.approx(
+        value
+    )  # only ranks count
 
 
 def test_equal_and_reversed_orders_are_the_extremes():
@@ -103,7 +111,14 @@ def test_recorder_keeps_what_the_model_got_right_and_nothing_recorded_is_refused
         _ = recorder.hits
     with lab.seeded():
         model = mlp([3, 8, 2])
-    trained = train(model, task, erm_step, Budget(30, lr=0.05, watch_at=(0, 15, 30)), lab, {"accuracy": recorder})
+    trained = train(
+        model,
+        task,
+        erm_step,
+        Budget(30, lr=0.05, watch_at=(0, 15, 30)),
+        lab,
+        {"accuracy": recorder},
+    )
     assert recorder.hits.shape == (3, 20)
     assert recorder.hits.float().mean(1).tolist() == pytest.approx(trained.curves["accuracy"])
     assert torch.equal(recorder.hits[-1], classify.score(trained.model, split.data.columns) > 0.5)

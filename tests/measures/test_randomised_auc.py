@@ -1,4 +1,6 @@
-"""Exchanged features: what a model ignores changes nothing, what it needs makes it a coin; one perturbation for all."""
+"""Exchanged features: what a model ignores changes nothing, what it needs makes it a coin; one
+perturbation for all.
+"""
 
 import math
 
@@ -13,7 +15,11 @@ from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.randomised_auc import RandomisedAUC, exchange_features, randomised_auc
-from unseen.measures.universal_perturbation import UniversalPerturbation, prediction_flips, universal_perturbation
+from unseen.measures.universal_perturbation import (
+    UniversalPerturbation,
+    prediction_flips,
+    universal_perturbation,
+)
 from unseen.method import Trained
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -32,7 +38,9 @@ def linear(weights) -> nn.Module:
 def batch(n=400, d=3):
     """y is the sign of the first feature plus noise; the third one is small."""
     x = torch.randn(n, d, generator=Lab(1).generator(), dtype=torch.float64)
-    y = (x[:, 0] + 0.5 * torch.randn(n, generator=Lab(2).generator(), dtype=torch.float64) > 0).long()
+    y = (
+        x[:, 0] + 0.5 * torch.randn(n, generator=Lab(2).generator(), dtype=torch.float64) > 0
+    ).long()
     return {"x": x, "y": y}
 
 
@@ -41,7 +49,10 @@ def mask(*chosen, d=3):
 
 
 def trained(model, data):
-    splits = {"train": Split(Columns(**data), Use.TRAIN), "test": Split(Columns(**data), Use.EVALUATE)}
+    splits = {
+        "train": Split(Columns(**data), Use.TRAIN),
+        "test": Split(Columns(**data), Use.EVALUATE),
+    }
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=classify))
 
 
@@ -59,7 +70,8 @@ def test_ignored_features_change_nothing_and_needed_ones_make_a_coin():
     assert randomised_auc(model, data, mask(1, 2), LAB).value == pytest.approx(whole, abs=1e-12)
     for needed in (mask(0), mask(0, 1, 2)):
         reading = randomised_auc(model, data, needed, LAB, repeats=50)
-        # of 400 examples an AUC of a random ranking has standard deviation 0.029; the mean of 50 orders 0.004
+        # of 400 examples an AUC of a random ranking has standard deviation 0.029; the mean of 50
+        # orders 0.004
         assert reading.value == pytest.approx(0.5, abs=5 * 0.029 / math.sqrt(50))
 
 
@@ -94,7 +106,9 @@ def test_the_universal_perturbation_of_a_linear_model_is_its_weights():
     data, weights = batch(), torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
     delta = universal_perturbation(linear(weights.tolist()), data, classify.loss, radius=1.5)
     assert delta.norm().item() == pytest.approx(1.5)
-    assert abs(torch.dot(delta, weights)).item() == pytest.approx(1.5 * weights.norm().item(), rel=1e-6)
+    assert abs(torch.dot(delta, weights)).item() == pytest.approx(
+        1.5 * weights.norm().item(), rel=1e-6
+    )
 
 
 def test_flips_of_a_linear_model_are_those_whose_margin_is_smaller_than_the_shift():

@@ -21,16 +21,26 @@ def drawn(facts, templates, seed, gap=0.0):
     return base[0] + noise[0] + gap, base[1] + noise[1], fact
 
 
-@given(facts=st.integers(3, 30), templates=st.integers(1, 6), seed=st.integers(0, 99), gap=st.floats(-3, 3))
+@given(
+    facts=st.integers(3, 30),
+    templates=st.integers(1, 6),
+    seed=st.integers(0, 99),
+    gap=st.floats(-3, 3),
+)
 @examples(30)
 def test_equals_the_tests_on_one_mean_per_fact(facts, templates, seed, gap):
     right, wrong, fact = drawn(facts, templates, seed, gap)
     a, b = ([values[fact == k].mean().item() for k in range(facts)] for values in (right, wrong))
-    t, (va, vb) = stats.ttest_ind(a, b, equal_var=False), (torch.tensor(x).double().var() for x in (a, b))
+    t, (va, vb) = (
+        stats.ttest_ind(a, b, equal_var=False),
+        (torch.tensor(x).double().var() for x in (a, b)),
+    )
     found = reversal_gap(right, wrong, fact)
     assert found.welch_t == pytest.approx(t.statistic)
     differences = torch.tensor(a) - torch.tensor(b)
-    assert found.paired_t == pytest.approx((differences.mean() / differences.std() * facts**0.5).item(), rel=1e-5)
+    assert found.paired_t == pytest.approx(
+        (differences.mean() / differences.std() * facts**0.5).item(), rel=1e-5
+    )
     by_hand = (sum(a) - sum(b)) / facts / ((va + vb) / facts).sqrt().item()
     assert found.welch_t == pytest.approx(by_hand, rel=1e-5)
     assert found.ks_p == pytest.approx(stats.ks_2samp(a, b, method="asymp").pvalue)
@@ -47,7 +57,9 @@ def test_asking_more_often_does_not_make_it_more_significant(seed, repeat):
     assert often.welch_t == pytest.approx(once.welch_t)
     assert often.ks_p == pytest.approx(once.ks_p)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(seed))
-    assert reversal_gap(right[order], wrong[order], fact[order]).welch_t == pytest.approx(once.welch_t)
+    assert reversal_gap(right[order], wrong[order], fact[order]).welch_t == pytest.approx(
+        once.welch_t
+    )
     swapped = reversal_gap(wrong, right, fact)
     assert swapped.welch_t == pytest.approx(-once.welch_t)
     assert swapped.value == pytest.approx(-once.value)
@@ -58,20 +70,30 @@ def test_the_measure_reads_the_likelihoods_of_the_split():
     columns = trained.task.splits["reverse/p2d"].data.columns
     prompts = columns["tokens"][:, :4].tolist()
     right, wrong = (
-        log_probability(trained.model, prompts, columns[name][:, 4:].tolist()) for name in ("tokens", "other")
+        log_probability(trained.model, prompts, columns[name][:, 4:].tolist())
+        for name in ("tokens", "other")
     )
-    # in `other` of the example the prompt is another one, too; likelihoods are read after its own prompt
-    wrong = log_probability(trained.model, columns["other"][:, :4].tolist(), columns["other"][:, 4:].tolist())
+    # in `other` of the example the prompt is another one, too; likelihoods are read after its own
+    # prompt
+    wrong = log_probability(
+        trained.model, columns["other"][:, :4].tolist(), columns["other"][:, 4:].tolist()
+    )
     expected = reversal_gap(right, wrong, columns["fact"])
     reading = measure(trained, Lab())
     assert reading.value == pytest.approx(expected.value, abs=1e-6)
     assert (reading.n, reading.unit) == (4, "nats")
-    assert ReversalGap(batch_size=5)(trained, Lab()).value == pytest.approx(expected.value, abs=1e-6)
+    assert ReversalGap(batch_size=5)(trained, Lab()).value == pytest.approx(
+        expected.value, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(
     ("right", "fact", "named"),
-    [([1.0, 2.0], [0, 0], "1 fact"), ([1.0, float("nan")], [0, 1], "not finite"), ([1.0, 1.0], [0, 1], "same")],
+    [
+        ([1.0, 2.0], [0, 0], "1 fact"),
+        ([1.0, float("nan")], [0, 1], "not finite"),
+        ([1.0, 1.0], [0, 1], "same"),
+    ],
 )
 def test_what_has_no_test_is_refused(right, fact, named):
     with pytest.raises(InvalidData, match=named):
@@ -81,7 +103,9 @@ def test_what_has_no_test_is_refused(right, fact, named):
 @given(seed=st.integers(0, 99), scale=st.floats(0.1, 10))
 @examples(30)
 def test_farthest_mean_has_the_interval_of_a_one_way_layout(seed, scale):
-    x = scale * torch.randn(4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = scale * torch.randn(
+        4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     found = farthest_mean(x.tolist())
     means, variance = x.mean(1), x.var(1).mean()  # equal sizes: the mean of the groups' variances
     assert abs(found.value) == pytest.approx(means.abs().max().item())

@@ -1,4 +1,6 @@
-"""Correlations of queries, answers among the top, volatility per nat and sources: the measures of score matrices."""
+"""Correlations of queries, answers among the top, volatility per nat and sources: the measures of
+score matrices.
+"""
 
 from itertools import combinations
 
@@ -30,11 +32,16 @@ def groups_of(*sizes: int) -> torch.Tensor:
 
 @given(q=integers(2, 7), n=integers(2, 90), chunk=integers(1, 90), seed=integers(0, 999))
 def test_correlations_equal_numpy_whatever_the_chunks(q, n, chunk, seed):
-    scores = normal(q, n, seed=seed) * 1e-3 + 5 * normal(q, 1, seed=seed + 1)  # far from zero, as cancellation likes it
+    scores = normal(q, n, seed=seed) * 1e-3 + 5 * normal(
+        q, 1, seed=seed + 1
+    )  # far from zero, as cancellation likes it
     found = correlations(scores.split(chunk, 1))
-    # rounding of the scores themselves, as seen by the spread that is left: with two documents it may be tiny
+    # rounding of the scores themselves, as seen by the spread that is left: with two documents it
+    # may be tiny
     rounding = float((scores.abs().amax(1) / scores.std(1)).max()) * torch.finfo(scores.dtype).eps
-    assert_close(found, torch.from_numpy(np.corrcoef(scores.numpy())), atol=1e-9 + 100 * rounding, rtol=0)
+    assert_close(
+        found, torch.from_numpy(np.corrcoef(scores.numpy())), atol=1e-9 + 100 * rounding, rtol=0
+    )
 
 
 def test_correlations_ignore_scale_shift_and_order_of_documents_and_take_float32():
@@ -69,17 +76,23 @@ def test_resamples_are_those_of_a_loop_without_pairs_of_a_query_and_itself():
     for k in range(30):
         one, two = np.repeat([0, 1, 2], counts[0][k]), np.repeat([3, 4, 5, 6], counts[1][k])
         pairs = [(i, j) for i in two for j in two if i != j]
-        assert float(found.drawn[k, 1, 1]) == pytest.approx(np.mean([float(correlation[i, j]) for i, j in pairs]))
+        assert float(found.drawn[k, 1, 1]) == pytest.approx(
+            np.mean([float(correlation[i, j]) for i, j in pairs])
+        )
         crossed = [float(correlation[i, j]) for i in one for j in two]
         assert float(found.drawn[k, 0, 1]) == pytest.approx(np.mean(crossed))
 
 
 def test_intervals_cover_the_correlation_of_the_population():
-    """Queries share one part and have noise of their own, as strong as |s_q|: r of a pair is ∏ 1/√(1 + s²)."""
+    """Queries share one part and have noise of their own, as strong as |s_q|: r of a pair is ∏
+    1/√(1 + s²).
+    """
     held, strength = 0, normal(400_000, seed=1)
     population = float((1 + strength.square()).rsqrt().mean() ** 2)
     for seed in range(100):
-        scores = normal(40, 2_000, seed=seed) * normal(40, 1, seed=seed + 500) + normal(1, 2_000, seed=seed + 900)
+        scores = normal(40, 2_000, seed=seed) * normal(40, 1, seed=seed + 500) + normal(
+            1, 2_000, seed=seed + 900
+        )
         groups = torch.zeros(40, dtype=torch.int64)
         reading = blocks(correlations([scores]), groups, np.random.default_rng(seed), 300).of(0, 0)
         held += reading.low <= population <= reading.high
@@ -126,7 +139,10 @@ def test_every_step_of_an_answer_must_be_found_but_not_in_one_document():
     scores = torch.tensor([[3.0, 2, 1, 0], [3, 2, 1, 0]])
     first = torch.tensor([[True, False, False, False], [True, False, False, False]])
     second = torch.tensor([[False, True, False, False], [False, False, False, True]])
-    assert_close(answer_recall(scores, torch.stack([first, second]), 2).detail, torch.tensor([1.0, 0.0]).double())
+    assert_close(
+        answer_recall(scores, torch.stack([first, second]), 2).detail,
+        torch.tensor([1.0, 0.0]).double(),
+    )
 
 
 def test_excess_of_answers_is_their_share_on_top_minus_everywhere():
@@ -135,7 +151,9 @@ def test_excess_of_answers_is_their_share_on_top_minus_everywhere():
     for row, answers in zip(scores, is_answer, strict=True):
         top = sorted(range(20), key=lambda k: -row[k])[:4]
         want.append(np.mean([bool(answers[k]) for k in top]) - float(answers.double().mean()))
-    assert_close(answer_excess(scores, is_answer, 4).detail, torch.tensor(want, dtype=torch.float64))
+    assert_close(
+        answer_excess(scores, is_answer, 4).detail, torch.tensor(want, dtype=torch.float64)
+    )
     assert answer_excess(scores, is_answer, 20).value == pytest.approx(0)
 
 
@@ -151,7 +169,9 @@ def test_answer_refusals():
     with pytest.raises(InvalidData, match="No document states any"):
         answer_recall(normal(2, 4), torch.zeros(2, 4, dtype=torch.bool), 2)
     with pytest.raises(InvalidData, match="top 5 of 4"):
-        AnswerRecall(5)({"scores": normal(2, 4), "is_answer": torch.ones(2, 4, dtype=torch.bool)}, Lab())
+        AnswerRecall(5)(
+            {"scores": normal(2, 4), "is_answer": torch.ones(2, 4, dtype=torch.bool)}, Lab()
+        )
     with pytest.raises(InvalidData, match=r"answers \(2, 3\)"):
         answer_recall(normal(2, 4), torch.ones(2, 3, dtype=torch.bool), 2)
 
@@ -184,11 +204,15 @@ def test_a_share_counts_at_least_one_document_and_positive_scores_only():
 def test_volatility_ignores_the_unit_and_the_order():
     scores, nats, order = normal(6, 50), normal(6, seed=1).exp(), [3, 0, 5, 1, 4, 2]
     value = InfluenceVolatility(0.1)({"scores": scores, "nats": nats}, Lab()).value
-    other = InfluenceVolatility(0.1)({"scores": 7 * scores[order].flip(1), "nats": nats[order]}, Lab()).value
+    other = InfluenceVolatility(0.1)(
+        {"scores": 7 * scores[order].flip(1), "nats": nats[order]}, Lab()
+    ).value
     assert other == pytest.approx(value)
 
 
-@pytest.mark.parametrize(("nats", "words"), [(0.0, "has 0 nats"), (np.inf, "has inf nats"), (np.nan, "has nan nats")])
+@pytest.mark.parametrize(
+    ("nats", "words"), [(0.0, "has 0 nats"), (np.inf, "has inf nats"), (np.nan, "has nan nats")]
+)
 def test_completions_without_finite_information_are_refused(nats, words):
     with pytest.raises(InvalidData, match=words):
         per_nat(normal(3, 4), torch.tensor([1.0, nats, 2.0], dtype=torch.float64))
@@ -227,7 +251,10 @@ def test_enrichment_of_everything_is_one_and_order_does_not_matter():
     scores, source = normal(4, 60), torch.arange(60) % 5 % 3
     assert_close(source_enrichment(scores, source, 60), torch.ones(4, 3, dtype=torch.float64))
     order = torch.randperm(60, generator=Lab(2).generator())
-    assert_close(source_enrichment(scores[:, order].exp(), source[order], 12), source_enrichment(scores, source, 12))
+    assert_close(
+        source_enrichment(scores[:, order].exp(), source[order], 12),
+        source_enrichment(scores, source, 12),
+    )
     reading = SourceEnrichment(1, 12)({"scores": scores, "source": source}, Lab())
     assert reading.value == pytest.approx(float(reading.detail[:, 1].mean()))
 
@@ -238,4 +265,6 @@ def test_enrichment_refusals():
     with pytest.raises(InvalidData, match="k=9"):
         source_enrichment(normal(2, 4), torch.tensor([0, 1, 1, 0]), 9)
     with pytest.raises(InvalidConfig, match="source=2"):
-        SourceEnrichment(2, 2)({"scores": normal(2, 4), "source": torch.tensor([0, 1, 1, 0])}, Lab())
+        SourceEnrichment(2, 2)(
+            {"scores": normal(2, 4), "source": torch.tensor([0, 1, 1, 0])}, Lab()
+        )

@@ -10,7 +10,13 @@ from torch.testing import assert_close
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measures.sharpness import AverageSharpness, HessianTrace, SAMSharpness, TopEigenvalue, examples
+from unseen.measures.sharpness import (
+    AverageSharpness,
+    HessianTrace,
+    SAMSharpness,
+    TopEigenvalue,
+    examples,
+)
 from unseen.method import Trained
 from unseen.objectives import regress
 from unseen.task import Axis, Split, Task, Use
@@ -25,7 +31,12 @@ def linear(n: int = 40, d: int = 4) -> tuple[Trained, torch.Tensor, torch.Tensor
     x, y = (torch.randn(n, k, generator=g, dtype=torch.float64) for k in (d, 1))
     with Lab(6).seeded():
         model = nn.Linear(d, 1, bias=False).double()
-    task = Task(name="line", axis=Axis.IID, splits={"train": Split(Columns(x=x, y=y), Use.TRAIN)}, objective=regress)
+    task = Task(
+        name="line",
+        axis=Axis.IID,
+        splits={"train": Split(Columns(x=x, y=y), Use.TRAIN)},
+        objective=regress,
+    )
     error = x @ model.weight.detach().T - y
     return Trained(model, task), x.T @ x / n, (x.T @ error / n).squeeze(1)
 
@@ -70,7 +81,9 @@ def test_model_unchanged_and_repeated_examples_do_not_matter(measure):
     assert subject.model.weight.grad is None
     data = subject.task.splits["train"].data
     doubled = Columns(**{k: torch.cat([v, v]) for k, v in data.columns.items()})
-    task = Task(name="twice", axis=Axis.IID, splits={"train": Split(doubled, Use.TRAIN)}, objective=regress)
+    task = Task(
+        name="twice", axis=Axis.IID, splits={"train": Split(doubled, Use.TRAIN)}, objective=regress
+    )
     assert measure(Trained(subject.model, task), LAB).value == pytest.approx(once.value, rel=1e-9)
 
 

@@ -1,4 +1,6 @@
-"""Subgroups: AUC equals scikit-learn's, small groups are not judged, drivers are found where they were put."""
+"""Subgroups: AUC equals scikit-learn's, small groups are not judged, drivers are found where they
+were put.
+"""
 
 import numpy as np
 import pytest
@@ -13,7 +15,14 @@ from unseen import stats
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measures.subgroups import HighLossFeatures, Metric, WorstGroup, by_group, drivers, shuffle_block
+from unseen.measures.subgroups import (
+    HighLossFeatures,
+    Metric,
+    WorstGroup,
+    by_group,
+    drivers,
+    shuffle_block,
+)
 from unseen.method import Trained
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -30,7 +39,10 @@ def scored(n: int, seed: int, groups: int = 3):
 def subject(scores, y, group) -> Trained:
     x = torch.tensor(np.stack([np.zeros_like(scores), scores], 1), dtype=torch.float32)
     split = Split(Columns(x=x, y=torch.tensor(y).long(), group=torch.tensor(group)), Use.TRAIN)
-    return Trained(torch.nn.Identity(), Task(name="scores", axis=Axis.IID, splits={"train": split}, objective=classify))
+    return Trained(
+        torch.nn.Identity(),
+        Task(name="scores", axis=Axis.IID, splits={"train": split}, objective=classify),
+    )
 
 
 @given(n=integers(60, 300), seed=integers(0, 999))
@@ -89,7 +101,9 @@ def test_slopes_equal_scikit_learn_and_ignore_units():
     area = 0.7 + 0.05 * a - 0.02 * b + 0.01 * rng.normal(size=40)
     found = drivers(area, {"a": a, "b": b})
     z = np.stack([(a - a.mean()) / a.std(), (b - b.mean()) / b.std()], 1)
-    np.testing.assert_allclose([r.value for r in found.values()], LinearRegression().fit(z, area).coef_)
+    np.testing.assert_allclose(
+        [r.value for r in found.values()], LinearRegression().fit(z, area).coef_
+    )
     scaled = drivers(area, {"a": 1_000 * a + 3, "b": b})
     assert scaled["a"].value == pytest.approx(found["a"].value)
     assert scaled["a"].low == pytest.approx(found["a"].low)
@@ -102,7 +116,9 @@ def test_one_driver_equals_the_plain_slope():
     x = rng.normal(size=20)
     y = x + rng.normal(size=20)
     expected, found = stats.slope((x - x.mean()) / x.std(), y), drivers(y, {"x": x})["x"]
-    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
 
 
 def test_the_feature_that_makes_examples_go_wrong_comes_first():
@@ -110,7 +126,11 @@ def test_the_feature_that_makes_examples_go_wrong_comes_first():
     x = rng.normal(size=(600, 5))
     losses = (x[:, 2] + x[:, 3] > 0) + 0.3 * rng.random(600)
     found = HighLossFeatures(folds=3, repeats=2, trees=30).rank(
-        x, losses, {"a": slice(0, 1), "b": slice(1, 2), "pair": slice(2, 4), "c": slice(4, 5)}, np.arange(600) // 2, LAB
+        x,
+        losses,
+        {"a": slice(0, 1), "b": slice(1, 2), "pair": slice(2, 4), "c": slice(4, 5)},
+        np.arange(600) // 2,
+        LAB,
     )
     assert next(iter(found)) == "pair"
     assert found["pair"].low > 0.1
@@ -141,6 +161,8 @@ def test_refusals():
     with pytest.raises(InvalidData, match="determine each other"):
         drivers(np.arange(9.0), {"a": np.arange(9.0), "b": 2 * np.arange(9.0)})
     with pytest.raises(InvalidData, match="median"):
-        HighLossFeatures().rank(np.ones((30, 1)), np.ones(30), {"a": slice(0, 1)}, np.arange(30), LAB)
+        HighLossFeatures().rank(
+            np.ones((30, 1)), np.ones(30), {"a": slice(0, 1)}, np.arange(30), LAB
+        )
     with pytest.raises(InvalidConfig):
         HighLossFeatures(folds=1)

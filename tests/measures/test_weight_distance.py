@@ -38,7 +38,9 @@ def model(seed=1):
 def task():
     x = torch.randn(40, 3, generator=Lab(seed=3).generator(), dtype=torch.float64)
     data = Columns(x=x, y=(x[:, 0] > 0).long())
-    return Task(name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)})
+    return Task(
+        name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)}
+    )
 
 
 def test_distance_is_over_weights_only():
@@ -99,7 +101,10 @@ def test_the_unit_of_distance_and_the_order_of_points_do_not_matter(scale, seed)
     rng = Lab(seed=seed).numpy()
     distances = 1 + np.log(STEPS) + 0.1 * rng.random(len(STEPS))
     order = rng.permutation(len(STEPS))
-    one, two = diffusion_fit(STEPS, distances), diffusion_fit(STEPS[order], scale * distances[order])
+    one, two = (
+        diffusion_fit(STEPS, distances),
+        diffusion_fit(STEPS[order], scale * distances[order]),
+    )
     assert two.slope == pytest.approx(scale * one.slope)
     for name in ("r2_log", "r2_root", "r2_power", "exponent"):
         assert getattr(two, name) == pytest.approx(getattr(one, name), rel=1e-6)
@@ -107,9 +112,14 @@ def test_the_unit_of_distance_and_the_order_of_points_do_not_matter(scale, seed)
 
 @pytest.mark.parametrize(
     ("steps", "distances"),
-    [([1, 2, 3], [1, 2, 3]), ([0, 1, 2, 3], [0, 1, 2, 3]), ([1, 2, 3, 4], [1, 1, 1, 1]), ([1, 2, 3, 4], [1, 2, 3]),
-     ([1, 2, 3, 4], [1, 2, float("nan"), 4])],
-)  # fmt: skip
+    [
+        ([1, 2, 3], [1, 2, 3]),
+        ([0, 1, 2, 3], [0, 1, 2, 3]),
+        ([1, 2, 3, 4], [1, 1, 1, 1]),
+        ([1, 2, 3, 4], [1, 2, 3]),
+        ([1, 2, 3, 4], [1, 2, float("nan"), 4]),
+    ],
+)
 def test_curves_without_a_law_are_refused(steps, distances):
     with pytest.raises(InvalidData, match="diffusion_fit got"):
         diffusion_fit(steps, distances)
@@ -147,7 +157,12 @@ def test_roughness_is_read_at_the_start_and_changes_nothing():
 
 def test_impossible_probes_are_refused():
     w = torch.zeros(2)
-    for radii, directions in (((1.0, 2.0), 8), ((1.0, 2.0, -1.0), 8), ((1.0, 1.0, 2.0), 8), ((1.0, 2.0, 3.0), 1)):
+    for radii, directions in (
+        ((1.0, 2.0), 8),
+        ((1.0, 2.0, -1.0), 8),
+        ((1.0, 1.0, 2.0), 8),
+        ((1.0, 2.0, 3.0), 1),
+    ):
         with pytest.raises(InvalidConfig, match="landscape_roughness got"):
             landscape_roughness(lambda: 0.0, [w], radii, directions, Lab().generator())
     with pytest.raises(InvalidData, match="spread of the loss"):
@@ -168,5 +183,9 @@ def test_training_roughness_sees_batch_statistics_and_moves_no_weight():
     value = training_roughness(net, task(), LAB)
     assert 0.3 < value < 1.5  # a smooth loss near its weights: 1; flat far away: less
     assert net.training
-    assert all(torch.allclose(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))
-    assert value == training_roughness(other.eval(), task(), LAB), "the mode it comes in does not matter"
+    assert all(
+        torch.allclose(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True)
+    )
+    assert value == training_roughness(other.eval(), task(), LAB), (
+        "the mode it comes in does not matter"
+    )

@@ -12,7 +12,13 @@ from unseen.engine.batches import Columns
 from unseen.engine.toy import toy_model, toy_task
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measures.worst_group import WorstDomainScore, WorstGroupScore, by_group, domain_scores, lowest
+from unseen.measures.worst_group import (
+    WorstDomainScore,
+    WorstGroupScore,
+    by_group,
+    domain_scores,
+    lowest,
+)
 from unseen.method import Trained
 
 LAB = Lab()
@@ -27,7 +33,10 @@ def right(split: str) -> np.ndarray:
 
 def test_worst_group_by_a_loop():
     groups = TRAINED.task.splits["unseen"].data.columns["group"].numpy()
-    means = {g: np.mean([r for r, h in zip(right("unseen"), groups, strict=True) if h == g]) for g in range(4)}
+    means = {
+        g: np.mean([r for r, h in zip(right("unseen"), groups, strict=True) if h == g])
+        for g in range(4)
+    }
     reading = WorstGroupScore(split="unseen")(TRAINED, LAB)
     assert reading.value == pytest.approx(min(means.values()))
     assert reading.low <= reading.value <= reading.high
@@ -41,7 +50,9 @@ def test_worst_domain_is_the_lowest_of_the_domains():
     both = WorstDomainScore(splits=("seen:a", "unseen"))(TRAINED, LAB)
     assert both.value == pytest.approx(min(means.values()))
     assert both.detail[:, 1].tolist() == pytest.approx(list(means.values()))
-    assert WorstDomainScore()(TRAINED, LAB).value == pytest.approx(means["unseen"])  # where nothing was fitted
+    assert WorstDomainScore()(TRAINED, LAB).value == pytest.approx(
+        means["unseen"]
+    )  # where nothing was fitted
     assert list(domain_scores(TRAINED, ("unseen",), LAB)) == ["unseen"]
 
 

@@ -30,7 +30,9 @@ from unseen.objectives import classify
 from unseen.task import Axis, Objective, Split, Task, Use
 
 LAB = Lab(dtype=torch.float64)
-SGD = Budget(steps=12, batch_size=16, lr=0.1, optimizer=Optimizer.SGD, momentum=0.9, weight_decay=0.01)
+SGD = Budget(
+    steps=12, batch_size=16, lr=0.1, optimizer=Optimizer.SGD, momentum=0.9, weight_decay=0.01
+)
 
 
 def task(n: int = 40, select: bool = False) -> Task:
@@ -64,7 +66,8 @@ class Quadratic(nn.Module):
 
 A = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
 QUADRATIC = Objective(
-    loss=lambda m, batch: (m.w @ A @ m.w / 2).expand(len(batch["x"])), score=lambda m, batch: batch["x"].sum(1)
+    loss=lambda m, batch: (m.w @ A @ m.w / 2).expand(len(batch["x"])),
+    score=lambda m, batch: batch["x"].sum(1),
 )
 ONE = Draw({"train": {"x": torch.zeros(3, 1, dtype=torch.float64)}}, {})
 
@@ -139,7 +142,9 @@ GROUPS = Groups(torch.tensor([0, 2]), torch.tensor([32, 8]))
 
 def test_group_weights_follow_the_closed_form():
     """With losses that training cannot change, q after T steps is proportional to exp(η T ℓ)."""
-    fixed = Objective(loss=lambda m, b: 0 * m.w.sum() + 0.3 + b["site"].double() * 0.4, score=QUADRATIC.score)
+    fixed = Objective(
+        loss=lambda m, b: 0 * m.w.sum() + 0.3 + b["site"].double() * 0.4, score=QUADRATIC.score
+    )
     draw = Draw({"train": {"x": torch.zeros(4, 1), "site": torch.tensor([0, 2, 0, 2])}}, {})
     q = torch.full((2,), 0.5, dtype=torch.float64)
     for _ in range(20):
@@ -147,21 +152,28 @@ def test_group_weights_follow_the_closed_form():
     assert_close(q, (0.05 * 20 * torch.tensor([0.3, 1.1], dtype=torch.float64)).softmax(0))
     start = torch.tensor([0.2, 0.8], dtype=torch.float64)
     by_hand = start * torch.exp(0.5 * torch.tensor([2.0, 1.0], dtype=torch.float64))
-    assert_close(mirror_ascent(start, torch.tensor([2.0, 1.0], dtype=torch.float64), 0.5), by_hand / by_hand.sum())
+    assert_close(
+        mirror_ascent(start, torch.tensor([2.0, 1.0], dtype=torch.float64), 0.5),
+        by_hand / by_hand.sum(),
+    )
 
 
 def test_group_gradient_is_the_weighted_sum_and_an_absent_group_is_left_out():
     batch = task().splits["train"].data[:12]
     m = model()
     q = torch.tensor([0.25, 0.75], dtype=torch.float64)
-    group_dro_step(m, Draw({"train": batch}, {}), classify, weights=q, groups=GROUPS, column="site", rate=0.0)
+    group_dro_step(
+        m, Draw({"train": batch}, {}), classify, weights=q, groups=GROUPS, column="site", rate=0.0
+    )
     got = [p.grad.clone() for p in m.parameters()]
     losses = classify.loss(m, batch)
     wanted = 0.25 * losses[batch["site"] == 0].mean() + 0.75 * losses[batch["site"] == 2].mean()
     assert_close(got, list(torch.autograd.grad(wanted, list(m.parameters()))))
     alone = {k: v[batch["site"] == 0] for k, v in batch.items()}
     m.zero_grad()
-    group_dro_step(m, Draw({"train": alone}, {}), classify, weights=q, groups=GROUPS, column="site", rate=0.1)
+    group_dro_step(
+        m, Draw({"train": alone}, {}), classify, weights=q, groups=GROUPS, column="site", rate=0.1
+    )
     assert all(torch.isfinite(p.grad).all() for p in m.parameters())
     assert float(q[0]) > 0.25
 
@@ -187,24 +199,33 @@ def test_group_methods_train_and_record():
     assert_close(dict(trained.model.state_dict()), dict(again.model.state_dict()), rtol=0, atol=0)
     uniform = InverseFrequency(budget=SGD).fit(model(), task(), LAB)
     assert (
-        float(parameters.distance(parameters.copy_parameters(uniform.model), parameters.copy_parameters(trained.model)))
+        float(
+            parameters.distance(
+                parameters.copy_parameters(uniform.model), parameters.copy_parameters(trained.model)
+            )
+        )
         > 0
     )
     assert all(map(math.isfinite, uniform.curves["loss"]))
 
 
 def test_one_step_of_the_classes_is_a_step_down_the_loss_they_name():
-    """A whole pass in one step of plain SGD: inverse frequency descends the mean of the groups' means, group DRO their
-    weighted sum, from equal weights that the first losses have raised."""
+    """A whole pass in one step of plain SGD: inverse frequency descends the mean of the groups'
+    means, group DRO their weighted sum, from equal weights that the first losses have raised."""
     once = Budget(steps=1, batch_size=40, lr=0.1, optimizer=Optimizer.SGD)
     batch = task().splits["train"].data[torch.arange(40)]
     net = model()
     each = torch.stack([classify.loss(net, batch)[batch["site"] == g].mean() for g in (0, 2)])
     q = (2.0 * each.detach()).softmax(0)
-    for method, loss in ((InverseFrequency(budget=once), each.mean()), (GroupDRO(rate=2.0, budget=once), q @ each)):
+    for method, loss in (
+        (InverseFrequency(budget=once), each.mean()),
+        (GroupDRO(rate=2.0, budget=once), q @ each),
+    ):
         gradients = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True)
         trained = method.fit(model(), task(), LAB)
-        for p, start, g in zip(trained.model.parameters(), net.parameters(), gradients, strict=True):
+        for p, start, g in zip(
+            trained.model.parameters(), net.parameters(), gradients, strict=True
+        ):
             assert_close(p.detach(), start.detach() - 0.1 * g)
     assert [trained.curves[f"weight {g}"][0] for g in (0, 2)] == pytest.approx(q.tolist())
 

@@ -47,7 +47,9 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_divergence_equals_torch_and_monte_carlo():
     q, prior = Posterior(normal(5, 3), normal(5, 3, seed=1)), normal(5, 3, seed=2)
-    wanted = kl_divergence(Normal(q.mean, (q.log_variance / 2).exp()), Normal(prior, torch.ones_like(prior)))
+    wanted = kl_divergence(
+        Normal(q.mean, (q.log_variance / 2).exp()), Normal(prior, torch.ones_like(prior))
+    )
     assert_close(q.divergence(prior), wanted)
     many = Posterior(q.mean.repeat(100_000, 1), q.log_variance.repeat(100_000, 1))
     u = many.sample(normal(500_000, 3, seed=3)).view(100_000, 5, 3)
@@ -63,8 +65,13 @@ def test_flipping_twice_returns_the_attribute_and_the_decoder_answers_in_its_pla
     codes = net.posterior(x).mean
     assert_close(other[:, :3], net.reconstruct(codes, 1 - x[:, 3:]))
     assert_close(net.counterfactual(other)[:, 3], x[:, 3])
-    middle = SequentialAutoencoder(4, 2, (1,), torch.tensor([[0.0], [1.0]]), k=1, width=4, hidden=2).double()
-    assert_close(middle.counterfactual(x)[:, [0, 2, 3]], middle.reconstruct(middle.posterior(x).mean, 1 - x[:, 1:2]))
+    middle = SequentialAutoencoder(
+        4, 2, (1,), torch.tensor([[0.0], [1.0]]), k=1, width=4, hidden=2
+    ).double()
+    assert_close(
+        middle.counterfactual(x)[:, [0, 2, 3]],
+        middle.reconstruct(middle.posterior(x).mean, 1 - x[:, 1:2]),
+    )
 
 
 def test_expected_environment_rests_on_earlier_domains_only():
@@ -100,11 +107,20 @@ def test_criterion_is_the_sum_of_its_parts():
         "fairness": fairness_gap(net, x, u).mean(),
     }
     rest = nn.functional.cross_entropy(net.classifier(u[:, :4]), y)
-    rest = rest + nn.functional.binary_cross_entropy_with_logits(net.discriminator(u[:, :4])[:, 0], x[:, 3])
+    rest = rest + nn.functional.binary_cross_entropy_with_logits(
+        net.discriminator(u[:, :4])[:, 0], x[:, 3]
+    )
     weights = {"reconstruction": 2.0, "beta": 0.3, "fairness": 1.7}
     wanted = rest + sum(weights[name] * value for name, value in parts.items())
     got = cdsae_criterion(
-        net, draw, classify, noise=noise, independence=4.0, k=2, adversary=Adversary.SEMANTIC, **weights
+        net,
+        draw,
+        classify,
+        noise=noise,
+        independence=4.0,
+        k=2,
+        adversary=Adversary.SEMANTIC,
+        **weights,
     )
     assert_close(got, wanted)
 
@@ -122,7 +138,9 @@ def test_fairness_gap_is_the_change_of_the_positive_probability():
     codes = net.posterior(x).mean
     p = net.classifier(codes[:, :4]).softmax(1)[:, 1]
     other = net.posterior(net.flip_group(x, codes)).mean
-    assert_close(fairness_gap(net, x, codes), (p - net.classifier(other[:, :4]).softmax(1)[:, 1]).abs())
+    assert_close(
+        fairness_gap(net, x, codes), (p - net.classifier(other[:, :4]).softmax(1)[:, 1]).abs()
+    )
 
 
 def test_reversal_keeps_values_and_turns_gradients():
@@ -142,14 +160,19 @@ def test_adversary_watches_what_it_should():
 
 
 def test_without_noise_a_wide_decoder_reconstructs_as_well_as_principal_components():
-    """Linear-Gaussian people: with β = 0 the error is at most that of as many components as there are codes."""
+    """Linear-Gaussian people: with β = 0 the error is at most that of as many components as there
+    are codes.
+    """
     x = normal(400, 8) @ (
-        normal(8, 8, seed=1) * torch.tensor([3.0, 2, 1, 0.5, 0.3, 0.2, 0.1, 0.1], dtype=torch.float64)
+        normal(8, 8, seed=1)
+        * torch.tensor([3.0, 2, 1, 0.5, 0.3, 0.2, 0.1, 0.1], dtype=torch.float64)
     )
     x = torch.cat([x / x.std(), (torch.arange(400) % 2)[:, None].double()], 1)
     y = (x[:, 0] > 0).long()
     splits = {
-        name: replace(TASK.splits[name], data=Columns(x=x[k::2], y=y[k::2], domain=torch.full((200,), k)))
+        name: replace(
+            TASK.splits[name], data=Columns(x=x[k::2], y=y[k::2], domain=torch.full((200,), k))
+        )
         for k, name in enumerate(("train:a", "train:b"))
     }
     x[1::4, -1], x[3::4, -1] = 0, 1
@@ -158,7 +181,9 @@ def test_without_noise_a_wide_decoder_reconstructs_as_well_as_principal_componen
     budget = Budget(steps=900, batch_size=200, lr=5e-3)
     method = CDSAE(codes=1, reconstruction=100, beta=0, fairness=0, independence=0, budget=budget)
     net = method.surgery(nn.Linear(9, 2), task, LAB)
-    step = replace(method.training, noise=lambda draw, **_: {"noise": torch.zeros(400, 4, dtype=torch.float64)})
+    step = replace(
+        method.training, noise=lambda draw, **_: {"noise": torch.zeros(400, 4, dtype=torch.float64)}
+    )
     train(net, task, step, method.budget, LAB)
     features = x[:, :8]
     with torch.no_grad():
@@ -184,9 +209,9 @@ def test_fairness_weight_lowers_the_models_own_effect():
 
 
 def test_collapsed_codes_are_seen():
-    trained = CDSAE(beta=50.0, reconstruction=0, fairness=0, budget=replace(ADAM, steps=150, lr=0.02)).fit(
-        copy.deepcopy(GIVEN), TASK, LAB
-    )
+    trained = CDSAE(
+        beta=50.0, reconstruction=0, fairness=0, budget=replace(ADAM, steps=150, lr=0.02)
+    ).fit(copy.deepcopy(GIVEN), TASK, LAB)
     held = nats(trained.model, TASK, LAB)
     assert held == {name: trained.curves[name] for name in held}
     assert len(held) == 4
@@ -197,10 +222,17 @@ def test_collapsed_codes_are_seen():
 
 @pytest.mark.parametrize("adversary", Adversary)
 def test_at_once_equals_one_after_the_other(adversary):
-    methods = [CDSAE(fairness=w, independence=w / 2, adversary=adversary, budget=ADAM) for w in (0.0, 1.0, 3.0)]
+    methods = [
+        CDSAE(fairness=w, independence=w / 2, adversary=adversary, budget=ADAM)
+        for w in (0.0, 1.0, 3.0)
+    ]
     labs = [Lab(k, dtype=torch.float64) for k in range(3)]
-    alone = [m.fit(copy.deepcopy(GIVEN), TASK, lab).model for m, lab in zip(methods, labs, strict=True)]
-    nets = [m.surgery(copy.deepcopy(GIVEN), TASK, lab) for m, lab in zip(methods, labs, strict=True)]
+    alone = [
+        m.fit(copy.deepcopy(GIVEN), TASK, lab).model for m, lab in zip(methods, labs, strict=True)
+    ]
+    nets = [
+        m.surgery(copy.deepcopy(GIVEN), TASK, lab) for m, lab in zip(methods, labs, strict=True)
+    ]
     train_stacked(TrainingRuns(nets, [TASK] * 3, [m.training for m in methods], [ADAM] * 3, labs))
     for one, other in zip(alone, nets, strict=True):
         assert_close(dict(other.state_dict()), dict(one.state_dict()), rtol=1e-7, atol=1e-9)
@@ -209,7 +241,11 @@ def test_at_once_equals_one_after_the_other(adversary):
 def changed(**columns: torch.Tensor) -> Task:
     split = TASK.splits["train:b"]
     return replace(
-        TASK, splits={**TASK.splits, "train:b": replace(split, data=Columns(**{**split.data.columns, **columns}))}
+        TASK,
+        splits={
+            **TASK.splits,
+            "train:b": replace(split, data=Columns(**{**split.data.columns, **columns})),
+        },
     )
 
 
@@ -223,7 +259,10 @@ def test_refusals():
         (changed(x=scaled), "other values in other domains"),
         (changed(y=torch.ones(64, dtype=torch.long)), "the label 1"),
         (changed(domain=torch.zeros(64, dtype=torch.long)), "number 0 and comes after"),
-        (replace(TASK, splits={n: s for n, s in TASK.splits.items() if n != "train:b"}), "one split to fit"),
+        (
+            replace(TASK, splits={n: s for n, s in TASK.splits.items() if n != "train:b"}),
+            "one split to fit",
+        ),
     )
     for task, words in cases:
         with pytest.raises(InvalidData, match=words):

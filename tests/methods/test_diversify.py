@@ -60,7 +60,9 @@ def test_mutual_information_by_a_double_loop():
 
 def test_mutual_information_of_known_heads():
     constant = torch.tensor([[0.3, 0.7]], dtype=torch.float64).expand(8, 2)
-    assert float(mutual_information(constant, probabilities(8, 2, 3))) == pytest.approx(0, abs=1e-12)
+    assert float(mutual_information(constant, probabilities(8, 2, 3))) == pytest.approx(
+        0, abs=1e-12
+    )
     sure = torch.eye(2, dtype=torch.float64).repeat(4, 1)
     assert float(mutual_information(sure, sure)) == pytest.approx(log(2))
     assert float(mutual_information(sure, sure.flip(1))) == pytest.approx(log(2))
@@ -97,21 +99,34 @@ def test_divdis_criterion_by_hand():
         + mutual_information(there[0], there[2])
         + mutual_information(there[1], there[2])
     ) / 3
-    kl = sum((u.mean(0) * (u.mean(0) / z.softmax(1).mean(0)).log()).sum() for u, z in zip(there, here, strict=True)) / 3
-    assert_close(divdis_criterion(net, draw, classify, dependence=4.0, prior=0.5), ce + 4 * mi + 0.5 * kl)
+    kl = (
+        sum(
+            (u.mean(0) * (u.mean(0) / z.softmax(1).mean(0)).log()).sum()
+            for u, z in zip(there, here, strict=True)
+        )
+        / 3
+    )
+    assert_close(
+        divdis_criterion(net, draw, classify, dependence=4.0, prior=0.5), ce + 4 * mi + 0.5 * kl
+    )
 
 
 def test_one_hypothesis_is_erm():
     reference = train(model(), toy_task(), erm_step, SGD, LAB).model
     x = toy_task().splits["unseen"].data.columns["x"].double()
     for method in (DivDis(members=1, prior=0, budget=SGD), DBAT(members=1, budget=SGD)):
-        assert_close(method.fit(model(), toy_task(), LAB).model(x), reference(x), rtol=1e-12, atol=1e-14)
+        assert_close(
+            method.fit(model(), toy_task(), LAB).model(x), reference(x), rtol=1e-12, atol=1e-14
+        )
 
 
 def test_dbat_term():
     p = torch.tensor([1.0, 1.0, 0.5], dtype=torch.float64)
     q = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
-    assert_close(agreement(p, q), torch.tensor([-log(1 + 1e-7), -log(1e-7), -log(0.5 + 1e-7)], dtype=torch.float64))
+    assert_close(
+        agreement(p, q),
+        torch.tensor([-log(1 + 1e-7), -log(1e-7), -log(0.5 + 1e-7)], dtype=torch.float64),
+    )
     assert float(agreement(p, q)[1]) == pytest.approx(16.118, abs=1e-3)
     earlier, new = [model(2), model(3)], model(4)
     draw = next(draws(toy_task(), SGD, LAB))
@@ -127,11 +142,17 @@ def test_dbat_term():
 
 
 def test_dbat_members_are_frozen_in_turn_and_disagree_more_with_weight():
-    calm, opposed = (DBAT(weight=w, budget=SGD).fit(model(), toy_task(), LAB).model for w in (0.0, 30.0))
-    assert_close(dict(calm.members[0].state_dict()), dict(opposed.members[0].state_dict()), rtol=0, atol=0)
+    calm, opposed = (
+        DBAT(weight=w, budget=SGD).fit(model(), toy_task(), LAB).model for w in (0.0, 30.0)
+    )
+    assert_close(
+        dict(calm.members[0].state_dict()), dict(opposed.members[0].state_dict()), rtol=0, atol=0
+    )
     assert all(p.requires_grad for p in opposed.parameters())
     x = toy_task().splits["bare"].data.columns["x"].double()
-    apart = [over_pairs(m.member_outputs(x).softmax(-1), disagreement).mean() for m in (calm, opposed)]
+    apart = [
+        over_pairs(m.member_outputs(x).softmax(-1), disagreement).mean() for m in (calm, opposed)
+    ]
     assert apart[1] > apart[0]
 
 
@@ -141,21 +162,40 @@ def test_committees_at_once_equal_one_after_the_other():
     many = method.fit_many(copy.deepcopy(nets), toy_task(), labs)
     for one, net, lab in zip(many, nets, labs, strict=True):
         alone = method.fit(net, toy_task(), lab)
-        assert_close(dict(one.model.state_dict()), dict(alone.model.state_dict()), rtol=1e-8, atol=1e-10)
+        assert_close(
+            dict(one.model.state_dict()), dict(alone.model.state_dict()), rtol=1e-8, atol=1e-10
+        )
         assert one.model.rule == alone.model.rule
     stackable = [Newcomer(model(k), [model(k + 5)]) for k in range(3)]
-    results = train_stacked(TrainingRuns(stackable, [toy_task()] * 3, [method.training] * 3, [SGD] * 3, labs))
+    results = train_stacked(
+        TrainingRuns(stackable, [toy_task()] * 3, [method.training] * 3, [SGD] * 3, labs)
+    )
     for k, result in enumerate(results):
-        reference = train(Newcomer(model(k), [model(k + 5)]), toy_task(), method.training, SGD, labs[k])
-        assert_close(dict(result.model.state_dict()), dict(reference.model.state_dict()), rtol=1e-9, atol=1e-11)
+        reference = train(
+            Newcomer(model(k), [model(k + 5)]), toy_task(), method.training, SGD, labs[k]
+        )
+        assert_close(
+            dict(result.model.state_dict()),
+            dict(reference.model.state_dict()),
+            rtol=1e-9,
+            atol=1e-11,
+        )
 
 
 def test_divdis_at_once_equals_one_after_the_other():
     methods = [DivDis(dependence=w, prior=0.3, budget=SGD) for w in (0.0, 1.0, 20.0)]
     labs = [Lab(k, dtype=torch.float64) for k in range(3)]
-    alone = [m.fit(model(k), toy_task(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
-    nets = [m.surgery(model(k), toy_task(), lab) for k, (m, lab) in enumerate(zip(methods, labs, strict=True))]
-    train_stacked(TrainingRuns(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    alone = [
+        m.fit(model(k), toy_task(), lab)
+        for k, (m, lab) in enumerate(zip(methods, labs, strict=True))
+    ]
+    nets = [
+        m.surgery(model(k), toy_task(), lab)
+        for k, (m, lab) in enumerate(zip(methods, labs, strict=True))
+    ]
+    train_stacked(
+        TrainingRuns(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs)
+    )
     for one, net in zip(alone, nets, strict=True):
         assert_close(dict(net.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
 
@@ -163,19 +203,29 @@ def test_divdis_at_once_equals_one_after_the_other():
 def test_committees_with_unlabelled_data_of_their_own():
     task = toy_task()
     columns = task.splits["bare"].data.columns
-    other = replace(task.splits["bare"], data=type(task.splits["bare"].data)(**{**columns, "x": -columns["x"].flip(1)}))
+    other = replace(
+        task.splits["bare"],
+        data=type(task.splits["bare"].data)(**{**columns, "x": -columns["x"].flip(1)}),
+    )
     tasks = [task, replace(task, splits={**task.splits, "bare": other})]
     for method in (DBAT(weight=5.0, budget=SGD), DivDis(budget=SGD)):
         many = method.fit_many([model(), model()], tasks, [LAB, LAB])
         alone = [method.fit(model(), own, LAB) for own in tasks]
         for one, reference, own in zip(many, alone, tasks, strict=True):
             assert one.task is own
-            assert_close(dict(one.model.state_dict()), dict(reference.model.state_dict()), rtol=1e-9, atol=1e-11)
+            assert_close(
+                dict(one.model.state_dict()),
+                dict(reference.model.state_dict()),
+                rtol=1e-9,
+                atol=1e-11,
+            )
         x = columns["x"].double()
-        assert not torch.allclose(many[0].model.member_outputs(x)[1], many[1].model.member_outputs(x)[1])
-        assert_close(many[0].model.member_outputs(x)[0], many[1].model.member_outputs(x)[0]) if isinstance(
-            method, DBAT
-        ) else None
+        assert not torch.allclose(
+            many[0].model.member_outputs(x)[1], many[1].model.member_outputs(x)[1]
+        )
+        assert_close(
+            many[0].model.member_outputs(x)[0], many[1].model.member_outputs(x)[0]
+        ) if isinstance(method, DBAT) else None
 
 
 def two_rules() -> Committee:
@@ -211,7 +261,8 @@ def test_labels_of_unlabelled_data_do_not_matter_and_this_is_said_once(caplog):
     task = toy_task()
     columns = task.splits["bare"].data.columns
     wrong = replace(
-        task.splits["bare"], data=type(task.splits["bare"].data)(**columns, y=torch.ones(64, dtype=torch.long))
+        task.splits["bare"],
+        data=type(task.splits["bare"].data)(**columns, y=torch.ones(64, dtype=torch.long)),
     )
     labelled = replace(task, splits={**task.splits, "bare": wrong})
     for method, name in ((DivDis(budget=SGD), "DivDis"), (DBAT(budget=SGD), "D-BAT")):
@@ -219,7 +270,9 @@ def test_labels_of_unlabelled_data_do_not_matter_and_this_is_said_once(caplog):
         assert not caplog.messages
         b, _ = method.fit_many([model(), model()], labelled, [LAB, LAB])
         assert_close(dict(a.state_dict()), dict(b.model.state_dict()), rtol=1e-9, atol=1e-11)
-        assert caplog.messages == [f"{name} does not read the labels of the unlabelled data (bare)."]
+        assert caplog.messages == [
+            f"{name} does not read the labels of the unlabelled data (bare)."
+        ]
         caplog.clear()
 
 
@@ -227,7 +280,10 @@ def test_refusals():
     for method in (DivDis(budget=SGD), DBAT(budget=SGD)):
         with pytest.raises(InvalidData, match="no ADAPT split"):
             method.fit(model(), bare(), LAB)
-    for make, word in ((lambda: DivDis(members=0), "members=0"), (lambda: DBAT(weight=-1), "weight=-1")):
+    for make, word in (
+        (lambda: DivDis(members=0), "members=0"),
+        (lambda: DBAT(weight=-1), "weight=-1"),
+    ):
         with pytest.raises(InvalidConfig, match=word):
             make()
     with pytest.raises(InvalidData, match="1 example"):

@@ -15,7 +15,13 @@ from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.drm import DRM, drm_criterion, prototypes
-from unseen.models.ensemble_model import Committee, MeanLogit, MeanProbability, SingleMember, mixture
+from unseen.models.ensemble_model import (
+    Committee,
+    MeanLogit,
+    MeanProbability,
+    SingleMember,
+    mixture,
+)
 from unseen.models.test_time_weighting import (
     EntropySteering,
     Granularity,
@@ -65,11 +71,20 @@ def test_the_common_head_alone_is_erm():
 def test_many_at_once_equal_one_after_the_other():
     methods = [DRM(shared=s, budget=SGD) for s in (0.2, 0.5, 0.9)]
     labs, nets = [Lab(k, dtype=torch.float64) for k in range(3)], [model(k) for k in range(3)]
-    alone = [m.fit(copy.deepcopy(net), toy_task(), lab) for m, net, lab in zip(methods, nets, labs, strict=True)]
-    models = [m.surgery(net, toy_task(), lab) for m, net, lab in zip(methods, nets, labs, strict=True)]
-    many = train_stacked(TrainingRuns(models, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    alone = [
+        m.fit(copy.deepcopy(net), toy_task(), lab)
+        for m, net, lab in zip(methods, nets, labs, strict=True)
+    ]
+    models = [
+        m.surgery(net, toy_task(), lab) for m, net, lab in zip(methods, nets, labs, strict=True)
+    ]
+    many = train_stacked(
+        TrainingRuns(models, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs)
+    )
     for one, other in zip(alone, many, strict=True):
-        assert_close(dict(other.model.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11)
+        assert_close(
+            dict(other.model.state_dict()), dict(one.model.state_dict()), rtol=1e-9, atol=1e-11
+        )
 
 
 def test_entropy_of_known_distributions():
@@ -78,7 +93,9 @@ def test_entropy_of_known_distributions():
     p = torch.tensor([[[0.9, 0.1]]], dtype=torch.float64)
     wanted = -0.9 * log(0.9) - 0.1 * log(0.1)
     assert entropies(p.log()).item() == pytest.approx(wanted)
-    assert entropies(torch.tensor([[[log(9.0)]]], dtype=torch.float64)).item() == pytest.approx(wanted)  # one log odds
+    assert entropies(torch.tensor([[[log(9.0)]]], dtype=torch.float64)).item() == pytest.approx(
+        wanted
+    )  # one log odds
 
 
 @pytest.mark.parametrize("granularity", Granularity)
@@ -152,7 +169,8 @@ def test_online_steering_learns_from_sure_examples_only_and_leaves_the_original(
             p = original(parts[0]).exp().max(1).values
         assert_close(found.confident[:16], p >= 0.6)
         same = all(
-            torch.equal(a, b) for a, b in zip(moved.encoder.parameters(), original.encoder.parameters(), strict=True)
+            torch.equal(a, b)
+            for a, b in zip(moved.encoder.parameters(), original.encoder.parameters(), strict=True)
         )
         assert same == (part is Part.HEADS)
         with torch.no_grad():  # what was learned first shows in the second batch only

@@ -50,7 +50,9 @@ def test_end_points_are_exact(make):
     for alpha, wanted in ((0.0, before), (1.0, parameters.state(after))):
         got = WiSEFT(alpha=alpha, budget=SGD).fit(make(), toy_task(), LAB).model.state_dict()
         floating = [name for name, tensor in wanted.items() if tensor.is_floating_point()]
-        assert_close({n: got[n] for n in floating}, {n: wanted[n] for n in floating}, rtol=0, atol=0)
+        assert_close(
+            {n: got[n] for n in floating}, {n: wanted[n] for n in floating}, rtol=0, atol=0
+        )
         counters = [name for name, tensor in wanted.items() if not tensor.is_floating_point()]
         assert all(torch.equal(got[n], after.state_dict()[n]) for n in counters)
     half = WiSEFT(alpha=0.25, budget=SGD).fit(make(), toy_task(), LAB).model.state_dict()
@@ -100,12 +102,16 @@ def test_label_smoothing_equals_torch():
     net = model()
     x, y = (torch.cat([b[key] for b in drawn().fit.values()]) for key in ("x", "y"))
     got = BANG(smoothing=0.2, mixing_alpha=0).training(net, drawn(), classify)
-    assert got.item() == pytest.approx(nn.functional.cross_entropy(net(x), y, label_smoothing=0.2).item())
+    assert got.item() == pytest.approx(
+        nn.functional.cross_entropy(net(x), y, label_smoothing=0.2).item()
+    )
     with Lab(3).seeded():
         odds = nn.Sequential(nn.Linear(4, 1)).double()
     got = BANG(smoothing=0.2, mixing_alpha=0).training(odds, drawn(), binary)
     soft = 0.8 * y.double() + 0.1
-    assert got.item() == pytest.approx(nn.functional.binary_cross_entropy_with_logits(odds(x)[:, 0], soft).item())
+    assert got.item() == pytest.approx(
+        nn.functional.binary_cross_entropy_with_logits(odds(x)[:, 0], soft).item()
+    )
 
 
 def test_bang_without_soft_labels_is_wise_ft_and_at_one_mixup():
@@ -120,8 +126,13 @@ def test_bang_without_soft_labels_is_wise_ft_and_at_one_mixup():
 def test_bang_at_once_equals_one_after_the_other():
     methods = [BANG(alpha=1, smoothing=0.1 * k, mixing_alpha=0.5 * k, budget=SGD) for k in range(3)]
     labs, nets = [Lab(k, dtype=torch.float64) for k in range(3)], [model(k) for k in range(3)]
-    alone = [m.fit(copy.deepcopy(n), toy_task(), lab).model for m, n, lab in zip(methods, nets, labs, strict=True)]
-    train_stacked(TrainingRuns(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs))
+    alone = [
+        m.fit(copy.deepcopy(n), toy_task(), lab).model
+        for m, n, lab in zip(methods, nets, labs, strict=True)
+    ]
+    train_stacked(
+        TrainingRuns(nets, [toy_task()] * 3, [m.training for m in methods], [SGD] * 3, labs)
+    )
     for one, other in zip(alone, nets, strict=True):
         assert_close(dict(other.state_dict()), dict(one.state_dict()), rtol=1e-9, atol=1e-11)
 
@@ -136,7 +147,9 @@ def test_ensembles_of_weights_and_of_outputs_are_the_means_of_their_members():
     given = OutputEnsemble(3, Start.GIVEN, budget=SGD).fit(model(), toy_task(), LAB)
     by_logits = OutputEnsemble(3, Start.GIVEN, MeanLogit(), SGD).fit(model(), toy_task(), LAB).model
     with torch.no_grad():
-        assert_close(given.model(X).exp(), torch.stack([net(X).softmax(1) for net in models]).mean(0))
+        assert_close(
+            given.model(X).exp(), torch.stack([net(X).softmax(1) for net in models]).mean(0)
+        )
         assert_close(by_logits(X), torch.stack([net(X) for net in models]).mean(0))
     assert given.curves["loss"] == given.curves["loss 0"]
 

@@ -27,7 +27,9 @@ def test_two_halves_continue_from_each_other():
 def test_no_steps_change_nothing():
     model = mlp([4, 8, 2])
     before = copy_parameters(model)
-    assert_close(copy_parameters(Finetune(Budget(steps=0)).fit(model, small_task(), Lab()).model), before)
+    assert_close(
+        copy_parameters(Finetune(Budget(steps=0)).fit(model, small_task(), Lab()).model), before
+    )
 
 
 def test_only_the_named_parameters_move_and_all_ask_for_gradients_again():

@@ -1,4 +1,6 @@
-"""Ghost batch norm against the definition, against batch norm, and against one batch-norm call per ghost."""
+"""Ghost batch norm against the definition, against batch norm, and against one batch-norm call per
+ghost.
+"""
 
 import copy
 
@@ -35,7 +37,9 @@ def layers(shape, ghost, dtype=torch.float64, **options):
     with Lab(seed=5).seeded():
         kind = GhostBatchNorm1d if len(shape) == 1 else GhostBatchNorm2d
         layer = kind(shape[0], ghost, **options).to(dtype)
-        plain = (nn.BatchNorm1d if len(shape) == 1 else nn.BatchNorm2d)(shape[0], **options).to(dtype)
+        plain = (nn.BatchNorm1d if len(shape) == 1 else nn.BatchNorm2d)(shape[0], **options).to(
+            dtype
+        )
         for name, value in layer.state_dict().items():
             if value.is_floating_point():
                 value.copy_(1 + torch.rand_like(value))
@@ -55,7 +59,13 @@ def results(layer, x, weighting):
     return (y.detach(), *grads, layer.running_mean.clone(), layer.running_var.clone())
 
 
-@given(seed=integers(0, 99), k=integers(1, 5), ghost=integers(2, 6), rest=integers(0, 5), shape=sampled_from([*SHAPES]))
+@given(
+    seed=integers(0, 99),
+    k=integers(1, 5),
+    ghost=integers(2, 6),
+    rest=integers(0, 5),
+    shape=sampled_from([*SHAPES]),
+)
 def test_it_is_the_definition(seed, k, ghost, rest, shape):
     rest = rest % ghost
     n = k * ghost + (0 if rest == 1 else rest)
@@ -66,14 +76,19 @@ def test_it_is_the_definition(seed, k, ghost, rest, shape):
         free, layer.weight, layer.bias, layer.running_mean.clone(), layer.running_var.clone(), ghost
     )
     expected = torch.autograd.grad((y * weighting).sum(), (free, layer.weight, layer.bias))
-    for a, b in zip(results(layer, x, weighting), (y.detach(), *expected, mean, variance), strict=True):
+    for a, b in zip(
+        results(layer, x, weighting), (y.detach(), *expected, mean, variance), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_one_ghost_is_batch_norm(shape):
     layer, plain = layers(shape, 24, torch.float32)
-    x, weighting = normal(24, *shape, dtype=torch.float32), normal(24, *shape, seed=1, dtype=torch.float32)
+    x, weighting = (
+        normal(24, *shape, dtype=torch.float32),
+        normal(24, *shape, seed=1, dtype=torch.float32),
+    )
     for a, b in zip(results(layer, x, weighting), results(plain, x, weighting), strict=True):
         assert torch.equal(a, b)
     assert layer.num_batches_tracked == plain.num_batches_tracked == 1
@@ -84,13 +99,18 @@ def test_one_ghost_is_batch_norm(shape):
 @pytest.mark.parametrize("n", [24, 27])
 def test_ghosts_are_batch_norm_calls_in_order(shape, momentum, n):
     layer, plain = layers(shape, 6, torch.float32, momentum=momentum)
-    x, weighting = normal(n, *shape, dtype=torch.float32), normal(n, *shape, seed=1, dtype=torch.float32)
+    x, weighting = (
+        normal(n, *shape, dtype=torch.float32),
+        normal(n, *shape, seed=1, dtype=torch.float32),
+    )
     found = results(layer, x, weighting)
     free = x.clone().requires_grad_()
     y = torch.cat([plain(part) for part in free.split(6)])
     expected = torch.autograd.grad((y * weighting).sum(), (free, plain.weight, plain.bias))
     # float32 rounding of sums over 24 examples
-    for a, b in zip(found, (y.detach(), *expected, plain.running_mean, plain.running_var), strict=True):
+    for a, b in zip(
+        found, (y.detach(), *expected, plain.running_mean, plain.running_var), strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     assert layer.num_batches_tracked == plain.num_batches_tracked
     torch.testing.assert_close(layer.eval()(x), plain.eval()(x))
@@ -100,7 +120,8 @@ def test_fused_gradients_pass_the_numerical_check():
     layer, _ = layers((2,), 3)
     x = normal(6, 2).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda x, w, b: torch.func.functional_call(layer, {"weight": w, "bias": b}, (x,)), (x, layer.weight, layer.bias)
+        lambda x, w, b: torch.func.functional_call(layer, {"weight": w, "bias": b}, (x,)),
+        (x, layer.weight, layer.bias),
     )
 
 
@@ -112,13 +133,17 @@ def test_ghosts_as_channels_are_the_loop():
     torch.testing.assert_close(other.running_mean, layer.running_mean)
 
 
-@pytest.mark.parametrize("options", [{"affine": False}, {"track_running_stats": False}, {"eps": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{"affine": False}, {"track_running_stats": False}, {"eps": 0.5}]
+)
 def test_options_of_batch_norm_hold(options):
     plain = nn.BatchNorm1d(3, **options).double()
     layer = convert(copy.deepcopy(plain), 4)
     x = normal(8, 3)
     if options.get("track_running_stats") is False:
-        assert torch.equal(layer(x), plain(x)), "without running statistics it is batch norm in every mode"
+        assert torch.equal(layer(x), plain(x)), (
+            "without running statistics it is batch norm in every mode"
+        )
     else:
         torch.testing.assert_close(layer(x), torch.cat([plain(x[:4]), plain(x[4:])]))
     torch.testing.assert_close(layer.eval()(x), plain.eval()(x))
@@ -137,7 +162,10 @@ def test_shares_replay_the_updates(k, seed):
 
 def test_convert_keeps_state_and_function_and_shared_layers():
     model = resnet((4, 8), 1, norm=Norm.BATCH)
-    names, values = [*model.state_dict()], {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    names, values = (
+        [*model.state_dict()],
+        {name: tensor.clone() for name, tensor in model.state_dict().items()},
+    )
     x = torch.randn(6, 1, 8, 8, generator=Lab().generator())
     before = copy.deepcopy(model).eval()(x)
     new = convert(model, 4)
@@ -179,7 +207,9 @@ def test_bad_ghosts_are_refused():
 def test_training_with_one_ghost_per_batch_is_training_with_batch_norm():
     x = normal(64, 5, dtype=torch.float32)
     data = Columns(x=x, y=(x[:, 0] > 1).long())
-    task = Task(name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)})
+    task = Task(
+        name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)}
+    )
 
     def fitted(ghost, batch_size):
         with Lab(seed=1).seeded():

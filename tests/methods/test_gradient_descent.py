@@ -1,4 +1,6 @@
-"""Full-batch gradient descent and its reduced dynamics against the definition and against each other."""
+"""Full-batch gradient descent and its reduced dynamics against the definition and against each
+other.
+"""
 
 from math import exp
 
@@ -11,7 +13,13 @@ from unseen.engine.batches import Columns, whole
 from unseen.engine.evaluate import outputs
 from unseen.errors import Divergence, InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
-from unseen.methods.gradient_descent import GradientDescent, GramDynamics, gram_path, linear_path, slope_of
+from unseen.methods.gradient_descent import (
+    GradientDescent,
+    GramDynamics,
+    gram_path,
+    linear_path,
+    slope_of,
+)
 from unseen.models.two_layer import TwoLayer
 from unseen.objectives import binary
 from unseen.task import Axis, Objective, Split, Task, Use
@@ -34,17 +42,29 @@ def network(dim=300, width=10, init=0.01):
 
 
 def task_of(x, y, objective=binary):
-    return Task(name="own", axis=Axis.IID, objective=objective, splits={"train": Split(Columns(x=x, y=y), Use.TRAIN)})
+    return Task(
+        name="own",
+        axis=Axis.IID,
+        objective=objective,
+        splits={"train": Split(Columns(x=x, y=y), Use.TRAIN)},
+    )
 
 
 def test_gradient_descent_is_the_definition():
     task, model = SMALL.build(LAB), network()
     data = whole(task.splits["train"].data, LAB)
     expected = oracle.descend(
-        model.hidden.weight.detach().numpy(), model.head.numpy(), data["x"].numpy(), 2 * data["y"].numpy() - 1, 0.5, 5
+        model.hidden.weight.detach().numpy(),
+        model.head.numpy(),
+        data["x"].numpy(),
+        2 * data["y"].numpy() - 1,
+        0.5,
+        5,
     )
     trained = GradientDescent(steps=5, lr=0.5).fit(model, task, LAB).model
-    torch.testing.assert_close(trained.hidden.weight.detach(), torch.tensor(expected), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        trained.hidden.weight.detach(), torch.tensor(expected), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("objective", [binary, SQUARED])
@@ -53,16 +73,25 @@ def test_reduced_dynamics_are_gradient_descent(objective):
     task = task_of(data["x"], data["y"], objective)
     slow = GradientDescent(steps=50, lr=0.02).fit(network(), task, LAB)
     fast = GramDynamics(steps=50, lr=0.02).fit(network(), task, LAB)
-    torch.testing.assert_close(fast.model.hidden.weight, slow.model.hidden.weight, rtol=0, atol=1e-10)
-    assert slow.curves["loss"][-1] < slow.curves["loss"][0] / 2, "the comparison must cover real training"
-    assert fast.curves["loss"] == pytest.approx(slow.curves["loss"], abs=1e-6)  # the loop records float32
+    torch.testing.assert_close(
+        fast.model.hidden.weight, slow.model.hidden.weight, rtol=0, atol=1e-10
+    )
+    assert slow.curves["loss"][-1] < slow.curves["loss"][0] / 2, (
+        "the comparison must cover real training"
+    )
+    assert fast.curves["loss"] == pytest.approx(
+        slow.curves["loss"], abs=1e-6
+    )  # the loop records float32
     assert torch.equal(fast.start["hidden.weight"], network().hidden.weight)
 
 
 def test_reduced_dynamics_are_gradient_descent_in_float32_and_over_several_fit_splits():
     lab = Lab(seed=4)
     data = SMALL.build(lab).splits["train"].data
-    halves = {name: Split(data.subset(part), Use.TRAIN) for name, part in (("a", slice(10)), ("b", slice(10, 20)))}
+    halves = {
+        name: Split(data.subset(part), Use.TRAIN)
+        for name, part in (("a", slice(10)), ("b", slice(10, 20)))
+    }
     task = Task(name="halves", axis=Axis.IID, objective=binary, splits=halves)
     slow = GradientDescent(steps=50, lr=0.02).fit(network(), task, lab).model
     fast = GramDynamics(steps=50, lr=0.02).fit(network(), task, lab).model
@@ -78,9 +107,13 @@ def test_moments_give_norms_and_outputs_of_the_trained_network():
     *_, last = path
     trained = GradientDescent(steps=30, lr=0.05).fit(model, task, LAB).model
     weight = trained.hidden.weight.detach()
-    torch.testing.assert_close(last.norms2(w.square().sum(1), x @ w.T), weight.square().sum(1), rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        last.norms2(w.square().sum(1), x @ w.T), weight.square().sum(1), rtol=1e-10, atol=0
+    )
     expected = outputs(trained, task.splits["test"].data, LAB)
-    torch.testing.assert_close((z @ w.T + z @ x.T @ last.coefficients).relu() @ model.head, expected)
+    torch.testing.assert_close(
+        (z @ w.T + z @ x.T @ last.coefficients).relu() @ model.head, expected
+    )
 
 
 def test_one_sample_is_one_dimensional_logistic_descent():
@@ -101,8 +134,8 @@ def test_one_sample_is_one_dimensional_logistic_descent():
 
 
 def test_nearly_orthogonal_samples_are_fitted_in_one_step_flipped_or_not():
-    # p = 25 n‖μ‖²: the one-step classifier Σ y x is dominated by each sample's own term. (With ‖μ‖² ≫ p/n it is not:
-    # one step is then linear in the clusters, which XOR defeats.)
+    # p = 25 n‖μ‖²: the one-step classifier Σ y x is dominated by each sample's own term. (With ‖μ‖²
+    # ≫ p/n it is not: one step is then linear in the clusters, which XOR defeats.)
     task = XorClusters(n=40, dim=40_000, mean_norm2=40.0, noise=0.3, n_evaluate=10).build(LAB)
     data = task.splits["train"].data
     trained = GramDynamics(steps=1, lr=1e-3).fit(network(40_000, 50, 1e-6), task, LAB).model
@@ -120,13 +153,19 @@ def test_order_of_samples_and_neurons_does_not_matter():
     shuffled = network()
     shuffled.hidden.weight.data = shuffled.hidden.weight.data[neurons]
     shuffled.head = shuffled.head[neurons]
-    shuffled = GramDynamics(30, 0.05).fit(shuffled, task_of(data["x"][order], data["y"][order]), LAB).model
-    torch.testing.assert_close(shuffled.hidden.weight, plain.hidden.weight[neurons], rtol=0, atol=1e-12)
+    shuffled = (
+        GramDynamics(30, 0.05).fit(shuffled, task_of(data["x"][order], data["y"][order]), LAB).model
+    )
+    torch.testing.assert_close(
+        shuffled.hidden.weight, plain.hidden.weight[neurons], rtol=0, atol=1e-12
+    )
 
 
 def test_rotating_data_and_weights_leaves_outputs_alone():
     data = SMALL.build(LAB).splits["train"].data.columns
-    rotation = torch.linalg.qr(torch.randn(300, 300, generator=LAB.generator(), dtype=torch.float64)).Q
+    rotation = torch.linalg.qr(
+        torch.randn(300, 300, generator=LAB.generator(), dtype=torch.float64)
+    ).Q
     x = data["x"].double()
     plain = GramDynamics(30, 0.05).fit(network(), task_of(x, data["y"]), LAB).model
     turned = network()
@@ -146,11 +185,14 @@ def test_linear_path_is_gradient_descent_of_a_linear_model_from_zero():
 
 
 def test_no_network_beats_the_bayes_floor():
-    # n‖μ‖⁴/p = 133: clusters overlap, and the trained network's clean error stays above the best rule's
+    # n‖μ‖⁴/p = 133: clusters overlap, and the trained network's clean error stays above the best
+    # rule's
     spec = XorClusters(n=300, dim=600, mean_norm2=16.0, noise=0.1, n_evaluate=4_000)
     task = spec.build(LAB)
     trained = GramDynamics(steps=60, lr=0.02).fit(network(600, 60, 1e-4), task, LAB).model
-    wrong = (outputs(trained, task.splits["test"].data, LAB) > 0) != (task.splits["test"].data.columns["y"] > 0)
+    wrong = (outputs(trained, task.splits["test"].data, LAB) > 0) != (
+        task.splits["test"].data.columns["y"] > 0
+    )
     floor = bayes_error(16.0)
     assert floor > 0.004
     assert wrong.double().mean().item() > floor - 5 * (floor / 4_000) ** 0.5
@@ -173,7 +215,9 @@ def test_streams_are_refused():
         def __iter__(self):
             yield {"x": torch.zeros(2), "y": torch.tensor(1)}
 
-    task = Task(name="stream", axis=Axis.IID, objective=binary, splits={"train": Split(Stream(), Use.TRAIN)})
+    task = Task(
+        name="stream", axis=Axis.IID, objective=binary, splits={"train": Split(Stream(), Use.TRAIN)}
+    )
     with pytest.raises(InvalidData, match="is a stream"):
         GradientDescent().fit(nn.Linear(2, 1), task, LAB)
 

@@ -14,18 +14,28 @@ from unseen.engine.loop import Budget, Optimizer
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.methods.ghost_batch_norm import GhostBatchNorm1d
-from unseen.methods.large_batch import LargeBatch, adapt_regime, keep_epochs, root_lr, updates_per_rate
+from unseen.methods.large_batch import (
+    LargeBatch,
+    adapt_regime,
+    keep_epochs,
+    root_lr,
+    updates_per_rate,
+)
 from unseen.models.mlp import mlp
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
 
-SMALL = Budget(steps=2_560, batch_size=32, lr=0.1, optimizer=Optimizer.SGD, drops=(1_280, 2_048), warmup=64)
+SMALL = Budget(
+    steps=2_560, batch_size=32, lr=0.1, optimizer=Optimizer.SGD, drops=(1_280, 2_048), warmup=64
+)
 
 
 def task(n=256):
     x = torch.randn(n, 4, generator=Lab(seed=3).generator())
     data = Columns(x=x, y=(x[:, 0] > 0).long())
-    return Task(name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)})
+    return Task(
+        name="t", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)}
+    )
 
 
 def model():
@@ -102,7 +112,9 @@ def test_fit_makes_that_many_updates_logs_the_rate_and_leaves_ghosts():
     assert logged["lr"] == pytest.approx(0.1)
     assert len(trained.curves["loss"]) == logged["updates"] == 40
     assert [type(m) for m in trained.model if isinstance(m, nn.BatchNorm1d)] == [GhostBatchNorm1d]
-    assert per_example(trained.model, task().splits["train"].data, classify.score, Lab()).mean() > 0.8
+    assert (
+        per_example(trained.model, task().splits["train"].data, classify.score, Lab()).mean() > 0.8
+    )
     short = LargeBatch(small, batch_size=64, adapt=False, ghost=None).fit(model(), task(), Lab())
     assert len(short.curves["loss"]) == 10
     assert not any(isinstance(m, GhostBatchNorm1d) for m in short.model)
@@ -111,7 +123,9 @@ def test_fit_makes_that_many_updates_logs_the_rate_and_leaves_ghosts():
 def test_the_small_batch_as_large_batch_is_the_plain_regime():
     small = Budget(steps=20, batch_size=16, lr=0.05, optimizer=Optimizer.SGD)
     a = LargeBatch(small, batch_size=16, ghost=None).fit(model(), task(), Lab())
-    b = LargeBatch(small, batch_size=16, root=False, adapt=False, ghost=16).fit(model(), task(), Lab())
+    b = LargeBatch(small, batch_size=16, root=False, adapt=False, ghost=16).fit(
+        model(), task(), Lab()
+    )
     assert a.curves["loss"] == b.curves["loss"]
 
 

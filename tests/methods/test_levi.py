@@ -52,7 +52,13 @@ def test_criterion_is_the_mean_over_depths():
 def test_order_of_depths_does_not_change_the_prediction_and_one_depth_is_its_head():
     made = LEVI().surgery(backbone(), toy_task(), LAB)
     turned = Layerwise(
-        made.backbone, made.small, list(made.adapters)[::-1], made.depths[::-1], ("2",), made.rule, frozen=True
+        made.backbone,
+        made.small,
+        list(made.adapters)[::-1],
+        made.depths[::-1],
+        ("2",),
+        made.rule,
+        frozen=True,
     )
     assert_close(turned(X), made(X))
     single = LEVI(depths=("4",)).surgery(backbone(), toy_task(), LAB)
@@ -70,10 +76,17 @@ def test_without_the_small_network_it_is_a_probe_of_the_last_hidden_state():
     kept = probe[1].weight.data[:, :6].clone()
     net, seen = backbone(), toy_task()
     hidden = {
-        name: replace(s, data=type(s.data)(**{**s.data.columns, "x": net[:5](s.data.columns["x"].double()).detach()}))
+        name: replace(
+            s,
+            data=type(s.data)(
+                **{**s.data.columns, "x": net[:5](s.data.columns["x"].double()).detach()}
+            ),
+        )
         for name, s in seen.splits.items()
     }
-    narrow = nn.Sequential(nn.Flatten(), nn.Linear(6, 32), nn.ReLU(), copy.deepcopy(probe[3])).double()
+    narrow = nn.Sequential(
+        nn.Flatten(), nn.Linear(6, 32), nn.ReLU(), copy.deepcopy(probe[3])
+    ).double()
     narrow[1].weight.data.copy_(kept)
     narrow[1].bias.data.copy_(probe[1].bias.data)
     train(made, seen, LEVI().training, SGD, LAB)
@@ -86,7 +99,10 @@ def test_frozen_weights_stay_and_tuned_ones_move():
         net = backbone()
         before = parameters.state(net)
         trained = LEVI(frozen=frozen, budget=SGD).fit(net, toy_task(), LAB).model
-        same = all(torch.equal(before[name], tensor) for name, tensor in trained.backbone.state_dict().items())
+        same = all(
+            torch.equal(before[name], tensor)
+            for name, tensor in trained.backbone.state_dict().items()
+        )
         assert same == frozen
         assert all((p.grad is None) == frozen for p in list(trained.backbone.parameters())[:2])
 

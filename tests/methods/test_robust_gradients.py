@@ -1,4 +1,6 @@
-"""Robust means of gradients against loops over coordinates, and the steps against per-example gradients."""
+"""Robust means of gradients against loops over coordinates, and the steps against per-example
+gradients.
+"""
 
 from collections import deque
 from functools import partial
@@ -58,14 +60,18 @@ def test_winsorized_mean_is_the_definition_for_any_chunking(bc, p, part, seed):
     finally:
         robust_gradients.PART = before
     np.testing.assert_allclose(found.numpy(), by_definition(rows.numpy(), c), atol=1e-12)
-    assert torch.equal(rows, normal(b, p, seed=seed).round(decimals=1))  # the input is not sorted in place
+    assert torch.equal(
+        rows, normal(b, p, seed=seed).round(decimals=1)
+    )  # the input is not sorted in place
 
 
 @given(bc=sizes, shift=st.floats(-5, 5), scale=st.floats(0.1, 10), seed=st.integers(0, 99))
 def test_winsorized_mean_moves_and_scales_with_its_input(bc, shift, scale, seed):
     b, c = bc
     rows = normal(b, 5, seed=seed)
-    torch.testing.assert_close(winsorized_mean(scale * rows + shift, c), scale * winsorized_mean(rows, c) + shift)
+    torch.testing.assert_close(
+        winsorized_mean(scale * rows + shift, c), scale * winsorized_mean(rows, c) + shift
+    )
     torch.testing.assert_close(winsorized_mean(-rows, c), -winsorized_mean(rows, c))
 
 
@@ -73,7 +79,9 @@ def test_winsorized_mean_moves_and_scales_with_its_input(bc, shift, scale, seed)
 def test_the_extreme_levels_are_mean_and_median(b):
     rows = normal(b, 6)
     torch.testing.assert_close(winsorized_mean(rows, 0), rows.mean(0))
-    torch.testing.assert_close(winsorized_mean(rows, (b - 1) // 2), torch.from_numpy(np.median(rows.numpy(), 0)))
+    torch.testing.assert_close(
+        winsorized_mean(rows, (b - 1) // 2), torch.from_numpy(np.median(rows.numpy(), 0))
+    )
     torch.testing.assert_close(median(list(rows)), torch.from_numpy(np.median(rows.numpy(), 0)))
 
 
@@ -82,7 +90,9 @@ def test_other_dtypes_take_the_same_way(dtype):
     rows = normal(7, 40, dtype=torch.float32).to(dtype)
     expected = by_definition(rows.float().numpy(), 2)
     np.testing.assert_allclose(
-        winsorized_mean(rows, 2).float().numpy(), expected, atol=3e-2 if dtype != torch.float32 else 1e-6
+        winsorized_mean(rows, 2).float().numpy(),
+        expected,
+        atol=3e-2 if dtype != torch.float32 else 1e-6,
     )
 
 
@@ -105,8 +115,12 @@ def small(n=9, seed=0):
     batch = {"x": normal(n, 4, seed=seed), "y": torch.arange(n) % 3}
     rows = {name: [] for name in trainable(model)}
     for k in range(n):
-        loss = classify.loss(model, {name: tensor[k : k + 1] for name, tensor in batch.items()}).sum()
-        for name, g in zip(rows, torch.autograd.grad(loss, list(trainable(model).values())), strict=True):
+        loss = classify.loss(
+            model, {name: tensor[k : k + 1] for name, tensor in batch.items()}
+        ).sum()
+        for name, g in zip(
+            rows, torch.autograd.grad(loss, list(trainable(model).values())), strict=True
+        ):
             rows[name].append(g)
     return model, batch, {name: torch.stack(g) for name, g in rows.items()}
 
@@ -116,7 +130,9 @@ def small(n=9, seed=0):
 def test_winsorized_step_uses_the_gradients_of_single_examples(c, parts):
     model, batch, rows = small()
     cut = {0: slice(0, 9)} if parts == 1 else {0: slice(0, 4), 1: slice(4, 9)}
-    fit = {str(k): {name: tensor[where] for name, tensor in batch.items()} for k, where in cut.items()}
+    fit = {
+        str(k): {name: tensor[where] for name, tensor in batch.items()} for k, where in cut.items()
+    }
     loss = winsorized_step(model, Draw(fit, {}), classify, c=c)
     torch.testing.assert_close(loss, classify.loss(model, batch).mean().detach())
     for name, p in model.named_parameters():
@@ -127,7 +143,10 @@ def test_winsorized_step_uses_the_gradients_of_single_examples(c, parts):
 
 def test_microbatch_steps_use_the_mean_gradients_of_consecutive_parts():
     model, batch, rows = small(8)
-    means = {name: torch.stack([g[:3].mean(0), g[3:6].mean(0), g[6:].mean(0)]) for name, g in rows.items()}
+    means = {
+        name: torch.stack([g[:3].mean(0), g[3:6].mean(0), g[6:].mean(0)])
+        for name, g in rows.items()
+    }
     for step in (
         partial(microbatch_median_step, k=3),
         partial(winsorized_step, c=1, microbatches=3),
@@ -136,7 +155,9 @@ def test_microbatch_steps_use_the_mean_gradients_of_consecutive_parts():
         loss = step(model, Draw({"train": batch}, {}), classify)
         torch.testing.assert_close(loss, classify.loss(model, batch).mean().detach())
         for name, p in model.named_parameters():
-            np.testing.assert_allclose(p.grad.numpy(), np.median(means[name].numpy(), 0), atol=1e-12)
+            np.testing.assert_allclose(
+                p.grad.numpy(), np.median(means[name].numpy(), 0), atol=1e-12
+            )
 
 
 def test_rolling_median_is_over_the_last_three_minibatches():
@@ -163,7 +184,9 @@ def test_too_many_microbatches_are_refused():
 
 def task(n=12):
     data = Columns(x=normal(n, 4), y=torch.arange(n) % 3)
-    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=classify)
+    return Task(
+        name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=classify
+    )
 
 
 def weights(fit, lab):
@@ -184,7 +207,9 @@ def test_level_0_and_one_microbatch_are_plain_descent():
         MedianOfMicrobatches(k=1, budget=BUDGET),
         RollingMedian(1, BUDGET),
     ):
-        torch.testing.assert_close(weights(lambda model, m=method: m.fit(model, task(), FLOAT64), FLOAT64), plain)
+        torch.testing.assert_close(
+            weights(lambda model, m=method: m.fit(model, task(), FLOAT64), FLOAT64), plain
+        )
 
 
 def test_rolling_median_of_a_constant_stream_is_plain_descent_on_a_linear_loss():
@@ -208,13 +233,19 @@ def test_gradient_clipping_does_not_reach_the_gradients_of_the_window():
 
 
 def test_a_lonely_direction_is_suppressed():
-    """Ten examples ask for the first weight, one asks for the second: the median moves the first only."""
+    """Ten examples ask for the first weight, one asks for the second: the median moves the first
+    only.
+    """
     model = nn.Linear(2, 1, bias=False).double()
     nn.init.zeros_(model.weight)
     x = torch.tensor([[1.0, 0.0]] * 10 + [[0.0, 1.0]], dtype=torch.float64)
     linear = Objective(lambda m, batch: -m(batch["x"])[:, 0], lambda m, batch: m(batch["x"])[:, 0])
-    flat = Task(name="t", axis=Axis.IID, splits={"train": Split(Columns(x=x), Use.TRAIN)}, objective=linear)
-    WinsorizedMean(1, budget=Budget(steps=1, batch_size=11, lr=1.0, optimizer=Optimizer.SGD)).fit(model, flat, FLOAT64)
+    flat = Task(
+        name="t", axis=Axis.IID, splits={"train": Split(Columns(x=x), Use.TRAIN)}, objective=linear
+    )
+    WinsorizedMean(1, budget=Budget(steps=1, batch_size=11, lr=1.0, optimizer=Optimizer.SGD)).fit(
+        model, flat, FLOAT64
+    )
     assert model.weight.tolist() == [[1.0, 0.0]]
 
 

@@ -1,4 +1,6 @@
-"""Site-wise fine-tuning: identities between the methods, exact neighbours, nothing judged is read."""
+"""Site-wise fine-tuning: identities between the methods, exact neighbours, nothing evaluated is
+read.
+"""
 
 from copy import deepcopy
 
@@ -33,10 +35,10 @@ SHORT = Budget(steps=12, batch_size=16, lr=1e-2)
 
 
 class Tripwire(Columns):
-    """Judged rows: reading them is the failure."""
+    """Evaluation rows: reading them is the failure."""
 
     def __getitem__(self, index):
-        raise AssertionError("a method read a judged split")
+        raise AssertionError("a method read an evaluation split")
 
 
 def rows(n: int, seed: int, shift: float = 0.0) -> dict[str, torch.Tensor]:
@@ -88,7 +90,10 @@ def test_fits_without_a_look_at_judged_rows_and_repeats(method):
 def test_zero_steps_are_the_global_model_bit_by_bit():
     first = GlobalModel(SHORT).fit(model(), task(), LAB.child("first"))
     none = Budget(steps=0)
-    for method in (LocalFinetune(none, first=SHORT), InstanceAugmentedFinetune(3, none, first=SHORT)):
+    for method in (
+        LocalFinetune(none, first=SHORT),
+        InstanceAugmentedFinetune(3, none, first=SHORT),
+    ):
         assert equal(method.fit(model(), task(), LAB), first)
     routed = ClusterFinetune(3, none, first=SHORT).fit(model(), task(), LAB).model
     x = rows(50, 9)["x"]
@@ -98,13 +103,15 @@ def test_zero_steps_are_the_global_model_bit_by_bit():
 def test_the_first_stage_may_be_done_before():
     done = GlobalModel(SHORT).fit(model(), task(), LAB.child("first")).model
     assert equal(
-        LocalFinetune(SHORT).fit(done, task(), LAB), LocalFinetune(SHORT, first=SHORT).fit(model(), task(), LAB)
+        LocalFinetune(SHORT).fit(done, task(), LAB),
+        LocalFinetune(SHORT, first=SHORT).fit(model(), task(), LAB),
     )
 
 
 def test_no_neighbours_is_local_fine_tuning():
     assert equal(
-        InstanceAugmentedFinetune(0, SHORT).fit(model(), task(), LAB), LocalFinetune(SHORT).fit(model(), task(), LAB)
+        InstanceAugmentedFinetune(0, SHORT).fit(model(), task(), LAB),
+        LocalFinetune(SHORT).fit(model(), task(), LAB),
     )
 
 
@@ -123,12 +130,22 @@ def test_one_cluster_is_the_global_model_continued_on_everything():
 def test_from_scratch_is_plain_training_on_the_local_rows():
     local = Split(task().splits["local"].data, Use.TRAIN)
     plain = train(
-        model(), Task(name="x", axis=Axis.IID, splits={"train": local}, objective=classify), erm_step, SHORT, LAB
+        model(),
+        Task(name="x", axis=Axis.IID, splits={"train": local}, objective=classify),
+        erm_step,
+        SHORT,
+        LAB,
     )
     assert equal(plain, LocalScratch(SHORT).fit(model(), task(), LAB))
 
 
-@given(n=integers(1, 20), m=integers(1, 60), k=integers(1, 8), width=integers(1, 24), seed=integers(0, 99))
+@given(
+    n=integers(1, 20),
+    m=integers(1, 60),
+    k=integers(1, 8),
+    width=integers(1, 24),
+    seed=integers(0, 99),
+)
 @examples(30)
 def test_neighbours_equal_brute_force(n, m, k, width, seed):
     g = torch.Generator().manual_seed(seed)
@@ -142,7 +159,9 @@ def test_neighbours_equal_brute_force(n, m, k, width, seed):
 def test_neighbours_equal_brute_force_on_a_thousand_rows():
     g = torch.Generator().manual_seed(0)
     own, others = torch.randn(50, 64, generator=g), torch.randn(1_000, 64, generator=g)
-    distance = torch.cdist(own.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    distance = torch.cdist(
+        own.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist"
+    )
     assert neighbours(own, others, 5).tolist() == distance.argsort(1)[:, :5].unique().tolist()
 
 
@@ -170,8 +189,10 @@ def test_inputs_are_routed_to_the_nearest_centre():
 def test_refusals():
     with pytest.raises(UnknownName, match="locla"):
         LocalFinetune(SHORT, local="locla").fit(model(), task(), LAB)
-    alone = Task(name="one", axis=Axis.SITE, splits={"local": task().splits["local"]}, objective=classify)
-    with pytest.raises(InvalidData, match="no FIT split besides"):
+    alone = Task(
+        name="one", axis=Axis.SITE, splits={"local": task().splits["local"]}, objective=classify
+    )
+    with pytest.raises(InvalidData, match="no TRAIN split besides"):
         InstanceAugmentedFinetune(1, SHORT).fit(model(), alone, LAB)
     with pytest.raises(InvalidConfig):
         InstanceAugmentedFinetune(-1)

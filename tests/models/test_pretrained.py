@@ -1,4 +1,6 @@
-"""Causal language models of transformers behind one interface; weights are read from safetensors only."""
+"""Causal language models of transformers behind one interface; weights are read from safetensors
+only.
+"""
 
 import sys
 
@@ -24,9 +26,17 @@ def tiny(path):
     letters = {chr(k): k - 32 for k in range(32, 127)}
     plain = Tokenizer(models.WordLevel(letters, unk_token="?"))
     plain.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    transformers.PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="?").save_pretrained(path)
+    transformers.PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="?").save_pretrained(
+        path
+    )
     config = transformers.GPT2Config(
-        vocab_size=len(letters), n_positions=160, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+        vocab_size=len(letters),
+        n_positions=160,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
     )
     transformers.GPT2LMHeadModel(config).save_pretrained(path)
     return path

@@ -1,4 +1,6 @@
-"""Classifiers of transformers: the same logits, padding that changes nothing, and gradients that influence can use."""
+"""Classifiers of transformers: the same logits, padding that changes nothing, and gradients that
+influence can use.
+"""
 
 import sys
 
@@ -51,20 +53,27 @@ def test_each_text_is_classified_as_if_it_were_alone(both):
     assert data.columns["y"].tolist() == [1, 0, 1, 0]
     assert model.classes == ["no", "yes"]
     with torch.no_grad():
-        alone = [peer(input_ids=torch.tensor([model.tokenizer.encode(text)])).logits for text in TEXTS]
+        alone = [
+            peer(input_ids=torch.tensor([model.tokenizer.encode(text)])).logits for text in TEXTS
+        ]
         assert_close(model(data.columns["x"]), torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
 def test_influence_runs_through_it_as_by_brute_force(both):
     model, _ = both
     data = model.columns(TEXTS, [1, 0, 1, 0])
-    task = Task(name="texts", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=classify)
+    task = Task(
+        name="texts", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=classify
+    )
     loss = classify.loss
     attribute = Influence(curvature=Curvature.IDENTITY, fisher=Fisher.EMPIRICAL)
     found = attribute.prepare(Trained(model, task), Lab())
     scores = found(data.columns, lambda m, b: -loss(m, b)).scores
     tracked = [
-        p for name in found.layers for p in model.get_submodule(name).parameters(recurse=False) if p.requires_grad
+        p
+        for name in found.layers
+        for p in model.get_submodule(name).parameters(recurse=False)
+        if p.requires_grad
     ]
 
     def row(k):

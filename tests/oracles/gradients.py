@@ -1,4 +1,6 @@
-"""Per-example gradients as a loop: one example, one ordinary backward pass. Imports nothing from unseen.engine."""
+"""Per-example gradients as a loop: one example, one ordinary backward pass. Imports nothing from
+unseen.engine.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -7,7 +9,9 @@ from torch import Tensor, nn
 
 
 def per_example_gradients(
-    model: nn.Module, batch: Mapping[str, Tensor], f: Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    f: Callable[[nn.Module, Mapping[str, Tensor]], Tensor],
 ) -> dict[str, Tensor]:
     """∂f(example)/∂p for each example and trainable parameter p, `[b, *shape]` by name."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -15,7 +19,9 @@ def per_example_gradients(
     for k in range(len(next(iter(batch.values())))):
         value = f(model, {name: tensor[k : k + 1] for name, tensor in batch.items()}).sum()
         for (name, p), grad in zip(
-            parameters.items(), torch.autograd.grad(value, list(parameters.values()), allow_unused=True), strict=True
+            parameters.items(),
+            torch.autograd.grad(value, list(parameters.values()), allow_unused=True),
+            strict=True,
         ):
             rows[name].append(torch.zeros_like(p) if grad is None else grad)
     return {name: torch.stack(grads) for name, grads in rows.items()}

@@ -1,4 +1,6 @@
-"""Influence by its definition: dense curvature matrices of flattened gradients. Imports nothing from unseen.engine."""
+"""Influence by its definition: dense curvature matrices of flattened gradients. Imports nothing
+from unseen.engine.
+"""
 
 import torch
 from torch import Tensor
@@ -7,7 +9,9 @@ from torch import Tensor
 def scores(queries: Tensor, examples: Tensor, curvature: Tensor, damping: float) -> Tensor:
     """−(1/N) Qᵀ (G + λ)⁻¹ L with λ = damping · mean eigenvalue of G; rows are gradients."""
     mean = float(curvature.diagonal().mean())
-    inverse = torch.linalg.inv(curvature + damping * mean * torch.eye(len(curvature), dtype=curvature.dtype))
+    inverse = torch.linalg.inv(
+        curvature + damping * mean * torch.eye(len(curvature), dtype=curvature.dtype)
+    )
     return -queries @ inverse @ examples.T / len(examples)
 
 
@@ -25,4 +29,8 @@ def ekfac(a: Tensor, g: Tensor) -> Tensor:
 def kfac(a: Tensor, g: Tensor) -> Tensor:
     """s · S ⊗ A, the K-FAC matrix of one layer."""
     n, s = a.shape[:2]
-    return s * torch.kron(torch.einsum("nso,nsp->op", g, g), torch.einsum("nsi,nsj->ij", a, a)) / (n * s) ** 2
+    return (
+        s
+        * torch.kron(torch.einsum("nso,nsp->op", g, g), torch.einsum("nsi,nsj->ij", a, a))
+        / (n * s) ** 2
+    )

@@ -1,10 +1,14 @@
-"""Gradient descent on a two-layer network by the definition: one loop over steps, neurons and samples."""
+"""Gradient descent on a two-layer network by the definition: one loop over steps, neurons and
+samples.
+"""
 
 import numpy as np
 
 
 def descend(weight, head, x, y, lr, steps):
-    """Weights after `steps` steps on (1/n) Σ log(1 + exp(−y f(x))), y = ±1; written without vectors over samples."""
+    """Weights after `steps` steps on (1/n) Σ log(1 + exp(−y f(x))), y = ±1; written without vectors
+    over samples.
+    """
     weight = np.array(weight, dtype=np.float64)
     n = len(x)
     for _ in range(steps):

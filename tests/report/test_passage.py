@@ -17,7 +17,9 @@ WEIGHTS = (0.5, -1.0, 0.0, 0.01, float("nan"), 1.0)
 
 
 def page(**more) -> Document:
-    return Document(title="t", sections=[Section("s", [Passage(title="+1 & more", pieces=PIECES, **more)])])
+    return Document(
+        title="t", sections=[Section("s", [Passage(title="+1 & more", pieces=PIECES, **more)])]
+    )
 
 
 def test_the_text_survives_and_colours_follow_the_weights():
@@ -30,13 +32,20 @@ def test_the_text_survives_and_colours_follow_the_weights():
 
 
 def test_equal_factors_on_weights_change_no_colour():
-    colours = [re.findall(r"--w:\d+%", html(page(weights=[k * w for w in WEIGHTS]))) for k in (1, 7e-5)]
+    colours = [
+        re.findall(r"--w:\d+%", html(page(weights=[k * w for w in WEIGHTS]))) for k in (1, 7e-5)
+    ]
     assert colours[0] == colours[1]
 
 
 def test_without_weights_nothing_is_coloured():
     assert "<span class" not in re.search(r'<p class="passage">.*?</p>', html(page()), re.DOTALL)[0]
-    assert "--w" not in re.search(r'<p class="passage">.*?</p>', html(page(weights=(0.0,) * 6)), re.DOTALL)[0]
+    assert (
+        "--w"
+        not in re.search(r'<p class="passage">.*?</p>', html(page(weights=(0.0,) * 6)), re.DOTALL)[
+            0
+        ]
+    )
 
 
 def test_other_reports_have_the_text():

@@ -1,4 +1,6 @@
-"""Reports: escaped, self-contained, small, equal bytes for equal documents, and with the numbers behind every figure."""
+"""Reports: escaped, self-contained, small, equal bytes for equal documents, and with the numbers
+behind every figure.
+"""
 
 import io
 import json
@@ -32,14 +34,21 @@ from unseen.wording import number, words
 from .audit_document import HOSTILE, audit
 
 FIGURES = {
-    "curves": Curves(title="c", x=[0, 1, 2], y={"a": [1.25, 2.5, math.nan], "b": [3, 2, 1]}, x_label="step"),
+    "curves": Curves(
+        title="c", x=[0, 1, 2], y={"a": [1.25, 2.5, math.nan], "b": [3, 2, 1]}, x_label="step"
+    ),
     "log curves": Curves(title="c", x=[0, 1, 10], y={"a": [0.0, 2, 30]}, log_x=True, log_y=True),
     "band": Curves(title="c", x=[0, 1], y={"a": [1.25, 2.5]}, band={"a": [(1, 1.5), (2, 3)]}),
-    "bars": Bars(title="b", values={"a": 0.31, "_b": -0.2}, intervals={"a": (0.1, 0.5)}, label="AUC"),
+    "bars": Bars(
+        title="b", values={"a": 0.31, "_b": -0.2}, intervals={"a": (0.1, 0.5)}, label="AUC"
+    ),
     "points": Points(title="p", groups={"a": [(0.11, 0.22)], "b": [(0.3, 0.4)]}, diagonal=True),
     "grid": Grid(title="g", rows=["r"], columns=["c", "d"], values=[[0.71, -0.2]]),
     "large grid": Grid(
-        title="g", rows=list("abcdefghij"), columns=[str(k) for k in range(50)], values=[[0.3] * 50] * 10
+        title="g",
+        rows=list("abcdefghij"),
+        columns=[str(k) for k in range(50)],
+        values=[[0.3] * 50] * 10,
     ),
     "images": Images(title="i", pixels=[[[0.0, 1.0], [0.5, 0.25]]], captions=["one"]),
 }
@@ -72,15 +81,24 @@ def test_text_is_escaped_everywhere(page: str) -> None:
     read = Reader(page)
     assert "script" not in read.tags
     assert not [name for name, _ in read.attributes if name.startswith("on")]
-    assert read.text.count(HOSTILE) >= 8  # heading, contents, paragraph, note twice, caption, head, cell, figure
+    assert (
+        read.text.count(HOSTILE) >= 8
+    )  # heading, contents, paragraph, note twice, caption, head, cell, figure
 
 
 @given(st.text(min_size=1, max_size=60))
 @examples(8)
 def test_no_text_changes_the_structure_of_the_page(text: str) -> None:
     def shape(word: str) -> list[str]:
-        blocks = [Paragraph(word), Note(word), Table(rows=[{word: word}]), Bars(title=word, values={word: 1.0})]
-        return Reader(html(Document(title=word, sections=[Section(word, blocks)], facts={word: word}))).tags
+        blocks = [
+            Paragraph(word),
+            Note(word),
+            Table(rows=[{word: word}]),
+            Bars(title=word, values={word: 1.0}),
+        ]
+        return Reader(
+            html(Document(title=word, sections=[Section(word, blocks)], facts={word: word}))
+        ).tags
 
     assert shape(text) == shape("plain")
 
@@ -208,9 +226,15 @@ def test_png_holds_the_pixels() -> None:
         (Reading(1234.0, 1200.0, 1260.0, unit="steps"), "1,234 [1,200, 1,260] steps"),
         (Reading(0.5), "0.500"),
         (Reading(2.0, -math.inf, math.inf), "2 [−∞, ∞]"),
-        (None, "–"), (math.nan, "–"), (True, "yes"), (12_345, "12,345"), (0.000012, "1.20e-05"), (-0.0, "0"), ("a\0b", "a�b"),
+        (None, "–"),
+        (math.nan, "–"),
+        (True, "yes"),
+        (12_345, "12,345"),
+        (0.000012, "1.20e-05"),
+        (-0.0, "0"),
+        ("a\0b", "a�b"),
     ],
-)  # fmt: skip
+)
 def test_values_in_words(value: object, text: str) -> None:
     assert str(words(value)) == text  # type: ignore[arg-type]
 
@@ -235,7 +259,9 @@ def test_readings_of_a_column_share_their_decimals_where_they_are_alike() -> Non
 
 
 def test_a_unit_is_said_once() -> None:
-    rows = [{"AUC": Reading(0.5, 0.3, 0.7, unit="AUC"), "loss": Reading(0.5, 0.3, 0.7, unit="nats")}]
+    rows = [
+        {"AUC": Reading(0.5, 0.3, 0.7, unit="AUC"), "loss": Reading(0.5, 0.3, 0.7, unit="nats")}
+    ]
     text = Reader(html(Document(title="", sections=[Section("", [Table(rows=rows)])]))).text
     assert text.count("AUC") == 1
     assert text.count("nats") == 1
@@ -244,7 +270,9 @@ def test_a_unit_is_said_once() -> None:
 def test_markdown_escapes_what_would_be_markup() -> None:
     text = markdown(audit())
     line = next(line for line in text.splitlines() if line.startswith("| \\<script"))
-    assert len(re.findall(r"(?<!\\)\|", line)) == 4  # the borders of three columns; the text's own bar is escaped
+    assert (
+        len(re.findall(r"(?<!\\)\|", line)) == 4
+    )  # the borders of three columns; the text's own bar is escaped
     assert not re.search(r"(?<!\\)<", text)
     assert escape("1. no list") == "1\\. no list"
     assert escape("12) no list") == "12\\) no list"
@@ -266,7 +294,11 @@ def test_terminal_shows_the_answer_first_without_colour_or_figures() -> None:
     show(audit(), Console(file=out, width=100))
     text = out.getvalue()
     assert "\x1b" not in text
-    assert text.index("loses 20 points") < text.index("What to do next") < text.index("Zurich and Basel  ")
+    assert (
+        text.index("loses 20 points")
+        < text.index("What to do next")
+        < text.index("Zurich and Basel  ")
+    )
     assert "0.61 [0.52, 0.70]" in text
     assert "✗ Check cholesterol" in text
     assert "Numbers" not in text
@@ -277,7 +309,14 @@ def test_json_is_strict_and_complete() -> None:
     read = json.loads(as_json(audit()), parse_constant=pytest.fail)
     assert read["kind"] == "document"
     blocks = read["sections"][1]["blocks"]
-    zurich = {"kind": "reading", "value": 0.61, "low": 0.52, "high": 0.7, "n": 123, "unit": "fraction"}
+    zurich = {
+        "kind": "reading",
+        "value": 0.61,
+        "low": 0.52,
+        "high": 0.7,
+        "n": 123,
+        "unit": "fraction",
+    }
     assert blocks[0]["rows"][2]["accuracy"] == zurich
     assert blocks[3]["values"][3][3] is None  # NaN
     assert read["sections"][0]["blocks"][0]["detail"].startswith("Site-wise")
@@ -293,12 +332,24 @@ def test_anchors_are_unique() -> None:
 
 
 ROWS = [
-    {"method": method, "after": step, "seed": seed, "accuracy": base + seed / 100, "correct": 80 + seed}
+    {
+        "method": method,
+        "after": step,
+        "seed": seed,
+        "accuracy": base + seed / 100,
+        "correct": 80 + seed,
+    }
     for method, base in (("erm", 0.8), ("sam", 0.85))
     for step in (1, 10)
     for seed in (0, 1, 2)
 ]
-SOURCE = Source(key="k", title="A <b>title</b>", authors=("Doe, Jane", "Roe, Rick"), year=2024, arxiv="2401.00001")
+SOURCE = Source(
+    key="k",
+    title="A <b>title</b>",
+    authors=("Doe, Jane", "Roe, Rick"),
+    year=2024,
+    arxiv="2401.00001",
+)
 
 
 def study(**changes: object) -> Study:
@@ -306,7 +357,9 @@ def study(**changes: object) -> Study:
         Claim(says="SAM is accurate.", effect=average("accuracy", method="sam"), above=0.7),
         Claim(says="ERM is perfect.", effect=average("accuracy", method="erm"), above=0.99),
         Claim(says="SAM is near 0.86.", effect=average("accuracy", method="sam"), above=0.86),
-        Claim(says="At paper scale more.", effect=average("accuracy"), above=0.9, needs=Scale.PAPER),
+        Claim(
+            says="At paper scale more.", effect=average("accuracy"), above=0.9, needs=Scale.PAPER
+        ),
         Claim(says="XYZ is there.", effect=average("accuracy", method="xyz"), above=0.9),
     )
     settings = {"name": "two_methods", "source": SOURCE, "scales": {}, "cells": lambda config: (),
@@ -315,15 +368,30 @@ def study(**changes: object) -> Study:
 
 
 def of(study: Study, rows: list[dict]) -> Document:
-    return document(study, Scale.LAPTOP, rows, [c.judge(rows, Scale.LAPTOP) for c in study.claims], {"seconds": "3"})
+    return document(
+        study,
+        Scale.LAPTOP,
+        rows,
+        [c.judge(rows, Scale.LAPTOP) for c in study.claims],
+        {"seconds": "3"},
+    )
 
 
 def test_a_study_becomes_verdicts_table_and_source() -> None:
     report = of(study(), ROWS)
-    assert report.lead == "Of 5 claims at laptop scale: 1 supported, 1 refuted, 2 undecided, 1 not judged."
+    assert (
+        report.lead
+        == "Of 5 claims at laptop scale: 1 supported, 1 refuted, 2 undecided, 1 not judged."
+    )
     notes = report.sections[0].blocks
     assert [note.sign for note in notes] == ["✓", "✗", "?", "–", "?"]
-    assert [note.tone for note in notes] == [Tone.GOOD, Tone.BAD, Tone.CAUTION, Tone.NEUTRAL, Tone.CAUTION]
+    assert [note.tone for note in notes] == [
+        Tone.GOOD,
+        Tone.BAD,
+        Tone.CAUTION,
+        Tone.NEUTRAL,
+        Tone.CAUTION,
+    ]
     assert "above 0.7" in notes[0].detail
     assert "n = 6" in notes[0].detail
     page = html(report)
@@ -333,7 +401,12 @@ def test_a_study_becomes_verdicts_table_and_source() -> None:
 
 def test_the_table_of_a_study_without_its_own_has_means_over_seeds_per_condition() -> None:
     table = means(ROWS)
-    assert [(row["method"], row["after"]) for row in table] == [("erm", 1), ("erm", 10), ("sam", 1), ("sam", 10)]
+    assert [(row["method"], row["after"]) for row in table] == [
+        ("erm", 1),
+        ("erm", 10),
+        ("sam", 1),
+        ("sam", 10),
+    ]
     assert table[0]["accuracy"].value == pytest.approx(0.81)
     assert table[0]["accuracy"].n == 3
     assert table[0]["correct"].value == pytest.approx(81)
@@ -342,7 +415,10 @@ def test_the_table_of_a_study_without_its_own_has_means_over_seeds_per_condition
 
 
 def test_a_row_too_long_to_read_becomes_a_column() -> None:
-    rows = [{"setting": s} | {f"c{k}": Reading(k, k - 1, k + 1, unit="nats") for k in range(12)} for s in ("a", "b")]
+    rows = [
+        {"setting": s} | {f"c{k}": Reading(k, k - 1, k + 1, unit="nats") for k in range(12)}
+        for s in ("a", "b")
+    ]
     long = Document(title="t", sections=[Section("s", [Table(rows=rows)])])
     assert '<th scope="row">c11</th><td class="num">11.0' in html(long)
     assert "whisker" not in html(long).split("</style>")[1]  # twelve quantities share no scale
@@ -350,7 +426,9 @@ def test_a_row_too_long_to_read_becomes_a_column() -> None:
     show(long, Console(file=out, width=80))
     assert re.search(r"c11 +11\.0 \[10\.0, 12\.0\] +11\.0 \[10\.0, 12\.0\]", out.getvalue())
     twins = [row | {"setting": "a"} for row in rows]  # no names for the columns: left as it is
-    assert '<th scope="row">c11</th>' not in html(Document(title="t", sections=[Section("s", [Table(rows=twins)])]))
+    assert '<th scope="row">c11</th>' not in html(
+        Document(title="t", sections=[Section("s", [Table(rows=twins)])])
+    )
 
 
 def test_a_figure_or_table_that_fails_is_a_note() -> None:
@@ -358,7 +436,12 @@ def test_a_figure_or_table_that_fails_is_a_note() -> None:
         return Bars(title="b", values={"x": column(rows, "accuracy", method="none")[0]})
 
     report = of(study(figures=(broken,), table=broken), ROWS)
-    texts = [block.text for section in report.sections for block in section.blocks if isinstance(block, Note)]
+    texts = [
+        block.text
+        for section in report.sections
+        for block in section.blocks
+        if isinstance(block, Note)
+    ]
     assert any("figure could not be made: No row has method=none" in text for text in texts)
     assert any("table could not be made" in text for text in texts)
     with pytest.raises(ZeroDivisionError):  # a bug is not data that are missing

@@ -12,13 +12,21 @@ from unseen.runs.catalog import StudyLocation, entries
 @pytest.mark.parametrize("kind", catalog.KINDS)
 def test_entries_agree_with_the_parsed_sources(kind, store):
     for entry in entries(kind):
-        where = catalog.locate(entry.name).module if kind == "studies" else f"unseen.{kind}.{entry.name}"
+        where = (
+            catalog.locate(entry.name).module
+            if kind == "studies"
+            else f"unseen.{kind}.{entry.name}"
+        )
         tree = ast.parse(catalog.source(where).read_bytes())
         assert entry.says == " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
         names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
         assert list(entry.classes) == [name for name in names if not name.startswith("_")]
         if kind == "studies":
-            (system,) = {k.value.value for k in ast.walk(tree) if isinstance(k, ast.keyword) and k.arg == "system"}
+            (system,) = {
+                k.value.value
+                for k in ast.walk(tree)
+                if isinstance(k, ast.keyword) and k.arg == "system"
+            }
             assert entry.system == system
             assert re.fullmatch(r"\d\d", entry.system)
 

@@ -14,7 +14,16 @@ import torch
 
 from unseen.errors import InvalidConfig
 from unseen.runs.catalog import source
-from unseen.runs.code_keys import Code, Home, code_of, code_of_file, code_of_objects, data_sets, key, plain
+from unseen.runs.code_keys import (
+    Code,
+    Home,
+    code_of,
+    code_of_file,
+    code_of_objects,
+    data_sets,
+    key,
+    plain,
+)
 from unseen.runs.definitions import Sources
 
 STUDY = dedent('''
@@ -56,15 +65,27 @@ DEEP = "class deep:\n    value = 1\n"
 
 @pytest.fixture
 def version(tmp_path):
-    """The code version of a package `fake_hashed` with a study, a helper and a helper's helper, after some edits."""
+    """The code version of a package `fake_hashed` with a study, a helper and a helper's helper,
+    after some edits.
+    """
 
     def of(study: str = STUDY, helper: str = HELPER, deep: str = DEEP, **more: str) -> str:
         folder = tmp_path / "fake_hashed"
         folder.mkdir(exist_ok=True)
-        for name, text in {"__init__": "", "study": study, "helper": helper, "deep": deep, **more}.items():
-            text = text.replace("HELPER_DEEP", "fake_hashed.deep").replace("HELPER", "fake_hashed.helper")
+        for name, text in {
+            "__init__": "",
+            "study": study,
+            "helper": helper,
+            "deep": deep,
+            **more,
+        }.items():
+            text = text.replace("HELPER_DEEP", "fake_hashed.deep").replace(
+                "HELPER", "fake_hashed.helper"
+            )
             (folder / f"{name}.py").write_text(text)
-        return code_of_file(folder / "study.py", [Home("fake_hashed.study", "Cell")], (), Sources()).version
+        return code_of_file(
+            folder / "study.py", [Home("fake_hashed.study", "Cell")], (), Sources()
+        ).version
 
     yield of
     assert "fake_hashed.study" not in sys.modules  # nothing is imported to hash it
@@ -85,7 +106,9 @@ CHANGES = {
         ("helper", "from torch import nn", "from jax import nn"),
         ("helper", "x + deep", "nn + deep"),
     ),
-    "a kind of error": (("helper", "return x + deep", "raise ValueError(x) if 1 else deep\n    return x + deep"),),
+    "a kind of error": (
+        ("helper", "return x + deep", "raise ValueError(x) if 1 else deep\n    return x + deep"),
+    ),
     "a field's name": (("study", "seed: int", "seeds: int"),),
     "a class variable made a field": (("study", "seed: int", "seed: int\n    a: ClassVar = 1"),),
 }
@@ -104,13 +127,21 @@ def test_the_version_changes_with(change, version):
 NOTHING = {
     "a comment": ("study", "LIMIT = 3", "LIMIT = 3  # of the paper"),
     "a docstring": ("study", "One job.", "One job of many."),
-    "the layout": ("study", '"value": inner(cell.seed)', '\n        "value": inner(\n            cell.seed)'),
+    "the layout": (
+        "study",
+        '"value": inner(cell.seed)',
+        '\n        "value": inner(\n            cell.seed)',
+    ),
     "a margin": ("study", "above=0.5", "above=0.9"),
     "an effect": ("study", "[1.0, 2.0]", "[1.0, 3.0]"),
     "an annotation": ("helper", "def used(x):", "def used(x: nn.Linear) -> int:"),
     "the type of a field": ("study", "seed: int", "seed: float"),
     "the type of a constant": ("study", "LIMIT = 3", "LIMIT: int = 3"),
-    "a function that nobody calls": ("helper", "def used(x):", "def more(x):\n    return 3\ndef used(x):"),
+    "a function that nobody calls": (
+        "helper",
+        "def used(x):",
+        "def more(x):\n    return 3\ndef used(x):",
+    ),
     "an unused function": ("helper", "    return x\n", "    return 2 * x\n"),
     "an import for type checkers": (
         "study",
@@ -188,7 +219,13 @@ def test_a_cell_is_plain_values():
 
 
 CODE = Code("v", ())
-DIFFERENT = (Full(seed=1), Full(inner=Other()), Full(inner=Inner(0.25)), Full(sizes=(2, 1)), Full(name="None"))
+DIFFERENT = (
+    Full(seed=1),
+    Full(inner=Other()),
+    Full(inner=Inner(0.25)),
+    Full(sizes=(2, 1)),
+    Full(name="None"),
+)
 
 
 def test_keys_are_equal_for_equal_cells_only():
@@ -227,19 +264,25 @@ def test_the_words_of_an_error_that_a_function_returns_do_not_count(version):
 
 
 def test_a_module_may_be_renamed(version, tmp_path):
-    """Also where it is used as `module.name`; but the same name taken from a module with another definition counts."""
+    """Also where it is used as `module.name`; but the same name taken from a module with another
+    definition counts.
+    """
     through = STUDY.replace("from HELPER import used, unused", "from fake_hashed import helper")
     through = through.replace("used(x)", "helper.used(x)")
     before = version(through)
     assert before == version()  # however it is imported
-    renamed = through.replace("import helper", "import renamed").replace("helper.used", "renamed.used")
+    renamed = through.replace("import helper", "import renamed").replace(
+        "helper.used", "renamed.used"
+    )
     assert version(renamed, renamed=HELPER) == before
     twin = HELPER.replace("x + deep", "x - deep")
     assert version(renamed, renamed=twin) != before
 
 
 def test_two_definitions_of_one_name_are_told_apart(version):
-    both = STUDY.replace("import used, unused", "import used, second").replace("used(x) + LIMIT", "used(x) + second(x)")
+    both = STUDY.replace("import used, unused", "import used, second").replace(
+        "used(x) + LIMIT", "used(x) + second(x)"
+    )
     helper = HELPER + "from fake_hashed.other import used as second\n"
     other = "def used(x):\n    return 7\n"
     swapped = both.replace("used(x) + second(x)", "second(x) + used(x)")
@@ -264,21 +307,35 @@ def test_registrations_of_a_reached_dispatcher_count(version):
     assert version(helper=DISPATCH.replace("x: int", "x: str")) != before
     assert version(helper=DISPATCH.replace("used(x)", "used(x: int)")) == before
     elsewhere = (
-        "class deep:\n    value = 1\nfrom HELPER import used\n@used.register\ndef other(x: str):\n    return 3\n"
+        "class deep:\n    value = 1\nfrom HELPER import used\n@used.register\ndef "
+        "other(x: "
+        "str):\n    return 3\n"
     )
     assert version(helper=DISPATCH, deep=elsewhere) != before
 
 
 @pytest.mark.parametrize(
-    "search", ["globals()['a' + str(x)]", "getattr(sys.modules[__name__], x)", "eval(x)", "vars(fake_hashed.helper)"]
+    "search",
+    [
+        "globals()['a' + str(x)]",
+        "getattr(sys.modules[__name__], x)",
+        "eval(x)",
+        "vars(fake_hashed.helper)",
+    ],
 )
 def test_a_module_that_is_searched_by_name_counts_whole(search, version):
-    helper = "import fake_hashed.helper\nimport sys\n" + HELPER.replace("x + deep", f"{search} + deep")
-    assert version(helper=helper) != version(helper=helper.replace("    return x\n", "    return 2 * x\n"))
+    helper = "import fake_hashed.helper\nimport sys\n" + HELPER.replace(
+        "x + deep", f"{search} + deep"
+    )
+    assert version(helper=helper) != version(
+        helper=helper.replace("    return x\n", "    return 2 * x\n")
+    )
 
 
 def test_modules_imported_by_name_count_whole(version):
-    helper = "import importlib\n" + HELPER.replace("x + deep", "importlib.import_module(f'fake_hashed.{x}') + deep")
+    helper = "import importlib\n" + HELPER.replace(
+        "x + deep", "importlib.import_module(f'fake_hashed.{x}') + deep"
+    )
     before = version(helper=helper, other="a = 1\n")
     assert version(helper=helper, other="a = 2\n") != before
 
@@ -292,7 +349,9 @@ def test_a_name_may_be_found_by_a_folder(version):
 
 
 def test_local_names_are_no_imports(version):
-    helper = HELPER.replace("return x + deep", "stats = [stats for stats in x]\n    return x + deep")
+    helper = HELPER.replace(
+        "return x + deep", "stats = [stats for stats in x]\n    return x + deep"
+    )
     imports = "from unseen import stats\n"
     assert version(helper=helper) == version(helper=imports + helper)
 
@@ -311,7 +370,9 @@ def test_the_checksum_of_the_data_that_a_cell_names_counts():
     sums = Sources().checksums(file)
     assert set(sums) == set(registered())
     changed = Sources(lambda path: path.read_bytes().replace(b"3afd7b52", b"3afd7b53"))
-    assert {name for name, value in changed.checksums(file).items() if value != sums[name]} == {"usps"}
+    assert {name for name, value in changed.checksums(file).items() if value != sums[name]} == {
+        "usps"
+    }
 
 
 SUBJECT = """
@@ -375,7 +436,10 @@ def test_the_code_of_objects_reaches_the_files_of_a_person(view, subject):
 
 def test_the_code_of_a_function_within_a_function_is_that_of_both(subject):
     code = code_of_objects(subject().loss(2.0))
-    assert code.version != code_of_objects(subject(SUBJECT.replace("RATE = 2.0", "RATE = 3.0")).loss(2.0)).version
+    assert (
+        code.version
+        != code_of_objects(subject(SUBJECT.replace("RATE = 2.0", "RATE = 3.0")).loss(2.0)).version
+    )
 
 
 def test_the_code_of_objects_reaches_unseen():
@@ -383,7 +447,9 @@ def test_the_code_of_objects_reaches_unseen():
 
     code = code_of_objects(train)
     assert "unseen.engine.loop:train" in code.definitions
-    assert code.version == code_of_objects(train).version != code_of_objects(torch.nn.Linear).version
+    assert (
+        code.version == code_of_objects(train).version != code_of_objects(torch.nn.Linear).version
+    )
     assert not code_of_objects(torch.nn.Linear, 3, "text", None).files
 
 

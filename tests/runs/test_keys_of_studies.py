@@ -1,4 +1,6 @@
-"""What makes the ledgers of the 17 studies stale, tried on a copy of the package: keys only, nothing is run."""
+"""What makes the ledgers of the 17 studies stale, tried on a copy of the package: keys only,
+nothing is run.
+"""
 
 import ast
 import re
@@ -29,16 +31,26 @@ def held():
 
 @pytest.fixture(scope="module")
 def codes(held, tmp_path_factory):
-    """The code of every study after an edit of a copy of the package; `renamed` maps module names."""
+    """The code of every study after an edit of a copy of the package; `renamed` maps module
+    names.
+    """
 
-    def of(edit: Callable[[Path], None] = lambda root: None, renamed: Callable[[str], str] = str) -> dict[str, Code]:
+    def of(
+        edit: Callable[[Path], None] = lambda root: None, renamed: Callable[[str], str] = str
+    ) -> dict[str, Code]:
         root = tmp_path_factory.mktemp("copy") / "unseen"
         shutil.copytree(PACKAGE, root, ignore=shutil.ignore_patterns("__pycache__", "*.gz"))
         edit(root)
         sources, found = Sources(), {}
         for name, parts in held.items():
-            homes = [home._replace(module=renamed(home.module), file="") for home in sorted(parts.homes)]
-            file = next(f for f in (root / f"studies/{name}.py", root / f"studies/{name}/__init__.py") if f.exists())
+            homes = [
+                home._replace(module=renamed(home.module), file="") for home in sorted(parts.homes)
+            ]
+            file = next(
+                f
+                for f in (root / f"studies/{name}.py", root / f"studies/{name}/__init__.py")
+                if f.exists()
+            )
             found[name] = code_of_file(file, homes, sorted(parts.texts), sources)
         assert all(root in file.parents for code in found.values() for file in code.files)
         return found
@@ -106,9 +118,13 @@ HARMLESS = {
     "new objective": append("objectives.py", "\n\ndef another(x):\n    return x\n"),
     "new error class": append("errors.py", "\n\nclass Another(UnseenError):\n    pass\n"),
     "new data set": append("data/registry/another_set.py", NEW_SET),
-    "annotation": transform(Annotate(), "engine/loop.py", "engine/batches.py", "task.py", "stats.py", "lab.py"),
+    "annotation": transform(
+        Annotate(), "engine/loop.py", "engine/batches.py", "task.py", "stats.py", "lab.py"
+    ),
     "rename of an engine module": rename,
-    "other wording of an error": transform(Reword(), "engine/loop.py", "engine/batches.py", "task.py"),
+    "other wording of an error": transform(
+        Reword(), "engine/loop.py", "engine/batches.py", "task.py"
+    ),
 }
 
 
@@ -131,8 +147,14 @@ def test_another_warm_up_makes_stale_exactly_those_that_train_with_it(codes, bef
 
     after = codes(edit)
     stale = {name for name, code in after.items() if code.version != before[name].version}
-    reaches = {name for name, code in before.items() if "unseen.engine.loop:Budget.rate" in code.definitions}
-    trains = {name for name, code in before.items() if "unseen.engine.loop:train" in code.definitions}
+    reaches = {
+        name
+        for name, code in before.items()
+        if "unseen.engine.loop:Budget.rate" in code.definitions
+    }
+    trains = {
+        name for name, code in before.items() if "unseen.engine.loop:train" in code.definitions
+    }
     assert trains <= stale == reaches
     assert set(before) - stale == {"xor_grokking"}  # gradient descent of its own
 
@@ -146,15 +168,22 @@ def test_every_reached_definition_changes_the_key_and_no_other_does(name):
     code = code_of_file(study, sorted(parts.homes), sorted(parts.texts), sources)
     wrong, counted, tried = [], 0, 0
     for file in code.files:
-        module = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        module = ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        )
         text = file.read_text()
         for label, mutant in mutants(text):
-            if label == "study":  # of this statement only `run=` counts, which is an entry of its own
+            if (
+                label == "study"
+            ):  # of this statement only `run=` counts, which is an entry of its own
                 continue
             # what a data file holds is settled by its checksum, however it is found
             reached = f"{module}:{label}" in code.definitions and label != "data_file"
             mutated = sources.with_text(file, mutant.encode())
-            changed = code_of_file(study, sorted(parts.homes), sorted(parts.texts), mutated).version != code.version
+            changed = (
+                code_of_file(study, sorted(parts.homes), sorted(parts.texts), mutated).version
+                != code.version
+            )
             tried, counted = tried + 1, counted + reached
             if changed != reached:
                 wrong.append(f"{module}:{label} is {'reached' if reached else 'not reached'}")
@@ -163,7 +192,9 @@ def test_every_reached_definition_changes_the_key_and_no_other_does(name):
 
 
 def mutants(text: str) -> list[tuple[str, str]]:
-    """The source with one definition changed, for every definition and every method of a class in it."""
+    """The source with one definition changed, for every definition and every method of a class in
+    it.
+    """
     found = []
     for n, statement in enumerate(ast.parse(text).body):
         for label, change in changes(statement):
@@ -177,9 +208,15 @@ def changes(statement: ast.stmt) -> list[tuple[str, Callable[[ast.stmt], None]]]
     if isinstance(statement, ast.FunctionDef):
         return [(statement.name, extend)]
     if isinstance(statement, ast.ClassDef):
-        is_error = any("Error" in ast.unparse(base) for base in statement.bases)  # its words do not count
-        methods = [] if is_error else [m.name for m in statement.body if isinstance(m, ast.FunctionDef)]
-        inner = [(f"{statement.name}.{m}", lambda node, m=m: extend(method(node, m))) for m in methods]
+        is_error = any(
+            "Error" in ast.unparse(base) for base in statement.bases
+        )  # its words do not count
+        methods = (
+            [] if is_error else [m.name for m in statement.body if isinstance(m, ast.FunctionDef)]
+        )
+        inner = [
+            (f"{statement.name}.{m}", lambda node, m=m: extend(method(node, m))) for m in methods
+        ]
         return [(statement.name, extend), *inner]
     if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
         return [(statement.targets[0].id, wrap)]

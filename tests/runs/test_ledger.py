@@ -1,4 +1,6 @@
-"""Rows kept with a ledger read back as they were; equal smoke rows settle a change only if they ran what changed."""
+"""Rows kept with a ledger read back as they were; equal smoke rows settle a change only if they ran
+what changed.
+"""
 
 import importlib
 import json
@@ -166,7 +168,11 @@ def test_equal_smoke_rows_restamp_a_ledger(change, edit, capsys):
 
 
 UNSETTLED = {
-    "another factor": ("FACTOR = 2.0", "FACTOR = 3.0", "smoke rows differ: row 1: y is 6.0 instead of 4.0"),
+    "another factor": (
+        "FACTOR = 2.0",
+        "FACTOR = 3.0",
+        "smoke rows differ: row 1: y is 6.0 instead of 4.0",
+    ),
     "an arm of the laptop scale": (
         "100.0 + cell.seed",
         "cell.seed + 100.0",
@@ -195,7 +201,9 @@ def test_a_change_that_smoke_rows_cannot_settle_asks_for_the_laptop_run(change, 
 
 def test_a_ledger_says_which_definitions_the_smoke_scale_ran(edit):
     stamp = Stamp.read(Files(Path("results"), "settled").code)
-    ran = {label.removeprefix("settled_study:") for label in stamp.executed if "settled_study" in label}
+    ran = {
+        label.removeprefix("settled_study:") for label in stamp.executed if "settled_study" in label
+    }
     assert ran == {"<run>", "run", "value", "small", "FACTOR", "Cell", "Cell.double"}
     assert "settled_study:large" in stamp.definitions
     text = json.loads(Path("results/settled.json").read_text())

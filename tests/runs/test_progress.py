@@ -58,7 +58,10 @@ def test_long_runs_say_how_far_they_are(clock):
     lines.on_finish(DONE)
     clock[0] += 20
     lines.on_finish(FAILED)
-    assert stream.getvalue().splitlines() == ["s 3/5 cells · 2 min left", "s 4/5 cells · 1 failed · 40 s left"]
+    assert stream.getvalue().splitlines() == [
+        "s 3/5 cells · 2 min left",
+        "s 4/5 cells · 1 failed · 40 s left",
+    ]
 
 
 def test_the_bar_shows_cells_and_is_gone_at_the_end():

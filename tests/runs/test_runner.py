@@ -1,4 +1,6 @@
-"""Finished cells are skipped, missing ones computed, failing ones listed; rows do not depend on how it went."""
+"""Finished cells are skipped, missing ones computed, failing ones listed; rows do not depend on how
+it went.
+"""
 
 import itertools
 import json
@@ -112,7 +114,13 @@ def test_an_interruption_keeps_what_is_finished(study, store, marks, monkeypatch
 
 
 def test_a_cell_that_kills_its_process_takes_no_other_along(study, store, marks):
-    result = run(study, config(study, trouble="killed", seeds=4), store, partial(Processes, 2), Choices(jobs=2))
+    result = run(
+        study,
+        config(study, trouble="killed", seeds=4),
+        store,
+        partial(Processes, 2),
+        Choices(jobs=2),
+    )
     assert [run_.cell["seed"] for run_ in result.runs] == [0, 2, 3]
     assert [failure.kind for failure in result.failures] == ["Killed"]
 
@@ -155,12 +163,18 @@ def test_facts_say_how_the_rows_came_about(study, store, monkeypatch):
     # clocks of the test: a cell is 2 s on the machine, of which it computes 0.5 s
     wall, cpu = itertools.count(0.0, 2.0), itertools.count(0.0, 0.5)
     clocks = SimpleNamespace(
-        perf_counter=lambda: next(wall), process_time=lambda: next(cpu), strftime=time.strftime, gmtime=time.gmtime
+        perf_counter=lambda: next(wall),
+        process_time=lambda: next(cpu),
+        strftime=time.strftime,
+        gmtime=time.gmtime,
     )
     monkeypatch.setattr("unseen.runs.worker.time", clocks)
     facts = run(study, config(study, seeds=1), store).runs[0].facts
     assert (facts["wall_seconds"], facts["seconds"]) == (2, 0.5)
-    assert facts["versions"]["torch"] == torch.__version__.split("+")[0] or "+" in facts["versions"]["torch"]
+    assert (
+        facts["versions"]["torch"] == torch.__version__.split("+")[0]
+        or "+" in facts["versions"]["torch"]
+    )
     assert {"commit", "finished", "device", "threads"} <= set(facts)
 
 
@@ -186,7 +200,13 @@ def test_rows_that_are_not_flat_are_named(value):
 
 
 def test_scalars_of_libraries_become_plain():
-    row = {"a": np.float64(0.5), "b": np.int64(2), "c": torch.tensor(3), "d": np.bool_(True), "e": Scale.SMOKE}
+    row = {
+        "a": np.float64(0.5),
+        "b": np.int64(2),
+        "c": torch.tensor(3),
+        "d": np.bool_(True),
+        "e": Scale.SMOKE,
+    }
     (plain,) = validate_rows([row], "s")
     assert plain == {"a": 0.5, "b": 2, "c": 3, "d": True, "e": "smoke"}
     assert [type(value) for value in plain.values()] == [float, int, int, bool, str]
@@ -258,8 +278,12 @@ def end_of(process) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("jobs", "kills"), [(1, 3), (2, 1)])
-def test_killed_at_drawn_points_and_run_again_gives_the_same_bytes(jobs, kills, store, marks, gates, spawn, study):
-    """Killed while the first cells are finished and the next `jobs` ones wait amid their work, for certain."""
+def test_killed_at_drawn_points_and_run_again_gives_the_same_bytes(
+    jobs, kills, store, marks, gates, spawn, study
+):
+    """Killed while the first cells are finished and the next `jobs` ones wait amid their work, for
+    certain.
+    """
     seeds, rng = 8, np.random.default_rng(jobs)
     command = ["run", "fake_counting", "--scale", "smoke", "--no-report", "--seeds", str(seeds)]
     for n in np.sort(rng.choice(np.arange(2, 7), kills, replace=False)):
@@ -274,7 +298,10 @@ def test_killed_at_drawn_points_and_run_again_gives_the_same_bytes(jobs, kills, 
         wait_until(
             lambda process=process, n=n, stage=stage, at_work=at_work: (
                 process.poll() is not None
-                or (len(finished(store)) == n and all(gates.is_reached(seed, stage) for seed in at_work))
+                or (
+                    len(finished(store)) == n
+                    and all(gates.is_reached(seed, stage) for seed in at_work)
+                )
             ),
             f"{n} cells are finished and {jobs} at work",
         )
@@ -336,7 +363,10 @@ def test_control_c_ends_cleanly(jobs, store, marks, gates, spawn):
     wait_until(
         lambda: (
             process.poll() is not None
-            or (len(finished(store)) == 1 and all(gates.is_reached(seed, "drawn") for seed in range(1, 1 + jobs)))
+            or (
+                len(finished(store)) == 1
+                and all(gates.is_reached(seed, "drawn") for seed in range(1, 1 + jobs))
+            )
         ),
         f"one cell is finished and {jobs} at work",
     )

@@ -32,11 +32,20 @@ def files(store: Store) -> set[str]:
     return {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}
 
 
-VALUES = some.one_of(some.integers(), some.floats(allow_nan=False, allow_infinity=False), some.text(), some.booleans())
+VALUES = some.one_of(
+    some.integers(),
+    some.floats(allow_nan=False, allow_infinity=False),
+    some.text(),
+    some.booleans(),
+)
 
 
 @examples(30)
-@given(rows=some.lists(some.dictionaries(some.text(min_size=1), VALUES, min_size=1), min_size=1, max_size=4))
+@given(
+    rows=some.lists(
+        some.dictionaries(some.text(min_size=1), VALUES, min_size=1), min_size=1, max_size=4
+    )
+)
 def test_rows_come_back_equal_in_value_and_type(rows, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("home"))
     store.put(a_run(rows=rows))
@@ -66,7 +75,10 @@ def test_kept_tensors_move_beside_the_rows(tmp_path):
     store.put(a_run())
     assert made == [1]
     assert torch.equal(kept["w"], torch.arange(3.0))
-    assert {path.name.split("-")[0] for path in store.run_folder("s", "abc").iterdir()} == {"run.json", "factors"}
+    assert {path.name.split("-")[0] for path in store.run_folder("s", "abc").iterdir()} == {
+        "run.json",
+        "factors",
+    }
     assert not store.tensor_folder("s", "abc").exists()
 
 
@@ -123,7 +135,13 @@ def test_a_place_that_cannot_be_written_is_refused_before_computing(place, tmp_p
     assert "--home" in caught.value.fix
 
 
-STAGES = {"open": 0, "fsync": 0, "rename": 0, "fsync of the directory": 1, "fsync after the rename": 2}
+STAGES = {
+    "open": 0,
+    "fsync": 0,
+    "rename": 0,
+    "fsync of the directory": 1,
+    "fsync after the rename": 2,
+}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -156,7 +174,12 @@ def test_temporary_directories_go_once_their_process_is_gone(tmp_path):
     store, host = Store(tmp_path), socket.gethostname()
     gone, alive, elsewhere, old = (
         store.folder("s") / f".tmp-abc-{where}-{pid}-01234567"
-        for where, pid in ((host, 2**22 + 1), (host, os.getpid()), ("else-where", 1), ("long-ago", 1))
+        for where, pid in (
+            (host, 2**22 + 1),
+            (host, os.getpid()),
+            ("else-where", 1),
+            ("long-ago", 1),
+        )
     )
     for path in (gone, alive, elsewhere, old):
         path.mkdir(parents=True)
@@ -171,7 +194,11 @@ def test_write_atomic_keeps_the_old_content_when_it_fails(tmp_path, monkeypatch)
     path = tmp_path / "report.html"
     write_atomic(path, "old")
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
+        patch.setattr(
+            os,
+            "replace",
+            lambda *_: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")),
+        )
         with pytest.raises(MissingFile, match="Read-only"):
             write_atomic(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
@@ -180,7 +207,9 @@ def test_write_atomic_keeps_the_old_content_when_it_fails(tmp_path, monkeypatch)
 
 def test_failures_are_kept_beside_and_forgotten_with_success(tmp_path):
     store = Store(tmp_path)
-    failure = Failure(study="s", key="abc", cell={"seed": 1}, kind="Divergence", what="at step 3", traceback="…")
+    failure = Failure(
+        study="s", key="abc", cell={"seed": 1}, kind="Divergence", what="at step 3", traceback="…"
+    )
     store.fail(failure)
     assert store.failure("s", "abc") == failure
     assert store.keys("s") == []
@@ -195,7 +224,9 @@ def test_the_index_follows_the_directories(tmp_path):
     store.put(a_run("two"))
     for _ in range(2):
         with sqlite3.connect(index(store)) as database:
-            assert database.execute("select key, json_extract(row, '$.seed') from rows order by key").fetchall() == [
+            assert database.execute(
+                "select key, json_extract(row, '$.seed') from rows order by key"
+            ).fetchall() == [
                 ("one", 0),
                 ("two", 0),
             ]

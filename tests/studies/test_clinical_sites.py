@@ -1,4 +1,6 @@
-"""The clinical study: effects on rows made by hand, cells that repeat, and a smoke run that every claim can read."""
+"""The clinical study: effects on rows made by hand, cells that repeat, and a smoke run that every
+claim can read.
+"""
 
 from dataclasses import replace
 
@@ -32,17 +34,26 @@ from unseen.study import Scale, pick
 
 
 def made(gain, seeds: int = 3, sites: int = 8) -> list[dict]:
-    """AUC 0.7 unseen, 0.72 on seen sites, and `gain(site)` more by local fine-tuning; site 7 has too few positives."""
+    """AUC 0.7 unseen, 0.72 on seen sites, and `gain(site)` more by local fine-tuning; site 7 has
+    too few positives.
+    """
     rng = np.random.default_rng(0)
     means = rng.random((sites, 3))
     rows = []
     for seed in range(seeds):
         for site in range(sites):
             base = {
-                "corpus": Corpus.DEPARTMENTS.value, "site": f"s{site}", "seed": seed, "n_local": 100 * 2**site, "n": 80,
-                "positives": 8 + site % 3, "age": 50 + means[site, 0], "number_diagnoses": 6 + means[site, 1],
-                "coded_items": 5 + means[site, 2], "judged": site != 7,
-            }  # fmt: skip
+                "corpus": Corpus.DEPARTMENTS.value,
+                "site": f"s{site}",
+                "seed": seed,
+                "n_local": 100 * 2**site,
+                "n": 80,
+                "positives": 8 + site % 3,
+                "age": 50 + means[site, 0],
+                "number_diagnoses": 6 + means[site, 1],
+                "coded_items": 5 + means[site, 2],
+                "judged": site != 7,
+            }
             unseen = 0.7 + 0.01 * rng.normal()
             rows.append(base | {"variant": "unseen", "auc": unseen, "seen_auc": 0.72})
             rows.append(base | {"variant": "local", "auc": unseen + gain(site)})
@@ -57,16 +68,22 @@ def test_differences_pair_seeds_and_sites_and_leave_out_small_ones():
     reading = better(Corpus.DEPARTMENTS, "local", "unseen")(rows)
     assert reading == stats.crossed_mean(found, unit="AUC")
     assert reading.value == pytest.approx(0.03)
-    once = [row | {"judged": row["judged"] and (row["site"], row["seed"]) != ("s6", 1)} for row in rows]
+    once = [
+        row | {"judged": row["judged"] and (row["site"], row["seed"]) != ("s6", 1)} for row in rows
+    ]
     assert better(Corpus.DEPARTMENTS, "local", "unseen")(once).value == pytest.approx(0.025), (
         "one seed is enough to leave out"
     )
 
 
 def test_gains_by_size_and_gaps():
-    reading = gain_by_size(Corpus.DEPARTMENTS)(made(lambda site: 0.05 - 0.02 * np.log10(100 * 2**site)))
+    reading = gain_by_size(Corpus.DEPARTMENTS)(
+        made(lambda site: 0.05 - 0.02 * np.log10(100 * 2**site))
+    )
     assert reading.value == pytest.approx(-0.02)
-    assert gap_to_seen(Corpus.DEPARTMENTS)(made(lambda site: 0.0)).value == pytest.approx(-0.02, abs=0.01)
+    assert gap_to_seen(Corpus.DEPARTMENTS)(made(lambda site: 0.0)).value == pytest.approx(
+        -0.02, abs=0.01
+    )
 
 
 def test_bands_are_weighted_by_precision():
@@ -108,10 +125,21 @@ def smoke(smoke_runs) -> list[dict]:
 
 
 def test_smoke_rows_are_flat_and_complete(smoke):
-    assert all(isinstance(value, float | int | str | bool) for row in smoke for value in row.values())
-    assert all(np.isfinite(value) for row in smoke for value in row.values() if isinstance(value, float))
+    assert all(
+        isinstance(value, float | int | str | bool) for row in smoke for value in row.values()
+    )
+    assert all(
+        np.isfinite(value) for row in smoke for value in row.values() if isinstance(value, float)
+    )
     heart = pick(smoke, corpus=Corpus.HEART.value, seed=0)
-    assert [row["variant"] for row in heart] == ["unseen", "local", "instances", "clusters", "scratch", "pooled"] * 3
+    assert [row["variant"] for row in heart] == [
+        "unseen",
+        "local",
+        "instances",
+        "clusters",
+        "scratch",
+        "pooled",
+    ] * 3
     assert {row["site"] for row in heart} == {"Cleveland", "Hungary", "Switzerland"}
     assert len({row["n"] for row in heart if row["site"] == "Hungary"}) == 1
     assert 0.7 < np.mean([row["auc"] for row in heart if row["site"] != "Switzerland"]) < 0.95
@@ -130,4 +158,9 @@ def test_every_claim_reads_smoke_rows(smoke):
 def test_a_cell_repeats(smoke):
     cell = next(iter(cells(replace(study.scales[Scale.SMOKE], seeds=1, sites=1))))
     first = [dict(row) for row in run(cell, Lab(seed=0))]
-    assert first == [row for row in smoke if row["corpus"] == cell.corpus.value and row["seed"] == 0][: len(first)]
+    assert (
+        first
+        == [row for row in smoke if row["corpus"] == cell.corpus.value and row["seed"] == 0][
+            : len(first)
+        ]
+    )

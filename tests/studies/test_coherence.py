@@ -32,12 +32,20 @@ def test_every_figure_and_the_table_can_be_drawn(rows):
         drawn = figure(rows)
         assert drawn.y
         assert all(len(line) == len(drawn.x) for line in drawn.y.values())
-    assert [row["rule"] for row in study.table(rows)] == ["SGD", "winsorized c=2", "winsorized c=6", "RM3", "M3"]
+    assert [row["rule"] for row in study.table(rows)] == [
+        "SGD",
+        "winsorized c=2",
+        "winsorized c=6",
+        "RM3",
+        "M3",
+    ]
 
 
 def test_random_labels_change_labels_only():
     real, random = (
-        CONFIG.coherence.images.__class__(**{**vars(CONFIG.coherence.images), "label_noise": noise}).build(Lab())
+        CONFIG.coherence.images.__class__(
+            **{**vars(CONFIG.coherence.images), "label_noise": noise}
+        ).build(Lab())
         for noise in (0.0, 1.0)
     )
     a, b = real.splits["train"].data.columns, random.splits["train"].data.columns
@@ -48,7 +56,10 @@ def test_random_labels_change_labels_only():
 def test_first_epochs_do_not_depend_on_later_ones():
     """Readings come after every epoch, so a longer run repeats a shorter one."""
     order = replace(CONFIG.order, epochs=3)
-    short, long = (list(coherence.order_rows(replace(order, epochs=epochs), Networks(), Lab())) for epochs in (3, 5))
+    short, long = (
+        list(coherence.order_rows(replace(order, epochs=epochs), Networks(), Lab()))
+        for epochs in (3, 5)
+    )
     assert pick(short, part="order") == pick(long, part="order")[:3]
 
 
@@ -68,8 +79,18 @@ def made(**changes):
         jitter = 0.001 * seed
         for labels, start in (("real", log(20)), ("random", 0.0)):
             rows.append(
-                {"part": "coherence summary", "labels": labels, "seed": seed, "log_start": start + jitter}
-                | {"early": 1 + jitter, "rise": 5 + jitter, "fit": 0.9 + jitter, "final_test": 0.1 + jitter}
+                {
+                    "part": "coherence summary",
+                    "labels": labels,
+                    "seed": seed,
+                    "log_start": start + jitter,
+                }
+                | {
+                    "early": 1 + jitter,
+                    "rise": 5 + jitter,
+                    "fit": 0.9 + jitter,
+                    "final_test": 0.1 + jitter,
+                }
             )
         rows.append(
             {"part": "order summary", "seed": seed, "later": 20 + jitter, "agreement": 0.9 + jitter}
@@ -86,12 +107,16 @@ def made(**changes):
                 | {"wrong_fit": wrong + jitter, "test": test - 2 * jitter}
             )
     for row in rows:
-        row.update({name: value + 0.001 * row["seed"] for name, value in changes.items() if name in row})
+        row.update(
+            {name: value + 0.001 * row["seed"] for name, value in changes.items() if name in row}
+        )
     return rows
 
 
 def test_all_claims_are_supported_by_rows_as_the_paper_has_them():
-    assert {claim.judge(made(), Scale.PAPER).verdict for claim in study.claims} == {Verdict.SUPPORTED}
+    assert {claim.judge(made(), Scale.PAPER).verdict for claim in study.claims} == {
+        Verdict.SUPPORTED
+    }
 
 
 @pytest.mark.parametrize(
@@ -122,7 +147,13 @@ def test_cells_of_the_other_scales_are_as_the_sheet_has_them():
     suppression = next(cell for cell in first if cell.setting.epochs == 220).setting
     assert suppression.budget_with_readings(10).steps == 220 * 15
     paper = list(study.cells(study.scales[Scale.PAPER]))
-    assert {cell.arm.noise for cell in paper if isinstance(cell.arm, Labels)} == {0, 0.25, 0.5, 0.75, 1}
+    assert {cell.arm.noise for cell in paper if isinstance(cell.arm, Labels)} == {
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+    }
 
 
 def test_the_paper_scale_runs_on_few_images():
@@ -130,8 +161,12 @@ def test_the_paper_scale_runs_on_few_images():
     paper = study.scales[Scale.PAPER]
 
     def cut(setting, **changes):
-        images = replace(CONFIG.coherence.images, n_train=24, n_test=10, n_select=10, label_noise=0.5, side=14)
-        return replace(setting, images=images, budget=replace(setting.budget, batch_size=24, **changes))
+        images = replace(
+            CONFIG.coherence.images, n_train=24, n_test=10, n_select=10, label_noise=0.5, side=14
+        )
+        return replace(
+            setting, images=images, budget=replace(setting.budget, batch_size=24, **changes)
+        )
 
     small = replace(
         paper,
@@ -145,5 +180,10 @@ def test_the_paper_scale_runs_on_few_images():
     )
     cells = [cell for cell in study.cells(small) if not isinstance(cell.arm, Networks)]
     rows = [row for cell in cells for row in study.run(cell, Lab())]
-    assert {row["rule"] for row in pick(rows, part="suppression summary")} == {"SGD", "winsorized c=6", "RM3", "M3"}
+    assert {row["rule"] for row in pick(rows, part="suppression summary")} == {
+        "SGD",
+        "winsorized c=6",
+        "RM3",
+        "M3",
+    }
     assert 0 < pick(rows, part="coherence", step=2)[0]["m_alpha"] <= 20

@@ -1,4 +1,6 @@
-"""The study of counterfactual fairness: known counterfactuals, known rules, adversaries that find what is there."""
+"""The study of counterfactual fairness: known counterfactuals, known rules, adversaries that find
+what is there.
+"""
 
 from dataclasses import replace
 from itertools import product
@@ -55,13 +57,22 @@ class Linear(nn.Module):
 
 def test_sizes_of_the_laptop_are_those_of_the_sheet():
     drift = LAPTOP[0].spec
-    assert (drift.fitted, drift.future, drift.n, drift.n_evaluate, drift.step) == (10, 3, 600, 1_500, 10)
+    assert (drift.fitted, drift.future, drift.n, drift.n_evaluate, drift.step) == (
+        10,
+        3,
+        600,
+        1_500,
+        10,
+    )
     assert [each.spec.step for each in LAPTOP[1:3]] == [3, 10]
 
 
 @pytest.mark.parametrize("setting", WORLDS, ids=lambda s: str(s.where))
 def test_told_people_are_those_of_the_visible_world(setting):
-    task, whole = add_group_input(setting.spec.build(LAB)), replace(setting.spec, visible=True).build(LAB)
+    task, whole = (
+        add_group_input(setting.spec.build(LAB)),
+        replace(setting.spec, visible=True).build(LAB),
+    )
     for name, split in task.of(Use.TRAIN).items():
         assert_close(split.data[:]["x"], whole.split(name).data[:]["x"])
     later = list(whole.unseen)
@@ -96,7 +107,8 @@ def test_rules_that_know_the_causes():
     assert found[Arm.FAIR]["true"] == 0
     assert found[Arm.FAIR]["fair_accuracy"] == 100
     assert found[Arm.FAIR]["accuracy"] == pytest.approx(88.0, abs=1.5)
-    # P(wrong) = arctan(σ_noise / σ_signal) / π for jointly normal signs; the pull of the group makes it nearly so
+    # P(wrong) = arctan(σ_noise / σ_signal) / π for jointly normal signs; the pull of the group
+    # makes it nearly so
     noise, signal = 0.3, (2 + 0.8**2 / 4) ** 0.5
     wrong = torch.atan(torch.tensor(noise / signal)) / torch.pi
     assert found[Arm.BIASED]["accuracy"] == pytest.approx(100 * (1 - float(wrong)), abs=1)
@@ -133,13 +145,16 @@ def rows(where, true, accuracy=80.0, seeds=6):
     made = []
     for seed, (arm, value) in product(range(seeds), true.items()):
         log = torch.tensor(value).log().item() + 0.02 * seed * (arm == JUDGED.name())
-        made.append({"where": str(where), "arm": str(arm), "seed": seed, "true": value, "log_true": log})
+        made.append(
+            {"where": str(where), "arm": str(arm), "seed": seed, "true": value, "log_true": log}
+        )
         made[-1] |= {"accuracy": accuracy, "log_outside": log}
     return made
 
 
 @pytest.mark.parametrize(
-    ("effect", "verdict"), [(15.0, Verdict.SUPPORTED), (19.0, Verdict.UNDECIDED), (25.0, Verdict.REFUTED)]
+    ("effect", "verdict"),
+    [(15.0, Verdict.SUPPORTED), (19.0, Verdict.UNDECIDED), (25.0, Verdict.REFUTED)],
 )
 def test_the_share_is_of_the_fairer_erm(effect, verdict):
     made = rows(Where.DRIFT, {Arm.TOLD: 30.0, Arm.HIDDEN: 40.0, JUDGED.name(): effect})
@@ -150,10 +165,14 @@ def test_the_share_is_of_the_fairer_erm(effect, verdict):
 
 
 def test_claims_say_no():
-    made = rows(Where.DRIFT, {NONE.name(): 30.0, ONLY_FAIRNESS.name(): 15.0, Arm.TOLD: 30.0, Arm.HIDDEN: 20.0})
+    made = rows(
+        Where.DRIFT,
+        {NONE.name(): 30.0, ONLY_FAIRNESS.name(): 15.0, Arm.TOLD: 30.0, Arm.HIDDEN: 20.0},
+    )
     made += rows(Where.DRIFT, {BOTH.name(): 20.0, BOTH.name(Adversary.UNINFLUENCED): 20.0})
     verdicts = {
-        claim.says.split()[0] + str(k): claim.judge(made, Scale.LAPTOP).verdict for k, claim in enumerate(CLAIMS)
+        claim.says.split()[0] + str(k): claim.judge(made, Scale.LAPTOP).verdict
+        for k, claim in enumerate(CLAIMS)
     }
     assert verdicts["To8"] is verdicts["The9"] is verdicts["The12"] is Verdict.REFUTED
     assert verdicts["COMPAS,15"] is Verdict.UNDECIDED  # nothing ran there

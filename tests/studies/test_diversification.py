@@ -1,4 +1,6 @@
-"""The diversification study: optima of the two penalties, selections by hand, claims on rows made for them."""
+"""The diversification study: optima of the two penalties, selections by hand, claims on rows made
+for them.
+"""
 
 import math
 from dataclasses import replace
@@ -41,16 +43,21 @@ def smoke(smoke_runs):
 
 @pytest.mark.parametrize("r", [0.0, 0.25, 0.5, 0.75, 1.0])
 def test_optima_of_both_penalties(r):
-    """With h₁ the upper image: D-BAT's penalty of the semantic rule is r · 16.1, and zero for "not the upper image"; the
-    mutual information of the semantic rule is log 2 − H(r), and zero at r = ½ only."""
+    """With h₁ the upper image: D-BAT's penalty of the semantic rule is r · 16.1, and zero for "not
+    the upper image"; the mutual information of the semantic rule is log 2 − H(r), and zero at r = ½
+    only."""
     pairs = replace(SMOKE.task, unlabelled_agreement=r).sample(LAB)["unlabelled"].columns
     upper, lower = (torch.eye(2, dtype=torch.float64)[pairs[name]] for name in ("cue", "y"))
     top = upper.max(1).indices[:, None]
 
     def dbat(h):
-        return float(agreement(torch.ones(len(h), dtype=torch.float64), h.gather(1, top)[:, 0]).mean())
+        return float(
+            agreement(torch.ones(len(h), dtype=torch.float64), h.gather(1, top)[:, 0]).mean()
+        )
 
-    assert dbat(lower) == pytest.approx(-r * math.log(1e-7) - (1 - r) * math.log(1 + 1e-7), abs=1e-9)
+    assert dbat(lower) == pytest.approx(
+        -r * math.log(1e-7) - (1 - r) * math.log(1 + 1e-7), abs=1e-9
+    )
     assert dbat(1 - upper) == pytest.approx(0, abs=1e-6)
     entropy = -sum(p * math.log(p) for p in (r, 1 - r) if p)
     assert float(mutual_information(upper, lower)) == pytest.approx(math.log(2) - entropy, abs=1e-9)
@@ -80,16 +87,22 @@ def pictures(groups):
 TASK = Task(
     name="two pixels",
     axis=Axis.DOMAIN,
-    splits={"train": Split(pictures([0, 3]), Use.TRAIN), "test": Split(pictures([0, 1, 2, 3] * 5), Use.EVALUATE)},
+    splits={
+        "train": Split(pictures([0, 3]), Use.TRAIN),
+        "test": Split(pictures([0, 1, 2, 3] * 5), Use.EVALUATE),
+    },
     objective=classify,
 )
 
 
 def test_what_is_judged_of_rules_that_read_one_image():
-    upper, lower, other = (evaluate(model, TASK, LAB) for model in (Reads(0), Reads(1), Reads(0, opposite=True)))
+    upper, lower, other = (
+        evaluate(model, TASK, LAB) for model in (Reads(0), Reads(1), Reads(0, opposite=True))
+    )
     assert (upper["accuracy"], upper["upper"], upper["opposed"], upper["worst"]) == (0.5, 1, 0, 0)
     assert (lower["accuracy"], lower["upper"], lower["opposed"], lower["worst"]) == (1, 0.5, 1, 1)
-    # "not the upper image" is always right on opposed pairs: only the worst of four groups shows that it knows nothing
+    # "not the upper image" is always right on opposed pairs: only the worst of four groups shows
+    # that it knows nothing
     assert (other["accuracy"], other["upper"], other["opposed"], other["worst"]) == (0.5, 0, 1, 0)
     assert [upper[name] for name in GROUPS] == [1, 0, 0, 1]
     reliance = reliance_on_halves(Reads(1), TASK, LAB)
@@ -104,7 +117,9 @@ def test_selections():
     assert [found[s]["worst"] for s in (Selection.QUERIED, Selection.ORACLE)] == [1, 1]
     assert found[Selection.RANDOM]["accuracy"] == 0.75
     # no pair is disputed where both images agree: the first member is as good as any
-    assert evaluate_selections(trained, pictures([0, 3] * 4), 4, LAB)[Selection.QUERIED]["worst"] == 0
+    assert (
+        evaluate_selections(trained, pictures([0, 3] * 4), 4, LAB)[Selection.QUERIED]["worst"] == 0
+    )
 
 
 def test_encoders_share_the_head_and_frozen_ones_stay():
@@ -123,7 +138,9 @@ def test_the_first_member_of_dbat_is_erms_model_and_small_committees_begin_large
     for row in pick(rows, way="D-BAT", selection="first"):
         assert [row[n] for n in names] == [erm[n] for n in names]
     for r in SMOKE.shares:
-        few, most = (pick(rows, way="D-BAT", selection="oracle", members=k, r=r)[0] for k in SMOKE.members)
+        few, most = (
+            pick(rows, way="D-BAT", selection="oracle", members=k, r=r)[0] for k in SMOKE.members
+        )
         assert most["worst"] >= few["worst"]
     for row in pick(smoke, part="committee"):
         assert row["agreement of unlabelled"] == row["r"]
@@ -137,7 +154,9 @@ def test_the_table_has_a_line_for_each_way_and_share(smoke):
     ]
     for row in table[1:]:
         assert row["agreement of unlabelled"] == row["r"]
-        assert row["worst: oracle"] >= max(row["worst: first"], row["worst: queried"], row["worst: random"])
+        assert row["worst: oracle"] >= max(
+            row["worst: first"], row["worst: queried"], row["worst: random"]
+        )
 
 
 def test_paper_scale_exists():
@@ -145,34 +164,60 @@ def test_paper_scale_exists():
 
 
 def world(sign):
-    """Rows of five seeds in which everything is as claimed (sign 1), or the other way round (−1)."""
+    """Rows of five seeds in which everything is as claimed (sign 1), or the other way round
+    (−1).
+    """
     good = {  # way, encoder, members, r: accuracy, opposed, worst
-        ("D-BAT", "scratch", 2, 0.0): (0.95, 0.95, 0.90), ("D-BAT", "scratch", 2, 0.5): (0.90, 0.98, 0.90),
-        ("D-BAT", "scratch", 2, 0.75): (0.82, 0.98, 0.50), ("D-BAT", "scratch", 2, 1.0): (0.5, 0.5, 0.2),
-        ("DivDis", "scratch", 2, 0.0): (0.80, 0.60, 0.60), ("DivDis", "scratch", 2, 0.5): (0.94, 0.93, 0.85),
-        ("DivDis", "scratch", 2, 1.0): (0.5, 0.5, 0.3), ("DivDis", "scratch", 5, 0.0): (0.80, 0.60, 0.60),
-        ("DivDis", "scratch", 5, 1.0): (0.5, 0.5, 0.1), ("D-BAT", "lower, frozen", 2, 0.5): (0.92, 0.9, 0.85),
-        ("D-BAT", "lower, frozen", 2, 1.0): (0.92, 0.9, 0.88), ("DivDis", "lower, frozen", 2, 0.0): (0.92, 0.9, 0.88),
-        ("DivDis", "lower, frozen", 2, 0.5): (0.92, 0.9, 0.88), ("DivDis", "lower, frozen", 2, 1.0): (0.92, 0.9, 0.88),
-        ("DivDis", "upper, frozen", 2, 0.0): (0.72, 0.5, 0.45), ("ERM", "scratch", 1, -1.0): (0.55, 0.1, 0.05),
-    }  # fmt: skip
+        ("D-BAT", "scratch", 2, 0.0): (0.95, 0.95, 0.90),
+        ("D-BAT", "scratch", 2, 0.5): (0.90, 0.98, 0.90),
+        ("D-BAT", "scratch", 2, 0.75): (0.82, 0.98, 0.50),
+        ("D-BAT", "scratch", 2, 1.0): (0.5, 0.5, 0.2),
+        ("DivDis", "scratch", 2, 0.0): (0.80, 0.60, 0.60),
+        ("DivDis", "scratch", 2, 0.5): (0.94, 0.93, 0.85),
+        ("DivDis", "scratch", 2, 1.0): (0.5, 0.5, 0.3),
+        ("DivDis", "scratch", 5, 0.0): (0.80, 0.60, 0.60),
+        ("DivDis", "scratch", 5, 1.0): (0.5, 0.5, 0.1),
+        ("D-BAT", "lower, frozen", 2, 0.5): (0.92, 0.9, 0.85),
+        ("D-BAT", "lower, frozen", 2, 1.0): (0.92, 0.9, 0.88),
+        ("DivDis", "lower, frozen", 2, 0.0): (0.92, 0.9, 0.88),
+        ("DivDis", "lower, frozen", 2, 0.5): (0.92, 0.9, 0.88),
+        ("DivDis", "lower, frozen", 2, 1.0): (0.92, 0.9, 0.88),
+        ("DivDis", "upper, frozen", 2, 0.0): (0.72, 0.5, 0.45),
+        ("ERM", "scratch", 1, -1.0): (0.55, 0.1, 0.05),
+    }
     bad = {key: tuple(1 - v for v in values) for key, values in good.items()}
     bad["DivDis", "lower, frozen", 2, 0.0] = (0.3, 0.3, 0.3)
     rows = []
     for (way, encoder, members, r), values in (good if sign > 0 else bad).items():
         for seed in range(5):
-            named = dict(zip(("accuracy", "opposed", "worst"), (v + 0.002 * seed for v in values), strict=True))
-            base = {"part": "chosen", "way": way, "encoder": encoder, "members": members, "seed": seed, **named}
+            named = dict(
+                zip(
+                    ("accuracy", "opposed", "worst"),
+                    (v + 0.002 * seed for v in values),
+                    strict=True,
+                )
+            )
+            base = {
+                "part": "chosen",
+                "way": way,
+                "encoder": encoder,
+                "members": members,
+                "seed": seed,
+                **named,
+            }
             worse = 0.01 if sign > 0 else 0.5
             queried = {**base, "selection": "queried", "worst": named["worst"] - worse}
             rows += [
-                {**each, **({} if way == "ERM" else {"r": r})} for each in ({**base, "selection": "oracle"}, queried)
+                {**each, **({} if way == "ERM" else {"r": r})}
+                for each in ({**base, "selection": "oracle"}, queried)
             ]
     return rows
 
 
 def test_claims_say_yes_and_no():
-    assert [c.judge(world(1), Scale.LAPTOP).verdict for c in CLAIMS] == [Verdict.SUPPORTED] * len(CLAIMS)
+    assert [c.judge(world(1), Scale.LAPTOP).verdict for c in CLAIMS] == [Verdict.SUPPORTED] * len(
+        CLAIMS
+    )
     verdicts = {c.says: c.judge(world(-1), Scale.LAPTOP).verdict for c in CLAIMS}
     still = {says for says, verdict in verdicts.items() if verdict is not Verdict.REFUTED}
     assert still == {CLAIMS[8].says}  # five hypotheses are no better than two, here as well

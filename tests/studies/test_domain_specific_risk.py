@@ -1,4 +1,6 @@
-"""The study of domain-specific risks: its streams and controls against loops, its claims on rows made up."""
+"""The study of domain-specific risks: its streams and controls against loops, its claims on rows
+made up.
+"""
 
 import pytest
 import torch
@@ -36,27 +38,38 @@ TASK = CELL.spec.build(LAB.child("data"))
 
 
 def trained_heads() -> Committee:
-    model = DRM(budget=CELL.budget).fit(untrained_network(TASK, 16, LAB), TASK, LAB.child("fit")).model
+    model = (
+        DRM(budget=CELL.budget).fit(untrained_network(TASK, 16, LAB), TASK, LAB.child("fit")).model
+    )
     assert isinstance(model, Committee)
     return model
 
 
 def test_random_sources_hold_the_same_examples_in_parts_of_equal_size():
     mixed = shuffle_domains(TASK, LAB)
-    before, after = ([whole(s.data, LAB)["index"] for s in t.of(Use.TRAIN).values()] for t in (TASK, mixed))
+    before, after = (
+        [whole(s.data, LAB)["index"] for s in t.of(Use.TRAIN).values()] for t in (TASK, mixed)
+    )
     assert sorted(torch.cat(before).tolist()) == sorted(torch.cat(after).tolist())
     sizes = [len(part) for part in after]
     assert max(sizes) - min(sizes) <= 1
     domains = [whole(s.data, LAB)["domain"].double().mean() for s in mixed.of(Use.TRAIN).values()]
     assert max(domains) - min(domains) < 0.3  # no part is one source
-    assert all(mixed.splits[name] is split for name, split in TASK.splits.items() if split.use is not Use.TRAIN)
+    assert all(
+        mixed.splits[name] is split
+        for name, split in TASK.splits.items()
+        if split.use is not Use.TRAIN
+    )
 
 
 def test_one_hypothesis_has_the_accuracy_of_evaluation_in_every_stream():
     model = ERM(CELL.budget).fit(untrained_network(TASK, 16, LAB), TASK, LAB.child("fit")).model
     single = Committee([model], SingleMember())
     found = scores(Trained(model, TASK), LAB)
-    rows = {row["stream"]: row["accuracy"] for row in accuracies({}, {Way.ERM: SingleMember()}, single, TASK, LAB)}
+    rows = {
+        row["stream"]: row["accuracy"]
+        for row in accuracies({}, {Way.ERM: SingleMember()}, single, TASK, LAB)
+    }
     assert rows[Stream.TARGET] == pytest.approx(found["unseen"].value)
     assert rows[Stream.MIXED] == pytest.approx(found["unseen"].value)
     seen = [reading.value for name, reading in found.items() if name.startswith("seen:")]
@@ -66,7 +79,10 @@ def test_one_hypothesis_has_the_accuracy_of_evaluation_in_every_stream():
 def test_a_batch_of_one_example_is_the_example():
     model = trained_heads()
     found = head_outputs(model, [TASK.split("unseen")], LAB)
-    one, other = (hits(rule, model, found) for rule in (EntropySteering(size=1), EntropySteering(Granularity.SAMPLE)))
+    one, other = (
+        hits(rule, model, found)
+        for rule in (EntropySteering(size=1), EntropySteering(Granularity.SAMPLE))
+    )
     assert torch.equal(one, other)
 
 
@@ -74,7 +90,10 @@ def test_other_examples_in_a_batch_change_its_head():
     certain, wrong = torch.tensor([4.0, 0.0]), torch.tensor([0.0, 3.0])
     # head 0 is right and sure of class 0, head 1 is surer of two other examples
     outputs = torch.stack(
-        [torch.stack([certain, 0 * certain, 0 * certain]), torch.stack([wrong, 9 * wrong, 9 * wrong])]
+        [
+            torch.stack([certain, 0 * certain, 0 * certain]),
+            torch.stack([wrong, 9 * wrong, 9 * wrong]),
+        ]
     )
     found = HeadOutputs(torch.zeros(3, 1), torch.tensor([0, 1, 1]), torch.zeros(3, 1), outputs)
     model = Committee([torch.nn.Identity(), torch.nn.Identity()], EntropySteering())
@@ -85,7 +104,9 @@ def test_other_examples_in_a_batch_change_its_head():
 def test_the_oracle_is_the_best_source_head():
     rows = list(study.run(CELL, LAB))
     task = CELL.spec.build(LAB.child("data"))
-    trained = DRM(budget=CELL.budget).fit(untrained_network(task, CELL.width, LAB), task, LAB.child("fit"))
+    trained = DRM(budget=CELL.budget).fit(
+        untrained_network(task, CELL.width, LAB), task, LAB.child("fit")
+    )
     best = head_accuracy_matrix(trained, ["unseen"], LAB)[:-1, 0].max()
     (row,) = pick(rows, way=Way.BEST.value, heads=Heads.DOMAINS.value)
     (any_head,) = pick(rows, way=Way.ANY.value, heads=Heads.DOMAINS.value)
@@ -98,13 +119,19 @@ def test_positions_of_targets():
     turned = [place for place in places if place["target"] in ("0", "30", "60")][:3]
     assert [place["place"] for place in turned] == ["end", "inside", "end"]
     assert {place["distance"] for place in turned} == {30}
-    tinted = {place["target"]: place["distance"] for place in places if place["target"] in ("0.9", "0.8", "0.1")}
+    tinted = {
+        place["target"]: place["distance"]
+        for place in places
+        if place["target"] in ("0.9", "0.8", "0.1")
+    }
     assert tinted == {"0.9": 0.1, "0.8": 0.1, "0.1": 0.7}
     assert next(place for place in places if place["target"] == "west") == {"target": "west"}
 
 
 def made_up(batch: float, other: float, spread: float = 0.0):
-    """Rows of every claim in which steering per batch scores `batch` and everything else, and it in mixed streams, `other`."""
+    """Rows of every claim in which steering per batch scores `batch` and everything else, and it in
+    mixed streams, `other`.
+    """
     rows = []
     for seed in range(5):
         noise = spread * (seed - 2)
@@ -115,7 +142,9 @@ def made_up(batch: float, other: float, spread: float = 0.0):
                         rows.append({**rows_of(way, data, {}, stream), "accuracy": other})
                     steered = other if stream is Stream.MIXED else batch + noise
                     rows.append({**rows_of(Way.BATCH, data, {}, stream), "accuracy": steered})
-                    rows.append({**rows_of(Way.BATCH, data, {}, stream, Heads.RANDOM), "accuracy": other})
+                    rows.append(
+                        {**rows_of(Way.BATCH, data, {}, stream, Heads.RANDOM), "accuracy": other}
+                    )
                 for row in rows:
                     facts = {"target": target, "place": place, "distance": distance, "seed": seed}
                     row.update({key: value for key, value in facts.items() if key not in row})

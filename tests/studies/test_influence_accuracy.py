@@ -1,4 +1,6 @@
-"""The accuracy study: its rows are those of definitions written out by hand, and its claims read them."""
+"""The accuracy study: its rows are those of definitions written out by hand, and its claims read
+them.
+"""
 
 from dataclasses import replace
 
@@ -41,13 +43,22 @@ def test_score_of_the_dot_product_is_that_of_gradients_and_models_made_one_by_on
         each = [torch.autograd.grad(f(trained.model, row).sum(), params) for row in rows]
         return torch.stack([torch.cat([g.flatten() for g in one]) for one in each])
 
-    scores = -gradients(margin, queries) @ gradients(task.objective.loss, whole(task.splits["train"].data, lab)).T
+    scores = (
+        -gradients(margin, queries)
+        @ gradients(task.objective.loss, whole(task.splits["train"].data, lab)).T
+    )
     kept = random_subsets(120, 5, lab.child("subsets"))
     outputs = []
     for rows in kept:
         with lab.child("halves").child("init", 0).seeded():
             model = setting.model()
-        train(model, restrict_task(task, rows), erm_step, setting.steps(60), lab.child("halves").child("fit", 0))
+        train(
+            model,
+            restrict_task(task, rows),
+            erm_step,
+            setting.steps(60),
+            lab.child("halves").child("fit", 0),
+        )
         outputs.append(margin(model, queries).detach())
     each = [
         spearmanr((scores[q] * kept).sum(1), [out[q].item() for out in outputs]).statistic

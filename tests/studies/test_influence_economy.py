@@ -1,4 +1,6 @@
-"""The economy study: shares are those of sets, full rank changes nothing, and its claims read its rows."""
+"""The economy study: shares are those of sets, full rank changes nothing, and its claims read its
+rows.
+"""
 
 from dataclasses import replace
 
@@ -39,8 +41,12 @@ def test_claims_are_not_judged_at_smoke():
         for seed in range(3)
     ]
     rows += [{"part": "filter", "share": 0.1, "seed": seed, "kept": 0.95} for seed in range(3)]
-    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
-    assert {claim.judge(rows, Scale.LAPTOP).verdict for claim in study.claims} == {Verdict.SUPPORTED}
+    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {
+        Verdict.NOT_JUDGED
+    }
+    assert {claim.judge(rows, Scale.LAPTOP).verdict for claim in study.claims} == {
+        Verdict.SUPPORTED
+    }
     assert len(study.table(rows)) == 3
     for figure in study.figures:
         assert figure(rows).title

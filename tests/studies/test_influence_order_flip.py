@@ -19,18 +19,24 @@ def test_effects_are_dot_products_of_gradients_over_the_number_of_trained_docume
     trained = fit(SMOKE, task, lab)
     documents = SMOKE.task.documents(lab.child("data"))
     influences = prepare(Curvature.IDENTITY, trained, documents, lab)
-    params = [p for name in influences.layers for p in trained.model.get_submodule(name).parameters()]
+    params = [
+        p for name in influences.layers for p in trained.model.get_submodule(name).parameters()
+    ]
 
     def gradient(f, batch, k):
         one = {key: tensor[k : k + 1] for key, tensor in batch.items()}
-        return torch.cat([g.flatten() for g in torch.autograd.grad(f(trained.model, one).sum(), params)])
+        return torch.cat(
+            [g.flatten() for g in torch.autograd.grad(f(trained.model, one).sum(), params)]
+        )
 
     found = effect(influences, task.splits["new"].data)
     asked, n = whole(task.splits["new"].data, lab), len(task.splits["train"].data)
     for k in (0, 4):
         for place, kind in enumerate(Document):
             taught = gradient(sequence_nats, documents[kind].columns, k)
-            assert found[k, place].item() == pytest.approx(-float(gradient(answer, asked, k) @ taught) / n, rel=1e-6)
+            assert found[k, place].item() == pytest.approx(
+                -float(gradient(answer, asked, k) @ taught) / n, rel=1e-6
+            )
 
 
 def test_curvature_is_that_of_the_trained_documents_alone():
@@ -39,7 +45,9 @@ def test_curvature_is_that_of_the_trained_documents_alone():
     trained = fit(SMOKE, task, lab)
     documents = SMOKE.task.documents(lab.child("data"))
     fewer = {kind: columns.subset(slice(0, 2)) for kind, columns in documents.items()}
-    one, other = (prepare(Curvature.EKFAC, trained, d, lab).factors.blocks for d in (documents, fewer))
+    one, other = (
+        prepare(Curvature.EKFAC, trained, d, lab).factors.blocks for d in (documents, fewer)
+    )
     for name in one:
         assert torch.equal(one[name].values, other[name].values)
 

@@ -1,4 +1,6 @@
-"""The study of LEVI: regimes that share colours and no digit, arms that are what they are called, claims that can say no."""
+"""The study of LEVI: regimes that share colours and no digit, arms that are what they are called,
+claims that can say no.
+"""
 
 from itertools import product
 
@@ -55,7 +57,9 @@ def test_patches_tell_the_label_where_they_should():
         silent = [k for k in range(32) if k not in telling]
         assert right[list(telling)].min() > 0.3 > right[silent].max()
     judged = whole(after.build(lab).split(RANDOM).data, lab)
-    assert (judged["colours"] == judged["y"][:, None]).double().mean() == pytest.approx(0.1, abs=0.02)
+    assert (judged["colours"] == judged["y"][:, None]).double().mean() == pytest.approx(
+        0.1, abs=0.02
+    )
 
 
 def test_frozen_backbones_stay_and_weight_averages_lie_between():
@@ -66,18 +70,24 @@ def test_frozen_backbones_stay_and_weight_averages_lie_between():
     assert set(found) == {(arm, 0) for arm in (*SINGLES[:-1], Arm.TUNED_AND_SCRATCH)} | set(
         product([arm for arm in Arm if "small" in arm or "LEVI" in arm], SMOKE.sizes)
     )
-    probe, lpft, wise = (dict(found[arm, 0].named_parameters()) for arm in (Arm.PROBE, Arm.LPFT, Arm.WISE))
+    probe, lpft, wise = (
+        dict(found[arm, 0].named_parameters()) for arm in (Arm.PROBE, Arm.LPFT, Arm.WISE)
+    )
     for name, p in wise.items():
         assert torch.allclose(p, (probe[name] + lpft[name]) / 2)
     size = SMOKE.sizes[0]
-    frozen, tuned, chance = (found[arm, size].backbone for arm in (Arm.LEVI, Arm.LEVI_TUNED, Arm.LEVI_RANDOM))
+    frozen, tuned, chance = (
+        found[arm, size].backbone for arm in (Arm.LEVI, Arm.LEVI_TUNED, Arm.LEVI_RANDOM)
+    )
     assert torch.equal(frozen[1].weight, probe["1.weight"])
     assert not torch.equal(tuned[1].weight, probe["1.weight"])
     assert not torch.equal(chance[1].weight, probe["1.weight"])
 
 
 def rows(unseen, regime=Regime.INSUFFICIENT, seeds=6):
-    """One row per arm, judged size and seed; LEVI's advantage wanders a little from seed to seed."""
+    """One row per arm, judged size and seed; LEVI's advantage wanders a little from seed to
+    seed.
+    """
     made = []
     for seed, (arm, value) in product(range(seeds), unseen.items()):
         size = 0 if arm in (*SINGLES[:-1], Arm.TUNED_AND_SCRATCH) else 64
@@ -92,7 +102,8 @@ def rows(unseen, regime=Regime.INSUFFICIENT, seeds=6):
 
 
 @pytest.mark.parametrize(
-    ("levi", "verdict"), [(78.0, Verdict.SUPPORTED), (76.8, Verdict.UNDECIDED), (74.0, Verdict.REFUTED)]
+    ("levi", "verdict"),
+    [(78.0, Verdict.SUPPORTED), (76.8, Verdict.UNDECIDED), (74.0, Verdict.REFUTED)],
 )
 def test_a_lead_is_over_the_best_other_arm(levi, verdict):
     made = rows({**dict.fromkeys(SINGLES, 70.0), Arm.SMALL: 76.0, Arm.LEVI: levi})
@@ -104,9 +115,13 @@ def test_a_lead_is_over_the_best_other_arm(levi, verdict):
 def test_controls_say_no_where_levi_wins():
     made = rows({**dict.fromkeys((*SINGLES, *ENSEMBLES), 80.0), Arm.LEVI: 82.0}, Regime.SUFFICIENT)
     made += rows({Arm.SMALL: 70.0, Arm.LEVI: 72.0}, Regime.USELESS)
-    assert [claim.judge(made, Scale.LAPTOP).verdict for claim in CLAIMS[-2:]] == [Verdict.REFUTED] * 2
+    assert [claim.judge(made, Scale.LAPTOP).verdict for claim in CLAIMS[-2:]] == [
+        Verdict.REFUTED
+    ] * 2
     assert over(Arm.LEVI, Arm.SMALL, regime=Regime.USELESS)(made).value == pytest.approx(2.25)
-    assert CLAIMS[0].judge(made, Scale.LAPTOP).verdict is Verdict.UNDECIDED  # nothing ran in that regime
+    assert (
+        CLAIMS[0].judge(made, Scale.LAPTOP).verdict is Verdict.UNDECIDED
+    )  # nothing ran in that regime
 
 
 def test_equal_cells_give_equal_rows(smoke_runs):

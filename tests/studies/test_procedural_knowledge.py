@@ -1,4 +1,6 @@
-"""The study end to end at smoke scale, its scores against dense matrices, and its claims on rows made by hand."""
+"""The study end to end at smoke scale, its scores against dense matrices, and its claims on rows
+made by hand.
+"""
 
 from dataclasses import replace
 
@@ -33,7 +35,14 @@ from unseen.studies.procedural_knowledge.asking import (
     retrain_on_subsets,
 )
 from unseen.studies.procedural_knowledge.drawing import table
-from unseen.studies.procedural_knowledge.rows import across, beyond_format, fall, relation, same_format, without
+from unseen.studies.procedural_knowledge.rows import (
+    across,
+    beyond_format,
+    fall,
+    relation,
+    same_format,
+    without,
+)
 from unseen.study import Scale, Verdict, pick
 from unseen.tasks.procedural_corpus import PROCEDURES, Kind
 
@@ -49,7 +58,9 @@ def rows(smoke_runs):
 @pytest.fixture(scope="module")
 def fitted():
     task = SMOKE.task.build(DOUBLE.child("data"))
-    return retrain_on_subsets(SMOKE, task, torch.ones(1, SMOKE.task.documents, dtype=torch.bool), DOUBLE)[0]
+    return retrain_on_subsets(
+        SMOKE, task, torch.ones(1, SMOKE.task.documents, dtype=torch.bool), DOUBLE
+    )[0]
 
 
 def test_smoke_gives_every_block_and_group_and_can_be_drawn(rows):
@@ -68,10 +79,14 @@ def test_smoke_gives_every_block_and_group_and_can_be_drawn(rows):
 def test_heat_maps_are_symmetric_and_hold_the_blocks(rows):
     drawn = study.figures[0](rows).values
     assert_close(torch.tensor(drawn), torch.tensor(drawn).T)
-    (row,) = pick(rows, part="block", curvature="ekfac", first=str(Kind.POSTFIX), second=str(Kind.FACT))
+    (row,) = pick(
+        rows, part="block", curvature="ekfac", first=str(Kind.POSTFIX), second=str(Kind.FACT)
+    )
     assert drawn[P][F] == row["value"]
     sources = study.figures[2](rows).values
-    (row,) = pick(rows, part="source", curvature="ekfac", group="fact", source="filler", bottom=False)
+    (row,) = pick(
+        rows, part="source", curvature="ekfac", group="fact", source="filler", bottom=False
+    )
     assert sources[F][C] == row["enrichment"]
 
 
@@ -88,7 +103,9 @@ def test_scores_are_those_of_dense_matrices_and_ekfac_orders_the_blocks_alike(fi
     want = oracle.scores(each(queries.batch, sequence_log_probability), documents, curvature, 0.1)
     means = []
     for kind in (Curvature.EXACT, Curvature.EKFAC):
-        plug = Influence(kind, Fisher.EMPIRICAL, layers=MLPS, loss=sequence_nats, real=real, batch_size=100)
+        plug = Influence(
+            kind, Fisher.EMPIRICAL, layers=MLPS, loss=sequence_nats, real=real, batch_size=100
+        )
         scores = plug.prepare(fitted, DOUBLE)(queries.batch, sequence_log_probability).scores
         if kind is Curvature.EXACT:
             assert_close(scores, want)
@@ -106,7 +123,9 @@ def test_queries_are_the_models_own_completions_with_their_nats(fitted):
         for at in queries.mask[q].nonzero().flatten().tolist():
             assert queries.tokens[q, at] == logits[q, at - 1].argmax()
         said = queries.tokens[q][queries.mask[q]].tolist()
-        assert [t for t in queries.says[q].tolist() if t >= 0] == ([] if queries.group[q] == C else said)
+        assert [t for t in queries.says[q].tolist() if t >= 0] == (
+            [] if queries.group[q] == C else said
+        )
     assert torch.bincount(queries.group).tolist() == [5] * 5
 
 
@@ -116,7 +135,11 @@ def rewritten(task, kind, change):
     data = split.data.columns
     tokens = torch.where(data["answer"], change(data["tokens"]), data["tokens"])
     return replace(
-        task, splits={**task.splits, SPLITS[kind]: replace(split, data=Columns(**{**data, "tokens": tokens}))}
+        task,
+        splits={
+            **task.splits,
+            SPLITS[kind]: replace(split, data=Columns(**{**data, "tokens": tokens})),
+        },
     )
 
 
@@ -159,7 +182,12 @@ def test_an_empty_completion_has_neither_nats_nor_a_correlation(fitted):
 def test_the_same_triple_asked_twice_correlates_one_and_another_format_less(fitted):
     queries = questions(SMOKE, fitted)
     first = queries.of(S).nonzero()[0]
-    twice = Queries(*(torch.cat([getattr(queries, n), getattr(queries, n)[first]]) for n in Queries.__annotations__))
+    twice = Queries(
+        *(
+            torch.cat([getattr(queries, n), getattr(queries, n)[first]])
+            for n in Queries.__annotations__
+        )
+    )
     found = correlations([influence(Curvature.EKFAC, fitted, twice, DOUBLE)])
     assert float(found[int(first), -1]) == pytest.approx(1)
     assert float(found[:-1, -1][queries.of(P)].max()) < 0.99
@@ -168,10 +196,15 @@ def test_the_same_triple_asked_twice_correlates_one_and_another_format_less(fitt
 def test_a_fall_is_the_difference_of_log_probabilities(fitted):
     queries, rows = questions(SMOKE, fitted), torch.tensor([3, 17])
     other = retrain_on_subsets(
-        replace(SMOKE, budget=replace(SMOKE.budget, steps=5)), fitted.task, torch.ones(1, 300).bool(), DOUBLE
+        replace(SMOKE, budget=replace(SMOKE.budget, steps=5)),
+        fitted.task,
+        torch.ones(1, 300).bool(),
+        DOUBLE,
     )
     with torch.no_grad():
-        before, after = (sequence_log_probability(m.model, queries.batch)[rows] for m in (fitted, other[0]))
+        before, after = (
+            sequence_log_probability(m.model, queries.batch)[rows] for m in (fitted, other[0])
+        )
     assert_close(fall(fitted, other[0], queries, rows, DOUBLE), before - after)
     assert_close(fall(fitted, fitted, queries, rows, DOUBLE), torch.zeros(2, dtype=torch.float64))
     kept = without(6, torch.tensor([1, 4]), torch.tensor([0]))
@@ -185,18 +218,33 @@ def test_contrasts_compare_the_blocks_they_name():
     assert beyond_format(means) == means[0, 1] - 1.3 * means[1, 2]
     assert same_format(means) == (means[0, 0] + means[1, 1]) / 2 - means[0, 1]
     relations = {relation(one, two) for one in range(5) for two in range(one, 5)}
-    assert relations == {"same", "other format", "other procedure", "fact", "control", "control alone"}
-    assert (relation(S, P), relation(S, R), relation(P, R)) == ("other format", "other procedure", "other procedure")
+    assert relations == {
+        "same",
+        "other format",
+        "other procedure",
+        "fact",
+        "control",
+        "control alone",
+    }
+    assert (relation(S, P), relation(S, R), relation(P, R)) == (
+        "other format",
+        "other procedure",
+        "other procedure",
+    )
     assert relation(F, F) == relation(R, F) == "fact"
 
 
 def test_the_worst_reading_is_the_one_that_reaches_farthest():
     cases = [(0.5, 0.4, 0.6), (0.55, 0.3, 0.7), (0.52, 0.45, 0.59)]
-    rows = [{"x": v, "x_low": low, "x_high": high, "n": 9, "contrast": "c"} for v, low, high in cases]
+    rows = [
+        {"x": v, "x_low": low, "x_high": high, "n": 9, "contrast": "c"} for v, low, high in cases
+    ]
     assert worst("x", 1e6)(rows).value == 0.55
     assert worst("x", 0.0)(rows).high == 0.7
     assert (
-        worst_contrast("c")([{**row, **{k.replace("x", "value"): v for k, v in row.items()}} for row in rows]).low
+        worst_contrast("c")(
+            [{**row, **{k.replace("x", "value"): v for k, v in row.items()}} for row in rows]
+        ).low
         == 0.3
     )
     with pytest.raises(InvalidData, match="No row has contrast=d"):
@@ -210,7 +258,12 @@ def fake(same: float, fact: float, found: int):
         for one in range(5):
             for two in range(one, 5):
                 kind = relation(one, two)
-                value = {"same": same, "fact": fact, "other format": 0.15, "other procedure": 0.06}.get(kind, 0.0)
+                value = {
+                    "same": same,
+                    "fact": fact,
+                    "other format": 0.15,
+                    "other procedure": 0.06,
+                }.get(kind, 0.0)
                 made.append({"part": "block", "relation": kind, "value": value, "null": 0.001})
         for name, value in (
             ("same procedure − fact", same - fact),
@@ -221,8 +274,17 @@ def fake(same: float, fact: float, found: int):
         ):
             made.append({"part": "contrast", "contrast": name, "value": value})
         for kind in Kind:
-            made.append({"part": "group", "group": str(kind), "queries": 40, "hits": found, "excess": 0.004,
-                         "right": 299, "tried": 300})  # fmt: skip
+            made.append(
+                {
+                    "part": "group",
+                    "group": str(kind),
+                    "queries": 40,
+                    "hits": found,
+                    "excess": 0.004,
+                    "right": 299,
+                    "tried": 300,
+                }
+            )
         for row in made[-25:]:
             row |= {"seed": seed, "curvature": "ekfac", "n": 40}
             for name in ("value", "null", "excess"):
@@ -232,9 +294,17 @@ def fake(same: float, fact: float, found: int):
 
 
 def test_claims_follow_the_rows():
-    assert {claim.judge(fake(0.2, 0.0, 40), Scale.LAPTOP).verdict for claim in CLAIMS} == {Verdict.SUPPORTED}
-    refuted = [c.says for c in CLAIMS if c.judge(fake(0.07, 0.08, 30), Scale.LAPTOP).verdict is Verdict.REFUTED]
-    assert len(refuted) == 5  # same document, format, facts, procedures above facts, answers of facts
+    assert {claim.judge(fake(0.2, 0.0, 40), Scale.LAPTOP).verdict for claim in CLAIMS} == {
+        Verdict.SUPPORTED
+    }
+    refuted = [
+        c.says
+        for c in CLAIMS
+        if c.judge(fake(0.07, 0.08, 30), Scale.LAPTOP).verdict is Verdict.REFUTED
+    ]
+    assert (
+        len(refuted) == 5
+    )  # same document, format, facts, procedures above facts, answers of facts
 
 
 def test_one_seed_that_differs_is_not_averaged_away():

@@ -1,4 +1,6 @@
-"""The study end to end at smoke scale, on a transformers model, and its claims on rows made by hand."""
+"""The study end to end at smoke scale, on a transformers model, and its claims on rows made by
+hand.
+"""
 
 from dataclasses import replace
 
@@ -60,16 +62,40 @@ def fake(reverse, t):
     for cell in made:
         if cell.variant in (Variant.PRETRAINED, Variant.CELEBRITIES):
             continue
-        splits = ("same/p2d", "same/d2p", "both/p2d", "both/d2p", "reverse/p2d", "reverse/d2p", "restated/p2d")
+        splits = (
+            "same/p2d",
+            "same/d2p",
+            "both/p2d",
+            "both/d2p",
+            "reverse/p2d",
+            "reverse/d2p",
+            "restated/p2d",
+        )
         for split in ("realized", "unrealized") if cell.variant in INSTRUCTED else splits:
-            curse = split.startswith("reverse") or (split == "unrealized" and cell.variant is Variant.ANSWER_FIRST)
+            curse = split.startswith("reverse") or (
+                split == "unrealized" and cell.variant is Variant.ANSWER_FIRST
+            )
             values = {"hits": 99.0, "facts": 100, "t": 40.0, "gap": 14.0, "ks_p": 0.0}
             if curse:
-                values |= {"hits": 100 * reverse, "t": t, "gap": t / 10, "ks_p": 0.0 if abs(t) > 3 else 0.5}
-            where = {split.split("/")[0]: f"{cell.variant} {split}"} if cell.variant in VARIED else {}
+                values |= {
+                    "hits": 100 * reverse,
+                    "t": t,
+                    "gap": t / 10,
+                    "ks_p": 0.0 if abs(t) > 3 else 0.5,
+                }
+            where = (
+                {split.split("/")[0]: f"{cell.variant} {split}"} if cell.variant in VARIED else {}
+            )
             main = cell.variant is Variant.UNTIED
             rows.append(
-                {"variant": cell.variant.value, "main": main, "seed": cell.seed, "split": split, **values, **where}
+                {
+                    "variant": cell.variant.value,
+                    "main": main,
+                    "seed": cell.seed,
+                    "split": split,
+                    **values,
+                    **where,
+                }
             )
     return rows
 
@@ -79,8 +105,8 @@ def test_claims_follow_the_rows():
     assert curse == {Verdict.SUPPORTED}
     lifted = [claim.judge(fake(0.9, 20.0), Scale.LAPTOP) for claim in CLAIMS]
     refuted = [judgement.says for judgement in lifted if judgement.verdict is Verdict.REFUTED]
-    # two of exact match, two of t, two of KS, two of nats, the untold half, two of the tied head, two of the varied
-    # models, two of the instructions
+    # two of exact match, two of t, two of KS, two of nats, the untold half, two of the tied head,
+    # two of the varied models, two of the instructions
     assert len(refuted) == 15
 
 
@@ -91,7 +117,11 @@ def test_one_varied_model_that_answers_in_reverse_refutes_robustness():
             row.update(hits=90.0, t=20.0)
     verdicts = [claim.judge(rows, Scale.LAPTOP) for claim in CLAIMS]
     assert sum(judgement.verdict is Verdict.REFUTED for judgement in verdicts) == 2
-    assert all(verdict.says.startswith("Whatever") for verdict in verdicts if verdict.verdict is Verdict.REFUTED)
+    assert all(
+        verdict.says.startswith("Whatever")
+        for verdict in verdicts
+        if verdict.verdict is Verdict.REFUTED
+    )
 
 
 def test_shares_have_an_interval_where_no_seed_differs():
@@ -107,10 +137,17 @@ def test_varied_cells_differ_in_what_they_say():
     assert shape(Config(), Variant.UNTIED, 9) == base
     small, large = (shape(Config(), variant, 9) for variant in (Variant.SMALL, Variant.LARGE))
     assert [(d.width, d.layers) for d in (small, base, large)] == [(64, 1), (128, 2), (192, 3)]
-    kinds = {variant: Transformer(shape(Config(), variant, 9)) for variant in (Variant.MEDIUM, Variant.LLAMA)}
+    kinds = {
+        variant: Transformer(shape(Config(), variant, 9))
+        for variant in (Variant.MEDIUM, Variant.LLAMA)
+    }
     counts = [sum(p.numel() for p in model.parameters()) for model in kinds.values()]
     assert abs(counts[0] - counts[1]) < 0.02 * counts[0]
-    assert [len(task_spec(Config(), v).build(Lab()).splits["train"].data) for v in VARIED[5:]] == [1200, 3000, 600]
+    assert [len(task_spec(Config(), v).build(Lab()).splits["train"].data) for v in VARIED[5:]] == [
+        1200,
+        3000,
+        600,
+    ]
 
 
 def test_the_same_study_fine_tunes_a_causal_lm_on_the_published_format(tmp_path):
@@ -119,13 +156,23 @@ def test_the_same_study_fine_tunes_a_causal_lm_on_the_published_format(tmp_path)
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_text(text)
     config = Config(
-        budget=Budget(steps=80, batch_size=8, lr=1e-2), seeds=1, folder=str(tiny(tmp_path / "model")), data=str(data)
+        budget=Budget(steps=80, batch_size=8, lr=1e-2),
+        seeds=1,
+        folder=str(tiny(tmp_path / "model")),
+        data=str(data),
     )
     made = list(cells(config))
     assert [cell.variant for cell in made] == [Variant.PRETRAINED, Variant.CELEBRITIES]
     rows = [row for cell in made for row in run(cell, Lab(seed=cell.seed))]
     splits = {row["split"]: row for row in rows if "split" in row}
-    assert set(splits) == {"same/p2d", "same/d2p", "both/p2d", "both/d2p", "reverse/p2d", "reverse/d2p"}
+    assert set(splits) == {
+        "same/p2d",
+        "same/d2p",
+        "both/p2d",
+        "both/d2p",
+        "reverse/p2d",
+        "reverse/d2p",
+    }
     assert splits["same/p2d"]["main"]
     assert splits["same/p2d"]["loss"] < 3.0 < torch.tensor(95.0).log()
     assert all(value == value for row in rows for value in row.values())

@@ -1,4 +1,6 @@
-"""The study of simplicity bias: what its effects read, and analytic networks in place of trained ones."""
+"""The study of simplicity bias: what its effects read, and analytic networks in place of trained
+ones.
+"""
 
 from dataclasses import replace
 
@@ -11,7 +13,15 @@ from unseen.methods.output_ensemble import OutputEnsemble
 from unseen.studies.simplicity_bias import of_noise, study
 from unseen.studies.simplicity_bias.claims import FITTED, mean_with_wider_interval
 from unseen.studies.simplicity_bias.drawing import boundary, flips, reliance
-from unseen.studies.simplicity_bias.networks import Data, Kind, Network, Role, score_row, shift_rows, untrained_network
+from unseen.studies.simplicity_bias.networks import (
+    Data,
+    Kind,
+    Network,
+    Role,
+    score_row,
+    shift_rows,
+    untrained_network,
+)
 from unseen.study import Scale, Verdict
 from unseen.tasks.dominoes import Dominoes
 from unseen.tasks.slabs import Slabs, lms
@@ -33,10 +43,26 @@ EXPECTED = {  # as the paper says, and the sheet on its limits
 
 def row(data, kind, seed, test, role=Role.BETWEEN, **areas):
     n = 5_000
-    facts = {"part": "scores", "data": data.value, "kind": kind.value, "seed": seed, "role": role.value, "n": n, "d": 20,
-             "setting": "s", "train": 1.0, "test": test, "test_n": n, "test_correct": round(test * n)}  # fmt: skip
+    facts = {
+        "part": "scores",
+        "data": data.value,
+        "kind": kind.value,
+        "seed": seed,
+        "role": role.value,
+        "n": n,
+        "d": 20,
+        "setting": "s",
+        "train": 1.0,
+        "test": test,
+        "test_n": n,
+        "test_correct": round(test * n),
+    }
     for name, value in {"auc": 1.0, **areas}.items():
-        facts |= {name: value, f"{name}_low": max(0.0, value - 0.005), f"{name}_high": min(1.0, value + 0.005)}
+        facts |= {
+            name: value,
+            f"{name}_low": max(0.0, value - 0.005),
+            f"{name}_high": min(1.0, value + 0.005),
+        }
     return facts
 
 
@@ -47,10 +73,34 @@ def as_claimed(seeds=5):
         for (data, kind), areas in EXPECTED.items():
             rows.append(row(data, kind, seed, 0.76 if kind is Kind.CONTROL else 1.0, **areas))
         for role, test in ((Role.FEW, 0.945), (Role.MANY, 0.997), (Role.WIDE, 0.95)):
-            rows.append(row(Data.NOISY, Kind.ONE, seed, test + 0.001 * (seed % 2), role, simple=0.5, complex=0.99))
+            rows.append(
+                row(
+                    Data.NOISY,
+                    Kind.ONE,
+                    seed,
+                    test + 0.001 * (seed % 2),
+                    role,
+                    simple=0.5,
+                    complex=0.99,
+                )
+            )
         rows += [row(Data.MS7, Kind.ONE, seed, 1.0, role) for role in (Role.FEW, Role.WIDE)]
-        reach = {"linear_flips": 4_850, "linear_points": 5_000, "slab_flips": 38, "slab_points": 38_000, "along": 0.99}
-        rows.append({"part": "reach", "data": Data.LMS5.value, "kind": Kind.ONE.value, "seed": seed, **reach})
+        reach = {
+            "linear_flips": 4_850,
+            "linear_points": 5_000,
+            "slab_flips": 38,
+            "slab_points": 38_000,
+            "along": 0.99,
+        }
+        rows.append(
+            {
+                "part": "reach",
+                "data": Data.LMS5.value,
+                "kind": Kind.ONE.value,
+                "seed": seed,
+                **reach,
+            }
+        )
     return rows
 
 
@@ -68,13 +118,18 @@ def test_a_network_that_did_not_fit_leaves_its_claims_undecided():
             continue
         rows = as_claimed()
         for k, each in enumerate(rows):
-            if (each["data"], each["kind"], each["seed"]) == (data.value, kind.value, 3) and each["part"] == "scores":
+            if (each["data"], each["kind"], each["seed"]) == (data.value, kind.value, 3) and each[
+                "part"
+            ] == "scores":
                 rows[k] = {**each, "train": FITTED - 0.001}
         found = verdicts(rows)
         assert Verdict.UNDECIDED in found
         assert set(found) == {Verdict.UNDECIDED, Verdict.SUPPORTED}
-        (said, *_) = [c.judge(rows, Scale.LAPTOP).because for c, v in zip(study.claims, found, strict=True)
-                      if v is Verdict.UNDECIDED]  # fmt: skip
+        (said, *_) = [
+            c.judge(rows, Scale.LAPTOP).because
+            for c, v in zip(study.claims, found, strict=True)
+            if v is Verdict.UNDECIDED
+        ]
         assert "1 of 5 networks did not fit" in said
 
 
@@ -97,11 +152,17 @@ def test_networks_that_do_otherwise_refute_that_claim_alone(change, words):
         if each["part"] == "scores" and all(each[name] == value for name, value in keys.items()):
             for name, value in change.items():
                 if name == "simple":
-                    each |= {name: value, f"{name}_low": value - 0.005, f"{name}_high": value + 0.005}
+                    each |= {
+                        name: value,
+                        f"{name}_low": value - 0.005,
+                        f"{name}_high": value + 0.005,
+                    }
                 elif name == "test":
                     each |= {name: value, "test_correct": round(value * each["test_n"])}
         rows.append(each)
-    refuted = [c.says for c, v in zip(study.claims, verdicts(rows), strict=True) if v is Verdict.REFUTED]
+    refuted = [
+        c.says for c, v in zip(study.claims, verdicts(rows), strict=True) if v is Verdict.REFUTED
+    ]
     assert len(refuted) == 1
     assert words in refuted[0]
 
@@ -117,8 +178,18 @@ def test_the_worst_seed_decides():
 
 def test_limits_of_few_images_add_up_as_squares_and_the_spread_of_seeds_counts():
     def at(*values):
-        return [{"part": "scores", "seed": k, "train": 1.0, "test_n": 398, "complex": v, "complex_low": v - 0.02,
-                 "complex_high": min(1.0, v + 0.02)} for k, v in enumerate(values)]  # fmt: skip
+        return [
+            {
+                "part": "scores",
+                "seed": k,
+                "train": 1.0,
+                "test_n": 398,
+                "complex": v,
+                "complex_low": v - 0.02,
+                "complex_high": min(1.0, v + 0.02),
+            }
+            for k, v in enumerate(values)
+        ]
 
     even = mean_with_wider_interval("complex")(at(1.0, 1.0, 1.0, 1.0))
     assert (even.value, even.low, even.high) == pytest.approx((1.0, 0.99, 1.0))  # 0.02 / √4
@@ -147,12 +218,16 @@ def test_the_rule_of_the_linear_coordinate_is_what_the_measures_call_simplicity_
     rule = Rule(spec.rotation(lab.child("data"))[0])
     found = score_row(rule, spec, task, lab)
     assert found["train"] == found["test"] == found["auc"] == found["complex"] == 1.0
-    assert found["simple"] == pytest.approx(0.5, abs=5 * 0.013)  # 2,000 examples: standard deviation 0.013
+    assert found["simple"] == pytest.approx(
+        0.5, abs=5 * 0.013
+    )  # 2,000 examples: standard deviation 0.013
     *sizes, reach = shift_rows(rule, spec, task, lab)
     for each in sizes:
         assert each["linear"] == pytest.approx(each["linear rule"], abs=0.001)
         assert each["slab"] == 0.0
-    assert reach["linear_flips"] == reach["linear_points"] == 2_000  # 1.2 times the 90 % quantile of |x| ≤ 1
+    assert (
+        reach["linear_flips"] == reach["linear_points"] == 2_000
+    )  # 1.2 times the 90 % quantile of |x| ≤ 1
     assert (reach["slab_flips"], reach["slab_points"]) == (0, 14 * 1_000)
     assert reach["along"] == pytest.approx(1.0, abs=1e-4)
     assert reach["radius"] == pytest.approx(0.55, abs=0.03)
@@ -166,7 +241,9 @@ def test_noise_is_fitted_to_points_and_the_control_has_no_linear_coordinate():
     (few,) = [cell for cell in cells if cell.data is Data.NOISY and cell.role is Role.FEW]
     assert (control.spec.blocks, wide.spec.blocks) == ((7,) * 20, (7,) * 50)
     assert control.spec == replace(few.spec, blocks=(7,) * 20, noise=0.0)
-    assert control.method == replace(few.method, budget=replace(few.method.budget, lr=3 * few.method.budget.lr))
+    assert control.method == replace(
+        few.method, budget=replace(few.method.budget, lr=3 * few.method.budget.lr)
+    )
     for config in (SMOKE, LAPTOP, PAPER):
         roles = [point.role for point in config.points]
         assert all(roles.count(role) == 1 for role in (Role.FEW, Role.MANY, Role.WIDE))
@@ -186,9 +263,13 @@ def test_paper_scale_is_the_papers():
     assert PAPER.block_radius == 0.3
     task = SMOKE.blocks.build(Lab())
     cell = next(
-        cell for cell in study.cells(replace(SMOKE, network=Network.RESNET20)) if isinstance(cell.spec, Dominoes)
+        cell
+        for cell in study.cells(replace(SMOKE, network=Network.RESNET20))
+        if isinstance(cell.spec, Dominoes)
     )
-    assert untrained_network(replace(cell, widths=(4, 8)), task)(task.splits["same"].data[:2]["x"]).shape == (2, 2)
+    assert untrained_network(replace(cell, widths=(4, 8)), task)(
+        task.splits["same"].data[:2]["x"]
+    ).shape == (2, 2)
 
 
 def test_figures_show_means_over_seeds():
@@ -196,11 +277,18 @@ def test_figures_show_means_over_seeds():
     grid = reliance(rows)
     place = next(k for k, name in enumerate(grid.rows) if name.startswith("LMS-5, one network"))
     assert list(grid.values[place]) == pytest.approx([1.0, 0.5, 1.0])
-    sweep = [{**r, "n": n, "d": d, "test": t} for r in rows if r["data"] == "noisy LMS-7" and r["role"] == "few"
-             for n, d, t in ((5_000, 20, 0.94), (20_000, 20, 1.0), (5_000, 50, 0.94), (20_000, 50, 0.95))]  # fmt: skip
+    sweep = [
+        {**r, "n": n, "d": d, "test": t}
+        for r in rows
+        if r["data"] == "noisy LMS-7" and r["role"] == "few"
+        for n, d, t in ((5_000, 20, 0.94), (20_000, 20, 1.0), (5_000, 50, 0.94), (20_000, 50, 0.95))
+    ]
     curve = boundary(sweep)
     assert list(curve.x) == [5_000, 20_000]
     assert curve.y["20 coordinates"] == pytest.approx([0.94, 1.0])
-    shifts = [{"part": "shift", "size": s, "linear": s, "linear rule": s, "slab": 0.0, "seed": k} for s in (0.0, 1.0)
-              for k in range(2)]  # fmt: skip
+    shifts = [
+        {"part": "shift", "size": s, "linear": s, "linear rule": s, "slab": 0.0, "seed": k}
+        for s in (0.0, 1.0)
+        for k in range(2)
+    ]
     assert flips(shifts).y["network, slab coordinate"] == [0.0, 0.0]

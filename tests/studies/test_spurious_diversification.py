@@ -1,4 +1,6 @@
-"""The study of spurious feature diversification: votes by brute force, averages by hand, claims on rows made for them."""
+"""The study of spurious feature diversification: votes by brute force, averages by hand, claims on
+rows made for them.
+"""
 
 from dataclasses import replace
 from itertools import product
@@ -64,12 +66,15 @@ def by_brute_force(voters, voting, p, classes):
 
 
 @pytest.mark.parametrize(
-    "voters", [Voters(2, 3), Voters(1, 3, 0, 1), Voters(2, 3, 1, 2), Voters(1, 2, 1, 2), Voters(0, 2)]
+    "voters",
+    [Voters(2, 3), Voters(1, 3, 0, 1), Voters(2, 3, 1, 2), Voters(1, 2, 1, 2), Voters(0, 2)],
 )
 @pytest.mark.parametrize("voting", list(Voting))
 @pytest.mark.parametrize(("p", "classes"), [(0.9, 3), (0.4, 3), (0.7, 4)])
 def test_accuracy_of_voters_by_brute_force(voters, voting, p, classes):
-    assert voters.accuracy(voting, p, classes) == pytest.approx(by_brute_force(voters, voting, p, classes), abs=1e-12)
+    assert voters.accuracy(voting, p, classes) == pytest.approx(
+        by_brute_force(voters, voting, p, classes), abs=1e-12
+    )
 
 
 def test_closed_forms_and_numbers_of_the_paper():
@@ -89,23 +94,31 @@ def test_accuracy_of_voters_by_simulation():
             shown = rng.integers(3, size=n) * (rng.random(n) < p)
             votes[range(n), shown] += w
         exact = voters.accuracy(voting, p)
-        assert (votes.argmax(1) == 0).mean() == pytest.approx(exact, abs=3 * sqrt(exact * (1 - exact) / n))
+        assert (votes.argmax(1) == 0).mean() == pytest.approx(
+            exact, abs=3 * sqrt(exact * (1 - exact) / n)
+        )
 
 
 def test_signals_are_the_formulas():
     v, p = Voters(3, 5, 1, 2), 0.7
     assert v.signal(Voting.SINGLE, p) == pytest.approx((0.3 * 5 + 3) / sqrt(5))
     assert v.signal(Voting.OUTPUTS, p) == pytest.approx((0.3 * 10 + 6) / sqrt(10 + 2 * 2))
-    assert v.signal(Voting.WEIGHTS, p) == pytest.approx((0.3 * (10 + 2 * 2) + 6 + 2 * 1) / sqrt(10 + 14 * 2))
+    assert v.signal(Voting.WEIGHTS, p) == pytest.approx(
+        (0.3 * (10 + 2 * 2) + 6 + 2 * 1) / sqrt(10 + 14 * 2)
+    )
     same = Voters(2, 4, 2, 4)
-    assert same.accuracy(Voting.WEIGHTS, p) == pytest.approx(same.accuracy(Voting.SINGLE, p), abs=1e-12)
+    assert same.accuracy(Voting.WEIGHTS, p) == pytest.approx(
+        same.accuracy(Voting.SINGLE, p), abs=1e-12
+    )
 
 
 def test_a_scaled_network_answers_the_same_and_is_surer():
     model = mlp([6, 5, 4, 3]).double()
     x = torch.randn(20, 6, generator=LAB.generator(), dtype=torch.float64)
     assert_close(scale_outputs(model, 3.0)(x), 27 * model(x))
-    assert_close(dict(scale_outputs(model, 1.0).state_dict()), dict(model.state_dict()), rtol=0, atol=0)
+    assert_close(
+        dict(scale_outputs(model, 1.0).state_dict()), dict(model.state_dict()), rtol=0, atol=0
+    )
 
 
 def test_transitions_add_up_to_the_differences():
@@ -127,13 +140,18 @@ def test_the_pair_learned_other_patches_of_other_digits():
     spec, data = SMOKE.tuned, LAB.child("data")
     fitted = whole(pair.task.split("train").data, LAB)
     before = whole(replace(spec, active=tuple(range(16))).build(data).split("train").data, LAB)
-    told = [(batch["colours"] == batch["y"][:, None]).double().mean(0) for batch in (before, fitted)]
+    told = [
+        (batch["colours"] == batch["y"][:, None]).double().mean(0) for batch in (before, fitted)
+    ]
     assert told[0][:16].min() == told[1][16:].min() == 1
     assert max(told[0][16:].max(), told[1][:16].max()) < 0.2
     assert not {*before["index"].tolist()} & {*fitted["index"].tolist()}
     for alpha, model in ((0.0, pair.before), (1.0, pair.after)):
         assert_close(parameters.state(pair.average(alpha)), parameters.state(model), rtol=0, atol=0)
-    assert pair.average(0.5)[1].weight[0, 0] == (pair.before[1].weight[0, 0] + pair.after[1].weight[0, 0]) / 2
+    assert (
+        pair.average(0.5)[1].weight[0, 0]
+        == (pair.before[1].weight[0, 0] + pair.after[1].weight[0, 0]) / 2
+    )
 
 
 def test_parts_of_the_fine_tuning_agree_with_each_other(smoke):
@@ -144,7 +162,9 @@ def test_parts_of_the_fine_tuning_agree_with_each_other(smoke):
         assert row["accuracy"] == pytest.approx(average[name], abs=1e-9)
     (plain,) = pick(rows, what="soft", way="plain", kind="weights", p=p)
     (scale,) = pick(rows, what="balance", kind="weights", scale=1.0, p=p)
-    assert plain["accuracy"] == pytest.approx(average["ensemble"], abs=0.01)  # another order of sums in the loss
+    assert plain["accuracy"] == pytest.approx(
+        average["ensemble"], abs=0.01
+    )  # another order of sums in the loss
     assert scale["accuracy"] == pytest.approx(average["ensemble"], abs=1e-9)
     members = [row["accuracy"] for row in pick(rows, what="balance", kind="member", p=p)]
     assert members == pytest.approx([average["second"]] * len(members), abs=1e-9)
@@ -171,7 +191,13 @@ def world(sign):
         base = {"seed": seed, "p": p}
         for sheet, gain in ((MANY, 0.05 * s), (ONE, 0.01), (SHARED, 0.005 if sign > 0 else 0.03)):
             rows.append(
-                {**base, "part": "two seeds", "sheet": sheet.label, "gain": gain + e, "FFT − TTF": 0.004 * s + e / 10}
+                {
+                    **base,
+                    "part": "two seeds",
+                    "sheet": sheet.label,
+                    "gain": gain + e,
+                    "FFT − TTF": 0.004 * s + e / 10,
+                }
             )
         for kind, over, total in (
             ("weights", 0.12 * s, 0.78 if sign > 0 else 0.6),
@@ -180,22 +206,50 @@ def world(sign):
         ):
             fft = {"weights": 0.02, "probabilities": 0.01}.get(kind, 0) * s
             rows.append(
-                {**base, "what": "average", "kind": kind, "over better": over + e, "ensemble": total + e * (1 + over),
-                 "FFT": fft + e * (1 + over), "FFT − TTF": fft - 0.001 + e / 10}
-            )  # fmt: skip
+                {
+                    **base,
+                    "what": "average",
+                    "kind": kind,
+                    "over better": over + e,
+                    "ensemble": total + e * (1 + over),
+                    "FFT": fft + e * (1 + over),
+                    "FFT − TTF": fft - 0.001 + e / 10,
+                }
+            )
         for scale, accuracy in ((0.125, 0.70), (1.0, 0.78 if sign > 0 else 0.6), (8.0, 0.70)):
             rows.append(
-                {**base, "what": "balance", "kind": "weights", "scale": scale, "accuracy": accuracy + e * scale}
+                {
+                    **base,
+                    "what": "balance",
+                    "kind": "weights",
+                    "scale": scale,
+                    "accuracy": accuracy + e * scale,
+                }
             )
         for way, k in (("plain", 0.0), ("both", s)):
             member = {"accuracy": 0.6 - 0.2 * k + e * k, "confidence": 0.6 - 0.2 * k + e * k}
             rows.append({**base, "what": "soft", "way": way, "kind": "member", **member})
-            rows.append({**base, "what": "soft", "way": way, "kind": "weights", "accuracy": 0.7 + 0.02 * k + e * k})
+            rows.append(
+                {
+                    **base,
+                    "what": "soft",
+                    "way": way,
+                    "kind": "weights",
+                    "accuracy": 0.7 + 0.02 * k + e * k,
+                }
+            )
     return [*once, *rows]
 
 
 def test_claims_say_yes_and_no():
-    assert [c.judge(world(1), Scale.LAPTOP).verdict for c in CLAIMS] == [Verdict.SUPPORTED] * len(CLAIMS)
-    assert [c.judge(world(-1), Scale.LAPTOP).verdict for c in CLAIMS] == [Verdict.REFUTED] * len(CLAIMS)
-    noisy = [{**row, "gain": 0.025 + 0.02 * (-1) ** int(row["seed"])} if "gain" in row else row for row in world(1)]
+    assert [c.judge(world(1), Scale.LAPTOP).verdict for c in CLAIMS] == [Verdict.SUPPORTED] * len(
+        CLAIMS
+    )
+    assert [c.judge(world(-1), Scale.LAPTOP).verdict for c in CLAIMS] == [Verdict.REFUTED] * len(
+        CLAIMS
+    )
+    noisy = [
+        {**row, "gain": 0.025 + 0.02 * (-1) ** int(row["seed"])} if "gain" in row else row
+        for row in world(1)
+    ]
     assert CLAIMS[2].judge(noisy, Scale.LAPTOP).verdict is Verdict.UNDECIDED

@@ -13,16 +13,25 @@ SMOKE = study.scales[Scale.SMOKE]
 
 def test_smoke_runs_and_can_be_judged(smoke_runs):
     rows = smoke_runs.rows(study.name)
-    assert all(isinstance(value, str | int | float | bool) for row in rows for value in row.values())
-    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
+    assert all(
+        isinstance(value, str | int | float | bool) for row in rows for value in row.values()
+    )
+    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {
+        Verdict.NOT_JUDGED
+    }
     assert len(study.table(rows)) == 7 + 6
     for figure in study.figures:
         assert figure(rows).title
     assert {row["variant"]: row["updates"] for row in pick(rows, part="gap")} == {
-        "small batch": 64, "large": 8, "large + √lr": 8, "large + √lr + GBN": 8, "large + √lr + RA": 64,
+        "small batch": 64,
+        "large": 8,
+        "large + √lr": 8,
+        "large + √lr + GBN": 8,
+        "large + √lr + RA": 64,
         "large + √lr + RA + GBN": 64,
-    }  # fmt: skip
-    # momentum, weight decay, B = 32: a logarithm; eight updates of a large batch fit the training data worse than 64
+    }
+    # momentum, weight decay, B = 32: a logarithm; eight updates of a large batch fit the training
+    # data worse than 64
     (first,) = pick(rows, part="diffusion", regime="B=32")
     assert first["r2_log"] > 0.9
     train = {row["variant"]: row["train"] for row in pick(rows, part="gap")}
@@ -34,9 +43,12 @@ def test_variants_of_a_seed_share_data_and_initial_weights(smoke_runs):
     still = [resize(cell, setting={"method": {"small": {"lr": 1e-12}}}) for cell in gaps[:2]]
     (one,), (two,) = (list(study.run(cell, Lab(seed=0))) for cell in still)
     assert one["updates"] != two["updates"]
-    # weights that do not move: equal up to the running statistics of batch norm, which see other batches
+    # weights that do not move: equal up to the running statistics of batch norm, which see other
+    # batches
     assert one["test"] == pytest.approx(two["test"], abs=0.2)
-    assert list(study.run(gaps[0], Lab(seed=gaps[0].seed))) == smoke_runs.rows_of(study.name, gaps[0])
+    assert list(study.run(gaps[0], Lab(seed=gaps[0].seed))) == smoke_runs.rows_of(
+        study.name, gaps[0]
+    )
 
 
 def test_paper_scale_is_the_papers():
@@ -50,13 +62,25 @@ def test_paper_scale_is_the_papers():
 
 def test_effects_read_the_batch_sizes_they_name():
     rows = [
-        {"part": "diffusion", "regime": f"B={size}", "batch_size": size, "role": role, "seed": seed,
-         "slope": slope + seed, "exponent": exponent, "log_over_root": exponent, "r2_log": exponent + 0.01 * seed}
+        {
+            "part": "diffusion",
+            "regime": f"B={size}",
+            "batch_size": size,
+            "role": role,
+            "seed": seed,
+            "slope": slope + seed,
+            "exponent": exponent,
+            "log_over_root": exponent,
+            "r2_log": exponent + 0.01 * seed,
+        }
         for size, role, slope, exponent in (
-            (32, "scaled", 1.0, 0.3), (128, "scaled", 7.0, 0.35), (512, "scaled", 2.0, 0.4), (2_000, "half", 9.0, 0.9)
+            (32, "scaled", 1.0, 0.3),
+            (128, "scaled", 7.0, 0.35),
+            (512, "scaled", 2.0, 0.4),
+            (2_000, "half", 9.0, 0.9),
         )
         for seed in range(3)
-    ]  # fmt: skip
+    ]
     lowest, highest, slopes, breaking = (study.claims[k].effect(rows) for k in range(4))
     assert lowest.value == pytest.approx(0.3)
     assert highest.value == pytest.approx(0.4)

@@ -1,4 +1,6 @@
-"""The study of unknown domains: equal passes are counted, rows are readings, claims are judged on rows made up."""
+"""The study of unknown domains: equal passes are counted, rows are readings, claims are judged on
+rows made up.
+"""
 
 from dataclasses import replace
 from itertools import product
@@ -53,7 +55,8 @@ def test_as_many_passes():
 
 def test_controls_differ_from_udim_in_one_thing_each():
     udim, worst, random, loud, heavy = (
-        method(v, SETTING) for v in (Variant.UDIM, Variant.WORST, Variant.RANDOM, Variant.LOUD, Variant.HEAVY)
+        method(v, SETTING)
+        for v in (Variant.UDIM, Variant.WORST, Variant.RANDOM, Variant.LOUD, Variant.HEAVY)
     )
     assert worst == replace(udim, variance_weight=0)
     assert random == replace(worst, perturbation=random.perturbation)
@@ -70,11 +73,15 @@ def test_rows_are_readings():
     assert list(sources(TASK)) == known
     assert row["target"] == TASK.split("unseen").at
     assert row["accuracy"] == found["unseen"].value
-    assert row["source_accuracy"] == pytest.approx(sum(found[name].value for name in known) / len(known))
+    assert row["source_accuracy"] == pytest.approx(
+        sum(found[name].value for name in known) / len(known)
+    )
     assert row["sharpness"] == SAMSharpness("unseen", most=20)(trained, LAB).value
 
 
-@pytest.mark.parametrize(("setting", "n"), [(SMOKE.sources, 1), (SMOKE.rotation, 2), (SMOKE.corruption, 6)])
+@pytest.mark.parametrize(
+    ("setting", "n"), [(SMOKE.sources, 1), (SMOKE.rotation, 2), (SMOKE.corruption, 6)]
+)
 def test_every_unknown_domain_has_a_row(setting, n):
     cell = next(cell for cell in study.cells(SMOKE) if cell.setting == setting)
     rows = list(study.run(replace(cell, setting=replace(setting, variants=(Variant.ERM,))), LAB))
@@ -82,18 +89,33 @@ def test_every_unknown_domain_has_a_row(setting, n):
 
 
 def test_norm_of_the_inputs_by_a_loop():
-    found = [row["x"].flatten().norm() for split in TASK.of(Use.TRAIN).values() for row in split.data]
+    found = [
+        row["x"].flatten().norm() for split in TASK.of(Use.TRAIN).values() for row in split.data
+    ]
     assert mean_norm(TASK, LAB) == pytest.approx(float(torch.stack(found).mean()), rel=1e-6)
 
 
 def made_up(**accuracies: float):
-    """Rows in which variants have these accuracies (0.5 if not named), on two unknown domains and three seeds."""
+    """Rows in which variants have these accuracies (0.5 if not named), on two unknown domains and
+    three seeds.
+    """
     rows = []
     for part, variant, seed, target in product(Part, Variant, range(3), ("a", "b")):
         value = accuracies.get(variant.name, 0.5)
-        facts = {"part": part.value, "variant": variant.value, "seed": seed, "target": target, "radius_share": 0.1}
+        facts = {
+            "part": part.value,
+            "variant": variant.value,
+            "seed": seed,
+            "target": target,
+            "radius_share": 0.1,
+        }
         # the more accurate, the flatter
-        means = {"accuracy": value, "source_accuracy": value, "sharpness": 1 - value, "source_sharpness": 1.0}
+        means = {
+            "accuracy": value,
+            "source_accuracy": value,
+            "sharpness": 1 - value,
+            "source_sharpness": 1.0,
+        }
         rows.append({**facts, **means})
     return rows
 
@@ -105,15 +127,24 @@ def judged(rows):
 def test_claims_can_hold_fail_and_stay_open():
     assert set(judged(made_up(UDIM=0.6, WORST=0.55, HEAVY=0.4))) == {Verdict.SUPPORTED}
     assert set(judged(made_up(UDIM=0.4, WORST=0.45, RANDOM=0.6, HEAVY=0.5))) == {Verdict.REFUTED}
-    rows = [{**row, "accuracy": float(row["accuracy"]) + (row["seed"] - 1) * (row["variant"] == Variant.UDIM)}
-            for row in made_up()]  # fmt: skip
+    rows = [
+        {
+            **row,
+            "accuracy": float(row["accuracy"])
+            + (row["seed"] - 1) * (row["variant"] == Variant.UDIM),
+        }
+        for row in made_up()
+    ]
     assert judged(rows)[0] is Verdict.UNDECIDED
 
 
 def test_lowest_gain_is_that_of_the_worst_domain():
     rows = made_up(UDIM=0.7)
     rows = [
-        {**row, "accuracy": 0.45} if row["target"] == "b" and row["variant"] == Variant.UDIM else row for row in rows
+        {**row, "accuracy": 0.45}
+        if row["target"] == "b" and row["variant"] == Variant.UDIM
+        else row
+        for row in rows
     ]
     assert lowest_gain(Part.SOURCES, Variant.UDIM, Variant.SAM)(rows).value == pytest.approx(-0.05)
 

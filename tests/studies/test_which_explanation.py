@@ -43,7 +43,9 @@ def test_shapley_by_orders_is_the_mean_over_all_orders():
 
 def test_smoke_runs_and_every_claim_reads_it(smoke_runs):
     rows = smoke_runs.rows(study.name)
-    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
+    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {
+        Verdict.NOT_JUDGED
+    }
     assert len(pick(rows, part="lunch", seed=0)) == 64
     assert len(study.table(rows)) == 8
     for figure in study.figures:
@@ -55,7 +57,10 @@ def test_smoke_runs_and_every_claim_reads_it(smoke_runs):
 
 
 def test_ties_are_left_out_of_the_mismatched_pairs():
-    rows = [{"part": "same", "matched": False, "classic": a, "instance": b} for a, b in permutations(eight(), 2)]
+    rows = [
+        {"part": "same", "matched": False, "classic": a, "instance": b}
+        for a, b in permutations(eight(), 2)
+    ]
     assert len(distinct_pairs(rows)) == 8 * 7 - 4
 
 

@@ -29,15 +29,22 @@ def test_rows_are_the_readings_of_the_network_trained_step_by_step():
         found = scores(trained, LAB)
         assert row["train"] == pytest.approx(found["train"].value)
         assert row["test"] == pytest.approx(found["test"].value)
-        assert row["flipped_correct"] == found["train"].detail[task.splits["train"].data.columns["flipped"]].sum()
+        assert (
+            row["flipped_correct"]
+            == found["train"].detail[task.splits["train"].data.columns["flipped"]].sum()
+        )
         assert row["oddness"] == pytest.approx(Oddness()(trained, LAB).value, abs=1e-9)
         assert row["aligned"] == pytest.approx(NeuronAlignment()(trained, LAB).value)
 
 
 def test_smoke_runs_and_every_claim_reads_it_as_laptop_rows(smoke_runs):
     rows = smoke_runs.rows(study.name)
-    assert all(isinstance(value, str | int | float | bool) for row in rows for value in row.values())
-    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {Verdict.NOT_JUDGED}
+    assert all(
+        isinstance(value, str | int | float | bool) for row in rows for value in row.values()
+    )
+    assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {
+        Verdict.NOT_JUDGED
+    }
     assert len(study.table(rows)) == 2
     for figure in study.figures:
         assert figure(rows).title

@@ -33,7 +33,9 @@ def test_the_worst_group_is_the_farthest_from_the_ideal():
 
 def test_a_ratio_of_geometric_means_does_not_depend_on_units():
     rows = [
-        {"side": side, "seed": s, "v": log(m)} for side, ms in (("a", (2, 8)), ("b", (1, 1))) for s, m in enumerate(ms)
+        {"side": side, "seed": s, "v": log(m)}
+        for side, ms in (("a", (2, 8)), ("b", (1, 1)))
+        for s, m in enumerate(ms)
     ]
     effect = ratio("v", {"side": "a"}, {"side": "b"})
     assert effect(rows).value == pytest.approx(4)
@@ -50,14 +52,18 @@ def test_intervals_of_proportions_know_both_seeds_and_examples():
     mixed = [{"hit": hit, "of": 100, "seed": seed} for seed, hit in enumerate((60, 100, 100, 100))]
     found = share("hit", "of")(mixed)
     assert found.value == pytest.approx(0.9)
-    assert found.low < stats.mean([0.6, 1, 1, 1]).low  # one seed of four fails: few seeds say little
+    assert (
+        found.low < stats.mean([0.6, 1, 1, 1]).low
+    )  # one seed of four fails: few seeds say little
     assert found.high == 1
     assert share("hit", "of")(alike[:1]).low == pytest.approx(rate("hit", "of")(alike[:1]).low)
 
 
 def test_a_grid_pairs_seeds_and_places_whatever_the_order_of_rows():
     table = grid(ROWS, "v", "seed", "setting")
-    np.testing.assert_allclose(table, [[v + 0.01 * seed for v in (0.95, 0.2, 0.99)] for seed in range(3)])
+    np.testing.assert_allclose(
+        table, [[v + 0.01 * seed for v in (0.95, 0.2, 0.99)] for seed in range(3)]
+    )
     np.testing.assert_array_equal(grid(ROWS[::-1], "v", "seed", "setting"), table)
     for broken in (ROWS[1:], [*ROWS, ROWS[0]], []):
         with pytest.raises(InvalidData, match="once each"):
@@ -69,7 +75,7 @@ def test_a_crossed_gap_is_paired_and_needs_two_places():
     assert crossed_gap(one, other) == stats.crossed_mean(one - other)
     assert crossed_gap(other, one).value == pytest.approx(-crossed_gap(one, other).value)
     for a, b in ((one[:, :1], other[:, :1]), (one, other[:2])):
-        with pytest.raises(InvalidData, match="difference over places"):
+        with pytest.raises(InvalidData, match="difference over sites"):
             crossed_gap(a, b)
 
 

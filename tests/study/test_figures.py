@@ -20,8 +20,14 @@ ROWS = [
 def test_curves_are_means_over_seeds_per_group_in_order_of_rows():
     drawn = curves(x="epoch", y="test", by="rule", offset=1, log_x=True, title="t")(ROWS)
     assert (drawn.x, [*drawn.y], drawn.log_x, drawn.title) == ([1, 2, 6], ["b", "a"], True, "t")
-    assert drawn.y["a"] == [fmean(column(ROWS, "test", rule="a", epoch=epoch)) for epoch in (0, 1, 5)]
-    assert curves(x="epoch", y="test", by="rule", middle=median, title="t")(ROWS).y["a"] == [1, 2, 6]
+    assert drawn.y["a"] == [
+        fmean(column(ROWS, "test", rule="a", epoch=epoch)) for epoch in (0, 1, 5)
+    ]
+    assert curves(x="epoch", y="test", by="rule", middle=median, title="t")(ROWS).y["a"] == [
+        1,
+        2,
+        6,
+    ]
     assert curves(x="epoch", y="test", by="rule", title="t")(ROWS[::-1]).y["a"] == drawn.y["a"]
 
 
@@ -38,9 +44,15 @@ def test_columns_as_lines_and_only_the_steps_that_all_share():
 
 def test_points_are_one_per_seed_or_one_per_step():
     drawn = points(x="epoch", y="test", by="rule", over="epoch", title="t")(ROWS)
-    assert drawn.groups["a"] == [(epoch, fmean(column(ROWS, "test", rule="a", epoch=epoch))) for epoch in (0, 1, 5)]
+    assert drawn.groups["a"] == [
+        (epoch, fmean(column(ROWS, "test", rule="a", epoch=epoch))) for epoch in (0, 1, 5)
+    ]
     last = [row for row in ROWS if row["epoch"] == 5]
-    assert points(x="fit", y="test", by="rule", title="t")(last).groups["a"] == [(1, 5), (1, 6), (1, 9)]
+    assert points(x="fit", y="test", by="rule", title="t")(last).groups["a"] == [
+        (1, 5),
+        (1, 6),
+        (1, 9),
+    ]
 
 
 def test_bars_draw_only_intervals_that_exist():

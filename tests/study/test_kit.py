@@ -1,4 +1,6 @@
-"""The study kit: cells in order, rows with their facts, references, and what makes one effect of another."""
+"""The study kit: cells in order, rows with their facts, references, and what makes one effect of
+another.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -64,7 +66,11 @@ def test_arms_start_from_the_same_weights_and_rows_carry_their_facts():
 
     def reads(trained: Trained, lab: Lab):
         start = trained.model.weight[0, 0].item()
-        yield {"start": start, "shift": trained.curves["shift"][0], "draw": trained.curves["draw"][0]}
+        yield {
+            "start": start,
+            "shift": trained.curves["shift"][0],
+            "draw": trained.curves["draw"][0],
+        }
 
     task, lab = small_task(), Lab(seed=3)
     arms = {"one": Still(1.0), "two": Still(2.0)}
@@ -91,7 +97,10 @@ def test_effects_figures_and_tables_are_restricted_and_derived_alike():
     mean = average("v")
     assert restrict(mean, site="a")(ROWS) == average("v", site="a")(ROWS)
     assert restrict(mean, lambda row: row["seed"] == 1, arm="x")(ROWS).value == 3.5
-    assert restrict(summary("arm", ["v"]), site="b")(ROWS) == [{"arm": "x", "v": 1.5}, {"arm": "y", "v": 2.5}]
+    assert restrict(summary("arm", ["v"]), site="b")(ROWS) == [
+        {"arm": "x", "v": 1.5},
+        {"arm": "y", "v": 2.5},
+    ]
     doubled = derive(mean, v=lambda row: 2 * float(row["v"]))
     assert doubled(ROWS).value == 2 * mean(ROWS).value
     assert average("v", {"site": "a"}, arm="x")(ROWS) == average("v", site="a", arm="x")(ROWS)
@@ -117,7 +126,11 @@ def test_bars_and_matrices_take_groups_in_the_order_of_rows():
     assert drawn.values == {"b x": 1.5, "b y": 2.5, "a x": 4.5, "a y": 3.5}
     assert bars({"all": average("v")}, title="t", where={"site": "a"})(ROWS).values == {"all": 4.0}
     grid = matrix("v", down="site", across="arm", title="t")(ROWS)
-    assert (grid.rows, grid.columns, grid.values) == (["b", "a"], ["x", "y"], [[1.5, 2.5], [4.5, 3.5]])
+    assert (grid.rows, grid.columns, grid.values) == (
+        ["b", "a"],
+        ["x", "y"],
+        [[1.5, 2.5], [4.5, 3.5]],
+    )
     named = matrix({"value": "v", "number": "seed"}, down=("site", "arm"), title="t")(ROWS)
     assert named.rows == ["b: x", "b: y", "a: x", "a: y"]
     assert named.columns == ["value", "number"]

@@ -12,12 +12,22 @@ from unseen.study import Claim, Scale, Verdict, average, column, gap, pick, rate
 
 ROWS = [
     {"seed": s, "method": m, "accuracy": v, "hits": h, "n": 10}
-    for s, m, v, h in [(0, "a", 0.9, 9), (1, "a", 0.8, 8), (0, "b", 0.5, 5), (1, "b", 0.6, 6), (2, "b", 0.1, 1)]
+    for s, m, v, h in [
+        (0, "a", 0.9, 9),
+        (1, "a", 0.8, 8),
+        (0, "b", 0.5, 5),
+        (1, "b", 0.6, 6),
+        (2, "b", 0.1, 1),
+    ]
 ]
 
 
-def verdict(low: float, high: float, above: float = -inf, below: float = inf, scale: Scale = Scale.LAPTOP) -> Verdict:
-    claim = Claim(says="…", effect=lambda rows: Reading((low + high) / 2, low, high), above=above, below=below)
+def verdict(
+    low: float, high: float, above: float = -inf, below: float = inf, scale: Scale = Scale.LAPTOP
+) -> Verdict:
+    claim = Claim(
+        says="…", effect=lambda rows: Reading((low + high) / 2, low, high), above=above, below=below
+    )
     return claim.judge([], scale).verdict
 
 
@@ -61,7 +71,9 @@ def test_too_small_a_scale_is_not_judged_but_the_value_is_shown():
 
 
 def test_missing_cells_leave_the_claim_undecided_with_the_reason():
-    judged = Claim(says="…", effect=average("accuracy", method="c"), above=0).judge(ROWS, Scale.LAPTOP)
+    judged = Claim(says="…", effect=average("accuracy", method="c"), above=0).judge(
+        ROWS, Scale.LAPTOP
+    )
     assert judged.verdict is Verdict.UNDECIDED
     assert judged.reading is None
     assert "method=c" in judged.because
@@ -78,11 +90,21 @@ def test_average_rate_and_gap():
     assert (reading.value, reading.n) == (0.4, 30)
     paired = gap("accuracy", {"method": "a"}, {"method": "b"})(ROWS)
     assert (paired.value, paired.n) == (pytest.approx(0.3), 2)  # seed 2 has no partner
-    assert gap("accuracy", {"method": "b"}, {"method": "a"})(ROWS).value == pytest.approx(-paired.value)
-    assert gap("accuracy", {"method": "a"}, {"method": "b"}, pair=("seed", "n"))(ROWS).value == paired.value
+    assert gap("accuracy", {"method": "b"}, {"method": "a"})(ROWS).value == pytest.approx(
+        -paired.value
+    )
+    assert (
+        gap("accuracy", {"method": "a"}, {"method": "b"}, pair=("seed", "n"))(ROWS).value
+        == paired.value
+    )
     assert len(pick(ROWS, method="a", seed=0)) == 1
-    twice = [*ROWS, {"seed": 0, "method": "a", "accuracy": 0.7}]  # two rows of one seed count as their mean
-    assert gap("accuracy", {"method": "a"}, {"method": "b"})(twice).value == pytest.approx((0.8 - 0.5 + 0.8 - 0.6) / 2)
+    twice = [
+        *ROWS,
+        {"seed": 0, "method": "a", "accuracy": 0.7},
+    ]  # two rows of one seed count as their mean
+    assert gap("accuracy", {"method": "a"}, {"method": "b"})(twice).value == pytest.approx(
+        (0.8 - 0.5 + 0.8 - 0.6) / 2
+    )
 
 
 def test_refusals():

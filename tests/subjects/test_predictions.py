@@ -26,18 +26,25 @@ def models(seeds: int, outputs: int) -> list[nn.Module]:
 
 def test_scores_of_classes_are_scikit_learns():
     rng = np.random.default_rng(0)
-    x, y = torch.tensor(rng.normal(size=(60, 4)), dtype=torch.float32), torch.tensor(rng.integers(0, 2, 60))
+    x, y = (
+        torch.tensor(rng.normal(size=(60, 4)), dtype=torch.float32),
+        torch.tensor(rng.integers(0, 2, 60)),
+    )
     task, split = task_of(classify, x=x, y=y)
     nets = models(3, 2)
     found = predict(nets, task, split, Lab()).metrics()
     p = [net(x).double().softmax(1).detach().numpy() for net in nets]
-    assert found["accuracy"].value == pytest.approx(np.mean([sk.accuracy_score(y, q.argmax(1)) for q in p]))
+    assert found["accuracy"].value == pytest.approx(
+        np.mean([sk.accuracy_score(y, q.argmax(1)) for q in p])
+    )
     assert found["AUC"].value == pytest.approx(np.mean([sk.roc_auc_score(y, q[:, 1]) for q in p]))
     assert found["loss"].value == pytest.approx(np.mean([sk.log_loss(y, q) for q in p]), rel=1e-5)
     assert {reading.n for reading in found.values()} == {60}
 
 
-def numbers(seeds: int = 2, unit: float = 10.0) -> tuple[SplitPredictions, np.ndarray, list[np.ndarray]]:
+def numbers(
+    seeds: int = 2, unit: float = 10.0
+) -> tuple[SplitPredictions, np.ndarray, list[np.ndarray]]:
     rng = np.random.default_rng(1)
     x = torch.tensor(rng.normal(size=(80, 4)), dtype=torch.float32)
     y = x.sum(1) + torch.tensor(rng.normal(size=80), dtype=torch.float32)
@@ -51,7 +58,9 @@ def test_scores_of_numbers_are_scikit_learns_in_the_targets_own_unit():
     found, y, predicted = numbers()
     want = np.mean([sk.mean_absolute_error(y, p) for p in predicted])
     assert found.metrics()["mean absolute error"].value == pytest.approx(want, rel=1e-5)
-    assert found.metrics()["R²"].value == pytest.approx(np.mean([sk.r2_score(y, p) for p in predicted]), rel=1e-5)
+    assert found.metrics()["R²"].value == pytest.approx(
+        np.mean([sk.r2_score(y, p) for p in predicted]), rel=1e-5
+    )
 
 
 def test_the_interval_of_r2_is_the_bootstraps():
@@ -60,7 +69,9 @@ def test_the_interval_of_r2_is_the_bootstraps():
     rows = rng.integers(80, size=(2_000, 80))
     drawn = np.std([sk.r2_score(y[i], predicted[i]) for i in rows])
     reading = found.metrics()["R²"]
-    assert (reading.high - reading.low) / 2 / 1.99 == pytest.approx(drawn, rel=0.25)  # delta method against resampling
+    assert (reading.high - reading.low) / 2 / 1.99 == pytest.approx(
+        drawn, rel=0.25
+    )  # delta method against resampling
 
 
 def test_a_change_of_errors_keeps_its_sign_and_unit():
@@ -75,10 +86,14 @@ def test_the_order_of_examples_does_not_matter():
     found, *_ = numbers()
     order = np.random.default_rng(3).permutation(80)
     assert found.y is not None
-    turned = SplitPredictions(found.loss[:, order], found.score[:, order], found.y[order], unit=found.unit)
+    turned = SplitPredictions(
+        found.loss[:, order], found.score[:, order], found.y[order], unit=found.unit
+    )
     for name, reading in found.metrics().items():
         other = turned.metrics()[name]
-        assert (other.value, other.low, other.high) == pytest.approx((reading.value, reading.low, reading.high))
+        assert (other.value, other.low, other.high) == pytest.approx(
+            (reading.value, reading.low, reading.high)
+        )
 
 
 def test_one_example_has_no_interval():

@@ -1,4 +1,6 @@
-"""Runs of several seeds: trained together they are those trained alone; cached ones are not trained again."""
+"""Runs of several seeds: trained together they are those trained alone; cached ones are not trained
+again.
+"""
 
 from dataclasses import dataclass, field, replace
 
@@ -37,7 +39,11 @@ class Memory:
 
 
 def clusters() -> Subject:
-    return replace(of_domains(Domains(shifting_clusters), Lab())[0], model=lambda: mlp([2, 8, 2]), budget=BUDGET)
+    return replace(
+        of_domains(Domains(shifting_clusters), Lab())[0],
+        model=lambda: mlp([2, 8, 2]),
+        budget=BUDGET,
+    )
 
 
 def weights(runs) -> list[Tensor]:
@@ -46,19 +52,25 @@ def weights(runs) -> list[Tensor]:
 
 @pytest.fixture
 def stacked(monkeypatch):
-    monkeypatch.setattr(choose, "choose_backend", lambda jobs: Backend(len(jobs.models) > 1, "forced"))
+    monkeypatch.setattr(
+        choose, "choose_backend", lambda jobs: Backend(len(jobs.models) > 1, "forced")
+    )
 
 
 @pytest.mark.usefixtures("stacked")
 @pytest.mark.parametrize(
-    "method", [ERM(BUDGET), SAM(budget=BUDGET), EarlyStopping(2, BUDGET)], ids=lambda m: type(m).__name__
+    "method",
+    [ERM(BUDGET), SAM(budget=BUDGET), EarlyStopping(2, BUDGET)],
+    ids=lambda m: type(m).__name__,
 )
 def test_seeds_trained_together_are_those_trained_alone(method):
     subject = clusters()
     together = TrainingRuns(subject, Lab()).seeds(method, 3)
     alone = [TrainingRuns(subject, Lab())(method, seed) for seed in range(3)]
     for one, other in zip(weights(together), weights(alone), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)  # float32, another order of sums
+        torch.testing.assert_close(
+            one, other, rtol=1e-4, atol=1e-5
+        )  # float32, another order of sums
     assert all(run.task is subject.task for run in together)
     assert not torch.equal(*weights(together)[:2])
 
@@ -75,7 +87,9 @@ def test_only_seeds_that_are_not_cached_are_trained(monkeypatch):
     together = training.train_together
     monkeypatch.setattr(training, "train_together", counting)
     first = weights(TrainingRuns(subject, lab).seeds(method, 3))
-    memory.kept.pop(list(memory.kept)[1])  # killed before the second run and what follows were stored
+    memory.kept.pop(
+        list(memory.kept)[1]
+    )  # killed before the second run and what follows were stored
     memory.kept.pop(list(memory.kept)[1])
     second = weights(TrainingRuns(subject, lab).seeds(method, 3))
     third = weights(TrainingRuns(subject, lab).seeds(method, 3))

@@ -39,7 +39,9 @@ def test_each_corruption_does_what_it_says():
     assert abs(noise.mean().item()) < 5 * 0.05 / noise.numel() ** 0.5
     torch.testing.assert_close(corrupt(x, Corruption.BRIGHTNESS, 0.4, Lab()), x + 0.2)
     mean = x.mean((1, 2, 3), keepdim=True)
-    torch.testing.assert_close(corrupt(x, Corruption.CONTRAST, 0.5, Lab()), mean + 0.55 * (x - mean))
+    torch.testing.assert_close(
+        corrupt(x, Corruption.CONTRAST, 0.5, Lab()), mean + 0.55 * (x - mean)
+    )
     salted = corrupt(x, Corruption.SALT, 0.4, Lab())
     changed = salted != x
     assert set(salted[changed].tolist()) == {0.0, 1.0}
@@ -54,7 +56,10 @@ def test_each_corruption_does_what_it_says():
 def test_blur_is_scipy_s_gaussian_filter(deviation):
     x = images(2).double()
     reach = int(np.ceil(3 * deviation))
-    expected = [ndimage.gaussian_filter(image[0].numpy(), deviation, mode="nearest", radius=reach) for image in x]
+    expected = [
+        ndimage.gaussian_filter(image[0].numpy(), deviation, mode="nearest", radius=reach)
+        for image in x
+    ]
     torch.testing.assert_close(blur(x, deviation)[:, 0], torch.from_numpy(np.stack(expected)))
     torch.testing.assert_close(blur(torch.ones(1, 1, 5, 5), deviation), torch.ones(1, 1, 5, 5))
 
@@ -67,10 +72,13 @@ def test_all_judged_splits_are_the_same_images():
         batch = task.splits[name].data.columns
         assert torch.equal(batch["index"], clean["index"])
         assert torch.equal(batch["y"], clean["y"])
-        assert torch.equal(batch["x"], corrupt(clean["x"], Corruption(name), 0.6, Lab().child(name)))
+        assert torch.equal(
+            batch["x"], corrupt(clean["x"], Corruption(name), 0.6, Lab().child(name))
+        )
     fewer = replace(corrupted_images.example(), corruptions=(Corruption.SALT,)).build(Lab())
     assert torch.equal(
-        fewer.splits["salt and pepper"].data.columns["x"], task.splits["salt and pepper"].data.columns["x"]
+        fewer.splits["salt and pepper"].data.columns["x"],
+        task.splits["salt and pepper"].data.columns["x"],
     )
 
 
@@ -89,7 +97,9 @@ def test_one_source_has_the_rows_of_the_task_with_many():
     assert task.name == "rotated optdigits · from 30"
     many = replace(spec, held_out="60").build(Lab(1))
     for name, other in (("train:30", "train:30"), ("unseen:60", "unseen")):
-        assert torch.equal(task.splits[name].data.columns["x"], many.splits[other].data.columns["x"])
+        assert torch.equal(
+            task.splits[name].data.columns["x"], many.splits[other].data.columns["x"]
+        )
     assert set(SingleSource(spec).build(Lab()).of(Use.TRAIN)) == {"train:0"}
 
 

@@ -1,4 +1,6 @@
-"""Digits from several sources, turned and coloured: pixels by hand, shares of colours, and the files' own images."""
+"""Digits from several sources, turned and coloured: pixels by hand, shares of colours, and the
+files' own images.
+"""
 
 import os
 from dataclasses import replace
@@ -20,7 +22,9 @@ from unseen.tasks.images import Collection
 from unseen.tasks.rotated_digits import RotatedDigits, rotate
 
 DATA = os.environ.get("UNSEEN_DATA")
-full = pytest.mark.skipif(not DATA or not (Path(DATA) / "mnist").is_dir(), reason="MNIST is not in UNSEEN_DATA")
+full = pytest.mark.skipif(
+    not DATA or not (Path(DATA) / "mnist").is_dir(), reason="MNIST is not in UNSEEN_DATA"
+)
 
 
 def images(n=3, side=6, seed=0):
@@ -32,7 +36,10 @@ def joined(task):
     parts = {}
     for split in task.splits.values():
         parts.setdefault(split.at, []).append(whole(split.data, Lab()))
-    return {at: {key: torch.cat([part[key] for part in found]) for key in found[0]} for at, found in parts.items()}
+    return {
+        at: {key: torch.cat([part[key] for part in found]) for key in found[0]}
+        for at, found in parts.items()
+    }
 
 
 # Size
@@ -78,12 +85,16 @@ def test_the_sources_are_the_files_and_no_image_is_used_twice():
 @full
 def test_three_sources_have_one_size_and_mnist_loses_its_frame():
     task = DigitSources(n=50).build(Lab())
-    assert {tuple(split.data.columns["x"].shape[1:]) for split in task.splits.values()} == {(1, 8, 8)}
+    assert {tuple(split.data.columns["x"].shape[1:]) for split in task.splits.values()} == {
+        (1, 8, 8)
+    }
     batch = joined(task)["mnist"]
     held = load_part(Collection.MNIST, "train")
     pixels = held.pixels(batch["index"])
     torch.testing.assert_close(batch["x"].mean((1, 2, 3)), pixels[..., 4:24, 4:24].mean((1, 2, 3)))
-    assert 0.9 < pixels[..., 4:24, 4:24].sum() / pixels.sum() < 1  # digits are centred by mass: a little is cut off
+    assert (
+        0.9 < pixels[..., 4:24, 4:24].sum() / pixels.sum() < 1
+    )  # digits are centred by mass: a little is cut off
     assert set(task.of(Use.TRAIN)) == {"train:mnist", "train:usps"}
 
 
@@ -104,7 +115,9 @@ def test_more_images_than_a_source_has_are_refused():
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3, 4, -1])
 def test_quarter_turns_are_counter_clockwise(quarters):
     x = images()
-    torch.testing.assert_close(rotate(x, 90 * quarters), torch.rot90(x, quarters, (2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        rotate(x, 90 * quarters), torch.rot90(x, quarters, (2, 3)), atol=1e-5, rtol=0
+    )
 
 
 def disc(side=17):
@@ -149,7 +162,9 @@ def test_each_domain_turns_digits_of_its_own():
 def test_mnist_is_pooled_after_turning():
     batch = joined(RotatedDigits(angles=(0, 90), n=20).build(Lab()))["90"]
     pixels = load_part(Collection.MNIST, "train").pixels(batch["index"])
-    torch.testing.assert_close(batch["x"], area(torch.rot90(pixels, 1, (2, 3)), 14), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        batch["x"], area(torch.rot90(pixels, 1, (2, 3)), 14), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("change", [{"angles": (0, 0)}, {"n": 2}, {"side": 0}])
@@ -177,7 +192,9 @@ def test_a_larger_probability_marks_a_superset(n, p, q, seed):
 
 @pytest.mark.parametrize("agreement", [0.9, 0.8, 0.1])
 def test_colour_and_shape_predict_the_label_as_often_as_asked(agreement):
-    spec = ColoredDigits(agreements=(agreement, 0.5), collection=Collection.OPTDIGITS, n=3_800, side=8)
+    spec = ColoredDigits(
+        agreements=(agreement, 0.5), collection=Collection.OPTDIGITS, n=3_800, side=8
+    )
     batch = joined(spec.build(Lab()))[f"{agreement:g}"]
     held = load_part(Collection.OPTDIGITS, "train")
     by_colour = (batch["colour"] == batch["y"]).double().mean().item()
@@ -198,7 +215,8 @@ def test_labels_of_a_domain_do_not_depend_on_the_others():
 
 
 @pytest.mark.parametrize(
-    "change", [{"agreements": (0.9, 0.9)}, {"agreements": (1.1, 0)}, {"label_noise": -0.1}, {"n": 1}]
+    "change",
+    [{"agreements": (0.9, 0.9)}, {"agreements": (1.1, 0)}, {"label_noise": -0.1}, {"n": 1}],
 )
 def test_impossible_colours_are_refused(change):
     with pytest.raises(InvalidConfig, match="ColoredDigits"):

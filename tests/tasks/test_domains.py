@@ -1,4 +1,6 @@
-"""Domain tasks: the protocol, what is divided how, other domains as validation, and data that cannot be used."""
+"""Domain tasks: the protocol, what is divided how, other domains as validation, and data that
+cannot be used.
+"""
 
 import pickle
 import warnings
@@ -76,15 +78,20 @@ def test_splits_names_uses_and_places_are_those_of_the_protocol():
     oracle=st.floats(0.1, 0.7),
     seed=st.integers(0, 99),
 )
-def test_every_row_is_in_one_split_and_classes_are_divided_evenly(sizes, select, seen, oracle, seed):
-    spec = Domains(Made(**{f"d{k}": (n, 2) for k, n in enumerate(sizes)}), "d0", Division(select, seen, oracle))
+def test_every_row_is_in_one_split_and_classes_are_divided_evenly(
+    sizes, select, seen, oracle, seed
+):
+    spec = Domains(
+        Made(**{f"d{k}": (n, 2) for k, n in enumerate(sizes)}), "d0", Division(select, seen, oracle)
+    )
     task = spec.build(Lab(seed))
     for k, n in enumerate(sizes):
         parts = [rows(split) for split in task.splits.values() if split.at == f"d{k}"]
         assert sorted(row for part in parts for row in part) == list(range(n))
     for name, split in task.splits.items():
         counts = torch.bincount(split.data.columns["y"], minlength=2)
-        # share · 1 + rounding of 1.5 is below 2 for shares below a half; the largest part gets what the others leave
+        # share · 1 + rounding of 1.5 is below 2 for shares below a half; the largest part gets what
+        # the others leave
         assert abs(int(counts[0] - counts[1])) <= (1 if name.startswith(("select", "seen")) else 3)
     wanted = {"select": select, "seen": seen, "train": 1 - select - seen}
     for kind, share in wanted.items():
@@ -138,7 +145,9 @@ def test_an_unknown_domain_is_named_with_near_ones():
 
 
 def test_a_domain_of_one_class_is_said_and_all_of_one_class_are_refused():
-    with pytest.warns(SingleClassDomain, match="`b` holds class 0 only: the domain tells the class"):
+    with pytest.warns(
+        SingleClassDomain, match="`b` holds class 0 only: the domain tells the class"
+    ):
         Domains(Made(a=(30, 2), b=(30, 1), c=(30, 2))).build(Lab())
     with pytest.warns(SingleClassDomain, match="recall"):
         Domains(Made(a=(30, 2), b=(30, 2), c=(30, 1))).build(Lab())
@@ -211,7 +220,9 @@ def test_sites_of_a_table_are_the_same_rows_and_features_as_the_table():
 def test_a_table_s_rows_in_another_order_give_domains_of_the_same_names():
     frame = clinics()
     one = TableDomains(Table(frame, target="ill", site="clinic"))
-    other = TableDomains(Table(frame.iloc[::-1].reset_index(drop=True), target="ill", site="clinic"))
+    other = TableDomains(
+        Table(frame.iloc[::-1].reset_index(drop=True), target="ill", site="clinic")
+    )
     assert one.domains() == other.domains() == ("east", "north", "west")
 
 
@@ -242,7 +253,9 @@ def test_a_site_of_one_class_is_in_the_warnings():
 
 
 def test_a_tiny_site_without_seen_rows_is_said():
-    frame = pd.concat([clinics(), clinics().head(2).assign(clinic="tiny", ill=[0, 1])], ignore_index=True)
+    frame = pd.concat(
+        [clinics(), clinics().head(2).assign(clinic="tiny", ill=[0, 1])], ignore_index=True
+    )
     made = TableDomains(Table(frame, target="ill", site="clinic", held_out="west")).prepare(Lab(1))
     absent = {f"{kind}:tiny" for kind in ("select", "seen")} - set(made.task.splits)
     assert absent
@@ -252,7 +265,10 @@ def test_a_tiny_site_without_seen_rows_is_said():
 def test_heart_disease_has_four_domains_with_their_patients():
     task = heart_sites("Hungary").build(Lab())
     assert task.axis is Axis.SITE
-    sizes = {site: sum(len(s.data) for s in task.splits.values() if s.at == site) for site in heart_sites().domains()}
+    sizes = {
+        site: sum(len(s.data) for s in task.splits.values() if s.at == site)
+        for site in heart_sites().domains()
+    }
     assert sizes == {"Cleveland": 303, "Hungary": 294, "Switzerland": 123, "VA Long Beach": 200}
 
 

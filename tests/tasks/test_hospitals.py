@@ -9,7 +9,14 @@ import pytest
 from unseen.lab import Lab
 from unseen.task import Axis
 from unseen.tasks import census, hospitals
-from unseen.tasks.hospitals import Diabetes130, HeartDisease, Part, diagnosis_group, heart_frame, note
+from unseen.tasks.hospitals import (
+    Diabetes130,
+    HeartDisease,
+    Part,
+    diagnosis_group,
+    heart_frame,
+    note,
+)
 from unseen.tasks.table import Table, leave_one_out
 
 
@@ -31,7 +38,9 @@ def test_heart_disease_has_its_published_counts():
         "VA Long Beach": 200,
         "Switzerland": 123,
     }
-    share = frame.groupby("hospital").disease.apply(lambda d: (d == "yes").mean()).round(2).to_dict()
+    share = (
+        frame.groupby("hospital").disease.apply(lambda d: (d == "yes").mean()).round(2).to_dict()
+    )
     assert share == {
         "Cleveland": 0.46,
         "Hungary": 0.36,
@@ -49,7 +58,12 @@ def test_a_cholesterol_of_zero_is_missing():
 
 def test_each_hospital_is_left_out_once():
     made = leave_one_out(HeartDisease().table(), Lab())
-    assert [each.held_out for each in made] == ["Cleveland", "Hungary", "Switzerland", "VA Long Beach"]
+    assert [each.held_out for each in made] == [
+        "Cleveland",
+        "Hungary",
+        "Switzerland",
+        "VA Long Beach",
+    ]
     assert all(each.task.axis is Axis.SITE for each in made)
     assert HeartDisease(held_out="Hungary").build(Lab()).splits["unseen"].at == "Hungary"
 
@@ -57,7 +71,9 @@ def test_each_hospital_is_left_out_once():
 def test_the_written_csv_gives_the_same_task(tmp_path):
     path = hospitals.write_heart_csv(tmp_path / "heart.csv")
     ours = HeartDisease().table().prepare(Lab())
-    theirs = Table(path, target="disease", site="hospital", groups=("sex", "age:decade")).prepare(Lab())
+    theirs = Table(path, target="disease", site="hospital", groups=("sex", "age:decade")).prepare(
+        Lab()
+    )
     for split in ours.rows:
         assert (ours.as_numpy(split)[0] == theirs.as_numpy(split)[0]).all()
         assert (ours.as_numpy(split)[1] == theirs.as_numpy(split)[1]).all()
@@ -109,11 +125,22 @@ def test_the_zip_is_read_without_resource_forks(tmp_path):
 @pytest.mark.parametrize(
     ("code", "group"),
     [
-        ("250.83", "diabetes"), ("250", "diabetes"), ("410", "circulatory"), ("785", "circulatory"), ("V45", "other"),
-        ("E885", "other"), ("486", "respiratory"), ("786", "respiratory"), ("8", "other"), ("820", "injury"),
-        ("715", "musculoskeletal"), ("599", "genitourinary"), ("153", "neoplasm"), ("251", "other"),
+        ("250.83", "diabetes"),
+        ("250", "diabetes"),
+        ("410", "circulatory"),
+        ("785", "circulatory"),
+        ("V45", "other"),
+        ("E885", "other"),
+        ("486", "respiratory"),
+        ("786", "respiratory"),
+        ("8", "other"),
+        ("820", "injury"),
+        ("715", "musculoskeletal"),
+        ("599", "genitourinary"),
+        ("153", "neoplasm"),
+        ("251", "other"),
     ],
-)  # fmt: skip
+)
 def test_diagnosis_groups(code, group):
     assert diagnosis_group(code) == group
 

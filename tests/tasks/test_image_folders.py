@@ -1,4 +1,6 @@
-"""Folders of images as users have them: tiny copies of each layout, lazy decoding, and layouts that cannot be used."""
+"""Folders of images as users have them: tiny copies of each layout, lazy decoding, and layouts that
+cannot be used.
+"""
 
 import shutil
 from dataclasses import replace
@@ -31,13 +33,28 @@ def fill(root, domains, classes, n=10, between=()):
         for c, name in enumerate(classes):
             for p, part in enumerate(between or [""]):
                 for k in range(n):
-                    paint(root / domain / part / name / f"{part}{k}.png", (20 * d + k, 40 * c + k, 60 * p + k))
+                    paint(
+                        root / domain / part / name / f"{part}{k}.png",
+                        (20 * d + k, 40 * c + k, 60 * p + k),
+                    )
     return root
 
 
 LAYOUTS = {
-    "PACS": (Layout.PACS, ["art_painting", "cartoon", "photo", "sketch"], ["dog", "house"], "kfold", ()),
-    "PACS bare": (Layout.PACS, ["art_painting", "cartoon", "photo", "sketch"], ["dog", "house"], "", ()),
+    "PACS": (
+        Layout.PACS,
+        ["art_painting", "cartoon", "photo", "sketch"],
+        ["dog", "house"],
+        "kfold",
+        (),
+    ),
+    "PACS bare": (
+        Layout.PACS,
+        ["art_painting", "cartoon", "photo", "sketch"],
+        ["dog", "house"],
+        "",
+        (),
+    ),
     "Office-Home": (
         Layout.OFFICE_HOME,
         ["Art", "Clipart", "Product", "Real World"],
@@ -45,7 +62,13 @@ LAYOUTS = {
         "OfficeHome/v1",
         (),
     ),
-    "Office-Home _": (Layout.OFFICE_HOME, ["Art", "Clipart", "Product", "Real_World"], ["Bed", "Fan"], "", ()),
+    "Office-Home _": (
+        Layout.OFFICE_HOME,
+        ["Art", "Clipart", "Product", "Real_World"],
+        ["Bed", "Fan"],
+        "",
+        (),
+    ),
     "office_home_dg": (
         Layout.OFFICE_HOME,
         ["art", "clipart", "product", "real_world"],
@@ -74,12 +97,16 @@ def test_each_layout_is_found_and_one_domain_left_out(tmp_path, case):
     layout, domains, classes, below, between = LAYOUTS[case]
     fill(tmp_path / below, domains, classes, between=between)
     for name in (".DS_Store", "Thumbs.db", "readme.txt", "._0.png"):
-        (tmp_path / below / domains[0] / (between[0] if between else "") / classes[0] / name).write_bytes(b"no image")
+        (
+            tmp_path / below / domains[0] / (between[0] if between else "") / classes[0] / name
+        ).write_bytes(b"no image")
     spec = ImageFolders(tmp_path, layout, held_out=CALLED[layout][2], side=4)
     assert spec.domains() == CALLED[layout]
     assert spec.classes() == tuple(classes)
     task = spec.build(Lab())
-    assert {split.at for split in task.of(Use.TRAIN).values()} == set(CALLED[layout]) - {CALLED[layout][2]}
+    assert {split.at for split in task.of(Use.TRAIN).values()} == set(CALLED[layout]) - {
+        CALLED[layout][2]
+    }
     assert task.splits["unseen"].at == CALLED[layout][2]
     sizes = {}
     for split in task.splits.values():
@@ -90,7 +117,9 @@ def test_each_layout_is_found_and_one_domain_left_out(tmp_path, case):
 def test_the_part_full_of_vlcs_is_the_others_together(tmp_path):
     fill(tmp_path, LAYOUTS["VLCS parts"][1], ["0", "1"], n=4, between=("full", "train", "test"))
     files = ImageFolders(tmp_path, Layout.VLCS).files()
-    assert all(path.parent.parent.name == "full" for found in files["SUN09"].values() for path in found)
+    assert all(
+        path.parent.parent.name == "full" for found in files["SUN09"].values() for path in found
+    )
     assert len(files["SUN09"]["0"]) == 4
 
 
@@ -100,7 +129,9 @@ def test_pixels_are_the_file_s_and_are_decoded_when_asked_for(tmp_path):
     data = task.splits["train:a"].data
     row = data[2]
     red, green, blue = np.asarray(Image.open(data.paths[2]))[0, 0].tolist()
-    assert torch.equal(row["x"], torch.tensor([red, green, blue]).float()[:, None, None].expand(3, 3, 3) / 255)
+    assert torch.equal(
+        row["x"], torch.tensor([red, green, blue]).float()[:, None, None].expand(3, 3, 3) / 255
+    )
     assert data.paths[2].parent.name == ("cat", "dog")[int(row["y"])]
     assert {key: int(row[key]) for key in ("domain",)} == {"domain": 0}
     data.paths[0].unlink()  # nobody has asked for it yet
@@ -114,9 +145,13 @@ def test_resizing_averages_over_all_pixels(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "grey.png")
     small = decode_image(tmp_path / "grey.png", 1)
     assert small.shape == (3, 1, 1)
-    weight = 1 - np.abs(np.arange(8) + 0.5 - 4) / 8  # a triangle as wide as the reduction on either side
+    weight = (
+        1 - np.abs(np.arange(8) + 0.5 - 4) / 8
+    )  # a triangle as wide as the reduction on either side
     expected = (pixels * np.outer(weight, weight)).sum() / weight.sum() ** 2
-    assert small[0, 0, 0].item() * 255 == pytest.approx(expected, abs=1.5)  # two roundings to whole grey levels
+    assert small[0, 0, 0].item() * 255 == pytest.approx(
+        expected, abs=1.5
+    )  # two roundings to whole grey levels
     same = decode_image(tmp_path / "grey.png", 8)
     assert torch.equal(same[0], torch.from_numpy(pixels).float() / 255)
 
@@ -148,7 +183,8 @@ def test_the_order_of_files_on_disk_does_not_matter(tmp_path):
             for path in sorted((tmp_path / "one" / name / folder).iterdir(), reverse=True):
                 shutil.copy(path, tmp_path / "two" / name / folder / path.name)
     one, two = (
-        whole(ImageFolders(tmp_path / k, side=2).build(Lab()).splits["unseen"].data, Lab()) for k in ("one", "two")
+        whole(ImageFolders(tmp_path / k, side=2).build(Lab()).splits["unseen"].data, Lab())
+        for k in ("one", "two")
     )
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -215,7 +251,10 @@ def table(root, change=None):
 def test_splits_places_and_groups_are_those_of_the_metadata(birds):
     task = Waterbirds(birds, side=8).build(Lab())
     frame = table(birds)
-    assert set(task.splits) == {*(f"{k}:{p}" for k in ("train", "select") for p in ("land", "water")), *GROUPS}
+    assert set(task.splits) == {
+        *(f"{k}:{p}" for k in ("train", "select") for p in ("land", "water")),
+        *GROUPS,
+    }
     for name, split in task.splits.items():
         batch = whole(split.data, Lab())
         rows = frame.iloc[batch["index"].tolist()]
@@ -236,14 +275,18 @@ def test_complete_correlation_fits_the_large_groups_only(birds):
         batch = whole(complete.splits[f"train:{place}"].data, Lab())
         assert (batch["y"] == batch["place"]).all()
         assert len(complete.splits[f"train:{place}"].data) < len(full.splits[f"train:{place}"].data)
-        assert len(complete.splits[f"select:{place}"].data) == len(full.splits[f"select:{place}"].data)
+        assert len(complete.splits[f"select:{place}"].data) == len(
+            full.splits[f"select:{place}"].data
+        )
 
 
 def test_unlabelled_images_have_no_label_and_do_not_select(birds):
     task = Waterbirds(birds, side=8, unlabelled=0.5).build(Lab())
     free = whole(task.splits["unlabelled"].data, Lab())
     assert set(free) == {"x", "index"}
-    selecting = [whole(task.splits[f"select:{p}"].data, Lab())["index"].tolist() for p in ("land", "water")]
+    selecting = [
+        whole(task.splits[f"select:{p}"].data, Lab())["index"].tolist() for p in ("land", "water")
+    ]
     assert not set(free["index"].tolist()) & {row for rows in selecting for row in rows}
     assert len(free["index"]) + sum(map(len, selecting)) == (table(birds).split == 1).sum()
 
@@ -254,7 +297,11 @@ def test_unlabelled_images_have_no_label_and_do_not_select(birds):
         (lambda f: f.drop(columns="place"), InvalidData, "no column place"),
         (lambda f: f.assign(y=2), InvalidData, "Column `y`"),
         (lambda f: f.assign(split=f.split + 1), InvalidData, "Column `split`"),
-        (lambda f: f.assign(img_filename="gone/" + f.img_filename), MissingFile, "images of .* are missing"),
+        (
+            lambda f: f.assign(img_filename="gone/" + f.img_filename),
+            MissingFile,
+            "images of .* are missing",
+        ),
         (lambda f: f[f.split < 2], InvalidData, "Split `landbird on land`"),
     ],
 )

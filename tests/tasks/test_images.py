@@ -1,4 +1,6 @@
-"""Image tasks: IDX bytes made by hand, label noise with its masks, and what differs between equal and unequal labs."""
+"""Image tasks: IDX bytes made by hand, label noise with its masks, and what differs between equal
+and unequal labs.
+"""
 
 import gzip
 import io
@@ -20,7 +22,9 @@ from unseen.tasks.images import Collection, Images, part, read_idx, redraws
 
 def idx(path, values, code, format_, *, pack=False):
     """An IDX file, byte by byte."""
-    data = bytes([0, 0, code, values.ndim]) + b"".join(struct.pack(">I", size) for size in values.shape)
+    data = bytes([0, 0, code, values.ndim]) + b"".join(
+        struct.pack(">I", size) for size in values.shape
+    )
     data += b"".join(struct.pack(format_, value) for value in values.ravel().tolist())
     path.write_bytes(gzip.compress(data) if pack else data)
     return path
@@ -28,7 +32,14 @@ def idx(path, values, code, format_, *, pack=False):
 
 @pytest.mark.parametrize(
     ("code", "format_", "dtype"),
-    [(8, ">B", "u1"), (9, ">b", "i1"), (11, ">h", "i2"), (12, ">i", "i4"), (13, ">f", "f4"), (14, ">d", "f8")],
+    [
+        (8, ">B", "u1"),
+        (9, ">b", "i1"),
+        (11, ">h", "i2"),
+        (12, ">i", "i4"),
+        (13, ">f", "f4"),
+        (14, ">d", "f8"),
+    ],
 )
 @pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 1, 2), (0, 2)])
@@ -63,7 +74,11 @@ def columns(spec, split="train", seed=0):
 
 
 def test_equal_labs_give_equal_data_and_unequal_ones_do_not():
-    one, same, other = columns(images.example()), columns(images.example()), columns(images.example(), seed=1)
+    one, same, other = (
+        columns(images.example()),
+        columns(images.example()),
+        columns(images.example(), seed=1),
+    )
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["x"], other["x"])
 
@@ -163,11 +178,14 @@ def test_jpegs_are_decoded_with_the_class_of_their_folder(tmp_path, monkeypatch)
             archive.writestr(f"train/{name}/0001.jpg", buffer.getvalue())
     source = part(Collection.CIFAR10, "train")
     assert source.labels.tolist() == [0, 1, 2]  # cat, frog, truck
-    assert source.pixels(torch.tensor([1, 2]))[:, 0, 5, 5].mul(255).tolist() == pytest.approx([200, 0], abs=3)
+    assert source.pixels(torch.tensor([1, 2]))[:, 0, 5, 5].mul(255).tolist() == pytest.approx(
+        [200, 0], abs=3
+    )
 
 
 @pytest.mark.parametrize(
-    "spec", [{"n_train": 0}, {"n_test": 0}, {"n_select": -1}, {"label_noise": 1.1}, {"label_noise": -0.1}]
+    "spec",
+    [{"n_train": 0}, {"n_test": 0}, {"n_select": -1}, {"label_noise": 1.1}, {"label_noise": -0.1}],
 )
 def test_values_out_of_range_are_refused(spec):
     with pytest.raises(InvalidConfig, match="out of range"):

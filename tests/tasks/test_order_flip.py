@@ -29,7 +29,9 @@ def test_every_trained_fact_is_stated_in_its_order_and_as_often_as_asked():
     train = whole(SPEC.build(LAB).splits["train"].data, LAB)
     found = sides(train["tokens"])
     wanted = [
-        (names[f], attributes[f]) if f % 2 == 0 else (attributes[f], names[f]) for f in range(30) for _ in range(4)
+        (names[f], attributes[f]) if f % 2 == 0 else (attributes[f], names[f])
+        for f in range(30)
+        for _ in range(4)
     ]
     assert found == wanted
     assert train["fact"].tolist() == [f for f in range(30) for _ in range(4)]
@@ -40,13 +42,21 @@ def test_every_trained_fact_is_stated_in_its_order_and_as_often_as_asked():
 def test_questions_ask_the_attribute_and_name_a_wrong_one():
     names, attributes = facts()
     task = SPEC.build(LAB)
-    for split, wanted in (("stated", range(0, 30, 2)), ("flipped", range(1, 30, 2)), ("new", range(30, 38))):
+    for split, wanted in (
+        ("stated", range(0, 30, 2)),
+        ("flipped", range(1, 30, 2)),
+        ("new", range(30, 38)),
+    ):
         batch = whole(task.splits[split].data, LAB)
         assert batch["fact"].tolist() == list(wanted)
         assert sides(batch["tokens"]) == [(names[f], attributes[f]) for f in wanted]
-        assert batch["tokens"][batch["answer"]].view(-1, 2).tolist() == [list(attributes[f]) for f in wanted]
+        assert batch["tokens"][batch["answer"]].view(-1, 2).tolist() == [
+            list(attributes[f]) for f in wanted
+        ]
         wrong = [side[1] for side in sides(batch["other"])]
-        assert all(w in attributes and w != attributes[f] for w, f in zip(wrong, wanted, strict=True))
+        assert all(
+            w in attributes and w != attributes[f] for w, f in zip(wrong, wanted, strict=True)
+        )
         assert torch.equal(batch["tokens"][~batch["answer"]], batch["other"][~batch["answer"]])
     assert set(task.unseen) == {"flipped", "new"}
 
@@ -58,7 +68,10 @@ def test_documents_of_new_facts_differ_in_the_fact_alone():
     assert sides(made[Document.FORWARD]) == [(names[f], attributes[f]) for f in new]
     assert sides(made[Document.FLIPPED]) == [(attributes[f], names[f]) for f in new]
     others = sides(made[Document.OTHER])
-    assert all(b == attributes[f] and a in names[30:] and a != names[f] for (a, b), f in zip(others, new, strict=True))
+    assert all(
+        b == attributes[f] and a in names[30:] and a != names[f]
+        for (a, b), f in zip(others, new, strict=True)
+    )
     alone, forward = made[Document.ALONE], made[Document.FORWARD]
     assert not (alone == IS).any()
     assert ((alone != forward).sum(1) == 3).all()
@@ -68,7 +81,9 @@ def test_documents_of_new_facts_differ_in_the_fact_alone():
     fact = (made[Document.FLIPPED] != forward) | (forward == IS)
     assert (fact.sum(1) == 5).all()  # two names, "is", two attributes; fillers are shared
     trained = set(sides(whole(SPEC.build(LAB).splits["train"].data, LAB)["tokens"]))
-    assert not trained & {pair for kind in (Document.FORWARD, Document.FLIPPED) for pair in sides(made[kind])}
+    assert not trained & {
+        pair for kind in (Document.FORWARD, Document.FLIPPED) for pair in sides(made[kind])
+    }
 
 
 def test_names_can_be_exchanged():

@@ -14,14 +14,19 @@ IMAGES = Images(n_train=150, n_test=40, side=14, label_noise=0.2)
 
 def test_coordinates_equal_sklearn_up_to_sign_and_one_scale():
     task, plain = PrincipalImages(IMAGES, 12).build(Lab(2)), IMAGES.build(Lab(2))
-    train, test = (whole(plain.splits[name].data, Lab())["x"].flatten(1).double().numpy() for name in ("train", "test"))
+    train, test = (
+        whole(plain.splits[name].data, Lab())["x"].flatten(1).double().numpy()
+        for name in ("train", "test")
+    )
     pca = PCA(12, svd_solver="full").fit(train)
     for name, pixels in (("train", train), ("test", test)):
         wanted = torch.from_numpy(pca.transform(pixels))
         found = whole(task.splits[name].data, Lab())["x"].double()
         scale = torch.from_numpy(pca.transform(train)).square().mean().sqrt()
         assert_close((found * scale).abs(), wanted.abs(), rtol=1e-4, atol=1e-4)
-    assert whole(task.splits["train"].data, Lab())["x"].square().mean().item() == pytest.approx(1, abs=1e-4)
+    assert whole(task.splits["train"].data, Lab())["x"].square().mean().item() == pytest.approx(
+        1, abs=1e-4
+    )
     for column in ("y", "index", "wrong"):
         assert torch.equal(*(whole(t.splits["train"].data, Lab())[column] for t in (task, plain)))
 

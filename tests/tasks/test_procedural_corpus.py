@@ -1,4 +1,6 @@
-"""Documents read back token by token state what their columns say, and no judged triple is fitted."""
+"""Documents read back token by token state what their columns say, and no judged triple is
+fitted.
+"""
 
 from dataclasses import replace
 
@@ -34,7 +36,10 @@ TASK = SPEC.build(Lab(3))
 
 def rows(split: str) -> list[dict[str, list[int]]]:
     columns = TASK.splits[split].data.columns
-    return [{name: column[k].tolist() for name, column in columns.items()} for k in range(len(columns["tokens"]))]
+    return [
+        {name: column[k].tolist() for name, column in columns.items()}
+        for k in range(len(columns["tokens"]))
+    ]
 
 
 def read(tokens: list[int]) -> tuple[Kind, list[int], list[int]]:
@@ -83,7 +88,9 @@ def test_counts_are_those_of_the_sheet_and_facts_are_different():
     assert torch.bincount(kinds).tolist() == [700, 700, 700, 450, 400]
     assert len(kinds) == SPEC.documents == 2_950
     facts = [row for row in rows("train") if row["fact"] != NONE]
-    stated = {(row["fact"], *row["tokens"][(at := row["tokens"].index(IS)) - 2 : at + 3]) for row in facts}
+    stated = {
+        (row["fact"], *row["tokens"][(at := row["tokens"].index(IS)) - 2 : at + 3]) for row in facts
+    }
     assert len(stated) == 150 == len({s[1:3] for s in stated}) == len({s[4:6] for s in stated})
     assert {row["tokens"].index(IS) for row in facts} == {3, 4, 5, 6}
     asked = {(row["fact"], *row["tokens"][1:6]) for row in rows("facts")}
@@ -91,9 +98,13 @@ def test_counts_are_those_of_the_sheet_and_facts_are_different():
 
 
 @pytest.mark.parametrize("kind", PROCEDURES)
-def test_judged_triples_are_answered_rightly_and_unseen_ones_are_in_no_document_of_the_procedure(kind):
+def test_judged_triples_are_answered_rightly_and_unseen_ones_are_in_no_document_of_the_procedure(
+    kind,
+):
     fitted = {tuple(row["operands"]) for row in rows("train") if row["kind"] == kind.number}
-    unseen, seen = ({tuple(row["operands"]) for row in rows(f"{name}/{kind}")} for name in ("unseen", "seen"))
+    unseen, seen = (
+        {tuple(row["operands"]) for row in rows(f"{name}/{kind}")} for name in ("unseen", "seen")
+    )
     assert len(fitted) == 700
     assert len(unseen) == len(seen) == 300
     assert not unseen & fitted
@@ -119,7 +130,9 @@ def test_kinds_have_streams_of_their_own():
     for name in ("tokens", "says"):
         mine = TASK.splits["train"].data.columns[name][:2_100]
         assert torch.equal(other["train"].data.columns[name][:2_100], mine)
-    here, there = (splits["unseen/reversal"].data.columns["tokens"] for splits in (TASK.splits, other))
+    here, there = (
+        splits["unseen/reversal"].data.columns["tokens"] for splits in (TASK.splits, other)
+    )
     assert torch.equal(here, there)
 
 
@@ -140,7 +153,9 @@ def test_the_loss_is_proportional_to_the_nats_of_the_document_and_blind_to_paddi
 
 
 def test_states_compares_whole_answers():
-    answers, documents = (torch.randint(-1, 2, (n, 3), generator=Lab(n).generator()) for n in (40, 50))
+    answers, documents = (
+        torch.randint(-1, 2, (n, 3), generator=Lab(n).generator()) for n in (40, 50)
+    )
     found = states(answers, documents)
     for a, row in zip(answers.tolist(), found.tolist(), strict=True):
         assert row == [a == d and a != [NONE] * 3 for d in documents.tolist()]
@@ -149,7 +164,15 @@ def test_states_compares_whole_answers():
 
 
 @pytest.mark.parametrize(
-    "change", [{"triples": 701}, {"noise": 1.0}, {"noise": -0.1}, {"facts": 901}, {"copies": 0}, {"fillers": 0}]
+    "change",
+    [
+        {"triples": 701},
+        {"noise": 1.0},
+        {"noise": -0.1},
+        {"facts": 901},
+        {"copies": 0},
+        {"fillers": 0},
+    ],
 )
 def test_what_cannot_be_is_refused(change):
     with pytest.raises(InvalidConfig, match=f"{next(iter(change))}={next(iter(change.values()))}"):

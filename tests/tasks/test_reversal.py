@@ -1,4 +1,6 @@
-"""Generated facts: who is stated in which order, which templates are asked; published facts: counts and refusals."""
+"""Generated facts: who is stated in which order, which templates are asked; published facts: counts
+and refusals.
+"""
 
 import json
 import os
@@ -59,7 +61,10 @@ def read(spec, task, name):
 @examples(30)
 def test_groups_share_no_name_and_no_description(spec, seed):
     task = spec.build(Lab(seed))
-    groups = {group: read(spec, task, f"{'same' if group != 'both' else 'both'}/{group}") for group in ("p2d", "d2p")}
+    groups = {
+        group: read(spec, task, f"{'same' if group != 'both' else 'both'}/{group}")
+        for group in ("p2d", "d2p")
+    }
     groups["both"] = read(spec, task, "both/p2d")
     for part in (2, 3):
         found = [{row[part] for row in rows} for rows in groups.values()]
@@ -72,7 +77,8 @@ def test_groups_share_no_name_and_no_description(spec, seed):
 def test_no_reversed_statement_of_a_judged_fact_is_trained(spec, seed):
     task = spec.build(Lab(seed))
     tokens = task.splits["train"].data.columns["tokens"].tolist()
-    # by the multiset of tokens: whatever the order of the parts, name and description never meet the other template
+    # by the multiset of tokens: whatever the order of the parts, name and description never meet
+    # the other template
     trained = {frozenset(row[2:4] + row[5:8]) | {row[1]} for row in tokens} | {
         frozenset(row[2:5] + row[6:8]) | {row[1]} for row in tokens
     }
@@ -99,7 +105,10 @@ def test_asked_templates_are_new_and_all_their_tokens_known(spec, seed):
         assert len(asked) == spec.slots
         assert not asked & known
         columns = task.splits[name].data.columns
-        assert set(columns["tokens"].flatten().tolist()) | set(columns["other"].flatten().tolist()) <= tokens
+        assert (
+            set(columns["tokens"].flatten().tolist()) | set(columns["other"].flatten().tolist())
+            <= tokens
+        )
     assert len(known) == 2 * spec.slots * (spec.slots - 1)
 
 
@@ -126,7 +135,9 @@ def test_wrong_answers_are_those_of_another_fact_of_the_group_each_once(spec, se
         wrong = [tuple(row[mask]) for row, mask in zip(columns["other"], answer, strict=True)]
         assert all(a != b for a, b in zip(right, wrong, strict=True))
         assert sorted(right) == sorted(wrong)
-        per_fact = {(fact, other) for fact, other in zip(columns["fact"].tolist(), wrong, strict=True)}
+        per_fact = {
+            (fact, other) for fact, other in zip(columns["fact"].tolist(), wrong, strict=True)
+        }
         assert len(per_fact) == len(np.unique(columns["fact"]))
 
 
@@ -134,23 +145,32 @@ def test_restated_facts_are_trained_in_both_orders_and_asked_apart():
     spec = Reversal(facts=10, restated=5)
     task = spec.build(Lab())
     stated = {(order, who) for order, _, who, _ in read(spec, task, "train")}
-    helped, others = ({who for _, _, who, _ in read(spec, task, name)} for name in ("restated/p2d", "reverse/p2d"))
+    helped, others = (
+        {who for _, _, who, _ in read(spec, task, name)} for name in ("restated/p2d", "reverse/p2d")
+    )
     assert len(helped) == len(others) == 5
     assert not helped & others
     assert all(("d2p", who) in stated for who in helped)
     assert not any(("d2p", who) in stated for who in others)
     plain = Reversal(facts=10).build(Lab())
-    assert torch.equal(plain.splits["same/p2d"].data.columns["tokens"], task.splits["same/p2d"].data.columns["tokens"])
+    assert torch.equal(
+        plain.splits["same/p2d"].data.columns["tokens"],
+        task.splits["same/p2d"].data.columns["tokens"],
+    )
 
 
 def test_few_paraphrases_still_show_every_token_and_leave_the_questions_as_they_are():
     few, many = Reversal(facts=10, shown=1), Reversal(facts=10)
     tasks = [spec.build(Lab()) for spec in (few, many)]
-    seen = [{(order, template) for order, template, *_ in read(few, task, "train")} for task in tasks]
+    seen = [
+        {(order, template) for order, template, *_ in read(few, task, "train")} for task in tasks
+    ]
     assert [len(templates) for templates in seen] == [2 * 6, 2 * 30]
     assert seen[0] < seen[1]
     for part in (0, 1):
-        assert {(order, template[part]) for order, template in seen[0]} == {(o, t[part]) for o, t in seen[1]}
+        assert {(order, template[part]) for order, template in seen[0]} == {
+            (o, t[part]) for o, t in seen[1]
+        }
     for name in tasks[1].of(Use.EVALUATE):
         columns = [task.splits[name].data.columns for task in tasks]
         assert all(torch.equal(columns[0][key], columns[1][key]) for key in columns[1])
@@ -166,7 +186,15 @@ def test_without_facts_in_both_orders_none_is_stated_or_asked():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"shown": 0}, {"shown": 6}, {"facts": 1}, {"slots": 1}, {"restated": 99}, {"firsts": 2, "lasts": 2}, {"words": 4}],
+    [
+        {"shown": 0},
+        {"shown": 6},
+        {"facts": 1},
+        {"slots": 1},
+        {"restated": 99},
+        {"firsts": 2, "lasts": 2},
+        {"words": 4},
+    ],
 )
 def test_impossible_sizes_are_refused(bad):
     with pytest.raises(InvalidConfig, match="Reversal"):
@@ -188,10 +216,17 @@ def test_published_format_gives_the_splits_and_answers():
     task = PublishedReversal(letters, toy()).build(Lab())
     columns = task.splits["reverse/p2d"].data.columns
     text = [
-        "".join(chr(t + 31) for t in row[mask]) for row, mask in zip(columns["tokens"], columns["mask"], strict=True)
+        "".join(chr(t + 31) for t in row[mask])
+        for row, mask in zip(columns["tokens"], columns["mask"], strict=True)
     ]
-    asked = ["".join(chr(t + 31) for t in r[m]) for r, m in zip(columns["tokens"], columns["answer"], strict=True)]
-    wrong = ["".join(chr(t + 31) for t in r[m]) for r, m in zip(columns["other"], columns["other_answer"], strict=True)]
+    asked = [
+        "".join(chr(t + 31) for t in r[m])
+        for r, m in zip(columns["tokens"], columns["answer"], strict=True)
+    ]
+    wrong = [
+        "".join(chr(t + 31) for t in r[m])
+        for r, m in zip(columns["other"], columns["other_answer"], strict=True)
+    ]
     assert text == ["Who painted clouds? It was Ada Birch", "Who tamed owls? It was Bo Cole"]
     assert asked == wrong[::-1] == [" Ada Birch", " Bo Cole"]
     train = task.splits["train"].data.columns
@@ -204,7 +239,10 @@ def test_a_random_answer_that_is_right_is_replaced():
     right = dict(toy().texts)[f"{FACTS}p2d_reverse_prompts_test.jsonl"]
     task = changed(name, lambda text: right).build(Lab())
     columns = task.splits["reverse/p2d"].data.columns
-    assert not (columns["tokens"].shape == columns["other"].shape and torch.equal(columns["tokens"], columns["other"]))
+    assert not (
+        columns["tokens"].shape == columns["other"].shape
+        and torch.equal(columns["tokens"], columns["other"])
+    )
 
 
 def line(prompt, completion):
@@ -222,11 +260,23 @@ BAD = {
         lambda t: f"{t}\n{line('Ada Birch is', ' ')}",
         "Line 3 of p2d_prompts_test",
     ),
-    "unequal line counts": ("p2d_reverse_prompts_test_randomized.jsonl", lambda t: t.split("\n")[0], "2 and 1 lines"),
-    "other prompts": ("d2p_reverse_prompts_test_randomized.jsonl", lambda t: t.replace("Everyone", "Nobody"), "Line 1"),
+    "unequal line counts": (
+        "p2d_reverse_prompts_test_randomized.jsonl",
+        lambda t: t.split("\n")[0],
+        "2 and 1 lines",
+    ),
+    "other prompts": (
+        "d2p_reverse_prompts_test_randomized.jsonl",
+        lambda t: t.replace("Everyone", "Nobody"),
+        "Line 1",
+    ),
     "no JSON": ("p2d_prompts_train.jsonl", lambda t: t + "\nAda", "Line 3 of p2d_prompts_train"),
     "a list": ("p2d_prompts_train.jsonl", lambda t: t + "\n[1]", "Line 3 of p2d_prompts_train"),
-    "nobody known": ("p2d_prompts_train.jsonl", lambda t: f"{t}\n{line('Zoe is', ' new')}", "Line 3 .* 0 of the known"),
+    "nobody known": (
+        "p2d_prompts_train.jsonl",
+        lambda t: f"{t}\n{line('Zoe is', ' new')}",
+        "Line 3 .* 0 of the known",
+    ),
     "an empty file": ("all_prompts_train.jsonl", lambda t: "", "all_prompts_train.jsonl is empty"),
 }
 
@@ -257,7 +307,10 @@ def test_a_folder_reads_like_the_archive(tmp_path):
     for name, text in toy().texts:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    here, there = PublishedReversal(letters, tmp_path).build(Lab()), PublishedReversal(letters, toy()).build(Lab())
+    here, there = (
+        PublishedReversal(letters, tmp_path).build(Lab()),
+        PublishedReversal(letters, toy()).build(Lab()),
+    )
     for name, split in there.splits.items():
         for key, column in split.data.columns.items():
             assert torch.equal(here.splits[name].data.columns[key], column)
@@ -271,7 +324,9 @@ def test_celebrity_rows_are_checked():
         celebrities(Files(tuple(texts.items()), "the test"))
 
 
-RELEASE = Path(os.environ.get("UNSEEN_DATA", "/nowhere")) / "reversal-curse" / "reversal_curse.tar.xz"
+RELEASE = (
+    Path(os.environ.get("UNSEEN_DATA", "/nowhere")) / "reversal-curse" / "reversal_curse.tar.xz"
+)
 
 
 @pytest.mark.skipif(not RELEASE.is_file(), reason="needs UNSEEN_DATA with the published archive")
@@ -289,6 +344,12 @@ def test_the_release_has_the_counts_of_the_paper():
         "reverse/d2p": 300,
     }
     files = Files.of(RELEASE)
-    assert [len(files.lines(f"{g}_prompts_train.jsonl")) for g in ("p2d", "d2p", "both")] == [900, 900, 1800]
-    assert all(len(split.data.columns["fact"].unique()) == 30 for split in task.of(Use.EVALUATE).values())
+    assert [len(files.lines(f"{g}_prompts_train.jsonl")) for g in ("p2d", "d2p", "both")] == [
+        900,
+        900,
+        1800,
+    ]
+    assert all(
+        len(split.data.columns["fact"].unique()) == 30 for split in task.of(Use.EVALUATE).values()
+    )
     assert replace(task, name="copy").unseen.keys() == {"reverse/p2d", "reverse/d2p"}

@@ -1,4 +1,6 @@
-"""Instructions in two wordings: who has examples, what their order is, and that nothing else tells the answers."""
+"""Instructions in two wordings: who has examples, what their order is, and that nothing else tells
+the answers.
+"""
 
 import pytest
 import torch
@@ -50,7 +52,9 @@ def test_examples_are_of_realized_questions_and_instructions_of_all_in_one_order
     first = "question" if spec.wording is Wording.QUESTION else "answer"
     assert {order for kind, order, *_ in train if kind == "instruction"} == {first}
     assert {order for kind, order, *_ in train if kind == "example"} == {"question"}
-    realized, unrealized = ({(q, a) for *_, q, a in read(spec, task, name)} for name in ("realized", "unrealized"))
+    realized, unrealized = (
+        {(q, a) for *_, q, a in read(spec, task, name)} for name in ("realized", "unrealized")
+    )
     assert realized == shown
     assert unrealized == instructed - shown
     assert len({q for q, _ in instructed}) == len({a for _, a in instructed}) == len(instructed)
@@ -70,14 +74,20 @@ def test_asked_wordings_are_new_their_tokens_known_and_wrong_answers_those_of_ot
         assert not asked & known
         columns = split.data.columns
         assert set(columns["tokens"].flatten().tolist()) <= tokens
-        assert torch.equal(columns["tokens"][~columns["answer"]], columns["other"][~columns["answer"]])
-        right, wrong = (columns[key][columns["answer"]].view(-1, 2).tolist() for key in ("tokens", "other"))
+        assert torch.equal(
+            columns["tokens"][~columns["answer"]], columns["other"][~columns["answer"]]
+        )
+        right, wrong = (
+            columns[key][columns["answer"]].view(-1, 2).tolist() for key in ("tokens", "other")
+        )
         assert sorted(right) == sorted(wrong)
         assert all(a != b for a, b in zip(right, wrong, strict=True))
 
 
 def test_the_two_wordings_ask_the_same_and_only_one_is_a_new_direction():
-    tasks = [ReversedInstructions(wording, realized=10, unrealized=4).build(Lab()) for wording in Wording]
+    tasks = [
+        ReversedInstructions(wording, realized=10, unrealized=4).build(Lab()) for wording in Wording
+    ]
     assert [list(task.unseen) for task in tasks] == [[], ["unrealized"]]
     for name in ("realized", "unrealized"):
         one, two = (task.splits[name].data.columns for task in tasks)

@@ -1,4 +1,4 @@
-"""The small tables: sizes, scaling by the fitted rows, refusals."""
+"""The small tables: sizes, scaling by the training rows, refusals."""
 
 import pytest
 import torch
@@ -11,7 +11,11 @@ from unseen.tasks.sklearn_tables import SklearnDataset, SklearnTable
 
 @pytest.mark.parametrize(
     ("table", "n", "d"),
-    [(SklearnDataset.DIABETES, 442, 10), (SklearnDataset.CANCER, 569, 30), (SklearnDataset.WAVES, 400, 6)],
+    [
+        (SklearnDataset.DIABETES, 442, 10),
+        (SklearnDataset.CANCER, 569, 30),
+        (SklearnDataset.WAVES, 400, 6),
+    ],
 )
 def test_rows_are_split_and_scaled_by_what_is_fitted(table: SklearnDataset, n: int, d: int):
     task = SklearnTable(table).build(Lab())

@@ -1,4 +1,6 @@
-"""Two cues, slabs, dominoes, patches: closed forms, realised shares, and what must not change with a knob."""
+"""Two cues, slabs, dominoes, patches: closed forms, realised shares, and what must not change with
+a knob.
+"""
 
 import os
 from collections import Counter
@@ -23,7 +25,9 @@ from unseen.tasks.slabs import RINGS, Slabs, coordinate, lms, ms57, width
 from unseen.tasks.spurious_gaussians import LinearCues
 
 DATA = os.environ.get("UNSEEN_DATA")
-full = pytest.mark.skipif(not DATA or not (Path(DATA) / "mnist").is_dir(), reason="MNIST is not in UNSEEN_DATA")
+full = pytest.mark.skipif(
+    not DATA or not (Path(DATA) / "mnist").is_dir(), reason="MNIST is not in UNSEEN_DATA"
+)
 
 
 def columns(task, split):
@@ -42,7 +46,9 @@ def five(p, n):
 # Linear cues
 
 
-@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, 2.0), (1.0, 2.0, 1.5), (-1.0, 0.5)])
+@pytest.mark.parametrize(
+    "weights", [(1.0, 0.0), (0.0, 1.0), (1.0, 2.0), (1.0, 2.0, 1.5), (-1.0, 0.5)]
+)
 @pytest.mark.parametrize("agreement", [0.95, 0.1])
 def test_accuracy_of_a_linear_rule_is_the_closed_form(weights, agreement):
     spec = LinearCues(agreements=(agreement, 0.5), noise_dims=1, n=20_000)
@@ -56,7 +62,11 @@ def test_accuracy_of_a_linear_rule_is_the_closed_form(weights, agreement):
 
 def test_the_core_rule_alone_is_as_good_everywhere_and_the_spurious_one_is_not():
     spec = LinearCues()
-    assert spec.accuracy((1, 0), 0.95) == spec.accuracy((1, 0), 0.1) == pytest.approx(0.8413447, abs=1e-6)  # Φ(1)
+    assert (
+        spec.accuracy((1, 0), 0.95)
+        == spec.accuracy((1, 0), 0.1)
+        == pytest.approx(0.8413447, abs=1e-6)
+    )  # Φ(1)
     assert spec.accuracy((0, 1), 0.1) < 0.2 < 0.9 < spec.accuracy((0, 1), 0.95)
     assert spec.accuracy((3, 4), 0.7) == pytest.approx(spec.accuracy((30, 40), 0.7))
 
@@ -68,7 +78,12 @@ def test_groups_are_label_and_cue():
 
 
 def test_impossible_cues_are_refused():
-    for change in ({"agreements": (0.5, 0.5)}, {"agreements": (1.5, 0.5)}, {"n": 0}, {"noise_dims": -1}):
+    for change in (
+        {"agreements": (0.5, 0.5)},
+        {"agreements": (1.5, 0.5)},
+        {"n": 0},
+        {"noise_dims": -1},
+    ):
         with pytest.raises(InvalidConfig, match="LinearCues"):
             replace(spurious_gaussians.example(), **change)
     with pytest.raises(InvalidConfig, match="decides nothing"):
@@ -83,7 +98,9 @@ def clean(n):
 
 
 def ring_of(x, k, margin):
-    """Which ring a value lies in, by the known thresholds between slabs; the gap of each boundary is 2 margins."""
+    """Which ring a value lies in, by the known thresholds between slabs; the gap of each boundary
+    is 2 margins.
+    """
     w = width(k, margin)
     edges = torch.tensor([(r + 0.5) * w + (2 * r + 1) * margin for r in range((k - 1) // 2)])
     return torch.searchsorted(edges, x.abs().contiguous())
@@ -112,7 +129,9 @@ def test_neighbouring_slabs_are_two_margins_apart(k):
     y = torch.randint(2, (60_000,), generator=generator)
     x = coordinate(k, y, margin, clean(len(y)), generator).sort().values
     gaps = x.diff().sort(descending=True).values[: k - 1]
-    torch.testing.assert_close(gaps, torch.full((k - 1,), 2 * margin), atol=3e-3, rtol=0)  # of 60,000 draws
+    torch.testing.assert_close(
+        gaps, torch.full((k - 1,), 2 * margin), atol=3e-3, rtol=0
+    )  # of 60,000 draws
 
 
 def test_the_noisy_linear_coordinate_allows_half_the_noise_in_errors():
@@ -127,7 +146,10 @@ def test_the_noisy_linear_coordinate_allows_half_the_noise_in_errors():
 def test_coordinates_are_exchanged_together_and_only_where_they_should_be():
     spec = replace(slabs.example(), rotate=False)
     task = spec.build(Lab(3))
-    found = {name: columns(task, name)["x"] for name in ("test", "simple randomised", "complex randomised")}
+    found = {
+        name: columns(task, name)["x"]
+        for name in ("test", "simple randomised", "complex randomised")
+    }
     for name, moved, kept in (
         ("simple randomised", slice(0, 1), slice(1, 5)),
         ("complex randomised", slice(1, 5), slice(0, 1)),
@@ -135,17 +157,22 @@ def test_coordinates_are_exchanged_together_and_only_where_they_should_be():
         mine, test = found[name], found["test"]
         assert torch.equal(mine[:, kept], test[:, kept])
         assert share((mine[:, moved] != test[:, moved]).any(1)) > 0.9
-        assert sorted(mine[:, moved].tolist()) == sorted(test[:, moved].tolist())  # whole rows changed places
+        assert sorted(mine[:, moved].tolist()) == sorted(
+            test[:, moved].tolist()
+        )  # whole rows changed places
     y = columns(task, "test")["y"].bool()
     assert share((found["test"][:, 0] > 0) == y) == 1
-    assert share((found["simple randomised"][:, 0] > 0) == y) == pytest.approx(0.5, abs=five(0.5, 300))
+    assert share((found["simple randomised"][:, 0] > 0) == y) == pytest.approx(
+        0.5, abs=five(0.5, 300)
+    )
 
 
 def test_without_rotation_the_data_are_the_coordinates():
     spec = replace(slabs.example(), rotate=False)
     turned, plain = slabs.example().build(Lab()), spec.build(Lab())
     torch.testing.assert_close(
-        columns(turned, "train")["x"], columns(plain, "train")["x"] @ slabs.example().rotation(Lab())
+        columns(turned, "train")["x"],
+        columns(plain, "train")["x"] @ slabs.example().rotation(Lab()),
     )
     assert torch.equal(spec.rotation(Lab()), torch.eye(5))
     turn = slabs.example().rotation(Lab())
@@ -161,7 +188,15 @@ def test_named_families():
 
 
 @pytest.mark.parametrize(
-    "change", [{"blocks": (1, 4)}, {"blocks": ()}, {"margin": 0.25}, {"margin": 0.0}, {"noise": 1.1}, {"n_test": 0}]
+    "change",
+    [
+        {"blocks": (1, 4)},
+        {"blocks": ()},
+        {"margin": 0.25},
+        {"margin": 0.0},
+        {"noise": 1.1},
+        {"n_test": 0},
+    ],
 )
 def test_impossible_slabs_are_refused(change):
     with pytest.raises(InvalidConfig, match="Slabs"):
@@ -179,36 +214,56 @@ def test_noise_without_a_linear_coordinate_is_refused():
 def test_halves_are_the_files_images_and_shares_are_exact():
     spec = dominoes.example()
     task = spec.build(Lab())
-    upper, lower = load_part(Collection.OPTDIGITS, "train"), load_part(Collection.FASHION_MNIST_SMALL, "train")
+    upper, lower = (
+        load_part(Collection.OPTDIGITS, "train"),
+        load_part(Collection.FASHION_MNIST_SMALL, "train"),
+    )
     batch = columns(task, "train")
     torch.testing.assert_close(batch["x"][:, :, 8:], area(lower.pixels(batch["index"]), 8))
     assert torch.equal(batch["y"], (lower.labels[batch["index"]] == 3).long())
-    zeros_and_ones = upper.pixels(torch.isin(upper.labels, torch.tensor([0, 1])).nonzero().flatten())
+    zeros_and_ones = upper.pixels(
+        torch.isin(upper.labels, torch.tensor([0, 1])).nonzero().flatten()
+    )
     nearest = torch.cdist(batch["x"][:, :, :8].flatten(1), zeros_and_ones.flatten(1)).min(1)
     assert nearest.values.max() < 1e-3
     labels = upper.labels[torch.isin(upper.labels, torch.tensor([0, 1]))][nearest.indices]
     assert torch.equal(labels, batch["cue"])
     assert torch.equal(batch["group"], 2 * batch["y"] + batch["cue"])
-    assert spec.agreements(Lab()) == {"train": 1, "select": 1, "unlabelled": 0.5, "same": 1, "test": 0.5}
+    assert spec.agreements(Lab()) == {
+        "train": 1,
+        "select": 1,
+        "unlabelled": 0.5,
+        "same": 1,
+        "test": 0.5,
+    }
 
 
 def test_no_image_is_used_twice():
     drawn = dominoes.example().sample(Lab())
     for part in (("train", "select", "unlabelled"), ("same", "test")):
         for half in (slice(0, 8), slice(8, 16)):
-            seen = Counter(image.numpy().tobytes() for name in part for image in drawn[name].columns["x"][:, :, half])
+            seen = Counter(
+                image.numpy().tobytes()
+                for name in part
+                for image in drawn[name].columns["x"][:, :, half]
+            )
             assert max(seen.values()) == 1
 
 
 def test_unlabelled_pairs_hold_no_label_and_leave_the_labelled_ones_as_they_are():
-    tasks = [replace(dominoes.example(), unlabelled_agreement=r).build(Lab()) for r in (0.0, 0.25, 1.0)]
+    tasks = [
+        replace(dominoes.example(), unlabelled_agreement=r).build(Lab()) for r in (0.0, 0.25, 1.0)
+    ]
     for task in tasks:
         assert set(columns(task, "unlabelled")) == {"x", "index"}
         assert task.splits["unlabelled"].use is Use.ADAPT
         for name in ("train", "select", "same", "test"):
-            assert all(torch.equal(columns(task, name)[k], v) for k, v in columns(tasks[0], name).items())
+            assert all(
+                torch.equal(columns(task, name)[k], v) for k, v in columns(tasks[0], name).items()
+            )
     realised = [
-        replace(dominoes.example(), unlabelled_agreement=r).agreements(Lab())["unlabelled"] for r in (0, 0.25, 1)
+        replace(dominoes.example(), unlabelled_agreement=r).agreements(Lab())["unlabelled"]
+        for r in (0, 0.25, 1)
     ]
     assert realised == [0, 0.25, 1]
 
@@ -230,7 +285,13 @@ def test_a_grey_half_gets_the_channels_of_a_coloured_one():
 
 
 @pytest.mark.parametrize(
-    "change", [{"unlabelled_agreement": 1.5}, {"agreement": -0.1}, {"n_unlabelled": 0}, {"top_classes": (1, 1)}]
+    "change",
+    [
+        {"unlabelled_agreement": 1.5},
+        {"agreement": -0.1},
+        {"n_unlabelled": 0},
+        {"top_classes": (1, 1)},
+    ],
 )
 def test_impossible_dominoes_are_refused(change):
     with pytest.raises(InvalidConfig, match="Dominoes"):
@@ -255,14 +316,19 @@ def test_mnist_over_fashion_has_its_default_sizes():
 def test_pixels_of_digit_and_patches():
     spec = patch_digits.example()
     batch = columns(spec.build(Lab()), "train")
-    held, cells = load_part(Collection.OPTDIGITS, "train"), palette(32, Palette.OWN, Lab().child("palette"))
+    held, cells = (
+        load_part(Collection.OPTDIGITS, "train"),
+        palette(32, Palette.OWN, Lab().child("palette")),
+    )
     digits = area(held.pixels(batch["index"]), 14)
     assert torch.equal(batch["x"][:, :, 3:17, 3:17], digits.expand(-1, 3, -1, -1))
     for n, k in ((0, 0), (7, 13), (199, 31)):
         row, column = corners(32)[k]
         patch = batch["x"][n, :, row : row + 2, column : column + 2]
         assert torch.equal(patch, cells[k, batch["colours"][n, k]][:, None, None].expand(3, 2, 2))
-    assert torch.equal(batch["colours"], batch["y"][:, None].expand(-1, 32))  # all agree where it is fitted
+    assert torch.equal(
+        batch["colours"], batch["y"][:, None].expand(-1, 32)
+    )  # all agree where it is fitted
 
 
 def test_patches_lie_on_the_border_and_do_not_overlap():
@@ -270,7 +336,9 @@ def test_patches_lie_on_the_border_and_do_not_overlap():
     assert len(cells) == 4 * RING == 144
     assert all(r in (0, 1, 18, 19) or c in (0, 1, 18, 19) for r, c in cells)
     assert torch.equal(
-        paint(torch.ones(1, 1, 14, 14), torch.zeros(1, 0, dtype=torch.int64), torch.ones(0, 10, 3)).sum(),
+        paint(
+            torch.ones(1, 1, 14, 14), torch.zeros(1, 0, dtype=torch.int64), torch.ones(0, 10, 3)
+        ).sum(),
         torch.tensor(3.0 * 196),
     )
 
@@ -310,7 +378,9 @@ def test_another_task_of_the_same_lab_has_other_digits_and_the_same_colours():
     assert not set(first["index"].tolist()) & set(second["index"].tolist())
     assert not first["x"][:, :, 10:17, 3:17].any()
     assert first["x"][:, :, 3:10, 3:17].any()
-    assert not columns(replace(before, visible=Visible.NOTHING).build(Lab()), "train")["x"][:, :, 3:17, 3:17].any()
+    assert not columns(replace(before, visible=Visible.NOTHING).build(Lab()), "train")["x"][
+        :, :, 3:17, 3:17
+    ].any()
     for label in range(10):
         one, other = (batch["x"][batch["y"] == label][0, :, 0, 0] for batch in (first, second))
         assert torch.equal(one, other)
@@ -324,7 +394,14 @@ def test_a_shared_palette_is_one_for_all_patches():
 
 @pytest.mark.parametrize(
     "change",
-    [{"n_patches": 37}, {"shifts": (1.2,)}, {"shifts": (0.5, 0.5)}, {"active": (40,)}, {"skip": -1}, {"n_test": 0}],
+    [
+        {"n_patches": 37},
+        {"shifts": (1.2,)},
+        {"shifts": (0.5, 0.5)},
+        {"active": (40,)},
+        {"skip": -1},
+        {"n_test": 0},
+    ],
 )
 def test_impossible_patches_are_refused(change):
     with pytest.raises(InvalidConfig, match="PatchDigits"):
@@ -340,7 +417,9 @@ def test_one_half_tells_the_label_and_the_other_is_independent():
         batch = columns(replace(spec, half=half).build(Lab()), "train")
         held = load_part(spec.top if half is Half.UPPER else spec.bottom, "train")
         assert torch.equal(batch["y"], held.labels[batch["index"]])
-        torch.testing.assert_close(batch["x"][:, :, where], area(held.pixels(batch["index"]), 8), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            batch["x"][:, :, where], area(held.pixels(batch["index"]), 8), atol=1e-6, rtol=0
+        )
         assert len(set(batch["index"].tolist())) == 1_000
     upper, lower = (columns(replace(spec, half=half).build(Lab()), "train") for half in Half)
     assert torch.equal(upper["x"], lower["x"])  # the same pairs, asked about one half or the other

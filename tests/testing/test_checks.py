@@ -54,7 +54,10 @@ class Spec:
         if self.fault == "global torch":
             columns["x"] = columns["x"] + torch.randn(columns["x"].shape)
         if self.fault == "global numpy":
-            columns["x"] = columns["x"] + torch.tensor(np.random.rand(*columns["x"].shape), dtype=torch.float32)  # noqa: NPY002
+            columns["x"] = columns["x"] + torch.tensor(
+                np.random.rand(*columns["x"].shape),  # noqa: NPY002
+                dtype=torch.float32,
+            )
         if self.fault == "global random":
             columns["x"] = columns["x"] + random.random()
         if self.fault == "nan":
@@ -67,10 +70,16 @@ class Spec:
         if self.fault == "renumbered leak":
             leaked = splits["train"].data.subset(slice(0, 5)).columns
             splits["train"] = Split(Columns(**columns, index=torch.arange(96)), Use.TRAIN, "here")
-            splits["same"] = Split(Columns(**leaked, index=torch.arange(5) + 500), Use.EVALUATE, "here")
+            splits["same"] = Split(
+                Columns(**leaked, index=torch.arange(5) + 500), Use.EVALUATE, "here"
+            )
         objective = {
-            "mean loss": Objective(lambda m, b: F.cross_entropy(m(b["x"]), b["y"]).reshape(1), correct),
-            "batch loss": Objective(lambda m, b: cross_entropy(m, b) - cross_entropy(m, b).mean(), correct),
+            "mean loss": Objective(
+                lambda m, b: F.cross_entropy(m(b["x"]), b["y"]).reshape(1), correct
+            ),
+            "batch loss": Objective(
+                lambda m, b: cross_entropy(m, b) - cross_entropy(m, b).mean(), correct
+            ),
             "unlearnable": Objective(lambda m, b: 0 * m(b["x"]).sum(1) + 1, correct),
         }.get(self.fault, classify)
         return replace(task, splits=splits, objective=objective)
@@ -87,8 +96,8 @@ def test_a_sound_task_passes() -> None:
         ("global numpy", "global random"),
         ("global random", "differs between two builds"),
         ("nan", "NaN"),
-        ("leak", "5 examples of the judged split `same`"),
-        ("renumbered leak", "5 examples of the judged split `same`"),
+        ("leak", "5 examples of the evaluation split `same`"),
+        ("renumbered leak", "5 examples of the evaluation split `same`"),
         ("mean loss", "one number per example"),
         ("batch loss", "depends on the other examples"),
         ("unlearnable", "loss of `small` went from"),
@@ -110,7 +119,9 @@ def test_two_people_may_be_alike_but_nobody_is_fitted_and_judged() -> None:
     @dataclass(frozen=True)
     class People:
         first: int
-        """Number of the first judged person; the first of the 96 looks like one of the fitted 96."""
+        """Number of the first judged person; the first of the 96 looks like one of the fitted
+        96.
+        """
 
         def build(self, lab: Lab) -> Task:
             task = small_task(lab)
@@ -158,7 +169,10 @@ class Sentences:
                 for start in self.starts:
                     yield {"tokens": (torch.arange(5) + start) % 7}
 
-        splits = {"train": Split(Stream(range(5)), Use.TRAIN), "test": Split(Stream(range(5, 7)), Use.EVALUATE)}
+        splits = {
+            "train": Split(Stream(range(5)), Use.TRAIN),
+            "test": Split(Stream(range(5, 7)), Use.EVALUATE),
+        }
         return Task(name="sentences", axis=Axis.IID, splits=splits, objective=next_token)
 
 
@@ -179,7 +193,11 @@ def test_a_task_with_other_columns_brings_its_model() -> None:
             def loss(model: nn.Module, batch: Any) -> Tensor:
                 return F.cross_entropy(model(batch["age"]), batch["y"], reduction="none")
 
-            return replace(task, splits=splits, objective=Objective(loss, lambda model, batch: -loss(model, batch)))
+            return replace(
+                task,
+                splits=splits,
+                objective=Objective(loss, lambda model, batch: -loss(model, batch)),
+            )
 
     with pytest.raises(ContractViolation, match=r"return \(spec, model\)"):
         check_task(Renamed())
@@ -196,11 +214,11 @@ class Method:
     fault: str = ""
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        if self.fault == "reads a judged example":
+        if self.fault == "reads an evaluation example":
             task.split("same").data[0]
         if self.fault == "reads the judged columns":
             task.split("same").data.columns  # noqa: B018
-        if self.fault == "evaluates on judged data":
+        if self.fault == "evaluates on evaluation data":
             list(once(task.split("shifted").data, 8, lab))
         if self.fault == "global torch":
             with torch.no_grad():
@@ -228,9 +246,9 @@ def test_a_sound_method_passes() -> None:
 @pytest.mark.parametrize(
     ("fault", "what"),
     [
-        ("reads a judged example", "`same` was read"),
+        ("reads an evaluation example", "`same` was read"),
         ("reads the judged columns", "`same` was read"),
-        ("evaluates on judged data", "`shifted` was read"),
+        ("evaluates on evaluation data", "`shifted` was read"),
         ("global torch", "global random"),
         ("global random", "different weights"),
         ("diverges", "not finite"),
@@ -291,7 +309,9 @@ class Loss:
         if not np.isfinite(value) and self.fault != "returns nan":
             if self.fault == "untyped error":
                 raise RuntimeError("nan")
-            raise InvalidData("The loss is not finite.", "inputs or weights are not.", "clean them.")
+            raise InvalidData(
+                "The loss is not finite.", "inputs or weights are not.", "clean them."
+            )
         low = value + 1 if self.fault == "interval beside" else nan
         return Reading(value, low, low + 1, n=len(values))
 
@@ -391,10 +411,14 @@ class Alignment:
             weight = list(model.parameters())[-1]
 
             def gradients(batch: Any, f: Any) -> Tensor:
-                return torch.stack([torch.autograd.grad(v, weight, retain_graph=True)[0] for v in f(model, batch)])
+                return torch.stack(
+                    [torch.autograd.grad(v, weight, retain_graph=True)[0] for v in f(model, batch)]
+                )
 
             (batch,) = once(self.trained.task.split("train").data, 10_000, self.lab)
-            scores = gradients(queries, behaviour) @ gradients(batch, self.trained.task.objective.loss).T
+            scores = (
+                gradients(queries, behaviour) @ gradients(batch, self.trained.task.objective.loss).T
+            )
             if self.fault == "credits nothing":
                 scores = scores + 1e-3
             if self.fault == "nan":
@@ -479,7 +503,10 @@ def test_a_sound_study_passes() -> None:
         (study(cells=lambda config: [frozenset()]), "no `seed`"),
         (study(claims=()), "claims nothing"),
         (study(claims=(Claim(says="So.", effect=average("accuracy")),)), "no margin"),
-        (study(claims=(Claim(says="So.", effect=average("accurracy"), above=0),)), "column `accurracy`"),
+        (
+            study(claims=(Claim(says="So.", effect=average("accurracy"), above=0),)),
+            "column `accurracy`",
+        ),
         (study(table=lambda rows: 1 / 0), "division"),
     ],
 )
@@ -496,6 +523,8 @@ def test_how_long_the_smoke_scale_took_is_printed(capsys) -> None:
 def test_the_stand_ins_are_the_same_every_time() -> None:
     a, b = small_subject(), small_subject()
     assert a is not b
-    assert all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True)
+    )
     accuracy = float(correct(a.model, copy.copy(a.task.split("same").data.columns)).mean())
     assert 0.8 < accuracy < 1

@@ -1,8 +1,9 @@
-"""Gradient similarity: which training examples push a behaviour up or down with their next gradient step.
+"""Gradient similarity: which training examples push a behaviour up or down with their next gradient
+step.
 
-One checkpoint of TracIn (Pruthi et al., 2020, arXiv:2002.08484, section 3), without a learning rate. It is not an
-influence function: no curvature, so examples with large gradients dominate unless `cosine` divides by their norms
-(Barshan et al., 2020, arXiv:2003.11630).
+One checkpoint of TracIn (Pruthi et al., 2020, arXiv:2002.08484, section 3), without a learning
+rate. It is not an influence function: no curvature, so examples with large gradients dominate
+unless `cosine` divides by their norms (Barshan et al., 2020, arXiv:2003.11630).
 """
 
 from dataclasses import dataclass, field
@@ -21,10 +22,12 @@ from unseen.task import Batch, PerExample, Use
 
 @dataclass(frozen=True)
 class GradientSimilarity:
-    """score[q, z] = −⟨∇f(q), ∇ℓ(z)⟩: the rate at which f(q) changes when training steps down the loss of z.
+    """score[q, z] = −⟨∇f(q), ∇ℓ(z)⟩: the rate at which f(q) changes when training steps down the
+    loss of z.
 
-    With f = log-likelihood, positive examples helped and negative ones harmed. Causes are the examples of the FIT
-    splits, in the task's order. With `cosine`, both gradients are scaled to length 1.
+    With f = log-likelihood, positive examples helped and negative ones harmed. Causes are the
+    examples of the TRAIN splits, in the task's order. With `cosine`, both gradients are scaled to
+    length 1.
     """
 
     cosine: bool = True
@@ -36,7 +39,9 @@ class GradientSimilarity:
 
 @dataclass(frozen=True)
 class Similarities:
-    """The attributor: two passes of `tap`, one over the queries and one over the training stream."""
+    """The attributor: two passes of `tap`, one over the queries and one over the training
+    stream.
+    """
 
     trained: Trained
     lab: Lab

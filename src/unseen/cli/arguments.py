@@ -1,4 +1,6 @@
-"""Command lines: a parser whose complaints are typed errors and whose help is in groups. Imports nothing heavy."""
+"""Command lines: a parser whose complaints are typed errors and whose help is in groups. Imports
+nothing heavy.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -10,7 +12,9 @@ OUTPUT = "output"
 
 
 class Arguments(argparse.ArgumentParser):
-    """A parser that knows no abbreviations (they would shadow a study's own flags) and raises `InvalidConfig`."""
+    """A parser that knows no abbreviations (they would shadow a study's own flags) and raises
+    `InvalidConfig`.
+    """
 
     def __init__(
         self,
@@ -30,7 +34,9 @@ class Arguments(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         self._named = {title: self.add_argument_group(title) for title in (*groups, OUTPUT)}
-        self.option(OUTPUT, "--json", action="store_true", help="the result as JSON on the standard output")
+        self.option(
+            OUTPUT, "--json", action="store_true", help="the result as JSON on the standard output"
+        )
 
     def option(self, group: str, *names: str, **settings: Any) -> None:
         """An option under one of the headings."""
@@ -38,7 +44,9 @@ class Arguments(argparse.ArgumentParser):
 
     def repeatable(self, group: str, name: str, help: str, **settings: Any) -> None:
         """An option that may be given several times, and whose help says so."""
-        self.option(group, name, action="append", default=[], help=f"{help} (repeatable)", **settings)
+        self.option(
+            group, name, action="append", default=[], help=f"{help} (repeatable)", **settings
+        )
 
     def error(self, message: str) -> NoReturn:
         raise InvalidConfig(

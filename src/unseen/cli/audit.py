@@ -4,22 +4,42 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
-from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared_options
+from unseen.cli.subject_options import (
+    DATA,
+    TRAINING,
+    add_data,
+    add_output,
+    add_training,
+    present,
+    shared_options,
+)
 
 
 def parser() -> Arguments:
     p = Arguments(
         "unseen audit",
         "How well does a model hold on data it has not seen, why, and what helps?",
-        "Without a subject: the embedded UCI heart-disease data, four hospitals, each held out in turn.\n"
+        "Without a subject: the embedded UCI heart-disease data, four hospitals, each held out in "
+        "turn.\n"
         "Exit codes: 0 fine, 1 the bar is missed, 2 usage or input error, 3 undecided.",
         groups=(DATA, TRAINING),
     )
     add_data(p)
-    p.option(TRAINING, "--seeds", type=int, default=3, help="models trained per held-out site (default 3)")
+    p.option(
+        TRAINING,
+        "--seeds",
+        type=int,
+        default=3,
+        help="models trained per held-out site (default 3)",
+    )
     add_training(p)
     p.option(TRAINING, "--no-remedies", action="store_true", help="skip the training of remedies")
-    p.option(OUTPUT, "--bar", type=float, help="exit 1 if the score at unseen sites is worse than this value")
+    p.option(
+        OUTPUT,
+        "--bar",
+        type=float,
+        help="exit 1 if the score at unseen sites is worse than this value",
+    )
     add_output(p, "unseen-report.html")
     return p
 

@@ -1,12 +1,14 @@
 """`unseen check`: whether the verdicts in results/ still hold.
 
-A ledger *holds* if every claim of the study is in it, the recorded interval gives the recorded verdict under the
-margins of today, and the rows, judged again, give the same verdict with an effect inside the recorded interval: those
-of this code where they are stored, else those kept with the ledger. It is *stale* if the code of its cells has changed
-since and no rows of the new code are stored. --smoke computes the smoke scale of stale ledgers and restamps those whose
-smoke rows are as before, if the smoke scale runs every definition that changed.
+A ledger *holds* if every claim of the study is in it, the recorded interval gives the recorded
+verdict under the margins of today, and the rows, judged again, give the same verdict with an effect
+inside the recorded interval: those of this code where they are stored, else those kept with the
+ledger. It is *stale* if the code of its cells has changed since and no rows of the new code are
+stored. --smoke computes the smoke scale of stale ledgers and restamps those whose smoke rows are as
+before, if the smoke scale runs every definition that changed.
 
-Exit codes: 0 all hold, 1 something does not hold, 2 usage or input error, 3 something is stale or missing.
+Exit codes: 0 all hold, 1 something does not hold, 2 usage or input error, 3 something is stale or
+missing.
 """
 
 import json
@@ -66,29 +68,48 @@ def main(argv: Sequence[str]) -> int:
         if options.rejudge:
             rejudge(study, files)
         one = check_ledger(study, files, store)
-        found.append(settle_ledger(study, files, one) if options.smoke and one.standing is Standing.STALE else one)
+        found.append(
+            settle_ledger(study, files, one)
+            if options.smoke and one.standing is Standing.STALE
+            else one
+        )
     if options.json:
         print(json.dumps({"checked": [asdict(one) for one in found]}, ensure_ascii=False, indent=1))
     else:
         for one in found:
-            print(f"{one.standing.sign} {one.study}: {one.standing}" + (f", from {one.rows}" if one.rows else ""))
+            print(
+                f"{one.standing.sign} {one.study}: {one.standing}"
+                + (f", from {one.rows}" if one.rows else "")
+            )
             for reason in one.reasons:
                 print(f"    {reason}")
     standings = {one.standing for one in found}
-    return 1 if Standing.BROKEN in standings else 3 if standings & {Standing.STALE, Standing.MISSING} else 0
+    return (
+        1
+        if Standing.BROKEN in standings
+        else 3
+        if standings & {Standing.STALE, Standing.MISSING}
+        else 0
+    )
 
 
 def check_ledger(study: Study[Any, Any], files: Files, store: Store) -> LedgerStatus:
     """Compares a ledger with the study's claims, with its rows, and with the code of today."""
     if not files.claims.exists():
-        return LedgerStatus(study.name, Standing.MISSING, (f"unseen run {study.name} --scale laptop --ledger",))
+        return LedgerStatus(
+            study.name, Standing.MISSING, (f"unseen run {study.name} --scale laptop --ledger",)
+        )
     text = ledger.read(files.claims)
     if text["scale"] not in set(Scale):
         raise UnknownName.near(f"scale in {files.claims}", str(text["scale"]), list(Scale))
     scale = Scale(text["scale"])
     lines = {line["says"]: line for line in text["claims"]}
     wrong = [f"the ledger has no claim “{c.says}”" for c in study.claims if c.says not in lines]
-    wrong += [f"the study no longer claims “{says}”" for says in lines if says not in {c.says for c in study.claims}]
+    wrong += [
+        f"the study no longer claims “{says}”"
+        for says in lines
+        if says not in {c.says for c in study.claims}
+    ]
     shared = [(claim, lines[claim.says]) for claim in study.claims if claim.says in lines]
     wrong += [reason for claim, line in shared if (reason := _margin(claim, line, scale))]
     result = runner.load_result(study, study.scales[scale], store)
@@ -99,7 +120,9 @@ def check_ledger(study: Study[Any, Any], files: Files, store: Store) -> LedgerSt
     if wrong:
         return LedgerStatus(study.name, Standing.BROKEN, tuple(wrong), origin)
     if origin != STORED and text.get("code") != ledger.digest(result.keys):
-        reason = f"the code of its cells has changed: unseen run {study.name} --scale {scale} --ledger"
+        reason = (
+            f"the code of its cells has changed: unseen run {study.name} --scale {scale} --ledger"
+        )
         return LedgerStatus(study.name, Standing.STALE, (reason,), origin)
     return LedgerStatus(study.name, Standing.HOLDS, (), origin)
 
@@ -120,7 +143,9 @@ def settle_ledger(study: Study[Any, Any], files: Files, stale: LedgerStatus) -> 
     """What the smoke scale says about a stale ledger."""
     reason = settle(study, files, ledger.read(files.claims))
     if not reason:
-        return LedgerStatus(study.name, Standing.HOLDS, ("restamped: smoke rows as before",), stale.rows)
+        return LedgerStatus(
+            study.name, Standing.HOLDS, ("restamped: smoke rows as before",), stale.rows
+        )
     return replace(stale, reasons=(reason, *stale.reasons))
 
 
@@ -145,21 +170,33 @@ def _margin(claim: Claim, line: dict[str, Any], scale: Scale) -> str:
     low, high = (nan if line[end] is None else float(line[end]) for end in ("low", "high"))
     recorded = Reading(float(line["value"]), low, high, int(line["n"]))
     verdict = Claim(
-        says=claim.says, effect=lambda _: recorded, above=claim.above, below=claim.below, needs=claim.needs
+        says=claim.says,
+        effect=lambda _: recorded,
+        above=claim.above,
+        below=claim.below,
+        needs=claim.needs,
     ).judge([], scale)
     if verdict.verdict.value == line["verdict"]:
         return ""
-    return f"“{claim.says}” is recorded as {line['verdict']}; its margin today makes it {verdict.verdict}"
+    return (
+        f"“{claim.says}” is recorded as {line['verdict']}; its margin today makes it "
+        f"{verdict.verdict}"
+    )
 
 
 def _change(judgement: Judgement, line: dict[str, Any]) -> str:
     """Whether rows of this code give another verdict, or an effect beyond the recorded interval."""
     if judgement.verdict.value != line["verdict"]:
-        return f"“{judgement.says}” was {line['verdict']}, is {judgement.verdict}: {judgement.because}"
+        return (
+            f"“{judgement.says}” was {line['verdict']}, is {judgement.verdict}: {judgement.because}"
+        )
     low, high, reading = line["low"], line["high"], judgement.reading
     if reading is None or low is None or high is None or not isfinite(reading.value):
         return ""
     slack = 1e-5 * max(abs(low), abs(high))  # the ledger keeps six digits
     if low - slack <= reading.value <= high + slack:
         return ""
-    return f"“{judgement.says}”: the effect {reading.value:.4g} left its recorded interval [{low:.4g}, {high:.4g}]"
+    return (
+        f"“{judgement.says}”: the effect {reading.value:.4g} left its recorded interval "
+        f"[{low:.4g}, {high:.4g}]"
+    )

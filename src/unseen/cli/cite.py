@@ -13,7 +13,11 @@ def main(argv: Sequence[str]) -> int:
     options = p.parse_args(argv)
     sources = {name: catalog.load(name).source for name in options.names or catalog.names()}
     if options.json:
-        print(json.dumps({name: {**vars(s), "bibtex": s.bibtex} for name, s in sources.items()}, indent=1))
+        print(
+            json.dumps(
+                {name: {**vars(s), "bibtex": s.bibtex} for name, s in sources.items()}, indent=1
+            )
+        )
     else:
         print("\n\n".join({source.key: source.bibtex for source in sources.values()}.values()))
     return 0

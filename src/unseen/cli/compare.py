@@ -1,37 +1,72 @@
-"""`unseen compare`: which training method holds best at sites it has not seen, on one's own data or on a task here."""
+"""`unseen compare`: which training method holds best at sites it has not seen, on one's own data or
+on a task here.
+"""
 
 import re
 from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
-from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared_options
+from unseen.cli.subject_options import (
+    DATA,
+    TRAINING,
+    add_data,
+    add_output,
+    add_training,
+    present,
+    shared_options,
+)
 from unseen.errors import InvalidConfig, UnknownName
 
 METHODS = "methods and search"
 PROTOCOLS = ("training", "left-out", "oracle")
-SUBJECT = "table (.csv, .tsv, .parquet), Python file (file.py:name), `heart`, or a task of this package by name"
+SUBJECT = (
+    "table (.csv, .tsv, .parquet), Python file (file.py:name), `heart`, or a task of this "
+    "package by name"
+)
 
 
 def parser() -> Arguments:
     p = Arguments(
         "unseen compare",
         "Which training method holds best at sites that it has not seen?",
-        "Every site is left out in turn; every method gets the same data, seeds, initial weights and search budget.\n"
-        "Without a subject: the embedded UCI heart-disease data of four hospitals. Fields of a task of this package\n"
+        "Every site is left out in turn; every method gets the same data, seeds, initial weights "
+        "and search budget.\n"
+        "Without a subject: the embedded UCI heart-disease data of four hospitals. Fields of a "
+        "task of this package\n"
         "follow as flags: unseen compare rotated_digits --n 2000.",
         groups=(DATA, METHODS, TRAINING),
     )
     add_data(p, SUBJECT)
-    p.option(METHODS, "methods", nargs="*", metavar="METHOD",
-             help="methods to compare, as `unseen list methods` names them (default: the standard ones)")  # fmt: skip
+    p.option(
+        METHODS,
+        "methods",
+        nargs="*",
+        metavar="METHOD",
+        help="methods to compare, as `unseen list methods` names them (default: the standard ones)",
+    )
     p.repeatable(METHODS, "--method", "one more method: erm, sam, group_dro, …")
     p.option(METHODS, "--seeds", type=int, default=3, help="runs per method and site (default 3)")
-    p.option(METHODS, "--draws", type=int, default=10, help="settings of the hyperparameters per run (default 10)")
+    p.option(
+        METHODS,
+        "--draws",
+        type=int,
+        default=10,
+        help="settings of the hyperparameters per run (default 10)",
+    )
     p.repeatable(METHODS, "--range", "NAME=LOW:HIGH to search instead: --range lr=1e-4:1e-2")
-    p.repeatable(METHODS, "--protocol", "how hyperparameters are selected; default: all, the first one is quoted",
-                 choices=PROTOCOLS)  # fmt: skip
-    p.option(METHODS, "--jobs", type=int, help="processes that share the work (default: all cores if there is much)")
+    p.repeatable(
+        METHODS,
+        "--protocol",
+        "how hyperparameters are selected; default: all, the first one is quoted",
+        choices=PROTOCOLS,
+    )
+    p.option(
+        METHODS,
+        "--jobs",
+        type=int,
+        help="processes that share the work (default: all cores if there is much)",
+    )
     add_training(p, estimator=False)
     add_output(p, "unseen-comparison.html")
     p.repeatable(OUTPUT, "--table", "file to write the tables to as well: .tex, .md, .csv or .json")
@@ -81,5 +116,6 @@ def range_ends(text: str) -> tuple[str, tuple[float, float]]:
         raise InvalidConfig(
             f"`--range {text}` is no range.",
             why="a hyperparameter is drawn between two numbers.",
-            fix="write --range NAME=LOW:HIGH, for example --range lr=0.0001:0.01; --range rho=0.05 for one value.",
+            fix="write --range NAME=LOW:HIGH, for example --range lr=0.0001:0.01; --range rho=0.05 "
+            "for one value.",
         ) from None

@@ -1,4 +1,6 @@
-"""`unseen influence`: which training examples made a model answer as it does: of a table, a subject or a text corpus."""
+"""`unseen influence`: which training examples made a model answer as it does: of a table, a subject
+or a text corpus.
+"""
 
 import argparse
 import os
@@ -8,7 +10,15 @@ from typing import Any
 
 import unseen
 from unseen.cli.arguments import Arguments
-from unseen.cli.subject_options import DATA, TRAINING, add_data, add_output, add_training, present, shared_options
+from unseen.cli.subject_options import (
+    DATA,
+    TRAINING,
+    add_data,
+    add_output,
+    add_training,
+    present,
+    shared_options,
+)
 from unseen.errors import InvalidConfig
 
 TEXT, INFLUENCE = "language model", "influence"
@@ -23,25 +33,76 @@ def parser() -> Arguments:
         "unseen influence",
         "Which training examples made the model answer as it does?",
         "unseen influence my_model.py:subject            its worst errors on the evaluated split\n"
-        "unseen influence table.csv --target y --site s  the same for a table, each site held out in turn\n"
+        "unseen influence table.csv --target y --site s  the same for a table, each site held out "
+        "in turn\n"
         "unseen influence --model FOLDER --corpus FILE… --queries q.jsonl   a language model\n"
         "unseen influence                                the embedded heart-disease data\n\n"
         "A killed run goes on where it was. With torchrun, processes share the corpus.",
         groups=(DATA, TEXT, INFLUENCE, TRAINING),
     )
     add_data(p)
-    p.option(DATA, "--split", default="", help="split whose errors are explained (default: the one that matters most)")
+    p.option(
+        DATA,
+        "--split",
+        default="",
+        help="split whose errors are explained (default: the one that matters most)",
+    )
     p.option(DATA, "--worst", type=int, default=5, help="number of worst errors (default 5)")
     _add_text(p)
-    p.option(INFLUENCE, "--top", type=int, default=5, help="helpful and harmful examples per query (default 5)")
-    p.option(INFLUENCE, "--curvature", default="ekfac", choices=CURVATURES, help="approximation (default ekfac)")
-    p.option(INFLUENCE, "--fisher", default="", choices=("", *FISHERS), help="labels (default: what suits the data)")
-    p.option(INFLUENCE, "--damping", type=float, default=0.1, help="times a layer's mean eigenvalue (default 0.1)")
+    p.option(
+        INFLUENCE,
+        "--top",
+        type=int,
+        default=5,
+        help="helpful and harmful examples per query (default 5)",
+    )
+    p.option(
+        INFLUENCE,
+        "--curvature",
+        default="ekfac",
+        choices=CURVATURES,
+        help="approximation (default ekfac)",
+    )
+    p.option(
+        INFLUENCE,
+        "--fisher",
+        default="",
+        choices=("", *FISHERS),
+        help="labels (default: what suits the data)",
+    )
+    p.option(
+        INFLUENCE,
+        "--damping",
+        type=float,
+        default=0.1,
+        help="times a layer's mean eigenvalue (default 0.1)",
+    )
     p.repeatable(INFLUENCE, "--layers", 'pattern of layer names: "*.mlp.*" (default: all)')
-    p.option(INFLUENCE, "--rank", type=int, default=0, help="rank that queries are cut to (default 0: not cut)")
-    p.option(INFLUENCE, "--precision", default="mixed", choices=PRECISIONS, help="of products (default mixed)")
-    p.option(INFLUENCE, "--batch", type=int, help="windows or rows scored together (default 8 windows or 64 rows)")
-    p.option(INFLUENCE, "--factors", help="file (.safetensors) to read the curvature from, written if it is absent")
+    p.option(
+        INFLUENCE,
+        "--rank",
+        type=int,
+        default=0,
+        help="rank that queries are cut to (default 0: not cut)",
+    )
+    p.option(
+        INFLUENCE,
+        "--precision",
+        default="mixed",
+        choices=PRECISIONS,
+        help="precision of matrix products (default mixed)",
+    )
+    p.option(
+        INFLUENCE,
+        "--batch",
+        type=int,
+        help="windows or rows scored together (default 8 windows or 64 rows)",
+    )
+    p.option(
+        INFLUENCE,
+        "--factors",
+        help="file (.safetensors) to read the curvature from, written if it is absent",
+    )
     add_training(p, estimator=False)
     add_output(p, "unseen-influence.html")
     return p
@@ -49,15 +110,40 @@ def parser() -> Arguments:
 
 def _add_text(p: Arguments) -> None:
     p.option(TEXT, "--model", help="folder of a transformers model in safetensors, or smollm2")
-    p.option(TEXT, "--corpus", nargs="+", default=[], help="texts, .jsonl files, folders or archives")
-    p.option(TEXT, "--queries", help="file of prompts, with completions or for the model to complete (.jsonl, .csv)")
-    p.option(TEXT, "--field", default="text", help="field of a JSON line that holds the text (default text)")
-    p.option(TEXT, "--length", type=int, default=128, help="tokens per window (default 128)")
-    p.option(TEXT, "--windows", type=int, default=0, help="number of windows to read (default: all)")
-    p.option(TEXT, "--cut-off", default="refuse", choices=CUTS, help="what to do with a file that ends mid-character")
-    p.option(TEXT, "--write", type=int, default=16, help="tokens to complete a prompt with (default 16)")
     p.option(
-        TEXT, "--candidates", type=int, default=0, help="windows to score per query, nearest in words (default: all)"
+        TEXT, "--corpus", nargs="+", default=[], help="texts, .jsonl files, folders or archives"
+    )
+    p.option(
+        TEXT,
+        "--queries",
+        help="file of prompts, with completions or for the model to complete (.jsonl, .csv)",
+    )
+    p.option(
+        TEXT,
+        "--field",
+        default="text",
+        help="field of a JSON line that holds the text (default text)",
+    )
+    p.option(TEXT, "--length", type=int, default=128, help="tokens per window (default 128)")
+    p.option(
+        TEXT, "--windows", type=int, default=0, help="number of windows to read (default: all)"
+    )
+    p.option(
+        TEXT,
+        "--cut-off",
+        default="refuse",
+        choices=CUTS,
+        help="what to do with a file that ends mid-character",
+    )
+    p.option(
+        TEXT, "--write", type=int, default=16, help="tokens to complete a prompt with (default 16)"
+    )
+    p.option(
+        TEXT,
+        "--candidates",
+        type=int,
+        default=0,
+        help="windows to score per query, nearest in words (default: all)",
     )
 
 
@@ -79,7 +165,11 @@ def _asks_about_text(options: argparse.Namespace) -> bool:
     if len(missing) == len(given):
         return False
     if missing or options.subject:
-        extra = f"and `{options.subject}` is a subject" if options.subject else f"{' and '.join(missing)} is missing"
+        extra = (
+            f"and `{options.subject}` is a subject"
+            if options.subject
+            else f"{' and '.join(missing)} is missing"
+        )
         raise InvalidConfig(
             f"Influence in a language model was requested, {extra}.",
             why="it needs --model, --corpus and --queries, and nothing else.",
@@ -90,7 +180,11 @@ def _asks_about_text(options: argparse.Namespace) -> bool:
 
 def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
     return unseen.influence(
-        options.subject, split=options.split, worst=options.worst, **_settings(options), **shared_options(options)
+        options.subject,
+        split=options.split,
+        worst=options.worst,
+        **_settings(options),
+        **shared_options(options),
     )
 
 

@@ -1,4 +1,6 @@
-"""`unseen list`: what the folders hold, and what the store holds. Reads sources, imports no plug."""
+"""`unseen list`: what the folders hold, and what the store holds. Reads sources, imports no
+plug.
+"""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +15,9 @@ WIDTH = 100
 
 
 def parser() -> Arguments:
-    p = Arguments("unseen list", "What there is, one line each; `stored` lists the results that are kept.")
+    p = Arguments(
+        "unseen list", "What there is, one line each; `stored` lists the results that are kept."
+    )
     p.add_argument("kind", nargs="?", choices=(*catalog.KINDS, "stored"), help="one folder only")
     p.add_argument("--names", action="store_true", help="names only, for scripts")
     p.add_argument("--home", type=Path, help="where results are kept (for `stored`)")
@@ -24,11 +28,26 @@ def main(argv: Sequence[str]) -> int:
     options = parser().parse_args(argv)
     if options.kind == "stored":
         return _print_stored(options.home, options.names, options.json)
-    found = {kind: catalog.entries(kind) for kind in ([options.kind] if options.kind else catalog.KINDS)}
+    found = {
+        kind: catalog.entries(kind) for kind in ([options.kind] if options.kind else catalog.KINDS)
+    }
     if options.json:
-        print(json.dumps({kind: list(map(asdict, some)) for kind, some in found.items()}, ensure_ascii=False, indent=1))
+        print(
+            json.dumps(
+                {kind: list(map(asdict, some)) for kind, some in found.items()},
+                ensure_ascii=False,
+                indent=1,
+            )
+        )
     elif options.names:
-        print("\n".join(name for kind, some in found.items() for entry in some for name in _names(kind, entry)))
+        print(
+            "\n".join(
+                name
+                for kind, some in found.items()
+                for entry in some
+                for name in _names(kind, entry)
+            )
+        )
     else:
         print("\n\n".join(_listing(kind, some) for kind, some in found.items()))
     return 0
@@ -40,7 +59,9 @@ def _names(kind: str, entry: Entry) -> Sequence[str]:
 
 
 def _listing(kind: str, some: Sequence[Entry]) -> str:
-    """A heading and a line per entry, cut to the width; below a method the names that `compare` takes."""
+    """A heading and a line per entry, cut to the width; below a method the names that `compare`
+    takes.
+    """
     width = max((len(entry.name) for entry in some), default=0)
     lines = [f"{kind} ({len(some)})"]
     for entry in some:

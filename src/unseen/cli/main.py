@@ -1,7 +1,8 @@
 """The command `unseen`: finds the subcommand, turns errors into three lines and an exit code.
 
-Exit codes: 0 fine · 1 a claim is refuted or a bar is missed · 2 usage or input error, a failed cell, or a bug ·
-3 undecided only · 130 interrupted. Nothing heavy is imported before a subcommand needs it.
+Exit codes: 0 fine · 1 a claim is refuted or a bar is missed · 2 usage or input error, a failed
+cell, or a bug · 3 undecided only · 130 interrupted. Nothing heavy is imported before a subcommand
+needs it.
 """
 
 import importlib
@@ -16,13 +17,28 @@ from unseen.cli import study_options
 from unseen.errors import UnknownName, UnseenError
 
 COMMANDS = {
-    "audit": ("unseen.cli.audit", "how well a model holds on data it has not seen, why, and what helps"),
+    "audit": (
+        "unseen.cli.audit",
+        "how well a model holds on data it has not seen, why, and what helps",
+    ),
     "influence": ("unseen.cli.influence", "which training examples made the model do this"),
-    "explain": ("unseen.cli.explain", "which inputs the model looked at, by the explanation that fits it best"),
-    "compare": ("unseen.cli.compare", "which training method holds at sites left out, fairly compared"),
+    "explain": (
+        "unseen.cli.explain",
+        "which inputs the model looked at, by the explanation that fits it best",
+    ),
+    "compare": (
+        "unseen.cli.compare",
+        "which training method holds at sites left out, fairly compared",
+    ),
     "run": ("unseen.cli.run", "test the claims of a paper: compute what is missing, judge, report"),
-    "report": ("unseen.cli.report", "write the report of stored results again, or export their rows"),
-    "list": ("unseen.cli.list", "what there is: studies, tasks, methods, measures, attributions, models"),
+    "report": (
+        "unseen.cli.report",
+        "write the report of stored results again, or export their rows",
+    ),
+    "list": (
+        "unseen.cli.list",
+        "what there is: studies, tasks, methods, measures, attributions, models",
+    ),
     "cite": ("unseen.cli.cite", "BibTeX of the papers behind studies"),
     "check": ("unseen.cli.check", "whether the verdicts in results/ still hold for this code"),
     "doctor": ("unseen.cli.doctor", "what this machine has, lacks and would break on"),
@@ -72,10 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(given: list[str]) -> int:
     if not given or given[0] in ("--help", "-h", "help"):
         width = max(map(len, COMMANDS))
-        print(HELP.format(commands="\n".join(f"  {name:<{width}}  {says}" for name, (_, says) in COMMANDS.items())))
+        print(
+            HELP.format(
+                commands="\n".join(
+                    f"  {name:<{width}}  {says}" for name, (_, says) in COMMANDS.items()
+                )
+            )
+        )
         return 0
     if given[0] in ("--version", "-V"):
-        print(json.dumps({"version": __version__}) if "--json" in given else f"unseen {__version__}")
+        print(
+            json.dumps({"version": __version__}) if "--json" in given else f"unseen {__version__}"
+        )
         return 0
     if given[0] not in COMMANDS:
         raise UnknownName.near("command", given[0], COMMANDS)
@@ -92,16 +116,28 @@ def _report_error(error: Exception, debug: bool, as_json: bool) -> int:
         traceback.print_exception(error)
     known = isinstance(error, UnseenError)
     why = (
-        error.why if isinstance(error, UnseenError) else "this was not expected: a bug in Unseen, a plug or a library."
+        error.why
+        if isinstance(error, UnseenError)
+        else "this was not expected: a bug in Unseen, a plug or a library."
     )
-    fix = error.fix if isinstance(error, UnseenError) else "run the same command with --debug and report the traceback."
+    fix = (
+        error.fix
+        if isinstance(error, UnseenError)
+        else "run the same command with --debug and report the traceback."
+    )
     what = error.what if isinstance(error, UnseenError) else str(error) or "(no message)"
     print(f"{type(error).__name__}: {_line(what)}", file=sys.stderr)
     for name, text in (("why", why), ("fix", fix)):
         if text:
             print(f"  {name}: {_line(text)}", file=sys.stderr)
     if as_json:
-        told = {"kind": type(error).__name__, "what": what, "why": why, "fix": fix, "expected": known}
+        told = {
+            "kind": type(error).__name__,
+            "what": what,
+            "why": why,
+            "fix": fix,
+            "expected": known,
+        }
         print(json.dumps({"error": told}, ensure_ascii=False))
     return 2
 

@@ -1,4 +1,6 @@
-"""`unseen report NAME`: the report of stored results again, and their rows for analysis elsewhere."""
+"""`unseen report NAME`: the report of stored results again, and their rows for analysis
+elsewhere.
+"""
 
 import json
 from collections.abc import Sequence
@@ -35,11 +37,15 @@ def main(argv: Sequence[str]) -> int:
         index.export(store, what.study.name, [run.key for run in result.runs], options.rows)
         written["rows"] = str(options.rows)
     if options.json:
-        print(json.dumps(as_json(what, result, judgements) | {"files": written}, ensure_ascii=False, indent=1))
+        print(
+            json.dumps(
+                as_json(what, result, judgements) | {"files": written}, ensure_ascii=False, indent=1
+            )
+        )
     else:
         print_results(what, result, judgements)
-        for name, site in written.items():
-            print(f"{name}: {site}")
+        for name, path in written.items():
+            print(f"{name}: {path}")
     return exit_code(result, judgements)
 
 
@@ -47,7 +53,10 @@ def _no_result_error(what: StudyRequest, store: Store) -> MissingFile:
     name, others = what.study.name, len(store.keys(what.study.name))
     why = "nothing of this study is stored."
     if others:
-        why = f"{others} cells are stored, none for this scale, these flags and this version of the code."
+        why = (
+            f"{others} cells are stored, none for this scale, these flags and this version of "
+            "the code."
+        )
     return MissingFile(
         f"No result of {name} at {what.scale} scale is in {store.root}.",
         why=why,

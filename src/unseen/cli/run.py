@@ -46,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     if options.ledger and what.is_changed:
         raise InvalidConfig(
             "--ledger was given together with flags that change the configuration.",
-            why="results/ records each scale as the study's file defines it, so that anybody can repeat it.",
+            why="results/ records each scale as the study's file defines it, so that anybody can "
+            "repeat it.",
             fix="leave out the flags, or change the configuration in the study's file.",
         )
     store, started = Store(home(options.home)), time.perf_counter()
@@ -54,14 +55,19 @@ def main(argv: Sequence[str]) -> int:
     took = time.perf_counter() - started
     judgements = judge_claims(what, result)
     if not options.json:
-        print_results(what, result, judgements, took)  # before writing: a full disk must not hide the result
+        print_results(
+            what, result, judgements, took
+        )  # before writing: a full disk must not hide the result
     written = _write_outputs(what, result, judgements, options)
     if options.json:
         print(json.dumps(as_json(what, result, judgements) | written, ensure_ascii=False, indent=1))
     else:
         print("".join(f"{name}: {path}\n" for name, path in written.items()), end="")
     if options.ledger and "ledger" not in written:
-        print(f"no ledger written: {result.total - len(result.runs)} cells are missing.", file=sys.stderr)
+        print(
+            f"no ledger written: {result.total - len(result.runs)} cells are missing.",
+            file=sys.stderr,
+        )
     return exit_code(result, judgements)
 
 
@@ -100,7 +106,9 @@ def compute(what: StudyRequest, store: Store, options: argparse.Namespace) -> ru
 
 
 def judge_claims(what: StudyRequest, result: runner.Result) -> list[Judgement]:
-    """The verdict on each claim. Of an incomplete run, an effect may fail on what is missing: undecided, and why."""
+    """The verdict on each claim. Of an incomplete run, an effect may fail on what is missing:
+    undecided, and why.
+    """
     judgements = []
     for claim in what.study.claims:
         try:
@@ -114,19 +122,26 @@ def judge_claims(what: StudyRequest, result: runner.Result) -> list[Judgement]:
 
 
 def _write_outputs(
-    what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement], options: argparse.Namespace
+    what: StudyRequest,
+    result: runner.Result,
+    judgements: Sequence[Judgement],
+    options: argparse.Namespace,
 ) -> dict[str, str]:
     """The files that the run writes beside the store: name and path."""
     written: dict[str, str] = {}
     if options.ledger and not result.interrupted and len(result.runs) == result.total:
-        written["ledger"] = str(ledger.write(Path("results"), what.study, what.scale, result, judgements))
+        written["ledger"] = str(
+            ledger.write(Path("results"), what.study, what.scale, result, judgements)
+        )
     if not options.no_report and result.runs:
         path = options.report or Path("reports") / what.study.name / f"{what.scale}.html"
         written["report"] = str(save_report(path, what, result, judgements))
     return written
 
 
-def save_report(path: Path, what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]) -> Path:
+def save_report(
+    path: Path, what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]
+) -> Path:
     """Writes HTML, or Markdown if the name ends in .md."""
     page = page_of(what, result, judgements)
     write_atomic(path, markdown(page) if path.suffix == ".md" else html(page))
@@ -134,7 +149,9 @@ def save_report(path: Path, what: StudyRequest, result: runner.Result, judgement
 
 
 def page_of(what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]) -> Document:
-    """The report. Of an incomplete run, a table or figure may fail on what is missing: then the verdicts alone."""
+    """The report. Of an incomplete run, a table or figure may fail on what is missing: then the
+    verdicts alone.
+    """
     known = facts(what, result)
     try:
         return document(what.study, what.scale, result.rows, judgements, known)
@@ -148,7 +165,9 @@ def page_of(what: StudyRequest, result: runner.Result, judgements: Sequence[Judg
 def facts(what: StudyRequest, result: runner.Result) -> dict[str, str]:
     """What is printed small at the end of a report."""
     commits = sorted({str(run.facts.get("commit", "")) for run in result.runs} - {""})
-    command = f"unseen run {what.study.name} --scale {what.scale}" + (" (with flags)" if what.is_changed else "")
+    command = f"unseen run {what.study.name} --scale {what.scale}" + (
+        " (with flags)" if what.is_changed else ""
+    )
     return {
         "command": command,
         "cells": f"{len(result.runs)} of {result.total} finished"
@@ -160,14 +179,21 @@ def facts(what: StudyRequest, result: runner.Result) -> dict[str, str]:
 
 
 def print_results(
-    what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement], took: float | None = None
+    what: StudyRequest,
+    result: runner.Result,
+    judgements: Sequence[Judgement],
+    took: float | None = None,
 ) -> None:
     """One screen: results, verdicts, and what failed."""
     page = page_of(what, result, judgements)
-    site = {"Results": 0, "Claims": 1}
-    sections = sorted((s for s in page.sections if s.title in site), key=lambda section: site[section.title])
+    order = {"Results": 0, "Claims": 1}
+    sections = sorted(
+        (s for s in page.sections if s.title in order), key=lambda section: order[section.title]
+    )
     from_store = f" ({result.stored} from store)" if result.stored else ""
-    kicker = f"{what.scale} · {result.total} cells{from_store}" + ("" if took is None else f" · {took:.0f} s")
+    kicker = f"{what.scale} · {result.total} cells{from_store}" + (
+        "" if took is None else f" · {took:.0f} s"
+    )
     show(replace(page, title=what.study.name, kicker=kicker, lead="", sections=sections))
     for line in failures(result):
         print(line)
@@ -176,7 +202,8 @@ def print_results(
 def failures(result: runner.Result) -> list[str]:
     """What did not finish, and how to go on."""
     lines = [
-        f"✗ failed  {json.dumps(failure.cell, ensure_ascii=False)[:160]}\n    {failure.kind}: {failure.what}"
+        f"✗ failed  {json.dumps(failure.cell, ensure_ascii=False)[:160]}\n    {failure.kind}: "
+        f"{failure.what}"
         for failure in result.failures
     ]
     if lines:
@@ -192,7 +219,9 @@ def failures(result: runner.Result) -> list[str]:
     return lines
 
 
-def as_json(what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]) -> dict[str, Any]:
+def as_json(
+    what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]
+) -> dict[str, Any]:
     """Everything that the terminal shows, and the rows."""
     return {
         "study": what.study.name,
@@ -201,7 +230,8 @@ def as_json(what: StudyRequest, result: runner.Result, judgements: Sequence[Judg
         "claims": [ledger.claim(judgement) for judgement in judgements],
         "cells": {"total": result.total, "finished": len(result.runs), "from_store": result.stored},
         "failures": [
-            {"cell": f.cell, "kind": f.kind, "what": f.what, "traceback": f.traceback} for f in result.failures
+            {"cell": f.cell, "kind": f.kind, "what": f.what, "traceback": f.traceback}
+            for f in result.failures
         ],
         "interrupted": result.interrupted,
         "seconds": round(result.seconds, 3),

@@ -1,4 +1,6 @@
-"""The options of `run`, `report` and `check`, apart from what they do, so that their help need not wait for torch."""
+"""The options of `run`, `report` and `check`, apart from what they do, so that their help need not
+wait for torch.
+"""
 
 from pathlib import Path
 
@@ -14,18 +16,42 @@ def run_parser() -> Arguments:
         "unseen run",
         "Tests the claims of a study: computes the cells that are not stored yet, judges, reports.",
         "Flags of the study's own configuration follow: `unseen run NAME --help` lists them.\n"
-        "Exit codes: 0 fine, 1 a claim refuted, 2 usage error or failed cell, 3 undecided only, 130 interrupted.",
+        "Exit codes: 0 fine, 1 a claim refuted, 2 usage error or failed cell, 3 undecided only, "
+        "130 interrupted.",
         add_help=False,
         groups=(STUDY, COMPUTING),
     )
     _add_study(p)
-    p.option(COMPUTING, "--jobs", type=int, default=1, help="processes that compute cells at once (default 1)")
-    p.option(COMPUTING, "--device", default="cpu", help="where cells compute: cpu, cuda, cuda:1, mps (default cpu)")
-    p.option(COMPUTING, "--fail-fast", action="store_true", help="stop at the first cell that fails")
-    p.option(COMPUTING, "--retry-failed", action="store_true", help="compute cells again that failed earlier")
+    p.option(
+        COMPUTING,
+        "--jobs",
+        type=int,
+        default=1,
+        help="processes that compute cells at once (default 1)",
+    )
+    p.option(
+        COMPUTING,
+        "--device",
+        default="cpu",
+        help="where cells compute: cpu, cuda, cuda:1, mps (default cpu)",
+    )
+    p.option(
+        COMPUTING, "--fail-fast", action="store_true", help="stop at the first cell that fails"
+    )
+    p.option(
+        COMPUTING,
+        "--retry-failed",
+        action="store_true",
+        help="compute cells again that failed earlier",
+    )
     p.option(COMPUTING, "--fresh", action="store_true", help="compute every cell again")
     p.option(OUTPUT, "--ledger", action="store_true", help="write results/NAME.json")
-    p.option(OUTPUT, "--report", type=Path, help="file to write, .html or .md (default reports/NAME/SCALE.html)")
+    p.option(
+        OUTPUT,
+        "--report",
+        type=Path,
+        help="file to write, .html or .md (default reports/NAME/SCALE.html)",
+    )
     p.option(OUTPUT, "--no-report", action="store_true", help="write no report")
     return p
 
@@ -35,22 +61,46 @@ def report_parser() -> Arguments:
     p = Arguments(
         "unseen report",
         "Writes the report of stored results again; computes nothing.",
-        "Flags of the study's own configuration follow, as for `unseen run`. Exit codes as for `unseen run`.",
+        "Flags of the study's own configuration follow, as for `unseen run`. Exit codes as for "
+        "`unseen run`.",
         add_help=False,
         groups=(STUDY,),
     )
     _add_study(p)
-    p.option(OUTPUT, "--report", type=Path, help="file to write, .html or .md (default reports/NAME/SCALE.html)")
-    p.option(OUTPUT, "--rows", type=Path, help="also write the rows: .parquet (extra `parquet`), .csv or .json")
+    p.option(
+        OUTPUT,
+        "--report",
+        type=Path,
+        help="file to write, .html or .md (default reports/NAME/SCALE.html)",
+    )
+    p.option(
+        OUTPUT,
+        "--rows",
+        type=Path,
+        help="also write the rows: .parquet (extra `parquet`), .csv or .json",
+    )
     return p
 
 
 def _add_study(p: Arguments) -> None:
     """What `run` and `report` share: which study, which scale, where results are kept."""
     p.option(STUDY, "name", nargs="?", help="the study (`unseen list studies`)")
-    p.option(STUDY, "--scale", choices=SCALES, default="laptop", help="amount of work (default laptop)")
-    p.option(STUDY, "--home", type=Path, help="where results are kept (default: UNSEEN_HOME or the user's cache)")
-    p.option(OUTPUT, "--help", "-h", action="store_true", help="this text; after NAME also the study's own flags")
+    p.option(
+        STUDY, "--scale", choices=SCALES, default="laptop", help="amount of work (default laptop)"
+    )
+    p.option(
+        STUDY,
+        "--home",
+        type=Path,
+        help="where results are kept (default: UNSEEN_HOME or the user's cache)",
+    )
+    p.option(
+        OUTPUT,
+        "--help",
+        "-h",
+        action="store_true",
+        help="this text; after NAME also the study's own flags",
+    )
 
 
 def check_parser() -> Arguments:
@@ -58,12 +108,29 @@ def check_parser() -> Arguments:
     p = Arguments(
         "unseen check",
         "Whether the verdicts in results/ still hold for this code.",
-        "Exit codes: 0 all hold, 1 something does not hold, 2 usage or input error, 3 something is stale or missing.",
+        "Exit codes: 0 all hold, 1 something does not hold, 2 usage or input error, 3 something is "
+        "stale or missing.",
         groups=(STUDY,),
     )
     p.option(STUDY, "names", nargs="*", help="studies (default: all with a ledger file)")
-    p.option(STUDY, "--results", type=Path, default=Path("results"), help="folder of the ledger (default results)")
+    p.option(
+        STUDY,
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder of the ledger (default results)",
+    )
     p.option(STUDY, "--home", type=Path, help="where results are kept")
-    p.option(STUDY, "--smoke", action="store_true", help="settle stale ledgers by their smoke rows, where possible")
-    p.option(OUTPUT, "--rejudge", action="store_true", help="rewrite the claims of each ledger from its kept rows")
+    p.option(
+        STUDY,
+        "--smoke",
+        action="store_true",
+        help="settle stale ledgers by their smoke rows, where possible",
+    )
+    p.option(
+        OUTPUT,
+        "--rejudge",
+        action="store_true",
+        help="rewrite the claims of each ledger from its kept rows",
+    )
     return p

@@ -1,4 +1,6 @@
-"""What `audit`, `compare`, `explain` and `influence` share: the subject, the columns of a table, training, output."""
+"""What `audit`, `compare`, `explain` and `influence` share: the subject, the columns of a table,
+training, output.
+"""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -9,32 +11,58 @@ if TYPE_CHECKING:  # the parsers must not wait for torch
     from unseen.questions.answer import Answer
 
 DATA, TRAINING = "data", "model and training"
-SUBJECT = "table (.csv, .tsv, .parquet) or Python subject (file.py:name); default: embedded heart-disease data"
+SUBJECT = (
+    "table (.csv, .tsv, .parquet) or Python subject (file.py:name); default: embedded "
+    "heart-disease data"
+)
 
 
 def add_data(p: Arguments, subject: str = SUBJECT) -> None:
     """The subject, and what the columns of a table mean."""
     p.option(DATA, "subject", nargs="?", help=subject)
     p.option(DATA, "--target", help="column to predict (needed for a table)")
-    p.option(DATA, "--site", help="column whose values are held out in turn (hospital, camera, country)")
-    p.option(DATA, "--time", help="column that orders the rows: trained on the past, evaluated on the future")
-    p.option(DATA, "--entity", help="column that names a person or device: all its rows stay on one side")
-    p.repeatable(DATA, "--group", "column of subgroups; bins: age:decade, age:40,60, dose:quartiles")
+    p.option(
+        DATA, "--site", help="column whose values are held out in turn (hospital, camera, country)"
+    )
+    p.option(
+        DATA,
+        "--time",
+        help="column that orders the rows: trained on the past, evaluated on the future",
+    )
+    p.option(
+        DATA, "--entity", help="column that names a person or device: all its rows stay on one side"
+    )
+    p.repeatable(
+        DATA, "--group", "column of subgroups; bins: age:decade, age:40,60, dose:quartiles"
+    )
     p.repeatable(DATA, "--drop", "column to leave out of the inputs")
 
 
 def add_training(p: Arguments, estimator: bool = True) -> None:
     """Which model, how long it trains, with which seed, and where."""
     if estimator:
-        p.option(TRAINING, "--estimator", help="a scikit-learn estimator instead of a network: sklearn.svm:SVC")
+        p.option(
+            TRAINING,
+            "--estimator",
+            help="a scikit-learn estimator instead of a network: sklearn.svm:SVC",
+        )
     p.option(TRAINING, "--steps", type=int, help="training steps (default: the subject's budget)")
-    p.option(TRAINING, "--seed", type=int, default=0, help="seed of every random number (default 0)")
-    p.option(TRAINING, "--device", default="cpu", help="where to compute: cpu, cuda, mps (default cpu)")
+    p.option(
+        TRAINING, "--seed", type=int, default=0, help="seed of every random number (default 0)"
+    )
+    p.option(
+        TRAINING, "--device", default="cpu", help="where to compute: cpu, cuda, mps (default cpu)"
+    )
 
 
 def add_output(p: Arguments, report: str) -> None:
     """The report and what the terminal shows."""
-    p.option(OUTPUT, "--report", default=report, help=f"file to write: .html, .md, .json or .tex (default {report})")
+    p.option(
+        OUTPUT,
+        "--report",
+        default=report,
+        help=f"file to write: .html, .md, .json or .tex (default {report})",
+    )
     p.option(OUTPUT, "--quiet", action="store_true", help="no progress, no summary")
 
 

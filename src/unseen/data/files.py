@@ -1,4 +1,6 @@
-"""Public data files: shipped with the package, in a folder of yours, in the cache, or fetched from their origin."""
+"""Public data files: shipped with the package, in a folder of yours, in the cache, or fetched from
+their origin.
+"""
 
 import gzip
 import hashlib
@@ -26,9 +28,10 @@ def data_file(name: str, registered: Mapping[str, RegisteredFile] | None = None)
 
     What it must hold stands in `unseen.data.registry`, or in `registered`.
 
-    Looked up in this order: shipped with the package; the folder `UNSEEN_DATA` (same layout); the cache (`UNSEEN_HOME`
-    or the user's cache folder); the public origin, kept in the cache. Wherever it lies, its content is checked against
-    the registered SHA-256 once per process and file state (path, size, time of change).
+    Looked up in this order: shipped with the package; the folder `UNSEEN_DATA` (same layout); the
+    cache (`UNSEEN_HOME` or the user's cache folder); the public origin, kept in the cache. Wherever
+    it lies, its content is checked against the registered SHA-256 once per process and file state
+    (path, size, time of change).
     """
     entry = find_file(name) if registered is None else registered[name]
     for folder in data_folders():
@@ -65,7 +68,8 @@ def check(path: Path, entry: RegisteredFile) -> None:
         raise CorruptFile(
             f"{path} does not hold the expected data.",
             why=f"the SHA-256 of its content is {found[:16]}…, expected {entry.sha256[:16]}….",
-            fix=f"delete it and run again, or get it anew from {(entry.origins or ((entry.page,),))[0][0]}",
+            fix="delete it and run again, or get it anew from "
+            f"{(entry.origins or ((entry.page,),))[0][0]}",
         )
 
 
@@ -77,8 +81,8 @@ def _checksum(path: str, size: int, changed: int) -> str:
 def content_sha256(path: Path) -> str:
     """SHA-256 of what a file holds, however it is packed.
 
-    gzip: of the uncompressed bytes. zip, npz, tar: of name, length and bytes of each member, sorted by name, without
-    folders and `__MACOSX`. Anything else: of the bytes.
+    gzip: of the uncompressed bytes. zip, npz, tar: of name, length and bytes of each member, sorted
+    by name, without folders and `__MACOSX`. Anything else: of the bytes.
     """
     digest = hashlib.sha256()
     try:
@@ -92,9 +96,18 @@ def content_sha256(path: Path) -> str:
                 digest.update(data)
         else:
             digest.update(path.read_bytes())
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        gzip.BadGzipFile,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+    ) as error:
         raise CorruptFile(
-            f"{path} cannot be unpacked.", why=str(error), fix="delete it and run again, or copy it anew."
+            f"{path} cannot be unpacked.",
+            why=str(error),
+            fix="delete it and run again, or copy it anew.",
         ) from error
     return digest.hexdigest()
 
@@ -113,7 +126,9 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def fetch(name: str, entry: RegisteredFile, target: Path) -> Path:
-    """Downloads what the entry needs, packs it, checks it, and only then gives it its name in the cache."""
+    """Downloads what the entry needs, packs it, checks it, and only then gives it its name in the
+    cache.
+    """
     failures: list[str] = []
     corrupted: CorruptFile | None = None
     try:
@@ -156,7 +171,14 @@ def _fetch_from(entry: RegisteredFile, urls: Sequence[str], path: Path) -> Path:
     downloads = [_download(url, path.parent / f"download{k}") for k, url in enumerate(urls)]
     try:
         path.write_bytes(entry.pack(downloads))
-    except (ValueError, KeyError, EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+    except (
+        ValueError,
+        KeyError,
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        zipfile.BadZipFile,
+    ) as error:
         raise CorruptFile(
             f"{urls[0]} does not hold the expected data.",
             why=str(error),

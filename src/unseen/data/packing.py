@@ -48,7 +48,9 @@ def copy_member(downloads: Sequence[Path], name: str) -> bytes:
     return read_member(downloads[0], name)
 
 
-def gzip_member(downloads: Sequence[Path], name: str, head: bytes = b"", skip_lines: int = 0) -> bytes:
+def gzip_member(
+    downloads: Sequence[Path], name: str, head: bytes = b"", skip_lines: int = 0
+) -> bytes:
     """gzip of `head` and the download without its first lines."""
     data = read_member(downloads[0], name)
     for _ in range(skip_lines):
@@ -67,7 +69,9 @@ def zip_archive(files: Mapping[str, bytes], compression: int) -> bytes:
 
 def refuse_download(downloads: Sequence[Path]) -> bytes:
     """Packs files that are only shipped."""
-    raise CorruptFile("This file is part of the package.", why="it has no download.", fix="reinstall unseen.")
+    raise CorruptFile(
+        "This file is part of the package.", why="it has no download.", fix="reinstall unseen."
+    )
 
 
 def uci_origins(path: str, archive: str) -> tuple[tuple[str, ...], ...]:

@@ -13,7 +13,9 @@ from unseen.task import Batch
 
 
 class Columns(Dataset[dict[str, Tensor]]):
-    """Examples as tensors by name with a shared first axis; any index (int, slice, tensor) gives a dictionary."""
+    """Examples as tensors by name with a shared first axis; any index (int, slice, tensor) gives a
+    dictionary.
+    """
 
     def __init__(self, **columns: Tensor) -> None:
         sizes = {name: len(tensor) for name, tensor in columns.items()}
@@ -38,7 +40,9 @@ class Columns(Dataset[dict[str, Tensor]]):
         return Columns(**self[index])
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in self.columns.items())
+        inside = ", ".join(
+            f"{name}: {tuple(tensor.shape)}" for name, tensor in self.columns.items()
+        )
         return f"Columns({inside})"
 
 
@@ -75,7 +79,9 @@ def length(data: Dataset[Any]) -> int | None:
 
 
 def to_device(batch: Batch, lab: Lab) -> Batch:
-    """The batch on the lab's device, floating tensors in its dtype. Checks nothing: see `finite`."""
+    """The batch on the lab's device, floating tensors in its dtype. Checks nothing: see
+    `finite`.
+    """
 
     def move(tensor: Tensor) -> Tensor:
         return tensor.to(lab.device, lab.dtype if tensor.is_floating_point() else tensor.dtype)
@@ -93,12 +99,16 @@ def gather(data: Dataset[Any], index: Tensor) -> Batch:
 def once(data: Dataset[Any], batch_size: int, lab: Lab) -> Iterator[Batch]:
     """Every example once, in order; the last batch may be smaller. Empty data raise."""
     if isinstance(data, Columns):
-        chunks: Iterator[Batch] = (data[i : i + batch_size] for i in range(0, len(data), batch_size))
+        chunks: Iterator[Batch] = (
+            data[i : i + batch_size] for i in range(0, len(data), batch_size)
+        )
     elif isinstance(data, IterableDataset):
         chunks = _collate(data, batch_size)
     else:
         index = torch.arange(len(data))  # type: ignore[arg-type]
-        chunks = (gather(data, part) for part in index.split(batch_size) if len(part))  # of nothing: one empty part
+        chunks = (
+            gather(data, part) for part in index.split(batch_size) if len(part)
+        )  # of nothing: one empty part
     empty = True
     for chunk in chunks:
         if size(chunk):
@@ -106,7 +116,9 @@ def once(data: Dataset[Any], batch_size: int, lab: Lab) -> Iterator[Batch]:
             yield to_device(chunk, lab)
     if empty:
         raise InvalidData(
-            "The split holds no examples.", why="nothing can be computed from nothing.", fix="check the split's rows."
+            "The split holds no examples.",
+            why="nothing can be computed from nothing.",
+            fix="check the split's rows.",
         )
 
 
@@ -120,7 +132,11 @@ def forever(data: Dataset[Any], batch_size: int, lab: Lab) -> Iterator[Batch]:
             yield from once(data, batch_size, lab)
     n = len(data)  # type: ignore[arg-type]
     if n == 0:
-        raise InvalidData("The split holds no examples.", why="nothing can be learned.", fix="check the split's rows.")
+        raise InvalidData(
+            "The split holds no examples.",
+            why="nothing can be learned.",
+            fix="check the split's rows.",
+        )
     for index in orders(n, batch_size, lab):
         yield to_device(gather(data, index), lab)
 

@@ -1,7 +1,8 @@
-"""Curvature of a mean loss: products with its Hessian and Gauss–Newton matrix, largest eigenvalues and trace.
+"""Curvature of a mean loss: products with its Hessian and Gauss–Newton matrix, largest eigenvalues
+and trace.
 
-Products: Pearlmutter (1994) for the Hessian, Schraudolph (2002) for the Gauss–Newton matrix. Eigenvalues: Lanczos (1950)
-with full reorthogonalisation. Trace: Hutchinson (1989).
+Products: Pearlmutter (1994) for the Hessian, Schraudolph (2002) for the Gauss–Newton matrix.
+Eigenvalues: Lanczos (1950) with full reorthogonalisation. Trace: Hutchinson (1989).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,8 @@ Product = Callable[[Vector], dict[str, Tensor]]
 def hessian(model: nn.Module, batches: Sequence[Batch], f: PerExample) -> Product:
     """v ↦ ∇² L v for L = mean of f over all examples of the batches; trainable parameters only.
 
-    The model runs in the mode it is in: call `eval()` first, or dropout makes every product a different matrix.
+    The model runs in the mode it is in: call `eval()` first, or dropout makes every product a
+    different matrix.
     """
     params, n = parameters.trainable(model), _count(batches)
 
@@ -38,8 +40,12 @@ def hessian(model: nn.Module, batches: Sequence[Batch], f: PerExample) -> Produc
         for batch in batches:
             with torch.enable_grad():
                 loss = f(model, batch).sum() / n
-                first = torch.autograd.grad(loss, list(params.values()), create_graph=True, materialize_grads=True)
-                along = sum((g * v[name].to(g)).sum() for name, g in zip(params, first, strict=True))
+                first = torch.autograd.grad(
+                    loss, list(params.values()), create_graph=True, materialize_grads=True
+                )
+                along = sum(
+                    (g * v[name].to(g)).sum() for name, g in zip(params, first, strict=True)
+                )
                 if not isinstance(along, Tensor) or not along.requires_grad:
                     continue  # the loss is linear in the parameters here: its Hessian is zero
                 second = torch.autograd.grad(along, list(params.values()), materialize_grads=True)
@@ -56,10 +62,11 @@ def gauss_newton(
     outputs: Callable[[nn.Module, Batch], Tensor],
     loss: Callable[[Tensor, Batch], Float[Tensor, " batch"]],
 ) -> Product:
-    """v ↦ mean over examples of Jᵀ H J v: J the Jacobian of `outputs`, H the Hessian of `loss` in the outputs.
+    """v ↦ mean over examples of Jᵀ H J v: J the Jacobian of `outputs`, H the Hessian of `loss` in
+    the outputs.
 
-    Positive semi-definite when the loss is convex in the outputs; equal to the Hessian for a model linear in its
-    parameters.
+    Positive semi-definite when the loss is convex in the outputs; equal to the Hessian for a model
+    linear in its parameters.
     """
     params, n = parameters.trainable(model), _count(batches)
 
@@ -71,13 +78,16 @@ def gauss_newton(
 
             def predict(values: Vector, batch: Batch = batch) -> Tensor:
                 return functional_call(
-                    _ModelAsArgument(model), {f"model.{k}": t for k, t in values.items()}, (outputs, batch)
+                    _ModelAsArgument(model),
+                    {f"model.{k}": t for k, t in values.items()},
+                    (outputs, batch),
                 )
 
             def gradient(z: Tensor, batch: Batch = batch) -> Tensor:
                 return torch.func.grad(lambda z: loss(z, batch).sum() / n)(z)
 
-            # JᵀHJ v in three passes: J v forwards, H on the outputs, Jᵀ backwards; J is never formed
+            # JᵀHJ v in three passes: J v forwards, H on the outputs, Jᵀ backwards; J is never
+            # formed
             z, moved = jvp(predict, (own,), (tangent,))[:2]
             curved = jvp(gradient, (z,), (moved,))[1]
             for name, part in vjp(predict, own)[1](curved)[0].items():
@@ -98,7 +108,9 @@ class _ModelAsArgument(nn.Module):
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Extreme eigenvalues of a symmetric matrix, largest first, with unit eigenvectors and residuals."""
+    """Extreme eigenvalues of a symmetric matrix, largest first, with unit eigenvectors and
+    residuals.
+    """
 
     values: Float[Tensor, " k"]
     vectors: Sequence[Vector]
@@ -106,11 +118,13 @@ class Spectrum:
     """‖A u − λ u‖: an eigenvalue lies within this distance of each value."""
 
 
-def lanczos(product: Product, like: Vector, k: int, lab: Lab, *, most: int = 100, tolerance: float = 1e-4) -> Spectrum:
+def lanczos(
+    product: Product, like: Vector, k: int, lab: Lab, *, most: int = 100, tolerance: float = 1e-4
+) -> Spectrum:
     """The k algebraically largest eigenvalues of the matrix behind `product`.
 
-    Stops when every residual is at most `tolerance` times the largest |eigenvalue|, after `most` products, or when the
-    Krylov space is exhausted. An eigenvalue of multiplicity m is found once.
+    Stops when every residual is at most `tolerance` times the largest |eigenvalue|, after `most`
+    products, or when the Krylov space is exhausted. An eigenvalue of multiplicity m is found once.
     """
     d = sum(tensor.numel() for tensor in like.values())
     if not 1 <= k <= d or most < k:
@@ -123,11 +137,14 @@ def lanczos(product: Product, like: Vector, k: int, lab: Lab, *, most: int = 100
     alpha: list[float] = []
     beta: list[float] = []
     while True:
-        # float64: orthogonality lost to float32 rounding returns copies of eigenvalues already found
+        # float64: orthogonality lost to float32 rounding returns copies of eigenvalues already
+        # found
         w = _vector(product(_unflatten(basis[-1], like)))
         if not torch.isfinite(w).all():
             raise InvalidData(
-                "A curvature product is not finite.", "an eigenvalue of it does not exist.", "check weights and inputs."
+                "A curvature product is not finite.",
+                "an eigenvalue of it does not exist.",
+                "check weights and inputs.",
             )
         alpha.append(float(w @ basis[-1]))
         stacked = torch.stack(basis)
@@ -137,22 +154,36 @@ def lanczos(product: Product, like: Vector, k: int, lab: Lab, *, most: int = 100
         values, rotations = _tridiagonal(alpha, beta)
         scale = max(float(values.abs().max()), 1e-300)
         found = min(k, len(alpha))
-        # ‖A u − λ u‖ of a Ritz pair is β times the last entry of its eigenvector in the Krylov basis
+        # ‖A u − λ u‖ of a Ritz pair is β times the last entry of its eigenvector in the Krylov
+        # basis
         residuals = beta[-1] * rotations[-1, -found:].abs()
         exhausted = len(alpha) == d or beta[-1] <= 1e-10 * scale
-        if exhausted or len(alpha) >= most or (len(alpha) > k and bool((residuals <= tolerance * scale).all())):
+        if (
+            exhausted
+            or len(alpha) >= most
+            or (len(alpha) > k and bool((residuals <= tolerance * scale).all()))
+        ):
             vectors = rotations[:, -found:].T @ stacked
-            return Spectrum(values[-found:].flip(0), [_unflatten(u, like) for u in vectors.flip(0)], residuals.flip(0))
+            return Spectrum(
+                values[-found:].flip(0),
+                [_unflatten(u, like) for u in vectors.flip(0)],
+                residuals.flip(0),
+            )
         basis.append(w / beta[-1])
 
 
 def hutchinson(product: Product, like: Vector, lab: Lab, *, draws: int = 32) -> Reading:
     """trace(A) = E[zᵀ A z] over random signs z, as the mean over draws with its t interval."""
     if draws < 2:
-        raise InvalidConfig(f"hutchinson got draws={draws}.", "one draw has no interval.", "set draws ≥ 2.")
+        raise InvalidConfig(
+            f"hutchinson got draws={draws}.", "one draw has no interval.", "set draws ≥ 2."
+        )
     generator, values = lab.generator(), []
     for _ in range(draws):
-        signs = {name: (2 * torch.randint(2, p.shape, generator=generator) - 1).to(p) for name, p in like.items()}
+        signs = {
+            name: (2 * torch.randint(2, p.shape, generator=generator) - 1).to(p)
+            for name, p in like.items()
+        }
         values.append(float(parameters.dot(signs, product(signs))))
     return stats.mean(values)
 
@@ -160,13 +191,21 @@ def hutchinson(product: Product, like: Vector, lab: Lab, *, draws: int = 32) -> 
 def _count(batches: Sequence[Batch]) -> int:
     n = sum(size(batch) for batch in batches)
     if not n:
-        raise InvalidData("Curvature of no examples.", "a mean over nothing does not exist.", "give a non-empty batch.")
+        raise InvalidData(
+            "Curvature of no examples.",
+            "a mean over nothing does not exist.",
+            "give a non-empty batch.",
+        )
     return n
 
 
 def _tridiagonal(alpha: Sequence[float], beta: Sequence[float]) -> tuple[Tensor, Tensor]:
     side = torch.tensor(beta[:-1], dtype=torch.float64)
-    t = torch.diag(torch.tensor(alpha, dtype=torch.float64)) + torch.diag(side, 1) + torch.diag(side, -1)
+    t = (
+        torch.diag(torch.tensor(alpha, dtype=torch.float64))
+        + torch.diag(side, 1)
+        + torch.diag(side, -1)
+    )
     return torch.linalg.eigh(t)
 
 
@@ -180,4 +219,6 @@ def _vector(v: Vector) -> Float[Tensor, " d"]:
 
 def _unflatten(x: Float[Tensor, " d"], like: Vector) -> dict[str, Tensor]:
     parts = x.split([tensor.numel() for tensor in like.values()])
-    return {name: part.view(t.shape).to(t) for (name, t), part in zip(like.items(), parts, strict=True)}
+    return {
+        name: part.view(t.shape).to(t) for (name, t), part in zip(like.items(), parts, strict=True)
+    }

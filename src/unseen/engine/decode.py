@@ -1,7 +1,8 @@
-"""Greedy decoding with a key-value cache, and the likelihood of given answers, for prompts of unequal length.
+"""Greedy decoding with a key-value cache, and the likelihood of given answers, for prompts of
+unequal length.
 
-Padding is exact on either side: nobody attends to it and it takes no position, so every number equals the one of the
-sequence on its own.
+Padding is exact on either side: nobody attends to it and it takes no position, so every number
+equals the one of the sequence on its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,8 @@ from unseen.errors import InvalidData, UnsupportedLayer
 class Reader(Protocol):
     """A model that reads tokens piece by piece.
 
-    `real` marks, for everything read so far and now, what is not padding. The state is the model's own; None at first.
+    `real` marks, for everything read so far and now, what is not padding. The state is the model's
+    own; None at first.
     """
 
     def read(self, tokens: Tensor, real: Tensor, state: Any) -> tuple[Tensor, Any]: ...
@@ -44,7 +46,9 @@ class PaddedSequences:
     """The tokens whose likelihood is asked."""
 
 
-def pad_sequences(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], side: Side) -> PaddedSequences:
+def pad_sequences(
+    prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], side: Side
+) -> PaddedSequences:
     """Prompt k followed by answer k as row k; padding holds token 0."""
     if len(prompts) != len(answers) or not prompts:
         raise InvalidData(
@@ -79,21 +83,32 @@ def log_probability(
     side: Side = Side.RIGHT,
     batch_size: int = 256,
 ) -> Float[Tensor, " n"]:
-    """Σ_t log p(y_t | prompt, y_<t) of each answer y in nats, on the CPU. The model runs in evaluation mode."""
+    """Σ_t log p(y_t | prompt, y_<t) of each answer y in nats, on the CPU. The model runs in
+    evaluation mode.
+    """
     bare = next((k for k, answer in enumerate(answers) if not len(answer)), None)
     if bare is not None:
         raise InvalidData(
-            f"Answer {bare} is empty.", why="nothing is predicted, so it has no likelihood.", fix="leave it out."
+            f"Answer {bare} is empty.",
+            why="nothing is predicted, so it has no likelihood.",
+            fix="leave it out.",
         )
     rows = pad_sequences(prompts, answers, side)
     with evaluating(model) as (reader, device):
-        parts = zip(*(x.to(device).split(batch_size) for x in (rows.tokens, rows.real, rows.answer)), strict=True)
-        return torch.cat([_answer_log_probability(reader, PaddedSequences(*part)).cpu() for part in parts])
+        parts = zip(
+            *(x.to(device).split(batch_size) for x in (rows.tokens, rows.real, rows.answer)),
+            strict=True,
+        )
+        return torch.cat(
+            [_answer_log_probability(reader, PaddedSequences(*part)).cpu() for part in parts]
+        )
 
 
 def _answer_log_probability(reader: Reader, rows: PaddedSequences) -> Float[Tensor, " n"]:
     logits, _ = reader.read(rows.tokens, rows.real, None)
-    steps = torch.nn.functional.cross_entropy(logits[:, :-1].mT, rows.tokens[:, 1:], reduction="none")
+    steps = torch.nn.functional.cross_entropy(
+        logits[:, :-1].mT, rows.tokens[:, 1:], reduction="none"
+    )
     return -steps.masked_fill(~rows.answer[:, 1:], 0).sum(1)
 
 
@@ -106,16 +121,30 @@ def greedy(
     side: Side = Side.LEFT,
     batch_size: int = 256,
 ) -> list[list[int]]:
-    """The most likely token after each prompt, again and again: `length` tokens, or fewer up to and without `stop`."""
+    """The most likely token after each prompt, again and again: `length` tokens, or fewer up to and
+    without `stop`.
+    """
     rows = pad_sequences(prompts, [()] * len(prompts), side)
     with evaluating(model) as (reader, device):
-        parts = zip(rows.tokens.to(device).split(batch_size), rows.real.to(device).split(batch_size), strict=True)
-        found = [row for tokens, real in parts for row in _greedy_tokens(reader, tokens, real, length, stop).tolist()]
+        parts = zip(
+            rows.tokens.to(device).split(batch_size),
+            rows.real.to(device).split(batch_size),
+            strict=True,
+        )
+        found = [
+            row
+            for tokens, real in parts
+            for row in _greedy_tokens(reader, tokens, real, length, stop).tolist()
+        ]
     return [row[: row.index(stop)] if stop is not None and stop in row else row for row in found]
 
 
 def _greedy_tokens(
-    reader: Reader, tokens: Int[Tensor, "b s"], real: Bool[Tensor, "b s"], length: int, stop: int | None
+    reader: Reader,
+    tokens: Int[Tensor, "b s"],
+    real: Bool[Tensor, "b s"],
+    length: int,
+    stop: int | None,
 ) -> Int[Tensor, "b grown"]:
     last = real.shape[1] - 1 - real.flip(1).long().argmax(1)  # of the real tokens
     logits, state = reader.read(tokens, real, None)
@@ -135,12 +164,15 @@ def _greedy_tokens(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[tuple[Reader, torch.device]]:
-    """The model in evaluation mode, as a reader, and its device; afterwards its mode is as before."""
+    """The model in evaluation mode, as a reader, and its device; afterwards its mode is as
+    before.
+    """
     if not isinstance(model, Reader):
         raise UnsupportedLayer(
             f"{type(model).__name__} has no method `read(tokens, real, state)`.",
             why="decoding feeds it token by token and has to tell padding from text.",
-            fix="use models.transformer.Transformer, or models.pretrained.CausalLM around a transformers model.",
+            fix="use models.transformer.Transformer, or models.pretrained.CausalLM around a "
+            "transformers model.",
         )
     was_training, device = model.training, next(model.parameters()).device
     model.eval()

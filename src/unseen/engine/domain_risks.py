@@ -1,4 +1,4 @@
-"""Minibatches as environments: one per FIT split, together or each with its own risk."""
+"""Minibatches as environments: one per TRAIN split, together or each with its own risk."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +13,7 @@ from unseen.task import Batch, Objective
 
 
 def environments(draw: Draw, who: str) -> list[Batch]:
-    """The minibatches of the FIT splits, at least two."""
+    """The minibatches of the TRAIN splits, at least two."""
     require_domains(len(draw.fit), who)
     return list(draw.fit.values())
 
@@ -24,24 +24,33 @@ def require_domains(domains: int, who: str) -> None:
         raise InvalidData(
             f"{who} needs at least two training domains, and the task has one split to fit.",
             why="it compares domains, and of one domain nothing can be compared.",
-            fix="give one FIT split per domain (`unseen.tasks.domains`), or use a method without domains.",
+            fix="give one TRAIN split per domain (`unseen.tasks.domains`), or use a method without "
+            "domains.",
         )
 
 
 def risks(model: nn.Module, draw: Draw, objective: Objective) -> Float[Tensor, " domain"]:
-    """The mean loss of each FIT split's minibatch."""
-    return torch.stack([losses.mean() for losses in losses_by_domain(model, list(draw.fit.values()), objective)])
+    """The mean loss of each TRAIN split's minibatch."""
+    return torch.stack(
+        [losses.mean() for losses in losses_by_domain(model, list(draw.fit.values()), objective)]
+    )
 
 
-def losses_by_domain(model: nn.Module, batches: Sequence[Batch], objective: Objective) -> list[Tensor]:
+def losses_by_domain(
+    model: nn.Module, batches: Sequence[Batch], objective: Objective
+) -> list[Tensor]:
     """The losses of every example, by minibatch: of all in one pass where that is the same."""
     if not mergeable(model, batches):
         return [objective.loss(model, batch) for batch in batches]
-    return list(objective.loss(model, merge_batches(batches)).split([size(batch) for batch in batches]))
+    return list(
+        objective.loss(model, merge_batches(batches)).split([size(batch) for batch in batches])
+    )
 
 
 def mergeable(model: nn.Module, batches: Sequence[Batch]) -> bool:
-    """Whether one pass over all minibatches gives what one pass over each gives: equal columns, no batch statistics."""
+    """Whether one pass over all minibatches gives what one pass over each gives: equal columns, no
+    batch statistics.
+    """
     shapes = [{key: column.shape[1:] for key, column in batch.items()} for batch in batches]
     mixing = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     return not mixing and all(shape == shapes[0] for shape in shapes)
@@ -59,7 +68,8 @@ def inputs_of(batch: Batch, who: str) -> Tensor:
     x = batch.get("x")
     if x is None or not x.is_floating_point():
         raise InvalidData(
-            f"{who} got inputs {'without a column `x`' if x is None else f'of type {x.dtype}'} (columns: "
+            f"{who} got inputs {'without a column `x`' if x is None else f'of type {x.dtype}'} "
+            "(columns: "
             f"{', '.join(batch)}).",
             why="it adds to inputs or mixes them, and names and token numbers have no in-between.",
             fix="give floating-point inputs as `x`, for example the embeddings of the tokens.",
@@ -67,7 +77,9 @@ def inputs_of(batch: Batch, who: str) -> Tensor:
     return x
 
 
-def penalized_risk(values: Float[Tensor, " domain"], penalty: Tensor, weight: Tensor | float) -> Float[Tensor, ""]:
+def penalized_risk(
+    values: Float[Tensor, " domain"], penalty: Tensor, weight: Tensor | float
+) -> Float[Tensor, ""]:
     """(mean value + weight · penalty) / max(1, weight): a large penalty makes no large step."""
     weight = torch.as_tensor(weight, dtype=values.dtype, device=values.device)
     return (values.mean() + weight * penalty) / weight.clamp(min=1)

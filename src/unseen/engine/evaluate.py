@@ -20,7 +20,9 @@ from unseen.task import PerExample, Split, Task
 def per_example(
     model: nn.Module, data: Dataset[Any], f: PerExample, lab: Lab, batch_size: int = 1024
 ) -> Float[Tensor, " n"]:
-    """f of every example, in order, on the CPU. The model runs in evaluation mode and gets its mode back."""
+    """f of every example, in order, on the CPU. The model runs in evaluation mode and gets its mode
+    back.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -30,7 +32,9 @@ def per_example(
 
 
 @torch.no_grad()
-def outputs(model: nn.Module, data: Dataset[Any], lab: Lab, key: str = "x", batch_size: int = 1024) -> Tensor:
+def outputs(
+    model: nn.Module, data: Dataset[Any], lab: Lab, key: str = "x", batch_size: int = 1024
+) -> Tensor:
     """The model's outputs for every example, in order, on the CPU."""
     was_training = model.training
     model.eval()
@@ -41,13 +45,17 @@ def outputs(model: nn.Module, data: Dataset[Any], lab: Lab, key: str = "x", batc
 
 
 def score(model: nn.Module, task: Task, split: Split, lab: Lab) -> Reading:
-    """Mean score on one split with its interval over examples; `detail` holds the score of each example."""
+    """Mean score on one split with its interval over examples; `detail` holds the score of each
+    example.
+    """
     values = per_example(model, split.data, task.objective.score, lab)
     reading = stats.of_scores(values.double().numpy())
     return Reading(reading.value, reading.low, reading.high, reading.n, reading.unit, values)
 
 
-def scores(trained: Trained, lab: Lab, splits: Mapping[str, Split] | None = None) -> dict[str, Reading]:
+def scores(
+    trained: Trained, lab: Lab, splits: Mapping[str, Split] | None = None
+) -> dict[str, Reading]:
     """`score` of every split of the task (or of the given ones)."""
     chosen = trained.task.splits if splits is None else splits
     return {name: score(trained.model, trained.task, split, lab) for name, split in chosen.items()}

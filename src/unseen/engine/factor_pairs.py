@@ -1,8 +1,9 @@
-"""Per-example gradients of a layer as one pair of factors, V_b = Σ_s g_bs ⊗ a_bs, and products with many of them.
+"""Per-example gradients of a layer as one pair of factors, V_b = Σ_s g_bs ⊗ a_bs, and products with
+many of them.
 
-Every layer becomes pairs: weight and bias of a linear map or convolution together (a constant input carries the bias), one
-pair per group of a grouped convolution, anything else as g = 1 and a = the gradient itself. So curvature and influence are
-written once, for pairs.
+Every layer becomes pairs: weight and bias of a linear map or convolution together (a constant input
+carries the bias), one pair per group of a grouped convolution, anything else as g = 1 and a = the
+gradient itself. So curvature and influence are written once, for pairs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +13,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from unseen.engine.gradient_factors import EmbeddingFactor, FullGradient, GradientFactor, LinearFactor, ScaleFactor
+from unseen.engine.gradient_factors import (
+    EmbeddingFactor,
+    FullGradient,
+    GradientFactor,
+    LinearFactor,
+    ScaleFactor,
+)
 
 PART = 1 << 19
 """Entries of gradients that are materialised at a time: they should stay in the cache."""
 SAFE = 1e-8
 """Gradients with an entry above this make no denormal products worth avoiding."""
 LARGE = 1 << 22
-"""The same where every entry is multiplied with all queries: the queries' block is read as often as there are parts."""
+"""The same where every entry is multiplied with all queries: the queries' block is read as often as
+there are parts.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +60,9 @@ class FactorPair:
     def rescale(self) -> tuple["FactorPair", Float[Tensor, " b"]]:
         """Gradients with max |g| = 1, and what each was divided by.
 
-        An example that the model is sure of has gradients near 1e-30; their products with other small numbers are
-        denormal, and a processor multiplies those about a hundred times more slowly.
+        An example that the model is sure of has gradients near 1e-30; their products with other
+        small numbers are denormal, and a processor multiplies those about a hundred times more
+        slowly.
         """
         if _is_safe(self.g):
             return self, self.g.new_ones(len(self))
@@ -60,7 +70,9 @@ class FactorPair:
         return replace(self, g=self.g / scale[:, None, None]), scale
 
     def flush_denormals(self) -> "FactorPair":
-        """Entries of g too small to change a sum of squares are zero, so that no square is denormal."""
+        """Entries of g too small to change a sum of squares are zero, so that no square is
+        denormal.
+        """
         if _is_safe(self.g):
             return self
         return replace(self, g=self.g.masked_fill(self.g.abs() < _largest(self.g).max() * 1e-15, 0))
@@ -105,16 +117,24 @@ class FactorPair:
         if self.sizes[1] == 1:
             a, g = self.a[:, 0].square(), self.g[:, 0].square()
             return ((g @ weights.to(g)) * a).sum(1)
-        return torch.cat([(part.gradients().square() * weights.to(self.a)).sum((1, 2)) for part in self.parts()])
+        return torch.cat(
+            [(part.gradients().square() * weights.to(self.a)).sum((1, 2)) for part in self.parts()]
+        )
 
     def against(self, blocks: "RowBlocks") -> Float[Tensor, "q b"]:
-        """⟨P_q, V_b⟩ for every query and example: gradients are made a few rows at a time and multiplied at once."""
+        """⟨P_q, V_b⟩ for every query and example: gradients are made a few rows at a time and
+        multiplied at once.
+        """
         b, _, _, i = self.sizes
         total = self.a.new_zeros(blocks.n, b, dtype=_wide(self.a.dtype))
         for start, stop, p in blocks.rows():
             step = max(1, LARGE // ((stop - start) * i))
             for at in range(0, b, step):
-                v = FactorPair(self.a[at : at + step], self.g[at : at + step, :, start:stop]).gradients().flatten(1)
+                v = (
+                    FactorPair(self.a[at : at + step], self.g[at : at + step, :, start:stop])
+                    .gradients()
+                    .flatten(1)
+                )
                 total[:, at : at + step] += p @ v.T
         return total
 
@@ -122,7 +142,9 @@ class FactorPair:
         """⟨P_q, g_bs ⊗ a_bs⟩: what each position adds to `against`."""
         return torch.stack([((self.a @ one.to(self.a).mT) * self.g).sum(2) for one in p])
 
-    def through(self, left: Float[Tensor, "q o k"], right: Float[Tensor, "q k i"]) -> Float[Tensor, "q b"]:
+    def through(
+        self, left: Float[Tensor, "q o k"], right: Float[Tensor, "q k i"]
+    ) -> Float[Tensor, "q b"]:
         """⟨L_q R_q, V_b⟩ = Σ_s (g_bs L_q)(R_q a_bs) without forming either side."""
         (q, _, k), (b, s, _, _) = left.shape, self.sizes
         a, g = self.a.flatten(0, 1), self.g.flatten(0, 1)
@@ -174,7 +196,9 @@ class EmbeddingPair(FactorPair):
         """Example, table row and Σ a of each distinct row that an example reads."""
         keys = torch.arange(len(self), device=self.a.device)[:, None] * self.v + self.g
         found, inverse = torch.unique(keys, return_inverse=True)
-        sums = self.a.new_zeros(len(found), self.a.shape[2]).index_add_(0, inverse.flatten(), self.a.flatten(0, 1))
+        sums = self.a.new_zeros(len(found), self.a.shape[2]).index_add_(
+            0, inverse.flatten(), self.a.flatten(0, 1)
+        )
         return found // self.v, found % self.v, sums
 
     def squares(self) -> Float[Tensor, "o i"]:
@@ -193,9 +217,14 @@ class EmbeddingPair(FactorPair):
     def by_position(self, p: Float[Tensor, "q o i"]) -> Float[Tensor, "q b s"]:
         return torch.stack([(one.to(self.a)[self.g] * self.a).sum(2) for one in p])
 
-    def through(self, left: Float[Tensor, "q o k"], right: Float[Tensor, "q k i"]) -> Float[Tensor, "q b"]:
+    def through(
+        self, left: Float[Tensor, "q o k"], right: Float[Tensor, "q k i"]
+    ) -> Float[Tensor, "q b"]:
         return torch.stack(
-            [(near[self.g] * (self.a @ far.T)).sum((1, 2)) for near, far in zip(left, right, strict=True)]
+            [
+                (near[self.g] * (self.a @ far.T)).sum((1, 2))
+                for near, far in zip(left, right, strict=True)
+            ]
         )
 
 
@@ -210,10 +239,16 @@ def _largest(x: Float[Tensor, "b s d"]) -> Float[Tensor, " b"]:
 
 
 class RowBlocks:
-    """Matrices P_q cut into blocks of rows, each contiguous over all queries: the layout that `against` multiplies."""
+    """Matrices P_q cut into blocks of rows, each contiguous over all queries: the layout that
+    `against` multiplies.
+    """
 
-    def __init__(self, shape: Sequence[int], like: Tensor, dtype: torch.dtype, is_single: bool = False) -> None:
-        """`is_single`: against gradients of one position, which are cheap to make and so wanted in long batches."""
+    def __init__(
+        self, shape: Sequence[int], like: Tensor, dtype: torch.dtype, is_single: bool = False
+    ) -> None:
+        """`is_single`: against gradients of one position, which are cheap to make and so wanted in
+        long batches.
+        """
         self.n, self.o, self.i = shape
         # as many rows as keep a block of one query in the cache while it meets a batch of gradients
         self.height = min(self.o, 256, max(1, (1 << 12 if is_single else 1 << 17) // self.i))
@@ -262,12 +297,15 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 def pairs_of(
     forms: Mapping[str, GradientFactor], joined: Mapping[str, str], dtype: torch.dtype | None = None
 ) -> dict[str, FactorPair]:
-    """Forms of parameters as pairs by layer; `joined[weight]` names the bias that runs as its constant input.
+    """Forms of parameters as pairs by layer; `joined[weight]` names the bias that runs as its
+    constant input.
 
     A layer that the function did not run through is left out: its gradients are zero.
     """
     made: dict[str, FactorPair] = {}
-    biases = {bias for weight, bias in joined.items() if isinstance(forms.get(weight), LinearFactor)}
+    biases = {
+        bias for weight, bias in joined.items() if isinstance(forms.get(weight), LinearFactor)
+    }
     for name, form in forms.items():
         if name in biases or _is_absent(form):
             continue
@@ -277,7 +315,9 @@ def pairs_of(
         elif isinstance(form, EmbeddingFactor):
             made[layer] = EmbeddingPair(form.g.to(as_is), form.index, form.shape[0])
         else:
-            rows = form.whole().rows if isinstance(form, ScaleFactor) else form.gradients().flatten(1)
+            rows = (
+                form.whole().rows if isinstance(form, ScaleFactor) else form.gradients().flatten(1)
+            )
             made[layer if name.endswith(".weight") else name] = as_rows(rows.to(as_is))
     return made
 
@@ -291,14 +331,19 @@ def as_rows(rows: Float[Tensor, "b p"]) -> GradientRows:
     return GradientRows(rows[:, None], rows.new_ones(len(rows), 1, 1))
 
 
-def _of_dense(layer: str, form: LinearFactor, has_bias: bool, dtype: torch.dtype) -> dict[str, FactorPair]:
+def _of_dense(
+    layer: str, form: LinearFactor, has_bias: bool, dtype: torch.dtype
+) -> dict[str, FactorPair]:
     if form.groups == 1:
         return {layer: FactorPair(_append_bias(form.a, has_bias, dtype), form.g.to(dtype))}
     inside = form.a.unflatten(2, (form.groups, -1)).unbind(2)
     back = form.g.unflatten(2, (form.groups, -1)).unbind(2)
     # one pair per group: averaging patches over groups would mix inputs that no weight sees
     both = enumerate(zip(inside, back, strict=True))
-    return {f"{layer}[{k}]": FactorPair(_append_bias(a, has_bias, dtype), g.to(dtype)) for k, (a, g) in both}
+    return {
+        f"{layer}[{k}]": FactorPair(_append_bias(a, has_bias, dtype), g.to(dtype))
+        for k, (a, g) in both
+    }
 
 
 def _append_bias(a: Float[Tensor, "b s i"], has_bias: bool, dtype: torch.dtype) -> Tensor:
@@ -310,7 +355,9 @@ def _append_bias(a: Float[Tensor, "b s i"], has_bias: bool, dtype: torch.dtype) 
 
 
 def _is_absent(form: GradientFactor) -> bool:
-    """Whether `tap` made up the zeros of a parameter that the function does not depend on (they take no memory)."""
+    """Whether `tap` made up the zeros of a parameter that the function does not depend on (they
+    take no memory).
+    """
     return isinstance(form, FullGradient) and form.rows.numel() > 0 and not any(form.rows.stride())
 
 
@@ -322,7 +369,9 @@ def _dtype(form: GradientFactor) -> torch.dtype:
 
 
 def layer_biases(model: nn.Module) -> dict[str, str]:
-    """Weights whose bias belongs to the same layer and to no other, by name: both trainable, neither tied."""
+    """Weights whose bias belongs to the same layer and to no other, by name: both trainable,
+    neither tied.
+    """
     owners: dict[int, int] = {}
     for layer in model.modules():
         for p in layer.parameters(recurse=False):
@@ -330,7 +379,9 @@ def layer_biases(model: nn.Module) -> dict[str, str]:
     found = {}
     for name, layer in model.named_modules():
         weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-        is_map = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) or type(layer).__name__ == "Conv1D"
+        is_map = (
+            isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) or type(layer).__name__ == "Conv1D"
+        )
         if is_map and isinstance(weight, nn.Parameter) and isinstance(bias, nn.Parameter):
             is_own = owners[id(weight)] == owners[id(bias)] == 1
             if is_own and weight.requires_grad and bias.requires_grad:

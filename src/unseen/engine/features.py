@@ -1,4 +1,6 @@
-"""Outputs and last features of a model as values, so that losses can be read from them without another pass."""
+"""Outputs and last features of a model as values, so that losses can be read from them without
+another pass.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -38,7 +40,9 @@ def last_linear(model: nn.Module, layer: str = "") -> str:
 
 @contextlib.contextmanager
 def record_features(model: nn.Module, layer: str = "") -> Iterator[list[Tensor]]:
-    """Inside the block, every forward pass adds the inputs of the last linear layer (or of `layer`), flattened."""
+    """Inside the block, every forward pass adds the inputs of the last linear layer (or of
+    `layer`), flattened.
+    """
     found: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -52,5 +56,7 @@ def record_features(model: nn.Module, layer: str = "") -> Iterator[list[Tensor]]
         handle.remove()
     if not found:
         raise InvalidData(
-            f"Module `{name}` was not called.", why="it has no features.", fix="name a module that every pass calls."
+            f"Module `{name}` was not called.",
+            why="it has no features.",
+            fix="name a module that every pass calls.",
         )

@@ -1,14 +1,17 @@
-"""Per-example gradients kept as factors: what a layer saw (a) times what came back (g), at each of its positions.
+"""Per-example gradients kept as factors: what a layer saw (a) times what came back (g), at each of
+its positions.
 
-Nobody asks for the gradient itself; a form gives what is needed of it. With p a parameter, b an example, s a position:
+Nobody asks for the gradient itself; a form gives what is needed of it. With p a parameter, b an
+example, s a position:
 
-    Dense   ∂f_b/∂p = Σ_s g_bs ⊗ a_bs          linear maps and convolutions (Goodfellow, 2015, arXiv:1510.01799)
-    Lookup  ∂f_b/∂p[v] = Σ_s g_bs [index_bs = v]    embeddings
+    Dense   ∂f_b/∂p = Σ_s g_bs ⊗ a_bs          linear maps and convolutions (Goodfellow, 2015,
+    arXiv:1510.01799) Lookup  ∂f_b/∂p[v] = Σ_s g_bs [index_bs = v]    embeddings
     Gain    ∂f_b/∂p = Σ_s x_bs · g_bs          gains of normalisations; with x = 1: biases
     Whole   ∂f_b/∂p as it is
 
-Pairs of positions or one materialised layer: whichever needs fewer multiplications. Products are flattened to matrix
-products, since a four-operand `torch.einsum` finds the same order and is about six times slower.
+Pairs of positions or one materialised layer: whichever needs fewer multiplications. Products are
+flattened to matrix products, since a four-operand `torch.einsum` finds the same order and is about
+six times slower.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +24,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 PART = 1 << 18
-"""Entries of a layer's unfolded input that are worked on at a time: they should stay in the cache."""
+"""Entries of a layer's unfolded input that are worked on at a time: they should stay in the
+cache.
+"""
 LARGEST = 1 << 25
 """Entries of the largest table of pairs of positions."""
 
@@ -54,7 +59,9 @@ class GradientFactor(Protocol):
         ...
 
     def along(self, v: Tensor) -> Tensor:
-        """Inner products `[b]` with v of the parameter's shape, or `[b q]` with v of shape `[q, *shape]`."""
+        """Inner products `[b]` with v of the parameter's shape, or `[b q]` with v of shape
+        `[q, *shape]`.
+        """
         ...
 
     def gradients(self) -> Tensor:
@@ -119,7 +126,9 @@ class ScaleFactor:
 
     def whole(self) -> FullGradient:
         product = self.g if self.x is None else self.x * self.g
-        return FullGradient(product.squeeze(1) if product.shape[1] == 1 else product.sum(1), self.shape)
+        return FullGradient(
+            product.squeeze(1) if product.shape[1] == 1 else product.sum(1), self.shape
+        )
 
     def total(self) -> Tensor:
         return self.whole().total()
@@ -155,16 +164,22 @@ class EmbeddingFactor:
         return len(self.g)
 
     def _sum_by_column(self, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(example, column, Σ g) of each distinct row that an example reads; `columns` holds the known indices."""
+        """(example, column, Σ g) of each distinct row that an example reads; `columns` holds the
+        known indices.
+        """
         # an example may read a row twice: its gradients add up before anything is squared
         column = torch.searchsorted(columns, self.index.contiguous())
         example = torch.arange(len(self.g), device=self.g.device)[:, None]
         keys, inverse = torch.unique(example * len(columns) + column, return_inverse=True)
-        sums = self.g.new_zeros(len(keys), self.shape[1]).index_add_(0, inverse.flatten(), self.g.flatten(0, 1))
+        sums = self.g.new_zeros(len(keys), self.shape[1]).index_add_(
+            0, inverse.flatten(), self.g.flatten(0, 1)
+        )
         return keys // len(columns), keys % len(columns), sums
 
     def total(self) -> Tensor:
-        return self.g.new_zeros(self.shape).index_add_(0, self.index.flatten(), self.g.flatten(0, 1))
+        return self.g.new_zeros(self.shape).index_add_(
+            0, self.index.flatten(), self.g.flatten(0, 1)
+        )
 
     def norms2(self) -> Float[Tensor, " b"]:
         example, _, sums = self._sum_by_column(self.index.unique())
@@ -196,7 +211,9 @@ class EmbeddingFactor:
         out = self.g.new_zeros(len(self) * self.shape[0], self.shape[1])
         # one table per example, side by side: index_add_ has no batch axis
         start = torch.arange(len(self), device=self.g.device)[:, None] * self.shape[0]
-        return out.index_add_(0, (start + self.index).flatten(), self.g.flatten(0, 1)).view(-1, *self.shape)
+        return out.index_add_(0, (start + self.index).flatten(), self.g.flatten(0, 1)).view(
+            -1, *self.shape
+        )
 
     def take(self, rows: Tensor | slice) -> "EmbeddingFactor":
         return replace(self, index=self.index[rows], g=self.g[rows])
@@ -204,7 +221,9 @@ class EmbeddingFactor:
 
 @dataclass(frozen=True, eq=False)
 class LinearFactor:
-    """The matrix of a linear map, shared by all positions. A convolution's positions are the pixels of its output."""
+    """The matrix of a linear map, shared by all positions. A convolution's positions are the pixels
+    of its output.
+    """
 
     x: Float[Tensor, "b ..."]
     """The layer's input: `[b s i]`, or what `unfold` turns into it."""
@@ -235,11 +254,14 @@ class LinearFactor:
     def _pairs_win(self) -> bool:
         """Whether ‖gradient‖² is cheaper by pairs of positions than by materialising it."""
         _, s, i, o = self._sizes
-        # multiplications per pair of positions, s²(i + o), against those of the gradient itself, s i o
+        # multiplications per pair of positions, s²(i + o), against those of the gradient itself, s
+        # i o
         return s * (i + o) < i * o
 
     def _parts(self, entries: int) -> Iterator["LinearFactor"]:
-        """A few examples at a time, so that what they unfold to, `entries` each, stays in the cache."""
+        """A few examples at a time, so that what they unfold to, `entries` each, stays in the
+        cache.
+        """
         step = max(1, PART // max(1, entries))
         for start in range(0, len(self), step):
             yield self.take(slice(start, start + step))
@@ -268,7 +290,9 @@ class LinearFactor:
             left, right = left.flatten(0, 1), right.flatten(0, 1)
             flat = into.view(left.shape[1], right.shape[1])
             if into.dtype == left.dtype:
-                flat.addmm_(left.T, right)  # the product adds itself: no second pass over the parameter
+                flat.addmm_(
+                    left.T, right
+                )  # the product adds itself: no second pass over the parameter
             else:
                 flat += left.T @ right
         return into
@@ -279,7 +303,9 @@ class LinearFactor:
             # one position: the gradient is an outer product, whose norm factors
             return _square(self.a) * _square(self.g)
         if self._pairs_win:
-            return torch.cat([part._norms2_by_pairs() for part in self._parts(self.groups * s * (i + o + 2 * s))])
+            return torch.cat(
+                [part._norms2_by_pairs() for part in self._parts(self.groups * s * (i + o + 2 * s))]
+            )
         return torch.cat([_square(rows) for rows in self._gradient_parts()])
 
     def _norms2_by_pairs(self) -> Float[Tensor, " b"]:
@@ -319,7 +345,11 @@ class LinearFactor:
                 for x, y in zip(near, far, strict=True)
             ]
             table = tables[0].mul_(tables[1])
-            out += table if table.shape == out.shape else table.view(*self.g.shape[:2], len(out.T), -1).sum((1, 3))
+            out += (
+                table
+                if table.shape == out.shape
+                else table.view(*self.g.shape[:2], len(out.T), -1).sum((1, 3))
+            )
         return out
 
     def along(self, v: Tensor) -> Tensor:
@@ -356,7 +386,11 @@ def sum_factors(forms: Sequence[GradientFactor]) -> GradientFactor:
         return EmbeddingFactor(_concatenate(forms, "index"), _concatenate(forms, "g"), first.shape)
     if isinstance(first, LinearFactor) and all(_same_layout(first, form) for form in forms):
         return LinearFactor(
-            _concatenate(forms, "a"), _concatenate(forms, "g"), first.shape, first.groups, first.transposed
+            _concatenate(forms, "a"),
+            _concatenate(forms, "g"),
+            first.shape,
+            first.groups,
+            first.transposed,
         )
     total = forms[0].gradients().flatten(1).clone()
     for form in forms[1:]:
@@ -369,4 +403,7 @@ def _concatenate(forms: Sequence[GradientFactor], name: str) -> Tensor:
 
 
 def _same_layout(first: LinearFactor, form: GradientFactor) -> bool:
-    return isinstance(form, LinearFactor) and (form.groups, form.transposed) == (first.groups, first.transposed)
+    return isinstance(form, LinearFactor) and (form.groups, form.transposed) == (
+        first.groups,
+        first.transposed,
+    )

@@ -1,9 +1,11 @@
 """Curvature of layers in their eigenbases: (G + λ)⁻¹ V = Q_S [(Q_Sᵀ V Q_A) / (Λ + λ)] Q_Aᵀ.
 
-K-FAC: Martens & Grosse, 2015, arXiv:1503.05671. Eigenvalue correction (EK-FAC): George et al., 2018, arXiv:1806.03884; as
-used for influence: Grosse et al., 2023, arXiv:2308.03296, section 3.2. With V_b the pseudo-gradient of example b:
+K-FAC: Martens & Grosse, 2015, arXiv:1503.05671. Eigenvalue correction (EK-FAC): George et al.,
+2018, arXiv:1806.03884; as used for influence: Grosse et al., 2023, arXiv:2308.03296, section 3.2.
+With V_b the pseudo-gradient of example b:
 
-    A = mean over positions of a aᵀ,  S = mean over positions of g gᵀ,  Λ = mean over examples of (Q_Sᵀ V_b Q_A)²
+    A = mean over positions of a aᵀ,  S = mean over positions of g gᵀ,  Λ = mean over examples of
+    (Q_Sᵀ V_b Q_A)²
 """
 
 import logging
@@ -19,18 +21,24 @@ from unseen.errors import CorruptFile, InvalidData
 
 log = logging.getLogger("unseen.kron")
 FULL = 1024
-"""A layer that is no map (a norm's gain) gets its dense Fisher matrix up to so many parameters, its diagonal beyond."""
+"""A layer that is no map (a norm's gain) gets its dense Fisher matrix up to so many parameters, its
+diagonal beyond.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class KroneckerBlock:
-    """The damped curvature of one layer: eigenvectors of both sides (None: the coordinates themselves) and eigenvalues."""
+    """The damped curvature of one layer: eigenvectors of both sides (None: the coordinates
+    themselves) and eigenvalues.
+    """
 
     left: Float[Tensor, "o o"] | None
     right: Float[Tensor, "i i"] | None
     values: Float[Tensor, "o i"]
     spread: tuple[Float[Tensor, " o"], Float[Tensor, " i"]] | None = None
-    """Mean squares of g and a in the eigenbasis, where the curvature is a corrected Kronecker product."""
+    """Mean squares of g and a in the eigenbasis, where the curvature is a corrected Kronecker
+    product.
+    """
     positions: float = 1.0
     """Mean positions per example."""
     damping: float = 0.0
@@ -61,10 +69,18 @@ class KroneckerBlock:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The block as named tensors, for a file."""
         row, column = self.spread or (None, None)
-        parts = {"left": self.left, "right": self.right, "values": self.values, "row": row, "column": column}
+        parts = {
+            "left": self.left,
+            "right": self.right,
+            "values": self.values,
+            "row": row,
+            "column": column,
+        }
         # a file holds tensors only: what is absent is left out, and numbers travel as a tensor
         made = {f"{name}/{part}": tensor for part, tensor in parts.items() if tensor is not None}
-        return made | {f"{name}/scalars": torch.tensor([self.positions, self.damping], dtype=torch.float64)}
+        return made | {
+            f"{name}/scalars": torch.tensor([self.positions, self.damping], dtype=torch.float64)
+        }
 
 
 def blocks_of(tensors: Mapping[str, Tensor]) -> dict[str, KroneckerBlock]:
@@ -82,7 +98,9 @@ def blocks_of(tensors: Mapping[str, Tensor]) -> dict[str, KroneckerBlock]:
         return {name: block(name) for name in names}
     except (KeyError, ValueError) as error:
         raise CorruptFile(
-            f"The factors are not whole ({error}).", "the file was not written by Unseen.", "fit the factors again."
+            f"The factors are not whole ({error}).",
+            "the file was not written by Unseen.",
+            "fit the factors again.",
         ) from error
 
 
@@ -100,8 +118,8 @@ class Covariances:
     def add(self, pair: FactorPair, real: Tensor | None, share: float = 1.0) -> None:
         """One more batch; `real` marks the positions that are no padding.
 
-        `share` is the part of an example that the batch stands for: 1/C where all C classes are visited, each with its
-        gradient already weighted by √p.
+        `share` is the part of an example that the batch stands for: 1/C where all C classes are
+        visited, each with its gradient already weighted by √p.
         """
         # a layer with other positions than the tokens (one per example, shared) has no padding
         real = real if real is not None and real.shape == pair.a.shape[:2] else None
@@ -111,14 +129,17 @@ class Covariances:
         self.left = _plus(self.left, left)
         if isinstance(pair, EmbeddingPair):
             read = pair.g.flatten() if real is None else pair.g[real]
-            self.counts = _plus(self.counts, torch.bincount(read, minlength=pair.v).to(right.dtype) * share)
+            self.counts = _plus(
+                self.counts, torch.bincount(read, minlength=pair.v).to(right.dtype) * share
+            )
         self.positions += share * (pair.a.shape[:2].numel() if real is None else int(real.sum()))
         self.examples += share * len(pair)
 
     def sum_over(self, over: Callable[[Tensor], Tensor]) -> "Covariances":
         """Over all processes."""
         right, left, counts = (
-            tensor if tensor is None else over(tensor) for tensor in (self.right, self.left, self.counts)
+            tensor if tensor is None else over(tensor)
+            for tensor in (self.right, self.left, self.counts)
         )
         assert self.right is not None
         count = over(self.right.new_tensor([self.positions, self.examples], dtype=torch.float64))
@@ -126,7 +147,9 @@ class Covariances:
         return Covariances(right, left, counts, positions, examples)
 
     def basis(self, layer: str) -> KroneckerBlock:
-        """Eigenvectors, and the eigenvalues of K-FAC: mean positions per example times those of S ⊗ A."""
+        """Eigenvectors, and the eigenvalues of K-FAC: mean positions per example times those of S ⊗
+        A.
+        """
         assert self.right is not None
         n = max(1.0, self.positions)
         a, right = _eigen(self.right / n, layer)
@@ -168,7 +191,9 @@ def _plus(total: Tensor | None, part: Tensor | None) -> Tensor | None:
     return part.clone() if total is None else total.add_(part)
 
 
-def _eigen(matrix: Float[Tensor, "d d"], layer: str) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
+def _eigen(
+    matrix: Float[Tensor, "d d"], layer: str
+) -> tuple[Float[Tensor, " d"], Float[Tensor, "d d"]]:
     """Eigenvalues (not below zero) and eigenvectors of a covariance, in its dtype."""
     if not torch.isfinite(matrix).all():
         raise _not_finite(layer)

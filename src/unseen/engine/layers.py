@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unseen.engine.gradient_factors import EmbeddingFactor, FullGradient, GradientFactor, LinearFactor, ScaleFactor
+from unseen.engine.gradient_factors import (
+    EmbeddingFactor,
+    FullGradient,
+    GradientFactor,
+    LinearFactor,
+    ScaleFactor,
+)
 from unseen.errors import UnsupportedLayer
 
 
@@ -22,10 +28,11 @@ def direct_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
 
 @singledispatch
 def forms(layer: nn.Module, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
-    """The forms of a layer's own trainable parameters, from its input and the gradient of its output.
+    """The forms of a layer's own trainable parameters, from its input and the gradient of its
+    output.
 
-    For a layer type of your own: `@forms.register`. Without it any layer with one input and one output is treated
-    exactly, by `vmap` of its `vjp`.
+    For a layer type of your own: `@forms.register`. Without it any layer with one input and one
+    output is treated exactly, by `vmap` of its `vjp`.
     """
     own = direct_parameters(layer)
     frozen = {name: p.detach() for name, p in own.items()}
@@ -40,10 +47,14 @@ def forms(layer: nn.Module, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     except (RuntimeError, ValueError, TypeError) as error:
         raise UnsupportedLayer(
             f"with parameters {', '.join(own)} cannot be run on one example at a time.",
-            why=f"torch.func.vmap says: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            fix="register its forms with @unseen.engine.tap.forms.register, or freeze these parameters.",
+            why="torch.func.vmap says: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
+            fix="register its forms with @unseen.engine.tap.forms.register, or freeze these "
+            "parameters.",
         ) from error
-    return {name: FullGradient(row.reshape(len(g), -1), own[name].shape) for name, row in rows.items()}
+    return {
+        name: FullGradient(row.reshape(len(g), -1), own[name].shape) for name, row in rows.items()
+    }
 
 
 def _positions(x: Tensor) -> Tensor:
@@ -68,14 +79,20 @@ def _(layer: nn.Linear, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
 def _conv1d(layer: Any, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     """transformers' `Conv1D`: a linear map stored transposed."""
     back = _positions(g)
-    return _affine(layer, LinearFactor(_positions(x), back, layer.weight.shape, transposed=True), back)
+    return _affine(
+        layer, LinearFactor(_positions(x), back, layer.weight.shape, transposed=True), back
+    )
 
 
 @forms.register(nn.Conv1d)
 @forms.register(nn.Conv2d)
 def _(layer: nn.Conv1d | nn.Conv2d, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     back = g.flatten(2).mT
-    return _affine(layer, LinearFactor(x, back, layer.weight.shape, layer.groups, unfold=partial(_unfold, layer)), back)
+    return _affine(
+        layer,
+        LinearFactor(x, back, layer.weight.shape, layer.groups, unfold=partial(_unfold, layer)),
+        back,
+    )
 
 
 def _unfold(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
@@ -91,8 +108,11 @@ def _unfold(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     ]
     within = [steps[k] * layer.dilation[k] for k in range(axes)]
     between = [steps[k] * layer.stride[k] for k in range(axes)]
-    # one strided copy: its inner loop runs along pixels, about eight times faster than torch's im2col on a CPU
-    windows = x.as_strided((*x.shape[:2], *layer.kernel_size, *sizes), (*x.stride()[:2], *within, *between))
+    # one strided copy: its inner loop runs along pixels, about eight times faster than torch's
+    # im2col on a CPU
+    windows = x.as_strided(
+        (*x.shape[:2], *layer.kernel_size, *sizes), (*x.stride()[:2], *within, *between)
+    )
     return windows.reshape(len(x), x.shape[1] * prod(layer.kernel_size), prod(sizes)).mT
 
 
@@ -101,7 +121,8 @@ def _(layer: nn.Embedding, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
     if layer.max_norm is not None or layer.scale_grad_by_freq:
         raise UnsupportedLayer(
             "has `max_norm` or `scale_grad_by_freq` set.",
-            why="the first changes weights while it reads, the second makes a gradient depend on the other examples.",
+            why="the first changes weights while it reads, the second makes a gradient depend on "
+            "the other examples.",
             fix="unset them.",
         )
     index, back = x.reshape(len(x), -1), g.reshape(len(x), -1, g.shape[-1])
@@ -139,7 +160,9 @@ def _last(x: Tensor, axes: int) -> Tensor:
 
 @forms.register
 def _(layer: nn.GroupNorm, x: Tensor, g: Tensor) -> dict[str, GradientFactor]:
-    return _norm_factors(layer, _channels(F.group_norm(x, layer.num_groups, eps=layer.eps)), _channels(g))
+    return _norm_factors(
+        layer, _channels(F.group_norm(x, layer.num_groups, eps=layer.eps)), _channels(g)
+    )
 
 
 @forms.register
@@ -154,13 +177,21 @@ def _channels(x: Tensor) -> Tensor:
 
 
 def forms_of(layer: nn.Module, x: Tensor, g: Tensor, name: str) -> dict[str, GradientFactor]:
-    """`forms`, or the exact general way for a subclass that overrides the forward pass its registered form describes."""
+    """`forms`, or the exact general way for a subclass that overrides the forward pass its
+    registered form describes.
+    """
     hugging_face = sys.modules.get("transformers.pytorch_utils")
     if hugging_face is not None and hugging_face.Conv1D not in forms.registry:
         forms.register(hugging_face.Conv1D, _conv1d)
     known: Any = next(kind for kind in type(layer).__mro__ if kind in forms.registry)
-    inherits = known is not object and type(layer).forward is known.forward and "forward" not in vars(layer)
+    inherits = (
+        known is not object
+        and type(layer).forward is known.forward
+        and "forward" not in vars(layer)
+    )
     try:
         return forms(layer, x, g) if inherits else forms.dispatch(object)(layer, x, g)
     except UnsupportedLayer as error:
-        raise UnsupportedLayer(f"{type(layer).__name__} `{name}` {error.what}", error.why, error.fix) from error
+        raise UnsupportedLayer(
+            f"{type(layer).__name__} `{name}` {error.what}", error.why, error.fix
+        ) from error

@@ -17,7 +17,9 @@ from unseen.method import Trained
 from unseen.task import Batch, Objective, Task, Use
 
 Watch = Callable[[nn.Module], float]
-"""A quantity of the model during training. It must leave the model, its mode and its gradients as they are."""
+"""A quantity of the model during training. It must leave the model, its mode and its gradients as
+they are.
+"""
 
 
 class Optimizer(StrEnum):
@@ -42,7 +44,7 @@ class Budget:
 
     steps: int = 1_000
     batch_size: int = 128
-    """Examples per FIT split and step."""
+    """Examples per TRAIN split and step."""
     lr: float = 1e-3
     optimizer: Optimizer = Optimizer.ADAMW
     momentum: float = 0.0
@@ -61,18 +63,29 @@ class Budget:
     clip: float = math.inf
     """Largest norm of the gradient."""
     select_every: int = 0
-    """If positive: the mean loss on the SELECT splits is read that often, and the best weights are returned."""
+    """If positive: the mean loss on the SELECT splits is read that often, and the best weights are
+    returned.
+    """
     watch_at: tuple[int, ...] = ()
-    """Numbers of finished steps at which `train` reads what it watches (0: before training); empty: at the end."""
+    """Numbers of finished steps at which `train` reads what it watches (0: before training); empty:
+    at the end.
+    """
     bfloat16: bool = False
     """Autocast of the forward pass."""
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.batch_size < 1 or not self.lr > 0 or self.weight_decay < 0 or self.clip <= 0:
+        if (
+            self.steps < 0
+            or self.batch_size < 1
+            or not self.lr > 0
+            or self.weight_decay < 0
+            or self.clip <= 0
+        ):
             raise InvalidConfig(
                 f"Budget(steps={self.steps}, batch_size={self.batch_size}, lr={self.lr}, "
                 f"weight_decay={self.weight_decay}, clip={self.clip}) is out of range.",
-                why="steps and weight decay are at least 0; batch size, learning rate and clip norm are positive.",
+                why="steps and weight decay are at least 0; batch size, learning rate and clip "
+                "norm are positive.",
                 fix="correct the value.",
             )
 
@@ -83,7 +96,9 @@ class Budget:
         # drops multiply: after the second the rate is drop²
         share = self.drop ** sum(step >= at for at in self.drops)
         if self.schedule is Schedule.COSINE:
-            share *= 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup)))
+            share *= 0.5 * (
+                1 + math.cos(math.pi * (step - self.warmup) / max(1, self.steps - self.warmup))
+            )
         return share
 
     def optimizer_of(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -91,7 +106,8 @@ class Budget:
         params = list(parameters.trainable(model).values())
         groups: list[dict[str, Any]] = [{"params": params, "weight_decay": self.weight_decay}]
         if self.weight_decay and not self.decay_vectors:
-            # biases and gains of normalisation are usually not decayed (decoupled weight decay in GPT, LLaMA)
+            # biases and gains of normalisation are usually not decayed (decoupled weight decay in
+            # GPT, LLaMA)
             groups[0]["params"] = [p for p in params if p.dim() > 1]
             groups.append({"params": [p for p in params if p.dim() <= 1], "weight_decay": 0.0})
         groups = [group for group in groups if group["params"]]
@@ -103,7 +119,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Draw:
-    """What a step may see: one minibatch per FIT and per ADAPT split. No judged data."""
+    """What a step may see: one minibatch per TRAIN and per ADAPT split. No evaluation data."""
 
     fit: Mapping[str, Batch]
     adapt: Mapping[str, Batch]
@@ -130,15 +146,23 @@ def erm_step(model: nn.Module, draw: Draw, objective: Objective) -> Tensor:
 
 
 def draws(task: Task, budget: Budget, lab: Lab) -> Iterator[Draw]:
-    """Minibatches of the FIT and ADAPT splits, each split with its own stream; judged splits are never opened."""
+    """Minibatches of the TRAIN and ADAPT splits, each split with its own stream; evaluation splits
+    are never opened.
+    """
     # streams carry the split's name, so that adding a split does not move the draws of the others
     streams = {
-        use: {name: forever(split.data, budget.batch_size, lab.child(name)) for name, split in task.of(use).items()}
+        use: {
+            name: forever(split.data, budget.batch_size, lab.child(name))
+            for name, split in task.of(use).items()
+        }
         for use in (Use.TRAIN, Use.ADAPT)
     }
     generator = lab.child("step").generator()
     for step in range(budget.steps):
-        fit, adapt = ({name: next(stream) for name, stream in streams[use].items()} for use in (Use.TRAIN, Use.ADAPT))
+        fit, adapt = (
+            {name: next(stream) for name, stream in streams[use].items()}
+            for use in (Use.TRAIN, Use.ADAPT)
+        )
         yield Draw(fit, adapt, step, generator)
 
 
@@ -152,8 +176,8 @@ def train(
 ) -> Trained:
     """Trains `model` in place for `budget.steps` steps and returns it in evaluation mode.
 
-    `curves` holds `loss` (every step) and, for each watched quantity, its values at the steps `budget_with_readings`.
-    Raises `Divergence` when the loss or the weights stop being finite.
+    `curves` holds `loss` (every step) and, for each watched quantity, its values at the steps
+    `budget_with_readings`. Raises `Divergence` when the loss or the weights stop being finite.
     """
     model.to(lab.device, lab.dtype)
     start = parameters.copy_parameters(model)
@@ -178,7 +202,8 @@ def train(
                 model.train()
             for group in optimizer.param_groups:
                 group["lr"] = budget.lr * budget.rate(draw.step)
-            # None, not zeros: a step may leave a parameter without a gradient, and weight decay skips it then
+            # None, not zeros: a step may leave a parameter without a gradient, and weight decay
+            # skips it then
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(lab.device.type, torch.bfloat16, enabled=budget.bfloat16):
                 losses[draw.step] = step(model, draw, task.objective)
@@ -210,7 +235,7 @@ class _Best:
         if self.every and not task.of(Use.SELECT):
             raise InvalidConfig(
                 f"select_every={self.every}, but task `{task.name}` has no SELECT split.",
-                why="stopping early needs data that are neither fitted nor judged.",
+                why="stopping early needs data that are neither for training nor for evaluation.",
                 fix="add a split with use=Use.SELECT, or set select_every=0.",
             )
         if self.every:
@@ -224,7 +249,10 @@ class _Best:
         total, n = 0.0, 0
         for split in self.task.of(Use.SELECT).values():
             for batch in once(split.data, 1024, self.lab):
-                total, n = total + self.task.objective.loss(model, batch).sum().item(), n + size(batch)
+                total, n = (
+                    total + self.task.objective.loss(model, batch).sum().item(),
+                    n + size(batch),
+                )
         self.curves["selected"].append(done)
         self.curves["select_loss"].append(total / n)
         if total / n < self.lowest:

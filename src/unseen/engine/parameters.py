@@ -59,7 +59,9 @@ def load(model: nn.Module, values: Parameters) -> None:
 
 @contextlib.contextmanager
 def shift_parameters(params: Sequence[Tensor], by: Sequence[Tensor]) -> Iterator[None]:
-    """Inside the block `params` are moved by `by`; afterwards they hold their exact old values, also after an error."""
+    """Inside the block `params` are moved by `by`; afterwards they hold their exact old values,
+    also after an error.
+    """
     old = [p.detach().clone() for p in params]
     try:
         with torch.no_grad():

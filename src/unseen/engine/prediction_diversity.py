@@ -14,10 +14,11 @@ TINY = 1e-12
 
 
 def mutual_information(p: Float[Tensor, "n k"], q: Float[Tensor, "n l"]) -> Float[Tensor, ""]:
-    """Σ_ij J_ij log(J_ij / m_i m'_j) in nats, J = mean over examples of p qᵀ, m and m' its marginals.
+    """Σ_ij J_ij log(J_ij / m_i m'_j) in nats, J = mean over examples of p qᵀ, m and m' its
+    marginals.
 
-    0 if one of them is the same for all examples, log 2 for two equal, confident and balanced binary ones. In n examples
-    independent hypotheses show about (k − 1)(l − 1)/(2 n).
+    0 if one of them is the same for all examples, log 2 for two equal, confident and balanced
+    binary ones. In n examples independent hypotheses show about (k − 1)(l − 1)/(2 n).
     """
     if len(p) < 2:
         raise InvalidData(
@@ -35,8 +36,14 @@ def disagreement(p: Float[Tensor, "n k"], q: Float[Tensor, "n k"]) -> Float[Tens
     return (p - q).abs().sum(1) / 2
 
 
-def over_pairs(values: Float[Tensor, "member n k"], f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def over_pairs(
+    values: Float[Tensor, "member n k"], f: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     """f of every pair of members, stacked in the order (0, 1), (0, 2), …"""
     if len(values) < 2:
-        raise InvalidData("One member makes no pair.", why="there is nobody to differ from.", fix="give at least two.")
+        raise InvalidData(
+            "One member makes no pair.",
+            why="there is nobody to differ from.",
+            fix="give at least two.",
+        )
     return torch.stack([f(a, b) for a, b in combinations(values, 2)])

@@ -29,7 +29,8 @@ class Group:
             raise InvalidConfig(
                 "There is no process group.",
                 why="sums over processes need torch.distributed.",
-                fix="start with torchrun and call torch.distributed.init_process_group(), or use lab.Alone().",
+                fix="start with torchrun and call torch.distributed.init_process_group(), or use "
+                "lab.Alone().",
             )
 
     @property
@@ -47,7 +48,9 @@ class Group:
         return total
 
     def gather(self, x: Shaped[Tensor, "n *rest"]) -> Shaped[Tensor, "total *rest"]:
-        """The tensors of all processes one after the other, in order of rank; first axes may differ."""
+        """The tensors of all processes one after the other, in order of rank; first axes may
+        differ.
+        """
         lengths = x.new_zeros(self.size, dtype=torch.int64)
         lengths[self.rank] = len(x)
         sizes = [int(length) for length in self.sum(lengths)]

@@ -1,7 +1,8 @@
-"""The same model trained again on parts of its data, all parts at once: the truth that attributions are judged by.
+"""The same model trained again on parts of its data, all parts at once: the truth that attributions
+are evaluated by.
 
-Subsets of equal size become one stacked model (`engine/vectorized`). Datamodels (Ilyas et al., 2022, arXiv:2202.00622),
-leave-one-out and counterfactual removal are subsets of different kinds.
+Subsets of equal size become one stacked model (`engine/vectorized`). Datamodels (Ilyas et al.,
+2022, arXiv:2202.00622), leave-one-out and counterfactual removal are subsets of different kinds.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,14 +34,17 @@ def retrain(
     repeats: int = 1,
     step: Step = erm_step,
 ) -> list[list[Trained]]:
-    """`repeats` fresh models per subset, as [subset][repeat]; examples are those of the FIT splits, in the task's order.
+    """`repeats` fresh models per subset, as [subset][repeat]; examples are those of the TRAIN
+    splits, in the task's order.
 
-    Repeat r starts from the same weights and draws the same stream of minibatch positions in every subset, so that two
-    subsets differ in their data and not in their luck.
+    Repeat r starts from the same weights and draws the same stream of minibatch positions in every
+    subset, so that two subsets differ in their data and not in their luck.
     """
     parts = [restrict_task(task, rows) for rows in validate_masks(masks, examples(task))]
     if repeats < 1:
-        raise InvalidConfig(f"retrain got repeats={repeats}.", why="nothing would be trained.", fix="repeats=1.")
+        raise InvalidConfig(
+            f"retrain got repeats={repeats}.", why="nothing would be trained.", fix="repeats=1."
+        )
     models, labs = [], []
     for _ in parts:
         for r in range(repeats):
@@ -53,12 +57,12 @@ def retrain(
 
 
 def examples(task: Task) -> int:
-    """The number of examples in the FIT splits."""
+    """The number of examples in the TRAIN splits."""
     sizes = {name: length(split.data) for name, split in task.of(Use.TRAIN).items()}
     for name, n in sizes.items():
         if n is None:
             raise InvalidData(
-                f"The FIT split `{name}` is a stream.",
+                f"The TRAIN split `{name}` is a stream.",
                 why="subsets of a stream have no fixed members.",
                 fix="give a map-style dataset.",
             )
@@ -66,7 +70,7 @@ def examples(task: Task) -> int:
 
 
 def restrict_task(task: Task, rows: Bool[Tensor, " example"]) -> Task:
-    """The task with these examples of its FIT splits only."""
+    """The task with these examples of its TRAIN splits only."""
     splits, start = dict(task.splits), 0
     for name, split in task.of(Use.TRAIN).items():
         n = length(split.data) or 0
@@ -74,8 +78,8 @@ def restrict_task(task: Task, rows: Bool[Tensor, " example"]) -> Task:
         start += n
         if not len(chosen):
             raise InvalidData(
-                f"A subset holds no example of the FIT split `{name}`.",
-                why="a step draws from every FIT split.",
+                f"A subset holds no example of the TRAIN split `{name}`.",
+                why="a step draws from every TRAIN split.",
                 fix="keep at least one example of each.",
             )
         splits[name] = replace(split, data=_subset(split, chosen))
@@ -88,7 +92,9 @@ def query_outputs(
     """The behaviour of every retrained model on every query, in float64."""
     return torch.stack(
         [
-            torch.stack([per_example(each.model, queries, behaviour, lab).double() for each in repeats])
+            torch.stack(
+                [per_example(each.model, queries, behaviour, lab).double() for each in repeats]
+            )
             for repeats in retrained
         ]
     )
@@ -104,7 +110,7 @@ def validate_masks(masks: Bool[Tensor, "subset example"], n: int) -> Bool[Tensor
     if not len(masks) or masks.shape[1] != n:
         raise InvalidData(
             f"retrain got subsets of shape {tuple(masks.shape)} for {n} examples.",
-            why="every subset says of every fitted example whether it is kept.",
+            why="every subset says of every training example whether it is kept.",
             fix=f"give a boolean tensor [subsets, {n}].",
         )
     return masks

@@ -1,8 +1,9 @@
-"""One forward and one backward pass read layer by layer: per-example gradients of every trainable parameter, as factors.
+"""One forward and one backward pass read layer by layer: per-example gradients of every trainable
+parameter, as factors.
 
-While a layer runs, its own parameters ask for no gradient, so the backward pass computes gradients of the layers'
-outputs only: the ordinary weight gradients cost nothing because they are never made. A parameter that still turns up in
-the graph was used outside its own layer, and is refused.
+While a layer runs, its own parameters ask for no gradient, so the backward pass computes gradients
+of the layers' outputs only: the ordinary weight gradients cost nothing because they are never made.
+A parameter that still turns up in the graph was used outside its own layer, and is refused.
 
 Dropout in training mode is allowed: the gradients are those of the masks that were drawn.
 """
@@ -29,7 +30,8 @@ T = TypeVar("T")
 
 
 def tap(model: nn.Module, batch: Batch, f: PerExample) -> dict[str, GradientFactor]:
-    """The gradient of f(model, example) with respect to each trainable parameter, for every example of the batch.
+    """The gradient of f(model, example) with respect to each trainable parameter, for every example
+    of the batch.
 
     The model, its mode, `requires_grad` and `.grad` are left as they were, also after an error.
     """
@@ -39,9 +41,11 @@ def tap(model: nn.Module, batch: Batch, f: PerExample) -> dict[str, GradientFact
 def tap_and_reduce(
     model: nn.Module, batch: Batch, f: PerExample, by: Callable[[str, GradientFactor], T]
 ) -> dict[str, T]:
-    """`by` of each parameter's name and form, taken as soon as the backward pass has it; then the form is dropped.
+    """`by` of each parameter's name and form, taken as soon as the backward pass has it; then the
+    form is dropped.
 
-    For what is summed over a stream: one layer's factors are in memory at a time, and still in the cache.
+    For what is summed over a stream: one layer's factors are in memory at a time, and still in the
+    cache.
     """
     parameters = trainable(model)
     _refuse_mixing(model)
@@ -50,20 +54,26 @@ def tap_and_reduce(
     try:
         with torch.enable_grad():
             with recorder.listening():
-                # the hooks freeze each layer while it runs, so that autograd builds no parameter gradients
+                # the hooks freeze each layer while it runs, so that autograd builds no parameter
+                # gradients
                 values = f(model, batch)
                 _refuse_aggregate(values, recorder.n, parameters)
                 recorder.refuse_accidents(f, batch)
             harvest = _Harvest(recorder, parameters, by)
             harvest.backward(values)
-        return {name: harvest.made[name] if name in harvest.made else harvest.reduce(name) for name in parameters}
+        return {
+            name: harvest.made[name] if name in harvest.made else harvest.reduce(name)
+            for name in parameters
+        }
     finally:
         recorder.release()
 
 
 @dataclass(eq=False)
 class _Call:
-    """One run of a layer: what it saw, and the node of the graph at which the gradient of its output arrives."""
+    """One run of a layer: what it saw, and the node of the graph at which the gradient of its
+    output arrives.
+    """
 
     name: str
     layer: nn.Module
@@ -83,7 +93,8 @@ class _Call:
         assert self.x is not None
         if self.x._version != self.version:
             raise UnsupportedLayer(
-                f"{type(self.layer).__name__} `{self.name}` has an input that was changed in place later.",
+                f"{type(self.layer).__name__} `{self.name}` has an input that was changed in place "
+                "later.",
                 why="the gradient needs the input as the layer saw it.",
                 fix="use the out-of-place operation.",
             )
@@ -93,17 +104,24 @@ class _Call:
 
 
 class _Harvest(Generic[T]):
-    """Forms as the backward pass brings them; a parameter is reduced when the last call of its layers has come in."""
+    """Forms as the backward pass brings them; a parameter is reduced when the last call of its
+    layers has come in.
+    """
 
     def __init__(
-        self, recorder: "_Recorder", parameters: Mapping[str, nn.Parameter], by: Callable[[str, GradientFactor], T]
+        self,
+        recorder: "_Recorder",
+        parameters: Mapping[str, nn.Parameter],
+        by: Callable[[str, GradientFactor], T],
     ) -> None:
         self.recorder, self.parameters, self.by = recorder, parameters, by
         self.names = {id(p): name for name, p in parameters.items()}
         self.parts: dict[str, list[GradientFactor]] = {name: [] for name in parameters}
         self.made: dict[str, T] = {}
         # a layer that is called twice delivers its forms twice: a parameter is ready after the last
-        self.waiting = Counter(self.names[id(p)] for call in recorder.calls for p in recorder.own[call.layer])
+        self.waiting = Counter(
+            self.names[id(p)] for call in recorder.calls for p in recorder.own[call.layer]
+        )
 
     def arrive(self, call: _Call, back: Tensor) -> None:
         for own, form in call.forms(back).items():
@@ -114,13 +132,17 @@ class _Harvest(Generic[T]):
                 self.made[name] = self.reduce(name)
 
     def reduce(self, name: str) -> T:
-        """`by` of the sum of a parameter's forms; without any f does not depend on it, and the gradient is zero."""
+        """`by` of the sum of a parameter's forms; without any f does not depend on it, and the
+        gradient is zero.
+        """
         parts, p = self.parts.pop(name), self.parameters[name]
         zero = p.detach().new_zeros(()).expand(self.recorder.n, p.numel())  # takes no memory
         return self.by(name, sum_factors(parts) if parts else FullGradient(zero, p.shape))
 
     def backward(self, values: Tensor) -> None:
-        """The backward pass of Σ f to the outputs of the first layers; it may reach no parameter directly."""
+        """The backward pass of Σ f to the outputs of the first layers; it may reach no parameter
+        directly.
+        """
         for call in self.recorder.calls:
             call.sink = self.arrive
         # parameters are asked for as well, to notice one that is used behind the hooks' back
@@ -130,7 +152,8 @@ class _Harvest(Generic[T]):
             if grad is not None:
                 raise UnsupportedLayer(
                     f"Parameter `{name}` is used outside the forward pass of its own layer.",
-                    why="its per-example gradient cannot be read from that layer's input and output.",
+                    why="its per-example gradient cannot be read from that layer's input and "
+                    "output.",
                     fix="call the layer instead of reading its weight, or freeze the parameter.",
                 )
         # calls whose gradient never came although the output depends on them
@@ -138,7 +161,8 @@ class _Harvest(Generic[T]):
         for node in _reachable(values.grad_fn) if silent else ():
             if node in silent:
                 raise UnsupportedLayer(
-                    f"The output of `{silent[node].name}` depends on a tensor that requires gradients and is no parameter.",
+                    f"The output of `{silent[node].name}` depends on a tensor that requires "
+                    "gradients and is no parameter.",
                     why="the backward pass of the parameters does not go through it.",
                     fix="detach the tensor that f brings in.",
                 )
@@ -155,7 +179,9 @@ def _reachable(node: Any) -> Iterator[Any]:
 
 
 class _Root(torch.autograd.Function):
-    """Starts the graph at the output of a layer without copying it, so that it may still be changed in place."""
+    """Starts the graph at the output of a layer without copying it, so that it may still be changed
+    in place.
+    """
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, anchor: Tensor) -> Tensor:
@@ -173,7 +199,9 @@ class _Recorder:
     def __init__(self, model: nn.Module, batch: Batch) -> None:
         self.model, self.n = model, size(batch)
         self.storages = {tensor.untyped_storage().data_ptr() for tensor in batch.values()}
-        self.names = {layer: name for name, layer in model.named_modules() if direct_parameters(layer)}
+        self.names = {
+            layer: name for name, layer in model.named_modules() if direct_parameters(layer)
+        }
         self.own = {layer: list(direct_parameters(layer).values()) for layer in self.names}
         self.anchor = torch.zeros((), requires_grad=True)
         self.calls: list[_Call] = []
@@ -195,7 +223,9 @@ class _Recorder:
                 self._ask(layer, True)
 
     def release(self) -> None:
-        """Lets go of the graph: node → hook → call → node is a circle through C++, which Python never collects."""
+        """Lets go of the graph: node → hook → call → node is a circle through C++, which Python
+        never collects.
+        """
         for call in self.calls:
             call.x = call.node = call.sink = None
 
@@ -206,7 +236,9 @@ class _Recorder:
     def _enter(self, layer: nn.Module, args: tuple[Any, ...]) -> None:
         self._ask(layer, False)
 
-    def _leave(self, layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor | None:
+    def _leave(
+        self, layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
+    ) -> Tensor | None:
         self._ask(layer, True)
         self.order += 1
         if self.sizes is not None:
@@ -233,22 +265,40 @@ class _Recorder:
             raise self._unsupported_layer(
                 layer,
                 f"maps {tuple(x.shape)} to {tuple(output.shape)} in a batch of {self.n}",
-                "the first axis must be the examples, or of size 1, to tell whose gradient is whose.",
+                "the first axis must be the examples, or of size 1, to tell whose gradient is "
+                "whose.",
                 "let the layer run on [batch, …] (for positions: [1, …]).",
             )
-        # a first axis that comes from the batch, or from a layer behind it, counts examples for sure
-        known = seen[0] != (self.n,) or x.requires_grad or x.untyped_storage().data_ptr() in self.storages
+        # a first axis that comes from the batch, or from a layer behind it, counts examples for
+        # sure
+        known = (
+            seen[0] != (self.n,)
+            or x.requires_grad
+            or x.untyped_storage().data_ptr() in self.storages
+        )
         doubtful = self.n > 1 and (not known or self.n in output.shape[1:-1])
         if not output.requires_grad:
             # an identity layer returns its input, which must not be marked as changed
             output = _Root.apply(x.clone() if output is x else output, self.anchor)
-        call = _Call(self.names[layer], layer, x.detach(), x._version, output.grad_fn, self.order - 1, doubtful)
-        output.register_hook(call.receive)  # on the node, so that it outlives a change of the output in place
+        call = _Call(
+            self.names[layer],
+            layer,
+            x.detach(),
+            x._version,
+            output.grad_fn,
+            self.order - 1,
+            doubtful,
+        )
+        output.register_hook(
+            call.receive
+        )  # on the node, so that it outlives a change of the output in place
         self.calls.append(call)
         return output
 
     def refuse_accidents(self, f: PerExample, batch: Batch) -> None:
-        """A first axis may equal the batch size by accident (sequence first, positions): one example alone shows it."""
+        """A first axis may equal the batch size by accident (sequence first, positions): one
+        example alone shows it.
+        """
         if not any(call.doubtful for call in self.calls):
             return
         self.sizes, self.order = [], 0
@@ -259,13 +309,18 @@ class _Recorder:
             if call.doubtful and self.sizes[call.order] != 1:
                 raise self._unsupported_layer(
                     call.layer,
-                    f"keeps a first axis of {self.sizes[call.order]} when the batch has one example",
+                    f"keeps a first axis of {self.sizes[call.order]} when the batch has one "
+                    "example",
                     "its first axis is not the examples, and equals the batch size by accident.",
                     "let the layer run on [batch, …] (for positions: [1, …]).",
                 )
 
-    def _unsupported_layer(self, layer: nn.Module, what: str, why: str, fix: str) -> UnsupportedLayer:
-        return UnsupportedLayer(f"{type(layer).__name__} `{self.names[layer]}` {what}.", why=why, fix=fix)
+    def _unsupported_layer(
+        self, layer: nn.Module, what: str, why: str, fix: str
+    ) -> UnsupportedLayer:
+        return UnsupportedLayer(
+            f"{type(layer).__name__} `{self.names[layer]}` {what}.", why=why, fix=fix
+        )
 
 
 def _refuse_mixing(model: nn.Module) -> None:
@@ -284,9 +339,11 @@ def _refuse_aggregate(values: Any, n: int, parameters: Mapping[str, Tensor]) -> 
     if not isinstance(values, Tensor) or values.shape != (n,):
         shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InvalidData(
-            f"f returned {shape} for a batch of {n} examples; one number per example is needed, shape ({n},).",
+            f"f returned {shape} for a batch of {n} examples; one number per example is needed, "
+            f"shape ({n},).",
             why="a loss already averaged or summed over the batch has no per-example gradients.",
-            fix='return the loss of each example, for example F.cross_entropy(…, reduction="none").',
+            fix="return the loss of each example, for example F.cross_entropy(…, "
+            'reduction="none").',
         )
     if not parameters or not values.requires_grad:
         raise InvalidData(

@@ -1,4 +1,6 @@
-"""The smallest task with domains, and a model for it: what examples of methods and measures are shown on."""
+"""The smallest task with domains, and a model for it: what examples of methods and measures are
+shown on.
+"""
 
 import torch
 from torch import nn
@@ -11,10 +13,12 @@ from unseen.task import Axis, Split, Task, Use
 
 
 def toy_task(lab: Lab = Lab(), n: int = 64) -> Task:
-    """Two classes told apart by x₀ everywhere, and by x₁ in the domains `a` and `b` only; x₁ is the cleaner cue.
+    """Two classes told apart by x₀ everywhere, and by x₁ in the domains `a` and `b` only; x₁ is the
+    cleaner cue.
 
-    `train:a`, `train:b` (FIT), `select:b` (SELECT), `bare` (ADAPT: `x` and `domain` only), `seen:a` and `unseen` (JUDGE).
-    Columns: `x` [4], `y`, `domain`, `a` (0 or 1, a sensitive attribute that shows in x₃) and `group` = 2 y + a.
+    `train:a`, `train:b` (TRAIN), `select:b` (SELECT), `bare` (ADAPT: `x` and `domain` only),
+    `seen:a` and `unseen` (EVALUATE). Columns: `x` [4], `y`, `domain`, `a` (0 or 1, a sensitive
+    attribute that shows in x₃) and `group` = 2 y + a.
     """
 
     def columns(name: str, domain: int) -> Columns:
@@ -40,7 +44,9 @@ def toy_task(lab: Lab = Lab(), n: int = 64) -> Task:
 
 
 def toy_model(lab: Lab = Lab()) -> nn.Sequential:
-    """A perceptron with eight hidden units for four inputs and two classes; the same weights every time."""
+    """A perceptron with eight hidden units for four inputs and two classes; the same weights every
+    time.
+    """
     with lab.child("specimen").seeded():
         return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 

@@ -1,4 +1,6 @@
-"""Activations by module name: read them, or put others in their place (interchange interventions, Vig et al., 2020)."""
+"""Activations by module name: read them, or put others in their place (interchange interventions,
+Vig et al., 2020).
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,8 +17,9 @@ Replacement = Tensor | Callable[[Tensor], Tensor]
 def record(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Inside the block, every forward pass fills the dictionary with the named modules' outputs.
 
-    A module that returns a tuple gives its first tensor (hidden states, by the field's habit). A module called more
-    than once keeps its last output. Tensors stay in the graph: detach what you keep.
+    A module that returns a tuple gives its first tensor (hidden states, by the field's habit). A
+    module called more than once keeps its last output. Tensors stay in the graph: detach what you
+    keep.
     """
     found: dict[str, Tensor] = {}
 
@@ -32,9 +35,11 @@ def record(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]
 
 @contextlib.contextmanager
 def patch(model: nn.Module, values: Mapping[str, Replacement]) -> Iterator[None]:
-    """Inside the block, the named modules output the given tensor, or the given function of their own output.
+    """Inside the block, the named modules output the given tensor, or the given function of their
+    own output.
 
-    Of a tuple the first tensor is replaced. The replacement must have the shape of what it replaces.
+    Of a tuple the first tensor is replaced. The replacement must have the shape of what it
+    replaces.
     """
 
     def put(name: str, value: Replacement) -> Callable[[nn.Module, Any, Any], Any]:
@@ -43,7 +48,8 @@ def patch(model: nn.Module, values: Mapping[str, Replacement]) -> Iterator[None]
             new = value if isinstance(value, Tensor) else value(old)
             if new.shape != old.shape:
                 raise InvalidData(
-                    f"The patch of `{name}` has shape {tuple(new.shape)}, its output {tuple(old.shape)}.",
+                    f"The patch of `{name}` has shape {tuple(new.shape)}, its output "
+                    f"{tuple(old.shape)}.",
                     why="what follows would broadcast it or fail.",
                     fix="record the replacement on a batch of the same size, or expand it.",
                 )
@@ -70,11 +76,14 @@ def _register_hooks(model: nn.Module, hooks: Mapping[str, Callable[..., Any]]) -
 
 
 def _first(name: str, output: Any) -> Tensor:
-    values = list(output.values()) if isinstance(output, Mapping) else output  # transformers' ModelOutput is a mapping
+    values = (
+        list(output.values()) if isinstance(output, Mapping) else output
+    )  # transformers' ModelOutput is a mapping
     first = values[0] if isinstance(values, tuple | list) and values else values
     if not isinstance(first, Tensor):
         raise UnsupportedLayer(
-            f"Module `{name}` returns {type(output).__name__}, whose first element is not a tensor.",
+            f"Module `{name}` returns {type(output).__name__}, whose first element is not a "
+            "tensor.",
             why="an activation to read or replace is a tensor.",
             fix="name a module inside it.",
         )

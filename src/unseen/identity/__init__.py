@@ -1,10 +1,13 @@
-"""Identity: everything that decides a computed value, so that a kept value is used only where it would come out again.
+"""Identity: everything that decides a computed value, so that a kept value is used only where it
+would come out again.
 
-An identity is read from live objects, not from files: the weights, attributes and classes of a model, the bytecode of a loss
-with the values it closes over, its default arguments and the globals it reads, and so on through everything that these reach.
-Three kinds of code are told apart. The user's counts by its bytecode. A library's counts by its version. Unseen's own is
-listed in `code`, and whoever keeps values adds its version (`runs/tensors.py`). What depends on more than that (a file or an
-environment variable read while computing, a dataset of one's own) is listed in `unknown`: such a value is never kept.
+An identity is read from live objects, not from files: the weights, attributes and classes of a
+model, the bytecode of a loss with the values it closes over, its default arguments and the globals
+it reads, and so on through everything that these reach. Three kinds of code are told apart. The
+user's counts by its bytecode. A library's counts by its version. Unseen's own is listed in `code`,
+and whoever keeps values adds its version (`runs/tensors.py`). What depends on more than that (a
+file or an environment variable read while computing, a dataset of one's own) is listed in
+`unknown`: such a value is never kept.
 """
 
 import hashlib
@@ -38,7 +41,10 @@ class Identity:
 
     def text(self, code: str = "") -> str:
         """The parts as JSON, with the version of Unseen's code where it is given."""
-        return json.dumps({"name": self.name, **dict(self.parts), **({"code": code} if code else {})}, sort_keys=True)
+        return json.dumps(
+            {"name": self.name, **dict(self.parts), **({"code": code} if code else {})},
+            sort_keys=True,
+        )
 
 
 def identify(name: str, **parts: object) -> Identity:

@@ -1,4 +1,6 @@
-"""What a function's bytecode reads: globals with the attributes taken from them, names of attributes, imports."""
+"""What a function's bytecode reads: globals with the attributes taken from them, names of
+attributes, imports.
+"""
 
 import dis
 import weakref
@@ -16,7 +18,9 @@ class Reads:
     """Of one function, with the functions inside it."""
 
     chains: tuple[tuple[str, ...], ...]
-    """Globals, each with the attributes that follow: `np.random.rand` is ("np", "random", "rand")."""
+    """Globals, each with the attributes that follow: `np.random.rand` is ("np", "random",
+    "rand").
+    """
     cells: tuple[tuple[str, ...], ...]
     """The same for variables of the enclosing function."""
     names: frozenset[str]
@@ -61,7 +65,9 @@ def _read(code: CodeType) -> Reads:
                     elif not later.opname.startswith("STORE_"):
                         break
                 level = instructions[k - 2].argval  # pushed before the list of names
-                imports.append((str(one.argval), level if isinstance(level, int) else 0, tuple(taken)))
+                imports.append(
+                    (str(one.argval), level if isinstance(level, int) else 0, tuple(taken))
+                )
     names |= {name for chain in (*chains, *cells) for name in chain[1:]}
     return Reads(tuple(chains), tuple(cells), frozenset(names), tuple(imports))
 

@@ -1,4 +1,6 @@
-"""Whose code a definition is: Unseen's, a library's or the user's; and which libraries read more than their arguments."""
+"""Whose code a definition is: Unseen's, a library's or the user's; and which libraries read more
+than their arguments.
+"""
 
 import hashlib
 import sys
@@ -24,21 +26,100 @@ class Origin(StrEnum):
 
 
 PURE = {
-    "abc", "array", "bisect", "builtins", "cmath", "collections", "contextlib", "copy", "copyreg", "dataclasses", "decimal",
-    "enum", "fractions", "functools", "heapq", "itertools", "json", "logging", "math", "numbers", "operator", "re",
-    "statistics", "string", "struct", "textwrap", "types", "typing", "unicodedata", "warnings", "weakref", "_collections_abc",
-    "_functools", "_operator", "_collections", "zlib", "hashlib",
-}  # fmt: skip
+    "abc",
+    "array",
+    "bisect",
+    "builtins",
+    "cmath",
+    "collections",
+    "contextlib",
+    "copy",
+    "copyreg",
+    "dataclasses",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "heapq",
+    "itertools",
+    "json",
+    "logging",
+    "math",
+    "numbers",
+    "operator",
+    "re",
+    "statistics",
+    "string",
+    "struct",
+    "textwrap",
+    "types",
+    "typing",
+    "unicodedata",
+    "warnings",
+    "weakref",
+    "_collections_abc",
+    "_functools",
+    "_operator",
+    "_collections",
+    "zlib",
+    "hashlib",
+}
 """Modules of the standard library whose functions give the same result for the same arguments."""
 WORLDLY = {
-    "environ", "environb", "getenv", "fromfile", "from_file", "from_pretrained", "genfromtxt", "load", "load_file", "loadtxt",
-    "memmap", "open", "open_memmap", "safe_open", "read_text", "read_bytes", "read_csv", "read_parquet", "read_table",
-    "read_excel", "read_json", "read_pickle", "read_image", "read_file", "imread", "cwd", "home", "stat", "exists", "is_file",
-    "glob", "iterdir", "expanduser", "urlopen", "urlretrieve", "load_url", "load_state_dict_from_url", "load_dataset",
-}  # fmt: skip
+    "environ",
+    "environb",
+    "getenv",
+    "fromfile",
+    "from_file",
+    "from_pretrained",
+    "genfromtxt",
+    "load",
+    "load_file",
+    "loadtxt",
+    "memmap",
+    "open",
+    "open_memmap",
+    "safe_open",
+    "read_text",
+    "read_bytes",
+    "read_csv",
+    "read_parquet",
+    "read_table",
+    "read_excel",
+    "read_json",
+    "read_pickle",
+    "read_image",
+    "read_file",
+    "imread",
+    "cwd",
+    "home",
+    "stat",
+    "exists",
+    "is_file",
+    "glob",
+    "iterdir",
+    "expanduser",
+    "urlopen",
+    "urlretrieve",
+    "load_url",
+    "load_state_dict_from_url",
+    "load_dataset",
+}
 """Names of library functions that read files, the network or the environment."""
 WORLDLY_MODULES = ("numpy.random", "torch.hub", "torch.distributed", "torch.multiprocessing")
-UNSTEADY = {"open", "input", "eval", "exec", "compile", "__import__", "globals", "locals", "breakpoint", "id", "hash"}
+UNSTEADY = {
+    "open",
+    "input",
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "globals",
+    "locals",
+    "breakpoint",
+    "id",
+    "hash",
+}
 """Built-in functions whose result depends on more than their arguments."""
 
 
@@ -51,8 +132,13 @@ def of_module(name: str) -> Origin:
     if file is not None:
         return of_path(file)
     is_standard = name.split(".")[0] in sys.stdlib_module_names and name != "__main__"
-    # a namespace or an extension without a file: a library's, unless nobody has imported it under this name
-    return Origin.LIBRARY if is_standard or (module is not None and name != "__main__") else Origin.USER
+    # a namespace or an extension without a file: a library's, unless nobody has imported it under
+    # this name
+    return (
+        Origin.LIBRARY
+        if is_standard or (module is not None and name != "__main__")
+        else Origin.USER
+    )
 
 
 @cache
@@ -61,12 +147,16 @@ def of_path(file: str) -> Origin:
     path = Path(file)
     if file.startswith("<frozen") or {"site-packages", "dist-packages"} & set(path.parts):
         return Origin.LIBRARY
-    is_standard = any(path.is_relative_to(sysconfig.get_paths()[name]) for name in ("stdlib", "platstdlib"))
+    is_standard = any(
+        path.is_relative_to(sysconfig.get_paths()[name]) for name in ("stdlib", "platstdlib")
+    )
     return Origin.LIBRARY if is_standard else Origin.USER
 
 
 def of_function(function: FunctionType) -> Origin:
-    """By the file of its code: a wrapper of a library that calls itself the user's is the library's."""
+    """By the file of its code: a wrapper of a library that calls itself the user's is the
+    library's.
+    """
     home = str(function.__globals__.get("__name__", ""))
     if home.split(".")[0] == "unseen":
         return Origin.UNSEEN
@@ -75,7 +165,9 @@ def of_function(function: FunctionType) -> Origin:
 
 
 def of_class(kind: type) -> Origin:
-    """By the file of its first method, where it has one: a user's file may be called like a library."""
+    """By the file of its first method, where it has one: a user's file may be called like a
+    library.
+    """
     if kind.__module__.split(".")[0] == "unseen":
         return Origin.UNSEEN
     for member in vars(kind).values():
@@ -105,7 +197,9 @@ def is_worldly(dotted: str) -> bool:
 
 @cache
 def version_of(module: str) -> str:
-    """The version of the package that a library's module belongs to, and a digest of the module's file."""
+    """The version of the package that a library's module belongs to, and a digest of the module's
+    file.
+    """
     top = module.split(".")[0]
     if top in sys.stdlib_module_names:
         return ""  # Python's version is part of every identity
@@ -116,12 +210,16 @@ def version_of(module: str) -> str:
     if top in ("torch", "numpy", "sklearn", "scipy"):
         return version
     file = getattr(sys.modules.get(module), "__file__", None)
-    text = Path(file).read_bytes() if file and file.endswith(".py") and Path(file).is_file() else b""
+    text = (
+        Path(file).read_bytes() if file and file.endswith(".py") and Path(file).is_file() else b""
+    )
     return f"{version} {hashlib.sha256(text).hexdigest()[:16]}"
 
 
 def surroundings() -> str:
-    """What decides every number beside code and data: Python, the libraries that compute, and torch's global switches."""
+    """What decides every number beside code and data: Python, the libraries that compute, and
+    torch's global switches.
+    """
     switches = (torch.get_default_dtype(), torch.get_float32_matmul_precision())
     return " ".join([_library_versions(), *map(str, switches)])
 

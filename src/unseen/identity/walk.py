@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from unseen.identity.bytecode import reads
-from unseen.identity.libraries import Origin, is_library, is_worldly, of_class, of_function, version_of
+from unseen.identity.libraries import (
+    Origin,
+    is_library,
+    is_worldly,
+    of_class,
+    of_function,
+    version_of,
+)
 from unseen.identity.tensors import digest_of
 
 _ABSENT = object()
@@ -38,12 +45,37 @@ _BY_REPR = (
 )
 # what Python and dataclasses write into every class: names, texts and tools that compute nothing
 _ABOUT = {
-    "__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__", "__dataclass_fields__",
-    "__dataclass_params__", "__match_args__", "__abstractmethods__", "_abc_impl", "__orig_bases__", "__parameters__",
-    "__protocol_attrs__", "_is_protocol", "_is_runtime_protocol", "__firstlineno__", "__static_attributes__", "__repr__",
-    "__str__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__init_subclass__", "__subclasshook__",
-    "__annotate__", "__annotate_func__", "__annotations_cache__", "extra_repr",
-}  # fmt: skip
+    "__module__",
+    "__qualname__",
+    "__doc__",
+    "__dict__",
+    "__weakref__",
+    "__annotations__",
+    "__dataclass_fields__",
+    "__dataclass_params__",
+    "__match_args__",
+    "__abstractmethods__",
+    "_abc_impl",
+    "__orig_bases__",
+    "__parameters__",
+    "__protocol_attrs__",
+    "_is_protocol",
+    "_is_runtime_protocol",
+    "__firstlineno__",
+    "__static_attributes__",
+    "__repr__",
+    "__str__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__getstate__",
+    "__setstate__",
+    "__init_subclass__",
+    "__subclasshook__",
+    "__annotate__",
+    "__annotate_func__",
+    "__annotations_cache__",
+    "extra_repr",
+}
 _MAKING = {"__init__", "__new__", "__post_init__"}
 """They have run already for an object in hand; they count where the class itself is reached."""
 # the training loop sets the mode, and hooks are numbered by a counter of the process
@@ -93,7 +125,9 @@ class Walk:
         return self._total.hexdigest()
 
     def _members(self) -> None:
-        """Methods whose name is asked for, until nothing new is; then the others, whose doubts do not matter."""
+        """Methods whose name is asked for, until nothing new is; then the others, whose doubts do
+        not matter.
+        """
         while chosen := [one for one in self._waiting if one.name in self._names]:
             self._waiting = [one for one in self._waiting if one.name not in self._names]
             for one in chosen:
@@ -156,7 +190,11 @@ class Walk:
             return
         try:
             self._write(digest_of({"": value}))
-        except (RuntimeError, NotImplementedError, TypeError) as error:  # no values (meta), or no plain memory (sparse)
+        except (
+            RuntimeError,
+            NotImplementedError,
+            TypeError,
+        ) as error:  # no values (meta), or no plain memory (sparse)
             self._doubt(f"{at} holds a tensor that cannot be read ({error})")
 
     def _array(self, value: NDArray[Any], at: str) -> None:
@@ -221,7 +259,10 @@ class Walk:
             self._note_definition(value)
             self._cells(value, at)
             return
-        at = f"`{value.__qualname__}` ({pathlib.Path(value.__code__.co_filename).name}:{value.__code__.co_firstlineno})"
+        at = (
+            f"`{value.__qualname__}` "
+            f"({pathlib.Path(value.__code__.co_filename).name}:{value.__code__.co_firstlineno})"
+        )
         if of_function(value) is Origin.LIBRARY:
             home = str(value.__globals__.get("__name__", ""))
             self._library(f"{home}.{value.__qualname__}", at, home)
@@ -236,7 +277,9 @@ class Walk:
         self._reads(value, at)
 
     def _cells(self, value: types.FunctionType, at: str) -> None:
-        """The values of the enclosing function; modules among them are read with the attributes taken."""
+        """The values of the enclosing function; modules among them are read with the attributes
+        taken.
+        """
         read = reads(value.__code__)
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             try:
@@ -252,7 +295,13 @@ class Walk:
                 self._value(inside, at)
 
     def _code(self, code: types.CodeType) -> None:
-        self._write(code.co_code, code.co_exceptiontable, code.co_flags, code.co_argcount, code.co_kwonlyargcount)
+        self._write(
+            code.co_code,
+            code.co_exceptiontable,
+            code.co_flags,
+            code.co_argcount,
+            code.co_kwonlyargcount,
+        )
         self._write(*code.co_names)
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
@@ -287,7 +336,9 @@ class Walk:
             found = getattr(found, name, None)
         return self._value(found, at)
 
-    def _import(self, name: str, level: int, taken: tuple[str, ...], names: frozenset[str], at: str) -> None:
+    def _import(
+        self, name: str, level: int, taken: tuple[str, ...], names: frozenset[str], at: str
+    ) -> None:
         self._write("import", name, level, *taken)
         module = sys.modules.get(name)
         if level or (module is not None and not is_library(module) and not taken):
@@ -323,7 +374,9 @@ class Walk:
     def _builtin(self, value: Any, at: str) -> None:
         """A function written in C."""
         owner = getattr(value, "__self__", None)
-        home = getattr(value, "__module__", None) or getattr(getattr(value, "__objclass__", None), "__module__", None)
+        home = getattr(value, "__module__", None) or getattr(
+            getattr(value, "__objclass__", None), "__module__", None
+        )
         self._library(f"{home or 'builtins'}.{value.__name__}", at, home or "builtins")
         if owner is not None and not isinstance(owner, types.ModuleType | type):
             self._value(owner, at)
@@ -352,13 +405,19 @@ class Walk:
 
     def _user_kind(self, kind: type, is_made: bool) -> None:
         self._write("class")
-        known = {name for base in kind.__mro__[1:-1] if of_class(base) is not Origin.USER for name in vars(base)}
+        known = {
+            name
+            for base in kind.__mro__[1:-1]
+            if of_class(base) is not Origin.USER
+            for name in vars(base)
+        }
         for name, member in vars(kind).items():
             if name in _ABOUT or (name in _MAKING and not is_made):
                 continue
             at = f"`{kind.__qualname__}.{name}`"
             is_special = name.startswith("__") and name.endswith("__")
-            # a module is called by `forward`; whatever else may be called by those who know the base class, or any name
+            # a module is called by `forward`; whatever else may be called by those who know the
+            # base class, or any name
             if is_special or name in known or name == "forward" or not issubclass(kind, nn.Module):
                 self._write("member", name)
                 self._value(member, at)
@@ -369,9 +428,13 @@ class Walk:
         self._kind(type(value), at)
         self._write("network")
         for name, item in vars(value).items():
-            if name in _MODES or isinstance(getattr(type(value), name, None), functools.cached_property):
+            if name in _MODES or isinstance(
+                getattr(type(value), name, None), functools.cached_property
+            ):
                 continue
-            if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")) and isinstance(item, dict):
+            if name.endswith(
+                ("_hooks", "_hooks_with_kwargs", "_hooks_always_called")
+            ) and isinstance(item, dict):
                 if item:
                     self._write(name)
                     self._items(list(item.values()), at)
@@ -396,7 +459,10 @@ class Walk:
         elif isinstance(value, IterableDataset):
             self._doubt(f"{at} is a stream")
         elif of_class(type(value)) is Origin.USER:
-            self._doubt(f"{at} is a dataset of your own, `{type(value).__name__}`, without a `content_digest`")
+            self._doubt(
+                f"{at} is a dataset of your own, `{type(value).__name__}`, without a "
+                "`content_digest`"
+            )
         else:
             self._instance(value, at)
 
@@ -405,12 +471,16 @@ class Walk:
         self._kind(kind, at)
         state = _state(value)
         if state is None:
-            self._doubt(f"{at} holds a `{kind.__module__}.{kind.__qualname__}`, which cannot be read")
+            self._doubt(
+                f"{at} holds a `{kind.__module__}.{kind.__qualname__}`, which cannot be read"
+            )
             return
         self._write("instance", kind.__qualname__, len(state))
         for name, item in state.items():
             # what a property has remembered depends on who asked before
-            is_derived = isinstance(inspect.getattr_static(kind, str(name), None), functools.cached_property)
+            is_derived = isinstance(
+                inspect.getattr_static(kind, str(name), None), functools.cached_property
+            )
             if not is_derived and name not in _SALTED:
                 self._write(name)
                 self._value(item, f"{at}.{name}")
@@ -442,7 +512,11 @@ def _state(value: Any) -> Mapping[str, Any] | None:
         )
     except Exception:  # an open file, a lock, a handle: whatever refuses in its own way
         return None
-    return {"reduced": reduced} if isinstance(reduced, str) else {str(k): part for k, part in enumerate(reduced)}
+    return (
+        {"reduced": reduced}
+        if isinstance(reduced, str)
+        else {str(k): part for k, part in enumerate(reduced)}
+    )
 
 
 def _slots(kind: type) -> list[str]:
@@ -467,11 +541,20 @@ _READERS: tuple[tuple[Any, Callable[[Walk, Any, str], None]], ...] = (
     (functools.partial, Walk._partial),
     (property, Walk._property),
     ((staticmethod, classmethod, functools.cached_property), Walk._wrapper),
-    ((types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
-      types.ClassMethodDescriptorType, np.ufunc), Walk._builtin),
+    (
+        (
+            types.BuiltinFunctionType,
+            types.MethodDescriptorType,
+            types.WrapperDescriptorType,
+            types.MethodWrapperType,
+            types.ClassMethodDescriptorType,
+            np.ufunc,
+        ),
+        Walk._builtin,
+    ),
     ((types.MemberDescriptorType, types.GetSetDescriptorType), Walk._descriptor),
     (type, Walk._type),
     (Mapping, Walk._mapping),
     ((set, frozenset), Walk._set),
     ((list, tuple), Walk._items),
-)  # fmt: skip
+)

@@ -1,9 +1,10 @@
-"""How far the best hypothesis of the training domains is from that of a new one (Zhang et al., 2023, arXiv:2208.08661).
+"""How far the best hypothesis of the training domains is from that of a new one (Zhang et al.,
+2023, arXiv:2208.08661).
 
 For every mixture α of the domains and every h (triangle inequality and change of measure)
     ε_T(h) ≤ Σ_i α_i E_i[(P_T/P_i)(x) |h(x) − f_i(x)|] + Σ_i α_i E_T |f_i(x) − f_T(x)|,
-whose second sum is the adaptivity gap of α. It is linear in α, so one domain alone is the best mixture; choosing a domain
-for every example makes it smaller still, E_T min_i |f_i − f_T|.
+whose second sum is the adaptivity gap of α. It is linear in α, so one domain alone is the best
+mixture; choosing a domain for every example makes it smaller still, E_T min_i |f_i − f_T|.
 """
 
 from collections.abc import Sequence
@@ -36,36 +37,50 @@ def mixture_gap(
 
 
 def pointwise_gap(
-    sources: Float[Tensor, "domain n"], target: Float[Tensor, " n"], p: Float[Tensor, " n"] | None = None
+    sources: Float[Tensor, "domain n"],
+    target: Float[Tensor, " n"],
+    p: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
     """E_T min_i |f_i − f_T|: the gap of a steering that always chooses right."""
     nearest = _gaps(sources, target).amin(0)
     return nearest.mean() if p is None else nearest @ p
 
 
-def _gaps(sources: Float[Tensor, "domain n"], target: Float[Tensor, " n"]) -> Float[Tensor, "domain n"]:
+def _gaps(
+    sources: Float[Tensor, "domain n"], target: Float[Tensor, " n"]
+) -> Float[Tensor, "domain n"]:
     if not sources.numel():
-        raise InvalidData("The adaptivity gap of nothing.", "there is no domain or no point.", "give both.")
+        raise InvalidData(
+            "The adaptivity gap of nothing.", "there is no domain or no point.", "give both."
+        )
     return (sources - target).abs()
 
 
 def head_scores(subject: Trained, split: str, lab: Lab) -> Float[Tensor, "member n"]:
-    """Score of every member of a committee for every example of a split. With test labels: an oracle."""
+    """Score of every member of a committee for every example of a split. With test labels: an
+    oracle.
+    """
     data, score = subject.task.split(split).data, subject.task.objective.score
-    return torch.stack([per_example(member, data, score, lab).double() for member in members_of(subject.model)])
+    return torch.stack(
+        [per_example(member, data, score, lab).double() for member in members_of(subject.model)]
+    )
 
 
-def head_accuracy_matrix(subject: Trained, splits: Sequence[str], lab: Lab) -> Float[Tensor, "member split"]:
+def head_accuracy_matrix(
+    subject: Trained, splits: Sequence[str], lab: Lab
+) -> Float[Tensor, "member split"]:
     """Mean score of every member on every split: which head suits which domain."""
     return torch.stack([head_scores(subject, split, lab).mean(1) for split in splits], 1)
 
 
 @dataclass(frozen=True)
 class AdaptivityGap:
-    """Estimate of min_α Σ_i α_i E_T |f_i − f_T|: the error of the best single head of a training domain.
+    """Estimate of min_α Σ_i α_i E_T |f_i − f_T|: the error of the best single head of a training
+    domain.
 
-    A head stands for its domain's labelling function, so its own training error counts, too; 0: some domain's rule holds
-    there, 1: none ever does, and no steering can help. Uses the split's labels. `detail` is the error of every head.
+    A head stands for its domain's labelling function, so its own training error counts, too; 0:
+    some domain's rule holds there, 1: none ever does, and no steering can help. Uses the split's
+    labels. `detail` is the error of every head.
     """
 
     split: str = "unseen"
@@ -76,13 +91,17 @@ class AdaptivityGap:
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         errors = _errors(subject, self.split, self.common, lab)
         rng = lab.child("bootstrap").numpy()
-        reading = stats.bootstrap(lambda e: float(e.mean(0).min()), errors.T.numpy(), rng=rng, draws=self.draws)
+        reading = stats.bootstrap(
+            lambda e: float(e.mean(0).min()), errors.T.numpy(), rng=rng, draws=self.draws
+        )
         return _inside(reading, errors.mean(1))
 
 
 @dataclass(frozen=True)
 class PointwiseGap:
-    """Estimate of E_T min_i |f_i − f_T|: the share of examples on which no head of a training domain is right."""
+    """Estimate of E_T min_i |f_i − f_T|: the share of examples on which no head of a training
+    domain is right.
+    """
 
     split: str = "unseen"
     common: int = 1
@@ -97,14 +116,16 @@ def _errors(subject: Trained, split: str, common: int, lab: Lab) -> Float[Tensor
     scores = head_scores(subject, split, lab)
     if len(scores) <= common:
         raise InvalidData(
-            f"Of {len(scores)} heads {common} belong to no domain.", "no domain is left.", "lower `common`."
+            f"Of {len(scores)} heads {common} belong to no domain.",
+            "no domain is left.",
+            "lower `common`.",
         )
     scores = scores[: len(scores) - common]
     if not bool(((scores >= 0) & (scores <= 1)).all()):
         raise InvalidData(
             "The score of a head is not between 0 and 1.",
             why="1 − score is read as the distance from the label.",
-            fix="judge with an accuracy; look for inputs or weights that are not finite.",
+            fix="evaluate with an accuracy; look for inputs or weights that are not finite.",
         )
     return 1 - scores
 

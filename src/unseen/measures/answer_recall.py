@@ -1,6 +1,7 @@
 """Do the most influential documents state the answer?
 
-Ruis et al. (2025), arXiv:2411.12580, section 4.2: for factual questions often, for reasoning hardly ever.
+Ruis et al. (2025), arXiv:2411.12580, section 4.2: for factual questions often, for reasoning hardly
+ever.
 """
 
 from collections.abc import Mapping
@@ -16,11 +17,15 @@ from unseen.lab import Lab
 from unseen.reading import Reading
 
 
-def answer_recall(scores: Float[Tensor, "query document"], is_answer: Bool[Tensor, "..."], k: int) -> Reading:
-    """Share of queries whose answer is stated by one of the k documents with the highest scores; Wilson's interval.
+def answer_recall(
+    scores: Float[Tensor, "query document"], is_answer: Bool[Tensor, "..."], k: int
+) -> Reading:
+    """Share of queries whose answer is stated by one of the k documents with the highest scores;
+    Wilson's interval.
 
-    `is_answer` is [query, document], or [step, query, document] where an answer has steps: all steps must then be found,
-    possibly in different documents. A query whose answer no document states is not found. `detail`: 1 where found.
+    `is_answer` is [query, document], or [step, query, document] where an answer has steps: all
+    steps must then be found, possibly in different documents. A query whose answer no document
+    states is not found. `detail`: 1 where found.
     """
     steps = _steps(scores, is_answer, k)
     found = steps.gather(2, _top(scores, k).expand(len(steps), -1, -1)).any(2).all(0)
@@ -31,9 +36,11 @@ def answer_recall(scores: Float[Tensor, "query document"], is_answer: Bool[Tenso
 def answer_excess(
     scores: Float[Tensor, "query document"], is_answer: Bool[Tensor, "query document"], k: int
 ) -> Reading:
-    """Share of the top k documents that state the answer, minus that of all documents; mean over queries.
+    """Share of the top k documents that state the answer, minus that of all documents; mean over
+    queries.
 
-    0 if documents that state the answer are as frequent among the top as anywhere. `detail` has each query's difference.
+    0 if documents that state the answer are as frequent among the top as anywhere. `detail` has
+    each query's difference.
     """
     steps = _steps(scores, is_answer, k)[0]
     excess = steps.gather(1, _top(scores, k)).double().mean(1) - steps.double().mean(1)
@@ -51,8 +58,10 @@ def _steps(scores: Tensor, is_answer: Tensor, k: int) -> Bool[Tensor, "step quer
     if steps.shape[1:] != scores.shape or not scores.numel() or not torch.isfinite(scores).all():
         raise InvalidData(
             f"Answer recall got scores {tuple(scores.shape)} and answers {tuple(is_answer.shape)}.",
-            why="every query needs one finite score per document, and every pair is or is not an answer.",
-            fix="score the documents in the order of `is_answer`; leave out queries without finite scores.",
+            why="every query needs one finite score per document, and every pair is or is not an "
+            "answer.",
+            fix="score the documents in the order of `is_answer`; leave out queries without finite "
+            "scores.",
         )
     if not 1 <= k <= scores.shape[1]:
         raise InvalidData(
@@ -71,7 +80,9 @@ def _steps(scores: Tensor, is_answer: Tensor, k: int) -> Bool[Tensor, "step quer
 
 @dataclass(frozen=True)
 class AnswerRecall:
-    """`answer_recall` of a table with `scores` [query, document] and `is_answer` [query, document], or [step, …]."""
+    """`answer_recall` of a table with `scores` [query, document] and `is_answer` [query, document],
+    or [step, …].
+    """
 
     k: int = 10
 

@@ -1,7 +1,8 @@
 """Calibration: whether predicted probabilities are frequencies.
 
-Expected calibration error and reliability curve (Guo et al., 2017, arXiv:1706.04599), calibration slope and
-calibration in the large (Cox, 1958; Van Calster et al., 2019, doi:10.1186/s12916-019-1466-7).
+Expected calibration error and reliability curve (Guo et al., 2017, arXiv:1706.04599), calibration
+slope and calibration in the large (Cox, 1958; Van Calster et al., 2019,
+doi:10.1186/s12916-019-1466-7).
 """
 
 from collections.abc import Iterator
@@ -27,12 +28,14 @@ BLOCK = 1 << 22
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """ECE = Σ_b (n_b/n) |mean outcome − mean probability| over `bins` equal-width bins: 0 is calibrated, 1 the worst.
+    """ECE = Σ_b (n_b/n) |mean outcome − mean probability| over `bins` equal-width bins: 0 is
+    calibrated, 1 the worst.
 
-    Two classes: the probability of the second class against its frequency. More: the probability of the most likely
-    class against how often it is right. `detail` is the reliability curve, [bin, (mean probability, mean outcome, n)].
-    Limits are bootstrap quantiles shifted by the bootstrap's own bias, for |·| makes every resample look worse.
-    Even a calibrated model shows a positive ECE in finite data: compare with `by_chance`.
+    Two classes: the probability of the second class against its frequency. More: the probability of
+    the most likely class against how often it is right. `detail` is the reliability curve, [bin,
+    (mean probability, mean outcome, n)]. Limits are bootstrap quantiles shifted by the bootstrap's
+    own bias, for |·| makes every resample look worse. Even a calibrated model shows a positive ECE
+    in finite data: compare with `by_chance`.
     """
 
     split: str = "train"
@@ -46,7 +49,9 @@ class CalibrationError:
 
 @dataclass(frozen=True)
 class CalibrationSlope:
-    """a in P(y = 1) = σ(a logit p + b), fitted by maximum likelihood: 1 is calibrated, below 1 is overconfident."""
+    """a in P(y = 1) = σ(a logit p + b), fitted by maximum likelihood: 1 is calibrated, below 1 is
+    overconfident.
+    """
 
     split: str = "train"
     draws: int = 200
@@ -57,13 +62,21 @@ class CalibrationSlope:
         design = np.stack([_log_odds(p), np.ones_like(p)], 1)
         start = np.array([1.0, 0.0])
         return _bootstrap_reading(
-            design, outcome, np.zeros_like(p), start, value, self.draws, lab.child("bootstrap").numpy()
+            design,
+            outcome,
+            np.zeros_like(p),
+            start,
+            value,
+            self.draws,
+            lab.child("bootstrap").numpy(),
         )
 
 
 @dataclass(frozen=True)
 class CalibrationInTheLarge:
-    """b in P(y = 1) = σ(logit p + b), in log odds: 0 is calibrated, above 0 the outcome is commoner than predicted."""
+    """b in P(y = 1) = σ(logit p + b), in log odds: 0 is calibrated, above 0 the outcome is commoner
+    than predicted.
+    """
 
     split: str = "train"
     draws: int = 200
@@ -71,13 +84,17 @@ class CalibrationInTheLarge:
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         p, outcome = forecasts(subject, self.split, lab)
         value, rng = in_the_large(p, outcome), lab.child("bootstrap").numpy()
-        reading = _bootstrap_reading(np.ones((p.size, 1)), outcome, _log_odds(p), np.zeros(1), value, self.draws, rng)
+        reading = _bootstrap_reading(
+            np.ones((p.size, 1)), outcome, _log_odds(p), np.zeros(1), value, self.draws, rng
+        )
         return replace(reading, unit="log odds")
 
 
 @torch.no_grad()
 def forecasts(subject: Trained, split: str, lab: Lab) -> tuple[Numbers, Numbers]:
-    """Probability and 0/1 outcome of each example: of the second of two classes, else of the most likely class."""
+    """Probability and 0/1 outcome of each example: of the second of two classes, else of the most
+    likely class.
+    """
     model, was_training = subject.model, subject.model.training
     model.eval()
     parts: list[tuple[Tensor, Tensor]] = []
@@ -90,11 +107,15 @@ def forecasts(subject: Trained, split: str, lab: Lab) -> tuple[Numbers, Numbers]
     return confidences(logits, y)
 
 
-def confidences(logits: Float[Tensor, "n *classes"], y: Int[Tensor, " n"]) -> tuple[Numbers, Numbers]:
+def confidences(
+    logits: Float[Tensor, "n *classes"], y: Int[Tensor, " n"]
+) -> tuple[Numbers, Numbers]:
     """From logits [n], [n, 1] (log odds of y = 1) or [n, classes]."""
     if not torch.isfinite(logits).all():
         raise InvalidData(
-            "A logit is not finite.", why="it has no probability.", fix="look for the input that overflows."
+            "A logit is not finite.",
+            why="it has no probability.",
+            fix="look for the input that overflows.",
         )
     if logits.dim() == 1 or logits.shape[1] == 1:
         p, outcome = logits.flatten().sigmoid(), y
@@ -114,7 +135,12 @@ def refuse_invalid_forecasts(p: Numbers, outcome: Numbers) -> None:
             why="it compares them one by one.",
             fix="check that the split is not empty.",
         )
-    if not (np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all() and np.isin(outcome, (0, 1)).all()):
+    if not (
+        np.isfinite(p).all()
+        and (p >= 0).all()
+        and (p <= 1).all()
+        and np.isin(outcome, (0, 1)).all()
+    ):
         raise InvalidData(
             "Calibration got probabilities outside [0, 1] or outcomes other than 0 and 1.",
             why="a frequency compares with a probability only.",
@@ -123,7 +149,9 @@ def refuse_invalid_forecasts(p: Numbers, outcome: Numbers) -> None:
 
 
 def reliability(p: Numbers, outcome: Numbers, bins: int) -> Float[np.ndarray, "bins 3"]:
-    """Per bin [k/bins, (k+1)/bins): mean probability, mean outcome, n. Empty bins are rows of zeros."""
+    """Per bin [k/bins, (k+1)/bins): mean probability, mean outcome, n. Empty bins are rows of
+    zeros.
+    """
     refuse_invalid_forecasts(p, outcome)
     # p = 1 belongs to the last bin
     place = np.minimum((p * bins).astype(int), bins - 1)
@@ -138,19 +166,32 @@ def expected_calibration_error(p: Numbers, outcome: Numbers, bins: int = 15) -> 
     return float((table[:, 2] * np.abs(table[:, 1] - table[:, 0])).sum() / p.size)
 
 
-def calibration_error(p: Numbers, outcome: Numbers, bins: int, draws: int, rng: np.random.Generator) -> Reading:
+def calibration_error(
+    p: Numbers, outcome: Numbers, bins: int, draws: int, rng: np.random.Generator
+) -> Reading:
     """The ECE with limits, and the reliability curve as `detail`."""
     value = expected_calibration_error(p, outcome, bins)
     table = torch.from_numpy(reliability(p, outcome, bins))
     if p.size < 2:
         return Reading(value, n=p.size, unit="probability", detail=table)
-    # n_b (mean outcome − mean probability) of a bin is a sum over its examples: one product per resample
+    # n_b (mean outcome − mean probability) of a bin is a sum over its examples: one product per
+    # resample
     excess = _in_bins(p, bins) * (outcome - p)[:, None]
-    drawn = np.concatenate([np.abs(w @ excess).sum(1) / p.size for w in _counts(p.size, draws, rng)])
-    low, high = np.quantile(drawn, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2]) - (drawn.mean() - value)
-    # the shift keeps width and centre; quantiles of a skewed spread may still miss the value by a hair
+    drawn = np.concatenate(
+        [np.abs(w @ excess).sum(1) / p.size for w in _counts(p.size, draws, rng)]
+    )
+    low, high = np.quantile(drawn, [0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2]) - (
+        drawn.mean() - value
+    )
+    # the shift keeps width and centre; quantiles of a skewed spread may still miss the value by a
+    # hair
     return Reading(
-        value, float(np.clip(low, 0, value)), float(np.clip(high, value, 1)), p.size, "probability", detail=table
+        value,
+        float(np.clip(low, 0, value)),
+        float(np.clip(high, value, 1)),
+        p.size,
+        "probability",
+        detail=table,
     )
 
 
@@ -160,7 +201,9 @@ def _in_bins(p: Numbers, bins: int) -> np.ndarray:
 
 
 def _counts(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each of n rows is in each of `draws` resamples, [draw, row], in blocks that fit the memory."""
+    """How often each of n rows is in each of `draws` resamples, [draw, row], in blocks that fit the
+    memory.
+    """
     while draws > 0:
         block = min(draws, max(1, BLOCK // n))
         # an offset per resample, so that one bincount counts them all
@@ -170,7 +213,9 @@ def _counts(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray
 
 
 def by_chance(p: Numbers, bins: int, rng: np.random.Generator, draws: int = 200) -> Reading:
-    """The ECE that perfectly calibrated forecasts show: outcomes drawn from `p` itself; mean and central 95 %."""
+    """The ECE that perfectly calibrated forecasts show: outcomes drawn from `p` itself; mean and
+    central 95 %.
+    """
     refuse_invalid_forecasts(p, np.zeros_like(p))
     cells = _in_bins(p, bins)
     drawn = [np.abs(((rng.random(p.size) < p) - p) @ cells).sum() / p.size for _ in range(draws)]
@@ -183,13 +228,17 @@ def recalibration(p: Numbers, outcome: Numbers) -> tuple[float, float]:
     refuse_invalid_forecasts(p, outcome)
     x = _log_odds(p)
     if np.ptp(x) < 1e-9:
-        raise InvalidData("All probabilities are equal.", why="no slope can be seen.", fix="use CalibrationInTheLarge.")
+        raise InvalidData(
+            "All probabilities are equal.",
+            why="no slope can be seen.",
+            fix="use CalibrationInTheLarge.",
+        )
     _refuse_one_outcome(outcome)
     if _is_separable(np.ones((1, x.size)), x, outcome).any():
         raise InvalidData(
             "The probabilities separate the outcomes without error.",
             why="the likelihood has no maximum: the slope grows without bound.",
-            fix="judge on more examples; report the calibration error instead.",
+            fix="evaluate on more examples; report the calibration error instead.",
         )
     design, start = np.stack([x, np.ones_like(x)], 1), np.array([1.0, 0.0])
     a, b = _newton(np.ones((1, x.size)), design, outcome, np.zeros_like(x), start)[0]
@@ -205,18 +254,24 @@ def in_the_large(p: Numbers, outcome: Numbers) -> float:
 
 
 def _log_odds(p: Numbers) -> Numbers:
-    return logit(p.clip(1e-9, 1 - 1e-9))  # a sigmoid that rounds to 0 or 1 is a large, not an infinite, conviction
+    return logit(
+        p.clip(1e-9, 1 - 1e-9)
+    )  # a sigmoid that rounds to 0 or 1 is a large, not an infinite, conviction
 
 
 def _refuse_one_outcome(outcome: Numbers) -> None:
     if np.ptp(outcome) == 0:
         raise InvalidData(
-            f"All {outcome.size} outcomes are {outcome[0]:g}.", why="the fit runs to infinity.", fix="add examples."
+            f"All {outcome.size} outcomes are {outcome[0]:g}.",
+            why="the fit runs to infinity.",
+            fix="add examples.",
         )
 
 
 def _is_separable(weights: np.ndarray, x: Numbers, outcome: Numbers) -> np.ndarray:
-    """Per resample: whether x tells the outcomes apart without error, or only one outcome was drawn."""
+    """Per resample: whether x tells the outcomes apart without error, or only one outcome was
+    drawn.
+    """
 
     def extremes(of: int) -> tuple[np.ndarray, np.ndarray]:
         drawn = (weights > 0) & (outcome == of)
@@ -235,7 +290,8 @@ def _bootstrap_reading(
     draws: int,
     rng: np.random.Generator,
 ) -> Reading:
-    """`value` with the percentile interval of the first coefficient over resampled rows, all fitted at once.
+    """`value` with the percentile interval of the first coefficient over resampled rows, all fitted
+    at once.
 
     Resamples without a maximum are drawn again; where most of them are, no honest interval exists.
     """
@@ -244,7 +300,11 @@ def _bootstrap_reading(
     for _ in range(3):
         for weights in _counts(outcome.size, draws - sum(map(len, found)), rng):
             ends = np.stack([weights @ (outcome == k) for k in (0, 1)])
-            exists = (ends > 0).all(0) if design.shape[1] == 1 else ~_is_separable(weights, design[:, 0], outcome)
+            exists = (
+                (ends > 0).all(0)
+                if design.shape[1] == 1
+                else ~_is_separable(weights, design[:, 0], outcome)
+            )
             if exists.any():
                 found.append(_newton(weights[exists], design, outcome, offset, start)[:, 0])
     drawn = np.concatenate([*found, np.zeros(0)])
@@ -257,7 +317,8 @@ def _bootstrap_reading(
 def _newton(
     weights: np.ndarray, design: np.ndarray, outcome: Numbers, offset: Numbers, start: np.ndarray
 ) -> np.ndarray:
-    """Logistic regression of every row of weights [draw, example] by Newton's method, [draw, coefficient].
+    """Logistic regression of every row of weights [draw, example] by Newton's method, [draw,
+    coefficient].
 
     Steps are halved where the likelihood would fall.
     """

@@ -1,11 +1,12 @@
 """Coherence of per-example gradients (Chatterjee & Zielinski, 2022, arXiv:2203.10036).
 
-    α = ‖E g‖² / E‖g‖²          1 if all examples ask for the same change, 1/m if m examples ask for orthogonal ones
-    m·α                         how many examples an average example's step helps
-    α̂ = (m·α − 1) / (m − 1)     the numerator without its bias: the mean of g_i·g_j over i ≠ j; may be below zero
+    α = ‖E g‖² / E‖g‖²          1 if all examples ask for the same change, 1/m if m examples ask for
+    orthogonal ones m·α                         how many examples an average example's step helps
+    α̂ = (m·α − 1) / (m − 1)     the numerator without its bias: the mean of g_i·g_j over i ≠ j; may
+    be below zero
 
-‖g‖² adds up over layers, so α = Σ_l ω_l α_l with ω_l the layer's share of E‖g‖². One pass over the data with sums only;
-memory does not grow with the number of examples, apart from one number each.
+‖g‖² adds up over layers, so α = Σ_l ω_l α_l with ω_l the layer's share of E‖g‖². One pass over the
+data with sums only; memory does not grow with the number of examples, apart from one number each.
 """
 
 from collections import defaultdict
@@ -79,11 +80,15 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class CoherenceResult:
-    """α with its relatives, and the sums from which agreement of single examples can be read in a second pass."""
+    """α with its relatives, and the sums from which agreement of single examples can be read in a
+    second pass.
+    """
 
     alpha: float
     low: float
-    """95 % limits of α at this number of examples, from a jackknife over groups of examples; NaN: unknown."""
+    """95 % limits of α at this number of examples, from a jackknife over groups of examples; NaN:
+    unknown.
+    """
     high: float
     n: int
     norms2: Float[Tensor, " n"]
@@ -112,10 +117,12 @@ def coherence(
     batch_size: int = 256,
     groups: int = 10,
 ) -> CoherenceResult:
-    """Coherence over the data; `by` names an integer column (`"y"`) whose values are measured apart, too.
+    """Coherence over the data; `by` names an integer column (`"y"`) whose values are measured
+    apart, too.
 
-    Memory is one copy of the parameters per group and per class; `groups=1` gives no interval. Examples are read in a
-    shuffled order, so that the groups are exchangeable. The model runs in the mode in which it comes.
+    Memory is one copy of the parameters per group and per class; `groups=1` gives no interval.
+    Examples are read in a shuffled order, so that the groups are exchangeable. The model runs in
+    the mode in which it comes.
     """
     sums = _Sums(model, loss, by)
     with lab.child("dropout").seeded():
@@ -125,9 +132,15 @@ def coherence(
 
 
 def agreement(
-    model: nn.Module, loss: PerExample, data: Dataset[Any], lab: Lab, total: Mapping[str, Tensor], batch_size: int = 256
+    model: nn.Module,
+    loss: PerExample,
+    data: Dataset[Any],
+    lab: Lab,
+    total: Mapping[str, Tensor],
+    batch_size: int = 256,
 ) -> Float[Tensor, " n"]:
-    """g_i · (mean gradient of the other examples), in the order of the data: below zero, the others work against i.
+    """g_i · (mean gradient of the other examples), in the order of the data: below zero, the others
+    work against i.
 
     `total` is Σ g over these data (`CoherenceResult.total`); i's own part of it is taken out.
     """
@@ -139,14 +152,20 @@ def agreement(
 
     with lab.child("dropout").seeded():
         for batch in once(data, batch_size, lab):
-            values.append(torch.stack(list(tap_and_reduce(model, batch, loss, read).values())).sum(0).cpu())
+            values.append(
+                torch.stack(list(tap_and_reduce(model, batch, loss, read).values())).sum(0).cpu()
+            )
             n += size(batch)
     _refuse_few(n)
     return torch.cat(values) / (n - 1)
 
 
-def _iterate_groups(data: Dataset[Any], batch_size: int, groups: int, lab: Lab) -> Iterator[tuple[int, Tensor, Batch]]:
-    """(group, places in the data, batch): equal parts of a shuffled order; of a stream, its batches in turn."""
+def _iterate_groups(
+    data: Dataset[Any], batch_size: int, groups: int, lab: Lab
+) -> Iterator[tuple[int, Tensor, Batch]]:
+    """(group, places in the data, batch): equal parts of a shuffled order; of a stream, its batches
+    in turn.
+    """
     n = length(data)
     if n is None:
         start = 0
@@ -155,7 +174,9 @@ def _iterate_groups(data: Dataset[Any], batch_size: int, groups: int, lab: Lab) 
             start += size(batch)
         return
     _refuse_few(n)
-    for k, members in enumerate(torch.randperm(n, generator=lab.generator()).tensor_split(min(groups, n))):
+    for k, members in enumerate(
+        torch.randperm(n, generator=lab.generator()).tensor_split(min(groups, n))
+    ):
         for rows in members.split(batch_size):
             yield k, rows, to_device(gather(data, rows), lab)
 
@@ -193,7 +214,9 @@ class _Sums:
     def _of(self, sums: dict[int, dict[str, Tensor]], key: int) -> dict[str, Tensor]:
         if key not in sums:  # at least float32, since many examples are added up
             sums[key] = {
-                name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32), requires_grad=False)
+                name: torch.zeros_like(
+                    p, dtype=torch.promote_types(p.dtype, torch.float32), requires_grad=False
+                )
                 for name, p in self.parameters.items()
             }
         return sums[key]
@@ -217,7 +240,10 @@ class _Sums:
         order = torch.cat(self.rows).argsort()
         norms2 = torch.cat(self.norms2)
         n = len(norms2)
-        total = {name: torch.zeros_like(first) for name, first in next(iter(self.groups.values())).items()}
+        total = {
+            name: torch.zeros_like(first)
+            for name, first in next(iter(self.groups.values())).items()
+        }
         for group in self.groups.values():
             for name, part in group.items():
                 total[name] += part
@@ -235,7 +261,9 @@ class _Sums:
         )
 
     def _layers(self, total: Mapping[str, Tensor], n: int) -> dict[str, Part]:
-        """By the module that owns the parameters; a layer whose gradients are all zero has no coherence."""
+        """By the module that owns the parameters; a layer whose gradients are all zero has no
+        coherence.
+        """
         norms2: defaultdict[str, float] = defaultdict(float)
         squares: defaultdict[str, float] = defaultdict(float)
         for name, value in total.items():
@@ -257,13 +285,16 @@ class _Sums:
             own = norms2[labels == label]
             if len(own) > 1 and own.any():
                 square = own.sum().item()
-                parts[label] = Part(alignment(_norm2(total), square, len(own)), square / whole, len(own))
+                parts[label] = Part(
+                    alignment(_norm2(total), square, len(own)), square / whole, len(own)
+                )
         return parts
 
     def _interval(self, total: Mapping[str, Tensor], norms2: Tensor) -> tuple[float, float]:
         """Delete-a-group jackknife of α̂ with Student's t, as limits of α.
 
-        On α̂ because the bias of α depends on the number of examples, which differs between the jackknife's samples.
+        On α̂ because the bias of α depends on the number of examples, which differs between the
+        jackknife's samples.
         """
         g, n = len(self.groups), len(norms2)
         sizes, squares = dict.fromkeys(self.groups, 0), dict.fromkeys(self.groups, 0.0)
@@ -276,7 +307,9 @@ class _Sums:
             if left < 2 or square <= 0:
                 return nan, nan
             # not below zero: the three terms cancel where the group carries the whole gradient
-            rest = max(0.0, whole - 2 * _dot(total, part) + _dot(part, part))  # ‖Σ g without the group‖²
+            rest = max(
+                0.0, whole - 2 * _dot(total, part) + _dot(part, part)
+            )  # ‖Σ g without the group‖²
             without.append(unbiased_alpha(alignment(rest, square, left), left))
         if g < 3:
             return nan, nan
@@ -299,7 +332,9 @@ def _dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
 
 @dataclass(frozen=True)
 class Coherence:
-    """α over one split; `detail` holds ‖g‖² of each example. The model is measured in the mode in which it comes."""
+    """α over one split; `detail` holds ‖g‖² of each example. The model is measured in the mode in
+    which it comes.
+    """
 
     split: str = "train"
     batch_size: int = 256
@@ -307,7 +342,9 @@ class Coherence:
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         data, loss = subject.task.split(self.split).data, subject.task.objective.loss
-        got = coherence(subject.model, loss, data, lab, batch_size=self.batch_size, groups=self.groups)
+        got = coherence(
+            subject.model, loss, data, lab, batch_size=self.batch_size, groups=self.groups
+        )
         return Reading(got.alpha, got.low, got.high, got.n, "fraction", got.norms2)
 
 

@@ -1,6 +1,8 @@
-"""What an ensemble makes of its members' mistakes, and how sure it is (Lin et al., 2024, arXiv:2309.17230).
+"""What an ensemble makes of its members' mistakes, and how sure it is (Lin et al., 2024,
+arXiv:2309.17230).
 
-False-false-true (FFT): both members are wrong and the ensemble is right. True-true-false is its reverse.
+False-false-true (FFT): both members are wrong and the ensemble is right. True-true-false is its
+reverse.
 """
 
 from dataclasses import dataclass
@@ -24,24 +26,30 @@ Right = Bool[Tensor, " n"]
 
 
 def transitions(first: Right, second: Right, ensemble: Right) -> dict[str, Reading]:
-    """The shares of the eight patterns "TTT" … "FFF" (first, second, ensemble) among all examples; they sum to 1."""
+    """The shares of the eight patterns "TTT" … "FFF" (first, second, ensemble) among all examples;
+    they sum to 1.
+    """
     if not len(first) or not len(first) == len(second) == len(ensemble):
         raise InvalidData(
             f"Transitions got {len(first)}, {len(second)} and {len(ensemble)} answers.",
             why="they compare the same examples, of which there is at least one.",
-            fix="judge all three on one split.",
+            fix="evaluate all three on one split.",
         )
     found = {}
     for pattern in product((True, False), repeat=3):
         here = (first == pattern[0]) & (second == pattern[1]) & (ensemble == pattern[2])
-        found["".join("T" if right else "F" for right in pattern)] = stats.proportion(int(here.sum()), len(here))
+        found["".join("T" if right else "F" for right in pattern)] = stats.proportion(
+            int(here.sum()), len(here)
+        )
     return found
 
 
 def transitions_of(
     first: nn.Module, second: nn.Module, ensemble: nn.Module, task: Task, split: str, lab: Lab
 ) -> dict[str, Reading]:
-    """`transitions` of three models on one split, for averages of weights, which do not contain their members."""
+    """`transitions` of three models on one split, for averages of weights, which do not contain
+    their members.
+    """
     return transitions(*(right(model, task, split, lab) for model in (first, second, ensemble)))
 
 
@@ -56,7 +64,7 @@ def right_of(score: Float[Tensor, " n"]) -> Right:
         raise InvalidData(
             "The score is not 0 or 1 for every example.",
             why="right and wrong are all that a transition knows.",
-            fix="judge with an accuracy; look for inputs or weights that are not finite.",
+            fix="evaluate with an accuracy; look for inputs or weights that are not finite.",
         )
     return score == 1
 
@@ -68,9 +76,11 @@ def answers(committee: nn.Module, task: Task, split: str, lab: Lab) -> Bool[Tens
 
 @dataclass(frozen=True)
 class FalseFalseTrue:
-    """Share of all examples on which every member of a committee is wrong and the committee is right.
+    """Share of all examples on which every member of a committee is wrong and the committee is
+    right.
 
-    0 for a committee of one. Print `TrueTrueFalse` beside it: what is gained here may be lost there.
+    0 for a committee of one. Print `TrueTrueFalse` beside it: what is gained here may be lost
+    there.
     """
 
     split: str = "test"
@@ -83,7 +93,9 @@ class FalseFalseTrue:
 
 @dataclass(frozen=True)
 class TrueTrueFalse:
-    """Share of all examples on which every member of a committee is right and the committee is wrong."""
+    """Share of all examples on which every member of a committee is right and the committee is
+    wrong.
+    """
 
     split: str = "test"
 
@@ -95,9 +107,11 @@ class TrueTrueFalse:
 
 @dataclass(frozen=True)
 class Overconfidence:
-    """Mean probability of the most likely class − accuracy: 0 if certainty is earned, above 0 if it is not.
+    """Mean probability of the most likely class − accuracy: 0 if certainty is earned, above 0 if it
+    is not.
 
-    `detail` holds the confidence of each example. `CalibrationError` also sees errors that cancel here.
+    `detail` holds the confidence of each example. `CalibrationError` also sees errors that cancel
+    here.
     """
 
     split: str = "test"
@@ -113,9 +127,11 @@ class Overconfidence:
             model.train(was_training)
         confidence, hit = torch.cat(parts), right(model, subject.task, self.split, lab)
         reading = stats.mean((confidence - hit.double()).numpy())
-        return Reading(reading.value, reading.low, reading.high, reading.n, "probability", confidence)
+        return Reading(
+            reading.value, reading.low, reading.high, reading.n, "probability", confidence
+        )
 
 
 def example() -> Overconfidence:
-    """On the judged split of the contract battery's task."""
+    """On the evaluation split of the contract battery's task."""
     return Overconfidence(split="same")

@@ -1,4 +1,6 @@
-"""How differently the hypotheses of a committee decide, and where (Benoit et al., 2024, arXiv:2312.16313)."""
+"""How differently the hypotheses of a committee decide, and where (Benoit et al., 2024,
+arXiv:2312.16313).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,11 +25,15 @@ from unseen.reading import Reading
 def member_probabilities(subject: Trained, split: str, lab: Lab) -> Float[Tensor, "member n k"]:
     """Every member's probabilities on a split, which may be unlabelled."""
     data = subject.task.split(split).data
-    each = [log_probabilities(outputs(m, data, lab).double()).exp() for m in members_of(subject.model)]
+    each = [
+        log_probabilities(outputs(m, data, lab).double()).exp() for m in members_of(subject.model)
+    ]
     p = torch.stack(each)
     if not torch.isfinite(p).all():
         raise InvalidData(
-            "A prediction is not finite.", "it agrees with none.", "look for inputs or weights that are not finite."
+            "A prediction is not finite.",
+            "it agrees with none.",
+            "look for inputs or weights that are not finite.",
         )
     return p
 
@@ -40,12 +46,16 @@ def pairwise_disagreement(p: Float[Tensor, "member n k"]) -> Float[Tensor, " n"]
 def hard_disagreement(p: Float[Tensor, "member n k"]) -> Float[Tensor, " n"]:
     """Share of pairs of members that decide differently, for each example."""
     votes = p.argmax(-1)
-    return over_pairs(torch.nn.functional.one_hot(votes, p.shape[-1]).double(), disagreement).mean(0)
+    return over_pairs(torch.nn.functional.one_hot(votes, p.shape[-1]).double(), disagreement).mean(
+        0
+    )
 
 
 @dataclass(frozen=True)
 class PairwiseDisagreement:
-    """Mean total variation between the predictions of two members: 0 if they agree, 1 if they exclude each other."""
+    """Mean total variation between the predictions of two members: 0 if they agree, 1 if they
+    exclude each other.
+    """
 
     split: str = "test"
 
@@ -65,9 +75,11 @@ class DecisionDisagreement:
 
 @dataclass(frozen=True)
 class MutualInformation:
-    """Mean over pairs of members of the mutual information of their predictions: 0 nats if they are independent.
+    """Mean over pairs of members of the mutual information of their predictions: 0 nats if they are
+    independent.
 
-    Independent members show about (k − 1)²/(2 n) in n examples. The interval is a bootstrap's, shifted by its own bias.
+    Independent members show about (k − 1)²/(2 n) in n examples. The interval is a bootstrap's,
+    shifted by its own bias.
     """
 
     split: str = "test"
@@ -76,25 +88,38 @@ class MutualInformation:
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         p = member_probabilities(subject, self.split, lab)
         rng = lab.child("bootstrap").numpy()
-        return shifted_bootstrap(p, lambda part: over_pairs(part, mutual_information).mean(), self.draws, rng)
+        return shifted_bootstrap(
+            p, lambda part: over_pairs(part, mutual_information).mean(), self.draws, rng
+        )
 
 
 def shifted_bootstrap(
-    p: Float[Tensor, "member n k"], statistic: Callable[[Tensor], Tensor], draws: int, rng: np.random.Generator
+    p: Float[Tensor, "member n k"],
+    statistic: Callable[[Tensor], Tensor],
+    draws: int,
+    rng: np.random.Generator,
 ) -> Reading:
-    """The statistic with quantiles over resampled examples, shifted so that the resamples' mean lies on the value."""
+    """The statistic with quantiles over resampled examples, shifted so that the resamples' mean
+    lies on the value.
+    """
     value, n = float(statistic(p)), p.shape[1]
-    drawn = torch.stack([statistic(p[:, torch.from_numpy(rng.integers(n, size=n))]) for _ in range(draws)])
-    bounds = drawn.quantile(torch.tensor([0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2], dtype=drawn.dtype))
+    drawn = torch.stack(
+        [statistic(p[:, torch.from_numpy(rng.integers(n, size=n))]) for _ in range(draws)]
+    )
+    bounds = drawn.quantile(
+        torch.tensor([0.5 - stats.LEVEL / 2, 0.5 + stats.LEVEL / 2], dtype=drawn.dtype)
+    )
     low, high = (bounds - drawn.mean() + value).tolist()
     return Reading(value, max(0.0, min(low, value)), max(high, value), n, "nats")
 
 
 @dataclass(frozen=True)
 class DiversityGap:
-    """Disagreement on the unlabelled data minus that on a judged split: diversity that was learned there and stays there.
+    """Disagreement on the unlabelled data minus that on an evaluation split: diversity that was
+    learned there and stays there.
 
-    0 if members disagree alike in both places; positive if the disagreement holds for the unlabelled data only.
+    0 if members disagree alike in both places; positive if the disagreement holds for the
+    unlabelled data only.
     """
 
     unlabelled: str = "unlabelled"
@@ -102,7 +127,8 @@ class DiversityGap:
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         here, there = (
-            pairwise_disagreement(member_probabilities(subject, name, lab)) for name in (self.unlabelled, self.split)
+            pairwise_disagreement(member_probabilities(subject, name, lab))
+            for name in (self.unlabelled, self.split)
         )
         return stats.welch(here.numpy(), there.numpy(), "fraction")
 
@@ -115,4 +141,6 @@ def _of(values: Float[Tensor, " n"]) -> Reading:
 def example() -> tuple[PairwiseDisagreement, Trained]:
     """Of two members of fresh weights, on unlabelled data."""
     members = [toy_model(Lab(seed)) for seed in range(2)]
-    return PairwiseDisagreement(split="bare"), Trained(Committee(members, MeanProbability()), toy_task())
+    return PairwiseDisagreement(split="bare"), Trained(
+        Committee(members, MeanProbability()), toy_task()
+    )

@@ -1,6 +1,7 @@
 """Are the documents that state a fact the ones that get the credit for it?
 
-The fact-tracing test of Akyürek et al. (2022), arXiv:2205.11482, with as many places as the fact has documents.
+The fact-tracing test of Akyürek et al. (2022), arXiv:2205.11482, with as many places as the fact
+has documents.
 """
 
 from collections.abc import Mapping
@@ -24,16 +25,17 @@ def document_recall(
 ) -> Reading:
     """Mean over queries of the share of the asked fact's documents among the `top` highest scores.
 
-    `stated` and `asked` number the facts. `top` = 0: as many places as the fact has documents, so that 1 means that they
-    come first; of n documents a random order reaches top/n. `detail` has each query's share; its mean's interval is
-    Student's within [0, 1].
+    `stated` and `asked` number the facts. `top` = 0: as many places as the fact has documents, so
+    that 1 means that they come first; of n documents a random order reaches top/n. `detail` has
+    each query's share; its mean's interval is Student's within [0, 1].
     """
     _refuse(scores, stated, asked)
     own = asked[:, None] == stated
     documents = own.sum(1)
     if not documents.all():
         raise InvalidData(
-            f"{int((documents == 0).sum())} of {len(asked)} queries ask for a fact that no document states.",
+            f"{int((documents == 0).sum())} of {len(asked)} queries ask for a fact that no "
+            "document states.",
             why="a share of no documents is 0/0.",
             fix="ask for stated facts only.",
         )
@@ -46,9 +48,14 @@ def document_recall(
 
 
 def _refuse(scores: Tensor, stated: Tensor, asked: Tensor) -> None:
-    if scores.shape != (len(asked), len(stated)) or not len(asked) or not torch.isfinite(scores).all():
+    if (
+        scores.shape != (len(asked), len(stated))
+        or not len(asked)
+        or not torch.isfinite(scores).all()
+    ):
         raise InvalidData(
-            f"Document recall got scores {tuple(scores.shape)} for {len(asked)} queries and {len(stated)} documents.",
+            f"Document recall got scores {tuple(scores.shape)} for {len(asked)} queries and "
+            f"{len(stated)} documents.",
             why="every query has one finite score per document, and at least one query is asked.",
             fix="score the documents in the order of `stated`.",
         )
@@ -56,7 +63,9 @@ def _refuse(scores: Tensor, stated: Tensor, asked: Tensor) -> None:
 
 @dataclass(frozen=True)
 class DocumentRecall:
-    """`document_recall` of a table with `scores` [query, document], `stated` [document] and `asked` [query]."""
+    """`document_recall` of a table with `scores` [query, document], `stated` [document] and `asked`
+    [query].
+    """
 
     top: int = 0
 

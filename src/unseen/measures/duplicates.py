@@ -1,6 +1,7 @@
-"""Examples that occur in two splits: leakage from training into judgement.
+"""Examples that occur in two splits: leakage from training into evaluation.
 
-Exact duplicates by hashing rounded rows; near-duplicates as nearest neighbours closer than chance would bring them.
+Exact duplicates by hashing rounded rows; near-duplicates as nearest neighbours closer than chance
+would bring them.
 """
 
 import hashlib
@@ -42,7 +43,9 @@ class Pairs:
         return len(self.a)
 
 
-def exact_pairs(a: Float[Tensor, "n *shape"], b: Float[Tensor, "m *shape"], decimals: int = 6) -> Pairs:
+def exact_pairs(
+    a: Float[Tensor, "n *shape"], b: Float[Tensor, "m *shape"], decimals: int = 6
+) -> Pairs:
     """All pairs whose rows agree after rounding to `decimals` places.
 
     Values on either side of a rounding limit differ; `near_pairs` does not have that gap.
@@ -50,18 +53,25 @@ def exact_pairs(a: Float[Tensor, "n *shape"], b: Float[Tensor, "m *shape"], deci
     places: dict[bytes, list[int]] = defaultdict(list)
     for i, key in enumerate(_keys(_rows("a", a), decimals)):
         places[key].append(i)
-    pairs = [(i, j) for j, key in enumerate(_keys(_rows("b", b), decimals)) for i in places.get(key, ())]
+    pairs = [
+        (i, j) for j, key in enumerate(_keys(_rows("b", b), decimals)) for i in places.get(key, ())
+    ]
     index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
     return Pairs(index[:, 0], index[:, 1], torch.zeros(len(pairs), dtype=torch.float64))
 
 
 def near_pairs(
-    a: Float[Tensor, "n *shape"], b: Float[Tensor, "m *shape"], *, chance: float = 1e-3, threshold: float | None = None
+    a: Float[Tensor, "n *shape"],
+    b: Float[Tensor, "m *shape"],
+    *,
+    chance: float = 1e-3,
+    threshold: float | None = None,
 ) -> Pairs:
-    """For each row of B its nearest row of A, where that is at most `threshold` away (default: `chance_distance`).
+    """For each row of B its nearest row of A, where that is at most `threshold` away (default:
+    `chance_distance`).
 
-    Columns of a table are divided by their standard deviation in A (constant columns stay as they are); images are
-    compared pixel by pixel in their own unit.
+    Columns of a table are divided by their standard deviation in A (constant columns stay as they
+    are); images are compared pixel by pixel in their own unit.
     """
     x, y = scale_to_common_units(_rows("a", a), _rows("b", b), tabular=a.dim() <= 2)
     limit = chance_distance(x, chance) if threshold is None else threshold
@@ -74,17 +84,20 @@ def near_pairs(
 def chance_distance(x: Float[Tensor, "n d"], chance: float = 1e-3, most: int = 5_000) -> float:
     """The distance within which a fresh example finds a neighbour in x with probability `chance`.
 
-    Nearest-neighbour distances of a locally uniform density follow P(D > r) = 2^−(r/median)^m, m the dimension.
-    Median and upper quartile within x give m = ln 2 / ln(quartile/median). What lies within the distance is then left
-    out and the rest measured again until nothing more falls out, so duplicates within x do not lower it. At most half
-    the median; 0 when fewer than three different rows are left.
+    Nearest-neighbour distances of a locally uniform density follow P(D > r) = 2^−(r/median)^m, m
+    the dimension. Median and upper quartile within x give m = ln 2 / ln(quartile/median). What lies
+    within the distance is then left out and the rest measured again until nothing more falls out,
+    so duplicates within x do not lower it. At most half the median; 0 when fewer than three
+    different rows are left.
     """
     if not 0 < chance < 1:
-        raise InvalidConfig(f"Overlap got chance={chance}.", "it is a probability.", "set it in (0, 1), say 1e-3.")
+        raise InvalidConfig(
+            f"Overlap got chance={chance}.", "it is a probability.", "set it in (0, 1), say 1e-3."
+        )
     if len(x) < 3:
         raise InvalidData(
             f"The reference split has {len(x)} examples.",
-            why="what is unusually near is judged by their own distances.",
+            why="what is unusually near is evaluated by their own distances.",
             fix="give `threshold`, or use exact duplicates.",
         )
     rows = torch.arange(len(x)) if len(x) <= most else torch.linspace(0, len(x) - 1, most).long()
@@ -103,9 +116,11 @@ def chance_distance(x: Float[Tensor, "n d"], chance: float = 1e-3, most: int = 5
 def nearest(
     query: Float[Tensor, "m d"], among: Float[Tensor, "n d"], own: Int[Tensor, " m"] | None = None
 ) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"]]:
-    """The nearest row of `among` for every query and its Euclidean distance; `own` names rows to leave out.
+    """The nearest row of `among` for every query and its Euclidean distance; `own` names rows to
+    leave out.
 
-    ‖q − x‖² = ‖q‖² + ‖x‖² − 2 q·x by matrix products in float32 on centred data, the best few again in float64.
+    ‖q − x‖² = ‖q‖² + ‖x‖² − 2 q·x by matrix products in float32 on centred data, the best few again
+    in float64.
     """
     centre = among.mean(0)
     x, q = (among - centre).float(), (query - centre).float()
@@ -136,7 +151,8 @@ def scale_to_common_units(
 
 @dataclass(frozen=True)
 class Overlap:
-    """The share of a judged split's examples that are in the reference split (Wilson interval): 0 is as it should be.
+    """The share of an evaluation split's examples that are in the reference split (Wilson
+    interval): 0 is as it should be.
 
     `detail` holds the pairs as rows (index in `reference`, index in `split`, distance).
     """
@@ -154,9 +170,10 @@ class Overlap:
 
 @dataclass(frozen=True)
 class NearOverlap:
-    """The share of a judged split's examples with a near-duplicate in the reference split.
+    """The share of an evaluation split's examples with a near-duplicate in the reference split.
 
-    Expected among unrelated examples: `chance`, where the density is locally uniform. `detail` as for `Overlap`.
+    Expected among unrelated examples: `chance`, where the density is locally uniform. `detail` as
+    for `Overlap`.
     """
 
     reference: str = "train"
@@ -187,7 +204,11 @@ def _rows(name: str, x: Tensor) -> Float[Tensor, "n d"]:
     rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
     rows = rows.double().cpu()  # float64: differences of nearly equal numbers
     if not rows.numel():
-        raise InvalidData(f"Overlap got no examples in `{name}`.", "there is nothing to compare.", "check the split.")
+        raise InvalidData(
+            f"Overlap got no examples in `{name}`.",
+            "there is nothing to compare.",
+            "check the split.",
+        )
     if not torch.isfinite(rows).all():
         bad = int((~torch.isfinite(rows)).any(1).sum())
         raise InvalidData(
@@ -199,13 +220,18 @@ def _rows(name: str, x: Tensor) -> Float[Tensor, "n d"]:
 
 
 def _keys(rows: Float[Tensor, "n d"], decimals: int) -> list[bytes]:
-    rounded = np.round(rows.numpy(), decimals) + 0.0  # + 0.0: −0 and 0 are one number with two bit patterns
+    rounded = (
+        np.round(rows.numpy(), decimals) + 0.0
+    )  # + 0.0: −0 and 0 are one number with two bit patterns
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rounded]
 
 
 def example() -> tuple[Overlap, Task]:
-    """Two of four judged rows occur in the training rows."""
+    """Two of four evaluation rows occur in the training rows."""
     x = torch.arange(12.0).view(6, 2)
     y = torch.zeros(6, dtype=torch.int64)
-    splits = {"train": Split(Columns(x=x, y=y), Use.TRAIN), "test": Split(Columns(x=x[2:] % 10, y=y[2:]), Use.EVALUATE)}
+    splits = {
+        "train": Split(Columns(x=x, y=y), Use.TRAIN),
+        "test": Split(Columns(x=x[2:] % 10, y=y[2:]), Use.EVALUATE),
+    }
     return Overlap(), Task(name="overlapping", axis=Axis.IID, splits=splits, objective=classify)

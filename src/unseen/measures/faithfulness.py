@@ -1,7 +1,9 @@
-"""How faithful an explanation is: its loss as a local approximation, and what perturbing its top features does.
+"""How faithful an explanation is: its loss as a local approximation, and what perturbing its top
+features does.
 
-Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254: the loss on the neighbourhood one cares about, not on the one that the
-method was fitted to; top-k and bottom-k perturbation tests by removal or Gaussian noise.
+Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254: the loss on the neighbourhood one cares about,
+not on the one that the method was fitted to; top-k and bottom-k perturbation tests by removal or
+Gaussian noise.
 """
 
 from dataclasses import dataclass
@@ -26,8 +28,11 @@ from unseen.reading import Reading
 from unseen.task import Batch, PerExample
 
 
-def faithfulness(explanation: Explanation, at: PerturbedModel, where: Neighbourhood, loss: Loss, lab: Lab) -> Reading:
-    """1 − Σ LFA loss/Σ loss of w = 0 on a fresh sample of the neighbourhood; `detail` is the loss per input.
+def faithfulness(
+    explanation: Explanation, at: PerturbedModel, where: Neighbourhood, loss: Loss, lab: Lab
+) -> Reading:
+    """1 − Σ LFA loss/Σ loss of w = 0 on a fresh sample of the neighbourhood; `detail` is the loss
+    per input.
 
     Weights are converted to the units of the neighbourhood's map first (w to w·(x₀ − b) and back).
     """
@@ -72,11 +77,16 @@ def changes(
             why="it perturbs at least one known feature by a positive amount.",
             fix="use 1 ≤ k ≤ d, sigma > 0 and n ≥ 1.",
         )
-    chosen = torch.zeros_like(scores).scatter(1, scores.abs().topk(k, 1, largest=order is Order.TOP).indices, 1)
+    chosen = torch.zeros_like(scores).scatter(
+        1, scores.abs().topk(k, 1, largest=order is Order.TOP).indices, 1
+    )
     if noise is Noise.BINARY:
         return (at.at_point - at.values_at(Parametrization.MULTIPLICATIVE, 1 - chosen)).abs()
     draws = torch.randn(n, at.d, generator=lab.generator(), dtype=torch.float64).to(scores)
-    moved = [(at.at_point - at.values_at(Parametrization.ADDITIVE, sigma * draw * chosen)).abs() for draw in draws]
+    moved = [
+        (at.at_point - at.values_at(Parametrization.ADDITIVE, sigma * draw * chosen)).abs()
+        for draw in draws
+    ]
     return torch.stack(moved).mean(0)
 
 
@@ -107,7 +117,9 @@ class GradientAt:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Share of what the model does in a neighbourhood that an attribution's credits explain: 1 − Σ loss/Σ loss of w = 0."""
+    """Share of what the model does in a neighbourhood that an attribution's credits explain: 1 − Σ
+    loss/Σ loss of w = 0.
+    """
 
     attribution: Attribution = Gradient()
     neighbourhood: Neighbourhood = Gaussian()
@@ -130,7 +142,9 @@ class Faithfulness:
 
 @dataclass(frozen=True)
 class PerturbationTest:
-    """Mean |change of f| when the top or bottom `k` features by an attribution are removed or jittered."""
+    """Mean |change of f| when the top or bottom `k` features by an attribution are removed or
+    jittered.
+    """
 
     attribution: Attribution = Gradient()
     k: int = 1
@@ -146,9 +160,13 @@ class PerturbationTest:
         explanation, at = _explain_split(
             self.attribution, self.behaviour, self.inputs, subject, self.split, self.most, lab
         )
-        found = changes(at, explanation.scores, self.k, self.order, self.noise, lab.child("noise"), self.sigma)
+        found = changes(
+            at, explanation.scores, self.k, self.order, self.noise, lab.child("noise"), self.sigma
+        )
         reading = stats.mean(found.double().cpu().numpy(), within=(0, float("inf")))
-        return Reading(reading.value, reading.low, reading.high, reading.n, "change of the behaviour", found)
+        return Reading(
+            reading.value, reading.low, reading.high, reading.n, "change of the behaviour", found
+        )
 
 
 def _explain_split(
@@ -178,14 +196,19 @@ def _explain_split(
 def _refuse_mismatch(explanation: Explanation, at: PerturbedModel) -> None:
     if explanation.scores.shape != (at.n, at.d):
         raise InvalidData(
-            f"Credits of shape {tuple(explanation.scores.shape)} for {at.n} inputs of {at.d} features.",
+            f"Credits of shape {tuple(explanation.scores.shape)} for {at.n} inputs of {at.d} "
+            "features.",
             why="each input has one credit per feature.",
             fix="explain these inputs with the same mask.",
         )
     if not torch.isfinite(explanation.scores).all():
-        raise InvalidData("Credits are NaN or infinite.", "their loss would be, too.", "look at what made them.")
+        raise InvalidData(
+            "Credits are NaN or infinite.", "their loss would be, too.", "look at what made them."
+        )
 
 
 def example() -> Faithfulness:
-    """How much of the loss near the judged examples of the battery's task the gradient explains."""
+    """How much of the loss near the evaluation examples of the battery's task the gradient
+    explains.
+    """
     return Faithfulness(split="same", most=20)

@@ -1,7 +1,8 @@
 """Which features a model's score rests on, and which of them differ between splits.
 
-Permutation importance: Breiman (2001, Random forests), Fisher, Rudin & Dominici (2019, arXiv:1801.01489). Shift: standardised
-mean difference, Kolmogorov–Smirnov with Benjamini & Hochberg's (1995) correction, total variation.
+Permutation importance: Breiman (2001, Random forests), Fisher, Rudin & Dominici (2019,
+arXiv:1801.01489). Shift: standardised mean difference, Kolmogorov–Smirnov with Benjamini &
+Hochberg's (1995) correction, total variation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,20 +30,34 @@ FEW = 20
 
 
 def reliances(
-    trained: Trained, split: str, groups: Mapping[str, Sequence[int]], lab: Lab, *, repeats: int = 10, column: str = "x"
+    trained: Trained,
+    split: str,
+    groups: Mapping[str, Sequence[int]],
+    lab: Lab,
+    *,
+    repeats: int = 10,
+    column: str = "x",
 ) -> dict[str, Reading]:
-    """For each group of features: mean score − mean score with these features exchanged between examples of the split.
+    """For each group of features: mean score − mean score with these features exchanged between
+    examples of the split.
 
-    The features of a group move together, so what they share is not left behind. The interval is paired and counts
-    both the examples and the permutations as samples; `detail` is the drop per example, averaged over permutations.
+    The features of a group move together, so what they share is not left behind. The interval is
+    paired and counts both the examples and the permutations as samples; `detail` is the drop per
+    example, averaged over permutations.
     """
     if repeats < 1:
-        raise InvalidConfig(f"Feature reliance got repeats={repeats}.", "it needs a permutation.", "set repeats ≥ 1.")
+        raise InvalidConfig(
+            f"Feature reliance got repeats={repeats}.",
+            "it needs a permutation.",
+            "set repeats ≥ 1.",
+        )
     batch = whole(trained.task.split(split).data, lab)
     x, score = _features(batch, column), trained.task.objective.score
     if len(x) < 2:
         raise InvalidData(
-            f"Split `{split}` has {len(x)} example.", "there is nobody to exchange with.", "use a larger split."
+            f"Split `{split}` has {len(x)} example.",
+            "one row cannot be shuffled.",
+            "use a larger split.",
         )
     before = per_example(trained.model, Columns(**batch), score, lab).double()
     found = {}
@@ -50,20 +65,28 @@ def reliances(
         _refuse_features(name, features, x)
         drops = []
         for k in range(repeats):
-            order = torch.randperm(len(x), generator=lab.child("permute", name, k).generator()).to(x.device)
+            order = torch.randperm(len(x), generator=lab.child("permute", name, k).generator()).to(
+                x.device
+            )
             moved = x.clone()
             moved[:, list(features)] = x[order][:, list(features)]
-            after = per_example(trained.model, Columns(**{**batch, column: moved}), score, lab).double()
+            after = per_example(
+                trained.model, Columns(**{**batch, column: moved}), score, lab
+            ).double()
             drops.append(before - after)
         table = torch.stack(drops)
         reading = stats.crossed_mean(table.numpy())
-        found[name] = Reading(reading.value, reading.low, reading.high, reading.n, detail=table.mean(0))
+        found[name] = Reading(
+            reading.value, reading.low, reading.high, reading.n, detail=table.mean(0)
+        )
     return found
 
 
 @dataclass(frozen=True)
 class FeatureReliance:
-    """How far the mean score of a split falls when the named features are permuted: 0 if the model ignores them."""
+    """How far the mean score of a split falls when the named features are permuted: 0 if the model
+    ignores them.
+    """
 
     features: tuple[int, ...] = (0,)
     """Positions along the first feature axis of the input."""
@@ -73,7 +96,9 @@ class FeatureReliance:
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         groups = {"features": self.features}
-        return reliances(subject, self.split, groups, lab, repeats=self.repeats, column=self.column)["features"]
+        return reliances(
+            subject, self.split, groups, lab, repeats=self.repeats, column=self.column
+        )["features"]
 
 
 @dataclass(frozen=True)
@@ -81,9 +106,13 @@ class Shift:
     """How one feature differs between two samples a and b."""
 
     difference: Reading
-    """Standardised mean difference (mean b − mean a) / pooled standard deviation, with its large-sample interval."""
+    """Standardised mean difference (mean b − mean a) / pooled standard deviation, with its
+    large-sample interval.
+    """
     total_variation: float
-    """½ Σ |P_a − P_b| over values or equally filled bins; in small samples it exceeds 0 without any shift."""
+    """½ Σ |P_a − P_b| over values or equally filled bins; in small samples it exceeds 0 without any
+    shift.
+    """
     ks: float
     """Largest distance of the two distribution functions."""
     p: float
@@ -92,7 +121,9 @@ class Shift:
     """`p` after Benjamini & Hochberg's correction over all features tested together."""
 
 
-def shifts(a: Float[Tensor, "n feature"], b: Float[Tensor, "m other"], names: Sequence[str] = ()) -> dict[str, Shift]:
+def shifts(
+    a: Float[Tensor, "n feature"], b: Float[Tensor, "m other"], names: Sequence[str] = ()
+) -> dict[str, Shift]:
     """`Shift` of every feature from sample a to sample b, in the order of the columns."""
     x, y = (t.double().cpu().numpy() for t in (a, b))
     if x.shape[1] != y.shape[1] or (names and len(names) != x.shape[1]):
@@ -104,7 +135,8 @@ def shifts(a: Float[Tensor, "n feature"], b: Float[Tensor, "m other"], names: Se
     for sample in (x, y):
         if len(sample) < 2 or not np.isfinite(sample).all():
             raise InvalidData(
-                f"shifts got a sample of {len(sample)} examples, {int((~np.isfinite(sample)).sum())} values not finite.",
+                f"shifts got a sample of {len(sample)} examples, "
+                f"{int((~np.isfinite(sample)).sum())} values not finite.",
                 why="a distribution of fewer than two numbers has no spread, and NaN has no rank.",
                 fix="impute missing values, or merge small sites.",
             )
@@ -123,9 +155,11 @@ def shifts(a: Float[Tensor, "n feature"], b: Float[Tensor, "m other"], names: Se
 
 
 def standardised_difference(a: np.ndarray, b: np.ndarray) -> Reading:
-    """d = (mean b − mean a)/s, s² = (s_a² + s_b²)/2; variance 1/n + 1/m + d²/(2(n + m)) (Hedges & Olkin, 1985).
+    """d = (mean b − mean a)/s, s² = (s_a² + s_b²)/2; variance 1/n + 1/m + d²/(2(n + m)) (Hedges &
+    Olkin, 1985).
 
-    A feature that is constant in both samples differs by 0, or, if the constants differ, has no finite difference.
+    A feature that is constant in both samples differs by 0, or, if the constants differ, has no
+    finite difference.
     """
     n, m = len(a), len(b)
     spread, gap = sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2), float(b.mean() - a.mean())
@@ -133,23 +167,36 @@ def standardised_difference(a: np.ndarray, b: np.ndarray) -> Reading:
         value = 0.0 if gap == 0 else float(np.copysign(np.inf, gap))
         return Reading(value, value, value, n + m, "standard deviations")
     d = gap / spread
-    half = float(scipy_stats.norm.ppf(0.5 + stats.LEVEL / 2)) * sqrt(1 / n + 1 / m + d * d / (2 * (n + m)))
+    half = float(scipy_stats.norm.ppf(0.5 + stats.LEVEL / 2)) * sqrt(
+        1 / n + 1 / m + d * d / (2 * (n + m))
+    )
     return Reading(d, d - half, d + half, n + m, "standard deviations")
 
 
 def total_variation(a: np.ndarray, b: np.ndarray) -> float:
-    """½ Σ_v |P_a(v) − P_b(v)| over the values, or over tenths of the pooled sample where there are many values."""
+    """½ Σ_v |P_a(v) − P_b(v)| over the values, or over tenths of the pooled sample where there are
+    many values.
+    """
     values = np.unique(np.concatenate([a, b]))
     if len(values) > FEW:
         inner = np.unique(np.quantile(np.concatenate([a, b]), np.linspace(0, 1, BINS + 1)[1:-1]))
-        a, b, values = np.searchsorted(inner, a), np.searchsorted(inner, b), np.arange(len(inner) + 1)
-    share = [np.bincount(np.searchsorted(values, sample), minlength=len(values)) / len(sample) for sample in (a, b)]
+        a, b, values = (
+            np.searchsorted(inner, a),
+            np.searchsorted(inner, b),
+            np.arange(len(inner) + 1),
+        )
+    share = [
+        np.bincount(np.searchsorted(values, sample), minlength=len(values)) / len(sample)
+        for sample in (a, b)
+    ]
     return float(np.abs(share[0] - share[1]).sum() / 2)
 
 
 @dataclass(frozen=True)
 class FeatureShift:
-    """Standardised mean difference of one feature between two splits: 0 if the means agree, ± 1 is one deviation."""
+    """Standardised mean difference of one feature between two splits: 0 if the means agree, ± 1 is
+    one deviation.
+    """
 
     feature: int = 0
     reference: str = "train"
@@ -177,7 +224,8 @@ def _features(batch: Batch, column: str) -> Tensor:
         )
     if not len(x) or (x.is_floating_point() and not torch.isfinite(x).all()):
         raise InvalidData(
-            f"Column `{column}` has {len(x)} examples, {int((~torch.isfinite(x)).sum())} values not finite.",
+            f"Column `{column}` has {len(x)} examples, {int((~torch.isfinite(x)).sum())} values "
+            "not finite.",
             why="a score of such inputs means nothing.",
             fix="impute missing values before training, or drop those rows.",
         )
@@ -194,5 +242,5 @@ def _refuse_features(name: str, features: Sequence[int], x: Tensor) -> None:
 
 
 def example() -> FeatureReliance:
-    """Reliance on the first feature, on the judged split of the contract battery's task."""
+    """Reliance on the first feature, on the evaluation split of the contract battery's task."""
     return FeatureReliance(features=(0,), split="same", repeats=3)

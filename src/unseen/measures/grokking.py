@@ -1,6 +1,8 @@
-"""How linear a network is, what its neurons point at, and when it generalized: the diagnostics of grokking on XOR.
+"""How linear a network is, what its neurons point at, and when it generalized: the diagnostics of
+grokking on XOR.
 
-Xu, Wang, Frei, Vardi & Hu (2024), arXiv:2310.02541: after one step the network is nearly linear, later it is not.
+Xu, Wang, Frei, Vardi & Hu (2024), arXiv:2310.02541: after one step the network is nearly linear,
+later it is not.
 """
 
 from collections.abc import Sequence
@@ -23,10 +25,11 @@ from unseen.reading import Reading
 
 @dataclass(frozen=True)
 class Oddness:
-    """E(f(x) − f(−x))² / 2E(f(x)² + f(−x)²): 1 for a linear f without bias, 0 for an even f such as the XOR solution.
+    """E(f(x) − f(−x))² / 2E(f(x)² + f(−x)²): 1 for a linear f without bias, 0 for an even f such as
+    the XOR solution.
 
-    Since φ(z) = z/2 + |z|/2, the odd part of a two-layer ReLU network without bias is a linear function. Several
-    outputs: squares are summed over them.
+    Since φ(z) = z/2 + |z|/2, the odd part of a two-layer ReLU network without bias is a linear
+    function. Several outputs: squares are summed over them.
     """
 
     split: str = "test"
@@ -52,8 +55,8 @@ class Oddness:
 def oddness(at: Float[Tensor, " n *output"], mirrored: Float[Tensor, " n *output"]) -> float:
     """The odd share of f from f(x) and f(−x).
 
-    For inputs distributed like their mirror image this is E(f(x) − f(−x))²/4Ef(x)²; the symmetric denominator keeps
-    a finite sample within [0, 1].
+    For inputs distributed like their mirror image this is E(f(x) − f(−x))²/4Ef(x)²; the symmetric
+    denominator keeps a finite sample within [0, 1].
     """
     return _share(_parts(at, mirrored))
 
@@ -61,7 +64,11 @@ def oddness(at: Float[Tensor, " n *output"], mirrored: Float[Tensor, " n *output
 def _parts(at: Tensor, mirrored: Tensor) -> NDArray[np.float64]:
     """Per example the squared odd part and the total, (f(x) − f(−x))² and 2(f(x)² + f(−x)²)."""
     f, g = (outputs.detach().double().reshape(len(outputs), -1) for outputs in (at, mirrored))
-    return torch.stack([(f - g).square().sum(1), 2 * (f.square() + g.square()).sum(1)], 1).cpu().numpy()
+    return (
+        torch.stack([(f - g).square().sum(1), 2 * (f.square() + g.square()).sum(1)], 1)
+        .cpu()
+        .numpy()
+    )
 
 
 def _share(parts: NDArray[np.float64]) -> float:
@@ -88,9 +95,13 @@ class Alignment:
 
 
 def neuron_alignment(
-    cosines: Float[Tensor, "neuron centre"], head: Float[Tensor, " neuron"], label: Int[Tensor, " centre"]
+    cosines: Float[Tensor, "neuron centre"],
+    head: Float[Tensor, " neuron"],
+    label: Int[Tensor, " centre"],
 ) -> Alignment:
-    """From cos(w_j, centre), the head a_j and the centres' labels (0 or 1): agreement of sign(a_j) with the label."""
+    """From cos(w_j, centre), the head a_j and the centres' labels (0 or 1): agreement of sign(a_j)
+    with the label.
+    """
     if not torch.isfinite(cosines).all():
         raise InvalidData(
             "A cosine between a neuron and a centre is not finite.",
@@ -104,7 +115,8 @@ def neuron_alignment(
 
 @dataclass(frozen=True)
 class NeuronAlignment:
-    """Share of the neurons of a `TwoLayer` network that point at a centre whose label they vote for; chance is ½.
+    """Share of the neurons of a `TwoLayer` network that point at a centre whose label they vote
+    for; chance is ½.
 
     `split` holds the centres as examples.
     """
@@ -126,18 +138,27 @@ class NeuronAlignment:
         cosines = (weight @ centres.T) / torch.outer(weight.norm(dim=1), centres.norm(dim=1))
         found = neuron_alignment(cosines, model.head, label)
         reading = stats.of_scores(found.agrees.double().cpu().numpy())
-        return Reading(reading.value, reading.low, reading.high, reading.n, "fraction", found.agrees)
+        return Reading(
+            reading.value, reading.low, reading.high, reading.n, "fraction", found.agrees
+        )
 
 
 def grokking_time(steps: Sequence[float], values: Sequence[float], share: float = 0.95) -> float:
-    """The first recorded step at which the judged score reaches `share` of its last value."""
-    if not steps or len(steps) != len(values) or not all(np.isfinite(values)) or list(steps) != sorted(steps):
+    """The first recorded step at which the evaluation score reaches `share` of its last value."""
+    if (
+        not steps
+        or len(steps) != len(values)
+        or not all(np.isfinite(values))
+        or list(steps) != sorted(steps)
+    ):
         raise InvalidData(
             f"grokking_time got {len(steps)} steps and {len(values)} values.",
             why="it needs one finite value at each of at least one increasing steps.",
             fix="record the score at log-spaced steps, from 0 on.",
         )
-    return next(step for step, value in zip(steps, values, strict=True) if value >= share * values[-1])
+    return next(
+        step for step, value in zip(steps, values, strict=True) if value >= share * values[-1]
+    )
 
 
 def example() -> Oddness:

@@ -1,8 +1,10 @@
-"""Which training labels are probably wrong: the loss of each example under models that have not learned it.
+"""Which training labels are probably wrong: the loss of each example under models that have not
+learned it.
 
-Networks fit what many examples share before what single examples demand (Chatterjee & Zielinski, 2022, arXiv:2203.10036),
-so a wrong label costs much before it is memorised, and always under a model that never saw it (cross-fitting; Northcutt et
-al., 2021, arXiv:1911.00068, rank by the same out-of-sample probability).
+Networks fit what many examples share before what single examples demand (Chatterjee & Zielinski,
+2022, arXiv:2203.10036), so a wrong label costs much before it is memorised, and always under a
+model that never saw it (cross-fitting; Northcutt et al., 2021, arXiv:1911.00068, rank by the same
+out-of-sample probability).
 """
 
 from collections.abc import Callable
@@ -34,21 +36,28 @@ def out_of_fold_loss(
     batch_size: int = 64,
     lr: float = 2e-3,
 ) -> Float[Tensor, " n"]:
-    """The loss of each example of a FIT split under a fresh model trained on the other folds, in the data's order.
+    """The loss of each example of a TRAIN split under a fresh model trained on the other folds, in
+    the data's order.
 
-    Needs nothing but the task's own loss, so it ranks regression targets and token sequences as well as classes. Costs
-    (folds − 1) · epochs passes over the split; the model under audit may have memorised every label.
+    Needs nothing but the task's own loss, so it ranks regression targets and token sequences as
+    well as classes. Costs (folds − 1) · epochs passes over the split; the model under audit may
+    have memorised every label.
     """
     data = task.split(split).data
     n = length(data)
     if n is None or not 2 <= folds <= n:
         raise InvalidData(
-            f"out_of_fold_loss got {'a stream' if n is None else f'{n} examples'} and {folds} folds.",
-            why="each example is judged by a model that was fitted on the other folds.",
+            f"out_of_fold_loss got {'a stream' if n is None else f'{n} examples'} and {folds} "
+            "folds.",
+            why="each example is evaluated by a model that was trained on the other folds.",
             fix="give a map-style dataset and 2 ≤ folds ≤ its length.",
         )
     if epochs < 1:
-        raise InvalidConfig("out_of_fold_loss got no epoch.", why="an untrained model knows no label.", fix="epochs=8.")
+        raise InvalidConfig(
+            "out_of_fold_loss got no epoch.",
+            why="an untrained model knows no label.",
+            fix="epochs=8.",
+        )
     losses = torch.zeros(n)
     parts = torch.randperm(n, generator=lab.child("folds").generator()).tensor_split(folds)
     for k, held in enumerate(parts):
@@ -63,7 +72,10 @@ def out_of_fold_loss(
             objective=task.objective,
         )
         budget = Budget(
-            steps=max(1, epochs * len(rest) // batch_size), batch_size=batch_size, lr=lr, schedule=Schedule.COSINE
+            steps=max(1, epochs * len(rest) // batch_size),
+            batch_size=batch_size,
+            lr=lr,
+            schedule=Schedule.COSINE,
         )
         model = train(model, fitted, erm_step, budget, own.child("fit")).model
         losses[held] = per_example(model, _rows(data, held), task.objective.loss, lab).float()
@@ -82,7 +94,9 @@ def _rows(data: torch.utils.data.Dataset, rows: Tensor) -> Columns:
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """Mean loss of a FIT split's examples under models fitted without them; `detail` holds each example's suspicion."""
+    """Mean loss of a TRAIN split's examples under models trained without them; `detail` holds each
+    example's suspicion.
+    """
 
     make_model: Callable[[], nn.Module]
     split: str = "train"
@@ -90,7 +104,9 @@ class HeldOutLoss:
     epochs: int = 8
 
     def __call__(self, subject: Task, lab: Lab) -> Reading:
-        losses = out_of_fold_loss(self.make_model, subject, lab, split=self.split, folds=self.folds, epochs=self.epochs)
+        losses = out_of_fold_loss(
+            self.make_model, subject, lab, split=self.split, folds=self.folds, epochs=self.epochs
+        )
         found = stats.mean(losses.numpy())
         return Reading(found.value, found.low, found.high, found.n, "nats", losses)
 

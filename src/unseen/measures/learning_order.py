@@ -1,7 +1,7 @@
 """In which order examples are learned, how often they are forgotten, and whether other seeds agree.
 
-Agreement of the order between networks: Hacohen, Choshen & Weinshall (2020, arXiv:1905.10854); forgetting events:
-Toneva et al. (2019, arXiv:1812.05159).
+Agreement of the order between networks: Hacohen, Choshen & Weinshall (2020, arXiv:1905.10854);
+forgetting events: Toneva et al. (2019, arXiv:1812.05159).
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ Hits = Bool[Tensor, "evaluation example"]
 
 @dataclass(eq=False)
 class HitRecorder:
-    """A watch for `train`: returns the mean score on `split` and keeps whether each example scored above ½.
+    """A watch for `train`: returns the mean score on `split` and keeps whether each example scored
+    above ½.
 
     Mutable on purpose: it is the memory of one run.
     """
@@ -43,7 +44,9 @@ class HitRecorder:
 
     @property
     def hits(self) -> Hits:
-        return _require_hits(torch.stack(self.seen) if self.seen else torch.zeros(0, 0, dtype=torch.bool))
+        return _require_hits(
+            torch.stack(self.seen) if self.seen else torch.zeros(0, 0, dtype=torch.bool)
+        )
 
     def means(self, of: Bool[Tensor, " example"]) -> list[float]:
         """The share of hits among the marked examples, at each evaluation."""
@@ -51,13 +54,17 @@ class HitRecorder:
 
 
 def first_learning_time(hits: Hits) -> Int[Tensor, " example"]:
-    """t_i: the first evaluation at which example i is right; the number of evaluations if it never is."""
+    """t_i: the first evaluation at which example i is right; the number of evaluations if it never
+    is.
+    """
     hits = _require_hits(hits)
     return torch.where(hits.any(0), hits.to(torch.uint8).argmax(0), len(hits))
 
 
 def final_learning_time(hits: Hits) -> Int[Tensor, " example"]:
-    """The evaluation from which on example i stays right; the number of evaluations if it is wrong at the end."""
+    """The evaluation from which on example i stays right; the number of evaluations if it is wrong
+    at the end.
+    """
     hits = _require_hits(hits)
     return hits.long().flip(0).cumprod(0).sum(0).mul(-1).add(len(hits))
 
@@ -70,13 +77,15 @@ def forgetting_events(hits: Hits) -> Int[Tensor, " example"]:
 
 @dataclass(frozen=True)
 class LearningOrder:
-    """Mean over pairs of runs of Spearman's ρ between the times at which they learned the same examples.
+    """Mean over pairs of runs of Spearman's ρ between the times at which they learned the same
+    examples.
 
-    1: every run learns the examples in the same order; 0: the orders have nothing in common. Ties (examples learned at
-    the same evaluation) have mean ranks. `detail` holds each example's time of learning, averaged over runs.
+    1: every run learns the examples in the same order; 0: the orders have nothing in common. Ties
+    (examples learned at the same evaluation) have mean ranks. `detail` holds each example's time of
+    learning, averaged over runs.
 
-    The interval is for new examples with these runs: the mean over pairs of Fisher's limits, which is cautious, since
-    pairs share runs and average out part of the error.
+    The interval is for new examples with these runs: the mean over pairs of Fisher's limits, which
+    is cautious, since pairs share runs and average out part of the error.
     """
 
     stays: bool = False
@@ -93,15 +102,20 @@ class LearningOrder:
         time = final_learning_time if self.stays else first_learning_time
         times = [time(hits).double() for hits in tables]
         pairs = [stats.rank_correlation(a.numpy(), b.numpy()) for a, b in combinations(times, 2)]
-        value, low, high = np.mean([(pair.value, pair.low, pair.high) for pair in pairs], 0).tolist()
-        return Reading(value, low, high, len(times[0]), "rank correlation", torch.stack(times).mean(0))
+        value, low, high = np.mean(
+            [(pair.value, pair.low, pair.high) for pair in pairs], 0
+        ).tolist()
+        return Reading(
+            value, low, high, len(times[0]), "rank correlation", torch.stack(times).mean(0)
+        )
 
 
 def _require_hits(hits: Tensor) -> Tensor:
     if hits.dtype != torch.bool or hits.dim() != 2 or 0 in hits.shape:
         raise InvalidData(
             f"A table of hits has shape {tuple(hits.shape)} and type {hits.dtype}.",
-            why="it holds True or False for at least one evaluation (rows) of at least one example (columns).",
+            why="it holds True or False for at least one evaluation (rows) of at least one example "
+            "(columns).",
             fix="record with HitRecorder at one evaluation or more.",
         )
     return hits

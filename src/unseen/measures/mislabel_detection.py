@@ -1,7 +1,8 @@
 """Do the examples that a score suspects have wrong labels? Needs labels that are known to be wrong.
 
-Self-influence finds mislabelled examples (Koh & Liang, 2017, arXiv:1703.04730, section 5.4; Pruthi et al., 2020,
-arXiv:2002.08484): a wrong label is explained by nothing but itself. Any other suspicion can be judged the same way.
+Self-influence finds mislabelled examples (Koh & Liang, 2017, arXiv:1703.04730, section 5.4; Pruthi
+et al., 2020, arXiv:2002.08484): a wrong label is explained by nothing but itself. Any other
+suspicion can be evaluated the same way.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from unseen.reading import Reading
 
 
 def detection(suspicion: Float[Tensor, " example"], wrong: Bool[Tensor, " example"]) -> Reading:
-    """Area under the ROC curve: how often a wrong label is more suspect than a right one (½: chance)."""
+    """Area under the ROC curve: how often a wrong label is more suspect than a right one (½:
+    chance).
+    """
     _refuse(suspicion, wrong)
     return stats.auc(suspicion.double().cpu().numpy(), wrong.cpu().numpy())
 
@@ -26,10 +29,14 @@ def detection(suspicion: Float[Tensor, " example"], wrong: Bool[Tensor, " exampl
 def detection_rate(
     suspicion: Float[Tensor, " example"], wrong: Bool[Tensor, " example"], inspected: float = 0.1
 ) -> Reading:
-    """The share of the wrong labels among the most suspect round(inspected · n) examples, with Wilson's interval."""
+    """The share of the wrong labels among the most suspect round(inspected · n) examples, with
+    Wilson's interval.
+    """
     if not 0 < inspected <= 1:
         raise InvalidConfig(
-            f"detection_rate got inspected={inspected}.", why="it is a part of all.", fix="choose from (0, 1]."
+            f"detection_rate got inspected={inspected}.",
+            why="it is a part of all.",
+            fix="choose from (0, 1].",
         )
     _refuse(suspicion, wrong)
     most = suspicion.topk(max(1, round(inspected * len(suspicion)))).indices
@@ -39,10 +46,11 @@ def detection_rate(
 def _refuse(suspicion: Tensor, wrong: Tensor) -> None:
     if suspicion.shape != wrong.shape or not torch.isfinite(suspicion).all():
         raise InvalidData(
-            f"Detection got {tuple(suspicion.shape)} suspicions, {int((~torch.isfinite(suspicion)).sum())} of them not "
+            f"Detection got {tuple(suspicion.shape)} suspicions, "
+            f"{int((~torch.isfinite(suspicion)).sum())} of them not "
             f"finite, for {tuple(wrong.shape)} labels.",
             why="every example has one finite suspicion and is wrong or not.",
-            fix="take both in the order of the FIT splits.",
+            fix="take both in the order of the TRAIN splits.",
         )
     if not wrong.any() or wrong.all():
         raise InvalidData(
@@ -54,7 +62,9 @@ def _refuse(suspicion: Tensor, wrong: Tensor) -> None:
 
 @dataclass(frozen=True)
 class MislabelDetection:
-    """`detection` of a table with `suspicion` [example] and `wrong` [example]; `detail` is the share found by `inspected`."""
+    """`detection` of a table with `suspicion` [example] and `wrong` [example]; `detail` is the
+    share found by `inspected`.
+    """
 
     inspected: float = 0.1
 

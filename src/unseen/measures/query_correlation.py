@@ -1,6 +1,8 @@
-"""Do queries get their answers from the same documents? Correlations of the rows of a score matrix, by group of queries.
+"""Do queries get their answers from the same documents? Correlations of the rows of a score matrix,
+by group of queries.
 
-Ruis et al. (2025), arXiv:2411.12580, section 4.1: rows of influence correlate between queries that need the same procedure.
+Ruis et al. (2025), arXiv:2411.12580, section 4.1: rows of influence correlate between queries that
+need the same procedure.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,12 +21,14 @@ from unseen.stats import LEVEL
 LEAST = 3
 """Fewest queries of a group: two have one correlation and no spread."""
 ROUNDING = 8
-"""A row of scores counts as constant if its standard deviation is below so many machine epsilons (of the scores' own
-dtype) of its mean: the distance between neighbouring numbers cannot be told from rounding."""
+"""A row of scores counts as constant if its standard deviation is below so many machine epsilons
+(of the scores' own dtype) of its mean: the distance between neighbouring numbers cannot be told
+from rounding."""
 
 
 def correlations(chunks: Iterable[Tensor]) -> Float[Tensor, "query query"]:
-    """Pearson's r between all pairs of rows, from chunks [query, document] of columns that are seen once.
+    """Pearson's r between all pairs of rows, from chunks [query, document] of columns that are seen
+    once.
 
     Σ (x − x̄)(y − ȳ) is merged from chunk to chunk (Chan, Golub & LeVeque, 1983) in float64.
     """
@@ -35,7 +39,8 @@ def correlations(chunks: Iterable[Tensor]) -> Float[Tensor, "query query"]:
             epsilon = max(epsilon, torch.finfo(chunk.dtype).eps)
         if not torch.isfinite(x).all():
             raise InvalidData(
-                f"{int((~torch.isfinite(x)).any(1).sum())} of {len(x)} queries have scores that are NaN or infinite.",
+                f"{int((~torch.isfinite(x)).any(1).sum())} of {len(x)} queries have scores that "
+                "are NaN or infinite.",
                 why="they have no correlation.",
                 fix="look for the query or the document whose gradient overflows.",
             )
@@ -100,13 +105,15 @@ def blocks(
 ) -> Blocks:
     """Means over pairs of different queries; the bootstrap draws queries within their groups.
 
-    A query drawn twice is no pair with itself: its correlation of 1 would lift the mean. Groups are numbered 0 … g − 1.
-    The percentile interval is a little short: of a known correlation it held 91 % with 40 queries, 87 % with 15.
+    A query drawn twice is no pair with itself: its correlation of 1 would lift the mean. Groups are
+    numbered 0 … g − 1. The percentile interval is a little short: of a known correlation it held 91
+    % with 40 queries, 87 % with 15.
     """
     sizes = torch.bincount(groups).tolist() if len(groups) else []
     if correlation.shape != (len(groups), len(groups)) or min(sizes, default=0) < LEAST:
         raise InvalidData(
-            f"Blocks got a correlation of shape {tuple(correlation.shape)} and groups of {sizes} queries.",
+            f"Blocks got a correlation of shape {tuple(correlation.shape)} and groups of {sizes} "
+            "queries.",
             why=f"every group needs {LEAST} queries, and every query belongs to one.",
             fix="ask more queries, or leave the group out; number the groups from 0 without gaps.",
         )
@@ -117,13 +124,16 @@ def blocks(
         weights[0, group, mine] = 1.0
         weights[1:, group, mine] = torch.from_numpy(counts).double()
     others = 1 - torch.eye(len(groups), dtype=torch.float64)
-    means = (weights @ (correlation.double().cpu() * others) @ weights.mT) / (weights @ others @ weights.mT)
+    means = (weights @ (correlation.double().cpu() * others) @ weights.mT) / (
+        weights @ others @ weights.mT
+    )
     return Blocks(means[0], means[1:])
 
 
 @dataclass(frozen=True)
 class QueryCorrelation:
-    """Mean correlation over documents between the queries of two groups (of one: all pairs without the diagonal).
+    """Mean correlation over documents between the queries of two groups (of one: all pairs without
+    the diagonal).
 
     Of a table with `scores` [query, document] and `groups` [query]. `detail` has all groups' means.
     """
@@ -133,20 +143,30 @@ class QueryCorrelation:
     draws: int = 1_000
 
     def __call__(self, subject: Mapping[str, Tensor], lab: Lab) -> Reading:
-        found = blocks(correlations([subject["scores"]]), subject["groups"], lab.child("queries").numpy(), self.draws)
+        found = blocks(
+            correlations([subject["scores"]]),
+            subject["groups"],
+            lab.child("queries").numpy(),
+            self.draws,
+        )
         if not 0 <= min(self.first, self.second) <= max(self.first, self.second) < len(found.means):
             raise InvalidConfig(
-                f"QueryCorrelation(first={self.first}, second={self.second}) of {len(found.means)} groups.",
+                f"QueryCorrelation(first={self.first}, second={self.second}) of {len(found.means)} "
+                "groups.",
                 why="there is no such group.",
                 fix=f"choose from 0 … {len(found.means) - 1}.",
             )
         reading = found.of(self.first, self.second, len(subject["groups"]))
-        return Reading(reading.value, reading.low, reading.high, reading.n, "correlation", found.means)
+        return Reading(
+            reading.value, reading.low, reading.high, reading.n, "correlation", found.means
+        )
 
 
 def example() -> tuple[QueryCorrelation, dict[str, Tensor]]:
     """Two groups of four queries; those of the first share half of their variance."""
-    noise = torch.randn(9, 60, generator=Lab().child("correlation").generator(), dtype=torch.float64)
+    noise = torch.randn(
+        9, 60, generator=Lab().child("correlation").generator(), dtype=torch.float64
+    )
     scores, groups = noise[:8], torch.arange(8) // 4
     return QueryCorrelation(), {
         "scores": torch.where(groups[:, None] == 0, scores + noise[8], scores),

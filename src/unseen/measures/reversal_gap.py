@@ -1,6 +1,8 @@
-"""Does a model hold the right answer for likelier than a wrong one? Likelihoods with one number per fact.
+"""Does a model hold the right answer for likelier than a wrong one? Likelihoods with one number per
+fact.
 
-Berglund et al. (2024), arXiv:2309.12288, section 2: two-sample tests of log p(right answer) against log p(random answer).
+Berglund et al. (2024), arXiv:2309.12288, section 2: two-sample tests of log p(right answer) against
+log p(random answer).
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,9 @@ from unseen.task import Axis, Batch, Split, Task, Use
 
 @dataclass(frozen=True)
 class Gap:
-    """Δ = mean log p(right) − mean log p(wrong) over facts, in nats, with two tests of "no difference"."""
+    """Δ = mean log p(right) − mean log p(wrong) over facts, in nats, with two tests of "no
+    difference".
+    """
 
     right: float
     wrong: float
@@ -37,7 +41,9 @@ class Gap:
     welch_p: float
     ks_p: float
     paired_t: float
-    """Of the differences fact by fact: sharper than Welch's t, since easy prompts are easy for both answers."""
+    """Of the differences fact by fact: sharper than Welch's t, since easy prompts are easy for both
+    answers.
+    """
     facts: int
 
     @property
@@ -48,13 +54,22 @@ class Gap:
     def row(self) -> dict[str, float | int]:
         """The numbers for a study's row: `t` is Welch's."""
         means = {"facts": self.facts, "right": self.right, "wrong": self.wrong, "gap": self.value}
-        return {**means, "t": self.welch_t, "t_p": self.welch_p, "paired_t": self.paired_t, "ks_p": self.ks_p}
+        return {
+            **means,
+            "t": self.welch_t,
+            "t_p": self.welch_p,
+            "paired_t": self.paired_t,
+            "ks_p": self.ks_p,
+        }
 
 
-def reversal_gap(right: Float[Tensor, " n"], wrong: Float[Tensor, " n"], fact: Int[Tensor, " n"]) -> Gap:
+def reversal_gap(
+    right: Float[Tensor, " n"], wrong: Float[Tensor, " n"], fact: Int[Tensor, " n"]
+) -> Gap:
     """Welch's t and the Kolmogorov–Smirnov test after averaging over the questions of each fact.
 
-    Questions about one fact are not independent: taken as such they inflate t by about the root of their number.
+    Questions about one fact are not independent: taken as such they inflate t by about the root of
+    their number.
     """
     means = [per_fact(values, fact) for values in (right, wrong)]
     if len(means[0]) < 2:
@@ -102,8 +117,9 @@ def per_fact(values: Float[Tensor, " n"], fact: Int[Tensor, " n"]) -> Float[Tens
 def farthest_mean(groups: Sequence[Sequence[float]]) -> Reading:
     """Of the groups' means the one farthest from 0, with the interval of a one-way layout.
 
-    x̄ ± t(Σ(n_g − 1)) · s/√n with s² = ΣΣ(x − x̄_g)²/Σ(n_g − 1), the spread within all groups: that of three seeds alone
-    would have two degrees of freedom. What this mean clears, every group's does.
+    x̄ ± t(Σ(n_g − 1)) · s/√n with s² = ΣΣ(x − x̄_g)²/Σ(n_g − 1), the spread within all groups: that
+    of three seeds alone would have two degrees of freedom. What this mean clears, every group's
+    does.
     """
     arrays = [np.asarray(group, dtype=np.float64) for group in groups]
     if not arrays or not all(array.size and np.isfinite(array).all() for array in arrays):
@@ -123,7 +139,9 @@ def farthest_mean(groups: Sequence[Sequence[float]]) -> Reading:
 
 @dataclass(frozen=True)
 class ReversalGap:
-    """`reversal_gap` on a judged split with columns `tokens`, `answer`, `other` and `fact`; 0: nothing is known."""
+    """`reversal_gap` on an evaluation split with columns `tokens`, `answer`, `other` and `fact`; 0:
+    nothing is known.
+    """
 
     split: str = "reverse/p2d"
     batch_size: int = 256
@@ -170,4 +188,6 @@ def example() -> tuple[ReversalGap, Trained]:
     }
     with Lab().child("init").seeded():
         model = Transformer(Decoder(vocabulary=9, width=8, layers=1, heads=2, context=6))
-    return ReversalGap(), Trained(model, Task(name="pairs", axis=Axis.DIRECTION, splits=splits, objective=exact_match))
+    return ReversalGap(), Trained(
+        model, Task(name="pairs", axis=Axis.DIRECTION, splits=splits, objective=exact_match)
+    )

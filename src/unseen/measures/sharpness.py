@@ -1,8 +1,9 @@
 """How fast the loss rises around the weights.
 
-Top Hessian eigenvalue and trace; SAM-sharpness (Foret et al., 2021, arXiv:2010.01412); average sharpness in a ball
-(Jiang et al., 2020, arXiv:1912.02178, use a Gaussian). None is invariant to rescaling a layer and its successor
-(Dinh et al., 2017, arXiv:1703.04933): compare models of one architecture and parametrisation.
+Top Hessian eigenvalue and trace; SAM-sharpness (Foret et al., 2021, arXiv:2010.01412); average
+sharpness in a ball (Jiang et al., 2020, arXiv:1912.02178, use a Gaussian). None is invariant to
+rescaling a layer and its successor (Dinh et al., 2017, arXiv:1703.04933): compare models of one
+architecture and parametrisation.
 """
 
 import contextlib
@@ -27,7 +28,9 @@ from unseen.task import Batch, PerExample
 
 @dataclass(frozen=True)
 class TopEigenvalue:
-    """The largest eigenvalue of the Hessian of the mean loss. The limits are ± the residual of Lanczos' method."""
+    """The largest eigenvalue of the Hessian of the mean loss. The limits are ± the residual of
+    Lanczos' method.
+    """
 
     split: str = "train"
     most: int = 5_000
@@ -40,7 +43,12 @@ class TopEigenvalue:
         with evaluating(subject.model):
             product = hessian(subject.model, batches, subject.task.objective.loss)
             found = lanczos(
-                product, _params(subject.model), 1, lab.child("lanczos"), most=self.products, tolerance=self.tolerance
+                product,
+                _params(subject.model),
+                1,
+                lab.child("lanczos"),
+                most=self.products,
+                tolerance=self.tolerance,
             )
         value, residual = float(found.values[0]), float(found.residuals[0])
         return Reading(value, value - residual, value + residual, _n(batches))
@@ -58,15 +66,19 @@ class HessianTrace:
         batches = examples(subject, self.split, self.most, lab)
         with evaluating(subject.model):
             product = hessian(subject.model, batches, subject.task.objective.loss)
-            found = hutchinson(product, _params(subject.model), lab.child("hutchinson"), draws=self.draws)
+            found = hutchinson(
+                product, _params(subject.model), lab.child("hutchinson"), draws=self.draws
+            )
         return Reading(found.value, found.low, found.high, _n(batches))
 
 
 @dataclass(frozen=True)
 class SAMSharpness:
-    """L(w + ρ g/‖g‖) − L(w) with g = ∇L(w): the rise to the worst point within radius ρ, to first order.
+    """L(w + ρ g/‖g‖) − L(w) with g = ∇L(w): the rise to the worst point within radius ρ, to first
+    order.
 
-    The interval is that of the paired differences over examples, at this ascent direction; `detail` holds them.
+    The interval is that of the paired differences over examples, at this ascent direction; `detail`
+    holds them.
     """
 
     split: str = "train"
@@ -98,7 +110,8 @@ class SAMSharpness:
 class AverageSharpness:
     """E[L(w + ε)] − L(w) for ε uniform in the ball of radius ρ, with the interval of the draws.
 
-    Draws come in pairs ±ε, which cancels the gradient. For a quadratic it is ρ² trace(H) / (2 (d + 2)).
+    Draws come in pairs ±ε, which cancels the gradient. For a quadratic it is ρ² trace(H) / (2 (d +
+    2)).
     """
 
     split: str = "train"
@@ -109,13 +122,19 @@ class AverageSharpness:
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         _refuse_radius(self.rho)
         batches = examples(subject, self.split, self.most, lab)
-        model, f, generator = subject.model, subject.task.objective.loss, lab.child("ball").generator()
+        model, f, generator = (
+            subject.model,
+            subject.task.objective.loss,
+            lab.child("ball").generator(),
+        )
         rises = []
         with evaluating(model):
             params = list(_params(model).values())
             d, before = sum(p.numel() for p in params), losses(model, batches, f).mean()
             for _ in range(self.draws):
-                radius = self.rho * float(torch.rand((), generator=generator, dtype=torch.float64)) ** (1 / d)
+                radius = self.rho * float(
+                    torch.rand((), generator=generator, dtype=torch.float64)
+                ) ** (1 / d)
                 step = sphere(params, radius, generator)
                 for by in (step, [-s for s in step]):
                     with shift_parameters(params, by):
@@ -141,7 +160,11 @@ def losses(model: nn.Module, batches: list[Batch], f: PerExample) -> Float[Tenso
     """Every example's loss, in float64 on the CPU: small rises are differences of large sums."""
     found = torch.cat([f(model, batch).double().cpu() for batch in batches])
     if not torch.isfinite(found).all():
-        raise InvalidData("A loss is not finite.", "its rise has no value.", "check the weights, or lower the radius.")
+        raise InvalidData(
+            "A loss is not finite.",
+            "its rise has no value.",
+            "check the weights, or lower the radius.",
+        )
     return found
 
 
@@ -185,9 +208,11 @@ def _n(batches: list[Batch]) -> int:
 
 def _refuse_radius(rho: float) -> None:
     if not 0 < rho < float("inf"):
-        raise InvalidConfig(f"Sharpness got rho={rho}.", "the radius of a ball is positive.", "set rho > 0.")
+        raise InvalidConfig(
+            f"Sharpness got rho={rho}.", "the radius of a ball is positive.", "set rho > 0."
+        )
 
 
 def example() -> SAMSharpness:
-    """The rise within radius 0.05 on the fitted examples of a `Trained`."""
+    """The rise within radius 0.05 on the training examples of a `Trained`."""
     return SAMSharpness(split="train", rho=0.05, most=256)

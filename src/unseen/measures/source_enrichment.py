@@ -1,6 +1,8 @@
-"""From which sources do the most influential documents come, more often than their number would say?
+"""From which sources do the most influential documents come, more often than their number would
+say?
 
-Ruis et al. (2025), arXiv:2411.12580, section 4.2 and appendix: code and StackExchange for reasoning, Wikipedia for facts.
+Ruis et al. (2025), arXiv:2411.12580, section 4.2 and appendix: code and StackExchange for
+reasoning, Wikipedia for facts.
 """
 
 from collections.abc import Mapping
@@ -17,14 +19,25 @@ from unseen.reading import Reading
 
 
 def source_enrichment(
-    scores: Float[Tensor, "query document"], source: Int[Tensor, " n"], k: int, *, bottom: bool = False
+    scores: Float[Tensor, "query document"],
+    source: Int[Tensor, " n"],
+    k: int,
+    *,
+    bottom: bool = False,
 ) -> Float[Tensor, "query source"]:
-    """Share of each source in a query's top k documents over its share in all; 1 where it does not matter.
+    """Share of each source in a query's top k documents over its share in all; 1 where it does not
+    matter.
 
-    Weighted by the sources' shares, a query's values sum to 1. `bottom`: of the k most harmful documents instead.
+    Weighted by the sources' shares, a query's values sum to 1. `bottom`: of the k most harmful
+    documents instead.
     """
     n = len(source)
-    if scores.shape[1] != n or not scores.numel() or not torch.isfinite(scores).all() or not 1 <= k <= n:
+    if (
+        scores.shape[1] != n
+        or not scores.numel()
+        or not torch.isfinite(scores).all()
+        or not 1 <= k <= n
+    ):
         raise InvalidData(
             f"Source enrichment got scores {tuple(scores.shape)}, {n} documents and k={k}.",
             why="every query has one finite score per document, and k of them are its top.",

@@ -1,8 +1,9 @@
-"""Performance by subgroup, and what drives it (the analyses of Rahman et al., 2024, arXiv:2402.10965).
+"""Performance by subgroup, and what drives it (the analyses of Rahman et al., 2024,
+arXiv:2402.10965).
 
-Which groups do badly: AUC with DeLong's interval or accuracy with Wilson's. Why: a regression of the groups'
-performance on their size, base rate and mean features; and a model of which examples go wrong, whose features are
-ranked by permutation on held-out entities.
+Which groups do badly: AUC with DeLong's interval or accuracy with Wilson's. Why: a regression of
+the groups' performance on their size, base rate and mean features; and a model of which examples go
+wrong, whose features are ranked by permutation on held-out entities.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,9 @@ from unseen.method import Trained
 from unseen.reading import Reading
 
 LEAST = 20
-"""Fewer positives (or negatives) than that are shown, not judged: an AUC of 20 is uncertain by about ±0.1."""
+"""Fewer positives (or negatives) than that are shown, get no verdict: an AUC of 20 is uncertain by
+about ±0.1.
+"""
 
 
 class Metric(StrEnum):
@@ -38,7 +41,9 @@ class Metric(StrEnum):
 
 @dataclass(frozen=True)
 class GroupPerformance:
-    """One subgroup: its reading where one exists, and whether it has enough examples for a verdict."""
+    """One subgroup: its reading where one exists, and whether it has enough examples for a
+    verdict.
+    """
 
     name: str
     n: int
@@ -50,10 +55,11 @@ class GroupPerformance:
 
 @dataclass(frozen=True)
 class WorstGroup:
-    """The lowest performance of a subgroup with enough examples, with the bootstrap interval of that minimum.
+    """The lowest performance of a subgroup with enough examples, with the bootstrap interval of
+    that minimum.
 
-    `column` holds each example's group as an integer, −1 for none ("group:sex" of a table). `detail` is
-    [group, (performance, low, high, n, judged)], NaN where a group has no AUC.
+    `column` holds each example's group as an integer, −1 for none ("group:sex" of a table).
+    `detail` is [group, (performance, low, high, n, judged)], NaN where a group has no AUC.
     """
 
     column: str = "group"
@@ -76,19 +82,33 @@ class WorstGroup:
         among = np.isin(group, judged)
 
         def lowest(s: np.ndarray, y: np.ndarray, g: np.ndarray) -> float:
-            return min(performance(s[g == k], y[g == k], self.metric).value for k in judged if (g == k).any())
+            return min(
+                performance(s[g == k], y[g == k], self.metric).value
+                for k in judged
+                if (g == k).any()
+            )
 
         reading = stats.bootstrap(
-            lowest, scores[among], y[among], group[among], rng=lab.child("bootstrap").numpy(), draws=self.draws
+            lowest,
+            scores[among],
+            y[among],
+            group[among],
+            rng=lab.child("bootstrap").numpy(),
+            draws=self.draws,
         )
-        return Reading(reading.value, reading.low, reading.high, reading.n, self.metric.value, _table(found))
+        return Reading(
+            reading.value, reading.low, reading.high, reading.n, self.metric.value, _table(found)
+        )
 
 
 def _table(found: Sequence[GroupPerformance]) -> Float[Tensor, "group 5"]:
     nothing = Reading(np.nan)
     readings = [each.reading or nothing for each in found]
     return torch.tensor(
-        [[r.value, r.low, r.high, each.n, each.is_sufficient] for r, each in zip(readings, found, strict=True)],
+        [
+            [r.value, r.low, r.high, each.n, each.is_sufficient]
+            for r, each in zip(readings, found, strict=True)
+        ],
         dtype=torch.float64,
     )
 
@@ -107,28 +127,42 @@ def outputs(
             if column not in batch:
                 raise UnknownName.near("column", column, batch)
             logits = model(batch["x"]).cpu()
-            logits = torch.stack([-logits.flatten(), logits.flatten()], 1) / 2 if logits[0].numel() == 1 else logits
+            logits = (
+                torch.stack([-logits.flatten(), logits.flatten()], 1) / 2
+                if logits[0].numel() == 1
+                else logits
+            )
             parts.append((logits, batch["y"].cpu(), batch[column].cpu()))
     finally:
         model.train(was_training)
     logits, y, group = (torch.cat(column) for column in zip(*parts, strict=True))
     if not torch.isfinite(logits).all():
         raise InvalidData(
-            "A logit is not finite.", why="it has no place in a ranking.", fix="look for the input that overflows."
+            "A logit is not finite.",
+            why="it has no place in a ranking.",
+            fix="look for the input that overflows.",
         )
     if metric is Metric.ACCURACY:
         right = logits.argmax(1) == y
         return right.double().numpy(), right.numpy(), group.numpy()
     if logits.shape[1] != 2:
         raise InvalidData(
-            f"The AUC got {logits.shape[1]} classes.", why="it ranks two.", fix="use metric=Metric.ACCURACY."
+            f"The AUC got {logits.shape[1]} classes.",
+            why="it ranks two.",
+            fix="use metric=Metric.ACCURACY.",
         )
     return (logits[:, 1] - logits[:, 0]).double().numpy(), (y == 1).numpy(), group.numpy()
 
 
-def performance(scores: Float[np.ndarray, " n"], outcome: Bool[np.ndarray, " n"], metric: Metric) -> Reading:
+def performance(
+    scores: Float[np.ndarray, " n"], outcome: Bool[np.ndarray, " n"], metric: Metric
+) -> Reading:
     """AUC of the scores with DeLong's interval; accuracy of right answers with Wilson's."""
-    return stats.auc(scores, outcome) if metric is Metric.AUC else stats.proportion(int(outcome.sum()), outcome.size)
+    return (
+        stats.auc(scores, outcome)
+        if metric is Metric.AUC
+        else stats.proportion(int(outcome.sum()), outcome.size)
+    )
 
 
 def by_group(
@@ -139,7 +173,9 @@ def by_group(
     metric: Metric = Metric.AUC,
     least: int = LEAST,
 ) -> list[GroupPerformance]:
-    """The performance inside each group, in the order of `names`. A group without both classes has no AUC."""
+    """The performance inside each group, in the order of `names`. A group without both classes has
+    no AUC.
+    """
     found = []
     for k, name in enumerate(names):
         s, y = scores[group == k], outcome[group == k]
@@ -153,9 +189,11 @@ def by_group(
 def drivers(
     performance: Float[np.ndarray, " group"], covariates: Mapping[str, Float[np.ndarray, " group"]]
 ) -> dict[str, Reading]:
-    """Standardised least-squares slopes of the groups' performance on all covariates together, with t intervals.
+    """Standardised least-squares slopes of the groups' performance on all covariates together, with
+    t intervals.
 
-    A slope is the change in performance per standard deviation of the covariate, the others held fixed.
+    A slope is the change in performance per standard deviation of the covariate, the others held
+    fixed.
     """
     names = list(covariates)
     freedom = len(performance) - len(names) - 1
@@ -194,8 +232,9 @@ def drivers(
 class HighLossFeatures:
     """Ranks features by how well they tell examples with a loss above the median from the others.
 
-    A random forest learns on some entities; on held-out ones a feature's inputs are permuted together, and the loss
-    of AUC is its importance (Breiman, 2001; permutation on held-out data, grouped by entity as by feature).
+    A random forest learns on some entities; on held-out ones a feature's inputs are permuted
+    together, and the loss of AUC is its importance (Breiman, 2001; permutation on held-out data,
+    grouped by entity as by feature).
     """
 
     folds: int = 5
@@ -206,7 +245,9 @@ class HighLossFeatures:
     def __post_init__(self) -> None:
         if min(self.folds - 1, self.repeats, self.trees, self.least_leaf) < 1:
             raise InvalidConfig(
-                f"{self} cannot be run.", why="each number must be positive, folds ≥ 2.", fix="raise it."
+                f"{self} cannot be run.",
+                why="each number must be positive, folds ≥ 2.",
+                fix="raise it.",
             )
 
     def rank(
@@ -217,22 +258,31 @@ class HighLossFeatures:
         entity: Int[np.ndarray, " n"],
         lab: Lab,
     ) -> dict[str, Reading]:
-        """Importance by feature, largest first: mean loss of held-out AUC over the folds, with its interval."""
+        """Importance by feature, largest first: mean loss of held-out AUC over the folds, with its
+        interval.
+        """
         wrong = losses > np.median(losses)
         if not wrong.any():
             raise InvalidData(
-                "No loss lies above the median.", why="all examples go equally well.", fix="use more examples."
+                "No loss lies above the median.",
+                why="all examples go equally well.",
+                fix="use more examples.",
             )
         rng = lab.child("permutations").numpy()
         drops: dict[str, list[float]] = {name: [] for name in blocks}
         for fit, held in GroupKFold(self.folds).split(x, wrong, entity):
             forest = RandomForestClassifier(
-                self.trees, min_samples_leaf=self.least_leaf, random_state=int(rng.integers(2**31)), n_jobs=1
+                self.trees,
+                min_samples_leaf=self.least_leaf,
+                random_state=int(rng.integers(2**31)),
+                n_jobs=1,
             ).fit(x[fit], wrong[fit])
             base = stats.auc(forest.predict_proba(x[held])[:, 1], wrong[held]).value
             for name, block in blocks.items():
                 permuted = [
-                    stats.auc(forest.predict_proba(shuffle_block(x[held], block, rng))[:, 1], wrong[held]).value
+                    stats.auc(
+                        forest.predict_proba(shuffle_block(x[held], block, rng))[:, 1], wrong[held]
+                    ).value
                     for _ in range(self.repeats)
                 ]
                 drops[name].append(base - float(np.mean(permuted)))

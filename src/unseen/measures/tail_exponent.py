@@ -1,7 +1,9 @@
-"""How concentrated influence is: the exponent of its tail, and the share that the largest ones carry.
+"""How concentrated influence is: the exponent of its tail, and the share that the largest ones
+carry.
 
-Grosse et al. (2023), arXiv:2308.03296, section 5.2.1: the influences of the top sequences follow a power law in their rank.
-Ruis et al. (2025), arXiv:2411.12580, compare its exponent between kinds of queries.
+Grosse et al. (2023), arXiv:2308.03296, section 5.2.1: the influences of the top sequences follow a
+power law in their rank. Ruis et al. (2025), arXiv:2411.12580, compare its exponent between kinds of
+queries.
 """
 
 from collections.abc import Mapping
@@ -24,10 +26,12 @@ LEAST = 10
 
 
 def tail_exponent(influence: Float[Tensor, " example"], top: int = 500) -> Reading:
-    """α in influence ∝ rank^−α over the `top` largest positive influences: least squares of logarithms.
+    """α in influence ∝ rank^−α over the `top` largest positive influences: least squares of
+    logarithms.
 
-    The rank is shifted by ½, which takes the bias out, and the interval is α ± z·α·√(2/k) (Gabaix & Ibragimov, 2011,
-    JBES 29): ordered values depend on each other, and the regression's own interval would be several times too narrow.
+    The rank is shifted by ½, which takes the bias out, and the interval is α ± z·α·√(2/k) (Gabaix &
+    Ibragimov, 2011, JBES 29): ordered values depend on each other, and the regression's own
+    interval would be several times too narrow.
     """
     largest = _positive(influence, top)
     k = len(largest)
@@ -38,9 +42,13 @@ def tail_exponent(influence: Float[Tensor, " example"], top: int = 500) -> Readi
 
 
 def top_share(influence: Float[Tensor, " example"], share: float = 0.01) -> float:
-    """The part of the sum of all positive influences that the largest ⌈share · n⌉ examples carry, n all examples."""
+    """The part of the sum of all positive influences that the largest ⌈share · n⌉ examples carry, n
+    all examples.
+    """
     if not 0 < share <= 1:
-        raise InvalidConfig(f"top_share got share={share}.", why="it is a part of all.", fix="choose from (0, 1].")
+        raise InvalidConfig(
+            f"top_share got share={share}.", why="it is a part of all.", fix="choose from (0, 1]."
+        )
     largest = _positive(influence, len(influence), least=1)
     return float(largest[: int(np.ceil(share * len(influence)))].sum() / largest.sum())
 
@@ -49,7 +57,8 @@ def _positive(influence: Tensor, top: int, least: int = LEAST) -> np.ndarray:
     """The `top` largest positive values, largest first."""
     if not torch.isfinite(influence).all():
         raise InvalidData(
-            f"{int((~torch.isfinite(influence)).sum())} of {len(influence)} influences are NaN or infinite.",
+            f"{int((~torch.isfinite(influence)).sum())} of {len(influence)} influences are NaN or "
+            "infinite.",
             why="they have no rank.",
             fix="look for the query or the example whose gradient overflows.",
         )
@@ -65,7 +74,8 @@ def _positive(influence: Tensor, top: int, least: int = LEAST) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TailExponent:
-    """Mean of `tail_exponent` over the queries of a table with `scores` [query, example]; `detail` has each query's.
+    """Mean of `tail_exponent` over the queries of a table with `scores` [query, example]; `detail`
+    has each query's.
 
     One query: its own interval.
     """
@@ -78,7 +88,13 @@ class TailExponent:
             return each[0]
         values = [reading.value for reading in each]
         found = stats.mean(values)
-        return Reading(found.value, found.low, found.high, found.n, detail=torch.tensor(values, dtype=torch.float64))
+        return Reading(
+            found.value,
+            found.low,
+            found.high,
+            found.n,
+            detail=torch.tensor(values, dtype=torch.float64),
+        )
 
 
 def example() -> tuple[TailExponent, dict[str, Tensor]]:

@@ -1,4 +1,6 @@
-"""One perturbation for all inputs (Moosavi-Dezfooli et al., 2017, arXiv:1610.08401), found by projected ascent."""
+"""One perturbation for all inputs (Moosavi-Dezfooli et al., 2017, arXiv:1610.08401), found by
+projected ascent.
+"""
 
 from dataclasses import dataclass
 
@@ -19,9 +21,11 @@ from unseen.task import Batch, PerExample
 def universal_perturbation(
     model: nn.Module, batch: Batch, loss: PerExample, radius: float, *, passes: int = 40
 ) -> Float[Tensor, "*shape"]:
-    """δ that raises the mean loss at x + δ, ‖δ‖₂ ≤ radius: `passes` steps of length radius/10 up the gradient, projected.
+    """δ that raises the mean loss at x + δ, ‖δ‖₂ ≤ radius: `passes` steps of length radius/10 up
+    the gradient, projected.
 
-    The authors add minimal perturbations of one example after the other; this is the same problem by gradients.
+    The authors add minimal perturbations of one example after the other; this is the same problem
+    by gradients.
     """
     delta = batch["x"].new_zeros(batch["x"].shape[1:])
     with evaluating(model):
@@ -41,12 +45,16 @@ def universal_perturbation(
 
 
 @torch.no_grad()
-def prediction_flips(model: nn.Module, x: Float[Tensor, "n *shape"], by: Tensor) -> Float[Tensor, " n"]:
+def prediction_flips(
+    model: nn.Module, x: Float[Tensor, "n *shape"], by: Tensor
+) -> Float[Tensor, " n"]:
     """1 where the most likely class (or the sign of one logit) differs between x and x + by."""
     with evaluating(model):
         before, after = model(x).flatten(1), model(x + by).flatten(1)
     if not (torch.isfinite(before).all() and torch.isfinite(after).all()):
-        raise InvalidData("An output is not finite.", "its class has no meaning.", "check the weights and inputs.")
+        raise InvalidData(
+            "An output is not finite.", "its class has no meaning.", "check the weights and inputs."
+        )
     if before.shape[1] == 1:
         return ((before > 0) != (after > 0)).flatten().to(x.dtype)
     return (before.argmax(1) != after.argmax(1)).to(x.dtype)
@@ -54,7 +62,9 @@ def prediction_flips(model: nn.Module, x: Float[Tensor, "n *shape"], by: Tensor)
 
 @dataclass(frozen=True)
 class UniversalPerturbation:
-    """Share of a split whose class changes under the one perturbation that hurts the fitted split most: 0 if none does."""
+    """Share of a split whose class changes under the one perturbation that hurts the training split
+    most: 0 if none does.
+    """
 
     radius: float = 0.5
     """ℓ₂, in units of the inputs."""
@@ -65,7 +75,8 @@ class UniversalPerturbation:
     def __post_init__(self) -> None:
         if not self.radius > 0 or self.passes < 1:
             raise InvalidConfig(
-                f"UniversalPerturbation(radius={self.radius}, passes={self.passes}) is out of range.",
+                f"UniversalPerturbation(radius={self.radius}, passes={self.passes}) is out of "
+                "range.",
                 why="a ball has a radius, and an ascent takes a step.",
                 fix="set radius > 0 and passes ≥ 1.",
             )
@@ -73,7 +84,9 @@ class UniversalPerturbation:
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         task, model = subject.task, subject.model
         fitted, judged = (whole(task.split(name).data, lab) for name in (self.fitted, self.split))
-        delta = universal_perturbation(model, fitted, task.objective.loss, self.radius, passes=self.passes)
+        delta = universal_perturbation(
+            model, fitted, task.objective.loss, self.radius, passes=self.passes
+        )
         changed = prediction_flips(model, judged["x"], delta)
         reading = stats.of_scores(changed.double().cpu().numpy())
         return Reading(reading.value, reading.low, reading.high, reading.n, reading.unit, changed)

@@ -1,7 +1,9 @@
-"""How far weights travel, by which law, and how rough the landscape is (Hoffer et al., 2017, arXiv:1705.08741).
+"""How far weights travel, by which law, and how rough the landscape is (Hoffer et al., 2017,
+arXiv:1705.08741).
 
-A walker on a random potential with E(L(w) − L(w'))² ~ ‖w − w'‖^α diffuses as E‖w_t − w_0‖² ~ (log t)^(4/α): for α = 2
-the distance grows with log t, so the number of updates, not of epochs, decides how far training gets.
+A walker on a random potential with E(L(w) − L(w'))² ~ ‖w − w'‖^α diffuses as E‖w_t − w_0‖² ~ (log
+t)^(4/α): for α = 2 the distance grows with log t, so the number of updates, not of epochs, decides
+how far training gets.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +36,9 @@ def log_steps(last: int) -> tuple[int, ...]:
 
 
 def weight_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Trainable tensors with at least two axes: no biases, no gains and shifts of normalisation layers."""
+    """Trainable tensors with at least two axes: no biases, no gains and shifts of normalisation
+    layers.
+    """
     return {name: p for name, p in parameters.trainable(model).items() if p.dim() > 1}
 
 
@@ -63,7 +67,8 @@ class WeightDistance:
             raise InvalidData(
                 "The trained model has no `start`.",
                 why="a distance needs the weights before training, too.",
-                fix="train with a method of this library, or give Trained(…, start=flat.copied(model)).",
+                fix="train with a method of this library, or give Trained(…, "
+                "start=flat.copied(model)).",
             )
         distance = distance_from(subject.start)(subject.model)
         if not isfinite(distance):
@@ -107,7 +112,8 @@ def diffusion_fit(steps: ArrayLike, distances: ArrayLike) -> Diffusion:
         )
     if not np.isfinite(d).all() or (d <= 0).any() or (t <= 0).any() or np.ptp(d) == 0:
         raise InvalidData(
-            "diffusion_fit got steps or distances that are not positive and finite, or distances that never change.",
+            "diffusion_fit got steps or distances that are not positive and finite, or distances "
+            "that never change.",
             why="log t and log d do not exist there, or every law fits perfectly.",
             fix="leave out step 0, and check that the weights move.",
         )
@@ -151,10 +157,11 @@ def landscape_roughness(
     directions: int,
     generator: torch.Generator,
 ) -> Roughness:
-    """Standard deviation over directions u of L(w + r u) − L(w), ‖u‖ = 1, for each radius r; the weights come back.
+    """Standard deviation over directions u of L(w + r u) − L(w), ‖u‖ = 1, for each radius r; the
+    weights come back.
 
-    `loss` reads the weights as they are. Near w it is r times the gradient's spread (slope 1, α = 2) for any smooth
-    loss: the radii should reach as far as training does.
+    `loss` reads the weights as they are. Near w it is r times the gradient's spread (slope 1, α =
+    2) for any smooth loss: the radii should reach as far as training does.
     """
     if len(radii) < 3 or any(not r > 0 for r in radii) or len(set(radii)) < 3 or directions < 2:
         raise InvalidConfig(
@@ -175,13 +182,17 @@ def landscape_roughness(
             why="its logarithm is needed.",
             fix="choose radii at which the loss is finite and changes.",
         )
-    return Roughness(tuple(radii), tuple(spread.tolist()), stats.slope(np.log(radii), np.log(spread)))
+    return Roughness(
+        tuple(radii), tuple(spread.tolist()), stats.slope(np.log(radii), np.log(spread))
+    )
 
 
 def training_roughness(model: nn.Module, task: Task, lab: Lab) -> float:
-    """α/2 at the model's weights: radii as far as training goes, batch statistics as the walker sees them.
+    """α/2 at the model's weights: radii as far as training goes, batch statistics as the walker
+    sees them.
 
-    Leaves the model in training mode, with running statistics that have seen the probes: give a copy.
+    Leaves the model in training mode, with running statistics that have seen the probes: give a
+    copy.
     """
     batch = {name: tensor[:1_000] for name, tensor in whole(task.splits["train"].data, lab).items()}
     model.train()
@@ -191,12 +202,16 @@ def training_roughness(model: nn.Module, task: Task, lab: Lab) -> float:
         return mean_loss(model, {"train": batch}, task.objective).item()
 
     weights, radii = list(weight_tensors(model).values()), (0.1, 0.3, 1.0, 3.0, 10.0)
-    return landscape_roughness(loss, weights, radii, 16, lab.child("directions").generator()).slope.value
+    return landscape_roughness(
+        loss, weights, radii, 16, lab.child("directions").generator()
+    ).slope.value
 
 
 @dataclass(frozen=True)
 class LandscapeRoughness:
-    """α/2 around the starting weights: growth exponent of the loss's spread with the distance, evaluation mode."""
+    """α/2 around the starting weights: growth exponent of the loss's spread with the distance,
+    evaluation mode.
+    """
 
     split: str = "train"
     radii: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
@@ -207,7 +222,8 @@ class LandscapeRoughness:
             raise InvalidData(
                 "The trained model has no `start`.",
                 why="roughness is measured around the weights before training.",
-                fix="train with a method of this library, or give Trained(…, start=flat.copied(model)).",
+                fix="train with a method of this library, or give Trained(…, "
+                "start=flat.copied(model)).",
             )
         model, data = subject.model, subject.task.split(self.split).data
         weights = weight_tensors(model)
@@ -218,8 +234,12 @@ class LandscapeRoughness:
         params = parameters.trainable(model)
         back = [subject.start[name] - p.detach() for name, p in params.items()]
         with shift_parameters(list(params.values()), back):
-            found = landscape_roughness(loss, list(weights.values()), self.radii, self.directions, lab.generator())
-        return Reading(found.slope.value, found.slope.low, found.slope.high, self.directions, "exponent")
+            found = landscape_roughness(
+                loss, list(weights.values()), self.radii, self.directions, lab.generator()
+            )
+        return Reading(
+            found.slope.value, found.slope.low, found.slope.high, self.directions, "exponent"
+        )
 
 
 def example() -> WeightDistance:

@@ -1,4 +1,6 @@
-"""Ways to train, a file each: `from unseen.methods import SAM` finds the file that defines the class."""
+"""Ways to train, a file each: `from unseen.methods import SAM` finds the file that defines the
+class.
+"""
 
 from unseen.lazy import exports
 

@@ -20,7 +20,9 @@ from unseen.search_space import LogUniform, Space
 from unseen.task import Batch, Objective, PerExample, Task
 
 SMALLEST = 1e-12
-"""Norms below it count as this much: where the loss is flat there is no ascent direction, and none is taken."""
+"""Norms below it count as this much: where the loss is flat there is no ascent direction, and none
+is taken.
+"""
 
 
 class Norm(StrEnum):
@@ -34,7 +36,14 @@ class Norm(StrEnum):
 
 def norms(delta: Float[Tensor, "n *shape"]) -> Float[Tensor, "n *ones"]:
     """‖δ_i‖₂ of each example, with axes of length 1 behind."""
-    return delta.flatten(1).square().sum(1).sqrt().clamp_min(SMALLEST).view(-1, *[1] * (delta.dim() - 1))
+    return (
+        delta.flatten(1)
+        .square()
+        .sum(1)
+        .sqrt()
+        .clamp_min(SMALLEST)
+        .view(-1, *[1] * (delta.dim() - 1))
+    )
 
 
 def start(draw: Draw, *, norm: Norm, **unused: object) -> Mapping[str, Tensor]:
@@ -70,7 +79,9 @@ def worst_inputs(
     high: float,
     **unused: Any,
 ) -> tuple[Batch, PerExample]:
-    """x + δ with δ from `passes` steps of projected ascent of size 2.5 radius/passes; one radius, or one per example."""
+    """x + δ with δ from `passes` steps of projected ascent of size 2.5 radius/passes; one radius,
+    or one per example.
+    """
     x, dropout_mask = inputs_of(batch, "Adversarial training"), torch.get_rng_state()
     if isinstance(radius, Tensor) and radius.dim():
         radius = radius.view(-1, *[1] * (x.dim() - 1))
@@ -81,7 +92,9 @@ def worst_inputs(
             if bounded:
                 moved.clamp_(low, high)
             torch.set_rng_state(dropout_mask)  # all passes see one dropout mask
-            (up,) = torch.autograd.grad(objective.loss(model, {**batch, "x": moved.requires_grad_()}).sum(), moved)
+            (up,) = torch.autograd.grad(
+                objective.loss(model, {**batch, "x": moved.requires_grad_()}).sum(), moved
+            )
             direction = up.sign_() if norm is Norm.LINF else up / norms(up)
             delta = direction.mul_(2.5 * radius / passes).add_(moved.detach()).sub_(x)
             moved = project(delta, radius, norm).add_(x)
@@ -91,10 +104,11 @@ def worst_inputs(
 
 @dataclass(frozen=True)
 class AdversarialTraining:
-    """Lowers the loss of the worst inputs within `radius`, E max over ‖δ‖ ≤ radius of ℓ(f(x + δ), y); radius 0 is ERM.
+    """Lowers the loss of the worst inputs within `radius`, E max over ‖δ‖ ≤ radius of ℓ(f(x + δ),
+    y); radius 0 is ERM.
 
-    `passes` + 1 forward and backward passes per step. The radius is in units of the inputs: inputs stay between `low`
-    and `high` (0 and 1 for images).
+    `passes` + 1 forward and backward passes per step. The radius is in units of the inputs: inputs
+    stay between `low` and `high` (0 and 1 for images).
     """
 
     radius: float = 0.1
@@ -108,16 +122,20 @@ class AdversarialTraining:
     def __post_init__(self) -> None:
         if not self.radius >= 0 or self.passes < 1 or not self.low < self.high:
             raise InvalidConfig(
-                f"AdversarialTraining(radius={self.radius}, passes={self.passes}, low={self.low}, high={self.high}) "
+                f"AdversarialTraining(radius={self.radius}, passes={self.passes}, low={self.low}, "
+                f"high={self.high}) "
                 "is out of range.",
-                why="a radius is at least 0, the ascent needs a step, and inputs lie between two limits.",
+                why="a radius is at least 0, the ascent needs a step, and inputs lie between two "
+                "limits.",
                 fix="set radius ≥ 0, passes ≥ 1 and low < high.",
             )
 
     @property
     def step(self) -> VectorizedStep:
         fixed = {"norm": self.norm, "passes": self.passes, "low": self.low, "high": self.high}
-        return VectorizedStep(mean, worst_inputs, settings={"radius": self.radius}, fixed=fixed, noise=start)
+        return VectorizedStep(
+            mean, worst_inputs, settings={"radius": self.radius}, fixed=fixed, noise=start
+        )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

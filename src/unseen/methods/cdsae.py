@@ -34,7 +34,9 @@ class Adversary(StrEnum):
     SEMANTIC = "semantic"
     """All codes that the label is read from."""
     UNINFLUENCED = "uninfluenced"
-    """Those that the model holds to be not influenced, as in the paper: the classifier may still use the others."""
+    """Those that the model holds to be not influenced, as in the paper: the classifier may still
+    use the others.
+    """
 
 
 def reverse_gradient(codes: Tensor, strength: Tensor | float) -> Tensor:
@@ -45,26 +47,40 @@ def reverse_gradient(codes: Tensor, strength: Tensor | float) -> Tensor:
 def code_noise(draw: Draw, *, k: int, **unused: Any) -> Mapping[str, Tensor]:
     """One standard normal number per example and code."""
     n, like = sum(map(size, draw.fit.values())), next(iter(draw.fit.values()))["x"]
-    return {"noise": torch.randn(n, 4 * k, generator=draw.generator, dtype=like.dtype).to(like.device)}
+    return {
+        "noise": torch.randn(n, 4 * k, generator=draw.generator, dtype=like.dtype).to(like.device)
+    }
 
 
-def adversary_inputs(model: SequentialAutoencoder, codes: Float[Tensor, "n codes"], adversary: Adversary) -> Tensor:
+def adversary_inputs(
+    model: SequentialAutoencoder, codes: Float[Tensor, "n codes"], adversary: Adversary
+) -> Tensor:
     """What the discriminator sees."""
     if adversary is Adversary.SEMANTIC:
         return model.semantic(codes)
-    return torch.cat([model.group(codes, which) for which in (Codes.SEMANTIC, Codes.ENVIRONMENT)], 1)
+    return torch.cat(
+        [model.group(codes, which) for which in (Codes.SEMANTIC, Codes.ENVIRONMENT)], 1
+    )
 
 
-def fairness_gap(model: SequentialAutoencoder, x: Float[Tensor, "n d"], codes: Tensor) -> Float[Tensor, " n"]:
-    """½ Σ_y |p(y | U) − p(y | Ū)| with Ū the mean code of decoder(U, other a): |Δ p(ŷ = 1)| for two classes."""
+def fairness_gap(
+    model: SequentialAutoencoder, x: Float[Tensor, "n d"], codes: Tensor
+) -> Float[Tensor, " n"]:
+    """½ Σ_y |p(y | U) − p(y | Ū)| with Ū the mean code of decoder(U, other a): |Δ p(ŷ = 1)| for two
+    classes.
+    """
     other = model.posterior(model.flip_group(x, codes)).mean
     p, q = (log_probabilities(model.classifier(model.semantic(u))).exp() for u in (codes, other))
     return (p - q).abs().sum(1) / 2
 
 
-def prior_means(model: SequentialAutoencoder, posterior: Posterior, sizes: list[int]) -> Float[Tensor, "n codes"]:
+def prior_means(
+    model: SequentialAutoencoder, posterior: Posterior, sizes: list[int]
+) -> Float[Tensor, "n codes"]:
     """0 for semantic codes; for environmental ones what the earlier domains let expect."""
-    environment = torch.stack([part.mean(0) for part in posterior.mean[:, 2 * model.k :].split(sizes)])
+    environment = torch.stack(
+        [part.mean(0) for part in posterior.mean[:, 2 * model.k :].split(sizes)]
+    )
     drift = model.drift(environment)
     each = torch.cat([row.expand(n, -1) for row, n in zip(drift, sizes, strict=True)])
     return torch.cat([torch.zeros_like(each), each], 1)
@@ -83,18 +99,25 @@ def cdsae_criterion(
     k: int,
     adversary: Adversary,
 ) -> Tensor:
-    """ρ ‖x − x̂‖² + β KL + ℓ(U) + λ_f gap + CE(discriminator), whose gradient reaches the codes times −λ_tc.
+    """ρ ‖x − x̂‖² + β KL + ℓ(U) + λ_f gap + CE(discriminator), whose gradient reaches the codes
+    times −λ_tc.
 
-    The minibatches are the domains in their order. Discriminator and encoder move in the same step, in opposite
-    directions, where the paper alternates.
+    The minibatches are the domains in their order. Discriminator and encoder move in the same step,
+    in opposite directions, where the paper alternates.
     """
     batches = environments(draw, "CDSAE")
     x = torch.cat([batch["x"].flatten(1) for batch in batches])
     posterior = model.posterior(x)
     codes = posterior.sample(noise)
     error = (model.reconstruct(codes, x[:, model.sensitive]) - x[:, model.others]).square().mean()
-    divergence = posterior.divergence(prior_means(model, posterior, [size(b) for b in batches])).sum(1).mean()
-    label = objective.loss(FixedOutput(model.classifier(model.semantic(codes))), merge_batches(batches)).mean()
+    divergence = (
+        posterior.divergence(prior_means(model, posterior, [size(b) for b in batches]))
+        .sum(1)
+        .mean()
+    )
+    label = objective.loss(
+        FixedOutput(model.classifier(model.semantic(codes))), merge_batches(batches)
+    ).mean()
     seen = reverse_gradient(adversary_inputs(model, codes, adversary), independence)
     guess = F.binary_cross_entropy_with_logits(model.discriminator(seen)[:, 0], model.attribute(x))
     gap = fairness_gap(model, x, codes).mean()
@@ -103,14 +126,16 @@ def cdsae_criterion(
 
 @dataclass(frozen=True)
 class CDSAE:
-    """Splits people's codes into semantic and environmental ones, and labels by semantic ones that hide a.
+    """Splits people's codes into semantic and environmental ones, and labels by semantic ones that
+    hide a.
 
-    Needs the domains as FIT splits in their order (column `domain` rising) and a among the inputs: `sensitive` are its
-    positions, all binary (an indicator column, or both of a pair). λ_f = `fairness` lowers the effect of the model's own
-    counterfactual, which need not be the true one; λ_tc = `independence` keeps a out of the codes as they are drawn in
-    training. The label is read from their means, in which a new adversary still finds a: train one before you claim
-    independence (study counterfactual_fairness). Of the model given
-    only the number of outputs is used. `curves` tell how many nats each group of codes holds: below 0.01 it is collapsed.
+    Needs the domains as TRAIN splits in their order (column `domain` rising) and a among the
+    inputs: `sensitive` are its positions, all binary (an indicator column, or both of a pair). λ_f
+    = `fairness` lowers the effect of the model's own counterfactual, which need not be the true
+    one; λ_tc = `independence` keeps a out of the codes as they are drawn in training. The label is
+    read from their means, in which a new adversary still finds a: train one before you claim
+    independence (study counterfactual_fairness). Of the model given only the number of outputs is
+    used. `curves` tell how many nats each group of codes holds: below 0.01 it is collapsed.
     """
 
     sensitive: tuple[int, ...] = (-1,)
@@ -129,10 +154,15 @@ class CDSAE:
 
     def __post_init__(self) -> None:
         weights = (self.reconstruction, self.beta, self.fairness, self.independence)
-        if not all(weight >= 0 for weight in weights) or min(self.codes, self.width, self.hidden) < 1:
+        if (
+            not all(weight >= 0 for weight in weights)
+            or min(self.codes, self.width, self.hidden) < 1
+        ):
             raise InvalidConfig(
-                f"CDSAE(codes={self.codes}, width={self.width}, hidden={self.hidden}, reconstruction="
-                f"{self.reconstruction}, beta={self.beta}, fairness={self.fairness}, independence={self.independence}) "
+                f"CDSAE(codes={self.codes}, width={self.width}, hidden={self.hidden}, "
+                "reconstruction="
+                f"{self.reconstruction}, beta={self.beta}, fairness={self.fairness}, "
+                f"independence={self.independence}) "
                 "is out of range.",
                 why="weights are at least 0, and every part has units.",
                 fix="correct the value.",
@@ -140,9 +170,14 @@ class CDSAE:
 
     @property
     def training(self) -> VectorizedStep:
-        settings = {name: getattr(self, name) for name in ("reconstruction", "beta", "fairness", "independence")}
+        settings = {
+            name: getattr(self, name)
+            for name in ("reconstruction", "beta", "fairness", "independence")
+        }
         fixed = {"k": self.codes, "adversary": self.adversary}
-        return VectorizedStep(criterion=cdsae_criterion, settings=settings, fixed=fixed, noise=code_noise)
+        return VectorizedStep(
+            criterion=cdsae_criterion, settings=settings, fixed=fixed, noise=code_noise
+        )
 
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> SequentialAutoencoder:
         """A new autoencoder for the task's inputs, with as many outputs as the model has."""
@@ -163,7 +198,9 @@ class CDSAE:
 
 @torch.no_grad()
 def nats(model: SequentialAutoencoder, task: Task, lab: Lab) -> dict[str, list[float]]:
-    """Mean KL(q(U | x) ‖ N(mean of the domain or 0, 1)) of each group of codes on the FIT splits: what it holds."""
+    """Mean KL(q(U | x) ‖ N(mean of the domain or 0, 1)) of each group of codes on the TRAIN splits:
+    what it holds.
+    """
     parts = [whole(split.data, lab)["x"].flatten(1) for split in task.of(Use.TRAIN).values()]
     posterior = model.eval().posterior(torch.cat(parts))
     each = posterior.divergence(prior_means(model, posterior, [len(part) for part in parts]))
@@ -171,13 +208,15 @@ def nats(model: SequentialAutoencoder, task: Task, lab: Lab) -> dict[str, list[f
 
 
 def attribute_levels(task: Task, sensitive: tuple[int, ...], lab: Lab) -> Float[Tensor, "2 s"]:
-    """The two values of every sensitive input; refuses domains out of order or without both groups or classes."""
+    """The two values of every sensitive input; refuses domains out of order or without both groups
+    or classes.
+    """
     fitted, previous = task.of(Use.TRAIN), -1
     if len(fitted) < 2:
         raise InvalidData(
             f"CDSAE needs at least two training domains, and `{task.name}` has one split to fit.",
             why="it learns how domains drift.",
-            fix="give one FIT split per domain, in the order of time.",
+            fix="give one TRAIN split per domain, in the order of time.",
         )
     levels: list[Tensor] = []
     for name, split in fitted.items():
@@ -189,13 +228,15 @@ def attribute_levels(task: Task, sensitive: tuple[int, ...], lab: Lab) -> Float[
                 why="the sensitive attribute is one of them.",
                 fix="count positions from 0, or from −1 at the end.",
             )
-        levels.append(_two_levels(name, [x[:, j].unique() for j in sensitive], len(batch["y"].unique(dim=0))))
+        levels.append(
+            _two_levels(name, [x[:, j].unique() for j in sensitive], len(batch["y"].unique(dim=0)))
+        )
         place = int(batch["domain"].min()) if "domain" in batch else previous + 1
         if place <= previous:
             raise InvalidData(
                 f"Domain `{name}` is number {place} and comes after number {previous}.",
                 why="the expected environment of a domain rests on those before it.",
-                fix="list the FIT splits in the order of time.",
+                fix="list the TRAIN splits in the order of time.",
             )
         previous = place
     if not all(torch.equal(each, levels[0]) for each in levels):
@@ -210,9 +251,12 @@ def attribute_levels(task: Task, sensitive: tuple[int, ...], lab: Lab) -> Float[
 def _two_levels(name: str, values: list[Tensor], classes: int) -> Float[Tensor, "2 s"]:
     if not all(len(v) == 2 for v in values) or classes < 2:
         raise InvalidData(
-            f"In domain `{name}` the sensitive inputs have {[len(v) for v in values]} values and the label {classes}.",
-            why="a counterfactual flips a binary attribute, and both groups and classes must be known everywhere.",
-            fix="encode the attribute as one or two indicator inputs, and merge domains without both.",
+            f"In domain `{name}` the sensitive inputs have {[len(v) for v in values]} values and "
+            f"the label {classes}.",
+            why="a counterfactual flips a binary attribute, and both groups and classes must be "
+            "known everywhere.",
+            fix="encode the attribute as one or two indicator inputs, and merge domains without "
+            "both.",
         )
     return torch.stack(values, 1)
 

@@ -1,4 +1,6 @@
-"""Correlation alignment of features (Sun & Saenko, 2016, arXiv:1607.01719), between all pairs of domains."""
+"""Correlation alignment of features (Sun & Saenko, 2016, arXiv:1607.01719), between all pairs of
+domains.
+"""
 
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -40,19 +42,23 @@ def coral_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Te
 def coral_criterion(
     model: nn.Module, draw: Draw, objective: Objective, *, weight: Tensor | float, layer: str
 ) -> Tensor:
-    """The mean of the FIT splits' risks plus `weight` times the mean distance of all pairs of FIT and ADAPT splits."""
+    """The mean of the TRAIN splits' risks plus `weight` times the mean distance of all pairs of
+    TRAIN and ADAPT splits.
+    """
     if len(draw.fit) + len(draw.adapt) < 2:
         raise InvalidData(
-            f"CORAL needs at least two domains, and the task has one split to fit ({', '.join(draw.fit)}).",
+            "CORAL needs at least two domains, and the task has one split to fit "
+            f"({', '.join(draw.fit)}).",
             why="it aligns the features of one domain with those of another.",
-            fix="give one FIT split per domain (`unseen.tasks.domains`), or unlabelled data as an ADAPT split.",
+            fix="give one TRAIN split per domain (`unseen.tasks.domains`), or unlabelled data as "
+            "an ADAPT split.",
         )
     fit, adapt = list(draw.fit.values()), list(draw.adapt.values())
     with record_features(model, layer) as seen:
         losses = losses_by_domain(model, fit, objective)
         for batch in adapt:
             model(batch["x"])
-    if len(seen) < len(fit) + len(adapt):  # the FIT splits went through together
+    if len(seen) < len(fit) + len(adapt):  # the TRAIN splits went through together
         seen = [*seen[0].split([len(part) for part in losses]), *seen[1:]]
     risks = torch.stack([part.mean() for part in losses])
     pairs = [coral_distance(a, b) for a, b in combinations(seen, 2)]
@@ -61,11 +67,13 @@ def coral_criterion(
 
 @dataclass(frozen=True)
 class CORAL:
-    """Lowers the mean risk plus `weight` times the mean distance ‖C_a − C_b‖_F²/(4d²) of the domains' covariances.
+    """Lowers the mean risk plus `weight` times the mean distance ‖C_a − C_b‖_F²/(4d²) of the
+    domains' covariances.
 
-    The features are the inputs of the last linear layer, or of the module `layer`. Unlabelled ADAPT splits are further
-    domains, as in the paper, which aligns one labelled and one unlabelled domain; the pairs of several labelled ones
-    are DomainBed's (Gulrajani & Lopez-Paz, 2021, arXiv:2007.01434), who also align the means, which the paper does not.
+    The features are the inputs of the last linear layer, or of the module `layer`. Unlabelled ADAPT
+    splits are further domains, as in the paper, which aligns one labelled and one unlabelled
+    domain; the pairs of several labelled ones are DomainBed's (Gulrajani & Lopez-Paz, 2021,
+    arXiv:2007.01434), who also align the means, which the paper does not.
     """
 
     weight: float = 1.0
@@ -75,11 +83,17 @@ class CORAL:
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:
-            raise InvalidConfig(f"CORAL got weight={self.weight}.", "a distance is to be lowered.", "set weight ≥ 0.")
+            raise InvalidConfig(
+                f"CORAL got weight={self.weight}.",
+                "a distance is to be lowered.",
+                "set weight ≥ 0.",
+            )
 
     @property
     def step(self) -> VectorizedStep:
-        return VectorizedStep(criterion=coral_criterion, settings={"weight": self.weight}, fixed={"layer": self.layer})
+        return VectorizedStep(
+            criterion=coral_criterion, settings={"weight": self.weight}, fixed={"layer": self.layer}
+        )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         return train(model, task, self.step, self.budget, lab)

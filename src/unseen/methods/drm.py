@@ -1,4 +1,6 @@
-"""Domain-specific risk minimisation (Zhang et al., 2023, arXiv:2208.08661): a classifier per domain, steered at test time."""
+"""Domain-specific risk minimisation (Zhang et al., 2023, arXiv:2208.08661): a classifier per
+domain, steered at test time.
+"""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -21,8 +23,12 @@ from unseen.search_space import Space, Uniform
 from unseen.task import Objective, Task, Use
 
 
-def drm_criterion(model: Committee, draw: Draw, objective: Objective, *, shared: Tensor | float) -> Tensor:
-    """Mean over domains e of (1 − s) ℓ(h_e(φ(x))) + s ℓ(h_shared(φ(x))); the shared head is the last member."""
+def drm_criterion(
+    model: Committee, draw: Draw, objective: Objective, *, shared: Tensor | float
+) -> Tensor:
+    """Mean over domains e of (1 − s) ℓ(h_e(φ(x))) + s ℓ(h_shared(φ(x))); the shared head is the
+    last member.
+    """
     *heads, last = model.members
     found = []
     for head, batch in zip(heads, environments(draw, "DRM"), strict=True):
@@ -34,11 +40,13 @@ def drm_criterion(model: Committee, draw: Draw, objective: Objective, *, shared:
 
 @dataclass(frozen=True)
 class DRM:
-    """One head per training domain and one for all, on a common encoder; a rule chooses among them at test time.
+    """One head per training domain and one for all, on a common encoder; a rule chooses among them
+    at test time.
 
-    `shared` is the weight s of the common head's loss: 1 trains that head as ERM does. All heads begin as copies of the
-    model's last linear layer (or of `layer`). The trained model is a `Committee`: `all(x)` has the domains' heads in the
-    order of the FIT splits, the common one last. For classification; batches to be steered must hold one domain each.
+    `shared` is the weight s of the common head's loss: 1 trains that head as ERM does. All heads
+    begin as copies of the model's last linear layer (or of `layer`). The trained model is a
+    `Committee`: `all(x)` has the domains' heads in the order of the TRAIN splits, the common one
+      last. For classification; batches to be steered must hold one domain each.
     """
 
     shared: float = 0.5
@@ -50,7 +58,9 @@ class DRM:
     def __post_init__(self) -> None:
         if not 0 <= self.shared <= 1:
             raise InvalidConfig(
-                f"DRM got shared={self.shared}.", "it is a share of the loss.", "choose a value from 0 to 1."
+                f"DRM got shared={self.shared}.",
+                "it is a share of the loss.",
+                "choose a value from 0 to 1.",
             )
 
     @property
@@ -58,16 +68,18 @@ class DRM:
         return VectorizedStep(criterion=drm_criterion, settings={"shared": self.shared})
 
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Committee:
-        """The model's encoder with one head per FIT split and a common one."""
+        """The model's encoder with one head per TRAIN split and a common one."""
         fitted = task.of(Use.TRAIN)
         if len(fitted) < 2:
             raise InvalidData(
                 f"DRM needs at least two training domains, and `{task.name}` has one split to fit.",
                 why="it trains a classifier for each.",
-                fix="give one FIT split per domain (`unseen.tasks.domains`), or use ERM.",
+                fix="give one TRAIN split per domain (`unseen.tasks.domains`), or use ERM.",
             )
         model.to(lab.device, lab.dtype)
-        refuse_inner_layer(model, self.layer, next(once(next(iter(fitted.values())).data, 4, lab))["x"])
+        refuse_inner_layer(
+            model, self.layer, next(once(next(iter(fitted.values())).data, 4, lab))["x"]
+        )
         encoder, head = split_head(model, self.layer)
         return Committee(heads_like(head, len(fitted) + 1, lab, fresh=False), self.rule, encoder)
 
@@ -83,7 +95,7 @@ class DRM:
 
 @torch.no_grad()
 def prototypes(model: Committee, task: Task, lab: Lab) -> Tensor:
-    """The mean features of every FIT split, [domain, d]."""
+    """The mean features of every TRAIN split, [domain, d]."""
     model.eval()
     means = []
     for split in task.of(Use.TRAIN).values():

@@ -13,10 +13,12 @@ from unseen.task import Task
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """ERM that returns the weights with the lowest mean loss on the SELECT splits, read every `every` steps.
+    """ERM that returns the weights with the lowest mean loss on the SELECT splits, read every
+    `every` steps.
 
-    It trains for the whole budget and looks back, so that no patience has to be chosen: the result is that of
-    stopping with infinite patience. `curves` holds `evaluate_selections` (the steps read) and `select_loss`.
+    It trains for the whole budget and looks back, so that no patience has to be chosen: the result
+    is that of stopping with infinite patience. `curves` holds `evaluate_selections` (the steps
+    read) and `select_loss`.
     """
 
     every: int = 50

@@ -12,7 +12,9 @@ from unseen.task import Task
 
 @dataclass(frozen=True)
 class ERM:
-    """Lowers the mean loss over all FIT examples of a step; weight decay is `budget.weight_decay`."""
+    """Lowers the mean loss over all TRAIN examples of a step; weight decay is
+    `budget.weight_decay`.
+    """
 
     budget: Budget = Budget()
 

@@ -1,4 +1,6 @@
-"""Fine-tuning: training goes on from the weights that the model comes with, of all parameters or of some."""
+"""Fine-tuning: training goes on from the weights that the model comes with, of all parameters or of
+some.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from unseen.task import Task
 
 @dataclass(frozen=True)
 class Finetune:
-    """Minimises the mean loss over the fitted examples, starting at the given weights.
+    """Minimises the mean loss over the training examples, starting at the given weights.
 
     `Trained.start` holds those weights, so that `engine.flat` tells how far training went.
     """

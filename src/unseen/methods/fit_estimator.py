@@ -17,7 +17,9 @@ from unseen.task import Axis, Split, Task, Use
 
 @dataclass(frozen=True)
 class FitEstimator:
-    """Calls `fit` of the wrapped estimator (`models/estimator.py`) once, on all FIT splits together."""
+    """Calls `fit` of the wrapped estimator (`models/estimator.py`) once, on all TRAIN splits
+    together.
+    """
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         if not isinstance(model, Estimator):
@@ -27,13 +29,19 @@ class FitEstimator:
                 fix="wrap the estimator: Estimator(LogisticRegression(), classes=2).",
             )
         batches = [whole(split.data, lab) for split in task.of(Use.TRAIN).values()]
-        model.learn(torch.cat([batch["x"] for batch in batches]), torch.cat([batch["y"] for batch in batches]))
+        model.learn(
+            torch.cat([batch["x"] for batch in batches]),
+            torch.cat([batch["y"] for batch in batches]),
+        )
         return Trained(model, task)
 
 
 def example() -> tuple[FitEstimator, Trained]:
     """A logistic regression on two points per class; other models are refused."""
     x, y = torch.tensor([[0.0], [1.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])
-    splits = {"train": Split(Columns(x=x, y=y), Use.TRAIN), "test": Split(Columns(x=x + 0.1, y=y), Use.EVALUATE)}
+    splits = {
+        "train": Split(Columns(x=x, y=y), Use.TRAIN),
+        "test": Split(Columns(x=x + 0.1, y=y), Use.EVALUATE),
+    }
     task = Task(name="two heaps", axis=Axis.IID, splits=splits, objective=classify)
     return FitEstimator(), Trained(Estimator(LogisticRegression(), 2), task)

@@ -1,7 +1,7 @@
 """Full-batch gradient descent, and its exact fast path for two-layer networks with a fixed head.
 
-The theory of benign overfitting and grokking on XOR clusters (Xu et al., 2024, arXiv:2310.02541) is about plain
-gradient descent: minibatches or Adam follow other dynamics.
+The theory of benign overfitting and grokking on XOR clusters (Xu et al., 2024, arXiv:2310.02541) is
+about plain gradient descent: minibatches or Adam follow other dynamics.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ Slope = Callable[[Float[Tensor, " n"]], Float[Tensor, " n"]]
 
 
 def full_batch(task: Task) -> int:
-    """The batch size with which every FIT split is one batch."""
+    """The batch size with which every TRAIN split is one batch."""
     sizes = {name: length(split.data) for name, split in task.of(Use.TRAIN).items()}
     streams = [name for name, n in sizes.items() if n is None]
     if streams:
@@ -39,7 +39,9 @@ def full_batch(task: Task) -> int:
 
 @dataclass(frozen=True)
 class GradientDescent:
-    """w ← w − lr ∇L(w) with L the mean loss over all fitted examples; no momentum, no weight decay."""
+    """w ← w − lr ∇L(w) with L the mean loss over all training examples; no momentum, no weight
+    decay.
+    """
 
     steps: int = 100
     lr: float = 1e-3
@@ -48,16 +50,20 @@ class GradientDescent:
         _refuse_bad_rate(self.steps, self.lr)
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        budget = Budget(steps=self.steps, batch_size=full_batch(task), lr=self.lr, optimizer=Optimizer.SGD)
+        budget = Budget(
+            steps=self.steps, batch_size=full_batch(task), lr=self.lr, optimizer=Optimizer.SGD
+        )
         return train(model, task, erm_step, budget, lab)
 
 
 @dataclass(frozen=True)
 class GramDynamics:
-    """`GradientDescent` of a `TwoLayer` network in the space of sample coefficients: same weights, less work.
+    """`GradientDescent` of a `TwoLayer` network in the space of sample coefficients: same weights,
+    less work.
 
-    The gradient of every neuron is a combination of the inputs, so W(t) = W(0) + C(t)ᵀX and, with K = XXᵀ and
-    H = XW(0)ᵀ + KC, C ← C − (lr/n) ℓ'(f) aᵀ ⊙ 1[H > 0]. A step costs n² m whatever the input dimension.
+    The gradient of every neuron is a combination of the inputs, so W(t) = W(0) + C(t)ᵀX and, with K
+    = XXᵀ and H = XW(0)ᵀ + KC, C ← C − (lr/n) ℓ'(f) aᵀ ⊙ 1[H > 0]. A step costs n² m whatever the
+    input dimension.
     """
 
     steps: int = 100
@@ -70,7 +76,8 @@ class GramDynamics:
         if not isinstance(model, TwoLayer):
             raise UnsupportedLayer(
                 f"GramDynamics got a {type(model).__name__}.",
-                why="only a network that is linear in front of one ReLU layer stays in the span of its inputs.",
+                why="only a network that is linear in front of one ReLU layer stays in the span of "
+                "its inputs.",
                 fix="use GradientDescent, which trains any model.",
             )
         model.to(lab.device, lab.dtype)
@@ -107,8 +114,12 @@ class Moment:
     """Pre-activations of the training inputs."""
     outputs: Float[Tensor, " n"]
 
-    def norms2(self, start: Float[Tensor, " neuron"], hidden: Float[Tensor, "n neuron"]) -> Float[Tensor, " neuron"]:
-        """‖w_j(t)‖² from `start` = ‖w_j(0)‖² and `hidden` = XW(0)ᵀ: start + Σ_i C_ij (hidden + H)_ij."""
+    def norms2(
+        self, start: Float[Tensor, " neuron"], hidden: Float[Tensor, "n neuron"]
+    ) -> Float[Tensor, " neuron"]:
+        """‖w_j(t)‖² from `start` = ‖w_j(0)‖² and `hidden` = XW(0)ᵀ: start + Σ_i C_ij (hidden +
+        H)_ij.
+        """
         return start + (self.coefficients * (hidden + self.hidden)).sum(0)
 
 
@@ -120,7 +131,9 @@ def gram_path(
     lr: float,
     steps: int,
 ) -> Iterator[Moment]:
-    """The moments t = 0 … `steps` of gradient descent, from K = XXᵀ and the first pre-activations XW(0)ᵀ."""
+    """The moments t = 0 … `steps` of gradient descent, from K = XXᵀ and the first pre-activations
+    XW(0)ᵀ.
+    """
     coefficients = torch.zeros_like(hidden)
     n = len(kernel)
     for step in range(steps + 1):
@@ -130,8 +143,12 @@ def gram_path(
         coefficients = coefficients - (lr / n) * torch.outer(slope(outputs), head) * (now > 0)
 
 
-def linear_path(kernel: Float[Tensor, "n n"], slope: Slope, lr: float, steps: int) -> Iterator[Float[Tensor, " n"]]:
-    """Coefficients c, w(t) = Xᵀc, of a linear model f = ⟨w, x⟩ under gradient descent from w = 0, t = 0 … `steps`."""
+def linear_path(
+    kernel: Float[Tensor, "n n"], slope: Slope, lr: float, steps: int
+) -> Iterator[Float[Tensor, " n"]]:
+    """Coefficients c, w(t) = Xᵀc, of a linear model f = ⟨w, x⟩ under gradient descent from w = 0, t
+    = 0 … `steps`.
+    """
     c = kernel.new_zeros(len(kernel))
     for _ in range(steps + 1):
         yield c
@@ -139,7 +156,9 @@ def linear_path(kernel: Float[Tensor, "n n"], slope: Slope, lr: float, steps: in
 
 
 class _FixedOutput(nn.Module):
-    """Returns fixed outputs whatever the inputs, so that an objective can be read as a function of outputs."""
+    """Returns fixed outputs whatever the inputs, so that an objective can be read as a function of
+    outputs.
+    """
 
     def __init__(self, outputs: Tensor) -> None:
         super().__init__()
@@ -149,7 +168,9 @@ class _FixedOutput(nn.Module):
         return self.outputs
 
 
-def loss_of(objective: Objective, batch: Batch, outputs: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+def loss_of(
+    objective: Objective, batch: Batch, outputs: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
     """The objective's loss of given outputs."""
     return objective.loss(_FixedOutput(outputs), batch)
 

@@ -1,7 +1,8 @@
 """Training with large batches as with small ones (Hoffer, Hubara & Soudry, 2017, arXiv:1705.08741).
 
-The gap of large batches is one of too few updates: the same number of updates at each learning rate (regime
-adaptation), a learning rate grown with the root of the batch size, and ghost batch norm close it.
+The gap of large batches is one of too few updates: the same number of updates at each learning rate
+(regime adaptation), a learning rate grown with the root of the batch size, and ghost batch norm
+close it.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,17 +24,23 @@ from unseen.task import Axis, Split, Task, Use
 
 
 def root_lr(lr: float, small: int, large: int) -> float:
-    """η √(large/small): the covariance of one update, (η²/B) · (1/N) Σ g gᵀ for B ≪ N, stays the same."""
+    """η √(large/small): the covariance of one update, (η²/B) · (1/N) Σ g gᵀ for B ≪ N, stays the
+    same.
+    """
     return lr * sqrt(large / small)
 
 
 def keep_epochs(small: Budget, batch_size: int) -> Budget:
-    """The regime with another batch size and the same epochs: steps, warm-up and drops shrink by the ratio of sizes."""
+    """The regime with another batch size and the same epochs: steps, warm-up and drops shrink by
+    the ratio of sizes.
+    """
     return _rescale(small, small.batch_size / batch_size, batch_size)
 
 
 def adapt_regime(small: Budget, batch_size: int) -> Budget:
-    """Regime adaptation: every epoch number × ⌈large/small⌉, so as many updates at each learning rate as before."""
+    """Regime adaptation: every epoch number × ⌈large/small⌉, so as many updates at each learning
+    rate as before.
+    """
     ratio = batch_size / small.batch_size
     return _rescale(small, ceil(ratio) / ratio, batch_size)
 
@@ -56,18 +63,26 @@ def updates_per_rate(budget: Budget) -> list[int]:
 
 @dataclass(frozen=True)
 class LargeBatch:
-    """A small-batch regime carried over to `batch_size`: by default the same epochs at the same learning rate.
+    """A small-batch regime carried over to `batch_size`: by default the same epochs at the same
+    learning rate.
 
-    `root` scales the learning rate with √(batch_size/small), `adapt` restores the number of updates at each learning
-    rate, `ghost` replaces batch norm by ghosts of that size. All three together are the paper's recipe.
+    `root` scales the learning rate with √(batch_size/small), `adapt` restores the number of updates
+    at each learning rate, `ghost` replaces batch norm by ghosts of that size. All three together
+    are the paper's recipe.
     """
 
     small: Budget = field(
         default_factory=lambda: Budget(
-            steps=2_560, batch_size=32, lr=0.1, optimizer=Optimizer.SGD, momentum=0.9, weight_decay=5e-4,
-            drops=(1_280, 2_048), clip=5.0,
+            steps=2_560,
+            batch_size=32,
+            lr=0.1,
+            optimizer=Optimizer.SGD,
+            momentum=0.9,
+            weight_decay=5e-4,
+            drops=(1_280, 2_048),
+            clip=5.0,
         )
-    )  # fmt: skip
+    )
     """The regime that works with small batches."""
     batch_size: int = 1_024
     root: bool = True
@@ -77,9 +92,11 @@ class LargeBatch:
     def __post_init__(self) -> None:
         if self.batch_size < self.small.batch_size or (self.ghost is not None and self.ghost < 2):
             raise InvalidConfig(
-                f"LargeBatch(batch_size={self.batch_size}, ghost={self.ghost}) for a small batch of "
+                f"LargeBatch(batch_size={self.batch_size}, ghost={self.ghost}) for a small batch "
+                "of "
                 f"{self.small.batch_size} is out of range.",
-                why="the regime grows from a smaller batch, and a ghost needs at least two examples.",
+                why="the regime grows from a smaller batch, and a ghost needs at least two "
+                "examples.",
                 fix="use batch_size ≥ small.batch_size and ghost ≥ 2 or None.",
             )
 
@@ -90,12 +107,15 @@ class LargeBatch:
         lr = root_lr(budget.lr, self.small.batch_size, self.batch_size) if self.root else budget.lr
         return replace(budget, lr=lr)
 
-    def fit(self, model: nn.Module, task: Task, lab: Lab, watch: dict[str, Watch] | None = None) -> Trained:
+    def fit(
+        self, model: nn.Module, task: Task, lab: Lab, watch: dict[str, Watch] | None = None
+    ) -> Trained:
         for name, split in task.of(Use.TRAIN).items():
             n = length(split.data)
             if n is not None and n < self.batch_size:
                 raise InvalidConfig(
-                    f"batch_size={self.batch_size} is larger than the {n} examples of split `{name}`.",
+                    f"batch_size={self.batch_size} is larger than the {n} examples of split "
+                    f"`{name}`.",
                     why="a batch holds different examples, so it would silently be smaller.",
                     fix=f"use batch_size ≤ {n}.",
                 )
@@ -110,7 +130,12 @@ def example() -> tuple[LargeBatch, Trained]:
     """A batch four times as large, in four ghosts, on the smallest model with batch norm."""
     x = torch.randn(128, 3, generator=Lab().generator())
     data = Columns(x=x, y=(x[:, 0] > 0).long())
-    task = Task(name="half_spaces", axis=Axis.IID, objective=classify, splits={"train": Split(data, Use.TRAIN)})
+    task = Task(
+        name="half_spaces",
+        axis=Axis.IID,
+        objective=classify,
+        splits={"train": Split(data, Use.TRAIN)},
+    )
     with Lab().seeded():
         model = mlp([3, 8, 2], norm=nn.BatchNorm1d)
     small = Budget(steps=40, batch_size=16, lr=0.05, optimizer=Optimizer.SGD, drops=(30,))

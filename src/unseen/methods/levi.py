@@ -24,7 +24,10 @@ def levi_criterion(model: Layerwise, draw: Draw, objective: Objective) -> Tensor
     """Mean over depths of the mean loss: every depth has its own supervised view."""
     batch = merge_batches(draw.fit.values())
     return torch.stack(
-        [objective.loss(FixedOutput(outputs), batch).mean() for outputs in model.outputs_by_depth(batch["x"])]
+        [
+            objective.loss(FixedOutput(outputs), batch).mean()
+            for outputs in model.outputs_by_depth(batch["x"])
+        ]
     ).mean()
 
 
@@ -32,14 +35,17 @@ def levi_criterion(model: Layerwise, draw: Draw, objective: Objective) -> Tensor
 class LEVI:
     """Joins the given, pre-trained model layer by layer with a small network trained from scratch.
 
-    Each depth's hidden state and the small network's are the input of an adapting layer with `hidden` units, which
-    answers by itself; answers are averaged (`rule`; for real-valued targets use MeanLogit). The small network has one
-    layer of `small` units on the flattened inputs; it should do about as well alone as a large one from scratch (in the
-    study layerwise_views 16 units were too few for 1,200 inputs, 64 enough). `frozen`: the pre-trained weights stay.
+    Each depth's hidden state and the small network's are the input of an adapting layer with
+    `hidden` units, which answers by itself; answers are averaged (`rule`; for real-valued targets
+    use MeanLogit). The small network has one layer of `small` units on the flattened inputs; it
+    should do about as well alone as a large one from scratch (in the study layerwise_views 16 units
+    were too few for 1,200 inputs, 64 enough). `frozen`: the pre-trained weights stay.
     """
 
     depths: tuple[str, ...] = ()
-    """Modules of the pre-trained model whose outputs are read; empty: every activation of a plain chain."""
+    """Modules of the pre-trained model whose outputs are read; empty: every activation of a plain
+    chain.
+    """
     hidden: int = 32
     small: int = 16
     frozen: bool = True
@@ -60,7 +66,9 @@ class LEVI:
 
     @torch.no_grad()
     def surgery(self, model: nn.Module, task: Task, lab: Lab) -> Layerwise:
-        """The backbone with adapting layers and a small network of fresh weights, sized by a few examples."""
+        """The backbone with adapting layers and a small network of fresh weights, sized by a few
+        examples.
+        """
         depths = depths_of(model, self.depths)
         x = next(once(next(iter(task.of(Use.TRAIN).values())).data, 2, lab))["x"]
         model.to(lab.device, lab.dtype).eval()

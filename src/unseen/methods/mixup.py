@@ -32,11 +32,19 @@ def mixing(draw: Draw, *, alpha: float, **unused: Any) -> Mapping[str, Tensor]:
 
 
 def between(
-    model: nn.Module, batch: Batch, objective: Objective, *, share: Tensor, partner: Tensor, **unused: Any
+    model: nn.Module,
+    batch: Batch,
+    objective: Objective,
+    *,
+    share: Tensor,
+    partner: Tensor,
+    **unused: Any,
 ) -> tuple[Batch, PerExample]:
-    """x̃_i = λ x_i + (1 − λ) x_j(i), and λ ℓ(f(x̃_i), y_i) + (1 − λ) ℓ(f(x̃_i), y_j(i)); one λ, or one per example.
+    """x̃_i = λ x_i + (1 − λ) x_j(i), and λ ℓ(f(x̃_i), y_i) + (1 − λ) ℓ(f(x̃_i), y_j(i)); one λ, or
+    one per example.
 
-    For losses that are linear in the target distribution, as cross-entropy is, this is the loss of the mixed target.
+    For losses that are linear in the target distribution, as cross-entropy is, this is the loss of
+    the mixed target.
     """
     x = inputs_of(batch, "Mixup")
     other = {key: column[partner] for key, column in batch.items()}
@@ -51,9 +59,11 @@ def between(
 
 @dataclass(frozen=True)
 class Mixup:
-    """Lowers the loss at points between two examples, of the two targets in the same proportion λ ~ Beta(α, α).
+    """Lowers the loss at points between two examples, of the two targets in the same proportion λ ~
+    Beta(α, α).
 
-    One λ per step, as in the authors' code; partners come from all domains. Small α: λ is near 0 or 1, close to ERM.
+    One λ per step, as in the authors' code; partners come from all domains. Small α: λ is near 0 or
+    1, close to ERM.
     """
 
     alpha: float = 0.2
@@ -62,7 +72,11 @@ class Mixup:
 
     def __post_init__(self) -> None:
         if not self.alpha > 0:
-            raise InvalidConfig(f"Mixup got alpha={self.alpha}.", "a Beta distribution needs α > 0.", "use 0.1 to 1.")
+            raise InvalidConfig(
+                f"Mixup got alpha={self.alpha}.",
+                "a Beta distribution needs α > 0.",
+                "use 0.1 to 1.",
+            )
 
     @property
     def step(self) -> VectorizedStep:

@@ -1,4 +1,6 @@
-"""Ensembles in the space of outputs (Lakshminarayanan, Pritzel & Blundell, 2017, arXiv:1612.01474)."""
+"""Ensembles in the space of outputs (Lakshminarayanan, Pritzel & Blundell, 2017,
+arXiv:1612.01474).
+"""
 
 import copy
 from dataclasses import dataclass, field, replace
@@ -44,7 +46,9 @@ def reinitialize(model: nn.Module, lab: Lab) -> nn.Module:
 
 @dataclass(frozen=True)
 class OutputEnsemble:
-    """`members` models, each with its own order of the data, whose probabilities are averaged; the first is ERM's model."""
+    """`members` models, each with its own order of the data, whose probabilities are averaged; the
+    first is ERM's model.
+    """
 
     members: int = 2
     start: Start = Start.FRESH
@@ -53,17 +57,27 @@ class OutputEnsemble:
 
     def __post_init__(self) -> None:
         if self.members < 1:
-            raise InvalidConfig(f"OutputEnsemble got members={self.members}.", "nobody speaks.", "use 2 or more.")
+            raise InvalidConfig(
+                f"OutputEnsemble got members={self.members}.", "nobody speaks.", "use 2 or more."
+            )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         labs = [lab.child("member", k) if k else lab for k in range(self.members)]
         fresh = self.start is Start.FRESH
-        others = [reinitialize(model, each.child("init")) if fresh else copy.deepcopy(model) for each in labs[1:]]
+        others = [
+            reinitialize(model, each.child("init")) if fresh else copy.deepcopy(model)
+            for each in labs[1:]
+        ]
         models = [model, *others]
         trained = train_many(models, task, erm_step, self.budget, labs)
         curves = {f"loss {k}": each.curves["loss"] for k, each in enumerate(trained)}
         committee = Committee(models, self.rule).eval()
-        return replace(trained[0], model=committee, curves={"loss": trained[0].curves["loss"], **curves}, start=None)
+        return replace(
+            trained[0],
+            model=committee,
+            curves={"loss": trained[0].curves["loss"], **curves},
+            start=None,
+        )
 
 
 def example() -> OutputEnsemble:

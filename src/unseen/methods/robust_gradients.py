@@ -1,7 +1,7 @@
 """Robust means of gradients: descent along directions that many examples support.
 
-A direction that few examples ask for barely moves a coordinate-wise winsorized mean or median, so fitting single
-examples (mislabelled ones, say) is suppressed while shared patterns are learned
+A direction that few examples ask for barely moves a coordinate-wise winsorized mean or median, so
+fitting single examples (mislabelled ones, say) is suppressed while shared patterns are learned
 (Chatterjee, 2020, arXiv:2002.10657; Zielinski, Krishnan & Chatterjee, 2020, arXiv:2003.07422).
 """
 
@@ -28,7 +28,8 @@ PART = 1 << 19
 
 
 def winsorized_mean(rows: Float[Tensor, "b p"], c: int) -> Float[Tensor, " p"]:
-    """Per column: the mean after the c smallest values were raised to the (c + 1)-th smallest, the c largest likewise.
+    """Per column: the mean after the c smallest values were raised to the (c + 1)-th smallest, the
+    c largest likewise.
 
     c = 0 is the mean, c = ⌊(b − 1)/2⌋ the median (for even b the mean of the two middle values).
     """
@@ -36,7 +37,8 @@ def winsorized_mean(rows: Float[Tensor, "b p"], c: int) -> Float[Tensor, " p"]:
     if not 0 <= 2 * c < b:
         raise InvalidConfig(
             f"Winsorizing {b} gradients at level c={c} is impossible.",
-            why="c values are clipped at either end, and one must be left: 0 ≤ 2c < the number of gradients.",
+            why="c values are clipped at either end, and one must be left: 0 ≤ 2c < the number of "
+            "gradients.",
             fix=f"choose c from 0 to {(b - 1) // 2}, or a larger batch.",
         )
     if c == 0:
@@ -64,7 +66,9 @@ def _sort_rows(x: Float[Tensor, "p b"]) -> Float[Tensor, "p b"]:
 
 
 def median(gradients: Sequence[Tensor]) -> Tensor:
-    """The entry-wise median of tensors of one shape; of an even number: the mean of the two middle values."""
+    """The entry-wise median of tensors of one shape; of an even number: the mean of the two middle
+    values.
+    """
     # three is the usual number, and four elementwise operations beat a sort
     if len(gradients) == 3:
         a, b, c = gradients
@@ -76,12 +80,16 @@ def median(gradients: Sequence[Tensor]) -> Tensor:
 def winsorized_step(
     model: nn.Module, draw: Draw, objective: Objective, *, c: int, microbatches: int | None = None
 ) -> Tensor:
-    """Leaves in `.grad` the winsorized mean of the gradients of single examples, or of micro-batches."""
+    """Leaves in `.grad` the winsorized mean of the gradients of single examples, or of
+    micro-batches.
+    """
     parameters = trainable(model)
     if microbatches is not None:
         losses, gradients = _microbatch_gradients(model, draw, objective, microbatches)
         for name, p in parameters.items():
-            p.grad = winsorized_mean(torch.stack([g[name].flatten() for g in gradients]), c).view_as(p)
+            p.grad = winsorized_mean(
+                torch.stack([g[name].flatten() for g in gradients]), c
+            ).view_as(p)
         return losses
     seen: list[Tensor] = []
 
@@ -92,11 +100,15 @@ def winsorized_step(
 
     if len(draw.fit) == 1:  # one parameter's gradients are in memory at a time
         (batch,) = draw.fit.values()
-        means = tap_and_reduce(model, batch, loss, lambda name, form: winsorized_mean(form.gradients().flatten(1), c))
+        means = tap_and_reduce(
+            model, batch, loss, lambda name, form: winsorized_mean(form.gradients().flatten(1), c)
+        )
     else:
         forms = [tap(model, batch, loss) for batch in draw.fit.values()]
         means = {
-            name: winsorized_mean(torch.cat([form[name].gradients().flatten(1) for form in forms]), c)
+            name: winsorized_mean(
+                torch.cat([form[name].gradients().flatten(1) for form in forms]), c
+            )
             for name in parameters
         }
     for name, p in parameters.items():
@@ -115,7 +127,8 @@ def microbatch_median_step(model: nn.Module, draw: Draw, objective: Objective, *
 def rolling_median_step(
     model: nn.Module, draw: Draw, objective: Objective, *, past: deque[Mapping[str, Tensor]]
 ) -> Tensor:
-    """Leaves in `.grad` the median of this minibatch's gradient and those in `past`, which it extends (RM_n).
+    """Leaves in `.grad` the median of this minibatch's gradient and those in `past`, which it
+    extends (RM_n).
 
     Before the window has filled, the median of what there is.
     """
@@ -131,7 +144,9 @@ def rolling_median_step(
 def _microbatch_gradients(
     model: nn.Module, draw: Draw, objective: Objective, k: int
 ) -> tuple[Tensor, list[dict[str, Tensor]]]:
-    """The mean loss over all examples, and the gradient of the mean loss of each of k micro-batches."""
+    """The mean loss over all examples, and the gradient of the mean loss of each of k
+    micro-batches.
+    """
     parameters, gradients = trainable(model), []
     total, n = torch.zeros(()), 0
     for batches in _split(draw.fit, k):
@@ -143,28 +158,35 @@ def _microbatch_gradients(
 
 
 def _split(fit: Mapping[str, Batch], k: int) -> Iterator[dict[str, Batch]]:
-    """k parts of every FIT split's minibatch (which is in random order already), of sizes that differ by one at most."""
+    """k parts of every TRAIN split's minibatch (which is in random order already), of sizes that
+    differ by one at most.
+    """
     for name, batch in fit.items():
         if size(batch) < k:
             raise InvalidConfig(
-                f"A minibatch of {size(batch)} examples of split `{name}` cannot be cut into {k} micro-batches.",
-                why="every micro-batch needs an example of every fitted split.",
+                f"A minibatch of {size(batch)} examples of split `{name}` cannot be cut into {k} "
+                "micro-batches.",
+                why="every micro-batch needs an example of every training split.",
                 fix="lower the number of micro-batches, or raise the batch size.",
             )
     for part in range(k):
         yield {
-            name: {key: tensor.tensor_split(k)[part] for key, tensor in batch.items()} for name, batch in fit.items()
+            name: {key: tensor.tensor_split(k)[part] for key, tensor in batch.items()}
+            for name, batch in fit.items()
         }
 
 
 def _gradients(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> tuple[Tensor, ...]:
     """∂loss for every parameter, zeros where it has no influence."""
-    return torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
+    return torch.autograd.grad(
+        loss, list(parameters.values()), allow_unused=True, materialize_grads=True
+    )
 
 
 @dataclass(frozen=True)
 class WinsorizedMean:
-    """Descent along the coordinate-wise winsorized mean of level `c` over per-example gradients (or micro-batches).
+    """Descent along the coordinate-wise winsorized mean of level `c` over per-example gradients (or
+    micro-batches).
 
     c = 0 is ordinary descent; the larger c, the more examples must support a direction.
     """
@@ -189,7 +211,8 @@ class WinsorizedMean:
 class MedianOfMicrobatches:
     """M_k: descent along the coordinate-wise median of the gradients of `k` micro-batches.
 
-    The median of few micro-batches is biased: compare it with plain descent over a grid of learning rates.
+    The median of few micro-batches is biased: compare it with plain descent over a grid of learning
+    rates.
     """
 
     k: int = 3
@@ -208,7 +231,8 @@ class MedianOfMicrobatches:
 
 @dataclass(frozen=True)
 class RollingMedian:
-    """RM_n: descent along the coordinate-wise median of the gradients of the last `window` minibatches.
+    """RM_n: descent along the coordinate-wise median of the gradients of the last `window`
+    minibatches.
 
     Costs no more per step than plain descent, and `window` − 1 gradients of memory.
     """
@@ -219,7 +243,9 @@ class RollingMedian:
     def __post_init__(self) -> None:
         if self.window < 1:
             raise InvalidConfig(
-                f"RollingMedian(window={self.window}) holds no gradient.", why="a median needs one.", fix="use 3."
+                f"RollingMedian(window={self.window}) holds no gradient.",
+                why="a median needs one.",
+                fix="use 3.",
             )
 
     @property

@@ -15,7 +15,9 @@ from unseen.search_space import LogUniform, Space
 from unseen.task import Task
 
 SMALLEST = 1e-12
-"""Norms below it count as this much: at a stationary point there is no ascent direction, and none is taken."""
+"""Norms below it count as this much: at a stationary point there is no ascent direction, and none
+is taken.
+"""
 
 
 def to_radius(norm: Float[Tensor, "*models"], /, *, rho: float | Tensor, **unused: Any) -> Tensor:
@@ -36,7 +38,11 @@ class SAM:
 
     def __post_init__(self) -> None:
         if self.rho < 0:
-            raise InvalidConfig(f"SAM got rho={self.rho}.", "a radius is at least 0.", "set rho ≥ 0, for example 0.05.")
+            raise InvalidConfig(
+                f"SAM got rho={self.rho}.",
+                "a radius is at least 0.",
+                "set rho ≥ 0, for example 0.05.",
+            )
 
     @property
     def step(self) -> VectorizedStep:

@@ -1,8 +1,9 @@
 """Making a model of many sites fit one of them (Rahman et al., 2024, arXiv:2402.10965).
 
-The task has one FIT split of the site itself (`local`) and other FIT splits of other sites. All methods read these and
-nothing else. The model that is given is the global model f₀, unless `first` says how to make it: training on the other
-sites. Representations are the inputs of the model's last linear layer, the penultimate layer of f₀.
+The task has one TRAIN split of the site itself (`local`) and other TRAIN splits of other sites. All
+methods read these and nothing else. The model that is given is the global model f₀, unless `first`
+says how to make it: training on the other sites. Representations are the inputs of the model's last
+linear layer, the penultimate layer of f₀.
 """
 
 from collections.abc import Sequence
@@ -28,23 +29,37 @@ from unseen.task import Split, Task, Use
 
 @dataclass(frozen=True)
 class PooledModel:
-    """One model of all FIT splits together: every example counts the same, wherever it comes from."""
+    """One model of all TRAIN splits together: every example counts the same, wherever it comes
+    from.
+    """
 
     budget: Budget = Budget()
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        return _train_on(model, task, _concatenate_splits(list(task.of(Use.TRAIN).values()), lab), self.budget, lab)
+        return _train_on(
+            model,
+            task,
+            _concatenate_splits(list(task.of(Use.TRAIN).values()), lab),
+            self.budget,
+            lab,
+        )
 
 
 @dataclass(frozen=True)
 class GlobalModel:
-    """The global model f₀ for a site that is unseen: all FIT splits but the local one."""
+    """The global model f₀ for a site that is unseen: all TRAIN splits but the local one."""
 
     budget: Budget = Budget()
     local: str = "local"
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        return _train_on(model, task, _concatenate_splits(_global_splits(task, self.local), lab), self.budget, lab)
+        return _train_on(
+            model,
+            task,
+            _concatenate_splits(_global_splits(task, self.local), lab),
+            self.budget,
+            lab,
+        )
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,9 @@ class LocalScratch:
     local: str = "local"
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        return _train_on(model, task, _concatenate_splits([_local(task, self.local)], lab), self.budget, lab)
+        return _train_on(
+            model, task, _concatenate_splits([_local(task, self.local)], lab), self.budget, lab
+        )
 
 
 @dataclass(frozen=True)
@@ -68,12 +85,16 @@ class LocalFinetune:
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         model = _initial_model(model, task, self.first, self.local, lab)
-        return _train_on(model, task, _concatenate_splits([_local(task, self.local)], lab), self.budget, lab)
+        return _train_on(
+            model, task, _concatenate_splits([_local(task, self.local)], lab), self.budget, lab
+        )
 
 
 @dataclass(frozen=True)
 class InstanceAugmentedFinetune:
-    """f₀ continued on the site's examples and, once each, the `k` nearest examples of other sites to any of them."""
+    """f₀ continued on the site's examples and, once each, the `k` nearest examples of other sites
+    to any of them.
+    """
 
     k: int = 5
     budget: Budget = Budget(steps=100, lr=5e-4)
@@ -82,7 +103,9 @@ class InstanceAugmentedFinetune:
 
     def __post_init__(self) -> None:
         if self.k < 0:
-            raise InvalidConfig(f"k={self.k} neighbours.", why="a number of examples is at least 0.", fix="use k=5.")
+            raise InvalidConfig(
+                f"k={self.k} neighbours.", why="a number of examples is at least 0.", fix="use k=5."
+            )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         model = _initial_model(model, task, self.first, self.local, lab)
@@ -99,7 +122,8 @@ class InstanceAugmentedFinetune:
 
 @dataclass(frozen=True)
 class ClusterFinetune:
-    """k-means on the representations of all fitted examples; a copy of f₀ continued per cluster; inputs are routed.
+    """k-means on the representations of all training examples; a copy of f₀ continued per cluster;
+    inputs are routed.
 
     One cluster is f₀ continued on everything. `budget` holds for each copy.
     """
@@ -111,14 +135,18 @@ class ClusterFinetune:
 
     def __post_init__(self) -> None:
         if self.n_clusters < 1:
-            raise InvalidConfig(f"n_clusters={self.n_clusters}.", why="at least one copy is needed.", fix="use 4.")
+            raise InvalidConfig(
+                f"n_clusters={self.n_clusters}.", why="at least one copy is needed.", fix="use 4."
+            )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         model = _initial_model(model, task, self.first, self.local, lab)
         data = _concatenate_splits(list(task.of(Use.TRAIN).values()), lab)
         where = penultimate(model, data, lab)
         seed = int(lab.child("clusters").numpy().integers(2**31))
-        found = KMeans(min(self.n_clusters, len(data)), n_init=4, random_state=seed).fit(where.cpu().numpy())
+        found = KMeans(min(self.n_clusters, len(data)), n_init=4, random_state=seed).fit(
+            where.cpu().numpy()
+        )
         copies = []
         for cluster in range(len(found.cluster_centers_)):
             mine = data.subset(torch.from_numpy(np.flatnonzero(found.labels_ == cluster)))
@@ -129,9 +157,16 @@ class ClusterFinetune:
 
 
 class ClusterRouter(nn.Module):
-    """Each input goes to the copy whose cluster centre is nearest to its representation under the router."""
+    """Each input goes to the copy whose cluster centre is nearest to its representation under the
+    router.
+    """
 
-    def __init__(self, router: nn.Module, copies: Sequence[nn.Module], centres: Float[Tensor, "cluster width"]) -> None:
+    def __init__(
+        self,
+        router: nn.Module,
+        copies: Sequence[nn.Module],
+        centres: Float[Tensor, "cluster width"],
+    ) -> None:
         super().__init__()
         self.router = router.requires_grad_(False)
         self.copies = nn.ModuleList(copies)
@@ -153,11 +188,17 @@ class ClusterRouter(nn.Module):
         return answers[cluster, torch.arange(len(x), device=x.device)]
 
 
-def neighbours(own: Float[Tensor, "query width"], others: Float[Tensor, "other width"], k: int) -> NDArray[np.int64]:
-    """Positions in `others` of the k nearest (Euclidean, exact) to any row of `own`, each once, ascending."""
+def neighbours(
+    own: Float[Tensor, "query width"], others: Float[Tensor, "other width"], k: int
+) -> NDArray[np.int64]:
+    """Positions in `others` of the k nearest (Euclidean, exact) to any row of `own`, each once,
+    ascending.
+    """
     k = min(k, len(others))
     search = NearestNeighbors(n_neighbors=k, algorithm="brute" if own.shape[1] > 15 else "auto")
-    found = search.fit(others.double().cpu().numpy()).kneighbors(own.double().cpu().numpy(), return_distance=False)
+    found = search.fit(others.double().cpu().numpy()).kneighbors(
+        own.double().cpu().numpy(), return_distance=False
+    )
     return np.unique(found).astype(np.int64)
 
 
@@ -193,7 +234,7 @@ def _last_inputs(model: nn.Module, x: Tensor) -> Float[Tensor, "batch width"]:
 def _local(task: Task, local: str) -> Split:
     fits = task.of(Use.TRAIN)
     if local not in fits:
-        raise UnknownName.near("FIT split", local, fits)
+        raise UnknownName.near("TRAIN split", local, fits)
     return fits[local]
 
 
@@ -202,14 +243,16 @@ def _global_splits(task: Task, local: str) -> list[Split]:
     others = [split for name, split in task.of(Use.TRAIN).items() if name != local]
     if not others:
         raise InvalidData(
-            f"Task `{task.name}` has no FIT split besides `{local}`.",
+            f"Task `{task.name}` has no TRAIN split besides `{local}`.",
             why="the global model and the neighbours come from other sites.",
-            fix="add the other sites' training rows as a FIT split, or use LocalScratch.",
+            fix="add the other sites' training rows as a TRAIN split, or use LocalScratch.",
         )
     return others
 
 
-def _initial_model(model: nn.Module, task: Task, first: Budget | None, local: str, lab: Lab) -> nn.Module:
+def _initial_model(
+    model: nn.Module, task: Task, first: Budget | None, local: str, lab: Lab
+) -> nn.Module:
     if first is None:
         return model.to(lab.device, lab.dtype).eval()
     return GlobalModel(first, local).fit(model, task, lab.child("first")).model
@@ -231,5 +274,5 @@ def _train_on(model: nn.Module, task: Task, data: Columns, budget: Budget, lab: 
 
 
 def example() -> PooledModel:
-    """For any task; the others need a FIT split named by `local` and one of other sites."""
+    """For any task; the others need a TRAIN split named by `local` and one of other sites."""
     return PooledModel(Budget(steps=20, batch_size=16))

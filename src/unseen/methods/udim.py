@@ -1,7 +1,7 @@
 """Unknown domain inconsistency minimisation (Shin et al., 2024, arXiv:2403.07329), on top of SAM.
 
-The equations follow the paper's first-order solutions; gradients with respect to the weights are those of the last
-linear layer, for which they have closed forms.
+The equations follow the paper's first-order solutions; gradients with respect to the weights are
+those of the last linear layer, for which they have closed forms.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,9 @@ def root(square: Tensor) -> Tensor:
 def errors_and_features(
     model: nn.Module, batch: Batch, objective: Objective, layer: str
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n c"], Float[Tensor, "n d"]]:
-    """Losses ℓ, errors ∂ℓ/∂z at the outputs z (p − y for cross-entropy) and features h with 1 appended."""
+    """Losses ℓ, errors ∂ℓ/∂z at the outputs z (p − y for cross-entropy) and features h with 1
+    appended.
+    """
     with record_features(model, layer) as seen:
         outputs = model(batch["x"])
     losses = objective.loss(FixedOutput(outputs), batch)
@@ -60,7 +62,9 @@ def head_norms(errors: Float[Tensor, "n c"], h: Float[Tensor, "n d"]) -> Float[T
 
 
 def head_variances(errors: Float[Tensor, "n c"], h: Float[Tensor, "n d"]) -> Float[Tensor, "c d"]:
-    """Elementwise variance over the examples (divisor n) of the gradients e_i h_iᵀ, without forming them."""
+    """Elementwise variance over the examples (divisor n) of the gradients e_i h_iᵀ, without forming
+    them.
+    """
     n = len(h)
     return errors.square().T @ h.square() / n - (errors.T @ h / n).square()
 
@@ -88,9 +92,11 @@ def inconsistency(
     direction: Tensor | None = None,
     **unused: Any,
 ) -> Float[Tensor, ""]:
-    """λ₁ L(x̃) + λ₂ ‖v(x̃) − v(x)‖, v the variances of the last layer's gradients: what is added to SAM's loss.
+    """λ₁ L(x̃) + λ₂ ‖v(x̃) − v(x)‖, v the variances of the last layer's gradients: what is added to
+    SAM's loss.
 
-    x̃ = x + ρ_x u/‖u‖, u the gradient of ℓ + ρ' ‖∇ℓ‖ in x. Three passes beside SAM's two: for x̃, then on x̃ and x.
+    x̃ = x + ρ_x u/‖u‖, u the gradient of ℓ + ρ' ‖∇ℓ‖ in x. Three passes beside SAM's two: for x̃,
+    then on x̃ and x.
     """
     batch, dropout_mask = merge_batches(draw.fit.values()), torch.get_rng_state()
     x = inputs_of(batch, "UDIM")
@@ -114,11 +120,13 @@ def inconsistency(
 
 @dataclass(frozen=True)
 class UDIM:
-    """SAM whose flat region is to stay flat on perturbed inputs: their loss and gradient variances are lowered, too.
+    """SAM whose flat region is to stay flat on perturbed inputs: their loss and gradient variances
+    are lowered, too.
 
-    `rho` is SAM's radius, `radius` the ℓ2 norm by which every example moves (in units of the inputs, which stay between
-    `low` and `high`), `sharpness` the radius in the weights for which the worst inputs are sought. Without both weights
-    it is SAM. The loss recorded is SAM's, at the weights themselves. A large `variance_weight` (10) costs accuracy.
+    `rho` is SAM's radius, `radius` the ℓ2 norm by which every example moves (in units of the
+    inputs, which stay between `low` and `high`), `sharpness` the radius in the weights for which
+    the worst inputs are sought. Without both weights it is SAM. The loss recorded is SAM's, at the
+    weights themselves. A large `variance_weight` (10) costs accuracy.
     """
 
     rho: float = 0.05
@@ -142,8 +150,10 @@ class UDIM:
         values = (self.rho, self.radius, self.sharpness, self.loss_weight, self.variance_weight)
         if not all(value >= 0 for value in values) or not self.low < self.high:
             raise InvalidConfig(
-                f"UDIM(rho={self.rho}, radius={self.radius}, sharpness={self.sharpness}, loss_weight={self.loss_weight}, "
-                f"variance_weight={self.variance_weight}, low={self.low}, high={self.high}) is out of range.",
+                f"UDIM(rho={self.rho}, radius={self.radius}, sharpness={self.sharpness}, "
+                f"loss_weight={self.loss_weight}, "
+                f"variance_weight={self.variance_weight}, low={self.low}, high={self.high}) is out "
+                "of range.",
                 why="radii and weights are at least 0, and inputs lie between two limits.",
                 fix="correct the value.",
             )
@@ -151,11 +161,17 @@ class UDIM:
     @property
     def step(self) -> VectorizedStep:
         settings = {
-            name: getattr(self, name) for name in ("rho", "radius", "sharpness", "loss_weight", "variance_weight")
+            name: getattr(self, name)
+            for name in ("rho", "radius", "sharpness", "loss_weight", "variance_weight")
         }
         fixed = {name: getattr(self, name) for name in ("perturbation", "layer", "low", "high")}
         return VectorizedStep(
-            mean, ascent=to_radius, criterion=inconsistency, settings=settings, fixed=fixed, noise=spheres
+            mean,
+            ascent=to_radius,
+            criterion=inconsistency,
+            settings=settings,
+            fixed=fixed,
+            noise=spheres,
         )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:

@@ -20,9 +20,16 @@ from unseen.task import Task
 
 
 def mean_and_variance(
-    losses: Sequence[Float[Tensor, " example"]], step: int, *, weight: Tensor | float, until: int, **unused: Any
+    losses: Sequence[Float[Tensor, " example"]],
+    step: int,
+    *,
+    weight: Tensor | float,
+    until: int,
+    **unused: Any,
 ) -> Float[Tensor, ""]:
-    """(mean_e R_e + β Var_e R_e) / max(1, β), the variance being that of the domains at hand (divisor m)."""
+    """(mean_e R_e + β Var_e R_e) / max(1, β), the variance being that of the domains at hand
+    (divisor m).
+    """
     require_domains(len(losses), "V-REx")
     risks = torch.stack([each.mean() for each in losses])
     return penalized_risk(risks, risks.var(correction=0), anneal(weight, step, until))
@@ -30,10 +37,12 @@ def mean_and_variance(
 
 @dataclass(frozen=True)
 class VREx:
-    """Lowers the mean of the domains' risks plus `weight` times their variance; a weight of 0 is the mean alone.
+    """Lowers the mean of the domains' risks plus `weight` times their variance; a weight of 0 is
+    the mean alone.
 
-    The paper adds the risks up: its β is `weight` times the number of domains. As in the authors' code the weight is 1
-    in the first `warmup` share of the steps, and the sum is divided by a weight above 1.
+    The paper adds the risks up: its β is `weight` times the number of domains. As in the authors'
+    code the weight is 1 in the first `warmup` share of the steps, and the sum is divided by a
+    weight above 1.
     """
 
     weight: float = 10.0

@@ -1,7 +1,8 @@
 """Averages in the space of weights.
 
-WiSE-FT: Wortsman et al. (2022, arXiv:2109.01903). BANG: Lin et al. (2024, arXiv:2309.17230), section 5. Average of several
-fine-tuned models (uniform soup): Wortsman et al. (2022, arXiv:2203.05482).
+WiSE-FT: Wortsman et al. (2022, arXiv:2109.01903). BANG: Lin et al. (2024, arXiv:2309.17230),
+section 5. Average of several fine-tuned models (uniform soup): Wortsman et al. (2022,
+arXiv:2203.05482).
 """
 
 import copy
@@ -25,7 +26,9 @@ from unseen.methods.mixup import mixing
 from unseen.task import Batch, Objective, Task
 
 
-def average_weights(states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+def average_weights(
+    states: Sequence[Mapping[str, Tensor]], weights: Sequence[float]
+) -> dict[str, Tensor]:
     """Σ_k w_k θ_k of all floating entries; other entries (counters) are those of the last state.
 
     States with a weight of 1 beside zeros come back exactly.
@@ -37,7 +40,11 @@ def average_weights(states: Sequence[Mapping[str, Tensor]], weights: Sequence[fl
             found[name] = last.clone()
             continue
         parts = [(w, state[name]) for w, state in zip(weights, states, strict=True) if w != 0]
-        found[name] = torch.stack([w * tensor for w, tensor in parts]).sum(0) if parts else torch.zeros_like(last)
+        found[name] = (
+            torch.stack([w * tensor for w, tensor in parts]).sum(0)
+            if parts
+            else torch.zeros_like(last)
+        )
     return found
 
 
@@ -47,13 +54,17 @@ def _refuse_different(states: Sequence[Mapping[str, Tensor]]) -> None:
         odd = sorted({name for name, _ in shapes[0].items() ^ other.items()})
         if odd:
             raise InvalidData(
-                f"Weights cannot be averaged: {', '.join(odd[:6])}{' …' if len(odd) > 6 else ''} differ in name or shape.",
+                f"Weights cannot be averaged: {', '.join(odd[:6])}{' …' if len(odd) > 6 else ''} "
+                "differ in name or shape.",
                 why="entry by entry they must mean the same.",
-                fix="average models of one architecture that began at the same weights, heads included.",
+                fix="average models of one architecture that began at the same weights, heads "
+                "included.",
             )
 
 
-def interpolate_weights(start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+def interpolate_weights(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], alpha: float
+) -> dict[str, Tensor]:
     """(1 − α) start + α end; exactly the start at 0 and the end at 1."""
     return average_weights([start, end], [1 - alpha, alpha])
 
@@ -75,9 +86,11 @@ def _toward(trained: Trained, before: Mapping[str, Tensor], alpha: float) -> Tra
 
 @dataclass(frozen=True)
 class WiSEFT:
-    """(1 − α) · weights before + α · weights after fine-tuning, of all parameters and running statistics.
+    """(1 − α) · weights before + α · weights after fine-tuning, of all parameters and running
+    statistics.
 
-    The model must come pre-trained with a head for this task: averaged with unrelated weights nothing is gained.
+    The model must come pre-trained with a head for this task: averaged with unrelated weights
+    nothing is gained.
     """
 
     alpha: float = 0.5
@@ -93,10 +106,17 @@ class WiSEFT:
 
 
 def label_smoothing_loss(
-    outputs: FixedOutput, batch: Batch, objective: Objective, classes: int, smoothing: Tensor | float
+    outputs: FixedOutput,
+    batch: Batch,
+    objective: Objective,
+    classes: int,
+    smoothing: Tensor | float,
 ) -> Tensor:
     """(1 − ε) ℓ(y) + ε mean over classes k of ℓ(k): the loss of the target (1 − ε) y + ε/K."""
-    each = [objective.loss(outputs, {**batch, "y": torch.full_like(batch["y"], k)}) for k in range(classes)]
+    each = [
+        objective.loss(outputs, {**batch, "y": torch.full_like(batch["y"], k)})
+        for k in range(classes)
+    ]
     return (1 - smoothing) * objective.loss(outputs, batch) + smoothing * torch.stack(each).mean(0)
 
 
@@ -105,7 +125,10 @@ def mixup_or_identity(draw: Draw, *, smoothing: float, mixing_alpha: float) -> M
     if mixing_alpha > 0:
         return mixing(draw, alpha=mixing_alpha)
     like = next(iter(draw.fit.values()))["x"]
-    return {"share": torch.ones((), dtype=like.dtype), "partner": torch.arange(sum(map(size, draw.fit.values())))}
+    return {
+        "share": torch.ones((), dtype=like.dtype),
+        "partner": torch.arange(sum(map(size, draw.fit.values()))),
+    }
 
 
 def soft_criterion(
@@ -121,19 +144,26 @@ def soft_criterion(
     """Mixup of smoothed targets: mean of λ ℓ_ε(f(x̃), y_i) + (1 − λ) ℓ_ε(f(x̃), y_j)."""
     own = merge_batches(draw.fit.values())
     if own["y"].is_floating_point():
-        raise InvalidData("BANG got real-valued targets.", "it smooths the labels of classes.", "use WiSEFT.")
+        raise InvalidData(
+            "BANG got real-valued targets.", "it smooths the labels of classes.", "use WiSEFT."
+        )
     x, other = inputs_of(own, "BANG"), {key: column[partner] for key, column in own.items()}
     z = model(share * x + (1 - share) * other["x"])
     outputs, classes = FixedOutput(z), max(2, z[0].numel())
-    first, second = (label_smoothing_loss(outputs, batch, objective, classes, smoothing) for batch in (own, other))
+    first, second = (
+        label_smoothing_loss(outputs, batch, objective, classes, smoothing)
+        for batch in (own, other)
+    )
     return (share * first + (1 - share) * second).mean()
 
 
 @dataclass(frozen=True)
 class BANG:
-    """WiSE-FT of a model fine-tuned with label smoothing ε and mixup α, so that its certainty does not rule the average.
+    """WiSE-FT of a model fine-tuned with label smoothing ε and mixup α, so that its certainty does
+    not rule the average.
 
-    Without either (`smoothing=0`, `mixing_alpha=0`) it is WiSE-FT; with `alpha=1` it is fine-tuning with soft labels.
+    Without either (`smoothing=0`, `mixing_alpha=0`) it is WiSE-FT; with `alpha=1` it is fine-tuning
+    with soft labels.
     """
 
     alpha: float = 0.5
@@ -145,8 +175,10 @@ class BANG:
         refuse_alpha(self.alpha, "BANG")
         if not 0 <= self.smoothing < 1 or not self.mixing_alpha >= 0:
             raise InvalidConfig(
-                f"BANG(smoothing={self.smoothing}, mixing_alpha={self.mixing_alpha}) is out of range.",
-                why="a smoothed label keeps a part of itself, and a Beta distribution has α > 0 (0: no mixup).",
+                f"BANG(smoothing={self.smoothing}, mixing_alpha={self.mixing_alpha}) is out of "
+                "range.",
+                why="a smoothed label keeps a part of itself, and a Beta distribution has α > 0 "
+                "(0: no mixup).",
                 fix="set 0 ≤ smoothing < 1 and mixing_alpha ≥ 0.",
             )
 
@@ -163,14 +195,18 @@ class BANG:
 
 @dataclass(frozen=True)
 class WeightEnsemble:
-    """The mean weights of `members` models that all begin at the given ones and see the data in orders of their own."""
+    """The mean weights of `members` models that all begin at the given ones and see the data in
+    orders of their own.
+    """
 
     members: int = 2
     budget: Budget = field(default_factory=Budget)
 
     def __post_init__(self) -> None:
         if self.members < 1:
-            raise InvalidConfig(f"WeightEnsemble got members={self.members}.", "there is none to average.", "use 2.")
+            raise InvalidConfig(
+                f"WeightEnsemble got members={self.members}.", "there is none to average.", "use 2."
+            )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         models = [copy.deepcopy(model) for _ in range(self.members)]
@@ -180,7 +216,9 @@ class WeightEnsemble:
         model.to(lab.device, lab.dtype)
         model.load_state_dict(average_weights(states, [1 / self.members] * self.members))
         curves = {f"loss {k}": each.curves["loss"] for k, each in enumerate(trained)}
-        return replace(trained[0], model=model.eval(), curves={"loss": trained[0].curves["loss"], **curves})
+        return replace(
+            trained[0], model=model.eval(), curves={"loss": trained[0].curves["loss"], **curves}
+        )
 
 
 def example() -> WiSEFT:

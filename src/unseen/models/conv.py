@@ -22,7 +22,8 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
     if norm is Norm.BATCH:
         return nn.BatchNorm2d(channels)
     return nn.GroupNorm(
-        next(k for k in (8, 4, 2, 1) if channels % k == 0 and channels // k >= min(4, channels)), channels
+        next(k for k in (8, 4, 2, 1) if channels % k == 0 and channels // k >= min(4, channels)),
+        channels,
     )
 
 
@@ -34,7 +35,8 @@ def cnn(
     hidden: int = 0,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """Blocks of 3 × 3 convolution, ReLU and 2 × 2 maximum, then the mean over pixels of a 3 × 3 grid and a linear map.
+    """Blocks of 3 × 3 convolution, ReLU and 2 × 2 maximum, then the mean over pixels of a 3 × 3
+    grid and a linear map.
 
     `hidden` adds a hidden linear layer before the last one.
     """
@@ -49,9 +51,13 @@ def cnn(
 
 
 class Block(nn.Module):
-    """x + two normalised 3 × 3 convolutions of x (He et al., 2016, arXiv:1512.03385); a 1 × 1 one where sizes differ."""
+    """x + two normalised 3 × 3 convolutions of x (He et al., 2016, arXiv:1512.03385); a 1 × 1 one
+    where sizes differ.
+    """
 
-    def __init__(self, inside: int, outside: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(
+        self, inside: int, outside: int, stride: int, norm: Callable[[int], nn.Module]
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
         self.norm1 = norm(outside)
@@ -59,7 +65,9 @@ class Block(nn.Module):
         self.norm2 = norm(outside)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or inside != outside:
-            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), norm(outside))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), norm(outside)
+            )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
         y = F.relu(self.norm1(self.conv1(x)))
@@ -76,7 +84,8 @@ def resnet(
 ) -> nn.Sequential:
     """A residual network of `blocks` per width; each width after the first halves the resolution.
 
-    `blocks=3` is the ResNet-20 for CIFAR of He et al. (2016), with projections in place of zero padding.
+    `blocks=3` is the ResNet-20 for CIFAR of He et al. (2016), with projections in place of zero
+    padding.
     """
 
     def normal(channels: int) -> nn.Module:
@@ -89,5 +98,9 @@ def resnet(
     ]
     for stage, (inside, outside) in enumerate(pairwise([widths[0], *widths])):
         for k in range(blocks):
-            layers.append(Block(inside if k == 0 else outside, outside, 2 if stage and k == 0 else 1, normal))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
+            layers.append(
+                Block(inside if k == 0 else outside, outside, 2 if stage and k == 0 else 1, normal)
+            )
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes)
+    )

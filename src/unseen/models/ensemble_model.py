@@ -1,4 +1,6 @@
-"""Several hypotheses as one model: heads on one encoder, or whole networks, and a rule that combines their outputs."""
+"""Several hypotheses as one model: heads on one encoder, or whole networks, and a rule that
+combines their outputs.
+"""
 
 import copy
 from collections.abc import Sequence
@@ -17,7 +19,9 @@ from unseen.lab import Lab
 
 @runtime_checkable
 class Rule(Protocol):
-    """A frozen dataclass that makes one output per example from those of all members, h being the features."""
+    """A frozen dataclass that makes one output per example from those of all members, h being the
+    features.
+    """
 
     def __call__(self, outputs: Tensor, h: Tensor, prototypes: Tensor | None) -> Tensor: ...
 
@@ -29,12 +33,18 @@ def log_probabilities(outputs: Float[Tensor, "*shape c"]) -> Float[Tensor, "*sha
     return outputs.log_softmax(-1)
 
 
-def as_outputs(log_p: Float[Tensor, "*shape k"], like: Float[Tensor, "*other c"]) -> Float[Tensor, "*shape c"]:
-    """Log probabilities in the form of a member's outputs: the log odds where a member has one output."""
+def as_outputs(
+    log_p: Float[Tensor, "*shape k"], like: Float[Tensor, "*other c"]
+) -> Float[Tensor, "*shape c"]:
+    """Log probabilities in the form of a member's outputs: the log odds where a member has one
+    output.
+    """
     return log_p[..., 1:] - log_p[..., :1] if like.shape[-1] == 1 else log_p
 
 
-def mixture(outputs: Float[Tensor, "member n c"], weights: Float[Tensor, "member n"]) -> Float[Tensor, "n c"]:
+def mixture(
+    outputs: Float[Tensor, "member n c"], weights: Float[Tensor, "member n"]
+) -> Float[Tensor, "n c"]:
     """Σ_m w_m(x) p_m(y | x) in the form of a member's outputs."""
     log_p = log_probabilities(outputs)
     return as_outputs((log_p + weights.clamp_min(1e-30).log()[..., None]).logsumexp(0), outputs)
@@ -46,7 +56,9 @@ class SingleMember:
 
     member: int = 0
 
-    def __call__(self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None) -> Tensor:
+    def __call__(
+        self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None
+    ) -> Tensor:
         return outputs[self.member]
 
 
@@ -54,7 +66,9 @@ class SingleMember:
 class MeanProbability:
     """The members' probabilities, averaged: an output-space ensemble."""
 
-    def __call__(self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None) -> Tensor:
+    def __call__(
+        self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None
+    ) -> Tensor:
         weights = torch.full_like(outputs[..., 0], 1 / len(outputs))
         return mixture(outputs, weights)
 
@@ -63,7 +77,9 @@ class MeanProbability:
 class MeanLogit:
     """The members' outputs, averaged: of log probabilities the normalised geometric mean."""
 
-    def __call__(self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None) -> Tensor:
+    def __call__(
+        self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None
+    ) -> Tensor:
         return outputs.mean(0)
 
 
@@ -71,7 +87,9 @@ class MeanLogit:
 class MeanLogProbability:
     """The members' log probabilities, averaged: the geometric mean, not normalised."""
 
-    def __call__(self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None) -> Tensor:
+    def __call__(
+        self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None
+    ) -> Tensor:
         return as_outputs(log_probabilities(outputs).mean(0), outputs)
 
 
@@ -82,10 +100,16 @@ class Committee(nn.Module):
     rule: Rule
     prototypes: Tensor | None
 
-    def __init__(self, members: Sequence[nn.Module], rule: Rule, encoder: nn.Module | None = None) -> None:
+    def __init__(
+        self, members: Sequence[nn.Module], rule: Rule, encoder: nn.Module | None = None
+    ) -> None:
         super().__init__()
         if not members:
-            raise InvalidConfig("A committee without members.", "it has nothing to say.", "give at least one member.")
+            raise InvalidConfig(
+                "A committee without members.",
+                "it has nothing to say.",
+                "give at least one member.",
+            )
         self.encoder = encoder or nn.Identity()
         self.members = nn.ModuleList(members)
         self.rule = rule
@@ -130,7 +154,9 @@ def members_of(model: nn.Module) -> list[Member]:
 
 
 def split_head(model: nn.Module, layer: str = "") -> tuple[nn.Module, nn.Linear]:
-    """The model without its last linear layer, and that layer (or `layer`), which must make the model's output."""
+    """The model without its last linear layer, and that layer (or `layer`), which must make the
+    model's output.
+    """
     name = last_linear(model, layer)
     head = model.get_submodule(name)
     if not isinstance(head, nn.Linear) or not name:
@@ -149,7 +175,9 @@ def refuse_inner_layer(model: nn.Module, layer: str, x: Tensor) -> None:
     """Refuses a head whose output is not the model's output, tried on some inputs."""
     found: list[Tensor] = []
     name = last_linear(model, layer)
-    handle = model.get_submodule(name).register_forward_hook(lambda module, inputs, output: found.append(output))
+    handle = model.get_submodule(name).register_forward_hook(
+        lambda module, inputs, output: found.append(output)
+    )
     training = model.training
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""scikit-learn estimators as models, so that they are judged like any network."""
+"""scikit-learn estimators as models, so that they are evaluated like any network."""
 
 import copy
 from typing import Any
@@ -12,9 +12,11 @@ from unseen.errors import UnsupportedLayer
 
 
 class Estimator(nn.Module):
-    """A classifier's log-probabilities, or a regressor's predictions, of flattened inputs. It has no gradients.
+    """A classifier's log-probabilities, or a regressor's predictions, of flattened inputs. It has
+    no gradients.
 
-    Columns follow the class indices 0 … `classes` − 1; a class that the estimator never saw gets probability 1e-7.
+    Columns follow the class indices 0 … `classes` − 1; a class that the estimator never saw gets
+    probability 1e-7.
     """
 
     def __init__(self, estimator: Any, classes: int | None = None) -> None:

@@ -6,8 +6,12 @@ from itertools import pairwise
 from torch import nn
 
 
-def mlp(widths: Sequence[int], *, norm: type[nn.Module] | None = None, dropout: float = 0.0) -> nn.Sequential:
-    """Flattened input → Linear (→ norm) → ReLU (→ dropout) … → Linear, for example `mlp([784, 256, 10])`."""
+def mlp(
+    widths: Sequence[int], *, norm: type[nn.Module] | None = None, dropout: float = 0.0
+) -> nn.Sequential:
+    """Flattened input → Linear (→ norm) → ReLU (→ dropout) … → Linear, for example
+    `mlp([784, 256, 10])`.
+    """
     layers: list[nn.Module] = [nn.Flatten()]
     for k, (inside, outside) in enumerate(pairwise(widths)):
         layers.append(nn.Linear(inside, outside))

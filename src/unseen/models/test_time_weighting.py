@@ -1,4 +1,6 @@
-"""Which member of a committee to trust at test time, without labels (Zhang et al., 2023, arXiv:2208.08661, section 4)."""
+"""Which member of a committee to trust at test time, without labels (Zhang et al., 2023,
+arXiv:2208.08661, section 4).
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,7 +43,9 @@ def entropies(outputs: Float[Tensor, "member n c"]) -> Float[Tensor, "member n"]
 
 
 def sharpen(cost: Float[Tensor, "member n"], gamma: float) -> Float[Tensor, "member n"]:
-    """Weights w_m ∝ cost_m^(−γ) over the members; γ = ∞ gives the cheapest one everything (of equals, the first)."""
+    """Weights w_m ∝ cost_m^(−γ) over the members; γ = ∞ gives the cheapest one everything (of
+    equals, the first).
+    """
     if gamma == inf:
         best = cost.argmin(0, keepdim=True)
         return (torch.arange(len(cost), device=cost.device)[:, None] == best).to(cost.dtype)
@@ -51,10 +55,12 @@ def sharpen(cost: Float[Tensor, "member n"], gamma: float) -> Float[Tensor, "mem
 
 @dataclass(frozen=True)
 class EntropySteering:
-    """Members weigh w_m ∝ H_m^(−γ) with H the entropy of their prediction; γ = 0 is the mean, ∞ the surest one alone.
+    """Members weigh w_m ∝ H_m^(−γ) with H the entropy of their prediction; γ = 0 is the mean, ∞ the
+    surest one alone.
 
-    In batches H is the mean over `size` consecutive examples, so the order of a stream matters, and a batch of several
-    domains has one answer for all. Members are all heads, the shared one included (which the authors' code leaves out).
+    In batches H is the mean over `size` consecutive examples, so the order of a stream matters, and
+    a batch of several domains has one answer for all. Members are all heads, the shared one
+    included (which the authors' code leaves out).
     """
 
     granularity: Granularity = Granularity.BATCH
@@ -73,11 +79,15 @@ class EntropySteering:
         """The say of every member for every example."""
         cost = entropies(outputs)
         if self.granularity is Granularity.BATCH:
-            means = [part.mean(1, keepdim=True).expand_as(part) for part in cost.split(self.size, 1)]
+            means = [
+                part.mean(1, keepdim=True).expand_as(part) for part in cost.split(self.size, 1)
+            ]
             cost = torch.cat(means, 1)
         return sharpen(cost, self.gamma)
 
-    def __call__(self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None) -> Tensor:
+    def __call__(
+        self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None
+    ) -> Tensor:
         return mixture(outputs, self.weights(outputs))
 
 
@@ -90,13 +100,17 @@ class SimilaritySteering:
 
     metric: Metric = Metric.COSINE
 
-    def distances(self, h: Float[Tensor, "n d"], prototypes: Float[Tensor, "domain d"]) -> Float[Tensor, "domain n"]:
+    def distances(
+        self, h: Float[Tensor, "n d"], prototypes: Float[Tensor, "domain d"]
+    ) -> Float[Tensor, "domain n"]:
         if self.metric is Metric.COSINE:
             return 1 - F.cosine_similarity(prototypes[:, None], h[None], dim=-1)
         gap = prototypes[:, None] - h[None]
         return gap.abs().sum(-1) if self.metric is Metric.L1 else gap.square().sum(-1).sqrt()
 
-    def __call__(self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None) -> Tensor:
+    def __call__(
+        self, outputs: Float[Tensor, "member n c"], h: Tensor, prototypes: Tensor | None
+    ) -> Tensor:
         if prototypes is None:
             raise InvalidData(
                 "The model has no prototypes of its training domains.",
@@ -124,10 +138,11 @@ class Stream:
 
 @dataclass(frozen=True)
 class OnlineSteering:
-    """Predict a batch, then learn from its sure examples: `steps` of Adam on Σ_members CE(member, argmax of the steered p).
+    """Predict a batch, then learn from its sure examples: `steps` of Adam on Σ_members CE(member,
+    argmax of the steered p).
 
-    Sure is a steered probability of at least `beta`. A batch without sure examples changes nothing. The committee given
-    is changed: adapt a copy, and the original is the state before.
+    Sure is a steered probability of at least `beta`. A batch without sure examples changes nothing.
+    The committee given is changed: adapt a copy, and the original is the state before.
     """
 
     beta: float = 0.9
@@ -138,7 +153,8 @@ class OnlineSteering:
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1 or self.steps < 0 or not self.lr > 0:
             raise InvalidConfig(
-                f"OnlineSteering(beta={self.beta}, steps={self.steps}, lr={self.lr}) is out of range.",
+                f"OnlineSteering(beta={self.beta}, steps={self.steps}, lr={self.lr}) is out of "
+                "range.",
                 why="beta is a probability, steps are counted, and a learning rate is positive.",
                 fix="correct the value.",
             )
@@ -149,7 +165,8 @@ class OnlineSteering:
         model.eval()
         outputs, sure = [], []
         for x in stream:
-            # predicted before it is learned from, so that no example is scored by a model that has seen it
+            # predicted before it is learned from, so that no example is scored by a model that has
+            # seen it
             with torch.no_grad():
                 given = model(x)
             p, label = log_probabilities(given).exp().max(-1)
@@ -159,9 +176,15 @@ class OnlineSteering:
             for _ in range(self.steps if bool(chosen.any()) else 0):
                 optimizer.zero_grad()
                 log_p = log_probabilities(model.member_outputs(x[chosen]))
-                loss = -log_p.gather(-1, label[chosen].expand(len(log_p), -1)[..., None]).mean((1, 2)).sum()
+                loss = (
+                    -log_p.gather(-1, label[chosen].expand(len(log_p), -1)[..., None])
+                    .mean((1, 2))
+                    .sum()
+                )
                 loss.backward()
                 optimizer.step()
         if not outputs:
-            raise InvalidData("The stream is empty.", why="there is nothing to predict.", fix="give a batch.")
+            raise InvalidData(
+                "The stream is empty.", why="there is nothing to predict.", fix="give a batch."
+            )
         return Stream(torch.cat(outputs), torch.cat(sure))

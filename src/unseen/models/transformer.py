@@ -1,12 +1,15 @@
-"""A compact decoder: GPT-2, Llama and what lies between, with stable module names and a key-value cache.
+"""A compact decoder: GPT-2, Llama and what lies between, with stable module names and a key-value
+cache.
 
-Pre-norm residual blocks (Radford et al., 2019) with the choices that generalization studies vary: positions, norm, MLP,
-grouped queries (Ainslie et al., 2023, arXiv:2305.13245), blocks applied in loops, tied or untied head.
+Pre-norm residual blocks (Radford et al., 2019) with the choices that generalization studies vary:
+positions, norm, MLP, grouped queries (Ainslie et al., 2023, arXiv:2305.13245), blocks applied in
+loops, tied or untied head.
 
-Modules: `embed`, `position` (learned kinds only), `blocks.{k}.attention_norm`, `blocks.{k}.attention.qkv`,
-`blocks.{k}.attention.out`, `blocks.{k}.mlp_norm`, `blocks.{k}.mlp.gate` (SwiGLU only), `blocks.{k}.mlp.up`,
-`blocks.{k}.mlp.down`, `norm`, `head`. `qkv` stacks the rows of queries, keys and values. Every parameter is used only by
-its own module's forward; a tied head shares the tensor of `embed`.
+Modules: `embed`, `position` (learned kinds only), `blocks.{k}.attention_norm`,
+`blocks.{k}.attention.qkv`, `blocks.{k}.attention.out`, `blocks.{k}.mlp_norm`, `blocks.{k}.mlp.gate`
+(SwiGLU only), `blocks.{k}.mlp.up`, `blocks.{k}.mlp.down`, `norm`, `head`. `qkv` stacks the rows of
+queries, keys and values. Every parameter is used only by its own module's forward; a tied head
+shares the tensor of `embed`.
 """
 
 import math
@@ -28,7 +31,9 @@ class Positions(StrEnum):
     """Only through the causal mask."""
     LEARNED = "learned"
     OFFSET = "offset"
-    """Learned; in training each sequence starts at a random row of the table, drawn from torch's global generator."""
+    """Learned; in training each sequence starts at a random row of the table, drawn from torch's
+    global generator.
+    """
     ROTARY = "rotary"
     """Su et al., 2021, arXiv:2104.09864, neighbouring coordinates form the pairs."""
     ALIBI = "alibi"
@@ -58,11 +63,15 @@ class Decoder:
     layers: int = 2
     heads: int = 4
     key_heads: int | None = None
-    """Heads of keys and values, each shared by heads / key_heads queries; None: as many as `heads`."""
+    """Heads of keys and values, each shared by heads / key_heads queries; None: as many as
+    `heads`.
+    """
     hidden: int | None = None
     """Width inside the MLP; None: 4 · width."""
     context: int = 64
-    """Rows of the position table: the longest sequence for learned positions; others have no limit."""
+    """Rows of the position table: the longest sequence for learned positions; others have no
+    limit.
+    """
     positions: Positions = Positions.LEARNED
     norm: Norm = Norm.LAYER
     activation: Activation = Activation.GELU
@@ -77,11 +86,20 @@ class Decoder:
     def __post_init__(self) -> None:
         sizes = (self.vocabulary, self.width, self.layers, self.heads, self.context, self.loops)
         odd = self.positions is Positions.ROTARY and self.width // max(1, self.heads) % 2
-        if min(sizes) < 1 or self.width % self.heads or self.pairs < 1 or self.heads % self.pairs or odd:
+        if (
+            min(sizes) < 1
+            or self.width % self.heads
+            or self.pairs < 1
+            or self.heads % self.pairs
+            or odd
+        ):
             raise InvalidConfig(
-                f"Decoder(vocabulary={self.vocabulary}, width={self.width}, layers={self.layers}, heads={self.heads}, "
-                f"key_heads={self.key_heads}, context={self.context}, loops={self.loops}) does not fit together.",
-                why="sizes are positive, heads divide the width, key_heads divide heads, rotary needs an even head size.",
+                f"Decoder(vocabulary={self.vocabulary}, width={self.width}, layers={self.layers}, "
+                f"heads={self.heads}, "
+                f"key_heads={self.key_heads}, context={self.context}, loops={self.loops}) does not "
+                "fit together.",
+                why="sizes are positive, heads divide the width, key_heads divide heads, rotary "
+                "needs an even head size.",
                 fix="choose for example width=128, heads=4, key_heads=2.",
             )
 
@@ -131,7 +149,9 @@ class Scene:
     bias: Tensor | None
     """[…, query, key], added to the scores; −∞ hides a key."""
     turns: Tensor | None
-    """Unit complex numbers by which pairs of coordinates of queries and keys are multiplied; 1 for values."""
+    """Unit complex numbers by which pairs of coordinates of queries and keys are multiplied; 1 for
+    values.
+    """
     cache: Cache | None
 
 
@@ -141,16 +161,24 @@ class Attention(nn.Module):
     def __init__(self, shape: Decoder) -> None:
         super().__init__()
         self.heads, self.key_heads, self.size = shape.heads, shape.pairs, shape.head_size
-        self.qkv = nn.Linear(shape.width, (shape.heads + 2 * shape.pairs) * shape.head_size, bias=shape.bias)
+        self.qkv = nn.Linear(
+            shape.width, (shape.heads + 2 * shape.pairs) * shape.head_size, bias=shape.bias
+        )
         self.out = nn.Linear(shape.width, shape.width, bias=shape.bias)
 
-    def forward(self, x: Float[Tensor, "b s d"], scene: Scene, step: int = 0) -> Float[Tensor, "b s d"]:
+    def forward(
+        self, x: Float[Tensor, "b s d"], scene: Scene, step: int = 0
+    ) -> Float[Tensor, "b s d"]:
         b, s, d = x.shape
         vectors = self.qkv(x).view(b, s, -1, self.size)
-        if scene.turns is not None:  # values are multiplied by 1: cheaper than taking them out and putting them back
+        if (
+            scene.turns is not None
+        ):  # values are multiplied by 1: cheaper than taking them out and putting them back
             pairs = torch.view_as_complex(vectors.to(scene.turns.real.dtype).unflatten(-1, (-1, 2)))
             vectors = torch.view_as_real(pairs * scene.turns).flatten(-2).to(vectors.dtype)
-        query, key, value = vectors.transpose(1, 2).split([self.heads, self.key_heads, self.key_heads], 1)
+        query, key, value = vectors.transpose(1, 2).split(
+            [self.heads, self.key_heads, self.key_heads], 1
+        )
         if scene.cache is not None:
             key, value = scene.cache.extend(step, key, value)
         mixed = attend(query, key, value, scene)
@@ -158,7 +186,9 @@ class Attention(nn.Module):
 
 
 ROWS = 1024
-"""Fewest tokens worth running through the blocks on their own: below, the overhead per operation shows."""
+"""Fewest tokens worth running through the blocks on their own: below, the overhead per operation
+shows.
+"""
 
 WIDEST = 2**19
 """Numbers in the widest activation up to which slices with more tokens pay."""
@@ -168,13 +198,18 @@ SHORT = 256
 
 
 def attend(
-    query: Float[Tensor, "b h s e"], key: Float[Tensor, "b g t e"], value: Float[Tensor, "b g t e"], scene: Scene
+    query: Float[Tensor, "b h s e"],
+    key: Float[Tensor, "b g t e"],
+    value: Float[Tensor, "b g t e"],
+    scene: Scene,
 ) -> Float[Tensor, "b h s e"]:
     """softmax(QKᵀ/√e + bias) V, each of the g heads of keys and values for h/g queries."""
     groups, keys = key.shape[1:3]
     grouped = groups < query.shape[1]
     if query.device.type != "cpu" or keys > SHORT:
-        return F.scaled_dot_product_attention(query, key, value, scene.bias, is_causal=scene.causal, enable_gqa=grouped)
+        return F.scaled_dot_product_attention(
+            query, key, value, scene.bias, is_causal=scene.causal, enable_gqa=grouped
+        )
     # unlike the fused kernel, plain products have second derivatives and run under vmap
     if grouped:
         key, value = (x.repeat_interleave(query.shape[1] // groups, 1) for x in (key, value))
@@ -191,7 +226,8 @@ class MLP(nn.Module):
     def __init__(self, shape: Decoder) -> None:
         super().__init__()
         gated = shape.activation is Activation.SWIGLU
-        # of its own: gate and value as halves of one output would be strided, which costs more than one product saves
+        # of its own: gate and value as halves of one output would be strided, which costs more than
+        # one product saves
         self.gate = nn.Linear(shape.width, shape.inside, bias=shape.bias) if gated else None
         self.up = nn.Linear(shape.width, shape.inside, bias=shape.bias)
         self.down = nn.Linear(shape.inside, shape.width, bias=shape.bias)
@@ -210,13 +246,17 @@ class Block(nn.Module):
         self.attention_norm, self.attention = shape.normalisation(), Attention(shape)
         self.mlp_norm, self.mlp = shape.normalisation(), MLP(shape)
 
-    def forward(self, x: Float[Tensor, "b s d"], scene: Scene, step: int = 0) -> Float[Tensor, "b s d"]:
+    def forward(
+        self, x: Float[Tensor, "b s d"], scene: Scene, step: int = 0
+    ) -> Float[Tensor, "b s d"]:
         x = x + self.attention(self.attention_norm(x), scene, step)
         return x + self.mlp(self.mlp_norm(x))
 
 
 class Transformer(nn.Module):
-    """Tokens to logits of the next token. Initialised as GPT-2: N(0, 0.02²), maps into the residual stream / √(2 · depth)."""
+    """Tokens to logits of the next token. Initialised as GPT-2: N(0, 0.02²), maps into the residual
+    stream / √(2 · depth).
+    """
 
     def __init__(self, shape: Decoder) -> None:
         super().__init__()
@@ -230,18 +270,24 @@ class Transformer(nn.Module):
         for name, p in self.named_parameters():
             if p.dim() > 1:
                 into = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(p, std=0.02 / (math.sqrt(2 * shape.layers * shape.loops) if into else 1))
+                nn.init.normal_(
+                    p, std=0.02 / (math.sqrt(2 * shape.layers * shape.loops) if into else 1)
+                )
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
         if shape.tied:
             self.head.weight = self.embed.weight
 
     def forward(
-        self, tokens: Int[Tensor, "b s"], real: Bool[Tensor, "b read"] | None = None, cache: Cache | None = None
+        self,
+        tokens: Int[Tensor, "b s"],
+        real: Bool[Tensor, "b read"] | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "b s v"]:
         """Logits at every given position.
 
-        `real`: False marks padding, on any side, which nobody attends to and which has no position; with a cache it
+        `real`: False marks padding, on any side, which nobody attends to and which has no position;
+          with a cache it
         covers the cached tokens, too. `cache` holds what was read before and is extended in place.
         """
         past = cache.length if cache is not None else 0
@@ -261,10 +307,16 @@ class Transformer(nn.Module):
     def slice_size(self, x: Float[Tensor, "b s d"], scene: Scene) -> int:
         """Sequences that run through the blocks together.
 
-        On the CPU few at a time, forward and (autograd goes from the last slice to the first) backward, so that their
-        activations stay in the cache. All together where a hook listens, since `engine/tap.py` wants to see the batch.
+        On the CPU few at a time, forward and (autograd goes from the last slice to the first)
+        backward, so that their activations stay in the cache. All together where a hook listens,
+        since `engine/tap.py` wants to see the batch.
         """
-        if x.device.type != "cpu" or not scene.causal or scene.cache is not None or has_hooks(self.blocks):
+        if (
+            x.device.type != "cpu"
+            or not scene.causal
+            or scene.cache is not None
+            or has_hooks(self.blocks)
+        ):
             return len(x)
         return max(1, max(ROWS, WIDEST // self.shape.inside) // x.shape[1])
 
@@ -275,13 +327,16 @@ class Transformer(nn.Module):
         state = Cache() if state is None else state
         return self(tokens, real, state), state
 
-    def position_ids(self, tokens: Tensor, real: Tensor | None, past: int) -> Int[Tensor, "b_or_1 read"]:
+    def position_ids(
+        self, tokens: Tensor, real: Tensor | None, past: int
+    ) -> Int[Tensor, "b_or_1 read"]:
         """The position of each token read so far: the number of real tokens before it."""
         if real is None:
             return torch.arange(past + tokens.shape[1], device=tokens.device)[None]
         if real.shape != (tokens.shape[0], past + tokens.shape[1]):
             raise InvalidData(
-                f"`real` has shape {tuple(real.shape)} for {past} cached and {tokens.shape[1]} new tokens.",
+                f"`real` has shape {tuple(real.shape)} for {past} cached and {tokens.shape[1]} new "
+                "tokens.",
                 why="it tells padding from tokens for everything read so far.",
                 fix=f"give a mask of shape {(tokens.shape[0], past + tokens.shape[1])}.",
             )
@@ -302,7 +357,9 @@ class Transformer(nn.Module):
             at = at + torch.randint(free + 1, (len(at), 1)).to(at.device)
         return at
 
-    def mask_terms(self, at: Tensor, real: Tensor | None, past: int, x: Tensor) -> tuple[bool, Tensor | None]:
+    def mask_terms(
+        self, at: Tensor, real: Tensor | None, past: int, x: Tensor
+    ) -> tuple[bool, Tensor | None]:
         """Whether order alone masks the scores, and else what is added to them."""
         alibi = self.shape.positions is Positions.ALIBI
         s = at.shape[1] - past
@@ -324,7 +381,9 @@ class Transformer(nn.Module):
             return None
         size, turned = self.shape.head_size, self.shape.heads + self.shape.pairs
         kind = torch.float64 if x.dtype is torch.float64 else torch.float32
-        speed = self.shape.rotary_base ** (-torch.arange(0, size, 2, device=x.device, dtype=kind) / size)
+        speed = self.shape.rotary_base ** (
+            -torch.arange(0, size, 2, device=x.device, dtype=kind) / size
+        )
         angle = at[..., None, None] * speed
         still = torch.zeros_like(angle).expand(*at.shape, self.shape.pairs, size // 2)
         angle = torch.cat([angle.expand(*at.shape, turned, size // 2), still], -2)
@@ -334,7 +393,10 @@ class Transformer(nn.Module):
 def has_hooks(modules: nn.Module) -> bool:
     """Whether a hook listens to any of the modules."""
     return any(
-        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+        part._forward_hooks
+        or part._forward_pre_hooks
+        or part._backward_hooks
+        or part._backward_pre_hooks
         for part in modules.modules()
     )
 
@@ -342,8 +404,8 @@ def has_hooks(modules: nn.Module) -> bool:
 def slopes(heads: int) -> Float[Tensor, " heads"]:
     """ALiBi's penalty per token: 2^(−8k / heads), k = 1 … heads.
 
-    For a number of heads that is no power of two, the paper's code takes the slopes of the next lower power and fills
-    up with every second slope of the next higher one.
+    For a number of heads that is no power of two, the paper's code takes the slopes of the next
+    lower power and fills up with every second slope of the next higher one.
     """
     power = 2 ** math.floor(math.log2(heads))
     base = 2.0 ** (-8 * torch.arange(1, power + 1, dtype=torch.float64) / power)

@@ -8,7 +8,9 @@ from unseen.errors import InvalidConfig
 
 
 class TwoLayer(nn.Module):
-    """f(x) = Σ_j a_j φ(⟨w_j, x⟩) with φ = ReLU, a_j = ±1/√width drawn once, and w_j(0) ~ N(0, init² I)."""
+    """f(x) = Σ_j a_j φ(⟨w_j, x⟩) with φ = ReLU, a_j = ±1/√width drawn once, and w_j(0) ~ N(0, init²
+    I).
+    """
 
     head: Tensor
 
@@ -17,7 +19,8 @@ class TwoLayer(nn.Module):
         if dim < 1 or width < 1 or not init >= 0:
             raise InvalidConfig(
                 f"TwoLayer(dim={dim}, width={width}, init={init}) is out of range.",
-                why="a network needs an input and a neuron, and a standard deviation is not negative.",
+                why="a network needs an input and a neuron, and a standard deviation is not "
+                "negative.",
                 fix="use dim ≥ 1, width ≥ 1, init ≥ 0.",
             )
         # skip_init: the default initialisation of a large layer would be drawn and thrown away

@@ -1,4 +1,6 @@
-"""What a question returns: its results as values, and their document for the terminal, a notebook and files."""
+"""What a question returns: its results as values, and their document for the terminal, a notebook
+and files.
+"""
 
 import json
 import textwrap
@@ -42,7 +44,9 @@ def check_report_path(path: str | Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Answer(Generic[Results]):
-    """The results of a question with their document. A notebook shows the page in a frame of its own."""
+    """The results of a question with their document. A notebook shows the page in a frame of its
+    own.
+    """
 
     results: Results
     """Every number as a value: `Findings` per subject, `Results`, explanations or influences."""
@@ -72,21 +76,30 @@ class Answer(Generic[Results]):
         return path
 
     def json(self, **more: str) -> str:
-        """The results for machines; `more` comes first, as the path of the report does on the command line."""
+        """The results for machines; `more` comes first, as the path of the report does on the
+        command line.
+        """
         return json.dumps(plain({**more, **self.machine}), indent=1, ensure_ascii=False)
 
     def _repr_html_(self) -> str:
         return notebook(self.document)
 
     def __repr__(self) -> str:
-        lead = [line for paragraph in self.document.lead.splitlines() for line in textwrap.wrap(paragraph, REPR_WIDTH)]
+        lead = [
+            line
+            for paragraph in self.document.lead.splitlines()
+            for line in textwrap.wrap(paragraph, REPR_WIDTH)
+        ]
         cut = [*lead[: REPR_LINES - 1], "…"] if len(lead) > REPR_LINES else lead
         titles = ", ".join(section.title for section in self.document.sections)
         return "\n".join(
             [
-                textwrap.shorten(f"{self.document.title} · {self.document.kicker}", REPR_WIDTH, placeholder="…"),
+                textwrap.shorten(
+                    f"{self.document.title} · {self.document.kicker}", REPR_WIDTH, placeholder="…"
+                ),
                 *cut,
                 textwrap.shorten(f"sections: {titles}", REPR_WIDTH, placeholder=" …"),
-                '.summary() has the findings, .report("page.html") writes all, .results holds the numbers',
+                '.summary() has the findings, .report("page.html") writes all, .results holds the '
+                "numbers",
             ]
         )

@@ -1,7 +1,9 @@
-"""Figures as inline SVG: text stays text, colours are the page's CSS variables, equal values give equal bytes.
+"""Figures as inline SVG: text stays text, colours are the page's CSS variables, equal values give
+equal bytes.
 
-matplotlib lays the plot out in placeholder colours; `_page_svg` then replaces them by `currentColor` and variables, so
-that one drawing serves light, dark and print. Legends are HTML: they wrap on narrow screens.
+matplotlib lays the plot out in placeholder colours; `_page_svg` then replaces them by
+`currentColor` and variables, so that one drawing serves light, dark and print. Legends are HTML:
+they wrap on narrow screens.
 """
 
 import base64
@@ -28,7 +30,9 @@ from unseen.figure import Bars, Curves, Figure, Grid, Images, Points
 from unseen.wording import clean, number, shared_decimals
 
 LIGHT = ("#0072b2", "#c44e00", "#00805c", "#a8478a", "#80640a", "#4a4a4a")
-"""Okabe and Ito's hues, darkened until each has contrast 4.5 on white; every series also has its own dash or marker."""
+"""Okabe and Ito's hues, darkened until each has contrast 4.5 on white; every series also has its
+own dash or marker.
+"""
 DARK = ("#56b4e9", "#ff9455", "#3ecfa0", "#e79bcb", "#e8bd4a", "#c8c8c8")
 DASHES = ("", "5 2", "1.5 1.5", "6 2 1.5 2", "9 2", "3 1")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -77,12 +81,24 @@ def _curves(figure: Curves) -> Markup:
     with _plot(210) as (canvas, axes):
         for k, (name, line) in enumerate(lines.items()):
             if figure.band and name in figure.band:
-                low, high = (_pairs(figure.x, limit, figure.log_x) for limit in zip(*figure.band[name], strict=True))
-                axes.fill_between(low[:, 0], low[:, 1], high[:, 1], color=_series(k), alpha=0.16, linewidth=0)
+                low, high = (
+                    _pairs(figure.x, limit, figure.log_x)
+                    for limit in zip(*figure.band[name], strict=True)
+                )
+                axes.fill_between(
+                    low[:, 0], low[:, 1], high[:, 1], color=_series(k), alpha=0.16, linewidth=0
+                )
             dashes = [float(x) for x in _turn(DASHES, k).split()]
             marker = _turn(MARKERS, k) if len(line) < 13 else ""
             style = (0, dashes) if dashes else "-"
-            axes.plot(*line.T, color=_series(k), linestyle=style, linewidth=1.6, marker=marker, markersize=3.5)
+            axes.plot(
+                *line.T,
+                color=_series(k),
+                linestyle=style,
+                linewidth=1.6,
+                marker=marker,
+                markersize=3.5,
+            )
         for scaled, log, axis in (
             (axes.set_xscale, figure.log_x, axes.xaxis),
             (axes.set_yscale, figure.log_y, axes.yaxis),
@@ -93,7 +109,9 @@ def _curves(figure: Curves) -> Markup:
                 axis.set_major_locator(LogLocator(numticks=7))
         _axes(axes, figure.x_label, figure.y_label)
         svg = _page_svg(canvas, figure.title)
-    return svg + _legend(list(figure.y), lambda k: f'<path d="M0 6h24" stroke-dasharray="{_turn(DASHES, k)}"/>')
+    return svg + _legend(
+        list(figure.y), lambda k: f'<path d="M0 6h24" stroke-dasharray="{_turn(DASHES, k)}"/>'
+    )
 
 
 def _bars(figure: Bars) -> Markup:
@@ -119,11 +137,16 @@ def _bars(figure: Bars) -> Markup:
         axes.axvline(0, color=MUTED, linewidth=0.8)
         _axes(axes, figure.label, "", named_rows=True)
         svg = _page_svg(canvas, figure.title)
-    return svg + (_remark(f"The first {MOST_BARS} of {len(names)} are drawn.") if left_out > 0 else Markup())
+    return svg + (
+        _remark(f"The first {MOST_BARS} of {len(names)} are drawn.") if left_out > 0 else Markup()
+    )
 
 
 def _points(figure: Points) -> Markup:
-    groups = {name: _pairs([p[0] for p in group], [p[1] for p in group]) for name, group in figure.groups.items()}
+    groups = {
+        name: _pairs([p[0] for p in group], [p[1] for p in group])
+        for name, group in figure.groups.items()
+    }
     n = sum(len(group) for group in groups.values())
     if not n:
         return _empty_remark()
@@ -132,12 +155,19 @@ def _points(figure: Points) -> Markup:
         for k, group in enumerate(groups.values()):
             drawn = group[::step]
             axes.plot(
-                *drawn.T, color=_series(k), marker=_turn(MARKERS, k), linestyle="", markersize=4 if n > 40 else 5.5,
-                alpha=0.75 if n < 200 else 0.45, markeredgewidth=0,
-            )  # fmt: skip
+                *drawn.T,
+                color=_series(k),
+                marker=_turn(MARKERS, k),
+                linestyle="",
+                markersize=4 if n > 40 else 5.5,
+                alpha=0.75 if n < 200 else 0.45,
+                markeredgewidth=0,
+            )
         if figure.diagonal:
             low, high = (f(np.concatenate(list(groups.values()))) for f in (np.min, np.max))
-            axes.plot([low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            axes.plot(
+                [low, high], [low, high], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1
+            )
         _axes(axes, figure.x_label, figure.y_label)
         svg = _page_svg(canvas, figure.title)
     told = _remark(f"Every {step}th of {n:,} points is drawn.") if step > 1 else Markup()
@@ -145,12 +175,17 @@ def _points(figure: Points) -> Markup:
 
 
 def _grid(figure: Grid) -> Markup:
-    values = np.array(figure.values, dtype=np.float64).reshape(len(figure.rows), len(figure.columns))
+    values = np.array(figure.values, dtype=np.float64).reshape(
+        len(figure.rows), len(figure.columns)
+    )
     if not np.isfinite(values).any():
         return _empty_remark()
     strength = _strength(values)
     printed = values.size <= MOST_CELLS and len(figure.columns) <= 14
-    with _plot(56 + min(340, max(18, 240 // len(figure.rows)) * len(figure.rows))) as (canvas, axes):
+    with _plot(56 + min(340, max(18, 240 // len(figure.rows)) * len(figure.rows))) as (
+        canvas,
+        axes,
+    ):
         if printed:
             _cells(axes, values, strength)
         else:
@@ -175,12 +210,23 @@ def _cells(axes: Axes, values: NDArray[np.float64], strength: NDArray[np.float64
     for (r, c), value in np.ndenumerate(values):
         if isfinite(value):
             colour = _series(1 if value < 0 else 0)
-            axes.fill_between([c - 0.48, c + 0.48], r - 0.46, r + 0.46, color=colour, alpha=strength[r, c], linewidth=0)
-        axes.text(c, r, number(float(value), digits), ha="center", va="center", color=INK, fontsize=size)
+            axes.fill_between(
+                [c - 0.48, c + 0.48],
+                r - 0.46,
+                r + 0.46,
+                color=colour,
+                alpha=strength[r, c],
+                linewidth=0,
+            )
+        axes.text(
+            c, r, number(float(value), digits), ha="center", va="center", color=INK, fontsize=size
+        )
 
 
 def _shades(values: NDArray[np.float64], strength: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """A large grid as a translucent picture: an image cannot follow the page's colours, so both hues are mid-tones."""
+    """A large grid as a translucent picture: an image cannot follow the page's colours, so both
+    hues are mid-tones.
+    """
     image = np.zeros((*values.shape, 4))
     image[..., :3] = np.where(values[..., None] < 0, (213, 94, 0), (40, 130, 200))
     image[..., 3] = np.where(np.isfinite(values), 255 * np.clip(strength / 0.5, 0, 1), 0)
@@ -188,7 +234,9 @@ def _shades(values: NDArray[np.float64], strength: NDArray[np.float64]) -> NDArr
 
 
 def _strength(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Opacity 0.03 … 0.5: from the smallest to the largest value, or from zero where signs differ."""
+    """Opacity 0.03 … 0.5: from the smallest to the largest value, or from zero where signs
+    differ.
+    """
     known = values[np.isfinite(values)]
     low = 0.0 if known.min() < 0 else known.min()
     span = np.abs(known).max() - low
@@ -205,12 +253,20 @@ def _images(figure: Images) -> Markup:
         caption = clean(figure.captions[k]) if k < len(figure.captions) else ""
         uri = "data:image/png;base64," + base64.b64encode(_png(shown[k])).decode()
         return Markup('<figure class="tile"><img src="{}" alt="{}">{}</figure>').format(
-            uri, caption or f"image {k + 1}", Markup("<figcaption>{}</figcaption>").format(caption) if caption else ""
+            uri,
+            caption or f"image {k + 1}",
+            Markup("<figcaption>{}</figcaption>").format(caption) if caption else "",
         )
 
-    tiles = Markup('<div class="tiles">{}</div>').format(Markup("").join(tile(k) for k in range(len(shown))))
+    tiles = Markup('<div class="tiles">{}</div>').format(
+        Markup("").join(tile(k) for k in range(len(shown)))
+    )
     left_out = len(figure.pixels) - len(shown)
-    return tiles + (_remark(f"The first {len(shown)} of {len(figure.pixels)} are shown.") if left_out > 0 else Markup())
+    return tiles + (
+        _remark(f"The first {len(shown)} of {len(figure.pixels)} are shown.")
+        if left_out > 0
+        else Markup()
+    )
 
 
 def _png(pixels: Sequence[Sequence[float]]) -> bytes:
@@ -221,14 +277,23 @@ def _png(pixels: Sequence[Sequence[float]]) -> bytes:
     lines = b"".join(b"\0" + row.tobytes() for row in grey)
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", grey.shape[1], grey.shape[0], 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(lines, 9))
+        + chunk(b"IEND", b"")
+    )
 
 
 def _turn(kinds: Sequence[str], k: int) -> str:
-    """The dash or marker of series k: one further each time the colours start again, so that no two series look alike."""
+    """The dash or marker of series k: one further each time the colours start again, so that no two
+    series look alike.
+    """
     return kinds[(k + k // len(LIGHT)) % len(kinds)]
 
 
@@ -237,8 +302,12 @@ def _series(k: int) -> str:
     return f"#0000{16 + k % len(LIGHT):02x}"
 
 
-def _pairs(x: Sequence[float], y: Sequence[float], log_x: bool = False, log_y: bool = False) -> NDArray[np.float64]:
-    """(x, y) in order; what a scale cannot show becomes NaN, a gap. Without any pair: an empty array."""
+def _pairs(
+    x: Sequence[float], y: Sequence[float], log_x: bool = False, log_y: bool = False
+) -> NDArray[np.float64]:
+    """(x, y) in order; what a scale cannot show becomes NaN, a gap. Without any pair: an empty
+    array.
+    """
     n = min(len(x), len(y))
     pairs = np.array([list(map(float, x[:n])), list(map(float, y[:n]))]).T.reshape(n, 2)
     pairs[~np.isfinite(pairs).all(1)] = nan
@@ -252,17 +321,35 @@ def _pairs(x: Sequence[float], y: Sequence[float], log_x: bool = False, log_y: b
 def _plot(height: float) -> Iterator[tuple[Canvas, Axes]]:
     """A canvas 400 units wide, apart from pyplot and from the user's rcParams."""
     style: dict[Any, Any] = {
-        "svg.fonttype": "none", "svg.hashsalt": "unseen", "text.parse_math": False, "font.size": 9.5,
-        "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
-        "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": RULE, "grid.linewidth": 0.7, "axes.grid": True,
-        "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "unseen",
+        "text.parse_math": False,
+        "font.size": 9.5,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": MUTED,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "grid.color": RULE,
+        "grid.linewidth": 0.7,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.8,
         "path.simplify_threshold": 0.4,
-    }  # fmt: skip
+    }
     with warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has the fonts, matplotlib need not
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing"
+        )  # the browser has the fonts, matplotlib need not
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(style)
-        canvas = Canvas(figsize=(WIDTH * POINT, height * POINT), layout="constrained", facecolor="none")
+        canvas = Canvas(
+            figsize=(WIDTH * POINT, height * POINT), layout="constrained", facecolor="none"
+        )
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot(facecolor="none")
         yield canvas, axes
@@ -301,26 +388,36 @@ def _short(text: str, most: int = 34) -> str:
 
 
 def _page_svg(canvas: Canvas, title: str) -> Markup:
-    """The canvas as SVG for an HTML page: no prolog, metadata, fonts or style sheet; ids unique by content."""
+    """The canvas as SVG for an HTML page: no prolog, metadata, fonts or style sheet; ids unique by
+    content.
+    """
     buffer = io.StringIO()
-    canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    canvas.savefig(
+        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     svg = buffer.getvalue()
     body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(
+        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL
+    )
     box = re.search(r'viewBox="[^"]*"', body)
     assert box is not None
     body = body[body.index(">") + 1 :]
     refs = dict.fromkeys(re.findall(r'(?:url\(|href=")#([^)"]+)', body))
     prefix = f"f{zlib.crc32(body.encode()):08x}"
     ids = {ref: f"{prefix}-{k}" for k, ref in enumerate(refs)}
-    body = re.sub(r"<[^>]+>", lambda tag: _page_tag(tag[0], ids), body)  # in tags only: labels may hold anything
+    body = re.sub(
+        r"<[^>]+>", lambda tag: _page_tag(tag[0], ids), body
+    )  # in tags only: labels may hold anything
     body = re.sub(r">\s+<", "><", body).replace("<g></g>", "").replace("<g/>", "")
     label = Markup.escape(clean(title))
     return Markup(f'<svg class="plot" {box[0]} role="img" aria-label="{label}">{body.strip()}')
 
 
 def _page_tag(tag: str, ids: Mapping[str, str]) -> str:
-    """One tag with the page's colours and font, two decimals, and only those ids that something refers to."""
+    """One tag with the page's colours and font, two decimals, and only those ids that something
+    refers to.
+    """
     tag = re.sub(r"\s+", " ", tag).replace("xlink:href", "href")
     tag = re.sub(r' id="([^"]*)"', lambda m: f' id="{ids[m[1]]}"' if m[1] in ids else "", tag)
     tag = re.sub(r'(url\(|href=")#([^)"]+)', lambda m: f"{m[1]}#{ids[m[2]]}", tag)
@@ -349,7 +446,9 @@ def _legend(names: Sequence[str], mark: Callable[[int], str], filled: bool = Fal
         )
         return Markup("<li>{}{}</li>").format(swatch, clean(name))
 
-    return Markup('<ul class="legend">{}</ul>').format(Markup("").join(item(k, name) for k, name in enumerate(names)))
+    return Markup('<ul class="legend">{}</ul>').format(
+        Markup("").join(item(k, name) for k, name in enumerate(names))
+    )
 
 
 def _remark(text: str) -> Markup:

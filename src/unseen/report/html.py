@@ -33,7 +33,9 @@ class Run:
 def html(document: Document) -> str:
     """The whole page. Every text is escaped; equal documents give equal bytes."""
     ids = anchors([section.title for section in document.sections])
-    sections = [(anchor, s.title, runs(s.blocks)) for anchor, s in zip(ids, document.sections, strict=True)]
+    sections = [
+        (anchor, s.title, runs(s.blocks)) for anchor, s in zip(ids, document.sections, strict=True)
+    ]
     return _page().render(document=document, sections=sections, palette=palette())
 
 
@@ -49,7 +51,9 @@ def runs(blocks: Sequence[Block]) -> list[Run]:
 
 
 def _kind(block: Block) -> str:
-    return {Paragraph: "paragraph", Note: "note", Table: "table", Passage: "passage"}.get(type(block), "figure")
+    return {Paragraph: "paragraph", Note: "note", Table: "table", Passage: "passage"}.get(
+        type(block), "figure"
+    )
 
 
 def anchors(titles: Sequence[str]) -> list[str]:
@@ -64,7 +68,8 @@ def anchors(titles: Sequence[str]) -> list[str]:
 
 
 def table(value: Table, whiskers: bool = True) -> Markup:
-    """The table; numbers right-aligned, readings with their interval in small print and as a line on a shared scale.
+    """The table; numbers right-aligned, readings with their interval in small print and as a line
+    on a shared scale.
 
     A row that is too long to read becomes a column; its quantities then share no scale.
     """
@@ -88,20 +93,32 @@ def table(value: Table, whiskers: bool = True) -> Markup:
     ]
 
     def line(k: int, row: Mapping[str, Value]) -> Markup:
-        told = {name: _mark(words(row.get(name), units[name], digits[name]), value, k, name) for name in names}
-        parts = (_cell(told[name], row.get(name), numeric[name], scales[name], name == names[0]) for name in names)
+        told = {
+            name: _mark(words(row.get(name), units[name], digits[name]), value, k, name)
+            for name in names
+        }
+        parts = (
+            _cell(told[name], row.get(name), numeric[name], scales[name], name == names[0])
+            for name in names
+        )
         return Markup("<tr>{}</tr>").format(Markup("").join(parts))
 
-    left_out = [f"{len(shown)} of {len(value.rows):,} rows."] if len(value.rows) > len(shown) else []
+    left_out = (
+        [f"{len(shown)} of {len(value.rows):,} rows."] if len(value.rows) > len(shown) else []
+    )
     return Markup(
-        '<div class="scroll" tabindex="0" role="group" aria-label="{}"><table{}><thead><tr>{}</tr></thead>'
+        '<div class="scroll" tabindex="0" role="group" '
+        'aria-label="{}"><table{}><thead><tr>{}</tr></thead>'
         "<tbody>{}</tbody></table></div>{}"
     ).format(
         clean(value.caption) or "table",
         Markup(' class="wide"') if len(readings) < 3 else "",
         Markup("").join(head),
         Markup("").join(line(k, row) for k, row in enumerate(shown)),
-        Markup("").join(Markup('<p class="remark">{}</p>').format(clean(n)) for n in (*value.footnotes, *left_out)),
+        Markup("").join(
+            Markup('<p class="remark">{}</p>').format(clean(n))
+            for n in (*value.footnotes, *left_out)
+        ),
     )
 
 
@@ -112,10 +129,14 @@ def _mark(told: Words, table: Table, row: int, column: str) -> Words:
     return replace(told, main=Markup("{}{}").format(main, mark))
 
 
-def _cell(told: Words, value: Value, numeric: bool, scale: tuple[float, float] | None, first: bool) -> Markup:
+def _cell(
+    told: Words, value: Value, numeric: bool, scale: tuple[float, float] | None, first: bool
+) -> Markup:
     mark = Markup(' class="num"') if numeric else ""
     drawn = _whisker(value, scale) if scale and isinstance(value, Reading) else ""
-    inside = Markup("{}{}{}{}").format(told.main, _small(told.unit), _small(told.interval, "interval"), drawn)
+    inside = Markup("{}{}{}{}").format(
+        told.main, _small(told.unit), _small(told.interval, "interval"), drawn
+    )
     if first and not numeric:
         return Markup('<th scope="row">{}</th>').format(inside)
     return Markup("<td{}>{}</td>").format(mark, inside)
@@ -135,7 +156,9 @@ def _scale(values: Sequence[Value]) -> tuple[float, float] | None:
 
 
 def _whisker(reading: Reading, scale: tuple[float, float]) -> Markup:
-    """The interval as a line and the value as a dot, on the column's scale; zero as a tick where it is in range."""
+    """The interval as a line and the value as a dot, on the column's scale; zero as a tick where it
+    is in range.
+    """
     if not (isfinite(reading.low) and isfinite(reading.high)):
         return Markup()
 
@@ -144,12 +167,20 @@ def _whisker(reading: Reading, scale: tuple[float, float]) -> Markup:
 
     zero = f'<path class="zero" d="M{at(0)} 0v10"/>' if scale[0] < 0 < scale[1] else ""
     line = f'<path d="M{at(reading.low)} 5H{at(reading.high)}"/>'
-    dot = f'<circle cx="{at(reading.value)}" cy="5" r="2.6"/>' if scale[0] <= reading.value <= scale[1] else ""
-    return Markup(f'<svg class="whisker" viewBox="0 0 100 10" aria-hidden="true">{zero}{line}{dot}</svg>')
+    dot = (
+        f'<circle cx="{at(reading.value)}" cy="5" r="2.6"/>'
+        if scale[0] <= reading.value <= scale[1]
+        else ""
+    )
+    return Markup(
+        f'<svg class="whisker" viewBox="0 0 100 10" aria-hidden="true">{zero}{line}{dot}</svg>'
+    )
 
 
 def passage(value: Passage) -> Markup:
-    """The text; a piece's weight is its colour's strength, its sign also an underline, its number the tooltip."""
+    """The text; a piece's weight is its colour's strength, its sign also an underline, its number
+    the tooltip.
+    """
     if not value.weights:
         return Markup('<p class="passage">{}</p>').format(clean("".join(value.pieces)))
     largest = max((abs(w) for w in value.weights if isfinite(w)), default=0.0)
@@ -159,18 +190,29 @@ def passage(value: Passage) -> Markup:
         if share < 0.03:  # hardly visible: no need of an element
             return Markup.escape(clean(piece))
         return Markup('<span class="{}" style="--w:{}%" title="{}">{}</span>').format(
-            "up" if weight > 0 else "down", round(55 * share), f"{wording.number(weight)} {value.unit}", clean(piece)
+            "up" if weight > 0 else "down",
+            round(55 * share),
+            f"{wording.number(weight)} {value.unit}",
+            clean(piece),
         )
 
-    inside = Markup("").join(piece_markup(p, w) for p, w in zip(value.pieces, value.weights, strict=True))
+    inside = Markup("").join(
+        piece_markup(p, w) for p, w in zip(value.pieces, value.weights, strict=True)
+    )
     return Markup('<p class="passage">{}</p>').format(inside)
 
 
 @cache
 def _page() -> Template:
     room = files("unseen.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"clean": clean, "sign": wording.sign, "anchor": lambda title: anchors([title])[0]}
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "clean": clean,
+        "sign": wording.sign,
+        "anchor": lambda title: anchors([title])[0],
+    }
     environment.globals |= {
         "style": Markup(room.joinpath("page.css").read_text("utf-8")),
         "table": table,

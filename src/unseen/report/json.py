@@ -1,4 +1,6 @@
-"""A document as JSON, for machines: every text, number and figure; a number that is not finite becomes null."""
+"""A document as JSON, for machines: every text, number and figure; a number that is not finite
+becomes null.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,9 @@ def as_json(document: Document, indent: int | None = 2) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Dictionaries, lists, text, finite numbers and None; dataclasses carry their `kind`. Tensors are left out."""
+    """Dictionaries, lists, text, finite numbers and None; dataclasses carry their `kind`. Tensors
+    are left out.
+    """
     match value:
         case None | bool() | str() if not isinstance(value, Enum):
             return value
@@ -35,7 +39,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return None
     if is_dataclass(value):
-        inside = {field.name: getattr(value, field.name) for field in fields(value) if field.name != "detail"}
+        inside = {
+            field.name: getattr(value, field.name)
+            for field in fields(value)
+            if field.name != "detail"
+        }
         detail = getattr(value, "detail", None)
         inside |= {"detail": detail} if isinstance(detail, str) else {}
         return {"kind": type(value).__name__.lower(), **plain(inside)}

@@ -1,4 +1,6 @@
-"""Tables and documents as LaTeX (booktabs): readings with their interval in small print, footnotes below."""
+"""Tables and documents as LaTeX (booktabs): readings with their interval in small print, footnotes
+below.
+"""
 
 import re
 from collections.abc import Sequence
@@ -28,7 +30,9 @@ MOST_ROWS = 25
 
 
 def latex(document: Document) -> str:
-    """The whole report as an article for LuaLaTeX or XeLaTeX; figures become the tables of their numbers."""
+    """The whole report as an article for LuaLaTeX or XeLaTeX; figures become the tables of their
+    numbers.
+    """
     parts = [
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}",
         rf"\title{{{escape(document.title)}}}\date{{{escape(document.kicker)}}}\maketitle",
@@ -71,7 +75,10 @@ def table(value: Table, label: str = "") -> str:
     cells = {name: [row.get(name) for row in value.rows] for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
     digits = {name: wording.column_decimals(cells[name]) for name in names}
-    heads = [name.strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "") for name in names]
+    heads = [
+        name.strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "")
+        for name in names
+    ]
     layout = "".join("r" if wording.is_numeric(cells[name]) else "l" for name in names)
 
     def cell(row: int, name: str) -> str:

@@ -15,7 +15,9 @@ _LINE_START = re.compile(r"^(\d+(?=[.)](?:\s|$))|(?=[-+=](?:[-=\s]|$)))(.)")
 
 
 def markdown(document: Document) -> str:
-    """The whole report; every text is escaped, so that a column named `a|b` or `<script>` stays text."""
+    """The whole report; every text is escaped, so that a column named `a|b` or `<script>` stays
+    text.
+    """
     parts = [f"# {escape(document.title)}"]
     parts += [f"*{escape(document.kicker)}*"] if document.kicker else []
     parts += [f"**{escape(document.lead)}**"] if document.lead else []
@@ -24,7 +26,9 @@ def markdown(document: Document) -> str:
         parts += [_block(block) for block in section.blocks]
     if document.facts:
         parts.append("---")
-        parts.append("\n".join(f"- {escape(name)}: {escape(fact)}" for name, fact in document.facts.items()))
+        parts.append(
+            "\n".join(f"- {escape(name)}: {escape(fact)}" for name, fact in document.facts.items())
+        )
     return "\n\n".join(parts) + "\n"
 
 
@@ -41,14 +45,22 @@ def table(value: Table) -> str:
     cells = {name: [row.get(name) for row in value.rows] for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
     digits = {name: wording.column_decimals(cells[name]) for name in names}
-    heads = [name.strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "") for name in names]
+    heads = [
+        name.strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "")
+        for name in names
+    ]
     lines = [
         _line([escape(head) for head in heads]),
         _line(["---:" if wording.is_numeric(cells[name]) else "---" for name in names]),
-        *(_line([_cell(value, k, name, units[name], digits[name]) for name in names]) for k in range(len(value.rows))),
+        *(
+            _line([_cell(value, k, name, units[name], digits[name]) for name in names])
+            for k in range(len(value.rows))
+        ),
     ]
     caption = [f"**{escape(value.caption)}**"] if value.caption else []
-    return "\n\n".join([*caption, "\n".join(lines), *(f"*{escape(note)}*" for note in value.footnotes)])
+    return "\n\n".join(
+        [*caption, "\n".join(lines), *(f"*{escape(note)}*" for note in value.footnotes)]
+    )
 
 
 def _cell(table: Table, row: int, column: str, unit: str, digits: int | None) -> str:

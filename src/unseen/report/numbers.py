@@ -25,7 +25,9 @@ def numbers(figure: Figure) -> Table:
             rows = _of_images(figure)
     kept = thin_rows(rows)
     note = f"{len(kept)} of {len(rows):,} rows, evenly spaced, first and last included."
-    return Table(rows=kept, caption=figure.title, footnotes=(note,) if len(kept) < len(rows) else ())
+    return Table(
+        rows=kept, caption=figure.title, footnotes=(note,) if len(kept) < len(rows) else ()
+    )
 
 
 def thin_rows(rows: Sequence[dict[str, Value]], most: int = MOST_ROWS) -> list[dict[str, Value]]:
@@ -72,7 +74,11 @@ def _of_bars(figure: Bars) -> list[dict[str, Value]]:
 def _of_points(figure: Points) -> list[dict[str, Value]]:
     x = _free(figure.x_label or "x", ["group"])
     y = _free(figure.y_label or "y", ["group", x])
-    return [{"group": name, x: float(a), y: float(b)} for name, group in figure.groups.items() for a, b in group]
+    return [
+        {"group": name, x: float(a), y: float(b)}
+        for name, group in figure.groups.items()
+        for a, b in group
+    ]
 
 
 def _of_grid(figure: Grid) -> list[dict[str, Value]]:

@@ -1,4 +1,6 @@
-"""A document on the terminal: the answer, the findings, the tables; figures are for the report file."""
+"""A document on the terminal: the answer, the findings, the tables; figures are for the report
+file.
+"""
 
 import io
 
@@ -18,7 +20,9 @@ MOST_LETTERS = 240
 
 
 def show(document: Document, console: Console | None = None) -> None:
-    """Prints the document; colour only doubles what a sign already says. Not on a terminal: plain text, full width."""
+    """Prints the document; colour only doubles what a sign already says. Not on a terminal: plain
+    text, full width.
+    """
     console = console or _console()
     console.print(_whole(document))
 
@@ -27,7 +31,9 @@ def as_text(document: Document, width: int = 120) -> str:
     """The document as `show` prints it, in plain text of this width."""
     stream = io.StringIO()
     # in a notebook rich would write into the cell instead of the stream
-    console = Console(file=stream, width=width, highlight=False, color_system=None, force_jupyter=False)
+    console = Console(
+        file=stream, width=width, highlight=False, color_system=None, force_jupyter=False
+    )
     console.print(_whole(document))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
@@ -63,7 +69,9 @@ def _section(section: Section) -> RenderableType | None:
                 blocks.append(_table(block))
             case Passage():
                 line = " ".join(clean("".join(block.pieces)).split())
-                blocks.append(Text.assemble((clean(block.title), "italic"), " ", line[:MOST_LETTERS]))
+                blocks.append(
+                    Text.assemble((clean(block.title), "italic"), " ", line[:MOST_LETTERS])
+                )
     if not blocks:
         return None
     inside = Padding(Group(*blocks), (0, 0, 0, 2), expand=False)
@@ -82,8 +90,13 @@ def _note(note: Note) -> RenderableType:
 
 
 def _cell(table: Table, row: int, column: str, told: wording.Words) -> Text:
-    """Bold, and a star for streams without bold, where the table says so; the raised number of a footnote."""
-    strong, mark = (row, column) in table.strong, wording.superscript(table.marks.get((row, column)))
+    """Bold, and a star for streams without bold, where the table says so; the raised number of a
+    footnote.
+    """
+    strong, mark = (
+        (row, column) in table.strong,
+        wording.superscript(table.marks.get((row, column))),
+    )
     main = f"{told.main}{'*' if strong else ''}{mark}"
     text = " ".join(part for part in (main, told.interval, told.unit) if part)
     return Text(text, style="bold" if strong else "")
@@ -97,8 +110,14 @@ def _table(table: Table) -> RenderableType:
     units = {name: wording.shared_unit(cells[name]) for name in names}
     digits = {name: wording.column_decimals(cells[name]) for name in names}
     for name in names:
-        head = clean(name).strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "")
-        grid.add_column(Text(head), justify="right" if wording.is_numeric(cells[name]) else "left", overflow="fold")
+        head = clean(name).strip() + (
+            f" ({unit})" if (unit := wording.head_unit(name, units[name])) else ""
+        )
+        grid.add_column(
+            Text(head),
+            justify="right" if wording.is_numeric(cells[name]) else "left",
+            overflow="fold",
+        )
     for k, row in enumerate(table.rows[:MOST_ROWS]):
         cells_of = {name: words(row.get(name), units[name], digits[name]) for name in names}
         grid.add_row(*(_cell(table, k, name, cells_of[name]) for name in names))

@@ -1,7 +1,8 @@
 """What the folders hold, read from the sources: nothing is imported to list it.
 
-Studies of other packages come through the entry-point group `unseen.studies`: `name = "package.module"`, a module
-with an attribute `study`, or `name = "package.module:attribute"`.
+Studies of other packages come through the entry-point group `unseen.studies`:
+`name = "package.module"`, a module with an attribute `study`, or
+`name = "package.module:attribute"`.
 """
 
 import ast
@@ -49,11 +50,18 @@ class StudyLocation:
 
 
 def entries(kind: str) -> list[Entry]:
-    """Every file of one of the plug folders, in order of name (studies: of system), with its first sentence."""
+    """Every file of one of the plug folders, in order of name (studies: of system), with its first
+    sentence.
+    """
     found = [_entry(kind, name, file) for name, file in _files(kind).items()]
     if kind == "studies":
         found += [_entry(kind, name, source(where.module)) for name, where in _outside().items()]
-    return sorted(found, key=lambda entry: (entry.system or "~", entry.name) if kind == "studies" else ("", entry.name))
+    return sorted(
+        found,
+        key=lambda entry: (
+            (entry.system or "~", entry.name) if kind == "studies" else ("", entry.name)
+        ),
+    )
 
 
 def names() -> list[str]:
@@ -79,7 +87,8 @@ def load(name: str) -> "Study[Any, Any]":
         seen = "no study" if study is None else f"a study named `{study.name}`"
         raise InvalidConfig(
             f"Module {where.module} has {seen} as `{where.attribute}`.",
-            why=f"`{name}` is looked up under that attribute, and results are filed under the study's name.",
+            why=f"`{name}` is looked up under that attribute, and results are filed under the "
+            "study's name.",
             fix=f"set `{where.attribute} = Study(name={name!r}, …)` at the end of the module.",
         )
     return study
@@ -87,7 +96,9 @@ def load(name: str) -> "Study[Any, Any]":
 
 @functools.cache
 def source(module: str) -> Path | None:
-    """The source of a module; None for what is no module. Only the top package is looked up: deeper look-ups import."""
+    """The source of a module; None for what is no module. Only the top package is looked up: deeper
+    look-ups import.
+    """
     top, *inner = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -115,24 +126,36 @@ def _outside() -> dict[str, StudyLocation]:
 
 
 def _entry(kind: str, name: str, file: Path | None) -> Entry:
-    """Only methods are parsed as a whole: that costs milliseconds per file, and there are hundreds of others."""
+    """Only methods are parsed as a whole: that costs milliseconds per file, and there are hundreds
+    of others.
+    """
     if file is None:
         return Entry(kind, name, "(its module is not there)")
     text = file.read_text(encoding="utf-8")
     classes = tuple(definitions(text))
-    system = re.search(r"""^\s+system=["'](\w+)["']""", text, re.MULTILINE) if kind == "studies" else None
+    system = (
+        re.search(r"""^\s+system=["'](\w+)["']""", text, re.MULTILINE)
+        if kind == "studies"
+        else None
+    )
     compared_as = _trainable(text) if kind == "methods" else ()
-    return Entry(kind, name, _first_sentence(text), system[1] if system else "", classes, compared_as)
+    return Entry(
+        kind, name, _first_sentence(text), system[1] if system else "", classes, compared_as
+    )
 
 
 def _trainable(text: str) -> tuple[str, ...]:
-    """The classes that train within a budget and need no argument: the methods that a comparison can make by name."""
+    """The classes that train within a budget and need no argument: the methods that a comparison
+    can make by name.
+    """
     found = []
     for node in ast.parse(text).body:
         if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
             continue
         fields = {
-            ast.unparse(one.target): one for one in node.body if isinstance(one, ast.AnnAssign) and _is_field(one)
+            ast.unparse(one.target): one
+            for one in node.body
+            if isinstance(one, ast.AnnAssign) and _is_field(one)
         }
         has_fit = any(isinstance(one, ast.FunctionDef) and one.name == "fit" for one in node.body)
         if has_fit and "budget" in fields and all(one.value is not None for one in fields.values()):
@@ -148,7 +171,9 @@ def _first_sentence(text: str) -> str:
     """The first paragraph of a module's docstring, as one line."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.STRING:
-            return " ".join(inspect.cleandoc(ast.literal_eval(token.string)).split("\n\n")[0].split())
+            return " ".join(
+                inspect.cleandoc(ast.literal_eval(token.string)).split("\n\n")[0].split()
+            )
         if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING):
             break
     return ""

@@ -1,13 +1,15 @@
-"""Keys of cells: what decides the rows, as one hash. Sources are read with `ast`; nothing is imported to hash it.
+"""Keys of cells: what decides the rows, as one hash. Sources are read with `ast`; nothing is
+imported to hash it.
 
     key = SHA-256(schema, study name, cell as canonical JSON, code that the cell uses)
 
-The code that a cell uses is the closure of the *definitions* that the study's `run` reaches by name, through imports
-(`definitions.py`). Claims, figures and tables are left out, so changing a margin recomputes nothing. Module paths,
-versions, comments, docstrings, annotations and the words of errors do not count; defaults, constants, decorators and
-the checksums of data files do. What cannot be followed exactly counts whole: classes with all their methods, loose
-statements of every module that is imported, modules that are searched by name at run time. The classes and functions
-in the cell count, too, whichever annotation they hide behind.
+The code that a cell uses is the closure of the *definitions* that the study's `run` reaches by
+name, through imports (`definitions.py`). Claims, figures and tables are left out, so changing a
+margin recomputes nothing. Module paths, versions, comments, docstrings, annotations and the words
+of errors do not count; defaults, constants, decorators and the checksums of data files do. What
+cannot be followed exactly counts whole: classes with all their methods, loose statements of every
+module that is imported, modules that are searched by name at run time. The classes and functions in
+the cell count, too, whichever annotation they hide behind.
 """
 
 import dataclasses
@@ -25,7 +27,16 @@ from typing import Any, NamedTuple
 
 from unseen.errors import InvalidConfig
 from unseen.runs.catalog import source
-from unseen.runs.definitions import ENTRY, WHOLE, Definition, Node, Sources, digest, is_installed, require
+from unseen.runs.definitions import (
+    ENTRY,
+    WHOLE,
+    Definition,
+    Node,
+    Sources,
+    digest,
+    is_installed,
+    require,
+)
 from unseen.runs.store import SCHEMA, canonical
 
 
@@ -36,7 +47,9 @@ class Code:
     version: str
     files: tuple[Path, ...]
     definitions: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
-    """The hash of each definition, of a class each method apart: `unseen.engine.loop:Budget.validate`."""
+    """The hash of each definition, of a class each method apart:
+    `unseen.engine.loop:Budget.validate`.
+    """
     unknown: tuple[str, ...] = ()
     """Functions and classes without a source file: typed into a console, or made by `exec`."""
 
@@ -48,9 +61,13 @@ def key(study: str, cell: Any, code: Code) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A cell as JSON values. Dataclasses carry their class's name, so two with equal fields stay apart."""
+    """A cell as JSON values. Dataclasses carry their class's name, so two with equal fields stay
+    apart.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
         return {"class": type(value).__qualname__, **fields}
     if isinstance(value, enum.Enum):
         return plain(value.value)
@@ -70,9 +87,15 @@ def plain(value: Any) -> Any:
         return value.as_posix()
     if type(value).__module__ == "torch" and type(value).__name__ in ("dtype", "device"):
         return str(value)
-    if isinstance(value, type) or (callable(value) and getattr(value, "__name__", "<lambda>") != "<lambda>"):
+    if isinstance(value, type) or (
+        callable(value) and getattr(value, "__name__", "<lambda>") != "<lambda>"
+    ):
         # of ours the definition is part of the code, so that its module may be renamed
-        return value.__qualname__ if Home.of(value).is_ours else f"{value.__module__}.{value.__qualname__}"
+        return (
+            value.__qualname__
+            if Home.of(value).is_ours
+            else f"{value.__module__}.{value.__qualname__}"
+        )
     raise InvalidConfig(
         f"A cell holds {value!r} ({type(value).__name__}).",
         why="a cell's key and its way to other processes need plain values.",
@@ -100,15 +123,18 @@ def definitions_of(module: str, cells: Iterable[Any]) -> dict[Node, Definition]:
 def code_of_objects(*objects: Any) -> Code:
     """The code that functions, classes and instances use, where it is Unseen's or the user's own.
 
-    Values are searched for more: fields, containers, `partial`, bound methods, what a function closes over, the layers
-    of a model. Of installed packages nothing counts but the names that are asked of them.
+    Values are searched for more: fields, containers, `partial`, bound methods, what a function
+    closes over, the layers of a model. Of installed packages nothing counts but the names that are
+    asked of them.
     """
     parts = Parts.of(objects)
     roots = [node for home in sorted(parts.homes) if (node := home.node(None, _SOURCES))]
     return assemble_code(_SOURCES, roots, parts.texts, tuple(sorted(parts.unknown)))
 
 
-def code_of_file(file: Path, homes: "Iterable[Home]", texts: Iterable[str], sources: Sources) -> Code:
+def code_of_file(
+    file: Path, homes: "Iterable[Home]", texts: Iterable[str], sources: Sources
+) -> Code:
     """The code that the study in `file` uses for a cell that holds these classes and texts."""
     return assemble_code(sources, _roots(file, homes, sources), texts)
 
@@ -116,10 +142,14 @@ def code_of_file(file: Path, homes: "Iterable[Home]", texts: Iterable[str], sour
 def _roots(file: Path, homes: "Iterable[Home]", sources: Sources) -> list[Node]:
     roots = [Node(file, ENTRY if sources.module(file).entry is not None else WHOLE)]
     # `run` is handed a lab, whose class it need not name
-    return roots + [node for home in (*homes, Home("unseen.lab", "Lab")) if (node := home.node(file, sources))]
+    return roots + [
+        node for home in (*homes, Home("unseen.lab", "Lab")) if (node := home.node(file, sources))
+    ]
 
 
-def assemble_code(sources: Sources, roots: Iterable[Node], texts: Iterable[str], unknown: tuple[str, ...] = ()) -> Code:
+def assemble_code(
+    sources: Sources, roots: Iterable[Node], texts: Iterable[str], unknown: tuple[str, ...] = ()
+) -> Code:
     """The closure of the roots as one hash."""
     found = sources.closure(roots)
     definitions = {
@@ -150,18 +180,24 @@ def _ambiguous(found: Mapping[Node, Definition]) -> Iterator[str]:
     for node, definition in found.items():
         bearers.setdefault(node.name, set()).add(definition.digest)
     for definition in found.values():
-        for place, node in enumerate(node for node in definition.reaches if len(bearers[node.name]) > 1):
+        for place, node in enumerate(
+            node for node in definition.reaches if len(bearers[node.name]) > 1
+        ):
             yield f"{definition.digest} uses {place} {node.name} {found[node].digest}"
 
 
 def data_sets(words: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
     """Those of the known data sets that texts name; all, if none is named.
 
-    A set is named by the folder that a text starts with, as a whole, or as far as a definition completes it: `mnist`
-    of `mnist-small`.
+    A set is named by the folder that a text starts with, as a whole, or as far as a definition
+    completes it: `mnist` of `mnist-small`.
     """
     folders = {word.split("/")[0] for word in words}
-    named = {name for name in known if any(name == f or (f and name.startswith(f"{f}-")) for f in folders)}
+    named = {
+        name
+        for name in known
+        if any(name == f or (f and name.startswith(f"{f}-")) for f in folders)
+    }
     return {name: known[name] for name in sorted(named or known)}
 
 
@@ -178,17 +214,32 @@ class Home(NamedTuple):
     def of(value: Any) -> "Home":
         name = value.__qualname__.split(".")[0]
         code = getattr(value, "__code__", None)
-        file = code.co_filename if code is not None else getattr(sys.modules.get(value.__module__), "__file__", None)
+        file = (
+            code.co_filename
+            if code is not None
+            else getattr(sys.modules.get(value.__module__), "__file__", None)
+        )
         if file is None and isinstance(value, type):  # of a file that was run, not imported
             codes = (getattr(member, "__code__", None) for member in vars(value).values())
-            file = next((c.co_filename for c in codes if c is not None and not c.co_filename.startswith("<")), None)
+            file = next(
+                (
+                    c.co_filename
+                    for c in codes
+                    if c is not None and not c.co_filename.startswith("<")
+                ),
+                None,
+            )
         return Home(value.__module__ or "", name, file or "")
 
     @property
     def is_ours(self) -> bool:
         if self.module.split(".")[0] == "unseen":
             return True
-        return bool(self.file) and not self.file.startswith("<") and not is_installed(Path(self.file).resolve().parent)
+        return (
+            bool(self.file)
+            and not self.file.startswith("<")
+            and not is_installed(Path(self.file).resolve().parent)
+        )
 
     @property
     def is_unknown(self) -> bool:
@@ -202,7 +253,11 @@ class Home(NamedTuple):
         """The definition as the sources have it; None for what is not ours."""
         file = None if near is None else sources.locate(self.module, near)
         if file is None and self.is_ours:
-            file = source(self.module) if self.module.split(".")[0] == "unseen" else Path(self.file).resolve()
+            file = (
+                source(self.module)
+                if self.module.split(".")[0] == "unseen"
+                else Path(self.file).resolve()
+            )
         if file is None:
             return None
         # a lambda has no name of its own
@@ -227,7 +282,9 @@ class Parts:
     def add(self, value: Any) -> None:
         if isinstance(value, str):
             self.texts.add(str(value))
-        if value is None or (isinstance(value, bool | int | float | str | bytes) and not isinstance(value, enum.Enum)):
+        if value is None or (
+            isinstance(value, bool | int | float | str | bytes) and not isinstance(value, enum.Enum)
+        ):
             return
         if id(value) in self._seen:
             return
@@ -243,7 +300,9 @@ class Parts:
             self._all((*value.keys(), *value.values()))
         elif isinstance(value, tuple | list | set | frozenset):
             self._all(value)
-        elif callable(inner := getattr(value, "__wrapped__", None)):  # `functools.cache` and the like
+        elif callable(
+            inner := getattr(value, "__wrapped__", None)
+        ):  # `functools.cache` and the like
             self.add(inner)
         else:
             self._instance(value)
@@ -256,7 +315,11 @@ class Parts:
         if inner := getattr(value, "__wrapped__", None):
             self.add(inner)
         home, code = Home.of(value), getattr(value, "__code__", None)
-        if inner and code and (code.co_filename.startswith("<") or is_installed(Path(code.co_filename).parent)):
+        if (
+            inner
+            and code
+            and (code.co_filename.startswith("<") or is_installed(Path(code.co_filename).parent))
+        ):
             return  # a wrapper of another package around code of ours
         if home.is_unknown:
             self.unknown.add(f"{home.module}.{value.__qualname__}")
@@ -276,11 +339,15 @@ class Parts:
             self.add(value.value)
         elif dataclasses.is_dataclass(value):
             self._all(getattr(value, one.name) for one in dataclasses.fields(value))
-        elif hasattr(value, "_modules") or Home.of(type(value)).is_ours:  # a model of torch, or an object of ours
+        elif (
+            hasattr(value, "_modules") or Home.of(type(value)).is_ours
+        ):  # a model of torch, or an object of ours
             self._all(getattr(value, "__dict__", {}).values())
         elif callable(getattr(value, "get_params", None)):  # an estimator of scikit-learn
             self._all(value.get_params(deep=False).values())
 
 
 _SOURCES = Sources()
-"""The sources as this process found them first: what it has imported does not change under it either."""
+"""The sources as this process found them first: what it has imported does not change under it
+either.
+"""

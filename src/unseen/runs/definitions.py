@@ -1,9 +1,11 @@
-"""Definitions of Python sources, and what each of them reaches: read with `ast`, nothing is imported.
+"""Definitions of Python sources, and what each of them reaches: read with `ast`, nothing is
+imported.
 
-A definition is what a module binds to a name at its top level: a function, a class, a constant. Its text is written
-without what cannot change a number: comments, docstrings, annotations, the words of errors, the layout. A name that
-another module defines is written as that definition's name, and one of another package with its full path; so modules
-can be renamed and imports rewritten, and the text stays. Local names stay as they are.
+A definition is what a module binds to a name at its top level: a function, a class, a constant. Its
+text is written without what cannot change a number: comments, docstrings, annotations, the words of
+errors, the layout. A name that another module defines is written as that definition's name, and one
+of another package with its full path; so modules can be renamed and imports rewritten, and the text
+stays. Local names stay as they are.
 
     Fragment   a statement as tokens, independent of where its module lies
     Module     the names, loose statements, registrations and imports of one source
@@ -54,12 +56,16 @@ class Import:
     level: int = 0
     name: str = ""
     is_prefix: bool = False
-    """`import a.b` binds `a`, and `a.b.f` is looked up in the longest module that the attributes name."""
+    """`import a.b` binds `a`, and `a.b.f` is looked up in the longest module that the attributes
+    name.
+    """
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A name that is not local, with the attributes asked of it; `found` if a local import binds it."""
+    """A name that is not local, with the attributes asked of it; `found` if a local import binds
+    it.
+    """
 
     chain: tuple[str, ...]
     found: Import | None = None
@@ -84,7 +90,9 @@ class Text:
 
 @dataclass(frozen=True)
 class DynamicLookup:
-    """A look-up at run time: of this module (`prefix` empty), or of every module whose name starts so."""
+    """A look-up at run time: of this module (`prefix` empty), or of every module whose name starts
+    so.
+    """
 
     prefix: str = ""
 
@@ -142,7 +150,9 @@ def parse_module(data: bytes) -> Module:
         names = list(dict.fromkeys(_bound(statement)))
         for name in names:
             statements.setdefault(name, []).append(statement)
-        is_definition = isinstance(statement, (*_DEFINITIONS, ast.Assign, ast.AnnAssign, ast.AugAssign))
+        is_definition = isinstance(
+            statement, (*_DEFINITIONS, ast.Assign, ast.AnnAssign, ast.AugAssign)
+        )
         if not (names and is_definition):
             loose.append(statement)
             for inner in ast.walk(statement):  # try: import fast as module; except ImportError: …
@@ -188,7 +198,13 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def _is_for_others(test: ast.expr) -> bool:
-    name = test.attr if isinstance(test, ast.Attribute) else test.id if isinstance(test, ast.Name) else ""
+    name = (
+        test.attr
+        if isinstance(test, ast.Attribute)
+        else test.id
+        if isinstance(test, ast.Name)
+        else ""
+    )
     if isinstance(test, ast.Compare) and isinstance(test.left, ast.Name):
         return test.left.id == "__name__"
     return name == "TYPE_CHECKING"
@@ -204,7 +220,10 @@ def _imports(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Impo
                 yield alias.name.split(".")[0], Import(alias.name, is_prefix=True)
     else:
         for alias in statement.names:
-            yield alias.asname or alias.name, Import(statement.module or "", statement.level, alias.name)
+            yield (
+                alias.asname or alias.name,
+                Import(statement.module or "", statement.level, alias.name),
+            )
 
 
 def _bound(statement: ast.stmt) -> Iterator[str]:
@@ -222,7 +241,9 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
 
 
 def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and what lies in the same scope below it: not inside functions, classes or comprehensions."""
+    """The node and what lies in the same scope below it: not inside functions, classes or
+    comprehensions.
+    """
     yield node
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (*_DEFINITIONS, ast.Lambda, *_COMPREHENSIONS)):
@@ -244,7 +265,9 @@ def _walrus(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _registrar(decorator: ast.expr) -> tuple[str, ...]:
-    """To what a decorator hands its function: `forms` of `@forms.register(nn.Conv1d)`; empty for other decorators."""
+    """To what a decorator hands its function: `forms` of `@forms.register(nn.Conv1d)`; empty for
+    other decorators.
+    """
     called = decorator.func if isinstance(decorator, ast.Call) else decorator
     chain = _chain(called)
     if len(chain) > 1:
@@ -281,12 +304,16 @@ _WRITTEN: dict[tuple[int, int], tuple[ast.AST, Fragment]] = {}
 
 
 def _tokens_of(node: ast.AST) -> Fragment:
-    """The tokens of a statement or expression of the top level; of a class those of its methods are left out."""
+    """The tokens of a statement or expression of the top level; of a class those of its methods are
+    left out.
+    """
     return _memoize(node, node, lambda: _Writer().top(node))
 
 
 def _method(home: ast.ClassDef, method: ast.stmt) -> Fragment:
-    return _memoize(method, home, lambda: _Writer([_Scope(_names_in(home.body), {}, is_class=True)]).top(method))
+    return _memoize(
+        method, home, lambda: _Writer([_Scope(_names_in(home.body), {}, is_class=True)]).top(method)
+    )
 
 
 def _memoize(node: ast.AST, home: ast.AST, write: Callable[[], Fragment]) -> Fragment:
@@ -338,11 +365,14 @@ class _Writer:
     def is_local(self, name: str) -> bool:
         inner = len(self.scopes) - 1
         return any(
-            name in scope.names and not (scope.is_class and place != inner) for place, scope in enumerate(self.scopes)
+            name in scope.names and not (scope.is_class and place != inner)
+            for place, scope in enumerate(self.scopes)
         )
 
     def local_import(self, name: str) -> Import | None:
-        return next((scope.imports[name] for scope in reversed(self.scopes) if name in scope.imports), None)
+        return next(
+            (scope.imports[name] for scope in reversed(self.scopes) if name in scope.imports), None
+        )
 
     def reference(self, node: ast.AST) -> Reference | None:
         chain = _chain(node)
@@ -456,13 +486,17 @@ class _Writer:
             self.generic(node)
 
     def AnnAssign(self, node: ast.AnnAssign) -> None:
-        if self.scopes and self.scopes[-1].is_class:  # a field: without its annotation it would be none
+        if (
+            self.scopes and self.scopes[-1].is_class
+        ):  # a field: without its annotation it would be none
             self.tokens.append("(Field ")
             self.write(node.target)
             words = {n.id for n in ast.walk(node.annotation) if isinstance(n, ast.Name)}
             words |= {n.attr for n in ast.walk(node.annotation) if isinstance(n, ast.Attribute)}
             texts = [n.value for n in ast.walk(node.annotation) if isinstance(n, ast.Constant)]
-            words |= {word for text in texts if isinstance(text, str) for word in _MARKERS if word in text}
+            words |= {
+                word for text in texts if isinstance(text, str) for word in _MARKERS if word in text
+            }
             self.tokens.append(" ".join(sorted(words & _MARKERS)) + " ")
             if node.value is not None:
                 self.write(node.value)
@@ -496,9 +530,15 @@ class _Writer:
         self.tokens.append(")")
 
     def function(self, args: ast.arguments, body: list[ast.stmt] | list[ast.expr]) -> None:
-        given = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))]
+        given = [
+            *args.posonlyargs,
+            *args.args,
+            *args.kwonlyargs,
+            *filter(None, (args.vararg, args.kwarg)),
+        ]
         self.tokens.append(
-            f"{[a.arg for a in args.posonlyargs]}{[a.arg for a in args.args]}{[a.arg for a in args.kwonlyargs]}"
+            f"{[a.arg for a in args.posonlyargs]}{[a.arg for a in args.args]}"
+            f"{[a.arg for a in args.kwonlyargs]}"
             f"{args.vararg and args.vararg.arg}{args.kwarg and args.kwarg.arg} "
         )
         self.write(args.defaults)
@@ -532,7 +572,9 @@ class _Writer:
         self.scopes.pop()
         self.tokens.append(")")
 
-    def comprehension_scope(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
+    def comprehension_scope(
+        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
+    ) -> None:
         targets = {
             inner.id
             for generator in node.generators
@@ -569,7 +611,9 @@ def _merge_strings(tokens: list[Token]) -> Fragment:
 
 @dataclass(frozen=True)
 class Definition:
-    """A definition as far as it counts: a digest per part (of a class per method) and what it reaches."""
+    """A definition as far as it counts: a digest per part (of a class per method) and what it
+    reaches.
+    """
 
     label: str
     digests: Mapping[str, str]
@@ -588,23 +632,35 @@ class Sources:
 
     read: Callable[[Path], bytes] = Path.read_bytes
     boundaries: frozenset[str] = frozenset({"data_file"})
-    """Definitions of Unseen whose inside does not count: what a data file holds is settled by its checksum."""
+    """Definitions of Unseen whose inside does not count: what a data file holds is settled by its
+    checksum.
+    """
     _modules: dict[Path, Module] = field(default_factory=dict)
     _located: dict[tuple[str, Path], Path | None] = field(default_factory=dict)
-    _resolved: dict[tuple[Path, Reference], tuple[str, tuple[Node, ...]]] = field(default_factory=dict)
+    _resolved: dict[tuple[Path, Reference], tuple[str, tuple[Node, ...]]] = field(
+        default_factory=dict
+    )
     _definitions: dict[Node, Definition] = field(default_factory=dict)
     _errors: dict[Node, bool] = field(default_factory=dict)
     _loaded: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
 
     def with_text(self, file: Path, data: bytes) -> "Sources":
-        """The same sources with another text for one file: everything else that is known is kept where it can be."""
+        """The same sources with another text for one file: everything else that is known is kept
+        where it can be.
+        """
         before, now = self.module(file), parse_module(data)
         new = Sources(lambda path: data if path == file else self.read(path), self.boundaries)
         new._modules = {**self._modules, file: now}
         new._located = self._located
-        if (set(before.statements), before.imports, before.stars) == (set(now.statements), now.imports, now.stars):
+        if (set(before.statements), before.imports, before.stars) == (
+            set(now.statements),
+            now.imports,
+            now.stars,
+        ):
             new._resolved = dict(self._resolved)
-            new._definitions = {node: found for node, found in self._definitions.items() if node.file != file}
+            new._definitions = {
+                node: found for node, found in self._definitions.items() if node.file != file
+            }
         if before.loaded == now.loaded:
             new._loaded = dict(self._loaded)
         return new
@@ -615,7 +671,9 @@ class Sources:
         return self._modules[file]
 
     def locate(self, name: str, near: Path) -> Path | None:
-        """The file of a module that counts as ours when `near` imports it: of Unseen, of the same package, beside it."""
+        """The file of a module that counts as ours when `near` imports it: of Unseen, of the same
+        package, beside it.
+        """
         place = (name, near.parent)
         if place not in self._located:
             self._located[place] = self._locate(name, near) if name else None
@@ -630,7 +688,11 @@ class Sources:
         if top != "unseen" and _top(near, root) == "unseen":
             return None
         file = source(name)
-        return file if file is not None and (top == "unseen" or not is_installed(file.parent)) else None
+        return (
+            file
+            if file is not None and (top == "unseen" or not is_installed(file.parent))
+            else None
+        )
 
     def target(self, what: Import, near: Path) -> Path | None:
         """The file of the module that an import names."""
@@ -685,10 +747,14 @@ class Sources:
                     return self._inside(home, list(chain[n:]))
             return ".".join(chain), ()
         home = self.target(bound, file)
-        return self._inside(home, rest) if home is not None else (".".join([bound.module, *rest]), ())
+        return (
+            self._inside(home, rest) if home is not None else (".".join([bound.module, *rest]), ())
+        )
 
     def _inside(self, home: Path, chain: list[str]) -> tuple[str, tuple[Node, ...]]:
-        """What the module calls `chain[0]`: its own, a module below it, or what it finds at run time."""
+        """What the module calls `chain[0]`: its own, a module below it, or what it finds at run
+        time.
+        """
         if not chain:
             return "<module>", (Node(home, WHOLE),)
         module, name = self.module(home), chain[0]
@@ -703,10 +769,17 @@ class Sources:
         return self.resolve(home, Reference(tuple(chain)))
 
     def _lazy(self, home: Path, name: str) -> tuple[Node, ...]:
-        """What a module's `__getattr__` may find: a definition of that name in a module that it names or holds."""
+        """What a module's `__getattr__` may find: a definition of that name in a module that it
+        names or holds.
+        """
         texts = {t for s in self.module(home).statements.values() for one in s for t in _texts(one)}
-        named = [self.locate(t, home) or self.locate(f"{_top(home, _root(home))}.{t.strip('.')}", home) for t in texts]
-        inside = [f for f in sorted(home.parent.rglob("*.py")) if home.name == "__init__.py" and f != home]
+        named = [
+            self.locate(t, home) or self.locate(f"{_top(home, _root(home))}.{t.strip('.')}", home)
+            for t in texts
+        ]
+        inside = [
+            f for f in sorted(home.parent.rglob("*.py")) if home.name == "__init__.py" and f != home
+        ]
         found = [f for f in named if f is not None and self._has(f, name)]
         found = found or [f for f in inside if name in self.module(f).statements]
         nodes = [node for f in found for node in self.resolve(f, Reference((name,)))[1]]
@@ -747,7 +820,12 @@ class Sources:
             return Definition(label, {"": digest(f"checksums of {name}")}, (), frozenset())
         if name == WHOLE:
             nodes = [Node(file, inner) for inner in module.statements]
-            nodes += [n for i in module.imports for n in self.resolve(file, Reference((i,)))[1] if n.name != WHOLE]
+            nodes += [
+                n
+                for i in module.imports
+                for n in self.resolve(file, Reference((i,)))[1]
+                if n.name != WHOLE
+            ]
             return Definition(label, {}, (*nodes, Node(file, LOOSE)), frozenset())
         if name == LOOSE:
             parts = {"": tuple(_tokens_of(s) for s in module.loose)}
@@ -765,7 +843,9 @@ class Sources:
         is_function = any(isinstance(s, _FUNCTIONS) for s in module.statements.get(name, ()))
         return Definition(label, digests, tuple(reaches), frozenset(texts), is_function)
 
-    def _render(self, file: Path, fragment: Fragment, reaches: dict[Node, None], texts: set[str]) -> str:
+    def _render(
+        self, file: Path, fragment: Fragment, reaches: dict[Node, None], texts: set[str]
+    ) -> str:
         module, written = self.module(file), list[str]()
         for token in fragment:
             if isinstance(token, str):
@@ -774,7 +854,8 @@ class Sources:
                 text, nodes = self.resolve(file, token)
                 reaches |= dict.fromkeys(nodes)
                 if not token.is_silent:
-                    # which one, where two definitions of that name are used; `reaches` keeps their order
+                    # which one, where two definitions of that name are used; `reaches` keeps their
+                    # order
                     same = [node for node in reaches if nodes and node.name == nodes[0].name]
                     which = f"#{same.index(nodes[0])}" if len(same) > 1 else ""
                     written.append(f"global {text}{which} ")
@@ -800,7 +881,11 @@ class Sources:
         home = self.locate(prefix.rstrip("."), near)
         if home is None:
             return
-        files = home.parent.rglob("*.py") if prefix.endswith(".") and home.name == "__init__.py" else (home,)
+        files = (
+            home.parent.rglob("*.py")
+            if prefix.endswith(".") and home.name == "__init__.py"
+            else (home,)
+        )
         yield from (Node(file, WHOLE) for file in sorted(files))
 
     def imports_of(self, file: Path) -> tuple[Path, ...]:
@@ -817,12 +902,16 @@ class Sources:
                 if what.name and home.name == "__init__.py":
                     found |= dict.fromkeys(_files_of(home.parent / what.name))
             for home in [*found]:
-                found |= dict.fromkeys(p / "__init__.py" for p in home.parents if (p / "__init__.py").is_file())
+                found |= dict.fromkeys(
+                    p / "__init__.py" for p in home.parents if (p / "__init__.py").is_file()
+                )
             self._loaded[file] = tuple(found)
         return self._loaded[file]
 
     def checksums(self, file: Path) -> dict[str, str]:
-        """Of every data set registered beside `data_file`, by its folder's name: its checksums as one hash."""
+        """Of every data set registered beside `data_file`, by its folder's name: its checksums as
+        one hash.
+        """
         found: dict[str, str] = {}
         for registered in sorted(file.parent.glob("registry/*.py")):
             if registered.name != "__init__.py":
@@ -831,7 +920,9 @@ class Sources:
         return found
 
     def closure(self, roots: Iterable[Node]) -> dict[Node, Definition]:
-        """Every definition that the roots reach, with what registers itself with one of them on import."""
+        """Every definition that the roots reach, with what registers itself with one of them on
+        import.
+        """
         found: dict[Node, Definition] = {}
         waiting = list(roots)
         imported, unread = dict[Path, None](), [node.file for node in waiting]
@@ -855,7 +946,9 @@ class Sources:
                 for registrar, statement in module.registrations:
                     nodes = [Node(file, name) for name in _bound(statement)]
                     pending.append((self.resolve(file, registrar)[1], nodes))
-            reached = [nodes for registrars, nodes in pending if any(r in found for r in registrars)]
+            reached = [
+                nodes for registrars, nodes in pending if any(r in found for r in registrars)
+            ]
             waiting += [node for nodes in reached for node in nodes if node not in found]
         return found
 
@@ -867,7 +960,9 @@ def digest(text: str) -> str:
 def _texts(statement: ast.stmt) -> Iterator[str]:
     for node in ast.walk(statement):
         text = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(text, str) and all(part.isidentifier() for part in text.strip(".").split(".")):
+        if isinstance(text, str) and all(
+            part.isidentifier() for part in text.strip(".").split(".")
+        ):
             yield text
 
 

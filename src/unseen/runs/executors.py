@@ -1,6 +1,7 @@
 """Where cells are computed: `InProcess`, or in `Processes` of this machine.
 
-Both are `concurrent.futures` executors, and the runner asks for nothing else: any other executor (a cluster's) serves.
+Both are `concurrent.futures` executors, and the runner asks for nothing else: any other executor (a
+cluster's) serves.
 """
 
 import multiprocessing
@@ -27,11 +28,15 @@ class InProcess(Executor):
 
 
 class Processes(ProcessPoolExecutor):
-    """`jobs` fresh processes (spawned, not forked: torch's threads do not survive a fork), one torch thread each."""
+    """`jobs` fresh processes (spawned, not forked: torch's threads do not survive a fork), one
+    torch thread each.
+    """
 
     def __init__(self, jobs: int) -> None:
         if jobs < 1:
-            raise InvalidConfig(f"{jobs} processes cannot compute.", why="at least one is needed.", fix="--jobs 2")
+            raise InvalidConfig(
+                f"{jobs} processes cannot compute.", why="at least one is needed.", fix="--jobs 2"
+            )
         super().__init__(jobs, multiprocessing.get_context("spawn"), _settle)
 
     def kill(self) -> None:
@@ -42,7 +47,9 @@ class Processes(ProcessPoolExecutor):
 
 
 def _settle() -> None:
-    """In a new worker: one thread, interruptions left to the parent, and no life after the parent's."""
+    """In a new worker: one thread, interruptions left to the parent, and no life after the
+    parent's.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
     import torch  # here, not above: the parent may only want `InProcess`

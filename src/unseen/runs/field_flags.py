@@ -12,7 +12,9 @@ T = TypeVar("T")
 
 
 def apply_flags(config: T, flags: Sequence[str], command: str) -> T:
-    """The dataclass with fields replaced by flags: `--task.dim 4000 --seeds 3`, checked against the fields' types."""
+    """The dataclass with fields replaced by flags: `--task.dim 4000 --seeds 3`, checked against the
+    fields' types.
+    """
     if not flags:
         return config
     text = io.StringIO()
@@ -21,7 +23,8 @@ def apply_flags(config: T, flags: Sequence[str], command: str) -> T:
             changed, unknown = _tyro(config, flags, command)
     except SystemExit as stop:
         raise InvalidConfig(
-            f"{' '.join(flags)} does not fit the fields of {type(config).__name__}: {_message(text.getvalue())}",
+            f"{' '.join(flags)} does not fit the fields of {type(config).__name__}: "
+            f"{_message(text.getvalue())}",
             why="every flag is a field of the study's configuration and has its type.",
             fix=f"see {command} --help.",
         ) from stop

@@ -1,9 +1,10 @@
-"""An SQLite index over the run directories, for questions across studies. Built by readers, deletable at any time.
+"""An SQLite index over the run directories, for questions across studies. Built by readers,
+deletable at any time.
 
     runs(study, key, seed, seconds, finished, commit_id, cell)     rows(study, key, n, row)
 
-`cell` and `row` are JSON: `select json_extract(row, '$.seed') from rows`. Workers never write it: SQLite is unsafe on
-network file systems, so it is made beside as a whole and renamed.
+`cell` and `row` are JSON: `select json_extract(row, '$.seed') from rows`. Workers never write it:
+SQLite is unsafe on network file systems, so it is made beside as a whole and renamed.
 """
 
 import contextlib
@@ -18,8 +19,8 @@ from unseen.errors import InvalidConfig, MissingExtra, MissingFile
 from unseen.runs.store import Store, home, write_atomic
 
 SCHEMA = """
-create table runs (study text, key text, seed integer, seconds real, finished text, commit_id text, cell text,
-                   primary key (study, key));
+create table runs (study text, key text, seed integer, seconds real, finished text,
+                   commit_id text, cell text, primary key (study, key));
 create table rows (study text, key text, n integer, row text, primary key (study, key, n));
 """
 
@@ -39,14 +40,17 @@ def summary(given: Path | None = None) -> list[dict[str, Any]]:
     if not store.studies():
         return []
     question = """select study, count(*) cells, sum(seconds) seconds, max(finished) finished,
-                  (select count(*) from rows where rows.study = runs.study) rows from runs group by study"""
+                  (select count(*) from rows where rows.study = runs.study) rows
+                  from runs group by study"""
     with contextlib.closing(sqlite3.connect(index(store))) as database:
         database.row_factory = sqlite3.Row
         return [dict(line) for line in database.execute(question)]
 
 
 def export(store: Store, study: str, keys: list[str], path: Path) -> int:
-    """Rows of the given cells as .parquet, .csv or .json with the cell's key beside; returns their number."""
+    """Rows of the given cells as .parquet, .csv or .json with the cell's key beside; returns their
+    number.
+    """
     rows: list[dict[str, Any]] = []
     for key in keys:
         run = store.get(study, key)
@@ -103,7 +107,8 @@ def _build(store: Store, path: Path) -> None:
         raise MissingFile(
             f"{path} cannot be written: {error}.",
             why="the listing reads an index over the run directories.",
-            fix="free some space or choose another place with --home; the results themselves are not touched.",
+            fix="free some space or choose another place with --home; the results themselves are "
+            "not touched.",
         ) from error
     finally:
         beside.unlink(missing_ok=True)
@@ -111,7 +116,14 @@ def _build(store: Store, path: Path) -> None:
 
 def _insert(database: sqlite3.Connection, run: Any) -> None:
     facts = run.facts
-    line = (run.study, run.key, run.cell.get("seed"), facts.get("seconds"), facts.get("finished"), facts.get("commit"))
+    line = (
+        run.study,
+        run.key,
+        run.cell.get("seed"),
+        facts.get("seconds"),
+        facts.get("finished"),
+        facts.get("commit"),
+    )
     database.execute("insert into runs values (?, ?, ?, ?, ?, ?, ?)", (*line, json.dumps(run.cell)))
     rows = [(run.study, run.key, n, json.dumps(row)) for n, row in enumerate(run.rows)]
     database.executemany("insert into rows values (?, ?, ?, ?)", rows)

@@ -1,12 +1,13 @@
 """The ledger: what a study's laptop run found, kept under version control.
 
-    results/NAME.json            claims with effects, intervals and verdicts; seconds, commit, versions, processor
-    results/rows/NAME.csv.gz     the rows from which they were judged
+    results/NAME.json            claims with effects, intervals and verdicts; seconds, commit,
+    versions, processor results/rows/NAME.csv.gz     the rows from which they were judged
     results/smoke/NAME.csv.gz    the rows of the smoke scale under the same code
-    results/code/NAME.json.gz    the definitions that the rows depend on, and which of them the smoke scale ran
+    results/code/NAME.json.gz    the definitions that the rows depend on, and which of them the
+    smoke scale ran
 
-The claims can be judged again from the rows. Where a definition has changed since, the smoke rows may show that the
-numbers did not (`settle.py`).
+The claims can be judged again from the rows. Where a definition has changed since, the smoke rows
+may show that the numbers did not (`settle.py`).
 """
 
 import gzip
@@ -35,7 +36,9 @@ class Stamp:
     """On which definitions the rows of a ledger depend."""
 
     code: str
-    """One hash over the cells' keys: equal means that neither configuration nor code has changed."""
+    """One hash over the cells' keys: equal means that neither configuration nor code has
+    changed.
+    """
     cells: str
     """One hash over the cells' values."""
     definitions: Mapping[str, str]
@@ -72,7 +75,11 @@ class Stamp:
     def read(path: Path) -> "Stamp":
         try:
             text = json.loads(gzip.decompress(path.read_bytes()))
-            marked = {f"{m}:{name}": value for m, names in text["definitions"].items() for name, value in names.items()}
+            marked = {
+                f"{m}:{name}": value
+                for m, names in text["definitions"].items()
+                for name, value in names.items()
+            }
             definitions = {label: value.removesuffix("×") for label, value in marked.items()}
             ran = frozenset(label for label, value in marked.items() if value.endswith("×"))
             return Stamp(text["code"], text["cells"], definitions, ran)
@@ -80,12 +87,15 @@ class Stamp:
             raise CorruptFile(
                 f"{path} does not hold the definitions of a ledger: {error}.",
                 why="it says on which code the rows depend.",
-                fix="restore it from version control, or write the ledger again: unseen run NAME --ledger.",
+                fix="restore it from version control, or write the ledger again: unseen run NAME "
+                "--ledger.",
             ) from error
 
 
 def _without_classes(value: Any) -> Any:
-    """A plain cell without the names of its classes: these are definitions, which are compared apart."""
+    """A plain cell without the names of its classes: these are definitions, which are compared
+    apart.
+    """
     if isinstance(value, dict):
         return {name: _without_classes(item) for name, item in value.items() if name != "class"}
     return [_without_classes(item) for item in value] if isinstance(value, list) else value
@@ -115,7 +125,13 @@ class Files:
         return self.folder / "code" / f"{self.study}.json.gz"
 
 
-def write(folder: Path, study: Study[Any, Any], scale: Scale, result: Result, judgements: Sequence[Judgement]) -> Path:
+def write(
+    folder: Path,
+    study: Study[Any, Any],
+    scale: Scale,
+    result: Result,
+    judgements: Sequence[Judgement],
+) -> Path:
     """Rewrites the files of the study's ledger and returns the path of the claims.
 
     The smoke scale is computed for it, with a record of what it calls.
@@ -139,32 +155,51 @@ def head(study: Study[Any, Any], scale: Scale, result: Result) -> dict[str, Any]
         "study": study.name,
         "scale": scale.value,
         "seconds": round(result.seconds, 1),
-        "wall_seconds": round(sum(float(run.facts.get("wall_seconds", 0)) for run in result.runs), 1),
+        "wall_seconds": round(
+            sum(float(run.facts.get("wall_seconds", 0)) for run in result.runs), 1
+        ),
         "cells": result.total,
         "code": digest(run.key for run in result.runs),
         "commit": ", ".join(facts("commit")),
         "processor": ", ".join(facts("processor")) or processor(),
         "threads": ", ".join(facts("threads")),
-        "versions": dict(result.runs[0].facts.get("versions", versions())) if result.runs else versions(),
+        "versions": dict(result.runs[0].facts.get("versions", versions()))
+        if result.runs
+        else versions(),
     }
 
 
 def write_files(
-    files: Files, text: Mapping[str, Any], judgements: Sequence[Judgement], laptop: Rows, smoke: Rows
+    files: Files,
+    text: Mapping[str, Any],
+    judgements: Sequence[Judgement],
+    laptop: Rows,
+    smoke: Rows,
 ) -> None:
-    """Writes claims, rows and smoke rows; the first name the others' digests, so that no file can be swapped."""
+    """Writes claims, rows and smoke rows; the first name the others' digests, so that no file can
+    be swapped.
+    """
     rows.write(files.rows, laptop)
     rows.write(files.smoke, smoke)
     claims = [claim(judgement) for judgement in judgements]
-    write_text(files, {**text, "claims": claims, "rows": _of_file(files.rows), "smoke": _of_file(files.smoke)})
+    write_text(
+        files,
+        {**text, "claims": claims, "rows": _of_file(files.rows), "smoke": _of_file(files.smoke)},
+    )
 
 
 ORDER = ("system", "study", "scale", "claims")
 
 
 def write_text(files: Files, text: Mapping[str, Any]) -> None:
-    ordered = {name: text[name] for name in (*ORDER, *(name for name in text if name not in ORDER)) if name in text}
-    write_atomic(files.claims, json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    ordered = {
+        name: text[name]
+        for name in (*ORDER, *(name for name in text if name not in ORDER))
+        if name in text
+    }
+    write_atomic(
+        files.claims, json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def read_rows(path: Path, sha256: str) -> list[dict[str, Value]]:
@@ -174,7 +209,8 @@ def read_rows(path: Path, sha256: str) -> list[dict[str, Value]]:
         raise CorruptFile(
             f"{path} does not belong to its ledger.",
             why=f"its SHA-256 starts with {_of_file(path)}, and the ledger names {sha256}.",
-            fix="restore both from version control, or write the ledger again: unseen run NAME --ledger.",
+            fix="restore both from version control, or write the ledger again: unseen run NAME "
+            "--ledger.",
         )
     return found
 

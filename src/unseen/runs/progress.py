@@ -1,4 +1,6 @@
-"""Progress: a line with an estimate on a terminal or in a notebook, a rare plain line elsewhere; scalars go to the log."""
+"""Progress: a line with an estimate on a terminal or in a notebook, a rare plain line elsewhere;
+scalars go to the log.
+"""
 
 import importlib
 import logging
@@ -22,7 +24,9 @@ _REDRAW, _SPEAK = 0.1, 20.0
 
 
 def watcher(stream: Any = None, shown: bool = True) -> Watcher:
-    """The one that suits the stream (default: the notebook if there is one, else the standard error)."""
+    """The one that suits the stream (default: the notebook if there is one, else the standard
+    error).
+    """
     if not shown:
         return NoWatcher()
     if stream is None and (display := _notebook_display()) is not None:
@@ -43,7 +47,9 @@ def estimate(elapsed: float, done: float, total: float) -> str:
 
 @dataclass
 class Cells:
-    """How far a study is: cells stored at the start, computed since, and the share done of the one at work."""
+    """How far a study is: cells stored at the start, computed since, and the share done of the one
+    at work.
+    """
 
     study: str = ""
     total: int = 0
@@ -56,13 +62,21 @@ class Cells:
 
     @property
     def says(self) -> str:
-        left = estimate(time.monotonic() - self.started, self.computed + self.share, self.total - self.stored)
-        parts = [f"{self.study} {self.stored + self.computed}/{self.total} {self.unit}", f"{self.failed} failed", left]
+        left = estimate(
+            time.monotonic() - self.started, self.computed + self.share, self.total - self.stored
+        )
+        parts = [
+            f"{self.study} {self.stored + self.computed}/{self.total} {self.unit}",
+            f"{self.failed} failed",
+            left,
+        ]
         return " · ".join(part for part in parts if part and part != "0 failed")
 
 
 class Lines:
-    """For logs and pipes: a line at most every twenty seconds; a run shorter than that says nothing."""
+    """For logs and pipes: a line at most every twenty seconds; a run shorter than that says
+    nothing.
+    """
 
     def __init__(self, stream: Any, every: float = _SPEAK) -> None:
         self.stream, self.every = stream, every
@@ -91,7 +105,9 @@ class Lines:
 
 
 class ProgressBars:
-    """For terminals: a bar over cells and one over the steps of the cell at work, gone at the end."""
+    """For terminals: a bar over cells and one over the steps of the cell at work, gone at the
+    end.
+    """
 
     def __init__(self, console: Console) -> None:
         self.cells = Cells()
@@ -108,7 +124,9 @@ class ProgressBars:
         self.cells = Cells(study, total, stored, unit=unit)
         if stored < total:
             self.progress.start()
-            self.all = self.progress.add_task(study, total=total, completed=stored, says=self.cells.says)
+            self.all = self.progress.add_task(
+                study, total=total, completed=stored, says=self.cells.says
+            )
 
     def on_finish(self, outcome: object) -> None:
         self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
@@ -166,7 +184,9 @@ class Notebook:
 
 
 def _notebook_display() -> Callable[..., Any] | None:
-    """IPython's `display` where a notebook's kernel runs this code; IPython is never imported for it."""
+    """IPython's `display` where a notebook's kernel runs this code; IPython is never imported for
+    it.
+    """
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if shell is None or not hasattr(shell, "kernel"):
@@ -175,13 +195,19 @@ def _notebook_display() -> Callable[..., Any] | None:
 
 
 class Shares:
-    """The lab's sink: tells a listener, at most ten times a second, which share of a loop is done."""
+    """The lab's sink: tells a listener, at most ten times a second, which share of a loop is
+    done.
+    """
 
     def __init__(self, tell: Callable[[tuple[str, ...], float], None]) -> None:
         self.tell = tell
 
     def log(self, path: tuple[str, ...], scalars: Mapping[str, float]) -> None:
-        log.info("%s %s", "/".join(path), " ".join(f"{name}={value:.6g}" for name, value in scalars.items()))
+        log.info(
+            "%s %s",
+            "/".join(path),
+            " ".join(f"{name}={value:.6g}" for name, value in scalars.items()),
+        )
 
     def track(self, path: tuple[str, ...], items: Iterable[T], total: int | None) -> Iterator[T]:
         told = time.monotonic()

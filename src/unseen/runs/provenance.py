@@ -1,4 +1,6 @@
-"""What is written beside rows: versions and commit. Facts say how a number came about and never decide it."""
+"""What is written beside rows: versions and commit. Facts say how a number came about and never
+decide it.
+"""
 
 import contextlib
 import importlib.metadata
@@ -29,7 +31,9 @@ def versions() -> dict[str, str]:
 def processor() -> str:
     """The processor's name, as the system gives it."""
     with contextlib.suppress(OSError):
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
         if found:
             return found[1].strip()
     return platform.processor() or platform.machine()
@@ -37,13 +41,17 @@ def processor() -> str:
 
 @cache
 def commit(code: Code) -> str:
-    """The commit of the code that a cell uses, with `+` if those files differ from it; empty outside a repository."""
+    """The commit of the code that a cell uses, with `+` if those files differ from it; empty
+    outside a repository.
+    """
     if not code.files:
         return ""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(code.files[0].parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
 
     try:
         head = git("rev-parse", "HEAD")

@@ -1,7 +1,9 @@
-"""Rows as a table that people can open: gzipped CSV whose cells give back numbers, truth values, strings and gaps.
+"""Rows as a table that people can open: gzipped CSV whose cells give back numbers, truth values,
+strings and gaps.
 
-An empty cell is a column that the row does not have. Numbers are written so that they read back bit by bit, truth values
-as `true` and `false`; a string that looks like one of these, or that starts with a quotation mark, is written as JSON.
+An empty cell is a column that the row does not have. Numbers are written so that they read back bit
+by bit, truth values as `true` and `false`; a string that looks like one of these, or that starts
+with a quotation mark, is written as JSON.
 """
 
 import csv
@@ -39,17 +41,23 @@ def read(path: Path) -> list[dict[str, Value]]:
     try:
         text = gzip.decompress(path.read_bytes()).decode()
         columns, *lines = csv.reader(io.StringIO(text))
-        return [{name: _value(cell) for name, cell in zip(columns, line, strict=True) if cell != ""} for line in lines]
+        return [
+            {name: _value(cell) for name, cell in zip(columns, line, strict=True) if cell != ""}
+            for line in lines
+        ]
     except (OSError, EOFError, ValueError) as error:
         raise CorruptFile(
             f"{path} does not hold rows: {error}.",
             why="the claims of a study are judged from the rows that belong to its ledger.",
-            fix="restore the file from version control, or write the ledger again: unseen run NAME --ledger.",
+            fix="restore the file from version control, or write the ledger again: unseen run NAME "
+            "--ledger.",
         ) from error
 
 
 def difference(rows: Sequence[Mapping[str, Value]], others: Sequence[Mapping[str, Value]]) -> str:
-    """The first place where rows differ by more than another processor explains; empty if there is none."""
+    """The first place where rows differ by more than another processor explains; empty if there is
+    none.
+    """
     if len(rows) != len(others):
         return f"{len(others)} rows instead of {len(rows)}"
     for n, (row, other) in enumerate(zip(rows, others, strict=True)):
@@ -72,7 +80,11 @@ def _cell(value: Value) -> str:
         return "true" if value else "false"
     if not isinstance(value, str):
         return repr(value)
-    is_plain = value not in ("", "true", "false") and not value.startswith('"') and not _NUMBER.fullmatch(value)
+    is_plain = (
+        value not in ("", "true", "false")
+        and not value.startswith('"')
+        and not _NUMBER.fullmatch(value)
+    )
     return value if is_plain else json.dumps(value, ensure_ascii=False)
 
 

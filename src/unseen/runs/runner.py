@@ -1,6 +1,7 @@
 """Runner: cells not yet in the store → executor → rows.
 
-What is finished is skipped, what is missing is computed, what fails is remembered and listed while the rest goes on.
+What is finished is skipped, what is missing is computed, what fails is remembered and listed while
+the rest goes on.
 """
 
 from collections.abc import Callable, Iterator
@@ -104,7 +105,14 @@ def load_result(study: Any, config: Any, store: Store) -> Result:
     failures = [failure for job in jobs if (failure := store.failure(*job.store_key))]
     runs = tuple(run for run in found if run is not None)
     keys = tuple(job.key for job in jobs)
-    return Result(study=study.name, total=len(jobs), runs=runs, failures=tuple(failures), stored=len(runs), keys=keys)
+    return Result(
+        study=study.name,
+        total=len(jobs),
+        runs=runs,
+        failures=tuple(failures),
+        stored=len(runs),
+        keys=keys,
+    )
 
 
 def run(
@@ -115,18 +123,24 @@ def run(
     choices: Choices = Choices(),
     watcher: Watcher = NoWatcher(),
 ) -> Result:
-    """Computes the missing cells and returns the rows of all. Finished cells survive whatever happens here."""
+    """Computes the missing cells and returns the rows of all. Finished cells survive whatever
+    happens here.
+    """
     store.probe()
     store.clean(study.name)
     jobs = jobs_of(study, config, store)
     if choices.fresh:
         for job in jobs:
             store.forget(*job.store_key)
-    outcomes: dict[str, Outcome] = {job.key: found for job in jobs if (found := store.get(*job.store_key))}
+    outcomes: dict[str, Outcome] = {
+        job.key: found for job in jobs if (found := store.get(*job.store_key))
+    }
     at_start = len(outcomes)
     if not choices.retry_failed:
         outcomes |= {
-            j.key: f for j in jobs if j.key not in outcomes and (f := store.failure(*j.store_key)) and f.lasting
+            j.key: f
+            for j in jobs
+            if j.key not in outcomes and (f := store.failure(*j.store_key)) and f.lasting
         }
     missing = [job for job in jobs if job.key not in outcomes]
     interrupted = False
@@ -154,9 +168,15 @@ def run(
 
 
 def _compute(
-    jobs: list[Job], study: Any, executor: Callable[[], Executor], choices: Choices, watcher: Watcher
+    jobs: list[Job],
+    study: Any,
+    executor: Callable[[], Executor],
+    choices: Choices,
+    watcher: Watcher,
 ) -> Iterator[tuple[str, Outcome]]:
-    """Key and outcome of each cell as it ends. Cells that went down with a worker are tried once more, each alone."""
+    """Key and outcome of each cell as it ends. Cells that went down with a worker are tried once
+    more, each alone.
+    """
     if not jobs:
         return
     module = catalog.locate(study.name).module
@@ -179,11 +199,17 @@ def _compute(
 def _submit(
     jobs: list[Job], executor: Callable[[], Executor], at_once: int, sink: Sink
 ) -> Iterator[tuple[Job, Future[Outcome]]]:
-    """Futures as they end, with few in flight, so that stopping early leaves nothing to take back."""
+    """Futures as they end, with few in flight, so that stopping early leaves nothing to take
+    back.
+    """
     place = executor()
     here = isinstance(place, InProcess)
     function: Callable[[Job], Outcome] = partial(work, sink=sink) if here else work
-    limit, flying, waiting = 1 if here else at_once + 1, dict[Future[Outcome], Job](), list(reversed(jobs))
+    limit, flying, waiting = (
+        1 if here else at_once + 1,
+        dict[Future[Outcome], Job](),
+        list(reversed(jobs)),
+    )
     clean = False
     try:
         while waiting or flying:
@@ -216,6 +242,7 @@ def _killed_failure(job: Job) -> Failure:
         cell=plain(job.cell),
         kind="Killed",
         what="The process that computed this cell died without a word, twice.\n"
-        "  why: most often the system ended it because memory ran out.\n  fix: fewer --jobs, or a smaller cell.",
+        "  why: most often the system ended it because memory ran out.\n  fix: fewer --jobs, or a "
+        "smaller cell.",
         lasting=False,
     )

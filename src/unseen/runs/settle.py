@@ -1,8 +1,9 @@
 """Whether a change of code left a study's numbers as they were, judged by its smoke scale.
 
-A ledger is stale once a definition that its rows depend on has changed. Equal smoke rows show that the change is none of
-the numbers, provided the smoke scale ran every definition that changed: what only the laptop scale reaches (a branch,
-an arm) it cannot speak for. Then the laptop scale has to run again.
+A ledger is stale once a definition that its rows depend on has changed. Equal smoke rows show that
+the change is none of the numbers, provided the smoke scale ran every definition that changed: what
+only the laptop scale reaches (a branch, an arm) it cannot speak for. Then the laptop scale has to
+run again.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,9 @@ MOST_NAMES = 8
 
 @dataclass(frozen=True)
 class Changes:
-    """Definitions that differ between two stamps, by their labels today (or, if they are gone, by the old ones)."""
+    """Definitions that differ between two stamps, by their labels today (or, if they are gone, by
+    the old ones).
+    """
 
     new: tuple[str, ...]
     gone: tuple[str, ...]
@@ -36,8 +39,16 @@ class Changes:
 
         known, wanted = bare(old), bare(today)
         return Changes(
-            tuple(label for label, value in today.items() if (label.rpartition(":")[2], value) not in known),
-            tuple(label for label, value in old.items() if (label.rpartition(":")[2], value) not in wanted),
+            tuple(
+                label
+                for label, value in today.items()
+                if (label.rpartition(":")[2], value) not in known
+            ),
+            tuple(
+                label
+                for label, value in old.items()
+                if (label.rpartition(":")[2], value) not in wanted
+            ),
         )
 
     def __str__(self) -> str:
@@ -52,7 +63,9 @@ def names(labels: list[str]) -> str:
 
 
 def settle(study: Study[Any, Any], files: Files, text: Mapping[str, Any]) -> str:
-    """Restamps a stale ledger whose smoke rows are as before; else returns why they do not settle it."""
+    """Restamps a stale ledger whose smoke rows are as before; else returns why they do not settle
+    it.
+    """
     if not files.code.exists() or "smoke" not in text:
         return "it keeps no smoke rows"
     scale, old = Scale(text["scale"]), Stamp.read(files.code)
@@ -68,17 +81,29 @@ def settle(study: Study[Any, Any], files: Files, text: Mapping[str, Any]) -> str
     run = smoke_run(study)
     if difference := rows.difference(before, run.rows):
         here = processor()
-        elsewhere = f" (computed on {text['processor']}, here on {here})" if text.get("processor") != here else ""
+        elsewhere = (
+            f" (computed on {text['processor']}, here on {here})"
+            if text.get("processor") != here
+            else ""
+        )
         return f"smoke rows differ{elsewhere}: {difference}"
     today = Stamp.of(study, scale, run)
     silent = [label for label in changes.new if label not in today.executed]
     replaced = {label.rpartition(":")[2] for label in changes.new}
     silent += [
-        label for label in changes.gone if label.rpartition(":")[2] not in replaced and label not in old.executed
+        label
+        for label in changes.gone
+        if label.rpartition(":")[2] not in replaced and label not in old.executed
     ]
     if silent:
-        return f"smoke rows are equal, but the smoke scale does not run what changed: {names(silent)}"
-    at = commit(code_of(catalog.locate(study.name).module, next(iter(study.cells(study.scales[scale])))))
+        return (
+            f"smoke rows are equal, but the smoke scale does not run what changed: {names(silent)}"
+        )
+    at = commit(
+        code_of(catalog.locate(study.name).module, next(iter(study.cells(study.scales[scale]))))
+    )
     today.write(files.code)
-    ledger.write_text(files, {**text, "code": today.code, "compared": "smoke rows" + (f" at {at}" if at else "")})
+    ledger.write_text(
+        files, {**text, "code": today.code, "compared": "smoke rows" + (f" at {at}" if at else "")}
+    )
     return ""

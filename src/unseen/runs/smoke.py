@@ -20,7 +20,9 @@ from unseen.study import Scale, Study
 
 @dataclass(frozen=True)
 class SmokeRun:
-    """The rows of a study's smoke scale, computed here and now, and the functions that were called."""
+    """The rows of a study's smoke scale, computed here and now, and the functions that were
+    called.
+    """
 
     rows: tuple[Mapping[str, Value], ...]
     called: frozenset[CodeType]
@@ -56,8 +58,8 @@ def calls() -> Iterator[set[CodeType]]:
 
 
 def executed_labels(found: Mapping[Node, Definition], called: frozenset[CodeType]) -> set[str]:
-    """Labels of the definitions that ran: functions and methods that were called; constants, fields and classes if
-    something that ran names them."""
+    """Labels of the definitions that ran: functions and methods that were called; constants, fields
+    and classes if something that ran names them."""
     files = {str(node.file): node.file for node in found}
     names: dict[Node, set[str]] = {}
     for code in called:
@@ -72,8 +74,16 @@ def executed_labels(found: Mapping[Node, Definition], called: frozenset[CodeType
         node = waiting.pop()
         definition = found[node]
         labels.add(definition.label)
-        labels |= {f"{definition.label}.{part}" for part in definition.digests if part and part in names.get(node, ())}
-        news = [other for other in definition.reaches if other not in seen and not found[other].is_function]
+        labels |= {
+            f"{definition.label}.{part}"
+            for part in definition.digests
+            if part and part in names.get(node, ())
+        }
+        news = [
+            other
+            for other in definition.reaches
+            if other not in seen and not found[other].is_function
+        ]
         waiting += news
         seen |= set(news)
     return labels

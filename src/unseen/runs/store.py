@@ -1,12 +1,15 @@
-"""Store: one directory per finished cell. Files are the truth; `index.py` has the database over them.
+"""Store: one directory per finished cell. Files are the truth; `index.py` has the database over
+them.
 
-    <home>/runs/<study>/<key>/run.json            a finished cell: cell, rows, facts (+ safetensors that it kept)
-    <home>/runs/<study>/<key>.failed.json         why a cell failed, with its traceback
-    <home>/runs/<study>/.kept-<key>/              tensors of an unfinished cell
-    <home>/runs/<study>/.tmp-<key>-<host>-<pid>-… being written; never read, cleaned once its process is gone
+    <home>/runs/<study>/<key>/run.json            a finished cell: cell, rows, facts (+ safetensors
+    that it kept) <home>/runs/<study>/<key>.failed.json         why a cell failed, with its
+    traceback <home>/runs/<study>/.kept-<key>/              tensors of an unfinished cell
+    <home>/runs/<study>/.tmp-<key>-<host>-<pid>-… being written; never read, cleaned once its
+    process is gone
 
-A directory is written under a temporary name, synced and renamed, so it is complete or absent whatever kills the
-process. Of two processes that finish the same cell the first to rename wins and the other discards its copy.
+A directory is written under a temporary name, synced and renamed, so it is complete or absent
+whatever kills the process. Of two processes that finish the same cell the first to rename wins and
+the other discards its copy.
 """
 
 import contextlib
@@ -37,7 +40,9 @@ log = logging.getLogger("unseen.store")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished cell. `rows` depend on cell and code only; what varies between repetitions is in `facts`."""
+    """A finished cell. `rows` depend on cell and code only; what varies between repetitions is in
+    `facts`.
+    """
 
     study: str
     key: str
@@ -48,7 +53,9 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A cell that raised. `lasting` if it would raise again: the same cell and code, nothing missing outside."""
+    """A cell that raised. `lasting` if it would raise again: the same cell and code, nothing
+    missing outside.
+    """
 
     study: str
     key: str
@@ -86,14 +93,18 @@ class Store:
         return self.folder(study) / f".kept-{key}"
 
     def get(self, study: str, key: str) -> Run | None:
-        """The finished cell, or None if it is absent or damaged (said in a warning: it will be computed again)."""
+        """The finished cell, or None if it is absent or damaged (said in a warning: it will be
+        computed again).
+        """
         path = self.run_folder(study, key) / "run.json"
         try:
             return _parse(path.read_bytes(), path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, CorruptFile) as error:
-            log.warning("%s is damaged and counts as missing: %s", path, getattr(error, "what", error))
+            log.warning(
+                "%s is damaged and counts as missing: %s", path, getattr(error, "what", error)
+            )
             return None
 
     def put(self, run: Run) -> None:
@@ -104,7 +115,8 @@ class Store:
     def _put(self, run: Run) -> None:
         final, kept = self.run_folder(run.study, run.key), self.tensor_folder(run.study, run.key)
         temporary = (
-            self.folder(run.study) / f".tmp-{run.key}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            self.folder(run.study)
+            / f".tmp-{run.key}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         )
         temporary.mkdir(parents=True)
         try:
@@ -123,7 +135,10 @@ class Store:
         self._failure_path(run.study, run.key).unlink(missing_ok=True)
 
     def fail(self, failure: Failure) -> None:
-        write_atomic(self._failure_path(failure.study, failure.key), json.dumps(vars(failure), indent=1) + "\n")
+        write_atomic(
+            self._failure_path(failure.study, failure.key),
+            json.dumps(vars(failure), indent=1) + "\n",
+        )
 
     def failure(self, study: str, key: str) -> Failure | None:
         """Why the cell failed when it ran last, or None."""
@@ -181,16 +196,24 @@ class Store:
 
     def _discard(self, path: Path) -> None:
         # renamed first: a directory that is half removed must not be found under its name
-        doomed = path.parent / f".tmp-{path.name}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        doomed = (
+            path.parent
+            / f".tmp-{path.name}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        )
         with contextlib.suppress(FileNotFoundError):
             os.rename(path, doomed)
         _remove(doomed)
 
 
 def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
-    """The whole content or none: written beside, synced, renamed. A full or read-only disk raises `MissingFile`."""
+    """The whole content or none: written beside, synced, renamed. A full or read-only disk raises
+    `MissingFile`.
+    """
     path = Path(path)
-    beside = path.parent / f".tmp-{path.name}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    beside = (
+        path.parent
+        / f".tmp-{path.name}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    )
     with _explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -204,14 +227,27 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values, equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def _text(run: Run) -> str:
-    rows = ",\n  ".join(json.dumps(dict(row), ensure_ascii=False, allow_nan=False) for row in run.rows)
-    head = {"schema": SCHEMA, "study": run.study, "key": run.key, "cell": run.cell, "sha256": _digest(run.rows)}
+    rows = ",\n  ".join(
+        json.dumps(dict(row), ensure_ascii=False, allow_nan=False) for row in run.rows
+    )
+    head = {
+        "schema": SCHEMA,
+        "study": run.study,
+        "key": run.key,
+        "cell": run.cell,
+        "sha256": _digest(run.rows),
+    }
     lines = [f' "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in head.items()]
-    lines += [f' "rows": [\n  {rows}\n ]' if rows else ' "rows": []', f' "facts": {json.dumps(dict(run.facts))}']
+    lines += [
+        f' "rows": [\n  {rows}\n ]' if rows else ' "rows": []',
+        f' "facts": {json.dumps(dict(run.facts))}',
+    ]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -274,7 +310,10 @@ def _rename(temporary: Path, final: Path) -> bool:
     try:
         os.rename(temporary, final)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EACCES) and final.exists():
+        if (
+            error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EACCES)
+            and final.exists()
+        ):
             return False
         raise
     return True
@@ -305,8 +344,11 @@ def _explain_os_errors(path: Path) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise MissingFile(
             f"{path} cannot be written: {error.strerror or error}.",
-            why="the disk is full." if full else "the place is read-only, not a directory, or not yours.",
+            why="the disk is full."
+            if full
+            else "the place is read-only, not a directory, or not yours.",
             fix="free some space and run again; finished cells are kept."
             if full
-            else "choose another place: --home DIR or UNSEEN_HOME=DIR for results, --report PATH for a report.",
+            else "choose another place: --home DIR or UNSEEN_HOME=DIR for results, --report PATH "
+            "for a report.",
         ) from error

@@ -1,4 +1,5 @@
-"""Tensors on disk: safetensors only, written atomically, checked when read. A pickle is never opened.
+"""Tensors on disk: safetensors only, written atomically, checked when read. A pickle is never
+opened.
 
 A pickle runs code of whoever made it as soon as it is loaded; safetensors holds numbers and names.
 """
@@ -35,7 +36,9 @@ CodeVersion = Callable[[tuple[object, ...]], str]
 
 @cache
 def code_version(definitions: tuple[object, ...]) -> str:
-    """The version of Unseen's code that these definitions reach; empty if its sources were edited under a running process."""
+    """The version of Unseen's code that these definitions reach; empty if its sources were edited
+    under a running process.
+    """
     code = code_of_objects(*definitions)
     # what runs is what was imported, not what the file says now
     is_edited = any(path.stat().st_mtime > _STARTED for path in code.files)
@@ -46,16 +49,20 @@ def code_version(definitions: tuple[object, ...]) -> str:
 class TensorCache:
     """The keeper of one cell: `make()` once, then the file, which carries its key.
 
-    A damaged file, or one that was made under another key, is made again, with a warning. What has an identity that
-    cannot be known is made every time, and that is said once.
+    A damaged file, or one that was made under another key, is made again, with a warning. What has
+    an identity that cannot be known is made every time, and that is said once.
     """
 
     folder: Path
     code: CodeVersion | None = None
-    """None where the folder itself stands for the code: a cell of a study has one for each version."""
+    """None where the folder itself stands for the code: a cell of a study has one for each
+    version.
+    """
     _told: set[str] = field(default_factory=set, compare=False, repr=False)
 
-    def __call__(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def __call__(
+        self, key: str | Identity, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         text = self.text(key)
         if text is None:
             return make()
@@ -76,7 +83,9 @@ class TensorCache:
         code = "none" if self.code is None or key.unknown else self.code(key.code)
         if code and not key.unknown:
             return key.text("" if self.code is None else code)
-        why = "; ".join(key.unknown[:3]) or "the source of Unseen was edited after this process began"
+        why = (
+            "; ".join(key.unknown[:3]) or "the source of Unseen was edited after this process began"
+        )
         if why not in self._told:
             self._told.add(why)
             log.warning("No %s is kept, an interrupted command starts anew: %s.", key.name, why)
@@ -87,7 +96,9 @@ class TensorCache:
         text = self.text(key) or ""
         start = key if isinstance(key, str) else key.name
         readable = "".join(c if c.isalnum() else "-" for c in start)[:40].strip("-")
-        return self.folder / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+        return (
+            self.folder / f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.safetensors"
+        )
 
     def holds(self, key: str | Identity) -> bool:
         """Whether the value need not be made again."""
@@ -96,7 +107,9 @@ class TensorCache:
 
 
 def home_cache(name: str) -> TensorCache:
-    """What `unseen audit` and its siblings keep in the user's home, under keys that include Unseen's own code."""
+    """What `unseen audit` and its siblings keep in the user's home, under keys that include
+    Unseen's own code.
+    """
     return TensorCache(home() / name, code_version)
 
 
@@ -109,8 +122,12 @@ def key_of(path: Path) -> str | None:
         return None
 
 
-def save_weights(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], key: str = "") -> None:
-    """Writes named tensors with a checksum of their content, and the key that they were made under."""
+def save_weights(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], key: str = ""
+) -> None:
+    """Writes named tensors with a checksum of their content, and the key that they were made
+    under.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # a clone each: safetensors refuses tensors that share memory, for example tied weights
     plain = {name: tensor.clone() for name, tensor in plain.items()}
@@ -118,7 +135,9 @@ def save_weights(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], ke
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file. Pickles are refused, by suffix and by their first bytes."""
+    """The tensors of a `.safetensors` file. Pickles are refused, by suffix and by their first
+    bytes.
+    """
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -133,7 +152,8 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise InvalidData(
             f"{path} is a pickle, not safetensors.",
             why="loading a pickle runs any code that its author put into it.",
-            fix="if you trust it, convert it once: safetensors.torch.save_file(torch.load(PATH, weights_only=True), "
+            fix="if you trust it, convert it once: safetensors.torch.save_file(torch.load(PATH, "
+            "weights_only=True), "
             '"weights.safetensors").',
         )
     if path.suffix != ".safetensors":
@@ -158,7 +178,9 @@ def read_weights(path: Path, key: str = "") -> dict[str, Tensor]:
             fix="remove it and make it again, or copy it again from its origin.",
         ) from error
     checksum = about.get("sha256")
-    if checksum is not None and checksum != digest_of(tensors):  # files of other programs carry no checksum
+    if checksum is not None and checksum != digest_of(
+        tensors
+    ):  # files of other programs carry no checksum
         raise CorruptFile(
             f"{path} does not fit its checksum.",
             why="its numbers changed after it was written.",
@@ -167,7 +189,8 @@ def read_weights(path: Path, key: str = "") -> dict[str, Tensor]:
     if key and about.get("key") != key:
         found = about.get("key", "")
         raise CorruptFile(
-            f"{path} was made for something else ({', '.join(differing(key, found)) if found else 'it does not say what'}).",
+            f"{path} was made for something else "
+            f"({', '.join(differing(key, found)) if found else 'it does not say what'}).",
             why="its numbers belong to another model, other data or other code.",
             fix="remove it and make it again.",
         )

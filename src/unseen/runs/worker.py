@@ -54,7 +54,10 @@ def work(job: Job, sink: Sink = Silent()) -> Outcome:
     _refuse_change(job)
     place = torch.device(job.facts.get("device", "cpu"))
     lab = Lab(
-        seed=job.cell.seed, device=place, sink=sink, keeper=TensorCache(store.tensor_folder(*job.store_key))
+        seed=job.cell.seed,
+        device=place,
+        sink=sink,
+        keeper=TensorCache(store.tensor_folder(*job.store_key)),
     ).child(job.study)
     wall, cpu = time.perf_counter(), time.process_time()
     try:
@@ -79,7 +82,15 @@ def work(job: Job, sink: Sink = Silent()) -> Outcome:
         "processor": processor(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    store.put(Run(study=job.study, key=job.key, cell=plain(job.cell), rows=rows, facts={**job.facts, **spent}))
+    store.put(
+        Run(
+            study=job.study,
+            key=job.key,
+            cell=plain(job.cell),
+            rows=rows,
+            facts={**job.facts, **spent},
+        )
+    )
     found = store.get(*job.store_key)
     if found is None:
         raise MissingFile(
@@ -91,13 +102,18 @@ def work(job: Job, sink: Sink = Silent()) -> Outcome:
 
 
 def validate_rows(rows: Iterable[Mapping[str, Any]] | None, study: str) -> list[dict[str, Any]]:
-    """Rows as plain Python scalars; an error names the row and column that is none, or is not finite."""
+    """Rows as plain Python scalars; an error names the row and column that is none, or is not
+    finite.
+    """
     plain_rows = [
-        {name: _scalar(value, name, n, study) for name, value in row.items()} for n, row in enumerate(rows or ())
+        {name: _scalar(value, name, n, study) for name, value in row.items()}
+        for n, row in enumerate(rows or ())
     ]
     if not plain_rows:
         raise InvalidData(
-            f"A cell of `{study}` returned no rows.", why="nothing could be judged.", fix="yield at least one row."
+            f"A cell of `{study}` returned no rows.",
+            why="nothing could be judged.",
+            fix="yield at least one row.",
         )
     return plain_rows
 
@@ -122,7 +138,9 @@ def _scalar(value: Any, name: str, n: int, study: str) -> Any:
 
 
 def _refuse_change(job: Job) -> None:
-    """A worker imports the code later than the parent hashed it: an edit in between would be filed under the old."""
+    """A worker imports the code later than the parent hashed it: an edit in between would be filed
+    under the old.
+    """
     if key(job.study, job.cell, code_of(catalog.locate(job.study).module, job.cell)) != job.key:
         raise SourceChanged(
             f"The code of `{job.study}` changed while it ran.",

@@ -1,12 +1,14 @@
-"""A clinical model generalizes unevenly over sites and patient groups; fine-tuning on the site itself helps most.
+"""A clinical model generalizes unevenly over sites and patient groups; fine-tuning on the site
+itself helps most.
 
-Rahman, Jiang, Gabriel, Aphinyanaphongs, Oermann & Chunara (2024), arXiv:2402.10965. The paper fine-tunes a language
-model on the notes of one health system; its data are not public. Here: four real hospitals (UCI heart disease), and
-the departments of Diabetes-130, which names no hospital, under a random and a temporal split. The model reads coded
-items instead of notes.
+Rahman, Jiang, Gabriel, Aphinyanaphongs, Oermann & Chunara (2024), arXiv:2402.10965. The paper
+fine-tunes a language model on the notes of one health system; its data are not public. Here: four
+real hospitals (UCI heart disease), and the departments of Diabetes-130, which names no hospital,
+under a random and a temporal split. The model reads coded items instead of notes.
 
-The paper's size: a clinical encoder of BERT-base size, 512 tokens, fine-tuned at 2e-5 on any corpus of notes with
-columns site, time, label, text; the same cells, with `tasks.hospitals.note` as a stand-in for the text.
+The paper's size: a clinical encoder of BERT-base size, 512 tokens, fine-tuned at 2e-5 on any corpus
+of notes with columns site, time, label, text; the same cells, with `tasks.hospitals.note` as a
+stand-in for the text.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,7 +41,19 @@ from unseen.methods.site_finetune import (
 )
 from unseen.models.mlp import mlp
 from unseen.reading import Reading
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, effects, figures, pick
+from unseen.study import (
+    Claim,
+    Effect,
+    Row,
+    Rows,
+    Scale,
+    Study,
+    Value,
+    column,
+    effects,
+    figures,
+    pick,
+)
 from unseen.study.source import Source
 from unseen.tasks.hospitals import Diabetes130, HeartDisease, Part
 from unseen.tasks.table import ParsedTable, Table, Tabular, parse_table, split_table
@@ -123,13 +137,27 @@ def initial_model(tabular: Tabular, width: int, lab: Lab) -> nn.Module:
 
 
 def at_site(cell: Cell, sheet: ParsedTable, site: str, lab: Lab) -> Iterator[Row]:
-    """Every variant judged on the same held-out rows of one site, and f₀ on the sites it was fitted on."""
+    """Every variant judged on the same held-out rows of one site, and f₀ on the sites it was fitted
+    on.
+    """
     config, tabular = cell.config, split_table(sheet, site, lab.child("data"))
-    facts: dict[str, Value] = {"corpus": cell.corpus.value, "site": site, "seed": cell.seed, **about(tabular)}
+    facts: dict[str, Value] = {
+        "corpus": cell.corpus.value,
+        "site": site,
+        "seed": cell.seed,
+        **about(tabular),
+    }
     task, start, fit = tabular.task, initial_model(tabular, config.width, lab), lab.child("fit")
     unseen = GlobalModel(config.first).fit(deepcopy(start), task, fit)
-    seen = evaluate_site(unseen, "later" if cell.corpus is Corpus.LATER else "seen", config.least, lab)
-    yield {**facts, "variant": "unseen", **evaluate_site(unseen, "unseen", config.least, lab), "seen_auc": seen["auc"]}
+    seen = evaluate_site(
+        unseen, "later" if cell.corpus is Corpus.LATER else "seen", config.least, lab
+    )
+    yield {
+        **facts,
+        "variant": "unseen",
+        **evaluate_site(unseen, "unseen", config.least, lab),
+        "seen_auc": seen["auc"],
+    }
     variants: Mapping[str, tuple[Method, nn.Module]] = {
         "local": (LocalFinetune(config.then), unseen.model),
         "instances": (InstanceAugmentedFinetune(config.k, config.then), unseen.model),
@@ -146,7 +174,9 @@ def at_site(cell: Cell, sheet: ParsedTable, site: str, lab: Lab) -> Iterator[Row
 
 
 def about(tabular: Tabular) -> dict[str, Value]:
-    """What may drive a site's performance: its size, base rate, and the means of its judged patients."""
+    """What may drive a site's performance: its size, base rate, and the means of its judged
+    patients.
+    """
     rows = tabular.frame.iloc[tabular.rows["unseen"]]
     facts: dict[str, Value] = {
         "n_local": int(tabular.rows["local"].size),
@@ -165,7 +195,9 @@ def evaluate_site(trained: Trained, split: str, least: int, lab: Lab) -> dict[st
     (found,) = by_group(scores, y, np.zeros(len(y), np.int64), [split], least=least)
     if found.reading is None:
         raise InvalidData(
-            f"Split `{split}` of `{trained.task.name}` has one class only.", why="no AUC exists.", fix="use more rows."
+            f"Split `{split}` of `{trained.task.name}` has one class only.",
+            why="no AUC exists.",
+            fix="use more rows.",
         )
     return auc_row(found)
 
@@ -173,8 +205,14 @@ def evaluate_site(trained: Trained, split: str, least: int, lab: Lab) -> dict[st
 def auc_row(found: GroupPerformance) -> dict[str, Value]:
     """AUC, its sampling variance where there is one (two of each class), and the counts."""
     assert found.reading is not None
-    spread: dict[str, Value] = {"variance": variance(found.reading)} if isfinite(found.reading.low) else {}
-    counts: dict[str, Value] = {"n": found.n, "positives": found.positives, "judged": found.is_sufficient}
+    spread: dict[str, Value] = (
+        {"variance": variance(found.reading)} if isfinite(found.reading.low) else {}
+    )
+    counts: dict[str, Value] = {
+        "n": found.n,
+        "positives": found.positives,
+        "judged": found.is_sufficient,
+    }
     return {"auc": found.reading.value, **spread, **counts}
 
 
@@ -191,7 +229,9 @@ def variance(reading: Reading) -> float:
 
 
 def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
-    """One global model of all patients: AUC by subgroup, contrasts between subgroups, and what goes wrong."""
+    """One global model of all patients: AUC by subgroup, contrasts between subgroups, and what goes
+    wrong.
+    """
     tabular = table_of(cell).prepare(lab.child("data"))
     model = initial_model(tabular, cell.config.width, lab)
     trained = PooledModel(cell.config.first).fit(model, tabular.task, lab.child("fit"))
@@ -199,14 +239,24 @@ def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
     scores, y = log_odds(trained.model, batch["x"]), batch["y"].cpu().numpy() == 1
     rows = tabular.frame.iloc[tabular.rows["seen"]]
     facts: dict[str, Value] = {"corpus": cell.corpus.value, "seed": cell.seed}
-    yield {**facts, "group": "all", "level": "all", **evaluate_site(trained, "seen", cell.config.least, lab)}
+    yield {
+        **facts,
+        "group": "all",
+        "level": "all",
+        **evaluate_site(trained, "seen", cell.config.least, lab),
+    }
     for spec, names in tabular.groups.items():
-        for found in by_group(scores, y, batch[f"group:{spec}"].numpy(), names, least=cell.config.least):
+        for found in by_group(
+            scores, y, batch[f"group:{spec}"].numpy(), names, least=cell.config.least
+        ):
             if found.reading is not None:
                 yield {**facts, "group": spec.split(":")[0], "level": found.name, **auc_row(found)}
     age, payer = rows["age"].to_numpy(float), rows["payer_code"].to_numpy()
     diagnoses = rows["number_diagnoses"].to_numpy(float)
-    medicare, other = payer == "Medicare", (payer != "Medicare") & rows["payer_code"].notna().to_numpy()
+    medicare, other = (
+        payer == "Medicare",
+        (payer != "Medicare") & rows["payer_code"].notna().to_numpy(),
+    )
     pairs = {
         "80+ against under 60": (age >= 80, age < 60),
         "over 8 diagnoses against fewer": (diagnoses > 8, diagnoses <= 8),
@@ -230,13 +280,19 @@ def patients(cell: Cell, lab: Lab) -> Iterator[Row]:
 def contrast(scores: NDArray, y: NDArray, a: NDArray, b: NDArray) -> dict[str, Value]:
     """AUC inside a minus AUC inside b (different patients: variances add)."""
     one, two = (stats.auc(scores[side], y[side]) for side in (a, b))
-    return {"difference": one.value - two.value, "variance": variance(one) + variance(two), "n": int(a.sum() + b.sum())}
+    return {
+        "difference": one.value - two.value,
+        "variance": variance(one) + variance(two),
+        "n": int(a.sum() + b.sum()),
+    }
 
 
 def causes(cell: Cell, tabular: Tabular, trained: Trained, lab: Lab) -> Iterator[Row]:
     """Importance of each feature, and of the note's length, for going wrong."""
     batch = whole(trained.task.split("seen").data, lab)
-    losses = per_example(trained.model, trained.task.split("seen").data, trained.task.objective.loss, lab)
+    losses = per_example(
+        trained.model, trained.task.split("seen").data, trained.task.objective.loss, lab
+    )
     rng = lab.child("some").numpy()
     some = rng.permutation(len(losses))[: cell.config.why_rows]
     cells_of = tabular.frame.iloc[tabular.rows["seen"][some]]
@@ -287,35 +343,48 @@ def gap_to_seen(corpus: Corpus) -> Effect:
 
     def read(rows: Rows) -> Reading:
         mine = sufficient(rows, corpus)
-        return effects.crossed_gap(seed_by_site(mine, "unseen"), seed_by_site(mine, "unseen", "seen_auc"), unit="AUC")
+        return effects.crossed_gap(
+            seed_by_site(mine, "unseen"), seed_by_site(mine, "unseen", "seen_auc"), unit="AUC"
+        )
 
     return read
 
 
 def gains(rows: Rows, corpus: Corpus) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """log10 of each site's fitted rows, and what fine-tuning on them gains there (mean over seeds)."""
+    """log10 of each site's fitted rows, and what fine-tuning on them gains there (mean over
+    seeds).
+    """
     mine = sufficient(rows, corpus)
     size = np.log10(seed_by_site(mine, "local", "n_local")[0])
     return size, seed_by_site(mine, "local").mean(0) - seed_by_site(mine, "unseen").mean(0)
 
 
 def gain_by_size(corpus: Corpus) -> Effect:
-    """Slope over sites of the gain by local fine-tuning on log10 of the site's size; below 0: most where data are few."""
+    """Slope over sites of the gain by local fine-tuning on log10 of the site's size; below 0: most
+    where data are few.
+    """
     return lambda rows: stats.slope(*gains(rows, corpus), unit="AUC per decade")
 
 
 def why_sites(rows: Rows, corpus: Corpus = Corpus.DEPARTMENTS) -> dict[str, Reading]:
-    """Slopes of the unseen sites' AUC on size, base rate, age, diagnoses and coded items (means over seeds).
+    """Slopes of the unseen sites' AUC on size, base rate, age, diagnoses and coded items (means
+    over seeds).
 
     Few sites can tell few drivers apart: then the first ones only.
     """
     mine = [
-        {**row, "log n": np.log(float(row["n_local"])).item(), "base rate": float(row["positives"]) / float(row["n"])}
+        {
+            **row,
+            "log n": np.log(float(row["n_local"])).item(),
+            "base rate": float(row["positives"]) / float(row["n"]),
+        }
         for row in sufficient(rows, corpus)
     ]
     names = ("log n", "base rate", "age", "number_diagnoses", "coded_items")
     means = {name: seed_by_site(mine, "unseen", name).mean(0) for name in ("auc", *names)}
-    return drivers(means["auc"], {name: means[name] for name in names[: max(1, means["auc"].size - 2)]})
+    return drivers(
+        means["auc"], {name: means[name] for name in names[: max(1, means["auc"].size - 2)]}
+    )
 
 
 def contrast_effect(name: str) -> Effect:
@@ -327,7 +396,9 @@ def contrast_effect(name: str) -> Effect:
 
 
 def within_age(rows: Rows) -> Reading:
-    """Medicare against other payers inside age bands, bands weighted by precision, then over seeds."""
+    """Medicare against other payers inside age bands, bands weighted by precision, then over
+    seeds.
+    """
     bands, values, variances = pick(rows, contrast="Medicare in band"), [], []
     for (seed,) in effects.distinct(bands, "seed"):
         d, v = (np.array(column(bands, key, seed=seed)) for key in ("difference", "variance"))
@@ -337,10 +408,14 @@ def within_age(rows: Rows) -> Reading:
 
 
 def share_of_expected_causes(rows: Rows) -> Reading:
-    """Share of seeds in which age, number of diagnoses or note length is among the four main causes."""
+    """Share of seeds in which age, number of diagnoses or note length is among the four main
+    causes.
+    """
     first = [row for row in rows if "cause" in row and float(row["rank"]) <= 4]
     seeds = [seed for (seed,) in effects.distinct(first, "seed")]
-    return stats.proportion(sum(max(column(first, "named", seed=seed)) for seed in seeds), len(seeds))
+    return stats.proportion(
+        sum(max(column(first, "named", seed=seed)) for seed in seeds), len(seeds)
+    )
 
 
 CLAIMS = (
@@ -365,7 +440,8 @@ CLAIMS = (
         above=0.0,
     ),
     Claim(
-        says="Local fine-tuning gains most where data are few (slope of the gain on log10 of size, random split).",
+        says="Local fine-tuning gains most where data are few (slope of the gain on log10 of size, "
+        "random split).",
         effect=gain_by_size(Corpus.DEPARTMENTS),
         below=0.0,
     ),
@@ -390,7 +466,8 @@ CLAIMS = (
         below=0.0,
     ),
     Claim(
-        says="Cluster-based fine-tuning gives no help worth naming (within ±0.01 AUC, random split).",
+        says="Cluster-based fine-tuning gives no help worth naming (within ±0.01 AUC, random "
+        "split).",
         effect=better(Corpus.DEPARTMENTS, "clusters", "unseen"),
         above=-0.01,
         below=0.01,
@@ -412,7 +489,8 @@ CLAIMS = (
     ),
     Claim(says="Medicare patients do worse also within age bands.", effect=within_age, below=0.0),
     Claim(
-        says="Age, number of diagnoses or note length is among the four main causes of errors (share of seeds).",
+        says="Age, number of diagnoses or note length is among the four main causes of errors "
+        "(share of seeds).",
         effect=share_of_expected_causes,
         above=0.5,
     ),
@@ -424,8 +502,13 @@ def table(rows: Rows) -> Sequence[Row]:
     made: list[Row] = []
     for corpus in Corpus:
         if mine := sufficient(rows, corpus):
-            means = {str(row["variant"]): float(row["auc"]) for row in figures.summary(["variant"], ["auc"])(mine)}
-            made.append({"what": corpus.value, "sites": len(effects.distinct(mine, "site")), **means})
+            means = {
+                str(row["variant"]): float(row["auc"])
+                for row in figures.summary(["variant"], ["auc"])(mine)
+            }
+            made.append(
+                {"what": corpus.value, "sites": len(effects.distinct(mine, "site")), **means}
+            )
     return made
 
 
@@ -434,9 +517,15 @@ def groups_figure(rows: Rows) -> Bars:
     groups = [row for row in rows if "group" in row and row["judged"]]
     found = {}
     for group, level in sorted(effects.distinct(groups, "group", "level")):
-        values, variances = (column(groups, key, group=group, level=level) for key in ("auc", "variance"))
-        found["all patients" if group == "all" else f"{group} {level}"] = effects.overlapping(values, variances)
-    return figures.draw_bars(found, title="AUC of one global model by patient group (Diabetes-130)", label="AUC")
+        values, variances = (
+            column(groups, key, group=group, level=level) for key in ("auc", "variance")
+        )
+        found["all patients" if group == "all" else f"{group} {level}"] = effects.overlapping(
+            values, variances
+        )
+    return figures.draw_bars(
+        found, title="AUC of one global model by patient group (Diabetes-130)", label="AUC"
+    )
 
 
 def sites_figure(rows: Rows) -> Points:
@@ -444,7 +533,10 @@ def sites_figure(rows: Rows) -> Points:
     groups = {corpus.value: gains(rows, corpus) for corpus in Corpus if sufficient(rows, corpus)}
     return Points(
         title="What local fine-tuning gains at each site",
-        groups={name: list(zip(*(values.tolist() for values in pair), strict=True)) for name, pair in groups.items()},
+        groups={
+            name: list(zip(*(values.tolist() for values in pair), strict=True))
+            for name, pair in groups.items()
+        },
         x_label="log10 of the site's fitted rows",
         y_label="AUC local − unseen",
     )
@@ -487,7 +579,11 @@ study = Study(
             seeds=1,
         ),
         Scale.LAPTOP: Config(),
-        Scale.PAPER: Config(width=512, first=Budget(steps=3_000, batch_size=128, lr=1e-3, weight_decay=1e-2), seeds=20),
+        Scale.PAPER: Config(
+            width=512,
+            first=Budget(steps=3_000, batch_size=128, lr=1e-3, weight_decay=1e-2),
+            seeds=20,
+        ),
     },
     cells=cells,
     run=run,

@@ -66,7 +66,9 @@ class Setting:
         """The budget of all epochs, read after every `every` of them and after the last."""
         n = self.steps_per_epoch
         epochs = [*range(every, self.epochs, every), self.epochs]
-        return replace(self.budget, steps=self.epochs * n, watch_at=tuple(epoch * n for epoch in epochs))
+        return replace(
+            self.budget, steps=self.epochs * n, watch_at=tuple(epoch * n for epoch in epochs)
+        )
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ def accuracies(task: Task, lab: Lab, *splits: str) -> dict[str, Watch]:
     return {split: on(split) for split in splits}
 
 
-def label_fits(recorder: HitRecorder, wrong: Tensor, test: Sequence[float]) -> list[dict[str, float]]:
+def label_fits(
+    recorder: HitRecorder, wrong: Tensor, test: Sequence[float]
+) -> list[dict[str, float]]:
     """Shares of the right and of the wrong labels that the network gives back, over time.
 
     Beside them the test accuracy.
@@ -305,7 +309,9 @@ order_curves = over_epochs(
     y_label="accuracy",
     where={"part": "order"},
 )
-rule_curves = partial(over_epochs, by="rule", y_label="accuracy", where={"part": "suppression", "lr": 0.1})
+rule_curves = partial(
+    over_epochs, by="rule", y_label="accuracy", where={"part": "suppression", "lr": 0.1}
+)
 # the step rules at the last epoch and where 80 % of the right labels are fitted
 table = summary(
     ("rule", "lr"),

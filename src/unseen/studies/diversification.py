@@ -195,7 +195,9 @@ def evaluate(model: nn.Module, task: Task, lab: Lab) -> dict[str, Value]:
     }
 
 
-def evaluate_selections(trained: Trained, pairs: Columns, queries: int, lab: Lab) -> dict[Selection, dict[str, Value]]:
+def evaluate_selections(
+    trained: Trained, pairs: Columns, queries: int, lab: Lab
+) -> dict[Selection, dict[str, Value]]:
     """`evaluate` of what each selection chooses.
 
     `pairs` are the unlabelled ones with the labels that a query is given.
@@ -234,7 +236,10 @@ def diversity_row(trained: Trained, sample: Mapping[str, Columns], lab: Lab) -> 
     p = {name: member_probabilities(trained, name, lab) for name in ("unlabelled", "test")}
     shares = agreement_rates(sample)
     agreements = {f"agreement of {name}": shares[name] for name in ("train", "unlabelled", "test")}
-    disagreements = {f"disagreement on {name}": float(hard_disagreement(members).mean()) for name, members in p.items()}
+    disagreements = {
+        f"disagreement on {name}": float(hard_disagreement(members).mean())
+        for name, members in p.items()
+    }
     information = float(over_pairs(p["unlabelled"], mutual_information).mean())
     return {**agreements, **disagreements, "mutual information": information}
 
@@ -251,7 +256,9 @@ BEST: dict[Value, float] = {Way.DBAT: 0.0, Way.DIVDIS: 0.5}
 """The r at which the semantic rule is each penalty's optimum, if the upper image's is the other."""
 
 
-def versus(name: str, of: Mapping[str, Value], against: Mapping[str, Value], **both: Value) -> Effect:
+def versus(
+    name: str, of: Mapping[str, Value], against: Mapping[str, Value], **both: Value
+) -> Effect:
     """Paired difference of a column between two kinds of oracle-chosen rows.
 
     Two members from scratch, if not said.
@@ -283,7 +290,9 @@ def more_members(rows: Rows) -> Reading:
 
 # worst group of the oracle's choice − of the queried one, at each way's best r
 query_loss = diverse(gap("worst", ORACLE, {**ORACLE, "selection": Selection.QUERIED}), 0)
-oracle_gap = restrict(query_loss, lambda row: BEST.get(row["way"]) == row.get("r"), **FROM_SCRATCH, members=2)
+oracle_gap = restrict(
+    query_loss, lambda row: BEST.get(row["way"]) == row.get("r"), **FROM_SCRATCH, members=2
+)
 
 
 CLAIMS = (

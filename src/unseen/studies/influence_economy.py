@@ -89,7 +89,9 @@ def likelihood(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
     return sequence_log_probability(model, {"tokens": batch["tokens"]})
 
 
-def recall_of_best(exact: Float[Tensor, "query sequence"], found: Int[Tensor, "query m"], best: int) -> float:
+def recall_of_best(
+    exact: Float[Tensor, "query sequence"], found: Int[Tensor, "query m"], best: int
+) -> float:
     """Mean share of each query's `best` most helpful sequences that are among those found."""
     wanted = exact.topk(best, 1).indices
     return float((wanted[:, :, None] == found[:, None]).any(2).double().mean())

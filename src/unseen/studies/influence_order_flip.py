@@ -1,8 +1,10 @@
-"""Influence vanishes when the order of a fact is flipped, and the documents that state a fact get the credit for it.
+"""Influence vanishes when the order of a fact is flipped, and the documents that state a fact get
+the credit for it.
 
-Grosse et al. (2023), arXiv:2308.03296, sections 5.2 and 5.3.4, on facts made of tokens. Asked are facts that no document
-states: how much would "A is B", "B is A", "C is B" or B alone have taught? Their *binding*, log p(B | A) − mean over other
-names C of log p(B | C), leaves out what a document teaches about B under any name.
+Grosse et al. (2023), arXiv:2308.03296, sections 5.2 and 5.3.4, on facts made of tokens. Asked are
+facts that no document states: how much would "A is B", "B is A", "C is B" or B alone have taught?
+Their *binding*, log p(B | A) − mean over other names C of log p(B | C), leaves out what a document
+teaches about B under any name.
 """
 
 from collections.abc import Iterator
@@ -60,8 +62,11 @@ def fit(config: Config, task: Task, lab: Lab) -> Trained:
     return train(model, task, erm_step, config.budget, lab.child("fit"))
 
 
-def prepare(curvature: Curvature, trained: Trained, documents: dict[Document, Columns], lab: Lab) -> InfluenceScores:
-    """InfluenceScores of the training documents and, behind them, of those of the new facts, by kind.
+def prepare(
+    curvature: Curvature, trained: Trained, documents: dict[Document, Columns], lab: Lab
+) -> InfluenceScores:
+    """InfluenceScores of the training documents and, behind them, of those of the new facts, by
+    kind.
 
     The curvature is that of the training documents alone: `most` of them.
     """

@@ -112,7 +112,9 @@ class Config:
     def cells(self) -> Iterator[Cell[Diffusion | Gap, Network]]:
         gaps = [Gap(name, self.gap_images, method) for name, method in variants(self).items()]
         network = (self.network,)
-        return interleave(Grid(list(diffusions(self)), network, self.seeds), Grid(gaps, network, self.gap_seeds))
+        return interleave(
+            Grid(list(diffusions(self)), network, self.seeds), Grid(gaps, network, self.gap_seeds)
+        )
 
 
 def diffusions(config: Config) -> Iterator[Diffusion]:
@@ -223,7 +225,8 @@ def slope_ratio(rows: Rows) -> Reading:
     rows = pick(rows, **SCALED)
     sizes = column(rows, "batch_size")
     low, high = (
-        {row["seed"]: float(row["slope"]) for row in pick(rows, batch_size=int(end(sizes)))} for end in (min, max)
+        {row["seed"]: float(row["slope"]) for row in pick(rows, batch_size=int(end(sizes)))}
+        for end in (min, max)
     )
     return stats.mean([high[seed] / low[seed] for seed in sorted(low) if seed in high])
 
@@ -271,7 +274,9 @@ distances = curves(
     log_x=True,
     where={"part": "distance"},
 )
-gaps = bars(average("test"), by="variant", title="Test accuracy (mean over seeds)", label="accuracy")
+gaps = bars(
+    average("test"), by="variant", title="Test accuracy (mean over seeds)", label="accuracy"
+)
 fits = summary(
     "run",
     ("slope", "r2_log", "r2_root", "r2_power", "exponent", "train"),

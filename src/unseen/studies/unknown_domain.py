@@ -110,7 +110,9 @@ LONGER = replace(
     variants=(Variant.SAM, Variant.UDIM),
     seeds=5,
 )
-ROTATION = Setting(Part.ROTATION, (SingleSource(TURNED),), Budget(steps=600, batch_size=32), radius=1.0)
+ROTATION = Setting(
+    Part.ROTATION, (SingleSource(TURNED),), Budget(steps=600, batch_size=32), radius=1.0
+)
 CORRUPTION = Setting(
     Part.CORRUPTION,
     (CorruptedImages(),),
@@ -194,7 +196,9 @@ def read(sharpness: SAMSharpness, trained: Trained, lab: Lab) -> Iterator[Row]:
         return {"accuracy": accuracy, "sharpness": rise}
 
     known = [of(name) for name in sources(task)]
-    means = {f"source_{key}": stats.mean([values[key] for values in known]).value for key in known[0]}
+    means = {
+        f"source_{key}": stats.mean([values[key] for values in known]).value for key in known[0]
+    }
     for name, split in task.unseen.items():
         yield {"target": str(split.at), **of(name), **means}
 
@@ -273,7 +277,11 @@ SUMMARIES = {
 def means(rows: Rows, name: str) -> dict[str, Value]:
     """The mean of a column for every variant that has it."""
     known = {row["variant"] for row in rows}
-    return {variant: average(name, variant=variant)(rows).value for variant in Variant if variant in known}
+    return {
+        variant: average(name, variant=variant)(rows).value
+        for variant in Variant
+        if variant in known
+    }
 
 
 def gains(rows: Rows) -> Bars:

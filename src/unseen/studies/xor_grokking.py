@@ -132,7 +132,9 @@ def logistic(cell: XorCell, task: Task, lab: Lab) -> Iterator[dict[str, Value]]:
             yield {"model": "logistic", "t": t, **found}
 
 
-def hits(fitted: Float[Tensor, " n"], train: Batch, tested: Float[Tensor, " m"], test: Batch) -> dict[str, Value]:
+def hits(
+    fitted: Float[Tensor, " n"], train: Batch, tested: Float[Tensor, " m"], test: Batch
+) -> dict[str, Value]:
     """Counts of right signs: training labels as given, the flipped ones, and clean test labels."""
     right, flipped = (fitted > 0) == (train["y"] > 0), train["flipped"]
     correct = int(((tested > 0) == (test["y"] > 0)).sum())
@@ -257,7 +259,8 @@ def imbalances(rows: Rows) -> Points:
         x="imbalance",
         y="test",
         by="setting",
-        title=f"Chance imbalance of the clusters delays generalization (step {t}, one point per seed)",
+        title=f"Chance imbalance of the clusters delays generalization (step {t}, one point per "
+        "seed)",
         x_label="linear / XOR part of the cluster labels",
         y_label="test accuracy",
         where={**NET, "t": t},
@@ -290,7 +293,9 @@ def phase_diagram() -> Iterator[Setting]:
     for n, dim, ratio, noise in product(
         (100, 200, 400, 800), (40_000, 100_000, 400_000), (1.0, 2.0, 4.0), (0.05, 0.10, 0.20)
     ):
-        task = XorClusters(n=n, dim=dim, mean_norm2=ratio * dim**0.5, noise=noise, n_evaluate=10_000)
+        task = XorClusters(
+            n=n, dim=dim, mean_norm2=ratio * dim**0.5, noise=noise, n_evaluate=10_000
+        )
         yield Setting(task, lr=40 / dim)
 
 

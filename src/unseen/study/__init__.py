@@ -59,7 +59,9 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of the paper, the effect that would show it, and the margin that its whole interval must clear."""
+    """One sentence of the paper, the effect that would show it, and the margin that its whole
+    interval must clear.
+    """
 
     says: str
     effect: Effect
@@ -69,7 +71,9 @@ class Claim:
     needs: Scale = Scale.LAPTOP
 
     def judge(self, rows: Rows, scale: Scale) -> Judgement:
-        """Interval inside the margins: supported; outside: refuted; across or unknown: undecided."""
+        """Interval inside the margins: supported; outside: refuted; across or unknown:
+        undecided.
+        """
         if scale.rank < self.needs.rank:
             reading = self._read(rows)
             return Judgement(
@@ -80,23 +84,33 @@ class Claim:
             )
         reading = self._read(rows)
         if not isinstance(reading, Reading):
-            return Judgement(self.says, Verdict.UNDECIDED, None, f"the effect has no value: {reading.what}")
+            return Judgement(
+                self.says, Verdict.UNDECIDED, None, f"the effect has no value: {reading.what}"
+            )
         wanted = self._margin()
         shown = f"{reading.value:.4g} [{reading.low:.4g}, {reading.high:.4g}]"
         if isnan(reading.low) or isnan(reading.high):
             return Judgement(
-                self.says, Verdict.UNDECIDED, reading, f"{reading.value:.4g} has no interval; {wanted} asked"
+                self.says,
+                Verdict.UNDECIDED,
+                reading,
+                f"{reading.value:.4g} has no interval; {wanted} asked",
             )
         if reading.low >= self.above and reading.high <= self.below:
             return Judgement(self.says, Verdict.SUPPORTED, reading, f"{shown} lies {wanted}")
         if reading.high < self.above or reading.low > self.below:
-            return Judgement(self.says, Verdict.REFUTED, reading, f"{shown} lies outside: {wanted} asked")
-        return Judgement(self.says, Verdict.UNDECIDED, reading, f"{shown} reaches across: {wanted} asked")
+            return Judgement(
+                self.says, Verdict.REFUTED, reading, f"{shown} lies outside: {wanted} asked"
+            )
+        return Judgement(
+            self.says, Verdict.UNDECIDED, reading, f"{shown} reaches across: {wanted} asked"
+        )
 
     def _read(self, rows: Rows) -> Reading | UnseenError:
         try:
             return self.effect(rows)
-        except UnseenError as error:  # a missing or failed cell leaves an effect without a value: said in the verdict
+        # a missing or failed cell leaves an effect without a value: said in the verdict
+        except UnseenError as error:
             return error
 
     def _margin(self) -> str:
@@ -165,9 +179,13 @@ def rate(successes: str, n: str, where: Mapping[str, Value] = {}, /, **more: Val
 
 
 def gap(
-    name: str, of: Mapping[str, Value], against: Mapping[str, Value], pair: str | tuple[str, ...] = "seed"
+    name: str,
+    of: Mapping[str, Value],
+    against: Mapping[str, Value],
+    pair: str | tuple[str, ...] = "seed",
 ) -> Effect:
-    """Mean of the paired differences of a column between two selections, matched by `pair` (default: the seed).
+    """Mean of the paired differences of a column between two selections, matched by `pair`
+    (default: the seed).
 
     Rows of one side that share a pair are averaged first.
     """

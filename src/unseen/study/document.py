@@ -21,10 +21,18 @@ TONES = {
 
 
 def document(
-    study: Study[Any, Any], scale: Scale, rows: Rows, judgements: Sequence[Judgement], facts: Mapping[str, str]
+    study: Study[Any, Any],
+    scale: Scale,
+    rows: Rows,
+    judgements: Sequence[Judgement],
+    facts: Mapping[str, str],
 ) -> Document:
-    """The report of one run. A table or figure that the rows do not allow becomes a note, not the end of the report."""
-    results = _or_note("table", lambda: Table(rows=study.table(rows) if study.table else means(rows)))
+    """The report of one run. A table or figure that the rows do not allow becomes a note, not the
+    end of the report.
+    """
+    results = _or_note(
+        "table", lambda: Table(rows=study.table(rows) if study.table else means(rows))
+    )
     drawn = [_or_note("figure", lambda make=make: make(rows)) for make in study.figures]  # type: ignore[misc]
     sections = [
         Section("Claims", [_note(judgement) for judgement in judgements]),
@@ -57,14 +65,17 @@ def lead(judgements: Sequence[Judgement], scale: Scale) -> str:
 def means(rows: Rows, repeated: str = "seed") -> list[dict[str, Cell]]:
     """One line per condition with the mean over seeds of every other number.
 
-    A condition is a column of text or flags, or of whole numbers that takes the same several values under every seed.
+    A condition is a column of text or flags, or of whole numbers that takes the same several values
+    under every seed.
     """
     conditions = _conditions(rows, repeated)
     groups: dict[tuple[Value | None, ...], list[Mapping[str, Value]]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in conditions), []).append(row)
 
-    def line(key: tuple[Value | None, ...], group: Sequence[Mapping[str, Value]]) -> dict[str, Cell]:
+    def line(
+        key: tuple[Value | None, ...], group: Sequence[Mapping[str, Value]]
+    ) -> dict[str, Cell]:
         out: dict[str, Cell] = dict(zip(conditions, key, strict=True))
         for name in dict.fromkeys(name for row in group for name in row):
             values = [float(row[name]) for row in group if name in row and _is_number(row[name])]
@@ -101,20 +112,36 @@ def _is_number(value: object) -> bool:
 
 def _note(judgement: Judgement) -> Note:
     verdict = judgement.verdict
-    seen = f"; here {words(judgement.reading)}" if verdict is Verdict.NOT_JUDGED and judgement.reading else ""
+    seen = (
+        f"; here {words(judgement.reading)}"
+        if verdict is Verdict.NOT_JUDGED and judgement.reading
+        else ""
+    )
     n = f" (n = {judgement.reading.n})" if judgement.reading else ""
-    return Note(judgement.says, TONES[verdict], f"{verdict}: {judgement.because}{seen}{n}", verdict.sign)
+    return Note(
+        judgement.says, TONES[verdict], f"{verdict}: {judgement.because}{seen}{n}", verdict.sign
+    )
 
 
 def _or_note(kind: str, make: Callable[[], Block]) -> Block:
     try:
         return make()
     except UnseenError as error:  # cells may have failed: what is left is still worth reading
-        return Note(f"A {kind} could not be made: {error.what}", Tone.CAUTION, " ".join((error.why, error.fix)).strip())
+        return Note(
+            f"A {kind} could not be made: {error.what}",
+            Tone.CAUTION,
+            " ".join((error.why, error.fix)).strip(),
+        )
 
 
 def citation(source: Source) -> str:
     """Authors, year, title and place of the paper."""
-    site = [source.venue, f"arXiv:{source.arxiv}" * bool(source.arxiv), f"doi:{source.doi}" * bool(source.doi)]
+    venue = [
+        source.venue,
+        f"arXiv:{source.arxiv}" * bool(source.arxiv),
+        f"doi:{source.doi}" * bool(source.doi),
+    ]
     authors = [" ".join(reversed(name.split(", "))) for name in source.authors]
-    return f"{', '.join(authors)} ({source.year}). {source.title}. {', '.join(filter(None, site))}.".replace(" .", "")
+    return (
+        f"{', '.join(authors)} ({source.year}). {source.title}. {', '.join(filter(None, venue))}."
+    ).replace(" .", "")

@@ -1,4 +1,5 @@
-"""Effects on a study's rows beyond means, rates and paired gaps, and what makes one effect of another.
+"""Effects on a study's rows beyond means, rates and paired gaps, and what makes one effect of
+another.
 
 `restrict` and `derive` work on effects, figures and tables alike: all are functions of the rows.
 """
@@ -20,8 +21,14 @@ T = TypeVar("T")
 
 
 def distinct(rows: Rows, *names: str) -> list[tuple[Value, ...]]:
-    """The combinations of these columns' values, in the order of their first row; rows without them are left out."""
-    return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows if all(n in row for n in names)))
+    """The combinations of these columns' values, in the order of their first row; rows without them
+    are left out.
+    """
+    return list(
+        dict.fromkeys(
+            tuple(row[name] for name in names) for row in rows if all(n in row for n in names)
+        )
+    )
 
 
 def restrict(
@@ -46,7 +53,9 @@ def derive(read: Callable[[Rows], T], /, **columns: Callable[[Row], Value]) -> C
 
 
 def lowest(*effects: Effect, over: str = "") -> Effect:
-    """The lowest of these readings, or of one effect for every value of `over`: what it clears, all do."""
+    """The lowest of these readings, or of one effect for every value of `over`: what it clears, all
+    do.
+    """
     return lambda rows: min(_readings(effects, over, rows), key=lambda reading: reading.value)
 
 
@@ -73,14 +82,20 @@ def exponential(effect: Effect) -> Effect:
 
 
 def worst(effect: Effect, over: str, ideal: float, **where: Value) -> Effect:
-    """The reading of the group (rows with one value of `over`) farthest from `ideal`: what it clears, every group's does."""
+    """The reading of the group (rows with one value of `over`) farthest from `ideal`: what it
+    clears, every group's does.
+    """
 
     def read(rows: Rows) -> Reading:
         rows = pick(rows, **where)
         groups = [pick(rows, **{over: value}) for (value,) in sorted(distinct(rows, over))]
         if not groups:
-            raise InvalidData(f"No row has `{over}`.", why="nothing ran.", fix="run the missing cells.")
-        return max((effect(group) for group in groups), key=lambda reading: abs(reading.value - ideal))
+            raise InvalidData(
+                f"No row has `{over}`.", why="nothing ran.", fix="run the missing cells."
+            )
+        return max(
+            (effect(group) for group in groups), key=lambda reading: abs(reading.value - ideal)
+        )
 
     return read
 
@@ -104,11 +119,14 @@ def share(successes: str, n: str, where: Mapping[str, Value] = {}, /, **more: Va
 def grid(rows: Rows, name: str, down: str, across: str) -> NDArray[np.float64]:
     """A column as a table [down, across], both sorted; every pair must have exactly one row."""
     rows = [row for row in rows if name in row]
-    (seeds, sites) = ([value for (value,) in sorted(distinct(rows, axis))] for axis in (down, across))
+    (seeds, sites) = (
+        [value for (value,) in sorted(distinct(rows, axis))] for axis in (down, across)
+    )
     found = {(row[down], row[across]): float(row[name]) for row in rows}
     if not rows or len(found) != len(rows) or len(found) != len(seeds) * len(sites):
         raise InvalidData(
-            f"{len(rows)} rows of `{name}` do not fill {len(seeds)} × {len(sites)} ({down} × {across}) once each.",
+            f"{len(rows)} rows of `{name}` do not fill {len(seeds)} × {len(sites)} ({down} × "
+            f"{across}) once each.",
             why="both are samples, and every value of one must meet every value of the other.",
             fix="run the missing cells (`unseen run … --retry-failed`), or pick rows of one kind.",
         )
@@ -116,22 +134,27 @@ def grid(rows: Rows, name: str, down: str, across: str) -> NDArray[np.float64]:
 
 
 def crossed_gap(one: NDArray[np.float64], other: NDArray[np.float64], unit: str = "") -> Reading:
-    """Mean of one − other over [seed, place] tables whose seeds and places are both samples."""
+    """Mean of one − other over [seed, site] tables whose seeds and sites are both samples."""
     if one.shape != other.shape or one.ndim != 2 or one.shape[1] < 2:
         raise InvalidData(
-            f"Tables of shape {one.shape} and {other.shape} give no difference over places.",
-            why="they are paired, and the places are a sample: at least two are needed.",
+            f"Tables of shape {one.shape} and {other.shape} give no difference over sites.",
+            why="they are paired, and the sites are a sample: at least two are needed.",
             fix="use more rows, or a larger scale.",
         )
     return stats.crossed_mean(one - other, unit=unit)
 
 
 def overlapping(values: Sequence[float], variances: Sequence[float], unit: str = "") -> Reading:
-    """Mean over seeds that judge overlapping samples: the variance of one seed's sample, and the seeds' spread on top."""
+    """Mean over seeds that judge overlapping samples: the variance of one seed's sample, and the
+    seeds' spread on top.
+    """
     if not values:
-        raise InvalidData("No seed has a value.", why="nothing to average.", fix="run the missing cells.")
+        raise InvalidData(
+            "No seed has a value.", why="nothing to average.", fix="run the missing cells."
+        )
     spread = float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else 0.0
-    # the sample's variance is known from many examples, the seeds' is estimated from few: t for that part
+    # the sample's variance is known from many examples, the seeds' is estimated from few: t for
+    # that part
     of_seeds = stats.t_quantile(len(values) - 1) ** 2 * spread if spread else 0.0
     half = sqrt(stats.z_quantile() ** 2 * fmean(variances) + of_seeds)
     return Reading(fmean(values), fmean(values) - half, fmean(values) + half, len(values), unit)

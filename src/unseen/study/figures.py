@@ -1,4 +1,5 @@
-"""Figures and tables of a study, curried like its effects: say which columns, get a function of the rows.
+"""Figures and tables of a study, curried like its effects: say which columns, get a function of the
+rows.
 
     curves("step", "accuracy", by="method", title="…", where={"part": "training"})(rows)
 
@@ -57,7 +58,10 @@ def curves(
                 why="lines share their axis.",
                 fix="run the missing cells.",
             )
-        values = {label: [middle(column(line, name, **{x: t})) for t in along] for label, (line, name) in lines.items()}
+        values = {
+            label: [middle(column(line, name, **{x: t})) for t in along]
+            for label, (line, name) in lines.items()
+        }
         return Curves(
             title=title,
             x=[t + offset for t in along],
@@ -131,7 +135,9 @@ def points(
             group = pick(rows, **{by: name})
             values = sorted(distinct(group, over))
             groups[str(name)] = [point(pick(group, **{over: value})) for (value,) in values]
-        return Points(title=title, groups=groups, x_label=x_label, y_label=y_label, diagonal=diagonal)
+        return Points(
+            title=title, groups=groups, x_label=x_label, y_label=y_label, diagonal=diagonal
+        )
 
     return draw
 

@@ -1,4 +1,6 @@
-"""Where a method, measure or study comes from: `reference(key)` reads the entry of `references.bib`."""
+"""Where a method, measure or study comes from: `reference(key)` reads the entry of
+`references.bib`.
+"""
 
 import re
 from dataclasses import dataclass
@@ -39,7 +41,9 @@ class Source:
         first = self.authors[0].split(",")[0] + (" et al." if len(self.authors) > 2 else "")
         if len(self.authors) == 2:
             first = " & ".join(name.split(",")[0] for name in self.authors)
-        return f"{first} ({self.year}), {self.title}" + (f", arXiv:{self.arxiv}" if self.arxiv else "")
+        return f"{first} ({self.year}), {self.title}" + (
+            f", arXiv:{self.arxiv}" if self.arxiv else ""
+        )
 
 
 def reference(key: str) -> Source:
@@ -58,7 +62,9 @@ def references() -> dict[str, Source]:
 
 
 def parse_references(text: str) -> dict[str, Source]:
-    """Entries `@article{key, name = {text}, …}`, one field per line, without braces inside a field."""
+    """Entries `@article{key, name = {text}, …}`, one field per line, without braces inside a
+    field.
+    """
     entries = {}
     for key, body in re.findall(r"^@article\{(\S+),\n(.*?)^\}", text, re.MULTILINE | re.DOTALL):
         fields = dict(re.findall(r"^ *(\w+) = \{(.*)\},?$", body, re.MULTILINE))

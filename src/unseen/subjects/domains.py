@@ -26,7 +26,10 @@ def of_domains(spec: DomainSpec, lab: Lab, name: str = "") -> list[Subject]:
 
 
 def of_task(
-    task: Task, name: str = "", model: Callable[[], nn.Module] | None = None, budget: Budget | None = None
+    task: Task,
+    name: str = "",
+    model: Callable[[], nn.Module] | None = None,
+    budget: Budget | None = None,
 ) -> Subject:
     """A task as it is, with a small network unless a model is given."""
     with warnings.catch_warnings(record=True) as caught:
@@ -35,14 +38,21 @@ def of_task(
     messages = [str(warning.message) for warning in caught]
     budget = budget or budget_for_domains(task)
     if model is not None:
-        return Subject(task=task, dataset=name or task.name, model=model, budget=budget, warnings=messages)
+        return Subject(
+            task=task, dataset=name or task.name, model=model, budget=budget, warnings=messages
+        )
     return networks_on({"": task}, name or task.name, budget, messages)[0]
 
 
 def networks_on(
-    tasks: Mapping[str, Task], dataset: str, budget: Budget | None = None, warnings: list[str] | None = None
+    tasks: Mapping[str, Task],
+    dataset: str,
+    budget: Budget | None = None,
+    warnings: list[str] | None = None,
 ) -> list[Subject]:
-    """A small network for each task, by the domain that it leaves out; all are trained as long as the first."""
+    """A small network for each task, by the domain that it leaves out; all are trained as long as
+    the first.
+    """
     first = next(iter(tasks.values()))
     budget = budget or budget_for_domains(first)
     text = describe_network(*sizes(first), budget, per_domain=len(first.of(Use.TRAIN)) > 1)

@@ -1,4 +1,6 @@
-"""scikit-learn estimators as subjects: wrapped as models, so that every part can judge them or say why it cannot."""
+"""scikit-learn estimators as subjects: wrapped as models, so that every part can evaluate them or
+say why it cannot.
+"""
 
 import importlib
 from collections.abc import Callable
@@ -19,7 +21,9 @@ from unseen.task import Use
 
 
 def with_estimator(subject: Subject, estimator: str | BaseEstimator) -> Subject:
-    """The same subject with a scikit-learn estimator as its model: itself, or named `package.module:Class`."""
+    """The same subject with a scikit-learn estimator as its model: itself, or named
+    `package.module:Class`.
+    """
     if isinstance(estimator, str):
         estimator = _import_estimator(estimator)
     return replace(subject, name=type(estimator).__name__, model=estimator, trained=None)
@@ -33,12 +37,15 @@ def _import_estimator(name: str) -> BaseEstimator:
         raise InvalidConfig(
             f"`{name}` cannot be made: {error}.",
             why="an estimator is named package.module:Class and made without arguments.",
-            fix="for example --estimator sklearn.ensemble:RandomForestClassifier; others through a Python subject.",
+            fix="for example --estimator sklearn.ensemble:RandomForestClassifier; others through a "
+            "Python subject.",
         ) from error
 
 
 def wrap_estimators(subject: Subject, lab: Lab) -> Subject:
-    """The subject with every estimator wrapped as a model, named by its class unless it has a name."""
+    """The subject with every estimator wrapped as a model, named by its class unless it has a
+    name.
+    """
     made = subject.model if isinstance(subject.model, BaseEstimator) else None
     if made is None and callable(subject.model):
         with lab.child("kind").seeded():
@@ -48,7 +55,11 @@ def wrap_estimators(subject: Subject, lab: Lab) -> Subject:
     if made is None and given is None:
         return subject
     classes = _classes(subject, made if made is not None else given, lab)
-    name = type(given if given is not None else made).__name__ if subject.name == "network" else subject.name
+    name = (
+        type(given if given is not None else made).__name__
+        if subject.name == "network"
+        else subject.name
+    )
     trained = Estimator(given, classes) if given is not None else subject.trained
     model = subject.model if made is None else _maker(subject.model, classes)
     return replace(subject, name=name, model=model, trained=trained)
@@ -61,24 +72,32 @@ def _maker(model: Any, classes: int | None) -> Callable[[], nn.Module]:
 
 
 def _classes(subject: Subject, estimator: BaseEstimator | None, lab: Lab) -> int | None:
-    """How many classes the task has, None if its target is a number; refuses what does not fit the task."""
+    """How many classes the task has, None if its target is a number; refuses what does not fit the
+    task.
+    """
     name, objective = type(estimator).__name__, subject.task.objective
     if objective is regress and not is_classifier(estimator):
         return None
     if objective is not classify or not is_classifier(estimator):
         raise InvalidData(
             f"{name} does not fit the objective of task `{subject.task.name}`.",
-            why="a classifier is judged by `classify`, a regressor by `regress` (unseen.objectives).",
+            why="a classifier is evaluated by `classify`, a regressor by `regress` "
+            "(unseen.objectives).",
             fix="give the task the objective that fits, or choose another estimator.",
         )
     if not hasattr(estimator, "predict_proba"):
         raise InvalidData(
             f"{name} gives no probabilities.",
             why="loss and calibration need the probability of each class.",
-            fix="use an estimator with predict_proba, for example CalibratedClassifierCV around it.",
+            fix="use an estimator with predict_proba, for example CalibratedClassifierCV around "
+            "it.",
         )
     if subject.classes:
         return len(subject.classes)
     uses = (Use.TRAIN, Use.EVALUATE, Use.SELECT)
     splits = [split for use in uses for split in subject.task.of(use).values()]
-    return 1 + max(int(torch.as_tensor(batch["y"]).max()) for split in splits for batch in once(split.data, 4096, lab))
+    return 1 + max(
+        int(torch.as_tensor(batch["y"]).max())
+        for split in splits
+        for batch in once(split.data, 4096, lab)
+    )

@@ -11,7 +11,7 @@ Shown: TypeAlias = str | Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A training or judged example, with the number that singled it out."""
+    """A training or evaluation example, with the number that singled it out."""
 
     split: str
     index: int

@@ -46,7 +46,9 @@ def sizes(task: Task) -> tuple[int, int]:
 
 
 def budget_for(examples: int, per_step: int, batch_size: int, least: int, most: int) -> Budget:
-    """About fifteen passes of AdamW over the examples, `per_step` of them in each of `least` to `most` steps."""
+    """About fifteen passes of AdamW over the examples, `per_step` of them in each of `least` to
+    `most` steps.
+    """
     steps = int(np.clip(PASSES * examples / per_step, least, most))
     return Budget(steps=steps, batch_size=batch_size, lr=2e-3, weight_decay=1e-2)
 
@@ -69,6 +71,8 @@ def describe_network(inputs: int, outputs: int, budget: Budget, *, per_domain: b
     layers = "-".join(map(str, (inputs, *HIDDEN, outputs)))
     each = " of each domain" if per_domain else ""
     return (
-        f"The network is a multilayer perceptron {layers}, trained with {OPTIMIZERS[budget.optimizer]} for "
-        f"{budget.steps} steps of {budget.batch_size} examples{each}; its last weights are evaluated."
+        f"The network is a multilayer perceptron {layers}, trained with "
+        f"{OPTIMIZERS[budget.optimizer]} for "
+        f"{budget.steps} steps of {budget.batch_size} examples{each}; its last weights are "
+        "evaluated."
     )

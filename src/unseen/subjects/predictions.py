@@ -28,7 +28,9 @@ class SplitPredictions:
     margin: NDArray[np.float64] | None = None
     """Logit of class 1 minus logit of class 0, for two classes."""
     unit: float | None = None
-    """Of a number as target: its own units per unit of `y`; scores are then negative absolute errors."""
+    """Of a number as target: its own units per unit of `y`; scores are then negative absolute
+    errors.
+    """
 
     @property
     def is_accuracy(self) -> bool:
@@ -46,7 +48,9 @@ class SplitPredictions:
         return self.score if self.unit is None else -self.score * self.unit
 
     def metrics(self, rows: NDArray[np.bool_] | None = None) -> dict[str, Reading]:
-        """Score, AUC (two classes, both present) and loss of the chosen examples, seeds and examples as samples."""
+        """Score, AUC (two classes, both present) and loss of the chosen examples, seeds and
+        examples as samples.
+        """
         chosen = slice(None) if rows is None else rows
         found = {self.score_name: stats.mean_score(self.values[:, chosen])}
         if (explained := self._explained_variance(chosen)) is not None:
@@ -55,7 +59,9 @@ class SplitPredictions:
             y = self.y[chosen] > 0
             if 0 < y.sum() < y.size:
                 found["AUC"] = replace(stats.crossed_auc(self.margin[:, chosen], y), unit="")
-        found["loss"] = stats.mean_score(self.loss[:, chosen], unit="nats" if self.is_accuracy else "")
+        found["loss"] = stats.mean_score(
+            self.loss[:, chosen], unit="nats" if self.is_accuracy else ""
+        )
         return found
 
     def changes(self, base: "SplitPredictions") -> dict[str, Reading]:
@@ -68,26 +74,35 @@ class SplitPredictions:
         if self.margin is not None and base.margin is not None and self.y is not None:
             y = self.y > 0
             if 0 < y.sum() < y.size:
-                found["AUC"] = replace(stats.crossed_auc(self.margin, y, against=base.margin), unit="")
+                found["AUC"] = replace(
+                    stats.crossed_auc(self.margin, y, against=base.margin), unit=""
+                )
         found["loss"] = stats.crossed_mean(self.loss - base.loss)
         return found
 
     def _explained_variance(self, chosen: slice | NDArray[np.bool_]) -> NDArray[np.float64] | None:
-        """Values [seed, example] whose mean is R² = 1 − E e²/V with V = var(y), to first order also in V (delta method).
+        """Values [seed, example] whose mean is R² = 1 − E e²/V with V = var(y), to first order also
+        in V (delta method).
 
         1 − e²/V + (E e²/V)((y − ȳ)²/V − 1); None unless the target is one number with spread.
         """
         if self.unit is None or self.y is None or self.y.size != self.score.shape[1]:
             return None
-        spread = (self.y[chosen] - self.y[chosen].mean()) ** 2 if self.y[chosen].size else np.zeros(1)
+        spread = (
+            (self.y[chosen] - self.y[chosen].mean()) ** 2 if self.y[chosen].size else np.zeros(1)
+        )
         if (variance := spread.mean()) == 0:
             return None
         e2 = self.score[:, chosen] ** 2
         return 1 - e2 / variance + e2.mean(1, keepdims=True) / variance * (spread / variance - 1)
 
 
-def predict(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab, unit: float = 1.0) -> SplitPredictions:
-    """Runs every model over the split for losses, scores and margins; `unit` is the target's, where it is a number."""
+def predict(
+    models: Sequence[nn.Module], task: Task, split: Split, lab: Lab, unit: float = 1.0
+) -> SplitPredictions:
+    """Runs every model over the split for losses, scores and margins; `unit` is the target's, where
+    it is a number.
+    """
     losses, scores, margins = [], [], []
     for model in models:
         losses.append(per_example(model, split.data, task.objective.loss, lab).double().numpy())
@@ -103,9 +118,15 @@ def predict(models: Sequence[nn.Module], task: Task, split: Split, lab: Lab, uni
     labels = [batch["y"].cpu() for batch in once(split.data, 4096, lab) if "y" in batch]
     y = torch.cat(labels).double().flatten().numpy() if labels else None
     two = np.isin(scores, (0.0, 1.0)).all() and y is not None and np.isin(y, (0.0, 1.0)).all()
-    margin = np.stack([m for m in margins if m is not None]) if two and all(m is not None for m in margins) else None
+    margin = (
+        np.stack([m for m in margins if m is not None])
+        if two and all(m is not None for m in margins)
+        else None
+    )
     is_number = task.objective.score is negative_absolute_error
-    return SplitPredictions(np.stack(losses), np.stack(scores), y, margin, unit if is_number else None)
+    return SplitPredictions(
+        np.stack(losses), np.stack(scores), y, margin, unit if is_number else None
+    )
 
 
 @torch.no_grad()

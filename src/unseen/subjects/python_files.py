@@ -19,17 +19,22 @@ def is_table(path: str | Path) -> bool:
 
 
 def from_file(text: str) -> Subject:
-    """The `Subject` at `path/to/file.py:name` (an instance, or a function without arguments that returns one)."""
+    """The `Subject` at `path/to/file.py:name` (an instance, or a function without arguments that
+    returns one).
+    """
     site, _, name = text.rpartition(":")
     path = Path(site or text)
     if path.suffix != ".py" or not site:
         raise InvalidConfig(
             f"`{text}` is neither a table nor a Python subject.",
             why=f"tables end in {', '.join(TABLES)}; a subject is written file.py:name.",
-            fix="for example: unseen audit data.csv --target outcome, or unseen audit my_model.py:subject.",
+            fix="for example: unseen audit data.csv --target outcome, or unseen audit "
+            "my_model.py:subject.",
         )
     if not path.is_file():
-        raise MissingFile(f"There is no file `{path}`.", why="the subject is read from it.", fix="check the path.")
+        raise MissingFile(
+            f"There is no file `{path}`.", why="the subject is read from it.", fix="check the path."
+        )
     found = load_object(path, name)
     if not isinstance(found, Subject):
         raise InvalidData(
@@ -41,7 +46,9 @@ def from_file(text: str) -> Subject:
 
 
 def load_object(path: Path, name: str) -> Any:
-    """What a Python file calls `name`, or what the function of that name returns; errors say the file's line."""
+    """What a Python file calls `name`, or what the function of that name returns; errors say the
+    file's line.
+    """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,6 @@
-"""A subject with its trained models, and what was already computed about them: all that a question is asked of."""
+"""A subject with its trained models, and what was already computed about them: all that a question
+is asked of.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -60,7 +62,9 @@ class Session:
 
     @cached_property
     def evaluation_splits(self) -> dict[str, Split]:
-        """Evaluated splits that can be scored; without any, the selection splits, else the fitted ones."""
+        """Evaluated splits that can be scored; without any, the selection splits, else the fitted
+        ones.
+        """
         chosen = self.task.of(Use.EVALUATE) or self.task.of(Use.SELECT) or self.task.of(Use.TRAIN)
         found = {
             name: split
@@ -69,12 +73,16 @@ class Session:
         }
         if not found:
             raise InvalidData(
-                "No split can be judged.", why="; ".join(self.skipped.values()), fix="mend what is named here first."
+                "No split can be evaluated.",
+                why="; ".join(self.skipped.values()),
+                fix="fix the items listed above.",
             )
         return found
 
     def attempt(self, name: str, part: Callable[[], T]) -> T | None:
-        """The part's result; None, and its reason in `skipped`, where it fails. One failure must not end the audit."""
+        """The part's result; None, and its reason in `skipped`, where it fails. One failure must
+        not end the audit.
+        """
         try:
             return part()
         except Exception as error:  # the subject's own code may raise anything
@@ -83,19 +91,34 @@ class Session:
 
     @cached_property
     def reference_split(self) -> str | None:
-        """The split that stands for "more of the same": judged, at a position where something was fitted."""
+        """The split that stands for "more of the same": evaluated, at a position where something
+        was fitted.
+        """
         judge = self.task.of(Use.EVALUATE)
-        return next((name for name in self.evaluation_splits if name in judge and name not in self.task.unseen), None)
+        return next(
+            (
+                name
+                for name in self.evaluation_splits
+                if name in judge and name not in self.task.unseen
+            ),
+            None,
+        )
 
     @cached_property
     def unseen(self) -> dict[str, Split]:
         """Evaluated splits at positions where nothing was fitted."""
-        return {name: split for name, split in self.evaluation_splits.items() if name in self.task.unseen}
+        return {
+            name: split
+            for name, split in self.evaluation_splits.items()
+            if name in self.task.unseen
+        }
 
     def attributor(self, attribution: Attribution) -> Attributor:
         """What answers queries about the first model; prepared once."""
         if repr(attribution) not in self._attributors:
-            self._attributors[repr(attribution)] = attribution.prepare(self.first, self.lab.child("attribution"))
+            self._attributors[repr(attribution)] = attribution.prepare(
+                self.first, self.lab.child("attribution")
+            )
         return self._attributors[repr(attribution)]
 
     @property
@@ -105,7 +128,9 @@ class Session:
 
     def has(self, split: str, *columns: str) -> bool:
         """Whether the split's examples hold these columns."""
-        return all(column in next(once(self.task.split(split).data, 1, self.lab)) for column in columns)
+        return all(
+            column in next(once(self.task.split(split).data, 1, self.lab)) for column in columns
+        )
 
     @property
     def classifies(self) -> bool:
@@ -117,7 +142,7 @@ class Session:
 
     @cached_property
     def main_split(self) -> str:
-        """The judged split that matters most: unseen if there is one, else the last."""
+        """The evaluation split that matters most: unseen if there is one, else the last."""
         return next(iter(self.unseen), list(self.evaluation_splits)[-1])
 
     def require_gradients(self) -> None:
@@ -137,7 +162,8 @@ class Session:
             raise InvalidData(
                 f"The examples of `{split}` have no `{'` and no `'.join(missing)}`.",
                 why="this part reads " + " and ".join(f"`{column}`" for column in columns) + ".",
-                fix="add them to the dataset if this kind of data has them; otherwise this part does not apply.",
+                fix="add them to the dataset if this kind of data has them; otherwise this part "
+                "does not apply.",
             )
 
     def require_length(self, split: str) -> int:
@@ -145,7 +171,9 @@ class Session:
         return require_length(split, self.task.split(split))
 
     def training_example(self, position: int, value: float) -> Example:
-        """The example at a position among all training examples, split after split, as attributions count them."""
+        """The example at a position among all training examples, split after split, as attributions
+        count them.
+        """
         for name in self.task.of(Use.TRAIN):
             n = self.require_length(name)
             if position < n:
@@ -162,7 +190,9 @@ class Session:
         """What the audited models did on a split (computed once)."""
         if split not in self._predictions:
             models = [run.model for run in self.models]
-            self._predictions[split] = predict(models, self.task, self.task.split(split), self.lab, self.subject.unit)
+            self._predictions[split] = predict(
+                models, self.task, self.task.split(split), self.lab, self.subject.unit
+            )
         return self._predictions[split]
 
     def baseline_predictions(self, split: str) -> SplitPredictions:
@@ -171,10 +201,14 @@ class Session:
             return self.predictions(split)
         if split not in self._baseline:
             models = [run.model for run in self.retrained]
-            self._baseline[split] = predict(models, self.task, self.task.split(split), self.lab, self.subject.unit)
+            self._baseline[split] = predict(
+                models, self.task, self.task.split(split), self.lab, self.subject.unit
+            )
         return self._baseline[split]
 
-    def example(self, split: str, index: int, value: float, *, is_predicted: bool = False) -> Example:
+    def example(
+        self, split: str, index: int, value: float, *, is_predicted: bool = False
+    ) -> Example:
         """An example with its label, its appearance and, if asked, the audited model's word."""
         self.require_length(split)
         row = gather(self.task.split(split).data, torch.tensor([index]))
@@ -228,14 +262,17 @@ def require_length(name: str, split: Split) -> int:
 
 
 def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = False) -> Session:
-    """Trains what is missing: a model per seed where none is given trained, or where `retrain` asks for rivals of it.
+    """Trains what is missing: a model per seed where none is given trained, or where `retrain` asks
+    for rivals of it.
 
     Fitted estimators are evaluated as they are: nothing is trained beside one.
     """
     subject, began = wrap_estimators(validate(subject), lab), time.perf_counter()
     runs, retrained = TrainingRuns(subject, lab), list[Trained]()
     try:
-        method = FitEstimator() if isinstance(runs.initial_model(0), Estimator) else ERM(subject.budget)
+        method = (
+            FitEstimator() if isinstance(runs.initial_model(0), Estimator) else ERM(subject.budget)
+        )
         if subject.trained is None or (retrain and not isinstance(method, FitEstimator)):
             retrained = runs.seeds(method, seeds)
     except UnseenError:
@@ -244,10 +281,10 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
         raise InvalidData(
             f"Training the subject's model raised {reason(error)}",
             why="every finding needs a model that runs on the subject's batches.",
-            fix="try task.objective.loss(model(), batch) on one batch of your FIT split.",
+            fix="try task.objective.loss(model(), batch) on one batch of your TRAIN split.",
         ) from error
     models = retrained
-    if subject.trained is not None:  # a copy: the caller's model keeps its mode and place
+    if subject.trained is not None:  # a copy: the caller's model keeps its mode and device
         model = deepcopy(subject.trained).to(lab.device, lab.dtype).eval()
         models = [Trained(model, subject.task)]
     return Session(subject, runs, models, retrained, time.perf_counter() - began)

@@ -16,7 +16,9 @@ from unseen.subjects.subject import Subject
 from unseen.subjects.tables import TableColumns, of_hospitals, of_table
 
 Source: TypeAlias = str | Path | pd.DataFrame | Subject | Sequence[Subject] | None
-"""A table (DataFrame or file), `file.py:name`, a subject or several; None: the embedded heart-disease data."""
+"""A table (DataFrame or file), `file.py:name`, a subject or several; None: the embedded
+heart-disease data.
+"""
 
 
 def read_subjects(
@@ -27,7 +29,9 @@ def read_subjects(
     estimator: str | BaseEstimator | None = None,
     steps: int | None = None,
 ) -> list[Subject]:
-    """The subjects of a source: one per held-out site of a table, with another model or another length of training."""
+    """The subjects of a source: one per held-out site of a table, with another model or another
+    length of training.
+    """
     subjects = _read(source, lab, columns)
     if estimator is not None:
         subjects = [with_estimator(one, estimator) for one in subjects]

@@ -1,4 +1,6 @@
-"""Runs of one method that are trained together: one stacked model where the method's step allows it."""
+"""Runs of one method that are trained together: one stacked model where the method's step allows
+it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,16 +23,21 @@ MOST_PARAMETERS = 20_000_000
 def train_together(
     method: Method, models: Sequence[nn.Module], task: Task, labs: Sequence[Lab]
 ) -> list[Trained | Divergence]:
-    """One run per model and lab, as the method's own `fit` gives it up to rounding; a probe decides whether to stack."""
+    """One run per model and lab, as the method's own `fit` gives it up to rounding; a probe decides
+    whether to stack.
+    """
     part, results = step_of(method), list[Trained | Divergence]()
     if part is None:
-        return [train_alone(method, model, task, lab) for model, lab in zip(models, labs, strict=True)]
+        return [
+            train_alone(method, model, task, lab) for model, lab in zip(models, labs, strict=True)
+        ]
     step, budget = part
     most = most_together(models[0])
     for k in range(0, len(models), most):
         chunk = slice(k, k + most)
         found = try_train_many(models[chunk], visible_to_training(task), step, budget, labs[chunk])
-        # a stacked run never sees the evaluated splits; what is trained belongs to the whole task all the same
+        # a stacked run never sees the evaluated splits; what is trained belongs to the whole task
+        # all the same
         results += [replace(one, task=task) if isinstance(one, Trained) else one for one in found]
     return results
 
@@ -47,7 +54,9 @@ def visible_to_training(task: Task) -> Task:
 
 
 def step_of(method: Method) -> tuple[Step, Budget] | None:
-    """Step and budget of a method whose `fit` is `loop.train` with them; such methods have a property `step`."""
+    """Step and budget of a method whose `fit` is `loop.train` with them; such methods have a
+    property `step`.
+    """
     if not isinstance(getattr(type(method), "step", None), property):
         return None
     step, budget = getattr(method, "step", None), getattr(method, "budget", None)

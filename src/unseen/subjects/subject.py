@@ -1,4 +1,6 @@
-"""The subject of an audit: data with splits, a model, and how its examples are grouped and shown."""
+"""The subject of an audit: data with splits, a model, and how its examples are grouped and
+shown.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +29,15 @@ class Subject:
     dataset: str = ""
     """What the data are called; subjects that hold out one site each of the same data share it."""
     held_out: str = ""
-    """The site that the task leaves out of training, where there are several subjects of the same data."""
+    """The site that the task leaves out of training, where there are several subjects of the same
+    data.
+    """
     budget: Budget = Budget(steps=600, batch_size=64, lr=1e-3)
     """How the model is trained; remedies get the same."""
     groups: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)
-    """Subgroups by name: a function of a batch that returns an integer per example (negative: in none)."""
+    """Subgroups by name: a function of a batch that returns an integer per example (negative: in
+    none).
+    """
     levels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Names of the integers of each group."""
     classes: Sequence[str] = ()
@@ -65,12 +71,15 @@ def validate(subject: Subject) -> Subject:
     """The subject, unless a split is empty or its examples are not tensors by name."""
     for name, split in subject.task.splits.items():
         if length(split.data) == 0:
-            raise InvalidData(f"Split `{name}` is empty.", why="nothing can be done with it.", fix="leave it out.")
+            raise InvalidData(
+                f"Split `{name}` is empty.", why="nothing can be done with it.", fix="leave it out."
+            )
         row = split.data[0] if length(split.data) else next(iter(split.data))
         if not isinstance(row, Mapping):
             raise InvalidData(
                 f"An example of split `{name}` is a {type(row).__name__}.",
                 why="objectives, measures and groups read tensors by name.",
-                fix='return a dictionary, for example {"x": image, "y": label}, or use engine.batches.Columns.',
+                fix='return a dictionary, for example {"x": image, "y": label}, or use '
+                "engine.batches.Columns.",
             )
     return subject

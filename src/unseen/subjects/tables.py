@@ -15,7 +15,12 @@ from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.models.estimator import Estimator
-from unseen.subjects.networks import budget_for_domains, budget_for_rows, describe_network, small_network
+from unseen.subjects.networks import (
+    budget_for_domains,
+    budget_for_rows,
+    describe_network,
+    small_network,
+)
 from unseen.subjects.subject import Subject
 from unseen.task import Use
 from unseen.tasks.hospitals import HeartDisease
@@ -62,7 +67,8 @@ class TableColumns:
             raise InvalidConfig(
                 "No target column was named.",
                 why="a model must know what it predicts.",
-                fix=f"add --target COLUMN; the columns are {', '.join(map(str, frame.columns[:30]))}.",
+                fix="add --target COLUMN; the columns are "
+                f"{', '.join(map(str, frame.columns[:30]))}.",
             )
         groups, drop = tuple(self.groups), tuple(self.drop)
         return Table(data, self.target, self.site, self.time, self.entity, groups, drop)
@@ -84,9 +90,11 @@ def table_name(data: object) -> str:
 
 
 def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subject]:
-    """One subject per held-out site whose other sites are a training split each, as methods for domains need them.
+    """One subject per held-out site whose other sites are a training split each, as methods for
+    domains need them.
 
-    A fifth of the held-out site is set apart for oracle selection. A table without sites gives one subject.
+    A fifth of the held-out site is set apart for oracle selection. A table without sites gives one
+    subject.
     """
     sheet = parse_table(table)
     sites, notes = largest_sites(sheet)
@@ -94,7 +102,8 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
         tabs = [by_site(split_table(sheet, site, lab), ORACLE_SHARE, lab) for site in sites]
         notes = [
             *notes,
-            "Medians, scales and levels of columns are recomputed for every held-out site; shown for the first.",
+            "Medians, scales and levels of columns are recomputed for every held-out site; shown "
+            "for the first.",
         ]
     else:
         tabs = [split_table(sheet, None, lab)]
@@ -102,13 +111,18 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
     # one length of training for all sites: runs of one shape are trained together
     budget = budget_for_domains(first.task)
     network = describe_network(
-        len(first.encoder.names), first.target.outputs, budget, per_domain=len(first.task.of(Use.TRAIN)) > 1
+        len(first.encoder.names),
+        first.target.outputs,
+        budget,
+        per_domain=len(first.task.of(Use.TRAIN)) > 1,
     )
     return [_subject(tab, name, budget, [network, *notes, *tab.decisions]) for tab in tabs]
 
 
 def largest_sites(sheet: ParsedTable) -> tuple[list[str | None], list[str]]:
-    """The sites that are held out in turn, at most `MOST_SITES`, with a note if others are not; None without sites."""
+    """The sites that are held out in turn, at most `MOST_SITES`, with a note if others are not;
+    None without sites.
+    """
     sites: list[str | None] = [*sheet.sites] or [None]
     if len(sites) <= MOST_SITES:
         return sites, []
@@ -137,7 +151,9 @@ def _whole(tab: Tabular, name: str, notes: Sequence[str]) -> Subject:
 def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) -> Subject:
     inputs, outputs = len(tab.encoder.names), tab.target.outputs
     return Subject(
-        task=replace(tab.task, name=f"{name}: {tab.held_out or 'random rows'}" if tab.sites else name),
+        task=replace(
+            tab.task, name=f"{name}: {tab.held_out or 'random rows'}" if tab.sites else name
+        ),
         dataset=name,
         held_out=tab.held_out or "",
         model=lambda: small_network(inputs, outputs),
@@ -145,7 +161,10 @@ def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) 
         groups={spec: itemgetter(f"group:{spec}") for spec in tab.groups},
         levels=dict(tab.groups),
         classes=tab.target.classes,
-        features={column: list(range(block.start, block.stop)) for column, block in tab.encoder.blocks.items()},
+        features={
+            column: list(range(block.start, block.stop))
+            for column, block in tab.encoder.blocks.items()
+        },
         show=lambda split, index: _line(tab, split, index),
         unit=1.0 if tab.target.classes else tab.target.scale,
         centre=0.0 if tab.target.classes else tab.target.centre,
@@ -157,7 +176,9 @@ def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) 
 def _line(tab: Tabular, split: str, index: int) -> str:
     row = tab.frame.iloc[int(tab.rows[split][index])]
     cells = [(column, row[column]) for column in tab.encoder.blocks]
-    return " · ".join(f"{column} {'–' if pd.isna(value) else value}" for column, value in cells[:14])
+    return " · ".join(
+        f"{column} {'–' if pd.isna(value) else value}" for column, value in cells[:14]
+    )
 
 
 def _references(classes: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
@@ -168,5 +189,7 @@ def _references(classes: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
         }
     return {
         "logistic regression": lambda: Estimator(LogisticRegression(max_iter=2_000), len(classes)),
-        "gradient boosting": lambda: Estimator(HistGradientBoostingClassifier(random_state=0), len(classes)),
+        "gradient boosting": lambda: Estimator(
+            HistGradientBoostingClassifier(random_state=0), len(classes)
+        ),
     }

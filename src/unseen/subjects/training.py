@@ -1,4 +1,6 @@
-"""Training runs of an audit: paired by seed, and kept, so that an interrupted audit goes on where it stopped."""
+"""Training runs of an audit: paired by seed, and kept, so that an interrupted audit goes on where
+it stopped.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +21,9 @@ log = logging.getLogger("unseen")
 
 
 class TrainingRuns:
-    """Trains the subject's model with any method. Initialisation and data order depend on the seed only."""
+    """Trains the subject's model with any method. Initialisation and data order depend on the seed
+    only.
+    """
 
     def __init__(self, subject: Subject, lab: Lab) -> None:
         self.subject, self.lab = subject, lab
@@ -31,7 +35,9 @@ class TrainingRuns:
         """Those of them that are trained, and not asked for yet."""
 
     def seeds(self, method: Method, n: int) -> list[Trained]:
-        """One run per seed. Those that are not cached are trained together where the method allows it."""
+        """One run per seed. Those that are not cached are trained together where the method allows
+        it.
+        """
         self._waiting = range(n) if step_of(method) is not None else ()
         try:
             return [self(method, seed) for seed in range(n)]
@@ -57,7 +63,14 @@ class TrainingRuns:
         model, task, lab = self.initial_model(seed), self.subject.task, self.lab.child("fit", seed)
         if not parameters.trainable(model):
             return self._fit(method, model, seed)
-        key = identify("training run", model=model, method=method, task=self.task, lab=lab.signature, code=TrainingRuns)
+        key = identify(
+            "training run",
+            model=model,
+            method=method,
+            task=self.task,
+            lab=lab.signature,
+            code=TrainingRuns,
+        )
         start, made = parameters.copy_parameters(model), list[Trained]()
 
         def make() -> dict[str, Tensor]:
@@ -65,7 +78,8 @@ class TrainingRuns:
             made.append(self._fit(method, model, seed))
             if identify("before", model=Structure(made[0].model)) == before:
                 return parameters.state(made[0].model)
-            # the method rebuilt the model, or training changed more than its weights: only it can do so again
+            # the method rebuilt the model, or training changed more than its weights: only it can
+            # do so again
             self._warn(type(method).__name__)
             return {}
 
@@ -81,7 +95,8 @@ class TrainingRuns:
         if method not in self._refits:
             self._refits.add(method)
             log.warning(
-                "No training run of %s is kept, an interrupted command starts anew: it changes more of the model than "
+                "No training run of %s is kept, an interrupted command starts anew: it changes "
+                "more of the model than "
                 "its weights and buffers.",
                 method,
             )
@@ -94,14 +109,19 @@ class TrainingRuns:
             raise InvalidData(
                 "The subject's function returned the same model twice.",
                 why="every seed and every remedy starts from a fresh one.",
-                fix="make it inside the function: model=lambda: nn.Linear(…), and give a trained one as trained=….",
+                fix="make it inside the function: model=lambda: nn.Linear(…), and give a trained "
+                "one as trained=….",
             )
         self._last = model
         return model
 
     @cached_property
     def task(self) -> Identity:
-        """Everything of the task that a method may read: the objective, and all but the judged examples."""
+        """Everything of the task that a method may read: the objective, and all but the evaluation
+        examples.
+        """
         task = self.subject.task
-        splits = {name: split for name, split in task.splits.items() if split.use is not Use.EVALUATE}
+        splits = {
+            name: split for name, split in task.splits.items() if split.use is not Use.EVALUATE
+        }
         return identify("task", objective=task.objective, axis=task.axis, splits=splits)

@@ -1,4 +1,6 @@
-"""Data whose evaluated splits may differ from the fitted ones, a file each: `from unseen.tasks import HeartDisease`."""
+"""Data whose evaluated splits may differ from the training ones, a file each:
+`from unseen.tasks import HeartDisease`.
+"""
 
 from unseen.lazy import exports
 

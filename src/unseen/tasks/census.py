@@ -1,6 +1,7 @@
 """UCI Adult: does a person of the 1994 US census earn more than 50,000 dollars a year?
 
-Becker & Kohavi (1996), doi:10.24432/C5XW20, CC BY 4.0. 32,561 and 16,281 rows of the original two files, in one table.
+Becker & Kohavi (1996), doi:10.24432/C5XW20, CC BY 4.0. 32,561 and 16,281 rows of the original two
+files, in one table.
 """
 
 import gzip
@@ -61,7 +62,9 @@ def _census() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Adult:
-    """Income above 50K for random people, or at a level of `site` left out ("native_country", "workclass")."""
+    """Income above 50K for random people, or at a level of `site` left out ("native_country",
+    "workclass").
+    """
 
     site: str | None = None
     held_out: str | None = None
@@ -85,7 +88,9 @@ class Adult:
 
 
 def synthetic_people() -> pd.DataFrame:
-    """300 rows with the columns of the census, drawn at random: for examples where the file is absent. Not data."""
+    """300 rows with the columns of the census, drawn at random: for examples where the file is
+    absent. Not data.
+    """
     rng = np.random.default_rng(0)
     hours, schooling = rng.normal(40, 9, 300).round(), rng.integers(5, 16, 300)
     frame = pd.DataFrame(dict.fromkeys(COLUMNS, "x"), index=range(300))

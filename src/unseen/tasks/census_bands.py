@@ -1,4 +1,6 @@
-"""UCI Adult in bands of age or of years of schooling, as ordered domains; sex or race is sensitive."""
+"""UCI Adult in bands of age or of years of schooling, as ordered domains; sex or race is
+sensitive.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +21,9 @@ from unseen.tasks.table.splitting import Shares
 
 
 class Band(StrEnum):
-    """What orders the people into domains. (The census is of one year, 1994: there are no bands of calendar years.)"""
+    """What orders the people into domains. (The census is of one year, 1994: there are no bands of
+    calendar years.)
+    """
 
     AGE = "age"
     SCHOOLING = "education_num"
@@ -31,7 +35,9 @@ EDGES = {Band.AGE: (25.0, 35.0, 45.0, 55.0, 65.0), Band.SCHOOLING: (9.0, 10.0, 1
 
 @dataclass(frozen=True)
 class BandedFrame:
-    """The frame with a column `band` ("17 to 24", "25 to 34", …) instead of the column that it is made of."""
+    """The frame with a column `band` ("17 to 24", "25 to 34", …) instead of the column that it is
+    made of.
+    """
 
     data: Callable[[], pd.DataFrame]
     column: str
@@ -44,23 +50,29 @@ class BandedFrame:
 
 
 def band_names(values: Float[np.ndarray, " n"], edges: tuple[float, ...]) -> list[str]:
-    """For each whole number the band it is in, named so that the order of the names is that of the numbers."""
+    """For each whole number the band it is in, named so that the order of the names is that of the
+    numbers.
+    """
     rising = all(a < b for a, b in pairwise(edges))
     if not edges or not rising or edges[0] <= values.min() or edges[-1] > values.max():
         raise InvalidConfig(
-            f"Bands with edges {edges} do not divide values from {values.min():g} to {values.max():g}.",
+            f"Bands with edges {edges} do not divide values from {values.min():g} to "
+            f"{values.max():g}.",
             why="edges rise, and every band holds somebody.",
             fix="give rising edges inside the range.",
         )
     lows, highs = [values.min(), *edges], [*(edge - 1 for edge in edges), values.max()]
     digits = len(f"{values.max():.0f}")
-    names = [f"{low:0{digits}.0f} to {high:0{digits}.0f}" for low, high in zip(lows, highs, strict=True)]
+    names = [
+        f"{low:0{digits}.0f} to {high:0{digits}.0f}" for low, high in zip(lows, highs, strict=True)
+    ]
     return [names[k] for k in np.searchsorted(edges, values, side="right")]
 
 
 @dataclass(frozen=True)
 class CensusBands:
-    """Income above 50K in a band left out, by default the last; `a` = 1 where `sensitive` is at `level`.
+    """Income above 50K in a band left out, by default the last; `a` = 1 where `sensitive` is at
+    `level`.
 
     The column that makes the bands is no feature, nor is the other spelling of schooling.
     """

@@ -1,6 +1,7 @@
 """COMPAS: was a defendant of Broward County charged with a new crime within two years?
 
-ProPublica (Larson et al., 2016). Real people: report aggregates only. No licence is stated, so nothing is shipped.
+ProPublica (Larson et al., 2016). Real people: report aggregates only. No licence is stated, so
+nothing is shipped.
 """
 
 import gzip
@@ -35,9 +36,11 @@ _FILE = "compas/compas-scores-two-years-columns.csv.gz"
 
 
 def compas_frame() -> pd.DataFrame:
-    """6,172 people after ProPublica's filter: features, day and `quarter` of the screening, `charged_again` (yes or no).
+    """6,172 people after ProPublica's filter: features, day and `quarter` of the screening,
+    `charged_again` (yes or no).
 
-    Kept are people screened within 30 days of their arrest, with a known outcome, a score, and a charge above an ordinance.
+    Kept are people screened within 30 days of their arrest, with a known outcome, a score, and a
+    charge above an ordinance.
     """
     return _compas().copy()
 
@@ -45,7 +48,11 @@ def compas_frame() -> pd.DataFrame:
 @lru_cache(maxsize=1)
 def _compas() -> pd.DataFrame:
     raw = pd.read_csv(io.BytesIO(gzip.decompress(data_file(_FILE).read_bytes())))
-    kept = raw.days_b_screening_arrest.between(-30, 30) & (raw.is_recid != -1) & (raw.c_charge_degree != "O")
+    kept = (
+        raw.days_b_screening_arrest.between(-30, 30)
+        & (raw.is_recid != -1)
+        & (raw.c_charge_degree != "O")
+    )
     raw = raw[kept & raw.score_text.notna() & (raw.score_text != "N/A")].reset_index(drop=True)
     day = pd.to_datetime(raw.compas_screening_date)
     return raw[FEATURES].assign(
@@ -58,8 +65,9 @@ def _compas() -> pd.DataFrame:
 def two_year_frame() -> pd.DataFrame:
     """Those screened before April 2014, who could be followed for two years: 5,297 people.
 
-    ProPublica left out the later ones only if they were *not* charged again, so that almost all who remain were (2014 Q3
-    and Q4: all). As a domain, a late quarter would be an artefact (Barenstein, 2019, arXiv:1906.04711).
+    ProPublica left out the later ones only if they were *not* charged again, so that almost all who
+    remain were (2014 Q3 and Q4: all). As a domain, a late quarter would be an artefact (Barenstein,
+    2019, arXiv:1906.04711).
     """
     frame = compas_frame()
     return frame[frame.screened < "2014-04"].reset_index(drop=True)
@@ -67,7 +75,8 @@ def two_year_frame() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Compas:
-    """A new charge within two years; `a` = 1 where `sensitive` is at `level`. For random people, or for a quarter left out.
+    """A new charge within two years; `a` = 1 where `sensitive` is at `level`. For random people, or
+    for a quarter left out.
 
     The risk scores are no features: they are what others predicted.
     """
@@ -103,7 +112,9 @@ class Compas:
 
 
 def synthetic_defendants() -> pd.DataFrame:
-    """300 rows with the columns of `compas_frame`, drawn at random: for examples where the file is absent. Not data."""
+    """300 rows with the columns of `compas_frame`, drawn at random: for examples where the file is
+    absent. Not data.
+    """
     rng = np.random.default_rng(0)
     age, priors = rng.integers(18, 70, 300), rng.poisson(3, 300)
     return pd.DataFrame(
@@ -118,7 +129,9 @@ def synthetic_defendants() -> pd.DataFrame:
             "c_charge_degree": rng.choice(["F", "M"], 300),
             "screened": "2013",
             "quarter": rng.choice(["2013 Q1", "2013 Q2", "2013 Q3"], 300),
-            "charged_again": np.where(priors / 3 - age / 20 + rng.normal(size=300) > -1, "yes", "no"),
+            "charged_again": np.where(
+                priors / 3 - age / 20 + rng.normal(size=300) > -1, "yes", "no"
+            ),
         }
     )
 

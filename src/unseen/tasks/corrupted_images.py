@@ -1,7 +1,7 @@
-"""Clean images are fitted, noisy, blurred, turned or otherwise corrupted ones are judged.
+"""Clean images are fitted, noisy, blurred, turned or otherwise corrupted ones are evaluated.
 
-The kinds of ImageNet-C (Hendrycks & Dietterich, 2019, arXiv:1903.12261) that mean something for small grey images; the
-strengths are our own.
+The kinds of ImageNet-C (Hendrycks & Dietterich, 2019, arXiv:1903.12261) that mean something for
+small grey images; the strengths are our own.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,8 @@ class Corruption(StrEnum):
 
 @dataclass(frozen=True)
 class CorruptedImages:
-    """Splits: `train` and `select` (clean), `clean` (JUDGE), and the judged images under each corruption, all the same.
+    """Splits: `train` and `select` (clean), `clean` (EVALUATE), and the evaluated images under each
+    corruption, all the same.
 
     `x` is [channel, side, side] in [0, 1].
     """
@@ -61,7 +62,8 @@ class CorruptedImages:
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1 or min(self.n, self.n_select, self.n_test, self.side) < 1:
             raise InvalidConfig(
-                f"CorruptedImages(strength={self.strength}, n={self.n}, n_select={self.n_select}, n_test={self.n_test}, "
+                f"CorruptedImages(strength={self.strength}, n={self.n}, n_select={self.n_select}, "
+                f"n_test={self.n_test}, "
                 f"side={self.side}) is out of range.",
                 why="a strength is between 0 (nothing) and 1, and every split has images.",
                 fix="correct the value.",
@@ -75,20 +77,30 @@ class CorruptedImages:
         clean = area(test.pixels(judged), self.side)
         y, index = fit.labels[rows], rows
         splits = {
-            "train": Split(Columns(x=known[: self.n], y=y[: self.n], index=index[: self.n]), Use.TRAIN),
-            "select": Split(Columns(x=known[self.n :], y=y[self.n :], index=index[self.n :]), Use.SELECT),
+            "train": Split(
+                Columns(x=known[: self.n], y=y[: self.n], index=index[: self.n]), Use.TRAIN
+            ),
+            "select": Split(
+                Columns(x=known[self.n :], y=y[self.n :], index=index[self.n :]), Use.SELECT
+            ),
             "clean": Split(Columns(x=clean, y=test.labels[judged], index=judged), Use.EVALUATE),
         }
         for kind in self.corruptions:
             x = corrupt(clean, kind, self.strength, lab.child(kind))
-            splits[kind.value] = Split(Columns(x=x, y=test.labels[judged], index=judged), Use.EVALUATE, kind.value)
-        return Task(name=f"corrupted {self.collection}", axis=Axis.DOMAIN, splits=splits, objective=classify)
+            splits[kind.value] = Split(
+                Columns(x=x, y=test.labels[judged], index=judged), Use.EVALUATE, kind.value
+            )
+        return Task(
+            name=f"corrupted {self.collection}", axis=Axis.DOMAIN, splits=splits, objective=classify
+        )
 
 
 def corrupt(x: Pixels, kind: Corruption, strength: float, lab: Lab) -> Pixels:
     """The images at this strength, in [0, 1]; strength 0 leaves them as they are."""
     made: dict[Corruption, Callable[[], Pixels]] = {
-        Corruption.NOISE: lambda: x + strength / 2 * torch.randn(x.shape, generator=lab.generator()),
+        Corruption.NOISE: lambda: (
+            x + strength / 2 * torch.randn(x.shape, generator=lab.generator())
+        ),
         Corruption.SALT: lambda: _salt(x, strength / 2, lab),
         Corruption.BLUR: lambda: blur(x, strength * x.shape[-1] / 10),
         Corruption.CONTRAST: lambda: x.mean((1, 2, 3), keepdim=True).lerp(x, 1 - 0.9 * strength),
@@ -110,7 +122,9 @@ def _rotate_randomly(x: Pixels, degrees: float, lab: Lab) -> Pixels:
 
 
 def blur(x: Pixels, deviation: float) -> Pixels:
-    """Convolution with a Gaussian that is cut at three deviations and sums to 1; the border pixels go on outside."""
+    """Convolution with a Gaussian that is cut at three deviations and sums to 1; the border pixels
+    go on outside.
+    """
     reach = ceil(3 * deviation)
     if not reach:
         return x

@@ -1,7 +1,7 @@
 """The same digits from several sources, brought to one size: MNIST, USPS and optdigits as domains.
 
-Used as domains in, for instance, French et al. (2018, arXiv:1706.05208). Writers, pens and scanners differ, the question
-does not. `area` brings images of any size to another one.
+Used as domains in, for instance, French et al. (2018, arXiv:1706.05208). Writers, pens and scanners
+differ, the question does not. `area` brings images of any size to another one.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,9 @@ class Source(StrEnum):
     """Where digits come from."""
 
     MNIST = "mnist"
-    """Forms and pupils' sheets; only the inner 20×20 pixels, since the other two have no frame (3.3 % of the ink is lost)."""
+    """Forms and pupils' sheets; only the inner 20×20 pixels, since the other two have no frame (3.3
+    % of the ink is lost).
+    """
     USPS = "usps"
     """Envelopes."""
     OPTDIGITS = "optdigits"
@@ -46,7 +48,8 @@ class DigitSources:
     def __post_init__(self) -> None:
         if self.n < 1 or self.side < 1 or len(set(self.sources)) < len(self.sources):
             raise InvalidConfig(
-                f"DigitSources(sources={self.sources}, n={self.n}, side={self.side}) is out of range.",
+                f"DigitSources(sources={self.sources}, n={self.n}, side={self.side}) is out of "
+                "range.",
                 why="each source is one domain, with at least one image of at least one pixel.",
                 fix="name each source once; use n ≥ 1 and side ≥ 1.",
             )
@@ -80,7 +83,9 @@ def load_part(collection: Collection, name: str) -> Part:
 
 
 def sample_rows(held: Part, n: int, lab: Lab, classes: tuple[int, ...] = ()) -> Int[Tensor, " n"]:
-    """n different rows (of these classes) in random order; the first of a longer draw are those of a shorter one."""
+    """n different rows (of these classes) in random order; the first of a longer draw are those of
+    a shorter one.
+    """
     order = torch.randperm(len(held.labels), generator=lab.generator())
     if classes:
         order = order[torch.isin(held.labels[order], torch.tensor(classes))]
@@ -94,7 +99,8 @@ def sample_rows(held: Part, n: int, lab: Lab, classes: tuple[int, ...] = ()) -> 
 
 
 def area(images: Float[Tensor, "n c h w"], side: int) -> Float[Tensor, "n c side side"]:
-    """Each new pixel is the mean over the square it covers: X' = W X Wᵀ, W[o, i] ∝ |[o, o + 1] · h / side ∩ [i, i + 1]|.
+    """Each new pixel is the mean over the square it covers: X' = W X Wᵀ, W[o, i] ∝ |[o, o + 1] · h
+    / side ∩ [i, i + 1]|.
 
     Keeps every image's mean exactly, whether the sizes divide each other or not.
     """

@@ -1,13 +1,16 @@
-"""Domains: the same question in several places, one of which is left out and judged.
+"""Domains: the same question in several places, one of which is left out and evaluated.
 
-The protocol of every domain task here, and of one's own. A spec is a frozen dataclass with a field `held_out` and a method
-`domains()`; `leave_one_out(spec)` gives one spec per domain. Each of them builds a task with these splits:
+The protocol of every domain task here, and of one's own. A spec is a frozen dataclass with a field
+`held_out` and a method `domains()`; `leave_one_out(spec)` gives one spec per domain. Each of them
+builds a task with these splits:
 
-`train:D` (FIT), `select:D` (SELECT) and `seen:D` (JUDGE): random parts of each training domain D, at = D;
-`unseen` (JUDGE): what is judged of the domain left out, at = its name;
-`oracle` (JUDGE): the other part of it. Choosing hyperparameters there uses labels that nobody has: an upper bound.
+`train:D` (TRAIN), `select:D` (SELECT) and `seen:D` (EVALUATE): random parts of each training domain
+D, at = D; `unseen` (EVALUATE): what is evaluated of the domain left out, at = its name;
+`oracle` (EVALUATE): the other part of it. Choosing hyperparameters there uses labels that nobody
+has: an upper bound.
 
-Batches hold `x`, `y`, `index` (the row within its domain) and `domain` (the position in `spec.domains()`).
+Batches hold `x`, `y`, `index` (the row within its domain) and `domain` (the position in
+`spec.domains()`).
 """
 
 import warnings
@@ -38,7 +41,7 @@ class DomainSpec(TaskSpec, Protocol):
 
     @property
     def held_out(self) -> str | None:
-        """A field: the domain to judge on; None: the last one."""
+        """A field: the domain to evaluate on; None: the last one."""
 
     def domains(self) -> tuple[str, ...]:
         """All domains by name, in their natural order; the same whichever is held out."""
@@ -54,9 +57,11 @@ def leave_one_out(spec: Spec) -> tuple[Spec, ...]:
 
 @dataclass(frozen=True)
 class Division:
-    """Which share of a training domain selects and which is judged there; which share of the other domain is `oracle`.
+    """Which share of a training domain selects and which is evaluated there; which share of the
+    other domain is `oracle`.
 
-    Equal to DomainBed's 80/20 (Gulrajani & Lopez-Paz, 2021, arXiv:2007.01434) but for `seen`, which it does not have.
+    Equal to DomainBed's 80/20 (Gulrajani & Lopez-Paz, 2021, arXiv:2007.01434) but for `seen`, which
+    it does not have.
     """
 
     select: float = 0.2
@@ -64,17 +69,25 @@ class Division:
     oracle: float = 0.2
 
     def __post_init__(self) -> None:
-        if not (self.select > 0 and self.seen >= 0 and self.select + self.seen < 1 and 0 <= self.oracle < 1):
+        if not (
+            self.select > 0
+            and self.seen >= 0
+            and self.select + self.seen < 1
+            and 0 <= self.oracle < 1
+        ):
             raise InvalidConfig(
-                f"Division(select={self.select}, seen={self.seen}, oracle={self.oracle}) is out of range.",
-                why="some examples must be left to fit, some to select on and some to judge.",
+                f"Division(select={self.select}, seen={self.seen}, oracle={self.oracle}) is out of "
+                "range.",
+                why="some examples must be left to fit, some to select on and some to evaluate.",
                 fix="use select > 0, seen ≥ 0, select + seen < 1 and 0 ≤ oracle < 1.",
             )
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One domain: the target of each row, and the data set of chosen rows (with columns `index` and `domain`)."""
+    """One domain: the target of each row, and the data set of chosen rows (with columns `index` and
+    `domain`).
+    """
 
     y: Shaped[Tensor, " n"]
     take: Callable[[Int[Tensor, " k"]], Dataset[Any]]
@@ -96,7 +109,9 @@ def assemble_task(
     objective: Objective = classify,
     axis: Axis = Axis.DOMAIN,
 ) -> Task:
-    """The task of the protocol. How a domain is divided does not depend on which one is left out."""
+    """The task of the protocol. How a domain is divided does not depend on which one is left
+    out.
+    """
     chosen = resolve_held_out(tuple(parts), held_out)
     _inspect(parts, chosen)
     uses = {"train": Use.TRAIN, "select": Use.SELECT}
@@ -111,24 +126,29 @@ def assemble_task(
                 "seen": division.seen,
             }
         strata = np.zeros(len(part.y), np.int64) if part.y.is_floating_point() else part.y.numpy()
-        rows = split_by_stratum(np.arange(len(part.y)), strata, None, shares, lab.child("rows", domain).numpy())
+        rows = split_by_stratum(
+            np.arange(len(part.y)), strata, None, shares, lab.child("rows", domain).numpy()
+        )
         for kind, share in shares.items():
             if share > 0:
                 _refuse_empty(rows[kind].size, kind, domain, len(part.y))
                 label = kind if domain == chosen else f"{kind}:{domain}"
-                splits[label] = Split(part.take(torch.from_numpy(rows[kind])), uses.get(kind, Use.EVALUATE), domain)
+                splits[label] = Split(
+                    part.take(torch.from_numpy(rows[kind])), uses.get(kind, Use.EVALUATE), domain
+                )
     order = {use: k for k, use in enumerate(Use)}
     ordered = dict(sorted(splits.items(), key=lambda item: order[item[1].use]))
     return Task(name=f"{name} · {chosen}", axis=axis, splits=ordered, objective=objective)
 
 
 def resolve_held_out(domains: tuple[str, ...], held_out: str | None) -> str:
-    """The domain that is judged, by default the last; one domain alone is refused."""
+    """The domain that is evaluated, by default the last; one domain alone is refused."""
     if len(domains) < 2:
         raise InvalidData(
             f"There is one domain only: `{domains[0]}`." if domains else "There is no domain.",
             why="one domain is left out and another must remain to learn from.",
-            fix="give at least two domains; with three or more, methods can tell what they have in common.",
+            fix="give at least two domains; with three or more, methods can tell what they have in "
+            "common.",
         )
     if held_out is not None and held_out not in domains:
         raise UnknownName.near("domain", held_out, domains)
@@ -136,24 +156,30 @@ def resolve_held_out(domains: tuple[str, ...], held_out: str | None) -> str:
 
 
 def _inspect(parts: Mapping[str, Examples], chosen: str) -> None:
-    """Refuses fitted domains of one class in all; warns of a single domain of one class."""
-    classes = {domain: part.y.unique() for domain, part in parts.items() if not part.y.is_floating_point()}
+    """Refuses training domains of one class in all; warns of a single domain of one class."""
+    classes = {
+        domain: part.y.unique() for domain, part in parts.items() if not part.y.is_floating_point()
+    }
     if not classes:
         return
     fitted = [found for domain, found in classes.items() if domain != chosen]
     if fitted and len(torch.cat(fitted).unique()) < 2:
         raise InvalidData(
-            f"All fitted domains (without `{chosen}`) hold class {int(fitted[0][0])} only.",
+            f"All training domains (without `{chosen}`) hold class {int(fitted[0][0])} only.",
             why="with one class there is nothing to tell apart.",
             fix="leave out another domain, or add examples of the other classes.",
         )
     for domain, found in classes.items():
         if len(found) == 1:
             where = (
-                "its accuracy is the recall of that class" if domain == chosen else "the domain tells the class there"
+                "its accuracy is the recall of that class"
+                if domain == chosen
+                else "the domain tells the class there"
             )
             warnings.warn(
-                f"Domain `{domain}` holds class {int(found[0])} only: {where}.", SingleClassDomain, stacklevel=4
+                f"Domain `{domain}` holds class {int(found[0])} only: {where}.",
+                SingleClassDomain,
+                stacklevel=4,
             )
 
 
@@ -166,14 +192,17 @@ def _refuse_empty(n: int, kind: str, domain: str, of: int) -> None:
         raise InvalidData(
             f"The part `{kind}` of domain `{domain}` is empty: it has {of} examples in all.",
             why="every part needs at least one example.",
-            fix="give more examples, or larger shares of that part: Division(select=…, seen=…, oracle=…).",
+            fix="give more examples, or larger shares of that part: Division(select=…, seen=…, "
+            "oracle=…).",
         )
 
 
 def validate_on(task: Task, domain: str) -> Task:
-    """Leave-one-domain-out validation: `domain` is no longer fitted; all its known examples select, nothing else does.
+    """Leave-one-domain-out validation: `domain` is no longer fitted; all its known examples select,
+    nothing else does.
 
-    What was learned from the inputs of all training domains before (scaling, levels of a table) stays as it is.
+    What was learned from the inputs of all training domains before (scaling, levels of a table)
+    stays as it is.
     """
     fit = task.of(Use.TRAIN)
     names = [name for name, split in fit.items() if split.at == domain]
@@ -185,13 +214,19 @@ def validate_on(task: Task, domain: str) -> Task:
             why="without it nothing is left to fit.",
             fix="validate on a part of the training domain instead, or give more domains.",
         )
-    own = [split.data for split in task.splits.values() if split.at == domain and split.use in (Use.TRAIN, Use.SELECT)]
+    own = [
+        split.data
+        for split in task.splits.values()
+        if split.at == domain and split.use in (Use.TRAIN, Use.SELECT)
+    ]
     kept = {
         name: split
         for name, split in task.splits.items()
         if split.use is not Use.SELECT and not (split.use is Use.TRAIN and split.at == domain)
     }
-    return replace(task, splits={**kept, f"select:{domain}": Split(_concatenate(own), Use.SELECT, domain)})
+    return replace(
+        task, splits={**kept, f"select:{domain}": Split(_concatenate(own), Use.SELECT, domain)}
+    )
 
 
 def _concatenate(parts: list[Dataset[Any]]) -> Dataset[Any]:
@@ -210,12 +245,16 @@ class LabelsIgnored(UserWarning):
 
 
 def drop_adapt_targets(task: Task) -> Task:
-    """The task without targets in its ADAPT splits; where there were some, a warning says that they are ignored."""
+    """The task without targets in its ADAPT splits; where there were some, a warning says that they
+    are ignored.
+    """
     splits = dict(task.splits)
     for name, split in task.of(Use.ADAPT).items():
         if isinstance(split.data, Columns):
             found = TARGETS & split.data.columns.keys()
-            bare: Dataset[Any] = Columns(**{k: v for k, v in split.data.columns.items() if k not in TARGETS})
+            bare: Dataset[Any] = Columns(
+                **{k: v for k, v in split.data.columns.items() if k not in TARGETS}
+            )
         elif isinstance(split.data, IterableDataset):
             found, bare = TARGETS & next(iter(split.data)).keys(), _BareStream(split.data)
         else:
@@ -223,7 +262,8 @@ def drop_adapt_targets(task: Task) -> Task:
         if found:
             splits[name] = replace(split, data=bare)
             warnings.warn(
-                f"The unlabelled split `{name}` of `{task.name}` holds labels ({', '.join(sorted(found))}): they are ignored.",
+                f"The unlabelled split `{name}` of `{task.name}` holds labels "
+                f"({', '.join(sorted(found))}): they are ignored.",
                 LabelsIgnored,
                 stacklevel=2,
             )
@@ -256,7 +296,9 @@ class _BareStream(IterableDataset[Any]):
 
 @dataclass(frozen=True)
 class Domains:
-    """One's own tensors as domains: a function from a lab to the columns (`x`, `y`, more) of each domain by name."""
+    """One's own tensors as domains: a function from a lab to the columns (`x`, `y`, more) of each
+    domain by name.
+    """
 
     data: Callable[[Lab], Mapping[str, Columns]]
     held_out: str | None = None
@@ -273,7 +315,9 @@ class Domains:
 
 
 def shifting_clusters(lab: Lab, n: int = 120) -> dict[str, Columns]:
-    """Generated: two classes of plane Gaussians around ±(1, 1), moved along (1, −1) from place to place."""
+    """Generated: two classes of plane Gaussians around ±(1, 1), moved along (1, −1) from place to
+    place.
+    """
     made = {}
     for k, place in enumerate(("west", "middle", "east")):
         rng = lab.child(place).numpy()

@@ -1,7 +1,9 @@
-"""One half of a domino tells which of ten classes it shows, the other half is any image of the other collection.
+"""One half of a domino tells which of ten classes it shows, the other half is any image of the
+other collection.
 
-What an encoder learns here, it knows about one half only: pre-training for `tasks/dominoes.py`, where both halves tell
-the label (learning algorithms compared by Benoit et al., 2024, arXiv:2312.16313).
+What an encoder learns here, it knows about one half only: pre-training for `tasks/dominoes.py`,
+where both halves tell the label (learning algorithms compared by Benoit et al., 2024,
+arXiv:2312.16313).
 """
 
 from dataclasses import dataclass
@@ -28,7 +30,8 @@ class Half(StrEnum):
 class DominoHalf:
     """Which of its collection's ten classes is the `half`? The other half is drawn independently.
 
-    Splits `train` (FIT) and `test` (JUDGE). Columns: `x` [channel, 2 side, side], `y`, `index` (row of the half asked for).
+    Splits `train` (TRAIN) and `test` (EVALUATE). Columns: `x` [channel, 2 side, side], `y`, `index`
+    (row of the half asked for).
     """
 
     half: Half = Half.LOWER
@@ -51,15 +54,23 @@ class DominoHalf:
             "train": Split(self._pairs("train", self.n, lab.child("train")), Use.TRAIN),
             "test": Split(self._pairs("test", self.n_test, lab.child("test")), Use.EVALUATE),
         }
-        return Task(name=f"{self.half} half of dominoes", axis=Axis.IID, splits=splits, objective=classify)
+        return Task(
+            name=f"{self.half} half of dominoes", axis=Axis.IID, splits=splits, objective=classify
+        )
 
     def _pairs(self, part: str, n: int, lab: Lab) -> Columns:
         held = {Half.UPPER: load_part(self.top, part), Half.LOWER: load_part(self.bottom, part)}
         rows = {half: sample_rows(images, n, lab.child(half)) for half, images in held.items()}
         top, bottom = (area(held[half].pixels(rows[half]), self.side) for half in Half)
-        return Columns(x=stack_images(top, bottom), y=held[self.half].labels[rows[self.half]], index=rows[self.half])
+        return Columns(
+            x=stack_images(top, bottom),
+            y=held[self.half].labels[rows[self.half]],
+            index=rows[self.half],
+        )
 
 
 def example() -> DominoHalf:
     """The shipped part of Fashion-MNIST below optdigits."""
-    return DominoHalf(top=Collection.OPTDIGITS, bottom=Collection.FASHION_MNIST_SMALL, n=300, n_test=100, side=8)
+    return DominoHalf(
+        top=Collection.OPTDIGITS, bottom=Collection.FASHION_MNIST_SMALL, n=300, n_test=100, side=8
+    )

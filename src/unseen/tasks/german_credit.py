@@ -1,7 +1,9 @@
-"""German credit: was a loan of a bank good or bad? (Hofmann, 1994, doi:10.24432/C5NC77, CC BY 4.0.) 1,000 loans of 1973–75.
+"""German credit: was a loan of a bank good or bad? (Hofmann, 1994, doi:10.24432/C5NC77, CC BY 4.0.)
+1,000 loans of 1973–75.
 
-The words for the codes are those of the release. Some of them are wrong (Grömping, 2019, South German credit data): code
-A92 means a woman who is not single *or a single man*, so that sex cannot be read; age can.
+The words for the codes are those of the release. Some of them are wrong (Grömping, 2019, South
+German credit data): code A92 means a woman who is not single *or a single man*, so that sex cannot
+be read; age can.
 """
 
 from collections.abc import Callable
@@ -19,21 +21,80 @@ from unseen.tasks.table import Table
 from unseen.tasks.table.splitting import Shares
 
 COLUMNS = [
-    *("checking", "months", "history", "purpose", "amount", "savings", "employed_since", "instalment_rate"),
-    *("status_and_sex", "guarantor", "resident_since", "property", "age", "other_plans", "housing", "credits_here"),
+    *(
+        "checking",
+        "months",
+        "history",
+        "purpose",
+        "amount",
+        "savings",
+        "employed_since",
+        "instalment_rate",
+    ),
+    *(
+        "status_and_sex",
+        "guarantor",
+        "resident_since",
+        "property",
+        "age",
+        "other_plans",
+        "housing",
+        "credits_here",
+    ),
     *("job", "dependants", "telephone", "foreign_worker", "credit"),
 ]
 WORDS = {
     **{"A11": "below 0 DM", "A12": "below 200 DM", "A13": "200 DM or more", "A14": "no account"},
-    **{"A30": "none taken", "A31": "all paid here", "A32": "paid so far", "A33": "delayed", "A34": "critical"},
-    **{"A40": "new car", "A41": "used car", "A42": "furniture", "A43": "radio, television", "A44": "appliances"},
-    **{"A45": "repairs", "A46": "education", "A48": "retraining", "A49": "business", "A410": "other"},
-    **{"A61": "below 100 DM", "A62": "below 500 DM", "A63": "below 1000 DM", "A64": "1000 DM or more"},
-    **{"A65": "unknown", "A71": "unemployed", "A72": "below 1 year", "A73": "below 4 years", "A74": "below 7 years"},
+    **{
+        "A30": "none taken",
+        "A31": "all paid here",
+        "A32": "paid so far",
+        "A33": "delayed",
+        "A34": "critical",
+    },
+    **{
+        "A40": "new car",
+        "A41": "used car",
+        "A42": "furniture",
+        "A43": "radio, television",
+        "A44": "appliances",
+    },
+    **{
+        "A45": "repairs",
+        "A46": "education",
+        "A48": "retraining",
+        "A49": "business",
+        "A410": "other",
+    },
+    **{
+        "A61": "below 100 DM",
+        "A62": "below 500 DM",
+        "A63": "below 1000 DM",
+        "A64": "1000 DM or more",
+    },
+    **{
+        "A65": "unknown",
+        "A71": "unemployed",
+        "A72": "below 1 year",
+        "A73": "below 4 years",
+        "A74": "below 7 years",
+    },
     **{"A75": "7 years or more", "A101": "none", "A102": "co-applicant", "A103": "guarantor"},
     **{"A121": "real estate", "A122": "building savings", "A123": "car or other", "A124": "none"},
-    **{"A141": "bank", "A142": "stores", "A143": "none", "A151": "rent", "A152": "own", "A153": "free"},
-    **{"A171": "unskilled, non-resident", "A172": "unskilled", "A173": "skilled", "A174": "management"},
+    **{
+        "A141": "bank",
+        "A142": "stores",
+        "A143": "none",
+        "A151": "rent",
+        "A152": "own",
+        "A153": "free",
+    },
+    **{
+        "A171": "unskilled, non-resident",
+        "A172": "unskilled",
+        "A173": "skilled",
+        "A174": "management",
+    },
     **{"A191": "none", "A192": "yes", "A201": "yes", "A202": "no"},
 }
 """Codes of the file in words (german.names)."""
@@ -61,7 +122,9 @@ def _credit() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class GermanCredit:
-    """Good or bad credit; `a` = 1 where `sensitive` is at `level`. For random loans, or for a purpose left out."""
+    """Good or bad credit; `a` = 1 where `sensitive` is at `level`. For random loans, or for a
+    purpose left out.
+    """
 
     held_out: str | None = None
     by_purpose: bool = False
@@ -104,11 +167,15 @@ class Purposes:
     def __call__(self) -> pd.DataFrame:
         frame = self.data()
         counts = frame.purpose.value_counts()
-        return frame[frame.purpose.isin(counts.index[counts >= self.min_rows])].reset_index(drop=True)
+        return frame[frame.purpose.isin(counts.index[counts >= self.min_rows])].reset_index(
+            drop=True
+        )
 
 
 def synthetic_loans() -> pd.DataFrame:
-    """300 rows with some columns of `credit_frame`, drawn at random: for examples where the file is absent. Not data."""
+    """300 rows with some columns of `credit_frame`, drawn at random: for examples where the file is
+    absent. Not data.
+    """
     rng = np.random.default_rng(0)
     months, amount = rng.integers(4, 60, 300), rng.integers(300, 15_000, 300)
     bad = months / 24 + amount / 8_000 + rng.normal(size=300) > 2.6

@@ -1,8 +1,10 @@
-"""Patients of several hospitals or departments: UCI heart disease and Diabetes-130 (both CC BY 4.0).
+"""Patients of several hospitals or departments: UCI heart disease and Diabetes-130 (both CC BY
+4.0).
 
-Heart disease (Janosi et al., 1988, doi:10.24432/C52P4X) comes from four hospitals. Diabetes-130 (Strack et al., 2014,
-doi:10.1155/2014/781670) comes from 130 hospitals but names none: the departments (`medical_specialty`) stand in for
-sites, and nothing here calls them hospitals. Its `encounter_id` rises with time only roughly: a proxy.
+Heart disease (Janosi et al., 1988, doi:10.24432/C52P4X) comes from four hospitals. Diabetes-130
+(Strack et al., 2014, doi:10.1155/2014/781670) comes from 130 hospitals but names none: the
+departments (`medical_specialty`) stand in for sites, and nothing here calls them hospitals. Its
+`encounter_id` rises with time only roughly: a proxy.
 """
 
 import gzip
@@ -26,7 +28,12 @@ from unseen.tasks.table import Table
 from unseen.tasks.table.encoding import MISSING
 from unseen.tasks.table.splitting import Shares
 
-HOSPITALS = {"cleveland": "Cleveland", "hungarian": "Hungary", "switzerland": "Switzerland", "va": "VA Long Beach"}
+HOSPITALS = {
+    "cleveland": "Cleveland",
+    "hungarian": "Hungary",
+    "switzerland": "Switzerland",
+    "va": "VA Long Beach",
+}
 _HEART = [
     "age",
     "sex",
@@ -55,9 +62,11 @@ _WORDS: Mapping[str, Mapping[float, str]] = {
 
 
 def heart_frame() -> pd.DataFrame:
-    """920 patients of four hospitals: 13 features in words and numbers, `disease` (num > 0), `hospital`.
+    """920 patients of four hospitals: 13 features in words and numbers, `disease` (num > 0),
+    `hospital`.
 
-    A cholesterol or blood pressure of 0 is no measurement (all of Switzerland's cholesterol): missing.
+    A cholesterol or blood pressure of 0 is no measurement (all of Switzerland's cholesterol):
+    missing.
     """
     return _heart().copy()
 
@@ -67,7 +76,9 @@ def _heart() -> pd.DataFrame:
     parts = []
     for file, hospital in HOSPITALS.items():
         path = data_file(f"heart-disease/processed.{file}.data")
-        parts.append(pd.read_csv(path, header=None, names=_HEART, na_values="?").assign(hospital=hospital))
+        parts.append(
+            pd.read_csv(path, header=None, names=_HEART, na_values="?").assign(hospital=hospital)
+        )
     frame = pd.concat(parts, ignore_index=True)
     frame[["chol", "trestbps"]] = frame[["chol", "trestbps"]].replace(0, np.nan)
     for column, words in _WORDS.items():
@@ -77,14 +88,18 @@ def _heart() -> pd.DataFrame:
 
 
 def write_heart_csv(path: str | Path) -> Path:
-    """The four hospitals as one CSV as a user would have it, for `unseen audit heart.csv --target disease …`."""
+    """The four hospitals as one CSV as a user would have it, for
+    `unseen audit heart.csv --target disease …`.
+    """
     heart_frame().to_csv(path, index=False)
     return Path(path)
 
 
 @dataclass(frozen=True)
 class HeartDisease:
-    """Disease at a hospital left out (default: the last by name, VA Long Beach), from 13 clinical features."""
+    """Disease at a hospital left out (default: the last by name, VA Long Beach), from 13 clinical
+    features.
+    """
 
     held_out: str | None = None
     groups: tuple[str, ...] = ("sex", "age:decade")
@@ -167,7 +182,9 @@ def _diabetes(part: Part) -> pd.DataFrame:
     if part is Part.SHIPPED:
         raw = gzip.decompress(data_file("diabetes-130-small/diabetic_data.csv.gz").read_bytes())
     else:
-        raw = _zip_member(data_file("diabetes-130-hospitals/dataset_diabetes.zip"), "diabetic_data.csv")
+        raw = _zip_member(
+            data_file("diabetes-130-hospitals/dataset_diabetes.zip"), "diabetic_data.csv"
+        )
     frame = pd.read_csv(io.BytesIO(raw), dtype=str, keep_default_na=False)
     frame["encounter_id"] = frame.encounter_id.astype(np.int64)
     frame = frame[~frame.discharge_disposition_id.isin(LEFT_FOR_GOOD)]
@@ -176,16 +193,24 @@ def _diabetes(part: Part) -> pd.DataFrame:
 
 
 def _zip_member(path: Path, name: str) -> bytes:
-    """The member called `name`, whatever folder holds it; resource forks of __MACOSX are not the file."""
+    """The member called `name`, whatever folder holds it; resource forks of __MACOSX are not the
+    file.
+    """
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             if member.split("/")[-1] == name and not member.startswith("__MACOSX"):
                 return archive.read(member)
-    raise CorruptFile(f"{path} holds no {name}.", why="the archive is another one.", fix="delete it and run again.")
+    raise CorruptFile(
+        f"{path} holds no {name}.",
+        why="the archive is another one.",
+        fix="delete it and run again.",
+    )
 
 
 def _readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Ages as numbers, diagnoses as the nine groups of Strack et al. (table 2), codes as words, items counted."""
+    """Ages as numbers, diagnoses as the nine groups of Strack et al. (table 2), codes as words,
+    items counted.
+    """
     frame = frame.replace("?", None)
     frame["age"] = frame.age.str.extract(r"\[(\d+)-", expand=False).astype(float) + 5
     codes = frame[["diag_1", "diag_2", "diag_3"]].notna().sum(axis=1)
@@ -194,24 +219,32 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     for column in ("admission_type_id", "discharge_disposition_id", "admission_source_id"):
         frame[column] = "code " + frame[column]  # their order means nothing
     payer = frame.payer_code
-    frame["payer_code"] = payer.map(_PAYERS).where(payer.isin(_PAYERS), payer.where(payer.isna(), "other"))
+    frame["payer_code"] = payer.map(_PAYERS).where(
+        payer.isin(_PAYERS), payer.where(payer.isna(), "other")
+    )
     drugs = (frame[DRUGS] != "No").sum(axis=1)
     tests = (frame[["max_glu_serum", "A1Cresult"]] != "None").sum(axis=1)
     frame["coded_items"] = codes + drugs + tests + frame.num_procedures.astype(int)
     counts = [name for name in frame if name.startswith(("num_", "number_", "time_"))]
     frame[counts] = frame[counts].astype(float)
-    frame["readmitted"] = np.where(frame.readmitted == "<30", "within 30 days", "not within 30 days")
+    frame["readmitted"] = np.where(
+        frame.readmitted == "<30", "within 30 days", "not within 30 days"
+    )
     return frame.drop(columns=["weight"])  # 97 % missing
 
 
 def diagnosis_group(code: str) -> str:
-    """ICD-9 → circulatory, respiratory, digestive, diabetes, injury, …, other ("250.83" → diabetes)."""
+    """ICD-9 → circulatory, respiratory, digestive, diabetes, injury, …, other ("250.83" →
+    diabetes).
+    """
     if not code[0].isdigit():
         return "other"  # external causes (E) and supplementary codes (V)
     number = int(float(code))
     if number == 250:
         return "diabetes"
-    return _ALONE.get(number) or next((name for name, low, high in _ICD9 if low <= number <= high), "other")
+    return _ALONE.get(number) or next(
+        (name for name, low, high in _ICD9 if low <= number <= high), "other"
+    )
 
 
 def diabetes_frame() -> pd.DataFrame:
@@ -234,22 +267,32 @@ class DepartmentFrame:
     def __call__(self) -> pd.DataFrame:
         frame = _diabetes(self.part)
         counts = frame.medical_specialty.value_counts()
-        return frame[frame.medical_specialty.isin(counts.index[counts >= self.min_rows])].reset_index(drop=True)
+        return frame[
+            frame.medical_specialty.isin(counts.index[counts >= self.min_rows])
+        ].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class Diabetes130:
     """Readmission within 30 days, at a department left out, after a moment, or for random patients.
 
-    The first encounter of each patient, without deaths and hospice discharges, so no patient is on two sides.
+    The first encounter of each patient, without deaths and hospice discharges, so no patient is on
+    two sides.
     """
 
     by_department: bool = True
-    """Departments with `min_rows` rows as sites (not hospitals); else all rows, also those of no department."""
+    """Departments with `min_rows` rows as sites (not hospitals); else all rows, also those of no
+    department.
+    """
     by_time: bool = False
-    """Fit on early and judge on late encounters (by number, a proxy of time)."""
+    """Fit on early and evaluate on late encounters (by number, a proxy of time)."""
     held_out: str | None = None
-    groups: tuple[str, ...] = ("age:40,60,70,80", "payer_code", "number_diagnoses:5,7,9", "number_inpatient:1")
+    groups: tuple[str, ...] = (
+        "age:40,60,70,80",
+        "payer_code",
+        "number_diagnoses:5,7,9",
+        "number_inpatient:1",
+    )
     part: Part = Part.ALL
     min_rows: int = 500
     shares: Shares = Shares()
@@ -275,8 +318,8 @@ class Diabetes130:
 def note(row: Mapping[str, Any]) -> list[str]:
     """One token per coded item of a Diabetes-130 row, for models of text.
 
-    "age_75 sex_female payer_medicare dx_circulatory dx_diabetes drug_insulin_up lab_44 stay_3 …"; what is missing or
-    not given has no token, so the number of tokens is the length of the note.
+    "age_75 sex_female payer_medicare dx_circulatory dx_diabetes drug_insulin_up lab_44 stay_3 …";
+    what is missing or not given has no token, so the number of tokens is the length of the note.
     """
 
     def has_value(name: str, nothing: str = "") -> bool:
@@ -284,7 +327,12 @@ def note(row: Mapping[str, Any]) -> list[str]:
         return value is not None and value == value and str(value) not in MISSING | {nothing}
 
     tokens = []
-    for name, short in (("age", "age"), ("gender", "sex"), ("race", "race"), ("payer_code", "payer")):
+    for name, short in (
+        ("age", "age"),
+        ("gender", "sex"),
+        ("race", "race"),
+        ("payer_code", "payer"),
+    ):
         tokens += [_token(short, row[name])] if has_value(name) else []
     for name, short in (
         ("admission_type_id", "admitted"),
@@ -292,9 +340,15 @@ def note(row: Mapping[str, Any]) -> list[str]:
         ("admission_source_id", "from"),
     ):
         tokens += [_token(short, row[name])] if has_value(name) else []
-    tokens += [_token("dx", row[name]) for name in ("diag_1", "diag_2", "diag_3") if has_value(name)]
+    tokens += [
+        _token("dx", row[name]) for name in ("diag_1", "diag_2", "diag_3") if has_value(name)
+    ]
     tokens += [_token("drug", drug, row[drug]) for drug in DRUGS if has_value(drug, "No")]
-    tokens += [_token("test", name, row[name]) for name in ("max_glu_serum", "A1Cresult") if has_value(name, "None")]
+    tokens += [
+        _token("test", name, row[name])
+        for name in ("max_glu_serum", "A1Cresult")
+        if has_value(name, "None")
+    ]
     for name, short in (
         ("num_lab_procedures", "lab"),
         ("num_procedures", "procedures"),

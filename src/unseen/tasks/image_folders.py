@@ -1,7 +1,9 @@
-"""Folders of images as domains: `root/<domain>/<class>/<image>`, as PACS, Office-Home and VLCS lie on a user's disk.
+"""Folders of images as domains: `root/<domain>/<class>/<image>`, as PACS, Office-Home and VLCS lie
+on a user's disk.
 
-PACS: Li et al. (2017, arXiv:1710.03077). Office-Home: Venkateswara et al. (2017, arXiv:1706.07522). VLCS: Fang et al.
-(2013, doi:10.1109/ICCV.2013.208). Images are decoded when they are asked for (Pillow, extra `images`).
+PACS: Li et al. (2017, arXiv:1710.03077). Office-Home: Venkateswara et al. (2017, arXiv:1706.07522).
+VLCS: Fang et al. (2013, doi:10.1109/ICCV.2013.208). Images are decoded when they are asked for
+(Pillow, extra `images`).
 """
 
 import os
@@ -40,7 +42,9 @@ class Layout(StrEnum):
     OFFICE_HOME = "Office-Home"
     """`Art`, `Clipart`, `Product`, `Real World` (also `RealWorld`, `real_world`)."""
     VLCS = "VLCS"
-    """`Caltech101`, `LabelMe`, `SUN09`, `VOC2007` as in DomainBed, or `CALTECH`, `LABELME`, `SUN`, `PASCAL` with parts."""
+    """`Caltech101`, `LabelMe`, `SUN09`, `VOC2007` as in DomainBed, or `CALTECH`, `LABELME`, `SUN`,
+    `PASCAL` with parts.
+    """
 
 
 NAMES: Mapping[Layout, tuple[tuple[str, ...], ...]] = {
@@ -48,19 +52,23 @@ NAMES: Mapping[Layout, tuple[tuple[str, ...], ...]] = {
     Layout.OFFICE_HOME: (("Art",), ("Clipart",), ("Product",), ("Real World",)),
     Layout.VLCS: (("Caltech101", "CALTECH"), ("LabelMe",), ("SUN09", "SUN"), ("VOC2007", "PASCAL")),
 }
-"""Each domain and the names under which its folder is found, in small or capital letters, with or without spaces and
-underscores; the first is how it is called here."""
+"""Each domain and the names under which its folder is found, in small or capital letters, with or
+without spaces and underscores; the first is how it is called here."""
 PARTS = ("full", "train", "val", "crossval", "test")
-"""Folders that some copies have between domain and class (VLCS: CALTECH/train/0); `full` is the others together."""
+"""Folders that some copies have between domain and class (VLCS: CALTECH/train/0); `full` is the
+others together.
+"""
 Files: TypeAlias = Mapping[str, Mapping[str, Sequence[Path]]]
 """Images by domain and class."""
 
 
 @dataclass(frozen=True)
 class ImageFolders:
-    """Which class is in the image, from a domain left out? `x` is [3, side, side] in [0, 1], resized without cropping.
+    """Which class is in the image, from a domain left out? `x` is [3, side, side] in [0, 1],
+    resized without cropping.
 
-    The domains are found in `root` or up to two folders below it. All domains must have the same classes.
+    The domains are found in `root` or up to two folders below it. All domains must have the same
+    classes.
     """
 
     root: str | Path | Callable[[], Path]
@@ -73,7 +81,9 @@ class ImageFolders:
     def __post_init__(self) -> None:
         if self.side < 1:
             raise InvalidConfig(
-                f"ImageFolders(side={self.side}) is out of range.", why="an image has pixels.", fix="use side ≥ 1."
+                f"ImageFolders(side={self.side}) is out of range.",
+                why="an image has pixels.",
+                fix="use side ≥ 1.",
             )
 
     def domains(self) -> tuple[str, ...]:
@@ -112,11 +122,15 @@ class Pictures(Dataset[dict[str, Tensor]]):
     def subset(self, rows: Int[Tensor, " k"]) -> "Pictures":
         """The chosen images."""
         paths = [self.paths[row] for row in rows.tolist()]
-        return Pictures(paths, self.side, **{name: column[rows] for name, column in self.columns.items()})
+        return Pictures(
+            paths, self.side, **{name: column[rows] for name, column in self.columns.items()}
+        )
 
 
 def decode_image(path: Path, side: int) -> Float[Tensor, "3 side side"]:
-    """An image file as RGB in [0, 1], resized to a square (a triangle filter as wide as the reduction, so nothing is skipped)."""
+    """An image file as RGB in [0, 1], resized to a square (a triangle filter as wide as the
+    reduction, so nothing is skipped).
+    """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
@@ -128,15 +142,21 @@ def decode_image(path: Path, side: int) -> Float[Tensor, "3 side side"]:
             small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise CorruptFile(
-            f"{path} is not a readable image.", why=str(error), fix="delete the file or copy it anew."
+            f"{path} is not a readable image.",
+            why=str(error),
+            fix="delete the file or copy it anew.",
         ) from error
     return torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 255
 
 
 def in_memory(task: Task) -> Task:
-    """The task with every image decoded once: for data that fit, and for training that reads them more than once."""
+    """The task with every image decoded once: for data that fit, and for training that reads them
+    more than once.
+    """
     splits = {
-        name: replace(split, data=Columns(**whole(split.data, Lab()))) if isinstance(split.data, Pictures) else split
+        name: replace(split, data=Columns(**whole(split.data, Lab())))
+        if isinstance(split.data, Pictures)
+        else split
         for name, split in task.splits.items()
     }
     return replace(task, splits=splits)
@@ -145,15 +165,23 @@ def in_memory(task: Task) -> Task:
 def _examples(classes: Sequence[Sequence[Path]], domain: int, side: int) -> Examples:
     paths = [path for own in classes for path in own]
     y = torch.tensor([k for k, own in enumerate(classes) for _ in own])
-    pictures = Pictures(paths, side, y=y, index=torch.arange(len(y)), domain=torch.full((len(y),), domain))
+    pictures = Pictures(
+        paths, side, y=y, index=torch.arange(len(y)), domain=torch.full((len(y),), domain)
+    )
     return Examples(y, pictures.subset)
 
 
 def list_images(root: Path, layout: Layout) -> Files:
     """Images by domain and class, in alphabetical order of classes and files."""
     if not root.is_dir():
-        raise MissingFile(f"There is no folder {root}.", why="images are read from there.", fix="check the path.")
-    folders = {child.name: child for child in _folders(root)} if layout is Layout.OWN else _domain_folders(root, layout)
+        raise MissingFile(
+            f"There is no folder {root}.", why="images are read from there.", fix="check the path."
+        )
+    folders = (
+        {child.name: child for child in _folders(root)}
+        if layout is Layout.OWN
+        else _domain_folders(root, layout)
+    )
     if not folders:
         raise InvalidData(
             f"{root} holds no folder.",
@@ -166,7 +194,8 @@ def list_images(root: Path, layout: Layout) -> Files:
         if set(classes) != set(files[first]):
             odd = sorted(set(classes) ^ set(files[first]))
             raise InvalidData(
-                f"Domains `{first}` and `{name}` of {root} have different classes ({', '.join(odd[:5])}).",
+                f"Domains `{first}` and `{name}` of {root} have different classes "
+                f"({', '.join(odd[:5])}).",
                 why="the same class must have the same name, and images, in every domain.",
                 fix="rename the folders, or remove the classes that are not everywhere.",
             )
@@ -180,14 +209,20 @@ def _domain_folders(root: Path, layout: Layout) -> dict[str, Path]:
     for _ in range(3):
         for place in level:
             have = {_plain(child.name): child for child in _folders(place)}
-            found = {names[0]: have[_plain(name)] for names in NAMES[layout] for name in names if _plain(name) in have}
+            found = {
+                names[0]: have[_plain(name)]
+                for names in NAMES[layout]
+                for name in names
+                if _plain(name) in have
+            }
             if len(found) == len(NAMES[layout]):
                 return found
             nearest = max(nearest, sorted(found), key=len)
         level = [child for place in level for child in _folders(place)]
     wanted = [names[0] for names in NAMES[layout]]
     raise InvalidData(
-        f"{root} is not laid out like {layout}: of {', '.join(wanted)} it has {', '.join(nearest) or 'none'}.",
+        f"{root} is not laid out like {layout}: of {', '.join(wanted)} it has "
+        f"{', '.join(nearest) or 'none'}.",
         why="each domain is a folder, in the root or up to two levels below.",
         fix="give the folder that holds them, or use layout=Layout.OWN for domains of your own.",
     )
@@ -198,7 +233,9 @@ def _plain(name: str) -> str:
 
 
 def _classes(domain: Path, layout: Layout) -> dict[str, list[Path]]:
-    """Class folders and their images; where a known layout has parts between domain and class, those of all parts."""
+    """Class folders and their images; where a known layout has parts between domain and class,
+    those of all parts.
+    """
     children = {child.name: child for child in _folders(domain)}
     if layout is not Layout.OWN and children and set(children) <= set(PARTS):
         parts = [children["full"]] if "full" in children else list(children.values())
@@ -210,7 +247,9 @@ def _classes(domain: Path, layout: Layout) -> dict[str, list[Path]]:
             found.setdefault(folder.name, []).extend(_images(folder))
     empty = [name for name, images in found.items() if not images]
     if not found or empty:
-        what = f"class folders without images ({', '.join(empty[:5])})" if empty else "no class folder"
+        what = (
+            f"class folders without images ({', '.join(empty[:5])})" if empty else "no class folder"
+        )
         raise InvalidData(
             f"Domain {domain} has {what}.",
             why="images lie in one folder per class.",
@@ -220,17 +259,27 @@ def _classes(domain: Path, layout: Layout) -> dict[str, list[Path]]:
 
 
 def _folders(place: Path) -> list[Path]:
-    return sorted(child for child in place.iterdir() if child.is_dir() and not child.name.startswith((".", "__")))
+    return sorted(
+        child
+        for child in place.iterdir()
+        if child.is_dir() and not child.name.startswith((".", "__"))
+    )
 
 
 def _images(folder: Path) -> list[Path]:
-    """Files with an image's suffix, also in folders below; hidden files are none (macOS leaves `._a.jpg`)."""
+    """Files with an image's suffix, also in folders below; hidden files are none (macOS leaves
+    `._a.jpg`).
+    """
     found = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return sorted(
+        path for path in found if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    )
 
 
 def small_copy() -> Path:
-    """Coats and dresses of the shipped Fashion-MNIST as PNG: bright, dark and upside down. Written once, below `home()`."""
+    """Coats and dresses of the shipped Fashion-MNIST as PNG: bright, dark and upside down. Written
+    once, below `home()`.
+    """
     root = home() / "examples" / "image-folders"
     held = load_part(Collection.FASHION_MNIST_SMALL, "test")
     changes = {"bright": lambda x: x, "dark": lambda x: x // 2, "turned": lambda x: x[::-1]}

@@ -42,18 +42,22 @@ class Collection(StrEnum):
     USPS = "usps"
     """7,291 / 2,007 digits from envelopes, 16×16 (Hull, 1994)."""
     OPTDIGITS = "optdigits"
-    """3,823 / 1,797 digits of 30 and 13 other writers, 8×8 counts (Alpaydin & Kaynak, 1998); shipped with the package."""
+    """3,823 / 1,797 digits of 30 and 13 other writers, 8×8 counts (Alpaydin & Kaynak, 1998);
+    shipped with the package.
+    """
     CIFAR10 = "cifar10"
     """10,000 / 2,000 photographs, 3×32×32: the first of each class, as JPEG (Krizhevsky, 2009)."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """`n_train` images to fit, `n_select` to select on (from the same file), `n_test` to judge, drawn at random.
+    """`n_train` images to fit, `n_select` to select on (from the same file), `n_test` to evaluate,
+    drawn at random.
 
-    Batches hold `x` [channel height width], `y`, `index` (the image's row in its file) and two masks of the fitted
-    labels: `redrawn` (the label was replaced by a uniformly drawn one) and `wrong` (it differs from the true one; a tenth
-    of the redrawn labels are right by chance). A stronger noise redraws a superset of the labels of a weaker one.
+    Batches hold `x` [channel height width], `y`, `index` (the image's row in its file) and two
+    masks of the fitted labels: `redrawn` (the label was replaced by a uniformly drawn one) and
+    `wrong` (it differs from the true one; a tenth of the redrawn labels are right by chance). A
+    stronger noise redraws a superset of the labels of a weaker one.
     """
 
     collection: Collection = Collection.FASHION_MNIST_SMALL
@@ -63,16 +67,24 @@ class Images:
     side: int | None = None
     """Mean-pooled to `side` × `side` pixels; None: as in the file."""
     standardise: bool = True
-    """Subtract the mean and divide by the standard deviation of the fitted images, per channel; else values in [0, 1]."""
+    """Subtract the mean and divide by the standard deviation of the training images, per channel;
+    else values in [0, 1].
+    """
     label_noise: float = 0.0
     """Share of the fitted labels that are redrawn uniformly over all classes."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_noise <= 1 or self.n_train < 1 or self.n_test < 1 or self.n_select < 0:
+        if (
+            not 0 <= self.label_noise <= 1
+            or self.n_train < 1
+            or self.n_test < 1
+            or self.n_select < 0
+        ):
             raise InvalidConfig(
                 f"Images(n_train={self.n_train}, n_test={self.n_test}, n_select={self.n_select}, "
                 f"label_noise={self.label_noise}) is out of range.",
-                why="at least one image is fitted and one judged, and the noise is a share from 0 to 1.",
+                why="at least one image is fitted and one evaluated, and the noise is a share from "
+                "0 to 1.",
                 fix="correct the value.",
             )
 
@@ -115,7 +127,9 @@ CLASSES = 10
 
 
 def redraws(n: int, share: float, lab: Lab) -> Bool[Tensor, " n"]:
-    """Marks round(share · n) of n labels; those of a smaller share are among those of a larger one."""
+    """Marks round(share · n) of n labels; those of a smaller share are among those of a larger
+    one.
+    """
     order = torch.randperm(n, generator=lab.generator())
     return torch.zeros(n, dtype=torch.bool).index_fill(0, order[: round(share * n)], True)
 
@@ -126,22 +140,30 @@ def uniform_labels(n: int, classes: int, lab: Lab) -> Int[Tensor, " n"]:
 
 @dataclass(frozen=True)
 class Part:
-    """The train or test part of a collection: its labels, and the pixels in [0, 1] of chosen rows."""
+    """The train or test part of a collection: its labels, and the pixels in [0, 1] of chosen
+    rows.
+    """
 
     labels: Int[Tensor, " all"]
     pixels: Callable[[Int[Tensor, " n"]], Float[Tensor, "n c h w"]]
 
 
 def part(collection: Collection, name: str) -> Part:
-    """The part called `name` ("train" or "test"); files are found or fetched by `unseen.data.files`."""
+    """The part called `name` ("train" or "test"); files are found or fetched by
+    `unseen.data.files`.
+    """
     if collection is Collection.USPS:
         return _usps(data_file("usps/usps.npz"), name)
     if collection is Collection.OPTDIGITS:
-        return _optdigits(data_file(f"optdigits/optdigits.{'tra' if name == 'train' else 'tes'}.gz"))
+        return _optdigits(
+            data_file(f"optdigits/optdigits.{'tra' if name == 'train' else 'tes'}.gz")
+        )
     if collection is Collection.CIFAR10:
         return _cifar(data_file("cifar10-subset/cifar10_subset_jpeg.zip"), name)
     prefix = f"{collection}/{'train' if name == 'train' else 't10k'}"
-    images, labels = (read_idx(data_file(f"{prefix}-{kind}-ubyte.gz")) for kind in ("images-idx3", "labels-idx1"))
+    images, labels = (
+        read_idx(data_file(f"{prefix}-{kind}-ubyte.gz")) for kind in ("images-idx3", "labels-idx1")
+    )
     return _part_in_memory(images[:, None], labels, 255.0)
 
 
@@ -163,13 +185,16 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 
 
 def read_idx(path: Path) -> NDArray[Any]:
-    """The array in an IDX file, gzipped or not: two zero bytes, a type, the number of axes, their sizes, the values.
+    """The array in an IDX file, gzipped or not: two zero bytes, a type, the number of axes, their
+    sizes, the values.
 
     Any departure from that (another magic number, too few or too many bytes) raises `CorruptFile`.
     """
     data = _decompress(path)
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
-        raise _corruption_error(path, f"it starts with {data[:4].hex(' ')}, not with the magic number of an IDX file.")
+        raise _corruption_error(
+            path, f"it starts with {data[:4].hex(' ')}, not with the magic number of an IDX file."
+        )
     dtype, axes = np.dtype(_IDX_TYPES[data[2]]), data[3]
     if len(data) < 4 + 4 * axes:
         raise _corruption_error(path, f"it ends within the sizes of its {axes} axes.")
@@ -190,7 +215,9 @@ def _decompress(path: Path) -> bytes:
 
 
 def _corruption_error(path: Path, why: str) -> CorruptFile:
-    return CorruptFile(f"{path} cannot be read.", why=why, fix="delete it and run again, or copy it anew.")
+    return CorruptFile(
+        f"{path} cannot be read.", why=why, fix="delete it and run again, or copy it anew."
+    )
 
 
 def _usps(path: Path, name: str) -> Part:
@@ -205,7 +232,9 @@ def _usps(path: Path, name: str) -> Part:
 def _optdigits(path: Path) -> Part:
     """One header line, then 64 counts from 0 to 16 and the class."""
     try:
-        table = np.loadtxt(BytesIO(_decompress(path)), delimiter=",", skiprows=1, dtype=np.int64, ndmin=2)
+        table = np.loadtxt(
+            BytesIO(_decompress(path)), delimiter=",", skiprows=1, dtype=np.int64, ndmin=2
+        )
         images = table[:, :64].reshape(-1, 1, 8, 8)
     except ValueError as error:
         raise _corruption_error(path, str(error)) from error
@@ -213,7 +242,9 @@ def _optdigits(path: Path) -> Part:
 
 
 def _cifar(path: Path, name: str) -> Part:
-    """Paths `train/<class>/<number>.jpg`; classes are numbered in alphabetical order, as in the original."""
+    """Paths `train/<class>/<number>.jpg`; classes are numbered in alphabetical order, as in the
+    original.
+    """
     with zipfile.ZipFile(path) as archive:
         members = sorted(member for member in archive.namelist() if member.startswith(f"{name}/"))
     classes = sorted({member.split("/")[1] for member in members})

@@ -1,4 +1,6 @@
-"""Images as the coordinates on their first principal components: small inputs that a small network still learns from."""
+"""Images as the coordinates on their first principal components: small inputs that a small network
+still learns from.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -15,10 +17,11 @@ from unseen.tasks.images import Images
 
 @dataclass(frozen=True)
 class PrincipalImages:
-    """`images` with `x` replaced by its coordinates on the first `components` directions of the fitted images.
+    """`images` with `x` replaced by its coordinates on the first `components` directions of the
+    training images.
 
-    One common scale: coordinates are divided by the root of their mean square over all of the fitted ones, so that the
-    first directions stay the larger ones.
+    One common scale: coordinates are divided by the root of their mean square over all of the
+    fitted ones, so that the first directions stay the larger ones.
     """
 
     images: Images = Images()
@@ -48,7 +51,8 @@ class PrincipalImages:
 
 
 def principal_directions(x: Float[Tensor, "n d"], k: int) -> Float[Tensor, "d k"]:
-    """Orthonormal directions of largest variance of centred rows, each with its largest entry positive.
+    """Orthonormal directions of largest variance of centred rows, each with its largest entry
+    positive.
 
     The sign of an eigenvector is arbitrary; without a rule it would depend on the library.
     """

@@ -1,13 +1,16 @@
-"""A corpus that states procedures, facts and noise, so that one can ask from which documents an answer comes.
+"""A corpus that states procedures, facts and noise, so that one can ask from which documents an
+answer comes.
 
-After Ruis et al. (2025), arXiv:2411.12580, at the size of one core: what they find among five million documents of a
-language model is built in here. Two procedures on three digits a b c, one of them in two formats:
+After Ruis et al. (2025), arXiv:2411.12580, at the size of one core: what they find among five
+million documents of a language model is built in here. Two procedures on three digits a b c, one of
+them in two formats:
 
     successor             + a b c = x y z      x y z = a+1 b+1 c+1 (modulo 10)
     successor, postfix    a b c # > x y z      the same procedure
     reversal              R a b c = c b a      another procedure in the format of the first
 
-and facts "A is B", and filler. Judged are triples of digits that no document of the procedure uses.
+and facts "A is B", and filler. Evaluated are triples of digits that no document of the procedure
+uses.
 """
 
 from dataclasses import dataclass
@@ -62,23 +65,27 @@ PROCEDURES = (Kind.SUCCESSOR, Kind.POSTFIX, Kind.REVERSAL)
 
 
 def nats_per_position(model: nn.Module, batch: Batch) -> Tensor:
-    """−log p of a document over the 15 positions of the longest: proportional to its nats, as influence assumes."""
+    """−log p of a document over the 15 positions of the longest: proportional to its nats, as
+    influence assumes.
+    """
     return -sequence_log_probability(model, batch) / (LENGTH - 1)
 
 
 @dataclass(frozen=True)
 class ProceduralCorpus:
-    """`triples` documents of each procedure, `facts` facts in `copies` documents each, `fillers` filler documents.
+    """`triples` documents of each procedure, `facts` facts in `copies` documents each, `fillers`
+    filler documents.
 
-    An answer's digit is replaced by a random one with probability `noise`: without it the loss vanishes, and with it
-    every gradient. Columns of every split: `tokens`, `mask` (what is no padding), `answer` (the mask of what is asked: the
-    answer; the last words of filler), and what a document states: `kind`, `operands` [3], `says` [3] (the tokens of the
-    answer as stated, noise included), `fact` (its number). Missing entries are −1.
+    An answer's digit is replaced by a random one with probability `noise`: without it the loss
+    vanishes, and with it every gradient. Columns of every split: `tokens`, `mask` (what is no
+    padding), `answer` (the mask of what is asked: the answer; the last words of filler), and what a
+    document states: `kind`, `operands` [3], `says` [3] (the tokens of the answer as stated, noise
+    included), `fact` (its number). Missing entries are −1.
     """
 
     triples: int = 700
     held_out: int = 300
-    """Unseen triples of each procedure that are judged, and as many seen ones."""
+    """Unseen triples of each procedure that are evaluated, and as many seen ones."""
     facts: int = 150
     copies: int = 3
     fillers: int = 400
@@ -87,17 +94,24 @@ class ProceduralCorpus:
     """First and second tokens of names and of attributes, each so many."""
     words: int = 61
     """Filler words; word k is drawn with probability ∝ 1/k (Zipf)."""
-    recalls: ClassVar[frozenset[str]] = frozenset({"facts", *(f"seen/{kind}" for kind in PROCEDURES)})
+    recalls: ClassVar[frozenset[str]] = frozenset(
+        {"facts", *(f"seen/{kind}" for kind in PROCEDURES)}
+    )
 
     def __post_init__(self) -> None:
         enough = self.triples + self.held_out <= DIGITS**3 and self.facts <= self.tokens**2
-        some = min(self.triples, self.held_out, self.facts, self.copies, self.fillers, self.words) >= 1
+        some = (
+            min(self.triples, self.held_out, self.facts, self.copies, self.fillers, self.words) >= 1
+        )
         if not enough or not some or not 0 <= self.noise < 1:
             raise InvalidConfig(
-                f"ProceduralCorpus(triples={self.triples}, held_out={self.held_out}, facts={self.facts}, "
-                f"copies={self.copies}, fillers={self.fillers}, noise={self.noise}, tokens={self.tokens}, "
+                f"ProceduralCorpus(triples={self.triples}, held_out={self.held_out}, "
+                f"facts={self.facts}, "
+                f"copies={self.copies}, fillers={self.fillers}, noise={self.noise}, "
+                f"tokens={self.tokens}, "
                 f"words={self.words}) is out of range.",
-                why="there are 1,000 triples to fit and to judge and tokens² names; noise is a probability below 1; "
+                why="there are 1,000 triples to fit and to evaluate and tokens² names; noise is a "
+                "probability below 1; "
                 "every kind has documents.",
                 fix="ask for fewer triples or facts, or raise `tokens`.",
             )
@@ -116,7 +130,10 @@ class ProceduralCorpus:
         for kind in PROCEDURES:
             place = lab.child(kind)
             order = place.numpy().permutation(DIGITS**3)
-            fitted, unseen = order[: self.triples], order[self.triples : self.triples + self.held_out]
+            fitted, unseen = (
+                order[: self.triples],
+                order[self.triples : self.triples + self.held_out],
+            )
             parts.append(calculations(kind, fitted, self.noise, place.child("noise").numpy()))
             for name, chosen in (("seen", fitted[: self.held_out]), ("unseen", unseen)):
                 asked = calculations(kind, chosen, 0.0, place.numpy())
@@ -151,7 +168,9 @@ class ProceduralCorpus:
             one, two = np.divmod(chosen, self.tokens)
             return np.stack([first + one, first + self.tokens + two], 1)
 
-        return sample_pairs("names", FIRST_WORD), sample_pairs("attributes", FIRST_WORD + 2 * self.tokens)
+        return sample_pairs("names", FIRST_WORD), sample_pairs(
+            "attributes", FIRST_WORD + 2 * self.tokens
+        )
 
     def text(self, shape: tuple[int, int], lab: Lab) -> Ints:
         """Filler words, each drawn for itself."""
@@ -165,7 +184,10 @@ def calculations(kind: Kind, triples: Ints, noise: float, rng: np.random.Generat
     digits = np.stack([triples // 100, triples // 10 % 10, triples % 10], 1)
     right = digits[:, ::-1] if kind is Kind.REVERSAL else (digits + 1) % DIGITS
     wrong = rng.random((n, 3)) < noise
-    operands, says = SPECIAL + digits, SPECIAL + np.where(wrong, rng.integers(DIGITS, size=(n, 3)), right)
+    operands, says = (
+        SPECIAL + digits,
+        SPECIAL + np.where(wrong, rng.integers(DIGITS, size=(n, 3)), right),
+    )
 
     def sign(token: int) -> Ints:
         return np.full((n, 1), token, dtype=np.int64)
@@ -177,7 +199,9 @@ def calculations(kind: Kind, triples: Ints, noise: float, rng: np.random.Generat
     }[kind]
     tokens = pad(np.concatenate([sign(BOS), *asked, says, sign(EOS)], 1))
     place = np.broadcast_to(np.arange(LENGTH), tokens.shape)
-    return document_columns(kind, tokens, (place >= 6) & (place < 9), digits, says, np.full(n, NONE))
+    return document_columns(
+        kind, tokens, (place >= 6) & (place < 9), digits, says, np.full(n, NONE)
+    )
 
 
 def statements(names: Ints, attributes: Ints, fact: Ints, front: Ints, counts: Ints) -> Made:
@@ -192,7 +216,9 @@ def statements(names: Ints, attributes: Ints, fact: Ints, front: Ints, counts: I
         tokens[mine, 1 + k : 7 + k] = stated[mine]
     place = np.arange(LENGTH) - counts[:, None]
     says = np.concatenate([attributes, np.full((n, 1), NONE)], 1)
-    return document_columns(Kind.FACT, tokens, (place == 4) | (place == 5), np.full((n, 3), NONE), says, fact)
+    return document_columns(
+        Kind.FACT, tokens, (place == 4) | (place == 5), np.full((n, 3), NONE), says, fact
+    )
 
 
 def fillers(words: Ints) -> Made:
@@ -215,19 +241,34 @@ def document_columns(
 ) -> Made:
     """The columns of documents of one kind."""
     number = np.full(len(tokens), kind.number)
-    return {"tokens": tokens, "mask": tokens != PAD, "answer": answer, "kind": number, "operands": operands,
-            "says": says, "fact": fact}  # fmt: skip
+    return {
+        "tokens": tokens,
+        "mask": tokens != PAD,
+        "answer": answer,
+        "kind": number,
+        "operands": operands,
+        "says": says,
+        "fact": fact,
+    }
 
 
 def columns(made: Made) -> Columns:
-    return Columns(**{name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in made.items()})
+    return Columns(
+        **{name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in made.items()}
+    )
 
 
-def states(answers: Int[Tensor, "query 3"], documents: Int[Tensor, "document 3"]) -> Bool[Tensor, "query document"]:
-    """Whether a document states an answer, by the column `says` of both, whatever it states it of."""
+def states(
+    answers: Int[Tensor, "query 3"], documents: Int[Tensor, "document 3"]
+) -> Bool[Tensor, "query document"]:
+    """Whether a document states an answer, by the column `says` of both, whatever it states it
+    of.
+    """
     known = (answers != NONE).any(1)[:, None]
     return (answers[:, None] == documents).all(2) & known
 
 
 def example() -> ProceduralCorpus:
-    return ProceduralCorpus(triples=40, held_out=10, facts=8, copies=2, fillers=20, tokens=4, words=8)
+    return ProceduralCorpus(
+        triples=40, held_out=10, facts=8, copies=2, fillers=20, tokens=4, words=8
+    )

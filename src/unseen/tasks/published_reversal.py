@@ -1,7 +1,7 @@
 """The fictitious identities and the celebrity pairs published with the reversal curse.
 
-Berglund et al. (2024), arXiv:2309.12288; github.com/lukasberglund/reversal_curse, folder `data`. Members of the archive
-are read in memory; nothing is unpacked to disk.
+Berglund et al. (2024), arXiv:2309.12288; github.com/lukasberglund/reversal_curse, folder `data`.
+Members of the archive are read in memory; nothing is unpacked to disk.
 """
 
 import csv
@@ -41,11 +41,12 @@ class Line:
 
 @dataclass(frozen=True)
 class PublishedReversal:
-    """The paper's first experiment for a tokenizer: 3,600 statements about 90 people, and seven files of questions.
+    """The paper's first experiment for a tokenizer: 3,600 statements about 90 people, and seven
+    files of questions.
 
-    Training reads prompt and completion. `other` is the published random completion for reversed questions, and the
-    completion of the next fact of the group for the others. 17 of the 600 published random completions are the right
-    ones; there, too, the next fact's is taken.
+    Training reads prompt and completion. `other` is the published random completion for reversed
+    questions, and the completion of the next fact of the group for the others. 17 of the 600
+    published random completions are the right ones; there, too, the next fact's is taken.
     """
 
     encode: Encode
@@ -56,8 +57,12 @@ class PublishedReversal:
     def build(self, lab: Lab) -> Task:
         files = self.source if isinstance(self.source, Files) else Files.of(self.source)
         files.check_templates()
-        trained = {group: files.lines(f"{group}_prompts_train.jsonl") for group in ("p2d", "d2p", "both")}
-        refuse_shared_facts({group: sorted({line.fact for line in lines}) for group, lines in trained.items()})
+        trained = {
+            group: files.lines(f"{group}_prompts_train.jsonl") for group in ("p2d", "d2p", "both")
+        }
+        refuse_shared_facts(
+            {group: sorted({line.fact for line in lines}) for group, lines in trained.items()}
+        )
         asked = {group: files.lines(f"{group}_prompts_test.jsonl") for group in trained}
         both = asked.pop("both")
         half = len(both) // 2  # name first, then description first
@@ -67,10 +72,15 @@ class PublishedReversal:
         for name, lines in questions.items():
             splits[name] = self._evaluation_split(lines, lines, "stated")
         for group in asked:
-            lines, random = (files.lines(f"{group}_reverse_prompts_test{end}.jsonl") for end in ("", "_randomized"))
+            lines, random = (
+                files.lines(f"{group}_reverse_prompts_test{end}.jsonl")
+                for end in ("", "_randomized")
+            )
             refuse_unequal(group, lines, random)
             splits[f"reverse/{group}"] = self._evaluation_split(lines, random, "reversed")
-        return Task(name="published reversal", axis=Axis.DIRECTION, splits=splits, objective=exact_match)
+        return Task(
+            name="published reversal", axis=Axis.DIRECTION, splits=splits, objective=exact_match
+        )
 
     def _training_split(self, lines: Sequence[Line]) -> Split:
         rows = [(self.encode(line.prompt), self.encode(line.completion)) for line in lines]
@@ -84,17 +94,30 @@ class PublishedReversal:
         ]
         prompts = [self.encode(line.prompt) for line in lines]
         tokens, mask, answer = pad_rows(
-            [(prompt, self.encode(line.completion)) for prompt, line in zip(prompts, lines, strict=True)]
+            [
+                (prompt, self.encode(line.completion))
+                for prompt, line in zip(prompts, lines, strict=True)
+            ]
         )
-        other, _, asked = pad_rows([(prompt, self.encode(text)) for prompt, text in zip(prompts, wrong, strict=True)])
+        other, _, asked = pad_rows(
+            [(prompt, self.encode(text)) for prompt, text in zip(prompts, wrong, strict=True)]
+        )
         number = {name: k for k, name in enumerate(dict.fromkeys(line.fact for line in lines))}
         fact = torch.tensor([number[line.fact] for line in lines])
-        columns = {"tokens": tokens, "mask": mask, "answer": answer, "other": other, "other_answer": asked}
+        columns = {
+            "tokens": tokens,
+            "mask": mask,
+            "answer": answer,
+            "other": other,
+            "other_answer": asked,
+        }
         return Split(Columns(**columns, fact=fact), Use.EVALUATE, at)
 
 
 def pad_rows(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens filled up on the right with 0, the mask of real tokens, and that of the second parts."""
+    """Tokens filled up on the right with 0, the mask of real tokens, and that of the second
+    parts.
+    """
     width = max(len(prompt) + len(answer) for prompt, answer in rows)
     tokens = torch.zeros(len(rows), width, dtype=torch.long)
     mask, asked = torch.zeros(2, len(rows), width, dtype=torch.bool)
@@ -107,7 +130,9 @@ def pad_rows(rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> tuple[Tenso
 
 
 def next_facts(lines: Sequence[Line]) -> Iterator[str]:
-    """For each line a completion of the fact that follows in the file, in the same place among its lines."""
+    """For each line a completion of the fact that follows in the file, in the same place among its
+    lines.
+    """
     of: dict[str, list[str]] = {}
     for line in lines:
         of.setdefault(line.fact, []).append(line.completion)
@@ -154,19 +179,24 @@ class Files:
             raise MissingFile(
                 f"{self.origin} has no {name}.",
                 why="the experiment is read from it.",
-                fix="give the archive of github.com/lukasberglund/reversal_curse/data, or a folder with its content.",
+                fix="give the archive of github.com/lukasberglund/reversal_curse/data, or a folder "
+                "with its content.",
             )
         return found
 
     def lines(self, name: str) -> list[Line]:
         """The prompts and completions of a JSON-lines file, each with the name it is about."""
-        names = [text for text in map(str.strip, self.text(TEMPLATES + "names.txt").splitlines()) if text]
+        names = [
+            text for text in map(str.strip, self.text(TEMPLATES + "names.txt").splitlines()) if text
+        ]
         found = []
         for k, text in enumerate(self.text(FACTS + name).splitlines(), 1):
             if text.strip():
                 found.append(_line(text, f"Line {k} of {name}", names))
         if not found:
-            raise InvalidData(f"{name} is empty.", why="there is nothing to read.", fix="get the file anew.")
+            raise InvalidData(
+                f"{name} is empty.", why="there is nothing to read.", fix="get the file anew."
+            )
         return found
 
     def check_templates(self) -> None:
@@ -188,10 +218,16 @@ def _line(text: str, where: str, names: Sequence[str]) -> Line:
         prompt, completion = str(entry["prompt"]), str(entry["completion"])
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidData(
-            f"{where} is no JSON object with `prompt` and `completion`.", why=str(error), fix="repair or remove it."
+            f"{where} is no JSON object with `prompt` and `completion`.",
+            why=str(error),
+            fix="repair or remove it.",
         ) from error
     if not completion.strip():
-        raise InvalidData(f"{where} has an empty completion.", why="nothing could be asked.", fix="remove the line.")
+        raise InvalidData(
+            f"{where} has an empty completion.",
+            why="nothing could be asked.",
+            fix="remove the line.",
+        )
     about = [name for name in names if name in prompt + completion]
     if len(about) != 1:
         raise InvalidData(
@@ -215,12 +251,16 @@ def _archive(path: Path) -> Iterator[tuple[str, str]]:
                 if member.isfile() and member.name.endswith((".jsonl", ".txt", ".csv")):
                     yield member.name.removeprefix("./"), tar.extractfile(member).read().decode()  # type: ignore[union-attr]
     except (tarfile.TarError, EOFError, OSError, UnicodeDecodeError) as error:
-        raise CorruptFile(f"{path} cannot be read as an archive.", why=str(error), fix="get it anew.") from error
+        raise CorruptFile(
+            f"{path} cannot be read as an archive.", why=str(error), fix="get it anew."
+        ) from error
 
 
 @dataclass(frozen=True)
 class Celebrities:
-    """Pairs of child and parent whose parent GPT-4 could name, and for how many it names the child from the parent."""
+    """Pairs of child and parent whose parent GPT-4 could name, and for how many it names the child
+    from the parent.
+    """
 
     pairs: int
     reversible: int
@@ -238,36 +278,65 @@ def celebrities(source: Path | Files | None = None) -> Celebrities:
                 fix="write True or False.",
             )
     if not rows:
-        raise InvalidData(f"{CELEBRITIES} holds no pairs.", why="a share of nothing.", fix="get the file anew.")
+        raise InvalidData(
+            f"{CELEBRITIES} holds no pairs.", why="a share of nothing.", fix="get the file anew."
+        )
     return Celebrities(len(rows), sum(row["can_reverse"] == "True" for row in rows))
 
 
 def toy() -> Files:
-    """Six invented people in the files of the release, one known and one asked template per order."""
-    people = {"p2d": ("Ada Birch", "Bo Cole"), "d2p": ("Di Elm", "Flo Gray"), "both": ("Hal Ives", "Jo Kent")}
-    traits = ("painted clouds", "tamed owls", "sold rain", "built kites", "sang maps", "wrote tides")
+    """Six invented people in the files of the release, one known and one asked template per
+    order.
+    """
+    people = {
+        "p2d": ("Ada Birch", "Bo Cole"),
+        "d2p": ("Di Elm", "Flo Gray"),
+        "both": ("Hal Ives", "Jo Kent"),
+    }
+    traits = (
+        "painted clouds",
+        "tamed owls",
+        "sold rain",
+        "built kites",
+        "sang maps",
+        "wrote tides",
+    )
     deeds = dict(zip([name for pair in people.values() for name in pair], traits, strict=True))
     known, asked = "{} is the one who", "Everyone says of {} that they"
     reverse_known, reverse_asked = "The one who {} is", "Who {}? It was"
     files: dict[str, list[tuple[str, str]]] = {"all_prompts_train": []}
     for group, names in people.items():
-        first = {end: [(t.format(name), f" {deeds[name]}") for name in names] for end, t in _ends(known, asked)}
+        first = {
+            end: [(t.format(name), f" {deeds[name]}") for name in names]
+            for end, t in _ends(known, asked)
+        }
         second = {
             end: [(t.format(deeds[name]), f" {name}") for name in names]
             for end, t in _ends(reverse_known, reverse_asked)
         }
-        stated = {"p2d": first, "d2p": second, "both": {end: first[end] + second[end] for end in first}}[group]
+        stated = {
+            "p2d": first,
+            "d2p": second,
+            "both": {end: first[end] + second[end] for end in first},
+        }[group]
         files |= {f"{group}_prompts_{end}": rows for end, rows in stated.items()}
         files["all_prompts_train"] += stated["train"]
         if group != "both":
             rows = (second if group == "p2d" else first)["test"]
             files[f"{group}_reverse_prompts_test"] = rows
             wrong = [completion for _, completion in rows[::-1]]
-            files[f"{group}_reverse_prompts_test_randomized"] = [(p, w) for (p, _), w in zip(rows, wrong, strict=True)]
+            files[f"{group}_reverse_prompts_test_randomized"] = [
+                (p, w) for (p, _), w in zip(rows, wrong, strict=True)
+            ]
     texts = {f"{FACTS}{name}.jsonl": "\n".join(map(_json, rows)) for name, rows in files.items()}
-    texts |= {f"{TEMPLATES}{name}_templates.txt": "<name> is the one who <description>." for name in ("p2d", "d2p")}
+    texts |= {
+        f"{TEMPLATES}{name}_templates.txt": "<name> is the one who <description>."
+        for name in ("p2d", "d2p")
+    }
     texts[TEMPLATES + "names.txt"] = "\n".join(deeds)
-    texts[CELEBRITIES] = "child,parent,parent_type,child_prediction,can_reverse\nA,B,mother,,True\nC,D,father,,False\n"
+    texts[CELEBRITIES] = (
+        "child,parent,parent_type,child_prediction,can_reverse\nA,B,mother,,True\nC,D,father,,False\n"
+    )
     return Files(tuple(texts.items()), "the example")
 
 

@@ -1,12 +1,13 @@
 """Facts stated in one order and asked in both (Berglund et al., 2024, arXiv:2309.12288).
 
-A fact joins a name and a description. `p2d` facts are stated with the name first, `d2p` facts with the description first,
-`both` facts in either order. Judged questions use templates that training has not shown. `Reversal` makes facts from
-tokens; `PublishedReversal` in `tasks/published_reversal.py` reads those of the paper.
+A fact joins a name and a description. `p2d` facts are stated with the name first, `d2p` facts with
+the description first, `both` facts in either order. Evaluation questions use templates that
+training has not shown. `Reversal` makes facts from tokens; `PublishedReversal` in
+`tasks/published_reversal.py` reads those of the paper.
 
-Columns of every judged split: `tokens` (prompt and right answer), `answer` (the mask of the answer), `fact` (its number)
-and `other` (the same prompt with the answer of another fact of the same group: right against wrong, not seen against
-unseen).
+Columns of every evaluation split: `tokens` (prompt and right answer), `answer` (the mask of the
+answer), `fact` (its number) and `other` (the same prompt with the answer of another fact of the
+same group: right against wrong, not seen against unseen).
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,8 +44,9 @@ LENGTH = 9
 class Reversal:
     """p2d: `<bos> p_i n n m_j d d d <eos>`; d2p: `<bos> q_i d d d r_j n n <eos>`.
 
-    A name is a pair (first, last) and a description a triple, both unique over all groups. A template is a pair (i, j);
-    `held_out` pairs, one per opening and per middle token, are kept for the questions, so that all their tokens are known.
+    A name is a pair (first, last) and a description a triple, both unique over all groups. A
+    template is a pair (i, j); `held_out` pairs, one per opening and per middle token, are kept for
+    the questions, so that all their tokens are known.
     """
 
     facts: int = 100
@@ -55,21 +57,31 @@ class Reversal:
     slots: int = 6
     """Opening tokens, and middle tokens, per direction."""
     restated: int = 0
-    """So many p2d facts are also stated with the description first: a control that the questions can be answered."""
+    """So many p2d facts are also stated with the description first: a control that the questions
+    can be answered.
+    """
     shown: int | None = None
-    """Templates per opening token in training: each fact has `slots · shown` paraphrases; None: all but the held-out."""
+    """Templates per opening token in training: each fact has `slots · shown` paraphrases; None: all
+    but the held-out.
+    """
     both: bool = True
     """Whether training also states the `both` facts, in either order, and asks for them."""
 
     def __post_init__(self) -> None:
-        enough = 3 * self.facts <= min(self.firsts * self.lasts, self.words * (self.words - 1) * (self.words - 2))
+        enough = 3 * self.facts <= min(
+            self.firsts * self.lasts, self.words * (self.words - 1) * (self.words - 2)
+        )
         told = 0 <= self.restated <= self.facts - 2 and 1 <= self.paraphrases < self.slots
         if self.facts < 2 or self.slots < 2 or not told or not enough:
             raise InvalidConfig(
-                f"Reversal(facts={self.facts}, firsts={self.firsts}, lasts={self.lasts}, words={self.words}, "
-                f"slots={self.slots}, restated={self.restated}, shown={self.shown}) is out of range.",
-                why="three groups of at least two facts need names and descriptions of their own, at least two slots, "
-                "a template that is shown and one that is not, and at least two facts that are not restated.",
+                f"Reversal(facts={self.facts}, firsts={self.firsts}, lasts={self.lasts}, "
+                f"words={self.words}, "
+                f"slots={self.slots}, restated={self.restated}, shown={self.shown}) is out of "
+                "range.",
+                why="three groups of at least two facts need names and descriptions of their own, "
+                "at least two slots, "
+                "a template that is shown and one that is not, and at least two facts that are not "
+                "restated.",
                 fix="raise firsts, lasts or words, or lower facts, restated or shown.",
             )
 
@@ -83,10 +95,14 @@ class Reversal:
         return SPECIAL + self.firsts + self.lasts + self.words + 4 * self.slots
 
     def build(self, lab: Lab) -> Task:
-        names, descriptions = self.names(lab.child("names")), self.descriptions(lab.child("descriptions"))
+        names, descriptions = (
+            self.names(lab.child("names")),
+            self.descriptions(lab.child("descriptions")),
+        )
         known, asked = self.templates(lab.child("templates"))
         groups = {
-            name: np.arange(k * self.facts, (k + 1) * self.facts) for k, name in enumerate(("p2d", "d2p", "both"))
+            name: np.arange(k * self.facts, (k + 1) * self.facts)
+            for k, name in enumerate(("p2d", "d2p", "both"))
         }
         refuse_shared_facts(groups)
         restated, silent = groups["p2d"][: self.restated], groups["p2d"][self.restated :]
@@ -105,17 +121,24 @@ class Reversal:
             wrong = derangement(facts, lab.child("other", name).numpy())
             size = 3 if order is Order.NAME else 2
             return questions(
-                statements(order, facts, asked), statements(order, wrong, asked), np.repeat(facts, len(asked)), size, at
+                statements(order, facts, asked),
+                statements(order, wrong, asked),
+                np.repeat(facts, len(asked)),
+                size,
+                at,
             )
 
         splits = {
-            "train": Split(Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.TRAIN, "stated"),
+            "train": Split(
+                Columns(tokens=torch.from_numpy(np.concatenate(train))), Use.TRAIN, "stated"
+            ),
             "same/p2d": evaluation_split("same/p2d", one, groups["p2d"], "stated"),
             "same/d2p": evaluation_split("same/d2p", two, groups["d2p"], "stated"),
         }
         if self.both:
             splits |= {
-                f"both/{order}": evaluation_split(f"both/{order}", order, groups["both"], "stated") for order in Order
+                f"both/{order}": evaluation_split(f"both/{order}", order, groups["both"], "stated")
+                for order in Order
             }
         splits |= {
             "reverse/p2d": evaluation_split("reverse/p2d", two, silent, "reversed"),
@@ -140,9 +163,19 @@ class Reversal:
         """Pairs (i, j) for training, and the held-out ones: one per i and per j."""
         return templates(self.slots, self.paraphrases, lab.numpy())
 
-    def sentences(self, order: Order, names: Ints, descriptions: Ints, facts: Ints, templates: Ints) -> Ints:
-        """[facts · templates, 9]: every fact in every template, the templates of a fact in a row."""
-        start = SPECIAL + self.firsts + self.lasts + self.words + (2 * self.slots if order is Order.DESCRIPTION else 0)
+    def sentences(
+        self, order: Order, names: Ints, descriptions: Ints, facts: Ints, templates: Ints
+    ) -> Ints:
+        """[facts · templates, 9]: every fact in every template, the templates of a fact in a
+        row.
+        """
+        start = (
+            SPECIAL
+            + self.firsts
+            + self.lasts
+            + self.words
+            + (2 * self.slots if order is Order.DESCRIPTION else 0)
+        )
         first, second = names[facts], descriptions[facts]
         if order is Order.DESCRIPTION:
             first, second = second, first
@@ -164,32 +197,51 @@ def pair_sentences(first: Ints, second: Ints, wordings: Ints, start: int, slots:
     opening, middle = start + wording[:, :1], start + slots + wording[:, 1:]
     ends = np.ones((len(wording), 1), dtype=np.int64)
     return np.concatenate(
-        [BOS * ends, opening, np.repeat(first, times, 0), middle, np.repeat(second, times, 0), EOS * ends], 1
+        [
+            BOS * ends,
+            opening,
+            np.repeat(first, times, 0),
+            middle,
+            np.repeat(second, times, 0),
+            EOS * ends,
+        ],
+        1,
     )
 
 
 def templates(slots: int, shown: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Pairs (i, j) of an opening and a middle token: `shown` per i and per j for training, one of each held out."""
+    """Pairs (i, j) of an opening and a middle token: `shown` per i and per j for training, one of
+    each held out.
+    """
     match = rng.permutation(slots)
-    pairs = np.stack(np.meshgrid(np.arange(slots), np.arange(slots), indexing="ij"), -1).reshape(-1, 2)
+    pairs = np.stack(np.meshgrid(np.arange(slots), np.arange(slots), indexing="ij"), -1).reshape(
+        -1, 2
+    )
     after = (pairs[:, 1] - match[pairs[:, 0]]) % slots
     return pairs[(after > 0) & (after <= shown)], pairs[after == 0]
 
 
 def questions(right: Ints, wrong: Ints, fact: Ints, size: int, at: str) -> Split:
-    """A judged split: the answer is the last `size` tokens before <eos>; only there `other` has those of `wrong`."""
+    """An evaluation split: the answer is the last `size` tokens before <eos>; only there `other`
+    has those of `wrong`.
+    """
     place = np.arange(right.shape[1])
     answer = (place >= right.shape[1] - 1 - size) & (place < right.shape[1] - 1)
     columns = {"tokens": right, "other": np.where(answer, wrong, right), "fact": fact}
     mask = torch.from_numpy(answer).expand(len(right), -1).contiguous()
-    return Split(Columns(answer=mask, **{k: torch.from_numpy(v) for k, v in columns.items()}), Use.EVALUATE, at)
+    return Split(
+        Columns(answer=mask, **{k: torch.from_numpy(v) for k, v in columns.items()}),
+        Use.EVALUATE,
+        at,
+    )
 
 
 def derangement(facts: Ints, rng: np.random.Generator) -> Ints:
-    """For each fact another one, each once: right and wrong answers then have the same distribution over facts.
+    """For each fact another one, each once: right and wrong answers then have the same distribution
+    over facts.
 
-    One per fact, not per question: a mean over several wrong answers would vary less than that over one right answer,
-    and the Kolmogorov–Smirnov test would see that.
+    One per fact, not per question: a mean over several wrong answers would vary less than that over
+    one right answer, and the Kolmogorov–Smirnov test would see that.
     """
     ring = rng.permutation(len(facts))
     other = np.empty_like(facts)
@@ -198,14 +250,17 @@ def derangement(facts: Ints, rng: np.random.Generator) -> Ints:
 
 
 def refuse_shared_facts(groups: Mapping[str, Sequence[object] | Ints]) -> None:
-    """Raises if a fact stands in two groups: its reversed question would have been answered in training."""
+    """Raises if a fact stands in two groups: its reversed question would have been answered in
+    training.
+    """
     owner: dict[object, str] = {}
     for name, facts in groups.items():
         for fact in facts:
             if owner.setdefault(fact, name) != name:
                 raise InvalidData(
                     f"The fact `{fact}` is listed in the groups {owner[fact]} and {name}.",
-                    why="what one group states in one order the other would give away in the other order.",
+                    why="what one group states in one order the other would give away in the other "
+                    "order.",
                     fix="list every fact in one group; `both` is for those stated in either order.",
                 )
 

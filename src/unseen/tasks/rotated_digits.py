@@ -1,4 +1,6 @@
-"""Rotated digits: each domain turns its digits by another angle (Ghifary et al., 2015, arXiv:1508.07680)."""
+"""Rotated digits: each domain turns its digits by another angle (Ghifary et al., 2015,
+arXiv:1508.07680).
+"""
 
 import math
 from dataclasses import dataclass
@@ -18,9 +20,11 @@ from unseen.tasks.images import Collection
 
 @dataclass(frozen=True)
 class RotatedDigits:
-    """Which class is it, at an angle left out? No image occurs in two domains. `x` is [1, side, side] in [0, 1].
+    """Which class is it, at an angle left out? No image occurs in two domains. `x` is [1, side,
+    side] in [0, 1].
 
-    The digits of all domains are one random draw, divided evenly: domain k has the rows k, k + K, k + 2K, … of it.
+    The digits of all domains are one random draw, divided evenly: domain k has the rows k, k + K, k
+    + 2K, … of it.
     """
 
     held_out: str | None = None
@@ -35,7 +39,8 @@ class RotatedDigits:
     def __post_init__(self) -> None:
         if self.n < len(self.angles) or self.side < 1 or len(set(self.angles)) < len(self.angles):
             raise InvalidConfig(
-                f"RotatedDigits(angles={self.angles}, n={self.n}, side={self.side}) is out of range.",
+                f"RotatedDigits(angles={self.angles}, n={self.n}, side={self.side}) is out of "
+                "range.",
                 why="each angle is one domain, with at least one image of at least one pixel.",
                 fix="name each angle once; use n ≥ number of angles and side ≥ 1.",
             )
@@ -59,7 +64,9 @@ def rotate(images: Float[Tensor, "n c h w"], degrees: float) -> Float[Tensor, "n
     if degrees % 360 == 0:
         return images
     angle = math.radians(degrees)
-    turn = images.new_tensor([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]])
+    turn = images.new_tensor(
+        [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]]
+    )
     grid = F.affine_grid(turn.expand(1, 2, 3), [1, *images.shape[1:]], align_corners=False)
     return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), align_corners=False)
 

@@ -1,4 +1,6 @@
-"""A table in which one column is sensitive: sex, race, age. Batches hold it as `a`, whether the model sees it or not."""
+"""A table in which one column is sensitive: sex, race, age. Batches hold it as `a`, whether the
+model sees it or not.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -19,10 +21,12 @@ from unseen.tasks.table_domains import TableDomains
 
 @dataclass(frozen=True)
 class Sensitive:
-    """`table`, with `a` = 1 where `column` is at `level` and 0 elsewhere, and `group` = 2 y + a (classes only).
+    """`table`, with `a` = 1 where `column` is at `level` and 0 elsewhere, and `group` = 2 y + a
+    (classes only).
 
-    With a site column the sites are domains (`unseen.tasks.domains`); without one, the splits are those of the table and
-    `domains()` is empty. Dropping the column does not make a model fair: others tell it.
+    With a site column the sites are domains (`unseen.tasks.domains`); without one, the splits are
+    those of the table and `domains()` is empty. Dropping the column does not make a model fair:
+    others tell it.
     """
 
     table: Table
@@ -42,7 +46,9 @@ class Sensitive:
 
     def prepare(self, lab: Lab) -> Tabular:
         """The task with its encoder and everything that was decided on the way."""
-        name = self.column.partition(":")[0] if self.column not in self.table.frame() else self.column
+        name = (
+            self.column.partition(":")[0] if self.column not in self.table.frame() else self.column
+        )
         seen = self.table if self.visible else replace(self.table, drop=(*self.table.drop, name))
         made = (TableDomains(seen, self.held_out) if seen.site else seen).prepare(lab)
         return add_sensitive_attribute(made, self.column, self.level)
@@ -54,17 +60,23 @@ def add_sensitive_attribute(made: Tabular, column: str, level: str) -> Tabular:
     groups, _ = build_grouping(tidied, column, np.arange(len(tidied)))
     if level not in groups.names:
         raise UnknownName.near(f"level of `{column}`", level, groups.names)
-    lost = int((groups.codes == groups.names.index(MISSING)).sum()) if MISSING in groups.names else 0
+    lost = (
+        int((groups.codes == groups.names.index(MISSING)).sum()) if MISSING in groups.names else 0
+    )
     if lost:
         raise InvalidData(
             f"The sensitive column `{column}` has no value in {lost} of {len(tidied)} rows.",
             why="a person of no known group can be compared with none.",
-            fix=f"leave these rows out, or fill them with a level of their own: df[{column.partition(':')[0]!r}].fillna(…).",
+            fix="leave these rows out, or fill them with a level of their own: "
+            f"df[{column.partition(':')[0]!r}].fillna(…).",
         )
     a = torch.from_numpy((groups.codes == groups.names.index(level)).astype(np.int64))
     splits = {name: _with(split, a) for name, split in made.task.splits.items()}
     _refuse_single_level(splits, column, level)
-    said = f"`a` is 1 where `{column}` is `{level}` ({a.double().mean():.1%} of all rows) and 0 elsewhere."
+    said = (
+        f"`a` is 1 where `{column}` is `{level}` ({a.double().mean():.1%} of all rows) and 0 "
+        "elsewhere."
+    )
     return replace(
         made,
         task=replace(made.task, splits=splits),
@@ -86,7 +98,8 @@ def _refuse_single_level(splits: dict[str, Split], column: str, level: str) -> N
     fitted = torch.cat([split.data[:]["a"] for split in splits.values() if split.use is Use.TRAIN])
     if len(fitted.unique()) < 2:
         raise InvalidData(
-            f"All {len(fitted)} fitted rows have the same `{column}` (`{level}`: {bool(fitted[0])}).",
+            f"All {len(fitted)} training rows have the same `{column}` (`{level}`: "
+            f"{bool(fitted[0])}).",
             why="nothing can be learned or said about a difference between groups.",
             fix="choose another sensitive column or level, or hold out another domain.",
         )
@@ -98,7 +111,10 @@ def _single_group_notes(splits: dict[str, Split], column: str, level: str) -> li
         a = split.data[:]["a"]
         if len(a.unique()) < 2:
             who = "everybody" if a[0] else "nobody"
-            said.append(f"In split `{name}` {who} has `{column}` = `{level}`: groups cannot be compared there.")
+            said.append(
+                f"In split `{name}` {who} has `{column}` = `{level}`: groups cannot be compared "
+                "there."
+            )
     return said
 
 

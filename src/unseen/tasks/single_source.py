@@ -1,4 +1,6 @@
-"""One domain is fitted, all others are judged: single-source generalization from any task with domains."""
+"""One domain is fitted, all others are evaluated: single-source generalization from any task with
+domains.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -14,11 +16,11 @@ from unseen.tasks.domains import ORACLE, UNSEEN, Domains, DomainSpec, shifting_c
 
 @dataclass(frozen=True)
 class SingleSource:
-    """The task of `spec` with one training domain. Splits: `train:S`, `select:S`, `seen:S` of the source S, and per other
-    domain D `unseen:D` and `oracle:D` (JUDGE).
+    """The task of `spec` with one training domain. Splits: `train:S`, `select:S`, `seen:S` of the
+    source S, and per other domain D `unseen:D` and `oracle:D` (EVALUATE).
 
-    The rows are those of `spec` in the same lab. Tables are refused: how their features are encoded depends on the domain
-    that is left out.
+    The rows are those of `spec` in the same lab. Tables are refused: how their features are encoded
+    depends on the domain that is left out.
     """
 
     spec: DomainSpec
@@ -39,7 +41,11 @@ class SingleSource:
             found = {name: split for name, split in task.splits.items() if split.at == source}
             own = own or found
             _refuse_other_features(own, found, source)
-            judged |= {f"{kind}:{other}": task.splits[kind] for kind in (UNSEEN, ORACLE) if kind in task.splits}
+            judged |= {
+                f"{kind}:{other}": task.splits[kind]
+                for kind in (UNSEEN, ORACLE)
+                if kind in task.splits
+            }
         base = task.name.rpartition(" · ")[0] or task.name
         return replace(task, name=f"{base} · from {source}", splits={**own, **judged})
 
@@ -52,7 +58,7 @@ def _refuse_other_features(own: dict[str, Split], found: dict[str, Split], sourc
             if x.shape != again.shape or not torch.equal(x, again):
                 raise InvalidData(
                     f"The features of `{source}` depend on which domain is left out.",
-                    why="what is judged in the other domains would not be the same input.",
+                    why="what is evaluated in the other domains would not be the same input.",
                     fix="for a table, leave out sites one by one: TableDomains(table, held_out=…).",
                 )
 

@@ -1,7 +1,8 @@
 """Small tables that ship with scikit-learn, scaled to [0, 1]: where explanations are compared.
 
-Diabetes (Efron et al., 2004): disease progression from 10 measurements, 442 patients. Breast cancer (Wolberg & Street, 1995):
-malignant or benign from 30 features of cell nuclei, 569 patients. Six waves: a made-up smooth function of six features.
+Diabetes (Efron et al., 2004): disease progression from 10 measurements, 442 patients. Breast cancer
+(Wolberg & Street, 1995): malignant or benign from 30 features of cell nuclei, 569 patients. Six
+waves: a made-up smooth function of six features.
 """
 
 from dataclasses import dataclass
@@ -36,9 +37,10 @@ class SklearnDataset(StrEnum):
 
 @dataclass(frozen=True)
 class SklearnTable:
-    """80 % of the rows to fit, a fifth of them to stop early; 20 % to judge. `x` in [0, 1] by the fitted rows' range.
+    """80 % of the rows to fit, a fifth of them to stop early; 20 % to evaluate. `x` in [0, 1] by
+    the training rows' range.
 
-    Numbers as targets are standardised by the fitted rows.
+    Numbers as targets are standardised by the training rows.
     """
 
     table: SklearnDataset = SklearnDataset.DIABETES
@@ -50,7 +52,7 @@ class SklearnTable:
         if not 0 < self.evaluated < 1 or self.rows < 20:
             raise InvalidConfig(
                 f"Tabular got evaluated={self.evaluated}, rows={self.rows}.",
-                why="both fitted and judged rows are needed.",
+                why="both fitted and evaluation rows are needed.",
                 fix="use 0 < evaluated < 1 and at least 20 rows.",
             )
 
@@ -66,8 +68,12 @@ class SklearnTable:
             y = (y - y[fit].mean()) / y[fit].std()
 
         def split(rows: NDArray[np.int64], use: Use) -> Split:
-            target = torch.tensor(y[rows], dtype=torch.int64 if self.table.classifies else torch.float32)
-            return Split(Columns(x=torch.tensor(x[rows], dtype=torch.float32), y=target), use, at="table")
+            target = torch.tensor(
+                y[rows], dtype=torch.int64 if self.table.classifies else torch.float32
+            )
+            return Split(
+                Columns(x=torch.tensor(x[rows], dtype=torch.float32), y=target), use, at="table"
+            )
 
         splits = {
             "train": split(fit, Use.TRAIN),
@@ -78,10 +84,14 @@ class SklearnTable:
         return Task(name=str(self.table), axis=Axis.IID, splits=splits, objective=objective)
 
 
-def _load(table: SklearnDataset, rows: int, lab: Lab) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _load(
+    table: SklearnDataset, rows: int, lab: Lab
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if table is SklearnDataset.WAVES:
         x = lab.child("waves").numpy().uniform(size=(rows, 6))
-        return x, np.sin(3 * x[:, 0]) + x[:, 1] * x[:, 2] - np.cos(2 * x[:, 3]) * x[:, 4] + 0.5 * x[:, 5]
+        return x, np.sin(3 * x[:, 0]) + x[:, 1] * x[:, 2] - np.cos(2 * x[:, 3]) * x[:, 4] + 0.5 * x[
+            :, 5
+        ]
     data = load_breast_cancer() if table is SklearnDataset.CANCER else load_diabetes()
     return np.asarray(data.data, dtype=np.float64), np.asarray(data.target, dtype=np.float64)
 

@@ -1,7 +1,9 @@
-"""Slab data: features of any simplicity that all predict the label (Shah et al., 2020, arXiv:2006.07710).
+"""Slab data: features of any simplicity that all predict the label (Shah et al., 2020,
+arXiv:2006.07710).
 
-A linear coordinate needs one threshold, a k-slab coordinate k − 1. LMS-k is one linear and otherwise k-slab coordinates,
-MS-(5,7) one 5-slab and otherwise 7-slab coordinates: `lms(5)`, `ms57()`.
+A linear coordinate needs one threshold, a k-slab coordinate k − 1. LMS-k is one linear and
+otherwise k-slab coordinates, MS-(5,7) one 5-slab and otherwise 7-slab coordinates: `lms(5)`,
+`ms57()`.
 """
 
 from dataclasses import dataclass, replace
@@ -26,19 +28,23 @@ RINGS: dict[int, dict[int, tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class Slabs:
-    """Coordinate j has `blocks[j]` slabs (1: linear); given the class they are independent. x ← x R, R a random rotation.
+    """Coordinate j has `blocks[j]` slabs (1: linear); given the class they are independent. x ← x
+    R, R a random rotation.
 
-    Splits: `train`, `select`, `test` (JUDGE), and the test rows twice more: `simple randomised` with the coordinates of the
-    fewest slabs exchanged between rows (one permutation for all of them), `complex randomised` with all others exchanged.
-    A model at chance on the first and unharmed on the second uses the simplest feature only.
-    Columns also: `noisy`, whether the simplest coordinates carry no label in this row.
+    Splits: `train`, `select`, `test` (EVALUATE), and the test rows twice more: `simple randomised`
+    with the coordinates of the fewest slabs exchanged between rows (one permutation for all of
+    them), `complex randomised` with all others exchanged. A model at chance on the first and
+    unharmed on the second uses the simplest feature only. Columns also: `noisy`, whether the
+    simplest coordinates carry no label in this row.
     """
 
     blocks: tuple[int, ...] = (1, *[5] * 19)
     margin: float = 0.1
     """Half the gap between classes; the range is [−1, 1]."""
     noise: float = 0.0
-    """Probability that the linear coordinates are drawn from [−margin, margin] whatever the class."""
+    """Probability that the linear coordinates are drawn from [−margin, margin] whatever the
+    class.
+    """
     rotate: bool = True
     n: int = 20_000
     n_select: int = 2_000
@@ -46,10 +52,16 @@ class Slabs:
 
     def __post_init__(self) -> None:
         known = {1, *RINGS}
-        if not self.blocks or not set(self.blocks) <= known or min(self.n, self.n_select, self.n_test) < 1:
+        if (
+            not self.blocks
+            or not set(self.blocks) <= known
+            or min(self.n, self.n_select, self.n_test) < 1
+        ):
             raise InvalidConfig(
-                f"Slabs(blocks={self.blocks}, n={self.n}, n_select={self.n_select}, n_test={self.n_test}) is out of range.",
-                why=f"a coordinate has {', '.join(map(str, sorted(known)))} slabs, and every split has examples.",
+                f"Slabs(blocks={self.blocks}, n={self.n}, n_select={self.n_select}, "
+                f"n_test={self.n_test}) is out of range.",
+                why=f"a coordinate has {', '.join(map(str, sorted(known)))} slabs, and every split "
+                "has examples.",
                 fix="for example blocks=(1, 5, 5) with n ≥ 1.",
             )
         if self.noise and 1 not in self.blocks:
@@ -58,10 +70,16 @@ class Slabs:
                 why="only linear coordinates are made noisy.",
                 fix="set noise=0, or add a block of 1.",
             )
-        if not 0 <= self.noise <= 1 or not self.margin > 0 or width(max(self.blocks), self.margin) <= 0:
+        if (
+            not 0 <= self.noise <= 1
+            or not self.margin > 0
+            or width(max(self.blocks), self.margin) <= 0
+        ):
             raise InvalidConfig(
-                f"Slabs(margin={self.margin}, noise={self.noise}) is out of range for {max(self.blocks)} slabs.",
-                why="the noise is a probability, and k slabs with gaps of 2 margins must fit into [−1, 1].",
+                f"Slabs(margin={self.margin}, noise={self.noise}) is out of range for "
+                f"{max(self.blocks)} slabs.",
+                why="the noise is a probability, and k slabs with gaps of 2 margins must fit into "
+                "[−1, 1].",
                 fix="use 0 < margin < 1 / (k − 1) and 0 ≤ noise ≤ 1.",
             )
 
@@ -123,11 +141,16 @@ def width(k: int, margin: float) -> float:
 
 
 def coordinate(
-    k: int, y: Int[Tensor, " n"], margin: float, noisy: Bool[Tensor, " n"], generator: torch.Generator
+    k: int,
+    y: Int[Tensor, " n"],
+    margin: float,
+    noisy: Bool[Tensor, " n"],
+    generator: torch.Generator,
 ) -> Float[Tensor, " n"]:
     """k = 1: ±(margin + (1 − margin) U), sign of the class, or margin · (2 U − 1) where noisy.
 
-    k ≥ 3: ring r (0 is the centre slab) lies at ±[(r − ½) w + 2 r margin, (r + ½) w + 2 r margin] and has class r mod 2.
+    k ≥ 3: ring r (0 is the centre slab) lies at ±[(r − ½) w + 2 r margin, (r + ½) w + 2 r margin]
+    and has class r mod 2.
     """
     u = torch.rand(len(y), generator=generator)
     if k == 1:

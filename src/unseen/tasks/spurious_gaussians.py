@@ -1,6 +1,7 @@
 """Two linear cues: one that always holds, and a cleaner one that holds by chance of the place.
 
-The two-cue world in which spurious correlation has closed forms (Sagawa et al., 2020, arXiv:2005.04345, section 4).
+The two-cue world in which spurious correlation has closed forms (Sagawa et al., 2020,
+arXiv:2005.04345, section 4).
 """
 
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from unseen.tasks.domains import Division, assemble_task, examples_of
 
 @dataclass(frozen=True)
 class LinearCues:
-    """x = [s_y · core + N(0, I), s_c · spurious + N(0, I), N(0, I)] with s = ±1 for label y and cue c; P(c = y) differs by place.
+    """x = [s_y · core + N(0, I), s_c · spurious + N(0, I), N(0, I)] with s = ±1 for label y and cue
+    c; P(c = y) differs by place.
 
-    `core` and `spurious` are the strengths of the first two coordinates, in standard deviations. Columns also: `cue` (0 or
-    1) and `group` = 2 y + cue.
+    `core` and `spurious` are the strengths of the first two coordinates, in standard deviations.
+    Columns also: `cue` (0 or 1) and `group` = 2 y + cue.
     """
 
     held_out: str | None = None
@@ -39,9 +41,15 @@ class LinearCues:
 
     def __post_init__(self) -> None:
         distinct = len(set(self.agreements)) == len(self.agreements)
-        if self.n < 1 or self.noise_dims < 0 or not distinct or not all(0 <= p <= 1 for p in self.agreements):
+        if (
+            self.n < 1
+            or self.noise_dims < 0
+            or not distinct
+            or not all(0 <= p <= 1 for p in self.agreements)
+        ):
             raise InvalidConfig(
-                f"LinearCues(agreements={self.agreements}, noise_dims={self.noise_dims}, n={self.n}) is out of range.",
+                f"LinearCues(agreements={self.agreements}, noise_dims={self.noise_dims}, "
+                f"n={self.n}) is out of range.",
                 why="agreements are probabilities, and each is one domain.",
                 fix="name each agreement once, from 0 to 1; use n ≥ 1 and noise_dims ≥ 0.",
             )
@@ -54,7 +62,9 @@ class LinearCues:
         for k, (name, agreement) in enumerate(zip(self.domains(), self.agreements, strict=True)):
             y = chance(self.n, 0.5, lab.child("labels", name))
             cue = y ^ ~chance(self.n, agreement, lab.child("cues", name))
-            x = torch.randn(self.n, 2 + self.noise_dims, generator=lab.child("noise", name).generator())
+            x = torch.randn(
+                self.n, 2 + self.noise_dims, generator=lab.child("noise", name).generator()
+            )
             x[:, 0] += self.core * signs(y)
             x[:, 1] += self.spurious * signs(cue)
             columns = Columns(x=x, y=y.long(), cue=cue.long(), group=2 * y.long() + cue.long())
@@ -62,11 +72,15 @@ class LinearCues:
         return assemble_task("linear cues", parts, self.held_out, self.division, lab)
 
     def accuracy(self, weights: tuple[float, ...], agreement: float) -> float:
-        """Of the rule ⟨w, x⟩ > 0: p Φ((w₀ core + w₁ spurious)/‖w‖) + (1 − p) Φ((w₀ core − w₁ spurious)/‖w‖)."""
+        """Of the rule ⟨w, x⟩ > 0: p Φ((w₀ core + w₁ spurious)/‖w‖) + (1 − p) Φ((w₀ core − w₁
+        spurious)/‖w‖).
+        """
         norm = sqrt(sum(w * w for w in weights))
         if not norm:
             raise InvalidConfig(
-                "The rule has weights of zero.", why="it decides nothing.", fix="give a weight to a coordinate."
+                "The rule has weights of zero.",
+                why="it decides nothing.",
+                fix="give a weight to a coordinate.",
             )
         own, other = weights[0] * self.core / norm, weights[1] * self.spurious / norm
         return agreement * _normal(own + other) + (1 - agreement) * _normal(own - other)

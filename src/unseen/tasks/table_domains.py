@@ -1,4 +1,6 @@
-"""A table whose sites are domains: one split to fit per site, one site left out (see `unseen.tasks.domains`)."""
+"""A table whose sites are domains: one split to fit per site, one site left out (see
+`unseen.tasks.domains`).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,15 +20,17 @@ from unseen.tasks.table.splitting import Rows, split_by_stratum
 
 @dataclass(frozen=True)
 class TableDomains:
-    """`table` with a split to fit per site. Encoding and random parts are those of `Table`; its columns gain `domain`.
+    """`table` with a split to fit per site. Encoding and random parts are those of `Table`; its
+    columns gain `domain`.
 
-    `train`, `select` and `seen` of the table become `train:S`, `select:S` and `seen:S` for each site S that has rows
-    there; `unseen` is divided into `unseen` and `oracle`. Other splits (`local`, `later`) stay whole.
+    `train`, `select` and `seen` of the table become `train:S`, `select:S` and `seen:S` for each
+    site S that has rows there; `unseen` is divided into `unseen` and `oracle`. Other splits
+    (`local`, `later`) stay whole.
     """
 
     table: Table
     held_out: str | None = None
-    """The site to judge on; without it that of the table, else the last by name."""
+    """The site to evaluate on; without it that of the table, else the last by name."""
     oracle: float = 0.2
     """Share of the site left out that is set apart for oracle selection."""
 
@@ -51,7 +55,9 @@ class TableDomains:
         return self.prepare(lab).task
 
     def prepare(self, lab: Lab) -> Tabular:
-        """The task with its encoder, the rows of each split, and everything that was decided on the way."""
+        """The task with its encoder, the rows of each split, and everything that was decided on the
+        way.
+        """
         made = split_table(parse_table(self.table), self.held_out or self.table.held_out, lab)
         return by_site(made, self.oracle, lab)
 
@@ -68,7 +74,9 @@ def by_site(made: Tabular, oracle: float, lab: Lab) -> Tabular:
             if inside.size:
                 place = torch.from_numpy(inside)
                 own = columns.subset(place)
-                splits[label] = Split(Columns(**own.columns, domain=own.columns["site"]), split.use, at)
+                splits[label] = Split(
+                    Columns(**own.columns, domain=own.columns["site"]), split.use, at
+                )
                 rows[label] = made.rows[name][inside]
             elif label.startswith("train:"):
                 raise InvalidData(
@@ -89,12 +97,17 @@ def _subsplits(
     site = columns.columns["site"].numpy()
     if name in ("train", "select", "seen"):
         fitted = [place for place in made.sites if place != made.held_out]
-        return {f"{name}:{each}": (np.flatnonzero(site == made.sites.index(each)), each) for each in fitted}
+        return {
+            f"{name}:{each}": (np.flatnonzero(site == made.sites.index(each)), each)
+            for each in fitted
+        }
     if name == "unseen" and oracle:
         y = columns.columns["y"]
         strata = np.zeros(len(y), np.int64) if y.is_floating_point() else y.numpy()
         shares = {UNSEEN: 1 - oracle, ORACLE: oracle}
-        parts = split_by_stratum(np.arange(len(y)), strata, None, shares, lab.child("oracle", str(split.at)).numpy())
+        parts = split_by_stratum(
+            np.arange(len(y)), strata, None, shares, lab.child("oracle", str(split.at)).numpy()
+        )
         return {label: (inside, split.at) for label, inside in parts.items()}
     return {name: (np.arange(len(site)), split.at)}
 

@@ -1,4 +1,5 @@
-"""Sequences of tokens about topics: natural language's two statistics that retrieval lives on, and nothing else.
+"""Sequences of tokens about topics: natural language's two statistics that retrieval lives on, and
+nothing else.
 
 Token frequencies follow Zipf's law (1949); what a sequence is about makes some of them likelier.
 """
@@ -18,26 +19,32 @@ from unseen.task import Axis, Split, Task, Use
 
 @dataclass(frozen=True)
 class Topics:
-    """A token has rank r with probability ∝ 1/r; a share `focus` of ranks is read in the topic's own order of the
-    vocabulary, the others in an order that all topics share. Columns: `tokens` and `topic`."""
+    """A token has rank r with probability ∝ 1/r; a share `focus` of ranks is read in the topic's
+    own order of the vocabulary, the others in an order that all topics share. Columns: `tokens` and
+    `topic`."""
 
     sequences: int = 400
     queries: int = 32
-    """Judged sequences."""
+    """Evaluation sequences."""
     length: int = 128
     vocabulary: int = 512
     topics: int = 16
     focus: float = 0.5
 
     def __post_init__(self) -> None:
-        if min(self.sequences, self.queries, self.topics) < 1 or min(self.length, self.vocabulary) < 2:
+        if (
+            min(self.sequences, self.queries, self.topics) < 1
+            or min(self.length, self.vocabulary) < 2
+        ):
             raise InvalidConfig(
                 f"{self} is out of range.",
                 why="sequences need two tokens of a vocabulary of two.",
                 fix="raise the sizes.",
             )
         if not 0 <= self.focus <= 1:
-            raise InvalidConfig(f"Topics got focus={self.focus}.", why="it is a share.", fix="choose from [0, 1].")
+            raise InvalidConfig(
+                f"Topics got focus={self.focus}.", why="it is a share.", fix="choose from [0, 1]."
+            )
 
     def build(self, lab: Lab) -> Task:
         rng = lab.child("orders").numpy()
@@ -45,7 +52,9 @@ class Topics:
 
         def split(name: str, n: int, use: Use) -> Split:
             topic, tokens = self.sample_documents(orders, n, lab.child(name).numpy())
-            return Split(Columns(tokens=torch.from_numpy(tokens), topic=torch.from_numpy(topic)), use)
+            return Split(
+                Columns(tokens=torch.from_numpy(tokens), topic=torch.from_numpy(topic)), use
+            )
 
         splits = {
             "train": split("train", self.sequences, Use.TRAIN),

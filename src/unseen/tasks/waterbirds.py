@@ -1,6 +1,7 @@
 """Waterbirds: land and water birds, pasted onto places where they mostly, but not always, live.
 
-Sagawa et al. (2020, arXiv:1911.08731). The folder as published: `metadata.csv` and the images it names.
+Sagawa et al. (2020, arXiv:1911.08731). The folder as published: `metadata.csv` and the images it
+names.
 """
 
 import os
@@ -30,17 +31,21 @@ GROUPS = tuple(f"{bird} on {place}" for bird in BIRDS for place in PLACES)
 
 @dataclass(frozen=True)
 class Waterbirds:
-    """Does the bird live on water? The split of the authors: places are domains, bird × place are four groups.
+    """Does the bird live on water? The split of the authors: places are domains, bird × place are
+    four groups.
 
-    Splits: `train:P` (FIT) and `select:P` (SELECT, the authors' validation) per place P; one judged split per group;
-    `unlabelled` (ADAPT) if asked for. Columns: `x` [3, side, side] in [0, 1], `y`, `place`, `domain` (= place), `group`,
-    `index` (row of metadata.csv). There are two places only: leaving one out would leave one kind of bird.
+    Splits: `train:P` (TRAIN) and `select:P` (SELECT, the authors' validation) per place P; one
+    evaluation split per group; `unlabelled` (ADAPT) if asked for. Columns: `x` [3, side, side] in
+    [0, 1], `y`, `place`, `domain` (= place), `group`, `index` (row of metadata.csv). There are two
+    places only: leaving one out would leave one kind of bird.
     """
 
     root: str | Path | Callable[[], Path]
     side: int = 64
     complete: bool = False
-    """Fit the two large groups only (Waterbirds-CC, complete correlation: Lee et al., 2023, arXiv:2202.03418)."""
+    """Fit the two large groups only (Waterbirds-CC, complete correlation: Lee et al., 2023,
+    arXiv:2202.03418).
+    """
     unlabelled: float = 0.0
     """Share of the validation images that methods may use without labels; the others select."""
 
@@ -66,7 +71,9 @@ class Waterbirds:
                 masks[f"{kind}:{place}"] = mask, use, place
         if self.unlabelled:
             masks["unlabelled"] = (part == 1) & free, Use.ADAPT, "validation"
-        masks |= {name: ((part == 2) & (group == k), Use.EVALUATE, name) for k, name in enumerate(GROUPS)}
+        masks |= {
+            name: ((part == 2) & (group == k), Use.EVALUATE, name) for k, name in enumerate(GROUPS)
+        }
         paths = [root / name for name in table["img_filename"]]
         splits = {}
         for name, (mask, use, at) in masks.items():
@@ -84,7 +91,9 @@ class Waterbirds:
 
 
 def metadata(root: Path) -> pd.DataFrame:
-    """The rows of metadata.csv: file name, y (1: waterbird), split (0 train, 1 validation, 2 test), place (1: water)."""
+    """The rows of metadata.csv: file name, y (1: waterbird), split (0 train, 1 validation, 2 test),
+    place (1: water).
+    """
     path = root / "metadata.csv"
     if not path.is_file():
         raise MissingFile(
@@ -124,13 +133,16 @@ def _refuse_empty(n: int, name: str, root: Path) -> None:
     if n == 0:
         raise InvalidData(
             f"Split `{name}` of {root} is empty.",
-            why="every place and every group needs images where it is fitted or judged.",
+            why="every place and every group needs images where it is used for training or "
+            "evaluation.",
             fix="give the folder as published, or a copy with images of all groups.",
         )
 
 
 def small_copy() -> Path:
-    """Coats ("land birds") and dresses on dark ("land") and bright frames. Not birds. Written once, below `home()`."""
+    """Coats ("land birds") and dresses on dark ("land") and bright frames. Not birds. Written once,
+    below `home()`.
+    """
     root = home() / "examples" / "waterbirds"
     held = load_part(Collection.FASHION_MNIST_SMALL, "train")
     plan = {0: (20, 4, 4, 20), 1: (5, 5, 5, 5), 2: (5, 5, 5, 5)}
@@ -140,10 +152,23 @@ def small_copy() -> Path:
         for group, count in enumerate(counts):
             for _ in range(count):
                 row = (coats if group < 2 else dresses).pop(0)
-                rows.append({"img_id": len(rows) + 1, "img_filename": f"{GROUPS[group].replace(' ', '_')}/{row}.png"})
-                rows[-1] |= {"y": group // 2, "split": split, "place": group % 2, "place_filename": "none"}
+                rows.append(
+                    {
+                        "img_id": len(rows) + 1,
+                        "img_filename": f"{GROUPS[group].replace(' ', '_')}/{row}.png",
+                    }
+                )
+                rows[-1] |= {
+                    "y": group // 2,
+                    "split": split,
+                    "place": group % 2,
+                    "place_filename": "none",
+                }
                 pixels = (held.pixels(torch.tensor([row]))[0, 0] * 255).byte().numpy()
-                write_png(root / str(rows[-1]["img_filename"]), np.pad(pixels, 2, constant_values=255 * (group % 2)))
+                write_png(
+                    root / str(rows[-1]["img_filename"]),
+                    np.pad(pixels, 2, constant_values=255 * (group % 2)),
+                )
     part = root / f"metadata.{os.getpid()}"
     pd.DataFrame(rows).to_csv(part, index=False)
     os.replace(part, root / "metadata.csv")  # another process sees the whole file or none

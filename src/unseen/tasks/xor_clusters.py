@@ -1,4 +1,6 @@
-"""XOR cluster data with flipped training labels (Xu, Wang, Frei, Vardi & Hu, 2024, arXiv:2310.02541)."""
+"""XOR cluster data with flipped training labels (Xu, Wang, Frei, Vardi & Hu, 2024,
+arXiv:2310.02541).
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -22,11 +24,13 @@ CLEAN = (1, 1, 0, 0)
 
 @dataclass(frozen=True)
 class XorClusters:
-    """x = centre + N(0, I) with the centre uniform over ±μ₁ (label 1) and ±μ₂ (label 0), μ₁ ⊥ μ₂, ‖μ‖² = `mean_norm2`.
+    """x = centre + N(0, I) with the centre uniform over ±μ₁ (label 1) and ±μ₂ (label 0), μ₁ ⊥ μ₂,
+    ‖μ‖² = `mean_norm2`.
 
-    Training labels are flipped with probability `noise`; judged labels are clean. Columns: `x`, `y` (0 or 1),
-    `flipped`, `cluster` (index into +μ₁, −μ₁, +μ₂, −μ₂). The split `centres` holds the four noiseless centres.
-    By default the means lie on the first two axes: isotropic noise and initialisation make every rotation equivalent.
+    Training labels are flipped with probability `noise`; evaluated labels are clean. Columns: `x`,
+    `y` (0 or 1), `flipped`, `cluster` (index into +μ₁, −μ₁, +μ₂, −μ₂). The split `centres` holds
+    the four noiseless centres. By default the means lie on the first two axes: isotropic noise and
+    initialisation make every rotation equivalent.
     """
 
     n: int = 400
@@ -38,18 +42,27 @@ class XorClusters:
     """Own μ₁ and μ₂ (orthogonal, of norm² `mean_norm2`, in `dim` dimensions)."""
 
     def __post_init__(self) -> None:
-        if self.dim < 2 or self.n < 1 or self.n_evaluate < 1 or not self.mean_norm2 > 0 or not 0 <= self.noise < 0.5:
+        if (
+            self.dim < 2
+            or self.n < 1
+            or self.n_evaluate < 1
+            or not self.mean_norm2 > 0
+            or not 0 <= self.noise < 0.5
+        ):
             raise InvalidConfig(
-                f"XorClusters(n={self.n}, dim={self.dim}, mean_norm2={self.mean_norm2}, noise={self.noise}, "
+                f"XorClusters(n={self.n}, dim={self.dim}, mean_norm2={self.mean_norm2}, "
+                f"noise={self.noise}, "
                 f"n_evaluate={self.n_evaluate}) is out of range.",
-                why="two orthogonal means need two dimensions, and labels flipped half the time carry no signal.",
+                why="two orthogonal means need two dimensions, and labels flipped half the time "
+                "carry no signal.",
                 fix="use n ≥ 1, dim ≥ 2, mean_norm2 > 0, 0 ≤ noise < 0.5.",
             )
         if self.means is not None:
             _refuse_oblique_means(self.means, self.dim, self.mean_norm2)
         if self.dim < self.n:
             warnings.warn(
-                f"XorClusters has dim={self.dim} < n={self.n}: the samples are not nearly orthogonal, so one step of "
+                f"XorClusters has dim={self.dim} < n={self.n}: the samples are not nearly "
+                "orthogonal, so one step of "
                 "gradient descent is not expected to fit flipped labels.",
                 stacklevel=3,
             )
@@ -66,7 +79,10 @@ class XorClusters:
             return Split(_sample(centres, n, noise, lab.child(name).numpy()), use)
 
         noiseless = Columns(
-            x=centres, y=torch.tensor(CLEAN), flipped=torch.zeros(4, dtype=torch.bool), cluster=torch.arange(4)
+            x=centres,
+            y=torch.tensor(CLEAN),
+            flipped=torch.zeros(4, dtype=torch.bool),
+            cluster=torch.arange(4),
         )
         return Task(
             name="xor_clusters",
@@ -94,19 +110,23 @@ def cluster_means(
 def bayes_error(mean_norm2: float) -> float:
     """Smallest possible clean error: 2q(1 − q) with q = Φ(−‖μ‖/√2).
 
-    The best rule compares |⟨x, μ₁⟩| with |⟨x, μ₂⟩|. With u, v the two projections in units of ‖μ‖, |u| > |v| where
-    (u + v)(u − v) > 0, and (u ± v)/√2 are independent N(‖μ‖/√2, 1).
+    The best rule compares |⟨x, μ₁⟩| with |⟨x, μ₂⟩|. With u, v the two projections in units of ‖μ‖,
+    |u| > |v| where (u + v)(u − v) > 0, and (u ± v)/√2 are independent N(‖μ‖/√2, 1).
     """
     q = erfc(sqrt(mean_norm2) / 2) / 2
     return 2 * q * (1 - q)
 
 
-def _sample(centres: Float[Tensor, "4 dim"], n: int, noise: float, rng: np.random.Generator) -> Columns:
+def _sample(
+    centres: Float[Tensor, "4 dim"], n: int, noise: float, rng: np.random.Generator
+) -> Columns:
     cluster = torch.from_numpy(rng.integers(4, size=n))
     flipped = torch.from_numpy(rng.random(n) < noise)
     x = torch.from_numpy(rng.standard_normal((n, centres.shape[1]), dtype=np.float32))
     x += centres[cluster]
-    return Columns(x=x, y=torch.tensor(CLEAN)[cluster] ^ flipped.long(), flipped=flipped, cluster=cluster)
+    return Columns(
+        x=x, y=torch.tensor(CLEAN)[cluster] ^ flipped.long(), flipped=flipped, cluster=cluster
+    )
 
 
 def _refuse_oblique_means(means: Sequence[Sequence[float]], dim: int, mean_norm2: float) -> None:
@@ -119,9 +139,12 @@ def _refuse_oblique_means(means: Sequence[Sequence[float]], dim: int, mean_norm2
     first, second = np.asarray(means, dtype=np.float64)
     product, norms2 = float(first @ second), (float(first @ first), float(second @ second))
     # 1e-6: means read from float32 tensors are orthogonal to about 1e-7 only
-    if not abs(product) <= 1e-6 * mean_norm2 or not np.allclose(norms2, mean_norm2, rtol=1e-6, atol=0):
+    if not abs(product) <= 1e-6 * mean_norm2 or not np.allclose(
+        norms2, mean_norm2, rtol=1e-6, atol=0
+    ):
         raise InvalidData(
-            f"XorClusters got means with ⟨μ₁, μ₂⟩ = {product:.4g} and norms² {norms2[0]:.4g}, {norms2[1]:.4g}.",
+            f"XorClusters got means with ⟨μ₁, μ₂⟩ = {product:.4g} and norms² {norms2[0]:.4g}, "
+            f"{norms2[1]:.4g}.",
             why=f"the XOR problem needs orthogonal means of equal norm² mean_norm2={mean_norm2:g}.",
             fix="orthogonalise and rescale them, for example with numpy.linalg.qr.",
         )

@@ -23,9 +23,11 @@ from unseen.testing.contract import (
 from unseen.testing.stand_ins import first, small_subject
 
 
-def check_attribution(attribution: Attribution, trained: Trained | None = None, lab: Lab = Lab()) -> None:
-    """Scores [query, cause], finite; the same lab gives the same scores; the model is left as it was; a behaviour that
-    is zero everywhere gets zero credit."""
+def check_attribution(
+    attribution: Attribution, trained: Trained | None = None, lab: Lab = Lab()
+) -> None:
+    """Scores [query, cause], finite; the same lab gives the same scores; the model is left as it
+    was; a behaviour that is zero everywhere gets zero credit."""
     check_plug(attribution, "prepare")
     trained = trained or small_subject(lab)
     before, modes = state(trained.model), modes_of(trained.model)
@@ -46,7 +48,8 @@ def check_attribution(attribution: Attribution, trained: Trained | None = None, 
     scores = found.scores
     require(
         scores.dim() == 2 and len(scores) == size(queries) and scores.shape[1] > 0,
-        f"{name_of(attribution)} gave scores of shape {tuple(scores.shape)} for {size(queries)} queries.",
+        f"{name_of(attribution)} gave scores of shape {tuple(scores.shape)} for {size(queries)} "
+        "queries.",
         "scores are [query, cause].",
     )
     require(
@@ -54,17 +57,27 @@ def check_attribution(attribution: Attribution, trained: Trained | None = None, 
         f"{name_of(attribution)} gave scores that are not finite.",
         "nobody can rank them.",
     )
-    labels, n = len(found.labels), sum(length(s.data) or 0 for s in trained.task.of(Use.TRAIN).values())
+    labels, n = (
+        len(found.labels),
+        sum(length(s.data) or 0 for s in trained.task.of(Use.TRAIN).values()),
+    )
     require(
-        labels in (0, scores.shape[1]), f"{labels} labels name {scores.shape[1]} causes.", "each cause has one label."
+        labels in (0, scores.shape[1]),
+        f"{labels} labels name {scores.shape[1]} causes.",
+        "each cause has one label.",
     )
     if found.cause is Cause.EXAMPLE:
-        require(scores.shape[1] == n or labels > 0, f"{scores.shape[1]} scores for {n} fitted examples.",
-                 "unnamed causes are all the fitted examples, in order.")  # fmt: skip
+        require(
+            scores.shape[1] == n or labels > 0,
+            f"{scores.shape[1]} scores for {n} training examples.",
+            "unnamed causes are all the training examples, in order.",
+        )
     with scramble_global_rng():
         again = credits().scores
     require(
-        torch.equal(again, scores), f"{name_of(attribution)} gave other scores the second time.", "draw from the lab."
+        torch.equal(again, scores),
+        f"{name_of(attribution)} gave other scores the second time.",
+        "draw from the lab.",
     )
     nothing = credits(lambda model, batch: 0 * loss(model, batch)).scores
     require(
@@ -74,6 +87,7 @@ def check_attribution(attribution: Attribution, trained: Trained | None = None, 
     )
     require(
         same_state(before, state(trained.model)) and modes == modes_of(trained.model),
-        f"{name_of(attribution)} left the model changed (weights, mode, requires_grad, gradients or hooks).",
+        f"{name_of(attribution)} left the model changed (weights, mode, requires_grad, gradients "
+        "or hooks).",
         "the next question would be asked of another model.",
     )

@@ -1,4 +1,6 @@
-"""What all plugs have in common: a frozen, hashable dataclass that leaves global randomness and models alone."""
+"""What all plugs have in common: a frozen, hashable dataclass that leaves global randomness and
+models alone.
+"""
 
 import pickle
 import random
@@ -34,18 +36,26 @@ def check_plug(plug: object, verb: str) -> None:
         "it is a cell's field: compared, hashed, stored.",
         "@dataclass(frozen=True)",
     )
-    require(callable(getattr(plug, verb, None)), f"{name_of(plug)} has no `{verb}`.", "that is its one verb.")
+    require(
+        callable(getattr(plug, verb, None)),
+        f"{name_of(plug)} has no `{verb}`.",
+        "that is its one verb.",
+    )
     try:
         hash(plug)
     except TypeError as error:
         raise ContractViolation(
-            f"{name_of(plug)} cannot be hashed: {error}.", "it is a cell's field.", "use tuples, not lists."
+            f"{name_of(plug)} cannot be hashed: {error}.",
+            "it is a cell's field.",
+            "use tuples, not lists.",
         ) from None
 
 
 @contextmanager
 def forbid_global_randomness(what: str) -> Iterator[None]:
-    """Inside the block the global generators of torch and numpy must not move (beartype itself draws from `random`)."""
+    """Inside the block the global generators of torch and numpy must not move (beartype itself
+    draws from `random`).
+    """
     before = _global_states()
     yield
     require(
@@ -77,10 +87,15 @@ def scramble_global_rng() -> Iterator[None]:
 
 
 def same_state(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name].nan_to_num(), b[name].nan_to_num()) for name in a)
+    return a.keys() == b.keys() and all(
+        torch.equal(a[name].nan_to_num(), b[name].nan_to_num()) for name in a
+    )
 
 
 def modes_of(model: nn.Module) -> list[object]:
-    hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
+    hooks = [
+        (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks))
+        for m in model.modules()
+    ]
     params = [(p.requires_grad, p.grad is None) for p in model.parameters()]
     return [[m.training for m in model.modules()], params, hooks]

@@ -31,8 +31,9 @@ from unseen.testing.stand_ins import small_subject, small_task
 
 
 def check_measure(measure: Measure[Any], subject: Any = None, lab: Lab = Lab()) -> None:
-    """Repeatable; model, mode and gradients unchanged; independent of `batch_size`; invariant where it declares so;
-    a degenerate subject raises an `UnseenError` (or does not matter to the value)."""
+    """Repeatable; model, mode and gradients unchanged; independent of `batch_size`; invariant where
+    it declares so; a degenerate subject raises an `UnseenError` (or does not matter to the
+    value)."""
     check_plug(measure, "__call__")
     subject = _double(_subject_of(measure) if subject is None else subject)
     lab = replace(lab, dtype=torch.float64).child("measure")
@@ -51,18 +52,25 @@ def check_measure(measure: Measure[Any], subject: Any = None, lab: Lab = Lab()) 
         other = replace(measure, batch_size=batch_size)  # type: ignore[type-var]
         _check_invariance(measure, other, subject, lab, value, f"batch_size={batch_size}")
     for invariance in getattr(measure, "invariances", ()):
-        _check_invariance(measure, measure, _apply_invariance(subject, invariance), lab, value, invariance)
+        _check_invariance(
+            measure, measure, _apply_invariance(subject, invariance), lab, value, invariance
+        )
     _check_refusals(measure, subject, lab, value)
 
 
 def _subject_of(measure: Measure[Any]) -> Any:
-    hints = [kind for name, kind in get_type_hints(type(measure).__call__).items() if name not in ("lab", "return")]
+    hints = [
+        kind
+        for name, kind in get_type_hints(type(measure).__call__).items()
+        if name not in ("lab", "return")
+    ]
     if hints and hints[0] is Trained:
         return small_subject()
     if hints and hints[0] is Task:
         return small_task()
     raise ContractViolation(
-        f"The battery cannot make a subject for {name_of(measure)}: {hints[0] if hints else 'no annotation'}.",
+        f"The battery cannot make a subject for {name_of(measure)}: "
+        f"{hints[0] if hints else 'no annotation'}.",
         why="only Trained and Task have a small stand-in.",
         fix="let example() return (measure, subject).",
     )
@@ -71,7 +79,9 @@ def _subject_of(measure: Measure[Any]) -> Any:
 def _reading(measure: Measure[Any], subject: Any, lab: Lab) -> float:
     reading = measure(subject, lab)
     require(
-        isinstance(reading, Reading), f"{name_of(measure)} returned a {type(reading).__name__}.", "it gives a Reading."
+        isinstance(reading, Reading),
+        f"{name_of(measure)} returned a {type(reading).__name__}.",
+        "it gives a Reading.",
     )
     require(
         math.isfinite(reading.value) and reading.n >= 1,
@@ -80,7 +90,11 @@ def _reading(measure: Measure[Any], subject: Any, lab: Lab) -> float:
     )
     slack = 1e-9 * (1 + abs(reading.value))
     inside = not (reading.value < reading.low - slack or reading.value > reading.high + slack)
-    require(inside, f"{name_of(measure)} gave {reading}: the value lies outside its interval.", "they contradict.")
+    require(
+        inside,
+        f"{name_of(measure)} gave {reading}: the value lies outside its interval.",
+        "they contradict.",
+    )
     return reading.value
 
 
@@ -95,7 +109,8 @@ def _check_model_unchanged(measure: Measure[Any], subject: Trained, lab: Lab) ->
                 raise
         require(
             same_state(before, state(model)) and modes == modes_of(model),
-            f"{name_of(measure)} left the model changed (weights, mode, requires_grad, gradients or hooks).",
+            f"{name_of(measure)} left the model changed (weights, mode, requires_grad, gradients "
+            "or hooks).",
             "measures are read in the middle of training.",
             "restore in a `finally` block; take gradients with torch.autograd.grad.",
         )
@@ -118,20 +133,30 @@ def _apply_invariance(subject: Any, invariance: str) -> Any:
     task = subject.task if isinstance(subject, Trained) else subject
 
     def columns(change: Callable[[Dataset[Any]], Dataset[Any]]) -> Task:
-        return replace(task, splits={name: replace(s, data=change(s.data)) for name, s in task.splits.items()})
+        return replace(
+            task, splits={name: replace(s, data=change(s.data)) for name, s in task.splits.items()}
+        )
 
     if invariance == "order":
-        task = columns(lambda data: _take(data, torch.randperm(_length(data), generator=Lab(seed=1).generator())))
+        task = columns(
+            lambda data: _take(
+                data, torch.randperm(_length(data), generator=Lab(seed=1).generator())
+            )
+        )
     elif invariance == "repetition":
         task = columns(lambda data: _take(data, torch.arange(_length(data)).repeat(2)))
     elif invariance == "loss scale":
         loss = task.objective.loss
-        task = replace(task, objective=replace(task.objective, loss=lambda model, batch: 3 * loss(model, batch)))
+        task = replace(
+            task,
+            objective=replace(task.objective, loss=lambda model, batch: 3 * loss(model, batch)),
+        )
     else:
         raise ContractViolation(
             f"There is no invariance `{invariance}`.",
             why="the battery must know how to try it.",
-            fix='declare "order", "repetition" or "loss scale"; test others in the measure\'s own test file.',
+            fix='declare "order", "repetition" or "loss scale"; test others in the measure\'s own '
+            "test file.",
         )
     return replace(subject, task=task) if isinstance(subject, Trained) else task
 
@@ -160,7 +185,9 @@ def _check_refusals(measure: Measure[Any], subject: Any, lab: Lab, value: float)
 def _degenerate(subject: Any) -> dict[str, Any]:
     """Empty, NaN inputs, NaN weights: as far as the subject has them."""
     if isinstance(subject, Trained):
-        inside = {kind: replace(subject, task=task) for kind, task in _degenerate(subject.task).items()}
+        inside = {
+            kind: replace(subject, task=task) for kind, task in _degenerate(subject.task).items()
+        }
         model = copy.deepcopy(subject.model)
         with torch.no_grad():
             for p in model.parameters():
@@ -168,7 +195,8 @@ def _degenerate(subject: Any) -> dict[str, Any]:
         return {**inside, "weights that are NaN": replace(subject, model=model)}
     if isinstance(subject, Task):
         return {
-            kind: _with_data(subject, change) for kind, change in (("no examples", _without_rows), ("NaN inputs", _nan))
+            kind: _with_data(subject, change)
+            for kind, change in (("no examples", _without_rows), ("NaN inputs", _nan))
         }
     if isinstance(subject, Mapping):
         return {"nothing in it": {key: value[:0] for key, value in subject.items()}}
@@ -177,7 +205,10 @@ def _degenerate(subject: Any) -> dict[str, Any]:
 
 def _with_data(task: Task, change: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]) -> Task:
     lab = Lab(dtype=torch.float64)
-    bad = {name: replace(s, data=Columns(**change(whole(s.data, lab)))) for name, s in task.splits.items()}
+    bad = {
+        name: replace(s, data=Columns(**change(whole(s.data, lab))))
+        for name, s in task.splits.items()
+    }
     return replace(task, splits=bad)
 
 
@@ -186,7 +217,9 @@ def _without_rows(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _nan(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: torch.full_like(c, math.nan) if c.is_floating_point() else c for k, c in columns.items()}
+    return {
+        k: torch.full_like(c, math.nan) if c.is_floating_point() else c for k, c in columns.items()
+    }
 
 
 def _has_field(plug: Any, name: str) -> bool:
@@ -196,7 +229,11 @@ def _has_field(plug: Any, name: str) -> bool:
 def _double(subject: Any) -> Any:
     """The model in float64, where equal values differ by rounding in the last digits only."""
     if isinstance(subject, Trained):
-        start = None if subject.start is None else {name: p.double() for name, p in subject.start.items()}
+        start = (
+            None
+            if subject.start is None
+            else {name: p.double() for name, p in subject.start.items()}
+        )
         return replace(subject, model=copy.deepcopy(subject.model).double(), start=start)
     return subject
 

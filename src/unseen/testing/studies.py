@@ -22,24 +22,36 @@ def check_study(study: Study[Any, Any], smoke_rows: Sequence[Row] | None = None)
     """
     for scale in (Scale.SMOKE, Scale.LAPTOP):
         require(
-            scale in study.scales, f"Study `{study.name}` has no {scale} scale.", "CI runs smoke, people run laptop."
+            scale in study.scales,
+            f"Study `{study.name}` has no {scale} scale.",
+            "CI runs smoke, people run laptop.",
         )
     cells = list(study.cells(study.scales[Scale.SMOKE]))
     require(bool(cells), f"Study `{study.name}` has no cells at smoke scale.", "nothing would run.")
     for cell in cells:
         require(
-            pickle.loads(pickle.dumps(cell)) == cell, f"Cell {cell} changes when pickled.", "cells travel to workers."
+            pickle.loads(pickle.dumps(cell)) == cell,
+            f"Cell {cell} changes when pickled.",
+            "cells travel to workers.",
         )
         hash(cell)
-        require(hasattr(cell, "seed"), f"Cell {cell} has no `seed`.", "differences are paired by seed.")
-    rows: list[Row] = _smoke_rows(study, cells) if smoke_rows is None else [dict(row) for row in smoke_rows]
+        require(
+            hasattr(cell, "seed"), f"Cell {cell} has no `seed`.", "differences are paired by seed."
+        )
+    rows: list[Row] = (
+        _smoke_rows(study, cells) if smoke_rows is None else [dict(row) for row in smoke_rows]
+    )
     for row in rows:
         for name, value in row.items():
             flat = isinstance(value, float | int | str | bool) and not (
                 isinstance(value, float) and not math.isfinite(value)
             )
-            require(flat, f"`{study.name}` has {name}={value!r} ({type(value).__name__}) in a row.",
-                     "rows are flat scalars; what does not exist is left out.", "use .item(), or leave the key out.")  # fmt: skip
+            require(
+                flat,
+                f"`{study.name}` has {name}={value!r} ({type(value).__name__}) in a row.",
+                "rows are flat scalars; what does not exist is left out.",
+                "use .item(), or leave the key out.",
+            )
     with scramble_global_rng():
         again = [dict(row) for row in study.run(cells[0], Lab(seed=cells[0].seed))]
     require(
@@ -50,10 +62,19 @@ def check_study(study: Study[Any, Any], smoke_rows: Sequence[Row] | None = None)
     require(bool(study.claims), f"Study `{study.name}` claims nothing.", "a study tests claims.")
     for claim in study.claims:
         reading = claim.effect(rows)
-        require(isinstance(reading, Reading), f"“{claim.says}” has no reading at smoke scale.", "claims are effects.")
+        require(
+            isinstance(reading, Reading),
+            f"“{claim.says}” has no reading at smoke scale.",
+            "claims are effects.",
+        )
         claim.judge(rows, Scale.SMOKE)
         told = claim.above > -math.inf or claim.below < math.inf
-        require(told, f"“{claim.says}” has no margin.", "it could not be refuted.", "set `above`, `below` or both.")
+        require(
+            told,
+            f"“{claim.says}” has no margin.",
+            "it could not be refuted.",
+            "set `above`, `below` or both.",
+        )
     for figure in study.figures:
         figure(rows)
     if study.table:

@@ -25,14 +25,22 @@ STREAMED = 2_000
 """Streams are compared over so many examples."""
 
 
-def check_task(spec: TaskSpec, model: Callable[[Task], nn.Module] | None = None, lab: Lab = Lab()) -> None:
-    """Same lab, same data; FIT and JUDGE share no example; shapes per example; the loss falls for an easy model."""
+def check_task(
+    spec: TaskSpec, model: Callable[[Task], nn.Module] | None = None, lab: Lab = Lab()
+) -> None:
+    """Same lab, same data; TRAIN and EVALUATE share no example; shapes per example; the loss falls
+    for an easy model.
+    """
     check_plug(spec, "build")
     with forbid_global_randomness("build"):
         task = spec.build(lab)
     with scramble_global_rng():
         again = spec.build(lab)
-    require(isinstance(task, Task), f"{name_of(spec)}.build returned a {type(task).__name__}.", "a spec builds a Task.")
+    require(
+        isinstance(task, Task),
+        f"{name_of(spec)}.build returned a {type(task).__name__}.",
+        "a spec builds a Task.",
+    )
     for name, split in task.splits.items():
         _check_examples(name, split, again.splits[name], lab)
     _check_disjoint(task, getattr(spec, "recalls", ()), lab)
@@ -41,7 +49,8 @@ def check_task(spec: TaskSpec, model: Callable[[Task], nn.Module] | None = None,
         raise ContractViolation(
             f"`{task.name}` has columns {sorted(keys)}, for which the battery has no model.",
             why="the loss of a task must fall for an easy model.",
-            fix="let example() return (spec, model) with a function from the task to an easy model.",
+            fix="let example() return (spec, model) with a function from the task to an easy "
+            "model.",
         )
     _check_objective(task, (model or small_model)(task), lab)
 
@@ -50,8 +59,14 @@ def _check_examples(name: str, split: Split, again: Split, lab: Lab) -> None:
     examples, repeated = _all_examples(split, lab), _all_examples(again, lab)
     for key, column in examples.items():
         finite = not column.is_floating_point() or bool(torch.isfinite(column).all())
-        require(finite, f"Column `{key}` of split `{name}` holds NaN or infinite values.", "no model can use them.")
-    same = examples.keys() == repeated.keys() and all(_equal(examples[key], repeated[key]) for key in examples)
+        require(
+            finite,
+            f"Column `{key}` of split `{name}` holds NaN or infinite values.",
+            "no model can use them.",
+        )
+    same = examples.keys() == repeated.keys() and all(
+        _equal(examples[key], repeated[key]) for key in examples
+    )
     require(
         same,
         f"Split `{name}` differs between two builds with the same lab.",
@@ -65,7 +80,8 @@ def _check_examples(name: str, split: Split, again: Split, lab: Lab) -> None:
                 column.dim() > 0 and len(column) == min(3, n) and _equal(column, examples[key][:3]),
                 f"Three examples of `{name}` have `{key}` of shape {tuple(column.shape)}, all have "
                 f"{tuple(examples[key].shape)}.",
-                "the example axis comes first in every tensor, and an index means the same example every time.",
+                "the example axis comes first in every tensor, and an index means the same example "
+                "every time.",
             )
 
 
@@ -80,9 +96,11 @@ def _check_disjoint(task: Task, recalls: Collection[str], lab: Lab) -> None:
             tolerated = math.ceil(size(judged) / 100) if numbered else 0
             require(
                 name in recalls or (not (numbered and same) and len(alike) <= tolerated),
-                f"{len(alike)} examples of the judged split `{name}` are also in `{fitted_name}`, which is fitted.",
-                "a score on fitted examples says nothing about unseen ones.",
-                f"remove them, or if recall is what is judged: recalls: ClassVar = frozenset({{{name!r}}}).",
+                f"{len(alike)} examples of the evaluation split `{name}` are also in "
+                f"`{fitted_name}`, which is fitted.",
+                "a score on training examples says nothing about unseen ones.",
+                "remove them, or if recall is what is evaluated: recalls: ClassVar = "
+                f"frozenset({{{name!r}}}).",
             )
 
 
@@ -99,18 +117,23 @@ def _check_objective(task: Task, model: nn.Module, lab: Lab) -> None:
                 "loss and score return one number per example.",
                 'drop the mean: reduction="none".',
             )
-            alone = torch.cat([f(model, {k: v[i : i + 1] for k, v in batch.items()}) for i in range(size(batch))])
+            alone = torch.cat(
+                [f(model, {k: v[i : i + 1] for k, v in batch.items()}) for i in range(size(batch))]
+            )
         require(
             torch.allclose(together, alone, rtol=1e-4, atol=1e-5),
-            f"The {kind} of an example of `{task.name}` depends on the other examples of its batch.",
+            f"The {kind} of an example of `{task.name}` depends on the other examples of its "
+            "batch.",
             "it is one number per example.",
         )
     losses = descend(model, task, lab, steps=100)
     require(
         math.isfinite(losses[-1]) and min(losses[-10:]) < losses[0],
-        f"The loss of `{task.name}` went from {losses[0]:.4g} to {losses[-1]:.4g} in 100 steps of Adam on an easy model.",
+        f"The loss of `{task.name}` went from {losses[0]:.4g} to {losses[-1]:.4g} in 100 steps of "
+        "Adam on an easy model.",
         "a task that nothing can learn judges nothing.",
-        "check that inputs and targets belong together; let example() return (spec, model) with a fitting model.",
+        "check that inputs and targets belong together; let example() return (spec, model) with a "
+        "fitting model.",
     )
 
 
@@ -124,7 +147,11 @@ def _all_examples(split: Split, lab: Lab) -> Batch:
 
 def _rows(batch: Batch, without: str = "") -> set[bytes]:
     """Examples by content."""
-    columns = [column.reshape(size(batch), -1).numpy() for key, column in sorted(batch.items()) if key != without]
+    columns = [
+        column.reshape(size(batch), -1).numpy()
+        for key, column in sorted(batch.items())
+        if key != without
+    ]
     return {b"|".join(column[i].tobytes() for column in columns) for i in range(size(batch))}
 
 

@@ -79,7 +79,11 @@ def test_masked_tokens_are_read_as_the_baseline_and_still_asked_for():
         read = batch["tokens"].clone()
         read[:, j] = 0
         logp = model(read)[:, :-1].log_softmax(-1).gather(2, batch["tokens"][:, 1:, None])[..., 0]
-        whole = model(batch["tokens"])[:, :-1].log_softmax(-1).gather(2, batch["tokens"][:, 1:, None])[..., 0]
+        whole = (
+            model(batch["tokens"])[:, :-1]
+            .log_softmax(-1)
+            .gather(2, batch["tokens"][:, 1:, None])[..., 0]
+        )
         want = ((whole - logp) * batch["mask"][:, 1:]).sum(1)
         assert_close(found.scores[:, j], want.detach(), atol=1e-10, rtol=0)
 
@@ -91,7 +95,8 @@ def test_every_method_explains_tokens_and_a_token_that_is_never_read_gets_nothin
     assert found.scores.shape == (3, 7)
     assert torch.isfinite(found.scores).all()
     assert found.scores.abs().max() > 1e-3
-    # the last token predicts nothing; C-LIME alone fits a random sample that does not cover every direction evenly
+    # the last token predicts nothing; C-LIME alone fits a random sample that does not cover every
+    # direction evenly
     assert found.scores[:, -1].abs().max() < (1e-4 if name == "C-LIME" else 1e-10)
 
 
@@ -105,30 +110,49 @@ def test_embedding_gradients_are_those_of_autograd():
         batch, sequence_log_probability
     )
     e = model.embed(batch["tokens"]).detach().requires_grad_()
-    logp = (model.mix(e)[0] @ model.embed.weight.T)[:, :-1].log_softmax(-1).gather(2, batch["tokens"][:, 1:, None])
+    logp = (
+        (model.mix(e)[0] @ model.embed.weight.T)[:, :-1]
+        .log_softmax(-1)
+        .gather(2, batch["tokens"][:, 1:, None])
+    )
     (g,) = torch.autograd.grad((logp[..., 0] * batch["mask"][:, 1:]).sum(), e)
     way = nn.functional.normalize(e - model.embed.weight[0], dim=-1)
     assert_close(slopes.scores, (g * way).sum(-1).detach())
 
 
 @pytest.mark.parametrize("kind", ["GPT2", "Llama"])
-def test_models_of_transformers_read_the_baseline_token_and_no_position_is_confused_with_one(kind: str):
+def test_models_of_transformers_read_the_baseline_token_and_no_position_is_confused_with_one(
+    kind: str,
+):
     transformers = pytest.importorskip("transformers")
     shape = {"vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
-    more = {"GPT2": {"n_positions": 12}, "Llama": {"intermediate_size": 16, "num_key_value_heads": 1}}[kind]
+    more = {
+        "GPT2": {"n_positions": 12},
+        "Llama": {"intermediate_size": 16, "num_key_value_heads": 1},
+    }[kind]
     with LAB.child(kind).seeded():
         config = getattr(transformers, f"{kind}Config")(**shape, **more)
-        inside = getattr(transformers, f"{kind}LMHeadModel" if kind == "GPT2" else "LlamaForCausalLM")(config)
+        inside = getattr(
+            transformers, f"{kind}LMHeadModel" if kind == "GPT2" else "LlamaForCausalLM"
+        )(config)
     model = CausalLM(inside, None).double().eval()
-    tokens = torch.arange(6)[None]  # equal to the positions: the model's own table must be found all the same
-    batch = {"tokens": torch.cat([tokens, tokens.flip(1)]), "mask": torch.tensor([[0, 0, 0, 0, 0, 1]] * 2)}
+    tokens = torch.arange(6)[
+        None
+    ]  # equal to the positions: the model's own table must be found all the same
+    batch = {
+        "tokens": torch.cat([tokens, tokens.flip(1)]),
+        "mask": torch.tensor([[0, 0, 0, 0, 0, 1]] * 2),
+    }
     inputs = FeatureSpec("tokens", baseline=11)
-    found = Occlusion(inputs).prepare(Trained(model, small_task()), LAB)(batch, sequence_log_probability)
+    found = Occlusion(inputs).prepare(Trained(model, small_task()), LAB)(
+        batch, sequence_log_probability
+    )
     for j in range(6):
         read = batch["tokens"].clone()
         read[:, j] = 11
         whole, less = (
-            model(t)[:, 4].log_softmax(-1).gather(1, batch["tokens"][:, 5:]).squeeze(1) for t in (batch["tokens"], read)
+            model(t)[:, 4].log_softmax(-1).gather(1, batch["tokens"][:, 5:]).squeeze(1)
+            for t in (batch["tokens"], read)
         )
         assert_close(found.scores[:, j], (whole - less).detach(), atol=1e-10, rtol=0)
     integrated = IntegratedGradients(n=64, inputs=inputs).prepare(Trained(model, small_task()), LAB)
@@ -138,7 +162,9 @@ def test_models_of_transformers_read_the_baseline_token_and_no_position_is_confu
 def test_words_of_several_tokens():
     words = torch.tensor([0, 0, 1, 1, 1, 2, 3])
     inputs = FeatureSpec("tokens", mask=words, names=("a", "b", "c", "d"))
-    found = KernelShap(n=14, inputs=inputs).prepare(trained(reader()), LAB)(text(), sequence_log_probability)
+    found = KernelShap(n=14, inputs=inputs).prepare(trained(reader()), LAB)(
+        text(), sequence_log_probability
+    )
     assert found.labels == ("a", "b", "c", "d")
     assert found.scores.shape == (3, 4)
     assert found.gap.abs().max() < 1e-10
@@ -192,7 +218,10 @@ def test_random_layers_in_training_mode_are_told_once_and_switched_off(layer: nn
     assert layer.training
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert_close(Occlusion().prepare(Trained(model.eval(), small_task()), LAB)(batch, logit).scores, first)
+        assert_close(
+            Occlusion().prepare(Trained(model.eval(), small_task()), LAB)(batch, logit).scores,
+            first,
+        )
 
 
 def ask(preset, batch: Batch, behaviour=logit, d: int = 4) -> None:
@@ -240,12 +269,18 @@ def test_bad_input_is_refused_by_name(make, names: str):
 
 def test_integers_without_an_embedding_and_unknown_columns_are_refused():
     with pytest.raises(InvalidData, match="x0 holds integers"):
-        ask(VanillaGradients(), {"x": torch.ones(2, 4, dtype=torch.long)}, lambda m, b: m(b["x"].double())[:, 0])
+        ask(
+            VanillaGradients(),
+            {"x": torch.ones(2, 4, dtype=torch.long)},
+            lambda m, b: m(b["x"].double())[:, 0],
+        )
     with pytest.raises(UnknownName, match="column"):
         ask(VanillaGradients(FeatureSpec("text")), good())
     for baseline in (0.5, 99, torch.zeros(6)):
         with pytest.raises(InvalidData, match="baseline"):
-            Occlusion(FeatureSpec("tokens", baseline)).prepare(trained(reader()), LAB)(text(), sequence_log_probability)
+            Occlusion(FeatureSpec("tokens", baseline)).prepare(trained(reader()), LAB)(
+                text(), sequence_log_probability
+            )
 
 
 def test_a_detached_behaviour_has_no_gradient():

@@ -37,7 +37,10 @@ def task_of(lists) -> Task:
 def by_definition(query, corpus, k=1.5):
     n = {t: sum(t in one for one in corpus) for t in set(query)}
     return [
-        sum((k + 1) * count[t] / (k + count[t]) * log((len(corpus) + 1) / (n[t] + 0.5)) for t in set(query))
+        sum(
+            (k + 1) * count[t] / (k + count[t]) * log((len(corpus) + 1) / (n[t] + 0.5))
+            for t in set(query)
+        )
         for count in map(Counter, corpus)
     ]
 
@@ -49,7 +52,9 @@ def test_scores_are_the_formula_and_the_best_are_kept(queries, corpus, m, size):
     assert found.index.shape == (len(queries), kept)
     for q, query in enumerate(queries):
         wanted = torch.tensor(by_definition(query, corpus), dtype=torch.float64)
-        assert torch.allclose(found.scores[q], wanted.sort(descending=True).values[:kept], atol=1e-12)
+        assert torch.allclose(
+            found.scores[q], wanted.sort(descending=True).values[:kept], atol=1e-12
+        )
         assert torch.allclose(wanted[found.index[q]], found.scores[q], atol=1e-12)
     assert found.union.tolist() == sorted(set(found.index.flatten().tolist()))
 
@@ -58,7 +63,13 @@ def test_a_stream_gives_the_same(tmp_path):
     (tmp_path / "a.txt").write_text("to be or not to be " * 40 + "zebra " * 9)
     query = {"tokens": torch.tensor([list(b"zebra")])}
     both = [
-        candidates(query, TextCorpus((str(tmp_path / "a.txt"),), length=16, folder=folder).build(Lab()), 3, Lab(), size)
+        candidates(
+            query,
+            TextCorpus((str(tmp_path / "a.txt"),), length=16, folder=folder).build(Lab()),
+            3,
+            Lab(),
+            size,
+        )
         for folder, size in (("", 4), (str(tmp_path / "kept"), 256))
     ]
     assert torch.equal(both[0].index, both[1].index)

@@ -1,4 +1,6 @@
-"""Influence where the answer is known: linear regression, rotated Fisher matrices, brute force by layer type."""
+"""Influence where the answer is known: linear regression, rotated Fisher matrices, brute force by
+layer type.
+"""
 
 import logging
 from collections.abc import Callable
@@ -19,7 +21,14 @@ from unseen.errors import InvalidConfig, InvalidData, UnseenError
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.mlp import mlp
-from unseen.objectives import classify, correct, cross_entropy, drawn_classes, next_token, squared_error
+from unseen.objectives import (
+    classify,
+    correct,
+    cross_entropy,
+    drawn_classes,
+    next_token,
+    squared_error,
+)
 from unseen.task import Axis, Batch, Objective, Split, Task, Use
 
 LAB = Lab(dtype=torch.float64)
@@ -36,7 +45,9 @@ def whole_numbers(most: int, *shape: int, seed: str = "y") -> Tensor:
 
 
 def task_of(data: Columns, objective: Objective) -> Task:
-    return Task(name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=objective)
+    return Task(
+        name="t", axis=Axis.IID, splits={"train": Split(data, Use.TRAIN)}, objective=objective
+    )
 
 
 def seeded(make: Callable[[], nn.Module]) -> nn.Module:
@@ -49,7 +60,9 @@ def prediction(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def one_away(model: nn.Module, batch: Batch, generator: torch.Generator) -> Batch:
-    """Targets at ± 1 from the prediction: of unit variance, so that the sampled Fisher of one output is X Xᵀ itself."""
+    """Targets at ± 1 from the prediction: of unit variance, so that the sampled Fisher of one
+    output is X Xᵀ itself.
+    """
     sign = 2.0 * torch.randint(2, (len(batch["y"]), 1), generator=generator) - 1
     with torch.no_grad():
         return {**batch, "y": model(batch["x"]) + sign}
@@ -75,7 +88,9 @@ def test_linear_regression_has_its_closed_form(curvature, damping):
     found = config.prepare(run, LAB)(asked, squared_error).scores
     x, y, w = data.columns["x"], data.columns["y"], model.weight.detach()
     hessian = x.T @ x / 40
-    inverse = torch.linalg.inv(hessian + damping * hessian.trace() / 4 * torch.eye(4, dtype=torch.float64))
+    inverse = torch.linalg.inv(
+        hessian + damping * hessian.trace() / 4 * torch.eye(4, dtype=torch.float64)
+    )
     near, far = (asked["x"] @ w.T - asked["y"]) * asked["x"], (x @ w.T - y) * x
     assert_close(found, -near @ inverse @ far.T / 40, **EXACTLY)
 
@@ -84,14 +99,20 @@ def test_leaving_one_out_is_minus_the_influence_to_first_order():
     data, model = line(400)
     run = Trained(model, task_of(data, Objective(squared_error, squared_error, one_away)))
     asked = {"x": normal(3, 4, seed="queries")}
-    found = Influence(curvature=Curvature.EXACT, damping=0.0).prepare(run, LAB)(asked, prediction).scores
+    found = (
+        Influence(curvature=Curvature.EXACT, damping=0.0)
+        .prepare(run, LAB)(asked, prediction)
+        .scores
+    )
     x, y = data.columns["x"], data.columns["y"]
     keep = ~torch.eye(400, dtype=torch.bool)
     without = torch.stack([torch.linalg.lstsq(x[rows], y[rows]).solution[:, 0] for rows in keep])
     change = asked["x"] @ (without - model.weight.detach()).T
     for wanted, seen in zip(change, -found, strict=True):
         assert torch.corrcoef(torch.stack([wanted, seen]))[0, 1] > 0.999
-        assert (wanted - seen).norm() / wanted.norm() < 0.05  # the next order is the leverage, 4/400 here
+        assert (
+            wanted - seen
+        ).norm() / wanted.norm() < 0.05  # the next order is the leverage, 4/400 here
 
 
 class Noted:
@@ -112,7 +133,10 @@ def test_eigenvalues_are_the_diagonal_of_the_dense_fisher_in_the_rotated_basis(f
     model = seeded(lambda: mlp([5, 6, 3]))
     run = Trained(model, task_of(data, replace(classify, relabel=noted)))
     factors = Influence(fisher=fisher, batch_size=6).prepare(run, LAB).factors
-    batch = {"x": data.columns["x"], "y": torch.cat(noted.drawn) if noted.drawn else data.columns["y"]}
+    batch = {
+        "x": data.columns["x"],
+        "y": torch.cat(noted.drawn) if noted.drawn else data.columns["y"],
+    }
     assert len(batch["y"]) == 17  # drawn once, and not again for the eigenvalues
     found = oracle.per_example_gradients(model, batch, cross_entropy)
     for name in ("1", "3"):
@@ -133,9 +157,16 @@ def test_independent_sides_make_the_kronecker_product_the_fisher_matrix():
 
     n = 20_000
     mix = normal(4, 4, seed="mix")
-    data = Columns(x=normal(n, 4) @ mix, s=normal(n, 3, seed="s") * torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64))
-    run = Trained(seeded(lambda: nn.Linear(4, 3, bias=False)), task_of(data, Objective(pulled, pulled)))
-    (block,) = replace(EMPIRICAL, batch_size=n, loss=pulled).prepare(run, LAB).factors.blocks.values()
+    data = Columns(
+        x=normal(n, 4) @ mix,
+        s=normal(n, 3, seed="s") * torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64),
+    )
+    run = Trained(
+        seeded(lambda: nn.Linear(4, 3, bias=False)), task_of(data, Objective(pulled, pulled))
+    )
+    (block,) = (
+        replace(EMPIRICAL, batch_size=n, loss=pulled).prepare(run, LAB).factors.blocks.values()
+    )
     basis = torch.kron(block.left, block.right)
     rows = (data.columns["s"][:, :, None] * data.columns["x"][:, None]).flatten(1)
     dense, factored = rows.T @ rows / n, basis @ torch.diag(block.values.flatten()) @ basis.T
@@ -170,12 +201,16 @@ class Text(nn.Module):
 
 
 def flat(bias: bool) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(6, 5, bias=bias), nn.Tanh(), nn.Linear(5, 3, bias=bias))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(6, 5, bias=bias), nn.Tanh(), nn.Linear(5, 3, bias=bias)
+    )
 
 
 def grouped(bias: bool) -> nn.Module:
     first = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2, bias=bias)
-    return nn.Sequential(first, nn.Tanh(), nn.Conv2d(6, 6, 2, groups=6), nn.Flatten(), nn.Linear(24, 3))
+    return nn.Sequential(
+        first, nn.Tanh(), nn.Conv2d(6, 6, 2, groups=6), nn.Flatten(), nn.Linear(24, 3)
+    )
 
 
 IMAGES = {"x": normal(9, 4, 5, 5), "y": whole_numbers(3, 9)}
@@ -230,7 +265,10 @@ def test_layers_sum_to_the_score_whatever_the_batches(kind):
 
 
 def test_tokens_of_padded_sequences_sum_to_the_score():
-    data = {"tokens": WORDS["tokens"], "mask": (torch.arange(7) < torch.arange(3, 12)[:, None]).long()}
+    data = {
+        "tokens": WORDS["tokens"],
+        "mask": (torch.arange(7) < torch.arange(3, 12)[:, None]).long(),
+    }
     run = Trained(seeded(Text), task_of(Columns(**data), next_token))
     influences = replace(EMPIRICAL, layers=("mix",), loss=sequence_nats).prepare(run, LAB)
     scores = influences(data, sequence_nats).scores
@@ -261,13 +299,19 @@ def test_screening_finds_the_top_of_all_scores_in_float32():
 
 
 def test_a_width_equal_to_the_number_of_positions_hides_no_layer():
-    """GPT-2 medium: 1,024 wide, 1,024 positions. Only the vocabulary's table marks the output embedding."""
+    """GPT-2 medium: 1,024 wide, 1,024 positions. Only the vocabulary's table marks the output
+    embedding.
+    """
 
     class Small(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.table, self.places = nn.Embedding(11, 6), nn.Embedding(6, 6)
-            self.up, self.down, self.head = nn.Linear(6, 12), nn.Linear(12, 6), nn.Linear(6, 11, bias=False)
+            self.up, self.down, self.head = (
+                nn.Linear(6, 12),
+                nn.Linear(12, 6),
+                nn.Linear(6, 11, bias=False),
+            )
 
         def forward(self, tokens: Tensor) -> Tensor:
             h = self.table(tokens) + self.places(torch.arange(tokens.shape[1]).expand_as(tokens))

@@ -1,4 +1,6 @@
-"""Influence against dense matrices, whatever the curvature, the level and the way scores are summed."""
+"""Influence against dense matrices, whatever the curvature, the level and the way scores are
+summed.
+"""
 
 from dataclasses import replace
 
@@ -27,7 +29,10 @@ EMPIRICAL = Influence(fisher=Fisher.EMPIRICAL, batch_size=5)
 
 def images(n: int = 13, seed: str = "data") -> dict[str, torch.Tensor]:
     g = LAB.child(seed).generator()
-    return {"x": torch.randn(n, 5, generator=g, dtype=torch.float64), "y": torch.randint(3, (n,), generator=g)}
+    return {
+        "x": torch.randn(n, 5, generator=g, dtype=torch.float64),
+        "y": torch.randint(3, (n,), generator=g),
+    }
 
 
 def perceptron(n: int = 13) -> Trained:
@@ -44,7 +49,11 @@ def sentences(n: int = 9, seed: str = "text") -> dict[str, torch.Tensor]:
 
 def decoder(n: int = 9) -> Trained:
     with LAB.child("init").seeded():
-        model = Transformer(Decoder(vocabulary=11, width=8, layers=1, heads=2, context=7)).double().eval()
+        model = (
+            Transformer(Decoder(vocabulary=11, width=8, layers=1, heads=2, context=7))
+            .double()
+            .eval()
+        )
     splits = {"a": Split(Columns(**sentences(n)), Use.TRAIN)}
     return Trained(model, Task(name="t", axis=Axis.IID, splits=splits, objective=next_token))
 
@@ -69,7 +78,9 @@ def test_the_exact_curvature_of_all_classes_is_the_gauss_newton_matrix():
         )
         p = logits.softmax(0).detach()
         total = total + jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian
-    want = oracle.scores(rows(run.model, asked, cross_entropy), rows(run.model, data, cross_entropy), total / 13, 0.1)
+    want = oracle.scores(
+        rows(run.model, asked, cross_entropy), rows(run.model, data, cross_entropy), total / 13, 0.1
+    )
     config = Influence(curvature=Curvature.EXACT, fisher=Fisher.EXACT, batch_size=5)
     assert_close(config.prepare(run, LAB)(asked, cross_entropy).scores, want)
 
@@ -83,14 +94,22 @@ def test_kronecker_curvature_of_a_perceptron_equals_the_dense_matrix_by_layer(cu
     maps = [m for m in run.model.modules() if isinstance(m, nn.Linear)]
     names = [n for n, m in run.model.named_modules() if isinstance(m, nn.Linear)]
     for m in maps:
-        m.register_forward_hook(lambda m, x, y: (hidden.__setitem__(m, (x[0].detach(), y)), y.retain_grad())[1])
+        m.register_forward_hook(
+            lambda m, x, y: (hidden.__setitem__(m, (x[0].detach(), y)), y.retain_grad())[1]
+        )
     cross_entropy(run.model, data).sum().backward()
     seen = [hidden[m] for m in maps]
     for (x, y), name in zip(seen, names, strict=True):
         a = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)[:, None]
         matrix = getattr(oracle, curvature.value)(a, y.grad[:, None])
-        grads = [gradient_oracle.per_example_gradients(run.model, batch, cross_entropy) for batch in (asked, data)]
-        q, t = [torch.cat([g[f"{name}.weight"], g[f"{name}.bias"][..., None]], 2).flatten(1) for g in grads]
+        grads = [
+            gradient_oracle.per_example_gradients(run.model, batch, cross_entropy)
+            for batch in (asked, data)
+        ]
+        q, t = [
+            torch.cat([g[f"{name}.weight"], g[f"{name}.bias"][..., None]], 2).flatten(1)
+            for g in grads
+        ]
         assert_close(found[name], oracle.scores(q, t, matrix, 0.1))
 
 
@@ -101,7 +120,9 @@ def test_positions_of_a_sequence_are_summed_before_they_are_squared():
     found = config.prepare(run, LAB)(asked, sequence_log_probability).scores
     seen = {}
     layer = run.model.get_submodule("blocks.0.mlp.up")
-    layer.register_forward_hook(lambda m, x, y: (seen.update(a=x[0].detach(), y=y), y.retain_grad())[1])
+    layer.register_forward_hook(
+        lambda m, x, y: (seen.update(a=x[0].detach(), y=y), y.retain_grad())[1]
+    )
     sequence_nats(run.model, data).sum().backward()
     a = torch.cat([seen["a"], torch.ones(9, 7, 1, dtype=torch.float64)], 2)
     matrix = oracle.ekfac(a, seen["y"].grad)
@@ -118,10 +139,18 @@ def test_positions_of_a_sequence_are_summed_before_they_are_squared():
 def test_dot_products_of_every_layer_type_equal_autograd(layers):
     run, asked = decoder(), sentences(3, "queries")
     data = whole(run.task.splits["a"].data, LAB)
-    identity = Influence(curvature=Curvature.IDENTITY, layers=layers, loss=sequence_nats, batch_size=4)
+    identity = Influence(
+        curvature=Curvature.IDENTITY, layers=layers, loss=sequence_nats, batch_size=4
+    )
     influences = identity.prepare(run, LAB)
-    names = [n for n, _ in run.model.named_parameters() if n.rpartition(".")[0] in influences.layers]
-    want = rows(run.model, asked, sequence_nats, *names) @ rows(run.model, data, sequence_nats, *names).T / -9
+    names = [
+        n for n, _ in run.model.named_parameters() if n.rpartition(".")[0] in influences.layers
+    ]
+    want = (
+        rows(run.model, asked, sequence_nats, *names)
+        @ rows(run.model, data, sequence_nats, *names).T
+        / -9
+    )
     assert_close(influences(asked, sequence_nats).scores, want)
     assert ("head" in "".join(names)) == (layers == ("*",)) or layers != ()
 
@@ -162,7 +191,9 @@ def test_batches_memory_and_the_second_pass_do_not_change_scores(make):
             want = scores if want is None else want
             assert_close(scores, want)
     config = Influence(fisher=Fisher.EMPIRICAL, loss=loss)
-    sizes = [replace(config, batch_size=b).prepare(run, LAB)(asked, loss).scores for b in (1, 4, 64)]
+    sizes = [
+        replace(config, batch_size=b).prepare(run, LAB)(asked, loss).scores for b in (1, 4, 64)
+    ]
     assert_close(sizes[0], sizes[1])
     assert_close(sizes[0], sizes[2])
 
@@ -172,7 +203,10 @@ def test_low_rank_queries_get_closer_with_rank_and_are_exact_at_full_rank():
     config = replace(EMPIRICAL, loss=sequence_nats)
     want = config.prepare(run, LAB)(asked, sequence_nats).scores
     errors = [
-        float((replace(config, rank=k).prepare(run, LAB)(asked, sequence_nats).scores - want).norm() / want.norm())
+        float(
+            (replace(config, rank=k).prepare(run, LAB)(asked, sequence_nats).scores - want).norm()
+            / want.norm()
+        )
         for k in (1, 2, 4, 32)
     ]
     assert errors[0] > errors[1] > errors[2] > errors[3]
@@ -207,16 +241,28 @@ def test_the_influence_of_an_added_copy_is_what_a_newton_step_says():
     from unseen.objectives import regress, squared_error
 
     g = LAB.child("line").generator()
-    x, y = torch.randn(40, 3, generator=g, dtype=torch.float64), torch.randn(40, 1, generator=g, dtype=torch.float64)
+    x, y = (
+        torch.randn(40, 3, generator=g, dtype=torch.float64),
+        torch.randn(40, 1, generator=g, dtype=torch.float64),
+    )
     model = nn.Linear(3, 1, bias=False).double()
     with torch.no_grad():
         model.weight.copy_(torch.linalg.lstsq(x, y).solution.T)
-    task = Task(name="t", axis=Axis.IID, splits={"a": Split(Columns(x=x, y=y), Use.TRAIN)}, objective=regress)
+    task = Task(
+        name="t",
+        axis=Axis.IID,
+        splits={"a": Split(Columns(x=x, y=y), Use.TRAIN)},
+        objective=regress,
+    )
     config = Influence(curvature=Curvature.EXACT, fisher=Fisher.SAMPLED, draws=400, damping=0.0)
-    scores = config.prepare(Trained(model.eval(), task), LAB)({"x": x[:2], "y": y[:2]}, squared_error).scores
+    scores = config.prepare(Trained(model.eval(), task), LAB)(
+        {"x": x[:2], "y": y[:2]}, squared_error
+    ).scores
     hessian, residual = x.T @ x / 40, (x @ model.weight.T - y).detach()
     want = -((x[:2] * residual[:2]) @ torch.linalg.inv(hessian) @ (x * residual).T) / 40
-    assert float((scores - want).norm() / want.norm()) < 0.1  # 400 draws of 40 examples: sampling error
+    assert (
+        float((scores - want).norm() / want.norm()) < 0.1
+    )  # 400 draws of 40 examples: sampling error
 
 
 @pytest.mark.parametrize(
@@ -224,9 +270,21 @@ def test_the_influence_of_an_added_copy_is_what_a_newton_step_says():
     [
         (lambda: Influence(damping=-1.0), InvalidConfig, "damping"),
         (lambda: Influence(layers=("nothing*",)), UnknownName, "nothing"),
-        (lambda: Influence(loss=lambda m, b: cross_entropy(m, b).mean().expand(len(b["y"]))), InvalidData, "alone"),
-        (lambda: Influence(loss=lambda m, b: cross_entropy(m, b).mean()), InvalidData, "one number per example"),
-        (lambda: Influence(fisher=Fisher.EXACT, loss=lambda m, b: 2 * cross_entropy(m, b)), InvalidConfig, "sums to"),
+        (
+            lambda: Influence(loss=lambda m, b: cross_entropy(m, b).mean().expand(len(b["y"]))),
+            InvalidData,
+            "alone",
+        ),
+        (
+            lambda: Influence(loss=lambda m, b: cross_entropy(m, b).mean()),
+            InvalidData,
+            "one number per example",
+        ),
+        (
+            lambda: Influence(fisher=Fisher.EXACT, loss=lambda m, b: 2 * cross_entropy(m, b)),
+            InvalidConfig,
+            "sums to",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(config, error, words):

@@ -1,4 +1,6 @@
-"""Influence against Kronfluence on the same small checkpoints: the empirical Fisher is one matrix for both."""
+"""Influence against Kronfluence on the same small checkpoints: the empirical Fisher is one matrix
+for both.
+"""
 
 import importlib
 from copy import deepcopy
@@ -71,8 +73,13 @@ def test_a_perceptron_has_the_peers_scores(kf):
     found = influences(asked[:], lambda m, b: -cross_entropy(m, b)).scores
     assert set(influences.layers) == set(layers)
     assert error(300 * found, run.scores) < SAME
-    wrong = Influence(fisher=Fisher.EMPIRICAL, curvature=Curvature.KFAC).prepare(trained(model, train, classify), Lab())
-    assert error(300 * wrong(asked[:], lambda m, b: -cross_entropy(m, b)).scores, run.scores) > 100 * SAME
+    wrong = Influence(fisher=Fisher.EMPIRICAL, curvature=Curvature.KFAC).prepare(
+        trained(model, train, classify), Lab()
+    )
+    assert (
+        error(300 * wrong(asked[:], lambda m, b: -cross_entropy(m, b)).scores, run.scores)
+        > 100 * SAME
+    )
 
 
 def test_a_small_gpt2_has_the_peers_scores(kf, cases):
@@ -81,8 +88,12 @@ def test_a_small_gpt2_has_the_peers_scores(kf, cases):
     with Lab().child("init").seeded():
         model = fitted(cases.gpt2(2, 16, 2, vocabulary=50, length=12), train, sequence_nats, 40)
     layers = cases.block_layers(2)
-    run = kf.kronfluence(deepcopy(model), kf.language, train, asked, layers, kf.Sizes(20, 20, 6, 1, 20))
+    run = kf.kronfluence(
+        deepcopy(model), kf.language, train, asked, layers, kf.Sizes(20, 20, 6, 1, 20)
+    )
     config = Influence(fisher=Fisher.EMPIRICAL, loss=sequence_nats, batch_size=16)
     influences = config.prepare(trained(model, train, next_token), Lab())
-    assert set(influences.layers) == set(layers)  # by default everything but embeddings and the tied head
+    assert set(influences.layers) == set(
+        layers
+    )  # by default everything but embeddings and the tied head
     assert error(60 * influences(asked[:], sequence_log_probability).scores, run.scores) < SAME

@@ -30,24 +30,37 @@ class Nowhere:
 
 
 def found(folder: str, lab: Lab) -> dict[str, Tensor]:
-    """Everything that processes share: factors, all scores, own scores, the top, candidates; streamed and mapped."""
+    """Everything that processes share: factors, all scores, own scores, the top, candidates;
+    streamed and mapped.
+    """
     torch.manual_seed(0)
-    model = Transformer(Decoder(vocabulary=128, width=16, layers=1, heads=2, context=16)).double().eval()
+    model = (
+        Transformer(Decoder(vocabulary=128, width=16, layers=1, heads=2, context=16))
+        .double()
+        .eval()
+    )
     made: dict[str, Tensor] = {}
     for name, kept in (("streamed", ""), ("mapped", f"{folder}/kept{lab.ranks.rank}")):
         task = TextCorpus((f"{folder}/a.txt",), length=12, folder=kept).build(lab)
         queries = next(once(task.splits["corpus"].data, 3, lab))
         config = Influence(loss=sequence_nats, batch_size=4, memory=1 << 16)
         each = config.prepare(Trained(model, task), lab)
-        made[f"{name} factors"] = torch.cat([block.values.flatten() for block in each.factors.blocks.values()])
+        made[f"{name} factors"] = torch.cat(
+            [block.values.flatten() for block in each.factors.blocks.values()]
+        )
         made[f"{name} scores"] = each(queries, sequence_log_probability).scores
         made[f"{name} own"] = each.self_influence()
         best = each.top(queries, sequence_log_probability, 5)
-        made |= {f"{name} {part}": getattr(best, part) for part in ("scores", "index", "worst_scores", "worst_index")}
+        made |= {
+            f"{name} {part}": getattr(best, part)
+            for part in ("scores", "index", "worst_scores", "worst_index")
+        }
         few = candidates(queries, task, 7, lab, batch_size=4)
         made |= {f"{name} words": few.scores, f"{name} candidates": few.index}
         if kept:
-            best = top(each, queries, sequence_log_probability, 5, Nowhere(), candidates=few.union, every=1)
+            best = top(
+                each, queries, sequence_log_probability, 5, Nowhere(), candidates=few.union, every=1
+            )
             made |= {"resumable index": best.index, "resumable scores": best.scores}
     return made
 
@@ -63,8 +76,12 @@ def member(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def all_three():
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "a.txt").write_text("the quick brown fox jumps over the lazy dog and so on; " * 5)
-        both = [subprocess.Popen([sys.executable, __file__, str(rank), folder]) for rank in range(2)]
+        Path(folder, "a.txt").write_text(
+            "the quick brown fox jumps over the lazy dog and so on; " * 5
+        )
+        both = [
+            subprocess.Popen([sys.executable, __file__, str(rank), folder]) for rank in range(2)
+        ]
         alone = found(folder, Lab(dtype=torch.float64))
         assert [process.wait(timeout=1_200) for process in both] == [0, 0]
         yield alone, *(torch.load(Path(folder) / f"{rank}.pt") for rank in range(2))
@@ -78,7 +95,9 @@ def test_every_process_has_what_one_alone_finds(all_three):
         for name, wanted in alone.items():
             if wanted.is_floating_point():
                 # sums over processes are added in another order
-                assert torch.allclose(one[name], wanted, rtol=1e-8, atol=1e-10 * float(wanted.abs().max())), name
+                assert torch.allclose(
+                    one[name], wanted, rtol=1e-8, atol=1e-10 * float(wanted.abs().max())
+                ), name
             else:
                 assert torch.equal(one[name], wanted), name
 

@@ -47,7 +47,10 @@ def setting(tmp_path_factory):
 
 
 def equal(a, b):
-    return all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("index", "scores", "worst_index", "worst_scores"))
+    return all(
+        torch.equal(getattr(a, n), getattr(b, n))
+        for n in ("index", "scores", "worst_index", "worst_scores")
+    )
 
 
 def test_stretches_give_the_top_of_all_scores(setting):

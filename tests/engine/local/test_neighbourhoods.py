@@ -57,7 +57,9 @@ def test_coalitions_weigh_sizes_as_the_shapley_kernel(d: int, share: float):
         assert len(sample.xi.unique(dim=0)) == 2**d - 2
         for k in kernel:
             each = sample.weight[0][size == k]
-            assert torch.allclose(each, torch.full_like(each, kernel[k] / comb(d, k) / sum(kernel.values())))
+            assert torch.allclose(
+                each, torch.full_like(each, kernel[k] / comb(d, k) / sum(kernel.values()))
+            )
     # sampled or not, a coalition and its complement weigh the same
     total = {k: sample.weight[0][size == k].sum().item() for k in kernel}
     assert all(total[k] == pytest.approx(total[d - k]) for k in kernel)
@@ -79,7 +81,9 @@ def test_the_kernel_is_the_squared_distance_over_the_squared_width():
     for scaled in (False, True):
         sample = Masks(0.7, 8, scaled).draw(lengths2, LAB)
         for k in range(2):
-            distance2 = ((1 - sample.xi) * lengths2[k]).sum(1) / (lengths2[k].sum() if scaled else 1)
+            distance2 = ((1 - sample.xi) * lengths2[k]).sum(1) / (
+                lengths2[k].sum() if scaled else 1
+            )
             want = (-distance2 / 0.49).exp()
             assert torch.allclose(sample.weight[k], want / want.sum())
 

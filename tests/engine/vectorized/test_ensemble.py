@@ -1,4 +1,6 @@
-"""The stacked run equals the loop over the same models: float64, so that only real differences count."""
+"""The stacked run equals the loop over the same models: float64, so that only real differences
+count.
+"""
 
 import copy
 from dataclasses import replace
@@ -32,7 +34,14 @@ EXACT = {"rtol": 1e-9, "atol": 1e-11}
 
 
 def conv() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LayerNorm(3), nn.Linear(3, 3))
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.LayerNorm(3),
+        nn.Linear(3, 3),
+    )
 
 
 class Tied(nn.Module):
@@ -60,7 +69,9 @@ MAKE = {
 def task(shape=(5,), seed=0, n=30) -> Task:
     def columns(name: str, size: int) -> Columns:
         g = Lab(seed).child(name).generator()
-        return Columns(x=torch.randn(size, *shape, generator=g), y=torch.randint(3, (size,), generator=g))
+        return Columns(
+            x=torch.randn(size, *shape, generator=g), y=torch.randint(3, (size,), generator=g)
+        )
 
     splits = {
         "a": Split(columns("a", n), Use.TRAIN, "a"),
@@ -96,7 +107,9 @@ def compare(make, steps, budgets, tasks, watch=None) -> None:
 BUDGETS = {
     "adamw": BUDGET,
     "adam decay": replace(BUDGET, optimizer=Optimizer.ADAM, weight_decay=0.1),
-    "sgd momentum": replace(BUDGET, optimizer=Optimizer.SGD, momentum=0.9, schedule=Schedule.COSINE, warmup=5),
+    "sgd momentum": replace(
+        BUDGET, optimizer=Optimizer.SGD, momentum=0.9, schedule=Schedule.COSINE, warmup=5
+    ),
     "matrices only": replace(BUDGET, weight_decay=0.3, decay_vectors=False, clip=0.05, drops=(10,)),
     "select": replace(BUDGET, lr=0.1, select_every=3),
 }
@@ -112,14 +125,17 @@ def test_stacked_equals_loop_for_every_budget(model, budget):
 @pytest.mark.parametrize("model", MAKE)
 def test_stacked_equals_loop_for_every_layer(model):
     make, shape = MAKE[model]
-    # SGD: a bias before batch normalisation has gradient 0 up to rounding, which Adam would blow up to a full step
+    # SGD: a bias before batch normalisation has gradient 0 up to rounding, which Adam would blow up
+    # to a full step
     compare(make, [erm_step] * K, [BUDGETS["sgd momentum"]] * K, [task(shape)] * K)
 
 
 @pytest.mark.parametrize("optimizer", Optimizer)
 def test_own_rates_decays_and_clips(optimizer):
     base = replace(BUDGET, optimizer=optimizer, momentum=0.5 if optimizer is Optimizer.SGD else 0.0)
-    budgets = [replace(base, lr=0.004 * (k + 1), weight_decay=0.1 * k, clip=0.2 + k) for k in range(K)]
+    budgets = [
+        replace(base, lr=0.004 * (k + 1), weight_decay=0.1 * k, clip=0.2 + k) for k in range(K)
+    ]
     compare(MAKE["mlp"][0], [erm_step] * K, budgets, [task()] * K)
 
 
@@ -153,12 +169,17 @@ def test_two_pass_step_with_own_radius(model, radii):
     compare(make, steps, [BUDGETS["sgd momentum"]] * K, [task(shape)] * K)
 
 
-@pytest.mark.parametrize("method", [VREx(weight=3.0, warmup=0), Mixup(), AdversarialTraining(passes=2)], ids=type)
+@pytest.mark.parametrize(
+    "method", [VREx(weight=3.0, warmup=0), Mixup(), AdversarialTraining(passes=2)], ids=type
+)
 @pytest.mark.parametrize("model", ["mlp", "tied", "batch norm"])
 def test_hooks_combine(model, method):
     """SAM's ascent with another reduction of the losses, and on other minibatches."""
     (make, shape), step = MAKE[model], method.step
-    steps = [replace(step, ascent=to_radius, settings={**step.settings, "rho": 0.1 * k}) for k in range(K)]
+    steps = [
+        replace(step, ascent=to_radius, settings={**step.settings, "rho": 0.1 * k})
+        for k in range(K)
+    ]
     compare(make, steps, [BUDGETS["sgd momentum"]] * K, [task(shape)] * K)
 
 
@@ -188,7 +209,9 @@ def variance_penalty(model, draw, objective, *, weight):
 
 
 def test_penalty_with_own_weight():
-    steps = [VectorizedStep(criterion=variance_penalty, settings={"weight": float(k)}) for k in range(K)]
+    steps = [
+        VectorizedStep(criterion=variance_penalty, settings={"weight": float(k)}) for k in range(K)
+    ]
     compare(MAKE["mlp"][0], steps, [BUDGET] * K, [task()] * K)
 
 
@@ -205,7 +228,9 @@ def test_train_many_equals_loop_and_records_its_choice():
 
 OBSTACLES = {
     "dropout": {"models": lambda: fresh(lambda: mlp([5, 4, 3], dropout=0.5))},
-    "no stacked form": {"steps": [lambda model, draw, objective: erm_step(model, draw, objective)] * K},
+    "no stacked form": {
+        "steps": [lambda model, draw, objective: erm_step(model, draw, objective)] * K
+    },
     "budgets differ": {"budgets": [replace(BUDGET, batch_size=4 + k) for k in range(K)]},
     "different numbers of examples": {"tasks": [task(n=30 + k) for k in range(K)]},
     "too few steps": {"budgets": [replace(BUDGET, steps=5)] * K},
@@ -237,12 +262,17 @@ def test_step_whose_stacked_form_lies_is_looped():
         return {**batch, "x": batch["x"] - batch["x"].mean(0)}, objective.loss
 
     wrong = VectorizedStep(mean, centred)
-    jobs = TrainingRuns(fresh(MAKE["mlp"][0]), [task()] * K, [wrong] * K, [replace(BUDGET, steps=50)] * K, LABS)
+    jobs = TrainingRuns(
+        fresh(MAKE["mlp"][0]), [task()] * K, [wrong] * K, [replace(BUDGET, steps=50)] * K, LABS
+    )
     assert "does not give the loop's weights" in choose_backend(jobs).why
 
 
 def test_diverged_model_leaves_the_others_as_they_are():
-    budgets = [replace(BUDGET, steps=50, optimizer=Optimizer.SGD, lr=1e300 if k == 1 else 0.01) for k in range(K)]
+    budgets = [
+        replace(BUDGET, steps=50, optimizer=Optimizer.SGD, lr=1e300 if k == 1 else 0.01)
+        for k in range(K)
+    ]
     models, reference = fresh(MAKE["mlp"][0]), fresh(MAKE["mlp"][0])
     results = train_stacked(TrainingRuns(models, [task()] * K, [erm_step] * K, budgets, LABS))
     assert isinstance(results[1], Divergence)
@@ -251,7 +281,8 @@ def test_diverged_model_leaves_the_others_as_they_are():
     with pytest.raises(Divergence, match="Model 1 of 4"):
         train_many(fresh(MAKE["mlp"][0]), task(), erm_step, budgets, LABS)
     assert [
-        isinstance(r, Divergence) for r in try_train_many(fresh(MAKE["mlp"][0]), task(), erm_step, budgets, LABS)
+        isinstance(r, Divergence)
+        for r in try_train_many(fresh(MAKE["mlp"][0]), task(), erm_step, budgets, LABS)
     ] == [
         False,
         True,
@@ -275,7 +306,9 @@ def test_refusals():
     with pytest.raises(UnsupportedLayer, match="Model 1"):
         Ensemble([mlp([5, 4, 3]), mlp([5, 6, 3])])
     with pytest.raises(UnsupportedLayer, match="Model 1"):
-        Ensemble([nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Linear(2, 2), nn.Tanh())])
+        Ensemble(
+            [nn.Sequential(nn.Linear(2, 2), nn.ReLU()), nn.Sequential(nn.Linear(2, 2), nn.Tanh())]
+        )
     with pytest.raises(InvalidData, match="no models"):
         Ensemble([])
     with pytest.raises(InvalidData, match="labs"):

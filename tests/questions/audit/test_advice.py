@@ -16,10 +16,27 @@ def reading(value: float, half: float = 0.02, n: int = 100) -> Reading:
 
 
 def found(metric: str = "accuracy", worse: Reading | None = None, **more: object) -> Findings:
-    scores = [Score(model="network", split=s, metric=metric, reading=reading(0.8)) for s in ("seen", "unseen")]
-    gaps = [] if worse is None else [Gap(metric=metric, reference="seen", split="unseen", worse=worse)]
-    basic = {"name": "network", "task": "t", "score_name": metric, "seeds": 2, "sizes": {"seen": 100, "unseen": 100}}
-    basic |= {"sites": {"unseen": "Bern"}, "unseen": ["unseen"], "known": ["seen"], "scores": scores, "gaps": gaps}
+    scores = [
+        Score(model="network", split=s, metric=metric, reading=reading(0.8))
+        for s in ("seen", "unseen")
+    ]
+    gaps = (
+        [] if worse is None else [Gap(metric=metric, reference="seen", split="unseen", worse=worse)]
+    )
+    basic = {
+        "name": "network",
+        "task": "t",
+        "score_name": metric,
+        "seeds": 2,
+        "sizes": {"seen": 100, "unseen": 100},
+    }
+    basic |= {
+        "sites": {"unseen": "Bern"},
+        "unseen": ["unseen"],
+        "known": ["seen"],
+        "scores": scores,
+        "gaps": gaps,
+    }
     return Findings(**{**basic, **more})  # type: ignore[arg-type]
 
 
@@ -34,9 +51,9 @@ def remedies(metric: str = "accuracy", **changes: Reading) -> list[Outcome]:
 @pytest.mark.parametrize(
     ("worse", "tone", "said"),
     [
-        (reading(0.2), Tone.BAD, "worse than on held-out examples of known places"),
+        (reading(0.2), Tone.BAD, "worse than on held-out examples of known sites"),
         (reading(0.04), Tone.CAUTION, "worse than"),
-        (reading(0.0), Tone.NEUTRAL, "cannot be told"),
+        (reading(0.0), Tone.NEUTRAL, "do not show"),
         (reading(-0.2), Tone.GOOD, "Bern is easier"),
     ],
 )
@@ -80,22 +97,24 @@ def test_one_is_not_many():
     overlap = Overlap(fitted="train", evaluated="unseen", exact=1, near=0, n=10)
     example = Example(split="train", index=0, shown="x")
     text = sentences(found(overlaps=[overlap], suspects=[example]))
-    assert "1 judged example has" in text
+    assert "1 evaluation example has" in text
     assert "1 training label listed" in text
-    assert count_noun(2, "place") == "2 places"
+    assert count_noun(2, "place") == "2 sites"
     assert join_words(["a", "b", "c"]) == "a, b and c"
 
 
 def test_limits_name_what_was_not_judged():
     here = found(unseen=[], sites={})
-    assert "nothing here speaks about a new place" in limits([here])[0]
-    assert "1 unseen place (Bern) says little" in limits([found()])[0]
+    assert "nothing here speaks about a new site" in limits([here])[0]
+    assert "1 unseen site (Bern) says little" in limits([found()])[0]
     assert any("One trained model" in text for text in limits([found(seeds=1)]))
 
 
 def test_places_are_averaged_with_independent_errors():
     together = mean_change(remedies(a=reading(0.1, 0.03), b=reading(0.3, 0.04)))
-    assert (together.value, together.high - together.value, together.n) == pytest.approx((0.2, 0.025, 200))
+    assert (together.value, together.high - together.value, together.n) == pytest.approx(
+        (0.2, 0.025, 200)
+    )
 
 
 def test_widened_is_bonferronis():
@@ -117,5 +136,8 @@ def test_gain_turns_errors_around():
 
 def test_auc_is_quoted_only_if_every_unseen_place_has_one():
     assert metric_of(found()) == "accuracy"
-    with_auc = [*found().scores, Score(model="network", split="unseen", metric="AUC", reading=reading(0.9))]
+    with_auc = [
+        *found().scores,
+        Score(model="network", split="unseen", metric="AUC", reading=reading(0.9)),
+    ]
     assert metric_of(found(scores=with_auc)) == "AUC"

@@ -6,7 +6,15 @@ import torch
 from unseen.document import Document, Note, Table
 from unseen.figure import Bars, Images
 from unseen.questions.audit.document import document
-from unseen.questions.audit.results import Feature, Findings, Gap, Outcome, Overlap, Score, WorstError
+from unseen.questions.audit.results import (
+    Feature,
+    Findings,
+    Gap,
+    Outcome,
+    Overlap,
+    Score,
+    WorstError,
+)
 from unseen.reading import Reading
 from unseen.report.html import html
 from unseen.report.markdown import markdown
@@ -24,9 +32,13 @@ def example(index: int, shown: object = "age 50", **more: str) -> Example:
 def found(place: str = "Bern", metric: str = "accuracy", shown: object = "age 50") -> Findings:
     both = [(s, m) for s in ("seen", "unseen") for m in ("network", "forest")]
     error = WorstError(
-        query=example(0, shown, predicted="well"), helpful=[example(1, shown)], harmful=[example(2, shown)]
+        query=example(0, shown, predicted="well"),
+        helpful=[example(1, shown)],
+        harmful=[example(2, shown)],
     )
-    change = Outcome(remedy="SAM", split="unseen", metric=metric, change=reading(0.01), note="SAM(0.05)")
+    change = Outcome(
+        remedy="SAM", split="unseen", metric=metric, change=reading(0.01), note="SAM(0.05)"
+    )
     return Findings(
         name="network",
         task=f"hearts: {place}",
@@ -38,28 +50,38 @@ def found(place: str = "Bern", metric: str = "accuracy", shown: object = "age 50
         known=["seen"],
         scores=[Score(model=m, split=s, metric=metric, reading=reading(0.8)) for s, m in both],
         gaps=[Gap(metric=metric, reference="seen", split="unseen", worse=reading(0.1))],
-        readings={"coherence α": reading(0.2), "calibration error: unseen": reading(0.1), "sharpness": reading(1.0)},
+        readings={
+            "coherence α": reading(0.2),
+            "calibration error: unseen": reading(0.1),
+            "sharpness": reading(1.0),
+        },
         conflicting=[example(3, shown)],
         suspects=[example(4, shown)],
         overlaps=[Overlap(fitted="train", evaluated="unseen", exact=2, near=None, n=90)],
         worst=[error],
-        features=[Feature(name="age", split="unseen", reliance=reading(0.2), shift=0.4, moved=True)],
+        features=[
+            Feature(name="age", split="unseen", reliance=reading(0.2), shift=0.4, moved=True)
+        ],
         outcomes=[change],
-        comparisons=[Outcome(remedy="forest", split="unseen", metric=metric, change=reading(-0.01))],
+        comparisons=[
+            Outcome(remedy="forest", split="unseen", metric=metric, change=reading(-0.01))
+        ],
         skipped={"coherence": "no gradients", "remedy: SAM": "no gradients"},
         decisions=["Missing values are their own level."],
     )
 
 
 def blocks(made: Document, kind: type) -> list:
-    return [block for section in made.sections for block in section.blocks if isinstance(block, kind)]
+    return [
+        block for section in made.sections for block in section.blocks if isinstance(block, kind)
+    ]
 
 
 def test_the_lead_says_metric_gap_and_remedies():
     made = document([found(), found("Basel")])
     assert made.kicker
     assert "0.80 (mean of 2; worst 0.80 [0.75, 0.85] at Bern)" in made.lead
-    assert "0.10 worse than on held-out examples of known places on average" in made.lead
+    assert "0.10 worse than on held-out examples of known sites on average" in made.lead
     assert "The one remedy tried does not improve it beyond chance." in made.lead
 
 
@@ -69,7 +91,8 @@ def test_one_reason_for_many_skipped_parts_is_said_once():
 
 
 @pytest.mark.parametrize(
-    ("metric", "sign"), [("accuracy", "above zero: better"), ("mean absolute error", "below zero: better")]
+    ("metric", "sign"),
+    [("accuracy", "above zero: better"), ("mean absolute error", "below zero: better")],
 )
 def test_figures_say_which_side_is_better(metric, sign):
     titles = [bars.title for bars in blocks(document([found(metric=metric)]), Bars)]
@@ -78,7 +101,11 @@ def test_figures_say_which_side_is_better(metric, sign):
 
 
 def test_comparisons_and_remedies_have_intervals_per_place_and_on_average():
-    tables = [t for t in blocks(document([found(), found("Basel")]), Table) if "paired change" in t.caption]
+    tables = [
+        t
+        for t in blocks(document([found(), found("Basel")]), Table)
+        if "paired change" in t.caption
+    ]
     assert len(tables) == 2
     for table in tables:
         (row,) = table.rows
@@ -87,7 +114,11 @@ def test_comparisons_and_remedies_have_intervals_per_place_and_on_average():
 
 
 def test_pictures_carry_role_and_label():
-    (helped, *_) = [i for i in blocks(document([found(shown=torch.zeros(3, 3))]), Images) if "error 1" in i.title]
+    (helped, *_) = [
+        i
+        for i in blocks(document([found(shown=torch.zeros(3, 3))]), Images)
+        if "error 1" in i.title
+    ]
     assert "recorded ill, predicted well" in helped.title
     assert [caption.split(" · ")[0] for caption in helped.captions] == ["error", "helped", "harmed"]
     assert all("ill" in caption for caption in helped.captions)

@@ -1,4 +1,6 @@
-"""Where errors come from: training examples by influence, inputs by the most faithful explanation."""
+"""Where errors come from: training examples by influence, inputs by the most faithful
+explanation.
+"""
 
 from dataclasses import replace
 
@@ -29,7 +31,9 @@ def subject() -> Subject:
         "Basel": Split(Columns(x=x[120:], y=y[120:]), Use.EVALUATE, "Basel"),
     }
     task = Task(name="toy", axis=Axis.SITE, splits=splits, objective=classify)
-    return Subject(task=task, model=lambda: nn.Linear(4, 2), budget=Budget(steps=150, batch_size=40, lr=0.05))
+    return Subject(
+        task=task, model=lambda: nn.Linear(4, 2), budget=Budget(steps=150, batch_size=40, lr=0.05)
+    )
 
 
 def test_a_turned_label_has_the_largest_influence_on_its_own_loss():
@@ -47,14 +51,20 @@ def test_helpful_examples_help_and_harmful_ones_harm():
     for error in found.worst:
         assert all(example.value > 0 for example in error.helpful)
         assert all(example.value < 0 for example in error.harmful)
-    assert any(example.index == FLIPPED for error in found.worst for example in (*error.helpful, *error.harmful))
+    assert any(
+        example.index == FLIPPED
+        for error in found.worst
+        for example in (*error.helpful, *error.harmful)
+    )
 
 
 def test_every_worst_error_has_credits_from_a_faithful_method():
     found = ONCE(subject(), Lab())
     looked = found.error_explanation
     assert looked is not None
-    assert looked.faithfulness.value > 0.9  # a linear model, and explanations that are linear functions
+    assert (
+        looked.faithfulness.value > 0.9
+    )  # a linear model, and explanations that are linear functions
     assert looked.method in looked.why
     for error in found.worst:
         assert len(looked.errors[error.query.index]) == 4

@@ -1,4 +1,6 @@
-"""The parts of an audit on every kind of subject: each works or is skipped by name, none ends the audit."""
+"""The parts of an audit on every kind of subject: each works or is skipped by name, none ends the
+audit.
+"""
 
 import numpy as np
 import pytest
@@ -32,7 +34,11 @@ def columns(rows: slice) -> Columns:
 
 
 def task_of(fit, judge, objective=classify, **more: Split) -> Task:
-    splits = {"train": Split(fit, Use.TRAIN, "Bern"), "Basel": Split(judge, Use.EVALUATE, "Basel"), **more}
+    splits = {
+        "train": Split(fit, Use.TRAIN, "Bern"),
+        "Basel": Split(judge, Use.EVALUATE, "Basel"),
+        **more,
+    }
     return Task(name="toy", axis=Axis.SITE, splits=splits, objective=objective)
 
 
@@ -61,7 +67,11 @@ def test_planted_copies_are_counted():
 
 def test_every_reading_has_an_interval_and_n():
     found = audited(classes=("low", "high"), features={"first": [0], "rest": [1, 2, 3]})
-    readings = [s.reading for s in found.scores] + [g.worse for g in found.gaps] + [f.reliance for f in found.features]
+    readings = (
+        [s.reading for s in found.scores]
+        + [g.worse for g in found.gaps]
+        + [f.reliance for f in found.features]
+    )
     readings += found.readings.values()
     assert "coherence α of high" in found.readings
     assert all(r.n > 0 and np.isfinite([r.low, r.high]).all() for r in readings)
@@ -84,7 +94,11 @@ def test_a_feature_that_decides_is_relied_on_and_noise_is_not():
 def test_an_estimator_is_a_subject_as_it_is(kind):
     forest = RandomForestClassifier(10, random_state=0)
     fitted = RandomForestClassifier(10, random_state=0).fit(X[:60].numpy(), Y[:60].numpy())
-    given = {"instance": {"model": forest}, "function": {"model": lambda: forest}, "fitted": {"trained": fitted}}[kind]
+    given = {
+        "instance": {"model": forest},
+        "function": {"model": lambda: forest},
+        "fitted": {"trained": fitted},
+    }[kind]
     found = audited(**{"model": forest, **given})
     assert found.name == "RandomForestClassifier"
     want = fitted.score(X[60:].numpy(), Y[60:].numpy())
@@ -144,7 +158,11 @@ def test_tokens_without_x_and_y():
     tokens, mask = torch.randint(0, 7, (60, 6), generator=G), torch.ones(60, 6)
     judge = tokens[30:].clone()
     judge[0] = tokens[0]
-    task = task_of(Columns(tokens=tokens[:30], mask=mask[:30]), Columns(tokens=judge, mask=mask[30:]), exact_match)
+    task = task_of(
+        Columns(tokens=tokens[:30], mask=mask[:30]),
+        Columns(tokens=judge, mask=mask[30:]),
+        exact_match,
+    )
     found = audited(task=task, model=Language)
     assert found.score("Basel", "accuracy")
     assert found.readings["coherence α"].n == 30
@@ -162,10 +180,14 @@ def test_a_given_model_keeps_its_mode_and_weights():
 
 
 @pytest.mark.parametrize(
-    "uses", [(Use.TRAIN,), (Use.TRAIN, Use.SELECT), (Use.TRAIN, Use.TRAIN, Use.EVALUATE, Use.EVALUATE)]
+    "uses",
+    [(Use.TRAIN,), (Use.TRAIN, Use.SELECT), (Use.TRAIN, Use.TRAIN, Use.EVALUATE, Use.EVALUATE)],
 )
 def test_any_set_of_splits(uses):
-    splits = {f"s{k}": Split(columns(slice(30 * k, 30 * k + 30)), use, f"p{k}") for k, use in enumerate(uses)}
+    splits = {
+        f"s{k}": Split(columns(slice(30 * k, 30 * k + 30)), use, f"p{k}")
+        for k, use in enumerate(uses)
+    }
     task = Task(name="toy", axis=Axis.DOMAIN, splits=splits, objective=classify)
     found = audited(Audit(seeds=1, remedies={}), task=task)
     assert "largest curvature" in found.readings
@@ -198,12 +220,17 @@ def test_a_paired_comparison_is_the_difference_of_the_scores():
 
     found = audited(references={"logistic regression": lambda: Estimator(LogisticRegression(), 2)})
     change = next(o.change for o in found.comparisons if o.metric == "accuracy")
-    theirs, mine = found.score("Basel", "accuracy", model="logistic regression"), found.score("Basel", "accuracy")
+    theirs, mine = (
+        found.score("Basel", "accuracy", model="logistic regression"),
+        found.score("Basel", "accuracy"),
+    )
     assert change.value == pytest.approx(theirs.value - mine.value)
 
 
 def test_flipped_labels_of_images_rank_first():
-    task = Images(Collection.FASHION_MNIST_SMALL, 1_000, 100, side=14, label_noise=0.1).build(Lab(seed=0))
+    task = Images(Collection.FASHION_MNIST_SMALL, 1_000, 100, side=14, label_noise=0.1).build(
+        Lab(seed=0)
+    )
     job = Audit(seeds=1, remedies={}, measures={}, worst=1)
     found = job(Subject(task=task, model=lambda: cnn((8, 16), 10), budget=Budget(steps=10)), Lab())
     wrong = task.splits["train"].data[torch.arange(1_000)]["wrong"]

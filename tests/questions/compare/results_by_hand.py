@@ -1,4 +1,4 @@
-"""Results made by hand: three methods at two places, of which one method has no value at `west`."""
+"""Results made by hand: three methods at two sites, of which one method has no value at `west`."""
 
 from dataclasses import replace
 
@@ -18,7 +18,12 @@ def by_hand(gain: float = 0.05, half: float = 0.01) -> Results:
                 value = 0.7 + 0.1 * (column == "east") + gain * (method == "new_one")
                 reading = Reading(value, value - 0.03, value + 0.03, 100, "fraction")
                 cell = Cell(
-                    metric="accuracy", protocol=protocol, method=method, column=column, reading=reading, seeds=3
+                    metric="accuracy",
+                    protocol=protocol,
+                    method=method,
+                    column=column,
+                    reading=reading,
+                    seeds=3,
                 )
                 cell = replace(cell, note="west") if column == WORST else cell
                 if method == "gone" and column != "east":
@@ -27,7 +32,13 @@ def by_hand(gain: float = 0.05, half: float = 0.01) -> Results:
                 if method == "new_one":
                     change = Reading(gain, gain - half, gain + half, 100)
                     changes.append(
-                        Change(metric="accuracy", protocol=protocol, method=method, column=column, reading=change)
+                        Change(
+                            metric="accuracy",
+                            protocol=protocol,
+                            method=method,
+                            column=column,
+                            reading=change,
+                        )
                     )
     return Results(
         name="clinics & more",

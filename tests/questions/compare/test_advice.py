@@ -6,18 +6,29 @@ import pytest
 from questions.compare.results_by_hand import by_hand
 
 from unseen.document import Tone
-from unseen.questions.compare.advice import advice, clear, group_by_reason, limits, metric_of, recommend
+from unseen.questions.compare.advice import (
+    advice,
+    clear,
+    group_by_reason,
+    limits,
+    metric_of,
+    recommend,
+)
 from unseen.questions.compare.results import AVERAGE
 
 
 def told(results, tone=None) -> str:
-    return "\n".join(f"{n.text} {n.detail}" for n in advice(results) if tone is None or n.tone is tone)
+    return "\n".join(
+        f"{n.text} {n.detail}" for n in advice(results) if tone is None or n.tone is tone
+    )
 
 
 def test_a_clear_gain_is_recommended():
     results = by_hand(gain=0.05, half=0.01)
     assert recommend(results) == "new_one"
-    assert "Train with new_one instead of ERM: accuracy changes by +0.050 [+0.040, +0.060]" in told(results, Tone.GOOD)
+    assert "Train with new_one instead of ERM: accuracy changes by +0.050 [+0.040, +0.060]" in told(
+        results, Tone.GOOD
+    )
 
 
 @pytest.mark.parametrize(("gain", "half"), [(0.05, 0.06), (0.0, 0.01), (0.01, 0.0099)])
@@ -33,12 +44,14 @@ def test_what_may_be_chance_is_not_recommended(gain, half):
 def test_a_clear_loss_is_a_caution():
     results = by_hand(gain=-0.05)
     assert clear(results, AVERAGE) == ([], ["new_one"])
-    assert "Clearly worse than ERM on average over the places left out: new_one (−0.050" in told(results, Tone.CAUTION)
+    assert "Clearly worse than ERM on average over the sites left out: new_one (−0.050" in told(
+        results, Tone.CAUTION
+    )
 
 
 def test_the_worst_place_diverged_runs_and_missing_parts_are_told():
     text = told(by_hand(), Tone.CAUTION)
-    assert "at a place like west" in text
+    assert "at a site like west" in text
     assert "gone: 20 of 24 runs diverged." in text
     assert "gone · west: it needs <two> domains." in text
 
@@ -58,14 +71,14 @@ def test_urgent_notes_come_first():
 
 def test_limits_name_the_smallest_place_and_few_seeds():
     text = " ".join(limits(by_hand()))
-    assert "east has only 40 judged examples" in text
-    assert "2 places (west and east)" in text
+    assert "east has only 40 evaluation examples" in text
+    assert "2 sites (west and east)" in text
     assert "One run per method" in " ".join(limits(replace(by_hand(), seeds=1)))
     large = " ".join(limits(replace(by_hand(), sizes={"west": 60_000, "east": 4_000})))
     assert "only" not in large
     one = " ".join(limits(replace(by_hand(), sites=["west"], sizes={"west": 60})))
-    assert "One place was judged" in one
-    assert "worst place" not in one
+    assert "One site was evaluated" in one
+    assert "worst site" not in one
 
 
 def test_the_metric_is_auc_only_where_every_place_has_one():
@@ -80,5 +93,7 @@ def test_the_metric_is_auc_only_where_every_place_has_one():
 
 def test_one_reason_at_several_places_is_told_once():
     parts = {f"DivDis · {place}": "the task has no ADAPT split." for place in ("a", "b", "c", "d")}
-    assert group_by_reason(parts) == {"DivDis · a, DivDis · b and 2 more": "the task has no ADAPT split."}
+    assert group_by_reason(parts) == {
+        "DivDis · a, DivDis · b and 2 more": "the task has no ADAPT split."
+    }
     assert group_by_reason({"x": "1", "y": "2"}) == {"x": "1", "y": "2"}

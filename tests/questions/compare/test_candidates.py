@@ -26,7 +26,9 @@ BUDGET = Budget(steps=100, lr=2e-3, weight_decay=1e-2)
 
 @given(seed=integers(0, 99), draw=integers(0, 20))
 def test_all_methods_get_the_same_learning_rate_and_weight_decay(seed, draw):
-    budgets = [entrant.draw_method(BUDGET, draw, Lab(seed)).budget for entrant in standard_methods()]
+    budgets = [
+        entrant.draw_method(BUDGET, draw, Lab(seed)).budget for entrant in standard_methods()
+    ]
     assert len({(budget.lr, budget.weight_decay) for budget in budgets}) == 1
     assert BUDGET.lr / 5 <= budgets[0].lr <= BUDGET.lr * 5
     assert draw or budgets[0] == BUDGET
@@ -61,15 +63,23 @@ def test_log_uniform_draws_every_order_of_magnitude_alike():
     assert abs(counts / 2_000 - 0.25).max() < 3 * (0.25 * 0.75 / 2_000) ** 0.5 * 1.5
 
 
-@pytest.mark.parametrize("make", [lambda: LogUniform(0, 1), lambda: LogUniform(2, 1), lambda: Uniform(1, 0)])
+@pytest.mark.parametrize(
+    "make", [lambda: LogUniform(0, 1), lambda: LogUniform(2, 1), lambda: Uniform(1, 0)]
+)
 def test_ranges_that_are_none_are_refused(make):
     with pytest.raises(InvalidConfig, match="is no range"):
         make()
 
 
 def test_names_match_whatever_their_punctuation():
-    assert [entrant.name for entrant in methods_named(["group_dro", "ERM", "v-rex"])] == ["group DRO", "ERM", "V-REx"]
-    assert [entrant.name for entrant in methods_named([])] == [entrant.name for entrant in standard_methods()]
+    assert [entrant.name for entrant in methods_named(["group_dro", "ERM", "v-rex"])] == [
+        "group DRO",
+        "ERM",
+        "V-REx",
+    ]
+    assert [entrant.name for entrant in methods_named([])] == [
+        entrant.name for entrant in standard_methods()
+    ]
     with pytest.raises(UnknownName, match="did you mean"):
         methods_named(["vrexx"])
 

@@ -8,7 +8,15 @@ from questions.compare.results_by_hand import METHODS, by_hand
 from rich.console import Console
 
 from unseen.document import Table
-from unseen.questions.compare.document import as_csv, as_json, as_latex, as_markdown, by_site, document, summary
+from unseen.questions.compare.document import (
+    as_csv,
+    as_json,
+    as_latex,
+    as_markdown,
+    by_site,
+    document,
+    summary,
+)
 from unseen.questions.compare.protocols import Protocol
 from unseen.reading import Reading
 from unseen.report import latex
@@ -50,9 +58,11 @@ def test_protocols_stand_side_by_side_and_are_named():
     table = summary(by_hand())
     for name in ("training-domain", "leave-one-domain-out", "oracle"):
         assert f"average: {name}" in table.rows[0]
-        assert f"worst place: {name}" in table.rows[0]
+        assert f"worst site: {name}" in table.rows[0]
         assert any(note.startswith(f"{name}: the draw") for note in table.footnotes)
-    assert table.caption.endswith("n = 100 judged examples, 3 seeds unless a footnote says otherwise.")
+    assert table.caption.endswith(
+        "n = 100 evaluation examples, 3 seeds unless a footnote says otherwise."
+    )
 
 
 def test_the_csv_holds_every_cell_and_the_json_everything():
@@ -61,7 +71,11 @@ def test_the_csv_holds_every_cell_and_the_json_everything():
     assert len(rows) == len(results.cells)
     first = rows[0]
     reading = results.cells[0].reading
-    assert (float(first["value"]), float(first["low"]), first["best"]) == (reading.value, reading.low, "False")
+    assert (float(first["value"]), float(first["low"]), first["best"]) == (
+        reading.value,
+        reading.low,
+        "False",
+    )
     lost = next(row for row in rows if row["method"] == "gone" and row["column"] == "west")
     assert (lost["value"], lost["note"]) == ("", "every run diverged")
     told = json.loads(as_json(results))
@@ -82,7 +96,10 @@ def test_latex_escapes_what_is_special_and_keeps_one_line_per_row():
 def test_a_long_row_that_is_turned_keeps_its_marks():
     names = [f"c{k}" for k in range(12)]
     table = Table(
-        rows=[{"method": "ERM", **dict.fromkeys(names, 0.5)}, {"method": "SAM", **dict.fromkeys(names, 0.25)}],
+        rows=[
+            {"method": "ERM", **dict.fromkeys(names, 0.5)},
+            {"method": "SAM", **dict.fromkeys(names, 0.25)},
+        ],
         strong=[(0, "c3")],
         marks={(1, "c4"): 2},
         footnotes=["2: why."],

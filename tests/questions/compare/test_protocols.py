@@ -22,7 +22,9 @@ def test_a_tie_keeps_the_earlier_draw_so_the_defaults_stay():
 
 
 def test_diverged_draws_are_never_chosen():
-    assert best_draws(np.array([[nan, 0.1, 0.2], [nan, nan, nan], [np.inf, 0.1, 0.0]])).tolist() == [2, -1, 1]
+    assert best_draws(
+        np.array([[nan, 0.1, 0.2], [nan, nan, nan], [np.inf, 0.1, 0.0]])
+    ).tolist() == [2, -1, 1]
 
 
 @given(seed=integers(0, 999), draws=integers(1, 8))
@@ -45,7 +47,9 @@ def three_ways() -> MethodScores:
     return MethodScores(
         validation={
             Protocol.TRAINING: np.array([[0.9, 0.5, 0.5]]),
-            Protocol.LEFT_OUT: mean_over_domains([np.array([[0.1, 0.9, 0.2]]), np.array([[0.9, 0.7, 0.2]])]),
+            Protocol.LEFT_OUT: mean_over_domains(
+                [np.array([[0.1, 0.9, 0.2]]), np.array([[0.9, 0.7, 0.2]])]
+            ),
             Protocol.ORACLE: np.array([[0.2, 0.3, 0.4]]),
         },
         score={"here": np.array([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]])},
@@ -53,7 +57,9 @@ def three_ways() -> MethodScores:
     )
 
 
-@pytest.mark.parametrize(("protocol", "draw", "reached"), [(p, k, k / 2) for k, p in enumerate(Protocol)])
+@pytest.mark.parametrize(
+    ("protocol", "draw", "reached"), [(p, k, k / 2) for k, p in enumerate(Protocol)]
+)
 def test_protocols_differ_only_in_what_they_choose_by(protocol, draw, reached):
     sheet = three_ways()
     assert sheet.selected_draws(protocol).tolist() == [draw]

@@ -42,7 +42,10 @@ def test_one_example_is_refused():
 def test_widened_intervals_are_bonferronis(among):
     value = stats.widen(Reading(1.0, 1.0 - 1.959964, 1.0 + 1.959964), among)
     z = peer.norm.ppf(1 - 0.05 / 2 / among)
-    assert (value.low, value.high) == (pytest.approx(1 - z, abs=1e-5), pytest.approx(1 + z, abs=1e-5))
+    assert (value.low, value.high) == (
+        pytest.approx(1 - z, abs=1e-5),
+        pytest.approx(1 + z, abs=1e-5),
+    )
 
 
 def test_the_best_stands_out_only_if_its_interval_excludes_every_other():
@@ -64,7 +67,10 @@ def test_a_rival_with_unknown_difference_keeps_the_best_from_standing_out():
 
 
 def test_differences_pair_the_seeds_that_both_have():
-    one, other = {0: np.array([1.0, 0.0]), 2: np.array([1.0, 1.0])}, {2: np.array([0.0, 1.0]), 1: np.array([9.0, 9.0])}
+    one, other = (
+        {0: np.array([1.0, 0.0]), 2: np.array([1.0, 1.0])},
+        {2: np.array([0.0, 1.0]), 1: np.array([9.0, 9.0])},
+    )
     a, b = statistics.pair_by_seed(one, other)
     assert (a.tolist(), b.tolist()) == ([[1.0, 1.0]], [[0.0, 1.0]])
     with pytest.raises(InvalidData, match="paired by seed"):
@@ -72,14 +78,18 @@ def test_differences_pair_the_seeds_that_both_have():
 
 
 def board(worse: str = "east") -> ScoreTable:
-    """Two methods at two places, three seeds, forty examples: `new` is better by 0.2 at `west`, by 0.1 at `east`."""
+    """Two methods at two sites, three seeds, forty examples: `new` is better by 0.2 at `west`, by
+    0.1 at `east`.
+    """
     rng = np.random.default_rng(0)
     noise = {place: rng.normal(0, 0.1, (3, 40)) for place in ("west", "east")}
     level = {("old", "west"): 0.5, ("old", "east"): 0.4, ("new", "west"): 0.7, ("new", "east"): 0.5}
     if worse == "west":
         level["new", "west"] = 0.3
     values = {(m, p): {s: x + noise[p][s] for s in range(3)} for (m, p), x in level.items()}
-    return ScoreTable(quantity=Mean("score"), methods=["old", "new"], sites=["west", "east"], values=values)
+    return ScoreTable(
+        quantity=Mean("score"), methods=["old", "new"], sites=["west", "east"], values=values
+    )
 
 
 def test_paired_differences_have_no_noise_left_and_average_over_places():
@@ -95,7 +105,10 @@ def test_paired_differences_have_no_noise_left_and_average_over_places():
 def test_worst_places_that_differ_are_not_paired():
     found = board(worse="west")
     assert found.lowest == {"old": "east", "new": "west"}
-    change, (old, new) = found.differences(WORST)["new", "old"], (found.readings_in(WORST)[m] for m in ("old", "new"))
+    change, (old, new) = (
+        found.differences(WORST)["new", "old"],
+        (found.readings_in(WORST)[m] for m in ("old", "new")),
+    )
     assert change == stats.independent_difference(new, old)
     assert change.high - change.low > 0.05
 
@@ -110,7 +123,11 @@ def test_a_missing_place_leaves_no_average():
     )
     assert set(part.readings_in(AVERAGE)) == set(part.readings_in(WORST)) == {"old"}
     assert set(part.readings_in("east")) == {"old", "new"}
-    assert (part.seeds("new", "west"), part.seeds("new", AVERAGE), part.seeds("new", "east")) == (0, 0, 3)
+    assert (part.seeds("new", "west"), part.seeds("new", AVERAGE), part.seeds("new", "east")) == (
+        0,
+        0,
+        3,
+    )
 
 
 def test_the_area_is_the_share_of_pairs_in_the_right_order():
@@ -122,7 +139,9 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order():
 
 def test_the_mean_is_in_the_targets_unit():
     values = {0: np.array([-0.5, -1.5]), 1: np.array([-1.0, -1.0])}
-    assert Mean("minus mean absolute error", 16.0).reading("here", values).value == pytest.approx(-16.0)
+    assert Mean("minus mean absolute error", 16.0).reading("here", values).value == pytest.approx(
+        -16.0
+    )
 
 
 def test_worst_is_the_lowest_value():

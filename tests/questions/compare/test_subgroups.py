@@ -1,4 +1,4 @@
-"""Subgroups of judged examples against a loop over the examples, and what is said of them."""
+"""Subgroups of evaluation examples against a loop over the examples, and what is said of them."""
 
 from dataclasses import replace
 
@@ -40,7 +40,9 @@ def clusters(group=side):
 
 def test_subgroups_are_means_over_their_own_examples():
     given, lab = clusters(), Lab()
-    job = Comparison(entrants=methods_named(["erm"]), seeds=2, draws=1, protocols=[Protocol.TRAINING])
+    job = Comparison(
+        entrants=methods_named(["erm"]), seeds=2, draws=1, protocols=[Protocol.TRAINING]
+    )
     results = job(given, lab)
     assert set(results.subgroups) == {"side"}
     blocks = job.blocks(given)
@@ -57,7 +59,10 @@ def test_subgroups_are_means_over_their_own_examples():
                 assert cell.reading is None
                 continue
             models = [each.model for each in trained if isinstance(each, Trained)]
-            right = [per_example(model, split.data, task.objective.score, lab)[codes == code] for model in models]
+            right = [
+                per_example(model, split.data, task.objective.score, lab)[codes == code]
+                for model in models
+            ]
             assert cell.reading is not None
             assert cell.reading.value == pytest.approx(float(torch.stack(right).mean()), abs=1e-6)
             checked += 1
@@ -77,7 +82,9 @@ def test_places_with_few_examples_and_examples_in_no_group_are_left_out():
 def test_a_part_of_everything_is_the_mean_and_ignores_what_is_outside():
     values = {0: np.array([1.0, 0.0, 1.0, 1.0]), 1: np.array([0.0, 0.0, 1.0, 1.0])}
     first = Subgroup("p", {"a": np.array([True, True, False, False])})
-    changed = {seed: np.where([True, True, False, False], each, 7.0) for seed, each in values.items()}
+    changed = {
+        seed: np.where([True, True, False, False], each, 7.0) for seed, each in values.items()
+    }
     assert first.reading("a", values) == first.reading("a", changed)
     assert first.reading("a", values).value == pytest.approx(0.25)
     assert not first.exists("b")
@@ -87,16 +94,31 @@ def test_a_clearly_lower_subgroup_is_told_and_one_read_elsewhere_is_not():
     results = by_hand()
     values = {"sex female": 0.6, "sex male": 0.8, "sex unknown": 0.1}
     cells = [
-        Cell(metric=f"accuracy: {level}", protocol=Protocol.TRAINING, method=method, column=column, seeds=3,
-             reading=Reading(value, value - 0.05, value + 0.05, 50))
+        Cell(
+            metric=f"accuracy: {level}",
+            protocol=Protocol.TRAINING,
+            method=method,
+            column=column,
+            seeds=3,
+            reading=Reading(value, value - 0.05, value + 0.05, 50),
+        )
         for level, value in values.items()
         for method in results.methods
         for column in (("west", "east", AVERAGE) if level != "sex unknown" else ("west",))
-    ]  # fmt: skip
+    ]
     names = [f"accuracy: {level}" for level in values]
-    told = " ".join(n.text for n in advice(replace(results, cells=[*results.cells, *cells], subgroups={"sex": names})))
-    assert "sex female has the lowest accuracy: 0.60 [0.55, 0.65]; sex male has 0.80 [0.75, 0.85]" in told
+    told = " ".join(
+        n.text
+        for n in advice(replace(results, cells=[*results.cells, *cells], subgroups={"sex": names}))
+    )
+    assert (
+        "sex female has the lowest accuracy: 0.60 [0.55, 0.65]; sex male has 0.80 [0.75, 0.85]"
+        in told
+    )
     assert "unknown" not in told
     near = [replace(c, reading=Reading(0.7, 0.6, 0.8, 50)) for c in cells]
-    quiet = " ".join(n.text for n in advice(replace(results, cells=[*results.cells, *near], subgroups={"sex": names})))
+    quiet = " ".join(
+        n.text
+        for n in advice(replace(results, cells=[*results.cells, *near], subgroups={"sex": names}))
+    )
     assert "sex" not in quiet

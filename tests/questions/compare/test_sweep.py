@@ -1,4 +1,6 @@
-"""Sweeps: trained together or alone, interrupted or not, the same scores; what diverges does not stop the others."""
+"""Sweeps: trained together or alone, interrupted or not, the same scores; what diverges does not
+stop the others.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -16,7 +18,12 @@ from unseen.method import Trained
 from unseen.methods.erm import ERM
 from unseen.models.mlp import mlp
 from unseen.questions.compare import sweep as sweeping
-from unseen.questions.compare.candidates import MethodSpec, methods_named, methods_of_classes, standard_methods
+from unseen.questions.compare.candidates import (
+    MethodSpec,
+    methods_named,
+    methods_of_classes,
+    standard_methods,
+)
 from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, WORST
@@ -81,7 +88,11 @@ def test_models_trained_together_score_as_those_trained_alone(entrant, without, 
     assert len(many["select"]) == len(RUNS)
 
 
-STEPPED = [entrant for entrant in methods_of_classes() if step_of(entrant.make(Budget(steps=100))) is not None]
+STEPPED = [
+    entrant
+    for entrant in methods_of_classes()
+    if step_of(entrant.make(Budget(steps=100))) is not None
+]
 
 
 @pytest.mark.parametrize("entrant", STEPPED, ids=lambda entrant: entrant.name)
@@ -105,18 +116,27 @@ def test_places_of_one_shape_are_trained_together_and_score_as_alone(monkeypatch
     job = Comparison(entrants=methods_named(["erm", "mixup"]), seeds=2, draws=2)
     sweep = Sweep(clusters(), Lab())
     groups = sweep.groups(job.blocks(clusters()))
-    assert [len(group) for group in groups] == [3, 6, 3, 6]  # by method: three places, each without two domains
+    assert [len(group) for group in groups] == [
+        3,
+        6,
+        3,
+        6,
+    ]  # by method: three sites, each without two domains
     for group in groups[::2]:
         for kept, block in zip(sweep(group), group, strict=True):
             (single,) = Sweep(clusters(), Lab(), is_stacked=False)([block])
-            torch.testing.assert_close(kept[f"margin {block.at}"], single[f"margin {block.at}"], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                kept[f"margin {block.at}"], single[f"margin {block.at}"], rtol=1e-4, atol=1e-4
+            )
 
 
 def test_no_more_models_are_trained_at_once_than_fit(monkeypatch):
     monkeypatch.setattr(stacking, "MOST_MODELS", 3)
     job = Comparison(entrants=methods_named(["erm"]), seeds=5, draws=1)
     sweep, seen = Sweep(clusters(), Lab()), []
-    monkeypatch.setattr(sweeping, "train_looped", lambda jobs: seen.append(len(jobs.models)) or train_looped(jobs))
+    monkeypatch.setattr(
+        sweeping, "train_looped", lambda jobs: seen.append(len(jobs.models)) or train_looped(jobs)
+    )
     assert [len(group) for group in sweep.groups(job.blocks(clusters()))] == [1, 1, 1]
     assert len(sweep(job.blocks(clusters())[:1])[0]["diverged"]) == 5
     assert seen == [3, 2]
@@ -138,7 +158,9 @@ def test_runs_of_a_seed_share_initial_weights_and_order_whatever_the_method_and_
 
 def test_the_scores_of_one_place_do_not_depend_on_what_else_is_compared():
     job = Comparison(entrants=methods_named(["erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
-    more = Comparison(entrants=methods_named(["sam", "erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE])
+    more = Comparison(
+        entrants=methods_named(["sam", "erm"]), seeds=2, draws=2, protocols=[Protocol.ORACLE]
+    )
     one, other = (each(clusters(), Lab()) for each in (job, more))
     for column in (*one.sites, AVERAGE, WORST):
         assert one.cell("ERM", column).reading == other.cell("ERM", column).reading
@@ -146,7 +168,10 @@ def test_the_scores_of_one_place_do_not_depend_on_what_else_is_compared():
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped():
     entrants = methods_named(["erm", "sam", "v-rex", "mixup"])
-    job, memory = Comparison(entrants=entrants, seeds=1, draws=2, protocols=[Protocol.TRAINING]), Memory()
+    job, memory = (
+        Comparison(entrants=entrants, seeds=1, draws=2, protocols=[Protocol.TRAINING]),
+        Memory(),
+    )
     blocks, lab = job.blocks(clusters()), Lab(keeper=memory)
 
     class Killed(Sweep):
@@ -198,7 +223,10 @@ def test_diverging_runs_are_reported_and_the_others_continue():
     entrants = [*methods_named(["erm"]), MethodSpec("explodes", lambda budget: Explodes(budget))]
     results = Comparison(entrants=entrants, seeds=3, draws=2)(clusters(), Lab())
     lost, total = results.diverged["explodes"]
-    assert (lost, total) == (36, 54)  # 2 of 3 seeds keep draw 0: 4 of 6 runs diverge, on 3 × (1 + 2) tasks
+    assert (lost, total) == (
+        36,
+        54,
+    )  # 2 of 3 seeds keep draw 0: 4 of 6 runs diverge, on 3 × (1 + 2) tasks
     cell = results.cell("explodes", "east")
     assert cell.seeds == 2
     assert "2 of 3 seeds" in cell.note
@@ -208,7 +236,10 @@ def test_diverging_runs_are_reported_and_the_others_continue():
 
 
 def test_a_method_that_always_diverges_has_missing_cells_with_the_reason():
-    entrants = [*methods_named(["erm"]), MethodSpec("explodes", lambda budget: Explodes(budget, share=1.0))]
+    entrants = [
+        *methods_named(["erm"]),
+        MethodSpec("explodes", lambda budget: Explodes(budget, share=1.0)),
+    ]
     results = Comparison(entrants=entrants, seeds=1, draws=2)(clusters(), Lab())
     cell = results.cell("explodes", "east")
     assert (cell.reading, cell.note, cell.best) == (None, "every run diverged", False)
@@ -230,12 +261,16 @@ def no_domains() -> Task:
     task = east()
     fit, select = task.splits["train:west"], task.splits["select:west"]
     splits = {"train": replace(fit, at=None), "select": replace(select, at=None)}
-    splits["held"] = replace(splits["select"], data=made["west"].subset(torch.arange(60)), use=Use.EVALUATE)
+    splits["held"] = replace(
+        splits["select"], data=made["west"].subset(torch.arange(60)), use=Use.EVALUATE
+    )
     return Task(name="one", axis=Axis.IID, splits=splits, objective=task.objective)
 
 
 def test_a_method_that_needs_domains_is_footnoted_on_a_task_without():
-    results = Comparison(entrants=methods_named(["erm", "vrex"]), seeds=2, draws=2)([of_task(no_domains())], Lab())
+    results = Comparison(entrants=methods_named(["erm", "vrex"]), seeds=2, draws=2)(
+        [of_task(no_domains())], Lab()
+    )
     cell = results.cell("V-REx", "held")
     assert cell.reading is None
     assert "could not be trained" in cell.note
@@ -248,7 +283,9 @@ def test_a_method_that_needs_domains_is_footnoted_on_a_task_without():
 
 def test_if_no_method_can_be_trained_the_first_reason_is_the_error():
     with pytest.raises(InvalidData, match="domain"):
-        Comparison(entrants=methods_named(["vrex"]), seeds=1, draws=1)([of_task(no_domains())], Lab())
+        Comparison(entrants=methods_named(["vrex"]), seeds=1, draws=1)(
+            [of_task(no_domains())], Lab()
+        )
 
 
 def test_leave_one_domain_out_validation_never_fits_or_judges_the_domain_it_selects_on():
@@ -271,7 +308,9 @@ def test_validation_scores_are_means_over_domains_and_judged_scores_over_example
         data = task.splits[name].data[:]
         return (result.model(data["x"]).argmax(1) == data["y"]).double().mean().item()
 
-    assert kept["select"][0].item() == pytest.approx(np.mean([mean("select:west"), mean("select:middle")]))
+    assert kept["select"][0].item() == pytest.approx(
+        np.mean([mean("select:west"), mean("select:middle")])
+    )
     assert kept["oracle"][0].item() == pytest.approx(mean("oracle"))
     assert kept["score east"][0].double().mean().item() == pytest.approx(mean("unseen"))
     z = result.model(task.splits["unseen"].data[:]["x"])
@@ -283,7 +322,9 @@ def test_positions_may_be_numbers():
     number = {"west": 0.0, "middle": 1.0, "east": 2.0}
     splits = {name: replace(split, at=number[str(split.at)]) for name, split in task.splits.items()}
     held = [replace(clusters()[-1], held_out="2.0", task=replace(task, splits=splits))]
-    job = Comparison(entrants=methods_named(["erm"]), seeds=1, draws=2, protocols=[Protocol.LEFT_OUT])
+    job = Comparison(
+        entrants=methods_named(["erm"]), seeds=1, draws=2, protocols=[Protocol.LEFT_OUT]
+    )
     results = job(held, Lab())
     assert results.sites == ["2.0"]
     assert results.protocols == [Protocol.LEFT_OUT]

@@ -1,4 +1,4 @@
-"""The encoder against scikit-learn, and what it may know: the fitted rows only."""
+"""The encoder against scikit-learn, and what it may know: the training rows only."""
 
 from datetime import date
 from decimal import Decimal
@@ -30,7 +30,9 @@ def mixed(n: int, seed: int) -> pd.DataFrame:
             "full": rng.lognormal(size=n),
             "gaps": gaps,
             "colour": rng.choice(["red", "green", "blue"], n),
-            "town": rng.choice([f"t{k}" for k in range(9)], n, p=np.array([20, 15, 12, 9, 6, 1, 1, 1, 1]) / 66),
+            "town": rng.choice(
+                [f"t{k}" for k in range(9)], n, p=np.array([20, 15, 12, 9, 6, 1, 1, 1, 1]) / 66
+            ),
         }
     )
 
@@ -50,20 +52,28 @@ def test_equals_scikit_learn_on_fitted_and_new_rows(n, seed):
             ("full", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), ["full"]),
             ("gaps", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), ["gaps"]),
             ("flag", MissingIndicator(error_on_new=False), ["gaps"]),
-            ("words", OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5), ["colour", "town"]),
+            (
+                "words",
+                OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=5),
+                ["colour", "town"],
+            ),
         ],
         sparse_threshold=0,
     ).fit(frame)
     encoder = coded(frame)
     for rows in (frame, new):
-        np.testing.assert_allclose(encoder.transform(tidy(rows)), peer.transform(rows), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            encoder.transform(tidy(rows)), peer.transform(rows), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_many_levels_keep_the_most_frequent_as_scikit_learn():
     counts = [40, 30, 20, 15, 10, 8, 6]
     frame = pd.DataFrame({"town": np.repeat([f"t{k}" for k in range(7)], counts)})
     encoder = coded(frame, max_levels=4)
-    peer = OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=4, sparse_output=False).fit(frame)
+    peer = OneHotEncoder(
+        handle_unknown="infrequent_if_exist", max_categories=4, sparse_output=False
+    ).fit(frame)
     assert encoder.names == ["town = t0", "town = t1", "town = t2", "town = other"]
     assert (encoder.transform(tidy(frame)) == peer.transform(frame)).all()
     assert any("rare ones are `other`" in sentence for sentence in encoder.decisions)
@@ -77,8 +87,12 @@ def test_exactly_as_many_levels_as_allowed_are_all_kept():
 @given(seed=integers(0, 999))
 @examples(15)
 def test_judged_rows_change_nothing_that_is_fitted(seed):
-    """Everything in the judged rows is replaced, types included; encoder and fitted batches stay as they are."""
-    frame = mixed(240, seed).assign(site=["a", "b", "c"] * 80, y=[0, 1] * 120).astype({"full": object})
+    """Everything in the evaluation rows is replaced, types included; encoder and fitted batches
+    stay as they are.
+    """
+    frame = (
+        mixed(240, seed).assign(site=["a", "b", "c"] * 80, y=[0, 1] * 120).astype({"full": object})
+    )
     changed = frame.copy()
     judged = frame.site == "c"
     changed.loc[judged, "full"] = "not a number"
@@ -86,7 +100,8 @@ def test_judged_rows_change_nothing_that_is_fitted(seed):
     changed.loc[judged, "colour"] = "violet"
     changed.loc[judged, "town"] = "t8"
     a, b = (
-        Table(f, "y", site="site", held_out="c", groups=("gaps:quartiles",)).prepare(Lab()) for f in (frame, changed)
+        Table(f, "y", site="site", held_out="c", groups=("gaps:quartiles",)).prepare(Lab())
+        for f in (frame, changed)
     )
     assert a.encoder == b.encoder
     assert a.groups == b.groups
@@ -157,7 +172,16 @@ def test_types_of_a_data_frame():
     encoder = coded(frame)
     # every present flag is true: only whether it is missing differs
     assert encoder.names[encoder.blocks["flag"]] == ["flag is missing"]
-    assert set(encoder.blocks) == {"flag", "whole", "when", "span", "level", "lists", "days", "exact"}
+    assert set(encoder.blocks) == {
+        "flag",
+        "whole",
+        "when",
+        "span",
+        "level",
+        "lists",
+        "days",
+        "exact",
+    }
     assert encoder.names[encoder.blocks["days"]] == ["days"]
     assert encoder.names[encoder.blocks["exact"]] == ["exact"]
     assert np.isfinite(encoder.transform(tidy(frame))).all()

@@ -1,4 +1,6 @@
-"""Tables as tasks: every bad input has its three lines; nothing judged reaches the encoder; splits keep their promises."""
+"""Tables as tasks: every bad input has its three lines; nothing evaluated reaches the encoder;
+splits keep their promises.
+"""
 
 import gzip
 
@@ -92,7 +94,9 @@ def test_an_open_quote_is_refused_and_long_fields_are_read(tmp_path):
     assert len(read(written(tmp_path, f"a,b\n1,{note}\n2,y\n"))["b"][0]) == len(note.strip())
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n\0\0", b"PK\x03\x04abc", b"a,b\n\x00\x01,2\n", b"PAR1abcdef"])
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n\0\0", b"PK\x03\x04abc", b"a,b\n\x00\x01,2\n", b"PAR1abcdef"]
+)
 def test_a_binary_file_named_csv_is_refused(tmp_path, content):
     assert "binary" in refused(InvalidData, lambda: read(written(tmp_path, content)))
 
@@ -110,12 +114,16 @@ def test_duplicate_columns_are_refused(tmp_path):
 
 
 def test_a_file_without_header_is_refused(tmp_path):
-    assert "not column names" in refused(InvalidData, lambda: read(written(tmp_path, "63.0,1.0\n67,2\n3,4\n")))
+    assert "not column names" in refused(
+        InvalidData, lambda: read(written(tmp_path, "63.0,1.0\n67,2\n3,4\n"))
+    )
 
 
 def test_a_broken_parquet_file_is_refused(tmp_path):
     pytest.importorskip("pyarrow")
-    assert "Parquet" in refused(InvalidData, lambda: read(written(tmp_path, b"PAR1 no", "t.parquet")))
+    assert "Parquet" in refused(
+        InvalidData, lambda: read(written(tmp_path, b"PAR1 no", "t.parquet"))
+    )
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -156,7 +164,9 @@ def test_a_target_with_one_class_is_refused():
 def test_a_target_with_one_class_where_fitted_is_refused():
     frame = visits()
     frame["y"] = (frame.place == "c").astype(int)
-    assert "fitted rows" in refused(InvalidData, lambda: Table(frame, "y", site="place", held_out="c").build(LAB))
+    assert "training rows" in refused(
+        InvalidData, lambda: Table(frame, "y", site="place", held_out="c").build(LAB)
+    )
 
 
 def test_a_target_that_names_rows_is_refused():
@@ -170,7 +180,9 @@ def test_rows_without_target_are_dropped_and_counted_and_all_missing_is_refused(
     made = Table(frame, "y").prepare(LAB)
     assert any("2 of 200 rows have no target (`y`)" in sentence for sentence in made.decisions)
     assert not {3, 7} & {int(k) for rows in made.rows.values() for k in rows}
-    assert "empty in all" in refused(InvalidData, lambda: Table(frame.assign(y=None), "y").build(LAB))
+    assert "empty in all" in refused(
+        InvalidData, lambda: Table(frame.assign(y=None), "y").build(LAB)
+    )
 
 
 def test_a_site_with_one_row_is_named_with_a_way_to_merge():
@@ -182,8 +194,12 @@ def test_a_site_with_one_row_is_named_with_a_way_to_merge():
 
 
 def test_one_site_and_unknown_site_are_refused():
-    assert "one site" in refused(InvalidData, lambda: Table(visits().assign(place="a"), "y", site="place").build(LAB))
-    assert "`z`" in refused(UnknownName, lambda: Table(visits(), "y", site="place", held_out="z").build(LAB))
+    assert "one site" in refused(
+        InvalidData, lambda: Table(visits().assign(place="a"), "y", site="place").build(LAB)
+    )
+    assert "`z`" in refused(
+        UnknownName, lambda: Table(visits(), "y", site="place", held_out="z").build(LAB)
+    )
     assert "site" in refused(InvalidData, lambda: leave_one_out(Table(visits(), "y"), LAB))
 
 
@@ -205,8 +221,12 @@ def test_infinite_features_name_column_and_row(value, row):
 
 
 def test_unsortable_and_constant_time_are_refused():
-    assert "`colour` cannot be sorted" in refused(InvalidData, lambda: Table(visits(), "y", time="colour").build(LAB))
-    assert "one value" in refused(InvalidData, lambda: Table(visits().assign(day=1), "y", time="day").build(LAB))
+    assert "`colour` cannot be sorted" in refused(
+        InvalidData, lambda: Table(visits(), "y", time="colour").build(LAB)
+    )
+    assert "one value" in refused(
+        InvalidData, lambda: Table(visits().assign(day=1), "y", time="day").build(LAB)
+    )
 
 
 def test_no_usable_feature_is_refused():
@@ -216,8 +236,12 @@ def test_no_usable_feature_is_refused():
 
 
 def test_bad_bands_and_shares_are_refused():
-    assert "bands" in refused(InvalidConfig, lambda: Table(visits(), "y", groups=("x:foo",)).build(LAB))
-    assert "words" in refused(InvalidConfig, lambda: Table(visits(), "y", groups=("colour:decade",)).build(LAB))
+    assert "bands" in refused(
+        InvalidConfig, lambda: Table(visits(), "y", groups=("x:foo",)).build(LAB)
+    )
+    assert "words" in refused(
+        InvalidConfig, lambda: Table(visits(), "y", groups=("colour:decade",)).build(LAB)
+    )
     assert "shares" in refused(InvalidConfig, lambda: Shares(select=0.5, seen=0.5))
 
 
@@ -243,7 +267,10 @@ def test_leave_one_out_positions_and_uses():
 
 
 @given(
-    seed=integers(0, 999), place=sampled_from([None, "place"]), day=sampled_from([None, "day"]), n=integers(100, 200)
+    seed=integers(0, 999),
+    place=sampled_from([None, "place"]),
+    day=sampled_from([None, "day"]),
+    n=integers(100, 200),
 )
 @examples(25)
 def test_splits_are_disjoint_by_row_and_person_and_in_order_of_time(seed, place, day, n):
@@ -257,12 +284,18 @@ def test_splits_are_disjoint_by_row_and_person_and_in_order_of_time(seed, place,
     assert every.size == np.unique(every).size
     if day:
         before = max(frame.day.iloc[made.rows[name]].max() for name in ("train", "select", "seen"))
-        after = [frame.day.iloc[made.rows[name]].min() for name in ("unseen", "later") if name in made.rows]
+        after = [
+            frame.day.iloc[made.rows[name]].min()
+            for name in ("unseen", "later")
+            if name in made.rows
+        ]
         assert before < min(after)
 
 
 def test_rows_of_one_day_stay_together_and_the_future_is_unseen():
-    frame = visits().assign(day=lambda f: pd.to_datetime("2020-01-01") + pd.to_timedelta(f.day // 50, "D"))
+    frame = visits().assign(
+        day=lambda f: pd.to_datetime("2020-01-01") + pd.to_timedelta(f.day // 50, "D")
+    )
     made = Table(frame, "y", time="day", shares=Shares(later=0.3)).prepare(LAB)
     assert list(made.task.unseen) == ["unseen"]
     assert made.task.axis is Axis.TIME
@@ -293,7 +326,9 @@ def test_the_same_lab_gives_the_same_rows_and_another_seed_others():
 
 @pytest.mark.parametrize("day", [None, "day"])
 def test_a_part_of_the_site_left_out_may_be_fitted(day):
-    made = Table(visits(400), "y", site="place", time=day, entity="person", held_out="b", local=0.6).prepare(LAB)
+    made = Table(
+        visits(400), "y", site="place", time=day, entity="person", held_out="b", local=0.6
+    ).prepare(LAB)
     frame, local, unseen = made.frame, made.rows["local"], made.rows["unseen"]
     assert made.task.splits["local"].use is Use.TRAIN
     assert set(frame.place.iloc[np.r_[local, unseen]]) == {"b"}
@@ -313,7 +348,9 @@ def test_a_part_of_the_site_left_out_may_be_fitted(day):
 
 
 def test_batches_lead_back_to_the_users_rows():
-    made = Table(visits(), "y", site="place", groups=("colour", "x:quartiles", "x:-1,1"), entity="person").prepare(LAB)
+    made = Table(
+        visits(), "y", site="place", groups=("colour", "x:quartiles", "x:-1,1"), entity="person"
+    ).prepare(LAB)
     for name, split in made.task.splits.items():
         batch = whole(split.data, LAB)
         cells = made.frame.iloc[batch["index"].numpy()]
@@ -322,7 +359,9 @@ def test_batches_lead_back_to_the_users_rows():
         assert batch["y"].tolist() == cells.y.tolist()
         assert [made.sites[k] for k in batch["site"]] == cells.place.tolist()
         assert [made.groups["colour"][k] for k in batch["group:colour"]] == cells.colour.tolist()
-        assert batch["group:x:-1,1"].tolist() == [0 if x < -1 else 1 if x < 1 else 2 for x in cells.x]
+        assert batch["group:x:-1,1"].tolist() == [
+            0 if x < -1 else 1 if x < 1 else 2 for x in cells.x
+        ]
         x, y = made.as_numpy(name)
         assert (x == batch["x"].numpy()).all()
         assert (y == batch["y"].numpy()).all()
@@ -336,7 +375,9 @@ def test_decades_and_missing_values_form_groups():
     made = Table(frame, "y", groups=("age:decade",)).prepare(LAB)
     assert made.groups["age:decade"] == ("< 20", "20 to < 30", "≥ 30", "missing")
     batch = whole(made.task.splits["train"].data, LAB)
-    assert batch["group:age:decade"].tolist() == [[0, 1, 1, 2, 3][k % 5] for k in batch["index"].tolist()]
+    assert batch["group:age:decade"].tolist() == [
+        [0, 1, 1, 2, 3][k % 5] for k in batch["index"].tolist()
+    ]
 
 
 def test_a_frame_with_any_index_gives_the_same_task():
@@ -344,7 +385,10 @@ def test_a_frame_with_any_index_gives_the_same_task():
     other = frame.set_axis([f"row {k}" for k in range(200)]).astype(
         {"colour": "category", "y": "Int64", "x": "float32"}
     )
-    a, b = (whole(Table(f, "y", site="place").build(LAB).splits["train"].data, LAB) for f in (frame, other))
+    a, b = (
+        whole(Table(f, "y", site="place").build(LAB).splits["train"].data, LAB)
+        for f in (frame, other)
+    )
     torch.testing.assert_close(a["x"], b["x"])
 
 
@@ -379,7 +423,9 @@ def test_a_number_is_scaled_by_its_fitted_rows():
     assert abs(y.std() - 1) < 1e-6
     _, unseen = made.as_numpy("unseen")
     np.testing.assert_allclose(
-        unseen * made.target.scale + made.target.centre, frame.y.iloc[made.rows["unseen"]], rtol=1e-5
+        unseen * made.target.scale + made.target.centre,
+        frame.y.iloc[made.rows["unseen"]],
+        rtol=1e-5,
     )
 
 

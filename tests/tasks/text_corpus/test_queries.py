@@ -32,17 +32,23 @@ def written(tmp_path, *rows, name="q.jsonl"):
 
 
 def test_json_lines_and_csv_are_the_same_queries(tmp_path):
-    a = read_queries(written(tmp_path, {"prompt": "To be", "completion": ", or"}, {"prompt": "All"}))
+    a = read_queries(
+        written(tmp_path, {"prompt": "To be", "completion": ", or"}, {"prompt": "All"})
+    )
     (tmp_path / "q.csv").write_text('prompt,completion\n"To be",", or"\n')
     assert [(q.prompt, q.completion) for q in a] == [("To be", ", or"), ("All", None)]
-    assert [(q.prompt, q.completion) for q in read_queries(tmp_path / "q.csv")] == [("To be", ", or")]
+    assert [(q.prompt, q.completion) for q in read_queries(tmp_path / "q.csv")] == [
+        ("To be", ", or")
+    ]
 
 
 def test_the_log_probability_is_that_of_the_completion_alone(model):
     queries = [Query("ab", "cde"), Query("a longer prompt", "x")]
     prompts = [model.encode(q.prompt) for q in queries]
     answers = [model.encode(q.completion) for q in queries]
-    wanted = log_probability(model, prompts, answers)  # by the decoder, padded and masked in another way
+    wanted = log_probability(
+        model, prompts, answers
+    )  # by the decoder, padded and masked in another way
     assert torch.allclose(log_probabilities(model, as_batch(queries, model)), wanted, atol=1e-5)
 
 
@@ -102,8 +108,14 @@ def test_a_character_of_several_tokens_is_one_piece():
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     plain = Tokenizer(models.BPE({c: k for k, c in enumerate(alphabet)}, []))
-    plain.pre_tokenizer, plain.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    plain.pre_tokenizer, plain.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     bytewise = CausalLM(torch.nn.Linear(1, 1), PreTrainedTokenizerFast(tokenizer_object=plain))
     tokens = bytewise.encode("né €5")
     assert pieces_of(tokens, bytewise) == [("n", 1), ("é", 2), (" ", 1), ("€", 3), ("5", 1)]
-    assert pieces_of(tokens[:-2], bytewise)[-1] == ("\ufffd", 2)  # cut inside a character: all tokens are accounted for
+    assert pieces_of(tokens[:-2], bytewise)[-1] == (
+        "\ufffd",
+        2,
+    )  # cut inside a character: all tokens are accounted for

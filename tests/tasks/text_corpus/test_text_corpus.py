@@ -1,4 +1,6 @@
-"""A user's own text as windows: complete and in order, the same streamed and mapped, and everything a file can be."""
+"""A user's own text as windows: complete and in order, the same streamed and mapped, and everything
+a file can be.
+"""
 
 import gzip
 import json
@@ -37,7 +39,9 @@ def lines(path, *texts, end="\n"):
 
 @examples(40)
 @given(texts=some.lists(some.text(max_size=40), min_size=1, max_size=5), length=some.integers(2, 9))
-def test_windows_are_the_documents_in_order_whether_streamed_or_mapped(tmp_path_factory, texts, length):
+def test_windows_are_the_documents_in_order_whether_streamed_or_mapped(
+    tmp_path_factory, texts, length
+):
     folder = tmp_path_factory.mktemp("corpus")
     path = lines(folder / "a.jsonl", *texts)
     encoded = [text.encode() for text in texts]
@@ -60,7 +64,9 @@ def test_windows_are_the_documents_in_order_whether_streamed_or_mapped(tmp_path_
 
 def test_pieces_join_to_the_text_and_do_not_split_words(tmp_path):
     path = tmp_path / "long.txt"
-    path.write_text("naïve “word” " * (PIECE // 5), "utf-8")  # several pieces, cut inside characters
+    path.write_text(
+        "naïve “word” " * (PIECE // 5), "utf-8"
+    )  # several pieces, cut inside characters
     seen = []
 
     def encode(text):
@@ -105,7 +111,10 @@ def test_folders_archives_and_compression_give_their_documents(tmp_path):
     assert text_of(windows(tmp_path / "both.tar.xz", length=8)) == wanted
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"first"))
     both = windows(
-        tmp_path / "a.txt.gz", lines(tmp_path / "b.jsonl", "second"), length=8, folder=str(tmp_path / "kept")
+        tmp_path / "a.txt.gz",
+        lines(tmp_path / "b.jsonl", "second"),
+        length=8,
+        folder=str(tmp_path / "kept"),
     )
     assert text_of(both[k] for k in range(len(both))) == wanted
     assert both.source(1).endswith("b.jsonl:1")
@@ -115,7 +124,9 @@ def test_a_line_that_is_cut_off_is_named_or_skipped(tmp_path):
     path = lines(tmp_path / "cut.jsonl", "one", "two", "three")
     path.write_bytes(path.read_bytes()[:-9])
     begun = path.read_bytes().rfind(b"\n") + 1
-    with pytest.raises(InvalidData, match=rf"middle of line 3.*byte {begun}.*byte {path.stat().st_size}") as caught:
+    with pytest.raises(
+        InvalidData, match=rf"middle of line 3.*byte {begun}.*byte {path.stat().st_size}"
+    ) as caught:
         list(windows(path))
     assert "skip" in caught.value.fix
     said = []

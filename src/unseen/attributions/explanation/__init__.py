@@ -1,7 +1,9 @@
-"""Eight explanation methods as one: the function of a class that is closest to the model in a neighbourhood.
+"""Eight explanation methods as one: the function of a class that is closest to the model in a
+neighbourhood.
 
-Han, Srinivas & Lakkaraju (2022), Which Explanation Should I Choose?, arXiv:2206.01254. Each preset names its
-neighbourhood and loss; `solve.py` has the minimisers, `guide.py` picks by faithfulness. Every answer is an
+Han, Srinivas & Lakkaraju (2022), Which Explanation Should I Choose?, arXiv:2206.01254. Each preset
+names its neighbourhood and loss; `solve.py` has the minimisers, `guide.py` picks by faithfulness.
+Every answer is an
 `Explanation`: credits of features that carry their own loss.
 
 | preset | ξ | loss | credits |
@@ -41,7 +43,16 @@ from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Batch, PerExample
 
-KINKED = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.Hardtanh, nn.Hardswish, nn.MaxPool1d, nn.MaxPool2d)
+KINKED = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.Hardtanh,
+    nn.Hardswish,
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+)
 RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, _BatchNorm)
 
 
@@ -70,11 +81,16 @@ class Preset(Protocol):
 
 
 def build_explainer(preset: Preset, trained: Trained, lab: Lab) -> Explainer:
-    """The explainer; warns once where the model draws random numbers or mixes examples while it trains."""
-    name = next((n for n, m in trained.model.named_modules() if m.training and isinstance(m, RANDOM)), None)
+    """The explainer; warns once where the model draws random numbers or mixes examples while it
+    trains.
+    """
+    name = next(
+        (n for n, m in trained.model.named_modules() if m.training and isinstance(m, RANDOM)), None
+    )
     if name is not None:
         warnings.warn(
-            f"The model is in training mode (`{name}`), where an explanation would be random: it is explained in "
+            f"The model is in training mode (`{name}`), where an explanation would be random: it "
+            "is explained in "
             "evaluation mode. Call model.eval() first.",
             UserWarning,
             stacklevel=3,
@@ -84,9 +100,11 @@ def build_explainer(preset: Preset, trained: Trained, lab: Lab) -> Explainer:
 
 @dataclass(frozen=True)
 class Lime:
-    """Weighted least squares on random masks (Ribeiro et al., 2016, arXiv:1602.04938), kernel of the paper's code.
+    """Weighted least squares on random masks (Ribeiro et al., 2016, arXiv:1602.04938), kernel of
+    the paper's code.
 
-    `scaled`: kernel distances in units of ‖x₀ − b‖. No feature selection; `ridge` adds ridge · ‖w‖².
+    `scaled`: kernel distances in units of ‖x₀ − b‖. No feature selection; `ridge` adds ridge ·
+      ‖w‖².
     """
 
     width: float = 0.75
@@ -104,7 +122,9 @@ class Lime:
 
 @dataclass(frozen=True)
 class CLime:
-    """Least squares on Gaussian noise (Agarwal et al., 2021, arXiv:2102.10618): SmoothGrad in expectation."""
+    """Least squares on Gaussian noise (Agarwal et al., 2021, arXiv:2102.10618): SmoothGrad in
+    expectation.
+    """
 
     sigma: float = 0.1
     n: int = 1_000
@@ -120,7 +140,8 @@ class CLime:
 
 @dataclass(frozen=True)
 class KernelShap:
-    """Shapley values of f(features kept, others at the baseline) (Lundberg & Lee, 2017, arXiv:1705.07874).
+    """Shapley values of f(features kept, others at the baseline) (Lundberg & Lee, 2017,
+    arXiv:1705.07874).
 
     Exact once n ≥ 2^d − 2; credits sum to f(x₀) − f(b) always.
     """
@@ -191,9 +212,11 @@ class SmoothGrad:
 
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """(x₀ − b) ⊙ ∫₀¹ ∇f(b + a(x₀ − b)) da (Sundararajan et al., 2017, arXiv:1703.01365); `gap` says what n left open.
+    """(x₀ − b) ⊙ ∫₀¹ ∇f(b + a(x₀ − b)) da (Sundararajan et al., 2017, arXiv:1703.01365); `gap` says
+    what n left open.
 
-    `rule` None: midpoint where the model has kinks (ReLU, max pooling), Gauss–Legendre where it is smooth.
+    `rule` None: midpoint where the model has kinks (ReLU, max pooling), Gauss–Legendre where it is
+    smooth.
     """
 
     n: int = 50
@@ -211,7 +234,9 @@ class IntegratedGradients:
 
 @dataclass(frozen=True)
 class LocalApproximation:
-    """Any other combination of neighbourhood, loss and class of functions, logistic ones included."""
+    """Any other combination of neighbourhood, loss and class of functions, logistic ones
+    included.
+    """
 
     how: Approximation
     inputs: FeatureSpec = FeatureSpec()

@@ -1,7 +1,9 @@
-"""Which explanation to choose: the one that is most faithful on the neighbourhood that the question is about.
+"""Which explanation to choose: the one that is most faithful on the neighbourhood that the question
+is about.
 
-Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254: no method is best everywhere (no free lunch), so the neighbourhood
-decides, and it is the user's. All methods are compared on one fresh sample of it, in its own units.
+Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254: no method is best everywhere (no free lunch), so
+the neighbourhood decides, and it is the user's. All methods are compared on one fresh sample of it,
+in its own units.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +37,9 @@ class Question(StrEnum):
     CHANGE = "change"
     """How does the output react when inputs change a little? Gaussian noise."""
     REMOVE = "remove"
-    """What does the output rest on, what if parts were missing? Random halves of the features removed."""
+    """What does the output rest on, what if parts were missing? Random halves of the features
+    removed.
+    """
 
 
 def neighbourhood_of(question: Question, sigma: float = 0.25, n: int = 1_000) -> Neighbourhood:
@@ -84,10 +88,11 @@ def choose(
     methods: Mapping[str, Preset] | None = None,
     remember: Callable[[str, Callable[[], Explanation]], Explanation] = no_cache,
 ) -> Choice:
-    """The most faithful of the methods (default: all eight, with the neighbourhood's own noise or width).
+    """The most faithful of the methods (default: all eight, with the neighbourhood's own noise or
+    width).
 
-    `remember(name, make)` may give a method's stored answer instead of making it again. A method that the model does
-    not allow (gradients of an estimator) is left out, with the reason.
+    `remember(name, make)` may give a method's stored answer instead of making it again. A method
+    that the model does not allow (gradients of an estimator) is left out, with the reason.
     """
     at = build_perturbed_model(trained.model, queries, behaviour, inputs, lab)
     methods = matching_presets(neighbourhood, at.d) if methods is None else methods
@@ -103,7 +108,7 @@ def choose(
         raise InvalidConfig(
             "None of the methods can explain this behaviour.",
             why="; ".join(f"{name}: {what}" for name, what in left_out.items()),
-            fix="mend what is named here, or give other methods.",
+            fix="fix the problems listed above, or give other methods.",
         )
     return choose_explanation(at, answers, methods, neighbourhood, loss, lab, left_out)
 
@@ -121,9 +126,12 @@ def choose_explanation(
     found = evaluate(at, neighbourhood, loss, lab.child("judge"))
     null = found.null
     losses = {
-        name: found.loss(weights_in(at, answer, neighbourhood.parametrization)) for name, answer in answers.items()
+        name: found.loss(weights_in(at, answer, neighbourhood.parametrization))
+        for name, answer in answers.items()
     }
-    readings = {name: share_explained(each, null, lab.child("resample")) for name, each in losses.items()}
+    readings = {
+        name: share_explained(each, null, lab.child("resample")) for name, each in losses.items()
+    }
     order = sorted(readings, key=lambda name: -readings[name].value)
     best, second = order[0], order[min(1, len(order) - 1)]
     lead = _lead(losses[second], losses[best], null, lab.child("lead"))
@@ -142,7 +150,9 @@ def choose_explanation(
 
 
 def matching_presets(neighbourhood: Neighbourhood, d: int) -> dict[str, Preset]:
-    """The eight methods with the neighbourhood's noise, width and number of samples, at least 4 d + 64 of them."""
+    """The eight methods with the neighbourhood's noise, width and number of samples, at least 4 d +
+    64 of them.
+    """
     n = max(getattr(neighbourhood, "n", 1_000), 4 * d + 64)
     sigma = neighbourhood.sigma if isinstance(neighbourhood, Gaussian) else 0.1
     width = neighbourhood.width if isinstance(neighbourhood, Masks) else 0.75
@@ -162,9 +172,14 @@ def _lead(worse: Tensor, better: Tensor, null: Tensor, lab: Lab) -> Reading:
     return stats.bootstrap(share, table, rng=lab.numpy())
 
 
-def _why(best: str, second: str, readings: Mapping[str, Reading], lead: Reading, where: Neighbourhood) -> str:
+def _why(
+    best: str, second: str, readings: Mapping[str, Reading], lead: Reading, where: Neighbourhood
+) -> str:
     shares = [readings[name].value for name in (best, second)]
-    start = f"{best} explains {percent(shares[0], shares[1])} of how the output varies under {where.title}"
+    start = (
+        f"{best} explains {percent(shares[0], shares[1])} of how the output varies under "
+        f"{where.title}"
+    )
     if second == best:
         return f"{start}; no other method could be asked."
     little = "a little more than" if lead.value < LITTLE else "clearly more than"
@@ -173,9 +188,13 @@ def _why(best: str, second: str, readings: Mapping[str, Reading], lead: Reading,
 
 
 def percent(share: float, other: float | None = None) -> str:
-    """A share in words, with so many digits (at most 3) that it differs from the other one and from 100 %."""
+    """A share in words, with so many digits (at most 3) that it differs from the other one and from
+    100 %.
+    """
     for digits in (1, 2, 3):
         told = f"{100 * share:.{digits}f}"
-        if told != f"{100:.{digits}f}" and (other in (None, share) or told != f"{100 * (other or 0.0):.{digits}f}"):
+        if told != f"{100:.{digits}f}" and (
+            other in (None, share) or told != f"{100 * (other or 0.0):.{digits}f}"
+        ):
             return f"{told} %"
     return f"{100 * share:.1f} %" if share < 0.9995 or share == 1 else "over 99.9 %"

@@ -1,4 +1,6 @@
-"""Logistic g, σ(w·ξ + w₀): the class that recovers a logistic model where the linear one cannot (no closed form)."""
+"""Logistic g, σ(w·ξ + w₀): the class that recovers a logistic model where the linear one cannot (no
+closed form).
+"""
 
 import torch
 from jaxtyping import Float
@@ -12,7 +14,9 @@ Solved = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def logistic_regression(sample: Sample, f: Float[Tensor, "point n"], steps: int = 50) -> Solved:
-    """Cross entropy −E[f log g + (1 − f) log(1 − g)] by Newton steps, all inputs at once; the loss is without f's entropy."""
+    """Cross entropy −E[f log g + (1 − f) log(1 − g)] by Newton steps, all inputs at once; the loss
+    is without f's entropy.
+    """
     z = torch.cat([sample.xi, torch.ones_like(sample.xi[:, :1])], 1).double()
     y, weight = f.double().clamp(1e-12, 1 - 1e-12), sample.weight.double().expand(f.shape)
     level = (weight * y).sum(1, keepdim=True)
@@ -23,7 +27,9 @@ def logistic_regression(sample: Sample, f: Float[Tensor, "point n"], steps: int 
         slope = (weight * (y - g)) @ z
         curve = torch.einsum("pn,ni,nj->pij", weight * (g * (1 - g)).clamp_min(1e-12), z, z)
         step = torch.linalg.solve(curve, slope)
-        theta = theta + step * (5 / step.norm(dim=1, keepdim=True).clamp_min(5))  # far steps overshoot a flat tail
+        theta = theta + step * (
+            5 / step.norm(dim=1, keepdim=True).clamp_min(5)
+        )  # far steps overshoot a flat tail
         if bool((step.norm(dim=1) < 1e-10 * (1 + theta.norm(dim=1))).all()):
             break
     _refuse(theta)
@@ -33,8 +39,12 @@ def logistic_regression(sample: Sample, f: Float[Tensor, "point n"], steps: int 
     return tuple(t.to(f) for t in (theta[:, :-1], theta[:, -1], loss.clamp_min(0), null))  # type: ignore[return-value]
 
 
-def logistic_matching(sample: Sample, f: Float[Tensor, "point n"], g: Float[Tensor, "point n d"]) -> Solved:
-    """Gradient matching E‖∇f − g(1 − g) w‖² by L-BFGS in float64, from the mean gradient of f's log-odds."""
+def logistic_matching(
+    sample: Sample, f: Float[Tensor, "point n"], g: Float[Tensor, "point n d"]
+) -> Solved:
+    """Gradient matching E‖∇f − g(1 − g) w‖² by L-BFGS in float64, from the mean gradient of f's
+    log-odds.
+    """
     xi, weight = sample.xi.double(), sample.weight.double().expand(f.shape)
     p, slopes = f.double().clamp(1e-12, 1 - 1e-12), g.double()
     odds = slopes / (p * (1 - p))[..., None]

@@ -1,7 +1,8 @@
 """The best local function approximation in closed form, for all inputs of a batch at once.
 
-Squared error: weighted least squares through the normal equations in float64 (ξ is drawn by us and well conditioned);
-where the weights do not depend on the input, one factorisation serves the batch. Gradient matching: the mean gradient.
+Squared error: weighted least squares through the normal equations in float64 (ξ is drawn by us and
+well conditioned); where the weights do not depend on the input, one factorisation serves the batch.
+Gradient matching: the mean gradient.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,13 @@ from torch import Tensor
 
 from unseen.attribution import Cause
 from unseen.attributions.explanation.logistic import logistic_matching, logistic_regression
-from unseen.engine.local.neighbourhoods import Coalitions, LeaveOneOut, Neighbourhood, PathSegment, Sample
+from unseen.engine.local.neighbourhoods import (
+    Coalitions,
+    LeaveOneOut,
+    Neighbourhood,
+    PathSegment,
+    Sample,
+)
 from unseen.engine.local.perturbed_model import PerturbedModel
 from unseen.engine.local.surrogate import Explanation, Family, GradientSample, Loss, evaluate
 from unseen.errors import InvalidConfig, InvalidData
@@ -24,7 +31,9 @@ SMALLEST = 1e-7
 
 @dataclass(frozen=True)
 class Approximation:
-    """What an explanation method is: where f is looked at, how f and g are compared, and what g may be."""
+    """What an explanation method is: where f is looked at, how f and g are compared, and what g may
+    be.
+    """
 
     neighbourhood: Neighbourhood
     loss: Loss = Loss.SQUARED
@@ -34,7 +43,9 @@ class Approximation:
 
     def __post_init__(self) -> None:
         if self.ridge < 0:
-            raise InvalidConfig(f"ridge={self.ridge}.", "a penalty is not negative.", "use ridge ≥ 0.")
+            raise InvalidConfig(
+                f"ridge={self.ridge}.", "a penalty is not negative.", "use ridge ≥ 0."
+            )
 
 
 @dataclass(frozen=True)
@@ -51,8 +62,14 @@ def solve_explanation(at: PerturbedModel, how: Approximation, lab: Lab) -> Expla
     """The optimal g around every input of `at`."""
     where = how.neighbourhood
     fit = _logistic(at, how, lab) if how.family is Family.LOGISTIC else _linear(at, how, lab)
-    complete = isinstance(where, Coalitions) or (isinstance(where, PathSegment) and where.start == 0)
-    gap = at.at_point - at.at_base - fit.w.sum(1) if complete and how.family is Family.LINEAR else None
+    complete = isinstance(where, Coalitions) or (
+        isinstance(where, PathSegment) and where.start == 0
+    )
+    gap = (
+        at.at_point - at.at_base - fit.w.sum(1)
+        if complete and how.family is Family.LINEAR
+        else None
+    )
     return Explanation(
         scores=fit.w,
         cause=Cause.FEATURE,
@@ -111,17 +128,25 @@ def least_squares(sample: Sample, f: Tensor, ridge: float = 0.0) -> tuple[Tensor
         w = torch.cholesky_solve(((y - level[:, None]) * weight @ z).T, lower).T
     else:
         rows = []
-        for k in range(len(weight)):  # a product each: [point, n, d] would not fit for many features
+        for k in range(
+            len(weight)
+        ):  # a product each: [point, n, d] would not fit for many features
             z = xi - middle[k]
             weighted = weight[k, :, None] * z
             lower = _cholesky(weighted.T @ z + eye)
-            rows.append(torch.cholesky_solve((weighted.T @ (y[k] - level[k]))[:, None], lower)[:, 0])
+            rows.append(
+                torch.cholesky_solve((weighted.T @ (y[k] - level[k]))[:, None], lower)[:, 0]
+            )
         w = torch.stack(rows)
     return w.to(f), (level - (w * middle).sum(1)).to(f)
 
 
-def between_ends(sample: Sample, f: Tensor, top: Tensor, bottom: Tensor) -> Float[Tensor, "point d"]:
-    """Weighted least squares with g(0) = `bottom` and g(1) = `top` exactly: the last weight is what the others leave."""
+def between_ends(
+    sample: Sample, f: Tensor, top: Tensor, bottom: Tensor
+) -> Float[Tensor, "point d"]:
+    """Weighted least squares with g(0) = `bottom` and g(1) = `top` exactly: the last weight is what
+    the others leave.
+    """
     whole = (top - bottom).double()
     if sample.xi.shape[1] == 1:
         return whole[:, None].to(f)
@@ -137,10 +162,13 @@ def between_ends(sample: Sample, f: Tensor, top: Tensor, bottom: Tensor) -> Floa
 
 def _refuse_few(sample: Sample) -> None:
     n, d = sample.xi.shape
-    if n <= d and not (n == 2**d - 2 and d == 2):  # two coalitions of two features determine the one free weight
+    if n <= d and not (
+        n == 2**d - 2 and d == 2
+    ):  # two coalitions of two features determine the one free weight
         raise InvalidConfig(
             f"n={n} samples for {d} features.",
-            why="fewer equations than unknowns have no unique solution, and a minimum-norm answer would be made up.",
+            why="fewer equations than unknowns have no unique solution, and a minimum-norm answer "
+            "would be made up.",
             fix=f"use n > {d + 1}, better ten times as many, or fewer features (a mask).",
         )
 
@@ -151,7 +179,8 @@ def _cholesky(a: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     if int(info) or float(pivots.min()) < SMALLEST * float(pivots.max()):
         raise InvalidConfig(
             "The weighted samples do not span all features.",
-            why="n is small, or the kernel's width leaves weight on too few samples: the fit has no unique solution.",
+            why="n is small, or the kernel's width leaves weight on too few samples: the fit has "
+            "no unique solution.",
             fix="raise n or width, or add a ridge.",
         )
     return lower

@@ -1,11 +1,14 @@
-"""Influence of training examples on a behaviour, without retraining (Koh & Liang, 2017; Grosse et al., 2023, arXiv:2308.03296).
+"""Influence of training examples on a behaviour, without retraining (Koh & Liang, 2017; Grosse et
+al., 2023, arXiv:2308.03296).
 
-One added copy of example z moves the parameters by −(1/N) (G + λ)⁻¹ ∇ℓ(z) to first order, and a behaviour f by
+One added copy of example z moves the parameters by −(1/N) (G + λ)⁻¹ ∇ℓ(z) to first order, and a
+behaviour f by
 
     I_f(z) = −(1/N) ∇fᵀ (G + λ)⁻¹ ∇ℓ(z)
 
-in the unit of f (nats where f is a log-likelihood; positive: the example helps). G is the Gauss–Newton or Fisher matrix,
-layer by layer in Kronecker-factored eigenbases, N the number of fitted examples.
+in the unit of f (nats where f is a log-likelihood; positive: the example helps). G is the
+Gauss–Newton or Fisher matrix, layer by layer in Kronecker-factored eigenbases, N the number of
+training examples.
 """
 
 from collections.abc import Callable
@@ -58,7 +61,9 @@ __all__ = [
 
 
 def sequence_nats(model: torch.nn.Module, batch: Batch) -> Tensor:
-    """−log p of the tokens with `mask` = 1, summed: the loss whose Fisher matrix is that of whole sequences."""
+    """−log p of the tokens with `mask` = 1, summed: the loss whose Fisher matrix is that of whole
+    sequences.
+    """
     return -sequence_log_probability(model, batch)
 
 
@@ -71,8 +76,8 @@ def attention_mask(batch: Batch) -> Tensor | None:
 class Influence:
     """Influence functions with factored curvature: fit once, ask often.
 
-    The loss must be a negative log-likelihood for the sampled and exact Fisher to be the Gauss–Newton matrix; for
-    sequences its sum over tokens (`sequence_nats`), not their mean.
+    The loss must be a negative log-likelihood for the sampled and exact Fisher to be the
+    Gauss–Newton matrix; for sequences its sum over tokens (`sequence_nats`), not their mean.
     """
 
     curvature: Curvature = Curvature.EKFAC
@@ -82,23 +87,37 @@ class Influence:
     damping: float = 0.1
     """λ of a layer as a multiple of its mean eigenvalue."""
     layers: tuple[str, ...] = ()
-    """Patterns of layer names ("blocks.*.mlp.*"); empty: all linear maps and convolutions but the output embedding's."""
+    """Patterns of layer names ("blocks.*.mlp.*"); empty: all linear maps and convolutions but the
+    output embedding's.
+    """
     rank: int = 0
-    """If positive: preconditioned queries are cut to this rank, for many queries on large layers."""
+    """If positive: preconditioned queries are cut to this rank, for many queries on large
+    layers.
+    """
     precision: Precision = Precision.MIXED
-    """Of the products. What a check on the first examples does not confirm is computed in full precision, and said."""
+    """Of the products. What a check on the first examples does not confirm is computed in full
+    precision, and said.
+    """
     batch_size: int = 64
     most: int = 100_000
     """Examples on which the curvature is fitted."""
     memory: int = 1 << 30
-    """Bytes of activations and gradients that are held, so that the model runs once over what fits."""
+    """Bytes of activations and gradients that are held, so that the model runs once over what
+    fits.
+    """
     loss: PerExample | None = None
     """Default: the task's."""
     real: Callable[[Batch], Tensor | None] = attention_mask
     """The positions `[batch, s]` that are no padding."""
 
     def __post_init__(self) -> None:
-        if self.damping < 0 or self.draws < 1 or self.rank < 0 or self.batch_size < 1 or self.most < 1:
+        if (
+            self.damping < 0
+            or self.draws < 1
+            or self.rank < 0
+            or self.batch_size < 1
+            or self.most < 1
+        ):
             raise InvalidConfig(
                 f"Influence(damping={self.damping}, draws={self.draws}, rank={self.rank}, "
                 f"batch_size={self.batch_size}, most={self.most}) is out of range.",
@@ -107,7 +126,9 @@ class Influence:
             )
 
     def prepare(self, trained: Trained, lab: Lab) -> InfluenceScores:
-        """Fits the curvature (or reads it back where the lab keeps things) and returns what answers queries."""
+        """Fits the curvature (or reads it back where the lab keeps things) and returns what answers
+        queries.
+        """
         model, objective = trained.model, trained.task.objective
         loss = self.loss or objective.loss
         layers = select_layers(model, self.layers)
@@ -121,16 +142,35 @@ class Influence:
         with restrict_gradients(model, layers):
             first = next(stream.iterate())[2]
             refuse_batch_dependence(model, first, loss)
-            fit = Fit(model, self.curvature, self.fisher, self.draws, self.damping, objective, loss, gradients,
-                      self.precision, lab, self.real, kept)  # fmt: skip
+            fit = Fit(
+                model,
+                self.curvature,
+                self.fisher,
+                self.draws,
+                self.damping,
+                objective,
+                loss,
+                gradients,
+                self.precision,
+                lab,
+                self.real,
+                kept,
+            )
             mark = digest(model)
 
             def make() -> dict[str, Tensor]:
                 blocks, examples = fit(lambda: stream.local_batches(self.most))
                 return Factors(blocks, mark, examples).tensors()
 
-            key = identify(CURVATURE, settings=replace(self, memory=0), model=Structure(model), weights=mark, objective=objective,
-                           data=trained.task.of(Use.TRAIN), lab=lab.signature)  # fmt: skip
+            key = identify(
+                CURVATURE,
+                settings=replace(self, memory=0),
+                model=Structure(model),
+                weights=mark,
+                objective=objective,
+                data=trained.task.of(Use.TRAIN),
+                lab=lab.signature,
+            )
             factors = Factors.of(lab.keep(key, make), mark, lab)
         if self.layers and not is_exact:
             refuse_unused_layers(model, layers, factors)
@@ -142,7 +182,9 @@ class Influence:
 def refuse_unused_layers(model: torch.nn.Module, layers: tuple[str, ...], factors: Factors) -> None:
     """Raises if a layer that somebody named plays no part in the loss."""
     reached = names(list(factors.blocks))
-    name_of = {id(p): name for name, p in model.named_parameters()}  # a tied parameter goes by its first name
+    name_of = {
+        id(p): name for name, p in model.named_parameters()
+    }  # a tied parameter goes by its first name
     for layer in layers:
         own = [name_of[id(p)] for p in model.get_submodule(layer).parameters(recurse=False)]
         if not any(name in reached or name.removesuffix(".weight") in reached for name in own):

@@ -1,4 +1,6 @@
-"""The attributor: scores over a stream of examples, by layer, by token, of examples on themselves, and the top k."""
+"""The attributor: scores over a stream of examples, by layer, by token, of examples on themselves,
+and the top k.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,10 +13,21 @@ from torch import Tensor
 
 from unseen.attribution import Cause, Credits
 from unseen.attributions.influence.candidate_search import Screen
-from unseen.attributions.influence.factors import Curvature, Factors, PairCache, names, reduce_precision, runs_half
+from unseen.attributions.influence.factors import (
+    Curvature,
+    Factors,
+    PairCache,
+    names,
+    reduce_precision,
+    runs_half,
+)
 from unseen.attributions.influence.layers import pairs, restrict_gradients
 from unseen.attributions.influence.precision_check import choose_precision, worth_asking
-from unseen.attributions.influence.preconditioned_queries import Precision, QueryBuilder, ScaledQueries
+from unseen.attributions.influence.preconditioned_queries import (
+    Precision,
+    QueryBuilder,
+    ScaledQueries,
+)
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top, streaming_extremes, top_of
 from unseen.engine.batches import Columns, once, size
@@ -32,7 +45,9 @@ ByBlock = dict[str, list[FactorPair]]
 
 @dataclass(frozen=True, eq=False)
 class InfluenceScores:
-    """Answers queries about one trained model. Causes are the examples of the FIT splits, in the task's order."""
+    """Answers queries about one trained model. Causes are the examples of the TRAIN splits, in the
+    task's order.
+    """
 
     trained: Trained
     lab: Lab
@@ -51,9 +66,14 @@ class InfluenceScores:
     def by_layer(self, queries: Batch, behaviour: PerExample) -> dict[str, Float[Tensor, "q n"]]:
         """The part of the score that goes through each layer; they sum to the score."""
         found = self._matrix(*self.prepare_queries(queries, behaviour), apart=True)
-        return {layer: sum(found[block] for block in blocks) for layer, blocks in names(list(found)).items()}  # type: ignore[misc]
+        return {
+            layer: sum(found[block] for block in blocks)  # type: ignore[misc]
+            for layer, blocks in names(list(found)).items()
+        }
 
-    def by_token(self, queries: Batch, behaviour: PerExample, rows: Int[Tensor, " n"]) -> Float[Tensor, "q n s"]:
+    def by_token(
+        self, queries: Batch, behaviour: PerExample, rows: Int[Tensor, " n"]
+    ) -> Float[Tensor, "q n s"]:
         """What each position of the chosen examples adds; a sum over positions is the score."""
         blocks = self.factors.blocks
         ready = {
@@ -76,7 +96,8 @@ class InfluenceScores:
                 part = pair.by_position(ready[name])
                 if total is not None and part.shape != total.shape:
                     raise UnsupportedLayer(
-                        f"Layer `{name}` has {part.shape[2]} positions, others have {total.shape[2]}.",
+                        f"Layer `{name}` has {part.shape[2]} positions, others have "
+                        f"{total.shape[2]}.",
                         why="influence by token needs layers with the same positions.",
                         fix="track layers of one length only, with layers=(…).",
                     )
@@ -86,41 +107,60 @@ class InfluenceScores:
         return torch.cat(parts, 1) / -n
 
     def self_influence(self) -> Float[Tensor, " n"]:
-        """Self-influence (1/N) ∇ℓᵀ (G + λ)⁻¹ ∇ℓ of every example: large where it stands against the rest."""
+        """Self-influence (1/N) ∇ℓᵀ (G + λ)⁻¹ ∇ℓ of every example: large where it stands against the
+        rest.
+        """
 
         def batch_scores(given: Mapping[str, FactorPair]) -> Tensor:
             blocks = self.factors.blocks
-            parts = [blocks[name].rotate_pair(p).weighted_norms2(blocks[name].inverse) for name, p in given.items()]
+            parts = [
+                blocks[name].rotate_pair(p).weighted_norms2(blocks[name].inverse)
+                for name, p in given.items()
+            ]
             return torch.stack(parts).sum(0)[None]
 
         return (
-            self._gather_columns((start, batch_scores(given)) for start, _, given in self._stream(Precision.FULL))[0]
+            self._gather_columns(
+                (start, batch_scores(given)) for start, _, given in self._stream(Precision.FULL)
+            )[0]
             / self.stream.count()
         )
 
-    def top(self, queries: Batch, behaviour: PerExample, k: int, *, candidates: Tensor | None = None) -> Top:
-        """The k most helpful and k most harmful examples of each query; memory does not grow with the corpus.
+    def top(
+        self, queries: Batch, behaviour: PerExample, k: int, *, candidates: Tensor | None = None
+    ) -> Top:
+        """The k most helpful and k most harmful examples of each query; memory does not grow with
+        the corpus.
 
         With `candidates` (rows by number) only these are looked at.
         """
         if k < 1:
-            raise InvalidData(f"top got k={k}.", why="at least one example is asked for.", fix="give k ≥ 1.")
+            raise InvalidData(
+                f"top got k={k}.", why="at least one example is asked for.", fix="give k ≥ 1."
+            )
         n = self.stream.count()
         if all(block.positions == 1 for block in self.factors.blocks.values()):
             given = self._gradients(queries, behaviour)
-            screen = Screen.fitting(self.factors.blocks, given, k, n if candidates is None else len(candidates))
+            screen = Screen.fitting(
+                self.factors.blocks, given, k, n if candidates is None else len(candidates)
+            )
         else:
             screen = None
         if screen is not None:
             found = screen.top(self._stream(Precision.FULL, candidates), k, self._rows_of)
         else:
-            found = streaming_extremes(self.columns(*self.prepare_queries(queries, behaviour), candidates), k)
+            found = streaming_extremes(
+                self.columns(*self.prepare_queries(queries, behaviour), candidates), k
+            )
         return top_of(found, k, n, self.lab)
 
     # how it is done
 
-    def _query_gradients(self, queries: Batch, behaviour: PerExample) -> Iterator[tuple[int, dict[str, FactorPair]]]:
-        """(number of the first query, gradients of the behaviour by block), a batch of queries at a time.
+    def _query_gradients(
+        self, queries: Batch, behaviour: PerExample
+    ) -> Iterator[tuple[int, dict[str, FactorPair]]]:
+        """(number of the first query, gradients of the behaviour by block), a batch of queries at a
+        time.
 
         In full precision: queries are few, and every score has a factor of theirs.
         """
@@ -143,7 +183,8 @@ class InfluenceScores:
         if not (torch.isfinite(pair.a).all() and torch.isfinite(pair.g.to(pair.a.dtype)).all()):
             raise InvalidData(
                 f"The gradient of a query is not finite in layer `{name}`.",
-                why="the behaviour of a query overflows or is NaN (a completion of probability 0?).",
+                why="the behaviour of a query overflows or is NaN (a completion of probability "
+                "0?).",
                 fix="check the queries for extreme values.",
             )
 
@@ -155,38 +196,57 @@ class InfluenceScores:
                 found.setdefault(name, []).append(pair)
         return found
 
-    def prepare_queries(self, queries: Batch, behaviour: PerExample) -> tuple[dict[str, ScaledQueries], Precision]:
-        """The queries in the form that scores cheapest, in the precision that a few of them confirm."""
+    def prepare_queries(
+        self, queries: Batch, behaviour: PerExample
+    ) -> tuple[dict[str, ScaledQueries], Precision]:
+        """The queries in the form that scores cheapest, in the precision that a few of them
+        confirm.
+        """
         precision = self._choose_precision(queries, behaviour)
         return self._forms(queries, behaviour, precision), precision
 
-    def _forms(self, queries: Batch, behaviour: PerExample, precision: Precision) -> dict[str, ScaledQueries]:
+    def _forms(
+        self, queries: Batch, behaviour: PerExample, precision: Precision
+    ) -> dict[str, ScaledQueries]:
         made: dict[str, QueryBuilder] = {}
         n = self.stream.count()
         for at, given in self._query_gradients(queries, behaviour):
             for name, pair in given.items():
                 if name not in made:
                     made[name] = QueryBuilder(
-                        self.factors.blocks[name], size(queries), precision, rank=self.config.rank, examples=n
+                        self.factors.blocks[name],
+                        size(queries),
+                        precision,
+                        rank=self.config.rank,
+                        examples=n,
                     )
                 made[name].add(at, pair)
         return {name: asking.build() for name, asking in made.items()}
 
     def _choose_precision(self, queries: Batch, behaviour: PerExample) -> Precision:
-        """The asked-for precision, if the scores of a few queries on the first batch agree with full precision."""
+        """The asked-for precision, if the scores of a few queries on the first batch agree with
+        full precision.
+        """
         wanted = self.config.precision
         if not worth_asking(wanted, self.factors.blocks.values(), self.lab.device):
             return Precision.FULL
-        few, batch = {name: tensor[:8] for name, tensor in queries.items()}, next(self.stream.iterate())[2]
+        few, batch = (
+            {name: tensor[:8] for name, tensor in queries.items()},
+            next(self.stream.iterate())[2],
+        )
         totals = []
         for precision in (Precision.FULL, wanted):
             forms, given = self._forms(few, behaviour, precision), self._pairs(batch, precision)
             totals.append(
-                torch.stack([forms[name].score(pair) for name, pair in given.items() if name in forms]).sum(0)
+                torch.stack(
+                    [forms[name].score(pair) for name, pair in given.items() if name in forms]
+                ).sum(0)
             )
         return choose_precision(wanted, totals[0], totals[1], self.lab)
 
-    def _matrix(self, ready: dict[str, ScaledQueries], precision: Precision, apart: bool = False) -> dict[str, Tensor]:
+    def _matrix(
+        self, ready: dict[str, ScaledQueries], precision: Precision, apart: bool = False
+    ) -> dict[str, Tensor]:
         """All scores; by block where asked for."""
         keys = list(ready) if apart else ["all"]
         collected: dict[str, list[tuple[int, Tensor]]] = {key: [] for key in keys}
@@ -231,28 +291,38 @@ class InfluenceScores:
         return reduce_precision(made, precision)
 
     def _rows_of(self, rows: Tensor) -> dict[str, FactorPair]:
-        """Gradients of chosen examples: held ones, or made again in full precision a batch at a time."""
+        """Gradients of chosen examples: held ones, or made again in full precision a batch at a
+        time.
+        """
         made: ByBlock = {}
         if self._has_every_pair:
             number, within = rows // self.config.batch_size, rows % self.config.batch_size
             for k in number.unique(sorted=True).tolist():
                 for name, pair in self.cache.pairs[k, 0].items():
                     made.setdefault(name, []).append(pair.take(within[number == k]))
-            back = torch.cat([(number == k).nonzero().flatten() for k in number.unique(sorted=True)]).argsort()
+            back = torch.cat(
+                [(number == k).nonzero().flatten() for k in number.unique(sorted=True)]
+            ).argsort()
             return {name: _concatenate(parts).take(back) for name, parts in made.items()}
         with self._tracking():
             for part in rows.split(max(self.config.batch_size, 512)):
-                for name, pair in pairs(self.trained.model, self.stream.at(part), self.loss, self._is_exact).items():
+                for name, pair in pairs(
+                    self.trained.model, self.stream.at(part), self.loss, self._is_exact
+                ).items():
                     made.setdefault(name, []).append(pair)
         return {name: _concatenate(parts) for name, parts in made.items()}
 
     @property
     def _has_every_pair(self) -> bool:
-        """Whether every batch of one split is held in full precision, so that rows are found by number."""
+        """Whether every batch of one split is held in full precision, so that rows are found by
+        number.
+        """
         batches = self.stream.batches
         is_whole = not any(_is_narrow(pairs) for pairs in self.cache.pairs.values())
         one = len(self.trained.task.of(Use.TRAIN)) == 1 and self.lab.ranks.size == 1
-        return bool(one and batches and is_whole and all((k, 0) in self.cache.pairs for k in range(batches)))
+        return bool(
+            one and batches and is_whole and all((k, 0) in self.cache.pairs for k in range(batches))
+        )
 
     def _tracking(self) -> AbstractContextManager[None]:
         return restrict_gradients(self.trained.model, self.layers)

@@ -1,11 +1,13 @@
-"""Candidate examples by the words that they share with a query, before any gradient (Grosse et al., 2023, section 3.2.1).
+"""Candidate examples by the words that they share with a query, before any gradient (Grosse et al.,
+2023, section 3.2.1).
 
 A BM25-like score over tokens,
 
-    score(q, x) = Σ over distinct tokens t of q of  (k + 1) n_tx / (k + n_tx) · log((C + 1) / (n_t + ½)),
+    score(q, x) = Σ over distinct tokens t of q of  (k + 1) n_tx / (k + n_tx) · log((C + 1) / (n_t +
+    ½)),
 
-where t stands n_tx times in x and in n_t of the C examples. Tokens that no query has are never counted: memory is
-distinct query tokens × batch, whatever the corpus.
+where t stands n_tx times in x and in n_t of the C examples. Tokens that no query has are never
+counted: memory is distinct query tokens × batch, whatever the corpus.
 """
 
 from collections.abc import Iterator
@@ -82,9 +84,13 @@ def matches(
 
 
 def candidates(queries: Batch, task: Task, m: int, lab: Lab, batch_size: int = 256) -> Candidates:
-    """The m examples of the FIT splits that match each query best; of equals the earlier. Two passes, no gradients."""
+    """The m examples of the TRAIN splits that match each query best; of equals the earlier. Two
+    passes, no gradients.
+    """
     if m < 1:
-        raise InvalidConfig(f"candidates={m}.", why="at least one example per query is kept.", fix="use 1000.")
+        raise InvalidConfig(
+            f"candidates={m}.", why="at least one example per query is kept.", fix="use 1000."
+        )
     stream = Stream(task, batch_size, lab)
     if "tokens" not in queries or "tokens" not in next(stream.iterate())[2]:
         raise InvalidData(
@@ -103,7 +109,9 @@ def candidates(queries: Batch, task: Task, m: int, lab: Lab, batch_size: int = 2
     for start, batch in _local_batches(stream):
         new = matches(words.counts(batch), words.has, found, n)
         rows = torch.arange(start, start + size(batch), device=new.device).expand(len(new), -1)
-        best, at = _best_rows(new if best is None else torch.cat([best, new], 1), torch.cat([at, rows], 1), m)
+        best, at = _best_rows(
+            new if best is None else torch.cat([best, new], 1), torch.cat([at, rows], 1), m
+        )
     if best is None:  # a process without a batch
         best = torch.zeros(len(words.has), 0, dtype=torch.float64, device=words.has.device)
     best, at = _over_ranks(best, at, min(m, n), lab)
@@ -119,7 +127,9 @@ def _local_batches(stream: Stream) -> Iterator[tuple[int, Batch]]:
 
 
 def _best_rows(values: Tensor, rows: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    order = values.sort(dim=1, descending=True, stable=True).indices[:, :m]  # stable: of equals the earlier row
+    order = values.sort(dim=1, descending=True, stable=True).indices[
+        :, :m
+    ]  # stable: of equals the earlier row
     return values.gather(1, order), rows.gather(1, order)
 
 

@@ -1,7 +1,9 @@
-"""The top k of all examples without all scores: a cheap sum of few terms finds candidates, exact scores order them.
+"""The top k of all examples without all scores: a cheap sum of few terms finds candidates, exact
+scores order them.
 
-1/(Λ + λ) is close to a sum of few Kronecker products, so an approximate score costs as many pairs of inner products. The
-error seen on the candidates tells whether anything outside them could still belong to the top; then more are looked at.
+1/(Λ + λ) is close to a sum of few Kronecker products, so an approximate score costs as many pairs
+of inner products. The error seen on the candidates tells whether anything outside them could still
+belong to the top; then more are looked at.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,10 +42,18 @@ class Screen:
 
     @classmethod
     def fitting(
-        cls, blocks: Mapping[str, KroneckerBlock], given: Mapping[str, Sequence[FactorPair]], k: int, n: int
+        cls,
+        blocks: Mapping[str, KroneckerBlock],
+        given: Mapping[str, Sequence[FactorPair]],
+        k: int,
+        n: int,
     ) -> "Screen | None":
-        """A screen where it can save work: single positions everywhere and far more examples than candidates."""
-        is_fit = n > 4 * WIDTH * k and all(is_single(blocks[name], pairs) for name, pairs in given.items())
+        """A screen where it can save work: single positions everywhere and far more examples than
+        candidates.
+        """
+        is_fit = n > 4 * WIDTH * k and all(
+            is_single(blocks[name], pairs) for name, pairs in given.items()
+        )
         return cls(blocks, given) if is_fit else None
 
     def top(
@@ -65,8 +75,12 @@ class Screen:
             made.append(self._exact_top(sign * approximate, rows, sign * mine, sign, gradients, k))
         return made[0], made[1]
 
-    def _candidates(self, stream: Iterator[tuple[int, Tensor, dict[str, FactorPair]]], width: int) -> Extremes:
-        """The `width` smallest and largest approximate products; tables of a few thousand examples at a time."""
+    def _candidates(
+        self, stream: Iterator[tuple[int, Tensor, dict[str, FactorPair]]], width: int
+    ) -> Extremes:
+        """The `width` smallest and largest approximate products; tables of a few thousand examples
+        at a time.
+        """
         ready = {}
         for name, given in self.given.items():
             u, w, _ = kronecker_terms(self.blocks[name])
@@ -78,9 +92,13 @@ class Screen:
         held: list[tuple[Tensor, Tensor]] = []
         ends: Extremes | None = None
         for _, at, pairs in stream:
-            total = torch.stack([ready[n].score(p.to(torch.bfloat16)) for n, p in pairs.items() if n in ready]).sum(0)
+            total = torch.stack(
+                [ready[n].score(p.to(torch.bfloat16)) for n, p in pairs.items() if n in ready]
+            ).sum(0)
             held.append((total, at.to(total.device).expand(len(total), -1)))
-            if sum(len(rows.T) for _, rows in held) >= SLAB:  # sorting a few long tables beats many short ones
+            if (
+                sum(len(rows.T) for _, rows in held) >= SLAB
+            ):  # sorting a few long tables beats many short ones
                 ends, held = _keep_extremes(ends, held, width), []
         ends = _keep_extremes(ends, held, width) if held else ends
         assert ends is not None
@@ -96,11 +114,14 @@ class Screen:
         gradients: Callable[[Int[Tensor, " n"]], dict[str, FactorPair]],
         k: int,
     ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
-        """The largest exact scores, of so many candidates that the error seen leaves no room for others."""
+        """The largest exact scores, of so many candidates that the error seen leaves no room for
+        others.
+        """
         few = exact.shape[1]
         best, at = exact.topk(k, 1)
         found = rows.gather(1, at)
-        # the first candidate not yet looked at could be better than the k-th by the largest error seen
+        # the first candidate not yet looked at could be better than the k-th by the largest error
+        # seen
         error = (exact - approximate[:, :few]).abs().amax(1)
         open_ = (approximate[:, few] + error > best[:, -1]).nonzero().flatten()
         if len(open_):
@@ -112,7 +133,9 @@ class Screen:
         return sign * best, found
 
 
-def _keep_extremes(ends: Extremes | None, held: Sequence[tuple[Tensor, Tensor]], width: int) -> Extremes:
+def _keep_extremes(
+    ends: Extremes | None, held: Sequence[tuple[Tensor, Tensor]], width: int
+) -> Extremes:
     """The largest of the negated products and of the products, by now."""
     values, rows = torch.cat([v for v, _ in held], 1), torch.cat([r for _, r in held], 1)
     found = [_best(-values, rows, width), _best(values, rows, width)]
@@ -145,13 +168,23 @@ class _Exact:
         others = gradients(needed)
         for name, pairs in given.items():
             unit, scale = scale_pairs(pairs)
-            mine, (other, size) = [blocks[name].rotate_pair(p) for p in unit], others[name].rescale()
-            a, g = torch.cat([p.a[:, 0] for p in mine])[queries], torch.cat([p.g[:, 0] for p in mine])[queries]
+            mine, (other, size) = (
+                [blocks[name].rotate_pair(p) for p in unit],
+                others[name].rescale(),
+            )
+            a, g = (
+                torch.cat([p.a[:, 0] for p in mine])[queries],
+                torch.cat([p.g[:, 0] for p in mine])[queries],
+            )
             turned = blocks[name].rotate_pair(other)
-            self.parts.append((blocks[name].inverse, a, g, scale[queries], turned.a[:, 0], turned.g[:, 0], size))
+            self.parts.append(
+                (blocks[name].inverse, a, g, scale[queries], turned.a[:, 0], turned.g[:, 0], size)
+            )
 
     def scores(self, rows: Int[Tensor, "q w"]) -> Float[Tensor, "q w"]:
-        """Of every query and its own candidates, in place and so few at a time that they stay in the cache."""
+        """Of every query and its own candidates, in place and so few at a time that they stay in
+        the cache.
+        """
         width, at = rows.shape[1], torch.searchsorted(self.needed, rows)
         total = self.parts[0][1].new_zeros(rows.shape)
         step = max(1, (1 << 9) // width)

@@ -1,4 +1,6 @@
-"""Fitting the curvature of every tracked layer in one pass over the data, or two where what one pass saw does not fit."""
+"""Fitting the curvature of every tracked layer in one pass over the data, or two where what one
+pass saw does not fit.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -54,24 +56,37 @@ class Factors:
 
     def tensors(self) -> dict[str, Tensor]:
         """For a file; `Factors.of` reads them."""
-        made = {key: tensor for name, block in self.blocks.items() for key, tensor in block.tensors(name).items()}
+        made = {
+            key: tensor
+            for name, block in self.blocks.items()
+            for key, tensor in block.tensors(name).items()
+        }
         about = torch.tensor([*bytes.fromhex(self.model)], dtype=torch.uint8)
         return made | {"unseen/model": about, "unseen/examples": torch.tensor(self.examples)}
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor], model: str, lab: Lab | None = None) -> "Factors":
-        """The factors in `tensors`; refused if they were fitted to other weights than those of digest `model`."""
+        """The factors in `tensors`; refused if they were fitted to other weights than those of
+        digest `model`.
+        """
         given = dict(tensors)
-        about, examples = given.pop("unseen/model", None), given.pop("unseen/examples", torch.tensor(0))
+        about, examples = (
+            given.pop("unseen/model", None),
+            given.pop("unseen/examples", torch.tensor(0)),
+        )
         found = "" if about is None else bytes(about.tolist()).hex()
         if found != model:
             raise InvalidData(
-                f"The factors were fitted to another checkpoint ({found[:12] or 'none'}…, the model is {model[:12]}…).",
+                f"The factors were fitted to another checkpoint ({found[:12] or 'none'}…, the "
+                f"model is {model[:12]}…).",
                 why="the curvature of other weights gives influences that mean nothing.",
                 fix="fit them again for this model, or load the weights that they belong to.",
             )
         if lab is not None:
-            given = {name: t if name.endswith("/scalars") else t.to(lab.device) for name, t in given.items()}
+            given = {
+                name: t if name.endswith("/scalars") else t.to(lab.device)
+                for name, t in given.items()
+            }
         return cls(blocks_of(given), found, int(examples))
 
 
@@ -83,12 +98,16 @@ Pass = Callable[[], Iterator[tuple[int, Batch]]]
 class Pairs(Protocol):
     """Gradients by layer; with `is_half` the model itself runs in bfloat16."""
 
-    def __call__(self, batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, FactorPair]: ...
+    def __call__(
+        self, batch: Batch, f: PerExample, is_half: bool = False
+    ) -> dict[str, FactorPair]: ...
 
 
 @dataclass(eq=False)
 class PairCache:
-    """Pairs of a pass as long as they fit into `budget` bytes; a later pass reads them instead of the model."""
+    """Pairs of a pass as long as they fit into `budget` bytes; a later pass reads them instead of
+    the model.
+    """
 
     budget: int
     pairs: dict[tuple[int, int], dict[str, FactorPair]] = field(default_factory=dict)
@@ -102,7 +121,9 @@ class PairCache:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """One way to fit factors: what stands for the curvature, and where pseudo-gradients come from."""
+    """One way to fit factors: what stands for the curvature, and where pseudo-gradients come
+    from.
+    """
 
     model: nn.Module
     curvature: Curvature
@@ -128,7 +149,9 @@ class Fit:
             values = {name: block.values for name, block in basis.items()}
         else:
             values = self._eigenvalue_correction(batches, basis, examples)
-        made = {name: damp(block, values[name], self.damping, name) for name, block in basis.items()}
+        made = {
+            name: damp(block, values[name], self.damping, name) for name, block in basis.items()
+        }
         return made, int(examples)
 
     def _bases(self, batches: Pass) -> tuple[dict[str, KroneckerBlock], float]:
@@ -152,7 +175,11 @@ class Fit:
         return made | {name: _identity(pair) for name, pair in plain.items()}, float(total)
 
     def _is_diagonal(self, pair: FactorPair) -> bool:
-        wide = isinstance(pair, GradientRows) and pair.sizes[3] > FULL and self.curvature is not Curvature.EXACT
+        wide = (
+            isinstance(pair, GradientRows)
+            and pair.sizes[3] > FULL
+            and self.curvature is not Curvature.EXACT
+        )
         return self.curvature is Curvature.DIAGONAL or wide
 
     def _eigenvalue_correction(
@@ -168,10 +195,14 @@ class Fit:
         each = self.draws if self.fisher is Fisher.SAMPLED else 1
         return {name: self.lab.sum(value) / (examples * each) for name, value in total.items()}
 
-    def _replay(self, number: int, batch: Batch, is_half: bool) -> Iterator[tuple[float, dict[str, FactorPair]]]:
-        """The pseudo-gradients of a batch for the second time: those of the first pass, not fresh ones.
+    def _replay(
+        self, number: int, batch: Batch, is_half: bool
+    ) -> Iterator[tuple[float, dict[str, FactorPair]]]:
+        """The pseudo-gradients of a batch for the second time: those of the first pass, not fresh
+        ones.
 
-        Λ is then the diagonal of the very Fisher matrix whose factors gave the basis: its best approximation there.
+        Λ is then the diagonal of the very Fisher matrix whose factors gave the basis: its best
+        approximation there.
         """
         draws = self.draws if self.fisher is Fisher.SAMPLED else self._classes(batch)
         held = [self.cache.pairs.get((number, draw)) for draw in range(draws)]
@@ -199,7 +230,12 @@ class Fit:
                 )
             generator = self.lab.child("draw", number).generator()
             for _ in range(self.draws):
-                yield 1.0, self.pairs(self.objective.relabel(self.model, batch, generator), self.loss, is_half)
+                yield (
+                    1.0,
+                    self.pairs(
+                        self.objective.relabel(self.model, batch, generator), self.loss, is_half
+                    ),
+                )
         else:
             count = classes(self.model, batch)
             refuse_no_distribution(self.model, batch, self.loss, count)
@@ -208,18 +244,24 @@ class Fit:
 
 
 def reduce_precision(pairs: dict[str, FactorPair], precision: Precision) -> dict[str, FactorPair]:
-    """Sequences in bfloat16, where that is wanted: a gradient sums over positions, and their rounding averages out.
+    """Sequences in bfloat16, where that is wanted: a gradient sums over positions, and their
+    rounding averages out.
 
-    Λ is then off by 10⁻⁵ of its mean, far below λ; the factors A and S, whose small directions rounding would mix, are
-    made from what came before. Single positions stay as they are: no sum hides their rounding.
+    Λ is then off by 10⁻⁵ of its mean, far below λ; the factors A and S, whose small directions
+    rounding would mix, are made from what came before. Single positions stay as they are: no sum
+    hides their rounding.
     """
     if precision is not Precision.BFLOAT16:
         return pairs
-    return {name: pair.to(torch.bfloat16) if pair.sizes[1] > 1 else pair for name, pair in pairs.items()}
+    return {
+        name: pair.to(torch.bfloat16) if pair.sizes[1] > 1 else pair for name, pair in pairs.items()
+    }
 
 
 def runs_half(blocks: dict[str, KroneckerBlock], precision: Precision) -> bool:
-    """Whether passes after the first run the model in bfloat16: for sequences, whose sums hide the rounding."""
+    """Whether passes after the first run the model in bfloat16: for sequences, whose sums hide the
+    rounding.
+    """
     return precision is Precision.BFLOAT16 and all(block.positions > 1 for block in blocks.values())
 
 
@@ -236,13 +278,19 @@ def squares_in_basis(block: KroneckerBlock, pair: FactorPair) -> Tensor:
 
 def _identity(pair: FactorPair) -> KroneckerBlock:
     _, s, o, i = pair.sizes
-    ones = torch.ones(o, i, dtype=torch.promote_types(pair.a.dtype, torch.float32), device=pair.a.device)
+    ones = torch.ones(
+        o, i, dtype=torch.promote_types(pair.a.dtype, torch.float32), device=pair.a.device
+    )
     return KroneckerBlock(None, None, ones, positions=float(s))
 
 
 def classes(model: nn.Module, batch: Batch) -> int:
     """How many classes `y` may have: two for a model with one logit."""
-    if "x" not in batch or "y" not in batch or (batch["y"].is_floating_point() and batch["y"].dim() > 1):
+    if (
+        "x" not in batch
+        or "y" not in batch
+        or (batch["y"].is_floating_point() and batch["y"].dim() > 1)
+    ):
         raise InvalidConfig(
             "The exact Fisher needs inputs `x` and class labels `y`.",
             why="it visits every class that `y` may have.",
@@ -276,13 +324,16 @@ def refuse_no_distribution(model: nn.Module, batch: Batch, loss: PerExample, cou
     if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
         raise InvalidConfig(
             f"e^(−loss) sums to {float(total.flatten()[0]):.4g} over the classes, not to 1.",
-            why="the exact Fisher weighs every class by its probability, so the loss must be −log p(y | x).",
+            why="the exact Fisher weighs every class by its probability, so the loss must be −log "
+            "p(y | x).",
             fix="use cross_entropy or logistic_loss, or fisher=Fisher.SAMPLED.",
         )
 
 
 def refuse_batch_dependence(model: nn.Module, batch: Batch, loss: PerExample) -> None:
-    """Raises if an example's loss depends on the others: then doubling the batch would not double summed gradients."""
+    """Raises if an example's loss depends on the others: then doubling the batch would not double
+    summed gradients.
+    """
     if size(batch) < 2:
         return
     with torch.no_grad():
@@ -292,8 +343,10 @@ def refuse_batch_dependence(model: nn.Module, batch: Batch, loss: PerExample) ->
         return  # `tap` says what is wrong
     if not torch.allclose(together[:1].double(), alone.double(), rtol=1e-3, atol=1e-4):
         raise InvalidData(
-            f"The loss of the first example is {float(alone[0]):.4g} alone and {float(together[0]):.4g} in its batch.",
-            why="a loss averaged over the batch, or a layer that mixes examples, has no per-example gradient.",
+            f"The loss of the first example is {float(alone[0]):.4g} alone and "
+            f"{float(together[0]):.4g} in its batch.",
+            why="a loss averaged over the batch, or a layer that mixes examples, has no "
+            "per-example gradient.",
             fix='return the loss of each example (reduction="none"), and call model.eval().',
         )
 

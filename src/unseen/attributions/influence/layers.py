@@ -20,10 +20,15 @@ MOST_EXACT = 12_000
 def select_layers(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     """Names of the layers whose own trainable parameters count.
 
-    Without patterns: every linear map and convolution but the embedding's counterpart at the output (it shares the
-    embedding's weight, or maps to as many outputs as the largest embedding has rows), or that one where nothing else is left.
+    Without patterns: every linear map and convolution but the embedding's counterpart at the output
+    (it shares the embedding's weight, or maps to as many outputs as the largest embedding has
+    rows), or that one where nothing else is left.
     """
-    owners = {name: m for name, m in model.named_modules() if any(p.requires_grad for p in m.parameters(recurse=False))}
+    owners = {
+        name: m
+        for name, m in model.named_modules()
+        if any(p.requires_grad for p in m.parameters(recurse=False))
+    }
     if not owners:
         raise InvalidConfig(
             "The model has no trainable parameter.",
@@ -42,7 +47,11 @@ def select_layers(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     shared = {id(t.weight) for t in tables}
     rows = max((t.num_embeddings for t in tables), default=None)  # the vocabulary, not positions
-    inner = [n for n, m in maps.items() if id(m.weight) not in shared and getattr(m, "out_features", None) != rows]
+    inner = [
+        n
+        for n, m in maps.items()
+        if id(m.weight) not in shared and getattr(m, "out_features", None) != rows
+    ]
     return tuple(inner or maps or owners)
 
 
@@ -53,7 +62,9 @@ def is_map(layer: nn.Module) -> bool:
 
 @contextmanager
 def restrict_gradients(model: nn.Module, layers: Sequence[str]) -> Iterator[None]:
-    """Inside the block only these layers' own parameters ask for gradients, and the model is in evaluation mode."""
+    """Inside the block only these layers' own parameters ask for gradients, and the model is in
+    evaluation mode.
+    """
     inside = {id(p) for name in layers for p in model.get_submodule(name).parameters(recurse=False)}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
     modes = {module: module.training for module in model.modules()}
@@ -72,7 +83,8 @@ def restrict_gradients(model: nn.Module, layers: Sequence[str]) -> Iterator[None
 def pairs(
     model: nn.Module, batch: Batch, f: PerExample, is_exact: bool = False, is_half: bool = False
 ) -> dict[str, FactorPair]:
-    """The gradients of f with respect to the tracked layers, by layer; with `is_exact` as rows over all parameters.
+    """The gradients of f with respect to the tracked layers, by layer; with `is_exact` as rows over
+    all parameters.
 
     With `is_half` the model's own products and the pairs are in bfloat16.
     """

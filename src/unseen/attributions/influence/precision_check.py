@@ -1,4 +1,6 @@
-"""Whether cheaper arithmetic may be used: a few scores in both precisions, and how far they agree."""
+"""Whether cheaper arithmetic may be used: a few scores in both precisions, and how far they
+agree.
+"""
 
 import logging
 from collections.abc import Iterable
@@ -29,8 +31,9 @@ class Agreement:
 
 
 def agreement(a: Float[Tensor, "q n"], b: Float[Tensor, "q n"]) -> Agreement:
-    """Ranks are compared over all queries at once, each row in units of its spread: in a row of 64 scores a single swap of
-    neighbours would cost as much as the rounding that is to be judged."""
+    """Ranks are compared over all queries at once, each row in units of its spread: in a row of 64
+    scores a single swap of neighbours would cost as much as the rounding that is to be
+    evaluated."""
     error = float((a - b).norm() / a.norm().clamp_min(1e-300))
     spread = a.std(1, keepdim=True)
     rows = spread[:, 0] > 0
@@ -43,21 +46,34 @@ def agreement(a: Float[Tensor, "q n"], b: Float[Tensor, "q n"]) -> Agreement:
 def worth_asking(wanted: Precision, blocks: Iterable[KroneckerBlock], device: torch.device) -> bool:
     """Whether `wanted` differs from full precision here, and may be faster."""
     blocks = list(blocks)
-    if wanted is Precision.MIXED and not any(b.positions == 1 and b.values.numel() >= LARGE for b in blocks):
+    if wanted is Precision.MIXED and not any(
+        b.positions == 1 and b.values.numel() >= LARGE for b in blocks
+    ):
         return False  # sequences and small layers know no mixture
     is_float32 = all(block.values.dtype == torch.float32 for block in blocks)
     return wanted is not Precision.FULL and is_float32 and is_native(device)
 
 
-def choose_precision(wanted: Precision, full: Float[Tensor, "q n"], cheap: Float[Tensor, "q n"], lab: Lab) -> Precision:
-    """`wanted`, if its scores agree with those in full precision; else full precision, which is said."""
+def choose_precision(
+    wanted: Precision, full: Float[Tensor, "q n"], cheap: Float[Tensor, "q n"], lab: Lab
+) -> Precision:
+    """`wanted`, if its scores agree with those in full precision; else full precision, which is
+    said.
+    """
     found = agreement(full, cheap)
     lab.log(relative_error=found.error, rank_correlation=found.ranks)
     if found.error <= SAME if wanted is Precision.MIXED else found.ranks >= SURVIVES:
         return wanted
-    level = logging.INFO if wanted is Precision.MIXED else logging.WARNING  # nobody asked for the default
-    log.log(level, "%s products are not used: relative error %.1e, rank correlation %.5f with full precision.",
-            wanted, found.error, found.ranks)  # fmt: skip
+    level = (
+        logging.INFO if wanted is Precision.MIXED else logging.WARNING
+    )  # nobody asked for the default
+    log.log(
+        level,
+        "%s products are not used: relative error %.1e, rank correlation %.5f with full precision.",
+        wanted,
+        found.error,
+        found.ranks,
+    )
     return Precision.FULL
 
 

@@ -1,10 +1,12 @@
-"""Queries made ready for a stream of examples: (G + λ)⁻¹ ∇f of each layer, in the form that costs least per example.
+"""Queries made ready for a stream of examples: (G + λ)⁻¹ ∇f of each layer, in the form that costs
+least per example.
 
 Three forms give ⟨(G + λ)⁻¹ V_q, V_m⟩; with q queries, s positions and a layer of o × i:
 
     whole     2 q o i per example        P_q against gradients made a few rows at a time
     low rank  2 q s k (o + i)            P_q ≈ L_q R_q, rank k (Grosse et al., 2023, section 3.2.2)
-    terms     2 q r (o + i)              one position on both sides, 1/(Λ + λ) = Σ_r u_r ⊗ w_r: a score is a sum of r
+    terms     2 q r (o + i)              one position on both sides, 1/(Λ + λ) = Σ_r u_r ⊗ w_r: a
+    score is a sum of r
                                          products of two inner products
 """
 
@@ -35,7 +37,9 @@ class Precision(StrEnum):
 ROUNDING = 3e-3
 """Relative rounding of a bfloat16 product."""
 EXACT = 2e-6
-"""Relative residual of the sum of terms that still counts as exact: the rounding of a float32 product of this length."""
+"""Relative residual of the sum of terms that still counts as exact: the rounding of a float32
+product of this length.
+"""
 LARGE = 1 << 16
 """Entries of a layer from which a mixture of precisions saves time."""
 SLAB = 1 << 10
@@ -53,7 +57,9 @@ class QueryForm(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ScaledQueries:
-    """Queries of one layer, all gradients scaled to max |g| = 1 on the way in and back on the way out."""
+    """Queries of one layer, all gradients scaled to max |g| = 1 on the way in and back on the way
+    out.
+    """
 
     form: QueryForm
     scale: Float[Tensor, " q"]
@@ -73,8 +79,13 @@ class FullQueries:
     basis: KroneckerBlock | None
 
     def score(self, pair: FactorPair) -> Float[Tensor, "q b"]:
-        # turned before it is rounded: rounding noise would be spread over small directions, which the inverse enlarges
-        return (pair if self.basis is None else self.basis.rotate_pair(pair)).to(self.blocks.dtype).against(self.blocks)
+        # turned before it is rounded: rounding noise would be spread over small directions, which
+        # the inverse enlarges
+        return (
+            (pair if self.basis is None else self.basis.rotate_pair(pair))
+            .to(self.blocks.dtype)
+            .against(self.blocks)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,9 +101,11 @@ class LowRankQueries:
 
 @dataclass(frozen=True, eq=False)
 class SumOfKronecker:
-    """Σ_r ⟨u_r ∘ g_q, g_m⟩ ⟨w_r ∘ a_q, a_m⟩ in the eigenbasis, and what the terms leave, in bfloat16, where that counts.
+    """Σ_r ⟨u_r ∘ g_q, g_m⟩ ⟨w_r ∘ a_q, a_m⟩ in the eigenbasis, and what the terms leave, in
+    bfloat16, where that counts.
 
-    The rounding of a bfloat16 product is 0.3 % of its size; of a remainder that is 1 % of the score, 0.003 % of the score.
+    The rounding of a bfloat16 product is 0.3 % of its size; of a remainder that is 1 % of the
+    score, 0.003 % of the score.
     """
 
     block: KroneckerBlock
@@ -103,7 +116,9 @@ class SumOfKronecker:
     def score(self, pair: FactorPair) -> Float[Tensor, "q b"]:
         turned = self.block.rotate_pair(pair)
         near, far = turned.a[:, 0].to(self.a.dtype), turned.g[:, 0].to(self.g.dtype)
-        total = near.new_empty(self.g.shape[1], len(near), dtype=torch.promote_types(near.dtype, torch.float32))
+        total = near.new_empty(
+            self.g.shape[1], len(near), dtype=torch.promote_types(near.dtype, torch.float32)
+        )
         for at in range(0, len(near), SLAB):
             a, g = near[at : at + SLAB].T, far[at : at + SLAB].T
             slab = torch.zeros(len(total), a.shape[1], dtype=total.dtype, device=total.device)
@@ -116,11 +131,14 @@ class SumOfKronecker:
         return total
 
 
-def kronecker_terms(block: KroneckerBlock) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r i"], Float[Tensor, " r"]]:
-    """u, w with 1/(Λ + λ) = Σ_r u_r ⊗ w_r, by the SVD that weighs entries as scores do; tail[r]: what r terms leave.
+def kronecker_terms(
+    block: KroneckerBlock,
+) -> tuple[Float[Tensor, "r o"], Float[Tensor, "r i"], Float[Tensor, " r"]]:
+    """u, w with 1/(Λ + λ) = Σ_r u_r ⊗ w_r, by the SVD that weighs entries as scores do; tail[r]:
+    what r terms leave.
 
-    A score multiplies entry (j, k) with g_q g_m a_q a_m, of standard deviation E g_j² · E a_k²: the tail is the expected
-    relative error of independent scores.
+    A score multiplies entry (j, k) with g_q g_m a_q a_m, of standard deviation E g_j² · E a_k²: the
+    tail is the expected relative error of independent scores.
     """
     inverse = block.inverse.double()
     if block.spread is None:
@@ -130,7 +148,8 @@ def kronecker_terms(block: KroneckerBlock) -> tuple[Float[Tensor, "r o"], Float[
     # entries that scores use most weigh most in the decomposition
     weighted = row[:, None] * inverse * column
     is_wide = weighted.shape[0] <= weighted.shape[1]
-    # eigenvectors of the smaller Gram matrix: cheaper than an SVD, and only the leading terms are used
+    # eigenvectors of the smaller Gram matrix: cheaper than an SVD, and only the leading terms are
+    # used
     energy, vectors = torch.linalg.eigh(weighted @ weighted.T if is_wide else weighted.T @ weighted)
     tail = (energy.clamp_min(0).cumsum(0) / energy.sum()).sqrt().flip(0)
     top = vectors.flip(1)
@@ -142,7 +161,9 @@ def kronecker_terms(block: KroneckerBlock) -> tuple[Float[Tensor, "r o"], Float[
 
 
 def low_rank(p: Float[Tensor, "q o i"], k: int) -> LowRankQueries:
-    """The best approximation of rank k of each matrix, by the eigenvectors of its smaller Gram matrix."""
+    """The best approximation of rank k of each matrix, by the eigenvectors of its smaller Gram
+    matrix.
+    """
     # nothing to cut: the matrix times an identity, in the same form
     if k >= min(p.shape[1:]):
         is_wide = p.shape[1] <= p.shape[2]
@@ -156,12 +177,26 @@ def low_rank(p: Float[Tensor, "q o i"], k: int) -> LowRankQueries:
 
 
 class QueryBuilder:
-    """The queries of one layer on their way into the form that scores cheapest, a batch of queries at a time."""
+    """The queries of one layer on their way into the form that scores cheapest, a batch of queries
+    at a time.
+    """
 
     def __init__(
-        self, block: KroneckerBlock, n: int, precision: Precision, *, rank: int = 0, examples: int = 1 << 60
+        self,
+        block: KroneckerBlock,
+        n: int,
+        precision: Precision,
+        *,
+        rank: int = 0,
+        examples: int = 1 << 60,
     ) -> None:
-        self.block, self.n, self.precision, self.rank, self.examples = block, n, precision, rank, examples
+        self.block, self.n, self.precision, self.rank, self.examples = (
+            block,
+            n,
+            precision,
+            rank,
+            examples,
+        )
         self.scale = block.values.new_zeros(n)
         self.dtype = torch.bfloat16 if precision is Precision.BFLOAT16 else block.values.dtype
         self.held: list[FactorPair] = []
@@ -179,16 +214,22 @@ class QueryBuilder:
             self.held.append(pair)
         else:
             self.matrices = self.matrices or self._empty()
-            write_gradients(self.matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays)
+            write_gradients(
+                self.matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays
+            )
 
     def build(self) -> ScaledQueries:
         """The queries, ready to be scored."""
         if self.factors is not None:
             return ScaledQueries(LowRankQueries(*self.factors), self.scale)
         if self.held:
-            return ScaledQueries(_single(self.block, self.held, self.precision, self._whole), self.scale)
+            return ScaledQueries(
+                _single(self.block, self.held, self.precision, self._whole), self.scale
+            )
         assert self.matrices is not None
-        return ScaledQueries(FullQueries(self.matrices, self.block if self._stays else None), self.scale)
+        return ScaledQueries(
+            FullQueries(self.matrices, self.block if self._stays else None), self.scale
+        )
 
     def _cut(self, at: int, pair: FactorPair) -> None:
         made = low_rank(self.block.solve(pair.gradients()), self.rank)
@@ -204,24 +245,41 @@ class QueryBuilder:
         """Whether turning every example costs less than turning the queries back."""
         o, i = self.block.values.shape
         is_turned = self.block.left is not None or self.block.right is not None
-        return is_turned and self.examples * self.block.positions * (o * o + i * i) < self.n * o * i * (o + i)
+        return is_turned and self.examples * self.block.positions * (
+            o * o + i * i
+        ) < self.n * o * i * (o + i)
 
     def _empty(self) -> RowBlocks:
-        return RowBlocks((self.n, *self.block.values.shape), self.block.values, self.dtype, self.block.positions == 1)
+        return RowBlocks(
+            (self.n, *self.block.values.shape),
+            self.block.values,
+            self.dtype,
+            self.block.positions == 1,
+        )
 
     def _whole(self, pairs: Sequence[FactorPair]) -> FullQueries:
         matrices, at = self._empty(), 0
         for pair in pairs:
-            write_gradients(matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays)
+            write_gradients(
+                matrices, self.block, pair, self.block.inverse, at, is_back=not self._stays
+            )
             at += len(pair)
         return FullQueries(matrices, self.block if self._stays else None)
 
 
 def build_queries(
-    block: KroneckerBlock, given: Sequence[FactorPair], precision: Precision, *, rank: int = 0, examples: int = 1 << 60
+    block: KroneckerBlock,
+    given: Sequence[FactorPair],
+    precision: Precision,
+    *,
+    rank: int = 0,
+    examples: int = 1 << 60,
 ) -> ScaledQueries:
     """The cheapest form of these queries for a stream of so many examples."""
-    asking, at = QueryBuilder(block, sum(map(len, given)), precision, rank=rank, examples=examples), 0
+    asking, at = (
+        QueryBuilder(block, sum(map(len, given)), precision, rank=rank, examples=examples),
+        0,
+    )
     for pair in given:
         asking.add(at, pair)
         at += len(pair)
@@ -234,7 +292,9 @@ def _single(
     precision: Precision,
     whole: Callable[[Sequence[FactorPair]], FullQueries],
 ) -> QueryForm:
-    """Outer products: few terms alone, terms with the rest in bfloat16, or everything, whichever is cheapest."""
+    """Outer products: few terms alone, terms with the rest in bfloat16, or everything, whichever is
+    cheapest.
+    """
     o, i = block.values.shape
     # beyond so many terms the full product is cheaper
     most = o * i // (2 * (o + i))
@@ -242,11 +302,16 @@ def _single(
     enough = int((tail > EXACT).sum())
     if enough <= most:
         return terms(block, pairs, u[:enough], w[:enough])
-    allowed = {Precision.BFLOAT16: 5e-4, Precision.MIXED: 6e-5}.get(precision) if o * i >= LARGE else None
+    allowed = (
+        {Precision.BFLOAT16: 5e-4, Precision.MIXED: 6e-5}.get(precision) if o * i >= LARGE else None
+    )
     r = 0 if allowed is None else int((tail * ROUNDING > allowed).sum())
     if allowed is None or r > most:
         return whole(pairs)
-    rest, at = RowBlocks((sum(map(len, pairs)), o, i), block.values, torch.bfloat16, is_single=True), 0
+    rest, at = (
+        RowBlocks((sum(map(len, pairs)), o, i), block.values, torch.bfloat16, is_single=True),
+        0,
+    )
     for pair in pairs:
         write_gradients(rest, block, pair, block.inverse - u[:r].T @ w[:r], at)
         at += len(pair)
@@ -261,7 +326,9 @@ def scale_pairs(given: Sequence[FactorPair]) -> tuple[list[FactorPair], Float[Te
 
 def is_single(block: KroneckerBlock, pairs: Sequence[FactorPair]) -> bool:
     """Whether gradients are outer products: one position per example on both sides."""
-    return block.positions == 1 and all(p.sizes[1] == 1 and not isinstance(p, EmbeddingPair) for p in pairs)
+    return block.positions == 1 and all(
+        p.sizes[1] == 1 and not isinstance(p, EmbeddingPair) for p in pairs
+    )
 
 
 def terms(
@@ -275,11 +342,18 @@ def terms(
     """The queries with the factors of the inverse folded in."""
     turned = [block.rotate_pair(pair) for pair in pairs]
     g, a = torch.cat([p.g[:, 0] for p in turned]), torch.cat([p.a[:, 0] for p in turned])
-    return SumOfKronecker(block, (u[:, None] * g).to(dtype or g.dtype), (w[:, None] * a).to(dtype or a.dtype), rest)
+    return SumOfKronecker(
+        block, (u[:, None] * g).to(dtype or g.dtype), (w[:, None] * a).to(dtype or a.dtype), rest
+    )
 
 
 def write_gradients(
-    matrices: RowBlocks, block: KroneckerBlock, pair: FactorPair, weights: Tensor, at: int, is_back: bool = False
+    matrices: RowBlocks,
+    block: KroneckerBlock,
+    pair: FactorPair,
+    weights: Tensor,
+    at: int,
+    is_back: bool = False,
 ) -> None:
     """Writes `weights` · Q_Sᵀ V_q Q_A, turned back on request, a few queries at a time."""
     for part in pair.parts():

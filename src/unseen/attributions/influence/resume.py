@@ -1,4 +1,6 @@
-"""The most helpful and harmful examples of a long corpus, a stretch at a time: a killed run goes on where it was."""
+"""The most helpful and harmful examples of a long corpus, a stretch at a time: a killed run goes on
+where it was.
+"""
 
 from typing import Protocol, runtime_checkable
 
@@ -14,16 +16,25 @@ from unseen.task import Batch, PerExample, Use
 
 @runtime_checkable
 class StateStore(Protocol):
-    """Where the state between two stretches is kept; `questions/influence/saving.py` has the file."""
+    """Where the state between two stretches is kept; `questions/influence/saving.py` has the
+    file.
+    """
 
     def load(self) -> dict[str, Tensor] | None: ...
     def save(self, state: dict[str, Tensor]) -> None: ...
 
 
 def identity(
-    found: InfluenceScores, queries: Batch, behaviour: PerExample, k: int, candidates: Tensor | None, every: int = 4
+    found: InfluenceScores,
+    queries: Batch,
+    behaviour: PerExample,
+    k: int,
+    candidates: Tensor | None,
+    every: int = 4,
 ) -> Identity:
-    """Everything that decides the result: model, factors, settings, queries, candidates and corpus."""
+    """Everything that decides the result: model, factors, settings, queries, candidates and
+    corpus.
+    """
     return identify(
         "running best",
         settings=found.config,
@@ -50,12 +61,16 @@ def top(
     candidates: Tensor | None = None,
     every: int = 4,
 ) -> Top:
-    """The same as `found.top`, with the running best saved after every so many batches of each process.
+    """The same as `found.top`, with the running best saved after every so many batches of each
+    process.
 
-    Memory does not grow with the corpus. Batches are the same whether or not a run was interrupted, hence scores are.
+    Memory does not grow with the corpus. Batches are the same whether or not a run was interrupted,
+    hence scores are.
     """
     if k < 1 or every < 1:
-        raise InvalidConfig(f"k={k}, every={every}.", why="at least one of each is needed.", fix="use k=5, every=4.")
+        raise InvalidConfig(
+            f"k={k}, every={every}.", why="at least one of each is needed.", fix="use k=5, every=4."
+        )
     rows = _rows(found, candidates)
     step = every * found.config.batch_size * found.lab.ranks.size
     state = saved.load()
@@ -63,13 +78,18 @@ def top(
     ends: Extremes | None = None if state is None else _read(state)
     if done < len(rows):
         ready, precision = found.prepare_queries(queries, behaviour)
-        for start in found.lab.track(range(done, len(rows), step), len(range(done, len(rows), step))):
+        for start in found.lab.track(
+            range(done, len(rows), step), len(range(done, len(rows), step))
+        ):
             part = rows[start : start + step]
             for at, values in found.columns(ready, precision, part):
                 ends = update_extremes(ends, at.cpu(), values.cpu(), k)
             saved.save(_state_tensors(ends, start + len(part)))
     if ends is None:  # more processes than batches: this one had none
-        nothing = torch.zeros(len(next(iter(queries.values()))), 0), torch.zeros(0, dtype=torch.int64)
+        nothing = (
+            torch.zeros(len(next(iter(queries.values()))), 0),
+            torch.zeros(0, dtype=torch.int64),
+        )
         nothing = (nothing[0], nothing[1].expand(len(nothing[0]), 0))
         ends = (nothing, nothing)
     return top_of(ends, k, found.stream.count(), found.lab)
@@ -81,7 +101,8 @@ def _rows(found: InfluenceScores, candidates: Tensor | None) -> Tensor:
         raise InvalidData(
             "A stream cannot be taken up in its middle.",
             why="its examples cannot be read by number.",
-            fix="memory-map it (TextCorpus with a folder), or use top() of the influences, which starts anew.",
+            fix="memory-map it (TextCorpus with a folder), or use top() of the influences, which "
+            "starts anew.",
         )
     return torch.arange(n) if candidates is None else candidates
 

@@ -1,4 +1,4 @@
-"""The fitted examples as numbered batches, shared out among processes."""
+"""The training examples as numbered batches, shared out among processes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from unseen.task import Batch, Task, Use
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """The FIT splits one after the other; batch n belongs to process n mod size."""
+    """The TRAIN splits one after the other; batch n belongs to process n mod size."""
 
     task: Task
     batch_size: int
@@ -33,7 +33,11 @@ class Stream:
     def batches(self) -> int | None:
         """Number of batches; None for a stream."""
         lengths = [length(split.data) for split in self.task.of(Use.TRAIN).values()]
-        return None if any(n is None for n in lengths) else sum(ceil((n or 0) / self.batch_size) for n in lengths)
+        return (
+            None
+            if any(n is None for n in lengths)
+            else sum(ceil((n or 0) / self.batch_size) for n in lengths)
+        )
 
     def count(self) -> int:
         """Number of examples; a stream is read once for it."""
@@ -44,7 +48,7 @@ class Stream:
         return self._counted[0]
 
     def at(self, rows: Int[Tensor, " n"]) -> Batch:
-        """Examples by number over all FIT splits, in the order asked for."""
+        """Examples by number over all TRAIN splits, in the order asked for."""
         found: list[Batch] = []
         order: list[Tensor] = []
         start = 0
@@ -62,7 +66,10 @@ class Stream:
                 order.append(inside)
             start += n
         back = torch.cat(order).argsort()
-        return {name: torch.cat([part[name] for part in found])[back.to(found[0][name].device)] for name in found[0]}
+        return {
+            name: torch.cat([part[name] for part in found])[back.to(found[0][name].device)]
+            for name in found[0]
+        }
 
     def iterate(self) -> Iterator[tuple[int, int, Batch]]:
         """(number of the batch, number of its first example, batch)."""

@@ -35,7 +35,9 @@ def merge_extremes(parts: Sequence[Extremes], k: int) -> Extremes:
     return made[0], made[1]
 
 
-def update_extremes(ends: Extremes | None, rows: Int[Tensor, " b"], values: Float[Tensor, "q b"], k: int) -> Extremes:
+def update_extremes(
+    ends: Extremes | None, rows: Int[Tensor, " b"], values: Float[Tensor, "q b"], k: int
+) -> Extremes:
     """The ends after further columns."""
     new = (values, rows.to(values.device).expand(len(values), -1))
     return merge_extremes([(new, new)] if ends is None else [ends, (new, new)], k)
@@ -51,7 +53,9 @@ def streaming_extremes(columns: Iterator[tuple[Tensor, Tensor]], k: int) -> Extr
 
 
 def top_of(ends: Extremes, k: int, n: int, lab: Lab) -> Top:
-    """From −N times the scores of this process's examples to the strongest of all processes'; N examples in all."""
+    """From −N times the scores of this process's examples to the strongest of all processes'; N
+    examples in all.
+    """
     (best, at), (worst, where) = (
         merge_extremes([ends], k) if lab.ranks.size == 1 else _over_ranks(ends, min(k, n), k, lab)
     )
@@ -59,7 +63,9 @@ def top_of(ends: Extremes, k: int, n: int, lab: Lab) -> Top:
 
 
 def _over_ranks(found: Extremes, width: int, k: int, lab: Lab) -> Extremes:
-    """Each process writes its ends into its own rows of a table; the sum over processes has them all."""
+    """Each process writes its ends into its own rows of a table; the sum over processes has them
+    all.
+    """
     ranks, every = lab.ranks, []
     for values, index in found:
         table = values.new_zeros(ranks.size, len(values), width, dtype=torch.float64)
@@ -68,4 +74,6 @@ def _over_ranks(found: Extremes, width: int, k: int, lab: Lab) -> Extremes:
         places[ranks.rank, :, : values.shape[1]] = index.double() + 1
         every.append((lab.sum(table), lab.sum(places).long() - 1))
     (low, low_at), (high, high_at) = every
-    return merge_extremes([((low[r], low_at[r]), (high[r], high_at[r])) for r in range(ranks.size)], k)
+    return merge_extremes(
+        [((low[r], low_at[r]), (high[r], high_at[r])) for r in range(ranks.size)], k
+    )

@@ -1,8 +1,9 @@
-"""Neighbourhoods of an input: where a local function approximation is fitted and judged.
+"""Neighbourhoods of an input: where a local function approximation is fitted and evaluated.
 
-Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254, table 1. A neighbourhood is a map from ξ to inputs and a weighted
-sample of ξ. The sample is shared by all explained inputs, so that one factorisation serves them all and a batch equals
-a loop; only the weights of `Masks` depend on the input.
+Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254, table 1. A neighbourhood is a map from ξ to
+inputs and a weighted sample of ξ. The sample is shared by all explained inputs, so that one
+factorisation serves them all and a batch equals a loop; only the weights of `Masks` depend on the
+input.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ class Parametrization(StrEnum):
     """How ξ moves the input x₀ with baseline b."""
 
     ADDITIVE = "additive"
-    """x₀ + ξ; a feature of several entries (one-hot column, patch, token) moves along the unit vector from its baseline."""
+    """x₀ + ξ; a feature of several entries (one-hot column, patch, token) moves along the unit
+    vector from its baseline.
+    """
     MULTIPLICATIVE = "multiplicative"
     """b + ξ ⊙ (x₀ − b): ξ = 1 is the input, ξ = 0 the baseline."""
 
@@ -39,7 +42,9 @@ class Sample:
 
 @runtime_checkable
 class Neighbourhood(Protocol):
-    """`draw` gets per input and feature the squared distance by which the input moves when the feature is removed."""
+    """`draw` gets per input and feature the squared distance by which the input moves when the
+    feature is removed.
+    """
 
     @property
     def parametrization(self) -> Parametrization: ...
@@ -68,7 +73,9 @@ class Gaussian:
         return f"Gaussian noise of standard deviation {self.sigma:g} on every feature"
 
     def draw(self, lengths2: Float[Tensor, "point d"], lab: Lab) -> Sample:
-        half = torch.randn(-(-self.n // 2), lengths2.shape[1], generator=lab.generator(), dtype=torch.float64)
+        half = torch.randn(
+            -(-self.n // 2), lengths2.shape[1], generator=lab.generator(), dtype=torch.float64
+        )
         xi = self.sigma * torch.cat([half, -half])[: self.n]
         return Sample(xi.to(lengths2), _uniform_weights(self.n, lengths2))
 
@@ -82,11 +89,15 @@ class PointMass:
     @property
     def title(self) -> str:
         return "infinitely small changes" + (
-            " towards the baseline" if self.parametrization is Parametrization.MULTIPLICATIVE else ""
+            " towards the baseline"
+            if self.parametrization is Parametrization.MULTIPLICATIVE
+            else ""
         )
 
     def draw(self, lengths2: Float[Tensor, "point d"], lab: Lab) -> Sample:
-        xi = lengths2.new_full((1, lengths2.shape[1]), float(self.parametrization is Parametrization.MULTIPLICATIVE))
+        xi = lengths2.new_full(
+            (1, lengths2.shape[1]), float(self.parametrization is Parametrization.MULTIPLICATIVE)
+        )
         return Sample(xi, _uniform_weights(1, lengths2))
 
 
@@ -101,7 +112,9 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True)
 class PathSegment:
-    """ξ = a·1 with a ~ U(start, 1), multiplicative: the way from the baseline (start = 0) to the input."""
+    """ξ = a·1 with a ~ U(start, 1), multiplicative: the way from the baseline (start = 0) to the
+    input.
+    """
 
     start: float = 0.0
     n: int = 50
@@ -110,7 +123,9 @@ class PathSegment:
     def __post_init__(self) -> None:
         _require_at_least("n", self.n, 1)
         if not 0 <= self.start < 1:
-            raise InvalidConfig(f"start={self.start}.", "the segment ends at the input, 1.", "use 0 ≤ start < 1.")
+            raise InvalidConfig(
+                f"start={self.start}.", "the segment ends at the input, 1.", "use 0 ≤ start < 1."
+            )
 
     @property
     def parametrization(self) -> Parametrization:
@@ -127,15 +142,19 @@ class PathSegment:
         else:
             nodes, weights = (2 * np.arange(self.n) + 1) / self.n - 1, np.full(self.n, 2 / self.n)
         a = torch.as_tensor(self.start + (1 - self.start) * (nodes + 1) / 2).to(lengths2)
-        return Sample(a[:, None].expand(-1, lengths2.shape[1]), torch.as_tensor(weights / 2).to(lengths2)[None])
+        return Sample(
+            a[:, None].expand(-1, lengths2.shape[1]),
+            torch.as_tensor(weights / 2).to(lengths2)[None],
+        )
 
 
 @dataclass(frozen=True)
 class Masks:
-    """ξ ~ Bernoulli(½)^d with weight exp(−‖x₀ − x_ξ‖²/width²), multiplicative; all 2^d masks where they fit into n.
+    """ξ ~ Bernoulli(½)^d with weight exp(−‖x₀ − x_ξ‖²/width²), multiplicative; all 2^d masks where
+    they fit into n.
 
-    `scaled` measures the distance in units of ‖x₀ − b‖, so that one width suits tables, images and texts. Captum's
-    kernel is exp(−dist²/2width²): its width 1 is our √2.
+    `scaled` measures the distance in units of ‖x₀ − b‖, so that one width suits tables, images and
+    texts. Captum's kernel is exp(−dist²/2width²): its width 1 is our √2.
     """
 
     width: float = inf
@@ -171,10 +190,11 @@ class Masks:
 
 @dataclass(frozen=True)
 class Coalitions:
-    """ξ ∈ {0, 1}^d with the Shapley kernel (d − 1)/(C(d, k) k (d − k)), k = Σξ, multiplicative; ends are exact.
+    """ξ ∈ {0, 1}^d with the Shapley kernel (d − 1)/(C(d, k) k (d − k)), k = Σξ, multiplicative;
+    ends are exact.
 
-    Sizes whose subsets are fewer than their share of the budget are enumerated; the others are drawn with their
-    complements (Covert & Lee, 2021, arXiv:2012.01536).
+    Sizes whose subsets are fewer than their share of the budget are enumerated; the others are
+    drawn with their complements (Covert & Lee, 2021, arXiv:2012.01536).
     """
 
     n: int = 1_000
@@ -209,7 +229,9 @@ class Coalitions:
         if sizes:
             subsets_drawn = _draw_subsets(d, sizes, mass, left - left % 2, lab.numpy())
             rows.append(subsets_drawn)
-            weights.append(np.full(len(subsets_drawn), _mass(mass, d, sizes) / max(1, len(subsets_drawn))))
+            weights.append(
+                np.full(len(subsets_drawn), _mass(mass, d, sizes) / max(1, len(subsets_drawn)))
+            )
         weight = np.concatenate(weights)
         return Sample(
             torch.as_tensor(np.concatenate(rows)).to(lengths2),
@@ -219,7 +241,9 @@ class Coalitions:
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """ξ uniform over the unit vectors: what is explained is f(x₀) − f(x with that one feature at the baseline)."""
+    """ξ uniform over the unit vectors: what is explained is f(x₀) − f(x with that one feature at
+    the baseline).
+    """
 
     @property
     def parametrization(self) -> Parametrization:
@@ -251,7 +275,9 @@ def _subsets(d: int, k: int) -> np.ndarray:
     return rows if 2 * k == d else np.concatenate([rows, 1 - rows])
 
 
-def _draw_subsets(d: int, sizes: list[int], mass: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_subsets(
+    d: int, sizes: list[int], mass: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
     """n/2 random subsets of random sizes with their complements."""
     chances = np.array([_mass(mass, d, [k]) for k in sizes])
     size = rng.choice(sizes, n // 2, p=chances / chances.sum())
@@ -267,10 +293,14 @@ def _uniform_weights(n: int, like: Tensor) -> Tensor:
 def _require_positive(name: str, value: float) -> None:
     if not value > 0:
         raise InvalidConfig(
-            f"{name}={value}.", why="a neighbourhood has a positive extent.", fix=f"use {name} > 0, or PointMass()."
+            f"{name}={value}.",
+            why="a neighbourhood has a positive extent.",
+            fix=f"use {name} > 0, or PointMass().",
         )
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:
     if value < least:
-        raise InvalidConfig(f"{name}={value}.", why="nothing would be drawn.", fix=f"use {name} ≥ {least}.")
+        raise InvalidConfig(
+            f"{name}={value}.", why="nothing would be drawn.", fix=f"use {name} ≥ {least}."
+        )

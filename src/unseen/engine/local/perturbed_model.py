@@ -1,7 +1,9 @@
-"""A model around given inputs: its values and gradients at perturbed inputs, all inputs and perturbations in batches.
+"""A model around given inputs: its values and gradients at perturbed inputs, all inputs and
+perturbations in batches.
 
-Tables and images are perturbed as they are. Tokens are perturbed as embeddings: the layer that reads them is overruled,
-so that a token at ξ = 0 is exactly the baseline token, while the targets of the behaviour stay the given ones.
+Tables and images are perturbed as they are. Tokens are perturbed as embeddings: the layer that
+reads them is overruled, so that a token at ξ = 0 is exactly the baseline token, while the targets
+of the behaviour stay the given ones.
 """
 
 import contextlib
@@ -17,7 +19,13 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import to_device
 from unseen.engine.local.features import FeatureSpec, is_finite, refuse_mask
-from unseen.engine.local.neighbourhoods import LeaveOneOut, Neighbourhood, Parametrization, PointMass, Sample
+from unseen.engine.local.neighbourhoods import (
+    LeaveOneOut,
+    Neighbourhood,
+    Parametrization,
+    PointMass,
+    Sample,
+)
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.task import Batch, PerExample
@@ -62,7 +70,9 @@ class PerturbedModel:
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """The dtype of everything that is summed or solved: at least float32, whatever the model computes in."""
+        """The dtype of everything that is summed or solved: at least float32, whatever the model
+        computes in.
+        """
         return torch.promote_types(self.point.dtype, torch.float32)
 
     @cached_property
@@ -72,8 +82,9 @@ class PerturbedModel:
     def direction(self, parametrization: Parametrization) -> Tensor | None:
         """The direction in which each feature moves the input; None: its only entry by one.
 
-        Additive with a mask: the unit vector from the baseline to the input within the feature (a change of all its
-        entries at once would leave no one-hot column and no embedding a sense); a feature of one entry moves by one.
+        Additive with a mask: the unit vector from the baseline to the input within the feature (a
+        change of all its entries at once would leave no one-hot column and no embedding a sense); a
+        feature of one entry moves by one.
         """
         if parametrization is Parametrization.MULTIPLICATIVE:
             return self.difference
@@ -83,7 +94,9 @@ class PerturbedModel:
         alone = torch.bincount(self.mask, minlength=self.d) == 1
         lengths = self.sum_by_feature(difference.square()).sqrt()
         # a feature that equals its baseline has no direction: it never moves
-        each = torch.where(lengths > 0, 1 / lengths.clamp_min(1e-30), 0.0).index_select(1, self.mask)
+        each = torch.where(lengths > 0, 1 / lengths.clamp_min(1e-30), 0.0).index_select(
+            1, self.mask
+        )
         return torch.where(alone[self.mask], 1.0, difference * each).view_as(self.difference)
 
     def sum_by_feature(self, entries: Float[Tensor, "row entry"]) -> Float[Tensor, "row d"]:
@@ -118,7 +131,9 @@ class PerturbedModel:
             y = torch.cat([self._f(points[part], part, 1) for part in parts])
         return self._require_finite(y).to(self.compute_dtype)
 
-    def values_at(self, parametrization: Parametrization, xi: Float[Tensor, "point d"]) -> Float[Tensor, " point"]:
+    def values_at(
+        self, parametrization: Parametrization, xi: Float[Tensor, "point d"]
+    ) -> Float[Tensor, " point"]:
         """f at every input moved by its own ξ."""
         xi = xi.to(self.point.dtype)
         entries = (xi if self.mask is None else xi.index_select(1, self.mask)).view_as(self.point)
@@ -127,7 +142,9 @@ class PerturbedModel:
         return self._evaluate(start + (entries if direction is None else entries * direction))
 
     @torch.no_grad()
-    def values(self, neighbourhood: Neighbourhood, xi: Float[Tensor, "n d"]) -> Float[Tensor, "point n"]:
+    def values(
+        self, neighbourhood: Neighbourhood, xi: Float[Tensor, "n d"]
+    ) -> Float[Tensor, "point n"]:
         """f(x_ξ); for `LeaveOneOut` what the removal of the feature costs, f(x₀) − f(x_{1−ξ})."""
         alone = isinstance(neighbourhood, LeaveOneOut)
         found = self.point.new_empty(self.n, len(xi), dtype=self.compute_dtype)
@@ -143,14 +160,18 @@ class PerturbedModel:
     def gradients(
         self, neighbourhood: Neighbourhood, xi: Float[Tensor, "n d"]
     ) -> Iterator[tuple[slice, slice, Float[Tensor, "point n d"]]]:
-        """∇_ξ f(x_ξ), block by block: which points, which draws, the gradients. One backward pass for all of a block."""
+        """∇_ξ f(x_ξ), block by block: which points, which draws, the gradients. One backward pass
+        for all of a block.
+        """
         direction = self.direction(neighbourhood.parametrization)
         with self._evaluation_mode():
             for where, part in self._blocks(len(xi)):
                 if isinstance(neighbourhood, PointMass):  # ξ = 0 or 1 moves nothing
                     x = self.point[where].detach().requires_grad_()
                 else:
-                    x = self._perturb(neighbourhood.parametrization, direction, where, xi[part]).requires_grad_()
+                    x = self._perturb(
+                        neighbourhood.parametrization, direction, where, xi[part]
+                    ).requires_grad_()
                 with torch.enable_grad():
                     y = self._f(x, where, len(xi[part]))
                     self._require_finite(y)
@@ -158,31 +179,52 @@ class PerturbedModel:
                 g = g.to(self.compute_dtype)
                 if direction is not None:
                     g = g * direction[where].unsqueeze(1)
-                yield where, part, self.sum_by_feature(g.flatten(2).flatten(0, 1)).view(*g.shape[:2], -1)
+                yield (
+                    where,
+                    part,
+                    self.sum_by_feature(g.flatten(2).flatten(0, 1)).view(*g.shape[:2], -1),
+                )
 
     def _blocks(self, n: int) -> Iterator[tuple[slice, slice]]:
         """Points × draws in forward passes of about `chunk` numbers."""
         rows = max(1, self.inputs.chunk // prod(self.point.shape[1:]))
         if n > rows:
             for i in range(self.n):
-                yield from ((slice(i, i + 1), slice(j, min(j + rows, n))) for j in range(0, n, rows))
+                yield from (
+                    (slice(i, i + 1), slice(j, min(j + rows, n))) for j in range(0, n, rows)
+                )
         elif n:
             points = rows // n
-            yield from ((slice(i, min(i + points, self.n)), slice(0, n)) for i in range(0, self.n, points))
+            yield from (
+                (slice(i, min(i + points, self.n)), slice(0, n)) for i in range(0, self.n, points)
+            )
 
-    def _perturb(self, parametrization: Parametrization, direction: Tensor | None, where: slice, xi: Tensor) -> Tensor:
+    def _perturb(
+        self, parametrization: Parametrization, direction: Tensor | None, where: slice, xi: Tensor
+    ) -> Tensor:
         """The perturbed inputs of a block as rows."""
         xi = xi.to(self.point.dtype)
-        entries = (xi if self.mask is None else xi.index_select(1, self.mask)).view(-1, *self.point.shape[1:])
-        start = (self.point if parametrization is Parametrization.ADDITIVE else self.base.expand_as(self.point))[
-            where
-        ].unsqueeze(1)
-        moved = start + entries if direction is None else torch.addcmul(start, entries, direction[where].unsqueeze(1))
+        entries = (xi if self.mask is None else xi.index_select(1, self.mask)).view(
+            -1, *self.point.shape[1:]
+        )
+        start = (
+            self.point
+            if parametrization is Parametrization.ADDITIVE
+            else self.base.expand_as(self.point)
+        )[where].unsqueeze(1)
+        moved = (
+            start + entries
+            if direction is None
+            else torch.addcmul(start, entries, direction[where].unsqueeze(1))
+        )
         return moved.flatten(0, 1)
 
     def _f(self, points: Tensor, where: slice, n: int) -> Float[Tensor, " row"]:
         """The behaviour on rows: n perturbations of each of the points."""
-        rows = {name: t[where] if n == 1 else t[where].repeat_interleave(n, 0) for name, t in self.batch.items()}
+        rows = {
+            name: t[where] if n == 1 else t[where].repeat_interleave(n, 0)
+            for name, t in self.batch.items()
+        }
         if self.embedding is None:
             y = self.behaviour(self.model, {**rows, self.inputs.column: points})
         else:
@@ -190,10 +232,12 @@ class PerturbedModel:
                 y = self.behaviour(self.model, rows)
         if not isinstance(y, Tensor) or y.shape != points.shape[:1]:
             raise InvalidData(
-                f"The behaviour gave {tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__} for "
+                "The behaviour gave "
+                f"{tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__} for "
                 f"{len(points)} examples.",
                 why="what is explained is one number per example.",
-                fix="let behaviour(model, batch) return a tensor [example], for example the logit of one class.",
+                fix="let behaviour(model, batch) return a tensor [example], for example the logit "
+                "of one class.",
             )
         return y
 
@@ -203,7 +247,8 @@ class PerturbedModel:
             raise InvalidData(
                 "The behaviour is NaN or infinite at a perturbed input.",
                 why="no function can be fitted to it.",
-                fix="check the model and the baseline; explain a logit rather than a logarithm of a probability.",
+                fix="check the model and the baseline; explain a logit rather than a logarithm of "
+                "a probability.",
             )
         return y
 
@@ -238,7 +283,8 @@ def build_perturbed_model(
         return _build_from_tokens(model, batch, behaviour, inputs)
     if not is_finite(x):
         raise InvalidData(
-            f"x0 (`{inputs.column}`) holds {int((~torch.isfinite(x)).sum())} values that are NaN or infinite.",
+            f"x0 (`{inputs.column}`) holds {int((~torch.isfinite(x)).sum())} values that are NaN "
+            "or infinite.",
             why="everything around them would be, too.",
             fix="impute missing values as the model's training did.",
         )
@@ -251,25 +297,36 @@ def build_perturbed_model(
             fix="give a number, or a tensor like one input.",
         )
     if not torch.isfinite(base).all():
-        raise InvalidData("baseline is not finite.", "removed features would be NaN.", "give finite numbers.")
+        raise InvalidData(
+            "baseline is not finite.", "removed features would be NaN.", "give finite numbers."
+        )
     base = base.expand(1, *x.shape[1:]) if base.shape != x.shape else base
     return PerturbedModel(model, behaviour, batch, inputs, x.detach(), base)
 
 
-def _build_from_tokens(model: nn.Module, batch: Batch, behaviour: PerExample, inputs: FeatureSpec) -> PerturbedModel:
+def _build_from_tokens(
+    model: nn.Module, batch: Batch, behaviour: PerExample, inputs: FeatureSpec
+) -> PerturbedModel:
     tokens = batch[inputs.column]
     layer = _find_embedding(model, inputs.column, batch, behaviour)
     baseline = inputs.baseline
-    if isinstance(baseline, Tensor) or int(baseline) != baseline or not 0 <= baseline < layer.num_embeddings:
+    if (
+        isinstance(baseline, Tensor)
+        or int(baseline) != baseline
+        or not 0 <= baseline < layer.num_embeddings
+    ):
         raise InvalidData(
-            f"baseline={baseline if not isinstance(baseline, Tensor) else tuple(baseline.shape)} for tokens.",
+            f"baseline={baseline if not isinstance(baseline, Tensor) else tuple(baseline.shape)} "
+            "for tokens.",
             why=f"removed tokens become one of the {layer.num_embeddings} known tokens.",
             fix="give the number of the padding, unknown or end-of-text token.",
         )
     refuse_mask(inputs, tokens.shape[1:])
     with torch.no_grad():
         point, base = layer(tokens), layer(tokens.new_tensor([int(baseline)]))
-    perturbed = PerturbedModel(model, behaviour, batch, inputs, point, base.expand(1, *point.shape[1:]), layer)
+    perturbed = PerturbedModel(
+        model, behaviour, batch, inputs, point, base.expand(1, *point.shape[1:]), layer
+    )
     real = (tokens != int(baseline)).to(point)
     removed = (
         real
@@ -281,7 +338,9 @@ def _build_from_tokens(model: nn.Module, batch: Batch, behaviour: PerExample, in
 
 
 def _find_embedding(model: nn.Module, column: str, batch: Batch, behaviour: PerExample) -> Any:
-    """The embedding layer that looks the tokens up: asked with one token repeated, which no numbers of positions are."""
+    """The embedding layer that looks the tokens up: asked with one token repeated, which no numbers
+    of positions are.
+    """
     found: list[nn.Module] = []
     tokens = batch[column]
     probe = tokens[:1].max().expand(1, *tokens.shape[1:])
@@ -299,9 +358,12 @@ def _find_embedding(model: nn.Module, column: str, batch: Batch, behaviour: PerE
             hook.remove()
     if len({id(layer) for layer in found}) != 1:
         raise InvalidData(
-            f"x0 holds integers, and {len(found)} embedding layers of {type(model).__name__} read them.",
-            why="integers have no gradient and nothing between them; tokens are explained through their nn.Embedding.",
-            fix="give floating-point inputs, or a model in which one nn.Embedding looks the tokens up.",
+            f"x0 holds integers, and {len(found)} embedding layers of {type(model).__name__} read "
+            "them.",
+            why="integers have no gradient and nothing between them; tokens are explained through "
+            "their nn.Embedding.",
+            fix="give floating-point inputs, or a model in which one nn.Embedding looks the tokens "
+            "up.",
         )
     return found[0]
 

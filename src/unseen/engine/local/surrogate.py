@@ -1,7 +1,9 @@
-"""Local function approximation: the model evaluated in a neighbourhood, and how far an explanation is from it.
+"""Local function approximation: the model evaluated in a neighbourhood, and how far an explanation
+is from it.
 
-g* = argmin over g of E_ξ loss(f, g, x₀, ξ) with g(ξ) = w·ξ (+ w₀); the explanation is w (Han, Srinivas & Lakkaraju, 2022,
-arXiv:2206.01254, definition 1). The minimum itself is the explanation's own unfaithfulness.
+g* = argmin over g of E_ξ loss(f, g, x₀, ξ) with g(ξ) = w·ξ (+ w₀); the explanation is w (Han,
+Srinivas & Lakkaraju, 2022, arXiv:2206.01254, definition 1). The minimum itself is the explanation's
+own unfaithfulness.
 """
 
 from dataclasses import dataclass
@@ -15,7 +17,13 @@ from torch import Tensor
 
 from unseen import stats
 from unseen.attribution import Credits
-from unseen.engine.local.neighbourhoods import Coalitions, LeaveOneOut, Neighbourhood, Parametrization, Sample
+from unseen.engine.local.neighbourhoods import (
+    Coalitions,
+    LeaveOneOut,
+    Neighbourhood,
+    Parametrization,
+    Sample,
+)
 from unseen.engine.local.perturbed_model import PerturbedModel
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -42,9 +50,11 @@ class Family(StrEnum):
 
 @dataclass(frozen=True)
 class Explanation(Credits):
-    """Credits of features: w per explained input, in the units of its neighbourhood's map, with its own loss.
+    """Credits of features: w per explained input, in the units of its neighbourhood's map, with its
+    own loss.
 
-    Additive: change of f per unit of the feature. Multiplicative: what the feature's presence adds to f.
+    Additive: change of f per unit of the feature. Multiplicative: what the feature's presence adds
+    to f.
     """
 
     parametrization: Parametrization = Parametrization.MULTIPLICATIVE
@@ -59,7 +69,8 @@ class Explanation(Credits):
 
     @property
     def unexplained_share(self) -> Tensor:
-        """Share of what the model does in the neighbourhood that the explanation leaves unexplained, per input.
+        """Share of what the model does in the neighbourhood that the explanation leaves
+        unexplained, per input.
 
         0 where the model does nothing there.
         """
@@ -109,7 +120,9 @@ class GradientSample:
         return self.spread + self.mean.square().sum(1)
 
 
-def evaluate(at: PerturbedModel, neighbourhood: Neighbourhood, loss: Loss, lab: Lab) -> ValueSample | GradientSample:
+def evaluate(
+    at: PerturbedModel, neighbourhood: Neighbourhood, loss: Loss, lab: Lab
+) -> ValueSample | GradientSample:
     """Evaluates the model on the neighbourhood, once for any number of explanations."""
     sample = at.sample(neighbourhood, lab)
     if loss is Loss.GRADIENT:
@@ -122,7 +135,9 @@ def evaluate(at: PerturbedModel, neighbourhood: Neighbourhood, loss: Loss, lab: 
     return ValueSample(sample, at.values(neighbourhood, sample.xi), fixed)
 
 
-def _sample_gradients(at: PerturbedModel, neighbourhood: Neighbourhood, sample: Sample) -> GradientSample:
+def _sample_gradients(
+    at: PerturbedModel, neighbourhood: Neighbourhood, sample: Sample
+) -> GradientSample:
     """One pass, relative to the first gradient of each point: the spread does not cancel."""
     if len(sample.xi) == 1:
         blocks = [g[:, 0] for _, _, g in at.gradients(neighbourhood, sample.xi)]
@@ -140,34 +155,49 @@ def _sample_gradients(at: PerturbedModel, neighbourhood: Neighbourhood, sample: 
 
 
 def convert(
-    at: PerturbedModel, w: Float[Tensor, "point d"], source: Parametrization, target: Parametrization
+    at: PerturbedModel,
+    w: Float[Tensor, "point d"],
+    source: Parametrization,
+    target: Parametrization,
 ) -> Float[Tensor, "point d"]:
-    """w in the units of another map: w·(x₀ − b) from slopes to effects, w/(x₀ − b) back, 0 where x₀ = b.
+    """w in the units of another map: w·(x₀ − b) from slopes to effects, w/(x₀ − b) back, 0 where x₀
+    = b.
 
-    Both maps move a feature along one line, so that for one of many entries x₀ − b is its signed length on that line.
+    Both maps move a feature along one line, so that for one of many entries x₀ − b is its signed
+    length on that line.
     """
     if source is target:
         return w
-    direction, difference = at.direction(Parametrization.ADDITIVE), at.difference.to(at.compute_dtype)
-    lengths = at.sum_by_feature((difference if direction is None else difference * direction).flatten(1))
+    direction, difference = (
+        at.direction(Parametrization.ADDITIVE),
+        at.difference.to(at.compute_dtype),
+    )
+    lengths = at.sum_by_feature(
+        (difference if direction is None else difference * direction).flatten(1)
+    )
     if source is Parametrization.ADDITIVE:
         return w.to(lengths) * lengths
     return torch.where(lengths != 0, w.to(lengths) / torch.where(lengths != 0, lengths, 1.0), 0.0)
 
 
-def weights_in(at: PerturbedModel, explanation: Explanation, target: Parametrization) -> Float[Tensor, "point d"]:
+def weights_in(
+    at: PerturbedModel, explanation: Explanation, target: Parametrization
+) -> Float[Tensor, "point d"]:
     """The explanation's weights in the units of a neighbourhood's map."""
     if explanation.family is Family.LOGISTIC:
         raise InvalidConfig(
-            "A logistic explanation is judged on a linear scale.",
+            "A logistic explanation is evaluated on a linear scale.",
             why="its weights are log-odds, not changes of the behaviour.",
             fix="read its own `loss`, or explain the logit with a linear function.",
         )
     return convert(at, explanation.scores, explanation.parametrization, target)
 
 
-def share_explained(loss: Float[Tensor, " point"], null: Float[Tensor, " point"], lab: Lab) -> Reading:
-    """Faithfulness 1 − Σ loss/Σ loss of w = 0 over inputs: 1 perfect, 0 no better than nothing, below 0 misleading.
+def share_explained(
+    loss: Float[Tensor, " point"], null: Float[Tensor, " point"], lab: Lab
+) -> Reading:
+    """Faithfulness 1 − Σ loss/Σ loss of w = 0 over inputs: 1 perfect, 0 no better than nothing,
+    below 0 misleading.
 
     The interval resamples inputs; one input has none. `detail` is the loss per input.
     """

@@ -1,7 +1,8 @@
 """Joint training of many models of one shape: the loop's result, for all of them at once.
 
-`train_many` equals `[train(model, task, step, budget, lab) for …]`: the same minibatches in the same order, the same
-updates, the same curves. A short probe measures both ways and checks that they agree; the faster one trains.
+`train_many` equals `[train(model, task, step, budget, lab) for …]`: the same minibatches in the
+same order, the same updates, the same curves. A short probe measures both ways and checks that they
+agree; the faster one trains.
 """
 
 import logging
@@ -29,7 +30,9 @@ from unseen.task import Task, Use
 GAIN = 1.15
 """Smallest speed-up in the probe for which models are stacked: below it the difference is noise."""
 TOLERANCE = 1e-4
-"""Largest relative difference between stacked and looped weights after the probe's few steps (float32 rounding)."""
+"""Largest relative difference between stacked and looped weights after the probe's few steps
+(float32 rounding).
+"""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ def train_many(
     labs: Sequence[Lab],
     watch: Mapping[str, Watch] | None = None,
 ) -> list[Trained]:
-    """Trains every model in place as `loop.train` would, with its own lab (its own order of minibatches).
+    """Trains every model in place as `loop.train` would, with its own lab (its own order of
+    minibatches).
 
-    Task, step and budget are shared or one per model; budgets may differ in learning rate, weight decay and clip norm,
-    `VectorizedStep` steps in their settings. `curves["stacked"]` says whether the models were stacked (1) or looped (0).
-    Raises `Divergence` if any model did; `try_train_many` returns the others.
+    Task, step and budget are shared or one per model; budgets may differ in learning rate, weight
+    decay and clip norm, `VectorizedStep` steps in their settings. `curves["stacked"]` says whether
+    the models were stacked (1) or looped (0). Raises `Divergence` if any model did;
+    `try_train_many` returns the others.
     """
     results = try_train_many(models, task, step, budget, labs, watch)
     for k, result in enumerate(results):
@@ -71,14 +76,21 @@ def try_train_many(
     labs: Sequence[Lab],
     watch: Mapping[str, Watch] | None = None,
 ) -> list[Trained | Divergence]:
-    """`train_many` in which a model that diverges is returned as its error and does not stop the others."""
+    """`train_many` in which a model that diverges is returned as its error and does not stop the
+    others.
+    """
     k = len(models)
     tasks, steps = _one_per_model(task, k, "task"), _one_per_model(step, k, "step")
     runs = TrainingRuns(models, tasks, steps, _one_per_model(budget, k, "budget"), labs, watch)
     _one_per_model(labs, k, "lab")
     backend = choose_backend(runs)
-    logging.getLogger("unseen").info("%d models %s: %s", k, "stacked" if backend.stacked else "looped", backend.why)
-    labs[0].log(stacked=float(backend.stacked), **({} if math.isnan(backend.speedup) else {"speedup": backend.speedup}))
+    logging.getLogger("unseen").info(
+        "%d models %s: %s", k, "stacked" if backend.stacked else "looped", backend.why
+    )
+    labs[0].log(
+        stacked=float(backend.stacked),
+        **({} if math.isnan(backend.speedup) else {"speedup": backend.speedup}),
+    )
     results = train_stacked(runs) if backend.stacked else train_looped(runs)
     for result in results:
         if isinstance(result, Trained):
@@ -93,7 +105,8 @@ def _one_per_model(item: Any, k: int, kind: str) -> Sequence[Any]:
         raise InvalidData(
             f"train_many got {k} models and {len(item)} {kind}s.",
             why=f"model k is trained with {kind} k.",
-            fix=f"give one {kind} per model" + ("." if kind == "lab" else ", or a single one for all."),
+            fix=f"give one {kind} per model"
+            + ("." if kind == "lab" else ", or a single one for all."),
         )
     return item
 
@@ -110,7 +123,9 @@ def train_looped(runs: TrainingRuns) -> list[Trained | Divergence]:
 
 
 def choose_backend(runs: TrainingRuns) -> Backend:
-    """Stack or loop: what cannot be stacked is looped, everything else is decided by a probe of a few steps."""
+    """Stack or loop: what cannot be stacked is looped, everything else is decided by a probe of a
+    few steps.
+    """
     reason = _obstacle(runs)
     if reason:
         return Backend(False, reason)
@@ -123,11 +138,19 @@ def choose_backend(runs: TrainingRuns) -> Backend:
     # the model for more than outputs
     except (RuntimeError, AttributeError) as error:
         return Backend(False, f"vmap refuses: {str(error).splitlines()[0][:160]}")
-    single, alone = _probe(replace(runs, models=runs.models[:1]), n, lambda short: short.train_one(0))
-    if isinstance(together, Divergence) or isinstance(alone, Divergence) or not _agree(together.model, alone.model):
+    single, alone = _probe(
+        replace(runs, models=runs.models[:1]), n, lambda short: short.train_one(0)
+    )
+    if (
+        isinstance(together, Divergence)
+        or isinstance(alone, Divergence)
+        or not _agree(together.model, alone.model)
+    ):
         return Backend(False, "the stacked step does not give the loop's weights")
     speedup = single * len(runs.models) / many
-    return Backend(speedup >= GAIN, f"a stacked step is {speedup:.2f} times as fast in the probe", speedup)
+    return Backend(
+        speedup >= GAIN, f"a stacked step is {speedup:.2f} times as fast in the probe", speedup
+    )
 
 
 @dataclass(frozen=True)
@@ -165,7 +188,9 @@ def _probe(
 
 def _agree(a: nn.Module, b: nn.Module) -> bool:
     x, y = parameters.state(a), parameters.state(b)
-    return all(torch.allclose(x[n].double(), y[n].double(), rtol=TOLERANCE, atol=TOLERANCE) for n in x)
+    return all(
+        torch.allclose(x[n].double(), y[n].double(), rtol=TOLERANCE, atol=TOLERANCE) for n in x
+    )
 
 
 def _obstacle(runs: TrainingRuns) -> str:
@@ -173,13 +198,19 @@ def _obstacle(runs: TrainingRuns) -> str:
     steps, budgets, labs = runs.steps, runs.budgets, runs.labs
     first = as_vectorized(steps[0])
     fixed = {replace(b, lr=1.0, weight_decay=0.0, clip=1.0) for b in budgets}
-    data = [{name: s.data for name, s in t.splits.items() if s.use is not Use.EVALUATE} for t in runs.tasks]
+    data = [
+        {name: s.data for name, s in t.splits.items() if s.use is not Use.EVALUATE}
+        for t in runs.tasks
+    ]
     if len(runs.models) == 1:
         return "one model"
     if first is None or any(not _same_steps(first, as_vectorized(step)) for step in steps):
         return "the step has no stacked form"
     if len(fixed) > 1 or budgets[0].bfloat16:
-        return "the budgets differ in more than learning rate, weight decay and clip norm, or use autocast"
+        return (
+            "the budgets differ in more than learning rate, weight decay and clip norm, or use "
+            "autocast"
+        )
     if len({(lab.device, lab.dtype) for lab in labs}) > 1:
         return "the models live in different places"
     if any(
@@ -191,7 +222,9 @@ def _obstacle(runs: TrainingRuns) -> str:
         return "the data are not columns in memory"
     if any(len(d[n]) != len(data[0][n]) for d in data for n in d):  # type: ignore[arg-type]
         return "the tasks have different numbers of examples"
-    if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in runs.models[0].modules()):
+    if any(
+        isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in runs.models[0].modules()
+    ):
         return "dropout draws from one stream per model"
     return ""
 

@@ -1,8 +1,9 @@
 """Many small models of one shape as one stacked model (torch.func.vmap), and their joint training.
 
-A step for many models is one set of batched matrix products instead of K small ones: below about 20k parameters most of
-a training step is not arithmetic but the way to it, and that way is gone once. Randomness inside the model (dropout)
-cannot follow K separate streams under vmap, so such models are trained one after the other.
+A step for many models is one set of batched matrix products instead of K small ones: below about
+20k parameters most of a training step is not arithmetic but the way to it, and that way is gone
+once. Randomness inside the model (dropout) cannot follow K separate streams under vmap, so such
+models are trained one after the other.
 """
 
 import copy
@@ -33,12 +34,20 @@ class Ensemble(nn.Module):
         for module in template.modules():
             if type(module) is nn.Linear and module.bias is not None:
                 module.__class__ = StackedLinear
-        self._template = (template,)  # in a tuple: its own parameters are placeholders, not the ensemble's
+        self._template = (
+            template,
+        )  # in a tuple: its own parameters are placeholders, not the ensemble's
         for name, first in models[0].named_parameters():
-            stacked = torch.stack([dict(model.named_parameters())[name].detach() for model in models])
-            self.register_parameter(_key(name), nn.Parameter(stacked, requires_grad=first.requires_grad))
+            stacked = torch.stack(
+                [dict(model.named_parameters())[name].detach() for model in models]
+            )
+            self.register_parameter(
+                _key(name), nn.Parameter(stacked, requires_grad=first.requires_grad)
+            )
         for name, _ in models[0].named_buffers():
-            self.register_buffer(_key(name), torch.stack([dict(model.named_buffers())[name] for model in models]))
+            self.register_buffer(
+                _key(name), torch.stack([dict(model.named_buffers())[name] for model in models])
+            )
 
     @property
     def template(self) -> nn.Module:
@@ -48,7 +57,9 @@ class Ensemble(nn.Module):
     @property
     def values(self) -> dict[str, Tensor]:
         """The stacked parameters and buffers under the names they have in one model."""
-        return {_name(key): tensor for key, tensor in (*self.named_parameters(), *self.named_buffers())}
+        return {
+            _name(key): tensor for key, tensor in (*self.named_parameters(), *self.named_buffers())
+        }
 
     @property
     def trainable(self) -> dict[str, Tensor]:
@@ -59,13 +70,19 @@ class Ensemble(nn.Module):
         self._template[0].train(mode)
         return super().train(mode)
 
-    def evaluate(self, f: Callable[..., Any], *batched: Any, also: Mapping[str, Tensor] | None = None) -> Any:
-        """f(model k, arguments k, settings k) for every k, stacked; every tensor given has the model axis first."""
+    def evaluate(
+        self, f: Callable[..., Any], *batched: Any, also: Mapping[str, Tensor] | None = None
+    ) -> Any:
+        """f(model k, arguments k, settings k) for every k, stacked; every tensor given has the
+        model axis first.
+        """
         return vmap(lambda values, settings, *rest: self.at(values, f, *rest, **settings))(
             self.values, dict(also or {}), *batched
         )
 
-    def at(self, values: Mapping[str, Tensor], f: Callable[..., Any], *rest: Any, **settings: Any) -> Any:
+    def at(
+        self, values: Mapping[str, Tensor], f: Callable[..., Any], *rest: Any, **settings: Any
+    ) -> Any:
         """f(one model with these values, *rest). For use inside vmap."""
         named = {f"model.{name}": tensor for name, tensor in values.items()}
         return functional_call(self._template[0], named, (f, *rest), settings)
@@ -105,7 +122,9 @@ class RowModel(nn.Module):
 
 
 class ModelCall(nn.Module):
-    """f(model, …) as a module call, so that `functional_call` can exchange the model's parameters."""
+    """f(model, …) as a module call, so that `functional_call` can exchange the model's
+    parameters.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -130,16 +149,24 @@ def _name(key: str) -> str:
 
 def _refuse_mixed(models: Sequence[nn.Module]) -> None:
     if not models:
-        raise InvalidData("An ensemble of no models.", why="there is nothing to stack.", fix="give at least one model.")
+        raise InvalidData(
+            "An ensemble of no models.",
+            why="there is nothing to stack.",
+            fix="give at least one model.",
+        )
     shapes = [
-        {name: (t.shape, t.dtype, t.requires_grad) for name, t in (*m.named_parameters(), *m.named_buffers())}
+        {
+            name: (t.shape, t.dtype, t.requires_grad)
+            for name, t in (*m.named_parameters(), *m.named_buffers())
+        }
         for m in models
     ]
     for k, (model, shape) in enumerate(zip(models, shapes, strict=True)):
         if shape != shapes[0] or str(model) != str(models[0]):
             raise UnsupportedLayer(
                 f"Model {k} does not have the shape of model 0.",
-                why="stacked models share one computation; only the values of their parameters differ.",
+                why="stacked models share one computation; only the values of their parameters "
+                "differ.",
                 fix="group the models by shape and make one ensemble of each group.",
             )
 
@@ -147,11 +174,16 @@ def _refuse_mixed(models: Sequence[nn.Module]) -> None:
 class StackedLinear(nn.Linear):
     """nn.Linear whose stacked form is two batched products with contiguous gradients.
 
-    vmap's own rule copies the bias in the forward and each weight gradient in the backward pass: a fifth of the time.
+    vmap's own rule copies the bias in the forward and each weight gradient in the backward pass: a
+    fifth of the time.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        return _Affine.apply(input, self.weight, self.bias) if input.dim() == 2 else super().forward(input)
+        return (
+            _Affine.apply(input, self.weight, self.bias)
+            if input.dim() == 2
+            else super().forward(input)
+        )
 
 
 class _Affine(torch.autograd.Function):
@@ -180,7 +212,9 @@ class _Affine(torch.autograd.Function):
 
 
 class _StackedAffine(torch.autograd.Function):
-    """x_k W_kᵀ + b_k of every model k. Without `setup_context`, whose argument binding costs as much as a product."""
+    """x_k W_kᵀ + b_k of every model k. Without `setup_context`, whose argument binding costs as
+    much as a product.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""The stacked run behind `choose.train_many`: minibatches, gradients and updates of K models at once."""
+"""The stacked run behind `choose.train_many`: minibatches, gradients and updates of K models at
+once.
+"""
 
 import copy
 import math
@@ -35,10 +37,18 @@ class TrainingRuns:
         """`n` steps on copies, without selection and watching; progress goes to `sink`."""
         budgets = [replace(b, steps=n, select_every=0, watch_at=()) for b in self.budgets]
         labs = [replace(lab, sink=sink) for lab in self.labs]
-        return replace(self, models=[copy.deepcopy(m) for m in self.models], budgets=budgets, labs=labs, watch=None)
+        return replace(
+            self,
+            models=[copy.deepcopy(m) for m in self.models],
+            budgets=budgets,
+            labs=labs,
+            watch=None,
+        )
 
     def train_one(self, k: int) -> Trained:
-        return train(self.models[k], self.tasks[k], self.steps[k], self.budgets[k], self.labs[k], self.watch)
+        return train(
+            self.models[k], self.tasks[k], self.steps[k], self.budgets[k], self.labs[k], self.watch
+        )
 
 
 def train_stacked(runs: TrainingRuns) -> list[Trained | Divergence]:
@@ -56,7 +66,10 @@ def train_stacked(runs: TrainingRuns) -> list[Trained | Divergence]:
     watched.read(0)
     for step in lab.track(range(budget.steps), budget.steps):
         ensemble.train()
-        fit, adapt = ({name: next(stream) for name, stream in streams[use].items()} for use in (Use.TRAIN, Use.ADAPT))
+        fit, adapt = (
+            {name: next(stream) for name, stream in streams[use].items()}
+            for use in (Use.TRAIN, Use.ADAPT)
+        )
         losses[step] = gradient(fit, adapt, step)
         update(budget.rate(step))
         if step % 100 == 99 and not torch.isfinite(losses[step]).any():
@@ -67,12 +80,17 @@ def train_stacked(runs: TrainingRuns) -> list[Trained | Divergence]:
     ensemble.write(models)
     history = losses.T.double().cpu()
     return [
-        _outcome(runs, k, history[k], starts[k], watched.curves[k] | selected.curves[k]) for k in range(len(models))
+        _outcome(runs, k, history[k], starts[k], watched.curves[k] | selected.curves[k])
+        for k in range(len(models))
     ]
 
 
 def _outcome(
-    runs: TrainingRuns, k: int, losses: Tensor, start: dict[str, Tensor], curves: dict[str, list[float]]
+    runs: TrainingRuns,
+    k: int,
+    losses: Tensor,
+    start: dict[str, Tensor],
+    curves: dict[str, list[float]],
 ) -> Trained | Divergence:
     model = runs.models[k].eval()
     bad = ~torch.isfinite(losses)
@@ -84,7 +102,9 @@ def _outcome(
 
 
 GATHER_LIMIT = 2**28
-"""Bytes up to which the different data of the models are copied into one table, so that one gather serves all models."""
+"""Bytes up to which the different data of the models are copied into one table, so that one gather
+serves all models.
+"""
 
 
 def _streams(runs: TrainingRuns, use: Use) -> dict[str, Iterator[Mapping[str, Tensor]]]:
@@ -107,18 +127,24 @@ def _streams(runs: TrainingRuns, use: Use) -> dict[str, Iterator[Mapping[str, Te
 
 
 def _concatenate(data: Sequence[Columns]) -> tuple[Columns | None, Tensor]:
-    """The different data one after the other, and where each model's begin; no table if it were too large."""
+    """The different data one after the other, and where each model's begin; no table if it were too
+    large.
+    """
     distinct = {id(columns): columns for columns in data}
     order = {key: number for number, key in enumerate(distinct)}
     starts = torch.tensor([[order[id(columns)] * len(columns)] for columns in data])
     tables = [columns.columns for columns in distinct.values()]
     if len(tables) == 1:
         return data[0], starts
-    kinds = [{key: (t.dtype, t.device, t.shape[1:]) for key, t in table.items()} for table in tables]
+    kinds = [
+        {key: (t.dtype, t.device, t.shape[1:]) for key, t in table.items()} for table in tables
+    ]
     n_bytes = sum(t.numel() * t.element_size() for table in tables for t in table.values())
     if n_bytes > GATHER_LIMIT or any(kind != kinds[0] for kind in kinds):
         return None, starts
-    return Columns(**{key: torch.cat([table[key] for table in tables]) for key in tables[0]}), starts
+    return Columns(
+        **{key: torch.cat([table[key] for table in tables]) for key in tables[0]}
+    ), starts
 
 
 class _Watcher:
@@ -128,7 +154,9 @@ class _Watcher:
         self.runs, self.ensemble, budget = runs, ensemble, runs.budgets[0]
         self.at = set(budget.watch_at or (budget.steps,)) if runs.watch else set()
         names = () if runs.watch is None else ("watched", *runs.watch)
-        self.curves: list[dict[str, list[float]]] = [{name: [] for name in names} for _ in runs.models]
+        self.curves: list[dict[str, list[float]]] = [
+            {name: [] for name in names} for _ in runs.models
+        ]
 
     def read(self, done: int) -> None:
         if done not in self.at:
@@ -147,7 +175,9 @@ class _Selector:
     def __init__(self, runs: TrainingRuns, ensemble: Ensemble) -> None:
         self.runs, self.ensemble, self.every = runs, ensemble, runs.budgets[0].select_every
         names = ("selected", "select_loss") if self.every else ()
-        self.curves: list[dict[str, list[float]]] = [{name: [] for name in names} for _ in runs.models]
+        self.curves: list[dict[str, list[float]]] = [
+            {name: [] for name in names} for _ in runs.models
+        ]
         self.lowest = torch.full((len(runs.models),), math.inf, dtype=torch.float64)
         self.best: dict[str, Tensor] = {}
 
@@ -158,10 +188,17 @@ class _Selector:
         self.ensemble.eval()
         total, n = torch.zeros_like(self.lowest), 0
         for name in self.runs.tasks[0].of(Use.SELECT):
-            passes = [once(task.splits[name].data, 1024, self.runs.labs[0]) for task in self.runs.tasks]
+            passes = [
+                once(task.splits[name].data, 1024, self.runs.labs[0]) for task in self.runs.tasks
+            ]
             for batches in zip(*passes, strict=True):
                 batch = {key: torch.stack([b[key] for b in batches]) for key in batches[0]}
-                total += self.ensemble.evaluate(self.runs.tasks[0].objective.loss, batch).sum(1).double().cpu()
+                total += (
+                    self.ensemble.evaluate(self.runs.tasks[0].objective.loss, batch)
+                    .sum(1)
+                    .double()
+                    .cpu()
+                )
                 n += size(batches[0])
         means = total / n
         better = means < self.lowest

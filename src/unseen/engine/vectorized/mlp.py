@@ -1,6 +1,7 @@
 """Stacked multilayer perceptrons without vmap: every layer is one batched product.
 
-A per-example loss of the rows of all models, [model · batch, …], is every model's loss, so plain autograd does the rest.
+A per-example loss of the rows of all models, [model · batch, …], is every model's loss, so plain
+autograd does the rest.
 """
 
 from typing import Any
@@ -11,13 +12,25 @@ from torch import Tensor, nn
 
 from unseen.engine.vectorized.ensemble import Ensemble, StackedLinear
 
-ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Softplus, nn.Identity)
+ELEMENTWISE = (
+    nn.ReLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.GELU,
+    nn.SiLU,
+    nn.ELU,
+    nn.LeakyReLU,
+    nn.Softplus,
+    nn.Identity,
+)
 
 
 class Affine(torch.autograd.Function):
-    """x_k W_kᵀ + b_k of every model k; the gradients are added to those that the leaves W and b already have.
+    """x_k W_kᵀ + b_k of every model k; the gradients are added to those that the leaves W and b
+    already have.
 
-    In place, because a fresh gradient of a megabyte costs more page faults than the product that fills it.
+    In place, because a fresh gradient of a megabyte costs more page faults than the product that
+    fills it.
     """
 
     @staticmethod
@@ -65,9 +78,15 @@ class BatchedMLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "rows *shape"]) -> Float[Tensor, "rows *outputs"]:
         ensemble = self.ensemble
-        for name, layer in ensemble.template._modules.items():  # not named_children: a ReLU may be used twice
+        for (
+            name,
+            layer,
+        ) in ensemble.template._modules.items():  # not named_children: a ReLU may be used twice
             if isinstance(layer, nn.Linear):
-                w, b = ensemble.get_parameter(f"{name}/weight"), ensemble.get_parameter(f"{name}/bias")
+                w, b = (
+                    ensemble.get_parameter(f"{name}/weight"),
+                    ensemble.get_parameter(f"{name}/bias"),
+                )
                 x = Affine.apply(x.reshape(ensemble.n, -1, x.shape[-1]), w, b).flatten(0, 1)
             else:
                 x = layer(x)  # type: ignore[misc]

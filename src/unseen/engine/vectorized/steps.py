@@ -83,7 +83,9 @@ class VectorizedStep:
         """This step's random numbers."""
         return {} if self.noise is None else self.noise(draw, **self.settings, **self.fixed)
 
-    def reduce(self, losses: Sequence[Tensor], step: int, given: Mapping[str, Any]) -> tuple[Tensor, Values]:
+    def reduce(
+        self, losses: Sequence[Tensor], step: int, given: Mapping[str, Any]
+    ) -> tuple[Tensor, Values]:
         """The scalar and what is carried over to the next step."""
         assert self.reduction is not None
         result = self.reduction(losses, step, **given)
@@ -134,7 +136,9 @@ class VectorizedStep:
 
 @contextlib.contextmanager
 def preserve_buffers(model: nn.Module) -> Iterator[None]:
-    """Buffers keep their values: batch normalisation counts a minibatch once, at w, not at w + ε."""
+    """Buffers keep their values: batch normalisation counts a minibatch once, at w, not at w +
+    ε.
+    """
     before = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     try:
         yield
@@ -215,7 +219,11 @@ class StackedGradient:
         drawn = []
         for k, hooks in enumerate(self.steps):
             generator = self.generators[k] if self.generators else None
-            drawn.append(hooks.draw_noise(Draw(_minibatches_of(fit, k), _minibatches_of(adapt, k), step, generator)))
+            drawn.append(
+                hooks.draw_noise(
+                    Draw(_minibatches_of(fit, k), _minibatches_of(adapt, k), step, generator)
+                )
+            )
         return {name: torch.stack([values[name] for values in drawn]) for name in drawn[0]}
 
     def _descend(self, fit: Stacks, step: int, given: Values) -> Float[Tensor, " model"]:
@@ -228,17 +236,26 @@ class StackedGradient:
             norms = torch.func.vmap(parameters.norm)(gradient)
             scales = self.hooks.ascent(norms, **self.shared, **given)
             ways = [g.mul_(expand(scales, g)) for g in gradient.values()]
-            with parameters.shift_parameters([params[name] for name in gradient], ways), preserve_buffers(self.model):
+            with (
+                parameters.shift_parameters([params[name] for name in gradient], ways),
+                preserve_buffers(self.model),
+            ):
                 self.model.empty_gradients()
                 self._reduce(losses(), step, given)[0].sum().backward()
         self.carried = {name: tensor.detach() for name, tensor in carried.items()}
         return values.detach()
 
-    def _losses(self, fit: Stacks, given: Values) -> Callable[[], Sequence[Float[Tensor, "model batch"]]]:
-        """Evaluates the losses of all models by domain, in one pass where that makes no difference."""
+    def _losses(
+        self, fit: Stacks, given: Values
+    ) -> Callable[[], Sequence[Float[Tensor, "model batch"]]]:
+        """Evaluates the losses of all models by domain, in one pass where that makes no
+        difference.
+        """
         k, batches, transform = self.ensemble.n, list(fit.values()), self.hooks.transform
         sizes = [next(iter(batch.values())).shape[1] for batch in batches]
-        if transform is not None or mergeable(self.ensemble.template, list(_minibatches_of(fit, 0).values())):
+        if transform is not None or mergeable(
+            self.ensemble.template, list(_minibatches_of(fit, 0).values())
+        ):
             batches = [merge_batches(batches, axis=1)]
         rows = [{key: t.flatten(0, 1) for key, t in batch.items()} for batch in batches]
         if transform is not None:
@@ -284,7 +301,9 @@ def _minibatches_of(stacks: Stacks, k: int) -> dict[str, dict[str, Tensor]]:
 
 
 def _by_row(values: Tensor, n: int) -> Tensor:
-    """What every model is given, [model, …], with one entry per row of all models' minibatches of n rows."""
+    """What every model is given, [model, …], with one entry per row of all models' minibatches of n
+    rows.
+    """
     if values.dim() == 1:
         return values.repeat_interleave(n)
     if values.is_floating_point():

@@ -1,6 +1,8 @@
-"""What to do next, and what the data cannot tell: sentences that follow from the numbers by rules written here.
+"""What to do next, and what the data cannot tell: sentences that follow from the numbers by rules
+written here.
 
-A statement that something is better or worse, chosen among k of its kind, rests on an interval widened for k (Bonferroni).
+A statement that something is better or worse, chosen among k of its kind, rests on an interval
+widened for k (Bonferroni).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,9 @@ from unseen.text import count_noun, format_reading, join_words
 
 
 def metric_of(one: Findings) -> str:
-    """The metric that the sentences quote: AUC where it exists at every unseen place, else the score."""
+    """The metric that the sentences quote: AUC where it exists at every unseen site, else the
+    score.
+    """
     sites = one.unseen or [split for split in one.sizes if one.score(split, one.score_name)]
     return "AUC" if all(one.score(split, "AUC") for split in sites) else one.score_name
 
@@ -24,19 +28,23 @@ def shared_metric(findings: Sequence[Findings]) -> str:
 
 
 def evaluation_sites(one: Findings) -> list[str]:
-    """The splits that stand for the places of use."""
+    """The splits that stand for the sites of use."""
     judged = [split for split in one.sizes if one.score(split, one.score_name)]
     return list(one.unseen) or judged[-1:]
 
 
 def where(findings: Sequence[Findings]) -> str:
-    """What the judged examples stand for."""
-    return "at unseen places" if any(one.unseen for one in findings) else "on held-out examples"
+    """What the evaluation examples stand for."""
+    return "at unseen sites" if any(one.unseen for one in findings) else "on held-out examples"
 
 
 def gap_reference(one: Findings, gap: Gap) -> str:
     """What a gap is measured from."""
-    return "held-out examples of known places" if gap.reference in one.known else f"the examples of `{gap.reference}`"
+    return (
+        "held-out examples of known sites"
+        if gap.reference in one.known
+        else f"the examples of `{gap.reference}`"
+    )
 
 
 def advice(findings: Sequence[Findings]) -> list[Note]:
@@ -59,9 +67,15 @@ def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
         here = one.score(split, metric)
         if gap is None or here is None:
             continue
-        site, clear, than = one.sites.get(split, split), widen(gap.worse, among), gap_reference(one, gap)
+        site, clear, than = (
+            one.sites.get(split, split),
+            widen(gap.worse, among),
+            gap_reference(one, gap),
+        )
         than = (
-            "held-out examples of known places" if gap.reference in one.known else f"the examples of `{gap.reference}`"
+            "held-out examples of known sites"
+            if gap.reference in one.known
+            else f"the examples of `{gap.reference}`"
         )
         if clear.low > 0:
             small = gap.worse.value < 0.05 and metric not in LOWER_IS_BETTER
@@ -69,7 +83,8 @@ def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
                 Note(
                     f"Expect {metric} {format_reading(here)} at {site}: worse than on {than}.",
                     Tone.CAUTION if small else Tone.BAD,
-                    f"It is worse by {format_reading(gap.worse)}. Before use there, collect labelled examples from {site} "
+                    f"It is worse by {format_reading(gap.worse)}. Before use there, collect "
+                    f"labelled examples from {site} "
                     "and audit again.",
                 )
             )
@@ -82,11 +97,17 @@ def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
         else:
             notes.append(
                 Note(
-                    f"Whether {metric} is worse at {site} cannot be told: {format_reading(here)} with "
+                    f"The data do not show whether {metric} is worse at {site}: "
+                    f"{format_reading(here)} with "
                     f"{count_noun(here.n, 'example')}.",
                     Tone.NEUTRAL,
-                    f"Compared with {than} it is worse by {format_reading(gap.worse)} (below zero: better)"
-                    + (f"; chosen among {among} places, this is no clear difference." if among > 1 else "."),
+                    f"Compared with {than} it is worse by {format_reading(gap.worse)} (below zero: "
+                    "better)"
+                    + (
+                        f"; chosen among {among} sites, this is no clear difference."
+                        if among > 1
+                        else "."
+                    ),
                 )
             )
     return notes
@@ -97,15 +118,18 @@ def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
         f"{format_reading(error)} at {one.sites.get(split, split)}"
         for one in findings
         for split in evaluation_sites(one)
-        if (error := one.readings.get(f"calibration error: {split}")) is not None and error.low > 0.05
+        if (error := one.readings.get(f"calibration error: {split}")) is not None
+        and error.low > 0.05
     ]
     if not off:
         return []
     return [
         Note(
-            f"Do not read the outputs as probabilities there: on average they are off by {join_words(off)}.",
+            "Do not read the outputs as probabilities there: on average they are off by "
+            f"{join_words(off)}.",
             Tone.CAUTION,
-            "Recalibrate with labelled examples from there (logistic regression of the outcome on the model's log odds), "
+            "Recalibrate with labelled examples from there (logistic regression of the outcome on "
+            "the model's log odds), "
             "and choose the decision threshold anew.",
         )
     ]
@@ -117,10 +141,12 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
     if shared:
         notes.append(
             Note(
-                f"{count_noun(shared, 'judged example')} {'has' if shared == 1 else 'have'} exactly the inputs of a training "
+                f"{count_noun(shared, 'evaluation example')} {'has' if shared == 1 else 'have'} "
+                "exactly the inputs of a training "
                 "example.",
                 Tone.CAUTION,
-                "Find out whether these are copies or coincidences of few coarse columns. Copies make the scores too good: "
+                "Find out whether these are copies or coincidences of few coarse columns. Copies "
+                "make the scores too good: "
                 "remove them, or keep each person or device on one side (with a table: --entity).",
             )
         )
@@ -128,9 +154,11 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
     if suspects:
         notes.append(
             Note(
-                f"Check the {count_noun(len(suspects), 'training label')} listed as suspected first.",
+                f"Check the {count_noun(len(suspects), 'training label')} listed as suspected "
+                "first.",
                 Tone.NEUTRAL,
-                "Models that never saw these examples expected something else. That ranks labels, it does not prove an "
+                "Models that never saw these examples expected something else. That ranks labels, "
+                "it does not prove an "
                 "error: unusual but correct examples are listed, too.",
             )
         )
@@ -143,12 +171,12 @@ def mean_change(outcomes: Sequence[Outcome]) -> Reading:
 
 
 def by_remedy(findings: Sequence[Findings], metric: str) -> dict[str, list[Outcome]]:
-    """The outcomes at unseen places, by remedy."""
+    """The outcomes at unseen sites, by remedy."""
     return _by_name([(one, o) for one in findings for o in one.outcomes], metric)
 
 
 def by_model(findings: Sequence[Findings], metric: str) -> dict[str, list[Outcome]]:
-    """The paired differences of comparison models at unseen places, by model."""
+    """The paired differences of comparison models at unseen sites, by model."""
     return _by_name([(one, o) for one in findings for o in one.comparisons], metric)
 
 
@@ -180,29 +208,35 @@ def _about_remedies(findings: Sequence[Findings], metric: str) -> list[Note]:
     if helped:
         best, *others = helped
         rest = (
-            f"Also better: {join_words([f'{name} ' + format_reading(change[name], '+') for name in others])}. "
+            "Also better: "
+            f"{join_words([f'{name} ' + format_reading(change[name], '+') for name in others])}. "
             if others
             else ""
         )
         notes.append(
             Note(
-                f"Try {best}: {metric} changes by {format_reading(change[best], '+')} {where(findings)}, same budget and "
+                f"Try {best}: {metric} changes by {format_reading(change[best], '+')} "
+                f"{where(findings)}, same budget and "
                 "seeds.",
                 Tone.GOOD,
-                f"{rest}Clear also after the choice among {count_noun(len(change), 'remedy').replace('remedys', 'remedies')}; "
+                f"{rest}Clear also after the choice among "
+                f"{count_noun(len(change), 'remedy').replace('remedys', 'remedies')}; "
                 "confirm it on new data before relying on it.",
             )
         )
     else:
         count = (
-            "The one remedy tried did not improve" if len(change) == 1 else f"None of {len(change)} remedies improved"
+            "The one remedy tried did not improve"
+            if len(change) == 1
+            else f"None of {len(change)} remedies improved"
         )
         notes.append(
             Note(
                 f"{count} {metric} {where(findings)} beyond chance.",
                 Tone.NEUTRAL,
-                "`unseen compare` with the same table or file tries further methods and searches their settings; more training "
-                "places, or labelled examples from the new one, may be the better investment.",
+                "`unseen compare` with the same table or file tries further methods and searches "
+                "their settings; more training "
+                "sites, or labelled examples from the new one, may be the better investment.",
             )
         )
     if harmed:
@@ -217,15 +251,25 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
     notes, own = [], findings[0].name
     for name, difference in change.items():
         clear = widen(gain(metric, difference), len(change))
-        by = f"{metric} {format_reading(difference, '+')} {where(findings)}, the same for both"
+        by = (
+            f"{metric} {format_reading(difference, '+')} {where(findings)}, same examples for "
+            "both models"
+        )
         if clear.low > 0:
-            notes.append(Note(f"{name.capitalize()} is better than the {own}: {by}.", Tone.CAUTION, "Use it instead."))
+            notes.append(
+                Note(
+                    f"{name.capitalize()} is better than the {own}: {by}.",
+                    Tone.CAUTION,
+                    "Use it instead.",
+                )
+            )
         elif clear.high >= 0:
             notes.append(
                 Note(
                     f"The {own} is not clearly better than {name}: {by}.",
                     Tone.NEUTRAL,
-                    "Where two models cannot be told apart, the simpler one is easier to check and to keep up.",
+                    "Where two models cannot be told apart, the simpler one is easier to check and "
+                    "to keep up.",
                 )
             )
     return notes
@@ -233,28 +277,47 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
 
 def limits(findings: Sequence[Findings]) -> list[str]:
     """What these data cannot tell."""
-    sites = sorted({one.sites.get(split, split) for one in findings for split in evaluation_sites(one)})
+    sites = sorted(
+        {one.sites.get(split, split) for one in findings for split in evaluation_sites(one)}
+    )
     text = []
     if not any(one.unseen for one in findings):
         text.append(
-            "Every judged example comes from where the training examples come from: nothing here speaks about a new place "
-            "or a later time. Judge on data from where the model will be used (with a table: --site or --time)."
+            "Every evaluation example comes from where the training examples come from: nothing "
+            "here speaks about a new site "
+            "or a later time. Evaluate on data from where the model will be used (with a table: "
+            "--site or --time)."
         )
     elif len(sites) < 10:
         text.append(
-            f"{count_noun(len(sites), 'unseen place')} ({join_words(sites)}) say{'s' * (len(sites) == 1)} little about the "
+            f"{count_noun(len(sites), 'unseen place')} ({join_words(sites)}) "
+            f"say{'s' * (len(sites) == 1)} little about the "
             "next "
-            "one: the intervals cover new examples of these places and new training runs, not the choice of places."
+            "one: the intervals cover new examples of these sites and new training runs, not the "
+            "choice of sites."
         )
-    counts = [r.n for one in findings for s in evaluation_sites(one) if (r := one.score(s, one.score_name))]
+    counts = [
+        r.n
+        for one in findings
+        for s in evaluation_sites(one)
+        if (r := one.score(s, one.score_name))
+    ]
     if counts:
-        smallest = "The smallest judged place has" if len(counts) > 1 else "It is judged on"
-        text.append(f"{smallest} {count_noun(min(counts), 'example')}; differences within its interval may be chance.")
+        smallest = "The smallest evaluated site has" if len(counts) > 1 else "It is evaluated on"
+        text.append(
+            f"{smallest} {count_noun(min(counts), 'example')}; differences within its interval may "
+            "be chance."
+        )
     if findings[0].seeds == 1:
-        text.append("One trained model was judged: how much another training run would differ is not in the intervals.")
+        text.append(
+            "One trained model was evaluated: how much another training run would differ is not in "
+            "the intervals."
+        )
     return [
         *text,
-        "Shifts that none of the recorded features shows (a new device, another definition of the outcome) are invisible "
+        "Shifts that none of the recorded features shows (a new device, another definition of the "
+        "outcome) are invisible "
         "here.",
-        "Reliance and similarity are associations within these data, not effects of changing a feature or an example.",
+        "Reliance and similarity are associations within these data, not effects of changing a "
+        "feature or an example.",
     ]

@@ -6,7 +6,9 @@ from unseen.questions.audit.results import LOWER_IS_BETTER, Findings
 
 
 def meets_bar(findings: Sequence[Findings], bar: float) -> bool | None:
-    """Whether the whole interval of every score is on the better side of the bar; None where one is across it."""
+    """Whether the whole interval of every score is on the better side of the bar; None where one is
+    across it.
+    """
     readings = [
         (one.score_name, reading)
         for one in findings

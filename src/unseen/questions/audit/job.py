@@ -53,7 +53,9 @@ PARTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """Takes a subject and returns findings; a part that fails alone is named in `skipped`, not the end of the audit."""
+    """Takes a subject and returns findings; a part that fails alone is named in `skipped`, not the
+    end of the audit.
+    """
 
     seeds: int = 3
     remedies: Mapping[str, Remedy] = field(default_factory=standard_remedies)
@@ -65,7 +67,9 @@ class Audit:
     )
     """Further numbers about the trained model, by the name they get in the report."""
     attribution: Attribution = Influence(draws=4, damping=1.0, batch_size=128, most=5_000)
-    """Which training examples made an error; with influence functions also which examples stand against the rest."""
+    """Which training examples made an error; with influence functions also which examples stand
+    against the rest.
+    """
     top: int = 10
     """How many conflicting examples and suspects are listed."""
     worst: int = 5
@@ -74,7 +78,9 @@ class Audit:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise InvalidConfig(
-                f"seeds={self.seeds}.", why="at least one model must be trained.", fix="use --seeds 3 or more."
+                f"seeds={self.seeds}.",
+                why="at least one model must be trained.",
+                fix="use --seeds 3 or more.",
             )
 
     def __call__(self, subject: Subject, lab: Lab) -> Findings:
@@ -83,10 +89,20 @@ class Audit:
         local = "remedy: site-wise fine-tuning"
         parts = Parts(session, [*PARTS, *self.measures, *remedies, *([local] if remedies else [])])
         performance = parts("scores", partial(performances.performance, session), Performance())
-        calibration = parts("calibration", partial(performances.calibration, session), Calibration())
-        overlaps = parts("overlap of splits", partial(training_data.overlaps, session), list[Overlap]())
-        coherence = parts("coherence", partial(training_data.coherence, session, self.top), Coherence())
-        labels = parts("suspected labels", partial(training_data.label_errors, session, self.top), LabelErrors())
+        calibration = parts(
+            "calibration", partial(performances.calibration, session), Calibration()
+        )
+        overlaps = parts(
+            "overlap of splits", partial(training_data.overlaps, session), list[Overlap]()
+        )
+        coherence = parts(
+            "coherence", partial(training_data.coherence, session, self.top), Coherence()
+        )
+        labels = parts(
+            "suspected labels",
+            partial(training_data.label_errors, session, self.top),
+            LabelErrors(),
+        )
         influential = parts(
             "self-influence",
             partial(training_data.self_influential, session, self.attribution, self.top),
@@ -97,17 +113,25 @@ class Audit:
             for name, measure in self.measures.items()
         }
         worst = parts(
-            "worst errors", partial(model.worst_errors, session, self.attribution, self.worst), list[WorstError]()
+            "worst errors",
+            partial(model.worst_errors, session, self.attribution, self.worst),
+            list[WorstError](),
         )
         explanation = parts(
-            "explanation of the worst errors", partial(model.error_explanation, session, self.worst), None
+            "explanation of the worst errors",
+            partial(model.error_explanation, session, self.worst),
+            None,
         )
         features = parts("features", partial(model.features, session), list[Feature]())
-        rivals = parts("comparison models", partial(performances.references, session), Comparisons())
+        rivals = parts(
+            "comparison models", partial(performances.references, session), Comparisons()
+        )
         outcomes = [
             outcome
             for name, (part, make) in zip(self.remedies, remedies.items(), strict=True)
-            for outcome in parts(part, partial(changes.remedy, session, name, make), list[Outcome]())
+            for outcome in parts(
+                part, partial(changes.remedy, session, name, make), list[Outcome]()
+            )
         ]
         if remedies:
             outcomes += parts(local, partial(changes.local_finetuning, session), list[Outcome]())
@@ -121,8 +145,12 @@ class Audit:
             seeds=len(session.models),
             decisions=[*subject.decisions, *labels.decisions],
             sizes={name: length(split.data) or 0 for name, split in task.splits.items()}
-            | {name: session.predictions(name).score.shape[1] for name in session.evaluation_splits},
-            sites={name: str(split.at) for name, split in task.splits.items() if split.at is not None},
+            | {
+                name: session.predictions(name).score.shape[1] for name in session.evaluation_splits
+            },
+            sites={
+                name: str(split.at) for name, split in task.splits.items() if split.at is not None
+            },
             unseen=list(session.unseen),
             known=[
                 name
@@ -150,7 +178,9 @@ class Audit:
 
 
 class Parts:
-    """Runs the parts of an audit one after the other, as steps of the lab's progress; one that fails gives its default."""
+    """Runs the parts of an audit one after the other, as steps of the lab's progress; one that
+    fails gives its default.
+    """
 
     def __init__(self, session: Session, names: Sequence[str]) -> None:
         self.session = session

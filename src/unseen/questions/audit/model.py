@@ -1,4 +1,6 @@
-"""The trained model: what it relies on, where it errs most and through which training examples, how sharp it is."""
+"""The trained model: what it relies on, where it errs most and through which training examples, how
+sharp it is.
+"""
 
 from dataclasses import replace
 
@@ -18,7 +20,9 @@ from unseen.task import Use
 
 
 def reading_of(session: Session, measure: Measure[Trained]) -> Reading:
-    """A plug's reading of the audited model, on the first fitted split unless it names one that exists."""
+    """A plug's reading of the audited model, on the first training split unless it names one that
+    exists.
+    """
     session.require_gradients()
     if getattr(measure, "split", session.training_split) not in session.task.splits:
         measure = replace(measure, split=session.training_split)  # type: ignore[type-var]
@@ -26,7 +30,9 @@ def reading_of(session: Session, measure: Measure[Trained]) -> Reading:
 
 
 def worst_errors(session: Session, attribution: Attribution, count: int) -> list[WorstError]:
-    """The judged examples with the largest loss, and the training examples that pushed it down and up."""
+    """The evaluation examples with the largest loss, and the training examples that pushed it down
+    and up.
+    """
     session.require_gradients()
     for name in session.task.of(Use.TRAIN):
         session.require_length(name)
@@ -45,19 +51,31 @@ def worst_errors(session: Session, attribution: Attribution, count: int) -> list
         worst.append(
             WorstError(
                 query=session.example(split, index, float(losses[index]), is_predicted=True),
-                helpful=[session.training_example(int(i), float(row[i])) for i in high.indices if row[i] > 0],
-                harmful=[session.training_example(int(i), float(row[i])) for i in low.indices if row[i] < 0],
+                helpful=[
+                    session.training_example(int(i), float(row[i]))
+                    for i in high.indices
+                    if row[i] > 0
+                ],
+                harmful=[
+                    session.training_example(int(i), float(row[i]))
+                    for i in low.indices
+                    if row[i] < 0
+                ],
             )
         )
     return worst
 
 
 def error_explanation(session: Session, count: int) -> ErrorExplanation:
-    """What the model looked at in its worst errors, by the method that is most faithful to it around such examples."""
+    """What the model looked at in its worst errors, by the method that is most faithful to it
+    around such examples.
+    """
     session.require_gradients()
     split = session.main_split
     session.require_length(split)
-    examples = [session.example(split, index, 0.0) for index in session.worst_examples(split, count)]
+    examples = [
+        session.example(split, index, 0.0) for index in session.worst_examples(split, count)
+    ]
     rows = tuple(example.index if example.row is None else example.row for example in examples)
     request = ExplainRequest(split=split, rows=rows, sample=24, draws=400)
     found = explain_model(session, request, session.lab.child("explanation"))
@@ -74,7 +92,9 @@ def error_explanation(session: Session, count: int) -> ErrorExplanation:
 
 
 def features(session: Session) -> list[Feature]:
-    """Reliance on each feature at the place that matters most, and how far it moved from the fitted examples."""
+    """Reliance on each feature at the site that matters most, and how far it moved from the
+    training examples.
+    """
     named = session.subject.features
     if not named:
         raise InvalidData(
@@ -86,7 +106,9 @@ def features(session: Session) -> list[Feature]:
     session.require_columns(split, "x")
     relied = reliances(session.first, split, named, session.lab.child("reliance"))
     scale = 1.0 if session.predictions(split).unit is None else session.subject.unit
-    before, after = (whole(session.task.splits[name].data, session.lab)["x"].flatten(1) for name in (fit, split))
+    before, after = (
+        whole(session.task.splits[name].data, session.lab)["x"].flatten(1) for name in (fit, split)
+    )
     moved = list(shifts(before, after).values())
     return [
         Feature(

@@ -1,4 +1,6 @@
-"""How well it holds: scores per split and subgroup, gaps, calibration, and what other models reach."""
+"""How well it holds: scores per split and subgroup, gaps, calibration, and what other models
+reach.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -10,7 +12,15 @@ from unseen import stats
 from unseen.errors import InvalidData, UnseenError, reason
 from unseen.measures.calibration import CalibrationError, CalibrationInTheLarge, CalibrationSlope
 from unseen.methods.fit_estimator import FitEstimator
-from unseen.questions.audit.results import LOWER_IS_BETTER, Calibration, Comparisons, Gap, Outcome, Performance, Score
+from unseen.questions.audit.results import (
+    LOWER_IS_BETTER,
+    Calibration,
+    Comparisons,
+    Gap,
+    Outcome,
+    Performance,
+    Score,
+)
 from unseen.reading import Reading
 from unseen.subjects.predictions import SplitPredictions, group_codes, predict
 from unseen.subjects.session import Session
@@ -38,7 +48,12 @@ def performance(session: Session) -> Performance:
 
 
 def scores_of(
-    model: str, split: str, result: SplitPredictions, rows: Any = None, group: str = "", level: str = ""
+    model: str,
+    split: str,
+    result: SplitPredictions,
+    rows: Any = None,
+    group: str = "",
+    level: str = "",
 ) -> list[Score]:
     metrics = result.metrics(rows)
     return [
@@ -47,7 +62,9 @@ def scores_of(
     ]
 
 
-def _by_level(session: Session, split: str, group: str, result: SplitPredictions) -> tuple[list[Score], list[str]]:
+def _by_level(
+    session: Session, split: str, group: str, result: SplitPredictions
+) -> tuple[list[Score], list[str]]:
     level_of = group_codes(session.task.splits[split], session.subject.groups[group], session.lab)
     found, said, names = [], [], session.subject.levels.get(group, ())
     for code in np.unique(level_of[level_of >= 0]):
@@ -58,13 +75,16 @@ def _by_level(session: Session, split: str, group: str, result: SplitPredictions
         found += scores_of(session.subject.name, split, result, rows, group, level)
         if rows.sum() < SMALL:
             said.append(
-                f"{group} = {level} has only {rows.sum()} examples in `{split}`: read its interval, not its value."
+                f"{group} = {level} has only {rows.sum()} examples in `{split}`: read its "
+                "interval, not its value."
             )
     return found, said
 
 
 def _gaps(session: Session) -> list[Gap]:
-    """From held-out examples of known positions (or the fitted ones) to every other judged split."""
+    """From held-out examples of known positions (or the training ones) to every other evaluation
+    split.
+    """
     reference, is_fit_scored = (
         session.reference_split or session.training_split,
         f"split `{session.training_split}`" not in session.skipped,
@@ -84,7 +104,10 @@ def _gaps(session: Session) -> list[Gap]:
 
 
 def _gap(session: Session, metric: str, reference: str, split: str) -> Gap | None:
-    here, there = session.predictions(reference).metrics().get(metric), session.predictions(split).metrics().get(metric)
+    here, there = (
+        session.predictions(reference).metrics().get(metric),
+        session.predictions(split).metrics().get(metric),
+    )
     if here is None or there is None:
         return None
     worse = (
@@ -96,7 +119,7 @@ def _gap(session: Session, metric: str, reference: str, split: str) -> Gap | Non
 
 
 def calibration(session: Session) -> Calibration:
-    """Expected calibration error, slope and reliability curve on every judged split."""
+    """Expected calibration error, slope and reliability curve on every evaluation split."""
     if not session.classifies:
         raise InvalidData(
             "The target is not a class.",
@@ -111,23 +134,38 @@ def calibration(session: Session) -> Calibration:
         readings[f"calibration error: {split}"] = replace(error, detail=None)
         if error.detail is not None:
             curves[split] = [(float(p), float(o)) for p, o, n in error.detail if n > 0]
-        for name, measure in (("slope", CalibrationSlope(split)), ("in the large", CalibrationInTheLarge(split))):
+        for name, measure in (
+            ("slope", CalibrationSlope(split)),
+            ("in the large", CalibrationInTheLarge(split)),
+        ):
             try:
                 readings[f"calibration {name}: {split}"] = measure(session.first, session.lab)
-            except UnseenError as error:  # one class only, or perfectly separated: the curve still stands
+            except (
+                UnseenError
+            ) as error:  # one class only, or perfectly separated: the curve still stands
                 session.skipped[f"calibration {name} on `{split}`"] = reason(error)
     return Calibration(readings=readings, curves=curves)
 
 
 def references(session: Session) -> Comparisons:
-    """The comparison models, fitted on the same examples, judged on the same splits and paired with the audited model."""
+    """The comparison models, fitted on the same examples, evaluated on the same splits and paired
+    with the audited model.
+    """
     scores: list[Score] = []
     comparisons: list[Outcome] = []
     for name, make in session.subject.references.items():
         run = FitEstimator().fit(make(), session.task, session.lab.child("reference", name))
         for split in session.evaluation_splits:
-            found = predict([run.model], session.task, session.task.splits[split], session.lab, session.subject.unit)
+            found = predict(
+                [run.model],
+                session.task,
+                session.task.splits[split],
+                session.lab,
+                session.subject.unit,
+            )
             scores += scores_of(name, split, found)
             changes = found.changes(session.predictions(split))
-            comparisons += [Outcome(remedy=name, split=split, metric=m, change=c) for m, c in changes.items()]
+            comparisons += [
+                Outcome(remedy=name, split=split, metric=m, change=c) for m, c in changes.items()
+            ]
     return Comparisons(scores=scores, changes=comparisons)

@@ -18,7 +18,7 @@ from unseen.task import Split, Use
 
 
 def remedy(session: Session, name: str, make: Remedy) -> list[Outcome]:
-    """Paired change of every metric on every judged split, same seeds and budget."""
+    """Paired change of every metric on every evaluation split, same seeds and budget."""
     session.require_gradients()
     method = make(session.subject.budget)
     _needs_groups(session, getattr(method, "group", None))
@@ -26,10 +26,16 @@ def remedy(session: Session, name: str, make: Remedy) -> list[Outcome]:
     outcomes = []
     for split in session.evaluation_splits:
         changed = predict(
-            [run.model for run in runs], session.task, session.task.splits[split], session.lab, session.subject.unit
+            [run.model for run in runs],
+            session.task,
+            session.task.splits[split],
+            session.lab,
+            session.subject.unit,
         )
         for metric, change in changed.changes(session.baseline_predictions(split)).items():
-            outcomes.append(Outcome(remedy=name, split=split, metric=metric, change=change, note=repr(method)))
+            outcomes.append(
+                Outcome(remedy=name, split=split, metric=metric, change=change, note=repr(method))
+            )
     return outcomes
 
 
@@ -42,18 +48,20 @@ def _needs_groups(session: Session, column: str | None) -> None:
         found |= set(whole(split.data, session.lab)[column].flatten().tolist())
     if len(found) < 2:
         raise InvalidData(
-            f"All fitted examples have the same `{column}`.",
+            f"All training examples have the same `{column}`.",
             why="one group has nothing to be weighed against.",
             fix="fit examples of several groups (with a table: --site).",
         )
 
 
 def local_finetuning(session: Session) -> list[Outcome]:
-    """What labelled examples of the unseen place would buy: half of them fitted, the other half judged."""
+    """What labelled examples of the unseen site would buy: half of them fitted, the other half for
+    evaluation.
+    """
     session.require_gradients()
     if not session.unseen:
         raise InvalidData(
-            "No judged split is at an unseen place.",
+            "No evaluation split is at an unseen site.",
             why="there is no place of its own to fine-tune for.",
             fix="name a site or a time.",
         )
@@ -63,18 +71,41 @@ def local_finetuning(session: Session) -> list[Outcome]:
         order = torch.randperm(len(rows), generator=session.lab.child("local half").generator())
         local, rest = rows.subset(order[: len(rows) // 2]), rows.subset(order[len(rows) // 2 :])
         judge = Split(rest, Use.EVALUATE, split.at)
-        task = replace(session.task, splits={**session.task.of(Use.TRAIN), "local": Split(local, Use.TRAIN, split.at)})
-        method = LocalFinetune(Budget(steps=100, batch_size=session.subject.budget.batch_size, lr=5e-4))
+        task = replace(
+            session.task,
+            splits={**session.task.of(Use.TRAIN), "local": Split(local, Use.TRAIN, split.at)},
+        )
+        method = LocalFinetune(
+            Budget(steps=100, batch_size=session.subject.budget.batch_size, lr=5e-4)
+        )
         runs = [
             method.fit(deepcopy(run.model), task, session.lab.child("local", seed)).model
             for seed, run in enumerate(session.retrained)
         ]
-        base = predict([run.model for run in session.retrained], session.task, judge, session.lab, session.subject.unit)
-        note = f"{method!r}; fitted on {len(local)} labelled examples from there, judged on the other {len(rest)}"
+        base = predict(
+            [run.model for run in session.retrained],
+            session.task,
+            judge,
+            session.lab,
+            session.subject.unit,
+        )
+        note = (
+            f"{method!r}; fitted on {len(local)} labelled examples from there, evaluated on "
+            "the "
+            f"other {len(rest)}"
+        )
         for metric, change in (
-            predict(runs, session.task, judge, session.lab, session.subject.unit).changes(base).items()
+            predict(runs, session.task, judge, session.lab, session.subject.unit)
+            .changes(base)
+            .items()
         ):
             outcomes.append(
-                Outcome(remedy="site-wise fine-tuning", split=name, metric=metric, change=change, note=note)
+                Outcome(
+                    remedy="site-wise fine-tuning",
+                    split=name,
+                    metric=metric,
+                    change=change,
+                    note=note,
+                )
             )
     return outcomes

@@ -16,9 +16,14 @@ Remedy = Callable[[Budget], Method]
 def standard_remedies() -> Mapping[str, Remedy]:
     """Weight decay, early stopping, robust gradients, SAM and group reweighting."""
     return {
-        "weight decay": lambda budget: ERM(replace(budget, weight_decay=max(0.1, 10 * budget.weight_decay))),
-        **{entrant.name: entrant.make for entrant in methods_named(["early stopping", "robust gradients", "SAM"])},
+        "weight decay": lambda budget: ERM(
+            replace(budget, weight_decay=max(0.1, 10 * budget.weight_decay))
+        ),
+        **{
+            entrant.name: entrant.make
+            for entrant in methods_named(["early stopping", "robust gradients", "SAM"])
+        },
         "group reweighting": lambda budget: GroupDRO(
             budget=budget
-        ),  # groups of a column: fitted sites are one split here
+        ),  # groups of a column: training sites are one split here
     }

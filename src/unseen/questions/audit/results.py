@@ -1,4 +1,6 @@
-"""What an audit found, as values: every number with its interval, every skipped part with its reason."""
+"""What an audit found, as values: every number with its interval, every skipped part with its
+reason.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,9 +45,11 @@ class Overlap:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstError:
-    """A judged example with a large loss and the training examples that pushed its loss down and up.
+    """An evaluation example with a large loss and the training examples that pushed its loss down
+    and up.
 
-    The examples' `value` is their influence on the log-likelihood of the error, or what the audit's attribution gives.
+    The examples' `value` is their influence on the log-likelihood of the error, or what the audit's
+    attribution gives.
     """
 
     query: Example
@@ -55,7 +59,9 @@ class WorstError:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorExplanation:
-    """What the model looked at in some of the worst errors, by the explanation that fits it best there."""
+    """What the model looked at in some of the worst errors, by the explanation that fits it best
+    there.
+    """
 
     method: str
     why: str
@@ -72,31 +78,39 @@ class ErrorExplanation:
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """How much the score drops when the feature is shuffled among the judged examples, and how far it moved."""
+    """How much the score drops when the feature is shuffled among the evaluation examples, and how
+    far it moved.
+    """
 
     name: str
     split: str
     reliance: Reading
     shift: float
-    """Distance between its fitted and judged distribution, 0 … 1 (Kolmogorov–Smirnov or total variation)."""
+    """Distance between its fitted and evaluated distribution, 0 … 1 (Kolmogorov–Smirnov or total
+    variation).
+    """
     moved: bool
     """Whether the shift is significant at a false discovery rate of 5 % over all features."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """How much worse a metric is on a judged split than on a reference split (below zero: better)."""
+    """How much worse a metric is on an evaluation split than on a reference split (below zero:
+    better).
+    """
 
     metric: str
     reference: str
-    """Held-out examples of known positions, or the fitted split."""
+    """Held-out examples of known positions, or the training split."""
     split: str
     worse: Reading
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Paired change of a metric against the audited model: by a remedy (same budget and seeds), or by another model."""
+    """Paired change of a metric against the audited model: by a remedy (same budget and seeds), or
+    by another model.
+    """
 
     remedy: str
     split: str
@@ -166,9 +180,9 @@ class Findings:
     sites: Mapping[str, str] = field(default_factory=dict)
     """Position of each split on the task's axis."""
     unseen: Sequence[str] = ()
-    """Judged splits at positions where nothing was fitted."""
+    """Evaluation splits at positions where nothing was fitted."""
     known: Sequence[str] = ()
-    """Judged splits at positions where something was fitted."""
+    """Evaluation splits at positions where something was fitted."""
     scores: Sequence[Score] = ()
     gaps: Sequence[Gap] = ()
     readings: Mapping[str, Reading] = field(default_factory=dict)
@@ -178,9 +192,9 @@ class Findings:
     conflicting: Sequence[Example] = ()
     suspects: Sequence[Example] = ()
     suspicion: Sequence[float] = ()
-    """How surprising the label of each fitted example is, in the order of the data."""
+    """How surprising the label of each training example is, in the order of the data."""
     self_influential: Sequence[Example] = ()
-    """Fitted examples with the largest influence on their own loss."""
+    """Training examples with the largest influence on their own loss."""
     overlaps: Sequence[Overlap] = ()
     worst: Sequence[WorstError] = ()
     error_explanation: ErrorExplanation | None = None
@@ -194,11 +208,16 @@ class Findings:
     warnings: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
-    def score(self, split: str, metric: str, model: str = "", group: str = "", level: str = "") -> Reading | None:
+    def score(
+        self, split: str, metric: str, model: str = "", group: str = "", level: str = ""
+    ) -> Reading | None:
         """The matching reading of the audited model (or of a named one), or None."""
         for item in self.scores:
-            if (item.split, item.metric, item.group, item.level) == (split, metric, group, level) and (
-                item.model == (model or self.name)
-            ):
+            if (item.split, item.metric, item.group, item.level) == (
+                split,
+                metric,
+                group,
+                level,
+            ) and (item.model == (model or self.name)):
                 return item.reading
         return None

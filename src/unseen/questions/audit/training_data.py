@@ -1,4 +1,6 @@
-"""The training data: do its examples agree, which labels look wrong, and what leaked into judged splits?"""
+"""The training data: do its examples agree, which labels look wrong, and what leaked into
+evaluation splits?
+"""
 
 from typing import Any
 
@@ -30,7 +32,9 @@ FAR = 5.0
 
 
 def coherence(session: Session, top: int) -> Coherence:
-    """Coherence of the fitted examples, total and per class, and the examples most in conflict with the rest."""
+    """Coherence of the training examples, total and per class, and the examples most in conflict
+    with the rest.
+    """
     session.require_gradients()
     fit, data = session.training_split, session.task.splits[session.training_split].data
     model, loss = session.first.model, session.task.objective.loss
@@ -50,7 +54,9 @@ def coherence(session: Session, top: int) -> Coherence:
         readings[f"coherence α of {name}"] = _alpha(part)
     agreement = agreements(model, loss, data, session.lab, found.total)
     order = agreement.argsort()[:top].tolist()
-    return Coherence(readings=readings, conflicting=[session.example(fit, i, float(agreement[i])) for i in order])
+    return Coherence(
+        readings=readings, conflicting=[session.example(fit, i, float(agreement[i])) for i in order]
+    )
 
 
 def _alpha(found: CoherenceResult) -> Reading:
@@ -58,20 +64,29 @@ def _alpha(found: CoherenceResult) -> Reading:
 
 
 def _by_class(session: Session, data: Dataset[Any]) -> dict[str, Tensor]:
-    """Rows of every class with enough examples for an interval; nothing where the target is no class."""
+    """Rows of every class with enough examples for an interval; nothing where the target is no
+    class.
+    """
     if not session.classifies:
         return {}
     y, names = whole(data, session.lab)["y"].flatten().cpu(), session.subject.classes
     found = [int(k) for k in y.unique()]
-    rows = {str(names[k]) if k < len(names) else str(k): (y == k).nonzero().flatten() for k in found}
-    return {name: of for name, of in rows.items() if len(of) >= 4} if len(found) <= MOST_CLASSES else {}
+    rows = {
+        str(names[k]) if k < len(names) else str(k): (y == k).nonzero().flatten() for k in found
+    }
+    return (
+        {name: of for name, of in rows.items() if len(of) >= 4}
+        if len(found) <= MOST_CLASSES
+        else {}
+    )
 
 
 def overlaps(session: Session) -> list[Overlap]:
-    """Examples of judged splits that also stand, exactly or nearly, in a fitted split."""
+    """Examples of evaluation splits that also stand, exactly or nearly, in a training split."""
     column = (
         "x"
-        if session.has(session.training_split, "x") or not session.has(session.training_split, "tokens")
+        if session.has(session.training_split, "x")
+        or not session.has(session.training_split, "tokens")
         else "tokens"
     )
     found = []
@@ -93,25 +108,44 @@ def _overlap(fit: str, name: str, a: Tensor, b: Tensor, is_numeric: bool) -> Ove
     same = set(exact.b.tolist())
     pairs = [(int(i), int(j), 0.0) for i, j in zip(exact.a, exact.b, strict=True)]
     if not is_numeric:  # the distance of token numbers means nothing
-        return Overlap(fitted=fit, evaluated=name, exact=len(same), near=None, n=len(b), pairs=pairs[:100])
+        return Overlap(
+            fitted=fit, evaluated=name, exact=len(same), near=None, n=len(b), pairs=pairs[:100]
+        )
     near = near_pairs(a, b)
     pairs += [
-        (int(i), int(j), float(d)) for i, j, d in zip(near.a, near.b, near.distance, strict=True) if int(j) not in same
+        (int(i), int(j), float(d))
+        for i, j, d in zip(near.a, near.b, near.distance, strict=True)
+        if int(j) not in same
     ]
     return Overlap(
-        fitted=fit, evaluated=name, exact=len(same), near=len(set(near.b.tolist()) - same), n=len(b), pairs=pairs[:100]
+        fitted=fit,
+        evaluated=name,
+        exact=len(same),
+        near=len(set(near.b.tolist()) - same),
+        n=len(b),
+        pairs=pairs[:100],
     )
 
 
 def label_errors(session: Session, top: int) -> LabelErrors:
-    """Fitted examples whose label surprises models that never saw them: out-of-fold loss, largest first."""
+    """Training examples whose label surprises models that never saw them: out-of-fold loss, largest
+    first.
+    """
     session.require_gradients()
     fit = session.training_split
-    losses = out_of_fold_loss(session.subject.model, session.task, session.lab.child("suspicion"), split=fit)
+    losses = out_of_fold_loss(
+        session.subject.model, session.task, session.lab.child("suspicion"), split=fit
+    )
     if session.classifies:
-        least, said = -torch.tensor(SURPRISING).log(), f"get a probability below {SURPRISING} out of fold"
+        least, said = (
+            -torch.tensor(SURPRISING).log(),
+            f"get a probability below {SURPRISING} out of fold",
+        )
     elif session.predictions(fit).unit is not None:  # the loss is half the squared error
-        least, said = losses.median() * FAR**2, f"are missed out of fold by more than {FAR:g} times the median error"
+        least, said = (
+            losses.median() * FAR**2,
+            f"are missed out of fold by more than {FAR:g} times the median error",
+        )
     else:
         least, said = torch.tensor(torch.inf), ""
     order = [i for i in losses.argsort(descending=True)[:top].tolist() if losses[i] > least]
@@ -124,7 +158,9 @@ def label_errors(session: Session, top: int) -> LabelErrors:
 
 
 def self_influential(session: Session, attribution: Attribution, top: int) -> list[Example]:
-    """Fitted examples with the largest influence on their own loss: what the model would not say without them."""
+    """Training examples with the largest influence on their own loss: what the model would not say
+    without them.
+    """
     session.require_gradients()
     attributor = session.attributor(attribution)
     if not isinstance(attributor, InfluenceScores):

@@ -1,6 +1,8 @@
-"""What follows from a comparison, and what it cannot tell: sentences made from the numbers by rules written here.
+"""What follows from a comparison, and what it cannot tell: sentences made from the numbers by rules
+written here.
 
-A statement that one of k methods is better or worse than the baseline rests on an interval widened for k (Bonferroni).
+A statement that one of k methods is better or worse than the baseline rests on an interval widened
+for k (Bonferroni).
 """
 
 from collections.abc import Mapping
@@ -13,31 +15,39 @@ from unseen.stats import widen
 from unseen.text import count_noun, format_reading, join_words
 
 FEW = 1_000
-"""Judged examples below which a difference of a few points is within chance (accuracy 0.8: ± 2.5 points)."""
+"""Evaluation examples below which a difference of a few points is within chance (accuracy 0.8: ±
+2.5 points).
+"""
 
 
 def metric_of(results: Results) -> str:
-    """The metric that the sentences quote: AUC where it exists at every place, else the mean score."""
+    """The metric that the sentences quote: AUC where it exists at every site, else the mean
+    score.
+    """
     everywhere = {c.column for c in results.cells if c.metric == "AUC" and c.reading is not None}
     return "AUC" if {*results.sites} <= everywhere else results.metrics[0]
 
 
 def headline(results: Results) -> str:
-    """The column that the sentences quote: the average, or the only place."""
+    """The column that the sentences quote: the average, or the only site."""
     return AVERAGE if len(results.sites) > 1 else results.sites[0]
 
 
 def clear(results: Results, column: str) -> tuple[list[str], list[str]]:
     """Methods that are better, best first, and methods that are worse than the baseline there."""
     metric, rivals = metric_of(results), [m for m in results.methods if m != results.baseline]
-    changes = {m: change for m in rivals if (change := results.change(m, column, metric)) is not None}
+    changes = {
+        m: change for m in rivals if (change := results.change(m, column, metric)) is not None
+    }
     better = [m for m, r in changes.items() if widen(r, len(rivals)).low > 0]
     worse = [m for m, r in changes.items() if widen(r, len(rivals)).high < 0]
     return sorted(better, key=lambda m: -changes[m].value), worse
 
 
 def recommend(results: Results) -> str:
-    """The best of the methods that are clearly better than the baseline on average, else the baseline."""
+    """The best of the methods that are clearly better than the baseline on average, else the
+    baseline.
+    """
     better, _ = clear(results, headline(results))
     return better[0] if better else results.baseline
 
@@ -52,7 +62,7 @@ def advice(results: Results) -> list[Note]:
 
 def _about_methods(results: Results) -> list[Note]:
     metric, column, base = metric_of(results), headline(results), results.baseline
-    where = "on average over the places left out" if column == AVERAGE else f"at {column}"
+    where = "on average over the sites left out" if column == AVERAGE else f"at {column}"
     rivals = [m for m in results.methods if m != base]
     changes = {m: r for m in rivals if (r := results.change(m, column, metric)) is not None}
     better, worse = clear(results, column)
@@ -62,23 +72,31 @@ def _about_methods(results: Results) -> list[Note]:
         also = [f"{name} ({format_reading(changes[name], '+')})" for name in others]
         notes.append(
             Note(
-                f"Train with {best} instead of {base}: {metric} changes by {format_reading(changes[best], '+')} {where}.",
+                f"Train with {best} instead of {base}: {metric} changes by "
+                f"{format_reading(changes[best], '+')} {where}.",
                 Tone.GOOD,
                 (f"Also better: {join_words(also)}. " if also else "")
-                + f"Same data, seeds and search budget; clear also after the choice among {count_noun(len(rivals), 'method')}.",
+                + "Same data, seeds and search budget; clear also after the choice among "
+                f"{count_noun(len(rivals), 'method')}.",
             )
         )
     elif changes:
         top = max(changes, key=lambda name: changes[name].value)
-        none = f"None of {count_noun(len(rivals), 'method')} is" if len(rivals) > 1 else f"{rivals[0]} is not"
+        none = (
+            f"None of {count_noun(len(rivals), 'method')} is"
+            if len(rivals) > 1
+            else f"{rivals[0]} is not"
+        )
         notes.append(
             Note(
                 f"{none} clearly better than {base} {where}: stay with {base}.",
                 Tone.NEUTRAL,
-                f"The largest difference in {metric} is that of {top}: {format_reading(changes[top], '+')}. Where methods "
+                f"The largest difference in {metric} is that of {top}: "
+                f"{format_reading(changes[top], '+')}. Where methods "
                 "cannot be "
-                "told apart the simpler one is easier to check; labelled examples from the new place, or more training "
-                "places, may be the better investment.",
+                "told apart the simpler one is easier to check; labelled examples from the new "
+                "site, or more training "
+                "sites, may be the better investment.",
             )
         )
     if worse:
@@ -94,10 +112,11 @@ def _about_places(results: Results) -> list[Note]:
         return []
     notes = [
         Note(
-            f"Expect {metric} {format_reading(cell.reading)} at a place like {cell.note} (the lowest of {len(results.sites)}; "
-            f"{method}, {count_noun(cell.reading.n, 'judged example')}).",
+            f"Expect {metric} {format_reading(cell.reading)} at a site like {cell.note} (the "
+            f"lowest of {len(results.sites)}; "
+            f"{method}, {count_noun(cell.reading.n, 'evaluation example')}).",
             Tone.CAUTION,
-            "On average over the places left out: "
+            "On average over the sites left out: "
             f"{format_reading(results.cell(method, AVERAGE, metric).reading or cell.reading)}.",
         )
     ]
@@ -106,7 +125,7 @@ def _about_places(results: Results) -> list[Note]:
         change = results.change(better[0], WORST, metric)
         assert change is not None
         text = (
-            f"If the worst place matters most, consider {better[0]}: {metric} there changes by "
+            f"If the worst site matters most, consider {better[0]}: {metric} there changes by "
             f"{format_reading(change, '+')}."
         )
         notes.append(Note(text, Tone.GOOD))
@@ -114,10 +133,16 @@ def _about_places(results: Results) -> list[Note]:
 
 
 def _about_subgroups(results: Results) -> list[Note]:
-    """The lowest subgroup of each grouping, where its interval ends below the highest one's; both at the same places."""
+    """The lowest subgroup of each grouping, where its interval ends below the highest one's; both
+    at the same sites.
+    """
     method, notes = recommend(results), []
     for metrics in results.subgroups.values():
-        cells = [c for c in results.cells if c.metric in metrics and c.method == method and c.reading is not None]
+        cells = [
+            c
+            for c in results.cells
+            if c.metric in metrics and c.method == method and c.reading is not None
+        ]
         at = {m: [c.column for c in cells if c.metric == m] for m in metrics}
         most = max(at.values(), key=len)
         column = AVERAGE if AVERAGE in most else next(iter(most), "")
@@ -128,7 +153,10 @@ def _about_subgroups(results: Results) -> list[Note]:
         low, high = (pick(known, key=lambda m: known[m].value) for pick in (min, max))
         if known[low].high < known[high].low:
             name, best = (m.partition(": ")[2] for m in (low, high))
-            text = f"With {method} {name} has the lowest {results.metrics[0]}: {format_reading(known[low])}"
+            text = (
+                f"With {method} {name} has the lowest {results.metrics[0]}: "
+                f"{format_reading(known[low])}"
+            )
             notes.append(Note(f"{text}; {best} has {format_reading(known[high])}.", Tone.CAUTION))
     return notes
 
@@ -137,18 +165,27 @@ def _about_selection(results: Results) -> list[Note]:
     metric, column, method = metric_of(results), headline(results), recommend(results)
     if Protocol.ORACLE not in results.protocols or results.protocols[0] is Protocol.ORACLE:
         return []
-    here, best = (results.cell(method, column, metric, p).reading for p in (results.protocols[0], Protocol.ORACLE))
+    here, best = (
+        results.cell(method, column, metric, p).reading
+        for p in (results.protocols[0], Protocol.ORACLE)
+    )
     if here is None or best is None:
         return []
     return [
         Note(
-            f"With hyperparameters selected on labels of the new place itself {method} reaches {metric} "
+            f"With hyperparameters selected on labels of the new site itself {method} reaches "
+            f"{metric} "
             f"{format_reading(best)}, with "
             f"{results.protocols[0]} {format_reading(here)}.",
             Tone.NEUTRAL,
-            "The first number is nothing to expect: those labels are not there before the model is used. It says what a "
+            "The first number is nothing to expect: those labels are not there before the model is "
+            "used. It says what a "
             "better choice among the same draws could give."
-            + (" Draws are compared by accuracy, so that in AUC it may even be lower." if metric == "AUC" else ""),
+            + (
+                " Draws are compared by accuracy, so that in AUC it may even be lower."
+                if metric == "AUC"
+                else ""
+            ),
         )
     ]
 
@@ -159,7 +196,8 @@ def _about_runs(results: Results) -> list[Note]:
         Note(
             f"{name}: {lost} of {count_noun(total, 'run')} diverged.",
             Tone.CAUTION,
-            "Their loss or weights stopped being finite. No seed reports such a draw; lower the upper end of the "
+            "Their loss or weights stopped being finite. No seed reports such a draw; lower the "
+            "upper end of the "
             "learning rates to search, or standardise the inputs.",
         )
         for name, (lost, total) in bad.items()
@@ -167,7 +205,9 @@ def _about_runs(results: Results) -> list[Note]:
     quiet = {*map(str, Protocol), "selection"}
     undone = {what: why for what, why in results.missing.items() if what not in quiet}
     notes += [Note(f"{what}: {why}", Tone.CAUTION) for what, why in group_by_reason(undone).items()]
-    return notes + [Note(f"No {what}: {results.missing[what]}") for what in results.missing if what in quiet]
+    return notes + [
+        Note(f"No {what}: {results.missing[what]}") for what in results.missing if what in quiet
+    ]
 
 
 def group_by_reason(missing: Mapping[str, str]) -> dict[str, str]:
@@ -176,7 +216,9 @@ def group_by_reason(missing: Mapping[str, str]) -> dict[str, str]:
     for what, why in missing.items():
         parts.setdefault(why, []).append(what)
     return {
-        (join_words(what) if len(what) < 4 else f"{', '.join(what[:2])} and {len(what) - 2} more"): why
+        (
+            join_words(what) if len(what) < 4 else f"{', '.join(what[:2])} and {len(what) - 2} more"
+        ): why
         for why, what in parts.items()
     }
 
@@ -188,21 +230,32 @@ def limits(results: Results) -> list[str]:
     text = []
     if 1 < len(results.sites) < 10:
         text.append(
-            f"{len(results.sites)} places ({join_words(list(results.sites))}) say little about the next one: the intervals "
-            "cover new examples of these places and new training runs, not the choice of places."
+            f"{len(results.sites)} sites ({join_words(list(results.sites))}) say little about the "
+            "next one: the intervals "
+            "cover new examples of these sites and new training runs, not the choice of sites."
         )
     elif len(results.sites) == 1:
-        text.append("One place was judged: nothing here says how the methods differ elsewhere.")
+        text.append("One site was evaluated: nothing here says how the methods differ elsewhere.")
     if results.sizes[smallest] < FEW:
         text.append(
-            f"{smallest} has only {count_noun(results.sizes[smallest], 'judged example')}: read intervals, not values."
+            f"{smallest} has only {count_noun(results.sizes[smallest], 'evaluation example')}: "
+            "read intervals, not values."
         )
     if results.seeds == 1:
-        text.append("One run per method: how much another run would differ is not in the intervals.")
+        text.append(
+            "One run per method: how much another run would differ is not in the intervals."
+        )
     elif results.seeds < 5 and readings:
-        text.append(f"{results.seeds} runs per method: intervals are wide where runs differ; --seeds 5 narrows them.")
+        text.append(
+            f"{results.seeds} runs per method: intervals are wide where runs differ; --seeds 5 "
+            "narrows them."
+        )
     if len(results.sites) > 1:
         text.append(
-            "The worst place is the one with the lowest value here; its interval is that of this place, not of the choice."
+            "The worst site is the one with the lowest value here; its interval is that of this "
+            "site, not of the choice."
         )
-    return [*text, "Methods are compared at this size of network and budget; larger ones may rank otherwise."]
+    return [
+        *text,
+        "Methods are compared at this size of network and budget; larger ones may rank otherwise.",
+    ]

@@ -1,4 +1,6 @@
-"""Who takes part: methods under the subject's budget, and the hyperparameters that random search draws for them."""
+"""Who takes part: methods under the subject's budget, and the hyperparameters that random search
+draws for them.
+"""
 
 import importlib
 import inspect
@@ -38,18 +40,28 @@ class MethodSpec:
     name: str
     make: Callable[[Budget], Method]
 
-    def draw_method(self, budget: Budget, draw: int, lab: Lab, given: Space | None = None) -> Method:
-        """Draw 0 has the method's defaults; later ones learning rate, weight decay and what the method declares.
+    def draw_method(
+        self, budget: Budget, draw: int, lab: Lab, given: Space | None = None
+    ) -> Method:
+        """Draw 0 has the method's defaults; later ones learning rate, weight decay and what the
+        method declares.
 
-        Draw k gives every method the same learning rate and weight decay: they depend on the lab and on k only.
+        Draw k gives every method the same learning rate and weight decay: they depend on the lab
+        and on k only.
         """
         method = self.make(budget)
-        return with_values(method, sample(self.space(budget, given), lab.child("draw", draw))) if draw else method
+        return (
+            with_values(method, sample(self.space(budget, given), lab.child("draw", draw)))
+            if draw
+            else method
+        )
 
     def space(self, budget: Budget, given: Space | None = None) -> dict[str, Range]:
-        """The ranges around the budget's values and those that the method's class declares as `search`.
+        """The ranges around the budget's values and those that the method's class declares as
+        `search`.
 
-        A given range replaces the one of that name; names that the method does not have are left out.
+        A given range replaces the one of that name; names that the method does not have are left
+        out.
         """
         method = self.make(budget)
         common = common_space(budget) if hasattr(method, "budget") else {}
@@ -67,7 +79,9 @@ def with_values(method: Method, values: Mapping[str, float]) -> Method:
 
 
 def common_space(budget: Budget) -> dict[str, LogUniform]:
-    """Learning rates from a fifth to five times the budget's, weight decays over three orders of magnitude."""
+    """Learning rates from a fifth to five times the budget's, weight decays over three orders of
+    magnitude.
+    """
     decay = budget.weight_decay or 1e-3
     return {
         "lr": LogUniform(budget.lr / 5, budget.lr * 5),
@@ -92,13 +106,17 @@ def standard_methods() -> list[MethodSpec]:
 def further_methods() -> list[MethodSpec]:
     """Further methods whose settings follow from the budget."""
     return [
-        MethodSpec("early stopping", lambda budget: EarlyStopping(max(1, budget.steps // 30), budget)),
+        MethodSpec(
+            "early stopping", lambda budget: EarlyStopping(max(1, budget.steps // 30), budget)
+        ),
         MethodSpec("robust gradients", lambda budget: MedianOfMicrobatches(3, budget)),
     ]
 
 
 def methods_named(names: Sequence[str]) -> list[MethodSpec]:
-    """The entrants of these names: standard ones, and any class in `unseen.methods` that trains within a budget."""
+    """The entrants of these names: standard ones, and any class in `unseen.methods` that trains
+    within a budget.
+    """
     known = {_bare(entrant.name): entrant for entrant in (*standard_methods(), *further_methods())}
     if any(_bare(name) not in known for name in names):  # only then every method is imported
         known = {_bare(entrant.name): entrant for entrant in methods_of_classes()} | known
@@ -111,12 +129,16 @@ def methods_named(names: Sequence[str]) -> list[MethodSpec]:
 
 
 def methods_of_classes() -> list[MethodSpec]:
-    """One entrant per method class whose fields other than the budget have defaults, and that can be imported here."""
+    """One entrant per method class whose fields other than the budget have defaults, and that can
+    be imported here.
+    """
     found = []
     for module in pkgutil.iter_modules(unseen.methods.__path__):
         try:
             room = importlib.import_module(f"unseen.methods.{module.name}")
-        except ImportError:  # a library of an extra that is not installed: its methods cannot take part
+        except (
+            ImportError
+        ):  # a library of an extra that is not installed: its methods cannot take part
             continue
         for name, kind in vars(room).items():
             if inspect.isclass(kind) and kind.__module__ == room.__name__ and _is_entrant(kind):
@@ -125,7 +147,11 @@ def methods_of_classes() -> list[MethodSpec]:
 
 
 def _is_entrant(kind: type) -> bool:
-    if not (is_dataclass(kind) and hasattr(kind, "fit") and "budget" in {field.name for field in fields(kind)}):
+    if not (
+        is_dataclass(kind)
+        and hasattr(kind, "fit")
+        and "budget" in {field.name for field in fields(kind)}
+    ):
         return False
     try:
         kind()
@@ -145,12 +171,19 @@ def _bare(name: str) -> str:
 
 
 def check_ranges(entrants: Sequence[MethodSpec], budget: Budget, given: Space) -> None:
-    """Refuses ranges of hyperparameters that no entrant has, and values that a method refuses, before anything trains."""
+    """Refuses ranges of hyperparameters that no entrant has, and values that a method refuses,
+    before anything trains.
+    """
     known = {name for one in entrants for name in one.space(budget)}
     for name in given:
         if name not in known:
             raise UnknownName.near("hyperparameter", name, known)
     for entrant in entrants:
         space = entrant.space(budget, given)
-        for share in (0.0, 1.0):  # a method's domain is an interval: both ends fit, or some draws would not
-            with_values(entrant.make(budget), {name: scale.at(share) for name, scale in space.items()})
+        for share in (
+            0.0,
+            1.0,
+        ):  # a method's domain is an interval: both ends fit, or some draws would not
+            with_values(
+                entrant.make(budget), {name: scale.at(share) for name, scale in space.items()}
+            )

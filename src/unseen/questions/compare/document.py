@@ -20,18 +20,26 @@ from unseen.runs.store import write_atomic
 from unseen.text import count_noun, format_reading, join_words
 
 MOST_DOTS = 1_200
-BOLD = "Bold: its paired difference from every other method in the column excludes zero, widened for the choice."
+BOLD = (
+    "Bold: its paired difference from every other method in the column excludes zero, widened "
+    "for the choice."
+)
 
 
 def document(results: Results) -> Document:
-    """Summary first, then every place under every protocol, differences, figures, what was chosen, and the limits."""
+    """Summary first, then every site under every protocol, differences, figures, what was chosen,
+    and the limits.
+    """
     parts: list[tuple[str, list[Block]]] = [
         ("What to do next", list(advice(results))),
         ("The comparison", [summary(results), *(_worst_against_average(results))]),
-        ("Every place", [by_site(results, m, p) for m in _ordered_metrics(results) for p in results.protocols]),
+        (
+            "Every site",
+            [by_site(results, m, p) for m in _ordered_metrics(results) for p in results.protocols],
+        ),
         ("Subgroups", [by_subgroup(results, spec) for spec in results.subgroups]),
         (f"Differences from {results.baseline}", _differences(results)),
-        ("Known places and new ones", _on_the_line(results)),
+        ("Known sites and new ones", _on_the_line(results)),
         ("Hyperparameters that were selected", _selection_blocks(results)),
         ("What these runs cannot tell", [Note(text, Tone.NEUTRAL) for text in limits(results)]),
         ("How it was done", _treatment(results)),
@@ -43,7 +51,7 @@ def document(results: Results) -> Document:
         sections=[Section(title, blocks) for title, blocks in parts if blocks],
         facts={
             "methods": ", ".join(results.methods),
-            "runs": f"{results.seeds} seeds × {results.draws} draws per method and place",
+            "runs": f"{results.seeds} seeds × {results.draws} draws per method and site",
             "seconds": f"{results.seconds:.1f}",
         },
     )
@@ -54,28 +62,48 @@ def _lead(results: Results) -> str:
     cell, worst = results.cell(method, column, metric), results.cell(method, WORST, metric)
     if cell.reading is None:
         return "No method has a value everywhere; see the reasons below."
-    where = f"on average over {len(results.sites)} places left out" if column == AVERAGE else f"at {column}"
+    where = (
+        f"on average over {len(results.sites)} sites left out"
+        if column == AVERAGE
+        else f"at {column}"
+    )
     text = f"{method} reaches {metric} {format_reading(cell.reading)} {where}"
-    text += f", {format_reading(worst.reading)} at the worst, {worst.note}." if worst.reading is not None else "."
+    text += (
+        f", {format_reading(worst.reading)} at the worst, {worst.note}."
+        if worst.reading is not None
+        else "."
+    )
     rivals = [name for name in results.methods if name != results.baseline]
     if method != results.baseline:
         change = results.change(method, column, metric)
-        text += f" That is {format_reading(change, '+')} against {results.baseline}." if change is not None else ""
+        text += (
+            f" That is {format_reading(change, '+')} against {results.baseline}."
+            if change is not None
+            else ""
+        )
     elif rivals:
         _, worse = clear(results, column)
-        text += f" None of the {len(rivals)} other methods is clearly better" if len(rivals) > 1 else ""
+        text += (
+            f" None of the {len(rivals)} other methods is clearly better" if len(rivals) > 1 else ""
+        )
         text += f" {rivals[0]} is not clearly better" if len(rivals) == 1 else ""
         text += f"; {len(worse)} clearly worse." if worse else "."
     return text
 
 
 def summary(results: Results) -> Table:
-    """One row per method: average and worst place under each protocol, side by side."""
+    """One row per method: average and worst site under each protocol, side by side."""
     metric = metric_of(results)
     columns = [AVERAGE, WORST] if len(results.sites) > 1 else list(results.sites)
     heads = {(c, p): f"{c}: {_short(p)}" for c in columns for p in results.protocols}
-    cells = {head: [results.cell(m, c, metric, p) for m in results.methods] for (c, p), head in heads.items()}
-    only = f" {metric[0].upper()}{metric[1:]} at places left out, by how the hyperparameters were selected."
+    cells = {
+        head: [results.cell(m, c, metric, p) for m in results.methods]
+        for (c, p), head in heads.items()
+    }
+    only = (
+        f" {metric[0].upper()}{metric[1:]} at sites left out, by how the hyperparameters were "
+        "selected."
+    )
     return _table(
         results.methods,
         cells,
@@ -90,40 +118,62 @@ def summary(results: Results) -> Table:
 
 
 def by_site(results: Results, metric: str, protocol: Protocol) -> Table:
-    """Every place, average and worst place of one metric under one protocol."""
-    found = dict.fromkeys(c.column for c in results.cells if (c.metric, c.protocol) == (metric, protocol))
-    cells = {column: [results.cell(m, column, metric, protocol) for m in results.methods] for column in found}
+    """Every site, average and worst site of one metric under one protocol."""
+    found = dict.fromkeys(
+        c.column for c in results.cells if (c.metric, c.protocol) == (metric, protocol)
+    )
+    cells = {
+        column: [results.cell(m, column, metric, protocol) for m in results.methods]
+        for column in found
+    }
     left = [site for site in results.sites if site not in found]
-    notes = [f"{metric} does not exist at {', '.join(left)}: one class only is judged there."] if left else []
+    notes = (
+        [f"{metric} does not exist at {', '.join(left)}: one class only is evaluated there."]
+        if left
+        else []
+    )
     sizes = ", ".join(f"{site} {results.sizes[site]}" for site in results.sites)
     return _table(
         results.methods,
         cells,
         caption=f"{metric[0].upper()}{metric[1:]}, hyperparameters by {protocol}.",
-        notes=[BOLD, f"Judged examples: {sizes}.", *notes],
+        notes=[BOLD, f"Evaluation examples: {sizes}.", *notes],
         judged=sum(results.sizes[site] for site in results.sites if site in found),
     )
 
 
 def by_subgroup(results: Results, spec: str) -> Table:
-    """The subgroups of one grouping: on average over the places that have enough of their examples."""
+    """The subgroups of one grouping: on average over the sites that have enough of their
+    examples.
+    """
     heads, where = {}, {}
     for metric in results.subgroups[spec]:
         found = dict.fromkeys(c.column for c in results.cells if c.metric == metric)
-        column, level = AVERAGE if AVERAGE in found else next(iter(found)), metric.partition(": ")[2]
+        column, level = (
+            AVERAGE if AVERAGE in found else next(iter(found)),
+            metric.partition(": ")[2],
+        )
         heads[level] = [results.cell(m, column, metric) for m in results.methods]
         where[level] = [site for site in found if site not in (AVERAGE, WORST)]
-    told = [f"{level}: at {join_words(at)} only" for level, at in where.items() if len(at) < len(results.sites)]
+    told = [
+        f"{level}: at {join_words(at)} only"
+        for level, at in where.items()
+        if len(at) < len(results.sites)
+    ]
     metric = results.metrics[0]
     title = metric[0].upper() + metric[1:]
     return _table(
         results.methods,
         heads,
-        caption=f"{title} by {spec.partition(':')[0]}, average over places, hyperparameters by {results.protocols[0]}.",
+        caption=f"{title} by {spec.partition(':')[0]}, average over sites, hyperparameters by "
+        f"{results.protocols[0]}.",
         notes=[
             BOLD,
             *(
-                [f"Read where there are {SMALLEST} examples, so not the same everywhere: {'; '.join(told)}."]
+                [
+                    f"Read where there are {SMALLEST} examples, so not the same everywhere: "
+                    f"{'; '.join(told)}."
+                ]
                 if told
                 else []
             ),
@@ -133,7 +183,12 @@ def by_subgroup(results: Results, spec: str) -> Table:
 
 
 def _table(
-    methods: Sequence[str], cells: Mapping[str, Sequence[Cell]], *, caption: str, notes: Sequence[str], judged: int
+    methods: Sequence[str],
+    cells: Mapping[str, Sequence[Cell]],
+    *,
+    caption: str,
+    notes: Sequence[str],
+    judged: int,
 ) -> Table:
     """Readings by method and column with raised numbers where a cell's note says something."""
     numbers: dict[str, int] = {}
@@ -141,16 +196,26 @@ def _table(
     for head, column in cells.items():
         for k, cell in enumerate(column):
             if cell.note:
-                text = cell.note if cell.reading is None or cell.column != WORST else f"at {cell.note}"
+                text = (
+                    cell.note if cell.reading is None or cell.column != WORST else f"at {cell.note}"
+                )
                 marks[k, head] = numbers.setdefault(text, len(numbers) + 1)
     rows: list[dict[str, Value]] = [
-        {"method": m, **{head: column[k].reading for head, column in cells.items()}} for k, m in enumerate(methods)
+        {"method": m, **{head: column[k].reading for head, column in cells.items()}}
+        for k, m in enumerate(methods)
     ]
     seeds = max((cell.seeds for column in cells.values() for cell in column), default=0)
-    caption += f" n = {judged:,} judged examples, {count_noun(seeds, 'seed')} unless a footnote says otherwise."
+    caption += (
+        f" n = {judged:,} evaluation examples, {count_noun(seeds, 'seed')} unless a "
+        "footnote says otherwise."
+    )
     explained = [f"{number}: {text}." for text, number in numbers.items()]
-    strong = [(k, head) for head, column in cells.items() for k, cell in enumerate(column) if cell.best]
-    return Table(rows=rows, caption=caption, footnotes=[*explained, *notes], strong=strong, marks=marks)
+    strong = [
+        (k, head) for head, column in cells.items() for k, cell in enumerate(column) if cell.best
+    ]
+    return Table(
+        rows=rows, caption=caption, footnotes=[*explained, *notes], strong=strong, marks=marks
+    )
 
 
 def _ordered_metrics(results: Results) -> list[str]:
@@ -164,9 +229,11 @@ def _short(protocol: Protocol) -> str:
 
 def _protocol_text(protocol: Protocol) -> str:
     return {
-        Protocol.TRAINING: "the draw that is best on unfitted examples of the training places.",
-        Protocol.LEFT_OUT: "the draw that is best at each training place in turn, trained without it.",
-        Protocol.ORACLE: "the draw that is best on labelled examples of the judged place itself, which nobody has beforehand.",
+        Protocol.TRAINING: "the draw that is best on held-out examples of the training sites.",
+        Protocol.LEFT_OUT: "the draw that is best at each training site in turn, trained without "
+        "it.",
+        Protocol.ORACLE: "the draw that is best on labelled examples of the evaluated site itself, "
+        "not available in practice.",
     }[protocol]
 
 
@@ -175,15 +242,25 @@ def _worst_against_average(results: Results) -> list[Block]:
         return []
     metric, groups = metric_of(results), {}
     for m in results.methods:
-        pairs = [[results.cell(m, c, metric, p).reading for c in (AVERAGE, WORST)] for p in results.protocols]
+        pairs = [
+            [results.cell(m, c, metric, p).reading for c in (AVERAGE, WORST)]
+            for p in results.protocols
+        ]
         groups[m] = [(a.value, w.value) for a, w in pairs if a is not None and w is not None]
-    title = f"Worst place against average ({metric}; one point per protocol)"
+    title = f"Worst site against average ({metric}; one point per protocol)"
     known = {m: dots for m, dots in groups.items() if dots}
-    return [Points(title=title, groups=known, x_label=f"average {metric}", y_label=f"{metric} at the worst place")]
+    return [
+        Points(
+            title=title,
+            groups=known,
+            x_label=f"average {metric}",
+            y_label=f"{metric} at the worst site",
+        )
+    ]
 
 
 def _differences(results: Results) -> list[Block]:
-    """Paired differences on average and at the worst place, under every protocol."""
+    """Paired differences on average and at the worst site, under every protocol."""
     rivals = [m for m in results.methods if m != results.baseline]
     metric, column = metric_of(results), headline(results)
     known = {m: r for m in rivals if (r := results.change(m, column, metric)) is not None}
@@ -195,13 +272,21 @@ def _differences(results: Results) -> list[Block]:
         intervals={m: (r.low, r.high) for m, r in known.items()},
         label=f"paired change of {metric}",
     )
-    note = "Same data, seeds, initial weights, order of minibatches, and draws of learning rate and weight decay."
+    note = (
+        "Same data, seeds, initial weights, order of minibatches, and draws of learning rate "
+        "and weight decay."
+    )
     tables = [
         Table(
             rows=[
-                {"method": m, **{_short(p): results.change(m, c, metric, p) for p in results.protocols}} for m in rivals
+                {
+                    "method": m,
+                    **{_short(p): results.change(m, c, metric, p) for p in results.protocols},
+                }
+                for m in rivals
             ],
-            caption=f"Paired differences of {metric} from {results.baseline}, {c} (above zero: better), not widened.",
+            caption=f"Paired differences of {metric} from {results.baseline}, {c} (above zero: "
+            "better), not widened.",
             footnotes=[note],
         )
         for c in [column, *([WORST] if len(results.sites) > 1 else [])]
@@ -210,7 +295,9 @@ def _differences(results: Results) -> list[Block]:
 
 
 def _on_the_line(results: Results) -> list[Block]:
-    """Every draw: how it does at known places against the places left out (Miller et al., 2021, arXiv:2107.04649)."""
+    """Every draw: how it does at known sites against the sites left out (Miller et al., 2021,
+    arXiv:2107.04649).
+    """
     if not results.dots:
         return []
     step = -(-len(results.dots) // MOST_DOTS)
@@ -220,12 +307,13 @@ def _on_the_line(results: Results) -> list[Block]:
     points = Points(
         title=f"Every draw of every method ({metric})",
         groups={m: group for m, group in groups.items() if group},
-        x_label=f"{metric} on new examples of known places",
-        y_label=f"{metric} at the places left out",
+        x_label=f"{metric} on new examples of known sites",
+        y_label=f"{metric} at the sites left out",
         diagonal=True,
     )
     text = (
-        "Points near one line: what is better at known places is better at new ones, and selecting there is safe. "
+        "Points near one line: what is better at known sites is better at new ones, and selecting "
+        "there is safe. "
         "The dashed diagonal is where both are equal."
     )
     return [Paragraph(text), points]
@@ -240,7 +328,8 @@ def _selection_blocks(results: Results) -> list[Block]:
             row[f"defaults kept: {_short(p)}"] = f"{sum(c.is_default for c in mine)} of {len(mine)}"
         rows.append(row)
     text = (
-        f"Each seed of each method chose among {results.draws} draws at every place left out; the first draw has the "
+        f"Each seed of each method chose among {results.draws} draws at every site left out; the "
+        "first draw has the "
         "method's defaults. All choices with their values are in the JSON."
     )
     return [Table(rows=rows, caption=text)] if results.draws > 1 else []
@@ -256,8 +345,8 @@ def _treatment(results: Results) -> list[Block]:
 
 def tables(results: Results) -> list[Table]:
     """The summary, every metric under every protocol, and the subgroups."""
-    sites = [by_site(results, m, p) for m in _ordered_metrics(results) for p in results.protocols]
-    return [summary(results), *sites, *(by_subgroup(results, spec) for spec in results.subgroups)]
+    tables = [by_site(results, m, p) for m in _ordered_metrics(results) for p in results.protocols]
+    return [summary(results), *tables, *(by_subgroup(results, spec) for spec in results.subgroups)]
 
 
 def as_latex(results: Results) -> str:
@@ -271,13 +360,27 @@ def as_markdown(results: Results) -> str:
 def as_csv(results: Results) -> str:
     """One line per cell, with interval, seeds, whether it is bold, and why it is missing."""
     text = io.StringIO()
-    names = ["metric", "protocol", "method", "column", "value", "low", "high", "n", "seeds", "best", "note"]
+    names = [
+        "metric",
+        "protocol",
+        "method",
+        "column",
+        "value",
+        "low",
+        "high",
+        "n",
+        "seeds",
+        "best",
+        "note",
+    ]
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     for cell in results.cells:
         reading = plain(cell.reading) or {}
         row = {name: plain(getattr(cell, name)) for name in names if hasattr(cell, name)}
-        writer.writerow(row | {name: reading.get(name, "") for name in ("value", "low", "high", "n")})
+        writer.writerow(
+            row | {name: reading.get(name, "") for name in ("value", "low", "high", "n")}
+        )
     return text.getvalue()
 
 

@@ -1,4 +1,6 @@
-"""From what a person names (a table, a Python file, a task of this package) to the subjects that methods are trained on."""
+"""From what a person names (a table, a Python file, a task of this package) to the subjects that
+methods are trained on.
+"""
 
 import importlib
 import inspect
@@ -29,7 +31,11 @@ from unseen.task import Task, TaskSpec
 from unseen.tasks.domains import DomainSpec
 from unseen.tasks.table_domains import TableDomains, heart_sites
 
-PROTOCOLS = {"training": Protocol.TRAINING, "left-out": Protocol.LEFT_OUT, "oracle": Protocol.ORACLE}
+PROTOCOLS = {
+    "training": Protocol.TRAINING,
+    "left-out": Protocol.LEFT_OUT,
+    "oracle": Protocol.ORACLE,
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,11 @@ class Request:
         protocols = [protocol_named(name) for name in self.protocols] or tuple(Protocol)
         space = {name: search_range(low, high) for name, low, high in self.ranges}
         return Comparison(
-            entrants=methods_named(self.methods), seeds=self.seeds, draws=self.draws, protocols=protocols, space=space
+            entrants=methods_named(self.methods),
+            seeds=self.seeds,
+            draws=self.draws,
+            protocols=protocols,
+            space=space,
         )
 
     def subjects(self) -> list[Subject]:
@@ -70,12 +80,18 @@ class Request:
 
     def sweep(self, subjects: Sequence[Subject], sink: Sink = Silent()) -> Sweep:
         """The sweep whose scores are kept in the user's home."""
-        lab = Lab(seed=self.seed, device=device(self.device), keeper=home_cache("comparisons"), sink=sink)
+        lab = Lab(
+            seed=self.seed, device=device(self.device), keeper=home_cache("comparisons"), sink=sink
+        )
         return Sweep(subjects, lab, self.job().space)
 
 
-Compared: TypeAlias = str | Path | pd.DataFrame | Subject | Sequence[Subject] | Task | DomainSpec | TaskSpec | None
-"""A table, `file.py:name`, a task of this package by name, subjects, a task or a spec; None: heart disease."""
+Compared: TypeAlias = (
+    str | Path | pd.DataFrame | Subject | Sequence[Subject] | Task | DomainSpec | TaskSpec | None
+)
+"""A table, `file.py:name`, a task of this package by name, subjects, a task or a spec; None: heart
+disease.
+"""
 
 
 def protocol_named(name: str) -> Protocol:
@@ -94,7 +110,9 @@ def subjects_of(request: Request) -> list[Subject]:
     """The subjects of a table, a Python file, a task of this package, or of a value."""
     lab, source = Lab(seed=request.seed), request.source
     if isinstance(source, pd.DataFrame) or (isinstance(source, str | Path) and is_table(source)):
-        return of_table_by_site(request.columns.table(source), lab.child("data"), table_name(source))
+        return of_table_by_site(
+            request.columns.table(source), lab.child("data"), table_name(source)
+        )
     refuse_columns(request.columns, source)
     if source is None or source == "heart":
         return of_table_by_site(heart_sites().table, lab.child("data"), "heart disease")
@@ -133,13 +151,15 @@ def comparable(subject: Subject) -> Subject:
     bare = of_task(subject.task, model=lambda: network_of(subject), budget=subject.budget)
     # a comparison is named by the subject, as its author named it
     dataset = subject.dataset or subject.name
-    return replace(subject, task=bare.task, dataset=dataset, warnings=[*subject.warnings, *bare.warnings])
+    return replace(
+        subject, task=bare.task, dataset=dataset, warnings=[*subject.warnings, *bare.warnings]
+    )
 
 
 def file_of(text: str) -> object:
     """What `path/to/file.py:name` holds."""
-    site, _, name = text.rpartition(":")
-    path = Path(site)
+    source, _, name = text.rpartition(":")
+    path = Path(source)
     if path.suffix != ".py" or not path.is_file():
         raise MissingFile(
             f"There is no `{text}`.",
@@ -155,7 +175,11 @@ def task_of(name: str, flags: Sequence[str]) -> object:
     if name not in known:
         raise UnknownName.near("task", name, ["heart", *known])
     room = importlib.import_module(f"unseen.tasks.{name}")
-    kinds = [kind for kind in vars(room).values() if inspect.isclass(kind) and kind.__module__ == room.__name__]
+    kinds = [
+        kind
+        for kind in vars(room).values()
+        if inspect.isclass(kind) and kind.__module__ == room.__name__
+    ]
     specs = [kind for kind in kinds if is_dataclass(kind) and hasattr(kind, "build")]
     specs.sort(key=lambda kind: not hasattr(kind, "domains"))  # what can be left out first
     try:
@@ -164,9 +188,12 @@ def task_of(name: str, flags: Sequence[str]) -> object:
         spec = room.example()
     try:
         return apply_flags(spec, flags, f"unseen compare {name}")
-    except NameError as error:  # tyro reads the annotations of data frames, which name what is not imported
+    except (
+        NameError
+    ) as error:  # tyro reads the annotations of data frames, which name what is not imported
         raise InvalidConfig(
             f"The fields of {type(spec).__name__} cannot be set by flags.",
             why="one of them is a data frame or a function, which no flag can write.",
-            fix=f"make it in a file: from unseen.tasks.{name} import {type(spec).__name__}; spec = …; and compare file.py:spec.",
+            fix=f"make it in a file: from unseen.tasks.{name} import {type(spec).__name__}; spec = "
+            "…; and compare file.py:spec.",
         ) from error

@@ -1,4 +1,6 @@
-"""Training methods compared fairly: same data, seeds, initial weights and search budget; three ways to select; intervals."""
+"""Training methods compared fairly: same data, seeds, initial weights and search budget; three ways
+to select; intervals.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +24,9 @@ from unseen.subjects.subject import Subject
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Every method gets `draws` settings of its hyperparameters (the first: its defaults) in each of `seeds` runs."""
+    """Every method gets `draws` settings of its hyperparameters (the first: its defaults) in each
+    of `seeds` runs.
+    """
 
     entrants: Sequence[MethodSpec] = field(default_factory=standard_methods)
     seeds: int = 3
@@ -35,7 +39,8 @@ class Comparison:
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.draws < 1 or not self.entrants or not self.protocols:
             raise InvalidConfig(
-                f"A comparison of {len(self.entrants)} methods with {self.seeds} seeds, {self.draws} draws and "
+                f"A comparison of {len(self.entrants)} methods with {self.seeds} seeds, "
+                f"{self.draws} draws and "
                 f"{len(self.protocols)} protocols.",
                 why="each of these must be at least 1.",
                 fix="use --seeds 3 --draws 10.",
@@ -43,7 +48,8 @@ class Comparison:
         names = [entrant.name for entrant in self.entrants]
         if len(set(names)) < len(names):
             raise InvalidConfig(
-                f"Methods named twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}.",
+                "Methods named twice: "
+                f"{', '.join(sorted({n for n in names if names.count(n) > 1}))}.",
                 why="the table has one row per method.",
                 fix="name each method once.",
             )
@@ -55,14 +61,18 @@ class Comparison:
         sweep: Sweep | None = None,
         told: Callable[[object], None] = lambda finished: None,
     ) -> Results:
-        """Trains what is not kept yet, selects and reads; `told` hears of every block that is done or failed."""
+        """Trains what is not kept yet, selects and reads; `told` hears of every block that is done
+        or failed.
+        """
         began = time.perf_counter()
         check_subjects(subjects)
         check_ranges(self.entrants, subjects[0].budget, self.space)
         sweep = sweep or Sweep(subjects, lab, self.space)
         kept, failed = self._compute(sweep.groups(self.blocks(subjects)), sweep, told)
         labels = [subject.label for subject in subjects]
-        found = {(e.name, at): self._sheet(e, at, kept, failed) for e in self.entrants for at in labels}
+        found = {
+            (e.name, at): self._sheet(e, at, kept, failed) for e in self.entrants for at in labels
+        }
         sheets = {key: one for key, one in found.items() if one is not None}
         if not sheets:
             raise next(iter(failed.values()))
@@ -77,7 +87,9 @@ class Comparison:
         quantities = read.quantities()
         groups = subgroups_of(read.sites)
         within = [part for each in groups.values() for part in each]
-        pairs = [read.cells(quantity, protocol) for quantity in quantities for protocol in read.protocols]
+        pairs = [
+            read.cells(quantity, protocol) for quantity in quantities for protocol in read.protocols
+        ]
         pairs += [read.cells(part, read.protocols[0]) for part in within]
         return Results(
             name=subjects[0].data_name,
@@ -112,7 +124,9 @@ class Comparison:
             without = training_domains(subject.task) if validate else []
             for entrant in self.entrants:
                 found += [
-                    RunGroup(entrant, subject.label, domain, chunk) for domain in ["", *without] for chunk in chunks
+                    RunGroup(entrant, subject.label, domain, chunk)
+                    for domain in ["", *without]
+                    for chunk in chunks
                 ]
         return found
 
@@ -137,25 +151,39 @@ class Comparison:
         return kept, failed
 
     def _sheet(
-        self, entrant: MethodSpec, at: str, kept: Mapping[RunGroup, RunScores], failed: Mapping[RunGroup, Exception]
+        self,
+        entrant: MethodSpec,
+        at: str,
+        kept: Mapping[RunGroup, RunScores],
+        failed: Mapping[RunGroup, Exception],
     ) -> MethodScores | None:
-        mine = {block: scores for block, scores in kept.items() if (block.entrant, block.at) == (entrant, at)}
+        mine = {
+            block: scores
+            for block, scores in kept.items()
+            if (block.entrant, block.at) == (entrant, at)
+        }
         gone = [block for block in failed if (block.entrant, block.at) == (entrant, at)]
         return method_scores(mine, gone, self.protocols, self.seeds, self.draws)
 
     def _missing(
-        self, subjects: Sequence[Subject], failed: Mapping[RunGroup, Exception], usable: Sequence[Protocol]
+        self,
+        subjects: Sequence[Subject],
+        failed: Mapping[RunGroup, Exception],
+        usable: Sequence[Protocol],
     ) -> dict[str, str]:
         found = {}
         names = {subject.label: subject.task.name for subject in subjects}
-        for block, error in failed.items():  # one reason at several places is told once
+        for block, error in failed.items():  # one reason at several sites is told once
             found[block.says] = reason(error).replace(f"`{names[block.at]}`", "the task")
         if self.draws == 1:
-            return found | {"selection": "every method ran with its defaults (one draw): there was nothing to select."}
+            return found | {
+                "selection": "every method ran with its defaults (one draw): there was nothing to "
+                "select."
+            }
         needs = {
             Protocol.TRAINING: "the task has no split with use=Use.SELECT.",
             Protocol.LEFT_OUT: "it needs two or more training domains.",
-            Protocol.ORACLE: "the task has no split `oracle` at the place that is judged.",
+            Protocol.ORACLE: "the task has no split `oracle` at the site that is evaluated.",
         }
         return found | {p.value: needs[p] for p in self.protocols if p not in usable}
 
@@ -168,13 +196,17 @@ def check_subjects(subjects: Sequence[Subject]) -> None:
             f"A comparison on {len(labels)} subjects named {', '.join(labels)}."
             if labels
             else "Nothing to compare on.",
-            why="every method is trained on each subject, and its scores are shown under the subject's name.",
-            fix="give at least one subject, each with another `held_out` or another name of its task.",
+            why="every method is trained on each subject, and its scores are shown under the "
+            "subject's name.",
+            fix="give at least one subject, each with another `held_out` or another name of its "
+            "task.",
         )
 
 
 def shared_decisions(subjects: Sequence[Subject]) -> list[str]:
-    """How the data were treated: told for the first subject, and of others what concerns a single site of theirs."""
+    """How the data were treated: told for the first subject, and of others what concerns a single
+    site of theirs.
+    """
     first, *others = subjects
     single = [text for one in others for text in one.decisions if text.startswith("Site ")]
     return list(dict.fromkeys([*first.decisions, *single]))
@@ -197,7 +229,10 @@ def _stacking_notes(kept: Mapping[RunGroup, RunScores]) -> dict[str, str]:
     counts: dict[str, tuple[int, int]] = {}
     for block, scores in kept.items():
         together, all_runs = counts.get(block.entrant.name, (0, 0))
-        counts[block.entrant.name] = together + int(scores["together"].sum()), all_runs + len(block.runs)
+        counts[block.entrant.name] = (
+            together + int(scores["together"].sum()),
+            all_runs + len(block.runs),
+        )
     return {
         name: f"{total} models trained together, up to {MOST_MODELS} at a time"
         if together == total

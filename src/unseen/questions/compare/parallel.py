@@ -1,4 +1,6 @@
-"""A comparison computed by several processes: each takes groups of runs, and their cached scores are read at the end."""
+"""A comparison computed by several processes: each takes groups of runs, and their cached scores
+are read at the end.
+"""
 
 import contextlib
 import logging
@@ -22,7 +24,9 @@ from unseen.runs.tensors import TensorCache
 
 log = logging.getLogger("unseen")
 MANY = 12
-"""Groups of runs from which on several processes share the work, unless the number of jobs is given."""
+"""Groups of runs from which on several processes share the work, unless the number of jobs is
+given.
+"""
 
 
 @lru_cache(maxsize=1)
@@ -46,18 +50,37 @@ def _compute_group(request: Request, k: int) -> int:
 
 
 def compute(request: Request, jobs: int | None, watch: Watcher) -> Results:
-    """The comparison that the request asks for, by so many processes (None: all cores where it is worth while)."""
+    """The comparison that the request asks for, by so many processes (None: all cores where it is
+    worth while).
+    """
     subjects, job = request.subjects(), request.job()
     check_ranges(job.entrants, subjects[0].budget, job.space)
     sweep = request.sweep(subjects, watch.sink)
     groups = sweep.groups(job.blocks(subjects))
-    left = [k for k, group in enumerate(groups) if not all(_is_cached(sweep, block) for block in group)]
+    left = [
+        k for k, group in enumerate(groups) if not all(_is_cached(sweep, block) for block in group)
+    ]
     # what has no key cannot be cached, so a worker's scores of it would be lost
-    shared = [k for k in left if request.can_travel and not any(sweep.key(block).unknown for block in groups[k])]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = jobs if jobs is not None else (cores if len(shared) >= MANY and request.device == "cpu" else 1)
+    shared = [
+        k
+        for k in left
+        if request.can_travel and not any(sweep.key(block).unknown for block in groups[k])
+    ]
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    jobs = (
+        jobs
+        if jobs is not None
+        else (cores if len(shared) >= MANY and request.device == "cpu" else 1)
+    )
     total = sum(map(len, groups))
-    watch.begin(f"compare {subjects[0].data_name}", total, total - sum(len(groups[k]) for k in left), "blocks")
+    watch.begin(
+        f"compare {subjects[0].data_name}",
+        total,
+        total - sum(len(groups[k]) for k in left),
+        "blocks",
+    )
     report: Callable[[object], None] = watch.on_finish
     try:
         with threadpool_limits(1):
@@ -91,7 +114,9 @@ def _spread(
         for future in as_completed([pool.submit(_compute_group, request, k) for k in left]):
             for _ in groups[future.result()]:
                 report(None)
-    except BrokenProcessPool:  # a worker was killed, for want of memory perhaps: what is left is computed here
+    except (
+        BrokenProcessPool
+    ):  # a worker was killed, for want of memory perhaps: what is left is computed here
         log.warning("A worker process ended; the rest is computed in this one.")
     except BaseException:
         pool.kill()

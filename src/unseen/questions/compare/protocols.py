@@ -1,7 +1,8 @@
 """Model selection: which draw of the hyperparameters is reported, and what it may be chosen by.
 
-The three protocols of Gulrajani & Lopez-Paz (2021, arXiv:2007.01434, section 3). In all of them every draw is trained for
-the whole budget on all training domains, and its last weights are judged; only the choice among the draws differs.
+The three protocols of Gulrajani & Lopez-Paz (2021, arXiv:2007.01434, section 3). In all of them
+every draw is trained for the whole budget on all training domains, and its last weights are
+evaluated; only the choice among the draws differs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,13 @@ class Protocol(StrEnum):
     TRAINING = "training-domain validation"
     """Examples of the training domains that are not fitted; every domain counts alike."""
     LEFT_OUT = "leave-one-domain-out validation"
-    """Each training domain in turn, by a model that is fitted without it; the mean over these domains."""
+    """Each training domain in turn, by a model that is trained without it; the mean over these
+    domains.
+    """
     ORACLE = "oracle"
-    """Labelled examples of the very place that is judged, which nobody has beforehand: nothing to expect in use."""
+    """Labelled examples of the very site that is evaluated, not available in practice: nothing to
+    expect in use.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +37,11 @@ class MethodScores:
 
     validation: Mapping[Protocol, Float[ndarray, "seed draw"]]
     score: Mapping[str, Float[ndarray, "seed draw n"]]
-    """Of every judged example, by place."""
+    """Of every evaluation example, by site."""
     margin: Mapping[str, Float[ndarray, "seed draw n"]] = field(default_factory=dict)
     """Logit of class 1 minus that of class 0, where there are two classes."""
     seen: Float[ndarray, "seed draw"] | None = None
-    """Mean score on new examples of known places."""
+    """Mean score on new examples of known sites."""
     diverged: Bool[ndarray, "seed draw"]
 
     def selected_draws(self, protocol: Protocol) -> Int[ndarray, " seed"]:
@@ -62,6 +67,10 @@ def best_draws(validation: Float[ndarray, "seed draw"]) -> Int[ndarray, " seed"]
     return np.where(np.isfinite(known.max(1)), best, -1)
 
 
-def mean_over_domains(by_domain: Sequence[Float[ndarray, "seed draw"]]) -> Float[ndarray, "seed draw"]:
-    """Mean over the validation domains; NaN where a run on any of them diverged, since then the mean is of others."""
+def mean_over_domains(
+    by_domain: Sequence[Float[ndarray, "seed draw"]],
+) -> Float[ndarray, "seed draw"]:
+    """Mean over the validation domains; NaN where a run on any of them diverged, since then the
+    mean is of others.
+    """
     return np.mean(np.stack(list(by_domain)), axis=0)

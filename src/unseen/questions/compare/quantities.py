@@ -31,12 +31,14 @@ def score_scale(subject: Subject) -> float:
 
 
 BySeed = Mapping[int, ndarray]
-"""Values of every judged example [n], by seed."""
+"""Values of every evaluation example [n], by seed."""
 
 
 @runtime_checkable
 class Quantity(Structure):
-    """A number of the judged examples of one place, and its paired difference between two methods."""
+    """A number of the evaluation examples of one site, and its paired difference between two
+    methods.
+    """
 
     @property
     def name(self) -> str: ...
@@ -68,7 +70,9 @@ class Mean:
 
 @dataclass(frozen=True, eq=False)
 class Area:
-    """The area under the ROC curve of the margins; `positive` says by place which examples are of class 1."""
+    """The area under the ROC curve of the margins; `positive` says by site which examples are of
+    class 1.
+    """
 
     positive: Mapping[str, Bool[ndarray, " n"]]
     name: str = "AUC"
@@ -77,7 +81,9 @@ class Area:
         return site in self.positive
 
     def reading(self, site: str, values: BySeed) -> Reading:
-        return replace(stats.crossed_auc(np.stack(list(values.values())), self.positive[site]), unit="")
+        return replace(
+            stats.crossed_auc(np.stack(list(values.values())), self.positive[site]), unit=""
+        )
 
     def change(self, site: str, one: BySeed, other: BySeed) -> Reading:
         a, b = statistics.pair_by_seed(one, other)

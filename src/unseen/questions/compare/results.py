@@ -1,4 +1,6 @@
-"""What a comparison found, as values: every number with its interval, every missing one with its reason."""
+"""What a comparison found, as values: every number with its interval, every missing one with its
+reason.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,12 +9,14 @@ from unseen.questions.compare.protocols import Protocol
 from unseen.reading import Reading
 
 AVERAGE = "average"
-WORST = "worst place"
+WORST = "worst site"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One method under one selection protocol, at one place, on average over places, or at its worst place."""
+    """One method under one selection protocol, at one site, on average over sites, or at its worst
+    site.
+    """
 
     metric: str
     protocol: Protocol
@@ -21,14 +25,18 @@ class Cell:
     reading: Reading | None = None
     seeds: int = 0
     best: bool = False
-    """The highest of its column, and its paired difference from every other excludes zero (widened for the choice)."""
+    """The highest of its column, and its paired difference from every other excludes zero (widened
+    for the choice).
+    """
     note: str = ""
-    """Why there is no number, why it is of fewer seeds, or which place is the worst."""
+    """Why there is no number, why it is of fewer seeds, or which site is the worst."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Paired difference of a method from the baseline: same data, seeds, initial weights, draws of the shared ranges."""
+    """Paired difference of a method from the baseline: same data, seeds, initial weights, draws of
+    the shared ranges.
+    """
 
     metric: str
     protocol: Protocol
@@ -52,7 +60,9 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPoint:
-    """One trained draw: mean score at known places and at the place left out, averaged over what is left out."""
+    """One trained draw: mean score at known sites and at the site left out, averaged over what is
+    left out.
+    """
 
     method: str
     seed: int
@@ -77,7 +87,7 @@ class Results:
     choices: Sequence[Choice]
     dots: Sequence[RunPoint]
     sizes: Mapping[str, int]
-    """Judged examples by place."""
+    """Evaluation examples by site."""
     diverged: Mapping[str, tuple[int, int]]
     """Method → runs whose loss or weights stopped being finite, and all its runs."""
     missing: Mapping[str, str]
@@ -90,16 +100,31 @@ class Results:
     warnings: Sequence[str] = ()
     seconds: float = 0.0
 
-    def cell(self, method: str, column: str, metric: str = "", protocol: Protocol | None = None) -> Cell:
+    def cell(
+        self, method: str, column: str, metric: str = "", protocol: Protocol | None = None
+    ) -> Cell:
         """The cell of a method; by default of the first metric and the first protocol."""
         metric, protocol = metric or self.metrics[0], protocol or self.protocols[0]
         for cell in self.cells:
-            if (cell.method, cell.column, cell.metric, cell.protocol) == (method, column, metric, protocol):
+            if (cell.method, cell.column, cell.metric, cell.protocol) == (
+                method,
+                column,
+                metric,
+                protocol,
+            ):
                 return cell
-        return Cell(metric=metric, protocol=protocol, method=method, column=column, note="not computed")
+        return Cell(
+            metric=metric, protocol=protocol, method=method, column=column, note="not computed"
+        )
 
-    def change(self, method: str, column: str, metric: str = "", protocol: Protocol | None = None) -> Reading | None:
-        """The difference of a method from the baseline; by default of the first metric and the first protocol."""
+    def change(
+        self, method: str, column: str, metric: str = "", protocol: Protocol | None = None
+    ) -> Reading | None:
+        """The difference of a method from the baseline; by default of the first metric and the
+        first protocol.
+        """
         wanted = (method, column, metric or self.metrics[0], protocol or self.protocols[0])
-        found = (c.reading for c in self.changes if (c.method, c.column, c.metric, c.protocol) == wanted)
+        found = (
+            c.reading for c in self.changes if (c.method, c.column, c.metric, c.protocol) == wanted
+        )
         return next(found, None)

@@ -1,4 +1,6 @@
-"""The units of a comparison: the runs of one method on one task, whose scores are kept under a key of all that decides them."""
+"""The units of a comparison: the runs of one method on one task, whose scores are kept under a key
+of all that decides them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +10,9 @@ from torch import Tensor
 from unseen.questions.compare.candidates import MethodSpec
 
 RunScores = Mapping[str, Tensor]
-"""Of every model of a block [model, …]: `select`, `oracle` and `seen` (mean scores), `score PLACE` and `margin PLACE` of every
-judged example, `diverged`, and `together`: whether it was trained with others."""
+"""Of every model of a block [model, …]: `select`, `oracle` and `seen` (mean scores), `score PLACE`
+and `margin PLACE` of every evaluation example, `diverged`, and `together`: whether it was trained
+with others."""
 
 
 @dataclass(frozen=True)
@@ -33,4 +36,6 @@ class RunGroup:
 
     @property
     def says(self) -> str:
-        return f"{self.entrant.name} · {self.at}" + (f" without {self.without}" if self.without else "")
+        return f"{self.entrant.name} · {self.at}" + (
+            f" without {self.without}" if self.without else ""
+        )

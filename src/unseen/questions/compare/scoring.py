@@ -1,4 +1,4 @@
-"""Scores of many models on what may select and on what is judged."""
+"""Scores of many models on what may select and on what is evaluated."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -18,13 +18,17 @@ from unseen.tasks.domains import ORACLE
 
 
 def scores(models: Sequence[nn.Module], task: Task, lab: Lab, judge: bool) -> dict[str, Tensor]:
-    """Mean score of every model on what may select, and its scores of every judged example; float32 on the CPU."""
+    """Mean score of every model on what may select, and its scores of every evaluation example;
+    float32 on the CPU.
+    """
     evaluate = ModelEvaluator(models, lab)
     score = task.objective.score
 
     def mean(splits: Mapping[str, Split]) -> Float[Tensor, " model"]:
         """Every split counts alike, however many examples it has."""
-        return torch.stack([evaluate(split, score).double().mean(1) for split in splits.values()]).mean(0)
+        return torch.stack(
+            [evaluate(split, score).double().mean(1) for split in splits.values()]
+        ).mean(0)
 
     found: dict[str, Tensor] = {}
     if select := task.of(Use.SELECT):
@@ -44,7 +48,9 @@ def scores(models: Sequence[nn.Module], task: Task, lab: Lab, judge: bool) -> di
 
 
 class ModelEvaluator:
-    """Values of every example for many models at once, or for one after the other where vmap refuses."""
+    """Values of every example for many models at once, or for one after the other where vmap
+    refuses.
+    """
 
     def __init__(self, models: Sequence[nn.Module], lab: Lab) -> None:
         self.models, self.lab = models, lab
@@ -55,7 +61,10 @@ class ModelEvaluator:
         if len(self.models) > 1:
             try:
                 return self._evaluate_stacked(split, f)
-            except (RuntimeError, UnseenError):  # data-dependent control flow, or models of several shapes
+            except (
+                RuntimeError,
+                UnseenError,
+            ):  # data-dependent control flow, or models of several shapes
                 pass
         return torch.stack([per_example(model, split.data, f, self.lab) for model in self.models])
 
@@ -92,7 +101,12 @@ def has_two_classes(split: Split, task: Task, lab: Lab) -> bool:
 def _classes(split: Split, lab: Lab) -> set[int]:
     found: set[int] = set()
     for batch in once(split.data, 4096, lab):
-        if "x" not in batch or "y" not in batch or batch["y"].is_floating_point() or batch["y"].dim() > 1:
+        if (
+            "x" not in batch
+            or "y" not in batch
+            or batch["y"].is_floating_point()
+            or batch["y"].dim() > 1
+        ):
             return {-1}
         found |= set(batch["y"].unique().tolist())
     return found

@@ -1,4 +1,6 @@
-"""What a comparison reads from the scores: intervals, paired differences, and which value stands out."""
+"""What a comparison reads from the scores: intervals, paired differences, and which value stands
+out.
+"""
 
 from collections.abc import Mapping
 
@@ -15,15 +17,19 @@ Rows = Float[ndarray, "seed n"]
 
 
 def worst(readings: Mapping[str, Reading]) -> str:
-    """The place with the lowest value."""
+    """The site with the lowest value."""
     return min(readings, key=lambda site: readings[site].value)
 
 
 def pair_by_seed(one: Mapping[int, ndarray], other: Mapping[int, ndarray]) -> tuple[Rows, Rows]:
-    """Rows of the seeds that both have, in the same order: initialisation, data order and draws are equal there."""
+    """Rows of the seeds that both have, in the same order: initialisation, data order and draws are
+    equal there.
+    """
     seeds = sorted(one.keys() & other.keys())
     if not seeds:
-        raise InvalidData("No seed has both values.", why="differences are paired by seed.", fix="add seeds.")
+        raise InvalidData(
+            "No seed has both values.", why="differences are paired by seed.", fix="add seeds."
+        )
     return np.stack([one[seed] for seed in seeds]), np.stack([other[seed] for seed in seeds])
 
 
@@ -35,14 +41,20 @@ def scores_of_chosen(
     return {seed: table[seed, draw] for seed, draw in enumerate(draws) if draw >= 0}
 
 
-def stands_out(values: Mapping[str, float], differs: Mapping[tuple[str, str], Reading]) -> str | None:
-    """The name with the highest value, if its paired difference from every other excludes zero, widened for the choice.
+def stands_out(
+    values: Mapping[str, float], differs: Mapping[tuple[str, str], Reading]
+) -> str | None:
+    """The name with the highest value, if its paired difference from every other excludes zero,
+    widened for the choice.
 
-    `differs[a, b]` is the reading of a − b. A single name does not stand out, nor does one with an unknown difference.
+    `differs[a, b]` is the reading of a − b. A single name does not stand out, nor does one with an
+    unknown difference.
     """
     if len(values) < 2:
         return None
     best = max(values, key=lambda name: values[name])
     rivals = [name for name in values if name != best]
-    clear = all((best, r) in differs and stats.widen(differs[best, r], len(rivals)).low > 0 for r in rivals)
+    clear = all(
+        (best, r) in differs and stats.widen(differs[best, r], len(rivals)).low > 0 for r in rivals
+    )
     return best if clear else None

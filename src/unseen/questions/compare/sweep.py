@@ -1,7 +1,8 @@
-"""The runs of a comparison, trained together where they share a shape: seeds, draws and places left out as one batch of models.
+"""The runs of a comparison, trained together where they share a shape: seeds, draws and sites left
+out as one batch of models.
 
-Scores are kept block by block (`lab.keep`), so that an interrupted sweep goes on where it stopped, and other processes may
-have computed them.
+Scores are kept block by block (`lab.keep`), so that an interrupted sweep goes on where it stopped,
+and other processes may have computed them.
 """
 
 import copy
@@ -31,7 +32,9 @@ from unseen.tasks.domains import validate_on
 
 @dataclass
 class Sweep:
-    """Trains blocks of runs on subjects. Weights, order of minibatches and draws depend on the seed of a run only."""
+    """Trains blocks of runs on subjects. Weights, order of minibatches and draws depend on the seed
+    of a run only.
+    """
 
     subjects: Sequence[Subject]
     lab: Lab
@@ -44,7 +47,9 @@ class Sweep:
     _starts: dict[tuple[str, int], Identity] = field(default_factory=dict)
 
     def __call__(self, blocks: Sequence[RunGroup]) -> list[RunScores]:
-        """The scores of the blocks' models: kept ones, or those of models that are trained now, all at once."""
+        """The scores of the blocks' models: kept ones, or those of models that are trained now, all
+        at once.
+        """
         made: dict[RunGroup, dict[str, Tensor]] = {}
 
         def maker(k: int) -> Callable[[], dict[str, Tensor]]:
@@ -58,11 +63,16 @@ class Sweep:
         return [self.lab.keep(self.key(block), maker(k)) for k, block in enumerate(blocks)]
 
     def groups(self, blocks: Sequence[RunGroup]) -> list[list[RunGroup]]:
-        """The blocks in order, those of one method and shape together, as many as are trained at once."""
+        """The blocks in order, those of one method and shape together, as many as are trained at
+        once.
+        """
         alike: dict[str, list[list[RunGroup]]] = {}
         for block in blocks:
             model = self.initial_model(block, block.runs[0].seed)
-            shapes, most = [shape(split) for split in self.task(block).of(Use.TRAIN).values()], most_together(model)
+            shapes, most = (
+                [shape(split) for split in self.task(block).of(Use.TRAIN).values()],
+                most_together(model),
+            )
             found = alike.setdefault(f"{block.entrant.name} {shapes} {model}", [[]])
             if sum(len(other.runs) for other in found[-1]) + len(block.runs) > most and found[-1]:
                 found.append([])
@@ -74,7 +84,9 @@ class Sweep:
         where = (block.at, block.without)
         if where not in self._tasks:
             task = self.subject(block.at).task
-            self._tasks[where] = validate_on(positions_as_text(task), block.without) if block.without else task
+            self._tasks[where] = (
+                validate_on(positions_as_text(task), block.without) if block.without else task
+            )
         return self._tasks[where]
 
     def subject(self, label: str) -> Subject:
@@ -82,15 +94,21 @@ class Sweep:
         return next(one for one in self.subjects if one.label == label)
 
     def method(self, entrant: MethodSpec, at: str, run: Run) -> Method:
-        """The method with the hyperparameters of the run's draw, under the budget of the subject."""
-        return entrant.draw_method(self.subject(at).budget, run.draw, self.lab.child("search", run.seed), self.space)
+        """The method with the hyperparameters of the run's draw, under the budget of the
+        subject.
+        """
+        return entrant.draw_method(
+            self.subject(at).budget, run.draw, self.lab.child("search", run.seed), self.space
+        )
 
     def key(self, block: RunGroup) -> Identity:
         """Everything that decides the block's scores."""
         where = (block.at, block.without)
         if where not in self._data:
             task = self.task(block)
-            self._data[where] = identify("task", objective=task.objective, axis=task.axis, splits=task.splits)
+            self._data[where] = identify(
+                "task", objective=task.objective, axis=task.axis, splits=task.splits
+            )
         return identify(
             f"scores of {block.says}",
             task=self._data[where],
@@ -100,7 +118,10 @@ class Sweep:
             is_stacked=self.is_stacked,
             lab=self.lab.signature,
             code=Sweep,
-            **{f"model {seed}": self._start(block, seed) for seed in sorted({run.seed for run in block.runs})},
+            **{
+                f"model {seed}": self._start(block, seed)
+                for seed in sorted({run.seed for run in block.runs})
+            },
         )
 
     def _start(self, block: RunGroup, seed: int) -> Identity:
@@ -124,24 +145,33 @@ class Sweep:
             finite = torch.tensor([isinstance(result, Trained) for result in mine])
             kept = {"diverged": ~finite, "together": torch.full(finite.shape, together)}
             if models:
-                for name, values in scores(models, self.task(block), self.lab, judge=not block.without).items():
+                for name, values in scores(
+                    models, self.task(block), self.lab, judge=not block.without
+                ).items():
                     kept[name] = values.new_full((len(mine), *values.shape[1:]), torch.nan)
                     kept[name][finite] = values
             made.append(kept)
         return made
 
     def train_groups(self, blocks: Sequence[RunGroup]) -> tuple[list[Trained | Divergence], bool]:
-        """The blocks' models after training, in the order of their runs, and whether they were trained together."""
+        """The blocks' models after training, in the order of their runs, and whether they were
+        trained together.
+        """
         models, methods, labs, tasks = [], [], [], []
         for block in blocks:
-            fresh = {seed: self.initial_model(block, seed) for seed in sorted({run.seed for run in block.runs})}
+            fresh = {
+                seed: self.initial_model(block, seed)
+                for seed in sorted({run.seed for run in block.runs})
+            }
             models += [copy.deepcopy(fresh[run.seed]) for run in block.runs]
             methods += [self.method(block.entrant, block.at, run) for run in block.runs]
             labs += [self.lab.child("fit", run.seed) for run in block.runs]
             tasks += [align_split_names(self.task(block))] * len(block.runs)
         parts = [part for method in methods if (part := step_of(method)) is not None]
         if len(parts) < len(methods):
-            return [train_alone(*each) for each in zip(methods, models, tasks, labs, strict=True)], False
+            return [
+                train_alone(*each) for each in zip(methods, models, tasks, labs, strict=True)
+            ], False
         steps, budgets = zip(*parts, strict=True)
         bare = {id(task): visible_to_training(task) for task in tasks}
         results, together, most = [], self.is_stacked, most_together(models[0])
@@ -169,7 +199,8 @@ def network_of(subject: Subject) -> nn.Module:
         raise InvalidData(
             f"The model of `{subject.name}` is a scikit-learn estimator.",
             why="training methods change how a network is trained by gradients.",
-            fix="give a function that makes a torch module: Subject(model=lambda: nn.Sequential(…), …).",
+            fix="give a function that makes a torch module: Subject(model=lambda: "
+            "nn.Sequential(…), …).",
         )
     return model
 
@@ -184,13 +215,21 @@ def shape(split: Split) -> str:
 
 def positions_as_text(task: Task) -> Task:
     """Positions as words: blocks name them so."""
-    words = {name: None if split.at is None else str(split.at) for name, split in task.splits.items()}
-    return replace(task, splits={name: replace(split, at=words[name]) for name, split in task.splits.items()})
+    words = {
+        name: None if split.at is None else str(split.at) for name, split in task.splits.items()
+    }
+    return replace(
+        task, splits={name: replace(split, at=words[name]) for name, split in task.splits.items()}
+    )
 
 
 def align_split_names(task: Task) -> Task:
-    """The task with its fitted splits named by position, so that minibatches come in one order whichever place is left out."""
+    """The task with its training splits named by position, so that minibatches come in one order
+    whichever site is left out.
+    """
     if len(task.of(Use.TRAIN)) < 2:
         return task
     names = {name: f"fit {k}" for k, name in enumerate(task.of(Use.TRAIN))}
-    return replace(task, splits={names.get(name, name): split for name, split in task.splits.items()})
+    return replace(
+        task, splits={names.get(name, name): split for name, split in task.splits.items()}
+    )

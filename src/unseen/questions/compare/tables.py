@@ -1,4 +1,6 @@
-"""From sheets to results: what each method reaches under each protocol, and what is missing, with its reason."""
+"""From sheets to results: what each method reaches under each protocol, and what is missing, with
+its reason.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,14 @@ from unseen.lab import Lab
 from unseen.questions.compare import statistics
 from unseen.questions.compare.candidates import BASELINE, MethodSpec
 from unseen.questions.compare.protocols import MethodScores, Protocol
-from unseen.questions.compare.quantities import Area, BySeed, Mean, Quantity, score_name, score_scale
+from unseen.questions.compare.quantities import (
+    Area,
+    BySeed,
+    Mean,
+    Quantity,
+    score_name,
+    score_scale,
+)
 from unseen.questions.compare.results import AVERAGE, WORST, Cell, Change, Choice, RunPoint
 from unseen.questions.compare.run_groups import Run
 from unseen.questions.compare.splits import evaluated_splits
@@ -25,22 +34,26 @@ from unseen.subjects.subject import Subject
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """One quantity under one protocol: every method's values at every place, on average and at its worst place."""
+    """One quantity under one protocol: every method's values at every site, on average and at its
+    worst site.
+    """
 
     quantity: Quantity
     methods: Sequence[str]
     sites: Sequence[str]
     values: Mapping[tuple[str, str], BySeed]
-    """By method and place; empty where there are none."""
+    """By method and site; empty where there are none."""
 
     @property
     def columns(self) -> list[str]:
-        """The places, and what is read from all of them where there are several."""
+        """The sites, and what is read from all of them where there are several."""
         return [*self.sites, *([AVERAGE, WORST] if len(self.sites) > 1 else [])]
 
     @cached_property
     def readings(self) -> dict[tuple[str, str], Reading]:
-        found = {(m, site): self.quantity.reading(site, v) for (m, site), v in self.values.items() if v}
+        found = {
+            (m, site): self.quantity.reading(site, v) for (m, site), v in self.values.items() if v
+        }
         for m, site in self.lowest.items() if len(self.sites) > 1 else ():
             found[m, AVERAGE] = stats.average([found[m, each] for each in self.sites])
             found[m, WORST] = found[m, site]
@@ -48,9 +61,12 @@ class ScoreTable:
 
     @cached_property
     def lowest(self) -> dict[str, str]:
-        """The worst place of every method that has a value at each place."""
+        """The worst site of every method that has a value at each site."""
         whole = [m for m in self.methods if all(self.values[m, site] for site in self.sites)]
-        at = {m: {site: self.quantity.reading(site, self.values[m, site]) for site in self.sites} for m in whole}
+        at = {
+            m: {site: self.quantity.reading(site, self.values[m, site]) for site in self.sites}
+            for m in whole
+        }
         return {m: statistics.worst(readings) for m, readings in at.items()}
 
     def readings_in(self, column: str) -> dict[str, Reading]:
@@ -68,11 +84,15 @@ class ScoreTable:
         for a, b in combinations(self.readings_in(column), 2):
             if (change := self._difference(column, a, b)) is not None:
                 found[a, b] = change
-                found[b, a] = Reading(-change.value, -change.high, -change.low, change.n, change.unit)
+                found[b, a] = Reading(
+                    -change.value, -change.high, -change.low, change.n, change.unit
+                )
         return found
 
     def _difference(self, column: str, a: str, b: str) -> Reading | None:
-        if column == WORST and self.lowest[a] != self.lowest[b]:  # other examples: nothing is paired
+        if (
+            column == WORST and self.lowest[a] != self.lowest[b]
+        ):  # other examples: nothing is paired
             return stats.independent_difference(self.readings[a, WORST], self.readings[b, WORST])
         sites = self.sites if column == AVERAGE else [self.lowest[a] if column == WORST else column]
         pairs = [(site, self.values[a, site], self.values[b, site]) for site in sites]
@@ -87,7 +107,7 @@ AllScores = Mapping[tuple[str, str], MethodScores]
 
 @dataclass(frozen=True, kw_only=True)
 class ResultTable:
-    """The sheets of a comparison with where each place is judged."""
+    """The sheets of a comparison with where each site is evaluated."""
 
     subjects: Sequence[Subject]
     entrants: Sequence[MethodSpec]
@@ -98,11 +118,17 @@ class ResultTable:
     @cached_property
     def sites(self) -> dict[str, Subject]:
         """Site → the subject that is evaluated there."""
-        return {site: subject for subject in self.subjects for site in evaluated_splits(subject.task)}
+        return {
+            site: subject for subject in self.subjects for site in evaluated_splits(subject.task)
+        }
 
     def quantities(self) -> list[Quantity]:
-        """The mean score, and the area under the ROC curve where both classes are judged at some place."""
-        found: list[Quantity] = [Mean(score_name(self.subjects[0].task), score_scale(self.subjects[0]))]
+        """The mean score, and the area under the ROC curve where both classes are evaluated at some
+        site.
+        """
+        found: list[Quantity] = [
+            Mean(score_name(self.subjects[0].task), score_scale(self.subjects[0]))
+        ]
         margins = {site for sheet in self.sheets.values() for site in sheet.margin}
         positive = {site: self._positive(site) for site in self.sites if site in margins}
         positive = {site: y for site, y in positive.items() if 0 < y.sum() < y.size}
@@ -113,14 +139,20 @@ class ResultTable:
         return whole(task.splits[evaluated_splits(task)[site]].data, Lab())["y"].numpy() > 0
 
     def columns(self, quantity: Quantity) -> list[str]:
-        """The places at which the quantity exists."""
+        """The sites at which the quantity exists."""
         return [site for site in self.sites if quantity.exists(site)]
 
     def values(self, quantity: Quantity, protocol: Protocol, method: str, site: str) -> BySeed:
         """What the chosen run of every seed did; empty where the method has none."""
         sheet = self.sheets.get((method, self.sites[site].label))
-        table = {} if sheet is None else (sheet.margin if isinstance(quantity, Area) else sheet.score)
-        return statistics.scores_of_chosen(sheet, protocol, table[site]) if sheet is not None and site in table else {}
+        table = (
+            {} if sheet is None else (sheet.margin if isinstance(quantity, Area) else sheet.score)
+        )
+        return (
+            statistics.scores_of_chosen(sheet, protocol, table[site])
+            if sheet is not None and site in table
+            else {}
+        )
 
     def why_not(self, protocol: Protocol, method: str, site: str) -> str:
         sheet = self.sheets.get((method, self.sites[site].label))
@@ -128,17 +160,25 @@ class ResultTable:
             return "could not be trained"
         if sheet.diverged.all():
             return "every run diverged"
-        return "this protocol has nothing to select by" if protocol not in sheet.validation else "every draw diverged"
+        return (
+            "this protocol has nothing to select by"
+            if protocol not in sheet.validation
+            else "every draw diverged"
+        )
 
     def cells(self, quantity: Quantity, protocol: Protocol) -> tuple[list[Cell], list[Change]]:
-        """All methods in all columns under one protocol, and their differences from the baseline."""
+        """All methods in all columns under one protocol, and their differences from the
+        baseline.
+        """
         methods, columns = [entrant.name for entrant in self.entrants], self.columns(quantity)
         values = {(m, c): self.values(quantity, protocol, m, c) for m in methods for c in columns}
         board = ScoreTable(quantity=quantity, methods=methods, sites=columns, values=values)
         cells, changes = [], []
         for column in board.columns:
             pairs = board.differences(column)
-            best = statistics.stands_out({m: r.value for m, r in board.readings_in(column).items()}, pairs)
+            best = statistics.stands_out(
+                {m: r.value for m, r in board.readings_in(column).items()}, pairs
+            )
             for m in methods:
                 seeds = board.seeds(m, column)
                 cells.append(
@@ -155,18 +195,32 @@ class ResultTable:
                 )
                 if (change := pairs.get((m, self.baseline))) is not None:
                     changes.append(
-                        Change(metric=quantity.name, protocol=protocol, method=m, column=column, reading=change)
+                        Change(
+                            metric=quantity.name,
+                            protocol=protocol,
+                            method=m,
+                            column=column,
+                            reading=change,
+                        )
                     )
         return cells, changes
 
-    def _note(self, protocol: Protocol, method: str, column: str, seeds: int, board: "ScoreTable") -> str:
-        """What the number does not say: why there is none, which place is the worst, or that seeds are missing."""
+    def _note(
+        self, protocol: Protocol, method: str, column: str, seeds: int, board: "ScoreTable"
+    ) -> str:
+        """What the number does not say: why there is none, which site is the worst, or that seeds
+        are missing.
+        """
         if seeds == 0 and column in board.sites:
             return self.why_not(protocol, method, column)
         if seeds == 0:
             gone = [site for site in board.sites if not board.values[method, site]]
             return f"no value at {', '.join(gone)}"
-        few = [f"{seeds} of {self.seeds} seeds: in the others every draw diverged"] if seeds < self.seeds else []
+        few = (
+            [f"{seeds} of {self.seeds} seeds: in the others every draw diverged"]
+            if seeds < self.seeds
+            else []
+        )
         return "; ".join([*([board.lowest[method]] if column == WORST else []), *few])
 
     @property
@@ -184,20 +238,34 @@ class ResultTable:
                 for seed, draw in enumerate(sheet.selected_draws(protocol).tolist()):
                     if draw >= 0:
                         values = repr(sweep.method(by_name[method], at, Run(seed, draw)))
-                        told = {"protocol": protocol, "method": method, "left_out": at, "seed": seed, "draw": draw}
+                        told = {
+                            "protocol": protocol,
+                            "method": method,
+                            "left_out": at,
+                            "seed": seed,
+                            "draw": draw,
+                        }
                         made.append(Choice(**told, is_default=draw == 0, values=values))
         return made
 
     def dots(self) -> list[RunPoint]:
-        """Every run that is finite on all tasks: in-distribution score against score at the places left out."""
+        """Every run that is finite on all tasks: in-distribution score against score at the sites
+        left out.
+        """
         found = []
         for entrant in self.entrants:
-            mine = [self.sheets[key] for one in self.subjects if (key := (entrant.name, one.label)) in self.sheets]
+            mine = [
+                self.sheets[key]
+                for one in self.subjects
+                if (key := (entrant.name, one.label)) in self.sheets
+            ]
             seen = [s.seen for s in mine if s.seen is not None and s.score]
             if len(seen) < len(self.subjects):
                 continue
             known = np.mean(seen, axis=0)
-            new = np.mean([np.mean([v.mean(-1) for v in s.score.values()], axis=0) for s in mine], axis=0)
+            new = np.mean(
+                [np.mean([v.mean(-1) for v in s.score.values()], axis=0) for s in mine], axis=0
+            )
             finite = ~np.any([s.diverged for s in mine], axis=0)
             for seed, draw in np.argwhere(finite).tolist():
                 x, y = (float(score_scale(self.subjects[0]) * a[seed, draw]) for a in (known, new))

@@ -54,7 +54,8 @@ def _lead(found: ExplanationReport) -> str:
     if own.value < LITTLE:
         return (
             text
-            + "That is little: no sum of single features describes this model well there, so read the credits as hints."
+            + "That is little: no sum of single features describes this model well there, so read "
+            "the credits as hints."
         )
     return text + f"Below, {found.used} says what each feature adds to the {found.behaviour}."
 
@@ -64,22 +65,37 @@ def _choice(found: ExplanationReport) -> list[Block]:
     rows: list[dict[str, Value]] = []
     for name, reading in choice.readings.items():
         mark = "chosen" if name == choice.name else ""
-        mark = f"{mark}, used here".strip(", ") if name == found.used and found.used != choice.name else mark
-        rows.append({"method": name, "share explained": reading, "what it is": HOW.get(name, ""), "": mark})
+        mark = (
+            f"{mark}, used here".strip(", ")
+            if name == found.used and found.used != choice.name
+            else mark
+        )
+        rows.append(
+            {"method": name, "share explained": reading, "what it is": HOW.get(name, ""), "": mark}
+        )
     tone = Tone.GOOD if choice.faithfulness.value >= LITTLE else Tone.CAUTION
-    detail = "" if choice.is_clear else f"Within chance of {choice.runner_up}: either will do." * bool(choice.runner_up)
+    detail = (
+        ""
+        if choice.is_clear
+        else f"Within chance of {choice.runner_up}: either will do." * bool(choice.runner_up)
+    )
     blocks: list[Block] = [
         Paragraph(
-            f"The question is {QUESTIONS[found.question]}. All methods were judged on the same fresh sample of it."
+            f"The question is {QUESTIONS[found.question]}. All methods were evaluated on the same "
+            "fresh sample of it."
         ),
         Note(choice.why, tone, detail),
         Table(
             rows=rows,
-            caption="Share of the output's variation that each method explains, with its 95 % interval over inputs "
+            caption="Share of the output's variation that each method explains, with its 95 % "
+            "interval over inputs "
             "(1: all of it, 0: no better than saying nothing, below 0: misleading).",
         ),
     ]
-    blocks += [Note(f"{name} could not be asked.", Tone.NEUTRAL, why) for name, why in choice.left_out.items()]
+    blocks += [
+        Note(f"{name} could not be asked.", Tone.NEUTRAL, why)
+        for name, why in choice.left_out.items()
+    ]
     return blocks
 
 
@@ -95,15 +111,21 @@ def _example(found: ExplanationReport, told: ExampleExplanation) -> list[Block]:
     if told.unexplained > 1 - LITTLE:
         blocks.append(
             Note(
-                f"Here the credits leave {percent(told.unexplained)} of the output's variation unexplained.",
+                f"Here the credits leave {percent(told.unexplained)} of the output's variation "
+                "unexplained.",
                 Tone.CAUTION,
                 "Features act together around this example; their single credits say little.",
             )
         )
     if told.picture is not None:
-        blocks.append(Images(title="The image", pixels=[told.picture.tolist()], captions=[told.example.label]))
+        blocks.append(
+            Images(title="The image", pixels=[told.picture.tolist()], captions=[told.example.label])
+        )
     if told.heat:
-        names = [str(k + 1) for k in range(len(told.heat))], [str(k + 1) for k in range(len(told.heat[0]))]
+        names = (
+            [str(k + 1) for k in range(len(told.heat))],
+            [str(k + 1) for k in range(len(told.heat[0]))],
+        )
         blocks.append(
             Grid(
                 title="Credits of the patches (blue adds, orange takes away)",
@@ -114,7 +136,14 @@ def _example(found: ExplanationReport, told: ExampleExplanation) -> list[Block]:
         )
     elif told.pieces:
         title = f"What each token adds ({found.unit}): blue adds, orange takes away"
-        blocks.append(Passage(title=title, pieces=told.pieces, weights=list(told.credits.values()), unit=found.unit))
+        blocks.append(
+            Passage(
+                title=title,
+                pieces=told.pieces,
+                weights=list(told.credits.values()),
+                unit=found.unit,
+            )
+        )
     else:
         blocks.append(_bars(found, told))
     return blocks
@@ -122,36 +151,53 @@ def _example(found: ExplanationReport, told: ExampleExplanation) -> list[Block]:
 
 def _bars(found: ExplanationReport, told: ExampleExplanation) -> Bars:
     order = sorted(told.credits, key=lambda name: -abs(told.credits[name]))
-    drawn = len(order) if len(order) == MOST_FEATURES + 1 else MOST_FEATURES  # one left over takes no more room itself
+    drawn = (
+        len(order) if len(order) == MOST_FEATURES + 1 else MOST_FEATURES
+    )  # one left over takes no more room itself
     values = {name: told.credits[name] for name in order[:drawn]}
     rest = [told.credits[name] for name in order[drawn:]]
     if rest:
         values[f"{len(rest)} other features"] = sum(rest)
     unit = f" ({found.unit})" if found.unit else ""
     return Bars(
-        title="What each feature adds, against the baseline", values=values, label=f"change of the output{unit}"
+        title="What each feature adds, against the baseline",
+        values=values,
+        label=f"change of the output{unit}",
     )
 
 
 def _sentence(found: ExplanationReport, told: ExampleExplanation) -> str:
     example = told.example
     parts = [
-        f"{found.behaviour[0].upper()}{found.behaviour[1:]}: {number(told.output)}; {number(told.base)} at the baseline."
+        f"{found.behaviour[0].upper()}{found.behaviour[1:]}: {number(told.output)}; "
+        f"{number(told.base)} at the baseline."
     ]
     if example.predicted:
-        parts.append(f"Predicted {example.predicted}" + (f", labelled {example.label}." if example.label else "."))
-    if isinstance(example.shown, str) and not told.pieces and example.shown != f"{example.split}[{example.index}]":
+        parts.append(
+            f"Predicted {example.predicted}"
+            + (f", labelled {example.label}." if example.label else ".")
+        )
+    if (
+        isinstance(example.shown, str)
+        and not told.pieces
+        and example.shown != f"{example.split}[{example.index}]"
+    ):
         parts.append(f"{example.shown}.")
-    parts.append(f"The credits explain {percent(1 - told.unexplained)} of what the model does around it.")
+    parts.append(
+        f"The credits explain {percent(1 - told.unexplained)} of what the model does around it."
+    )
     return " ".join(parts)
 
 
 def _reading(found: ExplanationReport) -> list[Block]:
     told: Sequence[str] = (
-        f"A credit is what a feature adds to the {found.behaviour} compared with its baseline: {found.removed}. "
+        f"A credit is what a feature adds to the {found.behaviour} compared with its baseline: "
+        f"{found.removed}. "
         "Another baseline asks another question and gives other credits.",
-        "Credits describe the model, not the world: a feature may stand in for another one that goes with it.",
-        "No method is the most faithful everywhere; this one is for the question above. The other question: "
+        "Credits describe the model, not the world: a feature may stand in for another one that "
+        "goes with it.",
+        "No method is the most faithful everywhere; this one is for the question above. The other "
+        "question: "
         f"--question {'remove' if found.question is Question.CHANGE else 'change'}.",
     )
     blocks: list[Block] = [Note(text) for text in told]

@@ -1,7 +1,9 @@
-"""What a model looks at: which method is most faithful to it, and what that one says, example by example.
+"""What a model looks at: which method is most faithful to it, and what that one says, example by
+example.
 
-Composed from the guide (`attributions/explanation/guide.py`) and the subject's session. What was computed is kept under
-the identity of model, inputs and method, so that an interrupted run goes on where it stopped.
+Composed from the guide (`attributions/explanation/guide.py`) and the subject's session. What was
+computed is kept under the identity of model, inputs and method, so that an interrupted run goes on
+where it stopped.
 """
 
 import time
@@ -25,7 +27,12 @@ from unseen.engine.local.surrogate import Explanation, Loss, effects, evaluate, 
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.identity import Identity, identify
 from unseen.lab import Lab
-from unseen.questions.explain.request import ExplainRequest, TargetFunction, target_function, with_target
+from unseen.questions.explain.request import (
+    ExplainRequest,
+    TargetFunction,
+    target_function,
+    with_target,
+)
 from unseen.questions.explain.results import ExampleExplanation, ExplanationReport
 from unseen.questions.explain.setup import (
     Positions,
@@ -52,8 +59,12 @@ class Plan:
     kept: "ExplanationCache"
 
 
-def explain(subject: Subject, request: ExplainRequest = ExplainRequest(), lab: Lab | None = None) -> ExplanationReport:
-    """Trains the subject's model where none is given trained, and explains what the request names."""
+def explain(
+    subject: Subject, request: ExplainRequest = ExplainRequest(), lab: Lab | None = None
+) -> ExplanationReport:
+    """Trains the subject's model where none is given trained, and explains what the request
+    names.
+    """
     began = time.perf_counter()
     lab = (lab or Lab()).child(subject.task.name)
     # small models on many threads wait for each other longer than they compute
@@ -63,7 +74,9 @@ def explain(subject: Subject, request: ExplainRequest = ExplainRequest(), lab: L
 
 
 def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> ExplanationReport:
-    """Compares the methods on a sample of the split, then explains the asked examples with the best, or the asked, one."""
+    """Compares the methods on a sample of the split, then explains the asked examples with the
+    best, or the asked, one.
+    """
     split = request.split or session.main_split
     sample = draw_sample(session, split, request.sample, lab.child("sample"))
     behaviour = target_function(session, sample, request.target)
@@ -74,18 +87,33 @@ def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> Explan
     methods = matching_presets(where, count_features(inputs, sample[behaviour.column]))
     if request.method and request.method not in methods:
         raise UnknownName.near("method", request.method, methods)
-    sites = find_examples(session, split, request, lab.child("rows"))
-    choice = choose(session.first, sample, behaviour.f, where, lab.child("choose"), inputs=inputs, methods=methods,
-                    remember=partial(kept.explanation, sample))  # fmt: skip
+    positions = find_examples(session, split, request, lab.child("rows"))
+    choice = choose(
+        session.first,
+        sample,
+        behaviour.f,
+        where,
+        lab.child("choose"),
+        inputs=inputs,
+        methods=methods,
+        remember=partial(kept.explanation, sample),
+    )
     used = request.method or choice.name
     if used in choice.left_out:
-        raise InvalidConfig(f"{used} cannot explain this model.", choice.left_out[used], "use --method auto.")
+        raise InvalidConfig(
+            f"{used} cannot explain this model.", choice.left_out[used], "use --method auto."
+        )
     plan, examples = Plan(used, methods[used], where, inputs, kept), list[ExampleExplanation]()
-    chunks = [sites[k : k + 4] for k in range(0, len(sites), 4)]
+    chunks = [positions[k : k + 4] for k in range(0, len(positions), 4)]
     for part in lab.track(chunks, len(chunks)):
         batch = default_collate([session.task.split(name).data[index] for name, index in part])
         examples += _explain_examples(
-            session, with_target(session, batch, behaviour, request.target), part, behaviour, plan, lab
+            session,
+            with_target(session, batch, behaviour, request.target),
+            part,
+            behaviour,
+            plan,
+            lab,
         )
     return ExplanationReport(
         name=session.subject.name,
@@ -98,7 +126,10 @@ def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> Explan
         question=request.question,
         examples=examples,
         decisions=session.subject.decisions,
-        warnings=[*session.subject.warnings, *(f"{name} was left out: {why}" for name, why in choice.left_out.items())],
+        warnings=[
+            *session.subject.warnings,
+            *(f"{name} was left out: {why}" for name, why in choice.left_out.items()),
+        ],
     )
 
 
@@ -113,7 +144,11 @@ class ExplanationCache:
     lab: Lab
 
     def tensors(
-        self, batch: Batch, method: str, make: Callable[[], dict[str, Tensor]], preset: Preset | None = None
+        self,
+        batch: Batch,
+        method: str,
+        make: Callable[[], dict[str, Tensor]],
+        preset: Preset | None = None,
     ) -> dict[str, Tensor]:
         if not self.session.first.model.state_dict():
             return make()
@@ -161,7 +196,9 @@ class ExplanationCache:
             found["scores"],
             Cause.FEATURE,
             tuple(self.inputs.names),
-            parametrization=Parametrization.ADDITIVE if bool(found["additive"]) else Parametrization.MULTIPLICATIVE,
+            parametrization=Parametrization.ADDITIVE
+            if bool(found["additive"])
+            else Parametrization.MULTIPLICATIVE,
             intercept=found.get("intercept"),
             loss=found.get("loss"),
             null=found.get("null"),
@@ -170,7 +207,12 @@ class ExplanationCache:
 
 
 def _explain_examples(
-    session: Session, batch: Batch, sites: Positions, behaviour: TargetFunction, plan: Plan, lab: Lab
+    session: Session,
+    batch: Batch,
+    positions: Positions,
+    behaviour: TargetFunction,
+    plan: Plan,
+    lab: Lab,
 ) -> list[ExampleExplanation]:
     """The examples with their credits, as effects against the baseline whatever the method."""
     inputs, where = plan.inputs, plan.where
@@ -186,14 +228,23 @@ def _explain_examples(
         )
         null = found.null
         share = torch.where(null > 0, found.loss(w) / null.clamp_min(1e-30), 0.0)
-        return {"credits": effects(at, answer), "output": at.at_point, "base": at.at_base, "unexplained": share}
+        return {
+            "credits": effects(at, answer),
+            "output": at.at_point,
+            "base": at.at_base,
+            "unexplained": share,
+        }
 
     kept = plan.kept.tensors(batch, f"examples by {plan.used}", make, plan.preset)
     x, made = batch[behaviour.column], []
-    for k, (split, index) in enumerate(sites):
+    for k, (split, index) in enumerate(positions):
         row = kept["credits"][k].cpu()
         pieces = () if x.is_floating_point() else token_texts(session, x[k])
-        names = inputs.names or [f"{j}: {piece}" for j, piece in enumerate(pieces)] or [f"{j}" for j in range(len(row))]
+        names = (
+            inputs.names
+            or [f"{j}: {piece}" for j, piece in enumerate(pieces)]
+            or [f"{j}" for j in range(len(row))]
+        )
         made.append(
             ExampleExplanation(
                 example=session.example(split, index, float(kept["output"][k]), is_predicted=True),
@@ -210,7 +261,9 @@ def _explain_examples(
 
 
 def _heat(row: Tensor, mask: Tensor) -> list[list[float]]:
-    """Credits as a picture: one value per patch, or per pixel where the features are no grid of patches."""
+    """Credits as a picture: one value per patch, or per pixel where the features are no grid of
+    patches.
+    """
     flat = mask.reshape(-1, *mask.shape[-2:])[0].to(row.device)
     height, width = len(flat[:, 0].unique()), len(flat[0].unique())
     return (row.view(height, width) if height * width == len(row) else row[flat]).tolist()

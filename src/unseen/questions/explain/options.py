@@ -10,7 +10,9 @@ def _letters(text: str) -> str:
 
 
 METHODS = {_letters(name): name for name in eight()}
-"""The explanation methods by what may be typed: lime, clime, kernelshap, occlusion, vanillagradients, …"""
+"""The explanation methods by what may be typed: lime, clime, kernelshap, occlusion,
+vanillagradients, …
+"""
 
 
 def method_name(typed: str) -> str:
@@ -37,6 +39,10 @@ def refuse_nonpositive(*, examples: int, sample: int, draws: int, sigma: float) 
     """Refuses counts below one and noise that changes nothing."""
     for name, value in {"examples": examples, "sample": sample, "draws": draws}.items():
         if value < 1:
-            raise InvalidConfig(f"--{name} {value}.", "nothing would be explained.", "give 1 or more.")
+            raise InvalidConfig(
+                f"--{name} {value}.", "nothing would be explained.", "give 1 or more."
+            )
     if not sigma > 0:
-        raise InvalidConfig(f"--sigma {sigma}.", "no noise changes nothing.", "give a positive number.")
+        raise InvalidConfig(
+            f"--sigma {sigma}.", "no noise changes nothing.", "give a positive number."
+        )

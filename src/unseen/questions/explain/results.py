@@ -1,4 +1,6 @@
-"""What an explanation run found, as values: the chosen method and why, and every example with its credits."""
+"""What an explanation run found, as values: the chosen method and why, and every example with its
+credits.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

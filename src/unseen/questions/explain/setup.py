@@ -1,4 +1,6 @@
-"""What is perturbed to explain an example: the user's features, what a removed one becomes, and how far inputs move."""
+"""What is perturbed to explain an example: the user's features, what a removed one becomes, and how
+far inputs move.
+"""
 
 from collections.abc import Sequence
 from math import ceil
@@ -32,11 +34,15 @@ def draw_sample(session: Session, split: str, n: int, lab: Lab) -> Batch:
     return gather(data, torch.randperm(size, generator=lab.generator())[:n])
 
 
-def find_examples(session: Session, split: str, request: ExplainRequest, lab: Lab) -> list[tuple[str, int]]:
+def find_examples(
+    session: Session, split: str, request: ExplainRequest, lab: Lab
+) -> list[tuple[str, int]]:
     """(split, position) of the examples to explain."""
     size = length(session.task.split(split).data)
     if size is None:
-        raise InvalidData(f"Split `{split}` is a stream.", "examples are looked up by number.", "give a dataset.")
+        raise InvalidData(
+            f"Split `{split}` is a stream.", "examples are looked up by number.", "give a dataset."
+        )
     if not request.rows:
         chosen = torch.randperm(size, generator=lab.generator())[: request.examples].sort().values
         return [(split, int(k)) for k in chosen]
@@ -44,7 +50,9 @@ def find_examples(session: Session, split: str, request: ExplainRequest, lab: La
         wrong = [row for row in request.rows if not 0 <= row < size]
         if wrong:
             raise InvalidConfig(
-                f"Split `{split}` has no example {wrong[0]}.", f"it holds {size}, from 0 on.", "correct --rows."
+                f"Split `{split}` has no example {wrong[0]}.",
+                f"it holds {size}, from 0 on.",
+                "correct --rows.",
             )
         return [(split, row) for row in request.rows]
     known: dict[int, tuple[str, int]] = {}
@@ -58,7 +66,8 @@ def find_examples(session: Session, split: str, request: ExplainRequest, lab: La
     if missing:
         raise InvalidConfig(
             f"Row {missing[0]} is in none of the splits.",
-            why="rows count from 0 in the table as given; rows without a target, or held out for no split, cannot be asked for.",
+            why="rows count from 0 in the table as given; rows without a target, or held out for "
+            "no split, cannot be asked for.",
             fix=f"choose rows between {min(known)} and {max(known)}.",
         )
     return [known[row] for row in request.rows]
@@ -71,13 +80,20 @@ def feature_spec(
     x = sample[behaviour.column]
     if not x.is_floating_point():
         token = _padding(session) if request.baseline is None else int(request.baseline)
-        return FeatureSpec(behaviour.column, float(token)), f"token {token}{_token_text(session, token)}"
+        return FeatureSpec(
+            behaviour.column, float(token)
+        ), f"token {token}{_token_text(session, token)}"
     if request.baseline is not None:
         base: float | Tensor = request.baseline
         words = f"{request.baseline:g}"
     else:
-        fitted = next(once(session.task.split(session.training_split).data, 2_048, session.lab))[behaviour.column]
-        base, words = fitted.mean(0), f"the mean of the fitted inputs (split `{session.training_split}`)"
+        fitted = next(once(session.task.split(session.training_split).data, 2_048, session.lab))[
+            behaviour.column
+        ]
+        base, words = (
+            fitted.mean(0),
+            f"the mean of the fitted inputs (split `{session.training_split}`)",
+        )
     # a graphics card wants large batches, a processor those that fit its cache
     chunk = 2**18 if x.device.type == "cpu" else 2**26
     if x.dim() == 4 and not session.subject.features:
@@ -96,7 +112,8 @@ def _columns(session: Session, x: Tensor) -> tuple[Tensor | None, tuple[str, ...
     for k, (name, positions) in enumerate(groups.items()):
         if not positions or max(positions) >= entries or (mask[list(positions)] >= 0).any():
             raise InvalidData(
-                f"Feature `{name}` is empty, shares a position with another one, or goes beyond {entries} positions.",
+                f"Feature `{name}` is empty, shares a position with another one, or goes beyond "
+                f"{entries} positions.",
                 why="each position of the input belongs to one feature.",
                 fix="correct `features` of the subject.",
             )
@@ -112,11 +129,17 @@ def count_features(inputs: FeatureSpec, x: Tensor) -> int:
     return x[0].numel() if inputs.mask is None else int(inputs.mask.max()) + 1
 
 
-def neighbourhood_around(session: Session, request: ExplainRequest, x: Tensor, column: str) -> Neighbourhood:
-    """That of the question, with noise in units of the fitted inputs' spread (tokens: of their embedding's length)."""
+def neighbourhood_around(
+    session: Session, request: ExplainRequest, x: Tensor, column: str
+) -> Neighbourhood:
+    """That of the question, with noise in units of the fitted inputs' spread (tokens: of their
+    embedding's length).
+    """
     spread = 1.0
     if x.is_floating_point():
-        fitted = next(once(session.task.split(session.training_split).data, 2_048, session.lab))[column].double()
+        fitted = next(once(session.task.split(session.training_split).data, 2_048, session.lab))[
+            column
+        ].double()
         spread = float((fitted - fitted.mean(0)).square().mean().sqrt())
     sigma = float(f"{request.sigma * spread:.3g}")
     return neighbourhood_of(request.question, sigma, request.draws)

@@ -1,4 +1,4 @@
-"""A subject's worst errors, and the fitted examples that made them likelier and less likely."""
+"""A subject's worst errors, and the training examples that made them likelier and less likely."""
 
 import time
 from dataclasses import replace
@@ -19,7 +19,9 @@ from unseen.subjects.subject import Subject
 from unseen.task import Batch, PerExample, Use
 
 FEW = 20
-"""Classes up to which every one of them is visited for the Fisher matrix: no noise of drawn labels."""
+"""Classes up to which every one of them is visited for the Fisher matrix: no noise of drawn
+labels.
+"""
 DRAWS = 10
 """Labels drawn per example where classes cannot be visited."""
 
@@ -27,9 +29,13 @@ DRAWS = 10
 def trace_errors(
     subject: Subject, lab: Lab, config: Influence, *, split: str, worst: int, k: int, fisher: str
 ) -> InfluenceReport:
-    """Trains the subject's model where none is given, and explains its `worst` errors on `split`."""
+    """Trains the subject's model where none is given, and explains its `worst` errors on
+    `split`.
+    """
     if worst < 1 or k < 1:
-        raise InvalidConfig(f"worst={worst}, top={k}.", why="at least one of each is shown.", fix="use 1 or more.")
+        raise InvalidConfig(
+            f"worst={worst}, top={k}.", why="at least one of each is shown.", fix="use 1 or more."
+        )
     began = time.perf_counter()
     for name, one in subject.task.of(Use.TRAIN).items():
         require_length(name, one)
@@ -55,17 +61,26 @@ def trace_errors(
         answers=[_answer(session, split, index, q, said[q], best) for q, index in enumerate(order)],
         examples=n,
         scored=n,
-        settings={"errors on": split if where is None else f"{split} ({where})"} | _settings(config),
+        settings={"errors on": split if where is None else f"{split} ({where})"}
+        | _settings(config),
         decisions=[*session.subject.decisions, *session.skipped.values()],
-        facts={"seconds to train": trained - began, "seconds for influence": time.perf_counter() - trained},
+        facts={
+            "seconds to train": trained - began,
+            "seconds for influence": time.perf_counter() - trained,
+        },
     )
 
 
-def _answer(session: Session, split: str, index: int, q: int, said: float, best: Top) -> QueryInfluence:
+def _answer(
+    session: Session, split: str, index: int, q: int, said: float, best: Top
+) -> QueryInfluence:
     error = session.example(split, index, said, is_predicted=True)
 
     def influencers(rows: Tensor, scores: Tensor) -> list[Influencer]:
-        return [_influencer(session, int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+        return [
+            _influencer(session, int(row), float(score))
+            for row, score in zip(rows, scores, strict=True)
+        ]
 
     return QueryInfluence(
         title=f"Error {q + 1}: {_where(error)}",
@@ -74,7 +89,9 @@ def _answer(session: Session, split: str, index: int, q: int, said: float, best:
         predicted=error.predicted,
         log_probability=said,
         helpful=[one for one in influencers(best.index[q], best.scores[q]) if one.score > 0],
-        harmful=[one for one in influencers(best.worst_index[q], best.worst_scores[q]) if one.score < 0],
+        harmful=[
+            one for one in influencers(best.worst_index[q], best.worst_scores[q]) if one.score < 0
+        ],
     )
 
 
@@ -98,7 +115,9 @@ def _fisher(session: Session, loss: PerExample, asked: str, lab: Lab) -> dict[st
     if loss is logistic_loss:
         return {"fisher": Fisher.EXACT}
     if loss is cross_entropy:
-        batch = to_device(gather(session.task.splits[session.training_split].data, torch.tensor([0])), lab)
+        batch = to_device(
+            gather(session.task.splits[session.training_split].data, torch.tensor([0])), lab
+        )
         with torch.no_grad():
             classes = session.first.model(batch["x"]).shape[-1]
         if classes <= FEW:
@@ -109,9 +128,19 @@ def _fisher(session: Session, loss: PerExample, asked: str, lab: Lab) -> dict[st
 
 
 def _settings(config: Influence) -> dict[str, str]:
-    return {"curvature": str(config.curvature), "Fisher matrix": str(config.fisher), "damping": f"{config.damping:g}"}
+    return {
+        "curvature": str(config.curvature),
+        "Fisher matrix": str(config.fisher),
+        "damping": f"{config.damping:g}",
+    }
 
 
 def _influencer(session: Session, position: int, score: float) -> Influencer:
     example = session.training_example(position, score)
-    return Influencer(index=position, score=score, source=_where(example), shown=example.shown, label=example.label)
+    return Influencer(
+        index=position,
+        score=score,
+        source=_where(example),
+        shown=example.shown,
+        label=example.label,
+    )

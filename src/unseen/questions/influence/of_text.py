@@ -1,4 +1,6 @@
-"""A language model, a corpus and prompts: which windows of the corpus made it write its completions?"""
+"""A language model, a corpus and prompts: which windows of the corpus made it write its
+completions?
+"""
 
 import contextlib
 import resource
@@ -24,7 +26,14 @@ from unseen.questions.influence.saving import Phases, Quiet, TopFile
 from unseen.runs.tensors import TensorCache
 from unseen.task import Batch
 from unseen.tasks.text_corpus import MappedWindows, TextCorpus
-from unseen.tasks.text_corpus.queries import Query, as_batch, complete_queries, context, log_probabilities, pieces_of
+from unseen.tasks.text_corpus.queries import (
+    Query,
+    as_batch,
+    complete_queries,
+    context,
+    log_probabilities,
+    pieces_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +47,7 @@ class TextRequest:
     config: Influence
     k: int = 5
     candidates: int = 0
-    """Windows per query that the word filter lets through; 0: all are scored."""
+    """Windows per query that the BM25 pre-filter lets through; 0: all are scored."""
     write: int = 16
     """Tokens that the model writes where a query has no completion."""
     cache: TensorCache
@@ -55,7 +64,9 @@ def load_model(name: str) -> CausalLM:
 
 
 def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> InfluenceReport:
-    """Fits the curvature, reads the corpus and shows what was found; a killed run goes on where it was."""
+    """Fits the curvature, reads the corpus and shows what was found; a killed run goes on where it
+    was.
+    """
     model, began = asked.model.to(lab.device).eval(), time.perf_counter()
     refuse_long_windows(asked.corpus.length, model)
     left_out: list[str] = []
@@ -79,7 +90,9 @@ def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> Inf
     looked = len(data) if chosen is None else len(chosen)
     return InfluenceReport(
         name=asked.name,
-        answers=_answers_with_text(asked, found, batch, queries, best, data) if lab.ranks.rank == 0 else [],
+        answers=_answers_with_text(asked, found, batch, queries, best, data)
+        if lab.ranks.rank == 0
+        else [],
         examples=len(data),
         scored=looked,
         decisions=[*left_out, *_notes(asked, data, looked)],
@@ -99,9 +112,11 @@ def _facts(seconds: Mapping[str, float], tokens: int) -> dict[str, float]:
 def _notes(asked: TextRequest, data: MappedWindows, looked: int) -> list[str]:
     length = asked.corpus.length
     said = [
-        f"The corpus was cut into {len(data):,} windows of up to {length} tokens that do not cross documents; "
+        f"The corpus was cut into {len(data):,} windows of up to {length} tokens that do not cross "
+        "documents; "
         "the first token of a window is context only.",
-        f"The corpus counts as all that the model was fitted on (N = {len(data):,} windows). If it is a part of that, the "
+        f"The corpus counts as all that the model was fitted on (N = {len(data):,} windows). If it "
+        "is a part of that, the "
         "order stays and every score shrinks by that part.",
     ]
     if looked < len(data):
@@ -111,7 +126,8 @@ def _notes(asked: TextRequest, data: MappedWindows, looked: int) -> list[str]:
         )
     if asked.config.rank:
         said.append(
-            f"Queries were cut to rank {asked.config.rank}; the tokens' colours come from queries of full rank, so they "
+            f"Queries were cut to rank {asked.config.rank}; the tokens' colours come from queries "
+            "of full rank, so they "
             "sum to a score that may differ a little."
         )
     return said
@@ -129,12 +145,17 @@ def refuse_long_windows(length: int, model: CausalLM) -> None:
 
 
 def _answers_with_text(
-    asked: TextRequest, found: InfluenceScores, batch: Batch, queries: Sequence[Query], best: Top, data: MappedWindows
+    asked: TextRequest,
+    found: InfluenceScores,
+    batch: Batch,
+    queries: Sequence[Query],
+    best: Top,
+    data: MappedWindows,
 ) -> list[QueryInfluence]:
     """Every query with its windows as text, each token with its part of the score."""
     rows = torch.cat([best.index, best.worst_index], 1).unique()
     by_token = found.by_token(batch, sequence_log_probability, rows).double().cpu()
-    site = {int(row): k for k, row in enumerate(rows)}
+    position = {int(row): k for k, row in enumerate(rows)}
     said = log_probabilities(asked.model, batch).tolist()
 
     def influencer(q: int, row: Tensor, score: Tensor) -> Influencer:
@@ -144,7 +165,7 @@ def _answers_with_text(
         window = int(row) - int(data.first[document]) + 1
         parts, at = list[tuple[str, float]](), 0
         for text, n in pieces_of(tokens, asked.model):
-            parts.append((text, float(by_token[q, site[int(row)], at : at + n].sum())))
+            parts.append((text, float(by_token[q, position[int(row)], at : at + n].sum())))
             at += n
         return Influencer(
             index=int(row),
@@ -161,9 +182,15 @@ def _answers_with_text(
             completion=query.completion or "",
             is_written=query.is_written,
             log_probability=said[q],
-            helpful=[influencer(q, r, s) for r, s in zip(best.index[q], best.scores[q], strict=True) if s > 0],
+            helpful=[
+                influencer(q, r, s)
+                for r, s in zip(best.index[q], best.scores[q], strict=True)
+                if s > 0
+            ],
             harmful=[
-                influencer(q, r, s) for r, s in zip(best.worst_index[q], best.worst_scores[q], strict=True) if s < 0
+                influencer(q, r, s)
+                for r, s in zip(best.worst_index[q], best.worst_scores[q], strict=True)
+                if s < 0
             ],
         )
         for q, query in enumerate(queries)

@@ -8,10 +8,10 @@ from unseen.subjects.examples import Shown
 
 @dataclass(frozen=True, kw_only=True)
 class Influencer:
-    """A fitted example with what one added copy of it does to a query."""
+    """A training example with what one added copy of it does to a query."""
 
     index: int
-    """Its number among all fitted examples."""
+    """Its number among all training examples."""
     score: float
     """Nats per added copy."""
     source: str
@@ -47,7 +47,7 @@ class InfluenceReport:
     """Model and data."""
     answers: Sequence[QueryInfluence]
     examples: int
-    """Fitted examples that the scores are about."""
+    """Training examples that the scores are about."""
     scored: int
     """Of these, how many were looked at."""
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,6 @@
-"""What an influence run keeps on disk: the factors of a model, and the running best of an unfinished corpus."""
+"""What an influence run keeps on disk: the factors of a model, and the running best of an
+unfinished corpus.
+"""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +24,9 @@ ABOUT = "unseen/about"
 
 @dataclass(frozen=True)
 class TopFile:
-    """The state of one process between two stretches of a corpus, in a file that carries what decides the result."""
+    """The state of one process between two stretches of a corpus, in a file that carries what
+    decides the result.
+    """
 
     cache: TensorCache
     identity: Identity
@@ -51,7 +55,8 @@ class TopFile:
 
 @dataclass(frozen=True)
 class FactorFile:
-    """A keeper that puts factors into a file of the user's choice, and everything else into `other`.
+    """A keeper that puts factors into a file of the user's choice, and everything else into
+    `other`.
 
     The file carries what the factors were fitted on; they are refused for anything else.
     """
@@ -60,7 +65,9 @@ class FactorFile:
     settings: Mapping[str, str]
     other: TensorCache
 
-    def __call__(self, key: str | Identity, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def __call__(
+        self, key: str | Identity, make: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         if isinstance(key, str) or key.name != CURVATURE:
             return self.other(key, make)
         text = self.other.text(key) or ""
@@ -68,7 +75,9 @@ class FactorFile:
             return self._read(text)
         made = make()
         settings = "\n".join(f"{name}={value}" for name, value in self.settings.items())
-        save_weights(self.path, made | {ABOUT: torch.tensor([*settings.encode()], dtype=torch.uint8)}, text)
+        save_weights(
+            self.path, made | {ABOUT: torch.tensor([*settings.encode()], dtype=torch.uint8)}, text
+        )
         return made
 
     def _read(self, text: str) -> dict[str, Tensor]:
@@ -96,13 +105,17 @@ class FactorFile:
         return tensors
 
     def _refuse_others(self, text: str) -> None:
-        """Raises unless the factors would come out again; another checkpoint is refused by `Factors.of`."""
+        """Raises unless the factors would come out again; another checkpoint is refused by
+        `Factors.of`.
+        """
         found = key_of(self.path)
         parts = differing(found or "", text)
         if not text or found is None:
             raise InvalidData(
                 f"Whether the factors in {self.path} fit cannot be known.",
-                why="the data or the code that decide them cannot be read." if found else "the file does not say.",
+                why="the data or the code that decide them cannot be read."
+                if found
+                else "the file does not say.",
                 fix="remove the file, or leave --factors out.",
             )
         if parts and "weights" not in parts:
@@ -132,11 +145,20 @@ class Phases:
     """Of the loops to come, in order."""
 
     def log(self, path: tuple[str, ...], scalars: Mapping[str, float]) -> None:
-        log.info("%s %s", "/".join(path), " ".join(f"{name}={value:.6g}" for name, value in scalars.items()))
+        log.info(
+            "%s %s",
+            "/".join(path),
+            " ".join(f"{name}={value:.6g}" for name, value in scalars.items()),
+        )
 
     def track(self, path: tuple[str, ...], items: Iterable[T], total: int | None) -> Iterator[T]:
         watch = watcher()
-        watch.begin(f"influence: {self.names.pop(0) if self.names else ' '.join(path) or 'pass'}", 1, 0, "done")
+        watch.begin(
+            f"influence: {self.names.pop(0) if self.names else ' '.join(path) or 'pass'}",
+            1,
+            0,
+            "done",
+        )
         try:
             yield from watch.sink.track(path, items, total)
         finally:

@@ -1,8 +1,11 @@
-"""People of drifting domains with and without their group among the inputs, and every model that is trained on them."""
+"""People of drifting domains with and without their group among the inputs, and every model that is
+trained on them.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,7 +34,9 @@ class Where(StrEnum):
 
 
 class Arm(StrEnum):
-    """What is trained, and two rules that know the exogenous causes. CDSAE is followed by its λ_f and λ_tc."""
+    """What is trained, and two rules that know the exogenous causes. CDSAE is followed by its λ_f
+    and λ_tc.
+    """
 
     FAIR = "oracle, fair"
     BIASED = "oracle, biased"
@@ -55,7 +60,12 @@ class Penalty:
 
 NONE, JUDGED = Penalty(0, 0), Penalty(1, 3)
 """The autoencoder alone, and what the claims read."""
-ONLY_FAIRNESS, MUCH_FAIRNESS, ONLY_ADVERSARY, BOTH = Penalty(3, 0), Penalty(30, 0), Penalty(0, 3), Penalty(3, 2)
+ONLY_FAIRNESS, MUCH_FAIRNESS, ONLY_ADVERSARY, BOTH = (
+    Penalty(3, 0),
+    Penalty(30, 0),
+    Penalty(0, 3),
+    Penalty(3, 2),
+)
 
 
 @dataclass(frozen=True)
@@ -72,11 +82,15 @@ PLANE, GENTLE, CIRCLE = (
 REAL = Compas(held_out="2014 Q1", visible=False)
 
 
-def settings(fitted: int, future: int, n: int, n_evaluate: int, real: Compas = REAL) -> tuple[Setting, ...]:
+def settings(
+    fitted: int, future: int, n: int, n_evaluate: int, real: Compas = REAL
+) -> tuple[Setting, ...]:
     """The worlds in one size; fitted domains always span the same angle."""
     worlds = {Where.DRIFT: PLANE, Where.GENTLE: GENTLE, Where.CIRCLE: CIRCLE}
-    size = {"fitted": fitted, "future": future, "n": n, "n_evaluate": n_evaluate}
-    sized = {where: replace(spec, step=spec.step * 10 / fitted, **size) for where, spec in worlds.items()}  # type: ignore[arg-type]
+    size: dict[str, Any] = {"fitted": fitted, "future": future, "n": n, "n_evaluate": n_evaluate}
+    sized = {
+        where: replace(spec, step=spec.step * 10 / fitted, **size) for where, spec in worlds.items()
+    }
     return (*(Setting(where, spec) for where, spec in sized.items()), Setting(Where.REAL, real))
 
 
@@ -100,10 +114,14 @@ class Config:
     method: CDSAE = CDSAE()
     width: int = 32
     budget: Budget = field(
-        default_factory=lambda: Budget(steps=1_000, batch_size=16, lr=2e-3, optimizer=Optimizer.ADAM)
+        default_factory=lambda: Budget(
+            steps=1_000, batch_size=16, lr=2e-3, optimizer=Optimizer.ADAM
+        )
     )
     """`batch_size` people of every fitted domain."""
-    probe: Budget = field(default_factory=lambda: Budget(steps=300, batch_size=256, lr=1e-2, optimizer=Optimizer.ADAM))
+    probe: Budget = field(
+        default_factory=lambda: Budget(steps=300, batch_size=256, lr=1e-2, optimizer=Optimizer.ADAM)
+    )
     """Of the adversary that is trained anew on finished codes."""
     seeds: int = 6
 
@@ -119,12 +137,19 @@ class Cell:
 
 
 def add_group_input(task: Task) -> Task:
-    """a − ½ as the last input. Judged are FUTURE, the domains after the fitted ones, and PRESENT, new people of the last."""
-    splits = {name: Split(_with_group(split.data[:]), Use.TRAIN) for name, split in task.of(Use.TRAIN).items()}
+    """a − ½ as the last input. Judged are FUTURE, the domains after the fitted ones, and PRESENT,
+    new people of the last.
+    """
+    splits = {
+        name: Split(_with_group(split.data[:]), Use.TRAIN)
+        for name, split in task.of(Use.TRAIN).items()
+    }
     later = [s for name, s in task.unseen.items() if name != "oracle"]
     last = max(float(s.data[:]["domain"].max()) for s in task.of(Use.TRAIN).values())
     now = [
-        s for name, s in task.of(Use.EVALUATE).items() if name.startswith("seen") and s.data[:]["domain"].max() == last
+        s
+        for name, s in task.of(Use.EVALUATE).items()
+        if name.startswith("seen") and s.data[:]["domain"].max() == last
     ]
     held_out = list(task.of(Use.SELECT).values())
     for name, parts, use in (
@@ -147,19 +172,26 @@ def _concatenate(parts: Sequence[Split]) -> dict[str, Tensor]:
 def _with_group(columns: dict[str, Tensor]) -> Columns:
     """The columns that are used, with the group as the last input."""
     side = columns["a"].to(columns["x"].dtype)[:, None] - 0.5
-    kept: dict[str, Tensor] = {key: columns[key] for key in ("y", "a", "domain", "fair", "u") if key in columns}
+    kept: dict[str, Tensor] = {
+        key: columns[key] for key in ("y", "a", "domain", "fair", "u") if key in columns
+    }
     kept["x"] = torch.cat([columns["x"], side], 1)
     if "counterfactual" in columns:
         kept["counterfactual"] = torch.cat([columns["counterfactual"], -side], 1)
-    kept["outside"] = torch.cat([shift_group_means(columns["x"], columns["a"], columns["domain"]), -side], 1)
+    kept["outside"] = torch.cat(
+        [shift_group_means(columns["x"], columns["a"], columns["domain"]), -side], 1
+    )
     return Columns(**kept)
 
 
-def shift_group_means(x: Float[Tensor, "n d"], a: Int[Tensor, " n"], domain: Int[Tensor, " n"]) -> Float[Tensor, "n d"]:
+def shift_group_means(
+    x: Float[Tensor, "n d"], a: Int[Tensor, " n"], domain: Int[Tensor, " n"]
+) -> Float[Tensor, "n d"]:
     """x + E[x | other group] − E[x | own group], within each domain.
 
-    The counterfactual of an additive model without confounding: no decoder takes part, and in the generated worlds it is
-    the true one but for the error of the means. On real data it is model-based.
+    The counterfactual of an additive model without confounding: no decoder takes part, and in the
+    generated worlds it is the true one but for the error of the means. On real data it is
+    model-based.
     """
     made = x.clone()
     for each in domain.unique():
@@ -174,7 +206,9 @@ def drop_group_input(task: Task) -> Task:
 
     def without(split: Split) -> Split:
         columns = split.data[:]
-        return replace(split, data=Columns(**{k: v[:, :-1] if k in INPUTS else v for k, v in columns.items()}))
+        return replace(
+            split, data=Columns(**{k: v[:, :-1] if k in INPUTS else v for k, v in columns.items()})
+        )
 
     return replace(task, splits={name: without(split) for name, split in task.splits.items()})
 
@@ -193,17 +227,30 @@ def plain(arm: Arm, config: Config, tasks: Sequence[Task], labs: Sequence[Lab]) 
         with lab.child("init").seeded():
             inputs = next(iter(task.of(Use.TRAIN).values())).data[:]["x"].shape[1]
             models.append(mlp([inputs, config.width, config.width, 2]))
-    found = try_train_many(models, tasks, erm_step, config.budget, [lab.child("fit") for lab in labs])
+    found = try_train_many(
+        models, tasks, erm_step, config.budget, [lab.child("fit") for lab in labs]
+    )
     yield from ((str(arm), k, result) for k, result in enumerate(found))
 
 
 def autoencoders(
-    penalties: Sequence[Penalty], adversary: Adversary, config: Config, tasks: Sequence[Task], labs: Sequence[Lab]
+    penalties: Sequence[Penalty],
+    adversary: Adversary,
+    config: Config,
+    tasks: Sequence[Task],
+    labs: Sequence[Lab],
 ) -> Iterator[Entry]:
-    """Every penalty × seed as one stack; a seed's data, first weights and random numbers are the same for all penalties."""
+    """Every penalty × seed as one stack; a seed's data, first weights and random numbers are the
+    same for all penalties.
+    """
     jobs = [(penalty, k) for penalty in penalties for k in range(len(tasks))]
     methods = [
-        replace(config.method, fairness=each.fairness, independence=each.independence, adversary=adversary)
+        replace(
+            config.method,
+            fairness=each.fairness,
+            independence=each.independence,
+            adversary=adversary,
+        )
         for each, _ in jobs
     ]
     models: list[nn.Module] = []
@@ -213,4 +260,6 @@ def autoencoders(
     steps = [method.training for method in methods]
     fits = [labs[k].child("fit") for _, k in jobs]
     found = try_train_many(models, [tasks[k] for _, k in jobs], steps, config.budget, fits)
-    yield from ((each.name(adversary), k, result) for (each, k), result in zip(jobs, found, strict=True))
+    yield from (
+        (each.name(adversary), k, result) for (each, k), result in zip(jobs, found, strict=True)
+    )

@@ -1,4 +1,6 @@
-"""What is claimed of the rows: effects as shares, accuracies as paired differences, adversaries trained anew."""
+"""What is claimed of the rows: effects as shares, accuracies as paired differences, adversaries
+trained anew.
+"""
 
 from math import exp
 
@@ -18,13 +20,19 @@ from unseen.studies.counterfactual_fairness.arms import (
 from unseen.study import Claim, Effect, Rows, average, column, gap, pick
 
 
-def against(arm: Arm | Penalty, other: Arm | Penalty, name: str, where: Where = Where.DRIFT) -> Effect:
+def against(
+    arm: Arm | Penalty, other: Arm | Penalty, name: str, where: Where = Where.DRIFT
+) -> Effect:
     """Paired difference over seeds in one world."""
-    one, two = ({"arm": each.name() if isinstance(each, Penalty) else str(each)} for each in (arm, other))
+    one, two = (
+        {"arm": each.name() if isinstance(each, Penalty) else str(each)} for each in (arm, other)
+    )
     return lambda rows: gap(name, one, two)(pick(rows, where=str(where)))
 
 
-def share(arm: Arm | Penalty, other: Arm | Penalty, name: str = "log_true", where: Where = Where.DRIFT) -> Effect:
+def share(
+    arm: Arm | Penalty, other: Arm | Penalty, name: str = "log_true", where: Where = Where.DRIFT
+) -> Effect:
     """Ratio of geometric means over seeds."""
     return lambda rows: exponential(against(arm, other, name, where)(rows))
 
@@ -34,10 +42,15 @@ def exponential(reading: Reading) -> Reading:
 
 
 def share_of_both(name: str = "log_true", where: Where = Where.DRIFT) -> Effect:
-    """The judged CDSAE's effect as a share of ERM's, with or without a: the larger share of the two."""
+    """The judged CDSAE's effect as a share of ERM's, with or without a: the larger share of the
+    two.
+    """
 
     def read(rows: Rows) -> Reading:
-        return max((share(JUDGED, arm, name, where)(rows) for arm in (Arm.TOLD, Arm.HIDDEN)), key=lambda r: r.value)
+        return max(
+            (share(JUDGED, arm, name, where)(rows) for arm in (Arm.TOLD, Arm.HIDDEN)),
+            key=lambda r: r.value,
+        )
 
     return read
 
@@ -56,7 +69,8 @@ TWO_THIRDS = 2 / 3
 
 CLAIMS = (
     Claim(
-        says="On later domains the true counterfactual effect is at most two thirds of ERM's, with or without a (plane).",
+        says="On later domains the true counterfactual effect is at most two thirds of ERM's, with "
+        "or without a (plane).",
         effect=share_of_both(),
         below=TWO_THIRDS,
     ),
@@ -71,7 +85,8 @@ CLAIMS = (
         above=0.0,
     ),
     Claim(
-        says="What accuracy is lost is lost by the autoencoder, not by fairness: within a point of λ = 0 (plane).",
+        says="What accuracy is lost is lost by the autoencoder, not by fairness: within a point of "
+        "λ = 0 (plane).",
         effect=against(JUDGED, NONE, "accuracy"),
         above=-1.0,
     ),
@@ -101,7 +116,8 @@ CLAIMS = (
         above=0.0,
     ),
     Claim(
-        says="The fairness loss alone, on the model's own counterfactuals, leaves 90 % of the autoencoder's true effect.",
+        says="The fairness loss alone, on the model's own counterfactuals, leaves 90 % of the "
+        "autoencoder's true effect.",
         effect=share(ONLY_FAIRNESS, NONE),
         above=0.9,
     ),
@@ -111,12 +127,14 @@ CLAIMS = (
         below=1.0,
     ),
     Claim(
-        says="A model sees less than half of its own true effect: judge it by other counterfactuals than its own.",
+        says="A model sees less than half of its own true effect: judge it by other "
+        "counterfactuals than its own.",
         effect=model_based_share,
         below=0.5,
     ),
     Claim(
-        says="The adversary must see all codes that the label is read from: then the effect is at most 85 % of that with "
+        says="The adversary must see all codes that the label is read from: then the effect is at "
+        "most 85 % of that with "
         "an adversary on uninfluenced codes.",
         effect=lambda rows: exponential(
             gap("log_true", {"arm": BOTH.name()}, {"arm": BOTH.name(Adversary.UNINFLUENCED)})(
@@ -126,7 +144,8 @@ CLAIMS = (
         below=0.85,
     ),
     Claim(
-        says="An adversary trained anew on codes drawn as in training tells the group in at most 60 % (half are of each).",
+        says="An adversary trained anew on codes drawn as in training tells the group in at most "
+        "60 % (half are of each).",
         effect=typical("adversary_sampled", JUDGED),
         below=60.0,
     ),
@@ -136,7 +155,8 @@ CLAIMS = (
         below=60.0,
     ),
     Claim(
-        says="COMPAS, model-based: at most two thirds of ERM's effect, by additive counterfactuals.",
+        says="COMPAS, model-based: at most two thirds of ERM's effect, by additive "
+        "counterfactuals.",
         effect=share_of_both("log_outside", Where.REAL),
         below=TWO_THIRDS,
     ),

@@ -1,4 +1,6 @@
-"""What is read from a finished model: how good, how fair in truth, in its own eyes and in those of another autoencoder."""
+"""What is read from a finished model: how good, how fair in truth, in its own eyes and in those of
+another autoencoder.
+"""
 
 from collections.abc import Iterator, Sequence
 from math import log
@@ -61,7 +63,10 @@ def evaluate(trained: Trained, lab: Lab) -> dict[str, Value]:
         own = 100 * ModelBasedEffect(FUTURE)(trained, lab).value
         found |= {"own": own, "log_own": log(max(own, LEAST))}
         held = {name: values[0] for name, values in nats(trained.model, task, lab).items()}
-        found |= {"least_nats": min(held.values()), "collapsed": sum(v < COLLAPSED for v in held.values())}
+        found |= {
+            "least_nats": min(held.values()),
+            "collapsed": sum(v < COLLAPSED for v in held.values()),
+        }
     return found
 
 
@@ -72,7 +77,9 @@ def effects(trained: Trained, name: str, column: str, lab: Lab) -> dict[str, Val
 
 
 def oracles(spec: DriftingFairness, task: Task) -> Iterator[tuple[Arm, dict[str, Value]]]:
-    """Rules that know u: the fair one ignores a, the biased one is the best guess of the label from u and a."""
+    """Rules that know u: the fair one ignores a, the biased one is the best guess of the label from
+    u and a.
+    """
     own = task.split(FUTURE).data[:]
     merit, pull = spec.merit(own["u"]), spec.pull(own["a"].bool())
     for arm, now, other in ((Arm.FAIR, merit, merit), (Arm.BIASED, merit + pull, merit - pull)):
@@ -91,26 +98,40 @@ def oracles(spec: DriftingFairness, task: Task) -> Iterator[tuple[Arm, dict[str,
 
 
 @torch.no_grad()
-def decision_features(model: nn.Module, x: Float[Tensor, "n d"], noise: torch.Generator | None) -> Float[Tensor, "n h"]:
-    """What the answer is made of: semantic codes, their means or (with noise) as in training, or the last layer's inputs."""
+def decision_features(
+    model: nn.Module, x: Float[Tensor, "n d"], noise: torch.Generator | None
+) -> Float[Tensor, "n h"]:
+    """What the answer is made of: semantic codes, their means or (with noise) as in training, or
+    the last layer's inputs.
+    """
     if isinstance(model, SequentialAutoencoder):
         posterior = model.posterior(x)
         mean = posterior.mean
-        drawn = torch.zeros_like(mean) if noise is None else torch.randn(mean.shape, generator=noise).to(mean)
+        drawn = (
+            torch.zeros_like(mean)
+            if noise is None
+            else torch.randn(mean.shape, generator=noise).to(mean)
+        )
         return model.semantic(posterior.sample(drawn))
     with record_features(model) as found:
         model(x)
     return found[0]
 
 
-def telling(trained: Sequence[Trained], config: Config, labs: Sequence[Lab], *, sampled: bool = False) -> list[float]:
-    """How often, in percent, networks trained anew tell a of new people from what the answers are made of."""
+def telling(
+    trained: Sequence[Trained], config: Config, labs: Sequence[Lab], *, sampled: bool = False
+) -> list[float]:
+    """How often, in percent, networks trained anew tell a of new people from what the answers are
+    made of.
+    """
     tasks, models = [], []
     for each, lab in zip(trained, labs, strict=True):
         noise = lab.child("noise").generator() if sampled else None
         fitted, held = (
             Columns(
-                x=torch.cat([decision_features(each.model, whole(s.data, lab)["x"], noise) for s in splits]),
+                x=torch.cat(
+                    [decision_features(each.model, whole(s.data, lab)["x"], noise) for s in splits]
+                ),
                 y=torch.cat([whole(s.data, lab)["a"] for s in splits]),
             )
             for splits in (list(each.task.of(Use.TRAIN).values()), [each.task.split(HELD_OUT)])
@@ -119,11 +140,18 @@ def telling(trained: Sequence[Trained], config: Config, labs: Sequence[Lab], *, 
         for columns in (fitted, held):
             columns.columns["x"] = (columns.columns["x"] - mean) / deviation
         splits = {"fitted": Split(fitted, Use.TRAIN), HELD_OUT: Split(held, Use.EVALUATE)}
-        tasks.append(Task(name="whose codes", axis=each.task.axis, splits=splits, objective=classify))
+        tasks.append(
+            Task(name="whose codes", axis=each.task.axis, splits=splits, objective=classify)
+        )
         with lab.child("adversary").seeded():
             models.append(mlp([len(mean), config.width, config.width, 2]))
-    found = train_many(models, tasks, erm_step, config.probe, [lab.child("adversary") for lab in labs])
-    return [100 * score(t.model, t.task, t.task.split(HELD_OUT), lab).value for t, lab in zip(found, labs, strict=True)]
+    found = train_many(
+        models, tasks, erm_step, config.probe, [lab.child("adversary") for lab in labs]
+    )
+    return [
+        100 * score(t.model, t.task, t.task.split(HELD_OUT), lab).value
+        for t, lab in zip(found, labs, strict=True)
+    ]
 
 
 @torch.no_grad()

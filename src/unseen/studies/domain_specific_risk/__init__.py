@@ -1,9 +1,11 @@
-"""A classifier per source domain, chosen at test time by its certainty, where one classifier for all is far from the target.
+"""A classifier per source domain, chosen at test time by its certainty, where one classifier for
+all is far from the target.
 
-Zhang, Wang, Liang, Zhang, Yu, Wang, Tao & Xie (2023), arXiv:2208.08661. One encoder with a head per source and a common
-one (`methods.drm`), steered in several ways, against ERM on the same minibatches. Controls: sources drawn at random (as
-many heads, nothing to specialise on), batches that mix domains, and sources ever further apart. Nothing is selected on
-the target; the two ways that read its labels say so.
+Zhang, Wang, Liang, Zhang, Yu, Wang, Tao & Xie (2023), arXiv:2208.08661. One encoder with a head per
+source and a common one (`methods.drm`), steered in several ways, against ERM on the same
+minibatches. Controls: sources drawn at random (as many heads, nothing to specialise on), batches
+that mix domains, and sources ever further apart. Nothing is selected on the target; the two ways
+that read its labels say so.
 """
 
 from collections.abc import Iterator
@@ -85,16 +87,29 @@ def cells(config: Config) -> Iterator[Cell]:
         for other in leave_one_out(config.sources):
             yield Cell(Data.SOURCES, other, config.width, config.budget, True, seed)
         for spacing in config.spacings:
-            apart = replace(config.rotated, angles=tuple(k * spacing for k in range(len(config.rotated.angles))))
+            apart = replace(
+                config.rotated, angles=tuple(k * spacing for k in range(len(config.rotated.angles)))
+            )
             for end in (apart.domains()[0], apart.domains()[-1]):
-                yield Cell(Data.APART, replace(apart, held_out=end), config.width, config.budget, False, seed)
+                yield Cell(
+                    Data.APART,
+                    replace(apart, held_out=end),
+                    config.width,
+                    config.budget,
+                    False,
+                    seed,
+                )
 
 
 def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     """Data, weights and minibatches of a seed are the same for ERM and the heads."""
     task = cell.spec.build(lab.child("data"))
     facts: dict[str, Value] = {"data": cell.data.value, "seed": cell.seed, **about(cell.spec)}
-    start, fit, order = untrained_network(task, cell.width, lab), lab.child("fit"), lab.child("order")
+    start, fit, order = (
+        untrained_network(task, cell.width, lab),
+        lab.child("fit"),
+        lab.child("order"),
+    )
     erm = ERM(cell.budget).fit(deepcopy(start), task, fit)
     yield from accuracies(
         facts | {"heads": Heads.ONE.value},
@@ -108,7 +123,9 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
         fitted[Heads.RANDOM] = shuffle_domains(task, lab.child("dealt"))
     for kind, given in fitted.items():
         trained = DRM(budget=cell.budget).fit(deepcopy(start), given, fit)
-        yield from of_heads(facts | {"heads": kind.value}, replace(trained, task=task), given, order)
+        yield from of_heads(
+            facts | {"heads": kind.value}, replace(trained, task=task), given, order
+        )
 
 
 def about(spec: DomainSpec) -> dict[str, Value]:
@@ -132,7 +149,8 @@ def about(spec: DomainSpec) -> dict[str, Value]:
 
 CLAIMS = (
     Claim(
-        says="Steering by certainty per batch beats ERM by 3 points on rotations beyond all sources.",
+        says="Steering by certainty per batch beats ERM by 3 points on rotations beyond all "
+        "sources.",
         effect=gain(Data.ROTATED, END),
         above=0.03,
     ),
@@ -153,16 +171,22 @@ CLAIMS = (
         above=-0.025,
     ),
     Claim(
-        says="The domains matter: beyond all sources, as many heads of randomly drawn sources do worse.",
+        says="The domains matter: beyond all sources, as many heads of randomly drawn sources do "
+        "worse.",
         effect=gap(
-            "accuracy", rows_of(Way.BATCH, Data.ROTATED, END), rows_of(Way.BATCH, Data.ROTATED, END, heads=Heads.RANDOM)
+            "accuracy",
+            rows_of(Way.BATCH, Data.ROTATED, END),
+            rows_of(Way.BATCH, Data.ROTATED, END, heads=Heads.RANDOM),
         ),
         above=0.0,
     ),
     Claim(
-        says="Steering per batch needs batches of one domain: among examples of the sources it loses accuracy.",
+        says="Steering per batch needs batches of one domain: among examples of the sources it "
+        "loses accuracy.",
         effect=gap(
-            "accuracy", rows_of(Way.BATCH, Data.ROTATED, END), rows_of(Way.BATCH, Data.ROTATED, END, Stream.MIXED)
+            "accuracy",
+            rows_of(Way.BATCH, Data.ROTATED, END),
+            rows_of(Way.BATCH, Data.ROTATED, END, Stream.MIXED),
         ),
         above=0.0,
     ),
@@ -177,8 +201,11 @@ CLAIMS = (
         above=0.0,
     ),
     Claim(
-        says="Where colour means the opposite no source's rule holds: the best head is right for less than 20 %.",
-        effect=average("accuracy", within=(0, 1), **rows_of(Way.BEST, Data.COLOURED, {"target": "0.1"})),
+        says="Where colour means the opposite no source's rule holds: the best head is right for "
+        "less than 20 %.",
+        effect=average(
+            "accuracy", within=(0, 1), **rows_of(Way.BEST, Data.COLOURED, {"target": "0.1"})
+        ),
         below=0.2,
     ),
     Claim(
@@ -196,16 +223,30 @@ study = Study(
         key="zhang2023domain",
         title="Domain-Specific Risk Minimization for Domain Generalization",
         authors=(
-            "Zhang, Yi-Fan", "Wang, Jindong", "Liang, Jian", "Zhang, Zhang", "Yu, Baosheng", "Wang, Liang",
-            "Tao, Dacheng", "Xie, Xing",
+            "Zhang, Yi-Fan",
+            "Wang, Jindong",
+            "Liang, Jian",
+            "Zhang, Zhang",
+            "Yu, Baosheng",
+            "Wang, Liang",
+            "Tao, Dacheng",
+            "Xie, Xing",
         ),
         year=2023,
         arxiv="2208.08661",
     ),
     scales={
         Scale.SMOKE: Config(
-            rotated=RotatedDigits(angles=(0, 30, 60), collection=Collection.OPTDIGITS, n=300, side=8, division=DIVISION),
-            coloured=ColoredDigits(collection=Collection.OPTDIGITS, n=300, side=8, division=DIVISION),
+            rotated=RotatedDigits(
+                angles=(0, 30, 60),
+                collection=Collection.OPTDIGITS,
+                n=300,
+                side=8,
+                division=DIVISION,
+            ),
+            coloured=ColoredDigits(
+                collection=Collection.OPTDIGITS, n=300, side=8, division=DIVISION
+            ),
             sources=Domains(shifting_clusters, division=DIVISION),
             spacings=(60,),
             width=16,
@@ -229,4 +270,4 @@ study = Study(
     claims=CLAIMS,
     figures=(gains_figure, spacing_figure),
     table=table,
-)  # fmt: skip
+)

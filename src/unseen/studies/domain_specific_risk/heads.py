@@ -17,7 +17,12 @@ from unseen.method import Trained
 from unseen.methods.drm import prototypes
 from unseen.models.ensemble_model import Committee, MeanProbability, Rule, SingleMember
 from unseen.models.mlp import mlp
-from unseen.models.test_time_weighting import EntropySteering, Granularity, OnlineSteering, SimilaritySteering
+from unseen.models.test_time_weighting import (
+    EntropySteering,
+    Granularity,
+    OnlineSteering,
+    SimilaritySteering,
+)
 from unseen.study import Row, Value
 from unseen.task import Split, Task, Use
 from unseen.tasks.domains import UNSEEN
@@ -91,13 +96,16 @@ def untrained_network(task: Task, width: int, lab: Lab) -> nn.Module:
 
 
 def shuffle_domains(task: Task, lab: Lab) -> Task:
-    """The task whose fitted examples are dealt out to its FIT splits at random, in parts of equal size (± 1)."""
+    """The task whose fitted examples are dealt out to its TRAIN splits at random, in parts of equal
+    size (± 1).
+    """
     fit = task.of(Use.TRAIN)
     batches = [whole(split.data, lab) for split in fit.values()]
     pooled = Columns(**{name: torch.cat([batch[name] for batch in batches]) for name in batches[0]})
     parts = torch.randperm(len(pooled), generator=lab.generator()).tensor_split(len(fit))
     mixed = {
-        name: replace(split, data=pooled.subset(part)) for (name, split), part in zip(fit.items(), parts, strict=True)
+        name: replace(split, data=pooled.subset(part))
+        for (name, split), part in zip(fit.items(), parts, strict=True)
     }
     return replace(task, splits={**task.splits, **mixed})
 
@@ -108,9 +116,17 @@ def of_heads(facts: Mapping[str, Value], trained: Trained, fitted: Task, lab: La
     assert isinstance(model, Committee)
     model.prototypes = prototypes(model, fitted, lab)
     yield from accuracies(facts, RULES, model, trained.task, lab)
-    errors = {Way.BEST: AdaptivityGap(UNSEEN, draws=2)(trained, lab), Way.ANY: PointwiseGap(UNSEEN)(trained, lab)}
+    errors = {
+        Way.BEST: AdaptivityGap(UNSEEN, draws=2)(trained, lab),
+        Way.ANY: PointwiseGap(UNSEEN)(trained, lab),
+    }
     for way, error in errors.items():
-        yield {**facts, "way": way.value, "stream": Stream.TARGET.value, "accuracy": 1 - error.value}
+        yield {
+            **facts,
+            "way": way.value,
+            "stream": Stream.TARGET.value,
+            "accuracy": 1 - error.value,
+        }
 
 
 @dataclass(frozen=True)
@@ -145,23 +161,34 @@ def hits(rule: Rule | OnlineSteering, model: Committee, found: HeadOutputs) -> F
 
 
 def accuracies(
-    facts: Mapping[str, Value], ways: Mapping[Way, Rule | OnlineSteering], model: Committee, task: Task, lab: Lab
+    facts: Mapping[str, Value],
+    ways: Mapping[Way, Rule | OnlineSteering],
+    model: Committee,
+    task: Task,
+    lab: Lab,
 ) -> Iterator[Row]:
     """Rows of these ways in the three streams."""
-    target, seen = task.split(UNSEEN), [split for name, split in task.splits.items() if name.startswith("seen:")]
+    target, seen = (
+        task.split(UNSEEN),
+        [split for name, split in task.splits.items() if name.startswith("seen:")],
+    )
     alone, mixed = head_outputs(model, [target], lab), head_outputs(model, [target, *seen], lab)
     sources = [head_outputs(model, [split], lab) for split in seen]
     order = {
         Stream.TARGET: random_order(len(alone.y), lab.child(Stream.TARGET)),
         Stream.MIXED: random_order(len(mixed.y), lab.child(Stream.MIXED)),
     }
-    sources = [one[random_order(len(one.y), lab.child(Stream.SOURCES, k))] for k, one in enumerate(sources)]
+    sources = [
+        one[random_order(len(one.y), lab.child(Stream.SOURCES, k))] for k, one in enumerate(sources)
+    ]
     inside = order[Stream.MIXED] < len(alone.y)
     for way, rule in ways.items():
         values = {
             Stream.TARGET: float(hits(rule, model, alone[order[Stream.TARGET]]).mean()),
             Stream.MIXED: float(hits(rule, model, mixed[order[Stream.MIXED]])[inside].mean()),
-            Stream.SOURCES: stats.mean([float(hits(rule, model, one).mean()) for one in sources]).value,
+            Stream.SOURCES: stats.mean(
+                [float(hits(rule, model, one).mean()) for one in sources]
+            ).value,
         }
         for stream, value in values.items():
             yield {**facts, "way": way.value, "stream": stream.value, "accuracy": value}

@@ -1,15 +1,24 @@
-"""EK-FAC influence foretells what training examples do, nearly as well as the exact curvature and far better than dot products.
+"""EK-FAC influence foretells what training examples do, nearly as well as the exact curvature and
+far better than dot products.
 
-Grosse et al. (2023), arXiv:2308.03296, section 5.1, at the size of one core. Judged against four truths: models trained
-again on half of the data (linear datamodeling score), on all but the most helpful images of a query, on all but one image
-(leave-one-out), and the proximal Bregman response. A fifth part looks for wrong labels by self-influence.
+Grosse et al. (2023), arXiv:2308.03296, section 5.1, at the size of one core. Judged against four
+truths: models trained again on half of the data (linear datamodeling score), on all but the most
+helpful images of a query, on all but one image (leave-one-out), and the proximal Bregman response.
+A fifth part looks for wrong labels by self-influence.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from unseen.lab import Lab
-from unseen.studies.influence_accuracy.drawing import datamodeling, falls, labels, proximal, single, table
+from unseen.studies.influence_accuracy.drawing import (
+    datamodeling,
+    falls,
+    labels,
+    proximal,
+    single,
+    table,
+)
 from unseen.studies.influence_accuracy.rows import (
     LabelCell,
     ResponseCell,
@@ -54,10 +63,14 @@ class Config:
         epochs=150,
         smooth=True,
     )
-    """For leave-one-out and the proximal response: full batches, so that nothing is random but the start."""
+    """For leave-one-out and the proximal response: full batches, so that nothing is random but the
+    start.
+    """
     copies: float = -0.1
     """What the proximal response adds of an image."""
-    labels: Setting = Setting(Images(Collection.FASHION_MNIST, n_train=1_000, n_test=100, label_noise=0.1))
+    labels: Setting = Setting(
+        Images(Collection.FASHION_MNIST, n_train=1_000, n_test=100, label_noise=0.1)
+    )
     seeds: int = 3
 
 
@@ -66,7 +79,15 @@ Cell = ScoreCell | ResponseCell | LabelCell
 
 def cells(config: Config) -> Iterator[Cell]:
     for seed in range(config.seeds):
-        yield ScoreCell(config.scored, config.draws, config.subsets, config.repeats, config.asked, config.removed, seed)
+        yield ScoreCell(
+            config.scored,
+            config.draws,
+            config.subsets,
+            config.repeats,
+            config.asked,
+            config.removed,
+            seed,
+        )
         yield ResponseCell(config.near, config.copies, seed)
         yield LabelCell(config.labels, config.draws, seed)
 
@@ -84,7 +105,8 @@ def lead(name: str, of: Strategy, over: Strategy) -> Effect:
 
 CLAIMS = (
     Claim(
-        says="EK-FAC foretells retraining: linear datamodeling score of at least 0.45 with 20 label draws per image.",
+        says="EK-FAC foretells retraining: linear datamodeling score of at least 0.45 with 20 "
+        "label draws per image.",
         effect=average("lds", within=(-1, 1), strategy=EKFAC.label),
         above=0.45,
     ),
@@ -94,16 +116,24 @@ CLAIMS = (
         above=0.15,
     ),
     Claim(
-        says="Random scores foretell nothing.", effect=average("lds", strategy=RANDOM.label), above=-0.05, below=0.05
+        says="Random scores foretell nothing.",
+        effect=average("lds", strategy=RANDOM.label),
+        above=-0.05,
+        below=0.05,
     ),
-    Claim(says="K-FAC, too, is above the gradient dot product.", effect=lead("lds", KFAC, DOT), above=0.0),
+    Claim(
+        says="K-FAC, too, is above the gradient dot product.",
+        effect=lead("lds", KFAC, DOT),
+        above=0.0,
+    ),
     Claim(
         says="The eigenvalue correction does not hurt: EK-FAC at most 0.02 below K-FAC.",
         effect=lead("lds", EKFAC, KFAC),
         above=-0.02,
     ),
     Claim(
-        says="EK-FAC is at most 0.1 below the exact Gauss–Newton matrix, damped by its mean eigenvalue.",
+        says="EK-FAC is at most 0.1 below the exact Gauss–Newton matrix, damped by its mean "
+        "eigenvalue.",
         effect=lead("lds", EKFAC, DAMPED),
         above=-0.1,
     ),
@@ -113,7 +143,8 @@ CLAIMS = (
         above=0.03,
     ),
     Claim(
-        says="Without the images that EK-FAC calls most helpful a query's margin falls further than without dot's.",
+        says="Without the images that EK-FAC calls most helpful a query's margin falls further "
+        "than without dot's.",
         effect=lead("drop", EKFAC, DOT),
         above=0.0,
     ),
@@ -153,9 +184,23 @@ study = Study(
         key="grosse2023influence",
         title="Studying Large Language Model Generalization with Influence Functions",
         authors=(
-            "Grosse, Roger", "Bae, Juhan", "Anil, Cem", "Elhage, Nelson", "Tamkin, Alex", "Tajdini, Amirhossein",
-            "Steiner, Benoit", "Li, Dustin", "Durmus, Esin", "Perez, Ethan", "Hubinger, Evan", "Lukošiūtė, Kamilė",
-            "Nguyen, Karina", "Joseph, Nicholas", "McCandlish, Sam", "Kaplan, Jared", "Bowman, Samuel R.",
+            "Grosse, Roger",
+            "Bae, Juhan",
+            "Anil, Cem",
+            "Elhage, Nelson",
+            "Tamkin, Alex",
+            "Tajdini, Amirhossein",
+            "Steiner, Benoit",
+            "Li, Dustin",
+            "Durmus, Esin",
+            "Perez, Ethan",
+            "Hubinger, Evan",
+            "Lukošiūtė, Kamilė",
+            "Nguyen, Karina",
+            "Joseph, Nicholas",
+            "McCandlish, Sam",
+            "Kaplan, Jared",
+            "Bowman, Samuel R.",
         ),
         year=2023,
         arxiv="2308.03296",
@@ -169,20 +214,31 @@ study = Study(
             asked=2,
             removed=10,
             near=Setting(
-                Images(n_train=6, n_test=3), components=3, width=2, budget=replace(SGD, weight_decay=1e-2),
-                epochs=10, smooth=True,
+                Images(n_train=6, n_test=3),
+                components=3,
+                width=2,
+                budget=replace(SGD, weight_decay=1e-2),
+                epochs=10,
+                smooth=True,
             ),
-            labels=Setting(Images(n_train=120, n_test=12, label_noise=0.2), components=10, width=12, epochs=10),
+            labels=Setting(
+                Images(n_train=120, n_test=12, label_noise=0.2), components=10, width=12, epochs=10
+            ),
             seeds=1,
         ),
         Scale.LAPTOP: Config(),
         Scale.PAPER: Config(
-            scored=Setting(Images(Collection.FASHION_MNIST, n_train=10_000, n_test=1_000), width=160),
+            scored=Setting(
+                Images(Collection.FASHION_MNIST, n_train=10_000, n_test=1_000), width=160
+            ),
             subsets=400,
             repeats=5,
             asked=100,
             removed=500,
-            labels=Setting(Images(Collection.FASHION_MNIST, n_train=10_000, n_test=1_000, label_noise=0.1), width=160),
+            labels=Setting(
+                Images(Collection.FASHION_MNIST, n_train=10_000, n_test=1_000, label_noise=0.1),
+                width=160,
+            ),
             seeds=5,
         ),
     },
@@ -191,4 +247,4 @@ study = Study(
     claims=CLAIMS,
     figures=(datamodeling, falls, proximal, single, labels),
     table=table,
-)  # fmt: skip
+)

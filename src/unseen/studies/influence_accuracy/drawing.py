@@ -16,34 +16,44 @@ def mean_by_strategy(rows: Rows, name: str) -> dict[str, stats.Reading]:
 def datamodeling(rows: Rows) -> Bars:
     """Linear datamodeling scores."""
     return figures.draw_bars(
-        mean_by_strategy(rows, "lds"), title="How well credits foretell retraining on halves", label="LDS"
+        mean_by_strategy(rows, "lds"),
+        title="How well credits foretell retraining on halves",
+        label="LDS",
     )
 
 
 def falls(rows: Rows) -> Bars:
     """Counterfactual removal."""
     return figures.draw_bars(
-        mean_by_strategy(rows, "drop"), title="Fall of a query's margin without its most helpful images", label="logits"
+        mean_by_strategy(rows, "drop"),
+        title="Fall of a query's margin without its most helpful images",
+        label="logits",
     )
 
 
 def proximal(rows: Rows) -> Bars:
     """Correlation with the proximal response."""
     return figures.draw_bars(
-        mean_by_strategy(rows, "response_r"), title="Correlation with the proximal response", label="r"
+        mean_by_strategy(rows, "response_r"),
+        title="Correlation with the proximal response",
+        label="r",
     )
 
 
 def single(rows: Rows) -> Bars:
     """Correlation with leave-one-out."""
     return figures.draw_bars(
-        mean_by_strategy(rows, "leave_one_out_r"), title="Correlation with leave-one-out retraining", label="r"
+        mean_by_strategy(rows, "leave_one_out_r"),
+        title="Correlation with leave-one-out retraining",
+        label="r",
     )
 
 
 def labels(rows: Rows) -> Bars:
     """Detection of wrong labels."""
-    return figures.draw_bars(mean_by_strategy(rows, "auc"), title="Detection of wrong labels", label="AUC")
+    return figures.draw_bars(
+        mean_by_strategy(rows, "auc"), title="Detection of wrong labels", label="AUC"
+    )
 
 
 def table(rows: Rows) -> Sequence[Row]:

@@ -17,11 +17,20 @@ from unseen.task import Batch, Task
 from unseen.tasks.images import CLASSES, Images
 from unseen.tasks.principal_images import PrincipalImages
 
-SGD = Budget(optimizer=Optimizer.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3, schedule=Schedule.COSINE, batch_size=100)
+SGD = Budget(
+    optimizer=Optimizer.SGD,
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=1e-3,
+    schedule=Schedule.COSINE,
+    batch_size=100,
+)
 
 
 def margin(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
-    """log p(y)/(1 − p(y)): the logit of the right class against all others together (Park et al., 2023)."""
+    """log p(y)/(1 − p(y)): the logit of the right class against all others together (Park et al.,
+    2023).
+    """
     logits, y = model(batch["x"]), batch["y"][:, None]
     return logits.gather(1, y).squeeze(1) - logits.scatter(1, y, -torch.inf).logsumexp(1)
 
@@ -44,16 +53,23 @@ class Strategy:
         plug = Influence(self.curvature, self.fisher, draws, self.damping, batch_size=250)
         return plug.prepare(trained, lab.child(self.label))
 
-    def scores(self, trained: Trained, queries: Batch, draws: int, lab: Lab) -> Float[Tensor, "query example"]:
+    def scores(
+        self, trained: Trained, queries: Batch, draws: int, lab: Lab
+    ) -> Float[Tensor, "query example"]:
         if self.curvature is None:
             shape = len(queries["y"]), len(whole(trained.task.split("train").data, lab)["y"])
-            return torch.randn(*shape, generator=lab.child(self.label).generator(), dtype=torch.float64)
+            return torch.randn(
+                *shape, generator=lab.child(self.label).generator(), dtype=torch.float64
+            )
         return self.prepare(trained, draws, lab)(queries, margin).scores.double()
 
 
 RANDOM, DOT = Strategy("random", None), Strategy("gradient dot", Curvature.IDENTITY)
 DIAGONAL = Strategy("diagonal", Curvature.DIAGONAL, Fisher.EXACT)
-KFAC, EKFAC = Strategy("K-FAC", Curvature.KFAC, many=True), Strategy("EK-FAC", Curvature.EKFAC, many=True)
+KFAC, EKFAC = (
+    Strategy("K-FAC", Curvature.KFAC, many=True),
+    Strategy("EK-FAC", Curvature.EKFAC, many=True),
+)
 ONE_DRAW = Strategy("EK-FAC, one draw", Curvature.EKFAC)
 KFAC_EVERY = Strategy("K-FAC, every class", Curvature.KFAC, Fisher.EXACT)
 EVERY_CLASS = Strategy("EK-FAC, every class", Curvature.EKFAC, Fisher.EXACT)
@@ -80,7 +96,9 @@ class Setting:
 
     def model(self) -> nn.Module:
         if self.smooth:
-            return nn.Sequential(nn.Linear(self.components, self.width), nn.Tanh(), nn.Linear(self.width, CLASSES))
+            return nn.Sequential(
+                nn.Linear(self.components, self.width), nn.Tanh(), nn.Linear(self.width, CLASSES)
+            )
         return mlp([self.components, self.width, CLASSES])
 
     def steps(self, n: int) -> Budget:

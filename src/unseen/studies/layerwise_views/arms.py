@@ -56,7 +56,9 @@ ENSEMBLES = (Arm.TUNED_AND_SCRATCH, Arm.TUNED_AND_SMALL)
 
 @dataclass(frozen=True)
 class Setting:
-    """One regime: what is pre-trained on, and what is fine-tuned on (digits of its own, the same colours)."""
+    """One regime: what is pre-trained on, and what is fine-tuned on (digits of its own, the same
+    colours).
+    """
 
     regime: Regime
     seen: Collection = Collection.MNIST
@@ -83,8 +85,12 @@ class Config:
     hidden: int = 32
     sizes: tuple[int, ...] = (16, 64)
     """Units of the small network: our first default, and the size that is judged."""
-    before: Budget = field(default_factory=lambda: Budget(steps=600, batch_size=100, optimizer=Optimizer.ADAM))
-    budget: Budget = field(default_factory=lambda: Budget(steps=400, batch_size=100, optimizer=Optimizer.ADAM))
+    before: Budget = field(
+        default_factory=lambda: Budget(steps=600, batch_size=100, optimizer=Optimizer.ADAM)
+    )
+    budget: Budget = field(
+        default_factory=lambda: Budget(steps=400, batch_size=100, optimizer=Optimizer.ADAM)
+    )
     seeds: int = 8
 
 
@@ -132,7 +138,9 @@ def arms(cell: Cell, before: Task, task: Task, lab: Lab) -> Iterator[tuple[Arm, 
     def finetune(model: nn.Module, *only: str) -> nn.Module:
         return Finetune(config.budget, only).fit(copy.deepcopy(model), task, fit).model
 
-    given = train(new_network("given", *config.widths), before, erm_step, config.before, lab.child("before")).model
+    given = train(
+        new_network("given", *config.widths), before, erm_step, config.before, lab.child("before")
+    ).model
     assert isinstance(given, nn.Sequential)
     with lab.child("head").seeded():
         given[-1].reset_parameters()  # type: ignore[operator]
@@ -149,5 +157,13 @@ def arms(cell: Cell, before: Task, task: Task, lab: Lab) -> Iterator[tuple[Arm, 
         yield Arm.TUNED_AND_SMALL, size, Committee([full, small], MeanProbability())
         levi = LEVI(hidden=config.hidden, small=size, budget=config.budget)
         yield Arm.LEVI, size, levi.fit(copy.deepcopy(given), task, fit).model
-        yield Arm.LEVI_TUNED, size, replace(levi, frozen=False).fit(copy.deepcopy(given), task, fit).model
-        yield Arm.LEVI_RANDOM, size, levi.fit(new_network("random", *config.widths), task, fit).model
+        yield (
+            Arm.LEVI_TUNED,
+            size,
+            replace(levi, frozen=False).fit(copy.deepcopy(given), task, fit).model,
+        )
+        yield (
+            Arm.LEVI_RANDOM,
+            size,
+            levi.fit(new_network("random", *config.widths), task, fit).model,
+        )

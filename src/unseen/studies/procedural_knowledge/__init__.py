@@ -1,9 +1,11 @@
-"""Answers that follow a procedure come from many documents with that procedure, facts from the few that state them.
+"""Answers that follow a procedure come from many documents with that procedure, facts from the few
+that state them.
 
-Ruis et al. (2025), arXiv:2411.12580: the influences of pretraining documents on queries correlate where the queries need
-the same procedure, and documents that state the answer matter for facts alone. Here on a corpus that has procedures in two
-formats, facts and filler by design. Queries are the model's own completions, answered right. Not judged: which group is
-more volatile or has the steeper tail (the authors warn of noise), and sources of real text (there are none).
+Ruis et al. (2025), arXiv:2411.12580: the influences of pretraining documents on queries correlate
+where the queries need the same procedure, and documents that state the answer matter for facts
+alone. Here on a corpus that has procedures in two formats, facts and filler by design. Queries are
+the model's own completions, answered right. Not judged: which group is more volatile or has the
+steeper tail (the authors warn of noise), and sources of real text (there are none).
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,13 @@ from unseen.attributions.influence import Curvature
 from unseen.lab import Lab
 from unseen.measures.query_correlation import Blocks, blocks, correlations
 from unseen.reading import Reading
-from unseen.studies.procedural_knowledge.asking import Config, columns, influence, questions, retrain_on_subsets
+from unseen.studies.procedural_knowledge.asking import (
+    Config,
+    columns,
+    influence,
+    questions,
+    retrain_on_subsets,
+)
 from unseen.studies.procedural_knowledge.drawing import (
     answers,
     correlation_grid,
@@ -61,13 +69,17 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     found: dict[Curvature, Blocks] = {}
     for curvature in (Curvature.EKFAC, Curvature.IDENTITY):
         scores = influence(curvature, trained, queries, lab)
-        found[curvature] = blocks(correlations([scores]), queries.group, lab.child("bootstrap").numpy(), config.draws)
+        found[curvature] = blocks(
+            correlations([scores]), queries.group, lab.child("bootstrap").numpy(), config.draws
+        )
         for row in (*block_rows(config, found[curvature], scores, queries, lab),
                     *group_rows(config, trained, scores, queries, documents, lab)):  # fmt: skip
             yield {"seed": cell.seed, "curvature": str(curvature), **row}
         if curvature is Curvature.EKFAC:
-            for row in (*tail_rows(config, scores, queries, lab),
-                        *removal_rows(config, trained, scores, queries, documents, lab)):  # fmt: skip
+            for row in (
+                *tail_rows(config, scores, queries, lab),
+                *removal_rows(config, trained, scores, queries, documents, lab),
+            ):
                 yield {"seed": cell.seed, **row}
     dot, kron = found[Curvature.IDENTITY], found[Curvature.EKFAC]
     blur = Blocks(dot.means - kron.means, dot.drawn - kron.drawn).reading(across, len(queries.nats))
@@ -81,12 +93,16 @@ def row_reading(row: Row, name: str) -> Reading:
 
 
 def worst(name: str, ideal: float, **where: Value) -> Effect:
-    """The reading whose interval reaches farthest from the ideal, over seeds and blocks: what it clears, all do."""
+    """The reading whose interval reaches farthest from the ideal, over seeds and blocks: what it
+    clears, all do.
+    """
 
     def read(rows: Rows) -> Reading:
         column(rows, name, **where)  # raises with the reason when empty
         readings = [row_reading(row, name) for row in pick(rows, **where) if name in row]
-        return max(readings, key=lambda reading: max(abs(reading.low - ideal), abs(reading.high - ideal)))
+        return max(
+            readings, key=lambda reading: max(abs(reading.low - ideal), abs(reading.high - ideal))
+        )
 
     return read
 
@@ -103,7 +119,9 @@ def worst_contrast(name: str, **where: Value) -> Effect:
 def of_procedures(effect: Effect) -> Effect:
     """The effect on the groups of queries that need a procedure."""
     names = {str(kind) for kind in PROCEDURES}
-    return lambda rows: effect([row for row in pick(rows, part="group", **EKFAC) if row["group"] in names])
+    return lambda rows: effect(
+        [row for row in pick(rows, part="group", **EKFAC) if row["group"] in names]
+    )
 
 
 CLAIMS = (
@@ -113,13 +131,15 @@ CLAIMS = (
         above=0.8,
     ),
     Claim(
-        says="Queries that need the same procedure in the same format draw on the same documents (lowest mean "
+        says="Queries that need the same procedure in the same format draw on the same documents "
+        "(lowest mean "
         "correlation of three procedures and all seeds).",
         effect=worst("value", FAR, part="block", relation="same", **EKFAC),
         above=0.1,
     ),
     Claim(
-        says="Procedure counts beyond format: in another format the same procedure correlates 1.3 times as much as "
+        says="Procedure counts beyond format: in another format the same procedure correlates 1.3 "
+        "times as much as "
         "another procedure does (worst seed; difference).",
         effect=worst_contrast("other format − 1.3 · other procedure", **EKFAC),
         above=0.0,
@@ -130,24 +150,28 @@ CLAIMS = (
         above=0.0,
     ),
     Claim(
-        says="Factual queries correlate neither with each other nor with procedures (worst block and seed).",
+        says="Factual queries correlate neither with each other nor with procedures (worst block "
+        "and seed).",
         effect=worst("value", 0.0, part="block", relation="fact", **EKFAC),
         above=-0.05,
         below=0.05,
     ),
     Claim(
-        says="Queries that need neither procedure nor fact correlate with no others (worst block and seed).",
+        says="Queries that need neither procedure nor fact correlate with no others (worst block "
+        "and seed).",
         effect=worst("value", 0.0, part="block", relation="control", **EKFAC),
         above=-0.05,
         below=0.05,
     ),
     Claim(
-        says="Queries of one procedure correlate more than factual ones (worst procedure and seed).",
+        says="Queries of one procedure correlate more than factual ones (worst procedure and "
+        "seed).",
         effect=worst_contrast("same procedure − fact", **EKFAC),
         above=0.0,
     ),
     Claim(
-        says="With the documents of every query shuffled nothing correlates (worst block and seed).",
+        says="With the documents of every query shuffled nothing correlates (worst block and "
+        "seed).",
         effect=worst("null", 0.0, part="block", **EKFAC),
         above=-0.02,
         below=0.02,
@@ -158,20 +182,23 @@ CLAIMS = (
         above=0.9,
     ),
     Claim(
-        says="Procedures: documents that state the answer are no more frequent in the top 50 than anywhere (worst "
+        says="Procedures: documents that state the answer are no more frequent in the top 50 than "
+        "anywhere (worst "
         "procedure and seed; difference of shares).",
         effect=of_procedures(worst("excess", 0.0)),
         above=-0.01,
         below=0.01,
     ),
     Claim(
-        says="Without its top 3 documents a fact is lost: log p falls by over 5 times what 3 random fact documents "
+        says="Without its top 3 documents a fact is lost: log p falls by over 5 times what 3 "
+        "random fact documents "
         "change (worst seed; top − 5 · |random|, nats).",
         effect=worst_contrast("fall, top − 5 · |random|"),
         above=0.0,
     ),
     Claim(
-        says="The gradient dot product blurs this: it correlates other procedures more than EK-FAC does (worst seed).",
+        says="The gradient dot product blurs this: it correlates other procedures more than EK-FAC "
+        "does (worst seed).",
         effect=worst_contrast("dot product − EK-FAC, other procedure"),
         above=0.0,
     ),
@@ -187,8 +214,16 @@ study = Study(
         key="ruis2025procedural",
         title="Procedural Knowledge in Pretraining Drives Reasoning in Large Language Models",
         authors=(
-            "Ruis, Laura", "Mozes, Maximilian", "Bae, Juhan", "Kamalakara, Siddhartha Rao", "Talupuru, Dwarak",
-            "Locatelli, Acyr", "Kirk, Robert", "Rocktäschel, Tim", "Grefenstette, Edward", "Bartolo, Max",
+            "Ruis, Laura",
+            "Mozes, Maximilian",
+            "Bae, Juhan",
+            "Kamalakara, Siddhartha Rao",
+            "Talupuru, Dwarak",
+            "Locatelli, Acyr",
+            "Kirk, Robert",
+            "Rocktäschel, Tim",
+            "Grefenstette, Edward",
+            "Bartolo, Max",
         ),
         year=2025,
         venue="ICLR",
@@ -216,4 +251,4 @@ study = Study(
     claims=CLAIMS,
     figures=(correlation_grid, dot_product_grid, sources, answers, removal_bars, spread, tails),
     table=table,
-)  # fmt: skip
+)

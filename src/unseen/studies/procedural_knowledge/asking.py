@@ -1,4 +1,6 @@
-"""What is trained and asked: a small decoder, its own completions, and what documents add to their probability."""
+"""What is trained and asked: a small decoder, its own completions, and what documents add to their
+probability.
+"""
 
 from dataclasses import dataclass
 
@@ -21,8 +23,14 @@ from unseen.tasks.procedural_corpus import NONE, PROCEDURES, Kind, ProceduralCor
 
 MLPS = ("blocks.*.mlp.*",)
 """The paper follows influence through the MLPs alone."""
-SPLITS = {**{kind: f"unseen/{kind}" for kind in PROCEDURES}, Kind.FACT: "facts", Kind.FILLER: "control"}
-"""Where the queries of each group come from; filler, which needs neither procedure nor fact, is the control."""
+SPLITS = {
+    **{kind: f"unseen/{kind}" for kind in PROCEDURES},
+    Kind.FACT: "facts",
+    Kind.FILLER: "control",
+}
+"""Where the queries of each group come from; filler, which needs neither procedure nor fact, is the
+control.
+"""
 S, P, R, F, C = (kind.number for kind in Kind)
 
 
@@ -44,7 +52,9 @@ class Config:
     queries: int = 40
     """Per group, at most."""
     is_right: bool = True
-    """Whether queries that the model answers wrongly are left out. A smoke model answers hardly any right."""
+    """Whether queries that the model answers wrongly are left out. A smoke model answers hardly any
+    right.
+    """
     top: int = 50
     """Documents that count as a query's top."""
     found: int = 10
@@ -79,9 +89,17 @@ class Queries:
 
 
 def untrained_decoder(config: Config) -> nn.Module:
-    """An untied decoder whose maps start as torch's do: with GPT-2's the reversal is not learned at this rate."""
+    """An untied decoder whose maps start as torch's do: with GPT-2's the reversal is not learned at
+    this rate.
+    """
     model = Transformer(
-        Decoder(vocabulary=config.task.vocabulary, width=config.width, layers=config.layers, context=16, tied=False)
+        Decoder(
+            vocabulary=config.task.vocabulary,
+            width=config.width,
+            layers=config.layers,
+            context=16,
+            tied=False,
+        )
     )
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
@@ -89,9 +107,16 @@ def untrained_decoder(config: Config) -> nn.Module:
     return model
 
 
-def retrain_on_subsets(config: Config, task: Task, kept: Bool[Tensor, "subset document"], lab: Lab) -> list[Trained]:
+def retrain_on_subsets(
+    config: Config, task: Task, kept: Bool[Tensor, "subset document"], lab: Lab
+) -> list[Trained]:
     """One training per subset of documents, from the same start."""
-    return [each[0] for each in retrain(lambda: untrained_decoder(config), task, kept, config.budget, lab.child("fit"))]
+    return [
+        each[0]
+        for each in retrain(
+            lambda: untrained_decoder(config), task, kept, config.budget, lab.child("fit")
+        )
+    ]
 
 
 def columns(task: Task, split: str) -> Batch:
@@ -101,7 +126,9 @@ def columns(task: Task, split: str) -> Batch:
 
 
 def questions(config: Config, trained: Trained) -> Queries:
-    """The first held-out triples, facts and texts of each group that the model completes rightly; control: any."""
+    """The first held-out triples, facts and texts of each group that the model completes rightly;
+    control: any.
+    """
     parts = []
     for kind, name in SPLITS.items():
         data = columns(trained.task, name)
@@ -111,7 +138,11 @@ def questions(config: Config, trained: Trained) -> Queries:
         made = torch.tensor(greedy(trained.model, prompts, length))
         right = (made == tokens[:, start : start + length]).all(1)
         tokens[:, start : start + length] = made
-        rows = (right | (kind is Kind.FILLER or not config.is_right)).nonzero().squeeze(1)[: config.queries]
+        rows = (
+            (right | (kind is Kind.FILLER or not config.is_right))
+            .nonzero()
+            .squeeze(1)[: config.queries]
+        )
         if not len(rows):
             raise InvalidData(
                 f"None of the {len(right)} queries of “{kind}” is answered right.",
@@ -124,13 +155,21 @@ def questions(config: Config, trained: Trained) -> Queries:
             says[:, :length] = made[rows]
         group = torch.full((len(rows),), kind.number)
         parts.append(Queries(tokens[rows], answer[rows], nats, group, says, data["fact"][rows]))
-    return Queries(*(torch.cat([getattr(part, name) for part in parts]) for name in Queries.__annotations__))
+    return Queries(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in Queries.__annotations__)
+    )
 
 
-def influence(curvature: Curvature, trained: Trained, queries: Queries, lab: Lab) -> Float[Tensor, "query document"]:
+def influence(
+    curvature: Curvature, trained: Trained, queries: Queries, lab: Lab
+) -> Float[Tensor, "query document"]:
     """Nats that a further copy of a document adds to a completion's log-probability."""
     plug = Influence(curvature, layers=MLPS, loss=sequence_nats, real=real, batch_size=250)
-    return plug.prepare(trained, lab.child("influence"))(queries.batch, sequence_log_probability).scores.double().cpu()
+    return (
+        plug.prepare(trained, lab.child("influence"))(queries.batch, sequence_log_probability)
+        .scores.double()
+        .cpu()
+    )
 
 
 def real(batch: Batch) -> Tensor:

@@ -16,11 +16,21 @@ def heat(rows: Rows, title: str, label: str, name: str, **where: Value) -> Grid:
     mine, names = pick(rows, **where), [str(kind) for kind in Kind]
 
     def mean(one: str, two: str) -> float:
-        pairs = ({"first": one, "second": two}, {"first": two, "second": one}, {"group": one, "source": two})
-        return fmean(float(row[name]) for row in mine if any(pair.items() <= row.items() for pair in pairs))
+        pairs = (
+            {"first": one, "second": two},
+            {"first": two, "second": one},
+            {"group": one, "source": two},
+        )
+        return fmean(
+            float(row[name]) for row in mine if any(pair.items() <= row.items() for pair in pairs)
+        )
 
     return Grid(
-        title=title, rows=names, columns=names, values=[[mean(a, b) for b in names] for a in names], label=label
+        title=title,
+        rows=names,
+        columns=names,
+        values=[[mean(a, b) for b in names] for a in names],
+        label=label,
     )
 
 
@@ -36,17 +46,28 @@ def dot_product_grid(rows: Rows) -> Grid:
 
 def sources(rows: Rows) -> Grid:
     title = "Kinds of documents (columns) among the top 50 of each group of queries (rows)"
-    return heat(rows, title, "share / share in the corpus", "enrichment", part="source", bottom=False, **EKFAC)
+    return heat(
+        rows,
+        title,
+        "share / share in the corpus",
+        "enrichment",
+        part="source",
+        bottom=False,
+        **EKFAC,
+    )
 
 
 def answers(rows: Rows) -> Bars:
     """Recall of answers by group."""
     mine = [row for row in pick(rows, part="group", **EKFAC) if "hit_share" in row]
     readings = {
-        str(kind): effects.share("hits", "queries", group=kind)(mine) for (kind,) in effects.distinct(mine, "group")
+        str(kind): effects.share("hits", "queries", group=kind)(mine)
+        for (kind,) in effects.distinct(mine, "group")
     }
     return figures.draw_bars(
-        readings, title="A document that states the answer is among the top 10", label="share of queries"
+        readings,
+        title="A document that states the answer is among the top 10",
+        label="share of queries",
     )
 
 
@@ -55,7 +76,9 @@ def removal_bars(rows: Rows) -> Bars:
     mine = pick(rows, part="removal")
     names = [str(name) for (name,) in effects.distinct(mine, "left_out")]
     readings = {name: stats.mean(column(mine, "fall", left_out=name)) for name in names}
-    return figures.draw_bars(readings, title="Fall of log p when documents are left out", label="nats")
+    return figures.draw_bars(
+        readings, title="Fall of log p when documents are left out", label="nats"
+    )
 
 
 def spread(rows: Rows) -> Curves:
@@ -75,12 +98,15 @@ def tails(rows: Rows) -> Bars:
     """Not judged."""
     mine = pick(rows, part="exponent")
     readings = {
-        str(kind): stats.mean(column(mine, "exponent", group=kind)) for (kind,) in effects.distinct(mine, "group")
+        str(kind): stats.mean(column(mine, "exponent", group=kind))
+        for (kind,) in effects.distinct(mine, "group")
     }
     steeper = column(rows, "value", contrast="tail exponent, procedures − facts")
     readings["procedures − facts"] = stats.mean(steeper)
     return figures.draw_bars(
-        readings, title="How steeply influence falls with rank (not judged)", label="exponent of the tail"
+        readings,
+        title="How steeply influence falls with rank (not judged)",
+        label="exponent of the tail",
     )
 
 
@@ -89,9 +115,18 @@ def table(rows: Rows) -> Sequence[Row]:
     merged: list[Row] = []
     for row in pick(rows, part="group"):
         where = {"group": row["group"], "seed": row["seed"]}
-        parts = pick(rows, part="source", source=row["group"], curvature=row["curvature"], bottom=False, **where)
+        parts = pick(
+            rows,
+            part="source",
+            source=row["group"],
+            curvature=row["curvature"],
+            bottom=False,
+            **where,
+        )
         if row["curvature"] == str(Curvature.EKFAC):
-            parts += pick(rows, part="exponent", **where) + pick(rows, part="tail", side="helpful", share=0.01, **where)
+            parts += pick(rows, part="exponent", **where) + pick(
+                rows, part="tail", side="helpful", share=0.01, **where
+            )
         merged.append({name: value for part in (*parts, row) for name, value in part.items()})
     titles = {
         "queries": "queries",

@@ -1,8 +1,9 @@
 """Networks rely on the simplest feature only, even where others would serve them better.
 
-Shah, Tamuly, Raghunathan, Jain & Netrapalli (2020), arXiv:2006.07710, on slab data and on digits above photographs. A claim
-about networks that did not fit their training data is undecided, and that a noisy coordinate *costs* accuracy rests on the
-controls. Two limits are judged along: more examples, and adversarial training beyond the margin of the simple feature.
+Shah, Tamuly, Raghunathan, Jain & Netrapalli (2020), arXiv:2006.07710, on slab data and on digits
+above photographs. A claim about networks that did not fit their training data is undecided, and
+that a noisy coordinate *costs* accuracy rests on the controls. Two limits are judged along: more
+examples, and adversarial training beyond the margin of the simple feature.
 """
 
 from collections.abc import Iterator
@@ -21,12 +22,15 @@ from unseen.tasks.dominoes import Dominoes
 from unseen.tasks.images import Collection
 from unseen.tasks.slabs import Slabs, lms, ms57
 
-SGD = Budget(steps=1_000, batch_size=256, lr=0.1, optimizer=Optimizer.SGD, momentum=0.9, weight_decay=5e-5)
+SGD = Budget(
+    steps=1_000, batch_size=256, lr=0.1, optimizer=Optimizer.SGD, momentum=0.9, weight_decay=5e-5
+)
 PATIENT = replace(SGD, weight_decay=5e-4)
 PHOTOGRAPHS = Dominoes(
     bottom=Collection.CIFAR10,
     bottom_classes=(1, 9),  # automobile and truck
-    n=1_900,  # the stored part of CIFAR-10 has 1,000 images of a class for training, 200 for judging
+    # the stored part of CIFAR-10 has 1,000 images of a class for training, 200 for judging
+    n=1_900,
     n_select=60,
     n_unlabelled=40,
     n_same=398,
@@ -52,7 +56,9 @@ class Config:
     noise: float = 0.1
     points: tuple[Point, ...] = (
         Point(20, 5_000, 5_000, Role.FEW),
-        Point(20, 20_000, 8_000),  # the transition: some seeds learn the slabs, some stop short of fitting the noise
+        Point(
+            20, 20_000, 8_000
+        ),  # the transition: some seeds learn the slabs, some stop short of fitting the noise
         Point(20, 40_000, 20_000, Role.MANY),  # two of five seeds do not fit the noise even so
         Point(50, 5_000, 5_000),
         Point(50, 20_000, 8_000),
@@ -73,7 +79,9 @@ class Config:
     blocks: Dominoes = PHOTOGRAPHS
     network: Network = Network.CNN
     channels: tuple[int, ...] = (16, 32, 32)
-    block_budget: Budget = Budget(steps=200, batch_size=64, lr=0.05, optimizer=Optimizer.SGD, momentum=0.9)
+    block_budget: Budget = Budget(
+        steps=200, batch_size=64, lr=0.05, optimizer=Optimizer.SGD, momentum=0.9
+    )
     control_budget: Budget = Budget(steps=400, batch_size=64, lr=1e-3, optimizer=Optimizer.ADAM)
     block_members: int = 3
     block_radius: float = 0.1
@@ -89,39 +97,66 @@ def cells(config: Config) -> Iterator[Cell]:
 
 
 def of_slabs(config: Config, seed: int) -> Iterator[Cell]:
-    """Clean data: ensembles, whose first members are the single networks, and adversarial training."""
-    hidden, short, long = config.hidden, config.budget, replace(config.budget, steps=2 * config.budget.steps)
+    """Clean data: ensembles, whose first members are the single networks, and adversarial
+    training.
+    """
+    hidden, short, long = (
+        config.hidden,
+        config.budget,
+        replace(config.budget, steps=2 * config.budget.steps),
+    )
     ensemble = OutputEnsemble(config.members, budget=short)
     yield Cell(Data.LMS5, Kind.ENSEMBLE, config.linear, ensemble, Network.MLP, hidden, seed)
-    yield Cell(Data.MS57, Kind.ENSEMBLE, config.slabs, replace(ensemble, budget=long), Network.MLP, hidden, seed)
+    yield Cell(
+        Data.MS57,
+        Kind.ENSEMBLE,
+        config.slabs,
+        replace(ensemble, budget=long),
+        Network.MLP,
+        hidden,
+        seed,
+    )
     for kind, radius in ((Kind.WITHIN, config.within), (Kind.BEYOND, config.beyond)):
         robust = AdversarialTraining(radius, Norm.L2, config.passes, budget=short)
         yield Cell(Data.LMS5, kind, config.linear, robust, Network.MLP, hidden, seed)
 
 
 def of_noise(config: Config, seed: int) -> Iterator[Cell]:
-    """A noisy linear coordinate over sizes; at two of them none at all, too (at three times the rate, as in the sheet)."""
+    """A noisy linear coordinate over sizes; at two of them none at all, too (at three times the
+    rate, as in the sheet).
+    """
     for point in config.points:
-        # noise is fitted to the end at a tenth of the rate; earlier that would stop the slabs from being learned
+        # noise is fitted to the end at a tenth of the rate; earlier that would stop the slabs from
+        # being learned
         budget = replace(config.patient, steps=point.steps + config.settle, drops=(point.steps,))
         sized = replace(config.linear, n=point.n)
         spec = replace(sized, blocks=(1, *[7] * (point.d - 1)), noise=config.noise)
-        yield Cell(Data.NOISY, Kind.ONE, spec, ERM(budget), Network.MLP, config.hidden, seed, point.role)
+        yield Cell(
+            Data.NOISY, Kind.ONE, spec, ERM(budget), Network.MLP, config.hidden, seed, point.role
+        )
         if point.role in (Role.FEW, Role.WIDE):
             plain = replace(sized, blocks=(7,) * point.d)
             fast = ERM(replace(budget, lr=3 * budget.lr))
-            yield Cell(Data.MS7, Kind.ONE, plain, fast, Network.MLP, config.hidden, seed, point.role)
+            yield Cell(
+                Data.MS7, Kind.ONE, plain, fast, Network.MLP, config.hidden, seed, point.role
+            )
 
 
 def of_blocks(config: Config, seed: int) -> Iterator[Cell]:
-    """Images: an ensemble, adversarial training, and the same network where the digit says nothing."""
+    """Images: an ensemble, adversarial training, and the same network where the digit says
+    nothing.
+    """
     spec, network, channels = config.blocks, config.network, config.channels
     ensemble = OutputEnsemble(config.block_members, budget=config.block_budget)
-    robust = AdversarialTraining(config.block_radius, Norm.LINF, config.passes, 0, 1, config.block_budget)
+    robust = AdversarialTraining(
+        config.block_radius, Norm.LINF, config.passes, 0, 1, config.block_budget
+    )
     yield Cell(Data.BLOCKS, Kind.ENSEMBLE, spec, ensemble, network, channels, seed)
     yield Cell(Data.BLOCKS, Kind.WITHIN, spec, robust, network, channels, seed)
     alone = replace(spec, agreement=0.5)
-    yield Cell(Data.BLOCKS, Kind.CONTROL, alone, ERM(config.control_budget), network, channels, seed)
+    yield Cell(
+        Data.BLOCKS, Kind.CONTROL, alone, ERM(config.control_budget), network, channels, seed
+    )
 
 
 def smoke() -> Config:
@@ -129,13 +164,25 @@ def smoke() -> Config:
     short = replace(SGD, steps=50, batch_size=64)
     few = replace(lms(5, d=3), n=200, n_select=10, n_test=500)
     blocks = Dominoes(
-        Collection.OPTDIGITS, (0, 1), Collection.FASHION_MNIST_SMALL, (4, 3), n=100, n_select=10, n_unlabelled=10,
-        n_same=60, n_test=2, side=8,
-    )  # fmt: skip
+        Collection.OPTDIGITS,
+        (0, 1),
+        Collection.FASHION_MNIST_SMALL,
+        (4, 3),
+        n=100,
+        n_select=10,
+        n_unlabelled=10,
+        n_same=60,
+        n_test=2,
+        side=8,
+    )
     return Config(
         linear=few,
         slabs=replace(few, blocks=(5, 5, 7)),
-        points=(Point(6, 50, 80, Role.FEW), Point(6, 60, 80, Role.MANY), Point(8, 60, 80, Role.WIDE)),
+        points=(
+            Point(6, 50, 80, Role.FEW),
+            Point(6, 60, 80, Role.MANY),
+            Point(8, 60, 80, Role.WIDE),
+        ),
         hidden=(80, 80),
         budget=short,
         patient=replace(PATIENT, batch_size=40),
@@ -152,18 +199,38 @@ def smoke() -> Config:
 
 
 def paper() -> Config:
-    """50 coordinates, 100,000 examples, no momentum; a residual network on images of full size, trained against ℓ_∞ 0.3.
+    """50 coordinates, 100,000 examples, no momentum; a residual network on images of full size,
+    trained against ℓ_∞ 0.3.
 
-    The collection here holds 2,000 of the 10,000 photographs; the authors' networks are ResNet-50 and larger.
+    The collection here holds 2,000 of the 10,000 photographs; the authors' networks are ResNet-50
+    and larger.
     """
     plain = replace(SGD, steps=15_000, momentum=0.0)
     blocks = replace(PHOTOGRAPHS, side=32)
-    slow = Budget(steps=5_000, batch_size=128, lr=0.05, optimizer=Optimizer.SGD, momentum=0.9, weight_decay=5e-5)
+    slow = Budget(
+        steps=5_000,
+        batch_size=128,
+        lr=0.05,
+        optimizer=Optimizer.SGD,
+        momentum=0.9,
+        weight_decay=5e-5,
+    )
     points = [
-        Point(d, n, 40_000, Role.FEW if (d, n) == (50, 40_000) else Role.MANY if (d, n) == (50, 160_000)
-              else Role.WIDE if (d, n) == (100, 160_000) else Role.BETWEEN)
-        for d in (50, 100) for n in (40_000, 80_000, 160_000)
-    ]  # fmt: skip
+        Point(
+            d,
+            n,
+            40_000,
+            Role.FEW
+            if (d, n) == (50, 40_000)
+            else Role.MANY
+            if (d, n) == (50, 160_000)
+            else Role.WIDE
+            if (d, n) == (100, 160_000)
+            else Role.BETWEEN,
+        )
+        for d in (50, 100)
+        for n in (40_000, 80_000, 160_000)
+    ]
     return Config(
         linear=replace(lms(5, d=50), n=100_000),
         slabs=replace(ms57(d=50), n=100_000),
@@ -185,7 +252,13 @@ study = Study(
     source=Source(
         key="shah2020pitfalls",
         title="The Pitfalls of Simplicity Bias in Neural Networks",
-        authors=("Shah, Harshay", "Tamuly, Kaustav", "Raghunathan, Aditi", "Jain, Prateek", "Netrapalli, Praneeth"),
+        authors=(
+            "Shah, Harshay",
+            "Tamuly, Kaustav",
+            "Raghunathan, Aditi",
+            "Jain, Prateek",
+            "Netrapalli, Praneeth",
+        ),
         year=2020,
         venue="NeurIPS",
         arxiv="2006.07710",

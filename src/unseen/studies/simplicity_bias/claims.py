@@ -1,4 +1,6 @@
-"""Effects and claims of the simplicity-bias study: margins are those of the sheet, written before the run."""
+"""Effects and claims of the simplicity-bias study: margins are those of the sheet, written before
+the run.
+"""
 
 from math import fsum, sqrt
 
@@ -18,7 +20,8 @@ def require_trained(rows: Rows, **where: Value) -> list[Row]:
     if min(reached) < FITTED:
         missed = sum(each < FITTED for each in reached)
         raise InvalidData(
-            f"{missed} of {len(reached)} networks did not fit their training data (lowest: {min(reached):.3f}).",
+            f"{missed} of {len(reached)} networks did not fit their training data (lowest: "
+            f"{min(reached):.3f}).",
             why="what a half-trained network relies on says nothing about the trained one.",
             fix="train longer.",
         )
@@ -28,12 +31,18 @@ def require_trained(rows: Rows, **where: Value) -> list[Row]:
 def readings(rows: Rows, name: str) -> list[Reading]:
     """What each row says about a column, with its interval over examples."""
     column(rows, name)  # raises with the reason when absent
-    limits = [(float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"])) for row in rows]
-    return [Reading(*each, int(row["test_n"]), "AUC") for each, row in zip(limits, rows, strict=True)]
+    limits = [
+        (float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"])) for row in rows
+    ]
+    return [
+        Reading(*each, int(row["test_n"]), "AUC") for each, row in zip(limits, rows, strict=True)
+    ]
 
 
 def worst(name: str, ideal: float, **where: Value) -> Effect:
-    """The reading whose interval reaches farthest from the ideal, over seeds: what it clears, all do."""
+    """The reading whose interval reaches farthest from the ideal, over seeds: what it clears, all
+    do.
+    """
 
     def read(rows: Rows) -> Reading:
         found = readings(require_trained(rows, **where), name)
@@ -43,8 +52,9 @@ def worst(name: str, ideal: float, **where: Value) -> Effect:
 
 
 def mean_with_wider_interval(name: str, **where: Value) -> Effect:
-    """Mean over seeds within the wider of two intervals: Student's over seeds, and the seeds' own limits, which add up
-    as squares (each seed has its own digits, too few to place an AUC of 1 above 0.99)."""
+    """Mean over seeds within the wider of two intervals: Student's over seeds, and the seeds' own
+    limits, which add up as squares (each seed has its own digits, too few to place an AUC of 1
+    above 0.99)."""
 
     def read(rows: Rows) -> Reading:
         found = readings(require_trained(rows, **where), name)
@@ -91,7 +101,8 @@ CLAIMS = (
         above=0.99,
     ),
     Claim(
-        says="MS-(5,7): with the 5-slab coordinate exchanged the network is at chance (worst seed).",
+        says="MS-(5,7): with the 5-slab coordinate exchanged the network is at chance (worst "
+        "seed).",
         effect=worst("simple", 0.5, **single_network(Data.MS57)),
         above=0.45,
         below=0.55,
@@ -102,33 +113,39 @@ CLAIMS = (
         above=0.99,
     ),
     Claim(
-        says="With 10 % noise in the linear coordinate the network stays at what that coordinate gives: at most 0.965 "
+        says="With 10 % noise in the linear coordinate the network stays at what that coordinate "
+        "gives: at most 0.965 "
         "(d = 20, n = 5,000).",
         effect=accuracy(role=Role.FEW.value, **single_network(Data.NOISY)),
         below=0.965,
     ),
     Claim(
-        says="Control: without that coordinate the same network learns the slabs (MS-7, d = 20, n = 5,000).",
+        says="Control: without that coordinate the same network learns the slabs (MS-7, d = 20, n "
+        "= 5,000).",
         effect=accuracy(role=Role.FEW.value, **single_network(Data.MS7)),
         above=0.99,
     ),
     Claim(
-        says="Limit: with eight times the examples it learns the slabs, too (10 % noise, d = 20, n = 40,000).",
+        says="Limit: with eight times the examples it learns the slabs, too (10 % noise, d = 20, n "
+        "= 40,000).",
         effect=accuracy(role=Role.MANY.value, **single_network(Data.NOISY)),
         above=0.98,
     ),
     Claim(
-        says="With 10 % noise, d = 50 and n = 40,000 it still stays at what the linear coordinate gives: at most 0.965.",
+        says="With 10 % noise, d = 50 and n = 40,000 it still stays at what the linear coordinate "
+        "gives: at most 0.965.",
         effect=accuracy(role=Role.WIDE.value, **single_network(Data.NOISY)),
         below=0.965,
     ),
     Claim(
-        says="Control: there, too, the same network learns the slabs without that coordinate (MS-7, d = 50, n = 40,000).",
+        says="Control: there, too, the same network learns the slabs without that coordinate "
+        "(MS-7, d = 50, n = 40,000).",
         effect=accuracy(role=Role.WIDE.value, **single_network(Data.MS7)),
         above=0.99,
     ),
     Claim(
-        says="LMS-5: an ensemble of 5 does not help, with the linear coordinate exchanged it is at chance (worst seed).",
+        says="LMS-5: an ensemble of 5 does not help, with the linear coordinate exchanged it is at "
+        "chance (worst seed).",
         effect=worst("simple", 0.5, kind=Kind.ENSEMBLE.value, **LINEAR),
         above=0.45,
         below=0.55,
@@ -146,13 +163,15 @@ CLAIMS = (
         below=0.55,
     ),
     Claim(
-        says="LMS-5: adversarial training at three margins (ℓ₂ 0.3) does not help, either (worst seed).",
+        says="LMS-5: adversarial training at three margins (ℓ₂ 0.3) does not help, either (worst "
+        "seed).",
         effect=worst("simple", 0.5, kind=Kind.BEYOND.value, **LINEAR),
         above=0.45,
         below=0.55,
     ),
     Claim(
-        says="LMS-5: shifts along the linear coordinate as small as a rule of its sign allows, times 1.2, flip 90 %.",
+        says="LMS-5: shifts along the linear coordinate as small as a rule of its sign allows, "
+        "times 1.2, flip 90 %.",
         effect=effect_on_shifts(effects.share("linear_flips", "linear_points")),
         above=0.9,
     ),
@@ -162,18 +181,21 @@ CLAIMS = (
         below=0.02,
     ),
     Claim(
-        says="LMS-5: the one shift that hurts all points most is along the linear coordinate (squared cosine; chance 0.05).",
+        says="LMS-5: the one shift that hurts all points most is along the linear coordinate "
+        "(squared cosine; chance 0.05).",
         effect=effect_on_shifts(average("along", within=(0, 1))),
         above=0.9,
     ),
     Claim(
-        says="Digits above photographs: with the digits exchanged the network is at chance (worst seed).",
+        says="Digits above photographs: with the digits exchanged the network is at chance (worst "
+        "seed).",
         effect=worst("simple", 0.5, **single_network(Data.BLOCKS)),
         above=0.45,
         below=0.55,
     ),
     Claim(
-        says="Digits above photographs: with the photographs exchanged nothing is lost (mean over seeds).",
+        says="Digits above photographs: with the photographs exchanged nothing is lost (mean over "
+        "seeds).",
         effect=mean_with_wider_interval("complex", **single_network(Data.BLOCKS)),
         above=0.99,
     ),

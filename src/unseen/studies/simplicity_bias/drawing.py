@@ -6,7 +6,11 @@ from unseen.figure import Curves, Grid
 from unseen.studies.simplicity_bias.networks import Data, Kind
 from unseen.study import Row, Rows, average, effects, figures, pick
 
-COLUMNS = {"auc": "as it is", "simple": "simple feature exchanged", "complex": "all others exchanged"}
+COLUMNS = {
+    "auc": "as it is",
+    "simple": "simple feature exchanged",
+    "complex": "all others exchanged",
+}
 
 
 def reliance(rows: Rows) -> Grid:
@@ -19,7 +23,8 @@ def reliance(rows: Rows) -> Grid:
     ]
     names = [f"{data}, {kind} ({setting})" for data, kind, setting in keys]
     return Grid(
-        title="AUC when features change places between examples (mean over seeds; 0.5: nothing else is used)",
+        title="AUC when features change places between examples (mean over seeds; 0.5: nothing "
+        "else is used)",
         rows=names,
         columns=list(COLUMNS.values()),
         values=values,
@@ -39,7 +44,8 @@ def boundary(rows: Rows) -> Curves:
         x="n",
         y="test",
         by="coordinates",
-        title="Noisy LMS-7: test accuracy (mean over seeds; 0.95 is the linear coordinate's own, 1 the slabs')",
+        title="Noisy LMS-7: test accuracy (mean over seeds; 0.95 is the linear coordinate's own, 1 "
+        "the slabs')",
         x_label="training examples",
         y_label="accuracy",
         log_x=True,
@@ -67,7 +73,8 @@ def flips(rows: Rows) -> Curves:
             "rule of its sign": "linear rule",
             "network, slab coordinate": "slab",
         },
-        title="LMS-5: share of test points whose class changes with a shift along one coordinate (mean over seeds)",
+        title="LMS-5: share of test points whose class changes with a shift along one coordinate "
+        "(mean over seeds)",
         x_label="size of the shift",
         y_label="share",
     )(pick(rows, part="shift"))

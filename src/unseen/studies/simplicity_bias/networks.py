@@ -50,11 +50,15 @@ class Kind(StrEnum):
 
     ONE = "one network"
     ENSEMBLE = "ensemble"
-    """Mean probability of networks with their own start and order of the data; the first is `ONE`."""
+    """Mean probability of networks with their own start and order of the data; the first is
+    `ONE`.
+    """
     WITHIN = "adversarially trained"
     """Against shifts that the simple feature withstands."""
     BEYOND = "adversarially trained, wide"
-    """Against shifts that the simple feature alone does not withstand, and all features together do."""
+    """Against shifts that the simple feature alone does not withstand, and all features together
+    do.
+    """
     CONTROL = "upper block random"
     """Trained where the simple feature says nothing."""
 
@@ -130,10 +134,16 @@ def about(spec: Spec) -> dict[str, Value]:
 
 
 def score_row(model: nn.Module, spec: Spec, task: Task, lab: Lab) -> dict[str, Value]:
-    """Accuracies, and the AUC as it is and after the simple feature, or all others, changed places between examples."""
+    """Accuracies, and the AUC as it is and after the simple feature, or all others, changed places
+    between examples.
+    """
     judged = "same" if isinstance(spec, Dominoes) else "test"
     train, test = (score(model, task, task.split(name), lab) for name in ("train", judged))
-    found = of_blocks(model, spec, task, lab) if isinstance(spec, Dominoes) else of_slabs(model, spec, task, lab)
+    found = (
+        of_blocks(model, spec, task, lab)
+        if isinstance(spec, Dominoes)
+        else of_slabs(model, spec, task, lab)
+    )
     row: dict[str, Value] = {"train": train.value, "test": test.value, "test_n": test.n}
     row["test_correct"] = round(test.value * test.n)
     for name, reading in found.items():
@@ -153,12 +163,17 @@ def of_slabs(model: nn.Module, spec: Slabs, task: Task, lab: Lab) -> dict[str, R
     }
 
 
-def of_blocks(model: nn.Module, spec: Dominoes, task: Task, lab: Lab, repeats: int = 20) -> dict[str, Reading]:
+def of_blocks(
+    model: nn.Module, spec: Dominoes, task: Task, lab: Lab, repeats: int = 20
+) -> dict[str, Reading]:
     """Few images are judged, so blocks change places in several orders."""
     batch = whole(task.split("same").data, lab)
     top = upper(batch, spec.side)
     moved = {"auc": torch.zeros_like(top), "simple": top, "complex": ~top}
-    return {name: randomised_auc(model, batch, mask, lab, repeats=repeats) for name, mask in moved.items()}
+    return {
+        name: randomised_auc(model, batch, mask, lab, repeats=repeats)
+        for name, mask in moved.items()
+    }
 
 
 def upper(batch: Batch, side: int) -> Bool[Tensor, "c h w"]:
@@ -170,14 +185,18 @@ def upper(batch: Batch, side: int) -> Bool[Tensor, "c h w"]:
 
 SIZES = tuple(round(0.1 * k, 1) for k in range(13))
 FEW = 1_000
-"""Examples whose slab coordinates are shifted one by one, and on which the common perturbation is sought."""
+"""Examples whose slab coordinates are shifted one by one, and on which the common perturbation is
+sought.
+"""
 
 
 def shift_rows(model: nn.Module, spec: Slabs, task: Task, lab: Lab) -> Iterator[Row]:
-    """What shifts along a coordinate do: the linear one against the class, each slab coordinate to either side.
+    """What shifts along a coordinate do: the linear one against the class, each slab coordinate to
+    either side.
 
-    `reach` is 1.2 times the 90 % quantile of |linear coordinate|. (The sheet asks for 1.2 times its mean. It is uniform
-    on [margin, 1]: no shift below its 90 % quantile can take 90 % of the points of even the best linear rule across.)
+    `reach` is 1.2 times the 90 % quantile of |linear coordinate|. (The sheet asks for 1.2 times its
+    mean. It is uniform on [margin, 1]: no shift below its 90 % quantile can take 90 % of the points
+    of even the best linear rule across.)
     """
     turn = spec.rotation(lab.child("data")).to(lab.device, lab.dtype)
     batch = whole(task.split("test").data, lab)
@@ -186,7 +205,11 @@ def shift_rows(model: nn.Module, spec: Slabs, task: Task, lab: Lab) -> Iterator[
     others = [turn[j] for j in range(len(spec.blocks)) if j not in spec.simple]
 
     def flips(size: float) -> tuple[Tensor, Tensor]:
-        aside = [prediction_flips(model, x[:FEW], sign * size * each) for each in others for sign in (1, -1)]
+        aside = [
+            prediction_flips(model, x[:FEW], sign * size * each)
+            for each in others
+            for sign in (1, -1)
+        ]
         return prediction_flips(model, x, size * against), torch.cat(aside)
 
     for size in SIZES:

@@ -175,7 +175,10 @@ def finetune(config: Config, lab: Lab) -> FineTuning:
     before = pretrain.fit(network(config.hidden, lab), first, lab.child("before")).model
     other = network(config.hidden, lab, "unrelated")
     method = WiSEFT(alpha=1.0, budget=config.after)
-    after, unrelated = (method.fit(model, second, lab.child("after")).model for model in (copy.deepcopy(before), other))
+    after, unrelated = (
+        method.fit(model, second, lab.child("after")).model
+        for model in (copy.deepcopy(before), other)
+    )
     return FineTuning(second, before, after, unrelated)
 
 

@@ -1,9 +1,11 @@
-"""Eight explanation methods are one local function approximation, and none of them is best everywhere.
+"""Eight explanation methods are one local function approximation, and none of them is best
+everywhere.
 
-Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254. Parts: "same" (each method, coded by its own definition, against its
-instance of the approximation), "lunch" (explanation i judged on neighbourhood j, on fresh samples), "recovery" (linear
-and logistic models, whose weights are known), "test" (top-k and bottom-k features perturbed). The authors' tables (WHO
-life expectancy, HELOC) are not public packages: two tables of scikit-learn stand for them.
+Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254. Parts: "same" (each method, coded by its own
+definition, against its instance of the approximation), "lunch" (explanation i judged on
+neighbourhood j, on fresh samples), "recovery" (linear and logistic models, whose weights are
+known), "test" (top-k and bottom-k features perturbed). The authors' tables (WHO life expectancy,
+HELOC) are not public packages: two tables of scikit-learn stand for them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,7 +44,10 @@ def run(cell: Cell, lab: Lab) -> Iterable[Row]:
     lab = Lab(lab.seed, lab.device, torch.float64, lab.path, lab.ranks, lab.sink, lab.keeper)
     config, net = cell.config, train_network(cell, cell.hidden, lab)
     at = near(cell, net, output, lab)
-    answers = {name: solve_explanation(at, how, lab.child("explain", name)) for name, how in instances(config).items()}
+    answers = {
+        name: solve_explanation(at, how, lab.child("explain", name))
+        for name, how in instances(config).items()
+    }
     facts: Row = {"table": str(cell.table), "hidden": cell.hidden, "seed": cell.seed}
     rows = [
         *lunch(at, answers, config, lab),
@@ -63,40 +68,59 @@ def distinct_pairs(rows: Rows) -> list[Row]:
 
 
 def versus(order: Order, noise: Noise, of: str, against: str) -> Effect:
-    """Mean change under a perturbation test by methods of one kind minus those of another, paired by table and seed."""
+    """Mean change under a perturbation test by methods of one kind minus those of another, paired
+    by table and seed.
+    """
     where = {"part": "test", "order": str(order), "noise": str(noise)}
-    return gap("change", {**where, "kind": of}, {**where, "kind": against}, pair=("table", "hidden", "seed"))
+    return gap(
+        "change",
+        {**where, "kind": of},
+        {**where, "kind": against},
+        pair=("table", "hidden", "seed"),
+    )
 
 
 CLAIMS = (
     Claim(
-        says="Each method, by its own definition, is its instance of the local approximation (worst method; cosine distance).",
-        effect=effects.worst(average("cosine", part="same", matched=True, within=(0, 2)), "classic", 0.0),
+        says="Each method, by its own definition, is its instance of the local approximation "
+        "(worst method; cosine distance).",
+        effect=effects.worst(
+            average("cosine", part="same", matched=True, within=(0, 2)), "classic", 0.0
+        ),
         below=0.02,
     ),
     Claim(
-        says="Different methods are not: their explanations point elsewhere (mean cosine distance).",
+        says="Different methods are not: their explanations point elsewhere (mean cosine "
+        "distance).",
         effect=lambda rows: average("cosine", within=(0, 2))(distinct_pairs(rows)),
         above=0.05,
     ),
     Claim(
-        says="On every neighbourhood the explanation made for it, or its tie, is the most faithful (share of columns).",
+        says="On every neighbourhood the explanation made for it, or its tie, is the most faithful "
+        "(share of columns).",
         effect=effects.share("won", "n", part="columns"),
         above=0.9,
     ),
     Claim(
-        says="No free lunch: an explanation loses more than the one made for the place (mean log ratio of losses).",
+        says="No free lunch: an explanation loses more than the one made for the place (mean log "
+        "ratio of losses).",
         effect=average("log_ratio", part="columns"),
         above=0.2,  # the sheet's prototype saw ratios of 1.07 to 20
     ),
     Claim(
-        says="Additive methods recover the weights w of a linear model (worst method, relative error).",
-        effect=effects.worst(average("error_w"), "explanation", 0.0, part="recovery", additive=True),
+        says="Additive methods recover the weights w of a linear model (worst method, relative "
+        "error).",
+        effect=effects.worst(
+            average("error_w"), "explanation", 0.0, part="recovery", additive=True
+        ),
         below=0.01,
     ),
     Claim(
-        says="Multiplicative methods recover w·x₀ of a linear model (worst method, relative error).",
-        effect=effects.worst(average("error_wx"), "explanation", 0.0, part="recovery", additive=False),
+        says="Multiplicative methods recover w·x₀ of a linear model (worst method, relative "
+        "error).",
+        effect=effects.worst(
+            average("error_wx"), "explanation", 0.0, part="recovery", additive=False
+        ),
         below=0.01,
     ),
     Claim(
@@ -120,17 +144,20 @@ CLAIMS = (
         above=0.0,
     ),
     Claim(
-        says="Removing the bottom features moves the output less by binary than by additive methods.",
+        says="Removing the bottom features moves the output less by binary than by additive "
+        "methods.",
         effect=versus(Order.BOTTOM, Noise.BINARY, "binary", "additive"),
         below=0.0,
     ),
     Claim(
-        says="Gaussian noise on the top features moves the output more by additive than by binary methods.",
+        says="Gaussian noise on the top features moves the output more by additive than by binary "
+        "methods.",
         effect=versus(Order.TOP, Noise.GAUSSIAN, "additive", "binary"),
         above=0.0,
     ),
     Claim(
-        says="Gaussian noise on the bottom features moves the output less by additive than by binary methods.",
+        says="Gaussian noise on the bottom features moves the output less by additive than by "
+        "binary methods.",
         effect=versus(Order.BOTTOM, Noise.GAUSSIAN, "additive", "binary"),
         below=0.0,
     ),
@@ -142,14 +169,17 @@ study = Study(
     system="34",
     source=Source(
         key="han2022which",
-        title="Which Explanation Should I Choose? A Function Approximation Perspective to Characterizing Post Hoc Explanations",
+        title="Which Explanation Should I Choose? A Function Approximation Perspective to "
+        "Characterizing Post Hoc Explanations",
         authors=("Han, Tessa", "Srinivas, Suraj", "Lakkaraju, Himabindu"),
         year=2022,
         venue="NeurIPS",
         arxiv="2206.01254",
     ),
     scales={
-        Scale.SMOKE: Config(tables=(SklearnDataset.WAVES,), points=5, noise=500, masks=128, steps=100, seeds=2),
+        Scale.SMOKE: Config(
+            tables=(SklearnDataset.WAVES,), points=5, noise=500, masks=128, steps=100, seeds=2
+        ),
         Scale.LAPTOP: Config(),
         Scale.PAPER: Config(hidden=(2, 4, 7), points=100, noise=50_000, masks=20_000, seeds=20),
     },

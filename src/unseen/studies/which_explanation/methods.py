@@ -1,4 +1,6 @@
-"""The eight methods twice: as instances of the local approximation, and each by its own definition."""
+"""The eight methods twice: as instances of the local approximation, and each by its own
+definition.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,9 +58,14 @@ def _gradient(at: PerturbedModel, x: Tensor) -> Tensor:
 
 def _smooth(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:
     g, n = lab.generator(), config.noise
-    return torch.stack([
-        _gradient(at, x + config.sigma * torch.randn(n, at.d, generator=g, dtype=x.dtype)).mean(0) for x in at.point
-    ])  # fmt: skip
+    return torch.stack(
+        [
+            _gradient(at, x + config.sigma * torch.randn(n, at.d, generator=g, dtype=x.dtype)).mean(
+                0
+            )
+            for x in at.point
+        ]
+    )
 
 
 def _integrated_gradients(at: PerturbedModel, config: Config, lab: Lab) -> Tensor:

@@ -14,7 +14,15 @@ from unseen.engine.batches import whole
 from unseen.engine.local.features import FeatureSpec
 from unseen.engine.local.neighbourhoods import Gaussian, Parametrization
 from unseen.engine.local.perturbed_model import PerturbedModel, build_perturbed_model
-from unseen.engine.local.surrogate import Explanation, Family, GradientSample, Loss, ValueSample, evaluate, weights_in
+from unseen.engine.local.surrogate import (
+    Explanation,
+    Family,
+    GradientSample,
+    Loss,
+    ValueSample,
+    evaluate,
+    weights_in,
+)
 from unseen.engine.loop import Budget, Optimizer
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order, changes
@@ -60,16 +68,28 @@ def train_network(cell: Cell, hidden: int, lab: Lab) -> nn.Module:
     return EarlyStopping(every=20, budget=budget).fit(model, task, lab.child("fit", hidden)).model
 
 
-def near(cell: Cell, model: nn.Module, behaviour: Callable[[nn.Module, Batch], Tensor], lab: Lab) -> PerturbedModel:
-    """The model around the first judged rows; the baseline is 0, the smallest value of each feature."""
+def near(
+    cell: Cell, model: nn.Module, behaviour: Callable[[nn.Module, Batch], Tensor], lab: Lab
+) -> PerturbedModel:
+    """The model around the first judged rows; the baseline is 0, the smallest value of each
+    feature.
+    """
     batch = whole(SklearnTable(cell.table).build(lab.child("data")).splits["test"].data, lab)
     return build_perturbed_model(
-        model, {name: t[: cell.config.points] for name, t in batch.items()}, behaviour, FeatureSpec(), lab
+        model,
+        {name: t[: cell.config.points] for name, t in batch.items()},
+        behaviour,
+        FeatureSpec(),
+        lab,
     )
 
 
-def lunch(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
-    """Every explanation on every neighbourhood, drawn anew: the share of the null loss that it leaves."""
+def lunch(
+    at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab
+) -> Iterator[Row]:
+    """Every explanation on every neighbourhood, drawn anew: the share of the null loss that it
+    leaves.
+    """
     ratios: list[float] = []
     won = 0
     for place, how in instances(config).items():
@@ -78,10 +98,17 @@ def lunch(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config
         best = min(left, key=left.__getitem__)
         ties = next((tie for tie in TIES if place in tie), {place})
         won += best in ties
-        if left[place] > 1e-9:  # single gradients and removals are exact at home: any ratio to that is infinite
+        if (
+            left[place] > 1e-9
+        ):  # single gradients and removals are exact at home: any ratio to that is infinite
             ratios += [log(left[name] / left[place]) for name in left if name not in ties]
         for name, value in left.items():
-            yield {"part": "lunch", "explanation": name, "neighbourhood": place, "unexplained": value}
+            yield {
+                "part": "lunch",
+                "explanation": name,
+                "neighbourhood": place,
+                "unexplained": value,
+            }
     yield {"part": "columns", "won": won, "n": len(answers), "log_ratio": fmean(ratios)}
 
 
@@ -92,8 +119,12 @@ def unexplained_share(
     return (found.loss(w).sum() / found.null.sum()).item()
 
 
-def agreement_rows(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
-    """Cosine and mean absolute distance between each method by its own definition and each instance."""
+def agreement_rows(
+    at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab
+) -> Iterator[Row]:
+    """Cosine and mean absolute distance between each method by its own definition and each
+    instance.
+    """
     classic = {name: make(at, config, lab.child("classic", name)) for name, make in CLASSIC.items()}
     for name, ours in classic.items():
         for other, answer in answers.items():
@@ -110,15 +141,21 @@ def agreement_rows(at: PerturbedModel, answers: Mapping[str, Explanation], confi
             }
 
 
-def tests(at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab) -> Iterator[Row]:
-    """Change of f in its standard deviations, averaged over numbers of perturbed features. Credits as the method gives them."""
+def tests(
+    at: PerturbedModel, answers: Mapping[str, Explanation], config: Config, lab: Lab
+) -> Iterator[Row]:
+    """Change of f in its standard deviations, averaged over numbers of perturbed features. Credits
+    as the method gives them.
+    """
     spread = at.at_point.std()
     for name, answer in answers.items():
         for order in Order:
             for noise in Noise:
                 ks = sorted({max(1, round(share * at.d)) for share in config.shares})
                 moved = [
-                    changes(at, answer.scores, k, order, noise, lab.child("perturb", k), config.sigma).mean()
+                    changes(
+                        at, answer.scores, k, order, noise, lab.child("perturb", k), config.sigma
+                    ).mean()
                     for k in ks
                 ]
                 yield {
@@ -136,7 +173,9 @@ def kind(name: str) -> str:
 
 
 def recovery(cell: Cell, model: nn.Module, lab: Lab) -> Iterator[Row]:
-    """Relative errors on a linear model: of w by additive methods, of w·x₀ and of w by multiplicative ones; logistic g."""
+    """Relative errors on a linear model: of w by additive methods, of w·x₀ and of w by
+    multiplicative ones; logistic g.
+    """
     weight = model[-1].weight.detach()  # type: ignore[index]
     at = near(cell, model, output, lab)
     for name, how in instances(cell.config).items():
@@ -151,7 +190,9 @@ def recovery(cell: Cell, model: nn.Module, lab: Lab) -> Iterator[Row]:
     likely = near(cell, model, probability, lab)
     noise = Gaussian(cell.config.sigma, min(cell.config.noise, 500))
     for family in Family:
-        found = solve_explanation(likely, Approximation(noise, Loss.GRADIENT, family), lab.child("logistic"))
+        found = solve_explanation(
+            likely, Approximation(noise, Loss.GRADIENT, family), lab.child("logistic")
+        )
         yield {
             "part": "logistic",
             "family": str(family),

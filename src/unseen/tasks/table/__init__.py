@@ -1,11 +1,13 @@
-"""A table of one's own as a task: CSV, Parquet or DataFrame; a site left out, the future judged, or random rows.
+"""A table of one's own as a task: CSV, Parquet or DataFrame; a site left out, the future is for
+evaluation, or random rows.
 
-Splits: "train" (FIT), "select" (SELECT) and "seen" (JUDGE) are random parts of the fitted sites or of the past;
-"unseen" (JUDGE) is the site left out or the future; "later" (JUDGE), with both site and time, is the fitted sites'
-future. With `local` > 0, "local" (FIT) is a part of the site left out, for fine-tuning there (with time: its past), and
-"unseen" the rest of it. Without site and time only random rows can be judged, and `decisions` says so. Batches hold `x` (encoded
-features), `y`, `index` (the row in the user's table, from 0), `site` (index into `Tabular.sites`) and one
-`group:<spec>` per group (index into `Tabular.groups[spec]`).
+Splits: "train" (TRAIN), "select" (SELECT) and "seen" (EVALUATE) are random parts of the training
+sites or of the past; "unseen" (EVALUATE) is the site left out or the future; "later" (EVALUATE),
+with both site and time, is the training sites' future. With `local` > 0, "local" (TRAIN) is a part
+of the site left out, for fine-tuning there (with time: its past), and "unseen" the rest of it.
+Without site and time only random rows can be evaluated, and `decisions` says so. Batches hold `x`
+(encoded features), `y`, `index` (the row in the user's table, from 0), `site` (index into
+`Tabular.sites`) and one `group:<spec>` per group (index into `Tabular.groups[spec]`).
 """
 
 from collections.abc import Callable, Mapping
@@ -53,7 +55,7 @@ class Table:
     site: str | None = None
     """Left out one by one: hospital, camera, country."""
     time: str | None = None
-    """Numbers or dates: the past is fitted, the future judged."""
+    """Numbers or dates: the past is fitted, the future is for evaluation."""
     entity: str | None = None
     """Person or device whose rows must stay on one side."""
     groups: tuple[str, ...] = ()
@@ -61,15 +63,17 @@ class Table:
     drop: tuple[str, ...] = ()
     """Columns that the model must not see."""
     held_out: str | None = None
-    """The site to judge on; without it the last one by name."""
+    """The site to evaluate on; without it the last one by name."""
     local: float = 0.0
-    """Share of the site left out that may be fitted, as a split of its own; with `time`, any share is its past."""
+    """Share of the site left out that may be fitted, as a split of its own; with `time`, any share
+    is its past.
+    """
     predicts: Predicts | None = None
     """Class or number; None: inferred."""
     shares: Shares = Shares()
     max_levels: int = 20
     min_count: int = 5
-    """A level with fewer fitted rows is `other`."""
+    """A level with fewer training rows is `other`."""
     encoding: str = "utf-8"
 
     def __post_init__(self) -> None:
@@ -98,7 +102,9 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Tabular:
-    """A task made from a table, the way back to the user's rows and columns, and what was decided."""
+    """A task made from a table, the way back to the user's rows and columns, and what was
+    decided.
+    """
 
     task: Task
     frame: pd.DataFrame
@@ -126,7 +132,9 @@ class Tabular:
 
 @dataclass(frozen=True, kw_only=True)
 class ParsedTable:
-    """A table with its roles read, before any row is fitted; shared by all sites that are left out in turn."""
+    """A table with its roles read, before any row is fitted; shared by all sites that are left out
+    in turn.
+    """
 
     table: Table
     frame: pd.DataFrame
@@ -143,7 +151,7 @@ class ParsedTable:
 
 
 def parse_table(table: Table) -> ParsedTable:
-    """Reads the table and refuses what cannot be learned or judged."""
+    """Reads the table and refuses what cannot be trained or evaluated on."""
     frame = table.frame()
     named = [table.target, table.site, table.time, table.entity, *table.drop]
     for column in (name for name in named if name):
@@ -174,7 +182,7 @@ def parse_table(table: Table) -> ParsedTable:
 
 
 def leave_one_out(table: Table, lab: Lab) -> list[Tabular]:
-    """One task per site: fitted without the site, judged on it."""
+    """One task per site: trained without the site, evaluated on it."""
     if not table.site:
         raise InvalidData(
             "Leaving one site out needs a site column.",
@@ -203,13 +211,16 @@ def _usable(tidied: pd.DataFrame, table: Table) -> tuple[list[str], NDArray[np.b
                 fix="choose another column, or fill it.",
             )
         if gone.any():
-            said.append(f"{int(gone.sum())} of {len(tidied)} rows have no {role} (`{column}`) and were left out.")
+            said.append(
+                f"{int(gone.sum())} of {len(tidied)} rows have no {role} (`{column}`) and were "
+                "left out."
+            )
         # features may be missing, roles may not
         usable &= ~gone
     if usable.sum() < 2:
         raise InvalidData(
             f"{int(usable.sum())} of {len(tidied)} rows have all of target, site, time and entity.",
-            why="learning and judging need different rows.",
+            why="training and evaluation need different rows.",
             fix="fill these columns, or leave one of them out.",
         )
     return said, usable
@@ -230,11 +241,12 @@ def _sites(column: pd.Series, rows: Rows) -> tuple[NDArray[np.int64], tuple[str,
     few = [f"`{names[k]}` ({counts[k]})" for k in np.flatnonzero(counts < 2)]
     if few:
         raise InvalidData(
-            f"Site column `{column.name}` has sites with fewer than 2 usable rows: {', '.join(few[:5])}"
-            + (f" and {len(few) - 5} more." if len(few) > 5 else "."),
-            why="nothing can be judged there.",
+            f"Site column `{column.name}` has sites with fewer than 2 usable rows: "
+            f"{', '.join(few[:5])}" + (f" and {len(few) - 5} more." if len(few) > 5 else "."),
+            why="nothing can be evaluated there.",
             fix=f'leave these rows out or merge small sites: df["{column.name}"] = '
-            f'df["{column.name}"].where(df["{column.name}"].map(df["{column.name}"].value_counts()) >= 20, "other").',
+            f'df["{column.name}"].where(df["{column.name}"].map(df["{column.name}"]'
+            '.value_counts()) >= 20, "other").',
         )
     if len(names) < 2:
         raise InvalidData(
@@ -251,12 +263,20 @@ def _site_warnings(sheet: ParsedTable) -> tuple[str, ...]:
     said = []
     y = targets.values(sheet.target, sheet.tidied[sheet.target.name])
     for k, name in enumerate(sheet.sites):
-        counts = np.bincount(y[sheet.rows[sheet.site[sheet.rows] == k]].astype(int), minlength=sheet.target.outputs)
+        counts = np.bincount(
+            y[sheet.rows[sheet.site[sheet.rows] == k]].astype(int), minlength=sheet.target.outputs
+        )
         if (counts > 0).sum() == 1:
             only = sheet.target.classes[int(counts.argmax())]
-            said.append(f"At site `{name}` all {counts.sum()} rows are `{only}`: classes cannot be told apart there.")
+            said.append(
+                f"At site `{name}` all {counts.sum()} rows are `{only}`: classes cannot be told "
+                "apart there."
+            )
         elif (rare := counts[counts > 0].min()) < 20:
-            said.append(f"Site `{name}` has only {rare} rows of its rarest class: read its interval, not its value.")
+            said.append(
+                f"Site `{name}` has only {rare} rows of its rarest class: read its interval, not "
+                "its value."
+            )
     return tuple(said)
 
 
@@ -278,7 +298,10 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     target = targets.fit_target(sheet.target, tidied[table.target], fit)
     roles = {table.target, table.site, table.time, table.entity, *table.drop}
     encoder = fit_encoder(
-        tidied.iloc[fit], [name for name in tidied.columns if name not in roles], table.max_levels, table.min_count
+        tidied.iloc[fit],
+        [name for name in tidied.columns if name not in roles],
+        table.max_levels,
+        table.min_count,
     )
     groups, said = [], []
     for spec in table.groups:
@@ -288,7 +311,9 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     columns = _columns(sheet, target, encoder, groups)
     uses = {"train": Use.TRAIN, "local": Use.TRAIN, "select": Use.SELECT}
     splits = {
-        name: Split(columns.subset(torch.as_tensor(rows)), uses.get(name, Use.EVALUATE), parts.at[name])
+        name: Split(
+            columns.subset(torch.as_tensor(rows)), uses.get(name, Use.EVALUATE), parts.at[name]
+        )
         for name, rows in parts.rows.items()
     }
     held = parts.at["unseen"] if table.site else None
@@ -298,10 +323,16 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
         *sheet.warnings,
         *numbers_among_words(tidied.iloc[fit], encoder),
         *type_mismatches(tidied, encoder),
-        *(leaking_columns(encoder, columns.columns["x"].numpy()[fit], y[fit].astype(int)) if target.classes else ()),
+        *(
+            leaking_columns(encoder, columns.columns["x"].numpy()[fit], y[fit].astype(int))
+            if target.classes
+            else ()
+        ),
     )
     scaled = (
-        () if target.classes else (f"One unit of the target is its fitted standard deviation, {target.scale:.4g}.",)
+        ()
+        if target.classes
+        else (f"One unit of the target is its fitted standard deviation, {target.scale:.4g}.",)
     )
     return Tabular(
         task=task,
@@ -317,7 +348,9 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     )
 
 
-def _columns(sheet: ParsedTable, target: Target, encoder: Encoder, groups: list[Grouping]) -> Columns:
+def _columns(
+    sheet: ParsedTable, target: Target, encoder: Encoder, groups: list[Grouping]
+) -> Columns:
     # rows without a target keep 0; no split holds them
     y = np.zeros(len(sheet.frame), np.int64 if target.classes else np.float32)
     y[sheet.rows] = targets.values(target, sheet.tidied[target.name])[sheet.rows]
@@ -338,11 +371,16 @@ def _split_rows(sheet: ParsedTable, held_out: str | None, lab: Lab) -> _Parts:
         early, cut = past(sheet.time[rows], table.shares.later)
         is_past[rows] = early
         after = int((~early).sum())
-        said.append(f"Rows up to `{table.time}` = {_moment(sheet, cut)} are the past; the {after} after are judged.")
+        said.append(
+            f"Rows up to `{table.time}` = {_moment(sheet, cut)} are the past; the {after} after "
+            "are evaluated."
+        )
     chosen = _held_out_index(sheet, held_out) if table.site else None
     inside = sheet.site[rows] != chosen if chosen is not None else np.ones(rows.size, bool)
     later = rows[inside & ~is_past[rows]]
-    unseen = rows[~inside & (~is_past[rows] | (sheet.time is None))] if chosen is not None else later
+    unseen = (
+        rows[~inside & (~is_past[rows] | (sheet.time is None))] if chosen is not None else later
+    )
     fitted_rows = rows[inside & is_past[rows]]
     if chosen is not None:
         fitted_rows = without(fitted_rows, entity, unseen)
@@ -361,7 +399,9 @@ def _split_rows(sheet: ParsedTable, held_out: str | None, lab: Lab) -> _Parts:
     here = f"all but {name}" if chosen is not None else ("past" if sheet.time is not None else None)
     at: dict[str, str | None] = dict.fromkeys(parts, here)
     if chosen is not None and table.local:
-        own, unseen = _split_held_out_site(sheet, rows[~inside], is_past, strata, lab.child("local", name))
+        own, unseen = _split_held_out_site(
+            sheet, rows[~inside], is_past, strata, lab.child("local", name)
+        )
         parts["local"], at["local"] = own, name
     if chosen is not None or sheet.time is not None:
         parts["unseen"], at["unseen"] = unseen, name if chosen is not None else "future"
@@ -370,18 +410,23 @@ def _split_rows(sheet: ParsedTable, held_out: str | None, lab: Lab) -> _Parts:
     if chosen is not None:
         apart = f" and {parts['local'].size} of its own" if table.local else ""
         said.append(
-            f"Site `{name}` was left out: {unseen.size} rows judge, {fitted_rows.size} of other sites{apart} fit."
+            f"Site `{name}` was left out: {unseen.size} rows for evaluation, {fitted_rows.size} of "
+            f"other sites{apart} fit."
         )
         axis = Axis.SITE
     elif sheet.time is not None:
         axis = Axis.TIME
     else:
-        said.append("No site and no time: only random rows of the same table are judged. A new place may differ.")
+        said.append(
+            "No site and no time: only random rows of the same table are evaluated. A new place "
+            "may differ."
+        )
         axis = Axis.IID
     lost = rows.size - sum(part.size for part in parts.values())
     if entity is not None:
         said.append(
-            f"All rows of one `{table.entity}` stay on one side" + (f"; {lost} rows left out." if lost else ".")
+            f"All rows of one `{table.entity}` stay on one side"
+            + (f"; {lost} rows left out." if lost else ".")
         )
     return _Parts(axis, parts, at, tuple(said))
 
@@ -389,12 +434,14 @@ def _split_rows(sheet: ParsedTable, held_out: str | None, lab: Lab) -> _Parts:
 def _split_held_out_site(
     sheet: ParsedTable, site: Rows, is_past: NDArray[np.bool_], strata: NDArray[np.int64], lab: Lab
 ) -> tuple[Rows, Rows]:
-    """The rows of the site left out that may be fitted, and those that judge."""
+    """The rows of the site left out that may be fitted, and those for evaluation."""
     if sheet.time is not None:
         own = site[is_past[site]]
         return own, without(site[~is_past[site]], sheet.entity, own)
     share = sheet.table.local
-    parts = split_by_stratum(site, strata, sheet.entity, {"unseen": 1 - share, "local": share}, lab.numpy())
+    parts = split_by_stratum(
+        site, strata, sheet.entity, {"unseen": 1 - share, "local": share}, lab.numpy()
+    )
     return parts["local"], parts["unseen"]
 
 
@@ -413,7 +460,8 @@ def _refuse_empty(parts: _Parts, sheet: ParsedTable) -> None:
     for name, rows in parts.rows.items():
         if not rows.size:
             raise InvalidData(
-                f"Split `{name}` has no rows (at {parts.at[name] or 'random'}; {sheet.rows.size} usable rows in all).",
+                f"Split `{name}` has no rows (at {parts.at[name] or 'random'}; {sheet.rows.size} "
+                "usable rows in all).",
                 why="too few rows remain after the site, the future and the entity are set apart.",
                 fix="give more rows, or leave out time or entity.",
             )
@@ -421,14 +469,18 @@ def _refuse_empty(parts: _Parts, sheet: ParsedTable) -> None:
         y = targets.values(sheet.target, sheet.tidied[sheet.target.name])[parts.rows["train"]]
         if np.unique(y).size < 2:
             raise InvalidData(
-                f"The target `{sheet.target.name}` is `{sheet.target.classes[int(y[0])]}` in all {y.size} fitted rows.",
-                why=f"the other classes occur only where it is judged ({parts.at.get('unseen') or 'random rows'}).",
-                fix="hold out another site or period, or add fitted rows of the other class.",
+                f"The target `{sheet.target.name}` is `{sheet.target.classes[int(y[0])]}` in all "
+                f"{y.size} training rows.",
+                why="the other classes occur only where it is evaluated "
+                f"({parts.at.get('unseen') or 'random rows'}).",
+                fix="hold out another site or period, or add training rows of the other class.",
             )
 
 
 def clinics() -> pd.DataFrame:
-    """Generated: 240 visits to three clinics; the illness follows blood pressure, and one clinic measures higher."""
+    """Generated: 240 visits to three clinics; the illness follows blood pressure, and one clinic
+    measures higher.
+    """
     rng = np.random.default_rng(0)
     clinic = rng.choice(["east", "north", "west"], 240)
     pressure = rng.normal(120, 15, 240)

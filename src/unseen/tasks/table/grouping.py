@@ -15,19 +15,27 @@ MISSING = "missing"
 
 @dataclass(frozen=True)
 class Grouping:
-    """A partition of the rows: `names[codes[row]]`. Rows without a value form the group "missing"."""
+    """A partition of the rows: `names[codes[row]]`. Rows without a value form the group
+    "missing".
+    """
 
     name: str
     names: tuple[str, ...]
     codes: NDArray[np.int64]
 
 
-def build_grouping(tidied: pd.DataFrame, spec: str, fit: NDArray[np.int64], few: int = 12) -> tuple[Grouping, str]:
-    """The groups of "column", "column:decade", "column:quartiles" or "column:40,60" and a sentence on their edges.
+def build_grouping(
+    tidied: pd.DataFrame, spec: str, fit: NDArray[np.int64], few: int = 12
+) -> tuple[Grouping, str]:
+    """The groups of "column", "column:decade", "column:quartiles" or "column:40,60" and a sentence
+    on their edges.
 
-    Quartiles come from the fitted rows. A numeric column with more than `few` values and no bands gets quartiles.
+    Quartiles come from the training rows. A numeric column with more than `few` values and no bands
+    gets quartiles.
     """
-    column, _, bands = spec.rpartition(":") if ":" in spec and spec not in tidied else (spec, "", "")
+    column, _, bands = (
+        spec.rpartition(":") if ":" in spec and spec not in tidied else (spec, "", "")
+    )
     if column not in tidied:
         raise UnknownName.near("column", column, tidied.columns)
     values = tidied[column]
@@ -35,7 +43,8 @@ def build_grouping(tidied: pd.DataFrame, spec: str, fit: NDArray[np.int64], few:
     measured = kind not in (Kind.CATEGORY, Kind.TRUTH)
     if bands and not measured:
         raise InvalidConfig(
-            f"Group `{spec}` asks for bands of `{column}`, which holds words ({', '.join(words_of(values)[:3])}).",
+            f"Group `{spec}` asks for bands of `{column}`, which holds words "
+            f"({', '.join(words_of(values)[:3])}).",
             why="only numbers have bands.",
             fix=f"use --group {column}.",
         )
@@ -61,7 +70,9 @@ def _grouping_with_missing(spec: str, names: list[str], codes: NDArray) -> Group
     return Grouping(spec, (*names, MISSING) if (codes == len(names)).any() else tuple(names), codes)
 
 
-def _edges(x: NDArray[np.float64], bands: str, spec: str, fit: NDArray[np.int64]) -> NDArray[np.float64]:
+def _edges(
+    x: NDArray[np.float64], bands: str, spec: str, fit: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Inner edges; a value on an edge belongs to the band above."""
     known = x[~np.isnan(x)]
     if bands == "decade":
@@ -78,7 +89,8 @@ def _edges(x: NDArray[np.float64], bands: str, spec: str, fit: NDArray[np.int64]
         raise InvalidConfig(
             f"Group `{spec}` has unknown bands `{bands}`.",
             why="bands are decade, tertiles, quartiles, quintiles, or rising edges.",
-            fix=f"for example --group {spec.rpartition(':')[0]}:decade or {spec.rpartition(':')[0]}:40,60.",
+            fix=f"for example --group {spec.rpartition(':')[0]}:decade or "
+            f"{spec.rpartition(':')[0]}:40,60.",
         )
     return edges
 

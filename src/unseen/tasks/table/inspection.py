@@ -1,4 +1,6 @@
-"""What looks wrong in an encoded table: cells read otherwise, numbers among words, columns that give the target away."""
+"""What looks wrong in an encoded table: cells read otherwise, numbers among words, columns that
+give the target away.
+"""
 
 from collections.abc import Iterator
 
@@ -6,47 +8,72 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int
 
-from unseen.tasks.table.encoding import MISSING, NO_NUMBER, Encoder, Kind, NumericColumn, OneHot, numbers
+from unseen.tasks.table.encoding import (
+    MISSING,
+    NO_NUMBER,
+    Encoder,
+    Kind,
+    NumericColumn,
+    OneHot,
+    numbers,
+)
 
 
 def type_mismatches(tidied: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
-    """Columns that hold numbers where fitted and other texts elsewhere: those cells count as missing."""
+    """Columns that hold numbers where fitted and other texts elsewhere: those cells count as
+    missing.
+    """
     for code in encoder.codes:
         column = tidied[code.name]
         if isinstance(code, NumericColumn) and isinstance(column.dtype, pd.CategoricalDtype):
-            bad = column[np.isnan(numbers(column, code.kind, code.form)) & column.notna().to_numpy()]
+            bad = column[
+                np.isnan(numbers(column, code.kind, code.form)) & column.notna().to_numpy()
+            ]
             bad = bad[~bad.isin(NO_NUMBER | MISSING)]
             if len(bad):
                 yield (
-                    f"Column `{code.name}` was fitted as a {code.kind}, but {len(bad)} judged cells read otherwise "
+                    f"Column `{code.name}` was fitted as a {code.kind}, but {len(bad)} evaluated "
+                    "cells read otherwise "
                     f"(“{bad.iloc[0]}”, row {bad.index[0]}): taken as missing."
                 )
 
 
 def numbers_among_words(fit: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
-    """Columns read as categories of which four cells in five are numbers (">200" among 180, 195, …)."""
+    """Columns read as categories of which four cells in five are numbers (">200" among 180, 195,
+    …).
+    """
     for name in fit.columns:
         column = fit[name]
-        scaled = any(code.name == name and isinstance(code, NumericColumn) for code in encoder.codes)
+        scaled = any(
+            code.name == name and isinstance(code, NumericColumn) for code in encoder.codes
+        )
         if scaled or not isinstance(column.dtype, pd.CategoricalDtype) or not column.notna().any():
             continue
         words = column.dropna()
         is_text = np.isnan(numbers(words, Kind.NUMBER))
         if 0 < is_text.mean() < 0.2 and words.nunique() > 20:
             yield (
-                f"Column `{name}` holds numbers, but {int(is_text.sum())} cells are texts (“{words[is_text].iloc[0]}”, row "
-                f"{words[is_text].index[0]}), so it was read as a category. Clean them to use it as a number."
+                f"Column `{name}` holds numbers, but {int(is_text.sum())} cells are texts "
+                f"(“{words[is_text].iloc[0]}”, row "
+                f"{words[is_text].index[0]}), so it was read as a category. Clean them to use it "
+                "as a number."
             )
 
 
-def leaking_columns(encoder: Encoder, x: Float32[np.ndarray, "row input"], y: Int[np.ndarray, " row"]) -> Iterator[str]:
-    """Columns that alone tell the fitted classes apart without error: often the target in other words."""
+def leaking_columns(
+    encoder: Encoder, x: Float32[np.ndarray, "row input"], y: Int[np.ndarray, " row"]
+) -> Iterator[str]:
+    """Columns that alone tell the fitted classes apart without error: often the target in other
+    words.
+    """
     if len(y) < 20:
         return
     for code in encoder.codes:
         block = x[:, encoder.blocks[code.name]]
         if isinstance(code, OneHot):
-            perfect = all(np.unique(y[on]).size <= 1 for on in (block == 1).T) and bool(block.any(1).all())
+            perfect = all(np.unique(y[on]).size <= 1 for on in (block == 1).T) and bool(
+                block.any(1).all()
+            )
         else:
             order = np.argsort(block[:, 0], kind="stable")
             changes = np.flatnonzero(np.diff(y[order]))
@@ -54,6 +81,7 @@ def leaking_columns(encoder: Encoder, x: Float32[np.ndarray, "row input"], y: In
             perfect = changes.size == np.unique(y).size - 1 and bool(apart.all())
         if perfect:
             yield (
-                f"Column `{code.name}` alone gives the target away on all {len(y)} fitted rows. If it is written down "
+                f"Column `{code.name}` alone gives the target away on all {len(y)} training rows. "
+                "If it is written down "
                 "after the outcome is known, drop it."
             )

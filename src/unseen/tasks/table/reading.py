@@ -15,19 +15,28 @@ from unseen.errors import InvalidData, MissingExtra, MissingFile
 
 _PARQUET = (".parquet", ".pq")
 _DELIMITERS = ",;\t|"
-_MAGIC = {b"PAR1": "Parquet", b"PK\x03\x04": "zip or Excel", b"\x89PNG": "PNG", b"%PDF": "PDF", b"\x1f\x8b": "gzip"}
+_MAGIC = {
+    b"PAR1": "Parquet",
+    b"PK\x03\x04": "zip or Excel",
+    b"\x89PNG": "PNG",
+    b"%PDF": "PDF",
+    b"\x1f\x8b": "gzip",
+}
 
 
 def read(path: str | Path, encoding: str = "utf-8") -> pd.DataFrame:
     """The rows of a CSV (comma, semicolon, tab or bar; optionally .gz) or Parquet file.
 
-    CSV cells stay text, stripped of blanks around them: `encoding.tidy` decides what is a number, and nothing is
-    guessed away ("NA" is Namibia until a column says otherwise). A UTF-8 byte-order mark is skipped.
+    CSV cells stay text, stripped of blanks around them: `encoding.tidy` decides what is a number,
+    and nothing is guessed away ("NA" is Namibia until a column says otherwise). A UTF-8 byte-order
+    mark is skipped.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise MissingFile(
-            f"There is no file `{path}`." if not path.exists() else f"`{path}` is a folder, not a table.",
+            f"There is no file `{path}`."
+            if not path.exists()
+            else f"`{path}` is a folder, not a table.",
             why="the audit reads one CSV or Parquet file.",
             fix=_nearby(path),
         )
@@ -35,7 +44,9 @@ def read(path: str | Path, encoding: str = "utf-8") -> pd.DataFrame:
         frame = _parquet(path) if path.suffix.lower() in _PARQUET else _csv(path, encoding)
     except PermissionError as error:
         raise MissingFile(
-            f"`{path}` cannot be opened.", why=f"{error.strerror}.", fix=f"give yourself the right: chmod u+r {path}"
+            f"`{path}` cannot be opened.",
+            why=f"{error.strerror}.",
+            fix=f"give yourself the right: chmod u+r {path}",
         ) from error
     return validate_frame(frame, str(path))
 
@@ -53,7 +64,7 @@ def validate_frame(frame: pd.DataFrame, name: str = "the DataFrame") -> pd.DataF
     if len(frame) < 2:
         raise InvalidData(
             f"`{name}` has {len(frame)} row{'s' * (len(frame) != 1)} below its header.",
-            why="learning and judging need different rows.",
+            why="training and evaluation need different rows.",
             fix="give a table with at least some dozens of rows.",
         )
     return frame
@@ -62,7 +73,9 @@ def validate_frame(frame: pd.DataFrame, name: str = "the DataFrame") -> pd.DataF
 def _nearby(path: Path) -> str:
     folder = path if path.is_dir() else path.parent
     tables = sorted(
-        p.name for p in (folder.iterdir() if folder.is_dir() else ()) if p.suffix in (".csv", ".tsv", *_PARQUET)
+        p.name
+        for p in (folder.iterdir() if folder.is_dir() else ())
+        if p.suffix in (".csv", ".tsv", *_PARQUET)
     )
     if tables:
         return f"tables in {folder}: {', '.join(tables[:5])}."
@@ -111,9 +124,11 @@ def _csv(path: Path, encoding: str) -> pd.DataFrame:
             )
     except UnicodeDecodeError as error:
         raise InvalidData(
-            f"`{path}` is not {encoding.upper()} text: byte {error.object[error.start]:#04x} cannot be decoded.",
+            f"`{path}` is not {encoding.upper()} text: byte {error.object[error.start]:#04x} "
+            "cannot be decoded.",
             why="letters with accents would be read wrongly.",
-            fix=f"convert it: iconv -f latin1 -t utf-8 {path} > utf8.csv (or save as “CSV UTF-8” in a spreadsheet).",
+            fix=f"convert it: iconv -f latin1 -t utf-8 {path} > utf8.csv (or save as “CSV UTF-8” "
+            "in a spreadsheet).",
         ) from error
     except (csv.Error, pd.errors.ParserError) as error:
         raise InvalidData(
@@ -144,7 +159,9 @@ def _refuse_binary(path: Path, packed: bool, encoding: str) -> str:
             start = file.read(65_536)
     except (gzip.BadGzipFile, EOFError) as error:
         raise InvalidData(
-            f"`{path}` ends in .gz but is not a gzip file.", why=f"{error}.", fix="rename it, or pack it again."
+            f"`{path}` ends in .gz but is not a gzip file.",
+            why=f"{error}.",
+            fix="rename it, or pack it again.",
         ) from error
     if not start.strip():
         raise InvalidData(
@@ -161,32 +178,38 @@ def _refuse_binary(path: Path, packed: bool, encoding: str) -> str:
         raise InvalidData(
             f"`{path}` is not a text table but binary{f' ({kind})' if kind else ''}.",
             why="a CSV file is lines of text.",
-            fix="export it as CSV" + (", or rename it to end in .parquet." if kind == "Parquet" else "."),
+            fix="export it as CSV"
+            + (", or rename it to end in .parquet." if kind == "Parquet" else "."),
         )
     return encoding
 
 
 def _scan_lines(file: TextIOWrapper, path: Path) -> tuple[str, list[str]]:
-    """Delimiter and column names, after every line was found to have as many fields as the header."""
+    """Delimiter and column names, after every line was found to have as many fields as the
+    header.
+    """
     header = next(line for line in file if line.strip())
     delimiter = max(_DELIMITERS, key=header.count)
     file.seek(0)
     lines = csv.reader(file, delimiter=delimiter)
     names: list[str] = []
     for fields in lines:
-        # pandas fills short lines with blanks and cuts or shifts long ones: both would move values between columns
+        # pandas fills short lines with blanks and cuts or shifts long ones: both would move values
+        # between columns
         if not names and any(field.strip() for field in fields):
             names = [field.strip() or f"unnamed {k + 1}" for k, field in enumerate(fields)]
         elif fields and len(fields) != len(names):
             raise InvalidData(
-                f"Line {lines.line_num} of `{path}` has {len(fields)} fields, the header has {len(names)}.",
+                f"Line {lines.line_num} of `{path}` has {len(fields)} fields, the header has "
+                f"{len(names)}.",
                 why="its values would end up in the wrong columns.",
                 fix=f'repair or delete the line (a text with "{delimiter}" in it needs quotes): '
                 f"sed -n {lines.line_num}p {path}",
             )
     if all(_is_number(name) for name in names):
         raise InvalidData(
-            f"The first line of `{path}` holds numbers ({', '.join(names[:3])}, …), not column names.",
+            f"The first line of `{path}` holds numbers ({', '.join(names[:3])}, …), not column "
+            "names.",
             why="columns are chosen by name.",
             fix="put a line with one name per column at the top.",
         )

@@ -1,4 +1,4 @@
-"""Which row of a table is fitted, which selects, and which judges."""
+"""Which row of a table is fitted, which selects, and which evaluates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +15,20 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Shares:
-    """How the fitted sites' (or periods') rows are divided, and how much of the time line is the future."""
+    """How the training sites' (or periods') rows are divided, and how much of the time line is the
+    future.
+    """
 
     select: float = 0.15
     seen: float = 0.2
     later: float = 0.3
 
     def __post_init__(self) -> None:
-        if min(self.select, self.seen, self.later) <= 0 or self.select + self.seen >= 1 or self.later >= 1:
+        if (
+            min(self.select, self.seen, self.later) <= 0
+            or self.select + self.seen >= 1
+            or self.later >= 1
+        ):
             raise InvalidConfig(
                 f"The shares are select={self.select}, seen={self.seen}, later={self.later}.",
                 why="each split needs rows, and some must be left to fit.",
@@ -31,12 +37,16 @@ class Shares:
 
 
 def moments(column: pd.Series) -> NDArray[np.float64]:
-    """A tidy time column as numbers in order of time; NaN where missing. Words have no order: raises."""
+    """A tidy time column as numbers in order of time; NaN where missing. Words have no order:
+    raises.
+    """
     kind, form = kind_of(column)
     if kind in (Kind.CATEGORY, Kind.TRUTH):
         raise InvalidData(
-            f"Time column `{column.name}` cannot be sorted: it holds words ({', '.join(words_of(column)[:3])}).",
-            why="the past is fitted and the future judged, so its cells must be numbers or dates.",
+            f"Time column `{column.name}` cannot be sorted: it holds words "
+            f"({', '.join(words_of(column)[:3])}).",
+            why="the past is fitted and the future is for evaluation, so its cells must be numbers "
+            "or dates.",
             fix="write dates as 2024-03-01 (one format in all rows), or give the year as a number.",
         )
     values = numbers(column, kind, form)
@@ -50,7 +60,8 @@ def moments(column: pd.Series) -> NDArray[np.float64]:
 
 
 def past(time: NDArray[np.float64], later: float) -> tuple[NDArray[np.bool_], float]:
-    """Which rows come first, and the last moment among them: max(time of past) < min(time of future).
+    """Which rows come first, and the last moment among them: max(time of past) < min(time of
+    future).
 
     Rows of equal time stay together, on the side that comes closest to the wanted share.
     """
@@ -67,12 +78,15 @@ def split_by_stratum(
     shares: Mapping[str, float],
     rng: np.random.Generator,
 ) -> dict[str, Rows]:
-    """Random parts of `rows`, sorted. Within a stratum (site × class) sizes follow `shares` as closely as whole
-    numbers allow; the first name gets what remains. All rows of an entity go the same way.
+    """Random parts of `rows`, sorted. Within a stratum (site × class) sizes follow `shares` as
+    closely as whole numbers allow; the first name gets what remains. All rows of an entity go the
+    same way.
 
     `strata` and `entity` are codes of all rows of the table.
     """
-    units, first, member = np.unique(rows if entity is None else entity[rows], return_index=True, return_inverse=True)
+    units, first, member = np.unique(
+        rows if entity is None else entity[rows], return_index=True, return_inverse=True
+    )
     stratum = strata[rows][first]
     names = list(shares)
     side = np.zeros(units.size, np.int64)
@@ -81,7 +95,9 @@ def split_by_stratum(
         inside = rng.permutation(np.flatnonzero(stratum == value))
         start = 0
         for k, name in enumerate(names[1:], 1):
-            carry[k] += shares[name] * inside.size  # carried over, so that many tiny strata still fill every part
+            carry[k] += (
+                shares[name] * inside.size
+            )  # carried over, so that many tiny strata still fill every part
             take = min(round(carry[k]), inside.size - start)
             carry[k] -= take
             side[inside[start : start + take]] = k

@@ -26,7 +26,9 @@ class Predicts(StrEnum):
 
 @dataclass(frozen=True)
 class Target:
-    """Class names in the order of the logits; or centre and scale of a number (its fitted mean and deviation)."""
+    """Class names in the order of the logits; or centre and scale of a number (its fitted mean and
+    deviation).
+    """
 
     name: str
     predicts: Predicts
@@ -69,8 +71,9 @@ def infer_target(column: pd.Series, predicts: Predicts | None = None) -> tuple[T
         )
     if len(names) > max(50, len(column) / 10) or len(names) > len(column) / 2:
         raise InvalidData(
-            f"The target `{column.name}` has {len(names)} classes in {len(column)} rows ({', '.join(names[:3])}, …).",
-            why="most classes would have no example to learn from or to judge by.",
+            f"The target `{column.name}` has {len(names)} classes in {len(column)} rows "
+            f"({', '.join(names[:3])}, …).",
+            why="most classes would have no example to learn from or to evaluate by.",
             fix="merge classes, or choose another target; is it an identifier or a free text?",
         )
     counts = words.value_counts()
@@ -80,7 +83,9 @@ def infer_target(column: pd.Series, predicts: Predicts | None = None) -> tuple[T
 
 
 def _is_measured(column: pd.Series, kind: Kind) -> bool:
-    """Numbers with fractions, or with more than `MANY` values, are measured; few whole ones name classes."""
+    """Numbers with fractions, or with more than `MANY` values, are measured; few whole ones name
+    classes.
+    """
     if kind in (Kind.CATEGORY, Kind.TRUTH):
         return False
     values = np.unique(numbers(column, kind))
@@ -106,14 +111,14 @@ def _number(column: pd.Series, kind: Kind) -> tuple[Target, str]:
 
 
 def fit_target(target: Target, column: pd.Series, rows: NDArray[np.int64]) -> Target:
-    """The target with centre and scale of the fitted rows (classes: unchanged)."""
+    """The target with centre and scale of the training rows (classes: unchanged)."""
     if target.classes:
         return target
     x = numbers(column.iloc[rows], kind_of(column)[0])
     if np.ptp(x) == 0:
         raise InvalidData(
-            f"The target `{target.name}` is {x[0]:g} in every fitted row.",
-            why="it varies only where it is judged.",
+            f"The target `{target.name}` is {x[0]:g} in every training row.",
+            why="it varies only where it is evaluated.",
             fix="hold out another site or period.",
         )
     return Target(target.name, target.predicts, (), float(x.mean()), float(x.std()))
@@ -123,9 +128,9 @@ def values(target: Target, column: pd.Series) -> NDArray[np.float64] | NDArray[n
     """Class indices, or (y − centre) / scale."""
     if target.classes:
         words = as_words(column)
-        return np.array(level_indices([str(word) for word in words.cat.categories], target.classes))[
-            words.cat.codes.to_numpy()
-        ]
+        return np.array(
+            level_indices([str(word) for word in words.cat.categories], target.classes)
+        )[words.cat.codes.to_numpy()]
     return (numbers(column, kind_of(column)[0]) - target.centre) / target.scale
 
 

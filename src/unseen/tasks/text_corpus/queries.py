@@ -1,4 +1,6 @@
-"""Questions to ask of an influence: prompts with the completion whose log-probability is the queried behaviour."""
+"""Questions to ask of an influence: prompts with the completion whose log-probability is the
+queried behaviour.
+"""
 
 import csv
 import json
@@ -27,10 +29,16 @@ class Query:
 
 
 def read_queries(path: str | Path) -> list[Query]:
-    """`prompt` and `completion` of each line of a `.jsonl` or `.csv` file; without completions the model writes them."""
+    """`prompt` and `completion` of each line of a `.jsonl` or `.csv` file; without completions the
+    model writes them.
+    """
     path = Path(path)
     if not path.is_file():
-        raise MissingFile(f"There is no file `{path}`.", why="the queries are read from it.", fix="check the path.")
+        raise MissingFile(
+            f"There is no file `{path}`.",
+            why="the queries are read from it.",
+            fix="check the path.",
+        )
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -42,7 +50,9 @@ def read_queries(path: str | Path) -> list[Query]:
     rows = _csv(text) if path.suffix.lower() == ".csv" else _jsonl(text, path)
     found = [_query(row, f"{path}, line {line}") for line, row in rows]
     if not found:
-        raise InvalidData(f"{path} holds no query.", why="there is nothing to ask.", fix='write {"prompt": "…"}.')
+        raise InvalidData(
+            f"{path} holds no query.", why="there is nothing to ask.", fix='write {"prompt": "…"}.'
+        )
     return found
 
 
@@ -78,7 +88,9 @@ def _query(row: Mapping[str, object], at: str) -> Query:
         )
     if completion is not None and not isinstance(completion, str):
         raise InvalidData(
-            f"The completion at {at} is a {type(completion).__name__}.", why="it is a text.", fix="put it in quotes."
+            f"The completion at {at} is a {type(completion).__name__}.",
+            why="it is a text.",
+            fix="put it in quotes.",
         )
     if completion == "":
         raise _empty(at, "it is empty")
@@ -112,11 +124,15 @@ def complete_queries(queries: Sequence[Query], model: CausalLM, length: int = 16
 
 
 def as_batch(queries: Sequence[Query], model: CausalLM) -> Batch:
-    """Prompts and completions as `tokens`; `mask` is true on completions, `attention_mask` on both."""
+    """Prompts and completions as `tokens`; `mask` is true on completions, `attention_mask` on
+    both.
+    """
     prompts, answers = [], []
     for query in queries:
         prompts.append(encode_text(query.prompt, model, query.at))
-        answers.append(encode_text(query.completion or "", model, query.at) if query.completion else [])
+        answers.append(
+            encode_text(query.completion or "", model, query.at) if query.completion else []
+        )
         if not answers[-1]:
             raise _empty(query.at, "it has no token")
         refuse_long(len(prompts[-1]) + len(answers[-1]), model, query.at)
@@ -129,7 +145,9 @@ def encode_text(text: str, model: CausalLM, at: str) -> list[int]:
     tokens = model.encode(text)
     if not tokens:
         raise InvalidData(
-            f"The text at {at} has no token.", why="the tokenizer leaves nothing of it.", fix="give another text."
+            f"The text at {at} has no token.",
+            why="the tokenizer leaves nothing of it.",
+            fix="give another text.",
         )
     return tokens
 
@@ -148,11 +166,18 @@ def refuse_long(tokens: int, model: CausalLM, at: str) -> None:
 def context(model: CausalLM) -> int:
     """How many tokens the model reads at once; 0 where it does not say."""
     config = model.model.config
-    return int(next((v for n in ("max_position_embeddings", "n_positions") if (v := getattr(config, n, 0))), 0))
+    return int(
+        next(
+            (v for n in ("max_position_embeddings", "n_positions") if (v := getattr(config, n, 0))),
+            0,
+        )
+    )
 
 
 def pieces_of(tokens: Sequence[int], model: CausalLM) -> list[tuple[str, int]]:
-    """A text by tokens: (text, how many tokens it takes); several where one character takes more than one token."""
+    """A text by tokens: (text, how many tokens it takes); several where one character takes more
+    than one token.
+    """
     made, held = list[tuple[str, int]](), list[int]()
     for token in tokens:
         held.append(int(token))

@@ -1,7 +1,8 @@
-"""Texts out of files, folders and archives, a piece at a time: nothing is held but the piece at hand.
+"""Texts out of files, folders and archives, a piece at a time: nothing is held but the piece at
+hand.
 
-`.jsonl` holds one object with a text per line; any other file is one text in UTF-8. Both may be compressed (`.gz`) or lie
-in a folder or a tar archive.
+`.jsonl` holds one object with a text per line; any other file is one text in UTF-8. Both may be
+compressed (`.gz`) or lie in a folder or a tar archive.
 """
 
 import codecs
@@ -47,7 +48,9 @@ class Piece:
 Note = Callable[[str], None]
 
 
-def pieces(paths: Sequence[str | Path], field: str, cut: Cut, note: Note = log.warning) -> Iterator[Piece]:
+def pieces(
+    paths: Sequence[str | Path], field: str, cut: Cut, note: Note = log.warning
+) -> Iterator[Piece]:
     """All documents in the order of the paths, numbered from 0. A file without any text raises."""
     document = 0
     for given in paths:
@@ -63,30 +66,43 @@ def pieces(paths: Sequence[str | Path], field: str, cut: Cut, note: Note = log.w
                 document += 1
             elif named:
                 raise InvalidData(
-                    f"{name} holds no text.", why="nothing can be learned from nothing.", fix="leave the file out."
+                    f"{name} holds no text.",
+                    why="nothing can be learned from nothing.",
+                    fix="leave the file out.",
                 )
             else:
                 note(f"{name} holds no text and is left out.")
 
 
 def locate(path: str | Path) -> Path:
-    """The path as it is, or below the data folders (`tinyshakespeare/input.txt.gz` in UNSEEN_DATA)."""
+    """The path as it is, or below the data folders (`tinyshakespeare/input.txt.gz` in
+    UNSEEN_DATA).
+    """
     for folder in (Path(), *data_folders()):
         if (folder / path).exists():
             return folder / path
     raise MissingFile(
         f"There is no file or folder `{path}`.",
         why="the corpus is read from it.",
-        fix="check the path; names like tinyshakespeare/input.txt.gz are also looked up in UNSEEN_DATA.",
+        fix="check the path; names like tinyshakespeare/input.txt.gz are also looked up in "
+        "UNSEEN_DATA.",
     )
 
 
 def _open_files(path: Path, name: str) -> Iterator[tuple[str, BufferedIOBase]]:
-    """Name, as the user gave it, and bytes of each file at a path, in order of name (of an archive: in its order)."""
+    """Name, as the user gave it, and bytes of each file at a path, in order of name (of an archive:
+    in its order).
+    """
     if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        inside = sorted(
+            file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
+        )
         if not inside:
-            raise InvalidData(f"The folder {path} is empty.", why="there is nothing to read.", fix="check the path.")
+            raise InvalidData(
+                f"The folder {path} is empty.",
+                why="there is nothing to read.",
+                fix="check the path.",
+            )
         for file in inside:
             yield from _open_files(file, f"{name}/{file.relative_to(path)}")
     elif ".tar" in path.suffixes or path.suffix in (".tgz", ".txz"):
@@ -101,7 +117,9 @@ def _open_files(path: Path, name: str) -> Iterator[tuple[str, BufferedIOBase]]:
         yield name, gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # noqa: SIM115 - closed by the reader
 
 
-def _texts(name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note) -> Iterator[tuple[int, str]]:
+def _texts(
+    name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note
+) -> Iterator[tuple[int, str]]:
     """(line, text) of a file; of a plain text (0, piece) again and again."""
     kind = name.removesuffix(".gz")
     try:
@@ -114,7 +132,9 @@ def _texts(name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note) ->
 
 
 def _damage_error(name: object, error: Exception) -> CorruptFile:
-    return CorruptFile(f"{name} cannot be unpacked.", why=str(error), fix="it is cut off or damaged: copy it anew.")
+    return CorruptFile(
+        f"{name} cannot be unpacked.", why=str(error), fix="it is cut off or damaged: copy it anew."
+    )
 
 
 def _plain(name: str, file: BufferedIOBase, cut: Cut, note: Note) -> Iterator[tuple[int, str]]:
@@ -129,7 +149,10 @@ def _plain(name: str, file: BufferedIOBase, cut: Cut, note: Note) -> Iterator[tu
         except UnicodeDecodeError as error:
             if chunk or cut is Cut.REFUSE:
                 raise _no_utf8(name, at - begun + error.start) from None
-            note(f"{name} ends in the middle of a character at byte {at - begun + error.start:,}; it is left out.")
+            note(
+                f"{name} ends in the middle of a character at byte {at - begun + error.start:,}; "
+                "it is left out."
+            )
             text = rest
         if at == 0:
             text = text.removeprefix("\ufeff")
@@ -145,7 +168,9 @@ def _plain(name: str, file: BufferedIOBase, cut: Cut, note: Note) -> Iterator[tu
         rest = text[end:]
 
 
-def _lines(name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note) -> Iterator[tuple[int, str]]:
+def _lines(
+    name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note
+) -> Iterator[tuple[int, str]]:
     at = 0
     for number, raw in enumerate(file, 1):
         start, at = at, at + len(raw)
@@ -160,7 +185,8 @@ def _lines(name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note) ->
         except json.JSONDecodeError as error:
             if raw.endswith(b"\n"):
                 raise InvalidData(
-                    f"Line {number} of {name} (byte {start:,}) is no JSON: {error.msg} at column {error.colno}.",
+                    f"Line {number} of {name} (byte {start:,}) is no JSON: {error.msg} at column "
+                    f"{error.colno}.",
                     why="every line of a .jsonl file is one object.",
                     fix=f"mend the line: sed -n {number}p shows it.",
                 ) from None
@@ -168,7 +194,10 @@ def _lines(name: str, file: BufferedIOBase, field: str, cut: Cut, note: Note) ->
         if row is None and not raw.endswith(b"\n"):
             if cut is Cut.REFUSE:
                 raise _cut_off(name, number, start, at)
-            note(f"{name} ends in the middle of line {number} (begun at byte {start:,}); the line is left out.")
+            note(
+                f"{name} ends in the middle of line {number} (begun at byte {start:,}); the line "
+                "is left out."
+            )
             return
         yield number, _field(row, field, name, number)
 
@@ -193,7 +222,8 @@ def _field(row: object, field: str, name: str, number: int) -> str:
 
 def _cut_off(name: str, line: int, start: int, end: int) -> InvalidData:
     return InvalidData(
-        f"{name} ends in the middle of line {line}: begun at byte {start:,}, cut off at byte {end:,}.",
+        f"{name} ends in the middle of line {line}: begun at byte {start:,}, cut off at byte "
+        f"{end:,}.",
         why="the file was not written or copied to its end.",
         fix="copy it anew, or read what is there with --cut-off skip (Cut.SKIP).",
     )
@@ -201,7 +231,8 @@ def _cut_off(name: str, line: int, start: int, end: int) -> InvalidData:
 
 def _no_utf8(name: str, byte: int, line: int = 0) -> InvalidData:
     return InvalidData(
-        f"{name} is not UTF-8: byte {byte:,}{f' in line {line}' if line else ''} begins no character.",
+        f"{name} is not UTF-8: byte {byte:,}{f' in line {line}' if line else ''} begins no "
+        "character.",
         why="guessing another encoding would turn letters into others.",
         fix="convert it: iconv -f latin1 -t utf-8 FILE > NEW.",
     )

@@ -1,4 +1,6 @@
-"""A corpus as windows of equal length: streamed, or memory-mapped so that any window can be read by number."""
+"""A corpus as windows of equal length: streamed, or memory-mapped so that any window can be read by
+number.
+"""
 
 import hashlib
 import json
@@ -25,31 +27,50 @@ Encode: TypeAlias = Callable[[str], Sequence[int]]
 """Text to token numbers; called with pieces that end where a word or line does."""
 
 
-def row(tokens: Sequence[int] | NDArray[np.integer], length: int, document: int) -> dict[str, Tensor]:
-    """One window: `tokens` filled up with 0, `mask` (counted by the loss) and `attention_mask` true on real ones."""
+def row(
+    tokens: Sequence[int] | NDArray[np.integer], length: int, document: int
+) -> dict[str, Tensor]:
+    """One window: `tokens` filled up with 0, `mask` (counted by the loss) and `attention_mask` true
+    on real ones.
+    """
     filled, real = torch.zeros(length, dtype=torch.int64), torch.zeros(length, dtype=torch.bool)
     filled[: len(tokens)] = torch.as_tensor(np.asarray(tokens, dtype=np.int64))
     real[: len(tokens)] = True
-    return {"tokens": filled, "mask": real, "attention_mask": real.clone(), "document": torch.tensor(document)}
+    return {
+        "tokens": filled,
+        "mask": real,
+        "attention_mask": real.clone(),
+        "document": torch.tensor(document),
+    }
 
 
 def require_window_length(length: int) -> int:
     if length < 2:
         raise InvalidConfig(
-            f"Windows of {length} tokens.", why="a window needs a token and its successor.", fix="use length=128."
+            f"Windows of {length} tokens.",
+            why="a window needs a token and its successor.",
+            fix="use length=128.",
         )
     return length
 
 
 class Windows(IterableDataset[dict[str, Tensor]]):
-    """The windows of a corpus in order, tokenised as they are read; only one window and one piece are in memory.
+    """The windows of a corpus in order, tokenised as they are read; only one window and one piece
+    are in memory.
 
-    Windows do not cross documents and do not overlap: the first token of each is context only. The last of a document
-    is filled up; a single left-over token, which predicts nothing, is dropped.
+    Windows do not cross documents and do not overlap: the first token of each is context only. The
+    last of a document is filled up; a single left-over token, which predicts nothing, is dropped.
     """
 
-    def __init__(self, read: Callable[[], Iterable[Piece]], encode: Encode, length: int, most: int = 0) -> None:
-        self.read, self.encode, self.length, self.most = read, encode, require_window_length(length), most
+    def __init__(
+        self, read: Callable[[], Iterable[Piece]], encode: Encode, length: int, most: int = 0
+    ) -> None:
+        self.read, self.encode, self.length, self.most = (
+            read,
+            encode,
+            require_window_length(length),
+            most,
+        )
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for number, (document, tokens) in enumerate(self._cut()):
@@ -74,7 +95,9 @@ class Windows(IterableDataset[dict[str, Tensor]]):
 
 @dataclass(frozen=True, eq=False)
 class MappedWindows(Dataset[dict[str, Tensor]]):
-    """The same windows out of a folder of memory-mapped token numbers: any of them by its number, none in memory."""
+    """The same windows out of a folder of memory-mapped token numbers: any of them by its number,
+    none in memory.
+    """
 
     folder: Path
     length: int
@@ -133,7 +156,9 @@ class MappedWindows(Dataset[dict[str, Tensor]]):
 def map_windows(
     folder: Path, read: Callable[[], Iterable[Piece]], encode: Encode, length: int, most: int = 0
 ) -> MappedWindows:
-    """The windows in `folder`; tokenised once and written in one step, so that a killed run leaves nothing half done."""
+    """The windows in `folder`; tokenised once and written in one step, so that a killed run leaves
+    nothing half done.
+    """
     require_window_length(length)
     if not (folder / "about.json").is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +174,9 @@ def map_windows(
     made = MappedWindows(folder, length, most)
     if not len(made):
         raise InvalidData(
-            "The corpus holds no window of two tokens.", why="nothing could be predicted.", fix="give more text."
+            "The corpus holds no window of two tokens.",
+            why="nothing could be predicted.",
+            fix="give more text.",
         )
     return made
 
@@ -180,7 +207,9 @@ def _write(folder: Path, read: Iterable[Piece], encode: Encode) -> None:
 
 
 def _as_npy(raw: Path, target: Path, n: int) -> None:
-    """The numbers under a header that numpy maps: the length is known only after the last of them."""
+    """The numbers under a header that numpy maps: the length is known only after the last of
+    them.
+    """
     with open(raw, "rb") as source, open(target, "wb") as out:
         header = {"descr": "<i4", "fortran_order": False, "shape": (n,)}
         np.lib.format.write_array_header_1_0(out, header)

@@ -22,7 +22,7 @@ from unseen.text import decimals_of, format_reading
 
 
 def document(findings: Sequence[Findings]) -> Document:
-    """One document over all held-out places."""
+    """One document over all held-out sites."""
     parts: list[tuple[str, Callable[[Sequence[Findings]], list[Block]]]] = [
         ("What to do next", lambda f: list(advice(f))),
         ("How well it holds", performance.holding),
@@ -71,41 +71,65 @@ def _slowest(findings: Sequence[Findings]) -> list[tuple[str, float]]:
 
 def _lead(findings: Sequence[Findings]) -> str:
     metric = shared_metric(findings)
-    rows = [(one.sites.get(s, s), r) for one in findings for s in evaluation_sites(one) if (r := one.score(s, metric))]
+    rows = [
+        (one.sites.get(s, s), r)
+        for one in findings
+        for s in evaluation_sites(one)
+        if (r := one.score(s, metric))
+    ]
     if not rows:
-        return "No judged split could be scored; see the skipped parts below."
+        return "No evaluation split could be scored; see the skipped parts below."
     text = f"The {findings[0].name} reaches {metric} "
     text += format_reading(rows[0][1]) if len(rows) == 1 else _over(rows, metric)
-    text += " at places it was not trained on." if findings[0].unseen else " on held-out examples of the same places."
-    pairs = [(one, g) for one in findings for g in one.gaps if g.metric == metric and g.split in evaluation_sites(one)]
+    text += (
+        " at sites it was not trained on."
+        if findings[0].unseen
+        else " on held-out examples of the same sites."
+    )
+    pairs = [
+        (one, g)
+        for one in findings
+        for g in one.gaps
+        if g.metric == metric and g.split in evaluation_sites(one)
+    ]
     gaps = [gap.worse for _, gap in pairs]
     if gaps:
         mean = sum(gap.value for gap in gaps) / len(gaps)
         text += (
-            f" That is {abs(mean):.{_digits(gaps)}f} {'worse' if mean > 0 else 'better'} than on {gap_reference(*pairs[0])}"
+            f" That is {abs(mean):.{_digits(gaps)}f} {'worse' if mean > 0 else 'better'} than on "
+            f"{gap_reference(*pairs[0])}"
             f"{' on average' if len(gaps) > 1 else ''}; "
         )
         lost = sum(widen(gap, len(gaps)).low > 0 for gap in gaps)
         text += (
-            f"the loss is clear at {lost} of {len(gaps)} places."
+            f"the loss is clear at {lost} of {len(gaps)} sites."
             if len(gaps) > 1
-            else f"the difference is {format_reading(gaps[0])}{'' if lost or gaps[0].high < 0 else ', which may be chance'}."
+            else f"the difference is {format_reading(gaps[0])}"
+            f"{'' if lost or gaps[0].high < 0 else ', which may be chance'}."
         )
     table = {name: mean_change(o) for name, o in by_remedy(findings, metric).items()}
     if helped := helpful(table, metric):
-        text += f" Of the remedies, {helped[0]} helps most: {format_reading(table[helped[0]], '+')}."
+        text += (
+            f" Of the remedies, {helped[0]} helps most: {format_reading(table[helped[0]], '+')}."
+        )
     elif table:
-        one, several = "The one remedy tried does not improve", f"None of the {len(table)} remedies tried improves"
+        one, several = (
+            "The one remedy tried does not improve",
+            f"None of the {len(table)} remedies tried improves",
+        )
         tried = one if len(table) == 1 else several
         text += f" {tried} it beyond chance."
     return text
 
 
 def _over(rows: Sequence[tuple[str, Reading]], metric: str) -> str:
-    """Mean and worst of several places."""
+    """Mean and worst of several sites."""
     site, worst = min(rows, key=lambda row: gain(metric, row[1]).value)
     mean = sum(reading.value for _, reading in rows) / len(rows)
-    return f"{mean:.{_digits([worst])}f} (mean of {len(rows)}; worst {format_reading(worst)} at {site})"
+    return (
+        f"{mean:.{_digits([worst])}f} (mean of {len(rows)}; worst {format_reading(worst)} at "
+        f"{site})"
+    )
 
 
 def _digits(readings: Sequence[Reading]) -> int:

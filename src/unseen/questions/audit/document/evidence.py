@@ -1,4 +1,6 @@
-"""Why: features, training data, worst errors, and the trained model; and how the data were treated."""
+"""Why: features, training data, worst errors, and the trained model; and how the data were
+treated.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +42,8 @@ def features(findings: Sequence[Findings]) -> list[Block]:
     risky = sorted(risky, key=lambda r: -r["reliance"].value)[:5]
     blocks: list[Block] = [
         Note(
-            f"{row['feature']} matters ({format_reading(row['reliance'])}) and differs at {row['site']} (distance "
+            f"{row['feature']} matters ({format_reading(row['reliance'])}) and differs at "
+            f"{row['site']} (distance "
             f"{row['shift']:.2f}).",
             Tone.CAUTION,
         )
@@ -50,14 +53,15 @@ def features(findings: Sequence[Findings]) -> list[Block]:
         Points(
             title="Reliance against shift (upper right: risky)",
             groups={name: p for name, p in points.items() if p},
-            x_label="distance between fitted and judged distribution",
+            x_label="distance between fitted and evaluated distribution",
             y_label="worse when shuffled",
         )
     )
     blocks.append(
         Table(
             rows=rows,
-            caption="Reliance: how much worse the score gets when the feature is shuffled among the judged examples. "
+            caption="Reliance: how much worse the score gets when the feature is shuffled among "
+            "the evaluation examples. "
             "Shift: Kolmogorov–Smirnov or total-variation distance to the training data; "
             "marked where significant at a false discovery rate of 5 %.",
         )
@@ -69,13 +73,24 @@ def _examples(examples: Sequence[Example], caption: str, value: str) -> list[Blo
     if pictures := [e for e in examples if isinstance(e.shown, Tensor)]:
         captions = [
             " · ".join(
-                [f"row {_row(e)}", *([f"labelled {e.label}"] if e.label else []), f"{e.value:.2f}".replace("-", "−")]
+                [
+                    f"row {_row(e)}",
+                    *([f"labelled {e.label}"] if e.label else []),
+                    f"{e.value:.2f}".replace("-", "−"),
+                ]
             )
             for e in pictures
         ]
-        return [Images(title=f"{caption} ({value})", pixels=[e.shown.tolist() for e in pictures], captions=captions)]  # type: ignore[union-attr]
+        return [
+            Images(
+                title=f"{caption} ({value})",
+                pixels=[e.shown.tolist() for e in pictures],  # type: ignore[union-attr]
+                captions=captions,
+            )
+        ]
     rows: list[dict[str, Any]] = [
-        {"row": _row(e), "label": e.label, value: e.value, "example": str(e.shown)} for e in examples
+        {"row": _row(e), "label": e.label, value: e.value, "example": str(e.shown)}
+        for e in examples
     ]
     return [Table(rows=rows, caption=caption)] if rows else []
 
@@ -84,26 +99,35 @@ def data(findings: Sequence[Findings]) -> list[Block]:
     blocks: list[Block] = []
     rows: list[dict[str, Any]] = []
     for one in findings:
-        row: dict[str, Any] = {"fitted without": held_out_label(one), "n": one.sizes.get("train", 0)}
+        row: dict[str, Any] = {
+            "trained without": held_out_label(one),
+            "n": one.sizes.get("train", 0),
+        }
         row |= {k: v for k, v in one.readings.items() if k.startswith("coherence")}
         rows.append(row)
     if any(len(row) > 2 for row in rows):
         blocks.append(
             Table(
                 rows=rows,
-                caption="Coherence of per-example gradients, α = ‖mean gradient‖² / mean ‖gradient‖² (1: all agree). "
+                caption="Coherence of per-example gradients, α = ‖mean gradient‖² / mean "
+                "‖gradient‖² (1: all agree). "
                 "Low: the examples ask for different changes.",
             )
         )
     one = findings[0]
     without = f" (trained without {held_out_label(one)})" if len(findings) > 1 else ""
-    blocks += _examples(one.suspects, f"Suspected label errors{without}: most suspicious first", "loss out of fold")
     blocks += _examples(
-        one.conflicting, f"Examples in conflict with the rest of the training data{without}", "agreement of gradients"
+        one.suspects, f"Suspected label errors{without}: most suspicious first", "loss out of fold"
+    )
+    blocks += _examples(
+        one.conflicting,
+        f"Examples in conflict with the rest of the training data{without}",
+        "agreement of gradients",
     )
     blocks += _examples(
         one.self_influential,
-        f"Largest influence on their own loss{without}: unusual or mislabelled, and remembered rather than inferred",
+        f"Largest influence on their own loss{without}: unusual or mislabelled, and remembered "
+        "rather than inferred",
         "nats per copy",
     )
     shared: list[dict[str, Any]] = [
@@ -119,17 +143,31 @@ def data(findings: Sequence[Findings]) -> list[Block]:
     ]
     if shared:
         blocks.append(
-            Table(rows=shared, caption="Judged examples that also stand, exactly or nearly, in the fitted data.")
+            Table(
+                rows=shared,
+                caption="Evaluation examples that also stand, exactly or nearly, in the training "
+                "data.",
+            )
         )
     return blocks
 
 
 def _error_block(title: str, error: WorstError) -> Block:
     """The error with the training examples that helped and harmed it, as pictures or as lines."""
-    marked = [(error.query, "error"), *((e, "helped") for e in error.helpful), *((e, "harmed") for e in error.harmful)]
+    marked = [
+        (error.query, "error"),
+        *((e, "helped") for e in error.helpful),
+        *((e, "harmed") for e in error.harmful),
+    ]
     if isinstance(error.query.shown, Tensor):
-        pictures = [(e.shown.tolist(), _caption(e, role)) for e, role in marked if isinstance(e.shown, Tensor)]
-        return Images(title=title, pixels=[p for p, _ in pictures], captions=[text for _, text in pictures])
+        pictures = [
+            (e.shown.tolist(), _caption(e, role))
+            for e, role in marked
+            if isinstance(e.shown, Tensor)
+        ]
+        return Images(
+            title=title, pixels=[p for p, _ in pictures], captions=[text for _, text in pictures]
+        )
     lines: list[dict[str, Any]] = [
         {
             "role": role,
@@ -160,7 +198,9 @@ def _row(example: Example) -> int:
 def _caption(example: Example, role: str) -> str:
     said = f"{example.label}, predicted {example.predicted}" if example.predicted else example.label
     return " · ".join(
-        part for part in (role, str(_row(example)), said, f"{example.value:.2f}".replace("-", "−")) if part
+        part
+        for part in (role, str(_row(example)), said, f"{example.value:.2f}".replace("-", "−"))
+        if part
     )
 
 
@@ -171,11 +211,18 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
         explanation = one.error_explanation
         if explanation is not None and one.worst:
             blocks.append(
-                Note(f"{where}: inputs are explained by {explanation.method}.", Tone.NEUTRAL, explanation.why)
+                Note(
+                    f"{where}: inputs are explained by {explanation.method}.",
+                    Tone.NEUTRAL,
+                    explanation.why,
+                )
             )
         for k, error in enumerate(one.worst[: 5 if len(findings) == 1 else 2]):
             said = f", predicted {error.query.predicted}" if error.query.predicted else ""
-            title = f"{where}, error {k + 1}: recorded {error.query.label or '–'}{said}, loss {error.query.value:.2f}"
+            title = (
+                f"{where}, error {k + 1}: recorded {error.query.label or '–'}{said}, loss "
+                f"{error.query.value:.2f}"
+            )
             blocks.append(_error_block(title, error))
             if explanation is not None and error.query.index in explanation.errors:
                 blocks.append(_credit_block(explanation, error))
@@ -183,10 +230,13 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
         blocks.insert(
             0,
             Paragraph(
-                "Training examples are ranked by influence functions: by how much one more copy of the example would, to first "
-                "order, raise (helped) or lower (harmed) the log-likelihood of the error, in nats per copy. Read the order, "
+                "Training examples are ranked by influence functions: by how much one more copy of "
+                "the example would, to first "
+                "order, raise (helped) or lower (harmed) the log-likelihood of the error, in nats "
+                "per copy. Read the order, "
                 "not "
-                "the sizes: a straight line overshoots where a model fits closely. Inputs are credited by the explanation, of "
+                "the sizes: a straight line overshoots where a model fits closely. Inputs are "
+                "credited by the explanation, of "
                 "eight, that is most faithful to the model around such examples."
             ),
         )
@@ -197,20 +247,35 @@ def _credit_block(explanation: ErrorExplanation, error: WorstError) -> Block:
     """The inputs that carry an error, as bars or as a picture."""
     title = f"What the {explanation.behaviour} of this error rests on"
     if heat := explanation.heat.get(error.query.index):
-        rows, columns = [str(k + 1) for k in range(len(heat))], [str(k + 1) for k in range(len(heat[0]))]
-        return Grid(title=f"{title} (blue adds, orange takes away)", rows=rows, columns=columns, values=heat)
+        rows, columns = (
+            [str(k + 1) for k in range(len(heat))],
+            [str(k + 1) for k in range(len(heat[0]))],
+        )
+        return Grid(
+            title=f"{title} (blue adds, orange takes away)", rows=rows, columns=columns, values=heat
+        )
     credits = explanation.errors[error.query.index]
     largest = sorted(credits, key=lambda name: -abs(credits[name]))[:8]
-    return Bars(title=title, values={name: credits[name] for name in largest}, label="change against the baseline")
+    return Bars(
+        title=title,
+        values={name: credits[name] for name in largest},
+        label="change against the baseline",
+    )
 
 
 def model(findings: Sequence[Findings]) -> list[Block]:
     rows: list[dict[str, Any]] = []
     for one in findings:
-        plain = {k: v for k, v in one.readings.items() if not k.startswith(("coherence", "calibration"))}
+        plain = {
+            k: v for k, v in one.readings.items() if not k.startswith(("coherence", "calibration"))
+        }
         if plain:
-            rows.append({"fitted without": held_out_label(one), **plain})
-    return [Table(rows=rows, caption="Sharpness and other measures of the trained model.")] if rows else []
+            rows.append({"trained without": held_out_label(one), **plain})
+    return (
+        [Table(rows=rows, caption="Sharpness and other measures of the trained model.")]
+        if rows
+        else []
+    )
 
 
 def treatment(findings: Sequence[Findings]) -> list[Block]:
@@ -220,6 +285,7 @@ def treatment(findings: Sequence[Findings]) -> list[Block]:
         for name, why in one.skipped.items():
             skipped.setdefault(why, []).append(name)
     notes = [
-        Note(f"Skipped: {join_words(list(dict.fromkeys(names)))}.", Tone.CAUTION, why) for why, names in skipped.items()
+        Note(f"Skipped: {join_words(list(dict.fromkeys(names)))}.", Tone.CAUTION, why)
+        for why, names in skipped.items()
     ]
     return [*(Paragraph(text) for text in said), *notes]

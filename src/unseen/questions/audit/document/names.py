@@ -15,7 +15,7 @@ def held_out_label(one: Findings) -> str:
 
 
 def split_label(one: Findings, split: str, among: Sequence[Findings]) -> str:
-    """A split with what tells it from splits of the same name of other held-out places."""
+    """A split with what tells it from splits of the same name of other held-out sites."""
     if split in one.unseen:
         return site_label(one, split)
     return f"{split} (without {held_out_label(one)})" if len(among) > 1 else split

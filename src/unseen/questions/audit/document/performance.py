@@ -1,11 +1,20 @@
-"""How well it holds, and what helps: scores, subgroups, calibration, comparison models, remedies."""
+"""How well it holds, and what helps: scores, subgroups, calibration, comparison models,
+remedies.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unseen.document import Block, Note, Paragraph, Table, Tone
 from unseen.figure import Bars, Points
-from unseen.questions.audit.advice import by_model, by_remedy, evaluation_sites, mean_change, shared_metric, where
+from unseen.questions.audit.advice import (
+    by_model,
+    by_remedy,
+    evaluation_sites,
+    mean_change,
+    shared_metric,
+    where,
+)
 from unseen.questions.audit.document.names import held_out_label, site_label, split_label
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
@@ -26,7 +35,7 @@ def holding(findings: Sequence[Findings]) -> list[Block]:
         {
             "held out": held_out_label(one),
             "metric": g.metric,
-            "judged on": site_label(one, g.split),
+            "evaluated on": site_label(one, g.split),
             "compared with": g.reference,
         }
         | {"n": g.worse.n, "worse by": g.worse}
@@ -34,15 +43,24 @@ def holding(findings: Sequence[Findings]) -> list[Block]:
         for g in one.gaps
     ]
     if len(findings) == 1:
-        rows, gaps = ([{k: v for k, v in row.items() if k != "held out"} for row in table] for table in (rows, gaps))
+        rows, gaps = (
+            [{k: v for k, v in row.items() if k != "held out"} for row in table]
+            for table in (rows, gaps)
+        )
     return [
-        Bars(title=_title(metric, where(findings)), values=values, intervals=intervals, label=metric),
+        Bars(
+            title=_title(metric, where(findings)), values=values, intervals=intervals, label=metric
+        ),
         Table(
             rows=rows,
-            caption="Scores with 95 % intervals over examples and training runs (comparison models: over examples).",
+            caption="Scores with 95 % intervals over examples and training runs (comparison "
+            "models: over examples).",
             footnotes=_units(rows),
         ),
-        Table(rows=gaps, caption="Generalization gaps (above zero: worse than where it is compared with)."),
+        Table(
+            rows=gaps,
+            caption="Generalization gaps (above zero: worse than where it is compared with).",
+        ),
         *_comparison_blocks(findings, metric, by_model, "Comparison models", "same examples"),
     ]
 
@@ -55,8 +73,10 @@ def _units(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not any("mean absolute error" in row for row in rows):
         return []
     return [
-        "The mean absolute error is in the target's own unit, lower is better. R²: share of the variance at that place that "
-        "is predicted; 0 is no better than the place's mean. The loss is half the squared error in units of the fitted "
+        "The mean absolute error is in the target's own unit, lower is better. R²: share of the "
+        "variance at that site that "
+        "is predicted; 0 is no better than the site's mean. The loss is half the squared error in "
+        "units of the fitted "
         "standard deviation."
     ]
 
@@ -65,11 +85,23 @@ def _scores(one: Findings) -> list[dict[str, Any]]:
     rows = []
     for split in dict.fromkeys(score.split for score in one.scores if not score.group):
         for model in dict.fromkeys(score.model for score in one.scores):
-            found = {s.metric: s.reading for s in one.scores if (s.model, s.split, s.group) == (model, split, "")}
+            found = {
+                s.metric: s.reading
+                for s in one.scores
+                if (s.model, s.split, s.group) == (model, split, "")
+            }
             if found:
-                where = site_label(one, split) if split in one.unseen else f"{split} (known places)"
+                where = site_label(one, split) if split in one.unseen else f"{split} (known sites)"
                 n = next(iter(found.values())).n
-                rows.append({"held out": held_out_label(one), "judged on": where, "model": model, "n": n, **found})
+                rows.append(
+                    {
+                        "held out": held_out_label(one),
+                        "evaluated on": where,
+                        "model": model,
+                        "n": n,
+                        **found,
+                    }
+                )
     return rows
 
 
@@ -80,8 +112,14 @@ def subgroups(findings: Sequence[Findings]) -> list[Block]:
             for score in one.scores:
                 if score.split == split and score.group and score.metric == one.score_name:
                     more = one.score(split, "AUC", group=score.group, level=score.level)
-                    row = {"site": one.sites.get(split, split), "group": score.group, "level": score.level}
-                    rows.append({**row, "n": score.reading.n, one.score_name: score.reading, "AUC": more})
+                    row = {
+                        "site": one.sites.get(split, split),
+                        "group": score.group,
+                        "level": score.level,
+                    }
+                    rows.append(
+                        {**row, "n": score.reading.n, one.score_name: score.reading, "AUC": more}
+                    )
     if not rows:
         return []
     if all(row["AUC"] is None for row in rows):
@@ -104,7 +142,13 @@ def calibration(findings: Sequence[Findings]) -> list[Block]:
         for name, reading in one.readings.items():
             if name.startswith("calibration "):
                 what, _, split = name.partition(": ")
-                rows.append({"judged on": split_label(one, split, findings), "quantity": what, "value": reading})
+                rows.append(
+                    {
+                        "evaluated on": split_label(one, split, findings),
+                        "quantity": what,
+                        "value": reading,
+                    }
+                )
     if groups:
         blocks.append(
             Points(
@@ -118,12 +162,16 @@ def calibration(findings: Sequence[Findings]) -> list[Block]:
     if rows:
         wide: dict[str, dict[str, Any]] = {}
         for row in rows:
-            wide.setdefault(row["judged on"], {"judged on": row["judged on"]})[row["quantity"]] = row["value"]
+            wide.setdefault(row["evaluated on"], {"evaluated on": row["evaluated on"]})[
+                row["quantity"]
+            ] = row["value"]
         blocks.append(
             Table(
                 rows=list(wide.values()),
-                caption="Calibration of the predicted probabilities of the first trained model. Error: mean distance between "
-                "probability and frequency (0 is calibrated). Slope: 1 is calibrated, below 1 overconfident. In the large: 0 "
+                caption="Calibration of the predicted probabilities of the first trained model. "
+                "Error: mean distance between "
+                "probability and frequency (0 is calibrated). Slope: 1 is calibrated, below 1 "
+                "overconfident. In the large: 0 "
                 "is calibrated, above 0 the outcome is commoner than predicted.",
             )
         )
@@ -133,7 +181,11 @@ def calibration(findings: Sequence[Findings]) -> list[Block]:
 def remedies(findings: Sequence[Findings]) -> list[Block]:
     """Nothing where none was tried."""
     return _comparison_blocks(
-        findings, shared_metric(findings), by_remedy, "Remedies", "same seeds, initialisation, data and steps"
+        findings,
+        shared_metric(findings),
+        by_remedy,
+        "Remedies",
+        "same seeds, initialisation, data and steps",
     )
 
 
@@ -144,7 +196,7 @@ def _comparison_blocks(
     what: str,
     same: str,
 ) -> list[Block]:
-    """Paired changes against the audited model, per unseen place and on average."""
+    """Paired changes against the audited model, per unseen site and on average."""
     table = by(findings, metric)
     if not table:
         return []
@@ -152,14 +204,22 @@ def _comparison_blocks(
     rows = []
     for name, outcomes in table.items():
         row: dict[str, Any] = {what[:-1].lower() if what != "Remedies" else "remedy": name}
-        row |= dict.fromkeys(site_label(one, split) for one in findings for split in evaluation_sites(one))
+        row |= dict.fromkeys(
+            site_label(one, split) for one in findings for split in evaluation_sites(one)
+        )
         for one in findings:
-            mine = [o for o in outcomes if any(o is other for other in (*one.outcomes, *one.comparisons))]
+            mine = [
+                o
+                for o in outcomes
+                if any(o is other for other in (*one.outcomes, *one.comparisons))
+            ]
             row |= {site_label(one, o.split): o.change for o in mine}
         if len(outcomes) > 1:
             row["mean"] = means[name]
         rows.append(row)
-    notes = dict.fromkeys(f"{o.remedy}: {o.note}" for outcomes in table.values() for o in outcomes if o.note)
+    notes = dict.fromkeys(
+        f"{o.remedy}: {o.note}" for outcomes in table.values() for o in outcomes if o.note
+    )
     sign = "below" if metric in LOWER_IS_BETTER else "above"
     return [
         Bars(
@@ -170,7 +230,8 @@ def _comparison_blocks(
         ),
         Table(
             rows=rows,
-            caption=f"{what}: paired change of {metric} against the audited model ({sign} zero: better): {same}.",
+            caption=f"{what}: paired change of {metric} against the audited model ({sign} zero: "
+            f"better): {same}.",
             footnotes=list(notes),
         ),
     ]
