@@ -99,7 +99,7 @@ def test_one_is_not_many():
     text = sentences(found(overlaps=[overlap], suspects=[example]))
     assert "1 evaluation example has" in text
     assert "1 training label listed" in text
-    assert count_noun(2, "place") == "2 sites"
+    assert count_noun(2, "site") == "2 sites"
     assert join_words(["a", "b", "c"]) == "a, b and c"
 
 

@@ -290,7 +290,7 @@ def limits(findings: Sequence[Findings]) -> list[str]:
         )
     elif len(sites) < 10:
         text.append(
-            f"{count_noun(len(sites), 'unseen place')} ({join_words(sites)}) "
+            f"{count_noun(len(sites), 'unseen site')} ({join_words(sites)}) "
             f"say{'s' * (len(sites) == 1)} little about the "
             "next "
             "one: the intervals cover new examples of these sites and new training runs, not the "
