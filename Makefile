@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORT ?= unseen-report.html
 
-.PHONY: audit test properties lint smoke smoke-seconds benchmarks clean
+.PHONY: audit test properties lint smoke smoke-seconds benchmarks docs gallery clean
 
 audit: $(VENV)/core.stamp
 	$(BIN)/unseen audit --report $(REPORT)
@@ -28,6 +28,17 @@ smoke-seconds: $(VENV)/core.stamp
 
 benchmarks: $(VENV)/test.stamp
 	for file in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "site: build/site/index.html"
+
+gallery: $(VENV)/core.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py
+
+$(VENV)/docs.stamp: $(VENV)/core.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 $(VENV)/core.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Unseen needs Python 3.11 or newer: make PYTHON=python3.11 …") if sys.version_info < (3, 11) else None'
