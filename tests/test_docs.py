@@ -10,7 +10,9 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FOLDERS = (ROOT / "docs", ROOT / "docs" / "quickstart")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES += [page for folder in FOLDERS for page in sorted(folder.glob("*.md"))]
 SNIPPET = re.compile(
     r"(?P<skip><!-- skip[^>]*-->\s*)?^```python\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )
