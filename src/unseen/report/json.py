@@ -42,7 +42,7 @@ def plain(value: Any) -> Any:
         inside = {
             field.name: getattr(value, field.name)
             for field in fields(value)
-            if field.name != "detail"
+            if field.name not in ("detail", "freedom")  # tensors, and what only widening needs
         }
         detail = getattr(value, "detail", None)
         inside |= {"detail": detail} if isinstance(detail, str) else {}
