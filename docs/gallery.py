@@ -17,12 +17,21 @@ def main(folder: Path) -> None:
     table = str(write_heart_csv(folder / "heart.csv"))
     columns = {"target": "disease", "site": "hospital"}
     reports = {
-        "audit": lambda path: unseen.audit(table, **columns, groups=("sex", "age:decade"), report=path),
-        "compare": lambda path: unseen.compare(table, ("erm", "sam", "group_dro"), **columns, draws=2, report=path),
+        "audit": lambda path: unseen.audit(
+            table, **columns, groups=("sex", "age:decade"), report=path
+        ),
+        "compare": lambda path: unseen.compare(
+            table, ("erm", "sam", "group_dro"), **columns, draws=2, report=path
+        ),
         "explain": lambda path: unseen.explain(table, **columns, rows=(3, 17, 200), report=path),
         "influence": lambda path: unseen.influence(table, **columns, report=path),
     }
-    lines = ["# Gallery of reports", "", "Made from the embedded data by `make gallery`; each is one file.", ""]
+    lines = [
+        "# Gallery of reports",
+        "",
+        "Made from the embedded data by `make gallery`; each is one file.",
+        "",
+    ]
     for name, ask in reports.items():
         answer = ask(folder / f"{name}.html")
         lead = answer.summary().splitlines()[0]

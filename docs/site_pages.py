@@ -35,7 +35,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages["studies/index.md"] = _studies()
     pages |= _reference()
     if not any(file.src_uri == "gallery/index.md" for file in files):
-        pages["gallery/index.md"] = "# Gallery of reports\n\n`make gallery` writes real reports here.\n"
+        pages["gallery/index.md"] = (
+            "# Gallery of reports\n\n`make gallery` writes real reports here.\n"
+        )
     for uri, text in pages.items():
         files.append(File.generated(config, uri, content=text))
     return files
@@ -53,13 +55,20 @@ def _contributing() -> str:
 def _relink(text: str) -> str:
     """Links as they are right from inside docs/: pages lose their folder, other files of the repository their link."""
     text = re.sub(r"\]\(docs/([^)]*\.md[^)]*)\)", r"](\1)", text)
-    text = text.replace("](CONTRIBUTING.md)", "](contributing.md)").replace("](docs/studies)", "](studies/index.md)")
+    text = text.replace("](CONTRIBUTING.md)", "](contributing.md)").replace(
+        "](docs/studies)", "](studies/index.md)"
+    )
     text = text.replace("](docs)", "](architecture.md)")
     return re.sub(r"\[([^\]]+)\]\((?!https?:|[\w/]+\.md)[^)]*\)", r"\1", text)
 
 
 def _studies() -> str:
-    rows = ["# Studies", "", "Each page: the claims with margins, intervals and verdicts of the laptop scale.", ""]
+    rows = [
+        "# Studies",
+        "",
+        "Each page: the claims with margins, intervals and verdicts of the laptop scale.",
+        "",
+    ]
     for path in sorted((ROOT / "docs" / "studies").glob("*.md")):
         title = path.read_text("utf-8").splitlines()[0].lstrip("# ")
         rows.append(f"* [{title}]({path.name})")
@@ -70,10 +79,17 @@ def _reference() -> dict[str, str]:
     """One page per folder, one entry per public module in it."""
     pages = {}
     top = [path for path in sorted(SOURCE.glob("*.py")) if not path.stem.startswith("_")]
-    index = ["# Reference", "", "Made from the docstrings. [The nouns and the four questions](unseen.md)", ""]
+    index = [
+        "# Reference",
+        "",
+        "Made from the docstrings. [The nouns and the four questions](unseen.md)",
+        "",
+    ]
     pages["reference/unseen.md"] = _page("unseen", top)
     for folder, title in FOLDERS.items():
-        modules = [path for path in sorted((SOURCE / folder).rglob("*.py")) if _has_documentation(path)]
+        modules = [
+            path for path in sorted((SOURCE / folder).rglob("*.py")) if _has_documentation(path)
+        ]
         pages[f"reference/{folder}.md"] = _page(title, modules)
         index.append(f"* [{title}]({folder}.md): {len(modules)} modules")
     pages["reference/index.md"] = "\n".join(index) + "\n"

@@ -1,6 +1,4 @@
-"""The study of domain-specific risks: its streams and controls against loops, its claims on rows
-made up.
-"""
+"""The study of domain-specific risks: its streams and controls against loops, its claims on rows made up."""
 
 import pytest
 import torch
@@ -14,32 +12,39 @@ from unseen.methods.drm import DRM
 from unseen.methods.erm import ERM
 from unseen.models.ensemble_model import Committee, SingleMember
 from unseen.models.test_time_weighting import EntropySteering, Granularity
-from unseen.studies.domain_specific_risk import Cell, about, cells, study
-from unseen.studies.domain_specific_risk.gains import gain_near_sources, on_sources, rows_of, widest
-from unseen.studies.domain_specific_risk.heads import (
+from unseen.studies.domain_specific_risk import (
     Data,
     HeadOutputs,
     Heads,
     Stream,
     Way,
     accuracies,
+    gain_near_sources,
     head_outputs,
     hits,
+    on_sources,
+    position,
+    rows_of,
     shuffle_domains,
+    study,
     untrained_network,
+    widest,
 )
 from unseen.study import Scale, Verdict, pick
 from unseen.task import Use
 
 LAB = Lab(seed=5)
 SMOKE = study.scales[Scale.SMOKE]
-CELL = next(iter(cells(SMOKE)))
-TASK = CELL.spec.build(LAB.child("data"))
+CELL = next(iter(study.cells(SMOKE)))
+SETTING = CELL.setting
+TASK = SETTING.spec.build(LAB.child("data"))
 
 
 def trained_heads() -> Committee:
     model = (
-        DRM(budget=CELL.budget).fit(untrained_network(TASK, 16, LAB), TASK, LAB.child("fit")).model
+        DRM(budget=SETTING.budget)
+        .fit(untrained_network(TASK, 16, LAB), TASK, LAB.child("fit"))
+        .model
     )
     assert isinstance(model, Committee)
     return model
@@ -63,12 +68,12 @@ def test_random_sources_hold_the_same_examples_in_parts_of_equal_size():
 
 
 def test_one_hypothesis_has_the_accuracy_of_evaluation_in_every_stream():
-    model = ERM(CELL.budget).fit(untrained_network(TASK, 16, LAB), TASK, LAB.child("fit")).model
+    model = ERM(SETTING.budget).fit(untrained_network(TASK, 16, LAB), TASK, LAB.child("fit")).model
     single = Committee([model], SingleMember())
     found = scores(Trained(model, TASK), LAB)
     rows = {
         row["stream"]: row["accuracy"]
-        for row in accuracies({}, {Way.ERM: SingleMember()}, single, TASK, LAB)
+        for row in accuracies({Way.ERM: SingleMember()}, single, TASK, LAB)
     }
     assert rows[Stream.TARGET] == pytest.approx(found["unseen"].value)
     assert rows[Stream.MIXED] == pytest.approx(found["unseen"].value)
@@ -103,19 +108,19 @@ def test_other_examples_in_a_batch_change_its_head():
 
 def test_the_oracle_is_the_best_source_head():
     rows = list(study.run(CELL, LAB))
-    task = CELL.spec.build(LAB.child("data"))
-    trained = DRM(budget=CELL.budget).fit(
-        untrained_network(task, CELL.width, LAB), task, LAB.child("fit")
+    task = SETTING.spec.build(LAB.child("data"))
+    trained = DRM(budget=SETTING.budget).fit(
+        untrained_network(task, SETTING.width, LAB), task, LAB.child("fit")
     )
     best = head_accuracy_matrix(trained, ["unseen"], LAB)[:-1, 0].max()
-    (row,) = pick(rows, way=Way.BEST.value, heads=Heads.DOMAINS.value)
-    (any_head,) = pick(rows, way=Way.ANY.value, heads=Heads.DOMAINS.value)
+    (row,) = pick(rows, way=Way.BEST, heads=Heads.DOMAINS)
+    (any_head,) = pick(rows, way=Way.ANY, heads=Heads.DOMAINS)
     assert row["accuracy"] == pytest.approx(float(best))
     assert any_head["accuracy"] >= row["accuracy"]
 
 
 def test_positions_of_targets():
-    places = [about(cell.spec) for cell in cells(SMOKE) if cell.seed == 0]
+    places = [position(cell.setting.spec) for cell in study.cells(SMOKE) if cell.seed == 0]
     turned = [place for place in places if place["target"] in ("0", "30", "60")][:3]
     assert [place["place"] for place in turned] == ["end", "inside", "end"]
     assert {place["distance"] for place in turned} == {30}
@@ -129,9 +134,7 @@ def test_positions_of_targets():
 
 
 def made_up(batch: float, other: float, spread: float = 0.0):
-    """Rows of every claim in which steering per batch scores `batch` and everything else, and it in
-    mixed streams, `other`.
-    """
+    """Rows of every claim in which steering per batch scores `batch` and everything else, and it in mixed streams, `other`."""
     rows = []
     for seed in range(5):
         noise = spread * (seed - 2)
@@ -170,5 +173,5 @@ def test_effects_read_the_rows_they_name():
 
 
 def test_equal_cells_give_equal_rows(smoke_runs):
-    cell: Cell = list(cells(SMOKE))[4]
+    cell = list(study.cells(SMOKE))[4]
     assert list(study.run(cell, Lab(seed=cell.seed))) == smoke_runs.rows_of(study.name, cell)
