@@ -15,7 +15,6 @@ from unseen.studies.clinical_sites import (
     CLAIMS,
     Corpus,
     better,
-    cells,
     drivers_figure,
     gain_by_size,
     gap_to_seen,
@@ -156,11 +155,9 @@ def test_every_claim_reads_smoke_rows(smoke):
 
 
 def test_a_cell_repeats(smoke):
-    cell = next(iter(cells(replace(study.scales[Scale.SMOKE], seeds=1, sites=1))))
+    cell = next(iter(study.cells(replace(study.scales[Scale.SMOKE], seeds=1, sites=1))))
     first = [dict(row) for row in run(cell, Lab(seed=0))]
     assert (
         first
-        == [row for row in smoke if row["corpus"] == cell.corpus.value and row["seed"] == 0][
-            : len(first)
-        ]
+        == [row for row in smoke if row["corpus"] == cell.arm and row["seed"] == 0][: len(first)]
     )
