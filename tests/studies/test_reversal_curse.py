@@ -16,10 +16,8 @@ from unseen.studies.reversal_curse import (
     CLAIMS,
     INSTRUCTED,
     VARIED,
-    Cell,
     Config,
     Variant,
-    cells,
     exact,
     run,
     shape,
@@ -27,6 +25,7 @@ from unseen.studies.reversal_curse import (
     task_spec,
 )
 from unseen.study import Scale, Verdict
+from unseen.study.grid import Cell
 from unseen.tasks.published_reversal import toy
 
 SMOKE = study.scales[Scale.SMOKE]
@@ -60,7 +59,7 @@ def fake(reverse, t):
     rows = [{"variant": "celebrities", "main": False, "seed": 0, "pairs": 1513, "reversible": 495}]
     made = [Cell(Config(), variant, seed) for variant in Variant for seed in range(3)]
     for cell in made:
-        if cell.variant in (Variant.PRETRAINED, Variant.CELEBRITIES):
+        if cell.arm in (Variant.PRETRAINED, Variant.CELEBRITIES):
             continue
         splits = (
             "same/p2d",
@@ -71,9 +70,9 @@ def fake(reverse, t):
             "reverse/d2p",
             "restated/p2d",
         )
-        for split in ("realized", "unrealized") if cell.variant in INSTRUCTED else splits:
+        for split in ("realized", "unrealized") if cell.arm in INSTRUCTED else splits:
             curse = split.startswith("reverse") or (
-                split == "unrealized" and cell.variant is Variant.ANSWER_FIRST
+                split == "unrealized" and cell.arm is Variant.ANSWER_FIRST
             )
             values = {"hits": 99.0, "facts": 100, "t": 40.0, "gap": 14.0, "ks_p": 0.0}
             if curse:
@@ -83,13 +82,11 @@ def fake(reverse, t):
                     "gap": t / 10,
                     "ks_p": 0.0 if abs(t) > 3 else 0.5,
                 }
-            where = (
-                {split.split("/")[0]: f"{cell.variant} {split}"} if cell.variant in VARIED else {}
-            )
-            main = cell.variant is Variant.UNTIED
+            where = {split.split("/")[0]: f"{cell.arm} {split}"} if cell.arm in VARIED else {}
+            main = cell.arm is Variant.UNTIED
             rows.append(
                 {
-                    "variant": cell.variant.value,
+                    "variant": cell.arm.value,
                     "main": main,
                     "seed": cell.seed,
                     "split": split,
@@ -161,8 +158,8 @@ def test_the_same_study_fine_tunes_a_causal_lm_on_the_published_format(tmp_path)
         folder=str(tiny(tmp_path / "model")),
         data=str(data),
     )
-    made = list(cells(config))
-    assert [cell.variant for cell in made] == [Variant.PRETRAINED, Variant.CELEBRITIES]
+    made = list(study.cells(config))
+    assert [cell.arm for cell in made] == [Variant.PRETRAINED, Variant.CELEBRITIES]
     rows = [row for cell in made for row in run(cell, Lab(seed=cell.seed))]
     splits = {row["split"]: row for row in rows if "split" in row}
     assert set(splits) == {
@@ -182,7 +179,7 @@ def test_the_same_study_fine_tunes_a_causal_lm_on_the_published_format(tmp_path)
 def test_a_missing_model_or_broken_archive_is_named(tmp_path):
     config = replace(SMOKE, folder=str(tmp_path / "nothing"))
     with pytest.raises(MissingFile, match="nothing"):
-        run(next(iter(cells(config))), Lab())
+        run(next(iter(study.cells(config))), Lab())
     (tmp_path / "facts.tar.xz").write_bytes(b"\x00" * 64)
     config = replace(SMOKE, data=str(tmp_path / "facts.tar.xz"), published=True)
     with pytest.raises(CorruptFile, match=r"facts\.tar\.xz"):

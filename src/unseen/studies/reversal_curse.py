@@ -5,7 +5,7 @@ transformers with `--folder`. Controls show that the questions can be answered: 
 orders, half of the p2d facts stated in reverse.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import nn
 
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, Schedule
-from unseen.figure import Bars, Points
+from unseen.figure import Bars
 from unseen.lab import Lab
 from unseen.measures.reversal_gap import ReversalGap, farthest_mean
 from unseen.method import Trained
@@ -23,11 +23,12 @@ from unseen.methods.finetune import Finetune
 from unseen.models.pretrained import load_causal
 from unseen.models.transformer import Activation, Decoder, Norm, Positions, Transformer
 from unseen.reading import Reading
-from unseen.stats import mean
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, column, pick, rate
-from unseen.study.effects import distinct, share, worst
-from unseen.study.figures import draw_bars, points, summary
-from unseen.study.source import Source
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, pick, rate
+from unseen.study.effects import distinct, restrict, share, worst
+from unseen.study.figures import bars, draw_bars, points, summary
+from unseen.study.grid import Cell, Grid, interleave, resize
+from unseen.study.source import reference
+from unseen.study.trial import label, untrained_model
 from unseen.task import Task, Use
 from unseen.tasks.published_reversal import PublishedReversal, celebrities, toy
 from unseen.tasks.reversal import Reversal
@@ -87,89 +88,76 @@ class Config:
     budget: Budget = SCRATCH
     varied_budget: Budget = replace(SCRATCH, steps=300, batch_size=64, warmup=50)
     small_steps: int = 900
-    """Of the narrow model with one layer, which after 300 does not yet know the facts as they were
-    stated.
-    """
+    """Of the narrow model with one layer, which after 300 does not yet know facts as stated."""
     seeds: int = 5
     control_seeds: int = 3
-    """For everything but the model trained from scratch or fine-tuned: effects are large."""
+    """For everything but the main model: effects are large."""
     folder: str = ""
-    """Of a transformers causal LM, fine-tuned on the published facts instead of training on
-    generated ones.
-    """
+    """Of a transformers causal LM to fine-tune on published facts, not train on generated ones."""
     data: str = ""
     """Archive or folder with the published facts; empty: looked up and fetched."""
     published: bool = True
-    """Whether the published celebrity pairs are counted; else two invented ones stand in, so that
-    no file is needed.
-    """
+    """Whether the published celebrity pairs are counted; else two invented ones, without a file."""
     batch_size: int = 256
-    """For judging."""
+    """For evaluation."""
 
     @property
     def source(self) -> Path | None:
         return Path(self.data) if self.data else None
 
-
-@dataclass(frozen=True)
-class Cell:
-    config: Config
-    variant: Variant
-    seed: int
-
-
-def cells(config: Config) -> Iterator[Cell]:
-    main = Variant.PRETRAINED if config.folder else Variant.UNTIED
-    others = () if config.folder else (Variant.RESTATED, Variant.TIED, *INSTRUCTED, *VARIED)
-    for seed in range(config.seeds):
-        yield Cell(config, main, seed)
-        yield from (
-            Cell(config, variant, seed) for variant in others if seed < config.control_seeds
+    def cells(self) -> Iterator[Cell["Config", Variant]]:
+        main, others = (Variant.UNTIED,), (Variant.RESTATED, Variant.TIED, *INSTRUCTED, *VARIED)
+        if self.folder:
+            main, others = (Variant.PRETRAINED,), ()
+        config = (self,)
+        yield from interleave(
+            Grid(config, main, self.seeds), Grid(config, others, self.control_seeds)
         )
-    yield Cell(config, Variant.CELEBRITIES, 0)
+        yield Cell(self, Variant.CELEBRITIES, 0)
 
 
-def run(cell: Cell, lab: Lab) -> Iterable[Row]:
-    main = cell.variant in (Variant.UNTIED, Variant.PRETRAINED)
-    facts: dict[str, Value] = {"variant": cell.variant.value, "main": main, "seed": cell.seed}
-    if cell.variant is Variant.CELEBRITIES:
-        found = celebrities(cell.config.source if cell.config.published else toy())
-        return [{**facts, "pairs": found.pairs, "reversible": found.reversible}]
-    model, task = prepare(cell, lab)
-    varied = cell.variant in VARIED
-    budget = cell.config.varied_budget if varied else cell.config.budget
-    budget = (
-        replace(budget, steps=cell.config.small_steps) if cell.variant is Variant.SMALL else budget
-    )
-    trained = Finetune(budget).fit(model, task, lab.child("fit"))
+def run(cell: Cell[Config, Variant], lab: Lab) -> list[Row]:
+    config, variant = cell.setting, cell.arm
+    rows = count(config) if variant is Variant.CELEBRITIES else questions(config, variant, lab)
+    main = variant in (Variant.UNTIED, Variant.PRETRAINED)
+    return list(label(rows, variant=variant, main=main, seed=cell.seed))
+
+
+def count(config: Config) -> list[Row]:
+    """The published pairs of child and parent."""
+    found = celebrities(config.source if config.published else toy())
+    return [{"pairs": found.pairs, "reversible": found.reversible}]
+
+
+def questions(config: Config, variant: Variant, lab: Lab) -> Iterator[Row]:
+    """Every kind of question after training."""
+    model, task = prepare(config, variant, lab)
+    trained = Finetune(budget(config, variant)).fit(model, task, lab.child("fit"))
     loss = fmean(trained.curves["loss"][-20:])
-    rows = []
-    for row in evaluate_splits(trained, lab, cell.config.batch_size):
-        kind = str(row["split"]).partition("/")[
-            0
-        ]  # "same" and "reverse": where the worst varied model is looked for
-        rows.append(
-            {
-                **facts,
-                "loss": loss,
-                **row,
-                **({kind: f"{cell.variant} {row['split']}"} if varied else {}),
-            }
-        )
-    return rows
+    for row in evaluate_splits(trained, lab, config.batch_size):
+        facts: dict[str, Value] = {"loss": loss, **row}
+        if variant in VARIED:
+            # "same" and "reverse": where the worst varied model is looked for
+            kind = str(row["split"]).partition("/")[0]
+            facts[kind] = f"{variant} {row['split']}"
+        yield facts
 
 
-def prepare(cell: Cell, lab: Lab) -> tuple[nn.Module, Task]:
+def budget(config: Config, variant: Variant) -> Budget:
+    if variant is Variant.SMALL:
+        return replace(config.varied_budget, steps=config.small_steps)
+    return config.varied_budget if variant in VARIED else config.budget
+
+
+def prepare(config: Config, variant: Variant, lab: Lab) -> tuple[nn.Module, Task]:
     """The model before training and its task."""
-    config = cell.config
-    if cell.variant is Variant.PRETRAINED:
+    data = lab.child("data")
+    if variant is Variant.PRETRAINED:
         model = load_causal(config.folder)
-        return model, PublishedReversal(model.encode, config.source).build(lab.child("data"))
-    spec = task_spec(config, cell.variant)
-    with lab.child("init").seeded():
-        return Transformer(shape(config, cell.variant, spec.vocabulary)), spec.build(
-            lab.child("data")
-        )
+        return model, PublishedReversal(model.encode, config.source).build(data)
+    spec = task_spec(config, variant)
+    decoder = shape(config, variant, spec.vocabulary)
+    return untrained_model(lambda: Transformer(decoder), lab), spec.build(data)
 
 
 def task_spec(config: Config, variant: Variant) -> Reversal | ReversedInstructions:
@@ -181,111 +169,105 @@ def task_spec(config: Config, variant: Variant) -> Reversal | ReversedInstructio
     if variant not in VARIED:
         return config.task
     shown = 1 if variant in (Variant.FEW, Variant.FEW_ALONE) else None
-    return replace(
-        config.varied, shown=shown, both=variant not in (Variant.ALONE, Variant.FEW_ALONE)
-    )
+    both = variant not in (Variant.ALONE, Variant.FEW_ALONE)
+    return replace(config.varied, shown=shown, both=both)
 
 
 def shape(config: Config, variant: Variant, vocabulary: int) -> Decoder:
-    size = Decoder(
+    base = Decoder(
         vocabulary=vocabulary,
         width=config.width,
         layers=config.layers,
         heads=config.heads,
         context=16,
+        tied=variant is Variant.TIED,
     )
-    base = replace(size, tied=variant is Variant.TIED)
     match variant:
         case Variant.SMALL:
             return replace(base, width=base.width // 2, layers=1)
         case Variant.LARGE:
             return replace(base, width=3 * base.width // 2, layers=3)
-        case (
-            Variant.LLAMA
-        ):  # two thirds of the width inside, so that three maps have the weights of two
-            kind = replace(
-                base, positions=Positions.ROTARY, norm=Norm.RMS, activation=Activation.SWIGLU
+        case Variant.LLAMA:
+            return replace(
+                base,
+                positions=Positions.ROTARY,
+                norm=Norm.RMS,
+                activation=Activation.SWIGLU,
+                # two thirds of the width inside, so that three maps have the weights of two
+                hidden=8 * base.width // 3,
+                bias=False,
             )
-            return replace(kind, hidden=8 * base.width // 3, bias=False)
         case Variant.UNPLACED:
             return replace(base, positions=Positions.NONE)
     return base
 
 
 def evaluate_splits(trained: Trained, lab: Lab, batch_size: int) -> Iterator[dict[str, Value]]:
-    """Exact match and likelihood of right and wrong answers on every judged split."""
-    for name, split in trained.task.of(Use.EVALUATE).items():
-        right = per_example(
-            trained.model, split.data, trained.task.objective.score, lab, batch_size
-        )
+    """Exact match and likelihood of right and wrong answers on every evaluated split."""
+    model, task = trained.model, trained.task
+    for name, split in task.of(Use.EVALUATE).items():
+        right = per_example(model, split.data, task.objective.score, lab, batch_size)
         gap = ReversalGap(name, batch_size).tests(trained, lab)
-        found = right.double().mean().item()
+        exact = right.double().mean().item()
         # questions about one fact are not independent: hits are counted in facts
-        yield {"split": name, "exact": found, "hits": found * gap.facts, "n": len(right), **gap.row}
+        hits = exact * gap.facts
+        yield {"split": name, "exact": exact, "hits": hits, "n": len(right), **gap.row}
 
 
+LAPTOP = Config()
 LARGEST_T, NATS = 3.0, 1.0  # same-order gaps are t > 10 and some 14 nats
 CHANCE, CHANCE_VARIED, CHANCE_INSTRUCTED = (
-    2 / n + 0.02
-    for n in (Config().task.facts, Config().varied.facts, Config().instructions.unrealized)
+    2 / n + 0.02 for n in (LAPTOP.task.facts, LAPTOP.varied.facts, LAPTOP.instructions.unrealized)
 )
-
-
 FOUND = share("hits", "facts")
 
 
 def where(split: str, variant: Variant | None) -> dict[str, Value]:
-    """Rows of a variant; without one, of the model trained from scratch with an untied head, or the
-    fine-tuned one.
-    """
-    return {"split": split, **({"main": True} if variant is None else {"variant": variant.value})}
+    """Rows of a variant; without one, of the main model."""
+    if variant is None:
+        return {"split": split, "main": True}
+    return {"split": split, "variant": variant}
 
 
 def exact(split: str, variant: Variant | None = None) -> Effect:
-    return share("hits", "facts", **where(split, variant))
+    return share("hits", "facts", where(split, variant))
 
 
 def of(name: str, split: str, variant: Variant | None = None) -> Effect:
-    return lambda rows: mean(column(rows, name, **where(split, variant)))
+    return average(name, where(split, variant))
 
 
 def farthest_t(rows: Rows) -> Reading:
     """The mean t in reverse that is farthest from 0, over varied models and groups."""
-    return farthest_mean(
-        [column(rows, "t", reverse=place) for (place,) in distinct(rows, "reverse")]
-    )
+    groups = distinct(rows, "reverse")
+    return farthest_mean([column(rows, "t", reverse=group) for (group,) in groups])
 
 
 def near_zero(says: str, effect: Effect, most: float) -> Claim:
-    return Claim(says=says, effect=effect, above=-most, below=most)
+    return Claim(says, effect, above=-most, below=most)
 
 
 def about(group: str, given: str, asked: str) -> tuple[Claim, ...]:
-    """What is claimed of the facts of a group, whose reversed questions ask for one `asked` from
-    `given`.
-    """
+    """Claims about a group of facts, whose reversed questions ask for one `asked` from `given`."""
     many, same, reverse = f"{asked}s", f"same/{group}", f"reverse/{group}"
-    learned = f"{given.capitalize()} are recalled from {many} where training had that order."
-    not_found = f"{many.capitalize()} are not found from {given} in the reverse order."
-    no_likelier = f"In reverse the right {asked} is no likelier than another (Welch t over facts)."
-    alike = (
-        f"In reverse the two distributions of log-probabilities of {many} are alike "
-        "(Kolmogorov–Smirnov p)."
-    )
-    nats = f"In reverse the right {asked}'s log-probability is that of another (nats)."
-    control = f"The same test sees the knowledge of {group} facts in their own order."
-    told_twice = f"Control: facts stated in both orders give {given}."
-    tied = f"A tied head does not lift the curse for {many}."
     return (
-        Claim(says=learned, effect=exact(same), above=0.95),
-        Claim(says=not_found, effect=exact(reverse), below=CHANCE),
-        near_zero(no_likelier, of("t", reverse), LARGEST_T),
-        Claim(says=alike, effect=of("ks_p", reverse), above=0.05),
-        near_zero(nats, of("gap", reverse), NATS),
-        Claim(says=control, effect=of("t", same), above=10),
-        Claim(says=told_twice, effect=exact(f"both/{group}"), above=0.95),
-        Claim(says=tied, effect=exact(reverse, Variant.TIED), below=CHANCE),
-    )
+        Claim(f"{given.capitalize()} are recalled from {many} where training had that order.",
+              exact(same), above=0.95),
+        Claim(f"{many.capitalize()} are not found from {given} in the reverse order.",
+              exact(reverse), below=CHANCE),
+        near_zero(f"In reverse the right {asked} is no likelier than another (Welch t over facts).",
+                  of("t", reverse), LARGEST_T),
+        Claim(f"In reverse the two distributions of log-probabilities of {many} are alike "
+              "(Kolmogorov–Smirnov p).", of("ks_p", reverse), above=0.05),
+        near_zero(f"In reverse the right {asked}'s log-probability is that of another (nats).",
+                  of("gap", reverse), NATS),
+        Claim(f"The same test sees the knowledge of {group} facts in their own order.",
+              of("t", same), above=10),
+        Claim(f"Control: facts stated in both orders give {given}.",
+              exact(f"both/{group}"), above=0.95),
+        Claim(f"A tied head does not lift the curse for {many}.",
+              exact(reverse, Variant.TIED), below=CHANCE),
+    )  # fmt: skip
 
 
 VARY = "Whatever the size, family, number of paraphrases, and with or without facts in both orders,"
@@ -293,143 +275,100 @@ FIRST, SECOND = INSTRUCTED
 CLAIMS = (
     *about("p2d", "descriptions", "name"),
     *about("d2p", "names", "description"),
-    Claim(
-        says="Control: p2d facts that were also stated in reverse give names.",
-        effect=exact("restated/p2d", Variant.RESTATED),
-        above=0.95,
-    ),
-    Claim(
-        says="The reversed statement of half of the p2d facts does not help the other half.",
-        effect=exact("reverse/p2d", Variant.RESTATED),
-        below=0.05,
-    ),
-    Claim(
-        says=f"{VARY} facts are recalled as stated (worst).",
-        effect=worst(FOUND, "same", 1.0),
-        above=0.95,
-    ),
-    Claim(
-        says=f"{VARY} they are not in reverse (worst).",
-        effect=worst(FOUND, "reverse", 0.0),
-        below=CHANCE_VARIED,
-    ),
-    near_zero(
-        f"{VARY} in reverse the right answer is no likelier (farthest Welch t).",
-        farthest_t,
-        LARGEST_T,
-    ),
-    Claim(
-        says="Instructions naming the question first do without examples.",
-        effect=exact("unrealized", FIRST),
-        above=0.8,
-    ),
-    Claim(
-        says="Instructions naming the answer first are not followed where no example was seen.",
-        effect=exact("unrealized", SECOND),
-        below=CHANCE_INSTRUCTED,
-    ),
-    near_zero(
-        "There the right answer is no likelier (Welch t).", of("t", "unrealized", SECOND), LARGEST_T
-    ),
-    Claim(
-        says="Control: where examples were, they are.", effect=exact("realized", SECOND), above=0.95
-    ),
-    Claim(
-        says="GPT-4 names the child from the parent for a third of the pairs whose parent it names "
-        "(published counts).",
-        effect=rate("reversible", "pairs", variant=Variant.CELEBRITIES.value),
-        above=0.30,
-        below=0.36,
-    ),
-)
+    Claim("Control: p2d facts that were also stated in reverse give names.",
+          exact("restated/p2d", Variant.RESTATED), above=0.95),
+    Claim("The reversed statement of half of the p2d facts does not help the other half.",
+          exact("reverse/p2d", Variant.RESTATED), below=0.05),
+    Claim(f"{VARY} facts are recalled as stated (worst).",
+          worst(FOUND, "same", 1.0), above=0.95),
+    Claim(f"{VARY} they are not in reverse (worst).",
+          worst(FOUND, "reverse", 0.0), below=CHANCE_VARIED),
+    near_zero(f"{VARY} in reverse the right answer is no likelier (farthest Welch t).",
+              farthest_t, LARGEST_T),
+    Claim("Instructions naming the question first do without examples.",
+          exact("unrealized", FIRST), above=0.8),
+    Claim("Instructions naming the answer first are not followed where no example was seen.",
+          exact("unrealized", SECOND), below=CHANCE_INSTRUCTED),
+    near_zero("There the right answer is no likelier (Welch t).",
+              of("t", "unrealized", SECOND), LARGEST_T),
+    Claim("Control: where examples were, they are.", exact("realized", SECOND), above=0.95),
+    Claim("GPT-4 names the child from the parent for a third of the pairs whose parent it names "
+          "(published counts).", rate("reversible", "pairs", variant=Variant.CELEBRITIES),
+          above=0.30, below=0.36),
+)  # fmt: skip
 
 
 def recall(rows: Rows) -> Bars:
     """Exact match per kind of question."""
-    chosen = [
-        (Variant(str(v)), str(s)) for v, s in distinct(rows, "variant", "split") if v not in VARIED
-    ]
-    readings = {
-        f"{variant} {split}": exact(split, variant)(rows) for variant, split in sorted(chosen)
-    }
-    return draw_bars(
-        readings, title="Answers found on unseen templates (mean over seeds)", label="exact match"
-    )
+    chosen = [row for row in rows if "split" in row and row["variant"] not in VARIED]
+    chosen.sort(key=lambda row: (str(row["variant"]), str(row["split"])))
+    title = "Answers found on unseen templates (mean over seeds)"
+    return bars(FOUND, by=("variant", "split"), title=title, label="exact match")(chosen)
 
 
 def robustness(rows: Rows) -> Bars:
     """Exact match of the varied models."""
-    kinds = [(kind, place) for kind in ("same", "reverse") for (place,) in distinct(rows, kind)]
-    readings = {str(place): FOUND(pick(rows, **{kind: place})) for kind, place in kinds}
-    return draw_bars(
-        readings, title="Sizes, families, statements: answers found", label="exact match"
-    )
+    readings = {
+        str(model): FOUND(pick(rows, **{kind: model}))
+        for kind in ("same", "reverse")
+        for (model,) in distinct(rows, kind)
+    }
+    return draw_bars(readings, "Sizes, families, statements: answers found", "exact match")
 
 
-def likelihoods(rows: Rows) -> Points:
-    """Right against wrong answers: reversed questions lie on the diagonal."""
-    title = "Log-probability of right and wrong answers (one point per seed)"
-    shown = points(x="wrong", y="right", by="split", title=title, x_label="wrong answer [nats]")(
-        pick(rows, main=True)
-    )
-    return replace(shown, y_label="right answer [nats]", diagonal=True)
+# reversed questions lie on the diagonal
+likelihoods = points(
+    x="wrong",
+    y="right",
+    by="split",
+    title="Log-probability of right and wrong answers (one point per seed)",
+    x_label="wrong answer [nats]",
+    y_label="right answer [nats]",
+    diagonal=True,
+    where={"main": True},
+)
+table = restrict(
+    summary(("variant", "split"), ("exact", "right", "wrong", "t", "paired_t", "ks_p")),
+    lambda row: row["variant"] not in VARIED or "same" in row or "reverse" in row,
+)
 
-
-def table(rows: Rows) -> Sequence[Row]:
-    """Means over seeds per variant and kind of question."""
-    shown = [
-        row for row in rows if row["variant"] not in VARIED or "same" in row or "reverse" in row
-    ]
-    return summary(("variant", "split"), ("exact", "right", "wrong", "t", "paired_t", "ks_p"))(
-        shown
-    )
-
-
+WORDS = Reversal(facts=12, firsts=12, lasts=12, words=20, slots=4)
 study = Study(
     name="reversal_curse",
     system="37",
-    source=Source(
-        key="berglund2024reversal",
-        title='The Reversal Curse: LLMs trained on "A is B" fail to learn "B is A"',
-        authors=(
-            "Berglund, Lukas",
-            "Tong, Meg",
-            "Kaufmann, Max",
-            "Balesni, Mikita",
-            "Stickland, Asa Cooper",
-            "Korbak, Tomasz",
-            "Evans, Owain",
-        ),
-        year=2024,
-        venue="ICLR",
-        arxiv="2309.12288",
-    ),
+    source=reference("berglund2024reversal"),
     scales={
-        Scale.SMOKE: Config(
-            task=Reversal(facts=12, firsts=12, lasts=12, words=20, slots=4),
-            varied=Reversal(facts=6, firsts=12, lasts=12, words=20, slots=4),
+        Scale.SMOKE: resize(
+            LAPTOP,
+            task=WORDS,
+            varied=replace(WORDS, facts=6),
             instructions=ReversedInstructions(realized=20, unrealized=6, words=20, slots=3),
             width=32,
             heads=2,
-            budget=replace(SCRATCH, steps=30, batch_size=64, warmup=5),
-            varied_budget=replace(SCRATCH, steps=15, batch_size=64, warmup=5),
-            seeds=2,
+            budget={"steps": 30, "batch_size": 64, "warmup": 5},
+            varied_budget={"steps": 15, "warmup": 5},
             small_steps=15,
+            seeds=2,
             control_seeds=1,
             published=False,
         ),
-        Scale.LAPTOP: Config(),
+        Scale.LAPTOP: LAPTOP,
         Scale.PAPER: Config(
             # 15 passes over 3,600 statements
             budget=Budget(
-                steps=6_750, batch_size=8, lr=2e-5, schedule=Schedule.COSINE, warmup=100, clip=1.0
+                steps=6_750,
+                batch_size=8,
+                lr=2e-5,
+                schedule=Schedule.COSINE,
+                warmup=100,
+                clip=1.0,
             ),
             seeds=3,
             folder="models/pythia-1.4b",
             batch_size=32,
         ),
     },
-    cells=cells,
+    cells=Config.cells,
     run=run,
     claims=CLAIMS,
     figures=(recall, robustness, likelihoods),
