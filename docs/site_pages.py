@@ -1,7 +1,7 @@
-"""Pages of the documentation site that are made from what exists: home, studies, contributing and the API reference.
+"""Pages of the documentation site that are made from what exists: home, studies, reference.
 
-A hook of MkDocs (`mkdocs.yml`). Nothing is listed by hand: a new plug file appears in the reference, a new study page
-in the list of studies.
+A hook of MkDocs (`mkdocs.yml`). Nothing is listed by hand: a new plug file appears in the
+reference, a new study page in the list of studies.
 """
 
 import ast
@@ -53,7 +53,7 @@ def _contributing() -> str:
 
 
 def _relink(text: str) -> str:
-    """Links as they are right from inside docs/: pages lose their folder, other files of the repository their link."""
+    """Links as seen from inside docs/: pages lose their folder, other files their link."""
     text = re.sub(r"\]\(docs/([^)]*\.md[^)]*)\)", r"](\1)", text)
     text = text.replace("](CONTRIBUTING.md)", "](contributing.md)").replace(
         "](docs/studies)", "](studies/index.md)"

@@ -1,4 +1,4 @@
-"""The study of domain-specific risks: its streams and controls against loops, its claims on rows made up."""
+"""The study of domain-specific risks: streams and controls by loops, claims on made-up rows."""
 
 import pytest
 import torch
@@ -134,7 +134,7 @@ def test_positions_of_targets():
 
 
 def made_up(batch: float, other: float, spread: float = 0.0):
-    """Rows of every claim in which steering per batch scores `batch` and everything else, and it in mixed streams, `other`."""
+    """Rows of all claims: steering per batch scores `batch`, all else and mixed streams `other`."""
     rows = []
     for seed in range(5):
         noise = spread * (seed - 2)
