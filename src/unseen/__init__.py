@@ -8,7 +8,7 @@ asked for.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to the interpreter
     from unseen.api import audit as audit
