@@ -337,7 +337,7 @@ def test_a_killed_audit_goes_on(subject, capsys, monkeypatch):
 
 
 def test_a_killed_comparison_goes_on(subject, capsys, monkeypatch):
-    sweeps = counted(monkeypatch, Sweep, "trained", stop=2)
+    sweeps = counted(monkeypatch, Sweep, "train_groups", stop=2)
     twice(capsys, compare, [*subject, "--method", "erm", "--method", "sam", *COMPARE])
     assert len(sweeps) == 3
 

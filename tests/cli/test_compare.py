@@ -44,12 +44,13 @@ def labelled():
 
 
 def nameless():
-    # a loss without a name decides results, but no key can say which
+    # a loss that reads the environment decides results, but no key can say how
+    import os
     from dataclasses import replace
     from unseen.objectives import classify, correct, cross_entropy
 
     task = spec.build(Lab())
-    loss = lambda model, batch: cross_entropy(model, batch)
+    loss = lambda model, batch: cross_entropy(model, batch) * float(os.environ.get("SCALE", "1"))
     return replace(task, objective=replace(classify, loss=loss))
 
 

@@ -92,7 +92,7 @@ def test_bands_are_weighted_by_precision():
     ]
     reading = within_age(rows)
     assert reading.value == pytest.approx(0.1)
-    assert reading.high - reading.value == pytest.approx(1.96 * (1 / 150) ** 0.5)
+    assert reading.high - reading.value == pytest.approx(1.96 * (1 / 150) ** 0.5, rel=1e-4)
 
 
 def test_named_causes_count_within_the_first_four():

@@ -36,7 +36,7 @@ def test_rows_are_split_and_scaled_by_what_is_fitted(table: SklearnDataset, n: i
     assert not torch.equal(other["x"], parts["test"]["x"])
 
 
-@pytest.mark.parametrize("bad", [{"judged": 0.0}, {"judged": 1.0}, {"rows": 3}])
+@pytest.mark.parametrize("bad", [{"evaluated": 0.0}, {"evaluated": 1.0}, {"rows": 3}])
 def test_impossible_shares_are_refused(bad: dict):
     with pytest.raises(InvalidConfig, match="Tabular got"):
         SklearnTable(**bad)

@@ -134,7 +134,7 @@ def test_two_people_may_be_alike_but_nobody_is_fitted_and_judged() -> None:
             return replace(task, splits=splits)
 
     check_task(People(first=96))
-    with pytest.raises(ContractViolation, match="1 examples of the judged"):
+    with pytest.raises(ContractViolation, match="1 examples of the evaluation split"):
         check_task(People(first=0))
 
 

@@ -62,7 +62,7 @@ def model_based_share(rows: Rows) -> Reading:
 
 
 def typical(name: str, arm: Penalty, where: Where = Where.DRIFT) -> Effect:
-    return average(name, where=str(where), arm=arm.name())
+    return average(name, {"where": str(where), "arm": arm.name()})
 
 
 TWO_THIRDS = 2 / 3
