@@ -34,8 +34,8 @@ def retrain(
     repeats: int = 1,
     step: Step = erm_step,
 ) -> list[list[Trained]]:
-    """`repeats` fresh models per subset, as [subset][repeat]; examples are those of the TRAIN
-    splits, in the task's order.
+    """`repeats` fresh models per subset, one list of repeats for each; examples are those of the
+    TRAIN splits, in the task's order.
 
     Repeat r starts from the same weights and draws the same stream of minibatch positions in every
     subset, so that two subsets differ in their data and not in their luck.
