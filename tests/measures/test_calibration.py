@@ -6,9 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis.strategies import integers
 from properties import examples
+from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
+from unseen import stats
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidData
 from unseen.lab import Lab
@@ -21,6 +23,8 @@ from unseen.measures.calibration import (
     confidences,
     expected_calibration_error,
     in_the_large,
+    miscalibration,
+    recalibrate,
     recalibration,
     reliability,
 )
@@ -163,3 +167,68 @@ def test_refusals(p, y, call):
 def test_infinite_logits_are_refused():
     with pytest.raises(InvalidData):
         confidences(torch.tensor([[0.0, float("inf")]]), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("n", [30, 100, 800])
+@pytest.mark.parametrize("centre", [0.0, -2.0])
+def test_calibrated_forecasts_are_rarely_called_miscalibrated(n, centre):
+    rng = np.random.default_rng(n)
+    alarms = 0
+    for _ in range(200):
+        p = expit(rng.normal(centre, 1.5, n))
+        outcome = (rng.random(n) < p).astype(float)
+        alarms += miscalibration(p, outcome, 15, rng, draws=199) <= 0.05
+    assert stats.proportion(alarms, 200).low < 0.05
+
+
+def test_a_model_twice_too_confident_is_found_with_a_hundred_examples():
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(200):
+        z = rng.normal(0, 1.5, 100)
+        outcome = (rng.random(100) < expit(z)).astype(float)
+        found += miscalibration(expit(2 * z), outcome, 15, rng, draws=199) <= 0.05
+    assert stats.proportion(found, 200).low > 0.75
+
+
+@pytest.mark.parametrize(("p", "outcome"), [([0.9] * 40, [0] * 40), ([0.001] * 9, [1] + [0] * 8)])
+def test_miscalibration_needs_no_maximum_of_the_likelihood(p, outcome):
+    """One outcome only, or one probability only: recalibration has no slope, the test a p-value."""
+    given = np.array(p), np.array(outcome, float)
+    assert miscalibration(*given, 15, np.random.default_rng(0)) < 0.05
+    fair = np.full(40, 0.5), np.arange(40) % 2.0
+    assert miscalibration(*fair, 15, np.random.default_rng(0)) > 0.5
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_intercept_and_slope_are_inside_their_limits(n):
+    rng = np.random.default_rng(n)
+    inside = np.zeros(2)
+    for _ in range(100):
+        z = rng.normal(-1, 1.5, n)
+        outcome = (rng.random(n) < expit(0.5 * z + 0.3)).astype(float)
+        try:
+            fit = recalibrate(expit(z), outcome)
+        except InvalidData:  # separated: rare, and then there are no limits
+            inside += 0.95
+            continue
+        inside += [
+            fit.slope.low < 0.5 < fit.slope.high,
+            fit.intercept.low < 0.3 < fit.intercept.high,
+        ]
+    for hits in inside:
+        assert stats.proportion(float(hits), 100).high > 0.93
+
+
+def test_limits_are_where_the_likelihood_ratio_test_stops_rejecting():
+    p, y = drawn(120, 4, 0.7, 0.2)
+    slope = recalibrate(p, y).slope
+    x = logit(p)
+
+    def deviance(a: float) -> float:
+        best = minimize_scalar(lambda b: np.logaddexp(0, a * x + b).sum() - y @ (a * x + b))
+        return 2 * float(best.fun)
+
+    for limit in (slope.low, slope.high):
+        rise = deviance(limit) - deviance(slope.value)
+        assert rise == pytest.approx(stats.t_quantile(118) ** 2, abs=1e-4)

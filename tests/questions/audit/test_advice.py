@@ -93,6 +93,25 @@ def test_another_model_is_better_only_by_a_paired_interval():
     assert "orest" not in sentences(worse)
 
 
+def miscalibrated(p_value: float, error: float = 0.1) -> Findings:
+    readings = {
+        "calibration error: unseen": reading(error),
+        "calibration error by chance: unseen": reading(0.05),
+        "calibration slope: unseen": reading(0.5, 0.2),
+        "calibration intercept: unseen": reading(-0.4, 0.3),
+    }
+    return found(readings=readings, calibration_p_values={"unseen": p_value})
+
+
+def test_miscalibration_is_told_beyond_chance_beyond_the_sites_and_where_it_matters():
+    said = "probabilities at Bern (slope 0.50 [0.30, 0.70], too confident; intercept −0.40 [−0.70"
+    assert said in sentences(miscalibrated(0.04))
+    assert "probabilities" not in sentences(miscalibrated(0.06))
+    assert "probabilities" not in sentences(miscalibrated(0.04), miscalibrated(0.5))
+    assert "probabilities" in sentences(miscalibrated(0.02), miscalibrated(0.5))
+    assert "probabilities" not in sentences(miscalibrated(0.001, error=0.01))
+
+
 def test_one_is_not_many():
     overlap = Overlap(fitted="train", evaluated="unseen", exact=1, near=0, n=10)
     example = Example(split="train", index=0, shown="x")

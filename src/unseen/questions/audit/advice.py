@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 from unseen.document import Note, Tone
 from unseen.questions.audit.results import LOWER_IS_BETTER, Findings, Gap, Outcome, gain
 from unseen.reading import Reading
-from unseen.stats import average, widen
+from unseen.stats import LEVEL, average, widen
 from unseen.text import count_noun, format_reading, join_words
+
+NEGLIGIBLE = 0.02
+"""A calibration error below which probabilities are good enough whatever a test says: two points.
+"""
 
 
 def metric_of(one: Findings) -> str:
@@ -113,26 +117,52 @@ def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
     return notes
 
 
-def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
-    off = [
-        f"{format_reading(error)} at {one.sites.get(split, split)}"
-        for one in findings
-        for split in evaluation_sites(one)
-        if (error := one.readings.get(f"calibration error: {split}")) is not None
-        and error.low > 0.05
+def miscalibrated(findings: Sequence[Findings]) -> list[tuple[Findings, str]]:
+    """The sites whose outcomes contradict the probabilities, beyond chance and beyond the number of
+    sites (Bonferroni), by an error that matters.
+    """
+    evaluated = [(one, split) for one in findings for split in evaluation_sites(one)]
+    known = [(one, s) for one, s in evaluated if s in one.calibration_p_values]
+    return [
+        (one, split)
+        for one, split in known
+        if one.calibration_p_values[split] * len(known) < 1 - LEVEL
+        and one.readings[f"calibration error: {split}"].value >= NEGLIGIBLE
     ]
-    if not off:
+
+
+def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
+    if not (off := miscalibrated(findings)):
         return []
+    sites = [f"{one.sites.get(split, split)} ({_recalibration(one, split)})" for one, split in off]
     return [
         Note(
-            "Do not read the outputs as probabilities there: on average they are off by "
-            f"{join_words(off)}.",
+            f"Do not read the outputs as probabilities at {join_words(sites)}.",
             Tone.CAUTION,
-            "Recalibrate with labelled examples from there (logistic regression of the outcome on "
-            "the model's log odds), "
-            "and choose the decision threshold anew.",
+            "Calibrated probabilities look as far off in fewer than 5 % of audits with as many "
+            "sites. With slope and intercept, σ(slope × log odds + intercept) is calibrated there; "
+            "estimate them anew on labelled examples from there, and choose the decision threshold "
+            "anew.",
         )
     ]
+
+
+def _recalibration(one: Findings, split: str) -> str:
+    """What is wrong at a site: slope and intercept where they exist, else the error."""
+    slope, intercept = (
+        one.readings.get(f"calibration {what}: {split}") for what in ("slope", "intercept")
+    )
+    if slope is None or intercept is None:
+        error, chance = (
+            one.readings[f"calibration error{what}: {split}"] for what in ("", " by chance")
+        )
+        return f"error {format_reading(error)}, by chance {format_reading(chance)}"
+    meaning = ""
+    if slope.high < 1:
+        meaning = ", too confident"
+    elif slope.low > 1:
+        meaning = ", too cautious"
+    return f"slope {format_reading(slope)}{meaning}; intercept {format_reading(intercept, '+')}"
 
 
 def _about_data(findings: Sequence[Findings]) -> list[Note]:

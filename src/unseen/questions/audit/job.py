@@ -161,6 +161,7 @@ class Audit:
             gaps=performance.gaps,
             readings={**calibration.readings, **coherence.readings, **known},
             curves=calibration.curves,
+            calibration_p_values=calibration.p_values,
             conflicting=coherence.conflicting,
             suspects=labels.suspects,
             suspicion=labels.losses,

@@ -10,7 +10,16 @@ import numpy as np
 
 from unseen import stats
 from unseen.errors import InvalidData, UnseenError, reason
-from unseen.measures.calibration import CalibrationError, CalibrationInTheLarge, CalibrationSlope
+from unseen.measures.calibration import (
+    CalibrationError,
+    CalibrationInTheLarge,
+    Numbers,
+    by_chance,
+    calibration_error,
+    forecasts,
+    miscalibration,
+    recalibrate,
+)
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.questions.audit.results import (
     LOWER_IS_BETTER,
@@ -119,7 +128,9 @@ def _gap(session: Session, metric: str, reference: str, split: str) -> Gap | Non
 
 
 def calibration(session: Session) -> Calibration:
-    """Expected calibration error, slope and reliability curve on every evaluation split."""
+    """Recalibration, calibration error beside its value by chance, and reliability curve on every
+    evaluation split.
+    """
     if not session.classifies:
         raise InvalidData(
             "The target is not a class.",
@@ -129,22 +140,38 @@ def calibration(session: Session) -> Calibration:
     session.require_columns(session.main_split, "x", "y")
     readings: dict[str, Reading] = {}
     curves: dict[str, list[tuple[float, float]]] = {}
+    p_values: dict[str, float] = {}
+    bins = CalibrationError().bins
     for split in session.evaluation_splits:
-        error = CalibrationError(split)(session.first, session.lab)
+        p, outcome = forecasts(session.first, split, session.lab)
+        readings |= _recalibration(session, split, p, outcome)
+        rng = session.lab.child("calibration", split).numpy()
+        error = calibration_error(p, outcome, bins, CalibrationError().draws, rng)
         readings[f"calibration error: {split}"] = replace(error, detail=None)
+        readings[f"calibration error by chance: {split}"] = by_chance(p, bins, rng)
+        p_values[split] = miscalibration(p, outcome, bins, rng)
         if error.detail is not None:
             curves[split] = [(float(p), float(o)) for p, o, n in error.detail if n > 0]
-        for name, measure in (
-            ("slope", CalibrationSlope(split)),
-            ("in the large", CalibrationInTheLarge(split)),
-        ):
-            try:
-                readings[f"calibration {name}: {split}"] = measure(session.first, session.lab)
-            except (
-                UnseenError
-            ) as error:  # one class only, or perfectly separated: the curve still stands
-                session.skipped[f"calibration {name} on `{split}`"] = reason(error)
-    return Calibration(readings=readings, curves=curves)
+    return Calibration(readings=readings, curves=curves, p_values=p_values)
+
+
+def _recalibration(
+    session: Session, split: str, p: Numbers, outcome: Numbers
+) -> dict[str, Reading]:
+    """Intercept and slope of the logistic recalibration, and the intercept alone; a reason instead
+    where there is one class only, or perfect separation.
+    """
+    try:
+        fit = recalibrate(p, outcome)
+        large = CalibrationInTheLarge(split)(session.first, session.lab)
+    except UnseenError as error:
+        session.skipped[f"recalibration on `{split}`"] = reason(error)
+        return {}
+    return {
+        f"calibration intercept: {split}": fit.intercept,
+        f"calibration slope: {split}": fit.slope,
+        f"calibration in the large: {split}": large,
+    }
 
 
 def references(session: Session) -> Comparisons:

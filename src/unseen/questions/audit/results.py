@@ -136,6 +136,8 @@ class Calibration:
     readings: Mapping[str, Reading] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Reliability curve by split: (predicted, observed)."""
+    p_values: Mapping[str, float] = field(default_factory=dict)
+    """By split: how often calibrated forecasts look as far off (`miscalibration`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +191,8 @@ class Findings:
     """Coherence, sharpness, calibration …: by name."""
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Reliability curve by split: (predicted, observed)."""
+    calibration_p_values: Mapping[str, float] = field(default_factory=dict)
+    """By split: how often calibrated forecasts look as far off by chance."""
     conflicting: Sequence[Example] = ()
     suspects: Sequence[Example] = ()
     suspicion: Sequence[float] = ()

@@ -149,6 +149,10 @@ def calibration(findings: Sequence[Findings]) -> list[Block]:
                         "value": reading,
                     }
                 )
+        rows += [
+            {"evaluated on": split_label(one, split, findings), "quantity": "p", "value": p}
+            for split, p in one.calibration_p_values.items()
+        ]
     if groups:
         blocks.append(
             Points(
@@ -163,16 +167,19 @@ def calibration(findings: Sequence[Findings]) -> list[Block]:
         wide: dict[str, dict[str, Any]] = {}
         for row in rows:
             wide.setdefault(row["evaluated on"], {"evaluated on": row["evaluated on"]})[
-                row["quantity"]
+                row["quantity"].removeprefix("calibration ")
             ] = row["value"]
         blocks.append(
             Table(
                 rows=list(wide.values()),
-                caption="Calibration of the predicted probabilities of the first trained model. "
-                "Error: mean distance between "
-                "probability and frequency (0 is calibrated). Slope: 1 is calibrated, below 1 "
-                "overconfident. In the large: 0 "
-                "is calibrated, above 0 the outcome is commoner than predicted.",
+                caption="Calibration of the predicted probabilities of the first trained model: "
+                "log odds of the outcome = intercept + slope × predicted log odds. Slope: 1 is "
+                "calibrated, below 1 overconfident. In the large, the intercept at slope 1: 0 is "
+                "calibrated, above 0 the outcome is commoner than predicted. Error: mean distance "
+                "between probability and frequency in 15 bins, not debiased: compare it with what "
+                "calibrated probabilities show by chance (mean and central 95 %). p: how often "
+                "they look as far off, in recalibration or error. With more than two classes all "
+                "of this is about the most likely class.",
             )
         )
     return blocks
