@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORT ?= unseen-report.html
 
-.PHONY: audit test properties lint smoke smoke-seconds benchmarks docs gallery clean
+.PHONY: audit test properties lint smoke smoke-seconds benchmarks docs gallery notebooks clean
 
 audit: $(VENV)/core.stamp
 	$(BIN)/unseen audit --report $(REPORT)
@@ -35,6 +35,11 @@ docs: $(VENV)/docs.stamp
 
 gallery: $(VENV)/core.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py
+
+# the quickstart pages as executed notebooks
+notebooks: $(VENV)/core.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[notebooks]'
+	OMP_NUM_THREADS=1 $(BIN)/python docs/notebooks.py
 
 $(VENV)/docs.stamp: $(VENV)/core.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'

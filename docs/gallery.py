@@ -34,7 +34,7 @@ def main(folder: Path) -> None:
     ]
     for name, ask in reports.items():
         answer = ask(folder / f"{name}.html")
-        lead = answer.summary().splitlines()[0]
+        lead = " ".join(answer.document.lead.split())
         lines.append(f"* [`unseen {name}`]({name}.html): {lead}")
         print(lines[-1])
     (folder / "index.md").write_text("\n".join(lines) + "\n", "utf-8")

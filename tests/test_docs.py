@@ -2,6 +2,7 @@
 to bottom.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -52,3 +53,19 @@ def test_snippets_are_found_and_skipped() -> None:
         "1\n```\n```\nz\n```\n"
     )
     assert snippets(text) == [(3, "x = 1\n")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=str)
+def test_notebooks_hold_the_code_of_their_page_and_its_outputs(path: Path) -> None:
+    page = ROOT / "docs" / "quickstart" / f"{path.stem}.md"
+    cells = [
+        cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"
+    ]
+    code = [code.strip() for _, code in snippets(page.read_text("utf-8"))]
+    assert ["".join(cell["source"]) for cell in cells][: len(code)] == code
+    assert any(cell["outputs"] for cell in cells), "run `make notebooks`"
+    assert all(out["output_type"] != "error" for cell in cells for out in cell["outputs"])
+
+
+def test_there_are_notebooks() -> None:
+    assert len(list((ROOT / "docs" / "notebooks").glob("*.ipynb"))) >= 3
