@@ -26,6 +26,7 @@ from unseen.runs.tensors import TensorCache
 from unseen.subjects.subject import Subject
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import clinics
+from unseen.wording import number
 
 FAST = ["--steps", "30", "--sample", "12", "--draws", "60"]
 
@@ -112,9 +113,26 @@ def test_rows_of_a_table_are_explained_in_its_own_columns(capsys):
     assert sum(one["credits"].values()) == pytest.approx(
         one["output"] - one["at_baseline"], abs=0.5
     )
+    assert one["completeness_gap"] == pytest.approx(
+        one["output"] - one["at_baseline"] - sum(one["credits"].values()), abs=1e-4
+    )
+    assert found["is_exact"]  # four features: all masks
     page = Path("unseen-explanation.html").read_text()
+    assert "perturbations that there are" in page
     assert "Row 17" in page
     assert "Which explanation, and why" in page
+
+
+@pytest.mark.parametrize(("method", "says"), [("occlusion", True), ("kernelshap", False)])
+def test_credits_that_do_not_sum_to_the_change_of_the_output_say_by_how_much(
+    capsys, method: str, says: bool
+):
+    found = said(capsys, "table.csv", "--target", "ill", "--rows", "17", "--method", method)
+    one = found["examples"][0]
+    change, total = one["output"] - one["at_baseline"], sum(one["credits"].values())
+    assert (abs(one["completeness_gap"]) > 1e-3 * max(abs(change), abs(total))) == says
+    page = Path("unseen-explanation.html").read_text()
+    assert (f"a gap of {number(abs(change - total))} log-odds" in page) == says
 
 
 def test_an_asked_method_is_used_and_compared(capsys):
@@ -244,7 +262,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         explain(subject, ask, lab)
     resumed = explain(subject, ask, lab)
-    assert asked[4:] == list(eight())[3:]
+    assert asked[4:9] == list(eight())[3:]  # then close methods on further draws
     asked.clear()
     again = explain(subject, ask, lab)
     assert asked == []

@@ -2,33 +2,27 @@
 is about.
 
 Han, Srinivas & Lakkaraju (2022), arXiv:2206.01254: no method is best everywhere (no free lunch), so
-the neighbourhood decides, and it is the user's. All methods are compared on one fresh sample of it,
-in its own units.
+the neighbourhood decides, and it is the user's. All methods are compared on the same samples of it,
+in its own units; close ones are fitted anew for each (`comparison.py`).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from unseen import stats
 from unseen.attributions.explanation import FeatureSpec, Preset, eight, over
-from unseen.attributions.explanation.solve import solve_explanation
-from unseen.engine.local.neighbourhoods import Gaussian, Masks, Neighbourhood
-from unseen.engine.local.perturbed_model import PerturbedModel, build_perturbed_model
-from unseen.engine.local.surrogate import Explanation, Loss, evaluate, share_explained, weights_in
+from unseen.attributions.explanation.comparison import LITTLE, Comparison, compare_on_draws
+from unseen.attributions.explanation.solve import Approximation, solve_explanation
+from unseen.engine.local.neighbourhoods import Coalitions, Gaussian, Masks, Neighbourhood
+from unseen.engine.local.perturbed_model import build_perturbed_model
+from unseen.engine.local.surrogate import Explanation, Loss
 from unseen.errors import InvalidConfig, UnseenError
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.reading import Reading
 from unseen.task import Batch, PerExample
-
-LITTLE = 0.01
-"""A lead below this share is real but hardly matters."""
+from unseen.text import join_words
 
 
 class Question(StrEnum):
@@ -57,18 +51,35 @@ class Choice:
     faithfulness: Reading
     runner_up: str
     lead: Reading
-    """Faithfulness of the choice minus that of the runner-up, paired over inputs."""
+    """Faithfulness of the choice minus that of the runner-up, paired, over inputs and draws."""
     readings: Mapping[str, Reading]
     """Of every method that could be asked, best first."""
     explanations: Mapping[str, Explanation]
     why: str
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Method → why it could not be asked."""
+    ties: Sequence[str] = ()
+    """Methods whose share lies within `LITTLE` of the choice's, by the whole interval."""
+    perturbations: int = 0
+    """Per input and draw."""
+    draws: int = 1
+    """Independent draws of the perturbations, and of what close methods are fitted to."""
+    is_exact: bool = False
+    """Whether methods were evaluated on all perturbations there are."""
+    is_optimal: bool = False
+    """Whether the choice is the best fit to the very perturbations it is evaluated on, so that it
+    comes first by construction.
+    """
+
+    @property
+    def is_tie(self) -> bool:
+        """Whether the runner-up explains as much."""
+        return self.runner_up in self.ties
 
     @property
     def is_clear(self) -> bool:
-        """Whether the lead over the runner-up exceeds chance."""
-        return self.lead.low > 0
+        """Whether the lead over the runner-up exceeds chance and matters."""
+        return self.lead.low > 0 and not self.is_tie
 
 
 def no_cache(name: str, make: Callable[[], Explanation]) -> Explanation:
@@ -96,10 +107,12 @@ def choose(
     """
     at = build_perturbed_model(trained.model, queries, behaviour, inputs, lab)
     methods = matching_presets(neighbourhood, at.d) if methods is None else methods
+    hows = {
+        name: over(preset, inputs).approximation(trained.model) for name, preset in methods.items()
+    }
     answers: dict[str, Explanation] = {}
     left_out: dict[str, str] = {}
-    for name, preset in lab.track(methods.items(), len(methods)):
-        how = over(preset, inputs).approximation(trained.model)
+    for name, how in lab.track(hows.items(), len(hows)):
         try:
             answers[name] = remember(name, partial(solve_explanation, at, how, lab.child(name)))
         except UnseenError as error:
@@ -110,81 +123,114 @@ def choose(
             why="; ".join(f"{name}: {what}" for name, what in left_out.items()),
             fix="fix the problems listed above, or give other methods.",
         )
-    return choose_explanation(at, answers, methods, neighbourhood, loss, lab, left_out)
+
+    def fit(name: str, draw: int) -> Explanation:
+        stream = lab.child(f"draw {draw}").child(name)
+        return remember(f"{name}, draw {draw}", partial(solve_explanation, at, hows[name], stream))
+
+    where = with_enough_samples(neighbourhood, at.d)
+    found = compare_on_draws(at, answers, hows, where, loss, lab, fit)
+    return _choice(found, answers, methods, hows, where, loss, lab, left_out)
 
 
-def choose_explanation(
-    at: PerturbedModel,
+def _choice(
+    found: Comparison,
     answers: Mapping[str, Explanation],
     methods: Mapping[str, Preset],
-    neighbourhood: Neighbourhood,
+    hows: Mapping[str, Approximation],
+    where: Neighbourhood,
     loss: Loss,
     lab: Lab,
     left_out: Mapping[str, str],
 ) -> Choice:
-    """Every answer on one fresh sample, and the choice."""
-    found = evaluate(at, neighbourhood, loss, lab.child("judge"))
-    null = found.null
-    losses = {
-        name: found.loss(weights_in(at, answer, neighbourhood.parametrization))
-        for name, answer in answers.items()
-    }
-    readings = {
-        name: share_explained(each, null, lab.child("resample")) for name, each in losses.items()
-    }
+    readings = {name: found.share(name, lab.child("resample")) for name in answers}
     order = sorted(readings, key=lambda name: -readings[name].value)
     best, second = order[0], order[min(1, len(order) - 1)]
-    lead = _lead(losses[second], losses[best], null, lab.child("lead"))
-    return Choice(
+    leads = {name: found.lead(best, name) for name in order}
+    choice = Choice(
         name=best,
         preset=methods[best],
         explanation=answers[best],
         faithfulness=readings[best],
         runner_up=second if second != best else "",
-        lead=lead,
+        lead=leads[second],
         readings={name: readings[name] for name in order},
         explanations={name: answers[name] for name in order},
-        why=_why(best, second, readings, lead, neighbourhood),
+        why="",
         left_out=left_out,
+        ties=[name for name in order[1:] if -LITTLE < leads[name].low <= leads[name].high < LITTLE],
+        perturbations=found.perturbations,
+        draws=found.draws,
+        is_exact=found.is_exact,
+        is_optimal=found.is_exact and hows[best] == Approximation(where, loss),
     )
+    return replace(choice, why=_why(choice, where))
 
 
 def matching_presets(neighbourhood: Neighbourhood, d: int) -> dict[str, Preset]:
     """The eight methods with the neighbourhood's noise, width and number of samples, at least 4 d +
     64 of them.
     """
-    n = max(getattr(neighbourhood, "n", 1_000), 4 * d + 64)
+    n = getattr(with_enough_samples(neighbourhood, d), "n", max(1_000, 4 * d + 64))
     sigma = neighbourhood.sigma if isinstance(neighbourhood, Gaussian) else 0.1
     width = neighbourhood.width if isinstance(neighbourhood, Masks) else 0.75
     return eight(sigma, width, n)
 
 
-def _lead(worse: Tensor, better: Tensor, null: Tensor, lab: Lab) -> Reading:
-    """(Σ loss of the runner-up − Σ loss of the choice)/Σ null, resampled over inputs."""
-    table = torch.stack([worse - better, null], 1).double().cpu().numpy()
-
-    def share(rows: np.ndarray) -> float:
-        gap, of = rows.sum(0)
-        return float(gap / of) if of > 0 else float("nan")
-
-    if len(table) < 2:
-        return Reading(share(table), n=1)
-    return stats.bootstrap(share, table, rng=lab.numpy())
+def with_enough_samples(where: Neighbourhood, d: int) -> Neighbourhood:
+    """The neighbourhood with at least 4 d + 64 samples: methods are evaluated on as many as they
+    are fitted to, or one would see some of all masks and the other all.
+    """
+    if isinstance(where, Gaussian | Masks | Coalitions):
+        return replace(where, n=max(where.n, 4 * d + 64))
+    return where
 
 
-def _why(
-    best: str, second: str, readings: Mapping[str, Reading], lead: Reading, where: Neighbourhood
-) -> str:
-    shares = [readings[name].value for name in (best, second)]
-    start = (
-        f"{best} explains {percent(shares[0], shares[1])} of how the output varies under "
-        f"{where.title}"
+def _why(choice: Choice, where: Neighbourhood) -> str:
+    """The choice in one sentence: a tie, the best fit there is, clear, or not to be told."""
+    best, second = choice.name, choice.runner_up
+    varies = f"how the output varies under {where.title}"
+    start = f"{best} explains {{}} of {varies}"
+    share = choice.faithfulness.value
+    if not second:
+        return f"{start.format(percent(share))}; no other method could be asked."
+    if choice.is_tie:
+        return _tie(choice, varies)
+    other = choice.readings[second].value
+    start, rest = start.format(percent(share, other)), percent(other, share)
+    if choice.is_optimal:
+        return (
+            f"{start}, the most that credits of single features can: it is their best fit to the "
+            f"very {choice.perturbations:,} perturbations of the comparison. {second} explains "
+            f"{rest}."
+        )
+    if choice.is_clear:
+        little = "a little" if choice.lead.value < LITTLE else "clearly"
+        return f"{start}, {little} more than {second} ({rest})."
+    return f"{start}, {second} {rest}; {_doubt(choice.lead)}."
+
+
+def _tie(choice: Choice, varies: str) -> str:
+    names = [choice.name, *choice.ties]
+    shares = [percent(choice.readings[name].value) for name in (names[-1], names[0])]
+    value = (
+        shares[0] if shares[0] == shares[1] else f"{shares[0].removesuffix(' %')} to {shares[1]}"
     )
-    if second == best:
-        return f"{start}; no other method could be asked."
-    little = "a little more than" if lead.value < LITTLE else "clearly more than"
-    clear = little if lead.low > 0 else "not distinguishably more than"
-    return f"{start}, {clear} {second} ({percent(shares[1], shares[0])})."
+    if len(names) == len(choice.readings) and len(names) > 2:
+        return (
+            f"All {len(names)} methods explain equally well {varies} ({value}); {choice.name} is "
+            "taken."
+        )
+    return f"{join_words(names)} explain equally well {varies} ({value})."
+
+
+def _doubt(lead: Reading) -> str:
+    if lead.n < 2:
+        return "which explains more cannot be told from one input"
+    return (
+        f"which explains more cannot be told from {lead.n} inputs (the difference lies between "
+        f"{100 * lead.low:.1f} and {100 * lead.high:.1f} percentage points)".replace("-", "−")
+    )
 
 
 def percent(share: float, other: float | None = None) -> str:

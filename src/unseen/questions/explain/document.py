@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from unseen.attributions.explanation.guide import Question, percent
+from unseen.attributions.explanation.guide import Choice, Question, percent
 from unseen.document import Block, Document, Note, Paragraph, Passage, Section, Table, Tone, Value
 from unseen.figure import Bars, Grid, Images
 from unseen.questions.explain.results import ExampleExplanation, ExplanationReport
@@ -26,6 +26,8 @@ HOW = {
 }
 LITTLE = 0.5
 """Below this share explained, credits describe the model badly."""
+ROUNDING = 1e-3
+"""Share of the output's change below which credits sum to it."""
 
 
 def document(found: ExplanationReport) -> Document:
@@ -64,7 +66,7 @@ def _choice(found: ExplanationReport) -> list[Block]:
     choice = found.choice
     rows: list[dict[str, Value]] = []
     for name, reading in choice.readings.items():
-        mark = "chosen" if name == choice.name else ""
+        mark = "chosen" if name == choice.name else "as much" if name in choice.ties else ""
         mark = (
             f"{mark}, used here".strip(", ")
             if name == found.used and found.used != choice.name
@@ -74,17 +76,9 @@ def _choice(found: ExplanationReport) -> list[Block]:
             {"method": name, "share explained": reading, "what it is": HOW.get(name, ""), "": mark}
         )
     tone = Tone.GOOD if choice.faithfulness.value >= LITTLE else Tone.CAUTION
-    detail = (
-        ""
-        if choice.is_clear
-        else f"Within chance of {choice.runner_up}: either will do." * bool(choice.runner_up)
-    )
     blocks: list[Block] = [
-        Paragraph(
-            f"The question is {QUESTIONS[found.question]}. All methods were evaluated on the same "
-            "fresh sample of it."
-        ),
-        Note(choice.why, tone, detail),
+        Paragraph(f"The question is {QUESTIONS[found.question]}. {_how_compared(choice)}"),
+        Note(choice.why, tone, "Any of them will do." if choice.is_tie else ""),
         Table(
             rows=rows,
             caption="Share of the output's variation that each method explains, with its 95 % "
@@ -97,6 +91,24 @@ def _choice(found: ExplanationReport) -> list[Block]:
         for name, why in choice.left_out.items()
     ]
     return blocks
+
+
+def _how_compared(choice: Choice) -> str:
+    """What the methods were evaluated on, and what of it is chance."""
+    number_of = f"{choice.perturbations:,}"
+    if not choice.is_exact:
+        return (
+            f"All methods were evaluated on the same {choice.draws} fresh samples of {number_of} "
+            "perturbations of each input; the best and those close to it were fitted anew for "
+            "each sample, so that no luck of one sample decides."
+        )
+    text = f"All methods were evaluated on all {number_of} perturbations that there are"
+    if choice.is_optimal:
+        return (
+            f"{text}. {choice.name} is the best fit to these very perturbations, so that it comes "
+            "first by construction: read how much less the others explain."
+        )
+    return f"{text}."
 
 
 def _title(found: ExplanationReport, told: ExampleExplanation) -> str:
@@ -186,7 +198,20 @@ def _sentence(found: ExplanationReport, told: ExampleExplanation) -> str:
     parts.append(
         f"The credits explain {percent(1 - told.unexplained)} of what the model does around it."
     )
-    return " ".join(parts)
+    return " ".join([*parts, *_incompleteness(found, told)])
+
+
+def _incompleteness(found: ExplanationReport, told: ExampleExplanation) -> list[str]:
+    """A sentence where the credits do not sum to the change of the output."""
+    total = sum(told.credits.values())
+    largest = max(abs(total), abs(told.output - told.base))
+    if abs(told.gap) <= ROUNDING * largest:
+        return []
+    unit = f" {found.unit}" if found.unit else ""
+    return [
+        f"The credits sum to {number(total)}, the output changes by "
+        f"{number(told.output - told.base)}: a gap of {number(abs(told.gap))}{unit}."
+    ]
 
 
 def _reading(found: ExplanationReport) -> list[Block]:
@@ -219,6 +244,11 @@ def machine_readable(found: ExplanationReport) -> dict[str, Any]:
         "why": choice.why,
         "faithfulness": choice.readings,
         "lead": choice.lead,
+        "ties": list(choice.ties),
+        "draws": choice.draws,
+        "perturbations": choice.perturbations,
+        "is_exact": choice.is_exact,
+        "is_optimal": choice.is_optimal,
         "left_out": choice.left_out,
         "examples": [
             {
@@ -230,6 +260,7 @@ def machine_readable(found: ExplanationReport) -> dict[str, Any]:
                 "output": told.output,
                 "at_baseline": told.base,
                 "unexplained": told.unexplained,
+                "completeness_gap": told.gap,
                 "credits": told.credits,
             }
             for told in found.examples

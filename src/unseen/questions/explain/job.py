@@ -252,6 +252,7 @@ def _explain_examples(
                 base=float(kept["base"][k]),
                 credits=dict(zip(names, row.tolist(), strict=True)),
                 unexplained=float(kept["unexplained"][k]),
+                gap=float(kept["output"][k] - kept["base"][k] - kept["credits"][k].sum()),
                 heat=_heat(row, inputs.mask) if inputs.mask is not None and x.dim() == 4 else (),
                 pieces=pieces,
                 picture=_picture(x[k]) if x.dim() == 4 else None,

@@ -23,6 +23,9 @@ class ExampleExplanation:
     """What each feature adds, against its baseline."""
     unexplained: float
     """Share of the behaviour's variation around this example that the explanation leaves."""
+    gap: float
+    """The change of the behaviour, output − base, less the sum of the credits: 0 where they are
+    complete."""
     heat: Sequence[Sequence[float]] = ()
     """Credits as a picture, for images."""
     picture: Tensor | None = None
