@@ -559,3 +559,20 @@ def widen(change: Reading, among: int) -> Reading:
     low = change.value - k * (change.value - change.low)
     high = change.value + k * (change.high - change.value)
     return replace(change, low=low, high=high, detail=None)
+
+
+def two_sided_p(t: float, freedom: float) -> float:
+    """Probability of a Student's t at least so far from zero."""
+    return float(2 * scipy_stats.t.sf(abs(t), freedom))
+
+
+def holm(ps: Sequence[float], level: float = LEVEL) -> list[bool]:
+    """Which of several hypotheses are rejected together (Holm, 1979): the smallest p against
+    (1 − level) / m, the next against (1 − level) / (m − 1), until one is too large.
+    """
+    rejected = [False] * len(ps)
+    for rank, k in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        if ps[k] > (1 - level) / (len(ps) - rank):
+            break
+        rejected[k] = True
+    return rejected

@@ -24,9 +24,13 @@ def test_distinct_keeps_the_order_of_rows_and_skips_rows_without_the_column():
 
 
 def test_the_worst_group_is_the_farthest_from_the_ideal():
-    assert worst(average("v"), "setting", 1.0)(ROWS) == average("v", setting="b")(ROWS)
-    assert worst(average("v"), "setting", 0.0)(ROWS) == average("v", setting="c")(ROWS)
-    assert worst(average("v"), "setting", 1.0, kind="x")(ROWS) == average("v", setting="a")(ROWS)
+    a, b, c = (average("v", setting=setting)(ROWS) for setting in "abc")
+    found = worst(average("v"), "setting", 1.0)(ROWS)
+    assert found.value == b.value
+    assert (found.low, found.high) == (b.low, c.high)  # the hull of all groups
+    assert found.readings == {"setting a": a, "setting b": b, "setting c": c}
+    assert worst(average("v"), "setting", 0.0)(ROWS).value == c.value
+    assert worst(average("v"), "setting", 1.0, kind="x")(ROWS).value == a.value
     with pytest.raises(InvalidData, match="No row has `setting`"):
         worst(average("v"), "setting", 1.0, kind="z")(ROWS)
 

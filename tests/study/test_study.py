@@ -8,7 +8,7 @@ from hypothesis.strategies import floats
 
 from unseen.errors import InvalidData, UnknownName
 from unseen.reading import Reading
-from unseen.study import Claim, Scale, Verdict, average, column, gap, pick, rate
+from unseen.study import Claim, Scale, Unit, Verdict, average, column, gap, pick, rate
 
 ROWS = [
     {"seed": s, "method": m, "accuracy": v, "hits": h, "n": 10}
@@ -26,8 +26,9 @@ def verdict(
     low: float, high: float, above: float = -inf, below: float = inf, scale: Scale = Scale.LAPTOP
 ) -> Verdict:
     claim = Claim(
-        says="…", effect=lambda rows: Reading((low + high) / 2, low, high), above=above, below=below
-    )
+        "…", lambda rows: Reading((low + high) / 2, low, high, 5), above=above, below=below,
+        unit=Unit.ITEM,
+    )  # fmt: skip
     return claim.judge([], scale).verdict
 
 
@@ -51,11 +52,11 @@ def test_the_interval_decides(low, high, above, below, wanted):
     assert verdict(low, high, above, below) is wanted
 
 
-@given(a=floats(-1, 1), b=floats(-1, 1), margin=floats(-1, 1))
+@given(a=floats(-1, 1), b=floats(-1, 1), margin=floats(0.01, 1))
 def test_a_claim_and_its_negation_are_never_both_supported_nor_both_refuted(a, b, margin):
     low, high = min(a, b), max(a, b)
     up, down = verdict(low, high, above=margin), verdict(low, high, below=margin)
-    if low < margin < high:
+    if low < margin < high or low == high:
         assert up is down is Verdict.UNDECIDED
     elif low != margin and high != margin:
         assert {up, down} == {Verdict.SUPPORTED, Verdict.REFUTED}
@@ -71,7 +72,7 @@ def test_too_small_a_scale_is_not_judged_but_the_value_is_shown():
 
 
 def test_missing_cells_leave_the_claim_undecided_with_the_reason():
-    judged = Claim(says="…", effect=average("accuracy", method="c"), above=0).judge(
+    judged = Claim(says="…", effect=average("accuracy", method="c"), above=0.1).judge(
         ROWS, Scale.LAPTOP
     )
     assert judged.verdict is Verdict.UNDECIDED
@@ -81,30 +82,28 @@ def test_missing_cells_leave_the_claim_undecided_with_the_reason():
 
 def test_an_error_in_the_effect_is_not_swallowed():
     with pytest.raises(ZeroDivisionError):
-        Claim(says="…", effect=lambda rows: 1 / 0).judge(ROWS, Scale.LAPTOP)
+        Claim(says="…", effect=lambda rows: 1 / 0, above=1).judge(ROWS, Scale.LAPTOP)
 
 
 def test_average_rate_and_gap():
     assert average("accuracy", method="b")(ROWS).value == pytest.approx(0.4)
     reading = rate("hits", "n", method="b")(ROWS)
     assert (reading.value, reading.n) == (0.4, 30)
-    paired = gap("accuracy", {"method": "a"}, {"method": "b"})(ROWS)
-    assert (paired.value, paired.n) == (pytest.approx(0.3), 2)  # seed 2 has no partner
-    assert gap("accuracy", {"method": "b"}, {"method": "a"})(ROWS).value == pytest.approx(
+    pairs = [row for row in ROWS if row["seed"] < 2]
+    paired = gap("accuracy", {"method": "a"}, {"method": "b"})(pairs)
+    assert (paired.value, paired.n) == (pytest.approx(0.3), 2)
+    assert gap("accuracy", {"method": "b"}, {"method": "a"})(pairs).value == pytest.approx(
         -paired.value
     )
     assert (
-        gap("accuracy", {"method": "a"}, {"method": "b"}, pair=("seed", "n"))(ROWS).value
+        gap("accuracy", {"method": "a"}, {"method": "b"}, pair=("seed", "n"))(pairs).value
         == paired.value
     )
     assert len(pick(ROWS, method="a", seed=0)) == 1
-    twice = [
-        *ROWS,
-        {"seed": 0, "method": "a", "accuracy": 0.7},
-    ]  # two rows of one seed count as their mean
-    assert gap("accuracy", {"method": "a"}, {"method": "b"})(twice).value == pytest.approx(
-        (0.8 - 0.5 + 0.8 - 0.6) / 2
-    )
+    twice = [*pairs, *({**row, "accuracy": row["accuracy"] - 0.2} for row in pairs)]
+    assert gap("accuracy", {"method": "a"}, {"method": "b"})(twice).value == pytest.approx(0.3)
+    # rows of one seed count as their mean: they are not drawn anew by themselves
+    assert average("accuracy", method="a")(twice).n == 2
 
 
 def test_refusals():
@@ -112,5 +111,7 @@ def test_refusals():
         column(ROWS, "accuracy", method="c")
     with pytest.raises(UnknownName, match="no column `acuracy`"):
         column(ROWS, "acuracy")
-    with pytest.raises(InvalidData, match="both sides"):
-        gap("accuracy", {"seed": 0, "method": "a"}, {"seed": 2})(ROWS)
+    with pytest.raises(InvalidData, match="seed 2 is on one side only"):
+        gap("accuracy", {"method": "a"}, {"method": "b"})(ROWS)
+    with pytest.raises(InvalidData, match="seed 1 has fewer rows of `accuracy` than others"):
+        gap("accuracy", {"method": "a"}, {"method": "b"})([*ROWS[:4], ROWS[0]])

@@ -17,13 +17,24 @@ from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, Schedule
 from unseen.figure import Bars
 from unseen.lab import Lab
-from unseen.measures.reversal_gap import ReversalGap, farthest_mean
+from unseen.measures.reversal_gap import ReversalGap
 from unseen.method import Trained
 from unseen.methods.finetune import Finetune
 from unseen.models.pretrained import load_causal
 from unseen.models.transformer import Activation, Decoder, Norm, Positions, Transformer
-from unseen.reading import Reading
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, pick, rate
+from unseen.study import (
+    Claim,
+    Effect,
+    Row,
+    Rows,
+    Scale,
+    Study,
+    Unit,
+    Value,
+    average,
+    pick,
+    rate,
+)
 from unseen.study.effects import distinct, restrict, share, worst
 from unseen.study.figures import bars, draw_bars, points, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
@@ -237,10 +248,8 @@ def of(name: str, split: str, variant: Variant | None = None) -> Effect:
     return average(name, where(split, variant))
 
 
-def farthest_t(rows: Rows) -> Reading:
-    """The mean t in reverse that is farthest from 0, over varied models and groups."""
-    groups = distinct(rows, "reverse")
-    return farthest_mean([column(rows, "t", reverse=group) for (group,) in groups])
+# the mean t in reverse, for every varied model and group
+farthest_t = worst(average("t"), "reverse", 0.0)
 
 
 def near_zero(says: str, effect: Effect, most: float) -> Claim:
@@ -294,7 +303,7 @@ CLAIMS = (
     Claim("Control: where examples were, they are.", exact("realized", SECOND), above=0.95),
     Claim("GPT-4 names the child from the parent for a third of the pairs whose parent it names "
           "(published counts).", rate("reversible", "pairs", variant=Variant.CELEBRITIES),
-          above=0.30, below=0.36),
+          above=0.30, below=0.36, unit=Unit.ITEM),
 )  # fmt: skip
 
 

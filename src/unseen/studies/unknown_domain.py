@@ -219,15 +219,17 @@ def lowest_gain(part: Part, of: Variant, over: Variant) -> Effect:
     return restrict(lowest(gain(part, of, over), over="target"), part=part)
 
 
+POINT = 0.01
+"""Less is no gain: the paper's own gains over SAM are larger on every benchmark."""
 CLAIMS = (
     Claim("UDIM beats SAM by 2 points on digits from another source (mean of three).",
           gain(Part.SOURCES, Variant.UDIM, Variant.SAM), above=0.02),
     Claim("It beats SAM on each of the three sources (lowest gain).",
-          lowest_gain(Part.SOURCES, Variant.UDIM, Variant.SAM), above=0.0),
+          lowest_gain(Part.SOURCES, Variant.UDIM, Variant.SAM), above=POINT),
     Claim("It beats SAM that trains for as many passes (digit sources).",
-          gain(Part.SOURCES, Variant.UDIM, Variant.LONG_SAM), above=0.0),
+          gain(Part.SOURCES, Variant.UDIM, Variant.LONG_SAM), above=POINT),
     Claim("It beats ERM that trains for as many passes (digit sources).",
-          gain(Part.SOURCES, Variant.UDIM, Variant.LONG_ERM), above=0.0),
+          gain(Part.SOURCES, Variant.UDIM, Variant.LONG_ERM), above=POINT),
     Claim("Both trained 2.5 times as long, UDIM still beats SAM by 2 points (digit sources).",
           gain(Part.LONGER, Variant.UDIM, Variant.SAM), above=0.02),
     Claim("It loses at most half a point against SAM on the sources themselves.",
@@ -235,17 +237,18 @@ CLAIMS = (
     Claim("Inputs moved at random do not do it: within 1.5 points of SAM (digit sources).",
           gain(Part.SOURCES, Variant.RANDOM, Variant.SAM), above=-0.015, below=0.015),
     Claim("The worst inputs beat random ones of the same norm, without the variance term (digit "
-          "sources).", gain(Part.SOURCES, Variant.WORST, Variant.RANDOM), above=0.0),
+          "sources).", gain(Part.SOURCES, Variant.WORST, Variant.RANDOM), above=POINT),
     Claim("The variance term adds to the worst inputs (digit sources).",
-          gain(Part.SOURCES, Variant.UDIM, Variant.WORST), above=0.0),
+          gain(Part.SOURCES, Variant.UDIM, Variant.WORST), above=POINT),
     Claim("Flat on the unknown domain: the loss rises less around UDIM's weights than around "
-          "SAM's (nats).", gain(Part.SOURCES, Variant.UDIM, Variant.SAM, "sharpness"), below=0.0),
+          "SAM's (nats).", gain(Part.SOURCES, Variant.UDIM, Variant.SAM, "sharpness"), below=0.0,
+          sign_because="the theorem bounds which is flatter; nats depend on the network"),
     Claim("From upright digits UDIM beats SAM by 2.5 points on turned ones (mean of angles).",
           gain(Part.ROTATION, Variant.UDIM, Variant.SAM), above=0.025),
     Claim("From clean images UDIM beats SAM on corrupted ones.",
-          gain(Part.CORRUPTION, Variant.UDIM, Variant.SAM), above=0.0),
+          gain(Part.CORRUPTION, Variant.UDIM, Variant.SAM), above=POINT),
     Claim("On corrupted images it beats random inputs of four times the norm, too.",
-          gain(Part.CORRUPTION, Variant.UDIM, Variant.LOUD), above=0.0),
+          gain(Part.CORRUPTION, Variant.UDIM, Variant.LOUD), above=POINT),
     Claim("A heavy variance term (λ₂ = 10) costs 5 points on clean images.",
           gain(Part.CORRUPTION, Variant.HEAVY, Variant.UDIM, "source_accuracy"), below=-0.05),
 )  # fmt: skip

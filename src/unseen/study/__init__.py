@@ -1,122 +1,53 @@
 """Study: a paper's claims as independent cells, pure rows, and effects with margins."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from enum import StrEnum
-from math import inf, isnan
+from dataclasses import dataclass
+from math import inf
 from statistics import fmean
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 from unseen import stats
-from unseen.errors import InvalidData, UnknownName, UnseenError
+from unseen.errors import InvalidData, UnknownName
 from unseen.figure import Figure
 from unseen.lab import Lab
 from unseen.reading import Reading
+from unseen.study.claim import (
+    Claim,
+    Effect,
+    Groups,
+    Judgement,
+    Row,
+    Rows,
+    Scale,
+    Unit,
+    Value,
+    Verdict,
+)
 from unseen.study.source import Source
+
+__all__ = [
+    "Claim",
+    "Effect",
+    "Groups",
+    "Judgement",
+    "Row",
+    "Rows",
+    "Scale",
+    "Study",
+    "Unit",
+    "Value",
+    "Verdict",
+    "average",
+    "column",
+    "gap",
+    "match",
+    "pick",
+    "rate",
+]
 
 Config = TypeVar("Config")
 Cell = TypeVar("Cell")
-Value: TypeAlias = float | int | str | bool
-Row: TypeAlias = Mapping[str, Value]
-Rows: TypeAlias = Sequence[Row]
-Effect: TypeAlias = Callable[[Rows], Reading]
-
-
-class Scale(StrEnum):
-    """How much work: seconds in CI, at most ten minutes on two cores, the paper's size."""
-
-    SMOKE = "smoke"
-    LAPTOP = "laptop"
-    PAPER = "paper"
-
-    @property
-    def rank(self) -> int:
-        return list(Scale).index(self)
-
-
-class Verdict(StrEnum):
-    """What the interval of the effect says about the margin."""
-
-    SUPPORTED = "supported"
-    REFUTED = "refuted"
-    UNDECIDED = "undecided"
-    NOT_JUDGED = "not judged"
-
-    @property
-    def sign(self) -> str:
-        return {"supported": "✓", "refuted": "✗", "undecided": "?", "not judged": "–"}[self.value]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A claim's verdict with the reading behind it and the comparison in words."""
-
-    says: str
-    verdict: Verdict
-    reading: Reading | None
-    because: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One sentence of the paper, the effect that would show it, and the margin that its whole
-    interval must clear.
-    """
-
-    says: str
-    effect: Effect
-    _: KW_ONLY
-    above: float = -inf
-    below: float = inf
-    needs: Scale = Scale.LAPTOP
-
-    def judge(self, rows: Rows, scale: Scale) -> Judgement:
-        """Interval inside the margins: supported; outside: refuted; across or unknown:
-        undecided.
-        """
-        if scale.rank < self.needs.rank:
-            reading = self._read(rows)
-            return Judgement(
-                self.says,
-                Verdict.NOT_JUDGED,
-                reading if isinstance(reading, Reading) else None,
-                f"means something from {self.needs} scale on",
-            )
-        reading = self._read(rows)
-        if not isinstance(reading, Reading):
-            return Judgement(
-                self.says, Verdict.UNDECIDED, None, f"the effect has no value: {reading.what}"
-            )
-        wanted = self._margin()
-        shown = f"{reading.value:.4g} [{reading.low:.4g}, {reading.high:.4g}]"
-        if isnan(reading.low) or isnan(reading.high):
-            return Judgement(
-                self.says,
-                Verdict.UNDECIDED,
-                reading,
-                f"{reading.value:.4g} has no interval; {wanted} asked",
-            )
-        if reading.low >= self.above and reading.high <= self.below:
-            return Judgement(self.says, Verdict.SUPPORTED, reading, f"{shown} lies {wanted}")
-        if reading.high < self.above or reading.low > self.below:
-            return Judgement(
-                self.says, Verdict.REFUTED, reading, f"{shown} lies outside: {wanted} asked"
-            )
-        return Judgement(
-            self.says, Verdict.UNDECIDED, reading, f"{shown} reaches across: {wanted} asked"
-        )
-
-    def _read(self, rows: Rows) -> Reading | UnseenError:
-        try:
-            return self.effect(rows)
-        # a missing or failed cell leaves an effect without a value: said in the verdict
-        except UnseenError as error:
-            return error
-
-    def _margin(self) -> str:
-        if self.above > -inf and self.below < inf:
-            return f"within [{self.above:g}, {self.below:g}]"
-        return f"above {self.above:g}" if self.above > -inf else f"below {self.below:g}"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +65,10 @@ class Study(Generic[Config, Cell]):
     figures: Sequence[Callable[[Rows], Figure]] = ()
     table: Callable[[Rows], Sequence[Row]] | None = None
     """The summary to print; without it, means over seeds of every numeric column."""
+    differs: str = ""
+    """How the laptop scale differs from the paper: data, models, sizes, what that may change."""
+    not_tested: str = ""
+    """Central claims of the abstract that the study does not test."""
 
 
 def pick(rows: Rows, **where: Value) -> list[Row]:
@@ -162,10 +97,25 @@ def average(
     /,
     *,
     within: tuple[float, float] = (-inf, inf),
+    pair: str | tuple[str, ...] = "seed",
     **more: Value,
 ) -> Effect:
-    """Mean of a column over the matching rows (one per seed)."""
-    return lambda rows: stats.mean(column(rows, name, **where, **more), within=within)
+    """Mean of a column over the matching rows. Rows of one unit (`pair`, default: the seed) are
+    averaged first: they are not drawn anew by themselves.
+    """
+    keys = (pair,) if isinstance(pair, str) else pair
+
+    def read(rows: Rows) -> Reading:
+        values = column(rows, name, **where, **more)
+        chosen = [row for row in pick(rows, **where, **more) if name in row]
+        if all(key in row for row in chosen for key in keys):
+            found: dict[tuple[Value, ...], list[float]] = {}
+            for row in chosen:
+                found.setdefault(tuple(row[key] for key in keys), []).append(float(row[name]))
+            values = [fmean(group) for group in found.values()]
+        return stats.mean(values, within=within)
+
+    return read
 
 
 def rate(successes: str, n: str, where: Mapping[str, Value] = {}, /, **more: Value) -> Effect:
@@ -187,27 +137,49 @@ def gap(
     """Mean of the paired differences of a column between two selections, matched by `pair`
     (default: the seed).
 
-    Rows of one side that share a pair are averaged first.
+    Rows of one side that share a pair are averaged first. A pair on one side only is refused.
     """
     keys = (pair,) if isinstance(pair, str) else pair
 
     def effect(rows: Rows) -> Reading:
-        def table(where: Mapping[str, Value]) -> dict[tuple[Value, ...], float]:
-            column(rows, name, **where)  # raises with the reason when empty
-            found: dict[tuple[Value, ...], list[float]] = {}
-            for row in pick(rows, **where):
-                if name in row:
-                    found.setdefault(tuple(row[k] for k in keys), []).append(float(row[name]))
-            return {key: fmean(values) for key, values in found.items()}
-
-        left, right = table(of), table(against)
-        shared = [key for key in left if key in right]
-        if not shared:
-            raise InvalidData(
-                f"No {' × '.join(keys)} has `{name}` on both sides.",
-                why="the difference is paired.",
-                fix="run the missing cells (`unseen run … --retry-failed`).",
-            )
-        return stats.difference([left[key] for key in shared], [right[key] for key in shared])
+        left, right = (_by_pair(rows, name, where, keys) for where in (of, against))
+        return stats.difference(*match(left, right, " × ".join(keys)))
 
     return effect
+
+
+def _by_pair(
+    rows: Rows, name: str, where: Mapping[str, Value], keys: tuple[str, ...]
+) -> dict[tuple[Value, ...], float]:
+    """The column's mean for every pair; each must have equally many rows."""
+    column(rows, name, **where)  # raises with the reason when empty
+    found: dict[tuple[Value, ...], list[float]] = {}
+    for row in pick(rows, **where):
+        if name in row:
+            found.setdefault(tuple(row[k] for k in keys), []).append(float(row[name]))
+    most = max(map(len, found.values()))
+    if short := [key for key, values in found.items() if len(values) < most]:
+        raise InvalidData(
+            f"{' × '.join(keys)} {_list(short)} has fewer rows of `{name}` than others ({most}).",
+            why="means over different conditions are compared.",
+            fix="run the missing cells (`unseen run … --retry-failed`).",
+        )
+    return {key: fmean(values) for key, values in found.items()}
+
+
+def match(
+    left: Mapping[T, float], right: Mapping[T, float], what: str = "seed"
+) -> tuple[list[float], list[float]]:
+    """Both sides' values, pair by pair; a pair on one side only is refused."""
+    if alone := [key for key in (*left, *right) if (key in left) != (key in right)]:
+        raise InvalidData(
+            f"{what} {_list(alone)} is on one side only.",
+            why="the difference is paired, and what is missing may not be missing by chance.",
+            fix="run the missing cells (`unseen run … --retry-failed`), or restrict the rows.",
+        )
+    return list(left.values()), [right[key] for key in left]
+
+
+def _list(keys: Sequence[object]) -> str:
+    texts = ["/".join(map(str, key)) if isinstance(key, tuple) else str(key) for key in keys]
+    return ", ".join(texts[:5]) + (" …" if len(texts) > 5 else "")

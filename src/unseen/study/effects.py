@@ -5,6 +5,7 @@ another.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import exp, sqrt
 from statistics import fmean
 from typing import TypeVar
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from unseen import stats
 from unseen.errors import InvalidData
 from unseen.reading import Reading
-from unseen.study import Effect, Row, Rows, Value, column, gap, pick
+from unseen.study import Effect, Groups, Row, Rows, Value, column, gap, pick
 
 T = TypeVar("T")
 
@@ -53,51 +54,67 @@ def derive(read: Callable[[Rows], T], /, **columns: Callable[[Row], Value]) -> C
 
 
 def lowest(*effects: Effect, over: str = "") -> Effect:
-    """The lowest of these readings, or of one effect for every value of `over`: what it clears, all
-    do.
+    """These readings, or those of one effect for every value of `over`, shown by the lowest: a
+    claim on them is one on every one.
     """
-    return lambda rows: min(_readings(effects, over, rows), key=lambda reading: reading.value)
+    return lambda rows: Groups.of(_readings(effects, over, rows), lambda one: -one.value)
 
 
 def highest(*effects: Effect, over: str = "") -> Effect:
-    """The highest of these readings, or of one effect for every value of `over`."""
-    return lambda rows: max(_readings(effects, over, rows), key=lambda reading: reading.value)
+    """The same, shown by the highest."""
+    return lambda rows: Groups.of(_readings(effects, over, rows), lambda one: one.value)
 
 
-def _readings(effects: Sequence[Effect], over: str, rows: Rows) -> list[Reading]:
-    groups = [pick(rows, **{over: value}) for (value,) in distinct(rows, over)] if over else [rows]
-    if not groups:
+def worst(effect: Effect, over: str, ideal: float, **where: Value) -> Effect:
+    """The readings of all groups (rows with one value of `over`), shown by the one farthest from
+    `ideal`: a claim on them is one on every group.
+    """
+    return lambda rows: Groups.of(
+        _readings([effect], over, pick(rows, **where)), lambda one: abs(one.value - ideal)
+    )
+
+
+def minimum(*effects: Effect) -> Effect:
+    """The smallest of these effects with an interval for the smallest of the true ones.
+
+    The lower limit is the lowest of all; the upper one the lowest of limits that hold together
+    (Bonferroni), since the smallest value seen is too small by chance.
+    """
+
+    def read(rows: Rows) -> Reading:
+        readings = list(_readings(effects, "", rows).values())
+        least = min(readings, key=lambda one: one.value)
+        high = min(stats.widen(one, len(readings)).high for one in readings)
+        low = min(one.low for one in readings)
+        return replace(least, low=low, high=max(high, least.value), detail=None)
+
+    return read
+
+
+def _readings(effects: Sequence[Effect], over: str, rows: Rows) -> dict[str, Reading]:
+    values = [value for (value,) in sorted(distinct(rows, over))] if over else []
+    groups: dict[str, Rows] = {f"{over} {value}": pick(rows, **{over: value}) for value in values}
+    if over and not values:
         raise InvalidData(f"No row has `{over}`.", why="nothing ran.", fix="run the missing cells.")
-    return [effect(group) for effect in effects for group in groups]
+    many = len(effects) > 1
+    return {
+        f"{n}. {name}".strip() if many else name: effect(group)
+        for n, effect in enumerate(effects, 1)
+        for name, group in (groups or {"": rows}).items()
+    }
 
 
 def exponential(effect: Effect) -> Effect:
     """e to the effect on a column of logarithms: a ratio of geometric means."""
 
-    def read(rows: Rows) -> Reading:
-        reading = effect(rows)
-        return Reading(exp(reading.value), exp(reading.low), exp(reading.high), reading.n, "ratio")
+    def power(reading: Reading) -> Reading:
+        value, low, high = map(exp, (reading.value, reading.low, reading.high))
+        if not isinstance(reading, Groups):
+            return replace(reading, value=value, low=low, high=high, unit="ratio")
+        readings = {name: power(one) for name, one in reading.readings.items()}
+        return replace(reading, value=value, low=low, high=high, unit="ratio", readings=readings)
 
-    return read
-
-
-def worst(effect: Effect, over: str, ideal: float, **where: Value) -> Effect:
-    """The reading of the group (rows with one value of `over`) farthest from `ideal`: what it
-    clears, every group's does.
-    """
-
-    def read(rows: Rows) -> Reading:
-        rows = pick(rows, **where)
-        groups = [pick(rows, **{over: value}) for (value,) in sorted(distinct(rows, over))]
-        if not groups:
-            raise InvalidData(
-                f"No row has `{over}`.", why="nothing ran.", fix="run the missing cells."
-            )
-        return max(
-            (effect(group) for group in groups), key=lambda reading: abs(reading.value - ideal)
-        )
-
-    return read
+    return lambda rows: power(effect(rows))
 
 
 def ratio(name: str, of: Mapping[str, Value], against: Mapping[str, Value]) -> Effect:
@@ -111,7 +128,8 @@ def share(successes: str, n: str, where: Mapping[str, Value] = {}, /, **more: Va
 
     def read(rows: Rows) -> Reading:
         right, total = (column(rows, name, **chosen) for name in (successes, n))
-        return stats.mean_proportion(right, total)
+        found = stats.mean_proportion(right, total)
+        return replace(found, freedom=max(1, found.n - 1))
 
     return read
 

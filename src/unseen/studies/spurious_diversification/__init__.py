@@ -30,7 +30,20 @@ from unseen.models.ensemble_model import Committee, MeanProbability
 from unseen.models.mlp import mlp
 from unseen.reading import Reading
 from unseen.studies.spurious_diversification.votes import Voting, formulas, rankings
-from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, gap, pick
+from unseen.study import (
+    Claim,
+    Effect,
+    Row,
+    Rows,
+    Scale,
+    Study,
+    Unit,
+    Value,
+    average,
+    column,
+    gap,
+    pick,
+)
 from unseen.study.effects import derive, lowest, restrict, worst
 from unseen.study.figures import curves, matrix, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
@@ -316,19 +329,23 @@ def softening(name: str, kind: str) -> Effect:
     return hard(gap(name, {**base, "way": "both"}, {**base, "way": "plain"}))
 
 
+POINT = 0.01
+"""Less is no difference of accuracy: the paper's gains are one to two points."""
 CLAIMS = (
     Claim("Vote model: enumeration and closed form agree (largest difference).",
-          error, below=1e-12),
+          error, below=1e-12, unit=Unit.ITEM),
     Claim("Its normal approximation ranks one model, outputs and weights right (share of pairs, "
-          "all overlaps).", ranking_accuracy, above=0.9),
+          "all overlaps).", ranking_accuracy, above=0.9, unit=Unit.ITEM),
     Claim("Two seeds gain 2.5 points together where there are 32 patches (least of all shifts).",
           of_seeds("gain", MANY, 1), above=0.025),
     Claim("That is at least twice the gain with one patch (least of all shifts: the difference).",
-          more_than_twice, above=0.0),
+          more_than_twice, above=0.0,
+          sign_because="0 is a ratio of two: twice the gain is subtracted"),
     Claim("Where wide models share one palette they use the same patches and gain less than half "
           "of that (largest).", of_seeds("gain", SHARED, 0), below=0.0125),
     Claim("Two seeds that are both wrong are right together more often than the reverse: FFT − "
-          "TTF (least).", of_seeds("FFT − TTF", MANY, 1), above=0.0),
+          "TTF (least).", of_seeds("FFT − TTF", MANY, 1), above=0.0,
+          sign_because="the theory of shared errors gives a sign"),
     Claim("WiSE-FT (α = ½) beats the better of before and after by 5 points at the largest shift.",
           hard(average("over better", what="average", kind="weights")), above=0.05),
     Claim("The average of weights is no worse than that of probabilities (least of all shifts).",
@@ -336,9 +353,10 @@ CLAIMS = (
           above=-0.002),
     Claim("It rights what both had wrong more often than the reverse: FFT − TTF (least of all "
           "shifts).", worst(average("FFT − TTF"), "p", 1, what="average", kind="weights"),
-          above=0.0),
+          above=0.0, sign_because="the theory of shared errors gives a sign"),
     Claim("It does so more often than the average of probabilities (FFT, largest shift).",
-          hard(average_gap("FFT", "weights", "probabilities")), above=0.0),
+          hard(average_gap("FFT", "weights", "probabilities")), above=0.0,
+          sign_because="the theory of shared errors gives a sign"),
     Claim("With weights of another start nothing is gained over the better one (largest shift).",
           hard(average("over better", what="average", kind="weights, unrelated")), below=0.01),
     Claim("A shared start is worth 5 points to the average of weights (largest shift).",
@@ -351,9 +369,9 @@ CLAIMS = (
     Claim("Soft labels make the fine-tuned model less sure (confidence at the largest shift).",
           softening("confidence", "member"), below=-0.1),
     Claim("BANG beats WiSE-FT (largest shift; the paper: + 1.9 points on CLIP).",
-          softening("accuracy", "weights"), above=0.0),
+          softening("accuracy", "weights"), above=POINT),
     Claim("Its fine-tuned model is less accurate by itself (largest shift).",
-          softening("accuracy", "member"), below=0.0),
+          softening("accuracy", "member"), below=-POINT),
 )  # fmt: skip
 
 
