@@ -5,6 +5,7 @@ from math import log
 
 import pytest
 import torch
+from made_rows import add_noise
 
 from unseen.lab import Lab
 from unseen.methods.robust_gradients import MedianOfMicrobatches, RollingMedian
@@ -110,7 +111,7 @@ def made(**changes):
         row.update(
             {name: value + 0.001 * row["seed"] for name, value in changes.items() if name in row}
         )
-    return rows
+    return add_noise(rows, "log_start", "wrong_fit", "test")
 
 
 def test_all_claims_are_supported_by_rows_as_the_paper_has_them():

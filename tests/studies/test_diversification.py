@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from made_rows import add_noise
 from torch import nn
 
 from unseen.engine.batches import Columns
@@ -211,7 +212,7 @@ def world(sign):
                 {**each, **({} if way == "ERM" else {"r": r})}
                 for each in ({**base, "selection": "oracle"}, queried)
             ]
-    return rows
+    return add_noise(rows, "accuracy", "opposed", "worst")
 
 
 def test_claims_say_yes_and_no():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from made_rows import add_noise
 
 from unseen.engine.batches import whole
 from unseen.engine.evaluate import scores
@@ -151,7 +152,7 @@ def made_up(batch: float, other: float, spread: float = 0.0):
                 for row in rows:
                     facts = {"target": target, "place": place, "distance": distance, "seed": seed}
                     row.update({key: value for key, value in facts.items() if key not in row})
-    return rows
+    return add_noise(rows, "accuracy")
 
 
 def verdicts(rows):

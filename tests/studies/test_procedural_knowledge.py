@@ -261,14 +261,14 @@ def fake(same: float, fact: float, found: int):
                 value = {
                     "same": same,
                     "fact": fact,
-                    "other format": 0.15,
+                    "other format": 0.12,
                     "other procedure": 0.06,
                 }.get(kind, 0.0)
                 made.append({"part": "block", "relation": kind, "value": value, "null": 0.001})
         for name, value in (
             ("same procedure − fact", same - fact),
-            ("other format − 1.3 · other procedure", 0.15 - 1.3 * 0.06),
-            ("same format − other format", same - 0.15),
+            ("other format − 1.3 · other procedure", 0.12 - 1.3 * 0.06),
+            ("same format − other format", same - 0.12),
             ("fall, top − 5 · |random|", 5.0),
             ("dot product − EK-FAC, other procedure", 0.1),
         ):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from made_rows import add_noise
 
 from tests.models.test_pretrained import tiny
 from unseen.engine.loop import Budget
@@ -94,7 +95,7 @@ def fake(reverse, t):
                     **where,
                 }
             )
-    return rows
+    return add_noise(rows, "t", "gap", "ks_p")
 
 
 def test_claims_follow_the_rows():
@@ -111,7 +112,7 @@ def test_one_varied_model_that_answers_in_reverse_refutes_robustness():
     rows = [{**row} for row in fake(0.0, 1.0)]
     for row in rows:
         if row.get("reverse") == f"{Variant.LLAMA} reverse/d2p":
-            row.update(hits=90.0, t=20.0)
+            row.update(hits=90.0, t=row["t"] + 20.0)
     verdicts = [claim.judge(rows, Scale.LAPTOP) for claim in CLAIMS]
     assert sum(judgement.verdict is Verdict.REFUTED for judgement in verdicts) == 2
     assert all(

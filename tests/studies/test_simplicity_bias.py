@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from made_rows import add_noise
 from torch import nn
 
 from unseen.lab import Lab
@@ -101,7 +102,7 @@ def as_claimed(seeds=5):
                 **reach,
             }
         )
-    return rows
+    return add_noise(rows, "along")
 
 
 def verdicts(rows):
