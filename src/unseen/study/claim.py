@@ -169,7 +169,7 @@ class Claim:
             return Judgement(self.says, Verdict.UNDECIDED, None, because, self.unit)
         seeds = {row["seed"] for row in rows if "seed" in row}
         if self.unit is Unit.SEED and len(seeds) == 1:
-            because = f"{shown(reading)} is of a single seed; {self._margin()} asked"
+            because = f"{interval_text(reading)} is of a single seed; {self._margin()} asked"
             return Judgement(self.says, Verdict.UNDECIDED, reading, because, self.unit)
         return self.decide(reading)
 
@@ -180,7 +180,7 @@ class Claim:
         defects = [(name, defect(one)) for name, one in readings.items() if defect(one)]
         if defects:
             name, what = defects[0]
-            because = f"{name and name + ': '}{shown(readings[name])} {what}; {wanted} asked"
+            because = f"{name and name + ': '}{interval_text(readings[name])} {what}; {wanted} asked"
             return Judgement(self.says, Verdict.UNDECIDED, reading, because, self.unit)
         wide = {name: stats.widen(one, len(readings)) for name, one in readings.items()}
         slack = NEAR if self.unit.is_trained else 0.0
@@ -194,21 +194,21 @@ class Claim:
         near = inside(-slack) != inside(slack) or bool(outside(-slack)) != bool(outside(slack))
         of_all = f" in all {len(readings)} groups" if len(readings) > 1 else ""
         if inside(slack):
-            verdict, because = Verdict.SUPPORTED, f"{shown(reading)} lies {wanted}{of_all}"
+            verdict, because = Verdict.SUPPORTED, f"{interval_text(reading)} lies {wanted}{of_all}"
         elif against := outside(slack):
             name = min(against, key=lambda name: self._p_against(wide[name]))
             label = f"{name}: " if name else ""
             verdict = Verdict.REFUTED
-            because = f"{label}{shown(readings[name])} lies outside: {wanted} asked"
+            because = f"{label}{interval_text(readings[name])} lies outside: {wanted} asked"
         elif near:
             verdict = Verdict.UNDECIDED
             because = (
-                f"{shown(reading)} ends within a tenth of its width from the margin, where another "
+                f"{interval_text(reading)} ends within a tenth of its width from the margin, where another "
                 f"processor could turn it: {wanted} asked"
             )
         else:
             verdict = Verdict.UNDECIDED
-            because = f"{shown(reading)} reaches across: {wanted} asked"
+            because = f"{interval_text(reading)} reaches across: {wanted} asked"
         p_for = max(self._p_for(one) for one in readings.values())
         p_against = min(self._p_against(one) for one in wide.values())
         p = {Verdict.SUPPORTED: p_for, Verdict.REFUTED: p_against}.get(
@@ -263,7 +263,7 @@ def _ends(reading: Reading, slack: float) -> tuple[float, float]:
     return reading.low - by, reading.high + by
 
 
-def shown(reading: Reading) -> str:
+def interval_text(reading: Reading) -> str:
     """Value and interval as verdicts print them."""
     if _lacks_interval(reading):
         return f"{reading.value:.4g}"
