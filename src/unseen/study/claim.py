@@ -17,6 +17,7 @@ Effect: TypeAlias = Callable[[Rows], Reading]
 
 NEAR = 0.1
 """Share of an interval's width within which another processor may move its end."""
+NEAR_MARGIN = "within a tenth of its width from the margin, where another processor could turn it"
 
 
 class Scale(StrEnum):
@@ -180,7 +181,8 @@ class Claim:
         defects = [(name, defect(one)) for name, one in readings.items() if defect(one)]
         if defects:
             name, what = defects[0]
-            because = f"{name and name + ': '}{interval_text(readings[name])} {what}; {wanted} asked"
+            text = (name and f"{name}: ") + interval_text(readings[name])
+            because = f"{text} {what}; {wanted} asked"
             return Judgement(self.says, Verdict.UNDECIDED, reading, because, self.unit)
         wide = {name: stats.widen(one, len(readings)) for name, one in readings.items()}
         slack = NEAR if self.unit.is_trained else 0.0
@@ -192,23 +194,17 @@ class Claim:
             return [name for name, one in wide.items() if self._violates(one, slack)]
 
         near = inside(-slack) != inside(slack) or bool(outside(-slack)) != bool(outside(slack))
-        of_all = f" in all {len(readings)} groups" if len(readings) > 1 else ""
+        verdict, text = Verdict.UNDECIDED, interval_text(reading)
+        because = f"{text} reaches across: {wanted} asked"
         if inside(slack):
-            verdict, because = Verdict.SUPPORTED, f"{interval_text(reading)} lies {wanted}{of_all}"
+            of_all = f" in all {len(readings)} groups" if len(readings) > 1 else ""
+            verdict, because = Verdict.SUPPORTED, f"{text} lies {wanted}{of_all}"
         elif against := outside(slack):
             name = min(against, key=lambda name: self._p_against(wide[name]))
-            label = f"{name}: " if name else ""
-            verdict = Verdict.REFUTED
-            because = f"{label}{interval_text(readings[name])} lies outside: {wanted} asked"
+            text = (name and f"{name}: ") + interval_text(readings[name])
+            verdict, because = Verdict.REFUTED, f"{text} lies outside: {wanted} asked"
         elif near:
-            verdict = Verdict.UNDECIDED
-            because = (
-                f"{interval_text(reading)} ends within a tenth of its width from the margin, where another "
-                f"processor could turn it: {wanted} asked"
-            )
-        else:
-            verdict = Verdict.UNDECIDED
-            because = f"{interval_text(reading)} reaches across: {wanted} asked"
+            because = f"{text} ends {NEAR_MARGIN}: {wanted} asked"
         p_for = max(self._p_for(one) for one in readings.values())
         p_against = min(self._p_against(one) for one in wide.values())
         p = {Verdict.SUPPORTED: p_for, Verdict.REFUTED: p_against}.get(
