@@ -106,7 +106,7 @@ STUDY = dedent("""
         source=Source(key="a", title="A", authors=("Doe, Jane",), year=2026),
         scales={Scale.SMOKE: Config(), Scale.LAPTOP: Config(("small", "large"), 3)},
         cells=cells, run=run,
-        claims=(Claim(says="It is positive.", effect=average("y"), above=0.5),),
+        claims=(Claim(says="It is positive.", effect=average("y", pair="arm"), above=0.5),),
     )
 """)
 
@@ -213,7 +213,10 @@ def test_a_ledger_says_which_definitions_the_smoke_scale_ran(edit):
 
 
 def test_kept_rows_are_judged_again_without_computing(edit, capsys):
-    edit('average("y")', 'lambda rows: average("y")([{"y": 1e3 + row["seed"]} for row in rows])')
+    edit(
+        'average("y", pair="arm")',
+        'lambda rows: average("y")([{"y": 1e3 + row["seed"]} for row in rows])',
+    )
     assert main(CHECK) == 1
     assert "was undecided, is supported" in capsys.readouterr().out
     assert main([*CHECK, "--rejudge"]) == 0

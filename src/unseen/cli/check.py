@@ -15,12 +15,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from math import isfinite, nan
+from math import isfinite
 from typing import Any
 
 from unseen.cli.study_options import check_parser
 from unseen.errors import MissingFile, UnknownName
-from unseen.reading import Reading
 from unseen.runs import catalog, ledger, runner
 from unseen.runs.ledger import Files
 from unseen.runs.settle import settle
@@ -159,23 +158,16 @@ def rejudge(study: Study[Any, Any], files: Files) -> None:
             fix=f"unseen run {study.name} --scale {text['scale']} --ledger",
         )
     rows, scale = ledger.read_rows(files.rows, text["rows"]), Scale(text["scale"])
-    claims = [ledger.claim(claim.judge(rows, scale)) for claim in study.claims]
-    ledger.write_text(files, {**text, "claims": claims})
+    judgements = [claim.judge(rows, scale) for claim in study.claims]
+    ledger.write_text(files, {**text, "claims": ledger.lines(judgements)})
 
 
 def _margin(claim: Claim, line: dict[str, Any], scale: Scale) -> str:
     """Whether the recorded interval gives the recorded verdict under the margins of today."""
-    if line["value"] is None:
+    recorded = ledger.recorded_reading(line)
+    if recorded is None:
         return ""
-    low, high = (nan if line[end] is None else float(line[end]) for end in ("low", "high"))
-    recorded = Reading(float(line["value"]), low, high, int(line["n"]))
-    verdict = Claim(
-        says=claim.says,
-        effect=lambda _: recorded,
-        above=claim.above,
-        below=claim.below,
-        needs=claim.needs,
-    ).judge([], scale)
+    verdict = replace(claim, effect=lambda _: recorded).judge([], scale)
     if verdict.verdict.value == line["verdict"]:
         return ""
     return (

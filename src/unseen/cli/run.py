@@ -227,7 +227,7 @@ def as_json(
         "study": what.study.name,
         "system": what.study.system,
         "scale": what.scale.value,
-        "claims": [ledger.claim(judgement) for judgement in judgements],
+        "claims": ledger.lines(judgements),
         "cells": {"total": result.total, "finished": len(result.runs), "from_store": result.stored},
         "failures": [
             {"cell": f.cell, "kind": f.kind, "what": f.what, "traceback": f.traceback}

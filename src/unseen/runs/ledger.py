@@ -15,18 +15,20 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite, nan
 from pathlib import Path
 from typing import Any
 
 from unseen.errors import CorruptFile
+from unseen.reading import Reading
 from unseen.runs import catalog, rows, runner
 from unseen.runs.code_keys import code_of, definitions_of, plain
 from unseen.runs.provenance import processor, versions
 from unseen.runs.runner import Result
 from unseen.runs.smoke import SmokeRun, executed_labels, smoke_run
 from unseen.runs.store import Store, Value, canonical, write_atomic
-from unseen.study import Judgement, Rows, Scale, Study
+from unseen.study import Groups, Judgement, Rows, Scale, Study
+from unseen.study.claim import after_holm
 
 FIELDS = {"study", "scale", "claims"}
 
@@ -181,10 +183,14 @@ def write_files(
     """
     rows.write(files.rows, laptop)
     rows.write(files.smoke, smoke)
-    claims = [claim(judgement) for judgement in judgements]
     write_text(
         files,
-        {**text, "claims": claims, "rows": _of_file(files.rows), "smoke": _of_file(files.smoke)},
+        {
+            **text,
+            "claims": lines(judgements),
+            "rows": _of_file(files.rows),
+            "smoke": _of_file(files.smoke),
+        },
     )
 
 
@@ -219,18 +225,63 @@ def _of_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+def lines(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
+    """A line for every claim; which verdicts hold after Holm's correction depends on all."""
+    return [
+        claim(judgement) | {"holm": holds}
+        for judgement, holds in zip(judgements, after_holm(judgements), strict=True)
+    ]
+
+
 def claim(judgement: Judgement) -> dict[str, Any]:
     """One claim's line. Numbers that are not finite (no interval, no value) become null."""
     reading = judgement.reading
+    groups = dict(reading.readings) if isinstance(reading, Groups) else {}
     return {
         "says": judgement.says,
-        "value": number(reading.value) if reading else None,
-        "low": number(reading.low) if reading else None,
-        "high": number(reading.high) if reading else None,
+        **(numbers(reading) if reading else dict.fromkeys(("value", "low", "high"), None)),
         "n": reading.n if reading else 0,
+        "unit": judgement.unit.value,
+        **(
+            {"groups": {name: numbers(one, n=True) for name, one in groups.items()}}
+            if groups
+            else {}
+        ),
         "verdict": judgement.verdict.value,
         "because": judgement.because,
+        "p": number(judgement.p),
     }
+
+
+def numbers(reading: Reading, n: bool = False) -> dict[str, Any]:
+    """Value and interval, with the degrees of freedom where there are some."""
+    found = {"value": reading.value, "low": reading.low, "high": reading.high}
+    return {
+        **{name: number(x) for name, x in found.items()},
+        **({"freedom": number(reading.freedom)} if isfinite(reading.freedom) else {}),
+        **({"n": reading.n} if n else {}),
+    }
+
+
+def recorded_reading(line: Mapping[str, Any]) -> Reading | None:
+    """The reading of a claim's line, with its groups."""
+    if line["value"] is None:
+        return None
+
+    def read(numbers: Mapping[str, Any]) -> Reading:
+        low, high = (
+            nan if numbers[end] is None else float(numbers[end]) for end in ("low", "high")
+        )
+        freedom = float(numbers.get("freedom", inf))
+        return Reading(float(numbers["value"]), low, high, int(numbers["n"]), freedom=freedom)
+
+    whole = read(line)
+    if "groups" not in line:
+        return whole
+    readings = {name: read(numbers) for name, numbers in line["groups"].items()}
+    return Groups(
+        whole.value, whole.low, whole.high, whole.n, freedom=whole.freedom, readings=readings
+    )
 
 
 def number(x: float) -> float | None:
