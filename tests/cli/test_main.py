@@ -185,9 +185,11 @@ def test_the_ledger_has_what_it_must(store, capsys):
     assert {"system", "study", "scale", "claims", "seconds", "commit", "versions"} <= set(ledger)
     assert (ledger["system"], ledger["study"], ledger["scale"]) == ("00", "fake_counting", "smoke")
     (claim,) = ledger["claims"]
-    assert set(claim) == {"says", "value", "low", "high", "n", "verdict", "because"}
+    assert set(claim) == {
+        *("says", "value", "low", "high", "freedom", "n", "unit", "verdict", "because", "p", "holm")
+    }
     assert claim["low"] < claim["value"] < claim["high"]
-    assert claim["n"] == 15
+    assert claim["n"] == 3  # seeds, not the five rows of each
     assert ledger["versions"]["torch"].startswith(torch.__version__.split("+")[0])
 
 
