@@ -52,6 +52,7 @@ from unseen.questions.influence.saving import Phases, Quiet, factor_keeper
 from unseen.reading import Measure
 from unseen.runs.devices import device as named_device
 from unseen.runs.progress import watcher
+from unseen.runs.provenance import facts
 from unseen.runs.store import home
 from unseen.runs.tensors import home_cache
 from unseen.subjects.sources import Source, read_subjects
@@ -113,9 +114,9 @@ def audit(
                 watch.on_finish(one)
     finally:
         watch.end()
-    found = Answer(
-        results=findings, document=audit_document(findings), machine={"findings": findings}
-    )
+    page = audit_document(findings)
+    page = replace(page, facts={**page.facts, **facts(subject)})
+    found = Answer(results=findings, document=page, machine={"findings": findings})
     return save_if_asked(found, path)
 
 

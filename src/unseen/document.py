@@ -77,6 +77,8 @@ Block: TypeAlias = Paragraph | Note | Table | Passage | Figure
 class Section:
     title: str
     blocks: Sequence[Block] = ()
+    folded: bool = False
+    """Behind its title until it is opened: evidence that the first page does not need."""
 
 
 @dataclass(frozen=True, kw_only=True)

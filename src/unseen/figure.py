@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from unseen.reading import Reading
+
 Interval: TypeAlias = tuple[float, float]
 
 
@@ -30,6 +32,16 @@ class Bars:
     title: str
     values: Mapping[str, float]
     intervals: Mapping[str, Interval] | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dots:
+    """Readings of several series side by side: `values[series][k]` belongs to `rows[k]`."""
+
+    title: str
+    rows: Sequence[str]
+    values: Mapping[str, Sequence[Reading | None]]
     label: str = ""
 
 
@@ -64,4 +76,4 @@ class Images:
     captions: Sequence[str] = ()
 
 
-Figure: TypeAlias = Curves | Bars | Points | Grid | Images
+Figure: TypeAlias = Curves | Bars | Dots | Points | Grid | Images

@@ -12,7 +12,9 @@ MISSING = "–"
 SILENT_UNITS = ("", "fraction")
 """Units that a reader needs not be told."""
 SIGNS = {Tone.GOOD: "✓", Tone.NEUTRAL: "•", Tone.CAUTION: "!", Tone.BAD: "✗"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Words:
 
 
 def clean(text: object) -> str:
-    """The text with characters that HTML, SVG and terminals refuse (control, lone surrogates) shown
-    as �.
+    """The text with characters shown as � that HTML, SVG and terminals refuse (control, lone
+    surrogates) or that reorder what a reader sees (bidirectional overrides).
     """
     return _CONTROL.sub("�", str(text))
 

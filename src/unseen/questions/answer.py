@@ -58,8 +58,9 @@ class Answer(Generic[Results]):
 
     @property
     def brief(self) -> Document:
-        """The document with the sections of the summary only."""
-        return replace(self.document, sections=self.document.sections[: self.summary_sections])
+        """The document with the sections of the summary only: none that is folded."""
+        shown = [s for s in self.document.sections[: self.summary_sections] if not s.folded]
+        return replace(self.document, sections=shown)
 
     def summary(self) -> str:
         """The answer, the findings and the tables as plain text."""

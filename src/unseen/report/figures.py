@@ -26,7 +26,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from unseen.figure import Bars, Curves, Figure, Grid, Images, Points
+from unseen.figure import Bars, Curves, Dots, Figure, Grid, Images, Points
 from unseen.wording import clean, number, shared_decimals
 
 LIGHT = ("#0072b2", "#c44e00", "#00805c", "#a8478a", "#80640a", "#4a4a4a")
@@ -56,6 +56,8 @@ def draw(figure: Figure) -> Markup:
             return _curves(figure)
         case Bars():
             return _bars(figure)
+        case Dots():
+            return _dots(figure)
         case Points():
             return _points(figure)
         case Grid():
@@ -140,6 +142,47 @@ def _bars(figure: Bars) -> Markup:
     return svg + (
         _remark(f"The first {MOST_BARS} of {len(names)} are drawn.") if left_out > 0 else Markup()
     )
+
+
+def _dots(figure: Dots) -> Markup:
+    """One line per row and series, with the value beside its dot."""
+    shown, left_out = figure.rows[:MOST_BARS], len(figure.rows) - MOST_BARS
+    drawn = [
+        (row, series, reading)
+        for series, readings in enumerate(figure.values.values())
+        for row, reading in enumerate(readings[: len(shown)])
+        if reading is not None and isfinite(reading.value)
+    ]
+    if not drawn:
+        return _empty_remark()
+    digits = shared_decimals([reading.value for *_, reading in drawn])
+    several = len(figure.values)
+    with _plot(34 + 15 * len(shown) * several + 8 * len(shown)) as (canvas, axes):
+        for row, series, reading in drawn:
+            at = row + 0.72 * ((series + 0.5) / several - 0.5)
+            known = isfinite(reading.low) and isfinite(reading.high)
+            low, high = (reading.low, reading.high) if known else (reading.value, reading.value)
+            colour = _series(series)
+            axes.plot([low, high], [at, at], color=colour, linewidth=1.5, solid_capstyle="butt")
+            axes.plot(
+                [reading.value],
+                [at],
+                color=colour,
+                marker=_turn(MARKERS, series),
+                markersize=5,
+                linestyle="",
+            )
+            axes.annotate(
+                number(reading.value, digits), (1, at), xycoords=("axes fraction", "data"),
+                xytext=(5, 0), textcoords="offset points", va="center", color=INK, fontsize=8.5,
+            )  # fmt: skip
+        axes.set_yticks(range(len(shown)), [_short(name) for name in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        _axes(axes, figure.label, "", named_rows=True)
+        svg = _page_svg(canvas, figure.title)
+    legend = _legend(list(figure.values), lambda k: SHAPES[_turn(MARKERS, k)], filled=True)
+    told = f"The first {MOST_BARS} of {len(figure.rows)} are drawn."
+    return svg + legend + (_remark(told) if left_out > 0 else Markup())
 
 
 def _points(figure: Points) -> Markup:

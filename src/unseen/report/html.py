@@ -34,7 +34,7 @@ def html(document: Document) -> str:
     """The whole page. Every text is escaped; equal documents give equal bytes."""
     ids = anchors([section.title for section in document.sections])
     sections = [
-        (anchor, s.title, runs(s.blocks)) for anchor, s in zip(ids, document.sections, strict=True)
+        (anchor, s, runs(s.blocks)) for anchor, s in zip(ids, document.sections, strict=True)
     ]
     return _page().render(document=document, sections=sections, palette=palette())
 
@@ -98,7 +98,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
             for name in names
         }
         parts = (
-            _cell(told[name], row.get(name), numeric[name], scales[name], name == names[0])
+            _cell(told[name], row.get(name), numeric[name], scales[name], name, name == names[0])
             for name in names
         )
         return Markup("<tr>{}</tr>").format(Markup("").join(parts))
@@ -112,7 +112,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
         "<tbody>{}</tbody></table></div>{}"
     ).format(
         clean(value.caption) or "table",
-        Markup(' class="wide"') if len(readings) < 3 else "",
+        Markup(' class="{}"').format(_layout(len(names), len(readings))),
         Markup("").join(head),
         Markup("").join(line(k, row) for k, row in enumerate(shown)),
         Markup("").join(
@@ -120,6 +120,11 @@ def table(value: Table, whiskers: bool = True) -> Markup:
             for n in (*value.footnotes, *left_out)
         ),
     )
+
+
+def _layout(columns: int, readings: int) -> str:
+    """Room for long whiskers, and rows that become lists on a narrow screen."""
+    return " ".join(["wide"] * (readings < 3) + ["stack"] * (columns > 3))
 
 
 def _mark(told: Words, table: Table, row: int, column: str) -> Words:
@@ -130,15 +135,22 @@ def _mark(told: Words, table: Table, row: int, column: str) -> Words:
 
 
 def _cell(
-    told: Words, value: Value, numeric: bool, scale: tuple[float, float] | None, first: bool
+    told: Words,
+    value: Value,
+    numeric: bool,
+    scale: tuple[float, float] | None,
+    column: str,
+    first: bool,
 ) -> Markup:
-    mark = Markup(' class="num"') if numeric else ""
+    # on a narrow screen a row becomes a list, and each cell carries the head of its column
+    mark = Markup(' data-head="{}"').format(clean(column).strip())
+    mark += Markup(' class="num"') if numeric else Markup()
     drawn = _whisker(value, scale) if scale and isinstance(value, Reading) else ""
     inside = Markup("{}{}{}{}").format(
         told.main, _small(told.unit), _small(told.interval, "interval"), drawn
     )
     if first and not numeric:
-        return Markup('<th scope="row">{}</th>').format(inside)
+        return Markup('<th scope="row"{}>{}</th>').format(mark, inside)
     return Markup("<td{}>{}</td>").format(mark, inside)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from unseen.document import Table, Value
-from unseen.figure import Bars, Curves, Figure, Grid, Images, Points
+from unseen.figure import Bars, Curves, Dots, Figure, Grid, Images, Points
 from unseen.reading import Reading
 
 MOST_ROWS = 150
@@ -17,6 +17,8 @@ def numbers(figure: Figure) -> Table:
             rows = _of_curves(figure)
         case Bars():
             rows = _of_bars(figure)
+        case Dots():
+            rows = _of_dots(figure)
         case Points():
             rows = _of_points(figure)
         case Grid():
@@ -69,6 +71,14 @@ def _of_bars(figure: Bars) -> list[dict[str, Value]]:
         return Reading(float(figure.values[name]), float(low), float(high))
 
     return [{"name": name, label: value(name)} for name in figure.values]
+
+
+def _of_dots(figure: Dots) -> list[dict[str, Value]]:
+    head = _free("name", list(figure.values))
+    return [
+        {head: row, **{series: values[k] for series, values in figure.values.items()}}
+        for k, row in enumerate(figure.rows)
+    ]
 
 
 def _of_points(figure: Points) -> list[dict[str, Value]]:

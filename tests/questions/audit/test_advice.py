@@ -104,7 +104,7 @@ def miscalibrated(p_value: float, error: float = 0.1) -> Findings:
 
 
 def test_miscalibration_is_told_beyond_chance_beyond_the_sites_and_where_it_matters():
-    said = "probabilities at Bern (slope 0.50 [0.30, 0.70], too confident; intercept −0.40 [−0.70"
+    said = "at Bern. Bern: slope 0.50 [0.30, 0.70], too confident, intercept −0.40 [−0.70"
     assert said in sentences(miscalibrated(0.04))
     assert "probabilities" not in sentences(miscalibrated(0.06))
     assert "probabilities" not in sentences(miscalibrated(0.04), miscalibrated(0.5))

@@ -1,10 +1,14 @@
 """The document of an audit: what a reader sees, from findings made by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from unseen.document import Document, Note, Table
-from unseen.figure import Bars, Images
+from unseen.figure import Bars, Dots, Images
+from unseen.questions.answer import Answer
+from unseen.questions.audit.constant import CONSTANT
 from unseen.questions.audit.document import document
 from unseen.questions.audit.results import (
     Feature,
@@ -83,6 +87,46 @@ def test_the_lead_says_metric_gap_and_remedies():
     assert "0.80 (mean of 2; worst 0.80 [0.75, 0.85] at Bern)" in made.lead
     assert "0.10 worse than on held-out examples of known sites on average" in made.lead
     assert "The one remedy tried does not improve it beyond chance." in made.lead
+
+
+def test_the_first_page_has_five_actions_a_chart_and_a_line_per_site():
+    sites = [found(place) for place in ("Bern", "Basel", "Genf", "Lyon", "Rom", "Turin")]
+    made = document(sites)
+    actions, by_site, *evidence = made.sections
+    assert 1 <= len(actions.blocks) <= 5
+    (chart,) = [block for block in by_site.blocks if isinstance(block, Dots)]
+    (table,) = [block for block in by_site.blocks if isinstance(block, Table)]
+    assert list(chart.rows) == [row["site"] for row in table.rows]
+    assert all(row["answer"] == "does not hold" for row in table.rows)
+    assert evidence
+    assert all(section.folded for section in evidence)
+    assert not actions.folded
+    assert not by_site.folded
+
+
+def test_the_terminal_shows_the_first_page_and_the_report_everything():
+    answer = Answer(results=None, document=document([found(), found("Basel")]))
+    assert len(answer.summary().splitlines()) <= 45
+    assert "The training data" not in answer.summary()
+    assert "The training data" in html(answer.document)
+    assert "How the data were treated" in answer.summary()  # where the skipped parts are explained
+
+
+@pytest.mark.parametrize(("worse", "is_first"), [(-0.3, False), (0.02, True)])
+def test_a_model_no_better_than_one_answer_for_everyone_is_the_first_finding(worse, is_first):
+    change = Outcome(remedy=CONSTANT, split="unseen", metric="accuracy", change=reading(worse, 0.1))
+    one = found()
+    made = document([replace(one, comparisons=[change, *one.comparisons])])
+    assert ("one answer for everyone" in made.sections[0].blocks[0].text) == is_first
+    assert not any(CONSTANT in str(row) for t in blocks(made, Table) for row in t.rows)
+
+
+def test_a_warning_about_the_data_is_among_the_actions():
+    made = document([replace(found(), warnings=["Column `code` gives the target away. Drop it."])])
+    notes = [note for note in blocks(made, Note) if "`code`" in note.text]
+    assert [(note.text, note.detail) for note in notes] == [
+        ("Column `code` gives the target away.", "Drop it.")
+    ]
 
 
 def test_one_reason_for_many_skipped_parts_is_said_once():

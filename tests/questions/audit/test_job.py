@@ -219,7 +219,8 @@ def test_a_paired_comparison_is_the_difference_of_the_scores():
     from unseen.models.estimator import Estimator
 
     found = audited(references={"logistic regression": lambda: Estimator(LogisticRegression(), 2)})
-    change = next(o.change for o in found.comparisons if o.metric == "accuracy")
+    wanted = ("logistic regression", "accuracy")
+    change = next(o.change for o in found.comparisons if (o.remedy, o.metric) == wanted)
     theirs, mine = (
         found.score("Basel", "accuracy", model="logistic regression"),
         found.score("Basel", "accuracy"),

@@ -8,6 +8,7 @@ widened for k (Bonferroni).
 from collections.abc import Mapping, Sequence
 
 from unseen.document import Note, Tone
+from unseen.questions.audit.constant import CONSTANT, about_constant
 from unseen.questions.audit.results import LOWER_IS_BETTER, Findings, Gap, Outcome, gain
 from unseen.reading import Reading
 from unseen.stats import LEVEL, average, widen
@@ -55,13 +56,26 @@ def advice(findings: Sequence[Findings]) -> list[Note]:
     """Most urgent first."""
     metric = shared_metric(findings)
     among = sum(len(evaluation_sites(one)) for one in findings)
-    notes = [note for one in findings for note in _about_gap(one, metric, among)]
+    notes = about_constant(findings, metric)
+    notes += [note for one in findings for note in _about_gap(one, metric, among)]
     notes += _about_calibration(findings)
     notes += _about_data(findings)
     notes += _about_remedies(findings, metric)
     notes += _about_references(findings, metric)
+    notes += _about_warnings(findings)
     order = [Tone.BAD, Tone.CAUTION, Tone.GOOD, Tone.NEUTRAL]
     return sorted(notes, key=lambda note: order.index(note.tone))
+
+
+def site_answer(one: Findings, split: str, metric: str, among: int) -> str:
+    """Whether the model holds at a site as well as at known ones, in a word."""
+    gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
+    if gap is None:
+        return "nothing to compare with"
+    clear = widen(gap.worse, among)
+    if clear.low > 0:
+        return "does not hold"
+    return "better there" if clear.high < 0 else "undecided"
 
 
 def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
@@ -134,15 +148,16 @@ def miscalibrated(findings: Sequence[Findings]) -> list[tuple[Findings, str]]:
 def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
     if not (off := miscalibrated(findings)):
         return []
-    sites = [f"{one.sites.get(split, split)} ({_recalibration(one, split)})" for one, split in off]
+    sites = [one.sites.get(split, split) for one, split in off]
+    found = [f"{site}: {_recalibration(*pair)}" for site, pair in zip(sites, off, strict=True)]
     return [
         Note(
             f"Do not read the outputs as probabilities at {join_words(sites)}.",
             Tone.CAUTION,
-            "Calibrated probabilities look as far off in fewer than 5 % of audits with as many "
-            "sites. With slope and intercept, σ(slope × log odds + intercept) is calibrated there; "
-            "estimate them anew on labelled examples from there, and choose the decision threshold "
-            "anew.",
+            f"{'; '.join(found)}. Calibrated probabilities look as far off in fewer than 5 % of "
+            "audits with as many sites. With slope and intercept, σ(slope × log odds + intercept) "
+            "is calibrated there; estimate them anew on labelled examples from there, and choose "
+            "the decision threshold anew.",
         )
     ]
 
@@ -162,7 +177,7 @@ def _recalibration(one: Findings, split: str) -> str:
         meaning = ", too confident"
     elif slope.low > 1:
         meaning = ", too cautious"
-    return f"slope {format_reading(slope)}{meaning}; intercept {format_reading(intercept, '+')}"
+    return f"slope {format_reading(slope)}{meaning}, intercept {format_reading(intercept, '+')}"
 
 
 def _about_data(findings: Sequence[Findings]) -> list[Note]:
@@ -195,6 +210,13 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
     return notes
 
 
+def _about_warnings(findings: Sequence[Findings]) -> list[Note]:
+    """What reading the data found, once each."""
+    said = dict.fromkeys(text for one in findings for text in one.warnings)
+    parts = [text.partition(". ") for text in said]
+    return [Note(f"{first.rstrip('.')}.", Tone.CAUTION, rest) for first, _, rest in parts]
+
+
 def mean_change(outcomes: Sequence[Outcome]) -> Reading:
     """Mean change over the sites."""
     return average([outcome.change for outcome in outcomes])
@@ -206,8 +228,11 @@ def by_remedy(findings: Sequence[Findings], metric: str) -> dict[str, list[Outco
 
 
 def by_model(findings: Sequence[Findings], metric: str) -> dict[str, list[Outcome]]:
-    """The paired differences of comparison models at unseen sites, by model."""
-    return _by_name([(one, o) for one in findings for o in one.comparisons], metric)
+    """The paired differences of comparison models at unseen sites, by model; the constant answer
+    is none of them.
+    """
+    found = [(one, o) for one in findings for o in one.comparisons if o.remedy != CONSTANT]
+    return _by_name(found, metric)
 
 
 def _by_name(outcomes: Sequence[tuple[Findings, Outcome]], metric: str) -> dict[str, list[Outcome]]:

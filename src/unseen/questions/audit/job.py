@@ -173,7 +173,8 @@ class Audit:
             outcomes=outcomes,
             comparisons=rivals.changes,
             skipped=session.skipped,
-            warnings=[*subject.warnings, *performance.warnings],
+            warnings=list(subject.warnings),
+            small_groups=performance.warnings,
             seconds={"training": session.seconds, **parts.seconds},
         )
 

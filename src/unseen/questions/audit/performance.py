@@ -21,6 +21,7 @@ from unseen.measures.calibration import (
     recalibrate,
 )
 from unseen.methods.fit_estimator import FitEstimator
+from unseen.questions.audit.constant import CONSTANT, constant_model
 from unseen.questions.audit.results import (
     LOWER_IS_BETTER,
     Calibration,
@@ -175,13 +176,16 @@ def _recalibration(
 
 
 def references(session: Session) -> Comparisons:
-    """The comparison models, fitted on the same examples, evaluated on the same splits and paired
-    with the audited model.
+    """The constant answer and the comparison models, fitted on the same examples, evaluated on the
+    same splits and paired with the audited model.
     """
     scores: list[Score] = []
     comparisons: list[Outcome] = []
-    for name, make in session.subject.references.items():
-        run = FitEstimator().fit(make(), session.task, session.lab.child("reference", name))
+    models = {name: make() for name, make in session.subject.references.items()}
+    if (constant := constant_model(session)) is not None:
+        models = {CONSTANT: constant, **models}
+    for name, model in models.items():
+        run = FitEstimator().fit(model, session.task, session.lab.child("reference", name))
         for split in session.evaluation_splits:
             found = predict(
                 [run.model],

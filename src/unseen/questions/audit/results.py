@@ -210,6 +210,9 @@ class Findings:
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Part → why it could not be done."""
     warnings: Sequence[str] = ()
+    """What the reader should beware of in the data."""
+    small_groups: Sequence[str] = ()
+    """Subgroups with few examples, in words."""
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     def score(

@@ -14,17 +14,26 @@ from unseen.questions.audit.advice import (
     shared_metric,
 )
 from unseen.questions.audit.document import evidence, performance
+from unseen.questions.audit.document.first_page import sites as first_page_sites
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import gain
 from unseen.reading import Reading
 from unseen.stats import widen
 from unseen.text import decimals_of, format_reading
 
+MOST_ACTIONS = 5
+"""More than a reader acts on hide the first; the others are one fold away."""
+
 
 def document(findings: Sequence[Findings]) -> Document:
     """One document over all held-out sites."""
+    notes = advice(findings)
+    first_page = [
+        Section("What to do next", notes[:MOST_ACTIONS]),
+        Section("Site by site", first_page_sites(findings)),
+    ]
     parts: list[tuple[str, Callable[[Sequence[Findings]], list[Block]]]] = [
-        ("What to do next", lambda f: list(advice(f))),
+        ("Further findings", lambda _: list(notes[MOST_ACTIONS:])),
         ("How well it holds", performance.holding),
         ("Subgroups", performance.subgroups),
         ("Calibration", performance.calibration),
@@ -36,11 +45,14 @@ def document(findings: Sequence[Findings]) -> Document:
         ("What these data cannot tell", lambda f: [Note(text, Tone.NEUTRAL) for text in limits(f)]),
         ("How the data were treated", evidence.treatment),
     ]
-    sections = [Section(title, blocks) for title, make in parts if (blocks := make(findings))]
+    evidence_sections = [
+        Section(title, blocks, folded=True) for title, make in parts if (blocks := make(findings))
+    ]
     first = findings[0]
     seconds = sum(sum(one.seconds.values()) for one in findings)
     facts = {
-        "subject": f"{first.name} on {first.task}",
+        "model": first.name,
+        "rows": f"{max(sum(one.sizes.values()) for one in findings):,}",
         "seeds": str(first.seeds),
         "seconds": f"{seconds:.1f}",
         "slowest parts": ", ".join(f"{k} {v:.1f} s" for k, v in _slowest(findings)),
@@ -49,7 +61,7 @@ def document(findings: Sequence[Findings]) -> Document:
         kicker="audit",
         title=_title(findings),
         lead=_lead(findings),
-        sections=sections,
+        sections=[*(s for s in first_page if s.blocks), *evidence_sections],
         facts=facts,
     )
 

@@ -124,7 +124,7 @@ def subgroups(findings: Sequence[Findings]) -> list[Block]:
         return []
     if all(row["AUC"] is None for row in rows):
         rows = [{k: v for k, v in row.items() if k != "AUC"} for row in rows]
-    said = [w for one in findings for w in one.warnings]
+    said = [w for one in findings for w in one.small_groups]
     blocks: list[Block] = [Table(rows=rows, caption="Scores by subgroup.")]
     if any(row.get("AUC") is None and "AUC" in row for row in rows):
         blocks.append(Paragraph("AUC is missing where a subgroup holds only one class."))

@@ -1,0 +1,71 @@
+"""What the first page shows beside the lead and the actions: one chart and one line per site."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from unseen.document import Block, Paragraph, Table, Value
+from unseen.figure import Dots
+from unseen.questions.audit.advice import (
+    evaluation_sites,
+    shared_metric,
+    site_answer,
+)
+from unseen.questions.audit.constant import constant_score
+from unseen.questions.audit.document.names import site_label
+from unseen.questions.audit.job import Findings
+from unseen.questions.audit.results import LOWER_IS_BETTER
+from unseen.reading import Reading
+from unseen.text import join_words
+
+
+def sites(findings: Sequence[Findings]) -> list[Block]:
+    """Known and unseen score and the constant answer per site, as a chart and as a table."""
+    metric = shared_metric(findings)
+    pairs = [(one, split) for one in findings for split in evaluation_sites(one)]
+    among = len(pairs)
+    rows: list[dict[str, Value]] = []
+    drawn: dict[str, list[Reading | None]] = {}
+    for one, split in pairs:
+        here = one.score(split, metric)
+        gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
+        known = None if gap is None else one.score(gap.reference, metric)
+        drawn.setdefault("there", []).append(here)
+        drawn.setdefault("known sites", []).append(known)
+        drawn.setdefault("constant answer", []).append(constant_score(one, split, metric))
+        row: dict[str, Any] = {
+            "site": site_label(one, split),
+            "answer": site_answer(one, split, metric, among),
+            "n": None if here is None else here.n,
+            metric: here,
+            "known sites": known,
+            "worse by": None if gap is None else gap.worse,
+        }
+        rows.append(row)
+    used = {name: values for name, values in drawn.items() if any(values)}
+    lower = " (lower is better)" if metric in LOWER_IS_BETTER else ""
+    blocks: list[Block] = [
+        Dots(
+            title=f"{metric} per site{lower}",
+            rows=[str(row["site"]) for row in rows],
+            values=used,
+            label=metric,
+        ),
+        Table(
+            rows=[{k: v for k, v in row.items() if _is_filled(k, rows)} for row in rows],
+            caption=f"Does it hold? {metric} with 95 % intervals, and how much worse than on known "
+            "sites (below zero: better).",
+        ),
+    ]
+    skipped = sorted({part for one in findings for part in one.skipped})
+    if skipped:
+        blocks.append(
+            Paragraph(
+                f"Not done, with the reason under “How the data were treated”: "
+                f"{join_words(skipped)}."
+            )
+        )
+    return blocks
+
+
+def _is_filled(column: str, rows: Sequence[dict[str, Value]]) -> bool:
+    return any(row[column] is not None for row in rows)
