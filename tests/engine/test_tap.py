@@ -9,7 +9,8 @@ from oracles import gradients as oracle
 from torch import nn
 
 from unseen.engine.gradient_factors import FullGradient, LinearFactor
-from unseen.engine.tap import _Call, forms, tap, tap_and_reduce
+from unseen.engine.layer_taps import _Call
+from unseen.engine.tap import forms, tap, tap_and_reduce
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.models.conv import Norm, cnn, resnet
 from unseen.models.mlp import mlp
@@ -356,16 +357,17 @@ def test_dropout_gradients_are_those_of_the_drawn_masks():
         close(mine[name].total(), p.grad)
 
 
-def test_a_tensor_of_the_loss_that_asks_for_gradients_is_refused():
+def test_a_tensor_of_the_loss_that_asks_for_gradients_is_no_parameter():
     model, batch, _ = CASES["mlp"]()
     model.double()
-    leaf = torch.ones(6).double().requires_grad_()
-    with pytest.raises(UnsupportedLayer, match="`3`"):  # its gradient would be missed silently
-        tap(
-            model,
-            batch,
-            lambda model, batch: cross_entropy(model, {**batch, "x": batch["x"] * leaf}),
-        )
+    leaf = torch.randn(6).double().requires_grad_()
+
+    def f(model, batch):
+        return cross_entropy(model, {**batch, "x": batch["x"] * leaf})
+
+    ref = oracle.per_example_gradients(model, batch, f)
+    for name, form in tap(model, batch, f).items():
+        close(form.gradients(), ref[name])
     assert leaf.grad is None
 
 
@@ -468,12 +470,6 @@ REFUSED = {
         (6,),
         "`1`",
     ),
-    "weight used outside": (Outside, (6,), "`inner.weight`"),
-    "several inputs": (Attention, (4, 6), "MultiheadAttention `attend`"),
-    "several outputs": (Recurrent, (4, 6), "LSTM `cell`"),
-    "positions merged with examples": (Flattens, (4, 6), "Linear `inner`"),
-    "sequence first": (SequenceFirst, (4, 6), "Linear `inner`"),
-    "sequence first, as long as the batch": (SequenceFirst, (B, 6), "Linear `inner`"),
     "input changed in place": (Changes, (6,), "Linear `inner`"),
 }
 
@@ -490,10 +486,43 @@ def test_what_has_no_exact_answer_is_refused_by_name(case):
     _same(before, _snapshot(model))
 
 
+NO_FACTORS = {
+    "weight used outside": (Outside, lambda: vectors(6, 6)),
+    "several inputs": (Attention, lambda: vectors(6, 4, 6)),
+    "several outputs": (Recurrent, lambda: vectors(3, 4, 6)),
+    "positions merged with examples": (Flattens, lambda: vectors(3, 4, 6)),
+    "sequence first": (SequenceFirst, lambda: vectors(3, 4, 6)),
+    "sequence first, as long as the batch": (SequenceFirst, lambda: vectors(3, B, 6)),
+}
+
+
+@pytest.mark.parametrize("case", NO_FACTORS)
+def test_what_has_no_factors_is_computed_of_each_example_alone(case):
+    make, data = NO_FACTORS[case]
+    model, batch = make().double(), data()
+    before = _snapshot(model)
+    ref = oracle.per_example_gradients(model, batch, cross_entropy)
+    mine = tap(model, batch, cross_entropy)
+    assert any(isinstance(form, FullGradient) for form in mine.values())
+    for name, form in mine.items():
+        close(form.gradients(), ref[name])
+    _same(before, _snapshot(model))
+
+
 @pytest.mark.parametrize("length", [4, B])
-def test_positions_without_a_batch_axis_are_refused(length):
-    with pytest.raises(UnsupportedLayer, match="Embedding `position`"):
-        tap(Language(flat_positions=True), tokens(11, length), next_token)
+def test_positions_without_a_batch_axis_are_exact(length):
+    model, batch = Language(flat_positions=True).double(), tokens(11, length)
+    ref = oracle.per_example_gradients(model, batch, next_token)
+    for name, form in tap(model, batch, next_token).items():
+        close(form.gradients(), ref[name])
+
+
+def test_a_batch_that_equals_a_length_by_accident_is_exact_after_others_were_checked():
+    model = Language(flat_positions=True).double()
+    for batch in (tokens(11, 6), tokens(11, 7, b=7), tokens(11, 6, b=6)):
+        ref = oracle.per_example_gradients(model, batch, next_token)
+        for name, form in tap(model, batch, next_token).items():
+            close(form.gradients(), ref[name])
 
 
 @pytest.mark.parametrize(
@@ -566,15 +595,16 @@ class Noisy(nn.Module):
         return F.linear(F.dropout(x), self.weight)
 
 
-def test_a_random_layer_without_a_registered_form_is_refused():
-    with pytest.raises(
-        UnsupportedLayer, match="Noisy `0`"
-    ):  # run again, it would draw another mask
-        tap(
-            nn.Sequential(Noisy()),
-            {"x": torch.randn(B, 6), "y": torch.randint(3, (B,))},
-            cross_entropy,
-        )
+def test_a_random_layer_without_a_registered_form_draws_for_each_example():
+    model, batch = nn.Sequential(Noisy(), nn.Linear(3, 3)).double(), vectors(3, 6)
+    forms = tap(model, batch, cross_entropy)
+    assert all(isinstance(form, FullGradient) for form in forms.values())
+    torch.manual_seed(5)
+    found = tap(model, batch, cross_entropy)
+    torch.manual_seed(5)
+    ref = oracle.per_example_gradients(model, batch, cross_entropy)
+    for name, form in found.items():
+        close(form.gradients(), ref[name])
 
 
 def test_nothing_of_the_graph_is_left_after_a_tap_or_a_refusal():

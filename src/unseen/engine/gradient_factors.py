@@ -20,7 +20,7 @@ from math import prod
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 PART = 1 << 18
@@ -78,11 +78,20 @@ def _square(x: Tensor) -> Float[Tensor, " b"]:
     return torch.linalg.vector_norm(x.flatten(1), dim=1).square()
 
 
+def real_inner(x: Tensor, y: Tensor) -> Tensor:
+    """Re(x ȳ), a matrix product."""
+    return (x @ y.conj()).real if x.is_complex() else x @ y
+
+
 @dataclass(frozen=True, eq=False)
 class FullGradient:
-    """The gradients themselves, one row per example."""
+    """The gradients themselves, one row per example.
 
-    rows: Float[Tensor, "b p"]
+    Those of a complex parameter are complex: ∂f/∂Re p + i ∂f/∂Im p, with norms over both parts and
+    inner products Re⟨·, ·⟩.
+    """
+
+    rows: Num[Tensor, "b p"]
     shape: torch.Size
 
     def __len__(self) -> int:
@@ -99,12 +108,10 @@ class FullGradient:
         return self.norms2()
 
     def dots(self, other: GradientFactor) -> Float[Tensor, "b c"]:
-        return self.rows @ other.gradients().flatten(1).T
+        return real_inner(self.rows, other.gradients().flatten(1).T)
 
     def along(self, v: Tensor) -> Tensor:
-        if v.shape == self.shape:
-            return self.rows @ v.reshape(-1)
-        return self.rows @ v.flatten(1).T
+        return real_inner(self.rows, v.reshape(-1) if v.shape == self.shape else v.flatten(1).T)
 
     def gradients(self) -> Tensor:
         return self.rows.view(-1, *self.shape)

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.engine.batches import size
+from unseen.engine.gradient_factors import GradientFactor
 from unseen.engine.loop import Budget, Draw, Step, mean_loss, train
 from unseen.engine.parameters import trainable
-from unseen.engine.tap import tap, tap_and_reduce
+from unseen.engine.tap import evaluate_and_reduce
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -91,29 +92,30 @@ def winsorized_step(
                 torch.stack([g[name].flatten() for g in gradients]), c
             ).view_as(p)
         return losses
-    seen: list[Tensor] = []
-
-    def loss(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
-        values = objective.loss(model, batch)
-        seen.append(values.detach())
-        return values
-
     if len(draw.fit) == 1:  # one parameter's gradients are in memory at a time
         (batch,) = draw.fit.values()
-        means = tap_and_reduce(
-            model, batch, loss, lambda name, form: winsorized_mean(form.gradients().flatten(1), c)
-        )
+        found = evaluate_and_reduce(model, batch, objective.loss, partial(_winsorized_factor, c=c))
+        losses, means = [found.values], found.by_parameter
     else:
-        forms = [tap(model, batch, loss) for batch in draw.fit.values()]
+        parts = [
+            evaluate_and_reduce(model, batch, objective.loss, _rows) for batch in draw.fit.values()
+        ]
+        losses = [part.values for part in parts]
         means = {
-            name: winsorized_mean(
-                torch.cat([form[name].gradients().flatten(1) for form in forms]), c
-            )
+            name: winsorized_mean(torch.cat([part.by_parameter[name] for part in parts]), c)
             for name in parameters
         }
     for name, p in parameters.items():
         p.grad = means[name].view_as(p)
-    return torch.cat(seen).mean()
+    return torch.cat(losses).mean()
+
+
+def _rows(name: str, form: GradientFactor) -> Float[Tensor, "b p"]:
+    return form.gradients().flatten(1)
+
+
+def _winsorized_factor(name: str, form: GradientFactor, *, c: int) -> Float[Tensor, " p"]:
+    return winsorized_mean(_rows(name, form), c)
 
 
 def microbatch_median_step(model: nn.Module, draw: Draw, objective: Objective, *, k: int) -> Tensor:
