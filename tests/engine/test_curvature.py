@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call
 from torch.testing import assert_close
@@ -197,3 +198,34 @@ def test_refusals():
         next(iter(model.parameters())).fill_(float("nan"))
     with pytest.raises(InvalidData, match="not finite"):
         lanczos(product, like, 1, Lab())
+
+
+class _Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.map, self.out = nn.Linear(4, 12), nn.Linear(4, 3)
+
+    def forward(self, x):
+        q, k, v = self.map(x).unflatten(2, (3, 1, 4)).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(q, k, v).squeeze(1).mean(1))
+
+
+def test_attention_has_second_derivatives_on_a_cpu():
+    """The fused kernels have none; plain matrix products have."""
+    model = _Attention().double()
+    batch = {"x": torch.randn(5, 6, 4).double(), "y": torch.randint(3, (5,))}
+    params = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(*values):
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            named = dict(zip(params, values, strict=True))
+            out = functional_call(model, named, batch["x"])
+        return F.cross_entropy(out, batch["y"])
+
+    v = {name: torch.randn_like(p) for name, p in params.items()}
+    expected = torch.autograd.functional.hvp(loss, tuple(params.values()), tuple(v.values()))[1]
+    product = hessian(
+        model, [batch], lambda m, b: F.cross_entropy(m(b["x"]), b["y"], reduction="none")
+    )(v)
+    for name, part in zip(params, expected, strict=True):
+        torch.testing.assert_close(product[name], part)

@@ -16,6 +16,7 @@ from torch.func import functional_call, jvp, vjp
 from unseen import stats
 from unseen.engine import parameters
 from unseen.engine.batches import size
+from unseen.engine.example_gradients import ModelAsArgument, double_differentiable
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.reading import Reading
@@ -38,7 +39,7 @@ def hessian(model: nn.Module, batches: Sequence[Batch], f: PerExample) -> Produc
     def product(v: Vector) -> dict[str, Tensor]:
         total = {name: torch.zeros_like(p) for name, p in params.items()}
         for batch in batches:
-            with torch.enable_grad():
+            with torch.enable_grad(), double_differentiable():
                 loss = f(model, batch).sum() / n
                 first = torch.autograd.grad(
                     loss, list(params.values()), create_graph=True, materialize_grads=True
@@ -78,7 +79,7 @@ def gauss_newton(
 
             def predict(values: Vector, batch: Batch = batch) -> Tensor:
                 return functional_call(
-                    _ModelAsArgument(model),
+                    ModelAsArgument(model),
                     {f"model.{k}": t for k, t in values.items()},
                     (outputs, batch),
                 )
@@ -88,22 +89,14 @@ def gauss_newton(
 
             # JᵀHJ v in three passes: J v forwards, H on the outputs, Jᵀ backwards; J is never
             # formed
-            z, moved = jvp(predict, (own,), (tangent,))[:2]
-            curved = jvp(gradient, (z,), (moved,))[1]
-            for name, part in vjp(predict, own)[1](curved)[0].items():
-                total[name] += part.detach()
+            with double_differentiable():
+                z, moved = jvp(predict, (own,), (tangent,))[:2]
+                curved = jvp(gradient, (z,), (moved,))[1]
+                for name, part in vjp(predict, own)[1](curved)[0].items():
+                    total[name] += part.detach()
         return total
 
     return product
-
-
-class _ModelAsArgument(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, f: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Tensor:
-        return f(self.model, batch)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ of one example does not depend on the others; costs a pass per example.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -93,7 +93,7 @@ class ModelAsArgument(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, f: PerExample, batch: Batch) -> Tensor:
+    def forward(self, f: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Tensor:
         return f(self.model, batch)
 
 

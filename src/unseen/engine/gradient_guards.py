@@ -13,7 +13,7 @@ Where f of an example depends on the others of its batch, no such gradient exist
 refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -102,13 +102,11 @@ def examine(
 
     Random generators and, in training mode, buffers are afterwards what they were before.
     """
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    buffers = buffers_of(model)
+    before = _Surroundings(model)
     try:
-        with torch.random.fork_rng(devices=list(devices)):
-            return _decide(_Examples(model, batch, f), known)
+        return _decide(_Examples(model, batch, f, before), known)
     finally:
-        restore(buffers)
+        before.restore()
 
 
 def _decide(examples: "_Examples", known: Mapping[str, str]) -> GradientCheck:
@@ -138,12 +136,40 @@ def _decide(examples: "_Examples", known: Mapping[str, str]) -> GradientCheck:
     )
 
 
+class _Surroundings:
+    """What a forward pass may move: the states of random generators, and buffers in training
+    mode.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        devices = {p.device for p in model.parameters()}
+        self.devices = [device for device in devices if device.type == "cuda"]
+        self.states = self._read()
+        self.buffers = buffers_of(model)
+
+    def _read(self) -> list[Tensor]:
+        return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, self.devices)]
+
+    def drew(self) -> bool:
+        """Whether random numbers were drawn since."""
+        now = self._read()
+        return not all(torch.equal(a, b) for a, b in zip(self.states, now, strict=True))
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.states[0])
+        for state, device in zip(self.states[1:], self.devices, strict=True):
+            torch.cuda.set_rng_state(state, device)
+        restore(self.buffers)
+
+
 class _Examples:
     """A few examples, f of them, and autograd's gradient of its sum."""
 
-    def __init__(self, model: nn.Module, batch: Batch, f: PerExample) -> None:
+    def __init__(
+        self, model: nn.Module, batch: Batch, f: PerExample, before: "_Surroundings"
+    ) -> None:
         self.model, self.f, self.parameters = model, f, trainable(model)
-        self.buffers = buffers_of(model)
+        self.reset = before.restore
         self.few = self._choose(batch)
         self.n = size(self.few)
         with torch.enable_grad(), ReorderedLayers(model, self.n) as seen:
@@ -162,6 +188,7 @@ class _Examples:
                 )
             except RuntimeError as error:
                 raise self._no_backward_pass(error) from error
+        self.drew = before.drew()
         self.reordered = seen.names & self.parameters.keys()
         self.values = values.detach()
         self.unused = frozenset(n for n, g in zip(self.parameters, found, strict=True) if g is None)
@@ -205,10 +232,6 @@ class _Examples:
         self.reset()
         return (f or self.f)(self.model, batch)
 
-    def reset(self) -> None:
-        restore(self.buffers)
-        torch.manual_seed(0)
-
     @cached_property
     def epsilon(self) -> float:
         """The rounding of the coarsest type in use."""
@@ -230,57 +253,69 @@ class _Examples:
     @cached_property
     def is_random(self) -> bool:
         """Whether f draws random numbers, or changes buffers that it reads."""
-        with torch.no_grad():
-            self.reset()
-            before = torch.get_rng_state()
+        if self.drew:
+            return True
+        if self.alone_if_fixed is None:
+            return not self._repeats()
+        together = self.values[self.middle : self.middle + 1]
+        # a generator of f's own shows in its values only
+        return not self.agree(self.alone_if_fixed, together) and not self._repeats()
+
+    def _repeats(self) -> bool:
+        self.reset()
+        with torch.no_grad():  # the second time with the buffers that the first left
             values = [self.f(self.model, self.few) for _ in range(2)]
-        moved = not torch.equal(before, torch.get_rng_state())
-        return moved or not all(self.agree(value, self.values) for value in values)
+        return all(self.agree(value, self.values) for value in values)
 
     @cached_property
     def is_finite(self) -> bool:
-        return all(bool(torch.isfinite(x).all()) for x in (self.values, *self.total.values()))
+        # a norm reads a gradient once, where `isfinite` writes several of its size
+        norms = [torch.linalg.vector_norm(x) for x in (self.values, *self.total.values())]
+        return all(bool(torch.isfinite(norm)) for norm in norms)
 
     def agree(self, a: Tensor, b: Tensor) -> bool:
         """Whether values of f are the same to the tolerance."""
         scale = b.abs().max().clamp_min(torch.finfo(b.dtype).tiny)
         return bool(((a - b).abs() <= self.tolerance * scale).all())
 
-    @cached_property
-    def looked_at(self) -> list[int]:
-        return sorted({0, self.n // 2})
+    @property
+    def middle(self) -> int:
+        return self.n // 2
 
     @cached_property
-    def alone(self) -> Tensor | None:
-        """f of two examples, each alone; None where f is random, or works on its batch only."""
-        if self.is_random:
+    def alone_if_fixed(self) -> Tensor | None:
+        """f of the middle example alone, if f is not random; None where it works on its batch
+        only.
+        """
+        try:
+            with torch.no_grad():
+                value = self.repeat(
+                    {name: t[self.middle : self.middle + 1] for name, t in self.few.items()}
+                )
+        except Exception:
             return None
-        found = []
-        for k in self.looked_at:
-            try:
-                with torch.no_grad():
-                    value = self.repeat({name: t[k : k + 1] for name, t in self.few.items()})
-            except Exception:
-                return None
-            if not isinstance(value, Tensor) or value.shape != (1,):
-                return None
-            found.append(value)
-        return torch.cat(found)
+        return value if isinstance(value, Tensor) and value.shape == (1,) else None
 
-    def errors(
-        self,
-        found: Mapping[str, Tensor],
-        expected: Mapping[str, Tensor],
-        norms: Mapping[str, Tensor],
+    @property
+    def alone(self) -> Tensor | None:
+        """The same; None where f is random."""
+        return None if self.is_random else self.alone_if_fixed
+
+    def relative(
+        self, distances: Mapping[str, float], norms: Mapping[str, Tensor]
     ) -> dict[str, float]:
-        """‖found − expected‖ over Σ ‖g‖, by parameter."""
-        scale = {name: norms[name].double().sum().item() for name in found}
+        """Distances over Σ ‖g‖, by parameter."""
+        scale = {name: norms[name].double().sum().item() for name in distances}
         floor = CANCELLATION * self.tolerance * max(scale.values(), default=0.0)
         return {
-            name: torch.linalg.vector_norm(found[name] - expected[name]).item()
-            / max(scale[name] + floor, TINY)
-            for name in found
+            name: distance / max(scale[name] + floor, TINY) for name, distance in distances.items()
         }
+
+
+def _distances(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, float]:
+    return {
+        name: torch.linalg.vector_norm(of - expected[name]).item() for name, of in found.items()
+    }
 
 
 class _Factoring:
@@ -301,18 +336,21 @@ class _Factoring:
         if not names:
             return False
         try:
-            found = self._pass(names, self.examples.few, self.examples.f)
-            wrong = self._by_sums(found) or self._by_weights(names, found)
+            found = self._pass(names, self.examples.few, self.examples.f, self._norms_and_error)
+            wrong = self._by_sums(found) or self._by_weights(names, found.norms())
             self.is_wrong |= bool(wrong)
         except NoFactors as error:
             wrong = dict(error.reasons)
         self.reasons |= wrong
         return bool(wrong)
 
-    def _pass(self, names: Sequence[str], batch: Batch, f: PerExample) -> "_Pass":
-        def read(name: str, form: GradientFactor) -> tuple[Tensor, Tensor]:
-            return form.norms2().double().sqrt(), form.total()
-
+    def _pass(
+        self,
+        names: Sequence[str],
+        batch: Batch,
+        f: PerExample,
+        read: "Callable[[str, GradientFactor], tuple[Tensor, float]]",
+    ) -> "_Pass":
         parameters = {name: self.examples.parameters[name] for name in names}
         taps = LayerTaps(self.examples.model, parameters, read, copy_views=self.copy_views)
         self.examples.reset()
@@ -323,23 +361,28 @@ class _Factoring:
         except Exception as error:  # f alone works: the taps gave it something that it cannot use
             culprits = taps.shared or set(names)
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            reason = f"it runs once for all examples, and the model needs it so ({said})"
+            reason = f"f fails where layers are read ({said})"
             raise NoFactors(dict.fromkeys(culprits, reason)) from error
-        norms = {name: pair[0] for name, pair in found.items()}
-        return _Pass(values, norms, {name: pair[1] for name, pair in found.items()}, taps.shared)
+        return _Pass(values, found, taps.shared)
 
     def _by_sums(self, found: "_Pass") -> dict[str, str]:
         """Parameters whose gradients do not add up."""
         if not self.examples.is_finite:
             return {}
         if not self.examples.agree(found.values, self.examples.values):
-            culprits = found.shared or set(found.totals)
-            return dict.fromkeys(culprits, "it runs once for all examples, and is read as one")
-        errors = self.examples.errors(found.totals, self.examples.total, found.norms)
+            culprits = found.shared or set(found.read)
+            return dict.fromkeys(culprits, "f is another number where layers are read")
+        distances = {name: distance for name, (_, distance) in found.read.items()}
+        errors = self.examples.relative(distances, found.norms())
         self.sum_error = max(errors.values())
         return self._beyond(errors, "factors do not add up to autograd's gradient of the sum")
 
-    def _by_weights(self, names: Sequence[str], first: "_Pass") -> dict[str, str]:
+    def _norms_and_error(self, name: str, form: GradientFactor) -> tuple[Tensor, float]:
+        error = self.examples.total[name].neg()
+        norms = form.add_sum_and_norms(error).double().sqrt()
+        return norms, torch.linalg.vector_norm(error).item()
+
+    def _by_weights(self, names: Sequence[str], norms: Mapping[str, Tensor]) -> dict[str, str]:
         """Parameters whose i-th gradient depends on the weights of other examples."""
         examples, n = self.examples, self.examples.n
         if n < 2 or not examples.is_finite:
@@ -349,9 +392,9 @@ class _Factoring:
         order = torch.arange(n, device=weights.device)
         order = order if examples.alone is None else order.flip(0)
         batch = {name: tensor[order.to(tensor.device)] for name, tensor in examples.few.items()}
-        second = self._pass(names, batch, lambda model, b: weights * examples.f(model, b))
-        expected = {name: weights * first.norms[name][order] for name in names}
-        errors = examples.errors(second.norms, expected, expected)
+        second = self._pass(names, batch, lambda model, b: weights * examples.f(model, b), _norms)
+        expected = {name: weights * of[order] for name, of in norms.items()}
+        errors = examples.relative(_distances(second.norms(), expected), expected)
         self.scaling_error = max(errors.values())
         return self._beyond(errors, "factors belong to other examples than their own")
 
@@ -360,29 +403,33 @@ class _Factoring:
         return {name: reason for name, error in errors.items() if not error <= tolerance}
 
 
+def _norms(name: str, form: GradientFactor) -> tuple[Tensor, float]:
+    return form.norms2().double().sqrt(), 0.0
+
+
 @dataclass(frozen=True)
 class _Pass:
-    """f of each example; ‖g‖ of each example and Σ g by parameter; parameters of layers that ran
-    once.
+    """f of each example; ‖g‖ of each example and the error of Σ g by parameter; parameters of
+    layers that ran once.
     """
 
     values: Tensor
-    norms: Mapping[str, Tensor]
-    totals: Mapping[str, Tensor]
+    read: Mapping[str, tuple[Tensor, float]]
     shared: set[str]
+
+    def norms(self) -> dict[str, Tensor]:
+        return {name: norms for name, (norms, _) in self.read.items()}
 
 
 def _refuse_mixing(examples: _Examples) -> None:
     """Raises where f of an example is another number alone than among others."""
     if examples.n < 2 or not examples.is_finite or examples.alone is None:
         return
-    together = examples.values[examples.looked_at]
+    k = examples.middle
+    together = examples.values[k : k + 1]
     if not examples.agree(examples.alone, together):
-        k = int((examples.alone - together).abs().argmax())
-        said = (
-            f"f is {float(together[k]):.4g} in the batch and {float(examples.alone[k]):.4g} alone"
-        )
-        raise mixing_error(examples.model, examples.f, examples.few, examples.looked_at[k], said)
+        said = f"f is {float(together):.4g} in the batch and {float(examples.alone):.4g} alone"
+        raise mixing_error(examples.model, examples.f, examples.few, k, said)
 
 
 def _vectorizes(examples: _Examples, one_by_one: Mapping[str, str]) -> bool:
@@ -403,18 +450,19 @@ def _vectorizes(examples: _Examples, one_by_one: Mapping[str, str]) -> bool:
     norms = {name: torch.linalg.vector_norm(of.flatten(1), dim=1) for name, of in rows.items()}
     totals = {name: of.sum(0) for name, of in rows.items()}
     if examples.is_finite:
-        errors = examples.errors(totals, examples.total, norms)
+        expected = {name: examples.total[name] for name in wanted}
+        errors = examples.relative(_distances(totals, expected), norms)
         worst = max(errors, key=lambda name: errors[name])
         if not errors[worst] <= examples.tolerance:
             said = (
                 f"the gradients of single examples do not add up to the batch's for `{worst}` "
                 f"(off by {errors[worst]:.2g})"
             )
-            raise mixing_error(examples.model, examples.f, examples.few, 0, said)
+            raise mixing_error(examples.model, examples.f, examples.few, examples.middle, said)
     try:
         examples.reset()
         _, at_once = gradients_by_vmap(examples.model, examples.few, examples.f, wanted)
     except Exception:  # this model cannot run so; the loop can
         return False
-    found = examples.errors(at_once, rows, norms)
-    return all(error <= examples.tolerance for error in found.values())
+    errors = examples.relative(_distances(at_once, rows), norms)
+    return all(error <= examples.tolerance for error in errors.values())

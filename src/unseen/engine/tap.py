@@ -83,7 +83,8 @@ def _reduce(
     by: Callable[[str, GradientFactor], T],
     check: GradientCheck,
 ) -> Reduced[T]:
-    parameters, found = trainable(model), {}
+    parameters = trainable(model)
+    found: dict[str, T] = {}
     factored = {name: parameters[name] for name in check.factored}
     others = {name: parameters[name] for name in check.one_by_one}
     if factored:

@@ -95,19 +95,19 @@ def winsorized_step(
     if len(draw.fit) == 1:  # one parameter's gradients are in memory at a time
         (batch,) = draw.fit.values()
         found = evaluate_and_reduce(model, batch, objective.loss, partial(_winsorized_factor, c=c))
-        losses, means = [found.values], found.by_parameter
+        values, means = found.values, found.by_parameter
     else:
         parts = [
             evaluate_and_reduce(model, batch, objective.loss, _rows) for batch in draw.fit.values()
         ]
-        losses = [part.values for part in parts]
+        values = torch.cat([part.values for part in parts])
         means = {
             name: winsorized_mean(torch.cat([part.by_parameter[name] for part in parts]), c)
             for name in parameters
         }
     for name, p in parameters.items():
         p.grad = means[name].view_as(p)
-    return torch.cat(losses).mean()
+    return values.mean()
 
 
 def _rows(name: str, form: GradientFactor) -> Float[Tensor, "b p"]:
