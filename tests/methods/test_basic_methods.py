@@ -13,6 +13,7 @@ from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Draw, Optimizer, draws, erm_step, mean_loss, train
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
+from unseen.methods.asam import ASAM
 from unseen.methods.early_stopping import EarlyStopping
 from unseen.methods.erm import ERM
 from unseen.methods.group_reweighting import (
@@ -105,6 +106,45 @@ def test_sam_without_radius_is_erm_and_with_radius_is_two_explicit_passes():
                 p -= move
         optimizer.step()
     assert_close(dict(c.state_dict()), dict(d.state_dict()), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.1, 1.0])
+def test_adaptive_sam_on_a_quadratic_equals_the_hand_formula(rho):
+    m = Quadratic()
+    w = m.w.detach().clone()
+    g, t = A @ w, w.abs() + 0.01
+    loss = ASAM(rho=rho, eta=0.01).step(m, ONE, QUADRATIC)
+    assert_close(m.w.grad, A @ (w + rho * t**2 * g / (t * g).norm()))
+    assert float(loss) == pytest.approx(float(w @ A @ w / 2))
+    assert_close(m.w.detach(), w, rtol=0, atol=0)
+
+
+def test_adaptive_sharpness_does_not_see_how_layers_share_their_scale():
+    class Product(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.a = nn.Parameter(torch.tensor([2.0 * scale, -1.0 * scale], dtype=torch.float64))
+            self.b = nn.Parameter(torch.tensor([0.5 / scale, 3.0 / scale], dtype=torch.float64))
+
+    risen = []
+    objective = replace(
+        QUADRATIC, loss=lambda m, batch: ((m.a * m.b).sum().square()).expand(len(batch["x"]))
+    )
+    for scale in (1.0, 10.0):
+        m = Product(scale)
+        ASAM(rho=0.1, eta=0.0).step(m, ONE, objective)
+        # the gradient at w + ε; of a it is divided by the scale, so that a · ∂a is not
+        risen.append((m.a.detach() * m.a.grad, m.b.detach() * m.b.grad))
+    assert_close(risen[0], risen[1])
+
+
+def test_adaptive_sam_without_radius_is_erm_and_refuses_a_negative_one():
+    a, b = model(), model()
+    ASAM(rho=0.0, budget=SGD).fit(a, task(), LAB)
+    ERM(SGD).fit(b, task(), LAB)
+    assert_close(dict(a.state_dict()), dict(b.state_dict()), rtol=0, atol=0)
+    with pytest.raises(InvalidConfig, match="rho=-1"):
+        ASAM(rho=-1)
 
 
 def test_sam_passes_share_the_dropout_mask_and_count_batch_norm_once():

@@ -50,7 +50,7 @@ def passes(variant: Variant) -> float:
 
 def test_as_many_passes():
     assert passes(Variant.ERM) == 1
-    assert passes(Variant.SAM) == 2
+    assert passes(Variant.SAM) == passes(Variant.ASAM) == 2
     assert passes(Variant.UDIM) == passes(Variant.LONG_ERM) == passes(Variant.LONG_SAM) == 5
 
 
