@@ -45,8 +45,8 @@ class ASAM:
 
     max over ‖T⁻¹ε‖ ≤ ρ of L(w + ε) with T = |w| + η: unlike SAM's, this sharpness stays as it is
     when one layer's weights are multiplied and the next one's divided. Two passes per step;
-    `rho=0` is ERM. The defaults are the paper's for CIFAR-10; the authors' code takes T = 1 for biases,
-    we do not.
+    `rho=0` is ERM. The defaults are those of the paper for CIFAR-10; the authors' code takes T = 1
+    for biases, we do not.
     """
 
     rho: float = 0.5
