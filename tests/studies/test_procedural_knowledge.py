@@ -18,7 +18,7 @@ from unseen.lab import Lab
 from unseen.measures.influence_volatility import per_nat
 from unseen.measures.query_correlation import blocks, correlations
 from unseen.objectives import sequence_log_probability
-from unseen.studies.procedural_knowledge import CLAIMS, study, worst, worst_contrast
+from unseen.studies.procedural_knowledge import CLAIMS, of_blocks, study
 from unseen.studies.procedural_knowledge.asking import (
     MLPS,
     SPLITS,
@@ -234,39 +234,42 @@ def test_contrasts_compare_the_blocks_they_name():
     assert relation(F, F) == relation(R, F) == "fact"
 
 
-def test_the_worst_reading_is_the_one_that_reaches_farthest():
-    cases = [(0.5, 0.4, 0.6), (0.55, 0.3, 0.7), (0.52, 0.45, 0.59)]
+def test_the_worst_block_is_a_mean_over_seeds():
     rows = [
-        {"x": v, "x_low": low, "x_high": high, "n": 9, "contrast": "c"} for v, low, high in cases
+        {"part": "block", "first": first, "second": "b", "seed": seed, "value": value + seed / 100}
+        | {"relation": "same", "curvature": "ekfac"}
+        for first, value in (("a", 0.5), ("b", 0.3))
+        for seed in range(3)
     ]
-    assert worst("x", 1e6)(rows).value == 0.55
-    assert worst("x", 0.0)(rows).high == 0.7
-    assert (
-        worst_contrast("c")(
-            [{**row, **{k.replace("x", "value"): v for k, v in row.items()}} for row in rows]
-        ).low
-        == 0.3
-    )
-    with pytest.raises(InvalidData, match="No row has contrast=d"):
-        worst("x", 0.0, contrast="d")(rows)
+    lowest = of_blocks("value", 1.0, relation="same")(rows)
+    assert (lowest.value, lowest.n) == (pytest.approx(0.31), 3)
+    assert of_blocks("value", 0.0, relation="same")(rows).value == pytest.approx(0.51)
+    with pytest.raises(InvalidData, match="No row has `pair`"):
+        of_blocks("value", 0.0, relation="fact")(rows)
 
 
-def fake(same: float, fact: float, found: int):
+def fake(same: float, fact: float, found: int, neither: float = 0.0):
     """Rows as three seeds would give them."""
     made = []
     for seed in range(3):
+        values = {
+            "same": same,
+            "fact": fact,
+            "other format": 0.12,
+            "other procedure": 0.06,
+            "control alone": neither,
+        }
+        kinds = list(Kind)
         for one in range(5):
             for two in range(one, 5):
                 kind = relation(one, two)
-                value = {
-                    "same": same,
-                    "fact": fact,
-                    "other format": 0.12,
-                    "other procedure": 0.06,
-                }.get(kind, 0.0)
-                made.append({"part": "block", "relation": kind, "value": value, "null": 0.001})
+                names = {"first": str(kinds[one]), "second": str(kinds[two]), "relation": kind}
+                made.append({"part": "block", **names, "value": values.get(kind, 0.0)})
+                made[-1]["null"] = 0.001
+        for kind in PROCEDURES:
+            gap = {"contrast": "same procedure − fact", "value": same - fact}
+            made.append({"part": "contrast", "first": str(kind), **gap})
         for name, value in (
-            ("same procedure − fact", same - fact),
             ("other format − 1.3 · other procedure", 0.12 - 1.3 * 0.06),
             ("same format − other format", same - 0.12),
             ("fall, top − 5 · |random|", 5.0),
@@ -285,11 +288,12 @@ def fake(same: float, fact: float, found: int):
                     "tried": 300,
                 }
             )
-        for row in made[-25:]:
-            row |= {"seed": seed, "curvature": "ekfac", "n": 40}
-            for name in ("value", "null", "excess"):
-                if name in row:
-                    row |= {f"{name}_low": row[name] - 0.002, f"{name}_high": row[name] + 0.002}
+        for row in made:
+            row.setdefault("seed", seed)
+            row["curvature"] = "ekfac"
+            for name in ("value", "excess", "null"):  # seeds differ
+                if name in row and row["seed"] == seed:
+                    row[name] += 1e-4 * seed
     return made
 
 
@@ -300,17 +304,17 @@ def test_claims_follow_the_rows():
     refuted = [
         c.says
         for c in CLAIMS
-        if c.judge(fake(0.07, 0.08, 30), Scale.LAPTOP).verdict is Verdict.REFUTED
+        if c.judge(fake(0.07, 0.08, 30, neither=0.3), Scale.LAPTOP).verdict is Verdict.REFUTED
     ]
-    assert (
-        len(refuted) == 5
-    )  # same document, format, facts, procedures above facts, answers of facts
+    # same document, format, facts, procedures above facts, answers of facts; and no procedure:
+    # with each other, and against those of a procedure
+    assert len(refuted) == 7
 
 
-def test_one_seed_that_differs_is_not_averaged_away():
+def test_one_block_that_differs_is_not_averaged_away():
     rows = fake(0.2, 0.0, 40)
     for row in rows:
-        if row["seed"] == 1 and row.get("relation") == "same":
-            row |= {"value": 0.05, "value_low": 0.04, "value_high": 0.06}
+        if row.get("relation") == "same" and row["first"] == str(Kind.REVERSAL):
+            row["value"] -= 0.15
     verdicts = [claim.judge(rows, Scale.LAPTOP).verdict for claim in CLAIMS]
     assert verdicts.count(Verdict.REFUTED) == 1

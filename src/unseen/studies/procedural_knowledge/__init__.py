@@ -4,8 +4,9 @@ that state them.
 Ruis et al. (2025), arXiv:2411.12580: the influences of pretraining documents on queries correlate
 where the queries need the same procedure, and documents that state the answer matter for facts
 alone. Here on a corpus that has procedures in two formats, facts and filler by design. Queries are
-the model's own completions, answered right. Not judged: which group is more volatile or has the
-steeper tail (the authors warn of noise), and sources of real text (there are none).
+the model's own completions, answered right. Claims are about training, so seeds are their unit.
+Not judged: which group is more volatile or has the steeper tail (the authors warn of noise), and
+sources of real text (there are none).
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,6 @@ import torch
 from unseen.attributions.influence import Curvature
 from unseen.lab import Lab
 from unseen.measures.query_correlation import Blocks, blocks, correlations
-from unseen.reading import Reading
 from unseen.studies.procedural_knowledge.asking import (
     Config,
     columns,
@@ -43,19 +43,7 @@ from unseen.studies.procedural_knowledge.rows import (
     removal_rows,
     tail_rows,
 )
-from unseen.study import (
-    Claim,
-    Effect,
-    Groups,
-    Row,
-    Rows,
-    Scale,
-    Study,
-    Value,
-    column,
-    effects,
-    pick,
-)
+from unseen.study import Claim, Effect, Row, Scale, Study, Value, average, effects, gap, pick
 from unseen.study.source import Source
 from unseen.tasks.procedural_corpus import PROCEDURES, Kind, ProceduralCorpus
 
@@ -98,39 +86,15 @@ def run(cell: Cell, lab: Lab) -> Iterator[Row]:
     yield {"seed": cell.seed, **contrast("dot product − EK-FAC, other procedure", blur)}
 
 
-def row_reading(row: Row, name: str) -> Reading:
-    """The reading that a row holds."""
-    value, low, high = (float(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
-    return Reading(value, low, high, int(row["n"]))
+def of_blocks(name: str, ideal: float, **where: Value) -> Effect:
+    """Mean over seeds of a block's column, for the block that is farthest from the ideal."""
+    by_pair = effects.worst(average(name), "pair", ideal, part="block", **where, **EKFAC)
+    return effects.derive(by_pair, pair=lambda row: f"{row.get('first')} × {row.get('second')}")
 
 
-ROW_NAMES = ("seed", "group", "first", "second")
-"""Columns that say of which groups of queries a row is."""
-
-
-def worst(name: str, ideal: float, **where: Value) -> Effect:
-    """The readings of all seeds and blocks, shown by the one farthest from the ideal."""
-
-    def read(rows: Rows) -> Reading:
-        column(rows, name, **where)  # raises with the reason when empty
-        chosen = [row for row in pick(rows, **where) if name in row]
-        labels = [", ".join(str(row[key]) for key in ROW_NAMES if key in row) for row in chosen]
-        readings = {
-            f"{n}. {label}": row_reading(row, name)
-            for n, (label, row) in enumerate(zip(labels, chosen, strict=True), 1)
-        }
-        return Groups.of(readings, lambda reading: abs(reading.value - ideal))
-
-    return read
-
-
-FAR = 1e6
-"""An ideal so far up that the reading with the lowest lower limit is the worst."""
-
-
-def worst_contrast(name: str, **where: Value) -> Effect:
-    """A contrast in its worst seed."""
-    return worst("value", FAR, contrast=name, **where)
+def of_contrast(name: str, **where: Value) -> Effect:
+    """Mean over seeds of a contrast."""
+    return average("value", contrast=name, **where)
 
 
 def of_procedures(effect: Effect) -> Effect:
@@ -141,87 +105,49 @@ def of_procedures(effect: Effect) -> Effect:
     )
 
 
+HIGHEST = 1.0
+"""Of correlations and shares: the reading farthest from it is the lowest."""
+SAME: dict[str, Value] = {"part": "block", "relation": "same", **EKFAC}
+NEITHER: dict[str, Value] = {"part": "block", "relation": "control alone", **EKFAC}
 CLAIMS = (
-    Claim(
-        says="The model does every procedure on unseen numbers (worst procedure).",
-        effect=of_procedures(effects.worst(effects.share("right", "tried"), "group", 1.0)),
-        above=0.8,
-    ),
-    Claim(
-        says="Queries that need the same procedure in the same format draw on the same documents "
-        "(lowest mean "
-        "correlation of three procedures and all seeds).",
-        effect=worst("value", FAR, part="block", relation="same", **EKFAC),
-        above=0.1,
-    ),
-    Claim(
-        says="Procedure counts beyond format: in another format the same procedure correlates 1.3 "
-        "times as much as "
-        "another procedure does (worst seed; difference).",
-        effect=worst_contrast("other format − 1.3 · other procedure", **EKFAC),
-        above=0.0,
-        sign_because="0 is a ratio of 1.3: 1.3 times the other is subtracted",
-    ),
-    Claim(
-        says="Format counts, too: in the same format correlations are higher (worst seed).",
-        effect=worst_contrast("same format − other format", **EKFAC),
-        above=0.05,
-    ),
-    Claim(
-        says="Factual queries correlate neither with each other nor with procedures (worst block "
-        "and seed).",
-        effect=worst("value", 0.0, part="block", relation="fact", **EKFAC),
-        above=-0.05,
-        below=0.05,
-    ),
-    Claim(
-        says="Queries that need neither procedure nor fact correlate with no others (worst block "
-        "and seed).",
-        effect=worst("value", 0.0, part="block", relation="control", **EKFAC),
-        above=-0.05,
-        below=0.05,
-    ),
-    Claim(
-        says="Queries of one procedure correlate more than factual ones (worst procedure and "
-        "seed).",
-        effect=worst_contrast("same procedure − fact", **EKFAC),
-        above=0.05,
-    ),
-    Claim(
-        says="With the documents of every query shuffled nothing correlates (worst block and "
-        "seed).",
-        effect=worst("null", 0.0, part="block", **EKFAC),
-        above=-0.02,
-        below=0.02,
-    ),
-    Claim(
-        says="Facts: a document that states the answer is among the top 10.",
-        effect=effects.share("hits", "queries", part="group", group=str(Kind.FACT), **EKFAC),
-        above=0.9,
-    ),
-    Claim(
-        says="Procedures: documents that state the answer are no more frequent in the top 50 than "
-        "anywhere (worst "
-        "procedure and seed; difference of shares).",
-        effect=of_procedures(worst("excess", 0.0)),
-        above=-0.01,
-        below=0.01,
-    ),
-    Claim(
-        says="Without its top 3 documents a fact is lost: log p falls by over 5 times what 3 "
-        "random fact documents "
-        "change (worst seed; top − 5 · |random|, nats).",
-        effect=worst_contrast("fall, top − 5 · |random|"),
-        above=0.0,
-        sign_because="0 is a ratio of 5: 5 times the random fall is subtracted",
-    ),
-    Claim(
-        says="The gradient dot product blurs this: it correlates other procedures more than EK-FAC "
-        "does (worst seed).",
-        effect=worst_contrast("dot product − EK-FAC, other procedure"),
-        above=0.05,
-    ),
-)
+    Claim("The model does every procedure on unseen numbers (worst procedure).",
+          of_procedures(effects.worst(effects.share("right", "tried"), "group", HIGHEST)),
+          above=0.8),
+    Claim("Queries that need the same procedure in the same format draw on the same documents "
+          "(lowest mean correlation of three procedures).",
+          of_blocks("value", HIGHEST, relation="same"), above=0.1),
+    Claim("Procedure counts beyond format: in another format the same procedure correlates 1.3 "
+          "times as much as another procedure does (difference).",
+          of_contrast("other format − 1.3 · other procedure", **EKFAC), above=0.0,
+          sign_because="0 is a ratio of 1.3: 1.3 times the other is subtracted"),
+    Claim("Format counts, too: in the same format correlations are higher.",
+          of_contrast("same format − other format", **EKFAC), above=0.05),
+    Claim("Factual queries correlate neither with each other nor with procedures (worst block).",
+          of_blocks("value", 0.0, relation="fact"), above=-0.05, below=0.05),
+    Claim("Queries that need neither procedure nor fact correlate with no others (worst block).",
+          of_blocks("value", 0.0, relation="control"), above=-0.05, below=0.05),
+    Claim("Nor do these correlate with each other.",
+          average("value", NEITHER), above=-0.05, below=0.05),
+    Claim("Correlation is a sign of a procedure: queries that share one correlate by 0.05 more "
+          "than those that need none.", gap("value", SAME, NEITHER), above=0.05),
+    Claim("Queries of one procedure correlate more than factual ones (worst procedure).",
+          effects.worst(of_contrast("same procedure − fact"), "first", HIGHEST, part="contrast",
+                        contrast="same procedure − fact", **EKFAC), above=0.05),
+    Claim("With the documents of every query shuffled nothing correlates (worst block).",
+          of_blocks("null", 0.0), above=-0.02, below=0.02),
+    Claim("Facts: a document that states the answer is among the top 10.",
+          effects.share("hits", "queries", part="group", group=str(Kind.FACT), **EKFAC),
+          above=0.9),
+    Claim("Procedures: documents that state the answer are no more frequent in the top 50 than "
+          "anywhere (worst procedure; difference of shares).",
+          of_procedures(effects.worst(average("excess"), "group", 0.0)), above=-0.01, below=0.01),
+    Claim("Without its top 3 documents a fact is lost: log p falls by over 5 times what 3 random "
+          "fact documents change (top − 5 · |random|, nats).",
+          of_contrast("fall, top − 5 · |random|"), above=0.0,
+          sign_because="0 is a ratio of 5: 5 times the random fall is subtracted"),
+    Claim("The gradient dot product blurs this: it correlates other procedures more than EK-FAC "
+          "does.", of_contrast("dot product − EK-FAC, other procedure"), above=0.05),
+)  # fmt: skip
 
 
 SMALL = ProceduralCorpus(triples=70, held_out=10, facts=15, copies=3, fillers=45)

@@ -65,7 +65,7 @@ class Config:
     shares: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
     """Parts of all documents, the strongest first, whose influence is summed up."""
     draws: int = 1_000
-    seeds: int = 3
+    seeds: int = 8
 
 
 @dataclass(frozen=True, eq=False)
