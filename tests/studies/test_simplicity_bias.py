@@ -73,7 +73,13 @@ def as_claimed(seeds=5):
     for seed in range(seeds):
         for (data, kind), areas in EXPECTED.items():
             rows.append(row(data, kind, seed, 0.76 if kind is Kind.CONTROL else 1.0, **areas))
-        for role, test in ((Role.FEW, 0.945), (Role.MANY, 0.997), (Role.WIDE, 0.95)):
+        for role, test in (
+            (Role.FEW, 0.945),
+            (Role.FEW_FAST, 0.95),
+            (Role.MANY, 0.997),
+            (Role.WIDE, 0.95),
+            (Role.WIDE_FAST, 0.95),
+        ):
             rows.append(
                 row(
                     Data.NOISY,
@@ -141,8 +147,10 @@ def test_a_network_that_did_not_fit_leaves_its_claims_undecided():
         ({"data": Data.LMS5, "kind": Kind.BEYOND, "simple": 0.9}, "three margins"),
         ({"data": Data.NOISY, "role": Role.FEW, "test": 0.99}, "With 10 % noise"),
         ({"data": Data.NOISY, "role": Role.MANY, "test": 0.95}, "eight times"),
-        ({"data": Data.MS7, "role": Role.FEW, "test": 0.9}, "Control: without that"),
-        ({"data": Data.MS7, "role": Role.WIDE, "test": 0.9}, "Control: there, too"),
+        ({"data": Data.MS7, "role": Role.FEW, "test": 0.985}, "Control: without that"),
+        ({"data": Data.MS7, "role": Role.WIDE, "test": 0.985}, "Control: there, too"),
+        ({"data": Data.NOISY, "role": Role.FEW_FAST, "test": 0.99}, "The noise costs"),
+        ({"data": Data.NOISY, "role": Role.WIDE_FAST, "test": 0.99}, "There, too, the noise"),
         ({"kind": Kind.CONTROL, "test": 0.52}, "Control: the photographs"),
     ],
 )
@@ -237,7 +245,7 @@ def test_the_rule_of_the_linear_coordinate_is_what_the_measures_call_simplicity_
 
 def test_noise_is_fitted_to_points_and_the_control_has_no_linear_coordinate():
     cells = list(of_noise(LAPTOP, 0))
-    assert len(cells) == len(LAPTOP.points) + 2
+    assert len(cells) == len(LAPTOP.points) + 4
     (control, wide) = [cell for cell in cells if cell.data is Data.MS7]
     (few,) = [cell for cell in cells if cell.data is Data.NOISY and cell.role is Role.FEW]
     assert (control.spec.blocks, wide.spec.blocks) == ((7,) * 20, (7,) * 50)
@@ -245,6 +253,8 @@ def test_noise_is_fitted_to_points_and_the_control_has_no_linear_coordinate():
     assert control.method == replace(
         few.method, budget=replace(few.method.budget, lr=3 * few.method.budget.lr)
     )
+    (fast,) = [cell for cell in cells if cell.role is Role.FEW_FAST]
+    assert fast == replace(few, method=control.method, role=Role.FEW_FAST)
     for config in (SMOKE, LAPTOP, PAPER):
         roles = [point.role for point in config.points]
         assert all(roles.count(role) == 1 for role in (Role.FEW, Role.MANY, Role.WIDE))

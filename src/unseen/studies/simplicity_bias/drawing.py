@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from unseen.figure import Curves, Grid
-from unseen.studies.simplicity_bias.networks import Data, Kind
+from unseen.studies.simplicity_bias.networks import Data, Kind, Role
 from unseen.study import Row, Rows, average, effects, figures, pick
 
 COLUMNS = {
@@ -35,7 +35,10 @@ def reliance(rows: Rows) -> Grid:
 def noisy(rows: Rows) -> list[Row]:
     """The networks on a noisy linear coordinate, named by the number of coordinates."""
     mine = pick(rows, part="scores", data=Data.NOISY.value, kind=Kind.ONE.value)
-    return [{**row, "coordinates": f"{row['d']} coordinates"} for row in mine]
+    fast = (Role.FEW_FAST, Role.WIDE_FAST)
+    return [
+        {**row, "coordinates": f"{row['d']} coordinates"} for row in mine if row["role"] not in fast
+    ]
 
 
 def boundary(rows: Rows) -> Curves:
@@ -89,4 +92,4 @@ def table(rows: Rows) -> Sequence[Row]:
         "simple exchanged": "simple",
         "others exchanged": "complex",
     }
-    return figures.summary(["data", "kind", "setting"], titles)(pick(rows, part="scores"))
+    return figures.summary(["data", "kind", "setting", "role"], titles)(pick(rows, part="scores"))

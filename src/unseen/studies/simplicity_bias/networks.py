@@ -72,6 +72,9 @@ class Role(StrEnum):
     """As many coordinates, more examples: it should not."""
     WIDE = "wide"
     """As many examples as in `MANY`, more coordinates."""
+    FEW_FAST = "few, at the control's rate"
+    WIDE_FAST = "wide, at the control's rate"
+    """The noisy data of `FEW` and `WIDE` trained as their controls are."""
     BETWEEN = "between"
     """For the figure."""
 
