@@ -8,7 +8,17 @@ from unseen.lab import Lab
 from unseen.measures.grokking import NeuronAlignment, Oddness
 from unseen.methods.gradient_descent import GradientDescent
 from unseen.models.two_layer import TwoLayer
-from unseen.studies.xor_grokking import Network, Setting, shortfall, strong, study, worst_setting
+from unseen.studies.xor_grokking import (
+    BOUNDARY,
+    STRONG,
+    Network,
+    Setting,
+    at_least,
+    shortfall,
+    strength,
+    study,
+    worst_setting,
+)
 from unseen.study import Scale, Verdict, average, pick
 from unseen.study.grid import Cell, resize
 from unseen.tasks.xor_clusters import XorClusters
@@ -63,7 +73,9 @@ def test_strong_settings_are_those_of_a_strong_signal():
         for seed in range(2)
     ]
     assert worst_setting(average("v"), 1.0)(rows).value == pytest.approx(0.2)
-    assert strong(worst_setting(average("v"), 1.0))(rows).value == pytest.approx(0.95)
+    assert at_least(BOUNDARY, worst_setting(average("v"), 1.0))(rows).value == pytest.approx(0.95)
+    assert at_least(STRONG, worst_setting(average("v"), 1.0))(rows).value == pytest.approx(0.99)
+    assert [strength(row) for row in rows[::2]] == ["strong", "boundary", "weak"]
 
 
 def test_equal_cells_give_equal_rows():

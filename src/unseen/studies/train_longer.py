@@ -121,12 +121,18 @@ class Config:
     seeds: int = 5
     """Of the diffusion part."""
     gap_seeds: int = 6
+    short_seeds: int = 12
+    """Of the ways that make as few updates as the large batch: they differ by less."""
 
     def cells(self) -> Iterator[Cell[Diffusion | Gap, Network]]:
-        gaps = [Gap(name, self.gap_images, method) for name, method in variants(self).items()]
+        ways = variants(self)
+        short = [name for name, method in ways.items() if is_short(method)]
+        gaps = {name: Gap(name, self.gap_images, method) for name, method in ways.items()}
         network = (self.network,)
         return interleave(
-            Grid(list(diffusions(self)), network, self.seeds), Grid(gaps, network, self.gap_seeds)
+            Grid(list(diffusions(self)), network, self.seeds),
+            Grid([gaps[name] for name in ways if name not in short], network, self.gap_seeds),
+            Grid([gaps[name] for name in short], network, self.short_seeds),
         )
 
 
@@ -159,6 +165,11 @@ def variants(config: Config) -> dict[str, LargeBatch]:
         "large + √lr + RA": replace(plain, root=True, adapt=True),
         "large + √lr + RA + GBN": replace(plain, root=True, adapt=True, ghost=ghost),
     }
+
+
+def is_short(method: LargeBatch) -> bool:
+    """Whether a large batch makes its few updates only."""
+    return method.batch_size > method.small.batch_size and not method.adapt
 
 
 def run(cell: Cell[Diffusion | Gap, Network], lab: Lab) -> Iterator[Row]:
@@ -334,6 +345,7 @@ def paper(laptop: Config) -> Config:
         large=4_096,
         seeds=3,
         gap_seeds=3,
+        short_seeds=3,
     )
 
 
@@ -356,6 +368,7 @@ study = Study(
             large=256,
             seeds=1,
             gap_seeds=1,
+            short_seeds=1,
         ),
         Scale.LAPTOP: LAPTOP,
         Scale.PAPER: paper(LAPTOP),

@@ -61,7 +61,7 @@ class Config:
         Setting(XorClusters(n=200, dim=10_000, mean_norm2=200, noise=0.10), lr=1e-2),
     )
     network: Network = Network()
-    seeds: int = 10
+    seeds: int = 20
 
 
 XorCell: TypeAlias = Cell[Setting, Network]
@@ -162,24 +162,30 @@ def imbalance(train: Batch) -> float:
     return ((plus - minus) / (plus + minus)).abs().max().item()
 
 
-STRONG = 1_800  # n‖μ‖⁴/p from which laptop runs are expected to generalize near-perfectly
+STRONG = 3_200
+"""n‖μ‖⁴/p from which laptop runs are expected to generalize near-perfectly."""
+BOUNDARY = 1_800
+"""Where they are expected to find the clusters; how near to perfect is reported, not judged."""
 NET: dict[str, Value] = {"model": "network"}
 SHARE = (0, 1)
 
 
-def is_strong(row: Row) -> bool:
-    return float(row["signal"]) >= STRONG
+def at_least(signal: float, effect: Effect) -> Effect:
+    """The effect on the settings of such a signal only."""
+    return restrict(effect, lambda row: float(row["signal"]) >= signal)
 
 
-def strong(effect: Effect) -> Effect:
-    """The effect on the settings of a strong signal only."""
-    return restrict(effect, is_strong)
+def strength(row: Row) -> str:
+    """Strong, weak, or at the boundary between them."""
+    signal = float(row["signal"])
+    return "strong" if signal >= STRONG else "boundary" if signal >= BOUNDARY else "weak"
 
 
 def shortfall(t: int) -> Effect:
     """Mean test accuracy of the strong settings minus that of the weak ones at step `t`."""
-    difference = gap("test", {**NET, "t": t, "strong": True}, {**NET, "t": t, "strong": False})
-    return derive(difference, strong=is_strong)
+    at: dict[str, Value] = {**NET, "t": t}
+    difference = gap("test", {**at, "strength": "strong"}, {**at, "strength": "weak"})
+    return derive(difference, strength=strength)
 
 
 def worst_setting(effect: Effect, ideal: float) -> Effect:
@@ -198,15 +204,16 @@ CLAIMS = (
           worst_setting(average("test", NET, t=1, within=SHARE), 0.5), above=0.44, below=0.56),
     Claim("After one step the network is nearly linear: oddness near 1 (worst setting).",
           worst_setting(average("oddness", NET, t=1, within=SHARE), 1.0), above=0.9),
-    Claim("After 100 steps the test accuracy is near 1 where n‖μ‖⁴/p ≥ 1800 (worst such setting).",
-          strong(label_accuracy("test", t=100)), above=0.98),
+    Claim("After 100 steps the test accuracy is near 1 where n‖μ‖⁴/p ≥ 3200 (worst such setting).",
+          at_least(STRONG, label_accuracy("test", t=100)), above=0.98),
     # ≈ 200 flipped labels per setting: Wilson's lower limit of all right is 0.98
     Claim("The flipped training labels are still fitted at step 100 (worst setting).",
           label_accuracy("flipped", t=100), above=0.97),
     Claim("A weak signal (n‖μ‖⁴/p = 800) ends visibly below, as the rate predicts.",
           shortfall(t=300), above=0.02),
-    Claim("By step 100 neurons point at the clusters they vote for (worst strong setting; chance "
-          "is 0.5).", strong(worst_setting(average("aligned", NET, t=100, within=SHARE), 1.0)),
+    Claim("By step 100 neurons point at the clusters they vote for where n‖μ‖⁴/p ≥ 1800 (worst "
+          "such setting; chance is 0.5).",
+          at_least(BOUNDARY, worst_setting(average("aligned", NET, t=100, within=SHARE), 1.0)),
           above=0.9),
     Claim("Logistic regression stays at chance on the same data (worst setting, last step).",
           worst_setting(average("test", model="logistic", t=300, within=SHARE), 0.5), above=0.44,
