@@ -29,11 +29,9 @@ from unseen.study import (
     Rows,
     Scale,
     Study,
-    Unit,
     Value,
     average,
     pick,
-    rate,
 )
 from unseen.study.effects import distinct, restrict, share, worst
 from unseen.study.figures import bars, draw_bars, points, summary
@@ -301,9 +299,6 @@ CLAIMS = (
     near_zero("There the right answer is no likelier (Welch t).",
               of("t", "unrealized", SECOND), LARGEST_T),
     Claim("Control: where examples were, they are.", exact("realized", SECOND), above=0.95),
-    Claim("GPT-4 names the child from the parent for a third of the pairs whose parent it names "
-          "(published counts).", rate("reversible", "pairs", variant=Variant.CELEBRITIES),
-          above=0.30, below=0.36, unit=Unit.ITEM),
 )  # fmt: skip
 
 

@@ -115,37 +115,6 @@ CLAIMS = (
         above=0.2,  # the sheet's prototype saw ratios of 1.07 to 20
     ),
     Claim(
-        says="Additive methods recover the weights w of a linear model (worst method, relative "
-        "error).",
-        effect=effects.worst(
-            average("error_w", pair=NETWORKS), "explanation", 0.0, part="recovery", additive=True
-        ),
-        below=0.01,
-    ),
-    Claim(
-        says="Multiplicative methods recover w·x₀ of a linear model (worst method, relative "
-        "error).",
-        effect=effects.worst(
-            average("error_wx", pair=NETWORKS), "explanation", 0.0, part="recovery", additive=False
-        ),
-        below=0.01,
-    ),
-    Claim(
-        says="Multiplicative methods do not recover w (mean relative error).",
-        effect=average("error_w", part="recovery", additive=False, pair=NETWORKS),
-        above=0.2,
-    ),
-    Claim(
-        says="A logistic g recovers the weights of a logistic model.",
-        effect=average("error_w", part="logistic", family="logistic", pair=NETWORKS),
-        below=0.01,
-    ),
-    Claim(
-        says="A linear g does not.",
-        effect=average("error_w", part="logistic", family="linear", pair=NETWORKS),
-        above=0.2,
-    ),
-    Claim(
         says="Removing the top features moves the output more by binary than by additive methods.",
         effect=versus(Order.TOP, Noise.BINARY, "binary", "additive"),
         above=0.0,
