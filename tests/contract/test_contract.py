@@ -1,6 +1,7 @@
 """Every plug in the house, found by listing its folder, keeps the contract. Nothing to register."""
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import pytest
 
 import unseen
 from unseen import testing
+from unseen.study import Scale
+from unseen.study.document import differences
 
 HOUSE = Path(unseen.__file__).parent
 
@@ -52,3 +55,15 @@ def test_study(name: str, smoke_runs) -> None:
     module = importlib.import_module(f"unseen.studies.{name}")
     assert hasattr(module, "study"), f"unseen/studies/{name} has no `study`."
     testing.check_study(module.study, smoke_runs.rows(name))
+
+
+@pytest.mark.parametrize("name", plugs("studies"))
+def test_a_study_says_how_it_differs_from_the_paper_with_its_seeds(name: str) -> None:
+    study = importlib.import_module(f"unseen.studies.{name}").study
+    laptop = study.scales[Scale.LAPTOP]
+    # a cell may train the seeds of its study as one stack
+    seeds = max(len({cell.seed for cell in study.cells(laptop)}), getattr(laptop, "seeds", 0))
+    assert re.search(rf"\b{seeds} seeds\b", study.differs), f"{seeds} seeds"
+    assert study.not_tested
+    stated, left_out = differences(study)
+    assert (stated.text, left_out.text) == (study.differs, f"Not tested: {study.not_tested}")

@@ -224,6 +224,19 @@ LAPTOP = Config()
 study = Study(
     name="influence_order_flip",
     system="14",
+    differs=(
+        "The paper asks models of up to 52 billion parameters about real and invented people and "
+        "reads influence on log p of a completion; here a decoder with two layers of width 64 "
+        "learns 200 facts of two-token names and attributes, half of them in each order, and 100 "
+        "further facts are asked, with 5 seeds. In so small a world any document with B makes B "
+        "likelier under every name, so most claims read the binding of B to A, the rise of log p(B "
+        "| A) beyond that under other names; the paper's own quantity stands beside it."
+    ),
+    not_tested=(
+        "That larger models draw on more abstract documents, across languages, in mathematics, "
+        "code and role-play; that influence spreads over layers by what is asked; memorisation of "
+        "single documents."
+    ),
     source=reference("grosse2023influence"),
     scales={
         Scale.SMOKE: resize(

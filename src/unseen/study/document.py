@@ -36,6 +36,7 @@ def document(
     drawn = [_or_note("figure", lambda make=make: make(rows)) for make in study.figures]  # type: ignore[misc]
     sections = [
         Section("Claims", [_note(judgement) for judgement in judgements]),
+        Section("Differences from the paper", differences(study)),
         Section("Results", [results] if rows else [Note("No cell has finished.", Tone.CAUTION)]),
         Section("Figures", drawn if rows else []),
         Section("Source", [Paragraph(citation(study.source))]),
@@ -48,6 +49,12 @@ def document(
         sections=[section for section in sections if section.blocks],
         facts=facts,
     )
+
+
+def differences(study: Study[Any, Any]) -> list[Paragraph]:
+    """How the laptop scale differs from the paper, and what of its abstract is not tested."""
+    not_tested = f"Not tested: {study.not_tested}" if study.not_tested else ""
+    return [Paragraph(text) for text in (study.differs, not_tested) if text]
 
 
 def lead(judgements: Sequence[Judgement], scale: Scale) -> str:
