@@ -91,7 +91,8 @@ def as_claimed(seeds=5):
                     complex=0.99,
                 )
             )
-        rows += [row(Data.MS7, Kind.ONE, seed, 1.0, role) for role in (Role.FEW, Role.WIDE)]
+        best = 1.0 - 0.001 * (seed % 2)
+        rows += [row(Data.MS7, Kind.ONE, seed, best, role) for role in (Role.FEW, Role.WIDE)]
         reach = {
             "linear_flips": 4_850,
             "linear_points": 5_000,
