@@ -94,7 +94,7 @@ def of_blocks(name: str, ideal: float, **where: Value) -> Effect:
 
 def of_contrast(name: str, **where: Value) -> Effect:
     """Mean over seeds of a contrast."""
-    return average("value", contrast=name, **where)
+    return average("value", {"contrast": name, **where})
 
 
 def of_procedures(effect: Effect) -> Effect:
