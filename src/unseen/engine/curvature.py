@@ -17,6 +17,7 @@ from unseen import stats
 from unseen.engine import parameters
 from unseen.engine.batches import size
 from unseen.engine.example_gradients import ModelAsArgument, double_differentiable
+from unseen.engine.example_values import example_values
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.reading import Reading
@@ -40,7 +41,7 @@ def hessian(model: nn.Module, batches: Sequence[Batch], f: PerExample) -> Produc
         total = {name: torch.zeros_like(p) for name, p in params.items()}
         for batch in batches:
             with torch.enable_grad(), double_differentiable():
-                loss = f(model, batch).sum() / n
+                loss = example_values(f, model, batch).sum() / n
                 first = torch.autograd.grad(
                     loss, list(params.values()), create_graph=True, materialize_grads=True
                 )

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from unseen import stats
 from unseen.engine.batches import once
+from unseen.engine.example_values import example_values
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.reading import Reading
@@ -26,7 +27,9 @@ def per_example(
     was_training = model.training
     model.eval()
     try:
-        return torch.cat([f(model, batch).cpu() for batch in once(data, batch_size, lab)])
+        return torch.cat(
+            [example_values(f, model, batch).cpu() for batch in once(data, batch_size, lab)]
+        )
     finally:
         model.train(was_training)
 

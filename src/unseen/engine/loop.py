@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unseen.engine import parameters
 from unseen.engine.batches import forever, once, size
+from unseen.engine.example_values import checked, refuse_nonfinite_splits
 from unseen.errors import Divergence, InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -206,19 +207,21 @@ def train(
             # skips it then
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(lab.device.type, torch.bfloat16, enabled=budget.bfloat16):
-                losses[draw.step] = step(model, draw, task.objective)
+                # the first step says what is wrong with a loss; later ones need not look again
+                objective = task.objective if draw.step else checked(task.objective)
+                losses[draw.step] = step(model, draw, objective)
             if budget.clip < math.inf:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), budget.clip)
             optimizer.step()
             # every hundred steps only: reading a loss waits for the device
             if draw.step % 100 == 99 or draw.step + 1 == budget.steps:
-                _refuse_divergence(losses, draw.step)
+                _refuse_divergence(losses, draw.step, task, lab)
             read(draw.step + 1)
             best.read(model, draw.step + 1)
     best.restore(model)
     model.eval()
     if not all(torch.isfinite(p).all() for p in parameters.trainable(model).values()):
-        raise divergence_error(budget.steps)
+        raise divergence_error(budget.steps, task, lab)
     if watch is None:
         curves = {}
     return Trained(model, task, {"loss": losses.tolist(), **curves, **best.curves}, start)
@@ -264,14 +267,17 @@ class _Best:
             model.load_state_dict(self.weights)
 
 
-def _refuse_divergence(losses: Tensor, step: int) -> None:
+def _refuse_divergence(losses: Tensor, step: int, task: Task, lab: Lab) -> None:
     bad = ~torch.isfinite(losses[: step + 1])
     if bad.any():
-        raise divergence_error(int(bad.nonzero()[0]))
+        raise divergence_error(int(bad.nonzero()[0]), task, lab)
 
 
-def divergence_error(step: int) -> Divergence:
-    """The error for a loss or weight that stopped being finite at this step."""
+def divergence_error(step: int, task: Task, lab: Lab) -> Divergence:
+    """The error for a loss or weight that stopped being finite at this step; data that are not
+    finite are refused as such.
+    """
+    refuse_nonfinite_splits({**task.of(Use.TRAIN), **task.of(Use.ADAPT)}, lab)
     return Divergence(
         f"The loss or the weights are no longer finite at step {step}.",
         why="the learning rate is too high for this model and data, or the inputs are not scaled.",

@@ -18,6 +18,7 @@ from unseen import stats
 from unseen.engine import parameters
 from unseen.engine.batches import once, size
 from unseen.engine.curvature import hessian, hutchinson, lanczos
+from unseen.engine.example_values import example_values
 from unseen.engine.parameters import shift_parameters, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -158,7 +159,7 @@ def examples(subject: Trained, split: str, most: int, lab: Lab) -> list[Batch]:
 @torch.no_grad()
 def losses(model: nn.Module, batches: list[Batch], f: PerExample) -> Float[Tensor, " n"]:
     """Every example's loss, in float64 on the CPU: small rises are differences of large sums."""
-    found = torch.cat([f(model, batch).double().cpu() for batch in batches])
+    found = torch.cat([example_values(f, model, batch).double().cpu() for batch in batches])
     if not torch.isfinite(found).all():
         raise InvalidData(
             "A loss is not finite.",
@@ -174,7 +175,8 @@ def mean_gradient(model: nn.Module, batches: list[Batch], f: PerExample) -> list
     total = [torch.zeros_like(p) for p in params]
     for batch in batches:
         with torch.enable_grad():
-            part = torch.autograd.grad(f(model, batch).sum() / n, params, materialize_grads=True)
+            loss = example_values(f, model, batch).sum() / n
+            part = torch.autograd.grad(loss, params, materialize_grads=True)
         torch._foreach_add_(total, list(part))
     return total
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unseen import stats
 from unseen.engine.batches import once
 from unseen.engine.evaluate import per_example
+from unseen.engine.example_values import refuse_nonfinite
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.objectives import negative_absolute_error
@@ -109,6 +110,8 @@ def predict(
         scores.append(per_example(model, split.data, task.objective.score, lab).double().numpy())
         margins.append(_margin(model, split, lab))
     if not (np.isfinite(losses).all() and np.isfinite(scores).all()):
+        name = next((n for n, one in task.splits.items() if one is split), "")
+        refuse_nonfinite(split.data, name, lab)
         bad = ~(np.isfinite(losses) & np.isfinite(scores))
         raise InvalidData(
             f"The model's loss or score is not finite on {int(bad.any(0).sum())} examples.",

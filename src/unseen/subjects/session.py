@@ -159,9 +159,12 @@ class Session:
         """Refuses examples without these tensors."""
         missing = [column for column in columns if not self.has(split, column)]
         if missing:
+            known = next(once(self.task.split(split).data, 1, self.lab))
             raise InvalidData(
                 f"The examples of `{split}` have no `{'` and no `'.join(missing)}`.",
-                why="this part reads " + " and ".join(f"`{column}`" for column in columns) + ".",
+                why="this part reads "
+                + " and ".join(f"`{column}`" for column in columns)
+                + f"; the columns are {', '.join(f'`{column}`' for column in known)}.",
                 fix="add them to the dataset if this kind of data has them; otherwise this part "
                 "does not apply.",
             )

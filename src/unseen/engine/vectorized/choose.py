@@ -135,8 +135,8 @@ def choose_backend(runs: TrainingRuns) -> Backend:
     try:
         many, together = _probe(runs, n, lambda short: train_stacked(short)[0])
     # vmap's refusals: randomness, in-place updates, data-dependent control flow; a loss that asks
-    # the model for more than outputs
-    except (RuntimeError, AttributeError) as error:
+    # the model for more than outputs; a column that is missing, which the loop says by its name
+    except (RuntimeError, AttributeError, TypeError, LookupError) as error:
         return Backend(False, f"vmap refuses: {str(error).splitlines()[0][:160]}")
     single, alone = _probe(
         replace(runs, models=runs.models[:1]), n, lambda short: short.train_one(0)

@@ -95,9 +95,9 @@ def _outcome(
     model = runs.models[k].eval()
     bad = ~torch.isfinite(losses)
     if bad.any():
-        return divergence_error(int(bad.nonzero()[0]))
+        return divergence_error(int(bad.nonzero()[0]), runs.tasks[k], runs.labs[k])
     if not all(torch.isfinite(p).all() for p in parameters.trainable(model).values()):
-        return divergence_error(runs.budgets[k].steps)
+        return divergence_error(runs.budgets[k].steps, runs.tasks[k], runs.labs[k])
     return Trained(model, runs.tasks[k], {"loss": losses.tolist(), **curves}, start)
 
 

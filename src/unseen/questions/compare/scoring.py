@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.engine.batches import once
+from unseen.engine.batches import once, size
 from unseen.engine.evaluate import per_example
+from unseen.engine.example_values import refuse_shape
 from unseen.engine.vectorized.ensemble import Ensemble
 from unseen.errors import UnseenError
 from unseen.lab import Lab
@@ -74,7 +75,9 @@ class ModelEvaluator:
         parts = []
         for batch in once(split.data, 1024, self.lab):
             shared = {name: tensor.expand(k, *tensor.shape) for name, tensor in batch.items()}
-            parts.append(ensemble.evaluate(f, shared).cpu())
+            values = ensemble.evaluate(f, shared).cpu()
+            refuse_shape(values.flatten(0, 1) if values.dim() > 1 else values, k * size(batch))
+            parts.append(values)
         return torch.cat(parts, 1)
 
 
