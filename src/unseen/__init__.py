@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.study import Scale as Scale
     from unseen.study import Study as Study
     from unseen.subjects.subject import Subject as Subject
+    from unseen.subjects.user_data import NamedExamples as NamedExamples
     from unseen.task import Axis as Axis
     from unseen.task import Objective as Objective
     from unseen.task import Split as Split
@@ -52,6 +53,7 @@ _HOMES = {
     "unseen.reading": ("Measure", "Reading"),
     "unseen.study": ("Claim", "Scale", "Study"),
     "unseen.subjects.subject": ("Subject",),
+    "unseen.subjects.user_data": ("NamedExamples",),
     "unseen.task": ("Axis", "Objective", "Split", "Task", "TaskSpec", "Use"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

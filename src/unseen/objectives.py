@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from unseen.task import Batch, Objective
 
+IGNORED = -100
+"""A label that stands for none, as in torch's cross-entropy (`ignore_index`)."""
+
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Float[Tensor, " batch"]:
     """−log p(y | x) in nats; `y` holds class indices."""
@@ -80,7 +83,7 @@ def drawn_bits(model: nn.Module, batch: Batch, generator: torch.Generator) -> Ba
 
 def _token_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Per-position loss, hit and weight; position s predicts token s + 1, weights are `mask`
-    (default: all).
+    (default: all) where the label is not `IGNORED`.
     """
     tokens = batch["tokens"]
     logits = model(tokens)[:, :-1]
@@ -89,7 +92,8 @@ def _token_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tenso
         target.shape
     )
     mask = batch.get("mask")
-    weight = torch.ones_like(loss) if mask is None else mask[:, 1:].to(loss.dtype)
+    weight = (target != IGNORED).to(loss.dtype)
+    weight = weight if mask is None else weight * mask[:, 1:].to(loss.dtype)
     return loss, logits.argmax(-1) == target, weight
 
 

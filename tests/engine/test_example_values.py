@@ -161,7 +161,8 @@ def test_nan_in_an_input_is_named_and_no_matter_of_the_learning_rate(together):
             return train_many([net(), net(), net()], task, ERM(budget).step, budget, [Lab()] * 3)
         return ERM(BUDGET).fit(net(), task, Lab())
 
-    with pytest.raises(InvalidData, match="Column `x` of split `train` holds NaN: example 7, entry 2"):
+    named = "Column `x` of split `train` holds NaN: example 7, entry 2"
+    with pytest.raises(InvalidData, match=named):
         train()
 
 
@@ -174,9 +175,10 @@ def test_nan_in_an_evaluated_split_is_named_by_the_audit():
     found = Audit(seeds=1, remedies={}, measures={})(
         Subject(task=task, model=net, budget=BUDGET), Lab()
     )
-    assert "`x` of split `broken` holds an infinite number: example 9" in found.skipped[
-        "split `broken`"
-    ]
+    assert (
+        "`x` of split `broken` holds an infinite number: example 9"
+        in found.skipped["split `broken`"]
+    )
 
 
 def test_per_example_values_pass_unchanged():

@@ -74,3 +74,12 @@ def test_without_transformers_the_extra_is_named(folder, monkeypatch):
     with pytest.raises(MissingExtra, match="transformers") as caught:
         load_causal(folder)
     assert "unseen[language]" in caught.value.fix
+
+
+def test_a_checkpoint_without_its_head_is_refused(folder):
+    """A tied head is not missing (GPT-2 above); a base model has none."""
+    config = transformers.GPT2Config.from_pretrained(folder, tie_word_embeddings=False)
+    transformers.GPT2Model(config).save_pretrained(folder)
+    with pytest.raises(InvalidData, match=r"has no lm_head\.weight for a GPT2LMHeadModel") as found:
+        load_causal(folder)
+    assert "GPT2Model" in found.value.fix

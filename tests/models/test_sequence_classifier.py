@@ -13,6 +13,7 @@ from unseen.attributions.influence import Curvature, Fisher, Influence
 from unseen.errors import InvalidConfig, InvalidData, MissingExtra, MissingFile, UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained
+from unseen.models.pretrained import load_causal
 from unseen.models.sequence_classifier import SequenceClassifier, load_classifier
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
@@ -105,4 +106,16 @@ def test_refusals(tmp_path, monkeypatch):
         load_classifier(tmp_path / "none")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtra, match="transformers"):
+        load_classifier(path)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_a_checkpoint_without_its_head_is_refused_and_so_is_a_classifier_as_a_language_model(
+    kind, tmp_path
+):
+    path, peer = saved(tmp_path, kind)
+    with pytest.raises(InvalidData, match=r"has no .* for a \w+ForCausalLM|has no .*LMHead"):
+        load_causal(path)
+    peer.base_model.save_pretrained(path)
+    with pytest.raises(InvalidData, match=r"has no .*(classifier|score)\."):
         load_classifier(path)

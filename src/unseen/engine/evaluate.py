@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from unseen import stats
-from unseen.engine.batches import once
+from unseen.engine.batches import Columns, once
 from unseen.engine.example_values import example_values
+from unseen.engine.labels import labelled
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.reading import Reading
@@ -49,9 +50,12 @@ def outputs(
 
 def score(model: nn.Module, task: Task, split: Split, lab: Lab) -> Reading:
     """Mean score on one split with its interval over examples; `detail` holds the score of each
-    example.
+    example that has a label.
     """
-    values = per_example(model, split.data, task.objective.score, lab)
+    data = split.data
+    if isinstance(data, Columns):  # other data would be read twice
+        data, _ = labelled(data, task.objective)
+    values = per_example(model, data, task.objective.score, lab)
     reading = stats.of_scores(values.double().numpy())
     return Reading(reading.value, reading.low, reading.high, reading.n, reading.unit, values)
 

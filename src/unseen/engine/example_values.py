@@ -70,8 +70,7 @@ def refuse_shape(values: Any, n: int) -> None:
     }
     raise InvalidData(
         f"A loss or score has the shape {shape} for a batch of {n} examples; it must be [{n}].",
-        why="other numbers would be counted as further examples: n too large, intervals too "
-        "narrow."
+        why="other numbers would be counted as further examples: n too large, intervals too narrow."
         if values.numel() > 1
         else "without a number per example there are no intervals and no per-example gradients.",
         fix=fixes.get(

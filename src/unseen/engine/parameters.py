@@ -82,3 +82,25 @@ def sphere(params: Sequence[Tensor], radius: float, generator: torch.Generator) 
 def gaussian(x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """x plus independent normal noise of standard deviation `scale`."""
     return x + scale * torch.randn(x.shape, generator=generator).to(x)
+
+
+def shares_weights(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two models are one, or have a trainable parameter in common: training one changes the
+    other.
+    """
+    return a is b or bool(_storages(a) & _storages(b))
+
+
+def _storages(model: nn.Module) -> set[int]:
+    return {p.untyped_storage().data_ptr() for p in trainable(model).values() if p.numel()}
+
+
+def has_weights_of(a: nn.Module, b: nn.Module) -> bool:
+    """Whether all trainable parameters of two models have the same names and values."""
+    one, other = trainable(a), trainable(b)
+    if not one or one.keys() != other.keys():
+        return False
+    return all(
+        p.shape == other[name].shape and torch.equal(p.detach().cpu(), other[name].detach().to(p))
+        for name, p in one.items()
+    )

@@ -18,6 +18,7 @@ from unseen import stats
 from unseen.engine.batches import Columns, gather, length
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, Schedule, erm_step, train
+from unseen.engine.parameters import shares_weights
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
@@ -58,13 +59,20 @@ def out_of_fold_loss(
             why="an untrained model knows no label.",
             fix="epochs=8.",
         )
-    losses = torch.zeros(n)
+    losses, previous = torch.zeros(n), None
     parts = torch.randperm(n, generator=lab.child("folds").generator()).tensor_split(folds)
     for k, held in enumerate(parts):
         own = lab.child("fold", k)
         rest = torch.cat([part for j, part in enumerate(parts) if j != k])
         with own.child("init").seeded():
             model = make_model()
+        if previous is not None and shares_weights(model, previous):
+            raise InvalidData(
+                "The function returned the same model, or shared weights, for two folds.",
+                why="the second would start with what the first has learned of its examples.",
+                fix="make it inside the function: lambda: nn.Linear(…).",
+            )
+        previous = model
         fitted = Task(
             name=task.name,
             axis=task.axis,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unseen.errors import UnsupportedLayer
+from unseen.errors import InvalidData, UnsupportedLayer
 
 
 class Estimator(nn.Module):
@@ -25,7 +25,16 @@ class Estimator(nn.Module):
 
     def learn(self, x: Tensor, y: Tensor) -> None:
         """Fits the estimator on the examples."""
-        self.estimator.fit(self._rows(x), y.detach().cpu().numpy())
+        try:
+            self.estimator.fit(self._rows(x), y.detach().cpu().numpy())
+        except (ValueError, TypeError) as error:
+            raise InvalidData(
+                f"{type(self.estimator).__name__} cannot be fitted: {_first_line(error)}",
+                why="an estimator is given the inputs as numbers [example, feature], without "
+                "names; those of a table are imputed, scaled and one-hot encoded.",
+                fix="leave out what reads columns by name or fills gaps, for example --estimator "
+                "sklearn.linear_model:LogisticRegression.",
+            ) from error
 
     def forward(self, x: Tensor) -> Float[Tensor, "batch output"]:
         if torch.is_grad_enabled() and x.requires_grad:
@@ -45,3 +54,7 @@ class Estimator(nn.Module):
     @staticmethod
     def _rows(x: Tensor) -> np.ndarray:
         return x.detach().flatten(1).cpu().numpy()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

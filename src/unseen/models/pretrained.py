@@ -5,6 +5,7 @@ Weights are read from safetensors only: a pickle can run any code when it is ope
 """
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -201,11 +202,34 @@ def load_causal(folder: Path | str) -> CausalLM:
             why="it is an optional extra and is not installed.",
             fix='pip install "unseen[language]"',
         ) from error
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    model, loaded = AutoModelForCausalLM.from_pretrained(
+        folder,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
     )
+    refuse_incomplete(folder, model, loaded)
     return CausalLM(
         model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    )
+
+
+def refuse_incomplete(folder: Path, model: Any, loaded: Mapping[str, Any]) -> None:
+    """Raises where the checkpoint lacks weights of the model, or holds some of another shape:
+    transformers draws such at random.
+    """
+    lacks = sorted([*loaded["missing_keys"], *(str(key[0]) for key in loaded["mismatched_keys"])])
+    if not lacks:
+        return
+    saved = ", ".join(getattr(model.config, "architectures", None) or ["another model"])
+    more = f" and {len(lacks) - 3} more" if len(lacks) > 3 else ""
+    raise InvalidData(
+        f"The checkpoint in {folder} has no {', '.join(lacks[:3])}{more} for a "
+        f"{type(model).__name__}.",
+        why="these weights would be random, and so would the answers.",
+        fix=f"it was saved from {saved}: give the folder of a model with this head, saved by "
+        "save_pretrained after it was trained.",
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData, MissingExtra, MissingFile, UnknownName
-from unseen.models.pretrained import refuse_pickles
+from unseen.models.pretrained import refuse_incomplete, refuse_pickles
 
 
 class SequenceClassifier(nn.Module):
@@ -97,9 +97,14 @@ def load_classifier(folder: Path | str) -> SequenceClassifier:
             why="it is an optional extra and is not installed.",
             fix='pip install "unseen[language]"',
         ) from error
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+    model, loaded = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
     )
+    refuse_incomplete(folder, model, loaded)
     tokenizer = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )

@@ -3,12 +3,15 @@ say why it cannot.
 """
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator, clone, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
 from torch import nn
 
 from unseen.engine.batches import once
@@ -26,11 +29,21 @@ def with_estimator(subject: Subject, estimator: str | BaseEstimator) -> Subject:
     """
     if isinstance(estimator, str):
         estimator = _import_estimator(estimator)
-    return replace(subject, name=type(estimator).__name__, model=estimator, trained=None)
+    name, decisions = type(estimator).__name__, list(subject.decisions)
+    if is_classifier(estimator) and not hasattr(estimator, "predict_proba"):
+        estimator = CalibratedClassifierCV(estimator)
+        decisions.append(
+            f"{name} gives no probabilities: they are fitted to its decision values in five folds "
+            "of the training examples (CalibratedClassifierCV)."
+        )
+    return replace(subject, name=name, model=estimator, trained=None, decisions=decisions)
 
 
 def _import_estimator(name: str) -> BaseEstimator:
     module, _, kind = name.rpartition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # as for `python`: a person's own module lies in the working folder
+        sys.path.append(here)
     try:
         return getattr(importlib.import_module(module), kind)()
     except (ImportError, AttributeError, ValueError, TypeError) as error:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unseen import stats
 from unseen.engine.batches import once
 from unseen.engine.evaluate import per_example
-from unseen.engine.example_values import refuse_nonfinite
+from unseen.engine.example_values import refuse_missing_column, refuse_nonfinite
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.objectives import negative_absolute_error
@@ -156,7 +156,11 @@ def group_codes(split: Split, group: Callable[[Batch], Tensor], lab: Lab) -> NDA
     """The group's integer of every example, in order."""
 
     def of(batch: Batch) -> Tensor:
-        value: object = group(batch)  # a user's function: it may return anything
+        try:
+            value: object = group(batch)  # a user's function: it may return anything
+        except KeyError as error:
+            refuse_missing_column(error, batch)
+            raise
         if not isinstance(value, Tensor) or value.dim() != 1:
             raise InvalidData(
                 f"A group returned {type(value).__name__} {tuple(getattr(value, 'shape', ()))}.",

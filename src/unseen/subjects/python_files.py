@@ -49,11 +49,16 @@ def load_object(path: Path, name: str) -> Any:
     """What a Python file calls `name`, or what the function of that name returns; errors say the
     file's line.
     """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(_module_name(path), path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))
+    # as `python file.py` has it, and it stays so: a factory may import what lies beside the file
+    # when it is called
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    sys.modules[spec.name] = module  # dataclasses look up the module of a class by its name
     try:
         spec.loader.exec_module(module)
         known = [key for key in vars(module) if not key.startswith("_")]
@@ -75,5 +80,11 @@ def load_object(path: Path, name: str) -> Any:
             why="the subject could not be made.",
             fix=f"run `python {path}` and mend it; nothing was written.",
         ) from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
+
+
+def _module_name(path: Path) -> str:
+    """The file's name, unless another module is called so: a subject may lie in `random.py`."""
+    known = sys.modules.get(path.stem)
+    file = getattr(known, "__file__", None)
+    is_free = known is None or (file is not None and Path(file).resolve() == path.resolve())
+    return path.stem if is_free and path.stem not in sys.stdlib_module_names else f"{path.stem}.py"

@@ -5,8 +5,8 @@ is asked of.
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from unseen.methods.fit_estimator import FitEstimator
 from unseen.models.estimator import Estimator
 from unseen.subjects.estimators import wrap_estimators
 from unseen.subjects.examples import Example, Shown
+from unseen.subjects.model_outputs import in_dtype_of, probability_warnings
 from unseen.subjects.predictions import SplitPredictions, predict
 from unseen.subjects.subject import Subject, validate
 from unseen.subjects.training import TrainingRuns
@@ -66,12 +67,17 @@ class Session:
         ones.
         """
         chosen = self.task.of(Use.EVALUATE) or self.task.of(Use.SELECT) or self.task.of(Use.TRAIN)
-        found = {
-            name: split
-            for name, split in chosen.items()
-            if self.attempt(f"split `{name}`", partial(self.predictions, name))
-        }
+        found, errors = dict[str, Split](), list[Exception]()
+        for name, split in chosen.items():
+            try:
+                self.predictions(name)
+                found[name] = split
+            except Exception as error:  # one split that fails must not end the audit
+                self.skipped[f"split `{name}`"] = reason(error)
+                errors.append(error)
         if not found:
+            if isinstance(errors[0], UnseenError) and len({str(error) for error in errors}) == 1:
+                raise errors[0]
             raise InvalidData(
                 "No split can be evaluated.",
                 why="; ".join(self.skipped.values()),
@@ -271,23 +277,29 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
     Fitted estimators are evaluated as they are: nothing is trained beside one.
     """
     subject, began = wrap_estimators(validate(subject), lab), time.perf_counter()
+    lab = in_dtype_of(subject, lab)
     runs, retrained = TrainingRuns(subject, lab), list[Trained]()
-    try:
-        method = (
-            FitEstimator() if isinstance(runs.initial_model(0), Estimator) else ERM(subject.budget)
-        )
-        if subject.trained is None or (retrain and not isinstance(method, FitEstimator)):
-            retrained = runs.seeds(method, seeds)
-    except UnseenError:
-        raise
-    except Exception as error:  # the subject's own model
-        raise InvalidData(
-            f"Training the subject's model raised {reason(error)}",
-            why="every finding needs a model that runs on the subject's batches.",
-            fix="try task.objective.loss(model(), batch) on one batch of your TRAIN split.",
-        ) from error
+    if subject.trained is None or retrain:
+        try:
+            method = (
+                FitEstimator()
+                if isinstance(runs.initial_model(0), Estimator)
+                else ERM(subject.budget)
+            )
+            if subject.trained is None or not isinstance(method, FitEstimator):
+                retrained = runs.seeds(method, seeds)
+        except UnseenError:
+            raise
+        except Exception as error:  # the subject's own model
+            raise InvalidData(
+                f"Training the subject's model raised {reason(error)}",
+                why="every finding needs a model that runs on the subject's batches.",
+                fix="try task.objective.loss(model(), batch) on one batch of your TRAIN split.",
+            ) from error
     models = retrained
     if subject.trained is not None:  # a copy: the caller's model keeps its mode and device
         model = deepcopy(subject.trained).to(lab.device, lab.dtype).eval()
         models = [Trained(model, subject.task)]
+    warnings = probability_warnings(models[0].model, subject.task, lab)
+    subject = replace(subject, warnings=[*subject.warnings, *warnings])
     return Session(subject, runs, models, retrained, time.perf_counter() - began)

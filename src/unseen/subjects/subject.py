@@ -3,15 +3,18 @@ shown.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from unseen.engine.batches import length
+from unseen.engine.labels import labelled
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
+from unseen.objectives import IGNORED
 from unseen.subjects.examples import Shown
+from unseen.subjects.user_data import examples_by_name
 from unseen.task import Batch, Task
 
 
@@ -68,18 +71,48 @@ class Subject:
 
 
 def validate(subject: Subject) -> Subject:
-    """The subject, unless a split is empty or its examples are not tensors by name."""
-    for name, split in subject.task.splits.items():
-        if length(split.data) == 0:
+    """The subject with its examples by name and without those whose label is to be ignored; refuses
+    an empty split.
+    """
+    task, positions, decisions = subject.task, dict[str, Tensor](), list[str]()
+    splits = dict(task.splits)
+    for name, split in task.splits.items():
+        data = examples_by_name(split.data, name)
+        n = length(data)
+        if n != 0:
+            data, kept = labelled(data, task.objective)
+            if kept is not None and n is not None:
+                positions[name] = kept
+                decisions.append(
+                    f"{n - len(kept):,} of {n:,} examples of split `{name}` have the label "
+                    f"{IGNORED}: they are ignored."
+                )
+        if length(data) == 0:
             raise InvalidData(
-                f"Split `{name}` is empty.", why="nothing can be done with it.", fix="leave it out."
+                f"Split `{name}` is empty." if n == 0 else f"Split `{name}` has no label.",
+                why="nothing can be done with it.",
+                fix="leave it out.",
             )
-        row = split.data[0] if length(split.data) else next(iter(split.data))
-        if not isinstance(row, Mapping):
-            raise InvalidData(
-                f"An example of split `{name}` is a {type(row).__name__}.",
-                why="objectives, measures and groups read tensors by name.",
-                fix='return a dictionary, for example {"x": image, "y": label}, or use '
-                "engine.batches.Columns.",
-            )
-    return subject
+        splits[name] = split if data is split.data else replace(split, data=data)
+    if all(splits[name] is split for name, split in task.splits.items()):
+        return subject
+    return replace(
+        subject,
+        task=replace(task, splits=splits),
+        show=_show_kept(subject.show, positions),
+        decisions=[*subject.decisions, *decisions],
+    )
+
+
+def _show_kept(
+    show: Callable[[str, int], Shown] | None, positions: Mapping[str, Tensor]
+) -> Callable[[str, int], Shown] | None:
+    """Shows examples by their position among those whose label counts."""
+    if show is None or not positions:
+        return show
+
+    def of_kept(split: str, index: int) -> Shown:
+        kept = positions.get(split)
+        return show(split, index if kept is None else int(kept[index]))
+
+    return of_kept

@@ -13,6 +13,7 @@ from unseen.errors import Divergence, InvalidData
 from unseen.identity import Identity, Structure, identify
 from unseen.lab import Lab
 from unseen.method import Method, Trained
+from unseen.subjects.fresh_models import MAKE_FRESH, fresh_model
 from unseen.subjects.stacking import step_of, train_together
 from unseen.subjects.subject import Subject
 from unseen.task import Use
@@ -104,13 +105,12 @@ class TrainingRuns:
     def initial_model(self, seed: int) -> nn.Module:
         """The untrained model of a seed."""
         with self.lab.child("init", seed).seeded():
-            model = self.subject.model()
-        if model is self._last:
+            model = fresh_model(self.subject)
+        if self._last is not None and parameters.shares_weights(model, self._last):
             raise InvalidData(
                 "The subject's function returned the same model twice.",
                 why="every seed and every remedy starts from a fresh one.",
-                fix="make it inside the function: model=lambda: nn.Linear(…), and give a trained "
-                "one as trained=….",
+                fix=MAKE_FRESH,
             )
         self._last = model
         return model

@@ -126,7 +126,8 @@ def test_what_the_subjects_own_code_raises_is_a_named_skip():
         raise OSError("no picture")
 
     found = audited(groups={"ward": lambda batch: batch["ward"]}, features={"far": [99]}, show=show)
-    assert "KeyError" in found.skipped["group ward on `Basel`"]
+    assert "no column `ward`" in found.skipped["group ward on `Basel`"]
+    assert "the columns are `x`, `y`" in found.skipped["group ward on `Basel`"]
     assert "no picture" in found.skipped["showing examples"]
     assert "features" in found.skipped
     assert found.score("Basel", "accuracy")

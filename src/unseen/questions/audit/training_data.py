@@ -2,6 +2,7 @@
 evaluation splits?
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from unseen.measures.label_errors import out_of_fold_loss
 from unseen.questions.audit.results import Coherence, LabelErrors, Overlap
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
+from unseen.subjects.fresh_models import untrained_model
 from unseen.subjects.session import Session
 from unseen.task import Use
 
@@ -72,7 +74,8 @@ def _by_class(session: Session, data: Dataset[Any]) -> dict[str, Tensor]:
     y, names = whole(data, session.lab)["y"].flatten().cpu(), session.subject.classes
     found = [int(k) for k in y.unique()]
     rows = {
-        str(names[k]) if k < len(names) else str(k): (y == k).nonzero().flatten() for k in found
+        str(names[k]) if 0 <= k < len(names) else str(k): (y == k).nonzero().flatten()
+        for k in found
     }
     return (
         {name: of for name, of in rows.items() if len(of) >= 4}
@@ -134,7 +137,10 @@ def label_errors(session: Session, top: int) -> LabelErrors:
     session.require_gradients()
     fit = session.training_split
     losses = out_of_fold_loss(
-        session.subject.model, session.task, session.lab.child("suspicion"), split=fit
+        partial(untrained_model, session.subject),
+        session.task,
+        session.lab.child("suspicion"),
+        split=fit,
     )
     if session.classifies:
         least, said = (

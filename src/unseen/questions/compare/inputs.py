@@ -25,7 +25,7 @@ from unseen.search_space import LogUniform, Range, Uniform
 from unseen.subjects.domains import of_domains, of_task
 from unseen.subjects.python_files import is_table, load_object
 from unseen.subjects.sources import refuse_columns
-from unseen.subjects.subject import Subject
+from unseen.subjects.subject import Subject, validate
 from unseen.subjects.tables import TableColumns, of_table_by_site, table_name
 from unseen.task import Task, TaskSpec
 from unseen.tasks.domains import DomainSpec
@@ -148,6 +148,7 @@ def subjects_from(found: object, what: str, lab: Lab) -> list[Subject]:
 
 def comparable(subject: Subject) -> Subject:
     """The subject without targets in its unlabelled splits, which no method may read."""
+    subject = validate(subject)
     bare = of_task(subject.task, model=lambda: network_of(subject), budget=subject.budget)
     # a comparison is named by the subject, as its author named it
     dataset = subject.dataset or subject.name

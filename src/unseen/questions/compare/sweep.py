@@ -24,6 +24,7 @@ from unseen.questions.compare.candidates import MethodSpec
 from unseen.questions.compare.run_groups import Run, RunGroup, RunScores
 from unseen.questions.compare.scoring import scores
 from unseen.search_space import Space
+from unseen.subjects.fresh_models import fresh_model
 from unseen.subjects.stacking import most_together, step_of, train_alone, visible_to_training
 from unseen.subjects.subject import Subject
 from unseen.task import Split, Task, Use
@@ -194,7 +195,7 @@ class Sweep:
 
 def network_of(subject: Subject) -> nn.Module:
     """A fresh model, which methods must be able to train."""
-    model = subject.model() if not isinstance(subject.model, BaseEstimator) else subject.model
+    model = subject.model if isinstance(subject.model, BaseEstimator) else fresh_model(subject)
     if isinstance(model, BaseEstimator):
         raise InvalidData(
             f"The model of `{subject.name}` is a scikit-learn estimator.",

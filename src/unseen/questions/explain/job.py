@@ -69,7 +69,8 @@ def explain(
     lab = (lab or Lab()).child(subject.task.name)
     # small models on many threads wait for each other longer than they compute
     with threadpool_limits(1):
-        found = explain_model(open_session(subject, lab), request, lab.child("explain"))
+        session = open_session(subject, lab)
+        found = explain_model(session, request, session.lab.child("explain"))
     return replace(found, seconds=time.perf_counter() - began)
 
 

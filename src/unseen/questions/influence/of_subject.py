@@ -40,6 +40,7 @@ def trace_errors(
     for name, one in subject.task.of(Use.TRAIN).items():
         require_length(name, one)
     session = open_session(subject, lab)
+    lab = session.lab
     session.require_gradients()
     split = split or session.main_split
     session.task.split(split)
@@ -63,7 +64,11 @@ def trace_errors(
         scored=n,
         settings={"errors on": split if where is None else f"{split} ({where})"}
         | _settings(config),
-        decisions=[*session.subject.decisions, *session.skipped.values()],
+        decisions=[
+            *session.subject.warnings,
+            *session.subject.decisions,
+            *session.skipped.values(),
+        ],
         facts={
             "seconds to train": trained - began,
             "seconds for influence": time.perf_counter() - trained,
