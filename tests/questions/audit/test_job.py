@@ -205,7 +205,7 @@ def test_one_judged_split_that_cannot_be_scored_is_left_out():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"task": task_of(TensorDataset(X, Y), columns(slice(60)))}, "a tuple"),
+        ({"task": task_of(TensorDataset(X, Y, Y), columns(slice(60)))}, "a tuple of 3"),
         ({"model": lambda: nn.Linear(3, 2)}, "raised RuntimeError"),
         ({"model": lambda: SHARED}, "same model twice"),
         ({"task": task_of(columns(slice(60)), columns(slice(0)))}, "empty"),
