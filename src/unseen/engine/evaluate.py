@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from unseen import stats
 from unseen.engine.batches import Columns, once
 from unseen.engine.example_values import example_values
-from unseen.engine.labels import labelled
+from unseen.engine.labels import drop_unlabelled
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.reading import Reading
@@ -54,7 +54,7 @@ def score(model: nn.Module, task: Task, split: Split, lab: Lab) -> Reading:
     """
     data = split.data
     if isinstance(data, Columns):  # other data would be read twice
-        data, _ = labelled(data, task.objective)
+        data, _ = drop_unlabelled(data, task.objective)
     values = per_example(model, data, task.objective.score, lab)
     reading = stats.of_scores(values.double().numpy())
     return Reading(reading.value, reading.low, reading.high, reading.n, reading.unit, values)

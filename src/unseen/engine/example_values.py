@@ -37,7 +37,7 @@ def example_values(f: PerExample, model: nn.Module, batch: Batch) -> Tensor:
     return values
 
 
-def checked(objective: Objective) -> Objective:
+def check_objective(objective: Objective) -> Objective:
     """The objective with a loss and a score that are refused unless they are one number per
     example.
     """

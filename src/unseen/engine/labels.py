@@ -19,7 +19,7 @@ CHUNK = 256
 """Examples that are held at a time while labels are looked at: they may be images."""
 
 
-def labelled(data: Dataset[Any], objective: Objective) -> tuple[Dataset[Any], Tensor | None]:
+def drop_unlabelled(data: Dataset[Any], objective: Objective) -> tuple[Dataset[Any], Tensor | None]:
     """The examples whose label counts, and their positions; the data as they are and None where
     all do.
     """

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unseen.engine import parameters
 from unseen.engine.batches import forever, once, size
-from unseen.engine.example_values import checked, refuse_nonfinite_splits
+from unseen.engine.example_values import check_objective, refuse_nonfinite_splits
 from unseen.errors import Divergence, InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -208,7 +208,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(lab.device.type, torch.bfloat16, enabled=budget.bfloat16):
                 # the first step says what is wrong with a loss; later ones need not look again
-                objective = task.objective if draw.step else checked(task.objective)
+                objective = task.objective if draw.step else check_objective(task.objective)
                 losses[draw.step] = step(model, draw, objective)
             if budget.clip < math.inf:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), budget.clip)

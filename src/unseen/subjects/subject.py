@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from unseen.engine.batches import length
-from unseen.engine.labels import labelled
+from unseen.engine.labels import drop_unlabelled
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
 from unseen.objectives import IGNORED
@@ -80,7 +80,7 @@ def validate(subject: Subject) -> Subject:
         data = examples_by_name(split.data, name)
         n = length(data)
         if n != 0:
-            data, kept = labelled(data, task.objective)
+            data, kept = drop_unlabelled(data, task.objective)
             if kept is not None and n is not None:
                 positions[name] = kept
                 decisions.append(
@@ -111,8 +111,8 @@ def _show_kept(
     if show is None or not positions:
         return show
 
-    def of_kept(split: str, index: int) -> Shown:
+    def show_by_position(split: str, index: int) -> Shown:
         kept = positions.get(split)
         return show(split, index if kept is None else int(kept[index]))
 
-    return of_kept
+    return show_by_position
