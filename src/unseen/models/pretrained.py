@@ -202,13 +202,14 @@ def load_causal(folder: Path | str) -> CausalLM:
             why="it is an optional extra and is not installed.",
             fix='pip install "unseen[language]"',
         ) from error
-    model, loaded = AutoModelForCausalLM.from_pretrained(
+    found: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
     )
+    model, loaded = found
     refuse_incomplete(folder, model, loaded)
     return CausalLM(
         model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -15,7 +15,7 @@ def fresh_model(subject: Subject) -> nn.Module:
     """The subject's model as its function makes it; refused where it is, or shares weights with,
     the trained one, which training would change.
     """
-    model = subject.model()  # type: ignore[operator]
+    model = subject.model()
     if isinstance(subject.trained, nn.Module) and shares_weights(model, subject.trained):
         raise InvalidData(
             "The subject's function `model` returned the trained model itself.",

@@ -28,7 +28,7 @@ def in_dtype_of(subject: Subject, lab: Lab) -> Lab:
     model = subject.trained
     if model is None:
         with lab.child("kind").seeded():
-            model = subject.model()  # type: ignore[operator]
+            model = subject.model()
     if not isinstance(model, nn.Module):
         return lab
     found = {p.dtype for p in model.parameters() if p.is_floating_point()}
