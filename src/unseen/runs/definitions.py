@@ -7,8 +7,9 @@ errors, the layout. A name that another module defines is written as that defini
 of another package with its full path; so modules can be renamed and imports rewritten, and the text
 stays. Local names stay as they are.
 
-    Fragment   a statement as tokens, independent of where its module lies
+    Fragment   a statement as tokens, independent of where its module lies (`code_tokens.py`)
     Module     the names, loose statements, registrations and imports of one source
+               (`code_modules.py`)
     Node       a definition: file and name
     Sources    finds modules, resolves names across them, and walks
 """
@@ -26,6 +27,17 @@ from typing import NamedTuple
 
 from unseen.errors import InvalidConfig
 from unseen.runs.catalog import source
+from unseen.runs.code_modules import Module, bindings, parse_module, texts_in
+from unseen.runs.code_tokens import (
+    FUNCTIONS,
+    Arguments,
+    Fragment,
+    Import,
+    Reference,
+    Text,
+    attribute_chain,
+    tokens_of,
+)
 
 LOOSE = "<statements>"
 """Stands for the statements of a module that bind no name: whoever imports the module runs them."""
@@ -34,579 +46,12 @@ WHOLE = "*"
 ENTRY = "<run>"
 """Stands for the expression that a study gives as `run`."""
 
-_DYNAMIC = {"globals", "eval", "exec", "__import__"}
-_MARKERS = {"ClassVar", "InitVar", "KW_ONLY"}
-"""Annotations of dataclass fields that are more than a type."""
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_DEFINITIONS = (*_FUNCTIONS, ast.ClassDef)
-
 
 class Node(NamedTuple):
     """A definition: in which file, under which name."""
 
     file: Path
     name: str
-
-
-@dataclass(frozen=True)
-class Import:
-    """What an import statement binds: a module (`name` empty), or what a module calls `name`."""
-
-    module: str
-    level: int = 0
-    name: str = ""
-    is_prefix: bool = False
-    """`import a.b` binds `a`, and `a.b.f` is looked up in the longest module that the attributes
-    name.
-    """
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A name that is not local, with the attributes asked of it; `found` if a local import binds
-    it.
-    """
-
-    chain: tuple[str, ...]
-    found: Import | None = None
-    is_silent: bool = False
-    """Reached, but written by other tokens already."""
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """Arguments of a call: they do not count where what is called is a kind of error."""
-
-    called: Reference
-    tokens: "tuple[Token, ...]"
-
-
-@dataclass(frozen=True)
-class Text:
-    """A string constant: it counts as text, and may name a definition or a data file."""
-
-    value: str
-
-
-@dataclass(frozen=True)
-class DynamicLookup:
-    """A look-up at run time: of this module (`prefix` empty), or of every module whose name starts
-    so.
-    """
-
-    prefix: str = ""
-
-
-Token = str | Reference | Arguments | Text | DynamicLookup
-Fragment = tuple[Token, ...]
-
-
-@dataclass(frozen=True)
-class Module:
-    """One source: what its names stand for."""
-
-    statements: Mapping[str, tuple[ast.stmt, ...]]
-    """Of every name that it defines, the statements that do so."""
-    imports: Mapping[str, Import]
-    stars: tuple[Import, ...]
-    loaded: tuple[Import, ...]
-    """Every import in it, also within functions."""
-    loose: tuple[ast.stmt, ...]
-    registrations: tuple[tuple[Reference, ast.stmt], ...]
-    """Definitions whose decorator hands them to another definition: `@forms.register`."""
-    entry: ast.expr | None
-    """The expression that `study = Study(…, run=…)` names."""
-
-    def parts(self, name: str) -> dict[str, tuple[Fragment, ...]]:
-        """The fragments of a definition: of a class its methods apart, under their names."""
-        found: dict[str, list[Fragment]] = {"": []}
-        for statement in self.statements.get(name, ()):
-            if isinstance(statement, ast.ClassDef):
-                found[""].append(_tokens_of(statement))
-                for method in _methods(statement):
-                    found.setdefault(method.name, []).append(_method(statement, method))
-            else:
-                found[""].append(_tokens_of(statement))
-        return {part: tuple(fragments) for part, fragments in found.items()}
-
-
-@cache
-def parse_module(data: bytes) -> Module:
-    """The module of a source, read once per content."""
-    tree = ast.parse(data)
-    statements: dict[str, list[ast.stmt]] = {}
-    imports: dict[str, Import] = {}
-    stars: list[Import] = []
-    loose: list[ast.stmt] = []
-    registrations: list[tuple[Reference, ast.stmt]] = []
-    for statement in _plain(tree.body):
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            for name, target in _imports(statement):
-                if name == "*":
-                    stars.append(target)
-                else:
-                    imports[name] = target
-            continue
-        names = list(dict.fromkeys(_bound(statement)))
-        for name in names:
-            statements.setdefault(name, []).append(statement)
-        is_definition = isinstance(
-            statement, (*_DEFINITIONS, ast.Assign, ast.AnnAssign, ast.AugAssign)
-        )
-        if not (names and is_definition):
-            loose.append(statement)
-            for inner in ast.walk(statement):  # try: import fast as module; except ImportError: …
-                if isinstance(inner, ast.Import | ast.ImportFrom):
-                    imports |= {name: target for name, target in _imports(inner) if name != "*"}
-        if isinstance(statement, _DEFINITIONS):
-            registrations += [
-                (Reference(chain), statement)
-                for decorator in statement.decorator_list
-                if (chain := _registrar(decorator))
-            ]
-    loaded = [
-        target
-        for statement in _plain(ast.walk(tree))
-        if isinstance(statement, ast.Import | ast.ImportFrom)
-        for _, target in _imports(statement)
-    ]
-    return Module(
-        {name: tuple(found) for name, found in statements.items()},
-        imports,
-        tuple(stars),
-        tuple(dict.fromkeys(loaded)),
-        tuple(loose),
-        tuple(registrations),
-        _entry(tree),
-    )
-
-
-def _plain(nodes: "Iterable[ast.AST]") -> Iterator[ast.stmt]:
-    """Statements that run on import: no docstrings, nothing for type checkers or for a script."""
-    for node in nodes:
-        if not isinstance(node, ast.stmt) or _is_text(node):
-            continue
-        if isinstance(node, ast.If) and _is_for_others(node.test):
-            yield from _plain(node.orelse)
-        else:
-            yield node
-
-
-def _is_text(node: ast.stmt) -> bool:
-    value = node.value if isinstance(node, ast.Expr) else None
-    return isinstance(value, ast.Constant) and (isinstance(value.value, str) or value.value is ...)
-
-
-def _is_for_others(test: ast.expr) -> bool:
-    name = (
-        test.attr
-        if isinstance(test, ast.Attribute)
-        else test.id
-        if isinstance(test, ast.Name)
-        else ""
-    )
-    if isinstance(test, ast.Compare) and isinstance(test.left, ast.Name):
-        return test.left.id == "__name__"
-    return name == "TYPE_CHECKING"
-
-
-def _imports(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Import]]:
-    """Each name that the statement binds, with what it stands for."""
-    if isinstance(statement, ast.Import):
-        for alias in statement.names:
-            if alias.asname:
-                yield alias.asname, Import(alias.name)
-            else:
-                yield alias.name.split(".")[0], Import(alias.name, is_prefix=True)
-    else:
-        for alias in statement.names:
-            yield (
-                alias.asname or alias.name,
-                Import(statement.module or "", statement.level, alias.name),
-            )
-
-
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """The names that a top-level statement defines, also within branches."""
-    if isinstance(statement, _DEFINITIONS):
-        yield statement.name
-        return
-    if isinstance(statement, ast.AnnAssign) and statement.value is None:
-        return
-    for node in _same_scope(statement):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, _DEFINITIONS):
-            yield node.name
-
-
-def _same_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and what lies in the same scope below it: not inside functions, classes or
-    comprehensions.
-    """
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (*_DEFINITIONS, ast.Lambda, *_COMPREHENSIONS)):
-            yield child
-            yield from _walrus(child)
-        else:
-            yield from _same_scope(child)
-
-
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-
-
-def _walrus(node: ast.AST) -> Iterator[ast.AST]:
-    """`:=` within a comprehension binds outside of it."""
-    if isinstance(node, _COMPREHENSIONS):
-        for inner in ast.walk(node):
-            if isinstance(inner, ast.NamedExpr):
-                yield inner.target
-
-
-def _registrar(decorator: ast.expr) -> tuple[str, ...]:
-    """To what a decorator hands its function: `forms` of `@forms.register(nn.Conv1d)`; empty for
-    other decorators.
-    """
-    called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    chain = _chain(called)
-    if len(chain) > 1:
-        return chain[:-1]
-    return chain if chain and "register" in chain[0] else ()
-
-
-def _chain(node: ast.AST) -> tuple[str, ...]:
-    """`a.b.c` as ("a", "b", "c"); empty for other expressions."""
-    names: list[str] = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    return (node.id, *reversed(names)) if isinstance(node, ast.Name) else ()
-
-
-def _entry(tree: ast.Module) -> ast.expr | None:
-    for statement in tree.body:
-        call = getattr(statement, "value", None)
-        if (
-            isinstance(statement, ast.Assign | ast.AnnAssign)
-            and isinstance(call, ast.Call)
-            and "study" in _bound(statement)
-        ):
-            return next((keyword.value for keyword in call.keywords if keyword.arg == "run"), None)
-    return None
-
-
-def _methods(statement: ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return [s for s in statement.body if isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef)]
-
-
-_WRITTEN: dict[tuple[int, int], tuple[ast.AST, Fragment]] = {}
-
-
-def _tokens_of(node: ast.AST) -> Fragment:
-    """The tokens of a statement or expression of the top level; of a class those of its methods are
-    left out.
-    """
-    return _memoize(node, node, lambda: _Writer().top(node))
-
-
-def _method(home: ast.ClassDef, method: ast.stmt) -> Fragment:
-    return _memoize(
-        method, home, lambda: _Writer([_Scope(_names_in(home.body), {}, is_class=True)]).top(method)
-    )
-
-
-def _memoize(node: ast.AST, home: ast.AST, write: Callable[[], Fragment]) -> Fragment:
-    place = (id(node), id(home))
-    if place not in _WRITTEN:  # the node is kept beside, so that its id is not given again
-        _WRITTEN[place] = (node, write())
-    return _WRITTEN[place][1]
-
-
-@dataclass
-class _Scope:
-    names: set[str]
-    imports: dict[str, Import]
-    is_class: bool = False
-
-
-def _names_in(body: Iterable[ast.AST]) -> set[str]:
-    """What the statements of a function or class bind in its own scope."""
-    found, elsewhere = set[str](), set[str]()
-    for statement in body:
-        for node in _same_scope(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-                found.add(node.id)
-            elif isinstance(node, (*_DEFINITIONS, ast.ExceptHandler, ast.MatchAs, ast.MatchStar)):
-                found.add(node.name or "")  # a handler without `as`, a pattern `_`
-            elif isinstance(node, ast.MatchMapping) and node.rest:
-                found.add(node.rest)
-            elif isinstance(node, ast.Global):
-                elsewhere |= set(node.names)
-    return found - elsewhere
-
-
-class _Writer:
-    """Writes nodes as tokens; knows which names are local."""
-
-    def __init__(self, scopes: list[_Scope] | None = None) -> None:
-        self.scopes = scopes or []
-        self.tokens: list[Token] = []
-
-    def top(self, node: ast.AST) -> Fragment:
-        if isinstance(node, ast.ClassDef):
-            self.classes(node, with_methods=False)
-        else:
-            self.write(node)
-        return _merge_strings(self.tokens)
-
-    # names
-
-    def is_local(self, name: str) -> bool:
-        inner = len(self.scopes) - 1
-        return any(
-            name in scope.names and not (scope.is_class and place != inner)
-            for place, scope in enumerate(self.scopes)
-        )
-
-    def local_import(self, name: str) -> Import | None:
-        return next(
-            (scope.imports[name] for scope in reversed(self.scopes) if name in scope.imports), None
-        )
-
-    def reference(self, node: ast.AST) -> Reference | None:
-        chain = _chain(node)
-        if not chain:
-            return None
-        found = self.local_import(chain[0])
-        return None if found is None and self.is_local(chain[0]) else Reference(chain, found)
-
-    # nodes
-
-    def write(self, node: object) -> None:
-        if isinstance(node, ast.AST):
-            handler = getattr(self, type(node).__name__, None)
-            (handler or self.generic)(node)
-        elif isinstance(node, list):
-            self.tokens.append("[")
-            for item in node:
-                self.write(item)
-            self.tokens.append("]")
-        elif isinstance(node, str):
-            self.tokens.append(f"{node} ")
-        else:
-            self.tokens.append(f"{type(node).__name__} {node!r} ")
-
-    def generic(self, node: ast.AST) -> None:
-        if isinstance(node, ast.stmt) and (_is_text(node) or isinstance(node, ast.Pass)):
-            return
-        self.tokens.append(f"({type(node).__name__} ")
-        for name in node._fields:
-            value = getattr(node, name, None)
-            # absent and empty fields are left out: later versions of Python add fields
-            if value is None or value == [] or name in ("ctx", "type_comment", "kind"):
-                continue
-            self.tokens.append(f"{name}=")
-            self.write(value)
-        self.tokens.append(")")
-
-    def Name(self, node: ast.Name) -> None:
-        found = self.reference(node)
-        if found is None:
-            self.tokens.append(f"local {node.id} ")
-            return
-        self.tokens.append(found)
-        if found.found is None and node.id in _DYNAMIC:
-            self.tokens.append(DynamicLookup())
-
-    def Attribute(self, node: ast.Attribute) -> None:
-        found = self.reference(node)
-        if found is None:
-            self.tokens.append("(Attribute ")
-            self.write(node.value)
-            self.tokens.append(f"{node.attr})")
-            return
-        self.tokens.append(found)
-        if found.chain[-1] == "modules" and found.chain[0] == "sys":
-            self.tokens.append(DynamicLookup())
-
-    def Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str):
-            self.tokens.append(Text(node.value))
-        else:
-            self.tokens.append(f"{type(node.value).__name__} {node.value!r} ")
-
-    def Call(self, node: ast.Call) -> None:
-        self.tokens.append("(Call ")
-        self.write(node.func)
-        inner, self.tokens = self.tokens, []
-        for argument in (*node.args, *node.keywords):
-            self.write(argument)
-        arguments, self.tokens = self.tokens, inner
-        called = self.reference(node.func)
-        if called is None:
-            self.tokens += arguments
-        else:
-            self.tokens.append(Arguments(called, _merge_strings(arguments)))
-            self._add_lookup(called.chain[-1], node)
-        self.tokens.append(")")
-
-    def _add_lookup(self, function: str, node: ast.Call) -> None:
-        if function == "getattr" and len(node.args) > 1 and (base := self.reference(node.args[0])):
-            name = node.args[1]
-            if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                self.tokens.append(Reference((*base.chain, name.value), base.found, is_silent=True))
-        if function in ("import_module", "find_spec"):
-            self.tokens.append(DynamicLookup())
-            start = node.args[0] if node.args else None
-            if isinstance(start, ast.JoinedStr):
-                start = start.values[0]
-            if isinstance(start, ast.Constant) and isinstance(start.value, str):
-                self.tokens.append(DynamicLookup(start.value))
-
-    def Raise(self, node: ast.Raise) -> None:
-        self.tokens.append("(Raise ")
-        if node.exc is not None:
-            self.write(node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
-        if node.cause is not None:
-            self.tokens.append("from ")
-            self.write(node.cause)
-        self.tokens.append(")")
-
-    def Assert(self, node: ast.Assert) -> None:
-        self.tokens.append("(Assert ")
-        self.write(node.test)
-        self.tokens.append(")")
-
-    def If(self, node: ast.If) -> None:
-        if _is_for_others(node.test) and not isinstance(node.test, ast.Compare):
-            for statement in node.orelse:
-                self.write(statement)
-        else:
-            self.generic(node)
-
-    def AnnAssign(self, node: ast.AnnAssign) -> None:
-        if (
-            self.scopes and self.scopes[-1].is_class
-        ):  # a field: without its annotation it would be none
-            self.tokens.append("(Field ")
-            self.write(node.target)
-            words = {n.id for n in ast.walk(node.annotation) if isinstance(n, ast.Name)}
-            words |= {n.attr for n in ast.walk(node.annotation) if isinstance(n, ast.Attribute)}
-            texts = [n.value for n in ast.walk(node.annotation) if isinstance(n, ast.Constant)]
-            words |= {
-                word for text in texts if isinstance(text, str) for word in _MARKERS if word in text
-            }
-            self.tokens.append(" ".join(sorted(words & _MARKERS)) + " ")
-            if node.value is not None:
-                self.write(node.value)
-            self.tokens.append(")")
-        elif node.value is not None:
-            self.generic(ast.Assign(targets=[node.target], value=node.value))
-
-    def Import(self, node: ast.Import) -> None:
-        """Written where the names are used."""
-
-    def ImportFrom(self, node: ast.ImportFrom) -> None:
-        """Written where the names are used."""
-
-    # scopes
-
-    def FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self.tokens.append(f"({type(node).__name__} {node.name} ")
-        self.write(node.decorator_list)
-        arguments = [*node.args.posonlyargs, *node.args.args]
-        registers = any((_chain(d) or ("",))[-1] == "register" for d in node.decorator_list)
-        if registers and arguments and arguments[0].annotation is not None:
-            self.write(arguments[0].annotation)  # the annotation says for which type
-        self.function(node.args, node.body)
-        self.tokens.append(")")
-
-    AsyncFunctionDef = FunctionDef
-
-    def Lambda(self, node: ast.Lambda) -> None:
-        self.tokens.append("(Lambda ")
-        self.function(node.args, [node.body])
-        self.tokens.append(")")
-
-    def function(self, args: ast.arguments, body: list[ast.stmt] | list[ast.expr]) -> None:
-        given = [
-            *args.posonlyargs,
-            *args.args,
-            *args.kwonlyargs,
-            *filter(None, (args.vararg, args.kwarg)),
-        ]
-        self.tokens.append(
-            f"{[a.arg for a in args.posonlyargs]}{[a.arg for a in args.args]}"
-            f"{[a.arg for a in args.kwonlyargs]}"
-            f"{args.vararg and args.vararg.arg}{args.kwarg and args.kwarg.arg} "
-        )
-        self.write(args.defaults)
-        for default in args.kw_defaults:
-            self.write("required" if default is None else default)
-        imports = {
-            name: target
-            for statement in body
-            for node in _same_scope(statement)
-            if isinstance(node, ast.Import | ast.ImportFrom)
-            for name, target in _imports(node)
-        }
-        self.scopes.append(_Scope({a.arg for a in given} | _names_in(body), imports))
-        for statement in body:
-            self.write(statement)
-        self.scopes.pop()
-
-    def ClassDef(self, node: ast.ClassDef) -> None:
-        self.classes(node, with_methods=True)
-
-    def classes(self, node: ast.ClassDef, *, with_methods: bool) -> None:
-        self.tokens.append(f"(ClassDef {node.name} ")
-        self.write(node.decorator_list)
-        self.write(node.bases)
-        self.write(node.keywords)
-        self.scopes.append(_Scope(_names_in(node.body), {}, is_class=True))
-        methods = _methods(node)
-        for statement in node.body:
-            if with_methods or statement not in methods:
-                self.write(statement)
-        self.scopes.pop()
-        self.tokens.append(")")
-
-    def comprehension_scope(
-        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
-    ) -> None:
-        targets = {
-            inner.id
-            for generator in node.generators
-            for inner in ast.walk(generator.target)
-            if isinstance(inner, ast.Name)
-        }
-        self.tokens.append(f"({type(node).__name__} ")
-        self.write(node.generators[0].iter)  # read outside
-        self.scopes.append(_Scope(targets, {}))
-        for place, generator in enumerate(node.generators):
-            self.write(generator.target)
-            if place:
-                self.write(generator.iter)
-            self.write(generator.ifs)
-            self.tokens.append(f"{generator.is_async} ")
-        for value in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
-            self.write(value)
-        self.scopes.pop()
-        self.tokens.append(")")
-
-    ListComp = SetComp = GeneratorExp = DictComp = comprehension_scope
-
-
-def _merge_strings(tokens: list[Token]) -> Fragment:
-    """Neighbouring strings as one."""
-    found: list[Token] = []
-    for token in tokens:
-        if isinstance(token, str) and found and isinstance(found[-1], str):
-            found[-1] += token
-        else:
-            found.append(token)
-    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -772,7 +217,9 @@ class Sources:
         """What a module's `__getattr__` may find: a definition of that name in a module that it
         names or holds.
         """
-        texts = {t for s in self.module(home).statements.values() for one in s for t in _texts(one)}
+        texts = {
+            t for s in self.module(home).statements.values() for one in s for t in texts_in(one)
+        }
         named = [
             self.locate(t, home) or self.locate(f"{_top(home, _root(home))}.{t.strip('.')}", home)
             for t in texts
@@ -792,7 +239,9 @@ class Sources:
             statements = self.module(node.file).statements.get(node.name, ())
             bases = [base for s in statements if isinstance(s, ast.ClassDef) for base in s.bases]
             self._errors[node] = any(
-                self._is_error(node.file, Reference(_chain(base))) for base in bases if _chain(base)
+                self._is_error(node.file, Reference(attribute_chain(base)))
+                for base in bases
+                if attribute_chain(base)
             )
         return self._errors[node]
 
@@ -828,9 +277,9 @@ class Sources:
             ]
             return Definition(label, {}, (*nodes, Node(file, LOOSE)), frozenset())
         if name == LOOSE:
-            parts = {"": tuple(_tokens_of(s) for s in module.loose)}
+            parts = {"": tuple(tokens_of(s) for s in module.loose)}
         elif name == ENTRY:
-            parts = {"": (_tokens_of(module.entry),)} if module.entry is not None else {}
+            parts = {"": (tokens_of(module.entry),)} if module.entry is not None else {}
         else:
             parts = module.parts(name)
         if self.is_error(node):  # its kind counts; how it puts its words together decides no number
@@ -840,7 +289,7 @@ class Sources:
             written = [self._render(file, fragment, reaches, texts) for fragment in fragments]
             if written:
                 digests[part] = digest("\n".join(written))
-        is_function = any(isinstance(s, _FUNCTIONS) for s in module.statements.get(name, ()))
+        is_function = any(isinstance(s, FUNCTIONS) for s in module.statements.get(name, ()))
         return Definition(label, digests, tuple(reaches), frozenset(texts), is_function)
 
     def _render(
@@ -944,7 +393,7 @@ class Sources:
                 if module.loose:
                     waiting.append(Node(file, LOOSE))
                 for registrar, statement in module.registrations:
-                    nodes = [Node(file, name) for name in _bound(statement)]
+                    nodes = [Node(file, name) for name in bindings(statement)]
                     pending.append((self.resolve(file, registrar)[1], nodes))
             reached = [
                 nodes for registrars, nodes in pending if any(r in found for r in registrars)
@@ -955,15 +404,6 @@ class Sources:
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _texts(statement: ast.stmt) -> Iterator[str]:
-    for node in ast.walk(statement):
-        text = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(text, str) and all(
-            part.isidentifier() for part in text.strip(".").split(".")
-        ):
-            yield text
 
 
 def _files_of(base: Path) -> Iterator[Path]:
