@@ -247,3 +247,22 @@ def test_a_notebook_shows_progress_without_an_extra(monkeypatch):
     assert 'value="1.000" max="2"' in shown[-1]["text/html"]
     monkeypatch.delattr(shell, "kernel")  # IPython on a terminal
     assert not isinstance(progress.watcher(), progress.Notebook)
+
+
+@pytest.mark.parametrize(
+    "before", ["", "import unseen.models.mlp", "import unseen.models.mlp as file"]
+)
+def test_a_function_named_like_its_file_is_what_the_package_gives(before: str):
+    code = f"""
+{before}
+from unseen.models import mlp
+from unseen.models.mlp import mlp as same
+import unseen.models
+assert mlp is same is unseen.models.mlp, mlp
+assert callable(mlp)
+assert "mlp" in dir(unseen.models)
+import unseen.models.transformer  # a file of another name stays a file
+assert unseen.models.transformer.Transformer is unseen.models.Transformer
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -5,15 +5,29 @@ asked for.
 import functools
 import importlib
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from unseen.errors import UnknownName
 
 Lookup = Callable[[str], Any]
 Listing = Callable[[], list[str]]
+
+
+class _FunctionFirst(ModuleType):
+    """A package in which `mlp` is the function of `mlp.py`, not the file, as for functions in files
+    of another name.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        # whoever imports a file below a package has it set here, under the file's name
+        if isinstance(value, ModuleType) and value.__name__ == f"{self.__name__}.{name}":
+            value = vars(value).get(name, value)
+        super().__setattr__(name, value)
 
 
 def modules(folder: Path) -> dict[str, Path]:
@@ -44,10 +58,13 @@ def exports(package: str, file: str, *, functions: bool = False) -> tuple[Lookup
         files = modules(folder)
         for module, path in files.items():
             for name in definitions(path.read_text(encoding="utf-8"), keywords):
-                # a module's own name stays the module, whether it was imported before or not
-                if name not in files:
+                # a file's name stays the module, unless its main function bears it
+                if name not in files or (functions and name == module):
                     found[name].append(module)
         return found
+
+    if functions:
+        sys.modules[package].__class__ = _FunctionFirst
 
     def lookup(name: str) -> Any:
         places = () if name.startswith("_") else homes().get(name, ())

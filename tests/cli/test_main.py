@@ -1,6 +1,7 @@
 """The command as a person and a script use it: exit codes, three lines, JSON, and quick answers."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -164,6 +165,24 @@ def test_json_of_every_command(store, capsys):
     assert {"torch", "home"} <= {one["name"] for one in said(capsys)["findings"]}
     assert main(["--version", "--json"]) == 0
     assert said(capsys) == {"version": __version__}
+
+
+def test_unseen_cites_itself_as_its_citation_file_does(capsys):
+    assert main(["cite", "unseen"]) == 0
+    entry = capsys.readouterr().out
+    assert entry.startswith("@software{unseen,")
+    assert main(["cite", "unseen", "--apa"]) == 0
+    line = capsys.readouterr().out
+    text = (Path(__file__).parents[2] / "CITATION.cff").read_text(encoding="utf-8")
+    known = dict(re.findall(r'^([a-z-]+): "?(.*?)"?$', text, re.MULTILINE))
+    authors = re.findall(r"^  - name: (.*)$", text, re.MULTILINE)
+    for said in (entry, line):
+        for part in (known["title"], known["version"], known["repository-code"], *authors):
+            assert part in said
+        assert known["date-released"][:4] in said
+    assert known["version"] == __version__
+    assert main(["cite", "--apa"]) == 2
+    assert "--apa" in lines(capsys)[0]
 
 
 def test_cite_prints_bibtex(store, capsys):

@@ -39,7 +39,7 @@ COMMANDS = {
         "unseen.cli.list",
         "what there is: studies, tasks, methods, measures, attributions, models",
     ),
-    "cite": ("unseen.cli.cite", "BibTeX of the papers behind studies"),
+    "cite": ("unseen.cli.cite", "BibTeX of the papers behind studies, and of Unseen"),
     "check": ("unseen.cli.check", "whether the verdicts in results/ still hold for this code"),
     "doctor": ("unseen.cli.doctor", "what this machine has, lacks and would break on"),
 }
