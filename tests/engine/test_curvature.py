@@ -229,3 +229,15 @@ def test_attention_has_second_derivatives_on_a_cpu():
     )(v)
     for name, part in zip(params, expected, strict=True):
         torch.testing.assert_close(product[name], part)
+
+
+def test_complex_parameters_count_as_two_real_ones():
+    """|w|² over complex w has the Hessian 2 in both parts: eigenvalue 2, trace 4 per entry."""
+    model = nn.Module()
+    model.w = nn.Parameter(torch.randn(3, dtype=torch.complex128))
+    batch = {"x": torch.zeros(4).double()}
+    product = hessian(model, [batch], lambda m, b: m.w.abs().square().sum() + b["x"])
+    like = parameters.copy_parameters(model)
+    assert float(lanczos(product, like, 1, Lab()).values[0]) == pytest.approx(2)
+    assert hutchinson(product, like, Lab()).value == pytest.approx(12)
+    assert float(parameters.norm(like)) == pytest.approx(float(like["w"].abs().norm()))

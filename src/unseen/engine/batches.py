@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, default_collate
 
 from unseen.errors import InvalidData
@@ -76,6 +76,20 @@ def size(batch: Batch) -> int:
 def length(data: Dataset[Any]) -> int | None:
     """The number of examples, or None for a stream."""
     return None if isinstance(data, IterableDataset) else len(data)  # type: ignore[arg-type]
+
+
+def model_to_device(model: nn.Module, lab: Lab) -> nn.Module:
+    """The model on the lab's device, floating tensors in its dtype, complex ones with parts of at
+    least that precision; changed in place.
+    """
+    complex_dtype = torch.promote_types(lab.dtype, torch.complex32)
+
+    def move(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():  # `model.to(dtype)` would drop the imaginary part
+            return tensor.to(lab.device, complex_dtype)
+        return tensor.to(lab.device, lab.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    return model._apply(move)
 
 
 def to_device(batch: Batch, lab: Lab) -> Batch:

@@ -18,6 +18,7 @@ from unseen.engine import parameters
 from unseen.engine.batches import size
 from unseen.engine.example_gradients import ModelAsArgument, double_differentiable
 from unseen.engine.example_values import example_values
+from unseen.engine.parameters import from_real, real_view
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.reading import Reading
@@ -46,7 +47,8 @@ def hessian(model: nn.Module, batches: Sequence[Batch], f: PerExample) -> Produc
                     loss, list(params.values()), create_graph=True, materialize_grads=True
                 )
                 along = sum(
-                    (g * v[name].to(g)).sum() for name, g in zip(params, first, strict=True)
+                    (real_view(g) * real_view(v[name].to(g))).sum()
+                    for name, g in zip(params, first, strict=True)
                 )
                 if not isinstance(along, Tensor) or not along.requires_grad:
                     continue  # the loss is linear in the parameters here: its Hessian is zero
@@ -120,7 +122,7 @@ def lanczos(
     Stops when every residual is at most `tolerance` times the largest |eigenvalue|, after `most`
     products, or when the Krylov space is exhausted. An eigenvalue of multiplicity m is found once.
     """
-    d = sum(tensor.numel() for tensor in like.values())
+    d = sum(real_view(tensor).numel() for tensor in like.values())
     if not 1 <= k <= d or most < k:
         raise InvalidConfig(
             f"lanczos got k={k} and most={most} for {d} parameters.",
@@ -175,7 +177,7 @@ def hutchinson(product: Product, like: Vector, lab: Lab, *, draws: int = 32) -> 
     generator, values = lab.generator(), []
     for _ in range(draws):
         signs = {
-            name: (2 * torch.randint(2, p.shape, generator=generator) - 1).to(p)
+            name: from_real(2.0 * torch.randint(2, real_view(p).shape, generator=generator) - 1, p)
             for name, p in like.items()
         }
         values.append(float(parameters.dot(signs, product(signs))))
@@ -208,11 +210,13 @@ def _unit(x: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
 
 
 def _vector(v: Vector) -> Float[Tensor, " d"]:
-    return torch.cat([tensor.detach().double().cpu().flatten() for tensor in v.values()])
+    parts = [real_view(tensor.detach()).double().cpu().flatten() for tensor in v.values()]
+    return torch.cat(parts)
 
 
 def _unflatten(x: Float[Tensor, " d"], like: Vector) -> dict[str, Tensor]:
-    parts = x.split([tensor.numel() for tensor in like.values()])
+    parts = x.split([real_view(tensor).numel() for tensor in like.values()])
     return {
-        name: part.view(t.shape).to(t) for (name, t), part in zip(like.items(), parts, strict=True)
+        name: from_real(part.view(real_view(t).shape), t)
+        for (name, t), part in zip(like.items(), parts, strict=True)
     }

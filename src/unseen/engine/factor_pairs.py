@@ -20,6 +20,7 @@ from unseen.engine.gradient_factors import (
     LinearFactor,
     ScaleFactor,
 )
+from unseen.engine.parameters import real_view
 
 PART = 1 << 19
 """Entries of gradients that are materialised at a time: they should stay in the cache."""
@@ -315,11 +316,14 @@ def pairs_of(
         elif isinstance(form, EmbeddingFactor):
             made[layer] = EmbeddingPair(form.g.to(as_is), form.index, form.shape[0])
         else:
-            rows = (
-                form.whole().rows if isinstance(form, ScaleFactor) else form.gradients().flatten(1)
-            )
+            rows = form.whole().rows if isinstance(form, ScaleFactor) else real_rows(form)
             made[layer if name.endswith(".weight") else name] = as_rows(rows.to(as_is))
     return made
+
+
+def real_rows(form: GradientFactor) -> Float[Tensor, "b p"]:
+    """The gradients as one row per example; complex entries as two numbers."""
+    return real_view(form.gradients()).flatten(1)
 
 
 class GradientRows(FactorPair):

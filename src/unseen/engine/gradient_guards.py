@@ -234,14 +234,16 @@ class _Examples:
 
     @cached_property
     def epsilon(self) -> float:
-        """The rounding of the coarsest type in use."""
+        """The rounding of the coarsest type in use: at least that of float32, in which many models
+        compute parts whatever their type.
+        """
         device = self.values.device.type
         dtypes = {p.dtype for p in self.parameters.values()} | {self.values.dtype}
         if torch.is_autocast_enabled(device):
             dtypes.add(torch.get_autocast_dtype(device))
-        epsilon = max(torch.finfo(dtype).eps for dtype in dtypes)
+        epsilon = max(torch.finfo(dtype).eps for dtype in {*dtypes, torch.float32})
         # products of tensor cores have ten bits (TF32)
-        return max(epsilon, 2**-10) if device == "cuda" and epsilon > 1e-10 else epsilon
+        return max(epsilon, 2**-10) if device == "cuda" else epsilon
 
     @property
     def tolerance(self) -> float:

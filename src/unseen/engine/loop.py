@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unseen.engine import parameters
-from unseen.engine.batches import forever, once, size
+from unseen.engine.batches import forever, model_to_device, once, size
 from unseen.engine.example_values import check_objective, refuse_nonfinite_splits
 from unseen.errors import Divergence, InvalidConfig
 from unseen.lab import Lab
@@ -180,7 +180,7 @@ def train(
     `curves` holds `loss` (every step) and, for each watched quantity, its values at the steps
     `budget_with_readings`. Raises `Divergence` when the loss or the weights stop being finite.
     """
-    model.to(lab.device, lab.dtype)
+    model_to_device(model, lab)
     start = parameters.copy_parameters(model)
     optimizer = budget.optimizer_of(model)
     losses = torch.full((budget.steps,), math.nan)

@@ -24,14 +24,26 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
+def real_view(x: Tensor) -> Tensor:
+    """The tensor, or the real and imaginary parts of a complex one along a last axis."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def from_real(x: Tensor, like: Tensor) -> Tensor:
+    """Real numbers as a tensor like this one: the inverse of `real_view`."""
+    return (torch.view_as_complex(x.contiguous()) if like.is_complex() else x).to(like)
+
+
 def dot(a: Parameters, b: Parameters) -> Tensor:
-    """⟨a, b⟩ over all entries."""
-    return torch.stack([(a[name] * b[name]).sum() for name in a]).sum()
+    """⟨a, b⟩ over all entries, Re⟨a, b⟩ of complex ones."""
+    parts = [(real_view(a[name]) * real_view(b[name])).sum() for name in a]
+    return torch.stack(parts).sum()
 
 
 def norm(a: Parameters) -> Tensor:
     """‖a‖₂ over all entries."""
-    return torch.stack([tensor.detach().square().sum() for tensor in a.values()]).sum().sqrt()
+    parts = [real_view(tensor.detach()).square().sum() for tensor in a.values()]
+    return torch.stack(parts).sum().sqrt()
 
 
 def axpy(alpha: float, x: Parameters, y: Parameters) -> dict[str, Tensor]:
@@ -74,14 +86,17 @@ def shift_parameters(params: Sequence[Tensor], by: Sequence[Tensor]) -> Iterator
 
 def sphere(params: Sequence[Tensor], radius: float, generator: torch.Generator) -> list[Tensor]:
     """A direction drawn uniformly from the sphere of `radius` in the space of all entries."""
-    noise = [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for p in params]
-    norm = torch.stack([x.double().square().sum() for x in noise]).sum().sqrt()
+    noise = [
+        from_real(torch.randn(real_view(p).shape, generator=generator, dtype=torch.float64), p)
+        for p in params
+    ]
+    norm = torch.stack([real_view(x).double().square().sum() for x in noise]).sum().sqrt()
     return [x * (radius / norm).to(x) for x in noise]
 
 
 def gaussian(x: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """x plus independent normal noise of standard deviation `scale`."""
-    return x + scale * torch.randn(x.shape, generator=generator).to(x)
+    return x + scale * from_real(torch.randn(real_view(x).shape, generator=generator), x)
 
 
 def shares_weights(a: nn.Module, b: nn.Module) -> bool:

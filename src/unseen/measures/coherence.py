@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from unseen.engine.batches import gather, length, once, size, to_device
 from unseen.engine.gradient_factors import GradientFactor
-from unseen.engine.parameters import trainable
+from unseen.engine.parameters import real_view, trainable
 from unseen.engine.tap import tap_and_reduce
 from unseen.errors import InvalidData, UnknownName
 from unseen.lab import Lab
@@ -323,11 +323,12 @@ class _Sums:
 
 
 def _norm2(gradient: Mapping[str, Tensor]) -> float:
-    return sum(tensor.double().square().sum().item() for tensor in gradient.values())
+    return sum(real_view(tensor).double().square().sum().item() for tensor in gradient.values())
 
 
 def _dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-    return sum(torch.dot(a[name].flatten(), b[name].flatten()).item() for name in a)
+    flat = [(real_view(a[name]).flatten(), real_view(b[name]).flatten()) for name in a]
+    return sum(torch.dot(x, y).item() for x, y in flat)
 
 
 @dataclass(frozen=True)

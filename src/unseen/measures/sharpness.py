@@ -19,7 +19,7 @@ from unseen.engine import parameters
 from unseen.engine.batches import once, size
 from unseen.engine.curvature import hessian, hutchinson, lanczos
 from unseen.engine.example_values import example_values
-from unseen.engine.parameters import shift_parameters, sphere
+from unseen.engine.parameters import real_view, shift_parameters, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -93,7 +93,8 @@ class SAMSharpness:
         with evaluating(model):
             params = list(_params(model).values())
             gradient = mean_gradient(model, batches, f)
-            norm = torch.stack([g.double().square().sum() for g in gradient]).sum().sqrt()
+            squares = [real_view(g).double().square().sum() for g in gradient]
+            norm = torch.stack(squares).sum().sqrt()
             if not norm > 0:
                 raise InvalidData(
                     f"The gradient of the mean loss on `{self.split}` is {float(norm)}.",
@@ -131,7 +132,8 @@ class AverageSharpness:
         rises = []
         with evaluating(model):
             params = list(_params(model).values())
-            d, before = sum(p.numel() for p in params), losses(model, batches, f).mean()
+            d = sum(real_view(p).numel() for p in params)
+            before = losses(model, batches, f).mean()
             for _ in range(self.draws):
                 radius = self.rho * float(
                     torch.rand((), generator=generator, dtype=torch.float64)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from unseen.attribution import Attribution, Attributor
-from unseen.engine.batches import gather, length, once, to_device
+from unseen.attributions.influence import InfluenceScores
+from unseen.engine.batches import gather, length, model_to_device, once, to_device
+from unseen.engine.gradient_check import gradient_sentences
 from unseen.errors import InvalidData, UnseenError, UnsupportedLayer, reason
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -126,6 +128,14 @@ class Session:
                 self.first, self.lab.child("attribution")
             )
         return self._attributors[repr(attribution)]
+
+    def gradient_sentences(self) -> list[str]:
+        """What a report has to say about the gradients behind its numbers."""
+        found = gradient_sentences(self.first.model) if self.models else []
+        for attributor in self._attributors.values():
+            if isinstance(attributor, InfluenceScores):
+                found += attributor.sentences()
+        return list(dict.fromkeys(found))
 
     @property
     def training_split(self) -> str:
@@ -298,7 +308,7 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
             ) from error
     models = retrained
     if subject.trained is not None:  # a copy: the caller's model keeps its mode and device
-        model = deepcopy(subject.trained).to(lab.device, lab.dtype).eval()
+        model = model_to_device(deepcopy(subject.trained), lab).eval()
         models = [Trained(model, subject.task)]
     warnings = probability_warnings(models[0].model, subject.task, lab)
     subject = replace(subject, warnings=[*subject.warnings, *warnings])

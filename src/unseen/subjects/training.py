@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor, nn
 
 from unseen.engine import parameters
+from unseen.engine.batches import model_to_device
 from unseen.errors import Divergence, InvalidData
 from unseen.identity import Identity, Structure, identify
 from unseen.lab import Lab
@@ -90,7 +91,7 @@ class TrainingRuns:
         if weights.keys() != model.state_dict().keys():
             return self._fit(method, model, seed)
         model.load_state_dict(weights)
-        return Trained(model.to(lab.device, lab.dtype).eval(), task, start=start)
+        return Trained(model_to_device(model, lab).eval(), task, start=start)
 
     def _warn(self, method: str) -> None:
         if method not in self._refits:

@@ -21,7 +21,7 @@ from unseen.attributions.influence.factors import (
     reduce_precision,
     runs_half,
 )
-from unseen.attributions.influence.layers import pairs, restrict_gradients
+from unseen.attributions.influence.layers import coverage_sentence, pairs, restrict_gradients
 from unseen.attributions.influence.precision_check import choose_precision, worth_asking
 from unseen.attributions.influence.preconditioned_queries import (
     Precision,
@@ -32,6 +32,7 @@ from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top, streaming_extremes, top_of
 from unseen.engine.batches import Columns, once, size
 from unseen.engine.factor_pairs import EmbeddingPair, FactorPair, GradientRows
+from unseen.engine.gradient_check import gradient_sentences
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -62,6 +63,14 @@ class InfluenceScores:
         """score[q, z]: what one added copy of z adds to the behaviour of q."""
         ready, precision = self.prepare_queries(queries, behaviour)
         return Credits(self._matrix(ready, precision)["all"], Cause.EXAMPLE)
+
+    def sentences(self) -> list[str]:
+        """What a reader of the scores should know: what they leave out, and how gradients were
+        computed.
+        """
+        model = self.trained.model
+        said = [coverage_sentence(model, self.layers), *gradient_sentences(model)]
+        return [one for one in said if one]
 
     def by_layer(self, queries: Batch, behaviour: PerExample) -> dict[str, Float[Tensor, "q n"]]:
         """The part of the score that goes through each layer; they sum to the score."""

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from unseen.engine.factor_pairs import FactorPair, as_rows, layer_biases, pairs_of
+from unseen.engine.factor_pairs import FactorPair, as_rows, layer_biases, pairs_of, real_rows
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig, TooBig, UnknownName
 from unseen.identity.tensors import digest_of
 from unseen.task import Batch, PerExample
+from unseen.text import join_words
 
+MOST_NAMED = 3
+"""Layers that a sentence names."""
 MOST_EXACT = 12_000
 """Parameters up to which the whole curvature matrix is made."""
 
@@ -53,6 +56,33 @@ def select_layers(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
         if id(m.weight) not in shared and getattr(m, "out_features", None) != rows
     ]
     return tuple(inner or maps or owners)
+
+
+def coverage_sentence(model: nn.Module, layers: Sequence[str]) -> str:
+    """Which trainable parameters an influence through these layers leaves out; empty if none."""
+    sizes = {
+        name: sum(p.numel() for p in layer.parameters(recurse=False) if p.requires_grad)
+        for name, layer in model.named_modules()
+    }
+    total = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    inside = {
+        id(p): p.numel()
+        for name in layers
+        for p in model.get_submodule(name).parameters(recurse=False)
+        if p.requires_grad
+    }
+    left_out = [name for name, size in sizes.items() if size and name not in layers]
+    covered = sum(inside.values())
+    if covered >= total:
+        return ""
+    named = [f"`{name}`" if name else "the model's own" for name in left_out[:MOST_NAMED]]
+    more = len(left_out) - len(named)
+    words = join_words([*named, *([f"{more} more"] if more > 0 else [])])
+    return (
+        f"Influence goes through {covered:,} of {total:,} trainable parameters "
+        f"({covered / total:.0%}), those of linear maps and convolutions or of the layers asked "
+        f"for; it leaves out {words}."
+    )
 
 
 def is_map(layer: nn.Module) -> bool:
@@ -99,7 +129,7 @@ def pairs(
             why=f"it is made for up to {MOST_EXACT:,} parameters.",
             fix="use curvature=Curvature.EKFAC, or fewer layers with layers=(…).",
         )
-    rows = torch.cat([form.gradients().flatten(1) for form in forms.values()], 1)
+    rows = torch.cat([real_rows(form) for form in forms.values()], 1)
     return {"all": as_rows(rows)}
 
 

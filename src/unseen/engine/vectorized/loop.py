@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unseen.engine import parameters
-from unseen.engine.batches import Columns, once, orders, size, to_device
+from unseen.engine.batches import Columns, model_to_device, once, orders, size, to_device
 from unseen.engine.loop import Budget, Step, Watch, divergence_error, train
 from unseen.engine.vectorized.ensemble import Ensemble
 from unseen.engine.vectorized.optimizer import StackedOptimizer
@@ -55,7 +55,7 @@ def train_stacked(runs: TrainingRuns) -> list[Trained | Divergence]:
     """Trains all models as one; results and curves as from `loop.train`."""
     models, budget, lab = runs.models, runs.budgets[0], runs.labs[0]
     for model in models:
-        model.to(lab.device, lab.dtype)
+        model_to_device(model, lab)
     starts = [parameters.copy_parameters(model) for model in models]
     ensemble = Ensemble(models)
     update = StackedOptimizer(ensemble, runs.budgets)

@@ -143,7 +143,11 @@ class Audit:
             task=task.name,
             score_name=session.predictions(next(iter(session.evaluation_splits))).score_name,
             seeds=len(session.models),
-            decisions=[*subject.decisions, *labels.decisions],
+            decisions=[
+                *subject.decisions,
+                *labels.decisions,
+                *session.gradient_sentences(),
+            ],
             sizes={name: length(split.data) or 0 for name, split in task.splits.items()}
             | {
                 name: session.predictions(name).score.shape[1] for name in session.evaluation_splits

@@ -68,6 +68,7 @@ def trace_errors(
             *session.subject.warnings,
             *session.subject.decisions,
             *session.skipped.values(),
+            *found.sentences(),
         ],
         facts={
             "seconds to train": trained - began,
