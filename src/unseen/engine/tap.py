@@ -62,6 +62,7 @@ def evaluate_and_reduce(
 ) -> Reduced[T]:
     """`tap_and_reduce` with f itself, from the same pass."""
     refuse_mixing_layers(model)
+    _refuse_sharded(model)
     batch = {name: tensor.detach() for name, tensor in batch.items()}
     with _eager(model):
         check = check_gradients(model, batch, f)
@@ -113,6 +114,17 @@ def _form(rows: Tensor, is_unused: bool) -> FullGradient:
     if is_unused:  # zeros that take no memory, as of a layer that did not run
         return FullGradient(rows.new_zeros(()).expand(n, shape.numel()), shape)
     return FullGradient(rows.reshape(n, -1), shape)
+
+
+def _refuse_sharded(model: nn.Module) -> None:
+    module = sys.modules.get("torch.distributed.tensor")
+    for name, p in model.named_parameters() if module is not None else ():
+        if isinstance(p, module.DTensor):
+            raise UnsupportedLayer(
+                f"Parameter `{name}` is sharded over devices.",
+                why="its layer makes the parameter anew in every forward pass.",
+                fix="load the model once per process and share the examples.",
+            )
 
 
 def _eager(model: nn.Module) -> AbstractContextManager[object]:

@@ -75,7 +75,9 @@ def coverage_sentence(model: nn.Module, layers: Sequence[str]) -> str:
     covered = sum(inside.values())
     if covered >= total:
         return ""
-    named = [f"`{name}`" if name else "the model's own" for name in left_out[:MOST_NAMED]]
+    named = [
+        f"`{name}`" if name else "the model's own parameters" for name in left_out[:MOST_NAMED]
+    ]
     more = len(left_out) - len(named)
     words = join_words([*named, *([f"{more} more"] if more > 0 else [])])
     return (
