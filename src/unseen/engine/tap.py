@@ -117,9 +117,11 @@ def _form(rows: Tensor, is_unused: bool) -> FullGradient:
 
 
 def _refuse_sharded(model: nn.Module) -> None:
-    module = sys.modules.get("torch.distributed.tensor")
-    for name, p in model.named_parameters() if module is not None else ():
-        if isinstance(p, module.DTensor):
+    distributed = sys.modules.get("torch.distributed.tensor")
+    if distributed is None:
+        return
+    for name, p in model.named_parameters():
+        if isinstance(p, distributed.DTensor):
             raise UnsupportedLayer(
                 f"Parameter `{name}` is sharded over devices.",
                 why="its layer makes the parameter anew in every forward pass.",
