@@ -17,6 +17,7 @@ from unseen.cli import main as cli
 from unseen.cli.main import main
 from unseen.errors import InvalidData
 from unseen.runs import catalog
+from unseen.runs.overview import BEGIN, END, overview, replace_table
 from unseen.study import Scale, average
 
 RUN = ["run", "fake_counting", "--scale", "smoke"]
@@ -413,3 +414,72 @@ def test_doctor_tries_torchvision_where_it_is_installed(works, sign, store, caps
     (found,) = [one for one in said(capsys)["findings"] if one["name"] == "torchvision"]
     assert found["sign"] == sign
     assert ("nms" in found["seen"]) is not works
+
+
+def test_a_run_can_start_at_another_seed_but_not_with_the_ledger(store, capsys):
+    assert main([*RUN, "--first-seed", "50", "--json", "--no-report"]) == 0
+    rows = said(capsys)["rows"]
+    assert {row["seed"] for row in rows} == {50, 51, 52}
+    assert main([*RUN, "--first-seed", "50", "--ledger"]) == 2
+    assert "repeat it" in capsys.readouterr().err
+
+
+def test_check_fresh_repeats_the_studies_with_new_seeds_and_resumes(store, capsys, monkeypatch):
+    recorded(store, capsys)
+    marks = Path("marks")
+    marks.mkdir()
+    monkeypatch.setenv("FAKE_MARKS", str(marks))
+    assert main(["check", "--fresh", "--seconds", "0"]) == 3
+    assert "cells are missing; the same command goes on" in capsys.readouterr().out
+    assert len(list(marks.iterdir())) == 1  # stopped after one cell
+    assert main(["check", "--fresh", "--json"]) == 0
+    found = said(capsys)
+    assert {path.name for path in marks.iterdir()} == {"2000", "2001", "2002"}
+    assert all(len(path.read_text().split()) == 1 for path in marks.iterdir())  # none twice
+    (study,) = found["studies"]
+    assert study["first_seed"] == 2000
+    assert found["effects"] == len(study["effects"]) == 1
+    (one,) = study["effects"]
+    was, now = one["recorded"], one["fresh"]
+    assert one["inside"] == (was["low"] <= now["value"] <= was["high"])
+    assert main(["check", "--fresh", "--first-seed", "3000", "--claims", "SHIFTED"]) == 0
+    assert "1 effects lie inside the recorded intervals" in capsys.readouterr().out
+    assert main(["check", "--fresh", "--claims", "nothing like it"]) == 2
+
+
+def test_the_table_of_studies_is_written_between_its_marks(store, capsys):
+    recorded(store, capsys)
+    page = Path("page.md")
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert main(["check", "--table", "page.md"]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "| [00 fake_counting](docs/studies/fake_counting.md) | 1 | 0 | 0 | 0 | 1 | 3 |" in text
+    page.write_text("no marks")
+    assert main(["check", "--table", "page.md"]) == 2
+
+
+def test_the_table_in_the_readme_equals_the_ledgers():
+    root = Path(__file__).parents[2]
+    page = (root / "README.md").read_text(encoding="utf-8")
+    assert replace_table(page, overview(root / "results")) == page, (
+        "unseen check --table README.md writes it again"
+    )
+
+
+def test_rejudging_lists_the_verdicts_that_change(store, capsys, monkeypatch):
+    recorded(store, capsys)
+    with_claim(monkeypatch, above=3.0)
+    assert main(["check", "--rejudge"]) == 0
+    assert "“The draws are shifted.” was supported, is refuted" in capsys.readouterr().out
+
+
+def test_the_report_of_a_ledger_needs_no_store(store, capsys):
+    recorded(store, capsys)
+    run = ["report", "fake_counting", "--kept", "--home", "elsewhere", "--report", "page.md"]
+    assert main(run) == 0
+    page = Path("page.md").read_text()
+    assert "The draws are shifted." in page
+    assert "3 seeds; claims over seeds (n = 3)" in page
+    assert not Path("elsewhere").exists()

@@ -391,9 +391,11 @@ def test_a_study_becomes_verdicts_table_and_source() -> None:
     report = of(study(), ROWS)
     assert (
         report.lead
-        == "Of 5 claims at laptop scale: 1 supported, 1 refuted, 2 undecided, 1 not judged."
+        == "Of 5 claims at laptop scale: 1 supported, 1 refuted, 2 undecided, 1 not judged. 4 are "
+        "judged; after Holm's correction for so many 2 verdicts hold."
     )
-    notes = report.sections[0].blocks
+    units, *notes = report.sections[0].blocks
+    assert units.text == "3 seeds; claims over seeds (n = 3)."
     assert [note.sign for note in notes] == ["✓", "✗", "?", "–", "?"]
     assert [note.tone for note in notes] == [
         Tone.GOOD,
@@ -403,7 +405,7 @@ def test_a_study_becomes_verdicts_table_and_source() -> None:
         Tone.CAUTION,
     ]
     assert "above 0.7" in notes[0].detail
-    assert "n = 6" in notes[0].detail
+    assert "n = 3 seeds" in notes[0].detail
     page = html(report)
     assert "2401.00001" in page
     assert "Jane Doe, Rick Roe (2024). A &lt;b&gt;title&lt;/b&gt;. arXiv:2401.00001." in page

@@ -1,11 +1,12 @@
 """`unseen check`: whether the verdicts in results/ still hold.
 
 A ledger *holds* if every claim of the study is in it, the recorded interval gives the recorded
-verdict under the margins of today, and the rows, judged again, give the same verdict with an effect
-inside the recorded interval: those of this code where they are stored, else those kept with the
-ledger. It is *stale* if the code of its cells has changed since and no rows of the new code are
-stored. --smoke computes the smoke scale of stale ledgers and restamps those whose smoke rows are as
-before, if the smoke scale runs every definition that changed.
+verdict under the margins of today, and the rows, judged again, agree: kept rows give the same
+verdict; rows of this code, where they are stored, an effect inside the recorded interval and not
+the opposite verdict (another processor moves what is trained). It is *stale* if the code of its
+cells has changed since and no rows of the new code are stored. --smoke computes the smoke scale of
+stale ledgers and restamps those whose smoke rows are as before, if the smoke scale runs every
+definition that changed. --fresh runs the studies again with seeds nobody used (`fresh.py`).
 
 Exit codes: 0 all hold, 1 something does not hold, 2 usage or input error, 3 something is stale or
 missing.
@@ -18,13 +19,16 @@ from enum import StrEnum
 from math import isfinite
 from typing import Any
 
+from unseen.cli.fresh import check_fresh
 from unseen.cli.study_options import check_parser
 from unseen.errors import MissingFile, UnknownName
 from unseen.runs import catalog, ledger, runner
 from unseen.runs.ledger import Files
+from unseen.runs.overview import write_table
+from unseen.runs.seeds import count_seeds, decide_with_more_seeds
 from unseen.runs.settle import settle
 from unseen.runs.store import Store, home
-from unseen.study import Claim, Judgement, Row, Scale, Study
+from unseen.study import Claim, Judgement, Scale, Study, Verdict
 
 
 class Standing(StrEnum):
@@ -61,19 +65,31 @@ def main(argv: Sequence[str]) -> int:
             why="there is nothing to compare with.",
             fix="unseen run NAME --scale laptop --ledger, or --results DIR.",
         )
-    found = []
+    if options.fresh:
+        return check_fresh(names, options, store)
+    found, changed = [], []
     for name in names:
         study, files = catalog.load(name), Files(options.results, name)
         if options.rejudge:
-            rejudge(study, files)
+            changed += rejudge(study, files)
         one = check_ledger(study, files, store)
         found.append(
             settle_ledger(study, files, one)
             if options.smoke and one.standing is Standing.STALE
             else one
         )
+    if options.table:
+        write_table(options.table, options.results)
+    if not options.json:
+        print("".join(f"{line}\n" for line in changed), end="")
     if options.json:
-        print(json.dumps({"checked": [asdict(one) for one in found]}, ensure_ascii=False, indent=1))
+        print(
+            json.dumps(
+                {"checked": [asdict(one) for one in found], "changed": changed},
+                ensure_ascii=False,
+                indent=1,
+            )
+        )
     else:
         for one in found:
             print(
@@ -112,10 +128,12 @@ def check_ledger(study: Study[Any, Any], files: Files, store: Store) -> LedgerSt
     shared = [(claim, lines[claim.says]) for claim in study.claims if claim.says in lines]
     wrong += [reason for claim, line in shared if (reason := _margin(claim, line, scale))]
     result = runner.load_result(study, study.scales[scale], store)
-    rows, origin = _rows(files, text, result)
-    if rows:
-        judged = [(claim.judge(rows, scale), line) for claim, line in shared]
-        wrong += [reason for judgement, line in judged if (reason := _change(judgement, line))]
+    judgements, origin = _judge_again(study, scale, files, text, result, store)
+    wrong += [
+        reason
+        for judgement in judgements
+        if judgement.says in lines and (reason := _change(judgement, lines[judgement.says], origin))
+    ]
     if wrong:
         return LedgerStatus(study.name, Standing.BROKEN, tuple(wrong), origin)
     if origin != STORED and text.get("code") != ledger.digest(result.keys):
@@ -129,13 +147,30 @@ def check_ledger(study: Study[Any, Any], files: Files, store: Store) -> LedgerSt
 STORED, KEPT = "stored rows", "kept rows"
 
 
-def _rows(files: Files, text: dict[str, Any], result: runner.Result) -> tuple[Sequence[Row], str]:
-    """The rows to judge again: of this code, else those of the ledger, else none."""
+def _judge_again(
+    study: Study[Any, Any],
+    scale: Scale,
+    files: Files,
+    text: dict[str, Any],
+    result: runner.Result,
+    store: Store,
+) -> tuple[Sequence[Judgement], str]:
+    """The claims on rows of this code where all are stored, else on those of the ledger, if any."""
     if result.total and len(result.runs) == result.total:
-        return result.rows, STORED
-    if "rows" in text:
-        return ledger.read_rows(files.rows, text["rows"]), KEPT
-    return [], ""
+        config = study.scales[scale]
+        verdicts = decide_with_more_seeds(
+            study,
+            scale,
+            [job.cell for job in runner.jobs_of(study, config, store)],
+            result,
+            [claim.judge(result.rows, scale) for claim in study.claims],
+            lambda part: runner.load_result(part, config, store),
+        )
+        if "rows" not in text or all(len(one.runs) == one.total for one in verdicts.extra):
+            return verdicts.judgements, STORED
+    if "rows" not in text:
+        return [], ""
+    return ledger.decide_claims(study, files, text), KEPT
 
 
 def settle_ledger(study: Study[Any, Any], files: Files, stale: LedgerStatus) -> LedgerStatus:
@@ -148,18 +183,22 @@ def settle_ledger(study: Study[Any, Any], files: Files, stale: LedgerStatus) -> 
     return replace(stale, reasons=(reason, *stale.reasons))
 
 
-def rejudge(study: Study[Any, Any], files: Files) -> None:
-    """Writes the claims anew, as the formulas of today judge the kept rows."""
+def rejudge(study: Study[Any, Any], files: Files) -> list[str]:
+    """Writes the claims anew, as the formulas of today judge the kept rows; lists what changed."""
     text = ledger.read(files.claims)
     if "rows" not in text:
-        raise MissingFile(
-            f"{files.claims} keeps no rows.",
-            why="its claims would be judged from them.",
-            fix=f"unseen run {study.name} --scale {text['scale']} --ledger",
-        )
-    rows, scale = ledger.read_rows(files.rows, text["rows"]), Scale(text["scale"])
-    judgements = [claim.judge(rows, scale) for claim in study.claims]
-    ledger.write_text(files, {**text, "claims": ledger.lines(judgements)})
+        return [f"{study.name}: no rows are kept, so nothing is judged again"]
+    judgements = ledger.decide_claims(study, files, text)
+    before = {line["says"]: line["verdict"] for line in text["claims"]}
+    seeds = text.get("seeds") or count_seeds(ledger.read_rows(files.rows, text["rows"]))
+    claims = ledger.lines(judgements, ledger.doublings(text))
+    ledger.write_text(files, {**text, "claims": claims, "seeds": seeds})
+    return [
+        f"{study.name}: “{one.says}” was {before.get(one.says, 'not claimed')}, is {one.verdict}: "
+        f"{one.because}"
+        for one in judgements
+        if before.get(one.says) != one.verdict.value
+    ]
 
 
 def _margin(claim: Claim, line: dict[str, Any], scale: Scale) -> str:
@@ -176,15 +215,24 @@ def _margin(claim: Claim, line: dict[str, Any], scale: Scale) -> str:
     )
 
 
-def _change(judgement: Judgement, line: dict[str, Any]) -> str:
-    """Whether rows of this code give another verdict, or an effect beyond the recorded interval."""
-    if judgement.verdict.value != line["verdict"]:
-        return (
+def _change(judgement: Judgement, line: dict[str, Any], origin: str) -> str:
+    """Whether the claim comes out otherwise.
+
+    Kept rows give the same verdict. Rows of another run, on another processor perhaps, give an
+    effect inside the recorded interval, and at least not the opposite verdict.
+    """
+    verdicts = {judgement.verdict.value, line["verdict"]}
+    reading, change = judgement.reading, ""
+    if len(verdicts) > 1:
+        change = (
             f"“{judgement.says}” was {line['verdict']}, is {judgement.verdict}: {judgement.because}"
         )
-    low, high, reading = line["low"], line["high"], judgement.reading
+    is_opposite = verdicts == {Verdict.SUPPORTED.value, Verdict.REFUTED.value}
+    if change and (origin == KEPT or is_opposite or reading is None):
+        return change
+    low, high = line["low"], line["high"]
     if reading is None or low is None or high is None or not isfinite(reading.value):
-        return ""
+        return change
     slack = 1e-5 * max(abs(low), abs(high))  # the ledger keeps six digits
     if low - slack <= reading.value <= high + slack:
         return ""

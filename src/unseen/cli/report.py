@@ -2,6 +2,7 @@
 elsewhere.
 """
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +10,24 @@ from pathlib import Path
 from unseen.cli.run import (
     StudyRequest,
     as_json,
+    decide_claims,
     exit_code,
-    judge_claims,
     parse_request,
     print_help,
     print_results,
     save_report,
+    verdicts_code,
+    write_page,
 )
 from unseen.cli.study_options import report_parser
 from unseen.errors import MissingFile
-from unseen.runs import index, runner
+from unseen.report.terminal import show
+from unseen.runs import index, ledger, runner
+from unseen.runs.ledger import Files
+from unseen.runs.seeds import restrict_seeds
 from unseen.runs.store import Store, home
+from unseen.study import Scale
+from unseen.study.document import document
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,10 +35,14 @@ def main(argv: Sequence[str]) -> int:
     if options.help or options.name is None:
         return print_help(report_parser(), options)
     what, store = parse_request(options, flags, "unseen report"), Store(home(options.home))
+    if options.kept:
+        return report_ledger(what, options)
     result = runner.load_result(what.study, what.config, store)
     if not result.runs:
         raise _no_result_error(what, store)
-    judgements = judge_claims(what, result)
+    judgements = decide_claims(
+        what, result, store, lambda part: runner.load_result(part.study, part.config, store)
+    ).judgements
     path = options.report or Path("reports") / what.study.name / f"{what.scale}.html"
     written = {"report": str(save_report(path, what, result, judgements))}
     if options.rows:
@@ -47,6 +59,42 @@ def main(argv: Sequence[str]) -> int:
         for name, path in written.items():
             print(f"{name}: {path}")
     return exit_code(result, judgements)
+
+
+def report_ledger(what: StudyRequest, options: argparse.Namespace) -> int:
+    """The report of a ledger, from the rows that it keeps."""
+    name, files = what.study.name, Files(options.results, what.study.name)
+    text = ledger.read(files.claims)
+    if "rows" not in text:
+        raise MissingFile(
+            f"{files.claims} keeps no rows.",
+            why="its report would be made from them.",
+            fix=f"unseen run {name} --scale {text['scale']} --ledger",
+        )
+    judgements = ledger.decide_claims(what.study, files, text)
+    kept = ledger.read_rows(files.rows, text["rows"])
+    # seeds that were added for single claims have not all cells: no table or figure has them
+    rows = restrict_seeds(kept, text["seeds"]) if text.get("seeds") else kept
+    known = {
+        "command": f"unseen run {name} --scale {text['scale']}",
+        "cells": str(text.get("cells", "")),
+        "compute": f"{text['seconds']} CPU seconds",
+        "commit": str(text.get("commit", "")),
+        "processor": str(text.get("processor", "")),
+        "versions": ", ".join(f"{n} {v}" for n, v in text.get("versions", {}).items()),
+    }
+    scale = Scale(text["scale"])
+    page = document(what.study, scale, rows, judgements, {k: v for k, v in known.items() if v})
+    path = options.report or Path("reports") / name / f"{scale}.html"
+    write_page(path, page)
+    written = {"report": str(path)}
+    if options.json:
+        claims = ledger.lines(judgements, ledger.doublings(text))
+        print(json.dumps({"claims": claims, "files": written}, ensure_ascii=False, indent=1))
+    else:
+        show(page)
+        print(f"report: {path}")
+    return verdicts_code(judgements)
 
 
 def _no_result_error(what: StudyRequest, store: Store) -> MissingFile:

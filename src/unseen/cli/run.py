@@ -4,8 +4,9 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from unseen.runs.devices import device
 from unseen.runs.executors import InProcess, Processes
 from unseen.runs.field_flags import apply_flags, fields_help
 from unseen.runs.provenance import versions
+from unseen.runs.seeds import DOUBLINGS, Verdicts, decide_with_more_seeds, from_seed
 from unseen.runs.store import Store, home, write_atomic
 from unseen.study import Judgement, Scale, Study, Verdict
 from unseen.study.document import document
@@ -35,7 +37,8 @@ class StudyRequest:
     scale: Scale
     config: Any
     is_changed: bool
-    """Whether flags replaced fields of the scale's configuration."""
+    """Whether flags replaced fields of the scale's configuration, or another seed is the first."""
+    first_seed: int = 0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,12 +56,15 @@ def main(argv: Sequence[str]) -> int:
     store, started = Store(home(options.home)), time.perf_counter()
     result = compute(what, store, options)
     took = time.perf_counter() - started
-    judgements = judge_claims(what, result)
+    more = partial(compute, store=store, options=options)
+    verdicts = decide_claims(what, result, store, more, options.doublings)
+    judgements = verdicts.judgements
     if not options.json:
         print_results(
             what, result, judgements, took
         )  # before writing: a full disk must not hide the result
-    written = _write_outputs(what, result, judgements, options)
+        print("".join(f"{line}\n" for line in describe_more_seeds(verdicts)), end="")
+    written = _write_outputs(what, result, verdicts, options)
     if options.json:
         print(json.dumps(as_json(what, result, judgements) | written, ensure_ascii=False, indent=1))
     else:
@@ -89,7 +95,48 @@ def parse_request(options: argparse.Namespace, flags: Sequence[str], command: st
         raise UnknownName.near(f"scale of {study.name}", scale, study.scales)
     given = study.scales[scale]
     config = apply_flags(given, flags, f"{command} {study.name}")
-    return StudyRequest(study=study, scale=scale, config=config, is_changed=config != given)
+    first = options.first_seed
+    return StudyRequest(
+        study=from_seed(study, first) if first else study,
+        scale=scale,
+        config=config,
+        is_changed=config != given or first != 0,
+        first_seed=first,
+    )
+
+
+def decide_claims(
+    what: StudyRequest,
+    result: runner.Result,
+    store: Store,
+    more: Callable[[StudyRequest], runner.Result],
+    doublings: int = DOUBLINGS,
+) -> Verdicts:
+    """The claims; those near their margin with more seeds, where all cells are there."""
+    judgements = judge_claims(what, result)
+    if len(result.runs) < result.total:
+        return Verdicts(judgements)
+    cells = [job.cell for job in runner.jobs_of(what.study, what.config, store)]
+    return decide_with_more_seeds(
+        what.study,
+        what.scale,
+        cells,
+        result,
+        judgements,
+        lambda study: more(replace(what, study=study)),
+        what.first_seed,
+        doublings,
+    )
+
+
+def describe_more_seeds(verdicts: Verdicts) -> list[str]:
+    """What was computed for claims near their margin."""
+    cells = sum(result.total for result in verdicts.extra)
+    lines = [f"  seeds × {2**k}: {says}" for says, k in verdicts.doublings.items()]
+    short = sum(result.total - len(result.runs) for result in verdicts.extra)
+    if short:
+        lines.append(f"  {short} cells of added seeds are missing: such claims stay undecided.")
+    return [f"{cells} cells added for claims that end near their margin", *lines] if lines else []
 
 
 def compute(what: StudyRequest, store: Store, options: argparse.Namespace) -> runner.Result:
@@ -124,18 +171,18 @@ def judge_claims(what: StudyRequest, result: runner.Result) -> list[Judgement]:
 def _write_outputs(
     what: StudyRequest,
     result: runner.Result,
-    judgements: Sequence[Judgement],
+    verdicts: Verdicts,
     options: argparse.Namespace,
 ) -> dict[str, str]:
     """The files that the run writes beside the store: name and path."""
     written: dict[str, str] = {}
     if options.ledger and not result.interrupted and len(result.runs) == result.total:
         written["ledger"] = str(
-            ledger.write(Path("results"), what.study, what.scale, result, judgements)
+            ledger.write(Path("results"), what.study, what.scale, result, verdicts)
         )
     if not options.no_report and result.runs:
         path = options.report or Path("reports") / what.study.name / f"{what.scale}.html"
-        written["report"] = str(save_report(path, what, result, judgements))
+        written["report"] = str(save_report(path, what, result, verdicts.judgements))
     return written
 
 
@@ -143,7 +190,11 @@ def save_report(
     path: Path, what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]
 ) -> Path:
     """Writes HTML, or Markdown if the name ends in .md."""
-    page = page_of(what, result, judgements)
+    return write_page(path, page_of(what, result, judgements))
+
+
+def write_page(path: Path, page: Document) -> Path:
+    """Writes HTML, or Markdown if the name ends in .md."""
     write_atomic(path, markdown(page) if path.suffix == ".md" else html(page))
     return path
 
@@ -241,9 +292,14 @@ def as_json(
 
 def exit_code(result: runner.Result, judgements: Sequence[Judgement]) -> int:
     """An incomplete run says so first; then refuted claims, then undecided ones."""
-    verdicts = {judgement.verdict for judgement in judgements}
     if result.interrupted:
         return 130
     if len(result.runs) < result.total:
         return 2
+    return verdicts_code(judgements)
+
+
+def verdicts_code(judgements: Sequence[Judgement]) -> int:
+    """Refuted claims, then undecided ones."""
+    verdicts = {judgement.verdict for judgement in judgements}
     return 1 if Verdict.REFUTED in verdicts else 3 if Verdict.UNDECIDED in verdicts else 0

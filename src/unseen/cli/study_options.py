@@ -45,6 +45,14 @@ def run_parser() -> Arguments:
         help="compute cells again that failed earlier",
     )
     p.option(COMPUTING, "--fresh", action="store_true", help="compute every cell again")
+    p.option(
+        COMPUTING,
+        "--doublings",
+        type=int,
+        choices=(0, 1, 2),
+        default=2,
+        help="how often the seeds of a claim that ends near its margin are doubled (default 2)",
+    )
     p.option(OUTPUT, "--ledger", action="store_true", help="write results/NAME.json")
     p.option(
         OUTPUT,
@@ -74,6 +82,19 @@ def report_parser() -> Arguments:
         help="file to write, .html or .md (default reports/NAME/SCALE.html)",
     )
     p.option(
+        STUDY,
+        "--kept",
+        action="store_true",
+        help="from the rows kept with the ledger instead of the store",
+    )
+    p.option(
+        STUDY,
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder of the ledger (default results)",
+    )
+    p.option(
         OUTPUT,
         "--rows",
         type=Path,
@@ -95,6 +116,14 @@ def _add_study(p: Arguments) -> None:
         help="where results are kept (default: UNSEEN_HOME or the user's cache)",
     )
     p.option(
+        STUDY,
+        "--first-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seeds start at N instead of 0, where nobody has looked yet",
+    )
+    p.option(
         OUTPUT,
         "--help",
         "-h",
@@ -110,7 +139,7 @@ def check_parser() -> Arguments:
         "Whether the verdicts in results/ still hold for this code.",
         "Exit codes: 0 all hold, 1 something does not hold, 2 usage or input error, 3 something is "
         "stale or missing.",
-        groups=(STUDY,),
+        groups=(STUDY, COMPUTING),
     )
     p.option(STUDY, "names", nargs="*", help="studies (default: all with a ledger file)")
     p.option(
@@ -126,6 +155,35 @@ def check_parser() -> Arguments:
         "--smoke",
         action="store_true",
         help="settle stale ledgers by their smoke rows, where possible",
+    )
+    p.option(
+        COMPUTING,
+        "--fresh",
+        action="store_true",
+        help="run them again with seeds nobody used: how many effects lie in the recorded "
+        "intervals (about 83 %% is right)",
+    )
+    p.repeatable(COMPUTING, "--claims", "only claims that contain these words", metavar="WORDS")
+    p.option(
+        COMPUTING,
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="stop after so many; the same command goes on",
+    )
+    p.option(
+        COMPUTING,
+        "--first-seed",
+        type=int,
+        metavar="N",
+        help="where fresh seeds start (default: 2000, or beyond those of the ledger)",
+    )
+    p.option(
+        OUTPUT,
+        "--table",
+        type=Path,
+        metavar="PAGE",
+        help="rewrite the table of all studies in this page (README.md)",
     )
     p.option(
         OUTPUT,

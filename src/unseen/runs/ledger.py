@@ -25,6 +25,7 @@ from unseen.runs import catalog, rows, runner
 from unseen.runs.code_keys import code_of, definitions_of, plain
 from unseen.runs.provenance import processor, versions
 from unseen.runs.runner import Result
+from unseen.runs.seeds import Verdicts, count_seeds, decide_kept
 from unseen.runs.smoke import SmokeRun, executed_labels, smoke_run
 from unseen.runs.store import Store, Value, canonical, write_atomic
 from unseen.study import Groups, Judgement, Rows, Scale, Study
@@ -132,7 +133,7 @@ def write(
     study: Study[Any, Any],
     scale: Scale,
     result: Result,
-    judgements: Sequence[Judgement],
+    verdicts: Verdicts,
 ) -> Path:
     """Rewrites the files of the study's ledger and returns the path of the claims.
 
@@ -140,41 +141,40 @@ def write(
     """
     files = Files(folder, study.name)
     smoke = smoke_run(study) if Scale.SMOKE in study.scales and scale is not Scale.SMOKE else None
-    text = head(study, scale, result) | {"compared": f"{scale} rows"}
-    write_files(files, text, judgements, result.rows, smoke.rows if smoke else result.rows)
-    Stamp.of(study, scale, smoke).write(files.code)
+    stamp = Stamp.of(study, scale, smoke)
+    facts = {"seeds": count_seeds(result.rows), "code": stamp.code, "compared": f"{scale} rows"}
+    text = head(study, scale, (result, *verdicts.extra)) | facts
+    rows = [*result.rows, *verdicts.rows]
+    write_files(files, text, verdicts, rows, smoke.rows if smoke else result.rows)
+    stamp.write(files.code)
     return files.claims
 
 
-def head(study: Study[Any, Any], scale: Scale, result: Result) -> dict[str, Any]:
-    """What the ledger says about the run itself."""
+def head(study: Study[Any, Any], scale: Scale, results: Sequence[Result]) -> dict[str, Any]:
+    """What the ledger says about the runs themselves: of the study, and of seeds added to it."""
+    runs = [run for result in results for run in result.runs]
 
     def facts(name: str) -> list[str]:
-        return sorted({str(run.facts[name]) for run in result.runs if run.facts.get(name)})
+        return sorted({str(run.facts[name]) for run in runs if run.facts.get(name)})
 
     return {
         "system": study.system,
         "study": study.name,
         "scale": scale.value,
-        "seconds": round(result.seconds, 1),
-        "wall_seconds": round(
-            sum(float(run.facts.get("wall_seconds", 0)) for run in result.runs), 1
-        ),
-        "cells": result.total,
-        "code": digest(run.key for run in result.runs),
+        "seconds": round(sum(result.seconds for result in results), 1),
+        "wall_seconds": round(sum(float(run.facts.get("wall_seconds", 0)) for run in runs), 1),
+        "cells": sum(result.total for result in results),
         "commit": ", ".join(facts("commit")),
         "processor": ", ".join(facts("processor")) or processor(),
         "threads": ", ".join(facts("threads")),
-        "versions": dict(result.runs[0].facts.get("versions", versions()))
-        if result.runs
-        else versions(),
+        "versions": dict(runs[0].facts.get("versions", versions())) if runs else versions(),
     }
 
 
 def write_files(
     files: Files,
     text: Mapping[str, Any],
-    judgements: Sequence[Judgement],
+    verdicts: Verdicts,
     laptop: Rows,
     smoke: Rows,
 ) -> None:
@@ -187,7 +187,7 @@ def write_files(
         files,
         {
             **text,
-            "claims": lines(judgements),
+            "claims": lines(verdicts.judgements, verdicts.doublings),
             "rows": _of_file(files.rows),
             "smoke": _of_file(files.smoke),
         },
@@ -221,14 +221,30 @@ def read_rows(path: Path, sha256: str) -> list[dict[str, Value]]:
     return found
 
 
+def decide_claims(study: Study[Any, Any], files: Files, text: Mapping[str, Any]) -> list[Judgement]:
+    """Today's verdicts on the rows of a ledger, each claim on as many seeds as it has there."""
+    found = read_rows(files.rows, text["rows"])
+    return decide_kept(study, Scale(text["scale"]), found, text.get("seeds", 0), doublings(text))
+
+
+def doublings(text: Mapping[str, Any]) -> dict[str, int]:
+    """How often the seeds of claims were doubled."""
+    return {line["says"]: line["doublings"] for line in text["claims"] if "doublings" in line}
+
+
 def _of_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def lines(judgements: Sequence[Judgement]) -> list[dict[str, Any]]:
+def lines(
+    judgements: Sequence[Judgement], doublings: Mapping[str, int] | None = None
+) -> list[dict[str, Any]]:
     """A line for every claim; which verdicts hold after Holm's correction depends on all."""
+    doubled = doublings or {}
     return [
-        claim(judgement) | {"holm": holds}
+        claim(judgement)
+        | {"holm": holds}
+        | ({"doublings": doubled[judgement.says]} if judgement.says in doubled else {})
         for judgement, holds in zip(judgements, after_holm(judgements), strict=True)
     ]
 

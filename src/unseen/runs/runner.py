@@ -4,6 +4,7 @@ What is finished is skipped, what is missing is computed, what fails is remember
 the rest goes on.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, replace
@@ -78,6 +79,8 @@ class Choices:
     """Stop at the first failure."""
     jobs: int = 1
     """Cells computed at the same time."""
+    until: float | None = None
+    """No further cell is waited for from this reading of `time.monotonic` on."""
     device: str = "cpu"
     """Where the cells compute; stored rows count whatever device they come from."""
 
@@ -150,6 +153,8 @@ def run(
             outcomes[key_] = outcome
             watcher.on_finish(outcome)
             if choices.fail_fast and isinstance(outcome, Failure):
+                break
+            if choices.until is not None and time.monotonic() > choices.until:
                 break
     except KeyboardInterrupt:
         interrupted = True

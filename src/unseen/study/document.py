@@ -9,6 +9,7 @@ from unseen.document import Block, Document, Note, Paragraph, Section, Table, To
 from unseen.document import Value as Cell
 from unseen.errors import UnseenError
 from unseen.study import Judgement, Rows, Scale, Study, Value, Verdict
+from unseen.study.claim import after_holm
 from unseen.study.source import Source
 from unseen.wording import words
 
@@ -35,7 +36,7 @@ def document(
     )
     drawn = [_or_note("figure", lambda make=make: make(rows)) for make in study.figures]  # type: ignore[misc]
     sections = [
-        Section("Claims", [_note(judgement) for judgement in judgements]),
+        Section("Claims", claims(rows, judgements)),
         Section("Differences from the paper", differences(study)),
         Section("Results", [results] if rows else [Note("No cell has finished.", Tone.CAUTION)]),
         Section("Figures", drawn if rows else []),
@@ -66,7 +67,35 @@ def lead(judgements: Sequence[Judgement], scale: Scale) -> str:
     counts = Counter(judgement.verdict for judgement in judgements)
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
     n = len(judgements)
-    return f"Of {n} claim{'s' * (n != 1)} at {scale} scale: {', '.join(parts)}."
+    judged = n - counts[Verdict.NOT_JUDGED]
+    hold = sum(after_holm(judgements))
+    return (
+        f"Of {n} claim{'s' * (n != 1)} at {scale} scale: {', '.join(parts)}. {judged} "
+        f"{'are' if judged != 1 else 'is'} judged; after Holm's correction for so many {hold} "
+        f"verdict{'s hold' if hold != 1 else ' holds'}."
+    )
+
+
+def claims(rows: Rows, judgements: Sequence[Judgement]) -> list[Block]:
+    """What was drawn anew, and a note for every claim."""
+    notes = [
+        _note(judgement, holds)
+        for judgement, holds in zip(judgements, after_holm(judgements), strict=True)
+    ]
+    return [Paragraph(units(rows, judgements)), *notes] if rows and notes else [*notes]
+
+
+def units(rows: Rows, judgements: Sequence[Judgement]) -> str:
+    """How many seeds there are, and over what the claims are judged."""
+    seeds = len({row["seed"] for row in rows if "seed" in row})
+    found: dict[str, set[int]] = {}
+    for judgement in judgements:
+        if judgement.reading is not None:
+            found.setdefault(judgement.unit.value, set()).add(judgement.reading.n)
+    over = [
+        f"{unit}s (n = {', '.join(map(str, sorted(counts)))})" for unit, counts in found.items()
+    ]
+    return f"{seeds} seed{'s' * (seeds != 1)}; claims over {' and '.join(over) or 'nothing'}."
 
 
 def means(rows: Rows, repeated: str = "seed") -> list[dict[str, Cell]]:
@@ -117,14 +146,20 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _note(judgement: Judgement) -> Note:
+def _note(judgement: Judgement, holds: bool) -> Note:
     verdict = judgement.verdict
     seen = (
         f"; here {words(judgement.reading)}"
         if verdict is Verdict.NOT_JUDGED and judgement.reading
         else ""
     )
-    n = f" (n = {judgement.reading.n})" if judgement.reading else ""
+    n = ""
+    if judgement.reading is not None:
+        plural = "s" * (judgement.reading.n != 1)
+        n = f" (n = {judgement.reading.n} {judgement.unit}{plural}"
+        if verdict in (Verdict.SUPPORTED, Verdict.REFUTED):
+            n += "" if holds else "; not after Holm's correction"
+        n += ")"
     return Note(
         judgement.says, TONES[verdict], f"{verdict}: {judgement.because}{seen}{n}", verdict.sign
     )
