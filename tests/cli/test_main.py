@@ -348,7 +348,7 @@ def test_what_fails_on_missing_cells_is_undecided_and_hides_nothing(store, capsy
     )
     assert main([*RUN, "--trouble", "diverged"]) == 2
     out = capsys.readouterr().out
-    assert "✓ The draws are shifted." in out
+    assert "? The draws are shifted." in out  # two seeds say little
     assert "cells are missing, and the effect failed: KeyError: 1" in out
     assert "1 of 3 cells failed" in out
     assert Path("reports/fake_counting/smoke.html").exists()
