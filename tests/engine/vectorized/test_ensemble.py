@@ -16,7 +16,7 @@ from unseen.engine.loop import Budget, Optimizer, Schedule, erm_step, train
 from unseen.engine.vectorized.choose import choose_backend, train_many, try_train_many
 from unseen.engine.vectorized.ensemble import Ensemble
 from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
-from unseen.engine.vectorized.steps import VectorizedStep, mean
+from unseen.engine.vectorized.steps import VectorizedStep, mean, norms_of_models
 from unseen.errors import Divergence, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.methods.adversarial_training import AdversarialTraining
@@ -313,3 +313,11 @@ def test_refusals():
         Ensemble([])
     with pytest.raises(InvalidData, match="labs"):
         train_many(fresh(MAKE["mlp"][0]), task(), erm_step, BUDGET, LABS[:2])
+
+
+@pytest.mark.parametrize("k", [1, 3, 32])
+def test_norms_of_stacked_models_equal_those_of_single_ones_to_the_last_bit(k: int):
+    generator = Lab().generator()
+    shapes = [(64, 64), (64,), (8, 1, 3, 3), ()]
+    stacks = {str(i): torch.randn(k, *shape, generator=generator) for i, shape in enumerate(shapes)}
+    assert torch.equal(norms_of_models(stacks), torch.func.vmap(parameters.norm)(stacks))
