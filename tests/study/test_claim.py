@@ -115,12 +115,12 @@ def test_a_claim_about_groups_is_refuted_by_one_and_says_which():
     assert "all 2 groups" in Claim("…", effect, above=0.4).judge(rows, Scale.LAPTOP).because
 
 
-def verdict_shares(means, margins, effect_of, n=5, draws=4_000):
-    """How often a claim about groups with these means (s.d. 1, n seeds) comes out how."""
+def verdict_shares(means, margins, effect_of, n=5, draws=4_000, scales=1.0):
+    """How often a claim about groups with these means (n seeds) comes out how."""
     rng = np.random.default_rng(0)
     found = dict.fromkeys(Verdict, 0)
     for _ in range(draws):
-        y = rng.normal(np.array(means)[:, None], 1.0, (len(means), n))
+        y = rng.normal(np.array(means)[:, None], scales, (len(means), n))
         readings = {str(k): stats.mean(row) for k, row in enumerate(y)}
         claim = Claim("…", lambda _, r=readings: effect_of(r), unit=Unit.ITEM, **margins)
         found[claim.judge([], Scale.LAPTOP).verdict] += 1
@@ -160,6 +160,21 @@ def test_one_violating_group_among_four_is_not_overlooked():
     assert found[SUPPORTED] <= 0.05
     found = verdict_shares((0.5, 0.7, 0.7, 1.5), {"below": 1.0}, FARTHEST["highest"], 10, 1_500)
     assert found[SUPPORTED] <= 0.05
+
+
+def test_a_group_that_varies_more_is_judged_where_another_is_farthest():
+    """One group violates the margin but varies ten times as much as three that clear it: half the
+    time it is not the lowest, and the lowest group's interval alone supported the claim then."""
+    means, scales = (-0.1, 0.5, 0.5, 0.5), np.array([3.0, 0.3, 0.3, 0.3])[:, None]
+    margins = {"above": 0.0, "sign_because": "a test"}
+    found = verdict_shares(means, margins, FARTHEST["lowest"], 10, 600, scales)
+    assert found[SUPPORTED] <= 0.05
+    assert found[REFUTED] <= 0.05
+
+    def lowest_alone(readings):
+        return min(readings.values(), key=lambda one: one.value)
+
+    assert verdict_shares(means, margins, lowest_alone, 10, 600, scales)[SUPPORTED] > 0.18
 
 
 def test_the_smallest_of_several_effects_has_an_interval_for_the_smallest():
