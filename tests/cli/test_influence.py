@@ -131,7 +131,8 @@ def test_a_language_model_names_its_windows(capsys, text):
             )
     page = Path("unseen-influence.html").read_text()
     assert 'class="up" style="--w:55%"' in page  # the strongest token
-    assert "nats per added copy" in page
+    assert "nats per added copy" not in page  # nothing is retrained here: an order, no sizes
+    assert "no sizes are given" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
@@ -339,6 +340,29 @@ def test_a_cut_off_line_can_be_skipped(capsys, text):
     (found,) = said(capsys, *text, "--corpus", "cut.jsonl", "--cut-off", "skip")
     assert any("middle of line 2" in text for text in found["decisions"])
     assert "middle of line 2" in Path("unseen-influence.html").read_text()
+
+
+def test_confirm_retrains_once_and_is_kept(capsys, tmp_path):
+    Path("mine.py").write_text(SUBJECT)
+    arguments = ["mine.py:plain", "--worst", "1", "--top", "2", "--confirm", "3"]
+    (found,) = said(capsys, *arguments)
+    (answer,) = found["answers"]
+    kept = sorted((tmp_path / "home" / "influence").glob("retrained*"))
+    assert [c["role"] for c in answer["confirmations"]] == ["helpful", "harmful"]
+    assert [len(c["rows"]) for c in answer["confirmations"]] == [3, 3]
+    assert len(answer["helpful"]) == 2
+    assert all(one["retrained"]["n"] == 8 for one in answer["helpful"])
+    assert "Retrained without them" in Path("unseen-influence.html").read_text()
+    assert len(kept) == 2  # one stack for the sizes, one for the removals
+    written = [path.stat().st_mtime_ns for path in kept]
+    (again,) = said(capsys, *arguments)
+    assert again["answers"][0]["confirmations"] == answer["confirmations"]
+    assert [path.stat().st_mtime_ns for path in kept] == written
+
+
+def test_a_language_model_is_not_retrained(text):
+    with pytest.raises(InvalidConfig, match="not retrained here"):
+        main([*text, "--confirm", "3"])
 
 
 def test_other_refusals(capsys):

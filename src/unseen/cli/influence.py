@@ -74,8 +74,7 @@ def parser() -> Arguments:
         INFLUENCE,
         "--damping",
         type=float,
-        default=0.1,
-        help="times a layer's mean eigenvalue (default 0.1)",
+        help="times a layer's mean eigenvalue (default 1; of a language model 0.1)",
     )
     p.repeatable(INFLUENCE, "--layers", 'pattern of layer names: "*.mlp.*" (default: all)')
     p.option(
@@ -102,6 +101,21 @@ def parser() -> Arguments:
         INFLUENCE,
         "--factors",
         help="file (.safetensors) to read the curvature from, written if it is absent",
+    )
+    p.option(
+        INFLUENCE,
+        "--retrainings",
+        type=int,
+        help="seeds that measure each shown example by retraining with one more copy (default 8 "
+        "where the model is small; 0: order only)",
+    )
+    p.option(
+        INFLUENCE,
+        "--confirm",
+        type=int,
+        default=0,
+        metavar="K",
+        help="retrain without the first K examples of each error (default: do not)",
     )
     add_training(p, estimator=False)
     add_output(p, "unseen-influence.html")
@@ -175,6 +189,12 @@ def _asks_about_text(options: argparse.Namespace) -> bool:
             why="it needs --model, --corpus and --queries, and nothing else.",
             fix="unseen influence --model smollm2 --corpus plays.txt --queries q.jsonl",
         )
+    if options.confirm or options.retrainings:
+        raise InvalidConfig(
+            "A language model is not retrained here.",
+            why="--confirm and --retrainings train the model again with other examples.",
+            fix="leave them out: the order of the windows is all that is given.",
+        )
     return True
 
 
@@ -183,6 +203,8 @@ def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
         options.subject,
         split=options.split,
         worst=options.worst,
+        retrainings=options.retrainings,
+        confirm=options.confirm,
         **_settings(options),
         **shared_options(options),
     )

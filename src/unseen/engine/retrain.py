@@ -1,12 +1,12 @@
-"""The same model trained again on parts of its data, all parts at once: the truth that attributions
-are evaluated by.
+"""The same model trained again on parts of its data, or with other weights of its examples, all at
+once: the truth that attributions are evaluated by.
 
 Subsets of equal size become one stacked model (`engine/vectorized`). Datamodels (Ilyas et al.,
 2022, arXiv:2202.00622), leave-one-out and counterfactual removal are subsets of different kinds.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +21,10 @@ from unseen.engine.vectorized.choose import train_many
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.task import PerExample, Split, Task, Use
+from unseen.task import Batch, PerExample, Split, Task, Use
+
+WEIGHT = "example weight"
+"""The column that says how often an example counts."""
 
 
 def retrain(
@@ -54,6 +57,62 @@ def retrain(
     tasks = [part for part in parts for _ in range(repeats)]
     trained = train_many(models, tasks, step, budget, labs)
     return [trained[k : k + repeats] for k in range(0, len(trained), repeats)]
+
+
+@dataclass(frozen=True)
+class WeightedLoss:
+    """The loss of every example times its weight, where the batch holds weights."""
+
+    loss: PerExample
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        losses = self.loss(model, batch)
+        return losses * batch[WEIGHT] if WEIGHT in batch else losses
+
+
+def retrain_reweighted(
+    make_model: Callable[[], nn.Module],
+    task: Task,
+    weights: Float[Tensor, "set example"],
+    budget: Budget,
+    lab: Lab,
+    *,
+    seeds: Sequence[int],
+    step: Step = erm_step,
+) -> list[list[Trained]]:
+    """One model per set of weights and seed: weight 2 is an added copy, weight 0 an example left
+    out.
+
+    All sets draw the same minibatches from the same initial weights, so that two of them differ in
+    nothing but how often an example counts. Models left without an example keep its draws empty
+    instead of drawing others, which would be another training run.
+    """
+    tasks = [reweight_task(task, row) for row in validate_masks(weights, examples(task))]
+    models, labs = [], []
+    for _ in tasks:
+        for seed in seeds:
+            with lab.child("init", seed).seeded():
+                models.append(make_model())
+            labs.append(lab.child("fit", seed))
+    trained = train_many(models, [one for one in tasks for _ in seeds], step, budget, labs)
+    return [trained[k : k + len(seeds)] for k in range(0, len(trained), len(seeds))]
+
+
+def reweight_task(task: Task, weights: Float[Tensor, " example"]) -> Task:
+    """The task whose training examples count by these weights, in the order of its TRAIN splits."""
+    splits, start = dict(task.splits), 0
+    for name, split in task.of(Use.TRAIN).items():
+        n = length(split.data) or 0
+        columns = dict(_subset(split, torch.arange(n)).columns)
+        splits[name] = replace(
+            split, data=Columns(**columns, **{WEIGHT: weights[start : start + n]})
+        )
+        start += n
+    return replace(
+        task,
+        splits=splits,
+        objective=replace(task.objective, loss=WeightedLoss(task.objective.loss)),
+    )
 
 
 def examples(task: Task) -> int:
@@ -105,8 +164,8 @@ def _subset(split: Split, rows: Tensor) -> Columns:
     return data.subset(rows) if isinstance(data, Columns) else Columns(**gather(data, rows))
 
 
-def validate_masks(masks: Bool[Tensor, "subset example"], n: int) -> Bool[Tensor, "subset example"]:
-    """The subsets, unless there are none or they belong to other data."""
+def validate_masks(masks: Tensor, n: int) -> Tensor:
+    """The subsets or weights, unless there are none or they belong to other data."""
     if not len(masks) or masks.shape[1] != n:
         raise InvalidData(
             f"retrain got subsets of shape {tuple(masks.shape)} for {n} examples.",

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TypeVar
 
 from unseen.attribution import Attribution
-from unseen.attributions.influence import Influence
 from unseen.engine.batches import length
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
@@ -44,6 +43,7 @@ PARTS = (
     "suspected labels",
     "self-influence",
     "worst errors",
+    "retraining without the examples behind them",
     "explanation of the worst errors",
     "features",
     "comparison models",
@@ -66,9 +66,9 @@ class Audit:
         }
     )
     """Further numbers about the trained model, by the name they get in the report."""
-    attribution: Attribution = Influence(draws=4, damping=1.0, batch_size=128, most=5_000)
-    """Which training examples made an error; with influence functions also which examples stand
-    against the rest.
+    attribution: Attribution | None = None
+    """Which training examples made an error (None: as `unseen influence` does it); with influence
+    functions also which examples stand against the rest.
     """
     top: int = 10
     """How many conflicting examples and suspects are listed."""
@@ -116,6 +116,11 @@ class Audit:
             "worst errors",
             partial(model.worst_errors, session, self.attribution, self.worst),
             list[WorstError](),
+        )
+        worst = parts(
+            "retraining without the examples behind them",
+            partial(model.confirm_errors, session, worst),
+            worst,
         )
         explanation = parts(
             "explanation of the worst errors",

@@ -5,6 +5,7 @@ reason.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unseen.questions.influence.results import Confirmation
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
 
@@ -49,12 +50,14 @@ class WorstError:
     and up.
 
     The examples' `value` is their influence on the log-likelihood of the error, or what the audit's
-    attribution gives.
+    attribution gives: for the order, not a size.
     """
 
     query: Example
     helpful: Sequence[Example]
     harmful: Sequence[Example]
+    confirmations: Sequence[Confirmation] = ()
+    """What retraining without those that harmed does to the error, where the model is small."""
 
 
 @dataclass(frozen=True, kw_only=True)

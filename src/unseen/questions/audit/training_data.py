@@ -18,6 +18,7 @@ from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import exact_pairs, near_pairs
 from unseen.measures.label_errors import out_of_fold_loss
+from unseen.questions.audit.model import attributor
 from unseen.questions.audit.results import Coherence, LabelErrors, Overlap
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
@@ -163,13 +164,13 @@ def label_errors(session: Session, top: int) -> LabelErrors:
     )
 
 
-def self_influential(session: Session, attribution: Attribution, top: int) -> list[Example]:
+def self_influential(session: Session, attribution: Attribution | None, top: int) -> list[Example]:
     """Training examples with the largest influence on their own loss: what the model would not say
     without them.
     """
     session.require_gradients()
-    attributor = session.attributor(attribution)
-    if not isinstance(attributor, InfluenceScores):
+    found = attributor(session, attribution)
+    if not isinstance(found, InfluenceScores):
         raise InvalidData(
             f"{type(attribution).__name__} gives no self-influence.",
             why="it needs the curvature of the loss.",
@@ -177,7 +178,7 @@ def self_influential(session: Session, attribution: Attribution, top: int) -> li
         )
     fit, own = (
         session.training_split,
-        attributor.self_influence()[: length(session.task.splits[session.training_split].data)],
+        found.self_influence()[: length(session.task.splits[session.training_split].data)],
     )
     order = own.argsort(descending=True)[:top].tolist()
     return [session.example(fit, i, float(own[i])) for i in order]

@@ -9,28 +9,33 @@ from torch import Tensor
 
 from unseen.document import Block, Document, Note, Paragraph, Passage, Section, Table, Tone
 from unseen.figure import Images
-from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
+from unseen.questions.influence.advice import lead
+from unseen.questions.influence.results import (
+    Confirmation,
+    Influencer,
+    InfluenceReport,
+    QueryInfluence,
+)
+from unseen.text import count_noun, format_reading
 from unseen.wording import number
 
 MEANING = (
-    "A score is in nats per added copy: with one more copy of the example among the fitted ones, "
-    "the model would, to first "
-    "order, give the queried answer a log-probability that is higher by the score (+0.01: a "
-    "probability 1 % higher); a "
-    "negative score lowers it."
+    "A size is in nats per added copy: with one more copy of the example among the training "
+    "examples, the model gives the queried answer a log-probability that is higher by it (+0.01: a "
+    "probability 1 % higher); a negative size lowers it."
+)
+ORDER_ONLY = (
+    "Examples stand in the order of their influence: the first helped (or harmed) most. More "
+    "copies of one that helped would make the queried answer likelier, of one that harmed less "
+    "likely."
 )
 COLOURS = (
-    "Colours show what passes through each token of an example, in the same unit: blue helps, "
-    "orange with dots harms. A "
-    "token is where the model read it, so its colour is mostly about the words that follow; they "
-    "sum to the score."
-)
-BEYOND = (
-    "A log-probability cannot rise above 0. The estimate is linear, and the curvature of a model "
-    "that fits its examples "
-    "closely is small; a larger --damping shrinks the scores."
+    "Colours show what passes through each token of an example: blue helps, orange with dots "
+    "harms, as parts of the strongest. A "
+    "token is where the model read it, so its colour is mostly about the words that follow."
 )
 UNIT = "nats per added copy"
+ESTIMATE = "linear estimate"
 
 
 def document(found: Sequence[InfluenceReport]) -> Document:
@@ -43,7 +48,7 @@ def document(found: Sequence[InfluenceReport]) -> Document:
             else ""
         )
         sections += [
-            Section(f"{_headline(k, answer)}{where}", _answer(answer))
+            Section(f"{_headline(k, answer)}{where}", _answer(answer, one))
             for k, answer in enumerate(one.answers)
         ]
     sections.append(Section("How it was computed", _how(found)))
@@ -51,7 +56,7 @@ def document(found: Sequence[InfluenceReport]) -> Document:
     return Document(
         kicker="influence",
         title=f"What made {', '.join(names)} answer so",
-        lead=_lead(found),
+        lead=lead(found),
         sections=sections,
         facts={f"{key}": number(value) for one in found[:1] for key, value in one.facts.items()},
     )
@@ -64,41 +69,21 @@ def _headline(k: int, answer: QueryInfluence) -> str:
     return f"Query {k + 1}: {words if len(words) <= 60 else '…' + words[-59:]}"
 
 
-def _lead(found: Sequence[InfluenceReport]) -> str:
-    answers = [answer for one in found for answer in one.answers]
-    n, most = len(answers), max(one.examples for one in found)
-    text = (
-        f"{n} {'answer' if n == 1 else 'answers'} traced to "
-        f"{'up to ' if len(found) > 1 else ''}{most:,} training examples."
-    )
-    if any(map(is_beyond, answers)):
-        return (
-            text
-            + " Some scores are larger than an answer can gain: read their order, not their sizes."
-        )
-    shares = [answer.helpful[0].score for answer in answers if answer.helpful]
-    falls = [answer.harmful[0].score for answer in answers if answer.harmful]
-    if shares and max(shares) > 0:
-        text += f" The most helpful one adds {number(max(shares))} nats per copy"
-        text += (
-            f", the most harmful takes {number(-min(falls))}." if falls and min(falls) < 0 else "."
-        )
-    return text
-
-
-def is_beyond(answer: QueryInfluence) -> bool:
-    """Whether the largest score is more than what is missing to probability 1."""
-    return bool(answer.helpful) and answer.helpful[0].score > -answer.log_probability > 0
-
-
 def _meaning(found: Sequence[InfluenceReport]) -> list[Block]:
     has_text = any(
         one.pieces for each in found for answer in each.answers for one in answer.helpful
     )
-    return [Paragraph(MEANING), *([Paragraph(COLOURS)] if has_text else [])]
+    is_measured = any(
+        one.retrained is not None
+        for each in found
+        for answer in each.answers
+        for one in (*answer.helpful, *answer.harmful)
+    )
+    meaning = MEANING if is_measured else ORDER_ONLY
+    return [Paragraph(meaning), *([Paragraph(COLOURS)] if has_text else [])]
 
 
-def _answer(answer: QueryInfluence) -> list[Block]:
+def _answer(answer: QueryInfluence, of: InfluenceReport) -> list[Block]:
     said = f"log-probability {number(answer.log_probability)} nats"
     blocks: list[Block] = []
     if answer.completion:
@@ -119,18 +104,28 @@ def _answer(answer: QueryInfluence) -> list[Block]:
             )
         else:
             blocks.append(Note(f"{answer.asked}", Tone.NEUTRAL, caption))
-    if is_beyond(answer):
-        blocks.append(
-            Note(
-                "Read the order, not the sizes: the largest score is more than the "
-                "answer can gain.",
-                Tone.CAUTION,
-                BEYOND,
-            )
-        )
+    blocks.append(Note(of.caveat, Tone.CAUTION, of.sizes))
     blocks += _influencers(answer.helpful, "Helped most")
     blocks += _influencers(answer.harmful, "Harmed most")
+    if answer.confirmations:
+        blocks.append(_confirmations(answer.confirmations))
     return blocks
+
+
+def _confirmations(found: Sequence[Confirmation]) -> Table:
+    rows: list[dict[str, Any]] = [
+        {
+            "left out": f"the {count_noun(len(one.rows), f'most {one.role} example')}",
+            "retrained": one.effect,
+            ESTIMATE: one.estimate,
+        }
+        for one in found
+    ]
+    return Table(
+        rows=rows,
+        caption="Retrained without them: change of the log-probability in nats, with the interval "
+        f"over {found[0].effect.n} seeds, beside what the straight line says.",
+    )
 
 
 def _influencers(found: Sequence[Influencer], title: str) -> list[Block]:
@@ -139,38 +134,43 @@ def _influencers(found: Sequence[Influencer], title: str) -> list[Block]:
     if any(one.pieces for one in found):
         return [
             Passage(
-                title=(
-                    f"{title if k == 0 else ''} {_format_signed(one.score)} · {one.source}"
-                ).strip(),
+                title=f"{title if k == 0 else ''} {_size(one, k)} · {one.source}".strip(),
                 pieces=[text for text, _ in one.pieces],
-                weights=[weight for _, weight in one.pieces],
-                unit=UNIT,
+                weights=_relative([weight for _, weight in one.pieces]),
+                unit="of the strongest token",
             )
             for k, one in enumerate(found)
         ]
     if isinstance(found[0].shown, Tensor):
         captions = [
-            " · ".join(
-                filter(None, [_format_signed(o.score), o.label and f"labelled {o.label}", o.source])
-            )
-            for o in found
+            " · ".join(filter(None, [_size(o, k), o.label and f"labelled {o.label}", o.source]))
+            for k, o in enumerate(found)
         ]
         pictures = [one.shown.tolist() for one in found if isinstance(one.shown, Tensor)]
-        return [Images(title=f"{title} ({UNIT})", pixels=pictures, captions=captions)]
+        unit = f" ({UNIT})" if found[0].retrained is not None else ""
+        return [Images(title=f"{title}{unit}", pixels=pictures, captions=captions)]
     rows: list[dict[str, Any]] = [
         {
-            UNIT: one.score,
+            "rank": k + 1,
+            **({UNIT: one.retrained} if one.retrained is not None else {}),
             "where": one.source,
             **({"label": one.label} if one.label else {}),
             "example": str(one.shown),
         }
-        for one in found
+        for k, one in enumerate(found)
     ]
     return [Table(rows=rows, caption=title)]
 
 
-def _format_signed(score: float) -> str:
-    return ("+" if score > 0 else "") + number(score)
+def _size(one: Influencer, k: int) -> str:
+    """The rank, and the measured size where there is one."""
+    size = "" if one.retrained is None else f" {format_reading(one.retrained, '+')}"
+    return f"#{k + 1}{size}"
+
+
+def _relative(weights: Sequence[float]) -> list[float]:
+    most = max(map(abs, weights), default=0.0)
+    return [weight / most if most else 0.0 for weight in weights]
 
 
 def _how(found: Sequence[InfluenceReport]) -> list[Block]:
@@ -188,8 +188,8 @@ def _how(found: Sequence[InfluenceReport]) -> list[Block]:
         Paragraph(
             "Influence functions (Grosse et al., 2023): −(1/N) ∇fᵀ (G + λ)⁻¹ ∇ℓ, with the "
             "curvature G layer by layer in "
-            "Kronecker-factored eigenbases. A first-order estimate around the final weights, not a "
-            "retraining."
+            "Kronecker-factored eigenbases: a straight line from the final weights. It gives the "
+            "order; sizes come from retraining."
         ),
         Table(rows=rows, caption="Settings"),
         *(Paragraph(text) for text in said),

@@ -21,6 +21,7 @@ from unseen.method import Trained
 from unseen.models.pretrained import CausalLM, load_causal
 from unseen.models.smollm import smollm2
 from unseen.objectives import sequence_log_probability
+from unseen.questions.influence import advice
 from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
 from unseen.questions.influence.saving import Phases, Quiet, TopFile
 from unseen.runs.tensors import TensorCache
@@ -95,6 +96,7 @@ def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> Inf
         else [],
         examples=len(data),
         scored=looked,
+        caveat=advice.OF_TEXT,
         decisions=[*left_out, *_notes(asked, data, looked)],
         facts=_facts(seconds, looked * data.length),
     )
@@ -117,7 +119,7 @@ def _notes(asked: TextRequest, data: MappedWindows, looked: int) -> list[str]:
         "the first token of a window is context only.",
         f"The corpus counts as all that the model was fitted on (N = {len(data):,} windows). If it "
         "is a part of that, the "
-        "order stays and every score shrinks by that part.",
+        "order stays.",
     ]
     if looked < len(data):
         said.append(
@@ -127,8 +129,7 @@ def _notes(asked: TextRequest, data: MappedWindows, looked: int) -> list[str]:
     if asked.config.rank:
         said.append(
             f"Queries were cut to rank {asked.config.rank}; the tokens' colours come from queries "
-            "of full rank, so they "
-            "sum to a score that may differ a little."
+            "of full rank."
         )
     return said
 

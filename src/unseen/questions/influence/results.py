@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unseen.reading import Reading
 from unseen.subjects.examples import Shown
 
 
@@ -13,13 +14,29 @@ class Influencer:
     index: int
     """Its number among all training examples."""
     score: float
-    """Nats per added copy."""
+    """What a straight line from the final weights says, in nats per added copy: for the order."""
     source: str
     """Where the user finds it: split and row, or file, line and window."""
     shown: Shown
     label: str = ""
     pieces: Sequence[tuple[str, float]] = ()
     """A text token by token, with what each adds to the score."""
+    retrained: Reading | None = None
+    """Nats per added copy by retraining, mean over seeds; None where nothing was retrained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """What leaving out the first examples of a query does to it, by retraining without them."""
+
+    role: str
+    """ "helpful" or "harmful"."""
+    rows: Sequence[int]
+    """Their numbers among all training examples."""
+    estimate: float
+    """Minus the sum of their scores."""
+    effect: Reading
+    """Of the log-probability, in nats: without them minus with them, mean over seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +56,8 @@ class QueryInfluence:
     helpful: Sequence[Influencer]
     """Those that help at all, most first."""
     harmful: Sequence[Influencer]
+    confirmations: Sequence[Confirmation] = ()
+    """Retraining without the first of them, where that was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +70,10 @@ class InfluenceReport:
     scored: int
     """Of these, how many were looked at."""
     settings: Mapping[str, str] = field(default_factory=dict)
+    caveat: str = ""
+    """Why the scores are no sizes."""
+    sizes: str = ""
+    """Where the sizes come from, or why there are none."""
     decisions: Sequence[str] = ()
     """What was left out or decided, for the report."""
     facts: Mapping[str, float] = field(default_factory=dict)

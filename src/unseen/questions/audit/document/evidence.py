@@ -12,11 +12,10 @@ from unseen.figure import Bars, Grid, Images, Points
 from unseen.questions.audit.document.names import held_out_label, site_label, split_label
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import ErrorExplanation, WorstError
+from unseen.questions.influence.advice import confirmation
 from unseen.stats import widen
 from unseen.subjects.examples import Example
 from unseen.text import format_reading, join_words
-
-UNIT = "nats per copy"
 
 
 def features(findings: Sequence[Findings]) -> list[Block]:
@@ -69,27 +68,33 @@ def features(findings: Sequence[Findings]) -> list[Block]:
     return blocks
 
 
-def _examples(examples: Sequence[Example], caption: str, value: str) -> list[Block]:
+def _examples(examples: Sequence[Example], caption: str, value: str = "") -> list[Block]:
+    """The examples with the named value, or in their order only."""
     if pictures := [e for e in examples if isinstance(e.shown, Tensor)]:
         captions = [
             " · ".join(
                 [
                     f"row {_row(e)}",
                     *([f"labelled {e.label}"] if e.label else []),
-                    f"{e.value:.2f}".replace("-", "−"),
+                    *([f"{e.value:.2f}".replace("-", "−")] if value else []),
                 ]
             )
             for e in pictures
         ]
         return [
             Images(
-                title=f"{caption} ({value})",
+                title=f"{caption} ({value})" if value else caption,
                 pixels=[e.shown.tolist() for e in pictures],  # type: ignore[union-attr]
                 captions=captions,
             )
         ]
     rows: list[dict[str, Any]] = [
-        {"row": _row(e), "label": e.label, value: e.value, "example": str(e.shown)}
+        {
+            "row": _row(e),
+            "label": e.label,
+            **({value: e.value} if value else {}),
+            "example": str(e.shown),
+        }
         for e in examples
     ]
     return [Table(rows=rows, caption=caption)] if rows else []
@@ -126,9 +131,8 @@ def data(findings: Sequence[Findings]) -> list[Block]:
     )
     blocks += _examples(
         one.self_influential,
-        f"Largest influence on their own loss{without}: unusual or mislabelled, and remembered "
-        "rather than inferred",
-        "nats per copy",
+        f"Largest influence on their own loss{without}, largest first: unusual or mislabelled, and "
+        "remembered rather than inferred",
     )
     shared: list[dict[str, Any]] = [
         {
@@ -173,17 +177,7 @@ def _error_block(title: str, error: WorstError) -> Block:
             "role": role,
             "row": _row(e),
             "recorded": e.label,
-            "loss": e.value,
-            UNIT: None,
-            "example": str(e.shown),
-        }
-        if role == "error"
-        else {
-            "role": role,
-            "row": _row(e),
-            "recorded": e.label,
-            "loss": None,
-            UNIT: e.value,
+            "loss": e.value if role == "error" else None,
             "example": str(e.shown),
         }
         for e, role in marked
@@ -197,11 +191,8 @@ def _row(example: Example) -> int:
 
 def _caption(example: Example, role: str) -> str:
     said = f"{example.label}, predicted {example.predicted}" if example.predicted else example.label
-    return " · ".join(
-        part
-        for part in (role, str(_row(example)), said, f"{example.value:.2f}".replace("-", "−"))
-        if part
-    )
+    loss = f"loss {example.value:.2f}" if role == "error" else ""
+    return " · ".join(part for part in (role, str(_row(example)), said, loss) if part)
 
 
 def worst(findings: Sequence[Findings]) -> list[Block]:
@@ -224,23 +215,34 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
                 f"{error.query.value:.2f}"
             )
             blocks.append(_error_block(title, error))
+            blocks += [Paragraph(f"{confirmation(each)}.") for each in error.confirmations]
             if explanation is not None and error.query.index in explanation.errors:
                 blocks.append(_credit_block(explanation, error))
     if blocks:
         blocks.insert(
             0,
             Paragraph(
-                "Training examples are ranked by influence functions: by how much one more copy of "
-                "the example would, to first "
-                "order, raise (helped) or lower (harmed) the log-likelihood of the error, in nats "
-                "per copy. Read the order, "
-                "not "
-                "the sizes: a straight line overshoots where a model fits closely. Inputs are "
+                "Training examples stand in the order of influence functions: one more copy of the "
+                "first would raise (helped) or lower (harmed) the log-likelihood of the error "
+                f"most. {_sizes(findings)} Inputs are "
                 "credited by the explanation, of "
                 "eight, that is most faithful to the model around such examples."
             ),
         )
     return blocks
+
+
+def _sizes(findings: Sequence[Findings]) -> str:
+    """Where sizes stand, or how to get them."""
+    if any(error.confirmations for one in findings for error in one.worst):
+        return (
+            "They give no sizes, since training stops before the optimum that they assume; "
+            "retraining without those that harmed does, with and without on the same minibatches."
+        )
+    return (
+        "They give no sizes, since training stops before the optimum that they assume; "
+        "`unseen influence --confirm 3` with the same table or file measures them by retraining."
+    )
 
 
 def _credit_block(explanation: ErrorExplanation, error: WorstError) -> Block:
