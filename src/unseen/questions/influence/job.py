@@ -122,7 +122,7 @@ def _measure(
     answers: list[QueryInfluence], retraining: Retraining, seeds: int | None
 ) -> tuple[list[QueryInfluence], str]:
     """The answers with the retrained effect of every shown example, and where sizes come from."""
-    rows = sorted({one.index for answer in answers for one in _named_by(answer)})
+    rows = sorted({one.index for answer in answers for one in _all_influencers(answer)})
     reason = _reason_for_none(retraining, seeds, len(rows))
     if reason or not rows:
         return answers, advice.no_sizes(reason)
@@ -165,7 +165,7 @@ def _confirm(
     return [replace(answer, confirmations=found.get(q, ())) for q, answer in enumerate(answers)]
 
 
-def _named_by(answer: QueryInfluence) -> list[Influencer]:
+def _all_influencers(answer: QueryInfluence) -> list[Influencer]:
     return [*answer.helpful, *answer.harmful]
 
 
