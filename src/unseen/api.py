@@ -30,7 +30,9 @@ from unseen.lab import Lab, Sink
 from unseen.method import Trained
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer, check_report_path
+from unseen.questions.audit.advice import shared_metric
 from unseen.questions.audit.document import document as audit_document
+from unseen.questions.audit.equivalence import check_margin, site_answers
 from unseen.questions.audit.job import Audit
 from unseen.questions.audit.remedy_methods import Remedy
 from unseen.questions.audit.results import Findings
@@ -78,6 +80,7 @@ def audit(
     estimator: str | BaseEstimator | None = None,
     seeds: int = 3,
     steps: int | None = None,
+    margin: float | None = None,
     remedies: Mapping[str, Remedy] | None = None,
     measures: Mapping[str, Measure[Trained]] | None = None,
     attribution: Attribution | None = None,
@@ -93,9 +96,12 @@ def audit(
     `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is audited instead of the subject's
     model. `remedies` are methods by name under the subject's budget (None: the standard ones, {}:
     none), `measures` further numbers about the trained model, `attribution` says which training
-    examples made an error (None: influence functions as in `influence`).
+    examples made an error (None: influence functions as in `influence`). `margin` is how much worse
+    than at known sites a metric may be and still hold, in its unit (None: 0.05, or a tenth of an
+    error in the target's unit).
     """
     path = None if report is None else check_report_path(report)
+    check_margin(margin)
     columns = TableColumns(
         target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
     )
@@ -116,9 +122,11 @@ def audit(
                 watch.on_finish(one)
     finally:
         watch.end()
-    page = audit_document(findings)
+    page = audit_document(findings, margin)
     page = replace(page, facts={**page.facts, **facts(subject)})
-    found = Answer(results=findings, document=page, machine={"findings": findings})
+    answers = site_answers(findings, shared_metric(findings), margin)
+    machine = {"findings": findings, "equivalence": answers}
+    found = Answer(results=findings, document=page, machine=machine)
     return save_if_asked(found, path)
 
 

@@ -10,7 +10,7 @@ skewed and bounded data at n = 3, 5, 10 and 50, with the exceptions that the doc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from math import atanh, isfinite, nan, sqrt, tanh
+from math import atanh, inf, isfinite, nan, sqrt, tanh
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -201,9 +201,9 @@ def crossed_mean(values: ArrayLike, unit: str = "", *, level: float = LEVEL) -> 
     half = sqrt(
         t_quantile(s - 1, level) ** 2 * by_seed + t_quantile(n - 1, level) ** 2 * by_example
     )
-    freedom = _satterthwaite([by_seed, by_example], [s, n])
     value = float(x.mean())
-    return Reading(value, value - half, value + half, n, unit, freedom=freedom)
+    # far quantiles are those of the heaviest tail, and the seeds' part may be zero by luck
+    return Reading(value, value - half, value + half, n, unit, freedom=s - 1)
 
 
 def welch(a: ArrayLike, b: ArrayLike, unit: str = "") -> Reading:
@@ -484,10 +484,20 @@ def lowest(intervals: Callable[[float], Sequence[Reading]]) -> Reading:
     worst group's own interval holds the truth in 0 %, this one in 95.
     """
     alone = intervals(LEVEL)
-    together = intervals(1 - (1 - LEVEL) / len(alone))
+    return _lowest(alone, intervals(1 - (1 - LEVEL) / len(alone)))
+
+
+def lowest_of(readings: Sequence[Reading]) -> Reading:
+    """The same where only the 95 % intervals are known: the upper limits are widened."""
+    return _lowest(readings, [widen(reading, len(readings)) for reading in readings])
+
+
+def _lowest(alone: Sequence[Reading], together: Sequence[Reading]) -> Reading:
     worst = min(alone, key=lambda reading: reading.value)
     low, high = min(r.low for r in alone), min(r.high for r in together)
-    return Reading(worst.value, low, max(high, worst.value), worst.n, worst.unit)
+    if all(r.high <= 1 for r in alone):  # shares and areas; widening does not know their end
+        high = min(high, 1.0)
+    return replace(worst, low=low, high=max(high, worst.value), detail=None)
 
 
 def independent_difference(a: Reading, b: Reading, unit: str = "") -> Reading:
@@ -498,7 +508,18 @@ def independent_difference(a: Reading, b: Reading, unit: str = "") -> Reading:
     gap = a.value - b.value
     low = gap - sqrt((a.value - a.low) ** 2 + (b.high - b.value) ** 2)
     high = gap + sqrt((a.high - a.value) ** 2 + (b.value - b.low) ** 2)
-    return Reading(gap, low, high, a.n + b.n, unit or a.unit)
+    return Reading(gap, low, high, a.n + b.n, unit or a.unit, freedom=_freedom_of_sum([a, b]))
+
+
+def _freedom_of_sum(readings: Sequence[Reading]) -> float:
+    """Satterthwaite's degrees of freedom of a sum of independent readings."""
+    halves = [(r.high - r.low) / 2 for r in readings]
+    variances = [
+        (half / t_quantile(r.freedom)) ** 2 if isfinite(half) else 0.0
+        for half, r in zip(halves, readings, strict=True)
+    ]
+    total = sum(v**2 / r.freedom for v, r in zip(variances, readings, strict=True))
+    return sum(variances) ** 2 / total if total > 0 else inf
 
 
 def of_scores(values: ArrayLike, *, level: float = LEVEL) -> Reading:
@@ -547,7 +568,14 @@ def average(readings: Sequence[Reading]) -> Reading:
     value = sum(r.value for r in readings) / k
     low = sqrt(sum((r.value - r.low) ** 2 for r in readings)) / k
     high = sqrt(sum((r.high - r.value) ** 2 for r in readings)) / k
-    return Reading(value, value - low, value + high, sum(r.n for r in readings), readings[0].unit)
+    return Reading(
+        value,
+        value - low,
+        value + high,
+        sum(r.n for r in readings),
+        readings[0].unit,
+        freedom=_freedom_of_sum(readings),
+    )
 
 
 def widen(change: Reading, among: int) -> Reading:

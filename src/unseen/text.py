@@ -26,6 +26,12 @@ def count_noun(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def count_intervals(count: int) -> str:
+    """How many intervals a table holds, and how many of them miss their value by chance."""
+    missed = f"about {max(1, round(0.05 * count))}" if count >= 10 else "1 in 20 such intervals"
+    return f"{count_noun(count, 'interval')} of 95 %, not widened: {missed} will miss by chance."
+
+
 def join_words(names: Sequence[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

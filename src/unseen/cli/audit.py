@@ -40,6 +40,13 @@ def parser() -> Arguments:
         type=float,
         help="exit 1 if the score at unseen sites is worse than this value",
     )
+    p.option(
+        OUTPUT,
+        "--margin",
+        type=float,
+        help="how much worse than at known sites still counts as holding (default 0.05; of an "
+        "error in the target's unit a tenth)",
+    )
     add_output(p, "unseen-report.html")
     return p
 
@@ -51,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
         options.subject,
         estimator=options.estimator,
         seeds=options.seeds,
+        margin=options.margin,
         remedies={} if options.no_remedies else None,
         **shared_options(options),
     )

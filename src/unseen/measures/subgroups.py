@@ -7,7 +7,7 @@ wrong, whose features are ranked by permutation on held-out entities.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -55,8 +55,8 @@ class GroupPerformance:
 
 @dataclass(frozen=True)
 class WorstGroup:
-    """The lowest performance of a subgroup with enough examples, with the bootstrap interval of
-    that minimum.
+    """The lowest performance of a subgroup with enough examples, with an interval for the lowest of
+    the true ones (`stats.lowest_of`).
 
     `column` holds each example's group as an integer, −1 for none ("group:sex" of a table).
     `detail` is [group, (performance, low, high, n, judged)], NaN where a group has no AUC.
@@ -66,38 +66,24 @@ class WorstGroup:
     split: str = "train"
     metric: Metric = Metric.AUC
     least: int = LEAST
-    draws: int = 200
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         scores, y, group = outputs(subject, self.split, self.column, self.metric, lab)
         names = [str(k) for k in range(int(group.max()) + 1)]
         found = by_group(scores, y, group, names, self.metric, self.least)
-        judged = np.flatnonzero([each.is_sufficient for each in found])
-        if not judged.size:
+        judged = [each.reading for each in found if each.is_sufficient and each.reading is not None]
+        if not judged:
             raise InvalidData(
                 f"No group of `{self.column}` has {self.least} examples of either class.",
                 why="the lowest of uncertain numbers says nothing.",
                 fix="merge groups, or lower `least`.",
             )
-        among = np.isin(group, judged)
-
-        def lowest(s: np.ndarray, y: np.ndarray, g: np.ndarray) -> float:
-            return min(
-                performance(s[g == k], y[g == k], self.metric).value
-                for k in judged
-                if (g == k).any()
-            )
-
-        reading = stats.bootstrap(
+        lowest = stats.lowest_of(judged)
+        return replace(
             lowest,
-            scores[among],
-            y[among],
-            group[among],
-            rng=lab.child("bootstrap").numpy(),
-            draws=self.draws,
-        )
-        return Reading(
-            reading.value, reading.low, reading.high, reading.n, self.metric.value, _table(found)
+            n=sum(reading.n for reading in judged),
+            unit=self.metric.value,
+            detail=_table(found),
         )
 
 

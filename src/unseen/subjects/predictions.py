@@ -48,7 +48,9 @@ class SplitPredictions:
         """What `score_name` is the mean of, per seed and example."""
         return self.score if self.unit is None else -self.score * self.unit
 
-    def metrics(self, rows: NDArray[np.bool_] | None = None) -> dict[str, Reading]:
+    def metrics(
+        self, rows: NDArray[np.bool_] | NDArray[np.intp] | None = None
+    ) -> dict[str, Reading]:
         """Score, AUC (two classes, both present) and loss of the chosen examples, seeds and
         examples as samples.
         """
@@ -81,7 +83,9 @@ class SplitPredictions:
         found["loss"] = stats.crossed_mean(self.loss - base.loss)
         return found
 
-    def _explained_variance(self, chosen: slice | NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    def _explained_variance(
+        self, chosen: slice | NDArray[np.bool_] | NDArray[np.intp]
+    ) -> NDArray[np.float64] | None:
         """Values [seed, example] whose mean is R² = 1 − E e²/V with V = var(y), to first order also
         in V (delta method).
 

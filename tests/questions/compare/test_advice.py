@@ -14,6 +14,7 @@ from unseen.questions.compare.advice import (
     metric_of,
     recommend,
 )
+from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE
 
 
@@ -56,9 +57,26 @@ def test_the_worst_place_diverged_runs_and_missing_parts_are_told():
     assert "gone · west: it needs <two> domains." in text
 
 
+def with_oracle(results, gain: float):
+    """The oracle reaches so much more than the other protocols."""
+    cells = [
+        replace(c, reading=replace(c.reading, value=c.reading.value + gain))
+        if c.protocol is Protocol.ORACLE and c.reading is not None
+        else c
+        for c in results.cells
+    ]
+    return replace(results, cells=cells)
+
+
+@pytest.mark.parametrize("gain", [0.0, -0.01])
+def test_an_oracle_that_is_no_higher_promises_nothing(gain):
+    assert "could give" not in told(with_oracle(by_hand(), gain))
+
+
 def test_selection_on_the_new_place_is_told_as_nothing_to_expect():
-    assert "nothing to expect" in told(by_hand())
-    results = by_hand()
+    results = with_oracle(by_hand(), 0.1)
+    assert "nothing to expect" in told(results)
+    assert "a better choice among the same draws could give" in told(results)
     only = replace(results, protocols=[results.protocols[2]])
     assert "nothing to expect" not in told(only)
 

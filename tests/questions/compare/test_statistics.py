@@ -102,15 +102,26 @@ def test_paired_differences_have_no_noise_left_and_average_over_places():
     assert found.lowest == {"old": "east", "new": "east"}
 
 
-def test_worst_places_that_differ_are_not_paired():
+def test_worst_places_that_differ_leave_open_which_one_counts():
     found = board(worse="west")
     assert found.lowest == {"old": "east", "new": "west"}
-    change, (old, new) = (
-        found.differences(WORST)["new", "old"],
-        (found.readings_in(WORST)[m] for m in ("old", "new")),
+    change = found.differences(WORST)["new", "old"]
+    lowest = found.readings_in(WORST)
+    assert change.value == pytest.approx(lowest["new"].value - lowest["old"].value)
+    # paired at west and at east, without noise: −0.2 and +0.1
+    assert (change.low, change.high) == (pytest.approx(-0.2), pytest.approx(0.1))
+
+
+def test_the_interval_of_the_worst_site_knows_of_the_choice():
+    found = board()
+    east, worst = found.readings["old", "east"], found.readings["old", WORST]
+    assert worst.value == east.value
+    assert worst.low <= east.low
+    assert worst.high > east.high
+    assert (worst.low, worst.high) == (
+        (chosen := stats.lowest_of([found.readings["old", s] for s in found.sites])).low,
+        chosen.high,
     )
-    assert change == stats.independent_difference(new, old)
-    assert change.high - change.low > 0.05
 
 
 def test_a_missing_place_leaves_no_average():

@@ -343,3 +343,15 @@ def test_one_draw_runs_no_validation_and_says_so():
 def test_a_models_own_fit_may_diverge_alone():
     result = train_alone(Explodes(share=1.0), nn.Linear(2, 2), east(), Lab())
     assert isinstance(result, Divergence)
+
+
+def test_that_three_sites_are_too_few_for_some_selection_is_known_before_training():
+    subjects = clusters()
+    job = Comparison(entrants=methods_named(["erm", "irm", "coral", "vrex"]), draws=2)
+    (notice,) = job.domain_notices(subjects, Sweep(subjects, Lab()))
+    assert notice.startswith("IRM, CORAL and V-REx get no leave-one-domain-out validation")
+    assert "4 in all" in notice
+    plain = Comparison(entrants=methods_named(["erm", "sam"]), draws=2)
+    assert plain.domain_notices(subjects, Sweep(subjects, Lab())) == []
+    quiet = replace(job, protocols=[Protocol.TRAINING])
+    assert quiet.domain_notices(subjects, Sweep(subjects, Lab())) == []

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from unseen.document import Note, Tone
 from unseen.questions.audit.constant import CONSTANT, about_constant
-from unseen.questions.audit.results import LOWER_IS_BETTER, Findings, Gap, Outcome, gain
+from unseen.questions.audit.equivalence import SiteAnswer, Verdict, answer, in_words
+from unseen.questions.audit.results import Findings, Gap, Outcome, evaluation_sites, gain
 from unseen.reading import Reading
 from unseen.stats import LEVEL, average, widen
 from unseen.text import count_noun, format_reading, join_words
@@ -32,12 +33,6 @@ def shared_metric(findings: Sequence[Findings]) -> str:
     return "AUC" if names == {"AUC"} else findings[0].score_name
 
 
-def evaluation_sites(one: Findings) -> list[str]:
-    """The splits that stand for the sites of use."""
-    judged = [split for split in one.sizes if one.score(split, one.score_name)]
-    return list(one.unseen) or judged[-1:]
-
-
 def where(findings: Sequence[Findings]) -> str:
     """What the evaluation examples stand for."""
     return "at unseen sites" if any(one.unseen for one in findings) else "on held-out examples"
@@ -52,12 +47,12 @@ def gap_reference(one: Findings, gap: Gap) -> str:
     )
 
 
-def advice(findings: Sequence[Findings]) -> list[Note]:
-    """Most urgent first."""
+def advice(findings: Sequence[Findings], margin: float | None = None) -> list[Note]:
+    """Most urgent first; `margin` is how much worse still counts as holding (None: 0.05)."""
     metric = shared_metric(findings)
     among = sum(len(evaluation_sites(one)) for one in findings)
     notes = about_constant(findings, metric)
-    notes += [note for one in findings for note in _about_gap(one, metric, among)]
+    notes += [note for one in findings for note in _about_gap(one, metric, among, margin)]
     notes += _about_calibration(findings)
     notes += _about_data(findings)
     notes += _about_remedies(findings, metric)
@@ -67,68 +62,64 @@ def advice(findings: Sequence[Findings]) -> list[Note]:
     return sorted(notes, key=lambda note: order.index(note.tone))
 
 
-def site_answer(one: Findings, split: str, metric: str, among: int) -> str:
-    """Whether the model holds at a site as well as at known ones, in a word."""
+def answer_in_a_word(
+    one: Findings, split: str, metric: str, among: int, margin: float | None
+) -> str:
+    """Whether the model holds at a site as well as at known ones."""
     gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
     if gap is None:
         return "nothing to compare with"
-    clear = widen(gap.worse, among)
-    if clear.low > 0:
+    found = answer(one, gap, among, margin)
+    if found.worse.high < 0:
+        return "better there"
+    if found.verdict is Verdict.HOLDS:
+        return f"holds within {found.margin:.3g}"
+    if found.verdict is Verdict.FAILS:
         return "does not hold"
-    return "better there" if clear.high < 0 else "undecided"
+    return "worse, size undecided" if found.worse.low > 0 else "undecided"
 
 
-def _about_gap(one: Findings, metric: str, among: int) -> list[Note]:
+def _about_gap(one: Findings, metric: str, among: int, margin: float | None) -> list[Note]:
     notes = []
     for split in evaluation_sites(one):
         gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
         here = one.score(split, metric)
-        if gap is None or here is None:
-            continue
-        site, clear, than = (
-            one.sites.get(split, split),
-            widen(gap.worse, among),
-            gap_reference(one, gap),
-        )
-        than = (
-            "held-out examples of known sites"
-            if gap.reference in one.known
-            else f"the examples of `{gap.reference}`"
-        )
-        if clear.low > 0:
-            small = gap.worse.value < 0.05 and metric not in LOWER_IS_BETTER
-            notes.append(
-                Note(
-                    f"Expect {metric} {format_reading(here)} at {site}: worse than on {than}.",
-                    Tone.CAUTION if small else Tone.BAD,
-                    f"It is worse by {format_reading(gap.worse)}. Before use there, collect "
-                    f"labelled examples from {site} "
-                    "and audit again.",
-                )
-            )
-        elif clear.high < 0:
-            text = (
-                f"{site} is easier than {than}: {metric} {format_reading(here)}, better by "
-                f"{format_reading(gain('loss', gap.worse))}."
-            )
-            notes.append(Note(text, Tone.GOOD))
-        else:
-            notes.append(
-                Note(
-                    f"The data do not show whether {metric} is worse at {site}: "
-                    f"{format_reading(here)} with "
-                    f"{count_noun(here.n, 'example')}.",
-                    Tone.NEUTRAL,
-                    f"Compared with {than} it is worse by {format_reading(gap.worse)} (below zero: "
-                    "better)"
-                    + (
-                        f"; chosen among {among} sites, this is no clear difference."
-                        if among > 1
-                        else "."
-                    ),
-                )
-            )
+        if gap is not None and here is not None:
+            found = answer(one, gap, among, margin)
+            notes.append(_site_note(found, here, gap.worse, gap_reference(one, gap), among))
     return notes
+
+
+def _site_note(found: SiteAnswer, here: Reading, worse: Reading, than: str, among: int) -> Note:
+    """One site: worse, easier, holding within the margin, or undecided."""
+    metric, score, words = found.metric, format_reading(here), in_words(found)
+    if found.worse.low > 0:
+        return Note(
+            f"Expect {metric} {score} at {found.site}: worse than on {than}.",
+            Tone.BAD if found.verdict is Verdict.FAILS else Tone.CAUTION,
+            f"It is worse by {format_reading(worse)}. {words} Before use there, collect labelled "
+            f"examples from {found.site} and audit again.",
+        )
+    if found.worse.high < 0:
+        better = format_reading(gain("loss", worse))
+        return Note(
+            f"{found.site} is easier than {than}: {metric} {score}, better by {better}.", Tone.GOOD
+        )
+    if found.verdict is Verdict.HOLDS:
+        return Note(
+            f"{metric} holds at {found.site} within {found.margin:.3g}: {score} with "
+            f"{count_noun(here.n, 'example')}.",
+            Tone.GOOD,
+            f"Compared with {than} it is not worse by more than {found.worse.high:.2g}.",
+        )
+    chosen = f" Limits allow for {among} sites." if among > 1 else ""
+    return Note(
+        f"The data do not show whether {metric} is worse at {found.site}: {score} with "
+        f"{count_noun(here.n, 'example')}.",
+        Tone.NEUTRAL,
+        f"Compared with {than} it is worse by {format_reading(worse)} (below zero: better). "
+        f"{words}{chosen}",
+    )
 
 
 def miscalibrated(findings: Sequence[Findings]) -> list[tuple[Findings, str]]:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from unseen.questions.audit.results import LOWER_IS_BETTER, Findings
+from unseen.stats import widen
 
 
 def meets_bar(findings: Sequence[Findings], bar: float) -> bool | None:
     """Whether the whole interval of every score is on the better side of the bar; None where one is
-    across it.
+    across it. A site misses it where its interval does that is widened for the number of sites.
     """
     readings = [
         (one.score_name, reading)
@@ -17,10 +18,11 @@ def meets_bar(findings: Sequence[Findings], bar: float) -> bool | None:
     ]
     # a bar for an error is an upper one
     sides = [
-        (reading.high < bar, reading.low >= bar)
+        (wide.high < bar, reading.low >= bar)
         if name not in LOWER_IS_BETTER
-        else (reading.low > bar, reading.high <= bar)
+        else (wide.low > bar, reading.high <= bar)
         for name, reading in readings
+        for wide in [widen(reading, len(readings))]
     ]
     if any(is_missed for is_missed, _ in sides):
         return False

@@ -23,13 +23,14 @@ from unseen.measures.calibration import (
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.questions.audit.constant import CONSTANT, constant_model
 from unseen.questions.audit.results import (
-    LOWER_IS_BETTER,
     Calibration,
     Comparisons,
     Gap,
     Outcome,
     Performance,
+    Resolution,
     Score,
+    gain,
 )
 from unseen.reading import Reading
 from unseen.subjects.predictions import SplitPredictions, group_codes, predict
@@ -120,12 +121,25 @@ def _gap(session: Session, metric: str, reference: str, split: str) -> Gap | Non
     )
     if here is None or there is None:
         return None
-    worse = (
-        stats.independent_difference(there, here)
-        if metric in LOWER_IS_BETTER
-        else stats.independent_difference(here, there)
-    )
-    return Gap(metric=metric, reference=reference, split=split, worse=worse)
+    worse = gain(metric, stats.independent_difference(here, there))
+    resolution = _resolution(here, session.predictions(split), metric)
+    return Gap(metric=metric, reference=reference, split=split, worse=worse, resolution=resolution)
+
+
+def _resolution(here: Reading, there: SplitPredictions, metric: str) -> Resolution:
+    """From the intervals that 4 and 8 times as many examples like those of the site would give; of
+    large sites from 2,000 of them.
+    """
+    n = there.score.shape[1]
+    rows = np.arange(0, n, max(1, n // 2_000))
+    half2 = []
+    for times in (4, 8):
+        reading = there.metrics(np.tile(rows, times))[metric]
+        gap = stats.independent_difference(here, reading)
+        half2.append(((gap.high - gap.low) / 2) ** 2)
+    per_label = 8 * rows.size * max(0.0, half2[0] - half2[1])
+    fixed = max(0.0, half2[0] - per_label / (4 * rows.size))
+    return Resolution(fixed=fixed, per_label=per_label)
 
 
 def calibration(session: Session) -> Calibration:

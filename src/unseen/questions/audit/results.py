@@ -3,7 +3,7 @@ reason.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from unseen.questions.influence.results import Confirmation
 from unseen.reading import Reading
@@ -16,7 +16,7 @@ def gain(metric: str, change: Reading) -> Reading:
     """The change of a metric with the sign turned where needed: above zero is better."""
     if metric not in LOWER_IS_BETTER:
         return change
-    return Reading(-change.value, -change.high, -change.low, change.n, change.unit)
+    return replace(change, value=-change.value, low=-change.high, high=-change.low, detail=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +97,17 @@ class Feature:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """How narrow a gap's interval gets with n labelled examples of the site: half-width² = fixed +
+    per_label / n.
+    """
+
+    fixed: float
+    """Of what it is compared with, and of the training runs."""
+    per_label: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gap:
     """How much worse a metric is on an evaluation split than on a reference split (below zero:
     better).
@@ -107,6 +118,7 @@ class Gap:
     """Held-out examples of known positions, or the training split."""
     split: str
     worse: Reading
+    resolution: Resolution | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,3 +243,9 @@ class Findings:
             ) and (item.model == (model or self.name)):
                 return item.reading
         return None
+
+
+def evaluation_sites(one: Findings) -> list[str]:
+    """The splits that stand for the sites of use."""
+    judged = [split for split in one.sizes if one.score(split, one.score_name)]
+    return list(one.unseen) or judged[-1:]

@@ -6,12 +6,13 @@ for k (Bonferroni).
 """
 
 from collections.abc import Mapping
+from math import comb
 
 from unseen.document import Note, Tone
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE, WORST, Results
 from unseen.reading import Reading
-from unseen.stats import widen
+from unseen.stats import independent_difference, lowest_of, widen
 from unseen.text import count_noun, format_reading, join_words
 
 FEW = 1_000
@@ -133,32 +134,46 @@ def _about_places(results: Results) -> list[Note]:
 
 
 def _about_subgroups(results: Results) -> list[Note]:
-    """The lowest subgroup of each grouping, where its interval ends below the highest one's; both
-    at the same sites.
+    """The lowest subgroup of each grouping, where it is below the highest one also after the choice
+    among all pairs of all groupings; both at the same sites.
     """
     method, notes = recommend(results), []
-    for metrics in results.subgroups.values():
-        cells = [
-            c
-            for c in results.cells
-            if c.metric in metrics and c.method == method and c.reading is not None
-        ]
-        at = {m: [c.column for c in cells if c.metric == m] for m in metrics}
-        most = max(at.values(), key=len)
-        column = AVERAGE if AVERAGE in most else next(iter(most), "")
-        found = {m: results.cell(method, column, m).reading for m in metrics if at[m] == most}
-        known = {m: reading for m, reading in found.items() if reading is not None}
+    tables = [_subgroups_at_the_same_sites(results, spec, method) for spec in results.subgroups]
+    pairs = sum(comb(len(known), 2) for known in tables)
+    for known in tables:
         if len(known) < 2:
             continue
         low, high = (pick(known, key=lambda m: known[m].value) for pick in (min, max))
-        if known[low].high < known[high].low:
+        if widen(independent_difference(known[high], known[low]), pairs).low > 0:
             name, best = (m.partition(": ")[2] for m in (low, high))
+            lowest = lowest_of(list(known.values()))
             text = (
                 f"With {method} {name} has the lowest {results.metrics[0]}: "
-                f"{format_reading(known[low])}"
+                f"{format_reading(lowest)}"
             )
-            notes.append(Note(f"{text}; {best} has {format_reading(known[high])}.", Tone.CAUTION))
+            notes.append(
+                Note(
+                    f"{text}; {best} has {format_reading(known[high])}.",
+                    Tone.CAUTION,
+                    f"Clear also after the choice among {count_noun(pairs, 'pair')} of subgroups.",
+                )
+            )
     return notes
+
+
+def _subgroups_at_the_same_sites(results: Results, spec: str, method: str) -> dict[str, Reading]:
+    """The readings of a grouping's subgroups that exist at as many sites as any of them."""
+    metrics = results.subgroups[spec]
+    cells = [
+        c
+        for c in results.cells
+        if c.metric in metrics and c.method == method and c.reading is not None
+    ]
+    at = {m: [c.column for c in cells if c.metric == m] for m in metrics}
+    most = max(at.values(), key=len)
+    column = AVERAGE if AVERAGE in most else next(iter(most), "")
+    found = {m: results.cell(method, column, m).reading for m in metrics if at[m] == most}
+    return {m: reading for m, reading in found.items() if reading is not None}
 
 
 def _about_selection(results: Results) -> list[Note]:
@@ -169,7 +184,7 @@ def _about_selection(results: Results) -> list[Note]:
         results.cell(method, column, metric, p).reading
         for p in (results.protocols[0], Protocol.ORACLE)
     )
-    if here is None or best is None:
+    if here is None or best is None or best.value <= here.value:
         return []
     return [
         Note(
@@ -180,12 +195,7 @@ def _about_selection(results: Results) -> list[Note]:
             Tone.NEUTRAL,
             "The first number is nothing to expect: those labels are not there before the model is "
             "used. It says what a "
-            "better choice among the same draws could give."
-            + (
-                " Draws are compared by accuracy, so that in AUC it may even be lower."
-                if metric == "AUC"
-                else ""
-            ),
+            "better choice among the same draws could give.",
         )
     ]
 
@@ -252,8 +262,8 @@ def limits(results: Results) -> list[str]:
         )
     if len(results.sites) > 1:
         text.append(
-            "The worst site is the one with the lowest value here; its interval is that of this "
-            "site, not of the choice."
+            "The worst site is the one with the lowest value here; its interval allows for the "
+            f"choice among {len(results.sites)}: another one may be the worst in truth."
         )
     return [
         *text,

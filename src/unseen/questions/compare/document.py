@@ -17,7 +17,7 @@ from unseen.questions.compare.subgroups import SMALLEST
 from unseen.report import latex, markdown
 from unseen.report.json import plain
 from unseen.runs.store import write_atomic
-from unseen.text import count_noun, format_reading, join_words
+from unseen.text import count_intervals, count_noun, format_reading, join_words
 
 MOST_DOTS = 1_200
 BOLD = (
@@ -155,6 +155,7 @@ def by_subgroup(results: Results, spec: str) -> Table:
         )
         heads[level] = [results.cell(m, column, metric) for m in results.methods]
         where[level] = [site for site in found if site not in (AVERAGE, WORST)]
+    readings = sum(cell.reading is not None for cells in heads.values() for cell in cells)
     told = [
         f"{level}: at {join_words(at)} only"
         for level, at in where.items()
@@ -166,7 +167,7 @@ def by_subgroup(results: Results, spec: str) -> Table:
         results.methods,
         heads,
         caption=f"{title} by {spec.partition(':')[0]}, average over sites, hyperparameters by "
-        f"{results.protocols[0]}.",
+        f"{results.protocols[0]}. {count_intervals(readings)}",
         notes=[
             BOLD,
             *(

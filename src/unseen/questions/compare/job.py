@@ -13,13 +13,14 @@ from unseen.questions.compare.method_scores import method_scores
 from unseen.questions.compare.protocols import MethodScores, Protocol
 from unseen.questions.compare.results import Results
 from unseen.questions.compare.run_groups import Run, RunGroup, RunScores
-from unseen.questions.compare.splits import training_domains
+from unseen.questions.compare.splits import evaluated_splits, training_domains
 from unseen.questions.compare.subgroups import subgroups_of
 from unseen.questions.compare.sweep import Sweep
 from unseen.questions.compare.tables import ResultTable
 from unseen.search_space import Space
 from unseen.subjects.stacking import MOST_MODELS
 from unseen.subjects.subject import Subject
+from unseen.text import join_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,14 @@ class Comparison:
             trained=_stacking_notes(kept),
             subgroups={spec: [part.name for part in each] for spec, each in groups.items()},
             decisions=shared_decisions(subjects),
-            warnings=list(dict.fromkeys(text for one in subjects for text in one.warnings)),
+            warnings=list(
+                dict.fromkeys(
+                    [
+                        *(text for one in subjects for text in one.warnings),
+                        *self.domain_notices(subjects, sweep),
+                    ]
+                )
+            ),
             seconds=time.perf_counter() - began,
         )
 
@@ -128,6 +136,28 @@ class Comparison:
                     for domain in ["", *without]
                     for chunk in chunks
                 ]
+        return found
+
+    def domain_notices(self, subjects: Sequence[Subject], sweep: Sweep) -> list[str]:
+        """What can be said before training of methods that compare domains, where one domain is
+        left when another one validates.
+        """
+        found: list[str] = []
+        if Protocol.LEFT_OUT not in self.protocols or self.draws == 1:
+            return found
+        pairs = [one for one in subjects if len(training_domains(one.task)) == 2]
+        for subject in pairs[:1]:  # the others have as many
+            domain = training_domains(subject.task)[0]
+            refused = [
+                e.name for e in self.entrants if sweep.refuses_one_domain(e, subject, domain)
+            ]
+            if refused:
+                found.append(
+                    f"{join_words(refused)} get{'s' * (len(refused) == 1)} no "
+                    f"{Protocol.LEFT_OUT}: of two training sites one is left when the other "
+                    "validates, and to compare sites takes two. One more site is needed for it "
+                    f"({len(evaluated_splits(subject.task)) + 3} in all)."
+                )
         return found
 
     def _compute(

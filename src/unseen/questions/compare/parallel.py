@@ -56,6 +56,8 @@ def compute(request: Request, jobs: int | None, watch: Watcher) -> Results:
     subjects, job = request.subjects(), request.job()
     check_ranges(job.entrants, subjects[0].budget, job.space)
     sweep = request.sweep(subjects, watch.sink)
+    for text in job.domain_notices(subjects, sweep):
+        log.warning(text)
     groups = sweep.groups(job.blocks(subjects))
     left = [
         k for k, group in enumerate(groups) if not all(_is_cached(sweep, block) for block in group)

@@ -8,6 +8,7 @@ and other processes may have computed them.
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator
@@ -136,6 +137,23 @@ class Sweep:
         """The untrained model of a seed: the same for all methods."""
         with self.lab.child("init", seed).seeded():
             return network_of(self.subject(block.at))
+
+    def refuses_one_domain(self, entrant: MethodSpec, subject: Subject, without: str) -> bool:
+        """Whether the method refuses the task when one of its two training domains is left out:
+        asked by a single step.
+        """
+        block = RunGroup(entrant, subject.label, without, (Run(0, 0),))
+        method: Any = self.method(entrant, subject.label, block.runs[0])
+        if not hasattr(method, "budget"):
+            return False
+        step = replace(method, budget=replace(method.budget, steps=1, warmup=0, drops=()))
+        try:
+            step.fit(self.initial_model(block, 0), self.task(block), self.lab.child("probe"))
+        except InvalidData:
+            return True
+        except Exception:  # whatever else is wrong is named when the method is trained
+            return False
+        return False
 
     def _score_groups(self, blocks: Sequence[RunGroup]) -> list[dict[str, Tensor]]:
         made = []

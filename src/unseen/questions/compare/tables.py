@@ -54,9 +54,9 @@ class ScoreTable:
         found = {
             (m, site): self.quantity.reading(site, v) for (m, site), v in self.values.items() if v
         }
-        for m, site in self.lowest.items() if len(self.sites) > 1 else ():
+        for m in self.lowest if len(self.sites) > 1 else ():
             found[m, AVERAGE] = stats.average([found[m, each] for each in self.sites])
-            found[m, WORST] = found[m, site]
+            found[m, WORST] = stats.lowest_of([found[m, each] for each in self.sites])
         return found
 
     @cached_property
@@ -90,15 +90,42 @@ class ScoreTable:
         return found
 
     def _difference(self, column: str, a: str, b: str) -> Reading | None:
-        if (
-            column == WORST and self.lowest[a] != self.lowest[b]
-        ):  # other examples: nothing is paired
-            return stats.independent_difference(self.readings[a, WORST], self.readings[b, WORST])
-        sites = self.sites if column == AVERAGE else [self.lowest[a] if column == WORST else column]
+        if column == WORST:
+            return self._worst_difference(a, b)
+        changes = self._changes(self.sites if column == AVERAGE else [column], a, b)
+        return None if changes is None else stats.average(changes)
+
+    def _changes(self, sites: Sequence[str], a: str, b: str) -> list[Reading] | None:
         pairs = [(site, self.values[a, site], self.values[b, site]) for site in sites]
         if not all(one.keys() & other.keys() for _, one, other in pairs):
             return None
-        return stats.average([self.quantity.change(site, one, other) for site, one, other in pairs])
+        return [self.quantity.change(site, one, other) for site, one, other in pairs]
+
+    def _worst_difference(self, a: str, b: str) -> Reading | None:
+        """The difference of the lowest values. It lies between the smallest and the largest
+        difference at the sites that may be the lowest of either, so its limits are the farthest of
+        theirs: which site is the lowest in truth is not known.
+        """
+        sites = [site for site in self.sites if {a, b} & self._may_be_lowest(site)]
+        if (changes := self._changes(sites, a, b)) is None:
+            return None
+        worst = [self.readings[m, WORST] for m in (a, b)]
+        gap = worst[0].value - worst[1].value
+        return Reading(
+            gap,
+            min(gap, *(r.low for r in changes)),
+            max(gap, *(r.high for r in changes)),
+            sum(r.n for r in worst),
+            worst[0].unit,
+            freedom=min(r.freedom for r in changes),
+        )
+
+    def _may_be_lowest(self, site: str) -> set[str]:
+        """The methods whose lower limit there is not above the upper limit of their lowest."""
+        above = {
+            m for m in self.lowest if self.readings[m, site].low > self.readings[m, WORST].high
+        }
+        return {*self.lowest} - above
 
 
 AllScores = Mapping[tuple[str, str], MethodScores]

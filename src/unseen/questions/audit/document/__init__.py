@@ -6,7 +6,6 @@ from unseen.document import Block, Document, Note, Section, Tone
 from unseen.questions.audit.advice import (
     advice,
     by_remedy,
-    evaluation_sites,
     gap_reference,
     helpful,
     limits,
@@ -16,25 +15,25 @@ from unseen.questions.audit.advice import (
 from unseen.questions.audit.document import evidence, performance
 from unseen.questions.audit.document.first_page import sites as first_page_sites
 from unseen.questions.audit.job import Findings
-from unseen.questions.audit.results import gain
+from unseen.questions.audit.results import evaluation_sites, gain
 from unseen.reading import Reading
-from unseen.stats import widen
+from unseen.stats import lowest_of, widen
 from unseen.text import decimals_of, format_reading
 
 MOST_ACTIONS = 5
 """More than a reader acts on hide the first; the others are one fold away."""
 
 
-def document(findings: Sequence[Findings]) -> Document:
-    """One document over all held-out sites."""
-    notes = advice(findings)
+def document(findings: Sequence[Findings], margin: float | None = None) -> Document:
+    """One document over all held-out sites; `margin` is how much worse still counts as holding."""
+    notes = advice(findings, margin)
     first_page = [
         Section("What to do next", notes[:MOST_ACTIONS]),
-        Section("Site by site", first_page_sites(findings)),
+        Section("Site by site", first_page_sites(findings, margin)),
     ]
     parts: list[tuple[str, Callable[[Sequence[Findings]], list[Block]]]] = [
         ("Further findings", lambda _: list(notes[MOST_ACTIONS:])),
-        ("How well it holds", performance.holding),
+        ("How well it holds", lambda f: performance.holding(f, margin)),
         ("Subgroups", performance.subgroups),
         ("Calibration", performance.calibration),
         ("What the model relies on, and what shifts", evidence.features),
@@ -135,8 +134,9 @@ def _lead(findings: Sequence[Findings]) -> str:
 
 
 def _over(rows: Sequence[tuple[str, Reading]], metric: str) -> str:
-    """Mean and worst of several sites."""
-    site, worst = min(rows, key=lambda row: gain(metric, row[1]).value)
+    """Mean and worst of several sites, whose interval allows for the choice."""
+    site, _ = min(rows, key=lambda row: gain(metric, row[1]).value)
+    worst = gain(metric, lowest_of([gain(metric, reading) for _, reading in rows]))
     mean = sum(reading.value for _, reading in rows) / len(rows)
     return (
         f"{mean:.{_digits([worst])}f} (mean of {len(rows)}; worst {format_reading(worst)} at "

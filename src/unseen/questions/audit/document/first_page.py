@@ -5,20 +5,16 @@ from typing import Any
 
 from unseen.document import Block, Paragraph, Table, Value
 from unseen.figure import Dots
-from unseen.questions.audit.advice import (
-    evaluation_sites,
-    shared_metric,
-    site_answer,
-)
+from unseen.questions.audit.advice import answer_in_a_word, shared_metric
 from unseen.questions.audit.constant import constant_score
 from unseen.questions.audit.document.names import site_label
 from unseen.questions.audit.job import Findings
-from unseen.questions.audit.results import LOWER_IS_BETTER
+from unseen.questions.audit.results import LOWER_IS_BETTER, evaluation_sites
 from unseen.reading import Reading
 from unseen.text import join_words
 
 
-def sites(findings: Sequence[Findings]) -> list[Block]:
+def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Block]:
     """Known and unseen score and the constant answer per site, as a chart and as a table."""
     metric = shared_metric(findings)
     pairs = [(one, split) for one in findings for split in evaluation_sites(one)]
@@ -34,7 +30,7 @@ def sites(findings: Sequence[Findings]) -> list[Block]:
         drawn.setdefault("constant answer", []).append(constant_score(one, split, metric))
         row: dict[str, Any] = {
             "site": site_label(one, split),
-            "answer": site_answer(one, split, metric, among),
+            "answer": answer_in_a_word(one, split, metric, among, margin),
             "n": None if here is None else here.n,
             metric: here,
             "known sites": known,

@@ -10,17 +10,19 @@ from unseen.figure import Bars, Points
 from unseen.questions.audit.advice import (
     by_model,
     by_remedy,
-    evaluation_sites,
     mean_change,
     shared_metric,
     where,
 )
 from unseen.questions.audit.document.names import held_out_label, site_label, split_label
+from unseen.questions.audit.equivalence import POWER, site_answers
 from unseen.questions.audit.job import Findings
-from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
+from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome, evaluation_sites
+from unseen.reading import Reading
+from unseen.text import count_intervals, count_noun
 
 
-def holding(findings: Sequence[Findings]) -> list[Block]:
+def holding(findings: Sequence[Findings], margin: float | None = None) -> list[Block]:
     metric = shared_metric(findings)
     values, intervals = {}, {}
     for one in findings:
@@ -61,8 +63,33 @@ def holding(findings: Sequence[Findings]) -> list[Block]:
             rows=gaps,
             caption="Generalization gaps (above zero: worse than where it is compared with).",
         ),
+        *_answers(findings, metric, margin),
         *_comparison_blocks(findings, metric, by_model, "Comparison models", "same examples"),
     ]
+
+
+def _answers(findings: Sequence[Findings], metric: str, margin: float | None) -> list[Block]:
+    """Whether each site holds within the margin."""
+    found = site_answers(findings, metric, margin)
+    rows = [
+        {
+            "site": one.site,
+            "labels": one.n,
+            "worse by": one.worse,
+            "margin": one.margin,
+            "answer": str(one.verdict),
+            "labels needed": one.labels,
+        }
+        for one in found
+    ]
+    caption = (
+        f"Whether {metric} holds within a margin. Intervals are widened for "
+        f"{count_noun(len(found), 'site')}; worse by more than their upper limit is excluded. "
+        f"Labels needed: so many labelled examples from there show in {POWER:.0%} of cases that a "
+        "site which is no worse holds (of a site near the margin: as many as decide it); none: "
+        "what it is compared with is as uncertain."
+    )
+    return [Table(rows=rows, caption=caption.replace("%", " %"))] if rows else []
 
 
 def _title(metric: str, where: str) -> str:
@@ -125,7 +152,10 @@ def subgroups(findings: Sequence[Findings]) -> list[Block]:
     if all(row["AUC"] is None for row in rows):
         rows = [{k: v for k, v in row.items() if k != "AUC"} for row in rows]
     said = [w for one in findings for w in one.small_groups]
-    blocks: list[Block] = [Table(rows=rows, caption="Scores by subgroup.")]
+    count = sum(isinstance(value, Reading) for row in rows for value in row.values())
+    blocks: list[Block] = [
+        Table(rows=rows, caption=f"Scores by subgroup. {count_intervals(count)}")
+    ]
     if any(row.get("AUC") is None and "AUC" in row for row in rows):
         blocks.append(Paragraph("AUC is missing where a subgroup holds only one class."))
     return blocks + [Note(text, Tone.CAUTION) for text in dict.fromkeys(said)]
