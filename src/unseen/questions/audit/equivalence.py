@@ -10,7 +10,7 @@ answers of an audit are right together in 95 %.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import ceil, floor, log10
+from math import ceil, floor, isfinite, log10
 
 from scipy import stats as scipy_stats
 
@@ -133,6 +133,8 @@ def in_words(found: SiteAnswer) -> str:
         return f"It does not hold within {margin}: it is worse by {found.worse.low:.2g} or more."
     if found.verdict is Verdict.HOLDS:
         return f"It holds within {margin}."
+    if not isfinite(found.worse.high):
+        return "No interval exists, so the data exclude nothing."
     excluded = f"The data exclude that it is worse by more than {found.worse.high:.2g}"
     if found.labels is None:
         return (

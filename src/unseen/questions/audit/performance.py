@@ -126,15 +126,17 @@ def _gap(session: Session, metric: str, reference: str, split: str) -> Gap | Non
     return Gap(metric=metric, reference=reference, split=split, worse=worse, resolution=resolution)
 
 
-def _resolution(here: Reading, there: SplitPredictions, metric: str) -> Resolution:
+def _resolution(here: Reading, there: SplitPredictions, metric: str) -> Resolution | None:
     """From the intervals that 4 and 8 times as many examples like those of the site would give; of
-    large sites from 2,000 of them.
+    large sites from 2,000 of them. None where these hold one class only.
     """
     n = there.score.shape[1]
     rows = np.arange(0, n, max(1, n // 2_000))
     half2 = []
     for times in (4, 8):
-        reading = there.metrics(np.tile(rows, times))[metric]
+        reading = there.metrics(np.tile(rows, times)).get(metric)
+        if reading is None:
+            return None
         gap = stats.independent_difference(here, reading)
         half2.append(((gap.high - gap.low) / 2) ** 2)
     per_label = 8 * rows.size * max(0.0, half2[0] - half2[1])

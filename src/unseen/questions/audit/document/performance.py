@@ -71,7 +71,7 @@ def holding(findings: Sequence[Findings], margin: float | None = None) -> list[B
 def _answers(findings: Sequence[Findings], metric: str, margin: float | None) -> list[Block]:
     """Whether each site holds within the margin."""
     found = site_answers(findings, metric, margin)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "site": one.site,
             "labels": one.n,
