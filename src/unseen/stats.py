@@ -194,6 +194,9 @@ def crossed_mean(values: ArrayLike, unit: str = "", *, level: float = LEVEL) -> 
     by_example = float(x.mean(0).var(ddof=1) / n)
     residual = x - x.mean(0) - x.mean(1, keepdims=True) + x.mean()
     noise = float((residual**2).sum() / ((s - 1) * (n - 1)) / (s * n))
+    # for widening the noise counts with the seeds, whose few values may agree by luck: else one of
+    # six copies of a model is called clearly better or worse in 17 % of audits of one hospital
+    freedom = _satterthwaite([max(by_seed, noise), max(by_example - noise, 0.0)], [s, n])
     if s == 2:
         by_example = max(by_example - noise, 0.0)
     else:
@@ -202,8 +205,7 @@ def crossed_mean(values: ArrayLike, unit: str = "", *, level: float = LEVEL) -> 
         t_quantile(s - 1, level) ** 2 * by_seed + t_quantile(n - 1, level) ** 2 * by_example
     )
     value = float(x.mean())
-    # far quantiles are those of the heaviest tail, and the seeds' part may be zero by luck
-    return Reading(value, value - half, value + half, n, unit, freedom=s - 1)
+    return Reading(value, value - half, value + half, n, unit, freedom=freedom)
 
 
 def welch(a: ArrayLike, b: ArrayLike, unit: str = "") -> Reading:
