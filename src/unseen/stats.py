@@ -196,7 +196,9 @@ def crossed_mean(values: ArrayLike, unit: str = "", *, level: float = LEVEL) -> 
     noise = float((residual**2).sum() / ((s - 1) * (n - 1)) / (s * n))
     # for widening the noise counts with the seeds, whose few values may agree by luck: else one of
     # six copies of a model is called clearly better or worse in 17 % of audits of one hospital
-    freedom = _satterthwaite([max(by_seed, noise), max(by_example - noise, 0.0)], [s, n])
+    squares = [t_quantile(s - 1) ** 2, t_quantile(n - 1) ** 2]
+    parts = [max(by_seed, noise), max(by_example - noise, 0.0)]
+    freedom = _satterthwaite([q * part for q, part in zip(squares, parts, strict=True)], [s, n])
     if s == 2:
         by_example = max(by_example - noise, 0.0)
     else:

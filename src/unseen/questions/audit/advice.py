@@ -122,7 +122,7 @@ def _site_note(found: SiteAnswer, here: Reading, worse: Reading, than: str, amon
     )
 
 
-def miscalibrated(findings: Sequence[Findings]) -> list[tuple[Findings, str]]:
+def calibration_failures(findings: Sequence[Findings]) -> list[tuple[Findings, str]]:
     """The sites whose outcomes contradict the probabilities, beyond chance and beyond the number of
     sites (Bonferroni), by an error that matters.
     """
@@ -137,7 +137,7 @@ def miscalibrated(findings: Sequence[Findings]) -> list[tuple[Findings, str]]:
 
 
 def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
-    if not (off := miscalibrated(findings)):
+    if not (off := calibration_failures(findings)):
         return []
     sites = [one.sites.get(split, split) for one, split in off]
     found = [f"{site}: {_recalibration(*pair)}" for site, pair in zip(sites, off, strict=True)]
