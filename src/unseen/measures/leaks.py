@@ -1,0 +1,187 @@
+"""Features that nearly give the target away: alone, at one site only, or exactly in sum.
+
+A feature's tree is fitted on some rows and judged on others, so that many useless features raise
+no alarm; the interval is widened for the number of features tried.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from scipy.stats import rankdata
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+from unseen import stats
+from unseen.reading import Reading
+from unseen.stats import widen
+
+NEARLY_PERFECT_AUC, NEARLY_PERFECT_R2 = 0.985, 0.98
+"""From here on a single feature is suspected; the best honest clinical scores lie below."""
+LEAST_AUC, LEAST_R2 = 0.9, 0.9
+"""The widened interval must lie above, too."""
+EXACT_R2 = 0.9999
+"""Of a linear combination that is the target in other words."""
+MOST_ROWS = 20_000
+"""More rows are drawn at random: a leak shows in any of them."""
+FEWEST_ROWS, FEWEST_OF_A_CLASS = 50, 10
+SCREEN, BANDS = 0.95, 64
+"""Features whose bands say less than this are not looked at further."""
+LEAVES, FOLDS, MOST_TERMS = 16, 5, 5
+EVERYWHERE = -1
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Features that predict the target nearly without error."""
+
+    features: tuple[str, ...]
+    strength: Reading
+    """Out-of-fold AUC (two classes: the rarer against the rest), or R² of a number."""
+    site: int = EVERYWHERE
+    """The code of the only site where it shows."""
+
+
+def leaks(
+    x: Float[np.ndarray, "row input"],
+    y: Shaped[np.ndarray, " row"],
+    features: Mapping[str, Sequence[int]],
+    site: Int[np.ndarray, " row"] | None,
+    rng: np.random.Generator,
+) -> list[Leak]:
+    """Suspected features over all rows, then those that show at one site only, then an exact linear
+    combination (numbers as targets only). `features` names positions along the input.
+    """
+    rows = np.sort(rng.choice(len(y), MOST_ROWS, replace=False)) if len(y) > MOST_ROWS else None
+    if rows is not None:
+        x, y, site = x[rows], y[rows], None if site is None else site[rows]
+    found = _single(x, y, features, EVERYWHERE, rng)
+    known = {leak.features for leak in found}
+    for code in [] if site is None else np.unique(site):
+        here = site == code
+        if 0 < here.sum() < len(y):
+            local = _single(x[here], y[here], features, int(code), rng)
+            found += [leak for leak in local if leak.features not in known]
+    if np.issubdtype(y.dtype, np.floating):
+        found += _in_sum(x, y, features)
+    return found
+
+
+def _single(
+    x: Float[np.ndarray, "row input"],
+    y: Shaped[np.ndarray, " row"],
+    features: Mapping[str, Sequence[int]],
+    site: int,
+    rng: np.random.Generator,
+) -> list[Leak]:
+    """Features whose own tree predicts rows that it was not fitted on nearly without error."""
+    is_number = np.issubdtype(y.dtype, np.floating)
+    if not is_number:
+        classes, counts = np.unique(y, return_counts=True)
+        if len(classes) < 2 or counts.min() < FEWEST_OF_A_CLASS:
+            return []
+        y = y == classes[counts.argmin()]
+    if len(y) < FEWEST_ROWS or (is_number and y.std() == 0):
+        return []
+    seed = int(rng.integers(2**31))
+    bar, least = (NEARLY_PERFECT_R2, LEAST_R2) if is_number else (NEARLY_PERFECT_AUC, LEAST_AUC)
+    found = []
+    for name, positions in features.items():
+        block = x[:, list(positions)]
+        if _in_sample(block, y, is_number) < SCREEN:
+            continue
+        strength = max(
+            (_out_of_fold(block, y, is_number, seed), _as_score(block[:, 0], y, is_number)),
+            key=lambda reading: reading.value,
+        )
+        if strength.value >= bar and widen(strength, len(features)).low >= least:
+            found.append(Leak((name,), strength, site))
+    return found
+
+
+def _tree(is_number: bool) -> DecisionTreeRegressor | DecisionTreeClassifier:
+    kind = DecisionTreeRegressor if is_number else DecisionTreeClassifier
+    # numbers need more steps: 16 steps of an identity already miss 0.4 % of the variance
+    return kind(max_leaf_nodes=4 * LEAVES if is_number else LEAVES, random_state=0)
+
+
+def _in_sample(block: Float[np.ndarray, "row input"], y: np.ndarray, is_number: bool) -> float:
+    """Strength of the target's mean per band of values, on the rows that the means come from: a
+    cheap screen, on the safe side.
+    """
+    bands = np.stack([_bands(column) for column in block.T], 1)
+    _, code = np.unique(bands, axis=0, return_inverse=True)
+    code = code.ravel()
+    mean = (np.bincount(code, weights=y) / np.bincount(code))[code]
+    if is_number:
+        return float(1 - ((y - mean) ** 2).mean() / y.var())
+    rank, positives = rankdata(mean), int(y.sum())
+    area = rank[y].sum() - positives * (positives + 1) / 2
+    return float(area / (positives * (len(y) - positives)))
+
+
+def _bands(column: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+    """Equally filled bands; equal values share one."""
+    edges = np.quantile(column, np.linspace(0, 1, BANDS + 1)[1:-1])
+    return np.searchsorted(edges, column, side="right")
+
+
+def _out_of_fold(
+    block: Float[np.ndarray, "row input"], y: np.ndarray, is_number: bool, seed: int
+) -> Reading:
+    kind = KFold if is_number else StratifiedKFold
+    guess = np.zeros(len(y))
+    for fit, rest in kind(FOLDS, shuffle=True, random_state=seed).split(block, y):
+        tree = _tree(is_number).fit(block[fit], y[fit])
+        guess[rest] = (
+            tree.predict(block[rest]) if is_number else tree.predict_proba(block[rest])[:, 1]
+        )
+    if not is_number:
+        return stats.auc(guess, y)
+    shares = 1 - (y - guess) ** 2 / y.var()  # their mean is R²
+    return stats.mean(shares)
+
+
+def _as_score(column: Float[np.ndarray, " row"], y: np.ndarray, is_number: bool) -> Reading:
+    """The column itself as the guess, up to its sign (and scale): a tree's steps blur a score."""
+    if not is_number:
+        return max(stats.auc(column, y), stats.auc(-column, y), key=lambda reading: reading.value)
+    line = LinearRegression().fit(column[:, None], y).predict(column[:, None])
+    return stats.mean(1 - (y - line) ** 2 / y.var())
+
+
+def _in_sum(
+    x: Float[np.ndarray, "row input"],
+    y: Float[np.ndarray, " row"],
+    features: Mapping[str, Sequence[int]],
+) -> list[Leak]:
+    """The fewest features, chosen one after the other, whose linear combination is the target."""
+    if len(y) < FEWEST_ROWS or len(y) <= 2 * x.shape[1] or y.std() == 0:
+        return []
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    if LinearRegression().fit(x, y).score(x, y) < EXACT_R2:
+        return []
+    chosen: list[str] = []
+    while len(chosen) < min(MOST_TERMS, len(features)):
+        fits = {
+            name: _linear_r2(x, y, features, [*chosen, name])
+            for name in features
+            if name not in chosen
+        }
+        chosen.append(max(fits, key=lambda name: fits[name]))
+        if fits[chosen[-1]] >= EXACT_R2:
+            value = fits[chosen[-1]]
+            return [Leak(tuple(chosen), Reading(value, value, value, len(y)))]
+    return []
+
+
+def _linear_r2(
+    x: Float[np.ndarray, "row input"],
+    y: Float[np.ndarray, " row"],
+    features: Mapping[str, Sequence[int]],
+    names: Sequence[str],
+) -> float:
+    block = x[:, [k for name in names for k in features[name]]]
+    return float(LinearRegression().fit(block, y).score(block, y))

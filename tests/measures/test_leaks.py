@@ -1,0 +1,76 @@
+"""Leaks that are planted are found and named; strong and many honest features raise no alarm."""
+
+import numpy as np
+import pytest
+
+from unseen.measures.leaks import EVERYWHERE, leaks
+
+N = 600
+
+
+def table(seed: int, features: int = 8, effect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(N, features)).astype(np.float32)
+    p = 1 / (1 + np.exp(-effect * (x[:, 0] + x[:, 1])))
+    return x, (rng.random(N) < p).astype(np.int64)
+
+
+def names(x: np.ndarray) -> dict[str, list[int]]:
+    return {f"c{k}": [k] for k in range(x.shape[1])}
+
+
+def plant(kind: str, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    match kind:
+        case "copy":
+            return 2.0 * y + 1
+        case "copy with 1 % noise":
+            return np.where(rng.random(len(y)) < 0.003, 1 - y, y).astype(float)
+        case "score of AUC 0.998":
+            return rng.normal(4.07 * y)
+        case "bands":  # not monotone: the class is the parity of the band
+            return 2.0 * rng.integers(0, 4, len(y)) + y + 0.1 * rng.random(len(y))
+    raise AssertionError(kind)
+
+
+@pytest.mark.parametrize("kind", ["copy", "copy with 1 % noise", "score of AUC 0.998", "bands"])
+def test_a_planted_leak_is_named_and_nothing_else(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    x, y = table(1)
+    x[:, 5] = plant(kind, y, rng)
+    (leak,) = leaks(x, y, names(x), None, rng)
+    assert (leak.features, leak.site) == (("c5",), EVERYWHERE)
+    assert leak.strength.value > 0.985
+
+
+def test_a_leak_at_one_site_only_is_named_with_its_site() -> None:
+    rng = np.random.default_rng(2)
+    x, y = table(2)
+    site = np.repeat([0, 1, 2], N // 3)
+    x[:, 3] = np.where(site == 1, y, rng.normal(size=N))
+    (leak,) = leaks(x, y, names(x), site, rng)
+    assert (leak.features, leak.site) == (("c3",), 1)
+
+
+def test_two_columns_that_add_up_to_the_target_are_named_together() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.gamma(2.0, size=(N, 6)).astype(np.float32)
+    y = (x[:, 2] + 3 * x[:, 4]).astype(np.float32)
+    (leak,) = [leak for leak in leaks(x, y, names(x), None, rng) if len(leak.features) > 1]
+    assert set(leak.features) == {"c2", "c4"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_honest_features_raise_no_alarm(seed: int) -> None:
+    rng = np.random.default_rng(100 + seed)
+    x, y = table(seed, features=60, effect=3.0)
+    site = rng.integers(0, 8, N)
+    assert leaks(x, y, names(x), site, rng) == []
+    rare = (rng.random(N) < 0.06).astype(np.int64)
+    assert leaks(x, rare, names(x), site, rng) == []
+    assert leaks(x, rng.normal(size=N).astype(np.float32) + x[:, 0], names(x), site, rng) == []
+
+
+@pytest.mark.parametrize("y", [np.zeros(N, np.int64), np.full(N, 2.0), np.arange(N) % 300])
+def test_targets_that_cannot_be_judged_give_nothing(y: np.ndarray) -> None:
+    x, _ = table(4)
+    assert leaks(x, y, names(x), None, np.random.default_rng(0)) == []
