@@ -31,6 +31,7 @@ from unseen.method import Trained
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer, check_report_path
 from unseen.questions.audit.advice import shared_metric
+from unseen.questions.audit.codes import noted, parse_codes
 from unseen.questions.audit.document import document as audit_document
 from unseen.questions.audit.equivalence import check_margin, site_answers
 from unseen.questions.audit.job import Audit
@@ -84,6 +85,7 @@ def audit(
     remedies: Mapping[str, Remedy] | None = None,
     measures: Mapping[str, Measure[Trained]] | None = None,
     attribution: Attribution | None = None,
+    ignore: str | Sequence[str] = (),
     seed: int = 0,
     device: str = "cpu",
     lab: Lab | None = None,
@@ -98,8 +100,10 @@ def audit(
     none), `measures` further numbers about the trained model, `attribution` says which training
     examples made an error (None: influence functions as in `influence`). `margin` is how much worse
     than at known sites a metric may be and still hold, in its unit (None: 0.05, or a tenth of an
-    error in the target's unit).
+    error in the target's unit). Findings with a code in `ignore`
+    ("U102,U103") are muted.
     """
+    muted = parse_codes(ignore)
     path = None if report is None else check_report_path(report)
     check_margin(margin)
     columns = TableColumns(
@@ -122,10 +126,10 @@ def audit(
                 watch.on_finish(one)
     finally:
         watch.end()
-    page = audit_document(findings, margin)
+    page = audit_document(findings, margin, muted)
     page = replace(page, facts={**page.facts, **facts(subject)})
     answers = site_answers(findings, shared_metric(findings), margin)
-    machine = {"findings": findings, "equivalence": answers}
+    machine = {"findings": findings, "equivalence": answers, "notes": noted(page)}
     found = Answer(results=findings, document=page, machine=machine)
     return save_if_asked(found, path)
 

@@ -38,6 +38,8 @@ class Note:
     detail: str = ""
     sign: str = ""
     """One character instead of the tone's own; a study uses the verdict's."""
+    code: str = ""
+    """A stable name for findings of its kind."""
 
 
 @dataclass(frozen=True, kw_only=True)

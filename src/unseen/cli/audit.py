@@ -1,5 +1,6 @@
 """`unseen audit`: how well a model holds on data it has not seen, why, and what helps."""
 
+import sys
 from collections.abc import Sequence
 
 import unseen
@@ -21,7 +22,8 @@ def parser() -> Arguments:
         "How well does a model hold on data it has not seen, why, and what helps?",
         "Without a subject: the embedded UCI heart-disease data, four hospitals, each held out in "
         "turn.\n"
-        "Exit codes: 0 fine, 1 the bar is missed, 2 usage or input error, 3 undecided.",
+        "Exit codes: 0 fine, 1 the bar is missed or a finding of --fail-on is raised, 2 usage or "
+        "input error, 3 undecided.",
         groups=(DATA, TRAINING),
     )
     add_data(p)
@@ -47,6 +49,14 @@ def parser() -> Arguments:
         help="how much worse than at known sites still counts as holding (default 0.05; of an "
         "error in the target's unit a tenth)",
     )
+    p.option(
+        OUTPUT,
+        "--fail-on",
+        default="",
+        metavar="CODES",
+        help="exit 1 if one of these findings is raised, e.g. U101,U202 (docs/findings.md)",
+    )
+    p.option(OUTPUT, "--ignore", default="", metavar="CODES", help="mute these findings")
     add_output(p, "unseen-report.html")
     return p
 
@@ -54,15 +64,22 @@ def parser() -> Arguments:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code (0 fine, 1 bar missed, 3 bar undecided)."""
     options = parser().parse_args(argv)
+    from unseen.questions.audit.codes import alarms, parse_codes  # after parsing: it imports torch
+
+    fatal = parse_codes(options.fail_on)
     found = unseen.audit(
         options.subject,
         estimator=options.estimator,
         seeds=options.seeds,
         margin=options.margin,
         remedies={} if options.no_remedies else None,
+        ignore=options.ignore,
         **shared_options(options),
     )
     present(found, options)
+    if raised := alarms(found.document, fatal):
+        print(f"raised: {', '.join(raised)}", file=sys.stderr)
+        return 1
     if options.bar is None:
         return 0
     from unseen.questions.audit.bar import meets_bar  # after parsing: it imports torch

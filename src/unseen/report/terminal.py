@@ -83,6 +83,8 @@ def _note(note: Note) -> RenderableType:
     line.add_column(width=1)
     line.add_column(overflow="fold")
     text = Text(clean(note.text))
+    if note.code:
+        text.append(f" {clean(note.code)}", style="dim")
     if note.detail:
         text.append(f"\n{clean(note.detail)}", style="dim")
     line.add_row(Text(wording.sign(note), style=COLOURS[note.tone]), text)

@@ -45,6 +45,8 @@ class Subject:
     """Names of the integers of each group."""
     classes: Sequence[str] = ()
     """Names of the classes."""
+    site_names: Sequence[str] = ()
+    """Names of the integers in the column `site`, where the examples have one."""
     features: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Input features by name: their positions in the flattened input `x`."""
     show: Callable[[str, int], Shown] | None = None

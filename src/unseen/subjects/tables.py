@@ -161,6 +161,7 @@ def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) 
         groups={spec: itemgetter(f"group:{spec}") for spec in tab.groups},
         levels=dict(tab.groups),
         classes=tab.target.classes,
+        site_names=tab.sites,
         features={
             column: list(range(block.start, block.stop))
             for column, block in tab.encoder.blocks.items()

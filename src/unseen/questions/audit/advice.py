@@ -8,6 +8,8 @@ widened for k (Bonferroni).
 from collections.abc import Mapping, Sequence
 
 from unseen.document import Note, Tone
+from unseen.questions.audit.causes import about_leaks, about_overfitting
+from unseen.questions.audit.codes import coded, is_alarm
 from unseen.questions.audit.constant import CONSTANT, about_constant
 from unseen.questions.audit.equivalence import SiteAnswer, Verdict, answer, in_words
 from unseen.questions.audit.results import Findings, Gap, Outcome, evaluation_sites, gain
@@ -51,13 +53,16 @@ def advice(findings: Sequence[Findings], margin: float | None = None) -> list[No
     """Most urgent first; `margin` is how much worse still counts as holding (None: 0.05)."""
     metric = shared_metric(findings)
     among = sum(len(evaluation_sites(one)) for one in findings)
-    notes = about_constant(findings, metric)
-    notes += [note for one in findings for note in _about_gap(one, metric, among, margin)]
-    notes += _about_calibration(findings)
-    notes += _about_data(findings)
-    notes += _about_remedies(findings, metric)
-    notes += _about_references(findings, metric)
-    notes += _about_warnings(findings)
+    notes = coded("U101", about_leaks(findings))
+    notes += coded("U201", about_constant(findings, metric))
+    for note in (note for one in findings for note in _about_gap(one, metric, among, margin)):
+        notes += coded("U202" if is_alarm(note) else "U203", [note])
+    notes += coded("U204", about_overfitting(findings))
+    notes += coded("U301", _about_calibration(findings))
+    notes += coded("U102", _about_copies(findings)) + coded("U103", _about_labels(findings))
+    notes += coded("U104", _about_warnings(findings))
+    notes += coded("U401", _about_remedies(findings, metric))
+    notes += coded("U205", _about_references(findings, metric))
     order = [Tone.BAD, Tone.CAUTION, Tone.GOOD, Tone.NEUTRAL]
     return sorted(notes, key=lambda note: order.index(note.tone))
 
@@ -171,7 +176,7 @@ def _recalibration(one: Findings, split: str) -> str:
     return f"slope {format_reading(slope)}{meaning}, intercept {format_reading(intercept, '+')}"
 
 
-def _about_data(findings: Sequence[Findings]) -> list[Note]:
+def _about_copies(findings: Sequence[Findings]) -> list[Note]:
     notes = []
     shared = sum(overlap.exact for one in findings for overlap in one.overlaps)
     if shared:
@@ -186,6 +191,11 @@ def _about_data(findings: Sequence[Findings]) -> list[Note]:
                 "remove them, or keep each person or device on one side (with a table: --entity).",
             )
         )
+    return notes
+
+
+def _about_labels(findings: Sequence[Findings]) -> list[Note]:
+    notes = []
     suspects = {(e.row if e.row is not None else e.index) for one in findings for e in one.suspects}
     if suspects:
         notes.append(

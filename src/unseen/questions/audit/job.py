@@ -23,6 +23,7 @@ from unseen.questions.audit.results import (
     Feature,
     Findings,
     LabelErrors,
+    Leak,
     Outcome,
     Overlap,
     Performance,
@@ -38,6 +39,7 @@ T = TypeVar("T")
 PARTS = (
     "scores",
     "calibration",
+    "leaks",
     "overlap of splits",
     "coherence",
     "suspected labels",
@@ -92,6 +94,7 @@ class Audit:
         calibration = parts(
             "calibration", partial(performances.calibration, session), Calibration()
         )
+        leaks = parts("leaks", partial(training_data.leaks, session), list[Leak]())
         overlaps = parts(
             "overlap of splits", partial(training_data.overlaps, session), list[Overlap]()
         )
@@ -176,6 +179,7 @@ class Audit:
             suspicion=labels.losses,
             self_influential=influential,
             overlaps=overlaps,
+            leaks=leaks,
             worst=worst,
             error_explanation=explanation,
             features=features,

@@ -108,6 +108,17 @@ class Resolution:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Leak:
+    """Features that predict the target of the training examples nearly without error."""
+
+    features: Sequence[str]
+    strength: Reading
+    """Out-of-fold AUC of one feature alone, or R²."""
+    site: str = ""
+    """The only training site where it shows; empty: everywhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Gap:
     """How much worse a metric is on an evaluation split than on a reference split (below zero:
     better).
@@ -215,6 +226,7 @@ class Findings:
     self_influential: Sequence[Example] = ()
     """Training examples with the largest influence on their own loss."""
     overlaps: Sequence[Overlap] = ()
+    leaks: Sequence[Leak] = ()
     worst: Sequence[WorstError] = ()
     error_explanation: ErrorExplanation | None = None
     """Which inputs the worst errors rest on."""

@@ -27,7 +27,7 @@ from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import target as targets
 from unseen.tasks.table.encoding import Encoder, as_words, fit_encoder, tidy, words_of
 from unseen.tasks.table.grouping import Grouping, build_grouping
-from unseen.tasks.table.inspection import leaking_columns, numbers_among_words, type_mismatches
+from unseen.tasks.table.inspection import numbers_among_words, type_mismatches
 from unseen.tasks.table.reading import read, validate_frame
 from unseen.tasks.table.splitting import Rows, Shares, moments, past, split_by_stratum, without
 from unseen.tasks.table.target import Predicts, Target
@@ -318,16 +318,10 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     }
     held = parts.at["unseen"] if table.site else None
     task = Task(name=held or "table", axis=parts.axis, splits=splits, objective=target.objective)
-    y = targets.values(target, tidied[table.target])
     warnings = (
         *sheet.warnings,
         *numbers_among_words(tidied.iloc[fit], encoder),
         *type_mismatches(tidied, encoder),
-        *(
-            leaking_columns(encoder, columns.columns["x"].numpy()[fit], y[fit].astype(int))
-            if target.classes
-            else ()
-        ),
     )
     scaled = (
         ()

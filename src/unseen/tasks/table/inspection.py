@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int
 
 from unseen.tasks.table.encoding import (
     MISSING,
@@ -14,7 +13,6 @@ from unseen.tasks.table.encoding import (
     Encoder,
     Kind,
     NumericColumn,
-    OneHot,
     numbers,
 )
 
@@ -57,31 +55,4 @@ def numbers_among_words(fit: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
                 f"(“{words[is_text].iloc[0]}”, row "
                 f"{words[is_text].index[0]}), so it was read as a category. Clean them to use it "
                 "as a number."
-            )
-
-
-def leaking_columns(
-    encoder: Encoder, x: Float32[np.ndarray, "row input"], y: Int[np.ndarray, " row"]
-) -> Iterator[str]:
-    """Columns that alone tell the fitted classes apart without error: often the target in other
-    words.
-    """
-    if len(y) < 20:
-        return
-    for code in encoder.codes:
-        block = x[:, encoder.blocks[code.name]]
-        if isinstance(code, OneHot):
-            perfect = all(np.unique(y[on]).size <= 1 for on in (block == 1).T) and bool(
-                block.any(1).all()
-            )
-        else:
-            order = np.argsort(block[:, 0], kind="stable")
-            changes = np.flatnonzero(np.diff(y[order]))
-            apart = np.diff(block[order, 0])[changes] > 0  # a tie across classes is no separation
-            perfect = changes.size == np.unique(y).size - 1 and bool(apart.all())
-        if perfect:
-            yield (
-                f"Column `{code.name}` alone gives the target away on all {len(y)} training rows. "
-                "If it is written down "
-                "after the outcome is known, drop it."
             )

@@ -1,8 +1,8 @@
 """The findings of an audit as a document."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from unseen.document import Block, Document, Note, Section, Tone
+from unseen.document import Block, Document, Note, Section, Table, Tone
 from unseen.questions.audit.advice import (
     advice,
     by_remedy,
@@ -12,6 +12,7 @@ from unseen.questions.audit.advice import (
     mean_change,
     shared_metric,
 )
+from unseen.questions.audit.codes import CHECKS, state
 from unseen.questions.audit.document import evidence, performance
 from unseen.questions.audit.document.first_page import sites as first_page_sites
 from unseen.questions.audit.job import Findings
@@ -24,9 +25,14 @@ MOST_ACTIONS = 5
 """More than a reader acts on hide the first; the others are one fold away."""
 
 
-def document(findings: Sequence[Findings], margin: float | None = None) -> Document:
-    """One document over all held-out sites; `margin` is how much worse still counts as holding."""
-    notes = advice(findings, margin)
+def document(
+    findings: Sequence[Findings], margin: float | None = None, ignore: Collection[str] = ()
+) -> Document:
+    """One document over all held-out sites; `margin` is how much worse still counts as holding.
+    Findings with a code in `ignore` are muted, and that is said.
+    """
+    every = advice(findings, margin)
+    notes = [note for note in every if note.code not in ignore]
     first_page = [
         Section("What to do next", notes[:MOST_ACTIONS]),
         Section("Site by site", first_page_sites(findings, margin)),
@@ -42,6 +48,7 @@ def document(findings: Sequence[Findings], margin: float | None = None) -> Docum
         ("Remedies tried", performance.remedies),
         ("The trained model", evidence.model),
         ("What these data cannot tell", lambda f: [Note(text, Tone.NEUTRAL) for text in limits(f)]),
+        ("What was checked", lambda f: [_checks(every, f, ignore)]),
         ("How the data were treated", evidence.treatment),
     ]
     evidence_sections = [
@@ -63,6 +70,19 @@ def document(findings: Sequence[Findings], margin: float | None = None) -> Docum
         sections=[*(s for s in first_page if s.blocks), *evidence_sections],
         facts=facts,
     )
+
+
+def _checks(notes: Sequence[Note], findings: Sequence[Findings], ignore: Collection[str]) -> Table:
+    """Every check with what came of it, so that silence can be told from not looking."""
+    rows = [
+        {
+            "code": check.code,
+            "checked": check.what,
+            "result": "muted" if check.code in ignore else state(check, notes, findings),
+        }
+        for check in CHECKS
+    ]
+    return Table(rows=rows, caption="What every audit looks at (docs/findings.md explains each).")
 
 
 def _title(findings: Sequence[Findings]) -> str:

@@ -1,0 +1,75 @@
+"""Findings have codes that can be muted, that a pipeline can fail on, and that the docs explain."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unseen.document import Note, Table, Tone
+from unseen.errors import InvalidConfig
+from unseen.questions.audit.codes import CHECKS, alarms, noted, parse_codes
+from unseen.questions.audit.document import document
+from unseen.questions.audit.results import Gap, Leak
+from unseen.reading import Reading
+
+from .test_document import found, reading
+
+PAGE = Path(__file__).parents[3] / "docs" / "findings.md"
+LEAK = Leak(features=["code"], strength=Reading(0.99, 0.98, 1.0, 200, "AUC"))
+
+
+def test_the_docs_explain_every_code_and_no_other():
+    sections = re.findall(r"^## (U\d{3}):", PAGE.read_text("utf-8"), re.MULTILINE)
+    assert sections == [check.code for check in CHECKS]
+
+
+def test_codes_are_read_from_a_list_and_unknown_ones_refused():
+    assert parse_codes("U101, u202") == {"U101", "U202"}
+    assert parse_codes(["U101"]) == {"U101"}
+    assert parse_codes("") == set()
+    with pytest.raises(InvalidConfig, match="U999"):
+        parse_codes("U101,U999")
+
+
+def test_every_note_about_the_data_or_model_has_a_code_of_the_list():
+    made = document([found(), found("Basel")])
+    codes = {one["code"] for one in noted(made)}
+    assert codes <= {check.code for check in CHECKS}
+    actions = made.sections[0].blocks
+    assert all(isinstance(note, Note) and note.code for note in actions)
+
+
+def test_a_leak_is_the_first_finding_once_over_the_sites_and_can_be_muted_or_fatal():
+    sites = [replace(found(place), leaks=[LEAK]) for place in ("Bern", "Basel")]
+    made = document(sites)
+    first = made.sections[0].blocks[0]
+    assert (first.code, first.tone) == ("U101", Tone.BAD)
+    assert "`code` alone nearly gives the target away" in first.text
+    assert len([one for one in noted(made) if one["code"] == "U101"]) == 1
+    assert alarms(made, {"U101", "U301"}) == ["U101"]
+    assert alarms(document(sites, ignore={"U101"}), {"U101"}) == []
+
+
+def results(made):
+    (section,) = [s for s in made.sections if s.title == "What was checked"]
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    return {row["code"]: row["result"] for row in table.rows}
+
+
+def test_what_was_checked_says_found_fine_muted_or_why_not():
+    one = replace(found(), leaks=[LEAK], skipped={"suspected labels": "it has no gradients"})
+    one = replace(one, suspects=[])
+    said = results(document([one], ignore={"U102"}))
+    assert said["U101"] == "found"
+    assert said["U102"] == "muted"
+    assert said["U103"] == "not applicable: it has no gradients"
+    assert said["U301"] == "fine"
+
+
+@pytest.mark.parametrize(("worse", "is_found"), [(0.3, True), (0.05, False)])
+def test_overfitting_is_a_large_clear_fall_from_training_to_known_sites(worse, is_found):
+    gap = Gap(metric="accuracy", reference="train", split="seen", worse=reading(worse, 0.02))
+    one = found()
+    made = document([replace(one, gaps=[*one.gaps, gap])])
+    assert (results(made)["U204"] == "found") == is_found
