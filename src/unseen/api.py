@@ -31,7 +31,7 @@ from unseen.method import Trained
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer, check_report_path
 from unseen.questions.audit.advice import shared_metric
-from unseen.questions.audit.codes import noted, parse_codes
+from unseen.questions.audit.codes import coded_notes, parse_codes
 from unseen.questions.audit.document import document as audit_document
 from unseen.questions.audit.equivalence import check_margin, site_answers
 from unseen.questions.audit.job import Audit
@@ -129,7 +129,7 @@ def audit(
     page = audit_document(findings, margin, muted)
     page = replace(page, facts={**page.facts, **facts(subject)})
     answers = site_answers(findings, shared_metric(findings), margin)
-    machine = {"findings": findings, "equivalence": answers, "notes": noted(page)}
+    machine = {"findings": findings, "equivalence": answers, "notes": coded_notes(page)}
     found = Answer(results=findings, document=page, machine=machine)
     return save_if_asked(found, path)
 

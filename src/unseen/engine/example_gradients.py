@@ -56,12 +56,12 @@ def gradients_by_vmap(
     wrapped = ModelAsArgument(model)
     values = {f"model.{name}": p.detach() for name, p in parameters.items()}
 
-    def alone(values: Mapping[str, Tensor], example: Batch) -> Tensor:
+    def value(values: Mapping[str, Tensor], example: Batch) -> Tensor:
         one = {name: tensor[None] for name, tensor in example.items()}
         return functional_call(wrapped, dict(values), (f, one)).sum()
 
     per_example = vmap(
-        grad_and_value(alone),
+        grad_and_value(value),
         in_dims=(None, 0),
         randomness="different",
         chunk_size=max(1, min(n, AT_ONCE // max(1, entries))),

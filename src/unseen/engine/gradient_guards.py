@@ -80,17 +80,17 @@ class GradientCheck:
         count = len(self.one_by_one)
         return (
             f"The gradients of {count} of {count + len(self.factored)} parameters "
-            f"({_some([f'`{name}`' for name in layers])}) are computed of each example alone, "
+            f"({_enumerate([f'`{name}`' for name in layers])}) are computed of each example alone, "
             f"{cost}: exact, but slower, because {reasons_text(self.one_by_one)}."
         )
 
 
 def reasons_text(reasons: Mapping[str, str]) -> str:
     """The first few reasons, each once."""
-    return _some(list(dict.fromkeys(reasons.values())))
+    return _enumerate(list(dict.fromkeys(reasons.values())))
 
 
-def _some(words: Sequence[str]) -> str:
+def _enumerate(words: Sequence[str]) -> str:
     more = len(words) - MOST_NAMED
     return join_words([*words[:MOST_NAMED], *([f"{more} more"] if more > 0 else [])])
 
@@ -304,7 +304,7 @@ class _Examples:
         return value if isinstance(value, Tensor) and value.shape == (1,) else None
 
     @property
-    def alone(self) -> Tensor | None:
+    def value_of_one(self) -> Tensor | None:
         """The same; None where f is random."""
         return None if self.is_random else self.alone_if_fixed
 
@@ -397,7 +397,7 @@ class _Factoring:
         weights = torch.linspace(0.5, 2, n).to(examples.values)
         # backwards where nothing else depends on the order: sorting that was idle is so no longer
         order = torch.arange(n, device=weights.device)
-        order = order if examples.alone is None else order.flip(0)
+        order = order if examples.value_of_one is None else order.flip(0)
         batch = {name: tensor[order.to(tensor.device)] for name, tensor in examples.few.items()}
         second = self._pass(names, batch, lambda model, b: weights * examples.f(model, b), _norms)
         expected = {name: weights * of[order] for name, of in norms.items()}
@@ -430,12 +430,14 @@ class _Pass:
 
 def _refuse_mixing(examples: _Examples) -> None:
     """Raises where f of an example is another number alone than among others."""
-    if examples.n < 2 or not examples.is_finite or examples.alone is None:
+    if examples.n < 2 or not examples.is_finite or examples.value_of_one is None:
         return
     k = examples.middle
     together = examples.values[k : k + 1]
-    if not examples.agree(examples.alone, together):
-        said = f"f is {float(together):.4g} in the batch and {float(examples.alone):.4g} alone"
+    if not examples.agree(examples.value_of_one, together):
+        said = (
+            f"f is {float(together):.4g} in the batch and {float(examples.value_of_one):.4g} alone"
+        )
         raise mixing_error(examples.model, examples.f, examples.few, k, said)
 
 
@@ -445,7 +447,7 @@ def _vectorizes(examples: _Examples, one_by_one: Mapping[str, str]) -> bool:
     """
     if examples.is_random:  # a single example draws other numbers: nothing can be compared
         return False
-    if examples.alone is None:
+    if examples.value_of_one is None:
         raise UnsupportedLayer(
             f"Some gradients cannot be read from layers: {reasons_text(one_by_one)}.",
             why="they would be computed of each example alone, and f does not work on one example.",

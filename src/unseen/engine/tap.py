@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Reduced(Generic[T]):
+class ReducedGradients(Generic[T]):
     """What one pass over a batch gives."""
 
     values: Tensor
@@ -59,7 +59,7 @@ def tap_and_reduce(
 
 def evaluate_and_reduce(
     model: nn.Module, batch: Batch, f: PerExample, by: Callable[[str, GradientFactor], T]
-) -> Reduced[T]:
+) -> ReducedGradients[T]:
     """`tap_and_reduce` with f itself, from the same pass."""
     refuse_mixing_layers(model)
     _refuse_sharded(model)
@@ -83,7 +83,7 @@ def _reduce(
     f: PerExample,
     by: Callable[[str, GradientFactor], T],
     check: GradientCheck,
-) -> Reduced[T]:
+) -> ReducedGradients[T]:
     parameters = trainable(model)
     found: dict[str, T] = {}
     factored = {name: parameters[name] for name in check.factored}
@@ -106,7 +106,7 @@ def _reduce(
         values = values if factored else alone
         for name in others:
             found[name] = by(name, _form(rows[name], name in check.unused))
-    return Reduced(values, {name: found[name] for name in parameters})
+    return ReducedGradients(values, {name: found[name] for name in parameters})
 
 
 def _form(rows: Tensor, is_unused: bool) -> FullGradient:

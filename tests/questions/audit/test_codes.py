@@ -8,7 +8,7 @@ import pytest
 
 from unseen.document import Note, Table, Tone
 from unseen.errors import InvalidConfig
-from unseen.questions.audit.codes import CHECKS, alarms, noted, parse_codes
+from unseen.questions.audit.codes import CHECKS, alarms, coded_notes, parse_codes
 from unseen.questions.audit.document import document
 from unseen.questions.audit.results import Gap, Leak
 from unseen.reading import Reading
@@ -34,7 +34,7 @@ def test_codes_are_read_from_a_list_and_unknown_ones_refused():
 
 def test_every_note_about_the_data_or_model_has_a_code_of_the_list():
     made = document([found(), found("Basel")])
-    codes = {one["code"] for one in noted(made)}
+    codes = {one["code"] for one in coded_notes(made)}
     assert codes <= {check.code for check in CHECKS}
     actions = made.sections[0].blocks
     assert all(isinstance(note, Note) and note.code for note in actions)
@@ -46,7 +46,7 @@ def test_a_leak_is_the_first_finding_once_over_the_sites_and_can_be_muted_or_fat
     first = made.sections[0].blocks[0]
     assert (first.code, first.tone) == ("U101", Tone.BAD)
     assert "`code` alone nearly gives the target away" in first.text
-    assert len([one for one in noted(made) if one["code"] == "U101"]) == 1
+    assert len([one for one in coded_notes(made) if one["code"] == "U101"]) == 1
     assert alarms(made, {"U101", "U301"}) == ["U101"]
     assert alarms(document(sites, ignore={"U101"}), {"U101"}) == []
 

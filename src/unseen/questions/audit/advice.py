@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from unseen.document import Note, Tone
 from unseen.questions.audit.causes import about_leaks, about_overfitting
-from unseen.questions.audit.codes import coded, is_alarm
+from unseen.questions.audit.codes import is_alarm, with_code
 from unseen.questions.audit.constant import CONSTANT, about_constant
 from unseen.questions.audit.equivalence import SiteAnswer, Verdict, answer, in_words
 from unseen.questions.audit.results import Findings, Gap, Outcome, evaluation_sites, gain
@@ -53,16 +53,16 @@ def advice(findings: Sequence[Findings], margin: float | None = None) -> list[No
     """Most urgent first; `margin` is how much worse still counts as holding (None: 0.05)."""
     metric = shared_metric(findings)
     among = sum(len(evaluation_sites(one)) for one in findings)
-    notes = coded("U101", about_leaks(findings))
-    notes += coded("U201", about_constant(findings, metric))
+    notes = with_code("U101", about_leaks(findings))
+    notes += with_code("U201", about_constant(findings, metric))
     for note in (note for one in findings for note in _about_gap(one, metric, among, margin)):
-        notes += coded("U202" if is_alarm(note) else "U203", [note])
-    notes += coded("U204", about_overfitting(findings))
-    notes += coded("U301", _about_calibration(findings))
-    notes += coded("U102", _about_copies(findings)) + coded("U103", _about_labels(findings))
-    notes += coded("U104", _about_warnings(findings))
-    notes += coded("U401", _about_remedies(findings, metric))
-    notes += coded("U205", _about_references(findings, metric))
+        notes += with_code("U202" if is_alarm(note) else "U203", [note])
+    notes += with_code("U204", about_overfitting(findings))
+    notes += with_code("U301", _about_calibration(findings))
+    notes += with_code("U102", _about_copies(findings)) + with_code("U103", _about_labels(findings))
+    notes += with_code("U104", _about_warnings(findings))
+    notes += with_code("U401", _about_remedies(findings, metric))
+    notes += with_code("U205", _about_references(findings, metric))
     order = [Tone.BAD, Tone.CAUTION, Tone.GOOD, Tone.NEUTRAL]
     return sorted(notes, key=lambda note: order.index(note.tone))
 

@@ -49,7 +49,7 @@ def parse_codes(text: str | Sequence[str]) -> frozenset[str]:
     return frozenset(codes)
 
 
-def coded(code: str, notes: Iterable[Note]) -> list[Note]:
+def with_code(code: str, notes: Iterable[Note]) -> list[Note]:
     return [replace(note, code=code) for note in notes]
 
 
@@ -58,7 +58,7 @@ def is_alarm(note: Note) -> bool:
     return note.tone in (Tone.BAD, Tone.CAUTION)
 
 
-def noted(document: Document) -> list[dict[str, str]]:
+def coded_notes(document: Document) -> list[dict[str, str]]:
     """Every finding of the document by code, tone and words, for machines."""
     notes = [b for section in document.sections for b in section.blocks if isinstance(b, Note)]
     return [
