@@ -382,7 +382,7 @@ ALTERNATIVES = {
     "clusters": "cluster-based fine-tuning",
     "instances": "instance-based augmentation",
     "scratch": "training on the department alone",
-    "pooled": "one model trained on all departments, this one included",
+    "pooled": "one model of all departments with this one",
 }
 SMALLEST_GAIN = 0.0025
 """AUC: the smallest gain by local fine-tuning that the paper reports of a hospital."""
