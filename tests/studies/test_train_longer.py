@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from unseen.lab import Lab
-from unseen.studies.train_longer import Gap, slope_ratio, study, variants
-from unseen.study import Scale, Verdict, pick
+from unseen.studies.train_longer import Gap, over, slope_ratio, study, variants
+from unseen.study import Row, Scale, Verdict, pick
 from unseen.study.grid import resize
 
 SMOKE = study.scales[Scale.SMOKE]
@@ -40,7 +40,8 @@ def test_smoke_runs_and_can_be_judged(smoke_runs):
 
 def test_variants_of_a_seed_share_data_and_initial_weights(smoke_runs):
     gaps = [cell for cell in study.cells(SMOKE) if isinstance(cell.setting, Gap)]
-    still = [resize(cell, setting={"method": {"small": {"lr": 1e-12}}}) for cell in gaps[:2]]
+    pair = [cell for cell in gaps if cell.setting.variant in ("small batch", "large")]
+    still = [resize(cell, setting={"method": {"small": {"lr": 1e-12}}}) for cell in pair]
     (one,), (two,) = (list(study.run(cell, Lab(seed=0))) for cell in still)
     assert one["updates"] != two["updates"]
     # weights that do not move: equal up to the running statistics of batch norm, which see other
@@ -49,6 +50,17 @@ def test_variants_of_a_seed_share_data_and_initial_weights(smoke_runs):
     assert list(study.run(gaps[0], Lab(seed=gaps[0].seed))) == smoke_runs.rows_of(
         study.name, gaps[0]
     )
+
+
+def test_differences_of_ways_with_many_updates_are_over_their_seeds():
+    def row(variant: str, seed: int, test: float) -> Row:
+        return {"part": "gap", "variant": variant, "seed": seed, "test": test + 0.001 * seed}
+
+    rows = [row("large", seed, 0.8) for seed in range(12)]
+    rows += [row("large + √lr + GBN", seed, 0.82 + 0.001 * (seed % 2)) for seed in range(12)]
+    rows += [row("small batch", seed, 0.83 + 0.001 * (seed % 2)) for seed in range(6)]
+    assert over("large + √lr + GBN", "large")(rows).n == 12
+    assert over("small batch", "large")(rows).n == 6
 
 
 def test_paper_scale_is_the_papers():
