@@ -2,8 +2,9 @@
 `import unseen; unseen.audit("table.csv", target="ill", site="clinic")`.
 
 What is asked about is a table (a DataFrame or a path; the columns are named by `target`, `site`,
-`time`, `entity`, `groups` and `drop`), a Python file (`file.py:name`), a `Subject` or a list of
-them; without any, the embedded heart-disease data of four hospitals. The answer is a `Answer`:
+`time`, `entity`, `groups` and `drop`; `encoding` is that of a text table), a Python file
+(`file.py:name`), a `Subject` or a list of them; without any, the embedded heart-disease data of
+four hospitals. The answer is a `Answer`:
 `.results`, `.summary()`, `.report(path)`, and a page in a notebook. The command line calls these
 functions, so both give the same numbers.
 
@@ -78,6 +79,7 @@ def audit(
     entity: str | None = None,
     groups: str | Sequence[str] = (),
     drop: str | Sequence[str] = (),
+    encoding: str | None = None,
     estimator: str | BaseEstimator | None = None,
     seeds: int = 3,
     steps: int | None = None,
@@ -107,7 +109,13 @@ def audit(
     path = None if report is None else check_report_path(report)
     check_margin(margin)
     columns = TableColumns(
-        target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
+        target=target,
+        site=site,
+        time=time,
+        entity=entity,
+        groups=groups,
+        drop=drop,
+        encoding=encoding,
     )
     watch = watcher(shown=progress)
     lab = lab or _lab(seed, device, "audits", watch.sink)
@@ -144,6 +152,7 @@ def compare(
     entity: str | None = None,
     groups: str | Sequence[str] = (),
     drop: str | Sequence[str] = (),
+    encoding: str | None = None,
     flags: Sequence[str] = (),
     seeds: int = 3,
     draws: int = 10,
@@ -173,7 +182,13 @@ def compare(
     request = Request(
         source=str(subject) if isinstance(subject, Path) else subject,
         columns=TableColumns(
-            target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
+            target=target,
+            site=site,
+            time=time,
+            entity=entity,
+            groups=groups,
+            drop=drop,
+            encoding=encoding,
         ),
         flags=tuple(flags),
         methods=tuple(methods),
@@ -203,6 +218,7 @@ def explain(
     entity: str | None = None,
     groups: str | Sequence[str] = (),
     drop: str | Sequence[str] = (),
+    encoding: str | None = None,
     estimator: str | BaseEstimator | None = None,
     split: str = "",
     rows: Sequence[int] = (),
@@ -232,7 +248,13 @@ def explain(
     """
     path = None if report is None else check_report_path(report)
     columns = TableColumns(
-        target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
+        target=target,
+        site=site,
+        time=time,
+        entity=entity,
+        groups=groups,
+        drop=drop,
+        encoding=encoding,
     )
     watch = watcher(shown=progress)
     lab = lab or _lab(seed, device, "explanations", watch.sink)
@@ -275,6 +297,7 @@ def influence(
     entity: str | None = None,
     groups: str | Sequence[str] = (),
     drop: str | Sequence[str] = (),
+    encoding: str | None = None,
     split: str = "",
     worst: int = 5,
     top: int = 5,
@@ -307,7 +330,13 @@ def influence(
     """
     path = None if report is None else check_report_path(report)
     columns = TableColumns(
-        target=target, site=site, time=time, entity=entity, groups=groups, drop=drop
+        target=target,
+        site=site,
+        time=time,
+        entity=entity,
+        groups=groups,
+        drop=drop,
+        encoding=encoding,
     )
     default = default_influence()
     config = _influence(

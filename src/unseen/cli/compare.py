@@ -21,8 +21,8 @@ from unseen.errors import InvalidConfig, UnknownName
 METHODS = "methods and search"
 PROTOCOLS = ("training", "left-out", "oracle")
 SUBJECT = (
-    "table (.csv, .tsv, .parquet), Python file (file.py:name), `heart`, or a task of this "
-    "package by name"
+    "table (.csv, .tsv, .txt, .parquet, .gz), Python file (file.py:name), `heart`, or a task of "
+    "this package by name"
 )
 
 

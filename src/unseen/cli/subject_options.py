@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the parsers must not wait for torch
 
 DATA, TRAINING = "data", "model and training"
 SUBJECT = (
-    "table (.csv, .tsv, .parquet) or Python subject (file.py:name); default: embedded "
+    "table (.csv, .tsv, .txt, .parquet, .gz) or Python subject (file.py:name); default: embedded "
     "heart-disease data"
 )
 
@@ -36,6 +36,9 @@ def add_data(p: Arguments, subject: str = SUBJECT) -> None:
         DATA, "--group", "column of subgroups; bins: age:decade, age:40,60, dose:quartiles"
     )
     p.repeatable(DATA, "--drop", "column to leave out of the inputs")
+    p.option(
+        DATA, "--encoding", help="encoding of a text table: latin-1, cp1252, utf-16 (default utf-8)"
+    )
 
 
 def add_training(p: Arguments, estimator: bool = True) -> None:
@@ -75,6 +78,7 @@ def shared_options(options: argparse.Namespace) -> dict[str, Any]:
         "entity": options.entity,
         "groups": options.group,
         "drop": options.drop,
+        "encoding": options.encoding,
         "steps": options.steps,
         "seed": options.seed,
         "device": options.device,

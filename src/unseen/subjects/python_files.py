@@ -8,14 +8,7 @@ from typing import Any
 
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
 from unseen.subjects.subject import Subject
-
-TABLES = (".csv", ".csv.gz", ".tsv", ".parquet", ".pq")
-"""How the files of tables end."""
-
-
-def is_table(path: str | Path) -> bool:
-    """Whether the name of the file is that of a table."""
-    return str(path).lower().endswith(TABLES)
+from unseen.subjects.tables import TABLES
 
 
 def from_file(text: str) -> Subject:

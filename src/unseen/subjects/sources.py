@@ -11,9 +11,9 @@ from sklearn.base import BaseEstimator
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.subjects.estimators import with_estimator
-from unseen.subjects.python_files import TABLES, from_file, is_table
+from unseen.subjects.python_files import from_file
 from unseen.subjects.subject import Subject
-from unseen.subjects.tables import TableColumns, of_hospitals, of_table
+from unseen.subjects.tables import TABLES, TableColumns, is_table, of_hospitals, of_table
 
 Source: TypeAlias = str | Path | pd.DataFrame | Subject | Sequence[Subject] | None
 """A table (DataFrame or file), `file.py:name`, a subject or several; None: the embedded

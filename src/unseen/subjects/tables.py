@@ -24,9 +24,12 @@ from unseen.subjects.networks import (
 from unseen.subjects.subject import Subject
 from unseen.task import Use
 from unseen.tasks.hospitals import HeartDisease
-from unseen.tasks.table import ParsedTable, Table, Tabular, parse_table, read, split_table
+from unseen.tasks.table import ParsedTable, Table, Tabular, parse_table, split_table
+from unseen.tasks.table.reading import PARQUET, SUFFIXES, is_table_name, read
 from unseen.tasks.table_domains import by_site
 
+TABLES = (*SUFFIXES, f"{SUFFIXES[0]}.gz", *PARQUET)
+"""How the files of tables end."""
 MOST_SITES = 12
 """At most so many sites are held out in turn: the largest."""
 ORACLE_SHARE = 0.2
@@ -48,6 +51,8 @@ class TableColumns:
     """Subgroups: "sex", "age:decade", "age:40,60", "dose:quartiles"."""
     drop: Sequence[str] = ()
     """Left out of the inputs."""
+    encoding: str | None = None
+    """Of a text table; None: UTF-8, or UTF-16 where the file says so."""
 
     def __post_init__(self) -> None:
         for name in ("groups", "drop"):  # one column may be given as it is
@@ -57,13 +62,20 @@ class TableColumns:
     @property
     def option_names(self) -> list[str]:
         """The options that were given."""
-        options = ("target", "site", "time", "entity", "groups", "drop")
+        options = ("target", "site", "time", "entity", "groups", "drop", "encoding")
         return [name for name in options if getattr(self, name)]
 
     def table(self, data: str | Path | pd.DataFrame) -> Table:
         """The table with these columns."""
+        encoding = self.encoding or "utf-8"
+        if self.encoding and not _is_text(data):
+            raise InvalidConfig(
+                f"encoding={self.encoding} was given for a table that is no text.",
+                why="a DataFrame or a Parquet file holds its letters as such.",
+                fix="leave it out.",
+            )
         if self.target is None:
-            frame = data if isinstance(data, pd.DataFrame) else read(data)
+            frame = data if isinstance(data, pd.DataFrame) else read(data, encoding)
             raise InvalidConfig(
                 "No target column was named.",
                 why="a model must know what it predicts.",
@@ -71,7 +83,18 @@ class TableColumns:
                 f"{', '.join(map(str, frame.columns[:30]))}.",
             )
         groups, drop = tuple(self.groups), tuple(self.drop)
-        return Table(data, self.target, self.site, self.time, self.entity, groups, drop)
+        roles = (self.target, self.site, self.time, self.entity)
+        return Table(data, *roles, groups, drop, encoding=encoding)
+
+
+def is_table(path: str | Path) -> bool:
+    """Whether a file is called as tables are, or is there and no Python file."""
+    file = Path(path)
+    return is_table_name(file.name) or (file.suffix not in ("", ".py") and file.is_file())
+
+
+def _is_text(data: object) -> bool:
+    return isinstance(data, str | Path) and Path(data).suffix.lower() not in PARQUET
 
 
 def of_hospitals(lab: Lab) -> list[Subject]:
@@ -86,7 +109,10 @@ def of_table(data: str | Path | pd.DataFrame, lab: Lab, columns: TableColumns) -
 
 def table_name(data: object) -> str:
     """What a table is called in reports: its file, or "table"."""
-    return Path(data).stem if isinstance(data, str | Path) else "table"
+    if not isinstance(data, str | Path):
+        return "table"
+    file = Path(data)
+    return Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem
 
 
 def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subject]:
@@ -120,15 +146,16 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
 
 
 def largest_sites(sheet: ParsedTable) -> tuple[list[str | None], list[str]]:
-    """The sites that are held out in turn, at most `MOST_SITES`, with a note if others are not;
-    None without sites.
+    """The sites that are held out in turn, at most `MOST_SITES` of those that can be evaluated,
+    with a note if others are not; None without sites.
     """
-    sites: list[str | None] = [*sheet.sites] or [None]
+    sites: list[str | None] = [*sheet.evaluable] or [None]
     if len(sites) <= MOST_SITES:
         return sites, []
-    counts = np.bincount(sheet.site[sheet.rows], minlength=len(sites))
-    largest = sorted(np.argsort(-counts, kind="stable")[:MOST_SITES])
-    return [sheet.sites[k] for k in largest], [
+    counts = np.bincount(sheet.site[sheet.rows], minlength=len(sheet.sites))
+    by_size = sorted(sheet.evaluable, key=lambda name: -counts[sheet.sites.index(name)])
+    largest = set(by_size[:MOST_SITES])
+    return [name for name in sheet.evaluable if name in largest], [
         f"Of {len(sheet.sites)} sites the {MOST_SITES} largest are held out in turn."
     ]
 

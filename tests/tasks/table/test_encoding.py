@@ -16,7 +16,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from unseen.lab import Lab
 from unseen.tasks.table import Table
-from unseen.tasks.table.encoding import Encoder, Kind, fit_encoder, kind_of, tidy
+from unseen.tasks.table.cells import Kind, format_of
+from unseen.tasks.table.encoding import Encoder, fit_encoder, tidy
 
 
 def mixed(n: int, seed: int) -> pd.DataFrame:
@@ -149,7 +150,7 @@ def test_none_is_a_level_among_words_and_missing_among_numbers():
 )
 def test_how_words_are_read(words, kind, first):
     frame = tidy(pd.DataFrame({"a": words * 3}))
-    assert kind_of(frame["a"])[0] is kind
+    assert format_of(frame["a"]).kind is kind
     if first is not None:
         code = fit_encoder(frame, ["a"]).codes[0]
         assert code.encode(frame["a"])[0, 0] * code.scale + code.centre == pytest.approx(first)
@@ -223,10 +224,20 @@ def test_blocks_and_origin_name_the_users_columns():
     assert encoder.names[encoder.blocks["gaps"]] == ["gaps", "gaps is missing"]
 
 
-def test_numbers_spoiled_by_texts_are_a_warning():
+def sugar(word: str) -> pd.DataFrame:
+    """Whole numbers, and nine cells of one word."""
     rng = np.random.default_rng(0)
     values = [str(k) for k in rng.integers(80, 200, 300)]
-    values[:9] = [">200"] * 9
-    frame = pd.DataFrame({"sugar": values, "x": rng.normal(size=300), "y": rng.integers(0, 2, 300)})
-    made = Table(frame, "y").prepare(Lab())
-    assert any("`sugar`" in sentence and ">200" in sentence for sentence in made.warnings)
+    values[:9] = [word] * 9
+    return pd.DataFrame({"sugar": values, "x": rng.normal(size=300), "y": rng.integers(0, 2, 300)})
+
+
+def test_numbers_spoiled_by_texts_are_a_warning():
+    made = Table(sugar("too high"), "y").prepare(Lab())
+    assert any("`sugar`" in sentence and "too high" in sentence for sentence in made.warnings)
+
+
+def test_limits_among_numbers_are_numbers_and_it_is_said():
+    made = Table(sugar(">200"), "y").prepare(Lab())
+    assert made.encoder.names == ["sugar", "x"]
+    assert any("9 of 300 cells" in sentence and "“>200”" in sentence for sentence in made.decisions)

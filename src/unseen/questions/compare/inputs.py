@@ -23,10 +23,10 @@ from unseen.runs.field_flags import apply_flags
 from unseen.runs.tensors import home_cache
 from unseen.search_space import LogUniform, Range, Uniform
 from unseen.subjects.domains import of_domains, of_task
-from unseen.subjects.python_files import is_table, load_object
+from unseen.subjects.python_files import load_object
 from unseen.subjects.sources import refuse_columns
 from unseen.subjects.subject import Subject, validate
-from unseen.subjects.tables import TableColumns, of_table_by_site, table_name
+from unseen.subjects.tables import TableColumns, is_table, of_table_by_site, table_name
 from unseen.task import Task, TaskSpec
 from unseen.tasks.domains import DomainSpec
 from unseen.tasks.table_domains import TableDomains, heart_sites

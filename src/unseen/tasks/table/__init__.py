@@ -11,7 +11,7 @@ Without site and time only random rows can be evaluated, and `decisions` says so
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,10 +25,25 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import target as targets
-from unseen.tasks.table.encoding import Encoder, as_words, fit_encoder, tidy, words_of
+from unseen.tasks.table.cells import Format
+from unseen.tasks.table.encoding import Encoder, fit_encoder, tidy
 from unseen.tasks.table.grouping import Grouping, build_grouping
 from unseen.tasks.table.inspection import numbers_among_words, type_mismatches
-from unseen.tasks.table.reading import read, validate_frame
+from unseen.tasks.table.layout import is_number
+from unseen.tasks.table.notes import conversions, doubts, formats_of_columns
+from unseen.tasks.table.reading import (
+    TextTable,
+    read_table,
+    validate_frame,
+    with_index_columns,
+)
+from unseen.tasks.table.roles import (
+    Sites,
+    codes_of,
+    evaluable_sites,
+    sites_of,
+    usable_rows,
+)
 from unseen.tasks.table.splitting import Rows, Shares, moments, past, split_by_stratum, without
 from unseen.tasks.table.target import Predicts, Target
 
@@ -75,6 +90,7 @@ class Table:
     min_count: int = 5
     """A level with fewer training rows is `other`."""
     encoding: str = "utf-8"
+    """Of a text table: utf-8, latin-1, cp1252, utf-16, …"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.local < 1 or (self.local and not self.site):
@@ -95,9 +111,28 @@ class Table:
 
     def frame(self) -> pd.DataFrame:
         """The user's rows as they are."""
+        return self.read().frame
+
+    def read(self) -> TextTable:
+        """The user's rows as they are, and what was left out around them. A named index that has a
+        role is a column.
+        """
+        groups = (spec for group in self.groups for spec in (group, group.rpartition(":")[0]))
+        named = {*self.roles.values(), *self.drop, *groups}
         if isinstance(self.data, str | Path):
-            return read(self.data, self.encoding)
-        return validate_frame(self.data())
+            found = read_table(self.data, self.encoding)
+            return TextTable(with_index_columns(found.frame, named), found.notes)
+        return TextTable(validate_frame(with_index_columns(self.data(), named)))
+
+    @property
+    def roles(self) -> dict[str, str | None]:
+        """The columns that are no features."""
+        return {
+            "target": self.target,
+            "site": self.site,
+            "time": self.time,
+            "entity": self.entity,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,37 +183,73 @@ class ParsedTable:
     entity: NDArray[np.int64] | None
     decisions: tuple[str, ...]
     warnings: tuple[str, ...]
+    formats: Mapping[str, Format]
+    """How the cells of each feature are read, by all rows."""
+    evaluable: tuple[str, ...]
+    """The sites that have enough rows and classes to be held out."""
 
 
 def parse_table(table: Table) -> ParsedTable:
     """Reads the table and refuses what cannot be trained or evaluated on."""
-    frame = table.frame()
-    named = [table.target, table.site, table.time, table.entity, *table.drop]
-    for column in (name for name in named if name):
+    source = table.read()
+    frame = source.frame
+    for column in (name for name in (*table.roles.values(), *table.drop) if name):
         if column not in frame:
-            raise UnknownName.near("column", column, frame.columns)
+            raise _unknown_column(column, frame)
     tidied = tidy(frame.reset_index(drop=True))
-    said, usable = _usable(tidied, table)
+    time = moments(tidied[table.time]) if table.time else None
+    said, usable = usable_rows(tidied, frame, table.roles, time)
     rows = np.flatnonzero(usable)
-    found, sentence = targets.infer_target(tidied[table.target].iloc[rows], table.predicts)
-    site = np.zeros(len(frame), np.int64)
-    sites: tuple[str, ...] = ()
+    sites = Sites(np.zeros(len(frame), np.int64), ())
     if table.site:
-        site, sites = _sites(tidied[table.site], rows)
-    result = ParsedTable(
+        sites = sites_of(tidied[table.site], rows)
+        rows = rows[sites.codes[rows] >= 0]
+    target, sentence = targets.infer_target(tidied[table.target].iloc[rows], table.predicts)
+    evaluable: tuple[int, ...] = ()
+    warnings: list[str] = [*sites.warnings]
+    if table.site:
+        y = targets.values(target, tidied[table.target])
+        evaluable, about_sites = evaluable_sites(sites, target, y, rows)
+        warnings += about_sites
+    features = [name for name in tidied.columns if name not in _no_features(table)]
+    formats = formats_of_columns(tidied, features)
+    of_time = formats_of_columns(tidied, [table.time] if table.time else [])
+    return ParsedTable(
         table=table,
         frame=frame,
         tidied=tidied,
-        target=found,
+        target=target,
         rows=rows,
-        site=site,
-        sites=sites,
-        time=moments(tidied[table.time]) if table.time else None,
-        entity=_codes(tidied[table.entity])[0] if table.entity else None,
-        decisions=(sentence, *said),
-        warnings=(),
+        site=sites.codes,
+        sites=sites.names,
+        time=time,
+        entity=codes_of(tidied[table.entity])[0] if table.entity else None,
+        decisions=(
+            *source.notes,
+            sentence,
+            *said,
+            *sites.notes,
+            *conversions(tidied, of_time | formats),
+        ),
+        warnings=(*warnings, *doubts(tidied, formats)),
+        formats=formats,
+        evaluable=tuple(sites.names[k] for k in evaluable),
     )
-    return replace(result, warnings=_site_warnings(result)) if table.site else result
+
+
+def _no_features(table: Table) -> set[str | None]:
+    return {*table.roles.values(), *table.drop}
+
+
+def _unknown_column(column: str, frame: pd.DataFrame) -> UnknownName:
+    """The error that names near columns; a first line with numbers may be no header."""
+    error = UnknownName.near("column", column, frame.columns)
+    if any(is_number(name) for name in frame.columns):
+        error.why += (
+            " Some of these names are numbers: has the table no header, so that its first row was "
+            "taken for one?"
+        )
+    return error
 
 
 def leave_one_out(table: Table, lab: Lab) -> list[Tabular]:
@@ -190,94 +261,7 @@ def leave_one_out(table: Table, lab: Lab) -> list[Tabular]:
             fix='name it: Table(…, site="hospital").',
         )
     sheet = parse_table(table)
-    return [split_table(sheet, site, lab) for site in sheet.sites]
-
-
-def _usable(tidied: pd.DataFrame, table: Table) -> tuple[list[str], NDArray[np.bool_]]:
-    usable, said = np.ones(len(tidied), bool), []
-    for column, role in (
-        (table.target, "target"),
-        (table.site, "site"),
-        (table.time, "time"),
-        (table.entity, "entity"),
-    ):
-        if not column:
-            continue
-        gone = tidied[column].isna().to_numpy()
-        if gone.all():
-            raise InvalidData(
-                f"The {role} column `{column}` is empty in all {len(tidied)} rows.",
-                why="rows without it cannot be used.",
-                fix="choose another column, or fill it.",
-            )
-        if gone.any():
-            said.append(
-                f"{int(gone.sum())} of {len(tidied)} rows have no {role} (`{column}`) and were "
-                "left out."
-            )
-        # features may be missing, roles may not
-        usable &= ~gone
-    if usable.sum() < 2:
-        raise InvalidData(
-            f"{int(usable.sum())} of {len(tidied)} rows have all of target, site, time and entity.",
-            why="training and evaluation need different rows.",
-            fix="fill these columns, or leave one of them out.",
-        )
-    return said, usable
-
-
-def _codes(column: pd.Series) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """A code per row into the column's words (−1: missing)."""
-    words = as_words(column)
-    names = words_of(words)
-    # the last entry is for code −1, a missing cell
-    place = np.array([*targets.level_indices([str(w) for w in words.cat.categories], names), -1])
-    return place[words.cat.codes.to_numpy()].astype(np.int64), tuple(names)
-
-
-def _sites(column: pd.Series, rows: Rows) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    site, names = _codes(column)
-    counts = np.bincount(site[rows], minlength=len(names))
-    few = [f"`{names[k]}` ({counts[k]})" for k in np.flatnonzero(counts < 2)]
-    if few:
-        raise InvalidData(
-            f"Site column `{column.name}` has sites with fewer than 2 usable rows: "
-            f"{', '.join(few[:5])}" + (f" and {len(few) - 5} more." if len(few) > 5 else "."),
-            why="nothing can be evaluated there.",
-            fix=f'leave these rows out or merge small sites: df["{column.name}"] = '
-            f'df["{column.name}"].where(df["{column.name}"].map(df["{column.name}"]'
-            '.value_counts()) >= 20, "other").',
-        )
-    if len(names) < 2:
-        raise InvalidData(
-            f"Site column `{column.name}` has one site only: `{names[0]}`.",
-            why="one site is left out and another must remain to learn from.",
-            fix="leave out the site, or name a time column.",
-        )
-    return site, names
-
-
-def _site_warnings(sheet: ParsedTable) -> tuple[str, ...]:
-    if not sheet.target.classes:
-        return ()
-    said = []
-    y = targets.values(sheet.target, sheet.tidied[sheet.target.name])
-    for k, name in enumerate(sheet.sites):
-        counts = np.bincount(
-            y[sheet.rows[sheet.site[sheet.rows] == k]].astype(int), minlength=sheet.target.outputs
-        )
-        if (counts > 0).sum() == 1:
-            only = sheet.target.classes[int(counts.argmax())]
-            said.append(
-                f"At site `{name}` all {counts.sum()} rows are `{only}`: classes cannot be told "
-                "apart there."
-            )
-        elif (rare := counts[counts > 0].min()) < 20:
-            said.append(
-                f"Site `{name}` has only {rare} rows of its rarest class: read its interval, not "
-                "its value."
-            )
-    return tuple(said)
+    return [split_table(sheet, site, lab) for site in sheet.evaluable]
 
 
 @dataclass(frozen=True)
@@ -296,12 +280,8 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     _refuse_empty(parts, sheet)
     # centre, scale, levels and medians come from the training rows: the others must not leak in
     target = targets.fit_target(sheet.target, tidied[table.target], fit)
-    roles = {table.target, table.site, table.time, table.entity, *table.drop}
     encoder = fit_encoder(
-        tidied.iloc[fit],
-        [name for name in tidied.columns if name not in roles],
-        table.max_levels,
-        table.min_count,
+        tidied.iloc[fit], list(sheet.formats), table.max_levels, table.min_count, sheet.formats
     )
     groups, said = [], []
     for spec in table.groups:

@@ -3,9 +3,8 @@ only.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TypeAlias
 
 import numpy as np
@@ -13,35 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unseen.errors import InvalidData
+from unseen.tasks.table.cells import MISSING, Format, Kind, finite, format_of, is_words, numbers
 
-MISSING = frozenset(
-    {"", "?", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "<NA>", "#N/A", "NaT"}
-)
-"""Cells that hold no value."""
-NO_NUMBER = frozenset({"None", "none", "NONE", "-", "--", ".", "missing", "unknown", "Unknown"})
-"""A level of its own among words ("None" may be a drug plan), but no value among numbers."""
-_TRUTH = (
-    {"false": 0.0, "true": 1.0},
-    {"no": 0.0, "yes": 1.0},
-    {"f": 0.0, "t": 1.0},
-    {"n": 0.0, "y": 1.0},
-)
-_DATES = ("ISO8601", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y%m%d%H%M%S")
 _ID = re.compile(
     r"(^|[_\W])(id|ids|uuid|guid|nbr|key|index|rowid|row|unnamed \d+)$|^(id|unnamed)|[a-z]I[dD]$",
     re.I,
 )
-
-
-class Kind(StrEnum):
-    """How the cells of a column are read."""
-
-    NUMBER = "number"
-    DECIMAL_COMMA = "number with a decimal comma"
-    THOUSANDS = "number with commas between thousands"
-    TRUTH = "yes or no"
-    DATE = "date"
-    CATEGORY = "category"
+SENTINELS = (-99.0, -999.0, -9999.0, -99999.0)
+"""Numbers that are written where there is none."""
+TOO_FAR = 1e15
+"""An input so many standard deviations from the training rows overflows in a network."""
 
 
 def tidy(frame: pd.DataFrame) -> pd.DataFrame:
@@ -86,75 +66,6 @@ def _tidy_column(column: pd.Series) -> pd.Series:
     )
 
 
-def words_of(column: pd.Series) -> list[str]:
-    """The words that occur in a tidy category column."""
-    codes = np.unique(column.cat.codes)
-    return [str(column.cat.categories[code]) for code in codes if code >= 0]
-
-
-def kind_of(column: pd.Series) -> tuple[Kind, str]:
-    """How a tidy column is best read, and the date format where it holds dates."""
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return Kind.DATE, ""
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        return Kind.NUMBER, ""
-    words = words_of(column)
-    values = [word for word in words if word not in NO_NUMBER]
-    for kind in (Kind.NUMBER, Kind.THOUSANDS, Kind.DECIMAL_COMMA) if values else ():
-        if not any(np.isnan(_number(word, kind)) for word in values):
-            return kind, ""
-    if len(words) == 2 and any({word.lower() for word in words} <= set(truth) for truth in _TRUTH):
-        return Kind.TRUTH, ""
-    return next(
-        ((Kind.DATE, form) for form in _DATES if values and _is_dated(values, form)),
-        (Kind.CATEGORY, ""),
-    )
-
-
-def _is_dated(words: Sequence[str], form: str) -> bool:
-    looks = all(re.search(r"\d[-/.]\d|\d{8}", word) for word in words)
-    return looks and bool(
-        pd.to_datetime(pd.Series(words), format=form, errors="coerce").notna().all()
-    )
-
-
-def _number(word: str, kind: Kind) -> float:
-    if kind is Kind.THOUSANDS:
-        word = (
-            word.replace(",", "")
-            if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})*(\.\d*)?", word)
-            else "no"
-        )
-    elif kind is Kind.DECIMAL_COMMA:
-        word = word.replace(",", ".")
-    try:
-        return float(word) if "_" not in word else np.nan  # float("1_0") is 10 in Python only
-    except ValueError:
-        return np.nan
-
-
-def numbers(column: pd.Series, kind: Kind, form: str = "") -> NDArray[np.float64]:
-    """A tidy column as float64 (dates in days since 1970); NaN where the cell is missing or reads
-    otherwise.
-    """
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return ((column - pd.Timestamp(0)) / np.timedelta64(1, "D")).to_numpy(float)
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        return column.to_numpy(float)
-    words = [str(word) for word in column.cat.categories]
-    if kind is Kind.DATE:
-        read = pd.to_datetime(
-            pd.Series(words, dtype=object), format=form or "ISO8601", errors="coerce"
-        )
-        values = ((read - pd.Timestamp(0)) / np.timedelta64(1, "D")).tolist()
-    elif kind is Kind.TRUTH:
-        truth = {word: value for pairs in _TRUTH for word, value in pairs.items()}
-        values = [truth.get(word.lower(), np.nan) for word in words]
-    else:
-        values = [_number(word, kind) for word in words]
-    return np.array([*values, np.nan])[column.cat.codes.to_numpy()]
-
-
 @dataclass(frozen=True)
 class NumericColumn:
     """(x − centre) / scale with missing cells filled by the median; then 1 where the cell was
@@ -162,7 +73,7 @@ class NumericColumn:
     """
 
     name: str
-    kind: Kind
+    format: Format
     fill: float
     centre: float
     scale: float
@@ -171,19 +82,38 @@ class NumericColumn:
     """Whether a training row misses it. Without one, a missing cell is the median and nothing
     else.
     """
-    form: str = ""
+    sentinels: tuple[float, ...] = ()
+    """Numbers that stand for a missing value."""
 
     @property
     def names(self) -> list[str]:
         return [self.name] * (self.scale > 0) + [f"{self.name} is missing"] * self.flag
 
     def encode(self, column: pd.Series) -> NDArray[np.float64]:
-        x = finite(column, numbers(column, self.kind, self.form))
+        x = self.values(column)
         gone = np.isnan(x)
-        parts = (
-            [(np.where(gone, self.fill, x) - self.centre) / self.scale] if self.scale > 0 else []
-        )
+        parts = [self._standardize(column, np.where(gone, self.fill, x))] if self.scale > 0 else []
         return np.stack([*parts, *([gone.astype(float)] if self.flag else [])], 1)
+
+    def values(self, column: pd.Series) -> NDArray[np.float64]:
+        """The numbers of a tidy column; NaN where there is none."""
+        x = finite(column, numbers(column, self.format))
+        return np.where(np.isin(x, self.sentinels), np.nan, x)
+
+    def _standardize(self, column: pd.Series, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        with np.errstate(over="ignore"):
+            z = (x - self.centre) / self.scale
+        far = np.flatnonzero(~(np.abs(z) < TOO_FAR))
+        if far.size:
+            raise InvalidData(
+                f"Column `{column.name}` is {x[far[0]]:g} in row {column.index[far[0]]}, beyond "
+                f"every scale of its training rows (mean {self.centre:.3g}, deviation "
+                f"{self.scale:.3g}).",
+                why="such an input makes every prediction undefined.",
+                fix="correct the cell, empty it if it stands for “unknown”, or leave the column "
+                f"out: --drop {column.name}",
+            )
+        return z
 
 
 @dataclass(frozen=True)
@@ -222,7 +152,7 @@ Code: TypeAlias = NumericColumn | OneHot
 
 def as_words(column: pd.Series) -> pd.Series:
     """A tidy column as categories, numbers written as short as they read ("3", not "3.0")."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
+    if is_words(column):
         return column
     if pd.api.types.is_datetime64_any_dtype(column):
         return _tidy_column(column.dt.strftime("%Y-%m-%d"))
@@ -266,13 +196,22 @@ class Encoder:
 
 
 def fit_encoder(
-    tidied: pd.DataFrame, columns: Sequence[str], max_levels: int = 20, min_count: int = 5
+    tidied: pd.DataFrame,
+    columns: Sequence[str],
+    max_levels: int = 20,
+    min_count: int = 5,
+    formats: Mapping[str, Format] | None = None,
 ) -> Encoder:
-    """An encoder learned from these rows (the fitted ones) and these columns."""
+    """An encoder learned from these rows (the fitted ones) and these columns.
+
+    `formats` are those of all rows: one is taken where it reads the training cells as these alone
+    would be read, so that a way of writing that only an evaluated site has is understood, too.
+    """
     codes: list[Code] = []
     said: list[str] = []
     for name in columns:
-        code, why = _code(tidied[name], max_levels, min_count)
+        form = _format_for(tidied[name], (formats or {}).get(name))
+        code, why = _code(tidied[name], form, max_levels, min_count)
         codes += [code] if code else []
         said += [why] if why else []
     if not codes:
@@ -284,16 +223,28 @@ def fit_encoder(
     return Encoder(tuple(codes), tuple(said))
 
 
-def _code(column: pd.Series, max_levels: int, min_count: int) -> tuple[Code | None, str]:
+def _format_for(column: pd.Series, of_all_rows: Format | None) -> Format:
+    if of_all_rows is not None and of_all_rows.is_plain and not is_words(column):
+        return of_all_rows
+    form = format_of(column)
+    if of_all_rows is None or form == of_all_rows or not of_all_rows.is_measured:
+        return form
+    same = np.array_equal(numbers(column, form), numbers(column, of_all_rows), equal_nan=True)
+    return of_all_rows if form.is_measured and same else form
+
+
+def _code(
+    column: pd.Series, form: Format, max_levels: int, min_count: int
+) -> tuple[Code | None, str]:
     name, present = str(column.name), column.dropna()
     if present.empty:
         return None, f"Column `{name}` was dropped: no training row has a value."
-    kind, form = kind_of(column)
-    gone = 1 - len(present) / len(column)
-    if kind is Kind.CATEGORY:
+    code: Code | None
+    if form.kind is Kind.CATEGORY:
         code, why = _one_hot(column, max_levels, min_count)
+        gone = 1 - len(present) / len(column)
     else:
-        code, why = _numeric_code(column, kind, form)
+        code, gone, why = _numeric_code(column, form)
     if code is not None and code.flag:
         how = (
             "filled with the median, with an input that marks it"
@@ -304,43 +255,65 @@ def _code(column: pd.Series, max_levels: int, min_count: int) -> tuple[Code | No
     return code, why
 
 
-def _numeric_code(column: pd.Series, kind: Kind, form: str) -> tuple[Code | None, str]:
-    name, x = str(column.name), finite(column, numbers(column, kind, form))
-    gone = np.isnan(x)
+def _numeric_code(column: pd.Series, form: Format) -> tuple[NumericColumn | None, float, str]:
+    """The code, the share of missing cells, and what was left out."""
+    name, x = str(column.name), finite(column, numbers(column, form))
+    absent = sentinels_of(x[~np.isnan(x)]) if form.is_numeric else ()
+    gone = np.isnan(x) | np.isin(x, absent)
     known = x[~gone]
+    share = float(gone.mean())
     if not known.size:
-        return None, f"Column `{name}` was dropped: no training row has a number."
-    whole = bool((known == np.round(known)).all()) and kind is Kind.NUMBER
-    if (
-        whole
-        and known.size > 2
-        and np.unique(known).size == known.size
-        and (_ID.search(name) or _counts(known))
-    ):
-        return (
-            None,
-            f"Column `{name}` was dropped: a different whole number in every row identifies rows.",
-        )
-    constant = np.ptp(known) == 0
-    if constant and not gone.any():
-        return None, f"Column `{name}` was dropped: it is {column.iloc[0]} in every training row."
+        return None, share, f"Column `{name}` was dropped: no training row has a number."
+    if identifies_rows(name, known, form):
+        why = f"Column `{name}` was dropped: a different whole number in every row identifies rows."
+        return None, share, why
     fill = float(np.median(known))
-    filled = np.where(gone, fill, x)
-    said = ""
-    if kind is Kind.DATE:
-        said = f"Column `{name}` was read as dates ({form or 'datetime'}) and became days."
-    elif kind in (Kind.DECIMAL_COMMA, Kind.THOUSANDS):
-        said = f"Column `{name}` was read as a {kind.value}."
-    code = NumericColumn(
-        name,
-        kind,
-        fill,
-        float(filled.mean()),
-        0.0 if constant else float(filled.std()),
-        bool(gone.any()),
-        form,
+    centre, scale = mean_and_deviation(np.where(gone, fill, x))
+    if scale == 0 and not gone.any():
+        why = f"Column `{name}` was dropped: it is {column.iloc[0]} in every training row."
+        return None, share, why
+    return NumericColumn(name, form, fill, centre, scale, bool(gone.any()), absent), share, ""
+
+
+def identifies_rows(name: str, known: NDArray[np.float64], form: Format) -> bool:
+    """Whether numbers are those of rows or persons, by the column's name or because they run up."""
+    return is_unique_whole(known, form) and (bool(_ID.search(name)) or _counts(known))
+
+
+def is_unique_whole(known: NDArray[np.float64], form: Format) -> bool:
+    """Whether there is a different whole number in every row."""
+    return (
+        form.is_plain
+        and known.size > 2
+        and bool((known == np.round(known)).all())
+        and np.unique(known).size == known.size
     )
-    return code, said
+
+
+def mean_and_deviation(x: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean and standard deviation, also of numbers whose squares leave the range of float64; 0 for
+    a constant.
+    """
+    low, high = float(x.min()), float(x.max())
+    if low == high:
+        return low, 0.0
+    with np.errstate(over="ignore", under="ignore"):
+        mean, deviation = float(x.mean()), float(x.std())
+        if np.isfinite(mean) and np.isfinite(deviation) and deviation > 0:
+            return mean, deviation
+        largest = max(abs(low), abs(high))
+        return float((x / largest).mean() * largest), float((x / largest).std() * largest)
+
+
+def sentinels_of(known: NDArray[np.float64]) -> tuple[float, ...]:
+    """Which of -99, -999, … stand for a missing value beside these numbers: where all others are
+    not negative, or farther above it than they are apart.
+    """
+    others = known[~np.isin(known, SENTINELS)]
+    if others.size < 20:
+        return ()
+    low, high = float(others.min()), float(others.max())
+    return tuple(code for code in SENTINELS if low >= 0 or code < low - (high - low))
 
 
 def _counts(known: NDArray[np.float64]) -> bool:
@@ -381,18 +354,3 @@ def _one_hot(column: pd.Series, max_levels: int, min_count: int) -> tuple[Code |
         else ""
     )
     return OneHot(name, levels, other, gone), said
-
-
-def finite(column: pd.Series, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`x`, or `InvalidData` naming the column and the rows that are infinite."""
-    bad = np.flatnonzero(np.isinf(x))
-    if bad.size:
-        rows = ", ".join(str(column.index[k]) for k in bad[:5])
-        raise InvalidData(
-            f"Column `{column.name}` is infinite in {bad.size} row{'s' * (bad.size > 1)} (row "
-            f"{rows}).",
-            why="an infinite feature makes every prediction infinite or undefined.",
-            fix="replace it by an empty cell if it means “unknown”, or by the largest possible "
-            "value.",
-        )
-    return x

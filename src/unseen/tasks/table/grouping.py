@@ -8,7 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unseen.errors import InvalidConfig, UnknownName
-from unseen.tasks.table.encoding import Kind, as_words, kind_of, numbers, words_of
+from unseen.tasks.table.cells import Format, format_of, number_of, numbers, words_of
+from unseen.tasks.table.encoding import as_words
 
 MISSING = "missing"
 
@@ -39,18 +40,17 @@ def build_grouping(
     if column not in tidied:
         raise UnknownName.near("column", column, tidied.columns)
     values = tidied[column]
-    kind, form = kind_of(values)
-    measured = kind not in (Kind.CATEGORY, Kind.TRUTH)
-    if bands and not measured:
+    form = format_of(values)
+    if bands and not form.is_measured:
         raise InvalidConfig(
             f"Group `{spec}` asks for bands of `{column}`, which holds words "
             f"({', '.join(words_of(values)[:3])}).",
             why="only numbers have bands.",
             fix=f"use --group {column}.",
         )
-    if not bands and (not measured or len(np.unique(numbers(values.dropna(), kind, form))) <= few):
-        return _levels(as_words(values), spec, measured)
-    x = numbers(values, kind, form)
+    x = numbers(values, form)
+    if not bands and (not form.is_measured or len(np.unique(x[~np.isnan(x)])) <= few):
+        return _levels(as_words(values), spec, form)
     edges = _edges(x, bands or "quartiles", spec, fit)
     names = _band_names(edges)
     codes = np.where(np.isnan(x), len(names), np.searchsorted(edges, x, side="right"))
@@ -58,8 +58,10 @@ def build_grouping(
     return _grouping_with_missing(spec, names, codes), said
 
 
-def _levels(words: pd.Series, spec: str, measured: bool) -> tuple[Grouping, str]:
-    names = sorted(words_of(words), key=float) if measured else words_of(words)
+def _levels(words: pd.Series, spec: str, form: Format) -> tuple[Grouping, str]:
+    names = words_of(words)
+    if form.is_numeric:  # words that are no number come last
+        names.sort(key=lambda word: (np.isnan(x := number_of(word, form)), x))
     place = {name: k for k, name in enumerate(names)}
     slots = np.array([place.get(str(word), -1) for word in words.cat.categories] + [len(names)])
     return _grouping_with_missing(spec, names, slots[words.cat.codes.to_numpy()]), ""

@@ -7,14 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from unseen.tasks.table.encoding import (
-    MISSING,
-    NO_NUMBER,
-    Encoder,
-    Kind,
-    NumericColumn,
-    numbers,
-)
+from unseen.tasks.table.cells import Format, Kind, is_words, numbers, unreadable
+from unseen.tasks.table.encoding import Encoder, NumericColumn
 
 
 def type_mismatches(tidied: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
@@ -23,14 +17,11 @@ def type_mismatches(tidied: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
     """
     for code in encoder.codes:
         column = tidied[code.name]
-        if isinstance(code, NumericColumn) and isinstance(column.dtype, pd.CategoricalDtype):
-            bad = column[
-                np.isnan(numbers(column, code.kind, code.form)) & column.notna().to_numpy()
-            ]
-            bad = bad[~bad.isin(NO_NUMBER | MISSING)]
+        if isinstance(code, NumericColumn) and is_words(column):
+            bad = unreadable(column, code.format)
             if len(bad):
                 yield (
-                    f"Column `{code.name}` was fitted as a {code.kind}, but {len(bad)} evaluated "
+                    f"Column `{code.name}` was fitted as a {code.format.kind}, but {len(bad)} "
                     "cells read otherwise "
                     f"(“{bad.iloc[0]}”, row {bad.index[0]}): taken as missing."
                 )
@@ -45,10 +36,10 @@ def numbers_among_words(fit: pd.DataFrame, encoder: Encoder) -> Iterator[str]:
         scaled = any(
             code.name == name and isinstance(code, NumericColumn) for code in encoder.codes
         )
-        if scaled or not isinstance(column.dtype, pd.CategoricalDtype) or not column.notna().any():
+        if scaled or not is_words(column) or not column.notna().any():
             continue
         words = column.dropna()
-        is_text = np.isnan(numbers(words, Kind.NUMBER))
+        is_text = np.isnan(numbers(words, Format(Kind.NUMBER)))
         if 0 < is_text.mean() < 0.2 and words.nunique() > 20:
             yield (
                 f"Column `{name}` holds numbers, but {int(is_text.sum())} cells are texts "

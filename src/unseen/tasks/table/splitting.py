@@ -8,7 +8,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unseen.errors import InvalidConfig, InvalidData
-from unseen.tasks.table.encoding import Kind, kind_of, numbers, words_of
+from unseen.tasks.table.cells import (
+    Format,
+    Kind,
+    format_of,
+    is_words,
+    numbers,
+    take_apart,
+    unreadable,
+    words_of,
+)
+from unseen.tasks.table.dates import looks_like_date, other_order
+from unseen.text import count_noun
 
 Rows = NDArray[np.int64]
 
@@ -40,16 +51,12 @@ def moments(column: pd.Series) -> NDArray[np.float64]:
     """A tidy time column as numbers in order of time; NaN where missing. Words have no order:
     raises.
     """
-    kind, form = kind_of(column)
-    if kind in (Kind.CATEGORY, Kind.TRUTH):
-        raise InvalidData(
-            f"Time column `{column.name}` cannot be sorted: it holds words "
-            f"({', '.join(words_of(column)[:3])}).",
-            why="the past is fitted and the future is for evaluation, so its cells must be numbers "
-            "or dates.",
-            fix="write dates as 2024-03-01 (one format in all rows), or give the year as a number.",
-        )
-    values = numbers(column, kind, form)
+    form = format_of(column)
+    if not form.is_measured:
+        raise _unsortable(column)
+    values = numbers(column, form)
+    if is_words(column):
+        _refuse_doubtful(column, form)
     if np.unique(values[~np.isnan(values)]).size < 2:
         raise InvalidData(
             f"Time column `{column.name}` has one value only.",
@@ -57,6 +64,44 @@ def moments(column: pd.Series) -> NDArray[np.float64]:
             fix="leave out time, or choose another column.",
         )
     return values
+
+
+def _unsortable(column: pd.Series) -> InvalidData:
+    """Names the first cell that differs from the others, where most can be sorted."""
+    words = words_of(column)
+    readable = [word for word in words if looks_like_date(word) or take_apart(word)]
+    odd = [word for word in words if word not in readable]
+    where = f"it holds words ({', '.join(words[:3])})"
+    if odd and len(readable) >= len(words) / 2:
+        row = column.index[int(np.flatnonzero(column == odd[0])[0])]
+        where = f"row {row} holds “{odd[0]}”, others for example “{readable[0]}”"
+    return InvalidData(
+        f"Time column `{column.name}` cannot be sorted: {where}.",
+        why="the past is fitted and the future is for evaluation, so its cells must be numbers or "
+        "dates, written in one way.",
+        fix="write dates as 2024-03-01 (one format in all rows), or give the year as a number.",
+    )
+
+
+def _refuse_doubtful(column: pd.Series, form: Format) -> None:
+    """Raises where a cell is no date, or where day and month may be the other way round."""
+    bad = unreadable(column, form)
+    if len(bad):
+        raise InvalidData(
+            f"Time column `{column.name}` holds “{bad.iloc[0]}” in row {bad.index[0]}, which is "
+            f"not a {form.kind} as in the other rows ({count_noun(len(bad), 'such cell')}).",
+            why="a row without a moment is neither past nor future.",
+            fix="correct the cell, or empty it: rows without time are left out.",
+        )
+    words = words_of(column)
+    if form.kind is Kind.DATE and (other := other_order(words, form.dates)):
+        raise InvalidData(
+            f"Time column `{column.name}`: “{words[0]}” may be {' and '.join(form.dates)}, or "
+            f"{other}; no row decides.",
+            why="the past is fitted and the future is for evaluation: with days taken for months "
+            "they would be mixed.",
+            fix="write dates as 2024-03-31, year first.",
+        )
 
 
 def past(time: NDArray[np.float64], later: float) -> tuple[NDArray[np.bool_], float]:
