@@ -208,11 +208,11 @@ BAD_TABLES = {
     "no such column": (lambda: written(clinics()), ["--target", "il"], UnknownName, "ill"),
     "no target": (lambda: written(clinics()), [], InvalidConfig, "--target"),
     "one class": (lambda: written(bad(ill=1)), ["--target", "ill"], InvalidData, "ill"),
-    "tiny site": (
-        lambda: written(bad(clinic=["lonely", *clinics()["clinic"][1:]])),
+    "one site beside a tiny one": (
+        lambda: written(bad(clinic=["lonely", *["north"] * (len(clinics()) - 1)])),
         ["--target", "ill", "--site", "clinic"],
         InvalidData,
-        "lonely",
+        "north",
     ),
     "infinite feature": (
         lambda: written(bad(pressure=[np.inf, *clinics()["pressure"][1:]])),

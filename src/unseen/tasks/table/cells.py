@@ -5,7 +5,7 @@ applied cell by cell (`numbers`), so that no row decides how another one is read
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -59,14 +59,15 @@ _THOUSANDS = re.compile(rf"[+-]?[1-9]\d{{0,2}}(?:,\d{{3}})+(?:\.\d*)?|{_PLAIN}")
 _POINT_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?|[+-]?\d+(?:,\d+)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:([ '’\u00a0\u202f])\d{3})(?:\1\d{3})*(?:[.,]\d+)?")
+_SPACES = re.compile(r"[ '’\u00a0\u202f]")
 _GLUED_UNITS = (
     r"[%‰]|°[CF]?|[$€£¥]|mg/dl|mmol/l|mg|kg|g|µg|ug|ng|ml|dl|l|mm|cm|km|m|ms|min|sec|s|h|hrs?|d|"
     r"days?|weeks?|months?|years?|yrs?|y|mmHg|bpm|IU|kcal|kJ|kWh|mV|Hz"
 )
 _WRITTEN = re.compile(
-    r"(?P<limit>[<>≤≥]=?)?\s*(?P<sign>[+-]?)\s*"
+    r"(?P<limit>[<>≤≥]=?)?\s*(?P<sign>[+−-]?)\s*"
     r"(?P<currency>[$€£¥]|(?:CHF|USD|EUR|GBP|Fr\.)(?=[\s\d]))?\s*"
-    r"(?P<digits>[+-]?(?:\d(?:[\d.,'’ \u00a0\u202f]*\d)?\.?|[.,]\d+)(?:[eE][+-]?\d+)?)"
+    r"(?P<digits>[+−-]?(?:\d(?:[\d.,'’ \u00a0\u202f]*\d)?\.?|[.,]\d+)(?:[eE][+-]?\d+)?)"
     # a word behind a blank, or a unit that is known: "3a" names something, "3 min" measures it
     rf"(?P<unit>\s*(?:{_GLUED_UNITS})|\s+[^\W\d_][^\s\d_]{{0,11}})?"
 )
@@ -81,6 +82,8 @@ class Format:
     """Stands before or behind the numbers: "%", "$", "min"."""
     limits: bool = False
     """Whether cells such as "<0.01" are read as the limit."""
+    spaced: bool = False
+    """Whether blanks or apostrophes stand between thousands."""
     dates: tuple[str, ...] = ()
     """The formats of dates, tried in this order."""
 
@@ -104,8 +107,10 @@ class NumberParts:
     """The parts of a cell such as "<$1,234.50" or "34 min"."""
 
     digits: str
+    """Without blanks and apostrophes."""
     unit: str
     is_limit: bool
+    is_spaced: bool
 
 
 def words_of(column: pd.Series) -> list[str]:
@@ -159,45 +164,38 @@ def _written_format(values: Sequence[str]) -> Format | None:
     # "<30" and ">30" alone are two classes; beside measured values they are limits of the device
     if kind is None or len(units) > 1 or limits > len(parts) - limits:
         return None
-    return Format(kind, unit=next(iter(units), ""), limits=limits > 0)
+    spaced = any(part.is_spaced for part in parts)
+    return Format(kind, unit=next(iter(units), ""), limits=limits > 0, spaced=spaced)
 
 
 def _format_but_for_mistakes(column: pd.Series, values: Sequence[str]) -> Format | None:
     """The format that reads all but a few cells."""
-    readable: Sequence[Callable[[str], bool]] = (
-        lambda word: take_apart(word) is not None,
-        calendar.looks_like_date,
-    )
-    for is_readable in readable:
-        kept = [word for word in values if is_readable(word)]
-        if len(kept) < max(NUMBERS_AT_LEAST, len(values) - FEW_WORDS) or len(kept) == len(values):
-            continue
-        found = _exact_format(kept)
-        if found is not None and _share_of_cells(column, set(values) - set(kept)) <= FEW_CELLS:
-            return found
-    return None
-
-
-def _share_of_cells(column: pd.Series, words: set[str]) -> float:
-    present = column.dropna()
-    return float(present.isin(words).mean()) if len(present) else 0.0
+    if len(values) < NUMBERS_AT_LEAST:
+        return None
+    kept = [word for word in values if take_apart(word)]
+    found = _written_format(kept) if len(kept) >= len(values) - FEW_WORDS else None
+    if found is None and (forms := calendar.formats_of(values, mistakes=FEW_WORDS)):
+        found = Format(Kind.DATE, dates=forms)
+    most = max(1, FEW_CELLS * column.notna().sum())
+    if found is None or len(unreadable(column, found)) > most:
+        return None
+    return found
 
 
 def take_apart(word: str) -> NumberParts | None:
     """Digits, unit and limit of a written number; None for other words."""
-    text = word.replace("−", "-")
-    found = _WRITTEN.fullmatch(text) if len(text) <= LONGEST else None
+    found = _WRITTEN.fullmatch(word) if len(word) <= LONGEST else None
     if found is None:
         return None
-    currency, unit = found["currency"] or "", (found["unit"] or "").strip()
-    digits = found["sign"] + found["digits"]
+    currency, unit = (found["currency"] or "").strip(), (found["unit"] or "").strip()
+    digits = (found["sign"] + found["digits"]).replace("−", "-")
     if (currency and unit) or digits[1:2] in ("+", "-"):
         return None
-    if any(mark in digits for mark in " '’\u00a0\u202f"):
-        if not _GROUPED.fullmatch(digits):
-            return None
-        digits = re.sub(r"[ '’\u00a0\u202f]", "", digits)
-    return NumberParts(digits, (currency or unit).strip().lower(), bool(found["limit"]))
+    joined = _SPACES.sub("", digits)
+    is_spaced = joined != digits
+    if is_spaced and not _GROUPED.fullmatch(digits):
+        return None
+    return NumberParts(joined, (currency or unit).lower(), bool(found["limit"]), is_spaced)
 
 
 def _kind_of_digits(digits: Sequence[str]) -> Kind | None:
@@ -225,7 +223,8 @@ def _of_digits(word: str, kind: Kind) -> float:
 
 def _float(word: str) -> float:
     try:
-        return float(word) if "_" not in word else np.nan  # float("1_0") is 10 in Python only
+        # float("1_0") is 10 in Python only; spreadsheets write the sign of Unicode
+        return float(word.replace("−", "-")) if "_" not in word else np.nan
     except ValueError:
         return np.nan
 

@@ -65,44 +65,55 @@ def looks_like_date(word: str) -> bool:
     return len(word) <= LONGEST and bool(_DATED.search(word)) and any(c.isdigit() for c in word)
 
 
-def formats_of(words: Sequence[str]) -> tuple[str, ...]:
-    """The format that reads all words; two where some are written in another one; none."""
-    if not all(looks_like_date(word) for word in words):
+def formats_of(words: Sequence[str], mistakes: int = 0) -> tuple[str, ...]:
+    """The format that reads all words but for so many mistakes; two where some are written in
+    another one; none.
+    """
+    if sum(not looks_like_date(word) for word in words) > mistakes:
         return ()
     sample = words[:: max(1, len(words) // SAMPLE)]
+    lost: dict[str, int] = {}
     for form in FORMATS:
-        if _may_read(words[0], form) and _reads_all(sample, (form,)) and _reads_all(words, (form,)):
-            return (form,)
-    return _two_formats(words, sample)
+        if _suits_any(words[: mistakes + 1], form) and _lost(sample, form) <= mistakes:
+            lost[form] = _lost(words, form)
+            if lost[form] == 0:
+                break
+    best = min(lost, key=lambda form: lost[form]) if lost else ""
+    if lost and lost[best] <= mistakes:
+        return (best,)
+    return _two_formats(words, sample) if not mistakes else ()
 
 
-def _may_read(word: str, form: str) -> bool:
-    """Whether a format suits one word: a cheap look before pandas reads all of them."""
+def _suits_any(words: Sequence[str], form: str) -> bool:
+    """Whether a format suits one of few words: a cheap look before pandas reads all."""
     if form in (ISO, QUARTER):
         return True
-    try:
-        datetime.strptime(word, form)
-    except ValueError:
-        return False
-    return True
+    for word in words:
+        try:
+            datetime.strptime(word, form)
+        except ValueError:
+            continue
+        return True
+    return False
 
 
 def _two_formats(words: Sequence[str], sample: Sequence[str]) -> tuple[str, ...]:
     """ISO dates beside one other format, whose order of day and month is then shown by the words
     that only it reads.
     """
-    if np.isnan(read_dates(sample, (ISO,))).all():
+    if _lost(sample, ISO) == len(sample):
         return ()
     is_other = np.isnan(read_dates(words, (ISO,)))
     rest = [word for word, other in zip(words, is_other, strict=True) if other]
     for form in FORMATS[1:]:
-        if _may_read(rest[0], form) and _reads_all(rest, (form,)):
+        if _suits_any(rest[:1], form) and not _lost(rest, form):
             return (ISO, form)
     return ()
 
 
-def _reads_all(words: Sequence[str], forms: tuple[str, ...]) -> bool:
-    return not np.isnan(read_dates(words, forms)).any()
+def _lost(words: Sequence[str], form: str) -> int:
+    """How many words the format does not read."""
+    return int(np.isnan(read_dates(words, (form,))).sum())
 
 
 def read_dates(words: Sequence[str], forms: tuple[str, ...]) -> NDArray[np.float64]:

@@ -87,6 +87,9 @@ def _of_numbers(column: pd.Series, form: Format) -> Iterator[str]:
     marked = [w for w, p in parts.items() if p and _is_marked(p.digits, form.kind)]
     if marked:
         yield _sentence(column, counts, marked, form, f"read as a {form.kind.value}")
+    spaced = [w for w, p in parts.items() if p and p.is_spaced]
+    if spaced:
+        yield _sentence(column, counts, spaced, form, "read without the marks between thousands")
     units = [w for w, p in parts.items() if p and p.unit]
     if units:
         yield _sentence(column, counts, units, form, f"read without the unit “{form.unit}”")
@@ -208,10 +211,16 @@ def _outlier(
 ) -> Iterator[str]:
     largest = np.abs(known).max()
     # in units of the largest, so that no difference leaves the range of float64
-    low, middle, high = np.quantile(known / (largest or 1.0), (0.01, 0.5, 0.99))
+    scaled = known / (largest or 1.0)
+    low, high = (
+        np.quantile(scaled, 0.01, method="higher"),
+        np.quantile(scaled, 0.99, method="lower"),
+    )
+    middle = np.median(scaled)
     distance = np.nan_to_num(np.abs(x / (largest or 1.0) - middle))
     row = int(np.argmax(distance))
-    spread = max(high - low, float(np.quantile(np.abs(known / (largest or 1.0)), 0.9)) * 1e-3)
+    # of a column that is nearly constant, its size says how it was measured
+    spread = max(high - low, 1e-3 * float(np.quantile(np.abs(scaled), 0.9)))
     if spread > 0 and distance[row] > OUTLIER * spread:
         yield (
             f"Column `{column.name}` is {x[row]:g} in row {column.index[row]}, and between "

@@ -110,7 +110,8 @@ def sites_of(column: pd.Series, rows: Rows) -> Sites:
     place = np.full(len(names) + 1, -1)
     place[kept] = np.arange(len(kept))
     verb = "was" if len(alone) == 1 else "were"
-    note = f"{count_noun(len(alone), 'site')} with one usable row {verb} left out: {_list_some(alone)}."
+    single = count_noun(len(alone), "site")
+    note = f"{single} with one usable row {verb} left out: {_list_some(alone)}."
     one_letter = spellings(names)
     return Sites(
         place[codes],

@@ -18,7 +18,7 @@ from unseen.tasks.table.cells import (
     unreadable,
     words_of,
 )
-from unseen.tasks.table.dates import looks_like_date, other_order
+from unseen.tasks.table.dates import formats_of, other_order, read_dates
 from unseen.text import count_noun
 
 Rows = NDArray[np.int64]
@@ -69,7 +69,9 @@ def moments(column: pd.Series) -> NDArray[np.float64]:
 def _unsortable(column: pd.Series) -> InvalidData:
     """Names the first cell that differs from the others, where most can be sorted."""
     words = words_of(column)
-    readable = [word for word in words if looks_like_date(word) or take_apart(word)]
+    forms = formats_of(words, mistakes=len(words) // 3)
+    is_date = ~np.isnan(read_dates(words, forms)) if forms else np.zeros(len(words), bool)
+    readable = [w for w, date in zip(words, is_date, strict=True) if date or take_apart(w)]
     odd = [word for word in words if word not in readable]
     where = f"it holds words ({', '.join(words[:3])})"
     if odd and len(readable) >= len(words) / 2:

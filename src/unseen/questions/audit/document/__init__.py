@@ -118,17 +118,19 @@ def _lead(findings: Sequence[Findings]) -> str:
         else " on held-out examples of the same sites."
     )
     pairs = [
-        (one, g)
+        (one, g, score)
         for one in findings
         for g in one.gaps
-        if g.metric == metric and g.split in evaluation_sites(one)
+        if g.metric == metric
+        and g.split in evaluation_sites(one)
+        and (score := one.score(g.split, metric))
     ]
-    gaps = [gap.worse for _, gap in pairs]
+    gaps = [gap.worse for _, gap, _ in pairs]
     if gaps:
-        mean = sum(gap.value for gap in gaps) / len(gaps)
+        mean = _mean_over_examples(gaps, [score for _, _, score in pairs])
         text += (
             f" That is {abs(mean):.{_digits(gaps)}f} {'worse' if mean > 0 else 'better'} than on "
-            f"{gap_reference(*pairs[0])}"
+            f"{gap_reference(*pairs[0][:2])}"
             f"{' on average' if len(gaps) > 1 else ''}; "
         )
         lost = sum(widen(gap, len(gaps)).low > 0 for gap in gaps)
@@ -157,11 +159,21 @@ def _over(rows: Sequence[tuple[str, Reading]], metric: str) -> str:
     """Mean and worst of several sites, whose interval allows for the choice."""
     site, _ = min(rows, key=lambda row: gain(metric, row[1]).value)
     worst = gain(metric, lowest_of([gain(metric, reading) for _, reading in rows]))
-    mean = sum(reading.value for _, reading in rows) / len(rows)
+    readings = [reading for _, reading in rows]
+    mean = _mean_over_examples(readings, readings)
     return (
-        f"{mean:.{_digits([worst])}f} (mean of {len(rows)}; worst {format_reading(worst)} at "
-        f"{site})"
+        f"{mean:.{_digits([worst])}f} (mean of {len(rows)} sites, weighted by their examples; "
+        f"worst {format_reading(worst)} at {site})"
     )
+
+
+def _mean_over_examples(values: Sequence[Reading], scores: Sequence[Reading]) -> float:
+    """The mean of values over sites, in which a site counts as often as it has evaluated examples:
+    a site of five rows must not weigh as much as one of 300.
+    """
+    weights = [score.n for score in scores]
+    total = sum(value.value * weight for value, weight in zip(values, weights, strict=True))
+    return total / sum(weights)
 
 
 def _digits(readings: Sequence[Reading]) -> int:

@@ -290,4 +290,8 @@ def treatment(findings: Sequence[Findings]) -> list[Block]:
         Note(f"Skipped: {join_words(list(dict.fromkeys(names)))}.", Tone.CAUTION, why)
         for why, names in skipped.items()
     ]
-    return [*(Paragraph(text) for text in said), *notes]
+    # with subgroups, warnings stand there
+    has_groups = any(score.group for one in findings for score in one.scores)
+    warnings = [] if has_groups else [text for one in findings for text in one.warnings]
+    beware = [Note(text, Tone.CAUTION) for text in dict.fromkeys(warnings)]
+    return [*beware, *(Paragraph(text) for text in said), *notes]
