@@ -84,7 +84,8 @@ def blocks(made: Document, kind: type) -> list:
 def test_the_lead_says_metric_gap_and_remedies():
     made = document([found(), found("Basel")])
     assert made.kicker
-    assert "0.80 (mean of 2; worst 0.80 [0.75, 0.86] at Bern)" in made.lead
+    assert "0.80 (mean of 2 sites, weighted by their examples; worst 0.80 [" in made.lead
+    assert "[0.75, 0.86] at Bern)" in made.lead
     assert "0.10 worse than on held-out examples of known sites on average" in made.lead
     assert "The one remedy tried does not improve it beyond chance." in made.lead
 

@@ -267,7 +267,7 @@ def _numeric_code(column: pd.Series, form: Format) -> tuple[NumericColumn | None
     if identifies_rows(name, known, form):
         why = f"Column `{name}` was dropped: a different whole number in every row identifies rows."
         return None, share, why
-    fill = float(np.median(known))
+    fill = median(known)
     centre, scale = mean_and_deviation(np.where(gone, fill, x))
     if scale == 0 and not gone.any():
         why = f"Column `{name}` was dropped: it is {column.iloc[0]} in every training row."
@@ -288,6 +288,13 @@ def is_unique_whole(known: NDArray[np.float64], form: Format) -> bool:
         and bool((known == np.round(known)).all())
         and np.unique(known).size == known.size
     )
+
+
+def median(x: NDArray[np.float64]) -> float:
+    """The median, also of numbers whose sum leaves the range of float64."""
+    with np.errstate(over="ignore"):
+        found = float(np.median(x))
+    return found if np.isfinite(found) else 2 * float(np.median(x / 2))
 
 
 def mean_and_deviation(x: NDArray[np.float64]) -> tuple[float, float]:

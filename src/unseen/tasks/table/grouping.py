@@ -12,6 +12,8 @@ from unseen.tasks.table.cells import Format, format_of, number_of, numbers, word
 from unseen.tasks.table.encoding import as_words
 
 MISSING = "missing"
+MOST_BANDS = 100
+"""Decades of an age; not of an income."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def build_grouping(
     x = numbers(values, form)
     if not bands and (not form.is_measured or len(np.unique(x[~np.isnan(x)])) <= few):
         return _levels(as_words(values), spec, form)
+    if np.isnan(x).all():
+        return _grouping_with_missing(spec, [], np.zeros(len(x))), ""
     edges = _edges(x, bands or "quartiles", spec, fit)
     names = _band_names(edges)
     codes = np.where(np.isnan(x), len(names), np.searchsorted(edges, x, side="right"))
@@ -78,6 +82,12 @@ def _edges(
     """Inner edges; a value on an edge belongs to the band above."""
     known = x[~np.isnan(x)]
     if bands == "decade":
+        if known.max() / 10 - known.min() / 10 > MOST_BANDS:
+            raise InvalidConfig(
+                f"Group `{spec}` asks for decades from {known.min():g} to {known.max():g}.",
+                why=f"these are more than {MOST_BANDS} bands.",
+                fix=f"use --group {spec.rpartition(':')[0]}:quartiles, or name the edges.",
+            )
         return np.arange(np.floor(known.min() / 10) + 1, np.floor(known.max() / 10) + 1) * 10
     if bands in ("quartiles", "quintiles", "tertiles"):
         parts = {"quartiles": 4, "quintiles": 5, "tertiles": 3}[bands]

@@ -159,7 +159,7 @@ def _csv(path: Path, encoding: str) -> TextTable:
         raise _undecodable(path, encoding, error) from error
     except (csv.Error, pd.errors.ParserError) as error:
         raise InvalidData(
-            f"`{path}` cannot be taken apart into fields: {error}.",
+            f"`{path}` cannot be taken apart into fields: {str(error).strip()}.",
             why="a quote is probably opened and never closed.",
             fix="write the file again with a spreadsheet or DataFrame.to_csv.",
         ) from error
