@@ -25,62 +25,14 @@ ENCODINGS = ["utf-8-sig", "latin-1", "cp1252", "utf-16", "utf-16-le", "mac-roman
 LINE_ENDS = ["\r\n", "\r"]
 SUFFIXES = [".csv", ".tsv", ".txt", ".data", ".csv.gz"]
 NAMES = ["x", "y", "ill", "site", "", " ", "Ä b", 'say "no"', "a,b", "2", "#n", "id", "é"]
-DIRT = list(
-    [
-        "?",
-        "NA",
-        "-",
-        "n/a",
-        "unknown",
-        "inf",
-        "-inf",
-        "nan",
-        "1e999",
-        "1e308",
-        "-1e308",
-        "1.7976931348623157e308",
-        "-999",
-        "999",
-        "1,5",
-        "½",
-        "é",
-        "²",
-        "1.234,56",
-        "39,384",
-        "$1,234.50",
-        "91.3%",
-        "34_min",
-        "2_h",
-        "<0.01",
-        ">200",
-        "0000-00-00",
-        "9999-12-31",
-        "2020-02-31",
-        "٣",
-        "−5",
-        "31/12/2023",
-        "2020Q1",
-        "01-Jan-2020",
-        "2020-01-01T00:00:00+05:30",
-        "True",
-        "FALSE",
-        "yes",
-        "Yes",
-        "0.0",
-        "Zürich",
-        "zürich",
-        "“q”",
-        "1'000",
-        "0x10",
-        "=1+1",
-        "00123",
-        'a_"b"_c',
-        '"',
-        "a,b;c|d",
-    ]
-)
-DIRT = [word.replace("_", " ") for word in DIRT]
-DIRT += ["", "line\nbreak", "tab\there", "\u202f", "1_000", "x" * 300, "\x00", "1\u202f234"]
+CELLS = """
+? NA - n/a unknown inf -inf nan 1e999 1e308 -1e308 1.7976931348623157e308 -999 999 1,5 ½ é ² 0.0
+1.234,56 39,384 $1,234.50 91.3% 34~min 2~h <0.01 >200 0000-00-00 9999-12-31 2020-02-31 ٣ −5 0x10
+31/12/2023 2020Q1 01-Jan-2020 2020-01-01T00:00:00+05:30 True FALSE yes Yes Zürich zürich “q” 00123
+=1+1 1'000 a~"b"~c " a,b;c|d 1_000
+"""
+DIRT = [word.replace("~", " ") for word in CELLS.split()]
+DIRT += ["", "line\nbreak", "tab\there", "\u202f", "x" * 300, "\x00", "1\u202f234"]
 
 
 def cells(rng: np.random.Generator, n: int) -> list[str]:
@@ -109,8 +61,8 @@ def cells(rng: np.random.Generator, n: int) -> list[str]:
 
 def frame_of(rng: np.random.Generator) -> pd.DataFrame:
     """A table of any size, mostly with a site and a target that can be used."""
-    n = int(rng.choice([0, 1, 2, 30, 60, 60, 60, 80, 80, 80, 80, 150, 150, 150]))
-    width = int(rng.choice([1, 2, 4, 4, 7, 30]))
+    n = int(rng.choice([0, 1, 2, *[30, 60, 80, 100] * 4]))
+    width = int(rng.choice([1, 2, 3, 4, 12]))
     columns = [cells(rng, n) for _ in range(width)]
     names = [str(name) for name in rng.choice(NAMES, width)]
     if rng.random() < 0.9:
@@ -172,7 +124,7 @@ def read_as_a_user_would(
         encoding=encoding,
     )
     sheet = parse_table(table)
-    for held_out in largest_sites(sheet)[0][:2]:
+    for held_out in largest_sites(sheet)[0][:1]:
         made = split_table(sheet, held_out, Lab())
         for split in made.task.splits:
             x, y = made.as_numpy(split)
