@@ -123,7 +123,7 @@ def read_dates(words: Sequence[str], forms: tuple[str, ...]) -> NDArray[np.float
     found = np.full(len(words), np.nan)
     for form in forms or (ISO,):
         rest = np.flatnonzero(np.isnan(found))
-        texts = [words[k] for k in rest]
+        texts = [words[int(k)] for k in rest]
         found[rest] = _quarters(texts) if form == QUARTER else _parse(texts, form)
     return found
 
