@@ -588,6 +588,7 @@ def test_terminal_report_and_json_say_what_was_read_how(audit, tmp_path, part):
     assert part in audit.json()
     page = audit.report(tmp_path / "page.md").read_text()
     assert page.count(part) == 1
+    assert "How the data were read" in page
 
 
 def test_the_mean_over_sites_counts_rows_and_says_so(audit):

@@ -58,6 +58,8 @@ class Subject:
     """Models to compare with, wrapped as `models.estimator.Estimator`."""
     decisions: Sequence[str] = ()
     """How the data were treated, for the report."""
+    conversions: Sequence[str] = ()
+    """Those of the decisions that say what was read otherwise than it is written."""
     warnings: Sequence[str] = ()
     """What the reader should beware of in the data."""
 

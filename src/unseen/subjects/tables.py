@@ -197,6 +197,7 @@ def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) 
         unit=1.0 if tab.target.classes else tab.target.scale,
         centre=0.0 if tab.target.classes else tab.target.centre,
         decisions=decisions,
+        conversions=tab.conversions,
         warnings=tab.warnings,
     )
 

@@ -156,6 +156,7 @@ class Audit:
                 *labels.decisions,
                 *session.gradient_sentences(),
             ],
+            conversions=subject.conversions,
             sizes={name: length(split.data) or 0 for name, split in task.splits.items()}
             | {
                 name: session.predictions(name).score.shape[1] for name in session.evaluation_splits

@@ -204,6 +204,8 @@ class Findings:
     seeds: int
     decisions: Sequence[str] = ()
     """How the data were treated, in plain sentences."""
+    conversions: Sequence[str] = ()
+    """Those of the decisions that say what was read otherwise than it is written."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     sites: Mapping[str, str] = field(default_factory=dict)
     """Position of each split on the task's axis."""

@@ -154,6 +154,8 @@ class Tabular:
     """Plain sentences for the report."""
     warnings: tuple[str, ...]
     held_out: str | None
+    conversions: tuple[str, ...] = ()
+    """Those of the decisions that say what was read otherwise than it is written."""
 
     @property
     def name(self) -> str:
@@ -182,6 +184,8 @@ class ParsedTable:
     time: NDArray[np.float64] | None
     entity: NDArray[np.int64] | None
     decisions: tuple[str, ...]
+    conversions: tuple[str, ...]
+    """What was read otherwise than it is written."""
     warnings: tuple[str, ...]
     formats: Mapping[str, Format]
     """How the cells of each feature are read, by all rows."""
@@ -224,9 +228,9 @@ def parse_table(table: Table) -> ParsedTable:
         sites=sites.names,
         time=time,
         entity=codes_of(tidied[table.entity])[0] if table.entity else None,
-        decisions=(
+        decisions=(sentence,),
+        conversions=(
             *source.notes,
-            sentence,
             *said,
             *sites.notes,
             *conversions(tidied, of_time | formats),
@@ -316,7 +320,15 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
         rows=parts.rows,
         sites=sheet.sites,
         groups={group.name: group.names for group in groups},
-        decisions=(*sheet.decisions, *scaled, *parts.said, *encoder.decisions, *said),
+        decisions=(
+            *sheet.conversions,
+            *sheet.decisions,
+            *scaled,
+            *parts.said,
+            *encoder.decisions,
+            *said,
+        ),
+        conversions=sheet.conversions,
         warnings=warnings,
         held_out=held,
     )

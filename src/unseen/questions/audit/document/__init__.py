@@ -14,6 +14,7 @@ from unseen.questions.audit.advice import (
 )
 from unseen.questions.audit.codes import CHECKS, state
 from unseen.questions.audit.document import evidence, performance
+from unseen.questions.audit.document.first_page import data as first_page_data
 from unseen.questions.audit.document.first_page import sites as first_page_sites
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import evaluation_sites, gain
@@ -36,6 +37,7 @@ def document(
     first_page = [
         Section("What to do next", notes[:MOST_ACTIONS]),
         Section("Site by site", first_page_sites(findings, margin)),
+        Section("How the data were read", first_page_data(findings)),
     ]
     parts: list[tuple[str, Callable[[Sequence[Findings]], list[Block]]]] = [
         ("Further findings", lambda _: list(notes[MOST_ACTIONS:])),

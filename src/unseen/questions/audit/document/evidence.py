@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unseen.document import Block, Note, Paragraph, Table, Tone
 from unseen.figure import Bars, Grid, Images, Points
+from unseen.questions.audit.document.first_page import first_conversions
 from unseen.questions.audit.document.names import held_out_label, site_label, split_label
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import ErrorExplanation, WorstError
@@ -290,8 +291,6 @@ def treatment(findings: Sequence[Findings]) -> list[Block]:
         Note(f"Skipped: {join_words(list(dict.fromkeys(names)))}.", Tone.CAUTION, why)
         for why, names in skipped.items()
     ]
-    # with subgroups, warnings stand there
-    has_groups = any(score.group for one in findings for score in one.scores)
-    warnings = [] if has_groups else [text for one in findings for text in one.warnings]
-    beware = [Note(text, Tone.CAUTION) for text in dict.fromkeys(warnings)]
-    return [*beware, *(Paragraph(text) for text in said), *notes]
+    # what stands on the first page is not said twice
+    above = first_conversions(findings)
+    return [*(Paragraph(text) for text in said if text not in above), *notes]

@@ -13,6 +13,9 @@ from unseen.questions.audit.results import LOWER_IS_BETTER, evaluation_sites
 from unseen.reading import Reading
 from unseen.text import join_words
 
+MOST_CONVERSIONS = 6
+"""A table with more of them has the others one fold away."""
+
 
 def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Block]:
     """Known and unseen score and the constant answer per site, as a chart and as a table."""
@@ -61,6 +64,23 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
             )
         )
     return blocks
+
+
+def data(findings: Sequence[Findings]) -> list[Block]:
+    """What was read otherwise than it is written, and where the rest of it stands."""
+    above = first_conversions(findings)
+    rest = len(_conversions(findings)) - len(above)
+    more = [f"{rest} more under “How the data were treated”."] if rest else []
+    return [Paragraph(text) for text in [*above, *more]]
+
+
+def first_conversions(findings: Sequence[Findings]) -> list[str]:
+    """The conversions that the first page has room for."""
+    return _conversions(findings)[:MOST_CONVERSIONS]
+
+
+def _conversions(findings: Sequence[Findings]) -> list[str]:
+    return list(dict.fromkeys(text for one in findings for text in one.conversions))
 
 
 def _is_filled(column: str, rows: Sequence[dict[str, Value]]) -> bool:
