@@ -74,8 +74,8 @@ def formats_of(words: Sequence[str], mistakes: int = 0) -> tuple[str, ...]:
     sample = words[:: max(1, len(words) // SAMPLE)]
     lost: dict[str, int] = {}
     for form in FORMATS:
-        if _suits_any(words[: mistakes + 1], form) and _lost(sample, form) <= mistakes:
-            lost[form] = _lost(words, form)
+        if _suits_any(words[: mistakes + 1], form) and _count_unread(sample, form) <= mistakes:
+            lost[form] = _count_unread(words, form)
             if lost[form] == 0:
                 break
     best = min(lost, key=lambda form: lost[form]) if lost else ""
@@ -101,17 +101,17 @@ def _two_formats(words: Sequence[str], sample: Sequence[str]) -> tuple[str, ...]
     """ISO dates beside one other format, whose order of day and month is then shown by the words
     that only it reads.
     """
-    if _lost(sample, ISO) == len(sample):
+    if _count_unread(sample, ISO) == len(sample):
         return ()
     is_other = np.isnan(read_dates(words, (ISO,)))
     rest = [word for word, other in zip(words, is_other, strict=True) if other]
     for form in FORMATS[1:]:
-        if _suits_any(rest[:1], form) and not _lost(rest, form):
+        if _suits_any(rest[:1], form) and not _count_unread(rest, form):
             return (ISO, form)
     return ()
 
 
-def _lost(words: Sequence[str], form: str) -> int:
+def _count_unread(words: Sequence[str], form: str) -> int:
     """How many words the format does not read."""
     return int(np.isnan(read_dates(words, (form,))).sum())
 
