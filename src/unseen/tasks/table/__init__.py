@@ -197,8 +197,8 @@ def parse_table(table: Table) -> ParsedTable:
     """Reads the table and refuses what cannot be trained or evaluated on."""
     source = table.read()
     frame = source.frame
-    for column in (name for name in (*table.roles.values(), *table.drop) if name):
-        if column not in frame:
+    for column in (*table.roles.values(), *table.drop):
+        if column is not None and column not in frame:
             raise _unknown_column(column, frame)
     tidied = tidy(frame.reset_index(drop=True))
     time = moments(tidied[table.time]) if table.time else None

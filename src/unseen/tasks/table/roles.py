@@ -45,7 +45,7 @@ def usable_rows(
     """
     usable, said = np.ones(len(tidied), bool), []
     for role, column in roles.items():
-        if not column:
+        if column is None:
             continue
         gone = tidied[column].isna().to_numpy()
         if role == "time" and time is not None:
