@@ -527,7 +527,7 @@ def test_a_site_of_one_row_is_left_out_and_one_of_two_is_not_held_out():
     assert largest_sites(sheet)[0] == ["North", "South", "West"]
     assert "Duo" in sheet.sites
     assert "Solo" not in sheet.sites
-    assert any("`Solo`" in line for line in sheet.decisions)
+    assert any("`Solo`" in line for line in sheet.conversions)
     assert any("`Duo` (2 rows)" in line for line in sheet.warnings)
 
 
