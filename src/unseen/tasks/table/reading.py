@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase, TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
 import pandas as pd
@@ -202,7 +202,7 @@ def _without_nameless(table: TextTable) -> TextTable:
     return TextTable(kept, (*table.notes, note))
 
 
-def _open_binary(path: Path) -> BufferedIOBase:
+def _open_binary(path: Path) -> gzip.GzipFile | BufferedReader:
     """The bytes of a file, unpacked where they are gzip whatever the file is called."""
     with path.open("rb") as file:
         is_packed = file.read(2) == GZIP
