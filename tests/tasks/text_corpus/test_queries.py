@@ -119,3 +119,15 @@ def test_a_character_of_several_tokens_is_one_piece():
         "\ufffd",
         2,
     )  # cut inside a character: all tokens are accounted for
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\u2029"])
+def test_separators_that_are_no_newline_may_stand_inside_a_string(tmp_path, mark):
+    row = {"prompt": f"one{mark}two", "completion": f"three{mark}four"}
+    path = tmp_path / "q.jsonl"
+    text = json.dumps(row, ensure_ascii=False)
+    path.write_text(text + "\r\n" + text + "\n", "utf-8")
+    assert [(q.prompt, q.completion) for q in read_queries(path)] == [tuple(row.values())] * 2
+    table = tmp_path / "q.csv"
+    table.write_text(f"prompt,completion\none{mark}two,three\n", "utf-8")
+    assert read_queries(table)[0].prompt == f"one{mark}two"

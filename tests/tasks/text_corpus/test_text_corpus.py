@@ -199,3 +199,22 @@ def test_a_changed_file_is_read_anew(tmp_path):
     second = windows(path, folder=str(tmp_path / "kept"))
     assert (len(first), len(second)) == (1, 2)
     assert first.digest != second.digest
+
+
+def test_json_lines_with_other_separators_inside_are_one_document_each(tmp_path):
+    texts = ["one\u2028two", "three\u0085four"]
+    lines = "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts)
+    (tmp_path / "a.jsonl").write_text(lines, "utf-8")
+    assert [piece.text for piece in TextCorpus((str(tmp_path / "a.jsonl"),)).read()] == texts
+
+
+def test_documents_without_a_window_are_counted(tmp_path):
+    texts = ["", "abcd", "", "x", "efgh"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    corpus = TextCorpus((str(tmp_path / "a.jsonl"),), length=4, folder=str(tmp_path / "cache"))
+    data = corpus.build(Lab()).splits["corpus"].data
+    assert len(data) == 2
+    assert [text.split(":")[0] for text in data.left_out] == [
+        "2 empty documents of 5 are left out",
+        "1 document of a single token of 5 is left out",
+    ]

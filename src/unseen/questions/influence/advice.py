@@ -5,6 +5,7 @@ from statistics import quantiles
 
 from unseen.questions.influence.optimum import TrainingGradient
 from unseen.questions.influence.results import Confirmation, InfluenceReport, QueryInfluence
+from unseen.questions.influence.target_words import WORDS
 from unseen.text import count_noun, format_reading
 from unseen.wording import number
 
@@ -69,8 +70,9 @@ def confirmation(one: Confirmation) -> str:
     """A sentence on retraining without the first examples of a query."""
     what = count_noun(len(one.rows), f"most {one.role} example")
     return (
-        f"Retrained without the {what}: the log-probability changes by "
-        f"{format_reading(one.effect, '+')} nats ({one.effect.n} seeds)"
+        f"Retrained without the {what}: "
+        f"{WORDS[one.kind].changes.format(format_reading(one.effect, '+'))} "
+        f"({one.effect.n} seeds)"
     )
 
 

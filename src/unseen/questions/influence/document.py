@@ -16,25 +16,15 @@ from unseen.questions.influence.results import (
     InfluenceReport,
     QueryInfluence,
 )
+from unseen.questions.influence.target_words import WORDS, value_in_words
 from unseen.text import count_noun, format_reading
 from unseen.wording import number
 
-MEANING = (
-    "A size is in nats per added copy: with one more copy of the example among the training "
-    "examples, the model gives the queried answer a log-probability that is higher by it (+0.01: a "
-    "probability 1 % higher); a negative size lowers it."
-)
-ORDER_ONLY = (
-    "Examples stand in the order of their influence: the first helped (or harmed) most. More "
-    "copies of one that helped would make the queried answer likelier, of one that harmed less "
-    "likely."
-)
 COLOURS = (
     "Colours show what passes through each token of an example: blue helps, orange with dots "
     "harms, as parts of the strongest. A "
     "token is where the model read it, so its colour is mostly about the words that follow."
 )
-UNIT = "nats per added copy"
 ESTIMATE = "linear estimate"
 
 
@@ -79,12 +69,13 @@ def _meaning(found: Sequence[InfluenceReport]) -> list[Block]:
         for answer in each.answers
         for one in (*answer.helpful, *answer.harmful)
     )
-    meaning = MEANING if is_measured else ORDER_ONLY
-    return [Paragraph(meaning), *([Paragraph(COLOURS)] if has_text else [])]
+    words = [WORDS[kind] for kind in dict.fromkeys(one.kind for one in found)]
+    meanings = [Paragraph(one.meaning if is_measured else one.order) for one in words]
+    return [*meanings, *([Paragraph(COLOURS)] if has_text else [])]
 
 
 def _answer(answer: QueryInfluence, of: InfluenceReport) -> list[Block]:
-    said = f"log-probability {number(answer.log_probability)} nats"
+    said, unit = value_in_words(of.kind, answer.log_probability), WORDS[of.kind].unit
     blocks: list[Block] = []
     if answer.completion:
         who = "the model's own completion" if answer.is_written else "the given completion"
@@ -105,8 +96,8 @@ def _answer(answer: QueryInfluence, of: InfluenceReport) -> list[Block]:
         else:
             blocks.append(Note(f"{answer.asked}", Tone.NEUTRAL, caption))
     blocks.append(Note(of.caveat, Tone.CAUTION, of.sizes))
-    blocks += _influencers(answer.helpful, "Helped most")
-    blocks += _influencers(answer.harmful, "Harmed most")
+    blocks += _influencers(answer.helpful, "Helped most", unit)
+    blocks += _influencers(answer.harmful, "Harmed most", unit)
     if answer.confirmations:
         blocks.append(_confirmations(answer.confirmations))
     return blocks
@@ -123,18 +114,21 @@ def _confirmations(found: Sequence[Confirmation]) -> Table:
     ]
     return Table(
         rows=rows,
-        caption="Retrained without them: change of the log-probability in nats, with the interval "
-        f"over {found[0].effect.n} seeds, beside what the straight line says.",
+        caption=f"Retrained without them: {WORDS[found[0].kind].changes.format('so much')}, with "
+        f"the interval over {found[0].effect.n} seeds, beside what the straight line says.",
     )
 
 
-def _influencers(found: Sequence[Influencer], title: str) -> list[Block]:
+def _influencers(found: Sequence[Influencer], title: str, unit: str) -> list[Block]:
     if not found:
         return []
     if any(one.pieces for one in found):
         return [
             Passage(
-                title=f"{title if k == 0 else ''} {_size(one, k)} · {one.source}".strip(),
+                title=(
+                    f"{title if k == 0 else ''} {_size(one, k)} · {one.source}"
+                    + (f" · the same text as {one.copy_of}" if one.copy_of else "")
+                ).strip(),
                 pieces=[text for text, _ in one.pieces],
                 weights=_relative([weight for _, weight in one.pieces]),
                 unit="of the strongest token",
@@ -147,12 +141,12 @@ def _influencers(found: Sequence[Influencer], title: str) -> list[Block]:
             for k, o in enumerate(found)
         ]
         pictures = [one.shown.tolist() for one in found if isinstance(one.shown, Tensor)]
-        unit = f" ({UNIT})" if found[0].retrained is not None else ""
-        return [Images(title=f"{title}{unit}", pixels=pictures, captions=captions)]
+        per_copy = f" ({unit})" if found[0].retrained is not None else ""
+        return [Images(title=f"{title}{per_copy}", pixels=pictures, captions=captions)]
     rows: list[dict[str, Any]] = [
         {
             "rank": k + 1,
-            **({UNIT: one.retrained} if one.retrained is not None else {}),
+            **({unit: one.retrained} if one.retrained is not None else {}),
             "where": one.source,
             **({"label": one.label} if one.label else {}),
             "example": str(one.shown),

@@ -25,6 +25,7 @@ from unseen.questions.influence.retraining import (
     obstacle,
     refuse_unknown_training,
 )
+from unseen.questions.influence.target_words import target_kind
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
 from unseen.subjects.session import Session, open_session, require_length
@@ -100,6 +101,7 @@ def trace_errors(subject: Subject, lab: Lab, request: ErrorRequest) -> Influence
         answers=answers,
         examples=n,
         scored=n,
+        kind=target_kind(session.task.objective.loss),
         settings={"errors on": split if where is None else f"{split} ({where})"}
         | _settings(config),
         caveat=advice.caveat(training_gradient(session.first, session.task.objective.loss, lab)),

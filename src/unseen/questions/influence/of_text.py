@@ -37,6 +37,12 @@ from unseen.tasks.text_corpus.queries import (
 )
 
 
+FILTER_LOSS = (
+    "in a measurement with 20 candidates per query, 15 of the 40 windows in a full run's top 5 "
+    "were not among them. More candidates lose fewer; without --candidates none is lost."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TextRequest:
     """What `unseen influence --model … --corpus … --queries …` asks."""
@@ -97,7 +103,7 @@ def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> Inf
         examples=len(data),
         scored=looked,
         caveat=advice.OF_TEXT,
-        decisions=[*left_out, *_notes(asked, data, looked)],
+        decisions=[*left_out, *data.left_out, *_notes(asked, data, looked)],
         facts=_facts(seconds, looked * data.length),
     )
 
@@ -124,7 +130,7 @@ def _notes(asked: TextRequest, data: MappedWindows, looked: int) -> list[str]:
     if looked < len(data):
         said.append(
             f"{looked:,} of {len(data):,} windows were scored: those that share words with a query "
-            f"(TF-IDF, {asked.candidates:,} per query). Others may matter, too."
+            f"(TF-IDF, {asked.candidates:,} per query). Others may matter, too: {FILTER_LOSS}"
         )
     if asked.config.rank:
         said.append(
@@ -183,16 +189,31 @@ def _answers_with_text(
             completion=query.completion or "",
             is_written=query.is_written,
             log_probability=said[q],
-            helpful=[
-                influencer(q, r, s)
-                for r, s in zip(best.index[q], best.scores[q], strict=True)
-                if s > 0
-            ],
-            harmful=[
-                influencer(q, r, s)
-                for r, s in zip(best.worst_index[q], best.worst_scores[q], strict=True)
-                if s < 0
-            ],
+            helpful=mark_copies(
+                [
+                    influencer(q, r, s)
+                    for r, s in zip(best.index[q], best.scores[q], strict=True)
+                    if s > 0
+                ]
+            ),
+            harmful=mark_copies(
+                [
+                    influencer(q, r, s)
+                    for r, s in zip(best.worst_index[q], best.worst_scores[q], strict=True)
+                    if s < 0
+                ]
+            ),
         )
         for q, query in enumerate(queries)
     ]
+
+
+def mark_copies(found: Sequence[Influencer]) -> list[Influencer]:
+    """The examples in their order; one whose text stands before it says where."""
+    first: dict[str, str] = {}
+    marked = []
+    for one in found:
+        text = " ".join(str(one.shown).split())
+        copy_of = first.setdefault(text, one.source)
+        marked.append(one if copy_of == one.source else replace(one, copy_of=copy_of))
+    return marked

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unseen.questions.influence.target_words import TargetKind
 from unseen.reading import Reading
 from unseen.subjects.examples import Shown
 
@@ -14,11 +15,13 @@ class Influencer:
     index: int
     """Its number among all training examples."""
     score: float
-    """What a straight line from the final weights says, in nats per added copy: for the order."""
+    """What a straight line from the final weights says per added copy: for the order."""
     source: str
     """Where the user finds it: split and row, or file, line and window."""
     shown: Shown
     label: str = ""
+    copy_of: str = ""
+    """Where the first of those listed with the same text stands; empty: it is the first."""
     pieces: Sequence[tuple[str, float]] = ()
     """A text token by token, with what each adds to the score."""
     retrained: Reading | None = None
@@ -36,7 +39,8 @@ class Confirmation:
     estimate: float
     """Minus the sum of their scores."""
     effect: Reading
-    """Of the log-probability, in nats: without them minus with them, mean over seeds."""
+    """Of the queried value: without them minus with them, mean over seeds."""
+    kind: TargetKind = TargetKind.LIKELIHOOD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,7 @@ class QueryInfluence:
     label: str = ""
     predicted: str = ""
     log_probability: float
-    """Of the completion or label, in nats."""
+    """Of the completion or label, in nats; for other targets minus the loss (`TargetKind`)."""
     helpful: Sequence[Influencer]
     """Those that help at all, most first."""
     harmful: Sequence[Influencer]
@@ -69,6 +73,8 @@ class InfluenceReport:
     """Training examples that the scores are about."""
     scored: int
     """Of these, how many were looked at."""
+    kind: TargetKind = TargetKind.LIKELIHOOD
+    """What the queried values and the sizes are about."""
     settings: Mapping[str, str] = field(default_factory=dict)
     caveat: str = ""
     """Why the scores are no sizes."""

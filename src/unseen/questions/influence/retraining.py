@@ -22,6 +22,7 @@ from unseen.errors import InvalidConfig
 from unseen.identity import identify
 from unseen.methods.erm import ERM
 from unseen.questions.influence.results import Confirmation
+from unseen.questions.influence.target_words import target_kind
 from unseen.reading import Reading
 from unseen.subjects.fresh_models import untrained_model
 from unseen.subjects.session import Session
@@ -169,6 +170,7 @@ def confirm(retraining: Retraining, removals: Sequence[Removal]) -> dict[int, li
                 rows=one.rows,
                 estimate=one.estimate,
                 effect=effect(values[:, one.query]),
+                kind=target_kind(retraining.session.task.objective.loss),
             )
         )
     return found

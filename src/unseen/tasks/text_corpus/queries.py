@@ -3,6 +3,7 @@ queried behaviour.
 """
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,13 +58,15 @@ def read_queries(path: str | Path) -> list[Query]:
 
 
 def _csv(text: str) -> list[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True))
+    # newlines inside quotes belong to a cell, and U+2028 ends no line
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     return [(reader.line_num, row) for row in reader]
 
 
 def _jsonl(text: str, path: Path) -> list[tuple[int, Mapping[str, object]]]:
     rows = list[tuple[int, Mapping[str, object]]]()
-    for number, line in enumerate(text.splitlines(), 1):
+    # not splitlines: U+2028, U+0085 and others may stand inside a JSON string
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

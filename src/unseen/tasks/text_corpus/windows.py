@@ -145,6 +145,20 @@ class MappedWindows(Dataset[dict[str, Tensor]]):
         end = min(start + self.length, int(self.starts[document + 1]))
         return row(self.tokens[start:end], self.length, document)
 
+    @property
+    def left_out(self) -> list[str]:
+        """Which documents give no window, in words."""
+        sizes = np.diff(self.starts)
+        said = []
+        for tokens, kind in ((0, "empty documents"), (1, "documents of a single token")):
+            if count := int((sizes == tokens).sum()):
+                said.append(
+                    f"{count:,} {kind if count > 1 else kind.replace('documents', 'document')} of "
+                    f"{len(sizes):,} {'are' if count > 1 else 'is'} left out: a token is predicted "
+                    "from one before it."
+                )
+        return said
+
     def source(self, document: int) -> str:
         """File and line of a document."""
         file, line = np.load(self.folder / "where.npy", mmap_mode="r")[document]

@@ -224,8 +224,8 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
             0,
             Paragraph(
                 "Training examples stand in the order of influence functions: one more copy of the "
-                "first would raise (helped) or lower (harmed) the log-likelihood of the error "
-                f"most. {_sizes(findings)} Inputs are "
+                "first would make the recorded answer likelier, or the error of a number smaller, "
+                f"(helped) or the reverse (harmed) most. {_sizes(findings)} Inputs are "
                 "credited by the explanation, of "
                 "eight, that is most faithful to the model around such examples."
             ),
