@@ -114,6 +114,13 @@ def test_examples_keep_their_place_and_picture_when_others_are_ignored():
         assert subject.show("train", k) == f"example {row}"
 
 
+def test_labels_by_another_name_are_looked_at_too():
+    y = Y.masked_fill(SOME, IGNORED)
+    for labels in (y, y[:, None]):
+        data = validate(subject_of(Columns(x=X, labels=labels))).task.splits["train"].data
+        assert len(data) == 64
+
+
 def test_a_number_of_minus_100_is_a_target_like_any_other():
     data = Columns(x=X, y=torch.full((80,), IGNORED))
     subject = subject_of(data, replace(regress))

@@ -42,11 +42,11 @@ def drop_unlabelled(data: Dataset[Any], objective: Objective) -> tuple[Dataset[A
 
 def has_label(batch: Mapping[str, Tensor]) -> Tensor:
     """Which examples have a label that counts: of a sequence, at any position that is predicted."""
-    if "labels" in batch:
+    if "labels" in batch and "tokens" in batch:
         predicted = batch["labels"][:, 1:] != IGNORED
         mask = batch.get("mask")
         return (predicted if mask is None else predicted & mask[:, 1:].bool()).any(1)
-    y = batch["y"]
+    y = batch["y"] if "y" in batch else batch["labels"]
     if y.is_floating_point():
         return torch.ones(len(y), dtype=torch.bool, device=y.device)
     return (y.reshape(len(y), -1) != IGNORED).any(1)
