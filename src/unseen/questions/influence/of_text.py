@@ -36,7 +36,6 @@ from unseen.tasks.text_corpus.queries import (
     pieces_of,
 )
 
-
 FILTER_LOSS = (
     "in a measurement with 20 candidates per query, 15 of the 40 windows in a full run's top 5 "
     "were not among them. More candidates lose fewer; without --candidates none is lost."
