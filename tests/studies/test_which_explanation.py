@@ -8,7 +8,7 @@ import torch
 from unseen.attributions.explanation import eight
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order
-from unseen.studies.which_explanation import distinct_pairs, study, versus
+from unseen.studies.which_explanation import SAMPLED, distinct_pairs, study, versus
 from unseen.studies.which_explanation.methods import CLASSIC, TIES, Config, instances
 from unseen.studies.which_explanation.rows import Cell, near, network, output
 from unseen.study import Scale, Verdict, pick
@@ -50,7 +50,12 @@ def test_smoke_runs_and_every_claim_reads_it(smoke_runs):
     assert len(study.table(rows)) == 8
     for figure in study.figures:
         assert figure(rows).title
-    assert all(row["cosine"] < 0.05 for row in pick(rows, part="same", matched=True))
+    matched = pick(rows, part="same", matched=True)
+    assert all(row["cosine"] < 0.05 for row in matched)
+    # what samples nothing is its instance exactly: no claim
+    exact = [row["cosine"] for row in matched if row["classic"] not in SAMPLED]
+    assert max(exact) < 1e-9
+    assert len(exact) == len(matched) / 2
 
 
 def test_linear_and_logistic_models_are_recovered_by_the_instances_that_must(smoke_runs):

@@ -85,14 +85,19 @@ def versus(order: Order, noise: Noise, of: str, against: str) -> Effect:
     )
 
 
+SAMPLED = ("LIME", "C-LIME", "KernelSHAP", "SmoothGrad")
+"""The other four are their instances exactly: a test says so."""
 CLAIMS = (
     Claim(
-        says="Each method, by its own definition, is its instance of the local approximation "
-        "(worst method; cosine distance).",
-        effect=effects.worst(
-            average("cosine", part="same", matched=True, within=(0, 2), pair=NETWORKS),
-            "classic",
-            0.0,
+        says="Each method that samples, by its own definition, is its instance of the local "
+        "approximation (worst of four; cosine distance).",
+        effect=effects.restrict(
+            effects.worst(
+                average("cosine", part="same", matched=True, within=(0, 2), pair=NETWORKS),
+                "classic",
+                0.0,
+            ),
+            lambda row: row.get("classic") in SAMPLED,
         ),
         below=0.02,
     ),
