@@ -383,3 +383,72 @@ def test_streams_that_sort_differently_from_the_first_batch_are_noticed():
         found = tap(model, later, cross_entropy)
     ref = oracle.per_example_gradients(model, later, cross_entropy)
     torch.testing.assert_close(found["layer.bias"].gradients(), ref["layer.bias"])
+
+
+class RareExperts(nn.Module):
+    """Most examples go to the first expert; a check of a few sees no other one."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        chosen, out = (x[:, 0] > 5).long(), x.new_zeros(len(x), 4)
+        for k, expert in enumerate(self.experts):
+            if (chosen == k).any():
+                out[chosen == k] = expert(x[chosen == k]).tanh()
+        return self.out(out)
+
+
+@pytest.mark.parametrize("rare", [[4], [4, 12]])
+def test_a_layer_that_only_unchecked_examples_reach_has_their_gradients(rare):
+    """One such example alone looks like a layer that is shared by all examples."""
+    model = build(RareExperts)
+    for rows in ([], rare):
+        batch = {"x": torch.randn(20, 4).double(), "y": torch.randint(3, (20,))}
+        batch["x"][rows, 0] = 9.0
+        found = tap(model, batch, cross_entropy)
+        ref = oracle.per_example_gradients(model, batch, cross_entropy)
+        for name, form in found.items():
+            torch.testing.assert_close(form.gradients(), ref[name])
+
+
+class SortedList(Sorted):
+    """The same without an index: rows one by one, in the order of a list."""
+
+    def forward(self, x):
+        order = (x != 0).sum(1).argsort(descending=True, stable=True).tolist()
+        y = self.layer(self.embed(self.rows(x, order))).tanh().mean(1)
+        return self.out(self.rows(y, [order.index(k) for k in range(len(x))]))
+
+    def rows(self, x, order):
+        return torch.stack([x[k] for k in order])
+
+
+class SortedSlices(SortedList):
+    def rows(self, x, order):
+        return torch.cat([x[k : k + 1] for k in order])
+
+
+class SortedParts(SortedList):
+    def rows(self, x, order):
+        parts = x.split(1)
+        return torch.cat([parts[k] for k in order])
+
+
+class SortedRows(SortedList):
+    def rows(self, x, order):
+        rows = list(x)
+        return torch.stack([rows[k] for k in order])
+
+
+@pytest.mark.parametrize("make", [SortedList, SortedSlices, SortedParts, SortedRows])
+def test_an_order_that_the_checked_examples_leave_idle_is_noticed(make):
+    model = build(make)
+    same = {"x": torch.randint(1, 11, (B, 6)), "y": torch.randint(3, (B,))}
+    tap(model, same, cross_entropy)
+    later = texts()
+    found = tap(model, later, cross_entropy)
+    ref = oracle.per_example_gradients(model, later, cross_entropy)
+    torch.testing.assert_close(found["layer.bias"].gradients(), ref["layer.bias"])

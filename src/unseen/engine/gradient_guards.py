@@ -57,11 +57,13 @@ class GradientCheck:
     one_by_one: Mapping[str, str]
     """Parameters whose gradients are computed of each example alone, and why."""
     unused: frozenset[str]
-    """Parameters that f does not depend on."""
+    """Parameters that f does not depend on in the checked examples."""
     vectorized: bool
     """Whether single examples are computed all at once (`torch.func.vmap`)."""
     copy_views: bool
     """Whether outputs that are views are copied, because something changes them in place."""
+    shared: frozenset[str]
+    """Parameters of layers that ran once for all examples; another such layer is not trusted."""
     scaling_error: float
     """Largest relative error of the guard with weights, over the factored parameters."""
     sum_error: float
@@ -130,6 +132,7 @@ def _decide(examples: "_Examples", known: Mapping[str, str]) -> GradientCheck:
         unused=examples.unused,
         vectorized=bool(one_by_one) and _vectorizes(examples, one_by_one),
         copy_views=found.copy_views,
+        shared=frozenset(found.shared),
         scaling_error=found.scaling_error,
         sum_error=found.sum_error,
         is_finite=examples.is_finite,
@@ -335,6 +338,7 @@ class _Factoring:
         self.is_wrong = False
         """Whether a guard found something: no layer says by itself that it is wrong."""
         self.scaling_error = self.sum_error = 0.0
+        self.shared: set[str] = set()
         while self._drops_some():
             pass
 
@@ -370,6 +374,7 @@ class _Factoring:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             reason = f"f fails where layers are read ({said})"
             raise NoFactors(dict.fromkeys(culprits, reason)) from error
+        self.shared |= taps.shared
         return _Pass(values, found, taps.shared)
 
     def _by_sums(self, found: "_Pass") -> dict[str, str]:

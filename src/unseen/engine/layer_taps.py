@@ -8,7 +8,7 @@ Dropout in training mode is allowed: the gradients are those of the masks that w
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -41,6 +41,8 @@ class LayerTaps(Generic[T]):
 
     `by` is called as soon as the backward pass has a form; then the form is dropped. With
     `copy_views` a layer's output that is a view is copied, so that it may be changed in place.
+    A layer that runs on one row is taken for shared by all examples, where `may_be_shared` (its
+    default: every parameter) allows it: the row may also be the only example that came this way.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class LayerTaps(Generic[T]):
         by: Callable[[str, GradientFactor], T],
         *,
         copy_views: bool = False,
+        may_be_shared: Collection[str] | None = None,
     ) -> None:
         self.model, self.parameters, self.by = model, parameters, by
-        self.copy_views = copy_views
+        self.copy_views, self.may_be_shared = copy_views, may_be_shared
         self.begun = False
         """Whether `by` was called: then the pass cannot be run again without counting twice."""
         self.shared: set[str] = set()
@@ -64,7 +67,9 @@ class LayerTaps(Generic[T]):
         The model, its mode, `requires_grad` and `.grad` are left as they were, also after an error.
         """
         with frozen(self.model, self.parameters):
-            recorder = _Recorder(self.model, batch, self.parameters, self.copy_views)
+            recorder = _Recorder(
+                self.model, batch, self.parameters, self.copy_views, self.may_be_shared
+            )
             try:
                 with torch.enable_grad():
                     with recorder.listening():
@@ -253,8 +258,10 @@ class _Recorder:
         batch: Batch,
         parameters: Mapping[str, nn.Parameter],
         copy_views: bool,
+        may_be_shared: Collection[str] | None,
     ) -> None:
         self.model, self.n, self.copy_views = model, size(batch), copy_views
+        self.may_be_shared = parameters.keys() if may_be_shared is None else may_be_shared
         self.name_of = {id(p): name for name, p in parameters.items()}
         self.reasons: dict[str, str] = {}
         self.shared: set[str] = set()
@@ -317,6 +324,9 @@ class _Recorder:
     def _record(self, layer: nn.Module, x: Tensor, output: Tensor) -> Tensor | None:
         seen = (x.shape[:1], output.shape[:1])
         if seen == ((1,), (1,)) and self.n > 1:  # positions shared by all examples
+            if not self._own_names(layer) <= set(self.may_be_shared):
+                self.note(layer, f"{self._title(layer)} runs for a single example")
+                return None
             self.shared |= self._own_names(layer)
             x = x.expand(self.n, *x.shape[1:])
             output = output.expand(self.n, *output.shape[1:]).clone()

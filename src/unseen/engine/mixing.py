@@ -110,8 +110,14 @@ AXIS = {
     "sort": 1,
     "roll": 2,
     "take_along_dim": 2,
+    "chunk": 2,
+    "split": 2,
+    "tensor_split": 2,
+    "unbind": 1,
 }
 """Operations that may reorder examples, and where their axis stands among the arguments."""
+FIRST_AXIS = ("chunk", "split", "tensor_split", "unbind")
+"""Those that take the first axis where none is named; the others take the last one."""
 
 
 class ReorderedLayers(TorchFunctionMode):
@@ -167,10 +173,20 @@ class ReorderedLayers(TorchFunctionMode):
             return False
         if name == "__getitem".rstrip("_") and len(args) > 1:
             first = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
-            return (isinstance(first, Tensor) and first.dim() > 0) or isinstance(first, list)
+            return self._chooses(first)
+        if name == "__iter" or name == "masked_select":
+            return True
         if name not in AXIS:
             return False
-        position = AXIS[name]
-        axis = kwargs.get("dim", kwargs.get("dims", args[position] if len(args) > position else -1))
+        position, default = AXIS[name], 0 if name in FIRST_AXIS else -1
+        given = args[position] if len(args) > position else default
+        axis = kwargs.get("dim", kwargs.get("dims", given))
         axes = axis if isinstance(axis, tuple | list) else (axis,)
         return any(isinstance(a, int) and a % x.dim() == 0 for a in axes)
+
+    def _chooses(self, index: Any) -> bool:
+        """Whether an index of the first axis gives some examples, or all in another order."""
+        if isinstance(index, slice):
+            return range(*index.indices(self.n)) != range(self.n)
+        is_one = isinstance(index, int) and not isinstance(index, bool)
+        return is_one or isinstance(index, list) or (isinstance(index, Tensor) and index.dim() > 0)

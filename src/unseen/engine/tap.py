@@ -89,7 +89,9 @@ def _reduce(
     factored = {name: parameters[name] for name in check.factored}
     others = {name: parameters[name] for name in check.one_by_one}
     if factored:
-        taps = LayerTaps(model, factored, by, copy_views=check.copy_views)
+        taps = LayerTaps(
+            model, factored, by, copy_views=check.copy_views, may_be_shared=check.shared
+        )
         try:
             values, found = taps.run(batch, f)
         except NoFactors as error:
@@ -111,7 +113,8 @@ def _reduce(
 
 def _form(rows: Tensor, is_unused: bool) -> FullGradient:
     n, shape = len(rows), rows.shape[1:]
-    if is_unused:  # zeros that take no memory, as of a layer that did not run
+    # zeros that take no memory, as of a layer that did not run; rare examples may have used it
+    if is_unused and not rows.any():
         return FullGradient(rows.new_zeros(()).expand(n, shape.numel()), shape)
     return FullGradient(rows.reshape(n, -1), shape)
 
