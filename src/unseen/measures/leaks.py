@@ -1,7 +1,8 @@
 """Features that nearly give the target away: alone, at one site only, or exactly in sum.
 
 A feature's tree is fitted on some rows and judged on others, so that many useless features raise
-no alarm; the interval is widened for the number of features tried.
+no alarm; the interval is widened for the number of features tried. At one site it must lie above
+what the feature says elsewhere: of many small sites a strong honest feature looks perfect at some.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ EXACT_R2 = 0.9999
 MOST_ROWS = 20_000
 """More rows are drawn at random: a leak shows in any of them."""
 FEWEST_ROWS, FEWEST_OF_A_CLASS = 50, 10
-SCREEN, BANDS = 0.95, 64
+SCREEN, BANDS, FEWEST_IN_A_BAND = 0.95, 64, 5
 """Features whose bands say less than this are not looked at further."""
 LEAVES, FOLDS, MOST_TERMS = 16, 5, 5
 EVERYWHERE = -1
@@ -41,7 +42,7 @@ class Leak:
     strength: Reading
     """Out-of-fold AUC (two classes: the rarer against the rest), or R² of a number."""
     site: int = EVERYWHERE
-    """The code of the only site where it shows."""
+    """The code of the site where it shows more clearly than elsewhere."""
 
 
 def leaks(
@@ -63,10 +64,42 @@ def leaks(
         here = site == code
         if 0 < here.sum() < len(y):
             local = _single(x[here], y[here], features, int(code), rng)
-            found += [leak for leak in local if leak.features not in known]
+            found += [
+                leak
+                for leak in local
+                if leak.features not in known and _exceeds(leak, x[~here], y[~here], features, rng)
+            ]
     if np.issubdtype(y.dtype, np.floating):
         found += _in_sum(x, y, features)
     return found
+
+
+def _exceeds(
+    leak: Leak,
+    x: Float[np.ndarray, "row input"],
+    y: Shaped[np.ndarray, " row"],
+    features: Mapping[str, Sequence[int]],
+    rng: np.random.Generator,
+) -> bool:
+    """Whether the feature is clearly stronger at the leak's site than in these rows of the other
+    sites; also where these cannot be judged.
+    """
+    target = _judged_target(y)
+    if target is None:
+        return True
+    (name,) = leak.features
+    elsewhere = _strength(x[:, list(features[name])], target, int(rng.integers(2**31)))
+    return widen(leak.strength, len(features)).low > elsewhere.value
+
+
+def _judged_target(y: Shaped[np.ndarray, " row"]) -> np.ndarray | None:
+    """A number as it is, of classes whether it is the rarest one; None where rows are too few."""
+    if not np.issubdtype(y.dtype, np.floating):
+        classes, counts = np.unique(y, return_counts=True)
+        if len(classes) < 2 or counts.min() < FEWEST_OF_A_CLASS:
+            return None
+        y = y == classes[counts.argmin()]
+    return None if len(y) < FEWEST_ROWS or y.std() == 0 else y
 
 
 def _single(
@@ -77,14 +110,10 @@ def _single(
     rng: np.random.Generator,
 ) -> list[Leak]:
     """Features whose own tree predicts rows that it was not fitted on nearly without error."""
-    is_number = np.issubdtype(y.dtype, np.floating)
-    if not is_number:
-        classes, counts = np.unique(y, return_counts=True)
-        if len(classes) < 2 or counts.min() < FEWEST_OF_A_CLASS:
-            return []
-        y = y == classes[counts.argmin()]
-    if len(y) < FEWEST_ROWS or (is_number and y.std() == 0):
+    target = _judged_target(y)
+    if target is None:
         return []
+    y, is_number = target, target.dtype != bool
     seed = int(rng.integers(2**31))
     bar, least = (NEARLY_PERFECT_R2, LEAST_R2) if is_number else (NEARLY_PERFECT_AUC, LEAST_AUC)
     found = []
@@ -92,19 +121,27 @@ def _single(
         block = x[:, list(positions)]
         if _in_sample(block, y, is_number) < SCREEN:
             continue
-        strength = max(
-            (_out_of_fold(block, y, is_number, seed), _as_score(block[:, 0], y, is_number)),
-            key=lambda reading: reading.value,
-        )
+        strength = _strength(block, y, seed)
         if strength.value >= bar and widen(strength, len(features)).low >= least:
             found.append(Leak((name,), strength, site))
     return found
 
 
-def _tree(is_number: bool) -> DecisionTreeRegressor | DecisionTreeClassifier:
+def _strength(block: Float[np.ndarray, "row input"], y: np.ndarray, seed: int) -> Reading:
+    """The better of the feature's own tree and of its first column as it is."""
+    is_number = y.dtype != bool
+    return max(
+        (_out_of_fold(block, y, is_number, seed), _as_score(block[:, 0], y, is_number)),
+        key=lambda reading: reading.value,
+    )
+
+
+def _tree(is_number: bool, columns: int) -> DecisionTreeRegressor | DecisionTreeClassifier:
     kind = DecisionTreeRegressor if is_number else DecisionTreeClassifier
-    # numbers need more steps: 16 steps of an identity already miss 0.4 % of the variance
-    return kind(max_leaf_nodes=4 * LEAVES if is_number else LEAVES, random_state=0)
+    # numbers need more steps: 16 steps of an identity already miss 0.4 % of the variance; a leaf
+    # per category
+    leaves = max(4 * LEAVES if is_number else LEAVES, columns + 1)
+    return kind(max_leaf_nodes=leaves, random_state=0)
 
 
 def _in_sample(block: Float[np.ndarray, "row input"], y: np.ndarray, is_number: bool) -> float:
@@ -123,9 +160,12 @@ def _in_sample(block: Float[np.ndarray, "row input"], y: np.ndarray, is_number: 
 
 
 def _bands(column: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
-    """Equally filled bands; equal values share one."""
-    edges = np.quantile(column, np.linspace(0, 1, BANDS + 1)[1:-1])
-    return np.searchsorted(edges, column, side="right")
+    """Equally filled bands; equal values share one, and an edge is a band of its own: of a column
+    that is 0 in 99 % of rows every edge is 0.
+    """
+    bands = min(BANDS, len(column) // FEWEST_IN_A_BAND)
+    edges = np.unique(np.quantile(column, np.linspace(0, 1, bands + 1)[1:-1]))
+    return np.searchsorted(edges, column, "left") + np.searchsorted(edges, column, "right")
 
 
 def _out_of_fold(
@@ -134,7 +174,7 @@ def _out_of_fold(
     kind = KFold if is_number else StratifiedKFold
     guess = np.zeros(len(y))
     for fit, rest in kind(FOLDS, shuffle=True, random_state=seed).split(block, y):
-        tree = _tree(is_number).fit(block[fit], y[fit])
+        tree = _tree(is_number, block.shape[1]).fit(block[fit], y[fit])
         guess[rest] = (
             tree.predict(block[rest]) if is_number else tree.predict_proba(block[rest])[:, 1]
         )
@@ -161,6 +201,8 @@ def _in_sum(
     if len(y) < FEWEST_ROWS or len(y) <= 2 * x.shape[1] or y.std() == 0:
         return []
     x, y = x.astype(np.float64), y.astype(np.float64)
+    spread = x.std(0)
+    x = x / np.where(spread > 0, spread, 1.0)  # columns of any unit are solved for alike
     if LinearRegression().fit(x, y).score(x, y) < EXACT_R2:
         return []
     chosen: list[str] = []
