@@ -36,11 +36,15 @@ def test_full_rank_is_exact_and_a_filter_that_keeps_all_loses_nothing():
 
 def test_claims_are_not_judged_at_smoke():
     rows = [
-        {"part": "rank", "rank": rank, "seed": seed, "r": r, "rho": r, "kept": 1.0}
+        {"part": "rank", "rank": rank, "seed": seed}
+        | {"r": r + 1e-4 * seed, "rho": r + 1e-4 * seed, "kept": 1 - 1e-4 * seed}
         for rank, r in ((1, 0.9), (32, 0.995))
         for seed in range(3)
     ]
-    rows += [{"part": "filter", "share": 0.1, "seed": seed, "kept": 0.95} for seed in range(3)]
+    rows += [
+        {"part": "filter", "share": 0.1, "seed": seed, "kept": 0.95 + 1e-4 * seed}
+        for seed in range(3)
+    ]
     assert {claim.judge(rows, Scale.SMOKE).verdict for claim in study.claims} == {
         Verdict.NOT_JUDGED
     }

@@ -4,14 +4,21 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from unseen.document import Note, Table, Tone
+from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig
+from unseen.lab import Lab
 from unseen.questions.audit.codes import CHECKS, alarms, coded_notes, parse_codes
 from unseen.questions.audit.document import document
 from unseen.questions.audit.results import Gap, Leak
+from unseen.questions.audit.training_data import leaks
 from unseen.reading import Reading
+from unseen.subjects.session import open_session
+from unseen.subjects.tables import TableColumns, of_table
 
 from .test_document import found, reading
 
@@ -73,3 +80,21 @@ def test_overfitting_is_a_large_clear_fall_from_training_to_known_sites(worse, i
     one = found()
     made = document([replace(one, gaps=[*one.gaps, gap])])
     assert (results(made)["U204"] == "found") == is_found
+
+
+def test_columns_of_a_table_that_give_its_target_away_are_found():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    y = (x + rng.normal(size=200) > 0).astype(int)
+    frame = pd.DataFrame(
+        {
+            "x": x,
+            "code": np.where(y == 1, "P", "N"),
+            "count": y * 10 + np.arange(200) % 5,
+            "filled": np.where(y == 1, rng.normal(size=200), np.nan),
+            "y": y,
+        }
+    )
+    (subject,) = of_table(frame, Lab(), TableColumns(target="y"))
+    session = open_session(replace(subject, budget=Budget(steps=1)), Lab())
+    assert {leak.features for leak in leaks(session)} == {("code",), ("count",), ("filled",)}

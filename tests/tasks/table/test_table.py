@@ -430,16 +430,6 @@ def test_a_number_is_scaled_by_its_fitted_rows():
     )
 
 
-def test_a_column_that_gives_the_target_away_is_a_warning():
-    frame = visits()
-    frame["code"] = frame.y.map({0: "N", 1: "P"})
-    frame["count"] = frame.y * 10 + np.arange(200) % 5
-    said = " ".join(Table(frame, "y").prepare(LAB).warnings)
-    assert "`code` alone" in said
-    assert "`count` alone" in said
-    assert "`x` alone" not in said
-
-
 def test_the_example_builds():
     task = example().build(LAB)
     assert len(task.splits["unseen"].data) > 50
