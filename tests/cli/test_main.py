@@ -1,7 +1,9 @@
 """The command as a person and a script use it: exit codes, three lines, JSON, and quick answers."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -310,6 +312,46 @@ def test_interruptions_end_with_130(store, capsys, monkeypatch):
 
     monkeypatch.setattr("unseen.cli.list.main", interrupted)
     assert main(["list"]) == 130
+
+
+def test_termination_ends_a_command_as_ctrl_c_does(store, capsys, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminated(_):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("unseen.cli.list.main", terminated)
+    assert main(["list"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("words", [["list", "studies"], ["cite"]])
+def test_a_pipe_without_unicode_gets_all_that_was_said(words):
+    wide, narrow = (
+        subprocess.run(
+            [sys.executable, "-m", "unseen.cli.main", *words],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        for encoding in ("utf-8", "ascii")
+    )
+    assert narrow.returncode == 0, narrow.stderr
+    assert len(narrow.stdout.splitlines()) == len(wide.stdout.splitlines())
+    assert narrow.stdout.isascii()
+    assert narrow.stdout != wide.stdout
+
+
+def test_json_without_unicode_is_the_same_json():
+    said = [
+        subprocess.run(
+            [sys.executable, "-m", "unseen.cli.main", "list", "--json"],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        ).stdout
+        for encoding in ("utf-8", "ascii")
+    ]
+    assert json.loads(said[0]) == json.loads(said[1])
 
 
 def test_claims_about_missing_rows_are_undecided_not_a_crash(store, capsys, monkeypatch):

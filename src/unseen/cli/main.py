@@ -5,12 +5,18 @@ cell, or a bug · 3 undecided only · 130 interrupted. Nothing heavy is imported
 needs it.
 """
 
+import codecs
 import importlib
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import TextIOWrapper
+from types import FrameType
 
 from unseen import __version__
 from unseen.cli import study_options
@@ -69,20 +75,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
     debug, given = "--debug" in given, [word for word in given if word != "--debug"]
+    _spell_for_narrow_streams(as_json="--json" in given)
     try:
-        code = _dispatch(given)
-        sys.stdout.flush()
-        return code
+        with _termination_as_interrupt():
+            code = _dispatch(given)
+            sys.stdout.flush()
+            return code
     except SystemExit as stop:  # argparse, after --help or its own message
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None) * 2
     except KeyboardInterrupt:
-        print("interrupted; finished cells are kept.", file=sys.stderr)
+        print("interrupted; finished parts are kept.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `unseen list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         return _report_error(error, debug, as_json="--json" in given)
+
+
+PLAIN = {"−": "-", "–": "-", "·": "-", "×": "x", "…": "...", "≤": "<=", "≥": ">="}
+"""ASCII for the signs of a summary where the terminal has no others; a minus must stay one."""
+
+
+def _spell_for_narrow_streams(as_json: bool) -> None:
+    """What the encoding of a stream lacks is spelled (an ASCII pipe, a surrogate of a file name)
+    and never ends a command whose work is done. JSON stays JSON, with the same strings.
+    """
+    plain = {} if as_json else PLAIN
+
+    def spell(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        text = error.object[error.start : error.end]
+        return "".join(plain.get(c) or json.dumps(c)[1:-1] for c in text), error.end
+
+    codecs.register_error("unseen-spell", spell)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="unseen-spell")
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM (`kill`, a batch system's limit) ends a command as Ctrl-C does: with a word and
+    without parts half written.
+    """
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(given: list[str]) -> int:
