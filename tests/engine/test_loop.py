@@ -265,3 +265,13 @@ def test_refusals():
     ):
         with pytest.raises(InvalidConfig, match="out of range"):
             Budget(**wrong)
+
+
+def test_names_of_optimizer_and_schedule_are_their_members():
+    """A string that equals "sgd" must not train by AdamW."""
+    by_name = Budget(optimizer="sgd", schedule="cosine")
+    assert by_name == Budget(optimizer=Optimizer.SGD, schedule=Schedule.COSINE)
+    assert isinstance(by_name.optimizer_of(nn.Linear(2, 2)), torch.optim.SGD)
+    assert by_name.schedule is Schedule.COSINE
+    with pytest.raises(InvalidConfig, match="optimizer='lion'"):
+        Budget(optimizer="lion")

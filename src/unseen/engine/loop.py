@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from unseen.errors import Divergence, InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Batch, Objective, Task, Use
+
+Option = TypeVar("Option", bound=StrEnum)
 
 Watch = Callable[[nn.Module], float]
 """A quantity of the model during training. It must leave the model, its mode and its gradients as
@@ -37,6 +39,17 @@ class Schedule(StrEnum):
     CONSTANT = "constant"
     COSINE = "cosine"
     """To zero at the last step."""
+
+
+def _member(kind: type[Option], value: str) -> Option:
+    """The member of that name."""
+    if value not in list(kind):
+        raise InvalidConfig(
+            f"Budget got {kind.__name__.lower()}={value!r}.",
+            why="nobody trains so here.",
+            fix=f"choose from {', '.join(kind)}.",
+        )
+    return kind(value)
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,9 @@ class Budget:
     """Autocast of the forward pass."""
 
     def __post_init__(self) -> None:
+        # names are given as strings, too: "sgd" must not train by another rule
+        object.__setattr__(self, "optimizer", _member(Optimizer, self.optimizer))
+        object.__setattr__(self, "schedule", _member(Schedule, self.schedule))
         if (
             self.steps < 0
             or self.batch_size < 1

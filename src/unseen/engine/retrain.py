@@ -99,14 +99,18 @@ def retrain_reweighted(
 
 
 def reweight_task(task: Task, weights: Float[Tensor, " example"]) -> Task:
-    """The task whose training examples count by these weights, in the order of its TRAIN splits."""
+    """The task whose training examples count by these weights, in the order of its TRAIN splits.
+
+    Within a split the weights are scaled to a mean of 1: a mean over the rows that are left, not a
+    smaller learning rate, which would move a model that is not at an optimum by itself.
+    """
     splits, start = dict(task.splits), 0
     for name, split in task.of(Use.TRAIN).items():
         n = length(split.data) or 0
         columns = dict(_subset(split, torch.arange(n)).columns)
-        splits[name] = replace(
-            split, data=Columns(**columns, **{WEIGHT: weights[start : start + n]})
-        )
+        own = weights[start : start + n]
+        own = own / own.mean() if own.any() else own
+        splits[name] = replace(split, data=Columns(**columns, **{WEIGHT: own}))
         start += n
     return replace(
         task,
