@@ -600,8 +600,10 @@ def two_sided_p(t: float, freedom: float) -> float:
 
 def holm(ps: Sequence[float], level: float = LEVEL) -> list[bool]:
     """Which of several hypotheses are rejected together (Holm, 1979): the smallest p against
-    (1 − level) / m, the next against (1 − level) / (m − 1), until one is too large.
+    (1 − level) / m, the next against (1 − level) / (m − 1), until one is too large. NaN rejects
+    nothing and counts among them.
     """
+    ps = [p if isfinite(p) else 1.0 for p in ps]
     rejected = [False] * len(ps)
     for rank, k in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         if ps[k] > (1 - level) / (len(ps) - rank):

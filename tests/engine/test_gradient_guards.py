@@ -443,7 +443,15 @@ class SortedRows(SortedList):
         return torch.stack([rows[k] for k in order])
 
 
-@pytest.mark.parametrize("make", [SortedList, SortedSlices, SortedParts, SortedRows])
+class SortedProducts(SortedList):
+    def rows(self, x, order):
+        table = torch.eye(len(x), dtype=torch.float64)[:, order].T
+        return (table @ x.flatten(1).double()).to(x.dtype).reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    "make", [SortedList, SortedSlices, SortedParts, SortedRows, SortedProducts]
+)
 def test_an_order_that_the_checked_examples_leave_idle_is_noticed(make):
     model = build(make)
     same = {"x": torch.randint(1, 11, (B, 6)), "y": torch.randint(3, (B,))}

@@ -39,6 +39,7 @@ def test_what_cannot_be_claimed(margins, why):
     ("reading", "why"),
     [
         (Reading(0.5, 0.5, 0.5, 5), "without width"),
+        (Reading(0.5, 0.6, 0.4, 5), "wrong way round"),
         (Reading(nan, 0.4, 0.6, 5), "is no number"),
         (Reading(0.5, nan, nan, 5), "has no interval"),
         (Reading(0.5, 0.4, nan, 5), "has no interval"),
@@ -216,6 +217,8 @@ def test_holm_counts_the_claims_that_are_judged():
     assert stats.holm([0.01, 0.04, 0.03]) == [True, False, False]
     assert stats.holm([0.01, 0.02, 0.03]) == [True, True, True]
     assert stats.holm([]) == []
+    assert stats.holm([nan, 0.001, 0.02]) == [False, True, True]
+    assert stats.holm([nan, 0.001, 0.03]) == [False, True, False]
 
 
 def test_the_larger_of_two_shares_is_shown_and_both_are_claimed():

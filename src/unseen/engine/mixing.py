@@ -116,6 +116,7 @@ AXIS = {
     "unbind": 1,
 }
 """Operations that may reorder examples, and where their axis stands among the arguments."""
+PRODUCTS = ("matmul", "mm", "__matmul")
 FIRST_AXIS = ("chunk", "split", "tensor_split", "unbind")
 """Those that take the first axis where none is named; the others take the last one."""
 
@@ -176,6 +177,11 @@ class ReorderedLayers(TorchFunctionMode):
             return self._chooses(first)
         if name == "__iter" or name == "masked_select":
             return True
+        if name in PRODUCTS:  # a table [examples, examples] may be a permutation
+            other = args[1] if len(args) > 1 else None
+            return (
+                x.shape == (self.n, self.n) and isinstance(other, Tensor) and len(other) == self.n
+            )
         if name not in AXIS:
             return False
         position, default = AXIS[name], 0 if name in FIRST_AXIS else -1

@@ -274,6 +274,8 @@ def defect(reading: Reading) -> str:
         return "has no interval"
     if reading.n < 2:
         return "is of a single unit"
+    if reading.low > reading.high:
+        return "has its limits the wrong way round"
     if reading.low == reading.high:
         return "has an interval without width"
     return ""

@@ -8,7 +8,7 @@ answers of an audit are right together in 95 %.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import ceil, floor, isfinite, log10
 
@@ -23,6 +23,8 @@ MARGIN = 0.05
 """How much worse still counts as holding, where none is named: 5 points of a share or an area."""
 RELATIVE_MARGIN = 0.1
 """The same for errors in the target's own unit: a tenth of the error at the known sites."""
+SHARES = ("accuracy", "AUC")
+"""Metrics between 0 and 1."""
 POWER = 0.8
 """So often would the labels that are named show that a site which is no worse holds."""
 
@@ -76,7 +78,7 @@ def default_margin(one: Findings, gap: Gap) -> float:
 def answer(one: Findings, gap: Gap, among: int, margin: float | None) -> SiteAnswer:
     """The answer at the site of a gap, of which the audit has so many."""
     margin = default_margin(one, gap) if margin is None else margin
-    worse, reading = widen(gap.worse, among), one.score(gap.split, gap.metric)
+    worse, reading = _within_range(gap, among), one.score(gap.split, gap.metric)
     verdict = Verdict.UNDECIDED
     if worse.high <= margin:
         verdict = Verdict.HOLDS
@@ -98,13 +100,23 @@ def answer(one: Findings, gap: Gap, among: int, margin: float | None) -> SiteAns
     )
 
 
+def _within_range(gap: Gap, among: int) -> Reading:
+    """By how much it is worse, widened; two shares or areas differ by at most 1."""
+    worse = widen(gap.worse, among)
+    if gap.metric not in SHARES:
+        return worse
+    return replace(worse, low=max(-1.0, worse.low), high=min(1.0, worse.high))
+
+
 def _labels(gap: Gap, worse: Reading, distance: float) -> int | None:
-    """The least n with widening · (1 + z_power / z) · half-width(n) ≤ distance, in two digits."""
+    """The least n with (widening + z_power / z) · half-width(n) ≤ distance, in two digits: only the
+    limit is widened, not the spread of the value by which it misses.
+    """
     width = gap.worse.high - gap.worse.low
     if gap.resolution is None or not width > 0 or not distance > 0:
         return None
     widening = (worse.high - worse.low) / width
-    factor = widening * (1 + float(scipy_stats.norm.ppf(POWER)) / z_quantile())
+    factor = widening + float(scipy_stats.norm.ppf(POWER)) / z_quantile()
     left = (distance / factor) ** 2 - gap.resolution.fixed
     if left <= 0:
         return None
@@ -135,6 +147,8 @@ def in_words(found: SiteAnswer) -> str:
         return f"It holds within {margin}."
     if not isfinite(found.worse.high):
         return "No interval exists, so the data exclude nothing."
+    if found.metric in SHARES and found.worse.high >= 1:
+        return "The intervals are so wide that the data exclude nothing."
     excluded = f"The data exclude that it is worse by more than {found.worse.high:.2g}"
     if found.labels is None:
         return (
