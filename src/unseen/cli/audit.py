@@ -64,7 +64,8 @@ def parser() -> Arguments:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code (0 fine, 1 bar missed, 3 bar undecided)."""
     options = parser().parse_args(argv)
-    from unseen.questions.audit.codes import alarms, parse_codes  # after parsing: it imports torch
+    from unseen.questions.audit.bar import compare_with_bar  # after parsing: it imports torch
+    from unseen.questions.audit.codes import alarms, parse_codes
 
     fatal = parse_codes(options.fail_on)
     found = unseen.audit(
@@ -79,9 +80,9 @@ def main(argv: Sequence[str]) -> int:
     present(found, options)
     if raised := alarms(found.document, fatal):
         print(f"raised: {', '.join(raised)}", file=sys.stderr)
-        return 1
-    if options.bar is None:
-        return 0
-    from unseen.questions.audit.bar import meets_bar  # after parsing: it imports torch
-
-    return {True: 0, False: 1, None: 3}[meets_bar(found.results, options.bar)]
+    code = 0
+    if options.bar is not None:
+        answer = compare_with_bar(found.results, options.bar)
+        print(answer, file=sys.stderr)
+        code = {True: 0, False: 1, None: 3}[answer.is_met]
+    return 1 if raised else code

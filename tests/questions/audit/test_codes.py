@@ -98,3 +98,28 @@ def test_columns_of_a_table_that_give_its_target_away_are_found():
     (subject,) = of_table(frame, Lab(), TableColumns(target="y"))
     session = open_session(replace(subject, budget=Budget(steps=1)), Lab())
     assert {leak.features for leak in leaks(session)} == {("code",), ("count",), ("filled",)}
+
+
+def site(worse: float, half: float, place: str = "Bern"):
+    gap = Gap(metric="accuracy", reference="seen", split="unseen", worse=reading(worse, half))
+    return replace(found(place), gaps=[gap])
+
+
+@pytest.mark.parametrize(
+    ("worse", "half", "raised", "undecided"),
+    [(0.0, 0.2, ["U203"], "noted"), (0.0, 0.01, [], "fine"), (0.3, 0.1, ["U202"], "fine")],
+    ids=["undecided", "holds", "worse"],
+)
+def test_only_an_undecided_site_raises_undecided(worse, half, raised, undecided):
+    made = document([site(worse, half)])
+    assert alarms(made, {"U202", "U203"}) == raised
+    assert results(made)["U203"] == undecided
+    assert results(made)["U202"] == ("found" if raised == ["U202"] else "fine")
+
+
+def test_a_remedy_that_helps_is_a_finding_but_no_alarm():
+    one = found()
+    helped = replace(one.outcomes[0], change=reading(0.2, 0.01))
+    made = document([replace(one, outcomes=[helped])])
+    assert results(made)["U401"] == "noted"
+    assert alarms(made, {"U401"}) == []

@@ -112,3 +112,37 @@ def test_an_area_cannot_be_worse_by_more_than_one():
     (here,) = site_answers([replace(one, gaps=[gap(reading(0.1, 1.1))])], "accuracy")
     assert (here.worse.low, here.worse.high) == (-1.0, 1.0)
     assert in_words(here) == "The intervals are so wide that the data exclude nothing."
+
+
+def test_the_interval_beside_an_answer_is_the_one_that_decides():
+    names = ("Bern", "Basel", "Chur", "Davos")
+    sites = [replace(found(worse=reading(0.0, 0.045)), sites={"unseen": name}) for name in names]
+    wide = stats.widen(sites[0].gaps[0].worse, 4)
+    assert wide.high > 0.05 > sites[0].gaps[0].worse.high
+    text = markdown(document(sites, margin=0.05))
+    page_one = text[: text.index("How well it holds")]
+    assert "undecided" in page_one
+    assert "0.00 \\[−0.06, 0.06\\]" in page_one
+    assert "−0.045" not in page_one
+
+
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        (
+            0.0,
+            "That is as good as on held-out examples of known sites on average; it is clearly "
+            "worse at none of 2 sites.",
+        ),
+        (
+            0.2,
+            "worse than on held-out examples of known sites on average; it is clearly worse at 2 "
+            "of 2 sites.",
+        ),
+    ],
+)
+def test_the_lead_says_how_the_sites_compare(worse, words):
+    sites = [
+        replace(found(worse=reading(worse)), sites={"unseen": name}) for name in ("Bern", "Basel")
+    ]
+    assert words in document(sites).lead

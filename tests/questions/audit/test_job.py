@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 from unseen import stats
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget
-from unseen.errors import InvalidData
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.conv import cnn
 from unseen.objectives import classify, exact_match, regress
@@ -237,3 +237,8 @@ def test_flipped_labels_of_images_rank_first():
     found = job(Subject(task=task, model=lambda: cnn((8, 16), 10), budget=Budget(steps=10)), Lab())
     wrong = task.splits["train"].data[torch.arange(1_000)]["wrong"]
     assert stats.auc(found.suspicion, wrong.numpy()).value > 0.88
+
+
+def test_remedies_that_are_no_methods_are_refused_before_the_work():
+    with pytest.raises(InvalidConfig, match="remedies=False"):
+        Audit(remedies=False)  # type: ignore[arg-type]

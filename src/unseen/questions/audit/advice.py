@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from unseen.document import Note, Tone
 from unseen.questions.audit.causes import about_leaks, about_overfitting
-from unseen.questions.audit.codes import is_alarm, with_code
+from unseen.questions.audit.codes import with_code
 from unseen.questions.audit.constant import CONSTANT, about_constant
 from unseen.questions.audit.equivalence import SiteAnswer, Verdict, answer, in_words
 from unseen.questions.audit.results import Findings, Gap, Outcome, evaluation_sites, gain
@@ -56,7 +56,7 @@ def advice(findings: Sequence[Findings], margin: float | None = None) -> list[No
     notes = with_code("U101", about_leaks(findings))
     notes += with_code("U201", about_constant(findings, metric))
     for note in (note for one in findings for note in _about_gap(one, metric, among, margin)):
-        notes += with_code("U202" if is_alarm(note) else "U203", [note])
+        notes += with_code("U203" if note.tone is Tone.NEUTRAL else "U202", [note])
     notes += with_code("U204", about_overfitting(findings))
     notes += with_code("U301", _about_calibration(findings))
     notes += with_code("U102", _about_copies(findings)) + with_code("U103", _about_labels(findings))
@@ -91,13 +91,16 @@ def _about_gap(one: Findings, metric: str, among: int, margin: float | None) -> 
         here = one.score(split, metric)
         if gap is not None and here is not None:
             found = answer(one, gap, among, margin)
-            notes.append(_site_note(found, here, gap.worse, gap_reference(one, gap), among))
+            notes.append(_site_note(found, here, gap_reference(one, gap), among))
     return notes
 
 
-def _site_note(found: SiteAnswer, here: Reading, worse: Reading, than: str, among: int) -> Note:
-    """One site: worse, easier, holding within the margin, or undecided."""
+def _site_note(found: SiteAnswer, here: Reading, than: str, among: int) -> Note:
+    """One site: worse, easier, holding within the margin, or undecided; by the interval that
+    decides, so that the words follow from the numbers beside them.
+    """
     metric, score, words = found.metric, format_reading(here), in_words(found)
+    worse = found.worse
     if found.worse.low > 0:
         return Note(
             f"Expect {metric} {score} at {found.site}: worse than on {than}.",
@@ -117,7 +120,7 @@ def _site_note(found: SiteAnswer, here: Reading, worse: Reading, than: str, amon
             Tone.GOOD,
             f"Compared with {than} it is not worse by more than {found.worse.high:.2g}.",
         )
-    chosen = f" Limits allow for {among} sites." if among > 1 else ""
+    chosen = f" The interval allows for {among} sites." if among > 1 else ""
     return Note(
         f"The data do not show whether {metric} is worse at {found.site}: {score} with "
         f"{count_noun(here.n, 'example')}.",

@@ -18,6 +18,8 @@ class Check:
     what: str
     part: str = ""
     """The part of the audit that looks; it can be skipped with a reason."""
+    is_good_news: bool = False
+    """Whether good news is a finding, too."""
 
 
 CHECKS = (
@@ -31,7 +33,7 @@ CHECKS = (
     Check("U204", "overfitting: worse on new examples of known sites than in training", "scores"),
     Check("U205", "a simpler model does as well, or better", "comparison models"),
     Check("U301", "outputs that are no probabilities at a site", "calibration"),
-    Check("U401", "remedies that help or do harm"),
+    Check("U401", "remedies that help or do harm", is_good_news=True),
 )
 BY_CODE = {check.code: check for check in CHECKS}
 
@@ -53,9 +55,9 @@ def with_code(code: str, notes: Iterable[Note]) -> list[Note]:
     return [replace(note, code=code) for note in notes]
 
 
-def is_alarm(note: Note) -> bool:
-    """Whether a pipeline that asked for its code should stop."""
-    return note.tone in (Tone.BAD, Tone.CAUTION)
+def is_raised(note: Note) -> bool:
+    """Whether a pipeline that asked for its code should stop: at whatever is no good news."""
+    return note.tone is not Tone.GOOD
 
 
 def coded_notes(document: Document) -> list[dict[str, str]]:
@@ -69,15 +71,19 @@ def coded_notes(document: Document) -> list[dict[str, str]]:
 
 
 def alarms(document: Document, codes: Collection[str]) -> list[str]:
-    """Which of the codes stand in the document as an alarm."""
+    """Which of the codes the document raises."""
     notes = [b for section in document.sections for b in section.blocks if isinstance(b, Note)]
-    return sorted({note.code for note in notes if note.code in codes and is_alarm(note)})
+    return sorted({note.code for note in notes if note.code in codes and is_raised(note)})
 
 
 def state(check: Check, notes: Sequence[Note], findings: Sequence[Findings]) -> str:
     """Found, fine, or why it does not apply."""
-    mine = [note for note in notes if note.code == check.code]
-    if any(is_alarm(note) for note in mine):
+    mine = [
+        note
+        for note in notes
+        if note.code == check.code and (is_raised(note) or check.is_good_news)
+    ]
+    if any(note.tone in (Tone.BAD, Tone.CAUTION) for note in mine):
         return "found"
     reasons = {one.skipped[check.part] for one in findings if check.part in one.skipped}
     if reasons:

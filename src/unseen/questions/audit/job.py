@@ -84,6 +84,12 @@ class Audit:
                 why="at least one model must be trained.",
                 fix="use --seeds 3 or more.",
             )
+        if not isinstance(self.remedies, Mapping):
+            raise InvalidConfig(
+                f"remedies={self.remedies!r}.",
+                why="remedies are methods by name.",
+                fix='use remedies={} for none, or {"SAM": lambda budget: SAM(budget=budget)}.',
+            )
 
     def __call__(self, subject: Subject, lab: Lab) -> Findings:
         session = open_session(subject, lab, seeds=self.seeds, retrain=bool(self.remedies))

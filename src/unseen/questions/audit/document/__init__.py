@@ -130,14 +130,15 @@ def _lead(findings: Sequence[Findings]) -> str:
     gaps = [gap.worse for _, gap, _ in pairs]
     if gaps:
         mean = _mean_over_examples(gaps, [score for _, _, score in pairs])
+        size = f"{abs(mean):.{_digits(gaps)}f}"
+        change = f"{size} {'worse' if mean > 0 else 'better'} than" if float(size) else "as good as"
         text += (
-            f" That is {abs(mean):.{_digits(gaps)}f} {'worse' if mean > 0 else 'better'} than on "
-            f"{gap_reference(*pairs[0][:2])}"
+            f" That is {change} on {gap_reference(*pairs[0][:2])}"
             f"{' on average' if len(gaps) > 1 else ''}; "
         )
         lost = sum(widen(gap, len(gaps)).low > 0 for gap in gaps)
         text += (
-            f"the loss is clear at {lost} of {len(gaps)} sites."
+            f"it is clearly worse at {lost or 'none'} of {len(gaps)} sites."
             if len(gaps) > 1
             else f"the difference is {format_reading(gaps[0])}"
             f"{'' if lost or gaps[0].high < 0 else ', which may be chance'}."

@@ -8,6 +8,7 @@ from unseen.figure import Dots
 from unseen.questions.audit.advice import answer_in_a_word, shared_metric
 from unseen.questions.audit.constant import constant_score
 from unseen.questions.audit.document.names import site_label
+from unseen.questions.audit.equivalence import answer
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import LOWER_IS_BETTER, evaluation_sites
 from unseen.reading import Reading
@@ -28,6 +29,8 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
         here = one.score(split, metric)
         gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
         known = None if gap is None else one.score(gap.reference, metric)
+        # the interval that decides, so that the answer beside it follows from it
+        worse = None if gap is None else answer(one, gap, among, margin).worse
         drawn.setdefault("there", []).append(here)
         drawn.setdefault("known sites", []).append(known)
         drawn.setdefault("constant answer", []).append(constant_score(one, split, metric))
@@ -37,7 +40,7 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
             "n": None if here is None else here.n,
             metric: here,
             "known sites": known,
-            "worse by": None if gap is None else gap.worse,
+            "worse by": worse,
         }
         rows.append(row)
     used = {name: values for name, values in drawn.items() if any(values)}
@@ -52,7 +55,7 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
         Table(
             rows=[{k: v for k, v in row.items() if _is_filled(k, rows)} for row in rows],
             caption=f"Does it hold? {metric} with 95 % intervals, and how much worse than on known "
-            "sites (below zero: better).",
+            f"sites (below zero: better{_allowance(among)}).",
         ),
     ]
     skipped = sorted({part for one in findings for part in one.skipped})
@@ -64,6 +67,10 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
             )
         )
     return blocks
+
+
+def _allowance(among: int) -> str:
+    return f"; that interval allows for {among} sites" if among > 1 else ""
 
 
 def data(findings: Sequence[Findings]) -> list[Block]:
