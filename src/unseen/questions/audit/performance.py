@@ -137,8 +137,8 @@ def _resolution(here: Reading, there: SplitPredictions, metric: str) -> Resoluti
         reading = there.metrics(np.tile(rows, times)).get(metric)
         if reading is None:
             return None
-        gap = stats.independent_difference(here, reading)
-        half2.append(((gap.high - gap.low) / 2) ** 2)
+        gap = gain(metric, stats.independent_difference(here, reading))
+        half2.append((gap.high - gap.value) ** 2)
     per_label = 8 * rows.size * max(0.0, half2[0] - half2[1])
     fixed = max(0.0, half2[0] - per_label / (4 * rows.size))
     return Resolution(fixed=fixed, per_label=per_label)

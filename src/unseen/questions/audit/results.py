@@ -98,8 +98,8 @@ class Feature:
 
 @dataclass(frozen=True, kw_only=True)
 class Resolution:
-    """How narrow a gap's interval gets with n labelled examples of the site: half-width² = fixed +
-    per_label / n.
+    """How narrow a gap's interval gets with n labelled examples of the site: (upper limit −
+    value)² = fixed + per_label / n.
     """
 
     fixed: float
