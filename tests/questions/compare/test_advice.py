@@ -14,6 +14,7 @@ from unseen.questions.compare.advice import (
     metric_of,
     recommend,
 )
+from unseen.questions.compare.document import document, summary
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE
 
@@ -50,6 +51,21 @@ def test_a_clear_loss_is_a_caution():
     )
 
 
+def test_where_every_rival_is_clearly_worse_nothing_says_that_it_cannot_be_told_apart():
+    results = by_hand(gain=-0.05)
+    assert "told apart" not in told(results)
+    assert "Stay with ERM." in told(results, Tone.CAUTION)
+    two = replace(results, methods=["ERM", "new_one"])
+    assert document(two).lead.endswith("new_one is clearly worse.")
+    assert "Stay with" not in told(by_hand(gain=0.05))
+
+
+def test_bold_is_explained_only_where_something_is_bold():
+    tables = [summary(by_hand(gain, 0.01)) for gain in (0.05, 0.0)]
+    explained = [any("Bold" in text for text in table.footnotes) for table in tables]
+    assert explained == [True, False]
+
+
 def test_the_worst_place_diverged_runs_and_missing_parts_are_told():
     text = told(by_hand(), Tone.CAUTION)
     assert "at a site like west" in text
@@ -68,7 +84,7 @@ def with_oracle(results, gain: float):
     return replace(results, cells=cells)
 
 
-@pytest.mark.parametrize("gain", [0.0, -0.01])
+@pytest.mark.parametrize("gain", [0.0, -0.01, 1e-6])
 def test_an_oracle_that_is_no_higher_promises_nothing(gain):
     assert "could give" not in told(with_oracle(by_hand(), gain))
 

@@ -351,6 +351,10 @@ def test_that_three_sites_are_too_few_for_some_selection_is_known_before_trainin
     (notice,) = job.domain_notices(subjects, Sweep(subjects, Lab()))
     assert notice.startswith("IRM, CORAL and V-REx get no leave-one-domain-out validation")
     assert "4 in all" in notice
+    job = replace(job, seeds=1, entrants=methods_named(["erm", "vrex"]))
+    why = job(subjects, Lab()).missing
+    assert list(why) == ["V-REx · leave-one-domain-out validation"]
+    assert "4 in all" in why["V-REx · leave-one-domain-out validation"]
     plain = Comparison(entrants=methods_named(["erm", "sam"]), draws=2)
     assert plain.domain_notices(subjects, Sweep(subjects, Lab())) == []
     quiet = replace(job, protocols=[Protocol.TRAINING])

@@ -81,7 +81,7 @@ def _about_methods(results: Results) -> list[Note]:
                 f"{count_noun(len(rivals), 'method')}.",
             )
         )
-    elif changes:
+    elif {*changes} - {*worse}:
         top = max(changes, key=lambda name: changes[name].value)
         none = (
             f"None of {count_noun(len(rivals), 'method')} is"
@@ -102,7 +102,8 @@ def _about_methods(results: Results) -> list[Note]:
         )
     if worse:
         told = join_words([f"{name} ({format_reading(changes[name], '+')})" for name in worse])
-        notes.append(Note(f"Clearly worse than {base} {where}: {told}.", Tone.CAUTION))
+        stay = "" if {*changes} - {*worse} else f" Stay with {base}."
+        notes.append(Note(f"Clearly worse than {base} {where}: {told}.{stay}", Tone.CAUTION))
     return notes
 
 
@@ -185,6 +186,8 @@ def _about_selection(results: Results) -> list[Note]:
         for p in (results.protocols[0], Protocol.ORACLE)
     )
     if here is None or best is None or best.value <= here.value:
+        return []
+    if format_reading(best) == format_reading(here):  # nothing that a reader could see
         return []
     return [
         Note(

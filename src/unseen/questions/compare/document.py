@@ -21,8 +21,8 @@ from unseen.text import count_intervals, count_noun, format_reading, join_words
 
 MOST_DOTS = 1_200
 BOLD = (
-    "Bold: its paired difference from every other method in the column excludes zero, widened "
-    "for the choice."
+    "Bold (* where there is none): its paired difference from every other method in the column "
+    "excludes zero, widened for the choice."
 )
 
 
@@ -83,11 +83,11 @@ def _lead(results: Results) -> str:
         )
     elif rivals:
         _, worse = clear(results, column)
-        text += (
-            f" None of the {len(rivals)} other methods is clearly better" if len(rivals) > 1 else ""
-        )
-        text += f" {rivals[0]} is not clearly better" if len(rivals) == 1 else ""
-        text += f"; {len(worse)} clearly worse." if worse else "."
+        if len(rivals) == 1:
+            text += f" {rivals[0]} is {'clearly worse' if worse else 'not clearly better'}."
+        else:
+            text += f" None of the {len(rivals)} other methods is clearly better"
+            text += f"; {len(worse)} clearly worse." if worse else "."
     return text
 
 
@@ -214,8 +214,9 @@ def _table(
     strong = [
         (k, head) for head, column in cells.items() for k, cell in enumerate(column) if cell.best
     ]
+    shown = [text for text in notes if strong or text != BOLD]
     return Table(
-        rows=rows, caption=caption, footnotes=[*explained, *notes], strong=strong, marks=marks
+        rows=rows, caption=caption, footnotes=[*explained, *shown], strong=strong, marks=marks
     )
 
 

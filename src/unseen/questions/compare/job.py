@@ -107,7 +107,7 @@ class Comparison:
             dots=read.dots(),
             sizes={site: _test_size(read, site) for site in read.sites},
             diverged=_divergence_counts(kept),
-            missing=self._missing(subjects, failed, usable),
+            missing=self._missing(subjects, sweep, failed, usable),
             trained=_stacking_notes(kept),
             subgroups={spec: [part.name for part in each] for spec, each in groups.items()},
             decisions=shared_decisions(subjects),
@@ -142,23 +142,28 @@ class Comparison:
         """What can be said before training of methods that compare domains, where one domain is
         left when another one validates.
         """
-        found: list[str] = []
+        subject, refused = self._refusing_one_domain(subjects, sweep)
+        if subject is None or not refused:
+            return []
+        return [
+            f"{join_words(refused)} get{'s' * (len(refused) == 1)} no "
+            f"{Protocol.LEFT_OUT}: {_one_domain(subject)}"
+        ]
+
+    def _refusing_one_domain(
+        self, subjects: Sequence[Subject], sweep: Sweep
+    ) -> tuple[Subject | None, list[str]]:
+        """A subject of two training domains, and the methods that one of them is too few for."""
         if Protocol.LEFT_OUT not in self.protocols or self.draws == 1:
-            return found
-        pairs = [one for one in subjects if len(training_domains(one.task)) == 2]
-        for subject in pairs[:1]:  # the others have as many
-            domain = training_domains(subject.task)[0]
-            refused = [
-                e.name for e in self.entrants if sweep.refuses_one_domain(e, subject, domain)
-            ]
-            if refused:
-                found.append(
-                    f"{join_words(refused)} get{'s' * (len(refused) == 1)} no "
-                    f"{Protocol.LEFT_OUT}: of two training sites one is left when the other "
-                    "validates, and to compare sites takes two. One more site is needed for it "
-                    f"({len(evaluated_splits(subject.task)) + 3} in all)."
-                )
-        return found
+            return None, []
+        # where one subject has two training domains, the others have as many
+        subject = next((one for one in subjects if len(training_domains(one.task)) == 2), None)
+        if subject is None:
+            return None, []
+        domain = training_domains(subject.task)[0]
+        return subject, [
+            e.name for e in self.entrants if sweep.refuses_one_domain(e, subject, domain)
+        ]
 
     def _compute(
         self, groups: Sequence[Sequence[RunGroup]], sweep: Sweep, told: Callable[[object], None]
@@ -198,13 +203,19 @@ class Comparison:
     def _missing(
         self,
         subjects: Sequence[Subject],
+        sweep: Sweep,
         failed: Mapping[RunGroup, Exception],
         usable: Sequence[Protocol],
     ) -> dict[str, str]:
         found = {}
         names = {subject.label: subject.task.name for subject in subjects}
+        pair, refused = self._refusing_one_domain(subjects, sweep)
         for block, error in failed.items():  # one reason at several sites is told once
-            found[block.says] = reason(error).replace(f"`{names[block.at]}`", "the task")
+            if pair is not None and block.without and block.entrant.name in refused:
+                # as it was said before training
+                found[f"{block.entrant.name} · {Protocol.LEFT_OUT}"] = _one_domain(pair)
+            else:
+                found[block.says] = reason(error).replace(f"`{names[block.at]}`", "the task")
         if self.draws == 1:
             return found | {
                 "selection": "every method ran with its defaults (one draw): there was nothing to "
@@ -216,6 +227,14 @@ class Comparison:
             Protocol.ORACLE: "the task has no split `oracle` at the site that is evaluated.",
         }
         return found | {p.value: needs[p] for p in self.protocols if p not in usable}
+
+
+def _one_domain(subject: Subject) -> str:
+    """Why a method that compares domains has no draw that is chosen by leaving out one of two."""
+    return (
+        "of two training sites one is left when the other validates, and to compare sites takes "
+        f"two. One more site is needed for it ({len(evaluated_splits(subject.task)) + 3} in all)."
+    )
 
 
 def check_subjects(subjects: Sequence[Subject]) -> None:
