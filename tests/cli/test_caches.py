@@ -13,6 +13,7 @@ import pytest
 
 import unseen
 from unseen.attributions.explanation import guide
+from unseen.attributions.explanation.comparison import DRAWS
 from unseen.attributions.influence import InfluenceScores
 from unseen.attributions.influence.factors import Fit
 from unseen.cli import audit, compare, explain, influence
@@ -351,7 +352,10 @@ def test_a_killed_explanation_goes_on(subject, capsys, monkeypatch):
     assert len(fits) == 1
     again = len(answers)
     said(capsys, explain, *subject, *EXPLAIN[2:])
-    assert len(answers) == again == 9  # eight methods, and the third one again
+    assert len(answers) == again
+    # eight methods, the third one again, and the further draws of those that are close
+    assert again >= 9
+    assert (again - 9) % (DRAWS - 1) == 0
 
 
 def test_a_killed_influence_run_goes_on(subject, capsys, monkeypatch):

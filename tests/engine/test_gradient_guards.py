@@ -12,6 +12,8 @@ from torch.nn.utils import prune
 from unseen.engine.gradient_check import check_gradients, remembered_checks
 from unseen.engine.tap import tap, tap_and_reduce
 from unseen.errors import UnsupportedLayer
+from unseen.models.transformer import Decoder, Transformer
+from unseen.objectives import sequence_log_probability
 
 B = 5
 
@@ -460,3 +462,11 @@ def test_an_order_that_the_checked_examples_leave_idle_is_noticed(make):
     found = tap(model, later, cross_entropy)
     ref = oracle.per_example_gradients(model, later, cross_entropy)
     torch.testing.assert_close(found["layer.bias"].gradients(), ref["layer.bias"])
+
+
+def test_a_decoder_that_indexes_masks_and_positions_keeps_its_factors():
+    torch.manual_seed(0)
+    model = Transformer(Decoder(vocabulary=20, width=16, layers=1, heads=2, context=12)).eval()
+    batch = {"tokens": torch.randint(1, 20, (6, 8))}
+    check = check_gradients(model, batch, sequence_log_probability)
+    assert not check.one_by_one

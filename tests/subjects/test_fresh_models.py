@@ -41,7 +41,9 @@ class Around(nn.Module):
         return self.inside(x)
 
 
-@pytest.mark.parametrize("make", [lambda net: net, Around, copy.deepcopy], ids=str)
+@pytest.mark.parametrize(
+    "make", [lambda net: net, Around, copy.deepcopy], ids=["itself", "around", "copy"]
+)
 def test_folds_do_not_start_from_the_trained_model(make):
     net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     before = copy.deepcopy(net.state_dict())

@@ -122,17 +122,21 @@ FIRST_AXIS = ("chunk", "split", "tensor_split", "unbind")
 
 
 class ReorderedLayers(TorchFunctionMode):
-    """Inside the block `names` collects parameters of layers that run after examples were indexed.
+    """After the block `names` holds the parameters of layers that ran between an indexing of the
+    examples and one of what they computed.
 
     An order that is undone later gives the right value and hands a layer's gradients to the wrong
     examples. Whether a batch is reordered depends on its data (texts sorted by length), so that
-    the operation counts, not what it did.
+    the operation counts, not what it did. Without undoing, f of an example is another number
+    alone than among others, which another guard sees; a model may index masks and positions.
     """
 
     def __init__(self, model: nn.Module, n: int) -> None:
         super().__init__()
         self.model, self.n, self.names = model, n, set[str]()
         self.is_indexed = False
+        self._waiting = set[str]()
+        """Layers that ran in an order that nothing has undone so far."""
         self.handles: list[Any] = []
 
     def __enter__(self) -> "ReorderedLayers":
@@ -152,7 +156,7 @@ class ReorderedLayers(TorchFunctionMode):
     def _mark(self, names: set[str]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def enter(layer: nn.Module, args: tuple[Any, ...]) -> None:
             if self.is_indexed:
-                self.names |= names
+                self._waiting |= names
 
         return enter
 
@@ -164,15 +168,19 @@ class ReorderedLayers(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if self.n > 1 and not self.is_indexed and args and isinstance(args[0], Tensor):
-            self.is_indexed = self._indexes(func, args, kwargs)
+        is_of_tensor = self.n > 1 and bool(args) and isinstance(args[0], Tensor)
+        if is_of_tensor and self._indexes(func, args, kwargs):
+            self.is_indexed = True
+            values = (*args, *kwargs.values())
+            if any(isinstance(x, Tensor) and x.requires_grad for x in values):
+                self.names |= self._waiting
         return func(*args, **kwargs)
 
     def _indexes(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         x, name = args[0], getattr(func, "__name__", "").rstrip("_")
         if not x.dim() or len(x) != self.n:
             return False
-        if name == "__getitem".rstrip("_") and len(args) > 1:
+        if name in ("__getitem", "__setitem") and len(args) > 1:
             first = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
             return self._chooses(first)
         if name == "__iter" or name == "masked_select":
