@@ -313,3 +313,9 @@ def test_a_device_that_is_not_there_is_refused():
         main(["--device", "cuda:77"])
     assert "cuda:77" in caught.value.what
     assert "doctor" in caught.value.fix
+
+
+@pytest.mark.parametrize("role", ["site", "time", "entity"])
+def test_a_target_with_a_second_role_is_refused_in_these_words(role):
+    with pytest.raises(InvalidConfig, match=f"`ill` is both the target and the {role} column"):
+        unseen.audit(clinics(), target="ill", **{role: "ill"}, seeds=1)

@@ -117,9 +117,11 @@ def test_rows_of_a_table_are_explained_in_its_own_columns(capsys):
         one["output"] - one["at_baseline"] - sum(one["credits"].values()), abs=1e-4
     )
     assert found["is_exact"]  # four features: all masks
+    first, *_ = sorted(one["credits"], key=lambda name: -abs(one["credits"][name]))
     page = Path("unseen-explanation.html").read_text()
     assert "perturbations that there are" in page
     assert "Row 17" in page
+    assert f"The largest credits, in log-odds: {first} (" in page
     assert "Which explanation, and why" in page
 
 

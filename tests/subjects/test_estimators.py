@@ -55,3 +55,28 @@ def test_a_module_in_the_working_folder_is_found_and_columns_by_name_are_refused
         audited("own_pipelines:Pipe")
     assert "without names" in found.value.why
     assert "--estimator" in found.value.fix
+
+
+def decisions(**options) -> str:
+    found = unseen.audit(
+        FRAME,
+        target="ill",
+        site="site",
+        seeds=1,
+        remedies={},
+        measures={},
+        progress=False,
+        **options,
+    )
+    return " ".join(text for one in found.results for text in one.decisions)
+
+
+def test_the_report_names_the_steps_that_were_asked_for():
+    assert "for 7 steps of 64 examples" in decisions(steps=7)
+    assert "for 60 steps of 64 examples" not in decisions(steps=7)
+
+
+def test_no_network_is_described_where_an_estimator_is_audited():
+    said = decisions(estimator="sklearn.linear_model:LogisticRegression")
+    assert "multilayer perceptron" not in said
+    assert "The comparison models are scikit-learn's" in said

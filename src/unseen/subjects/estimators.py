@@ -19,6 +19,7 @@ from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.estimator import Estimator
 from unseen.objectives import classify, regress
+from unseen.subjects.networks import NETWORK
 from unseen.subjects.subject import Subject
 from unseen.task import Use
 
@@ -29,7 +30,8 @@ def with_estimator(subject: Subject, estimator: str | BaseEstimator) -> Subject:
     """
     if isinstance(estimator, str):
         estimator = _import_estimator(estimator)
-    name, decisions = type(estimator).__name__, list(subject.decisions)
+    name = type(estimator).__name__
+    decisions = [text for text in subject.decisions if not text.startswith(NETWORK)]
     if is_classifier(estimator) and not hasattr(estimator, "predict_proba"):
         estimator = CalibratedClassifierCV(estimator)
         decisions.append(

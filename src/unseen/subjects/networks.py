@@ -1,5 +1,7 @@
 """The network and the length of training of a subject that brings none of its own."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor, nn
 
@@ -66,13 +68,27 @@ def budget_for_domains(task: Task) -> Budget:
     return budget_for(sum(examples), batch_size * len(examples), batch_size, 100, 2_000)
 
 
+NETWORK = "The network is a multilayer perceptron"
+
+
 def describe_network(inputs: int, outputs: int, budget: Budget, *, per_domain: bool = False) -> str:
     """What is trained, and for how long, unless a search says otherwise."""
     layers = "-".join(map(str, (inputs, *HIDDEN, outputs)))
     each = " of each domain" if per_domain else ""
     return (
-        f"The network is a multilayer perceptron {layers}, trained with "
+        f"{NETWORK} {layers}, trained with "
         f"{OPTIMIZERS[budget.optimizer]} for "
         f"{budget.steps} steps of {budget.batch_size} examples{each}; its last weights are "
         "evaluated."
     )
+
+
+def describe_other_steps(decisions: Sequence[str], before: Budget, steps: int) -> list[str]:
+    """The same decisions where the network is trained for so many steps instead."""
+    size = f"steps of {before.batch_size}"
+    return [
+        text.replace(f"{before.steps} {size}", f"{steps} {size}")
+        if text.startswith(NETWORK)
+        else text
+        for text in decisions
+    ]

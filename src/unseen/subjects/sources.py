@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.subjects.estimators import with_estimator
+from unseen.subjects.networks import describe_other_steps
 from unseen.subjects.python_files import from_file
 from unseen.subjects.subject import Subject
 from unseen.subjects.tables import TABLES, TableColumns, is_table, of_hospitals, of_table
@@ -36,8 +37,17 @@ def read_subjects(
     if estimator is not None:
         subjects = [with_estimator(one, estimator) for one in subjects]
     if steps is not None:
-        subjects = [replace(one, budget=replace(one.budget, steps=steps)) for one in subjects]
+        subjects = [with_steps(one, steps) for one in subjects]
     return subjects
+
+
+def with_steps(subject: Subject, steps: int) -> Subject:
+    """The same subject trained for so many steps, and saying so."""
+    return replace(
+        subject,
+        budget=replace(subject.budget, steps=steps),
+        decisions=describe_other_steps(subject.decisions, subject.budget, steps),
+    )
 
 
 def _read(source: Source, lab: Lab, columns: TableColumns) -> list[Subject]:

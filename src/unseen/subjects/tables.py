@@ -82,6 +82,13 @@ class TableColumns:
                 fix="add --target COLUMN; the columns are "
                 f"{', '.join(map(str, frame.columns[:30]))}.",
             )
+        for role in ("site", "time", "entity"):
+            if getattr(self, role) == self.target:
+                raise InvalidConfig(
+                    f"`{self.target}` is both the target and the {role} column.",
+                    why="what is predicted cannot also decide which rows are held out.",
+                    fix=f"name another column with --{role}, or leave it out.",
+                )
         groups, drop = tuple(self.groups), tuple(self.drop)
         roles = (self.target, self.site, self.time, self.entity)
         return Table(data, *roles, groups, drop, encoding=encoding)
@@ -171,7 +178,7 @@ def _whole(tab: Tabular, name: str, notes: Sequence[str]) -> Subject:
     budget = budget_for_rows(len(tab.rows["train"]))
     network = describe_network(len(tab.encoder.names), tab.target.outputs, budget)
     rivals = "The comparison models are scikit-learn's with default settings on the same inputs."
-    subject = _subject(tab, name, budget, [*notes, *tab.decisions, f"{network} {rivals}"])
+    subject = _subject(tab, name, budget, [*notes, *tab.decisions, network, rivals])
     return replace(subject, references=_references(tab.target.classes))
 
 

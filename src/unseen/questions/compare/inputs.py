@@ -24,7 +24,7 @@ from unseen.runs.tensors import home_cache
 from unseen.search_space import LogUniform, Range, Uniform
 from unseen.subjects.domains import of_domains, of_task
 from unseen.subjects.python_files import load_object
-from unseen.subjects.sources import refuse_columns
+from unseen.subjects.sources import refuse_columns, with_steps
 from unseen.subjects.subject import Subject, validate
 from unseen.subjects.tables import TableColumns, is_table, of_table_by_site, table_name
 from unseen.task import Task, TaskSpec
@@ -76,7 +76,7 @@ class Request:
         found = subjects_of(self)
         if self.steps is None:
             return found
-        return [replace(one, budget=replace(one.budget, steps=self.steps)) for one in found]
+        return [with_steps(one, self.steps) for one in found]
 
     def sweep(self, subjects: Sequence[Subject], sink: Sink = Silent()) -> Sweep:
         """The sweep whose scores are kept in the user's home."""

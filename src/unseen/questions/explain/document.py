@@ -7,9 +7,11 @@ from unseen.attributions.explanation.guide import Choice, Question, percent
 from unseen.document import Block, Document, Note, Paragraph, Passage, Section, Table, Tone, Value
 from unseen.figure import Bars, Grid, Images
 from unseen.questions.explain.results import ExampleExplanation, ExplanationReport
+from unseen.text import join_words
 from unseen.wording import number
 
 MOST_FEATURES = 12
+MOST_NAMED = 3
 QUESTIONS = {
     Question.CHANGE: "how the output reacts when inputs change a little",
     Question.REMOVE: "what the output rests on, and what happens without it",
@@ -195,10 +197,22 @@ def _sentence(found: ExplanationReport, told: ExampleExplanation) -> str:
         and example.shown != f"{example.split}[{example.index}]"
     ):
         parts.append(f"{example.shown}.")
+    if told.credits and not told.pieces and not told.heat:
+        parts.append(_largest(found, told))
     parts.append(
         f"The credits explain {percent(1 - told.unexplained)} of what the model does around it."
     )
     return " ".join([*parts, *_incompleteness(found, told)])
+
+
+def _largest(found: ExplanationReport, told: ExampleExplanation) -> str:
+    """The features with the largest credits, for readers without the figure."""
+    order = sorted(told.credits, key=lambda name: -abs(told.credits[name]))[:MOST_NAMED]
+    named = join_words(
+        [f"{name} ({'+' * (told.credits[name] > 0)}{number(told.credits[name])})" for name in order]
+    )
+    unit = f", in {found.unit}" if found.unit else ""
+    return f"The largest credits{unit}: {named}."
 
 
 def _incompleteness(found: ExplanationReport, told: ExampleExplanation) -> list[str]:
