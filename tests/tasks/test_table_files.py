@@ -18,7 +18,7 @@ from unseen.lab import Lab
 from unseen.subjects.tables import TableColumns, is_table, largest_sites, table_name
 from unseen.tasks.table import Table, Tabular, parse_table
 from unseen.tasks.table.cells import Kind, format_of, numbers
-from unseen.tasks.table.encoding import tidy
+from unseen.tasks.table.encoding import mean_and_deviation, tidy
 from unseen.tasks.table.reading import read, read_table
 
 LAB = Lab(seed=1)
@@ -367,6 +367,21 @@ def test_one_number_beyond_all_others_is_named():
     other = visits()
     other.loc[row, "dose"] = "1e300"
     assert f"row {row}" in refusal(InvalidData, lambda: prepare(other))
+
+
+def test_a_target_beyond_all_others_is_refused_by_its_value():
+    """Scaled by the training rows it leaves float32, which was reported as an infinite cell."""
+    row = int(prepare(visits()).rows["unseen"][0])
+    frame = visits()
+    frame.loc[row, "dose"] = "1e300"
+    said = refusal(InvalidData, lambda: prepare(frame, target="dose"))
+    assert "`dose` is 1e+300" in said
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_numbers_that_overflow_when_summed_are_scaled_without_a_warning():
+    mean, deviation = mean_and_deviation(np.tile([1e308, -1e308], 32))  # ∞ − ∞
+    assert (mean, deviation) == (0.0, 1e308)
 
 
 def test_infinite_cells_are_named():

@@ -304,7 +304,7 @@ def mean_and_deviation(x: NDArray[np.float64]) -> tuple[float, float]:
     low, high = float(x.min()), float(x.max())
     if low == high:
         return low, 0.0
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # ∞ − ∞ is looked at below
         mean, deviation = float(x.mean()), float(x.std())
         if np.isfinite(mean) and np.isfinite(deviation) and deviation > 0:
             return mean, deviation

@@ -232,7 +232,18 @@ def values(target: Target, column: pd.Series) -> NDArray[np.float64] | NDArray[n
         words = as_words(column)
         indices = level_indices([str(word) for word in words.cat.categories], target.classes)
         return np.array([*indices, -1])[words.cat.codes.to_numpy()]
-    return (numbers(column, target.format) - target.centre) / target.scale
+    y = numbers(column, target.format)
+    with np.errstate(over="ignore"):
+        scaled = (y - target.centre) / target.scale
+    beyond = np.abs(scaled) > np.finfo(np.float32).max  # NaN: no target, the row is left out
+    if beyond.any():
+        raise InvalidData(
+            f"The target `{target.name}` is {y[beyond][0]:g}, where the training rows have the "
+            f"mean {target.centre:g} and the standard deviation {target.scale:g}.",
+            why="so far away a prediction has no error that could be computed.",
+            fix="correct these cells, or empty them: rows without target are left out.",
+        )
+    return scaled
 
 
 def level_indices(words: Sequence[str], order: Sequence[str]) -> list[int]:
