@@ -208,11 +208,10 @@ def _sentence(found: ExplanationReport, told: ExampleExplanation) -> str:
 def _largest(found: ExplanationReport, told: ExampleExplanation) -> str:
     """The features with the largest credits, for readers without the figure."""
     order = sorted(told.credits, key=lambda name: -abs(told.credits[name]))[:MOST_NAMED]
-    named = join_words(
-        [f"{name} ({'+' * (told.credits[name] > 0)}{number(told.credits[name])})" for name in order]
-    )
+    credits = {name: told.credits[name] for name in order}
+    named = [f"{name} ({'+' * (value > 0)}{number(value)})" for name, value in credits.items()]
     unit = f", in {found.unit}" if found.unit else ""
-    return f"The largest credits{unit}: {named}."
+    return f"The largest credits{unit}: {join_words(named)}."
 
 
 def _incompleteness(found: ExplanationReport, told: ExampleExplanation) -> list[str]:
