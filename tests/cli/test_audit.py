@@ -319,3 +319,10 @@ def test_a_device_that_is_not_there_is_refused():
 def test_a_target_with_a_second_role_is_refused_in_these_words(role):
     with pytest.raises(InvalidConfig, match=f"`ill` is both the target and the {role} column"):
         unseen.audit(clinics(), target="ill", **{role: "ill"}, seeds=1)
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr("unseen.api.read_subjects", lambda *_, **__: pytest.fail("work was done"))
+    Path("blocked").write_text("a file, not a folder")
+    with pytest.raises(MissingFile, match="cannot be written"):
+        unseen.audit(clinics(), target="ill", report="blocked/page.html")

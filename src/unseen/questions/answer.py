@@ -16,7 +16,7 @@ from unseen.report.json import as_json, plain
 from unseen.report.latex import latex
 from unseen.report.markdown import markdown
 from unseen.report.terminal import as_text, show
-from unseen.runs.store import write_atomic
+from unseen.runs.store import check_writable, write_atomic
 
 Results = TypeVar("Results", covariant=True)
 
@@ -31,7 +31,9 @@ REPR_WIDTH, REPR_LINES = 100, 12
 
 
 def check_report_path(path: str | Path) -> Path:
-    """The path, refused where no writer knows its suffix: before any work is done for it."""
+    """The path, refused where no writer knows its suffix or nothing can be written: before any work
+    is done for it.
+    """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
         raise InvalidConfig(
@@ -39,6 +41,7 @@ def check_report_path(path: str | Path) -> Path:
             why="it says how the report is written.",
             fix=f"use one of {', '.join(WRITERS)}.",
         )
+    check_writable(path)
     return path
 
 
