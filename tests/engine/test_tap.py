@@ -612,8 +612,11 @@ def test_nothing_of_the_graph_is_left_after_a_tap_or_a_refusal():
     training run.
     """
     model, batch = mlp([4, 6, 3]).double(), vectors(3, 4)
+    # tracebacks of other tests may hold theirs
+    before = {id(thing) for thing in gc.get_objects() if type(thing) is _Call}
     tap_and_reduce(model, batch, cross_entropy, lambda name, form: form.total())
     with pytest.raises(InvalidData, match="one number per example"):
         tap(model, batch, lambda model, batch: cross_entropy(model, batch).mean())
     gc.collect()
-    assert not any(type(thing) is _Call for thing in gc.get_objects())
+    after = {id(thing) for thing in gc.get_objects() if type(thing) is _Call}
+    assert after <= before

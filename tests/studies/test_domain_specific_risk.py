@@ -171,7 +171,7 @@ def test_claims_can_hold_fail_and_stay_open():
 def test_effects_read_the_rows_they_name():
     paired = made_up(0.7, 0.6)
     for effect in (gain_near_sources, widest, on_sources):
-        assert effect(paired).value == pytest.approx(0.1)
+        assert effect(paired).value == pytest.approx(0.1, abs=1e-3)  # the rows have noise
         assert effect(paired).n == 5
 
 

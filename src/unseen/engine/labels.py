@@ -28,7 +28,7 @@ def drop_unlabelled(data: Dataset[Any], objective: Objective) -> tuple[Dataset[A
     n = length(data)
     if n is None:
         return LabelledStream(data), None  # type: ignore[arg-type]
-    if not {"y", "labels"} & set(data[0]):
+    if n == 0 or not {"y", "labels"} & set(data[0]):
         return data, None
     parts = [gather(data, rows) for rows in torch.arange(n).split(CHUNK)]
     counted = torch.cat([has_label(part) for part in parts])

@@ -6,9 +6,10 @@ what the feature says elsewhere: of many small sites a strong honest feature loo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int, Shaped
 from scipy.stats import rankdata
 from sklearn.linear_model import LinearRegression
@@ -16,8 +17,13 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from unseen import stats
+from unseen.engine.batches import Columns, whole
+from unseen.errors import InvalidData
+from unseen.lab import Lab
+from unseen.objectives import classify
 from unseen.reading import Reading
 from unseen.stats import widen
+from unseen.task import Axis, Split, Task, Use
 
 NEARLY_PERFECT_AUC, NEARLY_PERFECT_R2 = 0.985, 0.98
 """From here on a single feature is suspected; the best honest clinical scores lie below."""
@@ -227,3 +233,52 @@ def _linear_r2(
 ) -> float:
     block = x[:, [k for name in names for k in features[name]]]
     return float(LinearRegression().fit(block, y).score(block, y))
+
+
+@dataclass(frozen=True)
+class StrongestInput:
+    """Out-of-fold AUC (R² of a number) of the most telling input alone: near 1 it gives the target
+    away. `detail` is its position.
+    """
+
+    split: str = "train"
+
+    def __call__(self, task: Task, lab: Lab) -> Reading:
+        batch = whole(task.split(self.split).data, lab)
+        if not {"x", "y"} <= batch.keys():
+            raise InvalidData(
+                f"Split `{self.split}` has no columns `x` and `y`.",
+                why="each input is held against the target.",
+                fix="name a split of inputs and targets.",
+            )
+        x, y = batch["x"].flatten(1).double().cpu().numpy(), batch["y"].flatten().cpu().numpy()
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise InvalidData(
+                f"Split `{self.split}` holds NaN or infinite numbers.",
+                why="values are ordered.",
+                fix="fill in or drop these rows.",
+            )
+        target = _judged_target(y)
+        if target is None:
+            raise InvalidData(
+                f"The target of split `{self.split}` cannot be judged.",
+                why=f"{FEWEST_ROWS} rows and {FEWEST_OF_A_CLASS} of each class are needed.",
+                fix="use more rows.",
+            )
+        is_number = target.dtype != bool
+        screened = [_in_sample(column[:, None], target, is_number) for column in x.T]
+        best = int(np.argmax(screened))
+        seed = int(lab.child("folds").numpy().integers(2**31))
+        found = _strength(x[:, [best]], target, seed)
+        return replace(found, detail=best)
+
+
+def example() -> tuple[StrongestInput, Task]:
+    """The second of two inputs is the class."""
+    rng = np.random.default_rng(0)
+    y = np.tile([0, 1], 30)
+    x = np.stack([rng.normal(size=60), y + 0.1 * rng.random(60)], 1).astype(np.float32)
+    data = Columns(x=torch.from_numpy(x), y=torch.from_numpy(y))
+    splits = {"train": Split(data, Use.TRAIN), "test": Split(data, Use.EVALUATE)}
+    task = Task(name="given away", axis=Axis.IID, splits=splits, objective=classify)
+    return StrongestInput(), task

@@ -53,7 +53,8 @@ class Estimator(nn.Module):
 
     @staticmethod
     def _rows(x: Tensor) -> np.ndarray:
-        return x.detach().flatten(1).cpu().numpy()
+        x = x.detach().flatten(1).cpu()
+        return (x.float() if x.dtype is torch.bfloat16 else x).numpy()  # numpy has no bfloat16
 
 
 def _first_line(error: Exception) -> str:

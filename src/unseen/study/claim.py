@@ -78,6 +78,12 @@ class Groups(Reading):
     @staticmethod
     def of(readings: Mapping[str, Reading], distance: Callable[[Reading], float]) -> "Groups":
         """Shows the group of the largest distance."""
+        if not readings:
+            raise InvalidConfig(
+                "There is no group.",
+                why="the claim is about every one of several.",
+                fix="run the missing cells, or check the column that names the groups.",
+            )
         worst = max(readings.values(), key=distance)
         limits = [(reading.low, reading.high) for reading in readings.values()]
         low, high = (nan, nan) if any(map(_lacks_interval, readings.values())) else (

@@ -214,7 +214,7 @@ def test_documents_without_a_window_are_counted(tmp_path):
     corpus = TextCorpus((str(tmp_path / "a.jsonl"),), length=4, folder=str(tmp_path / "cache"))
     data = corpus.build(Lab()).splits["corpus"].data
     assert len(data) == 2
-    assert [text.split(":")[0] for text in data.left_out] == [
+    assert [text.split(":")[0] for text in data.omissions] == [
         "2 empty documents of 5 are left out",
         "1 document of a single token of 5 is left out",
     ]

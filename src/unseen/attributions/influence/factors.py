@@ -321,7 +321,9 @@ def refuse_no_distribution(model: nn.Module, batch: Batch, loss: PerExample, cou
     """Raises unless the loss is −log p of a distribution over the classes."""
     total = sum((-loss(model, with_label(batch, k))).exp() for k in range(count))
     assert isinstance(total, Tensor)
-    if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
+    # a rounding of each probability and of each loss, which bfloat16 shows
+    tolerance = max(1e-3, 4 * torch.finfo(total.dtype).eps)
+    if not torch.allclose(total, torch.ones_like(total), atol=tolerance):
         raise InvalidConfig(
             f"e^(−loss) sums to {float(total.flatten()[0]):.4g} over the classes, not to 1.",
             why="the exact Fisher weighs every class by its probability, so the loss must be −log "

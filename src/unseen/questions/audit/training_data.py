@@ -147,7 +147,7 @@ def leaks(session: Session) -> list[Leak]:
     site = batch["site"].cpu().numpy() if "site" in batch else None
     names = session.subject.site_names
     found = find_leaks(
-        batch["x"].flatten(1).cpu().numpy(),
+        batch["x"].flatten(1).float().cpu().numpy(),
         batch["y"].flatten().cpu().numpy(),
         named,
         site,

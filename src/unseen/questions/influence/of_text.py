@@ -102,7 +102,7 @@ def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> Inf
         examples=len(data),
         scored=looked,
         caveat=advice.OF_TEXT,
-        decisions=[*left_out, *data.left_out, *_notes(asked, data, looked)],
+        decisions=[*left_out, *data.omissions, *_notes(asked, data, looked)],
         facts=_facts(seconds, looked * data.length),
     )
 

@@ -146,7 +146,7 @@ class MappedWindows(Dataset[dict[str, Tensor]]):
         return row(self.tokens[start:end], self.length, document)
 
     @property
-    def left_out(self) -> list[str]:
+    def omissions(self) -> list[str]:
         """Which documents give no window, in words."""
         sizes = np.diff(self.starts)
         said = []
