@@ -238,7 +238,7 @@ def _linear_r2(
 @dataclass(frozen=True)
 class StrongestInput:
     """Out-of-fold AUC (R² of a number) of the most telling input alone: near 1 it gives the target
-    away. `detail` is its position.
+    away. `detail` is its position, a tensor without axes.
     """
 
     split: str = "train"
@@ -270,7 +270,7 @@ class StrongestInput:
         best = int(np.argmax(screened))
         seed = int(lab.child("folds").numpy().integers(2**31))
         found = _strength(x[:, [best]], target, seed)
-        return replace(found, detail=best)
+        return replace(found, detail=torch.tensor(best))
 
 
 def example() -> tuple[StrongestInput, Task]:
