@@ -434,6 +434,12 @@ def test_the_code_of_objects_reaches_the_files_of_a_person(view, subject):
     assert not code.unknown
 
 
+def test_a_class_is_of_its_own_file_also_where_its_modules_name_was_taken(subject, monkeypatch):
+    first, second = subject(), subject(helping="def scaled(x):\n    return 2 * x\n")
+    monkeypatch.setitem(sys.modules, "mine", first)
+    assert code_of_objects(second.Net()).version != code_of_objects(first.Net()).version
+
+
 def test_the_code_of_a_function_within_a_function_is_that_of_both(subject):
     code = code_of_objects(subject().loss(2.0))
     assert (

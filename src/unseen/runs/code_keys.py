@@ -214,21 +214,14 @@ class Home(NamedTuple):
     def of(value: Any) -> "Home":
         name = value.__qualname__.split(".")[0]
         code = getattr(value, "__code__", None)
-        file = (
-            code.co_filename
-            if code is not None
-            else getattr(sys.modules.get(value.__module__), "__file__", None)
-        )
-        if file is None and isinstance(value, type):  # of a file that was run, not imported
+        module = getattr(sys.modules.get(value.__module__), "__file__", None)
+        file = module if code is None else code.co_filename
+        if isinstance(value, type):
+            # of a file that was run, or whose module's name another file has taken since
             codes = (getattr(member, "__code__", None) for member in vars(value).values())
-            file = next(
-                (
-                    c.co_filename
-                    for c in codes
-                    if c is not None and not c.co_filename.startswith("<")
-                ),
-                None,
-            )
+            files = [c.co_filename for c in codes if c and not c.co_filename.startswith("<")]
+            if files and file not in files and not is_installed(Path(files[0]).resolve().parent):
+                file = files[0]
         return Home(value.__module__ or "", name, file or "")
 
     @property

@@ -43,7 +43,8 @@ class Processes(ProcessPoolExecutor):
         """Ends the workers now; a cell that they were at counts as not started."""
         for process in list((self._processes or {}).values()):
             process.terminate()
-        self.shutdown(wait=False, cancel_futures=True)
+        # waits for the pool's thread, which else may close a pipe that Python's exit writes to
+        self.shutdown(wait=True, cancel_futures=True)
 
 
 def _settle() -> None:
