@@ -57,7 +57,7 @@ def _conversions_of(column: pd.Series, form: Format) -> Iterator[str]:
     if (lost := np.flatnonzero(np.isnan(x) & ~np.isnan(written))).size:
         meaning = "no end" if form.kind is Kind.DATE else "no value"
         yield (
-            f"Column `{column.name}`: {_cells(lost.size)} {_example(column, lost[0])} "
+            f"Column `{column.name}`: {_cells(lost.size)} {_example(column, int(lost[0]))} "
             f"stand{'s' * (lost.size == 1)} for {meaning} and count{'s' * (lost.size == 1)} as "
             "missing."
         )
@@ -179,7 +179,7 @@ def _is_certain(digits: str, kind: Kind) -> bool:
 
 
 def _unreadable(word: str, form: Format) -> bool:
-    return form.is_numeric and np.isnan(number_of(word, form))
+    return form.is_numeric and bool(np.isnan(number_of(word, form)))
 
 
 def _strange_numbers(column: pd.Series, x: NDArray[np.float64], form: Format) -> Iterator[str]:
