@@ -4,13 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORT ?= unseen-report.html
 
-.PHONY: audit test properties lint smoke smoke-seconds benchmarks docs gallery notebooks clean
+.PHONY: audit test typed properties lint smoke smoke-seconds benchmarks docs gallery notebooks clean
 
 audit: $(VENV)/core.stamp
 	$(BIN)/unseen audit --report $(REPORT)
 
 test: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# the suite with every annotation of shapes and types checked while it runs
+typed: $(VENV)/test.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup \
+		'--jaxtyping-packages=unseen,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'
 
 # fresh examples, ten times as many; the suite draws the same ones each time
 properties: $(VENV)/test.stamp
