@@ -96,7 +96,9 @@ def sites_of(column: pd.Series, rows: Rows) -> Sites:
     """
     codes, names = codes_of(column)
     counts = np.bincount(codes[rows], minlength=len(names))
-    refuse_spellings(f"The site column `{column.name}`", dict(zip(names, counts.tolist(), strict=True)), 2)
+    refuse_spellings(
+        f"The site column `{column.name}`", dict(zip(names, counts.tolist(), strict=True)), 2
+    )
     kept = np.flatnonzero(counts > 1)
     alone = [f"`{names[k]}`" for k in np.flatnonzero(counts == 1)]
     if len(kept) < 2:
