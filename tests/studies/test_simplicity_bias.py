@@ -11,17 +11,21 @@ from torch import nn
 
 from unseen.lab import Lab
 from unseen.methods.output_ensemble import OutputEnsemble
-from unseen.studies.simplicity_bias import of_noise, study
-from unseen.studies.simplicity_bias.claims import FITTED, mean_with_wider_interval
-from unseen.studies.simplicity_bias.drawing import boundary, flips, reliance
-from unseen.studies.simplicity_bias.networks import (
+from unseen.studies.simplicity_bias import (
+    FITTED,
     Data,
     Kind,
     Network,
     Role,
+    boundary,
+    build,
+    flips,
+    mean_with_wider_interval,
+    of_noise,
+    reliance,
     score_row,
     shift_rows,
-    untrained_network,
+    study,
 )
 from unseen.study import Scale, Verdict
 from unseen.tasks.dominoes import Dominoes
@@ -245,16 +249,16 @@ def test_the_rule_of_the_linear_coordinate_is_what_the_measures_call_simplicity_
 
 
 def test_noise_is_fitted_to_points_and_the_control_has_no_linear_coordinate():
-    cells = list(of_noise(LAPTOP, 0))
-    assert len(cells) == len(LAPTOP.points) + 4
-    (control, wide) = [cell for cell in cells if cell.data is Data.MS7]
-    (few,) = [cell for cell in cells if cell.data is Data.NOISY and cell.role is Role.FEW]
+    settings = list(of_noise(LAPTOP))
+    assert len(settings) == len(LAPTOP.points) + 4
+    (control, wide) = [one for one in settings if one.data is Data.MS7]
+    (few,) = [one for one in settings if one.data is Data.NOISY and one.role is Role.FEW]
     assert (control.spec.blocks, wide.spec.blocks) == ((7,) * 20, (7,) * 50)
     assert control.spec == replace(few.spec, blocks=(7,) * 20, noise=0.0)
     assert control.method == replace(
         few.method, budget=replace(few.method.budget, lr=3 * few.method.budget.lr)
     )
-    (fast,) = [cell for cell in cells if cell.role is Role.FEW_FAST]
+    (fast,) = [one for one in settings if one.role is Role.FEW_FAST]
     assert fast == replace(few, method=control.method, role=Role.FEW_FAST)
     for config in (SMOKE, LAPTOP, PAPER):
         roles = [point.role for point in config.points]
@@ -262,11 +266,13 @@ def test_noise_is_fitted_to_points_and_the_control_has_no_linear_coordinate():
 
 
 def test_kinds_of_a_seed_share_data_and_start():
-    mine = [cell for cell in study.cells(LAPTOP) if cell.seed == 1 and cell.data is Data.LMS5]
-    assert {cell.kind for cell in mine} == {Kind.ENSEMBLE, Kind.WITHIN, Kind.BEYOND}
-    assert len({cell.spec for cell in mine}) == 1
-    assert len({cell.widths for cell in mine}) == 1
-    assert {cell.method.members for cell in mine if isinstance(cell.method, OutputEnsemble)} == {5}
+    cells = [cell for cell in study.cells(LAPTOP) if cell.seed == 1]
+    settings = [cell.setting for cell in cells if cell.setting.data is Data.LMS5]
+    assert {one.kind for one in settings} == {Kind.ENSEMBLE, Kind.WITHIN, Kind.BEYOND}
+    assert len({one.spec for one in settings}) == 1
+    assert len({one.widths for one in settings}) == 1
+    ensembles = [one.method for one in settings if isinstance(one.method, OutputEnsemble)]
+    assert {ensemble.members for ensemble in ensembles} == {5}
 
 
 def test_paper_scale_is_the_papers():
@@ -274,14 +280,10 @@ def test_paper_scale_is_the_papers():
     assert PAPER.linear.n == 100_000
     assert PAPER.block_radius == 0.3
     task = SMOKE.blocks.build(Lab())
-    cell = next(
-        cell
-        for cell in study.cells(replace(SMOKE, network=Network.RESNET20))
-        if isinstance(cell.spec, Dominoes)
-    )
-    assert untrained_network(replace(cell, widths=(4, 8)), task)(
-        task.splits["same"].data[:2]["x"]
-    ).shape == (2, 2)
+    cells = study.cells(replace(SMOKE, network=Network.RESNET20))
+    setting = next(cell.setting for cell in cells if isinstance(cell.setting.spec, Dominoes))
+    network = build(replace(setting, widths=(4, 8)), task)
+    assert network(task.splits["same"].data[:2]["x"]).shape == (2, 2)
 
 
 def test_figures_show_means_over_seeds():
