@@ -12,10 +12,10 @@ from unseen.document import Note, Table, Tone
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
-from unseen.questions.audit.codes import CHECKS, alarms, coded_notes, parse_codes
+from unseen.questions.audit.checks.leaks import Leak, check
+from unseen.questions.audit.codes import alarms, coded_notes, codes, parse_codes
 from unseen.questions.audit.document import document
-from unseen.questions.audit.results import Gap, Leak
-from unseen.questions.audit.training_data import leaks
+from unseen.questions.audit.results import Gap
 from unseen.reading import Reading
 from unseen.subjects.session import open_session
 from unseen.subjects.tables import TableColumns, of_table
@@ -28,7 +28,7 @@ LEAK = Leak(features=["code"], strength=Reading(0.99, 0.98, 1.0, 200, "AUC"))
 
 def test_the_docs_explain_every_code_and_no_other():
     sections = re.findall(r"^## (U\d{3}):", PAGE.read_text("utf-8"), re.MULTILINE)
-    assert sections == [check.code for check in CHECKS]
+    assert sections == list(codes())
 
 
 def test_codes_are_read_from_a_list_and_unknown_ones_refused():
@@ -41,14 +41,14 @@ def test_codes_are_read_from_a_list_and_unknown_ones_refused():
 
 def test_every_note_about_the_data_or_model_has_a_code_of_the_list():
     made = document([found(), found("Basel")])
-    codes = {one["code"] for one in coded_notes(made)}
-    assert codes <= {check.code for check in CHECKS}
+    named = {one["code"] for one in coded_notes(made)}
+    assert named <= codes().keys()
     actions = made.sections[0].blocks
     assert all(isinstance(note, Note) and note.code for note in actions)
 
 
 def test_a_leak_is_the_first_finding_once_over_the_sites_and_can_be_muted_or_fatal():
-    sites = [replace(found(place), leaks=[LEAK]) for place in ("Bern", "Basel")]
+    sites = [replace(found(place), checked={"leaks": [LEAK]}) for place in ("Bern", "Basel")]
     made = document(sites)
     first = made.sections[0].blocks[0]
     assert (first.code, first.tone) == ("U101", Tone.BAD)
@@ -65,7 +65,9 @@ def results(made):
 
 
 def test_what_was_checked_says_found_fine_muted_or_why_not():
-    one = replace(found(), leaks=[LEAK], skipped={"suspected labels": "it has no gradients"})
+    one = replace(
+        found(), checked={"leaks": [LEAK]}, skipped={"suspected labels": "it has no gradients"}
+    )
     one = replace(one, suspects=[])
     said = results(document([one], ignore={"U102"}))
     assert said["U101"] == "found"
@@ -97,7 +99,7 @@ def test_columns_of_a_table_that_give_its_target_away_are_found():
     )
     (subject,) = of_table(frame, Lab(), TableColumns(target="y"))
     session = open_session(replace(subject, budget=Budget(steps=1)), Lab())
-    assert {leak.features for leak in leaks(session)} == {("code",), ("count",), ("filled",)}
+    assert {leak.features for leak in check.find(session)} == {("code",), ("count",), ("filled",)}
 
 
 def site(worse: float, half: float, place: str = "Bern"):

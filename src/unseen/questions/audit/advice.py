@@ -8,10 +8,12 @@ widened for k (Bonferroni).
 from collections.abc import Mapping, Sequence
 
 from unseen.document import Note, Tone
-from unseen.questions.audit.causes import about_leaks, about_overfitting
-from unseen.questions.audit.codes import with_code
+from unseen.questions.audit.check import results_of, with_code
+from unseen.questions.audit.checks import checks
+from unseen.questions.audit.codes import codes
 from unseen.questions.audit.constant import CONSTANT, about_constant
 from unseen.questions.audit.equivalence import SiteAnswer, Verdict, answer, in_words
+from unseen.questions.audit.overfitting import about_overfitting
 from unseen.questions.audit.results import Findings, Gap, Outcome, evaluation_sites, gain
 from unseen.reading import Reading
 from unseen.stats import LEVEL, average, widen
@@ -53,7 +55,7 @@ def advice(findings: Sequence[Findings], margin: float | None = None) -> list[No
     """Most urgent first; `margin` is how much worse still counts as holding (None: 0.05)."""
     metric = shared_metric(findings)
     among = sum(len(evaluation_sites(one)) for one in findings)
-    notes = with_code("U101", about_leaks(findings))
+    notes = [n for check in checks() for n in check.notes(results_of(check, findings))]
     notes += with_code("U201", about_constant(findings, metric))
     for note in (note for one in findings for note in _about_gap(one, metric, among, margin)):
         notes += with_code("U203" if note.tone is Tone.NEUTRAL else "U202", [note])
@@ -63,8 +65,9 @@ def advice(findings: Sequence[Findings], margin: float | None = None) -> list[No
     notes += with_code("U104", _about_warnings(findings))
     notes += with_code("U401", _about_remedies(findings, metric))
     notes += with_code("U205", _about_references(findings, metric))
+    ranks = codes()
     order = [Tone.BAD, Tone.CAUTION, Tone.GOOD, Tone.NEUTRAL]
-    return sorted(notes, key=lambda note: order.index(note.tone))
+    return sorted(notes, key=lambda note: (order.index(note.tone), ranks[note.code].rank))
 
 
 def answer_in_a_word(

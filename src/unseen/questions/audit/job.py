@@ -15,6 +15,7 @@ from unseen.method import Trained
 from unseen.questions.audit import model, training_data
 from unseen.questions.audit import performance as performances
 from unseen.questions.audit import remedies as changes
+from unseen.questions.audit.checks import checks
 from unseen.questions.audit.remedy_methods import Remedy, standard_remedies
 from unseen.questions.audit.results import (
     Calibration,
@@ -23,7 +24,6 @@ from unseen.questions.audit.results import (
     Feature,
     Findings,
     LabelErrors,
-    Leak,
     Outcome,
     Overlap,
     Performance,
@@ -39,7 +39,6 @@ T = TypeVar("T")
 PARTS = (
     "scores",
     "calibration",
-    "leaks",
     "overlap of splits",
     "coherence",
     "suspected labels",
@@ -50,7 +49,7 @@ PARTS = (
     "features",
     "comparison models",
 )
-"""What every audit does; measures and remedies come on top."""
+"""What every audit does; checks, measures and remedies come on top."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +94,17 @@ class Audit:
         session = open_session(subject, lab, seeds=self.seeds, retrain=bool(self.remedies))
         remedies = {f"remedy: {name}": make for name, make in self.remedies.items()}
         local = "remedy: site-wise fine-tuning"
-        parts = Parts(session, [*PARTS, *self.measures, *remedies, *([local] if remedies else [])])
+        names = [*PARTS, *(check.part for check in checks()), *self.measures, *remedies]
+        parts = Parts(session, [*names, *([local] if remedies else [])])
         performance = parts("scores", partial(performances.performance, session), Performance())
         calibration = parts(
             "calibration", partial(performances.calibration, session), Calibration()
         )
-        leaks = parts("leaks", partial(training_data.leaks, session), list[Leak]())
+        checked = {
+            check.part: found
+            for check in checks()
+            if (found := parts(check.part, partial(check.find, session), None)) is not None
+        }
         overlaps = parts(
             "overlap of splits", partial(training_data.overlaps, session), list[Overlap]()
         )
@@ -186,7 +190,7 @@ class Audit:
             suspicion=labels.losses,
             self_influential=influential,
             overlaps=overlaps,
-            leaks=leaks,
+            checked=checked,
             worst=worst,
             error_explanation=explanation,
             features=features,

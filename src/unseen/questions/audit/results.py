@@ -4,6 +4,7 @@ reason.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from unseen.questions.influence.results import Confirmation
 from unseen.reading import Reading
@@ -105,17 +106,6 @@ class Resolution:
     fixed: float
     """Of what it is compared with, and of the training runs."""
     per_label: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Leak:
-    """Features that predict the target of the training examples nearly without error."""
-
-    features: Sequence[str]
-    strength: Reading
-    """Out-of-fold AUC of one feature alone, or R²."""
-    site: str = ""
-    """The only training site where it shows; empty: everywhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +218,8 @@ class Findings:
     self_influential: Sequence[Example] = ()
     """Training examples with the largest influence on their own loss."""
     overlaps: Sequence[Overlap] = ()
-    leaks: Sequence[Leak] = ()
+    checked: Mapping[str, Any] = field(default_factory=dict)
+    """The result of each check by its part; typed by the check (`checks/`)."""
     worst: Sequence[WorstError] = ()
     error_explanation: ErrorExplanation | None = None
     """Which inputs the worst errors rest on."""

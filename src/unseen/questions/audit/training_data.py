@@ -1,5 +1,5 @@
-"""The training data: do its examples agree, which labels look wrong, and what leaked into
-evaluation splits?
+"""The training data: do its examples agree, which labels look wrong, and what stands in evaluation
+splits, too?
 """
 
 from functools import partial
@@ -18,10 +18,8 @@ from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import exact_pairs, near_pairs
 from unseen.measures.label_errors import out_of_fold_loss
-from unseen.measures.leaks import EVERYWHERE
-from unseen.measures.leaks import leaks as find_leaks
 from unseen.questions.audit.model import attributor
-from unseen.questions.audit.results import Coherence, LabelErrors, Leak, Overlap
+from unseen.questions.audit.results import Coherence, LabelErrors, Overlap
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
 from unseen.subjects.fresh_models import untrained_model
@@ -131,36 +129,6 @@ def _overlap(fit: str, name: str, a: Tensor, b: Tensor, is_numeric: bool) -> Ove
         n=len(b),
         pairs=pairs[:100],
     )
-
-
-def leaks(session: Session) -> list[Leak]:
-    """Features that nearly give the target away in the training examples."""
-    fit, named = session.training_split, session.subject.features
-    if not named:
-        raise InvalidData(
-            "The subject names no features.",
-            why="each is tried alone.",
-            fix='give Subject(features={"age": [0], …}): positions along the input.',
-        )
-    session.require_columns(fit, "x", "y")
-    batch = whole(session.task.splits[fit].data, session.lab)
-    site = batch["site"].cpu().numpy() if "site" in batch else None
-    names = session.subject.site_names
-    found = find_leaks(
-        batch["x"].flatten(1).float().cpu().numpy(),
-        batch["y"].flatten().cpu().numpy(),
-        named,
-        site,
-        session.lab.child("leaks").numpy(),
-    )
-    return [
-        Leak(
-            features=leak.features,
-            strength=leak.strength,
-            site="" if leak.site == EVERYWHERE else str(names[leak.site] if names else leak.site),
-        )
-        for leak in found
-    ]
 
 
 def label_errors(session: Session, top: int) -> LabelErrors:

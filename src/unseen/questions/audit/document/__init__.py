@@ -12,7 +12,9 @@ from unseen.questions.audit.advice import (
     mean_change,
     shared_metric,
 )
-from unseen.questions.audit.codes import CHECKS, state
+from unseen.questions.audit.check import results_of
+from unseen.questions.audit.checks import checks
+from unseen.questions.audit.codes import codes, state
 from unseen.questions.audit.document import evidence, performance
 from unseen.questions.audit.document.first_page import data as first_page_data
 from unseen.questions.audit.document.first_page import sites as first_page_sites
@@ -22,6 +24,9 @@ from unseen.reading import Reading
 from unseen.stats import lowest_of, widen
 from unseen.text import decimals_of, format_reading
 
+LIMITS = "What these data cannot tell"
+CHECKED = "What was checked"
+TREATMENT = "How the data were treated"
 MOST_ACTIONS = 5
 """More than a reader acts on hide the first; the others are one fold away."""
 
@@ -49,13 +54,16 @@ def document(
         ("The worst errors and where they come from", evidence.worst),
         ("Remedies tried", performance.remedies),
         ("The trained model", evidence.model),
-        ("What these data cannot tell", lambda f: [Note(text, Tone.NEUTRAL) for text in limits(f)]),
-        ("What was checked", lambda f: [_checks(every, f, ignore)]),
-        ("How the data were treated", evidence.treatment),
+        (LIMITS, lambda f: [Note(text, Tone.NEUTRAL) for text in limits(f)]),
+        (CHECKED, lambda f: [_checks(every, f, ignore)]),
+        (TREATMENT, evidence.treatment),
     ]
-    evidence_sections = [
-        Section(title, blocks, folded=True) for title, make in parts if (blocks := make(findings))
-    ]
+    blocks = {title: make(findings) for title, make in parts}
+    for check in checks():
+        blocks.setdefault(check.section, []).extend(check.evidence(results_of(check, findings)))
+    last = [LIMITS, CHECKED, TREATMENT]
+    titles = [*(title for title in blocks if title not in last), *last]
+    evidence_sections = [Section(t, blocks[t], folded=True) for t in titles if blocks[t]]
     first = findings[0]
     seconds = sum(sum(one.seconds.values()) for one in findings)
     facts = {
@@ -78,11 +86,11 @@ def _checks(notes: Sequence[Note], findings: Sequence[Findings], ignore: Collect
     """Every check with what came of it, so that silence can be told from not looking."""
     rows = [
         {
-            "code": check.code,
-            "checked": check.what,
-            "result": "muted" if check.code in ignore else state(check, notes, findings),
+            "code": code.code,
+            "checked": code.what,
+            "result": "muted" if code.code in ignore else state(code, notes, findings),
         }
-        for check in CHECKS
+        for code in codes().values()
     ]
     return Table(rows=rows, caption="What every audit looks at (docs/findings.md explains each).")
 

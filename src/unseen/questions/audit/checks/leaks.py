@@ -1,0 +1,109 @@
+"""Features that give the target away."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unseen.document import Block, Note, Tone
+from unseen.engine.batches import whole
+from unseen.errors import InvalidData
+from unseen.measures.leaks import EVERYWHERE, leaks
+from unseen.questions.audit.check import Checked, Code
+from unseen.reading import Reading
+from unseen.subjects.session import Session
+from unseen.text import format_reading, join_words
+
+GIVES_AWAY = Code("U101", "a feature gives the target away", "leaks", rank=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """Features that predict the target of the training examples nearly without error."""
+
+    features: Sequence[str]
+    strength: Reading
+    """Out-of-fold AUC of one feature alone, or R²."""
+    site: str = ""
+    """The only training site where it shows; empty: everywhere."""
+
+
+class LeakCheck:
+    """Each feature alone, its missingness, and sums of features, against the target."""
+
+    part = GIVES_AWAY.part
+    codes = (GIVES_AWAY,)
+    section = "The training data"
+
+    def find(self, session: Session) -> list[Leak]:
+        """In the training examples."""
+        fit, named = session.training_split, session.subject.features
+        if not named:
+            raise InvalidData(
+                "The subject names no features.",
+                why="each is tried alone.",
+                fix='give Subject(features={"age": [0], …}): positions along the input.',
+            )
+        session.require_columns(fit, "x", "y")
+        batch = whole(session.task.splits[fit].data, session.lab)
+        site = batch["site"].cpu().numpy() if "site" in batch else None
+        names = session.subject.site_names
+        found = leaks(
+            batch["x"].flatten(1).float().cpu().numpy(),
+            batch["y"].flatten().cpu().numpy(),
+            named,
+            site,
+            session.lab.child("leaks").numpy(),
+        )
+        return [
+            Leak(
+                features=leak.features,
+                strength=leak.strength,
+                site=""
+                if leak.site == EVERYWHERE
+                else str(names[leak.site] if names else leak.site),
+            )
+            for leak in found
+        ]
+
+    def notes(self, found: Sequence[Checked[list[Leak]]]) -> list[Note]:
+        """One per feature, however many held-out sites show it."""
+        strongest: dict[tuple[tuple[str, ...], str], Leak] = {}
+        for leak in (leak for one in found for leak in one.result):
+            key = (tuple(leak.features), leak.site)
+            if key not in strongest or leak.strength.value > strongest[key].strength.value:
+                strongest[key] = leak
+        everywhere = {features for features, site in strongest if not site}
+        return [
+            _about_leak(leak)
+            for (features, site), leak in strongest.items()
+            if not (site and features in everywhere)
+        ]
+
+    def evidence(self, found: Sequence[Checked[list[Leak]]]) -> list[Block]:
+        """The note says all there is."""
+        return []
+
+
+def _about_leak(leak: Leak) -> Note:
+    names = join_words([f"`{name}`" for name in leak.features])
+    where = f" at {leak.site}" if leak.site else ""
+    if len(leak.features) > 1:
+        text = f"{names} together are the target in other words{where}."
+        detail = "A linear combination of them reproduces it exactly."
+    else:
+        text = f"{names} alone nearly gives the target away{where}."
+        detail = (
+            f"It reaches {leak.strength.unit or 'R²'} {format_reading(leak.strength)} by itself."
+        )
+    if leak.site:
+        detail += " It does not elsewhere, so a model that relies on it fails there."
+    fix = " ".join(f"--drop {name}" for name in leak.features)
+    return Note(
+        text,
+        Tone.BAD,
+        f"{detail} Ask when it is written down: if after the outcome is known, no score here can "
+        f"be believed; audit again without ({fix}).",
+        code=GIVES_AWAY.code,
+    )
+
+
+check = LeakCheck()
