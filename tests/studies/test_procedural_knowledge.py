@@ -18,33 +18,30 @@ from unseen.lab import Lab
 from unseen.measures.influence_volatility import per_nat
 from unseen.measures.query_correlation import blocks, correlations
 from unseen.objectives import sequence_log_probability
-from unseen.studies.procedural_knowledge import CLAIMS, of_blocks, study
-from unseen.studies.procedural_knowledge.asking import (
+from unseen.studies.procedural_knowledge import (
+    CLAIMS,
     MLPS,
-    SPLITS,
     C,
     F,
     P,
-    Queries,
     R,
     S,
-    columns,
-    influence,
-    questions,
-    real,
-    retrain_on_subsets,
-)
-from unseen.studies.procedural_knowledge.drawing import table
-from unseen.studies.procedural_knowledge.rows import (
     across,
     beyond_format,
+    columns,
     fall,
+    influence,
+    of_blocks,
+    real,
     relation,
+    retrain_on_subsets,
     same_format,
+    study,
+    table,
     without,
 )
 from unseen.study import Scale, Verdict, pick
-from unseen.tasks.procedural_corpus import PROCEDURES, Kind
+from unseen.tasks.procedural_corpus import PROCEDURES, SPLITS, Kind, Queries, ask
 
 SMOKE = study.scales[Scale.SMOKE]
 DOUBLE = Lab(dtype=torch.float64)
@@ -61,6 +58,11 @@ def fitted():
     return retrain_on_subsets(
         SMOKE, task, torch.ones(1, SMOKE.task.documents, dtype=torch.bool), DOUBLE
     )[0]
+
+
+def questions(trained):
+    """Of the smoke scale."""
+    return ask(trained, SMOKE.queries, SMOKE.is_right)
 
 
 def test_smoke_gives_every_block_and_group_and_can_be_drawn(rows):
@@ -91,7 +93,7 @@ def test_heat_maps_are_symmetric_and_hold_the_blocks(rows):
 
 
 def test_scores_are_those_of_dense_matrices_and_ekfac_orders_the_blocks_alike(fitted):
-    queries = questions(SMOKE, fitted)
+    queries = questions(fitted)
     names = [name for name, _ in fitted.model.named_parameters() if ".mlp." in name]
 
     def each(batch, f):
@@ -115,7 +117,7 @@ def test_scores_are_those_of_dense_matrices_and_ekfac_orders_the_blocks_alike(fi
 
 
 def test_queries_are_the_models_own_completions_with_their_nats(fitted):
-    queries = questions(SMOKE, fitted)
+    queries = questions(fitted)
     with torch.no_grad():
         logits = fitted.model(queries.tokens)
         assert_close(-sequence_log_probability(fitted.model, queries.batch), queries.nats)
@@ -144,8 +146,7 @@ def rewritten(task, kind, change):
 
 
 def test_only_right_answers_are_asked_where_the_study_says_so(fitted):
-    any_answer = replace(SMOKE, queries=10)
-    own, task = questions(any_answer, fitted), fitted.task
+    own, task = ask(fitted, 10, is_right=False), fitted.task
 
     def right_in_rows(kind, *rows):
         def change(tokens):
@@ -158,17 +159,17 @@ def test_only_right_answers_are_asked_where_the_study_says_so(fitted):
 
     for kind in (*PROCEDURES, Kind.FACT):
         task = rewritten(task, kind, right_in_rows(kind, 2, 5))
-    found = questions(replace(any_answer, is_right=True), replace(fitted, task=task))
+    found = ask(replace(fitted, task=task), 10)
     assert torch.bincount(found.group).tolist() == [2, 2, 2, 2, 10]
     for kind in (S, P, R, F):
         assert torch.equal(found.tokens[found.of(kind)], own.tokens[own.of(kind)][[2, 5]])
     task = rewritten(task, Kind.FACT, torch.zeros_like)
     with pytest.raises(InvalidData, match="None of the 15 queries of “fact” is answered right"):
-        questions(replace(any_answer, is_right=True), replace(fitted, task=task))
+        ask(replace(fitted, task=task), 10)
 
 
 def test_an_empty_completion_has_neither_nats_nor_a_correlation(fitted):
-    queries = questions(SMOKE, fitted)
+    queries = questions(fitted)
     mask = queries.mask.clone()
     mask[2] = False
     bare = Queries(queries.tokens, mask, queries.nats, queries.group, queries.says, queries.fact)
@@ -180,7 +181,7 @@ def test_an_empty_completion_has_neither_nats_nor_a_correlation(fitted):
 
 
 def test_the_same_triple_asked_twice_correlates_one_and_another_format_less(fitted):
-    queries = questions(SMOKE, fitted)
+    queries = questions(fitted)
     first = queries.of(S).nonzero()[0]
     twice = Queries(
         *(
@@ -194,7 +195,7 @@ def test_the_same_triple_asked_twice_correlates_one_and_another_format_less(fitt
 
 
 def test_a_fall_is_the_difference_of_log_probabilities(fitted):
-    queries, rows = questions(SMOKE, fitted), torch.tensor([3, 17])
+    queries, rows = questions(fitted), torch.tensor([3, 17])
     other = retrain_on_subsets(
         replace(SMOKE, budget=replace(SMOKE.budget, steps=5)),
         fitted.task,

@@ -19,13 +19,15 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unseen.engine.batches import Columns
-from unseen.errors import InvalidConfig
+from unseen.engine.decode import greedy, log_probability
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
+from unseen.method import Trained
 from unseen.objectives import all_tokens_right, drawn_tokens, sequence_log_probability
 from unseen.task import Axis, Batch, Objective, Split, Task, Use
 from unseen.tasks.reversal import BOS, EOS, PAD, SPECIAL, Ints
@@ -266,6 +268,71 @@ def states(
     """
     known = (answers != NONE).any(1)[:, None]
     return (answers[:, None] == documents).all(2) & known
+
+
+SPLITS = {
+    **{kind: f"unseen/{kind}" for kind in PROCEDURES},
+    Kind.FACT: "facts",
+    Kind.FILLER: "control",
+}
+"""Where the queries of each group come from; filler, which needs neither procedure nor fact, is the
+control.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Queries:
+    """Prompts with the model's own completions."""
+
+    tokens: Int[Tensor, "query position"]
+    mask: Bool[Tensor, "query position"]
+    """Of the completion."""
+    nats: Float[Tensor, " query"]
+    group: Int[Tensor, " query"]
+    says: Int[Tensor, "query 3"]
+    fact: Int[Tensor, " query"]
+
+    @property
+    def batch(self) -> Batch:
+        return {"tokens": self.tokens, "mask": self.mask}
+
+    def of(self, *groups: int) -> Bool[Tensor, " query"]:
+        return torch.isin(self.group, torch.tensor(groups))
+
+
+def ask(trained: Trained, most: int, is_right: bool = True) -> Queries:
+    """The first `most` held-out triples, facts and texts of each group as the model completes them:
+    of filler any, otherwise (with `is_right`) those that are right.
+    """
+    parts = []
+    for kind, name in SPLITS.items():
+        split = trained.task.split(name).data
+        assert isinstance(split, Columns)
+        data = split.columns
+        tokens, answer = data["tokens"].clone(), data["answer"]
+        start, length = int(answer[0].long().argmax()), int(answer[0].sum())
+        span = slice(start, start + length)
+        prompts = tokens[:, :start].tolist()
+        completions = torch.tensor(greedy(trained.model, prompts, length))
+        right = (completions == tokens[:, span]).all(1)
+        tokens[:, span] = completions
+        chosen = right | (kind is Kind.FILLER or not is_right)
+        rows = chosen.nonzero().squeeze(1)[:most]
+        if not len(rows):
+            raise InvalidData(
+                f"None of the {len(right)} queries of “{kind}” is answered right.",
+                why="influence on wrong answers is another question.",
+                fix="train longer: raise budget.steps.",
+            )
+        answers = completions[rows]
+        nats = -log_probability(trained.model, [prompts[k] for k in rows], answers.tolist())
+        says = torch.full((len(rows), 3), NONE)
+        if kind is not Kind.FILLER:
+            says[:, :length] = answers
+        group = torch.full((len(rows),), kind.number)
+        parts.append(Queries(tokens[rows], answer[rows], nats, group, says, data["fact"][rows]))
+    fields = Queries.__annotations__
+    return Queries(*(torch.cat([getattr(part, name) for part in parts]) for name in fields))
 
 
 def example() -> ProceduralCorpus:
