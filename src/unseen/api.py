@@ -50,6 +50,7 @@ from unseen.questions.explain.options import class_index, method_name, refuse_no
 from unseen.questions.explain.request import ExplainRequest
 from unseen.questions.explain.results import ExplanationReport
 from unseen.questions.influence import of_text
+from unseen.questions.influence.document import SUMMARY_SECTIONS
 from unseen.questions.influence.document import document as influence_document
 from unseen.questions.influence.job import ErrorRequest, trace_errors
 from unseen.questions.influence.procedure import default_influence
@@ -494,7 +495,12 @@ def _influence_report(
     found: Sequence[InfluenceReport], lab: Lab, path: Path | None
 ) -> Answer[Sequence[InfluenceReport]]:
     """Of several processes the first one has the answers and writes them."""
-    report = Answer(results=found, document=influence_document(found), machine={"answers": found})
+    report = Answer(
+        results=found,
+        document=influence_document(found),
+        summary_sections=SUMMARY_SECTIONS,
+        machine={"answers": found},
+    )
     return save_if_asked(report, path if lab.ranks.rank == 0 else None)
 
 

@@ -17,6 +17,7 @@ from unseen.questions.compare.advice import (
 from unseen.questions.compare.document import document, summary
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.results import AVERAGE
+from unseen.report.terminal import as_text
 
 
 def told(results, tone=None) -> str:
@@ -31,6 +32,22 @@ def test_a_clear_gain_is_recommended():
     assert "Train with new_one instead of ERM: accuracy changes by +0.050 [+0.040, +0.060]" in told(
         results, Tone.GOOD
     )
+
+
+def test_of_errors_less_is_better():
+    def as_error(part):
+        return replace(part, metric="mean absolute error")
+
+    results = by_hand(gain=-0.05, half=0.01)
+    cells, changes = ([as_error(part) for part in p] for p in (results.cells, results.changes))
+    errors = replace(results, metrics=["mean absolute error"], cells=cells, changes=changes)
+    assert recommend(errors) == "new_one"
+    assert clear(errors, AVERAGE) == (["new_one"], [])
+    assert "mean absolute error changes by −0.050 [−0.060, −0.040]" in told(errors, Tone.GOOD)
+    assert "a site like west (the highest of 2" in told(errors)
+    page = as_text(document(errors))
+    assert "Mean absolute error (lower is better)" in page
+    assert "below zero: better" in page and "above zero" not in page and "minus" not in page
 
 
 @pytest.mark.parametrize(("gain", "half"), [(0.05, 0.06), (0.0, 0.01), (0.01, 0.0099)])

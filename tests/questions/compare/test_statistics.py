@@ -1,5 +1,6 @@
 """What is read from the scores: closed forms on tables made by hand."""
 
+from dataclasses import replace
 from math import inf, sqrt
 
 import numpy as np
@@ -150,9 +151,28 @@ def test_the_area_is_the_share_of_pairs_in_the_right_order():
 
 def test_the_mean_is_in_the_targets_unit():
     values = {0: np.array([-0.5, -1.5]), 1: np.array([-1.0, -1.0])}
-    assert Mean("minus mean absolute error", 16.0).reading("here", values).value == pytest.approx(
-        -16.0
-    )
+    found = Mean("mean absolute error", -16.0).reading("here", values)
+    assert found.value == pytest.approx(16.0)
+    assert found.low <= 16.0 <= found.high
+
+
+def test_of_errors_the_largest_is_the_worst():
+    """The same table as negative scores and as errors, up to the sign."""
+    scores = board(worse="west")
+    errors = replace(scores, quantity=Mean("mean absolute error", -1.0))
+    assert errors.lowest == scores.lowest
+    for column in (*scores.sites, AVERAGE, WORST):
+        for method in scores.methods:
+            score, error = (b.readings[method, column] for b in (scores, errors))
+            assert error.value == pytest.approx(-score.value)
+            assert (error.low, error.high) == (
+                pytest.approx(-score.high),
+                pytest.approx(-score.low),
+            )
+        change = scores.differences(column)["new", "old"]
+        turned = errors.differences(column)["old", "new"]
+        assert turned.value == pytest.approx(change.value)
+        assert (turned.low, turned.high) == (pytest.approx(change.low), pytest.approx(change.high))
 
 
 def test_worst_is_the_lowest_value():

@@ -10,6 +10,7 @@ from math import comb
 
 from unseen.document import Note, Tone
 from unseen.questions.compare.protocols import Protocol
+from unseen.questions.compare.quantities import gain, is_lower_better
 from unseen.questions.compare.results import AVERAGE, WORST, Results
 from unseen.reading import Reading
 from unseen.stats import independent_difference, lowest_of, widen
@@ -40,9 +41,10 @@ def clear(results: Results, column: str) -> tuple[list[str], list[str]]:
     changes = {
         m: change for m in rivals if (change := results.change(m, column, metric)) is not None
     }
-    better = [m for m, r in changes.items() if widen(r, len(rivals)).low > 0]
-    worse = [m for m, r in changes.items() if widen(r, len(rivals)).high < 0]
-    return sorted(better, key=lambda m: -changes[m].value), worse
+    gains = {m: widen(gain(metric, r), len(rivals)) for m, r in changes.items()}
+    better = [m for m, r in gains.items() if r.low > 0]
+    worse = [m for m, r in gains.items() if r.high < 0]
+    return sorted(better, key=lambda m: -gains[m].value), worse
 
 
 def recommend(results: Results) -> str:
@@ -82,7 +84,7 @@ def _about_methods(results: Results) -> list[Note]:
             )
         )
     elif {*changes} - {*worse}:
-        top = max(changes, key=lambda name: changes[name].value)
+        top = max(changes, key=lambda name: gain(metric, changes[name]).value)
         none = (
             f"None of {count_noun(len(rivals), 'method')} is"
             if len(rivals) > 1
@@ -115,7 +117,7 @@ def _about_places(results: Results) -> list[Note]:
     notes = [
         Note(
             f"Expect {metric} {format_reading(cell.reading)} at a site like {cell.note} (the "
-            f"lowest of {len(results.sites)}; "
+            f"{_worst_word(metric)} of {len(results.sites)}; "
             f"{method}, {count_noun(cell.reading.n, 'evaluation example')}).",
             Tone.CAUTION,
             "On average over the sites left out: "
@@ -134,9 +136,14 @@ def _about_places(results: Results) -> list[Note]:
     return notes
 
 
+def _worst_word(metric: str) -> str:
+    """What the worst value is."""
+    return "highest" if is_lower_better(metric) else "lowest"
+
+
 def _about_subgroups(results: Results) -> list[Note]:
-    """The lowest subgroup of each grouping, where it is below the highest one also after the choice
-    among all pairs of all groupings; both at the same sites.
+    """The worst subgroup of each grouping, where it is worse than the best one also after the
+    choice among all pairs of all groupings; both at the same sites.
     """
     method, notes = recommend(results), []
     tables = [_subgroups_at_the_same_sites(results, spec, method) for spec in results.subgroups]
@@ -144,12 +151,14 @@ def _about_subgroups(results: Results) -> list[Note]:
     for known in tables:
         if len(known) < 2:
             continue
-        low, high = (pick(known, key=lambda m: known[m].value) for pick in (min, max))
-        if widen(independent_difference(known[high], known[low]), pairs).low > 0:
+        gains = {m: gain(m, reading) for m, reading in known.items()}
+        low, high = (pick(gains, key=lambda m: gains[m].value) for pick in (min, max))
+        if widen(independent_difference(gains[high], gains[low]), pairs).low > 0:
             name, best = (m.partition(": ")[2] for m in (low, high))
-            lowest = lowest_of(list(known.values()))
+            metric = results.metrics[0]
+            lowest = gain(metric, lowest_of(list(gains.values())))
             text = (
-                f"With {method} {name} has the lowest {results.metrics[0]}: "
+                f"With {method} {name} has the {_worst_word(metric)} {metric}: "
                 f"{format_reading(lowest)}"
             )
             notes.append(
@@ -185,7 +194,9 @@ def _about_selection(results: Results) -> list[Note]:
         results.cell(method, column, metric, p).reading
         for p in (results.protocols[0], Protocol.ORACLE)
     )
-    if here is None or best is None or best.value <= here.value:
+    if here is None or best is None:
+        return []
+    if gain(metric, best).value <= gain(metric, here).value:
         return []
     if format_reading(best) == format_reading(here):  # nothing that a reader could see
         return []
@@ -265,7 +276,7 @@ def limits(results: Results) -> list[str]:
         )
     if len(results.sites) > 1:
         text.append(
-            "The worst site is the one with the lowest value here; its interval allows for the "
+            f"The worst site is the one with the {_worst_word(metric_of(results))} value here; its interval allows for the "
             f"choice among {len(results.sites)}: another one may be the worst in truth."
         )
     return [

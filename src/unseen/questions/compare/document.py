@@ -12,6 +12,7 @@ from unseen.errors import InvalidConfig
 from unseen.figure import Bars, Points
 from unseen.questions.compare.advice import advice, clear, headline, limits, metric_of, recommend
 from unseen.questions.compare.protocols import Protocol
+from unseen.questions.compare.quantities import is_lower_better, side_of_zero
 from unseen.questions.compare.results import AVERAGE, WORST, Cell, Results
 from unseen.questions.compare.subgroups import SMALLEST
 from unseen.report import latex, markdown
@@ -101,8 +102,7 @@ def summary(results: Results) -> Table:
         for (c, p), head in heads.items()
     }
     only = (
-        f" {metric[0].upper()}{metric[1:]} at sites left out, by how the hyperparameters were "
-        "selected."
+        f" {_titled(metric)} at sites left out, by how the hyperparameters were selected."
     )
     return _table(
         results.methods,
@@ -136,7 +136,7 @@ def by_site(results: Results, metric: str, protocol: Protocol) -> Table:
     return _table(
         results.methods,
         cells,
-        caption=f"{metric[0].upper()}{metric[1:]}, hyperparameters by {protocol}.",
+        caption=f"{_titled(metric)}, hyperparameters by {protocol}.",
         notes=[BOLD, f"Evaluation examples: {sizes}.", *notes],
         judged=sum(results.sizes[site] for site in results.sites if site in found),
     )
@@ -162,7 +162,7 @@ def by_subgroup(results: Results, spec: str) -> Table:
         if len(at) < len(results.sites)
     ]
     metric = results.metrics[0]
-    title = metric[0].upper() + metric[1:]
+    title = _titled(metric)
     return _table(
         results.methods,
         heads,
@@ -225,6 +225,12 @@ def _ordered_metrics(results: Results) -> list[str]:
     return sorted(results.metrics, key=lambda metric: metric != metric_of(results))
 
 
+def _titled(metric: str) -> str:
+    """The metric at the beginning of a caption, with its direction where less is better."""
+    lower = " (lower is better)" if is_lower_better(metric) else ""
+    return f"{metric[0].upper()}{metric[1:]}{lower}"
+
+
 def _short(protocol: Protocol) -> str:
     return protocol.value.removesuffix(" validation")
 
@@ -268,8 +274,9 @@ def _differences(results: Results) -> list[Block]:
     known = {m: r for m in rivals if (r := results.change(m, column, metric)) is not None}
     if not known:
         return []
+    side = side_of_zero(metric)
     bars = Bars(
-        title=f"Change of {metric} against {results.baseline}, {column} (above zero: better)",
+        title=f"Change of {metric} against {results.baseline}, {column} ({side} zero: better)",
         values={m: r.value for m, r in known.items()},
         intervals={m: (r.low, r.high) for m, r in known.items()},
         label=f"paired change of {metric}",
@@ -287,8 +294,8 @@ def _differences(results: Results) -> list[Block]:
                 }
                 for m in rivals
             ],
-            caption=f"Paired differences of {metric} from {results.baseline}, {c} (above zero: "
-            "better), not widened.",
+            caption=f"Paired differences of {metric} from {results.baseline}, {c} ({side} "
+            "zero: better), not widened.",
             footnotes=[note],
         )
         for c in [column, *([WORST] if len(results.sites) > 1 else [])]

@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from unseen import stats
 from unseen.objectives import all_tokens_right, correct, correct_sign, negative_absolute_error
+from unseen.questions.audit.results import LOWER_IS_BETTER
 from unseen.questions.compare import statistics
 from unseen.reading import Reading
 from unseen.subjects.subject import Subject
@@ -18,16 +19,39 @@ from unseen.task import Task
 
 
 def score_name(task: Task) -> str:
-    """What the scores are the mean of, in words; higher is better."""
+    """What the scores are the mean of, in words; of errors lower is better."""
     score = task.objective.score
     if score is negative_absolute_error:
-        return "minus mean absolute error"
+        return "mean absolute error"
     return "accuracy" if score in (correct, correct_sign, all_tokens_right) else "score"
 
 
 def score_scale(subject: Subject) -> float:
-    """What a score is multiplied with to be in the target's own unit."""
-    return subject.unit if subject.task.objective.score is negative_absolute_error else 1.0
+    """What a score is multiplied with to be in the target's own unit; of negative errors below
+    zero, so that an error is shown as one.
+    """
+    return -subject.unit if subject.task.objective.score is negative_absolute_error else 1.0
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether less is better; of a subgroup ("mean absolute error: female") as of its metric."""
+    return metric.partition(": ")[0] in LOWER_IS_BETTER
+
+
+def gain(metric: str, change: Reading) -> Reading:
+    """The change with its sign turned where less is better: above zero is better."""
+    return negate(change) if is_lower_better(metric) else change
+
+
+def negate(reading: Reading) -> Reading:
+    """The reading with its sign and limits turned."""
+    low, high = -reading.high, -reading.low
+    return replace(reading, value=-reading.value, low=low, high=high, detail=None)
+
+
+def side_of_zero(metric: str) -> str:
+    """On which side of zero a change is better."""
+    return "below" if is_lower_better(metric) else "above"
 
 
 BySeed = Mapping[int, ndarray]

@@ -25,7 +25,7 @@ class Cell:
     reading: Reading | None = None
     seeds: int = 0
     best: bool = False
-    """The highest of its column, and its paired difference from every other excludes zero (widened
+    """The best of its column, and its paired difference from every other excludes zero (widened
     for the choice).
     """
     note: str = ""

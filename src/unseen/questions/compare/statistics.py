@@ -16,9 +16,9 @@ from unseen.reading import Reading
 Rows = Float[ndarray, "seed n"]
 
 
-def worst(readings: Mapping[str, Reading]) -> str:
-    """The site with the lowest value."""
-    return min(readings, key=lambda site: readings[site].value)
+def worst(gains: Mapping[str, Reading]) -> str:
+    """The site with the lowest gain."""
+    return min(gains, key=lambda site: gains[site].value)
 
 
 def pair_by_seed(one: Mapping[int, ndarray], other: Mapping[int, ndarray]) -> tuple[Rows, Rows]:

@@ -21,6 +21,7 @@ from unseen.questions.compare.quantities import (
     BySeed,
     Mean,
     Quantity,
+    gain,
     score_name,
     score_scale,
 )
@@ -56,15 +57,23 @@ class ScoreTable:
         }
         for m in self.lowest if len(self.sites) > 1 else ():
             found[m, AVERAGE] = stats.average([found[m, each] for each in self.sites])
-            found[m, WORST] = stats.lowest_of([found[m, each] for each in self.sites])
+            lowest = stats.lowest_of([self._gain(found[m, each]) for each in self.sites])
+            found[m, WORST] = self._gain(lowest)
         return found
+
+    def _gain(self, reading: Reading) -> Reading:
+        """The reading so that more is better, and back."""
+        return gain(self.quantity.name, reading)
 
     @cached_property
     def lowest(self) -> dict[str, str]:
         """The worst site of every method that has a value at each site."""
         whole = [m for m in self.methods if all(self.values[m, site] for site in self.sites)]
         at = {
-            m: {site: self.quantity.reading(site, self.values[m, site]) for site in self.sites}
+            m: {
+                site: self._gain(self.quantity.reading(site, self.values[m, site]))
+                for site in self.sites
+            }
             for m in whole
         }
         return {m: statistics.worst(readings) for m, readings in at.items()}
@@ -123,7 +132,9 @@ class ScoreTable:
     def _may_be_lowest(self, site: str) -> set[str]:
         """The methods whose lower limit there is not above the upper limit of their lowest."""
         above = {
-            m for m in self.lowest if self.readings[m, site].low > self.readings[m, WORST].high
+            m
+            for m in self.lowest
+            if self._gain(self.readings[m, site]).low > self._gain(self.readings[m, WORST]).high
         }
         return {*self.lowest} - above
 
@@ -204,7 +215,8 @@ class ResultTable:
         for column in board.columns:
             pairs = board.differences(column)
             best = statistics.stands_out(
-                {m: r.value for m, r in board.readings_in(column).items()}, pairs
+                {m: gain(quantity.name, r).value for m, r in board.readings_in(column).items()},
+                {pair: gain(quantity.name, change) for pair, change in pairs.items()},
             )
             for m in methods:
                 seeds = board.seeds(m, column)

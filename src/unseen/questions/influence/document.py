@@ -26,11 +26,22 @@ COLOURS = (
     "token is where the model read it, so its colour is mostly about the words that follow."
 )
 ESTIMATE = "linear estimate"
+FULL_REPORT = (
+    "The report has all examples behind each answer, and why influence functions give their order "
+    "and not their sizes."
+)
+SUMMARY_SECTIONS = 2
+"""What the numbers mean, and the answers in short; every example is in the report."""
+MOST_IN_SHORT = 10
+"""So many answers in short, shared out over the models."""
 
 
 def document(found: Sequence[InfluenceReport]) -> Document:
     """One document over all models asked about."""
-    sections = [Section("What the numbers mean", _meaning(found))]
+    sections = [
+        Section("What the numbers mean", _meaning(found)),
+        Section("The answers in short", _in_short(found)),
+    ]
     for one in found:
         where = (
             f" · {one.settings['errors on']}"
@@ -63,15 +74,49 @@ def _meaning(found: Sequence[InfluenceReport]) -> list[Block]:
     has_text = any(
         one.pieces for each in found for answer in each.answers for one in answer.helpful
     )
-    is_measured = any(
-        one.retrained is not None
-        for each in found
-        for answer in each.answers
-        for one in (*answer.helpful, *answer.harmful)
-    )
+    is_measured = any(_is_measured(answer) for each in found for answer in each.answers)
     words = [WORDS[kind] for kind in dict.fromkeys(one.kind for one in found)]
     meanings = [Paragraph(one.meaning if is_measured else one.order) for one in words]
     return [*meanings, *([Paragraph(COLOURS)] if has_text else [])]
+
+
+def _is_measured(answer: QueryInfluence) -> bool:
+    """Whether retraining gave sizes."""
+    return any(one.retrained is not None for one in (*answer.helpful, *answer.harmful))
+
+
+def _in_short(found: Sequence[InfluenceReport]) -> list[Block]:
+    """One row per answer with the example that helped and the one that harmed most; of many
+    answers the first of each model.
+    """
+    most = max(1, MOST_IN_SHORT // max(1, len(found)))
+    rows: list[dict[str, Any]] = []
+    for one in found:
+        where = f" · {one.settings['errors on']}" if "errors on" in one.settings else ""
+        for k, answer in enumerate(one.answers[:most]):
+            rows.append(
+                {
+                    "answer": f"{_headline(k, answer)}{where * (len(found) > 1)}",
+                    **({"recorded": answer.label} if answer.label else {}),
+                    **({"predicted": answer.predicted} if answer.predicted else {}),
+                    "helped most": _first(answer.helpful),
+                    "harmed most": _first(answer.harmful),
+                }
+            )
+    total = sum(len(one.answers) for one in found)
+    left_out = [f"{len(rows)} of {total} answers."] if len(rows) < total else []
+    is_sized = any(_is_measured(answer) for one in found for answer in one.answers)
+    size = f", with its size in {WORDS[found[0].kind].unit} by retraining" if is_sized else ""
+    caption = f"The first training example behind each answer{size}."
+    return [Table(rows=rows, caption=caption, footnotes=[*left_out, FULL_REPORT])] if rows else []
+
+
+def _first(found: Sequence[Influencer]) -> str | None:
+    """Where the first of the examples is, and its size."""
+    if not found:
+        return None
+    size = found[0].retrained
+    return found[0].source + ("" if size is None else f": {format_reading(size, '+')}")
 
 
 def _answer(answer: QueryInfluence, of: InfluenceReport) -> list[Block]:
