@@ -1,10 +1,10 @@
 """How values become words: the same digits, signs and dashes in HTML, Markdown and the terminal."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor, isfinite, log10
 
+from unseen.characters import clean
 from unseen.document import Note, Table, Tone, Value
 from unseen.reading import Reading
 
@@ -12,9 +12,6 @@ MISSING = "–"
 SILENT_UNITS = ("", "fraction")
 """Units that a reader needs not be told."""
 SIGNS = {Tone.GOOD: "✓", Tone.NEUTRAL: "•", Tone.CAUTION: "!", Tone.BAD: "✗"}
-_CONTROL = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
 
 
 @dataclass(frozen=True)
@@ -27,13 +24,6 @@ class Words:
 
     def __str__(self) -> str:
         return " ".join(part for part in (self.main, self.interval, self.unit) if part)
-
-
-def clean(text: object) -> str:
-    """The text with characters shown as � that HTML, SVG and terminals refuse (control, lone
-    surrogates) or that reorder what a reader sees (bidirectional overrides).
-    """
-    return _CONTROL.sub("�", str(text))
 
 
 def words(value: Value, unit: str | None = None, digits: int | None = None) -> Words:

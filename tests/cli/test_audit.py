@@ -208,7 +208,19 @@ def bad(**columns: object) -> pd.DataFrame:
 
 BAD_TABLES = {
     "no such column": (lambda: written(clinics()), ["--target", "il"], UnknownName, "ill"),
-    "no target": (lambda: written(clinics()), [], InvalidConfig, "--target"),
+    "no target": (lambda: written(clinics()), [], InvalidConfig, 'target="COLUMN"'),
+    "target as group": (
+        lambda: written(clinics()),
+        ["--target", "ill", "--group", "ill"],
+        InvalidConfig,
+        "both the target and a group",
+    ),
+    "labels that stand for none": (
+        lambda: written(bad(ill=[*[-100] * 60, *clinics()["ill"][60:]])),
+        ["--target", "ill"],
+        InvalidData,
+        "“-100” in 60 rows, first in row 0",
+    ),
     "one class": (lambda: written(bad(ill=1)), ["--target", "ill"], InvalidData, "ill"),
     "one site beside a tiny one": (
         lambda: written(bad(clinic=["lonely", *["north"] * (len(clinics()) - 1)])),

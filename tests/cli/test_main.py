@@ -17,7 +17,7 @@ from unseen import __version__
 from unseen.cli import doctor
 from unseen.cli import main as cli
 from unseen.cli.main import main
-from unseen.errors import InvalidData
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.runs import catalog
 from unseen.runs.overview import BEGIN, END, overview, replace_table
 from unseen.study import Scale, average
@@ -314,16 +314,48 @@ def test_interruptions_end_with_130(store, capsys, monkeypatch):
     assert main(["list"]) == 130
 
 
-def test_termination_ends_a_command_as_ctrl_c_does(store, capsys, monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_termination_ends_a_command_as_ctrl_c_does(number, store, capsys, monkeypatch):
+    before = signal.signal(number, signal.SIG_DFL)
 
     def terminated(_):
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(number)
 
     monkeypatch.setattr("unseen.cli.list.main", terminated)
-    assert main(["list"]) == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) == before
+    try:
+        assert main(["list"]) == 130
+        assert "interrupted" in capsys.readouterr().err
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+
+
+def test_nohup_keeps_a_command_alive(store, capsys, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def hung_up(_):
+        signal.raise_signal(signal.SIGHUP)
+        return 0
+
+    monkeypatch.setattr("unseen.cli.list.main", hung_up)
+    try:
+        assert main(["list"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_error_names_arguments_as_options_and_shows_no_control(capsys, monkeypatch):
+    def refused(_):
+        raise InvalidConfig(
+            "a \u202e b", 'groups="age:decade" is', 'give target="COLUMN"; or x="y"'
+        )
+
+    monkeypatch.setattr("unseen.cli.list.main", refused)
+    assert main(["list"]) == 2
+    said = capsys.readouterr().err
+    assert "a � b" in said
+    assert "--group age:decade is" in said
+    assert 'give --target COLUMN; or x="y"' in said
 
 
 @pytest.mark.parametrize("words", [["list", "studies"], ["cite"]])

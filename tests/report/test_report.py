@@ -23,9 +23,10 @@ from unseen.reading import Reading
 from unseen.report.figures import DARK, LIGHT, _png, draw
 from unseen.report.html import anchors, html, notebook
 from unseen.report.json import as_json
+from unseen.report.latex import latex
 from unseen.report.markdown import escape, markdown
 from unseen.report.numbers import MOST_ROWS, numbers
-from unseen.report.terminal import show
+from unseen.report.terminal import as_text, show
 from unseen.study import Claim, Scale, Study, average, column
 from unseen.study.document import document, means
 from unseen.study.source import Source
@@ -289,6 +290,23 @@ def test_markdown_escapes_what_would_be_markup() -> None:
     assert escape("1.5 -") == "1.5 -"
     assert escape("---") == "\\---"
     assert escape("- no list\n# no heading") == "\\- no list \\# no heading"
+
+
+BIDIRECTIONAL = (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+
+
+@pytest.mark.parametrize("control", [chr(number) for number in BIDIRECTIONAL])
+def test_no_bidirectional_control_reaches_a_reader(control: str) -> None:
+    text = f"safe{control}txt.exe"
+    blocks = [
+        Paragraph(text),
+        Note(text, detail=text),
+        Table(rows=[{text: text}], caption=text),
+        Bars(title=text, values={text: 1.0}),
+    ]
+    made = Document(title=text, lead=text, sections=[Section(text, blocks)], facts={text: text})
+    for write in (html, markdown, latex, as_text):
+        assert control not in write(made)
 
 
 def test_markdown_is_read_back_as_the_same_text() -> None:

@@ -119,7 +119,7 @@ def test_the_four_questions_read_packed_tables_in_their_encoding(write, name):
     path = write(gzip.compress(text(frame).encode("latin-1")), "t.csv.gz")
     ask = getattr(unseen, name)
     message = refusal(InvalidData, lambda: ask(path, target="ill", site="ward", progress=False))
-    assert "--encoding latin-1" in message
+    assert 'encoding="latin-1"' in message
     # the encoding is taken, and the next thing that is wrong is found
     with pytest.raises(UnknownName):
         ask(path, target="il", site="ward", encoding="latin-1", progress=False)
@@ -132,21 +132,21 @@ def test_latin_letters_are_proposed_by_line_and_name(write):
     message = refusal(InvalidData, lambda: read(path))
     assert f"line {at + 2}" in message
     assert "0xeb" in message
-    assert "--encoding latin-1" in message
+    assert 'encoding="latin-1"' in message
     assert "Zoë" in message
     assert set(read(path, "latin-1")["kind"]) == {"Zoë", "b"}
 
 
 def test_letters_of_windows_are_proposed_as_such(write):
     path = write(text(visits().replace({"kind": {"a": "“a”"}})).encode("cp1252"))
-    assert "--encoding cp1252" in refusal(InvalidData, lambda: read(path))
+    assert 'encoding="cp1252"' in refusal(InvalidData, lambda: read(path))
 
 
 def test_encodings_are_checked_and_marked_ones_need_no_name(write):
     frame = visits().replace({"kind": {"a": "Müller"}})
     assert "Müller" in set(read(write(text(frame).encode("utf-16")))["kind"])
     bare = write(text(frame).encode("utf-16-le"))
-    assert "--encoding utf-16-le" in refusal(InvalidData, lambda: read(bare))
+    assert 'encoding="utf-16-le"' in refusal(InvalidData, lambda: read(bare))
     assert "Müller" in set(read(bare, "utf-16-le")["kind"])
     assert "nonsense" in refusal(InvalidConfig, lambda: read(bare, "nonsense"))
     columns = TableColumns(target="ill", encoding="latin-1")

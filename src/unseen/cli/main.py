@@ -9,6 +9,7 @@ import codecs
 import importlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from io import TextIOWrapper
 from types import FrameType
 
 from unseen import __version__
+from unseen.characters import clean
 from unseen.cli import study_options
 from unseen.errors import UnknownName, UnseenError
 
@@ -71,6 +73,14 @@ First steps: `unseen audit` (embedded data of four hospitals), `unseen list stud
 Exit codes: 0 fine, 1 a claim refuted or a bar missed, 2 usage or input error, 3 undecided only."""
 
 
+OPTION_NAMES = {"groups": "group"}
+ARGUMENT = re.compile(
+    r"\b(?P<name>target|site|time|entity|groups|drop|encoding|estimator|positive)"
+    r'="(?P<value>[^"]*)"'
+)
+"""An argument of the Python functions that the command has as an option."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
@@ -117,8 +127,8 @@ def _spell_for_narrow_streams(as_json: bool) -> None:
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """SIGTERM (`kill`, a batch system's limit) ends a command as Ctrl-C does: with a word and
-    without parts half written.
+    """SIGTERM (`kill`, a batch system's limit) and SIGHUP (a closed terminal, unless `nohup`
+    ignores it) end a command as Ctrl-C does: with a word and without parts half written.
     """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -127,11 +137,16 @@ def _termination_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one
+    before = {getattr(signal, name): signal.getsignal(getattr(signal, name)) for name in names}
+    ending = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in ending:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in ending:
+            signal.signal(number, before[number] or signal.SIG_DFL)
 
 
 def _dispatch(given: list[str]) -> int:
@@ -175,6 +190,7 @@ def _report_error(error: Exception, debug: bool, as_json: bool) -> int:
         else "run the same command with --debug and report the traceback."
     )
     what = error.what if isinstance(error, UnseenError) else str(error) or "(no message)"
+    what, why, fix = (_for_command_line(text) for text in (what, why, fix))
     print(f"{type(error).__name__}: {_line(what)}", file=sys.stderr)
     for name, text in (("why", why), ("fix", fix)):
         if text:
@@ -192,7 +208,17 @@ def _report_error(error: Exception, debug: bool, as_json: bool) -> int:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(clean(text).split())
+
+
+def _as_option(found: re.Match[str]) -> str:
+    """`target="COLUMN"` as `--target COLUMN`: an error is written for Python, and read here."""
+    name, value = found["name"], found["value"]
+    return f"--{OPTION_NAMES.get(name, name)} {value}"
+
+
+def _for_command_line(text: str) -> str:
+    return ARGUMENT.sub(_as_option, text)
 
 
 if __name__ == "__main__":

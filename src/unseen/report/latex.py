@@ -23,6 +23,9 @@ _SPECIAL = {
     "^": r"\textasciicircum{}",
     "−": "$-$",
     "∞": r"$\infty$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "–": "--",
 }
 MOST_ROWS = 25
@@ -66,7 +69,7 @@ def _block(block: Block) -> str:
 def escape(text: object) -> str:
     """Plain text as LaTeX on one line."""
     line = " ".join(clean(text).split())
-    return re.sub(r"[\\&%$#_{}~^−∞–]", lambda found: _SPECIAL[found[0]], line)
+    return re.sub(r"[\\&%$#_{}~^−∞–<>|]", lambda found: _SPECIAL[found[0]], line)
 
 
 def table(value: Table, label: str = "") -> str:
@@ -111,4 +114,6 @@ def _cell(told: Words, strong: bool, mark: int | None) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
+    """A row; what stands before it takes a `[` or `*` at its beginning for an argument."""
+    line = " & ".join(cells) + r" \\"
+    return "{}" + line if line.startswith(("[", "*")) else line

@@ -79,7 +79,7 @@ class TableColumns:
             raise InvalidConfig(
                 "No target column was named.",
                 why="a model must know what it predicts.",
-                fix="add --target COLUMN; the columns are "
+                fix='give target="COLUMN"; the columns are '
                 f"{', '.join(map(str, frame.columns[:30]))}.",
             )
         for role in ("site", "time", "entity"):
@@ -87,7 +87,15 @@ class TableColumns:
                 raise InvalidConfig(
                     f"`{self.target}` is both the target and the {role} column.",
                     why="what is predicted cannot also decide which rows are held out.",
-                    fix=f"name another column with --{role}, or leave it out.",
+                    fix=f'name another column with {role}="COLUMN", or leave it out.',
+                )
+        for group in self.groups:
+            if self.target in (group, group.rpartition(":")[0]):
+                raise InvalidConfig(
+                    f"`{self.target}` is both the target and a group.",
+                    why="within a group that is the outcome itself no score exists, or it says "
+                    "only how often that outcome is found.",
+                    fix='name other columns with groups="COLUMN", or leave it out.',
                 )
         groups, drop = tuple(self.groups), tuple(self.drop)
         roles = (self.target, self.site, self.time, self.entity)

@@ -64,6 +64,26 @@ def test_a_gap_speaks_by_its_interval(worse, tone, said):
     assert said in note.text
 
 
+def test_undecided_sites_share_a_note():
+    one = found(worse=reading(0.04, 0.06))
+    other = found(worse=reading(0.01, 0.08), sites={"unseen": "Chur"})
+    notes = [note for note in advice([one, other]) if note.code == "U203"]
+    assert [note.text for note in notes] == [
+        "The data do not show whether accuracy is worse at Bern and Chur."
+    ]
+    assert "Bern 0.800 [0.780, 0.820] with 100 examples, worse by" in notes[0].detail
+    alone = next(note for note in advice([one]) if note.code == "U203")
+    assert "at Bern: 0.800 [0.780, 0.820] with 100 examples" in alone.text
+
+
+def test_two_seeds_are_said_to_be_too_few_for_an_interval():
+    undecided = reading(0.04, 0.06)
+    for seeds, is_said in ((2, True), (3, False)):
+        one = found(worse=undecided, seeds=seeds)
+        assert ("three seeds or more" in sentences(one)) == is_said
+        assert any("three seeds or more" in text for text in limits([one])) == is_said
+
+
 def test_a_gap_that_is_one_of_many_needs_a_wider_interval():
     barely = reading(0.021)
     assert "Expect" in sentences(found(worse=barely))

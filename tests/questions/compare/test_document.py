@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 from questions.compare.results_by_hand import METHODS, by_hand
 from rich.console import Console
@@ -91,6 +92,24 @@ def test_latex_escapes_what_is_special_and_keeps_one_line_per_row():
     assert r"\caption{x\_1 \& y}" in text
     assert r"\label{tab:x}" in text
     assert text.count(r"\\") == 2  # the head and one row
+    assert latex.escape("<a|b>") == r"\textless{}a\textbar{}b\textgreater{}"
+
+
+def test_a_bracket_first_in_a_row_is_no_argument_of_the_line_before():
+    lines = latex.table(Table(rows=[{"[a": "[1, 2]", "b": 1}, {"[a": "*", "b": 2}])).splitlines()
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert [row[:4] for row in rows] == ["{}[a", "{}[1", "{}* "]
+
+
+def test_a_spreadsheet_finds_no_formula():
+    results = by_hand()
+    names = ["=1+1", "+x", "-x", "@x", "ERM"]
+    cells = [replace(cell, method=name) for cell, name in zip(results.cells, names, strict=False)]
+    rows = list(csv.DictReader(io.StringIO(as_csv(replace(results, cells=cells)))))
+    assert [row["method"] for row in rows] == ["'=1+1", "'+x", "'-x", "'@x", "ERM"]
+    negative = replace(results.cells[0], reading=Reading(-0.5, -1.0, 0.0))
+    row = next(csv.DictReader(io.StringIO(as_csv(replace(results, cells=[negative])))))
+    assert float(row["value"]) == -0.5
 
 
 def test_a_long_row_that_is_turned_keeps_its_marks():

@@ -6,6 +6,7 @@ widened for k (Bonferroni).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from unseen.document import Note, Tone
 from unseen.questions.audit.check import results_of, with_code
@@ -22,6 +23,12 @@ from unseen.text import count_noun, format_reading, join_words
 NEGLIGIBLE = 0.02
 """A calibration error below which probabilities are good enough whatever a test says: two points.
 """
+
+TWO_SEEDS = (
+    "Two training runs leave one degree of freedom for how much another run would differ, which "
+    "makes intervals up to three times as wide: train with three seeds or more for one that can be "
+    "read."
+)
 
 
 def metric_of(one: Findings) -> str:
@@ -57,8 +64,7 @@ def advice(findings: Sequence[Findings], margin: float | None = None) -> list[No
     among = sum(len(evaluation_sites(one)) for one in findings)
     notes = [n for check in checks() for n in check.notes(results_of(check, findings))]
     notes += with_code("U201", about_constant(findings, metric))
-    for note in (note for one in findings for note in _about_gap(one, metric, among, margin)):
-        notes += with_code("U203" if note.tone is Tone.NEUTRAL else "U202", [note])
+    notes += _about_gaps(findings, metric, among, margin)
     notes += with_code("U204", about_overfitting(findings))
     notes += with_code("U301", _about_calibration(findings))
     notes += with_code("U102", _about_copies(findings)) + with_code("U103", _about_labels(findings))
@@ -87,50 +93,96 @@ def answer_in_a_word(
     return "worse, size undecided" if found.worse.low > 0 else "undecided"
 
 
-def _about_gap(one: Findings, metric: str, among: int, margin: float | None) -> list[Note]:
-    notes = []
-    for split in evaluation_sites(one):
-        gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
-        here = one.score(split, metric)
-        if gap is not None and here is not None:
-            found = answer(one, gap, among, margin)
-            notes.append(_site_note(found, here, gap_reference(one, gap), among))
-    return notes
+@dataclass(frozen=True)
+class _SiteScore:
+    """The answer at a site beside its score, and what it is compared with."""
+
+    answer: SiteAnswer
+    here: Reading
+    than: str
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it may be worse, the same or better."""
+        worse, verdict = self.answer.worse, self.answer.verdict
+        return verdict is Verdict.UNDECIDED and worse.low <= 0 <= worse.high
 
 
-def _site_note(found: SiteAnswer, here: Reading, than: str, among: int) -> Note:
-    """One site: worse, easier, holding within the margin, or undecided; by the interval that
-    decides, so that the words follow from the numbers beside them.
+def _about_gaps(
+    findings: Sequence[Findings], metric: str, among: int, margin: float | None
+) -> list[Note]:
+    """A note per decided site, and one on all that are undecided."""
+    sites = []
+    for one in findings:
+        for split in evaluation_sites(one):
+            gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
+            here = one.score(split, metric)
+            if gap is not None and here is not None:
+                found = answer(one, gap, among, margin)
+                sites.append(_SiteScore(found, here, gap_reference(one, gap)))
+    decided = [_decided_note(site) for site in sites if not site.is_undecided]
+    undecided = _undecided_note([site for site in sites if site.is_undecided], among)
+    if findings[0].seeds == 2:
+        undecided = [replace(note, detail=f"{note.detail} {TWO_SEEDS}") for note in undecided]
+    return with_code("U202", decided) + with_code("U203", undecided)
+
+
+def _decided_note(site: _SiteScore) -> Note:
+    """One site: worse, easier, or holding within the margin; by the interval that decides, so that
+    the words follow from the numbers beside them.
     """
-    metric, score, words = found.metric, format_reading(here), in_words(found)
-    worse = found.worse
-    if found.worse.low > 0:
+    found, than = site.answer, site.than
+    metric, score, worse = found.metric, format_reading(site.here), found.worse
+    if worse.low > 0:
         return Note(
             f"Expect {metric} {score} at {found.site}: worse than on {than}.",
             Tone.BAD if found.verdict is Verdict.FAILS else Tone.CAUTION,
-            f"It is worse by {format_reading(worse)}. {words} Before use there, collect labelled "
-            f"examples from {found.site} and audit again.",
+            f"It is worse by {format_reading(worse)}. {in_words(found)} Before use there, collect "
+            f"labelled examples from {found.site} and audit again.",
         )
-    if found.worse.high < 0:
+    if worse.high < 0:
         better = format_reading(gain("loss", worse))
         return Note(
             f"{found.site} is easier than {than}: {metric} {score}, better by {better}.", Tone.GOOD
         )
-    if found.verdict is Verdict.HOLDS:
-        return Note(
-            f"{metric} holds at {found.site} within {found.margin:.3g}: {score} with "
-            f"{count_noun(here.n, 'example')}.",
-            Tone.GOOD,
-            f"Compared with {than} it is not worse by more than {found.worse.high:.2g}.",
-        )
-    chosen = f" The interval allows for {among} sites." if among > 1 else ""
     return Note(
-        f"The data do not show whether {metric} is worse at {found.site}: {score} with "
-        f"{count_noun(here.n, 'example')}.",
-        Tone.NEUTRAL,
-        f"Compared with {than} it is worse by {format_reading(worse)} (below zero: better). "
-        f"{words}{chosen}",
+        f"{metric} holds at {found.site} within {found.margin:.3g}: {score} with "
+        f"{count_noun(site.here.n, 'example')}.",
+        Tone.GOOD,
+        f"Compared with {than} it is not worse by more than {worse.high:.2g}.",
     )
+
+
+def _undecided_note(sites: Sequence[_SiteScore], among: int) -> list[Note]:
+    """One note on all undecided sites; what their examples exclude, and what would decide."""
+    if not sites:
+        return []
+    metric, than = sites[0].answer.metric, sites[0].than
+    chosen = f" Intervals allow for {among} sites." if among > 1 else ""
+    compared = f"Compared with {than}, below zero being better: "
+    if len(sites) == 1:
+        (site,) = sites
+        found, n = site.answer, count_noun(site.here.n, "example")
+        text = f"{found.site}: {format_reading(site.here)} with {n}"
+        detail = f"{compared}worse by {format_reading(found.worse)}. {in_words(found)}"
+    else:
+        text = join_words([site.answer.site for site in sites])
+        each = [
+            f"{site.answer.site} {format_reading(site.here)} with "
+            f"{count_noun(site.here.n, 'example')}, worse by {format_reading(site.answer.worse)}"
+            f"{_labels_in_words(site.answer)}"
+            for site in sites
+        ]
+        detail = f"{compared}{'; '.join(each)}."
+    text = f"The data do not show whether {metric} is worse at {text}."
+    return [Note(text, Tone.NEUTRAL, f"{detail}{chosen}")]
+
+
+def _labels_in_words(found: SiteAnswer) -> str:
+    """How many labels from the site would decide, where a number would."""
+    if found.labels is None or found.labels <= found.n:
+        return ""
+    return f" (about {found.labels:,} labels would decide)"
 
 
 def calibration_failures(findings: Sequence[Findings]) -> list[tuple[Findings, str]]:
@@ -375,6 +427,8 @@ def limits(findings: Sequence[Findings]) -> list[str]:
             "One trained model was evaluated: how much another training run would differ is not in "
             "the intervals."
         )
+    if findings[0].seeds == 2:
+        text.append(TWO_SEEDS)
     return [
         *text,
         "Shifts that none of the recorded features shows (a new device, another definition of the "

@@ -276,8 +276,9 @@ def limits(results: Results) -> list[str]:
         )
     if len(results.sites) > 1:
         text.append(
-            f"The worst site is the one with the {_worst_word(metric_of(results))} value here; its interval allows for the "
-            f"choice among {len(results.sites)}: another one may be the worst in truth."
+            f"The worst site is the one with the {_worst_word(metric_of(results))} value here; its "
+            f"interval allows for the choice among {len(results.sites)}: another one may be the "
+            "worst in truth."
         )
     return [
         *text,

@@ -16,6 +16,7 @@ from unseen.questions.compare.quantities import is_lower_better, side_of_zero
 from unseen.questions.compare.results import AVERAGE, WORST, Cell, Results
 from unseen.questions.compare.subgroups import SMALLEST
 from unseen.report import latex, markdown
+from unseen.report.csv import plain_cell
 from unseen.report.json import plain
 from unseen.runs.store import write_atomic
 from unseen.text import count_intervals, count_noun, format_reading, join_words
@@ -101,9 +102,7 @@ def summary(results: Results) -> Table:
         head: [results.cell(m, c, metric, p) for m in results.methods]
         for (c, p), head in heads.items()
     }
-    only = (
-        f" {_titled(metric)} at sites left out, by how the hyperparameters were selected."
-    )
+    only = f" {_titled(metric)} at sites left out, by how the hyperparameters were selected."
     return _table(
         results.methods,
         cells,
@@ -387,9 +386,8 @@ def as_csv(results: Results) -> str:
     for cell in results.cells:
         reading = plain(cell.reading) or {}
         row = {name: plain(getattr(cell, name)) for name in names if hasattr(cell, name)}
-        writer.writerow(
-            row | {name: reading.get(name, "") for name in ("value", "low", "high", "n")}
-        )
+        row |= {name: reading.get(name, "") for name in ("value", "low", "high", "n")}
+        writer.writerow({name: plain_cell(value) for name, value in row.items()})
     return text.getvalue()
 
 

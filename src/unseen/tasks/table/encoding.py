@@ -111,7 +111,7 @@ class NumericColumn:
                 f"{self.scale:.3g}).",
                 why="such an input makes every prediction undefined.",
                 fix="correct the cell, empty it if it stands for “unknown”, or leave the column "
-                f"out: --drop {column.name}",
+                f'out: drop="{column.name}"',
             )
         return z
 

@@ -48,7 +48,7 @@ def build_grouping(
             f"Group `{spec}` asks for bands of `{column}`, which holds words "
             f"({', '.join(words_of(values)[:3])}).",
             why="only numbers have bands.",
-            fix=f"use --group {column}.",
+            fix=f'use groups="{column}".',
         )
     x = numbers(values, form)
     if not bands and (not form.is_measured or len(np.unique(x[~np.isnan(x)])) <= few):
@@ -80,13 +80,14 @@ def _edges(
     x: NDArray[np.float64], bands: str, spec: str, fit: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Inner edges; a value on an edge belongs to the band above."""
+    column = spec.rpartition(":")[0]
     known = x[~np.isnan(x)]
     if bands == "decade":
         if known.max() / 10 - known.min() / 10 > MOST_BANDS:
             raise InvalidConfig(
                 f"Group `{spec}` asks for decades from {known.min():g} to {known.max():g}.",
                 why=f"these are more than {MOST_BANDS} bands.",
-                fix=f"use --group {spec.rpartition(':')[0]}:quartiles, or name the edges.",
+                fix=f'use groups="{column}:quartiles", or name the edges.',
             )
         return np.arange(np.floor(known.min() / 10) + 1, np.floor(known.max() / 10) + 1) * 10
     if bands in ("quartiles", "quintiles", "tertiles"):
@@ -101,8 +102,7 @@ def _edges(
         raise InvalidConfig(
             f"Group `{spec}` has unknown bands `{bands}`.",
             why="bands are decade, tertiles, quartiles, quintiles, or rising edges.",
-            fix=f"for example --group {spec.rpartition(':')[0]}:decade or "
-            f"{spec.rpartition(':')[0]}:40,60.",
+            fix=f'for example groups="{column}:decade" or groups="{column}:40,60".',
         )
     return edges
 

@@ -220,7 +220,7 @@ def _undecodable(path: Path, encoding: str, error: UnicodeError) -> InvalidData:
         return InvalidData(
             f"`{path}` is not {encoding.upper()} text: {error}.",
             why="its letters would be read wrongly.",
-            fix="give the encoding in which it was written: --encoding utf-8, utf-16, latin-1, …",
+            fix='give the encoding in which it was written, for example encoding="latin-1".',
         )
     byte = text[_position(text, encoding)]
     # bytes from 0x80 to 0x9f are letters and marks in Windows' table only
@@ -231,7 +231,7 @@ def _undecodable(path: Path, encoding: str, error: UnicodeError) -> InvalidData:
         f"`{path}` is not {encoding.upper()} text: byte {byte:#04x} in line {line} cannot be "
         "decoded.",
         why="letters with accents would be read wrongly.",
-        fix=f'add --encoding {other} (Python: encoding="{other}") if {quote(shown[start:])} reads '
+        fix=f'give encoding="{other}" if {quote(shown[start:])} reads '
         "rightly; else name another encoding, or save the table as “CSV UTF-8”.",
     )
 
@@ -295,7 +295,7 @@ def _refuse_binary(path: Path, encoding: str) -> str:
         raise InvalidData(
             f"`{path}` is not a text table but binary{f' ({kind})' if kind else ''}.",
             why="a CSV file is lines of text.",
-            fix=f"if it is a table, add --encoding {wide}."
+            fix=f'if it is a table, give encoding="{wide}".'
             if wide
             else "export it as CSV"
             + (", or rename it to end in .parquet." if kind == "Parquet" else "."),
@@ -323,5 +323,5 @@ def _refuse_unknown_encoding(encoding: str) -> None:
         raise InvalidConfig(
             f"There is no encoding `{encoding}`.",
             why="it says which bytes stand for which letters.",
-            fix="for example --encoding latin-1, cp1252, utf-16, mac-roman or shift-jis.",
+            fix='for example encoding="latin-1"; others are cp1252, utf-16, mac-roman, shift-jis.',
         ) from error

@@ -23,9 +23,9 @@ from unseen.tasks.table.cells import (
     take_apart,
     words_of,
 )
-from unseen.tasks.table.encoding import as_words, mean_and_deviation, sentinels_of
+from unseen.tasks.table.encoding import SENTINELS, as_words, mean_and_deviation, sentinels_of
 from unseen.tasks.table.spelling import refuse_spellings
-from unseen.text import count_noun
+from unseen.text import count_noun, join_words
 
 MANY = 10
 """A target of whole numbers with more distinct values is a regression."""
@@ -35,6 +35,8 @@ MOSTLY = 0.8
 """From this share on, other cells among numbers are named instead of taken for classes."""
 PAIRS = ({"0", "1"}, {"-1", "1"}, *({*pair} for pair in TRUTH))
 """Two classes that leave no third one."""
+NO_LABEL = {-100.0, 99.0, 999.0, 9999.0, *SENTINELS}
+"""Beside two classes these stand for a missing label (−100: what PyTorch's losses leave out)."""
 TRUE, FALSE = (
     {word for pair in TRUTH for word, value in pair.items() if value == x} for x in (1, 0)
 )
@@ -126,6 +128,7 @@ def _refuse_mistakes(words: pd.Series, counts: Mapping[str, int]) -> None:
             fix=f"write 1 for yes and 0 for no in all rows; yes seems to be {', '.join(true)}.",
         )
     refuse_spellings(what, counts)
+    _refuse_no_label(words, counts)
     pair = sorted(counts, key=lambda name: -counts[name])[:2]
     odd = [name for name in counts if name not in pair]
     rows = sum(counts[name] for name in odd)
@@ -146,6 +149,30 @@ def _refuse_mistakes(words: pd.Series, counts: Mapping[str, int]) -> None:
             why="neither a number nor one of a few classes can be read from it.",
             fix="correct the cell, or empty it: rows without target are left out.",
         )
+
+
+def _refuse_no_label(words: pd.Series, counts: Mapping[str, int]) -> None:
+    """Raises where beside two classes a number stands that means a missing label: as a class of
+    its own it would be learned.
+    """
+    codes = [name for name in counts if _number_in(name) in NO_LABEL]
+    classes = {name.lower().removesuffix(".0") for name in counts if name not in codes}
+    if codes and classes in PAIRS:
+        raise InvalidData(
+            f"The target `{words.name}` is {join_words([f'`{c}`' for c in sorted(classes)])}, but "
+            f"“{codes[0]}” in {count_noun(counts[codes[0]], 'row')}, first in row "
+            f"{_row_of(words, codes[0])}.",
+            why="it probably stands for a missing label, and would become a third class.",
+            fix="empty these cells (rows without target are left out), or write a word if it is a "
+            "class.",
+        )
+
+
+def _number_in(name: str) -> float | None:
+    try:
+        return float(name)
+    except ValueError:
+        return None
 
 
 def _row_of(words: pd.Series, name: str) -> int:
