@@ -102,7 +102,7 @@ def summary(results: Results) -> Table:
         head: [results.cell(m, c, metric, p) for m in results.methods]
         for (c, p), head in heads.items()
     }
-    only = f" {_titled(metric)} at sites left out, by how the hyperparameters were selected."
+    only = f" {_metric_title(metric)} at sites left out, by how the hyperparameters were selected."
     return _table(
         results.methods,
         cells,
@@ -135,7 +135,7 @@ def by_site(results: Results, metric: str, protocol: Protocol) -> Table:
     return _table(
         results.methods,
         cells,
-        caption=f"{_titled(metric)}, hyperparameters by {protocol}.",
+        caption=f"{_metric_title(metric)}, hyperparameters by {protocol}.",
         notes=[BOLD, f"Evaluation examples: {sizes}.", *notes],
         judged=sum(results.sizes[site] for site in results.sites if site in found),
     )
@@ -161,7 +161,7 @@ def by_subgroup(results: Results, spec: str) -> Table:
         if len(at) < len(results.sites)
     ]
     metric = results.metrics[0]
-    title = _titled(metric)
+    title = _metric_title(metric)
     return _table(
         results.methods,
         heads,
@@ -224,7 +224,7 @@ def _ordered_metrics(results: Results) -> list[str]:
     return sorted(results.metrics, key=lambda metric: metric != metric_of(results))
 
 
-def _titled(metric: str) -> str:
+def _metric_title(metric: str) -> str:
     """The metric at the beginning of a caption, with its direction where less is better."""
     lower = " (lower is better)" if is_lower_better(metric) else ""
     return f"{metric[0].upper()}{metric[1:]}{lower}"
