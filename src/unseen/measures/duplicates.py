@@ -27,6 +27,12 @@ CHUNK = 1 << 24
 """Entries of one block of distances (64 MiB in float32)."""
 CANDIDATES = 4
 """Neighbours by float32 products whose distance is then computed exactly."""
+ROUNDING = 1e-5
+"""Bound on the error of a squared float32 distance, relative to the squared lengths."""
+MOST_DISTANCES = 1 << 30
+"""So many distances within a split are looked at for `chance_distance`, if that leaves it enough
+rows.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,14 +56,22 @@ def exact_pairs(
 
     Values on either side of a rounding limit differ; `near_pairs` does not have that gap.
     """
+    pairs = [(i, j) for j, same in equal_rows(a, b, decimals).items() for i in same]
+    index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
+    return Pairs(index[:, 0], index[:, 1], torch.zeros(len(pairs), dtype=torch.float64))
+
+
+def equal_rows(
+    a: Float[Tensor, "n *shape"], b: Float[Tensor, "m *shape"], decimals: int = 6
+) -> dict[int, list[int]]:
+    """For each row of B that stands in A, the rows of A that equal it; rows of B with the same
+    values share one list, so that few distinct rows cost no more than many.
+    """
     places: dict[bytes, list[int]] = defaultdict(list)
     for i, key in enumerate(_keys(_rows("a", a), decimals)):
         places[key].append(i)
-    pairs = [
-        (i, j) for j, key in enumerate(_keys(_rows("b", b), decimals)) for i in places.get(key, ())
-    ]
-    index = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2)
-    return Pairs(index[:, 0], index[:, 1], torch.zeros(len(pairs), dtype=torch.float64))
+    keys = _keys(_rows("b", b), decimals)
+    return {j: places[key] for j, key in enumerate(keys) if key in places}
 
 
 def near_pairs(
@@ -75,10 +89,24 @@ def near_pairs(
     """
     x, y = scale_to_common_units(_rows("a", a), _rows("b", b), tabular=a.dim() <= 2)
     limit = chance_distance(x, chance) if threshold is None else threshold
-    index, distance = nearest(y, x)
+    index, distance = nearest(y, x, within=limit)
     near = (distance <= limit).nonzero().squeeze(1)
     near = near[distance[near].argsort(stable=True)]
     return Pairs(index[near], near, distance[near], limit)
+
+
+def near_threshold(a: Float[Tensor, "n *shape"], chance: float = 1e-3) -> float:
+    """The threshold of `near_pairs` with this reference split, whatever it is compared with."""
+    rows = _rows("a", a)
+    return chance_distance(scale_to_common_units(rows, rows, tabular=a.dim() <= 2)[0], chance)
+
+
+def reference_rows(n: int, most: int = 5_000, least: int = 1_000) -> Int[Tensor, " row"]:
+    """Which of n rows `chance_distance` asks for their neighbours: all up to `most`, then evenly
+    spaced ones, fewer of very many so that the cost grows no faster than n.
+    """
+    count = min(n, most, max(least, MOST_DISTANCES // n))
+    return torch.arange(n) if count == n else torch.linspace(0, n - 1, count).long()
 
 
 def chance_distance(x: Float[Tensor, "n d"], chance: float = 1e-3, most: int = 5_000) -> float:
@@ -100,7 +128,7 @@ def chance_distance(x: Float[Tensor, "n d"], chance: float = 1e-3, most: int = 5
             why="what is unusually near is evaluated by their own distances.",
             fix="give `threshold`, or use exact duplicates.",
         )
-    rows = torch.arange(len(x)) if len(x) <= most else torch.linspace(0, len(x) - 1, most).long()
+    rows = reference_rows(len(x), most)
     distance = nearest(x[rows], x, own=rows)[1]
     limit, left = 0.0, distance[distance > 0]
     while len(left) >= 3:
@@ -114,10 +142,13 @@ def chance_distance(x: Float[Tensor, "n d"], chance: float = 1e-3, most: int = 5
 
 
 def nearest(
-    query: Float[Tensor, "m d"], among: Float[Tensor, "n d"], own: Int[Tensor, " m"] | None = None
+    query: Float[Tensor, "m d"],
+    among: Float[Tensor, "n d"],
+    own: Int[Tensor, " m"] | None = None,
+    within: float = math.inf,
 ) -> tuple[Int[Tensor, " m"], Float[Tensor, " m"]]:
     """The nearest row of `among` for every query and its Euclidean distance; `own` names rows to
-    leave out.
+    leave out. Queries without a row `within` get −1 and an infinite distance.
 
     ‖q − x‖² = ‖q‖² + ‖x‖² − 2 q·x by matrix products in float32 on centred data, the best few again
     in float64.
@@ -125,17 +156,26 @@ def nearest(
     centre = among.mean(0)
     x, q = (among - centre).float(), (query - centre).float()
     norms, k = x.square().sum(1), min(CANDIDATES, len(x) - (own is not None))
-    indices, distances = [], []
+    # how small ‖x‖² − 2 q·x must be for a row to lie within, if float32 were this wrong
+    lengths = q.square().sum(1)
+    bound = within**2 - lengths + ROUNDING * (lengths + norms.max() + within**2)
+    indices = torch.full((len(q),), -1)
+    distances = torch.full((len(q),), math.inf, dtype=query.dtype)
     for rows in torch.arange(len(q)).split(max(1, CHUNK // len(x))):
         ranked = torch.addmm(norms, q[rows], x.T, alpha=-2.0)
         if own is not None:
             ranked[torch.arange(len(rows)), own[rows]] = torch.inf
+        if within < math.inf:  # a minimum is cheaper than an order
+            close = ranked.amin(1) <= bound[rows]
+            rows, ranked = rows[close], ranked[close]
         best = ranked.topk(k, largest=False).indices
         exact = (among[best] - query[rows].unsqueeze(1)).square().sum(2).sqrt()
         chosen = exact.argmin(1, keepdim=True)
-        indices.append(best.gather(1, chosen).squeeze(1))
-        distances.append(exact.gather(1, chosen).squeeze(1))
-    return torch.cat(indices), torch.cat(distances)
+        indices[rows] = best.gather(1, chosen).squeeze(1)
+        distances[rows] = exact.gather(1, chosen).squeeze(1)
+    far = distances > within
+    indices[far], distances[far] = -1, math.inf
+    return indices, distances
 
 
 def scale_to_common_units(

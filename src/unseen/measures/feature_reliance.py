@@ -11,7 +11,7 @@ from math import sqrt
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats as scipy_stats
 from torch import Tensor
 
@@ -27,6 +27,8 @@ from unseen.task import Batch, Task
 BINS = 10
 """Equally filled bins for the total variation of a feature with more than `FEW` values."""
 FEW = 20
+MOST_TOGETHER = 1 << 22
+"""Numbers of an input's copies that go through the model at once (16 MiB)."""
 
 
 def reliances(
@@ -60,26 +62,38 @@ def reliances(
             "use a larger split.",
         )
     before = per_example(trained.model, Columns(**batch), score, lab).double()
+    together = max(1, MOST_TOGETHER // x.numel())
     found = {}
     for name, features in groups.items():
         _refuse_features(name, features, x)
+        streams = [lab.child("permute", name, k) for k in range(repeats)]
+        orders = [torch.randperm(len(x), generator=own.generator()) for own in streams]
         drops = []
-        for k in range(repeats):
-            order = torch.randperm(len(x), generator=lab.child("permute", name, k).generator()).to(
-                x.device
-            )
-            moved = x.clone()
-            moved[:, list(features)] = x[order][:, list(features)]
-            after = per_example(
-                trained.model, Columns(**{**batch, column: moved}), score, lab
-            ).double()
-            drops.append(before - after)
-        table = torch.stack(drops)
+        for start in range(0, repeats, together):
+            part = orders[start : start + together]
+            shuffled = _exchange(batch, column, list(features), part)
+            after = per_example(trained.model, shuffled, score, lab).double()
+            drops.append(before - after.view(len(part), len(x)))
+        table = torch.cat(drops)
         reading = stats.crossed_mean(table.numpy())
         found[name] = Reading(
             reading.value, reading.low, reading.high, reading.n, detail=table.mean(0)
         )
     return found
+
+
+def _exchange(
+    batch: Batch, column: str, features: list[int], orders: Sequence[Int[Tensor, " n"]]
+) -> Columns:
+    """The batch once per order, one after the other, with these features of other examples."""
+    x = batch[column]
+    order = torch.cat(list(orders)).to(x.device)
+    copies = {
+        name: values.repeat(len(orders), *[1] * (values.dim() - 1))
+        for name, values in batch.items()
+    }
+    copies[column][:, features] = x[:, features][order]
+    return Columns(**copies)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class Session:
     seconds: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
     """Part → why it could not be done."""
+    caps: list[str] = field(default_factory=list)
+    """What was computed from a part of the data only: sentences for the report."""
     _predictions: dict[str, SplitPredictions] = field(default_factory=dict)
     _baseline: dict[str, SplitPredictions] = field(default_factory=dict)
     _attributors: dict[str, Attributor] = field(default_factory=dict)
@@ -96,6 +98,11 @@ class Session:
         except Exception as error:  # the subject's own code may raise anything
             self.skipped[name] = reason(error)
             return None
+
+    def note_cap(self, sentence: str) -> None:
+        """Remembers, once, that something was computed from a part of the data."""
+        if sentence not in self.caps:
+            self.caps.append(sentence)
 
     @cached_property
     def reference_split(self) -> str | None:

@@ -49,7 +49,9 @@ PARTS = (
     "features",
     "comparison models",
 )
-"""What every audit does; checks, measures and remedies come on top."""
+"""What every audit does, in this order; checks come after the first two, measures before the worst
+errors, remedies last.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +96,7 @@ class Audit:
         session = open_session(subject, lab, seeds=self.seeds, retrain=bool(self.remedies))
         remedies = {f"remedy: {name}": make for name, make in self.remedies.items()}
         local = "remedy: site-wise fine-tuning"
-        names = [*PARTS, *(check.part for check in checks()), *self.measures, *remedies]
-        parts = Parts(session, [*names, *([local] if remedies else [])])
+        parts = Parts(session, self._order(remedies, local))
         performance = parts("scores", partial(performances.performance, session), Performance())
         calibration = parts(
             "calibration", partial(performances.calibration, session), Calibration()
@@ -165,6 +166,7 @@ class Audit:
                 *subject.decisions,
                 *labels.decisions,
                 *session.gradient_sentences(),
+                *session.caps,
             ],
             conversions=subject.conversions,
             sizes={name: length(split.data) or 0 for name, split in task.splits.items()}
@@ -201,6 +203,13 @@ class Audit:
             small_groups=performance.warnings,
             seconds={"training": session.seconds, **parts.seconds},
         )
+
+    def _order(self, remedies: Mapping[str, Remedy], local: str) -> list[str]:
+        """The names of the parts as they are run."""
+        known, worst = PARTS.index("overlap of splits"), PARTS.index("worst errors")
+        found = (check.part for check in checks())
+        last = [*remedies, local] if remedies else []
+        return [*PARTS[:known], *found, *PARTS[known:worst], *self.measures, *PARTS[worst:], *last]
 
 
 class Parts:

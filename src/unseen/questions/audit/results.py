@@ -43,6 +43,8 @@ class Overlap:
     """None where distance means nothing (tokens)."""
     n: int
     pairs: Sequence[tuple[int, int, float]] = ()
+    searched: int | None = None
+    """Examples among which near ones were looked for; None: none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,9 @@
 splits, too?
 """
 
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from unseen.errors import InvalidData
 from unseen.measures.coherence import CoherenceResult, unbiased_alpha
 from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
-from unseen.measures.duplicates import exact_pairs, near_pairs
+from unseen.measures.duplicates import equal_rows, near_pairs, near_threshold, reference_rows
 from unseen.measures.label_errors import out_of_fold_loss
 from unseen.questions.audit.model import attributor
 from unseen.questions.audit.results import Coherence, LabelErrors, Overlap
@@ -26,6 +28,12 @@ from unseen.subjects.fresh_models import untrained_model
 from unseen.subjects.session import Session
 from unseen.task import Use
 
+SHOWN_PAIRS = 100
+"""Pairs of an example and its copy that the findings hold."""
+MOST_COMPARED = 1 << 28
+"""Distances between a training and an evaluation split: a second or two of a processor."""
+FEWEST_SEARCHED = 1_000
+"""Examples whose near-duplicates are looked for whatever it costs."""
 MOST_CLASSES = 20
 """Coherence is given per class up to so many classes."""
 SURPRISING = 0.1
@@ -97,37 +105,51 @@ def overlaps(session: Session) -> list[Overlap]:
     for fit, fitted in session.task.of(Use.TRAIN).items():
         session.require_columns(fit, column)
         a = whole(fitted.data, session.lab)[column].double()
+        # the distance of token numbers means nothing
+        threshold = near_threshold(a) if column == "x" else None
         for name, split in session.task.of(Use.EVALUATE).items():
             session.require_columns(name, column)
             b = whole(split.data, session.lab)[column].double()
             if a.shape[1:] != b.shape[1:]:  # longer sequences: not one can be the same
                 found.append(Overlap(fitted=fit, evaluated=name, exact=0, near=None, n=len(b)))
                 continue
-            found.append(_overlap(fit, name, a, b, is_numeric=column == "x"))
+            rows = _searched(a, b)
+            if threshold is not None and len(rows) < len(b):
+                session.note_cap(
+                    f"Near-duplicates are looked for among {len(rows)} of the {len(b)} examples of "
+                    f"`{name}`, evenly spaced; exact duplicates among all."
+                )
+            found.append(_overlap(fit, name, a, b, rows, threshold))
+        if (asked := len(reference_rows(len(a)))) < len(a) and threshold is not None:
+            session.note_cap(
+                f"How near is unusual is measured from {asked} of the {len(a)} examples of `{fit}`."
+            )
     return found
 
 
-def _overlap(fit: str, name: str, a: Tensor, b: Tensor, is_numeric: bool) -> Overlap:
-    exact = exact_pairs(a, b)
-    same = set(exact.b.tolist())
-    pairs = [(int(i), int(j), 0.0) for i, j in zip(exact.a, exact.b, strict=True)]
-    if not is_numeric:  # the distance of token numbers means nothing
-        return Overlap(
-            fitted=fit, evaluated=name, exact=len(same), near=None, n=len(b), pairs=pairs[:100]
-        )
-    near = near_pairs(a, b)
-    pairs += [
-        (int(i), int(j), float(d))
+def _searched(a: Tensor, b: Tensor) -> Tensor:
+    """The rows of b whose nearest neighbour in a is looked for: all, or evenly spaced ones."""
+    count = min(len(b), max(FEWEST_SEARCHED, MOST_COMPARED // len(a)))
+    return torch.linspace(0, len(b) - 1, count).round().long()
+
+
+def _overlap(
+    fit: str, name: str, a: Tensor, b: Tensor, rows: Tensor, threshold: float | None
+) -> Overlap:
+    same = equal_rows(a, b)
+    every_pair = ((i, j, 0.0) for j, equal in same.items() for i in equal)
+    pairs = list(islice(every_pair, SHOWN_PAIRS))
+    exact = Overlap(fitted=fit, evaluated=name, exact=len(same), near=None, n=len(b), pairs=pairs)
+    if threshold is None:
+        return exact
+    near = near_pairs(a, b[rows], threshold=threshold)
+    others = [
+        (int(i), int(rows[j]), float(d))
         for i, j, d in zip(near.a, near.b, near.distance, strict=True)
-        if int(j) not in same
+        if int(rows[j]) not in same
     ]
-    return Overlap(
-        fitted=fit,
-        evaluated=name,
-        exact=len(same),
-        near=len(set(near.b.tolist()) - same),
-        n=len(b),
-        pairs=pairs[:100],
+    return replace(
+        exact, near=len(others), searched=len(rows), pairs=[*pairs, *others][:SHOWN_PAIRS]
     )
 
 

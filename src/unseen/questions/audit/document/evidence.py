@@ -140,7 +140,7 @@ def data(findings: Sequence[Findings]) -> list[Block]:
             "fitted": o.fitted,
             "evaluated": split_label(one, o.evaluated, findings),
             "exact": o.exact,
-            "near": o.near,
+            "near": o.near if o.searched in (None, o.n) else f"{o.near} of {o.searched}",
             "of": o.n,
         }
         for one in findings
