@@ -11,9 +11,12 @@ from unseen.measures.duplicates import (
     NearOverlap,
     Overlap,
     chance_distance,
+    equal_rows,
     exact_pairs,
     near_pairs,
+    near_threshold,
     nearest,
+    reference_rows,
     scale_to_common_units,
 )
 from unseen.objectives import classify
@@ -130,3 +133,44 @@ def test_refusals():
         Overlap(column="pixels")(task(a, a), Lab())
     with pytest.raises(UnknownName, match="split"):
         Overlap(split="tset")(task(a, a), Lab())
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_nearest_within_is_nearest_where_it_is_near(offset, monkeypatch):
+    """An offset of 10,000 costs float32 four digits: rows at the limit must not be lost."""
+    monkeypatch.setattr("unseen.measures.duplicates.CHUNK", 7 * 400)
+    x = normal(400, 6) + offset
+    q = torch.cat([x[:150] + 0.3 * normal(150, 6, 2), normal(150, 6, 1) + offset])
+    every_index, every_distance = nearest(q, x)
+    for limit in (0.0, 0.5, float(every_distance[40]), 2.0):
+        index, distance = nearest(q, x, within=limit)
+        is_near = every_distance <= limit
+        assert (index[is_near] == every_index[is_near]).all()
+        assert (distance[is_near] == every_distance[is_near]).all()
+        assert (index[~is_near] == -1).all()
+        assert distance[~is_near].isinf().all()
+
+
+def test_few_distinct_rows_do_not_make_as_many_pairs():
+    a = torch.arange(40_000) % 4
+    found = equal_rows(a.double(), torch.cat([a, a[:2] + 9]).double())
+    assert sorted(found) == list(range(40_000))
+    assert found[5] is found[9]
+    assert found[5] == list(range(1, 40_000, 4))
+
+
+def test_reference_rows_are_all_or_evenly_spaced_and_never_cost_more_than_linear():
+    assert reference_rows(5_000).tolist() == list(range(5_000))
+    for n in (5_001, 200_000, 3_000_000):
+        rows = reference_rows(n)
+        assert (rows[0], rows[-1]) == (0, n - 1)
+        assert rows.unique().numel() == len(rows)
+        assert 1_000 <= len(rows) <= 5_000
+    assert len(reference_rows(3_000_000)) == 1_000
+
+
+def test_near_threshold_is_what_near_pairs_takes():
+    a, b = 5 * normal(300, 4), 5 * normal(200, 4, 1)
+    assert near_threshold(a) == near_pairs(a, b).threshold
+    pictures = torch.rand(60, 1, 6, 6, generator=Lab(0).generator())
+    assert near_threshold(pictures) == near_pairs(pictures, pictures).threshold

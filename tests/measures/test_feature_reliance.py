@@ -12,6 +12,7 @@ from unseen.lab import Lab
 from unseen.measures.feature_reliance import (
     FeatureReliance,
     FeatureShift,
+    association,
     reliances,
     shifts,
     standardised_difference,
@@ -174,3 +175,34 @@ def test_refusals():
         shifts(x, x[:1])
     with pytest.raises(InvalidData, match="1 values not finite"):
         shifts(x, torch.where(torch.arange(10).view(5, 2) == 3, torch.nan, x))
+
+
+@pytest.mark.parametrize("together", [1, 4 * 300, 10**9])
+@pytest.mark.parametrize("objective", [classify, regress])
+def test_shuffling_in_batches_equals_one_shuffle_at_a_time(together, objective, monkeypatch):
+    monkeypatch.setattr("unseen.measures.feature_reliance.MOST_TOGETHER", together)
+    subject = trained(WEIGHTS, objective=objective)
+    data, score = subject.task.splits["test"].data, objective.score
+    found = reliances(subject, "test", {"both": (0, 2)}, LAB, repeats=5)["both"]
+    drops = []
+    for k in range(5):
+        order = torch.randperm(300, generator=LAB.child("permute", "both", k).generator())
+        x = data.columns["x"].clone()
+        x[:, [0, 2]] = x[order][:, [0, 2]]
+        with torch.no_grad():
+            before = score(subject.model, data.columns)
+            drops.append(before - score(subject.model, {**data.columns, "x": x}))
+    assert_close(found.detail, torch.stack(drops).mean(0), rtol=0, atol=1e-12)
+
+
+def test_association_is_the_largest_correlation():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4))
+    x[:, 3] = 7.0
+    y = np.where(x[:, 0] > 0.5, 2, np.where(x[:, 1] > 0, 1, -1))
+    found = association(torch.tensor(x), torch.tensor(y)).numpy()
+    wanted = [max(abs(np.corrcoef(x[:, j], y == c)[0, 1]) for c in (-1, 1, 2)) for j in range(3)]
+    np.testing.assert_allclose(found, [*wanted, 0.0], atol=1e-12)
+    number = association(torch.tensor(x), torch.tensor(2 * x[:, 1] + 5))
+    assert number.argmax() == 1
+    assert number[1].item() == pytest.approx(1.0)

@@ -11,9 +11,10 @@ from math import sqrt
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy import stats as scipy_stats
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from unseen import stats
 from unseen.engine.batches import Columns, whole
@@ -166,6 +167,20 @@ def shifts(
         )
         for j, test in enumerate(tests)
     }
+
+
+def association(
+    x: Float[Tensor, "n input"], y: Shaped[Tensor, "n *output"]
+) -> Float[Tensor, " input"]:
+    """Of every input the largest |correlation| with an output, or with being of a class: 0 for a
+    constant.
+    """
+    is_class = not y.is_floating_point()
+    targets = one_hot(y.flatten().unique(return_inverse=True)[1]) if is_class else y
+    targets = targets.reshape(len(x), -1).double()
+    a, b = (values - values.mean(0) for values in (x.flatten(1).double(), targets))
+    lengths = a.norm(dim=0)[:, None] * b.norm(dim=0)
+    return ((a.T @ b).abs() / lengths.clamp_min(torch.finfo(torch.float64).tiny)).amax(1)
 
 
 def standardised_difference(a: np.ndarray, b: np.ndarray) -> Reading:

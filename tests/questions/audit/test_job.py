@@ -2,6 +2,8 @@
 audit.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,9 @@ from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.conv import cnn
 from unseen.objectives import classify, exact_match, regress
+from unseen.questions.audit import model, training_data
 from unseen.questions.audit.job import Audit, Subject
+from unseen.reading import Reading
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.images import Collection, Images
 
@@ -242,3 +246,29 @@ def test_flipped_labels_of_images_rank_first():
 def test_remedies_that_are_no_methods_are_refused_before_the_work():
     with pytest.raises(InvalidConfig, match="remedies=False"):
         Audit(remedies=False)  # type: ignore[arg-type]
+
+
+def test_what_was_computed_from_a_part_only_is_told(monkeypatch):
+    monkeypatch.setattr(training_data, "MOST_COMPARED", 1)
+    monkeypatch.setattr(training_data, "FEWEST_SEARCHED", 20)
+    monkeypatch.setattr(model, "MOST_SHUFFLED", 30)
+    monkeypatch.setattr(model, "MOST_FEATURES", 2)
+    moved = X[60:].clone()
+    moved[:, 3] += 9.0
+    task = task_of(columns(slice(60)), Columns(x=moved, y=Y[60:]))
+    named = {f"x{k}": [k] for k in range(4)}
+    found = audited(task=task, features=named)
+    (overlap,) = found.overlaps
+    assert (overlap.searched, overlap.n) == (20, 60)
+    alone = {name: abs(np.corrcoef(X[:60, k], Y[:60])[0, 1]) for name, (k,) in named.items()}
+    told = max(alone, key=lambda name: alone[name])
+    assert {feature.name for feature in found.features} == {"x3", told}
+    assert found.features[0].reliance.n == 30
+    said = " ".join(found.decisions)
+    for part in ("20 of the 60 examples", "30 of the 60 examples", "2 of 4 features"):
+        assert part in said
+
+
+def test_parts_are_named_in_the_order_in_which_they_are_run():
+    job = replace(ONCE, measures={"norm": lambda trained, lab: Reading(1.0)})
+    assert list(audited(job).seconds)[1:] == job._order({}, "")

@@ -2,15 +2,17 @@
 sharp it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from unseen.attribution import Attribution, Attributor
-from unseen.engine.batches import gather, to_device, whole
+from unseen.engine.batches import Columns, gather, length, to_device, whole
 from unseen.errors import InvalidData
-from unseen.measures.feature_reliance import reliances, shifts
+from unseen.measures.feature_reliance import association, reliances, shifts
 from unseen.method import Trained
 from unseen.questions.audit.results import ErrorExplanation, Feature, WorstError
 from unseen.questions.explain.job import explain_model
@@ -33,6 +35,10 @@ CONFIRMED = 2
 """Errors whose examples are left out in retraining; of several sites the report shows as many."""
 SEEDS = 6
 """Retrainings with and without: a tenth of what an audit of heart disease costs."""
+MOST_FEATURES = 100
+"""Features whose reliance is measured; of more, the most telling ones."""
+MOST_SHUFFLED = 5_000
+"""Examples among which a feature is shuffled: their interval is narrow already."""
 MOST_OPERATIONS = 1e10
 """Floating-point operations up to which an audit retrains for its worst errors: seconds."""
 
@@ -158,22 +164,63 @@ def features(session: Session) -> list[Feature]:
         )
     fit, split = session.training_split, session.main_split
     session.require_columns(split, "x")
-    relied = reliances(session.first, split, named, session.lab.child("reliance"))
     scale = 1.0 if session.predictions(split).unit is None else session.subject.unit
     before, after = (
         whole(session.task.splits[name].data, session.lab)["x"].flatten(1) for name in (fit, split)
     )
     moved = list(shifts(before, after).values())
+    shift = {name: max(moved[k].ks for k in named[name]) for name in named}
+    chosen = _telling(session, before, shift)
+    relied = reliances(_shorter(session, split), split, chosen, session.lab.child("reliance"))
     return [
         Feature(
             name=name,
             split=split,
             reliance=_scale(relied[name], scale),
-            shift=max(moved[k].ks for k in positions),
+            shift=shift[name],
             moved=any(moved[k].q < 0.05 for k in positions),
         )
-        for name, positions in named.items()
+        for name, positions in chosen.items()
     ]
+
+
+def _telling(
+    session: Session, x: Float[Tensor, "n input"], shift: Mapping[str, float]
+) -> dict[str, Sequence[int]]:
+    """The features whose reliance is measured: all, or in turn the one that moved most and the one
+    that is most associated with the target.
+    """
+    named = session.subject.features
+    if len(named) <= MOST_FEATURES:
+        return dict(named)
+    session.require_columns(session.training_split, "y")
+    target = whole(session.task.splits[session.training_split].data, session.lab)["y"]
+    alone = association(x, target)
+    told = {name: max(float(alone[k]) for k in positions) for name, positions in named.items()}
+    orders = [sorted(named, key=lambda name: -by[name]) for by in (shift, told)]
+    turns = dict.fromkeys(name for pair in zip(*orders, strict=True) for name in pair)
+    first = set(list(turns)[:MOST_FEATURES])
+    session.note_cap(
+        f"Reliance is measured for {MOST_FEATURES} of {len(named)} features: in turn the one whose "
+        "distribution moved most and the one that tells most of the target by itself."
+    )
+    return {name: positions for name, positions in named.items() if name in first}
+
+
+def _shorter(session: Session, split: str) -> Trained:
+    """The first model with at most so many examples of the split, evenly spaced."""
+    n = length(session.task.splits[split].data)
+    if n is None or n <= MOST_SHUFFLED:
+        return session.first
+    session.note_cap(
+        f"Features are shuffled among {MOST_SHUFFLED} of the {n} examples of `{split}`, evenly "
+        "spaced."
+    )
+    whole_split = session.task.splits[split]
+    rows = torch.linspace(0, n - 1, MOST_SHUFFLED).long()
+    few = replace(whole_split, data=Columns(**gather(whole_split.data, rows)))
+    task = replace(session.task, splits={**session.task.splits, split: few})
+    return replace(session.first, task=task)
 
 
 def _scale(reading: Reading, by: float) -> Reading:
