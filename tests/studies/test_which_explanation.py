@@ -6,27 +6,36 @@ import pytest
 import torch
 
 from unseen.attributions.explanation import eight
+from unseen.attributions.explanation.definitions import DEFINITIONS, TIES, Sampling, instances
 from unseen.lab import Lab
 from unseen.measures.faithfulness import Noise, Order
-from unseen.studies.which_explanation import SAMPLED, distinct_pairs, study, versus
-from unseen.studies.which_explanation.methods import CLASSIC, TIES, Config, instances
-from unseen.studies.which_explanation.rows import Cell, near, network, output
+from unseen.studies.which_explanation import (
+    SAMPLED,
+    Config,
+    is_tied,
+    near,
+    network,
+    output,
+    study,
+    versus,
+)
 from unseen.study import Scale, Verdict, pick
-from unseen.tasks.sklearn_tables import SklearnDataset
+from unseen.tasks.sklearn_tables import SklearnDataset, SklearnTable
 
 LAB = Lab(dtype=torch.float64)
 
 
 def test_the_study_knows_the_eight_methods():
-    assert set(CLASSIC) == set(instances(Config())) == set(eight())
+    assert set(DEFINITIONS) == set(instances(Sampling())) == set(eight())
     assert all(tie <= set(eight()) for tie in TIES)
 
 
 def test_shapley_by_orders_is_the_mean_over_all_orders():
     with LAB.seeded():
         model = network(6, 1).double()
-    at = near(Cell(Config(points=2), SklearnDataset.WAVES, 1, 0), model, output, LAB)
-    found = CLASSIC["KernelSHAP"](at, Config(masks=16_000), LAB)
+    task = SklearnTable(SklearnDataset.WAVES).build(LAB.child("data"))
+    at = near(model, task, output, Config(points=2), LAB)
+    found = DEFINITIONS["KernelSHAP"](at, Sampling(masks=16_000), LAB)
     for x, row in zip(at.point, found, strict=True):
         total, orders = torch.zeros(6, dtype=torch.float64), list(permutations(range(6)))
         kept = torch.zeros(len(orders), 7, 6, dtype=torch.float64)
@@ -74,11 +83,8 @@ def test_linear_and_logistic_models_are_recovered_by_the_instances_that_must(smo
 
 
 def test_ties_are_left_out_of_the_mismatched_pairs():
-    rows = [
-        {"part": "same", "matched": False, "classic": a, "instance": b}
-        for a, b in permutations(eight(), 2)
-    ]
-    assert len(distinct_pairs(rows)) == 8 * 7 - 4
+    pairs = [{"classic": a, "instance": b} for a, b in permutations(eight(), 2)]
+    assert sum(not is_tied(pair) for pair in pairs) == 8 * 7 - 4
 
 
 def test_kinds_are_compared_within_table_and_seed():
