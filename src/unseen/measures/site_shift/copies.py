@@ -1,0 +1,128 @@
+"""Rows that stand at several sites: counted as rows, whatever is held out in turn."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from unseen.errors import InvalidData
+from unseen.measures.site_shift.permutations import DRAWS
+
+DECIMALS = 6
+LEVEL = 0.01
+UNLIKELY = 1e-3
+"""Pairs that unrelated columns would let expect; below it no coincidence explains one."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Rows whose inputs another site has, too."""
+
+    rows: Int[np.ndarray, " copy"]
+    by_sites: Mapping[tuple[int, int], int]
+    """Distinct inputs that two sites share."""
+    same_target: float
+    """Share of the rows with a copy elsewhere that has the same target."""
+    expected: float
+    """Pairs across sites if the columns were unrelated."""
+    p: float
+    """How often exchanged sites have as many: small where copies stand across sites only."""
+
+    @property
+    def are_coincidences(self) -> bool:
+        """Whether coarse columns explain them: expected, and as common within sites."""
+        return self.expected > UNLIKELY and self.p > LEVEL
+
+
+def copies_across_sites(
+    x: Float[np.ndarray, "row input"],
+    y: Shaped[np.ndarray, " row"],
+    site: Int[np.ndarray, " row"],
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+) -> Copies:
+    """Rows that agree in every input, rounded to six decimals, with a row of another site."""
+    if x.ndim != 2 or not len(x) == len(y) == len(site) or not np.isfinite(x).all():
+        raise InvalidData(
+            f"Copies got inputs of shape {x.shape}, {len(y)} targets and {len(site)} sites.",
+            why="every row has finite inputs, a target and a site.",
+            fix="fill in missing values.",
+        )
+    inputs = _codes(x)
+    counts = np.bincount(inputs)
+    repeated = np.flatnonzero(counts[inputs] > 1)
+    rows = repeated[_crosses(inputs[repeated], site[repeated])]
+    full = np.unique(
+        np.stack([inputs, np.unique(y, return_inverse=True)[1].ravel()]),
+        axis=1,
+        return_inverse=True,
+    )[1].ravel()
+    same = np.isin(full[rows], _crossing_codes(full[repeated], site[repeated]))
+    return Copies(
+        rows,
+        _by_sites(inputs[rows], site[rows]),
+        float(same.mean()) if len(rows) else 0.0,
+        _coincidences(x, site),
+        _p(inputs[repeated], site, len(rows), rng, draws) if len(rows) else 1.0,
+    )
+
+
+def _codes(x: Float[np.ndarray, "row input"]) -> Int[np.ndarray, " row"]:
+    """The same number for equal rows."""
+    rounded = np.ascontiguousarray(np.round(x, DECIMALS).astype(np.float64) + 0.0)  # −0 is 0
+    cells = rounded.view(np.dtype((np.void, rounded.dtype.itemsize * rounded.shape[1])))
+    return np.unique(cells, return_inverse=True)[1].ravel()
+
+
+def _crossing_codes(
+    codes: Int[np.ndarray, " row"], site: Int[np.ndarray, " row"]
+) -> Int[np.ndarray, " code"]:
+    """Codes that rows of several sites have."""
+    pairs = np.unique(np.stack([codes, site]), axis=1)
+    found, sites = np.unique(pairs[0], return_counts=True)
+    return found[sites > 1]
+
+
+def _crosses(codes: Int[np.ndarray, " row"], site: Int[np.ndarray, " row"]) -> np.ndarray:
+    return np.isin(codes, _crossing_codes(codes, site))
+
+
+def _by_sites(
+    codes: Int[np.ndarray, " row"], site: Int[np.ndarray, " row"]
+) -> dict[tuple[int, int], int]:
+    counted: Counter[tuple[int, int]] = Counter()
+    pairs = np.unique(np.stack([codes, site]), axis=1)
+    for code in np.unique(pairs[0]):
+        for a, b in combinations(pairs[1, pairs[0] == code].tolist(), 2):
+            counted[a, b] += 1
+    return dict(counted)
+
+
+def _coincidences(x: Float[np.ndarray, "row input"], site: Int[np.ndarray, " row"]) -> float:
+    """Pairs of rows across sites times the chance that all columns agree, were they unrelated."""
+    n = len(x)
+    sizes = np.unique(site, return_counts=True)[1]
+    across = (n**2 - float((sizes.astype(float) ** 2).sum())) / 2
+    chance = 1.0
+    for column in x.T:
+        shares = np.unique(np.round(column, DECIMALS), return_counts=True)[1] / n
+        # less what a row has in common with itself: of n different values none is expected
+        chance *= max(0.0, (n * float((shares**2).sum()) - 1) / (n - 1)) if n > 1 else 0.0
+    return across * chance
+
+
+def _p(
+    codes: Int[np.ndarray, " repeated"],
+    site: Int[np.ndarray, " row"],
+    seen: int,
+    rng: np.random.Generator,
+    draws: int,
+) -> float:
+    reached = 0
+    for _ in range(draws):
+        drawn = rng.choice(site, len(codes), replace=False)
+        reached += int(_crosses(codes, drawn).sum()) >= seen
+    return (1 + reached) / (draws + 1)

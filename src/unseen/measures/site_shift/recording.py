@@ -1,0 +1,275 @@
+"""Columns that a site records otherwise: another unit, a code for "unknown", or nothing at all."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats as scipy_stats
+
+from unseen import stats
+from unseen.errors import InvalidData
+from unseen.reading import Reading
+
+FACTORS: Mapping[float, str] = {
+    **{10.0**k: "" for k in (1, 2, 3, 4, 5, 6, 9)},
+    2.20462: "pounds for kilograms",
+    2.54: "centimetres for inches",
+    30.48: "centimetres for feet",
+    3.28084: "feet for metres",
+    1.60934: "kilometres for miles",
+    7.50062: "mmHg for kPa",
+    18.0156: "mg/dl for mmol/l (glucose)",
+    38.67: "mg/dl for mmol/l (cholesterol)",
+    88.42: "µmol/l for mg/dl (creatinine)",
+    17.104: "µmol/l for mg/dl (bilirubin)",
+    28.3495: "grams for ounces",
+    453.592: "grams for pounds",
+    12.0: "months for years",
+    365.25: "days for years",
+    24.0: "hours for days",
+    60.0: "minutes for hours",
+    3600.0: "seconds for hours",
+    4.184: "joules for calories",
+}
+"""What a value is multiplied by, and what that is; also the other way round."""
+FAR, NEAR = 4.0, 1.0
+"""Standard deviations by which the quartiles lie apart before and after a conversion."""
+FEWEST_ROWS = 20
+MANY_VALUES = 20
+"""Of a column with fewer different values elsewhere, a repeated one is no sentinel."""
+LEAST_SHARE, MOST_ELSEWHERE = 0.03, 0.005
+"""A sentinel is so common at the site and so rare elsewhere."""
+LEAST_MISSING = 0.2
+"""Difference of the shares of empty cells that is worth a finding."""
+LEVEL = 0.01
+"""Chance of a finding in an audit where nothing is recorded otherwise."""
+
+
+class Kind(StrEnum):
+    UNIT = "unit"
+    REPEATED = "repeated value"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class RecordingChange:
+    """One column that is recorded otherwise at a site."""
+
+    feature: str
+    kind: Kind
+    size: Reading
+    """Factor to the values elsewhere, or the share of rows with the value (without one) there."""
+    elsewhere: float
+    """1 for a factor; the share elsewhere."""
+    value: float
+    """The factor of a known conversion, or the repeated value; NaN for missing ones."""
+    meaning: str
+    """The conversion in words, where it has some."""
+    alternatives: tuple[float, ...]
+    """Other factors of known conversions within the interval of `size`."""
+    p: float
+    """After Bonferroni over columns and sites (and over repeated values); 0 for units, which are
+    told by distances that no sample of one distribution has.
+    """
+
+
+def recording_changes(
+    columns: Mapping[str, Float[np.ndarray, " row"]],
+    site: Int[np.ndarray, " row"],
+    there: int,
+) -> list[RecordingChange]:
+    """Columns in the units of the table, NaN where a cell is empty; one site against the others.
+
+    Units are compared with every other site by itself and must differ from most of them: else the
+    sites beside an odd one would look odd, too.
+    """
+    here = site == there
+    if any(column.shape != site.shape for column in columns.values()):
+        raise InvalidData(
+            "A column has another number of rows than there are sites of rows.",
+            why="every row is at a site.",
+            fix="give columns and sites of the same rows.",
+        )
+    if not 0 < here.sum() < len(here):
+        raise InvalidData(
+            f"{int(here.sum())} of {len(here)} rows are at the site.",
+            why="it is compared with the others.",
+            fix="give rows of both.",
+        )
+    found, among = [], len(columns) * len(np.unique(site))
+    for name, column in columns.items():
+        known = np.isfinite(column)
+        a, b = column[here & known], column[~here & known]
+        others = [column[known & (site == code)] for code in np.unique(site[~here])]
+        change = (
+            _unit(name, a, others)
+            or _repeated_value(name, a, b, among)
+            or _missing(name, known, here, among)
+        )
+        found += [] if change is None else [change]
+    return sorted(found, key=lambda change: change.p)
+
+
+def convert(
+    values: Float[np.ndarray, " row"], change: RecordingChange
+) -> Float[np.ndarray, " row"]:
+    """Values of the site in the unit of the others."""
+    return _CONVERSIONS[change.value, change.meaning](values)
+
+
+FAHRENHEIT, CELSIUS = "°F for °C", "°C for °F"
+
+
+def _inverse(words: str) -> str:
+    if not words:
+        return ""
+    units, _, of = words.partition(" (")
+    first, second = units.split(" for ")
+    return f"{second} for {first}" + (f" ({of}" if of else "")
+
+
+def _scale(factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda x: x / factor
+
+
+def _all_conversions() -> dict[tuple[float, str], Callable[[np.ndarray], np.ndarray]]:
+    scales = dict(FACTORS) | {1 / factor: _inverse(words) for factor, words in FACTORS.items()}
+    return {
+        **{(factor, words): _scale(factor) for factor, words in scales.items()},
+        (1.8, FAHRENHEIT): lambda x: (x - 32) / 1.8,
+        (1 / 1.8, CELSIUS): lambda x: x * 1.8 + 32,
+    }
+
+
+_CONVERSIONS = _all_conversions()
+
+
+def _unit(name: str, a: np.ndarray, others: Sequence[np.ndarray]) -> RecordingChange | None:
+    """The conversion after which the quartiles agree best with most other sites, where they lay far
+    apart before.
+    """
+    large = [b for b in others if len(b) >= FEWEST_ROWS]
+    if len(a) < FEWEST_ROWS or not large:
+        return None
+    if any(len(np.unique(sample)) < MANY_VALUES for sample in (a, *large)):
+        return _unit_of_levels(name, a, np.concatenate(large))
+    odd = [b for b in large if _distance(a, b) >= FAR]
+    if 2 * len(odd) <= len(large):
+        return None
+    after = {
+        key: float(np.median([_distance(back(a), b) for b in odd]))
+        for key, back in _CONVERSIONS.items()
+        if _is_plausible(key[1], a, odd[0])
+    }
+    factor, meaning = min(after, key=lambda key: after[key])
+    if after[factor, meaning] > NEAR:
+        return None
+    if meaning in (FAHRENHEIT, CELSIUS):
+        size = Reading(factor, factor, factor, len(a), "×")
+    else:
+        size = _ratio(a, np.concatenate(odd))
+    near = {f for f, _ in _CONVERSIONS if size.low <= f <= size.high} - {factor}
+    return RecordingChange(name, Kind.UNIT, size, 1.0, factor, meaning, tuple(sorted(near)), 0.0)
+
+
+def _is_plausible(meaning: str, a: np.ndarray, b: np.ndarray) -> bool:
+    """A temperature in °C lies where weather and patients do; other units may lie anywhere."""
+    if meaning not in (FAHRENHEIT, CELSIUS):
+        return True
+    low, high = np.quantile(b if meaning == FAHRENHEIT else a, [0.25, 0.75])
+    return bool(low > -40 and high < 45)
+
+
+def _unit_of_levels(name: str, a: np.ndarray, b: np.ndarray) -> RecordingChange | None:
+    """Of a few levels all but 0 are a power of ten times those elsewhere, and none is there."""
+    levels, known = (np.unique(sample[sample != 0]) for sample in (a, b))
+    if not levels.size or np.isin(levels, known).any() or np.isin(a, (0.0,)).mean() > 0.9:
+        return None
+    for factor, words in _CONVERSIONS:
+        if not words and np.isclose(levels[:, None] / factor, known, rtol=1e-6).any(1).all():
+            size = Reading(factor, factor, factor, len(a), "×")
+            return RecordingChange(name, Kind.UNIT, size, 1.0, factor, "", (), 0.0)
+    return None
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest distance of the quartiles in the smaller standard deviation, that of the quartiles
+    where they differ.
+    """
+    levels = [0.25, 0.5, 0.75]
+    quartiles = [np.quantile(sample, levels) for sample in (a, b)]
+    spreads = [
+        (q[2] - q[0]) / 1.349 if q[2] > q[0] else float(sample.std())
+        for q, sample in zip(quartiles, (a, b), strict=True)
+    ]
+    least = min(spreads)
+    if least == 0:
+        return 0.0
+    return float(np.abs(quartiles[0] - quartiles[1]).max() / least)
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> Reading:
+    """Ratio of the medians, or of the interquartile ranges where the median is near 0; the interval
+    by normal limits of the logarithms from 200 resamples of both.
+    """
+    rng = np.random.default_rng(0)  # the same interval whenever the same columns are looked at
+    quartiles = [np.quantile(sample, [0.25, 0.5, 0.75]) for sample in (a, b)]
+    by_median = all(abs(q[1]) > q[2] - q[0] for q in quartiles)
+
+    def sizes(sample: np.ndarray) -> np.ndarray:
+        drawn = sample[rng.integers(len(sample), size=(200, len(sample)))]
+        low, middle, high = np.quantile(drawn, [0.25, 0.5, 0.75], axis=1)
+        return np.abs(middle) if by_median else high - low
+
+    def size(q: np.ndarray) -> float:
+        return abs(float(q[1])) if by_median else float(q[2] - q[0])
+
+    value = size(quartiles[0]) / size(quartiles[1])
+    a, b = (s if len(s) <= 2_000 else rng.choice(s, 2_000, False) for s in (a, b))
+    drawn = [np.maximum(sizes(sample), 1e-300) for sample in (a, b)]
+    error = float(np.hypot(*(np.log(one).std() for one in drawn)))
+    half = stats.t_quantile(min(len(a), len(b)) - 1) * error
+    return Reading(value, value * np.exp(-half), value * np.exp(half), len(a), "×")
+
+
+def _repeated_value(name: str, a: np.ndarray, b: np.ndarray, among: int) -> RecordingChange | None:
+    """A value that many rows of the site share and hardly one elsewhere, in a column of many."""
+    if len(a) < FEWEST_ROWS or len(np.unique(b)) < MANY_VALUES:
+        return None
+    values, counts = np.unique(a, return_counts=True)
+    value, count = float(values[counts.argmax()]), int(counts.max())
+    repeated = int((counts > 1).sum())
+    elsewhere = int((b == value).sum())
+    if count / len(a) < LEAST_SHARE or elsewhere / len(b) > MOST_ELSEWHERE or count < 5:
+        return None
+    table = [[count, len(a) - count], [elsewhere, len(b) - elsewhere]]
+    p = float(scipy_stats.fisher_exact(table, alternative="greater")[1])
+    p = min(1.0, p * among * max(1, repeated))
+    if p > LEVEL or _is_common(value, b):
+        return None
+    share = stats.proportion(count, len(a))
+    return RecordingChange(name, Kind.REPEATED, share, elsewhere / len(b), value, "", (), p)
+
+
+def _is_common(value: float, b: np.ndarray) -> bool:
+    """Whether repeated values are usual elsewhere: then one more is no sign of a code."""
+    _, counts = np.unique(b, return_counts=True)
+    low, high = np.quantile(b, [0.01, 0.99])
+    return bool(low <= value <= high and counts.max() / len(b) > LEAST_SHARE)
+
+
+def _missing(
+    name: str, known: Bool[np.ndarray, " row"], here: Bool[np.ndarray, " row"], among: int
+) -> RecordingChange | None:
+    gone, rest = int((~known & here).sum()), int((~known & ~here).sum())
+    n, m = int(here.sum()), int((~here).sum())
+    if gone / n - rest / m < LEAST_MISSING:
+        return None
+    p = float(scipy_stats.fisher_exact([[gone, n - gone], [rest, m - rest]])[1])
+    p = min(1.0, p * among)
+    if p > LEVEL:
+        return None
+    share = stats.proportion(gone, n)
+    return RecordingChange(name, Kind.MISSING, share, rest / m, float("nan"), "", (), p)
