@@ -62,7 +62,8 @@ from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
 from unseen.runs.store import home
 from unseen.runs.tensors import home_cache
-from unseen.subjects.sources import Source, read_subjects
+from unseen.subjects.sources import Source, TableSource, read_subjects
+from unseen.subjects.table_models import Mode
 from unseen.subjects.tables import TableColumns
 from unseen.tasks.text_corpus import Cut, TextCorpus
 from unseen.tasks.text_corpus.queries import Query, read_queries
@@ -73,6 +74,7 @@ WINDOW_BATCH = 8
 
 def audit(
     subject: Source = None,
+    table: TableSource = None,
     *,
     target: str | None = None,
     site: str | None = None,
@@ -82,6 +84,7 @@ def audit(
     drop: str | Sequence[str] = (),
     encoding: str | None = None,
     estimator: str | BaseEstimator | None = None,
+    mode: str | Mode | None = None,
     seeds: int = 3,
     steps: int | None = None,
     margin: float | None = None,
@@ -98,12 +101,15 @@ def audit(
     """How well a model holds on data it has not seen, why, and what helps: one `Findings` per
     held-out site.
 
-    `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is audited instead of the subject's
-    model. `remedies` are methods by name under the subject's budget (None: the standard ones, {}:
-    none), `measures` further numbers about the trained model, `attribution` says which training
-    examples made an error (None: influence functions as in `influence`). `margin` is how much worse
-    than at known sites a metric may be and still hold, in its unit (None: 0.05, or a tenth of an
-    error in the target's unit). Findings with a code in `ignore`
+    A pipeline (anything with `fit` and `predict`, also of xgboost or lightgbm) is given before its
+    `table` and gets the table's own columns by name. `mode` says what of a fitted one is evaluated:
+    "as-it-is" (None), or "trained-again", copies without each site, as of one that is not fitted.
+    `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is trained on the encoded columns
+    instead of the subject's model. `remedies` are methods by name under the subject's budget (None:
+    the standard ones, {}: none), `measures` further numbers about the trained model, `attribution`
+    says which training examples made an error (None: influence functions as in `influence`).
+    `margin` is how much worse than at known sites a metric may be and still hold, in its unit
+    (None: 0.05, or a tenth of an error in the target's unit). Findings with a code in `ignore`
     ("U102,U103") are muted.
     """
     muted = parse_codes(ignore)
@@ -124,7 +130,9 @@ def audit(
     job = job if remedies is None else replace(job, remedies=remedies)
     job = job if measures is None else replace(job, measures=measures)
     job = job if attribution is None else replace(job, attribution=attribution)
-    subjects = read_subjects(subject, lab, columns, estimator=estimator, steps=steps)
+    subjects = read_subjects(
+        subject, lab, columns, table=table, mode=mode, estimator=estimator, steps=steps
+    )
     findings = list[Findings]()
     watch.begin("audit", len(subjects), 0, "sites")
     try:
@@ -136,7 +144,7 @@ def audit(
     finally:
         watch.end()
     page = audit_document(findings, margin, muted)
-    page = replace(page, facts={**page.facts, **facts(subject)})
+    page = replace(page, facts={**page.facts, **facts(subject if table is None else table)})
     answers = site_answers(findings, shared_metric(findings), margin)
     machine = {"findings": findings, "equivalence": answers, "notes": coded_notes(page)}
     found = Answer(results=findings, document=page, machine=machine)

@@ -1,7 +1,9 @@
 """`unseen audit`: how well a model holds on data it has not seen, why, and what helps."""
 
+import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
@@ -14,6 +16,8 @@ from unseen.cli.subject_options import (
     present,
     shared_options,
 )
+
+MODES = ("as-it-is", "trained-again")
 
 
 def parser() -> Arguments:
@@ -35,6 +39,18 @@ def parser() -> Arguments:
         help="models trained per held-out site (default 3)",
     )
     add_training(p)
+    p.option(
+        TRAINING,
+        "--model",
+        help="your estimator on the table's own columns: file.py:make, 'file.py:make(depth=3)' or "
+        "model.skops",
+    )
+    p.option(
+        TRAINING,
+        "--mode",
+        choices=MODES,
+        help="of a fitted model: evaluate it as it is (default), or train copies without each site",
+    )
     p.option(TRAINING, "--no-remedies", action="store_true", help="skip the training of remedies")
     p.option(
         OUTPUT,
@@ -61,6 +77,15 @@ def parser() -> Arguments:
     return p
 
 
+def subject_and_table(options: argparse.Namespace) -> tuple[Any, ...]:
+    """What is audited: a model and its table, or the subject alone."""
+    if options.model is None:
+        return (options.subject,)
+    from unseen.subjects.model_files import load_model  # after parsing: it imports torch
+
+    return load_model(options.model), options.subject
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code (0 fine, 1 bar missed, 3 bar undecided)."""
     options = parser().parse_args(argv)
@@ -69,7 +94,8 @@ def main(argv: Sequence[str]) -> int:
 
     fatal = parse_codes(options.fail_on)
     found = unseen.audit(
-        options.subject,
+        *subject_and_table(options),
+        mode=options.mode,
         estimator=options.estimator,
         seeds=options.seeds,
         margin=options.margin,

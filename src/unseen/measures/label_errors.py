@@ -21,6 +21,7 @@ from unseen.engine.loop import Budget, Schedule, erm_step, train
 from unseen.engine.parameters import shares_weights
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
+from unseen.method import Method
 from unseen.models.mlp import mlp
 from unseen.reading import Reading
 from unseen.task import Split, Task, Use
@@ -36,13 +37,15 @@ def out_of_fold_loss(
     epochs: int = 8,
     batch_size: int = 64,
     lr: float = 2e-3,
+    method: Method | None = None,
 ) -> Float[Tensor, " n"]:
     """The loss of each example of a TRAIN split under a fresh model trained on the other folds, in
     the data's order.
 
     Needs nothing but the task's own loss, so it ranks regression targets and token sequences as
-    well as classes. Costs (folds − 1) · epochs passes over the split; the model under audit may
-    have memorised every label.
+    well as classes. `method` trains the models (None: a network, for so many epochs, which costs
+    (folds − 1) · epochs passes over the split); the model under audit may have memorised every
+    label.
     """
     data = task.split(split).data
     n = length(data)
@@ -85,7 +88,10 @@ def out_of_fold_loss(
             lr=lr,
             schedule=Schedule.COSINE,
         )
-        model = train(model, fitted, erm_step, budget, own.child("fit")).model
+        if method is None:
+            model = train(model, fitted, erm_step, budget, own.child("fit")).model
+        else:
+            model = method.fit(model, fitted, own.child("fit")).model
         losses[held] = per_example(model, _rows(data, held), task.objective.loss, lab).float()
     if not losses.isfinite().all():
         raise InvalidData(

@@ -1,10 +1,12 @@
 """Fitting a scikit-learn estimator through the same door as any other method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from sklearn.linear_model import LogisticRegression
-from torch import nn
+from torch import Tensor, nn
 
 from unseen.engine.batches import Columns, whole
 from unseen.errors import UnsupportedLayer
@@ -21,6 +23,11 @@ class FitEstimator:
     together.
     """
 
+    group: str | None = None
+    """A column of integers whose values count equally, however many examples each has (`fit` with
+    `sample_weight`).
+    """
+
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
         if not isinstance(model, Estimator):
             raise UnsupportedLayer(
@@ -32,8 +39,15 @@ class FitEstimator:
         model.learn(
             torch.cat([batch["x"] for batch in batches]),
             torch.cat([batch["y"] for batch in batches]),
+            None if self.group is None else balance([batch[self.group] for batch in batches]),
         )
         return Trained(model, task)
+
+
+def balance(groups: Sequence[Int[Tensor, " n"]]) -> Float[Tensor, " total"]:
+    """Weights with mean 1 under which each of the groups has the same sum: n / (groups · size)."""
+    _, place, sizes = torch.cat(list(groups)).unique(return_inverse=True, return_counts=True)
+    return len(place) / (len(sizes) * sizes[place].double())
 
 
 def example() -> tuple[FitEstimator, Trained]:

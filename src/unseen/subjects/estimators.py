@@ -34,11 +34,15 @@ def with_estimator(subject: Subject, estimator: str | BaseEstimator) -> Subject:
     decisions = [text for text in subject.decisions if not text.startswith(NETWORK)]
     if is_classifier(estimator) and not hasattr(estimator, "predict_proba"):
         estimator = CalibratedClassifierCV(estimator)
-        decisions.append(
-            f"{name} gives no probabilities: they are fitted to its decision values in five folds "
-            "of the training examples (CalibratedClassifierCV)."
-        )
+        decisions.append(calibrated_sentence(name))
     return replace(subject, name=name, model=estimator, trained=None, decisions=decisions)
+
+
+def calibrated_sentence(name: str) -> str:
+    return (
+        f"{name} gives no probabilities: they are fitted to its decision values in five folds "
+        "of the training examples (CalibratedClassifierCV)."
+    )
 
 
 def _import_estimator(name: str) -> BaseEstimator:

@@ -38,9 +38,9 @@ def from_file(text: str) -> Subject:
     return found
 
 
-def load_object(path: Path, name: str) -> Any:
-    """What a Python file calls `name`, or what the function of that name returns; errors say the
-    file's line.
+def load_object(path: Path, name: str, *arguments: Any, **options: Any) -> Any:
+    """What a Python file calls `name`, or what the function of that name returns for these
+    arguments; errors say the file's line.
     """
     spec = importlib.util.spec_from_file_location(_module_name(path), path)
     assert spec is not None
@@ -58,7 +58,9 @@ def load_object(path: Path, name: str) -> Any:
         if not hasattr(module, name):
             raise UnknownName.near(f"name in {path}", name, known)
         found = getattr(module, name)
-        return found() if callable(found) and not isinstance(found, Subject) else found
+        if callable(found) and not isinstance(found, Subject):
+            return found(*arguments, **options)
+        return found
     except UnseenError:
         raise
     except Exception as error:  # the user's own code: say where it failed
@@ -70,7 +72,7 @@ def load_object(path: Path, name: str) -> Any:
         line = f", line {frames[-1].lineno}" if frames else ""
         raise InvalidData(
             f"{path}{line} raised {type(error).__name__}: {error}",
-            why="the subject could not be made.",
+            why=f"`{name}` could not be made.",
             fix=f"run `python {path}` and mend it; nothing was written.",
         ) from error
 

@@ -168,6 +168,11 @@ class Session:
         """The evaluation split that matters most: unseen if there is one, else the last."""
         return next(iter(self.unseen), list(self.evaluation_splits)[-1])
 
+    @property
+    def has_gradients(self) -> bool:
+        """Whether the audited model is a network, and no estimator."""
+        return not isinstance(self.first.model, Estimator)
+
     def require_gradients(self) -> None:
         """Refuses estimators."""
         if isinstance(self.first.model, Estimator):
@@ -175,7 +180,7 @@ class Session:
             raise UnsupportedLayer(
                 f"{name} has no gradients.",
                 why="this part is computed from, or trained by, gradients of the loss.",
-                fix="audit a network (without an estimator) to see it.",
+                fix="audit a network to see it: the table without a model.",
             )
 
     def require_columns(self, split: str, *columns: str) -> None:

@@ -10,16 +10,20 @@ from sklearn.base import BaseEstimator
 
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
+from unseen.models.estimator import EstimatorLike
 from unseen.subjects.estimators import with_estimator
 from unseen.subjects.networks import describe_other_steps
 from unseen.subjects.python_files import from_file
 from unseen.subjects.subject import Subject
+from unseen.subjects.table_models import Mode, is_estimator, of_table_with_model
 from unseen.subjects.tables import TABLES, TableColumns, is_table, of_hospitals, of_table
 
-Source: TypeAlias = str | Path | pd.DataFrame | Subject | Sequence[Subject] | None
-"""A table (DataFrame or file), `file.py:name`, a subject or several; None: the embedded
-heart-disease data.
+Source: TypeAlias = str | Path | pd.DataFrame | Subject | Sequence[Subject] | EstimatorLike | None
+"""A table (DataFrame or file), `file.py:name`, a subject or several, an estimator (with its table
+behind it); None: the embedded heart-disease data.
 """
+TableSource: TypeAlias = str | Path | pd.DataFrame | None
+"""The table of an estimator."""
 
 
 def read_subjects(
@@ -27,18 +31,76 @@ def read_subjects(
     lab: Lab,
     columns: TableColumns = TableColumns(),
     *,
+    table: TableSource = None,
+    mode: str | Mode | None = None,
     estimator: str | BaseEstimator | None = None,
     steps: int | None = None,
 ) -> list[Subject]:
     """The subjects of a source: one per held-out site of a table, with another model or another
-    length of training.
+    length of training. Of a fitted model, or one that is to be trained, `table` has the rows.
     """
-    subjects = _read(source, lab, columns)
+    if is_estimator(source):
+        _refuse_second_model(source, estimator)
+        subjects = _read_model(source, table, lab, columns, mode)
+    else:
+        _refuse_table(source, table, mode)
+        subjects = _read(source, lab, columns)
     if estimator is not None:
         subjects = [with_estimator(one, estimator) for one in subjects]
     if steps is not None:
         subjects = [with_steps(one, steps) for one in subjects]
     return subjects
+
+
+def _read_model(
+    model: object,
+    table: TableSource,
+    lab: Lab,
+    columns: TableColumns,
+    mode: str | Mode | None,
+) -> list[Subject]:
+    name = type(model).__name__
+    if table is None:
+        raise InvalidConfig(
+            f"{name} was given without a table.",
+            why="a model is evaluated on rows.",
+            fix='unseen.audit(model, frame, target="…", site="…"); on the command line unseen '
+            "audit table.csv --model file.py:name --target ….",
+        )
+    if not isinstance(table, pd.DataFrame) and not is_table(table):
+        raise InvalidConfig(
+            f"`{table}` is no table.",
+            why=f"the rows that {name} is evaluated on stand in a DataFrame or in a file that ends "
+            f"in {', '.join(TABLES)}.",
+            fix="give the table behind the model.",
+        )
+    return of_table_with_model(table, lab, columns, model, mode)
+
+
+def _refuse_second_model(source: object, estimator: object) -> None:
+    if estimator is not None:
+        name = type(source).__name__
+        raise InvalidConfig(
+            f"Two models were given: {name} and estimator={estimator}.",
+            why="one is audited.",
+            fix="leave one out: `estimator` is trained on encoded columns, a model before the "
+            "table gets the table's own.",
+        )
+
+
+def _refuse_table(source: object, table: TableSource, mode: str | Mode | None) -> None:
+    if table is not None:
+        raise InvalidConfig(
+            f"A {type(source).__name__} was given before the table.",
+            why="what stands before a table is a model with fit and predict, made, not its class.",
+            fix="unseen.audit(model, frame, …), for example LogisticRegression().",
+        )
+    if mode is not None:
+        raise InvalidConfig(
+            f"mode={mode} was given without a model.",
+            why="it says what is evaluated of a model that was fitted before.",
+            fix="give the model and its table: unseen.audit(model, frame, …), or leave mode out.",
+        )
 
 
 def with_steps(subject: Subject, steps: int) -> Subject:

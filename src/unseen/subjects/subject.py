@@ -35,6 +35,10 @@ class Subject:
     """The site that the task leaves out of training, where there are several subjects of the same
     data.
     """
+    mode: str = ""
+    """Whether a model of a table is audited as it is or trained again without the site
+    (`subjects.table_models.Mode`).
+    """
     budget: Budget = Budget(steps=600, batch_size=64, lr=1e-3)
     """How the model is trained; remedies get the same."""
     groups: Mapping[str, Callable[[Batch], Tensor]] = field(default_factory=dict)

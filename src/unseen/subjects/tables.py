@@ -14,7 +14,7 @@ from torch import nn
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
-from unseen.models.estimator import Estimator
+from unseen.models.estimator import Estimator, FirstColumns
 from unseen.subjects.networks import (
     budget_for_domains,
     budget_for_rows,
@@ -32,6 +32,7 @@ TABLES = (*SUFFIXES, f"{SUFFIXES[0]}.gz", *PARQUET)
 """How the files of tables end."""
 MOST_SITES = 12
 """At most so many sites are held out in turn: the largest."""
+RIVALS = "The comparison models are scikit-learn's with default settings on the same inputs."
 ORACLE_SHARE = 0.2
 """Share of the held-out site that is set apart for oracle selection."""
 
@@ -178,16 +179,15 @@ def largest_sites(sheet: ParsedTable) -> tuple[list[str | None], list[str]]:
 def _of(table: Table, lab: Lab, name: str) -> list[Subject]:
     sheet = parse_table(table)
     sites, notes = largest_sites(sheet)
-    return [_whole(split_table(sheet, site, lab), name, notes) for site in sites]
+    return [subject_of(split_table(sheet, site, lab), name, notes) for site in sites]
 
 
-def _whole(tab: Tabular, name: str, notes: Sequence[str]) -> Subject:
+def subject_of(tab: Tabular, name: str, notes: Sequence[str]) -> Subject:
     """The table with one training split, and what other models reach on it."""
     budget = budget_for_rows(len(tab.rows["train"]))
     network = describe_network(len(tab.encoder.names), tab.target.outputs, budget)
-    rivals = "The comparison models are scikit-learn's with default settings on the same inputs."
-    subject = _subject(tab, name, budget, [*notes, *tab.decisions, network, rivals])
-    return replace(subject, references=_references(tab.target.classes))
+    subject = _subject(tab, name, budget, [*notes, *tab.decisions, network, RIVALS])
+    return replace(subject, references=_references(tab.target.classes, len(tab.encoder.names)))
 
 
 def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) -> Subject:
@@ -225,15 +225,20 @@ def _line(tab: Tabular, split: str, index: int) -> str:
     )
 
 
-def _references(classes: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
+def _references(classes: Sequence[str], width: int) -> dict[str, Callable[[], nn.Module]]:
+    inputs = FirstColumns(width)
     if not classes:
         return {
-            "ridge regression": lambda: Estimator(RidgeCV(np.logspace(-3, 3, 13))),
-            "gradient boosting": lambda: Estimator(HistGradientBoostingRegressor(random_state=0)),
+            "ridge regression": lambda: Estimator(RidgeCV(np.logspace(-3, 3, 13)), None, inputs),
+            "gradient boosting": lambda: Estimator(
+                HistGradientBoostingRegressor(random_state=0), None, inputs
+            ),
         }
     return {
-        "logistic regression": lambda: Estimator(LogisticRegression(max_iter=2_000), len(classes)),
+        "logistic regression": lambda: Estimator(
+            LogisticRegression(max_iter=2_000), len(classes), inputs
+        ),
         "gradient boosting": lambda: Estimator(
-            HistGradientBoostingClassifier(random_state=0), len(classes)
+            HistGradientBoostingClassifier(random_state=0), len(classes), inputs
         ),
     }

@@ -107,7 +107,9 @@ def test_an_estimator_is_a_subject_as_it_is(kind):
     assert found.name == "RandomForestClassifier"
     want = fitted.score(X[60:].numpy(), Y[60:].numpy())
     assert found.score("Basel", "accuracy").value == pytest.approx(want)
-    assert {"coherence", "suspected labels", "worst errors"} <= set(found.skipped)
+    assert {"coherence", "self-influence"} <= set(found.skipped)
+    assert found.worst
+    assert found.suspicion
     assert "no gradients" in found.skipped["coherence"]
 
 

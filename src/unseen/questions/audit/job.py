@@ -16,7 +16,7 @@ from unseen.questions.audit import model, training_data
 from unseen.questions.audit import performance as performances
 from unseen.questions.audit import remedies as changes
 from unseen.questions.audit.checks import checks
-from unseen.questions.audit.remedy_methods import Remedy, standard_remedies
+from unseen.questions.audit.remedy_methods import Remedy, applicable, standard_remedies
 from unseen.questions.audit.results import (
     Calibration,
     Coherence,
@@ -94,9 +94,10 @@ class Audit:
 
     def __call__(self, subject: Subject, lab: Lab) -> Findings:
         session = open_session(subject, lab, seeds=self.seeds, retrain=bool(self.remedies))
-        remedies = {f"remedy: {name}": make for name, make in self.remedies.items()}
-        local = "remedy: site-wise fine-tuning"
-        parts = Parts(session, self._order(remedies, local))
+        asked = applicable(self.remedies, session.has_gradients)
+        remedies = {f"remedy: {name}": make for name, make in asked.items()}
+        local = ["remedy: site-wise fine-tuning"] if remedies and session.has_gradients else []
+        parts = Parts(session, self._order([*remedies, *local]))
         performance = parts("scores", partial(performances.performance, session), Performance())
         calibration = parts(
             "calibration", partial(performances.calibration, session), Calibration()
@@ -147,13 +148,13 @@ class Audit:
         )
         outcomes = [
             outcome
-            for name, (part, make) in zip(self.remedies, remedies.items(), strict=True)
+            for name, (part, make) in zip(asked, remedies.items(), strict=True)
             for outcome in parts(
                 part, partial(changes.remedy, session, name, make), list[Outcome]()
             )
         ]
-        if remedies:
-            outcomes += parts(local, partial(changes.local_finetuning, session), list[Outcome]())
+        for name in local:
+            outcomes += parts(name, partial(changes.local_finetuning, session), list[Outcome]())
         parts.finish()
         subject, task = session.subject, session.task
         known = {name: reading for name, reading in measured.items() if reading is not None}
@@ -162,6 +163,7 @@ class Audit:
             task=task.name,
             score_name=session.predictions(next(iter(session.evaluation_splits))).score_name,
             seeds=len(session.models),
+            mode=subject.mode,
             decisions=[
                 *subject.decisions,
                 *labels.decisions,
@@ -204,11 +206,10 @@ class Audit:
             seconds={"training": session.seconds, **parts.seconds},
         )
 
-    def _order(self, remedies: Mapping[str, Remedy], local: str) -> list[str]:
+    def _order(self, last: Sequence[str]) -> list[str]:
         """The names of the parts as they are run."""
         known, worst = PARTS.index("overlap of splits"), PARTS.index("worst errors")
         found = (check.part for check in checks())
-        last = [*remedies, local] if remedies else []
         return [*PARTS[:known], *found, *PARTS[known:worst], *self.measures, *PARTS[worst:], *last]
 
 

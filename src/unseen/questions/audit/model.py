@@ -55,9 +55,12 @@ def reading_of(session: Session, measure: Measure[Trained]) -> Reading:
 
 def worst_errors(session: Session, attribution: Attribution | None, count: int) -> list[WorstError]:
     """The evaluation examples with the largest loss, and the training examples that pushed it down
-    and up.
+    and up (none of a model without gradients).
     """
-    session.require_gradients()
+    if not session.has_gradients and attribution is None:
+        return [
+            WorstError(query=error, helpful=(), harmful=()) for error in _errors(session, count)
+        ]
     for name in session.task.of(Use.TRAIN):
         session.require_length(name)
     split = session.main_split
@@ -81,6 +84,15 @@ def worst_errors(session: Session, attribution: Attribution | None, count: int) 
     return worst
 
 
+def _errors(session: Session, count: int) -> list[Example]:
+    split = session.main_split
+    losses = session.predictions(split).loss.mean(0)
+    return [
+        session.example(split, index, float(losses[index]), is_predicted=True)
+        for index in session.worst_examples(split, count)
+    ]
+
+
 def attributor(session: Session, attribution: Attribution | None) -> Attributor:
     """What answers for the audited model: the attribution that was asked for, else the one of
     `unseen influence`.
@@ -94,7 +106,7 @@ def confirm_errors(session: Session, worst: Sequence[WorstError]) -> list[WorstE
     """The errors, the first two with what retraining without the examples that harmed them does,
     where that costs seconds.
     """
-    if not worst or obstacle(session):
+    if not any(error.harmful for error in worst) or obstacle(session):
         return list(worst)
     split = session.task.splits[worst[0].query.split]
     order = torch.tensor([error.query.index for error in worst])
@@ -128,9 +140,8 @@ def _number(session: Session, example: Example) -> int:
 
 def error_explanation(session: Session, count: int) -> ErrorExplanation:
     """What the model looked at in its worst errors, by the method that is most faithful to it
-    around such examples.
+    around such examples; of a model without gradients by those that need none.
     """
-    session.require_gradients()
     split = session.main_split
     session.require_length(split)
     examples = [

@@ -9,6 +9,7 @@ from unseen.engine.batches import Columns, whole
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
 from unseen.lab import Lab
+from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.site_finetune import LocalFinetune
 from unseen.questions.audit.remedy_methods import Remedy
 from unseen.questions.audit.results import Outcome
@@ -19,8 +20,15 @@ from unseen.task import Split, Use
 
 def remedy(session: Session, name: str, make: Remedy) -> list[Outcome]:
     """Paired change of every metric on every evaluation split, same seeds and budget."""
-    session.require_gradients()
     method = make(session.subject.budget)
+    if not isinstance(method, FitEstimator):
+        session.require_gradients()
+    if not session.retrained:
+        raise InvalidData(
+            "The model is audited as it is.",
+            why="a remedy is compared with the same model trained here.",
+            fix="audit with mode=trained-again (--mode trained-again).",
+        )
     _needs_groups(session, getattr(method, "group", None))
     runs = session.runs.seeds(method, len(session.retrained))
     outcomes = []

@@ -6,11 +6,19 @@ from dataclasses import replace
 from unseen.engine.loop import Budget
 from unseen.method import Method
 from unseen.methods.erm import ERM
+from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.group_reweighting import GroupDRO
 from unseen.questions.compare.candidates import methods_named
 
 Remedy = Callable[[Budget], Method]
 """The method under the subject's budget."""
+
+
+def applicable(remedies: Mapping[str, Remedy], has_gradients: bool) -> Mapping[str, Remedy]:
+    """Of the standard remedies those that the model can be trained with; others as they are."""
+    if has_gradients or set(remedies) != set(standard_remedies()):
+        return remedies
+    return {"site reweighting": lambda budget: FitEstimator(group="site")}
 
 
 def standard_remedies() -> Mapping[str, Remedy]:

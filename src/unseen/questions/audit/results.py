@@ -194,6 +194,8 @@ class Findings:
     task: str
     score_name: str
     seeds: int
+    mode: str = ""
+    """Whether a model of a table was audited as it is or trained again without the site."""
     decisions: Sequence[str] = ()
     """How the data were treated, in plain sentences."""
     conversions: Sequence[str] = ()

@@ -20,6 +20,7 @@ from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import equal_rows, near_pairs, near_threshold, reference_rows
 from unseen.measures.label_errors import out_of_fold_loss
+from unseen.methods.fit_estimator import FitEstimator
 from unseen.questions.audit.model import attributor
 from unseen.questions.audit.results import Coherence, LabelErrors, Overlap
 from unseen.reading import Reading
@@ -157,13 +158,13 @@ def label_errors(session: Session, top: int) -> LabelErrors:
     """Training examples whose label surprises models that never saw them: out-of-fold loss, largest
     first.
     """
-    session.require_gradients()
     fit = session.training_split
     losses = out_of_fold_loss(
         partial(untrained_model, session.subject),
         session.task,
         session.lab.child("suspicion"),
         split=fit,
+        method=None if session.has_gradients else FitEstimator(),
     )
     if session.classifies:
         least, said = (

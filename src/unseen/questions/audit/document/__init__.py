@@ -22,6 +22,7 @@ from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import evaluation_sites, gain
 from unseen.reading import Reading
 from unseen.stats import lowest_of, widen
+from unseen.subjects.table_models import Mode
 from unseen.text import decimals_of, format_reading
 
 LIMITS = "What these data cannot tell"
@@ -67,7 +68,7 @@ def document(
     first = findings[0]
     seconds = sum(sum(one.seconds.values()) for one in findings)
     facts = {
-        "model": first.name,
+        "model": f"{first.name}, {first.mode}".removesuffix(", "),
         "rows": f"{max(sum(one.sizes.values()) for one in findings):,}",
         "seeds": str(first.seeds),
         "seconds": f"{seconds:.1f}",
@@ -122,11 +123,7 @@ def _lead(findings: Sequence[Findings]) -> str:
         return "No evaluation split could be scored; see the skipped parts below."
     text = f"The {findings[0].name} reaches {metric} "
     text += format_reading(rows[0][1]) if len(rows) == 1 else _over(rows, metric)
-    text += (
-        " at sites it was not trained on."
-        if findings[0].unseen
-        else " on held-out examples of the same sites."
-    )
+    text += _evaluated_at(findings[0])
     pairs = [
         (one, g, score)
         for one in findings
@@ -164,6 +161,14 @@ def _lead(findings: Sequence[Findings]) -> str:
         tried = one if len(table) == 1 else several
         text += f" {tried} it beyond chance."
     return text
+
+
+def _evaluated_at(one: Findings) -> str:
+    if one.mode == Mode.AS_IT_IS:
+        return ", audited as it is: what it was fitted on is not known here."
+    if one.unseen:
+        return " at sites it was not trained on."
+    return " on held-out examples of the same sites."
 
 
 def _over(rows: Sequence[tuple[str, Reading]], metric: str) -> str:

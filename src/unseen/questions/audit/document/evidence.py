@@ -220,17 +220,26 @@ def worst(findings: Sequence[Findings]) -> list[Block]:
             if explanation is not None and error.query.index in explanation.errors:
                 blocks.append(_credit_block(explanation, error))
     if blocks:
-        blocks.insert(
-            0,
-            Paragraph(
-                "Training examples stand in the order of influence functions: one more copy of the "
-                "first would make the recorded answer likelier, or the error of a number smaller, "
-                f"(helped) or the reverse (harmed) most. {_sizes(findings)} Inputs are "
-                "credited by the explanation, of "
-                "eight, that is most faithful to the model around such examples."
-            ),
-        )
+        blocks.insert(0, Paragraph(f"{_influences(findings)}{CREDITED}"))
     return blocks
+
+
+CREDITED = (
+    "Inputs are credited by the explanation, of eight, that is most faithful to the model around "
+    "such examples."
+)
+
+
+def _influences(findings: Sequence[Findings]) -> str:
+    """What the order of the training examples means, where there are any."""
+    errors = [error for one in findings for error in one.worst]
+    if not any(error.helpful or error.harmful for error in errors):
+        return ""
+    return (
+        "Training examples stand in the order of influence functions: one more copy of the "
+        "first would make the recorded answer likelier, or the error of a number smaller, "
+        f"(helped) or the reverse (harmed) most. {_sizes(findings)} "
+    )
 
 
 def _sizes(findings: Sequence[Findings]) -> str:
