@@ -3,7 +3,7 @@ network.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -153,10 +153,11 @@ class Estimator(nn.Module):
         )
 
 
-def class_positions(found: Sequence[Any], cells: Sequence[Any], classes: int) -> np.ndarray:
+def class_positions(found: Iterable[Any], cells: Sequence[Any], classes: int) -> np.ndarray:
     """The class index of each of an estimator's own classes, written as in the table or numbered
     in the order of the words (as LabelEncoder does).
     """
+    found = list(found)
     if not len(cells):
         return np.asarray(found, dtype=int)
     places = [next((k for k, cell in enumerate(cells) if same(one, cell)), -1) for one in found]
@@ -173,7 +174,7 @@ def class_positions(found: Sequence[Any], cells: Sequence[Any], classes: int) ->
     )
 
 
-def is_numbered(found: Sequence[Any], cells: Sequence[Any]) -> bool:
+def is_numbered(found: Iterable[Any], cells: Sequence[Any]) -> bool:
     """Whether an estimator numbers classes from 0 (or says no and yes) that the table writes
     otherwise.
     """

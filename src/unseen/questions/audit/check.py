@@ -6,7 +6,7 @@ all held-out sites, and draws its evidence. `checks()` finds it; nothing else na
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from unseen.document import Block, Note
 from unseen.questions.audit.results import Findings
@@ -37,6 +37,7 @@ class Checked(Generic[T]):
     result: T
 
 
+@runtime_checkable
 class Check(Protocol[T]):
     """One question of the audit. A result that cannot be had is an `UnseenError` from `find`: the
     report then lists the part as skipped, with the reason.
