@@ -59,7 +59,7 @@ class TargetValues:
     centre: float = 0.0
     scale: float = 1.0
 
-    def written(self, y: np.ndarray, is_class: bool) -> np.ndarray:
+    def encode(self, y: np.ndarray, is_class: bool) -> np.ndarray:
         """Targets as the estimator is fitted to them."""
         if not is_class:
             return self.centre + self.scale * y.astype(np.float64)
@@ -98,12 +98,12 @@ class Estimator(nn.Module):
 
     def _fit(self, rows: Any, y: np.ndarray, options: dict[str, np.ndarray]) -> None:
         try:
-            self.estimator.fit(rows, self.target.written(y, self.classes is not None), **options)
+            self.estimator.fit(rows, self.target.encode(y, self.classes is not None), **options)
         except (ValueError, TypeError) as error:
             if not len(self.target.cells):
                 raise
             # xgboost takes no classes but the numbers from 0 on
-            self.estimator = unfitted(self.estimator)
+            self.estimator = clone_of(self.estimator)
             try:
                 self.estimator.fit(rows, y, **options)
             except (ValueError, TypeError):
@@ -160,7 +160,10 @@ def class_positions(found: Iterable[Any], cells: Sequence[Any], classes: int) ->
     found = list(found)
     if not len(cells):
         return np.asarray(found, dtype=int)
-    places = [next((k for k, cell in enumerate(cells) if same(one, cell)), -1) for one in found]
+    places = [
+        next((k for k, cell in enumerate(cells) if names_same_class(one, cell)), -1)
+        for one in found
+    ]
     if -1 not in places:
         return np.array(places)
     if is_numbered(found, cells):
@@ -183,7 +186,7 @@ def is_numbered(found: Iterable[Any], cells: Sequence[Any]) -> bool:
     return named <= numbers and not {str(cell) for cell in cells} & numbers
 
 
-def same(one: Any, other: Any) -> bool:
+def names_same_class(one: Any, other: Any) -> bool:
     """Whether two cells name one class: 1, 1.0 and "1" do."""
     if str(one) == str(other):
         return True
@@ -200,7 +203,7 @@ def weight_option(estimator: Any, weight: Tensor) -> dict[str, np.ndarray]:
     return {f"{steps[-1][0]}__sample_weight" if steps else "sample_weight": values}
 
 
-def unfitted(estimator: Any) -> Any:
+def clone_of(estimator: Any) -> Any:
     """The estimator with its settings, and nothing of what it has learned."""
     return clone(estimator) if hasattr(estimator, "get_params") else copy.deepcopy(estimator)
 

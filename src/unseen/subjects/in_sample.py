@@ -32,7 +32,7 @@ def without_fitted_sites(subjects: Sequence[Subject], lab: Lab, *, is_named: boo
     """
     try:
         everything = _is_fitted_on(subjects[0], list(subjects[0].task.splits), lab)
-        clean = [one for one in subjects if _is_fitted_on(one, _known(one), lab)]
+        clean = [one for one in subjects if _is_fitted_on(one, _splits_elsewhere(one), lab)]
         better = [one for one in subjects if _is_better_than_its_copy(one, len(subjects), lab)]
     except UnseenError:  # a copy cannot be fitted: nothing is known
         return _with_warning(subjects, UNKNOWN)
@@ -82,7 +82,7 @@ def _refuse_or_warn(subject: Subject, is_named: bool) -> str:
     )
 
 
-def _known(subject: Subject) -> list[str]:
+def _splits_elsewhere(subject: Subject) -> list[str]:
     """All splits but the held-out site and the future."""
     return [name for name in subject.task.splits if name not in subject.task.unseen]
 

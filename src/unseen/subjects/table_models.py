@@ -26,8 +26,8 @@ from unseen.models.estimator import (
     Inputs,
     TargetValues,
     class_positions,
+    clone_of,
     is_numbered,
-    unfitted,
 )
 from unseen.subjects.estimators import calibrated_sentence
 from unseen.subjects.in_sample import without_fitted_sites
@@ -198,7 +198,7 @@ def _about_mode(estimator: Any, mode: Mode) -> str:
 
 def _with_probabilities(estimator: Any, mode: Mode) -> Any:
     if mode is Mode.TRAINED_AGAIN:
-        return CalibratedClassifierCV(unfitted(estimator))
+        return CalibratedClassifierCV(clone_of(estimator))
     raise InvalidData(
         f"{type(estimator).__name__} gives no probabilities.",
         why="loss and calibration need the probability of each class.",
@@ -277,13 +277,13 @@ def _with_model(subject: Subject, tab: Tabular, model: TableModel) -> Subject:
     )
     places = {name: start + k for k, name in enumerate(raw.names)}
     features = {name: [*subject.features.get(name, ()), places[name]] for name in model.features}
-    estimator, settings = model.estimator, unfitted(model.estimator)
+    estimator, settings = model.estimator, clone_of(model.estimator)
     given = Estimator(estimator, classes, inputs, target)
     return replace(
         subject,
         name=model.name,
         task=with_inputs(subject.task, model.ranks),
-        model=lambda: Estimator(unfitted(settings), classes, inputs, target),
+        model=lambda: Estimator(clone_of(settings), classes, inputs, target),
         trained=given if model.mode is Mode.AS_IT_IS else None,
         features=features,
         mode=str(model.mode),

@@ -65,7 +65,7 @@ def encode_columns(frame: pd.DataFrame, start: int = 0) -> tuple[RawColumns, Ten
     levels: list[pd.Series] = []
     ranks: list[np.ndarray] = []
     for name in frame.columns:
-        cells, codes = _ranked(frame[name].reset_index(drop=True))
+        cells, codes = _rank(frame[name].reset_index(drop=True))
         if len(cells) > MOST_LEVELS:
             raise InvalidData(
                 f"Column `{name}` has {len(cells):,} different cells.",
@@ -78,7 +78,7 @@ def encode_columns(frame: pd.DataFrame, start: int = 0) -> tuple[RawColumns, Ten
     return RawColumns(tuple(levels), start), torch.from_numpy(table.astype(np.float32))
 
 
-def _ranked(column: pd.Series) -> tuple[pd.Series, np.ndarray]:
+def _rank(column: pd.Series) -> tuple[pd.Series, np.ndarray]:
     """The different cells in order, of the column's own type, and the position of each cell."""
     try:
         codes, _ = pd.factorize(column, use_na_sentinel=False)

@@ -123,7 +123,7 @@ def _lead(findings: Sequence[Findings]) -> str:
         return "No evaluation split could be scored; see the skipped parts below."
     text = f"The {findings[0].name} reaches {metric} "
     text += format_reading(rows[0][1]) if len(rows) == 1 else _over(rows, metric)
-    text += _evaluated_at(findings[0])
+    text += _site_clause(findings[0])
     pairs = [
         (one, g, score)
         for one in findings
@@ -163,7 +163,7 @@ def _lead(findings: Sequence[Findings]) -> str:
     return text
 
 
-def _evaluated_at(one: Findings) -> str:
+def _site_clause(one: Findings) -> str:
     if one.mode == Mode.AS_IT_IS:
         return ", audited as it is: what it was fitted on is not known here."
     if one.unseen:
