@@ -273,4 +273,4 @@ def test_what_was_computed_from_a_part_only_is_told(monkeypatch):
 
 def test_parts_are_named_in_the_order_in_which_they_are_run():
     job = replace(ONCE, measures={"norm": lambda trained, lab: Reading(1.0)})
-    assert list(audited(job).seconds)[1:] == job._order({}, "")
+    assert list(audited(job).seconds)[1:] == job._order([])
