@@ -9,28 +9,29 @@ import torch
 
 from unseen.engine.batches import whole
 from unseen.lab import Lab
-from unseen.studies.layerwise_views import CLAIMS, over, over_best, study
-from unseen.studies.layerwise_views.arms import (
+from unseen.studies.layerwise_views import (
+    CLAIMS,
     ENSEMBLES,
     FIRST,
     LATER,
     RANDOM,
     SINGLES,
     Arm,
-    Cell,
     Regime,
     arms,
     before_and_after,
+    over,
+    over_best,
+    study,
 )
 from unseen.study import Scale, Verdict
 from unseen.tasks.patch_digits import corners
 
 SMOKE = study.scales[Scale.SMOKE]
-CELL = Cell(SMOKE, SMOKE.settings[0], seed=3)
 
 
 def test_pre_training_and_fine_tuning_share_colours_and_no_digit():
-    before, after = before_and_after(CELL)
+    before, after = before_and_after(SMOKE, SMOKE.settings[0])
     lab = Lab(seed=3).child("data")
     one, other = before.build(lab), after.build(lab)
     assert not set(whole(one.split("train").data, lab)["index"].tolist()) & set(
@@ -49,7 +50,7 @@ def test_pre_training_and_fine_tuning_share_colours_and_no_digit():
 
 
 def test_patches_tell_the_label_where_they_should():
-    before, after = before_and_after(CELL)
+    before, after = before_and_after(SMOKE, SMOKE.settings[0])
     lab = Lab(seed=3).child("data")
     for task, telling in ((before.build(lab), FIRST), (after.build(lab), LATER)):
         batch = whole(task.split("train").data, lab)
@@ -63,10 +64,10 @@ def test_patches_tell_the_label_where_they_should():
 
 
 def test_frozen_backbones_stay_and_weight_averages_lie_between():
-    before, after = before_and_after(CELL)
+    before, after = before_and_after(SMOKE, SMOKE.settings[0])
     lab = Lab(seed=3)
     task, given = after.build(lab.child("data")), before.build(lab.child("data"))
-    found = {(arm, size): model for arm, size, model in arms(CELL, given, task, lab)}
+    found = {(arm, size): model for arm, size, model in arms(SMOKE, given, task, lab)}
     assert set(found) == {(arm, 0) for arm in (*SINGLES[:-1], Arm.TUNED_AND_SCRATCH)} | set(
         product([arm for arm in Arm if "small" in arm or "LEVI" in arm], SMOKE.sizes)
     )
