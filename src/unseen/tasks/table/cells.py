@@ -115,8 +115,10 @@ class NumberParts:
 
 def words_of(column: pd.Series) -> list[str]:
     """The words that occur in a tidy category column."""
-    codes = np.unique(column.cat.codes)
-    return [str(column.cat.categories[code]) for code in codes if code >= 0]
+    categories = column.cat.categories
+    # code −1, a missing cell, is counted first and left out
+    occurs = np.bincount(column.cat.codes.to_numpy() + 1, minlength=len(categories) + 1)[1:] > 0
+    return list(map(str, np.asarray(categories, object)[occurs]))
 
 
 def is_words(column: pd.Series) -> bool:
@@ -144,7 +146,7 @@ def _exact_format(values: Sequence[str]) -> Format | None:
     """The format that reads every word, if there is one."""
     if not values:
         return None
-    if all(not np.isnan(_float(word)) for word in values):
+    if not np.isnan(plain_numbers(values)).any():
         return Format(Kind.NUMBER)
     if found := calendar.formats_of(values):
         return Format(Kind.DATE, dates=found)
@@ -229,6 +231,26 @@ def _float(word: str) -> float:
         return np.nan
 
 
+def plain_numbers(words: Sequence[str]) -> NDArray[np.float64]:
+    """`_float` of every word, quickly where all are numbers as every program writes them."""
+    joined = "".join(words)
+    if "_" not in joined and "−" not in joined:
+        try:
+            return np.array(list(map(float, words)), float)
+        except ValueError:  # some word is no number
+            pass
+    return np.array([_float(word) for word in words], float)
+
+
+def numbers_of(words: Sequence[str], form: Format) -> NDArray[np.float64]:
+    """`number_of` every word."""
+    if form.kind in (Kind.NUMBER, Kind.DECIMAL_COMMA):
+        plain = plain_numbers(words)
+        if form.is_plain or not np.isnan(plain).any():
+            return plain
+    return np.array([number_of(word, form) for word in words], float)
+
+
 def number_of(word: str, form: Format) -> float:
     """One written number; NaN where it is written otherwise."""
     if form.is_plain or form.kind in (Kind.NUMBER, Kind.DECIMAL_COMMA):
@@ -259,22 +281,24 @@ def _numbers(column: pd.Series, form: Format) -> NDArray[np.float64]:
         return calendar.days(column)
     if not is_words(column):
         return column.to_numpy(float)
-    words = [str(word) for word in column.cat.categories]
+    words = list(map(str, np.asarray(column.cat.categories, object)))
     if form.kind is Kind.DATE:
         values = calendar.read_dates(words, form.dates)
     elif form.kind is Kind.TRUTH:
         truth = {word: value for pairs in TRUTH for word, value in pairs.items()}
         values = np.array([truth.get(word.lower(), np.nan) for word in words], float)
     elif form.kind is Kind.CATEGORY:
-        values = np.array([_float(word) for word in words], float)
+        values = plain_numbers(words)
     else:
-        values = np.array([number_of(word, form) for word in words], float)
+        values = numbers_of(words, form)
     return np.append(values, np.nan)[column.cat.codes.to_numpy()]
 
 
 def unreadable(column: pd.Series, form: Format) -> pd.Series:
     """The cells of a tidy column of words that hold something, but not what the format reads."""
     is_bad = np.isnan(numbers(column, form, stand_ins=True)) & column.notna().to_numpy()
+    if not is_bad.any():
+        return column[:0]
     bad = column[is_bad]
     return bad[~bad.isin(NO_NUMBER)]
 

@@ -17,6 +17,7 @@ from unseen.tasks.table.cells import (
     is_words,
     number_of,
     numbers,
+    numbers_of,
     take_apart,
     words_of,
 )
@@ -130,13 +131,19 @@ def _doubts_of(column: pd.Series, form: Format) -> Iterator[str]:
 
 
 def _two_readings(column: pd.Series, form: Format) -> Iterator[str]:
-    words = [word for word in words_of(column) if not _unreadable(word, form)]
+    words = words_of(column)
+    if form.is_numeric:
+        is_read = ~np.isnan(numbers_of(words, form))
+        words = [word for word, read in zip(words, is_read, strict=True) if read]
     if form.kind is Kind.DATE and (other := calendar.other_order(words, form.dates)):
         yield (
             f"Column `{column.name}`: {_example(column)} may be day and month, or month and day. "
             f"It was read as {' and '.join(form.dates)}, not {other}; write dates as 2024-03-31."
         )
     if not form.is_numeric:
+        return
+    if form.is_plain:
+        yield from _leading_zeros(column, words)
         return
     parts = {word: part for word in words if (part := take_apart(word))}
     marked = [word for word, part in parts.items() if _is_marked(part.digits, form.kind)]
@@ -155,8 +162,11 @@ def _two_readings(column: pd.Series, form: Format) -> Iterator[str]:
             f"Column `{column.name}`: {_cells(count)} without unit (“{bare[0]}”) stand beside "
             f"others with “{form.unit}” and were read as the same unit."
         )
+
+
+def _leading_zeros(column: pd.Series, words: list[str]) -> Iterator[str]:
     padded = [word for word in words if len(word) > 1 and word[0] == "0" and word.isdigit()]
-    if padded and form.is_plain:
+    if padded:
         yield (
             f"Column `{column.name}` holds {_cells(int(column.isin(padded).sum()))} with a leading "
             f"zero (“{padded[0]}”), as codes have it. It was read as a number; if it is a code, "
@@ -176,10 +186,6 @@ def _is_certain(digits: str, kind: Kind) -> bool:
     if kind is Kind.DECIMAL_COMMA:
         return True  # another reading was tried first, and some cell refuted it
     return ("," in digits and "." in digits) or digits.count(",") > 1 or digits.count(".") > 1
-
-
-def _unreadable(word: str, form: Format) -> bool:
-    return form.is_numeric and bool(np.isnan(number_of(word, form)))
 
 
 def _strange_numbers(column: pd.Series, x: NDArray[np.float64], form: Format) -> Iterator[str]:
