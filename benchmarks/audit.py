@@ -45,14 +45,14 @@ def table(rows: int, columns: int) -> pd.DataFrame:
     x = rng.normal(size=(rows, columns))
     weights = np.where(np.arange(columns) % 5 == 1, 1.0, 0.0)
     z = x @ weights / np.sqrt(max(1.0, weights.sum())) * 1.5
-    frame = pd.DataFrame(x.round(4), columns=[f"x{k}" for k in range(columns)])
     words = np.array(["low", "middle", "high", "top"])
-    for k in range(0, columns, 10):
-        frame[f"x{k}"] = words[np.digitize(x[:, k], [-0.7, 0.0, 0.7])]
-    frame["y"] = (rng.random(rows) < 1 / (1 + np.exp(-z))).astype(int)
-    frame["site"] = rng.integers(SITES, size=rows)
-    frame["site"] = "site " + frame["site"].astype(str)
-    return frame
+    inputs = {
+        f"x{k}": words[np.digitize(x[:, k], [-0.7, 0.0, 0.7])] if k % 10 == 0 else x[:, k].round(4)
+        for k in range(columns)
+    }
+    y = (rng.random(rows) < 1 / (1 + np.exp(-z))).astype(int)
+    site = [f"site {k}" for k in rng.integers(SITES, size=rows)]
+    return pd.DataFrame({**inputs, "y": y, "site": site})
 
 
 class PartCosts:

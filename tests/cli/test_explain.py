@@ -346,3 +346,32 @@ def test_the_other_question_is_offered():
         )
     )
     assert "--question remove" in " ".join(block.text for block in page.sections[-1].blocks)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_of_very_many_features_the_others_count_as_one(is_named, monkeypatch):
+    """A linear model's credits are weight × distance from the mean, also of those in one."""
+    monkeypatch.setattr("unseen.questions.explain.setup.MOST_EXPLAINED", 4)
+    weights = torch.tensor([[5.0, 0.1, 3.0, 0.0, 0.2, -2.0, 4.0]])
+    x = torch.randn(60, 7, generator=Lab().generator())
+    model = nn.Linear(7, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(weights)
+    y = model(x).detach()
+    parts = {"train": {"x": x[:40], "y": y[:40]}, "test": {"x": x[40:], "y": y[40:]}}
+    # a column of two inputs is one feature
+    groups = {"pair": [5, 6], **{f"c{k}": [k] for k in range(5)}} if is_named else {}
+    subject = Subject(
+        task=task(parts, regress), model=lambda: nn.Linear(7, 1), trained=model, features=groups
+    )
+    found = explain(subject, ExplainRequest(sample=8, draws=300, rows=(3,)))
+    moved = (weights[0] * (x[43] - x[:40].mean(0))).tolist()
+    wanted = {"c0": moved[0], "c2": moved[2], "pair": moved[5] + moved[6]}
+    if not is_named:
+        wanted = {"x[0]": moved[0], "x[2]": moved[2], "x[6]": moved[6]}
+    others = f"the other {3 if is_named else 4} features"
+    (told,) = found.examples
+    assert told.credits == pytest.approx(
+        {**wanted, others: sum(moved) - sum(wanted.values())}, abs=1e-4
+    )
+    assert any(f"Of {6 if is_named else 7} features the 3" in said for said in found.decisions)

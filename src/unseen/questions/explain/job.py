@@ -41,6 +41,7 @@ from unseen.questions.explain.setup import (
     feature_spec,
     find_examples,
     neighbourhood_around,
+    pool_unimportant,
     token_texts,
 )
 from unseen.subjects.session import Session, open_session
@@ -83,6 +84,7 @@ def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> Explan
     behaviour = target_function(session, sample, request.target)
     sample = with_target(session, sample, behaviour, request.target)
     inputs, removed = feature_spec(session, sample, behaviour, request)
+    inputs = pool_unimportant(session, sample, behaviour, inputs)
     where = neighbourhood_around(session, request, sample[behaviour.column], behaviour.column)
     kept = ExplanationCache(session, behaviour, where, inputs, lab)
     methods = matching_presets(where, count_features(inputs, sample[behaviour.column]))
@@ -126,7 +128,7 @@ def explain_model(session: Session, request: ExplainRequest, lab: Lab) -> Explan
         used=used,
         question=request.question,
         examples=examples,
-        decisions=session.subject.decisions,
+        decisions=[*session.subject.decisions, *session.caps],
         warnings=[
             *session.subject.warnings,
             *(f"{name} was left out: {why}" for name, why in choice.left_out.items()),

@@ -3,6 +3,7 @@ far inputs move.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Any, TypeAlias
 
@@ -12,7 +13,8 @@ from torch import Tensor
 from unseen.attributions.explanation.guide import neighbourhood_of
 from unseen.engine.batches import gather, length, once
 from unseen.engine.local.features import FeatureSpec, patches
-from unseen.engine.local.neighbourhoods import Neighbourhood
+from unseen.engine.local.neighbourhoods import LeaveOneOut, Neighbourhood
+from unseen.engine.local.perturbed_model import build_perturbed_model
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.questions.explain.request import ExplainRequest, TargetFunction
@@ -23,6 +25,8 @@ Positions: TypeAlias = Sequence[tuple[str, int]]
 """(split, position) of examples."""
 PATCHES = 7
 """Along the shorter side of an image."""
+MOST_EXPLAINED, RANKED_ON = 100, 8
+"""Named features that are explained one by one, and examples on which they are chosen."""
 
 
 def draw_sample(session: Session, split: str, n: int, lab: Lab) -> Batch:
@@ -122,6 +126,34 @@ def _columns(session: Session, x: Tensor) -> tuple[Tensor | None, tuple[str, ...
         mask[k] = len(names)
         names.append(f"x[{k}]")
     return mask.view(x.shape[1:]), tuple(names)
+
+
+def pool_unimportant(
+    session: Session, sample: Batch, behaviour: TargetFunction, inputs: FeatureSpec
+) -> FeatureSpec:
+    """At most `MOST_EXPLAINED` named features: those whose removal alone changes the output most on
+    a few examples; the others are one feature together, since methods cost the square of their
+    number and more.
+    """
+    names, x = list(inputs.names), sample[behaviour.column]
+    if len(names) <= MOST_EXPLAINED:
+        return inputs
+    few = {name: values[:RANKED_ON] for name, values in sample.items()}
+    at = build_perturbed_model(session.first.model, few, behaviour.f, inputs, session.lab)
+    alone = at.values(LeaveOneOut(), torch.eye(len(names), dtype=x.dtype, device=x.device))
+    order = alone.abs().mean(0).argsort(descending=True, stable=True)
+    kept = order[: MOST_EXPLAINED - 1].sort().values.cpu()
+    place = torch.full((len(names),), len(kept))
+    place[kept] = torch.arange(len(kept))
+    mask = torch.arange(len(names)).view(x.shape[1:]) if inputs.mask is None else inputs.mask
+    others = len(names) - len(kept)
+    session.note_cap(
+        f"Of {len(names)} features the {len(kept)} whose removal alone changes the output most, on "
+        f"{len(few[behaviour.column])} examples, are explained one by one; the other {others} "
+        "count as one feature."
+    )
+    pooled = [*(names[k] for k in kept.tolist()), f"the other {others} features"]
+    return replace(inputs, mask=place[mask.cpu()], names=tuple(pooled))
 
 
 def count_features(inputs: FeatureSpec, x: Tensor) -> int:
