@@ -85,6 +85,7 @@ def audit(
     encoding: str | None = None,
     estimator: str | BaseEstimator | None = None,
     mode: str | Mode | None = None,
+    predictions: str | Sequence[str] = (),
     seeds: int = 3,
     steps: int | None = None,
     margin: float | None = None,
@@ -104,6 +105,8 @@ def audit(
     A pipeline (anything with `fit` and `predict`, also of xgboost or lightgbm) is given before its
     `table` and gets the table's own columns by name. `mode` says what of a fitted one is evaluated:
     "as-it-is" (None), or "trained-again", copies without each site, as of one that is not fitted.
+    `predictions` are columns of a table with what a model said, which is not given itself: a class,
+    a probability, a column per class, or a number.
     `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is trained on the encoded columns
     instead of the subject's model. `remedies` are methods by name under the subject's budget (None:
     the standard ones, {}: none), `measures` further numbers about the trained model, `attribution`
@@ -131,7 +134,14 @@ def audit(
     job = job if measures is None else replace(job, measures=measures)
     job = job if attribution is None else replace(job, attribution=attribution)
     subjects = read_subjects(
-        subject, lab, columns, table=table, mode=mode, estimator=estimator, steps=steps
+        subject,
+        lab,
+        columns,
+        table=table,
+        mode=mode,
+        predictions=predictions,
+        estimator=estimator,
+        steps=steps,
     )
     findings = list[Findings]()
     watch.begin("audit", len(subjects), 0, "sites")

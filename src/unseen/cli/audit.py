@@ -51,6 +51,13 @@ def parser() -> Arguments:
         choices=MODES,
         help="of a fitted model: evaluate it as it is (default), or train copies without each site",
     )
+    p.repeatable(
+        TRAINING,
+        "--predictions",
+        "column with what a model said, instead of a model: a class, a probability, a number; of "
+        "several classes one column each",
+        metavar="COLUMN",
+    )
     p.option(TRAINING, "--no-remedies", action="store_true", help="skip the training of remedies")
     p.option(
         OUTPUT,
@@ -96,6 +103,7 @@ def main(argv: Sequence[str]) -> int:
     found = unseen.audit(
         *subject_and_table(options),
         mode=options.mode,
+        predictions=options.predictions,
         estimator=options.estimator,
         seeds=options.seeds,
         margin=options.margin,

@@ -32,6 +32,8 @@ class SplitPredictions:
     """Of a number as target: its own units per unit of `y`; scores are then negative absolute
     errors.
     """
+    has_probabilities: bool = True
+    """False where only classes were predicted: then neither loss nor AUC means anything."""
 
     @property
     def is_accuracy(self) -> bool:
@@ -62,9 +64,9 @@ class SplitPredictions:
             y = self.y[chosen] > 0
             if 0 < y.sum() < y.size:
                 found["AUC"] = replace(stats.crossed_auc(self.margin[:, chosen], y), unit="")
-        found["loss"] = stats.mean_score(
-            self.loss[:, chosen], unit="nats" if self.is_accuracy else ""
-        )
+        if self.has_probabilities:
+            unit = "nats" if self.is_accuracy else ""
+            found["loss"] = stats.mean_score(self.loss[:, chosen], unit=unit)
         return found
 
     def changes(self, base: "SplitPredictions") -> dict[str, Reading]:
@@ -80,7 +82,8 @@ class SplitPredictions:
                 found["AUC"] = replace(
                     stats.crossed_auc(self.margin, y, against=base.margin), unit=""
                 )
-        found["loss"] = stats.crossed_mean(self.loss - base.loss)
+        if self.has_probabilities and base.has_probabilities:
+            found["loss"] = stats.crossed_mean(self.loss - base.loss)
         return found
 
     def _explained_variance(
@@ -109,6 +112,7 @@ def predict(
     it is a number.
     """
     losses, scores, margins = [], [], []
+    has_probabilities = all(getattr(model, "is_probability", True) for model in models)
     for model in models:
         losses.append(per_example(model, split.data, task.objective.loss, lab).double().numpy())
         scores.append(per_example(model, split.data, task.objective.score, lab).double().numpy())
@@ -127,12 +131,17 @@ def predict(
     two = np.isin(scores, (0.0, 1.0)).all() and y is not None and np.isin(y, (0.0, 1.0)).all()
     margin = (
         np.stack([m for m in margins if m is not None])
-        if two and all(m is not None for m in margins)
+        if two and has_probabilities and all(m is not None for m in margins)
         else None
     )
     is_number = task.objective.score is negative_absolute_error
     return SplitPredictions(
-        np.stack(losses), np.stack(scores), y, margin, unit if is_number else None
+        np.stack(losses),
+        np.stack(scores),
+        y,
+        margin,
+        unit if is_number else None,
+        has_probabilities,
     )
 
 

@@ -23,6 +23,7 @@ from unseen.method import Trained
 from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.models.estimator import Estimator
+from unseen.models.recorded import Recorded
 from unseen.subjects.estimators import wrap_estimators
 from unseen.subjects.examples import Example, Shown
 from unseen.subjects.model_outputs import in_dtype_of, probability_warnings
@@ -171,10 +172,29 @@ class Session:
     @property
     def has_gradients(self) -> bool:
         """Whether the audited model is a network, and no estimator."""
-        return not isinstance(self.first.model, Estimator)
+        return not isinstance(self.first.model, Estimator | Recorded)
+
+    def require_model(self) -> None:
+        """Refuses predictions whose model was not given."""
+        if isinstance(self.first.model, Recorded):
+            raise InvalidData(
+                "Only predictions were given.",
+                why="this part asks the model itself, or trains it.",
+                fix="give the model: --model file.py:make, or unseen.audit(model, frame, …).",
+            )
+
+    def require_probabilities(self) -> None:
+        """Refuses predicted classes."""
+        if not getattr(self.first.model, "is_probability", True):
+            raise InvalidData(
+                "Only classes were predicted.",
+                why="this part compares probabilities with outcomes.",
+                fix="name the columns of the probabilities.",
+            )
 
     def require_gradients(self) -> None:
-        """Refuses estimators."""
+        """Refuses estimators, and predictions without a model."""
+        self.require_model()
         if isinstance(self.first.model, Estimator):
             name = type(self.first.model.estimator).__name__
             raise UnsupportedLayer(
@@ -301,7 +321,7 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
     subject, began = wrap_estimators(validate(subject), lab), time.perf_counter()
     lab = in_dtype_of(subject, lab)
     runs, retrained = TrainingRuns(subject, lab), list[Trained]()
-    if subject.trained is None or retrain:
+    if subject.trained is None or (retrain and not isinstance(subject.trained, Recorded)):
         try:
             method = (
                 FitEstimator()

@@ -16,6 +16,7 @@ from unseen.subjects.networks import describe_other_steps
 from unseen.subjects.python_files import from_file
 from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import Mode, is_estimator, of_table_with_model
+from unseen.subjects.table_predictions import of_table_with_predictions
 from unseen.subjects.tables import TABLES, TableColumns, is_table, of_hospitals, of_table
 
 Source: TypeAlias = str | Path | pd.DataFrame | Subject | Sequence[Subject] | EstimatorLike | None
@@ -33,12 +34,18 @@ def read_subjects(
     *,
     table: TableSource = None,
     mode: str | Mode | None = None,
+    predictions: str | Sequence[str] = (),
     estimator: str | BaseEstimator | None = None,
     steps: int | None = None,
 ) -> list[Subject]:
     """The subjects of a source: one per held-out site of a table, with another model or another
-    length of training. Of a fitted model, or one that is to be trained, `table` has the rows.
+    length of training. Of a fitted model, or one that is to be trained, `table` has the rows;
+    `predictions` are columns of a table.
     """
+    if predictions:
+        _refuse_models(source, estimator, steps)
+        names = (predictions,) if isinstance(predictions, str) else tuple(predictions)
+        return of_table_with_predictions(_require_table(source), lab, columns, names)
     if is_estimator(source):
         _refuse_second_model(source, estimator)
         subjects = _read_model(source, table, lab, columns, mode)
@@ -75,6 +82,25 @@ def _read_model(
             fix="give the table behind the model.",
         )
     return of_table_with_model(table, lab, columns, model, mode)
+
+
+def _require_table(source: Source) -> str | Path | pd.DataFrame:
+    if isinstance(source, pd.DataFrame) or (isinstance(source, str | Path) and is_table(source)):
+        return source
+    raise InvalidConfig(
+        "Predictions were named without a table.",
+        why="they stand in columns of one, beside the target.",
+        fix="give a DataFrame, or a file that ends in " + ", ".join(TABLES) + ".",
+    )
+
+
+def _refuse_models(source: Source, estimator: object, steps: int | None) -> None:
+    if is_estimator(source) or estimator is not None or steps is not None:
+        raise InvalidConfig(
+            "Predictions were given beside a model or its training.",
+            why="predictions are evaluated as they are, without their model.",
+            fix="leave the predictions out to audit the model.",
+        )
 
 
 def _refuse_second_model(source: object, estimator: object) -> None:

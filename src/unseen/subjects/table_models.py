@@ -33,7 +33,14 @@ from unseen.subjects.estimators import calibrated_sentence
 from unseen.subjects.in_sample import without_fitted_sites
 from unseen.subjects.networks import NETWORK
 from unseen.subjects.subject import Subject
-from unseen.subjects.tables import RIVALS, TableColumns, largest_sites, subject_of, table_name
+from unseen.subjects.tables import (
+    MOSTLY_EVALUATED,
+    RIVALS,
+    TableColumns,
+    largest_sites,
+    subject_of,
+    table_name,
+)
 from unseen.task import Task
 from unseen.tasks.table import ParsedTable, Tabular, parse_table, split_table
 from unseen.tasks.table import target as targets
@@ -112,6 +119,8 @@ def of_table_with_model(
     is_class = predicts_class(estimator)
     table = columns.table(data)
     table = replace(table, predicts=Predicts.CLASS if is_class else Predicts.NUMBER)
+    if chosen is Mode.AS_IT_IS:
+        table = replace(table, shares=MOSTLY_EVALUATED)
     sheet = parse_table(table)
     model, sheet = _fit_to_table(estimator, chosen, is_class, sheet, data)
     sites, notes = largest_sites(sheet)

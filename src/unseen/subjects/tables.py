@@ -26,12 +26,15 @@ from unseen.task import Use
 from unseen.tasks.hospitals import HeartDisease
 from unseen.tasks.table import ParsedTable, Table, Tabular, parse_table, split_table
 from unseen.tasks.table.reading import PARQUET, SUFFIXES, is_table_name, read
+from unseen.tasks.table.splitting import Shares
 from unseen.tasks.table_domains import by_site
 
 TABLES = (*SUFFIXES, f"{SUFFIXES[0]}.gz", *PARQUET)
 """How the files of tables end."""
 MOST_SITES = 12
 """At most so many sites are held out in turn: the largest."""
+MOSTLY_EVALUATED = Shares(select=0.05, seen=0.5)
+"""Of known sites, where nothing but the comparison models is trained."""
 RIVALS = "The comparison models are scikit-learn's with default settings on the same inputs."
 ORACLE_SHARE = 0.2
 """Share of the held-out site that is set apart for oracle selection."""

@@ -94,7 +94,7 @@ class Audit:
 
     def __call__(self, subject: Subject, lab: Lab) -> Findings:
         session = open_session(subject, lab, seeds=self.seeds, retrain=bool(self.remedies))
-        asked = applicable(self.remedies, session.has_gradients)
+        asked = applicable(self.remedies, session)
         remedies = {f"remedy: {name}": make for name, make in asked.items()}
         local = ["remedy: site-wise fine-tuning"] if remedies and session.has_gradients else []
         parts = Parts(session, self._order([*remedies, *local]))

@@ -142,6 +142,7 @@ def error_explanation(session: Session, count: int) -> ErrorExplanation:
     """What the model looked at in its worst errors, by the method that is most faithful to it
     around such examples; of a model without gradients by those that need none.
     """
+    session.require_model()
     split = session.main_split
     session.require_length(split)
     examples = [
@@ -166,6 +167,7 @@ def features(session: Session) -> list[Feature]:
     """Reliance on each feature at the site that matters most, and how far it moved from the
     training examples.
     """
+    session.require_model()
     named = session.subject.features
     if not named:
         raise InvalidData(

@@ -154,6 +154,7 @@ def calibration(session: Session) -> Calibration:
             why="calibration compares the probabilities of classes with outcomes.",
             fix="nothing to do.",
         )
+    session.require_probabilities()
     session.require_columns(session.main_split, "x", "y")
     readings: dict[str, Reading] = {}
     curves: dict[str, list[tuple[float, float]]] = {}

@@ -8,15 +8,22 @@ from unseen.method import Method
 from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.group_reweighting import GroupDRO
+from unseen.models.recorded import Recorded
 from unseen.questions.compare.candidates import methods_named
+from unseen.subjects.session import Session
 
 Remedy = Callable[[Budget], Method]
 """The method under the subject's budget."""
 
 
-def applicable(remedies: Mapping[str, Remedy], has_gradients: bool) -> Mapping[str, Remedy]:
-    """Of the standard remedies those that the model can be trained with; others as they are."""
-    if has_gradients or set(remedies) != set(standard_remedies()):
+def applicable(remedies: Mapping[str, Remedy], session: Session) -> Mapping[str, Remedy]:
+    """Of the standard remedies those that the model can be trained with, others as they are; none
+    of predictions without their model.
+    """
+    if remedies and isinstance(session.first.model, Recorded):
+        session.attempt("remedies", session.require_model)
+        return {}
+    if session.has_gradients or set(remedies) != set(standard_remedies()):
         return remedies
     return {"site reweighting": lambda budget: FitEstimator(group="site")}
 

@@ -158,6 +158,7 @@ def label_errors(session: Session, top: int) -> LabelErrors:
     """Training examples whose label surprises models that never saw them: out-of-fold loss, largest
     first.
     """
+    session.require_model()
     fit = session.training_split
     losses = out_of_fold_loss(
         partial(untrained_model, session.subject),

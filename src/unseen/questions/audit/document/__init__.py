@@ -23,6 +23,7 @@ from unseen.questions.audit.results import evaluation_sites, gain
 from unseen.reading import Reading
 from unseen.stats import lowest_of, widen
 from unseen.subjects.table_models import Mode
+from unseen.subjects.table_predictions import MODE as AS_GIVEN
 from unseen.text import decimals_of, format_reading
 
 LIMITS = "What these data cannot tell"
@@ -166,6 +167,8 @@ def _lead(findings: Sequence[Findings]) -> str:
 def _site_clause(one: Findings) -> str:
     if one.mode == Mode.AS_IT_IS:
         return ", audited as it is: what it was fitted on is not known here."
+    if one.mode == AS_GIVEN:
+        return ", as they were given: whether their model saw these rows is not known here."
     if one.unseen:
         return " at sites it was not trained on."
     return " on held-out examples of the same sites."
