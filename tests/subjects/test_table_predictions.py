@@ -43,7 +43,7 @@ def test_a_probability_is_evaluated_as_it_stands_there():
     assert len(one.worst) == 5
     assert one.comparisons
     assert one.mode == "predictions as given"
-    assert len({why for why in one.skipped.values()}) == 1
+    assert len(set(one.skipped.values())) == 1
     assert {"features", "remedies", "suspected labels", "coherence"} <= set(one.skipped)
     assert set(one.features) == set()
 

@@ -25,7 +25,7 @@ from unseen.subjects.tables import (
     table_name,
 )
 from unseen.tasks.table import ParsedTable, Tabular, parse_table, split_table
-from unseen.tasks.table.cells import format_of, numbers
+from unseen.tasks.table.cells import format_of, numbers, words_of
 from unseen.tasks.table.encoding import as_words
 from unseen.tasks.table.target import Target
 from unseen.text import count_noun, join_words
