@@ -16,27 +16,31 @@ from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.cdsae import CDSAE, Adversary
 from unseen.models.mlp import mlp
-from unseen.studies.counterfactual_fairness import cells, study
-from unseen.studies.counterfactual_fairness.arms import (
+from unseen.studies.counterfactual_fairness import (
     BOTH,
-    FUTURE,
-    HELD_OUT,
+    CLAIMS,
     JUDGED,
     LAPTOP,
     NONE,
     ONLY_FAIRNESS,
-    PRESENT,
     Arm,
     Where,
-    add_group_input,
-    drop_group_input,
+    evaluate,
+    oracles,
     settings,
-    shift_group_means,
+    study,
+    telling,
 )
-from unseen.studies.counterfactual_fairness.claims import CLAIMS
-from unseen.studies.counterfactual_fairness.rows import evaluate, oracles, telling
 from unseen.study import Scale, Verdict, pick
 from unseen.task import Use
+from unseen.tasks.group_input import (
+    FUTURE,
+    HELD_OUT,
+    PRESENT,
+    add_group_input,
+    drop_group_input,
+    shift_group_means,
+)
 
 SMOKE = study.scales[Scale.SMOKE]
 LARGE = settings(4, 2, 400, 4_000)
@@ -57,7 +61,7 @@ class Linear(nn.Module):
 
 
 def test_sizes_of_the_laptop_are_those_of_the_sheet():
-    drift = LAPTOP[0].spec
+    drift = LAPTOP.settings[0].spec
     assert (drift.fitted, drift.future, drift.n, drift.n_evaluate, drift.step) == (
         10,
         3,
@@ -65,7 +69,7 @@ def test_sizes_of_the_laptop_are_those_of_the_sheet():
         1_500,
         10,
     )
-    assert [each.spec.step for each in LAPTOP[1:3]] == [3, 10]
+    assert [each.spec.step for each in LAPTOP.settings[1:3]] == [3, 10]
 
 
 @pytest.mark.parametrize("setting", WORLDS, ids=lambda s: str(s.where))
@@ -104,7 +108,7 @@ def test_exchange_is_within_domains_and_undoes_itself():
 def test_rules_that_know_the_causes():
     spec = WORLDS[0].spec
     task = add_group_input(spec.build(LAB))
-    found = dict(oracles(spec, task))
+    found = oracles(spec, task)
     assert found[Arm.FAIR]["true"] == 0
     assert found[Arm.FAIR]["fair_accuracy"] == 100
     assert found[Arm.FAIR]["accuracy"] == pytest.approx(88.0, abs=1.5)
@@ -145,7 +149,7 @@ def rows(where, true, accuracy=80.0, seeds=6):
     """A row per arm and seed whose effect wanders a little."""
     made = []
     for seed, (arm, value) in product(range(seeds), true.items()):
-        log = torch.tensor(value).log().item() + 0.02 * seed * (arm == JUDGED.name())
+        log = torch.tensor(value).log().item() + 0.02 * seed * (arm == str(JUDGED))
         made.append(
             {"where": str(where), "arm": str(arm), "seed": seed, "true": value, "log_true": log}
         )
@@ -158,7 +162,7 @@ def rows(where, true, accuracy=80.0, seeds=6):
     [(15.0, Verdict.SUPPORTED), (19.0, Verdict.UNDECIDED), (25.0, Verdict.REFUTED)],
 )
 def test_the_share_is_of_the_fairer_erm(effect, verdict):
-    made = rows(Where.DRIFT, {Arm.TOLD: 30.0, Arm.HIDDEN: 40.0, JUDGED.name(): effect})
+    made = rows(Where.DRIFT, {Arm.TOLD: 30.0, Arm.HIDDEN: 40.0, str(JUDGED): effect})
     judgement = CLAIMS[0].judge(made, Scale.LAPTOP)
     assert judgement.verdict is verdict
     assert judgement.reading.value == pytest.approx(
@@ -170,9 +174,9 @@ def test_the_share_is_of_the_fairer_erm(effect, verdict):
 def test_claims_say_no():
     made = rows(
         Where.DRIFT,
-        {NONE.name(): 30.0, ONLY_FAIRNESS.name(): 15.0, Arm.TOLD: 30.0, Arm.HIDDEN: 20.0},
+        {str(NONE): 30.0, str(ONLY_FAIRNESS): 15.0, Arm.TOLD: 30.0, Arm.HIDDEN: 20.0},
     )
-    made += rows(Where.DRIFT, {BOTH.name(): 20.0, BOTH.name(Adversary.UNINFLUENCED): 20.0})
+    made += rows(Where.DRIFT, {str(BOTH): 20.0, BOTH.name(Adversary.UNINFLUENCED): 20.0})
     verdicts = {
         claim.says.split()[0] + str(k): claim.judge(made, Scale.LAPTOP).verdict
         for k, claim in enumerate(CLAIMS)
@@ -182,7 +186,7 @@ def test_claims_say_no():
 
 
 def test_smoke_has_every_arm(smoke_runs):
-    first, *_, real, other = (smoke_runs.rows_of(study.name, cell) for cell in cells(SMOKE))
+    first, *_, real, other = (smoke_runs.rows_of(study.name, cell) for cell in study.cells(SMOKE))
     assert len(first) == SMOKE.seeds * (len(SMOKE.penalties) + 4)
     assert {row["arm"] for row in other} == {BOTH.name(Adversary.UNINFLUENCED)}
     assert not any("true" in row for row in pick(real, where=str(Where.REAL)))
