@@ -2,8 +2,6 @@
 them.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
 from scipy.stats import spearmanr
@@ -13,27 +11,20 @@ from unseen.engine.loop import erm_step, train
 from unseen.engine.retrain import restrict_task
 from unseen.lab import Lab
 from unseen.measures.datamodeling_score import random_subsets
-from unseen.studies.influence_accuracy import (
-    DOT,
-    GAUSS_NEWTON,
-    LabelCell,
-    ResponseCell,
-    ScoreCell,
-    study,
-)
-from unseen.studies.influence_accuracy.strategies import margin
+from unseen.studies.influence_accuracy import DOT, GAUSS_NEWTON, Part, margin, study
 from unseen.study import Scale, Verdict, pick
+from unseen.study.grid import Cell, resize
 
 SMOKE = study.scales[Scale.SMOKE]
 
 
-def cell(kind: type) -> object:
-    return next(c for c in study.cells(SMOKE) if isinstance(c, kind))
+def cell(part: Part, **changes: object) -> Cell:
+    return Cell(resize(SMOKE, **changes), part, 0)
 
 
 def test_score_of_the_dot_product_is_that_of_gradients_and_models_made_one_by_one():
-    made = replace(cell(ScoreCell), subsets=5, asked=1)
-    setting, lab = made.setting, Lab(seed=0, dtype=torch.float64)
+    made = cell(Part.SCORE, subsets=5, asked=1)
+    setting, lab = made.setting.scored, Lab(seed=0, dtype=torch.float64)
     task = setting.task(lab)
     trained, queries = setting.train(task, lab), whole(task.splits["test"].data, lab)
     params = list(trained.model.parameters())
@@ -69,7 +60,7 @@ def test_score_of_the_dot_product_is_that_of_gradients_and_models_made_one_by_on
 
 
 def test_exact_influence_is_the_response_and_others_are_not():
-    rows = list(study.run(replace(cell(ResponseCell), copies=-0.005), Lab(seed=1)))
+    rows = list(study.run(cell(Part.RESPONSE, copies=-0.005), Lab(seed=1)))
     (exact,) = pick(rows, strategy=GAUSS_NEWTON.label)
     assert exact["response_r"] > 0.99
     assert exact["slope"] == pytest.approx(1, abs=0.05)
@@ -77,7 +68,7 @@ def test_exact_influence_is_the_response_and_others_are_not():
 
 
 def test_claims_are_not_judged_at_smoke_and_read_every_part(smoke_runs):
-    cells = [cell(ScoreCell), cell(ResponseCell), cell(LabelCell)]
+    cells = [cell(part) for part in Part]
     once = [row for c in cells for row in smoke_runs.rows_of(study.name, c)]
     rows = [{**row, "seed": seed} for row in once for seed in (0, 1)]
     judged = [claim.judge(rows, Scale.SMOKE) for claim in study.claims]
