@@ -62,6 +62,7 @@ from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
 from unseen.runs.store import home
 from unseen.runs.tensors import home_cache
+from unseen.subjects.embedded import attribution_of, choose_example
 from unseen.subjects.sources import Source, TableSource, read_subjects
 from unseen.subjects.table_models import Mode
 from unseen.subjects.tables import TableColumns
@@ -93,6 +94,7 @@ def audit(
     measures: Mapping[str, Measure[Trained]] | None = None,
     attribution: Attribution | None = None,
     ignore: str | Sequence[str] = (),
+    example: str | None = None,
     seed: int = 0,
     device: str = "cpu",
     lab: Lab | None = None,
@@ -113,11 +115,13 @@ def audit(
     says which training examples made an error (None: influence functions as in `influence`).
     `margin` is how much worse than at known sites a metric may be and still hold, in its unit
     (None: 0.05, or a tenth of an error in the target's unit). Findings with a code in `ignore`
-    ("U102,U103") are muted.
+    ("U102,U103") are muted. `example` names shipped data instead of a subject: "heart", "bikes" or
+    "air".
     """
     muted = parse_codes(ignore)
     path = None if report is None else check_report_path(report)
     check_margin(margin)
+    subject = subject if example is None else choose_example(example, subject)
     columns = TableColumns(
         target=target,
         site=site,
@@ -155,6 +159,7 @@ def audit(
         watch.end()
     page = audit_document(findings, margin, muted)
     page = replace(page, facts={**page.facts, **facts(subject if table is None else table)})
+    page = replace(page, facts={**page.facts, **attribution_of(subject)})
     answers = site_answers(findings, shared_metric(findings), margin)
     machine = {"findings": findings, "equivalence": answers, "notes": coded_notes(page)}
     found = Answer(results=findings, document=page, machine=machine)

@@ -32,6 +32,13 @@ def parser() -> Arguments:
     )
     add_data(p)
     p.option(
+        DATA,
+        "--example",
+        metavar="NAME",
+        help="embedded data instead: heart (default), bikes (rentals by year), air (twelve "
+        "stations)",
+    )
+    p.option(
         TRAINING,
         "--seeds",
         type=int,
@@ -109,6 +116,7 @@ def main(argv: Sequence[str]) -> int:
         margin=options.margin,
         remedies={} if options.no_remedies else None,
         ignore=options.ignore,
+        example=options.example,
         **shared_options(options),
     )
     present(found, options)

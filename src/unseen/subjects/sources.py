@@ -11,17 +11,20 @@ from sklearn.base import BaseEstimator
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.estimator import EstimatorLike
+from unseen.subjects.embedded import EmbeddedTable, find_example
 from unseen.subjects.estimators import with_estimator
 from unseen.subjects.networks import describe_other_steps
 from unseen.subjects.python_files import from_file
 from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import Mode, is_estimator, of_table_with_model
 from unseen.subjects.table_predictions import of_table_with_predictions
-from unseen.subjects.tables import TABLES, TableColumns, is_table, of_hospitals, of_table
+from unseen.subjects.tables import TABLES, TableColumns, is_table, of_example, of_table
 
-Source: TypeAlias = str | Path | pd.DataFrame | Subject | Sequence[Subject] | EstimatorLike | None
+Source: TypeAlias = (
+    str | Path | pd.DataFrame | Subject | Sequence[Subject] | EstimatorLike | EmbeddedTable | None
+)
 """A table (DataFrame or file), `file.py:name`, a subject or several, an estimator (with its table
-behind it); None: the embedded heart-disease data.
+behind it), a shipped example; None: that of heart disease.
 """
 TableSource: TypeAlias = str | Path | pd.DataFrame | None
 """The table of an estimator."""
@@ -144,10 +147,13 @@ def _read(source: Source, lab: Lab, columns: TableColumns) -> list[Subject]:
             return of_table(source, lab, columns)
         case str() | Path() if is_table(source):
             return of_table(source, lab, columns)
+        case EmbeddedTable():
+            refuse_columns(replace(columns, drop=()), source)
+            return of_example(source, lab, columns.drop)
     refuse_columns(columns, source)
     match source:
         case None:
-            return of_hospitals(lab)
+            return of_example(find_example(), lab)
         case str() | Path():
             return [from_file(str(source))]
         case Subject():
@@ -161,11 +167,25 @@ def _read(source: Source, lab: Lab, columns: TableColumns) -> list[Subject]:
     )
 
 
+def _drop_alone(example: str, source: Source, columns: TableColumns) -> Sequence[str]:
+    """The columns to leave out of a shipped table; it brings all other roles."""
+    more = [name for name in columns.option_names if name != "drop"]
+    if source is not None or more:
+        raise InvalidConfig(
+            f"The example `{example}` was asked for together with "
+            f"{', '.join(more) or 'a subject of your own'}.",
+            why="it brings its own rows, and what its columns mean.",
+            fix="leave out one of the two; --drop COLUMN may stand beside an example.",
+        )
+    return columns.drop
+
+
 def refuse_columns(columns: TableColumns, source: object) -> None:
     """Refuses options of a table where there is none, instead of ignoring them."""
     if columns.option_names:
         name = source if isinstance(source, str | Path) else f"A {type(source).__name__}"
-        said = "The embedded data are" if source is None else f"`{name}` is"
+        is_shipped = source is None or isinstance(source, EmbeddedTable)
+        said = "The embedded data are" if is_shipped else f"`{name}` is"
         raise InvalidConfig(
             f"{said} no table, but {', '.join(columns.option_names)} was given.",
             why=f"columns are named for a DataFrame or a file that ends in {', '.join(TABLES)}.",

@@ -1,4 +1,4 @@
-"""Subjects made from tables: one's own, or the embedded hospitals."""
+"""Subjects made from tables: one's own, or a shipped example."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.models.estimator import Estimator, FirstColumns
+from unseen.subjects.embedded import EmbeddedTable
 from unseen.subjects.networks import (
     budget_for_domains,
     budget_for_rows,
@@ -23,7 +24,6 @@ from unseen.subjects.networks import (
 )
 from unseen.subjects.subject import Subject
 from unseen.task import Use
-from unseen.tasks.hospitals import HeartDisease
 from unseen.tasks.table import ParsedTable, Table, Tabular, parse_table, split_table
 from unseen.tasks.table.reading import PARQUET, SUFFIXES, is_table_name, read
 from unseen.tasks.table.splitting import Shares
@@ -116,9 +116,9 @@ def _is_text(data: object) -> bool:
     return isinstance(data, str | Path) and Path(data).suffix.lower() not in PARQUET
 
 
-def of_hospitals(lab: Lab) -> list[Subject]:
-    """The embedded UCI heart-disease data: each of the four hospitals held out in turn."""
-    return _of(replace(HeartDisease().table(), groups=("sex", "age:decade")), lab, "heart disease")
+def of_example(example: EmbeddedTable, lab: Lab, drop: Sequence[str] = ()) -> list[Subject]:
+    """A shipped table, without some columns: each of its sites held out in turn."""
+    return _of(example.without(drop), lab, example.title)
 
 
 def of_table(data: str | Path | pd.DataFrame, lab: Lab, columns: TableColumns) -> list[Subject]:
