@@ -21,6 +21,7 @@ def test_copies_are_counted_once_by_pair_of_sites() -> None:
     x[51] = x[50]  # a copy within a site is none across
     found = copies_across_sites(x, y, SITE, np.random.default_rng(0))
     assert sorted(found.rows.tolist()) == [*range(5), *range(100, 105), 200]
+    assert found.within == 2
     assert found.by_sites == {(0, 1): 5, (0, 2): 1, (1, 2): 1}
     assert found.same_target == pytest.approx(10 / 11)
     assert not found.are_coincidences
@@ -32,8 +33,8 @@ def test_coarse_columns_coincide() -> None:
     found = copies_across_sites(x, rng.integers(0, 2, 300), SITE, rng)
     assert len(found.rows) > 200
     assert found.are_coincidences
-    # 200 · 100 + 100 · 100 pairs of rows across sites, 27 equally likely rows
-    assert found.expected == pytest.approx(30_000 / 27, rel=0.2)
+    # 300 · 299 / 2 pairs of rows, 27 equally likely rows
+    assert found.expected == pytest.approx(44_850 / 27, rel=0.2)
 
 
 def test_copies_among_coarse_columns_are_told_by_where_they_stand() -> None:

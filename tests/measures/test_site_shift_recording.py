@@ -64,6 +64,14 @@ def test_factors_that_the_rows_do_not_tell_apart_are_all_given() -> None:
     assert {88.42, 100.0} <= {found.value, *found.alternatives}
 
 
+def test_a_column_that_one_site_alone_records_is_named_there_only() -> None:
+    table = columns(0)
+    table["score"][~HERE] = np.nan
+    (found,) = recording_changes(table, SITE, 3)
+    assert (found.kind, found.size.value, found.elsewhere) == (Kind.MISSING, 0.0, 1.0)
+    assert recording_changes(table, SITE, 0) == []
+
+
 @pytest.mark.parametrize(("name", "code"), [("weight", -999.0), ("creatinine", 0.0)])
 def test_a_code_for_unknown_is_named(name: str, code: float) -> None:
     table = columns(5)

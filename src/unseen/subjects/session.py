@@ -28,6 +28,7 @@ from unseen.subjects.estimators import wrap_estimators
 from unseen.subjects.examples import Example, Shown
 from unseen.subjects.model_outputs import in_dtype_of, probability_warnings
 from unseen.subjects.predictions import SplitPredictions, predict
+from unseen.subjects.site_rows import SiteRows, site_rows
 from unseen.subjects.subject import Subject, validate
 from unseen.subjects.training import TrainingRuns
 from unseen.task import Batch, Split, Task, Use
@@ -163,6 +164,11 @@ class Session:
         if not self.has(at, "y") or not self.predictions(at).is_accuracy:
             return False
         return not next(once(self.task.split(at).data, 1, self.lab))["y"].is_floating_point()
+
+    @cached_property
+    def site_rows(self) -> SiteRows:
+        """The rows of all sites beside each other."""
+        return site_rows(self.subject, self.unseen, self.lab)
 
     @cached_property
     def main_split(self) -> str:

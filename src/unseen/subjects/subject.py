@@ -5,6 +5,8 @@ shown.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
@@ -53,6 +55,10 @@ class Subject:
     """Names of the integers in the column `site`, where the examples have one."""
     features: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Input features by name: their positions in the flattened input `x`."""
+    columns: Callable[[str], Mapping[str, NDArray[np.float64]]] | None = None
+    """Numbers of a split by column, in the table's own unit and NaN where a cell is empty: units
+    and codes for "unknown" are told from them.
+    """
     show: Callable[[str, int], Shown] | None = None
     """Example `index` of a split, as text or as a grey image."""
     unit: float = 1.0

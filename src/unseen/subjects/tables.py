@@ -211,6 +211,7 @@ def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) 
             column: list(range(block.start, block.stop))
             for column, block in tab.encoder.blocks.items()
         },
+        columns=lambda split: tab.numbers(split),
         show=lambda split, index: _line(tab, split, index),
         unit=1.0 if tab.target.classes else tab.target.scale,
         centre=0.0 if tab.target.classes else tab.target.centre,

@@ -19,21 +19,24 @@ UNLIKELY = 1e-3
 
 @dataclass(frozen=True)
 class Copies:
-    """Rows whose inputs another site has, too."""
+    """Rows whose inputs another row has, too."""
 
     rows: Int[np.ndarray, " copy"]
+    """Rows with a copy at another site."""
+    within: int
+    """Further rows with a copy at their own site."""
     by_sites: Mapping[tuple[int, int], int]
     """Distinct inputs that two sites share."""
     same_target: float
     """Share of the rows with a copy elsewhere that has the same target."""
     expected: float
-    """Pairs across sites if the columns were unrelated."""
+    """Pairs of rows if the columns were unrelated."""
     p: float
     """How often exchanged sites have as many: small where copies stand across sites only."""
 
     @property
     def are_coincidences(self) -> bool:
-        """Whether coarse columns explain them: expected, and as common within sites."""
+        """Whether coarse columns explain them: expected, and as common within sites as across."""
         return self.expected > UNLIKELY and self.p > LEVEL
 
 
@@ -61,11 +64,13 @@ def copies_across_sites(
         return_inverse=True,
     )[1].ravel()
     same = np.isin(full[rows], _crossing_codes(full[repeated], site[repeated]))
+    alone = len(repeated) - len(rows)
     return Copies(
         rows,
+        alone,
         _by_sites(inputs[rows], site[rows]),
         float(same.mean()) if len(rows) else 0.0,
-        _coincidences(x, site),
+        _coincidences(x),
         _p(inputs[repeated], site, len(rows), rng, draws) if len(rows) else 1.0,
     )
 
@@ -101,17 +106,15 @@ def _by_sites(
     return dict(counted)
 
 
-def _coincidences(x: Float[np.ndarray, "row input"], site: Int[np.ndarray, " row"]) -> float:
-    """Pairs of rows across sites times the chance that all columns agree, were they unrelated."""
+def _coincidences(x: Float[np.ndarray, "row input"]) -> float:
+    """Pairs of rows times the chance that all columns agree, were they unrelated."""
     n = len(x)
-    sizes = np.unique(site, return_counts=True)[1]
-    across = (n**2 - float((sizes.astype(float) ** 2).sum())) / 2
     chance = 1.0
     for column in x.T:
         shares = np.unique(np.round(column, DECIMALS), return_counts=True)[1] / n
         # less what a row has in common with itself: of n different values none is expected
         chance *= max(0.0, (n * float((shares**2).sum()) - 1) / (n - 1)) if n > 1 else 0.0
-    return across * chance
+    return n * (n - 1) / 2 * chance
 
 
 def _p(

@@ -82,8 +82,8 @@ def recording_changes(
 ) -> list[RecordingChange]:
     """Columns in the units of the table, NaN where a cell is empty; one site against the others.
 
-    Units are compared with every other site by itself and must differ from most of them: else the
-    sites beside an odd one would look odd, too.
+    Units and empty cells are compared with every other site by itself and must differ from most of
+    them: else the sites beside an odd one would look odd, too.
     """
     here = site == there
     if any(column.shape != site.shape for column in columns.values()):
@@ -106,7 +106,7 @@ def recording_changes(
         change = (
             _unit(name, a, others)
             or _repeated_value(name, a, b, among)
-            or _missing(name, known, here, among)
+            or _missing(name, known, site, there, among)
         )
         found += [] if change is None else [change]
     return sorted(found, key=lambda change: change.p)
@@ -261,11 +261,19 @@ def _is_common(value: float, b: np.ndarray) -> bool:
 
 
 def _missing(
-    name: str, known: Bool[np.ndarray, " row"], here: Bool[np.ndarray, " row"], among: int
+    name: str,
+    known: Bool[np.ndarray, " row"],
+    site: Int[np.ndarray, " row"],
+    there: int,
+    among: int,
 ) -> RecordingChange | None:
+    """Cells that are far more often empty, or far less often, than at most of the other sites."""
+    here = site == there
+    shares = [float((~known)[site == code].mean()) for code in np.unique(site[~here])]
     gone, rest = int((~known & here).sum()), int((~known & ~here).sum())
     n, m = int(here.sum()), int((~here).sum())
-    if gone / n - rest / m < LEAST_MISSING:
+    more = np.array(gone / n - np.array(shares))
+    if 2 * max((more >= LEAST_MISSING).sum(), (more <= -LEAST_MISSING).sum()) <= len(more):
         return None
     p = float(scipy_stats.fisher_exact([[gone, n - gone], [rest, m - rest]])[1])
     p = min(1.0, p * among)

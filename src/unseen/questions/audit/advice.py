@@ -236,7 +236,8 @@ def _recalibration(one: Findings, split: str) -> str:
 
 def _about_copies(findings: Sequence[Findings]) -> list[Note]:
     notes = []
-    shared = sum(overlap.exact for one in findings for overlap in one.overlaps)
+    unseen = [one for one in findings if "copied rows" not in one.checked]
+    shared = sum(overlap.exact for one in unseen for overlap in one.overlaps)
     if shared:
         notes.append(
             Note(

@@ -25,8 +25,8 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import target as targets
-from unseen.tasks.table.cells import Format
-from unseen.tasks.table.encoding import Encoder, fit_encoder, tidy
+from unseen.tasks.table.cells import Format, finite, numbers
+from unseen.tasks.table.encoding import Encoder, NumericColumn, fit_encoder, tidy
 from unseen.tasks.table.grouping import Grouping, build_grouping
 from unseen.tasks.table.inspection import numbers_among_words, type_mismatches
 from unseen.tasks.table.layout import is_number
@@ -165,6 +165,19 @@ class Tabular:
         """(x, y) of a split for scikit-learn: the same encoded features and rows."""
         batch = whole(self.task.split(split).data, Lab())
         return batch["x"].numpy(), batch["y"].numpy()
+
+    def numbers(self, split: str) -> dict[str, NDArray[np.float64]]:
+        """The columns as they stand in the table, codes for "unknown" included: numbers, 0 for any
+        word or date, NaN where a cell is empty.
+        """
+        codes = self.encoder.codes
+        rows = tidy(self.frame.iloc[self.rows[split]][[code.name for code in codes]])
+        return {
+            code.name: finite(rows[code.name], numbers(rows[code.name], code.format))
+            if isinstance(code, NumericColumn) and code.format.is_numeric
+            else np.where(rows[code.name].isna(), np.nan, 0.0)
+            for code in codes
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

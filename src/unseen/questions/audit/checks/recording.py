@@ -1,0 +1,136 @@
+"""Columns that a site records in another unit, with a code for "unknown", or not at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unseen.document import Block, Note, Table, Tone
+from unseen.errors import InvalidData
+from unseen.measures.site_shift.recording import Kind, RecordingChange, recording_changes
+from unseen.questions.audit.check import Checked, Code
+from unseen.subjects.session import Session
+from unseen.text import count_noun, format_reading, join_words
+
+RECORDED = Code(
+    "U105", "a column that a site records otherwise", "columns recorded otherwise", rank=15
+)
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class SiteRecording:
+    """The columns that one site records otherwise."""
+
+    site: str
+    changes: Sequence[RecordingChange]
+
+
+class RecordingCheck:
+    """The numbers of each column at the held-out site against those of the other sites."""
+
+    part = RECORDED.part
+    codes = (RECORDED,)
+    section = "What the model relies on, and what shifts"
+
+    def find(self, session: Session) -> list[SiteRecording]:
+        """In the table's own numbers, which a subject of a table knows."""
+        rows = session.site_rows
+        if not rows.columns:
+            raise InvalidData(
+                "The subject does not say which numbers its inputs were made from.",
+                why="units and codes for “unknown” are told from them.",
+                fix="audit a table, or give Subject(columns=…).",
+            )
+        return [
+            SiteRecording(
+                str(session.task.splits[name].at or name),
+                recording_changes(rows.columns, rows.site, code),
+            )
+            for name, code in rows.unseen.items()
+        ]
+
+    def notes(self, found: Sequence[Checked[list[SiteRecording]]]) -> list[Note]:
+        """One per kind of change."""
+        every = [(at.site, c) for one in found for at in one.result for c in at.changes]
+        notes = [_of_unit(site, change) for site, change in every if change.kind is Kind.UNIT]
+        notes += [_of_value(site, change) for site, change in every if change.kind is Kind.REPEATED]
+        missing = [(site, change) for site, change in every if change.kind is Kind.MISSING]
+        return notes + ([_of_missing(missing)] if missing else [])
+
+    def evidence(self, found: Sequence[Checked[list[SiteRecording]]]) -> list[Block]:
+        """All changes as a table."""
+        rows = [
+            {
+                "site": at.site,
+                "column": change.feature,
+                "change": change.kind.value,
+                "value": None if change.kind is Kind.MISSING else change.value,
+                "there": change.size,
+                "elsewhere": change.elsewhere,
+            }
+            for one in found
+            for at in one.result
+            for change in at.changes
+        ]
+        caption = (
+            "Columns that a site records otherwise. Unit: the factor to the values elsewhere, if "
+            "the quartiles agree after a known conversion and lay four standard deviations apart "
+            "before. Repeated value, missing: the share of rows (Fisher's test, Bonferroni over "
+            "columns and sites)."
+        )
+        return [Table(rows=rows, caption=caption)] if rows else []
+
+
+def _of_unit(site: str, change: RecordingChange) -> Note:
+    known = [f"{change.meaning}: {change.value:.5g}" if change.meaning else f"{change.value:.5g}"]
+    known += [f"{factor:.5g}" for factor in change.alternatives]
+    words = f"its values are {format_reading(change.size)} × those elsewhere"
+    if "°" in change.meaning:
+        words = f"its values are {change.meaning}"
+    return Note(
+        f"Convert `{change.feature}` at {site}: {words}.",
+        Tone.BAD,
+        f"A change of unit explains this (factor {' or '.join(known)}): after it the values look "
+        "like those of the other sites. As they are, every prediction there is wrong. Convert the "
+        "column and audit again.",
+        code=RECORDED.code,
+    )
+
+
+def _of_value(site: str, change: RecordingChange) -> Note:
+    return Note(
+        f"`{change.feature}` is {change.value:g} in {change.size.value:.0%} of rows at {site}, and "
+        f"in {change.elsewhere:.1%} elsewhere: probably a code for “unknown”.",
+        Tone.CAUTION,
+        f"Empty these cells if so ({change.value:g} is then no number to the model), and audit "
+        "again.",
+        code=RECORDED.code,
+    )
+
+
+def _of_missing(changes: Sequence[tuple[str, RecordingChange]]) -> Note:
+    columns = list(dict.fromkeys(change.feature for _, change in changes))
+    names = join_words([f"`{name}`" for name in columns[:MOST_NAMED]])
+    if others := len(columns) - MOST_NAMED:
+        names += f" and {count_noun(others, 'more column')}" if others > 0 else ""
+    shares = [
+        f"`{change.feature}` at {site} {change.size.value:.0%} (elsewhere {change.elsewhere:.0%})"
+        for site, change in sorted(changes, key=lambda pair: -_difference(pair[1]))
+    ]
+    more = len(shares) - 2 * MOST_NAMED
+    rest = f"; {more} more in the section on shifts" if more > 0 else ""
+    drop = " ".join(f"--drop {name}" for name in columns)
+    return Note(
+        f"{names} {'is' if len(columns) == 1 else 'are'} recorded at some sites only.",
+        Tone.CAUTION,
+        f"Empty cells: {'; '.join(shares[: 2 * MOST_NAMED])}{rest}. What a model learns from such "
+        f"a column, or from its being empty, does not carry over; audit again without ({drop}), or "
+        "record it at every site.",
+        code=RECORDED.code,
+    )
+
+
+def _difference(change: RecordingChange) -> float:
+    return abs(change.size.value - change.elsewhere)
+
+
+check = RecordingCheck()

@@ -1,0 +1,278 @@
+"""Why a site differs: relations, features and prevalence that are others there, and what each kind
+of shift makes of the gap.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from unseen.document import Block, Note, Table, Tone, Value
+from unseen.measures.site_shift.prevalence import PrevalenceShift
+from unseen.measures.site_shift.relations import LEVEL, RelationChange
+from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.results import LOWER_IS_BETTER
+from unseen.questions.audit.site_shift import SiteShift, site_shift
+from unseen.reading import Reading
+from unseen.subjects.session import Session
+from unseen.text import format_reading, join_words
+
+PART = "why sites differ"
+RELATION = Code("U206", "a feature tells the target otherwise at a site", PART, rank=32)
+COVARIATES = Code("U207", "features are distributed otherwise at a site", PART, rank=34)
+PREVALENCE = Code("U208", "the target is commoner or rarer at a site", PART, rank=33)
+LEAST_AUC_CHANGE = 0.1
+LEAST_SHIFT = 0.5
+"""Standard deviations."""
+LEAST_SHARE_CHANGE = 0.05
+SHARE_OF_LARGEST = 0.6
+"""Beside one odd site the others look odd, too, by less than this share of its change."""
+MOST_NAMED = 3
+
+
+class SiteShiftCheck:
+    """The rows of the held-out site against those of all other sites."""
+
+    part = RELATION.part
+    codes = (RELATION, PREVALENCE, COVARIATES)
+    section = "What the model relies on, and what shifts"
+
+    def find(self, session: Session) -> list[SiteShift]:
+        """Permutations, a classifier and a decomposition of the gap; one per unseen split."""
+        return [site_shift(session, name) for name in session.site_rows.unseen]
+
+    def notes(self, found: Sequence[Checked[list[SiteShift]]]) -> list[Note]:
+        """At most one per code, the clearest site and feature first."""
+        sites = [shift for one in found for shift in one.result]
+        notes = [_about_relations(sites), _about_prevalence(sites), _about_shifts(sites)]
+        return [note for note in notes if note is not None]
+
+    def evidence(self, found: Sequence[Checked[list[SiteShift]]]) -> list[Block]:
+        """What a gap is made of, what tells sites apart, and what changed by feature."""
+        sites = [shift for one in found for shift in one.result]
+        tables = [_gap_table(sites), _classifier_table(sites), _feature_table(sites)]
+        return [table for table in tables if table.rows]
+
+
+def _clearest(changes: Mapping[tuple[str, str], float]) -> list[tuple[str, str]]:
+    """(site, feature), without the sites that only look odd beside the oddest one of a feature."""
+    largest: dict[str, float] = {}
+    for (_, feature), size in changes.items():
+        largest[feature] = max(largest.get(feature, 0.0), abs(size))
+    left = [key for key, size in changes.items() if abs(size) >= SHARE_OF_LARGEST * largest[key[1]]]
+    return sorted(left, key=lambda key: -abs(changes[key]))
+
+
+def _about_relations(sites: Sequence[SiteShift]) -> Note | None:
+    left_out = {name for at in sites for name in at.left_out}
+    clear = {
+        (at.site, one.feature): one
+        for at in sites
+        for one in at.relations
+        if one.p * len(sites) <= LEVEL
+        and abs(one.change.value) >= LEAST_AUC_CHANGE
+        and one.feature not in left_out
+    }
+    keys = _clearest({key: one.change.value for key, one in clear.items()})
+    if not keys:
+        return None
+    # a relation that helps more there than elsewhere misleads nobody
+    misleading = [key for key in keys if _is_misleading(clear[key])]
+    first, *others = [*misleading, *(key for key in keys if key not in misleading)]
+    change = clear[first]
+    more = [f"`{feature}` at {site}, {_areas(clear[site, feature])}" for site, feature in others]
+    also = f" Also {'; '.join(more[:MOST_NAMED])}." if more else ""
+    if not misleading:
+        text = f"`{first[1]}` tells the target better at {first[0]} than elsewhere."
+        action = "A model trained with labels from there could use it."
+    else:
+        how = "reversed" if change.is_reversed else "weaker"
+        text = f"`{first[1]}` has another relation to the target at {first[0]}: it is {how} there."
+        useless = [f for site, f in misleading if not _is_useful(clear[site, f])]
+        drop = " ".join(f"--drop {name}" for name in dict.fromkeys(useless))
+        without = f"audit again without ({drop}), or " if useless else ""
+        action = (
+            f"A model that learned the relation elsewhere is wrong there: {without}train with "
+            "labels from there."
+        )
+    return Note(
+        text,
+        Tone.CAUTION if misleading else Tone.NEUTRAL,
+        f"By itself it has AUC {_areas(change)}.{also} {action} Sites exchanged at random show "
+        f"such a change in fewer than {LEVEL:.0%} of audits.",
+        code=RELATION.code,
+    )
+
+
+def _is_misleading(change: RelationChange) -> bool:
+    there, elsewhere = (abs(r.value - 0.5) for r in (change.there, change.elsewhere))
+    return change.is_reversed or there < elsewhere
+
+
+def _is_useful(change: RelationChange) -> bool:
+    """Whether the feature tells the target there, too, in the same direction."""
+    there = change.there
+    return not change.is_reversed and not there.low <= 0.5 <= there.high
+
+
+def _areas(change: RelationChange) -> str:
+    return f"{format_reading(change.there)} there, {format_reading(change.elsewhere)} elsewhere"
+
+
+def _about_shifts(sites: Sequence[SiteShift]) -> Note | None:
+    left_out = {name for at in sites for name in at.left_out}
+    clear = {
+        (at.site, one.feature): one
+        for at in sites
+        for one in at.shifts
+        if one.p * len(sites) <= LEVEL
+        and abs(one.difference.value) >= LEAST_SHIFT
+        and one.feature not in left_out
+    }
+    keys = _clearest({key: one.difference.value for key, one in clear.items()})
+    if not keys:
+        return None
+    parts = [
+        f"`{feature}` at {site} by {format_reading(clear[site, feature].difference, '+')}"
+        for site, feature in keys
+    ]
+    gaps = [(at, metric, gap) for at in sites for metric, gap in at.gaps.items()]
+    harmful = [(at, m, gap) for at, m, gap in gaps if _is_worse(m, gap.covariate)]
+    named = {site for site, _ in keys}
+    costs = [
+        f"at {at.site} it makes {format_reading(gap.covariate, '+')} of the difference in {metric}"
+        for at, metric, gap in harmful
+        if at.site in named
+    ]
+    more = len(parts) - MOST_NAMED
+    rest = f"; {more} more in the section on shifts" if more > 0 else ""
+    names = join_words([f"`{feature}` at {site}" for site, feature in keys[:MOST_NAMED]])
+    return Note(
+        f"Check the model where its inputs are new: {names} "
+        f"{'lies' if len(keys) == 1 else 'lie'} elsewhere than at the other sites.",
+        Tone.CAUTION if costs else Tone.NEUTRAL,
+        f"Means in standard deviations: {'; '.join(parts[:MOST_NAMED])}{rest}. "
+        + (f"{costs[0][0].upper()}{'; '.join(costs)[1:]}. " if costs else "")
+        + "Weigh training rows that resemble those there more, or collect more of them.",
+        code=COVARIATES.code,
+    )
+
+
+def _is_worse(metric: str, part: Reading) -> bool:
+    return part.low > 0 if metric in LOWER_IS_BETTER else part.high < 0
+
+
+def _about_prevalence(sites: Sequence[SiteShift]) -> Note | None:
+    clear = {
+        (at.site, ""): at.prevalence
+        for at in sites
+        if at.prevalence.p * len(sites) <= LEVEL and _matters(at.prevalence)
+    }
+    keys = _clearest({key: one.change.value for key, one in clear.items()})
+    if not keys:
+        return None
+    parts = [
+        f"{site} {format_reading(clear[site, ''].there)}, elsewhere "
+        f"{format_reading(clear[site, ''].elsewhere)}, expected by the features there "
+        f"{clear[site, ''].expected:.3g}"
+        for site, _ in keys
+    ]
+    higher = [site for site, _ in keys if clear[site, ""].change.value > 0]
+    lower = [site for site, _ in keys if site not in higher]
+    is_number = np.isnan(clear[keys[0]].level)
+    words = ("higher", "lower") if is_number else ("commoner", "rarer")
+    pairs = zip(words, (higher, lower), strict=True)
+    said = [f"{word} at {join_words(named)}" for word, named in pairs if named]
+    return Note(
+        f"Choose threshold and intercept anew: the target is {' and '.join(said)}.",
+        Tone.CAUTION,
+        f"{'; '.join(parts)}. The features do not explain it, so probabilities learned elsewhere "
+        "are off by a constant in the log odds; labels from there estimate it (see the remedies).",
+        code=PREVALENCE.code,
+    )
+
+
+def _matters(shift: PrevalenceShift) -> bool:
+    if np.isnan(shift.level):
+        return True
+    return min(abs(shift.change.value), abs(shift.there.value - shift.expected)) >= (
+        LEAST_SHARE_CHANGE
+    )
+
+
+def _gap_table(sites: Sequence[SiteShift]) -> Table:
+    rows: list[dict[str, Value]] = []
+    for at in sites:
+        for metric, gap in at.gaps.items():
+            rows.append(
+                {
+                    "site": at.site,
+                    "metric": metric,
+                    "there − known": gap.gap,
+                    "covariate shift": gap.covariate,
+                    "prevalence": gap.prevalence,
+                    "relation": gap.relation,
+                    "rows in common": round(min(gap.effective)),
+                }
+            )
+        if at.obstacle:
+            rows.append({"site": at.site, "metric": f"not decomposed: {at.obstacle}"})
+    columns = ("site", "metric", "there − known", "covariate shift", "prevalence", "relation")
+    return Table(
+        rows=rows,
+        columns=(*columns, "rows in common"),
+        caption="What the difference between each site and known ones is made of (Cai, Namkoong & "
+        "Yadlowsky, 2023). Covariate shift: what the inputs explain, weighed by a classifier "
+        "between the sites on the inputs that both have. Prevalence: one constant in the log odds "
+        "of the target. Relation: the rest, and whatever the inputs do not hold. It assumes that "
+        "the at most 20 inputs that differ most carry the covariate shift, by their main effects; "
+        "what both could explain counts as covariate shift.",
+    )
+
+
+def _classifier_table(sites: Sequence[SiteShift]) -> Table:
+    rows: list[dict[str, Value]] = [
+        {
+            "site": at.site,
+            "AUC": at.classifier.auc,
+            "p": at.classifier.p,
+            "mostly by": join_words(list(at.classifier.features)),
+        }
+        for at in sites
+        if at.classifier is not None
+    ]
+    return Table(
+        rows=rows,
+        caption="A classifier between each site and the others, on rows that it was not fitted on; "
+        "p by exchanged sites (1,000 draws).",
+    )
+
+
+def _feature_table(sites: Sequence[SiteShift]) -> Table:
+    rows: list[dict[str, Value]] = []
+    for at in sites:
+        relations = {one.feature: one for one in at.relations}
+        for shift in at.shifts:
+            relation = relations.get(shift.feature)
+            is_clear = shift.p * len(sites) <= LEVEL or relation is not None
+            if not is_clear:
+                continue
+            rows.append(
+                {
+                    "site": at.site,
+                    "feature": shift.feature,
+                    "moved by": shift.difference,
+                    "p of move": shift.p,
+                    "AUC there": relation.there if relation else None,
+                    "AUC elsewhere": relation.elsewhere if relation else None,
+                    "p of relation": relation.p if relation else None,
+                }
+            )
+    return Table(
+        rows=rows,
+        caption="Features whose mean moved (in standard deviations) or whose relation to the "
+        "target differs most, by site. p-values hold for all features together; with "
+        f"{len(sites)} sites a finding needs p ≤ {LEVEL / max(1, len(sites)):.2g}.",
+    )
+
+
+check = SiteShiftCheck()

@@ -1,0 +1,105 @@
+"""How a held-out site differs from the others, and what each kind of shift makes of the gap."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from unseen.errors import UnseenError
+from unseen.measures.site_shift.classifier import SiteClassifier, site_classifier
+from unseen.measures.site_shift.covariates import FeatureShift, feature_shifts
+from unseen.measures.site_shift.decomposition import (
+    Decomposition,
+    Statistic,
+    area_of,
+    decompose,
+    mean_of,
+)
+from unseen.measures.site_shift.prevalence import PrevalenceShift, prevalence_shift
+from unseen.measures.site_shift.recording import recording_changes
+from unseen.measures.site_shift.relations import RelationChange, relation_changes
+from unseen.subjects.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteShift:
+    """How one held-out site differs from the others."""
+
+    site: str
+    relations: Sequence[RelationChange]
+    shifts: Sequence[FeatureShift]
+    prevalence: PrevalenceShift
+    classifier: SiteClassifier | None
+    gaps: Mapping[str, Decomposition]
+    """By metric, in its own unit: score there − score at known sites."""
+    obstacle: str
+    """Why a gap is not decomposed."""
+    left_out: Sequence[str]
+    """Features that the site records otherwise: all else would follow from that."""
+
+
+def site_shift(session: Session, name: str) -> SiteShift:
+    rows, lab = session.site_rows, session.lab.child("site shift", name)
+    there = rows.unseen[name]
+    left_out = {c.feature for c in recording_changes(rows.columns, rows.site, there)}
+    features = {k: at for k, at in session.subject.features.items() if k not in left_out}
+    here = rows.site == there
+    gaps, obstacle = _decompositions(session, name, features)
+    classifier = None
+    with suppress(UnseenError):  # few rows: the other tests can do with less
+        classifier = site_classifier(rows.x, here, features, lab.child("classifier").numpy())
+    used = sorted({k for at in features.values() for k in at})
+    return SiteShift(
+        site=str(session.task.splits[name].at or name),
+        relations=relation_changes(rows.x, rows.y, here, features, lab.child("relations").numpy()),
+        shifts=feature_shifts(rows.x, rows.y, here, features, lab.child("shifts").numpy()),
+        prevalence=prevalence_shift(rows.x[:, used], _in_units(session, rows.y), here),
+        classifier=classifier,
+        gaps=gaps,
+        obstacle=obstacle,
+        left_out=sorted(left_out),
+    )
+
+
+def _in_units(session: Session, y: np.ndarray) -> np.ndarray:
+    """A number as the user knows it."""
+    if session.classifies:
+        return y
+    return session.subject.centre + session.subject.unit * y.astype(float)
+
+
+def _decompositions(
+    session: Session, name: str, features: Mapping[str, Sequence[int]]
+) -> tuple[dict[str, Decomposition], str]:
+    """Of the score, and of the AUC where there is one; or why there is none."""
+    rows = session.site_rows
+    known = [split for split in session.evaluation_splits if split not in rows.unseen]
+    if not known:
+        return {}, "no held-out examples of known sites"
+    parts = [(split, np.flatnonzero(rows.split == split)) for split in (*known, name)]
+    order = np.concatenate([index for _, index in parts])
+    here = rows.split[order] == name
+    used = sorted({k for at in features.values() for k in at})
+    x, y = rows.x[order][:, used], rows.y[order].astype(float)
+    is_number = not session.classifies
+    target = y if is_number or len(np.unique(y)) == 2 else None
+    found = {}
+    try:
+        for metric, statistic in _statistics(session, [split for split, _ in parts], y).items():
+            rng = session.lab.child("gap", name, metric).numpy()
+            found[metric] = decompose(statistic, x, target, here, rng)
+    except UnseenError as error:
+        return {}, error.what
+    return found, ""
+
+
+def _statistics(session: Session, splits: Sequence[str], y: np.ndarray) -> dict[str, Statistic]:
+    predictions = [session.predictions(split) for split in splits]
+    values = np.concatenate([one.values.mean(0) for one in predictions])
+    found = {predictions[0].score_name: mean_of(values)}
+    margins = [one.margin for one in predictions]
+    if all(margin is not None for margin in margins):
+        score = np.concatenate([margin.mean(0) for margin in margins if margin is not None])
+        found["AUC"] = area_of(score, y > 0)
+    return found

@@ -1,0 +1,128 @@
+"""Why a site differs: the sentence names feature, site, size and action."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from unseen.document import Note, Table, Tone
+from unseen.engine.loop import Budget
+from unseen.errors import InvalidData
+from unseen.lab import Lab
+from unseen.questions.audit.check import Check, Checked
+from unseen.questions.audit.checks import copies, recording, site_shift
+from unseen.subjects.session import Session, open_session
+from unseen.subjects.tables import TableColumns, of_table
+
+from .test_document import found as findings
+
+SITES = ("Basel", "Bern", "R")
+N = 150
+
+
+def table(kind: str = "", seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    n = N * len(SITES)
+    site = np.repeat(SITES, N)
+    there = site == "R"
+    age, dose = rng.normal(50, 10, n), rng.normal(3, 1, n)
+    creatinine = np.exp(0.2 * rng.normal(size=n))
+    if kind == "covariate":
+        age[there] += 15
+    z = (age - 50) / 10 + np.where(there & (kind == "relation"), -1, 1) * (dose - 3)
+    z += 2.5 * (there & (kind == "prevalence"))
+    if kind == "unit":
+        creatinine[there] *= 1000
+    if kind == "sentinel":
+        creatinine[there & (rng.random(n) < 0.15)] = -1
+    if kind == "empty":
+        creatinine[there] = np.nan
+    frame = pd.DataFrame({"age": age, "dose": dose, "creatinine": creatinine, "site": site})
+    frame["ill"] = (rng.random(n) < 1 / (1 + np.exp(-z))).astype(int)
+    if kind == "copies":
+        frame.loc[frame.index[there][:7], ["age", "dose", "creatinine"]] = frame.iloc[:7][
+            ["age", "dose", "creatinine"]
+        ].to_numpy()
+    return frame
+
+
+def sessions(frame: pd.DataFrame, **options: object) -> list[Session]:
+    columns = TableColumns(target="ill", site="site")
+    subjects = of_table(frame, Lab(), columns)
+    budget = Budget(steps=20, batch_size=64, lr=2e-2)
+    return [open_session(replace(one, budget=budget, **options), Lab()) for one in subjects]
+
+
+def notes(check: Check, frame: pd.DataFrame) -> list[Note]:
+    results = [Checked(findings(), check.find(one)) for one in sessions(frame)]
+    tables = check.evidence(results)
+    assert all(isinstance(block, Table) and block.rows for block in tables)
+    return check.notes(results)
+
+
+PLANTED = {
+    "relation": (site_shift.check, "U206", "`dose` has another relation to the target at R: it is"),
+    "covariate": (site_shift.check, "U207", "`age` at R lies elsewhere"),
+    "prevalence": (site_shift.check, "U208", "the target is commoner at R."),
+    "unit": (recording.check, "U105", "Convert `creatinine` at R: its values are"),
+    "sentinel": (recording.check, "U105", "`creatinine` is -1 in 1"),
+    "empty": (recording.check, "U105", "`creatinine` is recorded at some sites only."),
+    "copies": (copies.check, "U102", "14 rows have a copy, 14 of them at another site."),
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_what_is_planted_is_named_once(kind: str) -> None:
+    check, code, words = PLANTED[kind]
+    (note,) = notes(check, table(kind))
+    assert note.code == code
+    assert words in note.text
+    assert note.tone in (Tone.BAD, Tone.CAUTION) or code == "U207"
+    action = {"U105": "audit again", "U102": "--entity", "U206": "--drop dose"}.get(code, "there")
+    assert action in note.detail
+
+
+def test_sites_of_one_kind_raise_nothing() -> None:
+    frame = table()
+    for check in (site_shift.check, recording.check, copies.check):
+        assert notes(check, frame) == []
+
+
+def test_a_column_in_another_unit_is_not_also_a_shift() -> None:
+    assert notes(site_shift.check, table("unit")) == []
+
+
+def test_a_gap_is_decomposed_by_score_and_by_area() -> None:
+    session = sessions(table("relation"))[-1]
+    (there,) = site_shift.check.find(session)
+    assert there.obstacle == ""
+    assert set(there.gaps) == {"accuracy", "AUC"}
+    for gap in there.gaps.values():
+        total = gap.covariate.value + gap.prevalence.value + gap.relation.value
+        assert total == pytest.approx(gap.gap.value)
+        assert gap.relation.value < min(gap.covariate.value, gap.prevalence.value)
+
+
+def test_a_subject_without_sites_or_features_says_why_it_is_not_compared() -> None:
+    frame = table()
+    (alone,) = [
+        open_session(replace(one, budget=Budget(steps=2)), Lab())
+        for one in of_table(frame.drop(columns="site"), Lab(), TableColumns(target="ill"))
+    ]
+    with pytest.raises(InvalidData, match="unseen site"):
+        site_shift.check.find(alone)
+    for session in sessions(frame, features={})[:1]:
+        with pytest.raises(InvalidData, match="names no features"):
+            copies.check.find(session)
+
+
+def test_the_future_is_compared_with_the_past() -> None:
+    frame = table("covariate").drop(columns="site")
+    frame["year"] = np.arange(len(frame))
+    columns = TableColumns(target="ill", time="year")
+    (subject,) = of_table(frame, Lab(), columns)
+    session = open_session(replace(subject, budget=Budget(steps=2)), Lab())
+    (there,) = site_shift.check.find(session)
+    assert there.shifts[0].feature == "age"
+    assert there.shifts[0].p == 0.001
