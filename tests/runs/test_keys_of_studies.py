@@ -114,12 +114,12 @@ def rename(root: Path) -> None:
 NEW_SET = 'FILES = {"another-set/a": RegisteredFile(sha256="' + "a" * 64 + '")}\n'
 HARMLESS = {
     "version bump": append("__init__.py", '\n__version__ = "9.9.9"\n'),
-    "new function in stats": append("stats.py", "\n\ndef another(x):\n    return x\n"),
+    "new function in stats": append("stats/means.py", "\n\ndef another(x):\n    return x\n"),
     "new objective": append("objectives.py", "\n\ndef another(x):\n    return x\n"),
     "new error class": append("errors.py", "\n\nclass Another(UnseenError):\n    pass\n"),
     "new data set": append("data/registry/another_set.py", NEW_SET),
     "annotation": transform(
-        Annotate(), "engine/loop.py", "engine/batches.py", "task.py", "stats.py", "lab.py"
+        Annotate(), "engine/loop.py", "engine/batches.py", "task.py", "stats/means.py", "lab.py"
     ),
     "rename of an engine module": rename,
     "other wording of an error": transform(
