@@ -1,10 +1,11 @@
 """The four questions as functions:
 `import unseen; unseen.audit("table.csv", target="ill", site="clinic")`.
 
-What is asked about is a table (a DataFrame or a path; the columns are named by `target`, `site`,
-`time`, `entity`, `groups` and `drop`; `encoding` is that of a text table), a Python file
-(`file.py:name`), a `Subject` or a list of them; without any, the embedded heart-disease data of
-four hospitals. The answer is a `Answer`:
+What is asked about is a table (a DataFrame or a path; what its columns mean is said by the keyword
+arguments of `TableOptions`: `target`, `site`, `time`, `entity`, `groups`, `drop`; `encoding` is
+that of a text table, `holdout` the only site that is held out), a Python file (`file.py:name`), a
+`Subject` or a list of them; without any, the embedded heart-disease data of four hospitals.
+The answer is a `Answer`:
 `.results`, `.summary()`, `.report(path)`, and a page in a notebook. The command line calls these
 functions, so both give the same numbers.
 
@@ -15,9 +16,11 @@ stopped. `lab` is for those who bring a site, randomness and cache of their own,
 `device` and the cache.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any, TypeVar, Unpack, get_type_hints
 
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
@@ -65,7 +68,7 @@ from unseen.runs.tensors import home_cache
 from unseen.subjects.embedded import attribution_of, choose_example
 from unseen.subjects.sources import Source, TableSource, read_subjects
 from unseen.subjects.table_models import Mode
-from unseen.subjects.tables import TableColumns
+from unseen.subjects.tables import TableColumns, TableOptions
 from unseen.tasks.text_corpus import Cut, TextCorpus
 from unseen.tasks.text_corpus.queries import Query, read_queries
 
@@ -73,20 +76,34 @@ WINDOW_BATCH = 8
 """Windows of text that are scored together."""
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def spell_out_options(function: F) -> F:
+    """The function with each of the `TableOptions` in its signature, for help and notebooks."""
+    signature = inspect.signature(function)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    hints = get_type_hints(TableOptions)
+    defaults = {one.name: one.default for one in fields(TableColumns)}
+    options = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=t
+        )
+        for name, t in hints.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return function
+
+
+@spell_out_options
 def audit(
     subject: Source = None,
     table: TableSource = None,
     *,
-    target: str | None = None,
-    site: str | None = None,
-    time: str | None = None,
-    entity: str | None = None,
-    groups: str | Sequence[str] = (),
-    drop: str | Sequence[str] = (),
-    encoding: str | None = None,
     estimator: str | BaseEstimator | None = None,
     mode: str | Mode | None = None,
     predictions: str | Sequence[str] = (),
+    against: TableSource = None,
     seeds: int = 3,
     steps: int | None = None,
     margin: float | None = None,
@@ -100,6 +117,7 @@ def audit(
     lab: Lab | None = None,
     progress: bool = True,
     report: str | Path | None = None,
+    **columns: Unpack[TableOptions],
 ) -> Answer[Sequence[Findings]]:
     """How well a model holds on data it has not seen, why, and what helps: one `Findings` per
     held-out site.
@@ -108,7 +126,10 @@ def audit(
     `table` and gets the table's own columns by name. `mode` says what of a fitted one is evaluated:
     "as-it-is" (None), or "trained-again", copies without each site, as of one that is not fitted.
     `predictions` are columns of a table with what a model said, which is not given itself: a class,
-    a probability, a column per class, or a number.
+    a probability, a column per class, or a number. `against` is the table of a new site: the model
+    is trained on all rows of the first table and evaluated there, or, if it has no labels, what to
+    expect there follows from the calibrated confidence of the model.
+
     `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is trained on the encoded columns
     instead of the subject's model. `remedies` are methods by name under the subject's budget (None:
     the standard ones, {}: none), `measures` further numbers about the trained model, `attribution`
@@ -122,15 +143,6 @@ def audit(
     path = None if report is None else check_report_path(report)
     check_margin(margin)
     subject = subject if example is None else choose_example(example, subject)
-    columns = TableColumns(
-        target=target,
-        site=site,
-        time=time,
-        entity=entity,
-        groups=groups,
-        drop=drop,
-        encoding=encoding,
-    )
     watch = watcher(shown=progress)
     lab = lab or _lab(seed, device, "audits", watch.sink)
     job = Audit(seeds=seeds)
@@ -140,10 +152,11 @@ def audit(
     subjects = read_subjects(
         subject,
         lab,
-        columns,
+        TableColumns(**columns),
         table=table,
         mode=mode,
         predictions=predictions,
+        against=against,
         estimator=estimator,
         steps=steps,
     )
@@ -166,17 +179,11 @@ def audit(
     return save_if_asked(found, path)
 
 
+@spell_out_options
 def compare(
     subject: Compared = None,
     methods: Sequence[str] = (),
     *,
-    target: str | None = None,
-    site: str | None = None,
-    time: str | None = None,
-    entity: str | None = None,
-    groups: str | Sequence[str] = (),
-    drop: str | Sequence[str] = (),
-    encoding: str | None = None,
     flags: Sequence[str] = (),
     seeds: int = 3,
     draws: int = 10,
@@ -189,6 +196,7 @@ def compare(
     progress: bool = True,
     report: str | Path | None = None,
     tables: Sequence[str | Path] = (),
+    **columns: Unpack[TableOptions],
 ) -> Answer[Results]:
     """Which training method holds best at sites left out: same data, seeds, initial weights and
     search budget for all.
@@ -205,15 +213,7 @@ def compare(
         check_table_path(one)
     request = Request(
         source=str(subject) if isinstance(subject, Path) else subject,
-        columns=TableColumns(
-            target=target,
-            site=site,
-            time=time,
-            entity=entity,
-            groups=groups,
-            drop=drop,
-            encoding=encoding,
-        ),
+        columns=TableColumns(**columns),
         flags=tuple(flags),
         methods=tuple(methods),
         protocols=tuple(protocols),
@@ -233,16 +233,10 @@ def compare(
     return save_if_asked(found, path)
 
 
+@spell_out_options
 def explain(
     subject: Source = None,
     *,
-    target: str | None = None,
-    site: str | None = None,
-    time: str | None = None,
-    entity: str | None = None,
-    groups: str | Sequence[str] = (),
-    drop: str | Sequence[str] = (),
-    encoding: str | None = None,
     estimator: str | BaseEstimator | None = None,
     split: str = "",
     rows: Sequence[int] = (),
@@ -260,6 +254,7 @@ def explain(
     lab: Lab | None = None,
     progress: bool = True,
     report: str | Path | None = None,
+    **columns: Unpack[TableOptions],
 ) -> Answer[ExplanationReport]:
     """What a model looks at: eight explanations evaluated by how faithful they are to it, the best
     one example by example.
@@ -271,18 +266,11 @@ def explain(
     without the last one.
     """
     path = None if report is None else check_report_path(report)
-    columns = TableColumns(
-        target=target,
-        site=site,
-        time=time,
-        entity=entity,
-        groups=groups,
-        drop=drop,
-        encoding=encoding,
-    )
     watch = watcher(shown=progress)
     lab = lab or _lab(seed, device, "explanations", watch.sink)
-    subjects = read_subjects(subject, lab, columns, estimator=estimator, steps=steps)
+    subjects = read_subjects(
+        subject, lab, TableColumns(**columns), estimator=estimator, steps=steps
+    )
     one = subjects[0] if subject is None else subjects[-1]
     refuse_nonpositive(examples=examples, sample=sample, draws=draws, sigma=sigma)
     request = ExplainRequest(
@@ -312,16 +300,10 @@ def explain(
     return save_if_asked(answer, path)
 
 
+@spell_out_options
 def influence(
     subject: Source = None,
     *,
-    target: str | None = None,
-    site: str | None = None,
-    time: str | None = None,
-    entity: str | None = None,
-    groups: str | Sequence[str] = (),
-    drop: str | Sequence[str] = (),
-    encoding: str | None = None,
     split: str = "",
     worst: int = 5,
     top: int = 5,
@@ -341,6 +323,7 @@ def influence(
     lab: Lab | None = None,
     progress: bool = True,
     report: str | Path | None = None,
+    **columns: Unpack[TableOptions],
 ) -> Answer[Sequence[InfluenceReport]]:
     """Which training examples made a model's worst errors: the `top` most helpful and harmful ones
     of each.
@@ -353,15 +336,6 @@ def influence(
     of each error, too.
     """
     path = None if report is None else check_report_path(report)
-    columns = TableColumns(
-        target=target,
-        site=site,
-        time=time,
-        entity=entity,
-        groups=groups,
-        drop=drop,
-        encoding=encoding,
-    )
     default = default_influence()
     config = _influence(
         curvature,
@@ -386,7 +360,7 @@ def influence(
         lab = lab or _influence_lab(
             seed, device, Phases() if progress else Quiet(), config, fisher, factors
         )
-        subjects = read_subjects(subject, lab, columns, steps=steps)
+        subjects = read_subjects(subject, lab, TableColumns(**columns), steps=steps)
         if factors and len(subjects) > 1:
             raise InvalidConfig(
                 f"--factors names one file, and {len(subjects)} models are asked about.",

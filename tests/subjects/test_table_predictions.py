@@ -88,7 +88,7 @@ def test_what_is_refused():
     with pytest.raises(InvalidData, match="3 columns of predictions"):
         audited(["p", "q", "r"], p=P, q=P, r=P)
     with pytest.raises(UnknownName, match="prediction"):
-        audited("prediction", predictions=P)
+        audited("prediction", p=P)
     with pytest.raises(InvalidData, match="both the target and the predictions"):
         audited("ill")
     with pytest.raises(InvalidData, match="holds perhaps"):

@@ -39,6 +39,13 @@ def parser() -> Arguments:
         "stations)",
     )
     p.option(
+        DATA,
+        "--against",
+        metavar="FILE",
+        help="table of a new site: trained on the first table, evaluated there; without labels "
+        "what to expect there",
+    )
+    p.option(
         TRAINING,
         "--seeds",
         type=int,
@@ -111,6 +118,7 @@ def main(argv: Sequence[str]) -> int:
         *subject_and_table(options),
         mode=options.mode,
         predictions=options.predictions,
+        against=options.against,
         estimator=options.estimator,
         seeds=options.seeds,
         margin=options.margin,

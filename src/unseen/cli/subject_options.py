@@ -36,6 +36,7 @@ def add_data(p: Arguments, subject: str = SUBJECT) -> None:
         DATA, "--group", "column of subgroups; bins: age:decade, age:40,60, dose:quartiles"
     )
     p.repeatable(DATA, "--drop", "column to leave out of the inputs")
+    p.option(DATA, "--holdout", metavar="SITE", help="hold out this site only (default: each)")
     p.option(
         DATA, "--encoding", help="encoding of a text table: latin-1, cp1252, utf-16 (default utf-8)"
     )
@@ -79,6 +80,7 @@ def shared_options(options: argparse.Namespace) -> dict[str, Any]:
         "groups": options.group,
         "drop": options.drop,
         "encoding": options.encoding,
+        "holdout": options.holdout,
         "steps": options.steps,
         "seed": options.seed,
         "device": options.device,

@@ -31,7 +31,7 @@ def without_fitted_sites(subjects: Sequence[Subject], lab: Lab, *, is_named: boo
     named.
     """
     try:
-        everything = _is_fitted_on(subjects[0], list(subjects[0].task.splits), lab)
+        everything = _is_fitted_on(subjects[0], _labelled(subjects[0]), lab)
         clean = [one for one in subjects if _is_fitted_on(one, _splits_elsewhere(one), lab)]
         better = [one for one in subjects if _is_better_than_its_copy(one, len(subjects), lab)]
     except UnseenError:  # a copy cannot be fitted: nothing is known
@@ -84,7 +84,11 @@ def _refuse_or_warn(subject: Subject, is_named: bool) -> str:
 
 def _splits_elsewhere(subject: Subject) -> list[str]:
     """All splits but the held-out site and the future."""
-    return [name for name in subject.task.splits if name not in subject.task.unseen]
+    return [name for name in _labelled(subject) if name not in subject.task.unseen]
+
+
+def _labelled(subject: Subject) -> list[str]:
+    return [name for name, split in subject.task.splits.items() if split.use is not Use.ADAPT]
 
 
 def _is_fitted_on(subject: Subject, splits: Sequence[str], lab: Lab) -> bool:
@@ -117,7 +121,7 @@ def _is_better_than_its_copy(subject: Subject, among: int, lab: Lab) -> bool:
     """
     unseen = list(subject.task.unseen) or list(subject.task.of(Use.EVALUATE))
     here = _rows(subject, unseen, lab)
-    copy = _copy(subject, _rows(subject, [n for n in subject.task.splits if n not in unseen], lab))
+    copy = _copy(subject, _rows(subject, [n for n in _labelled(subject) if n not in unseen], lab))
     assert isinstance(subject.trained, Estimator)
     with torch.no_grad():
         # likelihoods, not losses: a forest's probability of zero would decide alone

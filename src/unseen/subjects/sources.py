@@ -14,11 +14,20 @@ from unseen.models.estimator import EstimatorLike
 from unseen.subjects.embedded import EmbeddedTable, find_example
 from unseen.subjects.estimators import with_estimator
 from unseen.subjects.networks import describe_other_steps
+from unseen.subjects.new_site import join_new_site
 from unseen.subjects.python_files import from_file
 from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import Mode, is_estimator, of_table_with_model
 from unseen.subjects.table_predictions import of_table_with_predictions
-from unseen.subjects.tables import TABLES, TableColumns, is_table, of_example, of_table
+from unseen.subjects.tables import (
+    TABLES,
+    JoinedTables,
+    TableColumns,
+    TableData,
+    is_table,
+    of_example,
+    of_table,
+)
 
 Source: TypeAlias = (
     str | Path | pd.DataFrame | Subject | Sequence[Subject] | EstimatorLike | EmbeddedTable | None
@@ -38,23 +47,28 @@ def read_subjects(
     table: TableSource = None,
     mode: str | Mode | None = None,
     predictions: str | Sequence[str] = (),
+    against: TableSource = None,
     estimator: str | BaseEstimator | None = None,
     steps: int | None = None,
 ) -> list[Subject]:
     """The subjects of a source: one per held-out site of a table, with another model or another
     length of training. Of a fitted model, or one that is to be trained, `table` has the rows;
-    `predictions` are columns of a table.
+    `predictions` are columns of a table; `against` is the table of a new site.
     """
+    data: TableData | Source = source
+    if against is not None:
+        data, columns = _join(source, table, against, columns)
     if predictions:
         _refuse_models(source, estimator, steps)
         names = (predictions,) if isinstance(predictions, str) else tuple(predictions)
-        return of_table_with_predictions(_require_table(source), lab, columns, names)
+        return of_table_with_predictions(_require_table(data), lab, columns, names)
     if is_estimator(source):
         _refuse_second_model(source, estimator)
-        subjects = _read_model(source, table, lab, columns, mode)
+        rows = table if against is None else _require_table(data)
+        subjects = _read_model(source, rows, lab, columns, mode)
     else:
         _refuse_table(source, table, mode)
-        subjects = _read(source, lab, columns)
+        subjects = _read(data, lab, columns)
     if estimator is not None:
         subjects = [with_estimator(one, estimator) for one in subjects]
     if steps is not None:
@@ -62,9 +76,24 @@ def read_subjects(
     return subjects
 
 
+def _join(
+    source: Source, table: TableSource, against: str | Path | pd.DataFrame, columns: TableColumns
+) -> tuple[TableData, TableColumns]:
+    """The table with that of the new site below it."""
+    rows = table if is_estimator(source) else source
+    if isinstance(rows, pd.DataFrame) or (isinstance(rows, str | Path) and is_table(rows)):
+        return join_new_site(rows, against, columns)
+    raise InvalidConfig(
+        "A new site's file was given without a table.",
+        why="a model is trained on the rows of a first table, or evaluated beside them.",
+        fix="unseen audit train.csv --against new_site.csv --target …; a subject of your own names "
+        "the new site as a split.",
+    )
+
+
 def _read_model(
     model: object,
-    table: TableSource,
+    table: TableData | None,
     lab: Lab,
     columns: TableColumns,
     mode: str | Mode | None,
@@ -77,7 +106,7 @@ def _read_model(
             fix='unseen.audit(model, frame, target="…", site="…"); on the command line unseen '
             "audit table.csv --model file.py:name --target ….",
         )
-    if not isinstance(table, pd.DataFrame) and not is_table(table):
+    if isinstance(table, str | Path) and not is_table(table):
         raise InvalidConfig(
             f"`{table}` is no table.",
             why=f"the rows that {name} is evaluated on stand in a DataFrame or in a file that ends "
@@ -87,8 +116,10 @@ def _read_model(
     return of_table_with_model(table, lab, columns, model, mode)
 
 
-def _require_table(source: Source) -> str | Path | pd.DataFrame:
-    if isinstance(source, pd.DataFrame) or (isinstance(source, str | Path) and is_table(source)):
+def _require_table(source: Source | TableData) -> TableData:
+    if isinstance(source, pd.DataFrame | JoinedTables) or (
+        isinstance(source, str | Path) and is_table(source)
+    ):
         return source
     raise InvalidConfig(
         "Predictions were named without a table.",
@@ -141,9 +172,9 @@ def with_steps(subject: Subject, steps: int) -> Subject:
     )
 
 
-def _read(source: Source, lab: Lab, columns: TableColumns) -> list[Subject]:
+def _read(source: Source | TableData, lab: Lab, columns: TableColumns) -> list[Subject]:
     match source:
-        case pd.DataFrame():
+        case pd.DataFrame() | JoinedTables():
             return of_table(source, lab, columns)
         case str() | Path() if is_table(source):
             return of_table(source, lab, columns)

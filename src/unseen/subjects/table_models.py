@@ -5,7 +5,6 @@ site.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,8 @@ from unseen.subjects.tables import (
     MOSTLY_EVALUATED,
     RIVALS,
     TableColumns,
+    TableData,
+    is_text,
     largest_sites,
     subject_of,
     table_name,
@@ -45,7 +46,6 @@ from unseen.task import Task
 from unseen.tasks.table import ParsedTable, Tabular, parse_table, split_table
 from unseen.tasks.table import target as targets
 from unseen.tasks.table.raw_columns import RawArray, RawColumns, as_pandas_reads, encode_columns
-from unseen.tasks.table.reading import PARQUET
 from unseen.tasks.table.target import Predicts
 from unseen.text import join_words
 
@@ -108,7 +108,7 @@ class TableModel:
 
 
 def of_table_with_model(
-    data: str | Path | pd.DataFrame,
+    data: TableData,
     lab: Lab,
     columns: TableColumns,
     estimator: Any,
@@ -166,9 +166,8 @@ def _fit_to_table(
         decisions.append(f"The model does not read {join_words([f'`{u}`' for u in unread])}.")
         formats = {name: form for name, form in sheet.formats.items() if name in names}
         sheet = replace(sheet, formats=formats)
-    is_text = isinstance(data, str | Path) and Path(data).suffix.lower() not in PARQUET
     frame = sheet.frame[[*names, sheet.target.name]].reset_index(drop=True)
-    if is_text:
+    if is_text(data):
         frame = as_pandas_reads(frame)
         decisions.append("The model is given the columns as pandas.read_csv reads them.")
     raw, ranks = encode_columns(frame[names])

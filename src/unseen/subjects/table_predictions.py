@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from unseen.subjects.tables import (
     MOSTLY_EVALUATED,
     RIVALS,
     TableColumns,
+    TableData,
     largest_sites,
     subject_of,
     table_name,
@@ -46,7 +46,7 @@ class Predictions:
 
 
 def of_table_with_predictions(
-    data: str | Path | pd.DataFrame,
+    data: TableData,
     lab: Lab,
     columns: TableColumns,
     predictions: Sequence[str],

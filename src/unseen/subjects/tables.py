@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,37 @@ ORACLE_SHARE = 0.2
 """Share of the held-out site that is set apart for oracle selection."""
 
 
+@dataclass(frozen=True, eq=False)
+class JoinedTables:
+    """Rows to learn from, and below them those of a new site."""
+
+    frame: pd.DataFrame
+    name: str
+    """What the first table is called."""
+    new_site: str
+    new_rows: int = 0
+    """How many of the last rows have no labels."""
+    is_text: bool = False
+    """Whether the cells are text, as a file has them."""
+
+
+TableData: TypeAlias = str | Path | pd.DataFrame | JoinedTables
+"""A file, a DataFrame, or two tables joined."""
+
+
+class TableOptions(TypedDict, total=False):
+    """What the columns of a table mean, as keyword arguments; `TableColumns` explains each."""
+
+    target: str | None
+    site: str | None
+    time: str | None
+    entity: str | None
+    groups: str | Sequence[str]
+    drop: str | Sequence[str]
+    encoding: str | None
+    holdout: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableColumns:
     """What the columns of a table mean: the options that every question shares."""
@@ -57,6 +89,8 @@ class TableColumns:
     """Left out of the inputs."""
     encoding: str | None = None
     """Of a text table; None: UTF-8, or UTF-16 where the file says so."""
+    holdout: str | None = None
+    """The only site that is held out; None: each in turn."""
 
     def __post_init__(self) -> None:
         for name in ("groups", "drop"):  # one column may be given as it is
@@ -66,13 +100,16 @@ class TableColumns:
     @property
     def option_names(self) -> list[str]:
         """The options that were given."""
-        options = ("target", "site", "time", "entity", "groups", "drop", "encoding")
+        options = ("target", "site", "time", "entity", "groups", "drop", "encoding", "holdout")
         return [name for name in options if getattr(self, name)]
 
-    def table(self, data: str | Path | pd.DataFrame) -> Table:
+    def table(self, data: TableData) -> Table:
         """The table with these columns."""
+        if isinstance(data, JoinedTables):
+            table = replace(self, encoding=None).table(data.frame)
+            return replace(table, new_rows=data.new_rows, new_site=data.new_site)
         encoding = self.encoding or "utf-8"
-        if self.encoding and not _is_text(data):
+        if self.encoding and not is_text(data):
             raise InvalidConfig(
                 f"encoding={self.encoding} was given for a table that is no text.",
                 why="a DataFrame or a Parquet file holds its letters as such.",
@@ -101,9 +138,15 @@ class TableColumns:
                     "only how often that outcome is found.",
                     fix='name other columns with groups="COLUMN", or leave it out.',
                 )
+        if self.holdout is not None and self.site is None:
+            raise InvalidConfig(
+                f"holdout={self.holdout} was given without a site column.",
+                why="it is one of the values of the site column.",
+                fix="name the column with --site.",
+            )
         groups, drop = tuple(self.groups), tuple(self.drop)
         roles = (self.target, self.site, self.time, self.entity)
-        return Table(data, *roles, groups, drop, encoding=encoding)
+        return Table(data, *roles, groups, drop, held_out=self.holdout, encoding=encoding)
 
 
 def is_table(path: str | Path) -> bool:
@@ -112,7 +155,10 @@ def is_table(path: str | Path) -> bool:
     return is_table_name(file.name) or (file.suffix not in ("", ".py") and file.is_file())
 
 
-def _is_text(data: object) -> bool:
+def is_text(data: object) -> bool:
+    """Whether the cells are text, as a file has them."""
+    if isinstance(data, JoinedTables):
+        return data.is_text
     return isinstance(data, str | Path) and Path(data).suffix.lower() not in PARQUET
 
 
@@ -121,13 +167,15 @@ def of_example(example: EmbeddedTable, lab: Lab, drop: Sequence[str] = ()) -> li
     return _of(example.without(drop), lab, example.title)
 
 
-def of_table(data: str | Path | pd.DataFrame, lab: Lab, columns: TableColumns) -> list[Subject]:
+def of_table(data: TableData, lab: Lab, columns: TableColumns) -> list[Subject]:
     """One subject per held-out site (without a site: one subject)."""
     return _of(columns.table(data), lab, table_name(data))
 
 
 def table_name(data: object) -> str:
     """What a table is called in reports: its file, or "table"."""
+    if isinstance(data, JoinedTables):
+        return data.name
     if not isinstance(data, str | Path):
         return "table"
     file = Path(data)
@@ -168,6 +216,8 @@ def largest_sites(sheet: ParsedTable) -> tuple[list[str | None], list[str]]:
     """The sites that are held out in turn, at most `MOST_SITES` of those that can be evaluated,
     with a note if others are not; None without sites.
     """
+    if sheet.table.held_out is not None:
+        return [sheet.table.held_out], []
     sites: list[str | None] = [*sheet.evaluable] or [None]
     if len(sites) <= MOST_SITES:
         return sites, []

@@ -85,10 +85,10 @@ def answer(one: Findings, gap: Gap, among: int, margin: float | None) -> SiteAns
     elif worse.low > margin:
         verdict = Verdict.FAILS
     n = gap.worse.n if reading is None else reading.n
-    labels = _labels(gap, among, margin)
+    labels = labels_needed(gap, among, margin)
     if labels is not None and labels <= n and verdict is Verdict.UNDECIDED:
         # enough for a site that is no worse: this one is near the margin
-        labels = _labels(gap, among, abs(margin - worse.value))
+        labels = labels_needed(gap, among, abs(margin - worse.value))
     return SiteAnswer(
         site=one.sites.get(gap.split, gap.split),
         metric=gap.metric,
@@ -108,7 +108,7 @@ def _within_range(gap: Gap, among: int) -> Reading:
     return replace(worse, low=max(-1.0, worse.low), high=min(1.0, worse.high))
 
 
-def _labels(gap: Gap, among: int, distance: float) -> int | None:
+def labels_needed(gap: Gap, among: int, distance: float) -> int | None:
     """The least n with (widening + z_power / z) · upper half-width(n) ≤ distance, in two digits:
     only the limit is widened, not the spread of the value by which it misses.
     """

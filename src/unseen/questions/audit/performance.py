@@ -122,11 +122,11 @@ def _gap(session: Session, metric: str, reference: str, split: str) -> Gap | Non
     if here is None or there is None:
         return None
     worse = gain(metric, stats.independent_difference(here, there))
-    resolution = _resolution(here, session.predictions(split), metric)
-    return Gap(metric=metric, reference=reference, split=split, worse=worse, resolution=resolution)
+    found = resolution(here, session.predictions(split), metric)
+    return Gap(metric=metric, reference=reference, split=split, worse=worse, resolution=found)
 
 
-def _resolution(here: Reading, there: SplitPredictions, metric: str) -> Resolution | None:
+def resolution(here: Reading, there: SplitPredictions, metric: str) -> Resolution | None:
     """From the intervals that 4 and 8 times as many examples like those of the site would give; of
     large sites from 2,000 of them. None where these hold one class only.
     """

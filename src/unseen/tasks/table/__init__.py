@@ -91,6 +91,10 @@ class Table:
     """A level with fewer training rows is `other`."""
     encoding: str = "utf-8"
     """Of a text table: utf-8, latin-1, cp1252, utf-16, …"""
+    new_rows: int = 0
+    """So many of the last rows come from a new site without labels: split "new" (ADAPT)."""
+    new_site: str = ""
+    """What that site is called."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.local < 1 or (self.local and not self.site):
@@ -215,7 +219,9 @@ def parse_table(table: Table) -> ParsedTable:
             raise _unknown_column(column, frame)
     tidied = tidy(frame.reset_index(drop=True))
     time = moments(tidied[table.time]) if table.time else None
-    said, usable = usable_rows(tidied, frame, table.roles, time)
+    known = len(frame) - table.new_rows
+    moment = None if time is None else time[:known]
+    said, usable = usable_rows(tidied.iloc[:known], frame.iloc[:known], table.roles, moment)
     rows = np.flatnonzero(usable)
     sites = Sites(np.zeros(len(frame), np.int64), ())
     if table.site:
@@ -313,6 +319,11 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
         )
         for name, rows in parts.rows.items()
     }
+    rows = dict(parts.rows)
+    if table.new_rows:
+        rows["new"] = np.arange(len(sheet.frame) - table.new_rows, len(sheet.frame))
+        without = {key: t for key, t in columns[torch.as_tensor(rows["new"])].items() if key != "y"}
+        splits["new"] = Split(Columns(**without), Use.ADAPT, table.new_site)
     held = parts.at["unseen"] if table.site else None
     task = Task(name=held or "table", axis=parts.axis, splits=splits, objective=target.objective)
     warnings = (
@@ -330,7 +341,7 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
         frame=sheet.frame,
         encoder=encoder,
         target=target,
-        rows=parts.rows,
+        rows=rows,
         sites=sheet.sites,
         groups={group.name: group.names for group in groups},
         decisions=(

@@ -1,0 +1,266 @@
+"""A new site without labels: what to expect there, which features differ, and how many labels would
+decide.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit, logit
+from torch import Tensor
+
+from unseen import stats
+from unseen.document import Block, Note, Table, Tone
+from unseen.engine.batches import once, whole
+from unseen.errors import InvalidData, UnseenError
+from unseen.measures.calibration import confidences, forecasts
+from unseen.measures.expected_performance import Labelled, calibrate, expected_performance
+from unseen.measures.feature_reliance import shifts
+from unseen.questions.audit.check import Checked, Code, with_code
+from unseen.questions.audit.equivalence import MARGIN, POWER, labels_needed
+from unseen.questions.audit.performance import resolution
+from unseen.questions.audit.results import Gap
+from unseen.reading import Reading
+from unseen.subjects.predictions import SplitPredictions
+from unseen.subjects.session import Session
+from unseen.task import Use
+from unseen.text import format_reading, join_words
+
+EXPECTED = Code("U209", "a new site without labels: what to expect there", "new site", rank=25)
+LEAST = 1e-6
+"""Probabilities are kept so far from 0 and 1."""
+NAMED = 6
+"""Features that the first page names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How far a feature's distribution at the new site is from that of the training rows."""
+
+    feature: str
+    distance: float
+    """Kolmogorov–Smirnov distance, 0 to 1."""
+    is_clear: bool
+    """At a false discovery rate of 5 % over all features."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSite:
+    """A site that is known by its features only."""
+
+    site: str
+    n: int
+    calibrated_on: int = 0
+    """Held-out labelled examples of known sites."""
+    expected: Mapping[str, Reading] = field(default_factory=dict)
+    known: Mapping[str, Reading] = field(default_factory=dict)
+    """The same metrics on held-out examples of known sites."""
+    labels: Mapping[str, int | None] = field(default_factory=dict)
+    """How many labelled examples from there would show that a metric holds within the margin."""
+    why_not: str = ""
+    """Why nothing can be expected."""
+    drift: Sequence[Drift] = ()
+
+
+class NewSiteCheck:
+    """Expected performance from calibrated confidence, drift, and the labels that would decide."""
+
+    part = EXPECTED.part
+    codes = (EXPECTED,)
+    section = "How well it holds"
+
+    def find(self, session: Session) -> list[NewSite]:
+        """Of each split that has inputs and no labels."""
+        return [_new_site(session, name) for name in session.task.of(Use.ADAPT)]
+
+    def notes(self, found: Sequence[Checked[list[NewSite]]]) -> list[Note]:
+        return with_code(EXPECTED.code, [_note(site) for one in found for site in one.result])
+
+    def evidence(self, found: Sequence[Checked[list[NewSite]]]) -> list[Block]:
+        return [block for one in found for site in one.result for block in _tables(site)]
+
+
+def _new_site(session: Session, split: str) -> NewSite:
+    at = session.task.splits[split]
+    inputs = whole(at.data, session.lab)["x"].flatten(1)
+    found = NewSite(site=str(at.at or split), n=len(inputs), drift=_drift(session, inputs))
+    try:
+        return _with_expectation(session, split, found)
+    except UnseenError as error:
+        return NewSite(site=found.site, n=found.n, drift=found.drift, why_not=error.what)
+
+
+def _drift(session: Session, inputs: Tensor) -> list[Drift]:
+    """Features whose distribution is farthest first."""
+    fitted = whole(session.task.splits[session.training_split].data, session.lab)["x"].flatten(1)
+    moved = list(shifts(fitted, inputs).values())
+    found = [
+        Drift(
+            feature=name,
+            distance=max(moved[k].ks for k in positions),
+            is_clear=any(moved[k].q < 1 - stats.LEVEL for k in positions),
+        )
+        for name, positions in session.subject.features.items()
+        if positions
+    ]
+    return sorted(found, key=lambda one: -one.distance)
+
+
+def _with_expectation(session: Session, split: str, found: NewSite) -> NewSite:
+    """The site with what the model's calibrated confidence says of it."""
+    reference = session.reference_split
+    if not session.classifies or reference is None:
+        raise InvalidData(
+            "An expectation needs probabilities of classes and held-out labelled examples.",
+            why="it is an average of probabilities.",
+            fix="label some rows of the new site.",
+        )
+    session.require_probabilities()
+    p, outcome = forecasts(session.first, reference, session.lab)
+    known = Labelled(_log_odds(p), outcome)
+    logits = _logits(session, split)
+    is_ranking = logits.shape[1] <= 2
+    there = _log_odds(confidences(logits, torch.zeros(len(logits), dtype=torch.long))[0])
+    rng = session.lab.child("new site", split).numpy()
+    expected = expected_performance(known, there, rng, is_ranking=is_ranking)
+    metrics = session.predictions(reference).metrics()
+    drawn = _drawn_labels(known, there, rng, is_ranking)
+    labels = {}
+    for metric in expected:
+        here = metrics.get(metric)
+        needed = None if here is None else _labels(here, drawn, metric, reference, split)
+        labels[metric] = needed
+    return NewSite(
+        site=found.site,
+        n=found.n,
+        calibrated_on=len(outcome),
+        expected=expected,
+        known={name: metrics[name] for name in expected if name in metrics},
+        labels=labels,
+        drift=found.drift,
+    )
+
+
+@torch.no_grad()
+def _logits(session: Session, split: str) -> Tensor:
+    """[row, output] of the first model at the new site."""
+    model = session.first.model.eval()
+    data = session.task.splits[split].data
+    z = torch.cat([model(batch["x"]).double().cpu() for batch in once(data, 1024, session.lab)])
+    return z.reshape(len(z), -1)
+
+
+def _log_odds(p: np.ndarray) -> np.ndarray:
+    return logit(p.clip(LEAST, 1 - LEAST))
+
+
+def _drawn_labels(
+    known: Labelled, there: np.ndarray, rng: np.random.Generator, is_ranking: bool
+) -> SplitPredictions:
+    """The new site as it would look with labels, drawn from the calibrated probabilities."""
+    p = calibrate(known, there, np.ones((1, len(known.y))))[0]
+    y = (rng.random(len(p)) < p).astype(np.float64)
+    score = ((there > 0) == (y > 0)).astype(np.float64) if is_ranking else y
+    loss = -np.log(np.where(y > 0, expit(there), expit(-there)))
+    margin = there[None] if is_ranking else None
+    return SplitPredictions(loss[None], score[None], y, margin)
+
+
+def _labels(
+    here: Reading, drawn: SplitPredictions, metric: str, reference: str, split: str
+) -> int | None:
+    reading = drawn.metrics().get(metric)
+    if reading is None:
+        return None
+    worse = stats.independent_difference(here, reading)
+    gap = Gap(
+        metric=metric,
+        reference=reference,
+        split=split,
+        worse=worse,
+        resolution=resolution(here, drawn, metric),
+    )
+    return labels_needed(gap, 1, MARGIN)
+
+
+def _note(site: NewSite) -> Note:
+    drift = _drift_sentence(site)
+    if site.why_not:
+        return Note(
+            f"Nothing can be expected at {site.site} without labels.",
+            Tone.NEUTRAL,
+            f"{site.why_not} {drift}",
+        )
+    metric = "AUC" if "AUC" in site.expected else "accuracy"
+    here, known = site.expected[metric], site.known.get(metric)
+    beside = "" if known is None else f" (known sites {format_reading(known)})"
+    is_lower = known is not None and here.high < known.value - MARGIN
+    return Note(
+        f"Without labels at {site.site}, expect {metric} {format_reading(here)} there{beside}: if "
+        "there is no concept shift and the scores are calibrated.",
+        Tone.CAUTION if is_lower else Tone.NEUTRAL,
+        f"It is the average that probabilities calibrated on {site.calibrated_on:,} held-out "
+        f"examples of known sites give over {site.n:,} rows from there. It holds if the target "
+        f"depends on the features there as it does at known sites, which no unlabelled row can "
+        f"show. {_labels_sentence(site, metric)} {drift}",
+    )
+
+
+def _labels_sentence(site: NewSite, metric: str) -> str:
+    labels = site.labels.get(metric)
+    if labels is None:
+        return (
+            f"Labels from there alone cannot show whether {metric} holds within {MARGIN}: what is "
+            "known of the known sites is as uncertain."
+        )
+    return (
+        f"About {labels:,} labelled examples from there would show in {POWER:.0%} of cases that "
+        f"{metric} holds within {MARGIN}, if it does.".replace("%", " %")
+    )
+
+
+def _drift_sentence(site: NewSite) -> str:
+    clear = [one for one in site.drift if one.is_clear]
+    if not clear:
+        return "No feature is clearly distributed otherwise than in the training rows."
+    named = [f"`{one.feature}` ({one.distance:.2f})" for one in clear[:NAMED]]
+    more = f" and {len(clear) - NAMED} more" if len(clear) > NAMED else ""
+    return (
+        f"Distributed otherwise than in the training rows (Kolmogorov–Smirnov distance): "
+        f"{join_words(named)}{more}."
+    )
+
+
+def _tables(site: NewSite) -> list[Block]:
+    rows: list[dict[str, Any]] = [
+        {
+            "metric": metric,
+            "expected there": reading,
+            "known sites": site.known.get(metric),
+            "labels that would decide": site.labels.get(metric),
+        }
+        for metric, reading in site.expected.items()
+    ]
+    drift: list[dict[str, Any]] = [
+        {"feature": one.feature, "distance": one.distance, "clear": "yes" if one.is_clear else "–"}
+        for one in site.drift
+    ]
+    blocks: list[Block] = []
+    if rows:
+        caption = (
+            f"Expected at {site.site} without labels, from calibrated confidence: no concept shift "
+            f"is assumed. Labels: within a margin of {MARGIN}."
+        )
+        blocks.append(Table(rows=rows, caption=caption))
+    if drift:
+        caption = (
+            f"Features at {site.site} beside the training rows: Kolmogorov–Smirnov distance; clear "
+            "at a false discovery rate of 5 %."
+        )
+        blocks.append(Table(rows=drift, caption=caption))
+    return blocks
+
+
+check = NewSiteCheck()
