@@ -20,7 +20,8 @@ from unseen.document import Document, Note, Paragraph, Section, Table, Tone
 from unseen.errors import InvalidData
 from unseen.figure import Bars, Curves, Dots, Grid, Images, Points
 from unseen.reading import Reading
-from unseen.report.figures import DARK, LIGHT, _png, draw
+from unseen.report.canvas import DARK, LIGHT
+from unseen.report.figures import _png, draw
 from unseen.report.html import anchors, html, notebook
 from unseen.report.json import as_json
 from unseen.report.latex import latex

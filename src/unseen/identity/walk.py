@@ -1,12 +1,10 @@
 """One walk over live objects that digests all that decides what they compute."""
 
-import copyreg
 import enum
 import functools
 import hashlib
 import inspect
 import pathlib
-import re
 import sys
 import types
 from collections.abc import Callable, Mapping
@@ -28,62 +26,19 @@ from unseen.identity.libraries import (
     of_function,
     version_of,
 )
+from unseen.identity.objects import (
+    _ABOUT,
+    _BY_REPR,
+    _MAKING,
+    _MODES,
+    _PLAIN,
+    _SALTED,
+    _state,
+    _strip_type_checks,
+)
 from unseen.identity.tensors import digest_of
 
 _ABSENT = object()
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
-_BY_REPR = (
-    slice,
-    range,
-    pathlib.PurePath,
-    re.Pattern,
-    torch.dtype,
-    torch.device,
-    torch.Size,
-    torch.layout,
-    torch.memory_format,
-)
-# what Python and dataclasses write into every class: names, texts and tools that compute nothing
-_ABOUT = {
-    "__module__",
-    "__qualname__",
-    "__doc__",
-    "__dict__",
-    "__weakref__",
-    "__annotations__",
-    "__dataclass_fields__",
-    "__dataclass_params__",
-    "__match_args__",
-    "__abstractmethods__",
-    "_abc_impl",
-    "__orig_bases__",
-    "__parameters__",
-    "__protocol_attrs__",
-    "_is_protocol",
-    "_is_runtime_protocol",
-    "__firstlineno__",
-    "__static_attributes__",
-    "__repr__",
-    "__str__",
-    "__reduce__",
-    "__reduce_ex__",
-    "__getstate__",
-    "__setstate__",
-    "__init_subclass__",
-    "__subclasshook__",
-    "__annotate__",
-    "__annotate_func__",
-    "__annotations_cache__",
-    "extra_repr",
-}
-_MAKING = {"__init__", "__new__", "__post_init__"}
-"""They have run already for an object in hand; they count where the class itself is reached."""
-# the training loop sets the mode, and hooks are numbered by a counter of the process
-_MODES = {"training", "_is_full_backward_hook", "call_super_init", "_compiled_call_impl"}
-
-
-# transformers remembers Python's hash of its settings, which is another one in every process
-_SALTED = {"_original_object_hash"}
 
 
 @dataclass(frozen=True)
@@ -484,45 +439,6 @@ class Walk:
             if not is_derived and name not in _SALTED:
                 self._write(name)
                 self._value(item, f"{at}.{name}")
-
-
-def _strip_type_checks(value: types.FunctionType) -> types.FunctionType:
-    """Without the wrappers that check types, as the tests put them around everything."""
-    inner: Any = value
-    while "jaxtyping" in inner.__code__.co_filename or "beartype" in inner.__code__.co_filename:
-        if not isinstance(getattr(inner, "__wrapped__", None), types.FunctionType):
-            break
-        inner = inner.__wrapped__
-    return inner
-
-
-def _state(value: Any) -> Mapping[str, Any] | None:
-    """The attributes of an object; of one written in C what it gives to `copy`."""
-    slots = [name for base in type(value).__mro__ for name in _slots(base)]
-    found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
-    if hasattr(value, "__dict__"):
-        return {**found, **vars(value)}
-    if found or any("__slots__" in vars(base) for base in type(value).__mro__):
-        return found
-    try:
-        reduced = (
-            copyreg.dispatch_table[type(value)](value)
-            if type(value) in copyreg.dispatch_table
-            else value.__reduce_ex__(2)
-        )
-    except Exception:  # an open file, a lock, a handle: whatever refuses in its own way
-        return None
-    return (
-        {"reduced": reduced}
-        if isinstance(reduced, str)
-        else {str(k): part for k, part in enumerate(reduced)}
-    )
-
-
-def _slots(kind: type) -> list[str]:
-    slots = vars(kind).get("__slots__", ())
-    names = [slots] if isinstance(slots, str) else list(slots)
-    return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
 _READERS: tuple[tuple[Any, Callable[[Walk, Any, str], None]], ...] = (

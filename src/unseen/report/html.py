@@ -14,7 +14,8 @@ from markupsafe import Markup
 from unseen import wording
 from unseen.document import Block, Document, Note, Paragraph, Passage, Table, Value
 from unseen.reading import Reading
-from unseen.report.figures import draw, palette
+from unseen.report.canvas import palette
+from unseen.report.figures import draw
 from unseen.report.numbers import numbers
 from unseen.wording import Words, clean, words
 

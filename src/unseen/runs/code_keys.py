@@ -27,16 +27,8 @@ from typing import Any, NamedTuple
 
 from unseen.errors import InvalidConfig
 from unseen.runs.catalog import source
-from unseen.runs.definitions import (
-    ENTRY,
-    WHOLE,
-    Definition,
-    Node,
-    Sources,
-    digest,
-    is_installed,
-    require,
-)
+from unseen.runs.code_files import is_installed, require
+from unseen.runs.definitions import ENTRY, WHOLE, Definition, Node, Sources, digest
 from unseen.runs.store import SCHEMA, canonical
 
 

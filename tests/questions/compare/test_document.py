@@ -140,7 +140,7 @@ def test_names_are_escaped_in_the_page():
 
 
 def test_no_two_of_many_series_look_alike():
-    from unseen.report.figures import DASHES, LIGHT, MARKERS, _turn
+    from unseen.report.canvas import DASHES, LIGHT, MARKERS, _turn
 
     for kinds in (MARKERS, DASHES):
         assert len({(k % len(LIGHT), _turn(kinds, k)) for k in range(30)}) == 30
