@@ -284,3 +284,55 @@ def test_six_differences_that_are_zero_are_rarely_clear(sites):
         wide = [stats.widen(change, 6) for change in changes]
         alarms += any(r.low > 0 or r.high < 0 for r in wide)
     assert stats.proportion(alarms, REPEATS).low < 0.05
+
+
+def autocorrelated(rng: np.random.Generator, blocks: int, seeds: int = 1) -> tuple[np.ndarray, ...]:
+    """Rows of months of 5 to 15 days: what a month has in common, an AR(1) process over the days
+    and noise of their own; (values [seed, row], month of each row). The true mean is 0.
+    """
+    sizes = rng.integers(5, 16, blocks)
+    month = np.repeat(np.arange(blocks), sizes)
+    weather = np.zeros(month.size)
+    for k in range(1, month.size):
+        weather[k] = 0.7 * weather[k - 1] + rng.normal(0, 0.7)
+    shared = rng.normal(0, 1, blocks)[month] + weather + rng.normal(0, 0.5, month.size)
+    return shared + rng.normal(0, 0.3, (seeds, month.size)), month
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("blocks", [3, 5, 10, 50])
+def test_means_over_blocks_of_autocorrelated_rows(blocks, seeds):
+    def make(rng: np.random.Generator) -> Reading:
+        values, month = autocorrelated(rng, blocks, seeds)
+        return stats.over_blocks(stats.mean_score(values), values, month)
+
+    def make_alone(rng: np.random.Generator) -> Reading:
+        return stats.mean_score(autocorrelated(rng, blocks, seeds)[0])
+
+    # days of neighbouring months are alike, too, which blocks of one month leave out: at most 3 %
+    assert coverage(make, 0.0) >= LEAST - 0.03
+    assert coverage(make_alone, 0.0) < 0.7
+
+
+@pytest.mark.parametrize("blocks", [10, 50])
+def test_shares_and_areas_over_blocks(blocks):
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        values, month = autocorrelated(rng, blocks)
+        own = rng.normal(0, 1, month.size)
+        labels = own + values[0] > 0
+        return labels, (own + rng.normal(0, 1, month.size))[None], month
+
+    def share(rng: np.random.Generator) -> Reading:
+        labels, _, month = draw(rng)
+        right = labels[None].astype(float)
+        return stats.over_blocks(stats.mean_score(right), right, month, (0.0, 1.0))
+
+    def area(rng: np.random.Generator) -> Reading:
+        labels, score, month = draw(rng)
+        alone = stats.crossed_auc(score, labels)
+        return stats.over_blocks(alone, stats.auc_shares(score, labels), month, (0.0, 1.0))
+
+    assert coverage(share, 0.5) >= LEAST - 0.03
+    many = [draw(np.random.default_rng([9, k])) for k in range(400)]
+    truth = float(np.mean([stats.crossed_auc(s, y).value for y, s, _ in many if 0 < y.mean() < 1]))
+    assert coverage(area, truth) >= LEAST - 0.03

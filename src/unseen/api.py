@@ -3,9 +3,9 @@
 
 What is asked about is a table (a DataFrame or a path; what its columns mean is said by the keyword
 arguments of `TableOptions`: `target`, `site`, `time`, `entity`, `groups`, `drop`; `encoding` is
-that of a text table, `holdout` the only site that is held out), a Python file (`file.py:name`), a
-`Subject` or a list of them; without any, the embedded heart-disease data of four hospitals.
-The answer is a `Answer`:
+that of a text table, `holdout` the only site that is held out, `block` marks rows that hang
+together), a Python file (`file.py:name`), a `Subject` or a list of them; without any, the embedded
+heart-disease data of four hospitals. The answer is a `Answer`:
 `.results`, `.summary()`, `.report(path)`, and a page in a notebook. The command line calls these
 functions, so both give the same numbers.
 

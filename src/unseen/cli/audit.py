@@ -33,6 +33,12 @@ def parser() -> Arguments:
     add_data(p)
     p.option(
         DATA,
+        "--block",
+        metavar="COLUMN",
+        help="rows that hang together (household, admitted:month): intervals draw whole blocks",
+    )
+    p.option(
+        DATA,
         "--example",
         metavar="NAME",
         help="embedded data instead: heart (default), bikes (rentals by year), air (twelve "
@@ -125,6 +131,7 @@ def main(argv: Sequence[str]) -> int:
         remedies={} if options.no_remedies else None,
         ignore=options.ignore,
         example=options.example,
+        block=options.block,
         **shared_options(options),
     )
     present(found, options)

@@ -45,8 +45,8 @@ def reliances(
     examples of the split.
 
     The features of a group move together, so what they share is not left behind. The interval is
-    paired and counts both the examples and the permutations as samples; `detail` is the drop per
-    example, averaged over permutations.
+    paired and counts both the examples and the permutations as samples, blocks of examples where
+    there is a column `block`; `detail` is the drop per example, averaged over permutations.
     """
     if repeats < 1:
         raise InvalidConfig(
@@ -77,6 +77,8 @@ def reliances(
             drops.append(before - after.view(len(part), len(x)))
         table = torch.cat(drops)
         reading = stats.crossed_mean(table.numpy())
+        if "block" in batch:
+            reading = stats.over_blocks(reading, table.numpy(), batch["block"].cpu().numpy())
         found[name] = Reading(
             reading.value, reading.low, reading.high, reading.n, detail=table.mean(0)
         )

@@ -7,7 +7,8 @@ DeLong and Newcombe for areas under the ROC curve, the bootstrap for anything wi
 skewed and bounded data at n = 3, 5, 10 and 50, with the exceptions that the docstrings name.
 """
 
-from unseen.stats.areas import FEW, auc, auc_difference, crossed_auc
+from unseen.stats.areas import FEW, auc, auc_difference, auc_shares, crossed_auc
+from unseen.stats.blocks import over_blocks
 from unseen.stats.means import (
     average_readings,
     bootstrap,
@@ -38,6 +39,7 @@ __all__ = [
     "LEVEL",
     "auc",
     "auc_difference",
+    "auc_shares",
     "average",
     "average_readings",
     "bootstrap",
@@ -53,6 +55,7 @@ __all__ = [
     "mean_score",
     "median",
     "of_scores",
+    "over_blocks",
     "proportion",
     "rank_correlation",
     "slope",

@@ -151,3 +151,17 @@ def _logit_limits(area: float, half: float) -> tuple[float, float]:
         return area, area
     logit, half = np.log(area / (1 - area)), half / (area * (1 - area))
     return float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit)))
+
+
+def auc_shares(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """What every example contributes to the area: values [seed, example] whose mean is the area of
+    each seed, and whose spread is DeLong's.
+    """
+    found = np.empty_like(scores)
+    n, positives = labels.size, int(labels.sum())
+    for row, score in zip(found, scores, strict=True):
+        above, below = _placements(score, labels)
+        area = above.mean()
+        row[labels] = area + (above - area) * n / positives
+        row[~labels] = area + (below - area) * n / (n - positives)
+    return found

@@ -41,8 +41,10 @@ def bike_frame() -> pd.DataFrame:
 
 
 def bike_table() -> Table:
-    """Rentals of an hour, a year held out."""
-    return Table(bike_frame, target="cnt", site="year", groups=("workingday",), drop=("dteday",))
+    """Rentals of an hour, a year held out; hours of one month hang together."""
+    return Table(
+        bike_frame, target="cnt", site="year", groups=("workingday",), block="dteday:month"
+    )
 
 
 def air_frame() -> pd.DataFrame:
@@ -52,8 +54,8 @@ def air_frame() -> pd.DataFrame:
 
 
 def air_table() -> Table:
-    """Fine dust, a station held out."""
-    return Table(air_frame, target="PM2.5", site="station", drop=("date", "day"))
+    """Fine dust, a station held out; rows of one month hang together."""
+    return Table(air_frame, target="PM2.5", site="station", drop=("day",), block="date:month")
 
 
 EXAMPLES = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from unseen import stats
@@ -34,6 +34,10 @@ class SplitPredictions:
     """
     has_probabilities: bool = True
     """False where only classes were predicted: then neither loss nor AUC means anything."""
+    block: NDArray[np.int64] | None = None
+    """Examples with the same number hang together (the rows of a month): intervals draw whole
+    blocks.
+    """
 
     @property
     def is_accuracy(self) -> bool:
@@ -57,34 +61,73 @@ class SplitPredictions:
         examples as samples.
         """
         chosen = slice(None) if rows is None else rows
-        found = {self.score_name: stats.mean_score(self.values[:, chosen])}
+        values = self.values[:, chosen]
+        found = {self.score_name: self._widen(stats.mean_score(values), values, chosen)}
         if (explained := self._explained_variance(chosen)) is not None:
-            found["R²"] = stats.crossed_mean(explained)
+            found["R²"] = self._widen(stats.crossed_mean(explained), explained, chosen)
         if self.margin is not None and self.y is not None:
             y = self.y[chosen] > 0
             if 0 < y.sum() < y.size:
-                found["AUC"] = replace(stats.crossed_auc(self.margin[:, chosen], y), unit="")
+                margin = self.margin[:, chosen]
+                area = replace(stats.crossed_auc(margin, y), unit="")
+                shares = () if self.block is None else stats.auc_shares(margin, y)
+                found["AUC"] = self._widen(area, shares, chosen, within=(0.0, 1.0))
         if self.has_probabilities:
             unit = "nats" if self.is_accuracy else ""
-            found["loss"] = stats.mean_score(self.loss[:, chosen], unit=unit)
+            loss = self.loss[:, chosen]
+            found["loss"] = self._widen(stats.mean_score(loss, unit=unit), loss, chosen)
         return found
 
     def changes(self, base: "SplitPredictions") -> dict[str, Reading]:
         """Paired differences to `base` (same examples, same seeds)."""
-        found = {self.score_name: stats.crossed_mean(self.values - base.values)}
+        found = {self.score_name: self._difference(self.values - base.values)}
         if (mine := self._explained_variance(slice(None))) is not None and (
             other := base._explained_variance(slice(None))
         ) is not None:
-            found["R²"] = stats.crossed_mean(mine - other)
+            found["R²"] = self._difference(mine - other)
         if self.margin is not None and base.margin is not None and self.y is not None:
             y = self.y > 0
             if 0 < y.sum() < y.size:
-                found["AUC"] = replace(
-                    stats.crossed_auc(self.margin, y, against=base.margin), unit=""
-                )
+                area = stats.crossed_auc(self.margin, y, against=base.margin)
+                shares: ArrayLike = ()
+                if self.block is not None:
+                    shares = stats.auc_shares(self.margin, y) - stats.auc_shares(base.margin, y)
+                found["AUC"] = self._widen(replace(area, unit=""), shares)
         if self.has_probabilities and base.has_probabilities:
-            found["loss"] = stats.crossed_mean(self.loss - base.loss)
+            found["loss"] = self._difference(self.loss - base.loss)
         return found
+
+    def repeat(self, rows: NDArray[np.intp], times: int) -> "SplitPredictions":
+        """The chosen examples so many times over, each time in blocks of their own."""
+        index = np.tile(rows, times)
+        block = self.block
+        if block is not None:
+            copy = np.repeat(np.arange(times), rows.size)
+            block = block[index] + copy * (block.max() + 1)
+        return replace(
+            self,
+            loss=self.loss[:, index],
+            score=self.score[:, index],
+            y=self.y[index] if self.y is not None and self.y.size == self.score.shape[1] else None,
+            margin=None if self.margin is None else self.margin[:, index],
+            block=block,
+        )
+
+    def _difference(self, values: NDArray[np.float64]) -> Reading:
+        return self._widen(stats.crossed_mean(values), values)
+
+    def _widen(
+        self,
+        alone: Reading,
+        values: ArrayLike,
+        chosen: slice | NDArray[np.bool_] | NDArray[np.intp] = slice(None),
+        within: tuple[float, float] = (-np.inf, np.inf),
+    ) -> Reading:
+        """The reading as it is, or with the interval of whole blocks where examples have them."""
+        if self.block is None:
+            return alone
+        within = (0.0, 1.0) if alone.unit == "fraction" else within
+        return stats.over_blocks(alone, np.asarray(values), self.block[chosen], within)
 
     def _explained_variance(
         self, chosen: slice | NDArray[np.bool_] | NDArray[np.intp]
@@ -126,6 +169,7 @@ def predict(
             why="inputs far outside the training range, or a probability of exactly zero.",
             fix="scale the inputs, or use a loss that works on logits.",
         )
+    blocks = [batch["block"].cpu() for batch in once(split.data, 4096, lab) if "block" in batch]
     labels = [batch["y"].cpu() for batch in once(split.data, 4096, lab) if "y" in batch]
     y = torch.cat(labels).double().flatten().numpy() if labels else None
     two = np.isin(scores, (0.0, 1.0)).all() and y is not None and np.isin(y, (0.0, 1.0)).all()
@@ -142,6 +186,7 @@ def predict(
         margin,
         unit if is_number else None,
         has_probabilities,
+        torch.cat(blocks).numpy() if blocks else None,
     )
 
 

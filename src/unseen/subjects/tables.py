@@ -70,6 +70,7 @@ class TableOptions(TypedDict, total=False):
     drop: str | Sequence[str]
     encoding: str | None
     holdout: str | None
+    block: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,8 @@ class TableColumns:
     """Of a text table; None: UTF-8, or UTF-16 where the file says so."""
     holdout: str | None = None
     """The only site that is held out; None: each in turn."""
+    block: str | None = None
+    """Rows with the same value hang together: "household", "admitted:month"."""
 
     def __post_init__(self) -> None:
         for name in ("groups", "drop"):  # one column may be given as it is
@@ -100,7 +103,10 @@ class TableColumns:
     @property
     def option_names(self) -> list[str]:
         """The options that were given."""
-        options = ("target", "site", "time", "entity", "groups", "drop", "encoding", "holdout")
+        options = (
+            *("target", "site", "time", "entity", "groups", "drop", "encoding"),
+            *("holdout", "block"),
+        )
         return [name for name in options if getattr(self, name)]
 
     def table(self, data: TableData) -> Table:
@@ -146,7 +152,15 @@ class TableColumns:
             )
         groups, drop = tuple(self.groups), tuple(self.drop)
         roles = (self.target, self.site, self.time, self.entity)
-        return Table(data, *roles, groups, drop, held_out=self.holdout, encoding=encoding)
+        return Table(
+            data,
+            *roles,
+            groups,
+            drop,
+            held_out=self.holdout,
+            encoding=encoding,
+            block=self.block,
+        )
 
 
 def is_table(path: str | Path) -> bool:

@@ -134,7 +134,7 @@ def resolution(here: Reading, there: SplitPredictions, metric: str) -> Resolutio
     rows = np.arange(0, n, max(1, n // 2_000))
     half2 = []
     for times in (4, 8):
-        reading = there.metrics(np.tile(rows, times)).get(metric)
+        reading = there.repeat(rows, times).metrics().get(metric)
         if reading is None:
             return None
         gap = gain(metric, stats.independent_difference(here, reading))

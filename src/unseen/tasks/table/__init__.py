@@ -7,7 +7,8 @@ with both site and time, is the training sites' future. With `local` > 0, "local
 of the site left out, for fine-tuning there (with time: its past), and "unseen" the rest of it.
 Without site and time only random rows can be evaluated, and `decisions` says so. Batches hold `x`
 (encoded features), `y`, `index` (the row in the user's table, from 0), `site` (index into
-`Tabular.sites`) and one `group:<spec>` per group (index into `Tabular.groups[spec]`).
+`Tabular.sites`), `block` where one is named, and one `group:<spec>` per group (index into
+`Tabular.groups[spec]`).
 """
 
 from collections.abc import Callable, Mapping
@@ -95,6 +96,10 @@ class Table:
     """So many of the last rows come from a new site without labels: split "new" (ADAPT)."""
     new_site: str = ""
     """What that site is called."""
+    block: str | None = None
+    """Rows with the same value hang together, and intervals draw whole blocks: a column, or
+    "admitted:month". The column is no feature.
+    """
 
     def __post_init__(self) -> None:
         if not 0 <= self.local < 1 or (self.local and not self.site):
@@ -121,7 +126,8 @@ class Table:
         """The user's rows as they are, and what was left out around them. A named index that has a
         role is a column.
         """
-        groups = (spec for group in self.groups for spec in (group, group.rpartition(":")[0]))
+        specs = [*self.groups, *([self.block] if self.block else [])]
+        groups = (spec for group in specs for spec in (group, group.rpartition(":")[0]))
         named = {*self.roles.values(), *self.drop, *groups}
         if isinstance(self.data, str | Path):
             found = read_table(self.data, self.encoding)
@@ -261,7 +267,8 @@ def parse_table(table: Table) -> ParsedTable:
 
 
 def _no_features(table: Table) -> set[str | None]:
-    return {*table.roles.values(), *table.drop}
+    block = {table.block, table.block.rpartition(":")[0]} if table.block else set()
+    return {*table.roles.values(), *table.drop, *block}
 
 
 def _unknown_column(column: str, frame: pd.DataFrame) -> UnknownName:
@@ -311,7 +318,8 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
         group, sentence = build_grouping(tidied, spec, fit)
         groups.append(group)
         said += [sentence] if sentence else []
-    columns = _columns(sheet, target, encoder, groups)
+    block = build_grouping(tidied, table.block, fit)[0] if table.block else None
+    columns = _columns(sheet, target, encoder, groups, block)
     uses = {"train": Use.TRAIN, "local": Use.TRAIN, "select": Use.SELECT}
     splits = {
         name: Split(
@@ -351,6 +359,7 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
             *parts.said,
             *encoder.decisions,
             *said,
+            *([] if block is None else [_about_blocks(block)]),
         ),
         conversions=sheet.conversions,
         warnings=warnings,
@@ -358,8 +367,21 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     )
 
 
+def _about_blocks(block: Grouping) -> str:
+    return (
+        f"Rows with the same `{block.name}` hang together: intervals of scores, gaps, reliance, "
+        f"remedies and comparison models draw the {len(block.names)} blocks anew, and are never "
+        "narrower than for rows by themselves. Those of calibration, labels, coherence and "
+        "curvature count rows."
+    )
+
+
 def _columns(
-    sheet: ParsedTable, target: Target, encoder: Encoder, groups: list[Grouping]
+    sheet: ParsedTable,
+    target: Target,
+    encoder: Encoder,
+    groups: list[Grouping],
+    block: Grouping | None = None,
 ) -> Columns:
     # rows without a target keep 0; no split holds them
     y = np.zeros(len(sheet.frame), np.int64 if target.classes else np.float32)
@@ -370,6 +392,7 @@ def _columns(
         index=torch.arange(len(y)),
         site=torch.from_numpy(sheet.site),
         **{f"group:{group.name}": torch.from_numpy(group.codes) for group in groups},
+        **({} if block is None else {"block": torch.from_numpy(block.codes)}),
     )
 
 

@@ -1,4 +1,6 @@
-"""Subgroups of rows: the levels of a column, or bands of a numeric one ("age:decade")."""
+"""Subgroups of rows: the levels of a column, bands of a numeric one ("age:decade"), or spans of
+time ("admitted:month").
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,10 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from unseen.errors import InvalidConfig, UnknownName
-from unseen.tasks.table.cells import Format, format_of, number_of, numbers, words_of
+from unseen.tasks.table.cells import Format, Kind, format_of, number_of, numbers, words_of
 from unseen.tasks.table.encoding import as_words
 
 MISSING = "missing"
+SPANS = {"day": "D", "week": "W", "month": "M", "year": "Y"}
+"""Of dates, and numpy's units for them; a week begins on a Thursday, as the year 1970 did."""
 MOST_BANDS = 100
 """Decades of an age; not of an income."""
 
@@ -51,6 +55,8 @@ def build_grouping(
             fix=f'use groups="{column}".',
         )
     x = numbers(values, form)
+    if bands in SPANS and form.kind is Kind.DATE:
+        return _spans(x, spec, SPANS[bands]), ""
     if not bands and (not form.is_measured or len(np.unique(x[~np.isnan(x)])) <= few):
         return _levels(as_words(values), spec, form)
     if np.isnan(x).all():
@@ -60,6 +66,16 @@ def build_grouping(
     codes = np.where(np.isnan(x), len(names), np.searchsorted(edges, x, side="right"))
     said = f"Group `{spec}`: {', '.join(names)}."
     return _grouping_with_missing(spec, names, codes), said
+
+
+def _spans(days: NDArray[np.float64], spec: str, unit: str) -> Grouping:
+    """The months, say, in which dates lie."""
+    is_known = ~np.isnan(days)
+    dates = np.floor(days[is_known]).astype("datetime64[D]").astype(f"datetime64[{unit}]")
+    found, number = np.unique(dates, return_inverse=True)
+    codes = np.full(days.size, len(found))
+    codes[is_known] = number
+    return _grouping_with_missing(spec, [str(span) for span in found], codes)
 
 
 def _levels(words: pd.Series, spec: str, form: Format) -> tuple[Grouping, str]:
@@ -101,7 +117,8 @@ def _edges(
     if np.isnan(edges).any() or (np.diff(edges) <= 0).any():
         raise InvalidConfig(
             f"Group `{spec}` has unknown bands `{bands}`.",
-            why="bands are decade, tertiles, quartiles, quintiles, or rising edges.",
+            why="bands are decade, tertiles, quartiles, quintiles, or rising edges; of dates also "
+            f"{', '.join(SPANS)}.",
             fix=f'for example groups="{column}:decade" or groups="{column}:40,60".',
         )
     return edges
