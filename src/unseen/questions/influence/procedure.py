@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unseen.attributions.influence import Fisher, Influence, sequence_nats
+from unseen.attributions.influence.layers import select_layers
 from unseen.engine.batches import gather, to_device
 from unseen.objectives import cross_entropy, logistic_loss, mean_token_loss
 from unseen.subjects.session import Session
@@ -21,6 +22,8 @@ ROWS = 64
 """Training examples that are scored together."""
 MOST = 20_000
 """Examples on which the curvature is fitted: an audit trains much more than that."""
+MOST_INPUTS = 2_000
+"""Inputs of a linear layer up to which its curvature is fitted unasked: it costs their cube."""
 FEW = 20
 """Classes up to which every one of them is visited for the Fisher matrix: no noise of drawn
 labels.
@@ -45,7 +48,8 @@ def for_session(config: Influence, session: Session, fisher: str = "") -> Influe
     has the least noise for this kind of data.
     """
     loss = query_loss(session)
-    config = replace(config, loss=loss)
+    layers = config.layers or _narrow_layers(session.first.model)
+    config = replace(config, loss=loss, layers=layers)
     if fisher:
         return replace(config, fisher=Fisher(fisher))
     if loss is logistic_loss or (loss is cross_entropy and _classes(session) <= FEW):
@@ -53,6 +57,21 @@ def for_session(config: Influence, session: Session, fisher: str = "") -> Influe
     if session.task.objective.relabel is None:
         return replace(config, fisher=Fisher.EMPIRICAL)
     return replace(config, fisher=Fisher.SAMPLED, draws=DRAWS)
+
+
+def _narrow_layers(model: nn.Module) -> tuple[str, ...]:
+    """The layers that an influence goes through by default but for those of very many inputs;
+    empty, which stands for the default, where that leaves all or none.
+    """
+    chosen = select_layers(model, ())
+    wide = {
+        name
+        for name in chosen
+        if isinstance(layer := model.get_submodule(name), nn.Linear)
+        and layer.in_features > MOST_INPUTS
+    }
+    narrow = tuple(name for name in chosen if name not in wide)
+    return narrow if wide else ()
 
 
 def negative(loss: PerExample) -> PerExample:
