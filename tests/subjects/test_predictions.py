@@ -1,5 +1,7 @@
 """What models did on a split, against scikit-learn on the same rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,3 +111,49 @@ def test_a_score_that_is_not_finite_is_refused():
     nn.init.constant_(net.weight, torch.nan)
     with pytest.raises(InvalidData, match="not finite on 5"):
         predict([net], task, split, Lab())
+
+
+@pytest.mark.parametrize("is_number", [False, True])
+def test_blocks_widen_every_interval_and_change_no_value(is_number):
+    rng = np.random.default_rng(0)
+    block = np.repeat(np.arange(12), 10)
+    sign = rng.choice([-1.0, 1.0], 120)
+    # a month in which the models err, errs in most rows
+    right = rng.normal(0.4, 1.0, 12)[block] + rng.normal(0, 0.3, (3, 120))
+    alone = SplitPredictions(
+        loss=np.abs(right),
+        score=-np.abs(right) if is_number else (right > 0).astype(float),
+        y=rng.normal(size=120) if is_number else (sign > 0).astype(float),
+        margin=None if is_number else right * sign,
+        unit=2.0 if is_number else None,
+    )
+    together = replace(alone, block=block)
+    base = replace(together, score=alone.score[:, ::-1], loss=alone.loss[:, ::-1])
+    pairs = [
+        (alone.metrics(), together.metrics()),
+        (alone.changes(replace(base, block=None)), together.changes(base)),
+        (alone.metrics(block < 6), together.metrics(block < 6)),
+    ]
+    for narrow, wide in pairs:
+        assert narrow.keys() == wide.keys()
+        for name, reading in narrow.items():
+            assert wide[name].value == reading.value
+            assert wide[name].low <= reading.low
+            assert wide[name].high >= reading.high
+            assert wide[name].n == reading.n
+    score = together.score_name
+    narrow, wide = (one.metrics()[score] for one in (alone, together))
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+    single = replace(alone, block=np.zeros(120, int)).metrics()[score]
+    assert np.isnan([single.low, single.high]).all()
+
+
+def test_repeated_examples_are_in_blocks_of_their_own():
+    found = SplitPredictions(
+        loss=np.arange(6.0)[None], score=np.zeros((1, 6)), y=np.arange(6.0), block=np.arange(6) // 2
+    )
+    many = found.repeat(np.array([1, 3]), 3)
+    assert many.loss.tolist() == [[1.0, 3.0] * 3]
+    assert many.y.tolist() == [1.0, 3.0] * 3
+    assert many.block.tolist() == [0, 1, 3, 4, 6, 7]
+    assert replace(found, block=None).repeat(np.array([1]), 2).block is None

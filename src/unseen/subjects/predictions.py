@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unseen import stats
@@ -70,8 +70,9 @@ class SplitPredictions:
             if 0 < y.sum() < y.size:
                 margin = self.margin[:, chosen]
                 area = replace(stats.crossed_auc(margin, y), unit="")
-                shares = () if self.block is None else stats.auc_shares(margin, y)
-                found["AUC"] = self._widen(area, shares, chosen, within=(0.0, 1.0))
+                if self.block is not None:
+                    area = self._widen(area, stats.auc_shares(margin, y), chosen, (0.0, 1.0))
+                found["AUC"] = area
         if self.has_probabilities:
             unit = "nats" if self.is_accuracy else ""
             loss = self.loss[:, chosen]
@@ -88,11 +89,11 @@ class SplitPredictions:
         if self.margin is not None and base.margin is not None and self.y is not None:
             y = self.y > 0
             if 0 < y.sum() < y.size:
-                area = stats.crossed_auc(self.margin, y, against=base.margin)
-                shares: ArrayLike = ()
+                area = replace(stats.crossed_auc(self.margin, y, against=base.margin), unit="")
                 if self.block is not None:
-                    shares = stats.auc_shares(self.margin, y) - stats.auc_shares(base.margin, y)
-                found["AUC"] = self._widen(replace(area, unit=""), shares)
+                    shares = (stats.auc_shares(margin, y) for margin in (self.margin, base.margin))
+                    area = self._widen(area, next(shares) - next(shares))
+                found["AUC"] = area
         if self.has_probabilities and base.has_probabilities:
             found["loss"] = self._difference(self.loss - base.loss)
         return found
@@ -119,7 +120,7 @@ class SplitPredictions:
     def _widen(
         self,
         alone: Reading,
-        values: ArrayLike,
+        values: NDArray[np.float64],
         chosen: slice | NDArray[np.bool_] | NDArray[np.intp] = slice(None),
         within: tuple[float, float] = (-np.inf, np.inf),
     ) -> Reading:
@@ -127,7 +128,7 @@ class SplitPredictions:
         if self.block is None:
             return alone
         within = (0.0, 1.0) if alone.unit == "fraction" else within
-        return stats.over_blocks(alone, np.asarray(values), self.block[chosen], within)
+        return stats.over_blocks(alone, values, self.block[chosen], within)
 
     def _explained_variance(
         self, chosen: slice | NDArray[np.bool_] | NDArray[np.intp]

@@ -433,3 +433,32 @@ def test_a_number_is_scaled_by_its_fitted_rows():
 def test_the_example_builds():
     task = example().build(LAB)
     assert len(task.splits["unseen"].data) > 50
+
+
+def test_blocks_are_spans_of_time_and_no_feature():
+    rng = np.random.default_rng(0)
+    days = pd.Timestamp("2019-12-30") + pd.to_timedelta(rng.integers(0, 70, 90), "D")
+    frame = pd.DataFrame(
+        {"when": days, "x": rng.normal(size=90), "y": np.arange(90) % 2, "house": rng.choice(9, 90)}
+    )
+    spans = {"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
+    for span, form in spans.items():
+        made = Table(frame, "y", block=f"when:{span}").prepare(LAB)
+        names = sorted(set(days.strftime(form)))
+        for name, rows in made.rows.items():
+            codes = made.task.splits[name].data.columns["block"].tolist()
+            assert [names[code] for code in codes] == days[rows].strftime(form).tolist()
+        assert list(made.encoder.blocks) == ["x", "house"]
+        assert any(f"the {len(names)} blocks anew" in said for said in made.decisions)
+    weeks = Table(frame.assign(when=days.astype(str)), "y", block="when:week").prepare(LAB)
+    split = weeks.task.splits["train"].data.columns["block"]
+    in_weeks = days.to_numpy().astype("datetime64[W]")[weeks.rows["train"]]
+    assert [int(code) for code in split] == np.searchsorted(
+        np.unique(days.to_numpy().astype("datetime64[W]")), in_weeks
+    ).tolist()
+    houses = Table(frame, "y", block="house").prepare(LAB)
+    assert list(houses.encoder.blocks) == ["when", "x"]
+    assert "unknown bands `month`" in refused(
+        InvalidConfig, lambda: Table(frame, "y", block="x:month").build(LAB)
+    )
+    assert "`hous`" in refused(UnknownName, lambda: Table(frame, "y", block="hous").build(LAB))
