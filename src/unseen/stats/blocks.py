@@ -1,4 +1,4 @@
-"""Intervals for examples that hang together in blocks: the rows of a month, the visits of a person."""
+"""Intervals for examples that hang together in blocks: rows of a month, visits of a person."""
 
 from dataclasses import replace
 from math import inf
