@@ -263,6 +263,23 @@ def test_the_words_of_an_error_that_a_function_returns_do_not_count(version):
     assert version(helper=helper) == version(helper=helper.replace("WORDS", "other words"))
 
 
+def test_what_only_makes_or_raises_an_error_does_not_count_and_what_it_reaches_neither(version):
+    helper = HELPER.replace(
+        "return x + deep", "if x < 0:\n        raise refusal(x)\n    return x + deep"
+    )
+    maker = "def refusal(x):\n    return ValueError(words(x))\ndef words(x):\n    return 'WORDS'\n"
+    other = maker.replace("'WORDS'", "str(x)").replace("Error(words(x))", "Error(words(x + 1))")
+    assert version(helper=helper + maker) == version(helper=helper + other)
+    value = maker.replace("return ValueError(words(x))", "return words(x)")
+    assert version(helper=helper + value) != version(
+        helper=helper + value.replace("WORDS", "other words")
+    )
+    raising = "def refusal(x):\n    y = x + 1\n    raise ValueError(y)\n"
+    assert version(helper=helper + raising) == version(helper=helper + raising.replace("1", "2"))
+    partly = raising.replace("    raise", "    if y:\n        return y\n    raise")
+    assert version(helper=helper + partly) != version(helper=helper + partly.replace("1", "2"))
+
+
 def test_a_module_may_be_renamed(version, tmp_path):
     """Also where it is used as `module.name`; but the same name taken from a module with another
     definition counts.

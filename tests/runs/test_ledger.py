@@ -199,6 +199,44 @@ def test_a_change_that_smoke_rows_cannot_settle_asks_for_the_laptop_run(change, 
     assert Path("results/settled.json").read_text() == before
 
 
+def test_one_seed_of_every_arm_settles_what_the_smoke_scale_does_not_run(edit, capsys):
+    before = json.loads(Path("results/settled.json").read_text())
+    edit("100.0 + cell.seed", "cell.seed + 100.0")
+    assert main([*CHECK, "--one-seed"]) == 0
+    assert "restamped: rows of seed 0 as before" in capsys.readouterr().out
+    after = json.loads(Path("results/settled.json").read_text())
+    assert after["compared"].startswith("rows of seed 0")
+    assert (after["claims"], after["rows"]) == (before["claims"], before["rows"])
+    assert main(CHECK) == 0
+
+
+DIFFERENT = {
+    "an arm of the laptop scale": ("100.0 +", "101.0 +", "row 1: y is 101.0 instead of 100.0"),
+    "more seeds": ('"large"), 3', '"large"), 4', "no rows are kept of seeds 3"),
+    "more arms": ('"large"), 3', '"large", "huge"), 3', "3 rows instead of 2"),
+    "rows of another seed": (
+        '"seed": cell.seed',
+        '"seed": 1 + cell.seed',
+        "seed is 1 instead of 0",
+    ),
+    "arms that start later": (
+        "yield Cell(arm, seed)",
+        "yield Cell(arm, seed + (arm != 'small'))",
+        "seed 0 does not have every arm",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", DIFFERENT)
+def test_what_one_seed_cannot_settle_asks_for_the_laptop_run(change, edit, capsys):
+    old, new, reason = DIFFERENT[change]
+    before = Path("results/settled.json").read_text()
+    edit(old, new)
+    assert main([*CHECK, "--one-seed"]) in (1, 3)
+    assert reason in capsys.readouterr().out
+    assert Path("results/settled.json").read_text() == before
+
+
 def test_a_ledger_says_which_definitions_the_smoke_scale_ran(edit):
     stamp = Stamp.read(Files(Path("results"), "settled").code)
     ran = {

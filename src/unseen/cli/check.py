@@ -6,7 +6,8 @@ verdict; rows of this code, where they are stored, an effect inside the recorded
 the opposite verdict (another processor moves what is trained). It is *stale* if the code of its
 cells has changed since and no rows of the new code are stored. --smoke computes the smoke scale of
 stale ledgers and restamps those whose smoke rows are as before, if the smoke scale runs every
-definition that changed. --fresh runs the studies again with seeds nobody used (`fresh.py`).
+definition that changed; --one-seed computes one seed of the laptop scale instead and compares its
+rows with the kept ones. --fresh runs the studies again with seeds nobody used (`fresh.py`).
 
 Exit codes: 0 all hold, 1 something does not hold, 2 usage or input error, 3 something is stale or
 missing.
@@ -26,7 +27,7 @@ from unseen.runs import catalog, ledger, runner
 from unseen.runs.ledger import Files
 from unseen.runs.overview import write_table
 from unseen.runs.seeds import count_seeds, decide_with_more_seeds
-from unseen.runs.settle import settle
+from unseen.runs.settle import settle_by_seed, settle_by_smoke
 from unseen.runs.store import Store, home
 from unseen.study import Claim, Judgement, Scale, Study, Verdict
 
@@ -74,8 +75,8 @@ def main(argv: Sequence[str]) -> int:
             changed += rejudge(study, files)
         one = check_ledger(study, files, store)
         found.append(
-            settle_ledger(study, files, one)
-            if options.smoke and one.standing is Standing.STALE
+            settle_ledger(study, files, one, options.one_seed)
+            if (options.smoke or options.one_seed) and one.standing is Standing.STALE
             else one
         )
     if options.table:
@@ -173,12 +174,16 @@ def _judge_again(
     return ledger.decide_claims(study, files, text), KEPT
 
 
-def settle_ledger(study: Study[Any, Any], files: Files, stale: LedgerStatus) -> LedgerStatus:
-    """What the smoke scale says about a stale ledger."""
-    reason = settle(study, files, ledger.read(files.claims))
+def settle_ledger(
+    study: Study[Any, Any], files: Files, stale: LedgerStatus, one_seed: bool
+) -> LedgerStatus:
+    """What the smoke scale, or one seed of the ledger's own, says about a stale ledger."""
+    by = settle_by_seed if one_seed else settle_by_smoke
+    reason = by(study, files, ledger.read(files.claims))
     if not reason:
+        said = ledger.read(files.claims)["compared"].split(" at ")[0]
         return LedgerStatus(
-            study.name, Standing.HOLDS, ("restamped: smoke rows as before",), stale.rows
+            study.name, Standing.HOLDS, (f"restamped: {said} as before",), stale.rows
         )
     return replace(stale, reasons=(reason, *stale.reasons))
 

@@ -158,6 +158,12 @@ def check_parser() -> Arguments:
     )
     p.option(
         COMPUTING,
+        "--one-seed",
+        action="store_true",
+        help="settle stale ledgers by one seed of every arm of their own scale",
+    )
+    p.option(
+        COMPUTING,
         "--fresh",
         action="store_true",
         help="run them again with seeds nobody used: how many effects lie in the recorded "

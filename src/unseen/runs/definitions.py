@@ -34,7 +34,9 @@ from unseen.runs.code_tokens import (
     Reference,
     Text,
     attribute_chain,
+    methods_of,
     tokens_of,
+    walk_scope,
 )
 
 LOOSE = "<statements>"
@@ -231,7 +233,7 @@ class Sources:
         return tuple(dict.fromkeys(nodes)) or (Node(home, WHOLE),)
 
     def is_error(self, node: Node) -> bool:
-        """Whether a definition is a kind of error."""
+        """Whether a definition is a kind of error, or a function that only makes or raises one."""
         if node not in self._errors:
             self._errors[node] = False  # a circle is no error
             statements = self.module(node.file).statements.get(node.name, ())
@@ -240,8 +242,24 @@ class Sources:
                 self._is_error(node.file, Reference(attribute_chain(base)))
                 for base in bases
                 if attribute_chain(base)
-            )
+            ) or (bool(statements) and all(self._makes_error(node.file, s) for s in statements))
         return self._errors[node]
+
+    def _makes_error(self, file: Path, statement: ast.stmt) -> bool:
+        """Whether nothing comes of a function but errors: what it says in them decides no
+        number.
+        """
+        if not isinstance(statement, ast.FunctionDef) or statement.decorator_list:
+            return False
+        inner = [one for line in statement.body for one in walk_scope(line)]
+        if any(isinstance(one, ast.Yield | ast.YieldFrom) for one in inner):
+            return False
+        results = [one.value for one in inner if isinstance(one, ast.Return)]
+        last = statement.body[-1]
+        chains = [attribute_chain(one.func) if isinstance(one, ast.Call) else () for one in results]
+        return isinstance(last, ast.Raise | ast.Return) and all(
+            chain and self._is_error(file, Reference(chain)) for chain in chains
+        )
 
     def _is_error(self, file: Path, what: Reference) -> bool:
         text, nodes = self.resolve(file, what)
@@ -280,8 +298,14 @@ class Sources:
             parts = {"": (tokens_of(module.entry),)} if module.entry is not None else {}
         else:
             parts = module.parts(name)
+        for statement in module.statements.get(name, ()):
+            if isinstance(statement, ast.ClassDef):
+                for method in methods_of(statement):
+                    if self._makes_error(file, method):
+                        parts.pop(method.name, None)
         if self.is_error(node):  # its kind counts; how it puts its words together decides no number
-            parts = {"": parts[""]}
+            is_kind = any(isinstance(s, ast.ClassDef) for s in module.statements[name])
+            parts = {"": parts[""]} if is_kind else {}
         digests, reaches, texts = dict[str, str](), dict[Node, None](), set[str]()
         for part, fragments in parts.items():
             written = [self._render(file, fragment, reaches, texts) for fragment in fragments]

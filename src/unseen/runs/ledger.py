@@ -26,7 +26,7 @@ from unseen.runs.code_keys import code_of, definitions_of, plain
 from unseen.runs.provenance import processor, versions
 from unseen.runs.runner import Result
 from unseen.runs.seeds import Verdicts, count_seeds, decide_kept
-from unseen.runs.smoke import SmokeRun, executed_labels, smoke_run
+from unseen.runs.smoke import WitnessRun, executed_labels, smoke_run
 from unseen.runs.store import Store, Value, canonical, write_atomic
 from unseen.study import Groups, Judgement, Rows, Scale, Study
 from unseen.study.claim import after_holm
@@ -49,7 +49,7 @@ class Stamp:
     """Those that the smoke scale ran."""
 
     @staticmethod
-    def of(study: Study[Any, Any], scale: Scale, smoke: SmokeRun | None = None) -> "Stamp":
+    def of(study: Study[Any, Any], scale: Scale, smoke: WitnessRun | None = None) -> "Stamp":
         """Of today's code."""
         cells = list(study.cells(study.scales[scale]))
         module = catalog.locate(study.name).module
@@ -188,8 +188,8 @@ def write_files(
         {
             **text,
             "claims": lines(verdicts.judgements, verdicts.doublings),
-            "rows": _of_file(files.rows),
-            "smoke": _of_file(files.smoke),
+            "rows": digest_of_file(files.rows),
+            "smoke": digest_of_file(files.smoke),
         },
     )
 
@@ -211,10 +211,10 @@ def write_text(files: Files, text: Mapping[str, Any]) -> None:
 def read_rows(path: Path, sha256: str) -> list[dict[str, Value]]:
     """The rows that belong to a ledger, or `CorruptFile`."""
     found = rows.read(path)
-    if _of_file(path) != sha256:
+    if digest_of_file(path) != sha256:
         raise CorruptFile(
             f"{path} does not belong to its ledger.",
-            why=f"its SHA-256 starts with {_of_file(path)}, and the ledger names {sha256}.",
+            why=f"its SHA-256 starts with {digest_of_file(path)}, and the ledger names {sha256}.",
             fix="restore both from version control, or write the ledger again: unseen run NAME "
             "--ledger.",
         )
@@ -232,7 +232,8 @@ def doublings(text: Mapping[str, Any]) -> dict[str, int]:
     return {line["says"]: line["doublings"] for line in text["claims"] if "doublings" in line}
 
 
-def _of_file(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
+    """By which a ledger names a file that belongs to it."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 

@@ -1,20 +1,21 @@
-"""Whether a change of code left a study's numbers as they were, judged by its smoke scale.
+"""Whether a change of code left a study's numbers as they were, judged by a part of its cells.
 
 A ledger is stale once a definition that its rows depend on has changed. Equal smoke rows show that
 the change is none of the numbers, provided the smoke scale ran every definition that changed: what
-only the laptop scale reaches (a branch, an arm) it cannot speak for. Then the laptop scale has to
-run again.
+only the laptop scale reaches (a branch, an arm) it cannot speak for. One seed of every arm of the
+laptop scale can: its rows equal the kept ones if what it runs has not changed what it computes, and
+other seeds run the same. If these differ, the laptop scale has to run again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from unseen.runs import catalog, ledger, rows
 from unseen.runs.code_keys import code_of
 from unseen.runs.ledger import Files, Stamp
 from unseen.runs.provenance import commit, processor
-from unseen.runs.smoke import smoke_run
+from unseen.runs.smoke import compute, smoke_run
 from unseen.study import Scale, Study
 
 MOST_NAMES = 8
@@ -62,15 +63,13 @@ def names(labels: list[str]) -> str:
     return shown + (f" and {len(labels) - MOST_NAMES} more" if len(labels) > MOST_NAMES else "")
 
 
-def settle(study: Study[Any, Any], files: Files, text: Mapping[str, Any]) -> str:
+def settle_by_smoke(study: Study[Any, Any], files: Files, text: Mapping[str, Any]) -> str:
     """Restamps a stale ledger whose smoke rows are as before; else returns why they do not settle
     it.
     """
-    if not files.code.exists() or "smoke" not in text:
-        return "it keeps no smoke rows"
+    if reason := _lacks(files, text):
+        return reason
     scale, old = Scale(text["scale"]), Stamp.read(files.code)
-    if scale is Scale.SMOKE:
-        return "it is of the smoke scale itself"
     today = Stamp.of(study, scale)
     if old.cells != today.cells:
         return "its cells have changed"
@@ -80,13 +79,7 @@ def settle(study: Study[Any, Any], files: Files, text: Mapping[str, Any]) -> str
     before = ledger.read_rows(files.smoke, text["smoke"])
     run = smoke_run(study)
     if difference := rows.difference(before, run.rows):
-        here = processor()
-        elsewhere = (
-            f" (computed on {text['processor']}, here on {here})"
-            if text.get("processor") != here
-            else ""
-        )
-        return f"smoke rows differ{elsewhere}: {difference}"
+        return f"smoke rows differ{_elsewhere(text)}: {difference}"
     today = Stamp.of(study, scale, run)
     silent = [label for label in changes.new if label not in today.executed]
     replaced = {label.rpartition(":")[2] for label in changes.new}
@@ -99,11 +92,59 @@ def settle(study: Study[Any, Any], files: Files, text: Mapping[str, Any]) -> str
         return (
             f"smoke rows are equal, but the smoke scale does not run what changed: {names(silent)}"
         )
-    at = commit(
-        code_of(catalog.locate(study.name).module, next(iter(study.cells(study.scales[scale]))))
-    )
-    today.write(files.code)
-    ledger.write_text(
-        files, {**text, "code": today.code, "compared": "smoke rows" + (f" at {at}" if at else "")}
-    )
+    _restamp(study, files, text, today, "smoke rows")
     return ""
+
+
+def settle_by_seed(study: Study[Any, Any], files: Files, text: Mapping[str, Any]) -> str:
+    """Restamps a stale ledger if one seed of every arm gives the kept rows of that seed; else
+    returns why not.
+    """
+    if reason := _lacks(files, text):
+        return reason
+    scale = Scale(text["scale"])
+    cells = list(study.cells(study.scales[scale]))
+    kept = ledger.read_rows(files.rows, text["rows"])
+    if not all("seed" in row for row in kept):
+        return "its rows name no seed"
+    first = min(cell.seed for cell in cells)
+    arms = [replace(cell, seed=first) for cell in cells]
+    once = [cell for cell in cells if cell.seed == first]
+    if any(arm not in once for arm in arms):
+        return f"seed {first} does not have every arm"
+    run = compute(study, once)
+    before = [row for row in kept if row["seed"] == first]
+    if difference := rows.difference(before, run.rows):
+        return f"rows of seed {first} differ{_elsewhere(text)}: {difference}"
+    missing = {cell.seed for cell in cells} - {row["seed"] for row in kept}
+    if missing:
+        return f"no rows are kept of seeds {', '.join(map(str, sorted(missing)))}"
+    smoke = smoke_run(study)
+    rows.write(files.smoke, smoke.rows)
+    text = {**text, "smoke": ledger.digest_of_file(files.smoke)}
+    _restamp(study, files, text, Stamp.of(study, scale, smoke), f"rows of seed {first}")
+    return ""
+
+
+def _lacks(files: Files, text: Mapping[str, Any]) -> str:
+    """Why a ledger cannot be settled by some of its cells; empty if it can."""
+    if not files.code.exists() or "smoke" not in text:
+        return "it keeps no smoke rows"
+    return "it is of the smoke scale itself" if Scale(text["scale"]) is Scale.SMOKE else ""
+
+
+def _elsewhere(text: Mapping[str, Any]) -> str:
+    here = processor()
+    if text.get("processor") == here:
+        return ""
+    return f" (computed on {text['processor']}, here on {here})"
+
+
+def _restamp(
+    study: Study[Any, Any], files: Files, text: Mapping[str, Any], today: Stamp, what: str
+) -> None:
+    cell = next(iter(study.cells(study.scales[Scale(text["scale"])])))
+    at = commit(code_of(catalog.locate(study.name).module, cell))
+    today.write(files.code)
+    compared = what + (f" at {at}" if at else "")
+    ledger.write_text(files, {**text, "code": today.code, "compared": compared})

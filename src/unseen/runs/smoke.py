@@ -1,9 +1,9 @@
-"""The smoke scale as a witness: its rows, and which definitions ran to make them."""
+"""Cells computed here and now as a witness: their rows, and which definitions ran to make them."""
 
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,23 +19,26 @@ from unseen.study import Scale, Study
 
 
 @dataclass(frozen=True)
-class SmokeRun:
-    """The rows of a study's smoke scale, computed here and now, and the functions that were
-    called.
-    """
+class WitnessRun:
+    """The rows of some cells, computed here and now, and the functions that were called."""
 
     rows: tuple[Mapping[str, Value], ...]
     called: frozenset[CodeType]
 
 
-def smoke_run(study: Study[Any, Any]) -> SmokeRun:
-    """Computes the smoke scale on the CPU, without the store: what it keeps is thrown away."""
+def smoke_run(study: Study[Any, Any]) -> WitnessRun:
+    """The smoke scale."""
+    return compute(study, study.cells(study.scales[Scale.SMOKE]))
+
+
+def compute(study: Study[Any, Any], cells: Iterable[Any]) -> WitnessRun:
+    """Computes cells on the CPU, without the store: what they keep is thrown away."""
     rows: list[Mapping[str, Value]] = []
     with tempfile.TemporaryDirectory() as folder, calls() as called:
-        for n, cell in enumerate(study.cells(study.scales[Scale.SMOKE])):
+        for n, cell in enumerate(cells):
             lab = Lab(seed=cell.seed, keeper=TensorCache(Path(folder, str(n)))).child(study.name)
             rows += validate_rows(study.run(cell, lab), study.name)
-    return SmokeRun(tuple(rows), frozenset(called))
+    return WitnessRun(tuple(rows), frozenset(called))
 
 
 @contextmanager
