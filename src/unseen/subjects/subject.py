@@ -4,6 +4,7 @@ shown.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,10 @@ class Subject:
     """
     show: Callable[[str, int], Shown] | None = None
     """Example `index` of a split, as text or as a grey image."""
+    cells: Callable[[str], Mapping[str, NDArray[Any]]] | None = None
+    """Columns of a split's examples as a person wrote them, also those that are no input: numbers
+    (NaN where missing) or words ("").
+    """
     unit: float = 1.0
     """A number as target is `centre` + `unit` · y in its own unit."""
     centre: float = 0.0
@@ -114,8 +119,26 @@ def validate(subject: Subject) -> Subject:
         subject,
         task=replace(task, splits=splits),
         show=_show_kept(subject.show, positions),
+        cells=_cells_kept(subject.cells, positions),
         decisions=[*subject.decisions, *decisions],
     )
+
+
+def _cells_kept(
+    cells: Callable[[str], Mapping[str, NDArray[Any]]] | None, positions: Mapping[str, Tensor]
+) -> Callable[[str], Mapping[str, NDArray[Any]]] | None:
+    """The cells of the examples whose label counts."""
+    if cells is None or not positions:
+        return cells
+
+    def labelled_cells(split: str) -> Mapping[str, NDArray[Any]]:
+        kept = positions.get(split)
+        return {
+            name: column if kept is None else column[kept.numpy()]
+            for name, column in cells(split).items()
+        }
+
+    return labelled_cells
 
 
 def _show_kept(

@@ -277,6 +277,7 @@ def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) 
         },
         columns=lambda split: tab.numbers(split),
         show=lambda split, index: _line(tab, split, index),
+        cells=tab.cells,
         unit=1.0 if tab.target.classes else tab.target.scale,
         centre=0.0 if tab.target.classes else tab.target.centre,
         decisions=decisions,

@@ -12,7 +12,7 @@ Without site and time only random rows can be evaluated, and `decisions` says so
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -26,8 +26,8 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import target as targets
-from unseen.tasks.table.cells import Format, finite, numbers
-from unseen.tasks.table.encoding import Encoder, NumericColumn, fit_encoder, tidy
+from unseen.tasks.table.cells import Format, Kind, finite, numbers
+from unseen.tasks.table.encoding import Encoder, NumericColumn, as_words, fit_encoder, tidy
 from unseen.tasks.table.grouping import Grouping, build_grouping
 from unseen.tasks.table.inspection import numbers_among_words, type_mismatches
 from unseen.tasks.table.layout import is_number
@@ -166,10 +166,28 @@ class Tabular:
     held_out: str | None
     conversions: tuple[str, ...] = ()
     """Those of the decisions that say what was read otherwise than it is written."""
+    tidied: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+    formats: Mapping[str, Format] = field(default_factory=dict)
+    """How the cells of each column without a role are read."""
 
     @property
     def name(self) -> str:
         return self.task.name
+
+    def cells(self, split: str) -> dict[str, NDArray[Any]]:
+        """The columns without a role as written, for the rows of a split: numbers with NaN, or
+        words with "", where a cell is missing.
+        """
+        rows, codes = self.rows[split], {code.name: code for code in self.encoder.codes}
+        found = dict[str, NDArray[Any]]()
+        for name, form in self.formats.items():
+            column, code = self.tidied[name].iloc[rows], codes.get(name)
+            if isinstance(code, NumericColumn) or (code is None and form.is_measured):
+                read = numbers(column, form) if code is None else code.values(column)
+                found[f"{name} (days since 1970)" if form.kind is Kind.DATE else name] = read
+            else:
+                found[name] = np.array(["" if pd.isna(w) else str(w) for w in as_words(column)])
+        return found
 
     def as_numpy(self, split: str) -> tuple[NDArray[np.float32], NDArray[Any]]:
         """(x, y) of a split for scikit-learn: the same encoded features and rows."""
@@ -364,6 +382,8 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
         conversions=sheet.conversions,
         warnings=warnings,
         held_out=held,
+        tidied=tidied,
+        formats=sheet.formats,
     )
 
 

@@ -14,6 +14,7 @@ from unseen.questions.audit.advice import (
 )
 from unseen.questions.audit.check import results_of
 from unseen.questions.audit.checks import checks
+from unseen.questions.audit.checks.subgroups import WORSE_IN_GROUP
 from unseen.questions.audit.codes import codes, state
 from unseen.questions.audit.document import evidence, performance
 from unseen.questions.audit.document.first_page import data as first_page_data
@@ -29,6 +30,8 @@ from unseen.text import decimals_of, format_reading
 LIMITS = "What these data cannot tell"
 CHECKED = "What was checked"
 TREATMENT = "How the data were treated"
+MOST_SUBGROUPS = 2
+"""Of those that are clearly worse in the headline."""
 MOST_ACTIONS = 5
 """More than a reader acts on hide the first; the others are one fold away."""
 
@@ -78,7 +81,7 @@ def document(
     return Document(
         kicker="audit",
         title=_title(findings),
-        lead=_lead(findings),
+        lead=_lead(findings) + _worse_subgroups(notes),
         sections=[*(s for s in first_page if s.blocks), *evidence_sections],
         facts=facts,
     )
@@ -172,6 +175,12 @@ def _site_clause(one: Findings) -> str:
     if one.unseen:
         return " at sites it was not trained on."
     return " on held-out examples of the same sites."
+
+
+def _worse_subgroups(notes: Sequence[Note]) -> str:
+    """The subgroups that the headline must not average away."""
+    worse = [note.text for note in notes if note.code == WORSE_IN_GROUP.code]
+    return "".join(f" {text}" for text in worse[:MOST_SUBGROUPS])
 
 
 def _over(rows: Sequence[tuple[str, Reading]], metric: str) -> str:
