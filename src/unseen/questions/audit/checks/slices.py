@@ -31,7 +31,7 @@ from unseen.subjects.session import Session
 from unseen.text import format_reading, join_words
 from unseen.wording import number
 
-HIDDEN = Code("U210", "surer than right in a part that no group names", "slices", rank=35)
+HIDDEN = Code("U211", "surer than right in a part that no group names", "slices", rank=35)
 FEW = 5
 """An AUC needs so many examples of each class."""
 

@@ -15,7 +15,7 @@ from unseen.subjects.predictions import SplitPredictions, group_codes
 from unseen.subjects.session import Session
 from unseen.text import count_noun, format_reading
 
-WORSE_IN_GROUP = Code("U209", "clearly worse in a named subgroup", "subgroups", rank=25)
+WORSE_IN_GROUP = Code("U210", "clearly worse in a named subgroup", "subgroups", rank=25)
 FEW, FEW_OF_CLASS = 20, 10
 """A subgroup, and the rest, are compared at a site from so many examples on; for an AUC, from so
 many of the rarer class.
