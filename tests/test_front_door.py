@@ -234,7 +234,7 @@ def test_a_notebook_shows_progress_without_an_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
     watch = progress.watcher()
-    assert isinstance(watch, progress.Notebook)
+    assert isinstance(watch.view, progress.Notebook)
     watch.begin("<audit>", 2, 0, "sites")
     watch.on_finish(None)
     watch.end()
@@ -246,7 +246,7 @@ def test_a_notebook_shows_progress_without_an_extra(monkeypatch):
     assert "&lt;audit&gt;" in shown[-1]["text/html"]
     assert 'value="1.000" max="2"' in shown[-1]["text/html"]
     monkeypatch.delattr(shell, "kernel")  # IPython on a terminal
-    assert not isinstance(progress.watcher(), progress.Notebook)
+    assert not isinstance(progress.watcher().view, progress.Notebook)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,15 @@ from hypothesis import strategies as some
 from rich.console import Console
 
 from unseen.lab import Lab, Sink
-from unseen.runs.progress import Cells, Lines, ProgressBars, Shares, estimate, watcher
+from unseen.runs.progress import (
+    CellProgress,
+    Cells,
+    Lines,
+    ProgressBars,
+    Shares,
+    estimate,
+    watcher,
+)
 from unseen.runs.runner import Watcher
 from unseen.runs.store import Failure, Run
 
@@ -24,8 +32,8 @@ class Terminal(io.StringIO):
 
 
 def test_the_watcher_suits_the_stream():
-    assert isinstance(watcher(Terminal()), ProgressBars)
-    assert isinstance(watcher(io.StringIO()), Lines)
+    assert isinstance(watcher(Terminal()).view, ProgressBars)
+    assert isinstance(watcher(io.StringIO()).view, Lines)
     for one in (watcher(Terminal()), watcher(io.StringIO())):
         assert isinstance(one, Watcher)
         assert isinstance(one.sink, Sink)
@@ -41,7 +49,7 @@ def clock(monkeypatch) -> list[float]:
 
 def test_short_runs_say_nothing_in_a_pipe(clock):
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = CellProgress(Lines(stream))
     lines.begin("s", 2, 0)
     clock[0] += 19
     lines.on_finish(DONE)
@@ -51,7 +59,7 @@ def test_short_runs_say_nothing_in_a_pipe(clock):
 
 def test_long_runs_say_how_far_they_are(clock):
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = CellProgress(Lines(stream))
     lines.begin("s", 5, 2)
     lines.cells.started = clock[0]
     clock[0] += 60
@@ -66,17 +74,17 @@ def test_long_runs_say_how_far_they_are(clock):
 
 def test_the_bar_shows_cells_and_is_gone_at_the_end():
     stream = Terminal()
-    drawn = ProgressBars(Console(file=stream, force_terminal=True, width=120))
+    drawn = CellProgress(ProgressBars(Console(file=stream, force_terminal=True, width=120)))
     drawn.begin("study", 2, 1)
     drawn.on_finish(DONE)
-    drawn.progress.refresh()
+    drawn.view.progress.refresh()
     drawn.end()
     assert "study 2/2 cells" in stream.getvalue()
 
 
 def test_nothing_is_drawn_when_nothing_is_to_do():
     stream = Terminal()
-    drawn = ProgressBars(Console(file=stream, force_terminal=True))
+    drawn = CellProgress(ProgressBars(Console(file=stream, force_terminal=True)))
     drawn.begin("study", 2, 2)
     drawn.end()
     assert "study" not in stream.getvalue()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -30,9 +30,10 @@ def watcher(stream: Any = None, shown: bool = True) -> Watcher:
     if not shown:
         return NoWatcher()
     if stream is None and (display := _notebook_display()) is not None:
-        return Notebook(display)
+        return CellProgress(Notebook(display))
     stream = stream or sys.stderr
-    return ProgressBars(Console(file=stream)) if stream.isatty() else Lines(stream)
+    is_terminal = stream.isatty()
+    return CellProgress(ProgressBars(Console(file=stream)) if is_terminal else Lines(stream))
 
 
 def estimate(elapsed: float, done: float, total: float) -> str:
@@ -61,16 +62,52 @@ class Cells:
     unit: str = "cells"
 
     @property
+    def done(self) -> float:
+        return self.stored + self.computed + self.share
+
+    @property
     def says(self) -> str:
-        left = estimate(
-            time.monotonic() - self.started, self.computed + self.share, self.total - self.stored
-        )
+        elapsed = time.monotonic() - self.started
+        left = estimate(elapsed, self.computed + self.share, self.total - self.stored)
         parts = [
             f"{self.study} {self.stored + self.computed}/{self.total} {self.unit}",
             f"{self.failed} failed",
             left,
         ]
         return " · ".join(part for part in parts if part and part != "0 failed")
+
+
+@runtime_checkable
+class View(Protocol):
+    """Where the state of a study is shown; `at` says which loop is at work."""
+
+    def begin(self, cells: Cells) -> None: ...
+    def draw(self, cells: Cells, at: str = "") -> None: ...
+    def end(self, cells: Cells) -> None: ...
+
+
+class CellProgress:
+    """The watcher that counts cells and shares of cells, and has them shown in a view."""
+
+    def __init__(self, view: View) -> None:
+        self.view, self.cells = view, Cells()
+        self.sink: Sink = Shares(self._share)
+
+    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
+        self.cells = Cells(study, total, stored, unit=unit)
+        self.view.begin(self.cells)
+
+    def on_finish(self, outcome: object) -> None:
+        self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
+        self.cells.failed += isinstance(outcome, Failure)
+        self.view.draw(self.cells)
+
+    def end(self) -> None:
+        self.view.end(self.cells)
+
+    def _share(self, path: tuple[str, ...], share: float) -> None:
+        self.cells.share = share
+        self.view.draw(self.cells, " ".join(path[1:])[:40])
 
 
 class Lines:
@@ -80,37 +117,24 @@ class Lines:
 
     def __init__(self, stream: Any, every: float = _SPEAK) -> None:
         self.stream, self.every = stream, every
-        self.cells, self.spoke = Cells(), time.monotonic()
-        self.sink: Sink = Shares(self._share)
+        self.spoke = time.monotonic()
 
-    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
-        self.cells, self.spoke = Cells(study, total, stored, unit=unit), time.monotonic()
+    def begin(self, cells: Cells) -> None:
+        self.spoke = time.monotonic()
 
-    def on_finish(self, outcome: object) -> None:
-        self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
-        self.cells.failed += isinstance(outcome, Failure)
-        self._speak()
-
-    def end(self) -> None: ...
-
-    def _share(self, path: tuple[str, ...], share: float) -> None:
-        self.cells.share = share
-        self._speak()
-
-    def _speak(self) -> None:
+    def draw(self, cells: Cells, at: str = "") -> None:
         now = time.monotonic()
         if now - self.spoke >= self.every:
             self.spoke = now
-            print(self.cells.says, file=self.stream, flush=True)
+            print(cells.says, file=self.stream, flush=True)
+
+    def end(self, cells: Cells) -> None: ...
 
 
 class ProgressBars:
-    """For terminals: a bar over cells and one over the steps of the cell at work, gone at the
-    end.
-    """
+    """For terminals: a bar over cells with the loop of the cell at work, gone at the end."""
 
     def __init__(self, console: Console) -> None:
-        self.cells = Cells()
         self.progress = Progress(
             BarColumn(40),
             TextColumn("{task.fields[says]}"),
@@ -118,69 +142,43 @@ class ProgressBars:
             transient=True,
         )
         self.all: TaskID | None = None
-        self.sink: Sink = Shares(self._share)
 
-    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
-        self.cells = Cells(study, total, stored, unit=unit)
-        if stored < total:
+    def begin(self, cells: Cells) -> None:
+        if cells.stored < cells.total:
             self.progress.start()
             self.all = self.progress.add_task(
-                study, total=total, completed=stored, says=self.cells.says
+                cells.study, total=cells.total, completed=cells.stored, says=cells.says
             )
 
-    def on_finish(self, outcome: object) -> None:
-        self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
-        self.cells.failed += isinstance(outcome, Failure)
-        self._draw("")
-
-    def end(self) -> None:
-        self.progress.stop()
-
-    def _share(self, path: tuple[str, ...], share: float) -> None:
-        self.cells.share = share
-        self._draw(" ".join(path[1:])[:40])
-
-    def _draw(self, at: str) -> None:
+    def draw(self, cells: Cells, at: str = "") -> None:
         if self.all is not None:
-            done = self.cells.stored + self.cells.computed + self.cells.share
-            self.progress.update(self.all, completed=done, says=f"{self.cells.says}  {at}")
+            self.progress.update(self.all, completed=cells.done, says=f"{cells.says}  {at}")
+
+    def end(self, cells: Cells) -> None:
+        self.progress.stop()
 
 
 class Notebook:
-    """For notebooks: a bar with its line in the cell's output, replaced as it grows."""
+    """For notebooks: a bar with its line in the cell's output, replaced as it grows. The last state
+    stays, so that the notebook tells what was computed.
+    """
 
     def __init__(self, display: Callable[..., Any]) -> None:
         self.display, self.handle = display, None
-        self.cells, self.drawn = Cells(), 0.0
-        self.sink: Sink = Shares(self._share)
 
-    def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
-        self.cells = Cells(study, total, stored, unit=unit)
-        self._draw()
+    def begin(self, cells: Cells) -> None:
+        self.draw(cells)
 
-    def on_finish(self, outcome: object) -> None:
-        self.cells.computed, self.cells.share = self.cells.computed + 1, 0.0
-        self.cells.failed += isinstance(outcome, Failure)
-        self._draw()
-
-    def end(self) -> None:
-        """The last state stays, so that the notebook tells what was computed."""
-        self._draw()
-
-    def _share(self, path: tuple[str, ...], share: float) -> None:
-        self.cells.share = share
-        if time.monotonic() - self.drawn >= _REDRAW:
-            self._draw()
-
-    def _draw(self) -> None:
-        self.drawn = time.monotonic()
-        done = self.cells.stored + self.cells.computed + self.cells.share
-        bar = f'<progress value="{done:.3f}" max="{max(self.cells.total, 1)}"></progress>'
-        bundle = {"text/plain": self.cells.says, "text/html": f"{bar} {escape(self.cells.says)}"}
+    def draw(self, cells: Cells, at: str = "") -> None:
+        bar = f'<progress value="{cells.done:.3f}" max="{max(cells.total, 1)}"></progress>'
+        bundle = {"text/plain": cells.says, "text/html": f"{bar} {escape(cells.says)}"}
         if self.handle is None:
             self.handle = self.display(bundle, raw=True, display_id=True)
         else:
             self.handle.update(bundle, raw=True)
+
+    def end(self, cells: Cells) -> None:
+        self.draw(cells)
 
 
 def _notebook_display() -> Callable[..., Any] | None:
