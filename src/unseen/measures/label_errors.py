@@ -38,14 +38,15 @@ def out_of_fold_loss(
     batch_size: int = 64,
     lr: float = 2e-3,
     method: Method | None = None,
+    most_steps: int | None = None,
 ) -> Float[Tensor, " n"]:
     """The loss of each example of a TRAIN split under a fresh model trained on the other folds, in
     the data's order.
 
     Needs nothing but the task's own loss, so it ranks regression targets and token sequences as
-    well as classes. `method` trains the models (None: a network, for so many epochs, which costs
-    (folds − 1) · epochs passes over the split); the model under audit may have memorised every
-    label.
+    well as classes. `method` trains the models (None: a network, for so many epochs but at most
+    `most_steps` steps, which costs (folds − 1) · epochs passes over the split); the model under
+    audit may have memorised every label.
     """
     data = task.split(split).data
     n = length(data)
@@ -82,8 +83,9 @@ def out_of_fold_loss(
             splits={"train": Split(_rows(data, rest), Use.TRAIN)},
             objective=task.objective,
         )
+        steps = max(1, epochs * len(rest) // batch_size)
         budget = Budget(
-            steps=max(1, epochs * len(rest) // batch_size),
+            steps=steps if most_steps is None else min(steps, most_steps),
             batch_size=batch_size,
             lr=lr,
             schedule=Schedule.COSINE,

@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from unseen.attribution import Attribution, Attributor
 from unseen.attributions.influence import InfluenceScores
-from unseen.engine.batches import gather, length, model_to_device, once, to_device
+from unseen.engine.batches import Columns, gather, length, model_to_device, once, to_device
 from unseen.engine.gradient_check import gradient_sentences
 from unseen.errors import InvalidData, UnseenError, UnsupportedLayer, reason
 from unseen.lab import Lab
@@ -130,13 +131,22 @@ class Session:
             if name in self.task.unseen
         }
 
-    def attributor(self, attribution: Attribution) -> Attributor:
-        """What answers queries about the first model; prepared once."""
-        if repr(attribution) not in self._attributors:
-            self._attributors[repr(attribution)] = attribution.prepare(
-                self.first, self.lab.child("attribution")
-            )
-        return self._attributors[repr(attribution)]
+    def attributor(self, attribution: Attribution, most: int | None = None) -> Attributor:
+        """What answers queries about the first model; prepared once. It is asked about all training
+        examples, or `most` of a split.
+        """
+        key = f"{attribution!r} of {most}"
+        if key not in self._attributors:
+            trained = self.first
+            if most is not None:
+                few = {
+                    name: replace(split, data=self.sample(name, most)[0])
+                    for name, split in self.task.of(Use.TRAIN).items()
+                }
+                task = replace(trained.task, splits={**trained.task.splits, **few})
+                trained = replace(trained, task=task)
+            self._attributors[key] = attribution.prepare(trained, self.lab.child("attribution"))
+        return self._attributors[key]
 
     def gradient_sentences(self) -> list[str]:
         """What a report has to say about the gradients behind its numbers."""
@@ -226,6 +236,15 @@ class Session:
     def require_length(self, split: str) -> int:
         """The number of examples of a split; refuses streams."""
         return require_length(split, self.task.split(split))
+
+    def sample(self, split: str, most: int) -> tuple[Dataset[Any], Tensor | None]:
+        """The examples of a split, or `most` evenly spaced ones with their positions."""
+        data = self.task.split(split).data
+        n = length(data)
+        if n is None or n <= most:
+            return data, None
+        positions = torch.linspace(0, n - 1, most, dtype=torch.float64).round().long()
+        return Columns(**gather(data, positions)), positions
 
     def training_example(self, position: int, value: float) -> Example:
         """The example at a position among all training examples, split after split, as attributions

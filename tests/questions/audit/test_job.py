@@ -274,3 +274,32 @@ def test_what_was_computed_from_a_part_only_is_told(monkeypatch):
 def test_parts_are_named_in_the_order_in_which_they_are_run():
     job = replace(ONCE, measures={"norm": lambda trained, lab: Reading(1.0)})
     assert list(audited(job).seconds)[1:] == job._order([])
+
+
+def test_examples_of_a_sample_keep_their_own_positions(monkeypatch):
+    """Of 60 training examples every third is a candidate, and so is what is named."""
+    monkeypatch.setattr(model, "MOST_CANDIDATES", 21)
+    monkeypatch.setattr(training_data, "MOST_ALIKE", 11)
+    monkeypatch.setattr(training_data, "MOST_STEPS", 3)
+    seen = []
+    data = columns(slice(60))
+    data.columns["index"] = torch.arange(1_000, 1_060)
+
+    def show(split: str, index: int) -> str:
+        seen.append((split, index))
+        return f"{split} {index}"
+
+    task = task_of(data, columns(slice(60, 120)), more=Split(columns(slice(9)), Use.TRAIN))
+    found = audited(task=task, show=show)
+    among = {round(59 * k / 20) for k in range(21)}
+    errors = [one for error in found.worst for one in (*error.helpful, *error.harmful)]
+    named = [one for one in (*errors, *found.self_influential) if one.split != "more"]
+    assert named
+    assert {one.index for one in named} <= among
+    assert {one.row - 1_000 - one.index for one in named} == {0}
+    alike = {round(59 * k / 10) for k in range(11)}
+    assert {one.index for one in found.conflicting} <= alike
+    assert len(found.conflicting) == 10
+    said = " ".join(found.decisions)
+    for part in ("11 of the 60 examples", "21 of the 60 of", "trained for 3 steps"):
+        assert part in said

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unseen.attribution import Attribution, Attributor
-from unseen.engine.batches import Columns, gather, length, to_device, whole
+from unseen.engine.batches import gather, to_device, whole
 from unseen.errors import InvalidData
 from unseen.measures.feature_reliance import association, reliances, shifts
 from unseen.method import Trained
@@ -39,6 +39,8 @@ MOST_FEATURES = 100
 """Features whose reliance is measured; of more, the most telling ones."""
 MOST_SHUFFLED = 5_000
 """Examples among which a feature is shuffled: their interval is narrow already."""
+MOST_CANDIDATES = 20_000
+"""Training examples of a split that are asked for their influence."""
 MOST_OPERATIONS = 1e10
 """Floating-point operations up to which an audit retrains for its worst errors: seconds."""
 
@@ -77,8 +79,8 @@ def worst_errors(session: Session, attribution: Attribution | None, count: int) 
         worst.append(
             WorstError(
                 query=session.example(split, index, float(losses[index]), is_predicted=True),
-                helpful=[session.training_example(i, float(row[i])) for i in high if row[i] > 0],
-                harmful=[session.training_example(i, float(row[i])) for i in low if row[i] < 0],
+                helpful=[_candidate(session, i, float(row[i])) for i in high if row[i] > 0],
+                harmful=[_candidate(session, i, float(row[i])) for i in low if row[i] < 0],
             )
         )
     return worst
@@ -95,11 +97,36 @@ def _errors(session: Session, count: int) -> list[Example]:
 
 def attributor(session: Session, attribution: Attribution | None) -> Attributor:
     """What answers for the audited model: the attribution that was asked for, else the one of
-    `unseen influence`.
+    `unseen influence`; of very many training examples it is asked about some.
     """
-    return session.attributor(
-        for_session(default_influence(), session) if attribution is None else attribution
-    )
+    chosen = for_session(default_influence(), session) if attribution is None else attribution
+    return session.attributor(chosen, MOST_CANDIDATES)
+
+
+def candidates(session: Session) -> list[tuple[str, Sequence[int]]]:
+    """The training examples that an attribution is asked about: positions by split, in the order
+    in which it counts them.
+    """
+    found: list[tuple[str, Sequence[int]]] = []
+    for name in session.task.of(Use.TRAIN):
+        n = session.require_length(name)
+        _, positions = session.sample(name, MOST_CANDIDATES)
+        found.append((name, range(n) if positions is None else positions.tolist()))
+        if positions is not None:
+            session.note_cap(
+                f"The training examples behind errors are looked for among {len(positions)} of the "
+                f"{n} of `{name}`, evenly spaced."
+            )
+    return found
+
+
+def _candidate(session: Session, position: int, value: float) -> Example:
+    """The training example at a position among the candidates."""
+    for name, rows in candidates(session):
+        if position < len(rows):
+            return session.example(name, rows[position], value)
+        position -= len(rows)
+    raise IndexError(position)
 
 
 def confirm_errors(session: Session, worst: Sequence[WorstError]) -> list[WorstError]:
@@ -222,16 +249,14 @@ def _telling(
 
 def _shorter(session: Session, split: str) -> Trained:
     """The first model with at most so many examples of the split, evenly spaced."""
-    n = length(session.task.splits[split].data)
-    if n is None or n <= MOST_SHUFFLED:
+    data, positions = session.sample(split, MOST_SHUFFLED)
+    if positions is None:
         return session.first
     session.note_cap(
-        f"Features are shuffled among {MOST_SHUFFLED} of the {n} examples of `{split}`, evenly "
-        "spaced."
+        f"Features are shuffled among {len(positions)} of the {session.require_length(split)} "
+        f"examples of `{split}`, evenly spaced."
     )
-    whole_split = session.task.splits[split]
-    rows = torch.linspace(0, n - 1, MOST_SHUFFLED).long()
-    few = replace(whole_split, data=Columns(**gather(whole_split.data, rows)))
+    few = replace(session.task.splits[split], data=data)
     task = replace(session.task, splits={**session.task.splits, split: few})
     return replace(session.first, task=task)
 

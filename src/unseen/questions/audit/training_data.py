@@ -21,7 +21,7 @@ from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import equal_rows, near_pairs, near_threshold, reference_rows
 from unseen.measures.label_errors import out_of_fold_loss
 from unseen.methods.fit_estimator import FitEstimator
-from unseen.questions.audit.model import attributor
+from unseen.questions.audit.model import attributor, candidates
 from unseen.questions.audit.results import Coherence, LabelErrors, Overlap
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
@@ -37,6 +37,10 @@ FEWEST_SEARCHED = 1_000
 """Examples whose near-duplicates are looked for whatever it costs."""
 MOST_CLASSES = 20
 """Coherence is given per class up to so many classes."""
+MOST_ALIKE = 20_000
+"""Training examples whose gradients are compared with one another."""
+FOLDS, EPOCHS, BATCH_SIZE, MOST_STEPS = 3, 8, 64, 10_000
+"""How the models that suspect labels are trained: passes over the data, or so many steps."""
 SURPRISING = 0.1
 """A label is suspected where models that never saw it give it less than this probability …"""
 FAR = 5.0
@@ -48,7 +52,13 @@ def coherence(session: Session, top: int) -> Coherence:
     with the rest.
     """
     session.require_gradients()
-    fit, data = session.training_split, session.task.splits[session.training_split].data
+    fit = session.training_split
+    data, positions = session.sample(fit, MOST_ALIKE)
+    if positions is not None:
+        session.note_cap(
+            f"Coherence is that of {len(positions)} of the {session.require_length(fit)} examples "
+            f"of `{fit}`, evenly spaced."
+        )
     model, loss = session.first.model, session.task.objective.loss
     found = measured_coherence(model, loss, data, session.lab)
     n = found.n
@@ -67,7 +77,11 @@ def coherence(session: Session, top: int) -> Coherence:
     agreement = agreements(model, loss, data, session.lab, found.total)
     order = agreement.argsort()[:top].tolist()
     return Coherence(
-        readings=readings, conflicting=[session.example(fit, i, float(agreement[i])) for i in order]
+        readings=readings,
+        conflicting=[
+            session.example(fit, i if positions is None else int(positions[i]), float(agreement[i]))
+            for i in order
+        ],
     )
 
 
@@ -165,8 +179,18 @@ def label_errors(session: Session, top: int) -> LabelErrors:
         session.task,
         session.lab.child("suspicion"),
         split=fit,
+        folds=FOLDS,
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        most_steps=MOST_STEPS,
         method=None if session.has_gradients else FitEstimator(),
     )
+    trained_on = len(losses) - len(losses) // FOLDS
+    if session.has_gradients and EPOCHS * trained_on > MOST_STEPS * BATCH_SIZE:
+        session.note_cap(
+            f"Suspected labels come from models that were trained for {MOST_STEPS} steps of "
+            f"{BATCH_SIZE} examples, less than {EPOCHS} passes."
+        )
     if session.classifies:
         least, said = (
             -torch.tensor(SURPRISING).log(),
@@ -200,9 +224,7 @@ def self_influential(session: Session, attribution: Attribution | None, top: int
             why="it needs the curvature of the loss.",
             fix="audit with attribution=Influence(…), the default.",
         )
-    fit, own = (
-        session.training_split,
-        found.self_influence()[: length(session.task.splits[session.training_split].data)],
-    )
+    _, rows = candidates(session)[0]
+    own = found.self_influence()[: len(rows)]
     order = own.argsort(descending=True)[:top].tolist()
-    return [session.example(fit, i, float(own[i])) for i in order]
+    return [session.example(session.training_split, rows[i], float(own[i])) for i in order]
