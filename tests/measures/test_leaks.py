@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unseen.measures.leaks import EVERYWHERE, leaks
+from unseen.measures.leaks import EVERYWHERE, identifier_order, leaks, settled_share
 
 N = 600
 
@@ -115,3 +115,48 @@ def test_a_sum_is_found_whatever_the_units_of_its_columns() -> None:
     x[:, 2] = 1e7 * (y - x[:, 4])
     (leak,) = leaks(x.astype(np.float32), y.astype(np.float32), names(x), None, rng)
     assert set(leak.features) == {"c2", "c4"}
+
+
+def consequence(n: int, seed: int = 0):
+    """A flag that every positive has, and one negative in 20; AUC 0.975."""
+    rng = np.random.default_rng(seed)
+    y = rng.random(n) < 0.45
+    return (y | (rng.random(n) < 0.05)).astype(np.float32)[:, None], y
+
+
+def test_a_consequence_of_the_outcome_settles_one_class_and_its_share_is_read():
+    flag, y = consequence(4_000)
+    (found,) = leaks(flag, y.astype(int), {"flag": [0]}, None, np.random.default_rng(0))
+    assert found.settled is not None
+    assert found.settled.value == pytest.approx((flag[~y] == 0).mean())
+    assert found.strength.value < 0.985
+
+
+def test_what_settles_a_class_does_not_depend_on_the_scale_or_the_order_of_values():
+    flag, y = consequence(4_000)
+    share = settled_share(flag, y, 0)
+    assert settled_share(-7 * flag + 3, y, 0) == share
+    assert settled_share(flag, ~y, 0) == share
+
+
+def test_an_honest_score_settles_nothing_at_any_size():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        y = rng.random(4_000) < 0.45
+        score = (rng.normal(size=y.size) + 2.6 * y).astype(np.float32)[:, None]  # AUC 0.967
+        assert settled_share(score, y, seed) is None
+    flag, y = consequence(1_000)  # 450 positives cannot show that fewer than 5 in 1,000 have it
+    assert settled_share(flag, y, 0) is None
+
+
+def test_identifiers_that_sort_with_the_target_are_seen_and_others_are_not():
+    y = np.repeat([0, 1], 100)
+    numbers = np.arange(200.0) + 5_000
+    assert identifier_order(numbers, y).value == 1.0
+    words = np.array([f"P{k:04d}" for k in range(200)])
+    assert identifier_order(words, y).value == 1.0
+    shuffled = np.random.default_rng(0).permutation(numbers)
+    assert identifier_order(shuffled, y) is None
+    assert identifier_order(numbers / 7, y) is None  # measured, not counted
+    assert identifier_order(np.where(numbers < 5_002, 5_000, numbers), y) is None
+    assert identifier_order(numbers, np.zeros(200, int)) is None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import rankdata
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import KFold, StratifiedKFold
@@ -38,6 +38,13 @@ SCREEN, BANDS, FEWEST_IN_A_BAND = 0.95, 64, 5
 """Features whose bands say less than this are not looked at further."""
 LEAVES, FOLDS, MOST_TERMS = 16, 5, 5
 EVERYWHERE = -1
+SETTLES, EXCEPTIONS, FEWEST_CERTAIN = 0.5, 0.005, 750
+"""Half of one class has values that fewer than 5 in 1,000 of the other class have (upper limit): no
+measurement does that whose AUC by itself is below 0.97, a consequence of the outcome does. So many
+of the other class are needed to show it.
+"""
+ORDERED = 0.9
+"""AUC from which on a number that differs in every row sorts with the target."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,10 @@ class Leak:
     """Out-of-fold AUC (two classes: the rarer against the rest), or R² of a number."""
     site: int = EVERYWHERE
     """The code of the site where it shows more clearly than elsewhere."""
+    settled: Reading | None = None
+    """Of a feature that is certain for a part only: the share of one class whose values the other
+    class has not.
+    """
 
 
 def leaks(
@@ -125,11 +136,15 @@ def _single(
     found = []
     for name, positions in features.items():
         block = x[:, list(positions)]
-        if _in_sample(block, y, is_number) < SCREEN:
+        screened = _in_sample(block, y, is_number)
+        may_settle = not is_number and screened >= ORDERED and site == EVERYWHERE
+        if screened < SCREEN and not may_settle:
             continue
         strength = _strength(block, y, seed)
         if strength.value >= bar and widen(strength, len(features)).low >= least:
             found.append(Leak((name,), strength, site))
+        elif may_settle and (share := settled_share(block, y, seed)) is not None:
+            found.append(Leak((name,), strength, site, share))
     return found
 
 
@@ -163,6 +178,63 @@ def _in_sample(block: Float[np.ndarray, "row input"], y: np.ndarray, is_number: 
     rank, positives = rankdata(mean), int(y.sum())
     area = rank[y].sum() - positives * (positives + 1) / 2
     return float(area / (positives * (len(y) - positives)))
+
+
+def settled_share(
+    block: Float[np.ndarray, "row input"], y: Bool[np.ndarray, " row"], seed: int
+) -> Reading | None:
+    """Share of one class with values that (almost) no row of the other class has, where that is at
+    least half; values are collected in one half of the rows and counted in the other, both ways.
+    """
+    half = np.random.default_rng(seed).permutation(len(y)) % 2 == 0
+    _, code = np.unique(
+        np.stack([_bands(column) for column in block.T], 1), axis=0, return_inverse=True
+    )
+    code, best = code.ravel(), None
+    bands = int(code.max()) + 1
+    for outcome in (y, ~y):  # values that the rows of this class do not have
+        without = np.zeros(len(y), bool)
+        for rows in (half, ~half):
+            without[~rows] = _bands_without(code[rows], outcome[rows], bands)[code[~rows]]
+        n, exceptions = int(outcome.sum()), int((without & outcome).sum())
+        share = stats.proportion(int((without & ~outcome).sum()), int((~outcome).sum()))
+        is_certain = n >= FEWEST_CERTAIN and stats.proportion(exceptions, n).high <= EXCEPTIONS
+        if is_certain and share.low >= SETTLES and (best is None or share.value > best.value):
+            best = share
+    return best
+
+
+def _bands_without(
+    code: Int[np.ndarray, " row"], outcome: Bool[np.ndarray, " row"], bands: int
+) -> Bool[np.ndarray, " band"]:
+    """The bands that (almost) no row of a class is in: those where it is rarest, as long as they
+    hold half of the exceptions together that are allowed.
+    """
+    count = np.bincount(code, outcome, bands)
+    rate = count / np.maximum(np.bincount(code, minlength=bands), 1)
+    order = np.argsort(rate, kind="stable")
+    allowed = count[order].cumsum() <= EXCEPTIONS / 2 * outcome.sum()
+    found = np.zeros(bands, bool)
+    found[order[allowed]] = True
+    return found
+
+
+def identifier_order(
+    cells: Shaped[np.ndarray, " row"], y: Shaped[np.ndarray, " row"]
+) -> Reading | None:
+    """How well the order of an identifier (another word, or another whole number, in every row)
+    ranks two classes; None for what is none, or does not rank them clearly.
+    """
+    target, is_number = _judged_target(y), np.issubdtype(cells.dtype, np.floating)
+    if target is None or target.dtype != bool:
+        return None
+    if is_number and not (np.isfinite(cells).all() and (cells == np.round(cells)).all()):
+        return None
+    levels, rank = np.unique(cells, return_inverse=True)
+    if len(levels) < len(cells):
+        return None
+    found = _as_score(rank.ravel().astype(np.float64), target, is_number=False)
+    return found if found.low >= ORDERED else None
 
 
 def _bands(column: Float[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from unseen.document import Block, Note, Tone
 from unseen.engine.batches import whole
 from unseen.errors import InvalidData
-from unseen.measures.leaks import EVERYWHERE, leaks
+from unseen.measures.leaks import EVERYWHERE, identifier_order, leaks
 from unseen.questions.audit.check import Checked, Code
 from unseen.reading import Reading
 from unseen.subjects.session import Session
@@ -24,6 +27,10 @@ class Leak:
     """Out-of-fold AUC of one feature alone, or R²."""
     site: str = ""
     """The only training site where it shows; empty: everywhere."""
+    settled: Reading | None = None
+    """Where it is certain for a part only: the share of one class that it settles."""
+    is_identifier: bool = False
+    """Whether it numbers the rows, and the numbers sort with the target."""
 
 
 class LeakCheck:
@@ -60,9 +67,10 @@ class LeakCheck:
                 site=""
                 if leak.site == EVERYWHERE
                 else str(names[leak.site] if names else leak.site),
+                settled=leak.settled,
             )
             for leak in found
-        ]
+        ] + _identifiers(session, batch["y"].flatten().cpu().numpy())
 
     def notes(self, found: Sequence[Checked[list[Leak]]]) -> list[Note]:
         """One per feature, however many held-out sites show it."""
@@ -83,7 +91,35 @@ class LeakCheck:
         return []
 
 
+def _identifiers(session: Session, y: NDArray[Any]) -> list[Leak]:
+    """Columns that number the rows, also those that are no input, and sort with the target."""
+    if session.subject.cells is None:
+        return []
+    cells = session.subject.cells(session.training_split)
+    orders = {name: identifier_order(column, y) for name, column in cells.items()}
+    return [
+        Leak(features=[name], strength=order, is_identifier=True)
+        for name, order in orders.items()
+        if order is not None
+    ]
+
+
+def _about_identifier(leak: Leak) -> Note:
+    (name,) = leak.features
+    return Note(
+        f"`{name}` numbers the rows, and its numbers sort with the target: AUC "
+        f"{format_reading(leak.strength)}.",
+        Tone.CAUTION,
+        "The rows were collected, or numbered, by outcome: what else goes with that order (dates, "
+        f"devices, batches) gives the target away, too. Leave it out (--drop {name}) and "
+        "compare columns between early and late numbers.",
+        code=GIVES_AWAY.code,
+    )
+
+
 def _about_leak(leak: Leak) -> Note:
+    if leak.is_identifier:
+        return _about_identifier(leak)
     names = join_words([f"`{name}`" for name in leak.features])
     where = f" at {leak.site}" if leak.site else ""
     if len(leak.features) > 1:
@@ -93,6 +129,13 @@ def _about_leak(leak: Leak) -> Note:
         text = f"{names} alone nearly gives the target away{where}."
         detail = (
             f"It reaches {leak.strength.unit or 'R²'} {format_reading(leak.strength)} by itself."
+        )
+    if leak.settled is not None:
+        text = f"{names} alone settles the target for half of one class and more{where}."
+        detail = (
+            f"{format_reading(leak.settled)} of the rows of one class have values that no row of "
+            f"the other has (fewer than 5 in 1,000), which a consequence of the outcome does; "
+            f"AUC {format_reading(leak.strength)} by itself."
         )
     if leak.site:
         detail += " It does not elsewhere, so a model that relies on it fails there."
