@@ -230,7 +230,9 @@ def method(node: ast.stmt, name: str) -> ast.stmt:
 
 
 def extend(node: ast.stmt) -> None:
-    node.body.append(ast.parse("mutated = 1").body[0])
+    # a function that ends with an error still does
+    place = 0 if isinstance(node, ast.FunctionDef) else len(node.body)
+    node.body.insert(place, ast.parse("mutated = 1").body[0])
 
 
 def wrap(node: ast.stmt) -> None:
