@@ -38,6 +38,7 @@ from unseen.tasks.table.reading import (
     validate_frame,
     with_index_columns,
 )
+from unseen.tasks.table.recording import recording_changes
 from unseen.tasks.table.roles import (
     Sites,
     codes_of,
@@ -278,10 +279,24 @@ def parse_table(table: Table) -> ParsedTable:
             *sites.notes,
             *conversions(tidied, of_time | formats),
         ),
-        warnings=(*warnings, *doubts(tidied, formats)),
+        warnings=(*warnings, *doubts(tidied, formats), *_changes(table, frame, tidied, time, rows)),
         formats=formats,
         evaluable=tuple(sites.names[k] for k in evaluable),
     )
+
+
+def _changes(
+    table: Table,
+    frame: pd.DataFrame,
+    tidied: pd.DataFrame,
+    time: NDArray[np.float64] | None,
+    rows: Rows,
+) -> list[str]:
+    """What is recorded from some moment on only, where the table has moments."""
+    if table.time is None or time is None:
+        return []
+    features = [name for name in tidied.columns if name not in _no_features(table)]
+    return recording_changes(tidied, features, time, rows, frame[table.time])
 
 
 def _no_features(table: Table) -> set[str | None]:
