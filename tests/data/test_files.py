@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import io
+import lzma
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from unseen.data.registry import (
     data_sets,
     diabetes_130_hospitals,
     files_of,
+    neiss_infants,
     registered_files,
     reversal_curse,
     usps,
@@ -166,8 +168,25 @@ def test_content_checksum_of_archives_ignores_order_and_compression_but_not_name
     assert one != sha(tmp_path, "d.zip", zip_of({"x": b"1" * 99 + b"2", "y": b""}))
 
 
+def test_content_of_one_file_is_the_same_in_gzip_and_xz(tmp_path):
+    data = bytes(range(256)) * 20
+    plain = sha(tmp_path, "plain", data)
+    assert sha(tmp_path, "a.csv.xz", lzma.compress(data)) == plain
+    assert sha(tmp_path, "a.csv.gz", gzip.compress(data)) == plain
+    with pytest.raises(CorruptFile, match="cannot be unpacked"):
+        sha(tmp_path, "b.csv.xz", lzma.compress(data)[:-9])
+
+
+def test_every_eighth_record_of_infant_injuries(tmp_path):
+    rows = [f"{k},x\n" for k in range(20)]
+    whole = "".join(["id,psu\n", *rows]).encode()
+    (tmp_path / "infants.csv.zip").write_bytes(zip_of({"infants.csv": whole}))
+    packed = neiss_infants.pack([tmp_path / "infants.csv.zip"])
+    assert lzma.decompress(packed) == b"id,psu\n0,x\n8,x\n16,x\n"
+
+
 def test_packed_nonsense_is_corrupted(tmp_path):
-    for name in ("a.gz", "a.zip", "a.xz"):
+    for name in ("a.gz", "a.zip", "a.xz", "a.tar.xz"):
         with pytest.raises(CorruptFile, match="cannot be unpacked"):
             sha(tmp_path, name, b"not packed at all")
     with pytest.raises(CorruptFile, match="cannot be unpacked"):

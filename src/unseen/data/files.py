@@ -81,15 +81,17 @@ def _checksum(path: str, size: int, changed: int) -> str:
 def content_sha256(path: Path) -> str:
     """SHA-256 of what a file holds, however it is packed.
 
-    gzip, or xz of one file: of the uncompressed bytes. zip, npz, tar: of name, length and bytes of each member, sorted
-    by name, without folders and `__MACOSX`. Anything else: of the bytes.
+    gzip, or xz of one file: of the uncompressed bytes. zip, npz, tar: of name, length and bytes of
+    each member, sorted by name, without folders and `__MACOSX`. Anything else: of the bytes.
     """
     digest = hashlib.sha256()
     try:
-        if path.suffix == ".gz" or (path.suffix == ".xz" and ".tar" not in path.suffixes):
-            with (gzip.open if path.suffix == ".gz" else lzma.open)(path) as file:
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
+        elif path.suffix == ".xz" and ".tar" not in path.suffixes:
+            digest.update(lzma.decompress(path.read_bytes()))
         elif path.suffix in (".zip", ".npz", ".xz"):
             for name, data in sorted(_members(path)):
                 digest.update(f"{name}\0{len(data)}\0".encode())
