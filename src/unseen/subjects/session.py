@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from unseen.attribution import Attribution, Attributor
@@ -20,7 +20,7 @@ from unseen.engine.batches import Columns, gather, length, model_to_device, once
 from unseen.engine.gradient_check import gradient_sentences
 from unseen.errors import InvalidData, UnseenError, UnsupportedLayer, reason
 from unseen.lab import Lab
-from unseen.method import Trained
+from unseen.method import Method, Trained
 from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.models.estimator import Estimator
@@ -47,6 +47,8 @@ class Session:
     """The given model, or one per seed."""
     retrained: Sequence[Trained]
     """One per seed, trained here: what remedies are compared with."""
+    tries_remedies: bool = False
+    """Whether parts may train further models to see what helps."""
     seconds: float = 0.0
     skipped: dict[str, str] = field(default_factory=dict)
     """Part → why it could not be done."""
@@ -337,6 +339,11 @@ def require_length(name: str, split: Split) -> int:
     return n
 
 
+def plain_method(subject: Subject, model: nn.Module) -> Method:
+    """How the subject's model is trained where no remedy is tried."""
+    return FitEstimator() if isinstance(model, Estimator) else ERM(subject.budget)
+
+
 def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = False) -> Session:
     """Trains what is missing: a model per seed where none is given trained, or where `retrain` asks
     for rivals of it.
@@ -348,11 +355,7 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
     runs, retrained = TrainingRuns(subject, lab), list[Trained]()
     if subject.trained is None or (retrain and not isinstance(subject.trained, Recorded)):
         try:
-            method = (
-                FitEstimator()
-                if isinstance(runs.initial_model(0), Estimator)
-                else ERM(subject.budget)
-            )
+            method = plain_method(subject, runs.initial_model(0))
             if subject.trained is None or not isinstance(method, FitEstimator):
                 retrained = runs.seeds(method, seeds)
         except UnseenError:
@@ -369,4 +372,4 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
         models = [Trained(model, subject.task)]
     warnings = probability_warnings(models[0].model, subject.task, lab)
     subject = replace(subject, warnings=[*subject.warnings, *warnings])
-    return Session(subject, runs, models, retrained, time.perf_counter() - began)
+    return Session(subject, runs, models, retrained, retrain, time.perf_counter() - began)

@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from unseen.document import Note, Table, Tone
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.questions.audit.check import Check, Checked
-from unseen.questions.audit.checks import copies, recording, site_shift
+from unseen.questions.audit.checks import copies, local_labels, recording, site_shift
+from unseen.questions.audit.remedies import flagged_features, without_feature
 from unseen.subjects.session import Session, open_session
 from unseen.subjects.tables import TableColumns, of_table
 
@@ -126,3 +128,57 @@ def test_the_future_is_compared_with_the_past() -> None:
     (there,) = site_shift.check.find(session)
     assert there.shifts[0].feature == "age"
     assert there.shifts[0].p == 0.001
+
+
+@pytest.mark.parametrize("kind", ["network", "estimator"])
+def test_a_reversed_feature_is_left_out_and_labels_of_the_site_help(kind: str) -> None:
+    frame = table("relation")
+    frame["dose"] *= 3  # the relation that is reversed is most of what the model learns
+    columns = TableColumns(target="ill", site="site")
+    subject = of_table(frame, Lab(), columns)[-1]
+    budget = Budget(steps=40, batch_size=64, lr=2e-2)
+    subject = replace(subject, budget=budget)
+    if kind == "estimator":
+        subject = replace(subject, model=LogisticRegression(), budget=budget)
+    session = open_session(subject, Lab(), retrain=True)
+    (there,) = site_shift.check.find(session)
+    assert flagged_features(session, {"why sites differ": [there]}) == ["dose"]
+    changes = {(one.split, one.metric): one.change for one in without_feature(session, "dose")}
+    assert changes["unseen", "AUC"].low > 0
+    assert changes["seen", "AUC"].value < 0
+    result = local_labels.check.find(session)
+    (labels,) = result
+    assert labels.skipped == {}
+    assert {(one.remedy, one.labels) for one in labels.gains} == {
+        (remedy, count)
+        for remedy in ("recalibration", "threshold", "local refit")
+        for count in (30, 100)
+    }
+    (note,) = local_labels.check.notes([Checked(findings(), result)])
+    assert note.text == "30 labels from R would help there."
+    assert note.code == "U402"
+    assert note.tone is Tone.GOOD
+    (block,) = local_labels.check.evidence([Checked(findings(), result)])
+    assert {"30 labels", "100 labels"} < set(block.columns)
+
+
+def test_labels_are_not_drawn_from_a_site_that_leaves_too_few_to_evaluate_on() -> None:
+    frame = table().drop(index=range(2 * N + 60, 3 * N))
+    (last,) = sessions(frame)[-1:]
+    with pytest.raises(InvalidData, match="60 examples are at the site"):
+        local_labels.check.find(last)
+
+
+def test_numbers_are_recalibrated_by_a_line() -> None:
+    frame = table()
+    there = frame["site"] == "R"
+    frame["cost"] = frame["age"] + np.where(there, 40, 0) + 0.1 * frame["dose"]
+    columns = TableColumns(target="cost", site="site", drop=("ill",))
+    subject = of_table(frame, Lab(), columns)[-1]
+    budget = Budget(steps=40, batch_size=64, lr=2e-2)
+    session = open_session(replace(subject, budget=budget), Lab())
+    (labels,) = local_labels.check.find(session)
+    change = next(one.change for one in labels.gains if one.remedy == "recalibration")
+    assert change["mean absolute error"].high < -20
+    (there,) = site_shift.check.find(session)
+    assert there.prevalence.change.value == pytest.approx(40, abs=5)

@@ -144,16 +144,20 @@ def _residual(
     strata: Int[np.ndarray, " row"],
     here: Bool[np.ndarray, " row"],
 ) -> Float[np.ndarray, "row input"]:
-    """What is left of every input after a line in one of them, fitted within class and side."""
-    centred = z.copy()
-    for group in np.unique(strata * 2 + here):
-        rows = strata * 2 + here == group
-        centred[rows] -= centred[rows].mean(0)
-    square = float(centred[:, position] @ centred[:, position])
-    if square == 0:
-        return z
-    slope = centred[:, position] @ centred / square
-    return z - np.outer(z[:, position], slope)
+    """What is left of every input after a line in one of them, fitted within class on each side:
+    where the relation of one is reversed, its correlation with others within a class is, too.
+    """
+    left = z.copy()
+    for side in (here, ~here):
+        centred = z[side].copy()
+        for group in np.unique(strata[side]):
+            rows = strata[side] == group
+            centred[rows] -= centred[rows].mean(0)
+        square = float(centred[:, position] @ centred[:, position])
+        if square > 0:
+            slope = centred[:, position] @ centred / square
+            left[side] -= np.outer(z[side, position], slope)
+    return left
 
 
 def _change(

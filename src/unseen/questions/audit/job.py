@@ -96,8 +96,14 @@ class Audit:
         session = open_session(subject, lab, seeds=self.seeds, retrain=bool(self.remedies))
         asked = applicable(self.remedies, session)
         remedies = {f"remedy: {name}": make for name, make in asked.items()}
-        local = ["remedy: site-wise fine-tuning"] if remedies and session.has_gradients else []
-        parts = Parts(session, self._order([*remedies, *local]))
+        further: dict[str, Callable[[], list[Outcome]]] = {}
+        if remedies:
+            without = "remedy: without flagged features"
+            further[without] = lambda: changes.without_flagged(session, checked)
+        if remedies and session.has_gradients:
+            tuned = "remedy: site-wise fine-tuning"
+            further[tuned] = partial(changes.local_finetuning, session)
+        parts = Parts(session, self._order([*remedies, *further]))
         performance = parts("scores", partial(performances.performance, session), Performance())
         calibration = parts(
             "calibration", partial(performances.calibration, session), Calibration()
@@ -153,8 +159,8 @@ class Audit:
                 part, partial(changes.remedy, session, name, make), list[Outcome]()
             )
         ]
-        for name in local:
-            outcomes += parts(name, partial(changes.local_finetuning, session), list[Outcome]())
+        for name, part in further.items():
+            outcomes += parts(name, part, list[Outcome]())
         parts.finish()
         subject, task = session.subject, session.task
         known = {name: reading for name, reading in measured.items() if reading is not None}

@@ -1,21 +1,30 @@
 """What helps: remedies trained under the same budget and seeds, as paired changes."""
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 
 from unseen.engine.batches import Columns, whole
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
 from unseen.lab import Lab
+from unseen.measures.site_shift.relations import LEVEL
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.site_finetune import LocalFinetune
 from unseen.questions.audit.remedy_methods import Remedy
 from unseen.questions.audit.results import Outcome
+from unseen.questions.audit.site_shift import is_misleading
 from unseen.subjects.predictions import predict
-from unseen.subjects.session import Session
-from unseen.task import Split, Use
+from unseen.subjects.session import Session, plain_method
+from unseen.subjects.training import TrainingRuns
+from unseen.task import Split, Task, Use
+
+MOST_TRIED = 3
+"""Flagged features that are left out in turn: each costs as much training as a remedy."""
 
 
 def remedy(session: Session, name: str, make: Remedy) -> list[Outcome]:
@@ -45,6 +54,71 @@ def remedy(session: Session, name: str, make: Remedy) -> list[Outcome]:
                 Outcome(remedy=name, split=split, metric=metric, change=change, note=repr(method))
             )
     return outcomes
+
+
+def without_feature(session: Session, feature: str) -> list[Outcome]:
+    """Paired change by training without one feature: it is the same in every example, its training
+    median.
+    """
+    if not session.retrained:
+        raise InvalidData(
+            "The model is audited as it is.",
+            why="without a feature it has to be trained anew.",
+            fix="audit with mode=trained-again (--mode trained-again).",
+        )
+    task = _with_constant(session, list(session.subject.features[feature]))
+    runs = TrainingRuns(replace(session.subject, task=task), session.lab)
+    method = plain_method(session.subject, runs.initial_model(0))
+    models = [run.model for run in runs.seeds(method, len(session.retrained))]
+    outcomes = []
+    for split in session.evaluation_splits:
+        changed = predict(models, task, task.splits[split], session.lab, session.subject.unit)
+        for metric, change in changed.changes(session.baseline_predictions(split)).items():
+            outcomes.append(
+                Outcome(
+                    remedy=f"without {feature}",
+                    split=split,
+                    metric=metric,
+                    change=change,
+                    note="tried because the feature was flagged, at sites evaluated here by their "
+                    "own labels",
+                )
+            )
+    return outcomes
+
+
+def _with_constant(session: Session, positions: Sequence[int]) -> Task:
+    """The task with these inputs at their training medians in every example."""
+    train = [whole(split.data, session.lab)["x"] for split in session.task.of(Use.TRAIN).values()]
+    # the lower median is a value of the column: a pipeline gets a cell of its table
+    middle = torch.cat(train).flatten(1)[:, positions].median(0).values
+    splits = {}
+    for name, split in session.task.splits.items():
+        batch = whole(split.data, session.lab)
+        x = batch["x"].flatten(1).clone()
+        x[:, positions] = middle
+        columns = Columns(**{**batch, "x": x.reshape(batch["x"].shape)})
+        splits[name] = replace(split, data=columns)
+    return replace(session.task, splits=splits)
+
+
+def flagged_features(session: Session, checked: Mapping[str, Any]) -> list[str]:
+    """Features that give the target away at one site, or tell it otherwise at the held-out one."""
+    sites = len(np.unique(session.site_rows.site)) if "why sites differ" in checked else 1
+    names = [name for leak in checked.get("leaks", ()) if leak.site for name in leak.features]
+    for at in checked.get("why sites differ", ()):
+        names += [
+            change.feature
+            for change in at.relations
+            if change.p * sites <= LEVEL and is_misleading(change)
+        ]
+    return [name for name in dict.fromkeys(names) if name in session.subject.features][:MOST_TRIED]
+
+
+def without_flagged(session: Session, checked: Mapping[str, Any]) -> list[Outcome]:
+    """Each flagged feature left out in turn."""
+    names = flagged_features(session, checked)
+    return [outcome for name in names for outcome in without_feature(session, name)]
 
 
 def _needs_groups(session: Session, column: str | None) -> None:

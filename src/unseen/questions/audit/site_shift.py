@@ -39,6 +39,14 @@ class SiteShift:
     """Features that the site records otherwise: all else would follow from that."""
 
 
+def is_misleading(change: RelationChange) -> bool:
+    """Whether a model that learned the relation elsewhere expects too much of it there, or the
+    opposite of what holds.
+    """
+    there, elsewhere = (abs(r.value - 0.5) for r in (change.there, change.elsewhere))
+    return change.is_reversed or there < elsewhere
+
+
 def site_shift(session: Session, name: str) -> SiteShift:
     rows, lab = session.site_rows, session.lab.child("site shift", name)
     there = rows.unseen[name]

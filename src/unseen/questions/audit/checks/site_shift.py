@@ -10,8 +10,8 @@ from unseen.document import Block, Note, Table, Tone, Value
 from unseen.measures.site_shift.prevalence import PrevalenceShift
 from unseen.measures.site_shift.relations import LEVEL, RelationChange
 from unseen.questions.audit.check import Checked, Code
-from unseen.questions.audit.results import LOWER_IS_BETTER
-from unseen.questions.audit.site_shift import SiteShift, site_shift
+from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
+from unseen.questions.audit.site_shift import SiteShift, is_misleading, site_shift
 from unseen.reading import Reading
 from unseen.subjects.session import Session
 from unseen.text import format_reading, join_words
@@ -43,7 +43,8 @@ class SiteShiftCheck:
     def notes(self, found: Sequence[Checked[list[SiteShift]]]) -> list[Note]:
         """At most one per code, the clearest site and feature first."""
         sites = [shift for one in found for shift in one.result]
-        notes = [_about_relations(sites), _about_prevalence(sites), _about_shifts(sites)]
+        tried = [outcome for one in found for outcome in one.findings.outcomes]
+        notes = [_about_relations(sites, tried), _about_prevalence(sites), _about_shifts(sites)]
         return [note for note in notes if note is not None]
 
     def evidence(self, found: Sequence[Checked[list[SiteShift]]]) -> list[Block]:
@@ -62,7 +63,7 @@ def _clearest(changes: Mapping[tuple[str, str], float]) -> list[tuple[str, str]]
     return sorted(left, key=lambda key: -abs(changes[key]))
 
 
-def _about_relations(sites: Sequence[SiteShift]) -> Note | None:
+def _about_relations(sites: Sequence[SiteShift], tried: Sequence[Outcome]) -> Note | None:
     left_out = {name for at in sites for name in at.left_out}
     clear = {
         (at.site, one.feature): one
@@ -76,7 +77,7 @@ def _about_relations(sites: Sequence[SiteShift]) -> Note | None:
     if not keys:
         return None
     # a relation that helps more there than elsewhere misleads nobody
-    misleading = [key for key in keys if _is_misleading(clear[key])]
+    misleading = [key for key in keys if is_misleading(clear[key])]
     first, *others = [*misleading, *(key for key in keys if key not in misleading)]
     change = clear[first]
     more = [f"`{feature}` at {site}, {_areas(clear[site, feature])}" for site, feature in others]
@@ -92,7 +93,7 @@ def _about_relations(sites: Sequence[SiteShift]) -> Note | None:
         without = f"audit again without ({drop}), or " if useless else ""
         action = (
             f"A model that learned the relation elsewhere is wrong there: {without}train with "
-            "labels from there."
+            f"labels from there.{_effect(first[1], tried)}"
         )
     return Note(
         text,
@@ -103,9 +104,15 @@ def _about_relations(sites: Sequence[SiteShift]) -> Note | None:
     )
 
 
-def _is_misleading(change: RelationChange) -> bool:
-    there, elsewhere = (abs(r.value - 0.5) for r in (change.there, change.elsewhere))
-    return change.is_reversed or there < elsewhere
+def _effect(feature: str, tried: Sequence[Outcome]) -> str:
+    """What leaving the feature out did, by the clearest metric."""
+    mine = [one for one in tried if one.remedy == f"without {feature}"]
+    wanted = [one for one in mine if one.metric == "AUC"] or mine[:1]
+    if not wanted:
+        return ""
+    best = max(wanted, key=lambda one: abs(one.change.value))
+    change = format_reading(best.change, "+")
+    return f" Trained without `{feature}`, the model's {best.metric} changes by {change}."
 
 
 def _is_useful(change: RelationChange) -> bool:
