@@ -15,8 +15,11 @@ from unseen.task import Axis, Split, Task, Use
 G = torch.Generator().manual_seed(0)
 X = torch.randn(60, 4, generator=G)
 DATA = Columns(x=X, y=(X[:, 0] > 0).long())
-NAMELESS = {"features", "leaks", "copied rows", "columns recorded otherwise", "why sites differ"}
-"""Parts of an audit that need the names of the inputs."""
+NAMELESS = {
+    *("features", "leaks", "slices", "labels of a site"),
+    *("copied rows", "columns recorded otherwise", "why sites differ"),
+}
+"""Parts of an audit that need the names of the inputs, or more than a few examples of a site."""
 BUDGET = Budget(steps=10, batch_size=20)
 
 

@@ -29,8 +29,11 @@ G = torch.Generator().manual_seed(0)
 X = torch.randn(80, 4, generator=G)
 Y = (X[:, 0] > 0).long()
 SOME = torch.arange(80) % 5 == 0
-NAMELESS = {"features", "leaks", "copied rows", "columns recorded otherwise", "why sites differ"}
-"""Parts of an audit that need the names of the inputs."""
+NAMELESS = {
+    *("features", "leaks", "slices", "labels of a site"),
+    *("copied rows", "columns recorded otherwise", "why sites differ"),
+}
+"""Parts of an audit that need the names of the inputs, or more than a few examples of a site."""
 PART = Audit(seeds=1, remedies={}, measures={})
 
 
