@@ -62,7 +62,7 @@ class Cells:
     unit: str = "cells"
 
     @property
-    def done(self) -> float:
+    def position(self) -> float:
         return self.stored + self.computed + self.share
 
     @property
@@ -152,7 +152,7 @@ class ProgressBars:
 
     def draw(self, cells: Cells, at: str = "") -> None:
         if self.all is not None:
-            self.progress.update(self.all, completed=cells.done, says=f"{cells.says}  {at}")
+            self.progress.update(self.all, completed=cells.position, says=f"{cells.says}  {at}")
 
     def end(self, cells: Cells) -> None:
         self.progress.stop()
@@ -170,7 +170,7 @@ class Notebook:
         self.draw(cells)
 
     def draw(self, cells: Cells, at: str = "") -> None:
-        bar = f'<progress value="{cells.done:.3f}" max="{max(cells.total, 1)}"></progress>'
+        bar = f'<progress value="{cells.position:.3f}" max="{max(cells.total, 1)}"></progress>'
         bundle = {"text/plain": cells.says, "text/html": f"{bar} {escape(cells.says)}"}
         if self.handle is None:
             self.handle = self.display(bundle, raw=True, display_id=True)

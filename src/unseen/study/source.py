@@ -50,7 +50,9 @@ def reference(key: str) -> Source:
     """The paper with this citation key."""
     entries = references()
     if key not in entries:
-        raise UnknownName.near("reference", key, entries)
+        error = UnknownName.near("reference", key, entries)
+        fix = f"{error.fix} A new paper is an entry of unseen/study/references.bib."
+        raise UnknownName(error.what, why=error.why, fix=fix)
     return entries[key]
 
 

@@ -11,6 +11,7 @@ from unseen.study import Row, Value
 from unseen.task import Batch, Task, Use
 
 Model = TypeVar("Model", bound=nn.Module)
+Arm = TypeVar("Arm", bound=Value)
 
 
 def example(task: Task) -> Batch:
@@ -31,7 +32,7 @@ def label(rows: Iterable[Mapping[str, Value]], **facts: Value) -> Iterator[Row]:
 
 
 def trial(
-    arms: Mapping[str, Method],
+    arms: Mapping[Arm, Method],
     task: Task,
     build: Callable[[], nn.Module],
     reads: Callable[[Trained, Lab], Iterable[Mapping[str, Value]]],
@@ -42,7 +43,7 @@ def trial(
 ) -> Iterator[Row]:
     """Rows {…facts, arm, …reads}: arms share the data, the first weights and the minibatches.
 
-    `column` names the column that holds the arm's name.
+    `column` names the column that holds the arms: their names, or the numbers that are varied.
     """
     for name, method in arms.items():
         trained = method.fit(untrained_model(build, lab), task, lab.child("fit"))
