@@ -60,7 +60,65 @@ class Peer:
     """It is given the rows of the odd site apart, so that it need not name the site."""
 
 
-PEERS: Sequence[Peer] = ()
+LABEL_CORRELATION = (
+    "Feature Label Correlation",
+    "Feature Label Correlation Change",
+    "Identifier Label Correlation",
+)
+DRIFT = ("Feature Drift", "Multivariate Drift")
+PEERS = (
+    Peer(
+        "skore",
+        ["skore==0.28.0"],
+        {
+            "leak everywhere": ["SKD011"],
+            "leak at one site": ["SKD011", "SKD003"],
+            "leak by missingness": ["SKD011"],
+            "covariate shift": ["SKD003"],
+            "prevalence shift": ["SKD003"],
+            "concept shift": ["SKD003"],
+            "time drift": ["SKD001"],
+            "units × 1000": ["SKD003"],
+            "sentinel": ["SKD003"],
+        },
+        knows_site=False,
+    ),
+    Peer(
+        "cleanlab",
+        ["cleanlab[datalab]==2.9.0"],
+        {
+            "flipped labels": ["label"],
+            "copied rows": ["near_duplicate"],
+            "bad subgroup, named": ["underperforming_group"],
+            "bad subgroup, unnamed": ["underperforming_group"],
+            "time drift": ["non_iid"],
+            "units × 1000": ["outlier"],
+            "sentinel": ["outlier"],
+        },
+        knows_site=False,
+    ),
+    Peer(
+        "deepchecks",
+        ["deepchecks==0.19.1", "scikit-learn<1.5", "pandas<2.2", "numpy<2", "setuptools<81"],
+        {
+            "leak everywhere": LABEL_CORRELATION,
+            "leak at one site": LABEL_CORRELATION,
+            "leak by missingness": [*LABEL_CORRELATION, "Feature Feature Correlation"],
+            "flipped labels": ["Conflicting Labels"],
+            "copied rows": ["Train Test Samples Mix", "Data Duplicates"],
+            "covariate shift": DRIFT,
+            "prevalence shift": ["Label Drift"],
+            "concept shift": ["Feature Label Correlation Change"],
+            "bad subgroup, named": ["Weak Segments Performance"],
+            "bad subgroup, unnamed": ["Weak Segments Performance"],
+            "time drift": ["Feature Label Correlation Change"],
+            "units × 1000": DRIFT,
+            "sentinel": [*DRIFT, "Outlier Sample Detection"],
+        },
+        knows_site=True,
+    ),
+)
+"""Which checks count was read from the peers' documentation, before they ran."""
 
 
 # results ----------------------------------------------------------------------------------------
@@ -230,6 +288,11 @@ def ask(peer: Peer, python: Path, planted: PlantedTable) -> Result:
         return json.loads(answer.read_text())
 
 
+def issues(result: Result) -> list[dict[str, Any]]:
+    """Without what the peer itself calls a tip."""
+    return [alarm for alarm in result["alarms"] if alarm["is_warning"]]
+
+
 def judge_peer(
     peer: Peer, kind: str, fault: Fault, planted: PlantedTable, result: Result
 ) -> Judgement:
@@ -239,7 +302,7 @@ def judge_peer(
     words = [w for w in fault.words if not (peer.knows_site and w in (*SITES, "future"))]
     is_found = lists_flipped(planted, result["suspects"]) if planted.flipped else bool(mine)
     naming = [alarm for alarm in mine if has_words(alarm["text"], words)]
-    others = [alarm["check"] for alarm in result["alarms"] if alarm["check"] not in checks]
+    others = [alarm["check"] for alarm in issues(result) if alarm["check"] not in checks]
     return Judgement(is_found, bool(naming), any(alarm["advice"] for alarm in naming), others)
 
 
@@ -315,7 +378,7 @@ def rows_of_peer(peer: Peer, draws: int, nulls: int) -> Iterator[FaultRow | Null
         yield fault_row(peer.name, name, judged)
     for name in NULLS:
         found = [one for _, one in results_of(peer.name, name, nulls)]
-        alarms = counts(alarm["check"] for one in found for alarm in one["alarms"])
+        alarms = counts(alarm["check"] for one in found for alarm in issues(one))
         yield NullRow(peer.name, name, len(found), sum(alarms.values()), alarms, {})
 
 
@@ -375,6 +438,8 @@ def run_peers(options: argparse.Namespace) -> dict[str, str]:
     """The peers that could not be asked, with the reason."""
     skipped = {}
     for peer in PEERS:
+        if options.peer and peer.name not in options.peer:
+            continue
         python = environment(peer)
         if isinstance(python, str):
             skipped[peer.name] = python
@@ -396,6 +461,8 @@ def main() -> None:
     parser.add_argument("--nulls", type=int, default=5, help="tables per null kind")
     parser.add_argument("--only", action="append", choices=[*FAULTS, *NULLS])
     parser.add_argument("--no-peers", action="store_true")
+    names = [peer.name for peer in PEERS]
+    parser.add_argument("--peer", action="append", choices=names, help="these, and no audit")
     parser.add_argument("--peer-draws", type=int, help="tables per fault for each peer")
     parser.add_argument("--limit", type=float, help="CPU seconds of audits in this call")
     parser.add_argument("--table", action="store_true", help="run nothing, print what there is")
@@ -404,7 +471,8 @@ def main() -> None:
     options = parser.parse_args()
     skipped: dict[str, str] = {}
     if not options.table:
-        run_audits(options)
+        if not options.peer:
+            run_audits(options)
         skipped = {} if options.no_peers else run_peers(options)
     version = options.source or source()
     rows = list(rows_of_audit(options.draws, options.nulls, version))
