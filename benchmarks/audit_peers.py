@@ -414,7 +414,7 @@ def in_words(of: Mapping[str, int]) -> str:
 
 def files(options: argparse.Namespace, draws: int, nulls: int) -> Iterator[tuple[str, int]]:
     """Tables to look at, a draw of every kind before the next draw."""
-    kinds = {name: draws for name in FAULTS} | {name: nulls for name in NULLS}
+    kinds = dict.fromkeys(FAULTS, draws) | dict.fromkeys(NULLS, nulls)
     for draw in range(max(draws, nulls)):
         for name, most in kinds.items():
             if draw < most and (not options.only or name in options.only):

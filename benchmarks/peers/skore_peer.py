@@ -1,5 +1,6 @@
-"""skore (Probabl) on a table: the issues and tips of its checks for a logistic regression, with every site
-held out in turn. Runs in an environment of its own: `skore_peer.py table.csv answer.json SITE`.
+"""skore (Probabl) on a table: the issues and tips of its checks for a logistic regression, with
+every site held out in turn. Runs in an environment of its own:
+`skore_peer.py table.csv answer.json SITE`.
 """
 
 import json
