@@ -174,7 +174,9 @@ def audit(planted: PlantedTable) -> Result:
         )
     except UnseenError as error:
         return {"error": str(error), "notes": [], "suspects": [], "seconds": 0.0}
-    suspects = {e.row for one in answer.results for e in one.suspects if e.row is not None}
+    # the merged list where the audit has one, else what each held-out site lists
+    each = [e for one in answer.results for e in getattr(one, "suspects", ())]
+    suspects = {e.row for e in answer.machine.get("suspected_labels", each) if e.row is not None}
     parts = Counter[str]()
     for one in answer.results:
         parts.update(one.seconds)  # type: ignore[arg-type]
