@@ -3,20 +3,38 @@ in the other group, by means alone.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from unseen.engine.batches import Columns
+from unseen.lab import Lab
 from unseen.task import Split, Task, Use
+from unseen.tasks.compas import Compas
+from unseen.tasks.drifting_fairness import DriftingFairness
 
 FUTURE, PRESENT, HELD_OUT = "future", "present", "held out"
 COLUMNS = ("y", "a", "domain", "fair", "u")
 """Columns that are kept as they are, where a task has them."""
 INPUTS = ("x", "counterfactual", "outside")
 """Columns that a model can be given."""
+
+
+@dataclass(frozen=True)
+class GroupInput:
+    """A task with domains in time whose last input is the group, or (not `visible`) the same people
+    without it.
+    """
+
+    spec: DriftingFairness | Compas
+    """Of people whose own inputs do not hold their group."""
+    visible: bool = True
+
+    def build(self, lab: Lab) -> Task:
+        task = add_group_input(self.spec.build(lab))
+        return task if self.visible else drop_group_input(task)
 
 
 def add_group_input(task: Task) -> Task:
@@ -86,3 +104,8 @@ def shift_group_means(
         for group, mask in enumerate(members):
             shifted[mask] += means[1 - group] - means[group]
     return shifted
+
+
+def example() -> GroupInput:
+    people = DriftingFairness(fitted=3, future=1, n=100, n_evaluate=100, visible=False)
+    return GroupInput(people)
