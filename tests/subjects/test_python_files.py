@@ -61,7 +61,7 @@ def test_a_factory_may_import_the_package_beside_the_file_when_it_is_called(tmp_
         "from torch import nn\nclass Net(nn.Linear):\n"
         "    def __init__(self):\n        super().__init__(4, 2)\n"
     )
-    subject = from_file(written(tmp_path, SUBJECT + LAZY))
+    (subject,) = from_file(written(tmp_path, SUBJECT + LAZY))
     assert Audit(seeds=1, remedies={}, measures={})(subject, Lab()).scores
 
 
@@ -69,8 +69,14 @@ def test_a_factory_may_import_the_package_beside_the_file_when_it_is_called(tmp_
 def test_dataclasses_with_postponed_annotations_work(tmp_path, name):
     text = "from __future__ import annotations\n" + SUBJECT + DATACLASS
     for _ in range(2):  # read again, it is executed again
-        subject = from_file(written(tmp_path, text, name))
+        (subject,) = from_file(written(tmp_path, text, name))
         assert subject.model().in_features == 4
     import random  # the standard library's stays what it is
 
     assert hasattr(random, "shuffle")
+
+
+def test_a_list_of_subjects(tmp_path):
+    text = SUBJECT + LAZY + "\ndef several():\n    return [subject(), subject()]\n"
+    written(tmp_path, text, "mine.py")
+    assert len(from_file(f"{tmp_path / 'mine.py'}:several")) == 2

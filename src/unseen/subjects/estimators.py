@@ -66,7 +66,7 @@ def wrap_estimators(subject: Subject, lab: Lab) -> Subject:
     name.
     """
     made = subject.model if isinstance(subject.model, BaseEstimator) else None
-    if made is None and callable(subject.model):
+    if made is None and callable(subject.model) and not isinstance(subject.trained, nn.Module):
         with lab.child("kind").seeded():
             first = subject.model()
         made = first if isinstance(first, BaseEstimator) else None

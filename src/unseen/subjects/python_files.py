@@ -11,9 +11,9 @@ from unseen.subjects.subject import Subject
 from unseen.subjects.tables import TABLES
 
 
-def from_file(text: str) -> Subject:
-    """The `Subject` at `path/to/file.py:name` (an instance, or a function without arguments that
-    returns one).
+def from_file(text: str) -> list[Subject]:
+    """The subjects at `path/to/file.py:name`: one or a list of them, or a function without
+    arguments that returns one or a list.
     """
     site, _, name = text.rpartition(":")
     path = Path(site or text)
@@ -29,13 +29,16 @@ def from_file(text: str) -> Subject:
             f"There is no file `{path}`.", why="the subject is read from it.", fix="check the path."
         )
     found = load_object(path, name)
-    if not isinstance(found, Subject):
+    if isinstance(found, Subject):
+        return [found]
+    is_list = isinstance(found, list | tuple) and all(isinstance(one, Subject) for one in found)
+    if not is_list or not found:
         raise InvalidData(
             f"`{name}` in {path} is a {type(found).__name__}, not a Subject.",
             why="an audit needs a task and a way to make the model.",
-            fix="return unseen.Subject(task=…, model=…).",
+            fix="return unseen.Subject(task=…, model=…), or a list of subjects.",
         )
-    return found
+    return list(found)
 
 
 def load_object(path: Path, name: str, *arguments: Any, **options: Any) -> Any:

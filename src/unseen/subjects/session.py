@@ -353,7 +353,8 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
     subject, began = wrap_estimators(validate(subject), lab), time.perf_counter()
     lab = in_dtype_of(subject, lab)
     runs, retrained = TrainingRuns(subject, lab), list[Trained]()
-    if subject.trained is None or (retrain and not isinstance(subject.trained, Recorded)):
+    is_fixed = isinstance(subject.trained, Recorded) or subject.mode.startswith("as-it-is")
+    if subject.trained is None or (retrain and not is_fixed):
         try:
             method = plain_method(subject, runs.initial_model(0))
             if subject.trained is None or not isinstance(method, FitEstimator):

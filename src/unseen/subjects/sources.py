@@ -28,12 +28,21 @@ from unseen.subjects.tables import (
     of_example,
     of_table,
 )
+from unseen.subjects.trainers import TrainerLike, is_trainer, of_trainer
 
 Source: TypeAlias = (
-    str | Path | pd.DataFrame | Subject | Sequence[Subject] | EstimatorLike | EmbeddedTable | None
+    str
+    | Path
+    | pd.DataFrame
+    | Subject
+    | Sequence[Subject]
+    | EstimatorLike
+    | TrainerLike
+    | EmbeddedTable
+    | None
 )
 """A table (DataFrame or file), `file.py:name`, a subject or several, an estimator (with its table
-behind it), a shipped example; None: that of heart disease.
+behind it), a trainer after its work, a shipped example; None: that of heart disease.
 """
 TableSource: TypeAlias = str | Path | pd.DataFrame | None
 """The table of an estimator."""
@@ -182,19 +191,22 @@ def _read(source: Source | TableData, lab: Lab, columns: TableColumns) -> list[S
             refuse_columns(replace(columns, drop=()), source)
             return of_example(source, lab, columns.drop)
     refuse_columns(columns, source)
+    if is_trainer(source):
+        return [of_trainer(source)]  # type: ignore[arg-type]
     match source:
         case None:
             return of_example(find_example(), lab)
         case str() | Path():
-            return [from_file(str(source))]
+            return from_file(str(source))
         case Subject():
             return [source]
         case Sequence() if source and all(isinstance(one, Subject) for one in source):
             return list(source)
     raise InvalidData(
         f"A {type(source).__name__} was given.",
-        why="what is asked about is a table, a Python file or a Subject.",
-        fix="give a DataFrame, a path, `file.py:name`, an unseen.Subject or a list of these.",
+        why="what is asked about is a table, a Python file, a Subject or a trainer.",
+        fix="give a DataFrame, a path, `file.py:name`, an unseen.Subject or a list of these; of a "
+        "network unseen.Subject.from_loaders(model, train=…, test={site: …}).",
     )
 
 

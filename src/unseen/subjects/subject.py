@@ -4,9 +4,10 @@ shown.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from unseen.objectives import IGNORED
 from unseen.subjects.examples import Shown
 from unseen.subjects.user_data import examples_by_name
 from unseen.task import Batch, Task
+
+if TYPE_CHECKING:
+    from unseen.subjects.loaders import Data, Loss, Network, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,77 @@ class Subject:
     """Those of the decisions that say what was read otherwise than it is written."""
     warnings: Sequence[str] = ()
     """What the reader should beware of in the data."""
+
+    @classmethod
+    def from_loaders(
+        cls,
+        model: "Network",
+        *,
+        train: "Data",
+        test: Mapping[str, "Data"],
+        known: "Data | None" = None,
+        loss: "Loss | None" = None,
+        trained: "Weights | None" = None,
+        classes: Sequence[str] = (),
+        train_site: str = "training site",
+        name: str = "",
+    ) -> "Subject":
+        """A network with its data: `train` and, for each site, `test` are loaders or datasets of
+        (input, target).
+
+        `model` is a trained module, audited as it is, or a function that makes a fresh one, which
+        is trained here unless `trained` has its weights (a module, a state dict or a file of one).
+        `known` are new examples of the training site (None: a fifth of `train` is set apart where
+        the model is trained here). `loss` is torch's, of outputs and targets (None: by the type of
+        the targets).
+        """
+        from unseen.subjects.loaders import subject_of_loaders  # it makes subjects
+
+        return subject_of_loaders(
+            model,
+            train=train,
+            test=test,
+            known=known,
+            loss=loss,
+            trained=trained,
+            classes=classes,
+            train_site=train_site,
+            name=name,
+        )
+
+    @classmethod
+    def from_texts(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        frame: pd.DataFrame,
+        *,
+        text: str,
+        target: str,
+        site: str,
+        length: int = 128,
+        untrained: Callable[[], Any] | None = None,
+        name: str = "texts",
+    ) -> "list[Subject]":
+        """A text classifier of transformers, audited as it is at every site of a DataFrame.
+
+        `text`, `target` and `site` are columns; the target holds classes as the model names or
+        numbers them. `length` tokens of a text are read. `untrained` makes the model before
+        fine-tuning, for the parts that train one.
+        """
+        from unseen.subjects.texts import subjects_of_texts  # it makes subjects
+
+        return subjects_of_texts(
+            model,
+            tokenizer,
+            frame,
+            text=text,
+            target=target,
+            site=site,
+            length=length,
+            untrained=untrained,
+            name=name,
+        )
 
     @property
     def data_name(self) -> str:

@@ -119,9 +119,10 @@ def overlaps(session: Session) -> list[Overlap]:
     found = []
     for fit, fitted in session.task.of(Use.TRAIN).items():
         session.require_columns(fit, column)
-        a = whole(fitted.data, session.lab)[column].double()
+        inputs = whole(fitted.data, session.lab)[column]
+        a = inputs.double()
         # the distance of token numbers means nothing
-        threshold = near_threshold(a) if column == "x" else None
+        threshold = near_threshold(a) if inputs.is_floating_point() else None
         for name, split in session.task.of(Use.EVALUATE).items():
             session.require_columns(name, column)
             b = whole(split.data, session.lab)[column].double()
