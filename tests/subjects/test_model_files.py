@@ -7,7 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from unseen.errors import InvalidConfig, InvalidData, MissingExtra, MissingFile
-from unseen.subjects.model_files import load_model, parse_call
+from unseen.subjects.model_files import load_model
+from unseen.subjects.python_files import parse_call
 
 MODELS = """
 from __future__ import annotations
@@ -63,7 +64,7 @@ def test_a_pickle_is_never_opened(name):
 
 
 def test_what_is_no_model():
-    with pytest.raises(InvalidConfig, match="names no model"):
+    with pytest.raises(InvalidConfig, match="names nothing that can be made"):
         load_model("models/own.py")
     with pytest.raises(MissingFile, match="no file"):
         load_model("models/other.py:make")

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset, default_collate
+from torch.utils.data import Dataset, IterableDataset, Subset, default_collate
 
 from unseen.errors import InvalidData
 from unseen.lab import Lab
@@ -108,6 +108,11 @@ def gather(data: Dataset[Any], index: Tensor) -> Batch:
     if isinstance(data, Columns):
         return data[index]
     return default_collate([data[int(i)] for i in index])
+
+
+def subset(data: Dataset[Any], index: Tensor) -> Dataset[Any]:
+    """The chosen examples of a map-style dataset as one of their own."""
+    return data.subset(index) if isinstance(data, Columns) else Subset(data, index.tolist())
 
 
 def once(data: Dataset[Any], batch_size: int, lab: Lab) -> Iterator[Batch]:

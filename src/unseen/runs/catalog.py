@@ -12,13 +12,15 @@ import importlib.metadata
 import importlib.util
 import inspect
 import io
+import os
 import re
+import sys
 import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unseen.errors import InvalidConfig, UnknownName
+from unseen.errors import InvalidConfig, MissingFile, UnknownName
 from unseen.lazy import definitions, modules
 
 if TYPE_CHECKING:  # study.py imports torch, and a listing must not wait for it
@@ -26,6 +28,8 @@ if TYPE_CHECKING:  # study.py imports torch, and a listing must not wait for it
 
 KINDS = ("studies", "tasks", "methods", "measures", "attributions", "models")
 GROUP = "unseen.studies"
+FILES = "UNSEEN_STUDY_FILES"
+"""Where studies lie that were named by their files: name=path:attribute, a line each."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ def locate(name: str) -> StudyLocation:
 
 
 def load(name: str) -> "Study[Any, Any]":
-    """The study object."""
+    """The study object, by its name or as `file.py:study`."""
+    if name.endswith(".py") or ".py:" in name:
+        name = name_file(name)
     where = locate(name)
     study = getattr(importlib.import_module(where.module), where.attribute, None)
     if study is None or study.name != name:
@@ -92,6 +98,78 @@ def load(name: str) -> "Study[Any, Any]":
             fix=f"set `{where.attribute} = Study(name={name!r}, …)` at the end of the module.",
         )
     return study
+
+
+def name_file(text: str) -> str:
+    """The name of the study at `file.py:attribute`, which this process and its workers now know."""
+    site, _, attribute = text.rpartition(".py")
+    path = Path(f"{site}.py").resolve()
+    if not path.is_file():
+        raise MissingFile(
+            f"There is no file `{site}.py`.",
+            why="the study is read from it.",
+            fix="check the path.",
+        )
+    if not attribute.startswith(":"):
+        raise InvalidConfig(
+            f"`{text}` does not say what in it is meant.",
+            why="a study is an object of the file.",
+            fix=f"write its name behind the file: {text}:study",
+        )
+    found = _study_of_file(path, attribute[1:])
+    known = os.environ.get(FILES, "").splitlines()
+    entry = f"{found.name}={path}:{attribute[1:]}"
+    # the environment, so that worker processes find it, too
+    os.environ[FILES] = "\n".join(one for one in dict.fromkeys([*known, entry]) if one)
+    return found.name
+
+
+def _study_of_file(path: Path, attribute: str) -> "Study[Any, Any]":
+    from unseen.study import Study
+
+    module = importlib.import_module(_module_of(path))
+    if not hasattr(module, attribute):
+        raise UnknownName.near(f"name in {path.name}", attribute, vars(module))
+    study = getattr(module, attribute)
+    if not isinstance(study, Study):
+        raise InvalidConfig(
+            f"`{attribute}` in {path.name} is a {type(study).__name__}.",
+            why="what is run is an unseen.Study: its cells, what each computes, and its claims.",
+            fix="see docs/study.md.",
+        )
+    if study.name in _files("studies"):
+        raise InvalidConfig(
+            f"The study in {path.name} is called `{study.name}`, as one of this package.",
+            why="results are filed under the name.",
+            fix="give it another name.",
+        )
+    return study
+
+
+def _module_of(path: Path) -> str:
+    """The file's name as a module that can be imported; its folder is searched from now on."""
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    found = source(path.stem)
+    if path.stem in sys.stdlib_module_names or (found is not None and found.resolve() != path):
+        raise InvalidConfig(
+            f"Another module is called `{path.stem}`.",
+            why=f"the study in {path.name} is imported by that name.",
+            fix="rename the file.",
+        )
+    return path.stem
+
+
+def _of_files() -> dict[str, StudyLocation]:
+    """The studies that were named by their files."""
+    found = {}
+    for entry in os.environ.get(FILES, "").splitlines():
+        name, _, place = entry.partition("=")
+        file, _, attribute = place.rpartition(":")
+        if file:
+            found[name] = StudyLocation(_module_of(Path(file)), attribute)
+    return found
 
 
 @functools.cache
@@ -122,7 +200,8 @@ def _files(kind: str) -> dict[str, Path]:
 
 def _outside() -> dict[str, StudyLocation]:
     found = importlib.metadata.entry_points(group=GROUP)
-    return {point.name: StudyLocation(point.module, point.attr or "study") for point in found}
+    installed = {point.name: StudyLocation(point.module, point.attr or "study") for point in found}
+    return installed | _of_files()
 
 
 def _entry(kind: str, name: str, file: Path | None) -> Entry:

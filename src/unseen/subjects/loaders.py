@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from unseen.engine.batches import Columns, gather, length
+from unseen.engine.batches import gather, length, subset
 from unseen.engine.parameters import trainable
 from unseen.errors import InvalidConfig, InvalidData, MissingFile
 from unseen.lab import Lab
@@ -186,9 +186,7 @@ def _set_apart(data: Dataset[Any]) -> tuple[Dataset[Any], Dataset[Any] | None, l
         f"{cut:,} of {n:,} training examples, drawn at random, are not trained on: they are new "
         "examples of the known site."
     ]
-    if isinstance(data, Columns):
-        return data.subset(rest), data.subset(held), said
-    return Subset(data, rest.tolist()), Subset(data, held.tolist()), said
+    return subset(data, rest), subset(data, held), said
 
 
 def objective_of(loss: Loss | None, data: Dataset[Any]) -> Objective:

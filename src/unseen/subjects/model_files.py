@@ -2,13 +2,11 @@
 pickle.
 """
 
-import ast
-import sys
 from pathlib import Path
 from typing import Any
 
 from unseen.errors import InvalidConfig, InvalidData, MissingExtra, MissingFile
-from unseen.subjects.python_files import load_object
+from unseen.subjects.python_files import load_call
 from unseen.subjects.table_models import is_estimator
 from unseen.text import join_words
 
@@ -26,7 +24,7 @@ def load_model(text: str) -> Any:
             "model.skops; or write a function that opens it, if you trust it: --model "
             "file.py:load.",
         )
-    found = _of_skops(Path(text)) if suffix == ".skops" else _of_python(text)
+    found = _of_skops(Path(text)) if suffix == ".skops" else load_call(text, "--model")
     if not is_estimator(found):
         raise InvalidData(
             f"`{text}` gives a {type(found).__name__}.",
@@ -35,47 +33,6 @@ def load_model(text: str) -> Any:
             "file.py:subject.",
         )
     return found
-
-
-def _of_python(text: str) -> Any:
-    """What `file.py:name`, or `file.py:name(arguments)`, makes."""
-    site, _, call = text.partition(".py:")
-    if not call:
-        raise InvalidConfig(
-            f"`--model {text}` names no model.",
-            why="a model is the function or object of a Python file, or a file of skops.",
-            fix="for example --model my_model.py:make, --model 'my_model.py:make(depth=3)' or "
-            "--model model.skops.",
-        )
-    path = Path(f"{site}.py")
-    if not path.is_file():
-        raise MissingFile(
-            f"There is no file `{path}`.", why="the model is read from it.", fix="check the path."
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:  # as for `python file.py` started here
-        sys.path.append(here)
-    name, arguments, options = parse_call(call)
-    return load_object(path, name, *arguments, **options)
-
-
-def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """Name, arguments and options of "make", or of "make(3, kind='deep')"."""
-    try:
-        tree = ast.parse(text, mode="eval").body
-        if isinstance(tree, ast.Name):
-            return tree.id, [], {}
-        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
-            arguments = [ast.literal_eval(one) for one in tree.args]
-            options = {str(one.arg): ast.literal_eval(one.value) for one in tree.keywords}
-            return tree.func.id, arguments, options
-    except (SyntaxError, ValueError):
-        pass
-    raise InvalidConfig(
-        f"`{text}` is no name, and no call with plain arguments.",
-        why="numbers, texts, lists and dictionaries can be given.",
-        fix="for example 'file.py:make(depth=3, kind=\"deep\")', in quotation marks for the shell.",
-    )
 
 
 def _of_skops(path: Path) -> Any:

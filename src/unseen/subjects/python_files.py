@@ -1,10 +1,11 @@
 """Subjects that a person's own Python file makes: `path/to/file.py:name`."""
 
+import ast
 import importlib.util
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
 from unseen.subjects.subject import Subject
@@ -17,6 +18,8 @@ def from_file(text: str) -> list[Subject]:
     """
     site, _, name = text.rpartition(":")
     path = Path(site or text)
+    if Path(text).suffix == ".py" and Path(text).is_file():
+        refuse_nameless(Path(text))
     if path.suffix != ".py" or not site:
         raise InvalidConfig(
             f"`{text}` is neither a table nor a Python subject.",
@@ -39,6 +42,66 @@ def from_file(text: str) -> list[Subject]:
             fix="return unseen.Subject(task=…, model=…), or a list of subjects.",
         )
     return list(found)
+
+
+def refuse_nameless(path: Path) -> NoReturn:
+    """Raises where a file is named without what is meant in it; says what it defines."""
+    tree = ast.parse(path.read_text("utf-8"))
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    names = [one.name for one in tree.body if isinstance(one, kinds)]
+    names += [
+        target.id
+        for one in tree.body
+        if isinstance(one, ast.Assign)
+        for target in one.targets
+        if isinstance(target, ast.Name)
+    ]
+    likely = sorted(names, key=lambda name: name not in ("subject", "subjects", "study", "make"))
+    raise InvalidConfig(
+        f"`{path}` does not say what in it is meant.",
+        why=f"it defines {', '.join(likely[:8])}." if likely else "it defines nothing.",
+        fix=f"write the name behind the file: {path}:{likely[0] if likely else 'subject'}",
+    )
+
+
+def load_call(text: str, option: str) -> Any:
+    """What `file.py:name`, or `file.py:name(arguments)`, makes; `option` is how it was given."""
+    site, _, call = text.partition(".py:")
+    if not call:
+        raise InvalidConfig(
+            f"`{option} {text}` names nothing that can be made.",
+            why="it is the function, class or object of a Python file.",
+            fix=f"for example {option} my_file.py:make, or {option} 'my_file.py:make(depth=3)'.",
+        )
+    path = Path(f"{site}.py")
+    if not path.is_file():
+        raise MissingFile(
+            f"There is no file `{path}`.", why="Python code is read from it.", fix="check the path."
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:  # as for `python file.py` started here
+        sys.path.append(here)
+    name, arguments, options = parse_call(call)
+    return load_object(path, name, *arguments, **options)
+
+
+def parse_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Name, arguments and options of "make", or of "make(3, kind='deep')"."""
+    try:
+        tree = ast.parse(text, mode="eval").body
+        if isinstance(tree, ast.Name):
+            return tree.id, [], {}
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name):
+            arguments = [ast.literal_eval(one) for one in tree.args]
+            options = {str(one.arg): ast.literal_eval(one.value) for one in tree.keywords}
+            return tree.func.id, arguments, options
+    except (SyntaxError, ValueError):
+        pass
+    raise InvalidConfig(
+        f"`{text}` is no name, and no call with plain arguments.",
+        why="numbers, texts, lists and dictionaries can be given.",
+        fix="for example 'file.py:make(depth=3, kind=\"deep\")', in quotation marks for the shell.",
+    )
 
 
 def load_object(path: Path, name: str, *arguments: Any, **options: Any) -> Any:

@@ -232,5 +232,5 @@ def refuse_columns(columns: TableColumns, source: object) -> None:
         raise InvalidConfig(
             f"{said} no table, but {', '.join(columns.option_names)} was given.",
             why=f"columns are named for a DataFrame or a file that ends in {', '.join(TABLES)}.",
-            fix="leave these options out, or give a table.",
+            fix="give the table first, unseen audit table.csv --target …, or leave these out.",
         )

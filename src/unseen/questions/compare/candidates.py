@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import unseen.methods
 from unseen.engine.loop import Budget
-from unseen.errors import InvalidConfig, UnknownName
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.method import Method
 from unseen.methods.adversarial_training import AdversarialTraining
@@ -26,6 +26,7 @@ from unseen.methods.robust_gradients import MedianOfMicrobatches
 from unseen.methods.sam import SAM
 from unseen.methods.vrex import VREx
 from unseen.search_space import LogUniform, Range, Space, sample
+from unseen.subjects.python_files import load_call
 
 BASELINE = "ERM"
 """What the other methods are compared with, where it takes part."""
@@ -114,10 +115,11 @@ def further_methods() -> list[MethodSpec]:
 
 
 def methods_named(names: Sequence[str]) -> list[MethodSpec]:
-    """The entrants of these names: standard ones, and any class in `unseen.methods` that trains
-    within a budget.
+    """The entrants of these names: standard ones, any class in `unseen.methods` that trains within
+    a budget, and `file.py:Name` of a person's own.
     """
     known = {_bare(entrant.name): entrant for entrant in (*standard_methods(), *further_methods())}
+    known |= {_bare(name): _method_of_file(name) for name in names if ".py:" in name}
     if any(_bare(name) not in known for name in names):  # only then every method is imported
         known = {_bare(entrant.name): entrant for entrant in methods_of_classes()} | known
     found = []
@@ -126,6 +128,27 @@ def methods_named(names: Sequence[str]) -> list[MethodSpec]:
             raise UnknownName.near("method", name.lower(), known)
         found.append(known[_bare(name)])
     return found or standard_methods()
+
+
+def _method_of_file(text: str) -> MethodSpec:
+    """A method of a Python file, under the subject's budget where it has one."""
+    found = load_call(text, "--method")
+    if not is_dataclass(found) or not hasattr(found, "fit"):
+        raise InvalidData(
+            f"`{text}` gives a {type(found).__name__}.",
+            why="a method is a frozen dataclass with `fit(model, task, lab)`; its fields are its "
+            "hyperparameters.",
+            fix="see docs/method.md; a class is made without arguments, or with those in "
+            "brackets: 'file.py:Name(rho=0.1)'.",
+        )
+    has_budget = "budget" in {field.name for field in fields(found)}
+    method = cast(Any, found)
+    name = text.rpartition(".py:")[2]
+
+    def make(budget: Budget) -> Method:
+        return cast(Method, replace(method, budget=budget) if has_budget else method)
+
+    return MethodSpec(name, make)
 
 
 def methods_of_classes() -> list[MethodSpec]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pandas as pd
+import torch
 
+from unseen.engine.batches import length, subset
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.lab import Lab, Silent, Sink
 from unseen.questions.compare.candidates import methods_named
@@ -23,14 +25,17 @@ from unseen.runs.field_flags import apply_flags
 from unseen.runs.tensors import home_cache
 from unseen.search_space import LogUniform, Range, Uniform
 from unseen.subjects.domains import of_domains, of_task
-from unseen.subjects.python_files import load_object
+from unseen.subjects.python_files import load_object, refuse_nameless
 from unseen.subjects.sources import refuse_columns, with_steps
 from unseen.subjects.subject import Subject, validate
 from unseen.subjects.tables import TableColumns, is_table, of_table_by_site, table_name
-from unseen.task import Task, TaskSpec
+from unseen.task import Split, Task, TaskSpec, Use
 from unseen.tasks.domains import DomainSpec
 from unseen.tasks.table_domains import TableDomains, heart_sites
 
+SELECTION_SHARE = 0.2
+FEWEST = 10
+"""Examples of a training split from which some can be set apart."""
 PROTOCOLS = {
     "training": Protocol.TRAINING,
     "left-out": Protocol.LEFT_OUT,
@@ -148,7 +153,7 @@ def subjects_from(found: object, what: str, lab: Lab) -> list[Subject]:
 
 def comparable(subject: Subject) -> Subject:
     """The subject without targets in its unlabelled splits, which no method may read."""
-    subject = validate(subject)
+    subject = with_selection(validate(subject))
     bare = of_task(subject.task, model=lambda: network_of(subject), budget=subject.budget)
     # a comparison is named by the subject, as its author named it
     dataset = subject.dataset or subject.name
@@ -157,10 +162,43 @@ def comparable(subject: Subject) -> Subject:
     )
 
 
+def with_selection(subject: Subject) -> Subject:
+    """The subject with a fifth of each training split for selection, where it names none: without,
+    no draw of the hyperparameters could be chosen.
+    """
+    task = subject.task
+    if task.of(Use.SELECT):
+        return subject
+    splits = dict(task.splits)
+    for name, split in task.of(Use.TRAIN).items():
+        n = length(split.data)
+        if n is None or n < FEWEST:
+            raise InvalidData(
+                f"Split `{name}` has {'no length' if n is None else f'{n} examples'}, and the task "
+                "has none for selection.",
+                why="hyperparameters are chosen on examples of the training sites that are not "
+                "trained on.",
+                fix='add a split: "select": Split(data, Use.SELECT, at=…).',
+            )
+        order = torch.randperm(n, generator=Lab().child("select", name).generator())
+        cut = max(1, int(n * SELECTION_SHARE))
+        chosen, rest = order[:cut].sort().values, order[cut:].sort().values
+        splits[name] = replace(split, data=subset(split.data, rest))
+        select = "select" if len(task.of(Use.TRAIN)) == 1 else f"select {name}"
+        splits[select] = Split(subset(split.data, chosen), Use.SELECT, at=split.at)
+    said = (
+        "The subject has no split for selection: a fifth of the examples of each training split, "
+        "drawn at random, selects hyperparameters and is not trained on."
+    )
+    return replace(subject, task=replace(task, splits=splits), decisions=[*subject.decisions, said])
+
+
 def file_of(text: str) -> object:
     """What `path/to/file.py:name` holds."""
     source, _, name = text.rpartition(":")
     path = Path(source)
+    if Path(text).is_file():
+        refuse_nameless(Path(text))
     if path.suffix != ".py" or not path.is_file():
         raise MissingFile(
             f"There is no `{text}`.",

@@ -20,6 +20,8 @@ from unseen.questions.compare.tables import ResultTable
 from unseen.search_space import Space
 from unseen.subjects.stacking import MOST_MODELS
 from unseen.subjects.subject import Subject
+from unseen.task import Use
+from unseen.tasks.domains import ORACLE
 from unseen.text import join_words
 
 
@@ -67,6 +69,7 @@ class Comparison:
         """
         began = time.perf_counter()
         check_subjects(subjects)
+        self.check_selection(subjects)
         check_ranges(self.entrants, subjects[0].budget, self.space)
         sweep = sweep or Sweep(subjects, lab, self.space)
         kept, failed = self._compute(sweep.groups(self.blocks(subjects)), sweep, told)
@@ -120,6 +123,27 @@ class Comparison:
                 )
             ),
             seconds=time.perf_counter() - began,
+        )
+
+    def check_selection(self, subjects: Sequence[Subject]) -> None:
+        """Refuses, before anything trains, draws of which no protocol could choose one."""
+        able = {
+            Protocol.TRAINING: any(one.task.of(Use.SELECT) for one in subjects),
+            Protocol.LEFT_OUT: any(len(training_domains(one.task)) > 1 for one in subjects),
+            Protocol.ORACLE: any(ORACLE in one.task.splits for one in subjects),
+        }
+        if self.draws == 1 or any(able[protocol] for protocol in self.protocols):
+            return
+        possible = [protocol.value for protocol, is_able in able.items() if is_able]
+        raise InvalidConfig(
+            "No draw could be selected: "
+            + "; ".join(f"{NEEDS[protocol]}" for protocol in self.protocols),
+            why=f"{self.draws} draws of the hyperparameters would be trained for each method, and "
+            "the table would hold dashes.",
+            fix=f"use the selection by {join_words(possible)}, for example --protocol training, or "
+            "compare the defaults: --draws 1."
+            if possible
+            else "compare the defaults: --draws 1.",
         )
 
     def blocks(self, subjects: Sequence[Subject]) -> list[RunGroup]:
@@ -221,12 +245,15 @@ class Comparison:
                 "selection": "every method ran with its defaults (one draw): there was nothing to "
                 "select."
             }
-        needs = {
-            Protocol.TRAINING: "the task has no split with use=Use.SELECT.",
-            Protocol.LEFT_OUT: "it needs two or more training domains.",
-            Protocol.ORACLE: "the task has no split `oracle` at the site that is evaluated.",
-        }
-        return found | {p.value: needs[p] for p in self.protocols if p not in usable}
+        return found | {p.value: NEEDS[p] for p in self.protocols if p not in usable}
+
+
+NEEDS = {
+    Protocol.TRAINING: "the task has no split with use=Use.SELECT.",
+    Protocol.LEFT_OUT: "it needs two or more training domains.",
+    Protocol.ORACLE: "the task has no split `oracle` at the site that is evaluated.",
+}
+"""What the protocols cannot do without."""
 
 
 def _one_domain(subject: Subject) -> str:
