@@ -133,7 +133,7 @@ def _require_table(source: Source | TableData) -> TableData:
     raise InvalidConfig(
         "Predictions were named without a table.",
         why="they stand in columns of one, beside the target.",
-        fix="give a DataFrame, or a file that ends in " + ", ".join(TABLES) + ".",
+        fix="give the table first: unseen audit table.csv --target … --predictions p.",
     )
 
 
