@@ -211,6 +211,9 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
             *notes,
             "Medians, scales and levels of columns are recomputed for every held-out site; shown "
             "for the first.",
+            "Every site counts the same in a training step, and a fifth of each held-out site is "
+            "set apart for oracle selection; `unseen audit` trains on all rows alike and evaluates "
+            "the whole site, so its scores may differ a little.",
         ]
     else:
         tabs = [split_table(sheet, None, lab)]

@@ -241,3 +241,22 @@ def test_limits_among_numbers_are_numbers_and_it_is_said():
     made = Table(sugar(">200"), "y").prepare(Lab())
     assert made.encoder.names == ["sugar", "x"]
     assert any("9 of 300 cells" in sentence and "“>200”" in sentence for sentence in made.decisions)
+
+
+@pytest.mark.parametrize(
+    ("known", "names"), [(4, ["rare is missing"]), (5, ["rare", "rare is missing"])]
+)
+def test_values_that_few_training_rows_have_are_no_input(known: int, names: list[str]) -> None:
+    """Their deviation among filled cells would be near 0, and a site that records the column lie
+    far outside.
+    """
+    rare = np.full(100, np.nan)
+    rare[:known] = np.arange(known)
+    frame = tidy(pd.DataFrame({"rare": rare, "other": np.linspace(0, 1, 100)}))
+    encoder = fit_encoder(frame, ["rare", "other"])
+    assert encoder.names == [*names, "other"]
+    if known == 4:
+        (said,) = [text for text in encoder.decisions if "`rare`" in text]
+        assert "only whether there is one is used" in said
+        new = tidy(pd.DataFrame({"rare": [3.0, np.nan], "other": [0.5, 0.5]}))
+        assert encoder.transform(new)[:, 0].tolist() == [0.0, 1.0]

@@ -20,6 +20,10 @@ _ID = re.compile(
 )
 SENTINELS = (-99.0, -999.0, -9999.0, -99999.0)
 """Numbers that are written where there is none."""
+LEAST_KNOWN = 0.05
+"""Of a column that fewer training rows have, the values are no input: their deviation among filled
+cells is near 0, so that at a site where the column is recorded every value lies far outside.
+"""
 TOO_FAR = 1e15
 """An input so many standard deviations from the training rows overflows in a network."""
 
@@ -268,6 +272,9 @@ def _numeric_code(column: pd.Series, form: Format) -> tuple[NumericColumn | None
         why = f"Column `{name}` was dropped: a different whole number in every row identifies rows."
         return None, share, why
     fill = median(known)
+    if known.size < LEAST_KNOWN * x.size:
+        why = "So few values say nothing about others: only whether there is one is used."
+        return NumericColumn(name, form, fill, fill, 0.0, True, absent), share, why
     centre, scale = mean_and_deviation(np.where(gone, fill, x))
     if scale == 0 and not gone.any():
         why = f"Column `{name}` was dropped: it is {column.iloc[0]} in every training row."
