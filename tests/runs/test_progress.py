@@ -129,3 +129,17 @@ def test_scalars_go_to_the_log(caplog):
     with caplog.at_level(logging.INFO, "unseen"):
         Lab(sink=Shares(lambda *_: None)).child("s", "fit").log(loss=0.25, step=3)
     assert caplog.messages == ["s/fit loss=0.25 step=3"]
+
+
+def test_of_loops_within_loops_the_outermost_tells_its_share(monkeypatch):
+    monkeypatch.setattr("unseen.runs.progress._REDRAW", 0.0)
+    told = []
+    lab = Lab(sink=Shares(lambda path, share: told.append((path, share)))).child("s")
+    for _ in lab.track(range(2), 2):
+        assert list(lab.child("fit").track(range(3), 3)) == [0, 1, 2]
+    assert told == [(("s",), 0.5), (("s",), 1.0)]
+    for _ in lab.track(range(2), 2):
+        break  # a loop that is left early has ended, too
+    told.clear()
+    assert list(lab.track(range(1), 1)) == [0]
+    assert told == [(("s",), 1.0)]

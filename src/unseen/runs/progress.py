@@ -193,12 +193,14 @@ def _notebook_display() -> Callable[..., Any] | None:
 
 
 class Shares:
-    """The lab's sink: tells a listener, at most ten times a second, which share of a loop is
-    done.
+    """The lab's sink: tells a listener, at most ten times a second, which share of a loop is done;
+    of loops within loops, of the outermost, else the share would run to and fro.
     """
 
     def __init__(self, tell: Callable[[tuple[str, ...], float], None]) -> None:
         self.tell = tell
+        self._open = 0
+        """Loops that have begun and not ended."""
 
     def log(self, path: tuple[str, ...], scalars: Mapping[str, float]) -> None:
         log.info(
@@ -208,9 +210,13 @@ class Shares:
         )
 
     def track(self, path: tuple[str, ...], items: Iterable[T], total: int | None) -> Iterator[T]:
-        told = time.monotonic()
-        for n, item in enumerate(items, 1):
-            yield item
-            if total and time.monotonic() - told >= _REDRAW:
-                told = time.monotonic()
-                self.tell(path, n / total)
+        told, is_outermost = time.monotonic(), self._open == 0
+        self._open += 1
+        try:
+            for n, item in enumerate(items, 1):
+                yield item
+                if is_outermost and total and time.monotonic() - told >= _REDRAW:
+                    told = time.monotonic()
+                    self.tell(path, n / total)
+        finally:
+            self._open -= 1

@@ -52,6 +52,15 @@ PARTS = (
 """What every audit does, in this order; checks come after the first two, measures before the worst
 errors, remedies last.
 """
+STEPS = {
+    "suspected labels": 2,
+    "retraining without the examples behind them": 10,
+    "explanation of the worst errors": 3,
+    "features": 2,
+    "comparison models": 3,
+}
+REMEDY_STEPS = 5
+"""See `_steps_of`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,18 +236,28 @@ class Parts:
     def __init__(self, session: Session, names: Sequence[str]) -> None:
         self.session = session
         self.seconds: dict[str, float] = {}
-        self._steps = iter(session.lab.track(names, len(names)))
+        steps = [name for name in names for _ in range(_steps_of(name))]
+        self._steps = iter(session.lab.track(steps, len(steps)))
 
     def __call__(self, name: str, part: Callable[[], T], default: T) -> T:
         next(self._steps, None)
         began = time.perf_counter()
         found = self.session.attempt(name, part)
         self.seconds[name] = time.perf_counter() - began
+        for _ in range(_steps_of(name) - 1):
+            next(self._steps, None)
         return default if found is None else found
 
     def finish(self) -> None:
         """The last step is done."""
         next(self._steps, None)
+
+
+def _steps_of(name: str) -> int:
+    """As how many steps of the progress a part counts: about so many times half a second of a table
+    of 1,000 rows, so that the time left is not that of the quick parts.
+    """
+    return REMEDY_STEPS if name.startswith("remedy: ") else STEPS.get(name, 1)
 
 
 __all__ = ["Audit", "Findings", "Subject"]
