@@ -19,6 +19,7 @@ stopped. `lab` is for those who bring a site, randomness and cache of their own,
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, get_type_hints
 
@@ -39,6 +40,7 @@ from unseen.questions.audit.codes import coded_notes, parse_codes
 from unseen.questions.audit.document import document as audit_document
 from unseen.questions.audit.equivalence import check_margin, site_answers
 from unseen.questions.audit.job import Audit
+from unseen.questions.audit.parallel import SiteRequest, audit_sites, refuse_own_objects
 from unseen.questions.audit.remedy_methods import Remedy
 from unseen.questions.audit.results import Findings
 from unseen.questions.compare.document import check_table_path, write_tables
@@ -112,6 +114,7 @@ def audit(
     attribution: Attribution | None = None,
     ignore: str | Sequence[str] = (),
     example: str | None = None,
+    jobs: int = 1,
     seed: int = 0,
     device: str = "cpu",
     lab: Lab | None = None,
@@ -137,22 +140,23 @@ def audit(
     `margin` is how much worse than at known sites a metric may be and still hold, in its unit
     (None: 0.05, or a tenth of an error in the target's unit). Findings with a code in `ignore`
     ("U102,U103") are muted. `example` names shipped data instead of a subject: "heart", "bikes" or
-    "air".
+    "air". `jobs` processes share the held-out sites of a table; the numbers are the same.
     """
     muted = parse_codes(ignore)
     path = None if report is None else check_report_path(report)
     check_margin(margin)
     subject = subject if example is None else choose_example(example, subject)
     watch = watcher(shown=progress)
+    own_lab = lab
     lab = lab or _lab(seed, device, "audits", watch.sink)
     job = Audit(seeds=seeds)
     job = job if remedies is None else replace(job, remedies=remedies)
     job = job if measures is None else replace(job, measures=measures)
     job = job if attribution is None else replace(job, attribution=attribution)
-    subjects = read_subjects(
+    read = partial(
+        read_subjects,
         subject,
-        lab,
-        TableColumns(**columns),
+        columns=TableColumns(**columns),
         table=table,
         mode=mode,
         predictions=predictions,
@@ -160,14 +164,26 @@ def audit(
         estimator=estimator,
         steps=steps,
     )
+    subjects = read(lab)
     findings = list[Findings]()
     watch.begin("audit", len(subjects), 0, "sites")
     try:
-        # small models on many threads wait for each other longer than they compute
-        with threadpool_limits(1):
-            for one in subjects:
-                findings.append(job(one, lab.child(one.task.name)))
-                watch.on_finish(one)
+        if jobs > 1 and len(subjects) > 1:
+            refuse_own_objects(
+                jobs,
+                lab=own_lab,
+                remedies=remedies or None,
+                measures=measures,
+                attribution=attribution,
+            )
+            request = SiteRequest(read, seed, device, seeds, remedies is None)
+            findings = audit_sites(request, len(subjects), jobs, watch.on_finish)
+        else:
+            # small models on many threads wait for each other longer than they compute
+            with threadpool_limits(1):
+                for one in subjects:
+                    findings.append(job(one, lab.child(one.task.name)))
+                    watch.on_finish(one)
     finally:
         watch.end()
     page = audit_document(findings, margin, muted)

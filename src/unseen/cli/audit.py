@@ -78,6 +78,9 @@ def parser() -> Arguments:
         "several classes one column each",
         metavar="COLUMN",
     )
+    p.option(
+        TRAINING, "--jobs", type=int, default=1, help="processes that share the held-out sites"
+    )
     p.option(TRAINING, "--no-remedies", action="store_true", help="skip the training of remedies")
     p.option(
         OUTPUT,
@@ -131,6 +134,7 @@ def main(argv: Sequence[str]) -> int:
         remedies={} if options.no_remedies else None,
         ignore=options.ignore,
         example=options.example,
+        jobs=options.jobs,
         block=options.block,
         **shared_options(options),
     )
