@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from unseen.errors import InvalidConfig, InvalidData, MissingExtra, MissingFile
 from unseen.subjects.model_files import load_model
@@ -80,6 +82,9 @@ def test_a_file_of_skops(monkeypatch):
     io = pytest.importorskip("skops.io")
     io.dump(LogisticRegression(C=3.0).fit([[0.0], [1.0]], [0, 1]), "m.skops")
     assert load_model("m.skops").C == 3.0
+    encoder = make_pipeline(OneHotEncoder(), LogisticRegression()).fit([["a"], ["b"]], [0, 1])
+    io.dump(encoder, "encoder.skops")
+    assert load_model("encoder.skops").predict([["b"]]) == [1]
     with pytest.raises(MissingFile):
         load_model("other.skops")
 

@@ -20,6 +20,7 @@ from unseen.models.estimator import Estimator
 from unseen.subjects.sources import read_subjects
 from unseen.subjects.table_models import is_estimator, is_fitted
 from unseen.subjects.tables import TableColumns
+from unseen.task import Use
 
 R = np.random.default_rng(0)
 N = 240
@@ -109,6 +110,14 @@ def test_of_a_model_fitted_without_one_site_that_site_is_audited():
     found = subjects(pipeline().fit(rest[INPUTS], rest.ill))
     assert [one.held_out for one in found] == ["B"]
     assert "all rows here but those of B" in found[0].warnings[0]
+    # the other rows are its training examples: none of them stands for new ones of known sites
+    uses = {name: split.use for name, split in found[0].task.splits.items()}
+    assert uses == {
+        "train": Use.TRAIN,
+        "select": Use.TRAIN,
+        "seen": Use.TRAIN,
+        "unseen": Use.EVALUATE,
+    }
 
 
 def test_what_cannot_be_known_is_said():

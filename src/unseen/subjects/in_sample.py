@@ -39,12 +39,25 @@ def without_fitted_sites(subjects: Sequence[Subject], lab: Lab, *, is_named: boo
     if everything:
         return _with_warning(subjects, _refuse_or_warn(subjects[0], is_named))
     if clean:
-        clean = [replace(one, mode=f"{one.mode}, not fitted on the site") for one in clean]
+        clean = [_with_training_rows(one) for one in clean]
         return _with_warning(clean, ONLY_UNSEEN.format(clean[0].held_out or "the held-out rows"))
     if better:
         names = join_words([one.label for one in better])
         return _with_warning(subjects, BETTER.format(names))
     return _with_warning(subjects, UNKNOWN)
+
+
+def _with_training_rows(subject: Subject) -> Subject:
+    """All rows elsewhere as what they are to the model: training examples, none of them held out,
+    so that no score on them stands for new examples of known sites.
+    """
+    unseen = subject.task.unseen
+    splits = {
+        name: split if name in unseen or split.use is Use.ADAPT else replace(split, use=Use.TRAIN)
+        for name, split in subject.task.splits.items()
+    }
+    mode = f"{subject.mode}, not fitted on the site"
+    return replace(subject, mode=mode, task=replace(subject.task, splits=splits))
 
 
 def _with_warning(subjects: Sequence[Subject], text: str) -> list[Subject]:
@@ -53,7 +66,7 @@ def _with_warning(subjects: Sequence[Subject], text: str) -> list[Subject]:
 
 ONLY_UNSEEN = (
     "The model was fitted on all rows here but those of {}. Only these are evaluated as unseen; "
-    "its scores on the other rows are in-sample, so that the difference is overfitting, too."
+    "all others are its training examples, so that the difference from them is overfitting, too."
 )
 BETTER = (
     "At {} the model is clearly better than a copy trained without the site. It was fitted on "
