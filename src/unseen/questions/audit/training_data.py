@@ -129,7 +129,7 @@ def overlaps(session: Session) -> list[Overlap]:
             if a.shape[1:] != b.shape[1:]:  # longer sequences: not one can be the same
                 found.append(Overlap(fitted=fit, evaluated=name, exact=0, near=None, n=len(b)))
                 continue
-            rows = _searched(a, b)
+            rows = _sample_rows(a, b)
             if threshold is not None and len(rows) < len(b):
                 session.note_cap(
                     f"Near-duplicates are looked for among {len(rows)} of the {len(b)} examples of "
@@ -143,7 +143,7 @@ def overlaps(session: Session) -> list[Overlap]:
     return found
 
 
-def _searched(a: Tensor, b: Tensor) -> Tensor:
+def _sample_rows(a: Tensor, b: Tensor) -> Tensor:
     """The rows of b whose nearest neighbour in a is looked for: all, or evenly spaced ones."""
     count = min(len(b), max(FEWEST_SEARCHED, MOST_COMPARED // len(a)))
     return torch.linspace(0, len(b) - 1, count).round().long()
