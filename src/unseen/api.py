@@ -36,6 +36,7 @@ from unseen.method import Trained
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer, check_report_path
 from unseen.questions.audit.advice import shared_metric
+from unseen.questions.audit.checks.labels import merged_suspects
 from unseen.questions.audit.codes import coded_notes, parse_codes
 from unseen.questions.audit.document import document as audit_document
 from unseen.questions.audit.equivalence import check_margin, site_answers
@@ -191,6 +192,7 @@ def audit(
     page = replace(page, facts={**page.facts, **attribution_of(subject)})
     answers = site_answers(findings, shared_metric(findings), margin)
     machine = {"findings": findings, "equivalence": answers, "notes": coded_notes(page)}
+    machine["suspected_labels"] = merged_suspects(findings)
     found = Answer(results=findings, document=page, machine=machine)
     return save_if_asked(found, path)
 

@@ -75,7 +75,7 @@ def test_a_frozen_part_may_be_shared():
     )
     found = Audit(seeds=1, remedies={}, measures={})(subject, Lab())
     assert "suspected labels" not in found.skipped
-    assert len(found.suspicion) == 60
+    assert found.checked["suspected labels"].n == 60
 
 
 def test_two_folds_may_not_share_weights():

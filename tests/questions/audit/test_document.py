@@ -60,7 +60,6 @@ def found(place: str = "Bern", metric: str = "accuracy", shown: object = "age 50
             "sharpness": reading(1.0),
         },
         conflicting=[example(3, shown)],
-        suspects=[example(4, shown)],
         overlaps=[Overlap(fitted="train", evaluated="unseen", exact=2, near=None, n=90)],
         worst=[error],
         features=[

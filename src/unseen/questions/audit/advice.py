@@ -67,7 +67,7 @@ def advice(findings: Sequence[Findings], margin: float | None = None) -> list[No
     notes += _about_gaps(findings, metric, among, margin)
     notes += with_code("U204", about_overfitting(findings))
     notes += with_code("U301", _about_calibration(findings))
-    notes += with_code("U102", _about_copies(findings)) + with_code("U103", _about_labels(findings))
+    notes += with_code("U102", _about_copies(findings))
     notes += with_code("U104", _about_warnings(findings))
     notes += with_code("U401", _about_remedies(findings, metric))
     notes += with_code("U205", _about_references(findings, metric))
@@ -248,23 +248,6 @@ def _about_copies(findings: Sequence[Findings]) -> list[Note]:
                 "Find out whether these are copies or coincidences of few coarse columns. Copies "
                 "make the scores too good: "
                 "remove them, or keep each person or device on one side (with a table: --entity).",
-            )
-        )
-    return notes
-
-
-def _about_labels(findings: Sequence[Findings]) -> list[Note]:
-    notes = []
-    suspects = {(e.row if e.row is not None else e.index) for one in findings for e in one.suspects}
-    if suspects:
-        notes.append(
-            Note(
-                f"Check the {count_noun(len(suspects), 'training label')} listed as suspected "
-                "first.",
-                Tone.NEUTRAL,
-                "Models that never saw these examples expected something else. That ranks labels, "
-                "it does not prove an "
-                "error: unusual but correct examples are listed, too.",
             )
         )
     return notes

@@ -12,7 +12,6 @@ from unseen.questions.audit.checks import checks
 from unseen.questions.audit.results import Findings
 
 OF_PARTS = (
-    Code("U103", "suspected training labels", "suspected labels", rank=70),
     Code("U104", "cells, columns or sites that were read with a caveat", rank=80),
     Code("U201", "no better than one answer for everyone", "comparison models", rank=20),
     Code("U202", "worse at a site than at known ones", "scores", rank=30),

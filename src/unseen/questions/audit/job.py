@@ -23,7 +23,6 @@ from unseen.questions.audit.results import (
     Comparisons,
     Feature,
     Findings,
-    LabelErrors,
     Outcome,
     Overlap,
     Performance,
@@ -41,7 +40,6 @@ PARTS = (
     "calibration",
     "overlap of splits",
     "coherence",
-    "suspected labels",
     "self-influence",
     "worst errors",
     "retraining without the examples behind them",
@@ -128,11 +126,6 @@ class Audit:
         coherence = parts(
             "coherence", partial(training_data.coherence, session, self.top), Coherence()
         )
-        labels = parts(
-            "suspected labels",
-            partial(training_data.label_errors, session, self.top),
-            LabelErrors(),
-        )
         influential = parts(
             "self-influence",
             partial(training_data.self_influential, session, self.attribution, self.top),
@@ -181,7 +174,6 @@ class Audit:
             mode=subject.mode,
             decisions=[
                 *subject.decisions,
-                *labels.decisions,
                 *session.gradient_sentences(),
                 *session.caps,
             ],
@@ -205,8 +197,6 @@ class Audit:
             curves=calibration.curves,
             calibration_p_values=calibration.p_values,
             conflicting=coherence.conflicting,
-            suspects=labels.suspects,
-            suspicion=labels.losses,
             self_influential=influential,
             overlaps=overlaps,
             checked=checked,

@@ -167,17 +167,6 @@ class Coherence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelErrors:
-    """Training examples whose label surprises models that never saw them."""
-
-    suspects: Sequence[Example] = ()
-    losses: Sequence[float] = ()
-    """Out of fold, of each training example, in the order of the data."""
-    decisions: Sequence[str] = ()
-    """From where on a label counts as suspected, and how many do."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Comparisons:
     """What comparison models reach on the same splits."""
 
@@ -216,9 +205,6 @@ class Findings:
     calibration_p_values: Mapping[str, float] = field(default_factory=dict)
     """By split: how often calibrated forecasts look as far off by chance."""
     conflicting: Sequence[Example] = ()
-    suspects: Sequence[Example] = ()
-    suspicion: Sequence[float] = ()
-    """How surprising the label of each training example is, in the order of the data."""
     self_influential: Sequence[Example] = ()
     """Training examples with the largest influence on their own loss."""
     overlaps: Sequence[Overlap] = ()

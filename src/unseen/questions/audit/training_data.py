@@ -3,7 +3,6 @@ splits, too?
 """
 
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -19,13 +18,10 @@ from unseen.measures.coherence import CoherenceResult, unbiased_alpha
 from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import equal_rows, near_pairs, near_threshold, reference_rows
-from unseen.measures.label_errors import out_of_fold_loss
-from unseen.methods.fit_estimator import FitEstimator
 from unseen.questions.audit.model import attributor, candidates
-from unseen.questions.audit.results import Coherence, LabelErrors, Overlap
+from unseen.questions.audit.results import Coherence, Overlap
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
-from unseen.subjects.fresh_models import untrained_model
 from unseen.subjects.session import Session
 from unseen.task import Use
 
@@ -41,10 +37,6 @@ MOST_ALIKE = 20_000
 """Training examples whose gradients are compared with one another."""
 FOLDS, EPOCHS, BATCH_SIZE, MOST_STEPS = 3, 8, 64, 10_000
 """How the models that suspect labels are trained: passes over the data, or so many steps."""
-SURPRISING = 0.1
-"""A label is suspected where models that never saw it give it less than this probability …"""
-FAR = 5.0
-"""… or, where it is a number, where they miss it by so many times the median error."""
 
 
 def coherence(session: Session, top: int) -> Coherence:
@@ -166,50 +158,6 @@ def _overlap(
     ]
     return replace(
         exact, near=len(others), searched=len(rows), pairs=[*pairs, *others][:SHOWN_PAIRS]
-    )
-
-
-def label_errors(session: Session, top: int) -> LabelErrors:
-    """Training examples whose label surprises models that never saw them: out-of-fold loss, largest
-    first.
-    """
-    session.require_model()
-    fit = session.training_split
-    losses = out_of_fold_loss(
-        partial(untrained_model, session.subject),
-        session.task,
-        session.lab.child("suspicion"),
-        split=fit,
-        folds=FOLDS,
-        epochs=EPOCHS,
-        batch_size=BATCH_SIZE,
-        most_steps=MOST_STEPS,
-        method=None if session.has_gradients else FitEstimator(),
-    )
-    trained_on = len(losses) - len(losses) // FOLDS
-    if session.has_gradients and EPOCHS * trained_on > MOST_STEPS * BATCH_SIZE:
-        session.note_cap(
-            f"Suspected labels come from models that were trained for {MOST_STEPS} steps of "
-            f"{BATCH_SIZE} examples, less than {EPOCHS} passes."
-        )
-    if session.classifies:
-        least, said = (
-            -torch.tensor(SURPRISING).log(),
-            f"get a probability below {SURPRISING} out of fold",
-        )
-    elif session.predictions(fit).unit is not None:  # the loss is half the squared error
-        least, said = (
-            losses.median() * FAR**2,
-            f"are missed out of fold by more than {FAR:g} times the median error",
-        )
-    else:
-        least, said = torch.tensor(torch.inf), ""
-    order = [i for i in losses.argsort(descending=True)[:top].tolist() if losses[i] > least]
-    count = int((losses > least).sum())
-    return LabelErrors(
-        suspects=[session.example(fit, i, float(losses[i])) for i in order],
-        losses=losses.tolist(),
-        decisions=[f"{count} of {len(losses)} training labels {said}."] if count else [],
     )
 
 

@@ -123,9 +123,6 @@ def data(findings: Sequence[Findings]) -> list[Block]:
     one = findings[0]
     without = f" (trained without {held_out_label(one)})" if len(findings) > 1 else ""
     blocks += _examples(
-        one.suspects, f"Suspected label errors{without}: most suspicious first", "loss out of fold"
-    )
-    blocks += _examples(
         one.conflicting,
         f"Examples in conflict with the rest of the training data{without}",
         "agreement of gradients",

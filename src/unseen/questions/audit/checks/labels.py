@@ -1,0 +1,265 @@
+"""Training labels that are probably wrong: which, how many at each site, and how sure that is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median_low
+
+import torch
+from torch import Tensor
+
+from unseen.document import Block, Note, Table, Tone, Value
+from unseen.engine.batches import Columns, gather, whole
+from unseen.engine.evaluate import per_example
+from unseen.errors import InvalidData
+from unseen.lab import Lab
+from unseen.measures.label_noise import LEAST_BELIEF, label_noise
+from unseen.method import Method
+from unseen.methods.erm import ERM
+from unseen.methods.fit_estimator import FitEstimator
+from unseen.models.estimator import Estimator
+from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.results import Findings
+from unseen.reading import Reading
+from unseen.subjects.examples import Example
+from unseen.subjects.fresh_models import untrained_model
+from unseen.subjects.session import Session
+from unseen.task import Split, Task, Use
+from unseen.text import count_noun, join_words
+
+WRONG = Code("U103", "wrong training labels", "suspected labels", rank=70)
+FOLDS = 3
+LEVEL, LEAST_RATE = 0.002, 0.02
+"""A site is named where no wrong label is less likely than that (times the number of sites), and
+where so many of its labels are: with 900 rows 1 of 120 null tables is.
+"""
+FAR = 5.0
+"""A number is suspected where it is missed by so many times the median error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuspectedLabels:
+    """The training labels of one held-out site's audit."""
+
+    n: int
+    suspects: Sequence[Example] = ()
+    """All of them, most suspicious first; `value`: the probability to be wrong (numbers: the
+    loss).
+    """
+    rates: Mapping[str, Reading] = field(default_factory=dict)
+    """Estimated share of wrong labels by site ("": no sites)."""
+    p_values: Mapping[str, float] = field(default_factory=dict)
+    detail: Mapping[int, float] = field(default_factory=dict, repr=False)
+    """Probability to be wrong by row, of every row."""
+
+
+class LabelCheck:
+    """Out-of-fold models that are trained as long as the model itself."""
+
+    part = WRONG.part
+    codes = (WRONG,)
+    section = "The training data"
+
+    def find(self, session: Session) -> SuspectedLabels:
+        """Of the training examples."""
+        split = session.training_split
+        n = session.require_length(split)
+        session.require_columns(split, "x", "y")
+        if session.classifies:
+            return _of_classes(session, split, n)
+        if session.predictions(split).unit is None:
+            raise InvalidData(
+                "The target is neither a class nor a number.",
+                why="how surprising a label is depends on what it is.",
+                fix="nothing to do.",
+            )
+        losses = _out_of_fold(session, split, n, _losses).double()
+        least = float(losses.median()) * FAR**2
+        order = [int(k) for k in losses.argsort(descending=True) if losses[k] > least]
+        return SuspectedLabels(
+            n=n, suspects=[session.example(split, k, float(losses[k])) for k in order]
+        )
+
+    def notes(self, found: Sequence[Checked[SuspectedLabels]]) -> list[Note]:
+        """One on all sites whose labels are wrong beyond chance."""
+        named = noisy_sites(found)
+        if not named:
+            return []
+        suspects = merged_suspects([one.findings for one in found])
+        parts = [
+            f"{_in_percent(rate)} of {rate.n} labels{f' at {site}' if site else ''}"
+            for site, rate in named.items()
+        ]
+        precision = sum(one.value for one in suspects) / len(suspects) if suspects else 0.0
+        return [
+            Note(
+                f"Labels look wrong: about {join_words(parts)}.",
+                Tone.CAUTION,
+                f"Check the {count_noun(len(suspects), 'listed label')} first: about "
+                f"{100 * precision:.0f} % of them are expected to be wrong. Models that never saw "
+                "them were sure of another answer, more often than they are elsewhere. Where the "
+                "relation to the target differs at a site, its labels look wrong, too: ask how "
+                "they were recorded.",
+                code=WRONG.code,
+            )
+        ]
+
+    def evidence(self, found: Sequence[Checked[SuspectedLabels]]) -> list[Block]:
+        """The rates by site, and every suspect."""
+        suspects = merged_suspects([one.findings for one in found])
+        rates: list[dict[str, Value]] = [
+            {"site": site or "all", "labels": rate.n, "wrong, %": _percent(rate), "p": p}
+            for site, (rate, p) in site_rates(found).items()
+        ]
+        blocks: list[Block] = []
+        if rates:
+            caption = (
+                "Estimated share of wrong labels by site, with 95 % interval; p: how often no "
+                "wrong label would look so."
+            )
+            blocks.append(Table(rows=rates, caption=caption))
+        rows: list[dict[str, Value]] = [
+            {
+                "row": one.index if one.row is None else one.row,
+                "label": one.label,
+                "probability to be wrong" if rates else "loss out of fold": round(one.value, 2),
+                "example": one.shown if isinstance(one.shown, str) else "",
+            }
+            for one in suspects
+        ]
+        if rows:
+            caption = f"All {count_noun(len(rows), 'suspected label')}, most suspicious first."
+            blocks.append(Table(rows=rows, caption=caption))
+        return blocks
+
+
+def noisy_sites(found: Sequence[Checked[SuspectedLabels]]) -> dict[str, Reading]:
+    """The sites with wrong labels beyond chance and beyond the number of sites."""
+    rates = site_rates(found)
+    return {
+        site: rate
+        for site, (rate, p) in rates.items()
+        if p * len(rates) < LEVEL and rate.value >= LEAST_RATE
+    }
+
+
+def site_rates(
+    found: Sequence[Checked[SuspectedLabels]],
+) -> dict[str, tuple[Reading, float]]:
+    """Rate and p of every site: of the audits that trained on it the one in the middle."""
+    table: dict[str, list[tuple[float, Reading]]] = {}
+    for one in found:
+        for site, rate in one.result.rates.items():
+            table.setdefault(site, []).append((one.result.p_values[site], rate))
+    middle = {site: median_low(sorted(p for p, _ in pairs)) for site, pairs in table.items()}
+    return {
+        site: (next(rate for p, rate in pairs if p == middle[site]), middle[site])
+        for site, pairs in table.items()
+    }
+
+
+def merged_suspects(findings: Sequence[Findings]) -> list[Example]:
+    """The suspects over all held-out sites, each row once: by the mean of its probability over the
+    audits that trained on it.
+    """
+    results = [one.checked[WRONG.part] for one in findings if WRONG.part in one.checked]
+    merged: dict[int, Example] = {}
+    for one in (one for result in results for one in result.suspects):
+        row = one.index if one.row is None else one.row
+        known = [result.detail[row] for result in results if row in result.detail]
+        value = sum(known) / len(known) if known else one.value
+        if not known or value >= LEAST_BELIEF:
+            merged.setdefault(row, replace(one, value=value))
+    return sorted(merged.values(), key=lambda one: -one.value)
+
+
+def _in_percent(rate: Reading) -> str:
+    """ "10 % [4, 16]"."""
+    low, high = 100 * rate.low, 100 * rate.high
+    return f"{100 * rate.value:.0f} % [{low:.0f}, {high:.0f}]"
+
+
+def _percent(rate: Reading) -> Reading:
+    return replace(rate, value=100 * rate.value, low=100 * rate.low, high=100 * rate.high)
+
+
+def _of_classes(session: Session, split: str, n: int) -> SuspectedLabels:
+    p = _out_of_fold(session, split, n, _probabilities).double().cpu().numpy()
+    batch = whole(session.task.splits[split].data, session.lab)
+    y = batch["y"].flatten().cpu().numpy()
+    codes = batch["site"].cpu() if "site" in batch else torch.zeros(n, dtype=torch.int64)
+    present, site = torch.unique(codes, return_inverse=True)
+    noise = label_noise(p, y, site.numpy())
+    names = session.subject.site_names
+    sites = [str(names[int(k)]) if names and k >= 0 else "" for k in present]
+    rows = batch["index"].flatten().tolist() if "index" in batch else range(n)
+    return SuspectedLabels(
+        n=n,
+        suspects=[session.example(split, int(k), float(noise.wrong[k])) for k in noise.suspects],
+        rates=dict(zip(sites, noise.rates, strict=True)),
+        p_values=dict(zip(sites, noise.p_values, strict=True)),
+        detail=dict(zip(rows, noise.wrong.tolist(), strict=True)),
+    )
+
+
+def _probabilities(session: Session, model: torch.nn.Module, data: Columns, lab: Lab) -> Tensor:
+    """Class probabilities of every example."""
+    with torch.no_grad():
+        z = model.eval()(data.columns["x"].to(lab.device)).float().cpu()
+    if z.dim() == 1 or z.shape[1] == 1:
+        z = torch.stack([-z.flatten(), z.flatten()], 1) / 2
+    if z.dim() != 2:
+        raise InvalidData(
+            f"The model returns {tuple(z.shape)}.",
+            why="labels are compared with one probability per class.",
+            fix="nothing to do.",
+        )
+    return z.softmax(1)
+
+
+def _losses(session: Session, model: torch.nn.Module, data: Columns, lab: Lab) -> Tensor:
+    return per_example(model, data, session.task.objective.loss, lab)
+
+
+def _out_of_fold(
+    session: Session,
+    split: str,
+    n: int,
+    read: Callable[[Session, torch.nn.Module, Columns, Lab], Tensor],
+) -> Tensor:
+    """What models of the other folds say of every example; each is trained as the audited model
+    is, with its budget.
+    """
+    task, lab = session.task, session.lab.child("suspicion")
+    if n < 2 * FOLDS:
+        raise InvalidData(
+            f"Split `{split}` has {n} examples.",
+            why=f"models of {FOLDS} folds are trained on the others.",
+            fix="use more examples.",
+        )
+    data = task.splits[split].data
+    folds = torch.randperm(n, generator=lab.child("folds").generator()).tensor_split(FOLDS)
+    found: list[Tensor] = []
+    for k, held in enumerate(folds):
+        own = lab.child("fold", k)
+        with own.child("init").seeded():
+            model = untrained_model(session.subject)
+        rest = torch.cat([fold for j, fold in enumerate(folds) if j != k])
+        fitted = Split(Columns(**gather(data, rest)), Use.TRAIN)
+        part = Task(
+            name=task.name, axis=task.axis, splits={"train": fitted}, objective=task.objective
+        )
+        is_estimator = isinstance(model, Estimator)
+        method: Method = FitEstimator() if is_estimator else ERM(session.subject.budget)
+        trained = method.fit(model, part, own.child("fit"))
+        found.append(read(session, trained.model, Columns(**gather(data, held)), lab))
+    values = torch.cat(found)
+    if not values.isfinite().all():
+        raise InvalidData(
+            "Models of the folds give values that are not finite.",
+            why="labels are compared with them.",
+            fix="look for non-finite inputs or targets.",
+        )
+    return values[torch.cat(list(folds)).argsort()]
+
+
+check = LabelCheck()

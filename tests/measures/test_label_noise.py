@@ -1,0 +1,82 @@
+"""Wrong labels: how many, at which site, and which; honest hard problems raise no alarm."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from unseen.errors import InvalidData
+from unseen.measures.label_noise import label_noise
+
+SITES, FLIPS = 4, 30
+
+
+def drawn(seed: int, flips: int, strong: float = 2.5, n: int = 900):
+    """Out-of-fold probabilities of a logistic regression, labels, sites, and which are wrong: so
+    many labels of site 1 are flipped.
+    """
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 6))
+    z = strong * x[:, :4] @ np.array([1.0, -0.8, 0.6, 0.5])
+    y, site = (rng.random(n) < expit(z)).astype(int), rng.integers(0, SITES, n)
+    wrong = np.zeros(n, bool)
+    wrong[rng.choice(np.flatnonzero(site == 1), flips, replace=False)] = True
+    y = np.where(wrong, 1 - y, y)
+    p = np.zeros((n, 2))
+    for fit, rest in StratifiedKFold(3, shuffle=True, random_state=0).split(x, y):
+        p[rest] = LogisticRegression().fit(x[fit], y[fit]).predict_proba(x[rest])
+    return p, y, site, wrong
+
+
+def test_flipped_labels_are_found_their_site_named_and_the_precision_stated():
+    found = [(label_noise(p, y, s), w, s) for p, y, s, w in (drawn(k, FLIPS) for k in range(10))]
+    hits = np.array([wrong[noise.suspects].sum() for noise, wrong, _ in found])
+    precision = np.array([wrong[noise.suspects].mean() for noise, wrong, _ in found])
+    assert (hits >= 20).mean() >= 0.8
+    assert precision.mean() >= 0.4
+    stated = np.mean([noise.precision for noise, _, _ in found])
+    assert stated == pytest.approx(precision.mean(), abs=0.07)
+    assert np.mean([noise.p_values[1] * SITES < 0.002 for noise, _, _ in found]) >= 0.8
+    covered = [
+        noise.rates[1].low <= FLIPS / (site == 1).sum() <= noise.rates[1].high
+        for noise, _, site in found
+    ]
+    assert np.mean(covered) >= 0.9
+
+
+def test_honest_labels_raise_no_alarm():
+    """The level of the audit, 0.002: of 30 null tables at most one."""
+    least = [min(label_noise(*drawn(k, 0)[:3]).p_values) * SITES for k in range(30)]
+    assert sum(p < 0.002 for p in least) <= 1
+
+
+def test_the_rate_is_that_of_labels_written_by_the_model():
+    """With the true probabilities given, and a tenth of the labels of site 0 turned."""
+    rng = np.random.default_rng(0)
+    q = expit(3 * rng.normal(size=20_000))
+    site = rng.integers(0, 2, q.size)
+    y = (rng.random(q.size) < q) ^ ((rng.random(q.size) < 0.1) & (site == 0))
+    noise = label_noise(np.stack([1 - q, q], 1), y.astype(int), site)
+    assert noise.rates[0].low <= 0.1 <= noise.rates[0].high
+    assert noise.rates[0].value == pytest.approx(0.1, abs=0.015)
+    assert noise.rates[1].value < 0.01
+
+
+def test_names_of_classes_and_order_of_rows_do_not_matter():
+    p, y, site, _ = drawn(3, FLIPS)
+    one, renamed = label_noise(p, y, site), label_noise(p[:, ::-1], 1 - y, site)
+    assert renamed.wrong == pytest.approx(one.wrong, abs=1e-9)
+    order = np.random.default_rng(0).permutation(len(y))
+    moved = label_noise(p[order], y[order], site[order])
+    assert moved.wrong == pytest.approx(one.wrong[order], abs=1e-6)
+    assert {*order[moved.suspects].tolist()} == {*one.suspects.tolist()}
+
+
+def test_what_has_no_rate_is_refused():
+    few = np.full((10, 2), 0.5)
+    with pytest.raises(InvalidData, match="10 examples"):
+        label_noise(few, np.zeros(10, int), np.zeros(10, int))
+    broken = np.full((60, 2), np.nan)
+    with pytest.raises(InvalidData, match="not finite"):
+        label_noise(broken, np.zeros(60, int), np.zeros(60, int))
