@@ -52,15 +52,18 @@ def test_honest_labels_raise_no_alarm():
 
 
 def test_the_rate_is_that_of_labels_written_by_the_model():
-    """With the true probabilities given, and a tenth of the labels of site 0 turned."""
-    rng = np.random.default_rng(0)
-    q = expit(3 * rng.normal(size=20_000))
-    site = rng.integers(0, 2, q.size)
-    y = (rng.random(q.size) < q) ^ ((rng.random(q.size) < 0.1) & (site == 0))
-    noise = label_noise(np.stack([1 - q, q], 1), y.astype(int), site)
-    assert noise.rates[0].low <= 0.1 <= noise.rates[0].high
-    assert noise.rates[0].value == pytest.approx(0.1, abs=0.015)
-    assert noise.rates[1].value < 0.01
+    """With the true probabilities given, and a tenth of the labels of site 0 turned: no bias, and
+    the 95 % interval holds the truth (29 of 30 draws did).
+    """
+    found = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        q, site = expit(3 * rng.normal(size=4_000)), rng.integers(0, 2, 4_000)
+        y = (rng.random(q.size) < q) ^ ((rng.random(q.size) < 0.1) & (site == 0))
+        found.append(label_noise(np.stack([1 - q, q], 1), y.astype(int), site).rates)
+    assert np.mean([rates[0].value for rates in found]) == pytest.approx(0.1, abs=0.006)
+    assert np.mean([rates[0].low <= 0.1 <= rates[0].high for rates in found]) >= 0.93
+    assert np.mean([rates[1].value for rates in found]) < 0.005
 
 
 def test_names_of_classes_and_order_of_rows_do_not_matter():
