@@ -169,10 +169,12 @@ def _in_sample(block: Float[np.ndarray, "row input"], y: np.ndarray, is_number: 
     """Strength of the target's mean per band of values, on the rows that the means come from: a
     cheap screen, on the safe side.
     """
-    bands = np.stack([_bands(column) for column in block.T], 1)
-    _, code = np.unique(bands, axis=0, return_inverse=True)
-    code = code.ravel()
-    mean = (np.bincount(code, weights=y) / np.bincount(code))[code]
+    code = _bands(block[:, 0])
+    if block.shape[1] > 1:
+        bands = np.stack([_bands(column) for column in block.T], 1)
+        code = np.unique(bands, axis=0, return_inverse=True)[1].ravel()
+    # a band without rows has no mean, and nobody asks for it
+    mean = (np.bincount(code, weights=y) / np.maximum(np.bincount(code), 1))[code]
     if is_number:
         return float(1 - ((y - mean) ** 2).mean() / y.var())
     rank, positives = rankdata(mean), int(y.sum())
