@@ -106,7 +106,7 @@ class Audit:
         further: dict[str, Callable[[], list[Outcome]]] = {}
         if remedies:
             without = "remedy: without flagged features"
-            further[without] = lambda: changes.without_flagged(session, checked)
+            further[without] = lambda: changes.leave_features_out(session, checked)
         if remedies and session.has_gradients:
             tuned = "remedy: site-wise fine-tuning"
             further[tuned] = partial(changes.local_finetuning, session)

@@ -36,7 +36,7 @@ COPIES = 5
 """How often a local row counts beside one of another site where an estimator is fitted again."""
 FINETUNING = Budget(steps=100, lr=5e-4)
 
-Rows = Int[np.ndarray, " row"]
+Rows = Int[np.ndarray, "_"]
 
 
 @dataclass(frozen=True, kw_only=True)

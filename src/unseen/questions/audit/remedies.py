@@ -115,7 +115,7 @@ def flagged_features(session: Session, checked: Mapping[str, Any]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name in session.subject.features][:MOST_TRIED]
 
 
-def without_flagged(session: Session, checked: Mapping[str, Any]) -> list[Outcome]:
+def leave_features_out(session: Session, checked: Mapping[str, Any]) -> list[Outcome]:
     """Each flagged feature left out in turn."""
     names = flagged_features(session, checked)
     return [outcome for name in names for outcome in without_feature(session, name)]
