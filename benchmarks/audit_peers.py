@@ -50,7 +50,8 @@ FEWEST_FLIPPED, LEAST_PRECISION = 20, 0.4
 PLANTED_CODES = {code for fault in FAULTS.values() for code in fault.codes}
 ABOUT_MODEL = ("U201", "U204", "U205", "U301")
 """Useless, overfitted, worse than a simpler model, miscalibrated."""
-PEER_SECONDS = 600
+PEER_SECONDS = 1_800
+"""By the clock; what is slower counts as not asked, since the machine may be busy."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ def cached(tool: str, kind: str, draw: int, make: Callable[[PlantedTable], Resul
     found = read_result(tool, kind, draw)
     if found is None:
         found = make(table(kind, draw))
+        if found.get("is_passing"):
+            return found
         path = result_path(tool, kind, draw)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(found, ensure_ascii=False, indent=1))
@@ -231,6 +234,7 @@ def judge(fault: Fault, planted: PlantedTable, result: Result) -> Judgement:
     naming = {text for text in mine if has_words(text, fault.words)}
     acting = {text for text in naming if any(action in text for action in fault.actions)}
     others = [n["code"] for n in warnings_of(result) if n["code"] not in fault.codes]
+    others += ["error"] if result.get("error") else []
     return Judgement(is_found, bool(naming), bool(acting), others)
 
 
@@ -288,7 +292,8 @@ def ask(peer: Peer, python: Path, planted: PlantedTable) -> Result:
                 command, capture_output=True, text=True, check=False, timeout=PEER_SECONDS
             )
         except subprocess.TimeoutExpired:
-            return {"error": f"no answer in {PEER_SECONDS} s", "alarms": [], "suspects": []}
+            said = f"no answer in {PEER_SECONDS} s"
+            return {"error": said, "is_passing": True, "alarms": [], "suspects": []}
         if ran.returncode or not answer.exists():
             return {"error": last_line(ran.stderr), "alarms": [], "suspects": []}
         return json.loads(answer.read_text())
@@ -309,6 +314,7 @@ def judge_peer(
     is_found = lists_flipped(planted, result["suspects"]) if planted.flipped else bool(mine)
     naming = [alarm for alarm in mine if has_words(alarm["text"], words)]
     others = [alarm["check"] for alarm in issues(result) if alarm["check"] not in checks]
+    others += ["error"] if result.get("error") else []
     return Judgement(is_found, bool(naming), any(alarm["advice"] for alarm in naming), others)
 
 
@@ -358,8 +364,9 @@ def counts(names: Iterator[str]) -> dict[str, int]:
 
 
 def results_of(tool: str, kind: str, draws: int) -> list[tuple[int, Result]]:
+    """Of the draws that are done; one that ended in an error found nothing."""
     found = [(draw, read_result(tool, kind, draw)) for draw in range(draws)]
-    return [(draw, one) for draw, one in found if one is not None and not one.get("error")]
+    return [(draw, one) for draw, one in found if one is not None]
 
 
 def rows_of_audit(draws: int, nulls: int, version: str) -> Iterator[FaultRow | NullRow]:
