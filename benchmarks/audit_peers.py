@@ -304,16 +304,21 @@ def issues(result: Result) -> list[dict[str, Any]]:
     return [alarm for alarm in result["alarms"] if alarm["is_warning"]]
 
 
+def check_name(alarm: Mapping[str, Any]) -> str:
+    """Without the part of the data that deepchecks adds: "Data Duplicates - Test Dataset"."""
+    return str(alarm["check"]).split(" - ")[0]
+
+
 def judge_peer(
     peer: Peer, kind: str, fault: Fault, planted: PlantedTable, result: Result
 ) -> Judgement:
     """As an audit is judged; a check stands for a code, and any advice for the action."""
     checks = peer.checks.get(kind, ())
-    mine = [alarm for alarm in result["alarms"] if alarm["check"] in checks]
+    mine = [alarm for alarm in result["alarms"] if check_name(alarm) in checks]
     words = [w for w in fault.words if not (peer.knows_site and w in (*SITES, "future"))]
     is_found = lists_flipped(planted, result["suspects"]) if planted.flipped else bool(mine)
     naming = [alarm for alarm in mine if has_words(alarm["text"], words)]
-    others = [alarm["check"] for alarm in issues(result) if alarm["check"] not in checks]
+    others = [alarm["check"] for alarm in issues(result) if check_name(alarm) not in checks]
     others += ["error"] if result.get("error") else []
     return Judgement(is_found, bool(naming), any(alarm["advice"] for alarm in naming), others)
 
