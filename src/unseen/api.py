@@ -34,8 +34,9 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab, Sink
 from unseen.method import Trained
 from unseen.models.pretrained import CausalLM
-from unseen.questions.answer import Answer, check_report_path
+from unseen.questions.answer import Answer, check_card_path, check_report_path
 from unseen.questions.audit.advice import shared_metric
+from unseen.questions.audit.card import front_matter
 from unseen.questions.audit.checks.labels import merged_suspects
 from unseen.questions.audit.codes import coded_notes, parse_codes
 from unseen.questions.audit.document import document as audit_document
@@ -121,6 +122,7 @@ def audit(
     lab: Lab | None = None,
     progress: bool = True,
     report: str | Path | None = None,
+    card: str | Path | None = None,
     **columns: Unpack[TableOptions],
 ) -> Answer[Sequence[Findings]]:
     """How well a model holds on data it has not seen, why, and what helps: one `Findings` per
@@ -140,11 +142,13 @@ def audit(
     says which training examples made an error (None: influence functions as in `influence`).
     `margin` is how much worse than at known sites a metric may be and still hold, in its unit
     (None: 0.05, or a tenth of an error in the target's unit). Findings with a code in `ignore`
-    ("U102,U103") are muted. `example` names shipped data instead of a subject: "heart", "bikes" or
-    "air". `jobs` processes share the held-out sites of a table; the numbers are the same.
+    ("U102,U103") are muted; `card` is a file for a model card. `example` names shipped data instead
+    of a subject: "heart", "bikes" or "air". `jobs` processes share the held-out sites of a
+    table; the numbers are the same.
     """
     muted = parse_codes(ignore)
     path = None if report is None else check_report_path(report)
+    card_path = None if card is None else check_card_path(card)
     check_margin(margin)
     subject = subject if example is None else choose_example(example, subject)
     watch = watcher(shown=progress)
@@ -193,7 +197,11 @@ def audit(
     answers = site_answers(findings, shared_metric(findings), margin)
     machine = {"findings": findings, "equivalence": answers, "notes": coded_notes(page)}
     machine["suspected_labels"] = merged_suspects(findings)
-    found = Answer(results=findings, document=page, machine=machine)
+    found = Answer(
+        results=findings, document=page, machine=machine, front_matter=front_matter(findings)
+    )
+    if card_path is not None:
+        found.card(card_path)
     return save_if_asked(found, path)
 
 

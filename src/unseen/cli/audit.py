@@ -102,6 +102,7 @@ def parser() -> Arguments:
         metavar="CODES",
         help="exit 1 if one of these findings is raised, e.g. U101,U202 (docs/findings.md)",
     )
+    p.option(OUTPUT, "--card", metavar="PATH.md", help="also write a model card")
     p.option(OUTPUT, "--ignore", default="", metavar="CODES", help="mute these findings")
     add_output(p, "unseen-report.html")
     return p
@@ -133,6 +134,7 @@ def main(argv: Sequence[str]) -> int:
         margin=options.margin,
         remedies={} if options.no_remedies else None,
         ignore=options.ignore,
+        card=options.card,
         example=options.example,
         jobs=options.jobs,
         block=options.block,

@@ -45,6 +45,23 @@ def check_report_path(path: str | Path) -> Path:
     return path
 
 
+LIMITS = "What these data cannot tell"
+"""The section that a card never leaves out."""
+
+
+def check_card_path(path: str | Path) -> Path:
+    """The path of a model card, refused before the work where nothing can be written there."""
+    path = Path(path)
+    if path.suffix.lower() != ".md":
+        raise InvalidConfig(
+            f"The model card `{path}` does not end in .md.",
+            why="it is Markdown with front matter.",
+            fix="use README.md, as the hub does.",
+        )
+    check_writable(path)
+    return path
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Answer(Generic[Results]):
     """The results of a question with their document. A notebook shows the page in a frame of its
@@ -58,6 +75,8 @@ class Answer(Generic[Results]):
     """How many sections the summary has; None: all. The report always has all."""
     machine: Mapping[str, Any] = field(default_factory=dict)
     """What `--json` prints."""
+    front_matter: Mapping[str, Any] = field(default_factory=dict)
+    """What a model card begins with; empty where the question makes none."""
 
     @property
     def brief(self) -> Document:
@@ -77,6 +96,24 @@ class Answer(Generic[Results]):
         """Writes the whole report: .html, .md, .json or .tex, in one step."""
         path = check_report_path(path)
         write_atomic(path, WRITERS[path.suffix.lower()](self.document))
+        return path
+
+    def card(self, path: str | Path) -> Path:
+        """Writes a model card: front matter for the Hugging Face hub, then the summary and what the
+        data cannot tell.
+        """
+        path = check_card_path(path)
+        if not self.front_matter:
+            raise InvalidConfig(
+                "This question makes no model card.",
+                why="a card is about one model at its sites.",
+                fix="take the answer of unseen.audit.",
+            )
+        # JSON is YAML, and quotes every text
+        head = [f"{key}: {json.dumps(value)}" for key, value in self.front_matter.items()]
+        told = [s for s in self.document.sections if s.title == LIMITS]
+        body = replace(self.brief, sections=[*self.brief.sections, *told])
+        write_atomic(path, "\n".join(["---", *head, "---", "", markdown(body)]))
         return path
 
     def json(self, **more: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 
 from unseen.document import Block, Document, Note, Section, Table, Tone
+from unseen.questions.answer import LIMITS
 from unseen.questions.audit.advice import (
     advice,
     by_remedy,
@@ -27,7 +28,6 @@ from unseen.subjects.table_models import Mode
 from unseen.subjects.table_predictions import MODE as AS_GIVEN
 from unseen.text import decimals_of, format_reading
 
-LIMITS = "What these data cannot tell"
 CHECKED = "What was checked"
 TREATMENT = "How the data were treated"
 MOST_SUBGROUPS = 2
