@@ -66,7 +66,7 @@ def test_an_unfitted_pipeline_reads_columns_by_name_and_nothing_without_gradient
     }
     assert {one.name for one in first.features} == {"age", "sex"}
     assert max(first.features, key=lambda one: one.reliance.value).name == "age"
-    assert len(first.suspicion) == first.sizes["train"]
+    assert first.checked["suspected labels"].n == first.sizes["train"]
     assert len(first.worst) == 5
     assert first.error_explanation is not None
     assert {one.remedy for one in first.outcomes} == {"site reweighting"}

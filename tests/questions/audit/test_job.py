@@ -109,7 +109,7 @@ def test_an_estimator_is_a_subject_as_it_is(kind):
     assert found.score("Basel", "accuracy").value == pytest.approx(want)
     assert {"coherence", "self-influence"} <= set(found.skipped)
     assert found.worst
-    assert found.suspicion
+    assert found.checked["suspected labels"].rates
     assert "no gradients" in found.skipped["coherence"]
 
 
@@ -240,9 +240,10 @@ def test_flipped_labels_of_images_rank_first():
         Lab(seed=0)
     )
     job = Audit(seeds=1, remedies={}, measures={}, worst=1)
-    found = job(Subject(task=task, model=lambda: cnn((8, 16), 10), budget=Budget(steps=10)), Lab())
+    found = job(Subject(task=task, model=lambda: cnn((8, 16), 10), budget=Budget(steps=120)), Lab())
     wrong = task.splits["train"].data[torch.arange(1_000)]["wrong"]
-    assert stats.auc(found.suspicion, wrong.numpy()).value > 0.88
+    belief = found.checked["suspected labels"].detail
+    assert stats.auc(list(belief.values()), wrong.numpy()).value > 0.88
 
 
 def test_remedies_that_are_no_methods_are_refused_before_the_work():

@@ -35,8 +35,8 @@ MOST_CLASSES = 20
 """Coherence is given per class up to so many classes."""
 MOST_ALIKE = 20_000
 """Training examples whose gradients are compared with one another."""
-FOLDS, EPOCHS, BATCH_SIZE, MOST_STEPS = 3, 8, 64, 10_000
-"""How the models that suspect labels are trained: passes over the data, or so many steps."""
+MOST_STEPS = 10_000
+"""The models that suspect labels are trained as long as the audited one, up to so many steps."""
 
 
 def coherence(session: Session, top: int) -> Coherence:

@@ -16,7 +16,7 @@ from unseen.measures.label_noise import LEAST_BELIEF, label_noise
 from unseen.method import Method
 from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
-from unseen.models.estimator import Estimator
+from unseen.questions.audit import training_data
 from unseen.questions.audit.check import Checked, Code
 from unseen.questions.audit.results import Findings
 from unseen.reading import Reading
@@ -61,6 +61,7 @@ class LabelCheck:
 
     def find(self, session: Session) -> SuspectedLabels:
         """Of the training examples."""
+        session.require_model()
         split = session.training_split
         n = session.require_length(split)
         session.require_columns(split, "x", "y")
@@ -236,7 +237,16 @@ def _out_of_fold(
             why=f"models of {FOLDS} folds are trained on the others.",
             fix="use more examples.",
         )
-    data = task.splits[split].data
+    data, budget = task.splits[split].data, session.subject.budget
+    method: Method = FitEstimator()
+    if session.has_gradients:
+        most = training_data.MOST_STEPS
+        method = ERM(replace(budget, steps=min(budget.steps, most)))
+        if budget.steps > most:
+            session.note_cap(
+                f"Suspected labels come from models that were trained for {most} steps, the "
+                f"audited one for {budget.steps}."
+            )
     folds = torch.randperm(n, generator=lab.child("folds").generator()).tensor_split(FOLDS)
     found: list[Tensor] = []
     for k, held in enumerate(folds):
@@ -248,8 +258,6 @@ def _out_of_fold(
         part = Task(
             name=task.name, axis=task.axis, splits={"train": fitted}, objective=task.objective
         )
-        is_estimator = isinstance(model, Estimator)
-        method: Method = FitEstimator() if is_estimator else ERM(session.subject.budget)
         trained = method.fit(model, part, own.child("fit"))
         found.append(read(session, trained.model, Columns(**gather(data, held)), lab))
     values = torch.cat(found)
