@@ -14,7 +14,7 @@ def decimals_of(reading: Reading) -> int:
 
 def format_reading(reading: Reading, sign: str = "") -> str:
     """Value and interval; `sign="+"` for changes."""
-    form = f"{sign}.{decimals_of(reading)}f"
+    form = f"{sign}z.{decimals_of(reading)}f"  # z: zero has no minus sign
     text = f"{reading.value:{form}}"
     if isfinite(reading.low) and isfinite(reading.high):
         text += f" [{reading.low:{form}}, {reading.high:{form}}]"

@@ -3,7 +3,14 @@
 import pytest
 
 from unseen.document import Tone
-from unseen.questions.audit.advice import advice, helpful, limits, mean_change, metric_of
+from unseen.questions.audit.advice import (
+    advice,
+    gap_reference,
+    helpful,
+    limits,
+    mean_change,
+    metric_of,
+)
 from unseen.questions.audit.results import Findings, Gap, Outcome, Overlap, Score, gain
 from unseen.reading import Reading
 from unseen.stats import widen
@@ -164,6 +171,23 @@ def test_numbers_are_written_with_the_digits_that_their_interval_supports():
     assert format_reading(reading(48.77, 6.0)) == "49 [43, 55]"
     assert format_reading(reading(-0.0123, 0.004), "+") == "−0.0123 [−0.0163, −0.0083]"
     assert format_reading(Reading(0.5, n=3)) == "0.50"  # no interval, none pretended
+    assert format_reading(reading(-0.001, 0.05)) == "0.00 [−0.05, 0.05]"  # zero has no sign
+
+
+@pytest.mark.parametrize(
+    ("mode", "known", "than"),
+    [
+        ("", ["seen"], "held-out examples of known sites"),
+        ("trained-again", ["seen"], "held-out examples of known sites"),
+        ("as-it-is", ["seen"], "rows of the other sites, which it may have been fitted on"),
+        ("as-it-is, not fitted on the site", [], "its training rows"),
+        ("predictions as given", ["seen"], "rows of the other sites"),
+    ],
+)
+def test_rows_that_a_model_was_fitted_on_are_not_called_held_out(mode, known, than):
+    one = found(worse=reading(0.2), mode=mode, known=known)
+    assert gap_reference(one, one.gaps[0]) == than
+    assert f"worse than on {than}" in sentences(one)
 
 
 def test_gain_turns_errors_around():

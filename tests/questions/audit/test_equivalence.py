@@ -150,3 +150,26 @@ def test_the_lead_says_how_the_sites_compare(worse, words):
         replace(found(worse=reading(worse)), sites={"unseen": name}) for name in ("Bern", "Basel")
     ]
     assert words in document(sites).lead
+
+
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        (0.2, "That is 0.200 [0.180, 0.220] worse than on held-out examples of known sites."),
+        (-0.2, "That is 0.200 [0.180, 0.220] better than on held-out examples of known sites."),
+        (
+            -0.01,
+            "That is 0.010 [−0.010, 0.030] better than on held-out examples of known sites, which "
+            "may be chance.",
+        ),
+        (
+            0.0,
+            "That is as good as on held-out examples of known sites: worse by 0.000 "
+            "[−0.020, 0.020].",
+        ),
+    ],
+)
+def test_the_lead_says_a_difference_once(worse, words):
+    lead = document([found(worse=reading(worse))]).lead
+    assert words in lead
+    assert "the difference is" not in lead

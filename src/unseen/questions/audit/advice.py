@@ -18,6 +18,8 @@ from unseen.questions.audit.overfitting import about_overfitting
 from unseen.questions.audit.results import Findings, Gap, Outcome, evaluation_sites, gain
 from unseen.reading import Reading
 from unseen.stats import LEVEL, average, widen
+from unseen.subjects.table_models import Mode
+from unseen.subjects.table_predictions import MODE as AS_GIVEN
 from unseen.text import count_noun, format_reading, join_words
 
 NEGLIGIBLE = 0.02
@@ -50,12 +52,13 @@ def where(findings: Sequence[Findings]) -> str:
 
 
 def gap_reference(one: Findings, gap: Gap) -> str:
-    """What a gap is measured from."""
-    return (
-        "held-out examples of known sites"
-        if gap.reference in one.known
-        else f"the examples of `{gap.reference}`"
-    )
+    """What a gap is measured from: held-out examples only where it is known that they are."""
+    is_fitted = one.mode.startswith(Mode.AS_IT_IS)
+    if gap.reference not in one.known:
+        return "its training rows" if is_fitted else f"the examples of `{gap.reference}`"
+    if is_fitted:
+        return "rows of the other sites, which it may have been fitted on"
+    return "rows of the other sites" if one.mode == AS_GIVEN else "held-out examples of known sites"
 
 
 def advice(findings: Sequence[Findings], margin: float | None = None) -> list[Note]:

@@ -136,22 +136,9 @@ def _lead(findings: Sequence[Findings]) -> str:
         and g.split in evaluation_sites(one)
         and (score := one.score(g.split, metric))
     ]
-    gaps = [gap.worse for _, gap, _ in pairs]
-    if gaps:
-        mean = _mean_over_examples(gaps, [score for _, _, score in pairs])
-        size = f"{abs(mean):.{_digits(gaps)}f}"
-        change = f"{size} {'worse' if mean > 0 else 'better'} than" if float(size) else "as good as"
-        text += (
-            f" That is {change} on {gap_reference(*pairs[0][:2])}"
-            f"{' on average' if len(gaps) > 1 else ''}; "
-        )
-        lost = sum(widen(gap, len(gaps)).low > 0 for gap in gaps)
-        text += (
-            f"it is clearly worse at {lost or 'none'} of {len(gaps)} sites."
-            if len(gaps) > 1
-            else f"the difference is {format_reading(gaps[0])}"
-            f"{'' if lost or gaps[0].high < 0 else ', which may be chance'}."
-        )
+    if pairs:
+        worse = [gap.worse for _, gap, _ in pairs]
+        text += _compared(worse, [score for _, _, score in pairs], gap_reference(*pairs[0][:2]))
     table = {name: mean_change(o) for name, o in by_remedy(findings, metric).items()}
     if helped := helpful(table, metric):
         text += (
@@ -165,6 +152,26 @@ def _lead(findings: Sequence[Findings]) -> str:
         tried = one if len(table) == 1 else several
         text += f" {tried} it beyond chance."
     return text
+
+
+def _compared(worse: Sequence[Reading], scores: Sequence[Reading], than: str) -> str:
+    """How the score compares with what is known, and how sure that is."""
+    mean = _mean_over_examples(worse, scores)
+    size = f"{abs(mean):.{_digits(worse)}f}"
+    side = "worse" if mean > 0 else "better"
+    if len(worse) > 1:
+        lost = sum(widen(one, len(worse)).low > 0 for one in worse)
+        change = f"{size} {side} than" if float(size) else "as good as"
+        return (
+            f" That is {change} on {than} on average; "
+            f"it is clearly worse at {lost or 'none'} of {len(worse)} sites."
+        )
+    (gap,) = worse
+    if not float(size):
+        return f" That is as good as on {than}: worse by {format_reading(gap)}."
+    shown = format_reading(gap if mean > 0 else gain("loss", gap))
+    chance = "" if gap.low > 0 or gap.high < 0 else ", which may be chance"
+    return f" That is {shown} {side} than on {than}{chance}."
 
 
 def _site_clause(one: Findings) -> str:
