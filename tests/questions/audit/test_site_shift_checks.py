@@ -14,7 +14,9 @@ from unseen.lab import Lab
 from unseen.questions.audit.check import Check, Checked
 from unseen.questions.audit.checks import copies, local_labels, recording, site_shift
 from unseen.questions.audit.remedies import flagged_features, without_feature
+from unseen.questions.audit.training_data import overlaps
 from unseen.subjects.session import Session, open_session
+from unseen.subjects.table_predictions import of_table_with_predictions
 from unseen.subjects.tables import TableColumns, of_table
 
 from .test_document import found as findings
@@ -93,6 +95,40 @@ def test_sites_of_one_kind_raise_nothing() -> None:
 
 def test_a_column_in_another_unit_is_not_also_a_shift() -> None:
     assert notes(site_shift.check, table("unit")) == []
+
+
+def test_what_tells_sites_apart_leaves_out_columns_that_are_recorded_otherwise() -> None:
+    (there,) = site_shift.check.find(sessions(table("unit"))[-1])
+    assert there.left_out == ["creatinine"]
+    assert there.classifier is not None
+    assert "creatinine" not in there.classifier.features
+    assert there.classifier.auc.value < 0.7
+    assert there.classifier.p > 0.001
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[Session]:
+    """Rows of R copied from Basel, with predictions that give away where a row is from."""
+    frame = table("copies")
+    rng, there = np.random.default_rng(9), (frame["site"] == "R").to_numpy()
+    frame["predicted"] = np.where(there, 0.9, 0.1) + 0.05 * rng.random(len(frame))
+    columns = TableColumns(target="ill", site="site")
+    subjects = of_table_with_predictions(frame, Lab(), columns, ["predicted"])
+    return [open_session(one, Lab()) for one in subjects]
+
+
+def test_copies_are_found_whatever_was_predicted_for_them(recorded: list[Session]) -> None:
+    found = copies.check.find(recorded[-1])
+    assert found.across == 14
+    assert not found.are_coincidences
+    assert sum(one.exact for one in overlaps(recorded[-1])) > 0
+
+
+def test_predictions_do_not_tell_sites_apart(recorded: list[Session]) -> None:
+    (there,) = site_shift.check.find(recorded[-1])
+    assert there.classifier is not None
+    assert there.classifier.auc.value < 0.7
+    assert there.classifier.p > 0.001
 
 
 def test_a_gap_is_decomposed_by_score_and_by_area() -> None:

@@ -43,7 +43,8 @@ def site_classifier(
     rng: np.random.Generator,
     draws: int = DRAWS,
 ) -> SiteClassifier:
-    """A ridge logistic regression on half of the rows, judged on the other half.
+    """A ridge logistic regression on half of the rows, judged on the other half; it reads the
+    inputs of these features only.
 
     Sites are exchanged in that half only, which keeps the test exact: the fit knows nothing of it.
     """
@@ -54,8 +55,15 @@ def site_classifier(
             why=f"each half needs {FEWEST_ROWS} of both.",
             fix="merge small sites, or collect more rows.",
         )
+    used = sorted({k for positions in features.values() for k in positions})
+    if not used:
+        raise InvalidData(
+            "No feature is left to tell sites apart.",
+            why="the classifier reads features.",
+            fix="name features, or convert the columns that the site records otherwise.",
+        )
     rows = draw_rows(here, rng)
-    z, here = common_scale(x[rows]), here[rows]
+    z, here = common_scale(x[rows][:, used]), here[rows]
     fitted = np.zeros(len(here), dtype=bool)
     for side in (here, ~here):
         order = rng.permutation(np.flatnonzero(side))
@@ -69,7 +77,7 @@ def site_classifier(
     drawn = [ranks[rng.permutation(len(ranks))[:count]].sum() for _ in range(draws)]
     p = (1 + int((np.array(drawn) >= seen - 1e-9).sum())) / (draws + 1)
     strength = np.zeros(x.shape[1])
-    strength[fit.inputs] = np.abs(fit.coefficients[1:])
+    strength[np.array(used)[fit.inputs]] = np.abs(fit.coefficients[1:])
     by_feature = {name: strength[list(at)].sum() for name, at in features.items() if len(at)}
     strongest = sorted(by_feature, key=lambda name: -by_feature[name])[:MOST_NAMED]
     named = tuple(name for name in strongest if by_feature[name] > 0)

@@ -4,8 +4,9 @@ splits, too?
 
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,12 +19,15 @@ from unseen.measures.coherence import CoherenceResult, unbiased_alpha
 from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import equal_rows, near_pairs, near_threshold, reference_rows
+from unseen.models.recorded import Recorded
 from unseen.questions.audit.model import attributor, candidates
 from unseen.questions.audit.results import Coherence, Overlap
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
 from unseen.subjects.session import Session
 from unseen.task import Use
+
+Inputs = TypeVar("Inputs", np.ndarray, Tensor)
 
 SHOWN_PAIRS = 100
 """Pairs of an example and its copy that the findings hold."""
@@ -100,6 +104,14 @@ def _by_class(session: Session, data: Dataset[Any]) -> dict[str, Tensor]:
     )
 
 
+def without_outputs(session: Session, x: Inputs) -> Inputs:
+    """Inputs [example, …] without the recorded outputs that stand behind them: two rows may be the
+    same although something else was predicted for them.
+    """
+    model = session.first.model
+    return x[:, : model.start] if isinstance(model, Recorded) else x
+
+
 def overlaps(session: Session) -> list[Overlap]:
     """Examples of evaluation splits that also stand, exactly or nearly, in a training split."""
     column = (
@@ -111,13 +123,13 @@ def overlaps(session: Session) -> list[Overlap]:
     found = []
     for fit, fitted in session.task.of(Use.TRAIN).items():
         session.require_columns(fit, column)
-        inputs = whole(fitted.data, session.lab)[column]
+        inputs = without_outputs(session, whole(fitted.data, session.lab)[column])
         a = inputs.double()
         # the distance of token numbers means nothing
         threshold = near_threshold(a) if inputs.is_floating_point() else None
         for name, split in session.task.of(Use.EVALUATE).items():
             session.require_columns(name, column)
-            b = whole(split.data, session.lab)[column].double()
+            b = without_outputs(session, whole(split.data, session.lab)[column]).double()
             if a.shape[1:] != b.shape[1:]:  # longer sequences: not one can be the same
                 found.append(Overlap(fitted=fit, evaluated=name, exact=0, near=None, n=len(b)))
                 continue

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from unseen.document import Block, Note, Table, Tone, Value
 from unseen.measures.site_shift.copies import copies_across_sites
 from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.training_data import without_outputs
 from unseen.subjects.session import Session
 from unseen.text import count_noun
 
@@ -37,7 +38,8 @@ class CopyCheck:
     def find(self, session: Session) -> CopiedRows:
         """Counted as rows, over all sites at once."""
         rows, subject = session.site_rows, session.subject
-        found = copies_across_sites(rows.x, rows.y, rows.site, session.lab.child("copies").numpy())
+        x, rng = without_outputs(session, rows.x), session.lab.child("copies").numpy()
+        found = copies_across_sites(x, rows.y, rows.site, rng)
         names = {code: str(name) for code, name in enumerate(subject.site_names)}
         names |= {
             code: str(session.task.splits[name].at or name) for name, code in rows.unseen.items()
