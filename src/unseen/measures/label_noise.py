@@ -61,7 +61,7 @@ def label_noise(
         low, high, value = _profile(log_p, y, site, fit, k)
         rates.append(Reading(float(fit.rates[k]), low, high, int((site == k).sum())))
         p_values.append(value)
-    q = _own(log_p, y, fit.sharpness)
+    q = _label_probability(log_p, y, fit.sharpness)
     rate, others = fit.rates[site], p.shape[1] - 1
     flipped = rate * (1 - q) / others
     wrong = flipped / ((1 - rate) * q + flipped)
@@ -78,7 +78,7 @@ class _Fit:
     cost: float
 
 
-def _own(
+def _label_probability(
     log_p: Float[np.ndarray, "row label"], y: Int[np.ndarray, " row"], sharpness: float
 ) -> Float[np.ndarray, " row"]:
     """The sharpened probability of the own label."""
@@ -96,7 +96,7 @@ def _cost(
     rates: Float[np.ndarray, " site"],
 ) -> float:
     """Minus the log-likelihood."""
-    q, rate = _own(log_p, y, sharpness), rates[site]
+    q, rate = _label_probability(log_p, y, sharpness), rates[site]
     written = (1 - rate) * q + rate * (1 - q) / (log_p.shape[1] - 1)
     return -float(np.log(np.maximum(written, 1e-12)).sum())
 
@@ -115,7 +115,7 @@ def _fit(
     others = log_p.shape[1] - 1
 
     def rates_at(sharpness: float) -> Float[np.ndarray, " site"]:
-        q = _own(log_p, y, sharpness)
+        q = _label_probability(log_p, y, sharpness)
         return np.array(
             [
                 fixed[1] if fixed is not None and k == fixed[0] else _rate(q[rows], others)

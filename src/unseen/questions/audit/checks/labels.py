@@ -10,11 +10,10 @@ from torch import Tensor
 from unseen.document import Block, Note, Table, Tone, Value
 from unseen.engine.batches import Columns, gather, whole
 from unseen.engine.evaluate import per_example
+from unseen.engine.loop import erm_step, train
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.measures.label_noise import LEAST_BELIEF, label_noise
-from unseen.method import Method
-from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.questions.audit import training_data
 from unseen.questions.audit.check import Checked, Code
@@ -238,15 +237,13 @@ def _out_of_fold(
             fix="use more examples.",
         )
     data, budget = task.splits[split].data, session.subject.budget
-    method: Method = FitEstimator()
-    if session.has_gradients:
-        most = training_data.MOST_STEPS
-        method = ERM(replace(budget, steps=min(budget.steps, most)))
-        if budget.steps > most:
-            session.note_cap(
-                f"Suspected labels come from models that were trained for {most} steps, the "
-                f"audited one for {budget.steps}."
-            )
+    most = training_data.MOST_STEPS
+    if session.has_gradients and budget.steps > most:
+        budget = replace(budget, steps=most)
+        session.note_cap(
+            f"Suspected labels come from models that were trained for {most} steps, the audited "
+            f"one for {session.subject.budget.steps}."
+        )
     folds = torch.randperm(n, generator=lab.child("folds").generator()).tensor_split(FOLDS)
     found: list[Tensor] = []
     for k, held in enumerate(folds):
@@ -258,7 +255,10 @@ def _out_of_fold(
         part = Task(
             name=task.name, axis=task.axis, splits={"train": fitted}, objective=task.objective
         )
-        trained = method.fit(model, part, own.child("fit"))
+        if session.has_gradients:
+            trained = train(model, part, erm_step, budget, own.child("fit"))
+        else:
+            trained = FitEstimator().fit(model, part, own.child("fit"))
         found.append(read(session, trained.model, Columns(**gather(data, held)), lab))
     values = torch.cat(found)
     if not values.isfinite().all():

@@ -99,7 +99,7 @@ class SliceCheck:
                 f"{format_reading(part.excess)} nats more than the model itself expects, beyond "
                 "the others"
             )
-        inside, outside = _shown(part, examples)
+        inside, outside = _inside_and_outside(part, examples)
         share = f"{100 * part.share:.0f} %"
         return [
             Note(
@@ -215,7 +215,7 @@ def _is_named(part: Slice, found: Sequence[Checked[SliceSearch]]) -> bool:
     )
 
 
-def _shown(part: Slice, examples: Examples) -> tuple[str, str]:
+def _inside_and_outside(part: Slice, examples: Examples) -> tuple[str, str]:
     """AUC inside and outside, or the loss where there is none."""
     areas = [_area(rows, examples) for rows in part.detail]
     if areas[0] is None or areas[1] is None:

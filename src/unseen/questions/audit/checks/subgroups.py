@@ -52,7 +52,7 @@ class SubgroupCheck:
             names = subject.levels.get(group, ())
             for level in np.unique(code[code >= 0]):
                 inside = code == level
-                readings = _compared(predicted, metric, inside, ~inside & (code >= 0))
+                readings = _inside_and_rest(predicted, metric, inside, ~inside & (code >= 0))
                 if readings is not None:
                     name = str(names[level]) if level < len(names) else str(level)
                     found.append(
@@ -131,7 +131,7 @@ def difference(scores: Sequence[LevelScores]) -> Reading:
     )
 
 
-def _compared(
+def _inside_and_rest(
     predicted: SplitPredictions,
     metric: str,
     inside: NDArray[np.bool_],
