@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unseen.document import Document, Note, Table
+from unseen.document import Document, Note, Table, Tone
 from unseen.figure import Bars, Dots, Images
 from unseen.questions.answer import Answer
 from unseen.questions.audit.constant import CONSTANT
@@ -119,6 +119,50 @@ def test_a_model_no_better_than_one_answer_for_everyone_is_the_first_finding(wor
     made = document([replace(one, comparisons=[change, *one.comparisons])])
     assert ("one answer for everyone" in made.sections[0].blocks[0].text) == is_first
     assert not any(CONSTANT in str(row) for t in blocks(made, Table) for row in t.rows)
+
+
+def reversed_at(place: str, auc: float = 0.2, **more: object) -> Findings:
+    """Not worse than at known sites, but as bad there, with a rival that is better."""
+    scores = [
+        Score(model="network", split=s, metric=m, reading=reading(auc))
+        for s in ("seen", "unseen")
+        for m in ("accuracy", "AUC")
+    ]
+    gap = Gap(metric="AUC", reference="seen", split="unseen", worse=reading(0.0, 0.01))
+    rival = Outcome(remedy="forest", split="unseen", metric="AUC", change=reading(0.5))
+    return replace(found(place), scores=scores, gaps=[gap], comparisons=[rival], **more)  # type: ignore[arg-type]
+
+
+def test_a_model_that_orders_the_wrong_way_round_is_asked_for_its_class_first():
+    made = document([reversed_at("Bern"), reversed_at("Basel")])
+    asked = "are the probabilities those of the other class?"
+    assert made.lead.startswith("AUC is clearly below 0.5 at every site (at most 0.20 [")
+    assert asked in made.lead
+    notes = blocks(made, Note)
+    assert asked in notes[0].text
+    assert (notes[0].code, notes[0].tone) == ("U201", Tone.BAD)
+    assert not [note for note in notes if note.code == "U202"]
+    assert "holds" not in str([row["answer"] for row in made.sections[1].blocks[1].rows])
+    one_fine = document([reversed_at("Bern"), reversed_at("Basel", 0.8)])
+    assert asked not in one_fine.lead
+
+
+def test_recorded_predictions_are_asked_for_by_column_and_class():
+    says = "`p` is read as the probability of `yes`, the second class; its model was not given."
+    lead = document([reversed_at("Bern", mode="predictions as given", decisions=[says])]).lead
+    assert (
+        "`p` is read as the probability of `yes`, the second class. Is it that of the other class?"
+    ) in lead
+
+
+def test_nothing_good_is_said_of_a_site_where_a_constant_is_as_good():
+    same = Outcome(remedy=CONSTANT, split="unseen", metric="accuracy", change=reading(0.0))
+    holds = Gap(metric="accuracy", reference="seen", split="unseen", worse=reading(0.0, 0.01))
+    made = document([replace(found(), gaps=[holds], comparisons=[same])])
+    codes = [note.code for note in blocks(made, Note)]
+    assert "U201" in codes
+    assert "U202" not in codes
+    assert made.sections[1].blocks[1].rows[0]["answer"] == "no better than a constant"
 
 
 def test_a_warning_about_the_data_is_among_the_actions():

@@ -12,7 +12,7 @@ from unseen.document import Note, Tone
 from unseen.questions.audit.check import results_of, with_code
 from unseen.questions.audit.checks import checks
 from unseen.questions.audit.codes import codes
-from unseen.questions.audit.constant import CONSTANT, about_constant
+from unseen.questions.audit.constant import CONSTANT, about_constant, is_useless, useless_sites
 from unseen.questions.audit.equivalence import SiteAnswer, Verdict, answer, in_words
 from unseen.questions.audit.overfitting import about_overfitting
 from unseen.questions.audit.results import Findings, Gap, Outcome, evaluation_sites, gain
@@ -80,13 +80,17 @@ def advice(findings: Sequence[Findings], margin: float | None = None) -> list[No
 
 
 def answer_in_a_word(
-    one: Findings, split: str, metric: str, among: int, margin: float | None
+    one: Findings, split: str, metric: str, among: int, margin: float | None, *, useless: bool
 ) -> str:
-    """Whether the model holds at a site as well as at known ones."""
+    """Whether the model holds at a site as well as at known ones; nothing good is said where one
+    answer for everyone is as good.
+    """
     gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
     if gap is None:
         return "nothing to compare with"
     found = answer(one, gap, among, margin)
+    if useless and (found.worse.high < 0 or found.verdict is Verdict.HOLDS):
+        return "no better than a constant"
     if found.worse.high < 0:
         return "better there"
     if found.verdict is Verdict.HOLDS:
@@ -103,6 +107,8 @@ class _SiteScore:
     answer: SiteAnswer
     here: Reading
     than: str
+    is_useless: bool
+    """Whether one answer for everyone is as good there."""
 
     @property
     def is_undecided(self) -> bool:
@@ -114,16 +120,20 @@ class _SiteScore:
 def _about_gaps(
     findings: Sequence[Findings], metric: str, among: int, margin: float | None
 ) -> list[Note]:
-    """A note per decided site, and one on all that are undecided."""
-    sites = []
+    """A note per decided site, and one on all that are undecided; no good news where one answer
+    for everyone is as good.
+    """
+    sites, useless = [], useless_sites(findings, metric)
     for one in findings:
         for split in evaluation_sites(one):
             gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
             here = one.score(split, metric)
             if gap is not None and here is not None:
                 found = answer(one, gap, among, margin)
-                sites.append(_SiteScore(found, here, gap_reference(one, gap)))
-    decided = [_decided_note(site) for site in sites if not site.is_undecided]
+                no_use = is_useless(useless, one, split)
+                sites.append(_SiteScore(found, here, gap_reference(one, gap), no_use))
+    judged = [(site, _decided_note(site)) for site in sites if not site.is_undecided]
+    decided = [note for site, note in judged if note.tone is not Tone.GOOD or not site.is_useless]
     undecided = _undecided_note([site for site in sites if site.is_undecided], among)
     if findings[0].seeds == 2:
         undecided = [replace(note, detail=f"{note.detail} {TWO_SEEDS}") for note in undecided]

@@ -17,6 +17,7 @@ from unseen.questions.audit.check import results_of
 from unseen.questions.audit.checks import checks
 from unseen.questions.audit.checks.subgroups import WORSE_IN_GROUP
 from unseen.questions.audit.codes import codes, state
+from unseen.questions.audit.constant import ask_for_class
 from unseen.questions.audit.document import evidence, performance
 from unseen.questions.audit.document.first_page import data as first_page_data
 from unseen.questions.audit.document.first_page import sites as first_page_sites
@@ -125,7 +126,8 @@ def _lead(findings: Sequence[Findings]) -> str:
     ]
     if not rows:
         return "No evaluation split could be scored; see the skipped parts below."
-    text = f"The {findings[0].name} reaches {metric} "
+    asked = ask_for_class(findings)
+    text = f"{asked} The {findings[0].name} reaches {metric} ".lstrip()
     text += format_reading(rows[0][1]) if len(rows) == 1 else _over(rows, metric)
     text += _site_clause(findings[0])
     pairs = [
@@ -139,6 +141,8 @@ def _lead(findings: Sequence[Findings]) -> str:
     if pairs:
         worse = [gap.worse for _, gap, _ in pairs]
         text += _compared(worse, [score for _, _, score in pairs], gap_reference(*pairs[0][:2]))
+    if asked:  # what helps can be told once the classes are right
+        return text
     table = {name: mean_change(o) for name, o in by_remedy(findings, metric).items()}
     if helped := helpful(table, metric):
         text += (

@@ -6,7 +6,7 @@ from typing import Any
 from unseen.document import Block, Paragraph, Table, Value
 from unseen.figure import Dots
 from unseen.questions.audit.advice import answer_in_a_word, shared_metric
-from unseen.questions.audit.constant import constant_score
+from unseen.questions.audit.constant import constant_score, is_useless, useless_sites
 from unseen.questions.audit.document.names import site_label
 from unseen.questions.audit.equivalence import answer
 from unseen.questions.audit.job import Findings
@@ -22,7 +22,7 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
     """Known and unseen score and the constant answer per site, as a chart and as a table."""
     metric = shared_metric(findings)
     pairs = [(one, split) for one in findings for split in evaluation_sites(one)]
-    among = len(pairs)
+    among, useless = len(pairs), useless_sites(findings, metric)
     rows: list[dict[str, Value]] = []
     drawn: dict[str, list[Reading | None]] = {}
     for one, split in pairs:
@@ -34,9 +34,10 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
         drawn.setdefault("there", []).append(here)
         drawn.setdefault("known sites", []).append(known)
         drawn.setdefault("constant answer", []).append(constant_score(one, split, metric))
+        no_use = is_useless(useless, one, split)
         row: dict[str, Any] = {
             "site": site_label(one, split),
-            "answer": answer_in_a_word(one, split, metric, among, margin),
+            "answer": answer_in_a_word(one, split, metric, among, margin, useless=no_use),
             "n": None if here is None else here.n,
             metric: here,
             "known sites": known,
