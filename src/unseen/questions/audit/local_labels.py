@@ -22,12 +22,17 @@ from unseen.measures.site_shift.local_labels import (
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.site_finetune import LocalFinetune
 from unseen.models.recorded import Recorded
+from unseen.questions.audit.clusters import clusters, in_order, largest, whole_clusters
 from unseen.reading import Reading
 from unseen.subjects.predictions import SplitPredictions, predict
 from unseen.subjects.session import Session
 from unseen.task import Split, Use
 
 LABELS = (30, 100, 300)
+PER_CLUSTER = 0.5
+"""Most of the labels that one entity or block may hold: of a draw of whole ones at least as large a
+share is left.
+"""
 LEAST_LEFT = 50
 """Examples that must be left to evaluate on."""
 DRAWS, REFITS = 20, 3
@@ -56,7 +61,7 @@ Curve: TypeAlias = Callable[[Sequence[int]], list[LocalGain]]
 @dataclass(frozen=True, kw_only=True)
 class LocalLabels:
     """A learning curve of labels from one held-out site, for the first trained model. The labels
-    used are never evaluated on.
+    used are never evaluated on, nor is another example of their entity or block.
     """
 
     site: str
@@ -67,15 +72,9 @@ class LocalLabels:
 
 
 def local_labels(session: Session, name: str) -> LocalLabels:
-    """Draws of labels at random; every remedy gets the same draws."""
+    """Draws of labels at random, of whole entities and blocks; every remedy gets the same draws."""
     n = session.predictions(name).score.shape[1]
-    counts = [count for count in LABELS if n - count >= LEAST_LEFT]
-    if not counts:
-        raise InvalidData(
-            f"{n} examples are at the site.",
-            why=f"{LABELS[0]} labels are drawn and {LEAST_LEFT} examples must be left.",
-            fix="collect more labelled examples there.",
-        )
+    counts = _counts(n, largest(_clusters(session, name)))
     gains, skipped = list[LocalGain](), dict[str, str]()
     for remedy, attempt in _remedies(session, name).items():
         try:
@@ -85,6 +84,29 @@ def local_labels(session: Session, name: str) -> LocalLabels:
     return LocalLabels(
         site=str(session.task.splits[name].at or name), examples=n, gains=gains, skipped=skipped
     )
+
+
+def _counts(n: int, most_together: int) -> list[int]:
+    """The numbers of labels that can be drawn."""
+    counts = [count for count in LABELS if n - count >= LEAST_LEFT]
+    if not counts:
+        raise InvalidData(
+            f"{n} examples are at the site.",
+            why=f"{LABELS[0]} labels are drawn and {LEAST_LEFT} examples must be left.",
+            fix="collect more labelled examples there.",
+        )
+    found = [count for count in counts if most_together <= max(1, PER_CLUSTER * count)]
+    if not found:
+        raise InvalidData(
+            f"{most_together} of the {n} examples at the site are of one entity or block.",
+            why=f"whole ones are drawn, and none may hold more than half of {counts[-1]} labels.",
+            fix="collect labelled examples of more entities there.",
+        )
+    return found
+
+
+def _clusters(session: Session, name: str) -> Rows:
+    return clusters(whole(session.task.splits[name].data, session.lab))
 
 
 def _remedies(session: Session, name: str) -> dict[str, Curve]:
@@ -109,12 +131,14 @@ def _gain(
     draws: int,
     change: Change,
 ) -> LocalGain:
-    n = session.predictions(name).score.shape[1]
+    cluster = _clusters(session, name)
     found: dict[str, list[Reading]] = {}
     for k in range(draws):
         # one order per draw: 100 labels are the first 30 and 70 more
-        order = session.lab.child("local labels", name, k).numpy().permutation(n)
-        for metric, reading in change(order[:count], np.sort(order[count:])).items():
+        rng = session.lab.child("local labels", name, k).numpy()
+        order = in_order(cluster, rng.permutation(int(cluster.max()) + 1))
+        end = whole_clusters(cluster[order], count)
+        for metric, reading in change(order[:end], np.sort(order[end:])).items():
             found.setdefault(metric, []).append(reading)
     readings = {metric: over_draws(several) for metric, several in found.items()}
     return LocalGain(remedy=remedy, labels=count, change=readings)
@@ -133,13 +157,14 @@ def first_of(predictions: SplitPredictions) -> SplitPredictions:
 
 def take(predictions: SplitPredictions, rows: Rows) -> SplitPredictions:
     """The predictions of these examples."""
-    y, margin = predictions.y, predictions.margin
+    y, margin, block = predictions.y, predictions.margin, predictions.block
     return replace(
         predictions,
         loss=predictions.loss[:, rows],
         score=predictions.score[:, rows],
         y=None if y is None else y[rows],
         margin=None if margin is None else margin[:, rows],
+        block=None if block is None else block[rows],
     )
 
 

@@ -15,6 +15,7 @@ from unseen.lab import Lab
 from unseen.measures.site_shift.relations import LEVEL
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.site_finetune import LocalFinetune
+from unseen.questions.audit.clusters import clusters, in_order, largest, whole_clusters
 from unseen.questions.audit.remedy_methods import Remedy
 from unseen.questions.audit.results import Outcome
 from unseen.questions.audit.site_shift import is_misleading
@@ -136,9 +137,29 @@ def _needs_groups(session: Session, column: str | None) -> None:
         )
 
 
+def _halves(session: Session, rows: Columns) -> tuple[Columns, Columns]:
+    """At most half of the examples at random and the others, whole entities and blocks on one
+    side.
+    """
+    cluster = clusters(rows.columns)
+    count, half = int(cluster.max()) + 1, len(rows) // 2
+    drawn = torch.randperm(count, generator=session.lab.child("local half").generator())
+    order = in_order(cluster, drawn.numpy())
+    end = whole_clusters(cluster[order], half)
+    if 4 * end < len(rows) - 3:
+        raise InvalidData(
+            f"{largest(cluster)} of the {len(rows)} examples at the site are of one entity or "
+            "block.",
+            why="whole ones are fitted or evaluated, about half of the examples each.",
+            fix="collect labelled examples of more entities there.",
+        )
+    places = torch.from_numpy(order)
+    return rows.subset(places[:end]), rows.subset(places[end:])
+
+
 def local_finetuning(session: Session) -> list[Outcome]:
     """What labelled examples of the unseen site would buy: half of them fitted, the other half for
-    evaluation.
+    evaluation, and none of an entity or block that has fitted ones.
     """
     session.require_gradients()
     if not session.unseen:
@@ -150,8 +171,7 @@ def local_finetuning(session: Session) -> list[Outcome]:
     outcomes = []
     for name, split in session.unseen.items():
         rows = Columns(**whole(split.data, Lab()))
-        order = torch.randperm(len(rows), generator=session.lab.child("local half").generator())
-        local, rest = rows.subset(order[: len(rows) // 2]), rows.subset(order[len(rows) // 2 :])
+        local, rest = _halves(session, rows)
         judge = Split(rest, Use.EVALUATE, split.at)
         task = replace(
             session.task,

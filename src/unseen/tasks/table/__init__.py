@@ -428,6 +428,7 @@ def _columns(
         site=torch.from_numpy(sheet.site),
         **{f"group:{group.name}": torch.from_numpy(group.codes) for group in groups},
         **({} if block is None else {"block": torch.from_numpy(block.codes)}),
+        **({} if sheet.entity is None else {"entity": torch.from_numpy(sheet.entity)}),
     )
 
 
