@@ -10,10 +10,12 @@ from unseen.cli.audit import main
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.measures.expected_performance import expected_auc
+from unseen.questions.audit.advice import limits
 from unseen.subjects.new_site import join_new_site
 from unseen.subjects.sources import read_subjects
 from unseen.subjects.tables import TableColumns
 from unseen.task import Use
+from unseen.text import format_reading
 
 COLUMNS = TableColumns(target="ill", site="site")
 
@@ -112,6 +114,52 @@ def test_an_audit_without_a_new_site_says_nothing_of_one():
     found = audited()
     assert all(one.checked.get("new site") == [] for one in found.results)
     assert "U209" not in found.summary()
+
+
+def test_the_first_page_answers_about_the_new_site():
+    found = audited(against=UNLABELLED)
+    (site,) = found.results[0].checked["new site"]
+    lead = found.document.lead
+    assert lead.startswith("At new site, without labels, AUC 0.")
+    assert "is to be expected if the target depends on the features there as at known" in lead
+    (chart, table) = found.document.sections[1].blocks[:2]
+    row = table.rows[-1]
+    assert (row["site"], row["answer"]) == ("new site", "expected, without labels")
+    assert row["AUC"] == site.expected["AUC"]
+    assert chart.rows[-1] == "new site"
+    assert chart.values["expected, without labels"][-1] == site.expected["AUC"]
+    assert {len(values) for values in chart.values.values()} == {len(chart.rows)}
+    assert any("new site is known by features only" in text for text in limits(found.results))
+    report = str(found.document)
+    assert "nothing here speaks about a new site" not in report
+    assert "No site and no time" not in report
+    assert "The new site has no labels" in found.results[0].skipped["why sites differ"]
+
+
+def test_a_unit_is_told_without_labels():
+    rng = np.random.default_rng(3)
+    known = KNOWN.assign(weight=rng.normal(75, 8, len(KNOWN)))
+    new = UNLABELLED.assign(weight=rng.normal(75, 8, len(NEW)) * 2.20462)
+    found = audited(known, against=new)
+    (site,) = found.results[0].checked["new site"]
+    assert [change.feature for change in site.recorded] == ["weight"]
+    assert "Before, look at `weight`, recorded otherwise there." in found.document.lead
+    text = " ".join(found.summary().split())
+    (change,) = site.recorded
+    assert change.size.low < 2.20462 < change.size.high
+    said = f"`weight` is {format_reading(change.size)} × theirs (pounds for kilograms)"
+    assert f"Recorded otherwise than in the labelled rows: {said}" in text
+    assert "What is expected means nothing before that is mended" in text
+
+
+def test_equal_probabilities_let_nothing_be_expected():
+    known, new = KNOWN.assign(p=KNOWN.age / 100), UNLABELLED.assign(p=0.3)
+    found = audited(known, against=new, predictions="p")
+    (site,) = found.results[0].checked["new site"]
+    assert not site.expected
+    assert found.document.lead.startswith(
+        "At new site, without labels, nothing can be expected: all probabilities there are equal."
+    )
 
 
 def test_a_number_has_no_expectation_but_its_drift_is_said():

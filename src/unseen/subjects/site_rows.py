@@ -10,7 +10,7 @@ from unseen.engine.batches import whole
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.subjects.subject import Subject
-from unseen.task import Split
+from unseen.task import Split, Use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,13 @@ def site_rows(subject: Subject, unseen: Mapping[str, Split], lab: Lab) -> SiteRo
 
 
 def _refuse(subject: Subject, unseen: Mapping[str, Split]) -> None:
+    if not unseen and subject.task.of(Use.ADAPT):
+        raise InvalidData(
+            "The new site has no labels, and no other site is held out.",
+            why="features and target of a held-out site are compared; what the features of a site "
+            "without labels tell is said under U209.",
+            fix="give labels of the new site.",
+        )
     if not unseen:
         raise InvalidData(
             "No evaluation split is at an unseen site.",

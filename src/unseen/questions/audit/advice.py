@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from unseen.document import Note, Tone
 from unseen.questions.audit.check import results_of, with_code
 from unseen.questions.audit.checks import checks
+from unseen.questions.audit.checks.new_site import new_sites
 from unseen.questions.audit.codes import codes
 from unseen.questions.audit.constant import CONSTANT, about_constant, is_useless, useless_sites
 from unseen.questions.audit.equivalence import SiteAnswer, Verdict, answer, in_words
@@ -391,15 +392,21 @@ def limits(findings: Sequence[Findings]) -> list[str]:
     sites = sorted(
         {one.sites.get(split, split) for one in findings for split in evaluation_sites(one)}
     )
-    text = []
-    if not any(one.unseen for one in findings):
+    text, new = [], [site.site for site in new_sites(findings)]
+    if new:
+        text.append(
+            f"{join_words(new)} {'is' if len(new) == 1 else 'are'} known by features only: what is "
+            "expected there rests on known sites. Only labels from there show whether the target "
+            "depends on the features as it does at these (--against a file with the target)."
+        )
+    elif not any(one.unseen for one in findings):
         text.append(
             "Every evaluation example comes from where the training examples come from: nothing "
             "here speaks about a new site "
             "or a later time. Evaluate on data from where the model will be used (with a table: "
             "--site or --time)."
         )
-    elif len(sites) < 10:
+    if any(one.unseen for one in findings) and len(sites) < 10:
         text.append(
             f"{count_noun(len(sites), 'unseen site')} ({join_words(sites)}) "
             f"say{'s' * (len(sites) == 1)} little about the "

@@ -485,6 +485,12 @@ def _split_rows(sheet: ParsedTable, held_out: str | None, lab: Lab) -> _Parts:
         axis = Axis.SITE
     elif sheet.time is not None:
         axis = Axis.TIME
+    elif table.new_rows:
+        said.append(
+            f"`{table.new_site}` is without labels: random labelled rows are evaluated, and what "
+            "to expect there is derived from them."
+        )
+        axis = Axis.IID
     else:
         said.append(
             "No site and no time: only random rows of the same table are evaluated. A new place "

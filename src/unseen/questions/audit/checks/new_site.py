@@ -3,7 +3,7 @@ decide.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ from unseen.errors import InvalidData, UnseenError
 from unseen.measures.calibration import confidences, forecasts
 from unseen.measures.expected_performance import Labelled, calibrate, expected_performance
 from unseen.measures.feature_reliance import shifts
+from unseen.measures.site_shift.recording import Kind, RecordingChange, recording_changes
 from unseen.questions.audit.check import Checked, Code, with_code
 from unseen.questions.audit.equivalence import MARGIN, POWER, labels_needed
 from unseen.questions.audit.performance import resolution
-from unseen.questions.audit.results import Gap
+from unseen.questions.audit.results import Findings, Gap
 from unseen.reading import Reading
 from unseen.subjects.predictions import SplitPredictions
 from unseen.subjects.session import Session
@@ -62,6 +63,33 @@ class NewSite:
     why_not: str = ""
     """Why nothing can be expected."""
     drift: Sequence[Drift] = ()
+    recorded: Sequence[RecordingChange] = ()
+    """Columns that stand there in another unit, with a code for "unknown", or not at all."""
+
+
+def new_sites(findings: Sequence[Findings]) -> list[NewSite]:
+    """Those of an audit, once each."""
+    found = [site for one in findings for site in one.checked.get(EXPECTED.part, ())]
+    return list({site.site: site for site in found}.values())
+
+
+def headline(site: NewSite) -> str:
+    """What an audit that was asked about a new site answers first."""
+    if site.why_not:
+        said = f"At {site.site}, without labels, nothing can be expected: "
+        said += site.why_not[:1].lower() + site.why_not[1:]
+    else:
+        metric = _quoted_metric(site)
+        known = site.known.get(metric)
+        beside = "" if known is None else f"; known sites {format_reading(known)}"
+        said = (
+            f"At {site.site}, without labels, {metric} {format_reading(site.expected[metric])} is "
+            f"to be expected if the target depends on the features there as at known sites{beside}."
+        )
+    if not site.recorded:
+        return said
+    names = join_words([f"`{name}`" for name in _recorded_columns(site)])
+    return f"{said} Before, look at {names}, recorded otherwise there."
 
 
 class NewSiteCheck:
@@ -85,11 +113,31 @@ class NewSiteCheck:
 def _new_site(session: Session, split: str) -> NewSite:
     at = session.task.splits[split]
     inputs = whole(at.data, session.lab)["x"].flatten(1)
-    found = NewSite(site=str(at.at or split), n=len(inputs), drift=_drift(session, inputs))
+    found = NewSite(
+        site=str(at.at or split),
+        n=len(inputs),
+        drift=_drift(session, inputs),
+        recorded=_recorded(session, split),
+    )
     try:
         return _with_expectation(session, split, found)
     except UnseenError as error:
-        return NewSite(site=found.site, n=found.n, drift=found.drift, why_not=error.what)
+        return replace(found, why_not=error.what)
+
+
+def _recorded(session: Session, split: str) -> list[RecordingChange]:
+    """Columns of the table that the new site records otherwise than all labelled rows."""
+    columns = session.subject.columns
+    if columns is None:
+        return []
+    unlabelled = session.task.of(Use.ADAPT)
+    known = [columns(name) for name in session.task.splits if name not in unlabelled]
+    parts = [*known, columns(split)]
+    if not (names := list(parts[-1])):
+        return []
+    is_new = np.repeat(np.arange(len(parts)) == len(known), [len(one[names[0]]) for one in parts])
+    joined = {name: np.concatenate([one[name] for one in parts]) for name in names}
+    return recording_changes(joined, is_new.astype(np.int64), 1)
 
 
 def _drift(session: Session, inputs: Tensor) -> list[Drift]:
@@ -123,6 +171,12 @@ def _with_expectation(session: Session, split: str, found: NewSite) -> NewSite:
     logits = _logits(session, split)
     is_ranking = logits.shape[1] <= 2
     there = _log_odds(confidences(logits, torch.zeros(len(logits), dtype=torch.long))[0])
+    if is_ranking and np.ptp(there) < LEAST:
+        raise InvalidData(
+            "All probabilities there are equal.",
+            why="they put no example before another: their AUC is 0.5 whatever the labels are.",
+            fix="look at the columns of the new site, and at what the model answers there.",
+        )
     rng = session.lab.child("new site", split).numpy()
     expected = expected_performance(known, there, rng, is_ranking=is_ranking)
     metrics = session.predictions(reference).metrics()
@@ -132,14 +186,12 @@ def _with_expectation(session: Session, split: str, found: NewSite) -> NewSite:
         here = metrics.get(metric)
         needed = None if here is None else _labels(here, drawn, metric, reference, split)
         labels[metric] = needed
-    return NewSite(
-        site=found.site,
-        n=found.n,
+    return replace(
+        found,
         calibrated_on=len(outcome),
         expected=expected,
         known={name: metrics[name] for name in expected if name in metrics},
         labels=labels,
-        drift=found.drift,
     )
 
 
@@ -185,22 +237,26 @@ def _labels(
     return labels_needed(gap, 1, MARGIN)
 
 
+def _quoted_metric(site: NewSite) -> str:
+    return "AUC" if "AUC" in site.expected else "accuracy"
+
+
 def _note(site: NewSite) -> Note:
-    drift = _drift_sentence(site)
+    drift = f"{_recorded_sentence(site)}{_drift_sentence(site)}"
     if site.why_not:
         return Note(
             f"Nothing can be expected at {site.site} without labels.",
-            Tone.NEUTRAL,
+            Tone.CAUTION if site.recorded else Tone.NEUTRAL,
             f"{site.why_not} {drift}",
         )
-    metric = "AUC" if "AUC" in site.expected else "accuracy"
+    metric = _quoted_metric(site)
     here, known = site.expected[metric], site.known.get(metric)
     beside = "" if known is None else f" (known sites {format_reading(known)})"
     is_lower = known is not None and here.high < known.value - MARGIN
     return Note(
         f"Without labels at {site.site}, expect {metric} {format_reading(here)} there{beside}: if "
         "there is no concept shift and the scores are calibrated.",
-        Tone.CAUTION if is_lower else Tone.NEUTRAL,
+        Tone.CAUTION if is_lower or site.recorded else Tone.NEUTRAL,
         f"It is the average that probabilities calibrated on {site.calibrated_on:,} held-out "
         f"examples of known sites give over {site.n:,} rows from there. It holds if the target "
         f"depends on the features there as it does at known sites, which no unlabelled row can "
@@ -219,6 +275,32 @@ def _labels_sentence(site: NewSite, metric: str) -> str:
         f"About {labels:,} labelled examples from there would show in {POWER:.0%} of cases that "
         f"{metric} holds within {MARGIN}, if it does.".replace("%", " %")
     )
+
+
+def _recorded_columns(site: NewSite) -> list[str]:
+    return list(dict.fromkeys(change.feature for change in site.recorded))
+
+
+def _recorded_sentence(site: NewSite) -> str:
+    if not site.recorded:
+        return ""
+    said = "; ".join(_in_words(change) for change in site.recorded[:NAMED])
+    return (
+        f"Recorded otherwise than in the labelled rows: {said}. What is expected means nothing "
+        "before that is mended. "
+    )
+
+
+def _in_words(change: RecordingChange) -> str:
+    """A column that the new site records otherwise, with the factor or the shares."""
+    if change.kind is Kind.UNIT:
+        meaning = f" ({change.meaning})" if change.meaning else ""
+        if "°" in change.meaning:
+            return f"`{change.feature}` is in another unit{meaning}"
+        return f"`{change.feature}` is {format_reading(change.size)} × theirs{meaning}"
+    what = "empty" if change.kind is Kind.MISSING else f"{change.value:g}"
+    share = f"{change.size.value:.0%} of rows, of theirs in {change.elsewhere:.1%}"
+    return f"`{change.feature}` is {what} in {share}".replace("%", " %").replace("-", "−")
 
 
 def _drift_sentence(site: NewSite) -> str:

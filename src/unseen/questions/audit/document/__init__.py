@@ -15,6 +15,7 @@ from unseen.questions.audit.advice import (
 )
 from unseen.questions.audit.check import results_of
 from unseen.questions.audit.checks import checks
+from unseen.questions.audit.checks.new_site import headline, new_sites
 from unseen.questions.audit.checks.subgroups import WORSE_IN_GROUP
 from unseen.questions.audit.codes import codes, state
 from unseen.questions.audit.constant import ask_for_class
@@ -82,7 +83,8 @@ def document(
     return Document(
         kicker="audit",
         title=_title(findings),
-        lead=_lead(findings) + _worse_subgroups(notes),
+        lead=" ".join([*map(headline, new_sites(findings)), _lead(findings)])
+        + _worse_subgroups(notes),
         sections=[*(s for s in first_page if s.blocks), *evidence_sections],
         facts=facts,
     )

@@ -6,6 +6,7 @@ from typing import Any
 from unseen.document import Block, Paragraph, Table, Value
 from unseen.figure import Dots
 from unseen.questions.audit.advice import answer_in_a_word, shared_metric
+from unseen.questions.audit.checks.new_site import new_sites
 from unseen.questions.audit.constant import constant_score, is_useless, useless_sites
 from unseen.questions.audit.document.names import site_label
 from unseen.questions.audit.equivalence import answer
@@ -16,6 +17,8 @@ from unseen.text import join_words
 
 MOST_CONVERSIONS = 6
 """A table with more of them has the others one fold away."""
+EXPECTED = "expected, without labels"
+"""The answer at a new site that is known by its features only."""
 
 
 def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Block]:
@@ -24,16 +27,18 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
     pairs = [(one, split) for one in findings for split in evaluation_sites(one)]
     among, useless = len(pairs), useless_sites(findings, metric)
     rows: list[dict[str, Value]] = []
-    drawn: dict[str, list[Reading | None]] = {}
+    drawn: dict[str, list[Reading | None]] = {
+        name: [] for name in ("there", "known sites", "constant answer")
+    }
     for one, split in pairs:
         here = one.score(split, metric)
         gap = next((g for g in one.gaps if (g.metric, g.split) == (metric, split)), None)
         known = None if gap is None else one.score(gap.reference, metric)
         # the interval that decides, so that the answer beside it follows from it
         worse = None if gap is None else answer(one, gap, among, margin).worse
-        drawn.setdefault("there", []).append(here)
-        drawn.setdefault("known sites", []).append(known)
-        drawn.setdefault("constant answer", []).append(constant_score(one, split, metric))
+        drawn["there"].append(here)
+        drawn["known sites"].append(known)
+        drawn["constant answer"].append(constant_score(one, split, metric))
         no_use = is_useless(useless, one, split)
         row: dict[str, Any] = {
             "site": site_label(one, split),
@@ -44,6 +49,22 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
             "worse by": worse,
         }
         rows.append(row)
+    for site in new_sites(findings):
+        expected, known = site.expected.get(metric), site.known.get(metric)
+        drawn.setdefault(EXPECTED, [None] * len(rows)).append(expected)
+        drawn["known sites"].append(known)
+        drawn["there"].append(None)
+        drawn["constant answer"].append(None)
+        rows.append(
+            {
+                "site": site.site,
+                "answer": "nothing to expect" if expected is None else EXPECTED,
+                "n": site.n,
+                metric: expected,
+                "known sites": known,
+                "worse by": None,
+            }
+        )
     used = {name: values for name, values in drawn.items() if any(values)}
     lower = " (lower is better)" if metric in LOWER_IS_BETTER else ""
     blocks: list[Block] = [
