@@ -9,14 +9,14 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 import unseen
 from unseen.engine.batches import whole
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.models.estimator import Estimator
+from unseen.models.estimator import Estimator, class_positions
 from unseen.subjects.sources import read_subjects
 from unseen.subjects.table_models import is_estimator, is_fitted
 from unseen.subjects.tables import TableColumns
@@ -255,3 +255,28 @@ def test_a_file_is_read_as_pandas_reads_it(tmp_path):
     )
     x = [whole(one.task.splits["unseen"].data, Lab())["x"] for one in (of_file, of_frame)]
     np.testing.assert_allclose(of_file.trained(x[0]), of_frame.trained(x[1]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("found", "cells", "places"),
+    [
+        ([0, 1, 2], [10, 20, 100], [0, 1, 2]),
+        ([0, 1], [-2, -1], [0, 1]),
+        ([0, 1, 2], ["10", "20", "100"], [0, 2, 1]),
+        ([0, 1], ["well", "ill"], [1, 0]),
+    ],
+)
+def test_numbered_classes_are_in_the_order_of_a_label_encoder(found, cells, places):
+    encoder = LabelEncoder().fit(cells)
+    assert [cells[k] for k in class_positions(found, cells, len(cells))] == list(encoder.classes_)
+    assert class_positions(found, cells, len(cells)).tolist() == places
+
+
+def test_a_pipeline_that_fails_at_a_site_is_said_there_and_audited_elsewhere():
+    frame = FRAME.assign(sex=FRAME.sex.where(FRAME.site != "C", "x"))
+    known = frame[frame.site != "C"]
+    pipe = pipeline().fit(known[INPUTS], known.ill)
+    found = audited(pipe, frame).results
+    (there,) = [one for one in found if one.sites["unseen"] == "C"]
+    assert any("predict_proba failed: Found unknown" in why for why in there.skipped.values())
+    assert any(one.score("unseen", "accuracy") for one in found if one is not there)

@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 import unseen
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
+from unseen.subjects.table_predictions import match_classes
 
 R = np.random.default_rng(0)
 N = 240
@@ -53,6 +54,48 @@ def test_columns_of_classes_are_matched_by_their_names_in_any_order():
     found = audited(["p_yes", "p_no"], **columns)[0]
     assert any("`p_no` for `no` and `p_yes` for `yes`" in text for text in found.decisions)
     assert found.score("unseen", "AUC").value > 0.8
+
+
+@pytest.mark.parametrize(
+    ("names", "classes", "matched"),
+    [
+        (["p_B", "p_A", "p_AB"], ["A", "AB", "B"], ["p_A", "p_AB", "p_B"]),
+        (["p_unknown", "p_not ill", "p_ill"], ["ill", "not ill", "unknown"], None),
+        (["first", "second"], ["x", "y"], ["first", "second"]),
+    ],
+)
+def test_a_column_is_of_the_longest_class_that_its_name_ends_with(names, classes, matched):
+    found = match_classes(names, classes)
+    assert found == (matched or ["p_ill", "p_not ill", "p_unknown"])
+    assert match_classes(names[::-1], classes) == (found if "p" in names[0] else names[::-1])
+
+
+def test_columns_that_fit_no_class_beside_one_that_does_are_refused():
+    with pytest.raises(InvalidData, match="cannot be told"):
+        match_classes(["p_A", "other"], ["A", "B"])
+
+
+def test_zeros_and_ones_are_the_predicted_class():
+    found = audited(p=(P > 0.5).astype(int))[0]
+    assert {s.metric for s in found.scores if s.model == found.name} == {"accuracy"}
+    assert any("1 for `yes`" in text for text in found.decisions)
+
+
+@pytest.mark.parametrize(
+    ("there", "said"), [(np.nan, "lacks a prediction in 30 rows"), (80.0, "holds 80 in row")]
+)
+def test_predictions_at_an_unlabelled_new_site_are_checked(there, said):
+    new = FRAME.assign(p=P).drop(columns="ill")[:60].copy()
+    new.loc[::2, "p"] = there
+    with pytest.raises(InvalidData, match=said):
+        unseen.audit(
+            FRAME.assign(p=P),
+            against=new,
+            target="ill",
+            site="site",
+            predictions="p",
+            progress=False,
+        )
 
 
 def test_of_predicted_classes_there_is_accuracy_only():

@@ -119,13 +119,24 @@ class Estimator(nn.Module):
             )
         rows = self.inputs(x)
         if self.classes is None:
-            predicted = np.asarray(self.estimator.predict(rows), dtype=np.float64)
+            predicted = np.asarray(self._ask("predict", rows), dtype=np.float64)
             scaled = (predicted - self.target.centre) / self.target.scale
             return x.new_tensor(scaled).reshape(len(x), -1)
         p = np.full((len(x), self.classes), LEAST)
-        p[:, self._positions()] = self.estimator.predict_proba(rows)
+        p[:, self._positions()] = self._ask("predict_proba", rows)
         p = p.clip(LEAST, 1.0)
         return x.new_tensor(np.log(p / p.sum(1, keepdims=True)))
+
+    def _ask(self, method: str, rows: Any) -> Any:
+        try:
+            return getattr(self.estimator, method)(rows)
+        except Exception as error:  # a person's own model may raise anything
+            raise InvalidData(
+                f"{type(self.estimator).__name__}.{method} failed: {_first_line(error)}",
+                why="it is asked for the rows of every site, also of those it was not fitted on.",
+                fix="let it accept unknown categories and gaps, for example "
+                "OneHotEncoder(handle_unknown='ignore').",
+            ) from error
 
     def _positions(self) -> np.ndarray:
         """The class index of each column of `predict_proba`."""
@@ -167,7 +178,7 @@ def class_positions(found: Iterable[Any], cells: Sequence[Any], classes: int) ->
     if -1 not in places:
         return np.array(places)
     if is_numbered(found, cells):
-        return np.argsort([str(cell) for cell in cells])[np.asarray(found, dtype=int)]
+        return in_order(cells)[np.asarray(found, dtype=int)]
     unknown = [str(one) for one, place in zip(found, places, strict=True) if place < 0]
     raise InvalidData(
         f"The model knows the class {unknown[0]}, which the target column does not have.",
@@ -175,6 +186,14 @@ def class_positions(found: Iterable[Any], cells: Sequence[Any], classes: int) ->
         f"{', '.join(map(str, cells))}.",
         fix="write the target column as it was when the model was fitted.",
     )
+
+
+def in_order(cells: Sequence[Any]) -> np.ndarray:
+    """The places of the classes as LabelEncoder numbers them: numbers by size, words by letter."""
+    try:
+        return np.array(sorted(range(len(cells)), key=lambda k: cells[k]))
+    except TypeError:  # numbers and words
+        return np.argsort([str(cell) for cell in cells])
 
 
 def is_numbered(found: Iterable[Any], cells: Sequence[Any]) -> bool:

@@ -56,6 +56,7 @@ def of_table_with_predictions(
     sheet = parse_table(replace(columns.table(data), shares=MOSTLY_EVALUATED))
     _refuse_roles(predictions, columns)
     found = read_predictions(sheet, predictions)
+    _refuse_gaps(found, sheet, predictions)
     has_all = ~np.isnan(found.values[sheet.rows]).any(1)
     said = [found.says]
     if not has_all.all():
@@ -73,6 +74,18 @@ def of_table_with_predictions(
     name = table_name(data)
     tabs = [split_table(sheet, site, lab) for site in sites]
     return [_with_predictions(subject_of(tab, name, [*said, *notes]), tab, found) for tab in tabs]
+
+
+def _refuse_gaps(found: Predictions, sheet: ParsedTable, names: Sequence[str]) -> None:
+    """A new site is judged by what was predicted there; a gap is no prediction."""
+    gaps = sheet.new_rows[np.isnan(found.values[sheet.new_rows]).any(1)]
+    if gaps.size:
+        raise InvalidData(
+            f"{join_words([f'`{name}`' for name in names])} lacks a prediction in "
+            f"{count_noun(gaps.size, 'row')} of the new site.",
+            why="what to expect there follows from the predictions of all its rows.",
+            fix="fill them in, or leave these rows out of the file.",
+        )
 
 
 def _refuse_roles(predictions: Sequence[str], columns: TableColumns) -> None:
@@ -126,6 +139,12 @@ def _of_one_column(sheet: ParsedTable, name: str) -> Predictions:
         )
     _refuse_no_probability(p[:, None], [name], sheet)
     second = target.classes[1]
+    if np.isin(p[~np.isnan(p)], (0, 1)).all():
+        says = (
+            f"`{name}` holds 0 and 1 only: read as the predicted class, 1 for `{second}`, without "
+            "a probability: AUC, loss and calibration do not exist. Its model was not given."
+        )
+        return Predictions(np.stack([1 - p, p], 1), False, says)
     says = (
         f"`{name}` is read as the probability of `{second}`, the second class; its model was not "
         "given."
@@ -154,7 +173,7 @@ def _of_class_columns(sheet: ParsedTable, names: Sequence[str]) -> Predictions:
             why=f"each class of `{sheet.target.name}` needs one: {', '.join(classes[:8])}.",
             fix="name a column per class, or the one that holds the predicted class.",
         )
-    by_class = _match(names, classes)
+    by_class = match_classes(names, classes)
     p = np.stack([_numbers(sheet, name) for name in by_class], 1)
     _refuse_no_probability(p, by_class, sheet)
     sums = p[sheet.rows].sum(1)
@@ -171,16 +190,21 @@ def _of_class_columns(sheet: ParsedTable, names: Sequence[str]) -> Predictions:
     return Predictions(p / p.sum(1, keepdims=True), True, says)
 
 
-def _match(names: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """The columns in the order of the classes: by the ends of their names where each class has
-    exactly one.
+def match_classes(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """The columns in the order of the classes: by the longest class that each name ends with, or as
+    they were named if none ends with one.
     """
-    ends = {one: [name for name in names if name.endswith(one)] for one in classes}
-    if all(len(found) == 1 for found in ends.values()):
-        matched = [found[0] for found in ends.values()]
-        if len(set(matched)) == len(classes):
-            return matched
-    return list(names)
+    ends = [max((c for c in classes if name.endswith(c)), key=len, default="") for name in names]
+    if not any(ends):
+        return list(names)
+    if set(ends) == set(classes):
+        return [names[ends.index(one)] for one in classes]
+    raise InvalidData(
+        f"Which of {join_words([f'`{name}`' for name in names])} is of which class cannot be told.",
+        why=f"the classes are {join_words(list(classes))}, and each name must end with one.",
+        fix="rename the columns, for example "
+        f"{', '.join(f'p_{one}' for one in list(classes)[:3])}.",
+    )
 
 
 def _numbers(sheet: ParsedTable, name: str) -> NDArray[np.float64]:
@@ -200,7 +224,8 @@ def _refuse_no_probability(
     p: NDArray[np.float64], names: Sequence[str], sheet: ParsedTable
 ) -> None:
     outside = (p < 0) | (p > 1)
-    outside[np.setdiff1d(np.arange(len(p)), sheet.rows)] = False
+    counted = np.concatenate([sheet.rows, sheet.new_rows])
+    outside[np.setdiff1d(np.arange(len(p)), counted)] = False
     if not outside.any():
         return
     row, k = (int(places[0]) for places in np.nonzero(outside))

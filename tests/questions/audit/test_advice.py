@@ -116,7 +116,9 @@ def test_another_model_is_better_only_by_a_paired_interval():
     same = found(comparisons=remedies(forest=reading(0.01)))
     worse = found(comparisons=remedies(forest=reading(-0.1)))
     assert "Forest is better than the network" in sentences(better)
-    assert "not clearly better than forest" in sentences(same)
+    assert "Forest cannot be told from the network: its accuracy differs by +0.010" in sentences(
+        same
+    )
     assert "orest" not in sentences(worse)
 
 

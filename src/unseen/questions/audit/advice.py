@@ -363,10 +363,10 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
     notes, own = [], findings[0].name
     for name, difference in change.items():
         clear = widen(gain(metric, difference), len(change))
-        by = (
-            f"{metric} {format_reading(difference, '+')} {where(findings)}, same examples for "
-            "both models"
-        )
+        if "".join(name.split()).lower() == own.lower():
+            continue  # the same kind of model
+        size = format_reading(gain(metric, clear), "+")
+        by = f"its {metric} differs by {size} {where(findings)}, same examples for both models"
         if clear.low > 0:
             notes.append(
                 Note(
@@ -378,13 +378,17 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
         elif clear.high >= 0:
             notes.append(
                 Note(
-                    f"The {own} is not clearly better than {name}: {by}.",
+                    f"{name.capitalize()} cannot be told from the {own}: {by}.",
                     Tone.NEUTRAL,
-                    "Where two models cannot be told apart, the simpler one is easier to check and "
-                    "to keep up.",
+                    f"{_allowing_for(len(change))}Where two models cannot be told apart, the one "
+                    "that is easier to check and to keep up is the better choice.",
                 )
             )
     return notes
+
+
+def _allowing_for(models: int) -> str:
+    return f"The interval allows for {models} models. " if models > 1 else ""
 
 
 def limits(findings: Sequence[Findings]) -> list[str]:

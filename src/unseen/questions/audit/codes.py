@@ -3,13 +3,14 @@ what was looked at.
 """
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from unseen.document import Document, Note, Tone
 from unseen.errors import InvalidConfig
 from unseen.questions.audit.check import Code
 from unseen.questions.audit.checks import checks
-from unseen.questions.audit.results import Findings
+from unseen.questions.audit.results import Findings, evaluation_sites
 
 OF_PARTS = (
     Code("U104", "cells, columns or sites that were read with a caveat", rank=80),
@@ -26,6 +27,31 @@ OF_PARTS = (
     Code("U301", "outputs that are no probabilities at a site", "calibration"),
     Code("U401", "remedies that help or do harm", is_good_news=True, rank=90),
 )
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What a code needs and nobody gave, so that silence is no good news."""
+
+    why: str
+    of: Callable[[Sequence[Findings]], bool]
+
+
+def has_gap(findings: Sequence[Findings]) -> bool:
+    return any(gap.split in evaluation_sites(one) for one in findings for gap in one.gaps)
+
+
+MISSING = {
+    "U202": Missing("no site could be compared with known ones", lambda f: not has_gap(f)),
+    "U203": Missing("no site could be compared with known ones", lambda f: not has_gap(f)),
+    "U209": Missing(
+        "every site has labels", lambda f: not any(one.checked.get("new site") for one in f)
+    ),
+    "U210": Missing(
+        "no group was named (--group)", lambda f: not any(s.group for one in f for s in one.scores)
+    ),
+    "U401": Missing("no remedy was tried", lambda f: not any(one.outcomes for one in f)),
+}
 
 
 @functools.cache
@@ -79,4 +105,7 @@ def state(code: Code, notes: Sequence[Note], findings: Sequence[Findings]) -> st
     reasons = {one.skipped[code.part] for one in findings if code.part in one.skipped}
     if reasons:
         return f"not applicable: {'; '.join(sorted(reasons))}"
-    return "noted" if mine else "fine"
+    if mine:
+        return "noted"
+    missing = MISSING.get(code.code)
+    return f"not applicable: {missing.why}" if missing and missing.of(findings) else "fine"

@@ -234,6 +234,11 @@ class ParsedTable:
     evaluable: tuple[str, ...]
     """The sites that have enough rows and classes to be held out."""
 
+    @property
+    def new_rows(self) -> Rows:
+        """Rows of a new site that is known by its features only."""
+        return np.arange(len(self.frame) - self.table.new_rows, len(self.frame))
+
 
 def parse_table(table: Table) -> ParsedTable:
     """Reads the table and refuses what cannot be trained or evaluated on."""
@@ -362,7 +367,7 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     }
     rows = dict(parts.rows)
     if table.new_rows:
-        rows["new"] = np.arange(len(sheet.frame) - table.new_rows, len(sheet.frame))
+        rows["new"] = sheet.new_rows
         without = {key: t for key, t in columns[torch.as_tensor(rows["new"])].items() if key != "y"}
         splits["new"] = Split(Columns(**without), Use.ADAPT, table.new_site)
     held = parts.at["unseen"] if table.site else None
