@@ -160,7 +160,6 @@ def take(predictions: SplitPredictions, rows: Rows) -> SplitPredictions:
     y, margin, block = predictions.y, predictions.margin, predictions.block
     return replace(
         predictions,
-        block=None if block is None else block[rows],
         loss=predictions.loss[:, rows],
         score=predictions.score[:, rows],
         y=None if y is None else y[rows],
