@@ -62,6 +62,46 @@ def test_factors_that_the_rows_do_not_tell_apart_are_all_given() -> None:
     values[HERE] *= 95
     (found,) = recording_changes({"value": values}, SITE, 3)
     assert {88.42, 100.0} <= {found.value, *found.alternatives}
+    assert not found.is_sure
+
+
+@pytest.mark.parametrize("n", [80, 150, 1_000])
+@pytest.mark.parametrize("seed", range(5))
+def test_children_are_no_adults_in_months(n: int, seed: int) -> None:
+    """Ages of 5 ± 2 and 60 ± 12 years: 1/12 of the mean, and twice the spread for it."""
+    rng = np.random.default_rng(seed)
+    age = np.concatenate([rng.normal(60, 12, 3 * n), np.abs(rng.normal(5, 2, n))])
+    assert recording_changes({"age": age}, np.repeat(np.arange(4), n), 3) == []
+
+
+def test_few_ratios_of_one_shape_are_units_and_fewer_are_sure() -> None:
+    """Ratios of 2 to 1,000, evenly in their logarithm, of columns of 150 rows per site."""
+    found, sure = 0, 0
+    ratios = np.exp(np.linspace(np.log(2.2), np.log(1_000), 100))
+    for seed, ratio in enumerate(ratios):
+        values = np.exp(0.15 * np.random.default_rng(seed).normal(size=N))
+        values[HERE] *= ratio
+        changes = recording_changes({"value": values}, SITE, 3)
+        found += len(changes)
+        sure += sum(change.is_sure for change in changes)
+    assert found <= 50
+    assert sure <= 25
+
+
+@pytest.mark.parametrize("spread", [0.3, 3.0])
+def test_another_spread_is_no_unit(spread: float) -> None:
+    rng = np.random.default_rng(1)
+    values = np.exp(0.2 * rng.normal(size=N))
+    values[HERE] = 100 * np.exp(0.2 * spread * rng.normal(size=HERE.sum()))
+    assert recording_changes({"value": values}, SITE, 3) == []
+
+
+def test_a_power_of_ten_beside_an_honest_difference_is_unsure() -> None:
+    values = np.tile(np.exp(np.linspace(-0.6, 0.6, N // 4)), 4)
+    values[HERE] *= 1_200
+    (found,) = recording_changes({"creatinine": values}, SITE, 3)
+    assert found.value == 1_000
+    assert not found.is_sure
 
 
 def test_a_column_that_one_site_alone_records_is_named_there_only() -> None:

@@ -131,6 +131,35 @@ def test_predictions_do_not_tell_sites_apart(recorded: list[Session]) -> None:
     assert there.classifier.p > 0.001
 
 
+def test_of_two_sites_either_may_have_the_other_unit() -> None:
+    frame = table("unit")
+    (note,) = notes(recording.check, frame[frame["site"] != "Bern"].reset_index(drop=True))
+    assert note.tone is Tone.BAD
+    assert note.text.startswith("`creatinine` at R and Basel differ by 1")
+    assert note.text.endswith("×: one of them is recorded in another unit.")
+
+
+def test_another_scale_is_a_shift_and_no_unit() -> None:
+    frame = table()
+    there = frame["site"] == "R"
+    rng = np.random.default_rng(7)
+    frame.loc[there, "age"] = rng.normal(5, 2, there.sum()).clip(0.5)
+    assert notes(recording.check, frame) == []
+    found = {note.code: note.text for note in notes(site_shift.check, frame)}
+    assert "`age` at R lies elsewhere" in found["U207"]
+
+
+def test_a_unit_that_is_unsure_is_a_caution_and_still_compared() -> None:
+    frame = table()
+    frame["creatinine"] = np.tile(np.exp(np.linspace(-0.6, 0.6, N)), len(SITES))
+    frame.loc[frame["site"] == "R", "creatinine"] *= 1_200
+    (note,) = notes(recording.check, frame)
+    assert note.tone is Tone.CAUTION
+    assert "If the unit is another" in note.detail
+    found = {note.code: note.text for note in notes(site_shift.check, frame)}
+    assert "`creatinine` at R" in found["U207"]
+
+
 def test_a_gap_is_decomposed_by_score_and_by_area() -> None:
     session = sessions(table("relation"))[-1]
     (there,) = site_shift.check.find(session)

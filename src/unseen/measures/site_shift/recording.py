@@ -16,26 +16,29 @@ FACTORS: Mapping[float, str] = {
     **{10.0**k: "" for k in (1, 2, 3, 4, 5, 6, 9)},
     2.20462: "pounds for kilograms",
     2.54: "centimetres for inches",
-    30.48: "centimetres for feet",
     3.28084: "feet for metres",
-    1.60934: "kilometres for miles",
     7.50062: "mmHg for kPa",
     18.0156: "mg/dl for mmol/l (glucose)",
     38.67: "mg/dl for mmol/l (cholesterol)",
     88.42: "µmol/l for mg/dl (creatinine)",
-    17.104: "µmol/l for mg/dl (bilirubin)",
-    28.3495: "grams for ounces",
-    453.592: "grams for pounds",
     12.0: "months for years",
     365.25: "days for years",
-    24.0: "hours for days",
-    60.0: "minutes for hours",
-    3600.0: "seconds for hours",
-    4.184: "joules for calories",
 }
-"""What a value is multiplied by, and what that is; also the other way round."""
-FAR, NEAR = 4.0, 1.0
-"""Standard deviations by which the quartiles lie apart before and after a conversion."""
+"""What a value is multiplied by, and what that is; also the other way round. Few: of many factors
+one fits whatever two sites differ by.
+"""
+FAR = 4.0
+"""Standard deviations by which the quartiles lie apart before a conversion."""
+MOST_SPREAD, MOST_KS = 1.25, 0.2
+"""Ratio of the spreads, and Kolmogorov–Smirnov distance, that sites have of one unit; beyond their
+own errors.
+"""
+POWER_WITHIN, PAIR_WITHIN, SURE_WITHIN = 1.25, 1.05, 1.03
+"""How far the ratio of the values may be from a power of ten, from another factor, and from one
+that is sure, beyond its error.
+"""
+WIDEST = 1.25
+"""Half the interval of a factor that is no power of ten, for it to be sure."""
 FEWEST_ROWS = 20
 MANY_VALUES = 20
 """Of a column with fewer different values elsewhere, a repeated one is no sentinel."""
@@ -72,6 +75,10 @@ class RecordingChange:
     p: float
     """After Bonferroni over columns and sites (and over repeated values); 0 for units, which are
     told by distances that no sample of one distribution has.
+    """
+    is_sure: bool = True
+    """Of a unit: whether one known conversion alone fits the ratio of the values. Otherwise these
+    may also be others of the same shape.
     """
 
 
@@ -120,6 +127,7 @@ def convert(
 
 
 FAHRENHEIT, CELSIUS = "°F for °C", "°C for °F"
+TEMPERATURES = (FAHRENHEIT, CELSIUS)
 
 
 def _inverse(words: str) -> str:
@@ -148,7 +156,7 @@ _CONVERSIONS = _all_conversions()
 
 def _unit(name: str, a: np.ndarray, others: Sequence[np.ndarray]) -> RecordingChange | None:
     """The conversion after which the quartiles agree best with most other sites, where they lay far
-    apart before.
+    apart before; the shape must be the same, and the factor that of the values.
     """
     large = [b for b in others if len(b) >= FEWEST_ROWS]
     if len(a) < FEWEST_ROWS or not large:
@@ -158,25 +166,74 @@ def _unit(name: str, a: np.ndarray, others: Sequence[np.ndarray]) -> RecordingCh
     odd = [b for b in large if _distance(a, b) >= FAR]
     if 2 * len(odd) <= len(large):
         return None
+    size = _ratio(a, np.concatenate(odd))
     after = {
         key: float(np.median([_distance(back(a), b) for b in odd]))
         for key, back in _CONVERSIONS.items()
-        if _is_plausible(key[1], a, odd[0])
+        if _is_near(key, size) and _is_plausible(key[1], a, odd[0])
     }
-    factor, meaning = min(after, key=lambda key: after[key])
-    if after[factor, meaning] > NEAR:
+    fitting = [
+        key
+        for key in sorted(after, key=lambda key: after[key])
+        if _keeps_shape(_CONVERSIONS[key](a), odd)
+    ]
+    if not fitting:
         return None
-    if meaning in (FAHRENHEIT, CELSIUS):
-        size = Reading(factor, factor, factor, len(a), "×")
-    else:
-        size = _ratio(a, np.concatenate(odd))
-    near = {f for f, _ in _CONVERSIONS if size.low <= f <= size.high} - {factor}
-    return RecordingChange(name, Kind.UNIT, size, 1.0, factor, meaning, tuple(sorted(near)), 0.0)
+    factor, meaning = fitting[0]
+    if meaning in TEMPERATURES:
+        exact = Reading(factor, factor, factor, len(a), "×")
+        return RecordingChange(name, Kind.UNIT, exact, 1.0, factor, meaning, (), 0.0)
+    low, high = size.low / SURE_WITHIN, size.high * SURE_WITHIN
+    others_near = sorted({f for f, _ in _CONVERSIONS if low <= f <= high} - {factor})
+    is_narrow = not meaning or size.high <= WIDEST * size.value
+    is_sure = bool(low <= factor <= high and is_narrow and not others_near)
+    return RecordingChange(
+        name, Kind.UNIT, size, 1.0, factor, meaning, tuple(others_near), 0.0, is_sure
+    )
+
+
+def _is_near(key: tuple[float, str], size: Reading) -> bool:
+    """Whether a conversion is by the ratio of the values, within its error and what sites of one
+    unit differ by.
+    """
+    factor, meaning = key
+    if meaning in TEMPERATURES:
+        return True
+    within = PAIR_WITHIN if meaning else POWER_WITHIN
+    return bool(size.low / within <= factor <= size.high * within)
+
+
+def _keeps_shape(converted: np.ndarray, others: Sequence[np.ndarray]) -> bool:
+    """Whether values are distributed as those of most other sites once they are converted: a change
+    of unit moves the logarithms and leaves their spread.
+    """
+    return 2 * sum(_is_alike(converted, b) for b in others) > len(others)
+
+
+def _is_alike(a: np.ndarray, b: np.ndarray) -> bool:
+    if min(a.min(), b.min()) > 0:
+        a, b = np.log(a), np.log(b)
+    error = 1.36 * np.sqrt(1 / len(a) + 1 / len(b))  # of the distance, at 5 %
+    if scipy_stats.ks_2samp(a, b, method="asymp").statistic > MOST_KS + error:
+        return False
+    (spread_a, error_a), (spread_b, error_b) = _log_spread(a), _log_spread(b)
+    return bool(abs(spread_a - spread_b) <= np.log(MOST_SPREAD) + 2 * np.hypot(error_a, error_b))
+
+
+def _log_spread(x: np.ndarray) -> tuple[float, float]:
+    """The logarithm of the standard deviation, cut at extreme quantiles, and its error: the
+    variance of ln s is (kurtosis − 1) / 4n.
+    """
+    x = np.clip(x, *np.quantile(x, [0.025, 0.975]))
+    z = x - x.mean()
+    variance = max(float((z**2).mean()), 1e-300)
+    kurtosis = float((z**4).mean()) / variance**2
+    return float(np.log(variance)) / 2, float(np.sqrt(max(kurtosis - 1, 0.0) / 4 / len(x)))
 
 
 def _is_plausible(meaning: str, a: np.ndarray, b: np.ndarray) -> bool:
     """A temperature in °C lies where weather and patients do; other units may lie anywhere."""
-    if meaning not in (FAHRENHEIT, CELSIUS):
+    if meaning not in TEMPERATURES:
         return True
     low, high = np.quantile(b if meaning == FAHRENHEIT else a, [0.25, 0.75])
     return bool(low > -40 and high < 45)

@@ -50,7 +50,8 @@ def is_misleading(change: RelationChange) -> bool:
 def site_shift(session: Session, name: str) -> SiteShift:
     rows, lab = session.site_rows, session.lab.child("site shift", name)
     there = rows.unseen[name]
-    left_out = {c.feature for c in recording_changes(rows.columns, rows.site, there)}
+    changes = recording_changes(rows.columns, rows.site, there)
+    left_out = {change.feature for change in changes if change.is_sure}
     features = {k: at for k, at in session.subject.features.items() if k not in left_out}
     here = rows.site == there
     gaps, obstacle = _decompositions(session, name, features)

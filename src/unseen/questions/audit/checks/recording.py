@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from unseen.document import Block, Note, Table, Tone
 from unseen.errors import InvalidData
 from unseen.measures.site_shift.recording import Kind, RecordingChange, recording_changes
@@ -22,6 +24,8 @@ class SiteRecording:
 
     site: str
     changes: Sequence[RecordingChange]
+    only_other: str = ""
+    """Of two sites the other one: which of them is the odd one cannot be known."""
 
 
 class RecordingCheck:
@@ -44,14 +48,16 @@ class RecordingCheck:
             SiteRecording(
                 str(session.task.splits[name].at or name),
                 recording_changes(rows.columns, rows.site, code),
+                _only_other(session, code),
             )
             for name, code in rows.unseen.items()
         ]
 
     def notes(self, found: Sequence[Checked[list[SiteRecording]]]) -> list[Note]:
         """One per kind of change."""
-        every = [(at.site, c) for one in found for at in one.result for c in at.changes]
-        notes = [_of_unit(site, change) for site, change in every if change.kind is Kind.UNIT]
+        sites = [at for one in found for at in one.result]
+        every = [(at.site, change) for at in sites for change in at.changes]
+        notes = _of_units(sites)
         notes += [_of_value(site, change) for site, change in every if change.kind is Kind.REPEATED]
         missing = [(site, change) for site, change in every if change.kind is Kind.MISSING]
         return notes + ([_of_missing(missing)] if missing else [])
@@ -73,23 +79,81 @@ class RecordingCheck:
         ]
         caption = (
             "Columns that a site records otherwise. Unit: the factor to the values elsewhere, if "
-            "the quartiles agree after a known conversion and lay four standard deviations apart "
-            "before. Repeated value, missing: the share of rows (Fisher's test, Bonferroni over "
-            "columns and sites)."
+            "the distributions agree after a known conversion and their quartiles lay four "
+            "standard deviations apart before. Repeated value, missing: the share of rows "
+            "(Fisher's test, Bonferroni over columns and sites)."
         )
         return [Table(rows=rows, caption=caption)] if rows else []
 
 
-def _of_unit(site: str, change: RecordingChange) -> Note:
+def _only_other(session: Session, there: int) -> str:
+    """The name of the other site where a table has two."""
+    others = np.unique(session.site_rows.site[session.site_rows.site != there])
+    names = session.subject.site_names
+    is_one = len(others) == 1 and 0 <= int(others[0]) < len(names)
+    return str(names[int(others[0])]) if is_one else ""
+
+
+def _of_units(sites: Sequence[SiteRecording]) -> list[Note]:
+    """One per column and site; of two sites one per column, not one for each with the contrary."""
+    notes, pairs = list[Note](), set[tuple[str, frozenset[str]]]()
+    units = [(at, c) for at in sites for c in at.changes if c.kind is Kind.UNIT]
+    for at, change in sorted(units, key=lambda unit: bool(unit[0].only_other) * -unit[1].value):
+        pair = (change.feature, frozenset((at.site, at.only_other)))
+        if at.only_other and pair in pairs:
+            continue
+        pairs.add(pair)
+        notes.append(_of_pair(at, change) if at.only_other else _of_unit(at.site, change))
+    return notes
+
+
+def _factors(change: RecordingChange) -> str:
     known = [f"{change.meaning}: {change.value:.5g}" if change.meaning else f"{change.value:.5g}"]
-    known += [f"{factor:.5g}" for factor in change.alternatives]
+    return " or ".join([*known, *(f"{factor:.5g}" for factor in change.alternatives)])
+
+
+def _of_pair(at: SiteRecording, change: RecordingChange) -> Note:
+    """Of two sites either may be the odd one."""
+    words = f"differ by {format_reading(change.size)} ×"
+    if "°" in change.meaning:
+        words = f"differ as °C and °F ({change.meaning} at {at.site})"
+    text = f"`{change.feature}` at {at.site} and {at.only_other} {words}"
+    factor = f"(factor {_factors(change)} at {at.site})"
+    if change.is_sure:
+        return Note(
+            f"{text}: one of them is recorded in another unit.",
+            Tone.BAD,
+            f"A change of unit explains this {factor}: after it the values are distributed alike. "
+            "Two sites do not tell which of them is the odd one. Convert the column at one of them "
+            "and audit again.",
+            code=RECORDED.code,
+        )
+    return Note(
+        f"{text}: check the unit of both.",
+        Tone.CAUTION,
+        f"A change of unit would explain this {factor}, and so would other values of the same "
+        "shape. If the unit is another at one of them, convert the column there and audit again.",
+        code=RECORDED.code,
+    )
+
+
+def _of_unit(site: str, change: RecordingChange) -> Note:
     words = f"its values are {format_reading(change.size)} × those elsewhere"
     if "°" in change.meaning:
         words = f"its values are {change.meaning}"
+    if not change.is_sure:
+        return Note(
+            f"Check the unit of `{change.feature}` at {site}: {words}.",
+            Tone.CAUTION,
+            f"A change of unit would explain this (factor {_factors(change)}), and so would other "
+            "values of the same shape. If the unit is another, every prediction there is wrong: "
+            "convert the column and audit again.",
+            code=RECORDED.code,
+        )
     return Note(
         f"Convert `{change.feature}` at {site}: {words}.",
         Tone.BAD,
-        f"A change of unit explains this (factor {' or '.join(known)}): after it the values look "
+        f"A change of unit explains this (factor {_factors(change)}): after it the values look "
         "like those of the other sites. As they are, every prediction there is wrong. Convert the "
         "column and audit again.",
         code=RECORDED.code,
