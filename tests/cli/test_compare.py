@@ -303,5 +303,5 @@ def test_names_with_markup_stay_text():
         "out.md",
     )
     assert "<b>a</b>" not in Path("unseen-comparison.html").read_text()
-    assert r"b|c \& 50\%" in Path("out.tex").read_text()
+    assert r"b\textbar{}c \& 50\%" in Path("out.tex").read_text()
     assert r"b\|c" in Path("out.md").read_text()

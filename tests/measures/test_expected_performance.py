@@ -7,8 +7,8 @@ from scipy.stats import rankdata
 
 from unseen.errors import InvalidData
 from unseen.measures import expected_performance as module
-from unseen.measures.expected_performance import (
-    Labelled,
+from unseen.measures.site_shift.expected_performance import (
+    KnownScores,
     calibrate,
     expected_auc,
     expected_performance,
@@ -50,14 +50,14 @@ def test_calibration_undoes_a_factor():
     rng = np.random.default_rng(1)
     x = rng.normal(size=20_000)
     y = (rng.random(x.size) < expit(1.2 * x - 0.3)).astype(float)
-    known = Labelled(3 * x + 1, y)
+    known = KnownScores(3 * x + 1, y)
     p = calibrate(known, 3 * x + 1, np.ones((1, x.size)))[0]
     np.testing.assert_allclose(p, expit(1.2 * x - 0.3), atol=0.02)
 
 
 def test_separable_classes_keep_finite_probabilities():
     x = np.linspace(-3, 3, 60)
-    found = expected_performance(Labelled(x, (x > 0) * 1.0), x, np.random.default_rng(0))
+    found = expected_performance(KnownScores(x, (x > 0) * 1.0), x, np.random.default_rng(0))
     assert found["AUC"].high <= 1
     assert 0.9 < found["accuracy"].value < 1
 
@@ -79,7 +79,7 @@ def test_intervals_hold_what_hidden_labels_say(known, new, monkeypatch):
         x = rng.normal(0, 1, known)
         labels = (rng.random(known) < expit(1.2 * x - 0.3)).astype(float)
         site = 2 * rng.normal(0.7, 1.3, new) + 0.2
-        found = expected_performance(Labelled(2 * x + 0.2, labels), site, rng)
+        found = expected_performance(KnownScores(2 * x + 0.2, labels), site, rng)
         for metric, value in truth.items():
             hits[metric] += found[metric].low <= value <= found[metric].high
     assert min(hits.values()) / REPEATS >= LEAST
@@ -90,6 +90,6 @@ def test_few_rows_are_refused():
     x = rng.normal(size=100)
     y = (np.arange(100) < 10).astype(float)
     with pytest.raises(InvalidData, match="10 of the rarer outcome"):
-        expected_performance(Labelled(x, y), x, rng)
+        expected_performance(KnownScores(x, y), x, rng)
     with pytest.raises(InvalidData, match="has 3 rows"):
-        expected_performance(Labelled(x, (np.arange(100) < 50) * 1.0), x[:3], rng)
+        expected_performance(KnownScores(x, (np.arange(100) < 50) * 1.0), x[:3], rng)

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from unseen.errors import InvalidData
-from unseen.measures.label_noise import label_noise
+from unseen.measures.site_shift.label_noise import label_noise
 
 SITES, FLIPS = 4, 30
 

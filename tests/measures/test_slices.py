@@ -8,7 +8,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from unseen.errors import InvalidData
-from unseen.measures.slices import (
+from unseen.measures.site_shift.slices import (
     LEAST_RELATIVE,
     Condition,
     excess_of_losses,

@@ -9,7 +9,7 @@ import unseen
 from unseen.cli.audit import main
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
-from unseen.measures.expected_performance import expected_auc
+from unseen.measures.site_shift.expected_performance import expected_auc
 from unseen.questions.audit.advice import limits
 from unseen.subjects.new_site import join_new_site
 from unseen.subjects.sources import read_subjects
@@ -148,7 +148,7 @@ def test_a_unit_is_told_without_labels():
     (change,) = site.recorded
     assert change.size.low < 2.20462 < change.size.high
     said = f"`weight` is {format_reading(change.size)} × theirs (pounds for kilograms)"
-    assert f"Recorded otherwise than in the labelled rows: {said}" in text
+    assert f"RecordedModel otherwise than in the labelled rows: {said}" in text
     assert "What is expected means nothing before that is mended" in text
 
 

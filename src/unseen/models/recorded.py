@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class Recorded(nn.Module):
+class RecordedModel(nn.Module):
     """Returns the outputs that stand in the inputs from position `start` on: log-probabilities of
     the classes, or a number. There is no model behind it to ask anything else.
     """
@@ -20,6 +20,6 @@ class Recorded(nn.Module):
         return x[:, self.start :]
 
 
-def example() -> tuple[Recorded, Tensor]:
+def example() -> tuple[RecordedModel, Tensor]:
     """Two inputs, then the log-probabilities of two classes."""
-    return Recorded(2), torch.tensor([[0.3, 1.0, -0.1, -2.4], [0.7, 2.0, -1.2, -0.4]])
+    return RecordedModel(2), torch.tensor([[0.3, 1.0, -0.1, -2.4], [0.7, 2.0, -1.2, -0.4]])

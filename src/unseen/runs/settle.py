@@ -79,7 +79,7 @@ def settle_by_smoke(study: Study[Any, Any], files: Files, text: Mapping[str, Any
     before = ledger.read_rows(files.smoke, text["smoke"])
     run = smoke_run(study)
     if difference := rows.difference(before, run.rows):
-        return f"smoke rows differ{_elsewhere(text)}: {difference}"
+        return f"smoke rows differ{_other_processor(text)}: {difference}"
     today = Stamp.of(study, scale, run)
     silent = [label for label in changes.new if label not in today.executed]
     replaced = {label.rpartition(":")[2] for label in changes.new}
@@ -115,7 +115,7 @@ def settle_by_seed(study: Study[Any, Any], files: Files, text: Mapping[str, Any]
     run = compute(study, once)
     before = [row for row in kept if row["seed"] == first]
     if difference := rows.difference(before, run.rows):
-        return f"rows of seed {first} differ{_elsewhere(text)}: {difference}"
+        return f"rows of seed {first} differ{_other_processor(text)}: {difference}"
     missing = {cell.seed for cell in cells} - {row["seed"] for row in kept}
     if missing:
         return f"no rows are kept of seeds {', '.join(map(str, sorted(missing)))}"
@@ -133,7 +133,7 @@ def _lacks(files: Files, text: Mapping[str, Any]) -> str:
     return "it is of the smoke scale itself" if Scale(text["scale"]) is Scale.SMOKE else ""
 
 
-def _elsewhere(text: Mapping[str, Any]) -> str:
+def _other_processor(text: Mapping[str, Any]) -> str:
     here = processor()
     if text.get("processor") == here:
         return ""

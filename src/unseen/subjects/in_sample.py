@@ -31,7 +31,7 @@ def without_fitted_sites(subjects: Sequence[Subject], lab: Lab, *, is_named: boo
     named.
     """
     try:
-        everything = _is_fitted_on(subjects[0], _labelled(subjects[0]), lab)
+        everything = _is_fitted_on(subjects[0], _splits_with_labels(subjects[0]), lab)
         clean = [one for one in subjects if _is_fitted_on(one, _splits_elsewhere(one), lab)]
         better = [one for one in subjects if _is_better_than_its_copy(one, len(subjects), lab)]
     except UnseenError:  # a copy cannot be fitted: nothing is known
@@ -97,10 +97,10 @@ def _refuse_or_warn(subject: Subject, is_named: bool) -> str:
 
 def _splits_elsewhere(subject: Subject) -> list[str]:
     """All splits but the held-out site and the future."""
-    return [name for name in _labelled(subject) if name not in subject.task.unseen]
+    return [name for name in _splits_with_labels(subject) if name not in subject.task.unseen]
 
 
-def _labelled(subject: Subject) -> list[str]:
+def _splits_with_labels(subject: Subject) -> list[str]:
     return [name for name, split in subject.task.splits.items() if split.use is not Use.ADAPT]
 
 
@@ -134,7 +134,9 @@ def _is_better_than_its_copy(subject: Subject, among: int, lab: Lab) -> bool:
     """
     unseen = list(subject.task.unseen) or list(subject.task.of(Use.EVALUATE))
     here = _rows(subject, unseen, lab)
-    copy = _copy(subject, _rows(subject, [n for n in _labelled(subject) if n not in unseen], lab))
+    copy = _copy(
+        subject, _rows(subject, [n for n in _splits_with_labels(subject) if n not in unseen], lab)
+    )
     assert isinstance(subject.trained, Estimator)
     with torch.no_grad():
         # likelihoods, not losses: a forest's probability of zero would decide alone

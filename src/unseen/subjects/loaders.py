@@ -55,7 +55,7 @@ def subject_of_loaders(
             why="the question is how the model holds there.",
             fix='test={"Geneva": loader, "Basel": loader}.',
         )
-    fresh, given = fresh_and_trained(model, trained)
+    new_model, given = fresh_and_trained(model, trained)
     fitted = _examples(train, "train")
     decisions = list[str]()
     splits = dict[str, Split]()
@@ -75,7 +75,7 @@ def subject_of_loaders(
     )
     return Subject(
         task=task,
-        model=fresh,
+        model=new_model,
         trained=given,
         classes=[str(one) for one in classes],
         show=_pictures(splits),
@@ -93,10 +93,10 @@ def fresh_and_trained(
     if isinstance(model, nn.Module):
         kept = model
 
-        def fresh() -> nn.Module:
+        def new_model() -> nn.Module:
             return reset(kept)
 
-        return fresh, model if trained is None else _with_weights(copy.deepcopy(model), trained)
+        return new_model, model if trained is None else _with_weights(copy.deepcopy(model), trained)
     if trained is None:
         return model, None
     return model, trained if isinstance(trained, nn.Module) else _with_weights(model(), trained)
@@ -225,10 +225,10 @@ def _by_example(loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
         return loss
     if getattr(loss, "__module__", "") == "torch.nn.functional":
 
-        def unreduced(outputs: Tensor, targets: Tensor) -> Tensor:
+        def loss_of_each(outputs: Tensor, targets: Tensor) -> Tensor:
             return loss(outputs, targets, reduction="none")
 
-        return unreduced
+        return loss_of_each
     raise InvalidConfig(
         f"The loss {getattr(loss, '__name__', type(loss).__name__)} gives one number per batch.",
         why="examples are compared one by one, and only torch's own losses can be asked for that.",

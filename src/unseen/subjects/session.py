@@ -24,7 +24,7 @@ from unseen.method import Method, Trained
 from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.models.estimator import Estimator
-from unseen.models.recorded import Recorded
+from unseen.models.recorded import RecordedModel
 from unseen.subjects.estimators import wrap_estimators
 from unseen.subjects.examples import Example, Shown
 from unseen.subjects.model_outputs import in_dtype_of, probability_warnings
@@ -190,11 +190,11 @@ class Session:
     @property
     def has_gradients(self) -> bool:
         """Whether the audited model is a network, and no estimator."""
-        return not isinstance(self.first.model, Estimator | Recorded)
+        return not isinstance(self.first.model, Estimator | RecordedModel)
 
     def require_model(self) -> None:
         """Refuses predictions whose model was not given."""
-        if isinstance(self.first.model, Recorded):
+        if isinstance(self.first.model, RecordedModel):
             raise InvalidData(
                 "Only predictions were given.",
                 why="this part asks the model itself, or trains it.",
@@ -353,7 +353,7 @@ def open_session(subject: Subject, lab: Lab, *, seeds: int = 1, retrain: bool = 
     subject, began = wrap_estimators(validate(subject), lab), time.perf_counter()
     lab = in_dtype_of(subject, lab)
     runs, retrained = TrainingRuns(subject, lab), list[Trained]()
-    is_fixed = isinstance(subject.trained, Recorded) or subject.mode.startswith("as-it-is")
+    is_fixed = isinstance(subject.trained, RecordedModel) or subject.mode.startswith("as-it-is")
     if subject.trained is None or (retrain and not is_fixed):
         try:
             method = plain_method(subject, runs.initial_model(0))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unseen.errors import InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.models.estimator import LEAST
-from unseen.models.recorded import Recorded
+from unseen.models.recorded import RecordedModel
 from unseen.subjects.networks import NETWORK
 from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import with_inputs
@@ -246,12 +246,12 @@ def _with_predictions(subject: Subject, tab: Tabular, found: Predictions) -> Sub
         outputs = np.log(p / p.sum(1, keepdims=True))
     else:
         outputs = (np.nan_to_num(found.values) - tab.target.centre) / tab.target.scale
-    model = Recorded(start, found.is_probability)
+    model = RecordedModel(start, found.is_probability)
     return replace(
         subject,
         name="recorded model",
         task=with_inputs(subject.task, torch.from_numpy(outputs.astype(np.float32))),
-        model=lambda: Recorded(start, found.is_probability),
+        model=lambda: RecordedModel(start, found.is_probability),
         trained=model,
         mode=MODE,
         decisions=[

@@ -59,7 +59,7 @@ def subjects_of_texts(
     )
     sites = [str(one) for one in used[site]]
     return [
-        _held_out(one, sites, data, texts, classifier, untrained, name)
+        _subject_of(one, sites, data, texts, classifier, untrained, name)
         for one in dict.fromkeys(sorted(sites))
     ]
 
@@ -74,7 +74,7 @@ def _label(cell: Any, classes: Sequence[str]) -> str | int:
         raise UnknownName.near("class", str(cell), classes) from None
 
 
-def _held_out(
+def _subject_of(
     site: str,
     sites: Sequence[str],
     data: Columns,
@@ -106,7 +106,7 @@ def _held_out(
         if len(of)
     }
 
-    def fresh() -> nn.Module:
+    def new_model() -> nn.Module:
         if untrained is None:
             raise InvalidData(
                 f"{type(classifier.model).__name__} was given trained, and nothing untrained.",
@@ -122,7 +122,7 @@ def _held_out(
     task = Task(name=f"{name}: {site}", axis=Axis.SITE, splits=splits, objective=classify)
     return Subject(
         task=task,
-        model=fresh,
+        model=new_model,
         trained=classifier,
         name=type(classifier.model).__name__,
         dataset=name,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from unseen.lab import Lab
-from unseen.questions.audit.check import Checked
+from unseen.questions.audit.check import CheckResult
 from unseen.questions.audit.checks.leaks import LeakCheck
 from unseen.questions.audit.results import Findings
 from unseen.subjects.session import open_session
@@ -22,7 +22,7 @@ def texts(frame: pd.DataFrame) -> list[str]:
     (subject,) = read_subjects(frame, Lab(), TableColumns(target="ill"), steps=1)
     session = open_session(subject, Lab(), seeds=1)
     one = Findings(name="net", task="t", score_name="AUC", seeds=1)
-    return [n.text for n in LeakCheck().notes([Checked(one, LeakCheck().find(session))])]
+    return [n.text for n in LeakCheck().notes([CheckResult(one, LeakCheck().find(session))])]
 
 
 def test_a_flag_that_follows_the_outcome_is_named():

@@ -11,7 +11,7 @@ from unseen.document import Note, Table, Tone
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.questions.audit.check import Check, Checked
+from unseen.questions.audit.check import Check, CheckResult
 from unseen.questions.audit.checks import copies, local_labels, recording, site_shift
 from unseen.questions.audit.remedies import flagged_features, without_feature
 from unseen.questions.audit.training_data import overlaps
@@ -59,7 +59,7 @@ def sessions(frame: pd.DataFrame, **options: object) -> list[Session]:
 
 
 def notes(check: Check, frame: pd.DataFrame) -> list[Note]:
-    results = [Checked(findings(), check.find(one)) for one in sessions(frame)]
+    results = [CheckResult(findings(), check.find(one)) for one in sessions(frame)]
     tables = check.evidence(results)
     assert all(isinstance(block, Table) and block.rows for block in tables)
     return check.notes(results)
@@ -219,11 +219,11 @@ def test_a_reversed_feature_is_left_out_and_labels_of_the_site_help(kind: str) -
         for remedy in ("recalibration", "threshold", "local refit")
         for count in (30, 100)
     }
-    (note,) = local_labels.check.notes([Checked(findings(), result)])
+    (note,) = local_labels.check.notes([CheckResult(findings(), result)])
     assert note.text == "30 labels from R would help there."
     assert note.code == "U402"
     assert note.tone is Tone.GOOD
-    (block,) = local_labels.check.evidence([Checked(findings(), result)])
+    (block,) = local_labels.check.evidence([CheckResult(findings(), result)])
     assert {"30 labels", "100 labels"} < set(block.columns)
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 import unseen
-from unseen.questions.audit.check import Checked
+from unseen.questions.audit.check import CheckResult
 from unseen.questions.audit.checks.subgroups import LevelScores, SubgroupCheck
 from unseen.questions.audit.results import Findings
 from unseen.reading import Reading
@@ -84,7 +84,7 @@ def level(name: str, inside: float, rest: float, metric: str = "AUC") -> LevelSc
 
 def texts(*levels: LevelScores) -> list[str]:
     one = Findings(name="net", task="t", score_name="AUC", seeds=1)
-    return [note.text for note in SubgroupCheck().notes([Checked(one, list(levels))])]
+    return [note.text for note in SubgroupCheck().notes([CheckResult(one, list(levels))])]
 
 
 def test_a_difference_must_outlast_the_number_of_subgroups():

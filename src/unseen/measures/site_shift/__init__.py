@@ -3,7 +3,9 @@
 `covariates`: features that are distributed otherwise; `relations`: features that tell the target
 otherwise; `prevalence`: a target that is commoner than the features explain; `recording`: units,
 codes for "unknown", empty columns; `copies`: rows that stand at several sites; `classifier`: what
-tells the sites apart; `decomposition`: how much of a gap each kind of shift makes.
+tells the sites apart; `decomposition`: how much of a gap each kind of shift makes;
+`expected_performance`: what to expect without labels; `label_noise`: how many labels are wrong at
+each; `slices`: in which part of them a model errs most.
 """
 
 from dataclasses import dataclass
@@ -40,7 +42,9 @@ class SiteAUC:
             samples.append(batch["x"].flatten(1).double().cpu().numpy())
         here = np.repeat([False, True], [len(sample) for sample in samples])
         rng = lab.child("site classifier").numpy()
-        return site_classifier(np.concatenate(samples), here, {}, rng, draws=1).auc
+        x = np.concatenate(samples)
+        inputs = {str(k): [k] for k in range(x.shape[1])}
+        return site_classifier(x, here, inputs, rng, draws=1).auc
 
 
 def example() -> SiteAUC:

@@ -30,7 +30,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Checked(Generic[T]):
+class CheckResult(Generic[T]):
     """What a check found for one held-out site, beside everything else that is known there."""
 
     findings: Findings
@@ -53,18 +53,20 @@ class Check(Protocol[T]):
         """The result for one held-out site (or for splits that a subject names)."""
         ...
 
-    def notes(self, found: Sequence[Checked[T]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[T]]) -> list[Note]:
         """Sentences for the first page, over all sites, each with one of the codes."""
         ...
 
-    def evidence(self, found: Sequence[Checked[T]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[T]]) -> list[Block]:
         """Tables and figures for the fold."""
         ...
 
 
-def results_of(check: Check[Any], findings: Sequence[Findings]) -> list[Checked[Any]]:
+def results_of(check: Check[Any], findings: Sequence[Findings]) -> list[CheckResult[Any]]:
     """What a check found at the sites where it could be done."""
-    return [Checked(one, one.checked[check.part]) for one in findings if check.part in one.checked]
+    return [
+        CheckResult(one, one.checked[check.part]) for one in findings if check.part in one.checked
+    ]
 
 
 def with_code(code: str, notes: Iterable[Note]) -> list[Note]:

@@ -21,7 +21,7 @@ from unseen.measures.site_shift.local_labels import (
 )
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.site_finetune import LocalFinetune
-from unseen.models.recorded import Recorded
+from unseen.models.recorded import RecordedModel
 from unseen.questions.audit.clusters import clusters, in_order, largest, whole_clusters
 from unseen.reading import Reading
 from unseen.subjects.predictions import SplitPredictions, predict
@@ -234,7 +234,7 @@ def _refit(session: Session, name: str) -> Change:
     """
     split, lab = session.task.splits[name], session.lab
     is_given = not session.has_gradients and not session.retrained
-    if is_given or isinstance(session.first.model, Recorded):
+    if is_given or isinstance(session.first.model, RecordedModel):
         raise InvalidData(
             "The model cannot be trained here.",
             why="a local refit trains it with the labels of the site.",

@@ -8,7 +8,7 @@ from unseen.method import Method
 from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.group_reweighting import GroupDRO
-from unseen.models.recorded import Recorded
+from unseen.models.recorded import RecordedModel
 from unseen.questions.compare.candidates import methods_named
 from unseen.subjects.session import Session
 
@@ -20,7 +20,7 @@ def applicable(remedies: Mapping[str, Remedy], session: Session) -> Mapping[str,
     """Of the standard remedies those that the model can be trained with, others as they are; none
     of predictions without their model.
     """
-    if remedies and isinstance(session.first.model, Recorded):
+    if remedies and isinstance(session.first.model, RecordedModel):
         session.attempt("remedies", session.require_model)
         return {}
     if session.has_gradients or set(remedies) != set(standard_remedies()):

@@ -19,7 +19,7 @@ from unseen.measures.coherence import CoherenceResult, unbiased_alpha
 from unseen.measures.coherence import agreement as agreements
 from unseen.measures.coherence import coherence as measured_coherence
 from unseen.measures.duplicates import equal_rows, near_pairs, near_threshold, reference_rows
-from unseen.models.recorded import Recorded
+from unseen.models.recorded import RecordedModel
 from unseen.questions.audit.model import attributor, candidates
 from unseen.questions.audit.results import Coherence, Overlap
 from unseen.reading import Reading
@@ -109,7 +109,7 @@ def without_outputs(session: Session, x: Inputs) -> Inputs:
     same although something else was predicted for them.
     """
     model = session.first.model
-    return x[:, : model.start] if isinstance(model, Recorded) else x
+    return x[:, : model.start] if isinstance(model, RecordedModel) else x
 
 
 def overlaps(session: Session) -> list[Overlap]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from unseen.document import Block, Note, Table, Tone, Value
 from unseen.measures.site_shift.copies import copies_across_sites
-from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.check import CheckResult, Code
 from unseen.questions.audit.training_data import without_outputs
 from unseen.subjects.session import Session
 from unseen.text import count_noun
@@ -55,7 +55,7 @@ class CopyCheck:
             are_coincidences=found.are_coincidences,
         )
 
-    def notes(self, found: Sequence[Checked[CopiedRows]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[CopiedRows]]) -> list[Note]:
         """One: every held-out site has seen the same rows."""
         most = _most(found)
         if most is None:
@@ -77,7 +77,7 @@ class CopyCheck:
         tone = Tone.NEUTRAL if most.are_coincidences else Tone.CAUTION
         return [Note(text, tone, detail, code=COPIES.code)]
 
-    def evidence(self, found: Sequence[Checked[CopiedRows]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[CopiedRows]]) -> list[Block]:
         """Which sites share how many rows."""
         most = _most(found)
         if most is None or not most.by_sites:
@@ -89,7 +89,7 @@ class CopyCheck:
         return [Table(rows=rows, caption="Distinct inputs that two sites share.")]
 
 
-def _most(found: Sequence[Checked[CopiedRows]]) -> CopiedRows | None:
+def _most(found: Sequence[CheckResult[CopiedRows]]) -> CopiedRows | None:
     """The result with most copies: held-out sites differ in how levels of a column are merged."""
     results = [one.result for one in found if one.result.across + one.result.within]
     return max(results, key=lambda one: one.across + one.within, default=None)

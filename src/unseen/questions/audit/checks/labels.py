@@ -9,14 +9,14 @@ from torch import Tensor
 
 from unseen.document import Block, Note, Table, Tone, Value
 from unseen.engine.batches import Columns, gather, whole
-from unseen.engine.evaluate import per_example
+from unseen.engine.evaluate import outputs, per_example
 from unseen.engine.loop import erm_step, train
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measures.label_noise import LEAST_BELIEF, label_noise
+from unseen.measures.site_shift.label_noise import LEAST_BELIEF, label_noise
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.questions.audit import training_data
-from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.check import CheckResult, Code
 from unseen.questions.audit.results import Findings
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
@@ -79,7 +79,7 @@ class LabelCheck:
             n=n, suspects=[session.example(split, k, float(losses[k])) for k in order]
         )
 
-    def notes(self, found: Sequence[Checked[SuspectedLabels]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[SuspectedLabels]]) -> list[Note]:
         """One on all sites whose labels are wrong beyond chance."""
         named = noisy_sites(found)
         if not named:
@@ -103,7 +103,7 @@ class LabelCheck:
             )
         ]
 
-    def evidence(self, found: Sequence[Checked[SuspectedLabels]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[SuspectedLabels]]) -> list[Block]:
         """The rates by site, and every suspect."""
         suspects = merged_suspects([one.findings for one in found])
         rates: list[dict[str, Value]] = [
@@ -132,7 +132,7 @@ class LabelCheck:
         return blocks
 
 
-def noisy_sites(found: Sequence[Checked[SuspectedLabels]]) -> dict[str, Reading]:
+def noisy_sites(found: Sequence[CheckResult[SuspectedLabels]]) -> dict[str, Reading]:
     """The sites with wrong labels beyond chance and beyond the number of sites."""
     rates = site_rates(found)
     return {
@@ -143,7 +143,7 @@ def noisy_sites(found: Sequence[Checked[SuspectedLabels]]) -> dict[str, Reading]
 
 
 def site_rates(
-    found: Sequence[Checked[SuspectedLabels]],
+    found: Sequence[CheckResult[SuspectedLabels]],
 ) -> dict[str, tuple[Reading, float]]:
     """Rate and p of every site: of the audits that trained on it the one in the middle."""
     table: dict[str, list[tuple[float, Reading]]] = {}
@@ -204,7 +204,7 @@ def _of_classes(session: Session, split: str, n: int) -> SuspectedLabels:
 def _probabilities(session: Session, model: torch.nn.Module, data: Columns, lab: Lab) -> Tensor:
     """Class probabilities of every example."""
     with torch.no_grad():
-        z = model.eval()(data.columns["x"].to(lab.device)).float().cpu()
+        z = outputs(model, data, lab).float()
     if z.dim() == 1 or z.shape[1] == 1:
         z = torch.stack([-z.flatten(), z.flatten()], 1) / 2
     if z.dim() != 2:

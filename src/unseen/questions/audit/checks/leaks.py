@@ -10,7 +10,7 @@ from unseen.document import Block, Note, Tone
 from unseen.engine.batches import whole
 from unseen.errors import InvalidData
 from unseen.measures.leaks import EVERYWHERE, identifier_order, leaks
-from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.check import CheckResult, Code
 from unseen.reading import Reading
 from unseen.subjects.session import Session
 from unseen.text import format_reading, join_words
@@ -72,7 +72,7 @@ class LeakCheck:
             for leak in found
         ] + _identifiers(session, batch["y"].flatten().cpu().numpy())
 
-    def notes(self, found: Sequence[Checked[list[Leak]]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[list[Leak]]]) -> list[Note]:
         """One per feature, however many held-out sites show it."""
         strongest: dict[tuple[tuple[str, ...], str], Leak] = {}
         for leak in (leak for one in found for leak in one.result):
@@ -86,7 +86,7 @@ class LeakCheck:
             if not (site and features in everywhere)
         ]
 
-    def evidence(self, found: Sequence[Checked[list[Leak]]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[list[Leak]]]) -> list[Block]:
         """The note says all there is."""
         return []
 

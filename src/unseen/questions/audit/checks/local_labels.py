@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from unseen.document import Block, Note, Table, Tone, Value
 from unseen.errors import InvalidData
-from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.check import CheckResult, Code
 from unseen.questions.audit.local_labels import LocalGain, LocalLabels, local_labels
 from unseen.questions.audit.results import gain
 from unseen.reading import Reading
@@ -37,7 +37,7 @@ class LocalLabelCheck:
             )
         return [local_labels(session, name) for name in session.unseen]
 
-    def notes(self, found: Sequence[Checked[list[LocalLabels]]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[list[LocalLabels]]]) -> list[Note]:
         """One: per site the fewest labels that clearly help, allowing for all that was tried."""
         sites = [site for one in found for site in one.result]
         tried = [c for at in sites for g in at.gains for c in g.change.items()]
@@ -63,7 +63,7 @@ class LocalLabelCheck:
             )
         ]
 
-    def evidence(self, found: Sequence[Checked[list[LocalLabels]]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[list[LocalLabels]]]) -> list[Block]:
         """The learning curve."""
         rows: list[dict[str, Value]] = []
         for site in (site for one in found for site in one.result):

@@ -16,10 +16,14 @@ from unseen.document import Block, Note, Table, Tone
 from unseen.engine.batches import once, whole
 from unseen.errors import InvalidData, UnseenError
 from unseen.measures.calibration import confidences, forecasts
-from unseen.measures.expected_performance import Labelled, calibrate, expected_performance
 from unseen.measures.feature_reliance import shifts
+from unseen.measures.site_shift.expected_performance import (
+    KnownScores,
+    calibrate,
+    expected_performance,
+)
 from unseen.measures.site_shift.recording import Kind, RecordingChange, recording_changes
-from unseen.questions.audit.check import Checked, Code, with_code
+from unseen.questions.audit.check import CheckResult, Code, with_code
 from unseen.questions.audit.equivalence import MARGIN, POWER, labels_needed
 from unseen.questions.audit.performance import resolution
 from unseen.questions.audit.results import Findings, Gap
@@ -103,10 +107,10 @@ class NewSiteCheck:
         """Of each split that has inputs and no labels."""
         return [_new_site(session, name) for name in session.task.of(Use.ADAPT)]
 
-    def notes(self, found: Sequence[Checked[list[NewSite]]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[list[NewSite]]]) -> list[Note]:
         return with_code(EXPECTED.code, [_note(site) for one in found for site in one.result])
 
-    def evidence(self, found: Sequence[Checked[list[NewSite]]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[list[NewSite]]]) -> list[Block]:
         return [block for one in found for site in one.result for block in _tables(site)]
 
 
@@ -167,7 +171,7 @@ def _with_expectation(session: Session, split: str, found: NewSite) -> NewSite:
         )
     session.require_probabilities()
     p, outcome = forecasts(session.first, reference, session.lab)
-    known = Labelled(_log_odds(p), outcome)
+    known = KnownScores(_log_odds(p), outcome)
     logits = _logits(session, split)
     is_ranking = logits.shape[1] <= 2
     there = _log_odds(confidences(logits, torch.zeros(len(logits), dtype=torch.long))[0])
@@ -209,7 +213,7 @@ def _log_odds(p: np.ndarray) -> np.ndarray:
 
 
 def _drawn_labels(
-    known: Labelled, there: np.ndarray, rng: np.random.Generator, is_ranking: bool
+    known: KnownScores, there: np.ndarray, rng: np.random.Generator, is_ranking: bool
 ) -> SplitPredictions:
     """The new site as it would look with labels, drawn from the calibrated probabilities."""
     p = calibrate(known, there, np.ones((1, len(known.y))))[0]
@@ -286,7 +290,7 @@ def _recorded_sentence(site: NewSite) -> str:
         return ""
     said = "; ".join(_in_words(change) for change in site.recorded[:NAMED])
     return (
-        f"Recorded otherwise than in the labelled rows: {said}. What is expected means nothing "
+        f"RecordedModel otherwise than in the labelled rows: {said}. What is expected means nothing "
         "before that is mended. "
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 from unseen.document import Block, Note, Table, Tone
 from unseen.errors import InvalidData
 from unseen.measures.site_shift.recording import Kind, RecordingChange, recording_changes
-from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.check import CheckResult, Code
 from unseen.subjects.session import Session
 from unseen.text import count_noun, format_reading, join_words
 
@@ -53,7 +53,7 @@ class RecordingCheck:
             for name, code in rows.unseen.items()
         ]
 
-    def notes(self, found: Sequence[Checked[list[SiteRecording]]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[list[SiteRecording]]]) -> list[Note]:
         """One per kind of change."""
         sites = [at for one in found for at in one.result]
         every = [(at.site, change) for at in sites for change in at.changes]
@@ -62,7 +62,7 @@ class RecordingCheck:
         missing = [(site, change) for site, change in every if change.kind is Kind.MISSING]
         return notes + ([_of_missing(missing)] if missing else [])
 
-    def evidence(self, found: Sequence[Checked[list[SiteRecording]]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[list[SiteRecording]]]) -> list[Block]:
         """All changes as a table."""
         rows = [
             {

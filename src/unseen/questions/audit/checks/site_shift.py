@@ -9,7 +9,7 @@ import numpy as np
 from unseen.document import Block, Note, Table, Tone, Value
 from unseen.measures.site_shift.prevalence import PrevalenceShift
 from unseen.measures.site_shift.relations import LEVEL, RelationChange
-from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.check import CheckResult, Code
 from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
 from unseen.questions.audit.site_shift import SiteShift, is_misleading, site_shift
 from unseen.reading import Reading
@@ -40,14 +40,14 @@ class SiteShiftCheck:
         """Permutations, a classifier and a decomposition of the gap; one per unseen split."""
         return [site_shift(session, name) for name in session.site_rows.unseen]
 
-    def notes(self, found: Sequence[Checked[list[SiteShift]]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[list[SiteShift]]]) -> list[Note]:
         """At most one per code, the clearest site and feature first."""
         sites = [shift for one in found for shift in one.result]
         tried = [outcome for one in found for outcome in one.findings.outcomes]
         notes = [_about_relations(sites, tried), _about_prevalence(sites), _about_shifts(sites)]
         return [note for note in notes if note is not None]
 
-    def evidence(self, found: Sequence[Checked[list[SiteShift]]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[list[SiteShift]]]) -> list[Block]:
         """What a gap is made of, what tells sites apart, and what changed by feature."""
         sites = [shift for one in found for shift in one.result]
         tables = [_gap_table(sites), _classifier_table(sites), _feature_table(sites)]

@@ -12,7 +12,7 @@ from unseen.document import Block, Note, Table, Tone, Value
 from unseen.engine.batches import whole
 from unseen.errors import InvalidData
 from unseen.measures.calibration import forecasts
-from unseen.measures.slices import (
+from unseen.measures.site_shift.slices import (
     FEWEST,
     LEAST_NATS,
     LEAST_RELATIVE,
@@ -24,7 +24,7 @@ from unseen.measures.slices import (
     excess_of_probabilities,
     worst_slice,
 )
-from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.check import CheckResult, Code
 from unseen.questions.audit.checks.subgroups import WORSE_IN_GROUP
 from unseen.reading import Reading
 from unseen.subjects.session import Session
@@ -81,7 +81,7 @@ class SliceCheck:
         examples = Examples(features, loss, logit, outcome, predicted.margin is not None)
         return SliceSearch(n=len(loss), detail=examples)
 
-    def notes(self, found: Sequence[Checked[SliceSearch]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[SliceSearch]]) -> list[Note]:
         """One, where a region is confirmed."""
         worst = search(tuple(one.result.detail for one in found))
         if worst is None:
@@ -114,7 +114,7 @@ class SliceCheck:
             )
         ]
 
-    def evidence(self, found: Sequence[Checked[SliceSearch]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[SliceSearch]]) -> list[Block]:
         """What was searched, and the region with its numbers where one is confirmed."""
         worst = search(tuple(one.result.detail for one in found))
         if worst is None:
@@ -203,7 +203,7 @@ def _in_words(one: Condition) -> str:
     return f"`{one.feature}` is {'' if one.is_above else 'not '}{one.value}"
 
 
-def _is_named(part: Slice, found: Sequence[Checked[SliceSearch]]) -> bool:
+def _is_named(part: Slice, found: Sequence[CheckResult[SliceSearch]]) -> bool:
     """Whether it is one of the subgroups that have a check of their own."""
     named = {
         (one.group, one.level)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from unseen import stats
 from unseen.document import Block, Note, Table, Tone, Value
-from unseen.questions.audit.check import Checked, Code
+from unseen.questions.audit.check import CheckResult, Code
 from unseen.questions.audit.results import LOWER_IS_BETTER, gain
 from unseen.reading import Reading
 from unseen.subjects.predictions import SplitPredictions, group_codes
@@ -66,7 +66,7 @@ class SubgroupCheck:
                     )
         return found
 
-    def notes(self, found: Sequence[Checked[list[LevelScores]]]) -> list[Note]:
+    def notes(self, found: Sequence[CheckResult[list[LevelScores]]]) -> list[Note]:
         """One per subgroup that is worse over all its sites, beyond the number of subgroups."""
         name, notes = found[0].findings.name if found else "", list[Note]()
         levels = by_level(found)
@@ -94,7 +94,7 @@ class SubgroupCheck:
                 )
         return notes
 
-    def evidence(self, found: Sequence[Checked[list[LevelScores]]]) -> list[Block]:
+    def evidence(self, found: Sequence[CheckResult[list[LevelScores]]]) -> list[Block]:
         """The differences behind the notes."""
         levels = by_level(found)
         rows: list[dict[str, Value]] = [
@@ -115,7 +115,7 @@ class SubgroupCheck:
 
 
 def by_level(
-    found: Sequence[Checked[list[LevelScores]]],
+    found: Sequence[CheckResult[list[LevelScores]]],
 ) -> dict[tuple[str, str], list[LevelScores]]:
     """The sites' scores of every subgroup."""
     table: dict[tuple[str, str], list[LevelScores]] = {}

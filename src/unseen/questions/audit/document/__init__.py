@@ -142,7 +142,7 @@ def _lead(findings: Sequence[Findings]) -> str:
     ]
     if pairs:
         worse = [gap.worse for _, gap, _ in pairs]
-        text += _compared(worse, [score for _, _, score in pairs], gap_reference(*pairs[0][:2]))
+        text += _comparison(worse, [score for _, _, score in pairs], gap_reference(*pairs[0][:2]))
     if asked:  # what helps can be told once the classes are right
         return text
     table = {name: mean_change(o) for name, o in by_remedy(findings, metric).items()}
@@ -160,7 +160,7 @@ def _lead(findings: Sequence[Findings]) -> str:
     return text
 
 
-def _compared(worse: Sequence[Reading], scores: Sequence[Reading], than: str) -> str:
+def _comparison(worse: Sequence[Reading], scores: Sequence[Reading], than: str) -> str:
     """How the score compares with what is known, and how sure that is."""
     mean = _mean_over_examples(worse, scores)
     size = f"{abs(mean):.{_digits(worse)}f}"

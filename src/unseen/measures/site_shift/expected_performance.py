@@ -37,7 +37,7 @@ CALIBRATED = np.array([1.0, 0.0])
 
 
 @dataclass(frozen=True)
-class Labelled:
+class KnownScores:
     """Log odds of y = 1 on labelled examples that the model was not trained on."""
 
     log_odds: Numbers
@@ -45,7 +45,7 @@ class Labelled:
 
 
 def expected_performance(
-    known: Labelled, log_odds: Numbers, rng: np.random.Generator, *, is_ranking: bool = True
+    known: KnownScores, log_odds: Numbers, rng: np.random.Generator, *, is_ranking: bool = True
 ) -> dict[str, Reading]:
     """Expected accuracy, and AUC where the log odds are those of the second of two classes, at the
     site that these log odds come from.
@@ -69,7 +69,7 @@ def expected_performance(
 
 
 def calibrate(
-    known: Labelled, log_odds: Float[np.ndarray, " row"], weights: Weights
+    known: KnownScores, log_odds: Float[np.ndarray, " row"], weights: Weights
 ) -> Float[np.ndarray, "draw row"]:
     """Calibrated probabilities of y = 1, one row per weighting of the labelled examples."""
     design = np.stack([known.log_odds, np.ones_like(known.log_odds)], 1)
@@ -122,15 +122,17 @@ def _resample(n: int, rng: np.random.Generator) -> Weights:
     return np.concatenate([np.ones((1, n)), drawn])
 
 
-def _thin(known: Labelled, log_odds: Numbers, rng: np.random.Generator) -> tuple[Labelled, Numbers]:
+def _thin(
+    known: KnownScores, log_odds: Numbers, rng: np.random.Generator
+) -> tuple[KnownScores, Numbers]:
     rows, others = (
         rng.permutation(n)[:MOST] if n > MOST else np.arange(n)
         for n in (len(known.y), len(log_odds))
     )
-    return Labelled(known.log_odds[rows], known.y[rows]), log_odds[others]
+    return KnownScores(known.log_odds[rows], known.y[rows]), log_odds[others]
 
 
-def _refuse_few(known: Labelled, log_odds: Numbers) -> None:
+def _refuse_few(known: KnownScores, log_odds: Numbers) -> None:
     fewest = int(min(known.y.sum(), len(known.y) - known.y.sum()))
     if fewest < FEWEST_OF_A_CLASS:
         raise InvalidData(
@@ -145,11 +147,3 @@ def _refuse_few(known: Labelled, log_odds: Numbers) -> None:
             why=f"an expectation needs {FEWEST_ROWS}.",
             fix="give more rows; they need no labels.",
         )
-
-
-def example() -> dict[str, Reading]:
-    """A hundred labelled examples, and fifty of a site with larger scores."""
-    rng = np.random.default_rng(0)
-    log_odds = rng.normal(size=100)
-    y = (rng.random(100) < expit(log_odds)).astype(float)
-    return expected_performance(Labelled(log_odds, y), rng.normal(1, 1, 50), rng)
