@@ -17,7 +17,7 @@ class Trained:
     model: nn.Module
     task: Task
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """RecordedModel values by name: `loss` at every step; what was watched, after the numbers of steps
+    """Recorded values by name: `loss` at every step; what was watched, after the numbers of steps
     in `budget_with_readings`.
     """
     start: Mapping[str, Tensor] | None = None

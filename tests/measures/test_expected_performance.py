@@ -6,7 +6,7 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from unseen.errors import InvalidData
-from unseen.measures import expected_performance as module
+from unseen.measures.site_shift import expected_performance as module
 from unseen.measures.site_shift.expected_performance import (
     KnownScores,
     calibrate,

@@ -148,7 +148,7 @@ def test_a_unit_is_told_without_labels():
     (change,) = site.recorded
     assert change.size.low < 2.20462 < change.size.high
     said = f"`weight` is {format_reading(change.size)} × theirs (pounds for kilograms)"
-    assert f"RecordedModel otherwise than in the labelled rows: {said}" in text
+    assert f"Recorded otherwise than in the labelled rows: {said}" in text
     assert "What is expected means nothing before that is mended" in text
 
 

@@ -36,7 +36,7 @@ def session(rows: int = ROWS, **columns: str) -> Session:
 
 
 def drawn(one: Session) -> list[tuple[np.ndarray, np.ndarray]]:
-    """KnownScores and remaining rows of draws of 100 labels."""
+    """Labelled and remaining rows of draws of 100 labels."""
     found = []
 
     def change(labelled: np.ndarray, rest: np.ndarray) -> dict:

@@ -50,7 +50,7 @@ class SiteAnswer:
     data do not exclude.
     """
     n: int
-    """KnownScores examples of the site."""
+    """Labelled examples of the site."""
     labels: int | None
     """How many would decide it; None where no number would, since what it is compared with is as
     uncertain.

@@ -26,7 +26,7 @@ class Protocol(StrEnum):
     domains.
     """
     ORACLE = "oracle"
-    """KnownScores examples of the very site that is evaluated, not available in practice: nothing to
+    """Labelled examples of the very site that is evaluated, not available in practice: nothing to
     expect in use.
     """
 

@@ -121,7 +121,7 @@ def _new_site(session: Session, split: str) -> NewSite:
         site=str(at.at or split),
         n=len(inputs),
         drift=_drift(session, inputs),
-        recorded=_recorded(session, split),
+        recorded=_recording_changes(session, split),
     )
     try:
         return _with_expectation(session, split, found)
@@ -129,7 +129,7 @@ def _new_site(session: Session, split: str) -> NewSite:
         return replace(found, why_not=error.what)
 
 
-def _recorded(session: Session, split: str) -> list[RecordingChange]:
+def _recording_changes(session: Session, split: str) -> list[RecordingChange]:
     """Columns of the table that the new site records otherwise than all labelled rows."""
     columns = session.subject.columns
     if columns is None:
@@ -290,7 +290,7 @@ def _recorded_sentence(site: NewSite) -> str:
         return ""
     said = "; ".join(_in_words(change) for change in site.recorded[:NAMED])
     return (
-        f"RecordedModel otherwise than in the labelled rows: {said}. What is expected means nothing "
+        f"Recorded otherwise than in the labelled rows: {said}. What is expected means nothing "
         "before that is mended. "
     )
 

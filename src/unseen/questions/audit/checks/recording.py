@@ -48,7 +48,7 @@ class RecordingCheck:
             SiteRecording(
                 str(session.task.splits[name].at or name),
                 recording_changes(rows.columns, rows.site, code),
-                _only_other(session, code),
+                _counterpart(session, code),
             )
             for name, code in rows.unseen.items()
         ]
@@ -86,7 +86,7 @@ class RecordingCheck:
         return [Table(rows=rows, caption=caption)] if rows else []
 
 
-def _only_other(session: Session, there: int) -> str:
+def _counterpart(session: Session, there: int) -> str:
     """The name of the other site where a table has two."""
     others = np.unique(session.site_rows.site[session.site_rows.site != there])
     names = session.subject.site_names
