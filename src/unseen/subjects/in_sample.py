@@ -17,6 +17,7 @@ from unseen.errors import InvalidData, UnseenError
 from unseen.lab import Lab
 from unseen.models.estimator import Estimator
 from unseen.stats import widen
+from unseen.subjects.fresh_models import fresh_model
 from unseen.subjects.subject import Subject
 from unseen.task import Batch, Use
 from unseen.text import join_words
@@ -122,7 +123,7 @@ def _rows(subject: Subject, splits: Sequence[str], lab: Lab) -> Batch:
 
 
 def _copy(subject: Subject, rows: Batch) -> Estimator:
-    copy = subject.model()  # type: ignore[operator]
+    copy = fresh_model(subject)
     assert isinstance(copy, Estimator)
     copy.learn(rows["x"], rows["y"])
     return copy
