@@ -111,6 +111,8 @@ def audit(
     seeds: int = 3,
     steps: int | None = None,
     margin: float | None = None,
+    positive: str | int | None = None,
+    threshold: float | None = None,
     remedies: Mapping[str, Remedy] | None = None,
     measures: Mapping[str, Measure[Trained]] | None = None,
     attribution: Attribution | None = None,
@@ -141,7 +143,9 @@ def audit(
     the standard ones, {}: none), `measures` further numbers about the trained model, `attribution`
     says which training examples made an error (None: influence functions as in `influence`).
     `margin` is how much worse than at known sites a metric may be and still hold, in its unit
-    (None: 0.05, or a tenth of an error in the target's unit). Findings with a code in `ignore`
+    (None: 0.05, or a tenth of an error in the target's unit). `positive` is the class that a
+    decision calls (of two the second where none is named), where its probability is above
+    `threshold` (None: chosen on held-out examples of known sites). Findings with a code in `ignore`
     ("U102,U103") are muted; `card` is a file for a model card. `example` names shipped data instead
     of a subject: "heart", "bikes" or "air". `jobs` processes share the held-out sites of a
     table; the numbers are the same.
@@ -168,6 +172,8 @@ def audit(
         against=against,
         estimator=estimator,
         steps=steps,
+        positive=positive,
+        threshold=threshold,
     )
     subjects = read(lab)
     findings = list[Findings]()

@@ -52,6 +52,20 @@ def parser() -> Arguments:
         "what to expect there",
     )
     p.option(
+        DATA,
+        "--positive",
+        metavar="CLASS",
+        help="class that a decision calls: sensitivity, specificity, predictive value and net "
+        "benefit per site (default: the second of two)",
+    )
+    p.option(
+        DATA,
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="probability above which it is called (default: chosen on known sites)",
+    )
+    p.option(
         TRAINING,
         "--seeds",
         type=int,
@@ -132,6 +146,8 @@ def main(argv: Sequence[str]) -> int:
         estimator=options.estimator,
         seeds=options.seeds,
         margin=options.margin,
+        positive=options.positive,
+        threshold=options.threshold,
         remedies={} if options.no_remedies else None,
         ignore=options.ignore,
         card=options.card,

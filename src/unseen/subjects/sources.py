@@ -8,7 +8,7 @@ from typing import TypeAlias
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from unseen.errors import InvalidConfig, InvalidData
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.models.estimator import EstimatorLike
 from unseen.subjects.embedded import EmbeddedTable, find_example
@@ -59,18 +59,23 @@ def read_subjects(
     against: TableSource = None,
     estimator: str | BaseEstimator | None = None,
     steps: int | None = None,
+    positive: str | int | None = None,
+    threshold: float | None = None,
 ) -> list[Subject]:
     """The subjects of a source: one per held-out site of a table, with another model or another
     length of training. Of a fitted model, or one that is to be trained, `table` has the rows;
-    `predictions` are columns of a table; `against` is the table of a new site.
+    `predictions` are columns of a table; `against` is the table of a new site. `positive` is the
+    class that is called where its probability is above `threshold`.
     """
+    refuse_threshold(threshold)
     data: TableData | Source = source
     if against is not None:
         data, columns = _join(source, table, against, columns)
     if predictions:
         _refuse_models(source, estimator, steps)
         names = (predictions,) if isinstance(predictions, str) else tuple(predictions)
-        return of_table_with_predictions(_require_table(data), lab, columns, names)
+        subjects = of_table_with_predictions(_require_table(data), lab, columns, names)
+        return [with_decision(one, positive, threshold) for one in subjects]
     if is_estimator(source):
         _refuse_second_model(source, estimator)
         rows = table if against is None else _require_table(data)
@@ -82,7 +87,7 @@ def read_subjects(
         subjects = [with_estimator(one, estimator) for one in subjects]
     if steps is not None:
         subjects = [with_steps(one, steps) for one in subjects]
-    return subjects
+    return [with_decision(one, positive, threshold) for one in subjects]
 
 
 def _join(
@@ -170,6 +175,32 @@ def _refuse_table(source: object, table: TableSource, mode: str | Mode | None) -
             why="it says what is evaluated of a model that was fitted before.",
             fix="give the model and its table: unseen.audit(model, frame, …), or leave mode out.",
         )
+
+
+def refuse_threshold(threshold: float | None) -> None:
+    """Refuses what is no probability between 0 and 1."""
+    if threshold is not None and not 0 < threshold < 1:
+        raise InvalidConfig(
+            f"threshold={threshold}.",
+            why="an example is called where its probability is above it: between 0 and 1.",
+            fix="use --threshold 0.5, or leave it out: it is chosen on known sites.",
+        )
+
+
+def with_decision(subject: Subject, positive: str | int | None, threshold: float | None) -> Subject:
+    """The same subject with the class that is called, and from which probability on."""
+    if positive is not None:
+        known = list(map(str, subject.classes))
+        if known and str(positive) not in known:
+            raise UnknownName.near("class", str(positive), known)
+        if not known and not str(positive).isdecimal():
+            raise InvalidConfig(
+                f"positive={positive} was given, and the classes have no names.",
+                why="the class is then named by its number, or the target is no class.",
+                fix="give --positive 1, or leave it out.",
+            )
+        subject = replace(subject, positive=str(positive))
+    return subject if threshold is None else replace(subject, threshold=threshold)
 
 
 def with_steps(subject: Subject, steps: int) -> Subject:

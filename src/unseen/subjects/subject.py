@@ -56,6 +56,13 @@ class Subject:
     """Names of the integers of each group."""
     classes: Sequence[str] = ()
     """Names of the classes."""
+    positive: str = ""
+    """The class that a decision threshold calls (its number where classes have no names); of two
+    classes the second where none is named.
+    """
+    threshold: float | None = None
+    """The probability above which it is called; None: chosen on held-out examples of known sites.
+    """
     site_names: Sequence[str] = ()
     """Names of the integers in the column `site`, where the examples have one."""
     features: Mapping[str, Sequence[int]] = field(default_factory=dict)

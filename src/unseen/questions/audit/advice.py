@@ -66,7 +66,7 @@ def advice(findings: Sequence[Findings], margin: float | None = None) -> list[No
     """Most urgent first; `margin` is how much worse still counts as holding (None: 0.05)."""
     metric = shared_metric(findings)
     among = sum(len(evaluation_sites(one)) for one in findings)
-    notes = [n for check in checks() for n in check.notes(results_of(check, findings))]
+    notes = [n for check in checks() for n in check.notes(results_of(check, findings, margin))]
     notes += with_code("U201", about_constant(findings, metric))
     notes += _about_gaps(findings, metric, among, margin)
     notes += with_code("U204", about_overfitting(findings))

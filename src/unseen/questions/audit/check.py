@@ -35,6 +35,8 @@ class CheckResult(Generic[T]):
 
     findings: Findings
     result: T
+    margin: float | None = None
+    """How much worse a site may be and still hold, where the user says so."""
 
 
 @runtime_checkable
@@ -62,10 +64,14 @@ class Check(Protocol[T]):
         ...
 
 
-def results_of(check: Check[Any], findings: Sequence[Findings]) -> list[CheckResult[Any]]:
+def results_of(
+    check: Check[Any], findings: Sequence[Findings], margin: float | None = None
+) -> list[CheckResult[Any]]:
     """What a check found at the sites where it could be done."""
     return [
-        CheckResult(one, one.checked[check.part]) for one in findings if check.part in one.checked
+        CheckResult(one, one.checked[check.part], margin)
+        for one in findings
+        if check.part in one.checked
     ]
 
 

@@ -67,7 +67,8 @@ def document(
     ]
     blocks = {title: make(findings) for title, make in parts}
     for check in checks():
-        blocks.setdefault(check.section, []).extend(check.evidence(results_of(check, findings)))
+        found = results_of(check, findings, margin)
+        blocks.setdefault(check.section, []).extend(check.evidence(found))
     last = [LIMITS, CHECKED, TREATMENT]
     titles = [*(title for title in blocks if title not in last), *last]
     evidence_sections = [Section(t, blocks[t], folded=True) for t in titles if blocks[t]]
