@@ -28,6 +28,7 @@ from unseen.task import Use
 from unseen.tasks.table import ParsedTable, Table, Tabular, parse_table, split_table
 from unseen.tasks.table.reading import PARQUET, SUFFIXES, is_table_name, read
 from unseen.tasks.table.splitting import Shares
+from unseen.tasks.table.unlabelled import with_unlabelled_rows
 from unseen.tasks.table_domains import by_site
 
 TABLES = (*SUFFIXES, f"{SUFFIXES[0]}.gz", *PARQUET)
@@ -201,12 +202,13 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
     domains need them.
 
     A fifth of the held-out site is set apart for oracle selection. A table without sites gives one
-    subject.
+    subject. Rows whose target is empty are unlabelled data.
     """
     sheet = parse_table(table)
     sites, notes = largest_sites(sheet)
+    tabs = [with_unlabelled_rows(split_table(sheet, site, lab), sheet) for site in sites]
     if table.site:
-        tabs = [by_site(split_table(sheet, site, lab), ORACLE_SHARE, lab) for site in sites]
+        tabs = [by_site(tab, ORACLE_SHARE, lab) for tab in tabs]
         notes = [
             *notes,
             "Medians, scales and levels of columns are recomputed for every held-out site; shown "
@@ -215,8 +217,6 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
             "set apart for oracle selection; `unseen audit` trains on all rows alike and evaluates "
             "the whole site, so its scores may differ a little.",
         ]
-    else:
-        tabs = [split_table(sheet, None, lab)]
     first = tabs[0]
     # one length of training for all sites: runs of one shape are trained together
     budget = budget_for_domains(first.task)

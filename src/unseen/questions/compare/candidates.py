@@ -22,6 +22,7 @@ from unseen.methods.erm import ERM
 from unseen.methods.group_reweighting import DomainDRO
 from unseen.methods.irm import IRM
 from unseen.methods.mixup import Mixup
+from unseen.methods.pretrain_then_fit import PretrainThenFit
 from unseen.methods.robust_gradients import MedianOfMicrobatches
 from unseen.methods.sam import SAM
 from unseen.methods.vrex import VREx
@@ -111,6 +112,7 @@ def further_methods() -> list[MethodSpec]:
             "early stopping", lambda budget: EarlyStopping(max(1, budget.steps // 30), budget)
         ),
         MethodSpec("robust gradients", lambda budget: MedianOfMicrobatches(3, budget)),
+        MethodSpec("pretrain then fit", lambda budget: PretrainThenFit()),
     ]
 
 

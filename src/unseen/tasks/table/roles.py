@@ -57,9 +57,11 @@ def usable_rows(
                 fix="choose another column, or fill it.",
             )
         if gone.any():
+            # what has no target may still be unlabelled data (`tasks/table/unlabelled.py`)
+            where = " of training and evaluation" if role == "target" else ""
             said.append(
                 f"{int(gone.sum())} of {len(tidied)} rows have no {role} (`{column}`) and were "
-                f"left out{_first_cell(frame[column], gone)}."
+                f"left out{where}{_first_cell(frame[column], gone)}."
             )
         usable &= ~gone
     if usable.sum() < 2:
