@@ -58,6 +58,18 @@ def stacked(monkeypatch):
 
 
 @pytest.mark.usefixtures("stacked")
+def test_seeds_trained_together_stop_early_as_those_trained_alone():
+    subject = replace(clusters(), budget=replace(BUDGET, select_every=3))
+    method = ERM(subject.budget)
+    together = TrainingRuns(subject, Lab()).seeds(method, 3)
+    alone = [TrainingRuns(subject, Lab())(method, seed) for seed in range(3)]
+    for one, other in zip(together, alone, strict=True):
+        assert one.curves["select_loss"] == pytest.approx(other.curves["select_loss"], rel=1e-4)
+    for one, other in zip(weights(together), weights(alone), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.usefixtures("stacked")
 @pytest.mark.parametrize(
     "method",
     [ERM(BUDGET), SAM(budget=BUDGET), EarlyStopping(2, BUDGET)],

@@ -243,6 +243,16 @@ def train(
     return Trained(model, task, {"loss": losses.tolist(), **curves, **best.curves}, start)
 
 
+def refuse_no_selection(task: Task, budget: Budget) -> None:
+    """Refuses a budget that selects weights on splits that the task does not have."""
+    if budget.select_every and not task.of(Use.SELECT):
+        raise InvalidConfig(
+            f"select_every={budget.select_every}, but task `{task.name}` has no SELECT split.",
+            why="stopping early needs data that are neither for training nor for evaluation.",
+            fix="add a split with use=Use.SELECT, or set select_every=0.",
+        )
+
+
 class _Best:
     """The weights with the lowest mean loss on the SELECT splits."""
 
@@ -251,12 +261,7 @@ class _Best:
         self.curves: dict[str, list[float]] = {}
         self.lowest = math.inf
         self.weights: dict[str, Tensor] = {}
-        if self.every and not task.of(Use.SELECT):
-            raise InvalidConfig(
-                f"select_every={self.every}, but task `{task.name}` has no SELECT split.",
-                why="stopping early needs data that are neither for training nor for evaluation.",
-                fix="add a split with use=Use.SELECT, or set select_every=0.",
-            )
+        refuse_no_selection(task, budget)
         if self.every:
             self.curves = {"selected": [], "select_loss": []}
 

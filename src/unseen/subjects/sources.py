@@ -13,7 +13,7 @@ from unseen.lab import Lab
 from unseen.models.estimator import EstimatorLike
 from unseen.subjects.embedded import EmbeddedTable, find_example
 from unseen.subjects.estimators import with_estimator
-from unseen.subjects.networks import describe_other_steps
+from unseen.subjects.networks import describe_other_steps, select_interval
 from unseen.subjects.new_site import join_new_site
 from unseen.subjects.python_files import from_file
 from unseen.subjects.subject import Subject
@@ -205,9 +205,10 @@ def with_decision(subject: Subject, positive: str | int | None, threshold: float
 
 def with_steps(subject: Subject, steps: int) -> Subject:
     """The same subject trained for so many steps, and saying so."""
+    every = select_interval(steps) if subject.budget.select_every else 0
     return replace(
         subject,
-        budget=replace(subject.budget, steps=steps),
+        budget=replace(subject.budget, steps=steps, select_every=every),
         decisions=describe_other_steps(subject.decisions, subject.budget, steps),
     )
 

@@ -35,7 +35,8 @@ def train_together(
     most = most_together(models[0])
     for k in range(0, len(models), most):
         chunk = slice(k, k + most)
-        found = try_train_many(models[chunk], visible_to_training(task), step, budget, labs[chunk])
+        visible = visible_to_training(task, selects=budget.select_every > 0)
+        found = try_train_many(models[chunk], visible, step, budget, labs[chunk])
         # a stacked run never sees the evaluated splits; what is trained belongs to the whole task
         # all the same
         results += [replace(one, task=task) if isinstance(one, Trained) else one for one in found]
@@ -48,9 +49,10 @@ def most_together(model: nn.Module) -> int:
     return max(1, min(MOST_MODELS, MOST_PARAMETERS // max(1, parameters)))
 
 
-def visible_to_training(task: Task) -> Task:
-    """The task with what a step may see."""
-    return replace(task, splits={**task.of(Use.TRAIN), **task.of(Use.ADAPT)})
+def visible_to_training(task: Task, *, selects: bool = False) -> Task:
+    """The task with what a step may see, and what its weights are selected on if they are."""
+    selection = task.of(Use.SELECT) if selects else {}
+    return replace(task, splits={**task.of(Use.TRAIN), **task.of(Use.ADAPT), **selection})
 
 
 def step_of(method: Method) -> tuple[Step, Budget] | None:

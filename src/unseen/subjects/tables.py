@@ -19,7 +19,7 @@ from unseen.models.estimator import Estimator, FirstColumns
 from unseen.subjects.embedded import EmbeddedTable
 from unseen.subjects.networks import (
     budget_for_domains,
-    budget_for_rows,
+    budget_for_table,
     describe_network,
     small_network,
 )
@@ -214,8 +214,8 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
             "Medians, scales and levels of columns are recomputed for every held-out site; shown "
             "for the first.",
             "Every site counts the same in a training step, and a fifth of each held-out site is "
-            "set apart for oracle selection; `unseen audit` trains on all rows alike and evaluates "
-            "the whole site, so its scores may differ a little.",
+            "set apart for oracle selection; `unseen audit` trains on all rows alike, stops early "
+            "and evaluates the whole site, so its scores may differ a little.",
         ]
     first = tabs[0]
     # one length of training for all sites: runs of one shape are trained together
@@ -254,7 +254,7 @@ def _of(table: Table, lab: Lab, name: str) -> list[Subject]:
 
 def subject_of(tab: Tabular, name: str, notes: Sequence[str]) -> Subject:
     """The table with one training split, and what other models reach on it."""
-    budget = budget_for_rows(len(tab.rows["train"]))
+    budget = budget_for_table(len(tab.rows["train"]))
     network = describe_network(len(tab.encoder.names), tab.target.outputs, budget)
     subject = _subject(tab, name, budget, [*notes, *tab.decisions, network, RIVALS])
     return replace(subject, references=_references(tab.target.classes, len(tab.encoder.names)))

@@ -13,7 +13,13 @@ from sklearn.metrics import confusion_matrix, precision_score, recall_score, roc
 import unseen
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.questions.audit.check import CheckResult
-from unseen.questions.audit.checks.thresholds import Thresholds, check, falls, site_point
+from unseen.questions.audit.checks.thresholds import (
+    Origin,
+    Thresholds,
+    check,
+    falls,
+    site_point,
+)
 from unseen.questions.audit.operating_points import (
     ScoredExamples,
     cross_fit,
@@ -129,7 +135,7 @@ def audited_sites(
         points = operating_point(fit.called, known, cut)
         at = site_point(f"site {k}", there, cut, points, fit.thresholds)
         result = Thresholds(
-            positive="ill", threshold=expit(cut), is_chosen=True, known=points, sites=[at]
+            positive="ill", threshold=expit(cut), origin=Origin.CHOSEN, known=points, sites=[at]
         )
         results.append(CheckResult(found(f"site {k}"), result))
     return results
@@ -163,7 +169,9 @@ def test_a_fall_without_a_rise_is_no_matter_of_the_threshold():
     there = draw(rng, 200)
     noise = ScoredExamples(rng.normal(size=(1, 200)), there.is_positive, there.cluster)
     at = site_point("far", noise, 0.0, known, [0.0])
-    result = Thresholds(positive="ill", threshold=0.5, is_chosen=True, known=known, sites=[at])
+    result = Thresholds(
+        positive="ill", threshold=0.5, origin=Origin.CHOSEN, known=known, sites=[at]
+    )
     (note,) = check.notes([CheckResult(found("far"), result)])
     assert "the model itself must become better there" in note.detail
 
@@ -208,7 +216,7 @@ def test_a_threshold_of_ones_own_is_the_one_that_is_used(frame):
     answer = audited(frame, estimator=LINEAR, seeds=1, remedies={}, measures={}, threshold=0.3)
     found = answer.results[0].checked["decision threshold"]
     assert found.threshold == pytest.approx(0.3)
-    assert not found.is_chosen
+    assert found.origin is Origin.NAMED
     at = found.sites[0]
     calling_all = at.points["prevalence"].value * (1 + 3 / 7) - 3 / 7
     assert at.calling_all == pytest.approx(calling_all)

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from unseen.engine import parameters
 from unseen.engine.batches import Columns, model_to_device, once, orders, size, to_device
-from unseen.engine.loop import Budget, Step, Watch, divergence_error, train
+from unseen.engine.loop import (
+    Budget,
+    Step,
+    Watch,
+    divergence_error,
+    refuse_no_selection,
+    train,
+)
 from unseen.engine.vectorized.ensemble import Ensemble
 from unseen.engine.vectorized.optimizer import StackedOptimizer
 from unseen.engine.vectorized.steps import StackedGradient
@@ -174,6 +181,7 @@ class _Selector:
 
     def __init__(self, runs: TrainingRuns, ensemble: Ensemble) -> None:
         self.runs, self.ensemble, self.every = runs, ensemble, runs.budgets[0].select_every
+        refuse_no_selection(runs.tasks[0], runs.budgets[0])
         names = ("selected", "select_loss") if self.every else ()
         self.curves: list[dict[str, list[float]]] = [
             {name: [] for name in names} for _ in runs.models

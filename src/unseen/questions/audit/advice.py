@@ -16,7 +16,14 @@ from unseen.questions.audit.codes import codes
 from unseen.questions.audit.constant import CONSTANT, about_constant, is_useless, useless_sites
 from unseen.questions.audit.equivalence import SiteAnswer, Verdict, answer, in_words
 from unseen.questions.audit.overfitting import about_overfitting
-from unseen.questions.audit.results import Findings, Gap, Outcome, evaluation_sites, gain
+from unseen.questions.audit.results import (
+    LOWER_IS_BETTER,
+    Findings,
+    Gap,
+    Outcome,
+    evaluation_sites,
+    gain,
+)
 from unseen.reading import Reading
 from unseen.stats import LEVEL, average, widen
 from unseen.subjects.table_models import Mode
@@ -24,8 +31,11 @@ from unseen.subjects.table_predictions import MODE as AS_GIVEN
 from unseen.text import count_noun, format_reading, join_words
 
 NEGLIGIBLE = 0.02
-"""A calibration error below which probabilities are good enough whatever a test says: two points.
+"""A calibration error (beyond chance) below which probabilities are good enough whatever a test
+says, and a gain by another model below which it is none: two points.
 """
+NEGLIGIBLE_ERROR = 0.05
+"""The same of an error in the target's own unit, as a share of it."""
 
 TWO_SEEDS = (
     "Two training runs leave one degree of freedom for how much another run would differ, which "
@@ -209,8 +219,18 @@ def calibration_failures(findings: Sequence[Findings]) -> list[tuple[Findings, s
         (one, split)
         for one, split in known
         if one.calibration_p_values[split] * len(known) < 1 - LEVEL
-        and one.readings[f"calibration error: {split}"].value >= NEGLIGIBLE
+        and _excess_error(one, split) >= NEGLIGIBLE
     ]
+
+
+def _excess_error(one: Findings, split: str) -> float:
+    """The calibration error beyond what calibrated probabilities show by chance: the error itself
+    is never zero.
+    """
+    error, chance = (
+        one.readings[f"calibration error{what}: {split}"].value for what in ("", " by chance")
+    )
+    return error - chance
 
 
 def _about_calibration(findings: Sequence[Findings]) -> list[Note]:
@@ -368,11 +388,12 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
         size = format_reading(gain(metric, clear), "+")
         by = f"its {metric} differs by {size} {where(findings)}, same examples for both models"
         if clear.low > 0:
+            matters = clear.value >= _negligible_gain(findings, metric)
             notes.append(
                 Note(
                     f"{name.capitalize()} is better than the {own}: {by}.",
-                    Tone.CAUTION,
-                    "Use it instead.",
+                    Tone.CAUTION if matters else Tone.NEUTRAL,
+                    "Use it instead." if matters else "By less than matters for most uses.",
                 )
             )
         elif clear.high >= 0:
@@ -385,6 +406,13 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
                 )
             )
     return notes
+
+
+def _negligible_gain(findings: Sequence[Findings], metric: str) -> float:
+    if metric not in LOWER_IS_BETTER:
+        return NEGLIGIBLE
+    errors = [one.score(s, metric) for one in findings for s in evaluation_sites(one)]
+    return NEGLIGIBLE_ERROR * min((error.value for error in errors if error), default=0.0)
 
 
 def _allowing_for(models: int) -> str:

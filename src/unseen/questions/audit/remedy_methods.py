@@ -12,19 +12,22 @@ from unseen.models.recorded import RecordedModel
 from unseen.questions.compare.candidates import methods_named
 from unseen.subjects.session import Session
 
+STOPPING = "early stopping"
 Remedy = Callable[[Budget], Method]
 """The method under the subject's budget."""
 
 
 def applicable(remedies: Mapping[str, Remedy], session: Session) -> Mapping[str, Remedy]:
-    """Of the standard remedies those that the model can be trained with, others as they are; none
-    of predictions without their model.
+    """Of the standard remedies those that the model can be trained with and that are not how it is
+    trained anyway, others as they are; none of predictions without their model.
     """
     if remedies and isinstance(session.first.model, RecordedModel):
         session.attempt("remedies", session.require_model)
         return {}
-    if session.has_gradients or set(remedies) != set(standard_remedies()):
-        return remedies
+    is_standard = set(remedies) == set(standard_remedies())
+    if session.has_gradients or not is_standard:
+        stops = is_standard and session.subject.budget.select_every > 0
+        return {name: one for name, one in remedies.items() if not (stops and name == STOPPING)}
     return {"site reweighting": lambda budget: FitEstimator(group="site")}
 
 
@@ -36,7 +39,7 @@ def standard_remedies() -> Mapping[str, Remedy]:
         ),
         **{
             entrant.name: entrant.make
-            for entrant in methods_named(["early stopping", "robust gradients", "SAM"])
+            for entrant in methods_named([STOPPING, "robust gradients", "SAM"])
         },
         "group reweighting": lambda budget: GroupDRO(
             budget=budget

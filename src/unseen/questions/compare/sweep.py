@@ -192,7 +192,8 @@ class Sweep:
                 train_alone(*each) for each in zip(methods, models, tasks, labs, strict=True)
             ], False
         steps, budgets = zip(*parts, strict=True)
-        bare = {id(task): visible_to_training(task) for task in tasks}
+        selects = any(budget.select_every for budget in budgets)
+        bare = {id(task): visible_to_training(task, selects=selects) for task in tasks}
         results, together, most = [], self.is_stacked, most_together(models[0])
         for k in range(0, len(models), most):
             now = slice(k, k + most)

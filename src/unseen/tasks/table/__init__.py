@@ -40,6 +40,7 @@ from unseen.tasks.table.reading import (
 )
 from unseen.tasks.table.recording import recording_changes
 from unseen.tasks.table.roles import (
+    Evaluable,
     Sites,
     codes_of,
     evaluable_sites,
@@ -258,12 +259,10 @@ def parse_table(table: Table) -> ParsedTable:
         sites = sites_of(tidied[table.site], rows)
         rows = rows[sites.codes[rows] >= 0]
     target, sentence = targets.infer_target(tidied[table.target].iloc[rows], table.predicts)
-    evaluable: tuple[int, ...] = ()
-    warnings: list[str] = [*sites.warnings]
+    found = Evaluable((), (), ())
     if table.site:
         y = targets.values(target, tidied[table.target])
-        evaluable, about_sites = evaluable_sites(sites, target, y, rows)
-        warnings += about_sites
+        found = evaluable_sites(sites, target, y, rows)
     features = [name for name in tidied.columns if name not in _no_features(table)]
     formats = formats_of_columns(tidied, features)
     of_time = formats_of_columns(tidied, [table.time] if table.time else [])
@@ -282,11 +281,17 @@ def parse_table(table: Table) -> ParsedTable:
             *source.notes,
             *said,
             *sites.notes,
+            *found.notes,
             *conversions(tidied, of_time | formats),
         ),
-        warnings=(*warnings, *doubts(tidied, formats), *_changes(table, frame, tidied, time, rows)),
+        warnings=(
+            *sites.warnings,
+            *found.warnings,
+            *doubts(tidied, formats),
+            *_changes(table, frame, tidied, time, rows),
+        ),
         formats=formats,
-        evaluable=tuple(sites.names[k] for k in evaluable),
+        evaluable=tuple(sites.names[k] for k in found.codes),
     )
 
 

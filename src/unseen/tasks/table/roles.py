@@ -134,12 +134,19 @@ def _list_some(names: Sequence[str], most: int = 5) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def evaluable_sites(
-    sites: Sites, target: Target, y: NDArray, rows: Rows
-) -> tuple[tuple[int, ...], list[str]]:
-    """The sites that can be held out and evaluated (all, where none could), and sentences on the
-    others and on those with few rows of a class.
-    """
+@dataclass(frozen=True)
+class Evaluable:
+    """The sites that can be held out and evaluated."""
+
+    codes: tuple[int, ...]
+    warnings: Sequence[str]
+    """On the others."""
+    notes: Sequence[str]
+    """On those with few rows of a class: their intervals are honest, and wide."""
+
+
+def evaluable_sites(sites: Sites, target: Target, y: NDArray, rows: Rows) -> Evaluable:
+    """All sites, where none could be evaluated."""
     small, single, rare, chosen = [], [], [], []
     for k, name in enumerate(sites.names):
         inside = rows[sites.codes[rows] == k]
@@ -156,9 +163,13 @@ def evaluable_sites(
     said = [
         _about_sites(small, "too few rows to evaluate", "not held out, but trained on"),
         _about_sites(single, "one class, or hardly another", "not held out, but trained on"),
-        _about_sites(rare, "few rows of the rarest class", "read the interval, not the value"),
     ]
-    return tuple(chosen or range(len(sites.names))), [text for text in said if text]
+    few = _about_sites(rare, "few rows of the rarest class", "read the interval, not the value")
+    return Evaluable(
+        tuple(chosen or range(len(sites.names))),
+        warnings=[text for text in said if text],
+        notes=[few] if few else [],
+    )
 
 
 def _about_sites(names: Sequence[str], what: str, then: str) -> str:

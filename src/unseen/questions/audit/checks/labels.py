@@ -22,7 +22,7 @@ from unseen.reading import Reading
 from unseen.subjects.examples import Example
 from unseen.subjects.fresh_models import untrained_model
 from unseen.subjects.session import Session
-from unseen.task import Split, Task, Use
+from unseen.task import Split, Use
 from unseen.text import count_noun, join_words
 
 WRONG = Code("U103", "wrong training labels", "suspected labels", rank=70)
@@ -252,9 +252,8 @@ def _out_of_fold(
             model = untrained_model(session.subject)
         rest = torch.cat([fold for j, fold in enumerate(folds) if j != k])
         fitted = Split(Columns(**gather(data, rest)), Use.TRAIN)
-        part = Task(
-            name=task.name, axis=task.axis, splits={"train": fitted}, objective=task.objective
-        )
+        splits = {"train": fitted, **(task.of(Use.SELECT) if budget.select_every else {})}
+        part = replace(task, splits=splits)
         if session.has_gradients:
             trained = train(model, part, erm_step, budget, own.child("fit"))
         else:

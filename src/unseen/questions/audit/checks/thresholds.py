@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 from jaxtyping import Float
@@ -34,6 +35,14 @@ RATES = ("sensitivity", "specificity")
 NAMES = ("prevalence", *RATES, "PPV", "net benefit")
 
 
+class Origin(StrEnum):
+    """Where a threshold comes from."""
+
+    CHOSEN = "chosen on known sites"
+    NAMED = "as it was named"
+    HALF = "0.5, since no held-out example of known sites is there to choose one on"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SitePoint:
     """What the threshold does at one unseen site."""
@@ -56,8 +65,7 @@ class Thresholds:
     positive: str
     threshold: float
     """A probability."""
-    is_chosen: bool
-    """By Youden's index on held-out examples of known sites; else it was named."""
+    origin: Origin
     known: Mapping[str, Reading] = field(default_factory=dict)
     """There, by thresholds that were chosen on other examples; empty: none are known."""
     sites: Sequence[SitePoint] = ()
@@ -84,11 +92,14 @@ class ThresholdCheck:
         reference = session.reference_split
         known = None if reference is None else scored_examples(session, reference, positive)
         given = session.subject.threshold
-        cut = float(logit(given)) if given is not None else choose(known)
+        origin = Origin.CHOSEN if known is not None else Origin.HALF
+        cut = choose(known) if known is not None and given is None else 0.0
+        if given is not None:
+            origin, cut = Origin.NAMED, float(logit(given))
         points, cuts = dict[str, Reading](), [cut]
         if known is not None:
             called = known.margin > cut
-            if given is None:
+            if origin is Origin.CHOSEN:
                 fit = cross_fit(known, session.lab.child("thresholds").numpy())
                 called, cuts = fit.called, [*fit.thresholds]
             points = operating_point(called, known, cut)
@@ -96,7 +107,7 @@ class ThresholdCheck:
         return Thresholds(
             positive=str(names[positive]) if names else str(positive),
             threshold=float(expit(cut)),
-            is_chosen=given is None,
+            origin=origin,
             known=points,
             sites=[
                 site_point(str(split.at or name), there, cut, points, cuts)
@@ -119,7 +130,8 @@ class ThresholdCheck:
             for one in fallen
         ]
         sites = join_words(list(dict.fromkeys(one.site for one in fallen)))
-        how = "chosen on known sites" if first.is_chosen else f"of {first.threshold:.2g}"
+        is_chosen = first.origin is Origin.CHOSEN
+        how = str(first.origin) if is_chosen else f"of {first.threshold:.2g}"
         return [
             Note(
                 f"The decision threshold {how} does not carry over to {sites}: {'; '.join(said)} "
@@ -193,14 +205,8 @@ def _one_against_rest(
     return logits[:, positive] - np.logaddexp.reduce(others, axis=1)
 
 
-def choose(known: ScoredExamples | None) -> float:
+def choose(known: ScoredExamples) -> float:
     """Youden's threshold, as log odds."""
-    if known is None:
-        raise InvalidData(
-            "No held-out example of known sites is there.",
-            why="the threshold is chosen on them.",
-            fix="name it: --threshold 0.5.",
-        )
     count = int(known.is_positive.sum())
     fewest = min(count, len(known.is_positive) - count)
     if fewest < FEWEST:
@@ -287,8 +293,8 @@ def _caption(first: Thresholds) -> str:
     chosen = (
         "chosen by Youden's index (sensitivity + specificity − 1) on held-out examples of known "
         "sites; their own rates are of thresholds chosen on four fifths of them"
-        if first.is_chosen
-        else "as it was named"
+        if first.origin is Origin.CHOSEN
+        else str(first.origin)
     )
     return (
         f"Examples are called {first.positive} (another class: --positive) where its probability "
