@@ -18,7 +18,7 @@ import pytest
 
 from unseen.data import registry
 from unseen.data.files import content_sha256, data_file, data_folders
-from unseen.data.packing import gzip_member
+from unseen.data.packing import gzip_member, repack_folder
 from unseen.data.registered_file import RegisteredFile
 from unseen.data.registry import (
     cifar10_subset,
@@ -328,6 +328,18 @@ def test_reversal_curse_keeps_the_data_folder_only(tmp_path):
     )
     with tarfile.open(fileobj=io.BytesIO(reversal_curse.pack([path]))) as tar:
         assert {m.name: tar.extractfile(m).read() for m in tar} == {"x/a.jsonl": b"1"}
+
+
+def test_a_repository_is_repacked_below_a_folder_without_what_is_omitted(tmp_path):
+    path = tmp_path / "a.zip"
+    files = {"r-1/LICENSE": b"1", "r-1/data/x/a.src": b"2", "r-1/data/x/train.src": b"3"}
+    path.write_bytes(zip_of(files | {"r-1/other/b.src": b"4"}))
+    packed = repack_folder([path], "data/", omit=("train",), keep="LICENSE")
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        assert {m.name: tar.extractfile(m).read() for m in tar} == {
+            "LICENSE": b"1",
+            "x/a.src": b"2",
+        }
 
 
 @pytest.mark.parametrize("layout", ["{}", "dataset_diabetes/{}"])

@@ -5,6 +5,7 @@ A data set's own way to pack stands in its file of the registry.
 
 import gzip
 import io
+import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -64,6 +65,30 @@ def zip_archive(files: Mapping[str, bytes], compression: int) -> bytes:
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data, compress_type=compression)
+    return buffer.getvalue()
+
+
+def repack_folder(
+    downloads: Sequence[Path], folder: str = "", omit: Sequence[str] = (), keep: str = ""
+) -> bytes:
+    """tar.xz of the files below a folder of a repository's zip, and of the file `keep` at its top.
+
+    Left out are those whose name holds one of `omit`.
+    """
+    buffer = io.BytesIO()
+    with (
+        zipfile.ZipFile(downloads[0]) as archive,
+        tarfile.open(fileobj=buffer, mode="w:xz") as out,
+    ):
+        for member in sorted(archive.namelist()):
+            inside = member.partition("/")[2]  # the archive's own folder comes first
+            name = inside.removeprefix(folder)
+            wanted = inside.startswith(folder) and not any(part in name for part in omit)
+            if member.endswith("/") or not (wanted or inside == keep):
+                continue
+            info = tarfile.TarInfo(name)
+            info.size = archive.getinfo(member).file_size
+            out.addfile(info, io.BytesIO(archive.read(member)))
     return buffer.getvalue()
 
 

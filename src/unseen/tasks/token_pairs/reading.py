@@ -1,0 +1,75 @@
+"""Reads pairs of texts from CSV, TSV or JSON-lines files; tokens are cut at white space."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from unseen.engine.token_pairs import Pair, pair
+from unseen.errors import InvalidData, MissingFile, UnknownName
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+def read_pairs(path: Path | str, source: str = "source", target: str = "target") -> list[Pair]:
+    """The pairs of a file whose columns (or keys) `source` and `target` hold the texts."""
+    file = Path(path)
+    if not file.is_file():
+        raise MissingFile(
+            f"There is no file {file}.",
+            why="pairs are read from it.",
+            fix="give the path of a .csv, .tsv or .jsonl file.",
+        )
+    if file.suffix not in (*DELIMITERS, ".jsonl"):
+        raise InvalidData(
+            f"{file.name} ends in `{file.suffix}`.",
+            why="pairs are read from tables and JSON lines.",
+            fix="save it as .csv, .tsv or .jsonl.",
+        )
+    rows = _objects(file) if file.suffix == ".jsonl" else _rows(file)
+    found = []
+    for line, row in rows:
+        for column in (source, target):
+            if row.get(column) is None:
+                raise UnknownName.near(f"column of {file.name}, line {line}", column, row)
+        one = pair(str(row[source]), str(row[target]))
+        if not one.source:
+            raise InvalidData(
+                f"Line {line} of {file.name} has an empty {source}.",
+                why="nothing is asked.",
+                fix="remove the line, or write what is asked.",
+            )
+        found.append(one)
+    if not found:
+        raise InvalidData(
+            f"{file.name} holds no pairs.", why="there is nothing to split.", fix="add lines."
+        )
+    return found
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        # tabs separate whole texts, in which a quotation mark is a character like any other
+        quoting = csv.QUOTE_NONE if file.suffix == ".tsv" else csv.QUOTE_MINIMAL
+        reader = csv.DictReader(lines, delimiter=DELIMITERS[file.suffix], quoting=quoting)
+        for row in reader:
+            yield reader.line_num, row
+
+
+def _objects(file: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+    for line, text in enumerate(file.read_text("utf-8").splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            entry = json.loads(text)
+        except ValueError as error:
+            raise InvalidData(
+                f"Line {line} of {file.name} is no JSON.", why=str(error), fix="repair the line."
+            ) from error
+        if not isinstance(entry, dict):
+            raise InvalidData(
+                f"Line {line} of {file.name} is no JSON object.",
+                why="a pair has a source and a target.",
+                fix='write {"source": …, "target": …}.',
+            )
+        yield line, entry
