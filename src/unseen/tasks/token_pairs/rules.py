@@ -7,7 +7,7 @@ contexts as in COGS (Kim & Linzen, 2020, arXiv:2010.05465).
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
@@ -189,9 +189,9 @@ def split_by_word(
 
 
 def split_by_divergence(
-    pairs: Sequence[Pair], share: float = 0.2, *, steps: int = 2_000, seed: int = 0
+    pairs: Sequence[Pair], share: float = 0.2, *, steps: int = 3_000, seed: int = 0
 ) -> PairSplit:
-    """Compounds (two neighbouring words) differ between the parts as much as possible while single
+    """Compounds (two to four neighbouring words) differ between the parts as much as possible while single
     words stay as frequent as they were.
 
     From a random split, pairs are exchanged whenever that raises the divergence of compounds (α =
@@ -208,7 +208,7 @@ def split_by_divergence(
             f"share={share} leaves no training pair.", why="both parts are needed.", fix="lower it."
         )
     words = [Counter(one.source) for one in pairs]
-    compounds = [Counter(pairwise(one.source)) for one in pairs]
+    compounds = [Counter(neighbours(one.source)) for one in pairs]
     sides = (_Side(words, train, test, 0.5), _Side(compounds, train, test, 0.1))
     spread, value = (side.divergence() for side in sides)
     for _ in range(steps):
@@ -222,10 +222,16 @@ def split_by_divergence(
         else:
             for side in sides:
                 side.exchange(test[j], train[i])
-    rule = f"neighbouring words diverge by {value:.2f}, single words by {spread:.2f}"
+    rule = f"runs of two to four words diverge by {value:.2f}, single words by {spread:.2f}"
     return PairSplit(
         rule, tuple(pairs[k] for k in sorted(train)), tuple(pairs[k] for k in sorted(test))
     )
+
+
+def neighbours(source: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Every two, three and four words in a row."""
+    for size in (2, 3, 4):
+        yield from (tuple(source[k : k + size]) for k in range(len(source) - size + 1))
 
 
 class _Side:
