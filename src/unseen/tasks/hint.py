@@ -118,7 +118,7 @@ def draw_pairs(
     n: int, operators: Sequence[int], low: int, high: int, rng: np.random.Generator
 ) -> list[Pair]:
     """So many different expressions with these numbers of operators and a largest value between
-    `low` and `high`, shared evenly; fewer operators have fewer expressions.
+    `low` and `high`, shared evenly, in random order; fewer operators have fewer expressions.
     """
     found: dict[tuple[str, ...], int] = {}
     for k, size in enumerate(operators):
@@ -133,7 +133,8 @@ def draw_pairs(
                 continue
             if low <= value.largest <= high:
                 found[expression] = value.value
-    return [Pair(symbols, tuple(str(value))) for symbols, value in found.items()]
+    pairs = [Pair(symbols, tuple(str(value))) for symbols, value in found.items()]
+    return [pairs[k] for k in rng.permutation(len(pairs))]
 
 
 @dataclass(frozen=True)

@@ -191,8 +191,8 @@ def split_by_word(
 def split_by_divergence(
     pairs: Sequence[Pair], share: float = 0.2, *, steps: int = 3_000, seed: int = 0
 ) -> PairSplit:
-    """Compounds (two to four neighbouring words) differ between the parts as much as possible while single
-    words stay as frequent as they were.
+    """Compounds (two to four neighbouring words) differ between the parts as much as possible while
+    single words stay as frequent as they were.
 
     From a random split, pairs are exchanged whenever that raises the divergence of compounds (α =
     0.1) without lifting that of words (α = 0.5) above 0.02, or lowers the latter where it is above;
