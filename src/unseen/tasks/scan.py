@@ -100,13 +100,15 @@ def template_rule(
     """
     words = tuple(template.split())
 
-    def filled(one: Pair, verb: str) -> bool:
+    def stands_before(one: Pair, verb: str) -> bool:
         return contains(one.source, (verb, *words))
 
     barred = [verb for verb in (*VERBS, TURN) if verb not in set(allowed)]
-    train = tuple(c for c in commands() if not any(filled(c, verb) for verb in barred))
+    train = tuple(c for c in commands() if not any(stands_before(c, verb) for verb in barred))
     test = tuple(
-        c for c in commands() if any(filled(c, verb) for verb in tested) and not filled(c, TURN)
+        c
+        for c in commands()
+        if any(stands_before(c, verb) for verb in tested) and not stands_before(c, TURN)
     )
     return Rule(train, test)
 

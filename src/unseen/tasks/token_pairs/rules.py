@@ -80,7 +80,7 @@ def split_by_length(
     refuse_empty(pairs)
     if longest is None:
         lengths = sorted(len(target) for _, target in pairs)
-        longest = lengths[-_wanted(pairs, share)] - 1
+        longest = lengths[-_test_size(pairs, share)] - 1
     limit = longest
     rule = f"training targets have at most {limit} tokens"
     return _cut(rule, pairs, lambda one: len(one.target) > limit)
@@ -104,7 +104,7 @@ def split_by_primitive(
         )
     if token is None:
         uses = Counter(word for source, _ in pairs for word in set(source) if len(source) > 1)
-        token = _nearest({word: uses[word] for word in sorted(alone)}, _wanted(pairs, share))
+        token = _nearest({word: uses[word] for word in sorted(alone)}, _test_size(pairs, share))
     if token not in alone:
         raise UnknownName.near("token that stands alone as a source", token, alone)
     rule = f"“{token}” is trained alone and tested in longer sources"
@@ -121,7 +121,7 @@ def split_by_template(
     """
     refuse_empty(pairs)
     if template is None:
-        template = " ".join(_template(pairs, _wanted(pairs, share)))
+        template = " ".join(_template(pairs, _test_size(pairs, share)))
     words = tuple(template.split())
     rule = f"“{template}” is tested, and its words are trained apart"
     return _cut(rule, pairs, lambda one: contains(one.source, words))
@@ -165,7 +165,7 @@ def split_by_word(
         )
     uses = Counter(word for source, _ in pairs for word in set(source))
     rare = sorted(uses, key=lambda word: (uses[word], word))[: max(1, len(uses) // 2)]
-    wanted, total, words = _wanted(pairs, share), 0, set[str]()
+    wanted, total, words = _test_size(pairs, share), 0, set[str]()
     for word in np.random.default_rng(seed).permutation(np.array(rare, dtype=object)).tolist():
         if total >= wanted:
             break
@@ -200,7 +200,7 @@ def split_by_divergence(
     """
     refuse_empty(pairs)
     rng = np.random.default_rng(seed)
-    wanted = _wanted(pairs, share)
+    wanted = _test_size(pairs, share)
     order = rng.permutation(len(pairs))
     test, train = order[:wanted].tolist(), order[wanted:].tolist()
     if not train:
@@ -297,7 +297,7 @@ def rename_tokens(pairs: Sequence[Pair], tokens: Iterable[str], seed: int = 0) -
     return [Pair(*(tuple(names.get(t, t) for t in side) for side in one)) for one in pairs]
 
 
-def _wanted(pairs: Sequence[Pair], share: float) -> int:
+def _test_size(pairs: Sequence[Pair], share: float) -> int:
     """So many pairs make the share."""
     if not 0 < share < 1:
         raise InvalidConfig(
