@@ -37,6 +37,10 @@ class UnsupportedLayer(UnseenError, TypeError):
     """
 
 
+class WiringError(UnseenError, TypeError):
+    """A diagram, map or machine that does not type-check: raised before anything runs."""
+
+
 class Divergence(UnseenError, ArithmeticError):
     """Training produced a loss or weight that is not finite."""
 

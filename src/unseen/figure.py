@@ -76,4 +76,27 @@ class Images:
     captions: Sequence[str] = ()
 
 
-Figure: TypeAlias = Curves | Bars | Dots | Points | Grid | Images
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """From a port to a port, `"box.port"` or, of the frame, `"port"`; `kind` names what flows."""
+
+    source: str
+    sink: str
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagram:
+    """Boxes with input and output ports in a frame that has ports itself, and the wires between
+    them.
+
+    A wire from a box to one named before it leads back. Kinds are told apart by line and colour.
+    """
+
+    title: str
+    boxes: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+    frame: tuple[Sequence[str], Sequence[str]]
+    wires: Sequence[Wire]
+
+
+Figure: TypeAlias = Curves | Bars | Dots | Points | Grid | Images | Diagram

@@ -18,9 +18,10 @@ from rich.console import Console
 
 from unseen.document import Document, Note, Paragraph, Section, Table, Tone
 from unseen.errors import InvalidData
-from unseen.figure import Bars, Curves, Dots, Grid, Images, Points
+from unseen.figure import Bars, Curves, Diagram, Dots, Grid, Images, Points, Wire
 from unseen.reading import Reading
 from unseen.report.canvas import DARK, LIGHT
+from unseen.report.diagram import arrange, choose_lanes
 from unseen.report.figures import _png, draw
 from unseen.report.html import anchors, html, notebook
 from unseen.report.json import as_json
@@ -62,6 +63,17 @@ FIGURES = {
         values=[[0.3] * 50] * 10,
     ),
     "images": Images(title="i", pixels=[[[0.0, 1.0], [0.5, 0.25]]], captions=["one"]),
+    "diagram": Diagram(
+        title="d",
+        boxes={"first": (["x", "dy"], ["y"]), "second": (["x"], ["y", "dx"])},
+        frame=(["x"], ["y"]),
+        wires=[
+            Wire(source="x", sink="first.x", kind="values"),
+            Wire(source="first.y", sink="second.x", kind="values"),
+            Wire(source="second.y", sink="y", kind="values"),
+            Wire(source="second.dx", sink="first.dy", kind="gradients"),
+        ],
+    ),
 }
 
 
@@ -172,8 +184,20 @@ def test_a_figure_without_values_says_so() -> None:
         Points(title="", groups={"a": []}),
         Grid(title="", rows=[], columns=[], values=[]),
         Images(title="", pixels=[]),
+        Diagram(title="", boxes={}, frame=([], []), wires=[]),
     ):
         assert "no finite value" in draw(figure)
+
+
+def test_boxes_stand_right_of_what_feeds_them_and_long_wires_have_lanes_of_their_own() -> None:
+    figure = FIGURES["diagram"]
+    assert isinstance(figure, Diagram)
+    slabs = arrange(figure)
+    assert slabs["first"].x < slabs["second"].x
+    lanes = choose_lanes([(0, 1), (3, 0), (2, 0), (0, 5)], -1, 1)
+    assert lanes[2] < lanes[1] < -1
+    assert lanes[3] > 1
+    assert 0 not in lanes
 
 
 def test_large_figures_stay_small_and_say_what_is_left_out() -> None:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from unseen.figure import Bars, Curves, Dots, Figure, Grid, Images, Points
+from unseen.figure import Bars, Curves, Diagram, Dots, Figure, Grid, Images, Points
 from unseen.report.canvas import (
     DASHES,
     INK,
@@ -35,6 +35,7 @@ from unseen.report.canvas import (
     _short,
     _turn,
 )
+from unseen.report.diagram import draw_diagram
 from unseen.wording import clean, number, shared_decimals
 
 MOST_POINTS, MOST_CELLS, MOST_BARS, MOST_IMAGES = 1_500, 400, 40, 64
@@ -55,6 +56,8 @@ def draw(figure: Figure) -> Markup:
             return _grid(figure)
         case Images():
             return _images(figure)
+        case Diagram():
+            return draw_diagram(figure)
 
 
 def _curves(figure: Curves) -> Markup:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from unseen.document import Table, Value
-from unseen.figure import Bars, Curves, Dots, Figure, Grid, Images, Points
+from unseen.figure import Bars, Curves, Diagram, Dots, Figure, Grid, Images, Points
 from unseen.reading import Reading
 
 MOST_ROWS = 150
@@ -25,6 +25,8 @@ def numbers(figure: Figure) -> Table:
             rows = _of_grid(figure)
         case Images():
             rows = _of_images(figure)
+        case Diagram():
+            rows = _of_diagram(figure)
     kept = thin_rows(rows)
     note = f"{len(kept)} of {len(rows):,} rows, evenly spaced, first and last included."
     return Table(
@@ -111,3 +113,7 @@ def _of_images(figure: Images) -> list[dict[str, Value]]:
         }
 
     return [row(k) for k in range(len(figure.pixels))]
+
+
+def _of_diagram(figure: Diagram) -> list[dict[str, Value]]:
+    return [{"from": wire.source, "to": wire.sink, "what": wire.kind} for wire in figure.wires]
