@@ -1,0 +1,251 @@
+"""The weights that measures read: BatchNorm folded into the layer before it, biases left out.
+
+A BatchNorm in evaluation mode is an affine map of each channel, so W ← W·γ/√(v + ε) and
+b ← β + (b − μ)·γ/√(v + ε) leave the outputs as they were (Jiang et al., 2020, arXiv:1912.02178).
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from unseen.errors import InvalidData
+from unseen.measures.bounds.spectral import convolution_norm
+
+LINEAR_MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
+"""Layers whose weight is a matrix that maps inputs to outputs; an embedding maps one-hot inputs."""
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+FOLDING_TOLERANCE = 1e-3
+"""Largest change of outputs, as a share of the largest one, that is taken for rounding: where a
+layer's output goes elsewhere, too, folding changes the outputs by about their own size."""
+
+Forward = Callable[[nn.Module], Tensor]
+"""The outputs of a model for fixed examples."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear map of the folded network: its module, its weight and the weight before training."""
+
+    name: str
+    module: nn.Module
+    weight: Tensor
+    start: Tensor | None
+    sizes: tuple[int, ...] = ()
+    """The spatial axes of the inputs that a convolution saw."""
+
+    @property
+    def weight_name(self) -> str:
+        return f"{self.name}.weight" if self.name else "weight"
+
+    @property
+    def matrix(self) -> Float[Tensor, "out rest"]:
+        """The weight as a matrix, in float64."""
+        return self._as_matrix(self.weight)
+
+    @property
+    def difference(self) -> Float[Tensor, "out rest"]:
+        """W − W⁰."""
+        return self._as_matrix(self.weight) - self._as_matrix(require_start(self.start))
+
+    def map_norm(self, weight: Tensor) -> float:
+        """‖·‖₂ of the convolution with such a weight, on inputs of the size that it saw."""
+        module = self.module
+        return convolution_norm(
+            weight,
+            self.sizes or tuple(weight.shape[2:]),
+            stride=module.stride,  # type: ignore[arg-type]
+            dilation=module.dilation,  # type: ignore[arg-type]
+            groups=module.groups,  # type: ignore[arg-type]
+        )
+
+    @staticmethod
+    def _as_matrix(weight: Tensor) -> Tensor:
+        return weight.detach().double().cpu().flatten(1)
+
+
+def require_start(start: Tensor | None) -> Tensor:
+    """The weights before training, or the reason why there is no distance."""
+    if start is None:
+        raise InvalidData(
+            "The trained model has no `start`.",
+            why="a distance needs the weights before training, too.",
+            fix="train with a method of this library, or give Trained(…, "
+            "start=parameters.copy_parameters(model)).",
+        )
+    return start
+
+
+@dataclass(frozen=True)
+class FoldedNetwork:
+    """A network without the BatchNorm layers that could be folded."""
+
+    model: nn.Module
+    start_scales: Mapping[str, Tensor] = field(default_factory=dict)
+    """γ/√(v + ε) before training by the name of the layer that took it, where BatchNorm starts with
+    mean 0 and variance 1."""
+    names: tuple[str, ...] = ()
+    """The BatchNorm layers that are the identity now."""
+
+
+@torch.no_grad()
+def fold_batch_norm(
+    model: nn.Module, forward: Forward, start: Mapping[str, Tensor] | None = None
+) -> FoldedNetwork:
+    """A copy with every BatchNorm folded that reads the output of one layer; the others stay.
+
+    The model itself where there is none. `forward` runs it on a few examples, in evaluation mode:
+    the outputs with and without folding are compared.
+    """
+    if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return FoldedNetwork(model)
+    reads = batch_norm_inputs(model, forward)
+    model = copy.deepcopy(model)
+    expected = forward(model)
+    scales: dict[str, Tensor] = {}
+    names = []
+    for norm_name, layer_name in reads.items():
+        layer, norm = model.get_submodule(layer_name), model.get_submodule(norm_name)
+        before = copy.deepcopy(layer)
+        _fold(layer, norm)
+        _replace(model, norm_name, nn.Identity())
+        if _differ(forward(model), expected):
+            _replace(model, norm_name, norm)
+            _replace(model, layer_name, before)
+            continue
+        names.append(norm_name)
+        gain = (start or {}).get(f"{norm_name}.weight", torch.ones(()))
+        scales[layer_name] = gain.detach().double().cpu() / (1 + norm.eps) ** 0.5  # type: ignore[operator]
+    return FoldedNetwork(model, scales, tuple(names))
+
+
+def batch_norm_inputs(model: nn.Module, forward: Forward) -> dict[str, str]:
+    """BatchNorm → the linear map whose output it reads, where both run once and keep statistics."""
+    outputs: list[tuple[str, Tensor]] = []
+    reads: dict[str, str] = {}
+    calls: Counter[str] = Counter()
+    handles = []
+
+    def remember(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
+            calls[name] += 1
+            outputs.append((name, output))  # held, so that no other tensor takes its identity
+
+        return hook
+
+    def look_up(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            calls[name] += 1
+            for layer, output in outputs:
+                if output is inputs[0]:
+                    reads[name] = layer
+
+        return hook
+
+    for name, module in model.named_modules():
+        if isinstance(module, LINEAR_MAPS):
+            handles.append(module.register_forward_hook(remember(name)))
+        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
+            handles.append(module.register_forward_pre_hook(look_up(name)))
+    try:
+        forward(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    single = {name for name, count in calls.items() if count == 1}
+    return {norm: layer for norm, layer in reads.items() if {norm, layer} <= single}
+
+
+def _fold(layer: nn.Module, norm: nn.Module) -> None:
+    gain = norm.weight if norm.weight is not None else torch.ones_like(norm.running_mean)
+    shift = norm.bias if norm.bias is not None else torch.zeros_like(norm.running_mean)
+    scale = gain / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
+    bias = layer.bias if layer.bias is not None else torch.zeros_like(norm.running_mean)  # type: ignore[arg-type]
+    weight = layer.weight * scale.reshape(-1, *[1] * (layer.weight.dim() - 1))  # type: ignore
+    layer.weight = nn.Parameter(weight)
+    layer.bias = nn.Parameter(shift + (bias - norm.running_mean) * scale)  # type: ignore[operator]
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _differ(outputs: Tensor, expected: Tensor) -> bool:
+    return bool((outputs - expected).abs().max() > FOLDING_TOLERANCE * expected.abs().max())
+
+
+def weight_names(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters with two or more axes, by name: no biases, no gains of normalisation layers."""
+    return {name: p for name, p in model.named_parameters() if p.dim() > 1}
+
+
+def is_bias(name: str) -> bool:
+    """Whether a parameter is called a bias: those are no part of what measures should cover."""
+    return "bias" in name.rpartition(".")[2]
+
+
+def input_sizes(model: nn.Module, forward: Forward) -> dict[str, tuple[int, ...]]:
+    """The spatial axes of each convolution's inputs, of its first call."""
+    sizes: dict[str, tuple[int, ...]] = {}
+
+    def remember(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            axes = module.weight.dim() - 2  # type: ignore[union-attr, operator]
+            sizes.setdefault(name, tuple(inputs[0].shape[-axes:]))
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(remember(name))
+        for name, module in model.named_modules()
+        if isinstance(module, CONVOLUTIONS)
+    ]
+    try:
+        forward(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes
+
+
+def linear_maps(
+    folded: FoldedNetwork, forward: Forward, start: Mapping[str, Tensor] | None
+) -> list[Layer]:
+    """The linear maps of a folded network in its order, a tied weight once.
+
+    A subclass that computes otherwise is no linear map, nor is a parametrised layer, whose weight
+    is a function of other parameters.
+    """
+    sizes = input_sizes(folded.model, forward)
+    layers, seen = [], set()
+    for name, module in folded.model.named_modules():
+        if not isinstance(module, LINEAR_MAPS) or not _computes_as_its_kind(module):
+            continue
+        if id(module.weight) in seen or not isinstance(module.weight, nn.Parameter):
+            continue
+        seen.add(id(module.weight))
+        before = start_of(f"{name}.weight" if name else "weight", module.weight, folded, start)
+        layers.append(Layer(name, module, module.weight.detach(), before, sizes.get(name, ())))
+    return layers
+
+
+def _computes_as_its_kind(module: nn.Module) -> bool:
+    kind = next(kind for kind in type(module).__mro__ if kind in LINEAR_MAPS)
+    return type(module).forward is kind.forward and not hasattr(module, "parametrizations")
+
+
+def start_of(
+    name: str, weight: Tensor, folded: FoldedNetwork, start: Mapping[str, Tensor] | None
+) -> Tensor | None:
+    """A weight before training, scaled as folding would have scaled it; a frozen one has stayed."""
+    if start is None:
+        return None
+    before = start.get(name, weight).detach().double().cpu()
+    scale = folded.start_scales.get(name.rpartition(".")[0], torch.ones(()))
+    return before * scale.reshape(-1, *[1] * (before.dim() - 1))
