@@ -61,7 +61,7 @@ def subject(name: str, *, seed: int = 0) -> Trained:
             optimizer.step()
     split = Split(Columns(x=x, y=y), Use.TRAIN)
     task = Task(name="images", axis=Axis.IID, splits={"train": split}, objective=classify)
-    return Trained(model.eval(), task, start=start)
+    return Trained(model.eval(), task, {"loss": [0.5] * 20 + [0.001] * 40}, start)
 
 
 @pytest.fixture(scope="module", params=list(NETS))

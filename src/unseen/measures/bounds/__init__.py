@@ -10,7 +10,13 @@ into the layer before it.
 
 from unseen.engine.toy import toy_subject
 from unseen.errors import UnknownName
-from unseen.measures.bounds import margin_measures, norms, spectral_measures
+from unseen.measures.bounds import (
+    flatness_measures,
+    margin_measures,
+    norms,
+    spectral_measures,
+    training_measures,
+)
 from unseen.measures.bounds.measure import Direction as Direction
 from unseen.measures.bounds.measure import Family as Family
 from unseen.measures.bounds.measure import GeneralizationMeasure as GeneralizationMeasure
@@ -23,6 +29,8 @@ MEASURES: tuple[GeneralizationMeasure, ...] = (
     *norms.MEASURES,
     *margin_measures.MEASURES,
     *spectral_measures.MEASURES,
+    *flatness_measures.MEASURES,
+    *training_measures.MEASURES,
 )
 
 

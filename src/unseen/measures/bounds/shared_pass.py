@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from unseen.engine.batches import Columns, length, once, size, subset
 from unseen.errors import InvalidData
 from unseen.lab import Lab
+from unseen.measures.bounds.flatness import Flatness, examples_for_noise
 from unseen.measures.bounds.margins import logits_of, margins
 from unseen.measures.bounds.path_norm import path_norm
 from unseen.measures.bounds.spectral import spectral_norm
@@ -47,15 +48,22 @@ class Coverage:
 class SharedPass:
     """One trained model on its training examples, read by many measures.
 
-    `most` examples drawn at random stand for more; `n` is the number of all of them. The model
-    comes back as it was. With `as_published` margin and noise are those of public code: |margin|
-    where it is negative, and σ² in place of the noise's standard deviation.
+    `most` examples drawn at random stand for more (`most_noise` where the weights are moved many
+    times); `n` is the number of all of them. The model comes back as it was. With `as_published`
+    margin and noise are those of public code: |margin| where it is negative, and σ² in place of the
+    noise's standard deviation.
     """
 
     def __init__(
-        self, subject: Trained, lab: Lab, *, most: int = 10_000, as_published: bool = False
+        self,
+        subject: Trained,
+        lab: Lab,
+        *,
+        most: int = 10_000,
+        most_noise: int = 2_000,
+        as_published: bool = False,
     ) -> None:
-        self.subject, self.lab, self.most = subject, lab, most
+        self.subject, self.lab, self.most, self.most_noise = subject, lab, most, most_noise
         self.as_published = as_published
 
     # the examples
@@ -239,6 +247,42 @@ class SharedPass:
         loss, lab = self.subject.task.objective.loss, self.lab.child("gradients")
         with evaluating(self.subject.model):
             return coherence(self.subject.model, loss, Columns(**columns), lab)
+
+    # what the weights stand
+
+    @cached_property
+    def _flatness(self) -> Flatness:
+        return Flatness(
+            self.network.model,
+            examples_for_noise(self.batches, self.most_noise),
+            self.subject.task.objective,
+            self.lab.child("flatness"),
+            as_published=self.as_published,
+        )
+
+    @cached_property
+    def noise_scale(self) -> float:
+        """σ."""
+        with evaluating(self.network.model):
+            return self._flatness.noise_scale()
+
+    @cached_property
+    def relative_noise_scale(self) -> float:
+        """σ′."""
+        with evaluating(self.network.model):
+            return self._flatness.noise_scale(magnitude=True)
+
+    @cached_property
+    def box_radius(self) -> float:
+        """α."""
+        with evaluating(self.network.model):
+            return self._flatness.box_radius()
+
+    @cached_property
+    def relative_box_radius(self) -> float:
+        """α′."""
+        with evaluating(self.network.model):
+            return self._flatness.box_radius(magnitude=True)
 
     # how much of the model a measure covers
 
