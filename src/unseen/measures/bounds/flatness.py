@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unseen.engine.batches import size
 from unseen.engine.parameters import shift_parameters
-from unseen.errors import InvalidData
+from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.measures.bounds.margins import margins
 from unseen.measures.bounds.weights import weight_names
@@ -91,6 +91,7 @@ class Flatness:
             for p in self.weights
         ]
         moves = [torch.zeros_like(p, requires_grad=False) for p in self.weights]
+        self._require_gradient()
         worst = 0.0
         named = {id(p): k for k, p in enumerate(self.weights)}
         chosen = [p for p in self.network.parameters() if p.requires_grad]
@@ -105,6 +106,16 @@ class Flatness:
             with shift_parameters(self.weights, moves):
                 worst = max(worst, self.accuracy - self._accuracy())
         return worst
+
+    def _require_gradient(self) -> None:
+        few = {name: tensor[:1] for name, tensor in self.batches[0].items()}
+        with torch.enable_grad():
+            if not self.objective.loss(self.network, few).requires_grad:
+                raise UnsupportedLayer(
+                    f"The loss of {type(self.network).__name__} has no gradient.",
+                    why="the worst change of the weights is found by ascent.",
+                    fix="let weights require gradients, or read the PAC-Bayes measures.",
+                )
 
     def _deviation(self, p: Tensor, scale: float, magnitude: bool) -> Tensor | float:
         if not magnitude:
