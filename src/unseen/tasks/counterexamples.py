@@ -81,7 +81,7 @@ class FiniteField:
 
     def build(self, lab: Lab) -> Task:
         basis = random_basis(self.q, self.d, lab.child("inputs").numpy())
-        inputs = self._unseen(basis, lab.child("unseen").numpy())
+        inputs = self._unseen_inputs(basis, lab.child("unseen").numpy())
         labels = self._label(np.concatenate([basis, inputs]), lab.child("labels").numpy())
         splits = {
             "train": Split(_columns(basis, labels[: self.d]), Use.TRAIN),
@@ -94,21 +94,21 @@ class FiniteField:
             objective=classify,
         )
 
-    def _unseen(self, basis: Matrix, rng: np.random.Generator) -> Matrix:
+    def _unseen_inputs(self, basis: Matrix, rng: np.random.Generator) -> Matrix:
         if self.q**self.d <= MOST:
             inputs = np.array(list(product(range(self.q), repeat=self.d)), dtype=np.int64)
         else:
             inputs = rng.integers(self.q, size=(self.n_evaluate, self.d))
-        places = self.q ** np.arange(self.d)
-        return inputs[~np.isin(inputs @ places, basis @ places)]
+        powers = self.q ** np.arange(self.d)
+        return inputs[~np.isin(inputs @ powers, basis @ powers)]
 
     def _label(self, inputs: Matrix, rng: np.random.Generator) -> Matrix:
         if self.truth is Truth.LINEAR:
             return inputs @ rng.integers(self.q, size=self.d) % self.q
         labels = rng.integers(self.q, size=len(inputs))
         if self.truth is Truth.FUNCTION:  # an input that is drawn twice has one label
-            places = self.q ** np.arange(self.d)
-            first, position = np.unique(inputs @ places, return_index=True, return_inverse=True)[1:]
+            powers = self.q ** np.arange(self.d)
+            first, position = np.unique(inputs @ powers, return_index=True, return_inverse=True)[1:]
             labels = labels[first][position.reshape(-1)]
         return labels
 
@@ -173,13 +173,12 @@ class Memory(nn.Module):
 
     def __init__(self, x: Tensor, y: Tensor, q: int) -> None:
         super().__init__()
-        self.q = q
+        self.q, self.labels = q, y
         self.inputs = nn.Parameter(x.float(), requires_grad=False)
-        self.register_buffer("labels", y)
 
     def forward(self, x: Tensor) -> Tensor:
         same = (x[:, None] == self.inputs.to(x)).all(2)
-        answer = torch.where(same.any(1), self.labels[same.int().argmax(1)], 0)
+        answer = torch.where(same.any(1), self.labels.to(x.device)[same.int().argmax(1)], 0)
         return F.one_hot(answer, self.q).to(x.dtype)
 
 

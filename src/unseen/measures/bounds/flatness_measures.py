@@ -4,6 +4,7 @@ arXiv:1912.02178).
 σ and α are those of `flatness`, m the number of training examples, ω that of weights.
 """
 
+from collections.abc import Callable
 from math import log
 
 import torch
@@ -14,6 +15,8 @@ from unseen.measures.bounds.flatness import EPSILON
 from unseen.measures.bounds.measure import Family, GeneralizationMeasure, Scope
 from unseen.measures.bounds.norms import weight_distance2, weight_norm2
 from unseen.measures.bounds.shared_pass import SharedPass
+
+Read = Callable[[SharedPass], float]
 
 
 def pac_bayes(reference2: float, sigma: float, n: int) -> float:
@@ -43,25 +46,25 @@ def _difference(p: SharedPass) -> Float[Tensor, " weight"]:
     return torch.cat([difference.flatten() for difference in p.differences.values()])
 
 
-def _pac_bayes(name: str, meaning: str, read: object) -> GeneralizationMeasure:
+def _pac_bayes(name: str, meaning: str, read: Read) -> GeneralizationMeasure:
     return GeneralizationMeasure(
         "pac_bayes_" + name,
         Family.PAC_BAYES,
         meaning,
         read,
         Scope.WEIGHTS,
-        passes=20,  # type: ignore[arg-type]
+        passes=20,
     )
 
 
-def _sharpness(name: str, meaning: str, read: object) -> GeneralizationMeasure:
+def _sharpness(name: str, meaning: str, read: Read) -> GeneralizationMeasure:
     return GeneralizationMeasure(
         "sharpness_" + name,
         Family.SHARPNESS,
         meaning,
         read,
         Scope.WEIGHTS,
-        passes=80,  # type: ignore[arg-type]
+        passes=80,
     )
 
 

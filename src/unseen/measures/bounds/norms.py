@@ -3,6 +3,7 @@
 f_i = ‖W_i‖_F² of layer i of d, γ the tenth percentile of the margins.
 """
 
+from collections.abc import Callable
 from math import log
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from unseen.measures.bounds.measure import Family, GeneralizationMeasure, Scope
 from unseen.measures.bounds.shared_pass import SharedPass
+
+Read = Callable[[SharedPass], float]
 
 
 def log_product(norms2: Float[Tensor, " layer"], margin: float = 1.0) -> float:
@@ -38,9 +41,9 @@ def weight_distance2(p: SharedPass) -> float:
 
 
 def _norm(
-    name: str, meaning: str, read: object, scope: Scope = Scope.LAYERS, is_log: bool = False
+    name: str, meaning: str, read: Read, scope: Scope = Scope.LAYERS, is_log: bool = False
 ) -> GeneralizationMeasure:
-    return GeneralizationMeasure(name, Family.NORM, meaning, read, scope, is_log=is_log)  # type: ignore[arg-type]
+    return GeneralizationMeasure(name, Family.NORM, meaning, read, scope, is_log=is_log)
 
 
 MEASURES = (

@@ -8,6 +8,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -161,14 +162,14 @@ def batch_norm_inputs(model: nn.Module, forward: Forward) -> dict[str, str]:
     return {norm: layer for norm, layer in reads.items() if {norm, layer} <= single}
 
 
-def _fold(layer: nn.Module, norm: nn.Module) -> None:
-    gain = norm.weight if norm.weight is not None else torch.ones_like(norm.running_mean)
-    shift = norm.bias if norm.bias is not None else torch.zeros_like(norm.running_mean)
-    scale = gain / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
-    bias = layer.bias if layer.bias is not None else torch.zeros_like(norm.running_mean)  # type: ignore[arg-type]
-    weight = layer.weight * scale.reshape(-1, *[1] * (layer.weight.dim() - 1))  # type: ignore
-    layer.weight = nn.Parameter(weight)
-    layer.bias = nn.Parameter(shift + (bias - norm.running_mean) * scale)  # type: ignore[operator]
+def _fold(layer: Any, norm: Any) -> None:
+    mean, variance = norm.running_mean, norm.running_var
+    gain = torch.ones_like(mean) if norm.weight is None else norm.weight
+    shift = torch.zeros_like(mean) if norm.bias is None else norm.bias
+    bias = torch.zeros_like(mean) if layer.bias is None else layer.bias
+    scale = gain / (variance + norm.eps).sqrt()
+    layer.weight = nn.Parameter(layer.weight * scale.reshape(-1, *[1] * (layer.weight.dim() - 1)))
+    layer.bias = nn.Parameter(shift + (bias - mean) * scale)
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -196,7 +197,7 @@ def input_sizes(model: nn.Module, forward: Forward) -> dict[str, tuple[int, ...]
 
     def remember(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            axes = module.weight.dim() - 2  # type: ignore[union-attr, operator]
+            axes = module.weight.dim() - 2  # type: ignore[operator]
             sizes.setdefault(name, tuple(inputs[0].shape[-axes:]))
 
         return hook

@@ -128,7 +128,7 @@ def _sum_groups(x: NDArray[np.generic], starts: NDArray[np.int64]) -> NDArray[np
 def _weakest(
     agree: Counts, oppose: Counts, positive: Counts, cells: _Cells, pairs: int
 ) -> Information:
-    best, given = np.inf, ()
+    best, given = np.inf, cells.sets[0][0]
     for names, values in cells.sets:
         share = _share(*(counts[values, values] for counts in (agree, oppose, positive)))
         if share < best:
