@@ -7,12 +7,14 @@ would bring them.
 import hashlib
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unseen import stats
@@ -150,32 +152,117 @@ def nearest(
     """The nearest row of `among` for every query and its Euclidean distance; `own` names rows to
     leave out. Queries without a row `within` get −1 and an infinite distance.
 
-    ‖q − x‖² = ‖q‖² + ‖x‖² − 2 q·x by matrix products in float32 on centred data, the best few again
-    in float64.
+    The best few by products in float32 are compared in float64; `neighbours` leaves nothing to
+    that rounding.
     """
-    centre = among.mean(0)
-    x, q = (among - centre).float(), (query - centre).float()
-    norms, k = x.square().sum(1), min(CANDIDATES, len(x) - (own is not None))
-    # how small ‖x‖² − 2 q·x must be for a row to lie within, if float32 were this wrong
-    lengths = q.square().sum(1)
-    bound = within**2 - lengths + ROUNDING * (lengths + norms.max() + within**2)
-    indices = torch.full((len(q),), -1)
-    distances = torch.full((len(q),), math.inf, dtype=query.dtype)
-    for rows in torch.arange(len(q)).split(max(1, CHUNK // len(x))):
-        ranked = torch.addmm(norms, q[rows], x.T, alpha=-2.0)
-        if own is not None:
-            ranked[torch.arange(len(rows)), own[rows]] = torch.inf
-        if within < math.inf:  # a minimum is cheaper than an order
-            close = ranked.amin(1) <= bound[rows]
-            rows, ranked = rows[close], ranked[close]
+    k = min(CANDIDATES, len(among) - (own is not None))
+    indices = torch.full((len(query),), -1)
+    distances = torch.full((len(query),), math.inf, dtype=query.dtype)
+    for rows, ranked, _ in _ranks(query, among, k, own, within):
         best = ranked.topk(k, largest=False).indices
-        exact = (among[best] - query[rows].unsqueeze(1)).square().sum(2).sqrt()
+        exact = _squares(query[rows], among[best]).sqrt()
         chosen = exact.argmin(1, keepdim=True)
         indices[rows] = best.gather(1, chosen).squeeze(1)
         distances[rows] = exact.gather(1, chosen).squeeze(1)
     far = distances > within
     indices[far], distances[far] = -1, math.inf
     return indices, distances
+
+
+def neighbours(
+    query: Float[Tensor, "m d"],
+    among: Float[Tensor, "n d"],
+    k: int,
+    own: Int[Tensor, " m"] | None = None,
+    within: float = math.inf,
+) -> tuple[Int[Tensor, "m k"], Float[Tensor, "m k"]]:
+    """The k nearest rows of `among` for every query, nearest first, with exact distances; `own`
+    names rows to leave out. Queries without a row `within` get −1 and infinite distances.
+
+    Products in float32 propose candidates, differences in float64 give their distances, and where
+    the rounding leaves open whether another row is nearer, all differences are taken: products
+    alone give distances of 0 between rows that are not equal.
+    """
+    left = len(among) - (own is not None)
+    if not 1 <= k <= left:
+        raise InvalidData(
+            f"{k} neighbours are asked for among {left} rows.",
+            why="there are not as many.",
+            fix="give more rows, or ask for fewer neighbours.",
+        )
+    candidates = min(2 * k + CANDIDATES, left)
+    indices = torch.full((len(query), k), -1)
+    squares = torch.full((len(query), k), math.inf, dtype=query.dtype)
+    for rows, ranked, slack in _ranks(query, among, candidates, own, within):
+        values, best = ranked.topk(candidates, largest=False)
+        exact, order = _squares(query[rows], among[best]).sort(1)
+        indices[rows], squares[rows] = best.gather(1, order)[:, :k], exact[:, :k]
+        # no row that is not a candidate is nearer than this
+        floor = values[:, -1] - slack
+        unsure = rows[exact[:, k - 1] > floor] if candidates < left else rows[:0]
+        for row in unsure.tolist():
+            all_squares = (among - query[row]).square().sum(1)
+            if own is not None:
+                all_squares[own[row]] = math.inf
+            squares[row], indices[row] = all_squares.topk(k, largest=False)
+    distances = squares.sqrt()
+    far = distances > within
+    indices[far], distances[far] = -1, math.inf
+    return indices, distances
+
+
+def closest_pair(x: Float[Tensor, "n d"], group: Int[Tensor, " n"]) -> Pairs:
+    """The two rows of different groups with the smallest distance, exact, over all pairs."""
+    best = Pairs(group[:0], group[:0], x.new_zeros(0), math.inf)
+    for one in group.unique()[:-1].tolist():
+        rows, others = ((group == one).nonzero()[:, 0], (group > one).nonzero()[:, 0])
+        index, distance = neighbours(x[rows], x[others], 1, within=best.threshold)
+        near = distance[:, 0].argmin()
+        if distance[near, 0] < best.threshold:
+            found = others[index[near]]
+            best = Pairs(rows[near : near + 1], found, distance[near], float(distance[near, 0]))
+    return best
+
+
+def distinct_rows(rows: Float[Tensor, "n d"]) -> Int[Tensor, " distinct"]:
+    """The first of every set of equal rows, in order."""
+    first: dict[bytes, int] = {}
+    for i, key in enumerate(_digests(rows.numpy() + 0.0)):
+        first.setdefault(key, i)
+    return torch.tensor(list(first.values()), dtype=torch.int64)
+
+
+def _ranks(
+    query: Float[Tensor, "m d"],
+    among: Float[Tensor, "n d"],
+    candidates: int,
+    own: Int[Tensor, " m"] | None,
+    within: float,
+) -> Iterator[tuple[Int[Tensor, " rows"], Float[Tensor, "rows n"], Float[Tensor, " rows"]]]:
+    """Blocks of queries, ‖x‖² − 2 q·x for every row x, and what to take from that for a lower
+    bound of the squared distance: products in float32 on centred data.
+
+    Queries that have no row `within`, however float32 rounded, are left out.
+    """
+    centre = among.mean(0)
+    x, q = (among - centre).float(), (query - centre).float()
+    norms, lengths = x.square().sum(1), q.square().sum(1)
+    rounding = ROUNDING * (lengths + norms.max())
+    # how small the products must be for a row to lie within, if float32 were this wrong
+    bound = within**2 - lengths + rounding + ROUNDING * within**2
+    size = max(1, CHUNK // max(len(x), candidates * x.shape[1]))
+    for rows in torch.arange(len(q)).split(size):
+        ranked = torch.addmm(norms, q[rows], x.T, alpha=-2.0)
+        if own is not None:
+            ranked[torch.arange(len(rows)), own[rows]] = torch.inf
+        if within < math.inf:  # a minimum is cheaper than an order
+            close = ranked.amin(1) <= bound[rows]
+            rows, ranked = rows[close], ranked[close]
+        yield rows, ranked, rounding[rows] - lengths[rows]
+
+
+def _squares(query: Float[Tensor, "m d"], rows: Float[Tensor, "m k d"]) -> Float[Tensor, "m k"]:
+    return (rows - query.unsqueeze(1)).square().sum(2)
 
 
 def scale_to_common_units(
@@ -260,10 +347,12 @@ def _rows(name: str, x: Tensor) -> Float[Tensor, "n d"]:
 
 
 def _keys(rows: Float[Tensor, "n d"], decimals: int) -> list[bytes]:
-    rounded = (
-        np.round(rows.numpy(), decimals) + 0.0
-    )  # + 0.0: −0 and 0 are one number with two bit patterns
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rounded]
+    return _digests(np.round(rows.numpy(), decimals) + 0.0)
+
+
+def _digests(rows: NDArray[np.float64]) -> list[bytes]:
+    """Of rows to which 0.0 was added: −0 and 0 are one number with two bit patterns."""
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def example() -> tuple[Overlap, Task]:
