@@ -375,3 +375,16 @@ def test_on_the_circle_the_formula_is_an_upper_bound(degree, n, eps):
         )
         bits = -error.log_probability(eps**2) / log(2)  # ε is a root of a mean square here
         assert 0 < bits < 2 ** space.log2_bits(eps)
+
+
+@pytest.mark.parametrize("block", [1, 3, 16, 100])
+def test_the_closest_pair_does_not_depend_on_blocks(block, monkeypatch):
+    monkeypatch.setattr("unseen.measures.duplicates.BLOCK", block)
+    x = normal(60, 3)
+    for groups in (60, 13, 2):
+        y = torch.arange(60) % groups
+        distances = torch.cdist(x, x).masked_fill(y[:, None] == y, inf)
+        found = closest_pair(x, y)
+        assert float(found.distance) == pytest.approx(float(distances.min()), rel=1e-9)
+        assert y[found.a] != y[found.b]
+    assert len(closest_pair(x, torch.zeros(60, dtype=torch.int64))) == 0

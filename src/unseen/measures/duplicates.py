@@ -31,6 +31,8 @@ CANDIDATES = 4
 """Neighbours by float32 products whose distance is then computed exactly."""
 ROUNDING = 1e-5
 """Bound on the error of a squared float32 distance, relative to the squared lengths."""
+BLOCK = 2_048
+"""Rows whose closest pairs are looked for at a time."""
 MOST_DISTANCES = 1 << 30
 """So many distances within a split are looked at for `chance_distance`, if that leaves it enough
 rows.
@@ -175,9 +177,11 @@ def neighbours(
     k: int,
     own: Int[Tensor, " m"] | None = None,
     within: float = math.inf,
+    groups: tuple[Int[Tensor, " m"], Int[Tensor, " n"]] | None = None,
 ) -> tuple[Int[Tensor, "m k"], Float[Tensor, "m k"]]:
     """The k nearest rows of `among` for every query, nearest first, with exact distances; `own`
-    names rows to leave out. Queries without a row `within` get −1 and infinite distances.
+    names rows to leave out, and rows of a query's group are left out. Queries without a row
+    `within` get −1 and infinite distances.
 
     Products in float32 propose candidates, differences in float64 give their distances, and where
     the rounding leaves open whether another row is nearer, all differences are taken: products
@@ -190,12 +194,12 @@ def neighbours(
             why="there are not as many.",
             fix="give more rows, or ask for fewer neighbours.",
         )
-    candidates = min(2 * k + CANDIDATES, left)
+    inf, candidates = math.inf, min(2 * k + CANDIDATES, left)
     indices = torch.full((len(query), k), -1)
     squares = torch.full((len(query), k), math.inf, dtype=query.dtype)
-    for rows, ranked, slack in _ranks(query, among, candidates, own, within):
+    for rows, ranked, slack in _ranks(query, among, candidates, own, within, groups):
         values, best = ranked.topk(candidates, largest=False)
-        exact, order = _squares(query[rows], among[best]).sort(1)
+        exact, order = _squares(query[rows], among[best]).masked_fill(values.isinf(), inf).sort(1)
         indices[rows], squares[rows] = best.gather(1, order)[:, :k], exact[:, :k]
         # no row that is not a candidate is nearer than this
         floor = values[:, -1] - slack
@@ -203,7 +207,9 @@ def neighbours(
         for row in unsure.tolist():
             all_squares = (among - query[row]).square().sum(1)
             if own is not None:
-                all_squares[own[row]] = math.inf
+                all_squares[own[row]] = inf
+            if groups is not None:
+                all_squares[groups[1] == groups[0][row]] = inf
             squares[row], indices[row] = all_squares.topk(k, largest=False)
     distances = squares.sqrt()
     far = distances > within
@@ -213,14 +219,21 @@ def neighbours(
 
 def closest_pair(x: Float[Tensor, "n d"], group: Int[Tensor, " n"]) -> Pairs:
     """The two rows of different groups with the smallest distance, exact, over all pairs."""
-    best = Pairs(group[:0], group[:0], x.new_zeros(0), math.inf)
-    for one in group.unique()[:-1].tolist():
-        rows, others = ((group == one).nonzero()[:, 0], (group > one).nonzero()[:, 0])
-        index, distance = neighbours(x[rows], x[others], 1, within=best.threshold)
-        near = distance[:, 0].argmin()
+    order = group.argsort(stable=True)
+    best = Pairs(order[:0], order[:0], x.new_zeros(0), math.inf)
+    for start in range(0, len(x), BLOCK):
+        # pairs with earlier rows were looked at with those; the last group has nobody behind it
+        rows, others = order[start : start + BLOCK], order[start:]
+        if group[rows[0]] == group[others[-1]]:
+            break
+        index, distance = neighbours(
+            x[rows], x[others], 1, within=best.threshold, groups=(group[rows], group[others])
+        )
+        near = int(distance[:, 0].argmin())
         if distance[near, 0] < best.threshold:
             found = others[index[near]]
-            best = Pairs(rows[near : near + 1], found, distance[near], float(distance[near, 0]))
+            nearest_distance = float(distance[near, 0])
+            best = Pairs(rows[near : near + 1], found, distance[near], nearest_distance)
     return best
 
 
@@ -238,6 +251,7 @@ def _ranks(
     candidates: int,
     own: Int[Tensor, " m"] | None,
     within: float,
+    groups: tuple[Int[Tensor, " m"], Int[Tensor, " n"]] | None = None,
 ) -> Iterator[tuple[Int[Tensor, " rows"], Float[Tensor, "rows n"], Float[Tensor, " rows"]]]:
     """Blocks of queries, ‖x‖² − 2 q·x for every row x, and what to take from that for a lower
     bound of the squared distance: products in float32 on centred data.
@@ -255,6 +269,8 @@ def _ranks(
         ranked = torch.addmm(norms, q[rows], x.T, alpha=-2.0)
         if own is not None:
             ranked[torch.arange(len(rows)), own[rows]] = torch.inf
+        if groups is not None:
+            ranked.masked_fill_(groups[0][rows, None] == groups[1], torch.inf)
         if within < math.inf:  # a minimum is cheaper than an order
             close = ranked.amin(1) <= bound[rows]
             rows, ranked = rows[close], ranked[close]

@@ -87,6 +87,14 @@ class QuadraticForm:
         tail = float(np.exp(log_ndtr(w) - norm.logpdf(w)))
         return float(norm.logpdf(w)) + log(tail + 1 / w - 1 / u)
 
+    def sample(self, n: int, rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+        """n independent draws of Q."""
+        form, constant = self._without_constants(0.0)
+        total = np.full(n, -constant)
+        for scale, freedom, shift in zip(form.scale, form.freedom, form.shift, strict=True):
+            total += scale * rng.noncentral_chisquare(freedom, shift / scale, n)
+        return total
+
     def __truediv__(self, unit: float) -> "QuadraticForm":
         return QuadraticForm(self.scale / unit, self.freedom, self.shift / unit)
 
