@@ -1,4 +1,4 @@
-"""`import unseen` is free and has everything; the four questions answer for every kind of input."""
+"""`import unseen` is free and has everything; the five questions answer for every kind of input."""
 
 import ast
 import importlib
@@ -24,7 +24,7 @@ from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.table import clinics
 
-QUESTIONS = ("audit", "compare", "explain", "influence")
+QUESTIONS = ("audit", "compare", "explain", "influence", "measure")
 FOLDERS = ("tasks", "methods", "measures", "attributions", "models")
 
 
@@ -66,6 +66,10 @@ def ask(question: str, source: object, **columns: str) -> unseen.Answer:
         case "explain":
             return unseen.explain(
                 source, **columns, steps=5, examples=2, sample=4, draws=40, progress=False
+            )
+        case "measure":
+            return unseen.measure(
+                source, **columns, measures=["oddness"], seeds=1, steps=5, progress=False
             )
     return unseen.influence(source, **columns, steps=5, worst=1, top=2, progress=False)
 

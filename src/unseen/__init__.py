@@ -1,8 +1,8 @@
 """Unseen: will it work on data it has not seen, why, and what can I change?
 
-`audit`, `compare`, `explain` and `influence` answer for a table, a path or a `Subject`; the nouns
-are beside them. Importing this package imports nothing else: each name brings its module when it is
-asked for.
+`audit`, `compare`, `explain`, `influence` and `measure` answer for a table, a path or a `Subject`;
+the nouns are beside them. Importing this package imports nothing else: each name brings its module
+when it is asked for.
 """
 
 import importlib
@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.api import explain as explain
     from unseen.api import influence as influence
     from unseen.api import influence_of_text as influence_of_text
+    from unseen.api import measure as measure
     from unseen.attribution import Attribution as Attribution
     from unseen.attribution import Attributor as Attributor
     from unseen.attribution import Cause as Cause
@@ -42,7 +43,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.task import Use as Use
 
 _HOMES = {
-    "unseen.api": ("audit", "compare", "explain", "influence", "influence_of_text"),
+    "unseen.api": ("audit", "compare", "explain", "influence", "influence_of_text", "measure"),
     "unseen.attribution": ("Attribution", "Attributor", "Cause", "Credits"),
     "unseen.engine.batches": ("Columns",),
     "unseen.engine.loop": ("Budget",),

@@ -1,4 +1,4 @@
-"""The four questions as functions:
+"""The five questions as functions:
 `import unseen; unseen.audit("table.csv", target="ill", site="clinic")`.
 
 What is asked about is a table (a DataFrame or a path; what its columns mean is said by the keyword
@@ -41,8 +41,7 @@ from unseen.questions.audit.checks.labels import merged_suspects
 from unseen.questions.audit.codes import coded_notes, parse_codes
 from unseen.questions.audit.document import document as audit_document
 from unseen.questions.audit.equivalence import check_margin, site_answers
-from unseen.questions.audit.job import Audit
-from unseen.questions.audit.parallel import SiteRequest, audit_sites, refuse_own_objects
+from unseen.questions.audit.job import Audit, standard_audit
 from unseen.questions.audit.remedy_methods import Remedy
 from unseen.questions.audit.results import Findings
 from unseen.questions.compare.document import check_table_path, write_tables
@@ -63,14 +62,22 @@ from unseen.questions.influence.job import ErrorRequest, trace_errors
 from unseen.questions.influence.procedure import default_influence
 from unseen.questions.influence.results import InfluenceReport
 from unseen.questions.influence.saving import Phases, Quiet, factor_keeper
+from unseen.questions.measure.document import SUMMARY_SECTIONS as MEASURE_SECTIONS
+from unseen.questions.measure.document import document as measure_document
+from unseen.questions.measure.document import machine_readable as machine_measures
+from unseen.questions.measure.job import MeasureJob
+from unseen.questions.measure.results import MeasureReport
+from unseen.questions.parallel import Job, SiteRequest, answer_sites, refuse_own_objects
 from unseen.reading import Measure
 from unseen.runs.devices import device as named_device
 from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
+from unseen.runs.runner import Watcher
 from unseen.runs.store import home
 from unseen.runs.tensors import home_cache
 from unseen.subjects.embedded import attribution_of, choose_example
 from unseen.subjects.sources import Source, TableSource, read_subjects
+from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import Mode
 from unseen.subjects.tables import TableColumns, TableOptions
 from unseen.tasks.text_corpus import Cut, TextCorpus
@@ -176,27 +183,19 @@ def audit(
         threshold=threshold,
     )
     subjects = read(lab)
-    findings = list[Findings]()
-    watch.begin("audit", len(subjects), 0, "sites")
-    try:
-        if jobs > 1 and len(subjects) > 1:
-            refuse_own_objects(
-                jobs,
-                lab=own_lab,
-                remedies=remedies or None,
-                measures=measures,
-                attribution=attribution,
-            )
-            request = SiteRequest(read, seed, device, seeds, remedies is None)
-            findings = audit_sites(request, len(subjects), jobs, watch.on_finish)
-        else:
-            # small models on many threads wait for each other longer than they compute
-            with threadpool_limits(1):
-                for one in subjects:
-                    findings.append(job(one, lab.child(one.task.name)))
-                    watch.on_finish(one)
-    finally:
-        watch.end()
+    if jobs > 1 and len(subjects) > 1:
+        refuse_own_objects(
+            jobs,
+            lab=own_lab,
+            remedies=remedies or None,
+            measures=measures,
+            attribution=attribution,
+        )
+        make_job = partial(standard_audit, seeds, remedies is None)
+        request = SiteRequest(read, seed, device, make_job)
+        findings = _answer_by_processes("audit", request, len(subjects), jobs, watch)
+    else:
+        findings = _answer_one_by_one("audit", job, subjects, lab, watch)
     page = audit_document(findings, margin, muted)
     page = replace(page, facts={**page.facts, **facts(subject if table is None else table)})
     page = replace(page, facts={**page.facts, **attribution_of(subject)})
@@ -209,6 +208,95 @@ def audit(
     if card_path is not None:
         found.card(card_path)
     return save_if_asked(found, path)
+
+
+def _answer_one_by_one(
+    question: str, job: Job, subjects: Sequence[Subject], lab: Lab, watch: Watcher
+) -> list[Any]:
+    found = []
+    watch.begin(question, len(subjects), 0, "sites")
+    try:
+        # small models on many threads wait for each other longer than they compute
+        with threadpool_limits(1):
+            for one in subjects:
+                found.append(job(one, lab.child(one.task.name)))
+                watch.on_finish(one)
+    finally:
+        watch.end()
+    return found
+
+
+def _answer_by_processes(
+    question: str, request: SiteRequest, sites: int, jobs: int, watch: Watcher
+) -> list[Any]:
+    watch.begin(question, sites, 0, "sites")
+    try:
+        return answer_sites(request, sites, jobs, watch.on_finish)
+    finally:
+        watch.end()
+
+
+@spell_out_options
+def measure(
+    subject: Source = None,
+    table: TableSource = None,
+    *,
+    measures: Sequence[str] = (),
+    estimator: str | BaseEstimator | None = None,
+    mode: str | Mode | None = None,
+    predictions: str | Sequence[str] = (),
+    seeds: int = 3,
+    steps: int | None = None,
+    example: str | None = None,
+    jobs: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+    **columns: Unpack[TableOptions],
+) -> Answer[Sequence[MeasureReport]]:
+    """Every number about a model that applies to it, with its interval, direction, cost and
+    meaning, and why others were left out: one `MeasureReport` per held-out site.
+
+    `subject`, `table`, `estimator`, `mode` and `predictions` are as in `audit`, and so are the
+    numbers. `measures` are names of the catalogue: only these, whatever they cost (none: all that
+    take minutes at most).
+    """
+    path = None if report is None else check_report_path(report)
+    subject = subject if example is None else choose_example(example, subject)
+    watch = watcher(shown=progress)
+    make_job = partial(MeasureJob, seeds=seeds, names=tuple(measures))
+    job, own_lab = make_job(), lab
+    # the audit's streams and cache: a model that it trained is measured as it is
+    lab = lab or _lab(seed, device, "audits", watch.sink)
+    read = partial(
+        read_subjects,
+        subject,
+        columns=TableColumns(**columns),
+        table=table,
+        mode=mode,
+        predictions=predictions,
+        estimator=estimator,
+        steps=steps,
+    )
+    subjects = read(lab)
+    if jobs > 1 and len(subjects) > 1:
+        refuse_own_objects(jobs, lab=own_lab)
+        request = SiteRequest(read, seed, device, make_job)
+        found = _answer_by_processes("measure", request, len(subjects), jobs, watch)
+    else:
+        found = _answer_one_by_one("measure", job, subjects, lab, watch)
+    page = measure_document(found)
+    page = replace(page, facts={**page.facts, **facts(subject if table is None else table)})
+    page = replace(page, facts={**page.facts, **attribution_of(subject)})
+    answer = Answer(
+        results=found,
+        document=page,
+        summary_sections=MEASURE_SECTIONS,
+        machine=machine_measures(found),
+    )
+    return save_if_asked(answer, path)
 
 
 @spell_out_options

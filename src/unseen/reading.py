@@ -1,10 +1,12 @@
 """Measure: a number about a model and data, with its uncertainty."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from math import inf, isfinite, nan
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from unseen.lab import Lab
 
@@ -43,3 +45,71 @@ class Measure(Protocol[Subject_contra]):
     """A frozen dataclass called with a Trained, a Task or a table of scores."""
 
     def __call__(self, subject: Subject_contra, lab: Lab) -> Reading: ...
+
+
+class Direction(StrEnum):
+    """Which way a measure is better."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+    NEITHER = "neither"
+    """A description, or best at a value in between."""
+
+
+class Need(StrEnum):
+    """What a measure asks of a model and its data."""
+
+    MODEL = "model"
+    """The model itself: its predictions alone are not enough."""
+    GRADIENTS = "gradients"
+    CLASSES = "classes"
+    """Targets that are classes."""
+    PROBABILITIES = "probabilities"
+    INPUTS = "inputs"
+    """A column `x` of numbers."""
+    START = "start"
+    """The weights before training."""
+    MEMBERS = "members"
+    """Several models that answer together: of a single one, its trainings from several seeds."""
+
+
+class Scope(StrEnum):
+    """On which data a measure is taken."""
+
+    TRAINING = "training"
+    """The training examples (the field `split` names them), or the weights alone."""
+    SITES = "sites"
+    """Every evaluated split in turn (the field `split`)."""
+    TASK = "task"
+    """All splits together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureEntry:
+    """A measure as users meet it. A file in `measures/` lists its own as `MEASURES`; the folder is
+    the catalogue of `unseen measure` and of the audit.
+    """
+
+    name: str
+    measure: Measure[Any]
+    """Called with a `Trained`, or a `Task`, with the settings that suit any model."""
+    meaning: str
+    """One sentence."""
+    direction: Direction
+    family: str
+    """The heading it stands under."""
+    passes: int
+    """How often at most the examples that it reads go through the model; 0: weights alone."""
+    interval: str = ""
+    """Over what the interval is: "examples", "random directions"; empty: it has none."""
+    needs: frozenset[Need] = frozenset()
+    scope: Scope = Scope.TRAINING
+    most: int = 0
+    """Examples that are read, evenly spaced; 0: all, or as many as the measure says itself."""
+    covers: Callable[[nn.Module], Mapping[str, Tensor]] | None = None
+    """The parameters that it reads; None: outputs of the model only."""
+
+    @property
+    def examples(self) -> float:
+        """How many examples are read at most."""
+        return self.most or getattr(self.measure, "most", inf)

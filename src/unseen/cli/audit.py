@@ -1,9 +1,7 @@
 """`unseen audit`: how well a model holds on data it has not seen, why, and what helps."""
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
@@ -11,13 +9,13 @@ from unseen.cli.subject_options import (
     DATA,
     TRAINING,
     add_data,
+    add_model,
     add_output,
     add_training,
     present,
     shared_options,
+    subject_and_table,
 )
-
-MODES = ("as-it-is", "trained-again")
 
 
 def parser() -> Arguments:
@@ -73,25 +71,7 @@ def parser() -> Arguments:
         help="models trained per held-out site (default 3)",
     )
     add_training(p)
-    p.option(
-        TRAINING,
-        "--model",
-        help="your estimator on the table's own columns: file.py:make, 'file.py:make(depth=3)' or "
-        "model.skops",
-    )
-    p.option(
-        TRAINING,
-        "--mode",
-        choices=MODES,
-        help="of a fitted model: evaluate it as it is (default), or train copies without each site",
-    )
-    p.repeatable(
-        TRAINING,
-        "--predictions",
-        "column with what a model said, instead of a model: a class, a probability, a number; of "
-        "several classes one column each",
-        metavar="COLUMN",
-    )
+    add_model(p)
     p.option(
         TRAINING, "--jobs", type=int, default=1, help="processes that share the held-out sites"
     )
@@ -120,15 +100,6 @@ def parser() -> Arguments:
     p.option(OUTPUT, "--ignore", default="", metavar="CODES", help="mute these findings")
     add_output(p, "unseen-report.html")
     return p
-
-
-def subject_and_table(options: argparse.Namespace) -> tuple[Any, ...]:
-    """What is audited: a model and its table, or the subject alone."""
-    if options.model is None:
-        return (options.subject,)
-    from unseen.subjects.model_files import load_model  # after parsing: it imports torch
-
-    return load_model(options.model), options.subject
 
 
 def main(argv: Sequence[str]) -> int:

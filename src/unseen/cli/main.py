@@ -38,6 +38,10 @@ COMMANDS = {
         "unseen.cli.compare",
         "which training method holds at sites left out, fairly compared",
     ),
+    "measure": (
+        "unseen.cli.measure",
+        "every number about a model: value, interval, direction, cost and meaning",
+    ),
     "run": ("unseen.cli.run", "test the claims of a paper: compute what is missing, judge, report"),
     "report": (
         "unseen.cli.report",

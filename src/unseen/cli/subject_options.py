@@ -1,5 +1,5 @@
-"""What `audit`, `compare`, `explain` and `influence` share: the subject, the columns of a table,
-training, output.
+"""What `audit`, `compare`, `explain`, `influence` and `measure` share: the subject, the columns of
+a table, training, output.
 """
 
 import argparse
@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the parsers must not wait for torch
     from unseen.questions.answer import Answer
 
 DATA, TRAINING = "data", "model and training"
+MODES = ("as-it-is", "trained-again")
 SUBJECT = (
     "table (.csv, .tsv, .txt, .parquet, .gz) or Python subject (file.py:name); default: embedded "
     "heart-disease data"
@@ -59,6 +60,38 @@ def add_training(p: Arguments, estimator: bool = True) -> None:
     )
 
 
+def add_model(p: Arguments) -> None:
+    """A model of one's own of the table's columns, or what it said."""
+    p.option(
+        TRAINING,
+        "--model",
+        help="your estimator on the table's own columns: file.py:make, 'file.py:make(depth=3)' or "
+        "model.skops",
+    )
+    p.option(
+        TRAINING,
+        "--mode",
+        choices=MODES,
+        help="of a fitted model: evaluate it as it is (default), or train copies without each site",
+    )
+    p.repeatable(
+        TRAINING,
+        "--predictions",
+        "column with what a model said, instead of a model: a class, a probability, a number; of "
+        "several classes one column each",
+        metavar="COLUMN",
+    )
+
+
+def subject_and_table(options: argparse.Namespace) -> tuple[Any, ...]:
+    """What is asked about: a model and its table, or the subject alone."""
+    if options.model is None:
+        return (options.subject,)
+    from unseen.subjects.model_files import load_model  # after parsing: it imports torch
+
+    return load_model(options.model), options.subject
+
+
 def add_output(p: Arguments, report: str) -> None:
     """The report and what the terminal shows."""
     p.option(
@@ -71,7 +104,7 @@ def add_output(p: Arguments, report: str) -> None:
 
 
 def shared_options(options: argparse.Namespace) -> dict[str, Any]:
-    """The shared options as the keyword arguments of the four functions."""
+    """The shared options as the keyword arguments of the five functions."""
     return {
         "target": options.target,
         "site": options.site,

@@ -22,7 +22,7 @@ from unseen.engine.batches import once
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Scope
 
 Numbers = Float[np.ndarray, " n"]
 BLOCK = 1 << 22
@@ -367,6 +367,47 @@ def _fit_logistic(
         if np.abs(move).max() < 1e-9:
             break
     return beta
+
+
+NEEDS = frozenset({Need.CLASSES, Need.PROBABILITIES, Need.INPUTS})
+MEASURES = (
+    MeasureEntry(
+        name="calibration error",
+        measure=CalibrationError(),
+        meaning="Mean distance between predicted probability and frequency, in 15 bins: above 0 by "
+        "chance alone, the more so in few examples.",
+        direction=Direction.LOWER,
+        family="calibration",
+        passes=1,
+        interval="examples",
+        needs=NEEDS,
+        scope=Scope.SITES,
+    ),
+    MeasureEntry(
+        name="calibration slope",
+        measure=CalibrationSlope(),
+        meaning="By how much log odds have to be stretched: 1 is calibrated, below 1 "
+        "overconfident.",
+        direction=Direction.NEITHER,
+        family="calibration",
+        passes=1,
+        interval="examples",
+        needs=NEEDS,
+        scope=Scope.SITES,
+    ),
+    MeasureEntry(
+        name="calibration in the large",
+        measure=CalibrationInTheLarge(),
+        meaning="By how much log odds have to be shifted: 0 is calibrated, above 0 the outcome is "
+        "commoner than predicted.",
+        direction=Direction.NEITHER,
+        family="calibration",
+        passes=1,
+        interval="examples",
+        needs=NEEDS,
+        scope=Scope.SITES,
+    ),
+)
 
 
 def example() -> CalibrationError:

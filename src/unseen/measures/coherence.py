@@ -28,7 +28,7 @@ from unseen.engine.tap import tap_and_reduce
 from unseen.errors import InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading
 from unseen.stats import LEVEL
 from unseen.task import Batch, PerExample
 
@@ -347,6 +347,23 @@ class Coherence:
             subject.model, loss, data, lab, batch_size=self.batch_size, groups=self.groups
         )
         return Reading(got.alpha, got.low, got.high, got.n, "fraction", got.norms2)
+
+
+MEASURES = (
+    MeasureEntry(
+        name="coherence α",
+        measure=Coherence(),
+        meaning="Agreement of the training examples' gradients: 1 if all ask for the same change, "
+        "1/n if each asks for its own.",
+        direction=Direction.HIGHER,
+        family="training",
+        passes=1,
+        interval="examples",
+        needs=frozenset({Need.GRADIENTS}),
+        most=20_000,
+        covers=trainable,
+    ),
+)
 
 
 def example() -> Coherence:

@@ -18,7 +18,7 @@ from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.ensemble_model import Committee, MeanProbability, log_probabilities, members_of
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Scope
 
 
 @torch.no_grad()
@@ -136,6 +136,46 @@ class DiversityGap:
 def _of(values: Float[Tensor, " n"]) -> Reading:
     reading = stats.of_scores(values.numpy())
     return Reading(reading.value, reading.low, reading.high, reading.n, "fraction", values)
+
+
+NEEDS = frozenset({Need.MODEL, Need.MEMBERS, Need.CLASSES, Need.INPUTS})
+MEASURES = (
+    MeasureEntry(
+        name="disagreement of probabilities",
+        measure=PairwiseDisagreement(),
+        meaning="Distance between the probabilities of two members, or of two trainings: what the "
+        "seed alone changes.",
+        direction=Direction.NEITHER,
+        family="diversity",
+        passes=1,
+        interval="examples",
+        needs=NEEDS,
+        scope=Scope.SITES,
+    ),
+    MeasureEntry(
+        name="disagreement of decisions",
+        measure=DecisionDisagreement(),
+        meaning="How often two members, or two trainings, decide differently.",
+        direction=Direction.NEITHER,
+        family="diversity",
+        passes=1,
+        interval="examples",
+        needs=NEEDS,
+        scope=Scope.SITES,
+    ),
+    MeasureEntry(
+        name="mutual information of members",
+        measure=MutualInformation(),
+        meaning="How much one member's or training's decisions tell of another's: 0 if they are "
+        "independent.",
+        direction=Direction.NEITHER,
+        family="diversity",
+        passes=1,
+        interval="examples",
+        needs=NEEDS,
+        scope=Scope.SITES,
+    ),
+)
 
 
 def example() -> tuple[PairwiseDisagreement, Trained]:

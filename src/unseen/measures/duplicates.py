@@ -22,7 +22,7 @@ from unseen.engine.batches import Columns, whole
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.objectives import classify
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Scope
 from unseen.task import Axis, Split, Task, Use
 
 CHUNK = 1 << 24
@@ -369,6 +369,21 @@ def _keys(rows: Float[Tensor, "n d"], decimals: int) -> list[bytes]:
 def _digests(rows: NDArray[np.float64]) -> list[bytes]:
     """Of rows to which 0.0 was added: −0 and 0 are one number with two bit patterns."""
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+MEASURES = (
+    MeasureEntry(
+        name="copies of training examples",
+        measure=Overlap(),
+        meaning="Share of evaluated examples that also stand in the training data.",
+        direction=Direction.LOWER,
+        family="data",
+        passes=0,
+        interval="examples",
+        needs=frozenset({Need.INPUTS}),
+        scope=Scope.SITES,
+    ),
+)
 
 
 def example() -> tuple[Overlap, Task]:

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from unseen import stats
 from unseen.engine.batches import once
+from unseen.engine.parameters import trainable
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.two_layer import TwoLayer
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Scope
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,34 @@ def grokking_time(steps: Sequence[float], values: Sequence[float], share: float 
     return next(
         step for step, value in zip(steps, values, strict=True) if value >= share * values[-1]
     )
+
+
+MEASURES = (
+    MeasureEntry(
+        name="oddness",
+        measure=Oddness(),
+        meaning="Share of the outputs' variation that turns its sign with the inputs: 1 for a "
+        "linear model without bias, 0 for an even one.",
+        direction=Direction.NEITHER,
+        family="function",
+        passes=2,
+        interval="examples",
+        needs=frozenset({Need.MODEL, Need.INPUTS}),
+        scope=Scope.SITES,
+    ),
+    MeasureEntry(
+        name="neuron alignment",
+        measure=NeuronAlignment(),
+        meaning="Share of a two-layer network's neurons that point at a cluster whose label they "
+        "vote for: ½ is chance.",
+        direction=Direction.HIGHER,
+        family="function",
+        passes=0,
+        interval="neurons",
+        needs=frozenset({Need.MODEL, Need.INPUTS}),
+        covers=trainable,
+    ),
+)
 
 
 def example() -> Oddness:

@@ -23,7 +23,7 @@ from unseen.engine.parameters import real_view, shift_parameters, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading
 from unseen.task import Batch, PerExample
 
 
@@ -215,6 +215,58 @@ def _refuse_radius(rho: float) -> None:
         raise InvalidConfig(
             f"Sharpness got rho={rho}.", "the radius of a ball is positive.", "set rho > 0."
         )
+
+
+MEASURES = (
+    MeasureEntry(
+        name="sharpness within radius 0.05",
+        measure=SAMSharpness(most=2_000),
+        meaning="Rise of the training loss one step of length 0.05 up its gradient: small where "
+        "the minimum is flat.",
+        direction=Direction.LOWER,
+        family="sharpness",
+        passes=3,
+        interval="examples",
+        needs=frozenset({Need.GRADIENTS}),
+        covers=parameters.trainable,
+    ),
+    MeasureEntry(
+        name="largest curvature",
+        measure=TopEigenvalue(most=1_000, products=40, tolerance=1e-2),
+        meaning="Largest eigenvalue of the training loss's Hessian: how steep its steepest valley "
+        "is.",
+        direction=Direction.LOWER,
+        family="sharpness",
+        passes=40,
+        interval="the numerical error of Lanczos' method",
+        needs=frozenset({Need.GRADIENTS}),
+        covers=parameters.trainable,
+    ),
+    MeasureEntry(
+        name="Hessian trace",
+        measure=HessianTrace(most=1_000, draws=16),
+        meaning="Sum of all curvatures of the training loss: the rise under small random changes "
+        "of all weights.",
+        direction=Direction.LOWER,
+        family="sharpness",
+        passes=16,
+        interval="random directions",
+        needs=frozenset({Need.GRADIENTS}),
+        covers=parameters.trainable,
+    ),
+    MeasureEntry(
+        name="average sharpness within radius 0.5",
+        measure=AverageSharpness(most=1_000, draws=16),
+        meaning="Mean rise of the training loss under random changes of the weights of length up "
+        "to 0.5.",
+        direction=Direction.LOWER,
+        family="sharpness",
+        passes=33,
+        interval="random directions",
+        needs=frozenset({Need.GRADIENTS}),
+        covers=parameters.trainable,
+    ),
+)
 
 
 def example() -> SAMSharpness:

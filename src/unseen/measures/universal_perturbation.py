@@ -14,7 +14,7 @@ from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.sharpness import evaluating
 from unseen.method import Trained
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Scope
 from unseen.task import Batch, PerExample
 
 
@@ -90,6 +90,23 @@ class UniversalPerturbation:
         changed = prediction_flips(model, judged["x"], delta)
         reading = stats.of_scores(changed.double().cpu().numpy())
         return Reading(reading.value, reading.low, reading.high, reading.n, reading.unit, changed)
+
+
+MEASURES = (
+    MeasureEntry(
+        name="flips under one perturbation of length 0.5",
+        measure=UniversalPerturbation(passes=20),
+        meaning="Share of decisions that the one change of all inputs turns which hurts the "
+        "training examples most.",
+        direction=Direction.LOWER,
+        family="function",
+        passes=21,
+        interval="examples",
+        needs=frozenset({Need.GRADIENTS, Need.CLASSES, Need.INPUTS}),
+        scope=Scope.SITES,
+        most=2_000,
+    ),
+)
 
 
 def example() -> UniversalPerturbation:

@@ -26,7 +26,7 @@ from unseen.engine.parameters import shift_parameters, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading
 from unseen.task import Task
 
 
@@ -240,6 +240,32 @@ class LandscapeRoughness:
         return Reading(
             found.slope.value, found.slope.low, found.slope.high, self.directions, "exponent"
         )
+
+
+MEASURES = (
+    MeasureEntry(
+        name="distance from the start",
+        measure=WeightDistance(),
+        meaning="How far training moved the weights (Euclidean, without biases and gains).",
+        direction=Direction.LOWER,
+        family="training",
+        passes=0,
+        needs=frozenset({Need.GRADIENTS, Need.START}),
+        covers=weight_tensors,
+    ),
+    MeasureEntry(
+        name="landscape roughness",
+        measure=LandscapeRoughness(directions=8),
+        meaning="Exponent with which the loss's spread grows with the distance from the starting "
+        "weights: 1 is smooth, ½ a random walk.",
+        direction=Direction.NEITHER,
+        family="training",
+        passes=33,
+        interval="distances",
+        needs=frozenset({Need.GRADIENTS, Need.START}),
+        covers=weight_tensors,
+    ),
+)
 
 
 def example() -> WeightDistance:

@@ -19,7 +19,7 @@ from unseen.engine.evaluate import per_example
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Reading, Scope
 from unseen.task import Use
 
 
@@ -141,6 +141,31 @@ def domain_scores(
         name: per_example(subject.model, subject.task.split(name).data, score, lab).double().numpy()
         for name in splits
     }
+
+
+MEASURES = (
+    MeasureEntry(
+        name="score of the worst group",
+        measure=WorstGroupScore(),
+        meaning="Lowest mean score among the groups that the examples' column `group` names.",
+        direction=Direction.HIGHER,
+        family="performance",
+        passes=1,
+        interval="examples",
+        scope=Scope.SITES,
+    ),
+    MeasureEntry(
+        name="score at the worst site",
+        measure=WorstDomainScore(),
+        meaning="Lowest mean score among the evaluated sites, with an interval that allows for the "
+        "choice.",
+        direction=Direction.HIGHER,
+        family="performance",
+        passes=1,
+        interval="examples",
+        scope=Scope.TASK,
+    ),
+)
 
 
 def example() -> WorstGroupScore:

@@ -218,6 +218,11 @@ class Audit:
         return [*PARTS[:known], *found, *PARTS[known:worst], *self.measures, *PARTS[worst:], *last]
 
 
+def standard_audit(seeds: int, has_remedies: bool) -> Audit:
+    """What another process audits with: it cannot be sent the remedies."""
+    return Audit(seeds=seeds) if has_remedies else Audit(seeds=seeds, remedies={})
+
+
 class Parts:
     """Runs the parts of an audit one after the other, as steps of the lab's progress; one that
     fails gives its default.

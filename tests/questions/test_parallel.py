@@ -8,7 +8,7 @@ import unseen
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.methods.erm import ERM
-from unseen.questions.audit.parallel import refuse_own_objects
+from unseen.questions.parallel import refuse_own_objects
 from unseen.report.json import plain
 from unseen.subjects.sources import read_subjects
 from unseen.tasks.table import clinics

@@ -1,5 +1,6 @@
-"""The held-out sites of an audit by several processes: each reads the subjects and audits some of
-them, from the same streams of randomness, so that the numbers do not depend on how many there are.
+"""The held-out sites of a question by several processes: each reads the subjects and answers for
+some of them, from the same streams of randomness, so that the numbers do not depend on how many
+there are.
 """
 
 import pickle
@@ -7,38 +8,35 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
-from unseen.questions.audit.job import Audit
-from unseen.questions.audit.results import Findings
 from unseen.runs.devices import device as named_device
 from unseen.runs.executors import Processes
 from unseen.runs.tensors import home_cache
 from unseen.subjects.subject import Subject
 
+Job = Callable[[Subject, Lab], Any]
+
 
 @dataclass(frozen=True, eq=False)
 class SiteRequest:
-    """What a process needs to audit a site: how the subjects are read, and with which settings."""
+    """What a process needs to answer for a site: how the subjects are read, and what makes the
+    job.
+    """
 
     read: Callable[[Lab], list[Subject]]
     seed: int
     device: str
-    seeds: int
-    has_remedies: bool
+    job: Callable[[], Job]
 
     def lab(self) -> Lab:
         keeper = home_cache("audits")
         return Lab(seed=self.seed, device=named_device(self.device), keeper=keeper)
-
-    def job(self) -> Audit:
-        return (
-            Audit(seeds=self.seeds) if self.has_remedies else Audit(seeds=self.seeds, remedies={})
-        )
 
 
 def refuse_own_objects(jobs: int, **objects: object) -> None:
@@ -47,20 +45,20 @@ def refuse_own_objects(jobs: int, **objects: object) -> None:
     if given:
         raise InvalidConfig(
             f"jobs={jobs} was given with {', '.join(given)}.",
-            why="other processes read the subjects themselves and audit with the standard parts.",
+            why="other processes read the subjects themselves and answer with the standard parts.",
             fix="leave one of the two out.",
         )
 
 
-def audit_sites(
+def answer_sites(
     request: SiteRequest, sites: int, jobs: int, on_finish: Callable[[object], None]
-) -> list[Findings]:
-    """The findings of every site, in the order of the subjects."""
+) -> list[Any]:
+    """What the job returns for every site, in the order of the subjects."""
     packed = _pack(request, jobs)
     pool = Processes(min(jobs, sites))
     try:
-        futures = {pool.submit(_audit_site, packed, k): k for k in range(sites)}
-        found: dict[int, Findings] = {}
+        futures = {pool.submit(_answer_site, packed, k): k for k in range(sites)}
+        found: dict[int, Any] = {}
         for future in as_completed(futures):
             found[futures[future]] = future.result()
             on_finish(None)
@@ -91,7 +89,7 @@ def _read(packed: bytes) -> tuple[SiteRequest, Sequence[Subject]]:
     return request, request.read(request.lab())
 
 
-def _audit_site(packed: bytes, k: int) -> Findings:
+def _answer_site(packed: bytes, k: int) -> Any:
     request, subjects = _read(packed)
     one = subjects[k]
     with threadpool_limits(1):

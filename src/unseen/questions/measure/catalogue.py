@@ -1,0 +1,41 @@
+"""Every measure of a trained model: each file of `measures/` lists its own as `MEASURES`, and the
+folder is the catalogue.
+"""
+
+import functools
+import importlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from unseen import measures
+from unseen.errors import UnknownName
+from unseen.lazy import modules
+from unseen.reading import MeasureEntry
+
+FAMILIES = ("performance", "calibration", "training", "sharpness", "function", "diversity", "data")
+"""In the order of the report; others come behind them."""
+
+
+@functools.cache
+def catalogue() -> tuple[MeasureEntry, ...]:
+    """All entries, family by family."""
+    found = [entry for path in modules(Path(measures.__file__).parent) for entry in _entries(path)]
+    return tuple(sorted(found, key=lambda entry: family_order(entry.family)))
+
+
+def _entries(module: str) -> Iterator[MeasureEntry]:
+    """Importing this module imports every file of the folder: a second, once."""
+    yield from getattr(importlib.import_module(f"{measures.__name__}.{module}"), "MEASURES", ())
+
+
+def family_order(family: str) -> int:
+    return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
+
+
+def select_measures(names: Collection[str]) -> tuple[MeasureEntry, ...]:
+    """The entries of these names, in the catalogue's order; all where none is named."""
+    known = {entry.name for entry in catalogue()}
+    for name in names:
+        if name not in known:
+            raise UnknownName.near("measure", name, known)
+    return tuple(entry for entry in catalogue() if not names or entry.name in names)

@@ -1,0 +1,232 @@
+"""The measures of one or several models as a document: values, what they mean, what was left
+out.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from unseen import stats
+from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
+from unseen.questions.measure.catalogue import family_order
+from unseen.questions.measure.results import Measurement, MeasureReport
+from unseen.reading import Direction
+from unseen.text import count_noun, join_words
+
+SUMMARY_SECTIONS = 2
+MOST_COLUMNS = 4
+"""Models whose values stand beside each other; more take further tables."""
+SIGNS = {Direction.HIGHER: "higher", Direction.LOWER: "lower", Direction.NEITHER: "–"}
+CAUTION = (
+    "One number about weights or gradients does not say how a model holds elsewhere. Which "
+    "measure foretells it is a question to many models of your own: `unseen measure --sweep`."
+)
+
+
+def document(reports: Sequence[MeasureReport]) -> Document:
+    sections = [
+        Section("Measures", _values(reports)),
+        Section("What they say", _meanings(reports) if len(reports) > 1 else []),
+        Section("Over trainings", _trainings(reports), folded=True),
+        Section("Left out", _reasons(reports)),
+        Section("How to read it", _reading(reports)),
+        Section("How the data were treated", _treatment(reports), folded=True),
+    ]
+    first = reports[0]
+    return Document(
+        kicker="measures",
+        title=_title(first),
+        lead=_lead(reports),
+        sections=[section for section in sections if section.blocks],
+        facts={
+            "models": str(len(reports)),
+            "trainings": str(first.trainings),
+            "parameters": f"{first.parameters:,}",
+            "seconds": f"{sum(sum(one.seconds.values()) for one in reports):.1f}",
+        },
+    )
+
+
+def _title(first: MeasureReport) -> str:
+    title = f"{first.name} on {first.dataset or first.task}"
+    return title[0].upper() + title[1:]
+
+
+def _lead(reports: Sequence[MeasureReport]) -> str:
+    first, names = reports[0], {m.name for one in reports for m in one.measurements}
+    text = f"{count_noun(len(names), 'measure')} of "
+    if len(reports) > 1:
+        held_out = join_words([one.held_out or one.task for one in reports][:6])
+        text += f"{len(reports)} models, each trained without one site in turn ({held_out})"
+    else:
+        text += f"the {first.name}"
+    left_out = {name for one in reports for name in one.left_out}
+    text += f"; {len(left_out)} left out, with the reason below." if left_out else "."
+    return f"{text} {CAUTION}"
+
+
+Key = tuple[str, str]
+"""Name of a measure, and where it was read."""
+
+
+def where(report: MeasureReport, measurement: Measurement, among: int) -> str:
+    """The split in words: of several models what their splits have in common."""
+    split = measurement.split
+    if not split:
+        return ""
+    if split in report.unseen:
+        return "held-out site" if among > 1 else report.splits[split]
+    return {"train": "training data", "seen": "known sites"}.get(split, split)
+
+
+def by_key(report: MeasureReport, among: int) -> dict[Key, Measurement]:
+    return {(m.name, where(report, m, among)): m for m in report.measurements}
+
+
+def table_rows(reports: Sequence[MeasureReport]) -> dict[Key, Measurement]:
+    """Every row of the table with the first measurement of it, family by family."""
+    rows: dict[Key, Measurement] = {}
+    for one in reports:
+        rows = {**by_key(one, len(reports)), **rows}
+    return dict(sorted(rows.items(), key=lambda row: family_order(row[1].family)))
+
+
+def _values(reports: Sequence[MeasureReport]) -> list[Block]:
+    rows = table_rows(reports)
+    if len(reports) == 1:
+        return [Table(rows=[_row(key, m) | _about(m) for key, m in rows.items()])] if rows else []
+    blocks: list[Block] = []
+    for k in range(0, len(reports), MOST_COLUMNS):
+        part = reports[k : k + MOST_COLUMNS]
+        keyed = [(_column(one), by_key(one, len(reports))) for one in part]
+        table = [
+            {"measure": _label(key)}
+            | {column: m.reading if (m := found.get(key)) else None for column, found in keyed}
+            | {"better": SIGNS[first.direction]}
+            for key, first in rows.items()
+        ]
+        blocks.append(Table(rows=table, caption="By the site that the model was trained without."))
+    return blocks
+
+
+def _column(report: MeasureReport) -> str:
+    return report.held_out or report.task
+
+
+def _label(key: Key) -> str:
+    name, at = key
+    return f"{name}, {at}" if at else name
+
+
+def _row(key: Key, measurement: Measurement) -> dict[str, Value]:
+    return {"measure": _label(key), "value": measurement.reading}
+
+
+def _about(measurement: Measurement) -> dict[str, Value]:
+    covered = measurement.covered
+    return {
+        "better": SIGNS[measurement.direction],
+        "parameters": None if covered is None else f"{covered:.0%}",
+        "passes": measurement.passes,
+        "meaning": measurement.meaning,
+    }
+
+
+def _meanings(reports: Sequence[MeasureReport]) -> list[Block]:
+    about: dict[str, dict[str, Value]] = {}
+    for measurement in table_rows(reports).values():
+        about.setdefault(measurement.name, {"measure": measurement.name} | _about(measurement))
+    return [Table(rows=list(about.values()), columns=_ABOUT)] if about else []
+
+
+_ABOUT = ("measure", "meaning", "better", "parameters", "passes")
+
+
+def _trainings(reports: Sequence[MeasureReport]) -> list[Block]:
+    """How far a measure depends on the seed of the training."""
+    found: list[Mapping[str, Value]] = []
+    keyed = [(_column(one), by_key(one, len(reports))) for one in reports]
+    for key in table_rows(reports):
+        row: dict[str, Value] = {"measure": _label(key)}
+        for column, measurements in keyed:
+            m = measurements.get(key)
+            if m is not None and m.trainings:
+                row[column] = stats.mean(m.trainings, unit=m.reading.unit)
+        if len(row) > 1:
+            found.append(row)
+    if not found:
+        return []
+    caption = (
+        f"Mean of {reports[0].trainings} trainings from different seeds, with Student's t over "
+        "them: what another training of the same model would give."
+    )
+    return [Table(rows=found, caption=caption)]
+
+
+def _reasons(reports: Sequence[MeasureReport]) -> list[Block]:
+    """Every measure that is missing, those with one reason together."""
+    by_reason: dict[str, dict[str, None]] = {}
+    for one in reports:
+        for name, why in one.left_out.items():
+            by_reason.setdefault(why, {})[name] = None
+    return [
+        Note(f"{join_words(list(names))}.", Tone.NEUTRAL, why) for why, names in by_reason.items()
+    ]
+
+
+def _reading(reports: Sequence[MeasureReport]) -> list[Block]:
+    over: dict[str, dict[str, None]] = {}
+    for one in reports:
+        for m in one.measurements:
+            over.setdefault(m.interval or "", {})[m.name] = None
+    lines = [
+        f"Intervals over {what}: {join_words(list(names))}." for what, names in over.items() if what
+    ]
+    if "" in over:
+        names = join_words(list(over[""]))
+        lines.append(
+            f"Without an interval of one model, since nothing is drawn: {names}. What another "
+            "training gives stands under “Over trainings”, where there are several."
+        )
+    lines.append(
+        "Parameters: the share that a measure reads; –: it reads outputs. Passes: how often, at "
+        "most, the examples that it reads go through the model."
+    )
+    return [Paragraph(text) for text in lines]
+
+
+def _treatment(reports: Sequence[MeasureReport]) -> list[Block]:
+    said = dict.fromkeys(text for one in reports for text in one.decisions)
+    beware = dict.fromkeys(text for one in reports for text in one.warnings)
+    return [
+        *(Note(text, Tone.CAUTION) for text in beware),
+        *(Paragraph(text) for text in said),
+    ]
+
+
+def machine_readable(reports: Sequence[MeasureReport]) -> dict[str, object]:
+    """What `--json` prints: a line per measure and split, and what was left out."""
+    return {
+        "measures": [
+            {
+                "model": one.name,
+                "task": one.task,
+                "held_out": one.held_out,
+                "measure": m.name,
+                "family": m.family,
+                "split": m.split,
+                "reading": m.reading,
+                "trainings": list(m.trainings),
+                "better": m.direction.value,
+                "meaning": m.meaning,
+                "interval_over": m.interval,
+                "parameters_covered": m.covered,
+                "passes": m.passes,
+            }
+            for one in reports
+            for m in one.measurements
+        ],
+        "left_out": [
+            {"model": one.name, "task": one.task, "measure": name, "why": why}
+            for one in reports
+            for name, why in one.left_out.items()
+        ],
+    }

@@ -1,0 +1,261 @@
+"""One measure of one model. The audit and `unseen measure` both read measures here, so that they
+show the same number for the same model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
+from inspect import get_annotations
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from unseen.engine.batches import length, once, size
+from unseen.engine.parameters import real_view
+from unseen.errors import InvalidData, TooBig, reason
+from unseen.identity import Identity, identify
+from unseen.lab import Lab
+from unseen.method import Trained
+from unseen.models.ensemble_model import Committee, MeanProbability
+from unseen.questions.measure.results import Measurement
+from unseen.reading import Measure, MeasureEntry, Need, Reading, Scope
+from unseen.subjects.session import Session
+from unseen.task import Task
+
+TRAINING_FIELDS = ("fitted", "reference")
+"""Fields of measures that name a training split beside the evaluated one."""
+MOST_OPERATIONS = 4e13
+"""Operations up to which a measure is read without being named: minutes of one core."""
+WORTH_KEEPING = 1e10
+"""Operations from which on a reading is kept for an interrupted run: about a second."""
+
+
+@dataclass(frozen=True)
+class MeasureReader:
+    """Reads measures of the models of a session."""
+
+    session: Session
+    most_operations: float = MOST_OPERATIONS
+    """Infinite where measures were named."""
+
+    def __call__(
+        self, entries: Sequence[MeasureEntry], trainings: bool
+    ) -> tuple[list[Measurement], dict[str, str]]:
+        """Every entry on every split that it is for; what fails is left out with its reason. With
+        `trainings` the value of each training stands beside that of the first model.
+        """
+        found, left_out = list[Measurement](), dict[str, str]()
+        for entry in self.session.lab.track(entries, len(entries)):
+            for split in self.splits(entry):
+                try:
+                    found.append(self.measurement(entry, split, trainings))
+                except Exception as error:  # the subject's own code may raise anything
+                    at = f" on `{split}`" if entry.scope is Scope.SITES else ""
+                    left_out[f"{entry.name}{at}"] = reason(error)
+        return found, left_out
+
+    def splits(self, entry: MeasureEntry) -> list[str]:
+        """Where the measure is read: every evaluated split, or the training split."""
+        if entry.scope is Scope.SITES:
+            return list(self.session.evaluation_splits)
+        return [self.session.training_split]
+
+    def measurement(self, entry: MeasureEntry, split: str, trainings: bool) -> Measurement:
+        refuse_unmet_needs(self.session, entry, split)
+        self._refuse_cost(entry, split)
+        first = self.reading(entry, split, self.session.first)
+        several = trainings and self.session.has_gradients and not self._reads_all(entry)
+        others = self.session.models[1:] if several else ()
+        values = [self.reading(entry, split, run).value for run in others]
+        return Measurement(
+            name=entry.name,
+            family=entry.family,
+            split=split if entry.scope is Scope.SITES else "",
+            reading=first,
+            trainings=[first.value, *values] if values else (),
+            meaning=entry.meaning,
+            direction=entry.direction,
+            passes=entry.passes,
+            interval=entry.interval,
+            covered=share_of_parameters(self.session, entry),
+        )
+
+    def reading(self, entry: MeasureEntry, split: str, trained: Trained) -> Reading:
+        """The measure of one model on a split, kept where it takes long."""
+        measure = on_split(entry, split, self.session)
+        lab = self._lab(entry, split)
+
+        def read() -> Reading:
+            return measure(self._subject(entry, split, trained), lab)
+
+        if self.operations(entry, split) < WORTH_KEEPING:
+            return read()
+        key = identify(
+            "measurement",
+            setting=self._setting(trained),
+            measure=measure,
+            settings=(split, entry.most),
+            lab=lab.signature,
+            code=(type(measure), MeasureReader),
+        )
+        found: list[Reading] = []
+
+        def make() -> dict[str, Tensor]:
+            found.append(read())
+            return as_tensors(found[0])
+
+        tensors = self.session.lab.keep(key, make)
+        return found[0] if found else from_tensors(tensors)
+
+    def operations(self, entry: MeasureEntry, split: str) -> float:
+        """About how many operations the measure takes: three forward passes' worth for each pass
+        with gradients.
+        """
+        n = min(length(self.session.task.split(split).data) or 0, entry.examples)
+        return entry.passes * n * self._operations_per_example * 3
+
+    def _refuse_cost(self, entry: MeasureEntry, split: str) -> None:
+        cost = self.operations(entry, split)
+        if cost > self.most_operations:
+            raise TooBig(
+                f"It would take about {cost:.0e} operations.",
+                why=f"the examples go through the model {entry.passes} times.",
+                fix=f'name it to have it all the same: --measure "{entry.name}".',
+            )
+
+    def _subject(self, entry: MeasureEntry, split: str, trained: Trained) -> Trained | Task:
+        """What the measure is called with."""
+        if _reads_task(entry.measure):
+            return self.session.task
+        if Need.MEMBERS in entry.needs:
+            return replace(trained, model=committee(self.session))
+        return self._shorter(entry, split, trained)
+
+    def _shorter(self, entry: MeasureEntry, split: str, trained: Trained) -> Trained:
+        """The model with at most so many evenly spaced examples of each split that is read."""
+        session, splits = self.session, dict(self.session.task.splits)
+        for name in {split, session.training_split} if entry.most else ():
+            data, positions = session.sample(name, entry.most)
+            if positions is not None:
+                splits[name] = replace(splits[name], data=data)
+                session.note_cap(
+                    f"{entry.name.capitalize()}: {len(positions):,} of the "
+                    f"{session.require_length(name):,} examples of `{name}`, evenly spaced."
+                )
+        return replace(trained, task=replace(session.task, splits=splits))
+
+    def _lab(self, entry: MeasureEntry, split: str) -> Lab:
+        """A stream for every site, and one for what is measured on the training data."""
+        lab = self.session.lab
+        return lab.child(entry.family, split) if entry.scope is Scope.SITES else lab
+
+    @cached_property
+    def _operations_per_example(self) -> float:
+        """Operations of a forward pass of one example; 0 where the model has no gradients."""
+        session = self.session
+        if not session.has_gradients:
+            return 0.0
+        batch = next(once(session.task.split(session.training_split).data, 4, session.lab))
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            session.task.objective.loss(session.first.model, batch)
+        return counter.get_total_flops() / size(batch)
+
+    @staticmethod
+    def _reads_all(entry: MeasureEntry) -> bool:
+        """Whether the measure is of all trainings together, or of none."""
+        return Need.MEMBERS in entry.needs or _reads_task(entry.measure)
+
+    def _setting(self, trained: Trained) -> Identity:
+        return identify(
+            "setting",
+            model=trained.model,
+            start=trained.start,
+            objective=self.session.task.objective,
+            splits=self.session.task.splits,
+        )
+
+
+def refuse_unmet_needs(session: Session, entry: MeasureEntry, split: str) -> None:
+    """Raises what keeps the measure from this model."""
+    if Need.MODEL in entry.needs:
+        session.require_model()
+    if Need.GRADIENTS in entry.needs:
+        session.require_gradients()
+    if Need.INPUTS in entry.needs:
+        session.require_columns(split, "x")
+    if Need.CLASSES in entry.needs and not session.classifies:
+        raise InvalidData(
+            "The target is not a class.",
+            why="this measure compares decisions or probabilities of classes.",
+            fix="nothing to do.",
+        )
+    if Need.PROBABILITIES in entry.needs:
+        session.require_probabilities()
+    if Need.START in entry.needs and session.first.start is None:
+        raise InvalidData(
+            "The weights before training are not known.",
+            why="the model was given as it is, and this measure starts from them.",
+            fix="give a function that makes the untrained model, which is then trained here.",
+        )
+
+
+def on_split(entry: MeasureEntry, split: str, session: Session) -> Measure[Any]:
+    """The measure with the names that the splits have here."""
+    if not is_dataclass(entry.measure):
+        return entry.measure
+    known = {field.name for field in fields(entry.measure)}
+    names = dict.fromkeys(known & {*TRAINING_FIELDS}, session.training_split)
+    if "split" in known and entry.scope is not Scope.TASK:
+        names["split"] = split
+    return replace(entry.measure, **names) if names else entry.measure  # type: ignore[type-var]
+
+
+def _reads_task(measure: Measure[Any]) -> bool:
+    if not is_dataclass(measure):
+        return False
+    return Task in get_annotations(type(measure).__call__).values()
+
+
+def committee(session: Session) -> Committee:
+    """The model where it has members, else its trainings as members."""
+    model = session.first.model
+    if isinstance(model, Committee):
+        return model
+    if len(session.models) < 2:
+        raise InvalidData(
+            "The model has one training.",
+            why="members of an ensemble, or trainings from several seeds, are compared with each "
+            "other.",
+            fix="give a function that makes the untrained model, and --seeds 3.",
+        )
+    # in evaluation mode as its members are: who sets the mode back must not train them
+    return Committee([run.model for run in session.models], MeanProbability()).eval()  # type: ignore[return-value]
+
+
+def share_of_parameters(session: Session, entry: MeasureEntry) -> float | None:
+    """Which share of the model's parameters the measure reads; None where it reads outputs."""
+    if entry.covers is None:
+        return None
+    model = session.first.model
+    total = sum(real_view(p).numel() for p in model.parameters())
+    covered = sum(real_view(p).numel() for p in entry.covers(model).values())
+    return covered / total if total else None
+
+
+def as_tensors(reading: Reading) -> dict[str, Tensor]:
+    """A reading as what the cache holds."""
+    numbers = (reading.value, reading.low, reading.high, float(reading.n), reading.freedom)
+    found = {
+        "numbers": torch.tensor(numbers, dtype=torch.float64),
+        "unit": torch.tensor(list(reading.unit.encode()), dtype=torch.uint8),
+    }
+    return found if reading.detail is None else {**found, "detail": reading.detail}
+
+
+def from_tensors(tensors: Mapping[str, Tensor]) -> Reading:
+    value, low, high, n, freedom = tensors["numbers"].tolist()
+    unit = bytes(tensors["unit"].tolist()).decode()
+    return Reading(value, low, high, int(n), unit, tensors.get("detail"), freedom)

@@ -1,0 +1,189 @@
+"""`unseen measure`: every measure that applies, once, with its reason where it does not."""
+
+import json
+import pickle
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import unseen
+from unseen.cli.measure import main
+from unseen.engine.batches import Columns
+from unseen.errors import InvalidConfig, UnknownName
+from unseen.lab import Lab
+from unseen.objectives import classify
+from unseen.questions.measure.catalogue import catalogue, select_measures
+from unseen.questions.measure.evaluate import MeasureReader, as_tensors, from_tensors
+from unseen.questions.measure.job import MeasureJob
+from unseen.questions.measure.results import Measurement, MeasureReport
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Scope
+from unseen.subjects.session import open_session
+from unseen.subjects.subject import Subject
+from unseen.task import Axis, Split, Task, Use
+from unseen.tasks.table import clinics
+
+TABLE = {"target": "ill", "site": "clinic", "steps": 20, "seeds": 2, "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+
+
+def subject(**more) -> Subject:
+    x = torch.randn(120, 4, generator=torch.Generator().manual_seed(0))
+    y = (x[:, 0] + 0.5 * x[:, 1] > 0).long()
+    parts = {"train": (0, 60, "here"), "seen": (60, 90, "here"), "unseen": (90, 120, "there")}
+    splits = {
+        name: Split(Columns(x=x[a:b], y=y[a:b]), Use.TRAIN if name == "train" else Use.EVALUATE, at)
+        for name, (a, b, at) in parts.items()
+    }
+    task = Task(name="toy", axis=Axis.SITE, splits=splits, objective=classify)
+    budget = unseen.Budget(steps=40, batch_size=16, lr=1e-2)
+    made = Subject(task=task, model=lambda: nn.Linear(4, 2), classes=("low", "high"), budget=budget)
+    return replace(made, **more)
+
+
+def by_name(report: MeasureReport) -> dict[tuple[str, str], Measurement]:
+    return {(m.name, m.split): m for m in report.measurements}
+
+
+def test_every_entry_says_what_a_reader_needs():
+    names = [entry.name for entry in catalogue()]
+    assert len(names) == len({*names}) > 15
+    for entry in catalogue():
+        assert entry.meaning.endswith(".")
+        assert "." not in entry.meaning[:-1].replace("0.05", "").replace("0.5", ""), entry.meaning
+        assert entry.passes >= 0
+        assert entry.family
+
+
+def test_a_chosen_measure_is_found_by_name_or_refused_with_its_neighbours():
+    assert [one.name for one in select_measures(["oddness"])] == ["oddness"]
+    with pytest.raises(UnknownName, match="no measure `odness`") as caught:
+        MeasureJob(names=["odness"])
+    assert "oddness" in caught.value.fix
+    with pytest.raises(InvalidConfig, match="seeds=0"):
+        MeasureJob(seeds=0)
+
+
+def test_a_trained_subject_has_every_measure_or_its_reason():
+    found = MeasureJob(seeds=2)(subject(), Lab())
+    rows = by_name(found)
+    for entry in catalogue():
+        shown = any(name == entry.name for name, _ in rows)
+        assert shown or any(name.startswith(entry.name) for name in found.left_out), entry.name
+    sharp = rows["sharpness within radius 0.05", ""]
+    assert sharp.reading.low <= sharp.reading.value <= sharp.reading.high
+    assert len(sharp.trainings) == 2
+    assert sharp.covered == 1.0
+    assert rows["distance from the start", ""].covered == 0.8  # 8 weights of 10, two biases
+    assert {split for name, split in rows if name == "calibration slope"} == {"seen", "unseen"}
+    assert "neuron alignment" in found.left_out
+
+
+def test_a_given_model_has_no_start_and_no_other_training():
+    given = subject(trained=nn.Linear(4, 2))
+    found = MeasureJob()(given, Lab())
+    assert "weights before training are not known" in found.left_out["distance from the start"]
+    assert all(not m.trainings for m in found.measurements)
+    assert any("one training" in why for why in found.left_out.values())
+
+
+def test_a_frozen_part_is_not_covered():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    found = by_name(MeasureJob()(subject(trained=model), Lab()))
+    assert found["sharpness within radius 0.05", ""].covered == pytest.approx(10 / 30)
+    assert found["calibration slope", "seen"].covered is None
+
+
+def test_a_measure_that_takes_too_long_is_left_out_unless_it_is_named():
+    session = open_session(subject(trained=nn.Linear(4, 2)), Lab())
+    (entry,) = select_measures(["largest curvature"])
+    found, left_out = MeasureReader(session, most_operations=100)([entry], trainings=False)
+    assert not found
+    assert '--measure "largest curvature"' in left_out["largest curvature"]
+    assert MeasureJob(names=["largest curvature"])(subject(), Lab()).measurements
+
+
+def test_a_kept_reading_comes_back_whole():
+    reading = Reading(1.5, 1.0, 2.0, 7, "log odds", torch.arange(7.0), 3.0)
+    again = from_tensors(as_tensors(reading))
+    assert torch.equal(again.detail, reading.detail)
+    assert replace(again, detail=None) == replace(reading, detail=None)
+    assert from_tensors(as_tensors(Reading(1.0))).detail is None
+
+
+def test_a_measure_that_takes_long_is_read_once(monkeypatch, tmp_path):
+    from unseen.runs.tensors import home_cache
+
+    monkeypatch.setattr("unseen.questions.measure.evaluate.WORTH_KEEPING", 0.0)
+    lab = Lab(keeper=home_cache("audits"))
+    (entry,) = select_measures(["sharpness within radius 0.05"])
+
+    def read() -> Reading:
+        session = open_session(subject(), lab, seeds=2)
+        (found,), left_out = MeasureReader(session)([entry], trainings=True)
+        assert not left_out
+        return found
+
+    first = read()
+    monkeypatch.setattr("unseen.measures.sharpness.losses", None)
+    assert replace(read().reading, detail=None) == replace(first.reading, detail=None)
+
+
+def test_the_command_prints_json_and_writes_a_report(capsys):
+    clinics().to_csv("table.csv", index=False)
+    arguments = ["--target", "ill", "--site", "clinic", "--steps", "5", "--seeds", "1"]
+    assert main(["table.csv", *arguments, "--json", "--report", "page.md"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {row["held_out"] for row in said["measures"]} == {*clinics()["clinic"]}
+    for row in said["measures"]:
+        assert row["better"] in ("higher", "lower", "neither")
+        assert row["meaning"]
+    assert all(row["why"] for row in said["left_out"])
+    page = Path("page.md").read_text("utf-8")
+    assert "What they say" in page
+    assert "largest curvature" in page
+
+
+def test_an_estimator_has_the_measures_that_need_no_gradient():
+    found = unseen.measure(
+        clinics(), estimator="sklearn.linear_model:LogisticRegression", **TABLE
+    ).results[0]
+    assert "has no gradients" in found.left_out["largest curvature"]
+    assert ("calibration slope", "unseen") in by_name(found)
+
+
+def test_the_job_can_be_sent_to_another_process():
+    make = pickle.loads(pickle.dumps(partial(MeasureJob, seeds=2, names=("oddness",))))
+    assert make() == MeasureJob(seeds=2, names=("oddness",))
+
+
+def test_members_are_the_trainings_and_keep_their_mode():
+    session = open_session(subject(), Lab(), seeds=2)
+    entry = next(e for e in catalogue() if Need.MEMBERS in e.needs)
+    MeasureReader(session).measurement(entry, "seen", trainings=True)
+    assert not any(run.model.training for run in session.models)
+
+
+def test_a_plug_of_your_own_is_one_entry():
+    entry = MeasureEntry(
+        name="largest weight",
+        measure=lambda trained, lab: Reading(float(trained.model.weight.detach().abs().max())),
+        meaning="Largest weight.",
+        direction=Direction.LOWER,
+        family="norms",
+        passes=0,
+        scope=Scope.TRAINING,
+    )
+    session = open_session(subject(), Lab(), seeds=1)
+    found, left_out = MeasureReader(session)([entry], trainings=False)
+    assert not left_out
+    assert found[0].reading.value == float(session.first.model.weight.detach().abs().max())
