@@ -147,8 +147,9 @@ def audit(
 
     `estimator` (scikit-learn; "sklearn.svm:SVC" or an instance) is trained on the encoded columns
     instead of the subject's model. `remedies` are methods by name under the subject's budget (None:
-    the standard ones, {}: none), `measures` further numbers about the trained model, `attribution`
-    says which training examples made an error (None: influence functions as in `influence`).
+    the standard ones, {}: none), `measures` numbers about the trained model (None: those of
+    `measure`), `attribution` says which training examples made an error (None: influence functions
+    as in `influence`).
     `margin` is how much worse than at known sites a metric may be and still hold, in its unit
     (None: 0.05, or a tenth of an error in the target's unit). `positive` is the class that a
     decision calls (of two the second where none is named), where its probability is above

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -10,7 +10,6 @@ from unseen.attribution import Attribution
 from unseen.engine.batches import length
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
-from unseen.measures.sharpness import SAMSharpness, TopEigenvalue
 from unseen.method import Trained
 from unseen.questions.audit import model, training_data
 from unseen.questions.audit import performance as performances
@@ -41,14 +40,14 @@ PARTS = (
     "overlap of splits",
     "coherence",
     "self-influence",
+    "measures of the model",
     "worst errors",
     "retraining without the examples behind them",
     "explanation of the worst errors",
     "features",
     "comparison models",
 )
-"""What every audit does, in this order; checks come after the first two, measures before the worst
-errors, remedies last.
+"""What every audit does, in this order; checks come after the first two, remedies last.
 """
 STEPS = {
     "suspected labels": 2,
@@ -69,13 +68,10 @@ class Audit:
 
     seeds: int = 3
     remedies: Mapping[str, Remedy] = field(default_factory=standard_remedies)
-    measures: Mapping[str, Measure[Trained]] = field(
-        default_factory=lambda: {
-            "sharpness within radius 0.05": SAMSharpness(most=2_000),
-            "largest curvature": TopEigenvalue(most=1_000, products=40, tolerance=1e-2),
-        }
-    )
-    """Further numbers about the trained model, by the name they get in the report."""
+    measures: Mapping[str, Measure[Trained]] | None = None
+    """Numbers about the trained model, by the name they get in the report (None: those of `unseen
+    measure`).
+    """
     attribution: Attribution | None = None
     """Which training examples made an error (None: as `unseen influence` does it); with influence
     functions also which examples stand against the rest.
@@ -131,10 +127,9 @@ class Audit:
             partial(training_data.self_influential, session, self.attribution, self.top),
             list[Example](),
         )
-        measured = {
-            name: parts(name, partial(model.reading_of, session, measure), None)
-            for name, measure in self.measures.items()
-        }
+        measured, unmeasured = parts(
+            "measures of the model", partial(model.measures, session, self.measures), ([], {})
+        )
         worst = parts(
             "worst errors",
             partial(model.worst_errors, session, self.attribution, self.worst),
@@ -165,7 +160,7 @@ class Audit:
             outcomes += parts(name, part, list[Outcome]())
         parts.finish()
         subject, task = session.subject, session.task
-        known = {name: reading for name, reading in measured.items() if reading is not None}
+        known = {one.name: replace(one.reading, detail=None) for one in measured if not one.split}
         return Findings(
             name=subject.name,
             task=task.name,
@@ -200,6 +195,8 @@ class Audit:
             self_influential=influential,
             overlaps=overlaps,
             checked=checked,
+            measured=measured,
+            unmeasured=unmeasured,
             worst=worst,
             error_explanation=explanation,
             features=features,
@@ -213,9 +210,9 @@ class Audit:
 
     def _order(self, last: Sequence[str]) -> list[str]:
         """The names of the parts as they are run."""
-        known, worst = PARTS.index("overlap of splits"), PARTS.index("worst errors")
+        known = PARTS.index("overlap of splits")
         found = (check.part for check in checks())
-        return [*PARTS[:known], *found, *PARTS[known:worst], *self.measures, *PARTS[worst:], *last]
+        return [*PARTS[:known], *found, *PARTS[known:], *last]
 
 
 def standard_audit(seeds: int, has_remedies: bool) -> Audit:

@@ -24,6 +24,9 @@ from unseen.questions.influence.procedure import (
     query_loss,
 )
 from unseen.questions.influence.retraining import Removal, Retraining, confirm, obstacle
+from unseen.questions.measure.catalogue import catalogue, plain_entry
+from unseen.questions.measure.evaluate import MeasureReader
+from unseen.questions.measure.results import Measurement
 from unseen.reading import Measure, Reading
 from unseen.subjects.examples import Example
 from unseen.subjects.session import Session
@@ -41,18 +44,29 @@ MOST_SHUFFLED = 5_000
 """Examples among which a feature is shuffled: their interval is narrow already."""
 MOST_CANDIDATES = 20_000
 """Training examples of a split that are asked for their influence."""
+PARTS_OF_THEIR_OWN = (
+    "calibration error",
+    "calibration slope",
+    "calibration in the large",
+    "coherence α",
+    "copies of training examples",
+)
+"""Measures that other parts of the audit read, and more about them."""
 MOST_OPERATIONS = 1e10
 """Floating-point operations up to which an audit retrains for its worst errors: seconds."""
 
 
-def reading_of(session: Session, measure: Measure[Trained]) -> Reading:
-    """A plug's reading of the audited model, on the first training split unless it names one that
-    exists.
+def measures(
+    session: Session, given: Mapping[str, Measure[Trained]] | None
+) -> tuple[list[Measurement], dict[str, str]]:
+    """The measures of the catalogue that no other part reads, or the given ones, of the audited
+    model; those that do not apply with the reason.
     """
-    session.require_gradients()
-    if getattr(measure, "split", session.training_split) not in session.task.splits:
-        measure = replace(measure, split=session.training_split)  # type: ignore[type-var]
-    return replace(measure(session.first, session.lab), detail=None)
+    if given is None:
+        entries = [entry for entry in catalogue() if entry.name not in PARTS_OF_THEIR_OWN]
+    else:
+        entries = [plain_entry(name, measure) for name, measure in given.items()]
+    return MeasureReader(session)(entries, trainings=False)
 
 
 def worst_errors(session: Session, attribution: Attribution | None, count: int) -> list[WorstError]:

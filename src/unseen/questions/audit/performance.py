@@ -15,7 +15,6 @@ from unseen.measures.calibration import (
     CalibrationInTheLarge,
     Numbers,
     by_chance,
-    calibration_error,
     forecasts,
     miscalibration,
     recalibrate,
@@ -164,7 +163,7 @@ def calibration(session: Session) -> Calibration:
         p, outcome = forecasts(session.first, split, session.lab)
         readings |= _recalibration(session, split, p, outcome)
         rng = session.lab.child("calibration", split).numpy()
-        error = calibration_error(p, outcome, bins, CalibrationError().draws, rng)
+        error = CalibrationError(split)(session.first, session.lab.child("calibration", split))
         readings[f"calibration error: {split}"] = replace(error, detail=None)
         readings[f"calibration error by chance: {split}"] = by_chance(p, bins, rng)
         p_values[split] = miscalibration(p, outcome, bins, rng)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unseen.questions.influence.results import Confirmation
+from unseen.questions.measure.results import Measurement
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
 
@@ -210,6 +211,10 @@ class Findings:
     overlaps: Sequence[Overlap] = ()
     checked: Mapping[str, Any] = field(default_factory=dict)
     """The result of each check by its part; typed by the check (`checks/`)."""
+    measured: Sequence[Measurement] = ()
+    """The measures of `unseen measure`, but for those that parts of the audit read themselves."""
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
+    """Those that do not apply: measure → why."""
     worst: Sequence[WorstError] = ()
     error_explanation: ErrorExplanation | None = None
     """Which inputs the worst errors rest on."""

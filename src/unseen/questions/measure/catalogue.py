@@ -6,11 +6,12 @@ import functools
 import importlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from unseen import measures
 from unseen.errors import UnknownName
 from unseen.lazy import modules
-from unseen.reading import MeasureEntry
+from unseen.reading import Direction, Measure, MeasureEntry, Need
 
 FAMILIES = ("performance", "calibration", "training", "sharpness", "function", "diversity", "data")
 """In the order of the report; others come behind them."""
@@ -39,3 +40,16 @@ def select_measures(names: Collection[str]) -> tuple[MeasureEntry, ...]:
         if name not in known:
             raise UnknownName.near("measure", name, known)
     return tuple(entry for entry in catalogue() if not names or entry.name in names)
+
+
+def plain_entry(name: str, measure: Measure[Any]) -> MeasureEntry:
+    """A measure that is no entry of the catalogue, of a network's training examples."""
+    return MeasureEntry(
+        name=name,
+        measure=measure,
+        meaning="",
+        direction=Direction.NEITHER,
+        family="your own",
+        passes=1,
+        needs=frozenset({Need.GRADIENTS}),
+    )

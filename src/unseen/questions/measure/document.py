@@ -23,10 +23,10 @@ CAUTION = (
 
 def document(reports: Sequence[MeasureReport]) -> Document:
     sections = [
-        Section("Measures", _values(reports)),
-        Section("What they say", _meanings(reports) if len(reports) > 1 else []),
+        Section("Measures", values(reports)),
+        Section("What they say", meanings(reports) if len(reports) > 1 else []),
         Section("Over trainings", _trainings(reports), folded=True),
-        Section("Left out", _reasons(reports)),
+        Section("Left out", reasons(reports)),
         Section("How to read it", _reading(reports)),
         Section("How the data were treated", _treatment(reports), folded=True),
     ]
@@ -73,7 +73,7 @@ def where(report: MeasureReport, measurement: Measurement, among: int) -> str:
     if not split:
         return ""
     if split in report.unseen:
-        return "held-out site" if among > 1 else report.splits[split]
+        return "held-out site" if among > 1 else report.splits.get(split, split)
     return {"train": "training data", "seen": "known sites"}.get(split, split)
 
 
@@ -89,7 +89,8 @@ def table_rows(reports: Sequence[MeasureReport]) -> dict[Key, Measurement]:
     return dict(sorted(rows.items(), key=lambda row: family_order(row[1].family)))
 
 
-def _values(reports: Sequence[MeasureReport]) -> list[Block]:
+def values(reports: Sequence[MeasureReport]) -> list[Block]:
+    """Every measure with its value; of several models side by side."""
     rows = table_rows(reports)
     if len(reports) == 1:
         return [Table(rows=[_row(key, m) | _about(m) for key, m in rows.items()])] if rows else []
@@ -130,7 +131,8 @@ def _about(measurement: Measurement) -> dict[str, Value]:
     }
 
 
-def _meanings(reports: Sequence[MeasureReport]) -> list[Block]:
+def meanings(reports: Sequence[MeasureReport]) -> list[Block]:
+    """Every measure in a sentence, with its direction and cost."""
     about: dict[str, dict[str, Value]] = {}
     for measurement in table_rows(reports).values():
         about.setdefault(measurement.name, {"measure": measurement.name} | _about(measurement))
@@ -161,7 +163,7 @@ def _trainings(reports: Sequence[MeasureReport]) -> list[Block]:
     return [Table(rows=found, caption=caption)]
 
 
-def _reasons(reports: Sequence[MeasureReport]) -> list[Block]:
+def reasons(reports: Sequence[MeasureReport]) -> list[Block]:
     """Every measure that is missing, those with one reason together."""
     by_reason: dict[str, dict[str, None]] = {}
     for one in reports:

@@ -14,6 +14,8 @@ from unseen.questions.audit.document.names import held_out_label, site_label, sp
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import ErrorExplanation, WorstError
 from unseen.questions.influence.advice import confirmation
+from unseen.questions.measure.document import meanings, reasons, values
+from unseen.questions.measure.results import MeasureReport
 from unseen.stats import widen
 from unseen.subjects.examples import Example
 from unseen.text import format_reading, join_words
@@ -273,18 +275,21 @@ def _credit_block(explanation: ErrorExplanation, error: WorstError) -> Block:
 
 
 def model(findings: Sequence[Findings]) -> list[Block]:
-    rows: list[dict[str, Any]] = []
-    for one in findings:
-        plain = {
-            k: v for k, v in one.readings.items() if not k.startswith(("coherence", "calibration"))
-        }
-        if plain:
-            rows.append({"trained without": held_out_label(one), **plain})
-    return (
-        [Table(rows=rows, caption="Sharpness and other measures of the trained model.")]
-        if rows
-        else []
-    )
+    """The measures of `unseen measure`, site by site."""
+    reports = [
+        MeasureReport(
+            name=one.name,
+            task=one.task,
+            held_out=held_out_label(one),
+            splits=one.sites,
+            unseen=one.unseen,
+            measurements=one.measured,
+            left_out=one.unmeasured,
+        )
+        for one in findings
+    ]
+    found = values(reports)
+    return [*found, *(meanings(reports) if found else []), *reasons(reports)]
 
 
 def treatment(findings: Sequence[Findings]) -> list[Block]:
