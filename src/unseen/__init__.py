@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.api import influence as influence
     from unseen.api import influence_of_text as influence_of_text
     from unseen.api import measure as measure
+    from unseen.api import measure_of_text as measure_of_text
     from unseen.attribution import Attribution as Attribution
     from unseen.attribution import Attributor as Attributor
     from unseen.attribution import Cause as Cause
@@ -43,7 +44,15 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.task import Use as Use
 
 _HOMES = {
-    "unseen.api": ("audit", "compare", "explain", "influence", "influence_of_text", "measure"),
+    "unseen.api": (
+        "audit",
+        "compare",
+        "explain",
+        "influence",
+        "influence_of_text",
+        "measure",
+        "measure_of_text",
+    ),
     "unseen.attribution": ("Attribution", "Attributor", "Cause", "Credits"),
     "unseen.engine.batches": ("Columns",),
     "unseen.engine.loop": ("Budget",),

@@ -62,10 +62,11 @@ from unseen.questions.influence.job import ErrorRequest, trace_errors
 from unseen.questions.influence.procedure import default_influence
 from unseen.questions.influence.results import InfluenceReport
 from unseen.questions.influence.saving import Phases, Quiet, factor_keeper
-from unseen.questions.measure.document import SUMMARY_SECTIONS as MEASURE_SECTIONS
 from unseen.questions.measure.document import document as measure_document
 from unseen.questions.measure.document import machine_readable as machine_measures
+from unseen.questions.measure.document import summary_sections
 from unseen.questions.measure.job import MeasureJob
+from unseen.questions.measure.of_text import WINDOWS, text_subject
 from unseen.questions.measure.results import MeasureReport
 from unseen.questions.parallel import Job, SiteRequest, answer_sites, refuse_own_objects
 from unseen.reading import Measure
@@ -76,7 +77,7 @@ from unseen.runs.runner import Watcher
 from unseen.runs.store import home
 from unseen.runs.tensors import home_cache
 from unseen.subjects.embedded import attribution_of, choose_example
-from unseen.subjects.sources import Source, TableSource, read_subjects
+from unseen.subjects.sources import Source, TableSource, read_counterparts, read_subjects
 from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import Mode
 from unseen.subjects.tables import TableColumns, TableOptions
@@ -246,6 +247,7 @@ def measure(
     estimator: str | BaseEstimator | None = None,
     mode: str | Mode | None = None,
     predictions: str | Sequence[str] = (),
+    against: Source = None,
     seeds: int = 3,
     steps: int | None = None,
     example: str | None = None,
@@ -261,15 +263,15 @@ def measure(
     meaning, and why others were left out: one `MeasureReport` per held-out site.
 
     `subject`, `table`, `estimator`, `mode` and `predictions` are as in `audit`, and so are the
-    numbers. `measures` are names of the catalogue: only these, whatever they cost (none: all that
-    take minutes at most).
+    numbers. `against` is another model for the same data ("other.py:subject", a subject, or a
+    pipeline for the table): differences are paired over examples or trainings. `measures` are names
+    of the catalogue: only these, whatever they cost (none: all that take minutes at most).
     """
     path = None if report is None else check_report_path(report)
     subject = subject if example is None else choose_example(example, subject)
     watch = watcher(shown=progress)
-    make_job = partial(MeasureJob, seeds=seeds, names=tuple(measures))
-    job, own_lab = make_job(), lab
     # the audit's streams and cache: a model that it trained is measured as it is
+    own_lab = lab
     lab = lab or _lab(seed, device, "audits", watch.sink)
     read = partial(
         read_subjects,
@@ -281,23 +283,67 @@ def measure(
         estimator=estimator,
         steps=steps,
     )
-    subjects = read(lab)
+    rows = subject if table is None else table
+    other = None
+    if against is not None:
+        other = partial(
+            read_counterparts, against, rows, columns=TableColumns(**columns), steps=steps
+        )
+    make_job = partial(MeasureJob, seeds=seeds, names=tuple(measures), against=other)
+    job, subjects = make_job(), read(lab)
     if jobs > 1 and len(subjects) > 1:
         refuse_own_objects(jobs, lab=own_lab)
         request = SiteRequest(read, seed, device, make_job)
         found = _answer_by_processes("measure", request, len(subjects), jobs, watch)
     else:
         found = _answer_one_by_one("measure", job, subjects, lab, watch)
+    return save_if_asked(_measure_answer(found, {**facts(rows), **attribution_of(subject)}), path)
+
+
+def measure_of_text(
+    model: str | Path | CausalLM,
+    corpus: str | Path | Sequence[str | Path],
+    *,
+    measures: Sequence[str] = (),
+    field: str = "text",
+    length: int = 128,
+    windows: int = WINDOWS,
+    cut: str | Cut = Cut.REFUSE,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[Sequence[MeasureReport]]:
+    """The same of a language model as it is, on the first `windows` windows (0: all) of `length`
+    tokens of a corpus. `model` and `corpus` are as in `influence_of_text`.
+    """
+    path = None if report is None else check_report_path(report)
+    job = MeasureJob(names=tuple(measures))
+    watch = watcher(shown=progress)
+    model, name = _language_model(model)
+    text = _text_corpus(model, corpus, field, length, windows, cut)
+    lab = lab or _lab(seed, device, "audits", watch.sink)
+    subject = text_subject(model, name, text, lab)
+    watch.begin("measure", 1, 0, "models")
+    try:
+        found = [job(subject, lab.child(subject.task.name))]
+        watch.on_finish(subject)
+    finally:
+        watch.end()
+    return save_if_asked(_measure_answer(found, facts(None)), path)
+
+
+def _measure_answer(
+    found: Sequence[MeasureReport], about: Mapping[str, str]
+) -> Answer[Sequence[MeasureReport]]:
     page = measure_document(found)
-    page = replace(page, facts={**page.facts, **facts(subject if table is None else table)})
-    page = replace(page, facts={**page.facts, **attribution_of(subject)})
-    answer = Answer(
+    return Answer(
         results=found,
-        document=page,
-        summary_sections=MEASURE_SECTIONS,
+        document=replace(page, facts={**page.facts, **about}),
+        summary_sections=summary_sections(found),
         machine=machine_measures(found),
     )
-    return save_if_asked(answer, path)
 
 
 @spell_out_options
@@ -537,18 +583,8 @@ def influence_of_text(
         batch_size or WINDOW_BATCH,
     )
     sink = Phases() if progress else Quiet()
-    name = type(model).__name__ if isinstance(model, CausalLM) else Path(model).name
-    model = model if isinstance(model, CausalLM) else of_text.load_model(str(model))
-    files = (corpus,) if isinstance(corpus, str | Path) else tuple(corpus)
-    text = TextCorpus(
-        files=tuple(map(str, files)),
-        encode=model.encode,
-        length=length,
-        field=field,
-        cut=Cut(cut),
-        most=windows,
-        folder=str(home() / "influence" / "corpora"),
-    )
+    model, name = _language_model(model)
+    text = _text_corpus(model, corpus, field, length, windows, cut)
     asked = of_text.TextRequest(
         model=model,
         name=name,
@@ -563,6 +599,33 @@ def influence_of_text(
     with process_group():
         lab = lab or _influence_lab(seed, device, sink, config, fisher, factors)
         return _influence_report([of_text.trace_completions(asked, lab, sink)], lab, path)
+
+
+def _language_model(model: str | Path | CausalLM) -> tuple[CausalLM, str]:
+    """The model with its name."""
+    if isinstance(model, CausalLM):
+        return model, type(model).__name__
+    return of_text.load_model(str(model)), Path(model).name
+
+
+def _text_corpus(
+    model: CausalLM,
+    corpus: str | Path | Sequence[str | Path],
+    field: str,
+    length: int,
+    windows: int,
+    cut: str | Cut,
+) -> TextCorpus:
+    files = (corpus,) if isinstance(corpus, str | Path) else tuple(corpus)
+    return TextCorpus(
+        files=tuple(map(str, files)),
+        encode=model.encode,
+        length=length,
+        field=field,
+        cut=Cut(cut),
+        most=windows,
+        folder=str(home() / "influence" / "corpora"),
+    )
 
 
 def _influence(

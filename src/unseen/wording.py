@@ -149,8 +149,8 @@ def transpose(table: Table, most: int = 10) -> Table | None:
 
 
 def is_numeric(values: Sequence[Value]) -> bool:
-    """Whether a column holds numbers or readings only (missing values aside)."""
-    known = [value for value in values if value is not None]
+    """Whether a column holds numbers or readings only (missing and blank values aside)."""
+    known = [value for value in values if value is not None and value != ""]
     return bool(known) and all(
         isinstance(v, int | float | Reading) and not isinstance(v, bool) for v in known
     )

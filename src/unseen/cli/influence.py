@@ -12,7 +12,9 @@ import unseen
 from unseen.cli.arguments import Arguments
 from unseen.cli.subject_options import (
     DATA,
+    TEXT,
     TRAINING,
+    add_corpus,
     add_data,
     add_output,
     add_training,
@@ -21,11 +23,10 @@ from unseen.cli.subject_options import (
 )
 from unseen.errors import InvalidConfig
 
-TEXT, INFLUENCE = "language model", "influence"
+INFLUENCE = "influence"
 CURVATURES = ("identity", "diagonal", "kfac", "ekfac", "exact")
 FISHERS = ("sampled", "exact", "empirical")
 PRECISIONS = ("full", "mixed", "bfloat16")
-CUTS = ("refuse", "skip")
 
 
 def parser() -> Arguments:
@@ -124,30 +125,14 @@ def parser() -> Arguments:
 
 def _add_text(p: Arguments) -> None:
     p.option(TEXT, "--model", help="folder of a transformers model in safetensors, or smollm2")
-    p.option(
-        TEXT, "--corpus", nargs="+", default=[], help="texts, .jsonl files, folders or archives"
-    )
+    add_corpus(p)
     p.option(
         TEXT,
         "--queries",
         help="file of prompts, with completions or for the model to complete (.jsonl, .csv)",
     )
     p.option(
-        TEXT,
-        "--field",
-        default="text",
-        help="field of a JSON line that holds the text (default text)",
-    )
-    p.option(TEXT, "--length", type=int, default=128, help="tokens per window (default 128)")
-    p.option(
         TEXT, "--windows", type=int, default=0, help="number of windows to read (default: all)"
-    )
-    p.option(
-        TEXT,
-        "--cut-off",
-        default="refuse",
-        choices=CUTS,
-        help="what to do with a file that ends mid-character",
     )
     p.option(
         TEXT, "--write", type=int, default=16, help="tokens to complete a prompt with (default 16)"

@@ -1,12 +1,16 @@
 """`unseen measure`: every number about a model that applies to it."""
 
+import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import unseen
 from unseen.cli.arguments import Arguments
 from unseen.cli.subject_options import (
     DATA,
+    TEXT,
     TRAINING,
+    add_corpus,
     add_data,
     add_model,
     add_output,
@@ -15,6 +19,7 @@ from unseen.cli.subject_options import (
     shared_options,
     subject_and_table,
 )
+from unseen.errors import InvalidConfig
 
 MEASURES = "measures"
 
@@ -25,8 +30,9 @@ def parser() -> Arguments:
         "Every number about a model that applies: value, interval, direction, cost, meaning.",
         "unseen measure table.csv --target y --site s    each site held out in turn\n"
         "unseen measure my_model.py:subject              any PyTorch model and data\n"
+        "unseen measure --model FOLDER --corpus texts/   a language model on windows of text\n"
         "unseen measure                                  the embedded heart-disease data\n",
-        groups=(DATA, MEASURES, TRAINING),
+        groups=(DATA, TEXT, MEASURES, TRAINING),
     )
     add_data(p)
     p.option(
@@ -36,11 +42,26 @@ def parser() -> Arguments:
         help="rows that hang together (household, admitted:month): intervals draw whole blocks",
     )
     p.option(DATA, "--example", metavar="NAME", help="embedded data instead: heart, bikes or air")
+    add_corpus(p)
+    p.option(
+        TEXT,
+        "--windows",
+        type=int,
+        default=64,
+        help="number of windows to read (default 64; 0: all)",
+    )
     p.repeatable(
         MEASURES,
         "--measure",
-        "only this measure, whatever it costs (names: unseen list catalogue)",
+        "only this measure, by its name in the report, whatever it costs",
         metavar="NAME",
+    )
+    p.option(
+        MEASURES,
+        "--against",
+        metavar="FILE.py:NAME",
+        help="another model for the same data (a subject, or an estimator for the table): paired "
+        "differences",
     )
     p.option(
         TRAINING,
@@ -61,17 +82,44 @@ def parser() -> Arguments:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(argv)
-    found = unseen.measure(
+    present(_of_text(options) if options.corpus else _of_subject(options), options)
+    return 0
+
+
+def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    return unseen.measure(
         *subject_and_table(options),
         measures=options.measure,
         mode=options.mode,
         predictions=options.predictions,
         estimator=options.estimator,
+        against=options.against,
         seeds=options.seeds,
         example=options.example,
         jobs=options.jobs,
         block=options.block,
         **shared_options(options),
     )
-    present(found, options)
-    return 0
+
+
+def _of_text(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    if not options.model or options.subject or options.against:
+        extra = options.subject or options.against
+        raise InvalidConfig(
+            "A corpus was given, " + (f"and `{extra}`." if extra else "and --model is missing."),
+            why="a language model is measured on a corpus, and on nothing else.",
+            fix="unseen measure --model smollm2 --corpus plays.txt",
+        )
+    return unseen.measure_of_text(
+        options.model,
+        options.corpus,
+        measures=options.measure,
+        field=options.field,
+        length=options.length,
+        windows=options.windows,
+        cut=options.cut_off,
+        seed=options.seed,
+        device=options.device,
+        progress=not options.quiet,
+        report=options.report,
+    )

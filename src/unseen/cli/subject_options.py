@@ -10,7 +10,8 @@ from unseen.cli.arguments import OUTPUT, Arguments
 if TYPE_CHECKING:  # the parsers must not wait for torch
     from unseen.questions.answer import Answer
 
-DATA, TRAINING = "data", "model and training"
+DATA, TRAINING, TEXT = "data", "model and training", "language model"
+CUTS = ("refuse", "skip")
 MODES = ("as-it-is", "trained-again")
 SUBJECT = (
     "table (.csv, .tsv, .txt, .parquet, .gz) or Python subject (file.py:name); default: embedded "
@@ -80,6 +81,27 @@ def add_model(p: Arguments) -> None:
         "column with what a model said, instead of a model: a class, a probability, a number; of "
         "several classes one column each",
         metavar="COLUMN",
+    )
+
+
+def add_corpus(p: Arguments) -> None:
+    """The texts that a language model is asked about."""
+    p.option(
+        TEXT, "--corpus", nargs="+", default=[], help="texts, .jsonl files, folders or archives"
+    )
+    p.option(
+        TEXT,
+        "--field",
+        default="text",
+        help="field of a JSON line that holds the text (default text)",
+    )
+    p.option(TEXT, "--length", type=int, default=128, help="tokens per window (default 128)")
+    p.option(
+        TEXT,
+        "--cut-off",
+        default="refuse",
+        choices=CUTS,
+        help="what to do with a file that ends mid-character",
     )
 
 

@@ -15,7 +15,7 @@ from unseen.subjects.embedded import EmbeddedTable, find_example
 from unseen.subjects.estimators import with_estimator
 from unseen.subjects.networks import describe_other_steps, select_interval
 from unseen.subjects.new_site import join_new_site
-from unseen.subjects.python_files import from_file
+from unseen.subjects.python_files import from_file, load_call
 from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import Mode, is_estimator, of_table_with_model
 from unseen.subjects.table_predictions import of_table_with_predictions
@@ -88,6 +88,43 @@ def read_subjects(
     if steps is not None:
         subjects = [with_steps(one, steps) for one in subjects]
     return [with_decision(one, positive, threshold) for one in subjects]
+
+
+def read_counterparts(
+    other: Source,
+    rows: Source,
+    lab: Lab,
+    *,
+    columns: TableColumns = TableColumns(),
+    steps: int | None = None,
+) -> list[Subject]:
+    """The subjects of a second model: one of its own data, or an estimator for the table of the
+    first.
+    """
+    found = load_call(str(other), "--against") if _is_call(other) else other
+    if is_estimator(found):
+        if not isinstance(rows, pd.DataFrame) and not (
+            isinstance(rows, str | Path) and is_table(rows)
+        ):
+            raise InvalidConfig(
+                f"A {type(found).__name__} is to be compared with, and no table was given.",
+                why="it reads the columns of a table of your own.",
+                fix="give the table first, with --target and --site; of a subject compare with "
+                "another subject, file.py:name.",
+            )
+        return read_subjects(found, lab, columns, table=rows)
+    if isinstance(found, str | Path | pd.DataFrame):
+        raise InvalidConfig(
+            f"`{found if isinstance(found, str | Path) else 'A table'}` is no model.",
+            why="two models are compared, not two tables.",
+            fix="give file.py:subject, or for a table file.py:make of an estimator; a new site's "
+            "file is for unseen audit --against.",
+        )
+    return read_subjects(found, lab, steps=steps)
+
+
+def _is_call(source: object) -> bool:
+    return isinstance(source, str | Path) and ".py:" in str(source)
 
 
 def _join(

@@ -3,15 +3,16 @@ out.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from unseen import stats
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
 from unseen.questions.measure.catalogue import family_order
+from unseen.questions.measure.differences import better_model
 from unseen.questions.measure.results import Measurement, MeasureReport
 from unseen.reading import Direction
 from unseen.text import count_noun, join_words
 
-SUMMARY_SECTIONS = 2
 MOST_COLUMNS = 4
 """Models whose values stand beside each other; more take further tables."""
 SIGNS = {Direction.HIGHER: "higher", Direction.LOWER: "lower", Direction.NEITHER: "–"}
@@ -25,6 +26,7 @@ def document(reports: Sequence[MeasureReport]) -> Document:
     sections = [
         Section("Measures", values(reports)),
         Section("What they say", meanings(reports) if len(reports) > 1 else []),
+        Section(_against_title(reports), against(reports)),
         Section("Over trainings", _trainings(reports), folded=True),
         Section("Left out", reasons(reports)),
         Section("How to read it", _reading(reports)),
@@ -43,6 +45,11 @@ def document(reports: Sequence[MeasureReport]) -> Document:
             "seconds": f"{sum(sum(one.seconds.values()) for one in reports):.1f}",
         },
     )
+
+
+def summary_sections(reports: Sequence[MeasureReport]) -> int:
+    """The values, of several models what they mean, and the differences."""
+    return 1 + (len(reports) > 1) + any(one.differences for one in reports)
 
 
 def _title(first: MeasureReport) -> str:
@@ -67,18 +74,15 @@ Key = tuple[str, str]
 """Name of a measure, and where it was read."""
 
 
-def where(report: MeasureReport, measurement: Measurement, among: int) -> str:
+def split_words(report: MeasureReport, split: str, among: int) -> str:
     """The split in words: of several models what their splits have in common."""
-    split = measurement.split
-    if not split:
-        return ""
     if split in report.unseen:
         return "held-out site" if among > 1 else report.splits.get(split, split)
     return {"train": "training data", "seen": "known sites"}.get(split, split)
 
 
 def by_key(report: MeasureReport, among: int) -> dict[Key, Measurement]:
-    return {(m.name, where(report, m, among)): m for m in report.measurements}
+    return {(m.name, split_words(report, m.split, among)): m for m in report.measurements}
 
 
 def table_rows(reports: Sequence[MeasureReport]) -> dict[Key, Measurement]:
@@ -90,22 +94,52 @@ def table_rows(reports: Sequence[MeasureReport]) -> dict[Key, Measurement]:
 
 
 def values(reports: Sequence[MeasureReport]) -> list[Block]:
-    """Every measure with its value; of several models side by side."""
+    """Every measure with its value, family by family; of several models side by side."""
     rows = table_rows(reports)
+    if not rows:
+        return []
     if len(reports) == 1:
-        return [Table(rows=[_row(key, m) | _about(m) for key, m in rows.items()])] if rows else []
-    blocks: list[Block] = []
-    for k in range(0, len(reports), MOST_COLUMNS):
-        part = reports[k : k + MOST_COLUMNS]
-        keyed = [(_column(one), by_key(one, len(reports))) for one in part]
-        table = [
-            {"measure": _label(key)}
-            | {column: m.reading if (m := found.get(key)) else None for column, found in keyed}
-            | {"better": SIGNS[first.direction]}
-            for key, first in rows.items()
-        ]
-        blocks.append(Table(rows=table, caption="By the site that the model was trained without."))
-    return blocks
+        told: set[str] = set()
+        return [_by_family(rows, [("value", by_key(reports[0], 1))], told)]
+    caption = "By the site that the model was trained without."
+    return [
+        replace(
+            _by_family(rows, [(_column(one), by_key(one, len(reports))) for one in part]),
+            caption=caption,
+        )
+        for part in chunks(reports, MOST_COLUMNS)
+    ]
+
+
+def chunks(reports: Sequence[MeasureReport], size: int) -> list[Sequence[MeasureReport]]:
+    return [reports[k : k + size] for k in range(0, len(reports), size)]
+
+
+def _by_family(
+    rows: Mapping[Key, Measurement],
+    columns: Sequence[tuple[str, Mapping[Key, Measurement]]],
+    told: set[str] | None = None,
+) -> Table:
+    """A line per measure under the name of its family; with `told` also what it says, once."""
+    lines: list[Mapping[str, Value]] = []
+    heads: list[int] = []
+    family = ""
+    for key, first in rows.items():
+        if first.family != family:
+            family = first.family
+            heads.append(len(lines))
+            lines.append({"measure": family})
+        found: dict[str, Value] = {"measure": _label(key)}
+        found |= {name: of[key].reading if key in of else None for name, of in columns}
+        found |= {"better": SIGNS[first.direction]} if told is None else _about(first, told)
+        lines.append(found)
+    names = list(lines[1])
+    blank = dict.fromkeys(names, "")
+    return Table(
+        rows=[{**blank, **line} if k in heads else line for k, line in enumerate(lines)],
+        columns=names,
+        strong=[(k, "measure") for k in heads],
+    )
 
 
 def _column(report: MeasureReport) -> str:
@@ -117,17 +151,16 @@ def _label(key: Key) -> str:
     return f"{name}, {at}" if at else name
 
 
-def _row(key: Key, measurement: Measurement) -> dict[str, Value]:
-    return {"measure": _label(key), "value": measurement.reading}
-
-
-def _about(measurement: Measurement) -> dict[str, Value]:
+def _about(measurement: Measurement, told: set[str]) -> dict[str, Value]:
+    """Direction, cost and meaning; the meaning once for all splits."""
     covered = measurement.covered
+    is_known = measurement.name in told
+    told.add(measurement.name)
     return {
         "better": SIGNS[measurement.direction],
         "parameters": None if covered is None else f"{covered:.0%}",
         "passes": measurement.passes,
-        "meaning": measurement.meaning,
+        "meaning": "" if is_known else measurement.meaning,
     }
 
 
@@ -135,11 +168,42 @@ def meanings(reports: Sequence[MeasureReport]) -> list[Block]:
     """Every measure in a sentence, with its direction and cost."""
     about: dict[str, dict[str, Value]] = {}
     for measurement in table_rows(reports).values():
-        about.setdefault(measurement.name, {"measure": measurement.name} | _about(measurement))
+        about.setdefault(
+            measurement.name, {"measure": measurement.name} | _about(measurement, set())
+        )
     return [Table(rows=list(about.values()), columns=_ABOUT)] if about else []
 
 
 _ABOUT = ("measure", "meaning", "better", "parameters", "passes")
+
+
+def _against_title(reports: Sequence[MeasureReport]) -> str:
+    other = reports[0].against
+    return f"Against {other.name}" if other is not None else ""
+
+
+def against(reports: Sequence[MeasureReport]) -> list[Block]:
+    """This model minus the other one; which is better beyond chance, all differences together."""
+    pairs = [(one, difference) for one in reports for difference in one.differences]
+    if not pairs:
+        return []
+    sides = better_model([difference for _, difference in pairs])
+    rows = [
+        ({"trained without": _column(one)} if len(reports) > 1 else {})
+        | {
+            "measure": _label((d.name, split_words(one, d.split, len(reports)))),
+            "this − other": d.reading,
+            "better is": SIGNS[d.direction],
+            "clearly better": side,
+            "interval over": d.how,
+        }
+        for (one, d), side in zip(pairs, sides, strict=True)
+    ]
+    caption = (
+        f"{count_noun(len(rows), 'difference')}; “clearly better” holds for all of them together "
+        "(Holm's correction)."
+    )
+    return [Table(rows=rows, caption=caption)]
 
 
 def _trainings(reports: Sequence[MeasureReport]) -> list[Block]:
@@ -151,7 +215,7 @@ def _trainings(reports: Sequence[MeasureReport]) -> list[Block]:
         for column, measurements in keyed:
             m = measurements.get(key)
             if m is not None and m.trainings:
-                row[column] = stats.mean(m.trainings, unit=m.reading.unit)
+                row[column] = stats.average_readings(m.trainings)
         if len(row) > 1:
             found.append(row)
     if not found:
@@ -216,7 +280,7 @@ def machine_readable(reports: Sequence[MeasureReport]) -> dict[str, object]:
                 "family": m.family,
                 "split": m.split,
                 "reading": m.reading,
-                "trainings": list(m.trainings),
+                "trainings": [one.value for one in m.trainings],
                 "better": m.direction.value,
                 "meaning": m.meaning,
                 "interval_over": m.interval,
@@ -225,6 +289,20 @@ def machine_readable(reports: Sequence[MeasureReport]) -> dict[str, object]:
             }
             for one in reports
             for m in one.measurements
+        ],
+        "differences": [
+            {
+                "model": one.name,
+                "against": one.against.name if one.against else "",
+                "held_out": one.held_out,
+                "measure": d.name,
+                "split": d.split,
+                "difference": d.reading,
+                "better": d.direction.value,
+                "interval_over": d.how,
+            }
+            for one in reports
+            for d in one.differences
         ],
         "left_out": [
             {"model": one.name, "task": one.task, "measure": name, "why": why}

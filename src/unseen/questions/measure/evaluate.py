@@ -68,18 +68,19 @@ class MeasureReader:
         first = self.reading(entry, split, self.session.first)
         several = trainings and self.session.has_gradients and not self._reads_all(entry)
         others = self.session.models[1:] if several else ()
-        values = [self.reading(entry, split, run).value for run in others]
+        more = [self.reading(entry, split, run) for run in others]
         return Measurement(
             name=entry.name,
             family=entry.family,
             split=split if entry.scope is Scope.SITES else "",
             reading=first,
-            trainings=[first.value, *values] if values else (),
+            trainings=[first, *more] if more else (),
             meaning=entry.meaning,
             direction=entry.direction,
             passes=entry.passes,
             interval=entry.interval,
             covered=share_of_parameters(self.session, entry),
+            is_of_model=not _reads_task(entry.measure),
         )
 
     def reading(self, entry: MeasureEntry, split: str, trained: Trained) -> Reading:

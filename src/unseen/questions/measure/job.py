@@ -3,18 +3,20 @@ applies.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 
 from unseen.errors import InvalidConfig, reason
 from unseen.lab import Lab
 from unseen.questions.measure.catalogue import select_measures
+from unseen.questions.measure.differences import differences
 from unseen.questions.measure.evaluate import MeasureReader
 from unseen.questions.measure.performance import FAMILY, performance_measurements
 from unseen.questions.measure.results import Measurement, MeasureReport
 from unseen.subjects.session import Session, open_session
 from unseen.subjects.subject import Subject
+from unseen.text import join_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class MeasureJob:
     seeds: int = 3
     names: Sequence[str] = ()
     """Only these measures, whatever they cost; empty: all that apply and take minutes at most."""
+    against: Callable[[Lab], list[Subject]] | None = None
+    """Reads the models that each is compared with."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
@@ -36,7 +40,14 @@ class MeasureJob:
 
     def __call__(self, subject: Subject, lab: Lab) -> MeasureReport:
         session = open_session(subject, lab, seeds=self.seeds)
-        return self.report(session)
+        report = self.report(session)
+        if self.against is None:
+            return report
+        other = counterpart(subject, self.against(lab))
+        there = open_session(other, lab.child("against"), seeds=self.seeds)
+        against = self.report(there)
+        found = differences(session, there, report.measurements, against.measurements)
+        return replace(report, against=against, differences=found)
 
     def report(self, session: Session) -> MeasureReport:
         began = time.perf_counter()
@@ -67,3 +78,17 @@ class MeasureJob:
             warnings=list(subject.warnings),
             seconds={"training": session.seconds, "measures": time.perf_counter() - began},
         )
+
+
+def counterpart(subject: Subject, among: Sequence[Subject]) -> Subject:
+    """The subject of another model that holds out the same site."""
+    same = [one for one in among if one.held_out == subject.held_out]
+    if len(same) == 1:
+        return same[0]
+    names = join_words([one.held_out or one.task.name for one in among][:6])
+    raise InvalidConfig(
+        f"There is no model to compare with that holds out {subject.held_out or 'nothing'} "
+        f"({names}).",
+        why="two models are compared where both were trained without the same site.",
+        fix="give both with the same sites, or one subject each.",
+    )

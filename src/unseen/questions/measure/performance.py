@@ -65,4 +65,5 @@ def _gap(session: Session, metric: str, split: str, reference: str, worse: Readi
         direction=Direction.LOWER,
         passes=2,
         interval="examples and trainings",
+        is_of_model=False,
     )

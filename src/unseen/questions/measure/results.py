@@ -18,8 +18,8 @@ class Measurement:
     """Empty: what the measure says itself, mostly the training examples or the weights alone."""
     reading: Reading
     """Of the first model; of scores, of all trainings together."""
-    trainings: Sequence[float] = ()
-    """The value of each training, where there are several."""
+    trainings: Sequence[Reading] = ()
+    """Of each training, where there are several."""
     meaning: str
     direction: Direction
     passes: int
@@ -27,6 +27,8 @@ class Measurement:
     """Over what the interval is; empty: it has none."""
     covered: float | None = None
     """Share of the model's parameters that are read; None: outputs only."""
+    is_of_model: bool = True
+    """False where only the data are read, and where it is a difference already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,8 @@ class Difference:
 
     name: str
     split: str = ""
-    reading: Reading | None
-    """None: no difference could be taken."""
+    direction: Direction
+    reading: Reading
     how: str
     """What the interval is over, or why there is none."""
 
@@ -59,8 +61,8 @@ class MeasureReport:
     measurements: Sequence[Measurement] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Measure → why."""
-    against: str = ""
-    """What the model is compared with."""
+    against: "MeasureReport | None" = None
+    """The model that it is compared with."""
     differences: Sequence[Difference] = ()
     decisions: Sequence[str] = ()
     warnings: Sequence[str] = ()
