@@ -210,6 +210,23 @@ def test_one_seed_of_every_arm_settles_what_the_smoke_scale_does_not_run(edit, c
     assert main(CHECK) == 0
 
 
+def test_one_seed_of_cells_that_train_several_as_a_stack(edit, capsys):
+    several = """
+        for k in (0, 10):
+            yield {"arm": cell.arm, "seed": cell.seed + k, "y": value(cell) + k}
+    """
+    line = '    yield {"arm": cell.arm, "seed": cell.seed, "y": value(cell)}\n'
+    edit(line, several)
+    run = ["run", "settled", "--scale", "laptop", "--ledger", "--no-report", "--home", "stacked"]
+    assert main(run) in (0, 3)
+    edit(line, several.replace("value(cell) + k", "k + value(cell)"))
+    assert main([*CHECK, "--one-seed"]) == 0
+    assert "restamped: rows of seed 0 as before" in capsys.readouterr().out
+    edit(line, several.replace("+ k}", "+ 2 * k}"))
+    assert main([*CHECK, "--one-seed"]) in (1, 3)
+    assert "row 1: y is" in capsys.readouterr().out
+
+
 DIFFERENT = {
     "an arm of the laptop scale": ("100.0 +", "101.0 +", "row 1: y is 101.0 instead of 100.0"),
     "more seeds": ('"large"), 3', '"large"), 4', "no rows are kept of seeds 3"),

@@ -113,7 +113,10 @@ def settle_by_seed(study: Study[Any, Any], files: Files, text: Mapping[str, Any]
     if any(arm not in once for arm in arms):
         return f"seed {first} does not have every arm"
     run = compute(study, once)
-    before = [row for row in kept if row["seed"] == first]
+    # a cell may train several seeds as one stack
+    seeds = {row.get("seed") for row in run.rows}
+    seeds = seeds if first in seeds else {first}
+    before = kept if once == cells else [row for row in kept if row["seed"] in seeds]
     if difference := rows.difference(before, run.rows):
         return f"rows of seed {first} differ{_other_processor(text)}: {difference}"
     missing = {cell.seed for cell in cells} - {row["seed"] for row in kept}
