@@ -69,6 +69,7 @@ class Need(StrEnum):
     """A column `x` of numbers."""
     START = "start"
     """The weights before training."""
+    CONVOLUTIONS = "convolutions"
     MEMBERS = "members"
     """Several models that answer together: of a single one, its trainings from several seeds."""
 

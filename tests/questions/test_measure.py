@@ -58,7 +58,7 @@ def test_every_entry_says_what_a_reader_needs():
     assert len(names) == len({*names}) > 15
     for entry in catalogue():
         assert entry.meaning.endswith(".")
-        assert "." not in entry.meaning[:-1].replace("0.05", "").replace("0.5", ""), entry.meaning
+        assert ". " not in entry.meaning, entry.meaning
         assert entry.passes >= 0
         assert entry.family
 
@@ -81,8 +81,10 @@ def test_a_trained_subject_has_every_measure_or_its_reason():
     sharp = rows["sharpness within radius 0.05", ""]
     assert sharp.reading.low <= sharp.reading.value <= sharp.reading.high
     assert len(sharp.trainings) == 2
+    assert sharp.trainings[0] is sharp.reading
     assert sharp.covered == 1.0
-    assert rows["distance from the start", ""].covered == 0.8  # 8 weights of 10, two biases
+    assert rows["distance", ""].covered == 1.0  # of all weights; biases are none
+    assert "no convolution" in found.left_out["spectral product, exact"]
     assert {split for name, split in rows if name == "calibration slope"} == {"seen", "unseen"}
     assert "neuron alignment" in found.left_out
 
@@ -90,7 +92,8 @@ def test_a_trained_subject_has_every_measure_or_its_reason():
 def test_a_given_model_has_no_start_and_no_other_training():
     given = subject(trained=nn.Linear(4, 2))
     found = MeasureJob()(given, Lab())
-    assert "weights before training are not known" in found.left_out["distance from the start"]
+    assert "weights before training are not known" in found.left_out["landscape roughness"]
+    assert "distance" in found.left_out
     assert all(not m.trainings for m in found.measurements)
     assert any("one training" in why for why in found.left_out.values())
 

@@ -244,16 +244,6 @@ class LandscapeRoughness:
 
 MEASURES = (
     MeasureEntry(
-        name="distance from the start",
-        measure=WeightDistance(),
-        meaning="How far training moved the weights (Euclidean, without biases and gains).",
-        direction=Direction.LOWER,
-        family="training",
-        passes=0,
-        needs=frozenset({Need.GRADIENTS, Need.START}),
-        covers=weight_tensors,
-    ),
-    MeasureEntry(
         name="landscape roughness",
         measure=LandscapeRoughness(directions=8),
         meaning="Exponent with which the loss's spread grows with the distance from the starting "

@@ -11,10 +11,28 @@ from typing import Any
 from unseen import measures
 from unseen.errors import UnknownName
 from unseen.lazy import modules
+from unseen.measures.bounds import GeneralizationMeasure
 from unseen.reading import Direction, Measure, MeasureEntry, Need
 
-FAMILIES = ("performance", "calibration", "training", "sharpness", "function", "diversity", "data")
+FAMILIES = (
+    "performance",
+    "calibration",
+    "training",
+    "sharpness",
+    "pac-bayes",
+    "norm",
+    "margin",
+    "spectral",
+    "path",
+    "gradient",
+    "optimisation",
+    "function",
+    "diversity",
+    "data",
+)
 """In the order of the report; others come behind them."""
+EXACT = " fft"
+"""Ends the names of measures whose norms are those of convolutions, not of reshaped matrices."""
 
 
 @functools.cache
@@ -26,7 +44,27 @@ def catalogue() -> tuple[MeasureEntry, ...]:
 
 def _entries(module: str) -> Iterator[MeasureEntry]:
     """Importing this module imports every file of the folder: a second, once."""
-    yield from getattr(importlib.import_module(f"{measures.__name__}.{module}"), "MEASURES", ())
+    found = importlib.import_module(f"{measures.__name__}.{module}")
+    for one in getattr(found, "MEASURES", ()):
+        yield bound_entry(one) if isinstance(one, GeneralizationMeasure) else one
+
+
+def bound_entry(measure: GeneralizationMeasure) -> MeasureEntry:
+    """A generalization measure by its name in words; a sweep's columns have the one with `_`."""
+    name = measure.name.replace("_", " ")
+    needs = {Need.GRADIENTS}
+    if name.endswith(EXACT):
+        # of matrices both ways to take a norm are one
+        name, needs = f"{name.removesuffix(EXACT)}, exact", {*needs, Need.CONVOLUTIONS}
+    return MeasureEntry(
+        name=name,
+        measure=measure,
+        meaning=measure.meaning,
+        direction=Direction(measure.direction.value),
+        family=measure.family.value,
+        passes=measure.passes,
+        needs=frozenset(needs),
+    )
 
 
 def family_order(family: str) -> int:

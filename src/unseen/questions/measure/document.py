@@ -25,8 +25,8 @@ CAUTION = (
 def document(reports: Sequence[MeasureReport]) -> Document:
     sections = [
         Section("Measures", values(reports)),
-        Section("What they say", meanings(reports) if len(reports) > 1 else []),
         Section(_against_title(reports), against(reports)),
+        Section("What they say", meanings(reports) if len(reports) > 1 else []),
         Section("Over trainings", _trainings(reports), folded=True),
         Section("Left out", reasons(reports)),
         Section("How to read it", _reading(reports)),
@@ -48,8 +48,8 @@ def document(reports: Sequence[MeasureReport]) -> Document:
 
 
 def summary_sections(reports: Sequence[MeasureReport]) -> int:
-    """The values, of several models what they mean, and the differences."""
-    return 1 + (len(reports) > 1) + any(one.differences for one in reports)
+    """The values, and the differences."""
+    return 1 + any(one.differences for one in reports)
 
 
 def _title(first: MeasureReport) -> str:

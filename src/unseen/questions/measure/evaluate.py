@@ -3,7 +3,7 @@ show the same number for the same model.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from inspect import get_annotations
 from typing import Any
@@ -17,6 +17,8 @@ from unseen.engine.parameters import real_view
 from unseen.errors import InvalidData, TooBig, reason
 from unseen.identity import Identity, identify
 from unseen.lab import Lab
+from unseen.measures.bounds import GeneralizationMeasure, SharedPass
+from unseen.measures.bounds.weights import CONVOLUTIONS
 from unseen.method import Trained
 from unseen.models.ensemble_model import Committee, MeanProbability
 from unseen.questions.measure.results import Measurement
@@ -39,6 +41,8 @@ class MeasureReader:
     session: Session
     most_operations: float = MOST_OPERATIONS
     """Infinite where measures were named."""
+    _shared: dict[int, SharedPass] = field(default_factory=dict)
+    """What the generalization measures of a training read together."""
 
     def __call__(
         self, entries: Sequence[MeasureEntry], trainings: bool
@@ -79,7 +83,7 @@ class MeasureReader:
             direction=entry.direction,
             passes=entry.passes,
             interval=entry.interval,
-            covered=share_of_parameters(self.session, entry),
+            covered=self._share_of_parameters(entry),
             is_of_model=not _reads_task(entry.measure),
         )
 
@@ -126,8 +130,12 @@ class MeasureReader:
                 fix=f'name it to have it all the same: --measure "{entry.name}".',
             )
 
-    def _subject(self, entry: MeasureEntry, split: str, trained: Trained) -> Trained | Task:
+    def _subject(
+        self, entry: MeasureEntry, split: str, trained: Trained
+    ) -> Trained | Task | SharedPass:
         """What the measure is called with."""
+        if isinstance(entry.measure, GeneralizationMeasure):
+            return self._shared_pass(trained)
         if _reads_task(entry.measure):
             return self.session.task
         if Need.MEMBERS in entry.needs:
@@ -164,6 +172,23 @@ class MeasureReader:
             session.task.objective.loss(session.first.model, batch)
         return counter.get_total_flops() / size(batch)
 
+    def _shared_pass(self, trained: Trained) -> SharedPass:
+        return self._shared.setdefault(id(trained), SharedPass(trained, self.session.lab))
+
+    def _share_of_parameters(self, entry: MeasureEntry) -> float | None:
+        """Which share of the model's parameters the measure reads; None where it reads outputs."""
+        trained = self.session.first
+        if isinstance(entry.measure, GeneralizationMeasure):
+            coverage = entry.measure.coverage(self._shared_pass(trained), self.session.lab)
+            if coverage.left_out:
+                self.session.note_cap(f"{entry.name} leaves out {', '.join(coverage.left_out)}.")
+            return coverage.share
+        if entry.covers is None:
+            return None
+        total = sum(real_view(p).numel() for p in trained.model.parameters())
+        covered = sum(real_view(p).numel() for p in entry.covers(trained.model).values())
+        return covered / total if total else None
+
     @staticmethod
     def _reads_all(entry: MeasureEntry) -> bool:
         """Whether the measure is of all trainings together, or of none."""
@@ -195,6 +220,12 @@ def refuse_unmet_needs(session: Session, entry: MeasureEntry, split: str) -> Non
         )
     if Need.PROBABILITIES in entry.needs:
         session.require_probabilities()
+    if Need.CONVOLUTIONS in entry.needs and not _has_convolutions(session):
+        raise InvalidData(
+            "The model has no convolution.",
+            why="of matrices the exact norm is the reshaped one.",
+            fix="read the measure of the same name.",
+        )
     if Need.START in entry.needs and session.first.start is None:
         raise InvalidData(
             "The weights before training are not known.",
@@ -203,11 +234,15 @@ def refuse_unmet_needs(session: Session, entry: MeasureEntry, split: str) -> Non
         )
 
 
+def _has_convolutions(session: Session) -> bool:
+    return any(isinstance(one, CONVOLUTIONS) for one in session.first.model.modules())
+
+
 def on_split(entry: MeasureEntry, split: str, session: Session) -> Measure[Any]:
     """The measure with the names that the splits have here."""
     if not is_dataclass(entry.measure):
         return entry.measure
-    known = {field.name for field in fields(entry.measure)}
+    known = {one.name for one in fields(entry.measure)}
     names = dict.fromkeys(known & {*TRAINING_FIELDS}, session.training_split)
     if "split" in known and entry.scope is not Scope.TASK:
         names["split"] = split
@@ -234,16 +269,6 @@ def committee(session: Session) -> Committee:
         )
     # in evaluation mode as its members are: who sets the mode back must not train them
     return Committee([run.model for run in session.models], MeanProbability()).eval()  # type: ignore[return-value]
-
-
-def share_of_parameters(session: Session, entry: MeasureEntry) -> float | None:
-    """Which share of the model's parameters the measure reads; None where it reads outputs."""
-    if entry.covers is None:
-        return None
-    model = session.first.model
-    total = sum(real_view(p).numel() for p in model.parameters())
-    covered = sum(real_view(p).numel() for p in entry.covers(model).values())
-    return covered / total if total else None
 
 
 def as_tensors(reading: Reading) -> dict[str, Tensor]:
