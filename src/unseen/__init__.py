@@ -13,11 +13,13 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to the interpreter
     from unseen.api import audit as audit
     from unseen.api import compare as compare
+    from unseen.api import difficulty as difficulty
     from unseen.api import explain as explain
     from unseen.api import influence as influence
     from unseen.api import influence_of_text as influence_of_text
     from unseen.api import measure as measure
     from unseen.api import measure_of_text as measure_of_text
+    from unseen.api import measure_sweep as measure_sweep
     from unseen.attribution import Attribution as Attribution
     from unseen.attribution import Attributor as Attributor
     from unseen.attribution import Cause as Cause
@@ -47,11 +49,13 @@ _HOMES = {
     "unseen.api": (
         "audit",
         "compare",
+        "difficulty",
         "explain",
         "influence",
         "influence_of_text",
         "measure",
         "measure_of_text",
+        "measure_sweep",
     ),
     "unseen.attribution": ("Attribution", "Attributor", "Cause", "Credits"),
     "unseen.engine.batches": ("Columns",),

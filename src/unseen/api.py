@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack, get_type_hints
 
+import pandas as pd
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
@@ -62,12 +63,20 @@ from unseen.questions.influence.job import ErrorRequest, trace_errors
 from unseen.questions.influence.procedure import default_influence
 from unseen.questions.influence.results import InfluenceReport
 from unseen.questions.influence.saving import Phases, Quiet, factor_keeper
+from unseen.questions.measure.difficulty import (
+    DifficultyJob,
+    DifficultyReport,
+    difficulty_document,
+    machine_difficulty,
+)
 from unseen.questions.measure.document import document as measure_document
 from unseen.questions.measure.document import machine_readable as machine_measures
 from unseen.questions.measure.document import summary_sections
 from unseen.questions.measure.job import MeasureJob
 from unseen.questions.measure.of_text import WINDOWS, text_subject
 from unseen.questions.measure.results import MeasureReport
+from unseen.questions.measure.sweep import SweepReport, SweepRequest, evaluate_sweep
+from unseen.questions.measure.sweep_document import machine_sweep, sweep_document
 from unseen.questions.parallel import Job, SiteRequest, answer_sites, refuse_own_objects
 from unseen.reading import Measure
 from unseen.runs.devices import device as named_device
@@ -298,6 +307,72 @@ def measure(
     else:
         found = _answer_one_by_one("measure", job, subjects, lab, watch)
     return save_if_asked(_measure_answer(found, {**facts(rows), **attribution_of(subject)}), path)
+
+
+@spell_out_options
+def difficulty(
+    subject: Source = None,
+    *,
+    eps: float = 1e-3,
+    separation: float | None = None,
+    models: bool = True,
+    estimator: str | BaseEstimator | None = None,
+    seeds: int = 3,
+    steps: int | None = None,
+    example: str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+    **columns: Unpack[TableOptions],
+) -> Answer[Sequence[DifficultyReport]]:
+    """How hard a task is, in bits to reach an error of `eps`, from its training inputs and classes
+    alone; with `models` also how much the test error of each model supplies.
+
+    `separation` is how far apart inputs with different answers are (None: the closest pair of two
+    classes).
+    """
+    path = None if report is None else check_report_path(report)
+    subject = subject if example is None else choose_example(example, subject)
+    job = DifficultyJob(eps=eps, separation=separation, models=models, seeds=seeds)
+    watch = watcher(shown=progress)
+    lab = lab or _lab(seed, device, "audits", watch.sink)
+    subjects = read_subjects(
+        subject, lab, TableColumns(**columns), estimator=estimator, steps=steps
+    )
+    found = _answer_one_by_one("difficulty", job, subjects, lab, watch)
+    page = difficulty_document(found)
+    page = replace(page, facts={**page.facts, **facts(subject), **attribution_of(subject)})
+    answer = Answer(
+        results=found, document=page, summary_sections=3, machine=machine_difficulty(found)
+    )
+    return save_if_asked(answer, path)
+
+
+def measure_sweep(
+    source: str | Path | pd.DataFrame,
+    *,
+    gap: str = "gap",
+    axes: Sequence[str] = (),
+    measures: Sequence[str] = (),
+    permutations: int = 199,
+    seed: int = 0,
+    report: str | Path | None = None,
+) -> Answer[SweepReport]:
+    """Which measure foretells the gap: a table with one row per trained model (a file, a folder of
+    such files or of runs of the store, or a DataFrame) with its hyperparameters (`axes`), measures
+    and the column `gap`. None named: columns that the catalogue knows are measures, the others
+    with few values hyperparameters.
+    """
+    path = None if report is None else check_report_path(report)
+    request = SweepRequest(
+        gap=gap, axes=axes, measures=measures, permutations=permutations, seed=seed
+    )
+    found = evaluate_sweep(source, request)
+    page = sweep_document(found)
+    answer = Answer(results=found, document=page, summary_sections=1, machine=machine_sweep(found))
+    return save_if_asked(answer, path)
 
 
 def measure_of_text(

@@ -21,7 +21,7 @@ from unseen.cli.subject_options import (
 )
 from unseen.errors import InvalidConfig
 
-MEASURES = "measures"
+MEASURES, SWEEP = "measures", "sweep of many models"
 
 
 def parser() -> Arguments:
@@ -31,8 +31,10 @@ def parser() -> Arguments:
         "unseen measure table.csv --target y --site s    each site held out in turn\n"
         "unseen measure my_model.py:subject              any PyTorch model and data\n"
         "unseen measure --model FOLDER --corpus texts/   a language model on windows of text\n"
+        "unseen measure --sweep runs.csv                 which measure foretells the gap\n"
+        "unseen measure table.csv --target y --difficulty   how hard the task itself is\n"
         "unseen measure                                  the embedded heart-disease data\n",
-        groups=(DATA, TEXT, MEASURES, TRAINING),
+        groups=(DATA, TEXT, MEASURES, SWEEP, TRAINING),
     )
     add_data(p)
     p.option(
@@ -53,8 +55,55 @@ def parser() -> Arguments:
     p.repeatable(
         MEASURES,
         "--measure",
-        "only this measure, by its name in the report, whatever it costs",
+        "only this measure, by its name in the report, whatever it costs; of a sweep a column",
         metavar="NAME",
+    )
+    p.option(
+        SWEEP,
+        "--sweep",
+        metavar="PATH",
+        help="which measure foretells the gap: a table with one row per trained model, or a folder "
+        "of such tables or of stored runs",
+    )
+    p.option(SWEEP, "--gap", default="gap", metavar="COLUMN", help="what is foretold (default gap)")
+    p.repeatable(
+        SWEEP,
+        "--axis",
+        "column of a hyperparameter (default: columns with few values that are no measure)",
+        metavar="COLUMN",
+    )
+    p.option(
+        SWEEP,
+        "--permutations",
+        type=int,
+        default=199,
+        help="exchanges of gaps behind a p value (default 199)",
+    )
+    p.option(
+        MEASURES,
+        "--difficulty",
+        action="store_true",
+        help="how hard the task is instead, and which model's test error supplies how much",
+    )
+    p.option(
+        MEASURES,
+        "--eps",
+        type=float,
+        default=1e-3,
+        help="error that would be good enough, for --difficulty (default 0.001)",
+    )
+    p.option(
+        MEASURES,
+        "--separation",
+        type=float,
+        help="how far apart inputs with different answers are, for --difficulty (default: the "
+        "closest pair of two classes)",
+    )
+    p.option(
+        MEASURES,
+        "--no-models",
+        action="store_true",
+        help="the difficulty alone: nothing is trained",
     )
     p.option(
         MEASURES,
@@ -82,8 +131,56 @@ def parser() -> Arguments:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(argv)
-    present(_of_text(options) if options.corpus else _of_subject(options), options)
+    present(_answer(options), options)
     return 0
+
+
+def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    if options.sweep:
+        return _sweep(options)
+    if options.difficulty:
+        return _difficulty(options)
+    return _of_text(options) if options.corpus else _of_subject(options)
+
+
+def _sweep(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    if extra := options.subject or options.model or options.target:
+        raise InvalidConfig(
+            f"--sweep was given with `{extra}`.",
+            why="a sweep is a table of models that are measured already.",
+            fix="unseen measure --sweep runs.csv",
+        )
+    return unseen.measure_sweep(
+        options.sweep,
+        gap=options.gap,
+        axes=options.axis,
+        measures=options.measure,
+        permutations=options.permutations,
+        seed=options.seed,
+        report=options.report,
+    )
+
+
+def _difficulty(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    names = ("model", "predictions", "corpus", "against", "measure", "mode")
+    if given := [f"--{name}" for name in names if getattr(options, name)]:
+        raise InvalidConfig(
+            f"--difficulty was given with {' and '.join(given)}.",
+            why="the difficulty is that of the task, whatever the model; the models beside it are "
+            "those of the audit.",
+            fix="leave one of the two out.",
+        )
+    return unseen.difficulty(
+        options.subject,
+        eps=options.eps,
+        separation=options.separation,
+        models=not options.no_models,
+        estimator=options.estimator,
+        seeds=options.seeds,
+        example=options.example,
+        block=options.block,
+        **shared_options(options),
+    )
 
 
 def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
