@@ -42,6 +42,10 @@ COMMANDS = {
         "unseen.cli.measure",
         "every number about a model: value, interval, direction, cost and meaning",
     ),
+    "compass": (
+        "unseen.cli.compass",
+        "directions in a generator by what a person marks: a page in the browser",
+    ),
     "run": ("unseen.cli.run", "test the claims of a paper: compute what is missing, judge, report"),
     "report": (
         "unseen.cli.report",

@@ -1,0 +1,660 @@
+"""One person's session with a generator: boards, marks, directions, checks. It knows no network.
+
+A session is its log: model, edit site, seed and marks in their order give the same directions on
+another run.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import isfinite
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from unseen import __version__, stats
+from unseen.attributions.directions import (
+    LEAST_MARKS,
+    LatentDirection,
+    PCADirections,
+    WeightEigenDirections,
+    check_marks,
+    last_marks,
+    random_directions,
+    uncertain_board,
+)
+from unseen.engine.image_attributes import ATTRIBUTES
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
+from unseen.lab import Lab
+from unseen.measures.latent_directions import (
+    STRENGTHS,
+    blind_accuracy,
+    effect_of,
+    naturalness,
+)
+from unseen.models.generator import LATENT, Direction, ImageGenerator
+from unseen.reading import Reading
+
+POOL = 2_048
+BOARDS = 1_536
+"""Samples 0 … BOARDS − 1 may be marked; the others are for walks and measures only."""
+BOARD = 12
+ANCHORS = 5
+MEASURED = 128
+WALK = tuple(range(-3, 4))
+STRONGEST = 20.0
+BLIND = 2.0
+"""Strength of the two images of a blind pair."""
+COMPONENTS = 8
+CURRENT = "current"
+FORMAT = "unseen-compass-1"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,39}")
+
+
+class OtherModel(InvalidData):
+    """A session of another model."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The latents of a seed, and what stands at the edit site for them."""
+
+    z: Float[Tensor, "n k"]
+    h: Float[Tensor, "n d"]
+
+
+class Studio:
+    """A generator with everything that sessions share: samples by seed and site, and one lock for
+    edits at a layer, whose hooks sit on the model.
+    """
+
+    def __init__(self, generator: ImageGenerator) -> None:
+        self.generator = generator
+        self._samples: dict[tuple[int, str], Samples] = {}
+        self._lock = threading.RLock()
+
+    def samples(self, seed: int, layer: str) -> Samples:
+        with self._lock:
+            if (seed, layer) not in self._samples:
+                while len(self._samples) >= 4:  # a layer may be wide
+                    del self._samples[next(iter(self._samples))]
+                z = self.generator.sample(POOL, Lab(seed).child("compass"))
+                self._samples[seed, layer] = Samples(z, self.generator.read(z, layer))
+            return self._samples[seed, layer]
+
+    def walk(
+        self, z: Tensor, direction: Direction, strengths: tuple[float, ...], layer: str
+    ) -> Float[Tensor, "n m c h w"]:
+        return self._with_layer_lock(
+            layer, lambda: self.generator.walk(z, direction, strengths, layer)
+        )
+
+    def edit(self, z: Tensor, shift: Tensor, layer: str) -> Float[Tensor, "n c h w"]:
+        return self._with_layer_lock(layer, lambda: self.generator.edit(z, shift, layer))
+
+    def safe_range(self, z: Tensor, direction: Direction, layer: str) -> tuple[float, float]:
+        found = self._with_layer_lock(
+            layer, lambda: naturalness(self.generator, direction, z, layer=layer).safe_range
+        )
+        return found
+
+    def _with_layer_lock(self, layer: str, work: Callable[[], Any]) -> Any:
+        if layer == LATENT:
+            return work()
+        with self._lock:
+            return work()
+
+    @cached_property
+    def first_weight(self) -> Tensor | None:
+        """Of the first affine layer that takes latents, for SeFa."""
+        for module in self.generator.decoder.modules():
+            if isinstance(module, nn.Linear) and module.in_features == self.generator.latent_size:
+                return module.weight.detach()
+        return None
+
+    @cached_property
+    def middle_layer(self) -> str:
+        """Where principal components of the latent are taken from."""
+        return self.generator.layers[(len(self.generator.layers) - 1) // 2]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Samples shown together."""
+
+    kind: str
+    samples: tuple[int, ...]
+
+
+@dataclass
+class Question:
+    """Images in an order that only the server knows, and the answer when there is one."""
+
+    order: tuple[str, ...]
+    sample: int = 0
+    fits: int = 0
+    """The fit that it asks about: answers of an earlier direction say nothing of this one."""
+    answer: str = ""
+
+
+@dataclass(frozen=True)
+class SavedDirection:
+    """A name for the marks that give a direction."""
+
+    name: str
+    marks: Mapping[int, int]
+    direction: Direction
+
+
+@dataclass
+class Session:
+    """What one tab of the browser has done. Every method that changes it takes the lock."""
+
+    studio: Studio
+    layer: str = LATENT
+    seed: int = 0
+    log: list[tuple[int, int]] = field(default_factory=list)
+    boards: list[Board] = field(default_factory=list)
+    saved: dict[str, SavedDirection] = field(default_factory=dict)
+    pairs: list[Question] = field(default_factory=list)
+    comparisons: list[Question] = field(default_factory=list)
+    current: SavedDirection | None = None
+    fits: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def __post_init__(self) -> None:
+        self.studio.generator.require_layer(self.layer)
+        if not 0 <= self.seed < 2**31:
+            raise InvalidConfig(
+                f"There is no seed {self.seed}.", "seeds are 0 to 2³¹ − 1.", "choose one of them."
+            )
+        if not self.boards:
+            self.draw_board("random")
+
+    @property
+    def lab(self) -> Lab:
+        return Lab(self.seed).child("compass")
+
+    @property
+    def samples(self) -> Samples:
+        return self.studio.samples(self.seed, self.layer)
+
+    @property
+    def marks(self) -> dict[int, int]:
+        return last_marks(self.log)
+
+    @property
+    def method(self) -> LatentDirection:
+        return LatentDirection(standardise=self.layer != LATENT)
+
+    def draw_board(self, kind: str) -> Board:
+        """The next board: `random`, or `uncertain` for the images about which the direction says
+        least.
+        """
+        with self.lock:
+            shown = {sample for board in self.boards for sample in board.samples}
+            lab = self.lab.child("board", len(self.boards))
+            free = torch.tensor([k for k in range(BOARDS) if k not in shown])
+            if len(free) < BOARD:
+                raise InvalidData(
+                    "All images of this seed were shown.",
+                    why=f"{BOARDS} are kept for boards, the others for checks.",
+                    fix="begin a session with another seed.",
+                )
+            drawn = free[torch.randperm(len(free), generator=lab.generator())]
+            if kind == "uncertain":
+                direction = self.require_direction(CURRENT)
+                drawn = uncertain_board(
+                    self.samples.h, direction, drawn[:200], BOARD, lab.child("uncertain")
+                )
+            elif kind != "random":
+                raise UnknownName.near("kind of board", kind, ("random", "uncertain"))
+            board = Board(kind, tuple(drawn[:BOARD].tolist()))
+            self.boards.append(board)
+            return board
+
+    def mark(self, marks: Mapping[int, int]) -> None:
+        """1 more, −1 less, 0 neither; only images that a board may show."""
+        for sample, mark in marks.items():
+            if not 0 <= sample < BOARDS or mark not in (-1, 0, 1):
+                raise InvalidData(
+                    f"Mark {mark} of image {sample} is none.",
+                    why=f"images are 0 to {BOARDS - 1}; marks are 1 (more), -1 (less) and 0.",
+                    fix="mark an image of the board.",
+                )
+        with self.lock:
+            self.log.extend(marks.items())
+
+    def undo(self) -> None:
+        """Takes back the last mark."""
+        with self.lock:
+            if not self.log:
+                raise InvalidData("There is nothing to undo.", "no image was marked.", "")
+            self.log.pop()
+
+    def fit(self) -> Direction:
+        with self.lock:
+            marks = self.marks
+            direction = self.method.fit(self.samples.h, marks)
+            self.current = SavedDirection(CURRENT, marks, direction)
+            self.fits += 1
+            return direction
+
+    def require_fit(self, name: str) -> SavedDirection:
+        """The direction of that name, with its marks."""
+        if name == CURRENT:
+            if self.current is None:
+                raise InvalidData(
+                    "There is no direction yet.", "no marks were fitted.", "mark images, then fit."
+                )
+            return self.current
+        if name not in self.saved:
+            raise UnknownName.near("direction", name, self.saved)
+        return self.saved[name]
+
+    def require_direction(self, name: str) -> Direction:
+        return self.require_fit(name).direction
+
+    def save_direction(self, name: str) -> None:
+        """The current direction under a name, which may be a file's."""
+        if not NAME.fullmatch(name) or name == CURRENT:
+            raise InvalidData(
+                "A direction cannot have this name.",
+                why="it becomes the name of a file.",
+                fix="use up to 40 letters, digits, spaces, - and _, beginning with a letter or "
+                "digit.",
+            )
+        with self.lock:
+            current = self.require_fit(CURRENT)
+            self.saved[name] = SavedDirection(name, current.marks, current.direction)
+
+    def remove_direction(self, name: str) -> None:
+        with self.lock:
+            if name not in self.saved:
+                raise UnknownName.near("saved direction", name, self.saved)
+            del self.saved[name]
+
+    def anchors(self, page: int = 0) -> list[int]:
+        """Samples of a walk, which no board shows."""
+        first = page * ANCHORS % (POOL - BOARDS - ANCHORS)
+        return [*range(BOARDS + first, BOARDS + first + ANCHORS)]
+
+    def images(self, samples: list[int]) -> Float[Tensor, "n c h w"]:
+        if not samples or not all(0 <= sample < POOL for sample in samples):
+            raise InvalidData(
+                "An image of this list does not exist.",
+                why=f"they are numbered 0 to {POOL - 1}.",
+                fix="choose images of a board or of the walk.",
+            )
+        return self.studio.generator.images(self.samples.z[torch.tensor(samples)])
+
+    def walk(self, name: str = CURRENT, page: int = 0) -> Float[Tensor, "n m c h w"]:
+        z = self.samples.z[torch.tensor(self.anchors(page))]
+        return self.studio.walk(z, self.require_direction(name), WALK, self.layer)
+
+    def mix(
+        self, sample: int, strengths: Mapping[str, float], *, orthogonal: bool = False
+    ) -> Float[Tensor, "1 c h w"]:
+        """One image after steps along several directions; `orthogonal`: each without what it
+        shares with those before it (Gram–Schmidt).
+        """
+        for strength in strengths.values():
+            require_strength(strength)
+        self.images([sample])
+        shift = torch.zeros(self.samples.h.shape[1]).to(self.samples.h)
+        basis: list[Tensor] = []
+        for name, strength in strengths.items():
+            direction = self.require_direction(name)
+            vector = direction.vector
+            if orthogonal:
+                for other in basis:
+                    vector = vector - (vector @ other) * other
+                length = vector.norm()
+                if length < 1e-6:  # nothing of it is left beside the others
+                    continue
+                vector = vector / length
+                basis.append(vector)
+            shift = shift + strength * direction.scale * vector
+        return self.studio.edit(self.samples.z[sample : sample + 1], shift, self.layer)
+
+    def measure(self, name: str = CURRENT) -> dict[str, Any]:
+        """What the direction does on fresh latents, with intervals; what cannot be said."""
+        found = self.require_fit(name)
+        direction, marks = found.direction, found.marks
+        z = self.samples.z[-MEASURED:]
+        images = self.studio.walk(z, direction, STRENGTHS, self.layer)
+        middle = images[:, STRENGTHS.index(0.0)]
+        effects = []
+        for attribute, of in ATTRIBUTES.items():
+            deviation = float(of(middle).double().std())
+            if deviation > 1e-9:  # an attribute that all images share
+                values = of(images.flatten(0, 1)).view(images.shape[:2])
+                reading = effect_of(values, STRENGTHS, deviation)
+                effects.append({"attribute": attribute, **reading_json(reading)})
+        low, high = self.studio.safe_range(z, direction, self.layer)
+        return {
+            "effects": effects,
+            "safe_range": [low if isfinite(low) else None, high if isfinite(high) else None],
+            "features": "encoder" if self.studio.generator.encoder else "coarse pixels",
+            "marks_test": self._test(marks),
+            "marks": [sum(m > 0 for m in marks.values()), sum(m < 0 for m in marks.values())],
+        }
+
+    def _test(self, marks: Mapping[int, int]) -> dict[str, float] | None:
+        if (
+            min(sum(m > 0 for m in marks.values()), sum(m < 0 for m in marks.values()))
+            < LEAST_MARKS
+        ):
+            return None
+        found = check_marks(self.samples.h, marks, self.lab.child("test"))
+        return {"auc": found.auc, "p": found.p, "n": found.n}
+
+    def ask_pair(self) -> int:
+        """A blind pair: the same fresh sample moved either way, left and right at random."""
+        with self.lock:
+            self.require_direction(CURRENT)
+            rng = self.lab.child("pair", len(self.pairs)).numpy()
+            order = ("more", "less") if rng.random() < 0.5 else ("less", "more")
+            sample = int(rng.integers(BOARDS, POOL))
+            self.pairs.append(Question(order, sample, self.fits))
+            return len(self.pairs) - 1
+
+    def pair_images(self, number: int) -> Float[Tensor, "1 2 c h w"]:
+        question = _of(self.pairs, number)
+        self._require_current(question)
+        signs = {"more": BLIND, "less": -BLIND}
+        images = [self.mix(question.sample, {CURRENT: signs[side]}) for side in question.order]
+        return torch.stack(images, 1)
+
+    def answer_pair(self, number: int, side: str) -> bool:
+        """Whether the side that shows more, for the person, is the one that the direction means."""
+        with self.lock:
+            question = _of(self.pairs, number)
+            self._require_current(question)
+            _require_unanswered(question)
+            if side not in ("left", "right"):
+                raise UnknownName.near("side", side, ("left", "right"))
+            question.answer = question.order[side == "right"]
+            return question.answer == "more"
+
+    def accuracy(self) -> Reading | None:
+        answers = self._answers(self.pairs)
+        return blind_accuracy(answers.count("more"), len(answers)) if answers else None
+
+    def _answers(self, questions: list[Question]) -> list[str]:
+        return [q.answer for q in questions if q.answer and q.fits == self.fits]
+
+    def _require_current(self, question: Question) -> None:
+        if question.fits != self.fits:
+            raise InvalidData(
+                "This question is about an earlier direction.",
+                why="marks were fitted again since.",
+                fix="ask for a new one.",
+            )
+
+    def rivals(self) -> dict[str, Direction]:
+        """Mine, and of each kind the direction that fits the marks best, in their sense."""
+        samples, size = self.samples, self.samples.h.shape[1]
+        found = {"mine": self.require_direction(CURRENT)}
+        bases = {"random": random_directions(COMPONENTS, size, self.lab.child("random"))}
+        count = min(COMPONENTS, size)
+        if self.layer == LATENT:
+            hidden = self.studio.samples(self.seed, self.studio.middle_layer).h
+            bases["PCA"] = PCADirections(count).fit(hidden, samples.z)
+            if self.studio.first_weight is not None:
+                bases["SeFa"] = WeightEigenDirections(count).fit(self.studio.first_weight)
+        else:
+            bases["PCA"] = PCADirections(count).fit(samples.h)
+        marks = self.require_fit(CURRENT).marks
+        rows = samples.h[torch.tensor([*marks])]
+        signs = torch.tensor([*marks.values()]).to(rows)
+        for kind, vectors in bases.items():
+            scores = rows @ vectors.T.to(rows)
+            apart = scores[signs > 0].mean(0) - scores[signs < 0].mean(0)
+            apart = apart / scores.std(0).clamp_min(1e-9)
+            best = int(apart.abs().argmax())
+            vector = vectors[best].to(rows) * apart[best].sign()
+            scale = 1.0 if self.layer == LATENT else float((samples.h @ vector).std())
+            found[kind] = Direction(vector / vector.norm(), scale)
+        return found
+
+    def ask_comparison(self) -> int:
+        with self.lock:
+            kinds = [*self.rivals()]
+            order = self.lab.child("comparison", len(self.comparisons)).numpy().permutation(kinds)
+            number = len(self.comparisons)
+            self.comparisons.append(Question(tuple(map(str, order)), number, self.fits))
+            return number
+
+    def comparison_images(self, number: int) -> Float[Tensor, "n m c h w"]:
+        """One anchor along every candidate, a row each."""
+        question = _of(self.comparisons, number)
+        self._require_current(question)
+        rivals = self.rivals()
+        anchor = BOARDS + question.sample % (POOL - BOARDS)
+        z = self.samples.z[anchor : anchor + 1]
+        rows = [self.studio.walk(z, rivals[kind], WALK, self.layer) for kind in question.order]
+        return torch.cat(rows)
+
+    def answer_comparison(self, number: int, row: int) -> tuple[str, ...]:
+        """What the rows were."""
+        with self.lock:
+            question = _of(self.comparisons, number)
+            self._require_current(question)
+            _require_unanswered(question)
+            if not 0 <= row < len(question.order):
+                raise InvalidData(
+                    f"There is no row {row}.", f"there are {len(question.order)}.", "choose one."
+                )
+            question.answer = question.order[row]
+            return question.order
+
+    def preference(self) -> dict[str, Any] | None:
+        """How often mine was chosen, against chance."""
+        answers = self._answers(self.comparisons)
+        if not answers:
+            return None
+        kinds = len(self.comparisons[0].order)
+        reading = stats.proportion(answers.count("mine"), len(answers))
+        return {**reading_json(reading), "chance": 1 / kinds}
+
+    def missing(self) -> list[str]:
+        """What keeps the page from saying more, one sentence each."""
+        marks = self.marks
+        more, less = (sum(m == side for m in marks.values()) for side in (1, -1))
+        if not (more and less):
+            return ["Mark at least one image in each group."]
+        found = []
+        if min(more, less) < self.method.few:
+            found.append(
+                f"With fewer than {self.method.few} marks on a side the direction is only the "
+                "difference of two means."
+            )
+        if min(more, less) < LEAST_MARKS:
+            found.append(
+                f"At least {LEAST_MARKS} marks on each side are needed to test them against chance."
+            )
+        if self.accuracy() is None:
+            found.append(
+                "No blind answer yet: whether the direction means to you what you marked is open."
+            )
+        if self.studio.generator.encoder is None:
+            found.append("The safe range is read from coarse pixels: this model has no encoder.")
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the page shows but images and measures."""
+        with self.lock:
+            marks = self.marks
+            accuracy = self.accuracy()
+            return {
+                "layer": self.layer,
+                "seed": self.seed,
+                "board": len(self.boards) - 1,
+                "samples": self.boards[-1].samples,
+                "kind": self.boards[-1].kind,
+                "marks": {str(sample): mark for sample, mark in marks.items()},
+                "more": [s for s, m in marks.items() if m > 0],
+                "less": [s for s, m in marks.items() if m < 0],
+                "fits": self.fits,
+                "fitted": self.current is not None,
+                "changed": self.current is not None and self.current.marks != marks,
+                "directions": [*self.saved],
+                "blind": None if accuracy is None else reading_json(accuracy),
+                "compared": self.preference(),
+                "missing": self.missing(),
+            }
+
+    def file(self) -> dict[str, Any]:
+        """The session as it is kept in a file."""
+        with self.lock:
+            return {
+                "format": FORMAT,
+                "model": self.studio.generator.digest,
+                "layer": self.layer,
+                "seed": self.seed,
+                "log": [list(entry) for entry in self.log],
+                "boards": [[board.kind, list(board.samples)] for board in self.boards],
+                "directions": [
+                    {"name": one.name, "marks": {str(s): m for s, m in one.marks.items()}}
+                    for one in self.saved.values()
+                ],
+                "blind": [
+                    [q.order[0], q.sample, q.answer]
+                    for q in self.pairs
+                    if q.answer and q.fits == self.fits
+                ],
+            }
+
+    def card(self, name: str) -> dict[str, Any]:
+        """What belongs beside an exported direction."""
+        direction = self.require_direction(name)
+        one = self.require_fit(name)
+        is_current = self.current is not None and one.marks == self.current.marks
+        blind = self.accuracy() if is_current else None
+        return {
+            "name": name,
+            "made_by": f"unseen {__version__}, unseen compass",
+            "model": self.studio.generator.name,
+            "model_sha256": self.studio.generator.digest,
+            "licence": self.studio.generator.licence,
+            "edit_site": self.layer or "latent",
+            "seed": self.seed,
+            "scale": direction.scale,
+            "marks": {
+                "more": [s for s, m in one.marks.items() if m > 0],
+                "less": [s for s, m in one.marks.items() if m < 0],
+            },
+            "measures": self.measure(name),
+            "blind_accuracy": None if blind is None else reading_json(blind),
+            "units": "effects in standard deviations of the attribute per unit of strength; "
+            "intervals are 95 %, over fresh latents of this model",
+        }
+
+    def tensors(self, name: str) -> bytes:
+        """A safetensors file of an exported direction, with its card."""
+        direction = self.require_direction(name)
+        weights = direction.vector if direction.weights is None else direction.weights
+        numbers = {
+            "vector": direction.vector.contiguous(),
+            "weights": weights.clone(),
+            "scale": torch.tensor(direction.scale),
+            "offset": torch.tensor(direction.offset),
+        }
+        return save(numbers, {"card": json.dumps(self.card(name), ensure_ascii=False)})
+
+
+def open_session(studio: Studio, content: object) -> Session:
+    """The session of a file, if it is of this model."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InvalidData(
+            "This is no session of the compass.",
+            why=f"its format is not {FORMAT}.",
+            fix="open a file that this page saved.",
+        )
+    if content.get("model") != studio.generator.digest:
+        raise OtherModel(
+            "This session is of another model.",
+            why="its marks are of images that this model does not make.",
+            fix="start `unseen compass` with that model.",
+        )
+    try:
+        log = [(int(sample), int(mark)) for sample, mark in content["log"]]
+        boards = [
+            Board(str(kind), tuple(int(s) for s in samples)) for kind, samples in content["boards"]
+        ]
+        named = {
+            str(one["name"]): {int(s): int(m) for s, m in one["marks"].items()}
+            for one in content["directions"]
+        }
+        pairs = [
+            Question(
+                ("more", "less") if first == "more" else ("less", "more"), int(sample), 1, answer
+            )
+            for first, sample, answer in content["blind"]
+            if answer in ("more", "less")
+        ]
+        session = Session(studio, str(content["layer"]), int(content["seed"]), boards=boards)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidData(
+            "This session file is damaged.",
+            why=f"{type(error).__name__} in it.",
+            fix="open another file.",
+        ) from error
+    for board in boards:
+        session.mark(dict.fromkeys(board.samples, 0))
+    session.log.clear()
+    for name, marks in named.items():
+        session.log = []
+        session.mark(marks)
+        session.fit()
+        session.save_direction(name)
+    session.log, session.current, session.fits = [], None, 0
+    for sample, mark in log:
+        session.mark({sample: mark})
+    if {1, -1} <= {*session.marks.values()}:
+        session.fit()
+        session.pairs = pairs
+    return session
+
+
+def require_strength(strength: float) -> float:
+    if not (isfinite(strength) and abs(strength) <= STRONGEST):
+        raise InvalidData(
+            f"A strength of {strength} is out of range.",
+            why="images far from the data say nothing.",
+            fix=f"use -{STRONGEST:g} to {STRONGEST:g}.",
+        )
+    return strength
+
+
+def reading_json(reading: Reading) -> dict[str, Any]:
+    """Value, limits (None where there are none), number and unit."""
+    ends = {"value": reading.value, "low": reading.low, "high": reading.high}
+    finite = {name: end if isfinite(end) else None for name, end in ends.items()}
+    return {**finite, "n": reading.n, "unit": reading.unit}
+
+
+def _of(questions: list[Question], number: int) -> Question:
+    if not 0 <= number < len(questions):
+        raise UnknownName(
+            f"There is no question {number}.",
+            f"{len(questions)} were asked.",
+            "ask for a new one.",
+        )
+    return questions[number]
+
+
+def _require_unanswered(question: Question) -> None:
+    if question.answer:
+        raise InvalidData(
+            "This question has an answer already.",
+            why="a second one would not be blind.",
+            fix="ask for a new one.",
+        )
