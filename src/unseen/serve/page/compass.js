@@ -68,7 +68,7 @@ function cut(tile, url, index, count) {
   tile.style.backgroundPosition = count > 1 ? `${(index / (count - 1)) * 100}% 0` : "0 0";
 }
 
-const SIGNS = { "1": "＋", "-1": "−" }, WORDS = { "1": "marked more", "-1": "marked less", "0": "not marked" };
+const SIGNS = { "1": "+", "-1": "−" }, WORDS = { "1": "marked more", "-1": "marked less", "0": "not marked" };
 
 function drawBoard() {
   const url = address(`/images.png?samples=${state.samples.join(",")}`);
@@ -107,7 +107,7 @@ function drawTray(name) {
 }
 
 function interval(reading, digits = 2) {
-  const text = (x) => x.toFixed(digits).replace("-", "−");
+  const text = (x) => x.toFixed(digits).replace(/^-(?=0\.?0*$)/, "").replace("-", "−"); // no minus zero
   return text(reading.value) + (reading.low === null ? "" : ` [${text(reading.low)}, ${text(reading.high)}]`);
 }
 const percent = (x) => `${Math.round(x * 100)} %`;
