@@ -11,7 +11,7 @@ import pytest
 from unseen.attributions.explanation import eight
 from unseen.attributions.explanation.guide import Question
 from unseen.attributions.influence import Curvature, Fisher, Precision
-from unseen.cli import audit, compare, explain, influence, main, study_options
+from unseen.cli import audit, compare, explain, influence, main, study_options, subject_options
 from unseen.questions.compare.candidates import methods_named, methods_of_classes
 from unseen.questions.compare.inputs import PROTOCOLS
 from unseen.questions.explain.options import METHODS
@@ -88,7 +88,7 @@ def test_what_may_be_typed_is_what_the_code_knows():
     assert {*influence.CURVATURES} == {*Curvature}
     assert {*influence.FISHERS} == {*Fisher}
     assert {*influence.PRECISIONS} == {*Precision}
-    assert {*influence.CUTS} == {*Cut}
+    assert {*subject_options.CUTS} == {*Cut}
     assert tuple(PROTOCOLS) == compare.PROTOCOLS
     assert tuple(Scale) == study_options.SCALES
 
