@@ -3,7 +3,19 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class SelectInputs(nn.Module):
+    """Some of the inputs, by their positions."""
+
+    def __init__(self, positions: Sequence[int]) -> None:
+        super().__init__()
+        self.positions = tuple(positions)
+
+    def forward(self, x: Float[Tensor, "batch *input"]) -> Float[Tensor, "batch chosen"]:
+        return x.flatten(1)[:, list(self.positions)]
 
 
 def mlp(
