@@ -59,7 +59,7 @@ from unseen.questions.explain.results import ExplanationReport
 from unseen.questions.influence import of_text
 from unseen.questions.influence.document import SUMMARY_SECTIONS
 from unseen.questions.influence.document import document as influence_document
-from unseen.questions.influence.job import ErrorRequest, trace_errors
+from unseen.questions.influence.job import ErrorRequest, refuse_estimator, trace_errors
 from unseen.questions.influence.procedure import default_influence
 from unseen.questions.influence.results import InfluenceReport
 from unseen.questions.influence.saving import Phases, Quiet, factor_keeper
@@ -478,8 +478,10 @@ def compare(
 @spell_out_options
 def explain(
     subject: Source = None,
+    table: TableSource = None,
     *,
     estimator: str | BaseEstimator | None = None,
+    mode: str | Mode | None = None,
     split: str = "",
     rows: Sequence[int] = (),
     examples: int = 8,
@@ -505,13 +507,20 @@ def explain(
     `question` is "remove" or "change", `explained_class` a class by name or number (None: the
     predicted one of each example), `baseline` what a removed feature becomes. Methods are compared
     on `sample` inputs with `draws` perturbations each. Of a table with sites, the model is trained
-    without the last one.
+    without the last one. A pipeline of one's own is given before its `table`, as in `audit`; those
+    methods that need no gradients explain it.
     """
     path = None if report is None else check_report_path(report)
     watch = watcher(shown=progress)
     lab = lab or _lab(seed, device, "explanations", watch.sink)
     subjects = read_subjects(
-        subject, lab, TableColumns(**columns), estimator=estimator, steps=steps
+        subject,
+        lab,
+        TableColumns(**columns),
+        table=table,
+        mode=mode,
+        estimator=estimator,
+        steps=steps,
     )
     one = subjects[0] if subject is None else subjects[-1]
     refuse_nonpositive(examples=examples, sample=sample, draws=draws, sigma=sigma)
@@ -578,6 +587,7 @@ def influence(
     of each error, too.
     """
     path = None if report is None else check_report_path(report)
+    refuse_estimator(subject)
     default = default_influence()
     config = _influence(
         curvature,

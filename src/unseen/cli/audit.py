@@ -106,9 +106,10 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code (0 fine, 1 bar missed, 3 bar undecided)."""
     options = parser().parse_args(argv)
     from unseen.questions.audit.bar import compare_with_bar  # after parsing: it imports torch
-    from unseen.questions.audit.codes import alarms, parse_codes
+    from unseen.questions.audit.codes import alarms, parse_codes, refuse_muted
 
     fatal = parse_codes(options.fail_on)
+    refuse_muted(fatal, parse_codes(options.ignore))
     found = unseen.audit(
         *subject_and_table(options),
         mode=options.mode,

@@ -10,10 +10,12 @@ from unseen.cli.subject_options import (
     DATA,
     TRAINING,
     add_data,
+    add_model,
     add_output,
     add_training,
     present,
     shared_options,
+    subject_and_table,
 )
 from unseen.errors import InvalidConfig
 
@@ -90,6 +92,7 @@ def parser() -> Arguments:
         help="perturbations per input (default 1000)",
     )
     add_training(p)
+    add_model(p, predictions=False)
     add_output(p, "unseen-explanation.html")
     return p
 
@@ -98,8 +101,9 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(argv)
     found = unseen.explain(
-        options.subject,
+        *subject_and_table(options),
         estimator=options.estimator,
+        mode=options.mode,
         split=options.split,
         rows=row_numbers(options.rows),
         examples=options.examples,

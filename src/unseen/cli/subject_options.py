@@ -61,7 +61,7 @@ def add_training(p: Arguments, estimator: bool = True) -> None:
     )
 
 
-def add_model(p: Arguments) -> None:
+def add_model(p: Arguments, predictions: bool = True) -> None:
     """A model of one's own of the table's columns, or what it said."""
     p.option(
         TRAINING,
@@ -75,13 +75,14 @@ def add_model(p: Arguments) -> None:
         choices=MODES,
         help="of a fitted model: evaluate it as it is (default), or train copies without each site",
     )
-    p.repeatable(
-        TRAINING,
-        "--predictions",
-        "column with what a model said, instead of a model: a class, a probability, a number; of "
-        "several classes one column each",
-        metavar="COLUMN",
-    )
+    if predictions:
+        p.repeatable(
+            TRAINING,
+            "--predictions",
+            "column with what a model said, instead of a model: a class, a probability, a number; "
+            "of several classes one column each",
+            metavar="COLUMN",
+        )
 
 
 def add_corpus(p: Arguments) -> None:

@@ -81,7 +81,8 @@ def _block(block: Block) -> str:
         case Note():
             tone = "" if block.sign or block.tone is Tone.NEUTRAL else f" *{block.tone}*"
             detail = f"  \n  {escape(block.detail)}" if block.detail else ""
-            return f"- {escape(wording.sign(block))}{tone} **{escape(block.text)}**{detail}"
+            code = f" {escape(block.code)}" if block.code else ""
+            return f"- {escape(wording.sign(block))}{tone} **{escape(block.text)}**{code}{detail}"
         case Table():
             return table(block)
         case Passage():

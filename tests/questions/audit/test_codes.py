@@ -13,7 +13,7 @@ from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.questions.audit.checks.leaks import Leak, check
-from unseen.questions.audit.codes import alarms, coded_notes, codes, parse_codes
+from unseen.questions.audit.codes import alarms, coded_notes, codes, parse_codes, refuse_muted
 from unseen.questions.audit.document import document
 from unseen.questions.audit.results import Gap
 from unseen.reading import Reading
@@ -37,6 +37,12 @@ def test_codes_are_read_from_a_list_and_unknown_ones_refused():
     assert parse_codes("") == set()
     with pytest.raises(InvalidConfig, match="U999"):
         parse_codes("U101,U999")
+
+
+def test_a_code_that_is_muted_cannot_be_made_fatal():
+    refuse_muted({"U101"}, {"U102"})
+    with pytest.raises(InvalidConfig, match="U101 stands in --fail-on and in --ignore"):
+        refuse_muted({"U101", "U201"}, {"U101"})
 
 
 def test_every_note_about_the_data_or_model_has_a_code_of_the_list():

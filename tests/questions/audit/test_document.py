@@ -104,6 +104,45 @@ def test_the_first_page_has_five_actions_a_chart_and_a_line_per_site():
     assert not by_site.folded
 
 
+def test_training_rows_are_no_known_sites():
+    alone = found()
+    gap = replace(alone.gaps[0], reference="train")
+    score = Score(model="network", split="train", metric="accuracy", reading=reading(0.9))
+    alone = replace(alone, gaps=[gap], known=[], scores=[*alone.scores, score])
+    (table,) = [b for b in document([alone]).sections[1].blocks if isinstance(b, Table)]
+    assert "training rows" in table.rows[0]
+    assert "known sites" not in table.rows[0]
+    assert "than on training rows" in table.caption
+
+
+def test_two_comparison_models_stand_side_by_side_with_a_row_per_site():
+    (table,) = [
+        b
+        for b in blocks(document([found(), found("Basel")]), Table)
+        if b.caption.startswith("Comparison models")
+    ]
+    assert [row["site"] for row in table.rows] == ["Bern", "Basel", "mean"]
+    assert table.rows[0]["forest"].value == -0.01
+
+
+def test_markdown_has_the_codes_of_findings():
+    made = document([found()])
+    codes = {note.code for note in blocks(made, Note) if note.code}
+    text = markdown(made)
+    assert codes
+    assert all(f"** {code}" in text for code in codes)
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [("future", "collect later labelled examples"), ("Bern", "labelled examples from Bern")],
+)
+def test_labels_of_a_later_time_are_collected_later(place, expected):
+    said = " ".join(note.detail for note in blocks(document([found(place)], margin=0.02), Note))
+    assert expected in said
+    assert "examples from future" not in said
+
+
 def test_the_terminal_shows_the_first_page_and_the_report_everything():
     answer = Answer(results=None, document=document([found(), found("Basel")]))
     assert len(answer.summary().splitlines()) <= 45

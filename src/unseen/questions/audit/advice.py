@@ -28,6 +28,7 @@ from unseen.reading import Reading
 from unseen.stats import LEVEL, average, widen
 from unseen.subjects.table_models import Mode
 from unseen.subjects.table_predictions import MODE as AS_GIVEN
+from unseen.tasks.table.splitting import FUTURE
 from unseen.text import count_noun, format_reading, join_words
 
 NEGLIGIBLE = 0.02
@@ -151,6 +152,11 @@ def _about_gaps(
     return with_code("U202", decided) + with_code("U203", undecided)
 
 
+def labels_from(site: str) -> str:
+    """ "labelled examples from Bern"; of a later time those that are not there yet."""
+    return "later labelled examples" if site == FUTURE else f"labelled examples from {site}"
+
+
 def _decided_note(site: _SiteScore) -> Note:
     """One site: worse, easier, or holding within the margin; by the interval that decides, so that
     the words follow from the numbers beside them.
@@ -162,7 +168,7 @@ def _decided_note(site: _SiteScore) -> Note:
             f"Expect {metric} {score} at {found.site}: worse than on {than}.",
             Tone.BAD if found.verdict is Verdict.FAILS else Tone.CAUTION,
             f"It is worse by {format_reading(worse)}. {in_words(found)} Before use there, collect "
-            f"labelled examples from {found.site} and audit again.",
+            f"{labels_from(found.site)} and audit again.",
         )
     if worse.high < 0:
         better = format_reading(gain("loss", worse))

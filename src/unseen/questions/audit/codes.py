@@ -74,6 +74,16 @@ def parse_codes(text: str | Sequence[str]) -> frozenset[str]:
     return frozenset(asked)
 
 
+def refuse_muted(fatal: Collection[str], muted: Collection[str]) -> None:
+    """Refuses codes that are to fail and not to be heard: the command would succeed in silence."""
+    if both := sorted(set(fatal) & set(muted)):
+        raise InvalidConfig(
+            f"{', '.join(both)} stands in --fail-on and in --ignore.",
+            why="a muted finding is never raised, so that nothing could fail on it.",
+            fix="leave it out of one of the two.",
+        )
+
+
 def is_raised(note: Note) -> bool:
     """Whether a pipeline that asked for its code should stop: at whatever is no good news."""
     return note.tone is not Tone.GOOD

@@ -30,7 +30,20 @@ from unseen.reading import Reading
 from unseen.subjects.examples import Example
 from unseen.subjects.session import Session, open_session, require_length
 from unseen.subjects.subject import Subject
+from unseen.subjects.table_models import is_estimator
 from unseen.task import Use
+
+
+def refuse_estimator(subject: object) -> None:
+    """Refuses a fitted pipeline before its table is read: influence follows gradients."""
+    if is_estimator(subject):
+        name = type(subject).__name__
+        raise InvalidConfig(
+            f"{name} has no gradients.",
+            why="influence functions follow the gradient of a network's loss.",
+            fix="ask about a network: leave the model out; unseen.explain(model, frame, …) and "
+            "unseen.audit(model, frame, …) take it as it is.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,15 @@ from unseen.tasks.table.roles import (
     sites_of,
     usable_rows,
 )
-from unseen.tasks.table.splitting import Rows, Shares, moments, past, split_by_stratum, without
+from unseen.tasks.table.splitting import (
+    FUTURE,
+    Rows,
+    Shares,
+    moments,
+    past,
+    split_by_stratum,
+    without,
+)
 from unseen.tasks.table.target import Predicts, Target
 
 Maker: TypeAlias = Callable[[], pd.DataFrame]
@@ -483,9 +491,9 @@ def _split_rows(sheet: ParsedTable, held_out: str | None, lab: Lab) -> _Parts:
         )
         parts["local"], at["local"] = own, name
     if chosen is not None or sheet.time is not None:
-        parts["unseen"], at["unseen"] = unseen, name if chosen is not None else "future"
+        parts["unseen"], at["unseen"] = unseen, name if chosen is not None else FUTURE
     if chosen is not None and sheet.time is not None:
-        parts["later"], at["later"] = later, "future"
+        parts["later"], at["later"] = later, FUTURE
     if chosen is not None:
         apart = f" and {parts['local'].size} of its own" if table.local else ""
         said.append(

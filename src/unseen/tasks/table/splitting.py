@@ -24,6 +24,10 @@ from unseen.text import count_noun
 Rows = NDArray[np.int64]
 
 
+FUTURE = "future"
+"""Where rows of a later time than the training rows are."""
+
+
 @dataclass(frozen=True)
 class Shares:
     """How the training sites' (or periods') rows are divided, and how much of the time line is the

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from unseen.document import Block, Note, Tone
 from unseen.engine.batches import whole
 from unseen.errors import InvalidData
-from unseen.measures.leaks import EVERYWHERE, identifier_order, leaks
+from unseen.measures.leaks import EVERYWHERE, MOST_ROWS, identifier_order, leaks
 from unseen.questions.audit.check import CheckResult, Code
 from unseen.reading import Reading
 from unseen.subjects.session import Session
@@ -53,6 +53,11 @@ class LeakCheck:
         batch = whole(session.task.splits[fit].data, session.lab)
         site = batch["site"].cpu().numpy() if "site" in batch else None
         names = session.subject.site_names
+        if (n := len(batch["y"])) > MOST_ROWS:
+            session.note_cap(
+                f"Features that give the target away are looked for among {MOST_ROWS:,} of the "
+                f"{n:,} examples of `{fit}`, drawn at random."
+            )
         found = leaks(
             batch["x"].flatten(1).float().cpu().numpy(),
             batch["y"].flatten().cpu().numpy(),

@@ -62,8 +62,8 @@ class NewSite:
     expected: Mapping[str, Reading] = field(default_factory=dict)
     known: Mapping[str, Reading] = field(default_factory=dict)
     """The same metrics on held-out examples of known sites."""
-    labels: Mapping[str, int | None] = field(default_factory=dict)
-    """How many labelled examples from there would show that a metric holds within the margin."""
+    gaps: Mapping[str, Gap] = field(default_factory=dict)
+    """From the known sites to what is expected, as narrow as labels from there would make it."""
     why_not: str = ""
     """Why nothing can be expected."""
     drift: Sequence[Drift] = ()
@@ -108,10 +108,23 @@ class NewSiteCheck:
         return [_new_site(session, name) for name in session.task.of(Use.ADAPT)]
 
     def notes(self, found: Sequence[CheckResult[list[NewSite]]]) -> list[Note]:
-        return with_code(EXPECTED.code, [_note(site) for one in found for site in one.result])
+        notes = [_note(site, _margin(one)) for one in found for site in one.result]
+        return with_code(EXPECTED.code, notes)
 
     def evidence(self, found: Sequence[CheckResult[list[NewSite]]]) -> list[Block]:
-        return [block for one in found for site in one.result for block in _tables(site)]
+        return [
+            block for one in found for site in one.result for block in _tables(site, _margin(one))
+        ]
+
+
+def _margin(one: CheckResult[list[NewSite]]) -> float:
+    return MARGIN if one.margin is None else one.margin
+
+
+def labels_that_decide(site: NewSite, metric: str, margin: float) -> int | None:
+    """How many labelled examples from there would show that a metric holds within the margin."""
+    gap = site.gaps.get(metric)
+    return None if gap is None else labels_needed(gap, 1, margin)
 
 
 def _new_site(session: Session, split: str) -> NewSite:
@@ -185,17 +198,18 @@ def _with_expectation(session: Session, split: str, found: NewSite) -> NewSite:
     expected = expected_performance(known, there, rng, is_ranking=is_ranking)
     metrics = session.predictions(reference).metrics()
     drawn = _drawn_labels(known, there, rng, is_ranking)
-    labels = {}
-    for metric in expected:
-        here = metrics.get(metric)
-        needed = None if here is None else _labels(here, drawn, metric, reference, split)
-        labels[metric] = needed
+    gaps = {
+        metric: gap
+        for metric in expected
+        if metric in metrics
+        and (gap := _gap(metrics[metric], drawn, metric, reference, split)) is not None
+    }
     return replace(
         found,
         calibrated_on=len(outcome),
         expected=expected,
         known={name: metrics[name] for name in expected if name in metrics},
-        labels=labels,
+        gaps=gaps,
     )
 
 
@@ -224,28 +238,27 @@ def _drawn_labels(
     return SplitPredictions(loss[None], score[None], y, margin)
 
 
-def _labels(
+def _gap(
     here: Reading, drawn: SplitPredictions, metric: str, reference: str, split: str
-) -> int | None:
+) -> Gap | None:
     reading = drawn.metrics().get(metric)
     if reading is None:
         return None
     worse = stats.independent_difference(here, reading)
-    gap = Gap(
+    return Gap(
         metric=metric,
         reference=reference,
         split=split,
         worse=worse,
         resolution=resolution(here, drawn, metric),
     )
-    return labels_needed(gap, 1, MARGIN)
 
 
 def _quoted_metric(site: NewSite) -> str:
     return "AUC" if "AUC" in site.expected else "accuracy"
 
 
-def _note(site: NewSite) -> Note:
+def _note(site: NewSite, margin: float) -> Note:
     drift = f"{_recorded_sentence(site)}{_drift_sentence(site)}"
     if site.why_not:
         return Note(
@@ -256,7 +269,7 @@ def _note(site: NewSite) -> Note:
     metric = _quoted_metric(site)
     here, known = site.expected[metric], site.known.get(metric)
     beside = "" if known is None else f" (known sites {format_reading(known)})"
-    is_lower = known is not None and here.high < known.value - MARGIN
+    is_lower = known is not None and here.high < known.value - margin
     return Note(
         f"Without labels at {site.site}, expect {metric} {format_reading(here)} there{beside}: if "
         "there is no concept shift and the scores are calibrated.",
@@ -264,20 +277,20 @@ def _note(site: NewSite) -> Note:
         f"It is the average that probabilities calibrated on {site.calibrated_on:,} held-out "
         f"examples of known sites give over {site.n:,} rows from there. It holds if the target "
         f"depends on the features there as it does at known sites, which no unlabelled row can "
-        f"show. {_labels_sentence(site, metric)} {drift}",
+        f"show. {_labels_sentence(site, metric, margin)} {drift}",
     )
 
 
-def _labels_sentence(site: NewSite, metric: str) -> str:
-    labels = site.labels.get(metric)
+def _labels_sentence(site: NewSite, metric: str, margin: float) -> str:
+    labels = labels_that_decide(site, metric, margin)
     if labels is None:
         return (
-            f"Labels from there alone cannot show whether {metric} holds within {MARGIN}: what is "
-            "known of the known sites is as uncertain."
+            f"Labels from there alone cannot show whether {metric} holds within {margin:g}: what "
+            "is known of the known sites is as uncertain."
         )
     return (
         f"About {labels:,} labelled examples from there would show in {POWER:.0%} of cases that "
-        f"{metric} holds within {MARGIN}, if it does.".replace("%", " %")
+        f"{metric} holds within {margin:g}, if it does.".replace("%", " %")
     )
 
 
@@ -319,13 +332,13 @@ def _drift_sentence(site: NewSite) -> str:
     )
 
 
-def _tables(site: NewSite) -> list[Block]:
+def _tables(site: NewSite, margin: float) -> list[Block]:
     rows: list[dict[str, Any]] = [
         {
             "metric": metric,
             "expected there": reading,
             "known sites": site.known.get(metric),
-            "labels that would decide": site.labels.get(metric),
+            "labels that would decide": labels_that_decide(site, metric, margin),
         }
         for metric, reading in site.expected.items()
     ]
@@ -337,7 +350,7 @@ def _tables(site: NewSite) -> list[Block]:
     if rows:
         caption = (
             f"Expected at {site.site} without labels, from calibrated confidence: no concept shift "
-            f"is assumed. Labels: within a margin of {MARGIN}."
+            f"is assumed. Labels: within a margin of {margin:g}."
         )
         blocks.append(Table(rows=rows, caption=caption))
     if drift:

@@ -182,7 +182,9 @@ def _of_missing(changes: Sequence[tuple[str, RecordingChange]]) -> Note:
     ]
     more = len(shares) - 2 * MOST_NAMED
     rest = f"; {more} more in the section on shifts" if more > 0 else ""
-    drop = " ".join(f"--drop {name}" for name in columns)
+    drop = " ".join(f"--drop {name}" for name in columns[:MOST_NAMED])
+    if others > 0:
+        drop += f" and so on: the section on shifts lists all {len(columns)}"
     return Note(
         f"{names} {'is' if len(columns) == 1 else 'are'} recorded at some sites only.",
         Tone.CAUTION,

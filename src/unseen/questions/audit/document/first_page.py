@@ -27,8 +27,9 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
     pairs = [(one, split) for one in findings for split in evaluation_sites(one)]
     among, useless = len(pairs), useless_sites(findings, metric)
     rows: list[dict[str, Value]] = []
+    beside = _reference_name(pairs, metric)
     drawn: dict[str, list[Reading | None]] = {
-        name: [] for name in ("there", "known sites", "constant answer")
+        name: [] for name in ("there", beside, "constant answer")
     }
     for one, split in pairs:
         here = one.score(split, metric)
@@ -37,7 +38,7 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
         # the interval that decides, so that the answer beside it follows from it
         worse = None if gap is None else answer(one, gap, among, margin).worse
         drawn["there"].append(here)
-        drawn["known sites"].append(known)
+        drawn[beside].append(known)
         drawn["constant answer"].append(constant_score(one, split, metric))
         no_use = is_useless(useless, one, split)
         row: dict[str, Any] = {
@@ -45,14 +46,14 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
             "answer": answer_in_a_word(one, split, metric, among, margin, useless=no_use),
             "n": None if here is None else here.n,
             metric: here,
-            "known sites": known,
+            beside: known,
             "worse by": worse,
         }
         rows.append(row)
     for site in new_sites(findings):
         expected, known = site.expected.get(metric), site.known.get(metric)
         drawn.setdefault(EXPECTED, [None] * len(rows)).append(expected)
-        drawn["known sites"].append(known)
+        drawn[beside].append(known)
         drawn["there"].append(None)
         drawn["constant answer"].append(None)
         rows.append(
@@ -61,7 +62,7 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
                 "answer": "nothing to expect" if expected is None else EXPECTED,
                 "n": site.n,
                 metric: expected,
-                "known sites": known,
+                beside: known,
                 "worse by": None,
             }
         )
@@ -76,8 +77,8 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
         ),
         Table(
             rows=[{k: v for k, v in row.items() if _is_filled(k, rows)} for row in rows],
-            caption=f"Does it hold? {metric} with 95 % intervals, and how much worse than on known "
-            f"sites (below zero: better{_allowance(among)}).",
+            caption=f"Does it hold? {metric} with 95 % intervals, and how much worse than on "
+            f"{beside} (below zero: better{_allowance(among)}).",
         ),
     ]
     skipped = sorted({part for one in findings for part in one.skipped})
@@ -89,6 +90,18 @@ def sites(findings: Sequence[Findings], margin: float | None = None) -> list[Blo
             )
         )
     return blocks
+
+
+def _reference_name(pairs: Sequence[tuple[Findings, str]], metric: str) -> str:
+    """What scores are compared with: known sites, unless it is the training rows themselves."""
+    compared = [
+        (one, gap.reference)
+        for one, split in pairs
+        for gap in one.gaps
+        if (gap.metric, gap.split) == (metric, split)
+    ]
+    is_training = bool(compared) and all(split not in one.known for one, split in compared)
+    return "training rows" if is_training else "known sites"
 
 
 def _allowance(among: int) -> str:

@@ -226,6 +226,18 @@ def remedies(findings: Sequence[Findings]) -> list[Block]:
     )
 
 
+MOST_COLUMNS = 4
+"""Fewer models than this stand side by side, with a row per site: a page is too narrow for a column
+per site.
+"""
+
+
+def _sites_as_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The table with its columns as rows; the first column names what is compared."""
+    name, *sites = dict.fromkeys(key for row in rows for key in row)
+    return [{"site": site, **{row[name]: row.get(site) for row in rows}} for site in sites]
+
+
 def _comparison_blocks(
     findings: Sequence[Findings],
     metric: str,
@@ -266,7 +278,7 @@ def _comparison_blocks(
             label=f"paired change of {metric}",
         ),
         Table(
-            rows=rows,
+            rows=_sites_as_rows(rows) if len(table) < MOST_COLUMNS else rows,
             caption=f"{what}: paired change of {metric} against the audited model ({sign} zero: "
             f"better): {same}.",
             footnotes=list(notes),
