@@ -51,6 +51,18 @@ def test_honest_labels_raise_no_alarm():
     assert sum(p < 0.002 for p in least) <= 1
 
 
+def test_a_class_that_is_commoner_at_a_site_is_no_wrong_label():
+    """By 1.5 in the log odds, 1,000 rows per site: named in 0 of 15 draws, 13 without a constant
+    per site.
+    """
+    for seed in range(4):
+        rng, site = np.random.default_rng(seed), np.repeat(np.arange(3), 1_000)
+        z = 2 * rng.normal(size=site.size)
+        y = rng.random(site.size) < expit(z + 1.5 * (site == 0))
+        noise = label_noise(np.stack([expit(-z), expit(z)], 1), y.astype(int), site)
+        assert min(noise.p_values) * 3 > 0.002
+
+
 def test_the_rate_is_that_of_labels_written_by_the_model():
     """With the true probabilities given, and a tenth of the labels of site 0 turned: no bias, and
     the 95 % interval holds the truth (29 of 30 draws did).

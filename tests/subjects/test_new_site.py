@@ -153,6 +153,8 @@ def test_a_unit_is_told_without_labels():
     said = f"`weight` is {format_reading(change.size)} × theirs (pounds for kilograms)"
     assert f"Recorded otherwise than in the labelled rows: {said}" in text
     assert "What is expected means nothing before that is mended" in text
+    (unit,) = [note for note in found.machine["notes"] if note["code"] == "U105"]
+    assert "Convert `weight` at new site" in unit["text"]
 
 
 def test_equal_probabilities_let_nothing_be_expected():

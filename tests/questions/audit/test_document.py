@@ -234,10 +234,11 @@ def test_comparisons_and_remedies_have_intervals_per_place_and_on_average():
         if "paired change" in t.caption
     ]
     assert len(tables) == 2
-    for table in tables:
-        (row,) = table.rows
-        assert all(isinstance(row[name], Reading) for name in ("Bern", "Basel", "mean"))
-        assert row["mean"].n == 180
+    for table, name in zip(tables, ("forest", "SAM"), strict=True):
+        by_site = {row["site"]: row[name] for row in table.rows}
+        assert list(by_site) == ["Bern", "Basel", "mean"]
+        assert all(isinstance(change, Reading) for change in by_site.values())
+        assert by_site["mean"].n == 180
 
 
 def test_pictures_carry_role_and_label():

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import optimize
 from scipy import stats as scipy_stats
+from scipy.special import logsumexp
 
 from unseen.errors import InvalidData
 from unseen.reading import Reading
@@ -54,7 +55,7 @@ def label_noise(
     """Rates at every site (codes 0, 1, …), and the suspects."""
     _validate(p, y, site)
     count = int(site.max()) + 1
-    log_p = np.log(np.clip(p, 1e-6, 1.0))
+    log_p = _at_site_prevalence(np.log(np.clip(p, 1e-6, 1.0)), y, site, count)
     fit = _fit(log_p, y, site, count)
     rates, p_values = [], []
     for k in range(count):
@@ -76,6 +77,37 @@ class _Fit:
     sharpness: float
     rates: Float[np.ndarray, " site"]
     cost: float
+
+
+RIDGE = 0.1
+"""Of the constants per site and class, in units of one label: a class that a site does not have."""
+
+
+def _at_site_prevalence(
+    log_p: Float[np.ndarray, "row label"],
+    y: Int[np.ndarray, " row"],
+    site: Int[np.ndarray, " row"],
+    count: int,
+) -> Float[np.ndarray, "row label"]:
+    """The log-probabilities with a constant per site and class, the likeliest beside one exponent:
+    a class that is rarer at a site by its own nature is no wrong label there.
+    """
+    labels = log_p.shape[1]
+    is_label = np.eye(labels)[y]
+
+    def cost(w: Float[np.ndarray, " weight"]) -> tuple[float, Float[np.ndarray, " weight"]]:
+        sharpness, shift = w[0], w[1:].reshape(count, labels)
+        z = sharpness * log_p + shift[site]
+        log_q = z - logsumexp(z, axis=1, keepdims=True)
+        residual = np.exp(log_q) - is_label
+        by_site = np.stack([np.bincount(site, column, count) for column in residual.T], 1)
+        slope = np.append((residual * log_p).sum(), (by_site + RIDGE * shift).ravel())
+        return float(-log_q[is_label > 0].sum() + RIDGE * (shift**2).sum() / 2), slope
+
+    start = np.append(1.0, np.zeros(count * labels))
+    bounds = [(0.2, 10.0), *[(None, None)] * (count * labels)]
+    w = optimize.minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return log_p + w[1:].reshape(count, labels)[site] / w[0]
 
 
 def _label_probability(

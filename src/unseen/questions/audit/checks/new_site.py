@@ -24,6 +24,7 @@ from unseen.measures.site_shift.expected_performance import (
 )
 from unseen.measures.site_shift.recording import Kind, RecordingChange, recording_changes
 from unseen.questions.audit.check import CheckResult, Code, with_code
+from unseen.questions.audit.checks.recording import SiteRecording, recording_notes
 from unseen.questions.audit.equivalence import MARGIN, POWER, labels_needed
 from unseen.questions.audit.performance import resolution
 from unseen.questions.audit.results import Findings, Gap
@@ -109,7 +110,8 @@ class NewSiteCheck:
 
     def notes(self, found: Sequence[CheckResult[list[NewSite]]]) -> list[Note]:
         notes = [_note(site, _margin(one)) for one in found for site in one.result]
-        return with_code(EXPECTED.code, notes)
+        recorded = [SiteRecording(at.site, at.recorded) for one in found for at in one.result]
+        return with_code(EXPECTED.code, notes) + recording_notes(recorded)
 
     def evidence(self, found: Sequence[CheckResult[list[NewSite]]]) -> list[Block]:
         return [

@@ -55,12 +55,7 @@ class RecordingCheck:
 
     def notes(self, found: Sequence[CheckResult[list[SiteRecording]]]) -> list[Note]:
         """One per kind of change."""
-        sites = [at for one in found for at in one.result]
-        every = [(at.site, change) for at in sites for change in at.changes]
-        notes = _of_units(sites)
-        notes += [_of_value(site, change) for site, change in every if change.kind is Kind.REPEATED]
-        missing = [(site, change) for site, change in every if change.kind is Kind.MISSING]
-        return notes + ([_of_missing(missing)] if missing else [])
+        return recording_notes([at for one in found for at in one.result])
 
     def evidence(self, found: Sequence[CheckResult[list[SiteRecording]]]) -> list[Block]:
         """All changes as a table."""
@@ -84,6 +79,15 @@ class RecordingCheck:
             "(Fisher's test, Bonferroni over columns and sites)."
         )
         return [Table(rows=rows, caption=caption)] if rows else []
+
+
+def recording_notes(sites: Sequence[SiteRecording]) -> list[Note]:
+    """One per kind of change."""
+    every = [(at.site, change) for at in sites for change in at.changes]
+    notes = _of_units(sites)
+    notes += [_of_value(site, change) for site, change in every if change.kind is Kind.REPEATED]
+    missing = [(site, change) for site, change in every if change.kind is Kind.MISSING]
+    return notes + ([_of_missing(missing)] if missing else [])
 
 
 def _counterpart(session: Session, there: int) -> str:
