@@ -84,7 +84,8 @@ def evaluate_measures(
 
 def _too_few(sweep: Sweep, k: int, n: int) -> Evaluation:
     nothing = Outcome(float("nan"), n, f"the measure exists for {n} of {sweep.n} models")
-    ranks = GranulatedCorrelation({}, nothing, float("nan"), float("nan"))
+    axes = dict.fromkeys(sweep.axes, nothing)
+    ranks = GranulatedCorrelation(axes, nothing, float("nan"), float("nan"))
     error = SignError(nothing, nothing, nothing)
     return Evaluation(
         sweep.measures[k], n, nothing, ranks, Information(nothing, ()), error, nothing
