@@ -299,8 +299,8 @@ study = Study(
     source=reference("shi2023complexity"),
     differs=(
         "The paper describes concepts of six sets, from LEGO bricks to ImageNet, by the channels "
-        "of a ResNet; here a network with three convolutions and 64 channels learns, with 5 seeds, 40 "
-        "generated shapes at five levels of complexity and 50 natural concepts (digits, "
+        "of a ResNet; here a network with three convolutions and 64 channels learns, with 5 "
+        "seeds, 40 generated shapes at five levels of complexity and 50 natural concepts (digits, "
         "characters, clothes, CIFAR-10), half of the concepts in each of two networks. K counts "
         "attributes up to 0.8 of the recognition with all of them, as true-positive plus "
         "true-negative rate minus 1: with recall, as in the paper, an answer that is always given "
