@@ -133,7 +133,7 @@ def _least_number(
 def centroid_complexity(
     values: Float[Tensor, "n attribute"],
     member: Bool[Tensor, " n"],
-    order: Int[Tensor, " attribute"],
+    order: Int[Tensor, " k"],
     threshold: float = 0.8,
 ) -> int:
     """K of a concept of a table, where no network answers: an item is a member where it lies nearer

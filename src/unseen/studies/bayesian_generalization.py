@@ -47,16 +47,16 @@ POOLED = "8"
 
 @dataclass(frozen=True)
 class Config:
-    concepts: Concepts = Concepts(GENERATED + NATURAL, n_train=60, n_test=12, characters=20)
+    concepts: Concepts = Concepts(GENERATED + NATURAL, n_train=60, n_test=10, characters=20)
     channels: tuple[int, ...] = (16, 32, 64)
-    budget: Budget = Budget(steps=400, batch_size=64, lr=3e-3)
+    budget: Budget = Budget(steps=300, batch_size=64, lr=3e-3)
     threshold: float = 0.8
     shots: int = 4
     attributes: int = 3
     draws: int = 10
-    pictures: int = 4
+    pictures: int = 3
     """Of each concept, whose entropy is measured."""
-    seeds: int = 5
+    seeds: int = 3
 
 
 def run(cell: Cell[Config, str], lab: Lab) -> Iterator[Row]:
@@ -205,18 +205,18 @@ def level_slope(rows: Rows) -> float:
 
 def curvature(rows: Rows) -> float:
     """Coefficient of H² in K on the entropy H of natural concepts, both standardised."""
-    bits, needed = standardized(pick(rows, part="description", natural=True))
+    bits, needed = standard_scores(pick(rows, part="description", natural=True))
     return float(np.polyfit(bits, needed, 2)[0])
 
 
 def upper_slope(rows: Rows) -> float:
     """Slope of K on the entropy over the natural concepts above its median, standardised."""
-    bits, needed = standardized(pick(rows, part="description", natural=True))
+    bits, needed = standard_scores(pick(rows, part="description", natural=True))
     upper = bits > np.median(bits)
     return float(np.polyfit(bits[upper], needed[upper], 1)[0])
 
 
-def standardized(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def standard_scores(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     bits, needed = numbers(rows, "bits"), numbers(rows, "K")
     return (bits - bits.mean()) / bits.std(), (needed - needed.mean()) / needed.std()
 
@@ -299,7 +299,7 @@ study = Study(
     source=reference("shi2023complexity"),
     differs=(
         "The paper describes concepts of six sets, from LEGO bricks to ImageNet, by the channels "
-        "of a ResNet; here a network with three convolutions and 64 channels learns, with 5 "
+        "of a ResNet; here a network with three convolutions and 64 channels learns, with 3 "
         "seeds, 40 generated shapes at five levels of complexity and 50 natural concepts (digits, "
         "characters, clothes, CIFAR-10), half of the concepts in each of two networks. K counts "
         "attributes up to 0.8 of the recognition with all of them, as true-positive plus "
