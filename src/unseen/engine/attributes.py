@@ -196,26 +196,31 @@ def layer_outputs(
             why="it has no activations.",
             fix="name a layer that every pass calls.",
         )
-    found = LayerOutputs(
-        model, module, example["x"], torch.cat(maps), torch.cat(labels), torch.cat(logits)
-    )
-    if not (torch.isfinite(found.maps).all() and torch.isfinite(found.logits).all()):
+    inputs, outputs = torch.cat(maps), torch.cat(logits)
+    if not (torch.isfinite(inputs).all() and torch.isfinite(outputs).all()):
         raise InvalidData(
             "Activations or answers are not finite.",
             why="nothing can be ranked by them.",
             fix="check the inputs and the weights of the model for NaN.",
         )
+    first = example["x"]
+    # copies of it for a model that checks the size of its batch
+    for prompt in (first, first.expand(len(inputs), *first.shape[1:])):
+        found = LayerOutputs(model, module, prompt, inputs, torch.cat(labels), outputs)
+        if _follows(found):
+            return found
+    raise UnsupportedLayer(
+        f"The answers do not follow from layer `{layer or 'the last ReLU'}` alone.",
+        why="something goes past it, such as a skip connection, or it is called twice.",
+        fix="name a layer through which everything goes, such as the end of a block.",
+    )
+
+
+def _follows(found: LayerOutputs) -> bool:
+    """Whether the layer's outputs give the answers, whatever the layers before it see."""
     try:
         again = found._replay(found.maps)
-        passes = again.shape == found.logits.shape and torch.allclose(
-            again, found.logits, rtol=1e-3, atol=1e-4
-        )
-    except RuntimeError:
-        passes = False
-    if not passes:
-        raise UnsupportedLayer(
-            f"The answers do not follow from layer `{layer or 'the last ReLU'}` alone.",
-            why="something goes past it, such as a skip connection, or it is called twice.",
-            fix="name a layer through which everything goes, such as the end of a block.",
-        )
-    return found
+    except Exception:  # the user's own model, on a batch of another size than that of its input
+        return False
+    same_shape = again.shape == found.logits.shape
+    return same_shape and torch.allclose(again, found.logits, rtol=1e-3, atol=1e-4)

@@ -116,7 +116,11 @@ def subjective_complexity(
         known.append(concept)
         full.append(whole)
         numbers.append(_least_number(outputs, order, concept, threshold * whole))
-    return Subjective(torch.tensor(known), torch.tensor(numbers), torch.tensor(full))
+    return Subjective(
+        torch.tensor(known, dtype=torch.long),
+        torch.tensor(numbers, dtype=torch.long),
+        torch.tensor(full),
+    )
 
 
 def _least_number(
