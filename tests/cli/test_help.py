@@ -11,13 +11,23 @@ import pytest
 from unseen.attributions.explanation import eight
 from unseen.attributions.explanation.guide import Question
 from unseen.attributions.influence import Curvature, Fisher, Precision
-from unseen.cli import audit, compare, explain, influence, main, study_options, subject_options
+from unseen.cli import (
+    audit,
+    compare,
+    explain,
+    influence,
+    main,
+    pairs,
+    study_options,
+    subject_options,
+)
 from unseen.questions.compare.candidates import methods_named, methods_of_classes
 from unseen.questions.compare.inputs import PROTOCOLS
 from unseen.questions.explain.options import METHODS
 from unseen.runs import catalog
 from unseen.study import Scale
 from unseen.tasks.text_corpus import Cut
+from unseen.tasks.token_pairs import RULES
 
 PARSERS = {
     module.__name__.rpartition(".")[2]: module.parser()
@@ -83,6 +93,7 @@ def test_help_is_in_groups_and_says_what_can_be_repeated(name):
 
 def test_what_may_be_typed_is_what_the_code_knows():
     assert tuple(METHODS) == explain.METHODS
+    assert tuple(RULES) == pairs.RULES
     assert {*METHODS.values()} == {*eight()}
     assert {*explain.QUESTIONS} == {*Question}
     assert {*influence.CURVATURES} == {*Curvature}

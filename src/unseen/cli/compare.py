@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
+from unseen.cli.pairs import PAIRS, add_pairs, write_split
 from unseen.cli.subject_options import (
     DATA,
     TRAINING,
@@ -35,7 +36,7 @@ def parser() -> Arguments:
         "Without a subject: the embedded UCI heart-disease data of four hospitals. Fields of a "
         "task of this package\n"
         "follow as flags: unseen compare rotated_digits --n 2000.",
-        groups=(DATA, METHODS, TRAINING),
+        groups=(DATA, METHODS, TRAINING, PAIRS),
     )
     add_data(p, SUBJECT)
     p.option(
@@ -68,6 +69,7 @@ def parser() -> Arguments:
         help="processes that share the work (default: all cores if there is much)",
     )
     add_training(p, estimator=False)
+    add_pairs(p)
     add_output(p, "unseen-comparison.html")
     p.repeatable(OUTPUT, "--table", "file to write the tables to as well: .tex, .md, .csv or .json")
     return p
@@ -76,6 +78,8 @@ def parser() -> Arguments:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options, rest = parser().parse_known_args(argv)
+    if options.by or options.split_only:
+        return write_split(options)
     methods, flags = split_rest(rest)
     if flags and (options.subject is None or options.subject == "heart" or "." in options.subject):
         known = dict.fromkeys(re.findall(r"--[a-z]+", parser().format_help()))

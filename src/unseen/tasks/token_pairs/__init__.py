@@ -19,7 +19,7 @@ from unseen.method import Trained
 from unseen.objectives import exact_match
 from unseen.reading import Reading
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.token_pairs.reading import read_pairs
+from unseen.tasks.token_pairs.reading import read_pairs, write_parts
 from unseen.tasks.token_pairs.rules import (
     RULES,
     PairSplit,
@@ -44,6 +44,7 @@ __all__ = [
     "split_by_primitive",
     "split_by_template",
     "split_by_word",
+    "write_parts",
 ]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unseen.engine.token_pairs import Pair, pair
 from unseen.errors import InvalidData, MissingFile, UnknownName
+from unseen.tasks.token_pairs.rules import PairSplit
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -45,6 +46,25 @@ def read_pairs(path: Path | str, source: str = "source", target: str = "target")
             f"{file.name} holds no pairs.", why="there is nothing to split.", fix="add lines."
         )
     return found
+
+
+def write_parts(
+    split: PairSplit, folder: Path | str, source: str = "source", target: str = "target"
+) -> list[Path]:
+    """train.tsv, test.tsv, left_out.tsv where there is any, and split.json with rule and counts."""
+    where = Path(folder)
+    where.mkdir(parents=True, exist_ok=True)
+    parts = {"train": split.train, "test": split.test, "left_out": split.left_out}
+    paths = []
+    for name, part in parts.items():
+        if part:
+            lines = [f"{' '.join(one.source)}\t{' '.join(one.target)}" for one in part]
+            paths.append(where / f"{name}.tsv")
+            paths[-1].write_text("\n".join([f"{source}\t{target}", *lines, ""]), "utf-8")
+    paths.append(where / "split.json")
+    facts = {"rule": split.rule, **split.counts(), "words": list(split.unknown_words)}
+    paths[-1].write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return paths
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
