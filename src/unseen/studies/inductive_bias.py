@@ -95,7 +95,7 @@ class Config:
         Networks(replace(MNIST, collection=Collection.FASHION_MNIST)),
     )
     seeds: int = 10
-    network_seeds: int = 4
+    network_seeds: int = 3
 
     def cells(self) -> Iterator[Cell[Dimensions | Losses | Networks, None]]:
         return interleave(
@@ -331,7 +331,7 @@ study = Study(
         "Omniglot and control. Here the kernel's bits are exact (no sampling), its tasks are drawn "
         "from the Gaussian process itself (200 training and 300 test points, with 10 seeds), and "
         "32 networks of each of two architectures with about 8,000 weights fit 200 images of MNIST "
-        "and Fashion-MNIST pooled to 14 × 14, with 4 seeds. Networks count only if their training "
+        "and Fashion-MNIST pooled to 14 × 14, with 3 seeds. Networks count only if their training "
         "loss is at most 0.01, and ε is where a tenth of the worse architecture gets: at smaller "
         "errors the order would be the fitted distribution's, not the networks'."
     ),
