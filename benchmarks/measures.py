@@ -11,6 +11,12 @@
   installed beside (its dependency asks for torchvision):
   pip install --target DIR --no-deps curvlinops-for-pytorch backpack-for-pytorch unfoldNd
   linear_operator, then PYTHONPATH=DIR.
+* `inversion`: `inversion_speedup`, 10⁶ sampled functions of a Gaussian process over the exact
+  probability, at three errors; `inversion_bits_error`, the largest difference of their bits where
+  at least 1 in 1,000 functions lies (`inversion_bits_allowed`: three standard errors of the samples
+  and 0.02).
+* `hypotheses_speedup`: 64 networks trained one by one over the same trained together, by their
+  number of weights.
 """
 
 import argparse
@@ -19,6 +25,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from math import log, sqrt
 from typing import Any
 
 import numpy as np
@@ -30,9 +37,11 @@ from unseen.engine.curvature import hessian
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, erm_step, train
 from unseen.engine.parameters import copy_parameters, trainable
+from unseen.engine.vectorized.choose import train_many
 from unseen.lab import Lab
 from unseen.measures.bounds import MEASURES, Family, SharedPass
 from unseen.measures.bounds.spectral import spectral_norm
+from unseen.measures.inductive_bias.gaussian_process import GaussianProcess, PosteriorError
 from unseen.method import Trained
 from unseen.models.conv import cnn
 from unseen.models.mlp import mlp
@@ -41,6 +50,8 @@ from unseen.stats.sweeps import evaluate_measures
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.images import Collection, Images
 
+SAMPLES, PROBABILITIES = 1_000_000, (0.1, 0.01, 0.001)
+HYPOTHESES, STEPS, TURNS = 64, 100, 3
 CLOSED = (Family.NORM, Family.MARGIN, Family.SPECTRAL, Family.PATH)
 
 
@@ -152,11 +163,95 @@ def curvature_vs_curvlinops() -> dict[str, float | str]:
     return {"curvature_vs_curvlinops": theirs_seconds / ours_seconds, "relative_difference": gap}
 
 
+def once_seconds(run: Callable[[], Any]) -> float:
+    """Of a single run."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def inversion() -> dict[str, Any]:
+    """Exact probabilities against sampled functions."""
+    error = gaussian_process_error(train=40, test=60, d=3)
+    drawn = np.empty(0)
+
+    def sample() -> None:
+        nonlocal drawn
+        drawn = error.form.sample(SAMPLES, Lab().numpy())
+
+    by_sampling = once_seconds(sample)
+    half = SAMPLES // 2
+    at = [float(np.quantile(drawn[:half], p)) for p in PROBABILITIES]
+    exact = [error.form.log_probability(x) for x in at]
+    by_inversion = cpu_seconds(lambda: [error.form.log_probability(x) for x in at], 9)
+    shares = [float((drawn[half:] <= x).mean()) for x in at]
+    bits = [abs(found - log(share)) / log(2) for found, share in zip(exact, shares, strict=True)]
+    worst = max(range(len(at)), key=bits.__getitem__)
+    return {
+        "inversion_speedup": round(by_sampling / by_inversion, 1),
+        "inversion_bits_error": round(bits[worst], 5),
+        "inversion_bits_allowed": round(3 / sqrt(shares[worst] * half) / log(2) + 0.02, 5),
+    }
+
+
+def gaussian_process_error(train: int, test: int, d: int) -> PosteriorError:
+    """A target drawn from the Gaussian process itself."""
+    process, generator = GaussianProcess(), Lab(0).child("task").generator()
+    x = torch.randn(train + test, d, generator=generator, dtype=torch.float64)
+    covariance = process.covariance(x, x)
+    covariance.diagonal().add_(process.jitter)
+    normal = torch.randn(train + test, 1, generator=generator, dtype=torch.float64)
+    y = torch.linalg.cholesky(covariance) @ normal
+    return process.error(x[:train], y[:train], x[train:], y[train:])
+
+
+def hypotheses() -> dict[str, Any]:
+    """Networks trained together and one by one, in turns, so that a busy machine slows both."""
+    found = {}
+    for widths in ([64, 64, 10], [196, 32, 10]):
+        task = teacher_task(widths[0])
+        budget, labs = Budget(steps=STEPS, batch_size=32), [Lab(k) for k in range(HYPOTHESES)]
+        train_many(networks(widths, labs[:4]), task, erm_step, budget, labs[:4])
+        train(networks(widths, labs[:1])[0], task, erm_step, budget, labs[0])
+        together, alone = [], []
+        for turn in range(TURNS):
+            models = networks(widths, labs)
+            together.append(once_seconds(lambda: train_many(models, task, erm_step, budget, labs)))  # noqa: B023
+            for k in range(turn, HYPOTHESES, 4 * TURNS):
+                model = networks(widths, labs[k : k + 1])[0]
+                alone.append(once_seconds(lambda: train(model, task, erm_step, budget, labs[k])))  # noqa: B023
+        weights = sum(p.numel() for p in mlp(widths).parameters())
+        found[str(weights)] = round(
+            statistics.median(alone) * HYPOTHESES / statistics.median(together), 2
+        )
+    return found
+
+
+def networks(widths: list[int], labs: list[Lab]) -> list[nn.Module]:
+    """Untrained networks, one per lab."""
+    models: list[nn.Module] = []
+    for lab in labs:
+        with lab.child("init").seeded():
+            models.append(mlp(widths))
+    return models
+
+
+def teacher_task(d: int) -> Task:
+    """1,000 normal inputs, labelled by a linear teacher."""
+    generator = Lab(0).child("teacher").generator()
+    x = torch.randn(1_000, d, generator=generator)
+    y = (x @ torch.randn(d, 10, generator=generator)).argmax(1)
+    splits = {"train": Split(Columns(x=x, y=y), Use.TRAIN)}
+    return Task(name="teacher", axis=Axis.IID, splits=splits, objective=classify)
+
+
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "closed_form_vs_evaluation": closed_form_vs_evaluation,
     "protocol_seconds": protocol,
     "spectral_speedup": spectral_speedup,
     "curvature_vs_curvlinops": curvature_vs_curvlinops,
+    "inversion": inversion,
+    "hypotheses_speedup": hypotheses,
 }
 
 
