@@ -102,10 +102,10 @@ def image_rows(config: Config, lab: Lab) -> Iterator[Row]:
         images = Images(collection, n_train=config.n, n_test=10, standardise=False)
         task = images.build(lab.child("data", collection))
         found = Difficulty(eps=config.eps)(task, lab.child("difficulty", collection))
-        yield {"task": str(collection), **described(found)}
+        yield {"task": str(collection), **describe(found)}
 
 
-def described(found: DifficultyReading) -> Row:
+def describe(found: DifficultyReading) -> Row:
     """The reading's numbers as columns."""
     space = found.space
     if isinstance(space, Control) or space is None:
@@ -221,7 +221,7 @@ def few_shot_rows(config: Config, lab: Lab) -> Iterator[Row]:
         log_n=float(logsumexp(sets)),
     )
     found = Difficulty(eps=config.eps)(space, lab)
-    yield {"task": "omniglot", "within": float(np.mean(within)), **described(found)}
+    yield {"task": "omniglot", "within": float(np.mean(within)), **describe(found)}
 
 
 def harder(of: str, than: str, part: str = "images", than_part: str = "images") -> Effect:
