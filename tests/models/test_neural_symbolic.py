@@ -1,6 +1,8 @@
 """The machine and its parts, against trees and programs that are known."""
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from unseen.models.neural_symbolic.programs import Example, Expression, Program,
 from unseen.objectives import exact_match
 from unseen.tasks.hint import SYMBOLS, UndefinedValue, draw_expression
 from unseen.tasks.hint import meaning as arithmetic
-from unseen.tasks.pcfg import BINARY, UNARY, generate_part
+from unseen.tasks.pcfg import BINARY, LARGE, UNARY, generate_part, published_part
 from unseen.tasks.scan import commands, reorder
 
 
@@ -62,16 +64,31 @@ def test_oracle_programs_answer_every_command_of_scan():
         assert oracle.value(words, oracle.scan_heads(words), oracle.SCAN_PROGRAMS) == one.target
 
 
-def test_oracle_programs_answer_strings_and_arithmetic():
-    functions = {**UNARY, **BINARY}
-    for one in generate_part("test"):
-        letters = {t for t in one.source if t not in functions and t != ","}
-        arity = {**dict.fromkeys(UNARY, 1), **dict.fromkeys(BINARY, 2), ",": 0}
-        programs = {**functions, ",": lambda: ()}
-        programs |= {letter: (lambda x, letter=letter: (letter, *x)) for letter in letters}
+def assert_strings_are_computed(lines):
+    arity = {**dict.fromkeys(UNARY, 1), **dict.fromkeys(BINARY, 2), ",": 0}
+    programs = {**UNARY, **BINARY, ",": lambda: ()}
+    for one in lines:
+        for letter in set(one.source) - set(arity):
+            arity[letter] = 1
+            programs[letter] = lambda x, letter=letter: (letter, *x)
         source = (*one.source, ",")
-        heads = oracle.prefix_heads(source, arity | dict.fromkeys(letters, 1))
-        assert oracle.value(source, heads, programs) == one.target
+        assert oracle.value(source, oracle.prefix_heads(source, arity), programs) == one.target
+
+
+def test_oracle_programs_answer_strings():
+    assert_strings_are_computed(generate_part("test"))
+
+
+@pytest.mark.skipif(
+    not (Path(os.environ.get("UNSEEN_DATA", "/nonexistent")) / LARGE).is_file(),
+    reason="PCFG SET is not in UNSEEN_DATA",
+)
+@pytest.mark.parametrize("part", ["dev", "test", "systematicity", "productivity"])
+def test_oracle_programs_answer_the_published_strings(part):
+    assert_strings_are_computed(published_part(part))
+
+
+def test_oracle_programs_answer_arithmetic():
     rng = np.random.default_rng(0)
     operations = {
         "+": lambda a, b: a + b,

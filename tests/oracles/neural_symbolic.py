@@ -90,8 +90,12 @@ def arithmetic_heads(symbols):
 def value(symbols, heads, programs):
     """Evaluates by recursion."""
 
+    below = [[] for _ in heads]
+    for node, head in enumerate(heads):
+        if head >= 0:
+            below[head].append(node)
+
     def of(node):
-        children = [of(k) for k, head in enumerate(heads) if head == node]
-        return programs[symbols[node]](*children)
+        return programs[symbols[node]](*map(of, below[node]))
 
     return of(heads.index(-1))
