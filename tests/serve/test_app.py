@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from unseen.engine.image_attributes import brightness
-from unseen.errors import InvalidData, MissingExtra, UnseenError
+from unseen.errors import InvalidConfig, InvalidData, MissingExtra, UnseenError
 from unseen.lab import Lab
 from unseen.models.generator import VAE, ConvDecoder, ImageGenerator
 from unseen.serve.generators import load_generator, shipped_generator
@@ -208,6 +208,18 @@ def test_exports_carry_their_card():
     tensors = load(answer.content)
     assert float(tensors["vector"].norm()) == pytest.approx(1)
     assert tab.pixels("/directions/kept/strip.png").shape == (40, 56)
+
+
+def test_fewer_images_are_measured_where_a_generator_is_slow():
+    tab = fitted()
+    small = client(measured=9)
+    assert small.get("/api/model").json()["measured"] == 9
+    copy = Tab(small)
+    copy.path = f"/api/sessions/{copy.post_at('/api/sessions/open', tab.json('/file'))['session']}"
+    assert copy.json("/measures")["effects"][0]["n"] == copy.json("/measures")["images"] == 9
+    for number in (1, 513):
+        with pytest.raises(InvalidConfig):
+            client(measured=number)
 
 
 def test_tabs_do_not_share_a_session():

@@ -31,6 +31,13 @@ def parser() -> Arguments:
         help="file.py:name of an ImageGenerator, or of a module with latent_size",
     )
     p.option(GENERATOR, "--session", help="file of a saved session that every tab begins with")
+    p.option(
+        GENERATOR,
+        "--measured",
+        type=int,
+        default=128,
+        help="images behind every measure; fewer where a generator is slow (default 128)",
+    )
     p.option(SERVER, "--port", type=int, default=8765, help="port, 0 for a free one (default 8765)")
     p.option(
         SERVER, "--host", default="127.0.0.1", help="address to listen at (default: loopback only)"
@@ -65,6 +72,7 @@ def main(argv: Sequence[str]) -> int:
         load_generator(options.subject),
         hosts=(*LOOPBACK, options.host, *options.allow_host),
         start=start,
+        measured=options.measured,
     )
     listener = listen(options.host, options.port)
     name = f"[{options.host}]" if ":" in options.host else options.host

@@ -18,6 +18,7 @@ from unseen.models.generator import ImageGenerator
 from unseen.serve.images import png_grid
 from unseen.serve.session import (
     ANCHORS,
+    MEASURED,
     STRONGEST,
     WALK,
     OtherModel,
@@ -86,12 +87,16 @@ class Sessions:
 
 
 def compass_app(
-    generator: ImageGenerator, *, hosts: Sequence[str] = LOOPBACK, start: object = None
+    generator: ImageGenerator,
+    *,
+    hosts: Sequence[str] = LOOPBACK,
+    start: object = None,
+    measured: int = MEASURED,
 ) -> "Guard":
     """The application for one generator; `start` is the content of a session file that every tab
-    begins with.
+    begins with, `measured` the number of images behind every measure.
     """
-    sessions = Sessions(Studio(generator), start)
+    sessions = Sessions(Studio(generator, measured), start)
     if start is not None:
         open_session(sessions.studio, start)  # refused now rather than in the browser
     routes = [
@@ -209,6 +214,7 @@ def _api(sessions: Sessions) -> list[Route]:
             "image": [*images.shape[1:]],
             "walk": WALK,
             "anchors": ANCHORS,
+            "measured": sessions.studio.measured,
             "strongest": STRONGEST,
             "encoder": generator.encoder is not None,
         }

@@ -74,8 +74,14 @@ class Studio:
     edits at a layer, whose hooks sit on the model.
     """
 
-    def __init__(self, generator: ImageGenerator) -> None:
-        self.generator = generator
+    def __init__(self, generator: ImageGenerator, measured: int = MEASURED) -> None:
+        if not 2 <= measured <= POOL - BOARDS:
+            raise InvalidConfig(
+                f"{measured} images cannot be measured.",
+                why=f"{POOL - BOARDS} are kept from the boards, and an interval needs two.",
+                fix=f"use 2 to {POOL - BOARDS}.",
+            )
+        self.generator, self.measured = generator, measured
         self._samples: dict[tuple[int, str], Samples] = {}
         self._lock = threading.RLock()
 
@@ -327,7 +333,7 @@ class Session:
         """What the direction does on fresh latents, with intervals; what cannot be said."""
         found = self.require_fit(name)
         direction, marks = found.direction, found.marks
-        z = self.samples.z[-MEASURED:]
+        z = self.samples.z[-self.studio.measured :]
         images = self.studio.walk(z, direction, STRENGTHS, self.layer)
         middle = images[:, STRENGTHS.index(0.0)]
         effects = []
@@ -341,6 +347,7 @@ class Session:
         return {
             "effects": effects,
             "safe_range": [low if isfinite(low) else None, high if isfinite(high) else None],
+            "images": len(z),
             "features": "encoder" if self.studio.generator.encoder else "coarse pixels",
             "marks_test": self._test(marks),
             "marks": [sum(m > 0 for m in marks.values()), sum(m < 0 for m in marks.values())],

@@ -255,6 +255,7 @@ function isTaken(name) {
 async function start() {
   model = await call("model");
   $("model").textContent = `${model.name} · ${model.latent_size} latents · ${model.licence ? model.licence + " · " : ""}SHA-256 ${model.sha256.slice(0, 12)}…`;
+  $("measured").textContent = model.measured;
   $("layer").replaceChildren(new Option("the latent", ""), ...model.layers.map((name) => new Option(`layer ${name}`, name)));
   const before = sessionStorage.getItem(KEY);
   if (before && !(await isTaken(before))) {
