@@ -149,8 +149,19 @@ def sites(shift, n=120, number=4, seed=0):
     return found
 
 
+def values_of(parts):
+    return [gap.value for gap in site_gaps(parts)]
+
+
+def test_what_chance_makes_of_a_gap_is_as_large_as_said():
+    gaps = [gap for seed in range(80) for gap in site_gaps(sites(0.0, seed=seed))]
+    said = np.mean([gap.chance for gap in gaps])
+    # of 320 values, four of a draw dependent
+    assert np.std([gap.value for gap in gaps]) == pytest.approx(said, rel=0.25)
+
+
 def test_where_sites_do_not_differ_the_gap_is_zero_on_average():
-    values = np.array([site_gaps(sites(0.0, seed=seed)) for seed in range(80)])
+    values = np.array([values_of(sites(0.0, seed=seed)) for seed in range(80)])
     assert abs(values.mean()) < 3 * values.mean(1).std() / 80**0.5 + 1e-4
     assert (values < 0).any()  # chance is taken off, and nothing is cut at zero
 
@@ -159,7 +170,7 @@ def test_a_slope_of_a_site_is_found_at_its_size():
     # at an even site: the others' slope is the mean of three, two of which are of the other kind
     shift, found = 0.5, []
     for seed in range(40):
-        found.append(site_gaps(sites(shift, n=400, seed=seed))[0])
+        found.append(values_of(sites(shift, n=400, seed=seed))[0])
     others = 1 + shift * (1 - 2) / 3
     gap = (1 + shift - others) ** 2
     variance = (1 + shift) ** 2 + 1 + 1
@@ -169,7 +180,7 @@ def test_a_slope_of_a_site_is_found_at_its_size():
 def test_scale_and_basis_of_the_features_do_not_matter():
     plain, turn = sites(0.5), torch.linalg.qr(normal(3, 3, seed=9)).Q
     other = [SiteFeatures(5 * site.z @ turn + 3, -2 * site.y + 1) for site in plain]
-    assert site_gaps(other) == pytest.approx(site_gaps(plain), rel=1e-6)
+    assert values_of(other) == pytest.approx(values_of(plain), rel=1e-6)
 
 
 def trained(objective, y_of, column=None, number=3):
@@ -187,9 +198,9 @@ def trained(objective, y_of, column=None, number=3):
 @pytest.mark.parametrize("column", [None, "site", "domain"])
 def test_of_a_model_its_last_features_at_every_site_are_read(column):
     reading = InvarianceGap()(trained(regress, lambda y: y[:, 0], column), LAB)
-    expected = site_gaps(sites(0.8, number=3))
+    expected = values_of(sites(0.8, number=3))
     assert reading.detail[:, 0].tolist() == pytest.approx(expected)
-    assert reading.detail[:, 1].tolist() == [120, 120, 120]
+    assert reading.detail[:, 2].tolist() == [120, 120, 120]
     assert (reading.n, reading.value) == (3, pytest.approx(np.mean(expected)))
     classes = InvarianceGap()(trained(classify, lambda y: (y[:, 0] > 0).long(), column), LAB)
     assert classes.value > 0.02

@@ -15,13 +15,12 @@ from jaxtyping import Float
 from scipy import stats as scipy_stats
 from torch import Tensor
 
-from unseen import stats
 from unseen.engine.batches import once, size
 from unseen.engine.features import record_features
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.reading import Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Scope
 from unseen.task import Batch, Use
 
 
@@ -142,8 +141,10 @@ class InvarianceGap:
     Read from the EVALUATE splits: features are the inputs of the last linear layer, in the
     directions in which they vary most over all sites (one per ten rows of the smallest site); a
     class counts as the number 0 or 1. Every gap has the chance part of both heads taken off, so it
-    is 0 on average, not always positive, where the sites do not differ. `detail` is
-    [site, (gap, rows)]; the interval takes sites for drawn anew.
+    is 0 on average, not always positive, where the sites do not differ. The value is the mean over
+    sites; `detail` is [site, (gap, standard deviation of the gap by chance where sites do not
+    differ, rows)]. No interval: these are the sites there are, and Student's t over them holds a
+    mean of such squares in 70 % (three sites) to 85 % (ten) of draws.
     """
 
     layer: str = ""
@@ -154,11 +155,14 @@ class InvarianceGap:
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         sites = read_sites(subject, self.splits, self.layer, self.batch_size, lab)
-        values = site_gaps(list(sites.values()))
-        rows = [float(len(site.y)) for site in sites.values()]
-        found = stats.mean(values, unit="share of the target's variance")
-        detail = torch.tensor([values, rows], dtype=torch.float64).T
-        return Reading(found.value, found.low, found.high, found.n, found.unit, detail)
+        gaps = site_gaps(list(sites.values()))
+        table = [
+            [gap.value, gap.chance, len(site.y)]
+            for gap, site in zip(gaps, sites.values(), strict=True)
+        ]
+        detail = torch.tensor(table, dtype=torch.float64)
+        mean = float(detail[:, 0].mean())
+        return Reading(mean, n=len(gaps), unit="share of the target's variance", detail=detail)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +171,15 @@ class SiteFeatures:
 
     z: Float[Tensor, "n k"]
     y: Float[Tensor, "n c"]
+
+
+@dataclass(frozen=True)
+class SiteGap:
+    """As shares of the target's variance at the site."""
+
+    value: float
+    chance: float
+    """Standard deviation of the value where the heads differ by chance alone."""
 
 
 @torch.no_grad()
@@ -231,7 +244,7 @@ def _columns(y: Tensor, classes: Tensor | None) -> Float[Tensor, "n c"]:
     return columns[:, 1:] if len(classes) == 2 else columns  # of two classes one says all
 
 
-def site_gaps(sites: Sequence[SiteFeatures]) -> list[float]:
+def site_gaps(sites: Sequence[SiteFeatures]) -> list[SiteGap]:
     """The gap of every site, as a share of the target's variance there."""
     if len(sites) < 2:
         raise InvalidData(
@@ -277,8 +290,12 @@ def _designs(sites: Sequence[SiteFeatures], most: int) -> list[Float[Tensor, "n 
     return [torch.cat([s.z.new_ones(len(s.z), 1), (s.z - centre) @ basis], 1) for s in sites]
 
 
-def _gap(designs: Sequence[Tensor], targets: Sequence[Tensor], k: int) -> float:
-    """ρ of the others' head at site k minus what chance alone makes of it, over Var y there."""
+def _gap(designs: Sequence[Tensor], targets: Sequence[Tensor], k: int) -> SiteGap:
+    """ρ of the others' head at site k minus what chance alone makes of it, over Var y there.
+
+    Where both heads estimate the same, their difference is N(0, V) and ρ has mean tr(A V) and
+    variance 2 tr((A V)²), with A the second moments of the features.
+    """
     here, y = designs[k], targets[k]
     others = [j for j in range(len(designs)) if j != k]
     spread = float((y - y.mean(0)).square().mean(0).sum())
@@ -301,8 +318,9 @@ def _gap(designs: Sequence[Tensor], targets: Sequence[Tensor], k: int) -> float:
     inside = here.T @ here / len(here)
     away = own - common
     gap = float(torch.einsum("ic,ij,jc->", away, inside, away))
-    chance = float((inside * (own_error + common_error)).sum())
-    return (gap - chance) / spread
+    by_chance = inside @ (own_error + common_error)
+    spread_by_chance = float(2 * (by_chance * by_chance.T).sum()) ** 0.5
+    return SiteGap((gap - float(by_chance.trace())) / spread, spread_by_chance / spread)
 
 
 def _fit(
@@ -318,6 +336,21 @@ def _fit(
     meat = x.T @ ((weights.square() * residual2)[:, None] * x)
     n, q = x.shape
     return coefficients, inverse @ meat @ inverse * n / max(1, n - q)
+
+
+MEASURES = (
+    MeasureEntry(
+        name="invariance gap",
+        measure=InvarianceGap(),
+        meaning="How much more of the target's variance a linear head fitted at a site explains "
+        "than one of all other sites, on the last features; 0: one head serves all.",
+        direction=Direction.LOWER,
+        family="function",
+        passes=1,
+        needs=frozenset({Need.MODEL, Need.GRADIENTS}),
+        scope=Scope.TASK,
+    ),
+)
 
 
 def example() -> InvarianceGap:
