@@ -507,3 +507,13 @@ def test_a_study_without_rows_still_reports() -> None:
     assert "No cell has finished" in html(of(study(), []))
     with pytest.raises(InvalidData):
         column([], "accuracy")
+
+
+def test_quantities_of_several_units_share_no_scale() -> None:
+    def drawn(*units: str) -> bool:
+        rows = [{"measure": u, "value": Reading(1, 0, 2 + k, unit=u)} for k, u in enumerate(units)]
+        page = html(Document(title="t", sections=[Section("s", [Table(rows=rows)])]))
+        return "whisker" in page.split("</style>")[1]
+
+    assert drawn("nats", "nats")
+    assert not drawn("nats", "bits")

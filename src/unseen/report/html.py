@@ -160,9 +160,9 @@ def _small(text: str, kind: str = "unit") -> Markup:
 
 
 def _scale(values: Sequence[Value]) -> tuple[float, float] | None:
-    """The range of a column's intervals, if there are two or more to compare."""
+    """The range of a column's intervals, if there are two or more of one unit to compare."""
     known = [v for v in values if isinstance(v, Reading) and isfinite(v.low) and isfinite(v.high)]
-    if len(known) < 2:
+    if len(known) < 2 or len({v.unit for v in known}) > 1:
         return None
     low, high = min(v.low for v in known), max(v.high for v in known)
     return (low, high) if high > low else None

@@ -18,7 +18,7 @@ MOST_COLUMNS = 4
 SIGNS = {Direction.HIGHER: "higher", Direction.LOWER: "lower", Direction.NEITHER: "–"}
 CAUTION = (
     "One number about weights or gradients does not say how a model holds elsewhere. Which "
-    "measure foretells it is a question to many models of your own: `unseen measure --sweep`."
+    "measure foretells it is a question to many models of your own: unseen measure --sweep."
 )
 
 
