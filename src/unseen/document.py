@@ -57,6 +57,10 @@ class Table:
     """Cells (row, column) that are printed bold."""
     marks: Mapping[tuple[int, str], int] = field(default_factory=dict)
     """Cells with a raised number that a footnote explains."""
+    comparable: bool = True
+    """Whether the readings of a column can be drawn on one scale: not where each row has its own
+    quantity.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

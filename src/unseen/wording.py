@@ -1,6 +1,6 @@
 """How values become words: the same digits, signs and dashes in HTML, Markdown and the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, isfinite, log10
 
@@ -96,6 +96,16 @@ def column_decimals(values: Sequence[Value]) -> int | None:
         d for value in values if isinstance(value, Reading) and (d := decimals(value)) is not None
     )
     return known[len(known) // 2] if known and known[-1] - known[0] <= 2 else None
+
+
+def decimals_by_column(table: Table, cells: Mapping[str, Sequence[Value]]) -> dict[str, int | None]:
+    """`column_decimals` of every column; where each row has its own quantity it has its own
+    decimals, too.
+    """
+    return {
+        name: column_decimals(values) if table.comparable else None
+        for name, values in cells.items()
+    }
 
 
 def shared_decimals(values: Sequence[float]) -> int | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import unseen
@@ -16,10 +17,13 @@ from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
 from unseen.objectives import classify
+from unseen.questions.audit.job import Audit
 from unseen.questions.measure.catalogue import catalogue, select_measures
+from unseen.questions.measure.differences import better_model, values_per_example
+from unseen.questions.measure.document import document
 from unseen.questions.measure.evaluate import MeasureReader, as_tensors, from_tensors
-from unseen.questions.measure.job import MeasureJob
-from unseen.questions.measure.results import Measurement, MeasureReport
+from unseen.questions.measure.job import MeasureJob, counterpart
+from unseen.questions.measure.results import Difference, Measurement, MeasureReport
 from unseen.reading import Direction, MeasureEntry, Need, Reading, Scope
 from unseen.subjects.session import open_session
 from unseen.subjects.subject import Subject
@@ -189,3 +193,81 @@ def test_a_plug_of_your_own_is_one_entry():
     found, left_out = MeasureReader(session)([entry], trainings=False)
     assert not left_out
     assert found[0].reading.value == float(session.first.model.weight.detach().abs().max())
+
+
+def measured(name: str, **more) -> Measurement:
+    about = {"family": "sharpness", "meaning": "…", "direction": Direction.LOWER, "passes": 1}
+    about |= {"interval": "examples", "reading": Reading(1.0)} | more
+    return Measurement(name=name, **about)
+
+
+def test_values_per_example_are_paired_over_examples_and_trainings():
+    a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 1.0, 3.0])
+    readings = [Reading(float(x.mean()), n=3, detail=x) for x in (a, b)]
+    mine = measured("rise", reading=readings[0], trainings=readings)
+    assert values_per_example(mine).tolist() == [a.tolist(), b.tolist()]
+    norms = replace(readings[0], value=7.0)  # detail that is no part of a mean
+    assert values_per_example(measured("rise", reading=norms)) is None
+
+
+def test_two_models_differ_over_what_pairs_there_are():
+    reports = [
+        MeasureJob(seeds=2, against=lambda lab: [subject(model=lambda: nn.Linear(4, 2))])(
+            subject(model=lambda: nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))), Lab()
+        )
+    ]
+    how = {(d.name, d.split): d.how for d in reports[0].differences}
+    assert how["accuracy", "unseen"] == "examples and trainings, paired"
+    assert how["sharpness within radius 0.05", ""] == "examples and trainings, paired"
+    assert how["largest curvature", ""] == "trainings, paired by seed"
+    assert "no interval" in how["mutual information of members", "seen"]
+    assert not any(name.startswith("gap") or "copies" in name for name, _ in how)
+    text = document(reports).sections[1].title
+    assert text == "Against network"
+
+
+def test_a_clear_difference_says_which_is_better():
+    def difference(value: float, half: float, direction: Direction) -> Difference:
+        reading = Reading(value, value - half, value + half, 9)
+        return Difference(name="x", direction=direction, reading=reading, how="examples, paired")
+
+    found = [
+        difference(-1.0, 0.1, Direction.LOWER),
+        difference(1.0, 0.1, Direction.LOWER),
+        difference(1.0, 0.1, Direction.HIGHER),
+        difference(0.1, 1.0, Direction.HIGHER),
+        difference(1.0, 0.1, Direction.NEITHER),
+    ]
+    assert better_model(found) == ["this", "other", "this", "", ""]
+
+
+def test_a_model_without_a_counterpart_is_refused():
+    with pytest.raises(InvalidConfig, match="no model to compare with"):
+        counterpart(subject(held_out="A"), [subject(held_out="B")])
+    with pytest.raises(InvalidConfig, match="is no model"):
+        unseen.measure(subject(), against="table.csv", progress=False)
+    with pytest.raises(InvalidConfig, match="no table was given"):
+        unseen.measure(subject(), against=LogisticRegression(), progress=False)
+
+
+def test_the_audit_shows_the_same_numbers():
+    lab = Lab()
+    measured_here = {
+        (m.name, m.split): m.reading for m in MeasureJob(seeds=2)(subject(), lab).measurements
+    }
+    found = Audit(seeds=2, remedies={})(subject(), lab)
+    assert found.measured
+    for m in found.measured:
+        mine, theirs = measured_here[m.name, m.split], m.reading
+        assert (theirs.value, theirs.low, theirs.high) == pytest.approx(
+            (mine.value, mine.low, mine.high), nan_ok=True
+        )
+    for name, reading in found.readings.items():
+        key = tuple(name.split(": ")) if ": " in name else (name, "")
+        if key in measured_here:
+            assert reading.value == pytest.approx(measured_here[key].value), name
+            assert reading.low == pytest.approx(measured_here[key].low, nan_ok=True), name
+    shown = {m.name for m in found.measured} | {name.split(": ")[0] for name in found.readings}
+    of_model = {n for n, _ in measured_here} - {"loss", "accuracy", "AUC"}
+    missing = {n for n in of_model if not n.startswith(("gap", "copies"))} - shown
+    assert not missing

@@ -74,14 +74,14 @@ def table(value: Table, whiskers: bool = True) -> Markup:
 
     A row that is too long to read becomes a column; its quantities then share no scale.
     """
-    whiskers = whiskers and wording.transpose(value) is None
+    whiskers = whiskers and value.comparable and wording.transpose(value) is None
     value = wording.transpose(value) or value
     names = wording.columns(value)
     shown = value.rows[:MOST_ROWS]
     cells = {name: [row.get(name) for row in shown] for name in names}
     numeric = {name: wording.is_numeric(cells[name]) for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
-    digits = {name: wording.column_decimals(cells[name]) for name in names}
+    digits = wording.decimals_by_column(value, cells)
     readings = [name for name in names if any(isinstance(v, Reading) for v in cells[name])]
     scales = {name: _scale(cells[name]) if whiskers else None for name in names}
     head = [
@@ -152,6 +152,8 @@ def _cell(
     )
     if first and not numeric:
         return Markup('<th scope="row"{}>{}</th>').format(mark, inside)
+    if value == "":  # a line of a list on a narrow screen that would say nothing
+        mark = Markup(' class="blank"')
     return Markup("<td{}>{}</td>").format(mark, inside)
 
 

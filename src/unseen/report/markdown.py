@@ -44,7 +44,7 @@ def table(value: Table) -> str:
     names = wording.columns(value)
     cells = {name: [row.get(name) for row in value.rows] for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
-    digits = {name: wording.column_decimals(cells[name]) for name in names}
+    digits = wording.decimals_by_column(value, cells)
     heads = [
         name.strip() + (f" ({unit})" if (unit := wording.head_unit(name, units[name])) else "")
         for name in names

@@ -110,7 +110,7 @@ def _table(table: Table) -> RenderableType:
     grid = Columns(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     cells = {name: [row.get(name) for row in table.rows] for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
-    digits = {name: wording.column_decimals(cells[name]) for name in names}
+    digits = wording.decimals_by_column(table, cells)
     for name in names:
         head = clean(name).strip() + (
             f" ({unit})" if (unit := wording.head_unit(name, units[name])) else ""

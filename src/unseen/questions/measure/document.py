@@ -10,8 +10,9 @@ from unseen.document import Block, Document, Note, Paragraph, Section, Table, To
 from unseen.questions.measure.catalogue import family_order
 from unseen.questions.measure.differences import better_model
 from unseen.questions.measure.results import Measurement, MeasureReport
-from unseen.reading import Direction
+from unseen.reading import Direction, Reading
 from unseen.text import count_noun, join_words
+from unseen.wording import SILENT_UNITS
 
 MOST_COLUMNS = 4
 """Models whose values stand beside each other; more take further tables."""
@@ -129,9 +130,13 @@ def _by_family(
             family = first.family
             heads.append(len(lines))
             lines.append({"measure": family})
-        found: dict[str, Value] = {"measure": _label(key)}
-        found |= {name: of[key].reading if key in of else None for name, of in columns}
-        found |= {"better": SIGNS[first.direction]} if told is None else _about(first, told)
+        unit = first.reading.unit
+        found: dict[str, Value] = {"measure": _label(key, "" if unit in SILENT_UNITS else unit)}
+        if told is None:
+            found["better"] = SIGNS[first.direction]
+        found |= {name: without_unit(of[key]) if key in of else None for name, of in columns}
+        if told is not None:
+            found |= _about(first, told)
         lines.append(found)
     names = list(lines[1])
     blank = dict.fromkeys(names, "")
@@ -139,6 +144,7 @@ def _by_family(
         rows=[{**blank, **line} if k in heads else line for k, line in enumerate(lines)],
         columns=names,
         strong=[(k, "measure") for k in heads],
+        comparable=False,
     )
 
 
@@ -146,9 +152,15 @@ def _column(report: MeasureReport) -> str:
     return report.held_out or report.task
 
 
-def _label(key: Key) -> str:
+def _label(key: Key, unit: str = "") -> str:
     name, at = key
+    name = f"{name} ({unit})" if unit else name
     return f"{name}, {at}" if at else name
+
+
+def without_unit(measurement: Measurement) -> Reading:
+    """The reading of a cell whose row says the unit."""
+    return replace(measurement.reading, unit="")
 
 
 def _about(measurement: Measurement, told: set[str]) -> dict[str, Value]:
@@ -203,7 +215,7 @@ def against(reports: Sequence[MeasureReport]) -> list[Block]:
         f"{count_noun(len(rows), 'difference')}; “clearly better” holds for all of them together "
         "(Holm's correction)."
     )
-    return [Table(rows=rows, caption=caption)]
+    return [Table(rows=rows, caption=caption, comparable=False)]
 
 
 def _trainings(reports: Sequence[MeasureReport]) -> list[Block]:
@@ -224,7 +236,7 @@ def _trainings(reports: Sequence[MeasureReport]) -> list[Block]:
         f"Mean of {reports[0].trainings} trainings from different seeds, with Student's t over "
         "them: what another training of the same model would give."
     )
-    return [Table(rows=found, caption=caption)]
+    return [Table(rows=found, caption=caption, comparable=False)]
 
 
 def reasons(reports: Sequence[MeasureReport]) -> list[Block]:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unseen.engine.batches import length, once, size
 from unseen.engine.parameters import real_view
-from unseen.errors import InvalidData, TooBig, reason
+from unseen.errors import InvalidData, TooBig, UnseenError, reason
 from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.measures.bounds import GeneralizationMeasure, SharedPass
@@ -72,7 +72,7 @@ class MeasureReader:
         first = self.reading(entry, split, self.session.first)
         several = trainings and self.session.has_gradients and not self._reads_all(entry)
         others = self.session.models[1:] if several else ()
-        more = [self.reading(entry, split, run) for run in others]
+        more = self._readings_of(others, entry, split)
         return Measurement(
             name=entry.name,
             family=entry.family,
@@ -86,6 +86,16 @@ class MeasureReader:
             covered=self._share_of_parameters(entry),
             is_of_model=not _reads_task(entry.measure),
         )
+
+    def _readings_of(
+        self, others: Sequence[Trained], entry: MeasureEntry, split: str
+    ) -> list[Reading]:
+        """Of other trainings; nothing where one of them has none (a margin below zero)."""
+        try:
+            return [self.reading(entry, split, run) for run in others]
+        except UnseenError as error:
+            self.session.note_cap(f"{entry.name}: not all trainings have it. {error.what}")
+            return []
 
     def reading(self, entry: MeasureEntry, split: str, trained: Trained) -> Reading:
         """The measure of one model on a split, kept where it takes long."""
