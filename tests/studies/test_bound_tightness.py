@@ -70,8 +70,8 @@ def test_claims_are_judged_from_their_rows():
         Verdict.UNDECIDED
     }
     summary = table(rows)
-    assert summary[0]["Ψ"] == pytest.approx(1)
-    assert [row["truth"] for row in summary[-2:]] == ["fixed random function", "linear"]
+    assert [row["truth"] for row in summary[:2]] == ["fixed random function", "linear"]
+    assert summary[2]["Ψ"] == pytest.approx(1)
 
 
 def test_laptop_has_72_fits():

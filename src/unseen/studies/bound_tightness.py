@@ -262,9 +262,22 @@ def _sweep(rows: Sequence[Row], measures: Sequence[str]) -> Sweep:
 
 
 def table(rows: Rows) -> Sequence[Row]:
-    """Every statistic of every measure over all fits, then the trade-off."""
+    """The trade-off between accuracy and tightness, then every statistic of every measure over all
+    fits, the best Ψ first.
+    """
+    return [*_trade_off_means(rows), *sorted(_statistics(rows), key=_rank)]
+
+
+def _trade_off_means(rows: Rows) -> Iterator[Row]:
+    frame = pd.DataFrame(pick(rows, part="trade-off"))
+    for (q, learner, truth), group in frame.groupby(["q", "learner", "truth"]):
+        means = group[["error", "bound", "miss"]].mean()
+        name = f"q = {q}, learner: {learner}"
+        yield {"measure": name, "truth": str(truth), **means.to_dict()}
+
+
+def _statistics(rows: Rows) -> Iterator[Row]:
     found = pd.DataFrame(fits_of(rows))
-    summary: list[Row] = []
     if len(found) < 3:
         raise InvalidData(
             f"{len(found)} networks reached the loss.",
@@ -282,13 +295,11 @@ def table(rows: Rows) -> Sequence[Row]:
         }
         # sums of thirds of one sign and the other leave 1e-18
         known = {name: round(value, 9) for name, value in row.items() if np.isfinite(value)}
-        summary.append({"measure": one.measure, "models": one.models, **known})
-    summary.sort(key=lambda row: -float(row.get("Ψ", -2.0)))
-    frame = pd.DataFrame(pick(rows, part="trade-off"))
-    for (q, learner, truth), group in frame.groupby(["q", "learner", "truth"]):
-        means = group[["error", "bound", "miss"]].mean()
-        summary.append({"measure": f"q = {q}, {learner}", "truth": str(truth), **means.to_dict()})
-    return summary
+        yield {"measure": one.measure, "models": one.models, **known}
+
+
+def _rank(row: Row) -> float:
+    return -float(row.get("Ψ", -2.0))
 
 
 def _names(found: pd.DataFrame) -> list[str]:
