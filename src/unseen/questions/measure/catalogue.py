@@ -4,6 +4,7 @@ folder is the catalogue.
 
 import functools
 import importlib
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ FAMILIES = (
     "data",
 )
 """In the order of the report; others come behind them."""
+EQUATION = re.compile(r" \(\d+\)\.$")
+"""The number of the paper's equation, which a report does not explain."""
 EXACT = " fft"
 """Ends the names of measures whose norms are those of convolutions, not of reshaped matrices."""
 
@@ -59,7 +62,7 @@ def bound_entry(measure: GeneralizationMeasure) -> MeasureEntry:
     return MeasureEntry(
         name=name,
         measure=measure,
-        meaning=measure.meaning,
+        meaning=EQUATION.sub(".", measure.meaning),
         direction=Direction(measure.direction.value),
         family=measure.family.value,
         passes=measure.passes,
