@@ -16,7 +16,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from unseen.engine.batches import once
+from unseen.figure import Diagram
 from unseen.lab import Lab
+from unseen.models.nested.diagram import diagram
 from unseen.models.nested.learner import Descent, chain, cost, layer, supervise
 from unseen.models.nested.machine import (
     Flows,
@@ -29,7 +31,7 @@ from unseen.models.nested.machine import (
     run,
 )
 from unseen.models.nested.wiring import Interface, Space, Symbols, Wiring
-from unseen.study import Claim, Row, Scale, Study, average
+from unseen.study import Claim, Row, Rows, Scale, Study, average
 from unseen.study.figures import stack, summary
 from unseen.study.grid import Cell, Grid, resize
 from unseen.study.source import reference
@@ -283,6 +285,17 @@ table = stack(
     summary(("part", "changes"), ("changing", "alone", "both", "gain"), where=LEARN),
 )
 LAPTOP = Config()
+
+
+def draw_plant(rows: Rows) -> Diagram:
+    return diagram(WIRINGS["towards"], "The plant and its controllers, in mode `towards`")
+
+
+def draw_networks(rows: Rows) -> Diagram:
+    wirings = networks(LAPTOP, Lab())["changing"].wirings
+    return diagram(wirings["a"], "Two networks, in mode `a`")
+
+
 study = Study(
     name="nested_systems",
     system="26",
@@ -315,5 +328,6 @@ study = Study(
     cells=lambda config: Grid((config,), ("controllers", "learners"), config.seeds),
     run=run_cell,
     claims=CLAIMS,
+    figures=(draw_plant, draw_networks),
     table=table,
 )
