@@ -1,5 +1,7 @@
 """Which channels describe a class: planted ones are found, and credits share a behaviour."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from unseen.attribution import Cause
 from unseen.attributions.representativeness import Representativeness
 from unseen.engine.batches import Columns
-from unseen.errors import InvalidData
+from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.objectives import classify
@@ -60,3 +62,29 @@ def test_negative_activations_and_classes_without_examples_are_refused():
     found = Representativeness(layer="1").prepare(planted(), Lab())
     with pytest.raises(InvalidData, match="Class 5 has no training example"):
         found.describe(5)
+
+
+def test_a_network_of_transformers_is_read_at_a_named_layer():
+    """Random weights; its encoder as a whole answers with no tensor, which is said."""
+    transformers = pytest.importorskip("transformers")
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            config = transformers.ResNetConfig(
+                num_channels=3, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1],
+                layer_type="basic", num_labels=2,
+            )  # fmt: skip
+            self.network = transformers.ResNetForImageClassification(config)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.network(pixel_values=x).logits
+
+    with Lab(seed=0).seeded():
+        model = Logits()
+    subject = replace(planted(), model=model)
+    layer = "network.resnet.encoder.stages.1"
+    found = Representativeness(layer=layer).prepare(subject, Lab())
+    assert found.scores.shape == (2, 16)
+    with pytest.raises(UnsupportedLayer, match=r"encoder` answers with a BaseModel"):
+        Representativeness(layer="network.resnet.encoder").prepare(subject, Lab())

@@ -190,6 +190,12 @@ def layer_outputs(
             example = example or {name: value[:1] for name, value in batch.items()}
             logits.append(model(batch["x"]))
             labels.append(batch["y"])
+    if maps and not isinstance(maps[0], Tensor):
+        raise UnsupportedLayer(
+            f"Layer `{layer}` answers with a {type(maps[0]).__name__}, not a tensor.",
+            why="attributes are the channels of a tensor.",
+            fix="name a module inside it that answers with one.",
+        )
     if not maps:
         raise InvalidData(
             f"Layer `{layer}` was not called.",
