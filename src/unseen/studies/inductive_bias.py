@@ -333,7 +333,10 @@ study = Study(
         "32 networks of each of two architectures with about 8,000 weights fit 200 images of MNIST "
         "and Fashion-MNIST pooled to 14 × 14, with 3 seeds. Networks count only if their training "
         "loss is at most 0.01, and ε is where a tenth of the worse architecture gets: at smaller "
-        "errors the order would be the fitted distribution's, not the networks'."
+        "errors the order would be the fitted distribution's, not the networks'. The kernel beside "
+        "them is as wide as the median distance of its inputs and varies as the targets do (0.1), "
+        "which makes it a good prior for MNIST and decides that comparison; with the paper's width "
+        "of 1, images of 196 standardised pixels would be unrelated to each other."
     ),
     not_tested=(
         "The paper's bits for whole benchmarks, its error bound as a formula, reinforcement and "

@@ -279,7 +279,9 @@ study = Study(
         "of those images, dimensions are not rounded, with 3 seeds. The cart-pole's dimension and "
         "resolution are estimated from 4,000 simulated situations (three past positions against "
         "the state; both measured in standard deviations); Omniglot's from five alphabets by ten "
-        "people, pooled to 35 × 35. All errors are 0.01."
+        "people, pooled to 35 × 35. All errors are 0.01. What models supply is shown on MNIST: in "
+        "a trial with up to 4,000 images of Fashion-MNIST the convolutional network erred more "
+        "than the linear one, and supplied less."
     ),
     not_tested=(
         "ImageNet and MuJoCo, trends in the number of examples and the dimension (identities of "
