@@ -204,9 +204,18 @@ def log_shares(counts: NDArray, unseen: int) -> NDArray:
     return found
 
 
+def jackknife(statistic: Callable[..., float], *tables: NDArray) -> Reading:
+    """A statistic of rows with Student's t over its pseudo-values: n times the whole minus n − 1
+    times that without the row (Tukey, 1958).
+    """
+    n, whole = len(tables[0]), statistic(*tables)
+    without = [statistic(*(np.delete(table, k, 0) for table in tables)) for k in range(n)]
+    return stats.mean([n * whole - (n - 1) * one for one in without])
+
+
 def slope(rows: Rows) -> Reading:
-    """Of the log share of failures against log n, over n where some model still fails; resampled
-    over models.
+    """Of the log share of failures against log n, over n where some model still fails; the
+    interval is over models.
     """
     sizes, counts, unseen = counts_of(rows)
     still = counts.sum(0) > 0
@@ -221,7 +230,7 @@ def slope(rows: Rows) -> Reading:
     def statistic(drawn: NDArray) -> float:
         return float(np.polyfit(places, log_shares(drawn[:, still], unseen), 1)[0])
 
-    return stats.bootstrap(statistic, counts, rng=Lab().child("slope").numpy())
+    return jackknife(statistic, counts)
 
 
 def enough(sizes: Sequence[int], counts: NDArray, unseen: int, share: float = 0.05) -> float:
@@ -248,7 +257,7 @@ def growth(rows: Rows) -> Reading:
     def statistic(few: NDArray, many: NDArray) -> float:
         return enough(sizes, many, unseen) - enough(sizes, few, unseen)
 
-    return stats.bootstrap(statistic, small, large, rng=Lab().child("growth").numpy())
+    return jackknife(statistic, small, large)
 
 
 def every(effect: Effect, ideal: float, keep: Callable[[Row], bool]) -> Effect:
