@@ -80,7 +80,7 @@ def rows_of_the_paper():
     for nodes, sites, seen in settings:
         facts = {"nodes": nodes, "sites": sites, "seen": seen}
         for row in rows_of(-2.0, **facts):
-            share = row["failures"] / 400 / 10
+            share = (row["failures"] + 0.5) / 400
             share *= 1 + 0.01 * row["seed"] * (nodes == 24)  # else a ratio without any spread
             rows.append({**row, "failures": share * 400, "share": share, "feasible": 0.2})
         if seen == "inputs":

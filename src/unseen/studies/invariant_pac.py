@@ -214,14 +214,15 @@ def jackknife(statistic: Callable[..., float], *tables: NDArray) -> Reading:
 
 
 def slope(rows: Rows) -> Reading:
-    """Of the log share of failures against log n, over n where some model still fails; the
-    interval is over models.
+    """Of the log share of failures against log n, over n where some model still fails (and the
+    two smallest); the interval is over models.
     """
     sizes, counts, unseen = counts_of(rows)
     still = counts.sum(0) > 0
+    still[:2] = True
     if still.sum() < 2:
         raise InvalidData(
-            f"Some model fails with {still.sum()} number of training environments only.",
+            f"There is {still.sum()} number of training environments only.",
             why="a slope needs two.",
             fix="run more sizes.",
         )
@@ -357,7 +358,7 @@ study = Study(
     scales={
         Scale.SMOKE: resize(
             LAPTOP,
-            base={"training": (2, 16), "unseen": 100, "most": 50},
+            base={"training": (2, 16, 32), "unseen": 100, "most": 50},
             repeats=50,
             nodes=(6,),
             latent=((6, 12),),
