@@ -183,6 +183,9 @@ def layer_outputs(
     """One pass over the first `most` examples of each class. Refuses a model in which something
     goes past the layer: leaving attributes out would not leave them out of the answer.
     """
+    maps: list[Tensor]
+    logits: list[Tensor]
+    labels: list[Tensor]
     module, maps, logits, labels = find_layer(model, layer), [], [], []
     example: Batch = {}
     with _evaluation(model), _hook(module, maps.append):

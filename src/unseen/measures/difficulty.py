@@ -264,7 +264,7 @@ class Difficulty:
         batch = training_batch(subject, lab)
         x, y = rows_of_numbers(batch, self.column), batch["y"].cpu()
         drawn = torch.randperm(len(x), generator=lab.child("rows").generator())[: self.most]
-        notes = ()
+        notes: tuple[str, ...] = ()
         if len(drawn) < len(x):
             notes = (f"of {len(x):,} training examples {len(drawn):,} were drawn",)
         rows = drawn.sort().values

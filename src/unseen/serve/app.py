@@ -105,7 +105,7 @@ def compass_app(
         *_api(sessions),
     ]
     handlers = {UnseenError: _refuse, HTTPException: _refuse_http, Exception: _report_bug}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts)  # type: ignore[arg-type]
+    return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts)
 
 
 class Guard:

@@ -71,7 +71,7 @@ def images(held_out: int, config: Config, lab: Lab) -> Iterator[Row]:
     """What the concepts that were learned need, and how the others are generalized."""
     spec = resize(config.concepts, held_out=held_out)
     task = spec.build(lab.child("data"))
-    classes = 1 + max(int(split.data.columns["y"].max()) for split in task.splits.values())
+    classes = 1 + max(int(split.data.columns["y"].max()) for split in task.splits.values())  # type: ignore[attr-defined]
     model = untrained_model(lambda: cnn(config.channels, classes, in_channels=3), lab)
     trained = ERM(config.budget).fit(model, task, lab.child("fit", held_out))
     yield from describe(trained, config, lab)
@@ -94,7 +94,7 @@ def describe(trained: Trained, config: Config, lab: Lab) -> Iterator[Row]:
         subjective_complexity(test, order, concepts, config.threshold)
         for order in (orders, shuffled)
     )
-    data = trained.task.split("test").data.columns
+    data = trained.task.split("test").data.columns  # type: ignore[attr-defined]
     for k, concept in enumerate(found.concepts.tolist()):
         rows = (data["y"] == concept).nonzero()[:, 0]
         level = config.concepts.levels[int(data["level"][rows[0]])]
@@ -117,7 +117,7 @@ def generalize(trained: Trained, config: Config, lab: Lab) -> Iterator[Row]:
     for natural in (False, True):
         known = [k for k, level in enumerate(config.concepts.levels)
                  if (level in NATURAL) == natural]  # fmt: skip
-        columns = trained.task.split("novel").data.columns
+        columns = trained.task.split("novel").data.columns  # type: ignore[attr-defined]
         concepts = columns["y"][torch.isin(columns["level"], torch.tensor(known))].unique()
         if not len(concepts):
             continue

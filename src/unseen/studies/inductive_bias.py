@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import inf, log, log2, sqrt
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -126,7 +127,7 @@ def dimension_rows(setting: Dimensions, lab: Lab) -> Iterator[Row]:
         fitted = fit_by_moments(losses).form
         tenth = float(np.quantile(losses, 0.1))
         exact, near = (bits(error.form.log_probability(x * n)) for x in (setting.eps, tenth))
-        row = {
+        row: dict[str, Any] = {
             "part": "dimension",
             "d": d,
             "bits": exact,
@@ -184,7 +185,7 @@ def network_rows(setting: Networks, lab: Lab) -> Iterator[Row]:
     images = setting.images.collection
     if any(len(losses) < FEWEST for losses in fitting.values()):
         shares = {name: len(losses) / setting.hypotheses for name, losses in fitting.items()}
-        yield from (
+        yield from (  # type: ignore[misc]
             {"part": "fit", "images": images, "space": k, "fit": v} for k, v in shares.items()
         )
         return

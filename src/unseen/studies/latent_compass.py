@@ -42,6 +42,7 @@ from unseen.study import (
     Rows,
     Scale,
     Study,
+    Value,
     average,
     column,
     gap,
@@ -210,7 +211,7 @@ def label_rows(world: World, fresh: Tensor, lab: Lab) -> Iterator[Row]:
                             "success": success(slopes[name]).value,
                             "others": sum(others) / len(others),
                         }
-                    facts = {"attribute": name, "person": person, "boards": boards}
+                    facts: Row = {"attribute": name, "person": person, "boards": boards}
                     yield {"part": "marks", **facts, "shown": shown, **row}
         far = naturalness(world.model.generator(), oracle, fresh).safe_range
         ends = {"safe_low": max(far[0], -8.0), "safe_high": min(far[1], 8.0)}
@@ -254,7 +255,7 @@ def transfer_rows(world: World, lab: Lab) -> Iterator[Row]:
                 session = world.session(world.person(name), z, (config.usual,), at, unsure=True)
                 taught[group] = world.fit.fit(z, session[config.usual])
             found = transfer(world.model.generator(), taught, fresh, ATTRIBUTES[name])
-            facts = {"part": "transfer", "attribute": name, "person": person}
+            facts: Row = {"part": "transfer", "attribute": name, "person": person}
             here, elsewhere = found.diagonal, found.off_diagonal
             yield {**facts, "diagonal": here, "off_diagonal": elsewhere, "lead": here - elsewhere}
 
@@ -294,7 +295,7 @@ def reliability_rows(world: World, lab: Lab) -> Iterator[Row]:
 
 def against(kind: str, **where: str) -> Effect:
     """Effect of marks minus the best of a kind."""
-    marks = {"part": "marks", "boards": "uncertain", "shown": 70}
+    marks: dict[str, Value] = {"part": "marks", "boards": "uncertain", "shown": 70}
     return gap("effect", {**marks, **where}, {"part": "baseline", "kind": kind, **where})
 
 

@@ -7,9 +7,10 @@ images (after Shi et al., 2023, arXiv:2211.11033, whose six sets go from LEGO br
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -61,6 +62,10 @@ COLLECTIONS = {
 DRAWERS = 20
 
 
+Group: TypeAlias = tuple[Tensor, int, int, int]
+"""Images, the concept, its level, and its number within the level."""
+
+
 @dataclass(frozen=True)
 class Concepts:
     """Which concept does an image show? `y` counts the concepts of all levels, in their order.
@@ -95,6 +100,8 @@ class Concepts:
             )
 
     def build(self, lab: Lab) -> Task:
+        train: list[Group]
+        test: list[Group]
         train, test, first = [], [], 0
         for number, level in enumerate(self.levels):
             groups = list(self._images(level, lab.child(level)))
@@ -156,8 +163,8 @@ def _resize(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 32 32"]:
     return resized.clamp(0, 1).expand(-1, 3, -1, -1)
 
 
-def _columns(groups: list[tuple[Tensor, int, int, int]], chosen) -> Columns:  # type: ignore[no-untyped-def]
-    """The groups (images, concept, level, number within the level) that are chosen."""
+def _columns(groups: list[Group], chosen: Callable[[int], bool]) -> Columns:
+    """The groups that are chosen by their number within the level."""
     kept = [group for group in groups if chosen(group[3])]
     sizes = torch.tensor([len(images) for images, *_ in kept])
     concepts, levels = (torch.tensor([group[k] for group in kept]) for k in (1, 2))

@@ -124,7 +124,7 @@ RULES = {
         "around right", ("walk", "look", "run"), ("jump",)
     ),
     **{
-        f"filler_num{n}": lambda n=n: template_rule(
+        f"filler_num{n}": lambda n=n: template_rule(  # type: ignore[misc]
             "around right", ("look", "walk", "run")[:n], ("jump",)
         )
         for n in range(4)

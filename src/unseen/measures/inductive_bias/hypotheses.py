@@ -39,7 +39,7 @@ def sample_networks(
         models = [_network(build, one) for one in labs]
         for result in try_train_many(models, task, step, budget, labs):
             usable = isinstance(result, Trained)
-            readings.append(_losses(result, split, lab) if usable else (nan, nan))
+            readings.append(_losses(result, split, lab) if usable else (nan, nan))  # type: ignore[arg-type]
     loss, training = torch.tensor(readings, dtype=torch.float64).T
     return {"loss": loss, "training": training}
 

@@ -326,7 +326,7 @@ class _Learner:
                 observed.append((tree, values))
             elif (fix := self.abduce(tree, answer)) is not None and self.believes(fix):
                 observed.append((fix.tree, fix.values))
-        for tree, values in observed:
+        for tree, values in observed:  # type: ignore[assignment]
             semantics.count(tree, values)
         if induces:
             semantics.induce()

@@ -279,6 +279,6 @@ def _pick(
     noise = 0.0 if rng is None else rng.gumbel(size=scores.shape)
     total = scores + noise
     return [
-        max(allowed, key=lambda action, row=row: row[action])
+        max(allowed, key=lambda action, row=row: row[action])  # type: ignore[misc]
         for row, allowed in zip(total, legal, strict=True)
     ]

@@ -328,7 +328,7 @@ class _Search:
     ) -> tuple[Expression, tuple[Value | None, ...]]:
         columns = [self.values[argument] for argument in arguments]
         values = tuple(
-            None if None in row else apply(operation, row, self.library)  # type: ignore[arg-type]
+            None if None in row else apply(operation, row, self.library)
             for row in zip(*columns, strict=True)
         )
         return Expression(operation, arguments), values

@@ -27,6 +27,7 @@ from unseen.questions.audit.results import (
     Performance,
     WorstError,
 )
+from unseen.questions.measure.results import Measurement
 from unseen.reading import Measure
 from unseen.subjects.examples import Example
 from unseen.subjects.session import Session, open_session
@@ -127,8 +128,9 @@ class Audit:
             partial(training_data.self_influential, session, self.attribution, self.top),
             list[Example](),
         )
+        nothing: tuple[list[Measurement], dict[str, str]] = ([], {})
         measured, unmeasured = parts(
-            "measures of the model", partial(model.measures, session, self.measures), ([], {})
+            "measures of the model", partial(model.measures, session, self.measures), nothing
         )
         worst = parts(
             "worst errors",

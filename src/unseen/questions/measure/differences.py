@@ -61,8 +61,8 @@ def _difference(
     if values is not None:
         return stats.crossed_mean(values, a.unit), EXAMPLES if len(values) == 1 else BOTH
     if len(mine.trainings) == len(yours.trainings) > 1:
-        of_each = [[one.value for one in side] for side in (mine.trainings, yours.trainings)]
-        return stats.difference(*of_each, a.unit), TRAININGS
+        here, there = ([one.value for one in m.trainings] for m in (mine, yours))
+        return stats.difference(here, there, a.unit), TRAININGS
     return Reading(a.value - b.value, n=min(a.n, b.n), unit=a.unit), NO_PAIRS
 
 

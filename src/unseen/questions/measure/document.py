@@ -181,7 +181,7 @@ def meanings(reports: Sequence[MeasureReport]) -> list[Block]:
     about: dict[str, dict[str, Value]] = {}
     for measurement in table_rows(reports).values():
         about.setdefault(
-            measurement.name, {"measure": measurement.name} | _about(measurement, set())
+            measurement.name, {"measure": measurement.name, **_about(measurement, set())}
         )
     return [Table(rows=list(about.values()), columns=_ABOUT)] if about else []
 
@@ -200,9 +200,9 @@ def against(reports: Sequence[MeasureReport]) -> list[Block]:
     if not pairs:
         return []
     sides = better_model([difference for _, difference in pairs])
-    rows = [
-        ({"trained without": _column(one)} if len(reports) > 1 else {})
-        | {
+    rows: list[dict[str, Value]] = [
+        {
+            **({"trained without": _column(one)} if len(reports) > 1 else {}),
             "measure": _label((d.name, split_words(one, d.split, len(reports)))),
             "this − other": d.reading,
             "better is": SIGNS[d.direction],

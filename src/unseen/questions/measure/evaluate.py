@@ -256,7 +256,7 @@ def on_split(entry: MeasureEntry, split: str, session: Session) -> Measure[Any]:
     names = dict.fromkeys(known & {*TRAINING_FIELDS}, session.training_split)
     if "split" in known and entry.scope is not Scope.TASK:
         names["split"] = split
-    return replace(entry.measure, **names) if names else entry.measure  # type: ignore[type-var]
+    return replace(entry.measure, **names) if names else entry.measure
 
 
 def _reads_task(measure: Measure[Any]) -> bool:
@@ -278,7 +278,7 @@ def committee(session: Session) -> Committee:
             fix="give a function that makes the untrained model, and --seeds 3.",
         )
     # in evaluation mode as its members are: who sets the mode back must not train them
-    return Committee([run.model for run in session.models], MeanProbability()).eval()  # type: ignore[return-value]
+    return Committee([run.model for run in session.models], MeanProbability()).eval()
 
 
 def as_tensors(reading: Reading) -> dict[str, Tensor]:

@@ -106,11 +106,13 @@ def _chart(found: Sequence[Evaluation]) -> list[Block]:
 
 
 def _axes(found: Sequence[Evaluation], axes: Sequence[str]) -> Table:
-    rows = [
-        {"measure": one.measure}
-        | {
-            axis: _value(one.granulated.axes[axis]) if one.granulated.axes else None
-            for axis in axes
+    rows: list[dict[str, Value]] = [
+        {
+            "measure": one.measure,
+            **{
+                axis: _value(one.granulated.axes[axis]) if one.granulated.axes else None
+                for axis in axes
+            },
         }
         for one in found
     ]

@@ -71,7 +71,7 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         # tabs separate whole texts, in which a quotation mark is a character like any other
         quoting = csv.QUOTE_NONE if file.suffix == ".tsv" else csv.QUOTE_MINIMAL
-        reader = csv.DictReader(lines, delimiter=DELIMITERS[file.suffix], quoting=quoting)
+        reader = csv.DictReader(lines, delimiter=DELIMITERS[file.suffix], quoting=quoting)  # type: ignore[call-overload]
         for row in reader:
             yield reader.line_num, row
 

@@ -65,7 +65,7 @@ def _words(pairs: Iterable[Pair]) -> set[str]:
 
 
 def _cut(rule: str, pairs: Sequence[Pair], in_test: Callable[[Pair], bool]) -> PairSplit:
-    train, test = [], []
+    train, test = list[Pair](), list[Pair]()
     for one in pairs:
         (test if in_test(one) else train).append(one)
     return PairSplit(rule, tuple(train), tuple(test))
@@ -207,8 +207,8 @@ def split_by_divergence(
         raise InvalidConfig(
             f"share={share} leaves no training pair.", why="both parts are needed.", fix="lower it."
         )
-    words = [Counter(one.source) for one in pairs]
-    compounds = [Counter(neighbours(one.source)) for one in pairs]
+    words = [Counter[object](one.source) for one in pairs]
+    compounds = [Counter[object](neighbours(one.source)) for one in pairs]
     sides = (_Side(words, train, test, 0.5), _Side(compounds, train, test, 0.1))
     spread, value = (side.divergence() for side in sides)
     for _ in range(steps):
