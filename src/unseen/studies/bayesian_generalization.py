@@ -315,12 +315,12 @@ study = Study(
     scales={
         Scale.SMOKE: resize(
             LAPTOP,
-            concepts=Concepts((Level.POSE, Level.OPTDIGITS), n_train=8, n_test=6),
-            channels=(4, 4, 8),
-            budget={"steps": 30},
+            concepts=Concepts((Level.FIXED, Level.POSE, Level.OPTDIGITS), n_train=16, n_test=10),
+            channels=(8, 8, 16),
+            budget={"steps": 100},
             draws=2,
             pictures=1,
-            seeds=2,
+            seeds=1,
         ),
         Scale.LAPTOP: LAPTOP,
         Scale.PAPER: resize(

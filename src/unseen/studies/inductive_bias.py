@@ -35,7 +35,7 @@ from unseen.measures.inductive_bias.noncentral import (
 from unseen.models.mlp import mlp
 from unseen.reading import Reading
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, gap, pick
-from unseen.study.effects import distinct, lowest
+from unseen.study.effects import distinct, lowest, restrict
 from unseen.study.figures import curves, stack, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
 from unseen.study.source import reference
@@ -271,8 +271,11 @@ def at(d: int) -> dict[str, Value]:
 
 
 def more(images: Collection, of: str, than: str) -> Effect:
-    where: dict[str, Value] = {"part": "networks", "images": images}
-    return gap("bits", {**where, "space": of}, {**where, "space": than})
+    """Difference of bits; the smoke scale has no images but optdigits, which stand for others."""
+    difference = gap("bits", {"space": of}, {"space": than})
+    return restrict(
+        difference, lambda row: row.get("images") in (images, Collection.OPTDIGITS), part="networks"
+    )
 
 
 CLAIMS = (
