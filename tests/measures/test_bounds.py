@@ -436,6 +436,23 @@ def test_refusals():
         measure("path_norms")
 
 
+def test_a_start_that_does_not_fit_is_refused_where_a_distance_is_read():
+    t = subject("mlp")
+    first = next(name for name, p in t.model.named_parameters() if p.dim() > 1)
+    prefixed = {f"module.{name}": p for name, p in t.start.items()}
+    lacking = {name: p for name, p in t.start.items() if name != first}
+    transposed = {**t.start, first: t.start[first].T}
+    for start in ({}, prefixed, lacking, transposed):
+        wrong = SharedPass(replace(t, start=start), LAB)
+        for name in ("distance", "frobenius_distance", "spectral_distance", "pac_bayes_start"):
+            with pytest.raises(InvalidData, match=f"`start` .*{first}"):
+                measure(name)(wrong, LAB)
+        measure("spectral_product")(wrong, LAB)
+    frozen = copy.deepcopy(t.model)
+    frozen.get_parameter(first).requires_grad_(False)
+    assert SharedPass(replace(t, model=frozen, start=lacking), LAB).distance2[0] == 0
+
+
 def test_many_examples_are_drawn_at_random_and_counted():
     t = subject("mlp")
     shared = SharedPass(t, LAB, most=12)

@@ -108,7 +108,7 @@ class SharedPass:
     def layers(self) -> list[Layer]:
         """The linear maps of the folded network."""
         with evaluating(self.network.model):
-            found = linear_maps(self.network, self._few, self.subject.start)
+            found = linear_maps(self.network, self._few)
         if not found:
             raise InvalidData(
                 f"{type(self.subject.model).__name__} has no linear layer or convolution.",
@@ -132,11 +132,19 @@ class SharedPass:
     @cached_property
     def differences(self) -> dict[str, Tensor]:
         """w − w⁰ by name."""
-        found = {}
-        for name, weight in self.weights.items():
-            start = start_of(name, weight, self.network, self.subject.start)
-            found[name] = weight - require_start(start)
-        return found
+        return {
+            name: weight - start_of(name, self.network, self._start)
+            for name, weight in self.weights.items()
+        }
+
+    def _layer_difference(self, layer: Layer) -> Float[Tensor, "out rest"]:
+        """W − W⁰ as a matrix."""
+        before = start_of(layer.weight_name, self.network, self._start)
+        return layer.matrix - before.flatten(1)
+
+    @cached_property
+    def _start(self) -> dict[str, Tensor]:
+        return require_start(self.subject.start, self.subject.model)
 
     @cached_property
     def parameter_count(self) -> int:
@@ -168,18 +176,21 @@ class SharedPass:
     @cached_property
     def distance2(self) -> Float[Tensor, " layer"]:
         """‖W_i − W_i⁰‖_F²."""
-        return self._of_layers(lambda layer: float(layer.difference.square().sum()))
+        return self._of_layers(lambda layer: float(self._layer_difference(layer).square().sum()))
 
     @cached_property
     def spectral_distance2(self) -> Float[Tensor, " layer"]:
         """‖W_i − W_i⁰‖₂² of the reshaped matrix."""
-        return self._of_layers(lambda layer: spectral_norm(layer.difference).value ** 2)
+        return self._of_layers(
+            lambda layer: spectral_norm(self._layer_difference(layer)).value ** 2
+        )
 
     @cached_property
     def spectral_distance2_fft(self) -> Float[Tensor, " layer"]:
         """‖W_i − W_i⁰‖₂² of the map itself."""
         return self._exact(
-            self.spectral_distance2, lambda layer: layer.difference.reshape(layer.weight.shape)
+            self.spectral_distance2,
+            lambda layer: self._layer_difference(layer).reshape(layer.weight.shape),
         )
 
     def _exact(

@@ -31,12 +31,11 @@ Forward = Callable[[nn.Module], Tensor]
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear map of the folded network: its module, its weight and the weight before training."""
+    """A linear map of the folded network: its module and its weight."""
 
     name: str
     module: nn.Module
     weight: Tensor
-    start: Tensor | None
     sizes: tuple[int, ...] = ()
     """The spatial axes of the inputs that a convolution saw."""
 
@@ -47,12 +46,7 @@ class Layer:
     @property
     def matrix(self) -> Float[Tensor, "out rest"]:
         """The weight as a matrix, in float64."""
-        return self._as_matrix(self.weight)
-
-    @property
-    def difference(self) -> Float[Tensor, "out rest"]:
-        """W − W⁰."""
-        return self._as_matrix(self.weight) - self._as_matrix(require_start(self.start))
+        return self.weight.detach().double().cpu().flatten(1)
 
     def map_norm(self, weight: Tensor) -> float:
         """‖·‖₂ of the convolution with such a weight, on inputs of the size that it saw."""
@@ -65,21 +59,38 @@ class Layer:
             groups=module.groups,  # type: ignore[arg-type]
         )
 
-    @staticmethod
-    def _as_matrix(weight: Tensor) -> Tensor:
-        return weight.detach().double().cpu().flatten(1)
 
+def require_start(start: Mapping[str, Tensor] | None, model: nn.Module) -> dict[str, Tensor]:
+    """All parameters before training by all their names, or the reason why there is no distance.
 
-def require_start(start: Tensor | None) -> Tensor:
-    """The weights before training, or the reason why there is no distance."""
+    A frozen one that `start` does not hold has stayed as it is.
+    """
+    fix = "start=parameters.copy_parameters(model)), taken from this model before training."
     if start is None:
         raise InvalidData(
             "The trained model has no `start`.",
             why="a distance needs the weights before training, too.",
-            fix="train with a method of this library, or give Trained(…, "
-            "start=parameters.copy_parameters(model)).",
+            fix=f"train with a method of this library, or give Trained(…, {fix}",
         )
-    return start
+    names = weight_names(model)
+    lost = [name for name, p in names.items() if p.requires_grad and name not in start]
+    if not names.keys() & start.keys():
+        lost = list(names)
+    crooked = [name for name, p in names.items() if name in start and start[name].shape != p.shape]
+    if lost or crooked:
+        few = ", ".join((lost or crooked)[:3])
+        raise InvalidData(
+            f"`start` lacks {few}." if lost else f"`start` has another shape of {few}.",
+            why="a distance needs every trainable weight before training.",
+            fix=f"give Trained(…, {fix}",
+        )
+    found: dict[str, Tensor] = {}
+    first: dict[int, Tensor] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        # folding unties weights: the second name of a tied one is asked for, too
+        found[name] = start.get(name, first.get(id(p), p)).detach()
+        first.setdefault(id(p), found[name])
+    return found
 
 
 @dataclass(frozen=True)
@@ -215,9 +226,7 @@ def input_sizes(model: nn.Module, forward: Forward) -> dict[str, tuple[int, ...]
     return sizes
 
 
-def linear_maps(
-    folded: FoldedNetwork, forward: Forward, start: Mapping[str, Tensor] | None
-) -> list[Layer]:
+def linear_maps(folded: FoldedNetwork, forward: Forward) -> list[Layer]:
     """The linear maps of a folded network in its order, a tied weight once.
 
     A subclass that computes otherwise is no linear map, nor is a parametrised layer, whose weight
@@ -231,8 +240,7 @@ def linear_maps(
         if id(module.weight) in seen or not isinstance(module.weight, nn.Parameter):
             continue
         seen.add(id(module.weight))
-        before = start_of(f"{name}.weight" if name else "weight", module.weight, folded, start)
-        layers.append(Layer(name, module, module.weight.detach(), before, sizes.get(name, ())))
+        layers.append(Layer(name, module, module.weight.detach(), sizes.get(name, ())))
     return layers
 
 
@@ -241,12 +249,8 @@ def _computes_as_its_kind(module: nn.Module) -> bool:
     return type(module).forward is kind.forward and not hasattr(module, "parametrizations")
 
 
-def start_of(
-    name: str, weight: Tensor, folded: FoldedNetwork, start: Mapping[str, Tensor] | None
-) -> Tensor | None:
-    """A weight before training, scaled as folding would have scaled it; a frozen one has stayed."""
-    if start is None:
-        return None
-    before = start.get(name, weight).detach().double().cpu()
+def start_of(name: str, folded: FoldedNetwork, start: Mapping[str, Tensor]) -> Tensor:
+    """A weight before training, scaled as folding would have scaled it."""
+    before = start[name].double().cpu()
     scale = folded.start_scales.get(name.rpartition(".")[0], torch.ones(()))
     return before * scale.reshape(-1, *[1] * (before.dim() - 1))
