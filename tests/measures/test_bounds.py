@@ -453,6 +453,28 @@ def test_a_start_that_does_not_fit_is_refused_where_a_distance_is_read():
     assert SharedPass(replace(t, model=frozen, start=lacking), LAB).distance2[0] == 0
 
 
+@pytest.mark.parametrize(
+    "parametrize",
+    [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm, nn.utils.spectral_norm],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_computed_weight_is_refused_by_name(parametrize):
+    with LAB.seeded():
+        body = parametrize(nn.Linear(64, 8))
+    model = nn.Sequential(nn.Flatten(), body, nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    t = subject("mlp")
+    x = t.task.splits["train"].data[:2]["x"]
+    model.double().eval()(x)
+    shared = SharedPass(replace(t, model=model, start=dict(model.named_parameters())), LAB)
+    for name in ("weight_norm", "distance", "pac_bayes_flatness", "sharpness_flatness"):
+        with pytest.raises(UnsupportedLayer, match=r"`1`"):
+            measure(name)(shared, LAB)
+    with pytest.raises(UnsupportedLayer, match=r"`1`"):
+        measure("path_norm")(shared, LAB)
+    assert [layer.name for layer in shared.layers] == ["4"]
+    assert any(one.startswith("1.") for one in shared.layer_coverage.left_out)
+
+
 def test_many_examples_are_drawn_at_random_and_counted():
     t = subject("mlp")
     shared = SharedPass(t, LAB, most=12)

@@ -20,7 +20,7 @@ from unseen.engine.parameters import shift_parameters
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.measures.bounds.margins import margins
-from unseen.measures.bounds.weights import weight_names
+from unseen.measures.bounds.weights import refuse_computed_weights, weight_names
 from unseen.measures.sharpness import mean_gradient
 from unseen.task import Batch, Objective
 
@@ -52,6 +52,7 @@ class Flatness:
     ) -> None:
         self.network, self.objective, self.lab = network, objective, lab
         self.batches, self.as_published = list(batches), as_published
+        refuse_computed_weights(network)
         self.weights = list(weight_names(network).values())
         self.accuracy = self._accuracy()
         if self.accuracy <= DROP:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unseen.errors import InvalidData, UnsupportedLayer
+from unseen.measures.bounds.weights import refuse_computed_weights
 
 HOMOGENEITY = 1e-6
 
@@ -17,6 +18,7 @@ def path_norm(model: nn.Module, shape: tuple[int, ...]) -> float:
     squared weights. Where activations are not positively homogeneous (tanh, softmax, LayerNorm)
     that sum has nothing to do with the function, and is refused.
     """
+    refuse_computed_weights(model)
     squared = {name: p.detach().double().square() for name, p in model.named_parameters()}
     buffers = {
         name: b.double() if b.is_floating_point() else b for name, b in model.named_buffers()

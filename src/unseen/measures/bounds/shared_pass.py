@@ -25,6 +25,7 @@ from unseen.measures.bounds.weights import (
     fold_batch_norm,
     is_bias,
     linear_maps,
+    refuse_computed_weights,
     require_start,
     start_of,
     weight_names,
@@ -120,6 +121,7 @@ class SharedPass:
     @cached_property
     def weights(self) -> dict[str, Tensor]:
         """All weights with two or more axes, in float64."""
+        refuse_computed_weights(self.network.model)
         named = weight_names(self.network.model)
         if not named:
             raise InvalidData(

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 
-from unseen.errors import InvalidData
+from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.measures.bounds.spectral import convolution_norm
 
 LINEAR_MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
@@ -160,7 +161,7 @@ def batch_norm_inputs(model: nn.Module, forward: Forward) -> dict[str, str]:
         return hook
 
     for name, module in model.named_modules():
-        if isinstance(module, LINEAR_MAPS):
+        if isinstance(module, LINEAR_MAPS) and not has_computed_weights(module):
             handles.append(module.register_forward_hook(remember(name)))
         elif isinstance(module, _BatchNorm) and module.running_mean is not None:
             handles.append(module.register_forward_pre_hook(look_up(name)))
@@ -195,6 +196,30 @@ def _differ(outputs: Tensor, expected: Tensor) -> bool:
 def weight_names(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters with two or more axes, by name: no biases, no gains of normalisation layers."""
     return {name: p for name, p in model.named_parameters() if p.dim() > 1}
+
+
+def has_computed_weights(module: nn.Module) -> bool:
+    """Whether a weight of this layer is a function of other parameters: weight norm, spectral norm
+    or pruning, as a parametrization or as a hook that sets a tensor w from parameters w_….
+    """
+    computed = [name for name, value in vars(module).items() if isinstance(value, Tensor)]
+    names = [name for name, _ in module.named_parameters(recurse=False)]
+    return is_parametrized(module) or any(
+        name.startswith(f"{one}_") for one in computed for name in names
+    )
+
+
+def refuse_computed_weights(model: nn.Module) -> None:
+    """Refuse a model whose parameters are not its weights, by the names of its layers."""
+    found = [name for name, module in model.named_modules() if has_computed_weights(module)]
+    if found:
+        raise UnsupportedLayer(
+            f"The weights of {', '.join(f'`{name}`' for name in found[:3])} are computed from "
+            "other parameters.",
+            why="norms of those parameters are not norms of the weights.",
+            fix="remove the parametrization (torch.nn.utils.parametrize.remove_parametrizations), "
+            "or read the margins.",
+        )
 
 
 def is_bias(name: str) -> bool:
@@ -246,7 +271,7 @@ def linear_maps(folded: FoldedNetwork, forward: Forward) -> list[Layer]:
 
 def _computes_as_its_kind(module: nn.Module) -> bool:
     kind = next(kind for kind in type(module).__mro__ if kind in LINEAR_MAPS)
-    return type(module).forward is kind.forward and not hasattr(module, "parametrizations")
+    return type(module).forward is kind.forward and not has_computed_weights(module)
 
 
 def start_of(name: str, folded: FoldedNetwork, start: Mapping[str, Tensor]) -> Tensor:
