@@ -92,9 +92,8 @@ def folded_layers(t: Trained) -> list[tuple[nn.Module, np.ndarray, np.ndarray, t
         elif isinstance(module, nn.BatchNorm2d):
             shape = (-1, 1, 1, 1)
             scale = module.weight / (module.running_var + module.eps).sqrt()
-            first = t.start[f"{name}.weight"] / (1 + module.eps) ** 0.5
             found[-1][1] = found[-1][1] * scale.view(shape)
-            found[-1][2] = found[-1][2] * first.view(shape)
+            found[-1][2] = found[-1][2] * scale.view(shape)
     return [
         (m, w.detach().numpy(), start.detach().numpy(), tuple(size)) for m, w, start, size in found
     ]
@@ -285,6 +284,35 @@ def test_folding_leaves_outputs_unchanged_in_float32(name):
     assert set(folded.names) == set(norms)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.model.modules())
     assert (forward(folded.model) - forward(model)).abs().max() < 1e-5 * forward(model).abs().max()
+
+
+def distances(model: nn.Module, start: dict[str, torch.Tensor]) -> tuple[float, float]:
+    """The distance over all weights and its square over layers."""
+    shared = SharedPass(replace(subject("strided"), model=model, start=start), LAB)
+    return measure("distance")(shared, LAB).value, measure("frobenius_distance")(shared, LAB).value
+
+
+def test_a_start_behind_batch_norm_is_scaled_as_the_weights_are():
+    model = subject("strided").model.float().double()
+    with torch.no_grad():
+        model[1].running_var.fill_(9.0)
+        model[1].weight.fill_(2.0)
+    own = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert distances(model, own) == (0, 0)
+    moved = {**own, "0.weight": own["0.weight"] + 1}
+    expected = math.sqrt(own["0.weight"].numel() * 4 / (9 + model[1].eps))
+    assert distances(model, moved) == pytest.approx((expected, expected**2), rel=1e-9)
+    # with its buffers, the start is folded with its own
+    whole = {name: b.detach().clone() for name, b in model.state_dict().items()}
+    assert distances(model, whole) == (0, 0)
+    whole["1.running_var"].fill_(0.25)
+    factor = 2 / math.sqrt(9 + model[1].eps) - 2 / math.sqrt(0.25 + model[1].eps)
+    expected = abs(factor) * own["0.weight"].norm().item()
+    assert distances(model, whole)[0] == pytest.approx(expected, rel=1e-9)
+    # a frozen layer has stayed
+    model[0].weight.requires_grad_(False)
+    trained = {name: p for name, p in own.items() if name != "0.weight"}
+    assert distances(model, trained) == (0, 0)
 
 
 class NormFirst(nn.Module):

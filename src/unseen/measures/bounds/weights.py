@@ -2,6 +2,8 @@
 
 A BatchNorm in evaluation mode is an affine map of each channel, so W ← W·γ/√(v + ε) and
 b ← β + (b − μ)·γ/√(v + ε) leave the outputs as they were (Jiang et al., 2020, arXiv:1912.02178).
+A start has no running statistics, unless it holds buffers, too: distances take the current
+γ/√(v + ε) at both ends, so that a model lies at distance 0 from its own parameters.
 """
 
 import copy
@@ -100,8 +102,8 @@ class FoldedNetwork:
 
     model: nn.Module
     start_scales: Mapping[str, Tensor] = field(default_factory=dict)
-    """γ/√(v + ε) before training by the name of the layer that took it, where BatchNorm starts with
-    mean 0 and variance 1."""
+    """By the name of the layer that took it, the γ/√(v + ε) by which its start is scaled: that of
+    the start where it holds the running variance, else the current one."""
     names: tuple[str, ...] = ()
     """The BatchNorm layers that are the identity now."""
 
@@ -132,8 +134,7 @@ def fold_batch_norm(
             _replace(model, layer_name, before)
             continue
         names.append(norm_name)
-        gain = (start or {}).get(f"{norm_name}.weight", torch.ones(()))
-        scales[layer_name] = gain.detach().double().cpu() / (1 + norm.eps) ** 0.5  # type: ignore[operator]
+        scales[layer_name] = _start_scale(norm, norm_name, start or {})
     return FoldedNetwork(model, scales, tuple(names))
 
 
@@ -175,13 +176,22 @@ def batch_norm_inputs(model: nn.Module, forward: Forward) -> dict[str, str]:
 
 
 def _fold(layer: Any, norm: Any) -> None:
-    mean, variance = norm.running_mean, norm.running_var
-    gain = torch.ones_like(mean) if norm.weight is None else norm.weight
+    mean, scale = norm.running_mean, _scale(norm.weight, norm.running_var, norm.eps)
     shift = torch.zeros_like(mean) if norm.bias is None else norm.bias
     bias = torch.zeros_like(mean) if layer.bias is None else layer.bias
-    scale = gain / (variance + norm.eps).sqrt()
     layer.weight = nn.Parameter(layer.weight * scale.reshape(-1, *[1] * (layer.weight.dim() - 1)))
     layer.bias = nn.Parameter(shift + (bias - mean) * scale)
+
+
+def _scale(gain: Tensor | None, variance: Tensor, eps: float) -> Tensor:
+    return (torch.ones_like(variance) if gain is None else gain) / (variance + eps).sqrt()
+
+
+def _start_scale(norm: Any, name: str, start: Mapping[str, Tensor]) -> Tensor:
+    if f"{name}.running_var" not in start:
+        return _scale(norm.weight, norm.running_var, norm.eps)
+    gain = start.get(f"{name}.weight", norm.weight)
+    return _scale(gain, start[f"{name}.running_var"], norm.eps)
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -276,6 +286,8 @@ def _computes_as_its_kind(module: nn.Module) -> bool:
 
 def start_of(name: str, folded: FoldedNetwork, start: Mapping[str, Tensor]) -> Tensor:
     """A weight before training, scaled as folding would have scaled it."""
-    before = start[name].double().cpu()
-    scale = folded.start_scales.get(name.rpartition(".")[0], torch.ones(()))
-    return before * scale.reshape(-1, *[1] * (before.dim() - 1))
+    before, scale = start[name].cpu(), folded.start_scales.get(name.rpartition(".")[0])
+    if scale is not None:
+        # in the model's own precision, as the weight was: equal parameters differ by nothing
+        before = before * scale.detach().cpu().reshape(-1, *[1] * (before.dim() - 1))
+    return before.double()
