@@ -511,6 +511,18 @@ def test_many_examples_are_drawn_at_random_and_counted():
     assert set(shared.batches[0]["y"].tolist()) == {0, 1, 2}
 
 
+def test_circular_norms_are_not_called_exact_nor_bounds():
+    # zero padding differs from a circle, on one pixel most of all
+    kernel = torch.tensor([[[1.0, -2.0, 1.0]]], dtype=torch.float64)
+    padded = F.conv1d(torch.ones(1, 1, 1, dtype=torch.float64), kernel, padding=1).abs().item()
+    assert convolution_norm(kernel, (1,)) == pytest.approx(0, abs=1e-12)
+    assert padded == 2
+    for one in MEASURES:
+        assert "exact" not in one.meaning
+        assert "circular" in one.meaning or not one.name.endswith("_fft"), one.name
+    assert "bound" not in measure("spectral_product_fft").meaning
+
+
 def test_names_are_unique_and_say_what_they_mean():
     names = [m.name for m in MEASURES]
     assert len(set(names)) == len(names)

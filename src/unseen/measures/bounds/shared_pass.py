@@ -172,8 +172,8 @@ class SharedPass:
 
     @cached_property
     def spectral2_fft(self) -> Float[Tensor, " layer"]:
-        """s_i of the map itself: a convolution's exact norm, a matrix's own."""
-        return self._exact(self.spectral2, lambda layer: layer.weight)
+        """s_i of the circular convolution; a matrix's own."""
+        return self._circular(self.spectral2, lambda layer: layer.weight)
 
     @cached_property
     def distance2(self) -> Float[Tensor, " layer"]:
@@ -189,16 +189,16 @@ class SharedPass:
 
     @cached_property
     def spectral_distance2_fft(self) -> Float[Tensor, " layer"]:
-        """‖W_i − W_i⁰‖₂² of the map itself."""
-        return self._exact(
+        """‖W_i − W_i⁰‖₂² of the circular convolution; a matrix's own."""
+        return self._circular(
             self.spectral_distance2,
             lambda layer: self._layer_difference(layer).reshape(layer.weight.shape),
         )
 
-    def _exact(
+    def _circular(
         self, reshaped2: Float[Tensor, " layer"], weight: Callable[[Layer], Tensor]
     ) -> Float[Tensor, " layer"]:
-        """These squared norms, of convolutions those of the maps themselves."""
+        """These squared norms, of convolutions those of the circular ones."""
         norms2 = reshaped2.clone()
         for k, layer in enumerate(self.layers):
             if isinstance(layer.module, CONVOLUTIONS):

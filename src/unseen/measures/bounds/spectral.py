@@ -1,8 +1,9 @@
-"""Largest singular values: of a matrix, from an earlier vector, and of a convolution exactly.
+"""Largest singular values: of a matrix, from an earlier vector, and of a circular convolution.
 
 A circular convolution is diagonal in the Fourier basis: its singular values are those of the
 matrices [out, in] of the kernel's discrete Fourier transform at each frequency (Sedghi, Gupta &
-Long, 2019, arXiv:1805.10408). With zero padding the norm is at most that.
+Long, 2019, arXiv:1805.10408). With zero padding the map is another one: a little on maps of 8 × 8
+positions, by factors on a single one, and its norm may lie above the circular one or below.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
-"""Measures of spectral norms, of the reshaped matrices and of the maps themselves (equations of
-Jiang et al., 2020, arXiv:1912.02178).
+"""Measures of spectral norms, of the reshaped matrices and of convolutions taken as circular
+(equations of Jiang et al., 2020, arXiv:1912.02178).
+
+Of linear layers both are the norms of the maps; of a convolution with zero padding neither is.
 
 s_i = ‖W_i‖₂², f_i = ‖W_i‖_F² of layer i of d, γ the tenth percentile of the margins.
 """
@@ -32,8 +34,7 @@ def spectral_measures(
 
     yield measure(
         "spectral_product",
-        "Product over layers of their {norms}, as a logarithm: how "
-        "much the network can stretch a change of its input (32).",
+        "Product over layers of their {norms}, as a logarithm (32).",
         lambda p: log_product(spectral2(p)),
     )
     yield measure(
@@ -43,8 +44,8 @@ def spectral_measures(
     )
     yield measure(
         "spectral_start",
-        "That times the sum of ‖W − W⁰‖²/‖W‖₂², the bound of Bartlett "
-        "et al. from the start; {norms} (29).",
+        "That times the sum of ‖W − W⁰‖²/‖W‖₂², after Bartlett et al., "
+        "from the start; {norms} (29).",
         lambda p: product(p) + float((p.distance2 / spectral2(p)).sum().log()),
     )
     yield measure(
@@ -75,6 +76,6 @@ def spectral_measures(
 MEASURES = (
     *spectral_measures("", "reshaped", lambda p: p.spectral2, lambda p: p.spectral_distance2),
     *spectral_measures(
-        "_fft", "exact", lambda p: p.spectral2_fft, lambda p: p.spectral_distance2_fft
+        "_fft", "circular", lambda p: p.spectral2_fft, lambda p: p.spectral_distance2_fft
     ),
 )

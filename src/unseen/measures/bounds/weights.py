@@ -52,7 +52,7 @@ class Layer:
         return self.weight.detach().double().cpu().flatten(1)
 
     def map_norm(self, weight: Tensor) -> float:
-        """‖·‖₂ of the convolution with such a weight, on inputs of the size that it saw."""
+        """‖·‖₂ of the circular convolution with such a weight on inputs of the size it saw."""
         module = self.module
         return convolution_norm(
             weight,
