@@ -17,6 +17,7 @@ from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.measures.bounds import MEASURES, SharedPass, adjust_for_size, measure
 from unseen.measures.bounds.margins import class_margins, margins
+from unseen.measures.bounds.path_norm import path_norm
 from unseen.measures.bounds.spectral import convolution_norm, spectral_norm, top_singular
 from unseen.measures.bounds.weights import fold_batch_norm
 from unseen.method import Trained
@@ -462,6 +463,49 @@ def test_refusals():
         measure("spectral_product")(replace(t, model=flat), LAB)
     with pytest.raises(UnknownName, match="path_norm"):
         measure("path_norms")
+
+
+class Attention(nn.Module):
+    """Softmax attention, to which equal tokens look linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(1, 2)
+        return self.head(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize(
+    "activation", [nn.GELU, nn.SiLU, nn.ELU, nn.Softplus, nn.Hardswish, nn.ReLU6, nn.Hardtanh]
+)
+def test_path_norm_of_a_curved_activation_is_refused(activation, scale):
+    with LAB.seeded():
+        model = nn.Sequential(nn.Linear(64, 32), activation(), nn.Linear(32, 3))
+    with torch.no_grad():
+        model[0].weight *= scale
+    with pytest.raises(UnsupportedLayer, match="does not double"):
+        path_norm(model.eval(), (64,))
+
+
+def test_path_norm_of_attention_is_refused():
+    with LAB.seeded():
+        model = Attention().eval()
+    with pytest.raises(UnsupportedLayer, match="does not double"):
+        path_norm(model, (1, 5, 8))
+
+
+def test_path_norm_of_an_unfolded_batch_norm_is_refused_by_name():
+    t = subject("mlp")
+    with LAB.seeded():
+        model = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.BatchNorm1d(8), nn.Linear(8, 3)
+        )
+    model.double().eval()[3].running_var.fill_(16.0)
+    with pytest.raises(UnsupportedLayer, match="`3`"):
+        measure("path_norm")(replace(t, model=model), LAB)
 
 
 def test_a_start_that_does_not_fit_is_refused_where_a_distance_is_read():
