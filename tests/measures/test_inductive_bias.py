@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
-from scipy.special import ive
+from scipy.special import gammaln, ive
 from torch.testing import assert_close
 
 from unseen.engine.batches import Columns
@@ -343,3 +343,28 @@ def test_networks_are_trained_together_and_fit():
         lambda: mlp([2, 16, 1]), task, Budget(steps=150, batch_size=20, lr=1e-2), 2, Lab()
     )
     assert_close(again["loss"], table["loss"][:2], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("x", [1e-40, 1e-200, 1e-300])
+def test_tiny_errors_follow_the_power_of_the_degrees_of_freedom(x):
+    """P(χ²_k ≤ x) → (x/2)^(k/2) / Γ(k/2 + 1), and e^(−λ/2) times that with a shift λ."""
+    found = form([1.0], [3.0], [0.5]).log_probability(x)
+    wanted = 1.5 * log(x / 2) - float(gammaln(2.5)) - 0.25
+    assert found == pytest.approx(wanted, rel=1e-10)
+    assert form([1.0], [3.0], [0.5]).approximate_log_probability(x) == pytest.approx(found, abs=0.1)
+
+
+@pytest.mark.parametrize("x", [1e-320, float("nan")])
+def test_an_error_beyond_floating_point_is_refused(x):
+    for method in ("log_probability", "approximate_log_probability"):
+        with pytest.raises(InvalidData, match="cannot be computed"):
+            getattr(form([1.0, 0.5], [3.0, 2.0], [0.5, 0.0]), method)(x)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("bad", [float("nan"), inf])
+def test_targets_that_are_not_finite_are_refused(split, bad):
+    task = regression(20, 10)
+    task.splits[split].data.columns["y"][3] = bad
+    with pytest.raises(InvalidData, match=r"1 of \d+ targets"):
+        KernelInductiveBias(eps=0.1)(task, DOUBLE)

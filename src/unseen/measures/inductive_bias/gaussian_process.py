@@ -105,8 +105,15 @@ def _examples(batch: Batch, column: str) -> tuple[Float[Tensor, "n d"], Tensor]:
             why="the kernel takes distances between them.",
             fix="encode or impute them first.",
         )
+    y = batch["y"].cpu()
+    if bad := int((~torch.isfinite(y)).sum()):
+        raise InvalidData(
+            f"{bad} of {y.numel()} targets are NaN or infinite.",
+            why="no function passes through them, or comes near them.",
+            fix="impute or drop them first.",
+        )
     rows = x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
-    return rows.double().cpu(), batch["y"].cpu()
+    return rows.double().cpu(), y
 
 
 def _outputs(y: Tensor, test_y: Tensor) -> tuple[Float[Tensor, "n k"], Float[Tensor, "m k"]]:

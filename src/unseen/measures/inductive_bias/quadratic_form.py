@@ -15,6 +15,8 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr
 from scipy.stats import norm
 
+from unseen.errors import InvalidData
+
 ANGLE = pi / 3
 """Of the ray along which is integrated, from the real axis. From π/4 to π/2 every factor of the
 integrand only falls along it; below π/2 it falls exponentially, however few terms there are.
@@ -49,12 +51,14 @@ class QuadraticForm:
         if not len(form.scale):
             return 0.0
         form = form / left  # from here on x = 1
+        _refuse_overflow(form.scale + form.shift, x)
         c = -np.exp(_root(lambda v: form.slope(-np.exp(v)) - 1 + np.exp(-v), 0.0))
         width = 1 / sqrt(form.curvature(c) + 1 / c**2)
         total, start, end = 0.0, 0.0, 1.0
         while True:
             r = width * (start + (end - start) * (NODES + 1) / 2)
             exponent = form._rise(c, r * np.exp(1j * ANGLE))
+            _refuse_overflow(exponent, x)  # NaN never falls below what is negligible
             values = np.exp(exponent + 1j * ANGLE).imag
             total += width * (end - start) / 2 * float(WEIGHTS @ values)
             if exponent.real.max() < NEGLIGIBLE:
@@ -74,6 +78,7 @@ class QuadraticForm:
         if not len(form.scale):
             return 0.0
         form = form / left
+        _refuse_overflow(form.scale + form.shift, x)
         most = 1 / (2 * form.scale.max())
         # s = most − e^v runs through all s below the pole; the slope falls as v grows
         s = most - np.exp(_root(lambda v: form.slope(most - np.exp(v)) - 1, log(most)))
@@ -96,7 +101,8 @@ class QuadraticForm:
         return total
 
     def __truediv__(self, unit: float) -> "QuadraticForm":
-        return QuadraticForm(self.scale / unit, self.freedom, self.shift / unit)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused where it is used
+            return QuadraticForm(self.scale / unit, self.freedom, self.shift / unit)
 
     def cumulants(self, s: float) -> float:
         """K(s) = log E exp(s Q)."""
@@ -106,18 +112,20 @@ class QuadraticForm:
     def slope(self, s: float) -> float:
         """K′(s)."""
         w = 1 - 2 * s * self.scale
-        return float(np.sum(self.freedom * self.scale / w + self.shift / w**2))
+        return float(np.sum(self.freedom * (self.scale / w) + self.shift / w / w))
 
     def curvature(self, s: float) -> float:
         """K″(s)."""
         w = 1 - 2 * s * self.scale
-        each = 2 * self.freedom * self.scale**2 / w**2 + 4 * self.shift * self.scale / w**3
+        ratio = self.scale / w  # before any power: a scale of 1e200 has no square
+        each = 2 * self.freedom * ratio**2 + 4 * (self.shift / w) * (ratio / w)
         return float(np.sum(each))
 
     def third(self, s: float) -> float:
         """K‴(s)."""
         w = 1 - 2 * s * self.scale
-        each = 8 * self.freedom * self.scale**3 / w**3 + 24 * self.shift * self.scale**2 / w**4
+        ratio = self.scale / w
+        each = 8 * self.freedom * ratio**3 + 24 * (self.shift / w) * (ratio / w) * ratio
         return float(np.sum(each))
 
     def _rise(self, c: float, by: Complex[np.ndarray, " node"]) -> Complex[np.ndarray, " node"]:
@@ -125,7 +133,7 @@ class QuadraticForm:
         w = 1 - 2 * c * self.scale
         z = 2 * by[:, None] * self.scale / w
         logs = -0.5 * np.log1p(-z) @ self.freedom
-        shifts = by * ((1 / (1 - z)) @ (self.shift / w**2))
+        shifts = by * ((1 / (1 - z)) @ (self.shift / w / w))
         return logs + shifts - by - np.log1p(by / c)
 
     def _without_constants(self, x: float) -> tuple["QuadraticForm", float]:
@@ -135,12 +143,22 @@ class QuadraticForm:
         return form, x - float(self.shift[~varies].sum())
 
 
+def _refuse_overflow(values: Complex[np.ndarray, " n"] | Float[np.ndarray, " n"], x: float) -> None:
+    if not np.isfinite(values).all():
+        raise InvalidData(
+            f"The probability of at most {x:g} cannot be computed.",
+            why="it is NaN, or a scale or shift is NaN, infinite or beyond 1e308 in its unit.",
+            fix="check the targets and losses, or ask for a larger error.",
+        )
+
+
 def _root(falling: Callable[[float], float], start: float) -> float:
     """The root of a function that falls from positive to negative values."""
     low, high, step = start, start, 1.0
-    while falling(low) < 0:
-        low, step = low - step, 2 * step
-    step = 1.0
-    while falling(high) > 0:
-        high, step = high + step, 2 * step
-    return low if low == high else float(brentq(falling, low, high, xtol=1e-13, rtol=1e-13))
+    with np.errstate(over="ignore"):  # beyond 1e308 the slope is 0, as it should be
+        while falling(low) < 0:
+            low, step = low - step, 2 * step
+        step = 1.0
+        while falling(high) > 0:
+            high, step = high + step, 2 * step
+        return low if low == high else float(brentq(falling, low, high, xtol=1e-13, rtol=1e-13))
