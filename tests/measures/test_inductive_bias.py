@@ -368,3 +368,21 @@ def test_targets_that_are_not_finite_are_refused(split, bad):
     task.splits[split].data.columns["y"][3] = bad
     with pytest.raises(InvalidData, match=r"1 of \d+ targets"):
         KernelInductiveBias(eps=0.1)(task, DOUBLE)
+
+
+@pytest.mark.parametrize("fit", Fit)
+@pytest.mark.parametrize(
+    "losses",
+    [
+        torch.tensor([0.1, 0.3] * 6),
+        torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8, 9]),
+        1 + 1e-6 * torch.tensor([0.0, 1] * 6, dtype=torch.float64),
+    ],
+)
+def test_losses_without_skewness_get_one_degree_of_freedom(fit, losses):
+    """As every sample that is less skewed than the family; resamples are such samples, too."""
+    found = fit_by_moments(losses.double().numpy())
+    assert found.freedom == 1
+    assert found.form.slope(0.0) == pytest.approx(float(losses.double().mean()), rel=1e-6)
+    reading = InductiveBias(eps=0.9 * float(losses.mean()), fit=fit, draws=10)(losses, Lab())
+    assert reading.value > 0

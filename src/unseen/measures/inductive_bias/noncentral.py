@@ -83,12 +83,12 @@ def fit_by_moments(losses: Float[np.ndarray, " n"]) -> ScaledChi2:
     if inside <= 0 or variance >= 2 * mean**2:  # the latter: k < 1, which has no shift
         return ScaledChi2(variance / (2 * mean), 2 * mean**2 / variance, 0.0)
     scale = (variance - sqrt(inside)) / (2 * mean)
-    noncentrality = variance / (2 * scale**2) - mean / scale
-    freedom = mean / scale - noncentrality
-    if freedom < 1:
-        scale = mean - sqrt(mean**2 - variance / 2)
+    # k c² = 2 κ₁ c − κ₂/2, compared before any division: c is 0 where the third cumulant is
+    if 2 * mean * scale - variance / 2 < scale**2:
+        scale = variance / 2 / (mean + sqrt(mean**2 - variance / 2))
         return ScaledChi2(scale, 1.0, mean / scale - 1)
-    return ScaledChi2(scale, freedom, noncentrality)
+    noncentrality = variance / (2 * scale**2) - mean / scale
+    return ScaledChi2(scale, mean / scale - noncentrality, noncentrality)
 
 
 def fit_by_likelihood(losses: Float[np.ndarray, " n"]) -> ScaledChi2:
