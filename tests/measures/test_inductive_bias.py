@@ -386,3 +386,11 @@ def test_losses_without_skewness_get_one_degree_of_freedom(fit, losses):
     assert found.form.slope(0.0) == pytest.approx(float(losses.double().mean()), rel=1e-6)
     reading = InductiveBias(eps=0.9 * float(losses.mean()), fit=fit, draws=10)(losses, Lab())
     assert reading.value > 0
+
+
+def test_kernel_bits_ignore_a_shift_of_the_inputs():
+    task = regression(40, 30)
+    bits = KernelInductiveBias(eps=0.05)(task, DOUBLE).value
+    for split in task.splits.values():
+        split.data.columns["x"] += 2.0**20  # moves by a power of two round little
+    assert KernelInductiveBias(eps=0.05)(task, DOUBLE).value == pytest.approx(bits, rel=1e-4)

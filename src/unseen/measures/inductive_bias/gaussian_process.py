@@ -70,7 +70,9 @@ class GaussianProcess:
 
     def covariance(self, a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
         """The kernel's values."""
-        return self.variance * (-torch.cdist(a, b).square() / (2 * self.width**2)).exp()
+        # not by matrix products: ‖a‖² + ‖b‖² − 2 a·b loses the distance far from the origin
+        distance = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+        return self.variance * (-distance.square() / (2 * self.width**2)).exp()
 
 
 def posterior_error(
