@@ -394,3 +394,13 @@ def test_kernel_bits_ignore_a_shift_of_the_inputs():
     for split in task.splits.values():
         split.data.columns["x"] += 2.0**20  # moves by a power of two round little
     assert KernelInductiveBias(eps=0.05)(task, DOUBLE).value == pytest.approx(bits, rel=1e-4)
+
+
+def test_copies_of_an_input_need_more_jitter():
+    task = regression(20, 10)
+    x, y = (torch.cat([task.splits["train"].data.columns[name]] * 2) for name in "xy")
+    splits = {**task.splits, "train": Split(Columns(x=x, y=y), Use.TRAIN)}
+    doubled = Task(name="gp", axis=Axis.IID, splits=splits, objective=regress)
+    with pytest.raises(InvalidData, match="jitter of 1e-18"):
+        KernelInductiveBias(eps=0.05, jitter=1e-18)(doubled, DOUBLE)
+    assert KernelInductiveBias(eps=0.05)(doubled, DOUBLE).value >= 0

@@ -145,9 +145,10 @@ class KernelInductiveBias:
     for these training and test examples.
 
     Prior covariance `variance` · exp(−‖x − x′‖² / (2 `width`²)), independent outputs; classes are
-    coded one-hot. ε is a mean square over test examples and outputs. Rescaling the targets by c
-    changes the bits unless ε and `variance` (with its `jitter`, a share of it) are rescaled by
-    c², too. Nothing is sampled, so there is no interval; `by_other_fit` is Lugannani and Rice's
+    coded one-hot. `jitter` · `variance` is added to the variance of the training examples only. ε
+    is a mean square over test examples and outputs. Rescaling the targets by c changes the bits
+    unless ε and `variance` (with its `jitter`, a share of it) are rescaled by c², too.
+    Nothing is sampled, so there is no interval; `by_other_fit` is Lugannani and Rice's
     approximation.
     """
 

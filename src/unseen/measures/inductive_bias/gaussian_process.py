@@ -33,8 +33,9 @@ class PosteriorError:
 
 @dataclass(frozen=True)
 class GaussianProcess:
-    """Functions with covariance `variance` · (exp(−‖x − x′‖² / (2 `width`²)) + `jitter` where x is
-    x′), independent for every output.
+    """Functions with covariance `variance` · exp(−‖x − x′‖² / (2 `width`²)), independent for every
+    output. `variance` · `jitter` is added to the variance of every training example, and to
+    nothing else: functions pass that close to the training targets.
     """
 
     width: float = 1.0
@@ -63,7 +64,14 @@ class GaussianProcess:
         """Mean and covariance at the test points, of every output the same covariance."""
         within = self.covariance(x, x)
         within.diagonal().add_(self.variance * self.jitter)
-        root = torch.linalg.cholesky(within)
+        root, failed = torch.linalg.cholesky_ex(within)
+        if failed:
+            raise InvalidData(
+                f"The covariance of {len(x)} training examples with a jitter of {self.jitter:g} is "
+                "not positive definite in float64.",
+                why="copies of an input, or inputs much closer than `width`, differ by rounding.",
+                fix="raise `jitter` (1e-6 is the default), lower `width`, or drop copies.",
+            )
         cross = torch.linalg.solve_triangular(root, self.covariance(x, test_x), upper=False)
         mean = cross.T @ torch.linalg.solve_triangular(root, y, upper=False)
         return mean, self.covariance(test_x, test_x) - cross.T @ cross
