@@ -66,6 +66,21 @@ def test_entropy_ignores_flips_and_refuses_what_has_no_pixels():
         image_entropy(x * 3)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.uint8, torch.bool])
+def test_entropy_does_not_depend_on_the_kind_of_number(kind):
+    """Pixels of 0 and 1 are exact in every one."""
+    x = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(2)).round()
+    for side in (None, 24):
+        found = image_entropy(x.to(kind), side)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, image_entropy(x, side))
+
+
+def test_entropy_of_half_precision_pixels():
+    x = (torch.arange(1600) % 256).reshape(1, 1, 40, 40).double() / 255
+    torch.testing.assert_close(image_entropy(x.half(), None), image_entropy(x, None).float())
+
+
 def subject(noise: float = 0.0) -> Trained:
     """Class c is shown by attributes 2c and 2c + 1 equally; either half is not enough against the
     common attribute 6, which speaks for class 0.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -27,7 +27,7 @@ from unseen.task import Task, Use
 
 
 def image_entropy(
-    images: Float[Tensor, "n channel h w"], side: int | None = 224
+    images: Shaped[Tensor, "n channel h w"], side: int | None = 224
 ) -> Float[Tensor, " n"]:
     """2-D entropy in bits: −Σ_ij p_ij log₂ p_ij over pairs of a pixel and the mean of its eight
     neighbours (zeros outside), both in 256 steps, mean over channels.
@@ -42,6 +42,8 @@ def image_entropy(
             why="the entropy is of pairs of a pixel and its neighbours.",
             fix="give images [n, channel, height, width] of at least two pixels.",
         )
+    # codes of a pixel and its neighbours reach 65,535, which half precision does not count to
+    images, kind = images.double(), torch.promote_types(images.dtype, torch.float32)
     if not (torch.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
         raise InvalidData(
             f"Pixels reach from {float(images.min()):.3g} to {float(images.max()):.3g}.",
@@ -56,7 +58,7 @@ def image_entropy(
     around = (F.conv2d(planes, kernel, padding=1) / 8).round()
     pairs = (planes * 256 + around).long().flatten(1)
     bits = [_entropy(plane.unique(return_counts=True)[1]) for plane in pairs]
-    return torch.stack(bits).reshape(images.shape[:2]).mean(1).to(images.dtype)
+    return torch.stack(bits).reshape(images.shape[:2]).mean(1).to(kind)
 
 
 def _entropy(counts: Int[Tensor, " value"]) -> Float[Tensor, ""]:
