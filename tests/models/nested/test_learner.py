@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unseen.errors import InvalidConfig, UnsupportedLayer, WiringError
+from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer, WiringError
 from unseen.models.nested.learner import Descent, chain, cost, layer, requesting, supervise
 from unseen.models.nested.machine import connect, moore, run, step
 from unseen.models.nested.market import market
@@ -185,3 +185,50 @@ def test_a_market_of_markets_is_the_flat_market_and_regrets_at_most_log_k():
     assert loss - best <= -math.log(0.15)
     with pytest.raises(InvalidConfig, match="no distribution over 2 experts"):
         market(("a", "b"), 3, (1.0, 0.0))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_frozen_parameters_stay_and_pass_gradients_on(momentum):
+    torch.manual_seed(0)
+    modules = [nn.Linear(3, 4).double(), nn.Linear(4, 4).double(), nn.Linear(4, 2).double()]
+    modules[0].weight.requires_grad_(False)
+    modules[1].requires_grad_(False)
+    learner = supervise(
+        chain(**{
+            name: layer(module, (module.in_features,), Descent(0.1, momentum))
+            for name, module in zip("abc", modules, strict=True)
+        }),
+        cost(nn.functional.mse_loss, (2,), Space((2,))),
+    )  # fmt: skip
+    draw = torch.Generator().manual_seed(1)
+    stream = [
+        {name: torch.randn(5, d, generator=draw).double() for name, d in (("x", 3), ("target", 2))}
+        for _ in range(5)
+    ]
+    *_, (_, state) = run(learner, stream)
+    descend(modules, stream, nn.functional.mse_loss, lr=0.1, momentum=momentum)
+    for name, module in zip("abc", modules, strict=True):
+        for key, value in module.named_parameters():
+            found = weights(state, "learner", name)[key]
+            torch.testing.assert_close(found, value.detach(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("outcome", [-1, 2, 7])
+def test_an_outcome_that_the_market_does_not_know_is_refused(outcome):
+    top = market(("a", "b"), 2)
+    shares = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    with pytest.raises(InvalidData, match=f"Outcome {outcome} is none of 0 to 1"):
+        step(top, top.start, {"a": shares, "b": shares, "outcome": outcome})
+
+
+def test_an_outcome_that_no_expert_held_possible_is_refused():
+    top = market(("a", "b"), 2)
+    sure = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    with pytest.raises(InvalidData, match="price of outcome 0 is 0"):
+        step(top, top.start, {"a": sure, "b": sure, "outcome": 0})
+
+
+@pytest.mark.parametrize("shares", [(float("nan"), 0.5), (0.5, float("nan"))])
+def test_wealth_that_is_not_a_number_is_refused(shares):
+    with pytest.raises(InvalidConfig, match="no distribution over 2 experts"):
+        market(("a", "b"), 2, shares)

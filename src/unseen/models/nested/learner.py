@@ -35,14 +35,17 @@ class Descent:
         return LayerState(weights, zeros if self.momentum else {})
 
     def update(self, state: "LayerState", gradients: Weights) -> "LayerState":
+        """One step; weights without a gradient stay."""
         moves = gradients
         if self.momentum:
             moves = {name: self.momentum * state.moves[name] + g for name, g in gradients.items()}
-        weights = {
-            name: torch.add(value, moves[name], alpha=-self.lr)
-            for name, value in state.weights.items()
+        moved = {
+            name: torch.add(state.weights[name], move, alpha=-self.lr)
+            for name, move in moves.items()
         }
-        return LayerState(weights, moves if self.momentum else {})
+        return LayerState(
+            {**state.weights, **moved}, {**state.moves, **moves} if self.momentum else {}
+        )
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class LayerState:
 
 def layer(module: nn.Module, takes: tuple[int, ...], descent: Descent) -> Machine:
     """A learner whose function is a module's, on inputs of shape `takes`; the module stays as it
-    is, its weights are the first state.
+    is, its weights are the first state. Parameters that require no gradient are not moved.
     """
     if buffers := [name for name, _ in module.named_buffers()]:
         raise UnsupportedLayer(
@@ -95,7 +98,10 @@ class _LayerResponse:
     def forward(self, x: Tensor) -> "_Graph":
         if self.graph is None:
             leaf = x.detach().requires_grad_(x.is_floating_point())
-            weights = {k: v.detach().requires_grad_() for k, v in self.state.weights.items()}
+            weights = {
+                name: value.detach().requires_grad_(self.module.get_parameter(name).requires_grad)
+                for name, value in self.state.weights.items()
+            }
             with torch.enable_grad():
                 self.graph = _Graph(leaf, weights, functional_call(self.module, weights, leaf))
         return self.graph
@@ -104,18 +110,18 @@ class _LayerResponse:
         graph = self.forward(pull("x"))
         if port == "y":
             return graph.y.detach()
-        leaves = (graph.x, *graph.weights.values())
+        leaves = (graph.x, *graph.trained.values())
         dx, *self.gradients = torch.autograd.grad(graph.y, leaves, pull("dy"), retain_graph=True)
         return dx
 
     def update(self, inputs: Values) -> LayerState:
         graph = self.forward(inputs["x"])
-        if not graph.weights:
+        if not graph.trained:
             return self.state
         if self.gradients is None:  # nobody asked for dx: the first layer of a network
-            leaves = list(graph.weights.values())
+            leaves = list(graph.trained.values())
             self.gradients = torch.autograd.grad(graph.y, leaves, inputs["dy"])
-        gradients = dict(zip(graph.weights, self.gradients, strict=True))
+        gradients = dict(zip(graph.trained, self.gradients, strict=True))
         return self.descent.update(self.state, gradients)
 
 
@@ -126,6 +132,11 @@ class _Graph:
     x: Tensor
     weights: Weights
     y: Tensor
+
+    @property
+    def trained(self) -> Weights:
+        """Those that are not frozen."""
+        return {name: value for name, value in self.weights.items() if value.requires_grad}
 
 
 def cost(loss: Callable[[Tensor, Any], Tensor], shape: tuple[int, ...], target: Type) -> Machine:
