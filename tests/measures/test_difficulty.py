@@ -316,6 +316,26 @@ def test_of_many_examples_some_are_drawn():
     assert float((pair[0] - pair[1]).norm()) == pytest.approx(found.space.separation)
 
 
+def test_ignored_labels_are_left_out_and_counted():
+    data = bands().splits["train"].data
+    x, y = data.columns["x"], data.columns["y"].clone()
+    y[:5] = -100
+    found, alone = Difficulty()(task(x, y), DOUBLE), Difficulty()(task(x[5:], y[5:]), DOUBLE)
+    assert found.value == alone.value
+    assert found.n == len(x) - 5
+    assert found.space.combinations == 2
+    assert found.pair == tuple(row + 5 for row in alone.pair)
+    assert f"5 of {len(x)} training examples have the label -100" in found.notes[0]
+    with pytest.raises(InvalidData, match="No training example has a label"):
+        Difficulty()(task(x, torch.full_like(y, -100)), DOUBLE)
+
+
+def test_a_task_without_labels_is_refused():
+    splits = {"train": Split(Columns(x=normal(30, 2)), Use.TRAIN)}
+    with pytest.raises(InvalidData, match="have no `y`"):
+        Difficulty()(Task(name="t", axis=Axis.IID, splits=splits, objective=classify), DOUBLE)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "what"),
     [

@@ -16,6 +16,7 @@ from scipy.special import gammaln
 from torch import Tensor
 
 from unseen.engine.batches import Columns
+from unseen.engine.labels import has_label
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.duplicates import Pairs, closest_pair
@@ -24,9 +25,9 @@ from unseen.measures.intrinsic_dimension import (
     rows_of_numbers,
     training_batch,
 )
-from unseen.objectives import classify
+from unseen.objectives import IGNORED, classify
 from unseen.reading import Reading
-from unseen.task import Axis, Split, Task, Use
+from unseen.task import Axis, Batch, Split, Task, Use
 
 LARGEST = 996.0
 """log₂ of the bits from which on a reading is in log₂ bits: 2⁹⁹⁶ is about 1e300."""
@@ -262,13 +263,13 @@ class Difficulty:
         if not isinstance(subject, Task):
             return _reading(subject, self.eps)
         batch = training_batch(subject, lab)
-        x, y = rows_of_numbers(batch, self.column), batch["y"].cpu()
-        drawn = torch.randperm(len(x), generator=lab.child("rows").generator())[: self.most]
-        notes: tuple[str, ...] = ()
-        if len(drawn) < len(x):
-            notes = (f"of {len(x):,} training examples {len(drawn):,} were drawn",)
-        rows = drawn.sort().values
-        x, y = x[rows], y[rows]
+        x = rows_of_numbers(batch, self.column)
+        labelled, notes = _labelled(batch)
+        order = torch.randperm(len(labelled), generator=lab.child("rows").generator())
+        rows = labelled[order[: self.most]].sort().values
+        if len(rows) < len(labelled):
+            notes += (f"of {len(labelled):,} training examples {len(rows):,} were drawn",)
+        x, y = x[rows], batch["y"].cpu()[rows]
         dimension = intrinsic_dimension(x, lab.child("dimension"), k=self.neighbours)
         space = replace(self._outputs(y), log_n=log(len(x)), dimension=dimension.value)
         pair = None
@@ -297,6 +298,28 @@ class Difficulty:
             )
         values = y.reshape(len(y), -1).double()
         return replace(unknown, log_outputs=log(values.shape[1]), bound=float(values.abs().max()))
+
+
+def _labelled(batch: Batch) -> tuple[Int[Tensor, " n"], tuple[str, ...]]:
+    """Rows whose label counts, and a note on the others."""
+    if "y" not in batch:
+        raise InvalidData(
+            "The training examples have no `y`.",
+            why="the difficulty depends on which inputs have different answers.",
+            fix="add a column `y` to every training split.",
+        )
+    rows = has_label({"y": batch["y"]}).cpu().nonzero().flatten()
+    ignored = len(batch["y"]) - len(rows)
+    if ignored and not len(rows):
+        raise InvalidData(
+            "No training example has a label.",
+            why=f"{IGNORED} stands for none.",
+            fix="give training examples with labels.",
+        )
+    if not ignored:
+        return rows, ()
+    n = len(batch["y"])
+    return rows, (f"{ignored:,} of {n:,} training examples have the label {IGNORED}: left out",)
 
 
 def class_separation(
