@@ -47,6 +47,22 @@ def test_columns_are_told_apart_by_the_catalogue():
     ]
 
 
+def test_columns_that_are_not_read_are_listed_with_a_near_match(capsys):
+    numbers = {name: np.linspace(0, 1, 18) for name in ("sharpness", "coherence", "my_number")}
+    answer = unseen.measure_sweep(sweep(n_test=1000, **numbers))
+    assert answer.results.unread == {
+        "sharpness": "sharpness start",
+        "coherence": "coherence α",
+        "my_number": "",
+    }
+    answer.show()
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Columns not read: `sharpness` (the catalogue has `sharpness start`)" in shown
+    assert "`my_number`; name them with --measure" in shown
+    assert not unseen.measure_sweep(sweep()).results.unread
+    assert not evaluate_sweep(sweep(**numbers), SweepRequest(measures=["sharpness"])).unread
+
+
 def test_an_oracle_that_is_better_when_higher_orders_all_gaps():
     oracle = evaluation(sweep(), "coherence_α")
     assert oracle.tau.value == 1.0

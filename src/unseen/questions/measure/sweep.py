@@ -6,9 +6,10 @@ trainings of one configuration apart, `n_test` is how many test examples are beh
 that the catalogue knows are measures, the others hyperparameters, unless they are named.
 """
 
+import difflib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,10 @@ class SweepReport:
     permutations: int = 0
     left_out: int = 0
     """Rows without a gap."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Columns that are neither measure nor hyperparameter, where no measure was named → the measure
+    of the catalogue whose name is nearest, or nothing.
+    """
 
 
 def evaluate_sweep(source: str | Path | pd.DataFrame, request: SweepRequest) -> SweepReport:
@@ -84,6 +89,7 @@ def evaluate_sweep(source: str | Path | pd.DataFrame, request: SweepRequest) -> 
         n_test=n_test,
         permutations=request.permutations,
         left_out=len(table) - len(rows),
+        unread={} if request.measures else unread_columns(rows, {request.gap, *axes, *measures}),
     )
 
 
@@ -159,6 +165,20 @@ def known_measures(table: pd.DataFrame) -> list[str]:
     """Columns that bear the name of a measure, with blanks or with `_`."""
     known = _directions()
     return [str(name) for name in table.columns if _plain(str(name)) in known]
+
+
+def unread_columns(table: pd.DataFrame, read: Collection[str]) -> dict[str, str]:
+    """The other columns, each with the measure of the catalogue that has the nearest name."""
+    others = [str(c) for c in table.columns if c not in (SEED, TEST_SIZE) and c not in read]
+    return {name: nearest_measure(name) for name in others}
+
+
+def nearest_measure(name: str) -> str:
+    """The shortest name that begins with these words, else one that is spelled like them."""
+    known = {_plain(entry.name): entry.name for entry in catalogue()}
+    longer = [one for one in known if one.startswith(f"{_plain(name)} ")]
+    near = sorted(longer, key=len) or difflib.get_close_matches(_plain(name), known, 1, 0.75)
+    return known[near[0]] if near else ""
 
 
 def direction_of(name: str) -> Direction:

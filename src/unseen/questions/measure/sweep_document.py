@@ -16,7 +16,9 @@ MOST_NAMED = 3
 def sweep_document(report: SweepReport) -> Document:
     found = sorted(report.evaluations, key=_order)
     sections = [
-        Section("Which measure foretells the gap", [_table(found), *_chart(found)]),
+        Section(
+            "Which measure foretells the gap", [_table(found), *_unread(report), *_chart(found)]
+        ),
         Section("Along each hyperparameter", [_axes(found, report.axes)]),
         Section("Not computed", _reasons(found)),
         Section("How to read it", [Paragraph(text) for text in _reading(report)]),
@@ -93,6 +95,18 @@ def _table(found: Sequence[Evaluation]) -> Table:
         "wrongly, ½ by chance. Gain: share of the squared error of a forecast from "
         "hyperparameters that the measure takes away, in models left out.",
     )
+
+
+def _unread(report: SweepReport) -> list[Block]:
+    """The columns that stood aside: a measure under another name must not vanish unseen."""
+    if not report.unread:
+        return []
+    names = [
+        f"`{name}`" + (f" (the catalogue has `{near}`)" if near else "")
+        for name, near in report.unread.items()
+    ]
+    fix = "name them with --measure, hyperparameters with --axis"
+    return [Note(f"Columns not read: {join_words(_first(names, 12))}; {fix}.", Tone.CAUTION)]
 
 
 def _chart(found: Sequence[Evaluation]) -> list[Block]:
@@ -182,6 +196,7 @@ def machine_sweep(report: SweepReport) -> dict[str, object]:
         "models": report.models,
         "gap": report.gap,
         "hyperparameters": list(report.axes),
+        "columns_not_read": list(report.unread),
         "taken_with_opposite_sign": list(report.flipped),
         "measures": [
             {
