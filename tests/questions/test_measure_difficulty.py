@@ -1,6 +1,7 @@
 """`unseen measure --difficulty`: how hard a task is, and what its models supply."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -71,7 +72,7 @@ def test_no_error_gives_a_lower_bound():
 def test_bad_input_is_refused():
     with pytest.raises(InvalidConfig, match="eps=0"):
         unseen.difficulty(subject(), eps=0.0, progress=False)
-    with pytest.raises(InvalidData, match="examples 0 and 1 have equal inputs"):
+    with pytest.raises(InvalidData, match=r"0 \(0\) and 1 \(1\) of the training part have"):
         unseen.difficulty(subject(same=True), models=False, progress=False)
     with pytest.raises(InvalidConfig, match="--difficulty was given with --against"):
         main(["--difficulty", "--against", "x.py:y"])
@@ -85,3 +86,21 @@ def test_the_command_prints_json(capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["difficulty"][0]["log2_bits"] > 0
     assert said["supplied"] == []
+
+
+def test_the_closest_pair_is_named_by_rows_of_the_table_and_classes():
+    table = unseen.tasks.table.clinics()
+    asked = {"target": "ill", "models": False, "progress": False}
+    (found,) = unseen.difficulty(table, **asked).results
+    a, b = (int(text) for text in re.findall(r"(\d+) \(", found.pair))
+    classes = re.findall(r"\((\w+)\)", found.pair)
+    assert classes == [str(table["ill"].iloc[row]) for row in (a, b)]
+    assert classes[0] != classes[1]
+    same = table.copy()
+    inputs = [name for name in table.columns if name != "ill"]
+    same.loc[same.index[b], inputs] = same.loc[same.index[a], inputs]
+    with pytest.raises(InvalidData, match="have equal inputs and different classes") as caught:
+        unseen.difficulty(same, **asked)
+    assert f"{min(a, b)} (" in caught.value.what
+    assert f"{max(a, b)} (" in caught.value.what
+    assert "--separation" in caught.value.fix

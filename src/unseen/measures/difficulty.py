@@ -294,7 +294,8 @@ class Difficulty:
                 why="the resolution of the task is the distance between inputs of different "
                 "classes, and numbers have none.",
                 fix="say how far apart inputs with different answers are: "
-                "Difficulty(separation=…), in the unit of the inputs.",
+                "Difficulty(separation=…), --separation on the command line, in the unit of the "
+                "inputs.",
             )
         values = y.reshape(len(y), -1).double()
         return replace(unknown, log_outputs=log(values.shape[1]), bound=float(values.abs().max()))
@@ -322,6 +323,17 @@ def _labelled(batch: Batch) -> tuple[Int[Tensor, " n"], tuple[str, ...]]:
     return rows, (f"{ignored:,} of {n:,} training examples have the label {IGNORED}: left out",)
 
 
+class EqualInputs(InvalidData):
+    """Two training examples of different classes have the same inputs; `pair` says which."""
+
+    def __init__(self, what: str, why: str, fix: str, pair: tuple[int, int]) -> None:
+        super().__init__(what, why, fix)
+        self.pair = pair
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.what, self.why, self.fix, self.pair)
+
+
 def class_separation(
     x: Float[Tensor, "n d"], y: Int[Tensor, " n"], names: Int[Tensor, " n"] | None = None
 ) -> Pairs:
@@ -334,12 +346,13 @@ def class_separation(
     if not closest.threshold > 0:
         a, b = (int(rows) for rows in (closest.a, closest.b))
         at = (a, b) if names is None else (int(names[a]), int(names[b]))
-        raise InvalidData(
+        raise EqualInputs(
             f"Training examples {at[0]} and {at[1]} have equal inputs and different labels "
             f"({int(y[a])} and {int(y[b])}).",
             why="no function of the inputs is right on both, so no amount of bias is enough.",
             fix="correct or drop such rows, add the column that tells them apart, or give the "
             "distance below which answers may differ: Difficulty(separation=…).",
+            pair=at,
         )
     return closest
 

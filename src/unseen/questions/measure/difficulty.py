@@ -10,7 +10,13 @@ from math import inf, isfinite, log2
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
 from unseen.errors import InvalidConfig, InvalidData, reason
 from unseen.lab import Lab
-from unseen.measures.difficulty import Difficulty, DifficultyReading, FunctionSpace
+from unseen.measures.difficulty import (
+    Difficulty,
+    DifficultyReading,
+    EqualInputs,
+    FunctionSpace,
+)
+from unseen.measures.intrinsic_dimension import training_batch
 from unseen.questions.audit.performance import performance, references
 from unseen.questions.audit.results import Score
 from unseen.reading import Reading
@@ -44,6 +50,8 @@ class DifficultyReport:
     name: str
     held_out: str = ""
     difficulty: DifficultyReading
+    pair: str = ""
+    """The closest examples of two classes, in words: `difficulty.pair` counts training examples."""
     supplied: Sequence[BitsSupplied] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
     sites: Mapping[str, str] = field(default_factory=dict)
@@ -72,11 +80,15 @@ class DifficultyJob:
     def __call__(self, subject: Subject, lab: Lab) -> DifficultyReport:
         began = time.perf_counter()
         subject = validate(subject)
-        found = Difficulty(self.eps, self.separation)(subject.task, lab)
+        try:
+            found = Difficulty(self.eps, self.separation)(subject.task, lab)
+        except EqualInputs as error:
+            raise equal_inputs(error.pair, subject, lab) from error
         report = DifficultyReport(
             name=subject.data_name,
             held_out=subject.held_out,
             difficulty=found,
+            pair="" if found.pair is None else pair_text(found.pair, subject, lab),
             decisions=list(subject.decisions),
         )
         if self.models:
@@ -96,6 +108,29 @@ class DifficultyJob:
             left_out[f"the errors of {subject.name}"] = reason(error)
         sites = {name: str(split.at) for name, split in subject.task.unseen.items()}
         return replace(report, supplied=supplied, left_out=left_out, sites=sites)
+
+
+def pair_text(pair: tuple[int, int], subject: Subject, lab: Lab) -> str:
+    """The rows of the user's table with their classes; of other data examples of the training
+    part.
+    """
+    batch = training_batch(subject.task, lab)
+    labels = [int(batch["y"][k]) for k in pair]
+    a, b = (str(subject.classes[y]) if subject.classes else str(y) for y in labels)
+    if "index" not in batch:
+        return f"examples {pair[0]} ({a}) and {pair[1]} ({b}) of the training part"
+    rows = batch["index"].flatten()
+    return f"rows {int(rows[pair[0]])} ({a}) and {int(rows[pair[1]])} ({b})"
+
+
+def equal_inputs(pair: tuple[int, int], subject: Subject, lab: Lab) -> InvalidData:
+    text = pair_text(pair, subject, lab)
+    return InvalidData(
+        f"{text[0].upper()}{text[1:]} have equal inputs and different classes.",
+        why="no function of the inputs is right on both, so no amount of bias is enough.",
+        fix="correct or drop such rows, add the column that tells them apart, or give the distance "
+        "below which answers may differ: --separation 0.1 (from Python separation=0.1).",
+    )
 
 
 def errors(session: Session) -> list[Score]:
@@ -230,14 +265,13 @@ def _spaces(reports: Sequence[DifficultyReport]) -> list[Block]:
         space = one.difficulty.space
         if not isinstance(space, FunctionSpace):
             continue
-        pair = one.difficulty.pair
         rows.append(
             _about(one, len(reports))
             | {
                 "intrinsic dimension m": one.difficulty.dimension,
                 "radius R": space.radius,
                 "closest pair of two classes δ": space.separation,
-                "rows of that pair": "" if pair is None else f"{pair[0]} and {pair[1]}",
+                "that pair": one.pair,
                 "largest degree K": space.degree,
                 "classes": int(space.combinations),
             }
@@ -282,6 +316,7 @@ def machine_difficulty(reports: Sequence[DifficultyReport]) -> dict[str, object]
                 "log2_bits": one.difficulty.log2_bits,
                 "dimension": one.difficulty.dimension,
                 "pair": one.difficulty.pair,
+                "pair_in_words": one.pair,
                 "notes": one.difficulty.notes,
             }
             for one in reports
