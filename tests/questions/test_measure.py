@@ -75,6 +75,17 @@ def test_a_chosen_measure_is_found_by_name_or_refused_with_its_neighbours():
         MeasureJob(seeds=0)
 
 
+def test_scores_are_measures_that_can_be_named():
+    found = MeasureJob(seeds=1, names=["accuracy", "R²", "gap of accuracy"])(subject(), Lab())
+    assert {m.name for m in found.measurements} == {"accuracy", "gap of accuracy"}
+    assert {*found.left_out} == {"R²"}
+    both = MeasureJob(seeds=1, names=["loss", "oddness"])(subject(), Lab())
+    assert {m.name for m in both.measurements} == {"loss", "oddness"}
+    with pytest.raises(UnknownName) as caught:
+        select_measures(["?"], ["accuracy"])
+    assert '"accuracy", ' in caught.value.fix
+
+
 def test_a_trained_subject_has_every_measure_or_its_reason():
     found = MeasureJob(seeds=2)(subject(), Lab())
     rows = by_name(found)

@@ -2,10 +2,11 @@
 folder is the catalogue.
 """
 
+import difflib
 import functools
 import importlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,30 @@ def family_order(family: str) -> int:
     return FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
 
 
-def select_measures(names: Collection[str]) -> tuple[MeasureEntry, ...]:
-    """The entries of these names, in the catalogue's order; all where none is named."""
-    known = {entry.name for entry in catalogue()}
+def select_measures(
+    names: Collection[str], others: Collection[str] = ()
+) -> tuple[MeasureEntry, ...]:
+    """The entries of these names, in the catalogue's order; all where none is named. `others` are
+    names that no entry has, and that are known all the same.
+    """
+    known = {*others, *(entry.name for entry in catalogue())}
     for name in names:
         if name not in known:
-            raise UnknownName.near("measure", name, known)
+            raise _unknown_measure(name, sorted(known))
     return tuple(entry for entry in catalogue() if not names or entry.name in names)
+
+
+def _unknown_measure(name: str, known: Sequence[str]) -> UnknownName:
+    """With quoted names, since some hold a comma."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    quoted = [f'"{one}"' for one in close or known]
+    return UnknownName(
+        f"There is no measure `{name}`.",
+        why=f"{len(known)} names are known here.",
+        fix=f"did you mean {' or '.join(quoted)}?"
+        if close
+        else f"choose one of: {', '.join(quoted)}.",
+    )
 
 
 def plain_entry(name: str, measure: Measure[Any]) -> MeasureEntry:

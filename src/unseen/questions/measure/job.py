@@ -12,11 +12,13 @@ from unseen.lab import Lab
 from unseen.questions.measure.catalogue import select_measures
 from unseen.questions.measure.differences import differences
 from unseen.questions.measure.evaluate import MeasureReader
-from unseen.questions.measure.performance import FAMILY, performance_measurements
+from unseen.questions.measure.performance import FAMILY, performance_measurements, performance_names
 from unseen.questions.measure.results import Measurement, MeasureReport
 from unseen.subjects.session import Session, open_session
 from unseen.subjects.subject import Subject
 from unseen.text import join_words
+
+NO_SUCH_SCORE = "This model on these data has no such score: the target decides which there are."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class MeasureJob:
                 why="at least one model must be trained.",
                 fix="use --seeds 3 or more.",
             )
-        select_measures(self.names)
+        select_measures(self.names, performance_names())
 
     def __call__(self, subject: Subject, lab: Lab) -> MeasureReport:
         session = open_session(subject, lab, seeds=self.seeds)
@@ -52,13 +54,22 @@ class MeasureJob:
     def report(self, session: Session) -> MeasureReport:
         began = time.perf_counter()
         found, left_out = list[Measurement](), dict[str, str]()
-        if not self.names:
+        scores = [name for name in self.names if name in performance_names()]
+        if scores or not self.names:
             try:
-                found += performance_measurements(session)
+                found += [
+                    one
+                    for one in performance_measurements(session)
+                    if not scores or one.name in scores
+                ]
             except Exception as error:  # the subject's own code may raise anything
                 left_out[FAMILY] = reason(error)
         reader = MeasureReader(session, inf) if self.names else MeasureReader(session)
-        more, missing = reader(select_measures(self.names), trainings=len(session.models) > 1)
+        absent = [name for name in scores if name not in {one.name for one in found}]
+        if FAMILY not in left_out:
+            left_out |= dict.fromkeys(absent, NO_SUCH_SCORE)
+        entries = select_measures(self.names, performance_names())
+        more, missing = reader(entries, trainings=len(session.models) > 1)
         subject = session.subject
         return MeasureReport(
             name=subject.name,

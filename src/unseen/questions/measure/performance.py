@@ -8,6 +8,7 @@ from unseen.reading import Direction, Reading
 from unseen.subjects.session import Session
 
 FAMILY = "performance"
+TO_TRAINING = "to the training data"
 MEANINGS = {
     "accuracy": ("Share of examples that are answered right.", Direction.HIGHER),
     "score": ("Mean score of the task.", Direction.HIGHER),
@@ -20,6 +21,12 @@ MEANINGS = {
     "mean absolute error": ("Mean distance from the target, in its unit.", Direction.LOWER),
     "loss": ("What training lowers, per example.", Direction.LOWER),
 }
+
+
+def performance_names() -> list[str]:
+    """What a person may ask for by name; which of them a task has, its target decides."""
+    gaps = [f"gap of {name}" for name in MEANINGS]
+    return [*MEANINGS, *gaps, *(f"{gap} {TO_TRAINING}" for gap in gaps)]
 
 
 def performance_measurements(session: Session) -> list[Measurement]:
@@ -57,7 +64,7 @@ def _gap(session: Session, metric: str, split: str, reference: str, worse: Readi
     is_of_training = reference == session.training_split
     than = "the training data" if is_of_training else "new examples of known sites"
     return Measurement(
-        name=f"gap of {metric}" + (" to the training data" if is_of_training else ""),
+        name=f"gap of {metric}" + (f" {TO_TRAINING}" if is_of_training else ""),
         family=FAMILY,
         split=split,
         reading=worse,
