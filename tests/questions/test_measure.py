@@ -86,6 +86,12 @@ def test_scores_are_measures_that_can_be_named():
     assert '"accuracy", ' in caught.value.fix
 
 
+@pytest.mark.parametrize(("seeds", "over"), [(1, "examples"), (2, "examples and trainings")])
+def test_intervals_are_over_trainings_where_there_are_several(seeds, over):
+    found = MeasureJob(seeds=seeds, names=["accuracy", "gap of accuracy"])(subject(), Lab())
+    assert {m.interval for m in found.measurements} == {over}
+
+
 def test_a_trained_subject_has_every_measure_or_its_reason():
     found = MeasureJob(seeds=2)(subject(), Lab())
     rows = by_name(found)

@@ -34,7 +34,7 @@ def performance_measurements(session: Session) -> list[Measurement]:
     found = performance(session)
     model = session.subject.name
     scores = [
-        _measurement(score.metric, score.split, score.reading)
+        _measurement(session, score.metric, score.split, score.reading)
         for score in found.scores
         if score.model == model and not score.group
     ]
@@ -46,7 +46,12 @@ def performance_measurements(session: Session) -> list[Measurement]:
     return [*scores, *gaps]
 
 
-def _measurement(metric: str, split: str, reading: Reading) -> Measurement:
+def interval_over(session: Session) -> str:
+    """Trainings are drawn only where there are several."""
+    return "examples and trainings" if len(session.models) > 1 else "examples"
+
+
+def _measurement(session: Session, metric: str, split: str, reading: Reading) -> Measurement:
     meaning, direction = MEANINGS.get(metric, ("", Direction.NEITHER))
     return Measurement(
         name=metric,
@@ -56,7 +61,7 @@ def _measurement(metric: str, split: str, reading: Reading) -> Measurement:
         meaning=meaning,
         direction=direction,
         passes=1,
-        interval="examples and trainings",
+        interval=interval_over(session),
     )
 
 
@@ -71,6 +76,6 @@ def _gap(session: Session, metric: str, split: str, reference: str, worse: Readi
         meaning=f"How much worse than on {than}: below zero is better.",
         direction=Direction.LOWER,
         passes=2,
-        interval="examples and trainings",
+        interval=interval_over(session),
         is_of_model=False,
     )
