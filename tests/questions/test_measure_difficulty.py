@@ -11,9 +11,10 @@ import unseen
 from unseen.cli.measure import main
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, InvalidData
+from unseen.measures.difficulty import DifficultyReading
 from unseen.objectives import classify
 from unseen.questions.audit.results import Score
-from unseen.questions.measure.difficulty import BitsSupplied, bits_supplied, error_of
+from unseen.questions.measure.difficulty import BitsSupplied, bits_supplied, bits_text, error_of
 from unseen.reading import Reading
 from unseen.subjects.subject import Subject
 from unseen.task import Axis, Split, Task, Use
@@ -104,3 +105,10 @@ def test_the_closest_pair_is_named_by_rows_of_the_table_and_classes():
     assert f"{min(a, b)} (" in caught.value.what
     assert f"{max(a, b)} (" in caught.value.what
     assert "--separation" in caught.value.fix
+
+
+def test_the_numbers_of_a_cell_have_one_format():
+    mixed = DifficultyReading(8_963_442.0, 4_022_367.0, 2.27e7, 9, "bits")
+    assert bits_text(mixed) == "8.96e+06 [4.02e+06, 2.27e+07]"
+    assert bits_text(DifficultyReading(1500.4, 1200.0, 1800.0, 9, "bits")) == "1,500 [1,200, 1,800]"
+    assert bits_text(DifficultyReading(1e9, unit="bits")) == "1.00e+09"

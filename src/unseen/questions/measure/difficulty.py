@@ -196,10 +196,14 @@ def difficulty_document(reports: Sequence[DifficultyReport]) -> Document:
 
 
 def bits_text(found: DifficultyReading) -> str:
-    """Three digits of numbers that are astronomic."""
-    text = number(found.value)
+    """Three digits of numbers that are astronomic; powers of ten for all of them or for none."""
+    values = [found.value]
     if isfinite(found.low) and isfinite(found.high):
-        text += f" [{number(found.low)}, {number(found.high)}]"
+        values += [found.low, found.high]
+    texts = [number(x) for x in values]
+    if any("e" in text for text in texts):
+        texts = [f"{x:.2e}" if isfinite(x) and x else number(x) for x in values]
+    text = texts[0] + (f" [{', '.join(texts[1:])}]" if texts[1:] else "")
     return text if found.unit == "bits" else f"{text} {found.unit}"
 
 
