@@ -16,6 +16,7 @@ from unseen.cli.measure import main
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
+from unseen.measures.coherence import alignment
 from unseen.objectives import classify
 from unseen.questions.audit.job import Audit
 from unseen.questions.measure.catalogue import catalogue, select_measures
@@ -64,6 +65,16 @@ def test_every_entry_says_what_a_reader_needs():
         assert entry.meaning.endswith(".")
         assert entry.passes >= 0
         assert entry.family
+
+
+def test_coherence_is_explained_as_it_is_computed():
+    """Below 1/n where gradients oppose each other: α = ‖E g‖² / E‖g‖²."""
+    (entry,) = select_measures(["coherence α"])
+    assert "less, down to 0" in entry.meaning
+    n = 4
+    assert alignment(n * 1.0, n * 1.0, n) == pytest.approx(1 / n)  # orthogonal, of length 1
+    assert alignment(0.0, n * 1.0, n) == 0.0  # they cancel
+    assert alignment(n**2 * 1.0, n * 1.0, n) == 1.0
 
 
 def test_a_chosen_measure_is_found_by_name_or_refused_with_its_neighbours():

@@ -354,7 +354,8 @@ MEASURES = (
         name="coherence α",
         measure=Coherence(),
         meaning="Agreement of the training examples' gradients: 1 if all ask for the same change, "
-        "1/n if each asks for its own.",
+        "1/n if their changes have nothing in common, less, down to 0, if they work against each "
+        "other.",
         direction=Direction.HIGHER,
         family="training",
         passes=1,
