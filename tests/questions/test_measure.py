@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -17,6 +18,7 @@ from unseen.engine.batches import Columns
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
 from unseen.measures.coherence import alignment
+from unseen.measures.worst_group import lowest
 from unseen.objectives import classify
 from unseen.questions.audit.job import Audit
 from unseen.questions.measure.catalogue import catalogue, select_measures
@@ -65,6 +67,24 @@ def test_every_entry_says_what_a_reader_needs():
         assert entry.meaning.endswith(".")
         assert entry.passes >= 0
         assert entry.family
+
+
+def test_the_worst_group_is_one_of_the_groups_that_the_user_names():
+    name = "score of the worst group"
+    asked = {"measures": [name], **TABLE, "seeds": 1}
+    table = clinics()
+    asked["holdout"] = str(table["clinic"].iloc[0])
+    table["sex"] = ["f", "m"] * (len(table) // 2) + ["f"] * (len(table) % 2)
+    (without,) = unseen.measure(table, **asked).results
+    assert all("--group COLUMN" in why for why in without.left_out.values())
+    (named,) = unseen.measure(table, groups=["sex"], **asked).results
+    assert {m.name for m in named.measurements} == {name}
+    assert not named.left_out
+
+
+def test_examples_in_no_group_are_no_worst_group():
+    values, groups = np.repeat([0.0, 1.0], 20), np.repeat([-1, 3], 20)
+    assert lowest(values, groups, 10).value == 1.0
 
 
 def test_coherence_is_explained_as_it_is_computed():

@@ -39,10 +39,11 @@ def lowest(values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], least
     the true means (`stats.lowest`): the smallest of many observed means is too small, and its own
     interval does not know that.
 
-    `detail` is [group, (number, mean, low, high, n)], of all groups.
+    A negative number says that an example is in no group. `detail` is [group, (number, mean, low,
+    high, n)], of all groups.
     """
     everything = by_group(values, groups)
-    large = [g for g, reading in everything.items() if reading.n >= least]
+    large = [g for g, reading in everything.items() if g >= 0 and reading.n >= least]
     if not large:
         raise InvalidData(
             f"No group has {least} examples (the largest has "
@@ -147,7 +148,7 @@ MEASURES = (
     MeasureEntry(
         name="score of the worst group",
         measure=WorstGroupScore(),
-        meaning="Lowest mean score among the groups that the examples' column `group` names.",
+        meaning="Lowest mean score among the groups of the examples (the first of --group).",
         direction=Direction.HIGHER,
         family="performance",
         passes=1,

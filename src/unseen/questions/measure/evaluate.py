@@ -28,6 +28,8 @@ from unseen.task import Task
 
 TRAINING_FIELDS = ("fitted", "reference")
 """Fields of measures that name a training split beside the evaluated one."""
+GROUP = "group"
+"""The column of groups; of a table `group:` and what the user named."""
 MOST_OPERATIONS = 4e13
 """Operations up to which a measure is read without being named: minutes of one core."""
 WORTH_KEEPING = 1e10
@@ -248,12 +250,27 @@ def _has_convolutions(session: Session) -> bool:
     return any(isinstance(one, CONVOLUTIONS) for one in session.first.model.modules())
 
 
+def group_column(session: Session, split: str) -> str:
+    """The examples' own column of groups, or the first that the user named."""
+    named = [f"{GROUP}:{spec}" for spec in session.subject.groups]
+    for column in (GROUP, *named):
+        if session.has(split, column):
+            return column
+    raise InvalidData(
+        f"The examples of `{split}` are in no groups.",
+        why="the lowest score of a group is read.",
+        fix="name their column: --group COLUMN (in a dataset of your own: a column `group`).",
+    )
+
+
 def on_split(entry: MeasureEntry, split: str, session: Session) -> Measure[Any]:
     """The measure with the names that the splits have here."""
     if not is_dataclass(entry.measure):
         return entry.measure
     known = {one.name for one in fields(entry.measure)}
     names = dict.fromkeys(known & {*TRAINING_FIELDS}, session.training_split)
+    if getattr(entry.measure, "column", "") == GROUP:
+        names["column"] = group_column(session, split)
     if "split" in known and entry.scope is not Scope.TASK:
         names["split"] = split
     return replace(entry.measure, **names) if names else entry.measure
