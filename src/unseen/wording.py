@@ -9,6 +9,8 @@ from unseen.document import Note, Table, Tone, Value
 from unseen.reading import Reading
 
 MISSING = "–"
+PAGE_ROWS = 400
+"""A page cuts longer tables, and says so: the machine-readable report has all rows."""
 SILENT_UNITS = ("", "fraction")
 """Units that a reader needs not be told."""
 SIGNS = {Tone.GOOD: "✓", Tone.NEUTRAL: "•", Tone.CAUTION: "!", Tone.BAD: "✗"}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from properties import examples
 from rich.console import Console
 
-from unseen.document import Document, Note, Paragraph, Section, Table, Tone
+from unseen.document import Document, Note, Paragraph, Section, Table, Tone, Value
 from unseen.errors import InvalidData
 from unseen.figure import Bars, Curves, Diagram, Dots, Grid, Images, Points, Wire
 from unseen.reading import Reading
@@ -340,6 +340,13 @@ def test_markdown_is_read_back_as_the_same_text() -> None:
     assert "script" not in read.tags
     assert read.tags.count("table") == 3 + 6  # three tables, and the numbers behind six figures
     assert read.text.count(HOSTILE) >= 8
+
+
+def test_a_table_too_long_for_the_terminal_says_where_the_rest_is() -> None:
+    rows: list[dict[str, Value]] = [{"a": k, "b": ""} for k in range(75)]
+    document = Document(title="t", sections=[Section("s", [Table(rows=rows)])])
+    assert "40 of 75 rows (all in the report)" in as_text(document)
+    assert "blank" not in html(document)  # an empty cell is hidden as td:empty
 
 
 def test_terminal_shows_the_answer_first_without_colour_or_figures() -> None:

@@ -19,9 +19,6 @@ from unseen.report.figures import draw
 from unseen.report.numbers import numbers
 from unseen.wording import Words, clean, words
 
-MOST_ROWS = 400
-"""Longer tables are cut, and say so: the machine-readable report has all rows."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -77,7 +74,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
     whiskers = whiskers and value.comparable and wording.transpose(value) is None
     value = wording.transpose(value) or value
     names = wording.columns(value)
-    shown = value.rows[:MOST_ROWS]
+    shown = value.rows[: wording.PAGE_ROWS]
     cells = {name: [row.get(name) for row in shown] for name in names}
     numeric = {name: wording.is_numeric(cells[name]) for name in names}
     units = {name: wording.shared_unit(cells[name]) for name in names}
@@ -152,8 +149,6 @@ def _cell(
     )
     if first and not numeric:
         return Markup('<th scope="row"{}>{}</th>').format(mark, inside)
-    if value == "":  # a line of a list on a narrow screen that would say nothing
-        mark = Markup(' class="blank"')
     return Markup("<td{}>{}</td>").format(mark, inside)
 
 

@@ -124,6 +124,8 @@ def _table(table: Table) -> RenderableType:
         cells_of = {name: words(row.get(name), units[name], digits[name]) for name in names}
         grid.add_row(*(_cell(table, k, name, cells_of[name]) for name in names))
     notes = list(table.footnotes)
-    notes += [f"{MOST_ROWS} of {len(table.rows):,} rows"] if len(table.rows) > MOST_ROWS else []
+    if len(table.rows) > MOST_ROWS:
+        which = "all" if len(table.rows) <= wording.PAGE_ROWS else "more"
+        notes.append(f"{MOST_ROWS} of {len(table.rows):,} rows ({which} in the report)")
     caption = [Text(clean(table.caption), style="italic")] if table.caption else []
     return Group(*caption, grid, *(Text(clean(note), style="dim") for note in notes))
