@@ -42,3 +42,22 @@ def test_the_split_as_json(file, tmp_path, capsys):
 def test_a_rule_without_a_folder_is_refused(file, capsys):
     assert run(file, "--by", "length") == 2
     assert "--split-only" in capsys.readouterr().err
+
+
+def test_a_folder_with_other_files_is_refused_and_an_earlier_split_replaced(file, tmp_path, capsys):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "train.tsv").write_text("mine")
+    ask = ("--by", "length", "--split-only", str(folder))
+    assert run(file, *ask) == 2
+    assert "holds other files (train.tsv)" in capsys.readouterr().err
+    assert [one.name for one in folder.iterdir()] == ["train.tsv"]
+    assert (folder / "train.tsv").read_text() == "mine"
+    (folder / "train.tsv").unlink()
+    assert run(file, *ask) == 0
+    first = {one.name: one.read_text() for one in folder.iterdir()}
+    assert run(file, *ask) == 0
+    assert {one.name: one.read_text() for one in folder.iterdir()} == first
+    (folder / "notes.txt").write_text("x")
+    assert run(file, *ask) == 2
+    assert "(notes.txt)" in capsys.readouterr().err

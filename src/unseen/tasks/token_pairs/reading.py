@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from unseen.errors import InvalidData, MissingFile, UnknownName
 from unseen.tasks.token_pairs.rules import PairSplit
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+PARTS = frozenset({"train.tsv", "test.tsv", "left_out.tsv", "split.json"})
+"""What a split is written to."""
 
 
 def read_pairs(path: Path | str, source: str = "source", target: str = "target") -> list[Pair]:
@@ -51,20 +54,53 @@ def read_pairs(path: Path | str, source: str = "source", target: str = "target")
 def write_parts(
     split: PairSplit, folder: Path | str, source: str = "source", target: str = "target"
 ) -> list[Path]:
-    """train.tsv, test.tsv, left_out.tsv where there is any, and split.json with rule and counts."""
+    """train.tsv, test.tsv, left_out.tsv where there is any, and split.json with rule and counts. A
+    folder that holds anything else is refused; parts that are there already are replaced.
+    """
     where = Path(folder)
-    where.mkdir(parents=True, exist_ok=True)
+    refuse_other_files(where)
     parts = {"train": split.train, "test": split.test, "left_out": split.left_out}
     paths = []
     for name, part in parts.items():
         if part:
             lines = [f"{' '.join(one.source)}\t{' '.join(one.target)}" for one in part]
             paths.append(where / f"{name}.tsv")
-            paths[-1].write_text("\n".join([f"{source}\t{target}", *lines, ""]), "utf-8")
+            _write(paths[-1], "\n".join([f"{source}\t{target}", *lines, ""]))
+        else:  # of an earlier split, whose counts it belongs to
+            (where / f"{name}.tsv").unlink(missing_ok=True)
     paths.append(where / "split.json")
     facts = {"rule": split.rule, **split.counts(), "words": list(split.unknown_words)}
-    paths[-1].write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    _write(paths[-1], json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return paths
+
+
+def _write(path: Path, text: str) -> None:
+    """The whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}-{os.getpid()}.part")
+    try:
+        part.write_text(text, "utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Nobody's own `train.tsv` is overwritten because a folder was mistaken for another."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidData(
+            f"{folder} is a file.", why="the parts go into a folder.", fix="name another folder."
+        )
+    found = {one.name for one in folder.iterdir()} if folder.exists() else set[str]()
+    # parts without their rule were not written here
+    if found - PARTS or (found and "split.json" not in found):
+        others = sorted(found - PARTS) or sorted(found)
+        raise InvalidData(
+            f"The folder {folder} holds other files ({', '.join(others[:5])}).",
+            why="train.tsv, test.tsv, left_out.tsv and split.json are written there, over what "
+            "bears these names.",
+            fix="name a new folder, or that of an earlier split.",
+        )
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
