@@ -1,7 +1,5 @@
 """Path norm (Neyshabur, Tomioka & Srebro, 2015, arXiv:1503.00036)."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -49,7 +47,7 @@ def path_norm(model: nn.Module, shape: tuple[int, ...]) -> float:
     return total
 
 
-def _require_homogeneity(model: nn.Module, state: Mapping[str, Tensor], inputs: Tensor) -> None:
+def _require_homogeneity(model: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> None:
     """Refuse a network that in this state does not scale its outputs with its inputs."""
     single = functional_call(model, state, (inputs,))
     for factor in FACTORS:
