@@ -264,7 +264,7 @@ class Difficulty:
             return _reading(subject, self.eps)
         batch = training_batch(subject, lab)
         x = rows_of_numbers(batch, self.column)
-        labelled, notes = _labelled(batch)
+        labelled, notes = _rows_with_labels(batch)
         order = torch.randperm(len(labelled), generator=lab.child("rows").generator())
         rows = labelled[order[: self.most]].sort().values
         if len(rows) < len(labelled):
@@ -301,7 +301,7 @@ class Difficulty:
         return replace(unknown, log_outputs=log(values.shape[1]), bound=float(values.abs().max()))
 
 
-def _labelled(batch: Batch) -> tuple[Int[Tensor, " n"], tuple[str, ...]]:
+def _rows_with_labels(batch: Batch) -> tuple[Int[Tensor, " n"], tuple[str, ...]]:
     """Rows whose label counts, and a note on the others."""
     if "y" not in batch:
         raise InvalidData(

@@ -110,18 +110,18 @@ class _LayerResponse:
         graph = self.forward(pull("x"))
         if port == "y":
             return graph.y.detach()
-        leaves = (graph.x, *graph.trained.values())
+        leaves = (graph.x, *graph.trainable.values())
         dx, *self.gradients = torch.autograd.grad(graph.y, leaves, pull("dy"), retain_graph=True)
         return dx
 
     def update(self, inputs: Values) -> LayerState:
         graph = self.forward(inputs["x"])
-        if not graph.trained:
+        if not graph.trainable:
             return self.state
         if self.gradients is None:  # nobody asked for dx: the first layer of a network
-            leaves = list(graph.trained.values())
+            leaves = list(graph.trainable.values())
             self.gradients = torch.autograd.grad(graph.y, leaves, inputs["dy"])
-        gradients = dict(zip(graph.trained, self.gradients, strict=True))
+        gradients = dict(zip(graph.trainable, self.gradients, strict=True))
         return self.descent.update(self.state, gradients)
 
 
@@ -134,7 +134,7 @@ class _Graph:
     y: Tensor
 
     @property
-    def trained(self) -> Weights:
+    def trainable(self) -> Weights:
         """Those that are not frozen."""
         return {name: value for name, value in self.weights.items() if value.requires_grad}
 
