@@ -135,7 +135,7 @@ def test_a_trained_subject_has_every_measure_or_its_reason():
     assert sharp.trainings[0] is sharp.reading
     assert sharp.covered == 1.0
     assert rows["distance", ""].covered == 1.0  # of all weights; biases are none
-    assert "no convolution" in found.left_out["spectral product, exact"]
+    assert "no convolution" in found.left_out["spectral product, circular"]
     assert {split for name, split in rows if name == "calibration slope"} == {"seen", "unseen"}
     assert "neuron alignment" in found.left_out
 

@@ -35,7 +35,7 @@ FAMILIES = (
 """In the order of the report; others come behind them."""
 EQUATION = re.compile(r" \(\d+\)\.$")
 """The number of the paper's equation, which a report does not explain."""
-EXACT = " fft"
+CIRCULAR = " fft"
 """Ends the names of measures whose norms are those of convolutions, not of reshaped matrices."""
 
 
@@ -57,9 +57,9 @@ def bound_entry(measure: GeneralizationMeasure) -> MeasureEntry:
     """A generalization measure by its name in words; a sweep's columns have the one with `_`."""
     name = measure.name.replace("_", " ")
     needs = {Need.GRADIENTS}
-    if name.endswith(EXACT):
+    if name.endswith(CIRCULAR):
         # of matrices both ways to take a norm are one
-        name, needs = f"{name.removesuffix(EXACT)}, exact", {*needs, Need.CONVOLUTIONS}
+        name, needs = f"{name.removesuffix(CIRCULAR)}, circular", {*needs, Need.CONVOLUTIONS}
     return MeasureEntry(
         name=name,
         measure=measure,

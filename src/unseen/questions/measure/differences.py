@@ -20,7 +20,7 @@ LABELS = ("y", "tokens")
 EXAMPLES = "examples, paired"
 BOTH = "examples and trainings, paired"
 TRAININGS = "trainings, paired by seed"
-NO_PAIRS = "no interval: neither a value per example nor several trainings of both"
+NO_PAIRS = "no interval: neither examples nor trainings of both to pair"
 
 
 def differences(

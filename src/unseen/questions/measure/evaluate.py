@@ -235,7 +235,7 @@ def refuse_unmet_needs(session: Session, entry: MeasureEntry, split: str) -> Non
     if Need.CONVOLUTIONS in entry.needs and not _has_convolutions(session):
         raise InvalidData(
             "The model has no convolution.",
-            why="of matrices the exact norm is the reshaped one.",
+            why="a matrix has one spectral norm, the reshaped one.",
             fix="read the measure of the same name.",
         )
     if Need.START in entry.needs and session.first.start is None:
