@@ -18,14 +18,13 @@ from unseen.models.generator import ImageGenerator
 from unseen.serve.images import png_grid
 from unseen.serve.session import (
     ANCHORS,
-    MEASURED,
     STRONGEST,
     WALK,
     OtherModel,
     Session,
-    Studio,
     open_session,
 )
+from unseen.serve.studio import MEASURED, Studio
 
 try:
     from starlette.applications import Starlette

@@ -7,16 +7,15 @@ another run.
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from math import isfinite
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from unseen import __version__, stats
 from unseen.attributions.directions import (
@@ -36,17 +35,13 @@ from unseen.measures.latent_directions import (
     STRENGTHS,
     blind_accuracy,
     effect_of,
-    naturalness,
 )
-from unseen.models.generator import LATENT, Direction, ImageGenerator
+from unseen.models.generator import LATENT, Direction
 from unseen.reading import Reading
+from unseen.serve.studio import BOARDS, POOL, Samples, Studio
 
-POOL = 2_048
-BOARDS = 1_536
-"""Samples 0 … BOARDS − 1 may be marked; the others are for walks and measures only."""
 BOARD = 12
 ANCHORS = 5
-MEASURED = 128
 WALK = tuple(range(-3, 4))
 STRONGEST = 20.0
 BLIND = 2.0
@@ -59,75 +54,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,39}")
 
 class OtherModel(InvalidData):
     """A session of another model."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The latents of a seed, and what stands at the edit site for them."""
-
-    z: Float[Tensor, "n k"]
-    h: Float[Tensor, "n d"]
-
-
-class Studio:
-    """A generator with everything that sessions share: samples by seed and site, and one lock for
-    edits at a layer, whose hooks sit on the model.
-    """
-
-    def __init__(self, generator: ImageGenerator, measured: int = MEASURED) -> None:
-        if not 2 <= measured <= POOL - BOARDS:
-            raise InvalidConfig(
-                f"{measured} images cannot be measured.",
-                why=f"{POOL - BOARDS} are kept from the boards, and an interval needs two.",
-                fix=f"use 2 to {POOL - BOARDS}.",
-            )
-        self.generator, self.measured = generator, measured
-        self._samples: dict[tuple[int, str], Samples] = {}
-        self._lock = threading.RLock()
-
-    def samples(self, seed: int, layer: str) -> Samples:
-        with self._lock:
-            if (seed, layer) not in self._samples:
-                while len(self._samples) >= 4:  # a layer may be wide
-                    del self._samples[next(iter(self._samples))]
-                z = self.generator.sample(POOL, Lab(seed).child("compass"))
-                self._samples[seed, layer] = Samples(z, self.generator.read(z, layer))
-            return self._samples[seed, layer]
-
-    def walk(
-        self, z: Tensor, direction: Direction, strengths: tuple[float, ...], layer: str
-    ) -> Float[Tensor, "n m c h w"]:
-        return self._with_layer_lock(
-            layer, lambda: self.generator.walk(z, direction, strengths, layer)
-        )
-
-    def edit(self, z: Tensor, shift: Tensor, layer: str) -> Float[Tensor, "n c h w"]:
-        return self._with_layer_lock(layer, lambda: self.generator.edit(z, shift, layer))
-
-    def safe_range(self, z: Tensor, direction: Direction, layer: str) -> tuple[float, float]:
-        found = self._with_layer_lock(
-            layer, lambda: naturalness(self.generator, direction, z, layer=layer).safe_range
-        )
-        return found
-
-    def _with_layer_lock(self, layer: str, work: Callable[[], Any]) -> Any:
-        if layer == LATENT:
-            return work()
-        with self._lock:
-            return work()
-
-    @cached_property
-    def first_weight(self) -> Tensor | None:
-        """Of the first affine layer that takes latents, for SeFa."""
-        for module in self.generator.decoder.modules():
-            if isinstance(module, nn.Linear) and module.in_features == self.generator.latent_size:
-                return module.weight.detach()
-        return None
-
-    @cached_property
-    def middle_layer(self) -> str:
-        """Where principal components of the latent are taken from."""
-        return self.generator.layers[(len(self.generator.layers) - 1) // 2]
 
 
 @dataclass(frozen=True)
