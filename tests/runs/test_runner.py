@@ -348,7 +348,7 @@ def test_two_processes_at_once_end_with_the_same_rows(store, marks, gates, spawn
     )
     gates.open_all()
     answers = [json.loads(end_of(process)[0]) for process in both]
-    assert [process.returncode for process in both] == [0, 0]
+    assert [process.returncode for process in both] == [0, 0], answers
     assert answers[0]["rows"] == answers[1]["rows"]
     assert len(answers[0]["rows"]) == 6 * 5
     assert marks.counts()[0] == 2  # they were at it at the same time

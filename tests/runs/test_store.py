@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 from properties import examples
 
+from unseen import runs
 from unseen.errors import InvalidConfig, MissingExtra, MissingFile, UnseenError
 from unseen.runs.index import export, index, summary
 from unseen.runs.store import Failure, Run, Store, home, write_atomic
@@ -80,6 +81,35 @@ def test_kept_tensors_move_beside_the_rows(tmp_path):
         "factors",
     }
     assert not store.tensor_folder("s", "abc").exists()
+
+
+def test_tensors_that_another_process_takes_along_meanwhile_stop_nobody(tmp_path, monkeypatch):
+    store, link = Store(tmp_path), runs.store._link
+    TensorCache(store.tensor_folder("s", "abc"))("w", lambda: {"w": torch.arange(3.0)})
+
+    def finish_elsewhere_first(file, to):
+        monkeypatch.setattr(runs.store, "_link", link)
+        store.put(a_run(who="first"))
+        link(file, to)
+
+    monkeypatch.setattr(runs.store, "_link", finish_elsewhere_first)
+    store.put(a_run(who="second"))
+    assert store.get("s", "abc").facts["who"] == "first"
+    assert {path.split("/")[-1].split("-")[0] for path in files(store)} == {"run.json", "w"}
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_made_again(tmp_path, monkeypatch):
+    path, write = tmp_path / "kept" / "w.json", runs.store._write
+
+    def write_too_late(beside, content):
+        monkeypatch.setattr(runs.store, "_write", write)
+        beside.parent.rmdir()
+        write(beside, content)
+
+    monkeypatch.setattr(runs.store, "_write", write_too_late)
+    write_atomic(path, "1")
+    assert path.read_text() == "1"
+    assert [*path.parent.iterdir()] == [path]
 
 
 DAMAGES = {

@@ -122,8 +122,10 @@ class Store:
         temporary.mkdir(parents=True)
         try:
             _write(temporary / "run.json", _text(run).encode())
-            for file in sorted(kept.glob("*.safetensors")):
-                _link(file, temporary / file.name)
+            # another process that finishes this cell meanwhile takes them along, and is the first
+            with contextlib.suppress(FileNotFoundError):
+                for file in sorted(kept.glob("*.safetensors")):
+                    _link(file, temporary / file.name)
             _sync(temporary)
             while not _rename(temporary, final):
                 if self.get(run.study, run.key) is not None:
@@ -210,20 +212,27 @@ def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
     """The whole content or none: written beside, synced, renamed. A full or read-only disk raises
     `MissingFile`.
     """
-    path = Path(path)
+    path, content = Path(path), data.encode() if isinstance(data, str) else data
+    with _explain_os_errors(path):
+        try:
+            _write_whole(path, content)
+        except FileNotFoundError:  # another process that finished removed the folder meanwhile
+            _write_whole(path, content)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
     beside = (
         path.parent
         / f".tmp-{path.name}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     )
-    with _explain_os_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _write(beside, data.encode() if isinstance(data, str) else data)
-            os.replace(beside, path)
-        finally:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-        _sync(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write(beside, content)
+        os.replace(beside, path)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+    _sync(path.parent)
 
 
 def canonical(value: Any) -> str:
