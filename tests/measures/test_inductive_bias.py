@@ -131,6 +131,14 @@ def test_fits_have_the_sample_s_mean_and_variance(true):
     assert likely > moments - 0.5
 
 
+def test_a_loss_of_zero_leaves_moments_and_no_likelihood():
+    losses = draw(ScaledChi2(0.4, 5, 8), 200, 0)
+    losses[:3] = 0.0
+    with pytest.raises(InvalidData, match="3 of 200 losses are 0"):
+        fit_by_likelihood(losses)
+    assert np.isnan(InductiveBias(eps=0.5)(torch.from_numpy(losses), Lab(0)).by_other_fit)
+
+
 def _inner(losses):
     found = fit_by_moments(losses)
     return ScaledChi2(found.scale, found.freedom, max(found.noncentrality, 1e-3))

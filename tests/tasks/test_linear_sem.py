@@ -80,6 +80,8 @@ def test_a_graph_of_networkx_is_taken():
 def test_cycles_are_refused_by_name():
     with pytest.raises(InvalidData, match="has a cycle: 1 → 2 → 1"):
         LinearSEM(nodes=4, edges=(*CHAIN, (2, 1, 0.3)))
+    with pytest.raises(InvalidConfig, match="edge 0 → 1 is given 2 times"):
+        LinearSEM(nodes=4, edges=(*CHAIN, (0, 1, 0.3)))
     with pytest.raises(InvalidConfig, match="has a node 7"):
         LinearSEM(nodes=4, edges=(*CHAIN, (3, 7, 0.3)))
 

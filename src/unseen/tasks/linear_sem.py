@@ -6,6 +6,7 @@ V = B V + u with B of an acyclic graph and E[u uᵀ] = diag(s²), so Cov V = (I 
 mechanism of one other node.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -135,6 +136,14 @@ class LinearSEM:
                 f"The noise variance of an intervention lies in {self.noise2}.",
                 why="it is drawn between two positive limits.",
                 fix="give the lower one first, both above 0.",
+            )
+        pairs = Counter((cause, effect) for cause, effect, _ in self.edges)
+        if repeated := [pair for pair, times in pairs.items() if times > 1]:
+            cause, effect = repeated[0]
+            raise InvalidConfig(
+                f"The edge {cause} → {effect} is given {pairs[repeated[0]]} times.",
+                why="a cause has one weight in the equation of its effect.",
+                fix="give each edge once; weights that belong together are added by you.",
             )
         if self.edges:
             self.graph(np.random.default_rng(0))

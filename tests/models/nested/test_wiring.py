@@ -186,3 +186,29 @@ def test_a_diagram_has_every_wire():
     figure = diagram(wiring, "one gate")
     assert figure.boxes == {"a": (["i"], ["o"])}
     assert [(wire.source, wire.sink) for wire in figure.wires] == [("i", "a.i"), ("a.o", "o")]
+
+
+def test_names_that_are_no_ports_are_refused_before_a_step_or_by_name():
+    both = Interface({"i": BIT}, {"o": BIT})
+    with pytest.raises(WiringError, match=r"`needs` of the output `p`.*no port `p`"):
+        Interface({"i": BIT}, {"o": BIT}, {"p": frozenset({"i"})})
+    with pytest.raises(WiringError, match=r"output `o` needs.*no port `j`"):
+        Interface({"i": BIT}, {"o": BIT}, {"o": frozenset({"j"})})
+    with pytest.raises(WiringError, match="no port `p`"):
+        function(both, o=lambda i: i, p=lambda i: i)
+    with pytest.raises(WiringError, match="No function is given for the output `o`"):
+        function(both)
+    with pytest.raises(WiringError, match="Nothing arrives at `i`"):
+        list(run(function(both, o=lambda i: i), [{}]))
+    silent = moore(both, 0, lambda _: {}, lambda state, _: state)
+    with pytest.raises(WiringError, match="shows nothing at the output `o`"):
+        list(run(silent, [{"i": 0}]))
+
+
+def test_a_state_that_chooses_no_wiring_is_refused():
+    with pytest.raises(WiringError, match="no wiring to choose from"):
+        Rewiring({}, None, lambda _: "", lambda state, _: state)
+    through = Wiring({}, Interface({"i": BIT}, {"o": BIT}), {"o": "i"})
+    diagram = Rewiring({"a": through}, None, lambda _: "b", lambda state, _: state)
+    with pytest.raises(WiringError, match="mode `b`, which has no wiring"):
+        list(run(connect(diagram, {}), [{"i": 0}]))

@@ -11,7 +11,7 @@ sampling.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf, isfinite, log, log2, log10, nan
+from math import inf, isfinite, isnan, log, log2, log10, nan
 
 import numpy as np
 import torch
@@ -68,9 +68,12 @@ class BiasReading(Reading):
         """What a reader should know before quoting the number."""
         notes = []
         if self.extrapolation > 0:
+            other = "has no likelihood: a loss is 0"
+            if not isnan(self.by_other_fit):
+                other = f"says {self.by_other_fit:.3g} bits"
             notes.append(
                 f"extrapolates {self.extrapolation:.1f} orders of magnitude beyond what {self.n} "
-                f"hypotheses show (the other fit says {self.by_other_fit:.3g} bits)"
+                f"hypotheses show (the other fit {other})"
             )
         if self.unfit:
             notes.append(
@@ -103,7 +106,6 @@ class InductiveBias:
 
     def __call__(self, subject: Tensor | Mapping[str, Tensor], lab: Lab) -> BiasReading:
         losses, unfit = _select(subject, self.fits)
-        other = fit_by_moments if self.fit is Fit.LIKELIHOOD else fit_by_likelihood
         distribution = self._distribution(losses)
         interval = self.interval(losses, lab)
         log_probability = distribution.form.log_probability(self.eps)
@@ -119,7 +121,7 @@ class InductiveBias:
             extrapolation=max(0.0, -log_probability / log(10) - log10(len(losses))),
             counted=_count(losses, self.eps),
             distribution=distribution,
-            by_other_fit=self._bits(other(losses)),
+            by_other_fit=self._bits_by_other_fit(losses),
             unfit=unfit,
         )
 
@@ -134,6 +136,12 @@ class InductiveBias:
 
     def _distribution(self, losses: Float[np.ndarray, " n"]) -> ScaledChi2:
         return (fit_by_moments if self.fit is Fit.MOMENTS else fit_by_likelihood)(losses)
+
+    def _bits_by_other_fit(self, losses: Float[np.ndarray, " n"]) -> float:
+        """NaN where a loss of 0 leaves no likelihood."""
+        if self.fit is Fit.LIKELIHOOD:
+            return self._bits(fit_by_moments(losses))
+        return self._bits(fit_by_likelihood(losses)) if losses.min() > 0 else nan
 
     def _bits(self, distribution: ScaledChi2) -> float:
         return _bits(distribution.form.log_probability(self.eps))

@@ -93,6 +93,12 @@ def fit_by_moments(losses: Float[np.ndarray, " n"]) -> ScaledChi2:
 
 def fit_by_likelihood(losses: Float[np.ndarray, " n"]) -> ScaledChi2:
     """The most likely distribution, found from the one by moments."""
+    if (smallest := float(losses.min())) <= 0:
+        raise InvalidData(
+            f"{int(np.sum(losses <= 0))} of {len(losses)} losses are {smallest:g} or at most 0.",
+            why="the density of a scaled χ² is 0 or without bound there, and so is a likelihood.",
+            fix='fit by moments (`fit="moments"`), or measure a loss that is positive.',
+        )
     blocks = np.array_split(np.sort(losses), min(BLOCKS, len(losses)))
     x, weight = np.array([(block.mean(), len(block)) for block in blocks]).T
     first = fit_by_moments(losses)

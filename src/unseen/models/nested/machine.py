@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from unseen.errors import WiringError
-from unseen.models.nested.wiring import OUTER, Interface, Port, Wiring, require_fit
+from unseen.models.nested.wiring import OUTER, Interface, Port, Wiring, require_fit, unknown_names
 
 State: TypeAlias = Any
 Values: TypeAlias = Mapping[str, Any]
@@ -46,6 +46,12 @@ class Machine:
 
 def step(machine: Machine, state: State, inputs: Values) -> tuple[dict[str, Any], State]:
     """All outputs in this state, and the next one."""
+    if lacking := machine.interface.inputs.keys() - inputs.keys():
+        raise WiringError(
+            f"Nothing arrives at {', '.join(f'`{name}`' for name in sorted(lacking))}.",
+            why="every input of a machine has a value in every step.",
+            fix=f"give values for {', '.join(machine.interface.inputs)}.",
+        )
     response = machine.respond(state)
     outputs = {
         name: response.output(name, inputs.__getitem__) for name in machine.interface.outputs
@@ -67,6 +73,12 @@ class _Moore:
     next_state: Callable[[Values], State]
 
     def output(self, port: str, pull: Pull) -> Any:
+        if port not in self.shown:
+            raise WiringError(
+                f"The readout shows nothing at the output `{port}`.",
+                why="every output of the interface has a value in every state.",
+                fix=f"return it beside {', '.join(self.shown) or 'nothing'}.",
+            )
         return self.shown[port]
 
     def update(self, inputs: Values) -> State:
@@ -103,6 +115,14 @@ def function(interface: Interface, **outputs: Callable[..., Any]) -> Machine:
     """A machine without a state: each output is a function of the inputs that `interface.needs`
     names, by default all.
     """
+    if strange := outputs.keys() - interface.outputs.keys():
+        raise unknown_names("The function", strange, interface.outputs)
+    if lacking := interface.outputs.keys() - outputs.keys():
+        raise WiringError(
+            f"No function is given for the output {', '.join(f'`{n}`' for n in sorted(lacking))}.",
+            why="each output of the interface is a function of its inputs.",
+            fix="give one for each, by the output's name.",
+        )
     everything = frozenset(interface.inputs)
     needs = {name: interface.needs.get(name, everything) for name in interface.outputs}
     response = _Function(outputs, needs)
@@ -121,6 +141,12 @@ class Rewiring:
     update: Callable[[State, Flows], State]
 
     def __post_init__(self) -> None:
+        if not self.wirings:
+            raise WiringError(
+                "There is no wiring to choose from.",
+                why="the state names one of the wirings.",
+                fix="give at least one, by its mode.",
+            )
         first, *others = self.wirings.values()
         for name, other in zip(list(self.wirings)[1:], others, strict=True):
             if (other.boxes, other.outer) != (first.boxes, first.outer):
@@ -130,6 +156,17 @@ class Rewiring:
                     why="a change of mode moves wires; boxes and what is outside stay.",
                     fix="draw every mode with the same boxes, unwired outputs included.",
                 )
+
+    def wiring(self, state: State) -> Wiring:
+        """The diagram of this state."""
+        mode = self.mode(state)
+        if mode not in self.wirings:
+            raise WiringError(
+                f"The state chooses the mode `{mode}`, which has no wiring.",
+                why="a mode names one of the wirings.",
+                fix=f"the modes here: {', '.join(self.wirings)}.",
+            )
+        return self.wirings[mode]
 
     @cached_property
     def interface(self) -> Interface:
@@ -201,7 +238,7 @@ def connect(diagram: Wiring | Rewiring, machines: Mapping[str, Machine]) -> Mach
 
     def respond(state: Nest) -> Response:
         return _NestResponse(
-            wirings[diagram.mode(state.mode)],
+            diagram.wiring(state.mode),
             {name: machines[name].respond(state.boxes[name]) for name in boxes},
             lambda flows: diagram.update(state.mode, flows),
         )

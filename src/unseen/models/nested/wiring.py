@@ -5,7 +5,7 @@ inside an outer interface q is a map p₁ ⊗ … ⊗ p_k → q, given by one so
 and each outer output.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
@@ -61,6 +61,13 @@ class Interface:
     """The inputs that an output depends on within the same step. One that is not named depends on
     the state alone, as in a Moore machine."""
 
+    def __post_init__(self) -> None:
+        for output, needed in self.needs.items():
+            if output not in self.outputs:
+                raise unknown_names(f"`needs` of the output `{output}`", {output}, self.outputs)
+            if strange := needed - self.inputs.keys():
+                raise unknown_names(f"What the output `{output}` needs", strange, self.inputs)
+
     def polynomial(self) -> Poly:
         """B y^A where all types are finite and every output depends on the state alone."""
         if any(self.needs.values()):
@@ -82,6 +89,17 @@ def _assignments(ports: Mapping[str, Type]) -> Iterator[tuple[Hashable, ...]]:
                 fix="use Symbols, or run the machine instead.",
             )
     return product(*(kind.values for kind in ports.values() if isinstance(kind, Symbols)))
+
+
+def unknown_names(what: str, found: Iterable[str], ports: Iterable[str]) -> WiringError:
+    """Names that are no ports of an interface."""
+    there = ", ".join(f"`{name}`" for name in ports) or "none"
+    return WiringError(
+        f"{what} does not type-check: there is no port "
+        f"{', '.join(f'`{name}`' for name in sorted(found))}.",
+        why="ports are those of the interface.",
+        fix=f"the ports here: {there}.",
+    )
 
 
 OUTER = ""
