@@ -4,8 +4,9 @@ causal LM behind one interface.
 Weights are read from safetensors only: a pickle can run any code when it is opened.
 """
 
+import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,9 @@ class CausalLM(nn.Module):
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        takes = inspect.signature(model.forward).parameters
+        self._takes_positions = "position_ids" in takes
+        self._keeps_logits = "logits_to_keep" in takes
 
     def forward(self, tokens: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
         return self.model(input_ids=tokens, use_cache=False).logits
@@ -163,16 +166,61 @@ class CausalLM(nn.Module):
         """Logits of the new tokens and the key-value cache to go on from, as `engine/decode.py`
         asks.
         """
+        seen = self._read(tokens, real, state)
+        return seen.logits, seen.past_key_values
+
+    def read_last(
+        self, tokens: Int[Tensor, "b s"], real: Bool[Tensor, "b read"], state: Any
+    ) -> tuple[Float[Tensor, "b v"], Any]:
+        """As `read`, with the logits of the last token alone: a large vocabulary costs as much as
+        many layers.
+        """
+        few = {"logits_to_keep": 1} if self._keeps_logits else {}
+        seen = self._read(tokens, real, state, **few)
+        return seen.logits[:, -1], seen.past_key_values
+
+    def read_layers(
+        self,
+        tokens: Int[Tensor, "b s"],
+        real: Bool[Tensor, "b read"],
+        state: Any,
+        layers: Sequence[int],
+    ) -> tuple[Float[Tensor, "b s v"], Float[Tensor, "b s layer d"]]:
+        """Logits and the hidden states behind `layers` (0: the embedding) of the new tokens."""
+        seen = self._read(tokens, real, state, output_hidden_states=bool(layers))
+        if not layers:
+            return seen.logits, seen.logits.new_zeros(*tokens.shape, 0, 0)
+        return seen.logits, torch.stack([seen.hidden_states[k] for k in layers], 2)
+
+    def select(self, state: Any, rows: Int[Tensor, " row"]) -> Any:
+        """A new key-value cache that holds these rows of one."""
+        chosen = copy.deepcopy(state)
+        chosen.batch_select_indices(rows)
+        return chosen
+
+    def _read(self, tokens: Tensor, real: Tensor, state: Any, **more: Any) -> Any:
         at = (real.cumsum(1) - 1).clamp_min(0)[:, -tokens.shape[1] :]
         where = {"position_ids": at} if self._takes_positions else {}
-        seen = self.model(
+        return self.model(
             input_ids=tokens,
             attention_mask=real.long(),
             past_key_values=state,
             use_cache=True,
             **where,
+            **more,
         )
-        return seen.logits, seen.past_key_values
+
+    @property
+    def context(self) -> int | None:
+        """Positions that the model has; None where its configuration names no limit."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def start(self) -> list[int]:
+        """The tokens that the tokenizer puts before every text, as the model was trained."""
+        bos = getattr(self.tokenizer, "bos_token_id", None)
+        before = list(self.tokenizer.encode("")) if bos is not None else []
+        return before[:1] if before[:1] == [bos] else []
 
     def encode(self, text: str) -> list[int]:
         """Token numbers without special tokens: prompts and completions are joined by the

@@ -1,0 +1,300 @@
+"""How likely a language model holds each of several continuations of a prompt.
+
+Prompt and continuation are tokenised jointly and cut where their tokens leave those of the prompt
+alone: a token across the join belongs to the continuation. What all prompts of a call begin with is
+read once, each prompt once, and its continuations go on from the cached keys and values.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from unseen.engine.decode import Side, evaluating, pad_sequences, token_log_probabilities
+from unseen.errors import InvalidData, UnsupportedLayer
+
+FEWEST_SHARED = 8
+"""Tokens that all prompts begin with; fewer are read again with each of them."""
+BATCH_TOKENS = {"cpu": 256}
+"""More were slower on a CPU (SmolLM2, 24 items: 4.7 s at 256, 6.6 s at 1,024): caches are small."""
+
+
+class Precision(StrEnum):
+    """Of the matrix products; sums of log-probabilities are in float32 either way."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+    def on(self, device: torch.device) -> AbstractContextManager[Any]:
+        if self is Precision.FLOAT32:
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
+
+@runtime_checkable
+class BranchReader(Protocol):
+    """A model of texts whose state can be read on from several times."""
+
+    @property
+    def start(self) -> list[int]:
+        """Tokens before every text."""
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens that it reads; None where there is no such limit."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def read_last(self, tokens: Tensor, real: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Logits of the last new token only, and the state."""
+
+    def read_layers(
+        self, tokens: Tensor, real: Tensor, state: Any, layers: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [b s v] and hidden states [b s layer d] of the new tokens."""
+
+    def select(self, state: Any, rows: Tensor) -> Any:
+        """A new state that holds these rows of `state`, which stays as it was."""
+
+
+@dataclass(frozen=True)
+class ChoiceLikelihood:
+    """Of the continuations of one prompt, in their order."""
+
+    total: Float[Tensor, " choice"]
+    """Σ log p of the continuation's tokens, in nats."""
+    tokens: Int[Tensor, " choice"]
+    bytes: Int[Tensor, " choice"]
+    """Of the continuation in UTF-8, with the blank that it may begin with."""
+    hidden: Float[Tensor, "choice layer d"] | None = None
+    """At the continuation's last token, where layers were named."""
+
+    @property
+    def per_token(self) -> Float[Tensor, " choice"]:
+        return self.total / self.tokens
+
+    @property
+    def per_byte(self) -> Float[Tensor, " choice"]:
+        return self.total / self.bytes
+
+
+@dataclass(frozen=True)
+class JoinedTokens:
+    """One prompt and one continuation as tokens, of which those from `cut` on are scored."""
+
+    tokens: tuple[int, ...]
+    cut: int
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The tokens that all continuations of a prompt have before them, and each one's own."""
+
+    context: tuple[int, ...]
+    tails: tuple[tuple[int, ...], ...]
+    skip: tuple[int, ...]
+    """Tokens at the beginning of each tail that belong to the prompt and are not scored."""
+    bytes: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        return max(len(tail) for tail in self.tails)
+
+
+def join_tokens(encode: Callable[[str], Sequence[int]], prompt: str, text: str) -> JoinedTokens:
+    """`prompt` and `text` tokenised jointly; the cut is where the tokens of `prompt` alone end or
+    differ.
+    """
+    alone, joint = encode(prompt), encode(prompt + text)
+    # at least one token is scored, also where the tokenizer swallows the text
+    most = max(0, min(len(alone), len(joint) - 1))
+    cut = next((k for k in range(most) if alone[k] != joint[k]), most)
+    return JoinedTokens(tuple(joint), cut)
+
+
+@torch.no_grad()
+def choice_likelihoods(
+    model: nn.Module,
+    prompts: Sequence[str],
+    choices: Sequence[Sequence[str]],
+    *,
+    precision: Precision = Precision.FLOAT32,
+    layers: Sequence[int] = (),
+    batch_tokens: int | None = None,
+) -> list[ChoiceLikelihood]:
+    """The likelihood of each of `choices[k]` as continuation of `prompts[k]`, on the CPU.
+
+    A continuation is taken as it is written: it brings the blank that separates it. In float32 the
+    numbers do not depend on which prompts share a batch (to 1e-4); in bfloat16 a token's logit is
+    rounded to 1/256 of its size. `layers` asks for hidden states at each continuation's last token:
+    0 is the embedding, −1 the last layer. `batch_tokens` are read at a time, padding included.
+    """
+    with evaluating(model) as (_, device), precision.on(device):
+        if not isinstance(model, BranchReader):
+            raise UnsupportedLayer(
+                f"{type(model).__name__} does not read texts.",
+                why="a prompt's tokens are read once, and each continuation goes on from there.",
+                fix="use models.pretrained.load_causal(folder), or CausalLM around a transformers "
+                "model and its tokenizer.",
+            )
+        items = _branches(model, prompts, choices)
+        found: list[ChoiceLikelihood | None] = [None] * len(items)
+        shared = _SharedPrefix.of(model, items, device)
+        for batch in _batches(items, batch_tokens or BATCH_TOKENS.get(device.type, 8192)):
+            read = _read_batch(model, [items[k] for k in batch], shared, layers, device)
+            for k, one in zip(batch, read, strict=True):
+                found[k] = one
+    return [one for one in found if one is not None]
+
+
+def _branches(
+    model: BranchReader, prompts: Sequence[str], choices: Sequence[Sequence[str]]
+) -> list[Branches]:
+    if len(prompts) != len(choices):
+        raise InvalidData(
+            f"There are {len(prompts)} prompts and {len(choices)} lists of continuations.",
+            why="list k continues prompt k.",
+            fix="give two lists of equal length.",
+        )
+    return [
+        _branch(model, k, prompt, texts)
+        for k, (prompt, texts) in enumerate(zip(prompts, choices, strict=True))
+    ]
+
+
+def _branch(model: BranchReader, k: int, prompt: str, texts: Sequence[str]) -> Branches:
+    empty = [repr(text) for text in texts if not text.strip()]
+    if not texts or empty:
+        raise InvalidData(
+            f"Prompt {k} has " + (f"the continuation {empty[0]}." if empty else "no continuation."),
+            why="nothing is predicted, so it has no likelihood.",
+            fix="leave it out, or write what should follow.",
+        )
+    start = model.start
+    rows = [join_tokens(model.encode, prompt, text) for text in texts]
+    cut = min(row.cut for row in rows)
+    context = (*start, *rows[0].tokens[:cut])
+    if not context:
+        raise InvalidData(
+            f"Prompt {k} is empty." if not prompt else f"Prompt {k}, {prompt!r}, has no token.",
+            why="the first token would be predicted from nothing, and the tokenizer has none for "
+            "the beginning of a text.",
+            fix="start every prompt with a word.",
+        )
+    branches = Branches(
+        context,
+        tails=tuple(row.tokens[cut:] for row in rows),
+        skip=tuple(row.cut - cut for row in rows),
+        bytes=tuple(len(text.encode()) for text in texts),
+    )
+    length = len(context) + branches.width
+    if model.context is not None and length > model.context:
+        raise InvalidData(
+            f"Prompt {k} and its longest continuation are {length:,} tokens.",
+            why=f"the model has {model.context:,} positions.",
+            fix="shorten it, or take fewer examples into the prompt.",
+        )
+    return branches
+
+
+def _batches(items: Sequence[Branches], tokens: int) -> Iterator[list[int]]:
+    """Items of similar length together, as many as `tokens` allow with padding, at least one."""
+    order = sorted(range(len(items)), key=lambda k: (len(items[k].context), items[k].width))
+    batch: list[int] = []
+    for k in order:
+        if batch and _padded_tokens([items[i] for i in (*batch, k)]) > tokens:
+            yield batch
+            batch = []
+        batch.append(k)
+    if batch:
+        yield batch
+
+
+def _padded_tokens(batch: Sequence[Branches]) -> int:
+    contexts = len(batch) * max(len(one.context) for one in batch)
+    return max(contexts, sum(len(one.tails) for one in batch) * max(one.width for one in batch))
+
+
+@dataclass(frozen=True)
+class _SharedPrefix:
+    """What all prompts begin with, read once."""
+
+    length: int = 0
+    state: Any = None
+
+    @classmethod
+    def of(
+        cls, model: BranchReader, items: Sequence[Branches], device: torch.device
+    ) -> "_SharedPrefix":
+        if len(items) < 2:
+            return cls()
+        first = items[0].context
+        # the last token of each prompt is read with the prompt: its logits are needed
+        most = min(len(one.context) for one in items) - 1
+        length = next(
+            (k for k in range(most) if any(one.context[k] != first[k] for one in items)), most
+        )
+        if length < FEWEST_SHARED:
+            return cls()
+        tokens = torch.tensor([first[:length]], device=device)
+        _, state = model.read_last(tokens, torch.ones_like(tokens, dtype=torch.bool), None)
+        return cls(length, state)
+
+
+def _read_batch(
+    model: BranchReader,
+    items: Sequence[Branches],
+    shared: _SharedPrefix,
+    layers: Sequence[int],
+    device: torch.device,
+) -> list[ChoiceLikelihood]:
+    rest = pad_sequences(
+        [one.context[shared.length :] for one in items], [()] * len(items), Side.LEFT
+    )
+    real = torch.cat([torch.ones(len(items), shared.length, dtype=torch.bool), rest.real], 1)
+    state = shared.state
+    if shared.length:
+        state = model.select(state, torch.zeros(len(items), dtype=torch.long, device=device))
+    first, state = model.read_last(rest.tokens.to(device), real.to(device), state)
+    return _read_tails(model, items, real.to(device), first, state, layers)
+
+
+def _read_tails(
+    model: BranchReader,
+    items: Sequence[Branches],
+    real: Bool[Tensor, "b read"],
+    first: Float[Tensor, "b v"],
+    state: Any,
+    layers: Sequence[int],
+) -> list[ChoiceLikelihood]:
+    """The first token of a tail is predicted by the prompt's last one, the others by the tail."""
+    device = real.device
+    counts = [len(one.tails) for one in items]
+    owner = torch.repeat_interleave(torch.tensor(counts)).to(device)
+    tails = [tail for one in items for tail in one.tails]
+    skip = torch.tensor([k for one in items for k in one.skip])
+    rows = pad_sequences(tails, [()] * len(tails), Side.RIGHT)
+    scored = (rows.real & (torch.arange(rows.tokens.shape[1]) >= skip[:, None])).to(device)
+    tokens = rows.tokens.to(device)
+    steps = [token_log_probabilities(first[owner][:, None], tokens[:, :1])]
+    hidden = None
+    # a tail's last token predicts nothing: it is read for its hidden state only
+    reads = tokens if layers else tokens[:, :-1]
+    if reads.shape[1]:
+        seen = torch.cat([real[owner], rows.real[:, : reads.shape[1]].to(device)], 1)
+        logits, states = model.read_layers(reads, seen, model.select(state, owner), layers)
+        steps.append(token_log_probabilities(logits[:, : tokens.shape[1] - 1], tokens[:, 1:]))
+        last = rows.real.sum(1).to(device) - 1
+        hidden = states[torch.arange(len(last)), last].float().cpu() if layers else None
+    total = torch.cat(steps, 1).masked_fill(~scored, 0).sum(1).cpu().split(counts)
+    lengths = scored.sum(1).cpu().split(counts)
+    ends = hidden.split(counts) if hidden is not None else [None] * len(items)
+    return [
+        ChoiceLikelihood(total[k], lengths[k], torch.tensor(one.bytes), ends[k])
+        for k, one in enumerate(items)
+    ]
