@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import io
+import json
 import lzma
 import os
 import subprocess
@@ -21,12 +22,17 @@ from unseen.data.files import content_sha256, data_file, data_folders
 from unseen.data.packing import gzip_member, repack_folder
 from unseen.data.registered_file import RegisteredFile
 from unseen.data.registry import (
+    british_fiction,
     cifar10_subset,
     data_sets,
     diabetes_130_hospitals,
+    fast_detect_gpt,
+    federalist,
     files_of,
+    human_vs_llm,
     neiss_infants,
     registered_files,
+    reuters_c50_subset,
     reversal_curse,
     usps,
 )
@@ -183,6 +189,69 @@ def test_every_eighth_record_of_infant_injuries(tmp_path):
     (tmp_path / "infants.csv.zip").write_bytes(zip_of({"infants.csv": whole}))
     packed = neiss_infants.pack([tmp_path / "infants.csv.zip"])
     assert lzma.decompress(packed) == b"id,psu\n0,x\n8,x\n16,x\n"
+
+
+def members(packed):
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar}
+
+
+def test_novels_are_cut_at_line_ends(tmp_path):
+    novel = "".join(f"line {k:06}\r\n" for k in range(20_000))
+    files = {"r-1/corpus/A_B.txt": novel.encode(), "r-1/corpus/Richardson_Clarissa.txt": b"x"}
+    (tmp_path / "a.zip").write_bytes(zip_of(files | {"r-1/README.md": b"y"}))
+    found = members(british_fiction.pack([tmp_path / "a.zip"]))
+    lines = found["A_B.txt"].decode().splitlines(keepends=True)
+    assert list(found) == ["A_B.txt"]
+    assert (lines[0], lines[-1]) == ("line 001667\n", "line 014165\n")
+
+
+def test_federalist_papers_are_split_with_author_and_heading(tmp_path):
+    text = (
+        "Gutenberg\n\nFEDERALIST No. 48\n\nOn\nPower\n\n\nMADISON\n\nText é.\n\nPUBLIUS\n\n\n"
+        "FEDERALIST No. 49\n\nOn\n\nMADISON\n\nMore.\n\n\nEnd of the Project Gutenberg EBook of"
+    )
+    (tmp_path / "f.txt").write_text(text, "utf-8")
+    lines = gzip.decompress(federalist.pack([tmp_path / "f.txt"])).decode().splitlines()
+    assert json.loads(lines[0]) == {
+        "number": 48,
+        "author_in_source": "MADISON",
+        "heading": "On Power",
+        "text": "Text é.\n\nPUBLIUS",
+        "disputed": False,
+    }
+    assert json.loads(lines[1])["disputed"]
+    assert "é" in lines[0]
+
+
+def test_reuters_keeps_fifteen_authors(tmp_path):
+    base = "r-1/data/ReutersC50/C50test"
+    files = {f"{base}/AaronPressman/1.txt": b"1", f"{base}/Another/2.txt": b"2"}
+    (tmp_path / "a.zip").write_bytes(zip_of(files))
+    found = members(reuters_c50_subset.pack([tmp_path / "a.zip"]))
+    assert found == {"C50test/AaronPressman/1.txt": b"1"}
+
+
+def test_essays_of_two_of_three_topics(tmp_path):
+    files = {
+        f"r-1/full_texts/{kind}/{topic}.txt": f"{kind}{topic}".encode()
+        for kind in ("human", "chatgpt")
+        for topic in (2, 3, 11, 20)
+    }
+    files |= {"r-1/LICENSE": b"l", "r-1/full_texts/questions.txt": b"q"}
+    (tmp_path / "a.zip").write_bytes(zip_of(files))
+    found = members(human_vs_llm.pack_essays([tmp_path / "a.zip"]))
+    assert [n for n in found if "human" in n] == ["human/2.txt", "human/11.txt", "human/20.txt"]
+    assert found["chatgpt/11.txt"] == b"chatgpt11"
+    assert found["questions.txt"] == b"q"
+
+
+def test_pairs_are_the_first_of_a_file(tmp_path):
+    pairs = {"original": ["é"] * 200, "sampled": [f"m{k}" for k in range(200)]}
+    (tmp_path / "p.json").write_text(json.dumps(pairs), "utf-8")
+    found = gzip.decompress(fast_detect_gpt.pack([tmp_path / "p.json"])).decode()
+    assert found.startswith('{\n"original": [\n"é",\n"é"')
+    assert json.loads(found)["sampled"] == pairs["sampled"][:150]
 
 
 def test_packed_nonsense_is_corrupted(tmp_path):

@@ -33,10 +33,12 @@ from unseen.stats.readings import (
     widen,
 )
 from unseen.stats.relations import rank_correlation, slope
+from unseen.stats.thresholds import Threshold, fewest_scores, threshold_at
 
 __all__ = [
     "FEW",
     "LEVEL",
+    "Threshold",
     "auc",
     "auc_difference",
     "auc_shares",
@@ -46,6 +48,7 @@ __all__ = [
     "crossed_auc",
     "crossed_mean",
     "difference",
+    "fewest_scores",
     "holm",
     "independent_difference",
     "lowest",
@@ -60,6 +63,7 @@ __all__ = [
     "rank_correlation",
     "slope",
     "t_quantile",
+    "threshold_at",
     "two_sided_p",
     "welch",
     "widen",
