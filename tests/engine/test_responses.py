@@ -11,7 +11,6 @@ from unseen.engine.batches import Columns
 from unseen.engine.responses import (
     Exchange,
     encode_exchanges,
-    join_tokens,
     parts_by_length,
     refuse_unsupervised,
     response_task,
@@ -117,11 +116,12 @@ def test_a_batch_without_a_supervised_token_has_loss_and_gradient_zero():
     assert not gradient.any()
 
 
-@given(prompt=text("abc", max_size=5), response=text("abc", min_size=1, max_size=5))
-def test_joined_tokens_are_those_of_the_joint_text(prompt, response):
-    joint = join_tokens(prompt, response, pairs)
-    assert [*joint.prompt, *joint.response] == pairs(prompt + response)
-    assert joint.prompt == pairs(prompt)[: len(prompt) // 2]  # what lies across is the response's
+@given(prompt=text("abc", min_size=2, max_size=5), response=text("abc", min_size=1, max_size=5))
+def test_tokens_are_those_of_the_joint_text(prompt, response):
+    columns = encode_exchanges([Exchange(prompt, response)], pairs, 9).columns.columns
+    assert columns["tokens"][0].tolist() == pairs(prompt + response)
+    # what lies across the join is the response's
+    assert int((~columns["mask"]).sum()) == len(prompt) // 2
 
 
 @given(lengths=lists(integers(1, 30), min_size=1, max_size=12), most=integers(1, 100))
@@ -148,7 +148,7 @@ def test_the_prompt_is_cut_first_and_both_are_counted():
 
 
 def test_start_and_end_are_added_once():
-    data = encode_exchanges([Exchange("ab", "c")], letters, 8, end=1, start=2)
+    data = encode_exchanges([Exchange("ab", "c")], letters, 8, end=1, start=[2])
     assert data.columns.columns["tokens"].tolist() == [[2, *letters("abc"), 1]]
     assert data.columns.columns["mask"].tolist() == [[False, False, False, True, True]]
 

@@ -8,7 +8,6 @@ text and the prompt alone agree, so a token across the join belongs to the respo
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unseen.engine.batches import Columns
+from unseen.engine.choice_likelihood import join_tokens
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.objectives import IGNORED, exact_match
 from unseen.task import Axis, Batch, Split, Task, Use
@@ -65,13 +65,13 @@ def encode_exchanges(
     encode: Encode,
     length: int,
     end: int | None = None,
-    start: int | None = None,
+    start: Sequence[int] = (),
 ) -> ResponseData:
     """The exchanges in at most `length` tokens each: the prompt is cut first, at its start, then
     the response at its end.
 
     `end` closes every response (None: nothing does, as for answers whose likelihood is compared);
-    `start` is the token that opens every prompt.
+    `start` opens every prompt (`CausalLM.start`).
     """
     if length < 2:
         raise InvalidConfig(
@@ -102,30 +102,23 @@ def encode_exchanges(
     )
 
 
-def join_tokens(prompt: str, response: str, encode: Encode) -> Tokens:
-    """The joint text's tokens, parted where the prompt's own tokens stop agreeing with them."""
-    together, alone = list(encode(prompt + response)), list(encode(prompt))
-    agreeing = takewhile(lambda pair: pair[0] == pair[1], zip(together, alone, strict=False))
-    shared = sum(1 for _ in agreeing)
-    return Tokens(together[:shared], together[shared:])
-
-
 def _tokens(
-    k: int, exchange: Exchange, encode: Encode, end: int | None, start: int | None
+    k: int, exchange: Exchange, encode: Encode, end: int | None, start: Sequence[int]
 ) -> Tokens:
-    prompt, response = join_tokens(exchange.prompt, exchange.response, encode)
-    if not response:
+    joint = join_tokens(encode, exchange.prompt, exchange.response)
+    prompt, response = list(joint.tokens[: joint.cut]), list(joint.tokens[joint.cut :])
+    if not exchange.response or not response:
         raise InvalidData(
             f"Exchange {k} has an empty response.",
             why="no target token is supervised, so nothing is learned from it.",
             fix="check which field holds the response, or leave the row out.",
         )
-    prompt = prompt if start is None else [start, *prompt]
+    prompt = [*start, *prompt]
     if not prompt:
         raise InvalidData(
             f"Exchange {k} has an empty prompt.",
             why="the first token of the response would be predicted from nothing.",
-            fix="write a prompt, or give `start`, the token that begins a text.",
+            fix="write a prompt, or give `start`, the tokens that begin a text.",
         )
     return Tokens(prompt, response if end is None else [*response, end])
 
