@@ -13,6 +13,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to the interpreter
     from unseen.api import audit as audit
     from unseen.api import compare as compare
+    from unseen.api import concurrence as concurrence
     from unseen.api import difficulty as difficulty
     from unseen.api import explain as explain
     from unseen.api import influence as influence
@@ -49,6 +50,7 @@ _HOMES = {
     "unseen.api": (
         "audit",
         "compare",
+        "concurrence",
         "difficulty",
         "explain",
         "influence",

@@ -63,6 +63,8 @@ from unseen.questions.influence.job import ErrorRequest, refuse_estimator, trace
 from unseen.questions.influence.procedure import default_influence
 from unseen.questions.influence.results import InfluenceReport
 from unseen.questions.influence.saving import Phases, Quiet, factor_keeper
+from unseen.questions.measure.concurrence import ConcurrenceReport, evaluate_concurrence
+from unseen.questions.measure.concurrence_document import concurrence_document, machine_concurrence
 from unseen.questions.measure.difficulty import (
     DifficultyJob,
     DifficultyReport,
@@ -372,6 +374,28 @@ def measure_sweep(
     found = evaluate_sweep(source, request)
     page = sweep_document(found)
     answer = Answer(results=found, document=page, summary_sections=1, machine=machine_sweep(found))
+    return save_if_asked(answer, path)
+
+
+def concurrence(
+    source: str | Path | pd.DataFrame,
+    *,
+    permutations: int = 999,
+    seed: int = 0,
+    report: str | Path | None = None,
+) -> Answer[ConcurrenceReport]:
+    """Do benchmarks agree? A table (file or DataFrame) with the columns `model`, `split`, `score`,
+    for trainings that were repeated `seed`, and `source` and `strategy` of each split where those
+    should be set against each other.
+    """
+    path = None if report is None else check_report_path(report)
+    found = evaluate_concurrence(source, draws=permutations, seed=seed)
+    answer = Answer(
+        results=found,
+        document=concurrence_document(found),
+        summary_sections=3,
+        machine=machine_concurrence(found),
+    )
     return save_if_asked(answer, path)
 
 

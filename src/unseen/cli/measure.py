@@ -32,6 +32,7 @@ def parser() -> Arguments:
         "unseen measure my_model.py:subject              any PyTorch model and data\n"
         "unseen measure --model FOLDER --corpus texts/   a language model on windows of text\n"
         "unseen measure --sweep runs.csv                 which measure foretells the gap\n"
+        "unseen measure scores.csv --concurrence         do benchmarks order models alike\n"
         "unseen measure table.csv --target y --difficulty   how hard the task itself is\n"
         "unseen measure                                  the embedded heart-disease data\n",
         groups=(DATA, TEXT, MEASURES, SWEEP, TRAINING),
@@ -78,6 +79,13 @@ def parser() -> Arguments:
         type=int,
         default=199,
         help="exchanges of gaps behind a p value (default 199)",
+    )
+    p.option(
+        SWEEP,
+        "--concurrence",
+        action="store_true",
+        help="do benchmarks agree: the table has a row per training, with the columns model, "
+        "split, score, and seed, source, strategy where there are any",
     )
     p.option(
         MEASURES,
@@ -138,6 +146,8 @@ def main(argv: Sequence[str]) -> int:
 def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
     if options.sweep:
         return _sweep(options)
+    if options.concurrence:
+        return _concurrence(options)
     if options.difficulty:
         return _difficulty(options)
     return _of_text(options) if options.corpus else _of_subject(options)
@@ -155,6 +165,23 @@ def _sweep(options: argparse.Namespace) -> "unseen.Answer[Any]":
         gap=options.gap,
         axes=options.axis,
         measures=options.measure,
+        permutations=options.permutations,
+        seed=options.seed,
+        report=options.report,
+    )
+
+
+def _concurrence(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    if not options.subject or (extra := options.model or options.target):
+        raise InvalidConfig(
+            f"--concurrence was given with `{extra}`."
+            if options.subject
+            else "--concurrence was given without a table.",
+            why="it reads the scores of models that are judged already, and nothing else.",
+            fix="unseen measure scores.csv --concurrence",
+        )
+    return unseen.concurrence(
+        options.subject,
         permutations=options.permutations,
         seed=options.seed,
         report=options.report,

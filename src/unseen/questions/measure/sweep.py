@@ -17,13 +17,13 @@ import pandas as pd
 
 from unseen.errors import InvalidData, MissingFile
 from unseen.questions.measure.catalogue import catalogue
+from unseen.questions.measure.tables import TABLES, read_table
 from unseen.reading import Direction
 from unseen.stats.sweeps import Evaluation, evaluate_measures
 from unseen.stats.sweeps.table import LEVELS
 from unseen.text import count_noun, join_words
 
 SEED, TEST_SIZE = "seed", "n_test"
-TABLES = (".csv", ".csv.gz", ".tsv", ".parquet")
 EXAMPLE = "depth,width,seed,gap,distance,sharpness_origin"
 
 
@@ -96,7 +96,7 @@ def evaluate_sweep(source: str | Path | pd.DataFrame, request: SweepRequest) -> 
 def read_sweep(path: Path) -> pd.DataFrame:
     """One row per model, of a table, or of all tables and stored runs below a folder."""
     if path.is_dir():
-        parts = [*_stored_runs(path), *(_read_table(file) for file in _tables(path))]
+        parts = [*_stored_runs(path), *(read_table(file, EXAMPLE) for file in _tables(path))]
         if not parts:
             raise MissingFile(
                 f"There is no model in `{path}`.",
@@ -105,34 +105,11 @@ def read_sweep(path: Path) -> pd.DataFrame:
                 fix=f"give a table with one row per model: {EXAMPLE}",
             )
         return pd.concat(parts, ignore_index=True)
-    if not path.is_file():
-        raise MissingFile(
-            f"There is no file `{path}`.", why="the sweep is read from it.", fix="check the path."
-        )
-    if not path.name.lower().endswith(TABLES):
-        raise InvalidData(
-            f"`{path}` is no table.",
-            why=f"a sweep is read from files that end in {', '.join(TABLES)}.",
-            fix=f"give a table with one row per model: {EXAMPLE}",
-        )
-    return _read_table(path)
+    return read_table(path, EXAMPLE)
 
 
 def _tables(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.name.lower().endswith(TABLES))
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-    except (ValueError, OSError) as error:
-        raise InvalidData(
-            f"`{path}` cannot be read as a table: {error}.",
-            why="a sweep has one row per trained model.",
-            fix=f"give a file like this: {EXAMPLE}",
-        ) from error
 
 
 def _stored_runs(folder: Path) -> Iterator[pd.DataFrame]:
