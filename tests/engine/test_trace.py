@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.engine.trace import patch, record
+from unseen.engine.trace import list_calls, patch, record, skip
 from unseen.errors import InvalidData, UnknownName, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.models.mlp import mlp
@@ -95,3 +95,56 @@ def test_refusals():
     wordy = nn.Sequential(Wordy())
     with pytest.raises(UnsupportedLayer, match="returns str"), record(wordy, ["0"]):
         wordy(X)
+
+
+class Twice(nn.Module):
+    """Applies its layer two times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.unused = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.layer(x) + 1)
+
+
+def test_calls_of_one_module_are_told_apart():
+    with Lab(0).seeded():
+        m = Twice()
+    for _ in range(2):  # calls are counted anew in every forward pass
+        with record(m, ["layer@0", "layer@1", "layer"]) as seen:
+            out = m(X)
+        assert_close(seen["layer@0"], m.layer(X))
+        assert seen["layer@1"] is seen["layer"] is out
+    with patch(m, {"layer@0": torch.zeros_like}):
+        for _ in range(2):
+            assert_close(m(X), m.layer(torch.ones(6, 3)))
+    assert [call.name for call in list_calls(m, ["layer"], lambda: m(X))] == ["layer@0", "layer@1"]
+    assert hooks(m) == 0
+    assert not m._forward_pre_hooks
+
+
+def test_skipped_modules_give_their_values_without_running():
+    with Lab(0).seeded():
+        m, deep = Twice(), model()
+    h = torch.randn(6, 3)
+    with skip(m, {"layer@0": h}):
+        for _ in range(2):
+            assert_close(m(X), m.layer(h + 1))
+    with record(deep, ["3"]) as seen:
+        other = deep(Z)
+    for layer in (deep[1], deep[3]):
+        layer.weight.data.fill_(torch.nan)  # would spoil the output if it ran
+    with skip(deep, {"1": torch.zeros(6, 5), "3": seen["3"]}):
+        assert_close(deep(X), other)
+    assert "forward" not in vars(deep[3])
+    assert hooks(deep) == hooks(m) == 0
+
+
+def test_calls_are_listed_in_their_order_with_what_they_return():
+    with Lab(0).seeded():
+        m, x = Recurrent(), torch.randn(2, 5, 3)
+    calls = list_calls(m, ["head", "cell"], lambda: m(x))
+    assert [(call.name, call.is_plain) for call in calls] == [("cell", False), ("head", True)]
+    with pytest.raises(InvalidData, match="`unused` is not called"):
+        list_calls(Twice(), ["unused"], lambda: Twice()(X))
