@@ -202,15 +202,24 @@ def _replace_first(output: Any, new: Tensor) -> Any:
 
 @contextlib.contextmanager
 def keep_last_position(model: nn.Module) -> Iterator[None]:
-    """Inside the block, a causal language model gives logits of the last position only: the
-    largest matrix product of a small model is that of its head.
+    """Inside the block, a causal language model computes logits at the last position alone and
+    repeats them at all others: the largest matrix product of a small model is that of its head.
     """
-    head = output_head(model)
-    handle = head.register_forward_pre_hook(lambda module, inputs: (inputs[0][:, -1:], *inputs[1:]))
+    head, length = output_head(model), [1]
+
+    def narrow(module: nn.Module, inputs: Any) -> Any:
+        length[0] = inputs[0].shape[1]
+        return (inputs[0][:, -1:], *inputs[1:])
+
+    def repeat(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output.expand(-1, length[0], -1)
+
+    handles = [head.register_forward_pre_hook(narrow), head.register_forward_hook(repeat)]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def output_head(model: nn.Module) -> nn.Module:
