@@ -147,7 +147,7 @@ def _register_hooks(model: nn.Module, hooks: Mapping[str, Callable[..., Any]]) -
     chosen = {name: _module_and_call(name, modules) for name in hooks}
     counts: Counter[str] = Counter()
 
-    def only(name: str, call: int | None) -> Callable[[nn.Module, Any, Any], Any]:
+    def at_call(name: str, call: int | None) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
             counts[name] += 1
             return hooks[name](module, inputs, output) if counts[name] - 1 == call else None
@@ -155,7 +155,7 @@ def _register_hooks(model: nn.Module, hooks: Mapping[str, Callable[..., Any]]) -
         return hooks[name] if call is None else hook
 
     handles = [
-        modules[module].register_forward_hook(only(name, call))
+        modules[module].register_forward_hook(at_call(name, call))
         for name, (module, call) in chosen.items()
     ]
     if any(call is not None for _, call in chosen.values()):
