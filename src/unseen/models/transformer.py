@@ -13,6 +13,8 @@ shares the tensor of `embed`.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -82,6 +84,11 @@ class Decoder:
     """In the linear maps of the blocks; the head has none."""
     epsilon: float = 1e-5
     rotary_base: float = 10_000.0
+    temperature_from: int = 0
+    """If positive, head h multiplies the scores of a token that reads more keys than this by
+    1 + w_h ln(keys / temperature_from): attention to one of n items needs scores that grow as ln n.
+    w_h (`blocks.{k}.attention.temperature`) is learned and 0 at first.
+    """
 
     def __post_init__(self) -> None:
         sizes = (self.vocabulary, self.width, self.layers, self.heads, self.context, self.loops)
@@ -92,14 +99,15 @@ class Decoder:
             or self.pairs < 1
             or self.heads % self.pairs
             or odd
+            or self.temperature_from < 0
         ):
             raise InvalidConfig(
                 f"Decoder(vocabulary={self.vocabulary}, width={self.width}, layers={self.layers}, "
                 f"heads={self.heads}, "
-                f"key_heads={self.key_heads}, context={self.context}, loops={self.loops}) does not "
-                "fit together.",
+                f"key_heads={self.key_heads}, context={self.context}, loops={self.loops}, "
+                f"temperature_from={self.temperature_from}) does not fit together.",
                 why="sizes are positive, heads divide the width, key_heads divide heads, rotary "
-                "needs an even head size.",
+                "needs an even head size, temperatures begin at 0 (none) or more keys.",
                 fix="choose for example width=128, heads=4, key_heads=2.",
             )
 
@@ -153,6 +161,8 @@ class Scene:
     values.
     """
     cache: Cache | None
+    growth: Tensor | None = None
+    """[…, 1, query, 1]: ln(keys / temperature_from), at least 0."""
 
 
 class Attention(nn.Module):
@@ -165,6 +175,8 @@ class Attention(nn.Module):
             shape.width, (shape.heads + 2 * shape.pairs) * shape.head_size, bias=shape.bias
         )
         self.out = nn.Linear(shape.width, shape.width, bias=shape.bias)
+        grows = shape.temperature_from > 0
+        self.temperature = nn.Parameter(torch.zeros(shape.heads)) if grows else None
 
     def forward(
         self, x: Float[Tensor, "b s d"], scene: Scene, step: int = 0
@@ -179,6 +191,8 @@ class Attention(nn.Module):
         query, key, value = vectors.transpose(1, 2).split(
             [self.heads, self.key_heads, self.key_heads], 1
         )
+        if self.temperature is not None and scene.growth is not None:
+            query = query * (1 + self.temperature[:, None, None] * scene.growth)
         if scene.cache is not None:
             key, value = scene.cache.extend(step, key, value)
         mixed = attend(query, key, value, scene)
@@ -295,7 +309,12 @@ class Transformer(nn.Module):
         x = self.embed(tokens)
         if self.position is not None:
             x = x + self.position(self.rows(at)[:, past:])
-        scene = Scene(*self.mask_terms(at, real, past, x), self.turns(at[:, past:], x), cache)
+        scene = Scene(
+            *self.mask_terms(at, real, past, x),
+            self.turns(at[:, past:], x),
+            cache,
+            self.growth(at[:, past:], x),
+        )
         parts = [self.stack(part, scene) for part in x.split(self.slice_size(x, scene))]
         return self.head(self.norm(parts[0] if len(parts) == 1 else torch.cat(parts)))
 
@@ -388,6 +407,37 @@ class Transformer(nn.Module):
         still = torch.zeros_like(angle).expand(*at.shape, self.shape.pairs, size // 2)
         angle = torch.cat([angle.expand(*at.shape, turned, size // 2), still], -2)
         return torch.polar(torch.ones_like(angle), angle)
+
+    def growth(self, at: Int[Tensor, "b_or_1 s"], x: Tensor) -> Tensor | None:
+        """How far ln keys is beyond that of `temperature_from`, at every position."""
+        if not self.shape.temperature_from:
+            return None
+        keys = (at + 1).to(x.dtype)  # itself, too
+        return (keys / self.shape.temperature_from).log().clamp_min(0)[:, None, :, None]
+
+
+@contextmanager
+def scale_scores(model: Transformer, factor: float) -> Iterator[None]:
+    """Inside the block every head multiplies its scores before the softmax by `factor`: one
+    temperature 1 / factor, for models that were trained without.
+    """
+    rows = model.shape.heads * model.shape.head_size
+    tables = [p for block in model.blocks for p in queries_of(block)]
+    before = [table.detach().clone() for table in tables]
+    try:
+        with torch.no_grad():
+            for table in tables:
+                table[:rows] *= factor
+        yield
+    finally:
+        with torch.no_grad():
+            for table, values in zip(tables, before, strict=True):
+                table.copy_(values)
+
+
+def queries_of(block: nn.Module) -> list[nn.Parameter]:
+    """Weight and bias whose first rows make the queries."""
+    return list(block.get_submodule("attention.qkv").parameters())
 
 
 def has_hooks(modules: nn.Module) -> bool:

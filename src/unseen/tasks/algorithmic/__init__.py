@@ -69,7 +69,8 @@ class Algorithmic:
 
     problem: Problem = field(default_factory=Sort)
     longest: int = 10
-    lengths: tuple[int, ...] = (10, 20, 30)
+    lengths: tuple[int, ...] = ()
+    """Evaluated lengths; none given: the longest one of training and twice that."""
     n: int = 500
     """Examples per evaluated length."""
     shortest: int = 1
@@ -84,9 +85,13 @@ class Algorithmic:
                 why="lengths begin at 1, and there is at least one example.",
                 fix="for example Algorithmic(Sort(), longest=10, lengths=(10, 20)).",
             )
-        for n in (self.longest, *self.lengths):
+        for n in (self.longest, *self.evaluated):
             refuse_length(self.problem, n)
             self._refuse_context(n)
+
+    @property
+    def evaluated(self) -> tuple[int, ...]:
+        return self.lengths or (self.longest, 2 * self.longest)
 
     def _refuse_context(self, n: int) -> None:
         if self.context is not None and self.width(n) > self.context:
@@ -98,7 +103,7 @@ class Algorithmic:
 
     @property
     def recalls(self) -> frozenset[str]:
-        return frozenset(split_name(n) for n in self.lengths if n <= self.longest)
+        return frozenset(split_name(n) for n in self.evaluated if n <= self.longest)
 
     @property
     def vocabulary(self) -> int:
@@ -136,7 +141,7 @@ class Algorithmic:
             lab=lab.child("train"),
         )
         splits = {"train": Split(stream, Use.TRAIN, self.longest)}
-        for n in self.lengths:
+        for n in self.evaluated:
             generator = lab.child("length", n).generator()
             data = self.problem.draw(n, self.n, generator)
             # every length of training is the trained position on the axis
