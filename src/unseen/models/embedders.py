@@ -84,16 +84,16 @@ class TfIdf:
     @property
     def vocabulary(self) -> list[str]:
         """The terms, in the order of the vectors' numbers."""
-        return [str(term) for term in self._require_fit().get_feature_names_out()]
+        return [str(term) for term in self.require_fit().get_feature_names_out()]
 
     def embed(self, texts: Sequence[str]) -> Float[Tensor, "text dimension"]:
         refuse_no_texts(texts)
-        return torch.from_numpy(self._require_fit().transform(texts).toarray()).float()
+        return torch.from_numpy(self.require_fit().transform(texts).toarray()).float()
 
     def count_long(self, texts: Sequence[str]) -> int:
         return 0
 
-    def _require_fit(self) -> TfidfVectorizer:
+    def require_fit(self) -> TfidfVectorizer:
         if self.vectorizer is None:
             raise InvalidConfig(
                 "TF-IDF has not been fitted.",

@@ -114,6 +114,8 @@ def budget_for_domains(task: Task) -> Budget:
 
 
 NETWORK = "The network is a multilayer perceptron"
+TEXT_MODEL = "The model reads the text"
+"""How sentences on what is trained begin."""
 
 
 def describe_network(
@@ -156,7 +158,7 @@ def describe_other_steps(decisions: Sequence[str], before: Budget, steps: int) -
     size = f"steps of {before.batch_size}"
     return [
         text.replace(f"{before.steps} {size}", f"{steps} {size}")
-        if text.startswith(NETWORK)
+        if text.startswith((NETWORK, TEXT_MODEL))
         else text
         for text in decisions
     ]

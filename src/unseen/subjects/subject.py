@@ -80,6 +80,10 @@ class Subject:
     unit: float = 1.0
     """A number as target is `centre` + `unit` · y in its own unit."""
     centre: float = 0.0
+    inputs: int | None = None
+    """The model reads the first so many inputs of an example; what follows is for the comparison
+    models. None: all.
+    """
     references: Mapping[str, Callable[[], nn.Module]] = field(default_factory=dict)
     """Models to compare with, wrapped as `models.estimator.Estimator`."""
     decisions: Sequence[str] = ()

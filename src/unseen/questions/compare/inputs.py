@@ -116,7 +116,10 @@ def subjects_of(request: Request) -> list[Subject]:
     lab, source = Lab(seed=request.seed), request.source
     if isinstance(source, pd.DataFrame) or (isinstance(source, str | Path) and is_table(source)):
         return of_table_by_site(
-            request.columns.table(source), lab.child("data"), table_name(source)
+            request.columns.table(source),
+            lab.child("data"),
+            table_name(source),
+            request.columns.text_options,
         )
     refuse_columns(request.columns, source)
     if source is None or source == "heart":

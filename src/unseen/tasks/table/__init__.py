@@ -57,6 +57,7 @@ from unseen.tasks.table.splitting import (
     without,
 )
 from unseen.tasks.table.target import Predicts, Target
+from unseen.tasks.table.texts import with_lengths
 
 Maker: TypeAlias = Callable[[], pd.DataFrame]
 
@@ -110,6 +111,8 @@ class Table:
     """Rows with the same value hang together, and intervals draw whole blocks: a column, or
     "admitted:month". The column is no feature.
     """
+    text: str | None = None
+    """A column of texts: no feature, but the number of its words is one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.local < 1 or (self.local and not self.site):
@@ -152,6 +155,7 @@ class Table:
             "site": self.site,
             "time": self.time,
             "entity": self.entity,
+            "text": self.text,
         }
 
 
@@ -256,6 +260,8 @@ def parse_table(table: Table) -> ParsedTable:
     for column in (*table.roles.values(), *table.drop):
         if column is not None and column not in frame:
             raise _unknown_column(column, frame)
+    if table.text is not None:
+        frame = with_lengths(frame, table.text)
     tidied = tidy(frame.reset_index(drop=True))
     time = moments(tidied[table.time]) if table.time else None
     known = len(frame) - table.new_rows

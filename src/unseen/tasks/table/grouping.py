@@ -62,7 +62,7 @@ def build_grouping(
     if np.isnan(x).all():
         return _grouping_with_missing(spec, [], np.zeros(len(x))), ""
     edges = _edges(x, bands or "quartiles", spec, fit)
-    names = _band_names(edges)
+    names = band_names(edges)
     codes = np.where(np.isnan(x), len(names), np.searchsorted(edges, x, side="right"))
     said = f"Group `{spec}`: {', '.join(names)}."
     return _grouping_with_missing(spec, names, codes), said
@@ -124,7 +124,8 @@ def _edges(
     return edges
 
 
-def _band_names(edges: NDArray[np.float64]) -> list[str]:
+def band_names(edges: NDArray[np.float64]) -> list[str]:
+    """What the bands between rising edges are called."""
     texts = [f"{edge:.6g}" for edge in edges]
     if not texts:
         return ["all"]

@@ -16,6 +16,7 @@ from unseen.tasks.table.encoding import as_words
 from unseen.tasks.table.spelling import refuse_spellings, spellings
 from unseen.tasks.table.splitting import Rows
 from unseen.tasks.table.target import Target
+from unseen.tasks.table.texts import rows_without
 from unseen.text import count_noun, join_words
 
 LEAST_ROWS, LEAST_OF_CLASS = 5, 2
@@ -59,6 +60,7 @@ def usable_rows(
         if gone.any():
             # what has no target may still be unlabelled data (`tasks/table/unlabelled.py`)
             where = " of training and evaluation" if role == "target" else ""
+            where += rows_without(gone) if role == "text" else ""
             said.append(
                 f"{int(gone.sum())} of {len(tidied)} rows have no {role} (`{column}`) and were "
                 f"left out{where}{_first_cell(frame[column], gone)}."
