@@ -80,6 +80,10 @@ class Decoder:
     loops: int = 1
     """How often the stack of blocks is applied, with the same weights."""
     tied: bool = True
+    inputs: int = 0
+    """Numbers per position of sequences of vectors, which a linear map reads in place of tokens;
+    `vocabulary` counts the outputs then, and the head cannot be tied. 0: tokens.
+    """
     bias: bool = True
     """In the linear maps of the blocks; the head has none."""
     epsilon: float = 1e-5
@@ -109,6 +113,12 @@ class Decoder:
                 why="sizes are positive, heads divide the width, key_heads divide heads, rotary "
                 "needs an even head size, temperatures begin at 0 (none) or more keys.",
                 fix="choose for example width=128, heads=4, key_heads=2.",
+            )
+        if self.inputs < 0 or (self.inputs and self.tied):
+            raise InvalidConfig(
+                f"Decoder(inputs={self.inputs}, tied={self.tied}) does not fit together.",
+                why="the linear map of vectors is no table of tokens that a head could share.",
+                fix="Decoder(vocabulary=classes, inputs=numbers per position, tied=False).",
             )
 
     @property
@@ -276,7 +286,11 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         learned = shape.positions in (Positions.LEARNED, Positions.OFFSET)
-        self.embed = nn.Embedding(shape.vocabulary, shape.width)
+        self.embed = (
+            nn.Linear(shape.inputs, shape.width, bias=shape.bias)
+            if shape.inputs
+            else nn.Embedding(shape.vocabulary, shape.width)
+        )
         self.position = nn.Embedding(shape.context, shape.width) if learned else None
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = shape.normalisation()
@@ -294,11 +308,11 @@ class Transformer(nn.Module):
 
     def forward(
         self,
-        tokens: Int[Tensor, "b s"],
+        tokens: Int[Tensor, "b s"] | Float[Tensor, "b s inputs"],
         real: Bool[Tensor, "b read"] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "b s v"]:
-        """Logits at every given position.
+        """Logits at every given position; of vectors where the decoder has `inputs`.
 
         `real`: False marks padding, on any side, which nobody attends to and which has no position;
           with a cache it
