@@ -16,9 +16,8 @@ def test_smoke_runs_hold_every_split_of_every_number_of_rules(smoke_runs):
 
 def test_every_number_of_rules_has_the_same_examples_and_steps():
     cells = list(study.cells(LAPTOP))
-    assert {cell.setting.examples for cell in cells} == {256_000}
-    assert sum(cell.arm is Diversity.SOME for cell in cells) == 1
-    assert len(cells) == 2 * LAPTOP.seeds + 1
+    assert {cell.setting.examples for cell in cells} == {112_000}
+    assert len(cells) == 2 * LAPTOP.seeds
 
 
 def rows(few, many, seen=990):

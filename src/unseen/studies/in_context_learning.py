@@ -172,9 +172,9 @@ study = Study(
         "The paper meta-trains on MNIST with up to 2²⁴ problems of 100 examples, meta-batches of "
         "4,096 and a decoder of four layers and width 256; here five of scikit-learn's digits are "
         "projected to 16 numbers, contexts have 30 examples, batches 64 contexts, and a decoder of "
-        "three layers of width 64 trains for 3,000 steps, with 3 seeds. 'Memorises' and the order of "
-        "transitions in the number of problems need more arms. The LSTM has one seed and as many "
-        "parameters: it is reported with its state."
+        "three layers of width 64 trains for 3,000 steps, with 3 seeds. 'Memorises' and the order "
+        "of transitions in the number of problems need more arms. The LSTM has one seed and as "
+        "many parameters: it is reported with its state."
     ),
     not_tested=(
         "Generalization to other base data (Fashion-MNIST, CIFAR-10); that accessible state, not "

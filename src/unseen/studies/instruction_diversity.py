@@ -11,7 +11,7 @@ from unseen.engine.loop import Budget, Schedule
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.finetune import Finetune
-from unseen.models.transformer import Decoder, Transformer
+from unseen.models.transformer import Decoder, Positions, Transformer
 from unseen.study import Claim, Row, Scale, Study, Value, gap
 from unseen.study.effects import share, worst
 from unseen.study.figures import bars, curves, summary
@@ -31,8 +31,8 @@ class Diversity(StrEnum):
 
 
 BUDGET = Budget(
-    steps=4_000,
-    batch_size=64,
+    steps=3_500,
+    batch_size=32,
     lr=2e-3,
     betas=(0.9, 0.98),
     schedule=Schedule.COSINE,
@@ -59,8 +59,8 @@ class Config:
     budget: Budget = field(default_factory=lambda: BUDGET)
     decoder: Sizes = Sizes()
     seeds: int = 3
-    some_seeds: int = 1
-    """For the number in between, which is reported only."""
+    some_seeds: int = 0
+    """For a number in between, which is reported only."""
 
     def cells(self) -> Iterator[Cell["Config", Diversity]]:
         yield from interleave(
@@ -95,7 +95,7 @@ def train_decoder(spec: Rewriting, sizes: Sizes, budget: Budget, lab: Lab) -> Tr
         width=sizes.width,
         layers=sizes.layers,
         heads=sizes.heads,
-        context=task.splits["train"].data[0]["tokens"].numel(),
+        positions=Positions.ROTARY,
     )
     model = untrained_model(lambda: Transformer(shape), lab)
     return Finetune(budget).fit(model, task, lab.child("fit"))
@@ -149,10 +149,10 @@ study = Study(
     system="18",
     differs=(
         "The paper trains GPT-2-like decoders of six layers and width 256 on 10⁶ rewritings with "
-        "rules of up to 20 of 26 letters; here three layers of width 64 see 256,000 examples with "
-        "rules of two of ten letters, with 3 seeds for 10 and 2,000 rules and one for 100, which "
-        "is reported. With two letters most single strings of unseen rules occur in training: "
-        "what is unseen is the pair."
+        "rules of up to 20 of 26 letters; here three layers of width 64 see 112,000 examples with "
+        "rules of two of ten letters and rotary positions (which learn this faster), with 3 seeds "
+        "for 10 and for 2,000 rules. With two letters most single strings of unseen rules occur in "
+        "training: what is unseen is the pair."
     ),
     not_tested=(
         "Where the transition lies between the numbers of rules; rules that do not apply and "
@@ -170,6 +170,7 @@ study = Study(
             budget={"steps": 10, "batch_size": 16, "warmup": 2},
             decoder={"width": 16, "layers": 1, "heads": 2},
             seeds=1,
+            some_seeds=1,
         ),
         Scale.LAPTOP: LAPTOP,
         Scale.PAPER: resize(
@@ -181,6 +182,7 @@ study = Study(
             budget={"steps": 15_625, "batch_size": 64},
             decoder={"width": 256, "layers": 6},
             seeds=5,
+            some_seeds=5,
         ),
     },
     cells=Config.cells,

@@ -102,8 +102,8 @@ study = Study(
         "The paper restricts rules to letters repeated k times and to palindromes; here a family "
         "is a pattern of equal letters of rules of four letters, restricted training sees `aabb` "
         "only, mixed training six patterns, with 2,000 rules each and the same examples and "
-        "steps, and four other patterns are asked. A decoder of three layers of width 64 "
-        "learns, with 3 seeds."
+        "steps, and four other patterns are asked. A decoder of three layers of width 64 with "
+        "rotary positions learns, with 3 seeds."
     ),
     not_tested=(
         "Instructions of code models that are partly replaced by general ones at constant size; "
