@@ -12,7 +12,7 @@ from unseen.engine.loop import Budget
 from unseen.lab import Lab
 from unseen.reading import Reading
 from unseen.studies.instruction_diversity import BUDGET, Sizes, exact_rows, train_decoder
-from unseen.study import Claim, Row, Rows, Scale, Study, column, gap, match, pick
+from unseen.study import Claim, Row, Rows, Scale, Study, Value, column, gap, match, pick
 from unseen.study.effects import share, worst
 from unseen.study.figures import bars, summary
 from unseen.study.grid import Cell, Grid, resize
@@ -65,12 +65,13 @@ def half_of_mixed(rows: Rows) -> Reading:
     """Exact match of the restricted arm minus half of the mixed one's, on families never
     trained.
     """
-    found = []
-    for arm in (Families.RESTRICTED, Families.MIXED):
+
+    def by_seed(arm: Families) -> dict[Value, float]:
         chosen = pick(rows, families=arm, kind="never trained")
         seeds = sorted({row["seed"] for row in chosen})
-        found.append({seed: fmean(column(chosen, "exact", seed=seed)) for seed in seeds})
-    restricted, mixed = match(*found)
+        return {seed: fmean(column(chosen, "exact", seed=seed)) for seed in seeds}
+
+    restricted, mixed = match(by_seed(Families.RESTRICTED), by_seed(Families.MIXED))
     return stats.mean([a - b / 2 for a, b in zip(restricted, mixed, strict=True)], within=(-1, 1))
 
 

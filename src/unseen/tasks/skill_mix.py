@@ -233,7 +233,7 @@ class SkillMix:
         rng = lab.numpy()
         examples = []
         for _ in range(self.n_train):
-            skills, topic = sets[rng.integers(len(sets))], topics[rng.integers(len(topics))]
+            skills, topic = sets[rng.integers(len(sets))], topics[int(rng.integers(len(topics)))]
             prompt = Prompt(tuple(rng.permutation(skills).tolist()), topic)
             examples.append((prompt, compose(prompt, rng)))
         return encode(examples)
