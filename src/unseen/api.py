@@ -30,6 +30,7 @@ from threadpoolctl import threadpool_limits
 from unseen.attribution import Attribution
 from unseen.attributions.explanation.guide import Question
 from unseen.attributions.influence import Curvature, Fisher, Influence, Precision
+from unseen.engine import choice_likelihood
 from unseen.engine.ranks import local_device, process_group, ranks
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab, Sink
@@ -74,7 +75,9 @@ from unseen.questions.measure.difficulty import (
 from unseen.questions.measure.document import document as measure_document
 from unseen.questions.measure.document import machine_readable as machine_measures
 from unseen.questions.measure.document import summary_sections
+from unseen.questions.measure.items_document import items_document, machine_items
 from unseen.questions.measure.job import MeasureJob
+from unseen.questions.measure.of_items import ItemsReport, ItemsRequest, measure_items
 from unseen.questions.measure.of_text import WINDOWS, text_subject
 from unseen.questions.measure.results import MeasureReport
 from unseen.questions.measure.sweep import SweepReport, SweepRequest, evaluate_sweep
@@ -92,6 +95,7 @@ from unseen.subjects.sources import Source, TableSource, read_counterparts, read
 from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import Mode
 from unseen.subjects.tables import TableColumns, TableOptions
+from unseen.tasks.graded_questions import LENGTH, Item, read_items
 from unseen.tasks.text_corpus import Cut, TextCorpus
 from unseen.tasks.text_corpus.queries import Query, read_queries
 
@@ -431,6 +435,56 @@ def measure_of_text(
     finally:
         watch.end()
     return save_if_asked(_measure_answer(found, facts(None)), path)
+
+
+def measure_of_items(
+    model: str | Path | CausalLM,
+    items: str | Path | Sequence[Item],
+    *,
+    hardness: str = LENGTH,
+    hardness_model: str | Path | CausalLM | None = None,
+    precision: str | choice_likelihood.Precision = choice_likelihood.Precision.FLOAT32,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[ItemsReport]:
+    """Likelihoods of the choices of multiple-choice items (a file of JSON lines: `question`,
+    `choices`, `answer`, annotations) under a language model as it is; accuracy beside chance, and
+    by `hardness`: "length", an annotation, "likelihood" under `hardness_model`, or "probe", the
+    loss of a linear probe that did not train on the item.
+    """
+    path = None if report is None else check_report_path(report)
+    watch = watcher(shown=progress)
+    lab = lab or _lab(seed, device, "items", watch.sink)
+    read = read_items(items) if isinstance(items, str | Path) else list(items)
+    model, name = _language_model(model)
+    other, other_name = _language_model(hardness_model) if hardness_model else (None, "")
+    asked = ItemsRequest(
+        model=model.to(lab.device),
+        name=name,
+        items=read,
+        source=Path(items).name if isinstance(items, str | Path) else "items",
+        hardness=hardness,
+        hardness_model=None if other is None else other.to(lab.device),
+        hardness_name=other_name,
+        precision=choice_likelihood.Precision(precision),
+    )
+    watch.begin("measure", 1, 0, "models")
+    try:
+        found = measure_items(asked, lab)
+        watch.on_finish(asked)
+    finally:
+        watch.end()
+    page = items_document(found)
+    answer = Answer(
+        results=found,
+        document=replace(page, facts={**page.facts, **facts(None)}),
+        summary_sections=2,
+        machine=machine_items(found),
+    )
+    return save_if_asked(answer, path)
 
 
 def _measure_answer(

@@ -31,6 +31,7 @@ def parser() -> Arguments:
         "unseen measure table.csv --target y --site s    each site held out in turn\n"
         "unseen measure my_model.py:subject              any PyTorch model and data\n"
         "unseen measure --model FOLDER --corpus texts/   a language model on windows of text\n"
+        "unseen measure --model FOLDER --items q.jsonl   a language model on multiple choice\n"
         "unseen measure --sweep runs.csv                 which measure foretells the gap\n"
         "unseen measure scores.csv --concurrence         do benchmarks order models alike\n"
         "unseen measure table.csv --target y --difficulty   how hard the task itself is\n"
@@ -53,6 +54,7 @@ def parser() -> Arguments:
         default=64,
         help="number of windows to read (default 64; 0: all)",
     )
+    add_items(p)
     p.repeatable(
         MEASURES,
         "--measure",
@@ -136,6 +138,38 @@ def parser() -> Arguments:
     return p
 
 
+def add_items(p: Arguments) -> None:
+    """Multiple-choice items and what makes them hard."""
+    p.option(
+        TEXT,
+        "--items",
+        metavar="FILE",
+        help="multiple-choice items instead of a corpus, a JSON object per line: question (or "
+        "prompt), choices, answer, annotations",
+    )
+    p.option(
+        TEXT,
+        "--hardness",
+        default="length",
+        metavar="NAME",
+        help="of an item: length, an annotation, likelihood (under --hardness-model) or probe "
+        "(default length)",
+    )
+    p.option(
+        TEXT,
+        "--hardness-model",
+        metavar="FOLDER",
+        help="another language model, which says how hard an item is",
+    )
+    p.option(
+        TEXT,
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="of --items; bfloat16 is about twice as fast, and what it changes is said",
+    )
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(argv)
@@ -148,6 +182,8 @@ def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
         return _sweep(options)
     if options.concurrence:
         return _concurrence(options)
+    if options.items:
+        return _of_items(options)
     if options.difficulty:
         return _difficulty(options)
     return _of_text(options) if options.corpus else _of_subject(options)
@@ -242,6 +278,29 @@ def _of_text(options: argparse.Namespace) -> "unseen.Answer[Any]":
         length=options.length,
         windows=options.windows,
         cut=options.cut_off,
+        seed=options.seed,
+        device=options.device,
+        progress=not options.quiet,
+        report=options.report,
+    )
+
+
+def _of_items(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    others = ("subject", "corpus", "target", "against", "measure", "predictions", "difficulty")
+    extra = [name for name in others if getattr(options, name)]
+    if not options.model or extra:
+        raise InvalidConfig(
+            "--items was given, "
+            + (f"and {' and '.join(extra)}." if extra else "and --model is missing."),
+            why="a language model answers items, and nothing else is read.",
+            fix="unseen measure --model FOLDER --items items.jsonl",
+        )
+    return unseen.measure_of_items(
+        options.model,
+        options.items,
+        hardness=options.hardness,
+        hardness_model=options.hardness_model,
+        precision=options.precision,
         seed=options.seed,
         device=options.device,
         progress=not options.quiet,
