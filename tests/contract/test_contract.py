@@ -63,7 +63,7 @@ def test_a_study_says_how_it_differs_from_the_paper_with_its_seeds(name: str) ->
     laptop = study.scales[Scale.LAPTOP]
     # a cell may train the seeds of its study as one stack
     seeds = max(len({cell.seed for cell in study.cells(laptop)}), getattr(laptop, "seeds", 0))
-    assert re.search(rf"\b{seeds} seeds\b", study.differs), f"{seeds} seeds"
+    assert re.search(rf"\b{seeds} seeds?\b", study.differs), f"{seeds} seeds"
     assert study.not_tested
     stated, left_out = differences(study)
     assert (stated.text, left_out.text) == (study.differs, f"Not tested: {study.not_tested}")

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
 import torch
@@ -200,6 +200,9 @@ def _degenerate(subject: Any) -> dict[str, Any]:
         }
     if isinstance(subject, Mapping):
         return {"nothing in it": {key: value[:0] for key, value in subject.items()}}
+    if is_dataclass(subject) and not isinstance(subject, type):
+        empty = {name: value[:0] for name, value in vars(subject).items()}
+        return {"nothing in it": replace(subject, **empty)}
     return {"nothing in it": subject[:0]}
 
 

@@ -28,7 +28,7 @@ def test_the_published_counts():
 def test_a_row_is_a_sentence_and_an_item():
     (one,) = read_sentences(ROW, "rows.tsv")
     assert one.options[one.answer] == "rack"
-    assert one.filled == "The rack was stable."
+    assert one.sentence_with_answer == "The rack was stable."
     assert one.parts == ("The ", " was stable.")
     item = one.item("If X, then Y.")
     assert item.prompt == "If X, then Y.\nThe _ was stable.\nThe blank stands for"

@@ -133,7 +133,7 @@ def _worst(report: ItemsReport) -> list[Block]:
         {
             "item": one.name or _short(one.question),
             "question": _short(one.question),
-            "chosen": _short(one.choices[one.chosen(Score.TOTAL)]),
+            "chosen": _short(one.choices[one.choice(Score.TOTAL)]),
             "right": _short(one.choices[one.answer]),
             "margin (nats)": one.margin,
             "hardness": one.hardness,
@@ -213,7 +213,7 @@ def _machine_item(one: ItemScore) -> dict[str, Any]:
     return {
         "name": one.name,
         "answer": one.answer,
-        "chosen": {score: one.chosen(score) for score in Score},
+        "chosen": {score: one.choice(score) for score in Score},
         "log_likelihood": dict(one.likelihoods),
         "margin": one.margin,
         "hardness": one.hardness,

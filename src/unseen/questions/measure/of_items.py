@@ -94,11 +94,11 @@ class ItemScore:
     """Nats of each choice: their sum, per token, per byte."""
     hardness: float | None
 
-    def chosen(self, score: Score) -> int:
+    def choice(self, score: Score) -> int:
         return int(np.argmax(self.likelihoods[score]))
 
     def right(self, score: Score) -> bool:
-        return self.chosen(score) == self.answer
+        return self.choice(score) == self.answer
 
     @property
     def margin(self) -> float:

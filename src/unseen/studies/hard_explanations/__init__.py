@@ -43,6 +43,7 @@ from unseen.tasks.graded_questions.winogrande import (
 
 HUMAN, GPT3 = "human", "GPT-3"
 POOLS = (Level.EASY, Level.HARD)
+FEWEST_CONTROLS = 30
 CONTROL = 0.8
 """Share of items whose option must become likelier when the answer is named."""
 
@@ -185,9 +186,12 @@ def find_neighbours(
     pool: Sequence[ExplainedSentence], asked: Sequence[ExplainedSentence], config: Config
 ) -> list[list[int]]:
     """Of each sentence, filled rightly; never itself."""
-    texts = [one.filled for one in pool]
+    texts = [one.sentence_with_answer for one in pool]
     embedder = find_embedder(config.embedder).fit(texts)
-    vectors, queries = embedder.embed(texts), embedder.embed([one.filled for one in asked])
+    vectors, queries = (
+        embedder.embed(texts),
+        embedder.embed([one.sentence_with_answer for one in asked]),
+    )
     return [
         nearest(vectors, query, config.neighbours,
                 [k for k, other in enumerate(pool) if other.sentence == one.sentence])
@@ -205,7 +209,7 @@ def controls(
     shift = int(lab.child("other").numpy().integers(1, len(asked)))
     texts = {
         "named": [f"The answer is {one.options[one.answer]}." for one in asked],
-        "filled": [one.filled for one in asked],
+        "filled": [one.sentence_with_answer for one in asked],
         "other": [asked[(k + shift) % len(asked)].rule for k in range(len(asked))],
     }
     found = {name: gains(model, asked, text, plain, config.precision)
@@ -265,26 +269,25 @@ answer_named = rate("passes", "n", part="control")
 
 def if_measurable(effect: Effect) -> Effect:
     """The effect, where the controls of supportiveness hold: the answer in words supports, and an
-    item's own rule more than another's.
+    item's own rule more than another's. Of too few items no control can fail.
     """
 
     def read(rows: Rows) -> Reading:
-        named, own = answer_named(rows), own_minus_other(rows)
-        if named.value < CONTROL or not own.low > 0:
+        found, named, own = effect(rows), answer_named(rows), own_minus_other(rows)
+        if named.n >= FEWEST_CONTROLS and (named.value < CONTROL or not own.low > 0):
             raise InvalidData(
-                "Supportiveness is not measurable with this model (the answer named supports in "
-                f"{named.value:.0%} of the items; own rule − another's {own.value:.2f} "
-                f"[{own.low:.2f}, {own.high:.2f}] nats).",
+                "supportiveness is not measurable with this model (the answer named supports in "
+                f"{named.value:.0%} of {named.n} items; own rule − another's {own})",
                 why="a rule must move the option, and its own item's more than another's.",
                 fix="use a larger language model.",
             )
-        return effect(rows)
+        return found
 
     return read
 
 
-def is_judged_level(row: Row) -> bool:
-    """Levels whose difference the sheet of the data puts at p < .01 beforehand."""
+def is_medium_or_hard(row: Row) -> bool:
+    """Levels of which the difference was expected at p < .01 beforehand."""
     return row.get("level") in (Level.MEDIUM, Level.HARD)
 
 
@@ -294,7 +297,7 @@ SIGN = "the paper's judges say which of the two is better, and the proxy has ano
 
 CLAIMS = (
     Claim("People's rules share fewer content words with their sentence than GPT-3's, on medium "
-          "and on hard items.", restrict(BY_LEVEL, is_judged_level), below=0, unit=Unit.ITEM,
+          "and on hard items.", restrict(BY_LEVEL, is_medium_or_hard), below=0, unit=Unit.ITEM,
           sign_because="overlap says that a rule is general, not how much that is worth"),
     Claim("Hardness carries over: SmolLM2's margin falls from easy to hard.", margin_trend,
           below=0, unit=Unit.ITEM,

@@ -53,7 +53,7 @@ class ExplainedSentence:
         return before, behind
 
     @property
-    def filled(self) -> str:
+    def sentence_with_answer(self) -> str:
         """The sentence with the right option."""
         return self.sentence.replace(BLANK, self.options[self.answer])
 
