@@ -126,7 +126,7 @@ def read_number(text: str) -> Value | None:
     try:
         plain = text.replace(",", "").strip()
         # an exponent would be computed before its size is known
-        return None if not NUMBER.fullmatch(plain) else bounded(Fraction(plain))
+        return None if not NUMBER.fullmatch(plain) else limit_size(Fraction(plain))
     except (ValueError, ZeroDivisionError, NotExecutable):
         return None
 
@@ -135,7 +135,7 @@ def evaluate(tree: ast.expr, known: Mapping[str, Value]) -> Value:
     """The value of an expression; raises NotExecutable where there is none."""
     match tree:
         case ast.Constant():
-            return bounded(_literal(tree.value))
+            return limit_size(_literal(tree.value))
         case ast.Name():
             if tree.id not in known:
                 raise NotExecutable(f"`{tree.id}` has no value")
@@ -145,7 +145,7 @@ def evaluate(tree: ast.expr, known: Mapping[str, Value]) -> Value:
             return -value if isinstance(tree.op, ast.USub) else value
         case ast.BinOp():
             left, right = evaluate(tree.left, known), evaluate(tree.right, known)
-            return bounded(_OPERATIONS[type(tree.op)](left, right))
+            return limit_size(_OPERATIONS[type(tree.op)](left, right))
     raise NotExecutable(f"`{ast.unparse(tree)}` is no arithmetic")
 
 
@@ -157,7 +157,7 @@ def _literal(number: int | float) -> Value:
     return Fraction(str(number))  # 0.1 is a tenth
 
 
-def bounded(value: Value) -> Value:
+def limit_size(value: Value) -> Value:
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > BITS:
         raise NotExecutable(f"a value has more than {BITS} bits")
     return value

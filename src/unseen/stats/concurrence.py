@@ -95,7 +95,7 @@ class _Order:
             there.sum(2).astype(float),
         )
 
-    def permuted(self, draw: NDArray[np.int64]) -> "_Order":
+    def permute(self, draw: NDArray[np.int64]) -> "_Order":
         """With the models of split k exchanged by `draw[k]`."""
         rows, columns = draw[:, :, None], draw[:, None, :]
         split = np.arange(len(draw))[:, None, None]
@@ -229,7 +229,7 @@ def _exchange_p(pair: Scores, rng: np.random.Generator) -> float:
     first, second = (_Order(*(x[k : k + 1] for x in vars(order).values())) for k in (0, 1))
     draws = exchanges(int(both.sum()), rng)
     copies = _Order(*(np.repeat(x, len(draws), 0) for x in vars(second).values()))
-    taus = np.nan_to_num(first.against(copies.permuted(draws))[0])
+    taus = np.nan_to_num(first.against(copies.permute(draws))[0])
     return float(np.mean(np.abs(taus) >= abs(taus[0]) - 1e-12))
 
 
@@ -249,7 +249,7 @@ def _largest(scores: Scores, draws: int, rng: np.random.Generator) -> Array:
     found = []
     for k in range(draws + 1):
         draw = [rng.permutation(n) if k else np.arange(n) for _ in scores.splits]
-        order = scores.order.permuted(np.stack(draw))
+        order = scores.order.permute(np.stack(draw))
         found.append(np.nan_to_num(np.abs(order.against(order)[upper])).max())
     return np.array(found)
 

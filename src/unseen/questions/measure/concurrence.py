@@ -52,7 +52,7 @@ def evaluate_concurrence(
     source: str | Path | pd.DataFrame, *, draws: int = 999, seed: int = 0
 ) -> ConcurrenceReport:
     table = source if isinstance(source, pd.DataFrame) else read_table(Path(source), EXAMPLE)
-    rows = _checked(table)
+    rows = _check(table)
     scores = score_cube(rows)
     quality = [split_quality(scores, k) for k in range(len(scores.splits))]
     taus = scores.order.against(scores.order)
@@ -91,7 +91,7 @@ def score_cube(rows: pd.DataFrame) -> Scores:
     return Scores(tuple(splits), tuple(models), values)
 
 
-def _checked(table: pd.DataFrame) -> pd.DataFrame:
+def _check(table: pd.DataFrame) -> pd.DataFrame:
     """The rows with a score, with a column of seeds."""
     if lacking := [name for name in (MODEL, SPLIT, SCORE) if name not in table]:
         raise InvalidData(
