@@ -98,7 +98,8 @@ def state_key(values: Sequence[Value]) -> StateKey:
 
 def execute(program: Program, constants: Mapping[str, Value] = {}) -> Trace:
     """Runs a program; `constants` are the numbers that its text is given by name."""
-    known, values = dict(constants), []
+    known = dict(constants)
+    values: list[Value] = []
     for statement in program.statements:
         try:
             value = evaluate(statement.tree, known)
@@ -134,8 +135,8 @@ def read_number(text: str) -> Value | None:
 def evaluate(tree: ast.expr, known: Mapping[str, Value]) -> Value:
     """The value of an expression; raises NotExecutable where there is none."""
     match tree:
-        case ast.Constant():
-            return limit_size(_literal(tree.value))
+        case ast.Constant(value=int() | float() as number):
+            return limit_size(_literal(number))
         case ast.Name():
             if tree.id not in known:
                 raise NotExecutable(f"`{tree.id}` has no value")

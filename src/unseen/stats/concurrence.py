@@ -194,7 +194,8 @@ def concurrences(scores: Scores, *, draws: int = 999, seed: int = 0) -> list[Pai
         family = np.mean(largest >= abs(tau[a, b]) - 1e-12) if draws and not reason else np.nan
         found.append(
             Pair(
-                *pair.splits,
+                pair.splits[0],
+                pair.splits[1],
                 tau=_jackknife(pair, float(tau[a, b])),
                 tau_of_means=float(tau_of_means[a, b]),
                 corrected=float(tau[a, b] / np.sqrt(rel)) if rel > 0 else np.nan,
