@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.api import influence as influence
     from unseen.api import influence_of_text as influence_of_text
     from unseen.api import measure as measure
+    from unseen.api import measure_authorship as measure_authorship
     from unseen.api import measure_of_items as measure_of_items
     from unseen.api import measure_of_text as measure_of_text
     from unseen.api import measure_sweep as measure_sweep
@@ -57,6 +58,7 @@ _HOMES = {
         "influence",
         "influence_of_text",
         "measure",
+        "measure_authorship",
         "measure_of_items",
         "measure_of_text",
         "measure_sweep",

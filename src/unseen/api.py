@@ -34,6 +34,7 @@ from unseen.engine import choice_likelihood
 from unseen.engine.ranks import local_device, process_group, ranks
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab, Sink
+from unseen.measures.machine_text.scorer import TextScorer
 from unseen.method import Trained
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer, check_card_path, check_report_path
@@ -64,6 +65,15 @@ from unseen.questions.influence.job import ErrorRequest, refuse_estimator, trace
 from unseen.questions.influence.procedure import default_influence
 from unseen.questions.influence.results import InfluenceReport
 from unseen.questions.influence.saving import Phases, Quiet, factor_keeper
+from unseen.questions.measure.authorship import (
+    AuthorshipJob,
+    AuthorshipReport,
+    measure_texts,
+    read_texts,
+)
+from unseen.questions.measure.authorship_document import SUMMARY_SECTIONS as AUTHORSHIP_SECTIONS
+from unseen.questions.measure.authorship_document import document as authorship_document
+from unseen.questions.measure.authorship_document import machine_readable as machine_authorship
 from unseen.questions.measure.concurrence import ConcurrenceReport, evaluate_concurrence
 from unseen.questions.measure.concurrence_document import concurrence_document, machine_concurrence
 from unseen.questions.measure.difficulty import (
@@ -487,6 +497,58 @@ def measure_of_items(
     return save_if_asked(answer, path)
 
 
+def measure_authorship(
+    texts: str | Path | Sequence[str | Path] | Mapping[str, str],
+    *,
+    human: str | Path | Sequence[str | Path] = (),
+    model: str | Path | CausalLM = "smollm2",
+    against: str | Path | CausalLM | None = None,
+    field: str = "text",
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[AuthorshipReport]:
+    """Did a machine write it? Likelihood, rank, curvature and Binoculars of texts under a language
+    model, with a threshold at 1 % false positives from `human` texts, and the place where a machine
+    may take over. Never proof about a person.
+
+    `texts` and `human` are files, folders or .jsonl files (whose `field` holds the text), `texts`
+    also texts by name. `model` is as in `influence_of_text`; `against` is the second model of
+    Binoculars, with the same tokenizer.
+    """
+    path = None if report is None else check_report_path(report)
+    named = dict(texts) if isinstance(texts, Mapping) else read_texts(_paths(texts), field)
+    people = list(read_texts(_paths(human), field).values()) if human else []
+    scorer, name = _language_model(model)
+    observer, second = (None, "") if against is None else _language_model(against)
+    lab = lab or _lab(seed, device, "audits", watcher(shown=progress).sink)
+    for one in (scorer, observer):
+        if one is not None:
+            one.to(lab.device)
+    job = AuthorshipJob(
+        texts=named,
+        human=people,
+        scorer=TextScorer(scorer, observer),
+        model=name,
+        observer=second,
+    )
+    found = measure_texts(job, lab.child("authorship"))
+    page = authorship_document(found)
+    answer = Answer(
+        results=found,
+        document=replace(page, facts={**page.facts, **facts(None)}),
+        summary_sections=AUTHORSHIP_SECTIONS,
+        machine=machine_authorship(found),
+    )
+    return save_if_asked(answer, path)
+
+
+def _paths(files: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    return tuple(map(str, (files,) if isinstance(files, str | Path) else files))
+
+
 def _measure_answer(
     found: Sequence[MeasureReport], about: Mapping[str, str]
 ) -> Answer[Sequence[MeasureReport]]:
@@ -779,9 +841,8 @@ def _text_corpus(
     windows: int,
     cut: str | Cut,
 ) -> TextCorpus:
-    files = (corpus,) if isinstance(corpus, str | Path) else tuple(corpus)
     return TextCorpus(
-        files=tuple(map(str, files)),
+        files=_paths(corpus),
         encode=model.encode,
         length=length,
         field=field,

@@ -32,6 +32,7 @@ def parser() -> Arguments:
         "unseen measure my_model.py:subject              any PyTorch model and data\n"
         "unseen measure --model FOLDER --corpus texts/   a language model on windows of text\n"
         "unseen measure --model FOLDER --items q.jsonl   a language model on multiple choice\n"
+        "unseen measure --text a.txt --human texts/      did a machine write it?\n"
         "unseen measure --sweep runs.csv                 which measure foretells the gap\n"
         "unseen measure scores.csv --concurrence         do benchmarks order models alike\n"
         "unseen measure table.csv --target y --difficulty   how hard the task itself is\n"
@@ -55,6 +56,22 @@ def parser() -> Arguments:
         help="number of windows to read (default 64; 0: all)",
     )
     add_items(p)
+    p.option(
+        TEXT,
+        "--text",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="did a machine write it? files, .jsonl files or folders; never proof about a person",
+    )
+    p.option(
+        TEXT,
+        "--human",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="texts that people wrote, for a threshold at 1 %% false positives: 99 or more",
+    )
     p.repeatable(
         MEASURES,
         "--measure",
@@ -120,7 +137,7 @@ def parser() -> Arguments:
         "--against",
         metavar="FILE.py:NAME",
         help="another model for the same data (a subject, or an estimator for the table): paired "
-        "differences",
+        "differences; of --text the second model of Binoculars (a folder)",
     )
     p.option(
         TRAINING,
@@ -186,6 +203,8 @@ def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
         return _of_items(options)
     if options.difficulty:
         return _difficulty(options)
+    if options.text or options.human:
+        return _authorship(options)
     return _of_text(options) if options.corpus else _of_subject(options)
 
 
@@ -259,6 +278,29 @@ def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
         jobs=options.jobs,
         block=options.block,
         **shared_options(options),
+    )
+
+
+def _authorship(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    names = ("subject", "target", "corpus", "measure", "predictions", "mode", "estimator")
+    extra = [name for name in names if getattr(options, name)]
+    if extra or not options.text:
+        what = f"`{getattr(options, extra[0])}`" if extra else "--human without --text"
+        raise InvalidConfig(
+            f"Texts were asked about, and {what} was given.",
+            why="files of text are measured under a language model, and nothing else.",
+            fix="unseen measure --text a.txt --human texts/",
+        )
+    return unseen.measure_authorship(
+        options.text,
+        human=options.human,
+        model=options.model or "smollm2",
+        against=options.against,
+        field=options.field,
+        seed=options.seed,
+        device=options.device,
+        progress=not options.quiet,
+        report=options.report,
     )
 
 

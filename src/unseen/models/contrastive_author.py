@@ -97,7 +97,8 @@ class ContrastiveAuthor(ClassifierMixin, BaseEstimator):
             size = min(self.dimensions, *(n - 1 for n in features.shape))
             self.svd_ = TruncatedSVD(size, random_state=self.seed).fit(features)
         raw = self._raw(texts)
-        self.mean_, self.spread_ = raw.mean(0), raw.std(0) + 1e-9
+        # one scale for all: dimensions that hardly vary are noise and stay small
+        self.mean_, self.spread_ = raw.mean(0), float(raw.std(0).max()) + 1e-9
         return (raw - self.mean_) / self.spread_
 
     def _vectors(self, texts: Sequence[str]) -> NDArray[np.float64]:
