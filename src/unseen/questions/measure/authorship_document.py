@@ -54,10 +54,11 @@ def lead(found: AuthorshipReport) -> str:
             "compare these texts with each other only. Never proof about a person."
         )
     above = sum(_curvature(one).exceeds is True for one in found.texts)
+    one_in = f"1 in {round(1 / found.rate):,}"
     return (
-        f"{above} of {count_noun(len(found.texts), 'text')} exceed the curvature that "
-        f"{found.rate:.2g} of your {found.human} human texts would exceed. Never proof about a "
-        "person."
+        f"Above the threshold of curvature, which {one_in} texts by people exceeds as yours are "
+        f"({found.human} human texts): {above} of {count_noun(len(found.texts), 'text')}. Never "
+        "proof about a person."
     )
 
 
@@ -107,15 +108,15 @@ def tables(found: AuthorshipReport) -> Table:
                 "text": text.name,
                 "tokens": text.tokens,
                 "statistic": str(one.statistic),
-                "value": _rounded(one.value),
+                "value": _four_digits(one.value),
             }
             if one.threshold is not None:
                 row |= {
-                    "human median": _rounded(one.human),
-                    "threshold": _rounded(one.threshold.value),
+                    "human median": _four_digits(one.human),
+                    "threshold": _four_digits(one.threshold.value),
                     "threshold, 95 %": _limits(one.threshold.low, one.threshold.high),
                     "exceeds": "yes" if one.exceeds else "no",
-                    "human texts as high": _rounded(one.share),
+                    "human texts as high": _four_digits(one.share),
                 }
             rows.append(row)
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -128,7 +129,7 @@ def tables(found: AuthorshipReport) -> Table:
     return Table(rows=rows, columns=columns, footnotes=notes, comparable=False)
 
 
-def _rounded(value: float) -> float:
+def _four_digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 

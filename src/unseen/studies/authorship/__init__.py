@@ -271,8 +271,8 @@ study = Study(
     system="24",
     differs=(
         "The survey runs nothing; here its four problems are run on public texts with classical "
-        "methods and 5 seeds (4 for books, topics and time), each of which draws the split anew: 26 "
-        "novels, 15 journalists, the "
+        "methods and 5 seeds (4 for books, topics and time), each of which draws the split anew: "
+        "26 novels, 15 journalists, the "
         "Federalist papers, 84 essays and 817 answers of people and ChatGPT, and 150 pairs of "
         "each of 16 of the 24 files of Fast-DetectGPT. Zero-shot statistics come from "
         "SmolLM2-135M, which is far smaller than the scoring models of the literature and none of "
