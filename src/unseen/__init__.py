@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.api import compare as compare
     from unseen.api import concurrence as concurrence
     from unseen.api import difficulty as difficulty
+    from unseen.api import easy_to_hard as easy_to_hard
     from unseen.api import explain as explain
     from unseen.api import influence as influence
     from unseen.api import influence_of_text as influence_of_text
@@ -54,6 +55,7 @@ _HOMES = {
         "compare",
         "concurrence",
         "difficulty",
+        "easy_to_hard",
         "explain",
         "influence",
         "influence_of_text",

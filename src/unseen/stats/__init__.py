@@ -9,6 +9,7 @@ skewed and bounded data at n = 3, 5, 10 and 50, with the exceptions that the doc
 
 from unseen.stats.areas import FEW, auc, auc_difference, auc_shares, crossed_auc
 from unseen.stats.blocks import over_blocks
+from unseen.stats.grid import grid_bootstrap
 from unseen.stats.means import (
     average_readings,
     bootstrap,
@@ -49,6 +50,7 @@ __all__ = [
     "crossed_mean",
     "difference",
     "fewest_scores",
+    "grid_bootstrap",
     "holm",
     "independent_difference",
     "lowest",

@@ -25,6 +25,7 @@ from unseen.tasks.graded_questions.item import (
     level_hardness,
     remove_repeats,
     stratify,
+    stratum_of,
 )
 from unseen.tasks.graded_questions.published import ai2_science, arc, asdiv, piqa, strategyqa
 from unseen.tasks.graded_questions.reading import annotate, read_items
@@ -47,6 +48,7 @@ __all__ = [
     "remove_repeats",
     "strategyqa",
     "stratify",
+    "stratum_of",
 ]
 LENGTH = "length"
 """The hardness that every item has: words of the question."""

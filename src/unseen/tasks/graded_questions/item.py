@@ -138,6 +138,13 @@ class Stratum(StrEnum):
     HARD = "hard"
 
 
+def stratum_of(name: str) -> Stratum:
+    """The stratum of this name."""
+    if name not in list(Stratum):
+        raise UnknownName.near("stratum", name, list(Stratum))
+    return Stratum(name)
+
+
 @dataclass(frozen=True)
 class Strata:
     """Items by hardness: easy up to `low`, hard from `high` on."""

@@ -1,0 +1,96 @@
+"""`unseen compare items.jsonl --hardness grade`: the options of a file of multiple-choice items."""
+
+import argparse
+from typing import Any
+
+import unseen
+from unseen.cli.arguments import Arguments
+from unseen.errors import InvalidConfig
+
+ITEMS = "items with several choices"
+
+
+def add_items(p: Arguments) -> None:
+    """How items are divided and read."""
+    p.option(
+        ITEMS,
+        "--hardness",
+        metavar="NAME",
+        help="is easy training enough for hard questions? length, likelihood, or an annotation of "
+        "the items in a .jsonl file (grade, steps, …)",
+    )
+    p.option(
+        ITEMS,
+        "--cuts",
+        metavar="LOW:HIGH",
+        help="easy up to LOW, hard from HIGH on (default: 30, 40 and 30 %% of the items)",
+    )
+    strata = ("easy", "medium", "hard")
+    p.option(ITEMS, "--train", choices=strata, default="easy", help="train on (default easy)")
+    p.option(ITEMS, "--evaluate", choices=strata, default="hard", help="answer (default hard)")
+    p.option(
+        ITEMS, "--items", type=int, default=160, help="training items of each run (default 160)"
+    )
+    p.option(
+        ITEMS,
+        "--test-items",
+        type=int,
+        default=300,
+        help="items of each stratum to evaluate, at most (default 300)",
+    )
+    p.option(ITEMS, "--shots", type=int, default=5, help="examples in context (default 5)")
+    p.option(
+        ITEMS,
+        "--hardness-model",
+        metavar="FOLDER",
+        help="language model behind --hardness likelihood (default: a linear head that was "
+        "trained without the item)",
+    )
+    p.option(
+        ITEMS,
+        "--bfloat16",
+        action="store_true",
+        help="matrix products in bfloat16: twice as fast, log-probabilities differ by about 0.1",
+    )
+
+
+def compare_items(options: argparse.Namespace, methods: list[str]) -> "unseen.Answer[Any]":
+    """The methods on easy and hard items."""
+    if not options.subject:
+        raise InvalidConfig(
+            "--hardness was given without a file of items.",
+            why="questions with their choices and answers are read from it.",
+            fix="unseen compare items.jsonl --hardness grade",
+        )
+    return unseen.easy_to_hard(
+        options.subject,
+        hardness=options.hardness,
+        cuts=None if options.cuts is None else read_cuts(options.cuts),
+        train=options.train,
+        evaluate=options.evaluate,
+        methods=methods,
+        model=options.model,
+        hardness_model=options.hardness_model,
+        n_train=options.items,
+        n_test=options.test_items,
+        runs=options.seeds,
+        shots=options.shots,
+        bfloat16=options.bfloat16,
+        seed=options.seed,
+        device=options.device,
+        progress=not options.quiet,
+        report=options.report,
+    )
+
+
+def read_cuts(text: str) -> tuple[float, float]:
+    """ "5:8" → both numbers."""
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise InvalidConfig(
+            f"`--cuts {text}` are no two numbers.",
+            why="easy ends at the first, hard begins at the second.",
+            fix="write --cuts 5:8.",
+        ) from None

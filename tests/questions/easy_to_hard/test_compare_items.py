@@ -1,0 +1,98 @@
+"""`unseen compare items.jsonl --hardness …` on files of our own making."""
+
+import json
+
+import pytest
+
+import unseen
+from unseen.cli.main import main
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
+from unseen.tasks.graded_questions import Stratum, sums
+
+OPTIONS = {"cuts": (9, 14), "n_train": 12, "n_test": 25, "runs": 2, "progress": False}
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """200 sums with their larger summand as `grade`."""
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    path = tmp_path / "items.jsonl"
+    lines = [
+        {
+            "question": item.question,
+            "choices": item.choices,
+            "answer": item.choices[item.answer],
+            "grade": item.level("grade"),
+        }
+        for item in sums(200, 20)
+    ]
+    path.write_text("\n".join(map(json.dumps, [*lines, lines[0]])))
+    return path
+
+
+def test_a_file_is_compared_and_its_report_written(file, capsys):
+    report = file.parent / "report.html"
+    words = ["compare", str(file), "--hardness", "grade", "--cuts", "9:14", "--items", "12"]
+    words += ["--test-items", "25", "--seeds", "2", "--report", str(report)]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["counts"] == {"easy": 45, "medium": 46, "hard": 109}
+    assert [one["trained_on"] for one in found["accuracies"]] == ["easy", "medium", "hard", "all"]
+    assert found["gaps"]["linear_head"]["baseline"] == "guessing"
+    assert main([*words, "--quiet"]) == 0
+    page = report.read_text("utf-8")
+    assert "Easy training items, hard questions" in page
+    assert "1 item repeated another" in page
+
+
+def test_the_same_items_and_seed_give_the_same_numbers(file):
+    one, other = (unseen.easy_to_hard(file, hardness="grade", **OPTIONS) for _ in range(2))
+    assert one.json() == other.json()
+    assert one.results.draw.test[Stratum.HARD] == other.results.draw.test[Stratum.HARD]
+
+
+@pytest.mark.parametrize("hardness", ["length", "likelihood"])
+def test_hardness_without_annotations(file, hardness):
+    if hardness == "length":  # all sums have as many words
+        with pytest.raises(InvalidData, match="or all are alike"):
+            unseen.easy_to_hard(file, hardness=hardness, **{**OPTIONS, "cuts": None})
+        return
+    found = unseen.easy_to_hard(file, hardness=hardness, **{**OPTIONS, "cuts": None})
+    assert "trained without the item" in found.results.decisions[0]
+
+
+def test_a_language_model_answers_by_every_method(file, tmp_path):
+    pytest.importorskip("transformers")
+    from language import llama
+
+    folder = llama(tmp_path / "model", context=256)
+    found = unseen.easy_to_hard(
+        file, hardness="grade", model=folder, shots=2, **{**OPTIONS, "n_test": 20}
+    )
+    methods = [(one.method, one.source) for one in found.results.methods]
+    assert ("zero_shot", "nothing") in methods
+    assert {source for method, source in methods if method == "in_context"} == {"easy", "hard"}
+    assert found.results.baseline == {"in_context": "zero-shot", "linear_head": "guessing"}
+    assert "of the same" not in found.summary()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"methods": ["zero_shot"]}, InvalidConfig, "needs a language model"),
+        ({"methods": ["zero_shoot"]}, UnknownName, "did you mean zero_shot"),
+        ({"train": "hard"}, InvalidConfig, "Both --train and --evaluate are hard"),
+        ({"train": "eazy"}, UnknownName, "did you mean easy"),
+        ({"n_train": 40}, InvalidData, "45 items are easy; 40 to train on and 20"),
+        ({"shots": 0}, InvalidConfig, "shots=0"),
+        ({"hardness": "grades"}, UnknownName, "did you mean grade"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(file, change, error, words):
+    with pytest.raises(error, match=words):
+        unseen.easy_to_hard(file, **{"hardness": "grade", **OPTIONS, **change})
+
+
+def test_cuts_are_two_numbers(file, capsys):
+    assert main(["compare", str(file), "--hardness", "grade", "--cuts", "five"]) != 0
+    assert "are no two numbers" in capsys.readouterr().err
