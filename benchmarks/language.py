@@ -10,20 +10,27 @@ run.
   entropy, over the published Fast-DetectGPT criterion (Bao et al., 2024, arXiv:2310.05130, restated
   below: one text at a time, softmax and log-softmax of all logits) with the same model, and the
   largest difference of the two curvatures.
+* `finetune_vs_trl`: tokens of prompts and responses per CPU second of response-only fine-tuning of
+  SmolLM2 (all weights, float32, batches of 8, two steps) over trl's SFTTrainer on the same examples
+  with the loss of completions only.
 """
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from unseen.engine.loop import Budget
+from unseen.engine.responses import Exchange, encode_exchanges, response_task
 from unseen.errors import MissingExtra
 from unseen.lab import Lab
 from unseen.measures.machine_text.scorer import TextScorer
 from unseen.measures.machine_text.token_statistics import curvature
+from unseen.methods.response_finetune import ResponseFinetune, Weighting
 from unseen.models.embedders import NAMES, find_embedder
 from unseen.models.smollm import smollm2
 
@@ -113,9 +120,64 @@ def detect() -> dict[str, Any]:
     }
 
 
+EXCHANGES = 16
+
+
+def finetune() -> dict[str, Any]:
+    """Both train the same weights on the same tokens; each example once, in two steps of 8."""
+    texts = sentences(2 * EXCHANGES)
+    pairs = zip(texts[:EXCHANGES], texts[EXCHANGES:], strict=True)
+    exchanges = [
+        Exchange(f"Continue: {one}\n", " ".join(other.split()[:8])) for one, other in pairs
+    ]
+    model = smollm2()
+    data = encode_exchanges(exchanges, model.encode, 512, end=model.tokenizer.eos_token_id)
+    budget = Budget(steps=2, batch_size=8, lr=1e-6, clip=1.0)
+    method, task = ResponseFinetune(budget, weighting=Weighting.TOKENS), response_task(data)
+    seconds = cpu_seconds(lambda: method.fit(model, task, Lab()))
+    found = {"tokens_per_second": data.tokens / seconds}
+    try:
+        import datasets
+        import trl
+    except ImportError as error:
+        return {**found, "over_trl": f"not measured: {error.name} is not installed"}
+    masks, tokens = (data.columns.columns[name] for name in ("mask", "tokens"))
+    ends = [int(mask.nonzero().max()) + 1 for mask in masks]
+    rows = {
+        "input_ids": [row[:end].tolist() for row, end in zip(tokens, ends, strict=True)],
+        "completion_mask": [row[:end].int().tolist() for row, end in zip(masks, ends, strict=True)],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        settings = trl.SFTConfig(
+            output_dir=folder,
+            per_device_train_batch_size=8,
+            max_steps=2,
+            learning_rate=1e-6,
+            max_length=512,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            completion_only_loss=True,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        trainer = trl.SFTTrainer(
+            model=model.model,
+            args=settings,
+            train_dataset=datasets.Dataset.from_dict(rows),
+            processing_class=model.tokenizer,
+        )
+        theirs = cpu_seconds(trainer.train)
+    return {**found, "trl": data.tokens / theirs, "over_trl": theirs / seconds}
+
+
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "embed_sentences_per_second": embed,
     "detect_vs_reference": detect,
+    "finetune_vs_trl": finetune,
 }
 
 

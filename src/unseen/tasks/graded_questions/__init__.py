@@ -27,7 +27,14 @@ from unseen.tasks.graded_questions.item import (
     stratify,
     stratum_of,
 )
-from unseen.tasks.graded_questions.published import ai2_science, arc, asdiv, piqa, strategyqa
+from unseen.tasks.graded_questions.published import (
+    ai2_science,
+    arc,
+    asdiv,
+    piqa,
+    sentiment,
+    strategyqa,
+)
 from unseen.tasks.graded_questions.reading import annotate, read_items
 from unseen.tasks.text_corpus import Encode, utf8_bytes
 
@@ -46,6 +53,7 @@ __all__ = [
     "piqa",
     "read_items",
     "remove_repeats",
+    "sentiment",
     "strategyqa",
     "stratify",
     "stratum_of",

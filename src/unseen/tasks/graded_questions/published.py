@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tarfile
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -134,3 +135,22 @@ def _number(text: str) -> Fraction | None:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
         return None
+
+
+SENTIMENTS = ("positive", "negative")
+REVIEW = "Review: {question}\nSentiment:"
+
+
+def sentiment() -> list[Item]:
+    """Sentences of film reviews with their sentiment, 400 of the Stanford Sentiment Treebank."""
+    archive = data_file("instruction-induction/instruction_induction_subset.tar.xz")
+    found = []
+    with tarfile.open(archive) as tar:
+        for part in ("induce", "execute"):
+            file = tar.extractfile(f"data/raw/{part}/sentiment.json")
+            for name, pair in json.loads(file.read())["examples"].items():  # type: ignore[union-attr]
+                answer = SENTIMENTS.index(pair["output"])
+                found.append(
+                    Item(pair["input"], SENTIMENTS, answer, f"{part}-{name}", template=REVIEW)
+                )
+    return found
