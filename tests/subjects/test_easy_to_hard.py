@@ -15,8 +15,6 @@ from unseen.subjects.easy_to_hard import (
     guessing,
     in_context,
     linear_head,
-    model_hardness,
-    out_of_fold_hardness,
     put_before,
     read_by_embedder,
     read_by_model,
@@ -114,8 +112,6 @@ def test_a_language_model_is_read_once_per_item(tmp_path):
     assert torch.allclose(found.score[3], alone.total, atol=1e-4)
     assert found.columns.columns["x"].shape == (40, 3, 2 * 16)
     assert found.columns.columns["present"].all()
-    share = found.score[3].log_softmax(0)[items[3].answer]
-    assert model_hardness(found, items)[3] == pytest.approx(-float(share), abs=1e-4)
     hits = zero_shot(found, items, type(draw())({}, {Stratum.HARD: (3, 7)}))
     right = found.score.argmax(1) == torch.tensor([item.answer for item in items])
     assert hits[Stratum.HARD].tolist() == [[float(right[3]), float(right[7])]]
@@ -157,13 +153,3 @@ def test_fine_tuning_starts_from_the_same_model_and_learns(tmp_path):
     found = fine_tuned(model, ITEMS, draw(runs=1), Stratum.EASY, method, Precision.FLOAT32, Lab())
     assert found[Stratum.HARD].shape == (1, 25)
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
-
-
-def test_hardness_out_of_fold_never_sees_the_item():
-    """With a feature that marks each item's own right choice only, nothing carries over."""
-    features = [torch.zeros(3, len(ITEMS)) for _ in ITEMS]
-    for k, item in enumerate(ITEMS):
-        features[k][item.answer, k] = 1
-    hardness = out_of_fold_hardness(choice_columns(ITEMS, features), Lab())
-    # a head that had seen the item would know its choice; one that has not ties
-    assert torch.tensor(hardness).sub(torch.tensor(3.0).log()).abs().max() < 1e-4

@@ -16,8 +16,8 @@ def add_items(p: Arguments) -> None:
         ITEMS,
         "--hardness",
         metavar="NAME",
-        help="is easy training enough for hard questions? length, likelihood, or an annotation of "
-        "the items in a .jsonl file (grade, steps, …)",
+        help="is easy training enough for hard questions? length, likelihood, probe, or an "
+        "annotation of the items in a .jsonl file (grade, steps, …)",
     )
     p.option(
         ITEMS,
@@ -29,7 +29,11 @@ def add_items(p: Arguments) -> None:
     p.option(ITEMS, "--train", choices=strata, default="easy", help="train on (default easy)")
     p.option(ITEMS, "--evaluate", choices=strata, default="hard", help="answer (default hard)")
     p.option(
-        ITEMS, "--items", type=int, default=160, help="training items of each run (default 160)"
+        ITEMS,
+        "--train-items",
+        type=int,
+        default=160,
+        help="training items of each run (default 160)",
     )
     p.option(
         ITEMS,
@@ -43,14 +47,15 @@ def add_items(p: Arguments) -> None:
         ITEMS,
         "--hardness-model",
         metavar="FOLDER",
-        help="language model behind --hardness likelihood (default: a linear head that was "
-        "trained without the item)",
+        help="language model behind --hardness likelihood (default: the evaluated one)",
     )
     p.option(
         ITEMS,
-        "--bfloat16",
-        action="store_true",
-        help="matrix products in bfloat16: twice as fast, log-probabilities differ by about 0.1",
+        "--precision",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="of a language model that reads items; bfloat16 is about twice as fast, and "
+        "log-probabilities differ by about 0.1",
     )
 
 
@@ -71,11 +76,11 @@ def compare_items(options: argparse.Namespace, methods: list[str]) -> "unseen.An
         methods=methods,
         model=options.model,
         hardness_model=options.hardness_model,
-        n_train=options.items,
+        n_train=options.train_items,
         n_test=options.test_items,
         runs=options.seeds,
         shots=options.shots,
-        bfloat16=options.bfloat16,
+        precision=options.precision,
         seed=options.seed,
         device=options.device,
         progress=not options.quiet,

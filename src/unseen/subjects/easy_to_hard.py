@@ -21,7 +21,6 @@ from unseen.lab import Lab
 from unseen.methods.choice_head import (
     ChoiceHead,
     LinearChoiceHead,
-    choice_loss,
     head_task,
     right_share,
     share_of_highest,
@@ -286,29 +285,6 @@ def fine_tuned(
             }
         )
     return stack_runs(runs)
-
-
-def out_of_fold_hardness(
-    columns: Columns, lab: Lab, folds: int = 5, method: LinearChoiceHead = LinearChoiceHead()
-) -> tuple[float, ...]:
-    """−log p(right choice) of each item under a head that was trained without the item's fold."""
-    n = len(columns)
-    fold = torch.from_numpy(lab.child("folds").numpy().permutation(n)) % folds
-    loss = torch.zeros(n)
-    for k in range(folds):
-        inside, outside = ((fold == k).nonzero()[:, 0], (fold != k).nonzero()[:, 0])
-        train, test = columns.subset(outside), columns.subset(inside)
-        head = ChoiceHead(train.columns["x"].shape[2])
-        fit = method.fit(head, head_task(train, train), lab.child("fold", k)).model
-        with torch.no_grad():
-            loss[inside] = choice_loss(fit, test.columns)
-    return tuple(loss.tolist())
-
-
-def model_hardness(readings: ItemReadings, items: Sequence[Item]) -> tuple[float, ...]:
-    """−log of the right choice's share of the probability of all choices."""
-    share = readings.score.log_softmax(1)
-    return tuple((-share.gather(1, answers(items)[:, None])[:, 0]).tolist())
 
 
 def spread_readings(

@@ -32,7 +32,7 @@ def file(tmp_path, monkeypatch):
 
 def test_a_file_is_compared_and_its_report_written(file, capsys):
     report = file.parent / "report.html"
-    words = ["compare", str(file), "--hardness", "grade", "--cuts", "9:14", "--items", "12"]
+    words = ["compare", str(file), "--hardness", "grade", "--cuts", "9:14", "--train-items", "12"]
     words += ["--test-items", "25", "--seeds", "2", "--report", str(report)]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -51,14 +51,14 @@ def test_the_same_items_and_seed_give_the_same_numbers(file):
     assert one.results.draw.test[Stratum.HARD] == other.results.draw.test[Stratum.HARD]
 
 
-@pytest.mark.parametrize("hardness", ["length", "likelihood"])
-def test_hardness_without_annotations(file, hardness):
-    if hardness == "length":  # all sums have as many words
-        with pytest.raises(InvalidData, match="or all are alike"):
-            unseen.easy_to_hard(file, hardness=hardness, **{**OPTIONS, "cuts": None})
-        return
-    found = unseen.easy_to_hard(file, hardness=hardness, **{**OPTIONS, "cuts": None})
-    assert "trained without the item" in found.results.decisions[0]
+def test_hardness_without_annotations(file):
+    options = {**OPTIONS, "cuts": None}
+    with pytest.raises(InvalidData, match="or all are alike"):  # all sums have as many words
+        unseen.easy_to_hard(file, hardness="length", **options)
+    found = unseen.easy_to_hard(file, hardness="probe", **options)
+    assert "did not train on the item" in found.results.decisions[0]
+    with pytest.raises(InvalidConfig, match="needs a language model"):
+        unseen.easy_to_hard(file, hardness="likelihood", **options)
 
 
 def test_a_language_model_answers_by_every_method(file, tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
 from unseen.measures.supervision_gap import SupervisionGap
-from unseen.questions.easy_to_hard.job import LIKELIHOOD, ItemMethod, ItemResults
+from unseen.questions.easy_to_hard.job import LIKELIHOOD, PROBE, ItemMethod, ItemResults
 from unseen.reading import Reading
 from unseen.tasks.graded_questions import Stratum
 from unseen.text import count_noun, format_reading
@@ -179,7 +179,7 @@ def _limits(found: ItemResults) -> list[Block]:
             "a larger model, is not known."
         )
     )
-    if found.request.hardness not in ("length", LIKELIHOOD):
+    if found.request.hardness not in ("length", LIKELIHOOD, PROBE):
         notes.append(
             Paragraph(f"Whether {found.request.hardness} was given rightly is not checked.")
         )

@@ -11,6 +11,7 @@ from unseen.engine.batches import Columns
 from unseen.engine.choice_likelihood import Precision
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
+from unseen.measures.hardness import choice_loss, probe_losses
 from unseen.measures.supervision_gap import SupervisionGap, accuracy, supervision_gap
 from unseen.methods.choice_head import LinearChoiceHead
 from unseen.methods.response_finetune import ResponseFinetune
@@ -27,8 +28,6 @@ from unseen.subjects.easy_to_hard import (
     guessing,
     in_context,
     linear_head,
-    model_hardness,
-    out_of_fold_hardness,
     read_by_embedder,
     read_by_model,
     spread_readings,
@@ -44,7 +43,7 @@ from unseen.tasks.graded_questions import (
     stratify,
 )
 
-LIKELIHOOD = "likelihood"
+LIKELIHOOD, PROBE = "likelihood", "probe"
 DRAWS = 4_000
 
 
@@ -98,8 +97,9 @@ class ItemRequest:
     shots: int = 5
     model: CausalLM | None = None
     embedder: Embedder
-    """Of the features, where there is no language model, and of `likelihood` as a hardness."""
+    """Of the features, where there is no language model, and of the `probe` behind a hardness."""
     hardness_model: CausalLM | None = None
+    """Behind `likelihood` as a hardness; None: the evaluated model."""
     precision: Precision = Precision.FLOAT32
     fine_tuning: ResponseFinetune = ResponseFinetune()
 
@@ -207,23 +207,32 @@ def _accuracy(table: object, lab: Lab) -> Reading:
 def _hardness(
     request: ItemRequest, items: Sequence[Item], lab: Lab, decisions: list[str]
 ) -> Sequence[float | None]:
+    right = [item.answer for item in items]
+    if request.hardness == PROBE:
+        decisions.append(
+            "Hardness is the loss of a linear probe on the vectors of question and choice that did "
+            "not train on the item (5 folds)."
+        )
+        columns = _embedding_columns(request, items).columns
+        features = [x[here] for x, here in zip(columns["x"], columns["present"], strict=True)]
+        return probe_losses(features, right, lab.child("probe")).tolist()
     if request.hardness != LIKELIHOOD:
         return hardness_of(items, request.hardness)
-    if request.hardness_model is not None:
-        read = read_by_model(
-            request.hardness_model, items, request.precision, lab.child("hardness"), layers=False
+    model = request.hardness_model or request.model
+    if model is None:
+        raise InvalidConfig(
+            "The hardness `likelihood` needs a language model.",
+            why="it is the loss of the right choice among the choices.",
+            fix="add --hardness-model FOLDER, or use --hardness probe.",
         )
-        if request.hardness_model is request.model:
-            decisions.append(
-                "Hardness is read from the evaluated model itself: hard means what it gets wrong, "
-                "and its zero-shot accuracy on hard items is low by construction."
-            )
-        return model_hardness(read, items)
-    decisions.append(
-        "Hardness is −log p(right choice) under a linear head on embeddings that was trained "
-        "without the item (5 folds)."
-    )
-    return out_of_fold_hardness(_embedding_columns(request, items), lab.child("hardness"))
+    if model is request.model:
+        decisions.append(
+            "Hardness is read from the evaluated model itself: hard means what it gets wrong, and "
+            "its zero-shot accuracy on hard items is low by construction. --hardness-model names "
+            "another one."
+        )
+    read = read_by_model(model, items, request.precision, lab.child("hardness"), layers=False)
+    return [choice_loss(total, k) for total, k in zip(read.score, right, strict=True)]
 
 
 def _embedding_columns(request: ItemRequest, items: Sequence[Item]) -> Columns:
