@@ -26,6 +26,7 @@ from typing import Any, TypeVar, Unpack, get_type_hints
 import pandas as pd
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from unseen.attribution import Attribution
 from unseen.attributions.explanation.guide import Question
@@ -67,9 +68,18 @@ from unseen.questions.easy_to_hard.job import (
 from unseen.questions.explain.document import document as explanation_document
 from unseen.questions.explain.document import machine_readable
 from unseen.questions.explain.job import explain as explain_subject
+from unseen.questions.explain.of_text import TraceReport, TraceRequest, trace_prompts
 from unseen.questions.explain.options import class_index, method_name, refuse_nonpositive
+from unseen.questions.explain.prompts import MOST_PROMPTS, PromptPair, read_prompts
 from unseen.questions.explain.request import ExplainRequest
 from unseen.questions.explain.results import ExplanationReport
+from unseen.questions.explain.trace_document import (
+    machine_trace,
+    trace_document,
+)
+from unseen.questions.explain.trace_document import (
+    summary_sections as trace_sections,
+)
 from unseen.questions.influence import of_text
 from unseen.questions.influence.document import SUMMARY_SECTIONS
 from unseen.questions.influence.document import document as influence_document
@@ -764,6 +774,61 @@ def explain(
     screen = min(9, len(page.sections) - 1)
     answer = Answer(
         results=found, document=page, summary_sections=screen, machine=machine_readable(found)
+    )
+    return save_if_asked(answer, path)
+
+
+def explain_of_text(
+    model: str | Path | CausalLM | nn.Module,
+    prompts: str | Path | Sequence[PromptPair],
+    *,
+    trace: bool = True,
+    layers: str | Sequence[str] = (),
+    most: int = MOST_PROMPTS,
+    batch_size: int = 32,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[TraceReport]:
+    """Where in a language model its answer appears (logit lens), and, with `trace`, which layer and
+    token carries it (causal tracing against a counterfactual prompt).
+
+    `model` is a folder of a transformers model in safetensors, "smollm2", or a model: any module
+    that maps tokens to logits, whose prompts are then lists of token numbers. `prompts` is a .jsonl
+    file with the fields of a `PromptPair`, or such pairs. `layers` are names of modules, the last
+    of which the head reads (none: the blocks). More than `most` prompts are refused; `batch_size`
+    patched runs are computed together.
+    """
+    path = None if report is None else check_report_path(report)
+    pairs = read_prompts(prompts) if isinstance(prompts, str | Path) else list(prompts)
+    network, name = (
+        (model, type(model).__name__) if isinstance(model, nn.Module) else _language_model(model)
+    )
+    refuse_nonpositive(most=most, batch_size=batch_size)
+    watch = watcher(shown=progress)
+    lab = lab or _lab(seed, device, "explanations", watch.sink)
+    request = TraceRequest(
+        model=network,
+        name=name,
+        prompts=pairs,
+        trace=trace,
+        modules=(layers,) if isinstance(layers, str) else tuple(layers),
+        most=most,
+        batch_size=batch_size,
+    )
+    watch.begin("explain", 1, 0, "models")
+    try:
+        found = trace_prompts(request, lab)
+        watch.on_finish(found)
+    finally:
+        watch.end()
+    answer = Answer(
+        results=found,
+        document=trace_document(found),
+        summary_sections=trace_sections(found),
+        machine=machine_trace(found),
     )
     return save_if_asked(answer, path)
 

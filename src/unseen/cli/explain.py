@@ -1,13 +1,17 @@
 """`unseen explain`: what a model looks at, by the explanation that is most faithful to it, example
-by example.
+by example; of a language model, where its answers appear and what carries them.
 """
 
+import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import unseen
 from unseen.cli.arguments import Arguments
 from unseen.cli.subject_options import (
     DATA,
+    TEXT,
     TRAINING,
     add_data,
     add_model,
@@ -39,12 +43,14 @@ def parser() -> Arguments:
         "unseen explain",
         "What does a model look at? Eight explanation methods, evaluated by how faithful they are "
         "to the model, and the "
-        "best of them example by example.",
+        "best of them example by example. With --prompts: where in a language model the answers "
+        "appear, and with --trace what carries them.",
+        "unseen explain --model FOLDER --prompts p.jsonl --trace     a language model\n"
         "Without a subject: the embedded UCI heart-disease data. A table needs --target; a model "
         "is trained on it,\n"
         "with --site without the last site. An interrupted run goes on where it stopped.\n"
         "Exit codes: 0 fine, 2 usage or input error.",
-        groups=(DATA, EXPLANATION, TRAINING),
+        groups=(DATA, EXPLANATION, TEXT, TRAINING),
     )
     add_data(p)
     p.option(
@@ -91,16 +97,75 @@ def parser() -> Arguments:
         default=1_000,
         help="perturbations per input (default 1000)",
     )
+    _add_text(p)
     add_training(p)
     add_model(p, predictions=False)
     add_output(p, "unseen-explanation.html")
     return p
 
 
+def _add_text(p: Arguments) -> None:
+    p.option(
+        TEXT,
+        "--prompts",
+        help="file (.jsonl) of prompts for the language model in the folder --model (or smollm2): "
+        "fields prompt, answer, counterfactual, counterfactual_answer, intermediate",
+    )
+    p.option(
+        TEXT,
+        "--trace",
+        action="store_true",
+        help="exchange states with those of the counterfactual prompts, layer by layer",
+    )
+    p.repeatable(
+        TEXT, "--layers", "module to look at, the last one before the head last (default: blocks)"
+    )
+    p.option(TEXT, "--most", type=int, default=200, help="largest number of prompts (default 200)")
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(argv)
-    found = unseen.explain(
+    found = _of_text(options) if _asks_about_text(options) else _of_subject(options)
+    present(found, options)
+    return 0
+
+
+def _asks_about_text(options: argparse.Namespace) -> bool:
+    named = options.model is not None
+    is_language_model = named and (options.model == "smollm2" or Path(options.model).is_dir())
+    return bool(options.prompts or options.trace or is_language_model)
+
+
+def _of_text(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    given = {"--model": options.model, "--prompts": options.prompts}
+    missing = [name for name, value in given.items() if not value]
+    if missing or options.subject:
+        extra = (
+            f"{' and '.join(missing)} is missing"
+            if missing
+            else f"`{options.subject}` is a subject"
+        )
+        raise InvalidConfig(
+            f"An explanation of a language model was requested, and {extra}.",
+            why="it needs --model and --prompts, and no subject.",
+            fix="unseen explain --model smollm2 --prompts p.jsonl --trace",
+        )
+    return unseen.explain_of_text(
+        options.model,
+        options.prompts,
+        trace=options.trace,
+        layers=options.layers,
+        most=options.most,
+        seed=options.seed,
+        device=options.device,
+        progress=not options.quiet,
+        report=options.report,
+    )
+
+
+def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    return unseen.explain(
         *subject_and_table(options),
         estimator=options.estimator,
         mode=options.mode,
@@ -116,8 +181,6 @@ def main(argv: Sequence[str]) -> int:
         draws=options.draws,
         **shared_options(options),
     )
-    present(found, options)
-    return 0
 
 
 def row_numbers(text: str | None) -> tuple[int, ...]:

@@ -35,9 +35,9 @@ def class_index(named: int | str | None, subject: Subject) -> int | None:
     raise UnknownName.near("class", named, names)
 
 
-def refuse_nonpositive(*, examples: int, sample: int, draws: int, sigma: float) -> None:
+def refuse_nonpositive(*, sigma: float = 1.0, **counts: int) -> None:
     """Refuses counts below one and noise that changes nothing."""
-    for name, value in {"examples": examples, "sample": sample, "draws": draws}.items():
+    for name, value in counts.items():
         if value < 1:
             raise InvalidConfig(
                 f"--{name} {value}.", "nothing would be explained.", "give 1 or more."

@@ -1,0 +1,173 @@
+"""What sequences cost, as ratios to a reference in the same process.
+
+    python benchmarks/sequences.py --json
+    python benchmarks/sequences.py --only decode_vs_generate
+
+`tracing_vs_nnsight`: patched runs per CPU second of `attributions/causal_tracing.py` over nnsight,
+on the shape of GPT-2 small with random weights: every layer × every position of a prompt, one
+layer's positions as one batch on both sides, the answer's logits alone.
+
+`decode_vs_generate`: greedy tokens per CPU second of `engine/decode.py` over transformers'
+`generate` with its cache, on the same weights at width 128.
+
+Both sides get the same inputs and give the same answers (checked). Rounds are interleaved, so that
+a busy machine slows all alike; medians of CPU seconds on one thread.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unseen.attributions.causal_tracing import COUNTERFACTUAL, trace
+from unseen.engine.decode import greedy
+from unseen.engine.trace import keep_last_position
+from unseen.models.pretrained import from_gpt2
+from unseen.task import Batch
+
+Work = Callable[[], Tensor]
+
+
+def gpt2(*, vocabulary: int, width: int, layers: int, heads: int, context: int) -> Any:
+    """transformers' class with random weights."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=vocabulary,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        n_positions=context,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+class Logits(nn.Module):
+    """The model as a map from tokens to logits, with nothing else computed."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model(input_ids=tokens, use_cache=False).logits
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.model.get_output_embeddings()
+
+
+def tracing_vs_nnsight(rounds: int, positions: int = 8) -> dict[str, float]:
+    from nnsight import NNsight
+
+    layers = 12
+    model = gpt2(vocabulary=50_257, width=768, layers=layers, heads=12, context=1_024)
+    tokens, twin = torch.randint(50_257, (2, 1, positions))
+    queries = {"tokens": tokens, COUNTERFACTUAL: twin}
+    logits, watched = Logits(model), NNsight(model)
+
+    def answer(model: nn.Module, batch: Batch) -> Tensor:
+        return model(batch["tokens"])[:, -1, 7]
+
+    def ours() -> Tensor:
+        with keep_last_position(logits):
+            return trace(logits, queries, answer).patched[0]
+
+    @torch.no_grad()
+    def nnsights() -> Tensor:
+        with watched.trace(twin, use_cache=False):
+            states = [block.output for block in watched.transformer.h].save()
+        rows, at = tokens.expand(positions, -1), torch.arange(positions)
+        found = []
+        for k in range(layers):
+            state = states[k][0]
+            with watched.trace(rows, use_cache=False, logits_to_keep=1):
+                watched.transformer.h[k].output[at, at] = state
+                value = watched.lm_head.output[:, -1, 7].save()
+            found.append(value)
+        return torch.stack(found)
+
+    seconds = race({"ours": ours, "nnsight": nnsights}, rounds)
+    runs = layers * positions
+    return {
+        "tracing_vs_nnsight": round(seconds["nnsight"] / seconds["ours"], 3),
+        "patched_runs_per_second_ours": round(runs / seconds["ours"], 2),
+        "patched_runs_per_second_nnsight": round(runs / seconds["nnsight"], 2),
+    }
+
+
+def decode_vs_generate(
+    rounds: int, rows: int = 64, prompt: int = 16, new: int = 48
+) -> dict[str, float]:
+    peer = gpt2(vocabulary=256, width=128, layers=2, heads=4, context=prompt + new)
+    model = from_gpt2(peer).eval()
+    prompts = torch.randint(256, (rows, prompt))
+    listed = prompts.tolist()
+
+    def ours() -> Tensor:
+        return torch.tensor(greedy(model, listed, new))
+
+    @torch.no_grad()
+    def generate() -> Tensor:
+        whole = peer.generate(
+            prompts,
+            attention_mask=torch.ones_like(prompts),
+            max_new_tokens=new,
+            min_new_tokens=new,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        return whole[:, prompt:]
+
+    seconds = race({"ours": ours, "generate": generate}, rounds)
+    return {
+        "decode_vs_generate": round(seconds["generate"] / seconds["ours"], 3),
+        "tokens_per_second_ours": round(rows * new / seconds["ours"]),
+        "tokens_per_second_generate": round(rows * new / seconds["generate"]),
+    }
+
+
+def race(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
+    """Median CPU seconds of each, in interleaved rounds after one that checks that they agree."""
+    first, *others = (work() for work in works.values())
+    for other in others:
+        torch.testing.assert_close(first, other, atol=1e-3, rtol=1e-3)
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            begin = time.process_time()
+            work()
+            seconds[name].append(time.process_time() - begin)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+ENTRIES: dict[str, Callable[[int], dict[str, float]]] = {
+    "tracing_vs_nnsight": tracing_vs_nnsight,
+    "decode_vs_generate": decode_vs_generate,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=list(ENTRIES), default=list(ENTRIES))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    results: dict[str, float] = {}
+    for name in options.only:
+        torch.manual_seed(0)
+        results |= ENTRIES[name](options.rounds)
+    print(json.dumps(results, indent=1) if options.json else results)
+
+
+if __name__ == "__main__":
+    main()
