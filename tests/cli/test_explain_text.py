@@ -4,6 +4,7 @@ a tokenizer; killed and resumed; everything that can be wrong.
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -121,26 +122,28 @@ def test_a_decoder_without_tokenizer_takes_token_numbers():
         unseen.explain_of_text(model, [PromptPair([20])], trace=False, progress=False)
 
 
-def test_a_run_that_was_killed_goes_on_at_its_prompt(tmp_path, monkeypatch):
+def test_a_run_that_was_killed_goes_on_at_its_prompt(tmp_path):
     request = TraceRequest(model=load_causal("model"), name="m", prompts=read_prompts("p.jsonl"))
-    lab = Lab(keeper=TensorCache(tmp_path / "kept"))
-    measured, calls = of_text._measure_pair, []
+    cache, measured = TensorCache(tmp_path / "kept"), []
 
-    def interrupted(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return measured(*arguments)
+    def keep(key, make, most):
+        def count():
+            if len(measured) == most:
+                raise KeyboardInterrupt
+            measured.append(key.digest)
+            return make()
 
-    monkeypatch.setattr(of_text, "_measure_pair", interrupted)
+        return cache(key, count)
+
     with pytest.raises(KeyboardInterrupt):
-        trace_prompts(request, lab)
-    resumed = trace_prompts(request, lab)
-    assert len(calls) == 2 + 2  # the first prompt is not read again
+        trace_prompts(request, Lab(keeper=partial(keep, most=1)))
+    resumed = trace_prompts(request, Lab(keeper=partial(keep, most=9)))
+    assert len(measured) == len(set(measured)) == 3  # none is read twice
     whole = trace_prompts(request, Lab())
     assert [one.shares for one in resumed.prompts] == [one.shares for one in whole.prompts]
     other = replace(request, model=load_causal(llama(tmp_path / "other", seed=1)))
-    assert trace_prompts(other, lab).prompts[0].lens != whole.prompts[0].lens
+    trace_prompts(other, Lab(keeper=partial(keep, most=9)))
+    assert len(set(measured)) == 6
 
 
 def test_layers_by_name(capsys):

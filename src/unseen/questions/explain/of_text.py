@@ -19,7 +19,7 @@ from unseen.attributions.causal_tracing import COUNTERFACTUAL, trace
 from unseen.attributions.logit_lens import lens_values, token_ranks
 from unseen.engine.trace import keep_last_position, list_calls, residual_stream
 from unseen.errors import InvalidConfig, UnknownName
-from unseen.identity import identify
+from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.questions.explain.prompts import PromptPair, TokenPair, encode_prompts, show_token
 from unseen.reading import Reading
@@ -109,12 +109,19 @@ def trace_prompts(request: TraceRequest, lab: Lab) -> TraceReport:
             fix='add "counterfactual": "…", or leave --trace out for the logit lens alone.',
         )
     names = _list_states(request, pairs[0], lab)
+    # once: it reads every weight
+    setting = identify(
+        "tracing", model=model, asked=(names, request.trace), code=(_measure_pair, trace)
+    )
     was_training = model.training
     model.eval()
     # small products on many threads wait for each other longer than they compute
     try:
         with threadpool_limits(1 if _is_small(model) else None):
-            found = [_read_pair(request, pair, names, lab) for pair in lab.track(pairs, len(pairs))]
+            found = [
+                _read_pair(request, pair, names, setting, lab)
+                for pair in lab.track(pairs, len(pairs))
+            ]
     finally:
         model.train(was_training)
     return TraceReport(
@@ -145,16 +152,14 @@ def _list_states(request: TraceRequest, pair: TokenPair, lab: Lab) -> list[str]:
 
 
 def _read_pair(
-    request: TraceRequest, pair: TokenPair, names: Sequence[str], lab: Lab
+    request: TraceRequest, pair: TokenPair, names: Sequence[str], setting: Identity, lab: Lab
 ) -> PromptTrace:
     model = request.model
     key = identify(
         "traced prompt",
-        model=model,
+        setting=setting,
         tokens=(pair.tokens, pair.counterfactual),
         answers=(pair.answer, pair.counterfactual_answer, pair.intermediate),
-        asked=(list(names), request.trace),
-        code=_measure_pair,
     )
     found = lab.keep(key, lambda: _measure_pair(request, pair, names, lab))
     groups = {
@@ -309,7 +314,9 @@ def mean_shares(found: TraceReport) -> dict[str, list[Reading]]:
     for group in GROUPS:
         rows = [one.group_shares[group] for one in found.pairs if group in one.group_shares]
         if rows:
-            shown[group] = [stats.mean(values, unit="share") for values in zip(*rows, strict=True)]
+            shown[group] = [
+                stats.mean(list(values), unit="share") for values in zip(*rows, strict=True)
+            ]
     return shown
 
 

@@ -89,7 +89,7 @@ def _lens(found: TraceReport) -> list[Block]:
             "own final norm and head: 1 over the rank of the token, 1 where it is the most likely."
         ),
         _curves("Reciprocal rank at the last token", ranks, "1 / rank"),
-        _by_layer(found.modules, ranks, f"Mean of 1 / rank over {_count(found.prompts)}."),
+        _by_layer(found.modules, ranks, f"Mean of 1 / rank over {_lens_count(found)}."),
     ]
     wrong = [one for one in found.prompts if one.answer_rank != 1]
     if wrong:
@@ -129,6 +129,12 @@ def _tracing(found: TraceReport) -> list[Block]:
 
 def _notes(found: TraceReport) -> list[Block]:
     return [Note(text) for text in found.decisions]
+
+
+def _lens_count(found: TraceReport) -> str:
+    some = sum(bool(one.intermediate) for one in found.prompts)
+    more = f"; the intermediate over {some}" if some else ""
+    return f"{_count(found.prompts)}{more}"
 
 
 def _count(prompts: Sequence[PromptTrace]) -> str:
