@@ -221,7 +221,9 @@ def _on_the_way(one: PromptTrace) -> str:
 def _heat_map(one: PromptTrace, values: Sequence[Sequence[float]], title: str, label: str) -> Grid:
     rows = [f"layer {k}" for k in range(1, len(values) + 1)]
     columns = [f"{k} {piece}" for k, piece in enumerate(one.pieces, 1)]
-    return Grid(title=title, rows=rows, columns=columns, values=values, label=label)
+    # rounding errors of float32 are no shares; adding 0 turns −0 into 0
+    rounded = [[round(value, 2) + 0.0 for value in line] for line in values]
+    return Grid(title=title, rows=rows, columns=columns, values=rounded, label=label)
 
 
 def _how_to_read(found: TraceReport) -> list[Block]:
