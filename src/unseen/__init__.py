@@ -13,6 +13,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to the interpreter
     from unseen.api import audit as audit
     from unseen.api import compare as compare
+    from unseen.api import compare_pairs as compare_pairs
     from unseen.api import concurrence as concurrence
     from unseen.api import difficulty as difficulty
     from unseen.api import easy_to_hard as easy_to_hard
@@ -54,6 +55,7 @@ _HOMES = {
     "unseen.api": (
         "audit",
         "compare",
+        "compare_pairs",
         "concurrence",
         "difficulty",
         "easy_to_hard",

@@ -33,7 +33,7 @@ from unseen.attributions.explanation.guide import Question
 from unseen.attributions.influence import Curvature, Fisher, Influence, Precision
 from unseen.engine import choice_likelihood
 from unseen.engine.ranks import local_device, process_group, ranks
-from unseen.errors import InvalidConfig
+from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab, Sink
 from unseen.measures.machine_text.scorer import TextScorer
 from unseen.method import Trained
@@ -53,6 +53,14 @@ from unseen.questions.audit.results import Findings
 from unseen.questions.compare.document import check_table_path, write_tables
 from unseen.questions.compare.document import document as comparison_document
 from unseen.questions.compare.inputs import Compared, Request
+from unseen.questions.compare.pairs import (
+    DEFAULT_STEPS,
+    PairComparison,
+    PairResults,
+    choose_methods,
+    evaluate_pairs,
+)
+from unseen.questions.compare.pairs_document import machine_pairs, pairs_document
 from unseen.questions.compare.parallel import compute
 from unseen.questions.compare.results import Results
 from unseen.questions.easy_to_hard.document import (
@@ -130,6 +138,7 @@ from unseen.subjects.tables import TableColumns, TableOptions
 from unseen.tasks.graded_questions import LENGTH, Item, read_items, stratum_of
 from unseen.tasks.text_corpus import Cut, TextCorpus
 from unseen.tasks.text_corpus.queries import Query, read_queries
+from unseen.tasks.token_pairs import RULES, read_pairs
 from unseen.text import count_noun
 
 WINDOW_BATCH = 8
@@ -284,6 +293,53 @@ def _answer_by_processes(
         return answer_sites(request, sites, jobs, watch.on_finish)
     finally:
         watch.end()
+
+
+def compare_pairs(
+    pairs: str | Path,
+    *,
+    by: str,
+    source: str = "source",
+    target: str = "target",
+    share: float = 0.2,
+    hint: str | Path | None = None,
+    methods: Sequence[str] = (),
+    seeds: int = 3,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[PairResults]:
+    """Which decoder answers pairs that a harder split keeps from training?
+
+    `pairs` is a .csv, .tsv or .jsonl file with the columns `source` and `target`; `by` a rule
+    ("length", "template", "primitive", "divergence", "lexical"), `share` the part of its test.
+    `methods` are named by their positions (none given: all); `hint` is a file with easier pairs for
+    half of the minibatches of two methods more. Trainings that are finished are kept.
+    """
+    path = None if report is None else check_report_path(report)
+    if by not in RULES:
+        raise UnknownName.near("rule for a split", by, RULES)
+    split = RULES[by](read_pairs(pairs, source, target), share)
+    easier = () if hint is None else tuple(read_pairs(hint, source, target))
+    chosen = tuple(choose_methods(methods, bool(easier)))
+    asked = PairComparison(split, easier, chosen, seeds, DEFAULT_STEPS if steps is None else steps)
+    watch = watcher(shown=progress)
+    lab = _lab(seed, device, "comparisons", watch.sink)
+    watch.begin("compare", seeds * len(chosen), 0, "trainings")
+    try:
+        with threadpool_limits(1):
+            found = evaluate_pairs(asked, lab, watch.on_finish)
+    finally:
+        watch.end()
+    answer = Answer(
+        results=found,
+        document=pairs_document(found, Path(pairs).name, by),
+        summary_sections=2,
+        machine=machine_pairs(found, by),
+    )
+    return save_if_asked(answer, path)
 
 
 @spell_out_options

@@ -39,9 +39,48 @@ def test_the_split_as_json(file, tmp_path, capsys):
     assert "is trained alone" in found["rule"]
 
 
-def test_a_rule_without_a_folder_is_refused(file, capsys):
-    assert run(file, "--by", "length") == 2
-    assert "--split-only" in capsys.readouterr().err
+def train(file, tmp_path, *options):
+    report = tmp_path / "report.html"
+    small = ("--seeds", "2", "--steps", "20", "--report", str(report))
+    return run(file, "--by", "length", *small, *options), report
+
+
+def test_methods_are_trained_on_the_split_and_reported(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    code, report = train(file, tmp_path, "--method", "rotary", "--method", "none", "--json")
+    assert code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["methods"]) == {"rotary", "none"}
+    for method in found["methods"].values():
+        assert 0 <= method["like training"]["value"] <= 1
+        assert method["unseen"]["n"] == 2
+    assert 0 <= found["chance"]["unseen"] < 0.5
+    page = report.read_text()
+    assert "Exact match on unseen pairs by tokens" in page
+    assert "Below 0.9 on pairs like training" in page
+    # what was trained is read again: the same numbers, without training
+    monkeypatch.setattr("unseen.questions.compare.pairs.train", None)
+    code, _ = train(file, tmp_path, "--method", "rotary", "--method", "none", "--json")
+    assert code == 0
+    assert json.loads(capsys.readouterr().out)["methods"] == found["methods"]
+
+
+def test_a_hint_is_a_file_of_easier_pairs(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    easy = tmp_path / "easy.tsv"
+    easy.write_text("input\toutput\n" + "\n".join(f"{x}\tI_{x.upper()}" for x in ("run", "walk")))
+    methods = ("--method", "none, hint", "--method", "none, one length per minibatch")
+    assert train(file, tmp_path, *methods)[0] == 2
+    assert "no method for pairs" in capsys.readouterr().err
+    assert train(file, tmp_path, *methods, "--hint", str(easy))[0] == 0
+    assert "none, hint" in capsys.readouterr().out
+
+
+def test_unknown_methods_and_missing_files_are_refused(file, tmp_path, capsys):
+    assert train(file, tmp_path, "--method", "rotery")[0] == 2
+    assert "did you mean rotary" in capsys.readouterr().err
+    assert run(file, "--split-only", str(tmp_path / "p")) == 2
+    assert "--by" in capsys.readouterr().err
 
 
 def test_a_folder_with_other_files_is_refused_and_an_earlier_split_replaced(file, tmp_path, capsys):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
 from unseen.cli.items import ITEMS, add_items, compare_items
-from unseen.cli.pairs import PAIRS, add_pairs, write_split
+from unseen.cli.pairs import PAIRS, add_pairs, answer_pairs
 from unseen.cli.subject_options import (
     DATA,
     TEXTS,
@@ -85,8 +85,6 @@ def parser() -> Arguments:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options, rest = parser().parse_known_args(argv)
-    if options.by or options.split_only:
-        return write_split(options)
     methods, flags = split_rest(rest)
     if options.hardness and not flags:
         found = compare_items(options, [*options.methods, *methods, *options.method])
@@ -95,6 +93,8 @@ def main(argv: Sequence[str]) -> int:
     if flags and (options.subject is None or options.subject == "heart" or "." in options.subject):
         known = dict.fromkeys(re.findall(r"--[a-z]+", parser().format_help()))
         raise UnknownName.near("option", flags[0].split("=")[0], known)
+    if options.by or options.split_only:
+        return answer_pairs(options, [*options.methods, *methods, *options.method])
     found = unseen.compare(
         options.subject,
         [*options.methods, *methods, *options.method],

@@ -1,12 +1,15 @@
-"""`unseen compare pairs.tsv --by length --split-only DIR`: the options of a file of pairs, and the
-harder split as files.
+"""`unseen compare pairs.tsv --by length`: methods trained on a harder split of a file of pairs, or
+with `--split-only DIR` the split as files.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
+import unseen
 from unseen.cli.arguments import Arguments
+from unseen.cli.subject_options import present
 from unseen.errors import InvalidConfig
 
 PAIRS = "pairs of texts"
@@ -19,7 +22,8 @@ def add_pairs(p: Arguments) -> None:
         PAIRS,
         "--by",
         choices=RULES,
-        help="split the pairs of a .csv, .tsv or .jsonl file by this rule (with --split-only)",
+        help="split the pairs of a .csv, .tsv or .jsonl file by this rule and train decoders "
+        "on it, by default with every kind of positions",
     )
     p.option(
         PAIRS,
@@ -36,20 +40,48 @@ def add_pairs(p: Arguments) -> None:
         metavar="DIR",
         help="write train.tsv, test.tsv and split.json (rule, counts, overlap) there and stop",
     )
+    p.option(
+        PAIRS,
+        "--hint",
+        metavar="FILE",
+        help="easier pairs with the same columns, for half of the minibatches of a method more",
+    )
+
+
+def answer_pairs(options: argparse.Namespace, methods: Sequence[str]) -> int:
+    """Splits the file and writes the parts, or trains on them; returns the exit code."""
+    if not options.by or not options.subject:
+        raise InvalidConfig(
+            "A split of pairs needs a file and --by.",
+            why="the rule says what the test asks.",
+            fix="unseen compare pairs.tsv --by length",
+        )
+    if options.split_only:
+        return write_split(options)
+    found = unseen.compare_pairs(
+        options.subject,
+        by=options.by,
+        source=options.source,
+        target=options.target or "target",
+        share=options.share,
+        hint=options.hint,
+        methods=methods,
+        seeds=options.seeds,
+        steps=options.steps,
+        seed=options.seed,
+        device=options.device,
+        progress=not options.quiet,
+        report=options.report,
+    )
+    present(found, options)
+    return 0
 
 
 def write_split(options: argparse.Namespace) -> int:
-    """Splits the file and writes the parts; returns the exit code."""
+    """Writes the parts of the split."""
     from unseen.tasks.token_pairs import RULES as rules
     from unseen.tasks.token_pairs import read_pairs, write_parts
 
-    if not options.by or not options.split_only or not options.subject:
-        raise InvalidConfig(
-            "A split of pairs needs a file, --by and --split-only.",
-            why="the rule says what the test asks, the folder where the parts go; methods are "
-            "compared on the parts from Python (docs/task.md).",
-            fix="unseen compare pairs.tsv --by length --split-only parts",
-        )
     target = options.target or "target"
     pairs = read_pairs(options.subject, options.source, target)
     split = rules[options.by](pairs, options.share)

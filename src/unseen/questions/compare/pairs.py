@@ -1,0 +1,295 @@
+"""Pairs of texts under a harder split: which way of training answers what training did not show.
+
+Every method gets the same training pairs, seeds and number of steps: decoders from scratch with
+each kind of positions, minibatches of one target length each, and a hint beside the task where a
+file with easier pairs is given. Exact match of the whole answer with its end, on training-like
+pairs that were held out and on the split's test pairs, by length.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unseen import stats
+from unseen.engine.batches import Columns
+from unseen.engine.evaluate import per_example
+from unseen.engine.loop import Budget, Schedule, erm_step, train
+from unseen.engine.mixture import Mixture
+from unseen.engine.token_pairs import Pair, Vocabulary, cut_padding, encode_pairs
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
+from unseen.identity import identify
+from unseen.lab import Lab
+from unseen.methods.task_hinting import TaskHinting
+from unseen.models.transformer import Decoder, Positions, Transformer
+from unseen.objectives import exact_match
+from unseen.reading import Reading
+from unseen.task import Axis, Split, Task, Use
+from unseen.tasks.token_pairs.rules import PairSplit
+
+INSIDE, UNSEEN = "like training", "unseen"
+DEFAULT_STEPS = 1_000
+MOST_INSIDE = 300
+"""Training pairs that are held out at most."""
+ENOUGH = 0.9
+"""Exact match inside below which nothing is concluded from failures on unseen pairs."""
+
+
+class Training(StrEnum):
+    """How a decoder is trained, beyond its positions."""
+
+    PLAIN = "plain"
+    LENGTHS = "one length per minibatch"
+    """Target lengths equally often, however many pairs they have."""
+    HINT = "hint"
+    """Half of the minibatches are of the hint's pairs."""
+
+
+@dataclass(frozen=True)
+class PairMethod:
+    """A decoder with these positions, and how it is trained."""
+
+    positions: Positions
+    training: Training = Training.PLAIN
+
+    @property
+    def name(self) -> str:
+        plain = self.training is Training.PLAIN
+        return self.positions.value if plain else f"{self.positions.value}, {self.training.value}"
+
+
+def standard_methods(hinted: bool) -> dict[str, PairMethod]:
+    """Every kind of positions; without positions also one length per minibatch, and the hint."""
+    found = [PairMethod(positions) for positions in Positions]
+    found.append(PairMethod(Positions.NONE, Training.LENGTHS))
+    if hinted:
+        found += [PairMethod(p, Training.HINT) for p in (Positions.NONE, Positions.OFFSET)]
+    return {method.name: method for method in found}
+
+
+def choose_methods(names: Sequence[str], hinted: bool) -> list[PairMethod]:
+    """The methods of these names; all where none is given."""
+    known = standard_methods(hinted)
+    for name in names:
+        if name not in known:
+            raise UnknownName.near("method for pairs", name, known)
+    return [known[name] for name in names] if names else list(known.values())
+
+
+@dataclass(frozen=True)
+class PairComparison:
+    """What is compared: a split, the hint's pairs, sizes and seeds."""
+
+    split: PairSplit
+    hint: tuple[Pair, ...] = ()
+    methods: tuple[PairMethod, ...] = ()
+    seeds: int = 3
+    steps: int = DEFAULT_STEPS
+    width: int = 64
+    layers: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.seeds, self.steps) < 1:
+            raise InvalidConfig(
+                f"{self.seeds} seeds of {self.steps} steps.",
+                why="something has to be trained.",
+                fix="--seeds 3 --steps 1000",
+            )
+        if any(m.training is Training.HINT for m in self.methods) and not self.hint:
+            raise InvalidConfig(
+                "A hint was asked for, and no file with its pairs was given.",
+                why="the hint is a task of its own, easier than the main one.",
+                fix="--hint easier.tsv, with the same columns.",
+            )
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(
+            steps=self.steps,
+            batch_size=64,
+            lr=2e-3,
+            schedule=Schedule.COSINE,
+            warmup=min(100, self.steps // 10),
+            clip=1.0,
+        )
+
+
+@dataclass(frozen=True)
+class PairParts:
+    """Training pairs, held-out ones like them, and those of the test."""
+
+    train: tuple[Pair, ...]
+    inside: tuple[Pair, ...]
+    unseen: tuple[Pair, ...]
+    words: Vocabulary
+
+
+def hold_out(split: PairSplit, hint: Sequence[Pair], lab: Lab) -> PairParts:
+    """A tenth of the different training pairs, at most `MOST_INSIDE`, held out."""
+    distinct = list(dict.fromkeys(split.train))
+    if len(distinct) < 2:
+        raise InvalidData(
+            f"Training has {len(distinct)} different pairs.",
+            why="one at least is trained on, and one is held out to see what was learned.",
+            fix="give more pairs, or a smaller share to the test.",
+        )
+    n = min(MOST_INSIDE, max(1, len(distinct) // 10))
+    order = lab.child("inside").numpy().permutation(len(distinct))
+    inside = {distinct[k] for k in order[:n]}
+    return PairParts(
+        train=tuple(one for one in split.train if one not in inside),
+        inside=tuple(one for one in distinct if one in inside),
+        unseen=split.test,
+        words=Vocabulary.of([*split.train, *split.test, *hint]),
+    )
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """Exact match of every pair by seed, inside and on the test."""
+
+    name: str
+    hits: Mapping[str, Float[Tensor, "seed pair"]]
+
+    def reading(self, part: str, chosen: Tensor | None = None) -> Reading:
+        """Mean over seeds, seeds counting once."""
+        hits = self.hits[part] if chosen is None else self.hits[part][:, chosen]
+        n = [hits.shape[1]] * len(hits)
+        return stats.mean_proportion(hits.sum(1).tolist(), n)
+
+
+@dataclass(frozen=True)
+class PairResults:
+    """The methods' results, and what an answer by heart would reach."""
+
+    split: PairSplit
+    methods: tuple[MethodResult, ...]
+    lengths: Mapping[str, tuple[int, ...]]
+    """Tokens of every target, by part."""
+    chance: Mapping[str, float]
+    """Exact match of the most frequent training answer, by part."""
+    seeds: int
+    steps: int
+
+
+def evaluate_pairs(
+    asked: PairComparison, lab: Lab, on_finish: Callable[[object], None]
+) -> PairResults:
+    """Trains every method with every seed; what was trained before is read from the cache."""
+    found: dict[str, list[dict[str, Tensor]]] = {m.name: [] for m in asked.methods}
+    for seed in range(asked.seeds):
+        own = replace(lab, seed=lab.seed + seed)
+        parts = hold_out(asked.split, asked.hint, own)
+        for method in asked.methods:
+            found[method.name].append(hits_of(asked, method, parts, own.child(method.name)))
+            on_finish(method)
+    # parts differ by seed in which pairs are held out, not in how many
+    parts = hold_out(asked.split, asked.hint, lab)
+    results = tuple(
+        MethodResult(name, {part: torch.stack([run[part] for run in runs]) for part in runs[0]})
+        for name, runs in found.items()
+    )
+    sides = {INSIDE: parts.inside, UNSEEN: parts.unseen}
+    lengths = {name: tuple(len(one.target) for one in side) for name, side in sides.items()}
+    targets = [one.target for one in parts.train]
+    common = max(dict.fromkeys(targets), key=targets.count)
+    chance = {
+        name: sum(one.target == common for one in side) / len(side) for name, side in sides.items()
+    }
+    return PairResults(asked.split, results, lengths, chance, asked.seeds, asked.steps)
+
+
+def hits_of(
+    asked: PairComparison, method: PairMethod, parts: PairParts, lab: Lab
+) -> dict[str, Tensor]:
+    """1 for every pair that the trained model answers exactly, by part."""
+    data = {
+        name: encode_pairs(pairs, parts.words)
+        for name, pairs in (("train", parts.train), (INSIDE, parts.inside), (UNSEEN, parts.unseen))
+    }
+    hint = encode_pairs(asked.hint, parts.words) if asked.hint else None
+
+    def make() -> dict[str, Tensor]:
+        return train_and_score(asked, method, data, hint, len(parts.words), lab)
+
+    used = {name: columns.columns for name, columns in data.items()}
+    key = identify(
+        "comparison of pairs",
+        method=method,
+        budget=asked.budget,
+        sizes=(asked.width, asked.layers),
+        data=used,
+        hint=hint.columns if hint and method.training is Training.HINT else {},
+        lab=lab.signature,
+        code=train_and_score,
+    )
+    return lab.keep(key, make)
+
+
+@dataclass(frozen=True)
+class FixedTask:
+    """A task that is there already, as a hint."""
+
+    task: Task
+
+    def build(self, lab: Lab) -> Task:
+        return self.task
+
+
+def train_and_score(
+    asked: PairComparison,
+    method: PairMethod,
+    data: Mapping[str, Columns],
+    hint: Columns | None,
+    vocabulary: int,
+    lab: Lab,
+) -> dict[str, Tensor]:
+    objective = cut_padding(exact_match)
+    make_task = partial(Task, axis=Axis.LENGTH, objective=objective)
+    training = data["train"]
+    stream = by_length(training) if method.training is Training.LENGTHS else training
+    task = make_task(name="pairs", splits={"train": Split(stream, Use.TRAIN)})
+    shape = Decoder(
+        vocabulary=vocabulary,
+        width=asked.width,
+        layers=asked.layers,
+        context=max(part.columns["tokens"].shape[1] for part in data.values()),
+        positions=method.positions,
+    )
+    with lab.child("init").seeded():
+        model = Transformer(shape)
+    if method.training is Training.HINT and hint is not None:
+        aside = make_task(name="hint", splits={"train": Split(hint, Use.TRAIN)})
+        hinting = TaskHinting(FixedTask(aside), budget=asked.budget)
+        trained = hinting.fit(model, task, lab.child("fit"))
+    else:
+        trained = train(model, task, erm_step, asked.budget, lab.child("fit"))
+    return {
+        name: per_example(trained.model, data[name], objective.score, lab, 256)
+        for name in (INSIDE, UNSEEN)
+    }
+
+
+def by_length(data: Columns) -> Mixture:
+    """The pairs as a mixture of their target lengths, equally often."""
+    lengths = data.columns["length"]
+    return Mixture(
+        {str(int(n)): data.subset((lengths == n).nonzero().flatten()) for n in lengths.unique()}
+    )
+
+
+def length_bands(lengths: Sequence[int], most: int = 6) -> Iterator[tuple[int, int]]:
+    """Ranges of lengths (first, last) with about equally many pairs."""
+    ordered = sorted(lengths)
+    start = 0
+    for k in range(most):
+        end = max(start, len(ordered) * (k + 1) // most)
+        while 0 < end < len(ordered) and ordered[end] == ordered[end - 1]:
+            end += 1  # a length is in one band
+        if end > start:
+            yield ordered[start], ordered[end - 1]
+            start = end
