@@ -18,7 +18,7 @@ from unseen.reading import Reading
 from unseen.text import count_noun
 
 
-def ordered(found: PairResults) -> list[MethodResult]:
+def rank_methods(found: PairResults) -> list[MethodResult]:
     """The best on unseen pairs first; of equals the better one inside."""
     return sorted(found.methods, key=lambda m: (-m.reading(UNSEEN).value, -m.reading(INSIDE).value))
 
@@ -39,7 +39,7 @@ def pairs_document(found: PairResults, source: str, by: str) -> Document:
 
 
 def _lead(found: PairResults) -> str:
-    best = ordered(found)[0]
+    best = rank_methods(found)[0]
     inside, unseen = best.reading(INSIDE), best.reading(UNSEEN)
     text = (
         f"Split by this rule: {found.split.rule}. "
@@ -62,7 +62,7 @@ def _number(one: Reading) -> str:
 def _scores(found: PairResults) -> Table:
     rows: list[dict[str, Value]] = [
         {"method": m.name, INSIDE: m.reading(INSIDE), UNSEEN: m.reading(UNSEEN)}
-        for m in ordered(found)
+        for m in rank_methods(found)
     ]
     rows.append({"method": "most frequent training answer", **found.chance})
     n = {part: len(lengths) for part, lengths in found.lengths.items()}
@@ -83,7 +83,7 @@ def _lengths(found: PairResults) -> Table:
         chosen = (counts >= first) & (counts <= last)
         span = f"{first}" if first == last else f"{first}–{last}"
         row: dict[str, Value] = {"tokens": span, "pairs": int(chosen.sum())}
-        row |= {m.name: m.reading(UNSEEN, chosen) for m in ordered(found)}
+        row |= {m.name: m.reading(UNSEEN, chosen) for m in rank_methods(found)}
         rows.append(row)
     return Table(
         rows=rows,
@@ -141,6 +141,7 @@ def machine_pairs(found: PairResults, by: str) -> Mapping[str, Any]:
         "steps": found.steps,
         "chance": dict(found.chance),
         "methods": {
-            m.name: {part: m.reading(part) for part in (INSIDE, UNSEEN)} for m in ordered(found)
+            m.name: {part: m.reading(part) for part in (INSIDE, UNSEEN)}
+            for m in rank_methods(found)
         },
     }

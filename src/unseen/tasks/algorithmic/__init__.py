@@ -85,12 +85,12 @@ class Algorithmic:
                 why="lengths begin at 1, and there is at least one example.",
                 fix="for example Algorithmic(Sort(), longest=10, lengths=(10, 20)).",
             )
-        for n in (self.longest, *self.evaluated):
+        for n in (self.longest, *self.test_lengths):
             refuse_length(self.problem, n)
             self._refuse_context(n)
 
     @property
-    def evaluated(self) -> tuple[int, ...]:
+    def test_lengths(self) -> tuple[int, ...]:
         return self.lengths or (self.longest, 2 * self.longest)
 
     def _refuse_context(self, n: int) -> None:
@@ -103,7 +103,7 @@ class Algorithmic:
 
     @property
     def recalls(self) -> frozenset[str]:
-        return frozenset(split_name(n) for n in self.evaluated if n <= self.longest)
+        return frozenset(split_name(n) for n in self.test_lengths if n <= self.longest)
 
     @property
     def vocabulary(self) -> int:
@@ -141,7 +141,7 @@ class Algorithmic:
             lab=lab.child("train"),
         )
         splits = {"train": Split(stream, Use.TRAIN, self.longest)}
-        for n in self.evaluated:
+        for n in self.test_lengths:
             generator = lab.child("length", n).generator()
             data = self.problem.draw(n, self.n, generator)
             # every length of training is the trained position on the axis
