@@ -227,6 +227,33 @@ def test_an_audit_of_texts_from_a_file(tmp_path):
     assert {"TF-IDF, logistic regression"} <= {one.remedy for one in found.comparisons}
 
 
+def test_an_audit_of_a_fine_tuned_encoder_compares_it_with_others(tmp_path):
+    given = {"text": "note", "target": "back", "site": "clinic", "holdout": "west", "length": 20}
+    answer = unseen.audit(
+        notes(90), encoder=encoder_folder(tmp_path / "tiny"), seeds=1, steps=2, remedies={},
+        measures={}, progress=False, lab=Lab(), **given,
+    )  # fmt: skip
+    found = answer.results[0]
+    assert found.name == "fine-tuned tiny"
+    assert {one.remedy for one in found.comparisons} >= {"TF-IDF, logistic regression"}
+    assert "comparison models" not in found.skipped
+    assert any("for 2 steps" in text for text in found.decisions)
+
+
+def test_a_costly_model_leaves_out_what_trains_many_times(tmp_path, monkeypatch):
+    monkeypatch.setattr("unseen.subjects.text_tables.COSTLY", 10)
+    given = {"text": "note", "target": "back", "site": "clinic", "holdout": "west", "length": 20}
+    answer = unseen.audit(
+        notes(90), encoder=encoder_folder(tmp_path / "tiny"), seeds=1, steps=2, remedies={},
+        progress=False, lab=Lab(), **given,
+    )  # fmt: skip
+    found = answer.results[0]
+    assert "trained as a whole" in found.skipped["coherence"]
+    assert found.scores
+    assert found.gaps
+    assert found.comparisons
+
+
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(MissingFile, match="no transformers model"):
         of_table(notes(), Lab(), replace(COLUMNS, encoder=tmp_path))

@@ -65,7 +65,8 @@ def bootstrap_average_precision(
     """AP with an interval on the log-odds scale, by the larger of two standard errors: the binomial
     one of Boyd, Eng & Page (2013), 1/√(k AP (1 − AP)) for k positive examples, and that of the
     bootstrap over examples. A nominal 95 % covered 93 to 98 % of 300 samples each of 120 to 1,000
-    examples, 7 to 300 of them positive (with t of their number less one); bootstrap percentiles covered 91 to 93 %.
+    examples, 7 to 300 of them positive (limits by t of their number less one); bootstrap
+    percentiles covered 91 to 93 %.
     """
     value = average_precision(scores, positive)
     y = np.asarray(positive, bool)

@@ -164,6 +164,13 @@ class Estimator(nn.Module):
         )
 
 
+class TokenEstimator(Estimator):
+    """The same where inputs may be token numbers: it answers in floating point."""
+
+    def forward(self, x: Tensor) -> Float[Tensor, "batch output"]:
+        return super().forward(x if x.is_floating_point() else x.float())
+
+
 def class_positions(found: Iterable[Any], cells: Sequence[Any], classes: int) -> np.ndarray:
     """The class index of each of an estimator's own classes, written as in the table or numbered
     in the order of the words (as LabelEncoder does).

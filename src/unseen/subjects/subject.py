@@ -84,6 +84,10 @@ class Subject:
     """The model reads the first so many inputs of an example; what follows is for the comparison
     models. None: all.
     """
+    is_costly: bool = False
+    """Whether a training, or the gradient of one example, costs so much that the audit leaves out
+    the parts that need many of them.
+    """
     references: Mapping[str, Callable[[], nn.Module]] = field(default_factory=dict)
     """Models to compare with, wrapped as `models.estimator.Estimator`."""
     decisions: Sequence[str] = ()

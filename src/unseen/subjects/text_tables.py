@@ -25,7 +25,7 @@ from unseen.errors import InvalidConfig
 from unseen.identity import identify
 from unseen.lab import Lab
 from unseen.models.embedders import Embedder, TfIdf, find_embedder
-from unseen.models.estimator import Estimator
+from unseen.models.estimator import TokenEstimator
 from unseen.models.mlp import SelectInputs, mlp
 from unseen.models.text_classifier import MOST_WINDOWS, TextClassifier, token_windows
 from unseen.models.text_encoder import LongText, TextEncoder
@@ -55,6 +55,10 @@ or less; AdamW, whose steps are as long for a rare word as for a common one, los
 """
 PASSES, TUNING_BATCH, TUNING_RATE = 2, 16, 1e-4
 """Of fine-tuning, where nothing else is said."""
+COSTLY = 1_000_000
+"""Weights of a fine-tuned model from which on the audit leaves out parts that train it many times
+or take the gradient of each example.
+"""
 SHOWN = 300
 """Characters of a text that are shown."""
 BANDS = 3
@@ -85,6 +89,7 @@ class TextInputs:
     budget: Budget
     features: Mapping[str, Sequence[int]]
     decisions: Sequence[str]
+    is_costly: bool = False
 
 
 @dataclass(frozen=True)
@@ -270,6 +275,7 @@ class TextReader:
             budget=budget,
             features={self.options.column: list(range(tokens.shape[1]))},
             decisions=[sentence],
+            is_costly=weights > COSTLY,
         )
 
     def _spread(self, of_usable: Tensor) -> Tensor:
@@ -326,6 +332,7 @@ def text_subject(subject: Subject, tab: Tabular, reader: TextReader) -> Subject:
         name=read.name,
         model=read.make,
         inputs=width,
+        is_costly=read.is_costly,
         budget=read.budget,
         groups={**subject.groups, **by_known},
         levels={**subject.levels, **({} if group is None else {KNOWN: levels})},
@@ -398,7 +405,7 @@ def references(reader: TextReader, tab: Tabular) -> dict[str, Callable[[], nn.Mo
         return LogisticRegression(max_iter=2_000) if classes else RidgeCV(np.logspace(-3, 3, 13))
 
     def of(make: Callable[[], Any], rows: Any) -> Callable[[], nn.Module]:
-        return lambda: Estimator(make(), classes, RowLookup(rows))
+        return lambda: TokenEstimator(make(), classes, RowLookup(rows))
 
     regression = "logistic regression" if classes else "ridge regression"
     found = {

@@ -12,7 +12,7 @@ from torch import nn
 
 from unseen.document import Note, Tone
 from unseen.engine.batches import whole
-from unseen.models.estimator import Estimator
+from unseen.models.estimator import TokenEstimator
 from unseen.objectives import classify
 from unseen.questions.audit.results import Findings, evaluation_sites, gain
 from unseen.reading import Reading
@@ -41,9 +41,9 @@ def constant_model(session: Session) -> nn.Module | None:
     if not (session.has(split, "x") and session.has(split, "y")):
         return None
     if session.classifies and session.task.objective is classify:
-        return Estimator(DummyClassifier(strategy="prior"), _count_classes(session))
+        return TokenEstimator(DummyClassifier(strategy="prior"), _count_classes(session))
     is_number = session.subject.references and not session.subject.classes
-    return Estimator(DummyRegressor(strategy="mean")) if is_number else None
+    return TokenEstimator(DummyRegressor(strategy="mean")) if is_number else None
 
 
 def _count_classes(session: Session) -> int:

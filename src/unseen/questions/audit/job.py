@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from unseen.attribution import Attribution
 from unseen.engine.batches import length
@@ -57,6 +57,20 @@ STEPS = {
     "features": 2,
     "comparison models": 3,
 }
+MANY_PASSES = (
+    "suspected labels",
+    "labels of a site",
+    "coherence",
+    "self-influence",
+    "measures of the model",
+    "worst errors",
+    "retraining without the examples behind them",
+    "explanation of the worst errors",
+    "features",
+)
+"""Parts that train the model many times, take the gradient of each example or ask it for many
+changed inputs: left out for a model that is costly.
+"""
 REMEDY_STEPS = 5
 """See `_steps_of`."""
 
@@ -236,6 +250,8 @@ class Parts:
     def __call__(self, name: str, part: Callable[[], T], default: T) -> T:
         next(self._steps, None)
         began = time.perf_counter()
+        if name in MANY_PASSES and self.session.subject.is_costly:
+            part = refuse_costly
         found = self.session.attempt(name, part)
         self.seconds[name] = time.perf_counter() - began
         for _ in range(_steps_of(name) - 1):
@@ -245,6 +261,15 @@ class Parts:
     def finish(self) -> None:
         """The last step is done."""
         next(self._steps, None)
+
+
+def refuse_costly() -> NoReturn:
+    """Says why a part is left out."""
+    raise InvalidConfig(
+        "The model is large and trained as a whole.",
+        why="this part trains it many times, or takes the gradient of each example: hours.",
+        fix="audit it with --frozen (its vectors below a linear head), or a smaller model.",
+    )
 
 
 def _steps_of(name: str) -> int:
