@@ -25,7 +25,7 @@ from unseen.errors import InvalidConfig
 from unseen.identity import identify
 from unseen.lab import Lab
 from unseen.models.embedders import Embedder, TfIdf, find_embedder
-from unseen.models.estimator import TokenEstimator
+from unseen.models.estimator import Estimator, TokenEstimator
 from unseen.models.mlp import SelectInputs, mlp
 from unseen.models.text_classifier import MOST_WINDOWS, TextClassifier, token_windows
 from unseen.models.text_encoder import LongText, TextEncoder
