@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, Num
 from torch import Tensor, nn
 
 from unseen.attribution import Cause, Credits
@@ -31,13 +31,13 @@ COUNTERFACTUAL = "counterfactual"
 class Trace:
     """A behaviour in the two plain runs and in every patched one."""
 
-    plain: Float[Tensor, " query"]
-    counterfactual: Float[Tensor, " query"]
-    patched: Float[Tensor, "query module group"]
+    plain: Num[Tensor, " query"]
+    counterfactual: Num[Tensor, " query"]
+    patched: Num[Tensor, "query module group"]
     modules: Sequence[str]
 
     @property
-    def effects(self) -> Float[Tensor, "query module group"]:
+    def effects(self) -> Num[Tensor, "query module group"]:
         """What the query loses by each patch."""
         return self.plain[:, None, None] - self.patched
 
