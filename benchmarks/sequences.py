@@ -63,14 +63,14 @@ class Logits(nn.Module):
         return self.model.get_output_embeddings()
 
 
-def tracing_vs_nnsight(rounds: int, positions: int = 8) -> dict[str, float]:
+def tracing_vs_nnsight(rounds: int, positions: int = 12) -> dict[str, float]:
     from nnsight import NNsight
 
     layers = 12
     model = gpt2(vocabulary=50_257, width=768, layers=layers, heads=12, context=1_024)
     tokens, twin = torch.randint(50_257, (2, 1, positions))
     queries = {"tokens": tokens, COUNTERFACTUAL: twin}
-    logits, watched = Logits(model), NNsight(model)
+    logits, watched = Logits(model).eval(), NNsight(model)
 
     def answer(model: nn.Module, batch: Batch) -> Tensor:
         return model(batch["tokens"])[:, -1, 7]

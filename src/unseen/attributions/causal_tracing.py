@@ -99,12 +99,12 @@ def _trace_part(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values of the plain, the counterfactual and the patched runs."""
     names = [call.name for call in calls]
-    with record(model, names) as states:
-        values = behaviour(model, plain)
-    with record(model, names) as others:
-        counterfactual = behaviour(model, twin)
+    both = {name: torch.cat([plain[name], twin[name]]) for name in plain}
+    with record(model, names) as recorded:
+        values, counterfactual = behaviour(model, both).chunk(2)
     for name in names:
-        _refuse_shape(name, states[name], plain["tokens"])
+        _refuse_shape(name, recorded[name], both["tokens"])
+    states, others = ({name: recorded[name].chunk(2)[k] for name in names} for k in (0, 1))
     n, g = groups.shape[:2]
     patched = values.new_zeros(len(calls), n * g)
     for rows in torch.arange(n * g, device=groups.device).split(batch_size):
