@@ -12,6 +12,7 @@ from unseen.studies.grokked_reasoning import (
     SMALL,
     Arm,
     Course,
+    best_guess,
     pair_queries,
     study,
 )
@@ -62,6 +63,19 @@ def test_equal_seeds_share_their_graph_whatever_is_trained_on():
     assert torch.equal(ood[0], ood[1])
     assert torch.equal(ood[0], ood[2])
     assert len(graphs[1].splits["train_inferred"].data) == 2 * 973
+
+
+def test_the_best_guess_knows_some_tokens_only():
+    task = SMOKE.comparison.build(Lab(0))
+    one, two = (best_guess(task, read) for read in (1, 2))
+    data = task.splits["iid"].data.columns["tokens"]
+    seen = task.splits["train_inferred"].data.columns["tokens"]
+    (attribute,) = data[:, 0].unique().tolist()  # so the attribute says nothing more
+    most = seen[:, 3].bincount().argmax()
+    assert (seen[:, 0] == attribute).all()
+    assert one >= float((data[:, 3] == most).float().mean())
+    assert two >= one - 0.2
+    assert 0 < one < 1
 
 
 def end(arm: Arm, **changes: float) -> list[dict[str, object]]:
