@@ -7,6 +7,7 @@ The four problems of the survey by Huang, Chen & Shu (2024), arXiv:2408.08946.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import fmean
 
 from unseen import stats
 from unseen.lab import Lab
@@ -140,15 +141,20 @@ def area(statistic: str, file: str) -> Effect:
 
 def place_gap(kind: str, against: str = "") -> Effect:
     """Error of the change point minus that of always guessing the middle, or minus that of the
-    same search in the human half of the pair; shares of the text's length, over texts."""
+    same search in the human half of the pair; shares of the text's length, over human texts (the
+    files of a domain continue the same ones)."""
 
     def read(rows: Rows) -> Reading:
         here = pick(rows, part="change", kind=kind)
         other = pick(rows, part="change", kind=against) if against else here
-        errors = {(row["file"], row["item"]): float(row["error"]) for row in here}
         name = "error" if against else "middle"
         rest = {(row["file"], row["item"]): float(row[name]) for row in other}
-        return stats.mean([errors[key] - rest[key] for key in errors])
+        found: dict[tuple[str, Value], list[float]] = {}
+        for row in here:
+            domain = str(row["file"]).partition(" ")[0]
+            gap_here = float(row["error"]) - rest[row["file"], row["item"]]
+            found.setdefault((domain, row["item"]), []).append(gap_here)
+        return stats.mean([fmean(gaps) for gaps in found.values()])
 
     return read
 
