@@ -13,6 +13,11 @@ run.
 * `finetune_vs_trl`: tokens of prompts and responses per CPU second of response-only fine-tuning of
   SmolLM2 (all weights, float32, batches of 8, two steps) over trl's SFTTrainer on the same examples
   with the loss of completions only.
+* `choice_vs_lm_eval`: four-choice items (ARC-Easy, SmolLM2, float32) scored per CPU second, over
+  lm-evaluation-harness at its faster batch size of 1 and 16; and the largest difference of a
+  log-likelihood.
+* `cached_vs_uncached`: the same items over reading every prompt again with each choice, in batches
+  of like length.
 """
 
 import argparse
@@ -26,15 +31,21 @@ import torch
 
 from unseen.engine.loop import Budget
 from unseen.engine.responses import Exchange, encode_exchanges, response_task
+from unseen.engine.choice_likelihood import choice_likelihoods, join_tokens
+from unseen.engine.decode import log_probability
 from unseen.errors import MissingExtra
 from unseen.lab import Lab
 from unseen.measures.machine_text.scorer import TextScorer
 from unseen.measures.machine_text.token_statistics import curvature
 from unseen.methods.response_finetune import ResponseFinetune, Weighting
 from unseen.models.embedders import NAMES, find_embedder
+from unseen.models.pretrained import CausalLM
 from unseen.models.smollm import smollm2
+from unseen.tasks.graded_questions import Item, arc
 
 SENTENCES = 200
+ITEMS = 32
+UNCACHED_BATCH = 8
 WORDS = [
     *("the", "patient", "was", "admitted", "with", "pain", "in", "her", "left", "arm", "after"),
     *("a", "fall", "from", "the", "stairs"),
@@ -174,10 +185,89 @@ def finetune() -> dict[str, Any]:
     return {**found, "trl": data.tokens / theirs, "over_trl": theirs / seconds}
 
 
+def four_choice_items() -> list[Item]:
+    return [item for item in arc() if len(item.choices) == 4][:ITEMS]
+
+
+def score_choices(model: CausalLM, items: list[Item]) -> torch.Tensor:
+    prompts, choices = [i.prompt for i in items], [i.continuations for i in items]
+    return torch.cat([one.total for one in choice_likelihoods(model, prompts, choices)])
+
+
+def choice_vs_lm_eval() -> dict[str, Any]:
+    """Ours and the harness on the same items and the same model object."""
+    try:
+        from lm_eval.api.instance import Instance
+        from lm_eval.models.huggingface import HFLM
+    except ImportError as error:
+        return {"ratio": f"not measured: {error}"}
+    model, items, seconds = smollm2(), four_choice_items(), dict[str, float]()
+    requests = [
+        Instance("loglikelihood", {}, (item.prompt, text), k)
+        for item in items
+        for k, text in enumerate(item.continuations)
+    ]
+    score_choices(model, items[:1])
+    found: list[torch.Tensor] = []
+    seconds["ours"] = cpu_seconds(lambda: found.append(score_choices(model, items)))
+    for size in (1, 16):
+        harness = HFLM(
+            pretrained=model.model, tokenizer=model.tokenizer, batch_size=size, device="cpu"
+        )
+        harness.loglikelihood(requests[:4], disable_tqdm=True)
+        seconds[f"lm-eval, batches of {size}"] = cpu_seconds(
+            lambda harness=harness: found.append(
+                torch.tensor([x[0] for x in harness.loglikelihood(requests, disable_tqdm=True)])
+            )
+        )
+    least = min(value for name, value in seconds.items() if name != "ours")
+    return {
+        "ratio": least / seconds["ours"],
+        "largest_difference": max(float((found[0] - other).abs().max()) for other in found[1:]),
+        "items": len(items),
+        "cpu_seconds": seconds,
+    }
+
+
+def cached_vs_uncached() -> dict[str, Any]:
+    """Prompts read once against once per choice."""
+    model, items = smollm2(), four_choice_items()
+    pairs = [
+        join_tokens(model.encode, item.prompt, text)
+        for item in items
+        for text in item.continuations
+    ]
+    order = sorted(range(len(pairs)), key=lambda k: len(pairs[k].tokens))
+    batches = [order[k : k + UNCACHED_BATCH] for k in range(0, len(order), UNCACHED_BATCH)]
+
+    def read_all() -> torch.Tensor:
+        sums = torch.zeros(len(pairs))
+        for batch in batches:
+            rows = [pairs[k] for k in batch]
+            prompts, answers = zip(
+                *((row.tokens[: row.cut], row.tokens[row.cut :]) for row in rows), strict=True
+            )
+            sums[batch] = log_probability(model, prompts, answers)
+        return sums
+
+    score_choices(model, items[:1])
+    found: list[torch.Tensor] = []
+    cached = cpu_seconds(lambda: found.append(score_choices(model, items)))
+    uncached = cpu_seconds(lambda: found.append(read_all()))
+    return {
+        "ratio": uncached / cached,
+        "largest_difference": float((found[0] - found[1]).abs().max()),
+        "items": len(items),
+        "cpu_seconds": {"cached": cached, "uncached": uncached},
+    }
+
+
 BENCHMARKS: dict[str, Callable[[], dict[str, Any]]] = {
     "embed_sentences_per_second": embed,
     "detect_vs_reference": detect,
     "finetune_vs_trl": finetune,
+    "choice_vs_lm_eval": choice_vs_lm_eval,
+    "cached_vs_uncached": cached_vs_uncached,
 }
 
 
