@@ -29,10 +29,10 @@ from typing import Any
 
 import torch
 
-from unseen.engine.loop import Budget
-from unseen.engine.responses import Exchange, encode_exchanges, response_task
 from unseen.engine.choice_likelihood import choice_likelihoods, join_tokens
 from unseen.engine.decode import log_probability
+from unseen.engine.loop import Budget
+from unseen.engine.responses import Exchange, encode_exchanges, response_task
 from unseen.errors import MissingExtra
 from unseen.lab import Lab
 from unseen.measures.machine_text.scorer import TextScorer
