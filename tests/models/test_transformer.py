@@ -27,6 +27,7 @@ from unseen.models.transformer import (
     Scene,
     Transformer,
     attend,
+    init_by_inputs,
     slopes,
 )
 from unseen.objectives import mean_token_loss
@@ -396,3 +397,16 @@ def test_large_batches_are_sliced_unevenly():
     assert 300 % slice_size
     expected = [model(part) for part in tokens.split(10)]
     assert_close(model(tokens), torch.cat(expected))
+
+
+def test_maps_drawn_by_their_inputs_keep_the_size_of_what_they_read():
+    shape = Decoder(vocabulary=5, inputs=400, tied=False, width=256, layers=2, heads=4)
+    with Lab(1).seeded():
+        model = init_by_inputs(Transformer(shape))
+    x = torch.randn(50, 1, 400)
+    assert model.embed(x).std().item() == pytest.approx(1, rel=0.05)
+    assert model.blocks[0].attention.qkv.weight.std().item() == pytest.approx(1 / 16, rel=0.05)
+    assert model.blocks[0].mlp.down.weight.std().item() == pytest.approx(1 / 64, rel=0.05)
+    with Lab(1).seeded():
+        again = init_by_inputs(Transformer(shape))
+    assert torch.equal(model.head.weight, again.head.weight)
