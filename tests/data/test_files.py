@@ -30,6 +30,7 @@ from unseen.data.registry import (
     federalist,
     files_of,
     human_vs_llm,
+    instruction_induction,
     neiss_infants,
     registered_files,
     reuters_c50_subset,
@@ -397,6 +398,24 @@ def test_reversal_curse_keeps_the_data_folder_only(tmp_path):
     )
     with tarfile.open(fileobj=io.BytesIO(reversal_curse.pack([path]))) as tar:
         assert {m.name: tar.extractfile(m).read() for m in tar} == {"x/a.jsonl": b"1"}
+
+
+def test_instruction_induction_keeps_the_first_pairs_of_each_file(tmp_path):
+    many = {"metadata": {}, "examples": {str(k): {"input": "é"} for k in range(400)}}
+    few = json.dumps({"examples": {"1": {}}}).encode()
+    files = {
+        "r-1/LICENSE": b"1", "r-1/data/raw/induce/a.json": json.dumps(many).encode(),
+        "r-1/data/annotations/a.json": few, "r-1/data/induction_input/a.json": few,
+    }  # fmt: skip
+    path = tmp_path / "a.zip"
+    path.write_bytes(zip_of(files))
+    with tarfile.open(fileobj=io.BytesIO(instruction_induction.pack([path]))) as tar:
+        found = {m.name: tar.extractfile(m).read() for m in tar}
+    assert found.keys() == {"LICENSE", "data/raw/induce/a.json", "data/annotations/a.json"}
+    assert found["data/annotations/a.json"] == few
+    assert list(json.loads(found["data/raw/induce/a.json"])["examples"]) == [
+        str(k) for k in range(300)
+    ]
 
 
 def test_a_repository_is_repacked_below_a_folder_without_what_is_omitted(tmp_path):

@@ -13,6 +13,7 @@ from unseen.tasks.graded_questions import (
     asdiv,
     chance,
     piqa,
+    sentiment,
     strategyqa,
 )
 from unseen.tasks.graded_questions.published import wrong_results
@@ -84,3 +85,12 @@ def test_wrong_results_are_those_of_other_operations():
     a, b = Fraction(12), Fraction(4)
     assert wrong_results(a, b, a / b) == [16, 8, 48]
     assert wrong_results(Fraction(0), Fraction(0), Fraction(0)) == [1, 2, 3]
+
+
+@needs("instruction-induction")
+def test_sentiments_are_sentences_with_one_of_two_words():
+    items = sentiment()
+    assert len(items) == 400
+    assert {item.choices for item in items} == {("positive", "negative")}
+    assert 0.4 < sum(item.answer for item in items) / 400 < 0.6
+    assert items[0].prompt.endswith("\nSentiment:")
