@@ -207,6 +207,11 @@ def test_a_counterfactual_that_changes_nothing_is_counted_and_left_out():
         ({"prompt": "a cat", "counterfactual": "a horse"}, "5 tokens, the counterfactual one 7"),
         ({"prompt": "a", "counterfactual": "a"}, "is the prompt"),
         ({"prompt": "a", "counterfactual_answer": "b"}, "and no counterfactual"),
+        ({"prompt": "a" * 65}, "65 tokens"),
+        (
+            {"prompt": "a", "answer": "cd", "counterfactual": "b", "counterfactual_answer": "ce"},
+            "begin with the same token, “c”",
+        ),
         ([1], "has no prompt"),
     ],
 )

@@ -12,6 +12,8 @@ from torch import nn
 
 from unseen.engine.trace import output_head
 from unseen.errors import InvalidConfig, InvalidData, MissingFile
+from unseen.models.pretrained import CausalLM
+from unseen.tasks.text_corpus.queries import refuse_long
 
 Text = str | Sequence[int]
 """A text, or token numbers."""
@@ -141,14 +143,21 @@ def _encode_pair(pair: PromptPair, model: nn.Module) -> TokenPair:
             return None
         return _first_token(answer, prompt, model, pair.at, kind)
 
+    answer = first(pair.answer, pair.prompt, "answer")
+    other_answer = first(pair.counterfactual_answer, pair.counterfactual, "counterfactual_answer")
+    if answer is not None and answer == other_answer:
+        raise InvalidData(
+            f"{pair.at}: answer and counterfactual_answer begin with the same token, "
+            f"“{show_token(answer, model)}”.",
+            why="answers are followed by their first token, and these are not told apart.",
+            fix="choose a counterfactual whose answer begins otherwise.",
+        )
     return TokenPair(
         tokens=tokens,
         pieces=[show_token(token, model) for token in tokens],
-        answer=first(pair.answer, pair.prompt, "answer"),
+        answer=answer,
         counterfactual=other,
-        counterfactual_answer=first(
-            pair.counterfactual_answer, pair.counterfactual, "counterfactual_answer"
-        ),
+        counterfactual_answer=other_answer,
         intermediate=first(pair.intermediate, pair.prompt, "intermediate"),
         at=pair.at,
     )
@@ -204,6 +213,8 @@ def _encode(text: Text, model: nn.Module, at: str, kind: str) -> list[int]:
             why="it has no token.",
             fix="write it, or leave the field out." if kind != "prompt" else "write a prompt.",
         )
+    if isinstance(model, CausalLM):
+        refuse_long(len(tokens), model, at)
     return tokens
 
 
