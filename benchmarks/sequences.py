@@ -10,6 +10,12 @@ layer's positions as one batch on both sides, the answer's logits alone.
 `decode_vs_generate`: greedy tokens per CPU second of `engine/decode.py` over transformers'
 `generate` with its cache, on the same weights at width 128, for 8 prompts (and for 64).
 
+`seeds_together`: CPU seconds of eight seeds of a small decoder, one by one, over those through
+`train_many`, which stacks them where a probe says that it pays; `seeds_stacked` is that of the
+stack alone, which shows at which width and batch it does.
+
+`sampling_overhead`: drawing a minibatch of `tasks/algorithmic` as a share of a training step.
+
 Both sides get the same inputs and give the same answers (checked). Rounds are interleaved, so that
 a busy machine slows all alike; medians of CPU seconds on one thread.
 """
@@ -19,16 +25,35 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unseen.attributions.causal_tracing import COUNTERFACTUAL, trace
+from unseen.engine.batches import forever
 from unseen.engine.decode import greedy
+from unseen.engine.loop import Budget, erm_step
 from unseen.engine.trace import keep_last_position
+from unseen.engine.vectorized.choose import train_looped, train_many
+from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
+from unseen.lab import Lab
 from unseen.models.pretrained import from_gpt2
-from unseen.task import Batch
+from unseen.models.transformer import Decoder, Positions, Transformer
+from unseen.objectives import exact_match
+from unseen.study.trial import untrained_model
+from unseen.task import Axis, Batch, Split, Task, Use
+from unseen.tasks.algorithmic import (
+    Addition,
+    Algorithmic,
+    Count,
+    Increment,
+    Mode,
+    Parity,
+    Sort,
+)
+from unseen.tasks.algorithmic.problems import FIRST
 
 Work = Callable[[], Tensor]
 
@@ -140,6 +165,71 @@ def decode(rounds: int, rows: int, prompt: int = 16, new: int = 48) -> dict[str,
     return {"ratio": round(seconds["generate"] / seconds["ours"], 3), **speeds}
 
 
+def seeds_together(rounds: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for width, batch in ((16, 16), (64, 16), (64, 64)):
+        alone, stacked, chosen = seconds_of_seeds(width, batch)
+        found[f"seeds_stacked width {width} batch {batch}"] = round(alone / stacked, 3)
+        found[f"seeds_together width {width} batch {batch}"] = round(alone / chosen, 3)
+    found["seeds_together"] = min(v for k, v in found.items() if k.startswith("seeds_together"))
+    return found
+
+
+SEEDS, STEPS = 8, 40
+"""The probe of `train_many` takes a tenth of so few steps of each kind; of longer runs, less."""
+
+
+def seconds_of_seeds(width: int, batch: int) -> tuple[float, float, float]:
+    """CPU seconds of eight seeds one by one, as a stack, and as `train_many` chooses."""
+    data = Sort(values=30).draw(10, 2_048, Lab().generator())
+    splits = {"train": Split(data, Use.TRAIN)}
+    task = Task(name="sort", axis=Axis.LENGTH, splits=splits, objective=exact_match)
+    shape = Decoder(vocabulary=FIRST + 30, width=width, heads=4, positions=Positions.NONE)
+    budget = Budget(steps=STEPS, batch_size=batch, lr=1e-3)
+
+    def runs() -> TrainingRuns:
+        labs = [Lab(seed) for seed in range(SEEDS)]
+        models = [untrained_model(lambda: Transformer(shape), lab) for lab in labs]
+        return TrainingRuns(models, [task] * SEEDS, [erm_step] * SEEDS, [budget] * SEEDS, labs)
+
+    def choose(jobs: TrainingRuns) -> object:
+        return train_many(jobs.models, task, erm_step, budget, jobs.labs)
+
+    seconds = []
+    for work in (train_looped, train_stacked, choose):
+        jobs = runs()
+        begin = time.process_time()
+        work(jobs)
+        seconds.append(time.process_time() - begin)
+    alone, stacked, chosen = seconds
+    return alone, stacked, chosen
+
+
+def sampling_overhead(rounds: int) -> dict[str, float]:
+    """The largest share over the problems of the studies, at width 64 and 128 sequences."""
+    found: dict[str, float] = {}
+    for problem in (Count(60), Mode(6, 3), Sort(40), Parity(), Addition(hints=20), Increment()):
+        spec = Algorithmic(problem, longest=10, lengths=(10,))
+        task = spec.build(Lab())
+        shape = Decoder(vocabulary=spec.vocabulary, width=64, positions=Positions.NONE)
+        model = untrained_model(partial(Transformer, shape), Lab())
+        stream = forever(task.split("train").data, 128, Lab())
+        optimizer = Budget().optimizer_of(model)
+        shares = []
+        for k in range(20 * rounds):
+            begin = time.process_time()
+            batch = next(stream)
+            drawn = time.process_time()
+            optimizer.zero_grad(set_to_none=True)
+            exact_match.loss(model, batch).mean().backward()
+            optimizer.step()
+            if k >= spec.longest:  # the first draws begin the streams
+                shares.append((drawn - begin) / (time.process_time() - begin))
+        found[f"sampling_overhead {problem.name}"] = round(statistics.median(shares), 4)
+    found["sampling_overhead"] = max(found.values())
+    return found
+
+
 def race(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
     """Median CPU seconds of each, in interleaved rounds after one that checks that they agree."""
     first, *others = (work() for work in works.values())
@@ -157,6 +247,8 @@ def race(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
 ENTRIES: dict[str, Callable[[int], dict[str, float]]] = {
     "tracing_vs_nnsight": tracing_vs_nnsight,
     "decode_vs_generate": decode_vs_generate,
+    "seeds_together": seeds_together,
+    "sampling_overhead": sampling_overhead,
 }
 
 
