@@ -10,7 +10,9 @@ import pytest
 import torch
 from sklearn.base import clone
 
+from unseen.document import Document, Section
 from unseen.errors import InvalidData
+from unseen.models.author_explanations import credit_bars, mark_text
 from unseen.models.author_features import (
     FUNCTION_WORDS,
     STYLE_NAMES,
@@ -22,6 +24,7 @@ from unseen.models.author_features import (
 from unseen.models.burrows_delta import BurrowsDelta, frequent_words
 from unseen.models.contrastive_author import ContrastiveAuthor, contrastive_loss
 from unseen.models.linear_author import CharNgram, Stylometry
+from unseen.report.html import html
 
 NOUNS = ("river", "house", "garden", "letter", "winter", "mother", "ship", "road", "market")
 
@@ -209,3 +212,25 @@ def test_a_frozen_encoder_gives_the_vectors(corpus):
 def test_tables_with_two_columns_are_refused():
     with pytest.raises(InvalidData, match="shape"):
         as_texts(np.array([["a", "b"], ["c", "d"]], dtype=object))
+
+
+def test_the_credits_of_present_n_grams_stand_on_the_words_of_the_text(corpus):
+    texts, names = corpus
+    fitted = CharNgram().fit(texts, names)
+    text = texts[0][:80] + "\n\n  " + texts[1][:40]
+    found = mark_text(fitted, text, "Ann")
+    assert "".join(found.pieces) == text
+    credits = fitted.explain(text, "Ann")
+    present = fitted.vectorizer_.transform([text]).toarray()[0] > 0
+    assert sum(found.weights) == pytest.approx(credits.credits[present].sum())
+
+
+def test_explanations_are_drawn_in_a_report(corpus):
+    texts, names = corpus
+    credits = Stylometry().fit(texts, names).explain(texts[0], "Ann")
+    bars = credit_bars(credits, 5)
+    assert dict(bars.values) == dict(credits.top(5))
+    text = mark_text(CharNgram().fit(texts, names), texts[0], "Ann")
+    page = html(Document(title="Why Ann", sections=[Section("Features", [bars, text])]))
+    assert "<svg" in page
+    assert "logits" in page
