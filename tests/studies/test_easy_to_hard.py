@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.studies.easy_to_hard import (
     SETS,
@@ -61,6 +62,16 @@ def test_the_gap_is_read_from_the_rows():
     assert over.unsupervised.value == pytest.approx(0.5)
     table = table_of(rows_of_set("x"), set="x", method="linear head", source="easy")
     assert table.shape == (2, 60)
+
+
+def test_a_further_draw_of_items_stands_beside_the_first():
+    rows = rows_of_set("x")
+    other = [{**row, "seed": 1} for row in rows]
+    where = {"set": "x", "method": "linear head", "source": "easy"}
+    assert table_of([*rows, *other], **where).shape == (2, 120)
+    assert gap_of([*rows, *other], "x").recovered.value == pytest.approx(0.8)
+    with pytest.raises(InvalidData, match="No row has the answers"):
+        gap_of(rows, "y")
 
 
 def test_a_draw_holds_the_items_to_read_and_no_others():
