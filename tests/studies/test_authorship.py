@@ -6,7 +6,7 @@ import torch
 
 from unseen.lab import Lab
 from unseen.measures.machine_text.token_statistics import TokenStatistics
-from unseen.studies.authorship import CLAIMS, area, narrowing, place_gap, study
+from unseen.studies.authorship import CLAIMS, area, boundary_gap, narrowing, study
 from unseen.studies.authorship.corpora import INVENTED, invent_novels
 from unseen.studies.authorship.machines import MARGIN, boundary, one_human_each, tail
 from unseen.studies.authorship.people import detector_areas, lengths, two_topics
@@ -73,8 +73,8 @@ def test_effects_read_items_and_pairs():
         for k in range(5)
         for kind, error in (("prefix", 0.1 + 0.01 * k), ("prefix, human text", 0.3))
     ]
-    assert place_gap("prefix")(change).value == pytest.approx(0.12 - 0.4)
-    assert place_gap("prefix", "prefix, human text")(change).value == pytest.approx(0.12 - 0.3)
+    assert boundary_gap("prefix")(change).value == pytest.approx(0.12 - 0.4)
+    assert boundary_gap("prefix", "prefix, human text")(change).value == pytest.approx(0.12 - 0.3)
     books = [
         {"part": "books", "method": "CharNgram", "seed": s, "words": w, "at": a, "accuracy": v}
         for s in (0, 1)

@@ -140,7 +140,7 @@ def area(statistic: str, file: str) -> Effect:
     return read
 
 
-def place_gap(kind: str, against: str = "") -> Effect:
+def boundary_gap(kind: str, against: str = "") -> Effect:
     """Error of the change point minus that of always guessing the middle, or minus that of the
     same search in the human half of the pair; shares of the text's length, over human texts (the
     files of a domain continue the same ones)."""
@@ -220,12 +220,12 @@ CLAIMS = (
     Claim("Zero-shot likelihood tells the aligned gpt-4 from people.",
           area("likelihood", "xsum gpt-4"), above=0.6, unit=Unit.ITEM),
     Claim("Where a machine continues a person's words, the change point errs by a tenth of the "
-          "text less than the middle.", place_gap("prefix"), below=-0.1, unit=Unit.ITEM),
+          "text less than the middle.", boundary_gap("prefix"), below=-0.1, unit=Unit.ITEM),
     Claim("It finds the machine and not only the beginning: it errs less than the same search in "
-          "the text that the person wrote on.", place_gap("prefix", "prefix, human text"),
+          "the text that the person wrote on.", boundary_gap("prefix", "prefix, human text"),
           below=-0.03, unit=Unit.ITEM),
     Claim("Where the two are joined at a random word, it errs less than the middle, too.",
-          place_gap("joined"), below=-0.03, unit=Unit.ITEM),
+          boundary_gap("joined"), below=-0.03, unit=Unit.ITEM),
 )  # fmt: skip
 
 detectors = restrict(
