@@ -89,7 +89,7 @@ def asdiv() -> list[Item]:
 
     The release has no choices. The wrong ones are numbers that a pupil might give: results of
     another operation on the numbers of the formula, then neighbours of the answer; their order
-    is drawn once per problem. The smallest choice is right in half of the problems (68 % from
+    is drawn once per problem. The smallest choice is right in 55 % of the problems (68 % from
     grade 4 on): compare with that, not with chance alone.
     """
     root = ElementTree.fromstring(gzip.decompress(data_file("asdiv/ASDiv.xml.gz").read_bytes()))
