@@ -104,6 +104,18 @@ def test_length_and_known_words_are_groups_and_cells():
     assert [len(str(text).split()) for text in shown] == words[:5].tolist()
 
 
+def test_texts_of_one_length_alone_are_enough():
+    frame = notes()[["note", "back", "clinic"]]
+    frame["note"] = [text.split()[0] + " " + word for text, word in zip(
+        frame["note"], np.where(frame["back"] == 1, "frail", "walking"), strict=True
+    )]  # fmt: skip
+    first = of_table(frame, Lab(), COLUMNS)[0]
+    trained = ERM(first.budget).fit(first.model(), first.task, Lab())
+    assert auc_at(first, trained.model) > 0.95
+    for make in first.references.values():
+        FitEstimator().fit(make(), first.task, Lab())
+
+
 def test_comparison_models_read_what_they_are_called_by():
     first = of_table(notes(), Lab(), COLUMNS)[0]
     auc = {}

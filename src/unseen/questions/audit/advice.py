@@ -397,7 +397,7 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
             matters = clear.value >= _negligible_gain(findings, metric)
             notes.append(
                 Note(
-                    f"{name.capitalize()} is better than the {own}: {by}.",
+                    f"{name[0].upper()}{name[1:]} is better than the {own}: {by}.",
                     Tone.CAUTION if matters else Tone.NEUTRAL,
                     "Use it instead." if matters else "By less than matters for most uses.",
                 )
@@ -405,7 +405,7 @@ def _about_references(findings: Sequence[Findings], metric: str) -> list[Note]:
         elif clear.high >= 0:
             notes.append(
                 Note(
-                    f"{name.capitalize()} cannot be told from the {own}: {by}.",
+                    f"{name[0].upper()}{name[1:]} cannot be told from the {own}: {by}.",
                     Tone.NEUTRAL,
                     f"{_allowing_for(len(change))}Where two models cannot be told apart, the one "
                     "that is easier to check and to keep up is the better choice.",

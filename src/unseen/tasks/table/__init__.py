@@ -368,7 +368,12 @@ def split_table(sheet: ParsedTable, held_out: str | None, lab: Lab) -> Tabular:
     # centre, scale, levels and medians come from the training rows: the others must not leak in
     target = targets.fit_target(sheet.target, tidied[table.target], fit)
     encoder = fit_encoder(
-        tidied.iloc[fit], list(sheet.formats), table.max_levels, table.min_count, sheet.formats
+        tidied.iloc[fit],
+        list(sheet.formats),
+        table.max_levels,
+        table.min_count,
+        sheet.formats,
+        may_be_empty=table.text is not None,
     )
     groups, said = [], []
     for spec in table.groups:

@@ -196,6 +196,7 @@ class Encoder:
     def transform(self, tidied: pd.DataFrame) -> NDArray[np.float32]:
         """[row, input] in float32."""
         parts = [code.encode(tidied[code.name]) for code in self.codes]
+        parts = parts or [np.zeros((len(tidied), 0))]
         return np.concatenate(parts, 1).astype(np.float32)
 
 
@@ -205,11 +206,13 @@ def fit_encoder(
     max_levels: int = 20,
     min_count: int = 5,
     formats: Mapping[str, Format] | None = None,
+    may_be_empty: bool = False,
 ) -> Encoder:
     """An encoder learned from these rows (the fitted ones) and these columns.
 
     `formats` are those of all rows: one is taken where it reads the training cells as these alone
     would be read, so that a way of writing that only an evaluated site has is understood, too.
+    `may_be_empty` is for a table whose model reads something else, a text.
     """
     codes: list[Code] = []
     said: list[str] = []
@@ -218,7 +221,7 @@ def fit_encoder(
         code, why = _code(tidied[name], form, max_levels, min_count)
         codes += [code] if code else []
         said += [why] if why else []
-    if not codes:
+    if not codes and not may_be_empty:
         raise InvalidData(
             f"None of the {len(columns)} feature columns can be used.",
             why=" ".join(said) or "the table has no column besides target, site, time and entity.",
