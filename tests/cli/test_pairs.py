@@ -58,6 +58,7 @@ def test_methods_are_trained_on_the_split_and_reported(file, tmp_path, capsys, m
     page = report.read_text()
     assert "Exact match on unseen pairs by tokens" in page
     assert "Below 0.9 on pairs like training" in page
+    assert "No method answers half of the unseen pairs" in page
     # what was trained is read again: the same numbers, without training
     monkeypatch.setattr("unseen.questions.compare.pairs.train", None)
     code, _ = train(file, tmp_path, "--method", "rotary", "--method", "none", "--json")

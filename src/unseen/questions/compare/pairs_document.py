@@ -17,6 +17,8 @@ from unseen.questions.compare.pairs import (
 from unseen.reading import Reading
 from unseen.text import count_noun
 
+HALF = 0.5
+
 
 def rank_methods(found: PairResults) -> list[MethodResult]:
     """The best on unseen pairs first; of equals the better one inside."""
@@ -41,8 +43,9 @@ def pairs_document(found: PairResults, source: str, by: str) -> Document:
 def _lead(found: PairResults) -> str:
     best = rank_methods(found)[0]
     inside, unseen = best.reading(INSIDE), best.reading(UNSEEN)
+    holds = "" if unseen.value >= HALF else "No method answers half of the unseen pairs. "
     text = (
-        f"Split by this rule: {found.split.rule}. "
+        f"Split by this rule: {found.split.rule}. {holds}"
         f"Best on unseen pairs: {best.name} with {_number(unseen)} exact match, and "
         f"{_number(inside)} on held-out pairs like training."
     )
