@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.api import easy_to_hard as easy_to_hard
     from unseen.api import explain as explain
     from unseen.api import explain_of_text as explain_of_text
+    from unseen.api import forget_items as forget_items
     from unseen.api import influence as influence
     from unseen.api import influence_of_text as influence_of_text
     from unseen.api import measure as measure
@@ -61,6 +62,7 @@ _HOMES = {
         "easy_to_hard",
         "explain",
         "explain_of_text",
+        "forget_items",
         "influence",
         "influence_of_text",
         "measure",

@@ -88,6 +88,7 @@ from unseen.questions.explain.trace_document import (
 from unseen.questions.explain.trace_document import (
     summary_sections as trace_sections,
 )
+from unseen.questions.forgetting import forgetting_document, items_by_task
 from unseen.questions.influence import of_text
 from unseen.questions.influence.document import SUMMARY_SECTIONS
 from unseen.questions.influence.document import document as influence_document
@@ -131,6 +132,7 @@ from unseen.runs.runner import Watcher
 from unseen.runs.store import home
 from unseen.runs.tensors import home_cache
 from unseen.subjects.embedded import attribution_of, choose_example
+from unseen.subjects.item_forgetting import ForgettingResult, ItemForgetting
 from unseen.subjects.sources import Source, TableSource, read_counterparts, read_subjects
 from unseen.subjects.subject import Subject
 from unseen.subjects.table_models import Mode
@@ -754,6 +756,40 @@ def easy_to_hard(
     page = replace(easy_to_hard_document(found), facts=facts(items))
     answer = Answer(
         results=found, document=page, summary_sections=1, machine=machine_easy_to_hard(found)
+    )
+    return save_if_asked(answer, path)
+
+
+def forget_items(
+    items: str | Path | Sequence[Item],
+    task: str,
+    *,
+    model: str | Path | CausalLM,
+    setting: ItemForgetting = ItemForgetting(layers=(-1,)),
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[ForgettingResult]:
+    """Does a language model (a folder, or "smollm2") forget a task, and what else? It is trained on
+    random answers to items of the `task`, named by the field `task` of each line of a file, and
+    compared with itself before and with the same steps on true answers: on these items, on them
+    reworded, on held-out ones and on the other tasks.
+    """
+    path = None if report is None else check_report_path(report)
+    watch = watcher(shown=progress)
+    lab = lab or _lab(seed, device, "forgetting", watch.sink)
+    read = items if not isinstance(items, str | Path) else read_items(items)
+    chosen, others = items_by_task(read, task)
+    language = _language_model(model)[0].to(lab.device)
+    found = setting.run(language, task, chosen, others, lab)
+    name = str(items) if isinstance(items, str | Path) else count_noun(len(read), "item")
+    answer = Answer(
+        results=found,
+        document=forgetting_document(found, name),
+        summary_sections=2,
+        machine={"rows": list(found.rows()), "memorised": found.fit, "agreement": found.agreement},
     )
     return save_if_asked(answer, path)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
-from unseen.cli.items import ITEMS, add_items, compare_items
+from unseen.cli.items import ITEMS, add_items, compare_items, forget_items
 from unseen.cli.pairs import PAIRS, add_pairs, answer_pairs
 from unseen.cli.subject_options import (
     DATA,
@@ -86,6 +86,9 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options, rest = parser().parse_known_args(argv)
     methods, flags = split_rest(rest)
+    if options.forget and not flags:
+        present(forget_items(options), options)
+        return 0
     if options.hardness and not flags:
         found = compare_items(options, [*options.methods, *methods, *options.method])
         present(found, options)

@@ -21,6 +21,13 @@ def add_items(p: Arguments) -> None:
     )
     p.option(
         ITEMS,
+        "--forget",
+        metavar="TASK",
+        help="does the model forget this task (field `task` of the items), trained on random "
+        "answers to at most 32 of its items, and what else?",
+    )
+    p.option(
+        ITEMS,
         "--cuts",
         metavar="LOW:HIGH",
         help="easy up to LOW, hard from HIGH on (default: 30, 40 and 30 %% of the items)",
@@ -56,6 +63,34 @@ def add_items(p: Arguments) -> None:
         choices=("float32", "bfloat16"),
         help="of a language model that reads items; bfloat16 is about twice as fast, and "
         "log-probabilities differ by about 0.1",
+    )
+
+
+def forget_items(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    """Random answers to one task of a file of items."""
+    if not options.subject or not options.model:
+        raise InvalidConfig(
+            "--forget was given without a file of items, or without --model.",
+            why="a language model is trained on random answers to items of one task.",
+            fix="unseen compare items.jsonl --forget TASK --model FOLDER",
+        )
+    # a help page must not wait for torch
+    from unseen.subjects.item_forgetting import ItemForgetting
+
+    return unseen.forget_items(
+        options.subject,
+        options.forget,
+        model=options.model,
+        setting=ItemForgetting(
+            n=min(options.train_items, 32),
+            held_out=options.test_items,
+            bfloat16=options.precision == "bfloat16",
+            layers=(-1,),
+        ),
+        seed=options.seed,
+        device=options.device,
+        progress=not options.quiet,
+        report=options.report,
     )
 
 

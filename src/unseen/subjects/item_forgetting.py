@@ -237,6 +237,7 @@ def probe_items(
     """Per probed layer, in their order: accuracy of a linear probe for the right answer, and of its
     control with answers dealt out anew.
 
+    With fewer than five items of an answer there are as many folds, with one there is no probe.
     Where all items have the same choices, the states behind all of them tell which is right. Else
     the probe tells which of two choices is, the right and a wrong one, from the difference of their
     states: chance is a half.
@@ -249,7 +250,10 @@ def probe_items(
             y = torch.tensor([item.answer for item in items])
         else:
             rows, y = choice_pairs(states, items, lab.child("pairs"))
-        result = probe(rows, y, lab.child("probe", layer))
+        folds = min(5, int(torch.bincount(y, minlength=2).min()))
+        if folds < 2:
+            continue  # one answer only, or one of it: nothing can be read and tested
+        result = probe(rows, y, lab.child("probe", layer), folds=folds)
         found[layer] = (result.accuracy, result.control)
     return found
 
