@@ -95,5 +95,6 @@ def _probes(found: ForgettingResult) -> Table:
             for arm, layers in found.probes.items()
             for layer, (accuracy, control) in layers.items()
         ],
-        caption="Linear probes of held-out items, and controls with answers dealt out anew",
+        caption="Linear probes of held-out items, and controls with answers dealt out "
+        "anew; layer −1 is the last",
     )  # fmt: skip

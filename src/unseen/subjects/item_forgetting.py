@@ -200,11 +200,10 @@ class ItemForgetting:
             if arm == "random":
                 memorised = self.score(trained, {"labels": _relabel(forget, drawn[-1])})["labels"]
         agreement = float(np.mean([a == b for a, b in zip(truth, drawn[0], strict=True)]))
-        probes = {
-            arm: probe_items(one["held out"], rest, lab)
-            for arm, one in scores.items()
-            if arm != "true"
-        }
+        probes = {}
+        for arm in ("before", "random"):
+            found = probe_items(scores[arm]["held out"], rest, lab)
+            probes[arm] = {self.layers[k]: readings for k, readings in found.items()}
         return ForgettingResult(
             name, scores, memorised.accuracy, agreement, probes if self.layers else {}
         )
