@@ -42,10 +42,10 @@ def average_precision(
         return float("nan")
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.diff(scores[order]) != 0, True)
-    return float(_of_ranked(w[order][None], y[order], last)[0])
+    return float(_stepwise_area(w[order][None], y[order], last)[0])
 
 
-def _of_ranked(
+def _stepwise_area(
     weights: Float[np.ndarray, "draw n"], y: Bool[np.ndarray, " n"], last: Bool[np.ndarray, " n"]
 ) -> Float[np.ndarray, " draw"]:
     """Of examples ranked by score; `last` marks the last one of every score."""
@@ -79,7 +79,7 @@ def bootstrap_average_precision(
     # a value of 0 or 1 has no log odds: half a positive example away from it
     edge = 1 / (2 * y.sum() + 2)
     inside = float(np.clip(value, edge, 1 - edge))
-    resampled = logit(np.clip(_of_ranked(weights, y[order], last), edge, 1 - edge))
+    resampled = logit(np.clip(_stepwise_area(weights, y[order], last), edge, 1 - edge))
     binomial = 1 / np.sqrt(y.sum() * inside * (1 - inside))
     freedom = max(1, int(y.sum()) - 1)  # few positive examples: t, not z
     half = stats.t_quantile(freedom) * max(binomial, float(resampled.std()))
