@@ -23,6 +23,9 @@ FEWEST_SHARED = 8
 BATCH_TOKENS = {"cpu": 256}
 """More were slower on a CPU (SmolLM2, 24 items: 4.7 s at 256, 6.6 s at 1,024): caches are small."""
 
+CONTEXT_TOKENS = 2
+"""Times as many tokens of prompts: only their last ones have logits."""
+
 
 class Precision(StrEnum):
     """Of the matrix products; sums of log-probabilities are in float32 either way."""
@@ -145,8 +148,11 @@ def choice_likelihoods(
         items = _branches(model, prompts, choices)
         found: list[ChoiceLikelihood | None] = [None] * len(items)
         shared = _SharedPrefix.of(model, items, device)
-        for batch in _batches(items, batch_tokens or BATCH_TOKENS.get(device.type, 8192)):
-            read = _read_batch(model, [items[k] for k in batch], shared, layers, device)
+        most = batch_tokens or BATCH_TOKENS.get(device.type, 8192)
+        for batch in _batches(items, CONTEXT_TOKENS * most):
+            here = [items[k] for k in batch]
+            context = _read_contexts(model, here, shared, device)
+            read = _read_tails(model, here, context, layers, most)
             for k, one in zip(batch, read, strict=True):
                 found[k] = one
     return [one for one in found if one is not None]
@@ -204,20 +210,15 @@ def _branch(model: BranchReader, k: int, prompt: str, texts: Sequence[str]) -> B
 
 def _batches(items: Sequence[Branches], tokens: int) -> Iterator[list[int]]:
     """Items of similar length together, as many as `tokens` allow with padding, at least one."""
-    order = sorted(range(len(items)), key=lambda k: (len(items[k].context), items[k].width))
+    order = sorted(range(len(items)), key=lambda k: len(items[k].context))
     batch: list[int] = []
-    for k in order:
-        if batch and _padded_tokens([items[i] for i in (*batch, k)]) > tokens:
+    for k in order:  # the longest comes last
+        if batch and len(items[k].context) * (len(batch) + 1) > tokens:
             yield batch
             batch = []
         batch.append(k)
     if batch:
         yield batch
-
-
-def _padded_tokens(batch: Sequence[Branches]) -> int:
-    contexts = len(batch) * max(len(one.context) for one in batch)
-    return max(contexts, sum(len(one.tails) for one in batch) * max(one.width for one in batch))
 
 
 @dataclass(frozen=True)
@@ -246,55 +247,86 @@ class _SharedPrefix:
         return cls(length, state)
 
 
-def _read_batch(
-    model: BranchReader,
-    items: Sequence[Branches],
-    shared: _SharedPrefix,
-    layers: Sequence[int],
-    device: torch.device,
-) -> list[ChoiceLikelihood]:
+@dataclass(frozen=True)
+class _ReadContext:
+    """Prompts of a batch after they were read."""
+
+    logits: Float[Tensor, "b v"]
+    """Of the token behind each prompt."""
+    real: Bool[Tensor, "b read"]
+    state: Any
+
+
+def _read_contexts(
+    model: BranchReader, items: Sequence[Branches], shared: _SharedPrefix, device: torch.device
+) -> _ReadContext:
     rest = pad_sequences(
         [one.context[shared.length :] for one in items], [()] * len(items), Side.LEFT
     )
-    real = torch.cat([torch.ones(len(items), shared.length, dtype=torch.bool), rest.real], 1)
+    before = torch.ones(len(items), shared.length, dtype=torch.bool)
+    real = torch.cat([before, rest.real], 1).to(device)
     state = shared.state
     if shared.length:
         state = model.select(state, torch.zeros(len(items), dtype=torch.long, device=device))
-    first, state = model.read_last(rest.tokens.to(device), real.to(device), state)
-    return _read_tails(model, items, real.to(device), first, state, layers)
+    logits, state = model.read_last(rest.tokens.to(device), real, state)
+    return _ReadContext(logits, real, state)
 
 
 def _read_tails(
     model: BranchReader,
     items: Sequence[Branches],
-    real: Bool[Tensor, "b read"],
-    first: Float[Tensor, "b v"],
-    state: Any,
+    context: "_ReadContext",
     layers: Sequence[int],
+    most: int,
 ) -> list[ChoiceLikelihood]:
     """The first token of a tail is predicted by the prompt's last one, the others by the tail."""
-    device = real.device
+    device = context.real.device
     counts = [len(one.tails) for one in items]
     owner = torch.repeat_interleave(torch.tensor(counts)).to(device)
     tails = [tail for one in items for tail in one.tails]
-    skip = torch.tensor([k for one in items for k in one.skip])
-    rows = pad_sequences(tails, [()] * len(tails), Side.RIGHT)
-    scored = (rows.real & (torch.arange(rows.tokens.shape[1]) >= skip[:, None])).to(device)
-    tokens = rows.tokens.to(device)
-    steps = [token_log_probabilities(first[owner][:, None], tokens[:, :1])]
-    hidden = None
+    skip = torch.tensor([k for one in items for k in one.skip], device=device)
+    first = torch.tensor([tail[0] for tail in tails], device=device)
+    steps = token_log_probabilities(context.logits[owner][:, None], first[:, None])[:, 0]
+    total = steps.masked_fill(skip > 0, 0)
+    hidden: list[Tensor] = [torch.empty(0)] * len(tails)
     # a tail's last token predicts nothing: it is read for its hidden state only
-    reads = tokens if layers else tokens[:, :-1]
-    if reads.shape[1]:
-        seen = torch.cat([real[owner], rows.real[:, : reads.shape[1]].to(device)], 1)
-        logits, states = model.read_layers(reads, seen, model.select(state, owner), layers)
-        steps.append(token_log_probabilities(logits[:, : tokens.shape[1] - 1], tokens[:, 1:]))
-        last = rows.real.sum(1).to(device) - 1
-        hidden = states[torch.arange(len(last)), last].float().cpu() if layers else None
-    total = torch.cat(steps, 1).masked_fill(~scored, 0).sum(1).cpu().split(counts)
-    lengths = scored.sum(1).cpu().split(counts)
-    ends = hidden.split(counts) if hidden is not None else [None] * len(items)
+    unread = 0 if layers else 1
+    for group in _tail_groups([len(tail) - unread for tail in tails], most):
+        rows = pad_sequences([tails[k] for k in group], [()] * len(group), Side.RIGHT)
+        tokens, is_token = rows.tokens.to(device), rows.real.to(device)
+        reads = tokens[:, : tokens.shape[1] - unread]
+        seen = torch.cat([context.real[owner[group]], is_token[:, : reads.shape[1]]], 1)
+        state = model.select(context.state, owner[group])
+        logits, states = model.read_layers(reads, seen, state, layers)
+        steps = token_log_probabilities(logits[:, : tokens.shape[1] - 1], tokens[:, 1:])
+        place = torch.arange(1, tokens.shape[1], device=device)
+        scored = is_token[:, 1:] & (place >= skip[group][:, None])
+        total[group] += steps.masked_fill(~scored, 0).sum(1)
+        if layers:
+            last = is_token.sum(1) - 1
+            for k, state_at_end in zip(group, states[range(len(group)), last], strict=True):
+                hidden[k] = state_at_end.float().cpu()
+    lengths = torch.tensor([len(tail) for tail in tails]) - skip.cpu()
+    parts = zip(items, total.cpu().split(counts), lengths.split(counts), strict=True)
+    ends = torch.stack(hidden).split(counts) if layers else [None] * len(items)
     return [
-        ChoiceLikelihood(total[k], lengths[k], torch.tensor(one.bytes), ends[k])
-        for k, one in enumerate(items)
+        ChoiceLikelihood(sums, tokens, torch.tensor(one.bytes), end)
+        for (one, sums, tokens), end in zip(parts, ends, strict=True)
     ]
+
+
+def _tail_groups(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Rows with something to read, by length: none twice as long as another of its group, and at
+    most so many tokens with padding.
+    """
+    group: list[int] = []
+    for k in sorted(range(len(lengths)), key=lambda k: lengths[k]):
+        if not lengths[k]:
+            continue
+        is_long = bool(group) and lengths[k] > 2 * lengths[group[0]]
+        if group and (is_long or lengths[k] * (len(group) + 1) > most):
+            yield group
+            group = []
+        group.append(k)
+    if group:
+        yield group
