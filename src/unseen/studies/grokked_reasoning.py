@@ -155,7 +155,8 @@ def pair_queries(task: Task, most: int, lab: Lab) -> Batch:
     assert isinstance(data, Columns)
     tokens, bridge = data.columns["tokens"], data.columns["bridge"]
     order = torch.randperm(len(tokens), generator=lab.generator())
-    chosen, partners = [], []
+    chosen: list[int] = []
+    partners: list[int] = []
     for k in order[: 4 * most].tolist():
         fits = (tokens[:, FIRST : LAST + 1] == tokens[k, FIRST : LAST + 1]).all(1)
         fits &= (bridge != bridge[k]) & (tokens[:, -1] != tokens[k, -1])

@@ -147,8 +147,8 @@ def synthetic_visits(n: int = 240, columns: Sequence[str] = ("Narrative_1",)) ->
             columns[0]: narrative,
         }
     )
-    for more in columns[1:]:
-        frame[more] = np.where(rng.random(n) < 0.5, "AT HOME", "")
+    for column in columns[1:]:
+        frame[column] = np.where(rng.random(n) < 0.5, "AT HOME", "")
     return frame.astype(str)
 
 
