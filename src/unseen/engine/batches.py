@@ -1,7 +1,7 @@
 """In-memory, memory-mapped or streamed data as batches on the lab's device."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,13 +66,6 @@ class Tokens(Dataset[dict[str, Tensor]]):
         if not 0 <= int(index) < len(self):
             raise IndexError(index)
         return {"tokens": torch.as_tensor(self.array[start : start + self.length].astype("int64"))}
-
-
-@runtime_checkable
-class BatchStream(Protocol):
-    """Data that form their own minibatches, as `engine.mixture.Mixture`."""
-
-    def batches(self, batch_size: int, lab: Lab) -> Iterator[Batch]: ...
 
 
 def size(batch: Batch) -> int:
@@ -152,10 +145,10 @@ def forever(data: Dataset[Any], batch_size: int, lab: Lab) -> Iterator[Batch]:
     """Shuffled passes without end; every batch is full (data smaller than a batch come whole).
 
     The order depends on the lab's stream only. A stream (iterable dataset) keeps its own order;
-    data with `batches` form them themselves.
+    data with `batches`, as `engine.mixture.Mixture`, form them themselves.
     """
-    if isinstance(data, BatchStream):
-        yield from data.batches(batch_size, lab)
+    if (batches := getattr(data, "batches", None)) is not None:
+        yield from batches(batch_size, lab)
     if isinstance(data, IterableDataset):
         while True:
             yield from once(data, batch_size, lab)
