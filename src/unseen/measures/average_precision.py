@@ -109,4 +109,4 @@ class AveragePrecision:
 
 
 def example() -> AveragePrecision:
-    return AveragePrecision(draws=100)
+    return AveragePrecision("shifted", draws=100)
