@@ -98,6 +98,12 @@ class AveragePrecision:
 
     def __call__(self, subject: Trained, lab: Lab) -> Reading:
         y = whole(subject.task.split(self.split).data, lab)["y"]
+        if not len(y):
+            raise InvalidData(
+                f"Split `{self.split}` is empty.",
+                why="examples are ranked.",
+                fix="give a split with examples of both classes.",
+            )
         if y.is_floating_point() or int(y.max()) > 1:
             raise InvalidData(
                 f"Split `{self.split}` has other targets than the classes 0 and 1.",
