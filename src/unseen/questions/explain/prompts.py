@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from unseen.engine.trace import output_head
-from unseen.errors import InvalidConfig, InvalidData, MissingFile
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.models.pretrained import CausalLM
-from unseen.tasks.text_corpus.queries import refuse_long
+from unseen.tasks.text_corpus.queries import read_utf8, refuse_long
 
 Text = str | Sequence[int]
 """A text, or token numbers."""
@@ -42,20 +42,7 @@ FIELDS = tuple(PromptPair.__dataclass_fields__)[:-1]
 def read_prompts(path: str | Path) -> list[PromptPair]:
     """The lines of a .jsonl file with the fields of a `PromptPair`."""
     path = Path(path)
-    if not path.is_file():
-        raise MissingFile(
-            f"There is no file `{path}`.",
-            why="the prompts are read from it.",
-            fix="check the path.",
-        )
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidData(
-            f"{path} is not UTF-8: byte {error.start:,} begins no character.",
-            why="guessing another encoding would turn letters into others.",
-            fix="convert it: iconv -f latin1 -t utf-8 FILE > NEW.",
-        ) from None
+    text = read_utf8(path, "prompts")
     # not splitlines: U+2028 and others may stand inside a JSON string
     lines = [(k, line) for k, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:

@@ -167,10 +167,9 @@ class Mode:
 
 
 @dataclass(frozen=True)
-class Sort:
-    """`x_1 … x_n > the same, ascending`."""
+class ListOfValues:
+    """Fields of the problems on a sequence of values."""
 
-    name: ClassVar[str] = "sort"
     values: int = 100
     repeat: bool = False
     """Whether values are drawn with replacement."""
@@ -183,6 +182,13 @@ class Sort:
     def longest(self) -> int:
         return 10_000 if self.repeat else self.values
 
+
+@dataclass(frozen=True)
+class Sort(ListOfValues):
+    """`x_1 … x_n > the same, ascending`."""
+
+    name: ClassVar[str] = "sort"
+
     def chance(self, n: int) -> float:
         return 0.0
 
@@ -192,20 +198,10 @@ class Sort:
 
 
 @dataclass(frozen=True)
-class Successor:
+class Successor(ListOfValues):
     """`x_1 … x_n > a` asks for the smallest x above a, or the end where a is the largest."""
 
     name: ClassVar[str] = "successor"
-    values: int = 100
-    repeat: bool = False
-
-    @property
-    def symbols(self) -> int:
-        return self.values
-
-    @property
-    def longest(self) -> int:
-        return 10_000 if self.repeat else self.values
 
     def chance(self, n: int) -> float:
         return 1 / n
@@ -220,16 +216,10 @@ class Successor:
 
 
 @dataclass(frozen=True)
-class Occurrences:
+class Occurrences(ListOfValues):
     """`x_1 … x_n > a` asks how often a occurs."""
 
     name: ClassVar[str] = "occurrences"
-    values: int = 100
-    repeat: bool = False
-
-    @property
-    def symbols(self) -> int:
-        return self.values
 
     @property
     def longest(self) -> int:
@@ -246,20 +236,10 @@ class Occurrences:
 
 
 @dataclass(frozen=True)
-class Minimum:
+class Minimum(ListOfValues):
     """`x_1 … x_n > the smallest`."""
 
     name: ClassVar[str] = "minimum"
-    values: int = 100
-    repeat: bool = False
-
-    @property
-    def symbols(self) -> int:
-        return self.values
-
-    @property
-    def longest(self) -> int:
-        return 10_000 if self.repeat else self.values
 
     def chance(self, n: int) -> float:
         return 1 / n
@@ -271,20 +251,10 @@ class Minimum:
 
 
 @dataclass(frozen=True)
-class Fill:
+class Fill(ListOfValues):
     """`x_1 … x_n > the sorted sequence with one blank` asks for what stands there."""
 
     name: ClassVar[str] = "fill"
-    values: int = 100
-    repeat: bool = False
-
-    @property
-    def symbols(self) -> int:
-        return self.values
-
-    @property
-    def longest(self) -> int:
-        return 10_000 if self.repeat else self.values
 
     def chance(self, n: int) -> float:
         return 1 / n
@@ -299,21 +269,11 @@ class Fill:
 
 
 @dataclass(frozen=True)
-class Copy:
+class Copy(ListOfValues):
     """`x_1 … x_n > the same`: different values, or with repetitions from a small alphabet."""
 
     name: ClassVar[str] = "copy"
-    values: int = 100
-    repeat: bool = False
     """Whether the values are drawn with replacement; then `values` is best small, as 2."""
-
-    @property
-    def symbols(self) -> int:
-        return self.values
-
-    @property
-    def longest(self) -> int:
-        return 10_000 if self.repeat else self.values
 
     def chance(self, n: int) -> float:
         return self.values**-n if self.repeat else 0.0

@@ -34,20 +34,7 @@ def read_queries(path: str | Path) -> list[Query]:
     model writes them.
     """
     path = Path(path)
-    if not path.is_file():
-        raise MissingFile(
-            f"There is no file `{path}`.",
-            why="the queries are read from it.",
-            fix="check the path.",
-        )
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidData(
-            f"{path} is not UTF-8: byte {error.start:,} begins no character.",
-            why="guessing another encoding would turn letters into others.",
-            fix="convert it: iconv -f latin1 -t utf-8 FILE > NEW.",
-        ) from None
+    text = read_utf8(path, "queries")
     rows = _csv(text) if path.suffix.lower() == ".csv" else _jsonl(text, path)
     found = [_query(row, f"{path}, line {line}") for line, row in rows]
     if not found:
@@ -55,6 +42,24 @@ def read_queries(path: str | Path) -> list[Query]:
             f"{path} holds no query.", why="there is nothing to ask.", fix='write {"prompt": "…"}.'
         )
     return found
+
+
+def read_utf8(path: Path, what: str) -> str:
+    """The text of a file; `what` is read from it, in the words of a refusal."""
+    if not path.is_file():
+        raise MissingFile(
+            f"There is no file `{path}`.",
+            why=f"the {what} are read from it.",
+            fix="check the path.",
+        )
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidData(
+            f"{path} is not UTF-8: byte {error.start:,} begins no character.",
+            why="guessing another encoding would turn letters into others.",
+            fix="convert it: iconv -f latin1 -t utf-8 FILE > NEW.",
+        ) from None
 
 
 def _csv(text: str) -> list[tuple[int, Mapping[str, object]]]:
