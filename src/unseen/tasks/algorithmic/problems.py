@@ -270,10 +270,11 @@ class Fill(ListOfValues):
 
 @dataclass(frozen=True)
 class Copy(ListOfValues):
-    """`x_1 … x_n > the same`: different values, or with repetitions from a small alphabet."""
+    """`x_1 … x_n > the same`: different values, or with repetitions from a small alphabet: with
+    `repeat`, `values` is best small, as 2.
+    """
 
     name: ClassVar[str] = "copy"
-    """Whether the values are drawn with replacement; then `values` is best small, as 2."""
 
     def chance(self, n: int) -> float:
         return self.values**-n if self.repeat else 0.0
