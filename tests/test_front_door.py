@@ -181,8 +181,9 @@ def test_an_answer_is_written_in_the_format_of_the_suffix(suffix, answers, tmp_p
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_an_unknown_format_is_refused_before_any_work(question, monkeypatch, tmp_path):
-    monkeypatch.setattr("unseen.api.read_subjects", None)  # nothing may be read
-    monkeypatch.setattr("unseen.api.compute", None)
+    home = importlib.import_module(f"unseen.api.{question}")
+    for reader in {"read_subjects", "compute"} & set(vars(home)):  # nothing may be read
+        monkeypatch.setattr(home, reader, None)
     with pytest.raises(InvalidConfig, match="unknown suffix"):
         getattr(unseen, question)("absent.csv", target="ill", report=tmp_path / "page.docx")
     with pytest.raises(InvalidConfig, match="unknown suffix"):

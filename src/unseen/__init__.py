@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to the interpreter
-    from unseen.api import audit as audit
-    from unseen.api import compare as compare
-    from unseen.api import compare_pairs as compare_pairs
-    from unseen.api import concurrence as concurrence
-    from unseen.api import difficulty as difficulty
-    from unseen.api import easy_to_hard as easy_to_hard
-    from unseen.api import explain as explain
-    from unseen.api import explain_of_text as explain_of_text
-    from unseen.api import forget_items as forget_items
-    from unseen.api import influence as influence
-    from unseen.api import influence_of_text as influence_of_text
-    from unseen.api import measure as measure
-    from unseen.api import measure_authorship as measure_authorship
-    from unseen.api import measure_of_items as measure_of_items
-    from unseen.api import measure_of_text as measure_of_text
-    from unseen.api import measure_sweep as measure_sweep
+    from unseen.api.audit import audit as audit
+    from unseen.api.compare import compare as compare
+    from unseen.api.compare import compare_pairs as compare_pairs
+    from unseen.api.compare import easy_to_hard as easy_to_hard
+    from unseen.api.compare import forget_items as forget_items
+    from unseen.api.explain import explain as explain
+    from unseen.api.explain import explain_of_text as explain_of_text
+    from unseen.api.influence import influence as influence
+    from unseen.api.influence import influence_of_text as influence_of_text
+    from unseen.api.measure import concurrence as concurrence
+    from unseen.api.measure import difficulty as difficulty
+    from unseen.api.measure import measure as measure
+    from unseen.api.measure import measure_authorship as measure_authorship
+    from unseen.api.measure import measure_of_items as measure_of_items
+    from unseen.api.measure import measure_of_text as measure_of_text
+    from unseen.api.measure import measure_sweep as measure_sweep
     from unseen.attribution import Attribution as Attribution
     from unseen.attribution import Attributor as Attributor
     from unseen.attribution import Cause as Cause
@@ -53,18 +53,24 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.task import Use as Use
 
 _HOMES = {
-    "unseen.api": (
-        "audit",
+    "unseen.api.audit": ("audit",),
+    "unseen.api.compare": (
         "compare",
         "compare_pairs",
-        "concurrence",
-        "difficulty",
         "easy_to_hard",
+        "forget_items",
+    ),
+    "unseen.api.explain": (
         "explain",
         "explain_of_text",
-        "forget_items",
+    ),
+    "unseen.api.influence": (
         "influence",
         "influence_of_text",
+    ),
+    "unseen.api.measure": (
+        "concurrence",
+        "difficulty",
         "measure",
         "measure_authorship",
         "measure_of_items",

@@ -334,7 +334,8 @@ def test_a_target_with_a_second_role_is_refused_in_these_words(role):
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_the_work(monkeypatch):
-    monkeypatch.setattr("unseen.api.read_subjects", lambda *_, **__: pytest.fail("work was done"))
+    refuse = lambda *_, **__: pytest.fail("work was done")  # noqa: E731
+    monkeypatch.setattr("unseen.api.audit.read_subjects", refuse)
     Path("blocked").write_text("a file, not a folder")
     with pytest.raises(MissingFile, match="cannot be written"):
         unseen.audit(clinics(), target="ill", report="blocked/page.html")
