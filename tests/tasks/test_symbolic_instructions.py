@@ -1,6 +1,4 @@
-"""Functions are told apart by their outputs on every string; no unseen function is in training under
-any name.
-"""
+"""Functions are told apart by their outputs; no unseen function is in training under any name."""
 
 from itertools import product
 
@@ -78,7 +76,9 @@ def read_rows(task, split):
     """Definition, string, answer and function of every row."""
     rows = []
     columns = task.split(split).data.columns
-    for tokens, mask, number in zip(*(columns[k] for k in ("tokens", "mask", "function"))):
+    for tokens, mask, number in zip(
+        *(columns[k] for k in ("tokens", "mask", "function")), strict=True
+    ):
         words = VOCABULARY.decode(tokens[tokens != PAD].tolist())
         at, colon = words.index("<to>"), words.index(":")
         assert mask.nonzero().flatten().tolist() == list(range(at + 1, len(words)))

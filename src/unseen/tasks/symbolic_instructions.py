@@ -94,7 +94,7 @@ def functions() -> tuple[Function, ...]:
     probes = strings()[::100]
 
     def outputs(name: Name) -> tuple[str, ...]:
-        return tuple(map(name, probes))
+        return tuple(name(text) for text in probes)
 
     found: dict[tuple[str, ...], list[Name]] = {}
     for pair in product(PRIMITIVES, repeat=2):
@@ -149,7 +149,7 @@ class SymbolicInstructions:
 
     def __post_init__(self) -> None:
         most = len(functions())
-        if not (0 <= self.seen and 2 <= self.unseen and self.seen + self.unseen <= most):
+        if self.seen < 0 or self.unseen < 2 or self.seen + self.unseen > most:
             raise InvalidConfig(
                 f"{self.seen} seen and {self.unseen} unseen functions.",
                 why=f"there are {most} functions of two primitives; another definition needs "
