@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unseen.engine.responses import target_ends, target_mask
+from unseen.models.encoder_decoder import EncoderDecoder
 from unseen.models.pretrained import CausalLM
 from unseen.models.transformer import Transformer
 from unseen.task import Batch
@@ -22,6 +23,11 @@ def response_loss(model: nn.Module, batch: Batch) -> Float[Tensor, " b"]:
     The value of `objectives.mean_token_loss`, from the logits at the response's tokens only and
     without the padding that no row of the batch needs. Labels of prompt tokens are never read.
     """
+    return -response_log_likelihood(model, batch) / target_mask(batch)[:, 1:].sum(1).clamp_min(1)
+
+
+def response_log_likelihood(model: nn.Module, batch: Batch) -> Float[Tensor, " b"]:
+    """log p(response | prompt) in nats: the *sum* over the response's tokens."""
     where = target_mask(batch)
     width = max(2, target_ends(where).amax().item())
     tokens, where = batch["tokens"][:, :width], where[:, 1:width]
@@ -31,20 +37,21 @@ def response_loss(model: nn.Module, batch: Batch) -> Float[Tensor, " b"]:
     wide = logits if logits.dtype is torch.float64 else logits.float()
     losses = F.cross_entropy(wide, target, reduction="none")
     rows = where.nonzero()[:, 0]
-    total = losses.new_zeros(len(tokens)).index_add(0, rows, losses)
-    return total / where.sum(1).clamp_min(1)
+    return -losses.new_zeros(len(tokens)).index_add(0, rows, losses)
 
 
 def logits_at(
     model: nn.Module, tokens: Int[Tensor, "b s"], where: Bool[Tensor, "b s"]
 ) -> Float[Tensor, "n v"]:
     """The logits at the marked positions, row by row. The head of a `Transformer` or `CausalLM`
-    computes no others.
+    computes no others, that of an `EncoderDecoder` none of the source.
     """
     if isinstance(model, CausalLM):
         # through the head's input: what a model does with its logits afterwards stays as it is
         with _choose_hidden(model.model.get_output_embeddings(), where):
             return model.model(input_ids=tokens, use_cache=False).logits[0]
+    if isinstance(model, EncoderDecoder):
+        return model.logits_at(tokens, where)
     if isinstance(model, Transformer):
         with _without_head(model) as head:
             hidden = model(tokens)
