@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from unseen.errors import InvalidData, MissingExtra, MissingFile
+from unseen.errors import CorruptFile, InvalidData, MissingExtra, MissingFile
 from unseen.models.pretrained import load_causal, refuse_pickles
 
 transformers = pytest.importorskip("transformers")
@@ -83,3 +83,31 @@ def test_a_checkpoint_without_its_head_is_refused(folder):
     with pytest.raises(InvalidData, match=r"has no lm_head\.weight for a GPT2LMHeadModel") as found:
         load_causal(folder)
     assert "GPT2Model" in found.value.fix
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b'{"model_type": "unheard"}'),
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", b"{}"),
+        ("model.safetensors", b"0123456789"),
+    ],
+)
+def test_a_broken_file_is_an_error_of_the_folder(folder, file, content):
+    (folder / file).write_bytes(content)
+    with pytest.raises(CorruptFile, match=r"cannot be loaded") as found:
+        load_causal(folder)
+    assert found.value.why
+    assert "save_pretrained" in found.value.fix
+
+
+def test_a_missing_tokenizer_and_one_of_a_larger_model_are_named(folder):
+    config = transformers.GPT2Config.from_pretrained(folder, vocab_size=50)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    with pytest.raises(InvalidData, match="95 tokens, GPT2LMHeadModel 50"):
+        load_causal(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(MissingFile, match="no tokenizer"):
+        load_causal(folder)

@@ -6,7 +6,8 @@ Weights are read from safetensors only: a pickle can run any code when it is ope
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unseen.errors import InvalidData, MissingExtra, MissingFile, UnsupportedLayer
+from unseen.errors import (
+    CorruptFile,
+    InvalidData,
+    MissingExtra,
+    MissingFile,
+    UnseenError,
+    UnsupportedLayer,
+)
 from unseen.models.transformer import Activation, Decoder, Norm, Positions, Transformer
 
 
@@ -234,13 +242,8 @@ def load_causal(folder: Path | str) -> CausalLM:
     that lies there.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise MissingFile(
-            f"{folder} holds no transformers model.",
-            why="there is no config.json in it.",
-            fix="give a folder made by model.save_pretrained(folder) and "
-            "tokenizer.save_pretrained(folder).",
-        )
+    refuse_no_model(folder)
+    refuse_no_tokenizer(folder)
     refuse_pickles(folder)
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -250,18 +253,69 @@ def load_causal(folder: Path | str) -> CausalLM:
             why="it is an optional extra and is not installed.",
             fix='pip install "unseen[language]"',
         ) from error
-    found: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    model, loaded = found
-    refuse_incomplete(folder, model, loaded)
-    return CausalLM(
-        model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    )
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    with refuse_broken(folder):
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **safe
+        )
+        model, loaded = found
+        refuse_incomplete(folder, model, loaded)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+    # without tokens that were added behind it, such as one for padding, which no text holds
+    refuse_other_vocabulary(model, tokenizer.vocab_size)
+    return CausalLM(model, tokenizer)
+
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
+
+
+def refuse_no_model(folder: Path) -> None:
+    """Refuses a folder that transformers did not save a model to."""
+    if not (folder / "config.json").is_file():
+        raise MissingFile(
+            f"{folder} holds no transformers model.",
+            why="there is no config.json in it.",
+            fix="give a folder made by model.save_pretrained(folder) and "
+            "tokenizer.save_pretrained(folder).",
+        )
+
+
+def refuse_no_tokenizer(folder: Path) -> None:
+    """Refuses a folder without a tokenizer: transformers would make one that knows no words."""
+    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+        raise MissingFile(
+            f"{folder} holds no tokenizer.",
+            why=f"none of {', '.join(TOKENIZER_FILES)} is in it.",
+            fix="save it beside the model: tokenizer.save_pretrained(folder).",
+        )
+
+
+@contextmanager
+def refuse_broken(folder: Path) -> Iterator[None]:
+    """What transformers says of a folder that it cannot load, as an error of a file."""
+    try:
+        yield
+    except UnseenError:
+        raise
+    except Exception as error:  # of json, safetensors and tokenizers, each its own
+        said = " ".join(str(error).split())
+        raise CorruptFile(
+            f"The model in {folder} cannot be loaded.",
+            why=said if len(said) <= 300 else f"{said[:299]}…",
+            fix="save model and tokenizer again with save_pretrained(folder); a kind of model that "
+            "is not known may need a newer transformers.",
+        ) from error
+
+
+def refuse_other_vocabulary(model: Any, size: int) -> None:
+    """Refuses a tokenizer of more tokens than the model has vectors for."""
+    known = model.get_input_embeddings().num_embeddings
+    if size > known:
+        raise InvalidData(
+            f"The tokenizer has {size:,} tokens, {type(model).__name__} {known:,}.",
+            why="they belong to different models: the numbers of its tokens mean other words.",
+            fix="give a folder with the model and its own tokenizer.",
+        )
 
 
 def refuse_incomplete(folder: Path, model: Any, loaded: Mapping[str, Any]) -> None:

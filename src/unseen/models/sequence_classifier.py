@@ -11,8 +11,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from unseen.engine.batches import Columns
-from unseen.errors import InvalidConfig, InvalidData, MissingExtra, MissingFile, UnknownName
-from unseen.models.pretrained import refuse_incomplete, refuse_pickles
+from unseen.errors import InvalidConfig, InvalidData, MissingExtra, UnknownName
+from unseen.models.pretrained import (
+    refuse_broken,
+    refuse_incomplete,
+    refuse_no_model,
+    refuse_no_tokenizer,
+    refuse_pickles,
+)
 
 
 class SequenceClassifier(nn.Module):
@@ -81,13 +87,8 @@ def load_classifier(folder: Path | str) -> SequenceClassifier:
     that lies there.
     """
     folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise MissingFile(
-            f"{folder} holds no transformers model.",
-            why="there is no config.json in it.",
-            fix="give a folder made by model.save_pretrained(folder) and "
-            "tokenizer.save_pretrained(folder).",
-        )
+    refuse_no_model(folder)
+    refuse_no_tokenizer(folder)
     refuse_pickles(folder)
     try:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -97,15 +98,11 @@ def load_classifier(folder: Path | str) -> SequenceClassifier:
             why="it is an optional extra and is not installed.",
             fix='pip install "unseen[language]"',
         ) from error
-    model, loaded = AutoModelForSequenceClassification.from_pretrained(
-        folder,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    refuse_incomplete(folder, model, loaded)
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    with refuse_broken(folder):
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **safe
+        )
+        refuse_incomplete(folder, model, loaded)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
     return SequenceClassifier(model.eval(), tokenizer)

@@ -16,13 +16,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from unseen.errors import InvalidConfig, InvalidData, MissingExtra, MissingFile
-from unseen.models.pretrained import refuse_incomplete, refuse_pickles
+from unseen.errors import InvalidConfig, InvalidData, MissingExtra
+from unseen.models.pretrained import (
+    refuse_broken,
+    refuse_incomplete,
+    refuse_no_model,
+    refuse_no_tokenizer,
+    refuse_other_vocabulary,
+    refuse_pickles,
+)
 
 LENGTH = 256
 """Tokens that are read at once where nothing else is said; MiniLM was trained on so many."""
 BATCH_SIZE = 32
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 
 
 class LongText(StrEnum):
@@ -54,7 +60,7 @@ class TextEncoder(nn.Module):
         self.length, self.long_text = min(length, most), long_text
         self.first_token = first_token
         self.pad = _padding_token(model, tokenizer)
-        refuse_other_vocabulary(model, tokenizer)
+        refuse_other_vocabulary(model, len(tokenizer))
         if self.length < 1:
             raise InvalidConfig(
                 f"length={length}.", why="at least one token is read.", fix="use length=128."
@@ -169,17 +175,6 @@ def _padding_token(model: Any, tokenizer: Any) -> int:
     return int(found)
 
 
-def refuse_other_vocabulary(model: Any, tokenizer: Any) -> None:
-    """Refuses a tokenizer that writes token numbers which the model has no vector for."""
-    known = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > known:
-        raise InvalidData(
-            f"The tokenizer has {len(tokenizer):,} tokens, {type(model).__name__} {known:,}.",
-            why="they belong to different models: the numbers of its tokens mean other words.",
-            fix="give a folder with the model and its own tokenizer.",
-        )
-
-
 def load_encoder(
     folder: Path | str, length: int = LENGTH, long_text: LongText = LongText.CUT
 ) -> TextEncoder:
@@ -187,7 +182,8 @@ def load_encoder(
     lies there. Of a causal LM or a classifier the part below its head is read.
     """
     folder = Path(folder)
-    refuse_no_encoder(folder)
+    refuse_no_model(folder)
+    refuse_no_tokenizer(folder)
     refuse_pickles(folder)
     try:
         from transformers import AutoModel, AutoTokenizer
@@ -198,35 +194,18 @@ def load_encoder(
             fix='pip install "unseen[language]"',
         ) from error
     safe = {"local_files_only": True, "trust_remote_code": False}
-    model, loaded = AutoModel.from_pretrained(
-        folder, use_safetensors=True, output_loading_info=True, **safe
-    )
-    # a pooler sits above the hidden states that are read
-    needed = {key for key in loaded["missing_keys"] if not key.startswith("pooler.")}
-    refuse_incomplete(folder, model, {**loaded, "missing_keys": needed})
+    with refuse_broken(folder):
+        model, loaded = AutoModel.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **safe
+        )
+        # a pooler sits above the hidden states that are read
+        needed = {key for key in loaded["missing_keys"] if not key.startswith("pooler.")}
+        refuse_incomplete(folder, model, {**loaded, "missing_keys": needed})
+        tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
-    tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
     name = "MiniLM" if folder == _minilm_folder() else folder.name
     return TextEncoder(model.eval(), tokenizer, name, length, long_text, _reads_first(folder))
-
-
-def refuse_no_encoder(folder: Path) -> None:
-    """Refuses a folder without a model or without a tokenizer."""
-    if not (folder / "config.json").is_file():
-        raise MissingFile(
-            f"{folder} holds no transformers model.",
-            why="there is no config.json in it.",
-            fix="give a folder made by model.save_pretrained(folder) and "
-            "tokenizer.save_pretrained(folder).",
-        )
-    # transformers would make one that knows no words
-    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
-        raise MissingFile(
-            f"{folder} holds no tokenizer.",
-            why=f"none of {', '.join(TOKENIZER_FILES)} is in it.",
-            fix="save it beside the model: tokenizer.save_pretrained(folder).",
-        )
 
 
 def _reads_first(folder: Path) -> bool:
