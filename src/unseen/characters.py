@@ -7,9 +7,19 @@ _CONTROL = re.compile(
     r"\uffff]"
 )
 
+_HALF = re.compile(r"[\ud800-\udfff]")
+
 
 def clean(text: object) -> str:
     """The text with characters shown as � that HTML, SVG and terminals refuse (control, lone
     surrogates) or that reorder what a reader sees (bidirectional controls).
     """
     return _CONTROL.sub("�", str(text))
+
+
+def find_half(text: str) -> str | None:
+    """The first half of a character of two (a lone surrogate), as `\\ud83d`, where the text holds
+    one: it was cut through an emoji or another such sign, and has no bytes.
+    """
+    found = _HALF.search(text)
+    return None if found is None else f"\\u{ord(found[0]):04x}"

@@ -77,6 +77,18 @@ def test_a_hint_is_a_file_of_easier_pairs(file, tmp_path, capsys, monkeypatch):
     assert "none, hint" in capsys.readouterr().out
 
 
+def test_a_hint_may_be_longer_and_shows_no_pair_that_is_asked(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    hint = tmp_path / "hint.tsv"
+    hint.write_text("input\toutput\n" + "run " * 90 + "\tI_RUN\n")
+    methods = ("--method", "none, hint", "--method", "offset, hint")
+    assert train(file, tmp_path, *methods, "--hint", str(hint))[0] == 0
+    capsys.readouterr()
+    hint.write_text(file.read_text())
+    assert train(file, tmp_path, *methods, "--hint", str(hint))[0] == 2
+    assert "of the hint are test pairs" in capsys.readouterr().err
+
+
 def test_unknown_methods_and_missing_files_are_refused(file, tmp_path, capsys):
     assert train(file, tmp_path, "--method", "rotery")[0] == 2
     assert "did you mean rotary" in capsys.readouterr().err

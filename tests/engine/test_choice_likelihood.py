@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from properties import examples
 from torch import nn
@@ -108,6 +108,9 @@ def test_it_equals_one_sequence_at_a_time_in_batches_of_any_size(name):
     def check(items, size, before):
         prompts = [before + prompt for prompt, _ in items]
         choices = [texts for _, texts in items]
+        rows = zip(prompts, choices, strict=True)
+        cuts = [join_tokens(model.encode, p, text).cut for p, texts in rows for text in texts]
+        assume(model.start or min(cuts) > 0)  # else nothing stands before a continuation
         found = choice_likelihoods(model, prompts, choices, batch_tokens=size)
         assert_as_alone(model, prompts, choices, found)
 
@@ -181,6 +184,7 @@ def test_the_first_token_of_the_tokenizer_stands_before_an_empty_prompt():
         (["a", "b"], [["c"], []], "Prompt 1 has no continuation"),
         (["a"], [["c", " "]], "Prompt 0 has the continuation ' '"),
         (["a"], [["c" * 90]], "91 tokens"),
+        (["a"], [["c", "b"]], "one token with the beginning of a continuation"),
     ],
 )
 def test_what_cannot_be_scored_is_named(prompts, choices, named):
@@ -194,3 +198,11 @@ def test_a_model_without_texts_is_refused():
     model = Transformer(Decoder(vocabulary=5, width=8, layers=1, heads=2, context=8))
     with pytest.raises(UnsupportedLayer, match="does not read texts"):
         choice_likelihoods(model, ["a"], [["b"]])
+
+
+def test_a_likelihood_that_is_no_number_is_no_choice():
+    model = llama()
+    with torch.no_grad():
+        next(model.parameters())[5] = torch.nan
+    with pytest.raises(InvalidData, match="of prompt 1 is NaN"):
+        choice_likelihoods(model, ["ab", model.tokenizer.decode([5])], [["c", "d"], ["c", "d"]])

@@ -111,3 +111,11 @@ def test_a_missing_tokenizer_and_one_of_a_larger_model_are_named(folder):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(MissingFile, match="no tokenizer"):
         load_causal(folder)
+
+
+def test_weights_that_are_no_numbers_are_refused(folder):
+    model = transformers.GPT2LMHeadModel.from_pretrained(folder)
+    model.transformer.h[0].mlp.c_fc.weight.data[0, 0] = torch.nan
+    model.save_pretrained(folder)
+    with pytest.raises(InvalidData, match=r"mlp\.c_fc\.weight .* hold NaN"):
+        load_causal(folder)

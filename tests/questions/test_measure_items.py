@@ -170,6 +170,13 @@ def test_what_cannot_be_asked_is_refused(model):
         asked(model, items[:5], hardness="probe")
 
 
+def test_an_item_beyond_the_context_is_named_before_any_is_read(model, monkeypatch):
+    items = [*some_items(), Item("long " * 1_000, ("a", "b"), 0, name="last")]
+    monkeypatch.setattr("unseen.questions.measure.of_items.choice_likelihoods", None)
+    with pytest.raises(InvalidData, match=r"Item last and its longest continuation are 5,0\d\d"):
+        measure_items(asked(model, items), Lab())
+
+
 @pytest.fixture
 def folder(tmp_path):
     return llama(tmp_path / "model", context=128)

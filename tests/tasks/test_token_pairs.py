@@ -150,6 +150,32 @@ def test_pairs_are_read_from_files(tmp_path, ending):
         read_pairs(file, "source", "out")
 
 
+def test_marks_of_order_and_line_separators_inside_a_text_are_read(tmp_path):
+    (tmp_path / "a.JSONL").write_text('\ufeff{"source": "a\u2028b", "target": "c"}\n', "utf-8")
+    assert read_pairs(tmp_path / "a.JSONL") == [Pair(("a", "b"), ("c",))]
+    (tmp_path / "a.TSV").write_bytes("\ufeffsource\ttarget\r\na b\tc\r\n".encode())
+    assert read_pairs(tmp_path / "a.TSV") == [Pair(("a", "b"), ("c",))]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.tsv", "source\ttarget\n\xe9\tb\n".encode("latin-1"), "not UTF-8"),
+        ("a.jsonl", '{"source": "\xe9", "target": "b"}'.encode("latin-1"), "not UTF-8"),
+        ("a.jsonl", b'{"source": ["a", "b"], "target": "b"}', "no text in `source`"),
+        ("a.jsonl", b'{"source": "a", "target": {"x": 1}}', "no text in `target`"),
+        ("a.jsonl", b'{"source": "a", "target": null}', "no text in `target`"),
+        ("a.jsonl", b'{"source": "a \\ud83d", "target": "b"}', r"half a character, \\ud83d"),
+        ("a.tsv", b"source\ttarget\na\tb\nab\n", "Line 3 of a.tsv has no text in `target`"),
+        ("a.csv", b'source,target\na,"' + b"b " * 90_000, "cannot be read behind line"),
+    ],
+)
+def test_what_is_no_pair_of_texts_is_named(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidData, match=words):
+        read_pairs(tmp_path / name)
+
+
 def test_bad_files_are_refused(tmp_path):
     with pytest.raises(MissingFile):
         read_pairs(tmp_path / "none.tsv")

@@ -155,7 +155,18 @@ def choice_likelihoods(
             read = _read_tails(model, here, context, layers, most)
             for k, one in zip(batch, read, strict=True):
                 found[k] = one
-    return [one for one in found if one is not None]
+    return [_check_number(k, one) for k, one in enumerate(found) if one is not None]
+
+
+def _check_number(k: int, one: ChoiceLikelihood) -> ChoiceLikelihood:
+    if bool(one.total.isnan().any()):
+        raise InvalidData(
+            f"The likelihood of a continuation of prompt {k} is NaN.",
+            why="weights or states of the model are NaN or too large for their precision, and the "
+            "first choice would count as the likeliest.",
+            fix="look at the run that made the weights, or read the model in float32.",
+        )
+    return one
 
 
 def _branches(
@@ -168,16 +179,23 @@ def _branches(
             fix="give two lists of equal length.",
         )
     return [
-        _branch(model, k, prompt, texts)
+        _branch(model, f"Prompt {k}", prompt, texts)
         for k, (prompt, texts) in enumerate(zip(prompts, choices, strict=True))
     ]
 
 
-def _branch(model: BranchReader, k: int, prompt: str, texts: Sequence[str]) -> Branches:
+def refuse_unreadable(model: BranchReader, name: str, prompt: str, choices: Sequence[str]) -> None:
+    """Raises where the model cannot score these continuations, as those that exceed its context:
+    before others are scored for hours.
+    """
+    _branch(model, name, prompt, choices)
+
+
+def _branch(model: BranchReader, name: str, prompt: str, texts: Sequence[str]) -> Branches:
     empty = [repr(text) for text in texts if not text.strip()]
     if not texts or empty:
         raise InvalidData(
-            f"Prompt {k} has " + (f"the continuation {empty[0]}." if empty else "no continuation."),
+            f"{name} has " + (f"the continuation {empty[0]}." if empty else "no continuation."),
             why="nothing is predicted, so it has no likelihood.",
             fix="leave it out, or write what should follow.",
         )
@@ -186,12 +204,7 @@ def _branch(model: BranchReader, k: int, prompt: str, texts: Sequence[str]) -> B
     cut = min(row.cut for row in rows)
     context = (*start, *rows[0].tokens[:cut])
     if not context:
-        raise InvalidData(
-            f"Prompt {k} is empty." if not prompt else f"Prompt {k}, {prompt!r}, has no token.",
-            why="the first token would be predicted from nothing, and the tokenizer has none for "
-            "the beginning of a text.",
-            fix="start every prompt with a word.",
-        )
+        raise _no_context(name, prompt, model.encode(prompt))
     branches = Branches(
         context,
         tails=tuple(row.tokens[cut:] for row in rows),
@@ -201,11 +214,21 @@ def _branch(model: BranchReader, k: int, prompt: str, texts: Sequence[str]) -> B
     length = len(context) + branches.width
     if model.context is not None and length > model.context:
         raise InvalidData(
-            f"Prompt {k} and its longest continuation are {length:,} tokens.",
+            f"{name} and its longest continuation are {length:,} tokens.",
             why=f"the model has {model.context:,} positions.",
             fix="shorten it, or take fewer examples into the prompt.",
         )
     return branches
+
+
+def _no_context(name: str, prompt: str, tokens: Sequence[int]) -> InvalidData:
+    why = "the first token would be predicted from nothing, and the tokenizer has none for the "
+    why += "beginning of a text."
+    if tokens:
+        what = f"{name}, {prompt!r}, is one token with the beginning of a continuation."
+        return InvalidData(what, why=why, fix="begin the continuations with a space.")
+    what = f"{name}, {prompt!r}, has no token." if prompt else f"{name} is empty."
+    return InvalidData(what, why=why, fix="start every prompt with a word.")
 
 
 def _batches(items: Sequence[Branches], tokens: int) -> Iterator[list[int]]:

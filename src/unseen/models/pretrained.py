@@ -319,9 +319,16 @@ def refuse_other_vocabulary(model: Any, size: int) -> None:
 
 
 def refuse_incomplete(folder: Path, model: Any, loaded: Mapping[str, Any]) -> None:
-    """Raises where the checkpoint lacks weights of the model, or holds some of another shape:
-    transformers draws such at random.
+    """Raises where the checkpoint lacks weights of the model, or holds some of another shape
+    (transformers draws such at random), or some that are no numbers.
     """
+    broken = [name for name, p in model.named_parameters() if not torch.isfinite(p).all()]
+    if broken:
+        raise InvalidData(
+            f"The weights {broken[0]} in {folder} hold NaN or infinite numbers.",
+            why="whatever the model answers would be one of these.",
+            fix="save the model at a step before its training diverged.",
+        )
     lacks = sorted([*loaded["missing_keys"], *(str(key[0]) for key in loaded["mismatched_keys"])])
     if not lacks:
         return

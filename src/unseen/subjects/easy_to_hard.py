@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unseen.engine.batches import Columns
-from unseen.engine.choice_likelihood import Precision, choice_likelihoods
+from unseen.engine.choice_likelihood import Precision, choice_likelihoods, refuse_unreadable
 from unseen.engine.responses import Exchange, encode_exchanges, response_task
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
@@ -105,6 +105,13 @@ def _too_few(stratum: Stratum, size: int, n_train: int) -> InvalidData:
         "size.",
         fix=f"train on at most {max(0, size - FEWEST_TEST)} items, move the cuts, or add items.",
     )
+
+
+def refuse_unread_items(model: CausalLM, items: Sequence[Item]) -> None:
+    """Names an item that the model cannot read, as one beyond its context, before any is read."""
+    for item in items:
+        title = item.title[0].upper() + item.title[1:]
+        refuse_unreadable(model, title, item.prompt, item.continuations)
 
 
 @dataclass(frozen=True)
@@ -229,7 +236,7 @@ def in_context(
     """Each run puts `shots` answered training items before every question."""
     runs = []
     for run in range(draw.runs):
-        before = demonstrations([items[k] for k in draw.train_indices(source, run)[:shots]])
+        before = examples_before(items, draw, source, run, shots)
         chosen = {
             stratum: [put_before(before, items[k]) for k in test]
             for stratum, test in evaluate.items()
@@ -243,6 +250,30 @@ def in_context(
             }
         )
     return stack_runs(runs)
+
+
+def examples_before(
+    items: Sequence[Item], draw: ItemDraw, source: str, run: int, shots: int
+) -> str:
+    """The first training items of a run, answered."""
+    return demonstrations([items[k] for k in draw.train_indices(source, run)[:shots]])
+
+
+def refuse_long_examples(
+    model: CausalLM, items: Sequence[Item], draw: ItemDraw, sources: Sequence[str], shots: int
+) -> None:
+    """Raises where the examples of a run leave no room for the longest item to evaluate."""
+    longest = max(
+        (items[k] for test in draw.test.values() for k in test),
+        key=lambda item: len(model.encode(item.prompt + max(item.continuations, key=len))),
+    )
+    for source in sources:
+        for run in range(draw.runs):
+            before = examples_before(items, draw, source, run, shots)
+            name = f"With {shots} examples before it, {longest.title}"
+            refuse_unreadable(
+                model, name, put_before(before, longest).prompt, longest.continuations
+            )
 
 
 def demonstrations(items: Sequence[Item]) -> str:

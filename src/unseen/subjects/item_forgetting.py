@@ -32,6 +32,7 @@ from unseen.methods.random_label_forgetting import (
 from unseen.methods.response_finetune import LoRA, ResponseFinetune, keep_fit
 from unseen.models.pretrained import CausalLM
 from unseen.reading import Reading
+from unseen.subjects.easy_to_hard import refuse_unread_items
 from unseen.tasks.graded_questions import Item, remove_repeats
 from unseen.tasks.graded_questions.item import content
 
@@ -113,11 +114,13 @@ class ItemForgetting:
     def split(self, items: Sequence[Item], lab: Lab) -> tuple[list[Item], list[Item]]:
         """Items to forget and held-out ones, without repeats, drawn stratified by answer."""
         unique = list(remove_repeats(items))
-        if len(unique) < self.n + 2:
+        if self.n < 2 or len(unique) < self.n + 2:
+            most = len(unique) - 2
             raise InvalidData(
                 f"{len(unique)} different items cannot give {self.n} to forget and two held out.",
-                why="forgetting is judged on items that were not trained on.",
-                fix=f"give more items, or n={max(2, len(unique) // 2)}.",
+                why="two answers are forgotten at least, and forgetting is judged on items that "
+                "were not trained on.",
+                fix=f"give more items, or forget 2 to {most}." if most > 2 else "give more items.",
             )
         order = lab.child("items").numpy().permutation(len(unique))
         # answers alternate, so that the draw holds each as often as it can
@@ -171,6 +174,7 @@ class ItemForgetting:
         stays as it is.
         """
         forget, rest = self.split(items, lab)
+        refuse_unread_items(model, [*forget, *rest, *(x for one in others.values() for x in one)])
         truth = [item.answer for item in forget]
         epochs = range(self.epochs)
         drawn = [

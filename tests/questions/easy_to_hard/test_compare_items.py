@@ -96,3 +96,13 @@ def test_what_cannot_be_asked_is_refused(file, change, error, words):
 def test_cuts_are_two_numbers(file, capsys):
     assert main(["compare", str(file), "--hardness", "grade", "--cuts", "five"]) != 0
     assert "are no two numbers" in capsys.readouterr().err
+
+
+def test_examples_that_leave_no_room_are_named_before_any_item_is_read(file, tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    from language import llama
+
+    folder = llama(tmp_path / "model", context=256)
+    monkeypatch.setattr("unseen.subjects.easy_to_hard.choice_likelihoods", None)
+    with pytest.raises(InvalidData, match="With 12 examples before it, the item"):
+        unseen.easy_to_hard(file, hardness="grade", model=folder, shots=12, **OPTIONS)

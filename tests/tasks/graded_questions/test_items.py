@@ -146,13 +146,25 @@ def test_copies_are_found_whatever_case_and_order():
 
 @pytest.mark.parametrize(
     ("value", "level"),
-    [(3, 3), ("Grade 08", 8), ("Creating", 6), ("III", 3), ("Low", 1), ("hard", 3), ("2.5", 2.5)],
+    [
+        (3, 3),
+        ("Grade 08", 8),
+        ("Creating", 6),
+        ("III", 3),
+        ("Low", 1),
+        ("hard", 3),
+        ("2.5", 2.5),
+        ("-0.4", -0.4),
+        (".5", 0.5),
+    ],
 )
 def test_annotations_become_numbers(value, level):
     assert annotation_level(value) == level
 
 
-@pytest.mark.parametrize("value", ["Biology", "grades 3 to 5", ""])
+@pytest.mark.parametrize(
+    "value", ["Biology", "grades 3 to 5", "", "nan", float("nan"), float("inf")]
+)
 def test_annotations_without_order_are_none(value):
     assert annotation_level(value) is None
 

@@ -6,6 +6,7 @@ file with easier pairs is given. Exact match of the whole answer with its end, o
 pairs that were held out and on the split's test pairs, by length.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -105,6 +106,12 @@ class PairComparison:
                 why="the hint is a task of its own, easier than the main one.",
                 fix="--hint easier.tsv, with the same columns.",
             )
+        if shown := set(self.hint) & set(self.split.test):
+            raise InvalidData(
+                f"{len(shown)} pairs of the hint are test pairs.",
+                why="training would show the answers that the test asks for.",
+                fix="leave them out of the hint.",
+            )
 
     @property
     def budget(self) -> Budget:
@@ -130,10 +137,13 @@ class PairParts:
 
 def hold_out(split: PairSplit, hint: Sequence[Pair], lab: Lab) -> PairParts:
     """A tenth of the different training pairs, at most `MOST_INSIDE`, held out."""
-    distinct = list(dict.fromkeys(split.train))
+    # what the hint shows is no test of what was learned
+    shown = set(hint)
+    distinct = [one for one in dict.fromkeys(split.train) if one not in shown]
     if len(distinct) < 2:
+        besides = " that the hint does not hold" if shown & set(split.train) else ""
         raise InvalidData(
-            f"Training has {len(distinct)} different pairs.",
+            f"Training has {len(distinct)} different pairs{besides}.",
             why="one at least is trained on, and one is held out to see what was learned.",
             fix="give more pairs, or a smaller share to the test.",
         )
@@ -195,8 +205,7 @@ def evaluate_pairs(
     )
     sides = {INSIDE: parts.inside, UNSEEN: parts.unseen}
     lengths = {name: tuple(len(one.target) for one in side) for name, side in sides.items()}
-    targets = [one.target for one in parts.train]
-    common = max(dict.fromkeys(targets), key=targets.count)
+    ((common, _),) = Counter(one.target for one in parts.train).most_common(1)
     chance = {
         name: sum(one.target == common for one in side) / len(side) for name, side in sides.items()
     }
@@ -253,16 +262,18 @@ def train_and_score(
     training = data["train"]
     stream = by_length(training) if method.training is Training.LENGTHS else training
     task = make_task(name="pairs", splits={"train": Split(stream, Use.TRAIN)})
+    is_hinted = method.training is Training.HINT and hint is not None
+    read = [*data.values(), *([hint] if is_hinted and hint is not None else [])]
     shape = Decoder(
         vocabulary=vocabulary,
         width=asked.width,
         layers=asked.layers,
-        context=max(part.columns["tokens"].shape[1] for part in data.values()),
+        context=max(part.columns["tokens"].shape[1] for part in read),
         positions=method.positions,
     )
     with lab.child("init").seeded():
         model = Transformer(shape)
-    if method.training is Training.HINT and hint is not None:
+    if is_hinted and hint is not None:
         aside = make_task(name="hint", splits={"train": Split(hint, Use.TRAIN)})
         hinting = TaskHinting(FixedTask(aside), budget=asked.budget)
         trained = hinting.fit(model, task, lab.child("fit"))

@@ -108,6 +108,17 @@ def _notes(found: PairResults) -> list[Note]:
                 code="pairs-not-learned",
             )
         )
+    if found.split.overlap:
+        notes.append(
+            Note(
+                f"{count_noun(found.split.overlap, 'pair')} of the test "
+                f"{'is' if found.split.overlap == 1 else 'are'} in training, too.",
+                Tone.CAUTION,
+                "The file holds them more than once, and this rule parts the copies: what is known "
+                "by heart counts as answered. Remove repeated pairs from the file.",
+                code="pairs-overlap",
+            )
+        )
     if found.split.unknown_words:
         notes.append(
             Note(

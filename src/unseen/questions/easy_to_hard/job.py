@@ -30,6 +30,8 @@ from unseen.subjects.easy_to_hard import (
     linear_head,
     read_by_embedder,
     read_by_model,
+    refuse_long_examples,
+    refuse_unread_items,
     spread_readings,
     zero_shot,
 )
@@ -155,9 +157,14 @@ def compare_items(request: ItemRequest, lab: Lab) -> ItemResults:
     """Divides the items, runs every method from every source, and compares."""
     items = remove_repeats(request.items)
     decisions: list[str] = []
+    for model in {request.model, request.hardness_model} - {None}:
+        refuse_unread_items(model, items)
     strata = stratify(_hardness(request, items, lab, decisions), request.cuts)
     most = dict.fromkeys(Stratum, request.n_test)
     draw = draw_train_and_test(strata, request.n_train, most, request.runs, lab.child("items"))
+    if request.model is not None and ItemMethod.IN_CONTEXT in request.methods:
+        sources = [stratum.value for stratum in _pair(request)]
+        refuse_long_examples(request.model, items, draw, sources, request.shots)
     hits = _answers(request, items, draw, lab)
     guess = guessing(items, draw)
     gaps, baseline = dict[str, SupervisionGap](), dict[str, str]()

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from unseen.characters import find_half
 from unseen.engine.trace import output_head
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.models.pretrained import CausalLM
@@ -83,6 +84,12 @@ def _parse_line(line: str, at: str) -> PromptPair:
                 f"{at}: `{name}` is {json.dumps(value)[:40]}.",
                 why="it is a text, or a list of token numbers.",
                 fix="put it in quotes.",
+            )
+        if half := find_half(value if isinstance(value, str) else ""):
+            raise InvalidData(
+                f"{at}: `{name}` holds half a character, {half}.",
+                why="the text was cut through an emoji or another sign of two parts.",
+                fix="remove it.",
             )
     return PromptPair(**row, at=at)
 

@@ -21,6 +21,7 @@ from unseen.measures.hardness import choice_loss, probe_losses
 from unseen.models.embedders import TfIdf
 from unseen.models.pretrained import CausalLM
 from unseen.reading import Reading
+from unseen.subjects.easy_to_hard import refuse_unread_items
 from unseen.tasks.graded_questions import LENGTH, Item, Stratum, chance, hardness_of, stratify
 
 LIKELIHOOD, PROBE = "likelihood", "probe"
@@ -153,6 +154,9 @@ class ItemsReport:
 def measure_items(asked: ItemsRequest, lab: Lab) -> ItemsReport:
     """Scores every item and reads accuracy and hardness."""
     began = time.perf_counter()
+    refuse_unread_items(asked.model, asked.items)
+    if asked.hardness_model is not None:
+        refuse_unread_items(asked.hardness_model, asked.items)
     found = score_items(asked.model, asked.items, asked.precision, lab)
     hardness = _hardness(asked, found, lab)
     scores = [

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
 
 from unseen.errors import InvalidData, UnknownName
 from unseen.text import count_noun
@@ -97,10 +99,12 @@ class Item:
 
 def annotation_level(value: Annotation) -> float | None:
     """A number as it is; of a text its place on a known scale (Bloom's words, easy to hard, low to
-    high, I to IV), else the only number in it ("Grade 08": 8), else None.
+    high, I to IV), else the only number in it ("Grade 08": 8), else None, as for NaN.
     """
-    if not isinstance(value, str):
-        return float(value)
+    with suppress(ValueError):
+        number = float(value)  # with its sign: −0.4 is easier than 0.3
+        return number if isfinite(number) else None
+    assert isinstance(value, str)
     word = value.strip().lower()
     for scale in SCALES:
         if word in scale:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unseen.characters import find_half
 from unseen.errors import CorruptFile, InvalidData, MissingFile
 from unseen.tasks.graded_questions.item import QUESTION_TEMPLATE, Annotation, Item
 
@@ -54,6 +55,12 @@ def read_objects(path: Path | str) -> Iterator[tuple[Mapping[str, Any], str]]:
                     f"{where} holds a {type(entry).__name__}, not an object.",
                     why="an item has named fields.",
                     fix=f"write lines like {FORM}",
+                )
+            if half := find_half(json.dumps(entry, ensure_ascii=False)):
+                raise InvalidData(
+                    f"{where} holds half a character, {half}.",
+                    why="the text was cut through an emoji or another sign of two parts.",
+                    fix="remove it.",
                 )
             yield entry, where
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from io import BufferedIOBase
 from pathlib import Path
 
+from unseen.characters import find_half
 from unseen.data.files import data_folders
 from unseen.errors import CorruptFile, InvalidData, MissingFile, UnknownName
 
@@ -216,6 +217,12 @@ def _field(row: object, field: str, name: str, number: int) -> str:
             f"`{field}` in line {number} of {name} is a {type(row[field]).__name__}.",
             why="the text of a document is a string.",
             fix="name another field, or mend the line.",
+        )
+    if half := find_half(row[field]):
+        raise InvalidData(
+            f"`{field}` in line {number} of {name} holds half a character, {half}.",
+            why="the text was cut through an emoji or another sign of two parts.",
+            fix="remove it.",
         )
     return row[field]
 

@@ -1,13 +1,16 @@
 """Reads pairs of texts from CSV, TSV or JSON-lines files; tokens are cut at white space."""
 
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from unseen.characters import find_half
 from unseen.engine.token_pairs import Pair, pair
-from unseen.errors import InvalidData, MissingFile, UnknownName
+from unseen.errors import InvalidData, UnknownName
+from unseen.tasks.text_corpus.queries import read_utf8
 from unseen.tasks.token_pairs.rules import PairSplit
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -18,25 +21,18 @@ PARTS = frozenset({"train.tsv", "test.tsv", "left_out.tsv", "split.json"})
 def read_pairs(path: Path | str, source: str = "source", target: str = "target") -> list[Pair]:
     """The pairs of a file whose columns (or keys) `source` and `target` hold the texts."""
     file = Path(path)
-    if not file.is_file():
-        raise MissingFile(
-            f"There is no file {file}.",
-            why="pairs are read from it.",
-            fix="give the path of a .csv, .tsv or .jsonl file.",
-        )
-    if file.suffix not in (*DELIMITERS, ".jsonl"):
+    kind = file.suffix.lower()
+    text = read_utf8(file, "pairs")
+    if kind not in (*DELIMITERS, ".jsonl"):
         raise InvalidData(
             f"{file.name} ends in `{file.suffix}`.",
             why="pairs are read from tables and JSON lines.",
             fix="save it as .csv, .tsv or .jsonl.",
         )
-    rows = _objects(file) if file.suffix == ".jsonl" else _rows(file)
+    rows = _objects(file, text) if kind == ".jsonl" else _rows(file, text, DELIMITERS[kind])
     found = []
     for line, row in rows:
-        for column in (source, target):
-            if row.get(column) is None:
-                raise UnknownName.near(f"column of {file.name}, line {line}", column, row)
-        one = pair(str(row[source]), str(row[target]))
+        one = pair(*(_cell(row, column, file.name, line) for column in (source, target)))
         if not one.source:
             raise InvalidData(
                 f"Line {line} of {file.name} has an empty {source}.",
@@ -103,17 +99,45 @@ def refuse_other_files(folder: Path) -> None:
         )
 
 
-def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        # tabs separate whole texts, in which a quotation mark is a character like any other
-        quoting = csv.QUOTE_NONE if file.suffix == ".tsv" else csv.QUOTE_MINIMAL
-        reader = csv.DictReader(lines, delimiter=DELIMITERS[file.suffix], quoting=quoting)  # type: ignore[call-overload]
+def _cell(row: Mapping[str, object], column: str, file: str, line: int) -> str:
+    if column not in row:
+        raise UnknownName.near(f"column of {file}, line {line}", column, row)
+    value = row[column]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InvalidData(
+            f"Line {line} of {file} has no text in `{column}`.",
+            why="tokens are cut out of a text at white space."
+            if value is not None
+            else "a pair has a source and a target.",
+            fix="write the tokens as one text, with spaces between them.",
+        )
+    if half := find_half(str(value)):
+        raise InvalidData(
+            f"Line {line} of {file} holds half a character, {half}, in `{column}`.",
+            why="the text was cut through an emoji or another sign of two parts.",
+            fix="remove it.",
+        )
+    return str(value)
+
+
+def _rows(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+    # tabs separate whole texts, in which a quotation mark is a character like any other
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)  # type: ignore[call-overload]
+    try:
         for row in reader:
             yield reader.line_num, row
+    except csv.Error as error:
+        raise InvalidData(
+            f"{file.name} cannot be read behind line {reader.line_num}: {error}.",
+            why="a cell of so many characters is rather a quotation mark that is never closed.",
+            fix="mend the line, or save the pairs as .jsonl.",
+        ) from error
 
 
-def _objects(file: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for line, text in enumerate(file.read_text("utf-8").splitlines(), 1):
+def _objects(file: Path, content: str) -> Iterator[tuple[int, Mapping[str, object]]]:
+    # not splitlines: U+2028 and others may stand inside a JSON string
+    for line, text in enumerate(content.split("\n"), 1):
         if not text.strip():
             continue
         try:
