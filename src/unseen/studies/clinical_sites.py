@@ -287,7 +287,7 @@ NAMED = ("age", "number_diagnoses", "coded_items")
 """The paper's drivers beside sample size: age, number of comorbidities, words per note."""
 
 
-def sufficient(rows: Rows, corpus: Corpus) -> list[Row]:
+def sufficient(rows: Rows, corpus: str) -> list[Row]:
     """The rows of the sites whose evaluated examples suffice for a verdict in every seed."""
     here = [row for row in pick(rows, corpus=corpus) if "site" in row]
     scarce = {row["site"] for row in here if not row["judged"]}
@@ -299,7 +299,7 @@ def seed_by_site(rows: Rows, variant: str, name: str = "auc") -> NDArray[np.floa
     return grid(pick(rows, variant=variant), name, "seed", "site")
 
 
-def better(corpus: Corpus, a: str, b: str, other: str = "auc") -> Effect:
+def better(corpus: str, a: str, b: str, other: str = "auc") -> Effect:
     """Mean of AUC(a) − AUC(b); seeds and sites both count as samples."""
 
     def read(rows: Rows) -> Reading:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from unseen.data.files import data_file
 from unseen.errors import InvalidData, MissingFile
 from unseen.lab import Lab
 from unseen.task import Task
@@ -155,6 +156,41 @@ def synthetic_visits(n: int = 240, columns: Sequence[str] = ("Narrative_1",)) ->
 def synthetic_year() -> pd.DataFrame:
     """The made-up rows, read as a published file is."""
     return tidy_year(synthetic_visits(), "made-up rows")
+
+
+def infants_frame() -> pd.DataFrame:
+    """Injuries of children under two at 98 emergency departments, 2002 to 2021, coded fields
+    without narratives: every eighth record. Hospitals get numbers of no meaning; the sampling
+    weight and the numbers of records are left out.
+    """
+    table = pd.read_csv(data_file("neiss-infants/neiss_infants_1of8.csv.xz"))
+    table = table[table["disposition"].notna()]
+    stays = table.pop("disposition").isin(list(STAYS))
+    codes = pd.factorize(table.pop("psu"))[0]
+    shuffled = np.random.default_rng(0).permutation(codes.max() + 1)
+    table["hospital"] = [f"hospital {number + 1}" for number in shuffled[codes]]
+    table["stays"] = np.where(stays, "yes", "no")
+    return table.drop(columns=["id", "weight"]).reset_index(drop=True)
+
+
+def synthetic_infants(n: int = 800) -> pd.DataFrame:
+    """Made-up rows with the columns of `infants_frame`. Not data."""
+    rng = np.random.default_rng(0)
+    age = rng.integers(1, 24, n)
+    hospital = np.minimum(rng.geometric(0.25, n), 9)
+    return pd.DataFrame(
+        {
+            "date": [f"{year}-01-01" for year in rng.integers(2002, 2012, n)],
+            "age": age,
+            "sex": rng.choice(["F", "M"], n),
+            "race": rng.choice([1.0, 2.0, np.nan], n),
+            "location": rng.choice([1.0, 5.0], n),
+            "fire": np.nan,
+            "stratum": rng.choice(["C", "V"], n),
+            "hospital": [f"hospital {k}" for k in hospital],
+            "stays": np.where(rng.random(n) < 0.1 + 0.3 * (age < 6), "yes", "no"),
+        }
+    )
 
 
 def example() -> Neiss:
