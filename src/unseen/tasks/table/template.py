@@ -4,6 +4,7 @@ Template(("{age} years old", "main diagnosis {diagnosis}")).render(frame)
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -50,13 +51,14 @@ class Template:
                 "The table has no rows.", why="a text is made of each.", fix="give rows."
             )
         cells = {name: self.words(frame[name]) for name in self.columns}
-        texts: list[list[str]] = [[] for _ in range(len(frame))]
-        for phrase in self.phrases:
-            names = FIELD.findall(phrase)
-            for row, text in enumerate(texts):
-                if all(cells[name][row] for name in names):
-                    text.append(FIELD.sub(lambda field, row=row: cells[field[1]][row], phrase))
-        return [self.between.join(text) + self.end if text else "" for text in texts]
+        rows = [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
+        return [self.text(row) for row in rows]
+
+    def text(self, row: Mapping[str, str]) -> str:
+        """The phrases of which every cell is known, filled in."""
+        known = [p for p in self.phrases if all(row[name] for name in FIELD.findall(p))]
+        filled = [FIELD.sub(lambda field: row[field[1]], phrase) for phrase in known]
+        return self.between.join(filled) + self.end if filled else ""
 
     def words(self, column: pd.Series) -> list[str]:
         """The cells of a column as they stand in a text; "" where they say nothing."""
