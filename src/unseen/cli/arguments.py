@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from unseen.cli.configuration import FLAG, with_configuration
 from unseen.errors import InvalidConfig
 
 OUTPUT = "output"
@@ -37,6 +38,12 @@ class Arguments(argparse.ArgumentParser):
         self.option(
             OUTPUT, "--json", action="store_true", help="the result as JSON on the standard output"
         )
+        self.option(
+            OUTPUT,
+            FLAG,
+            metavar="FILE.toml",
+            help="options from a file; what is typed wins (docs/command_line.md)",
+        )
 
     def option(self, group: str, *names: str, **settings: Any) -> None:
         """An option under one of the headings."""
@@ -47,6 +54,20 @@ class Arguments(argparse.ArgumentParser):
         self.option(
             group, name, action="append", default=[], help=f"{help} (repeatable)", **settings
         )
+
+    # argparse's own signature is wider (a namespace to fill), which no command uses
+    def parse_args(self, words: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        """The options, also those of a file (`--config`)."""
+        return super().parse_args(self._with_file(words, more=False))
+
+    def parse_known_args(  # type: ignore[override]
+        self, words: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """The options and the words that are none of this parser's."""
+        return super().parse_known_args(self._with_file(words, more=True), namespace)
+
+    def _with_file(self, words: Sequence[str], more: bool) -> list[str]:
+        return with_configuration(words, self._actions, self.prog.split()[-1], more)
 
     def error(self, message: str) -> NoReturn:
         raise InvalidConfig(
