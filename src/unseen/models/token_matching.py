@@ -29,7 +29,7 @@ TEMPERATURE = 0.05
 class Shape:
     """Sizes of the network; the defaults are those of the shipped checkpoint."""
 
-    side: int = 32
+    side: int = 24
     """Height and width of an image."""
     channels: int = 3
     patch: int = 4
@@ -46,7 +46,7 @@ class Shape:
             raise InvalidConfig(
                 f"{self} does not divide.",
                 why=f"a side holds whole patches, a width whole heads, a depth {LEVELS} levels.",
-                fix="for example side=32, patch=4, width=64, heads=4, depth=4.",
+                fix="for example side=24, patch=4, width=64, heads=4, depth=4.",
             )
 
     @property
@@ -237,25 +237,25 @@ class Matching(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Four levels of tokens as one map of logits: convolutions around two upsamplings."""
+    """Four levels of tokens as maps of logits: convolutions around two upsamplings."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, channels: int = 1) -> None:
         super().__init__()
         width, narrow = shape.width, shape.width // 2
         self.grid, self.patch = shape.grid, shape.patch
         self.join = nn.Conv2d(LEVELS * width, width, 1)
         self.first = nn.Conv2d(width, narrow, 3, padding=1)
         self.second = nn.Conv2d(narrow, narrow, 3, padding=1)
-        self.head = nn.Conv2d(narrow, 1, 3, padding=1)
+        self.head = nn.Conv2d(narrow, channels, 3, padding=1)
 
-    def forward(self, levels: Sequence[Float[Tensor, "n t d"]]) -> Float[Tensor, "n y x"]:
+    def forward(self, levels: Sequence[Float[Tensor, "n t d"]]) -> Float[Tensor, "n c y x"]:
         x = torch.cat(list(levels), -1).transpose(1, 2).unflatten(2, (self.grid, self.grid))
         x = F.gelu(self.join(x))
         x = F.interpolate(F.gelu(self.first(x)), scale_factor=2, mode="bilinear")
         x = F.gelu(self.second(x))
         side = self.grid * self.patch
         x = F.interpolate(x, size=(side, side), mode="bilinear")
-        return self.head(x)[:, 0]
+        return self.head(x)
 
 
 @dataclass(frozen=True)
@@ -353,7 +353,7 @@ class TokenMatching(nn.Module):
             )
         ]
         n, channels = found[0].shape[:2]
-        return self.decoder([z.flatten(0, 1) for z in found]).unflatten(0, (n, channels))
+        return self.decoder([z.flatten(0, 1) for z in found])[:, 0].unflatten(0, (n, channels))
 
     def forward(self, images: Tensor, support: SupportTokens) -> Float[Tensor, "n c y x"]:
         """Logits of the channels of the support's labels."""
@@ -370,3 +370,52 @@ def token_matcher(shape: Shape = Shape(), tasks: Sequence[str] = ()) -> BiasSwit
     for task in tasks:
         switch.add_task(task)
     return switch
+
+
+class FewShotPredictor(nn.Module):
+    """Predicts one task from the tokens of its labelled images: images → logits.
+
+    Without a task the mean biases of all tasks are used: nothing was adapted.
+    """
+
+    def __init__(
+        self,
+        switch: BiasSwitch,
+        task: str | None,
+        images: Tensor,
+        labels: Float[Tensor, "n c y x"],
+        known: Bool[Tensor, "n c y x"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.switch, self.task = switch, task
+        with torch.no_grad(), switch.use(task) as model:
+            assert isinstance(model, TokenMatching)
+            support = model.encode_support(images, labels, known)
+        for level, (keys, values) in enumerate(zip(support.keys, support.values, strict=True)):
+            self.register_buffer(f"keys_{level}", keys, persistent=False)
+            self.register_buffer(f"values_{level}", values, persistent=False)
+
+    @property
+    def support(self) -> SupportTokens:
+        keys, values = (
+            [self.get_buffer(f"{name}_{level}") for level in range(LEVELS)]
+            for name in ("keys", "values")
+        )
+        return SupportTokens(keys, values)
+
+    def forward(self, x: Tensor) -> Float[Tensor, "n c y x"]:
+        return self.switch(self.task, x, self.support)
+
+
+class DenseNetwork(nn.Module):
+    """The image encoder with a decoder of its own: logits of `channels` labels without support."""
+
+    def __init__(self, shape: Shape, channels: int) -> None:
+        super().__init__()
+        self.image_encoder = ImageEncoder(shape)
+        self.decoder = Decoder(shape, channels)
+
+    def forward(self, x: Tensor) -> Float[Tensor, "n c y x"]:
+        images = x[:, None] if x.dim() == 4 else x
+        levels = [F.layer_norm(level, level.shape[-1:]) for level in self.image_encoder(images)]
+        return self.decoder(levels)
