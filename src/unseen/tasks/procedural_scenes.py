@@ -97,7 +97,7 @@ def draw_scenes(n: int, side: int, lab: Lab) -> Scenes:
     radius = 3 + 3.5 * uniform(n, OBJECTS)
     red = uniform(n, OBJECTS) < 0.4
     colour = torch.where(
-        red[..., None], _reds(uniform(n, OBJECTS, 3)), _others(uniform(n, OBJECTS, 3))
+        red[..., None], _red_colours(uniform(n, OBJECTS, 3)), _cold_colours(uniform(n, OBJECTS, 3))
     )
     clean = _backgrounds(n, side, uniform)
     index = torch.full((n, side, side), -1)
@@ -116,11 +116,11 @@ def draw_scenes(n: int, side: int, lab: Lab) -> Scenes:
     return Scenes(images, clean, index, kind, centre, radius, red, count)
 
 
-def _reds(u: Tensor) -> Tensor:
+def _red_colours(u: Tensor) -> Tensor:
     return torch.stack([0.7 + 0.3 * u[..., 0], 0.25 * u[..., 1], 0.25 * u[..., 2]], -1)
 
 
-def _others(u: Tensor) -> Tensor:
+def _cold_colours(u: Tensor) -> Tensor:
     """Little red, and at least one of green and blue."""
     green, blue = 0.3 + 0.7 * u[..., 1], 0.3 + 0.7 * u[..., 2]
     return torch.stack([0.5 * u[..., 0], green, blue], -1)
