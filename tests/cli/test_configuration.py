@@ -14,6 +14,12 @@ from unseen.cli.study_options import run_parser
 from unseen.errors import InvalidConfig, MissingFile, UnknownName
 
 
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+
+
 def options(text, *typed, of=parser):
     Path("options.toml").write_text(text)
     return of().parse_args(["--config", "options.toml", *typed])
