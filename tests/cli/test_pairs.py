@@ -47,10 +47,10 @@ def train(file, tmp_path, *options):
 
 def test_methods_are_trained_on_the_split_and_reported(file, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
-    code, report = train(file, tmp_path, "--method", "rotary", "--method", "none", "--json")
+    code, report = train(file, tmp_path, "--method", "rotary", "--method", "no positions", "--json")
     assert code == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found["methods"]) == {"rotary", "none"}
+    assert set(found["methods"]) == {"rotary", "no positions"}
     for method in found["methods"].values():
         assert 0 <= method["like training"]["value"] <= 1
         assert method["unseen"]["n"] == 2
@@ -61,7 +61,7 @@ def test_methods_are_trained_on_the_split_and_reported(file, tmp_path, capsys, m
     assert "No method answers half of the unseen pairs" in page
     # what was trained is read again: the same numbers, without training
     monkeypatch.setattr("unseen.questions.compare.pairs.train", None)
-    code, _ = train(file, tmp_path, "--method", "rotary", "--method", "none", "--json")
+    code, _ = train(file, tmp_path, "--method", "rotary", "--method", "no positions", "--json")
     assert code == 0
     assert json.loads(capsys.readouterr().out)["methods"] == found["methods"]
 
@@ -70,11 +70,23 @@ def test_a_hint_is_a_file_of_easier_pairs(file, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
     easy = tmp_path / "easy.tsv"
     easy.write_text("input\toutput\n" + "\n".join(f"{x}\tI_{x.upper()}" for x in ("run", "walk")))
-    methods = ("--method", "none, hint", "--method", "none, one length per minibatch")
+    methods = (
+        "--method",
+        "no positions + hint",
+        "--method",
+        "no positions + one length per minibatch",
+    )
     assert train(file, tmp_path, *methods)[0] == 2
     assert "no method for pairs" in capsys.readouterr().err
     assert train(file, tmp_path, *methods, "--hint", str(easy))[0] == 0
-    assert "none, hint" in capsys.readouterr().out
+    assert "no positions + hint" in capsys.readouterr().out
+
+
+def test_columns_of_other_names_are_said_with_the_options_that_name_them(file, tmp_path, capsys):
+    assert main(["compare", str(file), "--by", "length", "--split-only", str(tmp_path / "p")]) == 2
+    said = capsys.readouterr().err
+    assert "no `source` in line 2 of pairs.tsv" in said
+    assert "--source input --target output" in said
 
 
 def test_a_hint_may_be_longer_and_shows_no_pair_that_is_asked(file, tmp_path, capsys, monkeypatch):

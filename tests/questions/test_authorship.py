@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.machine_text import Statistic
 from unseen.measures.machine_text.scorer import TextScorer
+from unseen.models.tiny_causal import tiny_causal
 from unseen.questions.measure.authorship import (
     MOST_TOKENS,
     AuthorshipJob,
     measure_texts,
     read_texts,
+    score_texts,
 )
 from unseen.questions.measure.authorship_document import NEVER_PROOF, document, passages
 from unseen.report.html import html
@@ -181,3 +184,39 @@ def test_the_command_refuses_what_does_not_fit(tmp_path):
         main(["--human", "people.jsonl"])
     with pytest.raises(InvalidConfig, match="was given"):
         main(["table.csv", "--text", "a.txt"])
+
+
+class Interrupted(dict):
+    """A keeper in memory that is interrupted at the second value it makes."""
+
+    made = 0
+
+    def __call__(self, key, make):
+        if key.digest not in self:
+            self.made += 1
+            if self.made == 2:
+                raise KeyboardInterrupt
+            self[key.digest] = make()
+        return self[key.digest]
+
+
+def test_an_interrupted_command_goes_on_and_people_are_read_once(model):
+    human, scorer, memory = people(20), TextScorer(model, length=64), Interrupted()
+    lab = replace(Lab(), keeper=memory)
+    with pytest.raises(KeyboardInterrupt):
+        score_texts(scorer, [human[:1], human], lab)
+    found = score_texts(scorer, [human[:1], human], lab)
+    assert memory.made == 5  # the text, the interrupted chunk, and three of people
+    score_texts(scorer, [human[1:2], human], lab)
+    assert memory.made == 6
+    for one, plain in zip(found, scorer.score([human[0], *human]), strict=True):
+        torch.testing.assert_close(one.mean, plain.mean, atol=1e-4, rtol=1e-4)
+        assert one.rank.tolist() == plain.rank.tolist()
+
+
+def test_windows_are_no_longer_than_the_context_of_either_model():
+    short, long = tiny_causal(context=40), tiny_causal(seed=1)
+    letter = "".join(SENTENCES) * 4
+    for pair in ({"model": short}, {"model": long, "against": short}):
+        answer = unseen.measure_authorship({"letter": letter}, **pair, progress=False)
+        assert answer.results.texts[0].tokens > 40

@@ -85,3 +85,15 @@ def test_labels_that_cannot_be_compared_say_why():
 def test_the_table_must_be_named(capsys):
     with pytest.raises(InvalidConfig, match="without a table"):
         main(["--concurrence"])
+
+
+def test_splits_that_reverse_the_order_are_said_apart_from_those_that_agree():
+    scores = table()
+    there = scores.split == "scan lexical"
+    scores.loc[there, "score"] = -scores.score[there]
+    lead = unseen.concurrence(scores).document.lead
+    alike, reverse = lead.split(". ")[:2]
+    assert "order the models alike beyond chance" in alike
+    assert "scan lexical" not in alike
+    assert "the other way round" in reverse
+    assert "scan lexical" in reverse

@@ -29,6 +29,7 @@ from unseen.questions.measure.authorship import (
     AuthorshipReport,
     measure_texts,
     read_texts,
+    window_of,
 )
 from unseen.questions.measure.authorship_document import SUMMARY_SECTIONS as AUTHORSHIP_SECTIONS
 from unseen.questions.measure.authorship_document import document as authorship_document
@@ -322,18 +323,24 @@ def measure_authorship(
     people = list(read_texts(paths(human), field).values()) if human else []
     scorer, name = language_model(model)
     observer, second = (None, "") if against is None else language_model(against)
-    lab = lab or make_lab(seed, device, "audits", watcher(shown=progress).sink)
+    watch = watcher(shown=progress)
+    lab = lab or make_lab(seed, device, "audits", watch.sink)
     for one in (scorer, observer):
         if one is not None:
             one.to(lab.device)
     job = AuthorshipJob(
         texts=named,
         human=people,
-        scorer=TextScorer(scorer, observer),
+        scorer=TextScorer(scorer, observer, length=window_of(scorer, observer)),
         model=name,
         observer=second,
     )
-    found = measure_texts(job, lab.child("authorship"))
+    watch.begin("measure", 1, 0, "models")
+    try:
+        found = measure_texts(job, lab.child("authorship"))
+        watch.on_finish(job)
+    finally:
+        watch.end()
     page = authorship_document(found)
     answer = Answer(
         results=found,

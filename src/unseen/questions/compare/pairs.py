@@ -40,6 +40,10 @@ ENOUGH = 0.9
 """Exact match inside below which nothing is concluded from failures on unseen pairs."""
 
 
+POSITION_NAMES = {Positions.NONE: "no positions", Positions.OFFSET: "random offsets"}
+"""Where the positions' own name says too little beside those of other methods."""
+
+
 class Training(StrEnum):
     """How a decoder is trained, beyond its positions."""
 
@@ -59,8 +63,8 @@ class PairMethod:
 
     @property
     def name(self) -> str:
-        plain = self.training is Training.PLAIN
-        return self.positions.value if plain else f"{self.positions.value}, {self.training.value}"
+        name = POSITION_NAMES.get(self.positions, self.positions.value)
+        return name if self.training is Training.PLAIN else f"{name} + {self.training.value}"
 
 
 def standard_methods(hinted: bool) -> dict[str, PairMethod]:

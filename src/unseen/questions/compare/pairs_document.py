@@ -15,7 +15,7 @@ from unseen.questions.compare.pairs import (
     length_bands,
 )
 from unseen.reading import Reading
-from unseen.text import count_noun
+from unseen.text import count_noun, join_words
 
 HALF = 0.5
 
@@ -101,7 +101,7 @@ def _notes(found: PairResults) -> list[Note]:
     if weak:
         notes.append(
             Note(
-                f"Below {ENOUGH} on pairs like training: {', '.join(weak)}.",
+                f"Below {ENOUGH} on pairs like training: {join_words(weak)}.",
                 Tone.CAUTION,
                 "What is not learned inside says nothing about what holds outside: train longer "
                 f"(--steps, now {found.steps:,}) before these are compared.",
@@ -136,8 +136,10 @@ def _notes(found: PairResults) -> list[Note]:
 def _method(found: PairResults) -> list[str]:
     return [
         f"Every method is a decoder from scratch, trained for {found.steps:,} steps of 64 pairs "
-        "with the same training pairs and seeds; a hint takes half of the minibatches. Methods are "
-        "named by their positions: none, learned, learned with random offsets, rotary, ALiBi.",
+        "with the same training pairs and seeds. Methods are named by how the decoder knows "
+        "positions: not at all, learned, learned and shifted by random offsets, rotary, ALiBi. "
+        "“+ hint”: half of the minibatches are easier pairs; “+ one length per minibatch”: every "
+        "length of the answer equally often.",
         "Learned positions beyond the longest training pair are never trained: at such lengths "
         "that method fails for this reason alone.",
         "Intervals are over seeds: other initial weights, minibatches and held-out pairs, the same "

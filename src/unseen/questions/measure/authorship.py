@@ -2,20 +2,24 @@
 against texts of people, and where a machine may take over."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from unseen import stats
 from unseen.errors import InvalidConfig, InvalidData
+from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.measures.machine_text import Statistic
 from unseen.measures.machine_text.scorer import FEWEST, TextScorer
 from unseen.measures.machine_text.takeover import LEAST, ChangePoint, change_point
 from unseen.measures.machine_text.token_statistics import TokenStatistics
+from unseen.models.pretrained import CausalLM
 from unseen.stats import Threshold
 from unseen.tasks.text_corpus.reading import Cut, pieces
 
@@ -24,6 +28,11 @@ RATE = 0.01
 """False positives of the threshold."""
 MOST_TOKENS = 1_024
 """Of a text; further ones are not read."""
+WINDOW = 512
+"""Tokens that are read together, where the model has as many positions."""
+CHUNK = 8
+"""Texts that are scored and stored together: an interrupted command goes on behind the last."""
+STATISTICS = ("log_probability", "mean", "variance", "rank")
 SENTENCE = re.compile(r"[^.!?]+[.!?]*[\"'”’)\]]*\s*")
 
 
@@ -103,6 +112,13 @@ class AuthorshipReport:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
+def window_of(*models: CausalLM | None) -> int:
+    """`WINDOW` tokens, or as many as all the models have positions for."""
+    # a decoder that is not of transformers has no configuration that names a limit
+    limits = [getattr(one, "context", None) for one in models if one is not None]
+    return min([WINDOW, *(limit for limit in limits if limit is not None)])
+
+
 def read_texts(paths: Sequence[str], field: str) -> dict[str, str]:
     """Every document of the files by its name: a file, or a line of a .jsonl file."""
     found: dict[str, str] = {}
@@ -125,7 +141,7 @@ def measure_texts(job: AuthorshipJob, lab: Lab) -> AuthorshipReport:
             why="a threshold is a value that few of them exceed.",
             fix=f"give more or longer texts; {stats.fewest_scores(RATE)} allow a threshold at 1 %.",
         )
-    scored = scorer.score([*(text for text, _ in texts.values()), *human])
+    scored = score_texts(scorer, [[text for text, _ in texts.values()], human], lab)
     own, others = scored[: len(texts)], scored[len(texts) :]
     reports = [
         _report(name, text, is_cut, found, others, scorer, lab.child(name))
@@ -140,6 +156,44 @@ def measure_texts(job: AuthorshipJob, lab: Lab) -> AuthorshipReport:
         rate=_rate(fewest) if fewest else RATE,
         left_out=len(job.human) - len(human),
     )
+
+
+def score_texts(
+    scorer: TextScorer, parts: Sequence[Sequence[str]], lab: Lab
+) -> list[TokenStatistics]:
+    """The statistics of all texts, a few at a time, each stored as soon as it is there: texts by
+    people are read once, whatever they are compared with.
+    """
+    models = (scorer.model, scorer.sampler)
+    about = [identify("language model", model=one) for one in models if one is not None]
+    chunks = [part[k : k + CHUNK] for part in parts for k in range(0, len(part), CHUNK)]
+    return [
+        one
+        for chunk in lab.track(chunks, len(chunks))
+        for one in _stored_chunk(scorer, about, chunk, lab)
+    ]
+
+
+def _stored_chunk(
+    scorer: TextScorer, about: Sequence[Identity], texts: Sequence[str], lab: Lab
+) -> Iterator[TokenStatistics]:
+    key = identify(
+        "token statistics",
+        models=list(about),
+        length=scorer.length,
+        texts=list(texts),
+        compute=TextScorer.score,
+    )
+
+    def make() -> dict[str, Tensor]:
+        found = scorer.score(texts)
+        joined = {name: torch.cat([getattr(one, name) for one in found]) for name in STATISTICS}
+        return {**joined, "tokens": torch.tensor([len(one) for one in found])}
+
+    stored = lab.keep(key, make)
+    counts = stored["tokens"].tolist()
+    for parts in zip(*(stored[name].split(counts) for name in STATISTICS), strict=True):
+        yield TokenStatistics(*parts)
 
 
 def _rate(human: int) -> float:
@@ -182,8 +236,7 @@ def _report(
 
 
 def _first(text: TokenStatistics, tokens: int) -> TokenStatistics:
-    names = ("log_probability", "mean", "variance", "rank")
-    return TokenStatistics(*(getattr(text, name)[:tokens] for name in names))
+    return TokenStatistics(*(getattr(text, name)[:tokens] for name in STATISTICS))
 
 
 def _compare(

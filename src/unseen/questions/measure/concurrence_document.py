@@ -33,17 +33,26 @@ def concurrence_document(report: ConcurrenceReport) -> Document:
 def _lead(report: ConcurrenceReport) -> str:
     clear = [one for one in report.pairs if isfinite(one.p_family) and one.p_family <= LEVEL]
     known = [one for one in report.pairs if isfinite(one.p)]
+    alike = [one for one in clear if one.tau.value > 0]
+    reverse = [one for one in clear if one.tau.value < 0]
     text = (
-        f"{len(clear)} of {count_noun(len(report.pairs), 'pair')} of splits order the models more "
-        f"alike, or more contrary, than exchanged models would (p of all pairs at most {LEVEL})"
+        f"{len(alike)} of {count_noun(len(report.pairs), 'pair')} of splits order the models alike "
+        f"beyond chance (p of all pairs at most {LEVEL}){_strongest(alike)}. "
     )
-    if clear:
-        best = sorted(clear, key=lambda one: -abs(one.tau.value))[:MOST_NAMED]
-        text += ": " + join_words([f"{_name(one)} (τ {one.tau.value:.2f})" for one in best])
-    text += ". "
+    if reverse:
+        text += f"{len(reverse)} order them the other way round{_strongest(reverse)}. "
     if not known:
         text += "No pair has a p value: see what was not computed. "
     return text + "That holds for these models: others may be ordered differently."
+
+
+def _strongest(pairs: list[Pair]) -> str:
+    """The first of them by τ."""
+    if not pairs:
+        return ""
+    named = sorted(pairs, key=lambda one: -abs(one.tau.value))[:MOST_NAMED]
+    first = "" if len(named) == len(pairs) else "first "
+    return f": {first}" + join_words([f"{_name(one)} (τ {one.tau.value:.2f})" for one in named])
 
 
 def _name(pair: Pair) -> str:

@@ -12,6 +12,7 @@ from unseen.engine.token_pairs import Pair, pair
 from unseen.errors import InvalidData, UnknownName
 from unseen.tasks.text_corpus.queries import read_utf8
 from unseen.tasks.token_pairs.rules import PairSplit
+from unseen.text import join_words
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PARTS = frozenset({"train.tsv", "test.tsv", "left_out.tsv", "split.json"})
@@ -99,9 +100,19 @@ def refuse_other_files(folder: Path) -> None:
         )
 
 
+def _no_column(where: str, column: str, row: Mapping[str, object]) -> UnknownName:
+    there = list(row)
+    source, target = there if len(there) == 2 else ("COLUMN", "COLUMN")
+    return UnknownName(
+        f"There is no `{column}` in {where}.",
+        why=f"it has {join_words([f'`{name}`' for name in there]) or 'no columns'}.",
+        fix=f"name the columns: --source {source} --target {target} (Python: source=, target=).",
+    )
+
+
 def _cell(row: Mapping[str, object], column: str, file: str, line: int) -> str:
     if column not in row:
-        raise UnknownName.near(f"column of {file}, line {line}", column, row)
+        raise _no_column(f"line {line} of {file}", column, row)
     value = row[column]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InvalidData(

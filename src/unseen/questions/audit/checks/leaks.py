@@ -11,6 +11,7 @@ from unseen.engine.batches import whole
 from unseen.errors import InvalidData
 from unseen.measures.leaks import EVERYWHERE, MOST_ROWS, identifier_order, leaks
 from unseen.questions.audit.check import CheckResult, Code
+from unseen.questions.audit.leave_out import ways_to_leave_out
 from unseen.reading import Reading
 from unseen.subjects.session import Session
 from unseen.text import format_reading, join_words
@@ -116,8 +117,8 @@ def _about_identifier(leak: Leak) -> Note:
         f"{format_reading(leak.strength)}.",
         Tone.CAUTION,
         "The rows were collected, or numbered, by outcome: what else goes with that order (dates, "
-        f"devices, batches) gives the target away, too. Leave it out (--drop {name}) and "
-        "compare columns between early and late numbers.",
+        f"devices, batches) gives the target away, too. Leave it out ({ways_to_leave_out([name])}) "
+        "and compare columns between early and late numbers.",
         code=GIVES_AWAY.code,
     )
 
@@ -144,12 +145,12 @@ def _about_leak(leak: Leak) -> Note:
         )
     if leak.site:
         detail += " It does not elsewhere, so a model that relies on it fails there."
-    fix = " ".join(f"--drop {name}" for name in leak.features)
+    ways = ways_to_leave_out(leak.features)
     return Note(
         text,
         Tone.BAD,
         f"{detail} Ask when it is written down: if after the outcome is known, no score here can "
-        f"be believed; audit again without ({fix}).",
+        f"be believed; audit again without ({ways}).",
         code=GIVES_AWAY.code,
     )
 

@@ -9,6 +9,7 @@ from unseen.document import Block, Note, Table, Tone
 from unseen.errors import InvalidData
 from unseen.measures.site_shift.recording import Kind, RecordingChange, recording_changes
 from unseen.questions.audit.check import CheckResult, Code
+from unseen.questions.audit.leave_out import ways_to_leave_out
 from unseen.subjects.session import Session
 from unseen.text import count_noun, format_reading, join_words
 
@@ -186,7 +187,7 @@ def _of_missing(changes: Sequence[tuple[str, RecordingChange]]) -> Note:
     ]
     more = len(shares) - 2 * MOST_NAMED
     rest = f"; {more} more in the section on shifts" if more > 0 else ""
-    drop = " ".join(f"--drop {name}" for name in columns[:MOST_NAMED])
+    drop = ways_to_leave_out(columns[:MOST_NAMED])
     if others > 0:
         drop += f" and so on: the section on shifts lists all {len(columns)}"
     return Note(

@@ -10,6 +10,7 @@ from unseen.document import Block, Note, Table, Tone, Value
 from unseen.measures.site_shift.prevalence import PrevalenceShift
 from unseen.measures.site_shift.relations import LEVEL, RelationChange
 from unseen.questions.audit.check import CheckResult, Code
+from unseen.questions.audit.leave_out import ways_to_leave_out
 from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
 from unseen.questions.audit.site_shift import SiteShift, is_misleading, site_shift
 from unseen.reading import Reading
@@ -89,8 +90,8 @@ def _about_relations(sites: Sequence[SiteShift], tried: Sequence[Outcome]) -> No
         how = "reversed" if change.is_reversed else "weaker"
         text = f"`{first[1]}` has another relation to the target at {first[0]}: it is {how} there."
         useless = [f for site, f in misleading if not _is_useful(clear[site, f])]
-        drop = " ".join(f"--drop {name}" for name in dict.fromkeys(useless))
-        without = f"audit again without ({drop}), or " if useless else ""
+        ways = ways_to_leave_out(list(dict.fromkeys(useless)))
+        without = f"audit again without ({ways}), or " if useless else ""
         action = (
             f"A model that learned the relation elsewhere is wrong there: {without}train with "
             f"labels from there.{_effect(first[1], tried)}"
