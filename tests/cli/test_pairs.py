@@ -93,7 +93,7 @@ def test_a_hint_may_be_longer_and_shows_no_pair_that_is_asked(file, tmp_path, ca
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
     hint = tmp_path / "hint.tsv"
     hint.write_text("input\toutput\n" + "run " * 90 + "\tI_RUN\n")
-    methods = ("--method", "none, hint", "--method", "offset, hint")
+    methods = ("--method", "no positions + hint", "--method", "random offsets + hint")
     assert train(file, tmp_path, *methods, "--hint", str(hint))[0] == 0
     capsys.readouterr()
     hint.write_text(file.read_text())
