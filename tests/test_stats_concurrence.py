@@ -171,3 +171,11 @@ def test_exchanges_begin_with_none():
     rng = np.random.default_rng(0)
     assert len(exchanges(4, rng)) == 24
     assert exchanges(9, rng)[0].tolist() == list(range(9))
+
+
+def test_two_splits_of_pure_noise_have_no_corrected_concurrence():
+    """Reliabilities below 0 in both: their product is positive, and means nothing."""
+    noisy = np.array([[1.0, 4, 0], [3, 0, 2], [0, 3, 5], [4, 1, 1], [2, 2, 3]])
+    scores = Scores(("a", "b"), tuple("vwxyz"), np.stack([noisy, noisy[:, ::-1]]))
+    assert split_quality(scores, 0).reliability < 0
+    assert np.isnan(concurrences(scores, draws=19)[0].corrected)

@@ -16,7 +16,7 @@ import unseen
 from unseen.cli.explain import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.lab import Lab
-from unseen.models.pretrained import load_causal
+from unseen.models.pretrained import CausalLM, load_causal
 from unseen.models.transformer import Decoder, Transformer
 from unseen.questions.explain import of_text
 from unseen.questions.explain.of_text import (
@@ -30,7 +30,7 @@ from unseen.questions.explain.of_text import (
     token_groups,
     trace_prompts,
 )
-from unseen.questions.explain.prompts import PromptPair, read_prompts
+from unseen.questions.explain.prompts import PromptPair, encode_prompts, read_prompts
 from unseen.reading import Reading
 from unseen.report.html import html
 from unseen.runs.tensors import TensorCache
@@ -95,6 +95,21 @@ def test_numbers_are_those_of_the_model_itself():
     assert one.lens[-1][-1] == pytest.approx(float(plain.log_softmax(-1)[own]), abs=1e-5)
     effect = (plain[own] - plain[theirs]) - (other[own] - other[theirs])
     assert one.effect == pytest.approx(float(effect), abs=1e-5)
+
+
+def test_a_prompt_begins_as_the_tokenizer_begins_a_text():
+    model = load_causal("model")
+
+    class Opened(CausalLM):
+        @property
+        def start(self):
+            return [3]
+
+    opened = Opened(model.model, model.tokenizer)
+    (pair,) = encode_prompts([PromptPair("a cat", " s", counterfactual="a dog")], opened, 1)
+    assert pair.tokens == [3, *model.encode("a cat")]
+    assert pair.counterfactual == [3, *model.encode("a dog")]
+    assert pair.answer == model.encode(" s")[0]
 
 
 def test_without_trace_no_counterfactual_is_needed(capsys):

@@ -47,6 +47,15 @@ def test_it_is_the_sum_over_distinct_thresholds(n, levels, seed):
     assert average_precision(scores, y, times.astype(float)) == pytest.approx(copies)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, bool, np.int64, np.float32])
+def test_the_type_of_the_scores_changes_no_order(kind):
+    scores, y = np.array([0, 1, 1, 0, 1]), np.array([0, 1, 0, 0, 1], bool)
+    wanted = average_precision_score(y, scores)
+    assert average_precision(scores.astype(kind), y) == pytest.approx(wanted)
+    rng = np.random.default_rng(0)
+    assert bootstrap_average_precision(scores.astype(kind), y, rng).value == pytest.approx(wanted)
+
+
 def test_its_ends():
     y = np.array([1, 1, 0, 0, 0], bool)
     assert average_precision(np.array([5.0, 4, 3, 2, 1]), y) == 1

@@ -24,6 +24,7 @@ from unseen.measures.machine_text.token_statistics import (
     token_statistics,
 )
 from unseen.models.pretrained import CausalLM
+from unseen.models.tiny_causal import tiny_causal
 from unseen.models.transformer import Decoder, Transformer
 
 VOCABULARY = 50
@@ -223,6 +224,32 @@ def test_every_token_but_the_first_is_scored_once():
     expected = window[:-1].log_softmax(-1).gather(1, tokens[10:19, None])[:, 0]
     torch.testing.assert_close(found.log_probability[9:18], expected)
     assert scorer.ends(TEXT) == list(range(1, len(TEXT) + 1))
+
+
+def test_windows_fit_the_context_and_begin_as_texts_do():
+    """A Llama has logits beyond its context, which mean nothing; GPT-2 has none."""
+    model = tiny_causal(context=24)
+    text = "The quick brown fox jumps over the lazy dog."
+    found = TextScorer(model, length=512).score([text])[0]
+    torch.testing.assert_close(
+        found.log_probability, TextScorer(model, length=24).score([text])[0].log_probability
+    )
+
+    class Opened(CausalLM):
+        @property
+        def start(self):
+            return [7]
+
+    opened = Opened(model.model, model.tokenizer)
+    scorer = TextScorer(opened, length=512)
+    assert scorer.window == 23
+    tokens = scorer.encode(text)
+    with torch.no_grad():
+        row = model(torch.cat([torch.tensor([7]), tokens[:23]])[None])[0].log_softmax(-1)
+    wanted = row[1:-1].gather(1, tokens[1:23, None])[:, 0]  # token 0 stays without a number
+    found = scorer.score([text])[0]
+    assert len(found) == len(tokens) - 1
+    torch.testing.assert_close(found.log_probability[:22], wanted)
 
 
 def test_short_texts_and_other_tokenizers_are_refused():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from unseen.engine.choice_likelihood import choice_likelihoods
 from unseen.errors import CorruptFile, InvalidData, MissingExtra, MissingFile
 from unseen.models.pretrained import load_causal, refuse_pickles
 
@@ -119,3 +120,14 @@ def test_weights_that_are_no_numbers_are_refused(folder):
     model.save_pretrained(folder)
     with pytest.raises(InvalidData, match=r"mlp\.c_fc\.weight .* hold NaN"):
         load_causal(folder)
+
+
+def test_scoring_leaves_dropout_off(folder):
+    """GPT-2 has dropout: a second reading would differ from the first."""
+    model = load_causal(folder)
+    tokens = torch.tensor([model.encode("Ada Birch")])
+    with torch.no_grad():
+        before = model(tokens)
+        choice_likelihoods(model, ["Ada"], [[" is", " was"]])
+        assert not model.model.training
+        assert_close(model(tokens), before)

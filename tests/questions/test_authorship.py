@@ -65,8 +65,17 @@ def test_thresholds_shares_and_medians_are_those_of_the_human_texts(model):
         assert one.exceeds == (one.value > one.threshold.value)
 
 
+def test_copies_are_no_further_people_and_a_text_is_none_for_itself(model):
+    human = people(10)
+    found = measure_texts(job(model, {"a": human[0]}, [*human, *human]), Lab())
+    assert (found.human, found.repeats, found.texts[0].compared) == (9, 11, 9)
+    assert "11 human texts left out" in html(document(found))
+    with pytest.raises(InvalidData, match="0 of 120 human texts"):
+        measure_texts(job(model, {"a": human[0]}, human[:1] * 120), Lab())
+
+
 def test_few_human_texts_give_the_rate_that_they_allow(model):
-    found = measure_texts(job(model, {"a": people(1)[0]}, people(9)), Lab())
+    found = measure_texts(job(model, {"a": f"{people(1)[0]}!"}, people(9)), Lab())
     assert found.rate == pytest.approx(0.1)
     page = document(found)
     said = " ".join(note.text for note in page.sections[0].blocks)
@@ -137,10 +146,10 @@ def test_long_texts_are_cut_and_it_is_said(model):
 def test_short_texts_are_refused_with_their_length_and_short_human_ones_left_out(model):
     with pytest.raises(InvalidData, match=r"note\.txt has 9 tokens"):
         measure_texts(job(model, {"note.txt": "too short"}), Lab())
-    found = measure_texts(job(model, {"a": people(1)[0]}, [*people(3), "no"]), Lab())
+    found = measure_texts(job(model, {"a": f"{people(1)[0]}!"}, [*people(3), "no"]), Lab())
     assert (found.human, found.left_out) == (3, 1)
     with pytest.raises(InvalidData, match="1 of 2 human texts"):
-        measure_texts(job(model, {"a": people(1)[0]}, [people(1)[0], "no"]), Lab())
+        measure_texts(job(model, {"a": f"{people(1)[0]}!"}, [people(1)[0], "no"]), Lab())
 
 
 def test_the_second_model_changes_binoculars_alone(model):

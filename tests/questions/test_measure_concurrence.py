@@ -69,6 +69,7 @@ def test_missing_scores_are_counted_and_named():
         (lambda t: t.assign(model=[None, *t.model[1:]]), "`model` is empty in row 2"),
         (lambda t: t[t.split == "geo length"], "of 1 split"),
         (lambda t: t.assign(source=["other", *t.source[1:]]), "more than one source"),
+        (lambda t: t.assign(source=None), "`source` is empty for the split"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(change, words):

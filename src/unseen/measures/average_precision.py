@@ -30,6 +30,7 @@ def average_precision(
 ) -> float:
     """Examples of equal score stand together. NaN, with a warning, where none is positive."""
     y = np.asarray(positive, bool)
+    scores = np.asarray(scores, np.float64)  # −1 of an unsigned integer is the largest one
     if len(scores) != len(y) or not len(y) or not np.isfinite(scores).all():
         raise InvalidData(
             f"There are {len(scores)} scores for {len(y)} examples, or some are not finite.",
@@ -69,7 +70,7 @@ def bootstrap_average_precision(
     percentiles covered 91 to 93 %.
     """
     value = average_precision(scores, positive)
-    y = np.asarray(positive, bool)
+    y, scores = np.asarray(positive, bool), np.asarray(scores, np.float64)
     if np.isnan(value):
         return Reading(value, n=len(y))
     order = np.argsort(-scores, kind="stable")

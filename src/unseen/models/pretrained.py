@@ -161,6 +161,7 @@ class CausalLM(nn.Module):
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
+        self.training = model.training  # else restoring it would switch the model's dropout on
         takes = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in takes
         self._keeps_logits = "logits_to_keep" in takes

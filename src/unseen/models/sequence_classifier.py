@@ -31,6 +31,7 @@ class SequenceClassifier(nn.Module):
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
+        self.training = model.training  # else restoring it would switch the model's dropout on
         pad = model.config.pad_token_id
         if pad is None:
             pad = getattr(tokenizer, "pad_token_id", None)

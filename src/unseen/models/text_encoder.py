@@ -54,6 +54,7 @@ class TextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.training = model.training  # else restoring it would switch the model's dropout on
         # positions that exist: RoBERTa counts two more in its configuration than it can read
         most = getattr(model.config, "max_position_embeddings", None) or length
         most = min(int(most), getattr(tokenizer, "model_max_length", length))

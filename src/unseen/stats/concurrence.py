@@ -189,7 +189,7 @@ def concurrences(scores: Scores, *, draws: int = 999, seed: int = 0) -> list[Pai
         models = int(((scores.order.seeds[a] > 0) & (scores.order.seeds[b] > 0)).sum())
         pair = scores.choose(a, b)
         reason = _reason(tau[a, b], models)
-        rel = quality[a].reliability * quality[b].reliability
+        rel = [quality[k].reliability for k in (a, b)]
         p = _exchange_p(pair, rng) if not reason else np.nan
         family = np.mean(largest >= abs(tau[a, b]) - 1e-12) if draws and not reason else np.nan
         found.append(
@@ -198,7 +198,8 @@ def concurrences(scores: Scores, *, draws: int = 999, seed: int = 0) -> list[Pai
                 pair.splits[1],
                 tau=_jackknife(pair, float(tau[a, b])),
                 tau_of_means=float(tau_of_means[a, b]),
-                corrected=float(tau[a, b] / np.sqrt(rel)) if rel > 0 else np.nan,
+                # two reliabilities below 0 have a root that means nothing
+                corrected=float(tau[a, b] / np.sqrt(rel[0] * rel[1])) if min(rel) > 0 else np.nan,
                 models=models,
                 p=p,
                 p_family=float(family),

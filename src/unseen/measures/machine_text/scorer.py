@@ -21,8 +21,9 @@ PROBE = "The 3 naïve foxes jumped; 100% sure? “Yes”, said Ångström.\n\ten
 @dataclass(frozen=True)
 class TextScorer:
     """Scores texts with `model`; `sampler` writes what each token is compared with (None: `model`
-    itself). Longer texts are read in windows of `length` tokens, each after the last token of the
-    one before.
+    itself). Longer texts are read in windows of `length` tokens (or as many as the models have
+    positions for), each after the last token of the one before. Before every window stands what
+    the tokenizer puts before a text.
     """
 
     model: CausalLM
@@ -40,6 +41,13 @@ class TextScorer:
                 why="a token is predicted from the one before.",
                 fix="read at least two.",
             )
+
+    @property
+    def window(self) -> int:
+        """Tokens of a text that are read at once."""
+        models = [self.model] if self.sampler is None else [self.model, self.sampler]
+        known = [most for one in models if (most := getattr(one, "context", None))]
+        return min([self.length, *(max(2, most - len(self.model.start)) for most in known)])
 
     def encode(self, text: str, name: str = "The text") -> Int[Tensor, " t"]:
         """The tokens; a text that is too short is refused with its length."""
@@ -70,8 +78,9 @@ class TextScorer:
     def _cut(self, tokens: Int[Tensor, " t"]) -> list[Int[Tensor, " w"]]:
         """Windows that share one token each, so that every token but the first is predicted once;
         a window that would predict nothing is none."""
-        starts = range(0, len(tokens) - 1, self.length - 1)
-        return [tokens[start : start + self.length] for start in starts]
+        size = self.window
+        starts = range(0, len(tokens) - 1, size - 1)
+        return [tokens[start : start + size] for start in starts]
 
     def _batches(self, windows: Sequence[tuple[int, Tensor]]) -> Iterator[list[tuple[int, Tensor]]]:
         batch: list[tuple[int, Tensor]] = []
@@ -86,9 +95,12 @@ class TextScorer:
     @torch.no_grad()
     def _read(self, windows: Sequence[Tensor]) -> list[TokenStatistics]:
         # padding stands behind the text, where no token of a causal model looks
-        padded = torch.nn.utils.rnn.pad_sequence(list(windows), batch_first=True)
-        logits = self._logits(self.model, padded)
-        others = None if self.sampler is None else self._logits(self.sampler, padded)
+        before = torch.tensor(self.model.start, dtype=torch.long)
+        rows = [torch.cat([before, window]) for window in windows]
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        first = len(before)
+        logits = self._logits(self.model, padded)[:, first:]
+        others = None if self.sampler is None else self._logits(self.sampler, padded)[:, first:]
         return [
             token_statistics(
                 logits[k, : len(w) - 1],

@@ -120,10 +120,10 @@ def encode_prompts(pairs: Sequence[PromptPair], model: nn.Module, most: int) -> 
 
 
 def _encode_pair(pair: PromptPair, model: nn.Module) -> TokenPair:
-    tokens = _encode(pair.prompt, model, pair.at, "prompt")
+    tokens = _open(pair.prompt, model, pair.at, "prompt")
     other = None
     if pair.counterfactual is not None:
-        other = _encode(pair.counterfactual, model, pair.at, "counterfactual")
+        other = _open(pair.counterfactual, model, pair.at, "counterfactual")
         _refuse_unequal(tokens, other, model, pair.at)
     elif pair.counterfactual_answer is not None:
         raise InvalidData(
@@ -174,6 +174,15 @@ def _refuse_unequal(tokens: Sequence[int], other: Sequence[int], model: nn.Modul
         )
 
 
+def _open(text: Text, model: nn.Module, at: str, kind: str) -> list[int]:
+    """A prompt's tokens, of a text behind those with which the tokenizer begins every text."""
+    start = model.start if isinstance(text, str) and isinstance(model, CausalLM) else []
+    tokens = [*start, *_encode(text, model, at, kind)]
+    if isinstance(model, CausalLM):
+        refuse_long(len(tokens), model, at)
+    return tokens
+
+
 def _encode(text: Text, model: nn.Module, at: str, kind: str) -> list[int]:
     encode: Any = getattr(model, "encode", None)
     if not isinstance(text, str):
@@ -207,8 +216,6 @@ def _encode(text: Text, model: nn.Module, at: str, kind: str) -> list[int]:
             why="it has no token.",
             fix="write it, or leave the field out." if kind != "prompt" else "write a prompt.",
         )
-    if isinstance(model, CausalLM):
-        refuse_long(len(tokens), model, at)
     return tokens
 
 

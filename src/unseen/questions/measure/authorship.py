@@ -109,6 +109,8 @@ class AuthorshipReport:
     """Of the thresholds: 1 %, or the smallest that so many human texts allow."""
     left_out: int
     """Human texts that were too short to read."""
+    repeats: int = 0
+    """Human texts that repeat another one, or a text that is asked about."""
     notes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -133,18 +135,20 @@ def measure_texts(job: AuthorshipJob, lab: Lab) -> AuthorshipReport:
         raise InvalidConfig("No text was given.", why="one is read.", fix="--text a.txt")
     scorer = job.scorer
     texts = {name: _first_tokens(scorer, text, name) for name, text in job.texts.items()}
-    long_enough = [text for text in job.human if len(scorer.model.encode(text)) >= FEWEST]
+    others = _distinct(job.human, list(job.texts.values()))
+    long_enough = [text for text in others if len(scorer.model.encode(text)) >= FEWEST]
     human = [_first_tokens(scorer, text, "A human text")[0] for text in long_enough]
     if job.human and len(human) < 2:
         raise InvalidData(
-            f"{len(human)} of {len(job.human)} human texts have {FEWEST} tokens or more.",
+            f"{len(human)} of {len(job.human)} human texts have {FEWEST} tokens or more and repeat "
+            "neither another one nor a text that is asked about.",
             why="a threshold is a value that few of them exceed.",
             fix=f"give more or longer texts; {stats.fewest_scores(RATE)} allow a threshold at 1 %.",
         )
     scored = score_texts(scorer, [[text for text, _ in texts.values()], human], lab)
-    own, others = scored[: len(texts)], scored[len(texts) :]
+    own, people = scored[: len(texts)], scored[len(texts) :]
     reports = [
-        _report(name, text, is_cut, found, others, scorer, lab.child(name))
+        _report(name, text, is_cut, found, people, scorer, lab.child(name))
         for (name, (text, is_cut)), found in zip(texts.items(), own, strict=True)
     ]
     fewest = min((one.compared for one in reports), default=0)
@@ -154,7 +158,8 @@ def measure_texts(job: AuthorshipJob, lab: Lab) -> AuthorshipReport:
         texts=reports,
         human=len(human),
         rate=_rate(fewest) if fewest else RATE,
-        left_out=len(job.human) - len(human),
+        left_out=len(others) - len(human),
+        repeats=len(job.human) - len(others),
     )
 
 
@@ -194,6 +199,17 @@ def _stored_chunk(
     counts = stored["tokens"].tolist()
     for parts in zip(*(stored[name].split(counts) for name in STATISTICS), strict=True):
         yield TokenStatistics(*parts)
+
+
+def _distinct(texts: Sequence[str], asked: Sequence[str]) -> list[str]:
+    """Each text once, without those that are asked about: copies are no further people, and a text
+    is no comparison for itself.
+    """
+    known = {" ".join(text.split()) for text in asked}
+    found = dict[str, str]()
+    for text in texts:
+        found.setdefault(" ".join(text.split()), text)
+    return [text for key, text in found.items() if key not in known]
 
 
 def _rate(human: int) -> float:

@@ -83,6 +83,9 @@ def verdicts(found: AuthorshipReport) -> list[Block]:
     if found.left_out:
         text = f"{count_noun(found.left_out, 'human text')} with fewer than 20 tokens left out."
         notes.append(Note(text, Tone.NEUTRAL))
+    if found.repeats:
+        text = f"{count_noun(found.repeats, 'human text')} left out: copies of others, or of texts "
+        notes.append(Note(f"{text}that are asked about.", Tone.NEUTRAL))
     if cut := [one.name for one in found.texts if one.is_cut]:
         notes.append(Note(f"Only the first 1,024 tokens were read of {', '.join(cut)}."))
     return notes

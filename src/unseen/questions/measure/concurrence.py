@@ -145,6 +145,13 @@ def _labels(
     found: dict[str, list[str]] = {}
     for name in (SOURCE, STRATEGY):
         values = rows.groupby(rows[SPLIT].astype(str), sort=False)[name]
+        if rows[name].isna().any():
+            split = rows[SPLIT][rows[name].isna()].iloc[0]
+            raise InvalidData(
+                f"The column `{name}` is empty for the split {split}.",
+                why="splits without one would count as of one and the same.",
+                fix="fill the cells, or leave the column out.",
+            )
         if (values.nunique(dropna=False) > 1).any():
             raise InvalidData(
                 f"A split has more than one {name}.",
