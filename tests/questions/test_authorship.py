@@ -5,12 +5,13 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import unseen
 from unseen.cli.measure import main
-from unseen.errors import InvalidConfig, InvalidData
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.measures.machine_text import Statistic
 from unseen.measures.machine_text.scorer import TextScorer
@@ -18,6 +19,7 @@ from unseen.models.tiny_causal import tiny_causal
 from unseen.questions.measure.authorship import (
     MOST_TOKENS,
     AuthorshipJob,
+    column_texts,
     measure_texts,
     read_texts,
     score_texts,
@@ -189,10 +191,61 @@ def test_the_function_takes_texts_by_name_and_writes_a_report(model, tmp_path):
 
 
 def test_the_command_refuses_what_does_not_fit(tmp_path):
-    with pytest.raises(InvalidConfig, match="--human without --text"):
+    with pytest.raises(InvalidConfig, match="no --text"):
         main(["--human", "people.jsonl"])
-    with pytest.raises(InvalidConfig, match="was given"):
-        main(["table.csv", "--text", "a.txt"])
+    with pytest.raises(InvalidConfig, match="2 columns were given"):
+        main(["table.csv", "--text", "a", "b"])
+    with pytest.raises(InvalidConfig, match="with 2 columns"):
+        main(["table.csv", "--text", "a", "b", "--target", "y"])
+    with pytest.raises(InvalidConfig, match="with --human"):
+        main(["table.csv", "--text", "a", "--target", "y", "--human", "people.txt"])
+
+
+def test_the_cells_of_a_column_are_texts_by_row(tmp_path, model):
+    path = tmp_path / "essays.csv"
+    essays = people(3)
+    frame = pd.DataFrame({"essay": [essays[0], None, essays[2]], "grade": [1, 2, 3]})
+    frame.to_csv(path, index=False, encoding="latin-1")
+    named, notes = column_texts(path, "essay")
+    assert named == {"row 0": essays[0], "row 2": essays[2]}
+    assert notes == ["1 row without a text left out (row 1)."]
+    answer = unseen.measure_authorship(frame, column="essay", model=model, progress=False)
+    by_file = unseen.measure_authorship(path, column="essay", model=model, progress=False)
+    assert answer.results.texts == by_file.results.texts
+    assert "left out (row 1)" in answer.document.sections[0].blocks[-1].text
+    alone = unseen.measure_authorship({"row 0": essays[0]}, model=model, progress=False)
+    assert alone.results.texts[0].statistics == answer.results.texts[0].statistics
+
+
+def test_a_column_that_holds_no_texts_is_refused(model):
+    frame = pd.DataFrame({"essay": [1, 2], "empty": [None, " "]})
+    with pytest.raises(UnknownName, match="essays"):
+        column_texts(frame, "essays")
+    with pytest.raises(InvalidData, match="holds no texts"):
+        column_texts(frame, "essay")
+    with pytest.raises(InvalidData, match="has no text"):
+        column_texts(frame.assign(empty=None), "empty")
+    with pytest.raises(InvalidConfig, match="one table"):
+        unseen.measure_authorship(frame, model=model)
+    with pytest.raises(InvalidConfig, match="one table"):
+        unseen.measure_authorship(["a.csv", "b.csv"], column="essay", model=model)
+    short = pd.DataFrame({"essay": ["too short"]})
+    with pytest.raises(InvalidData, match="row 0"):
+        unseen.measure_authorship(short, column="essay", model=model)
+
+
+def test_a_model_that_reads_a_column_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 90)
+    words = [" ".join([*rng.choice(["a", "b", "c"], 4), "frail" if k else "well"]) for k in y]
+    frame = pd.DataFrame({"note": words, "y": y, "ward": rng.choice(["x", "z"], 90)})
+    path, report = tmp_path / "notes.csv", tmp_path / "page.json"
+    frame.to_csv(path, index=False)
+    options = ["--target", "y", "--site", "ward", "--holdout", "x", "--seeds", "1", "--quiet"]
+    more = ["--measure", "score", "--text", "note", "--report", str(report)]
+    assert main([str(path), *options, *more]) == 0
+    assert "TF-IDF" in report.read_text()
 
 
 class Interrupted(dict):

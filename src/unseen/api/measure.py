@@ -27,6 +27,7 @@ from unseen.questions.answer import Answer, check_report_path
 from unseen.questions.measure.authorship import (
     AuthorshipJob,
     AuthorshipReport,
+    find_texts,
     measure_texts,
     read_texts,
     window_of,
@@ -298,8 +299,10 @@ def measure_of_items(
 
 
 def measure_authorship(
-    texts: str | Path | Sequence[str | Path] | Mapping[str, str],
+    texts: str | Path | Sequence[str | Path] | Mapping[str, str] | pd.DataFrame,
     *,
+    column: str | None = None,
+    encoding: str = "utf-8",
     human: str | Path | Sequence[str | Path] = (),
     model: str | Path | CausalLM = "smollm2",
     against: str | Path | CausalLM | None = None,
@@ -315,11 +318,11 @@ def measure_authorship(
     may take over. Never proof about a person.
 
     `texts` and `human` are files, folders or .jsonl files (whose `field` holds the text), `texts`
-    also texts by name. `model` is as in `influence_of_text`; `against` is the second model of
-    Binoculars, with the same tokenizer.
+    also texts by name, or a table whose `column` holds one text per row. `model` is as in
+    `influence_of_text`; `against` is the second model of Binoculars, with the same tokenizer.
     """
     path = None if report is None else check_report_path(report)
-    named = dict(texts) if isinstance(texts, Mapping) else read_texts(paths(texts), field)
+    named, notes = find_texts(texts, column, field, encoding)
     people = list(read_texts(paths(human), field).values()) if human else []
     scorer, name = language_model(model)
     observer, second = (None, "") if against is None else language_model(against)
@@ -341,6 +344,7 @@ def measure_authorship(
         watch.on_finish(job)
     finally:
         watch.end()
+    found = replace(found, notes=notes)
     page = authorship_document(found)
     answer = Answer(
         results=found,

