@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from language import letters
+from language import letters, llama
 
 import unseen
+from unseen.cli.audit import main as audit_command
 from unseen.engine.batches import whole
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnseenError
 from unseen.lab import Lab
@@ -51,6 +52,16 @@ def encoder_folder(path: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.BertModel(config).save_pretrained(path)
+    return path
+
+
+def causal_folder(path: Path) -> Path:
+    """A Llama of characters whose padding is the end of a text, as language models have it."""
+    transformers = pytest.importorskip("transformers")
+    llama(path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    tokenizer.eos_token = "~"
+    tokenizer.save_pretrained(path)
     return path
 
 
@@ -203,6 +214,42 @@ def test_a_frozen_encoder_gives_its_vectors(tmp_path):
     assert list(first.features) == ["note", "words in note"]
     assert first.inputs == 16
     assert any("texts have more than 20 tokens" in text for text in first.decisions)
+
+
+def test_a_causal_model_is_fine_tuned_with_its_head_and_reads_no_padding(tmp_path):
+    given = replace(COLUMNS, encoder=causal_folder(tmp_path / "small"), length=40)
+    first = of_table(notes(), Lab(), given)[0]
+    assert first.name == "fine-tuned small"
+    with Lab().seeded():
+        model = first.model()
+    start = {name: p.clone() for name, p in model.named_parameters()}
+    trained = ERM(replace(first.budget, steps=3)).fit(model, first.task, Lab()).model.eval()
+    moved = {name for name, p in trained.named_parameters() if not torch.equal(p, start[name])}
+    assert any(name.startswith("encoder.model.layers.0") for name in moved)
+    read = whole(first.task.splits["unseen"].data, Lab())["x"][:4]
+    with torch.no_grad():
+        together = trained(read)
+        alone = torch.cat([trained(row[None]) for row in read])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_the_command_audits_a_fine_tuned_causal_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    notes(90).to_csv(tmp_path / "notes.csv", index=False)
+    columns = ["--text", "note", "--target", "back", "--site", "clinic", "--holdout", "west"]
+    folder, report = causal_folder(tmp_path / "small"), tmp_path / "page.html"
+    short = ["--length", "20", "--steps", "2", "--seeds", "1", "--no-remedies", "--quiet"]
+    more = ["--model", str(folder), "--report", str(report)]
+    assert audit_command([str(tmp_path / "notes.csv"), *columns, *short, *more]) == 0
+    page = report.read_text()
+    assert "fine-tuned small" in page
+    assert "texts have more than 20 tokens" in page
+
+
+def test_a_causal_model_without_an_end_or_padding_token_is_named(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(InvalidConfig, match="neither a padding nor an end token"):
+        of_table(notes(), Lab(), replace(COLUMNS, encoder=llama(tmp_path / "small")))
 
 
 @pytest.mark.parametrize("long_text", ["cut", "average"])
