@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.api.compare import easy_to_hard as easy_to_hard
     from unseen.api.compare import forget_items as forget_items
     from unseen.api.explain import explain as explain
+    from unseen.api.explain import explain_authors as explain_authors
     from unseen.api.explain import explain_of_text as explain_of_text
     from unseen.api.influence import influence as influence
     from unseen.api.influence import influence_of_text as influence_of_text
@@ -62,6 +63,7 @@ _HOMES = {
     ),
     "unseen.api.explain": (
         "explain",
+        "explain_authors",
         "explain_of_text",
     ),
     "unseen.api.influence": (

@@ -9,12 +9,19 @@ from torch import nn
 
 from unseen.api.common import language_model, make_lab, save_if_asked, spell_out_options
 from unseen.attributions.explanation.guide import Question
+from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer, check_report_path
 from unseen.questions.explain.document import document as explanation_document
 from unseen.questions.explain.document import machine_readable
 from unseen.questions.explain.job import explain as explain_subject
+from unseen.questions.explain.of_authors import (
+    AuthorCreditsReport,
+    authors_document,
+    explain_author,
+    machine_authors,
+)
 from unseen.questions.explain.of_text import TraceReport, TraceRequest, trace_prompts
 from unseen.questions.explain.options import class_index, method_name, refuse_nonpositive
 from unseen.questions.explain.prompts import MOST_PROMPTS, PromptPair, read_prompts
@@ -105,6 +112,59 @@ def explain(
     screen = min(9, len(page.sections) - 1)
     answer = Answer(
         results=found, document=page, summary_sections=screen, machine=machine_readable(found)
+    )
+    return save_if_asked(answer, path)
+
+
+@spell_out_options
+def explain_authors(
+    table: TableSource,
+    *,
+    estimator: str | BaseEstimator = "unseen.models:CharNgram",
+    split: str = "",
+    rows: Sequence[int] = (),
+    examples: int = 8,
+    author: int | str | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    lab: Lab | None = None,
+    progress: bool = True,
+    report: str | Path | None = None,
+    **columns: Unpack[TableOptions],
+) -> Answer[AuthorCreditsReport]:
+    """Which features of a text speak for its author: exact linear SHAP of `CharNgram` or
+    `Stylometry`, fitted to the column `text` of a table whose `target` names the authors.
+
+    `rows` are those of the table; without them `examples` are drawn from `split` (empty: the held
+    out site, or the rows held out). `author` is whom the credits speak for (None: the predicted
+    one). Never proof about a person.
+    """
+    path = None if report is None else check_report_path(report)
+    refuse_nonpositive(examples=examples)
+    watch = watcher(shown=progress)
+    lab = lab or make_lab(seed, device, "explanations", watch.sink)
+    asked = TableColumns(**columns)
+    if asked.text is None:
+        raise InvalidConfig(
+            "No column of texts was named.",
+            why="authors are told apart by their texts.",
+            fix='explain_authors("essays.csv", text="essay", target="author").',
+        )
+    one = read_subjects(table, lab, asked, estimator=estimator)[-1]
+    request = ExplainRequest(
+        split=split, rows=tuple(rows), examples=examples, target=class_index(author, one)
+    )
+    watch.begin("explain", 1, 0, "subjects")
+    try:
+        found = explain_author(one, request, lab)
+        watch.on_finish(found)
+    finally:
+        watch.end()
+    answer = Answer(
+        results=found,
+        document=authors_document(found),
+        summary_sections=1,
+        machine=machine_authors(found),
     )
     return save_if_asked(answer, path)
 

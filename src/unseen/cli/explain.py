@@ -12,14 +12,17 @@ from unseen.cli.arguments import Arguments
 from unseen.cli.subject_options import (
     DATA,
     TEXT,
+    TEXTS,
     TRAINING,
     add_data,
     add_model,
     add_output,
+    add_text,
     add_training,
     present,
     shared_options,
     subject_and_table,
+    text_options,
 )
 from unseen.errors import InvalidConfig
 
@@ -46,11 +49,13 @@ def parser() -> Arguments:
         "best of them example by example. With --prompts: where in a language model the answers "
         "appear, and with --trace what carries them.",
         "unseen explain --model FOLDER --prompts p.jsonl --trace     a language model\n"
+        "unseen explain texts.csv --text essay --target author --estimator "
+        "unseen.models:CharNgram\n"
         "Without a subject: the embedded UCI heart-disease data. A table needs --target; a model "
         "is trained on it,\n"
         "with --site without the last site. An interrupted run goes on where it stopped.\n"
         "Exit codes: 0 fine, 2 usage or input error.",
-        groups=(DATA, EXPLANATION, TEXT, TRAINING),
+        groups=(DATA, EXPLANATION, TEXTS, TEXT, TRAINING),
     )
     add_data(p)
     p.option(
@@ -97,6 +102,7 @@ def parser() -> Arguments:
         default=1_000,
         help="perturbations per input (default 1000)",
     )
+    add_text(p)
     _add_text(p)
     add_training(p)
     add_model(p, predictions=False)
@@ -126,13 +132,18 @@ def _add_text(p: Arguments) -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options = parser().parse_args(argv)
-    found = _of_text(options) if _asks_about_text(options) else _of_subject(options)
-    present(found, options)
+    present(_answer(options), options)
     return 0
 
 
+def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    if options.text and options.estimator:
+        return _of_authors(options)
+    return _of_text(options) if _asks_about_text(options) else _of_subject(options)
+
+
 def _asks_about_text(options: argparse.Namespace) -> bool:
-    named = options.model is not None
+    named = options.model is not None and not options.text
     is_language_model = named and (options.model == "smollm2" or Path(options.model).is_dir())
     return bool(options.prompts or options.trace or is_language_model)
 
@@ -179,7 +190,29 @@ def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
         sigma=options.sigma,
         sample=options.sample,
         draws=options.draws,
-        **shared_options(options),
+        **(text_options(options) | shared_options(options)),
+    )
+
+
+def _of_authors(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    """Credits of an estimator's features in texts."""
+    if options.method != "auto" or options.model or options.mode:
+        given = "--method" if options.method != "auto" else "--model or --mode"
+        raise InvalidConfig(
+            f"{given} was given beside an estimator of texts.",
+            why="its credits are exact and need no choice of a method.",
+            fix="leave it out.",
+        )
+    shared = shared_options(options)
+    shared.pop("steps", None)
+    return unseen.explain_authors(
+        options.subject,
+        estimator=options.estimator,
+        split=options.split,
+        rows=row_numbers(options.rows),
+        examples=options.examples,
+        author=options.explained_class,
+        **(text_options(options) | shared),
     )
 
 
