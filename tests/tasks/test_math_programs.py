@@ -7,8 +7,9 @@ from fractions import Fraction
 import pytest
 
 from unseen.data.files import data_folders
+from unseen.engine.program_writing import read_program, tokens_of
 from unseen.errors import InvalidData
-from unseen.tasks.math_programs import MathPrograms, example, program_of, read_problems, tokens_of
+from unseen.tasks.math_programs import MathPrograms, example, read_problems
 from unseen.tasks.math_programs.problem import problem_of, program_of_marks, program_of_prefix
 from unseen.tasks.math_programs.published import (
     asdiv_a,
@@ -138,9 +139,10 @@ def test_a_question_is_on_one_side():
 
 
 def test_programs_survive_as_tokens():
-    for problem in (*example().train, *example().unseen):
-        program = program_of(tokens_of(str(problem.program)))
+    spec = example()
+    for problem in (*spec.train, *spec.unseen):
+        program = read_program(spec.notation.decode(spec.notation.encode(str(problem.program))))
         assert program is not None
         assert problem.run(program).answer == problem.answer
-    assert program_of(("answer", "+")) is None
+    assert read_program("answer +") is None
     assert tokens_of("Ann has 3.5, or number0?") == ("ann", "has", "3.5", ",", "or", "number0", "?")

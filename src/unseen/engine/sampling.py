@@ -128,6 +128,12 @@ def _read_last(reader: Reader, tokens: Tensor, real: Tensor, state: Any) -> tupl
 def choose_tokens(
     logits: Float[Tensor, "row v"], temperature: float, generator: torch.Generator
 ) -> Int[Tensor, " row"]:
-    """One token per row, on the CPU: one stream of random numbers for every device."""
-    p = (logits.float() / temperature).softmax(-1).cpu()
-    return torch.multinomial(p, 1, generator=generator)[:, 0]
+    """One token per row, by the inverse of the cumulated probabilities: one random number per row,
+    drawn on the CPU, so that every device has the same stream.
+    """
+    p = (logits.float() / temperature).softmax(-1)
+    total = p.cumsum(-1, dtype=torch.float64)  # over 50,000 tokens float32 would be off by 1e-4
+    drawn = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64).to(total.device)
+    # right: a token of probability 0 is never chosen
+    chosen = torch.searchsorted(total, drawn * total[:, -1:], right=True)[:, 0]
+    return chosen.clamp_max(logits.shape[1] - 1).cpu()

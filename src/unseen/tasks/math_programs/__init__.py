@@ -1,24 +1,21 @@
 """Word problems as pairs of a question and a program that computes the answer.
 
-`MathPrograms(problems)` trains on questions and programs; an answer is judged by what its program
-computes, so `program_of(tokens)` and `MathProblem.run` belong to it.
+`MathPrograms` trains on questions and programs; whether what a model wrote is right is decided by
+what it computes (`engine.program_writing.ProgramSamples`).
 """
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from unseen.engine.programs import Program
-from unseen.engine.token_pairs import Pair
+from unseen.engine.program_writing import ProgramRows, WordNotation, tokens_of
+from unseen.engine.token_pairs import Pair, Vocabulary
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.task import Axis, Task
+from unseen.objectives import exact_match
+from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.math_programs.problem import MathProblem, problem_of, read_problems
-from unseen.tasks.token_pairs import TokenPairs
 
-__all__ = ["MathProblem", "MathPrograms", "problem_of", "program_of", "read_problems", "tokens_of"]
-
-TOKEN = re.compile(r"[a-z]+\d*|\d+(?:\.\d+)?|[^\sa-z\d]")
+__all__ = ["MathProblem", "MathPrograms", "problem_of", "read_problems"]
 
 
 @dataclass(frozen=True)
@@ -41,30 +38,24 @@ class MathPrograms:
                 fix="split by the text of the question.",
             )
 
+    @cached_property
+    def notation(self) -> WordNotation:
+        """Words of all problems: a model that meets a new one has an untrained embedding for it."""
+        pairs = (Pair(tokens_of(p.question), tokens_of(str(p.program))) for p in self._all)
+        # the sign between two statements is needed for beginnings, also where all have one
+        return WordNotation(Vocabulary.of([*pairs, Pair((";",), ())]))
+
     @property
-    def pairs(self) -> TokenPairs:
-        train, unseen = (tuple(map(pair_of, part)) for part in (self.train, self.unseen))
-        return TokenPairs(self.name, train, {"unseen": unseen}, Axis.IID)
+    def _all(self) -> tuple[MathProblem, ...]:
+        return (*self.train, *self.unseen)
 
     def build(self, lab: Lab) -> Task:
-        return self.pairs.build(lab)
-
-
-def pair_of(problem: MathProblem) -> Pair:
-    return Pair(tokens_of(problem.question), tokens_of(str(problem.program)))
-
-
-def tokens_of(text: str) -> tuple[str, ...]:
-    """Words, numbers and signs of a text in lower case."""
-    return tuple(TOKEN.findall(text.lower()))
-
-
-def program_of(tokens: Sequence[str]) -> Program | None:
-    """The program that tokens spell; None where they spell none."""
-    try:
-        return Program.parse(" ".join(tokens))
-    except InvalidData:
-        return None
+        uses = {"train": (self.train, Use.TRAIN), "unseen": (self.unseen, Use.EVALUATE)}
+        splits = {
+            name: Split(ProgramRows(problems, self.notation), use, name)
+            for name, (problems, use) in uses.items()
+        }
+        return Task(name=self.name, axis=Axis.IID, splits=splits, objective=exact_match)
 
 
 def example() -> MathPrograms:
