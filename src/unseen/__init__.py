@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.api.explain import explain_of_text as explain_of_text
     from unseen.api.influence import influence as influence
     from unseen.api.influence import influence_of_text as influence_of_text
+    from unseen.api.instructions import compare_instructions as compare_instructions
+    from unseen.api.instructions import compare_mixture as compare_mixture
     from unseen.api.measure import concurrence as concurrence
     from unseen.api.measure import difficulty as difficulty
     from unseen.api.measure import measure as measure
@@ -70,6 +72,7 @@ _HOMES = {
         "influence",
         "influence_of_text",
     ),
+    "unseen.api.instructions": ("compare_instructions", "compare_mixture"),
     "unseen.api.measure": (
         "concurrence",
         "difficulty",

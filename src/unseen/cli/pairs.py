@@ -13,6 +13,8 @@ from unseen.cli.subject_options import present
 from unseen.errors import InvalidConfig
 
 PAIRS = "pairs of texts"
+SHARE = 0.2
+TASK_RULES = ("task", "category", "dataset")
 RULES = ("length", "primitive", "template", "divergence", "lexical")
 
 
@@ -21,9 +23,10 @@ def add_pairs(p: Arguments) -> None:
     p.option(
         PAIRS,
         "--by",
-        choices=RULES,
+        choices=(*RULES, *TASK_RULES),
         help="split the pairs of a .csv, .tsv or .jsonl file by this rule and train decoders "
-        "on it, by default with every kind of positions",
+        "on it, by default with every kind of positions; by task, category or dataset: "
+        "instructions of a .jsonl file or a folder, for a language model",
     )
     p.option(
         PAIRS,
@@ -32,7 +35,11 @@ def add_pairs(p: Arguments) -> None:
         help="column of the sources, --target that of the targets (default: so called)",
     )
     p.option(
-        PAIRS, "--share", type=float, default=0.2, help="share of the test pairs (default 0.2)"
+        PAIRS,
+        "--share",
+        type=float,
+        help="share of the test pairs (default 0.2), of the unseen tasks (0.25), or of general "
+        "data in a step (0.5)",
     )
     p.option(
         PAIRS,
@@ -63,7 +70,7 @@ def answer_pairs(options: argparse.Namespace, methods: Sequence[str]) -> int:
         by=options.by,
         source=options.source,
         target=options.target or "target",
-        share=options.share,
+        share=SHARE if options.share is None else options.share,
         hint=options.hint,
         methods=methods,
         seeds=options.seeds,
@@ -84,7 +91,7 @@ def write_split(options: argparse.Namespace) -> int:
 
     target = options.target or "target"
     pairs = read_pairs(options.subject, options.source, target)
-    split = rules[options.by](pairs, options.share)
+    split = rules[options.by](pairs, SHARE if options.share is None else options.share)
     paths = write_parts(split, options.split_only, options.source, target)
     facts: dict[str, Any] = {"by": options.by, "rule": split.rule, "counts": split.counts()}
     if options.json:
