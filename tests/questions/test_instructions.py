@@ -234,11 +234,14 @@ def test_the_command_on_target_and_general_data(folder, tmp_path, capsys, monkey
     general = write(tmp_path / "g.jsonl", arithmetic_tasks())
     report = tmp_path / "page.html"
     command = ["compare", target, "--mix", general, "--model", str(folder), *SMALL]
-    assert main([*command, "--test-items", "10", "--sizes", "8,20", "--report", str(report)]) == 0
-    out = capsys.readouterr().out
-    assert "With 8 target examples" in out
-    assert "0 of 10 test items stand in the general data" in out
-    assert "By size of the target data" in report.read_text()
+    command += ["--test-items", "10", "--sizes", "8,20", "--report", str(report), "--json"]
+    assert main(command) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert [one["n"] for one in out["sizes"]] == [8, 20]
+    assert out["contamination"]["value"] == 0
+    page = report.read_text()
+    assert "With 8 target examples" in page
+    assert "0 of 10 test items stand in the general data" in page
 
 
 @pytest.mark.parametrize(
