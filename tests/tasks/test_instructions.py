@@ -29,7 +29,9 @@ from unseen.tasks.instructions import (
     TaskSplit,
     arithmetic_tasks,
     published_indices,
+    published_split,
     read_instructions,
+    split_by_name,
     split_tasks,
 )
 
@@ -248,10 +250,21 @@ def test_what_tasks_are_split_by_is_on_one_side(n, groups, share, seed):
     tasks = words(n, groups)
     for by in By:
         split = split_tasks(tasks, by, share, Lab(seed))
-        assert split.shared(by) == []
+        assert split.overlap(by) == []
         assert sorted(t.name for t in (*split.seen, *split.unseen)) == sorted(t.name for t in tasks)
         if by is By.TASK:
             assert len(split.unseen) == max(2, round(share * n))
+
+
+def test_unseen_tasks_may_be_named():
+    tasks = words(8, 3)
+    split = split_by_name(tasks, By.TASK, ["task 1", "task 4"])
+    assert [task.name for task in split.unseen] == ["task 1", "task 4"]
+    assert len(split.seen) == 6
+    with pytest.raises(UnknownName, match="task 44"):
+        split_by_name(tasks, By.TASK, ["task 44"])
+    with pytest.raises(InvalidData, match="category `c1` is on both sides"):
+        split_by_name(tasks, By.CATEGORY, ["task 1", "task 4"])
 
 
 def test_splits_that_show_nothing_are_refused():
@@ -309,4 +322,7 @@ def test_the_published_subsets_are_read_whole():
         assert not any((one.input, y) in shown for one in task.instances for y in one.outputs)
         assert task.dataset
     split = split_tasks(first, By.DATASET, 0.2, Lab())
-    assert not split.shared(By.DATASET)
+    assert not split.overlap(By.DATASET)
+    published = published_split(first)
+    assert (len(published.seen), len(published.unseen)) == (37, 12)
+    assert sum(task.name.endswith("_rebuilt") for task in published.unseen) == 1

@@ -78,7 +78,7 @@ def test_as_many_facts_are_wrong_as_asked_and_of_the_right_type(share):
     wrong = 0
     asked = set()
     for row in rows:
-        relation, entity, value = row[-5], row[-3], row[-2]
+        relation, entity, value = row[-6], row[-4], row[-2]
         r, e = int(relation[1:]), int(entity[1:])
         assert value.startswith(f"v{r}.")
         wrong += value != f"v{r}.{world.values[e, r]}"

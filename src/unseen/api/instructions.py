@@ -30,6 +30,7 @@ def compare_instructions(
     by: str = "task",
     model: str | Path | CausalLM,
     share: float = 0.25,
+    unseen: Sequence[str] = (),
     n_train: int = 40,
     n_test: int = 20,
     shots: int = 1,
@@ -49,8 +50,9 @@ def compare_instructions(
 
     `instructions` is a file of JSON lines (`task`, `instruction`, `input`, `output`, optionally
     `examples`, `category`, `dataset`) or a folder of Natural Instructions. A `share` of the tasks,
-    or whole categories or data sets (`by`), is kept from a fine-tuning on the others and then asked
-    without the instruction, with it, with `shots` examples, and with another task's.
+    or whole categories or data sets (`by`), or the tasks named by `unseen`, are kept from a
+    fine-tuning on the others and then asked without the instruction, with it, with `shots`
+    examples, and with another task's.
     """
     path = None if report is None else check_report_path(report)
     watch = watcher(shown=progress)
@@ -60,6 +62,7 @@ def compare_instructions(
         tasks=tasks,
         by=By(by),
         share=share,
+        unseen=tuple(unseen),
         n_train=n_train,
         n_test=n_test,
         shots=shots,

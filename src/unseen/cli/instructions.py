@@ -26,6 +26,12 @@ def add_instructions(p: Arguments) -> None:
         metavar="N,N",
         help="target examples to train on (default: a sixteenth, a quarter and all)",
     )
+    p.repeatable(
+        INSTRUCTIONS,
+        "--unseen",
+        "a task that is kept from training; without any, a share is drawn",
+        metavar="TASK",
+    )
     p.option(INSTRUCTIONS, "--lr", type=float, default=3e-5, help="learning rate (default 3e-5)")
     p.option(
         INSTRUCTIONS,
@@ -57,6 +63,7 @@ def compare_instructions(options: argparse.Namespace) -> "unseen.Answer[Any]":
         options.subject,
         by=options.by,
         share=0.25 if options.share is None else options.share,
+        unseen=options.unseen,
         n_train=options.train_items or 40,
         n_test=options.test_items or 20,
         shots=options.shots or 1,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from torch import nn
+
 from unseen import stats
 from unseen.engine.batches import Columns, forever
 from unseen.engine.evaluate import per_example
@@ -136,7 +138,7 @@ def run(cell: Cell[Config, None], lab: Lab) -> Iterator[Row]:
             yield {"seed": cell.seed, **arm.facts, "gain": score - alone}
 
 
-def tune(model: Transformer, task: Task, budget: Budget, lab: Lab) -> Trained:
+def tune(model: nn.Module, task: Task, budget: Budget, lab: Lab) -> Trained:
     short = replace(task, objective=cut_padding(task.objective))
     return Finetune(budget).fit(model, short, lab)
 

@@ -160,7 +160,7 @@ def _short(text: str) -> str:
 
 def _notes(found: InstructionResults) -> list[Block]:
     notes: list[Block] = []
-    shared = found.split.shared(By.DATASET)
+    shared = found.split.overlap(By.DATASET)
     if shared and found.split.by is not By.DATASET:
         notes.append(
             Note(

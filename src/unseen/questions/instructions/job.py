@@ -28,6 +28,7 @@ from unseen.tasks.instructions import (
     InstructionTask,
     TaskSplit,
     draw_instances,
+    split_by_name,
     split_tasks,
 )
 
@@ -50,6 +51,8 @@ class InstructionRequest:
     tasks: tuple[InstructionTask, ...]
     by: By = By.TASK
     share: float = 0.25
+    unseen: tuple[str, ...] = ()
+    """Names of the unseen tasks; empty: a share is drawn."""
     n_train: int = 40
     """Instances of each seen task."""
     n_test: int = 20
@@ -158,7 +161,11 @@ def compare_instructions(
 ) -> InstructionResults:
     """Fine-tunes a copy of the model on the seen tasks and lets it answer the unseen ones."""
     tasks = [with_examples(task, request.shots) for task in request.tasks]
-    split = split_tasks(tasks, request.by, request.share, lab)
+    split = (
+        split_by_name(tasks, request.by, request.unseen)
+        if request.unseen
+        else split_tasks(tasks, request.by, request.share, lab)
+    )
     tuning = request.tuning
     prompts: list[EncodedPrompt] = []
     exchanges = []

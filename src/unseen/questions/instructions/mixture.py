@@ -27,7 +27,7 @@ FEWEST_TEST = 10
 FEWEST_TRAIN = 8
 
 
-class Asked(NamedTuple):
+class TaskInstance(NamedTuple):
     """An instance with its task."""
 
     task: InstructionTask
@@ -75,28 +75,30 @@ class MixtureResults:
     def curves(self, overlap: Overlap) -> LearningCurves:
         return LearningCurves(
             self.sizes,
-            torch.stack([self.scores[specialist(n)][overlap] for n in self.sizes]),
-            torch.stack([self.scores[mixed(n)][overlap] for n in self.sizes]),
+            torch.stack([self.scores[specialist_arm(n)][overlap] for n in self.sizes]),
+            torch.stack([self.scores[mixture_arm(n)][overlap] for n in self.sizes]),
         )
 
 
 UNTUNED, GENERALIST = "untuned", "generalist"
 
 
-def specialist(n: int) -> str:
+def specialist_arm(n: int) -> str:
     return f"specialist, {n}"
 
 
-def mixed(n: int) -> str:
+def mixture_arm(n: int) -> str:
     return f"mixed, {n}"
 
 
-def flatten(tasks: Sequence[InstructionTask]) -> list[Asked]:
-    return [Asked(task, one) for task in tasks for one in task.instances]
+def flatten(tasks: Sequence[InstructionTask]) -> list[TaskInstance]:
+    return [TaskInstance(task, one) for task in tasks for one in task.instances]
 
 
-def split_target(request: MixtureRequest, lab: Lab) -> tuple[list[Asked], list[Asked]]:
-    """Training examples in random order, of which a size takes the first, and the test's."""
+def split_target(
+    request: MixtureRequest, lab: Lab
+) -> tuple[list[TaskInstance], list[TaskInstance]]:
+    """Training examples in random order, of which a size takes the first, and the test."""
     rows = flatten(request.target)
     order = [rows[k] for k in lab.child("target").numpy().permutation(len(rows))]
     n_test = min(request.n_test, len(rows) // 3)
@@ -127,8 +129,8 @@ def choose_sizes(request: MixtureRequest, available: int) -> tuple[int, ...]:
 
 
 def clean_general(
-    request: MixtureRequest, test: Sequence[Asked], lab: Lab
-) -> tuple[list[Asked], Reading]:
+    request: MixtureRequest, test: Sequence[TaskInstance], lab: Lab
+) -> tuple[list[TaskInstance], Reading]:
     """General examples that share no run of 13 words with the test, and how many of the test's
     stood in them.
     """
@@ -158,7 +160,7 @@ def compare_mixture(
     general, contamination = clean_general(request, test, lab)
     tuning = request.tuning
 
-    def columns(rows: Sequence[Asked]) -> Columns:
+    def columns(rows: Sequence[TaskInstance]) -> Columns:
         exchanges = [
             tuning.exchange(
                 model, tuning.prompt(model, row.task, row.one.input, INSTRUCTION), row.one
@@ -189,8 +191,8 @@ def compare_mixture(
         own = columns(train[:n])
         tokens[n] = count_targets(own, tuning, lab.child("fit"))
         for name, parts in (
-            (specialist(n), mix(own, None, 0.0)),
-            (mixed(n), mix(own, broad, request.share)),
+            (specialist_arm(n), mix(own, None, 0.0)),
+            (mixture_arm(n), mix(own, broad, request.share)),
         ):
             scores[name] = score(tuning.fit(model, parts, lab.child("fit")))
             on_finish(name)

@@ -14,8 +14,8 @@ from unseen.questions.instructions.mixture import (
     GENERALIST,
     UNTUNED,
     MixtureResults,
-    mixed,
-    specialist,
+    mixture_arm,
+    specialist_arm,
 )
 from unseen.reading import Reading
 from unseen.text import count_noun, format_reading
@@ -100,8 +100,8 @@ def _sizes(found: MixtureResults) -> Table:
                 {
                     "score": overlap.value,
                     "target examples": n,
-                    "specialist": _score(found, specialist(n), overlap),
-                    "mixed": _score(found, mixed(n), overlap),
+                    "specialist": _score(found, specialist_arm(n), overlap),
+                    "mixed": _score(found, mixture_arm(n), overlap),
                     "gain": _gain(found, n, overlap),
                     "target data replaced": round(ratio.value, 2)
                     if isinstance(ratio, Reading)
@@ -124,7 +124,7 @@ def _curves(found: MixtureResults) -> Curves:
         x=[float(n) for n in found.sizes],
         y={
             name: [_score(found, arm(n), Overlap.ROUGE_L).value for n in found.sizes]
-            for name, arm in (("specialist", specialist), ("mixed", mixed))
+            for name, arm in (("specialist", specialist_arm), ("mixed", mixture_arm))
         },
         x_label="target examples",
         y_label="ROUGE-L",
@@ -188,8 +188,8 @@ def machine_mixture(found: MixtureResults) -> Mapping[str, Any]:
                 "target_tokens": found.target_tokens[n],
                 "scores": {
                     o.value: {
-                        "specialist": _score(found, specialist(n), o),
-                        "mixed": _score(found, mixed(n), o),
+                        "specialist": _score(found, specialist_arm(n), o),
+                        "mixed": _score(found, mixture_arm(n), o),
                         "gain": _gain(found, n, o),
                         "ratio": ratio.value
                         if isinstance(ratio := _ratio(found, n, o), Reading)

@@ -30,6 +30,8 @@ from unseen.tasks.instructions.splits import (
     By,
     TaskSplit,
     published_indices,
+    published_split,
+    split_by_name,
     split_tasks,
 )
 
@@ -47,7 +49,9 @@ __all__ = [
     "TaskSplit",
     "draw_instances",
     "published_indices",
+    "published_split",
     "read_instructions",
+    "split_by_name",
     "split_tasks",
 ]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from unseen.errors import InvalidConfig, InvalidData
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.tasks.instructions.source import InstructionTask
 from unseen.text import count_noun
@@ -40,7 +40,7 @@ class TaskSplit:
                     "tasks needs two.",
                     fix="give more tasks, or another share.",
                 )
-        both = self.shared(self.by)
+        both = self.overlap(self.by)
         if both:
             raise InvalidData(
                 f"The {self.by} `{both[0]}` is on both sides.",
@@ -48,7 +48,7 @@ class TaskSplit:
                 fix=f"put all its tasks on one side, or split by {self.by}.",
             )
 
-    def shared(self, by: By) -> list[str]:
+    def overlap(self, by: By) -> list[str]:
         """What stands on both sides, for example data sets where tasks are split."""
         names = [{_group(task, by) for task in side} - {""} for side in (self.seen, self.unseen)]
         return sorted(names[0] & names[1])
@@ -89,6 +89,39 @@ def split_tasks(tasks: Sequence[InstructionTask], by: By, share: float, lab: Lab
         By(by),
         tuple(task for name in names if name not in unseen for task in groups[name]),
         tuple(task for name in names if name in unseen for task in groups[name]),
+    )
+
+
+EVALUATION = (2, 3, 5, 8, 22, 33, 34, 39, 40, 44, 45, 52)
+"""Numbers of the twelve tasks that the published split of version 1 evaluates."""
+
+
+def published_split(tasks: Sequence[InstructionTask]) -> TaskSplit:
+    """The split of Mishra et al. (2022) by the numbers in the tasks' names (`subtask003_…`); tasks
+    that are not there are missing on their side.
+    """
+
+    def is_evaluated(task: InstructionTask) -> bool:
+        number = task.name.removeprefix("subtask").split("_")[0]
+        return number.isdigit() and int(number) in EVALUATION
+
+    return TaskSplit(
+        By.TASK,
+        tuple(task for task in tasks if not is_evaluated(task)),
+        tuple(task for task in tasks if is_evaluated(task)),
+    )
+
+
+def split_by_name(tasks: Sequence[InstructionTask], by: By, unseen: Sequence[str]) -> TaskSplit:
+    """The named tasks unseen, the others seen."""
+    names = [task.name for task in tasks]
+    for name in unseen:
+        if name not in names:
+            raise UnknownName.near("task", name, names)
+    return TaskSplit(
+        By(by),
+        tuple(task for task in tasks if task.name not in unseen),
+        tuple(task for task in tasks if task.name in unseen),
     )
 
 
