@@ -65,4 +65,4 @@ def test_scores_off_the_curve_have_no_ratio():
     with pytest.raises(UnknownName):
         GeneralistGain(50)(example()[1], Lab())
     with pytest.raises(InvalidData):
-        LearningCurves((200, 100), torch.zeros(2, 3), torch.zeros(2, 3))
+        GeneralistGain(100)(LearningCurves((200, 100), torch.zeros(2, 3), torch.zeros(2, 3)), Lab())

@@ -121,7 +121,6 @@ def test_replacing_keeps_the_size():
     [
         {"n": 4_001},
         {"target": Target.FACTS, "n": 101},
-        {"target": "wide"},
         {"hallucination": 1.1},
         {"hallucination": -0.1},
         {"replace": 2.0},
@@ -132,3 +131,9 @@ def test_replacing_keeps_the_size():
 def test_impossible_requests_are_refused(wrong):
     with pytest.raises(InvalidConfig):
         SkillsAndFacts(**wrong)
+
+
+def test_an_unknown_target_is_refused():
+    # with types checked the annotation refuses it before
+    with pytest.raises((InvalidConfig, TypeError), match="wide"):
+        SkillsAndFacts(target="wide")

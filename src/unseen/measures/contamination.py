@@ -5,7 +5,6 @@ appendix C), or the whole text where it is shorter.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
@@ -17,7 +16,8 @@ from unseen.reading import Reading
 WORD = re.compile(r"\w+")
 
 
-class TextSets(NamedTuple):
+@dataclass(frozen=True)
+class TextSets:
     """Texts of a test, and the data that they may stand in."""
 
     test: Sequence[str]

@@ -27,7 +27,8 @@ class LearningCurves:
     specialist: Float[Tensor, "size item"]
     mixed: Float[Tensor, "size item"]
 
-    def __post_init__(self) -> None:
+    def row(self, n: int) -> int:
+        """The row of a size; refuses curves that are none."""
         shapes = [tuple(one.shape) for one in (self.specialist, self.mixed)]
         rising = list(self.sizes) == sorted(set(self.sizes)) and min(self.sizes, default=0) > 0
         if shapes[0] != shapes[1] or shapes[0][:1] != (len(self.sizes),) or not rising:
@@ -36,8 +37,6 @@ class LearningCurves:
                 why="both have a row for every size, and sizes rise.",
                 fix="give scores [size, item] of the same items.",
             )
-
-    def row(self, n: int) -> int:
         if n not in self.sizes:
             raise UnknownName.near("size", str(n), map(str, self.sizes))
         return self.sizes.index(n)

@@ -174,10 +174,13 @@ class SkillsAndFacts:
         return Task(name="skills_and_facts", axis=Axis.TASK, splits=splits, objective=exact_match)
 
     def pretraining(self, lab: Lab, n: int = 20_000) -> Task:
-        """Strings without instructions, and every fact, truly, in two kinds of sentences."""
+        """Strings with what a skill makes of them, without an instruction, so that skills are there
+        but have no names; and every fact, truly, in two kinds of sentences.
+        """
         world, rng = World.draw(lab.child("world")), lab.child("pretraining").numpy()
         rows = [
-            world.sentence(rng) if rng.random() < FACT_HALF else world.plain(rng) for _ in range(n)
+            world.sentence(rng) if rng.random() < SENTENCES else world.unlabelled(rng)
+            for _ in range(n)
         ]
         split = Split(encode_pairs(rows, VOCABULARY), Use.TRAIN)
         return Task(
@@ -248,7 +251,7 @@ class SkillsAndFacts:
 
 
 FACTS_TRAIN, FACTS_TEST = 100, 150
-FACT_HALF = 0.75
+SENTENCES = 0.5
 """Share of sentences in pretraining."""
 
 
@@ -284,10 +287,11 @@ class World:
         pool = self.held_out if held_out else self.strings
         return pool[int(rng.integers(len(pool)))]
 
-    def plain(self, rng: np.random.Generator) -> Pair:
-        """A string whose first letter is given."""
+    def unlabelled(self, rng: np.random.Generator) -> Pair:
+        """A string with what one of the string skills makes of it; nothing says which."""
         text = self.text(rng)
-        return Pair((text[0],), tuple(text[1:]))
+        skill = list(STRING_SKILLS.values())[int(rng.integers(len(STRING_SKILLS)))]
+        return Pair(tuple(text), tuple(skill(text)))
 
     def sentence(self, rng: np.random.Generator) -> Pair:
         """A fact whose value has to be known."""
