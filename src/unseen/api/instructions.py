@@ -22,6 +22,8 @@ from unseen.text import count_noun
 
 Source = str | Path | Sequence[InstructionTask]
 STEPS, BATCH = 100, 8
+SIZES = 3
+"""Sizes of target data where none are named."""
 
 
 def compare_instructions(
@@ -68,7 +70,11 @@ def compare_instructions(
         shots=shots,
         tuning=make_tuning(steps, lr, lora, length, answer_tokens, precision),
     )
-    found = job.compare_instructions(language_model(model)[0].to(lab.device), request, lab)
+    watch.begin("compare", 1, 0, "trainings")
+    try:
+        found = job.compare_instructions(language_model(model)[0].to(lab.device), request, lab)
+    finally:
+        watch.end()
     answer = Answer(
         results=found,
         document=instructions_document(found, name),
@@ -116,7 +122,12 @@ def compare_mixture(
         n_test=n_test,
         tuning=make_tuning(steps, lr, lora, length, answer_tokens, precision),
     )
-    found = mixture.compare_mixture(language_model(model)[0].to(lab.device), request, lab)
+    watch.begin("compare", 1 + 2 * (len(request.sizes) or SIZES), 0, "trainings")
+    try:
+        language = language_model(model)[0].to(lab.device)
+        found = mixture.compare_mixture(language, request, lab, watch.on_finish)
+    finally:
+        watch.end()
     answer = Answer(
         results=found,
         document=mixture_document(found, name, other),
