@@ -13,6 +13,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from unseen import stats
+from unseen.errors import InvalidData
 from unseen.reading import Reading
 
 REPEATS = 300
@@ -60,6 +61,32 @@ def test_a_mean_where_one_seed_in_ten_fails_is_held_as_rarely_as_the_docstring_s
 )
 def test_medians(kind, truth, n):
     assert coverage(lambda rng: stats.median(DRAWS[kind][0](rng, n)), truth) >= LEAST
+
+
+@pytest.mark.parametrize("n", [5, 10, 50])
+@pytest.mark.parametrize("kind", DRAWS)
+def test_interquartile_means(kind, n):
+    draw, _ = DRAWS[kind]
+    truth = stats.interquartile(draw(np.random.default_rng(1), 200_000))
+
+    def reading(rng):
+        return stats.interquartile_mean(draw(rng, n), rng, draws=100)
+
+    assert coverage(reading, truth) >= LEAST
+
+
+def test_interquartile_mean_by_hand():
+    rng = np.random.default_rng(0)
+    eight = np.arange(8.0)
+    assert stats.interquartile(eight) == 3.5
+    assert stats.interquartile(rng.permutation(eight).reshape(4, 2)) == 3.5
+    three = stats.interquartile_mean(eight[:3], rng)
+    assert three == stats.mean(eight[:3])
+    assert np.isnan(stats.interquartile_mean(eight[None], rng).low)
+    outlier = np.append(eight, 1e6)
+    assert stats.interquartile(outlier) < 5
+    with pytest.raises(InvalidData, match="finite"):
+        stats.interquartile_mean([1.0, np.nan, 2.0], rng)
 
 
 @pytest.mark.parametrize("n", SIZES)

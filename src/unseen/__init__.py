@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.api.influence import influence_of_text as influence_of_text
     from unseen.api.instructions import compare_instructions as compare_instructions
     from unseen.api.instructions import compare_mixture as compare_mixture
+    from unseen.api.levels import compare_levels as compare_levels
     from unseen.api.measure import concurrence as concurrence
     from unseen.api.measure import difficulty as difficulty
     from unseen.api.measure import measure as measure
@@ -73,6 +74,7 @@ _HOMES = {
         "influence_of_text",
     ),
     "unseen.api.instructions": ("compare_instructions", "compare_mixture"),
+    "unseen.api.levels": ("compare_levels",),
     "unseen.api.measure": (
         "concurrence",
         "difficulty",

@@ -14,7 +14,8 @@ from unseen.cli.instructions import (
     compare_mixture,
 )
 from unseen.cli.items import ITEMS, add_items, compare_items, forget_items
-from unseen.cli.pairs import PAIRS, TASK_RULES, add_pairs, answer_pairs
+from unseen.cli.levels import LOGGED, add_levels, answer_levels
+from unseen.cli.pairs import LEVEL, PAIRS, TASK_RULES, add_pairs, answer_pairs
 from unseen.cli.subject_options import (
     DATA,
     TEXTS,
@@ -46,7 +47,7 @@ def parser() -> Arguments:
         "Without a subject: the embedded UCI heart-disease data of four hospitals. Fields of a "
         "task of this package\n"
         "follow as flags: unseen compare rotated_digits --n 2000.",
-        groups=(DATA, METHODS, TRAINING, TEXTS, PAIRS, ITEMS, INSTRUCTIONS),
+        groups=(DATA, METHODS, TRAINING, TEXTS, PAIRS, ITEMS, INSTRUCTIONS, LOGGED),
     )
     add_data(p, SUBJECT)
     p.option(
@@ -84,6 +85,7 @@ def parser() -> Arguments:
     add_pairs(p)
     add_items(p)
     add_instructions(p)
+    add_levels(p)
     add_output(p, "unseen-comparison.html")
     p.repeatable(OUTPUT, "--table", "file to write the tables to as well: .tex, .md, .csv or .json")
     return p
@@ -109,6 +111,10 @@ def main(argv: Sequence[str]) -> int:
     if flags and (options.subject is None or options.subject == "heart" or "." in options.subject):
         known = dict.fromkeys(re.findall(r"--[a-z]+", parser().format_help()))
         raise UnknownName.near("option", flags[0].split("=")[0], known)
+    if options.by == LEVEL:
+        found = answer_levels(options, [*options.methods, *methods, *options.method])
+        present(found, options)
+        return 0
     if options.by or options.split_only:
         return answer_pairs(options, [*options.methods, *methods, *options.method])
     found = unseen.compare(

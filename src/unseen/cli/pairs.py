@@ -16,6 +16,8 @@ PAIRS = "pairs of texts"
 SHARE = 0.2
 TASK_RULES = ("task", "category", "dataset")
 RULES = ("length", "primitive", "template", "divergence", "lexical")
+LEVEL = "level"
+"""No rule for pairs: logged games are split so."""
 
 
 def add_pairs(p: Arguments) -> None:
@@ -23,10 +25,10 @@ def add_pairs(p: Arguments) -> None:
     p.option(
         PAIRS,
         "--by",
-        choices=(*RULES, *TASK_RULES),
+        choices=(*RULES, *TASK_RULES, LEVEL),
         help="split the pairs of a .csv, .tsv or .jsonl file by this rule and train decoders "
         "on it, by default with every kind of positions; by task, category or dataset: "
-        "instructions of a .jsonl file or a folder, for a language model",
+        "instructions of a .jsonl file or a folder, for a language model; by level: logged games",
     )
     p.option(
         PAIRS,

@@ -10,6 +10,7 @@ skewed and bounded data at n = 3, 5, 10 and 50, with the exceptions that the doc
 from unseen.stats.areas import FEW, auc, auc_difference, auc_shares, crossed_auc
 from unseen.stats.blocks import over_blocks
 from unseen.stats.grid import grid_bootstrap
+from unseen.stats.interquartile import interquartile, interquartile_mean
 from unseen.stats.means import (
     average_readings,
     bootstrap,
@@ -53,6 +54,8 @@ __all__ = [
     "grid_bootstrap",
     "holm",
     "independent_difference",
+    "interquartile",
+    "interquartile_mean",
     "lowest",
     "lowest_of",
     "mean",
