@@ -16,6 +16,10 @@ stack alone, which shows at which width and batch it does.
 
 `sampling_overhead`: drawing a minibatch of `tasks/algorithmic` as a share of a training step.
 
+`nsr_seconds`: CPU seconds in which the neural-symbolic machine learns SCAN's length split from its
+pairs, as in the study `neural_symbolic` (its only bare number: no peer runs here), with its exact
+answers to 300 longer commands.
+
 Both sides get the same inputs and give the same answers (checked). Rounds are interleaved, so that
 a busy machine slows all alike; medians of CPU seconds on one thread.
 """
@@ -34,6 +38,7 @@ from torch import Tensor, nn
 from unseen.attributions.causal_tracing import COUNTERFACTUAL, trace
 from unseen.engine.batches import forever
 from unseen.engine.decode import greedy
+from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, erm_step
 from unseen.engine.trace import keep_last_position
 from unseen.engine.vectorized.choose import train_looped, train_many
@@ -42,6 +47,7 @@ from unseen.lab import Lab
 from unseen.models.pretrained import from_gpt2
 from unseen.models.transformer import Decoder, Positions, Transformer
 from unseen.objectives import exact_match
+from unseen.studies import neural_symbolic
 from unseen.study.trial import untrained_model
 from unseen.task import Axis, Batch, Split, Task, Use
 from unseen.tasks.algorithmic import (
@@ -230,6 +236,26 @@ def sampling_overhead(rounds: int) -> dict[str, float]:
     return found
 
 
+def nsr_seconds(rounds: int) -> dict[str, float]:
+    config = neural_symbolic.LAPTOP
+    seconds, exact = [], []
+    for seed in range(min(rounds, 3)):
+        lab = Lab(seed)
+        setting = neural_symbolic.Setting.LENGTH
+        given = neural_symbolic.problem(config, setting, lab.child("data"))
+        task = given.pairs.build(lab)
+        begin = time.process_time()
+        trained, _ = neural_symbolic.fit_machine(config, setting, given, task, lab)
+        seconds.append(time.process_time() - begin)
+        asked = neural_symbolic.first(task, "unseen", 300)
+        hits = per_example(trained.model, asked, trained.task.objective.score, lab)
+        exact.append(hits.mean().item())
+    return {
+        "nsr_seconds": round(statistics.median(seconds), 1),
+        "nsr_exact_worst": round(min(exact), 4),
+    }
+
+
 def race(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
     """Median CPU seconds of each, in interleaved rounds after one that checks that they agree."""
     first, *others = (work() for work in works.values())
@@ -249,6 +275,7 @@ ENTRIES: dict[str, Callable[[int], dict[str, float]]] = {
     "decode_vs_generate": decode_vs_generate,
     "seeds_together": seeds_together,
     "sampling_overhead": sampling_overhead,
+    "nsr_seconds": nsr_seconds,
 }
 
 

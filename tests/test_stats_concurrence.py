@@ -13,6 +13,7 @@ from unseen.stats.concurrence import (
     Scores,
     concurrences,
     exchanges,
+    source_difference,
     source_effect,
     split_quality,
 )
@@ -179,3 +180,41 @@ def test_two_splits_of_pure_noise_have_no_corrected_concurrence():
     scores = Scores(("a", "b"), tuple("vwxyz"), np.stack([noisy, noisy[:, ::-1]]))
     assert split_quality(scores, 0).reliability < 0
     assert np.isnan(concurrences(scores, draws=19)[0].corrected)
+
+
+def exchangeable_taus(rng, shift):
+    """τ of six splits whose models' scores are drawn alike, `shift` more for the same source than
+    for the same strategy.
+    """
+    sources, strategies = list("aaabbb"), list("xyzxyz")
+    scores = Scores(tuple(map(str, range(6))), tuple("uvwxyz"), rng.normal(size=(6, 6, 1)))
+    source, strategy = (np.equal.outer(np.array(x), np.array(x)) for x in (sources, strategies))
+    added = shift / 2 * (source.astype(float) - strategy)
+    return scores.order.against(scores.order) + added, sources, strategies
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_the_interval_of_the_difference_of_sources_covers_it(shift):
+    rng = np.random.default_rng(5)
+    n = 200
+    found = [source_difference(*exchangeable_taus(rng, shift)) for _ in range(n)]
+    covered = np.mean([one.low <= shift + 1e-9 and one.high >= shift - 1e-9 for one in found])
+    # 1 − 2 / 60 and more, since τ of six models has ties; three standard errors of the draws
+    assert 1 - 2 / 60 - 3 * (0.967 * 0.033 / n) ** 0.5 <= covered < 1
+
+
+def test_the_interval_excludes_zero_where_no_other_assignment_is_as_extreme():
+    rng = np.random.default_rng(6)
+    for shift in (0.0, 0.5, 1.0):
+        for _ in range(10):
+            taus, sources, strategies = exchangeable_taus(rng, shift)
+            found = source_difference(taus, sources, strategies)
+            p = source_effect(taus, sources, strategies).p
+            assert (found.low > 1e-12) == (p < 1.5 / 60)
+            assert found.low <= found.value <= found.high
+
+
+def test_a_difference_of_sources_needs_pairs_of_both_kinds():
+    taus = exchangeable_taus(np.random.default_rng(0), 0.0)[0]
+    with pytest.raises(InvalidData, match="shares the strategy"):
+        source_difference(taus, list("aaabbb"), list("uvwxyz"))

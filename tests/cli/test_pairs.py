@@ -5,7 +5,10 @@ import json
 import pytest
 
 from unseen.cli.main import main
-from unseen.tasks.scan import commands
+from unseen.engine.token_pairs import Vocabulary, encode_pairs, pair
+from unseen.errors import InvalidData
+from unseen.questions.compare.pairs import repeat_single_words
+from unseen.tasks.scan import clauses, commands
 from unseen.tasks.token_pairs import read_pairs
 
 
@@ -60,7 +63,7 @@ def test_methods_are_trained_on_the_split_and_reported(file, tmp_path, capsys, m
     assert "Below 0.9 on pairs like training" in page
     assert "No method answers half of the unseen pairs" in page
     # what was trained is read again: the same numbers, without training
-    monkeypatch.setattr("unseen.questions.compare.pairs.train", None)
+    monkeypatch.setattr("unseen.questions.compare.pairs.ERM", None)
     code, _ = train(file, tmp_path, "--method", "rotary", "--method", "no positions", "--json")
     assert code == 0
     assert json.loads(capsys.readouterr().out)["methods"] == found["methods"]
@@ -125,3 +128,35 @@ def test_a_folder_with_other_files_is_refused_and_an_earlier_split_replaced(file
     (folder / "notes.txt").write_text("x")
     assert run(file, *ask) == 2
     assert "(notes.txt)" in capsys.readouterr().err
+
+
+def test_a_split_by_primitive_compares_copies_of_primitives(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    file = tmp_path / "clauses.tsv"
+    lines = [f"{' '.join(s)}\t{' '.join(t)}" for s, t in clauses()]
+    file.write_text("\n".join(["input\toutput", *lines]) + "\n")
+    ask = ("--by", "primitive", "--seeds", "2", "--steps", "4", "--copies", "2", "--json")
+    report = ("--report", str(tmp_path / "report.html"))
+    assert run(file, *ask, *report) == 0
+    found = json.loads(capsys.readouterr().out)["methods"]
+    assert {"rotary", "rotary + words alone repeated", "rotary + primitive copies"} <= set(found)
+    assert "no positions + growing set" not in found
+    named = (
+        "no positions + growing set",
+        "no positions + short answers more often",
+        "rotary + token copies",
+    )
+    assert run(file, *ask, *report, *(part for name in named for part in ("--method", name))) == 0
+    assert set(json.loads(capsys.readouterr().out)["methods"]) == set(named)
+    assert "Copies add pairs, not steps" in (tmp_path / "report.html").read_text().replace(
+        "\n", " "
+    )
+
+
+def test_words_alone_are_a_tenth_of_what_is_drawn():
+    pairs = [pair("walk", "W"), pair("run", "R"), *(pair(f"walk {k}", "W") for k in range(7))]
+    found = repeat_single_words(encode_pairs(pairs, Vocabulary.of(pairs)))
+    assert found.weights[:2].sum().item() == pytest.approx(0.1)
+    assert found.weights.sum().item() == pytest.approx(1)
+    with pytest.raises(InvalidData, match="0 of 7 training pairs"):
+        repeat_single_words(encode_pairs(pairs[2:], Vocabulary.of(pairs)))

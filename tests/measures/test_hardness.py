@@ -15,6 +15,8 @@ from unseen.measures.hardness import (
     choice_loss,
     data_map,
     probe_losses,
+    prototype_distance,
+    quarters,
 )
 from unseen.models.mlp import mlp
 from unseen.testing import small_subject
@@ -134,3 +136,25 @@ def test_a_probe_needs_folds():
     features, answers = items(4)
     with pytest.raises(InvalidConfig, match="5 folds"):
         probe_losses(features, answers, Lab())
+
+
+def test_distance_from_prototypes_is_that_from_the_nearest_centre():
+    draw = Lab(2).generator()
+    centres = 50 * torch.eye(3, dtype=torch.float64)
+    x = torch.cat([centres[k] + torch.randn(40, 3, generator=draw) for k in range(3)])
+    means = torch.stack([x[40 * k : 40 * k + 40].mean(0) for k in range(3)])
+    found = prototype_distance(x, Lab(), prototypes=3)
+    assert torch.allclose(found, torch.cdist(x, means).min(1).values.double(), atol=1e-4)
+    moved = prototype_distance(x + 5, Lab(), prototypes=3)
+    assert torch.allclose(found, moved, atol=1e-4)
+    with pytest.raises(InvalidConfig, match="121 prototypes of 120 items"):
+        prototype_distance(x, Lab(), prototypes=121)
+
+
+def test_quarters_are_in_order_of_hardness():
+    hardness = torch.tensor([5.0, 1.0, 3.0, 1.0, 9.0, 2.0])
+    parts = quarters(hardness)
+    assert torch.cat(parts).tolist() == [1, 3, 5, 2, 0, 4]
+    assert [len(part) for part in parts] == [2, 2, 1, 1]
+    with pytest.raises(InvalidData, match="no four quarters"):
+        quarters(hardness[:3])

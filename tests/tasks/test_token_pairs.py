@@ -15,6 +15,7 @@ from unseen.engine.token_pairs import (
     Vocabulary,
     cut_padding,
     encode_pairs,
+    group_lengths,
     pair,
     write_answers,
 )
@@ -281,3 +282,23 @@ def test_rules_refuse_what_they_cannot_do():
         split_by_template([pair("a b", "c")])
     with pytest.raises(InvalidConfig, match="contexts=0"):
         split_by_word(PAIRS, contexts=0)
+
+
+def test_groups_of_like_lengths_give_the_same_numbers():
+    """Also where a batch holds fewer examples than groups, and in gradients."""
+    pairs = [pair("go " * (k % 5 + 1), "U " * (k % 7)) for k in range(11)]
+    words = Vocabulary.of(pairs)
+    shape = Decoder(vocabulary=len(words), width=16, layers=1, heads=2, positions=Positions.NONE)
+    with Lab().seeded():
+        model = Transformer(shape).double()
+    grouped = group_lengths(exact_match)
+    for n in (1, 2, 11):
+        batch = encode_pairs(pairs, words)[:n]
+        for one, other in ((grouped.loss, exact_match.loss), (grouped.score, exact_match.score)):
+            assert torch.allclose(one(model, batch), other(model, batch), atol=1e-12)
+    batch = encode_pairs(pairs, words)[:]
+    first, second = (
+        torch.autograd.grad(loss(model, batch).sum(), model.embed.weight)[0]
+        for loss in (grouped.loss, exact_match.loss)
+    )
+    assert torch.allclose(first, second, atol=1e-10)

@@ -110,6 +110,7 @@ def compare_pairs(
     target: str = "target",
     share: float = 0.2,
     hint: str | Path | None = None,
+    copies: int = 20,
     methods: Sequence[str] = (),
     seeds: int = 3,
     steps: int | None = None,
@@ -122,16 +123,20 @@ def compare_pairs(
 
     `pairs` is a .csv, .tsv or .jsonl file with the columns `source` and `target`; `by` a rule
     ("length", "template", "primitive", "divergence", "lexical"), `share` the part of its test.
-    `methods` are named by their positions (none given: all); `hint` is a file with easier pairs for
-    half of the minibatches of two methods more. Trainings that are finished are kept.
+    `methods` are named by their positions, and what training shows: "rotary", "rotary + primitive
+    copies", "no positions + growing set"; none given: every kind of positions, and for a split by
+    primitive `copies` of each primitive. `hint` is a file with easier pairs for half of the
+    minibatches of two methods more. Trainings that are finished are kept.
     """
     path = None if report is None else check_report_path(report)
     if by not in RULES:
         raise UnknownName.near("rule for a split", by, RULES)
     split = RULES[by](read_pairs(pairs, source, target), share)
     easier = () if hint is None else tuple(read_pairs(hint, source, target))
-    chosen = tuple(choose_methods(methods, bool(easier)))
-    asked = PairComparison(split, easier, chosen, seeds, DEFAULT_STEPS if steps is None else steps)
+    chosen = choose_methods(methods, bool(easier), by, split)
+    asked = PairComparison(
+        split, easier, chosen, seeds, DEFAULT_STEPS if steps is None else steps, copies=copies
+    )
     watch = watcher(shown=progress)
     lab = make_lab(seed, device, "comparisons", watch.sink)
     watch.begin("compare", seeds * len(chosen), 0, "trainings")

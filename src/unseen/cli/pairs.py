@@ -55,6 +55,14 @@ def add_pairs(p: Arguments) -> None:
         metavar="FILE",
         help="easier pairs with the same columns, for half of the minibatches of a method more",
     )
+    p.option(
+        PAIRS,
+        "--copies",
+        type=int,
+        default=20,
+        help="copies of every primitive or token, for methods that add them (default 20): "
+        '--method "rotary + primitive copies"',
+    )
 
 
 def answer_pairs(options: argparse.Namespace, methods: Sequence[str]) -> int:
@@ -74,6 +82,7 @@ def answer_pairs(options: argparse.Namespace, methods: Sequence[str]) -> int:
         target=options.target or "target",
         share=SHARE if options.share is None else options.share,
         hint=options.hint,
+        copies=options.copies,
         methods=methods,
         seeds=options.seeds,
         steps=options.steps,

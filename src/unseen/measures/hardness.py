@@ -1,8 +1,9 @@
-"""How hard an example is: Data Maps of a training run, the loss among the choices of an item, and
-the loss of a probe that did not train on it.
+"""How hard an example is: Data Maps of a training run, the loss among the choices of an item, the
+loss of a probe that did not train on it, and the distance from the nearest prototype.
 
 Data Maps: Swayamdipta et al. (2020), arXiv:2009.10795. Loss as hardness, under another model or a
-probe: Hase et al. (2024), arXiv:2401.06751. How often an example is forgotten, and when it is
+probe: Hase et al. (2024), arXiv:2401.06751. Prototypes: Sorscher et al. (2022), arXiv:2206.14486.
+How often an example is forgotten, and when it is
 learned: `measures/learning_order.py`.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
@@ -184,6 +186,32 @@ def probe_losses(
             scores = torch.from_numpy(probe.decision_function(features[k].double().numpy()))
             losses[k] = choice_loss(scores, answers[k])
     return losses
+
+
+def prototype_distance(
+    features: Float[Tensor, "item d"], lab: Lab, *, prototypes: int = 10
+) -> Float[Tensor, " item"]:
+    """Each item's distance from the nearest of the centres that k-means finds among all items."""
+    if not 1 <= prototypes <= len(features):
+        raise InvalidConfig(
+            f"{prototypes} prototypes of {len(features)} items.",
+            why="a prototype is the centre of items.",
+            fix="choose from 1 to the number of items.",
+        )
+    seed = int(lab.child("prototypes").numpy().integers(2**31))
+    found = KMeans(prototypes, n_init=4, random_state=seed).fit_transform(features.double().numpy())
+    return torch.from_numpy(found.min(1))
+
+
+def quarters(hardness: Float[Tensor, " item"]) -> tuple[Int[Tensor, " _"], ...]:
+    """The items in four parts as equal as can be, the easiest first, ties by index."""
+    if len(hardness) < 4:
+        raise InvalidData(
+            f"{len(hardness)} items make no four quarters.",
+            why="each holds one item at least.",
+            fix="give more items.",
+        )
+    return hardness.argsort(stable=True).tensor_split(4)
 
 
 def example() -> tuple[DataMaps, TrainingRecord]:

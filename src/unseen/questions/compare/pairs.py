@@ -1,9 +1,10 @@
 """Pairs of texts under a harder split: which way of training answers what training did not show.
 
 Every method gets the same training pairs, seeds and number of steps: decoders from scratch with
-each kind of positions, minibatches of one target length each, and a hint beside the task where a
-file with easier pairs is given. Exact match of the whole answer with its end, on training-like
-pairs that were held out and on the split's test pairs, by length.
+each kind of positions, minibatches of one target length each, copies of primitives or tokens,
+curricula, and a hint beside the task where a file with easier pairs is given. Exact match of the
+whole answer with its end, on training-like pairs that were held out and on the split's test pairs,
+by length.
 """
 
 from collections import Counter
@@ -19,21 +20,34 @@ from torch import Tensor
 from unseen import stats
 from unseen.engine.batches import Columns
 from unseen.engine.evaluate import per_example
-from unseen.engine.loop import Budget, Schedule, erm_step, train
+from unseen.engine.example_sampling import WeightedColumns
+from unseen.engine.loop import Budget, Schedule
 from unseen.engine.mixture import Mixture
 from unseen.engine.token_pairs import Pair, Vocabulary, cut_padding, encode_pairs
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.identity import identify
 from unseen.lab import Lab
+from unseen.method import Method
+from unseen.methods.erm import ERM
+from unseen.methods.novelty_curriculum import NoveltyCurriculum
 from unseen.methods.task_hinting import TaskHinting
+from unseen.methods.zipf_sampling import ZipfSampling
 from unseen.models.transformer import Decoder, Positions, Transformer
 from unseen.objectives import exact_match
 from unseen.reading import Reading
 from unseen.task import Axis, Split, Task, Use
+from unseen.tasks.token_pairs.augmentation import (
+    copy_primitives,
+    copy_tokens,
+    find_primitives,
+)
 from unseen.tasks.token_pairs.rules import PairSplit
 
 INSIDE, UNSEEN = "like training", "unseen"
 DEFAULT_STEPS = 1_000
+DEFAULT_COPIES = 20
+ALONE_SHARE = 0.1
+"""Of what is drawn, where words that stand alone are repeated: as many as in SCAN's Jump split."""
 MOST_INSIDE = 300
 """Training pairs that are held out at most."""
 ENOUGH = 0.9
@@ -52,6 +66,16 @@ class Training(StrEnum):
     """Target lengths equally often, however many pairs they have."""
     HINT = "hint"
     """Half of the minibatches are of the hint's pairs."""
+    ALONE = "words alone repeated"
+    """Sources of one word are a tenth of what is drawn."""
+    PRIMITIVES = "primitive copies"
+    """The same, and words that stand alone get copies in every place (`walk3`, `I_WALK3`)."""
+    TOKENS = "token copies"
+    """The pairs again and again with every token renamed (AugZero)."""
+    NOVELTY = "growing set"
+    """A fifth of the pairs first, all of them after four fifths of the steps."""
+    ZIPF = "short answers more often"
+    """The r-th shortest target length is drawn in proportion to 1 / r."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +91,42 @@ class PairMethod:
         return name if self.training is Training.PLAIN else f"{name} + {self.training.value}"
 
 
-def standard_methods(hinted: bool) -> dict[str, PairMethod]:
-    """Every kind of positions; without positions also one length per minibatch, and the hint."""
+def known_methods(hinted: bool) -> dict[str, PairMethod]:
+    """Every kind of positions with every way of training."""
+    found = (
+        PairMethod(positions, training)
+        for training in Training
+        if hinted or training is not Training.HINT
+        for positions in Positions
+    )
+    return {method.name: method for method in found}
+
+
+def standard_methods(hinted: bool, copied: bool) -> list[PairMethod]:
+    """Every kind of positions; without positions also one length per minibatch; with the hint, and
+    with copies of primitives beside what they add to.
+    """
     found = [PairMethod(positions) for positions in Positions]
     found.append(PairMethod(Positions.NONE, Training.LENGTHS))
     if hinted:
         found += [PairMethod(p, Training.HINT) for p in (Positions.NONE, Positions.OFFSET)]
-    return {method.name: method for method in found}
+    if copied:
+        found += [PairMethod(Positions.ROTARY, t) for t in (Training.ALONE, Training.PRIMITIVES)]
+    return found
 
 
-def choose_methods(names: Sequence[str], hinted: bool) -> list[PairMethod]:
-    """The methods of these names; all where none is given."""
-    known = standard_methods(hinted)
+def choose_methods(
+    names: Sequence[str], hinted: bool, by: str, split: PairSplit
+) -> tuple[PairMethod, ...]:
+    """The methods of these names; the standard ones where none is given."""
+    known = known_methods(hinted)
     for name in names:
         if name not in known:
             raise UnknownName.near("method for pairs", name, known)
-    return [known[name] for name in names] if names else list(known.values())
+    if names:
+        return tuple(known[name] for name in names)
+    copied = by == "primitive" and bool(find_primitives(split.train))
+    return tuple(standard_methods(hinted, copied))
 
 
 @dataclass(frozen=True)
@@ -96,13 +140,15 @@ class PairComparison:
     steps: int = DEFAULT_STEPS
     width: int = 64
     layers: int = 2
+    copies: int = DEFAULT_COPIES
+    """Of every primitive or token, for the methods that add them."""
 
     def __post_init__(self) -> None:
-        if min(self.seeds, self.steps) < 1:
+        if min(self.seeds, self.steps, self.copies) < 1:
             raise InvalidConfig(
-                f"{self.seeds} seeds of {self.steps} steps.",
-                why="something has to be trained.",
-                fix="--seeds 3 --steps 1000",
+                f"{self.seeds} seeds of {self.steps} steps, {self.copies} copies.",
+                why="something has to be trained, and copies are counted from 1.",
+                fix="--seeds 3 --steps 1000 --copies 20",
             )
         if any(m.training is Training.HINT for m in self.methods) and not self.hint:
             raise InvalidConfig(
@@ -140,10 +186,13 @@ class PairParts:
 
 
 def hold_out(split: PairSplit, hint: Sequence[Pair], lab: Lab) -> PairParts:
-    """A tenth of the different training pairs, at most `MOST_INSIDE`, held out."""
+    """A tenth of the different training pairs, at most `MOST_INSIDE`, held out; words that stand
+    alone are nowhere else explained and stay.
+    """
     # what the hint shows is no test of what was learned
     shown = set(hint)
-    distinct = [one for one in dict.fromkeys(split.train) if one not in shown]
+    every = [one for one in dict.fromkeys(split.train) if one not in shown]
+    distinct = [one for one in every if len(one.source) > 1] or every
     if len(distinct) < 2:
         besides = " that the hint does not hold" if shown & set(split.train) else ""
         raise InvalidData(
@@ -220,14 +269,16 @@ def hits_of(
     asked: PairComparison, method: PairMethod, parts: PairParts, lab: Lab
 ) -> dict[str, Tensor]:
     """1 for every pair that the trained model answers exactly, by part."""
-    data = {
-        name: encode_pairs(pairs, parts.words)
-        for name, pairs in (("train", parts.train), (INSIDE, parts.inside), (UNSEEN, parts.unseen))
-    }
-    hint = encode_pairs(asked.hint, parts.words) if asked.hint else None
+    shown = training_pairs(asked, method, parts)
+    words = parts.words
+    if shown is not parts.train:  # copies are words of their own
+        words = Vocabulary.of([*shown, *parts.inside, *parts.unseen, *asked.hint])
+    sides = {"train": shown, INSIDE: parts.inside, UNSEEN: parts.unseen}
+    data = {name: encode_pairs(pairs, words) for name, pairs in sides.items()}
+    hint = encode_pairs(asked.hint, words) if asked.hint else None
 
     def make() -> dict[str, Tensor]:
-        return train_and_score(asked, method, data, hint, len(parts.words), lab)
+        return train_and_score(asked, method, data, hint, len(words), lab)
 
     used = {name: columns.columns for name, columns in data.items()}
     key = identify(
@@ -241,6 +292,17 @@ def hits_of(
         code=train_and_score,
     )
     return lab.keep(key, make)
+
+
+def training_pairs(asked: PairComparison, method: PairMethod, parts: PairParts) -> Sequence[Pair]:
+    """The training pairs, with copies where the method adds them."""
+    if method.training is Training.TOKENS:
+        return copy_tokens(parts.train, asked.copies)
+    if method.training is not Training.PRIMITIVES:
+        return parts.train
+    # as many variants of every pair: those with several primitives would crowd out the others
+    primitives = find_primitives(parts.train)
+    return copy_primitives(parts.train, primitives, asked.copies, most=asked.copies + 1)
 
 
 @dataclass(frozen=True)
@@ -263,8 +325,7 @@ def train_and_score(
 ) -> dict[str, Tensor]:
     objective = cut_padding(exact_match)
     make_task = partial(Task, axis=Axis.LENGTH, objective=objective)
-    training = data["train"]
-    stream = by_length(training) if method.training is Training.LENGTHS else training
+    stream = training_stream(data["train"], method.training)
     task = make_task(name="pairs", splits={"train": Split(stream, Use.TRAIN)})
     is_hinted = method.training is Training.HINT and hint is not None
     read = [*data.values(), *([hint] if is_hinted and hint is not None else [])]
@@ -277,16 +338,42 @@ def train_and_score(
     )
     with lab.child("init").seeded():
         model = Transformer(shape)
+    learning: Method = ERM(asked.budget)
     if is_hinted and hint is not None:
         aside = make_task(name="hint", splits={"train": Split(hint, Use.TRAIN)})
-        hinting = TaskHinting(FixedTask(aside), budget=asked.budget)
-        trained = hinting.fit(model, task, lab.child("fit"))
-    else:
-        trained = train(model, task, erm_step, asked.budget, lab.child("fit"))
+        learning = TaskHinting(FixedTask(aside), budget=asked.budget)
+    elif method.training is Training.NOVELTY:
+        learning = NoveltyCurriculum(budget=asked.budget)
+    elif method.training is Training.ZIPF:
+        learning = ZipfSampling(column="length", budget=asked.budget)
+    trained = learning.fit(model, task, lab.child("fit"))
     return {
         name: per_example(trained.model, data[name], objective.score, lab, 256)
         for name in (INSIDE, UNSEEN)
     }
+
+
+def training_stream(data: Columns, training: Training) -> Columns | Mixture:
+    """The pairs as they are drawn."""
+    if training is Training.LENGTHS:
+        return by_length(data)
+    if training in (Training.ALONE, Training.PRIMITIVES):
+        return repeat_single_words(data)
+    return data
+
+
+def repeat_single_words(data: Columns) -> WeightedColumns:
+    """The pairs, of which those with one word as source make a tenth of what is drawn."""
+    alone = data.columns["mask"].long().argmax(1) == 2  # the word, then <to>
+    n = int(alone.sum())
+    if n in (0, len(alone)):
+        raise InvalidData(
+            f"{n} of {len(alone)} training pairs have a source of one word.",
+            why="words that stand alone are to be a tenth of what is drawn.",
+            fix="choose another method, or add such pairs and others.",
+        )
+    weights = torch.where(alone, ALONE_SHARE / n, (1 - ALONE_SHARE) / (len(alone) - n))
+    return WeightedColumns(weights, data)
 
 
 def by_length(data: Columns) -> Mixture:

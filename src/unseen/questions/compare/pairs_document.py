@@ -139,7 +139,10 @@ def _method(found: PairResults) -> list[str]:
         "with the same training pairs and seeds. Methods are named by how the decoder knows "
         "positions: not at all, learned, learned and shifted by random offsets, rotary, ALiBi. "
         "“+ hint”: half of the minibatches are easier pairs; “+ one length per minibatch”: every "
-        "length of the answer equally often.",
+        "length of the answer equally often; “+ words alone repeated”: they are a tenth of what is "
+        "drawn; “+ primitive copies”: these, and copies of the words that stand for one token; "
+        "“+ token copies”: the pairs with all tokens renamed; “+ growing set”: pairs come in over "
+        "time; “+ short answers more often”: by Zipf's law. Copies add pairs, not steps.",
         "Learned positions beyond the longest training pair are never trained: at such lengths "
         "that method fails for this reason alone.",
         "Intervals are over seeds: other initial weights, minibatches and held-out pairs, the same "
