@@ -282,3 +282,15 @@ def test_windows_are_no_longer_than_the_context_of_either_model():
     for pair in ({"model": short}, {"model": long, "against": short}):
         answer = unseen.measure_authorship({"letter": letter}, **pair, progress=False)
         assert answer.results.texts[0].tokens > 40
+
+
+def test_a_text_without_human_texts_of_its_length_is_said_to_have_no_threshold(model):
+    texts = {"long": "".join(SENTENCES) * 6, "short": "".join(SENTENCES)}
+    found = measure_texts(job(model, texts, people(120)), Lab())
+    assert [one.is_compared for one in found.texts] == [False, True]
+    page = document(found)
+    assert "of 1 text." in page.lead
+    assert "1 text could not be compared" in page.lead
+    said = html(page)
+    assert "long: no threshold, 0 human texts of its length." in said
+    assert "one in 1 human texts" not in said

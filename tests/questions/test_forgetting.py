@@ -41,6 +41,16 @@ def test_a_file_of_tasks_is_forgotten_task_by_task(folder):
     for text in ("Forgetting larger", "true answers (control)", "What is still inside"):
         assert text in page
     assert len(json.loads(found.json())["rows"]) == 8
+    assert "The random answers were not memorised." in page
+    assert "25, of which 25 different ones are used" in page
+
+
+def test_where_no_probe_can_be_trained_the_reason_stands_there(folder):
+    setting = ItemForgetting(n=23, epochs=1, layers=(-1,))
+    options = {"model": folder / "model", "setting": setting, "progress": False}
+    found = unseen.forget_items(folder / "items.jsonl", "larger", **options)
+    (section,) = [one for one in found.document.sections if one.title == "What is still inside"]
+    assert "No probe could be trained: 2 held-out items" in section.blocks[0].text
 
 
 def test_the_command_writes_its_report(folder):

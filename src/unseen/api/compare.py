@@ -43,7 +43,7 @@ from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
 from unseen.subjects.item_forgetting import ForgettingResult, ItemForgetting
 from unseen.subjects.tables import TableColumns, TableOptions
-from unseen.tasks.graded_questions import Item, read_items, stratum_of
+from unseen.tasks.graded_questions import Item, read_items, remove_repeats, stratum_of
 from unseen.tasks.token_pairs import RULES, read_pairs
 from unseen.text import count_noun
 
@@ -210,7 +210,11 @@ def easy_to_hard(
         hardness_model=other,
         precision=choice_likelihood.Precision(precision),
     )
-    found = compare_items(request, lab)
+    watch.begin("compare", len(chosen), 0, "methods")
+    try:
+        found = compare_items(request, lab, watch.on_finish)
+    finally:
+        watch.end()
     page = replace(easy_to_hard_document(found), facts=facts(items))
     answer = Answer(
         results=found, document=page, summary_sections=1, machine=machine_easy_to_hard(found)
@@ -241,11 +245,18 @@ def forget_items(
     read = items if not isinstance(items, str | Path) else read_items(items)
     chosen, others = items_by_task(read, task)
     language = language_model(model)[0].to(lab.device)
-    found = setting.run(language, task, chosen, others, lab)
+    watch.begin("forget", 1, 0, "tasks")
+    try:
+        found = setting.run(language, task, chosen, others, lab)
+        watch.on_finish(found)
+    finally:
+        watch.end()
+    unique = len(remove_repeats(chosen))
+    about = {f"items of {task}": f"{len(chosen):,}, of which {unique:,} different ones are used"}
     name = str(items) if isinstance(items, str | Path) else count_noun(len(read), "item")
     answer = Answer(
         results=found,
-        document=forgetting_document(found, name),
+        document=replace(forgetting_document(found, name), facts={**about, **facts(items)}),
         summary_sections=2,
         machine={"rows": list(found.rows()), "memorised": found.fit, "agreement": found.agreement},
     )

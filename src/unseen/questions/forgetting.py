@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from math import isfinite
 
-from unseen.document import Document, Paragraph, Section, Table
+from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone
 from unseen.document import Value as Cell
 from unseen.errors import InvalidData, UnknownName
 from unseen.subjects.item_forgetting import ForgettingResult
 from unseen.tasks.graded_questions import Item
-from unseen.text import format_reading
+from unseen.text import count_noun, format_reading
 
 TASK = "task"
 """The field of an item that names its task."""
+MEMORISED = 0.9
+"""Share of the random answers from which on training on them has taken."""
 NAMES = {"random": "random answers", "true": "true answers (control)"}
 
 
@@ -34,7 +36,7 @@ def items_by_task(items: Sequence[Item], task: str) -> tuple[list[Item], dict[st
 
 def forgetting_document(found: ForgettingResult, name: str) -> Document:
     """The answer, accuracies before and after on every set, and what a probe still reads."""
-    sections = [Section("Before and after", [_table(found)])]
+    sections = [Section("Before and after", [*_about_memory(found), _table(found)])]
     if found.probes:
         sections.append(Section("What is still inside", [_probes(found)]))
     sections.append(Section("What these data cannot tell", [Paragraph(LIMITS)]))
@@ -69,6 +71,23 @@ def _lead(found: ForgettingResult) -> str:
     return "\n".join(lines)
 
 
+def _about_memory(found: ForgettingResult) -> list[Note]:
+    """A warning where training on random answers did not take."""
+    if found.fit.value >= MEMORISED:
+        return []
+    return [
+        Note(
+            "The random answers were not memorised.",
+            Tone.CAUTION,
+            f"After training they are given in {found.fit.value:.0%} of the cases ({MEMORISED:.0%} "
+            f"would be memorised; {found.agreement:.0%} are the true answers). What was kept may "
+            "have been kept because little was trained: from Python, "
+            "unseen.forget_items(…, setting=ItemForgetting(epochs=32, layers=(-1,))).",
+            code="not-memorised",
+        )
+    ]
+
+
 def _table(found: ForgettingResult) -> Table:
     rows: list[dict[str, Cell]] = []
     for test, before in found.scores["before"].items():
@@ -87,7 +106,16 @@ def _table(found: ForgettingResult) -> Table:
     return Table(rows=rows, caption="Accuracy, and (before − after) / (before − chance)")
 
 
-def _probes(found: ForgettingResult) -> Table:
+def _probes(found: ForgettingResult) -> Block:
+    if not any(found.probes.values()):
+        n = len(found.scores["before"]["held out"].correct)
+        return Note(
+            f"No probe could be trained: {count_noun(n, 'held-out item')}, and fewer than two of "
+            "some answer.",
+            Tone.NEUTRAL,
+            "A probe is trained on some of them and read on the others: give more different items "
+            "of this task, or train on fewer (--train-items).",
+        )
     return Table(
         rows=[
             {"model": "before" if arm == "before" else "after", "layer": layer, "probe": accuracy,

@@ -1,15 +1,31 @@
 """`unseen compare items.jsonl --hardness …` on files of our own making."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import unseen
 from unseen.cli.main import main
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
+from unseen.lab import Lab
+from unseen.questions.easy_to_hard.document import easy_to_hard_document
+from unseen.reading import Reading
 from unseen.tasks.graded_questions import Stratum, sums
 
 OPTIONS = {"cuts": (9, 14), "n_train": 12, "n_test": 25, "runs": 2, "progress": False}
+
+
+class Memory(dict):
+    """A keeper in memory that counts what it makes."""
+
+    made = 0
+
+    def __call__(self, key, make):
+        if key.digest not in self:
+            self.made += 1
+            self[key.digest] = make()
+        return self[key.digest]
 
 
 @pytest.fixture
@@ -65,15 +81,28 @@ def test_a_language_model_answers_by_every_method(file, tmp_path):
     pytest.importorskip("transformers")
     from language import llama
 
-    folder = llama(tmp_path / "model", context=256)
-    found = unseen.easy_to_hard(
-        file, hardness="grade", model=folder, shots=2, **{**OPTIONS, "n_test": 20}
-    )
+    folder, memory = llama(tmp_path / "model", context=256), Memory()
+    asked = {"model": folder, "shots": 2, "lab": replace(Lab(), keeper=memory)}
+    options = {**OPTIONS, **asked, "n_test": 20}
+    found = unseen.easy_to_hard(file, hardness="grade", **options)
     methods = [(one.method, one.source) for one in found.results.methods]
     assert ("zero_shot", "nothing") in methods
     assert {source for method, source in methods if method == "in_context"} == {"easy", "hard"}
     assert found.results.baseline == {"in_context": "zero-shot", "linear_head": "guessing"}
     assert "of the same" not in found.summary()
+    # the readings, and the answers of two runs from two sources: asked again, nothing is read
+    assert memory.made == 5
+    assert unseen.easy_to_hard(file, hardness="grade", **options).json() == found.json()
+    assert memory.made == 5
+
+
+def test_equal_answers_are_not_said_to_exclude_a_difference(file):
+    found = unseen.easy_to_hard(file, hardness="grade", **OPTIONS)
+    gap = found.results.gaps["linear_head"]
+    equal = replace(gap, difference=Reading(0.0, 0.0, 0.0, n=gap.difference.n))
+    page = easy_to_hard_document(replace(found.results, gaps={"linear_head": equal}))
+    assert "nothing is known of a difference" in page.lead
+    assert "by at most" not in page.lead
 
 
 @pytest.mark.parametrize(

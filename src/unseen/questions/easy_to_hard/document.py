@@ -65,6 +65,8 @@ def _difference(found: ItemResults, gap: SupervisionGap) -> str:
         return f"Training on {train} items is worse, by {-high:.2f} to {-low:.2f}."
     if low > 0:
         return f"Training on {train} items is better, by {low:.2f} to {high:.2f}."
+    if high - low < 1e-9:
+        return "Every answer is the same after either, so nothing is known of a difference."
     return (
         f"No difference is seen: {train} items are worse by at most {-low:.2f} and better by at "
         f"most {high:.2f} than {evaluate} ones."

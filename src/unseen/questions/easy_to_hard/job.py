@@ -1,15 +1,19 @@
 """Methods on a file of items: trained on easy or on hard ones, evaluated on both."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from unseen import stats
 from unseen.engine.batches import Columns
 from unseen.engine.choice_likelihood import Precision
 from unseen.errors import InvalidConfig, UnknownName
+from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.measures.hardness import choice_loss, probe_losses
 from unseen.measures.supervision_gap import SupervisionGap, accuracy, supervision_gap
@@ -23,6 +27,7 @@ from unseen.subjects.easy_to_hard import (
     Hits,
     ItemDraw,
     ItemReadings,
+    answers,
     draw_train_and_test,
     fine_tuned,
     guessing,
@@ -153,8 +158,12 @@ class ItemResults:
     decisions: Sequence[str] = field(default_factory=list)
 
 
-def compare_items(request: ItemRequest, lab: Lab) -> ItemResults:
-    """Divides the items, runs every method from every source, and compares."""
+def compare_items(
+    request: ItemRequest, lab: Lab, on_finish: Callable[[object], None] = lambda method: None
+) -> ItemResults:
+    """Divides the items, runs every method from every source, and compares. What a language model
+    read is kept, a run at a time.
+    """
     items = remove_repeats(request.items)
     decisions: list[str] = []
     for model in {request.model, request.hardness_model} - {None}:
@@ -165,7 +174,7 @@ def compare_items(request: ItemRequest, lab: Lab) -> ItemResults:
     if request.model is not None and ItemMethod.IN_CONTEXT in request.methods:
         sources = [stratum.value for stratum in _pair(request)]
         refuse_long_examples(request.model, items, draw, sources, request.shots)
-    hits = _answers(request, items, draw, lab)
+    hits = _answers(request, items, draw, lab, on_finish)
     guess = guessing(items, draw)
     gaps, baseline = dict[str, SupervisionGap](), dict[str, str]()
     for method in request.methods:
@@ -247,7 +256,11 @@ def _embedding_columns(request: ItemRequest, items: Sequence[Item]) -> Columns:
 
 
 def _answers(
-    request: ItemRequest, items: Sequence[Item], draw: ItemDraw, lab: Lab
+    request: ItemRequest,
+    items: Sequence[Item],
+    draw: ItemDraw,
+    lab: Lab,
+    on_finish: Callable[[object], None],
 ) -> dict[tuple[ItemMethod, str], Hits]:
     """Right answers by method and source; only items that are needed are read."""
     found: dict[tuple[ItemMethod, str], Hits] = {}
@@ -255,6 +268,7 @@ def _answers(
     for method in request.methods:
         if method is ItemMethod.ZERO_SHOT and readings is not None:
             found[method, ""] = zero_shot(readings, items, draw)
+            on_finish(method)
             continue
         run = _runner(method, request, items, draw, readings, lab)
         sources = [stratum.value for stratum in _pair(request)]
@@ -262,6 +276,7 @@ def _answers(
             sources = [*(stratum.value for stratum in draw.train), ALL]
         for source in sources:
             found[method, source] = run(source)
+        on_finish(method)
     return found
 
 
@@ -271,10 +286,34 @@ def _readings(
     """Of all items, those that no method needs left empty."""
     if request.model is None:
         return None
-    few = read_by_model(
-        request.model, [items[k] for k in draw.indices], request.precision, lab.child("items")
+    model, few = request.model, [items[k] for k in draw.indices]
+    key = identify(
+        "readings of items",
+        model=identify("language model", model=model),
+        items=_decides(few),
+        precision=str(request.precision),
+        code=read_by_model,
     )
-    return spread_readings(few, draw.indices, items)
+
+    def make() -> dict[str, Tensor]:
+        read = read_by_model(model, few, request.precision, lab.child("items"))
+        columns = {name: read.columns.columns[name] for name in ("x", "present")}
+        tokens = torch.tensor(read.tokens)
+        return {"score": read.score, "per_token": read.per_token, "tokens": tokens, **columns}
+
+    stored = lab.keep(key, make)
+    readings = ItemReadings(
+        score=stored["score"],
+        per_token=stored["per_token"],
+        columns=Columns(x=stored["x"], present=stored["present"], y=answers(few)),
+        tokens=int(stored["tokens"]),
+    )
+    return spread_readings(readings, draw.indices, items)
+
+
+def _decides(items: Sequence[Item]) -> list[tuple[str, list[str], int]]:
+    """What answers to items depend on."""
+    return [(item.prompt, list(item.continuations), item.answer) for item in items]
 
 
 def _runner(
@@ -288,26 +327,56 @@ def _runner(
     if method is ItemMethod.LINEAR_HEAD or request.model is None:
         columns = _embedding_columns(request, items) if readings is None else readings.columns
         return lambda source: linear_head(columns, draw, source, lab, LinearChoiceHead())
-    if method is ItemMethod.IN_CONTEXT:
-        return lambda source: in_context(
-            request.model,  # type: ignore[arg-type]
-            items,
-            draw,
-            source,
-            draw.test,
-            request.shots,
-            request.precision,
-            lab,
+    about = identify("language model", model=request.model)
+    return lambda source: _stored_runs(method, request, items, draw, source, about, lab)
+
+
+def _stored_runs(
+    method: ItemMethod,
+    request: ItemRequest,
+    items: Sequence[Item],
+    draw: ItemDraw,
+    source: str,
+    about: Identity,
+    lab: Lab,
+) -> Hits:
+    """Right answers run by run, each stored as soon as it is there."""
+    found = []
+    for run in range(draw.runs):
+        alone = replace(draw, train={name: (runs[run],) for name, runs in draw.train.items()})
+        here = lab.child("run", run)
+        key = identify(
+            "answers to items",
+            method=str(method),
+            model=about,
+            items=_decides(items),
+            train=alone.train_indices(source, 0),
+            test={str(name): list(test) for name, test in draw.test.items()},
+            settings=(request.shots, str(request.precision), request.fine_tuning),
+            source=source,
+            lab=here.signature,
+            code=(in_context, fine_tuned),
         )
-    return lambda source: fine_tuned(
-        request.model,  # type: ignore[arg-type]
-        items,
-        draw,
-        source,
-        request.fine_tuning,
-        request.precision,
-        lab,
-    )
+        make = partial(_one_run, method, request, items, alone, source, here)
+        found.append(lab.keep(key, make))
+    return {name: torch.cat([one[name.value] for one in found]) for name in draw.test}
+
+
+def _one_run(
+    method: ItemMethod,
+    request: ItemRequest,
+    items: Sequence[Item],
+    draw: ItemDraw,
+    source: str,
+    lab: Lab,
+) -> dict[str, Tensor]:
+    model, precision = request.model, request.precision
+    assert model is not None
+    if method is ItemMethod.IN_CONTEXT:
+        hits = in_context(model, items, draw, source, draw.test, request.shots, precision, lab)
+    else:
+        hits = fine_tuned(model, items, draw, source, request.fine_tuning, precision, lab)
+    return {name.value: table for name, table in hits.items()}
 
 
 def _harder(

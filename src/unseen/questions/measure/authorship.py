@@ -101,6 +101,11 @@ class TextReport:
     excess: Sequence[float]
     """ℓ_t − μ_t of each piece, in nats; 0 for the first, which nothing predicts."""
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether there are enough human texts of its length for a threshold."""
+        return self.compared > 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class AuthorshipReport:
@@ -196,7 +201,7 @@ def measure_texts(job: AuthorshipJob, lab: Lab) -> AuthorshipReport:
         _report(name, text, is_cut, found, people, scorer, lab.child(name))
         for (name, (text, is_cut)), found in zip(texts.items(), own, strict=True)
     ]
-    fewest = min((one.compared for one in reports), default=0)
+    fewest = min((one.compared for one in reports if one.is_compared), default=0)
     return AuthorshipReport(
         model=job.model,
         observer=job.observer,

@@ -53,11 +53,19 @@ def lead(found: AuthorshipReport) -> str:
             "Without texts that people wrote (--human) there is no threshold: the statistics "
             "compare these texts with each other only. Never proof about a person."
         )
-    above = sum(_curvature(one).exceeds is True for one in found.texts)
+    compared = [one for one in found.texts if one.is_compared]
+    if not compared:
+        return (
+            "No text has human texts of its length beside it, so there is no threshold. Never "
+            "proof about a person."
+        )
+    above = sum(_curvature(one).exceeds is True for one in compared)
     one_in = f"1 in {round(1 / found.rate):,}"
+    without = len(found.texts) - len(compared)
+    more = f" {count_noun(without, 'text')} could not be compared." if without else ""
     return (
-        f"Above the threshold of curvature, which {one_in} texts by people exceeds as yours are "
-        f"({found.human} human texts): {above} of {count_noun(len(found.texts), 'text')}. Never "
+        f"Curvature above the threshold that {one_in} texts by people like yours exceeds "
+        f"({found.human} human texts): {above} of {count_noun(len(compared), 'text')}.{more} Never "
         "proof about a person."
     )
 
@@ -68,10 +76,12 @@ def _curvature(text: TextReport) -> StatisticOfText:
 
 def verdicts(found: AuthorshipReport) -> list[Block]:
     """A line per text, and how far the threshold can be trusted."""
-    notes: list[Block] = [_verdict(one) for one in found.texts if one.compared > 1]
+    compared = [one for one in found.texts if one.is_compared]
+    notes: list[Block] = [_verdict(one) for one in compared]
     needed = fewest_scores(RATE)
-    fewest = min(one.compared for one in found.texts)
-    if found.human and fewest < needed:
+    notes += [_without(one) for one in found.texts if found.human and not one.is_compared]
+    fewest = min((one.compared for one in compared), default=needed)
+    if fewest < needed:
         notes.append(
             Note(
                 f"{fewest} human texts of comparable length give no threshold at 1 %.",
@@ -89,6 +99,15 @@ def verdicts(found: AuthorshipReport) -> list[Block]:
     if cut := [one.name for one in found.texts if one.is_cut]:
         notes.append(Note(f"Only the first 1,024 tokens were read of {', '.join(cut)}."))
     return [*notes, *(Note(text, Tone.NEUTRAL) for text in found.notes)]
+
+
+def _without(text: TextReport) -> Note:
+    return Note(
+        f"{text.name}: no threshold, {count_noun(text.compared, 'human text')} of its length.",
+        Tone.CAUTION,
+        f"It has {text.tokens:,} tokens, and curvature grows with their number: two human texts at "
+        f"least half as long are needed. Give longer ones, or cut {text.name}.",
+    )
 
 
 def _verdict(text: TextReport) -> Note:
