@@ -264,13 +264,15 @@ def _answers(
 ) -> dict[tuple[ItemMethod, str], Hits]:
     """Right answers by method and source; only items that are needed are read."""
     found: dict[tuple[ItemMethod, str], Hits] = {}
-    readings = _readings(request, items, draw, lab)
+    # before anything is read: reading leaves buffers in a model that decide no answer
+    about = identify("language model", model=request.model)
+    readings = _readings(request, items, draw, about, lab)
     for method in request.methods:
         if method is ItemMethod.ZERO_SHOT and readings is not None:
             found[method, ""] = zero_shot(readings, items, draw)
             on_finish(method)
             continue
-        run = _runner(method, request, items, draw, readings, lab)
+        run = _runner(method, request, items, draw, readings, about, lab)
         sources = [stratum.value for stratum in _pair(request)]
         if method is ItemMethod.LINEAR_HEAD:  # cheap: every source there is
             sources = [*(stratum.value for stratum in draw.train), ALL]
@@ -281,7 +283,7 @@ def _answers(
 
 
 def _readings(
-    request: ItemRequest, items: Sequence[Item], draw: ItemDraw, lab: Lab
+    request: ItemRequest, items: Sequence[Item], draw: ItemDraw, about: Identity, lab: Lab
 ) -> ItemReadings | None:
     """Of all items, those that no method needs left empty."""
     if request.model is None:
@@ -289,7 +291,7 @@ def _readings(
     model, few = request.model, [items[k] for k in draw.indices]
     key = identify(
         "readings of items",
-        model=identify("language model", model=model),
+        model=about,
         items=_decides(few),
         precision=str(request.precision),
         code=read_by_model,
@@ -322,12 +324,12 @@ def _runner(
     items: Sequence[Item],
     draw: ItemDraw,
     readings: ItemReadings | None,
+    about: Identity,
     lab: Lab,
 ) -> Callable[[str], Hits]:
     if method is ItemMethod.LINEAR_HEAD or request.model is None:
         columns = _embedding_columns(request, items) if readings is None else readings.columns
         return lambda source: linear_head(columns, draw, source, lab, LinearChoiceHead())
-    about = identify("language model", model=request.model)
     return lambda source: _stored_runs(method, request, items, draw, source, about, lab)
 
 
