@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORT ?= unseen-report.html
 
-.PHONY: audit test typed properties lint smoke smoke-seconds benchmarks docs gallery notebooks clean
+.PHONY: audit test typed properties clusters lint smoke smoke-seconds benchmarks docs gallery notebooks clean
 
 audit: $(VENV)/core.stamp
 	$(BIN)/unseen audit --report $(REPORT)
@@ -20,6 +20,10 @@ typed: $(VENV)/test.stamp
 # fresh examples, ten times as many; the suite draws the same ones each time
 properties: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=fresh $(BIN)/python -m pytest -n 2 -m hypothesis
+
+clusters: $(VENV)/test.stamp
+	$(BIN)/pip install -c constraints.txt -e ".[dask,ray,slurm]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runs/test_clusters.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -19,8 +19,8 @@ from unseen.report.json import plain
 from unseen.report.markdown import markdown
 from unseen.report.terminal import show
 from unseen.runs import catalog, ledger, progress, runner
+from unseen.runs.clusters import Resources, executor
 from unseen.runs.devices import device
-from unseen.runs.executors import InProcess, Processes
 from unseen.runs.field_flags import apply_flags, fields_help
 from unseen.runs.provenance import versions
 from unseen.runs.seeds import DOUBLINGS, Verdicts, decide_with_more_seeds, from_seed
@@ -148,8 +148,15 @@ def compute(what: StudyRequest, store: Store, options: argparse.Namespace) -> ru
         jobs=options.jobs,
         device=str(device(options.device)),
     )
-    executor = InProcess if options.jobs == 1 else lambda: Processes(options.jobs)
-    return runner.run(what.study, what.config, store, executor, choices, progress.watcher())
+    resources = Resources(
+        jobs=options.jobs,
+        address=options.address,
+        partition=options.partition,
+        memory_gb=options.memory_gb,
+        minutes=options.minutes,
+    )
+    place = executor(options.executor, resources)
+    return runner.run(what.study, what.config, store, place, choices, progress.watcher())
 
 
 def judge_claims(what: StudyRequest, result: runner.Result) -> list[Judgement]:

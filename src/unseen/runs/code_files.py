@@ -37,7 +37,8 @@ def _module_name(file: Path) -> str:
 def is_installed(folder: Path) -> bool:
     """Whether a folder belongs to Python or to installed packages."""
     places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return folder.name in ("site-packages", "dist-packages") or any(
+    # the folder of another environment may be on the path, too (a .pth file)
+    return bool({"site-packages", "dist-packages"} & set(folder.parts)) or any(
         folder.is_relative_to(place) for place in places if place
     )
 

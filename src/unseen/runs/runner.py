@@ -21,6 +21,9 @@ from unseen.runs.store import Failure, Run, Store
 from unseen.runs.worker import Job, Outcome, work
 from unseen.study import Row
 
+KILLED = "Killed"
+"""The kind of a failure without a word: it is not stored."""
+
 
 @runtime_checkable
 class Watcher(Protocol):
@@ -151,6 +154,7 @@ def run(
     try:
         for key_, outcome in _compute(missing, study, executor, choices, watcher):
             outcomes[key_] = outcome
+            _store_from_elsewhere(store, outcome)
             watcher.on_finish(outcome)
             if choices.fail_fast and isinstance(outcome, Failure):
                 break
@@ -170,6 +174,16 @@ def run(
         interrupted=interrupted,
         keys=tuple(job.key for job in jobs),
     )
+
+
+def _store_from_elsewhere(store: Store, outcome: Outcome) -> None:
+    """A worker whose disk is not ours has stored its cell there."""
+    place = outcome.study, outcome.key
+    if isinstance(outcome, Run):
+        if store.get(*place) is None:
+            store.put(outcome)
+    elif outcome.kind != KILLED and store.failure(*place) is None:
+        store.fail(outcome)
 
 
 def _compute(
@@ -245,7 +259,7 @@ def _killed_failure(job: Job) -> Failure:
         study=job.study,
         key=job.key,
         cell=plain(job.cell),
-        kind="Killed",
+        kind=KILLED,
         what="The process that computed this cell died without a word, twice.\n"
         "  why: most often the system ended it because memory ran out.\n  fix: fewer --jobs, or a "
         "smaller cell.",

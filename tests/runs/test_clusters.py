@@ -1,0 +1,126 @@
+"""Cells by a real Dask cluster, a real Ray and submitit on this machine: rows and bytes of home,
+also where a worker is killed amid its cell. Each is skipped where its library is missing.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+
+import pytest
+from waiting import PATIENCE, wait_until
+
+from unseen.errors import InvalidConfig, MissingExtra, UnknownName
+from unseen.runs import catalog, clusters
+from unseen.runs.clusters import Resources, executor
+from unseen.runs.runner import Choices, run
+from unseen.study import Scale
+
+LIBRARIES = {"dask": "distributed", "ray": "ray", "slurm": "submitit"}
+PLACES = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec(library) is None, reason=f"{library} is not installed"
+        ),
+    )
+    for name, library in LIBRARIES.items()
+]
+COMMAND = ["run", "fake_counting", "--scale", "smoke", "--no-report", "--json"]
+
+
+def options(name: str) -> list[str]:
+    small = ["--memory-gb", "0.2"]
+    return ["--executor", name, *small, *(["--address", "local"] if name == "slurm" else [])]
+
+
+def stored_rows(store) -> dict[str, bytes]:
+    rows = {}
+    for key in store.keys("fake_counting"):
+        text = (store.run_folder("fake_counting", key) / "run.json").read_bytes()
+        rows[key] = text[text.index(b' "rows"') : text.index(b' "facts"')]
+    return rows
+
+
+def rows_at_home(store) -> dict[str, bytes]:
+    study, home = catalog.load("fake_counting"), type(store)(store.root.parent / "here")
+    run(study, study.scales[Scale.SMOKE], home)
+    return stored_rows(home)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_rows_are_those_of_home(name, store, spawn):
+    process = spawn(*COMMAND, "--jobs", "2", *options(name))
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert len(json.loads(out)["rows"]) == 15
+    assert stored_rows(store) == rows_at_home(store)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_killed_worker_repeats_its_cell_only(name, store, spawn, marks, gates):
+    gates.open(0)
+    process = spawn(*COMMAND, *options(name))
+    wait_until(
+        lambda: process.poll() is not None or gates.is_reached(1, "drawn"), "the second is at work"
+    )
+    assert process.poll() is None, process.communicate()
+    worker = int((marks.folder / "1").read_text().split()[0])
+    os.kill(worker, signal.SIGKILL)
+    gates.open_all()
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert len(json.loads(out)["rows"]) == 15
+    assert marks.counts() == {0: 1, 1: 2, 2: 1}
+    assert stored_rows(store) == rows_at_home(store)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_cell_that_fails_is_listed_and_the_rest_goes_on(name, store, spawn):
+    process = spawn(*COMMAND, *options(name), "--trouble", "diverged")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2
+    assert "Divergence" in out + err
+    assert len(store.keys("fake_counting")) == 2
+
+
+def test_a_result_from_another_disk_is_stored_here(store):
+    """A worker that shares no disk with us answers with rows, and they are kept."""
+    study = catalog.load("fake_counting")
+
+    class Elsewhere(clusters.InProcess):
+        def submit(self, fn, /, job, **kwargs):
+            far = job.__class__(**vars(job) | {"root": str(store.root.parent / "far")})
+            return super().submit(fn, far, **kwargs)
+
+    found = run(study, study.scales[Scale.SMOKE], store, Elsewhere, Choices())
+    assert len(store.keys("fake_counting")) == len(found.runs) == 3
+    assert stored_rows(store) == rows_at_home(store)
+
+
+def test_an_executor_that_is_not_installed_says_how_to_install_it(monkeypatch):
+    def absent(module: str) -> None:
+        raise ImportError(f"No module named {module!r}")
+
+    monkeypatch.setattr(clusters.importlib, "import_module", absent)
+    for name in LIBRARIES:
+        with pytest.raises(MissingExtra, match="unseen\\[") as caught:
+            executor(name, Resources())()
+        assert name in caught.value.fix
+
+
+def test_refusals():
+    with pytest.raises(UnknownName, match="slurm"):
+        executor("slrum", Resources())
+    with pytest.raises(InvalidConfig, match="jobs"):
+        Resources(jobs=0)
+    with pytest.raises(InvalidConfig, match="minutes"):
+        Resources(minutes=0)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is missing")
+def test_slurm_without_a_queue_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InvalidConfig, match="--address local"):
+        executor("slurm", Resources())()
