@@ -3,9 +3,10 @@ keys and rows. Each is an optional library behind the interface of `concurrent.f
 """
 
 import importlib
+import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,9 @@ class Ray(Executor):
         where = {"address": resources.address} if resources.address else {}
         local = {} if resources.address else {"num_cpus": resources.jobs}
         self._own = not self._ray.is_initialized()
+        # its raylet speaks on the standard output, which belongs to the result
+        self._spoken = ExitStack()
+        self._spoken.enter_context(redirect_stdout(sys.stderr))
         if self._own:
             self._ray.init(**where, **local, include_dashboard=False, log_to_driver=False)
         self._call = self._ray.remote(
@@ -105,6 +109,7 @@ class Ray(Executor):
         """Leaves the cluster, and ends it if it was started here."""
         if self._own:
             self._ray.shutdown()
+        self._spoken.close()
 
     def kill(self) -> None:
         """Ends now; a cell that a worker was at counts as not started."""
