@@ -42,6 +42,10 @@ COMMANDS = {
         "unseen.cli.measure",
         "every number about a model: value, interval, direction, cost and meaning",
     ),
+    "dense": (
+        "unseen.cli.dense",
+        "masks, maps or key points from a few labelled images, against baselines",
+    ),
     "compass": (
         "unseen.cli.compass",
         "directions in a generator by what a person marks: a page in the browser",
