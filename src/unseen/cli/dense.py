@@ -14,10 +14,10 @@ def parser() -> Arguments:
         "unseen dense",
         "Learn masks, maps or key points from a few labelled images: errors against baselines, and "
         "predictions for the other images.",
-        "unseen dense images/ labels/ --shots 10     pairs by file name; labels as PNG, .npy or .csv\n"
-        "unseen dense images/ labels/ --shots 10 --kind classes --adapt bias-and-decoder\n\n"
-        "Key points are CSV files with the line name,x,y first. The shipped network has only seen\n"
-        "drawn scenes; --model takes one of your own (safetensors).",
+        "unseen dense images/ labels/ --shots 10 --model matcher.safetensors\n\n"
+        "Pairs are found by file name; labels are PNG, .npy or .csv files.\n"
+        "Key points are CSV files with the line name,x,y first. examples/dense_matcher.py makes\n"
+        "a small network that has only seen drawn scenes.",
         groups=(INPUT, LEARNING),
     )
     p.add_argument("images", help="folder of images")
@@ -33,13 +33,13 @@ def parser() -> Arguments:
     p.option(LEARNING, "--shots", type=int, default=10,
              help="labelled images to learn from (default 10)")  # fmt: skip
     p.option(LEARNING, "--model", metavar="FILE",
-             help="weights of token matching as safetensors (default: the shipped ones)")  # fmt: skip
+             required=True, help="weights of token matching, safetensors")  # fmt: skip
     p.option(LEARNING, "--adapt", choices=("none", "bias", "bias-and-decoder", "all"),
              default="bias", help="what a new task trains (default bias)")  # fmt: skip
     p.option(LEARNING, "--steps", type=int, default=60, help="of adaptation (default 60)")
     p.option(LEARNING, "--folds", type=int, default=5,
-             help="blocks of neighbouring file names, each held out in turn (default 5)")  # fmt: skip
-    p.option(LEARNING, "--judged", type=int, default=40, metavar="N",
+             help="blocks of neighbours by name, each held out in turn (default 5)")  # fmt: skip
+    p.option(LEARNING, "--most", type=int, default=40, metavar="N",
              help="evaluate on at most N labelled images (default 40)")  # fmt: skip
     p.option(LEARNING, "--seed", type=int, default=0, help="of all random numbers (default 0)")
     p.option(OUTPUT, "--predictions", metavar="FOLDER", default="predictions",
@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
         folds=options.folds,
         adapt=Adapt(options.adapt.replace("-", " ")),
         steps=options.steps,
-        judged=options.judged,
+        most=options.most,
         seed=options.seed,
     )
     data = read_folders(
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
             setting,
             lab,
             watch.on_finish,
-            model=None if options.model is None else Path(options.model),
+            model=Path(options.model),
             source=f"{options.images}, {options.labels}",
         )
     finally:

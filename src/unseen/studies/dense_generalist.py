@@ -43,7 +43,7 @@ class Config:
     shape: Shape = Shape()
     scenes: ProceduralScenes = ProceduralScenes(n_test=1)
     """Of the tasks in training."""
-    judged: int = 100
+    n_test: int = 100
     """Scenes that held-out tasks are evaluated on."""
     pretraining: Budget = PRETRAINING
     episodes: Budget = replace(EPISODES, steps=600)
@@ -141,7 +141,7 @@ ARMS = {Adapt.NONE: "matching", Adapt.BIAS: "biases", Adapt.DECODER: "biases and
 def few_shot_task(name: Label, config: Config, lab: Lab) -> Task:
     """Scenes that no training task showed, with one label."""
     most = max(*config.shots, config.usual)
-    spec = replace(config.scenes, labels=(name,), n_train=most, n_test=config.judged)
+    spec = replace(config.scenes, labels=(name,), n_train=most, n_test=config.n_test)
     return spec.build(lab)
 
 
@@ -211,12 +211,12 @@ RECOMBINED = (Label.BORDER, Label.CENTRE)
 def against(arm: str, other: str, *, share: float = 1.0) -> Effect:
     """RMSE of an arm minus that of another (times `share`), for both tasks."""
 
-    def scaled(row: Row) -> float:
+    def scale_error(row: Row) -> float:
         return float(row["rmse"]) * (share if row["arm"] == other else 1.0)
 
     def of(task: Label) -> Effect:
         read = gap("scaled", {"task": task, "arm": arm}, {"task": task, "arm": other})
-        return restrict(derive(read, scaled=scaled), part="arm")
+        return restrict(derive(read, scaled=scale_error), part="arm")
 
     return highest(*(of(task) for task in RECOMBINED))
 
@@ -276,7 +276,7 @@ study = Study(
             LAPTOP,
             shape={"side": 16, "width": 16, "heads": 2},
             scenes={"side": 16, "n_train": 64},
-            judged=8,
+            n_test=8,
             pretraining={"steps": 2},
             episodes={"steps": 2, "batch_size": 16},
             tuning={"steps": 2},

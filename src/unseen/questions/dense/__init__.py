@@ -11,7 +11,7 @@ from torch import Tensor
 from unseen.lab import Lab
 from unseen.measures.segmentation import peak
 from unseen.questions.answer import Answer
-from unseen.questions.dense.checkpoint import load_matcher, shipped_matcher
+from unseen.questions.dense.checkpoint import load_matcher
 from unseen.questions.dense.document import dense_document, machine
 from unseen.questions.dense.inputs import DenseData, Kind
 from unseen.questions.dense.job import DenseResult, Setting, adapt_to
@@ -24,13 +24,12 @@ def few_shot_answer(
     lab: Lab,
     on_fold: Callable[[object], None] = lambda _: None,
     *,
-    model: Path | None = None,
+    model: Path,
     source: str = "images",
 ) -> Answer[DenseResult]:
     """Adaptation to the labelled images, errors against the baselines, and maps of the others."""
-    switch = shipped_matcher() if model is None else load_matcher(model)
-    found = adapt_to(data, switch, setting, lab, on_fold)
-    document = dense_document(found, source, shipped=model is None)
+    found = adapt_to(data, load_matcher(model), setting, lab, on_fold)
+    document = dense_document(found, source)
     return Answer(results=found, document=document, machine=machine(found))
 
 
@@ -38,6 +37,8 @@ def write_predictions(found: DenseResult, folder: Path) -> list[Path]:
     """One PNG per image and channel, grey from 0 to 1; of classes one with their indices, of key
     points also a table.
     """
+    if not found.predictions:
+        return []
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder / "prediction.png")
     written = []

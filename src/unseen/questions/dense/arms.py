@@ -26,7 +26,7 @@ Predict = Callable[[Sample], Float[Tensor, "c y x"]]
 """Channels of an image, in [0, 1]."""
 Learn = Callable[[Sequence[Sample], Lab], Predict]
 """From labelled images to predictions."""
-PIXELS = 20_000
+PIXELS = 8_000
 """Most pixels that the random forest learns from."""
 SCALES = (1.0, 2.0, 4.0)
 """Deviations of the Gaussians behind the filter features, in pixels."""
@@ -135,7 +135,7 @@ def learn_forest(samples: Sequence[Sample], lab: Lab) -> Predict:
     rng = lab.numpy()
     rows = rng.permutation(rows)[:PIXELS]
     forest = RandomForestRegressor(
-        50, min_samples_leaf=5, max_features="sqrt", n_jobs=1, random_state=int(rng.integers(2**31))
+        30, min_samples_leaf=5, max_features="sqrt", n_jobs=1, random_state=int(rng.integers(2**31))
     ).fit(x[rows], y[rows] if y.shape[1] > 1 else y[rows, 0])
 
     def predict(sample: Sample) -> Tensor:
@@ -146,7 +146,7 @@ def learn_forest(samples: Sequence[Sample], lab: Lab) -> Predict:
     return predict
 
 
-UNET = Budget(steps=200, batch_size=8, lr=2e-3, optimizer=Optimizer.ADAM)
+UNET = Budget(steps=100, batch_size=8, lr=3e-3, optimizer=Optimizer.ADAM)
 
 
 def learn_unet(samples: Sequence[Sample], lab: Lab, budget: Budget = UNET) -> Predict:

@@ -10,6 +10,7 @@ from torch import Tensor
 from unseen.document import Document, Note, Paragraph, Section, Table, Tone
 from unseen.document import Value as Cell
 from unseen.figure import Curves, Images
+from unseen.questions.answer import LIMITS
 from unseen.questions.dense.inputs import Kind
 from unseen.questions.dense.job import CONSTANT, FOREST, MATCHING, UNET, DenseResult
 from unseen.reading import Reading
@@ -19,14 +20,12 @@ SHOWN = 72
 """Side of the images in the report."""
 
 
-def dense_document(found: DenseResult, source: str, shipped: bool) -> Document:
+def dense_document(found: DenseResult, source: str) -> Document:
     sections = [
         Section("Errors on images that were not learned from", [_table(found), *_notes(found)]),
         Section("How many labelled images", _curve(found)),
         Section("Examples", _examples(found)),
-        Section(
-            "What these data cannot tell", [Paragraph(text) for text in _limits(found, shipped)]
-        ),
+        Section(LIMITS, [Paragraph(text) for text in _limits(found)]),
     ]
     return Document(
         title="A new dense task from a few labelled images",
@@ -44,8 +43,8 @@ def _lead(found: DenseResult) -> str:
     lines = [
         f"{found.quantity}: {error} after adaptation to {found.shots} labelled images, against "
         f"{constant} of the constant (over {len(found.evaluated)} images, each held out).",
-        f"The smallest error has {best}: {format_reading(found.error(best))}."
-        + ("" if best == found.adapted else " Consider it instead."),
+        f"The smallest error: {best}, {format_reading(found.error(best))}."
+        + ("" if best == found.adapted else " Consider that instead."),
         f"{count} images without a label were predicted."
         if count
         else "Every image has a label: there was nothing to predict.",
@@ -89,8 +88,12 @@ def _notes(found: DenseResult) -> list[Note]:
     return notes
 
 
+SENTENCE = {CONSTANT: "the constant", FOREST: "a random forest", UNET: "a small U-Net",
+            MATCHING: "matching without adaptation"}  # fmt: skip
+
+
 def _note(arm: str, difference: Reading) -> Note:
-    words = format_reading(difference)
+    words, arm = format_reading(difference), SENTENCE[arm]
     if isfinite(difference.low) and difference.low > 0:
         return Note(f"Adapted matching errs less than {arm}, by {words}.", Tone.GOOD)
     if isfinite(difference.high) and difference.high < 0:
@@ -134,7 +137,7 @@ def _small(image: Tensor) -> Tensor:
     return F.interpolate(image[None, None], size=size, mode="area")[0, 0].clamp(0, 1)
 
 
-def _limits(found: DenseResult, shipped: bool) -> list[str]:
+def _limits(found: DenseResult) -> list[str]:
     first = (*found.data.labelled, *found.data.unlabelled)[0]
     height, width = first.image.shape[-2:]
     texts = [
@@ -145,19 +148,13 @@ def _limits(found: DenseResult, shipped: bool) -> list[str]:
         "One training run per block: other random numbers would give other errors, which the "
         "intervals do not hold.",
     ]
-    if shipped:
-        texts.insert(
-            0,
-            "The shipped network has only ever seen drawn scenes: discs, squares and triangles. "
-            "Where it loses against a baseline, use the baseline, or give --model a network that "
-            "was trained on images like these.",
-        )
-        if found.data.inputs > 1:
-            texts.insert(1, "It never saw a second image in training, and may make little of it.")
+    texts.append(
+        "A network that has only ever seen drawn scenes (examples/dense_matcher.py) knows discs, "
+        "squares and triangles. Where matching loses against a baseline, use the baseline, or a "
+        "network that was trained on images like these."
+    )
     if found.data.kind is Kind.POINTS:
-        texts.append(
-            "Distances are to the highest pixel of a map; every point is taken to be seen."
-        )
+        texts.append("A point is the highest pixel of its map, and is taken to be seen.")
     return texts
 
 

@@ -219,7 +219,8 @@ def guess_kind(paths: Sequence[Path]) -> Kind:
         return Kind.MAP
     values: set[int] = set()
     for path in paths:
-        values |= {int(v) for v in np.unique(np.asarray(open_image(path).convert("L")))}
+        # as they are: converting to grey would replace a palette's indices by its colours
+        values |= {int(v) for v in np.unique(np.asarray(open_image(path)))}
     if len(values) <= 2:
         return Kind.MASK
     if max(values - {UNKNOWN_CLASS}, default=0) < FEW:
@@ -362,9 +363,9 @@ def label_channels(
     if kind is Kind.MASK:
         maps = (maps > 0).astype(np.float32)
     elif raw.dtype == np.uint8:
-        maps = maps / 255
+        maps = maps / np.float32(255)
     elif raw.dtype.kind in "iu":
-        maps = maps / 65_535
+        maps = maps / np.float32(65_535)
     known = np.isfinite(maps)
     if not known.all() and unknown != "nan":
         raise InvalidData(

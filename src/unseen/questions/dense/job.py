@@ -1,9 +1,10 @@
-"""A new dense task from a few labelled images: errors by cross-validation, the curve over shots, and
-predictions for the images without a label.
+"""A new dense task from a few labelled images: errors by cross-validation, the curve over shots,
+and predictions for the images without a label.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from unseen.questions.dense.arms import (
 )
 from unseen.questions.dense.inputs import DenseData, Kind, Sample
 from unseen.reading import Reading
+from unseen.text import join_words
 
 CONSTANT, FOREST, UNET = "constant", "random forest", "small U-Net"
 MATCHING = "matching, not adapted"
@@ -48,13 +50,13 @@ class Setting:
     curve: tuple[int, ...] = (1, 5, 10, 20)
     adapt: Adapt = Adapt.BIAS
     steps: int = 60
-    judged: int = 40
+    most: int = 40
     """Most labelled images that are predicted in cross-validation, evenly spaced."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "adapt", Adapt(self.adapt))
-        if self.shots < 1 or self.folds < 2 or self.steps < 1 or self.judged < 2:
+        if self.shots < 1 or self.folds < 2 or self.steps < 1 or self.most < 2:
             raise InvalidConfig(
                 f"shots={self.shots}, folds={self.folds}, steps={self.steps}.",
                 why="something is learned from at least one image, in at least two folds.",
@@ -86,7 +88,8 @@ class DenseResult:
     """The arm that makes the predictions."""
 
     def error(self, arm: str) -> Reading:
-        return stats.mean(np.array(self.errors[arm]))
+        top = 1.0 if self.data.kind in (Kind.MASK, Kind.CLASSES) else inf
+        return stats.mean(np.array(self.errors[arm]), within=(0.0, top))
 
     def difference(self, arm: str, other: str) -> Reading:
         """Of paired images."""
@@ -113,7 +116,7 @@ def adapt_to(
         adapted = f"matching, {NAMES[setting.adapt]} adapted"
         arms[adapted] = _matcher(switch, setting.adapt, setting)
     errors: dict[str, list[float]] = {arm: [] for arm in arms}
-    curve: dict[str, dict[int, list[float]]] = {adapted: {}, UNET: {}}
+    curve: dict[str, dict[int, list[float]]] = {adapted: {}, MATCHING: {}}
     evaluated: list[str] = []
     examples = []
     folds = list(_folds(data.labelled, setting))
@@ -173,12 +176,12 @@ def refuse_too_few(data: DenseData, switch: BiasSwitch, setting: Setting) -> Non
     assert isinstance(switch.module, TokenMatching)
     shape = switch.module.shape
     labelled = len(data.labelled)
+    names = [sample.name for sample in data.unlabelled]
     if labelled < max(setting.shots, 2):
-        names = ", ".join(sample.name for sample in data.unlabelled[:5])
         raise InvalidData(
             f"{labelled} images have a label, and --shots {setting.shots} asks for "
             f"{max(setting.shots, 2)}."
-            + (f" Without one: {names}{', …' if len(data.unlabelled) > 5 else ''}." if names else ""),
+            + (f" Without one: {join_words(names[:5])}." if names else ""),
             why="the error is measured on labelled images that were not learned from.",
             fix="label more images, or ask for fewer shots.",
         )  # fmt: skip
@@ -204,7 +207,7 @@ def _folds(
     of one film are alike, and must not stand on both sides.
     """
     rows = np.array_split(np.arange(len(labelled)), min(setting.folds, len(labelled)))
-    most = max(1, setting.judged // len(rows))
+    most = max(1, setting.most // len(rows))
     return [
         (
             [sample for k, sample in enumerate(labelled) if k not in set(held.tolist())],
