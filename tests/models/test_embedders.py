@@ -12,6 +12,7 @@ from language import letters, llama
 from torch.testing import assert_close
 
 from unseen.errors import InvalidConfig, InvalidData, MissingExtra, MissingFile, UnknownName
+from unseen.identity import identify
 from unseen.models.embedders import Embedder, MultilingualE5, TfIdf, find_embedder
 from unseen.models.text_encoder import LongText, load_encoder, minilm
 
@@ -175,3 +176,20 @@ def test_multilingual_e5_puts_a_translation_nearest():
     )
     assert english @ french > english @ other
     assert embedder.count_long(["short", "word " * 600]) == 1
+
+
+def test_vectors_are_kept_under_all_that_decides_them(bert):
+    """Heads and activation are in no weight, how a text is cut in no vocabulary."""
+    path, _ = bert
+    plain = identify("vectors", embedder=load_encoder(path))
+    assert not plain.unknown
+    assert identify("vectors", embedder=load_encoder(path)).digest == plain.digest
+    assert identify("vectors", embedder=load_encoder(path, length=8)).digest != plain.digest
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "hidden_act": "relu"}))
+    assert identify("vectors", embedder=load_encoder(path)).digest != plain.digest
+    (path / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    lower = {**tokenizer, "normalizer": {"type": "Lowercase"}}
+    (path / "tokenizer.json").write_text(json.dumps(lower))
+    assert identify("vectors", embedder=load_encoder(path)).digest != plain.digest

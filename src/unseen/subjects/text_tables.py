@@ -240,7 +240,7 @@ class TextReader:
         """The vectors of all usable rows, kept between runs."""
         if not self._vectors:
             texts, embedder = self.texts_of(self.rows), self.embedder
-            key = identify("vectors of texts", embedder=_decides(embedder), texts=texts)
+            key = identify("vectors of texts", embedder=embedder, texts=texts)
             self._vectors = self.lab.keep(key, lambda: {"vectors": embedder.embed(texts)})
         return self._vectors["vectors"]
 
@@ -298,14 +298,6 @@ class TextReader:
             return [f"{long}: what follows is cut (--long-text average reads it in windows)."]
         most = f", of the first {MOST_WINDOWS} at most" if self.is_tuned else ""
         return [f"{long}: they are read in windows of so many, and averaged over them{most}."]
-
-
-def _decides(embedder: Embedder) -> object:
-    """What the vectors of an embedder depend on."""
-    if not isinstance(embedder, TextEncoder):
-        return embedder
-    settings = (embedder.length, str(embedder.long_text), embedder.first_token)
-    return (settings, dict(embedder.state_dict()), embedder.tokenizer.get_vocab())
 
 
 def text_subject(subject: Subject, tab: Tabular, reader: TextReader) -> Subject:
