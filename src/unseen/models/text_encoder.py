@@ -71,6 +71,15 @@ class TextEncoder(nn.Module):
     def dimension(self) -> int:
         return int(self.model.config.hidden_size)
 
+    @property
+    def tokenization(self) -> str:
+        """All that decides how a text becomes tokens. The key of a model does not hold it: its
+        forward pass reads tokens.
+        """
+        fast = getattr(self.tokenizer, "backend_tokenizer", None)
+        words = self.tokenizer.get_vocab() if fast is None else fast.to_str()
+        return f"{type(self.tokenizer).__name__} {words}"
+
     def fit(self, texts: Sequence[str]) -> "TextEncoder":
         """Itself: it was trained before."""
         return self

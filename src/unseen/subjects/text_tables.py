@@ -240,7 +240,8 @@ class TextReader:
         """The vectors of all usable rows, kept between runs."""
         if not self._vectors:
             texts, embedder = self.texts_of(self.rows), self.embedder
-            key = identify("vectors of texts", embedder=embedder, texts=texts)
+            tokens = getattr(embedder, "tokenization", "")
+            key = identify("vectors of texts", embedder=embedder, tokens=tokens, texts=texts)
             self._vectors = self.lab.keep(key, lambda: {"vectors": embedder.embed(texts)})
         return self._vectors["vectors"]
 
