@@ -179,7 +179,7 @@ class SkillsAndFacts:
         """
         world, rng = World.draw(lab.child("world")), lab.child("pretraining").numpy()
         rows = [
-            world.sentence(rng) if rng.random() < SENTENCES else world.unlabelled(rng)
+            world.sentence(rng) if rng.random() < SENTENCES else world.nameless_pair(rng)
             for _ in range(n)
         ]
         split = Split(encode_pairs(rows, VOCABULARY), Use.TRAIN)
@@ -287,7 +287,7 @@ class World:
         pool = self.held_out if held_out else self.strings
         return pool[int(rng.integers(len(pool)))]
 
-    def unlabelled(self, rng: np.random.Generator) -> Pair:
+    def nameless_pair(self, rng: np.random.Generator) -> Pair:
         """A string with what one of the string skills makes of it; nothing says which."""
         text = self.text(rng)
         skill = list(STRING_SKILLS.values())[int(rng.integers(len(STRING_SKILLS)))]
