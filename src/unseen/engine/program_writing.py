@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
@@ -54,6 +54,41 @@ class WordNotation:
 
     def decode(self, tokens: Sequence[int]) -> str:
         return " ".join(self.vocabulary.decode(tokens))
+
+
+@runtime_checkable
+class TextModel(Protocol):
+    """A language model with its tokenizer."""
+
+    @property
+    def start(self) -> list[int]: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+@dataclass(frozen=True)
+class TextNotation:
+    """Plain text, for language models as they are."""
+
+    model: TextModel
+
+    @property
+    def end(self) -> int:
+        """The end of a text, or of a line where the tokenizer has no such token."""
+        stop = getattr(self.model.tokenizer, "eos_token_id", None)
+        return self.model.encode("\n")[-1] if stop is None else int(stop)
+
+    def prompt(self, question: str) -> list[int]:
+        return [*self.model.start, *self.model.encode(f"Question: {question}\nProgram:")]
+
+    def encode(self, text: str) -> list[int]:
+        return self.model.encode(f" {text}")
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return str(self.model.tokenizer.decode(tokens))
 
 
 def tokens_of(text: str) -> tuple[str, ...]:

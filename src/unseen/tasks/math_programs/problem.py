@@ -82,7 +82,7 @@ def program_of_marks(solution: str, answer: Value) -> Program | None:
     names = [f"t{k}" for k in range(len(marks) - 1)] + [ANSWER]
     lines, printed = [], dict[Value, str]()
     for name, (left, right) in zip(names, marks, strict=True):
-        lines.append(Statement(name, _with_variables(left, printed)))
+        lines.append(Statement(name, name_values(left, printed)))
         value = read_number(right)
         if value is not None:
             printed[value] = name
@@ -100,11 +100,13 @@ def _holds(expression: str, printed: str) -> bool:
 
 def _literal(names: Sequence[str], marks: Sequence[tuple[str, str]]) -> Program:
     """Without variables: printed values may be rounded too coarsely to stand for what they name."""
-    lines = (_with_variables(left, {}) for left, _ in marks)
+    lines = (name_values(left, {}) for left, _ in marks)
     return Program(tuple(Statement(name, line) for name, line in zip(names, lines, strict=True)))
 
 
-def _with_variables(expression: str, printed: Mapping[Value, str]) -> str:
+def name_values(expression: str, printed: Mapping[Value, str]) -> str:
+    """The expression with names for the numbers that have one."""
+
     class Rename(ast.NodeTransformer):
         def visit_Constant(self, node: ast.Constant) -> ast.expr:
             name = printed.get(Fraction(str(node.value)))

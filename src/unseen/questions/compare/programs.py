@@ -1,0 +1,208 @@
+"""Problems with executable answers: does a model gain from its own right programs?
+
+Every method trains on the same problems with the same seeds, first weights and steps: on the given
+programs alone, and with sampled right ones (and beginnings of them) beside. Programs sampled for
+unseen problems are judged by what they compute.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unseen import stats
+from unseen.engine.loop import Budget, Schedule
+from unseen.engine.program_writing import Notation, ProgramRows, ProgramSamples, TextNotation
+from unseen.engine.response_losses import mml
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
+from unseen.lab import Lab
+from unseen.measures.pass_at_k import PassAtK
+from unseen.methods.self_sampling import SelfSampled, SelfSampling
+from unseen.models.encoder_decoder import t5
+from unseen.models.pretrained import CausalLM
+from unseen.objectives import exact_match
+from unseen.reading import Reading
+from unseen.task import Axis, Split, Task, Use
+from unseen.tasks.math_programs import MathProblem, MathPrograms
+from unseen.tasks.math_programs.numbers import name_numbers
+from unseen.tasks.math_programs.published import text_key
+
+GIVEN = "given programs"
+METHODS: Mapping[str, SelfSampling] = {
+    GIVEN: SelfSampling(samples=0),
+    "own right programs": SelfSampling(partial=False),
+    "own right programs and beginnings": SelfSampling(),
+    "own right programs, MML": SelfSampling(mml, partial=False),
+}
+"""The last is not compared by default."""
+SCRATCH = Budget(steps=500, batch_size=64, lr=2e-3, schedule=Schedule.COSINE, clip=1.0)
+FINE_TUNING = Budget(steps=200, batch_size=8, lr=5e-5, schedule=Schedule.COSINE, clip=1.0)
+
+
+@dataclass(frozen=True)
+class ProgramComparison:
+    """What is compared, on which problems, and how long."""
+
+    problems: tuple[MathProblem, ...]
+    methods: tuple[str, ...] = tuple(METHODS)[:3]
+    model: CausalLM | None = None
+    """Fine-tuned; None: an encoder–decoder from scratch, which reads numbers by name."""
+    samples: int = 20
+    share: float = 0.2
+    seeds: int = 3
+    steps: int | None = None
+    length: int = 60
+    """Most tokens of a program."""
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            if name not in METHODS:
+                raise UnknownName.near("method for programs", name, METHODS)
+        if min(self.samples, self.seeds) < 1 or not 0 < self.share < 1:
+            raise InvalidConfig(
+                f"{self.samples} samples, {self.seeds} seeds, a share of {self.share:g} unseen.",
+                why="something is sampled, trained and left out.",
+                fix="--samples 20 --seeds 3 --share 0.2",
+            )
+
+    @property
+    def ks(self) -> list[int]:
+        return [k for k in (1, 5, 10, 20, 50, 100) if k <= self.samples]
+
+    @property
+    def budget(self) -> Budget:
+        plain = SCRATCH if self.model is None else FINE_TUNING
+        steps = plain.steps if self.steps is None else self.steps
+        return replace(plain, steps=steps, warmup=min(100, steps // 10))
+
+
+@dataclass(frozen=True)
+class ProgramRun:
+    """What one method reached with one seed."""
+
+    chances: Mapping[int, Float[Tensor, " problem"]]
+    """pass@k of every unseen problem."""
+    distinct: float
+    """Different programs with an answer among the samples of a problem."""
+    right: float
+    """Different right programs."""
+    outcomes: Mapping[str, int]
+    programs: int
+    """Further right programs that were kept."""
+    beginnings: tuple[tuple[str, str], ...]
+    """Some of the kept beginnings, with their question."""
+
+
+@dataclass(frozen=True)
+class ProgramResults:
+    """Runs of every method, seed by seed."""
+
+    runs: Mapping[str, tuple[ProgramRun, ...]]
+    asked: ProgramComparison
+    trained_on: int
+    unseen: int
+
+    def pass_at(self, method: str, k: int) -> Reading:
+        """Mean over seeds, interval over problems: these models on other problems."""
+        chances = torch.stack([run.chances[k] for run in self.runs[method]]).mean(0)
+        if len(chances) < 2:
+            return Reading(chances.mean().item(), unit="fraction")
+        found = stats.of_scores(chances.numpy())
+        return replace(found, low=max(0.0, found.low), high=min(1.0, found.high), unit="fraction")
+
+    def gain(self, method: str, k: int) -> Reading:
+        """Over the given programs alone, paired by seed: other trainings of the method."""
+        here, given = (
+            [run.chances[k].mean().item() for run in self.runs[name]] for name in (method, GIVEN)
+        )
+        return stats.difference(here, given, "fraction")
+
+    def mean(self, method: str, read: Callable[[ProgramRun], float]) -> float:
+        values = [read(run) for run in self.runs[method]]
+        return sum(values) / len(values)
+
+
+def evaluate_programs(
+    asked: ProgramComparison, lab: Lab, on_finish: Callable[[object], None]
+) -> ProgramResults:
+    """Trains every method with every seed on one split of the problems."""
+    spec = split_problems(asked, lab.child("split"))
+    methods = list(dict.fromkeys((GIVEN, *asked.methods)))
+    runs: dict[str, list[ProgramRun]] = {name: [] for name in methods}
+    for seed in range(asked.seeds):
+        place = replace(lab, seed=lab.seed + seed)
+        for name in methods:
+            runs[name].append(run_method(asked, METHODS[name], spec, place))
+            on_finish(name)
+    found = {name: tuple(own) for name, own in runs.items()}
+    return ProgramResults(found, asked, len(spec.train), len(spec.unseen))
+
+
+def split_problems(asked: ProgramComparison, lab: Lab) -> MathPrograms:
+    """A text, numbers aside, is on one side; a question is asked once."""
+    problems = [name_numbers(p) for p in asked.problems] if asked.model is None else asked.problems
+    texts = sorted({text_key(p.question) for p in problems})
+    if len(texts) < 2:
+        raise InvalidData(
+            f"The problems have {len(texts)} different text, numbers aside.",
+            why="some texts are trained on and others are unseen.",
+            fix="give more problems.",
+        )
+    order = lab.numpy().permutation(len(texts))
+    unseen = {texts[k] for k in order[: max(1, round(asked.share * len(texts)))]}
+    train = [p for p in problems if text_key(p.question) not in unseen]
+    test = {p.question: p for p in problems if text_key(p.question) in unseen}
+    return MathPrograms(tuple(train), tuple(test.values()), "problems")
+
+
+def run_method(
+    asked: ProgramComparison, method: SelfSampling, spec: MathPrograms, lab: Lab
+) -> ProgramRun:
+    model, notation = new_model(asked, spec, lab)
+    split = Split(ProgramRows(spec.train, notation), Use.TRAIN)
+    task = Task(name="programs", axis=Axis.IID, splits={"train": split}, objective=exact_match)
+    method = replace(method, budget=asked.budget, length=asked.length)
+    trained = method.fit(model, task, lab.child("fit"))
+    found = ProgramSamples.of(
+        trained.model,
+        spec.unseen,
+        notation,
+        lab.child("test"),
+        samples=asked.samples,
+        temperature=method.temperature,
+        length=asked.length,
+    )
+    correct = found.correct
+    chances = {k: PassAtK(k)(correct, lab).detail for k in asked.ks}
+    return ProgramRun(
+        {k: chance for k, chance in chances.items() if chance is not None},
+        mean(found.distinct()),
+        mean(found.distinct(correct=True)),
+        trained.outcomes,
+        sum(len(buffer.correct) - 1 for buffer in trained.buffers),
+        show_beginnings(trained),
+    )
+
+
+def new_model(asked: ProgramComparison, spec: MathPrograms, lab: Lab) -> tuple[nn.Module, Notation]:
+    if asked.model is not None:
+        model = copy.deepcopy(asked.model)
+        return model, TextNotation(model)
+    with lab.child("init").seeded():
+        return t5(len(spec.notation.vocabulary), dropout=0.1), spec.notation
+
+
+def show_beginnings(trained: SelfSampled, most: int = 5) -> tuple[tuple[str, str], ...]:
+    found = [
+        (buffer.problem.question, str(program))
+        for buffer in trained.buffers
+        for program in buffer.beginnings
+    ]
+    return tuple(found[:most])
+
+
+def mean(values: Sequence[int]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,86 @@
+"""A file of problems, methods that train on own right programs, and the report."""
+
+import json
+
+import pytest
+
+import unseen
+from unseen.cli.main import main
+from unseen.engine.program_writing import TextNotation, read_program
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
+from unseen.models.tiny_causal import tiny_causal
+from unseen.questions.compare.programs import GIVEN, ProgramComparison, split_problems
+from unseen.tasks.math_programs import read_problems
+
+
+@pytest.fixture
+def file(tmp_path):
+    lines = [
+        {
+            "question": f"{who} has {a} {what} and finds {b} more. How many {what}?",
+            "program": f"answer = {a} + {b}",
+            "answer": a + b,
+        }
+        for who in ("Ann", "Bob", "Cleo")
+        for what in ("plums", "nuts", "pens", "cups")
+        for a, b in ((3, 5), (12, 7))
+    ]
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def test_the_command_on_a_file(file, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    options = ["--steps", "20", "--seeds", "2", "--samples", "5", "--quiet", "--report", str(page)]
+    assert main(["compare", str(file), "--programs", *options]) == 0
+    shown = capsys.readouterr().out
+    for words in ("pass@5", GIVEN, "own right programs and beginnings"):
+        assert words in shown
+    assert "What became of sampled programs" in page.read_text()
+
+
+def test_a_language_model_is_fine_tuned(file):
+    """An untrained one: its samples are no programs, and that is what the report counts."""
+    answer = unseen.compare_programs(
+        read_problems(file)[:6],
+        methods=["own right programs"],
+        model=tiny_causal(),
+        samples=2,
+        seeds=1,
+        steps=2,
+        progress=False,
+    )
+    found = answer.results
+    assert list(found.runs) == [GIVEN, "own right programs"]
+    (run,) = found.runs["own right programs"]
+    assert sum(run.outcomes.values()) > 0
+    assert found.pass_at(GIVEN, 1).value == 0.0
+    assert "--seeds 3" in str(answer.document)
+
+
+def test_texts_are_on_one_side(file):
+    problems = tuple(read_problems(file))
+    spec = split_problems(ProgramComparison(problems), unseen.Lab())
+    assert len(spec.train) == 20
+    assert len(spec.unseen) == 2  # of four with two texts: equal ones, numbers by name, once
+    assert "number0" in spec.unseen[0].question
+
+
+def test_plain_text_comes_back():
+    notation = TextNotation(tiny_causal())
+    program = read_program("t0 = 48 / 2; answer = 48 + t0")
+    assert read_program(notation.decode(notation.encode(str(program)))) == program
+    assert notation.decode([notation.end]) == "\n"
+
+
+def test_odd_requests_are_refused(file):
+    problems = tuple(read_problems(file))
+    with pytest.raises(UnknownName, match="method for programs"):
+        ProgramComparison(problems, methods=("own",))
+    with pytest.raises(InvalidConfig, match="share of 1"):
+        ProgramComparison(problems, share=1.0)
+    with pytest.raises(InvalidData, match="1 different text"):
+        split_problems(ProgramComparison(problems[:2]), unseen.Lab())
+    with pytest.raises(InvalidConfig, match="without a file"):
+        main(["compare", "--programs", "--debug"])
