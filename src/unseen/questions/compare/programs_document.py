@@ -10,7 +10,7 @@ from unseen.text import count_noun
 def programs_document(found: ProgramResults, source: str) -> Document:
     sections = [
         Section("Who solves unseen problems", [_scores(found), _gains(found)]),
-        Section("What was kept", [_kept(found), *_beginnings(found)]),
+        Section("What was kept", [_outcomes(found), *_beginnings(found)]),
         Section("How it was compared", [Paragraph(text) for text in _method(found)]),
     ]
     return Document(
@@ -67,7 +67,7 @@ def _gains(found: ProgramResults) -> Table | Paragraph:
     return Table(rows=rows, caption="Gain over the given programs alone, paired by seed.")
 
 
-def _kept(found: ProgramResults) -> Table:
+def _outcomes(found: ProgramResults) -> Table:
     kinds = sorted({kind for runs in found.runs.values() for run in runs for kind in run.outcomes})
     rows: list[dict[str, Value]] = [
         {
