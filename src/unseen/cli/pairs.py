@@ -40,8 +40,8 @@ def add_pairs(p: Arguments) -> None:
         PAIRS,
         "--share",
         type=float,
-        help="share of the test pairs (default 0.2), of the unseen tasks (0.25), or of general "
-        "data in a step (0.5)",
+        help="share of the test pairs or problems (default 0.2), of the unseen tasks (0.25), or of "
+        "general data in a step (0.5)",
     )
     p.option(
         PAIRS,

@@ -9,6 +9,8 @@ from unseen.cli.arguments import Arguments
 from unseen.errors import InvalidConfig
 
 PROGRAMS = "problems with programs"
+SHARE = 0.2
+"""Of the problems, by default, unseen."""
 
 
 def add_programs(p: Arguments) -> None:
@@ -41,7 +43,7 @@ def compare_programs(options: argparse.Namespace, methods: Sequence[str]) -> "un
         methods=methods,
         model=options.model,
         samples=options.samples,
-        share=options.share,
+        share=SHARE if options.share is None else options.share,
         seeds=options.seeds,
         steps=options.steps,
         seed=options.seed,

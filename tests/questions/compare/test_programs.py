@@ -1,6 +1,7 @@
 """A file of problems, methods that train on own right programs, and the report."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,12 @@ from unseen.cli.main import main
 from unseen.engine.program_writing import TextNotation, read_program
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.models.tiny_causal import tiny_causal
-from unseen.questions.compare.programs import GIVEN, ProgramComparison, split_problems
+from unseen.questions.compare.programs import (
+    GIVEN,
+    ProgramComparison,
+    evaluate_programs,
+    split_problems,
+)
 from unseen.tasks.math_programs import read_problems
 
 
@@ -57,6 +63,37 @@ def test_a_language_model_is_fine_tuned(file):
     assert sum(run.outcomes.values()) > 0
     assert found.pass_at(GIVEN, 1).value == 0.0
     assert "--seeds 3" in str(answer.document)
+
+
+class Memory(dict):
+    """A keeper that counts what it made."""
+
+    def __call__(self, key, make):
+        if key.digest not in self:
+            self[key.digest] = make()
+        return self[key.digest]
+
+
+@pytest.mark.parametrize("model", [None, tiny_causal()])
+def test_a_finished_training_is_kept(file, model):
+    problems, memory = tuple(read_problems(file)), Memory()
+    lab = unseen.Lab(keeper=memory)
+    asked = ProgramComparison(problems, (GIVEN, "own right programs"), model, 2, seeds=1, steps=2)
+    first = evaluate_programs(asked, lab, lambda _: None)
+    kept = set(memory)
+    assert len(kept) == 2
+    again = evaluate_programs(asked, lab, lambda _: None)
+    assert set(memory) == kept
+    for name, (run,) in first.runs.items():
+        (other,) = again.runs[name]
+        assert (run.outcomes, run.beginnings, run.programs) == (
+            other.outcomes,
+            other.beginnings,
+            other.programs,
+        )
+        assert all(run.chances[k].equal(other.chances[k]) for k in run.chances)
+    evaluate_programs(replace(asked, steps=3), lab, lambda _: None)
+    assert len(memory) == 4
 
 
 def test_texts_are_on_one_side(file):

@@ -6,6 +6,7 @@ unseen problems are judged by what they compute.
 """
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from unseen.engine.loop import Budget, Schedule
 from unseen.engine.program_writing import Notation, ProgramRows, ProgramSamples, TextNotation
 from unseen.engine.response_losses import mml
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
+from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.measures.pass_at_k import PassAtK
 from unseen.methods.self_sampling import SelfSampled, SelfSampling
@@ -131,11 +133,13 @@ def evaluate_programs(
     """Trains every method with every seed on one split of the problems."""
     spec = split_problems(asked, lab.child("split"))
     methods = list(dict.fromkeys((GIVEN, *asked.methods)))
+    # before anything is read: reading leaves buffers in a model that decide no answer
+    about = identify("language model", model=asked.model)
     runs: dict[str, list[ProgramRun]] = {name: [] for name in methods}
     for seed in range(asked.seeds):
         place = replace(lab, seed=lab.seed + seed)
         for name in methods:
-            runs[name].append(run_method(asked, METHODS[name], spec, place))
+            runs[name].append(stored_run(asked, name, spec, about, place))
             on_finish(name)
     found = {name: tuple(own) for name, own in runs.items()}
     return ProgramResults(found, asked, len(spec.train), len(spec.unseen))
@@ -156,6 +160,46 @@ def split_problems(asked: ProgramComparison, lab: Lab) -> MathPrograms:
     train = [p for p in problems if text_key(p.question) not in unseen]
     test = {p.question: p for p in problems if text_key(p.question) in unseen}
     return MathPrograms(tuple(train), tuple(test.values()), "problems")
+
+
+def stored_run(
+    asked: ProgramComparison, name: str, spec: MathPrograms, about: Identity, lab: Lab
+) -> ProgramRun:
+    """What a method reached, kept as soon as it is known."""
+    key = identify(
+        "run on programs",
+        method=METHODS[name],
+        model=about,
+        settings=(asked.budget, asked.samples, asked.length),
+        train=[decisive(problem) for problem in spec.train],
+        unseen=[decisive(problem) for problem in spec.unseen],
+        lab=lab.signature,
+        code=run_method,
+    )
+    return unpack(lab.keep(key, lambda: pack(run_method(asked, METHODS[name], spec, lab))))
+
+
+def decisive(problem: MathProblem) -> tuple[str, str, str]:
+    return problem.question, str(problem.answer), str(problem.program)
+
+
+def pack(run: ProgramRun) -> dict[str, Tensor]:
+    """A run as tensors; words are bytes of JSON."""
+    words = json.dumps([run.outcomes, run.beginnings]).encode()
+    return {
+        "chances": torch.stack(list(run.chances.values())),
+        "ks": torch.tensor(list(run.chances)),
+        "means": torch.tensor([run.distinct, run.right, run.programs], dtype=torch.float64),
+        "words": torch.tensor(list(words), dtype=torch.uint8),
+    }
+
+
+def unpack(stored: Mapping[str, Tensor]) -> ProgramRun:
+    outcomes, beginnings = json.loads(bytes(stored["words"].tolist()))
+    distinct, right, programs = stored["means"].tolist()
+    chances = dict(zip(stored["ks"].tolist(), stored["chances"], strict=True))
+    pairs = tuple((question, program) for question, program in beginnings)
+    return ProgramRun(chances, distinct, right, outcomes, int(programs), pairs)
 
 
 def run_method(
