@@ -274,6 +274,7 @@ def _difficulty(options: argparse.Namespace) -> "unseen.Answer[Any]":
 
 
 def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    reader = text_options(options) if isinstance(options.text, str) else {}
     return unseen.measure(
         *subject_and_table(options),
         measures=options.measure,
@@ -285,7 +286,7 @@ def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
         example=options.example,
         jobs=options.jobs,
         block=options.block,
-        **(text_options(options) | shared_options(options)),
+        **(reader | shared_options(options)),
     )
 
 
