@@ -4,7 +4,7 @@ import argparse
 import math
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def _entries(path: Path, command: str) -> dict[str, Any]:
         ) from None
     shared = {k: v for k, v in content.items() if not isinstance(v, dict)}
     own = content.get(command, {})
-    return shared | (own if isinstance(own, Mapping) else {})
+    return shared | (own if isinstance(own, dict) else {})
 
 
 def _as_words(option: str, value: Any, action: argparse.Action | None, path: Path) -> list[str]:

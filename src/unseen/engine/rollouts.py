@@ -44,7 +44,8 @@ class Games(Protocol):
 class Arena(Protocol):
     """Levels of one environment with a finite number of actions."""
 
-    actions: int
+    @property
+    def actions(self) -> int: ...
 
     def start(self, levels: Sequence[int]) -> Games: ...
 

@@ -43,14 +43,14 @@ class BagDecoder(nn.Module):
 
     def __init__(self, vocabulary: int, to: int, width: int = 64, longest: int = 128) -> None:
         super().__init__()
-        self.to, self.longest = to, longest
+        self.arrow, self.longest = to, longest
         self.bag = nn.Embedding(vocabulary, width)
         self.last, self.before = nn.Embedding(vocabulary, width), nn.Embedding(vocabulary, width)
         self.step = nn.Embedding(longest, width)
         self.head = nn.Linear(width, vocabulary)
 
     def forward(self, tokens: Int[Tensor, "b s"]) -> Float[Tensor, "b s v"]:
-        answering = (tokens == self.to).cumsum(1) > 0
+        answering = (tokens == self.arrow).cumsum(1) > 0
         source = (~answering)[..., None] * self.bag(tokens)
         bag = source.sum(1, keepdim=True) / (~answering).sum(1)[:, None, None].clamp_min(1)
         before = torch.cat([tokens[:, :1], tokens[:, :-1]], 1)

@@ -412,7 +412,7 @@ class DenseNetwork(nn.Module):
 
     def __init__(self, shape: Shape, channels: int) -> None:
         super().__init__()
-        self.image_encoder = ImageEncoder(shape)
+        self.image_encoder: nn.Module = ImageEncoder(shape)
         self.decoder = Decoder(shape, channels)
 
     def forward(self, x: Tensor) -> Float[Tensor, "n c y x"]:

@@ -153,7 +153,7 @@ def build(config: Config, arm: Arm, lab: Lab) -> Task:
 
 
 def fit(task: Task, config: Config, budget: Budget, lab: Lab) -> Trained:
-    tokens = [split.data[:]["tokens"] for split in task.splits.values()]  # type: ignore[index]
+    tokens = [split.data[:]["tokens"] for split in task.splits.values()]
     shape = Decoder(
         vocabulary=1 + max(int(part.max()) for part in tokens),
         width=config.width,

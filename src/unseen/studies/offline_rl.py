@@ -223,7 +223,7 @@ def size_minus_diversity(sign: float) -> Effect:
             seed: sign * (larger[seed] - middle[seed]) - (many[seed] - few[seed])
             for seed in set(few) & set(middle) & set(many) & set(larger)
         }
-        return stats.mean([changes[seed] for seed in sorted(changes)])  # type: ignore[type-var]
+        return stats.mean([changes[seed] for seed in sorted(changes)])
 
     return read
 

@@ -166,8 +166,9 @@ def compare_items(
     """
     items = remove_repeats(request.items)
     decisions: list[str] = []
-    for model in {request.model, request.hardness_model} - {None}:
-        refuse_unread_items(model, items)
+    for model in (request.model, request.hardness_model):
+        if model is not None:
+            refuse_unread_items(model, items)
     strata = stratify(_hardness(request, items, lab, decisions), request.cuts)
     most = dict.fromkeys(Stratum, request.n_test)
     draw = draw_train_and_test(strata, request.n_train, most, request.runs, lab.child("items"))

@@ -20,7 +20,7 @@ class FullGrid(gymnasium.Wrapper[ndarray, int, Any, Any]):
         inside: Any = env.unwrapped
         shape = (len(PLANES), inside.height, inside.width)
         self.observation_space = spaces.Box(0, 1, shape, np.uint8)
-        self.action_space = spaces.Discrete(3)
+        self.action_space = spaces.Discrete(3)  # type: ignore[assignment]
 
     def _planes(self) -> ndarray:
         objects, (x, y, heading) = read_layout(self.env)

@@ -231,8 +231,9 @@ def converter(space: Any) -> Convert:
     if isinstance(space, spaces.MultiBinary):
         return lambda seen: np.asarray(seen, dtype=np.float32).reshape(-1)
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        keys = list(space.spaces) if isinstance(space, spaces.Dict) else range(len(space.spaces))
-        parts = [(key, converter(space.spaces[key])) for key in keys]
+        inner: Any = space.spaces
+        keys = list(inner) if isinstance(space, spaces.Dict) else range(len(inner))
+        parts = [(key, converter(inner[key])) for key in keys]
         return lambda seen: np.concatenate(
             [part(seen[key]).astype(np.float32).reshape(-1) for key, part in parts]
         )
