@@ -24,10 +24,12 @@ def _lead(found: ProgramResults) -> str:
     reading, given = found.pass_at(best, k), found.pass_at(GIVEN, k)
     text = (
         f"One of {count_noun(k, 'sample')} is right for {reading.value:.0%} of "
-        f"{count_noun(found.unseen, 'unseen problem')} after training on {best}, and for "
-        f"{given.value:.0%} after training on the given programs alone."
+        f"{count_noun(found.unseen, 'unseen problem')} after training on "
     )
-    if best == GIVEN or found.asked.seeds < 2:
+    if best == GIVEN:
+        return f"{text}the given programs alone; no other method does better."
+    text += f"{best}, and for {given.value:.0%} after training on the given programs alone."
+    if found.asked.seeds < 2:
         return text
     gain = found.gain(best, k)
     separate = gain.low > 0
