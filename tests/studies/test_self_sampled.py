@@ -1,7 +1,9 @@
-"""The split of the study."""
+"""The split and the ratio of the study."""
+
+import pytest
 
 from unseen.lab import Lab
-from unseen.studies.self_sampled import split_by_text
+from unseen.studies.self_sampled import CLAIMS, split_by_text
 from unseen.tasks.math_programs.problem import problem_of
 from unseen.tasks.math_programs.published import text_key
 
@@ -25,3 +27,12 @@ def test_a_text_is_on_one_side_whatever_its_numbers():
     assert (len(train), len(unseen)) == (8, 2)
     assert not train & unseen
     assert (len(spec.train), len(spec.unseen)) == (24, 4)  # an equal question is asked once
+
+
+def test_a_fifth_more_programs_are_a_ratio_of_counts():
+    rows = [
+        {"seed": seed, "arm": arm, "distinct": count}
+        for seed, counts in enumerate(((1.8, 2.7), (2.0, 3.0)))
+        for arm, count in zip(("MLE", "MLE-Aug"), counts, strict=True)
+    ]
+    assert CLAIMS[1].effect(rows).value == pytest.approx(1.5)
