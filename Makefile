@@ -39,6 +39,8 @@ benchmarks: $(VENV)/test.stamp
 	for file in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$file || exit 1; done
 
 docs: $(VENV)/docs.stamp
+	# 1 and 3 say that claims are refuted or undecided
+	$(BIN)/unseen report --all --kept --report docs/studies/all.html > /dev/null || [ $$? -ne 2 ]
 	$(BIN)/mkdocs build --strict --quiet
 	@echo "site: build/site/index.html"
 

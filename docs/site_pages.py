@@ -11,6 +11,8 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from unseen.runs.overview import overview
+
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "unseen"
 FOLDERS = {
@@ -32,7 +34,8 @@ FOLDERS = {
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the generated pages to those that lie in docs/."""
     pages = {"index.md": _home(), "contributing.md": _contributing()}
-    pages["studies/index.md"] = _studies()
+    has_page = any(file.src_uri == "studies/all.html" for file in files)
+    pages["studies/index.md"] = _studies(has_page)
     pages |= _reference()
     if not any(file.src_uri == "gallery/index.md" for file in files):
         pages["gallery/index.md"] = (
@@ -62,9 +65,20 @@ def _relink(text: str) -> str:
     return re.sub(r"\[([^\]]+)\]\((?!https?:|[\w/]+\.md)[^)]*\)", r"\1", text)
 
 
-def _studies() -> str:
-    rows = [
-        "# Studies",
+def _studies(has_page: bool) -> str:
+    """The table of the README, the page of all studies where `make docs` has written it, and a
+    list.
+    """
+    table = overview(ROOT / "results").replace("](docs/studies/", "](")
+    rows = ["# Studies", ""]
+    if has_page:
+        rows += [
+            "[All studies on one page](all.html): claims by verdict, seconds, what the laptop "
+            "cannot show, and the figure of each central claim.",
+            "",
+        ]
+    rows += [
+        table,
         "",
         "Each page: the claims with margins, intervals and verdicts of the laptop scale.",
         "",

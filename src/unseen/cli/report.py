@@ -4,13 +4,14 @@ elsewhere.
 
 import argparse
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from unseen.cli.run import (
     StudyRequest,
     as_json,
     decide_claims,
+    default_report,
     exit_code,
     parse_request,
     print_help,
@@ -26,12 +27,16 @@ from unseen.runs import index, ledger, runner
 from unseen.runs.ledger import Files
 from unseen.runs.seeds import restrict_seeds
 from unseen.runs.store import Store, home
-from unseen.study import Scale
+from unseen.study import Rows, Scale
 from unseen.study.document import document
 
 
 def main(argv: Sequence[str]) -> int:
     options, flags = report_parser().parse_known_args(argv)
+    if options.all and not options.help:
+        from unseen.cli.all_studies import report_all  # which imports this module
+
+        return report_all(options, flags)
     if options.help or options.name is None:
         return print_help(report_parser(), options)
     what, store = parse_request(options, flags, "unseen report"), Store(home(options.home))
@@ -43,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     judgements = decide_claims(
         what, result, store, lambda part: runner.load_result(part.study, part.config, store)
     ).judgements
-    path = options.report or Path("reports") / what.study.name / f"{what.scale}.html"
+    path = options.report or default_report(what.study.name, what.scale)
     written = {"report": str(save_report(path, what, result, judgements))}
     if options.rows:
         index.export(store, what.study.name, [run.key for run in result.runs], options.rows)
@@ -72,9 +77,7 @@ def report_ledger(what: StudyRequest, options: argparse.Namespace) -> int:
             fix=f"unseen run {name} --scale {text['scale']} --ledger",
         )
     judgements = ledger.decide_claims(what.study, files, text)
-    kept = ledger.read_rows(files.rows, text["rows"])
-    # seeds that were added for single claims have not all cells: no table or figure has them
-    rows = restrict_seeds(kept, text["seeds"]) if text.get("seeds") else kept
+    rows = rows_of_ledger(files, text)
     known = {
         "command": f"unseen run {name} --scale {text['scale']}",
         "cells": str(text.get("cells", "")),
@@ -85,7 +88,7 @@ def report_ledger(what: StudyRequest, options: argparse.Namespace) -> int:
     }
     scale = Scale(text["scale"])
     page = document(what.study, scale, rows, judgements, {k: v for k, v in known.items() if v})
-    path = options.report or Path("reports") / name / f"{scale}.html"
+    path = options.report or default_report(name, scale)
     write_page(path, page)
     written = {"report": str(path)}
     if options.json:
@@ -95,6 +98,14 @@ def report_ledger(what: StudyRequest, options: argparse.Namespace) -> int:
         show(page)
         print(f"report: {path}")
     return verdicts_code(judgements)
+
+
+def rows_of_ledger(files: Files, text: Mapping[str, Any]) -> Rows:
+    """The rows that a ledger keeps, without seeds that were added for single claims: these have not
+    all cells, so that no table or figure has them.
+    """
+    found = ledger.read_rows(files.rows, text["rows"])
+    return restrict_seeds(found, text["seeds"]) if text.get("seeds") else found
 
 
 def _no_result_error(what: StudyRequest, store: Store) -> MissingFile:

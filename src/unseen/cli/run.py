@@ -14,9 +14,9 @@ from unseen.cli.arguments import Arguments
 from unseen.cli.study_options import run_parser
 from unseen.document import Document
 from unseen.errors import InvalidConfig, UnknownName
+from unseen.questions.answer import WRITERS
 from unseen.report.html import html
 from unseen.report.json import plain
-from unseen.report.markdown import markdown
 from unseen.report.terminal import show
 from unseen.runs import catalog, ledger, progress, runner
 from unseen.runs.clusters import Resources, executor
@@ -43,6 +43,10 @@ class StudyRequest:
 
 def main(argv: Sequence[str]) -> int:
     options, flags = run_parser().parse_known_args(argv)
+    if options.all and not options.help:
+        from unseen.cli.all_studies import run_all  # which imports this module
+
+        return run_all(options, flags)
     if options.help or options.name is None:
         return print_help(run_parser(), options)
     what = parse_request(options, flags, "unseen run")
@@ -64,7 +68,14 @@ def main(argv: Sequence[str]) -> int:
             what, result, judgements, took
         )  # before writing: a full disk must not hide the result
         print("".join(f"{line}\n" for line in describe_more_seeds(verdicts)), end="")
-    written = _write_outputs(what, result, verdicts, options)
+    path = (
+        None
+        if options.no_report
+        else options.report or default_report(what.study.name, options.scale)
+    )
+    written = write_outputs(
+        what, result, verdicts, path, options.results if options.ledger else None
+    )
     if options.json:
         print(json.dumps(as_json(what, result, judgements) | written, ensure_ascii=False, indent=1))
     else:
@@ -139,8 +150,15 @@ def describe_more_seeds(verdicts: Verdicts) -> list[str]:
     return [f"{cells} cells added for claims that end near their margin", *lines] if lines else []
 
 
-def compute(what: StudyRequest, store: Store, options: argparse.Namespace) -> runner.Result:
-    """The study's cells, computed here or in processes, with progress on the standard error."""
+def compute(
+    what: StudyRequest,
+    store: Store,
+    options: argparse.Namespace,
+    watcher: runner.Watcher | None = None,
+) -> runner.Result:
+    """The study's cells, computed here or elsewhere, with progress on the standard error where no
+    watcher is given.
+    """
     choices = runner.Choices(
         fresh=options.fresh,
         retry_failed=options.retry_failed,
@@ -156,7 +174,8 @@ def compute(what: StudyRequest, store: Store, options: argparse.Namespace) -> ru
         minutes=options.minutes,
     )
     place = executor(options.executor, resources)
-    return runner.run(what.study, what.config, store, place, choices, progress.watcher())
+    watcher = watcher or progress.watcher()
+    return runner.run(what.study, what.config, store, place, choices, watcher)
 
 
 def judge_claims(what: StudyRequest, result: runner.Result) -> list[Judgement]:
@@ -175,34 +194,37 @@ def judge_claims(what: StudyRequest, result: runner.Result) -> list[Judgement]:
     return judgements
 
 
-def _write_outputs(
+def write_outputs(
     what: StudyRequest,
     result: runner.Result,
     verdicts: Verdicts,
-    options: argparse.Namespace,
+    report: Path | None,
+    folder: Path | None,
 ) -> dict[str, str]:
-    """The files that the run writes beside the store: name and path."""
+    """The report, and in the folder of ledgers what belongs there: name and path."""
     written: dict[str, str] = {}
-    if options.ledger and not result.interrupted and len(result.runs) == result.total:
-        written["ledger"] = str(
-            ledger.write(Path("results"), what.study, what.scale, result, verdicts)
-        )
-    if not options.no_report and result.runs:
-        path = options.report or Path("reports") / what.study.name / f"{what.scale}.html"
-        written["report"] = str(save_report(path, what, result, verdicts.judgements))
+    if folder is not None and not result.interrupted and len(result.runs) == result.total:
+        written["ledger"] = str(ledger.write(folder, what.study, what.scale, result, verdicts))
+    if report is not None and result.runs:
+        written["report"] = str(save_report(report, what, result, verdicts.judgements))
     return written
+
+
+def default_report(name: str, scale: str) -> Path:
+    """Where the report of a study lies if no other file is named."""
+    return Path("reports") / name / f"{scale}.html"
 
 
 def save_report(
     path: Path, what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]
 ) -> Path:
-    """Writes HTML, or Markdown if the name ends in .md."""
+    """Writes Markdown or JSON if the name ends so, else HTML."""
     return write_page(path, page_of(what, result, judgements))
 
 
 def write_page(path: Path, page: Document) -> Path:
-    """Writes HTML, or Markdown if the name ends in .md."""
-    write_atomic(path, markdown(page) if path.suffix == ".md" else html(page))
+    """Writes Markdown or JSON if the name ends so, else HTML."""
+    write_atomic(path, WRITERS.get(path.suffix.lower(), html)(page))
     return path
 
 

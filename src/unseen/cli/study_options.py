@@ -15,7 +15,8 @@ def run_parser() -> Arguments:
     p = Arguments(
         "unseen run",
         "Tests the claims of a study: computes the cells that are not stored yet, judges, reports.",
-        "Flags of the study's own configuration follow: `unseen run NAME --help` lists them.\n"
+        "unseen run NAME --scale smoke    one study; unseen run NAME --help lists its own flags\n"
+        "unseen run --all --jobs 2        all of them; goes on where it was stopped\n\n"
         "Exit codes: 0 fine, 1 a claim refuted, 2 usage error or failed cell, 3 undecided only, "
         "130 interrupted.",
         add_help=False,
@@ -121,13 +122,6 @@ def report_parser() -> Arguments:
         help="from the rows kept with the ledger instead of the store",
     )
     p.option(
-        STUDY,
-        "--results",
-        type=Path,
-        default=Path("results"),
-        help="folder of the ledger (default results)",
-    )
-    p.option(
         OUTPUT,
         "--rows",
         type=Path,
@@ -140,7 +134,21 @@ def _add_study(p: Arguments) -> None:
     """What `run` and `report` share: which study, which scale, where results are kept."""
     p.option(STUDY, "name", nargs="?", help="the study (`unseen list studies`)")
     p.option(
+        STUDY,
+        "--all",
+        action="store_true",
+        help="all studies, one after another, and one page about them (--report: .html, .md or "
+        ".json; default reports/all/SCALE.html)",
+    )
+    p.option(
         STUDY, "--scale", choices=SCALES, default="laptop", help="amount of work (default laptop)"
+    )
+    p.option(
+        STUDY,
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="folder of the ledgers (default results)",
     )
     p.option(
         STUDY,

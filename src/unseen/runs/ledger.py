@@ -28,7 +28,7 @@ from unseen.runs.runner import Result
 from unseen.runs.seeds import Verdicts, count_seeds, decide_kept
 from unseen.runs.smoke import WitnessRun, executed_labels, smoke_run
 from unseen.runs.store import Store, Value, canonical, write_atomic
-from unseen.study import Groups, Judgement, Rows, Scale, Study
+from unseen.study import Groups, Judgement, Rows, Scale, Study, Unit, Verdict
 from unseen.study.claim import after_holm
 
 FIELDS = {"study", "scale", "claims"}
@@ -278,6 +278,24 @@ def numbers(reading: Reading, n: bool = False) -> dict[str, Any]:
         **({"freedom": number(reading.freedom)} if isfinite(reading.freedom) else {}),
         **({"n": reading.n} if n else {}),
     }
+
+
+def recorded_judgement(study: Study[Any, Any], line: Mapping[str, Any]) -> Judgement:
+    """The verdict of a claim's line. Lines of older rules have no p: that of the recorded interval
+    under the margin of today.
+    """
+    reading, p = recorded_reading(line), line.get("p")
+    claims = [claim for claim in study.claims if claim.says == line["says"]]
+    if p is None and reading is not None and claims:
+        p = claims[0].decide(reading).p
+    return Judgement(
+        line["says"],
+        Verdict(line["verdict"]),
+        reading,
+        line["because"],
+        Unit(line.get("unit", Unit.SEED)),
+        p=1.0 if p is None else p,
+    )
 
 
 def recorded_reading(line: Mapping[str, Any]) -> Reading | None:

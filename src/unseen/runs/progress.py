@@ -27,23 +27,31 @@ def watcher(stream: Any = None, shown: bool = True) -> Watcher:
     """The one that suits the stream (default: the notebook if there is one, else the standard
     error).
     """
-    if not shown:
-        return NoWatcher()
+    return CellProgress(view(stream)) if shown else NoWatcher()
+
+
+def view(stream: Any = None) -> "View":
+    """Where progress is shown: a notebook's cell, a terminal, or a log (default: the standard
+    error).
+    """
     if stream is None and (display := _notebook_display()) is not None:
-        return CellProgress(Notebook(display))
+        return Notebook(display)
     stream = stream or sys.stderr
-    is_terminal = stream.isatty()
-    return CellProgress(ProgressBars(Console(file=stream)) if is_terminal else Lines(stream))
+    return ProgressBars(Console(file=stream)) if stream.isatty() else Lines(stream)
 
 
 def estimate(elapsed: float, done: float, total: float) -> str:
     """Time left if the rest goes like what is done; nothing before there is something to go by."""
     if done <= 0 or total <= 0:
         return ""
-    left = elapsed / done * (total - done)
-    if left < 90:
-        return f"{left:.0f} s left"
-    return f"{left / 60:.0f} min left" if left < 5400 else f"{left / 3600:.1f} h left"
+    return f"{duration(elapsed / done * (total - done))} left"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass

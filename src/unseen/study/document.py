@@ -31,10 +31,10 @@ def document(
     """The report of one run. A table or figure that the rows do not allow becomes a note, not the
     end of the report.
     """
-    results = _or_note(
+    results = block_or_note(
         "table", lambda: Table(rows=study.table(rows) if study.table else means(rows))
     )
-    drawn = [_or_note("figure", lambda make=make: make(rows)) for make in study.figures]  # type: ignore[misc]
+    drawn = [block_or_note("figure", lambda make=make: make(rows)) for make in study.figures]  # type: ignore[misc]
     sections = [
         Section("Claims", claims(rows, judgements)),
         Section("Differences from the paper", differences(study)),
@@ -165,7 +165,8 @@ def _note(judgement: Judgement, holds: bool) -> Note:
     )
 
 
-def _or_note(kind: str, make: Callable[[], Block]) -> Block:
+def block_or_note(kind: str, make: Callable[[], Block]) -> Block:
+    """A table or figure, or a note that says why there is none."""
     try:
         return make()
     except UnseenError as error:  # cells may have failed: what is left is still worth reading
