@@ -64,12 +64,12 @@ def test_the_estimate_starts_from_the_ledgers_and_ends_at_nothing(clock):
     watcher.on_finish(object())
     watcher.begin("a", 8, 4)  # seeds that were added: no plan foresaw them
     watcher.on_finish(object())
-    assert (here.done, here.ahead) == (100, 300)
+    assert (here.computed_seconds, here.ahead) == (100, 300)
     watcher.start_study(2)
-    assert (here.done, here.ahead) == (100, 300)
+    assert (here.computed_seconds, here.ahead) == (100, 300)
     watcher.begin("b", 1, 0)
     watcher.on_finish(object())
-    assert (here.done, here.ahead) == (400, 0)
+    assert (here.computed_seconds, here.ahead) == (400, 0)
     watcher.start_study(3)
     assert here.seconds_left == 0
     assert here.position == here.total
@@ -80,7 +80,7 @@ def test_a_study_that_fails_at_once_is_no_evidence_of_speed(clock):
     watcher.start_study(1)
     watcher.start_study(2)
     clock.now = 1.0
-    assert watcher.schedule.done == 0
+    assert watcher.schedule.computed_seconds == 0
     assert watcher.schedule.ahead == 100
     assert watcher.schedule.seconds_left == pytest.approx(100 * (1 + 10) / 10)
 
@@ -107,11 +107,11 @@ def test_ledgers_of_another_scale_and_damaged_ones_do_not_count(tmp_path):
     recorded = recorded_seconds(tmp_path, Scale.LAPTOP)
     assert recorded == {"a": 10, "d": 30}
     plans = plan_studies({"a": (2, 1), "e": (4, 4), "f": (3, 0)}, recorded, Scale.LAPTOP)
-    assert [one.left for one in plans] == [5, 20, 0]
+    assert [one.remaining for one in plans] == [5, 20, 0]
     said = describe_plans(plans, 2)
     assert said.startswith("2 of 3 studies have missing cells: about 25 s of CPU time")
     assert "1 of them without a ledger: a guess" in said
-    assert plan_studies({"a": (1, 1)}, {}, Scale.SMOKE)[0].left == 5
+    assert plan_studies({"a": (1, 1)}, {}, Scale.SMOKE)[0].remaining == 5
     assert describe_plans(plan_studies({"a": (1, 0)}, {}, Scale.SMOKE), 1) == (
         "all cells are in the store"
     )

@@ -34,7 +34,7 @@ class StudyPlan:
     is_recorded: bool
 
     @property
-    def left(self) -> float:
+    def remaining(self) -> float:
         """CPU seconds of the missing cells."""
         return self.seconds * self.missing / self.cells if self.cells else 0.0
 
@@ -76,7 +76,7 @@ def describe_plans(plans: Sequence[StudyPlan], jobs: int) -> str:
     open_ = [plan for plan in plans if plan.missing]
     if not open_:
         return "all cells are in the store"
-    left = sum(plan.left for plan in open_)
+    left = sum(plan.remaining for plan in open_)
     unknown = sum(not plan.is_recorded for plan in open_)
     basis = "from their ledgers" if not unknown else f"{unknown} of them without a ledger: a guess"
     return (
@@ -107,14 +107,14 @@ class Schedule(Cells):
     """Expected seconds of the cells that were computed, without the study at work."""
 
     @property
-    def done(self) -> float:
+    def computed_seconds(self) -> float:
         """Expected seconds of what was computed."""
         return self.finished + (self._left_at_start() * self.share)
 
     @property
     def ahead(self) -> float:
         """Expected seconds of what is not."""
-        later = sum(plan.left for plan in self.plans[self.number :])
+        later = sum(plan.remaining for plan in self.plans[self.number :])
         return later + self._left_at_start() * (1 - self.share)
 
     @property
@@ -126,11 +126,11 @@ class Schedule(Cells):
         """Until the end: the expected CPU seconds ahead, times the seconds that one has taken here.
         At the start, as if the jobs shared the work evenly.
         """
-        prior = PRIOR * sum(plan.left for plan in self.plans)
+        prior = PRIOR * sum(plan.remaining for plan in self.plans)
         if not prior:
             return 0.0
         elapsed = time.monotonic() - self.started
-        return self.ahead * (elapsed + prior / self.jobs) / (self.done + prior)
+        return self.ahead * (elapsed + prior / self.jobs) / (self.computed_seconds + prior)
 
     @property
     def says(self) -> str:
@@ -144,14 +144,14 @@ class Schedule(Cells):
         return " · ".join(part for part in parts if part)
 
     def _left_at_start(self) -> float:
-        return self.plans[self.number - 1].left if self.number else 0.0
+        return self.plans[self.number - 1].remaining if self.number else 0.0
 
 
 class AllStudies:
     """The watcher of a run of many studies: one line for all of them."""
 
     def __init__(self, view: View, plans: Sequence[StudyPlan], jobs: int) -> None:
-        total = max(1, round(sum(plan.left for plan in plans)))
+        total = max(1, round(sum(plan.remaining for plan in plans)))
         self.view = view
         self.schedule = Schedule("all studies", total, plans=plans, jobs=jobs)
         self.sink: Sink = Shares(self._share)
@@ -162,7 +162,7 @@ class AllStudies:
         one before, nothing more is computed.
         """
         here = self.schedule
-        here.finished, here.share = here.done, 0.0
+        here.finished, here.share = here.computed_seconds, 0.0
         here.number, here.inner = number, Cells()
 
     def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
