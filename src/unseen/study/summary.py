@@ -41,7 +41,7 @@ class StudyOutcome:
         return Counter(judgement.verdict for judgement in self.judgements)
 
     @property
-    def is_judged(self) -> bool:
+    def has_verdicts(self) -> bool:
         return any(self.counts[verdict] for verdict in Verdict if verdict is not Verdict.NOT_JUDGED)
 
 
@@ -69,7 +69,7 @@ def _lead(outcomes: Sequence[StudyOutcome], scale: Scale) -> str:
     counts = sum((one.counts for one in outcomes), Counter[Verdict]())
     parts = [f"{counts[verdict]:,} {verdict}" for verdict in Verdict if counts[verdict]]
     hold = sum(sum(after_holm(one.judgements)) for one in outcomes)
-    judged = sum(one.is_judged for one in outcomes)
+    judged = sum(one.has_verdicts for one in outcomes)
     text = f"Of {counts.total():,} claims of {len(outcomes)} studies: {', '.join(parts) or 'none'}."
     if judged:
         text += (
