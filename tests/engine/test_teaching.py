@@ -90,6 +90,44 @@ def test_pairs_have_at_least_the_margin():
     assert score_rules(problems, [1, 1, 1]).unexamined == 1
 
 
+def test_refined_demonstrations_never_get_worse_and_find_the_best():
+    """Demonstration d teaches the questions it divides; a proposal replaces one by a failed one."""
+    questions = (4, 6, 9, 25)
+    seen = []
+
+    def exam(shown):
+        seen.append(shown)
+        return [any(q % d == 0 for d in shown) for q in questions]
+
+    def propose(shown, wrong):
+        return [(*shown[:k], questions[q], *shown[k + 1 :]) for q in wrong for k in (0, 1)]
+
+    found = LearnByTeaching().refine((2, 7), exam, propose, rounds=3)
+    assert found.rounds[0] == (2, 7)
+    assert found.scores[0] == 0.5
+    assert list(found.scores) == sorted(found.scores)
+    assert found.scores[-1] == 0.75
+    assert sum(exam(found.best)) / 4 == found.scores[-1]
+    assert found.oracle == 1.0
+    assert len(seen) == len(set(seen)) + 1 == found.examined + 1  # nothing is examined twice
+    table = [[any(q % d == 0 for d in shown) for shown in set(seen)] for q in questions]
+    assert found.majority == sum(2 * sum(row) > len(row) for row in table) / 4
+
+
+def test_refining_keeps_the_earlier_of_equals_and_stops_proposing_without_errors():
+    found = LearnByTeaching().refine(
+        "a", lambda shown: [True, False], lambda shown, wrong: [(*shown, "b")], rounds=2
+    )
+    assert found.best == ("a",)
+    assert found.scores == (0.5, 0.5, 0.5)
+    never = LearnByTeaching().refine("a", lambda shown: [True], lambda *_: 1 / 0, rounds=2)
+    assert never.examined == 1
+    with pytest.raises(InvalidConfig, match="rounds=0"):
+        LearnByTeaching().refine("a", lambda shown: [True], lambda *_: [], rounds=0)
+    with pytest.raises(InvalidData, match="no question"):
+        LearnByTeaching().refine("a", lambda shown: [], lambda *_: [])
+
+
 def test_what_is_missing_is_named():
     with pytest.raises(InvalidData, match="`p 7` has no explanation"):
         Explanations((), name="p 7")

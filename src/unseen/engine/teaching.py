@@ -8,8 +8,15 @@ answer exam questions of the same kind, and an explanation's score is how many t
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 from unseen.errors import InvalidConfig, InvalidData
+
+Shown = TypeVar("Shown")
+Exam = Callable[[tuple[Shown, ...]], Sequence[bool]]
+"""Which exam questions a student gets right with these demonstrations in front."""
+Proposal = Callable[[tuple[Shown, ...], Sequence[int]], Sequence[tuple[Shown, ...]]]
+"""A teacher's other demonstrations, from these and the questions that went wrong with them."""
 
 
 class Rule(StrEnum):
@@ -59,6 +66,24 @@ class Preference:
     better: int
     worse: int
     margin: float
+
+
+@dataclass(frozen=True)
+class Refinement(Generic[Shown]):
+    """The best demonstrations after every round, from the start on."""
+
+    rounds: tuple[tuple[Shown, ...], ...]
+    scores: tuple[float, ...]
+    """Share of exam questions right; never falling, since the best so far stays."""
+    majority: float
+    """Share of questions that more than half of all examined demonstrations get right."""
+    oracle: float
+    """Share that at least one of them gets right."""
+    examined: int
+
+    @property
+    def best(self) -> tuple[Shown, ...]:
+        return self.rounds[-1]
 
 
 @dataclass(frozen=True)
@@ -113,6 +138,61 @@ class LearnByTeaching:
             if (gain := high - low) >= self.margin
         ]
 
+    def refine(
+        self,
+        start: Sequence[Shown],
+        exam: Exam[Shown],
+        propose: Proposal[Shown],
+        rounds: int = 4,
+        beam: int = 2,
+    ) -> Refinement[Shown]:
+        """Demonstrations improved by what a student gets right: in every round the teacher sees
+        what went wrong with the best `beam` and proposes others; the best of all stay, of equals
+        the earlier. They fit this student: judge them by another one.
+        """
+        if rounds < 1 or beam < 1:
+            raise InvalidConfig(
+                f"refine(rounds={rounds}, beam={beam}).",
+                why="at least one set of demonstrations is kept, and improved once.",
+                fix="refine(start, exam, propose, rounds=4, beam=2)",
+            )
+        results: dict[tuple[Shown, ...], tuple[bool, ...]] = {}
+
+        def examine(shown: tuple[Shown, ...]) -> None:
+            if shown not in results:
+                results[shown] = _exam_results(exam(shown))
+
+        examine(tuple(start))
+        best = [tuple(start)]
+        history = [best[0]]
+        for _ in range(rounds):
+            for shown in best:
+                wrong = [k for k, right in enumerate(results[shown]) if not right]
+                for other in propose(shown, wrong) if wrong else ():
+                    examine(other)
+            # sorted keeps the order of equals: the earlier one stays
+            best = sorted(results, key=lambda shown: -sum(results[shown]))[:beam]
+            history.append(best[0])
+        questions = list(zip(*results.values(), strict=True))
+        n = len(questions)
+        return Refinement(
+            tuple(history),
+            tuple(sum(results[shown]) / n for shown in history),
+            sum(2 * sum(one) > len(one) for one in questions) / n,
+            sum(map(any, questions)) / n,
+            len(results),
+        )
+
+
+def _exam_results(right: Sequence[bool]) -> tuple[bool, ...]:
+    if not right:
+        raise InvalidData(
+            "The exam has no question.",
+            why="demonstrations are compared by how many a student gets right.",
+            fix="give the student at least one.",
+        )
+    return tuple(right)
+
 
 @dataclass(frozen=True)
 class SelectionScores:
@@ -125,18 +205,33 @@ class SelectionScores:
     """Problems without an exam question, decided by count."""
 
 
+def right_choices(
+    problems: Sequence[Explanations], truth: Sequence[Hashable]
+) -> dict[Rule, list[bool]]:
+    """Whether each rule chooses the right answer, problem by problem."""
+    _refuse_unpaired(problems, truth)
+    return {
+        rule: [
+            LearnByTeaching(rule).select(one) == answer
+            for one, answer in zip(problems, truth, strict=True)
+        ]
+        for rule in Rule
+    }
+
+
 def score_rules(problems: Sequence[Explanations], truth: Sequence[Hashable]) -> SelectionScores:
     """Every rule beside self-consistency (`Rule.COUNT`) and the oracle."""
+    right = right_choices(problems, truth)
+    n = len(problems)
+    oracle = sum(t in one.answers for one, t in zip(problems, truth, strict=True)) / n
+    unexamined = sum(one.scores is None for one in problems)
+    return SelectionScores({rule: sum(one) / n for rule, one in right.items()}, oracle, unexamined)
+
+
+def _refuse_unpaired(problems: Sequence[Explanations], truth: Sequence[Hashable]) -> None:
     if not problems or len(problems) != len(truth):
         raise InvalidData(
             f"There are {len(problems)} problems and {len(truth)} true answers.",
             why="answer k is that of problem k.",
             fix="give two sequences of equal length with at least one entry.",
         )
-    pairs = list(zip(problems, truth, strict=True))
-    rules = {
-        rule: sum(LearnByTeaching(rule).select(one) == answer for one, answer in pairs) / len(pairs)
-        for rule in Rule
-    }
-    oracle = sum(answer in one.answers for one, answer in pairs) / len(pairs)
-    return SelectionScores(rules, oracle, sum(one.scores is None for one in problems))
