@@ -36,6 +36,7 @@ from unseen.questions.compare.programs import (
 from unseen.questions.compare.programs import METHODS as PROGRAM_METHODS
 from unseen.questions.compare.programs_document import machine_programs, programs_document
 from unseen.questions.compare.results import Results
+from unseen.questions.compare.teaching import SCRATCH_STUDENT
 from unseen.questions.easy_to_hard.document import (
     easy_to_hard_document,
     machine_easy_to_hard,
@@ -168,6 +169,7 @@ def compare_programs(
     *,
     methods: Sequence[str] = (),
     model: str | Path | CausalLM | None = None,
+    teach: str | Path | CausalLM | None = None,
     samples: int = 20,
     share: float = 0.2,
     seeds: int = 3,
@@ -183,14 +185,22 @@ def compare_programs(
     in `answer`). Without `model` (a folder, or "smollm2") an encoder–decoder is trained from
     scratch. pass@k of unseen problems from `samples` samples of each, beside training on the given
     programs alone.
+
+    `teach` names a student (a folder, or "scratch" for one that is trained): its exam results
+    choose among the samples, beside the most frequent answer and the oracle.
     """
     path = None if report is None else check_report_path(report)
     read = read_problems(problems) if isinstance(problems, str | Path) else problems
     watch = watcher(shown=progress)
     lab = make_lab(seed, device, "programs", watch.sink)
     language = None if model is None else language_model(model)[0].to(lab.device)
+    student: CausalLM | str | None = SCRATCH_STUDENT if teach == SCRATCH_STUDENT else None
+    if teach is not None and student is None:
+        student = language_model(teach)[0].to(lab.device)
     chosen = tuple(methods) or tuple(PROGRAM_METHODS)[:3]
-    asked = ProgramComparison(tuple(read), chosen, language, samples, share, seeds, steps)
+    asked = ProgramComparison(
+        tuple(read), chosen, language, samples, share, seeds, steps, student=student
+    )
     watch.begin("compare", seeds * len({*chosen, GIVEN}), 0, "trainings")
     try:
         with threadpool_limits(1):
@@ -205,7 +215,7 @@ def compare_programs(
             if isinstance(problems, str | Path)
             else count_noun(len(read), "problem"),
         ),
-        summary_sections=1,
+        summary_sections=1 if teach is None else 2,
         machine=machine_programs(found),
     )
     return save_if_asked(answer, path)

@@ -29,6 +29,13 @@ def add_programs(p: Arguments) -> None:
         default=20,
         help="programs sampled for each unseen problem (default 20)",
     )
+    p.option(
+        PROGRAMS,
+        "--teach",
+        metavar="STUDENT",
+        help="choose among the samples by how well a student solves similar problems behind them: "
+        "a model folder, or scratch for one that is trained here",
+    )
 
 
 def compare_programs(options: argparse.Namespace, methods: Sequence[str]) -> "unseen.Answer[Any]":
@@ -42,6 +49,7 @@ def compare_programs(options: argparse.Namespace, methods: Sequence[str]) -> "un
         options.subject,
         methods=methods,
         model=options.model,
+        teach=options.teach,
         samples=options.samples,
         share=SHARE if options.share is None else options.share,
         seeds=options.seeds,

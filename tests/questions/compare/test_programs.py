@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import isnan
 
 import pytest
 
@@ -12,11 +13,14 @@ from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.models.tiny_causal import tiny_causal
 from unseen.questions.compare.programs import (
     GIVEN,
+    SCRATCH,
     ProgramComparison,
     evaluate_programs,
     split_problems,
 )
+from unseen.questions.compare.teaching import CHOICES, MAJORITY, ORACLE, SUM, Examiner
 from unseen.tasks.math_programs import read_problems
+from unseen.tasks.math_programs.published import text_key
 
 
 @pytest.fixture
@@ -63,6 +67,49 @@ def test_a_language_model_is_fine_tuned(file):
     assert sum(run.outcomes.values()) > 0
     assert found.pass_at(GIVEN, 1).value == 0.0
     assert "--seeds 3" in str(answer.document)
+
+
+def test_a_student_chooses_among_the_samples(file, tmp_path, capsys):
+    """Beside the most frequent answer and the oracle, which no choice exceeds."""
+    page = tmp_path / "page.html"
+    options = ["--steps", "25", "--seeds", "2", "--samples", "4", "--method", GIVEN, "--json"]
+    command = ["compare", str(file), "--programs", "--teach", "scratch", *options]
+    assert main([*command, "--report", str(page)]) == 0
+    chosen = json.loads(capsys.readouterr().out)[GIVEN]["chosen"]
+    assert set(chosen) == {*CHOICES, ORACLE}
+    assert all(chosen[name]["value"] <= chosen[ORACLE]["value"] for name in CHOICES)
+    for words in ("What a student would choose", MAJORITY, "half of the training texts"):
+        assert words in page.read_text()
+
+
+def test_a_language_model_as_student_is_not_trained(file):
+    model, memory = tiny_causal(), Memory()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    asked = ProgramComparison(
+        tuple(read_problems(file)), (GIVEN,), samples=2, seeds=1, steps=2, length=8, student=model
+    )
+    lab = unseen.Lab(keeper=memory)
+    found = evaluate_programs(asked, lab, lambda _: None)
+    assert all(p.equal(before[name]) for name, p in model.named_parameters())
+    (run,) = found.runs[GIVEN]
+    assert set(run.choices.right) == {*CHOICES, ORACLE}
+    again = evaluate_programs(asked, lab, lambda _: None).runs[GIVEN][0]
+    assert again.choices.not_examined == run.choices.not_examined
+    assert all(again.choices.right[k].equal(v) for k, v in run.choices.right.items())
+    evaluate_programs(replace(asked, student=tiny_causal(seed=1)), lab, lambda _: None)
+    assert len(memory) == 2
+    gain = found.choice(GIVEN, SUM, MAJORITY)
+    assert gain.value == 0
+    assert isnan(gain.low)  # choices are equal everywhere: no spread, no interval
+
+
+def test_exam_problems_are_no_lessons(file):
+    asked = ProgramComparison(tuple(read_problems(file)))
+    spec = split_problems(asked, unseen.Lab())
+    examiner = Examiner(spec, None, SCRATCH, 8, unseen.Lab())
+    lessons, exams = examiner.parts
+    assert len(lessons) + len(exams) == len(spec.train)
+    assert not {text_key(p.question) for p in lessons} & {text_key(p.question) for p in exams}
 
 
 class Memory(dict):
@@ -115,9 +162,14 @@ def test_odd_requests_are_refused(file, capsys):
     problems = tuple(read_problems(file))
     with pytest.raises(UnknownName, match="method for programs"):
         ProgramComparison(problems, methods=("own",))
+    with pytest.raises(InvalidConfig, match="student from scratch"):
+        ProgramComparison(problems, model=tiny_causal(), student="scratch")
     with pytest.raises(InvalidConfig, match="share of 1"):
         ProgramComparison(problems, share=1.0)
     with pytest.raises(InvalidData, match="1 different text"):
         split_problems(ProgramComparison(problems[:2]), unseen.Lab())
+    few = split_problems(ProgramComparison(problems[:6]), unseen.Lab())
+    with pytest.raises(InvalidData, match="2 different texts"):
+        _ = Examiner(few, None, SCRATCH, 8, unseen.Lab()).parts
     assert main(["compare", "--programs"]) == 2
     assert "without a file of problems" in capsys.readouterr().err

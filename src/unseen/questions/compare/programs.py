@@ -26,6 +26,7 @@ from unseen.methods.self_sampling import SelfSampled, SelfSampling
 from unseen.models.encoder_decoder import t5
 from unseen.models.pretrained import CausalLM
 from unseen.objectives import exact_match
+from unseen.questions.compare.teaching import SCRATCH_STUDENT, Choices, Examiner
 from unseen.reading import Reading
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.math_programs import MathProblem, MathPrograms
@@ -41,6 +42,7 @@ METHODS: Mapping[str, SelfSampling] = {
 }
 """The last is not compared by default."""
 SCRATCH = Budget(steps=500, batch_size=64, lr=2e-3, schedule=Schedule.COSINE, clip=1.0)
+CHOICE = "choice "
 FINE_TUNING = Budget(steps=200, batch_size=8, lr=5e-5, schedule=Schedule.COSINE, clip=1.0)
 
 
@@ -58,8 +60,16 @@ class ProgramComparison:
     steps: int | None = None
     length: int = 60
     """Most tokens of a program."""
+    student: CausalLM | str | None = None
+    """Whose exam results choose among the samples; `SCRATCH_STUDENT` trains one; None: nobody."""
 
     def __post_init__(self) -> None:
+        if self.student == SCRATCH_STUDENT and self.model is not None:
+            raise InvalidConfig(
+                "A student from scratch was asked for, beside a language model that teaches.",
+                why="it knows the words of the problems alone, and a language model writes others.",
+                fix="give a language model as student, too: --teach FOLDER",
+            )
         for name in self.methods:
             if name not in METHODS:
                 raise UnknownName.near("method for programs", name, METHODS)
@@ -96,6 +106,8 @@ class ProgramRun:
     """Further right programs that were kept."""
     beginnings: tuple[tuple[str, str], ...]
     """Some of the kept beginnings, with their question."""
+    choices: Choices | None = None
+    """What a student's exam results choose among the samples."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +134,31 @@ class ProgramResults:
         )
         return stats.difference(here, given, "fraction")
 
+    @property
+    def is_taught(self) -> bool:
+        return self.asked.student is not None
+
+    def choice(self, method: str, name: str, against: str | None = None) -> Reading:
+        """Share of problems that a choice answers right, or its difference from another choice:
+        mean over seeds, interval over problems.
+        """
+        right = self._choices(method, name)
+        if against is not None:
+            right = right - self._choices(method, against)
+        if len(right) < 2:
+            return Reading(right.mean().item(), unit="fraction")
+        if against is not None:
+            # equal everywhere: no spread, so that no interval exists
+            alike = bool((right == right[0]).all())
+            value = Reading(right[0].item(), n=len(right), unit="fraction")
+            return value if alike else stats.mean(right.numpy(), unit="fraction")
+        found = stats.of_scores(right.numpy())
+        return replace(found, low=max(0.0, found.low), high=min(1.0, found.high), unit="fraction")
+
+    def _choices(self, method: str, name: str) -> Float[Tensor, " problem"]:
+        found = [run.choices.right[name] for run in self.runs[method] if run.choices is not None]
+        return torch.stack(found).mean(0)
+
     def mean(self, method: str, read: Callable[[ProgramRun], float]) -> float:
         values = [read(run) for run in self.runs[method]]
         return sum(values) / len(values)
@@ -134,15 +171,26 @@ def evaluate_programs(
     spec = split_problems(asked, lab.child("split"))
     methods = list(dict.fromkeys((GIVEN, *asked.methods)))
     # before anything is read: reading leaves buffers in a model that decide no answer
-    about = identify("language model", model=asked.model)
+    about = identify("language models", model=asked.model, student=asked.student)
     runs: dict[str, list[ProgramRun]] = {name: [] for name in methods}
     for seed in range(asked.seeds):
         place = replace(lab, seed=lab.seed + seed)
+        examiner = examiner_of(asked, spec, place.child("student"))
         for name in methods:
-            runs[name].append(stored_run(asked, name, spec, about, place))
+            runs[name].append(stored_run(asked, name, spec, about, place, examiner))
             on_finish(name)
     found = {name: tuple(own) for name, own in runs.items()}
     return ProgramResults(found, asked, len(spec.train), len(spec.unseen))
+
+
+def examiner_of(asked: ProgramComparison, spec: MathPrograms, lab: Lab) -> Examiner | None:
+    """Every method's samples of a seed meet the same student."""
+    if asked.student is None:
+        return None
+    language = asked.student if isinstance(asked.student, CausalLM) else None
+    steps = SCRATCH.steps if asked.steps is None else asked.steps
+    budget = replace(SCRATCH, steps=steps, warmup=min(100, steps // 10))
+    return Examiner(spec, language, budget, asked.length, lab)
 
 
 def split_problems(asked: ProgramComparison, lab: Lab) -> MathPrograms:
@@ -163,7 +211,12 @@ def split_problems(asked: ProgramComparison, lab: Lab) -> MathPrograms:
 
 
 def stored_run(
-    asked: ProgramComparison, name: str, spec: MathPrograms, about: Identity, lab: Lab
+    asked: ProgramComparison,
+    name: str,
+    spec: MathPrograms,
+    about: Identity,
+    lab: Lab,
+    examiner: Examiner | None,
 ) -> ProgramRun:
     """What a method reached, kept as soon as it is known."""
     key = identify(
@@ -176,7 +229,9 @@ def stored_run(
         lab=lab.signature,
         code=run_method,
     )
-    return unpack(lab.keep(key, lambda: pack(run_method(asked, METHODS[name], spec, lab))))
+    return unpack(
+        lab.keep(key, lambda: pack(run_method(asked, METHODS[name], spec, lab, examiner)))
+    )
 
 
 def decisive(problem: MathProblem) -> tuple[str, str, str]:
@@ -186,7 +241,13 @@ def decisive(problem: MathProblem) -> tuple[str, str, str]:
 def pack(run: ProgramRun) -> dict[str, Tensor]:
     """A run as tensors; words are bytes of JSON."""
     words = json.dumps([run.outcomes, run.beginnings]).encode()
+    chosen = (
+        {} if run.choices is None else {f"{CHOICE}{k}": v for k, v in run.choices.right.items()}
+    )
+    unexamined = 0 if run.choices is None else run.choices.not_examined
     return {
+        **chosen,
+        "not examined": torch.tensor(unexamined),
         "chances": torch.stack(list(run.chances.values())),
         "ks": torch.tensor(list(run.chances)),
         "means": torch.tensor([run.distinct, run.right, run.programs], dtype=torch.float64),
@@ -199,11 +260,17 @@ def unpack(stored: Mapping[str, Tensor]) -> ProgramRun:
     distinct, right, programs = stored["means"].tolist()
     chances = dict(zip(stored["ks"].tolist(), stored["chances"], strict=True))
     pairs = tuple((question, program) for question, program in beginnings)
-    return ProgramRun(chances, distinct, right, outcomes, int(programs), pairs)
+    chosen = {k.removeprefix(CHOICE): v for k, v in stored.items() if k.startswith(CHOICE)}
+    choices = Choices(chosen, int(stored["not examined"])) if chosen else None
+    return ProgramRun(chances, distinct, right, outcomes, int(programs), pairs, choices)
 
 
 def run_method(
-    asked: ProgramComparison, method: SelfSampling, spec: MathPrograms, lab: Lab
+    asked: ProgramComparison,
+    method: SelfSampling,
+    spec: MathPrograms,
+    lab: Lab,
+    examiner: Examiner | None = None,
 ) -> ProgramRun:
     model, notation = new_model(asked, spec, lab)
     split = Split(ProgramRows(spec.train, notation), Use.TRAIN)
@@ -228,6 +295,7 @@ def run_method(
         trained.outcomes,
         sum(len(buffer.correct) - 1 for buffer in trained.buffers),
         show_beginnings(trained),
+        None if examiner is None else examiner.choose(found),
     )
 
 
