@@ -181,6 +181,12 @@ def test_the_curve_of_a_neighbour_rule_ends_at_the_neighbours_accuracy(task):
     assert beside["chance"].value == 0.25
     with pytest.raises(InvalidConfig, match="classes=4"):
         InContextCurve(classes=2)(trained, Lab())
+    masked = Columns(**columns(task, NEW_TASKS))
+    masked.columns["y"] = masked.columns["y"].clone()
+    masked.columns["y"][0, 0] = -100
+    split = Split(masked, Use.EVALUATE)
+    with pytest.raises(InvalidData, match="begin at -100"):
+        curve(replace(trained, task=replace(task, splits={**task.splits, NEW_TASKS: split})), Lab())
 
 
 @pytest.mark.parametrize(

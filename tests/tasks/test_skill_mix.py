@@ -197,6 +197,9 @@ def test_graders_and_prompts_that_do_not_fit_are_refused():
         skill_mix_score(["x"], [{"skills": ["a", "a"]}], lambda prompt, text: {"a": True})
     with pytest.raises(InvalidData, match="equal length"):
         skill_mix_score(["x", "y"], [{"skills": ["a"]}], lambda prompt, text: {"a": True})
+    for point in ("no", float("nan"), 0.5):
+        with pytest.raises(InvalidData, match="`a` of text 0 is"):
+            skill_mix_score(["x"], [{"skills": ["a"]}], lambda prompt, text, p=point: {"a": p})
     with pytest.raises(InvalidConfig, match="name every skill once"):
         Prompt((3, 3), 0)
     with pytest.raises(InvalidConfig, match="12 training skills"):

@@ -44,6 +44,7 @@ from unseen.questions.easy_to_hard.document import (
 from unseen.questions.easy_to_hard.job import (
     ItemRequest,
     ItemResults,
+    about_contradictions,
     compare_items,
     item_methods,
 )
@@ -318,8 +319,10 @@ def forget_items(
         watch.on_finish(found)
     finally:
         watch.end()
-    unique = len(remove_repeats(chosen))
+    unique, doubts = len(remove_repeats(chosen)), about_contradictions(chosen)
     about = {f"items of {task}": f"{len(chosen):,}, of which {unique:,} different ones are used"}
+    if doubts:
+        about["repeated with another answer"] = doubts[0]
     name = str(items) if isinstance(items, str | Path) else count_noun(len(read), "item")
     answer = Answer(
         results=found,

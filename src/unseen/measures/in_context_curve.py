@@ -114,6 +114,12 @@ class InContextCurve:
                 "two examples or more.",
                 fix="use RandomProjections().build_from(x, y, lab).",
             )
+        if int(y.min()) < 0:
+            raise InvalidData(
+                f"The labels of `{self.split}` begin at {int(y.min())}.",
+                why="a label is the number of a class, from 0; a masked one has no right answer.",
+                fix="number the classes from 0, and leave out contexts with other labels.",
+            )
         if int(y.max()) >= self.classes:
             raise InvalidConfig(
                 f"classes={self.classes}, and the labels of `{self.split}` reach {int(y.max())}.",

@@ -75,8 +75,20 @@ def mark(k: int, prompt: Prompt, points: Mapping[str, bool]) -> Mark:
             why="every skill that is asked for is shown or not.",
             fix="return a yes or no for every skill of the prompt, under its name.",
         )
-    others = [bool(value) for name, value in points.items() if name not in skills]
-    return Mark(sum(bool(points[skill]) for skill in skills), len(skills), all(others))
+    given = {name: _point(k, name, value) for name, value in points.items()}
+    others = [value for name, value in given.items() if name not in skills]
+    return Mark(sum(given[skill] for skill in skills), len(skills), all(others))
+
+
+def _point(k: int, name: str, value: Any) -> bool:
+    """Any text but an empty one, "no" as well, is true for Python, and so is NaN."""
+    if value not in (True, False):  # 1 and 0, of numpy and PyTorch, too
+        raise InvalidData(
+            f"The grader's point `{name}` of text {k} is {value!r}.",
+            why="a point is given or not.",
+            fix="return True or False (or 1 and 0).",
+        )
+    return bool(value)
 
 
 def score_marks(marks: Sequence[Mark]) -> SkillMixScores:

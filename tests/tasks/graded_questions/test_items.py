@@ -13,6 +13,7 @@ from unseen.tasks.graded_questions import (
     Stratum,
     annotation_level,
     chance,
+    contradictions,
     level_hardness,
     read_items,
     remove_repeats,
@@ -206,3 +207,11 @@ def test_an_unknown_or_unordered_annotation_is_refused():
         level_hardness(items, "grades")
     with pytest.raises(InvalidData, match="has no order: art"):
         level_hardness(items, "subject")
+
+
+def test_a_copy_with_another_right_choice_is_named():
+    first, copy = Item(**ITEM), Item("which is a  metal?", ["fur", "Tin", "tea"], 1)
+    other = Item("Which is a metal?", ["tin", "tea", "fur"], 2)
+    assert contradictions([first, copy]) == []
+    assert contradictions([first, copy, other]) == [other]
+    assert remove_repeats([first, copy, other]) == (first,)

@@ -45,10 +45,12 @@ from unseen.tasks.graded_questions import (
     Strata,
     Stratum,
     chance,
+    contradictions,
     hardness_of,
     remove_repeats,
     stratify,
 )
+from unseen.text import count_noun
 
 LIKELIHOOD, PROBE = "likelihood", "probe"
 DRAWS = 4_000
@@ -158,6 +160,18 @@ class ItemResults:
     decisions: Sequence[str] = field(default_factory=list)
 
 
+def about_contradictions(items: Sequence[Item]) -> list[str]:
+    """A sentence about copies whose right choice is another; none where there are none."""
+    found = contradictions(items)
+    if not found:
+        return []
+    return [
+        f"{count_noun(len(found), 'item')} repeat{'s' * (len(found) == 1)} an earlier one with "
+        f"another right choice (the first: {found[0].title}); the earlier choice counts. One of "
+        "the two is wrong: correct it."
+    ]
+
+
 def compare_items(
     request: ItemRequest, lab: Lab, on_finish: Callable[[object], None] = lambda method: None
 ) -> ItemResults:
@@ -165,7 +179,7 @@ def compare_items(
     read is kept, a run at a time.
     """
     items = remove_repeats(request.items)
-    decisions: list[str] = []
+    decisions = about_contradictions(request.items)
     for model in (request.model, request.hardness_model):
         if model is not None:
             refuse_unread_items(model, items)

@@ -128,6 +128,13 @@ def remove_repeats(items: Iterable[Item]) -> tuple[Item, ...]:
     return tuple(unique.values())
 
 
+def contradictions(items: Iterable[Item]) -> list[Item]:
+    """Copies of an earlier item whose right choice is another: one of the two is wrong."""
+    first: dict[tuple[str, ...], str] = {}
+    answers = [(item, " ".join(item.choices[item.answer].lower().split())) for item in items]
+    return [item for item, answer in answers if first.setdefault(content(item), answer) != answer]
+
+
 def content(item: Item) -> tuple[str, ...]:
     """Question and choices without what a copy may change: case, spaces, order of the choices."""
     question, *choices = (" ".join(t.lower().split()) for t in (item.question, *item.choices))

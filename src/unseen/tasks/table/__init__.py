@@ -212,14 +212,14 @@ class Tabular:
         """The columns as they stand in the table, codes for "unknown" included: numbers, 0 for any
         word or date, NaN where a cell is empty.
         """
-        codes = self.encoder.codes
-        rows = tidy(self.frame.iloc[self.rows[split]][[code.name for code in codes]])
-        return {
-            code.name: finite(rows[code.name], numbers(rows[code.name], code.format))
-            if isinstance(code, NumericColumn) and code.format.is_numeric
-            else np.where(rows[code.name].isna(), np.nan, 0.0)
-            for code in codes
-        }
+        rows, found = self.rows[split], dict[str, NDArray[np.float64]]()
+        for code in self.encoder.codes:
+            column = self.tidied[code.name].iloc[rows]
+            if isinstance(code, NumericColumn) and code.format.is_numeric:
+                found[code.name] = finite(column, numbers(column, code.format))
+            else:
+                found[code.name] = np.where(column.isna(), np.nan, 0.0)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
