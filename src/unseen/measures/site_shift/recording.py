@@ -163,12 +163,13 @@ def _unit(name: str, a: np.ndarray, others: Sequence[np.ndarray]) -> RecordingCh
         return None
     if any(len(np.unique(sample)) < MANY_VALUES for sample in (a, *large)):
         return _unit_of_levels(name, a, np.concatenate(large))
-    odd = [b for b in large if _distance(a, b) >= FAR]
+    mine = _quartiles(a)
+    odd = [b for b in large if _distance(mine, _quartiles(b)) >= FAR]
     if 2 * len(odd) <= len(large):
         return None
     size = _ratio(a, np.concatenate(odd))
     after = {
-        key: float(np.median([_distance(back(a), b) for b in odd]))
+        key: float(np.median([_distance(_quartiles(back(a)), _quartiles(b)) for b in odd]))
         for key, back in _CONVERSIONS.items()
         if _is_near(key, size) and _is_plausible(key[1], a, odd[0])
     }
@@ -251,20 +252,22 @@ def _unit_of_levels(name: str, a: np.ndarray, b: np.ndarray) -> RecordingChange 
     return None
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest distance of the quartiles in the smaller standard deviation, that of the quartiles
-    where they differ.
-    """
-    levels = [0.25, 0.5, 0.75]
-    quartiles = [np.quantile(sample, levels) for sample in (a, b)]
-    spreads = [
-        (q[2] - q[0]) / 1.349 if q[2] > q[0] else float(sample.std())
-        for q, sample in zip(quartiles, (a, b), strict=True)
-    ]
-    least = min(spreads)
-    if least == 0:
-        return 0.0
-    return float(np.abs(quartiles[0] - quartiles[1]).max() / least)
+@dataclass(frozen=True)
+class _Quartiles:
+    levels: Float[np.ndarray, "3"]
+    spread: float
+    """The standard deviation: of the quartiles where they differ, else of the values."""
+
+
+def _quartiles(sample: np.ndarray) -> _Quartiles:
+    q = np.quantile(sample, [0.25, 0.5, 0.75])
+    return _Quartiles(q, float((q[2] - q[0]) / 1.349 if q[2] > q[0] else sample.std()))
+
+
+def _distance(a: _Quartiles, b: _Quartiles) -> float:
+    """Largest distance of the quartiles in the smaller standard deviation."""
+    least = min(a.spread, b.spread)
+    return 0.0 if least == 0 else float(np.abs(a.levels - b.levels).max() / least)
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> Reading:

@@ -5,6 +5,7 @@ only.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -184,7 +185,7 @@ class Encoder:
         """For each input the table's column it comes from: permute those together."""
         return [code.name for code in self.codes for _ in code.names]
 
-    @property
+    @cached_property
     def blocks(self) -> dict[str, slice]:
         """The inputs of each column of the table."""
         stops = np.cumsum([len(code.names) for code in self.codes])
