@@ -1,11 +1,22 @@
-"""Figures of few-shot dense prediction and of the compass page, measured in this process.
+"""Figures of few-shot dense prediction, of offline learning on levels and of the compass page,
+measured in this process.
 
-    python benchmarks/dense_levels_compass.py [--json] [dense] [compass]
+    python benchmarks/dense_levels_compass.py [--json] [--only levels] [--agreement STEPS]
 
 Dense: `support_cache_speedup`: CPU time of predicting 100 images one by one with the support
-encoded for each of them, over encoding it once (bar: 5). `bias_adaptation_share`: numbers that a
-new task trains, as a share of the network's (bar: 0.03). `episodes_per_second`: episodes of four
-support and four query images per CPU second.
+encoded for each of them, over encoding it once and predicting them in batches, which a fixed
+support allows (bar: 5); `support_cache_speedup_single`: the same with the images one by one on both
+sides. `bias_adaptation_share`: numbers that a new task trains, as a share of the network's (bar:
+0.03). `episodes_per_second`: episodes of four support and four query images per CPU second.
+
+Levels: `bc_steps_vs_d3rlpy`: steps of behavioural cloning per CPU second over those of d3rlpy 2
+with the same network, batch and transitions (bar: 1). `iql_steps_per_second`: of implicit
+Q-learning; d3rlpy has none with discrete actions, so `iql_steps_vs_d3rlpy` divides by its
+conservative Q-learning, which trains one network of our four (no bar). `levels_per_second`: levels
+that a network plays on arrays, and with copies of MiniGrid in Gymnasium. `--agreement` trains both
+for so many steps: share of logged states with one best action at which both choose the same. d3rlpy
+pins an old Gymnasium: it runs in an environment of its own, whose interpreter D3RLPY_PYTHON names;
+without it these figures are left out.
 
 Compass: times of the page through its HTTP interface. `board_ms`: images of the next board.
 `fit_walk_ms`: from marks to the walk along their direction (bar: 500). `slider_p95_ms`: one frame
@@ -14,31 +25,50 @@ milliseconds of the shipped model; they mean something on an idle machine only, 
 milliseconds beside them.
 """
 
+import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from starlette.testclient import TestClient
+from torch import nn
 
 from unseen.engine.image_attributes import brightness
+from unseen.engine.rollouts import GymArena, act, returns_of
 from unseen.lab import Lab
+from unseen.method import Method
+from unseen.methods.behaviour_cloning import OFFLINE, BehaviourCloning
 from unseen.methods.episodic_training import EPISODES, EpisodicTraining
 from unseen.methods.few_shot_tuning import FewShotTuning
+from unseen.methods.implicit_q import DiscreteIQL
+from unseen.models.policy import policy_network
 from unseen.models.token_matching import TokenMatching, token_matcher
 from unseen.serve.app import PAGES, compass_app
 from unseen.serve.generators import shipped_generator
+from unseen.task import Task
+from unseen.tasks.levels import GridLevels, LoggedData, level_task
+from unseen.tasks.levels.full_grid import full_grid
+from unseen.tasks.levels.grid import best_actions, distances
 from unseen.tasks.procedural_scenes import TRAINING, ProceduralScenes
 
 CEILINGS = {"fit_walk_ms": 500, "slider_p95_ms": 50, "page_kb": 150, "bias_adaptation_share": 0.03}
-FLOORS = {"support_cache_speedup": 5}
+FLOORS = {"support_cache_speedup": 5, "bc_steps_vs_d3rlpy": 1}
 ROUNDS = 20
 FRAMES = 100
-QUERIES, SHOTS, STEPS = 100, 10, 20
+QUERIES, SHOTS, STEPS, BATCH = 100, 10, 20, 25
+LAB = Lab(seed=100)
+LOG = GridLevels(train=100, unseen=50, transitions=4_000)
+OFFLINE_STEPS = 60
 
 
 def milliseconds(work: Callable[[], Any]) -> tuple[float, float]:
@@ -113,36 +143,142 @@ def dense() -> dict[str, Any]:
     labels = few["y"][:, :1]
 
     @torch.no_grad()
-    def cached() -> None:
+    def cached(size: int) -> None:
         support = network.encode_support(few["x"], labels)
-        for image in queries:
-            network(image[None], support)
+        for images in queries.split(size):
+            network(images, support)
 
     @torch.no_grad()
     def again() -> None:
         for image in queries:
             network(image[None], network.encode_support(few["x"], labels))
 
-    cached()  # a warm-up
-    speedup = cpu_seconds(again) / cpu_seconds(cached)
+    cached(BATCH)  # a warm-up
+    slow = cpu_seconds(again)
+    batches, single = (cpu_seconds(lambda n=n: cached(n)) for n in (BATCH, 1))
     share = FewShotTuning("new").share(switch)
     method = EpisodicTraining(tasks=tasks, pretraining=replace(EPISODES, steps=0),
                               budget=replace(EPISODES, steps=STEPS))  # fmt: skip
     seconds = cpu_seconds(lambda: method.fit(switch, data, Lab()))
     return {
-        "support_cache_speedup": speedup,
+        "support_cache_speedup": slow / batches,
+        "support_cache_speedup_single": slow / single,
         "bias_adaptation_share": share,
         "episodes_per_second": STEPS * method.episodes / seconds,
     }
 
 
-FIGURES: dict[str, Callable[[], dict[str, Any]]] = {"dense": dense, "compass": compass}
+def network() -> nn.Module:
+    with LAB.child("init").seeded():
+        return policy_network((7, 11, 11), 3)
+
+
+def offline_steps_per_second(method: Method, task: Task) -> float:
+    start = time.process_time()
+    method.fit(network(), task, LAB.child("fit"))
+    return OFFLINE_STEPS / (time.process_time() - start)
+
+
+def levels_per_second() -> dict[str, float]:
+    """Of an untrained network: games are as long as they can be."""
+    levels = LOG.levels(LAB).unseen
+    copies = GymArena(lambda: full_grid(LOG.environment), lambda seen: seen, 3)
+    found = {}
+    for name, arena, n in (("arrays", LOG.arena, 50), ("gymnasium", copies, 10)):
+        start = time.process_time()
+        returns_of(network(), arena, levels[:n], LAB)
+        found[name] = n / (time.process_time() - start)
+    return found
+
+
+def peer(python: str, data: LoggedData, method: str, steps: int) -> tuple[float, np.ndarray]:
+    """Steps per CPU second of d3rlpy, and its actions at all logged states."""
+    columns = {name: column.numpy() for name, column in data.columns().columns.items()}
+    ends = np.append(columns["episode"][1:] != columns["episode"][:-1], True)
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = Path(folder, "data.npz"), Path(folder, "actions.npy")
+        np.savez(
+            path,
+            x=columns["x"],
+            y=columns["y"],
+            reward=columns["reward"],
+            terminal=columns["terminal"],
+            timeout=(ends & (columns["terminal"] == 0)).astype(np.float32),
+            play=columns["x"],
+        )
+        script = Path(__file__).parent / "peers" / "d3rlpy_peer.py"
+        command = [python, str(script), str(path), method, str(steps), str(out)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        line = next(one for one in said.splitlines() if one.startswith("{"))
+        return json.loads(line)["steps_per_second"], np.load(out)
+
+
+def unique_best(data: LoggedData) -> np.ndarray:
+    """Logged states at which one action alone is best."""
+    layouts = LOG.arena.layouts(data.levels)
+    far = distances(layouts)
+    place = {level: k for k, level in enumerate(data.levels)}
+    columns = data.columns().columns
+    planes = columns["x"].numpy()[:, 3:]
+    heading, y, x = (part.reshape(-1) for part in np.nonzero(planes)[1:])
+    at = np.array([place[level] for level in columns["level"].tolist()])
+    best = best_actions(layouts.at(at), far[at], np.column_stack([x, y, heading]))
+    return best.sum(1) == 1
+
+
+def agreement(python: str, data: LoggedData, task: Task, steps: int) -> dict[str, float]:
+    budget = replace(OFFLINE, steps=steps)
+    model = BehaviourCloning(budget).fit(network(), task, LAB.child("fit")).model
+    ours = act(model, data.columns().columns["x"], LAB)
+    _, theirs = peer(python, data, "bc", steps)
+    clear = unique_best(data)
+    same = ours == theirs
+    return {"clear_states": float(same[clear].mean()), "all_states": float(same.mean())}
+
+
+def levels(agreement_steps: int = 0) -> dict[str, Any]:
+    """Offline learning from the planner's games, and playing."""
+    chosen = LOG.levels(LAB)
+    data = LOG.data(chosen, LAB)
+    task = level_task(data, LOG.arena, chosen)
+    budget = replace(OFFLINE, steps=OFFLINE_STEPS)
+    cloning, implicit = BehaviourCloning(budget), DiscreteIQL(budget=budget)
+    offline_steps_per_second(cloning, task)  # a warm-up
+    found: dict[str, Any] = {
+        "bc_steps_per_second": offline_steps_per_second(cloning, task),
+        "iql_steps_per_second": offline_steps_per_second(implicit, task),
+        "levels_per_second": levels_per_second(),
+    }
+    python = os.environ.get("D3RLPY_PYTHON")
+    if python:
+        theirs, _ = peer(python, data, "bc", OFFLINE_STEPS)
+        conservative, _ = peer(python, data, "cql", OFFLINE_STEPS)
+        found["d3rlpy_bc_steps_per_second"] = theirs
+        found["d3rlpy_cql_steps_per_second"] = conservative
+        found["bc_steps_vs_d3rlpy"] = found["bc_steps_per_second"] / theirs
+        found["iql_steps_vs_d3rlpy"] = found["iql_steps_per_second"] / conservative
+        if agreement_steps:
+            found["agreement"] = agreement(python, data, task, agreement_steps)
+    return found
+
+
+FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "dense": dense,
+    "levels": levels,
+    "compass": compass,
+}
 
 
 def main() -> int:
-    chosen = [name for name in FIGURES if name in sys.argv] or list(FIGURES)
-    found = {name: FIGURES[name]() for name in chosen}
-    if "--json" in sys.argv:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=FIGURES)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--agreement", type=int, default=0, metavar="STEPS")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    figures = {**FIGURES, "levels": lambda: levels(options.agreement)}
+    found = {name: figures[name]() for name in options.only or FIGURES}
+    if options.json:
         print(json.dumps({**found, "bars": {"at most": CEILINGS, "at least": FLOORS}}))
     else:
         for values in found.values():

@@ -2,8 +2,8 @@
 
     python benchmarks/peers/d3rlpy_peer.py transitions.npz bc 200 actions.npy
 
-Runs in an environment of its own (d3rlpy pins an old Gymnasium): `benchmarks/levels.py` calls it
-with the interpreter that D3RLPY_PYTHON names, and with this package on the path for the network.
+Runs in an environment of its own (d3rlpy pins an old Gymnasium): `dense_levels_compass.py` calls
+it with the interpreter that D3RLPY_PYTHON names, and with this package on the path for the network.
 Prints one JSON line.
 """
 

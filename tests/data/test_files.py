@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from unseen.data import registry
 from unseen.data.files import content_sha256, data_file, data_folders
@@ -23,14 +24,17 @@ from unseen.data.packing import gzip_member, repack_folder
 from unseen.data.registered_file import RegisteredFile
 from unseen.data.registry import (
     british_fiction,
+    camvid_small,
     cifar10_subset,
     data_sets,
     diabetes_130_hospitals,
+    em_membrane_small,
     fast_detect_gpt,
     federalist,
     files_of,
     human_vs_llm,
     instruction_induction,
+    keypoints_openfield,
     neiss_infants,
     registered_files,
     reuters_c50_subset,
@@ -136,7 +140,7 @@ def test_shipped_files_hold_what_the_registry_says(name):
 
 
 def test_only_open_licences_are_shipped():
-    assert {REGISTERED[name].licence for name in SHIPPED} == {"MIT", "CC BY 4.0"}
+    assert {REGISTERED[name].licence for name in SHIPPED} == {"MIT", "CC BY 4.0", "Apache-2.0"}
     for folder in {name.split("/")[0] for name in SHIPPED}:
         assert "Licence:" in (data_folders()[0] / folder / "README.md").read_text()
 
@@ -389,6 +393,61 @@ def test_cifar_subset_takes_the_first_of_each_class(tmp_path):
         f"train/{c}/000{k}.jpg" for c in "ab" for k in (1, 2)
     ]
     assert made.read("train/b/0002.jpg") == b"trainb2"
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_membranes_are_halved_and_ordered_by_number(tmp_path):
+    image = np.full((512, 512), 10)
+    image[:2, :2] = [[0, 0], [100, 100]]
+    label = np.full((512, 512), 255)
+    label[:256] = 0
+    files = {}
+    for k in range(30):
+        files[f"unet-1/data/membrane/train/image/{k}.png"] = png(image + k)
+        files[f"unet-1/data/membrane/train/label/{k}.png"] = png(label)
+    (tmp_path / "a.zip").write_bytes(zip_of(files))
+    made = np.load(io.BytesIO(em_membrane_small.pack([tmp_path / "a.zip"])))
+    assert made["x"].shape == made["y"].shape == (30, 256, 256)
+    assert made["x"][:, 0, 0].tolist() == [50 + k for k in range(30)]
+    assert made["x"][11, 0, 1] == 21
+    assert made["y"][0, :, 0].tolist() == [0] * 128 + [1] * 128
+
+
+def test_camvid_takes_frames_evenly_and_their_classes(tmp_path):
+    files = {}
+    for part, count in {"train": 120, "val": 15, "test": 31}.items():
+        for k in range(count):
+            files[f"S-1/CamVid/{part}/{k:03}.png"] = png(np.full((360, 480, 3), k))
+            files[f"S-1/CamVid/{part}annot/{k:03}.png"] = png(np.full((360, 480), k % 12))
+    (tmp_path / "a.zip").write_bytes(zip_of(files))
+    made = np.load(io.BytesIO(camvid_small.pack([tmp_path / "a.zip"])))
+    assert made["x_train"].shape == (60, 120, 160, 3)
+    assert made["names_train"][:3].tolist() == ["000.png", "002.png", "004.png"]
+    assert made["y_train"][:3, 0, 0].tolist() == [0, 2, 4]
+    assert made["names_test"][-1] == "029.png"
+
+
+def test_points_of_the_mouse_are_quartered(tmp_path):
+    folder = "DLC-1/examples/openfield-Pranav-2018-10-30"
+    table = (
+        "scorer,P,P\nbodyparts,snout,snout\ncoords,x,y\n"
+        "labeled-data/m4s1/img2.png,8,4\nlabeled-data/m4s1/img1.png,20,40\n"
+    )
+    files = {f"{folder}/labeled-data/m4s1/CollectedData_Pranav.csv": table.encode()}
+    for k in (1, 2):
+        files[f"{folder}/labeled-data/m4s1/img{k}.png"] = png(np.full((480, 640), 9 * k))
+    (tmp_path / "a.zip").write_bytes(zip_of(files))
+    made = np.load(io.BytesIO(keypoints_openfield.pack([tmp_path / "a.zip"])))
+    assert made["images"].shape == (2, 120, 160)
+    assert made["images"][:, 0, 0].tolist() == [9, 18]
+    assert made["keypoints"].tolist() == [[[5, 10]], [[2, 1]]]
+    assert made["bodyparts"].tolist() == ["snout"]
+    assert made["names"].tolist() == ["img1.png", "img2.png"]
 
 
 def test_reversal_curse_keeps_the_data_folder_only(tmp_path):

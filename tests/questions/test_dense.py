@@ -8,10 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from unseen.data.files import data_folders
 from unseen.engine.loop import Budget
 from unseen.errors import InvalidConfig, InvalidData, MissingFile
+from unseen.identity.tensors import digest_of
 from unseen.lab import Lab
-from unseen.methods.few_shot_tuning import Adapt
+from unseen.measures.segmentation import RMSE
+from unseen.methods.few_shot_tuning import Adapt, FewShotTuning
 from unseen.models.token_matching import Shape, token_matcher
 from unseen.questions.dense import few_shot_answer, write_predictions
 from unseen.questions.dense.arms import (
@@ -21,9 +24,11 @@ from unseen.questions.dense.arms import (
     learn_forest,
     learn_unet,
 )
-from unseen.questions.dense.checkpoint import load_matcher, save_matcher
+from unseen.questions.dense.checkpoint import load_matcher, save_matcher, shipped_matcher
 from unseen.questions.dense.inputs import DenseData, Kind, read_folders, shrink
 from unseen.questions.dense.job import Setting, adapt_to, error_of, spread
+from unseen.tasks import ProceduralScenes
+from unseen.tasks.procedural_scenes import TRAINING, Label
 
 SHAPE = Shape(side=16, width=16, heads=2)
 
@@ -278,6 +283,33 @@ def test_a_network_comes_back_from_its_file_and_a_pickle_does_not(tmp_path):
     save_weights(tmp_path / "other.safetensors", {"a": torch.zeros(2)})
     with pytest.raises(InvalidData, match="no token matching"):
         load_matcher(tmp_path / "other.safetensors")
+
+
+def test_the_shipped_network_has_the_sizes_of_the_study_and_the_hash_of_its_card():
+    switch = shipped_matcher()
+    assert switch.module.shape == Shape()
+    assert switch.tasks == [str(label) for label in TRAINING]
+    card = data_folders()[0] / "dense-matcher" / "README.md"
+    assert digest_of(switch.state_dict()) in card.read_text("utf-8")
+    assert (card.parent / "matcher.safetensors").stat().st_size < 5_000_000
+
+
+def test_the_shipped_network_finds_what_is_red_in_new_scenes_from_ten_labels():
+    scenes = ProceduralScenes(labels=(Label.RED,), n_train=10, n_test=20).build(Lab(seed=5))
+    tuning = FewShotTuning("red of the shots", Adapt.NONE)
+    with Lab().child("init").seeded():
+        untrained = token_matcher()
+    errors = []
+    for switch in (shipped_matcher(), untrained):
+        tuned = tuning.fit(switch, scenes, Lab())
+        errors.append(RMSE("test")(tuned, Lab()).value)
+    assert errors[0] < 0.75 * errors[1]
+
+
+def test_without_a_model_the_shipped_one_is_adapted_and_the_page_says_what_it_saw(tmp_path):
+    folders(tmp_path, size=24)
+    answer = few_shot_answer(read(tmp_path), replace(SETTING, steps=1), Lab())
+    assert "has only ever seen drawn scenes" in answer.report(tmp_path / "r.md").read_text("utf-8")
 
 
 def test_what_is_learned_from_is_spread_evenly(tmp_path):

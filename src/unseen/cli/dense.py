@@ -14,10 +14,11 @@ def parser() -> Arguments:
         "unseen dense",
         "Learn masks, maps or key points from a few labelled images: errors against baselines, and "
         "predictions for the other images.",
-        "unseen dense images/ labels/ --shots 10 --model matcher.safetensors\n\n"
+        "unseen dense images/ labels/ --shots 10\n"
+        "unseen dense images/ labels/ --shots 10 --kind classes --adapt bias-and-decoder\n\n"
         "Pairs are found by file name; labels are PNG, .npy or .csv files.\n"
-        "Key points are CSV files with the line name,x,y first. examples/dense_matcher.py makes\n"
-        "a small network that has only seen drawn scenes.",
+        "Key points are CSV files with the line name,x,y first. The shipped network has only\n"
+        "seen drawn scenes; --model takes one of your own (safetensors).",
         groups=(INPUT, LEARNING),
     )
     p.add_argument("images", help="folder of images")
@@ -33,7 +34,7 @@ def parser() -> Arguments:
     p.option(LEARNING, "--shots", type=int, default=10,
              help="labelled images to learn from (default 10)")  # fmt: skip
     p.option(LEARNING, "--model", metavar="FILE",
-             required=True, help="weights of token matching, safetensors")  # fmt: skip
+             help="weights of token matching, safetensors (default: the shipped ones)")  # fmt: skip
     p.option(LEARNING, "--adapt", choices=("none", "bias", "bias-and-decoder", "all"),
              default="bias", help="what a new task trains (default bias)")  # fmt: skip
     p.option(LEARNING, "--steps", type=int, default=60, help="of adaptation (default 60)")
@@ -41,6 +42,8 @@ def parser() -> Arguments:
              help="blocks of neighbours by name, each held out in turn (default 5)")  # fmt: skip
     p.option(LEARNING, "--most", type=int, default=40, metavar="N",
              help="evaluate on at most N labelled images (default 40)")  # fmt: skip
+    p.option(LEARNING, "--curve", metavar="N,N", default="1,5,10,20",
+             help="numbers of labelled images of the curve, 0 for none (default 1,5,10,20)")  # fmt: skip
     p.option(LEARNING, "--seed", type=int, default=0, help="of all random numbers (default 0)")
     p.option(OUTPUT, "--predictions", metavar="FOLDER", default="predictions",
              help="where PNGs of the images without a label go (default predictions)")  # fmt: skip
@@ -48,6 +51,21 @@ def parser() -> Arguments:
              help=".html, .md, .json or .tex (default unseen-dense.html)")  # fmt: skip
     p.option(OUTPUT, "--quiet", action="store_true", help="no progress")
     return p
+
+
+def numbers_of_shots(text: str) -> tuple[int, ...]:
+    """ "1,5,10"; "0" is none."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [-1]
+    if min(numbers) < 0:
+        raise InvalidConfig(
+            f"--curve {text}.",
+            why="it names numbers of labelled images.",
+            fix="write --curve 1,5,10,20, or --curve 0 for none.",
+        )
+    return tuple(sorted({number for number in numbers if number}))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,6 +90,7 @@ def main(argv: Sequence[str]) -> int:
         adapt=Adapt(options.adapt.replace("-", " ")),
         steps=options.steps,
         most=options.most,
+        curve=numbers_of_shots(options.curve),
         seed=options.seed,
     )
     data = read_folders(
@@ -91,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
             setting,
             lab,
             watch.on_finish,
-            model=Path(options.model),
+            model=None if options.model is None else Path(options.model),
             source=f"{options.images}, {options.labels}",
         )
     finally:

@@ -11,6 +11,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from unseen.data.registered_file import RegisteredFile
 from unseen.errors import CorruptFile
 
@@ -66,6 +70,25 @@ def zip_archive(files: Mapping[str, bytes], compression: int) -> bytes:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data, compress_type=compression)
     return buffer.getvalue()
+
+
+def npz_archive(arrays: Mapping[str, NDArray]) -> bytes:
+    """Compressed arrays by name."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def shrink_image(data: bytes, size: tuple[int, int], mode: str) -> NDArray[np.uint8]:
+    """An image file in mode "L" or "RGB", every pixel the mean of the ones that it covers."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert(mode).resize(size, Image.Resampling.BOX))
+
+
+def shrink_labels(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image file of class numbers, every pixel the one that lies at its middle."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.resize(size, Image.Resampling.NEAREST))
 
 
 def repack_folder(

@@ -11,7 +11,7 @@ from torch import Tensor
 from unseen.lab import Lab
 from unseen.measures.segmentation import peak
 from unseen.questions.answer import Answer
-from unseen.questions.dense.checkpoint import load_matcher
+from unseen.questions.dense.checkpoint import load_matcher, shipped_matcher
 from unseen.questions.dense.document import dense_document, machine
 from unseen.questions.dense.inputs import DenseData, Kind
 from unseen.questions.dense.job import DenseResult, Setting, adapt_to
@@ -24,12 +24,16 @@ def few_shot_answer(
     lab: Lab,
     on_fold: Callable[[object], None] = lambda _: None,
     *,
-    model: Path,
+    model: Path | None = None,
     source: str = "images",
 ) -> Answer[DenseResult]:
-    """Adaptation to the labelled images, errors against the baselines, and maps of the others."""
-    found = adapt_to(data, load_matcher(model), setting, lab, on_fold)
-    document = dense_document(found, source)
+    """Adaptation to the labelled images, errors against the baselines, and maps of the others.
+
+    Without a `model` the shipped network is adapted.
+    """
+    switch = shipped_matcher() if model is None else load_matcher(model)
+    found = adapt_to(data, switch, setting, lab, on_fold)
+    document = dense_document(found, source, shipped=model is None)
     return Answer(results=found, document=document, machine=machine(found))
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from unseen.data.files import data_file
 from unseen.engine.bias_switch import BiasSwitch
 from unseen.errors import InvalidData
 from unseen.models.token_matching import Shape, TokenMatching, token_matcher
 from unseen.runs.tensors import key_of, load_weights, save_weights
+
+SHIPPED = "dense-matcher/matcher.safetensors"
 
 
 def save_matcher(path: Path, switch: BiasSwitch) -> None:
@@ -32,9 +35,15 @@ def load_matcher(path: Path) -> BiasSwitch:
         raise InvalidData(
             f"{path} holds no token matching network ({str(error).splitlines()[0]}).",
             why="its sizes and tasks stand beside the weights, as save_matcher writes them.",
-            fix="write it with unseen.questions.dense.checkpoint.save_matcher.",
+            fix="write it with unseen.questions.dense.checkpoint.save_matcher, or leave --model "
+            "out.",
         ) from error
     return switch.eval()
+
+
+def shipped_matcher() -> BiasSwitch:
+    """The network that comes with the package; it has seen drawn scenes only."""
+    return load_matcher(data_file(SHIPPED))
 
 
 def count_parameters(switch: BiasSwitch) -> int:

@@ -20,12 +20,12 @@ SHOWN = 72
 """Side of the images in the report."""
 
 
-def dense_document(found: DenseResult, source: str) -> Document:
+def dense_document(found: DenseResult, source: str, *, shipped: bool) -> Document:
     sections = [
         Section("Errors on images that were not learned from", [_table(found), *_notes(found)]),
         Section("How many labelled images", _curve(found)),
         Section("Examples", _examples(found)),
-        Section(LIMITS, [Paragraph(text) for text in _limits(found)]),
+        Section(LIMITS, [Paragraph(text) for text in _limits(found, shipped)]),
     ]
     return Document(
         title="A new dense task from a few labelled images",
@@ -137,7 +137,7 @@ def _small(image: Tensor) -> Tensor:
     return F.interpolate(image[None, None], size=size, mode="area")[0, 0].clamp(0, 1)
 
 
-def _limits(found: DenseResult) -> list[str]:
+def _limits(found: DenseResult, shipped: bool) -> list[str]:
     first = (*found.data.labelled, *found.data.unlabelled)[0]
     height, width = first.image.shape[-2:]
     texts = [
@@ -148,11 +148,15 @@ def _limits(found: DenseResult) -> list[str]:
         "One training run per block: other random numbers would give other errors, which the "
         "intervals do not hold.",
     ]
-    texts.append(
-        "A network that has only ever seen drawn scenes (examples/dense_matcher.py) knows discs, "
-        "squares and triangles. Where matching loses against a baseline, use the baseline, or a "
-        "network that was trained on images like these."
-    )
+    if shipped:
+        texts.insert(
+            0,
+            "The shipped network has only ever seen drawn scenes: discs, squares and triangles. "
+            "Where it loses against a baseline, use the baseline, or give --model a network that "
+            "was trained on images like these.",
+        )
+        if found.data.inputs > 1:
+            texts.insert(1, "It never saw a second image in training, and may make little of it.")
     if found.data.kind is Kind.POINTS:
         texts.append("A point is the highest pixel of its map, and is taken to be seen.")
     return texts
