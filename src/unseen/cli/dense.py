@@ -43,7 +43,7 @@ def parser() -> Arguments:
     p.option(LEARNING, "--most", type=int, default=40, metavar="N",
              help="evaluate on at most N labelled images (default 40)")  # fmt: skip
     p.option(LEARNING, "--curve", metavar="N,N", default="1,5,10,20",
-             help="numbers of labelled images of the curve, 0 for none (default 1,5,10,20)")  # fmt: skip
+             help="labelled images along the curve, 0: none (default 1,5,10,20)")  # fmt: skip
     p.option(LEARNING, "--seed", type=int, default=0, help="of all random numbers (default 0)")
     p.option(OUTPUT, "--predictions", metavar="FOLDER", default="predictions",
              help="where PNGs of the images without a label go (default predictions)")  # fmt: skip

@@ -194,7 +194,7 @@ def _size(image: Tensor) -> str:
     return f"{image.shape[-1]} × {image.shape[-2]}"
 
 
-def shrink(maps: Float[Tensor, "c y x"], side: int) -> Float[Tensor, "c y x"]:
+def shrink(maps: Float[Tensor, "c y x"], side: int) -> Float[Tensor, "c height width"]:
     """Averages over areas until the shorter side has `side` pixels; smaller maps stay."""
     height, width = maps.shape[-2:]
     factor = side / min(height, width)

@@ -250,7 +250,7 @@ def _distance(maps: Float[Tensor, "1 c y x"], sample: Sample) -> float:
     return sample.scale * float((found - truth).norm(dim=1).mean())
 
 
-def enlarge(maps: Float[Tensor, "c y x"], sample: Sample) -> Float[Tensor, "c y x"]:
+def enlarge(maps: Float[Tensor, "c y x"], sample: Sample) -> Float[Tensor, "c height width"]:
     """At the size of the file."""
     return F.interpolate(maps[None], size=sample.size, mode="bilinear")[0].clamp(0, 1)
 
