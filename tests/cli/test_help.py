@@ -18,6 +18,7 @@ from unseen.cli import (
     influence,
     main,
     pairs,
+    serve,
     study_options,
     subject_options,
 )
@@ -73,13 +74,14 @@ def test_the_options_of_a_table_and_of_the_output_are_the_same_everywhere(name):
     assert "--report" in options
 
 
-@pytest.mark.parametrize("name", [*PARSERS, "run", "report", "check"])
+@pytest.mark.parametrize("name", [*PARSERS, "run", "report", "check", "serve"])
 def test_help_is_in_groups_and_says_what_can_be_repeated(name):
     parsers = {
         **PARSERS,
         "run": study_options.run_parser(),
         "report": study_options.report_parser(),
         "check": study_options.check_parser(),
+        "serve": serve.parser(),
     }
     parser = parsers[name]
     titles = [group.title for group in parser._action_groups if group._group_actions]

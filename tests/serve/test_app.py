@@ -22,7 +22,8 @@ pytest.importorskip("httpx2")
 
 from starlette.testclient import TestClient
 
-from unseen.serve.app import LARGEST_BODY, compass_app
+from unseen.serve.app import compass_app
+from unseen.serve.guard import LARGEST_BODY
 
 
 def small_generator(seed: int = 0) -> ImageGenerator:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from unseen.cli.compass import listen
+from unseen.cli.local_server import listen
 from unseen.serve.generators import shipped_generator
 
 pytest.importorskip("starlette")

@@ -34,6 +34,8 @@ class Arguments(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        # the name under which an answer is stored
+        self.set_defaults(question=prog.split()[-1])
         self._named = {title: self.add_argument_group(title) for title in (*groups, OUTPUT)}
         self.option(
             OUTPUT, "--json", action="store_true", help="the result as JSON on the standard output"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unseen.cli.arguments import OUTPUT, Arguments
+from unseen.cli.subject_options import store_or_warn
 from unseen.errors import InvalidConfig
 
 INPUT, LEARNING = "images and labels", "learning"
@@ -126,4 +127,5 @@ def main(argv: Sequence[str]) -> int:
         if written:
             print(f"{len(written)} predictions: {options.predictions}")
         print(f"report: {options.report}")
+    store_or_warn(options.question, answer.document, answer.machine)
     return 0

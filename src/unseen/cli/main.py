@@ -50,6 +50,10 @@ COMMANDS = {
         "unseen.cli.compass",
         "directions in a generator by what a person marks: a page in the browser",
     ),
+    "serve": (
+        "unseen.cli.serve",
+        "stored audits, comparisons and studies, and what changed: a page in the browser",
+    ),
     "run": ("unseen.cli.run", "test the claims of a paper: compute what is missing, judge, report"),
     "report": (
         "unseen.cli.report",

@@ -12,6 +12,7 @@ from typing import Any
 
 from unseen.cli.arguments import Arguments
 from unseen.cli.study_options import run_parser
+from unseen.cli.subject_options import store_or_warn
 from unseen.document import Document
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.questions.answer import WRITERS
@@ -205,8 +206,12 @@ def write_outputs(
     written: dict[str, str] = {}
     if folder is not None and not result.interrupted and len(result.runs) == result.total:
         written["ledger"] = str(ledger.write(folder, what.study, what.scale, result, verdicts))
-    if report is not None and result.runs:
-        written["report"] = str(save_report(report, what, result, verdicts.judgements))
+    if not result.runs:
+        return written
+    page = page_of(what, result, verdicts.judgements)
+    if report is not None:
+        written["report"] = str(write_page(report, page))
+    store_or_warn("run", page, {"claims": ledger.lines(verdicts.judgements, verdicts.doublings)})
     return written
 
 

@@ -3,11 +3,15 @@ a table, training, output.
 """
 
 import argparse
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from unseen.cli.arguments import OUTPUT, Arguments
+from unseen.errors import UnseenError
 
 if TYPE_CHECKING:  # the parsers must not wait for torch
+    from unseen.document import Document
     from unseen.questions.answer import Answer
 
 DATA, TRAINING, TEXT = "data", "model and training", "language model"
@@ -191,9 +195,25 @@ def shared_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def present(found: "Answer[Any]", options: argparse.Namespace, *more: str) -> None:
-    """Prints the results as JSON, or the summary and which files were written."""
+    """Prints the results as JSON, or the summary and which files were written; stores the answer
+    for `unseen serve`.
+    """
     if options.json:
         print(found.json(report=str(options.report)))
     elif not options.quiet:
         found.show()
         print("\n".join([f"report: {options.report}", *more]))
+    store_or_warn(options.question, found.document, found.machine, found.results)
+
+
+def store_or_warn(
+    question: str, document: "Document", machine: Mapping[str, Any], results: Any = None
+) -> None:
+    """Stores an answer; where the home cannot be written, a word: the answer itself is there."""
+    from unseen.questions.storage import store_answer  # after parsing: it imports torch
+    from unseen.runs.store import home
+
+    try:
+        store_answer(home(), question, document, machine, results)
+    except UnseenError as error:
+        print(f"not stored for `unseen serve`: {error.what}", file=sys.stderr)

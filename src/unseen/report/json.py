@@ -13,6 +13,9 @@ from torch import Tensor
 
 from unseen.document import Document
 
+NOT_PLAIN = {"not_plain": True}
+"""Metadata of a field that is no part of a document for machines: values of single examples."""
+
 
 def as_json(document: Document, indent: int | None = 2) -> str:
     """The document; every block, figure and reading names its kind."""
@@ -43,6 +46,7 @@ def plain(value: Any) -> Any:
             field.name: getattr(value, field.name)
             for field in fields(value)
             if field.name not in ("detail", "freedom")  # tensors, and what only widening needs
+            and not field.metadata.get("not_plain")
         }
         detail = getattr(value, "detail", None)
         inside |= {"detail": detail} if isinstance(detail, str) else {}

@@ -1,7 +1,4 @@
-"""The web application around sessions: routes, guards and one sentence for every refusal.
-
-Only this module and the command know Starlette (extra `ui`).
-"""
+"""The web application around sessions of the compass: its routes."""
 
 import functools
 import json
@@ -9,21 +6,24 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib import resources
 from math import isfinite
 from typing import Any
 
-from unseen.errors import InvalidData, MissingExtra, UnknownName, UnseenError
+from unseen.errors import InvalidData, MissingExtra, UnseenError
 from unseen.models.generator import ImageGenerator
-from unseen.serve.images import png_grid
-from unseen.serve.session import (
-    ANCHORS,
-    STRONGEST,
-    WALK,
-    OtherModel,
-    Session,
-    open_session,
+from unseen.serve.guard import (
+    LOOPBACK,
+    Guard,
+    page_file,
+    refuse,
+    refuse_http,
+    report_bug,
+    security_headers,
 )
+from unseen.serve.images import png_grid
+from unseen.serve.marks import STRONGEST
+from unseen.serve.session import ANCHORS, WALK, Session
+from unseen.serve.session_files import card, open_session, session_file, tensors
 from unseen.serve.studio import MEASURED, Studio
 
 try:
@@ -40,8 +40,6 @@ except ImportError as error:
         fix='pip install "unseen[ui]"',
     ) from error
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-LARGEST_BODY = 1 << 20
 MOST_SESSIONS = 64
 PAGES = {
     "/": ("compass.html", "text/html"),
@@ -49,15 +47,10 @@ PAGES = {
     "/compass.js": ("compass.js", "text/javascript"),
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-Scope = Any
+HEADERS = security_headers(
+    "script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+    "form-action 'none'"
+)
 Body = Mapping[str, Any]
 
 
@@ -103,96 +96,12 @@ def compass_app(
         Route("/favicon.ico", functools.partial(_page, *PAGES["/favicon.svg"])),
         *_api(sessions),
     ]
-    handlers = {UnseenError: _refuse, HTTPException: _refuse_http, Exception: _report_bug}
+    handlers = {UnseenError: refuse, HTTPException: refuse_http, Exception: report_bug}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts)
 
 
-class Guard:
-    """Refuses foreign hosts and origins and bodies that are too large, before anything reads them.
-
-    A page of another site can send requests to a loopback address, and by rebinding its own name
-    read the answers: the Host header tells.
-    """
-
-    def __init__(self, app: Callable[..., Awaitable[None]], hosts: Sequence[str]) -> None:
-        self.app, self.hosts = app, {host.lower() for host in hosts}
-
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return
-        headers = {key.decode("latin-1").lower(): value.decode("latin-1")
-                   for key, value in scope["headers"]}  # fmt: skip
-        if refusal := self._refusal(headers):
-            await refusal(scope, receive, send)
-            return
-        body, too_large = b"", False
-        while True:  # bodies are small, so that they are read whole
-            message = await receive()
-            body += message.get("body", b"")
-            too_large = len(body) > LARGEST_BODY
-            if too_large or not message.get("more_body"):
-                break
-        if too_large:
-            await _error(413, "The body is too large: at most 1 MB.")(scope, receive, send)
-            return
-        messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replay() -> Any:
-            return messages.pop() if messages else await receive()
-
-        await self.app(scope, replay, send)
-
-    def _refusal(self, headers: Mapping[str, str]) -> JSONResponse | None:
-        host = headers.get("host", "")
-        if _host_name(host) not in self.hosts:
-            return _error(
-                403, "This host is not served: open the address that the command printed."
-            )
-        origin = headers.get("origin")
-        if origin is not None and origin.split("://")[-1] != host:
-            return _error(403, "Another site may not use this page.")
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > LARGEST_BODY:
-            return _error(413, "The body is too large: at most 1 MB.")
-        return None
-
-
-def _host_name(host: str) -> str:
-    """Without the port."""
-    name, colon, port = host.lower().rpartition(":")
-    return name if colon and port.isdigit() else host.lower()
-
-
-def _error(status: int, sentence: str) -> JSONResponse:
-    return JSONResponse({"error": sentence}, status, HEADERS)
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, UnseenError)
-    parts = (error.what, error.why and error.why[0].upper() + error.why[1:])
-    words = " ".join(part for part in parts if part)
-    if isinstance(error, UnknownName | InvalidData) and error.fix:
-        words = f"{error.what} ({error.fix.rstrip('.')})"
-    status = 409 if isinstance(error, OtherModel) else 422
-    return _error(status, " ".join(words.split()))
-
-
-async def _refuse_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    known = {404: "There is nothing at this address.", 405: "This address is not used so."}
-    standard = error.detail in ("Not Found", "Method Not Allowed")
-    return _error(error.status_code, known.get(error.status_code, "") if standard else error.detail)
-
-
-async def _report_bug(request: Request, error: Exception) -> Response:
-    return _error(500, f"The server failed ({type(error).__name__}); its terminal says where.")
-
-
 async def _page(name: str, kind: str, request: Request) -> Response:
-    content = resources.files("unseen.serve").joinpath("page", name).read_bytes()
-    return Response(content, headers=HEADERS, media_type=kind)
+    return Response(page_file(name), headers=HEADERS, media_type=kind)
 
 
 Answer = Callable[[Session, Request, Body], Any]
@@ -242,7 +151,7 @@ def _api(sessions: Sessions) -> list[Route]:
         Route("/api/sessions", _endpoint(new), methods=["POST"]),
         Route("/api/sessions/open", _endpoint(reopen), methods=["POST"]),
         route("", lambda s, r, b: s.state()),
-        route("/file", lambda s, r, b: _download(s.file(), "session.json")),
+        route("/file", lambda s, r, b: _download(session_file(s), "session.json")),
         route("/board", _board, "POST"),
         route("/marks", _marks, "POST"),
         route("/undo", _undo, "POST"),
@@ -376,7 +285,7 @@ def _remove(session: Session, request: Request, body: Body) -> Any:
 
 def _export_tensors(session: Session, request: Request, body: Body) -> Response:
     name = request.path_params["name"]
-    content = session.tensors(name)
+    content = tensors(session, name)
     return Response(
         content, headers=_attachment(f"{name}.safetensors"), media_type="application/octet-stream"
     )
@@ -384,7 +293,7 @@ def _export_tensors(session: Session, request: Request, body: Body) -> Response:
 
 def _export_card(session: Session, request: Request, body: Body) -> Response:
     name = request.path_params["name"]
-    return _download(session.card(name), f"{name}.json")
+    return _download(card(session, name), f"{name}.json")
 
 
 def _export_strip(session: Session, request: Request, body: Body) -> Response:

@@ -4,7 +4,6 @@ A session is its log: model, edit site, seed and marks in their order give the s
 another run.
 """
 
-import json
 import re
 import threading
 from collections.abc import Mapping
@@ -14,10 +13,9 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save
 from torch import Tensor
 
-from unseen import __version__, stats
+from unseen import stats
 from unseen.attributions.directions import (
     LEAST_MARKS,
     LatentDirection,
@@ -38,50 +36,27 @@ from unseen.measures.latent_directions import (
 )
 from unseen.models.generator import LATENT, Direction
 from unseen.reading import Reading
+from unseen.serve.marks import (
+    Board,
+    Question,
+    SavedDirection,
+    describe_missing,
+    find_question,
+    reading_json,
+    require_current,
+    require_strength,
+    require_unanswered,
+)
 from unseen.serve.studio import BOARDS, POOL, Samples, Studio
 
 BOARD = 12
 ANCHORS = 5
 WALK = tuple(range(-3, 4))
-STRONGEST = 20.0
 BLIND = 2.0
 """Strength of the two images of a blind pair."""
 COMPONENTS = 8
 CURRENT = "current"
-FORMAT = "unseen-compass-1"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _-]{0,39}")
-
-
-class OtherModel(InvalidData):
-    """A session of another model."""
-
-
-@dataclass(frozen=True)
-class Board:
-    """Samples shown together."""
-
-    kind: str
-    samples: tuple[int, ...]
-
-
-@dataclass
-class Question:
-    """Images in an order that only the server knows, and the answer when there is one."""
-
-    order: tuple[str, ...]
-    sample: int = 0
-    fits: int = 0
-    """The fit that it asks about: answers of an earlier direction say nothing of this one."""
-    answer: str = ""
-
-
-@dataclass(frozen=True)
-class SavedDirection:
-    """A name for the marks that give a direction."""
-
-    name: str
-    marks: Mapping[int, int]
-    direction: Direction
 
 
 @dataclass
@@ -299,8 +274,8 @@ class Session:
             return len(self.pairs) - 1
 
     def pair_images(self, number: int) -> Float[Tensor, "1 2 c h w"]:
-        question = _of(self.pairs, number)
-        self._require_current(question)
+        question = find_question(self.pairs, number)
+        require_current(question, self.fits)
         signs = {"more": BLIND, "less": -BLIND}
         images = [self.mix(question.sample, {CURRENT: signs[side]}) for side in question.order]
         return torch.stack(images, 1)
@@ -308,9 +283,9 @@ class Session:
     def answer_pair(self, number: int, side: str) -> bool:
         """Whether the side that shows more, for the person, is the one that the direction means."""
         with self.lock:
-            question = _of(self.pairs, number)
-            self._require_current(question)
-            _require_unanswered(question)
+            question = find_question(self.pairs, number)
+            require_current(question, self.fits)
+            require_unanswered(question)
             if side not in ("left", "right"):
                 raise UnknownName.near("side", side, ("left", "right"))
             question.answer = question.order[side == "right"]
@@ -322,14 +297,6 @@ class Session:
 
     def _answers(self, questions: list[Question]) -> list[str]:
         return [q.answer for q in questions if q.answer and q.fits == self.fits]
-
-    def _require_current(self, question: Question) -> None:
-        if question.fits != self.fits:
-            raise InvalidData(
-                "This question is about an earlier direction.",
-                why="marks were fitted again since.",
-                fix="ask for a new one.",
-            )
 
     def rivals(self) -> dict[str, Direction]:
         """Mine, and of each kind the direction that fits the marks best, in their sense."""
@@ -367,8 +334,8 @@ class Session:
 
     def comparison_images(self, number: int) -> Float[Tensor, "n m c h w"]:
         """One anchor along every candidate, a row each."""
-        question = _of(self.comparisons, number)
-        self._require_current(question)
+        question = find_question(self.comparisons, number)
+        require_current(question, self.fits)
         rivals = self.rivals()
         anchor = BOARDS + question.sample % (POOL - BOARDS)
         z = self.samples.z[anchor : anchor + 1]
@@ -378,9 +345,9 @@ class Session:
     def answer_comparison(self, number: int, row: int) -> tuple[str, ...]:
         """What the rows were."""
         with self.lock:
-            question = _of(self.comparisons, number)
-            self._require_current(question)
-            _require_unanswered(question)
+            question = find_question(self.comparisons, number)
+            require_current(question, self.fits)
+            require_unanswered(question)
             if not 0 <= row < len(question.order):
                 raise InvalidData(
                     f"There is no row {row}.", f"there are {len(question.order)}.", "choose one."
@@ -399,27 +366,14 @@ class Session:
 
     def missing(self) -> list[str]:
         """What keeps the page from saying more, one sentence each."""
-        marks = self.marks
-        more, less = (sum(m == side for m in marks.values()) for side in (1, -1))
-        if not (more and less):
-            return ["Mark at least one image in each group."]
-        found = []
-        if min(more, less) < self.method.few:
-            found.append(
-                f"With fewer than {self.method.few} marks on a side the direction is only the "
-                "difference of two means."
-            )
-        if min(more, less) < LEAST_MARKS:
-            found.append(
-                f"At least {LEAST_MARKS} marks on each side are needed to test them against chance."
-            )
-        if self.accuracy() is None:
-            found.append(
-                "No blind answer yet: whether the direction means to you what you marked is open."
-            )
-        if self.studio.generator.encoder is None:
-            found.append("The safe range is read from coarse pixels: this model has no encoder.")
-        return found
+        sides = [sum(m == side for m in self.marks.values()) for side in (1, -1)]
+        return describe_missing(
+            min(sides),
+            few=self.method.few,
+            least=LEAST_MARKS,
+            is_blind=self.accuracy() is not None,
+            has_encoder=self.studio.generator.encoder is not None,
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything that the page shows but images and measures."""
@@ -443,151 +397,3 @@ class Session:
                 "compared": self.preference(),
                 "missing": self.missing(),
             }
-
-    def file(self) -> dict[str, Any]:
-        """The session as it is kept in a file."""
-        with self.lock:
-            return {
-                "format": FORMAT,
-                "model": self.studio.generator.digest,
-                "layer": self.layer,
-                "seed": self.seed,
-                "log": [list(entry) for entry in self.log],
-                "boards": [[board.kind, list(board.samples)] for board in self.boards],
-                "directions": [
-                    {"name": one.name, "marks": {str(s): m for s, m in one.marks.items()}}
-                    for one in self.saved.values()
-                ],
-                "blind": [
-                    [q.order[0], q.sample, q.answer]
-                    for q in self.pairs
-                    if q.answer and q.fits == self.fits
-                ],
-            }
-
-    def card(self, name: str) -> dict[str, Any]:
-        """What belongs beside an exported direction."""
-        direction = self.require_direction(name)
-        one = self.require_fit(name)
-        is_current = self.current is not None and one.marks == self.current.marks
-        blind = self.accuracy() if is_current else None
-        return {
-            "name": name,
-            "made_by": f"unseen {__version__}, unseen compass",
-            "model": self.studio.generator.name,
-            "model_sha256": self.studio.generator.digest,
-            "licence": self.studio.generator.licence,
-            "edit_site": self.layer or "latent",
-            "seed": self.seed,
-            "scale": direction.scale,
-            "marks": {
-                "more": [s for s, m in one.marks.items() if m > 0],
-                "less": [s for s, m in one.marks.items() if m < 0],
-            },
-            "measures": self.measure(name),
-            "blind_accuracy": None if blind is None else reading_json(blind),
-            "units": "effects in standard deviations of the attribute per unit of strength; "
-            "intervals are 95 %, over fresh latents of this model",
-        }
-
-    def tensors(self, name: str) -> bytes:
-        """A safetensors file of an exported direction, with its card."""
-        direction = self.require_direction(name)
-        weights = direction.vector if direction.weights is None else direction.weights
-        numbers = {
-            "vector": direction.vector.contiguous(),
-            "weights": weights.clone(),
-            "scale": torch.tensor(direction.scale),
-            "offset": torch.tensor(direction.offset),
-        }
-        return save(numbers, {"card": json.dumps(self.card(name), ensure_ascii=False)})
-
-
-def open_session(studio: Studio, content: object) -> Session:
-    """The session of a file, if it is of this model."""
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InvalidData(
-            "This is no session of the compass.",
-            why=f"its format is not {FORMAT}.",
-            fix="open a file that this page saved.",
-        )
-    if content.get("model") != studio.generator.digest:
-        raise OtherModel(
-            "This session is of another model.",
-            why="its marks are of images that this model does not make.",
-            fix="start `unseen compass` with that model.",
-        )
-    try:
-        log = [(int(sample), int(mark)) for sample, mark in content["log"]]
-        boards = [
-            Board(str(kind), tuple(int(s) for s in samples)) for kind, samples in content["boards"]
-        ]
-        named = {
-            str(one["name"]): {int(s): int(m) for s, m in one["marks"].items()}
-            for one in content["directions"]
-        }
-        pairs = [
-            Question(
-                ("more", "less") if first == "more" else ("less", "more"), int(sample), 1, answer
-            )
-            for first, sample, answer in content["blind"]
-            if answer in ("more", "less")
-        ]
-        session = Session(studio, str(content["layer"]), int(content["seed"]), boards=boards)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InvalidData(
-            "This session file is damaged.",
-            why=f"{type(error).__name__} in it.",
-            fix="open another file.",
-        ) from error
-    for board in boards:
-        session.mark(dict.fromkeys(board.samples, 0))
-    session.log.clear()
-    for name, marks in named.items():
-        session.log = []
-        session.mark(marks)
-        session.fit()
-        session.save_direction(name)
-    session.log, session.current, session.fits = [], None, 0
-    for sample, mark in log:
-        session.mark({sample: mark})
-    if {1, -1} <= {*session.marks.values()}:
-        session.fit()
-        session.pairs = pairs
-    return session
-
-
-def require_strength(strength: float) -> float:
-    if not (isfinite(strength) and abs(strength) <= STRONGEST):
-        raise InvalidData(
-            f"A strength of {strength} is out of range.",
-            why="images far from the data say nothing.",
-            fix=f"use -{STRONGEST:g} to {STRONGEST:g}.",
-        )
-    return strength
-
-
-def reading_json(reading: Reading) -> dict[str, Any]:
-    """Value, limits (None where there are none), number and unit."""
-    ends = {"value": reading.value, "low": reading.low, "high": reading.high}
-    finite = {name: end if isfinite(end) else None for name, end in ends.items()}
-    return {**finite, "n": reading.n, "unit": reading.unit}
-
-
-def _of(questions: list[Question], number: int) -> Question:
-    if not 0 <= number < len(questions):
-        raise UnknownName(
-            f"There is no question {number}.",
-            f"{len(questions)} were asked.",
-            "ask for a new one.",
-        )
-    return questions[number]
-
-
-def _require_unanswered(question: Question) -> None:
-    if question.answer:
-        raise InvalidData(
-            "This question has an answer already.",
-            why="a second one would not be blind.",
-            fix="ask for a new one.",
-        )

@@ -222,6 +222,7 @@ class Audit:
             warnings=list(subject.warnings),
             small_groups=performance.warnings,
             seconds={"training": session.seconds, **parts.seconds},
+            predictions={name: session.predictions(name) for name in session.evaluation_splits},
         )
 
     def _order(self, last: Sequence[str]) -> list[str]:

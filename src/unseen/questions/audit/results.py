@@ -9,7 +9,9 @@ from typing import Any
 from unseen.questions.influence.results import Confirmation
 from unseen.questions.measure.results import Measurement
 from unseen.reading import Reading
+from unseen.report.json import NOT_PLAIN
 from unseen.subjects.examples import Example
+from unseen.subjects.predictions import SplitPredictions
 
 LOWER_IS_BETTER = ("mean absolute error", "loss")
 
@@ -229,6 +231,10 @@ class Findings:
     small_groups: Sequence[str] = ()
     """Subgroups with few examples, in words."""
     seconds: Mapping[str, float] = field(default_factory=dict)
+    predictions: Mapping[str, SplitPredictions] = field(
+        default_factory=dict, repr=False, metadata=NOT_PLAIN
+    )
+    """By evaluation split, what the audited model said of each example: pairs two audits."""
 
     def score(
         self, split: str, metric: str, model: str = "", group: str = "", level: str = ""
