@@ -8,7 +8,7 @@ import pytest
 from stored_audits import SITES, findings, predictions, store_audit
 
 from unseen import stats
-from unseen.document import Document
+from unseen.document import Document, Paragraph, Table
 from unseen.questions.storage import store_answer
 from unseen.runs.answers import Answers
 from unseen.serve.changes import Side, claim_changes, document_of_changes, score_changes
@@ -132,7 +132,8 @@ def test_what_cannot_be_paired_says_why(after, why, tmp_path):
     before, later = sides(tmp_path, two_audits(tmp_path, **after))
     page = document_of_changes(before, later)
     assert "No score could be compared in pairs." in page.lead
-    assert why in page.sections[-1].blocks[0].footnotes[0]
+    tables = [block for block in page.sections[-1].blocks if isinstance(block, Table)]
+    assert why in tables[0].footnotes[0]
 
 
 def test_an_equal_audit_shows_no_difference_and_what_the_data_exclude(tmp_path):
@@ -141,6 +142,14 @@ def test_an_equal_audit_shows_no_difference_and_what_the_data_exclude(tmp_path):
     page = document_of_changes(*sides(tmp_path, [first.key, second.key]))
     assert page.lead.startswith("The same findings are raised. AUC: no difference shown at 2 of 2")
     assert "the data exclude that it is worse there by more than 0." in page.lead
+
+
+@pytest.mark.parametrize(("models", "words"), [(1, "One model"), (2, "Two models"), (3, "")])
+def test_few_trained_models_are_said(models, words, tmp_path):
+    keys = [store_audit(tmp_path, skill=skill, models=models).key for skill in (1.0, 2.0)]
+    page = document_of_changes(*sides(tmp_path, keys))
+    said = [block.text for block in page.sections[-1].blocks if isinstance(block, Paragraph)]
+    assert [text[: len(words)] for text in said] == [words] * bool(words)
 
 
 def test_other_data_and_other_titles_are_said(tmp_path):
@@ -222,7 +231,7 @@ def test_a_damaged_answer_is_no_bug(tmp_path):
     assert "1 folder in" in text_of(served.get("/").text)
     answer = served.get("/compare", params={"one": keys})
     assert answer.status_code == 500
-    assert "delete the folder" in answer.text
+    assert "Delete the folder" in answer.text
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])

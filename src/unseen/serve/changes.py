@@ -72,7 +72,7 @@ def document_of_changes(before: Side, after: Side) -> Document:
     sections = [
         Section("What was compared", sources(before, after)),
         Section("Findings", [] if claims else finding_changes(before, after)),
-        Section("Scores", score_blocks(scores)),
+        Section("Scores", [*few_models(after), *score_blocks(scores)] if scores else []),
         Section("Methods", method_blocks(before, after)),
         Section("Claims", claims),
     ]
@@ -122,7 +122,9 @@ def sources(before: Side, after: Side) -> list[Block]:
     rows: list[dict[str, Cell]] = [
         {"answer": name, "earlier": sides[0][name], "later": sides[1][name]} for name in sides[0]
     ]
+    commands = [("Earlier", before.answer.command), ("Later", after.answer.command)]
     found: list[Block] = [Table(rows=rows)]
+    found += [Paragraph(f"{name}: {text or 'asked from Python'}") for name, text in commands]
     if before.answer.title != after.answer.title:
         text = "The titles are not the same: another model, other data, or another question."
         found.append(Note(text, Tone.CAUTION))
@@ -138,7 +140,6 @@ def _about(answer: StoredAnswer) -> dict[str, str]:
         "date": answer.date[:19].replace("T", " "),
         "version": answer.version,
         "data": answer.facts.get("data", "–"),
-        "command": answer.command or "asked from Python",
     }
 
 
@@ -272,6 +273,23 @@ def main_metric(scores: Sequence[ScoreChange]) -> str:
     """AUC where there is one, else the score."""
     metrics = [one.metric for one in scores]
     return "AUC" if "AUC" in metrics else metrics[0] if metrics else ""
+
+
+def few_models(side: Side) -> list[Block]:
+    """What one or two trained models mean for the intervals."""
+    counts = {len(one["score"]) for one in side.results.get("predictions", ()) if "score" in one}
+    if counts == {1}:
+        text = (
+            "One model was trained each time: the intervals do not say what another run would do."
+        )
+        return [Paragraph(text)]
+    if 2 in counts:
+        text = (
+            "Two models were trained each time, which leaves one degree of freedom for how much "
+            "another run would differ: three seeds or more give narrower intervals."
+        )
+        return [Paragraph(text)]
+    return []
 
 
 def score_blocks(scores: Sequence[ScoreChange]) -> list[Block]:
