@@ -65,7 +65,7 @@ class Config:
         steps=400, batch_size=32, lr=2e-3, schedule=Schedule.COSINE, warmup=60, clip=1.0
     )
     lessons: Budget = Budget(
-        steps=300, batch_size=32, lr=2e-3, schedule=Schedule.COSINE, warmup=60, clip=1.0
+        steps=600, batch_size=16, lr=3e-3, schedule=Schedule.COSINE, warmup=60, clip=1.0
     )
     """Of a student."""
     tuning: Budget = Budget(
