@@ -9,10 +9,11 @@ from unseen.text import count_noun
 
 
 def programs_document(found: ProgramResults, source: str) -> Document:
+    kept = [_outcomes(found), *_beginnings(found)] if len(found.runs) > 1 else []
     sections = [
         Section("Who solves unseen problems", [_scores(found), _gains(found)]),
         *([Section("What a student would choose", _choices(found))] if found.is_taught else []),
-        Section("What was kept", [_outcomes(found), *_beginnings(found)]),
+        *([Section("What was kept", kept)] if kept else []),
         Section("How it was compared", [Paragraph(text) for text in _method(found)]),
     ]
     return Document(
@@ -28,6 +29,8 @@ def _lead(found: ProgramResults) -> str:
         f"One of {count_noun(k, 'sample')} is right for {reading.value:.0%} of "
         f"{count_noun(found.unseen, 'unseen problem')} after training on "
     )
+    if len(found.runs) == 1:
+        return f"{text}the given programs alone."
     if best == GIVEN:
         return f"{text}the given programs alone; no other method does better."
     text += f"{best}, and for {given.value:.0%} after training on the given programs alone."
@@ -61,6 +64,8 @@ def _scores(found: ProgramResults) -> Table:
 
 
 def _gains(found: ProgramResults) -> Table | Paragraph:
+    if len(found.runs) == 1:
+        return Paragraph("No other method was compared with the given programs alone.")
     if found.asked.seeds < 2:
         return Paragraph("With one seed a gain has no interval: use --seeds 3 or more.")
     rows: list[dict[str, Value]] = [

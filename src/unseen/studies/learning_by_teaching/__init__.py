@@ -33,7 +33,7 @@ from unseen.studies.learning_by_teaching.exam_scores import (
 )
 from unseen.studies.learning_by_teaching.longer import refine_lessons, tune_teacher
 from unseen.study import Claim, Row, Scale, Study, Value, average
-from unseen.study.figures import bars, summary
+from unseen.study.figures import bars, stack, summary
 from unseen.study.grid import Cell, Grid, resize
 from unseen.study.source import reference
 from unseen.study.trial import label
@@ -254,19 +254,28 @@ study = Study(
             label="share of problems",
         ),
     ),
-    table=summary(
-        ("part", "arm"),
-        (
-            "majority",
-            "max",
-            "sum",
-            "mean",
-            "oracle",
-            "gain",
-            "exam",
-            "correlation of scores",
-            "beyond the better one",
-            "not examined",
+    table=stack(
+        summary(
+            ("arm",),
+            (
+                "majority",
+                "max",
+                "sum",
+                "mean",
+                "oracle",
+                "gain",
+                "exam",
+                "correlation of scores",
+                "beyond the better one",
+                "not examined",
+            ),
+            where={"part": "select"},
+        ),
+        summary(("arm",), ("one sample", "majority", "oracle", "pairs"), where={"part": "learn"}),
+        summary(
+            ("arm",),
+            ("exam", "small student on test", "large student, which took no part"),
+            where={"part": "iterate"},
         ),
     ),
 )
