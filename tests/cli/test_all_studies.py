@@ -8,6 +8,7 @@ import pytest
 
 from unseen.cli.main import main
 from unseen.runs import catalog, ledger
+from unseen.runs.answers import Answers
 from unseen.runs.catalog import Entry
 
 FAILING = '''
@@ -86,6 +87,8 @@ def test_the_others_run_where_one_fails_and_the_second_time_nothing_is_computed(
 def test_the_page_is_made_again_from_the_store(troubled, capsys):
     main([*RUN, "--no-report"])
     assert not Path("reports").exists()
+    stored = {one.title for one in Answers(troubled.root).listing()}
+    assert stored == {"failing_counting", "fake_counting", "All studies at smoke scale"}
     assert main(["report", "--all", "--scale", "smoke", "--report", "all.json"]) == 2
     assert "The draws are shifted." in Path("all.json").read_text()
 

@@ -58,6 +58,13 @@ def test_a_study_is_stored_also_without_a_report_file(store, capsys):
     json.loads(capsys.readouterr().out)
 
 
+def test_answers_go_where_the_cells_go(store, tmp_path):
+    home = str(tmp_path / "elsewhere")
+    assert main(["run", "fake_counting", "--scale", "smoke", "--home", home]) == 0
+    assert answers() == []
+    assert len(Answers(Path(home)).listing()) == 1
+
+
 def test_a_home_that_cannot_be_written_costs_the_answer_nothing(store, capsys, monkeypatch):
     from unseen.errors import MissingFile
     from unseen.questions import storage

@@ -21,6 +21,7 @@ from unseen.cli.run import (
     write_outputs,
     write_page,
 )
+from unseen.cli.subject_options import store_or_warn
 from unseen.errors import InvalidConfig, UnseenError
 from unseen.questions.answer import check_report_path
 from unseen.report.terminal import show
@@ -124,11 +125,10 @@ def run_one(
     """
     more = partial(compute, store=store, options=options, watcher=watcher)
     report = None if options.no_report else default_report(what.study.name, options.scale)
-    folder = options.results if options.ledger else None
     try:
         result = more(what)
         verdicts = decide_claims(what, result, store, more, options.doublings)
-        write_outputs(what, result, verdicts, report, folder)
+        write_outputs(what, result, verdicts, report, options)
     except Exception as error:
         return failure_of(what, error), False
     interrupted = result.interrupted or any(extra.interrupted for extra in verdicts.extra)
@@ -213,14 +213,17 @@ def present_all(
     missing comes first.
     """
     document = summary(outcomes, Scale(options.scale), facts(None))
+    studies = [as_json(one) for one in outcomes]
     written = {} if page is None else {"report": str(write_page(page, document))}
     if options.json:
-        studies = [as_json(one) for one in outcomes]
         print(json.dumps({"studies": studies} | written, ensure_ascii=False, indent=1))
     else:
         brief = [section for section in document.sections if section.title in (PROBLEMS, TABLE)]
         show(replace(document, sections=brief[::-1]))
         print("".join(f"{name}: {path}\n" for name, path in written.items()), end="")
+    store_or_warn(
+        "run", document, {"studies": [as_json(one) for one in outcomes]}, root=options.home
+    )
     if is_run and any(one.problem for one in outcomes):
         return 2
     return verdicts_code([judgement for one in outcomes for judgement in one.judgements])

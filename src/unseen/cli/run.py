@@ -74,9 +74,7 @@ def main(argv: Sequence[str]) -> int:
         if options.no_report
         else options.report or default_report(what.study.name, options.scale)
     )
-    written = write_outputs(
-        what, result, verdicts, path, options.results if options.ledger else None
-    )
+    written = write_outputs(what, result, verdicts, path, options)
     if options.json:
         print(json.dumps(as_json(what, result, judgements) | written, ensure_ascii=False, indent=1))
     else:
@@ -200,18 +198,23 @@ def write_outputs(
     result: runner.Result,
     verdicts: Verdicts,
     report: Path | None,
-    folder: Path | None,
+    options: argparse.Namespace,
 ) -> dict[str, str]:
-    """The report, and in the folder of ledgers what belongs there: name and path."""
+    """The report, where one is asked for, and with --ledger what belongs in the folder of ledgers:
+    name and path. The answer is also stored in the home.
+    """
     written: dict[str, str] = {}
-    if folder is not None and not result.interrupted and len(result.runs) == result.total:
-        written["ledger"] = str(ledger.write(folder, what.study, what.scale, result, verdicts))
+    if options.ledger and not result.interrupted and len(result.runs) == result.total:
+        written["ledger"] = str(
+            ledger.write(options.results, what.study, what.scale, result, verdicts)
+        )
     if not result.runs:
         return written
     page = page_of(what, result, verdicts.judgements)
     if report is not None:
         written["report"] = str(write_page(report, page))
-    store_or_warn("run", page, {"claims": ledger.lines(verdicts.judgements, verdicts.doublings)})
+    machine = {"claims": ledger.lines(verdicts.judgements, verdicts.doublings)}
+    store_or_warn("run", page, machine, root=options.home)
     return written
 
 

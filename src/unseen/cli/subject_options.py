@@ -5,6 +5,7 @@ a table, training, output.
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unseen.cli.arguments import OUTPUT, Arguments
@@ -207,13 +208,17 @@ def present(found: "Answer[Any]", options: argparse.Namespace, *more: str) -> No
 
 
 def store_or_warn(
-    question: str, document: "Document", machine: Mapping[str, Any], results: Any = None
+    question: str,
+    document: "Document",
+    machine: Mapping[str, Any],
+    results: Any = None,
+    root: Path | None = None,
 ) -> None:
     """Stores an answer; where the home cannot be written, a word: the answer itself is there."""
     from unseen.questions.storage import store_answer  # after parsing: it imports torch
     from unseen.runs.store import home
 
     try:
-        store_answer(home(), question, document, machine, results)
+        store_answer(home(root), question, document, machine, results)
     except UnseenError as error:
         print(f"not stored for `unseen serve`: {error.what}", file=sys.stderr)
