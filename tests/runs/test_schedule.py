@@ -54,22 +54,23 @@ def test_the_estimate_starts_from_the_ledgers_and_ends_at_nothing(clock):
     plans = [plan("a", 4, 2, 200.0), plan("b", 1, 1, 300.0), plan("c", 5, 0, 900.0)]
     watcher = AllStudies(View(), plans, jobs=2)
     here = watcher.schedule
-    assert here.seconds_left == pytest.approx((100 + 300) / 2)
+    # two cells of 50 s at once, then one of 300 s, which two jobs do not share
+    assert here.seconds_left == pytest.approx(50 + 300)
     watcher.start_study(1)
     watcher.begin("a", 4, 2)
-    clock.now = 100.0  # twice as slow as the guess: 50 of the expected seconds took 100
+    clock.now = 100.0  # four times as slow: 25 of the expected seconds took 100
     watcher.on_finish(object())
-    prior = schedule.PRIOR * 400
-    assert here.seconds_left == pytest.approx(350 * (100 + prior / 2) / (50 + prior))
+    prior = schedule.PRIOR * 350
+    assert here.seconds_left == pytest.approx(325 * (100 + prior) / (25 + prior))
     watcher.on_finish(object())
     watcher.begin("a", 8, 4)  # seeds that were added: no plan foresaw them
     watcher.on_finish(object())
-    assert (here.computed_seconds, here.ahead) == (100, 300)
+    assert (here.computed_seconds, here.ahead) == (50, 300)
     watcher.start_study(2)
-    assert (here.computed_seconds, here.ahead) == (100, 300)
+    assert (here.computed_seconds, here.ahead) == (50, 300)
     watcher.begin("b", 1, 0)
     watcher.on_finish(object())
-    assert (here.computed_seconds, here.ahead) == (400, 0)
+    assert (here.computed_seconds, here.ahead) == (350, 0)
     watcher.start_study(3)
     assert here.seconds_left == 0
     assert here.position == here.total

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 from pathlib import Path
 from statistics import median
 
@@ -19,7 +20,7 @@ from unseen.study import Scale
 WITHOUT_LEDGER = {Scale.SMOKE: 5.0, Scale.LAPTOP: 400.0, Scale.PAPER: 86_400.0}
 """CPU seconds of a study of which nothing is known, where no other study says more."""
 PRIOR = 0.05
-"""Weight of the first guess of the speed: as if this share of the work had shown it."""
+"""Weight of the ledgers' seconds: as if this share of the work had taken just as long here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,12 @@ class StudyPlan:
     def remaining(self) -> float:
         """CPU seconds of the missing cells."""
         return self.seconds * self.missing / self.cells if self.cells else 0.0
+
+    def wall(self, jobs: int) -> float:
+        """Seconds until they are computed, so many at once on idle cores: the last round may have
+        fewer cells than jobs.
+        """
+        return self.seconds * ceil(self.missing / jobs) / self.cells if self.cells else 0.0
 
 
 def recorded_seconds(folder: Path, scale: Scale) -> dict[str, float]:
@@ -76,13 +83,13 @@ def describe_plans(plans: Sequence[StudyPlan], jobs: int) -> str:
     open_ = [plan for plan in plans if plan.missing]
     if not open_:
         return "all cells are in the store"
-    left = sum(plan.remaining for plan in open_)
+    left, wall = (sum(plan.remaining for plan in open_), sum(plan.wall(jobs) for plan in open_))
     unknown = sum(not plan.is_recorded for plan in open_)
     basis = "from their ledgers" if not unknown else f"{unknown} of them without a ledger: a guess"
     return (
         f"{len(open_)} of {len(plans)} studies have missing cells: about {duration(left)} of CPU "
-        f"time ({basis}); with {jobs} job{'s' * (jobs != 1)} about {duration(left / jobs)}, until "
-        f"{clock(left / jobs)}"
+        f"time ({basis}); with {jobs} job{'s' * (jobs != 1)} on idle cores about {duration(wall)}, "
+        f"until {clock(wall)}"
     )
 
 
@@ -95,7 +102,7 @@ def clock(seconds: float) -> str:
 
 @dataclass
 class Schedule(Cells):
-    """How far all studies are, in expected CPU seconds; what a view draws."""
+    """How far all studies are, in expected seconds; what a view draws."""
 
     plans: Sequence[StudyPlan] = ()
     jobs: int = 1
@@ -114,7 +121,7 @@ class Schedule(Cells):
     @property
     def ahead(self) -> float:
         """Expected seconds of what is not."""
-        later = sum(plan.remaining for plan in self.plans[self.number :])
+        later = sum(plan.wall(self.jobs) for plan in self.plans[self.number :])
         return later + self._left_at_start() * (1 - self.share)
 
     @property
@@ -123,14 +130,14 @@ class Schedule(Cells):
 
     @property
     def seconds_left(self) -> float:
-        """Until the end: the expected CPU seconds ahead, times the seconds that one has taken here.
-        At the start, as if the jobs shared the work evenly.
+        """Until the end: the expected seconds ahead, times what one of them has taken here so
+        far.
         """
-        prior = PRIOR * sum(plan.remaining for plan in self.plans)
+        prior = PRIOR * sum(plan.wall(self.jobs) for plan in self.plans)
         if not prior:
             return 0.0
         elapsed = time.monotonic() - self.started
-        return self.ahead * (elapsed + prior / self.jobs) / (self.computed_seconds + prior)
+        return self.ahead * (elapsed + prior) / (self.computed_seconds + prior)
 
     @property
     def says(self) -> str:
@@ -144,14 +151,14 @@ class Schedule(Cells):
         return " · ".join(part for part in parts if part)
 
     def _left_at_start(self) -> float:
-        return self.plans[self.number - 1].remaining if self.number else 0.0
+        return self.plans[self.number - 1].wall(self.jobs) if self.number else 0.0
 
 
 class AllStudies:
     """The watcher of a run of many studies: one line for all of them."""
 
     def __init__(self, view: View, plans: Sequence[StudyPlan], jobs: int) -> None:
-        total = max(1, round(sum(plan.remaining for plan in plans)))
+        total = max(1, round(sum(plan.wall(jobs) for plan in plans)))
         self.view = view
         self.schedule = Schedule("all studies", total, plans=plans, jobs=jobs)
         self.sink: Sink = Shares(self._share)
