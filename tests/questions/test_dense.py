@@ -25,8 +25,10 @@ from unseen.questions.dense.arms import (
     learn_unet,
 )
 from unseen.questions.dense.checkpoint import load_matcher, save_matcher, shipped_matcher
+from unseen.questions.dense.document import dense_document
 from unseen.questions.dense.inputs import DenseData, Kind, read_folders, shrink
 from unseen.questions.dense.job import Setting, adapt_to, error_of, spread
+from unseen.report.terminal import as_text
 from unseen.tasks import ProceduralScenes
 from unseen.tasks.procedural_scenes import TRAINING, Label
 
@@ -251,6 +253,11 @@ def test_the_answer_has_errors_a_curve_predictions_and_a_page(tmp_path):
     page = answer.report(tmp_path / "r.html").read_text()
     assert "1 − IoU" in page
     assert '"adapted_share"' in answer.json()
+    missed = replace(found, errors={**found.errors, found.adapted: [1.0, 0.99, 1.0, 1.0]})
+    hit = replace(found, errors={**found.errors, found.adapted: [1.0, 0.5, 1.0, 1.0]})
+    for errors, says in ((missed, True), (hit, False)):
+        text = as_text(dense_document(errors, "images", shipped=True), width=1_000)
+        assert ("finds next to nothing" in text) == says
 
 
 def test_more_shots_than_labels_are_refused_with_names(tmp_path):

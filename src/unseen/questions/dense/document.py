@@ -16,6 +16,8 @@ from unseen.questions.dense.job import CONSTANT, FOREST, MATCHING, UNET, DenseRe
 from unseen.reading import Reading
 from unseen.text import format_reading
 
+NOTHING = 0.98
+"""1 − IoU above which an image's mask counts as missed."""
 SHOWN = 72
 """Side of the images in the report."""
 
@@ -82,6 +84,14 @@ def _folds(found: DenseResult) -> int:
 
 def _notes(found: DenseResult) -> list[Note]:
     notes = []
+    if found.data.kind is Kind.MASK and min(found.errors[found.adapted]) > NOTHING:
+        notes.append(
+            Note(
+                "Adapted matching finds next to nothing of the masks: its probabilities stay below "
+                "one half. Where masks are thin, a larger --side may help.",
+                Tone.BAD,
+            )
+        )
     for arm in (CONSTANT, FOREST, UNET, MATCHING):
         if arm != found.adapted:
             notes.append(_note(arm, found.difference(arm, found.adapted)))
