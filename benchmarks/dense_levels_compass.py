@@ -11,8 +11,8 @@ sides. `bias_adaptation_share`: numbers that a new task trains, as a share of th
 
 Levels: `bc_steps_vs_d3rlpy`: steps of behavioural cloning per CPU second over those of d3rlpy 2
 with the same network, batch and transitions (bar: 1). `iql_steps_per_second`: of implicit
-Q-learning; d3rlpy has none with discrete actions, so `iql_steps_vs_d3rlpy` divides by its
-conservative Q-learning, which trains one network of our four (no bar). `levels_per_second`: levels
+Q-learning, which trains four networks; d3rlpy has none with discrete actions, so that
+`cql_steps_vs_d3rlpy` compares conservative Q-learning with its own. `levels_per_second`: levels
 that a network plays on arrays, and with copies of MiniGrid in Gymnasium. `--agreement` trains both
 for so many steps: share of logged states with one best action at which both choose the same. d3rlpy
 pins an old Gymnasium: it runs in an environment of its own, whose interpreter D3RLPY_PYTHON names;
@@ -48,6 +48,7 @@ from unseen.engine.rollouts import GymArena, act, returns_of
 from unseen.lab import Lab
 from unseen.method import Method
 from unseen.methods.behaviour_cloning import OFFLINE, BehaviourCloning
+from unseen.methods.conservative_q import DiscreteCQL
 from unseen.methods.episodic_training import EPISODES, EpisodicTraining
 from unseen.methods.few_shot_tuning import FewShotTuning
 from unseen.methods.implicit_q import DiscreteIQL
@@ -243,20 +244,22 @@ def levels(agreement_steps: int = 0) -> dict[str, Any]:
     task = level_task(data, LOG.arena, chosen)
     budget = replace(OFFLINE, steps=OFFLINE_STEPS)
     cloning, implicit = BehaviourCloning(budget), DiscreteIQL(budget=budget)
+    conservative = DiscreteCQL(budget=budget)
     offline_steps_per_second(cloning, task)  # a warm-up
     found: dict[str, Any] = {
         "bc_steps_per_second": offline_steps_per_second(cloning, task),
         "iql_steps_per_second": offline_steps_per_second(implicit, task),
+        "cql_steps_per_second": offline_steps_per_second(conservative, task),
         "levels_per_second": levels_per_second(),
     }
     python = os.environ.get("D3RLPY_PYTHON")
     if python:
         theirs, _ = peer(python, data, "bc", OFFLINE_STEPS)
-        conservative, _ = peer(python, data, "cql", OFFLINE_STEPS)
+        theirs_cql, _ = peer(python, data, "cql", OFFLINE_STEPS)
         found["d3rlpy_bc_steps_per_second"] = theirs
-        found["d3rlpy_cql_steps_per_second"] = conservative
+        found["d3rlpy_cql_steps_per_second"] = theirs_cql
         found["bc_steps_vs_d3rlpy"] = found["bc_steps_per_second"] / theirs
-        found["iql_steps_vs_d3rlpy"] = found["iql_steps_per_second"] / conservative
+        found["cql_steps_vs_d3rlpy"] = found["cql_steps_per_second"] / theirs_cql
         if agreement_steps:
             found["agreement"] = agreement(python, data, task, agreement_steps)
     return found

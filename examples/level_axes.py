@@ -1,4 +1,4 @@
-"""Cloning on two further axes of unseen levels: missions of BabyAI, and Procgen's mazes from pixels.
+"""Cloning on two more axes of unseen levels: missions of BabyAI, and mazes of Procgen from pixels.
 
     python examples/level_axes.py missions     # unseen pairs of colour and object: a minute
     python examples/level_axes.py mazes        # 10 against 200 training mazes: five minutes

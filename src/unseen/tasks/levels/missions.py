@@ -6,7 +6,9 @@ seen from above, with the mission as further planes, so that any network of imag
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any
 
 import gymnasium
@@ -84,7 +86,8 @@ class MissionGrid(gymnasium.Wrapper[ndarray, int, Any, Any]):
         return np.stack(planes).astype(np.uint8)
 
     def reset(self, **options: Any) -> tuple[ndarray, dict[str, Any]]:
-        _, infos = self.env.reset(**options)
+        with redirect_stdout(StringIO()):  # BabyAI prints which rooms it drew again
+            _, infos = self.env.reset(**options)
         return self._planes(), infos
 
     def step(self, action: int) -> tuple[ndarray, float, bool, bool, dict[str, Any]]:
