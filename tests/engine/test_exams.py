@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import pytest
 
+from unseen.engine import exams
 from unseen.engine.exams import (
     Lesson,
     Student,
@@ -14,12 +15,13 @@ from unseen.engine.exams import (
     shared_notation,
     true_answers,
 )
-from unseen.engine.program_writing import ProgramRows, WordNotation
+from unseen.engine.program_writing import ProgramRows, TextNotation, WordNotation
 from unseen.engine.programs import Program
 from unseen.engine.teaching import LearnByTeaching, Rule, score_rules
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.encoder_decoder import t5
+from unseen.models.tiny_causal import tiny_causal
 from unseen.tasks import math_programs
 from unseen.tasks.math_programs.problem import problem_of
 
@@ -57,10 +59,10 @@ def copyist():
 def test_scores_are_right_answers_with_each_program_in_front():
     """Against a loop over programs and exam questions; equal programs have equal scores."""
     programs = [[Program.parse(ADD), Program.parse(TAKE), None, Program.parse(ADD)]]
-    exams = neighbour_exams([ASKED], BANK, 3)
-    (found,) = score_explanations(copyist(), [ASKED], programs, exams)
+    asked = neighbour_exams([ASKED], BANK, 3)
+    (found,) = score_explanations(copyist(), [ASKED], programs, asked)
     expected = [
-        0.0 if p is None else float(sum(e.run(p).answer == e.answer for e in exams[0]))
+        0.0 if p is None else float(sum(e.run(p).answer == e.answer for e in asked[0]))
         for p in programs[0]
     ]
     assert found.scores == tuple(expected)
@@ -83,8 +85,8 @@ def test_neighbours_have_similar_phrases_as_many_numbers_and_another_question():
 
 def test_a_problem_without_an_exam_is_decided_by_majority_and_counted():
     programs = [[Program.parse(TAKE), Program.parse(ADD), Program.parse(TAKE)]] * 2
-    exams = [neighbour_exams([ASKED], BANK, 2)[0], []]
-    found = score_explanations(copyist(), [ASKED, ASKED], programs, exams)
+    asked = [neighbour_exams([ASKED], BANK, 2)[0], []]
+    found = score_explanations(copyist(), [ASKED, ASKED], programs, asked)
     assert found[1].scores is None
     assert [LearnByTeaching(Rule.MEAN).select(one) for one in found] == [7, 3]
     scores = score_rules(found, true_answers([ASKED, ASKED]))
@@ -94,11 +96,11 @@ def test_a_problem_without_an_exam_is_decided_by_majority_and_counted():
 
 def test_other_explanations_take_the_place_of_the_real_ones():
     programs = [[Program.parse(ADD), Program.parse(TAKE)]]
-    exams = neighbour_exams([ASKED], BANK, 2)
+    asked = neighbour_exams([ASKED], BANK, 2)
     shown = [("another question", [Program.parse(TAKE)])]
-    (found,) = score_explanations(copyist(), [ASKED], programs, exams, shown)
+    (found,) = score_explanations(copyist(), [ASKED], programs, asked, shown)
     assert found.scores == (0.0, 0.0)
-    (found,) = score_explanations(copyist(), [ASKED], programs, exams, [("none", [])])
+    (found,) = score_explanations(copyist(), [ASKED], programs, asked, [("none", [])])
     assert found.scores is None
 
 
@@ -111,6 +113,15 @@ def test_a_student_reads_question_program_and_exam_question():
     student = Student(t5(len(notation.vocabulary), width=8, layers=1, heads=1), notation, 8)
     assert student.answer([one] * 3) in ([True] * 3, [False] * 3)
     assert student.answer([]) == []
+
+
+def test_the_first_line_alone_is_the_program(monkeypatch):
+    """A language model that was not trained writes on: another question, another program."""
+    notation = TextNotation(tiny_causal())
+    written = f" {ADD}\n\nQuestion: What else?\nProgram: answer = 1"
+    monkeypatch.setattr(exams, "greedy", lambda *_: [notation.model.encode(written)])
+    student = Student(notation.model, notation)
+    assert student.answer([Lesson(BANK[0], ASKED.question, ASKED.program)]) == [True]
 
 
 def test_lessons_share_the_program_as_often_as_asked():

@@ -79,7 +79,9 @@ class Student:
         written = greedy(self.model, [prompts[k] for k in order], self.length, self.notation.end)
         right = [False] * len(asked)
         for k, row in zip(order, written, strict=True):
-            program = read_program(self.notation.decode(row))
+            # a language model goes on with a question of its own behind the line
+            line = self.notation.decode(row).strip().partition("\n")[0]
+            program = read_program(line)
             right[k] = program is not None and _answers(asked[k], program)
         return right
 
