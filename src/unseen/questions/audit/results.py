@@ -232,7 +232,7 @@ class Findings:
     """Subgroups with few examples, in words."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     predictions: Mapping[str, SplitPredictions] = field(
-        default_factory=dict, repr=False, metadata=NOT_PLAIN
+        default_factory=dict, repr=False, compare=False, metadata=NOT_PLAIN
     )
     """By evaluation split, what the audited model said of each example: pairs two audits."""
 
