@@ -23,6 +23,7 @@ from unseen.questions.dense.arms import (
     learn_constant,
     learn_forest,
     learn_unet,
+    place_loss,
 )
 from unseen.questions.dense.checkpoint import load_matcher, save_matcher, shipped_matcher
 from unseen.questions.dense.document import dense_document
@@ -219,6 +220,21 @@ def test_the_forest_finds_a_bright_square_and_the_constant_does_not(tmp_path):
     errors = [error_of(learn(few, Lab())(held), held, Kind.MASK)
               for learn in (learn_constant, learn_forest)]  # fmt: skip
     assert errors[1] < 0.3 < errors[0]
+
+
+def test_the_loss_of_a_point_is_where_it_lies_and_hidden_ones_do_not_count():
+    labels = torch.zeros(1, 3, 4, 5)
+    labels[0, 0, 2, 1] = 1.0
+    labels[0, 1, 0, 0] = 1.0
+    known = torch.ones_like(labels, dtype=torch.bool)
+    known[0, 1] = False  # hidden; the third lies outside
+    logits = torch.zeros(1, 3, 4, 5)
+    assert place_loss(logits, labels, known) == pytest.approx(float(np.log(20)))
+    logits[0, 1:] = torch.randn(2, 4, 5)
+    assert place_loss(logits, labels, known) == pytest.approx(float(np.log(20)))
+    logits[0, 0, 2, 1] = 50.0
+    assert place_loss(logits, labels, known) == pytest.approx(0.0, abs=1e-6)
+    assert place_loss(logits, labels, torch.zeros_like(known)) == 0.0
 
 
 def test_filter_features_do_not_move_with_the_image():

@@ -9,6 +9,7 @@ from unseen.lab import Lab
 from unseen.studies.offline_rl import (
     EXPERT,
     LAPTOP,
+    Online,
     diversity,
     over_cloning,
     players,
@@ -18,6 +19,8 @@ from unseen.studies.offline_rl import (
 )
 from unseen.studies.offline_rl import Learner as Name
 from unseen.study import Scale
+from unseen.study.claim import Verdict
+from unseen.tasks.levels import Skill
 
 
 def rows(**success):
@@ -58,6 +61,34 @@ def test_the_laptop_trains_what_it_says():
     assert sum(cell.arm is Name.BC for cell in cells) == 6 * 4 + 1
     assert sum(cell.arm is Name.IQL for cell in cells) == 3 * 2
     assert len({cell.setting.log.levels(Lab(seed=1)).unseen for cell in cells[:3]}) == 1
+
+
+def test_the_longer_run_adds_mixed_data_and_learners_and_keeps_the_cells_of_the_ledger():
+    usual, longer = (list(study.cells(one)) for one in (LAPTOP, replace(LAPTOP, longer=True)))
+    assert {*usual} < {*longer}
+    added = {*longer} - {*usual}
+    assert {cell.setting.log.skill for cell in added} == {Skill.EXPERT, Skill.MIXED}
+    assert {cell.arm for cell in longer} == {*Name}
+
+
+def test_the_online_reference_plays_the_most_levels_and_decides_the_first_claim():
+    usual, online = (list(study.cells(one)) for one in (LAPTOP, replace(LAPTOP, online=True)))
+    added = [cell for cell in online if cell not in usual]
+    assert {cell.arm for cell in added} == {Online(300_000)}
+    assert [(cell.setting.log.train, cell.seed) for cell in added] == [(300, k) for k in range(3)]
+    (claim,) = [one for one in study.claims if one.option == "--online"]
+    made = [
+        {**EXPERT, "learner": name, "levels": 300, "seed": seed, "train": success + seed / 99,
+         "unseen": success + seed / 77 * k}
+        for k, (name, success) in enumerate({"bc": 0.8, "cql": 0.7, "iql": 0.7, "ppo": 0.9}.items())
+        for seed in range(6 if name == "bc" else 3)
+    ]  # fmt: skip
+    without = [row for row in made if row["learner"] != "ppo"]
+    assert claim.judge(without, Scale.LAPTOP).verdict is Verdict.NOT_JUDGED
+    assert claim.judge(made, Scale.LAPTOP).reading.readings.keys() == {
+        "1.", "2.", "3.", "4.", "5.", "6.",
+    }  # fmt: skip
+    assert claim.judge(made, Scale.LAPTOP).reading.value == pytest.approx(0.1, abs=0.05)
 
 
 def test_shuffled_actions_are_the_same_actions():

@@ -8,6 +8,7 @@ import pytest
 from unseen import stats
 from unseen.errors import InvalidConfig
 from unseen.reading import Reading
+from unseen.runs.overview import missing
 from unseen.study import Claim, Groups, Judgement, Scale, Unit, Verdict, average, gap
 from unseen.study.claim import after_holm, p_beyond
 from unseen.study.effects import highest, minimum, worst
@@ -81,6 +82,21 @@ def test_one_run_is_enough_where_a_fixed_model_is_evaluated_and_one_model_is_rep
     assert judged[Unit.MODEL].verdict is Verdict.NOT_JUDGED
     assert "reported, not judged" in judged[Unit.MODEL].because
     assert judged[Unit.MODEL].reading.n == 9
+
+
+def test_a_claim_whose_rows_need_an_option_is_judged_with_them_only():
+    effect = average("y", {"arm": "online"})
+    claim = Claim("…", effect, above=0.3, option="--online")
+    rows = [{"seed": k, "arm": "other", "y": 0.0} for k in range(5)]
+    without = claim.judge(rows, Scale.LAPTOP)
+    assert without.verdict is Verdict.NOT_JUDGED
+    assert without.because == "its rows are computed with --online only"
+    online = [{"seed": k, "arm": "online", "y": 0.5 + 0.01 * k} for k in range(5)]
+    assert claim.judge(rows + online, Scale.LAPTOP).verdict is SUPPORTED
+    line = {"verdict": "not judged", "because": without.because}
+    assert missing({"rows": "", "claims": [line, line]}) == ["2 with --online"]
+    single = {"verdict": "not judged", "because": "one model stands behind it"}
+    assert missing({"rows": "", "claims": [line, single]}) == ["1 with --online", "1 of one model"]
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,19 @@ class OnlinePPO:
                 ent_coef=self.entropy, device=lab.device,
             )  # fmt: skip
             learner.policy.action_net.load_state_dict(head.state_dict())
-            learner.learn(self.steps)
+            losses = list[float]()
+
+            def record_loss(*_: Any) -> bool:
+                loss = learner.logger.name_to_value.get("train/loss")
+                if loss is not None and losses[-1:] != [loss]:
+                    losses.append(float(loss))
+                return True  # go on
+
+            # a dump of its log would forget the loss
+            learner.learn(self.steps, callback=record_loss, log_interval=self.steps)
+            record_loss()
         head.load_state_dict(learner.policy.action_net.state_dict())
-        return Trained(model.eval(), task, {"return": returns})
+        return Trained(model.eval(), task, {"loss": losses, "return": returns})
 
 
 def play_levels(

@@ -52,7 +52,13 @@ def missing(text: Mapping[str, Any]) -> list[str]:
         if (match := re.search(r"from (\w+) scale on", line["because"]))
     )
     found += [f"{n} claim{'s' * (n != 1)} of {scale} scale" for scale, n in scales.items()]
-    if single := len(waiting) - sum(scales.values()):
+    options = Counter(
+        match.group(1)
+        for line in waiting
+        if (match := re.search(r"computed with (\S+) only", line["because"]))
+    )
+    found += [f"{n} with {option}" for option, n in options.items()]
+    if single := len(waiting) - sum(scales.values()) - sum(options.values()):
         found.append(f"{single} of one model")
     without = sum("without width" in line["because"] for line in text["claims"])
     if without:

@@ -134,6 +134,8 @@ class Claim:
     unit: Unit = Unit.SEED
     sign_because: str = ""
     """Why the sign alone is the claim, where the margin is 0."""
+    option: str = ""
+    """The option of `unseen run` that computes its rows; without them it is not judged."""
 
     def __post_init__(self) -> None:
         if self.above == -inf and self.below == inf:
@@ -171,6 +173,8 @@ class Claim:
             return self._report(reading, f"means something from {self.needs} scale on")
         if self.unit is Unit.MODEL:
             return self._report(reading, "one model stands behind it: reported, not judged")
+        if self.option and not isinstance(reading, Reading):
+            return self._report(reading, f"its rows are computed with {self.option} only")
         if not isinstance(reading, Reading):
             because = f"the effect has no value: {reading.what}"
             return Judgement(self.says, Verdict.UNDECIDED, None, because, self.unit)

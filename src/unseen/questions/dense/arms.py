@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.ensemble import RandomForestRegressor
@@ -154,6 +154,7 @@ def learn_unet(samples: Sequence[Sample], lab: Lab, budget: Budget = UNET) -> Pr
     labels, known = labels_of(samples)
     inputs = len(samples[0].image)
     crop = min(48, *(min(one.image.shape[-2:]) for one in samples))
+    # key points are not mirrored: left and right would change places
     mirrored = all(one.points is None for one in samples)
     with lab.child("init").seeded():
         model = UNet(3 * inputs, len(labels[0]), width=8)
@@ -163,7 +164,7 @@ def learn_unet(samples: Sequence[Sample], lab: Lab, budget: Budget = UNET) -> Pr
         (batch,) = draw.fit.values()
         crops = [_crop(int(k), draw.generator) for k in batch["index"]]
         x, y, k = (torch.stack(part) for part in zip(*crops, strict=True))
-        loss = pixel_loss(model(x), y, k).mean()
+        loss = pixel_loss(model(x), y, k).mean() if mirrored else place_loss(model(x), y, k)
         loss.backward()
         return loss.detach()
 
@@ -190,9 +191,26 @@ def learn_unet(samples: Sequence[Sample], lab: Lab, budget: Budget = UNET) -> Pr
 
     @torch.no_grad()
     def predict(sample: Sample) -> Tensor:
-        return model(sample.image.flatten(0, 1)[None])[0].sigmoid()
+        logits = model(sample.image.flatten(0, 1)[None])[0]
+        if mirrored:
+            return logits.sigmoid()
+        return (logits - logits.amax((1, 2), keepdim=True)).exp()
 
     return predict
+
+
+def place_loss(
+    logits: Float[Tensor, "n c y x"],
+    labels: Float[Tensor, "n c y x"],
+    known: Bool[Tensor, "n c y x"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of where in the image a point lies, mean over the points that lie there; pixel
+    by pixel a map that is nearly empty everywhere would be learned.
+    """
+    there = known.flatten(2).all(2) & (labels.flatten(2).amax(2) > 0.5)
+    where = labels.flatten(2) / labels.flatten(2).sum(2, keepdim=True).clamp_min(1e-6)
+    losses = -(where * logits.flatten(2).log_softmax(2)).sum(2)
+    return (losses * there).sum() / there.sum().clamp_min(1)
 
 
 def _no_loss(model: nn.Module, batch: Batch) -> Tensor:

@@ -43,7 +43,8 @@ def _lead(found: DenseResult) -> str:
     best = min(found.errors, key=lambda arm: found.error(arm).value)
     count = len(found.predictions)
     lines = [
-        f"{found.quantity}: {error} after adaptation to {found.shots} labelled images, against "
+        f"{found.quantity[0].upper()}{found.quantity[1:]}: {error} after adaptation to "
+        f"{found.shots} labelled images, against "
         f"{constant} of the constant (over {len(found.evaluated)} images, each held out).",
         f"The smallest error: {best}, {format_reading(found.error(best))}."
         + ("" if best == found.adapted else " Consider that instead."),
@@ -131,6 +132,8 @@ def _curve(found: DenseResult) -> list[Any]:
 def _examples(found: DenseResult) -> list[Images]:
     pixels, captions = [], []
     for name, image, label, maps in found.examples:
+        if found.data.kind is Kind.POINTS:  # a point is the highest pixel, however low
+            maps = maps / maps.max().clamp_min(1e-6)
         for what, one in (("image", image), ("label", label), ("predicted", maps)):
             pixels.append(_small(one).tolist())
             captions.append(f"{name}: {what}")
