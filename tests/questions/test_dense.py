@@ -23,7 +23,7 @@ from unseen.questions.dense.arms import (
     learn_constant,
     learn_forest,
     learn_unet,
-    place_loss,
+    position_loss,
 )
 from unseen.questions.dense.checkpoint import load_matcher, save_matcher, shipped_matcher
 from unseen.questions.dense.document import dense_document
@@ -229,12 +229,12 @@ def test_the_loss_of_a_point_is_where_it_lies_and_hidden_ones_do_not_count():
     known = torch.ones_like(labels, dtype=torch.bool)
     known[0, 1] = False  # hidden; the third lies outside
     logits = torch.zeros(1, 3, 4, 5)
-    assert place_loss(logits, labels, known) == pytest.approx(float(np.log(20)))
+    assert position_loss(logits, labels, known) == pytest.approx(float(np.log(20)))
     logits[0, 1:] = torch.randn(2, 4, 5)
-    assert place_loss(logits, labels, known) == pytest.approx(float(np.log(20)))
+    assert position_loss(logits, labels, known) == pytest.approx(float(np.log(20)))
     logits[0, 0, 2, 1] = 50.0
-    assert place_loss(logits, labels, known) == pytest.approx(0.0, abs=1e-6)
-    assert place_loss(logits, labels, torch.zeros_like(known)) == 0.0
+    assert position_loss(logits, labels, known) == pytest.approx(0.0, abs=1e-6)
+    assert position_loss(logits, labels, torch.zeros_like(known)) == 0.0
 
 
 def test_filter_features_do_not_move_with_the_image():

@@ -164,7 +164,7 @@ def learn_unet(samples: Sequence[Sample], lab: Lab, budget: Budget = UNET) -> Pr
         (batch,) = draw.fit.values()
         crops = [_crop(int(k), draw.generator) for k in batch["index"]]
         x, y, k = (torch.stack(part) for part in zip(*crops, strict=True))
-        loss = pixel_loss(model(x), y, k).mean() if mirrored else place_loss(model(x), y, k)
+        loss = pixel_loss(model(x), y, k).mean() if mirrored else position_loss(model(x), y, k)
         loss.backward()
         return loss.detach()
 
@@ -199,7 +199,7 @@ def learn_unet(samples: Sequence[Sample], lab: Lab, budget: Budget = UNET) -> Pr
     return predict
 
 
-def place_loss(
+def position_loss(
     logits: Float[Tensor, "n c y x"],
     labels: Float[Tensor, "n c y x"],
     known: Bool[Tensor, "n c y x"],
