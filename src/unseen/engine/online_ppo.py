@@ -73,8 +73,8 @@ class OnlinePPO:
             )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        baselines = require_baselines()
         arena, levels = arena_of(task), training_levels(task)
+        baselines = require_baselines()
         if not isinstance(model, nn.Sequential) or not isinstance(model[-1], nn.Linear):
             raise InvalidConfig(
                 f"A {type(model).__name__} has no last linear layer.",
