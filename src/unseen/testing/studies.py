@@ -61,13 +61,15 @@ def check_study(study: Study[Any, Any], smoke_rows: Sequence[Row] | None = None)
     )
     require(bool(study.claims), f"Study `{study.name}` claims nothing.", "a study tests claims.")
     for claim in study.claims:
+        claim.judge(rows, Scale.SMOKE)
+        if claim.option:  # its rows are not among these
+            continue
         reading = claim.effect(rows)
         require(
             isinstance(reading, Reading),
             f"“{claim.says}” has no reading at smoke scale.",
             "claims are effects.",
         )
-        claim.judge(rows, Scale.SMOKE)
     for figure in study.figures:
         figure(rows)
     if study.table:
