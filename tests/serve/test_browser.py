@@ -108,7 +108,9 @@ def shows(page, name: str, words: str) -> None:
     """Waits until an image shows the answer to an address with these words."""
     address = f"document.querySelector('#{name}').dataset.shows || ''"
     until(page, f"decodeURIComponent({address}).includes({words!r})")
-    until(page, f"document.querySelector('#{name}').complete")
+    # an image without pixels is complete, too: while its address is exchanged
+    image = f"document.querySelector('#{name}')"
+    until(page, f"{image}.complete && {image}.naturalWidth > 0")
 
 
 def pixels(page, name: str) -> str:
@@ -141,8 +143,11 @@ def says(page, words: str) -> None:
 def test_marking_fitting_walking_mixing_and_checking(page):
     page.click("#fit")
     says(page, "Mark at least one image in each group")
-    # Chromium writes every answer of 422 on the console by itself
-    until(page, "true")
+    # Chromium writes every answer of 422 on the console by itself, when it gets to it
+    end = time.monotonic() + STALL
+    while not page.trouble and time.monotonic() < end:
+        page.wait_for_timeout(20)
+    assert page.trouble
     assert all("422" in line for line in page.trouble)
     page.trouble.clear()
     mark(page)
