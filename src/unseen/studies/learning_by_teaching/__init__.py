@@ -62,14 +62,14 @@ class Config:
     layers: int = 2
     heads: int = 4
     budget: Budget = Budget(
-        steps=400, batch_size=32, lr=2e-3, schedule=Schedule.COSINE, warmup=60, clip=1.0
+        steps=500, batch_size=16, lr=2e-3, schedule=Schedule.COSINE, warmup=60, clip=1.0
     )
     lessons: Budget = Budget(
-        steps=600, batch_size=16, lr=3e-3, schedule=Schedule.COSINE, warmup=60, clip=1.0
+        steps=500, batch_size=16, lr=3e-3, schedule=Schedule.COSINE, warmup=60, clip=1.0
     )
     """Of a student."""
     tuning: Budget = Budget(
-        steps=120, batch_size=32, lr=5e-4, schedule=Schedule.COSINE, warmup=10, clip=1.0
+        steps=120, batch_size=16, lr=5e-4, schedule=Schedule.COSINE, warmup=10, clip=1.0
     )
     """Of the teacher on the exam problems: the baseline."""
     samples: int = 16
