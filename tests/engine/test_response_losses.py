@@ -5,7 +5,16 @@ from math import log
 import pytest
 import torch
 
-from unseen.engine.response_losses import beta_mml, dpo, info_nce, mle_aug, mml, weight_entropy
+from unseen.engine.response_losses import (
+    beta_mml,
+    dpo,
+    imposter_contrast,
+    info_nce,
+    mle_aug,
+    mml,
+    replace_diagonal,
+    weight_entropy,
+)
 from unseen.errors import InvalidConfig
 
 
@@ -95,3 +104,21 @@ def test_refusals():
         info_nce(torch.zeros(3, 2))
     with pytest.raises(InvalidConfig, match="beta=0"):
         dpo(*torch.zeros(4, 2), beta=0.0)
+
+
+def test_an_imposter_is_one_negative_more():
+    generator = torch.Generator().manual_seed(0)
+    similarity, hard = torch.randn(4, 4, generator=generator), torch.randn(4, generator=generator)
+    found = imposter_contrast(similarity, hard, 0.5)
+    for i in range(4):
+        below = (similarity[i] / 0.5).exp().sum() + (hard[i] / 0.5).exp()
+        assert found[i].item() == pytest.approx(
+            -log((similarity[i, i] / 0.5).exp() / below), rel=1e-5
+        )
+    # an imposter that is infinitely far away is none
+    far = torch.full((4,), -torch.inf)
+    assert torch.allclose(imposter_contrast(similarity, far, 0.5), info_nce(similarity, 0.5))
+    other = replace_diagonal(similarity, hard)
+    assert torch.equal(other.diagonal(), hard)
+    off = ~torch.eye(4, dtype=torch.bool)
+    assert torch.equal(other[off], similarity[off])

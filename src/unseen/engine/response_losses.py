@@ -90,6 +90,25 @@ def info_nce(
     return -log_p.diagonal()
 
 
+def imposter_contrast(
+    similarity: Float[Tensor, "anchor anchor"],
+    imposters: Float[Tensor, " anchor"],
+    temperature: float = 1.0,
+) -> Float[Tensor, " anchor"]:
+    """`info_nce` with the similarity of each anchor to its imposter among its negatives (CLAPS;
+    Lee, Lee & Hwang, 2021, arXiv:2012.07280).
+    """
+    return info_nce(torch.cat([similarity, imposters[:, None]], 1), temperature)
+
+
+def replace_diagonal(
+    similarity: Float[Tensor, "anchor anchor"], positives: Float[Tensor, " anchor"]
+) -> Float[Tensor, "anchor anchor"]:
+    """The similarities with other positives for the anchors."""
+    own = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+    return torch.where(own, positives[:, None], similarity)
+
+
 def weight_entropy(
     log_likelihoods: Float[Tensor, "prompt response"],
     present: Bool[Tensor, "prompt response"],

@@ -45,6 +45,30 @@ def exact(prediction: str, references: Sequence[str]) -> float:
     return float(_plain(prediction) in {_plain(one) for one in references})
 
 
+def corpus_bleu(texts: Sequence[Text]) -> float:
+    """BLEU (Papineni et al., 2002) by the library sacrebleu, in [0, 1]: n-grams of all texts are
+    counted together, so it is no mean over texts and has no interval over them.
+    """
+    if not texts:
+        raise InvalidData("There are no texts.", why="0/0 has no value.", fix="give some.")
+    for one in texts:
+        _refuse_none(one.references)
+    try:
+        from sacrebleu import corpus_bleu as score
+    except ImportError as error:
+        raise MissingExtra(
+            "BLEU needs the library sacrebleu.",
+            why="it is an optional extra and is not installed.",
+            fix='pip install "unseen[language]"',
+        ) from error
+    most = max(len(one.references) for one in texts)
+    # its columns are the k-th references of all texts; a repeated one adds no n-gram
+    columns = [
+        [one.references[min(k, len(one.references) - 1)] for one in texts] for k in range(most)
+    ]
+    return float(score([one.prediction for one in texts], columns, force=True).score) / 100
+
+
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
