@@ -6,7 +6,14 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measures.text_overlap import Overlap, Text, TextOverlap, exact, rouge_l
+from unseen.measures.text_overlap import (
+    Overlap,
+    Text,
+    TextOverlap,
+    corpus_bleu,
+    exact,
+    rouge_l,
+)
 
 WORDS = [*"abcdefg", "cat", "cats", "sitting", "sat", "ran", "running", "7", "Yes"]
 
@@ -69,3 +76,23 @@ def test_nothing_to_compare_with_is_refused():
     for score in (rouge_l, exact):
         with pytest.raises(InvalidData, match="no reference"):
             score("a", [])
+
+
+def test_bleu_counts_n_grams_of_all_texts_together():
+    """Two texts by hand: 4-grams 1 of 2 + 0 of 1, and so on, and the brevity penalty."""
+    texts = [
+        Text("a b c d e", ("a b c d f", "x y")),
+        Text("g h i j", ("g h i k l",)),
+    ]
+    matches, totals = (4 + 3, 3 + 2, 2 + 1, 1 + 0), (9, 7, 5, 3)
+    precision = np.exp(np.mean([np.log(m / n) for m, n in zip(matches, totals, strict=True)]))
+    brevity = np.exp(1 - 10 / 9)  # the closest references have 5 + 5 words
+    assert corpus_bleu(texts) == pytest.approx(precision * brevity, rel=1e-9)
+    assert corpus_bleu(texts[::-1]) == pytest.approx(corpus_bleu(texts), rel=1e-12)
+    assert corpus_bleu([Text(one.references[0], one.references) for one in texts]) == (
+        pytest.approx(1.0)
+    )
+    with pytest.raises(InvalidData, match="no texts"):
+        corpus_bleu([])
+    with pytest.raises(InvalidData, match="no reference"):
+        corpus_bleu([Text("a", ())])

@@ -34,8 +34,8 @@ def distant_target(
     radius: float | Float[Tensor, "token 1"],
 ) -> Float[Tensor, "token d"]:
     """Z̄ = Z + ε q_t/‖q_t‖, up the contrastive loss, and from there − ε k_t/‖k_t‖, down the
-    divergence KL(p(·|Z) ‖ p(·|Z̄)), towards words as likely as before. The second step is as long as the
-    first and may overshoot: where the divergence is quadratic, smaller radii do not change that.
+    divergence KL(p(·|Z) ‖ p(·|Z̄)), towards words as likely as before. The second step is as long
+    as the first and may overshoot: where the divergence is quadratic, smaller radii do not help.
     """
     away = imposter(states, contrast, radius)
     return away - _radius(radius) * ascent_directions(away, divergence)
