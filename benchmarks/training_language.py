@@ -28,8 +28,10 @@ thread.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -165,7 +167,8 @@ def claps_cost_vs_mle(rounds: int) -> dict[str, float]:
 
 def sft_vs_trl(rounds: int) -> dict[str, Any]:
     """One measurement of each: a round takes half a minute."""
-    found = finetune()
+    with contextlib.redirect_stdout(sys.stderr):  # trl reports there
+        found = finetune()
     texts = sentences(2 * EXCHANGES)
     pairs = zip(texts[:EXCHANGES], texts[EXCHANGES:], strict=True)
     exchanges = [

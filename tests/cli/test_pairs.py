@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from language import llama
 
 from unseen.cli.main import main
 from unseen.engine.token_pairs import Vocabulary, encode_pairs, pair
 from unseen.errors import InvalidData
-from unseen.questions.compare.pairs import repeat_single_words
+from unseen.models.encoder_decoder import load_encoder_decoder
+from unseen.questions.compare.pairs import encode_texts, repeat_single_words
 from unseen.tasks.scan import clauses, commands
 from unseen.tasks.token_pairs import read_pairs
 
@@ -160,3 +162,78 @@ def test_words_alone_are_a_tenth_of_what_is_drawn():
     assert found.weights.sum().item() == pytest.approx(1)
     with pytest.raises(InvalidData, match="0 of 7 training pairs"):
         repeat_single_words(encode_pairs(pairs[2:], Vocabulary.of(pairs)))
+
+
+BOTH = ("--method", "encoder-decoder", "--method", "encoder-decoder + CLAPS")
+
+
+def test_encoder_decoders_from_scratch(file, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    code, report = train(file, tmp_path, *BOTH, "--json")
+    assert code == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["methods"]) == {"encoder-decoder", "encoder-decoder + CLAPS"}
+    assert "is a T5, which knows distances" in report.read_text()
+
+
+def t5_folder(path, words):
+    """A T5 with random weights and one token per word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+    known = {"<pad>": 0, "</s>": 1, "<unk>": 2}
+    known |= {word: k for k, word in enumerate(words, 3)}
+    plain = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
+    PreTrainedTokenizerFast(tokenizer_object=plain, **special).save_pretrained(path)
+    config = T5Config(
+        vocab_size=len(known),
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(path)
+    return path
+
+
+def test_an_encoder_decoder_of_ones_own_is_fine_tuned(file, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    pairs = read_pairs(file, "input", "output")
+    words = sorted({word for one in pairs for side in one for word in side})
+    folder = t5_folder(tmp_path / "t5", words)
+    ask = ("--model", str(folder))
+    code, report = train(file, tmp_path, *ask, "--json")
+    assert code == 0
+    found = json.loads(capsys.readouterr().out)["methods"]
+    assert set(found) == {
+        "encoder-decoder",
+        "encoder-decoder + in-batch contrast",
+        "encoder-decoder + CLAPS",
+    }
+    assert "fine-tunes the given encoder–decoder" in report.read_text()
+    assert train(file, tmp_path, *ask, "--method", "rotary")[0] == 2
+    assert "no method for pairs" in capsys.readouterr().err
+
+
+def test_texts_in_a_models_own_tokens(tmp_path):
+    pytest.importorskip("transformers")
+    model = load_encoder_decoder(t5_folder(tmp_path / "t5", ["a", "b", "c"]))
+    columns = encode_texts(model, [pair("a b", "c"), pair("c", "b a")]).columns
+    assert columns["tokens"].tolist() == [[3, 4, 0, 5, 1], [5, 0, 4, 3, 1]]
+    assert columns["mask"].long().tolist() == [[0, 0, 0, 1, 1], [0, 0, 1, 1, 1]]
+    rows = model.divide(columns["tokens"])
+    assert rows.source.tolist() == [[3, 4, 1], [5, 1, 0]]  # T5 was trained with closed sources
+    assert rows.source_real.long().tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_a_folder_of_another_kind_of_model_is_refused(file, tmp_path, capsys):
+    pytest.importorskip("transformers")
+    folder = llama(tmp_path / "llama")
+    assert train(file, tmp_path, "--model", str(folder))[0] == 2
+    assert "is no encoder–decoder" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from unseen.errors import UnknownName
 from unseen.lab import Lab
 from unseen.models.embedders import NAMES as EMBEDDERS
 from unseen.models.embedders import find_embedder
+from unseen.models.encoder_decoder import EncoderDecoder, load_encoder_decoder
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer, check_report_path
 from unseen.questions.compare.document import check_table_path, write_tables
@@ -20,6 +21,7 @@ from unseen.questions.compare.document import document as comparison_document
 from unseen.questions.compare.inputs import Compared, Request
 from unseen.questions.compare.pairs import (
     DEFAULT_STEPS,
+    FINE_TUNING_STEPS,
     PairComparison,
     PairResults,
     choose_methods,
@@ -123,6 +125,7 @@ def compare_pairs(
     hint: str | Path | None = None,
     copies: int = 20,
     methods: Sequence[str] = (),
+    model: str | Path | EncoderDecoder | None = None,
     seeds: int = 3,
     steps: int | None = None,
     seed: int = 0,
@@ -137,19 +140,30 @@ def compare_pairs(
     `methods` are named by their positions, and what training shows: "rotary", "rotary + primitive
     copies", "no positions + growing set"; none given: every kind of positions, and for a split by
     primitive `copies` of each primitive. `hint` is a file with easier pairs for half of the
-    minibatches of two methods more. Trainings that are finished are kept.
+    minibatches of two methods more. "encoder-decoder", "encoder-decoder + in-batch contrast" and
+    "encoder-decoder + CLAPS" are T5s from scratch, or `model` fine-tuned (a folder of a T5, BART, …
+    with its tokenizer). Trainings that are finished are kept.
     """
     path = None if report is None else check_report_path(report)
     if by not in RULES:
         raise UnknownName.near("rule for a split", by, RULES)
     split = RULES[by](read_pairs(pairs, source, target), share)
     easier = () if hint is None else tuple(read_pairs(hint, source, target))
-    chosen = choose_methods(methods, bool(easier), by, split)
-    asked = PairComparison(
-        split, easier, chosen, seeds, DEFAULT_STEPS if steps is None else steps, copies=copies
-    )
+    both = load_encoder_decoder(model) if isinstance(model, str | Path) else model
+    chosen = choose_methods(methods, bool(easier), by, split, fine_tuned=both is not None)
     watch = watcher(shown=progress)
     lab = make_lab(seed, device, "comparisons", watch.sink)
+    if steps is None:
+        steps = DEFAULT_STEPS if both is None else FINE_TUNING_STEPS
+    asked = PairComparison(
+        split,
+        easier,
+        chosen,
+        seeds,
+        steps,
+        copies=copies,
+        model=None if both is None else both.to(lab.device),
+    )
     watch.begin("compare", seeds * len(chosen), 0, "trainings")
     try:
         with threadpool_limits(1):

@@ -27,7 +27,8 @@ def add_pairs(p: Arguments) -> None:
         "--by",
         choices=(*RULES, *TASK_RULES, LEVEL),
         help="split the pairs of a .csv, .tsv or .jsonl file by this rule and train decoders "
-        "on it, by default with every kind of positions; by task, category or dataset: "
+        "on it, by default with every kind of positions (encoder–decoders by --method, or with "
+        "--model FOLDER of a T5 or BART); by task, category or dataset: "
         "instructions of a .jsonl file or a folder, for a language model; by level: logged games",
     )
     p.option(
@@ -84,6 +85,7 @@ def answer_pairs(options: argparse.Namespace, methods: Sequence[str]) -> int:
         hint=options.hint,
         copies=options.copies,
         methods=methods,
+        model=options.model,
         seeds=options.seeds,
         steps=options.steps,
         seed=options.seed,

@@ -8,6 +8,7 @@ causal language model.
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,14 @@ from torch import Tensor, nn
 
 from unseen.engine.token_pairs import END, PAD, TO
 from unseen.errors import InvalidConfig, InvalidData, MissingExtra, UnsupportedLayer
+from unseen.models.pretrained import (
+    refuse_broken,
+    refuse_incomplete,
+    refuse_no_model,
+    refuse_no_tokenizer,
+    refuse_other_vocabulary,
+    refuse_pickles,
+)
 
 RELATIVE = ("t5", "mt5", "switch_transformers")
 """Kinds of models whose decoder knows distances only: padding before a target shifts nothing."""
@@ -270,3 +279,45 @@ def t5(
     }
     config = T5Config(**shape, **special)
     return EncoderDecoder(T5ForConditionalGeneration(config))
+
+
+def load_encoder_decoder(folder: Path | str) -> EncoderDecoder:
+    """The encoder–decoder and tokenizer saved in a folder, from safetensors, without running any
+    code that lies there. The tokenizer's end token closes sources and targets.
+    """
+    folder = Path(folder)
+    refuse_no_model(folder)
+    refuse_no_tokenizer(folder)
+    refuse_pickles(folder)
+    try:
+        from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+    except ImportError as error:
+        raise MissingExtra(
+            "Encoder–decoders need the library transformers.",
+            why="it is an optional extra and is not installed.",
+            fix='pip install "unseen[language]"',
+        ) from error
+    safe = {"local_files_only": True, "trust_remote_code": False}
+    with refuse_broken(folder):
+        config = AutoConfig.from_pretrained(folder, **safe)
+        if not config.is_encoder_decoder:
+            raise InvalidData(
+                f"{folder} holds a {config.model_type}, which is no encoder–decoder.",
+                why="source and target of a pair are read by a part each.",
+                fix="give the folder of a T5, BART or another model with both parts.",
+            )
+        found: Any = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, **safe
+        )
+        model, loaded = found
+        refuse_incomplete(folder, model, loaded)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+    refuse_other_vocabulary(model, tokenizer.vocab_size)
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise InvalidData(
+            f"The tokenizer in {folder} has no end token.",
+            why="a target without an end is written on for ever.",
+            fix="set tokenizer.eos_token and save it again.",
+        )
+    return EncoderDecoder(model, closing=end, tokenizer=tokenizer)

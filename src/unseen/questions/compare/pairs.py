@@ -2,11 +2,13 @@
 
 Every method gets the same training pairs, seeds and number of steps: decoders from scratch with
 each kind of positions, minibatches of one target length each, copies of primitives or tokens,
-curricula, and a hint beside the task where a file with easier pairs is given. Exact match of the
+curricula, and a hint beside the task where a file with easier pairs is given; encoder–decoders from
+scratch or fine-tuned, also with contrast. Exact match of the
 whole answer with its end, on training-like pairs that were held out and on the split's test pairs,
 by length.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +17,7 @@ from functools import partial
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from unseen import stats
 from unseen.engine.batches import Columns
@@ -23,15 +25,18 @@ from unseen.engine.evaluate import per_example
 from unseen.engine.example_sampling import WeightedColumns
 from unseen.engine.loop import Budget, Schedule
 from unseen.engine.mixture import Mixture
-from unseen.engine.token_pairs import Pair, Vocabulary, cut_padding, encode_pairs
+from unseen.engine.program_writing import join_rows
+from unseen.engine.token_pairs import Pair, Vocabulary, cut_padding, encode_pairs, refuse_empty
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.identity import identify
 from unseen.lab import Lab
 from unseen.method import Method
+from unseen.methods.claps import CLAPS, Perturbation
 from unseen.methods.erm import ERM
 from unseen.methods.novelty_curriculum import NoveltyCurriculum
 from unseen.methods.task_hinting import TaskHinting
 from unseen.methods.zipf_sampling import ZipfSampling
+from unseen.models.encoder_decoder import EncoderDecoder, t5
 from unseen.models.transformer import Decoder, Positions, Transformer
 from unseen.objectives import exact_match
 from unseen.reading import Reading
@@ -44,7 +49,7 @@ from unseen.tasks.token_pairs.augmentation import (
 from unseen.tasks.token_pairs.rules import PairSplit
 
 INSIDE, UNSEEN = "like training", "unseen"
-DEFAULT_STEPS = 1_000
+DEFAULT_STEPS, FINE_TUNING_STEPS = 1_000, 300
 DEFAULT_COPIES = 20
 ALONE_SHARE = 0.1
 """Of what is drawn, where words that stand alone are repeated: as many as in SCAN's Jump split."""
@@ -76,29 +81,47 @@ class Training(StrEnum):
     """A fifth of the pairs first, all of them after four fifths of the steps."""
     ZIPF = "short answers more often"
     """The r-th shortest target length is drawn in proportion to 1 / r."""
+    CONTRAST = "in-batch contrast"
+    """Encoder–decoders: a source is nearer to its target than to the batch's others."""
+    CLAPS = "CLAPS"
+    """The same, with imposters and distant targets."""
+
+
+CONTRASTS = {
+    Training.CONTRAST: Perturbation.NONE,
+    Training.CLAPS: Perturbation.ADVERSARIAL,
+}
+ENCODER_DECODER = "encoder-decoder"
 
 
 @dataclass(frozen=True)
 class PairMethod:
     """A decoder with these positions, and how it is trained."""
 
-    positions: Positions
+    positions: Positions | None
+    """None: an encoder–decoder, which knows distances."""
     training: Training = Training.PLAIN
 
     @property
     def name(self) -> str:
-        name = POSITION_NAMES.get(self.positions, self.positions.value)
+        name = ENCODER_DECODER
+        if self.positions is not None:
+            name = POSITION_NAMES.get(self.positions, self.positions.value)
         return name if self.training is Training.PLAIN else f"{name} + {self.training.value}"
 
 
-def known_methods(hinted: bool) -> dict[str, PairMethod]:
-    """Every kind of positions with every way of training."""
-    found = (
+def known_methods(hinted: bool, fine_tuned: bool = False) -> dict[str, PairMethod]:
+    """Every kind of positions, and encoder–decoders, with every way of training that is for them;
+    encoder–decoders alone where one is given to be fine-tuned.
+    """
+    decoders = (
         PairMethod(positions, training)
         for training in Training
-        if hinted or training is not Training.HINT
+        if training not in CONTRASTS and (hinted or training is not Training.HINT)
         for positions in Positions
     )
+    both = (PairMethod(None, training) for training in Training if training is not Training.HINT)
+    found = both if fine_tuned else (*decoders, *both)
     return {method.name: method for method in found}
 
 
@@ -116,15 +139,17 @@ def standard_methods(hinted: bool, copied: bool) -> list[PairMethod]:
 
 
 def choose_methods(
-    names: Sequence[str], hinted: bool, by: str, split: PairSplit
+    names: Sequence[str], hinted: bool, by: str, split: PairSplit, fine_tuned: bool = False
 ) -> tuple[PairMethod, ...]:
     """The methods of these names; the standard ones where none is given."""
-    known = known_methods(hinted)
+    known = known_methods(hinted, fine_tuned)
     for name in names:
         if name not in known:
             raise UnknownName.near("method for pairs", name, known)
     if names:
         return tuple(known[name] for name in names)
+    if fine_tuned:
+        return tuple(PairMethod(None, one) for one in (Training.PLAIN, *CONTRASTS))
     copied = by == "primitive" and bool(find_primitives(split.train))
     return tuple(standard_methods(hinted, copied))
 
@@ -142,6 +167,8 @@ class PairComparison:
     layers: int = 2
     copies: int = DEFAULT_COPIES
     """Of every primitive or token, for the methods that add them."""
+    model: EncoderDecoder | None = None
+    """Fine-tuned; None: from scratch."""
 
     def __post_init__(self) -> None:
         if min(self.seeds, self.steps, self.copies) < 1:
@@ -167,8 +194,8 @@ class PairComparison:
     def budget(self) -> Budget:
         return Budget(
             steps=self.steps,
-            batch_size=64,
-            lr=2e-3,
+            batch_size=64 if self.model is None else 32,
+            lr=2e-3 if self.model is None else 3e-4,
             schedule=Schedule.COSINE,
             warmup=min(100, self.steps // 10),
             clip=1.0,
@@ -237,6 +264,7 @@ class PairResults:
     """Exact match of the most frequent training answer, by part."""
     seeds: int
     steps: int
+    fine_tuned: bool = False
 
 
 def evaluate_pairs(
@@ -262,7 +290,8 @@ def evaluate_pairs(
     chance = {
         name: sum(one.target == common for one in side) / len(side) for name, side in sides.items()
     }
-    return PairResults(asked.split, results, lengths, chance, asked.seeds, asked.steps)
+    fine_tuned = asked.model is not None
+    return PairResults(asked.split, results, lengths, chance, asked.seeds, asked.steps, fine_tuned)
 
 
 def hits_of(
@@ -274,8 +303,11 @@ def hits_of(
     if shown is not parts.train:  # copies are words of their own
         words = Vocabulary.of([*shown, *parts.inside, *parts.unseen, *asked.hint])
     sides = {"train": shown, INSIDE: parts.inside, UNSEEN: parts.unseen}
-    data = {name: encode_pairs(pairs, words) for name, pairs in sides.items()}
-    hint = encode_pairs(asked.hint, words) if asked.hint else None
+    encode = partial(encode_pairs, vocabulary=words)
+    if asked.model is not None:
+        encode = partial(encode_texts, asked.model)
+    data = {name: encode(pairs) for name, pairs in sides.items()}
+    hint = encode(asked.hint) if asked.hint else None
 
     def make() -> dict[str, Tensor]:
         return train_and_score(asked, method, data, hint, len(words), lab)
@@ -286,6 +318,7 @@ def hits_of(
         method=method,
         budget=asked.budget,
         sizes=(asked.width, asked.layers),
+        model=asked.model,
         data=used,
         hint=hint.columns if hint and method.training is Training.HINT else {},
         lab=lab.signature,
@@ -329,15 +362,8 @@ def train_and_score(
     task = make_task(name="pairs", splits={"train": Split(stream, Use.TRAIN)})
     is_hinted = method.training is Training.HINT and hint is not None
     read = [*data.values(), *([hint] if is_hinted and hint is not None else [])]
-    shape = Decoder(
-        vocabulary=vocabulary,
-        width=asked.width,
-        layers=asked.layers,
-        context=max(part.columns["tokens"].shape[1] for part in read),
-        positions=method.positions,
-    )
-    with lab.child("init").seeded():
-        model = Transformer(shape)
+    context = max(part.columns["tokens"].shape[1] for part in read)
+    model = new_model(asked, method, vocabulary, context, lab)
     learning: Method = ERM(asked.budget)
     if is_hinted and hint is not None:
         aside = make_task(name="hint", splits={"train": Split(hint, Use.TRAIN)})
@@ -346,11 +372,52 @@ def train_and_score(
         learning = NoveltyCurriculum(budget=asked.budget)
     elif method.training is Training.ZIPF:
         learning = ZipfSampling(column="length", budget=asked.budget)
+    elif method.training in CONTRASTS:
+        learning = CLAPS(CONTRASTS[method.training], budget=asked.budget)
     trained = learning.fit(model, task, lab.child("fit"))
     return {
         name: per_example(trained.model, data[name], objective.score, lab, 256)
         for name in (INSIDE, UNSEEN)
     }
+
+
+def new_model(
+    asked: PairComparison, method: PairMethod, vocabulary: int, context: int, lab: Lab
+) -> nn.Module:
+    """The given model anew, or one with random weights."""
+    if asked.model is not None:
+        return copy.deepcopy(asked.model)
+    with lab.child("init").seeded():
+        if method.positions is None:
+            return t5(vocabulary, asked.width, asked.layers)
+        shape = Decoder(
+            vocabulary=vocabulary,
+            width=asked.width,
+            layers=asked.layers,
+            context=context,
+            positions=method.positions,
+        )
+        return Transformer(shape)
+
+
+def encode_texts(model: EncoderDecoder, pairs: Sequence[Pair]) -> Columns:
+    """The columns of `encode_pairs` in the tokens of a model's own tokenizer."""
+    refuse_empty(pairs)
+    encode = partial(model.tokenizer.encode, add_special_tokens=False)
+    prompts = [[*encode(" ".join(one.source)), model.divider] for one in pairs]
+    answers = [[*encode(" ".join(one.target)), model.closing] for one in pairs]
+    context = getattr(model.model.config, "max_position_embeddings", None)  # T5 has no limit
+    for k, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), 1):
+        if context is not None and max(len(prompt), len(answer)) > context:
+            raise InvalidData(
+                f"Pair {k} has {max(len(prompt), len(answer))} tokens on a side.",
+                why=f"{type(model.model).__name__} reads {context}.",
+                fix="leave it out, or give a model that reads more.",
+            )
+    return Columns(
+        **join_rows(prompts, answers),
+        length=torch.tensor([len(one.target) for one in pairs]),
+    )
 
 
 def training_stream(data: Columns, training: Training) -> Columns | Mixture:

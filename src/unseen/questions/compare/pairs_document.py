@@ -134,15 +134,28 @@ def _notes(found: PairResults) -> list[Note]:
 
 
 def _method(found: PairResults) -> list[str]:
+    if found.fine_tuned:
+        kind = (
+            f"Every method fine-tunes the given encoder–decoder for {found.steps:,} steps of 32 "
+            "pairs in its own tokens, with the same training pairs and seeds."
+        )
+    else:
+        kind = (
+            f"Every method is a decoder from scratch, trained for {found.steps:,} steps of 64 "
+            "pairs with the same training pairs and seeds. Methods are named by how the decoder "
+            "knows positions: not at all, learned, learned and shifted by random offsets, rotary, "
+            "ALiBi; "
+            "“encoder-decoder” is a T5, which knows distances. "
+            "“+ hint”: half of the minibatches are easier pairs."
+        )
     return [
-        f"Every method is a decoder from scratch, trained for {found.steps:,} steps of 64 pairs "
-        "with the same training pairs and seeds. Methods are named by how the decoder knows "
-        "positions: not at all, learned, learned and shifted by random offsets, rotary, ALiBi. "
-        "“+ hint”: half of the minibatches are easier pairs; “+ one length per minibatch”: every "
+        kind + " “+ one length per minibatch”: every "
         "length of the answer equally often; “+ words alone repeated”: they are a tenth of what is "
         "drawn; “+ primitive copies”: these, and copies of the words that stand for one token; "
         "“+ token copies”: the pairs with all tokens renamed; “+ growing set”: pairs come in over "
-        "time; “+ short answers more often”: by Zipf's law. Copies add pairs, not steps.",
+        "time; “+ short answers more often”: by Zipf's law; “+ in-batch contrast”: sources are "
+        "compared with the batch's targets beside; “+ CLAPS”: also with an unlikely and a distant "
+        "version of the right target. Copies add pairs, not steps.",
         "Learned positions beyond the longest training pair are never trained: at such lengths "
         "that method fails for this reason alone.",
         "Intervals are over seeds: other initial weights, minibatches and held-out pairs, the same "
