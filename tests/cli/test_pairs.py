@@ -164,13 +164,14 @@ def test_words_alone_are_a_tenth_of_what_is_drawn():
         repeat_single_words(encode_pairs(pairs[2:], Vocabulary.of(pairs)))
 
 
-BOTH = ("--method", "encoder-decoder", "--method", "encoder-decoder + CLAPS")
+FEW = ("--steps", "4", "--json")
+BOTH = ("--method", "encoder-decoder", "--method", "encoder-decoder + CLAPS", *FEW)
 
 
 def test_encoder_decoders_from_scratch(file, tmp_path, capsys, monkeypatch):
     pytest.importorskip("transformers")
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
-    code, report = train(file, tmp_path, *BOTH, "--json")
+    code, report = train(file, tmp_path, *BOTH)
     assert code == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["methods"]) == {"encoder-decoder", "encoder-decoder + CLAPS"}
@@ -208,7 +209,7 @@ def test_an_encoder_decoder_of_ones_own_is_fine_tuned(file, tmp_path, capsys, mo
     words = sorted({word for one in pairs for side in one for word in side})
     folder = t5_folder(tmp_path / "t5", words)
     ask = ("--model", str(folder))
-    code, report = train(file, tmp_path, *ask, "--json")
+    code, report = train(file, tmp_path, *ask, *FEW)
     assert code == 0
     found = json.loads(capsys.readouterr().out)["methods"]
     assert set(found) == {
