@@ -28,13 +28,14 @@ from unseen.engine.batches import Columns, model_to_device
 from unseen.engine.loop import Budget, Draw, Schedule, train
 from unseen.engine.response_losses import imposter_contrast, info_nce, replace_diagonal
 from unseen.engine.responses import refuse_unsupervised, target_ends, target_mask
+from unseen.engine.token_pairs import Vocabulary, encode_pairs, pair
 from unseen.errors import InvalidConfig, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.encoder_decoder import EncoderDecoder, t5
 from unseen.models.pair_states import PairStates, logits_of, refuse_other_logits, states_at
-from unseen.task import Batch, Objective, Task, Use
-from unseen.tasks import token_pairs
+from unseen.objectives import exact_match
+from unseen.task import Axis, Batch, Objective, Split, Task, Use
 
 
 class Perturbation(StrEnum):
@@ -274,8 +275,13 @@ def word_probabilities(trained: ContrastiveModel, batch: Batch, method: CLAPS) -
 
 def example() -> tuple[CLAPS, Trained]:
     """A small T5 learns to copy two letters."""
-    spec = token_pairs.example()
+    pairs = [pair(f"copy {x} {y}", f"{x} {y}") for x in "abcd" for y in "abcd"]
+    words = Vocabulary.of(pairs)
+    splits = {
+        "train": Split(encode_pairs(pairs[:12], words), Use.TRAIN),
+        "unseen": Split(encode_pairs(pairs[12:], words), Use.EVALUATE, at="unseen"),
+    }
+    task = Task(name="copy", axis=Axis.IID, splits=splits, objective=exact_match)
     with Lab().child("init").seeded():
-        model = t5(len(spec.vocabulary), width=16, layers=1, heads=2, dropout=0.0)
-    budget = Budget(steps=20, batch_size=8, lr=1e-2)
-    return CLAPS(budget=budget), Trained(model, spec.build(Lab()))
+        model = t5(len(words), width=16, layers=1, heads=2, dropout=0.0)
+    return CLAPS(budget=Budget(steps=20, batch_size=8, lr=1e-2)), Trained(model, task)
