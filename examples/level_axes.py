@@ -1,7 +1,8 @@
 """Cloning on two more axes of unseen levels: missions of BabyAI, and mazes of Procgen from pixels.
 
     python examples/level_axes.py missions     # unseen pairs of colour and object: a minute
-    python examples/level_axes.py mazes        # 10 against 200 training mazes: five minutes
+    python examples/level_axes.py mazes        # 10 against 200 training mazes: six minutes
+    python examples/level_axes.py mazes 2500   # with so many steps instead of 8,000
 
 Mazes need envpool and two libraries of Qt (docs/levels.md). One seed: figures to report, no claim.
 """
@@ -40,13 +41,16 @@ def success(task: Task, arena: Arena, method: BehaviourCloning, **network: objec
     return ", ".join(words)
 
 
-def missions() -> None:
+def missions(steps: int = OFFLINE.steps) -> None:
     spec = MissionLevels()
-    print("missions:", success(spec.build(LAB), spec.arena, BehaviourCloning(OFFLINE)))
+    print(
+        "missions:",
+        success(spec.build(LAB), spec.arena, BehaviourCloning(replace(OFFLINE, steps=steps))),
+    )
 
 
-def mazes() -> None:
-    budget = replace(OFFLINE, steps=2_500, batch_size=64)
+def mazes(steps: int = 8_000) -> None:
+    budget = replace(OFFLINE, steps=steps, batch_size=64)
     for levels in (10, 200):
         spec = MazeLevels(train=levels)
         found = success(
@@ -56,4 +60,4 @@ def mazes() -> None:
 
 
 if __name__ == "__main__":
-    {"missions": missions, "mazes": mazes}[sys.argv[1]]()
+    {"missions": missions, "mazes": mazes}[sys.argv[1]](*map(int, sys.argv[2:]))

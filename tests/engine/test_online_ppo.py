@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from unseen.engine.level_environment import LevelEnvironment
-from unseen.engine.online_ppo import OnlinePPO, numpy_seeded, training_levels
+from unseen.engine.online_ppo import OnlinePPO, lengthen, numpy_seeded, training_levels
 from unseen.engine.toy_chain import chain_subject
 from unseen.errors import InvalidConfig, InvalidData, MissingExtra
 from unseen.lab import Lab
 from unseen.models.policy import policy_network
-from unseen.tasks.levels import GridLevels
+from unseen.tasks.levels import GridArena, GridLevels
 
 SPEC = GridLevels("MiniGrid-SimpleCrossingS9N1-v0", 3, 2, 60, most=5, pool=3)
-SHORT = OnlinePPO(steps=64, games=2, rollout=16, batch_size=16, epochs=1)
+SHORT = OnlinePPO(steps=64, longest=5, games=2, rollout=16, batch_size=16, epochs=1)
 
 
 def network():
@@ -52,6 +52,11 @@ def test_levels_are_those_of_the_log():
     assert {*training_levels(SPEC.build(lab))} <= {*SPEC.levels(lab).train}
     with pytest.raises(InvalidData, match="plays nothing"):
         SHORT.fit(network(), chain_subject().task, lab)
+
+
+def test_games_are_longer_than_in_evaluation_but_never_shorter():
+    assert lengthen(SPEC.arena, 484) == GridArena("MiniGrid-SimpleCrossingS9N1-v0", 484)
+    assert lengthen(SPEC.arena, 3) == SPEC.arena
 
 
 def test_numpy_streams_outside_are_not_touched():

@@ -1,6 +1,7 @@
 """Mazes: what is read from a picture, the shortest way, and games where envpool is there."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,16 @@ def test_a_missing_library_is_named_with_the_command(monkeypatch):
     assert "pip install" in error.value.fix
     with pytest.raises(InvalidConfig):
         MazeLevels(train=0)
+
+
+def test_missing_libraries_of_qt_are_named(monkeypatch):
+    def refuse(name):
+        raise ImportError("EnvPool Procgen requires the system Qt 5 runtime on Linux.")
+
+    monkeypatch.setitem(sys.modules, "envpool", SimpleNamespace(make_spec=refuse))
+    with pytest.raises(MissingExtra, match="libraries of Qt 5") as error:
+        require_envpool()
+    assert "libqt5gui5" in error.value.fix
 
 
 def has_envpool():

@@ -4,7 +4,7 @@ online reference of offline methods, which plays the training levels itself.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -52,6 +52,11 @@ class OnlinePPO:
     """
 
     steps: int = 300_000
+    longest: int = 484
+    """Steps after which its games are cut, where the arena has a limit; MiniGrid's own for eleven
+    by eleven cells. In 80, after which games are cut in evaluation, a random player solves one
+    crossing in 300, and there is nothing to learn from; in 484 one in six.
+    """
     games: int = 16
     """Played side by side."""
     rollout: int = 128
@@ -73,7 +78,7 @@ class OnlinePPO:
             )
 
     def fit(self, model: nn.Module, task: Task, lab: Lab) -> Trained:
-        arena, levels = arena_of(task), training_levels(task)
+        arena, levels = lengthen(arena_of(task), self.longest), training_levels(task)
         baselines = require_baselines()
         if not isinstance(model, nn.Sequential) or not isinstance(model[-1], nn.Linear):
             raise InvalidConfig(
@@ -138,6 +143,14 @@ def arena_of(task: Task) -> Arena:
             fix="use a task of unseen.tasks.levels.level_task.",
         )
     return arena
+
+
+def lengthen(arena: Arena, longest: int) -> Arena:
+    """The same levels with games of at least so many steps."""
+    most = getattr(arena, "most", None)
+    if not is_dataclass(arena) or not isinstance(most, int) or most >= longest:
+        return arena
+    return replace(arena, most=longest)  # type: ignore[type-var, return-value]
 
 
 def training_levels(task: Task) -> tuple[int, ...]:

@@ -40,13 +40,16 @@ def require_envpool() -> Any:
 
         envpool.make_spec("MazeEasy-v0")
     except ImportError as error:
-        without_qt = "libQt5" in str(error)
+        if "Qt" in str(error):
+            raise MissingExtra(
+                "Mazes of Procgen need the libraries of Qt 5.",
+                why="envpool draws with them.",
+                fix="apt-get install libqt5gui5 libqt5core5a",
+            ) from error
         raise MissingExtra(
-            f"Mazes of Procgen need {'the Qt 5 libraries' if without_qt else 'envpool 1.1'}.",
-            why=str(error) if without_qt else "it makes and draws them.",
-            fix="apt-get install libqt5gui5 libqt5core5a"
-            if without_qt
-            else "pip install 'envpool>=1.1,<1.2'",
+            "Mazes of Procgen need the package envpool 1.1.",
+            why="it makes and draws them.",
+            fix="pip install 'envpool>=1.1,<1.2'",
         ) from error
     return envpool
 
