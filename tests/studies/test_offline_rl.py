@@ -74,7 +74,7 @@ def test_the_longer_run_adds_mixed_data_and_learners_and_keeps_the_cells_of_the_
 def test_the_online_reference_plays_the_most_levels_and_decides_the_first_claim():
     usual, online = (list(study.cells(one)) for one in (LAPTOP, replace(LAPTOP, online=True)))
     added = [cell for cell in online if cell not in usual]
-    assert {cell.arm for cell in added} == {Online(300_000)}
+    assert {cell.arm for cell in added} == {Online(1_000_000)}
     assert [(cell.setting.log.train, cell.seed) for cell in added] == [(300, k) for k in range(3)]
     (claim,) = [one for one in study.claims if one.option == "--online"]
     made = [

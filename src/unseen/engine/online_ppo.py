@@ -51,7 +51,7 @@ class OnlinePPO:
     The network is the one of the offline methods, with a linear critic beside its last layer.
     """
 
-    steps: int = 300_000
+    steps: int = 1_000_000
     longest: int = 484
     """Steps after which its games are cut, where the arena has a limit; MiniGrid's own for eleven
     by eleven cells. In 80, after which games are cut in evaluation, a random player solves one

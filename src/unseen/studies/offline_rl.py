@@ -107,7 +107,8 @@ class Config:
     """The second run: mixed data beside expert ones, BCQ and transformers beside the learners."""
     online: bool = False
     """PPO of stable-baselines3 on the most training levels, with as many seeds as the others."""
-    online_steps: int = 300_000
+    online_steps: int = 1_000_000
+    """After 250,000 it succeeded on .23 of training levels and .15 of unseen ones (one seed)."""
 
     def cells(self) -> Iterator[Cell[Setting, Learner | Online]]:
         learners = tuple(Learner) if self.longer else self.learners
