@@ -90,6 +90,10 @@ class Influence:
     """Patterns of layer names ("blocks.*.mlp.*"); empty: all linear maps and convolutions but the
     output embedding's.
     """
+    iterations: int = 10
+    """Of the iterative curvatures: passes over the fitted examples. A product of conjugate
+    gradients is one pass; a step of ASTRA is one batch of a pass. 0: EK-FAC's own answer.
+    """
     rank: int = 0
     """If positive: preconditioned queries are cut to this rank, for many queries on large
     layers.
@@ -114,14 +118,17 @@ class Influence:
         if (
             self.damping < 0
             or self.draws < 1
+            or self.iterations < 0
             or self.rank < 0
             or self.batch_size < 1
             or self.most < 1
         ):
             raise InvalidConfig(
-                f"Influence(damping={self.damping}, draws={self.draws}, rank={self.rank}, "
-                f"batch_size={self.batch_size}, most={self.most}) is out of range.",
-                why="damping and rank are at least 0; draws, batch size and examples at least 1.",
+                f"Influence(damping={self.damping}, draws={self.draws}, "
+                f"iterations={self.iterations}, rank={self.rank}, batch_size={self.batch_size}, "
+                f"most={self.most}) is out of range.",
+                why="damping, iterations and rank are at least 0; draws, batch size and examples "
+                "at least 1.",
                 fix="correct the value; damping=0.1 and rank=0 are the defaults.",
             )
 
@@ -144,7 +151,7 @@ class Influence:
             refuse_batch_dependence(model, first, loss)
             fit = Fit(
                 model,
-                self.curvature,
+                self.curvature.factored,
                 self.fisher,
                 self.draws,
                 self.damping,
@@ -164,7 +171,9 @@ class Influence:
 
             key = identify(
                 CURVATURE,
-                settings=replace(self, memory=0),
+                settings=replace(
+                    self, memory=0, curvature=self.curvature.factored, iterations=0, rank=0
+                ),
                 model=Structure(model),
                 weights=mark,
                 objective=objective,

@@ -4,7 +4,7 @@ and the top k.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,12 +21,14 @@ from unseen.attributions.influence.factors import (
     reduce_precision,
     runs_half,
 )
+from unseen.attributions.influence.iterative import Blocks, solve
 from unseen.attributions.influence.layers import coverage_sentence, pairs, restrict_gradients
 from unseen.attributions.influence.precision_check import choose_precision, worth_asking
 from unseen.attributions.influence.preconditioned_queries import (
     Precision,
     QueryBuilder,
     ScaledQueries,
+    matrix_queries,
 )
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top, streaming_extremes, top_of
@@ -34,7 +36,7 @@ from unseen.engine.batches import Columns, once, size
 from unseen.engine.factor_pairs import EmbeddingPair, FactorPair, GradientRows
 from unseen.engine.gradient_check import gradient_sentences
 from unseen.errors import InvalidData, UnsupportedLayer
-from unseen.lab import Lab
+from unseen.lab import Lab, Silent
 from unseen.method import Trained
 from unseen.task import Batch, PerExample, Use
 
@@ -84,11 +86,7 @@ class InfluenceScores:
         self, queries: Batch, behaviour: PerExample, rows: Int[Tensor, " n"]
     ) -> Float[Tensor, "q n s"]:
         """What each position of the chosen examples adds; a sum over positions is the score."""
-        blocks = self.factors.blocks
-        ready = {
-            name: torch.cat([blocks[name].solve(pair.gradients()) for pair in given])
-            for name, given in self._gradients(queries, behaviour).items()
-        }
+        ready = self._solved_queries(queries, behaviour)
         n, parts = self.stream.count(), []
         for start in range(0, len(rows), self.config.batch_size):
             given = self._rows_of(rows[start : start + self.config.batch_size])
@@ -115,13 +113,27 @@ class InfluenceScores:
             parts.append(total)
         return torch.cat(parts, 1) / -n
 
+    def gradients(self, queries: Batch, behaviour: PerExample) -> Blocks:
+        """∇f of every query, by block."""
+        found = self._gradients(queries, behaviour).items()
+        return {name: torch.cat([pair.gradients() for pair in given]) for name, given in found}
+
+    def scores_of(self, solved: Blocks) -> Float[Tensor, "q n"]:
+        """−(1/N) ⟨P_q, ∇ℓ⟩ for P that are solved elsewhere, by block."""
+        ready = {name: matrix_queries(p) for name, p in solved.items()}
+        return self._matrix(ready, Precision.FULL)["all"]
+
     def self_influence(self) -> Float[Tensor, " n"]:
         """Self-influence (1/N) ∇ℓᵀ (G + λ)⁻¹ ∇ℓ of every example: large where it stands against the
-        rest.
+        rest. An iterative curvature solves for every example.
         """
 
         def batch_scores(given: Mapping[str, FactorPair]) -> Tensor:
             blocks = self.factors.blocks
+            if self.config.curvature.is_iterative:
+                solved = self._solve(given, replace(self.lab, sink=Silent()))
+                own = [(solved[name] * p.gradients()).sum((1, 2)) for name, p in given.items()]
+                return torch.stack(own).sum(0)[None]
             parts = [
                 blocks[name].rotate_pair(p).weighted_norms2(blocks[name].inverse)
                 for name, p in given.items()
@@ -148,7 +160,8 @@ class InfluenceScores:
                 f"top got k={k}.", why="at least one example is asked for.", fix="give k ≥ 1."
             )
         n = self.stream.count()
-        if all(block.positions == 1 for block in self.factors.blocks.values()):
+        is_single = all(block.positions == 1 for block in self.factors.blocks.values())
+        if is_single and not self.config.curvature.is_iterative:
             given = self._gradients(queries, behaviour)
             screen = Screen.fitting(
                 self.factors.blocks, given, k, n if candidates is None else len(candidates)
@@ -217,6 +230,9 @@ class InfluenceScores:
     def _forms(
         self, queries: Batch, behaviour: PerExample, precision: Precision
     ) -> dict[str, ScaledQueries]:
+        if self.config.curvature.is_iterative:
+            solved = self._solved_queries(queries, behaviour)
+            return {name: matrix_queries(p, self.config.rank) for name, p in solved.items()}
         made: dict[str, QueryBuilder] = {}
         n = self.stream.count()
         for at, given in self._query_gradients(queries, behaviour):
@@ -232,11 +248,28 @@ class InfluenceScores:
                 made[name].add(at, pair)
         return {name: asking.build() for name, asking in made.items()}
 
+    def _solved_queries(self, queries: Batch, behaviour: PerExample) -> Blocks:
+        """(G + λ)⁻¹ ∇f of every query, as gradients of each block are."""
+        made: dict[str, list[Tensor]] = {}
+        for _, given in self._query_gradients(queries, behaviour):
+            for name, matrix in self._solve(given, self.lab).items():
+                made.setdefault(name, []).append(matrix)
+        return {name: torch.cat(parts) for name, parts in made.items()}
+
+    def _solve(self, given: Mapping[str, FactorPair], lab: Lab) -> Blocks:
+        matrices = {name: pair.gradients() for name, pair in given.items()}
+        if not self.config.curvature.is_iterative:
+            return {name: self.factors.blocks[name].solve(v) for name, v in matrices.items()}
+        with self._tracking():
+            return solve(self, matrices, lab.child("solve"))
+
     def _choose_precision(self, queries: Batch, behaviour: PerExample) -> Precision:
         """The asked-for precision, if the scores of a few queries on the first batch agree with
         full precision.
         """
         wanted = self.config.precision
+        if self.config.curvature.is_iterative:
+            return Precision.FULL  # a solve costs far more than its scores
         if not worth_asking(wanted, self.factors.blocks.values(), self.lab.device):
             return Precision.FULL
         few, batch = (

@@ -32,6 +32,22 @@ class Curvature(StrEnum):
     """The same eigenvectors with the eigenvalues that fit best."""
     EXACT = "exact"
     """The matrix over all tracked parameters; small models only."""
+    EKFAC_CG = "ekfac+cg"
+    """The Gauss–Newton matrix of all tracked layers together, by conjugate gradients that EK-FAC
+    preconditions.
+    """
+    EKFAC_ASTRA = "ekfac+astra"
+    """The same by steps on minibatches."""
+
+    @property
+    def is_iterative(self) -> bool:
+        """Whether queries are solved for by iterations."""
+        return self in (Curvature.EKFAC_CG, Curvature.EKFAC_ASTRA)
+
+    @property
+    def factored(self) -> "Curvature":
+        """What is fitted: iterations start from EK-FAC."""
+        return Curvature.EKFAC if self.is_iterative else self
 
 
 class Fisher(StrEnum):

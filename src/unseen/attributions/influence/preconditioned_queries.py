@@ -176,6 +176,16 @@ def low_rank(p: Float[Tensor, "q o i"], k: int) -> LowRankQueries:
     return LowRankQueries(p @ right, right.mT)
 
 
+def matrix_queries(p: Float[Tensor, "q o i"], rank: int = 0) -> ScaledQueries:
+    """Queries that are solved already, cut to a rank if it is positive."""
+    ones = p.new_ones(len(p))
+    if rank:
+        return ScaledQueries(low_rank(p, rank), ones)
+    blocks = RowBlocks(p.shape, p, p.dtype)
+    blocks.put(0, p)
+    return ScaledQueries(FullQueries(blocks, None), ones)
+
+
 class QueryBuilder:
     """The queries of one layer on their way into the form that scores cheapest, a batch of queries
     at a time.

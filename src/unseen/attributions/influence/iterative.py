@@ -1,0 +1,216 @@
+"""(G + λ)⁻¹ ∇f with the Gauss–Newton matrix itself: EK-FAC's answer, improved by iterations that it
+preconditions.
+
+EK-FAC leaves out what layers have in common and what its eigenvectors miss. The exact inverse needs
+only products of G with vectors: conjugate gradients, or steps on minibatches (ASTRA: Wang et al.,
+2025, arXiv:2507.14740). λ is EK-FAC's own, layer by layer.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from unseen.attributions.influence.factors import Curvature
+from unseen.engine.factor_pairs import layer_biases
+from unseen.engine.gauss_newton import summed_products
+from unseen.engine.iterative_solves import (
+    Matrix,
+    conjugate_gradients,
+    stochastic_descent,
+)
+from unseen.engine.kron import KroneckerBlock
+from unseen.errors import UnsupportedLayer
+from unseen.lab import Lab, Silent
+from unseen.task import Batch
+
+if TYPE_CHECKING:
+    from unseen.attributions.influence.attributor import InfluenceScores
+
+Blocks = dict[str, Float[Tensor, "q o i"]]
+"""A matrix per query and block, as gradients of that block are."""
+
+
+@dataclass(frozen=True)
+class BlockPlace:
+    """Where the entries of a block are among the parameters."""
+
+    weight: str
+    bias: str
+    """Its last column; empty: it has none."""
+    group: int
+    transposed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """Vectors over all blocks as rows, as matrices by block and as tensors by parameter."""
+
+    blocks: Mapping[str, KroneckerBlock]
+    places: Mapping[str, BlockPlace]
+    parameters: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, blocks: Mapping[str, KroneckerBlock]) -> "Coordinates":
+        """Of a model whose tracked parameters ask for gradients."""
+        biases, places = layer_biases(model), {}
+        names = dict(model.named_parameters())
+        for name, block in blocks.items():
+            layer, _, group = name.partition("[")
+            weight = f"{layer}.weight" if f"{layer}.weight" in names else layer
+            if names[weight].is_complex():
+                raise UnsupportedLayer(
+                    f"Parameter `{weight}` is complex.",
+                    why="Gauss–Newton products are made for real parameters.",
+                    fix="use curvature=Curvature.EKFAC, or leave the layer out with layers=(…).",
+                )
+            module = model.get_submodule(weight.rpartition(".")[0])
+            rows, columns = block.values.shape
+            has_bias = (
+                weight in biases
+                and (rows * (columns - 1)) * (getattr(module, "groups", 1)) == names[weight].numel()
+            )
+            places[name] = BlockPlace(
+                weight,
+                biases[weight] if has_bias else "",
+                int(group.rstrip("]") or 0),
+                type(module).__name__ == "Conv1D",
+            )
+        used = {place.weight for place in places.values()} | {
+            place.bias for place in places.values() if place.bias
+        }
+        return cls(blocks, places, {name: names[name].detach() for name in names if name in used})
+
+    def flatten(self, given: Blocks) -> Float[Tensor, "q p"]:
+        """One row per query; blocks that are not given are zero."""
+        q = len(next(iter(given.values())))
+        return torch.cat(
+            [
+                given[name].flatten(1) if name in given else b.values.new_zeros(q, b.values.numel())
+                for name, b in self.blocks.items()
+            ],
+            1,
+        )
+
+    def unflatten(self, rows: Float[Tensor, "q p"]) -> Blocks:
+        parts = rows.split([block.values.numel() for block in self.blocks.values()], 1)
+        return {
+            name: part.unflatten(1, tuple(block.values.shape))
+            for (name, block), part in zip(self.blocks.items(), parts, strict=True)
+        }
+
+    def to_parameters(self, given: Blocks) -> dict[str, Tensor]:
+        """`[q, *shape]` by parameter."""
+        q = len(next(iter(given.values())))
+        made = {name: p.new_zeros(q, *p.shape) for name, p in self.parameters.items()}
+        for name, matrix in given.items():
+            for view, part in self._views(name, matrix, made):
+                view.copy_(part)
+        return made
+
+    def of_parameters(self, given: Mapping[str, Tensor]) -> Blocks:
+        """The inverse of `to_parameters`."""
+        q, given = len(next(iter(given.values()))), {n: t.contiguous() for n, t in given.items()}
+        made = {name: b.values.new_zeros(q, *b.values.shape) for name, b in self.blocks.items()}
+        for name, matrix in made.items():
+            for view, part in self._views(name, matrix, given):
+                part.copy_(view)
+        return made
+
+    def _views(
+        self, name: str, matrix: Tensor, parameters: Mapping[str, Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views of the same entries in the parameters and in the block."""
+        place, o = self.places[name], matrix.shape[1]
+        rows = slice(place.group * o, (place.group + 1) * o)
+        weight, inside = parameters[place.weight], matrix
+        if place.bias:
+            inside = matrix[..., :-1]
+            yield parameters[place.bias][:, rows], matrix[..., -1]
+        if o == 1 and inside[0].numel() == weight[0].numel():  # a gain, or another layer's row
+            yield weight.flatten(1)[:, None], inside
+        else:
+            stored = weight.mT if place.transposed else weight.flatten(2)
+            yield stored[:, rows], inside
+
+
+def solve(found: "InfluenceScores", given: Blocks, lab: Lab) -> Blocks:
+    """(G + λ)⁻¹ of the matrices given, by the strategy and passes of the configuration."""
+    at = Coordinates.of(found.trained.model, found.factors.blocks)
+    levels = at.flatten(
+        {
+            name: torch.full_like(block.values, block.damping)[None]
+            for name, block in found.factors.blocks.items()
+        }
+    )
+
+    def precondition(rows: Tensor) -> Tensor:
+        parts = at.unflatten(rows)
+        return at.flatten(
+            {name: found.factors.blocks[name].solve(part) for name, part in parts.items()}
+        )
+
+    def damped(batches: Iterable[Batch], is_shared: bool) -> Matrix:
+        def product(rows: Tensor) -> Tensor:
+            total, n = summed_products(
+                found.trained.model,
+                batches,
+                found.loss,
+                at.to_parameters(at.unflatten(rows)),
+                found.config.memory,
+            )
+            curved, count = at.flatten(at.of_parameters(total)), torch.tensor(float(n))
+            if is_shared:
+                curved, count = lab.sum(curved), lab.sum(count)
+            return curved / float(count) + levels * rows
+
+        return product
+
+    b, passes = at.flatten(given), found.config.iterations
+    if not passes:
+        return at.unflatten(precondition(b))
+    if found.config.curvature is Curvature.EKFAC_CG:
+        steps = lab.track(range(passes), passes)
+        whole = damped(Batches(found), is_shared=True)
+        return at.unflatten(conjugate_gradients(whole, precondition, b, steps))
+    drawn = draw_minibatches(found, passes, lab)
+    parts = [damped(Minibatch(found, rows), is_shared=False) for rows in drawn]
+    start = torch.randn(
+        1, b.shape[1], generator=lab.child("start").generator(), dtype=torch.float64
+    )
+    steps = lab.track(range(len(parts)), len(parts))
+    return at.unflatten(stochastic_descent(parts, precondition, b, start.to(b), steps))
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """This process's batches of the examples on which the curvature was fitted, again and again."""
+
+    found: "InfluenceScores"
+
+    def __iter__(self) -> Iterator[Batch]:
+        quiet = replace(self.found.stream, lab=replace(self.found.lab, sink=Silent()))
+        return (batch for _, batch in quiet.local_batches(self.found.config.most))
+
+
+@dataclass(frozen=True, eq=False)
+class Minibatch:
+    """One batch of these examples, read when it is asked for."""
+
+    found: "InfluenceScores"
+    rows: Int[Tensor, " b"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield self.found.stream.at(self.rows)
+
+
+def draw_minibatches(found: "InfluenceScores", passes: int, lab: Lab) -> list[Int[Tensor, " b"]]:
+    """Shuffled passes over the examples, the same ones in every process."""
+    generator = lab.child("minibatches").generator()
+    n = min(found.stream.count(), found.config.most)
+    size = min(found.config.batch_size, n)
+    orders = [torch.randperm(n, generator=generator) for _ in range(passes)]
+    return [rows for order in orders for rows in order[: n - n % size].split(size)]
