@@ -136,6 +136,23 @@ def test_a_language_model_names_its_windows(capsys, text):
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+def test_iterative_solves_start_from_the_same_factors_and_go_elsewhere(capsys, text, tmp_path):
+    plain, start, solved = (
+        said(capsys, *text, "--curvature", kind, "--iterations", n)
+        for kind, n in (("ekfac", "10"), ("ekfac+cg", "0"), ("ekfac+cg", "3"))
+    )
+    for a, b in zip(scores(start), scores(plain), strict=True):
+        assert [k for k, _ in a] == [k for k, _ in b]
+        assert [v for _, v in a] == pytest.approx([v for _, v in b], rel=1e-4)
+    assert scores(solved) != scores(plain)
+    assert len(list((tmp_path / "home" / "influence").glob("curvature-*"))) == 1
+    page = Path("unseen-influence.html").read_text()
+    assert "that share most words with the query (BM25)" in page
+    assert "by words #" in page
+    helpful = solved[0]["answers"][0]["helpful"]
+    assert all(1 <= one["surface"]["words"] <= one["surface"]["of"] for one in helpful)
+
+
 def test_candidates_are_said_and_keep_the_scores(capsys, text):
     (all_,), (few,) = said(capsys, *text), said(capsys, *text, "--candidates", "10")
     assert few["scored"] < all_["scored"] == few["examples"]

@@ -45,6 +45,7 @@ def influence(
     worst: int = 5,
     top: int = 5,
     curvature: str | Curvature = Curvature.EKFAC,
+    iterations: int = Influence.iterations,
     fisher: str | Fisher | None = None,
     damping: float | None = None,
     layers: str | Sequence[str] = (),
@@ -65,7 +66,8 @@ def influence(
     """Which training examples made a model's worst errors: the `top` most helpful and harmful ones
     of each.
 
-    One entry of the results per held-out site. `fisher` None takes what suits the data; `layers`
+    One entry of the results per held-out site. `curvature` "ekfac+cg" improves EK-FAC by so many
+    `iterations`. `fisher` None takes what suits the data; `layers`
     are patterns of layer names (none: all), `rank` cuts queries to that rank (0: does not),
     `factors` is a file for the fitted curvature. The order is by influence functions; sizes come
     from retraining with one more copy of each shown example, with `retrainings` seeds (None: eight
@@ -77,6 +79,7 @@ def influence(
     default = default_influence()
     config = _influence(
         curvature,
+        iterations,
         fisher,
         default.damping if damping is None else damping,
         layers,
@@ -122,6 +125,7 @@ def influence_of_text(
     candidates: int = 0,
     top: int = 5,
     curvature: str | Curvature = Curvature.EKFAC,
+    iterations: int = Influence.iterations,
     fisher: str | Fisher | None = None,
     damping: float | None = None,
     layers: str | Sequence[str] = (),
@@ -146,6 +150,7 @@ def influence_of_text(
     path = None if report is None else check_report_path(report)
     config = _influence(
         curvature,
+        iterations,
         fisher,
         Influence.damping if damping is None else damping,
         layers,
@@ -174,6 +179,7 @@ def influence_of_text(
 
 def _influence(
     curvature: str | Curvature,
+    iterations: int,
     fisher: str | Fisher | None,
     damping: float,
     layers: str | Sequence[str],
@@ -183,6 +189,7 @@ def _influence(
 ) -> Influence:
     return Influence(
         curvature=Curvature(curvature),
+        iterations=iterations,
         fisher=Fisher(fisher or Fisher.SAMPLED),
         damping=damping,
         layers=(layers,) if isinstance(layers, str) else tuple(layers),
@@ -203,7 +210,7 @@ def _influence_lab(
     """With the processes of torchrun, and the curvature in a file of its own if one is named."""
     lab = make_lab(seed, local_device(device), "influence", sink)
     settings = {
-        "curvature": str(config.curvature),
+        "curvature": str(config.curvature.factored),
         "fisher": "default" if fisher is None else str(config.fisher),
         "damping": f"{config.damping:g}",
         "layers": " ".join(config.layers) or "default",

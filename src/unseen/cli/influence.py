@@ -24,7 +24,7 @@ from unseen.cli.subject_options import (
 from unseen.errors import InvalidConfig
 
 INFLUENCE = "influence"
-CURVATURES = ("identity", "diagonal", "kfac", "ekfac", "exact")
+CURVATURES = ("identity", "diagonal", "kfac", "ekfac", "ekfac+cg", "ekfac+astra", "exact")
 FISHERS = ("sampled", "exact", "empirical")
 PRECISIONS = ("full", "mixed", "bfloat16")
 
@@ -62,7 +62,14 @@ def parser() -> Arguments:
         "--curvature",
         default="ekfac",
         choices=CURVATURES,
-        help="approximation (default ekfac)",
+        help="approximation (default ekfac); ekfac+cg and ekfac+astra improve it by iterations",
+    )
+    p.option(
+        INFLUENCE,
+        "--iterations",
+        type=int,
+        default=10,
+        help="passes over the corpus per query of ekfac+cg and ekfac+astra (default 10)",
     )
     p.option(
         INFLUENCE,
@@ -218,6 +225,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "top": options.top,
         "curvature": options.curvature,
+        "iterations": options.iterations,
         "fisher": options.fisher or None,
         "damping": options.damping,
         "layers": options.layers,

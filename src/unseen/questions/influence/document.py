@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unseen.document import Block, Document, Note, Paragraph, Passage, Section, Table, Tone
 from unseen.figure import Images
+from unseen.questions.influence import surface
 from unseen.questions.influence.advice import lead
 from unseen.questions.influence.results import (
     Confirmation,
@@ -141,6 +142,8 @@ def _answer(answer: QueryInfluence, of: InfluenceReport) -> list[Block]:
         else:
             blocks.append(Note(f"{answer.asked}", Tone.NEUTRAL, caption))
     blocks.append(Note(of.caveat, Tone.CAUTION, of.sizes))
+    if said := surface.sentence(answer):
+        blocks.append(Note(said, Tone.NEUTRAL))
     blocks += _influencers(answer.helpful, "Helped most", unit)
     blocks += _influencers(answer.harmful, "Harmed most", unit)
     if answer.confirmations:
@@ -172,6 +175,7 @@ def _influencers(found: Sequence[Influencer], title: str, unit: str) -> list[Blo
             Passage(
                 title=(
                     f"{title if k == 0 else ''} {_size(one, k)} · {one.source}"
+                    + _surface(one)
                     + (f" · the same text as {one.copy_of}" if one.copy_of else "")
                 ).strip(),
                 pieces=[text for text, _ in one.pieces],
@@ -199,6 +203,13 @@ def _influencers(found: Sequence[Influencer], title: str, unit: str) -> list[Blo
         for k, one in enumerate(found)
     ]
     return [Table(rows=rows, caption=title)]
+
+
+def _surface(one: Influencer) -> str:
+    """Where it stands by words and by embedding."""
+    if one.surface is None:
+        return ""
+    return f" · by words #{one.surface.words:,}, by embedding #{one.surface.embedding:,}"
 
 
 def _size(one: Influencer, k: int) -> str:

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from unseen.objectives import sequence_log_probability
 from unseen.questions.influence import advice
 from unseen.questions.influence.results import Influencer, InfluenceReport, QueryInfluence
 from unseen.questions.influence.saving import Phases, Quiet, TopFile
+from unseen.questions.influence.surface import surface_ranks, with_ranks
 from unseen.runs.tensors import TensorCache
 from unseen.task import Batch
 from unseen.tasks.text_corpus import MappedWindows, TextCorpus
@@ -90,15 +92,20 @@ def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> Inf
     fitted = time.perf_counter()
     decided_by = identity(found, batch, sequence_log_probability, asked.k, chosen)
     state = TopFile(asked.cache, decided_by, lab.ranks.rank)
-    sink.names[:] = ["scores"]
+    solves = ceil(len(queries) / asked.config.batch_size) * asked.config.curvature.is_iterative
+    sink.names[:] = [*(["solves"] * solves), "scores"]
     best = top(found, batch, sequence_log_probability, asked.k, state, candidates=chosen)
     seconds = {"curvature": fitted - began, "scores": time.perf_counter() - fitted}
     looked = len(data) if chosen is None else len(chosen)
+    rows = torch.cat([best.index, best.worst_index], 1).cpu()
+    sink.names[:] = ["shared words", "embeddings"]
+    ranks = surface_ranks(model, batch, task, rows, chosen, lab)
+    answers = (
+        _answers_with_text(asked, found, batch, queries, best, data) if lab.ranks.rank == 0 else []
+    )
     return InfluenceReport(
         name=asked.name,
-        answers=_answers_with_text(asked, found, batch, queries, best, data)
-        if lab.ranks.rank == 0
-        else [],
+        answers=with_ranks(answers, ranks, rows, looked),
         examples=len(data),
         scored=looked,
         caveat=advice.OF_TEXT,

@@ -8,6 +8,18 @@ from unseen.reading import Reading
 from unseen.subjects.examples import Shown
 
 
+@dataclass(frozen=True)
+class SurfaceRank:
+    """Where a text stands among all scored ones by what needs no gradient; 1 is the nearest."""
+
+    words: int
+    """By the words that it shares with the query (BM25)."""
+    embedding: int
+    """By the model's last features."""
+    of: int
+    """How many were ranked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Influencer:
     """A training example with what one added copy of it does to a query."""
@@ -24,6 +36,7 @@ class Influencer:
     """Where the first of those listed with the same text stands; empty: it is the first."""
     pieces: Sequence[tuple[str, float]] = ()
     """A text token by token, with what each adds to the score."""
+    surface: SurfaceRank | None = None
     retrained: Reading | None = None
     """Nats per added copy by retraining, mean over seeds; None where nothing was retrained."""
 
