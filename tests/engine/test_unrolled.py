@@ -57,9 +57,9 @@ def test_unrolled_effects_are_central_differences_of_retraining():
         model = make_model()
     descent = record_descent(model, task, SGD, LAB.child("fit", 0))
     found = unrolled_effects(descent, asked, cross_entropy, LAB)
-    step = 1e-4
-    weights = torch.cat([torch.ones(1, 10), 1 + step * torch.eye(10), 1 - step * torch.eye(10)])
-    models = retrain_reweighted(make_model, task, weights.double(), SGD, LAB, seeds=[0])
+    step, eye = 1e-4, torch.eye(10, dtype=torch.float64)
+    weights = torch.cat([torch.ones(1, 10, dtype=torch.float64), 1 + step * eye, 1 - step * eye])
+    models = retrain_reweighted(make_model, task, weights, SGD, LAB, seeds=[0])
     outputs = torch.stack([cross_entropy(one[0].model, asked).detach() for one in models])
     assert_close(cross_entropy(descent.trained.model, asked).detach(), outputs[0])
     # a set of weights is scaled to a mean of 1: the difference has the mean effect taken away
