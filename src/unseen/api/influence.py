@@ -210,7 +210,7 @@ def _influence_lab(
     """With the processes of torchrun, and the curvature in a file of its own if one is named."""
     lab = make_lab(seed, local_device(device), "influence", sink)
     settings = {
-        "curvature": str(config.curvature.factored),
+        "curvature": str(config.curvature.preconditioner),
         "fisher": "default" if fisher is None else str(config.fisher),
         "damping": f"{config.damping:g}",
         "layers": " ".join(config.layers) or "default",

@@ -354,9 +354,10 @@ study = Study(
         "Fashion-MNIST in 30 principal components, and a decoder with one layer of width 16 "
         "learns 240 sequences about 3 topics, both by SGD with momentum, with 4 seeds. Every arm "
         "has the library's damping (0.1 of a layer's mean eigenvalue; two arms have the mean "
-        "itself) and 10 passes of iterations. Examples are left out by weights of zero on the same minibatches, so that "
-        "exact unrolling has a truth to meet; the score is on the mean of two starts. TRAK and "
-        "every segment use one checkpoint, where the papers average several."
+        "itself) and 10 passes of iterations. Examples are left out by weights of zero on the "
+        "same minibatches, so that exact unrolling has a truth to meet; the score is on the mean "
+        "of two starts. TRAK and every segment use one checkpoint, where the papers average "
+        "several."
     ),
     not_tested=(
         "The order of methods on models of the published size, and that the stochastic form needs "

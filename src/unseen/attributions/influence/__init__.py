@@ -151,7 +151,7 @@ class Influence:
             refuse_batch_dependence(model, first, loss)
             fit = Fit(
                 model,
-                self.curvature.factored,
+                self.curvature.preconditioner,
                 self.fisher,
                 self.draws,
                 self.damping,
@@ -172,7 +172,7 @@ class Influence:
             key = identify(
                 CURVATURE,
                 settings=replace(
-                    self, memory=0, curvature=self.curvature.factored, iterations=0, rank=0
+                    self, memory=0, curvature=self.curvature.preconditioner, iterations=0, rank=0
                 ),
                 model=Structure(model),
                 weights=mark,

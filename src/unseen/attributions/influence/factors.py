@@ -45,7 +45,7 @@ class Curvature(StrEnum):
         return self in (Curvature.EKFAC_CG, Curvature.EKFAC_ASTRA)
 
     @property
-    def factored(self) -> "Curvature":
+    def preconditioner(self) -> "Curvature":
         """What is fitted: iterations start from EK-FAC."""
         return Curvature.EKFAC if self.is_iterative else self
 

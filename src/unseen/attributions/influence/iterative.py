@@ -153,7 +153,7 @@ def solve(found: "InfluenceScores", given: Blocks, lab: Lab) -> Blocks:
             {name: found.factors.blocks[name].solve(part) for name, part in parts.items()}
         )
 
-    def damped(batches: Iterable[Batch], is_shared: bool) -> Matrix:
+    def damped_matrix(batches: Iterable[Batch], is_shared: bool) -> Matrix:
         def product(rows: Tensor) -> Tensor:
             total, n = summed_products(
                 found.trained.model,
@@ -174,10 +174,10 @@ def solve(found: "InfluenceScores", given: Blocks, lab: Lab) -> Blocks:
         return at.unflatten(precondition(b))
     if found.config.curvature is Curvature.EKFAC_CG:
         steps = lab.track(range(passes), passes)
-        whole = damped(Batches(found), is_shared=True)
+        whole = damped_matrix(Batches(found), is_shared=True)
         return at.unflatten(conjugate_gradients(whole, precondition, b, steps))
     drawn = draw_minibatches(found, passes, lab)
-    parts = [damped(Minibatch(found, rows), is_shared=False) for rows in drawn]
+    parts = [damped_matrix(Minibatch(found, rows), is_shared=False) for rows in drawn]
     start = torch.randn(
         1, b.shape[1], generator=lab.child("start").generator(), dtype=torch.float64
     )

@@ -43,7 +43,7 @@ def segment_scores(
             fix=f"choose from 1 to {steps}.",
         )
     budget, trained = descent.budget, descent.trained
-    fitted = replace(influence, curvature=influence.curvature.factored)
+    fitted = replace(influence, curvature=influence.curvature.preconditioner)
     carried: Blocks | None = None
     total: Tensor | None = None
     for segment in reversed(range(segments)):

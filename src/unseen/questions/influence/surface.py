@@ -80,7 +80,7 @@ def with_ranks(
     for q, answer in enumerate(answers):
         place = {int(row): k for k, row in enumerate(rows[q])}
 
-        def ranked(one: Influencer, q: int = q, place: dict[int, int] = place) -> Influencer:
+        def add_rank(one: Influencer, q: int = q, place: dict[int, int] = place) -> Influencer:
             k = place[one.index]
             rank = SurfaceRank(int(ranks.words[q, k]), int(ranks.embedding[q, k]), n)
             return replace(one, surface=rank)
@@ -88,8 +88,8 @@ def with_ranks(
         made.append(
             replace(
                 answer,
-                helpful=[ranked(one) for one in answer.helpful],
-                harmful=[ranked(one) for one in answer.harmful],
+                helpful=[add_rank(one) for one in answer.helpful],
+                harmful=[add_rank(one) for one in answer.harmful],
             )
         )
     return made
