@@ -63,7 +63,7 @@ def _of_batch(
         return grad(lambda z: loss(FixedOutput(z), batch).sum())(z)
 
     def product(v: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        z, moved = jvp(predict, (dict(own),), (dict(v),))
+        z, moved = jvp(predict, (dict(own),), (dict(v),))[:2]
         curved = jvp(slope, (z,), (moved,))[1]
         return vjp(predict, dict(own))[1](curved)[0]
 

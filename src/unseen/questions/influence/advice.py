@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from statistics import quantiles
 
+from unseen.attributions.influence import Curvature
 from unseen.questions.influence.optimum import TrainingGradient
 from unseen.questions.influence.results import Confirmation, InfluenceReport, QueryInfluence
 from unseen.questions.influence.target_words import WORDS
@@ -34,6 +35,24 @@ def caveat(gradient: TrainingGradient) -> str:
         f"{ORDER}, whose sizes assume that training ended at an optimum. It stopped before: "
         f"{measured} (0 at an optimum)."
     )
+
+
+def choice(curvature: Curvature, iterations: int) -> str:
+    """Which curvature to choose, where there is one to choose; empty for the others."""
+    if curvature is Curvature.EKFAC:
+        return (
+            "EK-FAC takes every layer for itself and answers many queries for little. Where few "
+            "answers matter, --curvature ekfac+cg solves for the curvature of all layers together; "
+            "whether its order is the better one for a model, only retraining says."
+        )
+    if curvature.is_iterative:
+        return (
+            f"Every batch of queries was solved for by {iterations} passes over the training "
+            "examples, starting from EK-FAC: closer to the Gauss–Newton matrix of all layers, "
+            "which need not be closer to retraining. For many queries EK-FAC costs a "
+            "small part of it."
+        )
+    return ""
 
 
 def no_sizes(reason: str) -> str:

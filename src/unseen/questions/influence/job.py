@@ -124,6 +124,7 @@ def trace_errors(subject: Subject, lab: Lab, request: ErrorRequest) -> Influence
             *session.subject.decisions,
             *session.skipped.values(),
             *found.sentences(),
+            *filter(None, [advice.choice(config.curvature, config.iterations)]),
         ],
         facts={
             "seconds to train": trained - began,

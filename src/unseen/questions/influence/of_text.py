@@ -138,6 +138,8 @@ def _notes(asked: TextRequest, data: MappedWindows, looked: int) -> list[str]:
             f"{looked:,} of {len(data):,} windows were scored: those that share words with a query "
             f"(TF-IDF, {asked.candidates:,} per query). Others may matter, too: {FILTER_LOSS}"
         )
+    if words := advice.choice(asked.config.curvature, asked.config.iterations):
+        said.append(words)
     if asked.config.rank:
         said.append(
             f"Queries were cut to rank {asked.config.rank}; the tokens' colours come from queries "
