@@ -35,7 +35,7 @@ Blocks = dict[str, Float[Tensor, "q o i"]]
 
 
 @dataclass(frozen=True)
-class BlockPlace:
+class BlockIndex:
     """Where the entries of a block are among the parameters."""
 
     weight: str
@@ -50,13 +50,13 @@ class Coordinates:
     """Vectors over all blocks as rows, as matrices by block and as tensors by parameter."""
 
     blocks: Mapping[str, KroneckerBlock]
-    places: Mapping[str, BlockPlace]
+    indices: Mapping[str, BlockIndex]
     parameters: Mapping[str, Tensor]
 
     @classmethod
     def of(cls, model: nn.Module, blocks: Mapping[str, KroneckerBlock]) -> "Coordinates":
         """Of a model whose tracked parameters ask for gradients."""
-        biases, places = layer_biases(model), {}
+        biases, indices = layer_biases(model), {}
         names = dict(model.named_parameters())
         for name, block in blocks.items():
             layer, _, group = name.partition("[")
@@ -73,16 +73,16 @@ class Coordinates:
                 weight in biases
                 and (rows * (columns - 1)) * (getattr(module, "groups", 1)) == names[weight].numel()
             )
-            places[name] = BlockPlace(
+            indices[name] = BlockIndex(
                 weight,
                 biases[weight] if has_bias else "",
                 int(group.rstrip("]") or 0),
                 type(module).__name__ == "Conv1D",
             )
-        used = {place.weight for place in places.values()} | {
-            place.bias for place in places.values() if place.bias
+        used = {index.weight for index in indices.values()} | {
+            index.bias for index in indices.values() if index.bias
         }
-        return cls(blocks, places, {name: names[name].detach() for name in names if name in used})
+        return cls(blocks, indices, {name: names[name].detach() for name in names if name in used})
 
     def flatten(self, given: Blocks) -> Float[Tensor, "q p"]:
         """One row per query; blocks that are not given are zero."""
@@ -124,16 +124,16 @@ class Coordinates:
         self, name: str, matrix: Tensor, parameters: Mapping[str, Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Views of the same entries in the parameters and in the block."""
-        place, o = self.places[name], matrix.shape[1]
-        rows = slice(place.group * o, (place.group + 1) * o)
-        weight, inside = parameters[place.weight], matrix
-        if place.bias:
+        index, o = self.indices[name], matrix.shape[1]
+        rows = slice(index.group * o, (index.group + 1) * o)
+        weight, inside = parameters[index.weight], matrix
+        if index.bias:
             inside = matrix[..., :-1]
-            yield parameters[place.bias][:, rows], matrix[..., -1]
+            yield parameters[index.bias][:, rows], matrix[..., -1]
         if o == 1 and inside[0].numel() == weight[0].numel():  # a gain, or another layer's row
             yield weight.flatten(1)[:, None], inside
         else:
-            stored = weight.mT if place.transposed else weight.flatten(2)
+            stored = weight.mT if index.transposed else weight.flatten(2)
             yield stored[:, rows], inside
 
 
