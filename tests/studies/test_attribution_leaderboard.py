@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from oracles import gradients as gradient_oracle
 from torch.testing import assert_close
 
 from unseen.engine.batches import whole
 from unseen.engine.loop import erm_step, train
 from unseen.engine.retrain import reweight_task
-from unseen.engine.tap import tap
 from unseen.lab import Lab
 from unseen.studies.attribution_leaderboard import (
     BEHAVIOURS,
@@ -51,19 +51,24 @@ def test_the_model_asked_about_is_the_one_that_is_retrained_without_nothing():
         assert_close(outputs[1, 1], said, rtol=1e-4, atol=1e-4)
 
 
-def test_projection_with_as_many_directions_as_parameters_is_a_ridge_of_gradients():
+def test_projection_is_a_ridge_of_gradients_made_one_by_one():
     trial = ask(SMOKE, Data.IMAGES, Lab(seed=5))
-    examples = whole(trial.descent.trained.task.split("train").data, trial.lab)
-    found = project(trial, examples)
-    assert found.shape == (6, 60)
-    gradients = [
-        torch.cat([form.gradients().flatten(1) for form in forms.values()], 1)
+    model, task = trial.descent.trained.model, trial.descent.trained.task
+    examples = whole(task.split("train").data, trial.lab)
+    asked, given = (
+        gradient_oracle.flattened(
+            gradient_oracle.per_example_gradients(model, batch, trial.behaviour)
+        )
         for batch in (trial.queries, examples)
-        for forms in [tap(trial.descent.trained.model, batch, trial.behaviour)]
-    ]
-    # without the curvature and the weight it is the dot product, up to the projection's noise
-    assert gradients[0].shape[1] == gradients[1].shape[1]
-    assert torch.isfinite(found).all()
+    )
+    k, generator = SMOKE.projections, trial.lab.child("projection").generator()
+    matrix = torch.randn(given.shape[1], k, generator=generator) / k**0.5
+    asked, given = asked @ matrix, given @ matrix
+    gram = given.T @ given
+    inverse = torch.linalg.inv(gram + 0.1 * gram.diagonal().mean() * torch.eye(k))
+    right = model(examples["x"]).softmax(1).gather(1, examples["y"][:, None])[:, 0].detach()
+    want = asked @ inverse @ given.T * (1 - right)
+    assert_close(project(trial, examples), want, rtol=1e-3, atol=1e-4)
 
 
 def test_words_rank_texts_only_and_every_arm_is_scored():
