@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REPORT ?= unseen-report.html
 
-.PHONY: audit test typed properties clusters lint smoke smoke-seconds benchmarks docs gallery notebooks clean
+.PHONY: audit test typed properties clusters trackers lint smoke smoke-seconds benchmarks docs gallery notebooks clean
 
 audit: $(VENV)/core.stamp
 	$(BIN)/unseen audit --report $(REPORT)
@@ -24,6 +24,10 @@ properties: $(VENV)/test.stamp
 clusters: $(VENV)/test.stamp
 	$(BIN)/pip install -c constraints.txt -e ".[dask,ray,slurm]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runs/test_clusters.py
+
+trackers: $(VENV)/test.stamp
+	$(BIN)/pip install -c constraints.txt -e ".[tensorboard,wandb,mlflow,trackio]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/runs/test_trackers.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

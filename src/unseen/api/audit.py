@@ -14,6 +14,7 @@ from unseen.api.common import (
     make_lab,
     save_if_asked,
     spell_out_options,
+    track_if_asked,
 )
 from unseen.attribution import Attribution
 from unseen.lab import Lab
@@ -32,6 +33,7 @@ from unseen.questions.parallel import SiteRequest, refuse_own_objects
 from unseen.reading import Measure
 from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
+from unseen.runs.trackers import check_tracker
 from unseen.subjects.embedded import attribution_of, choose_example
 from unseen.subjects.sources import Source, TableSource, read_subjects
 from unseen.subjects.table_models import Mode
@@ -63,6 +65,7 @@ def audit(
     lab: Lab | None = None,
     progress: bool = True,
     report: str | Path | None = None,
+    track: str | None = None,
     card: str | Path | None = None,
     **columns: Unpack[TableOptions],
 ) -> Answer[Sequence[Findings]]:
@@ -89,9 +92,12 @@ def audit(
     ("U102,U103") are muted; `card` is a file for a model card. `example` names shipped data instead
     of a subject: "heart", "bikes" or "air". `jobs` processes share the held-out sites of a
     table; the numbers are the same.
+    `track` names an experiment tracker that gets the answer: "tensorboard", "wandb", "mlflow" or
+    "trackio".
     """
     muted = parse_codes(ignore)
     path = None if report is None else check_report_path(report)
+    tracker = None if track is None else check_tracker(track)
     card_path = None if card is None else check_card_path(card)
     check_margin(margin)
     subject = subject if example is None else choose_example(example, subject)
@@ -140,4 +146,4 @@ def audit(
     )
     if card_path is not None:
         found.card(card_path)
-    return save_if_asked(found, path)
+    return track_if_asked(save_if_asked(found, path), "audit", tracker)

@@ -13,6 +13,7 @@ from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer
 from unseen.questions.influence import of_text
 from unseen.questions.parallel import Job, SiteRequest, answer_sites
+from unseen.questions.tracking import track_answer
 from unseen.runs.devices import device as named_device
 from unseen.runs.runner import Watcher
 from unseen.runs.store import home
@@ -59,6 +60,12 @@ def paths(files: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
 def save_if_asked(found: Answer, path: Path | None) -> Answer:
     if path is not None:
         found.report(path)
+    return found
+
+
+def track_if_asked(found: Answer, question: str, tracker: str | None) -> Answer:
+    if tracker is not None:
+        track_answer(tracker, question, found.document, found.machine)
     return found
 
 

@@ -53,6 +53,7 @@ from unseen.questions.easy_to_hard.job import (
 from unseen.questions.forgetting import forgetting_document, items_by_task
 from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
+from unseen.runs.trackers import check_tracker
 from unseen.subjects.item_forgetting import ForgettingResult, ItemForgetting
 from unseen.subjects.tables import TableColumns, TableOptions
 from unseen.tasks.graded_questions import Item, read_items, remove_repeats, stratum_of
@@ -77,6 +78,7 @@ def compare(
     device: str = "cpu",
     progress: bool = True,
     report: str | Path | None = None,
+    track: str | None = None,
     tables: Sequence[str | Path] = (),
     **columns: Unpack[TableOptions],
 ) -> Answer[Results]:
@@ -89,8 +91,11 @@ def compare(
     within `ranges` where these name them; `protocols` select among them ("training", "left-out",
     "oracle"; none: all). `jobs` processes share the work of a path; `tables` are files for the
     tables alone.
+    `track` names an experiment tracker that gets the answer: "tensorboard", "wandb", "mlflow" or
+    "trackio".
     """
     path = None if report is None else check_report_path(report)
+    tracker = None if track is None else check_tracker(track)
     for one in tables:
         check_table_path(one)
     request = Request(
@@ -112,7 +117,7 @@ def compare(
     page = comparison_document(results)
     # a screen for the terminal: what to do next and the table of methods
     found = Answer(results=results, document=page, summary_sections=2, machine={"results": results})
-    return save_if_asked(found, path)
+    return track_if_asked(save_if_asked(found, path), "compare", tracker)
 
 
 def compare_pairs(

@@ -18,6 +18,7 @@ from unseen.api.common import (
     save_if_asked,
     spell_out_options,
     text_corpus,
+    track_if_asked,
 )
 from unseen.engine import choice_likelihood
 from unseen.lab import Lab
@@ -56,6 +57,7 @@ from unseen.questions.measure.sweep_document import machine_sweep, sweep_documen
 from unseen.questions.parallel import SiteRequest, refuse_own_objects
 from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
+from unseen.runs.trackers import check_tracker
 from unseen.subjects.embedded import attribution_of, choose_example
 from unseen.subjects.sources import Source, TableSource, read_counterparts, read_subjects
 from unseen.subjects.table_models import Mode
@@ -83,6 +85,7 @@ def measure(
     lab: Lab | None = None,
     progress: bool = True,
     report: str | Path | None = None,
+    track: str | None = None,
     **columns: Unpack[TableOptions],
 ) -> Answer[Sequence[MeasureReport]]:
     """Every number about a model that applies to it, with its interval, direction, cost and
@@ -92,8 +95,11 @@ def measure(
     numbers. `against` is another model for the same data ("other.py:subject", a subject, or a
     pipeline for the table): differences are paired over examples or trainings. `measures` are names
     of the catalogue: only these, whatever they cost (none: all that take minutes at most).
+    `track` names an experiment tracker that gets the answer: "tensorboard", "wandb", "mlflow" or
+    "trackio".
     """
     path = None if report is None else check_report_path(report)
+    tracker = None if track is None else check_tracker(track)
     subject = subject if example is None else choose_example(example, subject)
     watch = watcher(shown=progress)
     # the audit's streams and cache: a model that it trained is measured as it is
@@ -123,7 +129,8 @@ def measure(
         found = answer_by_processes("measure", request, len(subjects), jobs, watch)
     else:
         found = answer_one_by_one("measure", job, subjects, lab, watch)
-    return save_if_asked(_measure_answer(found, {**facts(rows), **attribution_of(subject)}), path)
+    answer = _measure_answer(found, {**facts(rows), **attribution_of(subject)})
+    return track_if_asked(save_if_asked(answer, path), "measure", tracker)
 
 
 @spell_out_options

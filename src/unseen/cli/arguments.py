@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from unseen.cli.configuration import FLAG, with_configuration
 from unseen.errors import InvalidConfig
+from unseen.runs.trackers import TRACKERS, check_tracker
 
 OUTPUT = "output"
 
@@ -77,3 +78,14 @@ class Arguments(argparse.ArgumentParser):
             why=" ".join(self.format_usage().split()),
             fix=f"see {self.prog} --help.",
         )
+
+
+def add_tracker(p: Arguments) -> None:
+    """The tracker that gets an answer; a missing one is named before any work."""
+    p.option(
+        OUTPUT,
+        "--track",
+        type=check_tracker,
+        metavar="NAME",
+        help=f"also write the answer to {', '.join(TRACKERS)} (docs/trackers.md)",
+    )

@@ -11,7 +11,7 @@ from unseen.runs import catalog
 ITSELF = "unseen"
 
 
-def main(argv: Sequence[str]) -> int:
+def parser() -> Arguments:
     p = Arguments(
         "unseen cite",
         "BibTeX of the papers behind studies; without names, of all. `unseen cite unseen` cites "
@@ -19,7 +19,11 @@ def main(argv: Sequence[str]) -> int:
     )
     p.add_argument("names", nargs="*", help="studies (`unseen list studies`), or unseen")
     p.add_argument("--apa", action="store_true", help="of Unseen itself: a line in APA style")
-    options = p.parse_args(argv)
+    return p
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parser().parse_args(argv)
     if options.apa and options.names != [ITSELF]:
         raise InvalidConfig(
             "--apa was given for papers.",

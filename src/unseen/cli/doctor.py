@@ -35,14 +35,18 @@ class Finding:
     fix: str = ""
 
 
-def main(argv: Sequence[str]) -> int:
+def parser() -> Arguments:
     p = Arguments(
         "unseen doctor",
         "What this machine has, lacks and would break on.",
         "Exit code 1: something is broken.",
     )
     p.add_argument("--home", type=Path, help="where results are kept")
-    options = p.parse_args(argv)
+    return p
+
+
+def main(argv: Sequence[str]) -> int:
+    options = parser().parse_args(argv)
     found = [
         Finding("unseen", __version__),
         Finding("python", f"{platform.python_version()} ({sys.executable})"),

@@ -54,6 +54,10 @@ COMMANDS = {
         "unseen.cli.serve",
         "stored audits, comparisons and studies, and what changed: a page in the browser",
     ),
+    "push": (
+        "unseen.cli.push",
+        "a stored answer to a model or dataset repository of the Hugging Face hub",
+    ),
     "run": ("unseen.cli.run", "test the claims of a paper: compute what is missing, judge, report"),
     "report": (
         "unseen.cli.report",
@@ -83,6 +87,7 @@ options:
   --json     the result for machines, on the standard output (every command)
   --debug    show the traceback of an error
   --version  print the version
+  --completion bash|zsh|fish   a script of completions: source <(unseen --completion bash)
   --help     this text; `unseen COMMAND --help` for one command
 
 First steps: `unseen audit` (embedded data of four hospitals), `unseen list studies`.
@@ -181,6 +186,10 @@ def _dispatch(given: list[str]) -> int:
             json.dumps({"version": __version__}) if "--json" in given else f"unseen {__version__}"
         )
         return 0
+    if given[0].split("=")[0] == "--completion":
+        from unseen.cli import completion  # only where it is asked for
+
+        return completion.main([*given[0].split("=")[1:], *given[1:]], COMMANDS, PARSERS)
     if given[0] not in COMMANDS:
         raise UnknownName.near("command", given[0], COMMANDS)
     command, rest = given[0], given[1:]

@@ -12,7 +12,7 @@ from typing import Any
 
 from unseen.cli.arguments import Arguments
 from unseen.cli.study_options import run_parser
-from unseen.cli.subject_options import store_or_warn
+from unseen.cli.subject_options import store_or_warn, track_if_asked
 from unseen.document import Document
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.questions.answer import WRITERS
@@ -215,6 +215,7 @@ def write_outputs(
         written["report"] = str(write_page(report, page))
     machine = {"claims": ledger.lines(verdicts.judgements, verdicts.doublings)}
     store_or_warn("run", page, machine, root=options.home)
+    track_if_asked(options, page, machine)
     return written
 
 

@@ -4,7 +4,7 @@ wait for torch.
 
 from pathlib import Path
 
-from unseen.cli.arguments import OUTPUT, Arguments
+from unseen.cli.arguments import OUTPUT, Arguments, add_tracker
 
 STUDY, COMPUTING = "study", "computing"
 SCALES = ("smoke", "laptop", "paper")
@@ -63,6 +63,7 @@ def run_parser() -> Arguments:
         help="file to write, .html or .md (default reports/NAME/SCALE.html)",
     )
     p.option(OUTPUT, "--no-report", action="store_true", help="write no report")
+    add_tracker(p)
     return p
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unseen.cli.arguments import OUTPUT, Arguments
+from unseen.cli.arguments import OUTPUT, Arguments, add_tracker
 from unseen.errors import UnseenError
 
 if TYPE_CHECKING:  # the parsers must not wait for torch
@@ -173,6 +173,7 @@ def add_output(p: Arguments, report: str) -> None:
         default=report,
         help=f"file to write: .html, .md, .json or .tex (default {report})",
     )
+    add_tracker(p)
     p.option(OUTPUT, "--quiet", action="store_true", help="no progress, no summary")
 
 
@@ -205,6 +206,18 @@ def present(found: "Answer[Any]", options: argparse.Namespace, *more: str) -> No
         found.show()
         print("\n".join([f"report: {options.report}", *more]))
     store_or_warn(options.question, found.document, found.machine, found.results)
+    track_if_asked(options, found.document, found.machine)
+
+
+def track_if_asked(
+    options: argparse.Namespace, document: "Document", machine: Mapping[str, Any]
+) -> None:
+    """Writes an answer to the tracker that `--track` names, and says where."""
+    if options.track:
+        from unseen.questions.tracking import track_answer  # after parsing: it imports torch
+
+        place = track_answer(options.track, options.question, document, machine)
+        print(f"{options.track}: {place}", file=sys.stderr)
 
 
 def store_or_warn(

@@ -62,6 +62,24 @@ def check_card_path(path: str | Path) -> Path:
     return path
 
 
+def brief_of(document: Document, sections: int | None = None) -> Document:
+    """The first sections of a document (None: all), without those that are folded."""
+    return replace(document, sections=[s for s in document.sections[:sections] if not s.folded])
+
+
+def card_body(document: Document, brief: Document) -> str:
+    """A card below its front matter, as Markdown: the summary and what the data cannot tell."""
+    limits = [s for s in document.sections if s.title == LIMITS]
+    return markdown(replace(brief, sections=[*brief.sections, *limits]))
+
+
+def card_text(front_matter: Mapping[str, Any], body: str) -> str:
+    """A card of the Hugging Face hub."""
+    # JSON is YAML, and quotes every text
+    head = [f"{key}: {json.dumps(value)}" for key, value in front_matter.items()]
+    return "\n".join(["---", *head, "---", "", body])
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Answer(Generic[Results]):
     """The results of a question with their document. A notebook shows the page in a frame of its
@@ -81,8 +99,7 @@ class Answer(Generic[Results]):
     @property
     def brief(self) -> Document:
         """The document with the sections of the summary only: none that is folded."""
-        shown = [s for s in self.document.sections[: self.summary_sections] if not s.folded]
-        return replace(self.document, sections=shown)
+        return brief_of(self.document, self.summary_sections)
 
     def summary(self) -> str:
         """The answer, the findings and the tables as plain text."""
@@ -109,11 +126,7 @@ class Answer(Generic[Results]):
                 why="a card is about one model at its sites.",
                 fix="take the answer of unseen.audit.",
             )
-        # JSON is YAML, and quotes every text
-        head = [f"{key}: {json.dumps(value)}" for key, value in self.front_matter.items()]
-        told = [s for s in self.document.sections if s.title == LIMITS]
-        body = replace(self.brief, sections=[*self.brief.sections, *told])
-        write_atomic(path, "\n".join(["---", *head, "---", "", markdown(body)]))
+        write_atomic(path, card_text(self.front_matter, card_body(self.document, self.brief)))
         return path
 
     def json(self, **more: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 from unseen import __version__
 from unseen.document import Document, Note
+from unseen.questions.answer import brief_of, card_body
+from unseen.questions.audit.card import front_matter
 from unseen.questions.audit.results import Findings
 from unseen.report.html import html
 from unseen.report.json import plain
@@ -43,7 +45,11 @@ def store_answer(
         date=datetime.now().astimezone().isoformat(timespec="microseconds"),
         version=__version__,
     )
-    stored = {"machine": numbers, "predictions": predictions_of(results)}
+    stored = {
+        "machine": numbers,
+        "predictions": predictions_of(results),
+        "card": card_of(question, document, results),
+    }
     Answers(home).put(answer, stored, html(document))
     return answer
 
@@ -63,12 +69,26 @@ def notes_of(document: Document) -> list[dict[str, str]]:
     ]
 
 
+def card_of(question: str, document: Document, results: Any) -> dict[str, Any]:
+    """The card with which an answer is pushed to a hub: of an audit its model card."""
+    findings = findings_of(results)
+    head = {"tags": ["unseen", question], "unseen_version": __version__}
+    return {
+        "front_matter": front_matter(findings) if findings else head,
+        "body": card_body(document, brief_of(document)),
+    }
+
+
+def findings_of(results: Any) -> list[Findings]:
+    """The findings of an audit; of another question none."""
+    found = results if isinstance(results, list | tuple) else ()
+    return [one for one in found if isinstance(one, Findings)]
+
+
 def predictions_of(results: Any) -> list[dict[str, Any]]:
     """Of every site of an audit, what its model said of each example there."""
-    found = results if isinstance(results, list | tuple) else ()
     return [
         {"subject": one.task, "split": split, **as_plain(predictions)}
-        for one in found
-        if isinstance(one, Findings)
+        for one in findings_of(results)
         for split, predictions in one.predictions.items()
     ]

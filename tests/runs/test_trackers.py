@@ -1,0 +1,116 @@
+"""Each tracker writes what its own reader reads. Each is skipped where its library is missing."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from unseen.lab import Lab, Sink
+from unseen.runs.trackers import MLflow, TensorBoard, Trackio, WandB
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
+
+
+def needs(library: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        importlib.util.find_spec(library) is None, reason=f"{library} is not installed"
+    )
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    """A folder for all that is written, and no way to a server."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def use(tracker, folder: Path) -> None:
+    """As a computation and an answer use it."""
+    assert isinstance(tracker, Sink)
+    lab = Lab(sink=tracker).child("fit")
+    for loss in (0.5, 0.25):
+        lab.log(loss=loss)
+    assert [*lab.track(range(3))] == [0, 1, 2]
+    tracker.log(("findings", "São Paulo", "AUC"), {"value": 0.75})
+    tracker.describe({"lead": "It holds.", "verdict: 50 %": "supported"})
+    page = folder / "report.html"
+    page.write_text("<p>page</p>")
+    tracker.file(page)
+    tracker.close()
+
+
+@needs("tensorboard")
+def test_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = TensorBoard("unseen-audit")
+    use(tracker, tmp_path)
+    events = EventAccumulator(tracker.place)
+    events.Reload()
+    assert [(one.step, one.value) for one in events.Scalars("fit/loss")] == [(0, 0.5), (1, 0.25)]
+    assert events.Scalars("findings/São Paulo/AUC/value")[0].value == 0.75
+    text = events.Tensors("lead/text_summary")[0].tensor_proto.string_val[0]
+    assert text == b"It holds."
+    assert (Path(tracker.place) / "report.html").read_text() == "<p>page</p>"
+
+
+@needs("wandb")
+def test_wandb_offline(tmp_path):
+    import json
+
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    tracker = WandB("unseen-audit", tmp_path)
+    use(tracker, tmp_path)
+    (path,) = Path(tracker.place).glob("*.wandb")
+    store = DataStore()
+    store.open_for_scan(str(path))
+    history, config, artifacts = [], {}, []
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        history += [
+            (item.key or "/".join(item.nested_key), json.loads(item.value_json))
+            for item in record.history.item
+        ]
+        config |= {item.key: json.loads(item.value_json) for item in record.config.update}
+        config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        if record.request.HasField("log_artifact"):
+            artifacts.append(record.request.log_artifact.artifact.name)
+        if record.HasField("artifact"):
+            artifacts.append(record.artifact.name)
+    assert [value for key, value in history if key == "fit/loss"] == [0.5, 0.25]
+    assert ("findings/São Paulo/AUC/value", 0.75) in history
+    assert config["lead"] == "It holds."
+    assert "report" in artifacts
+
+
+@needs("mlflow")
+def test_mlflow_files(tmp_path):
+    from mlflow import MlflowClient
+
+    tracker = MLflow("unseen-audit", tmp_path / "mlruns")
+    use(tracker, tmp_path)
+    client = MlflowClient((tmp_path / "mlruns").as_uri())
+    experiment = client.get_experiment_by_name("unseen")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["findings/São Paulo/AUC/value"] == 0.75
+    losses = client.get_metric_history(run.info.run_id, "fit/loss")
+    assert [(one.step, one.value) for one in losses] == [(0, 0.5), (1, 0.25)]
+    assert run.data.tags["lead"] == "It holds."
+    assert run.data.tags["verdict: 50 _25_"] == "supported"
+    assert [one.path for one in client.list_artifacts(run.info.run_id)] == ["report.html"]
+
+
+@needs("trackio")
+def test_trackio(tmp_path):
+    tracker = Trackio("unseen-audit")
+    use(tracker, tmp_path)
+    import trackio
+
+    (run,) = trackio.Api().runs("unseen")
+    print(run)
