@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from unseen.cli.audit import parser
+from unseen.tasks.hospitals import write_heart_csv
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -66,10 +67,10 @@ def test_the_action_without_inputs_and_with_an_open_quote(tmp_path):
 def test_the_action_fails_with_the_audit(tmp_path, codes):
     """The real command: an audit of embedded data, or a code that does not exist."""
     command = f'exec "{sys.executable}" -m unseen.cli.main "$@"'
+    write_heart_csv(tmp_path / "heart.csv")
     quick = "--estimator sklearn.naive_bayes:GaussianNB --seeds 1 --no-remedies --quiet"
-    found = run_audit_step(
-        tmp_path, command, arguments=f"{quick} --holdout Cleveland", **{"fail-on": codes}
-    )
+    named = "heart.csv --target disease --site hospital --holdout 'VA Long Beach'"
+    found = run_audit_step(tmp_path, command, arguments=f"{named} {quick}", **{"fail-on": codes})
     if codes == "U999":
         assert found.returncode == 2
         assert "U999" in found.stderr

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from stored_audits import findings
 
+import unseen
+from unseen.cli.main import main
 from unseen.document import Document, Note, Section, Tone
 from unseen.errors import MissingExtra, UnknownName
 from unseen.questions.tracking import scalars_of, texts_of, track_answer, verdicts_of
@@ -12,6 +14,9 @@ from unseen.reading import Reading
 from unseen.report.json import plain
 from unseen.runs import trackers
 from unseen.runs.trackers import Scalars, check_tracker, name_of
+from unseen.tasks.hospitals import write_heart_csv
+
+ESTIMATOR = "sklearn.naive_bayes:GaussianNB"
 
 PAGE = Document(
     title="Network on clinics",
@@ -150,8 +155,6 @@ def test_long_names_stay_apart():
 
 
 def test_unknown_and_missing_trackers_are_refused_before_any_work(monkeypatch, capsys):
-    from unseen.cli.main import main
-
     with pytest.raises(UnknownName, match="tensorboard"):
         check_tracker("tensorbord")
     monkeypatch.setitem(trackers.TRACKERS, "absent", ("no_such_library", Recorder))
@@ -162,12 +165,11 @@ def test_unknown_and_missing_trackers_are_refused_before_any_work(monkeypatch, c
 
 
 def test_an_audit_from_the_command_line_is_tracked_once(recorder, tmp_path, monkeypatch, capsys):
-    from unseen.cli.main import main
-
     monkeypatch.chdir(tmp_path)
-    quick = ["--estimator", "sklearn.naive_bayes:GaussianNB", "--seeds", "1", "--no-remedies"]
-    code = main(["audit", *quick, "--holdout", "Cleveland", "--quiet", "--track", "memory"])
-    assert code == 0
+    table = str(write_heart_csv(tmp_path / "heart.csv"))
+    named = ["--target", "disease", "--site", "hospital", "--holdout", "Cleveland"]
+    quick = ["--estimator", ESTIMATOR, "--seeds", "1", "--no-remedies", "--quiet"]
+    assert main(["audit", table, *named, *quick, "--track", "memory"]) == 0
     (run,) = recorder
     assert "memory: memory" in capsys.readouterr().err
     assert run.files["report.html"] == Path("unseen-report.html").read_text("utf-8")
@@ -175,8 +177,6 @@ def test_an_audit_from_the_command_line_is_tracked_once(recorder, tmp_path, monk
 
 
 def test_a_study_is_tracked_with_its_verdicts(recorder, store, monkeypatch, tmp_path):
-    from unseen.cli.main import main
-
     monkeypatch.chdir(tmp_path)
     main(["run", "fake_counting", "--scale", "smoke", "--home", str(store.root), "--no-report",
           "--track", "memory"])  # fmt: skip
@@ -185,12 +185,16 @@ def test_a_study_is_tracked_with_its_verdicts(recorder, store, monkeypatch, tmp_
     assert any(name.startswith("claims/") for name in run.sent)
 
 
-def test_python_asks_by_track(recorder):
-    import unseen
-
+def test_python_asks_by_track(recorder, tmp_path):
+    columns = {"target": "disease", "site": "hospital", "holdout": "Cleveland"}
     unseen.audit(
-        estimator="sklearn.naive_bayes:GaussianNB", seeds=1, remedies={}, progress=False,
-        holdout="Cleveland", track="memory",
-    )  # fmt: skip
+        write_heart_csv(tmp_path / "heart.csv"),
+        estimator=ESTIMATOR,
+        seeds=1,
+        remedies={},
+        progress=False,
+        track="memory",
+        **columns,
+    )
     (run,) = recorder
     assert run.name == "unseen-audit"

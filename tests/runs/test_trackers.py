@@ -29,12 +29,12 @@ def alone(tmp_path, monkeypatch):
 def use(tracker, folder: Path) -> None:
     """As a computation and an answer use it."""
     assert isinstance(tracker, Sink)
+    tracker.describe({"lead": "It holds.", "verdict: 50 %": "supported"})
     lab = Lab(sink=tracker).child("fit")
     for loss in (0.5, 0.25):
         lab.log(loss=loss)
     assert [*lab.track(range(3))] == [0, 1, 2]
     tracker.log(("findings", "São Paulo", "AUC"), {"value": 0.75})
-    tracker.describe({"lead": "It holds.", "verdict: 50 %": "supported"})
     page = folder / "report.html"
     page.write_text("<p>page</p>")
     tracker.file(page)
@@ -111,6 +111,13 @@ def test_trackio(tmp_path):
     tracker = Trackio("unseen-audit")
     use(tracker, tmp_path)
     import trackio
+    from trackio.sqlite_storage import SQLiteStorage
 
-    (run,) = trackio.Api().runs("unseen")
-    print(run)
+    run = trackio.Api().runs("unseen")[0]
+    logs = SQLiteStorage.get_logs("unseen", run.name)
+    losses = [(one["step"], one["fit/loss"]) for one in logs if "fit/loss" in one]
+    assert losses == [(0, 0.5), (1, 0.25)]
+    name = "findings/São Paulo/AUC/value"
+    assert [one[name] for one in logs if name in one] == [0.75]
+    assert run.config["lead"] == "It holds."
+    assert [one["name"] for one in SQLiteStorage.get_artifacts("unseen")] == ["report"]

@@ -3,9 +3,10 @@ its verdicts, and the page as an artifact.
 """
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,10 @@ def track_answer(
     """Writes an answer to a tracker; returns where it is."""
     numbers = plain(machine)
     files = {"report.html": html(document), "results.json": json.dumps(numbers, indent=1)}
-    tracked = open_tracker(tracker, f"unseen-{question}")
-    # trackers may copy files no earlier than when they are closed: the folder is left last
-    with tempfile.TemporaryDirectory() as folder, closing(tracked):
+    # trackers may copy files no earlier than when they are closed: the folder is left last; and
+    # what they say is no part of an answer on the standard output
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr), ExitStack() as end:
+        tracked = end.enter_context(closing(open_tracker(tracker, f"unseen-{question}")))
         tracked.describe(texts_of(question, document, numbers))
         for path, value in scalars_of(numbers):
             tracked.log(path[:-1], {path[-1]: value})

@@ -144,10 +144,10 @@ class Trackio(Scalars):
         self._trackio.log({name: value}, step=step)
 
     def describe(self, texts: Mapping[str, str]) -> None:
-        self._run.config.update(texts)
+        self._run.config.update(texts)  # which goes out with the first scalar
 
     def file(self, path: Path) -> None:
-        self._trackio.save(path)
+        self._trackio.log_artifact(path, name=path.stem, type="unseen")
 
 
 TRACKERS: Mapping[str, tuple[str, Callable[[str], Tracker]]] = {
