@@ -1,6 +1,7 @@
 """Each tracker writes what its own reader reads. Each is skipped where its library is missing."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -56,28 +57,40 @@ def test_tensorboard(tmp_path):
     assert (Path(tracker.place) / "report.html").read_text() == "<p>page</p>"
 
 
+def wandb_records(path: Path):
+    """The records of an offline file, by the messages of wandb itself. Its Python reader is gone
+    since 0.31; the frame is that of LevelDB's log: blocks of 32 KiB, each part behind a checksum,
+    its length and whether it is whole, first, middle or last.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, parts = path.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while at + 7 <= len(data):
+        if (rest := 32768 - at % 32768) < 7:
+            at += rest
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield Record.FromString(parts)
+            parts = b""
+
+
 @needs("wandb")
 def test_wandb_offline(tmp_path):
-    import json
-
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
     tracker = WandB("unseen-audit", tmp_path)
     use(tracker, tmp_path)
     (path,) = Path(tracker.place).glob("*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(path))
     history, config, artifacts = [], {}, []
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in wandb_records(path):
         history += [
             (item.key or "/".join(item.nested_key), json.loads(item.value_json))
             for item in record.history.item
         ]
-        config |= {item.key: json.loads(item.value_json) for item in record.config.update}
-        config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+        for update in (*record.config.update, *record.run.config.update):
+            config[update.key or "/".join(update.nested_key)] = json.loads(update.value_json)
         if record.request.HasField("log_artifact"):
             artifacts.append(record.request.log_artifact.artifact.name)
         if record.HasField("artifact"):
@@ -90,10 +103,10 @@ def test_wandb_offline(tmp_path):
 
 @needs("mlflow")
 def test_mlflow_files(tmp_path):
-    from mlflow import MlflowClient
-
     tracker = MLflow("unseen-audit", tmp_path / "mlruns")
     use(tracker, tmp_path)
+    from mlflow import MlflowClient
+
     client = MlflowClient((tmp_path / "mlruns").as_uri())
     experiment = client.get_experiment_by_name("unseen")
     (run,) = client.search_runs([experiment.experiment_id])

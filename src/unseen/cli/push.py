@@ -5,6 +5,7 @@ page.
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from unseen.cli.arguments import OUTPUT, Arguments
 
@@ -69,7 +70,8 @@ def main(argv: Sequence[str]) -> int:
     answers = Answers(home(options.home))
     answer = find_answer(answers, options.answer)
     files = write_folder(answers, answer.key, options.folder, options.dataset)
-    found = {"answer": answer.key, "title": answer.title, "files": [str(path) for path in files]}
+    found: dict[str, Any] = {"answer": answer.key, "title": answer.title}
+    found["files"] = [str(path) for path in files]
     if not options.dry_run:
         found["address"] = upload(options.folder, to, options.dataset, options.into)
     if options.json:

@@ -111,6 +111,8 @@ class MLflow(Scalars):
         client = _library("mlflow", "mlflow").MlflowClient
         files = Path(folder or "mlruns").resolve().as_uri()
         self.place = files if folder else os.environ.get("MLFLOW_TRACKING_URI", files)
+        if self.place == files:  # which newer versions refuse unless they are asked for
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = client(self.place)
         known = self._client.get_experiment_by_name("unseen")
         experiment = known.experiment_id if known else self._client.create_experiment("unseen")
