@@ -15,9 +15,10 @@ largest logit fed in).
 of 28 and 8 words), and of in-batch contrast; `of_limit` is the share that forward, backward and
 update of the likelihood would take of a CLAPS step.
 
-`sft_vs_trl`: tokens per CPU second of response-only fine-tuning of SmolLM2 over trl's SFTTrainer
-(`finetune_vs_trl` of benchmarks/language.py); `of_limit` is the share of our time that bare
-forward and backward passes of the examples, in the same parts, take.
+`sft_vs_trl`: tokens per CPU second of response-only fine-tuning of a Llama of bytes (width 256, 4
+layers; SmolLM2 is `finetune_vs_trl` in benchmarks/language.py) over trl's SFTTrainer on the same
+examples, eight steps of 8; `of_limit` is the share of our time that bare forward and backward
+passes of the examples, in the same parts, take.
 
 `execute_programs_per_second`: programs of four statements executed in exact fractions, from their
 text and once parsed; `of_limit` is the share of the latter that compiled Python takes with the same
@@ -32,6 +33,7 @@ import contextlib
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -39,18 +41,25 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from language import EXCHANGES, finetune, sentences
+from language import sentences
 
 from unseen.engine.loop import Budget
 from unseen.engine.programs import Program, execute
-from unseen.engine.responses import Exchange, encode_exchanges, parts_by_length
+from unseen.engine.responses import (
+    Exchange,
+    encode_exchanges,
+    parts_by_length,
+    response_task,
+    target_ends,
+)
 from unseen.engine.sampling import sample
 from unseen.engine.token_pairs import Pair
 from unseen.lab import Lab
 from unseen.methods.claps import CLAPS, Perturbation
+from unseen.methods.response_finetune import ResponseFinetune, Weighting
 from unseen.models.encoder_decoder import EncoderDecoder, t5
 from unseen.models.response_loss import response_loss
-from unseen.models.smollm import smollm2
+from unseen.models.tiny_causal import tiny_causal
 from unseen.study.trial import untrained_model
 from unseen.tasks.token_pairs import TokenPairs
 
@@ -165,33 +174,73 @@ def claps_cost_vs_mle(rounds: int) -> dict[str, float]:
     }
 
 
+SFT_STEPS, EXAMPLES = 8, 32
+
+
 def sft_vs_trl(rounds: int) -> dict[str, Any]:
-    """One measurement of each: a round takes half a minute."""
-    with contextlib.redirect_stdout(sys.stderr):  # trl reports there
-        found = finetune()
-    texts = sentences(2 * EXCHANGES)
-    pairs = zip(texts[:EXCHANGES], texts[EXCHANGES:], strict=True)
-    exchanges = [
-        Exchange(f"Continue: {one}\n", " ".join(other.split()[:8])) for one, other in pairs
-    ]
-    model = smollm2().train()
+    """All weights, float32, batches of 8, the loss per token of the completions."""
+    import datasets
+    import trl
+
+    model = tiny_causal(width=256, layers=4)
+    model.tokenizer.eos_token = model.tokenizer.pad_token = "!"
+    texts = sentences(2 * EXAMPLES)
+    pairs = zip(texts[:EXAMPLES], texts[EXAMPLES:], strict=True)
+    exchanges = [Exchange(f"Continue: {one}\n", other[:40]) for one, other in pairs]
     data = encode_exchanges(exchanges, model.encode, 512, end=model.tokenizer.eos_token_id)
     columns = data.columns.columns
-    halves = [{k: x[part] for k, x in columns.items()} for part in (slice(8), slice(8, None))]
+    ends = target_ends(columns["mask"]).tolist()
+    rows = {
+        "input_ids": [row[:end].tolist() for row, end in zip(columns["tokens"], ends, strict=True)],
+        "completion_mask": [
+            row[:end].int().tolist() for row, end in zip(columns["mask"], ends, strict=True)
+        ],
+    }
+    budget = Budget(steps=SFT_STEPS, batch_size=8, lr=1e-6, clip=1.0)
+    method, task = ResponseFinetune(budget, weighting=Weighting.TOKENS), response_task(data)
+    batches = [{k: x[at : at + 8] for k, x in columns.items()} for at in range(0, EXAMPLES, 8)]
 
     def bare() -> None:
-        for half in halves:
-            for part in parts_by_length(half, 2048):
+        for k in range(SFT_STEPS):
+            for part in parts_by_length(batches[k % len(batches)], method.part_tokens):
                 response_loss(model, part).sum().backward()
+            model.zero_grad()
 
-    begin = time.process_time()
-    bare()
-    limit = time.process_time() - begin
-    ours = data.tokens / found["tokens_per_second"]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        settings = trl.SFTConfig(
+            output_dir=folder,
+            per_device_train_batch_size=8,
+            max_steps=SFT_STEPS,
+            learning_rate=1e-6,
+            max_length=512,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            completion_only_loss=True,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        trainer = trl.SFTTrainer(
+            model=model.model,
+            args=settings,
+            train_dataset=datasets.Dataset.from_dict(rows),
+            processing_class=model.tokenizer,
+        )
+        works: dict[str, Work] = {
+            "ours": lambda: method.fit(model, task, Lab()),
+            "trl": trainer.train,
+            "bare": bare,
+        }
+        seconds = race(works, rounds)
+    # both go over the examples twice
+    tokens = data.tokens * SFT_STEPS * 8 // EXAMPLES
     return {
-        "sft_vs_trl": found["over_trl"],
-        "sft_vs_trl of_limit": round(limit / ours, 3),
-        "sft_tokens_per_second": found["tokens_per_second"],
+        "sft_vs_trl": round(seconds["trl"] / seconds["ours"], 3),
+        "sft_vs_trl of_limit": round(seconds["bare"] / seconds["ours"], 3),
+        "sft_tokens_per_second": round(tokens / seconds["ours"]),
     }
 
 

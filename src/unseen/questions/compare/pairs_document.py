@@ -141,10 +141,10 @@ def _method(found: PairResults) -> list[str]:
         )
     else:
         kind = (
-            f"Every method is a decoder from scratch, trained for {found.steps:,} steps of 64 "
-            "pairs with the same training pairs and seeds. Methods are named by how the decoder "
-            "knows positions: not at all, learned, learned and shifted by random offsets, rotary, "
-            "ALiBi; "
+            "Every method is a decoder or encoder–decoder from scratch, trained for "
+            f"{found.steps:,} steps of 64 pairs with the same training pairs and seeds. Methods "
+            "are named by how the decoder knows positions: not at all, learned, learned and "
+            "shifted by random offsets, rotary, ALiBi; "
             "“encoder-decoder” is a T5, which knows distances. "
             "“+ hint”: half of the minibatches are easier pairs."
         )
