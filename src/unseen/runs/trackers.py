@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from unseen.errors import MissingExtra, UnknownName
 
@@ -20,6 +20,7 @@ LONGEST = 250
 """Characters of a name that every tracker takes."""
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """A `Sink` that also takes texts and files, and is closed at the end."""
 
