@@ -5,9 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+from stored_audits import findings
 
+from unseen.document import Document
 from unseen.lab import Lab, Sink
-from unseen.runs.trackers import MLflow, TensorBoard, Trackio, WandB
+from unseen.questions.tracking import track_answer
+from unseen.report.html import html
+from unseen.runs.trackers import TRACKERS, MLflow, TensorBoard, Trackio, WandB
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries that are not ours
 
@@ -80,8 +84,11 @@ def wandb_records(path: Path):
 
 @needs("wandb")
 def test_wandb_offline(tmp_path):
+    import wandb
+
     tracker = WandB("unseen-audit", tmp_path)
     use(tracker, tmp_path)
+    wandb.teardown()  # its process writes the last block as it ends
     (path,) = Path(tracker.place).glob("*.wandb")
     history, config, artifacts = [], {}, []
     for record in wandb_records(path):
@@ -134,3 +141,23 @@ def test_trackio(tmp_path):
     assert [one[name] for one in logs if name in one] == [0.75]
     assert run.config["lead"] == "It holds."
     assert [one["name"] for one in SQLiteStorage.get_artifacts("unseen")] == ["report"]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs(library)) for name, (library, _) in TRACKERS.items()]
+)
+def test_a_whole_answer(name, capsys):
+    """Files outlive the folder they come from, and nothing is said on the standard output."""
+    page = Document(title="Network on clinics", kicker="audit", lead="It holds.", sections=[])
+    place = track_answer(name, "audit", page, {"findings": findings(0, 1.0)})
+    assert capsys.readouterr().out == ""
+    assert place
+    if name == "mlflow":
+        from mlflow import MlflowClient
+
+        client = MlflowClient(place)
+        (run,) = client.search_runs([client.get_experiment_by_name("unseen").experiment_id])
+        scores = [key for key in run.data.metrics if key.endswith("accuracy/value")]
+        assert len(scores) == 2
+        text = Path(client.download_artifacts(run.info.run_id, "report.html")).read_text("utf-8")
+        assert text == html(page)
