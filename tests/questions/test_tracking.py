@@ -38,7 +38,7 @@ PAGE = Document(
 class Recorder(Scalars):
     """A tracker in memory."""
 
-    place = "memory"
+    location = "memory"
 
     def __init__(self, name="unseen"):
         super().__init__()

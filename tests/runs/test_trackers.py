@@ -52,13 +52,13 @@ def test_tensorboard(tmp_path):
 
     tracker = TensorBoard("unseen-audit")
     use(tracker, tmp_path)
-    events = EventAccumulator(tracker.place)
+    events = EventAccumulator(tracker.location)
     events.Reload()
     assert [(one.step, one.value) for one in events.Scalars("fit/loss")] == [(0, 0.5), (1, 0.25)]
     assert events.Scalars("findings/São Paulo/AUC/value")[0].value == 0.75
     text = events.Tensors("lead/text_summary")[0].tensor_proto.string_val[0]
     assert text == b"It holds."
-    assert (Path(tracker.place) / "report.html").read_text() == "<p>page</p>"
+    assert (Path(tracker.location) / "report.html").read_text() == "<p>page</p>"
 
 
 def wandb_records(path: Path):
@@ -89,7 +89,7 @@ def test_wandb_offline(tmp_path):
     tracker = WandB("unseen-audit", tmp_path)
     use(tracker, tmp_path)
     wandb.teardown()  # its process writes the last block as it ends
-    (path,) = Path(tracker.place).glob("*.wandb")
+    (path,) = Path(tracker.location).glob("*.wandb")
     history, config, artifacts = [], {}, []
     for record in wandb_records(path):
         history += [

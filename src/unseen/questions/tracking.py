@@ -58,7 +58,7 @@ def track_answer(
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
             tracked.file(Path(folder) / name)
-    return tracked.place
+    return tracked.location
 
 
 def codes_of(document: Document) -> list[str]:

@@ -24,7 +24,7 @@ LONGEST = 250
 class Tracker(Protocol):
     """A `Sink` that also takes texts and files, and is closed at the end."""
 
-    place: str
+    location: str
     """Where to look at it."""
 
     def log(self, path: tuple[str, ...], scalars: Mapping[str, float]) -> None: ...
@@ -62,8 +62,8 @@ class TensorBoard(Scalars):
     def __init__(self, name: str = "unseen", folder: str | Path = "") -> None:
         super().__init__()
         writer = _library("tensorboard", "torch.utils.tensorboard").SummaryWriter
-        self.place = str(folder or Path("runs") / f"{name}-{_moment()}")
-        self._writer = writer(self.place)
+        self.location = str(folder or Path("runs") / f"{name}-{_moment()}")
+        self._writer = writer(self.location)
         self.send = self._writer.add_scalar  # type: ignore[method-assign]
         self.close = self._writer.close
 
@@ -73,7 +73,7 @@ class TensorBoard(Scalars):
 
     def file(self, path: Path) -> None:
         """Beside the event files: TensorBoard has no artifacts."""
-        (Path(self.place) / path.name).write_bytes(path.read_bytes())
+        (Path(self.location) / path.name).write_bytes(path.read_bytes())
 
 
 class WandB(Scalars):
@@ -87,7 +87,7 @@ class WandB(Scalars):
         self._run = self._wandb.init(
             project="unseen", name=name, dir=folder or None, mode=mode, settings=settings
         )
-        self.place = str(Path(self._run.dir).parent)
+        self.location = str(Path(self._run.dir).parent)
         self.close = self._run.finish
 
     def send(self, name: str, value: float, step: int) -> None:
@@ -111,10 +111,10 @@ class MLflow(Scalars):
         super().__init__()
         client = _library("mlflow", "mlflow").MlflowClient
         files = Path(folder or "mlruns").resolve().as_uri()
-        self.place = files if folder else os.environ.get("MLFLOW_TRACKING_URI", files)
-        if self.place == files:  # which newer versions refuse unless they are asked for
+        self.location = files if folder else os.environ.get("MLFLOW_TRACKING_URI", files)
+        if self.location == files:  # which newer versions refuse unless they are asked for
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        self._client = client(self.place)
+        self._client = client(self.location)
         known = self._client.get_experiment_by_name("unseen")
         experiment = known.experiment_id if known else self._client.create_experiment("unseen")
         self._id = self._client.create_run(experiment, run_name=name).info.run_id
@@ -140,7 +140,7 @@ class Trackio(Scalars):
         super().__init__()
         self._trackio = _library("trackio", "trackio")
         self._run = self._trackio.init(project="unseen", name=f"{name}-{_moment()}", embed=False)
-        self.place = "trackio show --project unseen"
+        self.location = "trackio show --project unseen"
         self.close = self._trackio.finish
 
     def send(self, name: str, value: float, step: int) -> None:
