@@ -30,7 +30,7 @@ from unseen.task import Batch
 if TYPE_CHECKING:
     from unseen.attributions.influence.attributor import InfluenceScores
 
-Blocks = dict[str, Float[Tensor, "q o i"]]
+Blocks = dict[str, Float[Tensor, "q _ _"]]
 """A matrix per query and block, as gradients of that block are."""
 
 
