@@ -10,6 +10,7 @@ from unseen.data.files import data_folders
 from unseen.engine.program_writing import read_program, tokens_of
 from unseen.errors import InvalidData
 from unseen.tasks.math_programs import MathPrograms, example, read_problems
+from unseen.tasks.math_programs.numbers import name_numbers
 from unseen.tasks.math_programs.problem import problem_of, program_of_marks, program_of_prefix
 from unseen.tasks.math_programs.published import (
     asdiv_a,
@@ -146,3 +147,17 @@ def test_programs_survive_as_tokens():
         assert problem.run(program).answer == problem.answer
     assert read_program("answer +") is None
     assert tokens_of("Ann has 3.5, or number0?") == ("ann", "has", "3.5", ",", "or", "number0", "?")
+
+
+@pytest.mark.parametrize("rest", ["x = 'abc'", "x = 1e999", "x = " + "(" * 10_000])
+def test_what_stands_behind_the_answer_is_not_read(rest):
+    entry = {"question": "3 plums and 5", "program": f"answer = 3 + 5; {rest}", "answer": 8}
+    found = name_numbers(problem_of(entry, "Line 1"))
+    assert str(found.program) == "answer = number0 + number1"
+
+
+@pytest.mark.parametrize("constants", [[3], 3, "n"])
+def test_constants_without_names_are_refused(constants):
+    entry = {"question": "q", "program": "answer = 8", "answer": 8, "constants": constants}
+    with pytest.raises(InvalidData, match="`constants` that are no object"):
+        problem_of(entry, "Line 1")

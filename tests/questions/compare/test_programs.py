@@ -20,6 +20,7 @@ from unseen.questions.compare.programs import (
 )
 from unseen.questions.compare.teaching import CHOICES, MAJORITY, ORACLE, SUM, Examiner
 from unseen.tasks.math_programs import read_problems
+from unseen.tasks.math_programs.problem import problem_of
 from unseen.tasks.math_programs.published import text_key
 
 
@@ -173,3 +174,48 @@ def test_odd_requests_are_refused(file, capsys):
         _ = Examiner(few, None, SCRATCH, 8, unseen.Lab()).parts
     assert main(["compare", "--programs"]) == 2
     assert "without a file of problems" in capsys.readouterr().err
+
+
+def test_a_number_that_the_program_does_not_read_decides_what_is_kept():
+    """Other programs may read it: equal texts and answers are not equal problems."""
+    entries = [
+        {
+            "question": f"{who} has {a} plums, 5 nuts and {odd} pens. How many of the first two?",
+            "program": f"answer = {a} + 5",
+            "answer": a + 5,
+        }
+        for odd in (7, 9)
+        for who, a in (("Ann", 3), ("Bob", 4), ("Cleo", 6))
+    ]
+    memory = Memory()
+    for part in (entries[:3], entries[3:]):
+        problems = tuple(problem_of(one, "line") for one in part)
+        asked = ProgramComparison(problems, (GIVEN,), samples=1, seeds=1, steps=1, length=4)
+        evaluate_programs(asked, unseen.Lab(keeper=memory), lambda _: None)
+    assert len(memory) == 2
+
+
+@pytest.mark.parametrize(
+    ("program", "constants"),
+    [
+        ("t_0 = 4; answer = 2 * t_0", {}),
+        ("answer = 2 ** 3", {}),
+        ("answer = 17 // 2", {}),
+        ("T = 8; t = 2; answer = T", {}),
+        ("answer = N * 2", {"N": 4}),
+    ],
+)
+def test_programs_that_words_cannot_write_are_refused(file, program, constants):
+    entry = {"question": "Odd?", "program": program, "answer": 8, "constants": constants}
+    problems = (*read_problems(file), problem_of(entry, "line 1"))
+    with pytest.raises(InvalidData, match="problem `line 1` is another one in words"):
+        split_problems(ProgramComparison(problems), unseen.Lab())
+    split_problems(ProgramComparison(problems, model=tiny_causal()), unseen.Lab())
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_both_sides_have_a_text(file, share):
+    problems = tuple(read_problems(file)[:8])
+    spec = split_problems(ProgramComparison(problems, share=share), unseen.Lab())
+    assert spec.train
+    assert spec.unseen

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from unseen import stats
 from unseen.engine.loop import Budget, Schedule
-from unseen.engine.program_writing import Notation, ProgramRows, ProgramSamples, TextNotation
+from unseen.engine.program_writing import (
+    Notation,
+    ProgramRows,
+    ProgramSamples,
+    TextNotation,
+    read_program,
+    tokens_of,
+)
+from unseen.engine.programs import is_correct
 from unseen.engine.response_losses import mml
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.identity import Identity, identify
@@ -196,6 +204,8 @@ def examiner_of(asked: ProgramComparison, spec: MathPrograms, lab: Lab) -> Exami
 def split_problems(asked: ProgramComparison, lab: Lab) -> MathPrograms:
     """A text, numbers aside, is on one side; a question is asked once."""
     problems = [name_numbers(p) for p in asked.problems] if asked.model is None else asked.problems
+    if asked.model is None:
+        refuse_unspeakable(problems)
     texts = sorted({text_key(p.question) for p in problems})
     if len(texts) < 2:
         raise InvalidData(
@@ -204,10 +214,27 @@ def split_problems(asked: ProgramComparison, lab: Lab) -> MathPrograms:
             fix="give more problems.",
         )
     order = lab.numpy().permutation(len(texts))
-    unseen = {texts[k] for k in order[: max(1, round(asked.share * len(texts)))]}
+    # both sides have a text
+    count = min(max(1, round(asked.share * len(texts))), len(texts) - 1)
+    unseen = {texts[k] for k in order[:count]}
     train = [p for p in problems if text_key(p.question) not in unseen]
     test = {p.question: p for p in problems if text_key(p.question) in unseen}
     return MathPrograms(tuple(train), tuple(test.values()), "problems")
+
+
+def refuse_unspeakable(problems: Sequence[MathProblem]) -> None:
+    """Programs that are lost where they are written as words, as a model from scratch has them."""
+    for problem in problems:
+        words = " ".join(tokens_of(str(problem.program)))
+        program = read_program(words)
+        if program is None or not is_correct(problem.run(program), problem.answer):
+            raise InvalidData(
+                f"The program of problem `{problem.name}` is another one in words: `{words[:60]}`.",
+                why="a model from scratch writes it in words, numbers and single signs, in lower "
+                "case; its programs could not be right.",
+                fix="name values by letters and then digits (t0, number1), without `_`, `**` and "
+                "`//`, or fine-tune a language model, which writes any text: --model FOLDER.",
+            )
 
 
 def stored_run(
@@ -234,8 +261,10 @@ def stored_run(
     )
 
 
-def decisive(problem: MathProblem) -> tuple[str, str, str]:
-    return problem.question, str(problem.answer), str(problem.program)
+def decisive(problem: MathProblem) -> tuple[str, ...]:
+    """Numbers that the given program does not read decide what other programs compute."""
+    constants = [f"{name} = {value}" for name, value in sorted(problem.constants.items())]
+    return problem.question, str(problem.answer), str(problem.program), *constants
 
 
 def pack(run: ProgramRun) -> dict[str, Tensor]:

@@ -32,10 +32,9 @@ def name_numbers(problem: MathProblem) -> MathProblem:
     question = " ".join(WRITTEN.sub(name, problem.question).split())
     # of equal numbers the first: which of them is meant is not known
     names = {value: key for key, value in reversed(constants.items())}
-    lines = (
-        Statement(one.name, name_values(one.expression, names))
-        for one in problem.program.statements
-    )
+    # what stands behind the answer is never run, and need be no arithmetic
+    run = problem.program.first(len(problem.run(problem.program).values))
+    lines = (Statement(one.name, name_values(one.expression, names)) for one in run.statements)
     return MathProblem(question, Program(tuple(lines)), problem.answer, problem.name, constants)
 
 

@@ -165,7 +165,14 @@ def problem_of(entry: Mapping[str, Any], where: str) -> MathProblem:
             why="answers are numbers.",
             fix=f"write {FORM}",
         )
-    constants = {str(k): _constant(str(v), where) for k, v in entry.get("constants", {}).items()}
+    numbers = entry.get("constants") or {}
+    if not isinstance(numbers, Mapping):
+        raise InvalidData(
+            f"{where} has `constants` that are no object.",
+            why="they are numbers by name.",
+            fix='write "constants": {"number0": 12.5}',
+        )
+    constants = {str(k): _constant(str(v), where) for k, v in numbers.items()}
     program = entry.get("program")
     found = Program.parse(str(program)) if program else program_of_marks(solution, answer)
     if found is None:
