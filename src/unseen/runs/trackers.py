@@ -69,7 +69,7 @@ class TensorBoard(Scalars):
 
     def describe(self, texts: Mapping[str, str]) -> None:
         for name, text in texts.items():
-            self._writer.add_text(name_of((name,)), text)
+            self._writer.add_text(name_of(name.split("/")), text)
 
     def file(self, path: Path) -> None:
         """Beside the event files: TensorBoard has no artifacts."""
@@ -124,7 +124,7 @@ class MLflow(Scalars):
 
     def describe(self, texts: Mapping[str, str]) -> None:
         for name, text in texts.items():
-            self._client.set_tag(self._id, name_of((name,)), text[:5000])
+            self._client.set_tag(self._id, name_of(name.split("/")), text[:5000])
 
     def file(self, path: Path) -> None:
         self._client.log_artifact(self._id, str(path))
