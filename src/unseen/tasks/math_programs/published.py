@@ -20,6 +20,7 @@ from unseen.engine.programs import (
     read_number,
     state_key,
 )
+from unseen.engine.token_pairs import Pair, pair
 from unseen.errors import CorruptFile
 from unseen.tasks.math_programs.problem import (
     MathProblem,
@@ -104,6 +105,13 @@ def _of_row(row: Mapping[str, str], name: str) -> MathProblem:
             fix="fetch the file again.",
         )
     return MathProblem(row["Question"], program, computed, name, constants)
+
+
+def prefix_pairs(part: str = "train") -> list[Pair]:
+    """The same rows as pairs of a question's words and its equation in prefix notation."""
+    text = gzip.decompress(data_file(f"svamp/mawps-asdiv-a_svamp_{part}.csv.gz").read_bytes())
+    rows = csv.DictReader(text.decode("utf-8").splitlines())
+    return [pair(row["Question"].lower(), row["Equation"]) for row in rows]
 
 
 def asdiv_a() -> list[MathProblem]:
