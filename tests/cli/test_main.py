@@ -306,6 +306,17 @@ def test_debug_shows_the_traceback_of_a_typed_error(store, capsys):
     assert "in locate" in capsys.readouterr().err
 
 
+def test_where_nothing_is_kept_an_interruption_does_not_say_so(capsys, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unseen.cli.dense.main", interrupted)
+    assert main(["dense", "images", "labels"]) == 130
+    said = capsys.readouterr().err
+    assert "interrupted" in said
+    assert "kept" not in said
+
+
 def test_interruptions_end_with_130(store, capsys, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 """Few-shot dense prediction from folders: pairs, labels of every kind, errors, files."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from unseen.data.files import data_folders
 from unseen.engine.loop import Budget
-from unseen.errors import InvalidConfig, InvalidData, MissingFile
+from unseen.errors import CorruptFile, InvalidConfig, InvalidData, MissingFile
 from unseen.identity.tensors import digest_of
 from unseen.lab import Lab
 from unseen.measures.segmentation import RMSE
@@ -33,6 +34,19 @@ from unseen.report.terminal import as_text
 from unseen.tasks import ProceduralScenes
 from unseen.tasks.procedural_scenes import TRAINING, Label
 
+
+def broken_chunk() -> bytes:
+    """A PNG whose second chunk of pixels has no name."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    content = bytearray(file.getvalue())
+    at = content.index(b"IDAT", content.index(b"IDAT") + 4)
+    content[at : at + 4] = b"\x08\x03\0\0"
+    return bytes(content)
+
+
+BROKEN_CHUNK = broken_chunk()
 SHAPE = Shape(side=16, width=16, heads=2)
 
 
@@ -166,6 +180,56 @@ def test_labels_that_fit_no_image_are_refused(tmp_path, change, error, says):
     with pytest.raises(error) as found:
         read(tmp_path, kind=Kind.MAP if says == "values in" else None)
     assert says in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("01.png", b"\x89PNG\r\n\x1a\n" + b"\0" * 40),
+        ("01.png", BROKEN_CHUNK),
+        ("01.npy", b""),
+        ("01.npy", b"PK\x03\x04 no archive"),
+        ("01.npy", b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f8'  "),
+    ],
+)
+def test_damaged_label_files_are_named(tmp_path, name, content):
+    folders(tmp_path, labelled=0)
+    (tmp_path / "labels" / name).write_bytes(content)
+    with pytest.raises(CorruptFile, match=name):
+        read(tmp_path, kind=Kind.MAP)
+
+
+def test_an_archive_of_arrays_is_no_label(tmp_path):
+    folders(tmp_path, labelled=0)
+    with open(tmp_path / "labels" / "00.npy", "wb") as file:
+        np.savez(file, np.zeros((20, 24)))
+    with pytest.raises(CorruptFile, match="archive"):
+        read(tmp_path)
+
+
+def test_a_grey_image_of_fractions_is_a_map_and_no_mask(tmp_path):
+    folders(tmp_path, labelled=0)
+    values = np.linspace(0, 1, 480, dtype=np.float32).reshape(20, 24)
+    write(tmp_path / "labels" / "00.tif", values)
+    data = read(tmp_path)
+    assert data.kind is Kind.MAP
+    assert torch.allclose(data.labelled[0].label[0], torch.from_numpy(values))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool, np.float64])
+def test_an_array_of_zeros_and_ones_keeps_its_values(tmp_path, dtype):
+    folders(tmp_path, labelled=0)
+    values = np.eye(20, 24).astype(dtype)
+    np.save(tmp_path / "labels" / "00.npy", values)
+    label = read(tmp_path).labelled[0].label
+    assert torch.equal(label[0], torch.eye(20, 24))
+
+
+def test_a_mask_without_an_outside_is_refused(tmp_path):
+    folders(tmp_path, labelled=0)
+    write(tmp_path / "labels" / "00.png", 1 + np.eye(20, 24, dtype=np.uint8))
+    with pytest.raises(InvalidConfig, match="hold 1 and 2, and no 0"):
+        read(tmp_path)
 
 
 def test_points_outside_the_image_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The page over stored answers, over HTTP: list, filter, report, comparison, refusals."""
 
+import json
 import re
 from html import unescape
 from pathlib import Path
@@ -230,6 +231,35 @@ def test_a_damaged_answer_is_no_bug(tmp_path):
     served = client(tmp_path)
     assert "1 folder in" in text_of(served.get("/").text)
     answer = served.get("/compare", params={"one": keys})
+    assert answer.status_code == 500
+    assert "Delete the folder" in answer.text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"facts": []},
+        {"facts": {"data": 1}},
+        {"kicker": 3},
+        {"folder": 7},
+        {"version": None},
+        {"notes": [1]},
+    ],
+)
+def test_one_damaged_answer_does_not_take_the_list_down(damage, tmp_path):
+    keys = two_audits(tmp_path)
+    path = tmp_path / "answers" / keys[0] / "answer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    page = client(tmp_path).get("/")
+    assert page.status_code == 200
+    assert "1 folder in" in text_of(page.text)
+    assert f'href="/answers/{keys[1]}"' in page.text
+
+
+def test_a_report_that_is_no_text_is_damaged(tmp_path):
+    key = store_audit(tmp_path).key
+    (tmp_path / "answers" / key / "report.html").write_bytes(b"\xff\xfe")
+    answer = client(tmp_path).get(f"/answers/{key}")
     assert answer.status_code == 500
     assert "Delete the folder" in answer.text
 

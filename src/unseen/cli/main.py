@@ -102,6 +102,10 @@ ARGUMENT = re.compile(
 """An argument of the Python functions that the command has as an option."""
 
 
+BEGIN_AGAIN = {"dense"}
+"""Commands that keep no part of their work when they are interrupted."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
@@ -115,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse, after --help or its own message
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None) * 2
     except KeyboardInterrupt:
-        print("interrupted; finished parts are kept.", file=sys.stderr)
+        kept = not BEGIN_AGAIN.intersection(given[:1])
+        print("interrupted; finished parts are kept." if kept else "interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `unseen list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

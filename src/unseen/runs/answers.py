@@ -21,6 +21,8 @@ from unseen.errors import CorruptFile, UnknownName
 from unseen.runs.store import canonical, write_atomic
 
 FORMAT = 1
+TEXTS = ("question", "title", "kicker", "lead", "command", "folder", "date", "version")
+"""Fields of an answer that are texts."""
 KEY = re.compile(r"[0-9a-f]{16}")
 VARYING = frozenset({"seconds", "date", "took", "wall_seconds"})
 """Fields of an answer that are others each time: no part of its key."""
@@ -107,7 +109,10 @@ class Answers:
         return _object(self._read(key, "results.json"), self._folder(key))
 
     def report(self, key: str) -> str:
-        return self._read(key, "report.html").decode("utf-8")
+        try:
+            return self._read(key, "report.html").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise _damage_error(self._folder(key), str(error)) from error
 
     def _folder(self, key: str) -> Path:
         if not KEY.fullmatch(key):  # nothing else ever becomes part of a path
@@ -152,8 +157,8 @@ def _parse(data: bytes, folder: Path) -> StoredAnswer:
     known = {one.name for one in fields(StoredAnswer)}
     try:
         answer = StoredAnswer(**{name: value for name, value in found.items() if name in known})
-        texts = (answer.question, answer.title, answer.lead, answer.command, answer.date)
-        if not all(isinstance(text, str) for text in texts):
+        texts = [getattr(answer, name) for name in TEXTS]
+        if not all(isinstance(text, str) for text in (*texts, *answer.facts.values())):
             raise TypeError("a text is missing")
         answer.codes  # noqa: B018 - raises where the notes are none
         return answer

@@ -3,6 +3,9 @@ key points.
 """
 
 import csv
+import struct
+import tokenize
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -25,6 +28,18 @@ UNKNOWN_CLASS = 255
 """Of a class label: the pixel is not labelled, as in Pascal VOC and Cityscapes."""
 FEW = 32
 """Most classes."""
+UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)
+"""What Pillow and NumPy raise at damaged files."""
 
 
 class Kind(StrEnum):
@@ -35,7 +50,9 @@ class Kind(StrEnum):
     CLASSES = "classes"
     """A class index per pixel; every class is a channel."""
     MAP = "map"
-    """Numbers in [0, 1]: grey images, or .npy files."""
+    """Numbers in [0, 1]: grey images (divided by the largest value of 8 or 16 bits), or .npy files
+    as they are.
+    """
     POINTS = "points"
     """CSV files with the columns name, x and y in pixels; every name is a channel."""
 
@@ -154,7 +171,7 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as file:
             file.load()
             return file.copy()
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise CorruptFile(
             f"{path} cannot be read as an image: {error}.",
             why="its pixels are needed.",
@@ -220,7 +237,16 @@ def guess_kind(paths: Sequence[Path]) -> Kind:
     values: set[int] = set()
     for path in paths:
         # as they are: converting to grey would replace a palette's indices by its colours
-        values |= {int(v) for v in np.unique(np.asarray(open_image(path)))}
+        pixels = np.asarray(open_image(path))
+        if pixels.dtype.kind == "f":  # whole numbers would hide what lies between 0 and 1
+            return Kind.MAP
+        values |= {int(v) for v in np.unique(pixels)}
+    if len(values) == 2 and 0 not in values:
+        raise InvalidConfig(
+            f"The labels hold {min(values)} and {max(values)}, and no 0.",
+            why="0 is outside of a mask, everything else inside.",
+            fix="write 0 outside, or give --kind classes.",
+        )
     if len(values) <= 2:
         return Kind.MASK
     if max(values - {UNKNOWN_CLASS}, default=0) < FEW:
@@ -248,20 +274,28 @@ def read_label(path: Path, kind: Kind) -> RawLabel:
         return read_points(path)
     if path.suffix.lower() == ".npy":
         try:
-            values = np.load(path, allow_pickle=False)
-        except (ValueError, OSError) as error:
+            with open(path, "rb") as file:  # closed of damaged archives, too
+                values = np.load(file, allow_pickle=False)
+        except UNREADABLE as error:
             raise CorruptFile(
                 f"{path} is no array of numbers: {error}.",
                 why="a label is read from it.",
                 fix="write it with numpy.save, without objects.",
             ) from error
+        if not isinstance(values, np.ndarray):
+            raise CorruptFile(
+                f"{path} is an archive.",
+                why="a label is one array.",
+                fix="write it with numpy.save.",
+            )
         if values.ndim not in (2, 3) or values.dtype.kind not in "fiub":
             raise InvalidData(
                 f"{path} holds {values.dtype} of shape {values.shape}.",
                 why="a map is [height, width] or [channel, height, width] of numbers.",
                 fix="write it so.",
             )
-        return values
+        # numbers in [0, 1] as they are; only those of images are divided by the largest
+        return values.astype(np.float32) if kind is Kind.MAP else values
     pixels = np.asarray(open_image(path))
     if pixels.ndim == 3:
         if (pixels[..., :3] != pixels[..., :1]).any():
