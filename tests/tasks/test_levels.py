@@ -31,7 +31,13 @@ from unseen.tasks.levels.grid import (
     distances,
     read_layout,
 )
-from unseen.tasks.levels.logged import Episode, LoggedData, read_minari, write_minari
+from unseen.tasks.levels.logged import (
+    Episode,
+    LoggedData,
+    level_of,
+    read_minari,
+    write_minari,
+)
 
 CROSSING = "MiniGrid-SimpleCrossingS11N5-v0"
 LAVA = "MiniGrid-LavaCrossingS9N1-v0"
@@ -245,6 +251,12 @@ def test_the_greedy_action_and_outputs_that_are_nan():
         model[1][1].bias[0] = torch.nan
     with pytest.raises(InvalidData, match="not finite"):
         act(model, x)
+
+
+@pytest.mark.parametrize("level", [np.nan, np.inf, 0.5, "first", b"1"])
+def test_a_level_that_is_no_whole_number_is_refused(level):
+    with pytest.raises(InvalidData, match="of episode 3 is"):
+        level_of({"level_seed": np.array([level, level])}, None, "level_seed", 3)
 
 
 def test_levels_that_overlap_are_refused():

@@ -305,13 +305,18 @@ def level_of(infos: Any, seed: int | None, name: str, episode: int) -> int:
             fix=f"pass levels= (--levels), the name of what holds the level{hint}.",
         )
     numbers = set(np.asarray(value).reshape(-1).tolist())
-    if len(numbers) != 1 or float(next(iter(numbers))) != int(next(iter(numbers))):
+    if len(numbers) != 1 or not is_whole(next(iter(numbers))):
         raise InvalidData(
             f"`{name}` of episode {episode} is {sorted(numbers)[:5]}.",
             why="an episode is played on one level, and its number is whole.",
             fix="log the seed that the environment was reset with.",
         )
     return int(next(iter(numbers)))
+
+
+def is_whole(value: Any) -> bool:
+    """A number without a fraction; text, NaN and infinity are none."""
+    return isinstance(value, int | float) and float(value).is_integer()
 
 
 def write_minari(data: LoggedData, folder: str | Path, name: str, make: Callable[[], Any]) -> Path:
