@@ -45,3 +45,8 @@ def test_an_empty_test_and_empty_runs_are_refused():
         Contamination()(TextSets([], ["a"]), Lab())
     with pytest.raises(InvalidConfig):
         Contamination(0)
+
+
+def test_texts_of_signs_alone_are_told_apart():
+    found = Contamination()(TextSets(["+ +", "🙂\n!"], ["- -", "? ?", "🙂 !"]), Lab())
+    assert found.detail.tolist() == [0, 1]

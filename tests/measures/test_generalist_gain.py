@@ -66,3 +66,8 @@ def test_scores_off_the_curve_have_no_ratio():
         GeneralistGain(50)(example()[1], Lab())
     with pytest.raises(InvalidData):
         GeneralistGain(100)(LearningCurves((200, 100), torch.zeros(2, 3), torch.zeros(2, 3)), Lab())
+
+
+def test_coinciding_curves_have_the_ratio_one_where_they_fall_too():
+    same = curves([0.4, 0.1, 0.8], [0.4, 0.1, 0.8])
+    assert [DataRatio(n)(same, Lab()).value for n in same.sizes] == [1, 1, 1]

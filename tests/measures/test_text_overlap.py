@@ -12,6 +12,7 @@ from unseen.measures.text_overlap import (
     TextOverlap,
     corpus_bleu,
     exact,
+    is_read,
     rouge_l,
 )
 
@@ -96,3 +97,14 @@ def test_bleu_counts_n_grams_of_all_texts_together():
         corpus_bleu([])
     with pytest.raises(InvalidData, match="no reference"):
         corpus_bleu([Text("a", ())])
+
+
+def test_letters_beyond_a_to_z_are_gaps_of_rouge():
+    assert rouge_l("кошка", ["кошка"]) == 0
+    assert exact("кошка", ["кошка"]) == 1
+    assert [is_read(text) for text in ("a cat, 3.5", "кошка", "größe", "+")] == [
+        True,
+        False,
+        False,
+        False,
+    ]

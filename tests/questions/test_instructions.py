@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import language
 import pytest
@@ -16,6 +17,7 @@ from unseen.lab import Lab
 from unseen.measures.text_overlap import Overlap, rouge_l
 from unseen.models.pretrained import load_causal
 from unseen.objectives import exact_match
+from unseen.questions.instructions.document import instructions_document
 from unseen.questions.instructions.job import (
     AFTER,
     BEFORE,
@@ -24,6 +26,7 @@ from unseen.questions.instructions.job import (
     compare_instructions,
 )
 from unseen.questions.instructions.mixture import MixtureRequest, compare_mixture
+from unseen.questions.instructions.mixture_document import mixture_document
 from unseen.subjects.instruction_mixture import ShareOfBatch, mix
 from unseen.subjects.instruction_tuning import InstructionTuning
 from unseen.task import Axis, Split, Task, Use
@@ -33,6 +36,7 @@ from unseen.tasks.instructions import (
     Instance,
     InstructionTask,
     arithmetic_tasks,
+    read_instructions,
 )
 
 TUNING = InstructionTuning(Budget(steps=3, batch_size=4, lr=1e-3, clip=1.0), None, 120, 6)
@@ -265,3 +269,97 @@ def test_from_python_with_values(model):
     )  # fmt: skip
     assert By.TASK is answer.results.split.by
     assert "unseen tasks ROUGE-L" in answer.summary()
+
+
+def test_shortened_inputs_of_the_test_are_counted(model):
+    tasks = arithmetic_tasks()
+    long = tuple(Instance("word " * 40 + one.input, one.outputs) for one in tasks[0].instances[:4])
+    tasks[:2] = [replace(task, instances=long) for task in tasks[:2]]
+    request = replace(REQUEST, tasks=tuple(tasks), unseen=(tasks[0].name, tasks[1].name))
+    found = compare_instructions(model, request, Lab(0))
+    # two tasks, three instances, four conditions; a prompt counts once, however often it is read
+    assert found.inputs_shortened == 2 * 3 * 4
+
+
+def test_unseen_tasks_without_an_instruction_are_refused(model):
+    tasks = tuple(replace(task, fields=()) for task in arithmetic_tasks())
+    with pytest.raises(InvalidData, match="has no instruction"):
+        compare_instructions(model, replace(REQUEST, tasks=tasks), Lab(0))
+
+
+def test_instructions_of_both_sides_and_letters_that_rouge_skips_are_named(found):
+    tasks = [
+        replace(
+            task,
+            fields=found.split.seen[0].fields,
+            instances=tuple(Instance(one.input, ("да",)) for one in task.instances),
+        )
+        for task in found.split.unseen
+    ]
+    answers = tuple(
+        replace(one, instances=task.instances[:3])
+        for one, task in zip(found.answers, tasks, strict=True)
+    )
+    split = replace(found.split, unseen=tuple(tasks))
+    text = str(instructions_document(replace(found, split=split, answers=answers), "file"))
+    assert f"{len(tasks)} unseen tasks with the instruction of a seen one" in text
+    assert f"{3 * len(tasks)} of {3 * len(tasks)} right outputs have other letters" in text
+    assert "other letters than" not in str(instructions_document(found, "file"))
+
+
+@pytest.mark.parametrize(("share", "few", "words"), [
+    (0.01, 30, "1 general example beside them, 20% of a step"),
+    (0.9, 3, "3 general examples beside them, 43% of a step"),
+    (0.0, 30, "0 general examples beside them, 0% of a step"),
+])  # fmt: skip
+def test_the_report_has_the_share_that_was_trained_on(model, share, few, words):
+    general = (numbers(few, "general", 100),)
+    request = MixtureRequest((numbers(40),), general, share, (8,), 10, replace(TUNING, response=2))
+    found = compare_mixture(model, request, Lab(0))
+    assert words in str(mixture_document(found, "target", "general"))
+
+
+def test_tests_without_items_and_no_general_data_are_refused(model):
+    for n_test in (0, -20):
+        with pytest.raises(InvalidConfig, match="for a test"):
+            MixtureRequest((numbers(40),), (numbers(30, "g", 100),), n_test=n_test)
+    with pytest.raises(InvalidData, match="no general examples"):
+        compare_mixture(model, MixtureRequest((numbers(40),), (), tuning=TUNING), Lab(0))
+
+
+@pytest.mark.parametrize("option", ["--test-items", "--train-items", "--shots"])
+def test_nothing_is_not_taken_for_the_default(folder, option, tmp_path, capsys):
+    file = write(tmp_path / "i.jsonl", arithmetic_tasks())
+    command = ["compare", file, "--by", "task", "--model", str(folder), *SMALL, option, "0"]
+    assert main(command) == 2
+    assert "each is at least one" in capsys.readouterr().err
+
+
+def test_examples_that_are_no_list_are_refused(tmp_path):
+    row = {"task": "a", "instruction": "b", "input": "c", "output": "d", "examples": 5}
+    (tmp_path / "i.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InvalidData, match="`examples` is no list"):
+        read_instructions(tmp_path / "i.jsonl")
+
+
+@pytest.mark.parametrize("part", ["seen", "unseen"])
+def test_instructions_that_do_not_fit_are_refused_before_the_training(model, monkeypatch, part):
+    tasks = arithmetic_tasks()
+    where = 0 if part == "unseen" else -1
+    tasks[where] = replace(tasks[where], fields=(("Instruction", "word " * 60),))
+    request = replace(REQUEST, tasks=tuple(tasks), unseen=(tasks[0].name, tasks[1].name))
+    monkeypatch.setattr(InstructionTuning, "fit", lambda *_: pytest.fail("trained first"))
+    with pytest.raises(InvalidData, match="longer than the 250 tokens"):
+        compare_instructions(model, request, Lab(0))
+
+
+def test_no_prompt_is_longer_than_the_model_reads(model):
+    tuning = InstructionTuning(TUNING.budget, None, 1_000, 6)
+    task = arithmetic_tasks()[0]
+    for text in ("x" * 3_000, "word " * 600, "9 4"):
+        found = tuning.prompt(model, task, text, INSTRUCTION)
+        assert len(model.start) + len(model.encode(found.text)) <= 256 - 6
+        assert found.is_shortened == (len(text) > 3)
+        assert tuning.exchange(model, found, task.instances[0]).prompt == found.text
+    with pytest.raises(InvalidConfig, match="Answers of 300 tokens"):
+        InstructionTuning(length=1_000, response=300).prompt(model, task, "9 4", INSTRUCTION)

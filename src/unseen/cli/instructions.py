@@ -64,9 +64,9 @@ def compare_instructions(options: argparse.Namespace) -> "unseen.Answer[Any]":
         by=options.by,
         share=0.25 if options.share is None else options.share,
         unseen=options.unseen,
-        n_train=options.train_items or 40,
-        n_test=options.test_items or 20,
-        shots=options.shots or 1,
+        n_train=40 if options.train_items is None else options.train_items,
+        n_test=20 if options.test_items is None else options.test_items,
+        shots=1 if options.shots is None else options.shots,
         **tuning_options(options),
     )
 
@@ -79,7 +79,7 @@ def compare_mixture(options: argparse.Namespace) -> "unseen.Answer[Any]":
         options.mix,
         share=0.5 if options.share is None else options.share,
         sizes=read_sizes(options.sizes),
-        n_test=options.test_items or 60,
+        n_test=60 if options.test_items is None else options.test_items,
         **tuning_options(options),
     )
 

@@ -49,8 +49,10 @@ class Contamination:
         return Reading(found.value, found.low, found.high, found.n, "fraction", hits)
 
     def runs(self, text: str) -> Iterator[tuple[str, ...]]:
-        """Its runs of n words; all its words where there are fewer."""
-        words = WORD.findall(text.casefold())
+        """Its runs of n words; all its words where there are fewer. Signs are the words of a text
+        that has no others.
+        """
+        words = WORD.findall(text.casefold()) or text.split()
         for k in range(max(1, len(words) - self.n + 1)):
             yield tuple(words[k : k + self.n])
 

@@ -64,9 +64,12 @@ class DataRatio:
     n: int
 
     def __call__(self, subject: LearningCurves, lab: Lab) -> Reading:
-        reached = float(subject.mixed[subject.row(self.n)].double().mean())
+        k = subject.row(self.n)
+        reached = float(subject.mixed.double().mean(1)[k])
         curve = [float(one) for one in subject.specialist.double().mean(1)]
-        own = size_at(subject.sizes, curve, curve[subject.row(self.n)])
+        if reached == curve[k]:  # on a curve that falls here, too
+            return Reading(1.0, n=len(curve), unit="ratio")
+        own = size_at(subject.sizes, curve, curve[k])
         return Reading(size_at(subject.sizes, curve, reached) / own, n=len(curve), unit="ratio")
 
 

@@ -39,6 +39,14 @@ def rouge_l(prediction: str, references: Sequence[str]) -> float:
     return max(float(scorer.score(one, prediction)["rougeL"].fmeasure) for one in references)
 
 
+def is_read(text: str) -> bool:
+    """Whether ROUGE-L reads the whole text: it knows the letters a–z and digits alone, and takes
+    every other letter for a gap.
+    """
+    signs = [sign for sign in text if sign.isalnum()]
+    return bool(signs) and all(map(str.isascii, signs))
+
+
 def exact(prediction: str, references: Sequence[str]) -> float:
     """1 where the text is one of the references, but for case and white space."""
     _refuse_none(references)

@@ -31,7 +31,12 @@ class ShareOfBatch(Columns):
     def batches(self, batch_size: int, lab: Lab) -> Iterator[Batch]:
         """Minibatches without end beside `batch_size` target examples."""
         plain = Columns(**self.columns)
-        yield from forever(plain, max(1, round(batch_size * self.share / (1 - self.share))), lab)
+        yield from forever(plain, count_beside(batch_size, self.share), lab)
+
+
+def count_beside(batch_size: int, share: float) -> int:
+    """General examples beside so many of the target: at least one."""
+    return max(1, round(batch_size * share / (1 - share)))
 
 
 def mix(target: Columns, general: Columns | None, share: float) -> dict[str, Columns]:

@@ -8,7 +8,7 @@ from unseen.engine.batches import Columns
 from unseen.engine.decode import greedy
 from unseen.engine.loop import Budget
 from unseen.engine.responses import Exchange, ResponseData, encode_exchanges
-from unseen.errors import InvalidConfig
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.methods.response_finetune import LoRA, ResponseFinetune, keep_fit
 from unseen.models.pretrained import CausalLM
@@ -51,14 +51,32 @@ class InstructionTuning:
     ) -> EncodedPrompt:
         """What the model reads, in its chat template where it has one."""
         wrap = chat_template(model)
-        found = encoding.prompt(
-            task,
-            text,
-            size=lambda raw: len(model.encode(wrap(raw))),
-            most=self.length - self.response,
-            instruction=instruction,
-        )
+        most = self.length_for(model) - self.response
+
+        def size(raw: str) -> int:
+            return len(model.start) + len(model.encode(wrap(raw)))
+
+        found = encoding.prompt(task, text, size=size, most=most, instruction=instruction)
+        if model.context is not None and size(found.text) > model.context - self.response:
+            shown = task if instruction is None else instruction
+            raise InvalidData(
+                f"The instruction of the task `{shown.name}` is longer than the "
+                f"{model.context - self.response} tokens that the model reads before an answer.",
+                why="inputs and examples are shortened, instructions never.",
+                fix="write a shorter instruction, or take a model that reads more.",
+            )
         return found._replace(text=wrap(found.text))
+
+    def length_for(self, model: CausalLM) -> int:
+        """Tokens of prompt and answer, no more than the model has positions for."""
+        length = min(self.length, model.context or self.length)
+        if self.response >= length:
+            raise InvalidConfig(
+                f"Answers of {self.response} tokens, of a model that reads {length} with prompts.",
+                why="a prompt needs some of them.",
+                fix="give fewer: --answer-tokens.",
+            )
+        return length
 
     def exchange(self, model: CausalLM, prompt: EncodedPrompt, one: Instance) -> Exchange:
         """The prompt with the first right output."""
@@ -68,7 +86,7 @@ class InstructionTuning:
 
     def encode(self, model: CausalLM, exchanges: Sequence[Exchange]) -> ResponseData:
         return encode_exchanges(
-            exchanges, model.encode, self.length, end_token(model), start=model.start
+            exchanges, model.encode, self.length_for(model), end_token(model), start=model.start
         )
 
     def fit(

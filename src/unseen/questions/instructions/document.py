@@ -1,11 +1,11 @@
 """What instructions are worth on unseen tasks, as a report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unseen import stats
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone, Value
-from unseen.measures.text_overlap import Overlap
+from unseen.measures.text_overlap import Overlap, is_read
 from unseen.questions.instructions.job import (
     AFTER,
     BEFORE,
@@ -182,6 +182,20 @@ def _notes(found: InstructionResults) -> list[Block]:
                 code="instructions-cut",
             )
         )
+    seen = {task.fields for task in found.split.seen}
+    if known := [task.name for task in found.split.unseen if task.fields in seen]:
+        notes.append(
+            Note(
+                f"{count_noun(len(known), 'unseen task')} with the instruction of a seen one: "
+                f"{join_words(known[:5])}.",
+                Tone.CAUTION,
+                "What is measured there is the use of a known instruction: give such tasks one "
+                "name, or split by category or data set.",
+                code="instructions-known",
+            )
+        )
+    asked = [one for task in found.answers for one in task.instances]
+    notes += unread_notes([text for one in asked for text in one.outputs])
     before, after = found.loss
     if after >= before:
         notes.append(
@@ -194,6 +208,23 @@ def _notes(found: InstructionResults) -> list[Block]:
             )
         )
     return notes
+
+
+def unread_notes(outputs: Sequence[str]) -> list[Block]:
+    """Right outputs that ROUGE-L cannot read."""
+    unread = sum(not is_read(text) for text in outputs)
+    if not unread:
+        return []
+    return [
+        Note(
+            f"{unread} of {count_noun(len(outputs), 'right output')} have other letters than a–z, "
+            "or none and no digit.",
+            Tone.CAUTION,
+            "ROUGE-L, by the library rouge-score, reads a–z and digits alone: a right answer may "
+            "have 0. Read exact match.",
+            code="rouge-unread",
+        )
+    ]
 
 
 def _training(found: InstructionResults) -> list[str]:

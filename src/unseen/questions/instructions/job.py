@@ -1,6 +1,6 @@
 """Does a language model fine-tuned with instructions use them on tasks that it never saw?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import cycle
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unseen import stats
 from unseen.engine.batches import Columns
 from unseen.engine.evaluate import per_example
-from unseen.errors import InvalidConfig
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.measures.text_overlap import SCORES, Overlap
 from unseen.models.pretrained import CausalLM
@@ -166,6 +166,7 @@ def compare_instructions(
         if request.unseen
         else split_tasks(tasks, request.by, request.share, lab)
     )
+    refuse_no_instruction(split)
     tuning = request.tuning
     prompts: list[EncodedPrompt] = []
     exchanges = []
@@ -177,28 +178,44 @@ def compare_instructions(
             prompts.append(tuning.prompt(model, task, one.input, encoding))
             exchanges.append(tuning.exchange(model, prompts[-1], one))
     data = tuning.encode(model, exchanges)
+    # before the training: what cannot be asked is refused before the long work
     asked = [
-        (task, tuple(draw_instances(task, request.n_test, lab.child("test", task.name))))
-        for task in split.unseen
+        TaskPrompts.of(
+            model,
+            task,
+            split.unseen[k - 1],
+            tuple(draw_instances(task, request.n_test, lab.child("test", task.name))),
+            request,
+        )
+        for k, task in enumerate(split.unseen)
     ]
     tuned = tuning.fit(model, {"seen tasks": data.columns}, lab.child("fit"))
     models = {BEFORE: model, AFTER: tuned} if request.before else {AFTER: tuned}
-    answers = [
-        answer_task(models, task, split.unseen[k - 1], instances, request)
-        for k, (task, instances) in enumerate(asked)
-    ]
+    answers = [answer_task(models, one, tuning) for one in asked]
+    prompts += [prompt for one in asked for shown in one.prompts.values() for prompt in shown]
     ends = [mean_loss(one, data.columns, lab) for one in (model, tuned)]
     return InstructionResults(
         request=request,
         split=split,
-        answers=tuple(one for one, _ in answers),
+        answers=tuple(answers),
         train_examples=len(exchanges),
         train_tokens=data.tokens,
         target_tokens=data.targets,
-        examples_cut=sum(one.examples_cut for one in prompts) + sum(cut for _, cut in answers),
+        examples_cut=sum(one.examples_cut for one in prompts),
         inputs_shortened=sum(one.is_shortened for one in prompts),
         loss=(ends[0], ends[1]),
     )
+
+
+def refuse_no_instruction(split: TaskSplit) -> None:
+    """Without instructions every prompt is that of no instruction."""
+    for task in split.unseen:
+        if not task.fields:
+            raise InvalidData(
+                f"The unseen task `{task.name}` has no instruction.",
+                why="its answers with and without one are compared.",
+                fix="write an `instruction` into its lines, or leave the task out.",
+            )
 
 
 SAMPLE = 32
@@ -212,25 +229,44 @@ def mean_loss(model: CausalLM, data: Columns, lab: Lab) -> float:
     return float(per_example(model, few, response_loss, lab, batch_size=4).mean())
 
 
+@dataclass(frozen=True)
+class TaskPrompts:
+    """Instances of an unseen task, and their prompts by condition."""
+
+    task: InstructionTask
+    instances: tuple[Instance, ...]
+    prompts: Mapping[Condition, list[EncodedPrompt]]
+
+    @classmethod
+    def of(
+        cls,
+        model: CausalLM,
+        task: InstructionTask,
+        other: InstructionTask,
+        instances: tuple[Instance, ...],
+        request: InstructionRequest,
+    ) -> "TaskPrompts":
+        """`other` is the task whose instruction is the control."""
+
+        def prompt(condition: Condition, encoding: Encoding, one: Instance) -> EncodedPrompt:
+            instruction = other if condition is Condition.OTHER else None
+            return request.tuning.prompt(model, task, one.input, encoding, instruction)
+
+        prompts = {
+            condition: [prompt(condition, encoding, one) for one in instances]
+            for condition, encoding in request.encodings().items()
+        }
+        return cls(task, instances, prompts)
+
+
 def answer_task(
-    models: Mapping[str, CausalLM],
-    task: InstructionTask,
-    other: InstructionTask,
-    instances: Sequence[Instance],
-    request: InstructionRequest,
-) -> tuple[TaskAnswers, int]:
-    """What the models write in every condition, and how many examples did not fit."""
+    models: Mapping[str, CausalLM], asked: TaskPrompts, tuning: InstructionTuning
+) -> TaskAnswers:
+    """What the models write in every condition."""
     texts: dict[tuple[str, Condition], tuple[str, ...]] = {}
-    cut = 0
     for when, model in models.items():
-        for condition, encoding in request.encodings().items():
+        for condition, prompts in asked.prompts.items():
             if when == BEFORE and condition not in (Condition.NONE, Condition.INSTRUCTION):
                 continue  # what tuning adds is read from these two
-            instruction = other if condition is Condition.OTHER else None
-            prompts = [
-                request.tuning.prompt(model, task, one.input, encoding, instruction)
-                for one in instances
-            ]
-            cut += sum(one.examples_cut for one in prompts)
-            texts[when, condition] = tuple(request.tuning.write(model, prompts))
-    return TaskAnswers(task, tuple(instances), texts), cut
+            texts[when, condition] = tuple(tuning.write(model, prompts))
+    return TaskAnswers(asked.task, asked.instances, texts)

@@ -19,7 +19,7 @@ from unseen.measures.generalist_gain import LearningCurves
 from unseen.measures.text_overlap import SCORES, Overlap
 from unseen.models.pretrained import CausalLM
 from unseen.reading import Reading
-from unseen.subjects.instruction_mixture import GENERAL, TARGET, mix
+from unseen.subjects.instruction_mixture import GENERAL, TARGET, count_beside, mix
 from unseen.subjects.instruction_tuning import InstructionTuning
 from unseen.tasks.instructions import INSTRUCTION, Instance, InstructionTask
 
@@ -57,6 +57,18 @@ class MixtureRequest:
                 why="the target needs a part of every step.",
                 fix="--share 0.5",
             )
+        if self.n_test < 1:
+            raise InvalidConfig(
+                f"{self.n_test} target examples for a test.",
+                why=f"at least {FEWEST_TEST} are asked.",
+                fix="--test-items 60",
+            )
+
+    def general_examples(self, available: int) -> int:
+        """In a step of the mixture, beside the target's."""
+        if not self.share:
+            return 0
+        return min(available, count_beside(self.tuning.budget.batch_size, self.share))
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,12 @@ def clean_general(
     stood in them.
     """
     rows = flatten(request.general)
+    if not rows:
+        raise InvalidData(
+            "There are no general examples.",
+            why="a mixture without them is the specialist.",
+            fix="give general data.",
+        )
     measure = Contamination()
     found = measure(TextSets([row.text for row in test], [row.text for row in rows]), lab)
     known = {run for row in test for run in measure.runs(row.text)}

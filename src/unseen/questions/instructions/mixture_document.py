@@ -10,10 +10,12 @@ from unseen.figure import Curves
 from unseen.lab import Lab
 from unseen.measures.generalist_gain import DataRatio, GeneralistGain
 from unseen.measures.text_overlap import Overlap
+from unseen.questions.instructions.document import unread_notes
 from unseen.questions.instructions.mixture import (
     GENERALIST,
     UNTUNED,
     MixtureResults,
+    flatten,
     mixture_arm,
     specialist_arm,
 )
@@ -158,6 +160,9 @@ def _notes(found: MixtureResults) -> list[Block]:
                 code="mixture-contamination",
             )
         )
+    notes += unread_notes(
+        [text for row in flatten(found.request.target) for text in row.one.outputs]
+    )
     for n in found.sizes:
         ratio = _ratio(found, n)
         if isinstance(ratio, str):
@@ -167,11 +172,15 @@ def _notes(found: MixtureResults) -> list[Block]:
 
 def _method(found: MixtureResults) -> list[str]:
     request, budget = found.request, found.request.tuning.budget
+    beside = request.general_examples(found.n_general)
+    # whole examples: the share that is asked for is met as closely as they allow
+    share = beside / (beside + budget.batch_size)
+    broad = count_noun(beside, "general example")
     return [
         f"Every arm makes {budget.steps:,} steps of {budget.batch_size} target examples from the "
-        "same weights, in the same order; the mixture reads general examples beside them, "
-        f"{request.share:.0%} of a step, so target updates are equal and only the rest differs. "
-        "More steps or another order would be another comparison.",
+        f"same weights, in the same order; the mixture reads {broad} beside them, "
+        f"{share:.0%} of a step, so target updates are equal and only the rest "
+        "differs. More steps or another order would be another comparison.",
         f"General data: {count_noun(found.n_general, 'example')}. Prompts show the instruction and "
         "the input; the loss is of the answers only.",
     ]

@@ -21,7 +21,9 @@ class EncodedPrompt(NamedTuple):
     examples_cut: int
     """Left out because they did not fit."""
     is_shortened: bool
-    """Whether the input lost words at its start: it did not fit even without examples."""
+    """Whether the input lost words, or of a single one letters, at its start: it did not fit even
+    without examples.
+    """
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,12 @@ class Encoding:
             is_shortened = True
             words = words[max(1, (size(found) - most) // 2) :] or words[-1:]
             found = _join(head, examples, " ".join(words))
+        # a text without blanks; the instruction is never shortened
+        word = words[-1]
+        while most is not None and word and size(found) > most:
+            is_shortened = True
+            word = word[max(1, (size(found) - most) // 4) :]
+            found = _join(head, examples, word)
         return EncodedPrompt(found, len(examples), asked - len(examples), is_shortened)
 
 

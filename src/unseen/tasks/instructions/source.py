@@ -176,7 +176,10 @@ def _task_of_lines(name: str, lines: list[tuple[Mapping[str, Any], str]]) -> Ins
         if isinstance(outputs, str):
             outputs = [outputs]
         instances.append(Instance(_text(entry, "input", where), _outputs(outputs, name, where)))
-        for one in entry.get("examples") or ():
+        shown = entry.get("examples") or ()
+        if not isinstance(shown, list | tuple):
+            raise _refusal(f"{where} (task `{name}`): `examples` is no list.")
+        for one in shown:
             examples[_example(one, name, where)] = None
     fields = (("Instruction", same["instruction"]),) if same["instruction"] else ()
     return InstructionTask(

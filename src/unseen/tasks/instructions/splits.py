@@ -45,7 +45,8 @@ class TaskSplit:
             raise InvalidData(
                 f"The {self.by} `{both[0]}` is on both sides.",
                 why=f"what shares its {self.by} is not unseen.",
-                fix=f"put all its tasks on one side, or split by {self.by}.",
+                fix="put all its tasks on one side"
+                + ("." if self.by is By.TASK else ", or split by task."),
             )
 
     def overlap(self, by: By) -> list[str]:
