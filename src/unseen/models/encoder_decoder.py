@@ -25,6 +25,7 @@ from unseen.models.pretrained import (
     refuse_other_vocabulary,
     refuse_pickles,
 )
+from unseen.models.t5_steps import StepCache, step, takes_steps
 
 RELATIVE = ("t5", "mt5", "switch_transformers")
 """Kinds of models whose decoder knows distances only: padding before a target shifts nothing."""
@@ -165,8 +166,11 @@ class EncoderDecoder(nn.Module):
 
     def select(self, state: EncodedSource, rows: Int[Tensor, " row"]) -> EncodedSource:
         """A new state that holds these rows of one."""
-        cache = copy.deepcopy(state.cache)
-        cache.batch_select_indices(rows)
+        if isinstance(state.cache, StepCache):
+            cache: Any = state.cache.select(rows)
+        else:
+            cache = copy.deepcopy(state.cache)
+            cache.batch_select_indices(rows)
         return EncodedSource(state.hidden[rows], state.real[rows], state.target_real[rows], cache)
 
     def _divide_to_read(self, tokens: Tensor, real: Tensor) -> SourceTarget:
@@ -197,7 +201,23 @@ class EncoderDecoder(nn.Module):
     ) -> tuple[Tensor, EncodedSource]:
         self._refuse_gaps(state.target_real)
         seen = torch.cat([state.target_real, real[:, -tokens.shape[1] :]], 1)
+        stepping = isinstance(state.cache, StepCache)
+        if stepping or (tokens.shape[1] == 1 and takes_steps(self.model)):
+            return self._step_on(tokens, EncodedSource(state.hidden, state.real, seen, state.cache))
         return self._write(tokens, EncodedSource(state.hidden, state.real, seen, state.cache))
+
+    def _step_on(self, tokens: Tensor, state: EncodedSource) -> tuple[Tensor, EncodedSource]:
+        cache = state.cache
+        if not isinstance(cache, StepCache):
+            cache = StepCache.of(self.model, cache, state.real)
+        before = state.target_real.shape[1] - tokens.shape[1]
+        found = []
+        for k in range(tokens.shape[1]):
+            real = state.target_real[:, : before + k + 1]
+            logits, cache = step(self.model, tokens[:, k], cache, real)
+            found.append(logits)
+        seen = EncodedSource(state.hidden, state.real, state.target_real, cache)
+        return torch.stack(found, 1), seen
 
     def _write(self, tokens: Tensor, state: EncodedSource) -> tuple[Tensor, EncodedSource]:
         seen = self.model(
