@@ -7,7 +7,13 @@ from typing import Unpack
 
 from threadpoolctl import threadpool_limits
 
-from unseen.api.common import language_model, make_lab, save_if_asked, spell_out_options
+from unseen.api.common import (
+    language_model,
+    make_lab,
+    save_if_asked,
+    spell_out_options,
+    track_if_asked,
+)
 from unseen.engine import choice_likelihood
 from unseen.errors import UnknownName
 from unseen.lab import Lab

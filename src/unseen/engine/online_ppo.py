@@ -150,7 +150,7 @@ def lengthen(arena: Arena, longest: int) -> Arena:
     most = getattr(arena, "most", None)
     if not is_dataclass(arena) or not isinstance(most, int) or most >= longest:
         return arena
-    return replace(arena, most=longest)  # type: ignore[type-var, return-value]
+    return replace(arena, most=longest)
 
 
 def training_levels(task: Task) -> tuple[int, ...]:

@@ -113,7 +113,7 @@ class CLAPS:
         curves: dict[str, list[Tensor]] = {"nll": [], "contrast": []}
 
         def step(model: nn.Module, draw: Draw, objective: Objective) -> Tensor:
-            found = [self.losses(both, batch, draw) for batch in draw.fit.values()]
+            found = [self.losses(both, batch, draw) for batch in draw.fit.values()]  # type: ignore[arg-type]
             nll = torch.stack([one.nll for one in found]).mean()
             contrast = torch.stack([one.contrast for one in found]).mean()
             curves["nll"].append(nll.detach())

@@ -86,9 +86,9 @@ def verdicts_of(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 def scalars_of(value: Any, path: tuple[str, ...] = ()) -> Scalars:
     """The readings in plain values: each with the ends of its interval, below its names."""
     if isinstance(value, Mapping) and {"value", *ENDS} <= value.keys():
-        for name in ("value", *ENDS):
-            if isinstance(value[name], int | float):  # None: no value, or no interval
-                yield (*path, name), float(value[name])
+        for part in ("value", *ENDS):
+            if isinstance(value[part], int | float):  # None: no value, or no interval
+                yield (*path, part), float(value[part])
     for name, one in entries(value):
         yield from scalars_of(one, (*path, *name))
 

@@ -131,7 +131,7 @@ class Config:
         )
 
 
-def run(cell: Cell[Setting, Learner], lab: Lab) -> Iterator[Row]:
+def run(cell: Cell[Setting, Learner | Online], lab: Lab) -> Iterator[Row]:
     """Success on training and unseen levels after training; logs of a seed share levels, networks
     their first weights.
     """
