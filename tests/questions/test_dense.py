@@ -338,6 +338,17 @@ def test_the_answer_has_errors_a_curve_predictions_and_a_page(tmp_path):
     for errors, says in ((missed, True), (hit, False)):
         text = as_text(dense_document(errors, "images", shipped=True), width=1_000)
         assert ("finds next to nothing" in text) == says
+    adapted = [0.5, 0.6, 0.4, 0.5]
+    for forest, says in (
+        ([0.1, 0.2, 0.1, 0.1], "Consider that instead"),
+        ([0.1, 0.9, 0.4, 0.1], "errs less than adapted matching is undecided"),
+        ([0.9, 0.9, 0.9, 0.9], f"The smallest error: {found.adapted}"),
+    ):
+        errors = {"constant": [1.0] * 4, "random forest": forest, found.adapted: adapted}
+        others = {name: [0.95, 1.0, 0.9, 1.0] for name in found.errors if name not in errors}
+        page = dense_document(replace(found, errors=others | errors), "images", shipped=True)
+        assert says in page.lead
+        assert "1.00 of the constant" in page.lead  # equal errors have no interval
 
 
 def test_more_shots_than_labels_are_refused_with_names(tmp_path):

@@ -10,8 +10,15 @@ import unseen
 from unseen.cli.main import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
 from unseen.lab import Lab
-from unseen.questions.compare.levels import paired_difference, unseen_levels
-from unseen.tasks.levels import GridArena, Skill, collect, drop_known_layouts
+from unseen.questions.compare.levels import (
+    TRAINING,
+    UNSEEN,
+    LevelResults,
+    paired_difference,
+    unseen_levels,
+)
+from unseen.questions.compare.levels_document import levels_document
+from unseen.tasks.levels import GridArena, Levels, Skill, collect, drop_known_layouts
 from unseen.tasks.levels.environments import open_arena
 from unseen.tasks.levels.full_grid import full_grid
 from unseen.tasks.levels.logged import Episode, LoggedData, write_minari
@@ -164,3 +171,19 @@ def test_equal_returns_have_no_interval():
     same = np.ones((3, 4))
     assert np.isnan(paired_difference(same, same).low)
     assert paired_difference(same, same).value == 0
+    zeros = {TRAINING: np.zeros((3, 4)), UNSEEN: np.zeros((3, 4))}
+    found = LevelResults(
+        returns={"bc": zeros, "iql": zeros},
+        random=zeros,
+        planner=None,
+        shares={},
+        logged=0.5,
+        transitions=100,
+        levels=Levels(train=(0, 1, 2, 3), unseen=(4, 5, 6, 7)),
+        distinct=4,
+        dropped=0,
+        seeds=3,
+        steps=1,
+    )
+    assert np.isnan(found.quartile_mean("bc").low)
+    assert "Whether it is better than iql is undecided" in levels_document(found, "d", "e").lead

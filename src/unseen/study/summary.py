@@ -12,9 +12,12 @@ from unseen.document import Value as Cell
 from unseen.study import Judgement, Rows, Scale, Study, Verdict
 from unseen.study.claim import after_holm
 from unseen.study.document import block_or_note, citation, claims, lead
+from unseen.text import count_noun
 
 PROBLEMS, TABLE = "Not complete", "Systems"
 """The sections with what failed, and with a line for every study."""
+MOST_NAMES = 5
+"""So many studies that are not complete are named in the lead; the section has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +76,15 @@ def _lead(outcomes: Sequence[StudyOutcome], scale: Scale) -> str:
     text = f"Of {counts.total():,} claims of {len(outcomes)} studies: {', '.join(parts) or 'none'}."
     if judged:
         text += (
-            f" After Holm's correction within each of the {judged} studies that are judged "
-            f"{hold:,} verdicts hold."
+            f" After Holm's correction within each study with verdicts ({judged}), "
+            f"{count_noun(hold, 'verdict')} {'holds' if hold == 1 else 'hold'}."
         )
     else:
         text += f" No claim is judged at {scale} scale: it only shows that the studies work."
     text += f" They cost {sum(one.seconds for one in outcomes):,.0f} CPU seconds."
     missing = [one.title for one in outcomes if one.problem]
+    if len(missing) > MOST_NAMES:
+        return f"{text} {len(missing)} studies are not complete."
     return text + (f" Not complete: {', '.join(missing)}." if missing else "")
 
 

@@ -153,7 +153,13 @@ class LevelResults:
     def quartile_mean(self, method: str) -> Reading:
         """Interquartile mean over runs of the return on unseen levels."""
         runs = self.returns[method][UNSEEN].mean(1)
-        return stats.interquartile_mean(runs, np.random.default_rng(0))
+        found = stats.interquartile_mean(runs, np.random.default_rng(0))
+        return found if found.low < found.high else Reading(found.value, n=found.n)
+
+    def is_clearly_better(self, method: str, other: str) -> bool:
+        """Whether the paired difference on unseen levels lies above 0."""
+        returns = self.returns
+        return paired_difference(returns[method][UNSEEN], returns[other][UNSEEN]).low > 0
 
     @property
     def more_transitions(self) -> Reading | None:

@@ -44,11 +44,10 @@ def _lead(found: LevelResults) -> str:
         f"{format_reading(unseen)}; on training levels it has {format_reading(seen)}, a gap of "
         f"{format_reading(gap)}. "
     )
-    close = [
-        name for name in rank_methods(found)[1:] if found.reading(name, UNSEEN).high >= unseen.low
-    ]
+    others = rank_methods(found)[1:]
+    close = [name for name in others if not found.is_clearly_better(best, name)]
     if close:
-        text += f"Its interval meets that of {join_words(close)}. "
+        text += f"Whether it is better than {join_words(close)} is undecided. "
     random = mean_return(found.random[UNSEEN])
     text += f"A random player has {format_reading(random)}"
     if found.planner is not None:

@@ -14,7 +14,7 @@ from unseen.questions.answer import LIMITS
 from unseen.questions.dense.inputs import Kind
 from unseen.questions.dense.job import CONSTANT, FOREST, MATCHING, UNET, DenseResult
 from unseen.reading import Reading
-from unseen.text import format_reading
+from unseen.text import count_noun, format_reading
 
 NOTHING = 0.98
 """1 − IoU above which an image's mask counts as missed."""
@@ -44,15 +44,25 @@ def _lead(found: DenseResult) -> str:
     count = len(found.predictions)
     lines = [
         f"{found.quantity[0].upper()}{found.quantity[1:]}: {error} after adaptation to "
-        f"{found.shots} labelled images, against "
-        f"{constant} of the constant (over {len(found.evaluated)} images, each held out).",
-        f"The smallest error: {best}, {format_reading(found.error(best))}."
-        + ("" if best == found.adapted else " Consider that instead."),
+        f"{count_noun(found.shots, 'labelled image')}, against {constant} of the constant (over "
+        f"{len(found.evaluated)} images, each held out).",
+        f"The smallest error: {best}, {format_reading(found.error(best))}." + _advice(best, found),
         f"{count} images without a label were predicted."
         if count
         else "Every image has a label: there was nothing to predict.",
     ]
     return "\n".join(lines)
+
+
+def _advice(best: str, found: DenseResult) -> str:
+    """What to do where another arm has the smallest error."""
+    if best == found.adapted:
+        return ""
+    difference = found.difference(best, found.adapted)
+    if isfinite(difference.high) and difference.high < 0:
+        return " Consider that instead."
+    words = format_reading(difference, "+")
+    return f" Whether it errs less than adapted matching is undecided ({words} in pairs)."
 
 
 def _table(found: DenseResult) -> Table:
@@ -69,8 +79,8 @@ def _table(found: DenseResult) -> Table:
     return Table(
         rows=rows,
         caption=f"Mean over {len(found.evaluated)} images in {_folds(found)} blocks, each held out "
-        f"in turn; {found.shots} labelled images of the other blocks are learned from. Smaller is "
-        "better, and a positive difference speaks for adapted matching.",
+        f"in turn; {count_noun(found.shots, 'labelled image')} of the other blocks teach. Smaller "
+        "is better, and a positive difference speaks for adapted matching.",
         footnotes=[
             "Intervals are over images and hold for other images like these, drawn independently. "
             "Images of one block share what was learned, and neighbouring frames of a film are "
