@@ -122,7 +122,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
 
 def _layout(columns: int, readings: int) -> str:
     """Room for long whiskers, and rows that become lists on a narrow screen."""
-    return " ".join(["wide"] * (readings < 3) + ["stack"] * (columns > 3))
+    return " ".join(["wide"] * (readings < 3) + ["stack"] * (columns > 2))
 
 
 def _mark(told: Words, table: Table, row: int, column: str) -> Words:
