@@ -24,8 +24,6 @@ Both sides get the same inputs and give the same answers (checked). Rounds are i
 a busy machine slows all alike; medians of CPU seconds on one thread.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -33,6 +31,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from command import measure
 from torch import Tensor, nn
 
 from unseen.attributions.causal_tracing import COUNTERFACTUAL, trace
@@ -279,21 +278,5 @@ ENTRIES: dict[str, Callable[[int], dict[str, float]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=list(ENTRIES), default=list(ENTRIES))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    results: dict[str, float] = {}
-    for name in options.only:
-        torch.manual_seed(0)
-        results |= ENTRIES[name](options.rounds)
-    print(json.dumps(results, indent=1) if options.json else results)
-
-
 if __name__ == "__main__":
-    main()
+    measure(__doc__, ENTRIES)

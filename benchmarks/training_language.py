@@ -28,9 +28,7 @@ Rounds are interleaved, so that a busy machine slows all alike; medians of CPU s
 thread.
 """
 
-import argparse
 import contextlib
-import json
 import statistics
 import sys
 import tempfile
@@ -41,6 +39,7 @@ from fractions import Fraction
 from typing import Any
 
 import torch
+from command import measure
 from language import sentences
 
 from unseen.engine.loop import Budget
@@ -312,21 +311,5 @@ ENTRIES: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=list(ENTRIES), default=list(ENTRIES))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    results: dict[str, Any] = {}
-    for name in options.only:
-        torch.manual_seed(0)
-        results |= ENTRIES[name](options.rounds)
-    print(json.dumps(results, indent=1) if options.json else results)
-
-
 if __name__ == "__main__":
-    main()
+    measure(__doc__, ENTRIES)
