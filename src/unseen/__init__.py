@@ -12,6 +12,8 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to the interpreter
     from unseen.api.audit import audit as audit
+    from unseen.api.cache import list_cache as list_cache
+    from unseen.api.cache import prune_cache as prune_cache
     from unseen.api.compare import compare as compare
     from unseen.api.compare import compare_pairs as compare_pairs
     from unseen.api.compare import compare_programs as compare_programs
@@ -59,6 +61,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `_HOMES` says the same to th
 
 _HOMES = {
     "unseen.api.audit": ("audit",),
+    "unseen.api.cache": ("list_cache", "prune_cache"),
     "unseen.api.compare": (
         "compare",
         "compare_pairs",

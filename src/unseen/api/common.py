@@ -15,6 +15,7 @@ from unseen.questions.influence import of_text
 from unseen.questions.parallel import Job, SiteRequest, answer_sites
 from unseen.questions.tracking import track_answer
 from unseen.runs.devices import device as named_device
+from unseen.runs.locks import writing
 from unseen.runs.runner import Watcher
 from unseen.runs.store import home
 from unseen.runs.tensors import home_cache
@@ -76,7 +77,7 @@ def answer_one_by_one(
     watch.begin(question, len(subjects), 0, "sites")
     try:
         # small models on many threads wait for each other longer than they compute
-        with threadpool_limits(1):
+        with threadpool_limits(1), writing(home(), "audits"):
             for one in subjects:
                 found.append(job(one, lab.child(one.task.name)))
                 watch.on_finish(one)
@@ -90,7 +91,8 @@ def answer_by_processes(
 ) -> list[Any]:
     watch.begin(question, sites, 0, "sites")
     try:
-        return answer_sites(request, sites, jobs, watch.on_finish)
+        with writing(home(), "audits"):
+            return answer_sites(request, sites, jobs, watch.on_finish)
     finally:
         watch.end()
 

@@ -58,6 +58,7 @@ COMMANDS = {
         "unseen.cli.push",
         "a stored answer to a model or dataset repository of the Hugging Face hub",
     ),
+    "cache": ("unseen.cli.cache", "what is stored, how large and how old; --prune makes room"),
     "run": ("unseen.cli.run", "test the claims of a paper: compute what is missing, judge, report"),
     "report": (
         "unseen.cli.report",

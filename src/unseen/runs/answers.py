@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.errors import CorruptFile, UnknownName
+from unseen.runs.locks import writing
 from unseen.runs.store import canonical, write_atomic
 
 FORMAT = 1
@@ -83,9 +84,10 @@ class Answers:
     def put(self, answer: StoredAnswer, results: Mapping[str, Any], report: str) -> Path:
         """Stores an answer with its results (plain values) and its page; returns its folder."""
         folder = self._folder(answer.key)
-        write_atomic(folder / "report.html", report)
-        write_atomic(folder / "results.json", _text(results))
-        write_atomic(folder / "answer.json", _text(asdict(answer)))
+        with writing(self.root, "answers"):
+            write_atomic(folder / "report.html", report)
+            write_atomic(folder / "results.json", _text(results))
+            write_atomic(folder / "answer.json", _text(asdict(answer)))
         return folder
 
     def listing(self) -> list[StoredAnswer]:

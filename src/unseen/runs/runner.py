@@ -16,6 +16,7 @@ from unseen.lab import Silent, Sink
 from unseen.runs import catalog
 from unseen.runs.code_keys import code_of, key, plain
 from unseen.runs.executors import InProcess
+from unseen.runs.locks import writing
 from unseen.runs.provenance import commit, versions
 from unseen.runs.store import Failure, Run, Store
 from unseen.runs.worker import Job, Outcome, work
@@ -133,6 +134,18 @@ def run(
     happens here.
     """
     store.probe()
+    with writing(store.root, f"runs/{study.name}"):
+        return _run(study, config, store, executor, choices, watcher)
+
+
+def _run(
+    study: Any,
+    config: Any,
+    store: Store,
+    executor: Callable[[], Executor],
+    choices: Choices,
+    watcher: Watcher,
+) -> Result:
     store.clean(study.name)
     jobs = jobs_of(study, config, store)
     if choices.fresh:

@@ -178,7 +178,7 @@ class Store:
 
     def clean(self, study: str) -> list[Path]:
         """Removes temporary directories whose process is gone; returns them."""
-        gone = [path for path in self.folder(study).glob(".tmp-*") if _is_abandoned(path)]
+        gone = [path for path in self.folder(study).glob(".tmp-*") if is_abandoned(path)]
         for path in gone:
             _remove(path)
         return gone
@@ -329,7 +329,7 @@ def _rename(temporary: Path, final: Path) -> bool:
     return True
 
 
-def _is_abandoned(path: Path) -> bool:
+def is_abandoned(path: Path) -> bool:
     owner = re.fullmatch(r"\.tmp-.*?-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]{8}", path.name)
     if owner and os.name == "posix" and owner["host"] == socket.gethostname():
         try:

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,9 @@ from unseen.errors import CorruptFile, InvalidData, MissingFile
 from unseen.identity import Identity, differing
 from unseen.identity.tensors import digest_of
 from unseen.runs.code_keys import code_of_objects
+from unseen.runs.inventory import CURVATURE, factor_bytes
+from unseen.runs.locks import writing
+from unseen.runs.sizes import LIMIT, factor_limit, format_size
 from unseen.runs.store import home, write_atomic
 
 log = logging.getLogger("unseen.artefacts")
@@ -58,6 +62,8 @@ class TensorCache:
     """None where the folder itself stands for the code: a cell of a study has one for each
     version.
     """
+    home: Path | None = None
+    """The home that the folder lies in, whose locks and limit then hold; None: neither."""
     _told: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def __call__(
@@ -72,9 +78,36 @@ class TensorCache:
                 return read_weights(path, text)
             except (CorruptFile, OSError) as error:
                 log.warning("%s is made again: %s", path, getattr(error, "what", error))
-        tensors = make()
-        save_weights(path, tensors, text)
+        with self.writing():
+            began = time.process_time()
+            tensors = make()
+            if self._has_room(key, tensors):
+                save_weights(path, tensors, text, time.process_time() - began)
         return tensors
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Inside the block `unseen cache --prune` removes nothing here."""
+        return nullcontext() if self.home is None else writing(self.home, self.folder.name)
+
+    def _has_room(self, key: str | Identity, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether the limit of factor files allows one more; says so where it does not."""
+        limit = factor_limit() if self.home is not None else None
+        if limit is None or self.home is None or not self.path(key).name.startswith(CURVATURE):
+            return True
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        present = factor_bytes(self.home)
+        if present + size <= limit:
+            return True
+        log.warning(
+            "Factors of %s are not kept, they will be fitted again: factor files take %s already, "
+            "and %s is %s. Raise it, or make room: unseen cache --prune --kind factors --limit %s",
+            format_size(size),
+            format_size(present),
+            LIMIT,
+            format_size(limit),
+            format_size(max(0, limit - size)).replace(" ", ""),
+        )
+        return False
 
     def text(self, key: str | Identity) -> str | None:
         """The key as text; None, and a line that says why, where it cannot be known."""
@@ -110,7 +143,8 @@ def home_cache(name: str) -> TensorCache:
     """What `unseen audit` and its siblings keep in the user's home, under keys that include
     Unseen's own code.
     """
-    return TensorCache(home() / name, code_version)
+    factor_limit()  # a limit that cannot be read is refused before the work
+    return TensorCache(home() / name, code_version, home())
 
 
 def key_of(path: Path) -> str | None:
@@ -123,15 +157,21 @@ def key_of(path: Path) -> str | None:
 
 
 def save_weights(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], key: str = ""
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    key: str = "",
+    seconds: float | None = None,
 ) -> None:
-    """Writes named tensors with a checksum of their content, and the key that they were made
-    under.
+    """Writes named tensors with a checksum of their content, the key that they were made under
+    and the CPU seconds that they took.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # a clone each: safetensors refuses tensors that share memory, for example tied weights
     plain = {name: tensor.clone() for name, tensor in plain.items()}
-    write_atomic(path, save(plain, {"sha256": digest_of(plain), **({"key": key} if key else {})}))
+    about = {"sha256": digest_of(plain)}
+    about |= {"key": key} if key else {}
+    about |= {} if seconds is None else {"seconds": f"{seconds:.2f}"}
+    write_atomic(path, save(plain, about))
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

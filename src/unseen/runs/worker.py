@@ -15,6 +15,7 @@ from unseen.errors import InvalidData, MissingFile, UnseenError
 from unseen.lab import Lab, Silent, Sink
 from unseen.runs import catalog
 from unseen.runs.code_keys import code_of, key, plain
+from unseen.runs.locks import writing
 from unseen.runs.provenance import processor
 from unseen.runs.store import Failure, Run, Store
 from unseen.runs.tensors import TensorCache
@@ -46,6 +47,11 @@ Outcome = Run | Failure
 
 def work(job: Job, sink: Sink = Silent()) -> Outcome:
     """One cell, in whichever process: its rows into the store, or its failure beside."""
+    with writing(Path(job.root), f"runs/{job.study}"):
+        return _work(job, sink)
+
+
+def _work(job: Job, sink: Sink) -> Outcome:
     store = Store(Path(job.root))
     done = store.get(*job.store_key)  # another process may have been faster
     if done is not None:

@@ -19,7 +19,9 @@ from unseen.questions.compare.job import Results
 from unseen.questions.compare.run_groups import RunGroup
 from unseen.questions.compare.sweep import Sweep
 from unseen.runs.executors import Processes
+from unseen.runs.locks import writing
 from unseen.runs.runner import Watcher
+from unseen.runs.store import home
 from unseen.runs.tensors import TensorCache
 
 log = logging.getLogger("unseen")
@@ -85,7 +87,7 @@ def compute(request: Request, jobs: int | None, watch: Watcher) -> Results:
     )
     report: Callable[[object], None] = watch.on_finish
     try:
-        with threadpool_limits(1):
+        with threadpool_limits(1), writing(home(), "comparisons"):
             if jobs > 1 and len(shared) > 1:
                 _spread(request, groups, shared, min(jobs, len(shared)), report)
                 _workplace.cache_clear()

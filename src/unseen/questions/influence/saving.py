@@ -50,7 +50,8 @@ class TopFile:
     def save(self, state: dict[str, Tensor]) -> None:
         text = self.cache.text(self.identity)
         if text is not None:
-            save_weights(self.path, state, text)
+            with self.cache.writing():
+                save_weights(self.path, state, text)
 
 
 @dataclass(frozen=True)
