@@ -14,11 +14,22 @@ def decimals_of(reading: Reading) -> int:
 
 def format_reading(reading: Reading, sign: str = "") -> str:
     """Value and interval; `sign="+"` for changes."""
-    form = f"{sign}z.{decimals_of(reading)}f"  # z: zero has no minus sign
-    text = f"{reading.value:{form}}"
+    value = format_value(reading, sign)
     if isfinite(reading.low) and isfinite(reading.high):
-        text += f" [{reading.low:{form}}, {reading.high:{form}}]"
-    return text.replace("-", "−")
+        return f"{value} {format_interval(reading, sign)}"
+    return value
+
+
+def format_value(reading: Reading, sign: str = "") -> str:
+    """The value alone, with the digits that its interval allows."""
+    form = f"{sign}z.{decimals_of(reading)}f"  # z: zero has no minus sign
+    return f"{reading.value:{form}}".replace("-", "−")
+
+
+def format_interval(reading: Reading, sign: str = "") -> str:
+    """The interval alone."""
+    form = f"{sign}z.{decimals_of(reading)}f"
+    return f"[{reading.low:{form}}, {reading.high:{form}}]".replace("-", "−")
 
 
 def count_noun(count: int, noun: str) -> str:

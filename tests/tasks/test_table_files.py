@@ -611,4 +611,4 @@ def test_the_mean_over_sites_counts_rows_and_says_so(audit):
     n = sum(score.n for score in scores)
     mean = sum(score.value * score.n for score in scores) / n
     assert {one.task.split(": ")[1] for one in audit.results} == {"North", "South", "West"}
-    assert f"AUC {mean:.2f} (mean of 3 sites, weighted by their examples;" in audit.document.lead
+    assert f"AUC {mean:.2f} (mean of 3 sites, weighted by their examples)" in audit.document.lead

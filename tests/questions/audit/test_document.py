@@ -83,10 +83,46 @@ def blocks(made: Document, kind: type) -> list:
 def test_the_lead_says_metric_gap_and_remedies():
     made = document([found(), found("Basel")])
     assert made.kicker
-    assert "0.80 (mean of 2 sites, weighted by their examples; worst 0.80 [" in made.lead
-    assert "[0.75, 0.86] at Bern)" in made.lead
+    assert "accuracy 0.80 (mean of 2 sites, weighted by their examples)" in made.lead
     assert "0.10 worse than on held-out examples of known sites on average" in made.lead
     assert "The one remedy tried does not improve it beyond chance." in made.lead
+
+
+def test_the_lead_gives_no_second_interval_to_a_sites_own_score():
+    """The interval of the lowest of several is not that of the site where the lowest was seen."""
+    low = Reading(0.7, 0.4, 0.92, 50)
+    bern = found()
+    scores = [replace(s, reading=low) if s.split == "unseen" else s for s in bern.scores]
+    bern = replace(bern, scores=scores)
+    made = document([bern, found("Basel")])
+    row = next(b for b in blocks(made, Table) if b.caption.startswith("Does it hold?")).rows[0]
+    assert row["accuracy"] == low
+    assert "0.70 [" not in made.lead
+    assert (
+        "The lowest accuracy is 0.70, at Bern; where it is lowest in truth, at whichever of the 2 "
+        "sites, it lies in [0.40, 0.86]."
+    ) in made.lead
+
+
+def test_the_lead_calls_the_worst_error_the_highest():
+    low, high = (Reading(v, v - 0.1, v + 0.1, 50, "years") for v in (0.4, 0.5))
+    sites = [
+        Findings(
+            name="network",
+            task=f"ages: {site}",
+            score_name="mean absolute error",
+            seeds=1,
+            sizes={"unseen": 50},
+            sites={"unseen": site},
+            unseen=["unseen"],
+            scores=[
+                Score(model="network", split="unseen", metric="mean absolute error", reading=error)
+            ],
+        )
+        for site, error in (("Bern", low), ("Basel", high))
+    ]
+    lead = document(sites).lead
+    assert "The highest mean absolute error is 0.50, at Basel; where it is highest in truth" in lead
 
 
 def test_the_first_page_has_five_actions_a_chart_and_a_line_per_site():

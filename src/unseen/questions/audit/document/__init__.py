@@ -1,6 +1,7 @@
 """The findings of an audit as a document."""
 
 from collections.abc import Callable, Collection, Sequence
+from math import isfinite
 
 from unseen.document import Block, Document, Note, Section, Table, Tone
 from unseen.questions.answer import LIMITS
@@ -23,12 +24,12 @@ from unseen.questions.audit.document import evidence, performance
 from unseen.questions.audit.document.first_page import data as first_page_data
 from unseen.questions.audit.document.first_page import sites as first_page_sites
 from unseen.questions.audit.job import Findings
-from unseen.questions.audit.results import evaluation_sites, gain
+from unseen.questions.audit.results import LOWER_IS_BETTER, evaluation_sites, gain
 from unseen.reading import Reading
 from unseen.stats import lowest_of, widen
 from unseen.subjects.table_models import Mode
 from unseen.subjects.table_predictions import MODE as AS_GIVEN
-from unseen.text import decimals_of, format_reading
+from unseen.text import decimals_of, format_interval, format_reading, format_value
 
 CHECKED = "What was checked"
 TREATMENT = "How the data were treated"
@@ -131,7 +132,7 @@ def _lead(findings: Sequence[Findings]) -> str:
         return "No evaluation split could be scored; see the skipped parts below."
     asked = ask_for_class(findings)
     text = f"{asked} The {findings[0].name} reaches {metric} ".lstrip()
-    text += format_reading(rows[0][1]) if len(rows) == 1 else _over(rows, metric)
+    text += format_reading(rows[0][1]) if len(rows) == 1 else _over(rows)
     text += _site_clause(findings[0])
     pairs = [
         (one, g, score)
@@ -144,6 +145,7 @@ def _lead(findings: Sequence[Findings]) -> str:
     if pairs:
         worse = [gap.worse for _, gap, _ in pairs]
         text += _comparison(worse, [score for _, _, score in pairs], gap_reference(*pairs[0][:2]))
+    text += _lowest(rows, metric)
     if asked:  # what helps can be told once the classes are right
         return text
     table = {name: mean_change(o) for name, o in by_remedy(findings, metric).items()}
@@ -197,15 +199,31 @@ def _worse_subgroups(notes: Sequence[Note]) -> str:
     return "".join(f" {text}" for text in worse[:MOST_SUBGROUPS])
 
 
-def _over(rows: Sequence[tuple[str, Reading]], metric: str) -> str:
-    """Mean and worst of several sites, whose interval allows for the choice."""
-    site, _ = min(rows, key=lambda row: gain(metric, row[1]).value)
-    worst = gain(metric, lowest_of([gain(metric, reading) for _, reading in rows]))
+def _over(rows: Sequence[tuple[str, Reading]]) -> str:
+    """The mean over several sites."""
     readings = [reading for _, reading in rows]
     mean = _mean_over_examples(readings, readings)
+    digits = min(decimals_of(reading) for reading in readings)
+    return f"{mean:.{digits}f} (mean of {len(rows)} sites, weighted by their examples)"
+
+
+def _lowest(rows: Sequence[tuple[str, Reading]], metric: str) -> str:
+    """The lowest score of several sites, and an interval for the lowest in truth. It allows for the
+    choice, so it is another one than that of the site where the lowest was seen, which stands in
+    the table: the value seen there is given without one.
+    """
+    if len(rows) < 2:
+        return ""
+    gains = [(site, gain(metric, reading)) for site, reading in rows]
+    site, _ = min(gains, key=lambda row: row[1].value)
+    true = gain(metric, lowest_of([reading for _, reading in gains]))
+    word = "highest" if metric in LOWER_IS_BETTER else "lowest"
+    text = f" The {word} {metric} is {format_value(true)}, at {site}"
+    if not (isfinite(true.low) and isfinite(true.high)):
+        return f"{text}."
     return (
-        f"{mean:.{_digits([worst])}f} (mean of {len(rows)} sites, weighted by their examples; "
-        f"worst {format_reading(worst)} at {site})"
+        f"{text}; where it is {word} in truth, at whichever of the {len(rows)} sites, it lies in "
+        f"{format_interval(true)}."
     )
 
 
