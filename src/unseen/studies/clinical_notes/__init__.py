@@ -10,147 +10,76 @@ of 98 real hospitals (NEISS).
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from functools import cache
-from math import log10
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_predict
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder
 from torch import Tensor, nn
 
 from unseen import stats
-from unseen.engine.batches import Columns, whole
+from unseen.engine.batches import whole
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, Optimizer
-from unseen.figure import Bars, Points
+from unseen.figure import Bars
 from unseen.lab import Lab
-from unseen.measures.subgroups import LEAST, HighLossFeatures, by_group, drivers
+from unseen.measures.subgroups import HighLossFeatures, by_group, drivers
 from unseen.method import Method, Trained
 from unseen.methods.site_finetune import GlobalModel, LocalFinetune, PooledModel
-from unseen.models.embedders import TfIdf
-from unseen.models.mlp import mlp
-from unseen.models.text_classifier import TextClassifier, token_windows
-from unseen.models.text_encoder import TextEncoder, minilm
-from unseen.models.tiny_causal import tiny_causal
+from unseen.models.text_classifier import TextClassifier
 from unseen.reading import Reading
-from unseen.studies.clinical_sites import (
-    NAMED_GAP,
-    SHARES,
-    auc_row,
-    better,
-    sufficient,
+from unseen.studies.clinical_notes.infants import (
+    hospital_slope,
+    hospitals_figure,
+    infants,
+    infants_table,
+    yearly_slope,
 )
+from unseen.studies.clinical_notes.readers import (
+    classifier,
+    coded_model,
+    few_rows,
+    linear_head,
+    one_pass,
+    read_by,
+    table_of,
+    tokens_of,
+    vectors,
+    word_counts,
+    word_weights,
+)
+from unseen.studies.clinical_notes.settings import (
+    Arm,
+    Config,
+    Corpus,
+    Kind,
+    no_narratives,
+    tiny_encoder,
+)
+from unseen.studies.clinical_sites import NAMED_GAP, auc_row, better, sufficient
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Unit, Value, column, pick
 from unseen.study.effects import crossed_gap, distinct, grid, restrict
 from unseen.study.figures import draw_bars, stack
-from unseen.study.grid import Cell, Grid, interleave, resize
+from unseen.study.grid import Cell, resize
 from unseen.study.source import reference
-from unseen.study.trial import label, untrained_model
-from unseen.subjects.text_tables import TFIDF_MOMENTUM, TFIDF_RATE, TFIDF_SCALE
-from unseen.tasks.clinical_notes import DepartmentNotes
+from unseen.study.trial import label
+from unseen.subjects.text_tables import TFIDF_MOMENTUM, TFIDF_RATE
 from unseen.tasks.hospitals import DepartmentFrame, Part
-from unseen.tasks.neiss import Neiss, infants_frame, synthetic_infants, synthetic_year
-from unseen.tasks.table import Table, Tabular, parse_table, split_table
+from unseen.tasks.neiss import synthetic_infants, synthetic_year
+from unseen.tasks.table import Tabular, parse_table, split_table
 from unseen.tasks.table.texts import count_words
 
 TITLE = "rendered coded fields, departments instead of hospitals"
 SITE = "medical_specialty"
 
 
-class Corpus(StrEnum):
-    RANDOM = "departments"
-    """Random split inside each department."""
-    LATER = "departments, later"
-    """The first 60 % of encounters against the last 40 %."""
-    NARRATIVES = "narratives"
-    """Narratives of NEISS, hospitals left out, random split."""
-
-
-class Kind(StrEnum):
-    SITES = "departments"
-    POOLED = "one model"
-    TUNED = "fine-tuned"
-    TUNED_SITES = "fine-tuned, departments"
-    INFANTS = "infants"
-
-
-@dataclass(frozen=True)
-class Arm:
-    kind: Kind
-    corpus: Corpus = Corpus.RANDOM
-
-
-def read_minilm() -> TextEncoder:
-    return minilm(64)
-
-
-def tiny_encoder() -> TextEncoder:
-    """Random weights, a token per byte: for tests."""
-    causal = tiny_causal()
-    causal.model.config.pad_token_id = 0
-    return TextEncoder(causal.model.model, causal.tokenizer, "tiny encoder", length=64)
-
-
-def no_narratives() -> pd.DataFrame:
-    """NEISS's yearly files are the user's own download."""
-    return Neiss().table().read().frame
-
-
-@dataclass(frozen=True)
-class Config:
-    part: Part = Part.ALL
-    min_rows: int = 500
-    most: int = 1_000
-    """Rows of a department, spread over time."""
-    sites: int = 0
-    """At most so many departments are left out; 0: all."""
-    encoder: Callable[[], TextEncoder] = read_minilm
-    bfloat16: bool = True
-    """Of all that MiniLM computes: twice as fast as float32."""
-    first: Budget = Budget(steps=400, batch_size=128, lr=2e-3, weight_decay=1e-2)
-    then: Budget = Budget(steps=100, batch_size=128, lr=5e-4, weight_decay=1e-2)
-    tuning: Budget = Budget(
-        batch_size=16, lr=5e-5, weight_decay=1e-2, warmup=8, clip=1.0, bfloat16=True
-    )
-    """Steps follow from one pass over the training notes."""
-    notes: int = 600
-    """Training notes of part "one model", the same for all that read them."""
-    width: int = 64
-    why: HighLossFeatures = HighLossFeatures(folds=3, repeats=2, trees=60)
-    least: int = LEAST
-    seeds: int = 5
-    tuned_seeds: int = 1
-    infants: Callable[[], pd.DataFrame] = infants_frame
-    years: int = 7
-    """The first years of part "infants" train, the others evaluate."""
-    narratives: Callable[[], pd.DataFrame] | None = None
-    """At the paper's scale only."""
-
-    def cells(self) -> Iterator[Cell["Config", Arm]]:
-        both = (Corpus.RANDOM, Corpus.LATER)
-        sites = [*both, *([Corpus.NARRATIVES] if self.narratives else [])]
-        frozen = [Arm(Kind.SITES, corpus) for corpus in sites]
-        frozen += [Arm(Kind.POOLED, corpus) for corpus in both]
-        tuned = [*(Arm(Kind.TUNED, corpus) for corpus in both), Arm(Kind.TUNED_SITES)]
-        yield from interleave(
-            Grid((self,), frozen, self.seeds),
-            Grid((self,), tuned, self.tuned_seeds),
-            Grid((self,), (Arm(Kind.INFANTS),), 1),
-        )
-
-
 def run(cell: Cell[Config, Arm], lab: Lab) -> Iterator[Row]:
     config, arm = cell.setting, cell.arm
     if arm.kind is Kind.INFANTS:
-        return label(infants(config), seed=cell.seed, part=arm.kind)
+        return label(
+            infants(config.infants(), config.years, config.least), seed=cell.seed, part=arm.kind
+        )
     parts = {
         Kind.SITES: departments,
         Kind.POOLED: one_model,
@@ -159,63 +88,6 @@ def run(cell: Cell[Config, Arm], lab: Lab) -> Iterator[Row]:
     }
     rows = parts[arm.kind](config, arm.corpus, lab)
     return label(rows, corpus=arm.corpus, seed=cell.seed, part=arm.kind)
-
-
-def table_of(config: Config, corpus: Corpus) -> Table:
-    """The rows with all their columns, the text among them."""
-    if corpus is Corpus.NARRATIVES:
-        found = Neiss(read=config.narratives).table()
-    else:
-        notes = DepartmentNotes(
-            by_time=corpus is Corpus.LATER,
-            part=config.part,
-            min_rows=config.min_rows,
-            most=config.most,
-            shares=SHARES,
-        )
-        found = notes.table()
-    return replace(found, data=frame_of(config, corpus), local=0.6, shares=SHARES)
-
-
-@cache
-def frame_of(config: Config, corpus: Corpus) -> pd.DataFrame:
-    """The rows, the same for all cells."""
-    if corpus is Corpus.NARRATIVES:
-        return Neiss(read=config.narratives).table().frame()
-    return (
-        DepartmentNotes(part=config.part, min_rows=config.min_rows, most=config.most)
-        .table()
-        .frame()
-    )
-
-
-@cache
-def encoder_of(config: Config) -> TextEncoder:
-    return config.encoder()
-
-
-def texts_of(config: Config, corpus: Corpus) -> list[str]:
-    frame = frame_of(config, corpus)
-    return frame["narrative" if corpus is Corpus.NARRATIVES else "note"].tolist()
-
-
-@cache
-def vectors(config: Config, narratives: bool) -> Tensor:
-    """Those of every row, computed once; of length √d, as heads expect inputs of about 1."""
-    corpus = Corpus.NARRATIVES if narratives else Corpus.RANDOM
-    encoder = encoder_of(config)
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-        found = encoder.embed(texts_of(config, corpus))
-    return found * encoder.dimension**0.5
-
-
-def read_by(tabular: Tabular, x: Tensor) -> Tabular:
-    """The task with these inputs of each row instead of the coded fields."""
-    splits = {}
-    for name, split in tabular.task.splits.items():
-        batch = whole(split.data, Lab())
-        splits[name] = replace(split, data=Columns(**{**batch, "x": x[batch["index"]]}))
-    return replace(tabular, task=replace(tabular.task, splits=splits))
 
 
 def departments(config: Config, corpus: Corpus, lab: Lab) -> Iterator[Row]:
@@ -287,16 +159,6 @@ def pooled_task(config: Config, corpus: Corpus, lab: Lab) -> tuple[Tabular, str]
     return tabular, "unseen" if corpus is Corpus.LATER else "seen"
 
 
-def few_rows(tabular: Tabular, n: int, lab: Lab) -> Tabular:
-    """The task with `n` of its training rows."""
-    chosen = lab.child("few").numpy().permutation(len(tabular.rows["train"]))[:n]
-    train = tabular.task.split("train")
-    data = Columns(**whole(train.data, lab)).subset(torch.from_numpy(chosen))
-    splits = {**tabular.task.splits, "train": replace(train, data=data)}
-    rows = {**tabular.rows, "train": tabular.rows["train"][chosen]}
-    return replace(tabular, task=replace(tabular.task, splits=splits), rows=rows)
-
-
 def one_model(config: Config, corpus: Corpus, lab: Lab) -> Iterator[Row]:
     """The same rows read in four ways, AUC in every department; and what tells errors."""
     tabular, split = pooled_task(config, corpus, lab)
@@ -321,27 +183,6 @@ def one_model(config: Config, corpus: Corpus, lab: Lab) -> Iterator[Row]:
 
 
 FROZEN, TUNED, CODED = "MiniLM, frozen", "MiniLM, fine-tuned", "coded fields, network"
-
-
-def linear_head(x: Tensor, lab: Lab) -> nn.Module:
-    return untrained_model(lambda: mlp([x.shape[1], 2]), lab)
-
-
-def coded_model(tabular: Tabular, width: int, lab: Lab) -> nn.Module:
-    """The network of the study of tables."""
-    return untrained_model(lambda: mlp([len(tabular.encoder.names), width, 2], dropout=0.2), lab)
-
-
-def word_weights(config: Config, tabular: Tabular) -> Tensor:
-    texts = texts_of(config, Corpus.RANDOM)
-    fitted = TfIdf().fit([texts[row] for row in tabular.rows["train"]])
-    return TFIDF_SCALE * fitted.embed(texts)
-
-
-def word_counts(config: Config) -> Tensor:
-    """The logarithm of each text's number of words, standardised."""
-    words = np.log(count_words(frame_of(config, Corpus.RANDOM)["note"]))
-    return torch.from_numpy((words - words.mean()) / words.std()).float()[:, None]
 
 
 def by_department(
@@ -379,18 +220,6 @@ def causes(config: Config, tabular: Tabular, trained: Trained, lab: Lab) -> Iter
 SHOWN = 8
 
 
-def tokens_of(config: Config) -> Tensor:
-    return token_windows(encoder_of(config), texts_of(config, Corpus.RANDOM))[0]
-
-
-def classifier(config: Config, lab: Lab) -> nn.Module:
-    return untrained_model(lambda: TextClassifier(deepcopy(encoder_of(config)), 2), lab)
-
-
-def one_pass(budget: Budget, n: int) -> Budget:
-    return replace(budget, steps=max(1, n // budget.batch_size))
-
-
 def fine_tuned(config: Config, corpus: Corpus, lab: Lab) -> Iterator[Row]:
     """All weights of MiniLM trained for one pass over the notes that part "one model" reads."""
     tabular, split = pooled_task(config, corpus, lab)
@@ -416,47 +245,6 @@ def fine_tuned_departments(config: Config, corpus: Corpus, lab: Lab) -> Iterator
         yield from label(rows_of_site, site=site, **facts_of(tabular))
 
 
-def infants(config: Config) -> Iterator[Row]:
-    """Coded fields of real hospitals: AUC at a hospital left out beside its size, and AUC in the
-    years after training.
-    """
-    frame = config.infants()
-    y, hospital = (frame["stays"] == "yes").to_numpy(), frame["hospital"].to_numpy()
-    x = frame[["age", "sex", "race", "location", "fire", "stratum"]].astype(str)
-    unseen = cross_val_predict(
-        fields_model(), x, y, groups=hospital, cv=GroupKFold(7), method="decision_function"
-    )
-    for name in np.unique(hospital):
-        here = hospital == name
-        rarer = min(int(y[here].sum()), int((~y[here]).sum()))
-        if rarer >= config.least:
-            yield {
-                "hospital": name,
-                "n": int(here.sum()),
-                "auc": stats.auc(unseen[here], y[here]).value,
-            }
-    year = frame["date"].str[:4].astype(int).to_numpy()
-    first = np.unique(year)[: config.years]
-    model = fields_model().fit(x[np.isin(year, first)], y[np.isin(year, first)])
-    scores = model.decision_function(x)
-    for later in np.unique(year)[config.years :]:
-        here = year == later
-        found = stats.auc(scores[here], y[here])
-        yield {
-            "year": int(later),
-            "auc": found.value,
-            "low": found.low,
-            "high": found.high,
-            "n": int(here.sum()),
-            "rate": float(y[here].mean()),
-            "predicted": float((1 / (1 + np.exp(-scores[here]))).mean()),
-        }
-
-
-def fields_model() -> Pipeline:
-    return make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression(max_iter=500))
-
-
 def is_part(kind: Kind) -> Callable[[Row], bool]:
     return lambda row: row.get("part") == kind
 
@@ -479,17 +267,6 @@ def reading_gap(corpus: Corpus, a: str, b: str) -> Effect:
 def gain(corpus: Corpus, kind: Kind = Kind.SITES) -> Effect:
     """AUC after fine-tuning at the site minus that of the model that never saw it."""
     return restrict(better(corpus, "local", "unseen"), part=kind)
-
-
-def hospital_slope(rows: Rows) -> Reading:
-    found = [row for row in rows if "hospital" in row]
-    size, auc = (np.array(column(found, name)) for name in ("n", "auc"))
-    return stats.slope(np.log10(size), auc, unit="AUC per decade")
-
-
-def yearly_slope(rows: Rows) -> Reading:
-    found = [row for row in rows if "year" in row]
-    return stats.slope(column(found, "year"), column(found, "auc"), unit="AUC per year")
 
 
 def words_rank(rows: Rows) -> Reading:
@@ -568,18 +345,6 @@ def department_lines(rows: Rows) -> Iterator[Row]:
         }
 
 
-def infants_table(rows: Rows) -> Sequence[Row]:
-    """Every year after training; hospitals are drawn, and not named."""
-    return [
-        {
-            "coded fields of infants, 98 hospitals": int(row["year"]),
-            **{name: row[name] for name in ("auc", "low", "high", "n", "rate", "predicted")},
-        }
-        for row in rows
-        if "year" in row
-    ]
-
-
 def drivers_figure(rows: Rows) -> Bars:
     """Why departments differ."""
     return draw_bars(
@@ -593,17 +358,6 @@ def site_drivers(rows: Rows) -> dict[str, Reading]:
     auc = grid(rows, "auc", "seed", "site").mean(0)
     names = ["words", "n_local", "positives", "age"][: max(1, auc.size - 2)]
     return drivers(auc, {name: grid(rows, name, "seed", "site").mean(0) for name in names})
-
-
-def hospitals_figure(rows: Rows) -> Points:
-    found = [row for row in rows if "hospital" in row]
-    pairs = [(log10(float(row["n"])), float(row["auc"])) for row in found]
-    return Points(
-        title="Infants' injuries (coded fields): AUC at hospitals left out",
-        groups={"hospitals": pairs},
-        x_label="log10 of the hospital's rows",
-        y_label="AUC",
-    )
 
 
 LAPTOP = Config()
