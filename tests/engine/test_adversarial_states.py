@@ -55,6 +55,24 @@ def test_a_distant_target_goes_up_one_loss_and_then_down_another():
     assert_close(flat, torch.zeros(3, 2, dtype=torch.float64))
 
 
+def test_a_token_that_the_contrast_does_not_read_stays_where_it_is():
+    """There the divergence has a gradient of rounding errors, which has a direction."""
+    z, slope = states().float(), states(seed=1).float()
+    slope[2] = 0
+    logits = z @ states(4, 9, seed=2).float()
+
+    def divergence(x):
+        log_q = (x @ states(4, 9, seed=2).float()).log_softmax(1)
+        return torch.nn.functional.kl_div(
+            log_q, logits.log_softmax(1), reduction="batchmean", log_target=True
+        )
+
+    assert ascent_directions(z, divergence).norm(dim=1).max() > 0.9
+    moved = distant_target(z, lambda x: (x * slope).sum(), divergence, 0.5)
+    assert_close(moved[2], z[2], rtol=0, atol=0)
+    assert ((moved - z).norm(dim=1)[[0, 1, 3, 4, 5]] > 0).all()
+
+
 def test_means_and_cosines_equal_a_loop():
     z, rows = states(7), torch.tensor([0, 2, 1, 0, 2, 2, 1])
     means = average_by_row(z, rows, 3)

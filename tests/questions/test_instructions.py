@@ -327,12 +327,20 @@ def test_tests_without_items_and_no_general_data_are_refused(model):
         compare_mixture(model, MixtureRequest((numbers(40),), (), tuning=TUNING), Lab(0))
 
 
-@pytest.mark.parametrize("option", ["--test-items", "--train-items", "--shots"])
-def test_nothing_is_not_taken_for_the_default(folder, option, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--test-items", "each is at least one"),
+        ("--train-items", "each is at least one"),
+        ("--shots", "each is at least one"),
+        ("--steps", "steps=0"),
+    ],
+)
+def test_nothing_is_not_taken_for_the_default(folder, option, words, tmp_path, capsys):
     file = write(tmp_path / "i.jsonl", arithmetic_tasks())
     command = ["compare", file, "--by", "task", "--model", str(folder), *SMALL, option, "0"]
     assert main(command) == 2
-    assert "each is at least one" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 def test_examples_that_are_no_list_are_refused(tmp_path):

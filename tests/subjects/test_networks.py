@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import pearsonr
 
+from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.subjects.networks import budget_for_table, small_network, telling_inputs
 from unseen.subjects.sources import with_steps
@@ -72,6 +73,8 @@ def test_the_report_says_how_the_network_of_a_table_is_trained():
     short = with_steps(one, 40)
     assert short.budget.select_every == 2
     assert "for 40 steps" in " ".join(short.decisions)
+    with pytest.raises(InvalidConfig, match="steps=0"):
+        with_steps(one, 0)
 
 
 @pytest.mark.parametrize(("rows", "steps"), [(100, 60), (1_000, 234), (100_000, 3_000)])

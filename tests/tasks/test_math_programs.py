@@ -161,3 +161,35 @@ def test_constants_without_names_are_refused(constants):
     entry = {"question": "q", "program": "answer = 8", "answer": 8, "constants": constants}
     with pytest.raises(InvalidData, match="`constants` that are no object"):
         problem_of(entry, "Line 1")
+
+
+def test_texts_of_any_script_are_told_apart():
+    texts = [
+        "小明有3个苹果",
+        "小红有3个苹果",
+        "У Ани 3 яблока",
+        "У Бори 3 яблока",
+        "राम के पास 3 आम",
+        "रम के पास 3 आम",
+    ]
+    assert len(set(map(text_key, texts))) == len(texts)
+    assert text_key("小明有3个苹果?") == text_key("小明有 12 个苹果。")
+    assert text_key("Cafe\u0301 number0!") == text_key("CAF\u00c9 7")
+    assert text_key("Ann has 3 pens. (How many?)") == "annhaspenshowmany"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "answer = 1 + 1; " + "t = 1; " * 3_000,
+        "answer = " + " + ".join(["x"] * 5_000),
+        "answer = " + "y" * 20_000,
+        "hello " * 4_000,
+    ],
+)
+def test_a_long_wrong_program_is_shortened(program):
+    entry = {"question": "1 and 2?", "program": program, "answer": 3, "id": "z" * 5_000}
+    with pytest.raises(InvalidData) as caught:
+        problem_of(entry, "Line 2 of problems.jsonl")
+    assert len(str(caught.value)) < 500
+    assert ("Line 2" in caught.value.what) == program.startswith("hello")

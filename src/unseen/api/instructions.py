@@ -6,6 +6,7 @@ from pathlib import Path
 from unseen.api.common import language_model, make_lab, save_if_asked
 from unseen.engine.choice_likelihood import Precision
 from unseen.engine.loop import Budget
+from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.methods.response_finetune import LoRA
 from unseen.models.pretrained import CausalLM
@@ -147,6 +148,12 @@ def read_source(source: Source) -> tuple[tuple[InstructionTask, ...], str]:
 def make_tuning(
     steps: int | None, lr: float, lora: int | None, length: int, answer_tokens: int, precision: str
 ) -> InstructionTuning:
+    if steps is not None and steps < 1:
+        raise InvalidConfig(
+            f"steps={steps}.",
+            why="the model would be as it was before.",
+            fix=f"use --steps {STEPS}, or leave it out.",
+        )
     budget = Budget(
         steps=STEPS if steps is None else steps,
         batch_size=BATCH,

@@ -36,9 +36,13 @@ def distant_target(
     """Z̄ = Z + ε q_t/‖q_t‖, up the contrastive loss, and from there − ε k_t/‖k_t‖, down the
     divergence KL(p(·|Z) ‖ p(·|Z̄)), towards words as likely as before. The second step is as long
     as the first and may overshoot: where the divergence is quadratic, smaller radii do not help.
+    A token that the first step leaves where it was stays there.
     """
     away = imposter(states, contrast, radius)
-    return away - _radius(radius) * ascent_directions(away, divergence)
+    back = _radius(radius) * ascent_directions(away, divergence)
+    # at p = p the gradient of the divergence is rounding, which has a direction
+    moved = (away != states.detach()).any(1, keepdim=True)
+    return torch.where(moved, away - back, away)
 
 
 def ascent_directions(states: Float[Tensor, "token d"], loss: Loss) -> Float[Tensor, "token d"]:

@@ -139,7 +139,7 @@ def evaluate(tree: ast.expr, known: Mapping[str, Value]) -> Value:
             return limit_size(_literal(number))
         case ast.Name():
             if tree.id not in known:
-                raise NotExecutable(f"`{tree.id}` has no value")
+                raise NotExecutable(f"`{shorten(tree.id)}` has no value")
             return known[tree.id]
         case ast.UnaryOp():
             value = evaluate(tree.operand, known)
@@ -212,12 +212,12 @@ def _arithmetic(expression: str) -> ast.expr:
         tree = ast.parse(expression.strip(), mode="eval").body
         nodes = list(ast.walk(tree))
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise NotExecutable(f"`{_short(expression)}` is no expression") from error
+        raise NotExecutable(f"`{shorten(expression)}` is no expression") from error
     if len(nodes) > MOST_NODES:
-        raise NotExecutable(f"`{_short(expression)}` has more than {MOST_NODES} parts")
+        raise NotExecutable(f"`{shorten(expression)}` has more than {MOST_NODES} parts")
     for node in nodes:
         if not _is_arithmetic(node):
-            raise NotExecutable(f"`{_short(expression)}` is no arithmetic")
+            raise NotExecutable(f"`{shorten(expression)}` is no arithmetic")
     return tree
 
 
@@ -235,12 +235,13 @@ def _statement(text: str) -> Statement:
     name, sign, expression = text.partition("=")
     if not sign or not name.strip().isidentifier() or not expression.strip():
         raise InvalidData(
-            f"`{_short(text)}` is no statement.",
+            f"`{shorten(text)}` is no statement.",
             why="a program is a line of assignments `name = expression`.",
             fix="write for example: t0 = 48 / 2; answer = 48 + t0",
         )
     return Statement(name.strip(), expression.strip())
 
 
-def _short(text: str, most: int = 60) -> str:
+def shorten(text: str, most: int = 60) -> str:
+    """The beginning of a text, for a message."""
     return text if len(text) <= most else text[: most - 1] + "…"

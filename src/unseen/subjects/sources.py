@@ -269,6 +269,12 @@ def with_decision(subject: Subject, positive: str | int | None, threshold: float
 
 def with_steps(subject: Subject, steps: int) -> Subject:
     """The same subject trained for so many steps, and saying so."""
+    if steps < 1:
+        raise InvalidConfig(
+            f"steps={steps}.",
+            why="a network that was not trained says nothing about unseen data.",
+            fix="use --steps 500, or leave it out for the subject's own budget.",
+        )
     every = select_interval(steps) if subject.budget.select_every else 0
     return replace(
         subject,

@@ -219,3 +219,33 @@ def test_both_sides_have_a_text(file, share):
     spec = split_problems(ProgramComparison(problems, share=share), unseen.Lab())
     assert spec.train
     assert spec.unseen
+
+
+def test_problems_in_chinese_are_many_texts():
+    problems = [
+        problem_of({"question": f"{who}有3个苹果", "program": "answer = 3", "answer": 3}, who)
+        for who in ("小明", "小红", "小刚", "小丽", "小华")
+    ]
+    spec = split_problems(ProgramComparison(tuple(problems), model=tiny_causal()), unseen.Lab())
+    assert (len(spec.train), len(spec.unseen)) == (4, 1)
+
+
+def test_a_problem_beyond_the_positions_is_refused(file):
+    """Before a training, by its row."""
+    long = problem_of(
+        {"question": "Why? " * 40 + "1 + 2", "program": "answer = 1 + 2", "answer": 3}, "Line 9"
+    )
+    problems = (*read_problems(file)[:6], long)
+    model = tiny_causal(context=250)
+    asked = ProgramComparison(problems, (GIVEN,), model, length=60)
+    with pytest.raises(InvalidData, match=r"`Line 9` has 2\d\d tokens") as caught:
+        evaluate_programs(asked, unseen.Lab(), lambda _: None)
+    assert "250 positions" in caught.value.why
+    student = ProgramComparison(problems, (GIVEN,), length=60, student=model)
+    with pytest.raises(InvalidData, match="longest question beside it"):
+        evaluate_programs(student, unseen.Lab(), lambda _: None)
+
+
+def test_no_step_compares_nothing(file):
+    with pytest.raises(InvalidConfig, match="steps=0"):
+        unseen.compare_programs(file, steps=0, progress=False)

@@ -24,7 +24,7 @@ from unseen.engine.program_writing import (
     read_program,
     tokens_of,
 )
-from unseen.engine.programs import is_correct
+from unseen.engine.programs import is_correct, shorten
 from unseen.engine.response_losses import mml
 from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.identity import Identity, identify
@@ -81,6 +81,12 @@ class ProgramComparison:
         for name in self.methods:
             if name not in METHODS:
                 raise UnknownName.near("method for programs", name, METHODS)
+        if self.steps is not None and self.steps < 1:
+            raise InvalidConfig(
+                f"steps={self.steps}.",
+                why="methods are compared by what training made of a model.",
+                fix="--steps 500, or leave it out.",
+            )
         if min(self.samples, self.seeds) < 1 or not 0 < self.share < 1:
             raise InvalidConfig(
                 f"{self.samples} samples, {self.seeds} seeds, a share of {self.share:g} unseen.",
@@ -176,6 +182,7 @@ def evaluate_programs(
     asked: ProgramComparison, lab: Lab, on_finish: Callable[[object], None]
 ) -> ProgramResults:
     """Trains every method with every seed on one split of the problems."""
+    refuse_long(asked)
     spec = split_problems(asked, lab.child("split"))
     methods = list(dict.fromkeys((GIVEN, *asked.methods)))
     # before anything is read: reading leaves buffers in a model that decide no answer
@@ -229,11 +236,44 @@ def refuse_unspeakable(problems: Sequence[MathProblem]) -> None:
         program = read_program(words)
         if program is None or not is_correct(problem.run(program), problem.answer):
             raise InvalidData(
-                f"The program of problem `{problem.name}` is another one in words: `{words[:60]}`.",
+                f"The program of problem `{shorten(problem.name)}` is another one in words: "
+                f"`{shorten(words)}`.",
                 why="a model from scratch writes it in words, numbers and single signs, in lower "
                 "case; its programs could not be right.",
                 fix="name values by letters and then digits (t0, number1), without `_`, `**` and "
                 "`//`, or fine-tune a language model, which writes any text: --model FOLDER.",
+            )
+
+
+def refuse_long(asked: ProgramComparison) -> None:
+    """Problems that have, with what is written behind them, more tokens than a language model has
+    positions.
+    """
+    if asked.model is not None:
+        begins = any(METHODS[name].partial and METHODS[name].samples for name in asked.methods)
+        _refuse_long(asked, asked.model, "the model", 2 if begins else 1)
+    if isinstance(asked.student, CausalLM):
+        _refuse_long(asked, asked.student, "the student", 2, others=1)
+
+
+def _refuse_long(
+    asked: ProgramComparison, model: CausalLM, who: str, programs: int, others: int = 0
+) -> None:
+    """Where a problem, `programs` of them behind it and `others` of the problems do not fit."""
+    if model.context is None:
+        return
+    notation = TextNotation(model)
+    sizes = [len(notation.prompt(p.question)) for p in asked.problems]
+    for problem, size in zip(asked.problems, sizes, strict=True):
+        program = max(asked.length, len(notation.encode(str(problem.program))) + 1)
+        whole = size + programs * program + others * max(sizes)
+        if whole > model.context:
+            beside = " with the longest question beside it" if others else ""
+            raise InvalidData(
+                f"Problem `{shorten(problem.name)}` has {size:,} tokens, and {whole:,} with what "
+                f"is written behind it{beside}.",
+                why=f"{who} has {model.context:,} positions.",
+                fix="leave the problem out, or take a model that reads more.",
             )
 
 

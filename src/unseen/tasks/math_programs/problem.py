@@ -25,6 +25,7 @@ from unseen.engine.programs import (
     is_correct,
     read_number,
     same_value,
+    shorten,
 )
 from unseen.errors import InvalidData
 from unseen.tasks.graded_questions.reading import read_objects
@@ -52,10 +53,11 @@ class MathProblem:
                 f"it gives {show(trace.answer)}" if trace.answer is not None else "it has no answer"
             )
             raise InvalidData(
-                f"The program of problem `{self.name}` does not compute {show(self.answer)}: "
+                f"The program of problem `{shorten(self.name)}` does not compute "
+                f"{show(self.answer)}: "
                 f"{found}.",
                 why="it stands for the correct solution.",
-                fix=f"correct the program `{self.program}` or the answer.",
+                fix=f"correct the program `{shorten(str(self.program))}` or the answer.",
             )
 
     def run(self, program: Program) -> Trace:
@@ -174,7 +176,7 @@ def problem_of(entry: Mapping[str, Any], where: str) -> MathProblem:
         )
     constants = {str(k): _constant(str(v), where) for k, v in numbers.items()}
     program = entry.get("program")
-    found = Program.parse(str(program)) if program else program_of_marks(solution, answer)
+    found = _parse(str(program), where) if program else program_of_marks(solution, answer)
     if found is None:
         raise InvalidData(
             f"{where} has no program: {len(marked_calculations(solution))} marked calculations do "
@@ -184,6 +186,13 @@ def problem_of(entry: Mapping[str, Any], where: str) -> MathProblem:
         )
     name = str(entry.get("id", where))
     return MathProblem(str(entry["question"]), found, answer, name, constants)
+
+
+def _parse(program: str, where: str) -> Program:
+    try:
+        return Program.parse(program)
+    except InvalidData as error:
+        raise InvalidData(f"{where}: {error.what}", why=error.why, fix=error.fix) from None
 
 
 def _constant(text: str, where: str) -> Value:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -130,9 +131,11 @@ PARTS = ("Body", "Question")
 
 
 def text_key(question: str) -> str:
-    """Letters alone: equal for problems that differ in numbers, blanks and marks."""
+    """Letters alone, of any script: equal for problems that differ in numbers, blanks and signs."""
     without = re.sub(r"number\d+|\d", " ", question)
-    return re.sub(r"[^a-z]+", "", without.lower())
+    text = unicodedata.normalize("NFC", without).lower()
+    # marks belong to letters: vowels of Devanagari and Thai are among them
+    return "".join(sign for sign in text if unicodedata.category(sign)[0] in "LM")
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
