@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unseen.measures.leaks import EVERYWHERE, identifier_order, leaks, settled_share
+from unseen.measures.leaks import EVERYWHERE, identifier_order, leaks, settled_share, settled_tail
 
 N = 600
 
@@ -147,6 +147,31 @@ def test_an_honest_score_settles_nothing_at_any_size():
         assert settled_share(score, y, seed) is None
     flag, y = consequence(1_000)  # 450 positives cannot show that fewer than 5 in 1,000 have it
     assert settled_share(flag, y, 0) is None
+
+
+def test_an_observation_that_ends_with_the_outcome_settles_the_class_that_is_followed_longer():
+    """As `end` of COMPAS: days until the outcome, or until the end of two years and more."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        y = rng.random(3_279) < 0.36
+        early, late = rng.integers(1, 763, y.size), rng.integers(828, 1_187, y.size)
+        ends = np.where(rng.random(y.size) < np.where(y, 0.003, 0.85), late, early)
+        days = ends.astype(np.float32)
+        (found,) = leaks(days[:, None], y.astype(int), {"end": [0]}, None, rng)
+        assert found.settled.value == pytest.approx(0.85, abs=0.03)
+        share = settled_tail(days, y)
+        assert settled_tail(1 - 2 * days, y) == share  # any unit and direction
+        assert settled_tail(days, ~y) == share
+        assert settled_tail(rng.permutation(days), y) is None
+
+
+def test_an_honest_score_has_no_tail_of_one_class():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        y = rng.random(4_000) < 0.45
+        score = rng.normal(size=y.size) + 2.6 * y  # AUC 0.967
+        assert settled_tail(score, y) is None
+        assert settled_tail(np.exp(score), y) is None
 
 
 def test_identifiers_that_sort_with_the_target_are_seen_and_others_are_not():

@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from unseen.document import Document, Note, Table, Tone
+from unseen.engine.loop import Budget
 from unseen.figure import Bars, Dots, Images
+from unseen.methods import SAM
 from unseen.questions.answer import Answer
+from unseen.questions.audit.checks.leaks import Leak
 from unseen.questions.audit.constant import CONSTANT
 from unseen.questions.audit.document import document
+from unseen.questions.audit.remedy_methods import settings_in_words
 from unseen.questions.audit.results import (
     Feature,
     Findings,
@@ -123,6 +127,31 @@ def test_the_lead_calls_the_worst_error_the_highest():
     ]
     lead = document(sites).lead
     assert "The highest mean absolute error is 0.50, at Basel; where it is highest in truth" in lead
+
+
+def test_a_leak_is_said_before_the_score_that_it_has_made():
+    leaks = [Leak(features=[name], strength=reading(0.99)) for name in ("is_recid", "end")]
+    lead = document([replace(found(), checked={"leaks": leaks})]).lead
+    assert lead.startswith(
+        "`is_recid` alone nearly gives the target away. 1 more finding of this kind below. No "
+        "score here can be believed before that is explained. The network reaches accuracy 0.80"
+    )
+
+
+def test_a_later_time_is_no_site():
+    made = document([replace(found("future"), task="hearts")])
+    assert "on the rows after those it was trained on." in made.lead
+    assert "than on earlier held-out examples" in made.lead
+    table = next(b for b in blocks(made, Table) if b.caption.startswith("Does it hold?"))
+    assert "earlier rows" in table.rows[0]
+    assert "sites" not in made.lead + table.caption
+
+
+def test_the_settings_of_a_remedy_are_words():
+    assert settings_in_words(SAM(rho=0.1, budget=Budget(steps=7, lr=0.5))) == (
+        "SAM: rho 0.1, steps 7, lr 0.5"
+    )
+    assert settings_in_words(SAM()) == "SAM"
 
 
 def test_the_first_page_has_five_actions_a_chart_and_a_line_per_site():

@@ -66,11 +66,18 @@ def where(findings: Sequence[Findings]) -> str:
 def gap_reference(one: Findings, gap: Gap) -> str:
     """What a gap is measured from: held-out examples only where it is known that they are."""
     is_fitted = one.mode.startswith(Mode.AS_IT_IS)
+    if is_later(one, gap.split) and gap.reference in one.known and not is_fitted:
+        return "earlier held-out examples"
     if gap.reference not in one.known:
         return "its training rows" if is_fitted else f"the examples of `{gap.reference}`"
     if is_fitted:
         return "rows of the other sites, which it may have been fitted on"
     return "rows of the other sites" if one.mode == AS_GIVEN else "held-out examples of known sites"
+
+
+def is_later(one: Findings, split: str) -> bool:
+    """Whether the split is what came after the training rows, and no other site."""
+    return one.sites.get(split) == FUTURE and one.mode != AS_GIVEN
 
 
 def advice(findings: Sequence[Findings], margin: float | None = None) -> list[Note]:

@@ -16,7 +16,7 @@ from unseen.measures.site_shift.relations import LEVEL
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.methods.site_finetune import LocalFinetune
 from unseen.questions.audit.clusters import clusters, in_order, largest, whole_clusters
-from unseen.questions.audit.remedy_methods import Remedy
+from unseen.questions.audit.remedy_methods import Remedy, settings_in_words
 from unseen.questions.audit.results import Outcome
 from unseen.questions.audit.site_shift import is_misleading
 from unseen.subjects.predictions import predict
@@ -52,7 +52,13 @@ def remedy(session: Session, name: str, make: Remedy) -> list[Outcome]:
         )
         for metric, change in changed.changes(session.baseline_predictions(split)).items():
             outcomes.append(
-                Outcome(remedy=name, split=split, metric=metric, change=change, note=repr(method))
+                Outcome(
+                    remedy=name,
+                    split=split,
+                    metric=metric,
+                    change=change,
+                    note=settings_in_words(method),
+                )
             )
     return outcomes
 
@@ -192,9 +198,8 @@ def local_finetuning(session: Session) -> list[Outcome]:
             session.subject.unit,
         )
         note = (
-            f"{method!r}; fitted on {len(local)} labelled examples from there, evaluated on "
-            "the "
-            f"other {len(rest)}"
+            f"{settings_in_words(method)}; fitted on {count_noun(len(local), 'labelled example')} "
+            f"from there, evaluated on the other {len(rest)}"
         )
         for metric, change in (
             predict(runs, session.task, judge, session.lab, session.subject.unit)

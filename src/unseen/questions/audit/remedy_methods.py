@@ -1,7 +1,9 @@
 """Remedies that an audit tries: methods made from the subject's own budget."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import MISSING, Field, fields, is_dataclass, replace
+from enum import Enum
+from typing import Any
 
 from unseen.engine.loop import Budget
 from unseen.method import Method
@@ -45,3 +47,31 @@ def standard_remedies() -> Mapping[str, Remedy]:
             budget=budget
         ),  # groups of a column: training sites are one split here
     }
+
+
+def settings_in_words(method: Method) -> str:
+    """ "SAM: rho 0.05, steps 768, lr 0.002": what its budget and itself have otherwise than by
+    default.
+    """
+    name = type(method).__name__
+    if not is_dataclass(method):
+        return name
+    said = _settings(method)
+    return f"{name}: {', '.join(said)}" if said else name
+
+
+def _settings(value: Any) -> list[str]:
+    said: list[str] = []
+    for field in fields(value):
+        setting = getattr(value, field.name)
+        if is_dataclass(setting):
+            said += _settings(setting)
+        elif isinstance(setting, (int, float, str, Enum)) and setting != _default(field):
+            shown = setting.value if isinstance(setting, Enum) else setting
+            number = isinstance(shown, float)
+            said.append(f"{field.name.replace('_', ' ')} {f'{shown:g}' if number else shown}")
+    return said
+
+
+def _default(field: "Field[Any]") -> object:
+    return field.default_factory() if field.default_factory is not MISSING else field.default

@@ -30,6 +30,8 @@ class Leak:
     """The only training site where it shows; empty: everywhere."""
     settled: Reading | None = None
     """Where it is certain for a part only: the share of one class that it settles."""
+    exceptions: float = 0.0
+    """Fewer of the other class have these values."""
     is_identifier: bool = False
     """Whether it numbers the rows, and the numbers sort with the target."""
 
@@ -74,6 +76,7 @@ class LeakCheck:
                 if leak.site == EVERYWHERE
                 else str(names[leak.site] if names else leak.site),
                 settled=leak.settled,
+                exceptions=leak.exceptions,
             )
             for leak in found
         ] + _identifiers(session, batch["y"].flatten().cpu().numpy())
@@ -140,7 +143,8 @@ def _about_leak(leak: Leak) -> Note:
         text = f"{names} alone settles the target for half of one class and more{where}."
         detail = (
             f"{format_reading(leak.settled)} of the rows of one class have values that no row of "
-            f"the other has (fewer than 5 in 1,000), which a consequence of the outcome does; "
+            f"the other has (fewer than {1_000 * leak.exceptions:g} in 1,000), which a consequence "
+            "of the outcome does; "
             f"AUC {format_reading(leak.strength)} by itself."
         )
     if leak.site:

@@ -17,6 +17,8 @@ RECORDED = Code(
     "U105", "a column that a site records otherwise", "columns recorded otherwise", rank=15
 )
 MOST_NAMED = 3
+MOSTLY_EMPTY = 0.9
+"""Share of empty cells from which on a column counts as not recorded."""
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,10 @@ def _of_missing(changes: Sequence[tuple[str, RecordingChange]]) -> Note:
     drop = ways_to_leave_out(columns[:MOST_NAMED])
     if others > 0:
         drop += f" and so on: the section on shifts lists all {len(columns)}"
+    is_absent = all(max(c.size.value, c.elsewhere) >= MOSTLY_EMPTY for _, c in changes)
+    how = "recorded at some sites only" if is_absent else "empty more often at some sites"
     return Note(
-        f"{names} {'is' if len(columns) == 1 else 'are'} recorded at some sites only.",
+        f"{names} {'is' if len(columns) == 1 else 'are'} {how}.",
         Tone.CAUTION,
         f"Empty cells: {'; '.join(shares[: 2 * MOST_NAMED])}{rest}. What a model learns from such "
         f"a column, or from its being empty, does not carry over; audit again without ({drop}), or "

@@ -15,7 +15,7 @@ from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
 from unseen.questions.audit.site_shift import SiteShift, is_misleading, site_shift
 from unseen.reading import Reading
 from unseen.subjects.session import Session
-from unseen.text import format_reading, join_words
+from unseen.text import count_noun, format_reading, join_words
 
 PART = "why sites differ"
 RELATION = Code("U206", "a feature tells the target otherwise at a site", PART, rank=32)
@@ -279,7 +279,7 @@ def _feature_table(sites: Sequence[SiteShift]) -> Table:
         rows=rows,
         caption="Features whose mean moved (in standard deviations) or whose relation to the "
         "target differs most, by site. p-values hold for all features together; with "
-        f"{len(sites)} sites a finding needs p ≤ {LEVEL / max(1, len(sites)):.2g}.",
+        f"{count_noun(len(sites), 'site')} a finding needs p ≤ {LEVEL / max(1, len(sites)):.2g}.",
     )
 
 

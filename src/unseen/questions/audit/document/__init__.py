@@ -10,12 +10,14 @@ from unseen.questions.audit.advice import (
     by_remedy,
     gap_reference,
     helpful,
+    is_later,
     limits,
     mean_change,
     shared_metric,
 )
 from unseen.questions.audit.check import results_of
 from unseen.questions.audit.checks import checks
+from unseen.questions.audit.checks.leaks import GIVES_AWAY
 from unseen.questions.audit.checks.new_site import headline, new_sites
 from unseen.questions.audit.checks.subgroups import WORSE_IN_GROUP
 from unseen.questions.audit.codes import codes, state
@@ -29,7 +31,7 @@ from unseen.reading import Reading
 from unseen.stats import lowest_of, widen
 from unseen.subjects.table_models import Mode
 from unseen.subjects.table_predictions import MODE as AS_GIVEN
-from unseen.text import decimals_of, format_interval, format_reading, format_value
+from unseen.text import count_noun, decimals_of, format_interval, format_reading, format_value
 
 CHECKED = "What was checked"
 TREATMENT = "How the data were treated"
@@ -85,7 +87,7 @@ def document(
     return Document(
         kicker="audit",
         title=_title(findings),
-        lead=" ".join([*map(headline, new_sites(findings)), _lead(findings)])
+        lead=" ".join([*_given_away(notes), *map(headline, new_sites(findings)), _lead(findings)])
         + _worse_subgroups(notes),
         sections=[*(s for s in first_page if s.blocks), *evidence_sections],
         facts=facts,
@@ -188,9 +190,21 @@ def _site_clause(one: Findings) -> str:
         return ", audited as it is: what it was fitted on is not known here."
     if one.mode == AS_GIVEN:
         return ", as they were given: whether their model saw these rows is not known here."
+    if one.unseen and all(is_later(one, split) for split in one.unseen):
+        return " on the rows after those it was trained on."
     if one.unseen:
         return " at sites it was not trained on."
     return " on held-out examples of the same sites."
+
+
+def _given_away(notes: Sequence[Note]) -> list[str]:
+    """What must be read before a score that a leak has made."""
+    found = [note.text for note in notes if note.code == GIVES_AWAY.code and note.tone is Tone.BAD]
+    if not found:
+        return []
+    others = len(found) - 1
+    like = f" {count_noun(others, 'more finding')} of this kind below." if others else ""
+    return [f"{found[0]}{like} No score here can be believed before that is explained."]
 
 
 def _worse_subgroups(notes: Sequence[Note]) -> str:

@@ -289,7 +289,9 @@ def model(findings: Sequence[Findings]) -> list[Block]:
         for one in findings
     ]
     found = values(reports)
-    return [*found, *(meanings(reports) if found else []), *reasons(reports)]
+    # of one report the values stand beside what they mean
+    told_apart = meanings(reports) if found and len(reports) > 1 else []
+    return [*found, *told_apart, *reasons(reports)]
 
 
 def treatment(findings: Sequence[Findings]) -> list[Block]:

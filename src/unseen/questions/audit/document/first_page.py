@@ -5,7 +5,7 @@ from typing import Any
 
 from unseen.document import Block, Paragraph, Table, Value
 from unseen.figure import Dots
-from unseen.questions.audit.advice import answer_in_a_word, shared_metric
+from unseen.questions.audit.advice import answer_in_a_word, is_later, shared_metric
 from unseen.questions.audit.checks.new_site import new_sites
 from unseen.questions.audit.constant import constant_score, is_useless, useless_sites
 from unseen.questions.audit.document.names import site_label
@@ -101,7 +101,9 @@ def _reference_name(pairs: Sequence[tuple[Findings, str]], metric: str) -> str:
         if (gap.metric, gap.split) == (metric, split)
     ]
     is_training = bool(compared) and all(split not in one.known for one, split in compared)
-    return "training rows" if is_training else "known sites"
+    if is_training:
+        return "training rows"
+    return "earlier rows" if all(is_later(one, split) for one, split in pairs) else "known sites"
 
 
 def _allowance(among: int) -> str:

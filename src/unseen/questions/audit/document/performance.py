@@ -19,7 +19,7 @@ from unseen.questions.audit.equivalence import POWER, site_answers
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome, evaluation_sites
 from unseen.reading import Reading
-from unseen.text import count_intervals, count_noun
+from unseen.text import count_intervals
 
 
 def holding(findings: Sequence[Findings], margin: float | None = None) -> list[Block]:
@@ -82,9 +82,10 @@ def _answers(findings: Sequence[Findings], metric: str, margin: float | None) ->
         }
         for one in found
     ]
+    widened = f"Intervals are widened for {len(found)} sites; w" if len(found) > 1 else "W"
     caption = (
-        f"Whether {metric} holds within a margin. Intervals are widened for "
-        f"{count_noun(len(found), 'site')}; worse by more than their upper limit is excluded. "
+        f"Whether {metric} holds within a margin. {widened}orse by more than their upper limit is "
+        "excluded. "
         f"Labels needed: so many labelled examples from there show in {POWER:.0%} of cases that a "
         "site which is no worse holds (of a site near the margin: as many as decide it); none: "
         "what it is compared with is as uncertain."
