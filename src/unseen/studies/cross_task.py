@@ -11,19 +11,19 @@ from enum import StrEnum
 
 from unseen import stats
 from unseen.engine.evaluate import per_example
-from unseen.engine.loop import Budget, Schedule
+from unseen.engine.loop import Budget
 from unseen.engine.token_pairs import cut_padding
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.finetune import Finetune
-from unseen.models.transformer import Decoder, Positions, Transformer
+from unseen.models.small_decoders import COSINE, DecoderSize, untrained_decoder
 from unseen.reading import Reading
 from unseen.study import Claim, Row, Rows, Scale, Study, Value, column, gap
 from unseen.study.effects import share
 from unseen.study.figures import bars, stack, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
 from unseen.study.source import reference
-from unseen.study.trial import label, untrained_model
+from unseen.study.trial import label
 from unseen.task import Use
 from unseen.tasks.symbolic_instructions import (
     OTHER,
@@ -44,31 +44,14 @@ class Arm(StrEnum):
     TWELVE = "12 of two primitives"
 
 
-BUDGET = Budget(
-    steps=5_000,
-    batch_size=32,
-    lr=2e-3,
-    betas=(0.9, 0.98),
-    schedule=Schedule.COSINE,
-    warmup=100,
-    clip=1.0,
-)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of the decoder."""
-
-    width: int = 64
-    layers: int = 3
-    heads: int = 4
+BUDGET = replace(COSINE, steps=5_000)
 
 
 @dataclass(frozen=True)
 class Config:
     task: SymbolicInstructions = SymbolicInstructions()
     budget: Budget = field(default_factory=lambda: BUDGET)
-    decoder: Sizes = Sizes()
+    decoder: DecoderSize = DecoderSize()
     seeds: int = 3
     reported_seeds: int = 0
     """For the upper bound and for fewer seen functions, which are reported only."""
@@ -95,14 +78,7 @@ class Config:
 def run(cell: Cell[Config, Arm], lab: Lab) -> Iterator[Row]:
     config = cell.setting
     task = config.spec(cell.arm).build(lab.child("data"))
-    shape = Decoder(
-        vocabulary=len(VOCABULARY),
-        width=config.decoder.width,
-        layers=config.decoder.layers,
-        heads=config.decoder.heads,
-        positions=Positions.ROTARY,
-    )
-    model = untrained_model(lambda: Transformer(shape), lab)
+    model = untrained_decoder(len(VOCABULARY), config.decoder, lab)
     short = replace(task, objective=cut_padding(task.objective))
     trained = Finetune(config.budget).fit(model, short, lab.child("fit"))
     yield from label(exact_rows(trained, lab), seed=cell.seed, arm=cell.arm)

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from unseen.engine.evaluate import per_example
-from unseen.engine.loop import Budget, Schedule
+from unseen.engine.loop import Budget
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.finetune import Finetune
-from unseen.models.transformer import Decoder, Positions, Transformer
+from unseen.models.small_decoders import COSINE, DecoderSize, untrained_decoder
 from unseen.reading import Reading
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, gap
 from unseen.study.effects import share, worst
 from unseen.study.figures import bars, curves, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
 from unseen.study.source import reference
-from unseen.study.trial import label, untrained_model
+from unseen.study.trial import label
 from unseen.task import Use
 from unseen.tasks.rewriting import Rewriting, copy_accuracy
 
@@ -32,24 +32,7 @@ class Diversity(StrEnum):
     MANY = "many rules"
 
 
-BUDGET = Budget(
-    steps=3_500,
-    batch_size=32,
-    lr=2e-3,
-    betas=(0.9, 0.98),
-    schedule=Schedule.COSINE,
-    warmup=100,
-    clip=1.0,
-)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of the decoder."""
-
-    width: int = 64
-    layers: int = 3
-    heads: int = 4
+BUDGET = replace(COSINE, steps=3_500)
 
 
 @dataclass(frozen=True)
@@ -59,7 +42,7 @@ class Config:
     some: int = 100
     many: int = 2_000
     budget: Budget = field(default_factory=lambda: BUDGET)
-    decoder: Sizes = Sizes()
+    decoder: DecoderSize = DecoderSize()
     seeds: int = 3
     some_seeds: int = 0
     """For a number in between, which is reported only."""
@@ -89,17 +72,10 @@ def run(cell: Cell[Config, Diversity], lab: Lab) -> Iterator[Row]:
     yield from label(exact_rows(trained, lab), seed=cell.seed, **facts)
 
 
-def train_decoder(spec: Rewriting, sizes: Sizes, budget: Budget, lab: Lab) -> Trained:
+def train_decoder(spec: Rewriting, size: DecoderSize, budget: Budget, lab: Lab) -> Trained:
     """A decoder from scratch on the examples of a task."""
     task = spec.build(lab.child("data"))
-    shape = Decoder(
-        vocabulary=len(spec.vocabulary),
-        width=sizes.width,
-        layers=sizes.layers,
-        heads=sizes.heads,
-        positions=Positions.ROTARY,
-    )
-    model = untrained_model(lambda: Transformer(shape), lab)
+    model = untrained_decoder(len(spec.vocabulary), size, lab)
     return Finetune(budget).fit(model, task, lab.child("fit"))
 
 

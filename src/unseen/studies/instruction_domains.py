@@ -10,8 +10,9 @@ from statistics import fmean
 from unseen import stats
 from unseen.engine.loop import Budget
 from unseen.lab import Lab
+from unseen.models.small_decoders import DecoderSize
 from unseen.reading import Reading
-from unseen.studies.instruction_diversity import BUDGET, Sizes, exact_rows, train_decoder
+from unseen.studies.instruction_diversity import BUDGET, exact_rows, train_decoder
 from unseen.study import Claim, Row, Rows, Scale, Study, Value, column, gap, match, pick
 from unseen.study.effects import share, worst
 from unseen.study.figures import bars, summary
@@ -42,7 +43,7 @@ class Config:
     )
     several: tuple[str, ...] = SEVERAL
     budget: Budget = field(default_factory=lambda: BUDGET)
-    decoder: Sizes = Sizes()
+    decoder: DecoderSize = DecoderSize()
     seeds: int = 3
 
     def cells(self) -> Iterator[Cell["Config", Families]]:

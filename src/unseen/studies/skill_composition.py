@@ -11,18 +11,19 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from unseen.engine.batches import Columns
-from unseen.engine.loop import Budget, Schedule
+from unseen.engine.loop import Budget
 from unseen.engine.token_pairs import write_answers
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.finetune import Finetune
-from unseen.models.transformer import Decoder, Positions, Transformer
+from unseen.models.small_decoders import COSINE, DecoderSize, untrained_decoder
+from unseen.models.transformer import Positions
 from unseen.study import Claim, Effect, Row, Scale, Study, Value, gap
 from unseen.study.effects import share
 from unseen.study.figures import curves, summary
 from unseen.study.grid import Cell, Grid, resize
 from unseen.study.source import reference
-from unseen.study.trial import label, untrained_model
+from unseen.study.trial import label
 from unseen.task import Task, Use
 from unseen.tasks.skill_mix import SkillMix, grade, longest, prompts_of
 
@@ -35,15 +36,7 @@ class Arm(StrEnum):
     SETS = "up to three skills"
 
 
-BUDGET = Budget(
-    steps=900,
-    batch_size=64,
-    lr=2e-3,
-    betas=(0.9, 0.98),
-    schedule=Schedule.COSINE,
-    warmup=100,
-    clip=1.0,
-)
+BUDGET = replace(COSINE, steps=900, batch_size=64)
 
 
 @dataclass(frozen=True)
@@ -82,14 +75,9 @@ def answer_size(spec: SkillMix) -> float:
 def run(cell: Cell[Config, Arm], lab: Lab) -> Iterator[Row]:
     config, data = cell.setting, lab.child("data")
     base = config.spec(Arm.BASE).build(data)
-    shape = Decoder(
-        vocabulary=len(config.task.vocabulary),
-        width=config.width,
-        layers=config.layers,
-        heads=config.heads,
-        positions=config.positions,
-    )
-    model = untrained_model(lambda: Transformer(shape), lab)
+    size = DecoderSize(config.width, config.layers, config.heads)
+    words = len(config.task.vocabulary)
+    model = untrained_decoder(words, size, lab, config.positions)
     trained = Finetune(config.budget).fit(model, base, lab.child("base"))
     # both arms start at the same weights: the base model is trained anew in each, from one stream
     if cell.arm is Arm.SETS:
@@ -192,7 +180,12 @@ study = Study(
         ),
         Scale.LAPTOP: LAPTOP,
         Scale.PAPER: resize(
-            LAPTOP, target_tokens=2.0e7, task={"n_train": 200_000}, width=256, layers=6, seeds=5
+            LAPTOP,
+            target_tokens=2.0e7,
+            task={"n_train": 200_000},
+            width=256,
+            layers=6,
+            seeds=5,
         ),
     },
     cells=Config.cells,

@@ -10,30 +10,21 @@ from torch import nn
 
 from unseen.engine.batches import Columns, forever
 from unseen.engine.evaluate import per_example
-from unseen.engine.loop import Budget, Schedule
+from unseen.engine.loop import Budget
 from unseen.engine.token_pairs import cut_padding
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.methods.finetune import Finetune
-from unseen.models.transformer import Decoder, Positions, Transformer
+from unseen.models.small_decoders import COSINE, DecoderSize, untrained_decoder
 from unseen.study import Claim, Row, Scale, Study, Value, average, gap
 from unseen.study.effects import highest
 from unseen.study.figures import bars, summary
 from unseen.study.grid import Cell, Grid, resize
 from unseen.study.source import reference
-from unseen.study.trial import untrained_model
 from unseen.task import Task
 from unseen.tasks.skills_and_facts import VOCABULARY, SkillsAndFacts, Target
 
-BUDGET = Budget(
-    steps=400,
-    batch_size=32,
-    lr=2e-3,
-    betas=(0.9, 0.98),
-    schedule=Schedule.COSINE,
-    warmup=50,
-    clip=1.0,
-)
+BUDGET = replace(COSINE, steps=400, warmup=50)
 
 
 @dataclass(frozen=True)
@@ -72,9 +63,7 @@ class Config:
     """Share of the target's `many` examples that are other skills instead: constant size."""
     others: tuple[Target, ...] = ()
     """Targets with fewer skills, which are reported only."""
-    width: int = 64
-    layers: int = 3
-    heads: int = 4
+    decoder: DecoderSize = DecoderSize()
     seeds: int = 3
 
     def cells(self) -> Iterator[Cell["Config", None]]:
@@ -104,14 +93,7 @@ class Config:
 
 def run(cell: Cell[Config, None], lab: Lab) -> Iterator[Row]:
     config, data = cell.setting, lab.child("data")
-    shape = Decoder(
-        vocabulary=len(VOCABULARY),
-        width=config.width,
-        layers=config.layers,
-        heads=config.heads,
-        positions=Positions.ROTARY,
-    )
-    model = untrained_model(lambda: Transformer(shape), lab)
+    model = untrained_decoder(len(VOCABULARY), config.decoder, lab)
     base = tune(model, config.task.pretraining(data), config.pretraining, lab.child("pretraining"))
     exact: dict[Arm, float] = {}
     for arm in config.arms():
@@ -210,9 +192,7 @@ study = Study(
             pretraining={"steps": 5, "batch_size": 8, "warmup": 2},
             budget={"steps": 5, "batch_size": 4, "warmup": 2},
             others=(Target.NARROW, Target.MID),
-            width=16,
-            layers=1,
-            heads=2,
+            decoder={"width": 16, "layers": 1, "heads": 2},
             seeds=1,
         ),
         Scale.LAPTOP: LAPTOP,
@@ -221,8 +201,7 @@ study = Study(
             pretraining={"steps": 3_000},
             budget={"steps": 1_500, "batch_size": 64},
             others=(Target.NARROW, Target.MID),
-            width=128,
-            layers=4,
+            decoder={"width": 128, "layers": 4},
             seeds=5,
         ),
     },
