@@ -13,6 +13,7 @@ from unseen.measures.duplicates import (
     chance_distance,
     equal_rows,
     exact_pairs,
+    fingerprints,
     near_pairs,
     near_threshold,
     nearest,
@@ -174,3 +175,11 @@ def test_near_threshold_is_what_near_pairs_takes():
     assert near_threshold(a) == near_pairs(a, b).threshold
     pictures = torch.rand(60, 1, 6, 6, generator=Lab(0).generator())
     assert near_threshold(pictures) == near_pairs(pictures, pictures).threshold
+
+
+def test_equal_rows_share_a_fingerprint_and_others_do_not():
+    rng = np.random.default_rng(0)
+    rows = rng.integers(-3, 4, size=(4_000, 6)).astype(float) / 8
+    distinct = len(np.unique(rows, axis=0))
+    assert len(np.unique(fingerprints(rows))) == distinct
+    assert (fingerprints(rows) == fingerprints(rows.copy())).all()

@@ -7,9 +7,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from unseen.errors import InvalidData
-from unseen.measures.site_shift.label_noise import label_noise
+from unseen.measures.site_shift import label_noise as rating
+from unseen.measures.site_shift.label_noise import LabelNoise
 
 SITES, FLIPS = 4, 30
+
+
+def label_noise(p, y, site, seed: int = 0) -> LabelNoise:
+    return rating.label_noise(p, y, site, np.random.default_rng(seed))
 
 
 def drawn(seed: int, flips: int, strong: float = 2.5, n: int = 900):
@@ -95,3 +100,18 @@ def test_what_has_no_rate_is_refused():
     broken = np.full((60, 2), np.nan)
     with pytest.raises(InvalidData, match="not finite"):
         label_noise(broken, np.zeros(60, int), np.zeros(60, int))
+
+
+def test_of_many_rows_a_sample_gives_the_rates_and_every_row_is_rated(monkeypatch):
+    p, y, site, wrong = drawn(0, 300, n=9_000)
+    exact = label_noise(p, y, site)
+    monkeypatch.setattr(rating, "MOST_RATED", 3_000)
+    found, again, other = (label_noise(p, y, site, seed) for seed in (0, 0, 1))
+    assert len(found.wrong) == 9_000
+    assert sum(rate.n for rate in found.rates) == 3_000
+    assert (found.wrong == again.wrong).all()
+    assert (found.wrong != other.wrong).any()
+    # the other rows' rate lies within the sample's interval, and the same labels are suspected
+    assert found.rates[1].low <= exact.rates[1].value <= found.rates[1].high
+    assert np.corrcoef(found.wrong, exact.wrong)[0, 1] > 0.95
+    assert wrong[found.suspects].mean() > 0.4

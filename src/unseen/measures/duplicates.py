@@ -71,11 +71,30 @@ def equal_rows(
     """For each row of B that stands in A, the rows of A that equal it; rows of B with the same
     values share one list, so that few distinct rows cost no more than many.
     """
+    first, second = (_rounded(_rows(name, x), decimals) for name, x in (("a", a), ("b", b)))
+    if first.shape[1:] != second.shape[1:]:
+        return {}
+    # most rows have no equal: their sums say so, and what is left is compared byte by byte
+    sums, others = fingerprints(first), fingerprints(second)
+    left, right = (np.flatnonzero(np.isin(*pair)) for pair in ((sums, others), (others, sums)))
     places: dict[bytes, list[int]] = defaultdict(list)
-    for i, key in enumerate(_keys(_rows("a", a), decimals)):
+    for i, key in zip(left.tolist(), _digests(first[left]), strict=True):
         places[key].append(i)
-    keys = _keys(_rows("b", b), decimals)
-    return {j: places[key] for j, key in enumerate(keys) if key in places}
+    keys = zip(right.tolist(), _digests(second[right]), strict=True)
+    return {j: places[key] for j, key in keys if key in places}
+
+
+def fingerprints(rows: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """A number per row that equal rows share and others hardly ever do: their bit patterns times
+    odd numbers, summed modulo 2⁶⁴ after the high bits were mixed into the low ones.
+    """
+    factors = np.random.default_rng(0).integers(1 << 63, size=rows.shape[1], dtype=np.uint64)
+    found = np.zeros(len(rows), np.uint64)
+    for factor, column in zip(factors * np.uint64(2) + np.uint64(1), rows.T, strict=True):
+        # rounded numbers end in zero bits: a product alone would keep them in every sum
+        mixed = np.ascontiguousarray(column).view(np.uint64) * factor
+        found += (mixed ^ (mixed >> np.uint64(32))) * factor
+    return found
 
 
 def near_pairs(
@@ -362,12 +381,14 @@ def _rows(name: str, x: Tensor) -> Float[Tensor, "n d"]:
     return rows
 
 
-def _keys(rows: Float[Tensor, "n d"], decimals: int) -> list[bytes]:
-    return _digests(np.round(rows.numpy(), decimals) + 0.0)
+def _rounded(rows: Float[Tensor, "n d"], decimals: int) -> NDArray[np.float64]:
+    """With 0.0 added: −0 and 0 are one number with two bit patterns."""
+    rounded: NDArray[np.float64] = np.round(rows.numpy(), decimals) + 0.0
+    return rounded
 
 
 def _digests(rows: NDArray[np.float64]) -> list[bytes]:
-    """Of rows to which 0.0 was added: −0 and 0 are one number with two bit patterns."""
+    """Of rows to which 0.0 was added."""
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 

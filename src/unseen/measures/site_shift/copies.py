@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from unseen.errors import InvalidData
+from unseen.measures.duplicates import fingerprints
 from unseen.measures.site_shift.permutations import DRAWS
 
 DECIMALS = 6
@@ -58,11 +59,8 @@ def copies_across_sites(
     counts = np.bincount(inputs)
     repeated = np.flatnonzero(counts[inputs] > 1)
     rows = repeated[_crosses(inputs[repeated], site[repeated])]
-    full = np.unique(
-        np.stack([inputs, np.unique(y, return_inverse=True)[1].ravel()]),
-        axis=1,
-        return_inverse=True,
-    )[1].ravel()
+    targets = np.unique(y, return_inverse=True)[1].ravel()
+    full = inputs.astype(np.int64) * (int(targets.max(initial=0)) + 1) + targets
     same = np.isin(full[rows], _crossing_codes(full[repeated], site[repeated]))
     alone = len(repeated) - len(rows)
     return Copies(
@@ -78,8 +76,14 @@ def copies_across_sites(
 def _codes(x: Float[np.ndarray, "row input"]) -> Int[np.ndarray, " row"]:
     """The same number for equal rows."""
     rounded = np.ascontiguousarray(np.round(x, DECIMALS).astype(np.float64) + 0.0)  # −0 is 0
-    cells = rounded.view(np.dtype((np.void, rounded.dtype.itemsize * rounded.shape[1])))
-    return np.unique(cells, return_inverse=True)[1].ravel()
+    sums, times = np.unique(fingerprints(rounded), return_inverse=True, return_counts=True)[1:]
+    # whole rows are slow to sort, and few are like another: only these are compared
+    alike = times[sums] > 1
+    cells = rounded[alike].view(np.dtype((np.void, rounded.dtype.itemsize * rounded.shape[1])))
+    codes = np.empty(len(x), np.int64)
+    codes[alike] = np.unique(cells, return_inverse=True)[1].ravel()
+    codes[~alike] = int(alike.sum()) + np.arange(int((~alike).sum()))
+    return codes
 
 
 def _crossing_codes(

@@ -21,6 +21,7 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 from scipy.special import logsumexp
 
+from unseen.engine.stratified_sample import stratified_sample
 from unseen.errors import InvalidData
 from unseen.reading import Reading
 
@@ -29,6 +30,8 @@ MOST_NOISE = 0.45
 LEAST_BELIEF = 0.2
 """A suspect is listed from this probability to be wrong on."""
 FEWEST = 50
+MOST_RATED = 20_000
+"""Rows from which rates are estimated: of more drawn at random within site and label."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,21 @@ def label_noise(
     p: Float[np.ndarray, "row label"],
     y: Int[np.ndarray, " row"],
     site: Int[np.ndarray, " row"],
+    rng: np.random.Generator,
 ) -> LabelNoise:
-    """Rates at every site (codes 0, 1, …), and the suspects."""
+    """Rates at every site (codes 0, 1, …), and the suspects among all rows."""
     _validate(p, y, site)
-    count = int(site.max()) + 1
-    log_p = _at_site_prevalence(np.log(np.clip(p, 1e-6, 1.0)), y, site, count)
-    fit = _fit(log_p, y, site, count)
+    count, labels = int(site.max()) + 1, p.shape[1]
+    log_p = np.log(np.clip(p, 1e-6, 1.0))
+    drawn = stratified_sample(site * labels + y, MOST_RATED, rng)
+    shift = _site_constants(log_p[drawn], y[drawn], site[drawn], count)
+    log_p = log_p + shift[site]
+    of_drawn = log_p[drawn], y[drawn], site[drawn]
+    fit = _fit(*of_drawn, count)
     rates, p_values = [], []
     for k in range(count):
-        low, high, value = _profile(log_p, y, site, fit, k)
-        rates.append(Reading(float(fit.rates[k]), low, high, int((site == k).sum())))
+        low, high, value = _profile(*of_drawn, fit, k)
+        rates.append(Reading(float(fit.rates[k]), low, high, int((site[drawn] == k).sum())))
         p_values.append(value)
     q = _label_probability(log_p, y, fit.sharpness)
     rate, others = fit.rates[site], p.shape[1] - 1
@@ -83,14 +91,14 @@ RIDGE = 0.1
 """Of the constants per site and class, in units of one label: a class that a site does not have."""
 
 
-def _at_site_prevalence(
+def _site_constants(
     log_p: Float[np.ndarray, "row label"],
     y: Int[np.ndarray, " row"],
     site: Int[np.ndarray, " row"],
     count: int,
-) -> Float[np.ndarray, "row label"]:
-    """The log-probabilities with a constant per site and class, the likeliest beside one exponent:
-    a class that is rarer at a site by its own nature is no wrong label there.
+) -> Float[np.ndarray, "site label"]:
+    """What to add to the log-probabilities of each site and class, the likeliest beside one
+    exponent: a class that is rarer at a site by its own nature is no wrong label there.
     """
     labels = log_p.shape[1]
     is_label = np.eye(labels)[y]
@@ -107,7 +115,7 @@ def _at_site_prevalence(
     start = np.append(1.0, np.zeros(count * labels))
     bounds = [(0.2, 10.0), *[(None, None)] * (count * labels)]
     w = optimize.minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    return log_p + w[1:].reshape(count, labels)[site] / w[0]
+    return w[1:].reshape(count, labels) / w[0]
 
 
 def _label_probability(

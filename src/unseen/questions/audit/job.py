@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import NoReturn, TypeVar
 
 from unseen.attribution import Attribution
@@ -27,6 +27,7 @@ from unseen.questions.audit.results import (
     Performance,
     WorstError,
 )
+from unseen.questions.audit.trial_sample import trial_session
 from unseen.questions.measure.results import Measurement
 from unseen.reading import Measure
 from unseen.subjects.examples import Example
@@ -114,13 +115,14 @@ class Audit:
         session = open_session(subject, lab, seeds=self.seeds, retrain=bool(self.remedies))
         asked = applicable(self.remedies, session)
         remedies = {f"remedy: {name}": make for name, make in asked.items()}
+        trial = cache(lambda: trial_session(session))
         further: dict[str, Callable[[], list[Outcome]]] = {}
         if remedies:
             without = "remedy: without flagged features"
-            further[without] = lambda: changes.leave_features_out(session, checked)
+            further[without] = lambda: changes.leave_features_out(trial(), checked)
         if remedies and session.has_gradients:
             tuned = "remedy: site-wise fine-tuning"
-            further[tuned] = partial(changes.local_finetuning, session)
+            further[tuned] = lambda: changes.local_finetuning(trial())
         parts = Parts(session, self._order([*remedies, *further]))
         performance = parts("scores", partial(performances.performance, session), Performance())
         calibration = parts(
@@ -168,9 +170,7 @@ class Audit:
         outcomes = [
             outcome
             for name, (part, make) in zip(asked, remedies.items(), strict=True)
-            for outcome in parts(
-                part, partial(changes.remedy, session, name, make), list[Outcome]()
-            )
+            for outcome in parts(part, partial(_remedy, trial, name, make), list[Outcome]())
         ]
         for name, part in further.items():
             outcomes += parts(name, part, list[Outcome]())
@@ -230,6 +230,11 @@ class Audit:
         known = PARTS.index("overlap of splits")
         found = (check.part for check in checks())
         return [*PARTS[:known], *found, *PARTS[known:], *last]
+
+
+def _remedy(trial: Callable[[], Session], name: str, make: Remedy) -> list[Outcome]:
+    """The remedy's changes; its session is trained when the first remedy asks for it."""
+    return changes.remedy(trial(), name, make)
 
 
 def standard_audit(seeds: int, has_remedies: bool) -> Audit:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unseen.engine.stratified_sample import stratified_sample
 from unseen.errors import UnseenError
 from unseen.measures.site_shift.classifier import SiteClassifier, site_classifier
 from unseen.measures.site_shift.covariates import FeatureShift, feature_shifts
@@ -16,10 +17,14 @@ from unseen.measures.site_shift.decomposition import (
     decompose,
     mean_of,
 )
+from unseen.measures.site_shift.permutations import MOST_ROWS
 from unseen.measures.site_shift.prevalence import PrevalenceShift, prevalence_shift
 from unseen.measures.site_shift.recording import recording_changes
 from unseen.measures.site_shift.relations import RelationChange, relation_changes
 from unseen.subjects.session import Session
+
+MOST_DECOMPOSED = 20_000
+"""Examples of either side that a gap is decomposed with, in each of many resamples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,11 @@ def site_shift(session: Session, name: str) -> SiteShift:
     with suppress(UnseenError):  # few rows: the other tests can do with less
         classifier = site_classifier(rows.x, here, features, lab.child("classifier").numpy())
     used = sorted({k for at in features.values() for k in at})
+    if len(here) > MOST_ROWS:
+        session.note_cap(
+            f"`{name}` is compared with the other sites, feature by feature and by a classifier, "
+            f"on {MOST_ROWS:,} of the {len(here):,} examples, drawn at random in equal shares."
+        )
     return SiteShift(
         site=str(session.task.splits[name].at or name),
         relations=relation_changes(rows.x, rows.y, here, features, lab.child("relations").numpy()),
@@ -88,14 +98,16 @@ def _decompositions(
         return {}, "no held-out examples of known sites"
     parts = [(split, np.flatnonzero(rows.split == split)) for split in (*known, name)]
     order = np.concatenate([index for _, index in parts])
-    here = rows.split[order] == name
+    drawn = _draw_sides(session, name, order)
+    here = rows.split[order[drawn]] == name
     used = sorted({k for at in features.values() for k in at})
-    x, y = rows.x[order][:, used], rows.y[order].astype(float)
+    x, y = rows.x[order[drawn]][:, used], rows.y[order].astype(float)
     is_number = not session.classifies
-    target = y if is_number or len(np.unique(y)) == 2 else None
+    target = y[drawn] if is_number or len(np.unique(y)) == 2 else None
     found = {}
+    statistics = _statistics(session, [split for split, _ in parts], y, drawn)
     try:
-        for metric, statistic in _statistics(session, [split for split, _ in parts], y).items():
+        for metric, statistic in statistics.items():
             rng = session.lab.child("gap", name, metric).numpy()
             found[metric] = decompose(statistic, x, target, here, rng)
     except UnseenError as error:
@@ -103,12 +115,34 @@ def _decompositions(
     return found, ""
 
 
-def _statistics(session: Session, splits: Sequence[str], y: np.ndarray) -> dict[str, Statistic]:
+def _draw_sides(session: Session, name: str, order: np.ndarray) -> np.ndarray:
+    """Places in the order of rows: of many those that are drawn at random on either side."""
+    rows, rng = session.site_rows, session.lab.child("gap rows", name).numpy()
+    here = rows.split[order] == name
+    classes = np.unique(rows.y[order], return_inverse=True)[1] if session.classifies else 0
+    site = rows.site[order]
+    strata = (site - site.min()) * (1 + np.max(classes, initial=0)) + classes
+    found = []
+    for side, at in ((~here, "known sites"), (here, f"`{name}`")):
+        places = np.flatnonzero(side)
+        if len(places) > MOST_DECOMPOSED:
+            session.note_cap(
+                f"The gap is decomposed with {MOST_DECOMPOSED:,} of the {len(places):,} evaluated "
+                f"examples of {at}, drawn at random within site and class."
+            )
+        found.append(places[stratified_sample(strata[places], MOST_DECOMPOSED, rng)])
+    return np.sort(np.concatenate(found))
+
+
+def _statistics(
+    session: Session, splits: Sequence[str], y: np.ndarray, drawn: np.ndarray
+) -> dict[str, Statistic]:
+    """Of the drawn rows of these splits."""
     predictions = [session.predictions(split) for split in splits]
-    values = np.concatenate([one.values.mean(0) for one in predictions])
+    values = np.concatenate([one.values.mean(0) for one in predictions])[drawn]
     found = {predictions[0].score_name: mean_of(values)}
     margins = [one.margin for one in predictions]
     if all(margin is not None for margin in margins):
         score = np.concatenate([margin.mean(0) for margin in margins if margin is not None])
-        found["AUC"] = area_of(score, y > 0)
+        found["AUC"] = area_of(score[drawn], y[drawn] > 0)
     return found

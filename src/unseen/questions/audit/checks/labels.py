@@ -10,12 +10,12 @@ from torch import Tensor
 from unseen.document import Block, Note, Table, Tone, Value
 from unseen.engine.batches import Columns, gather, whole
 from unseen.engine.evaluate import outputs, per_example
-from unseen.engine.loop import erm_step, train
+from unseen.engine.loop import Budget, erm_step, train
 from unseen.errors import InvalidData
 from unseen.lab import Lab
-from unseen.measures.site_shift.label_noise import LEAST_BELIEF, label_noise
+from unseen.measures.site_shift.label_noise import LEAST_BELIEF, MOST_RATED, label_noise
 from unseen.methods.fit_estimator import FitEstimator
-from unseen.questions.audit import training_data
+from unseen.questions.audit import training_data, trial_sample
 from unseen.questions.audit.check import CheckResult, Code
 from unseen.questions.audit.results import Findings
 from unseen.reading import Reading
@@ -188,7 +188,12 @@ def _of_classes(session: Session, split: str, n: int) -> SuspectedLabels:
     y = batch["y"].flatten().cpu().numpy()
     codes = batch["site"].cpu() if "site" in batch else torch.zeros(n, dtype=torch.int64)
     present, site = torch.unique(codes, return_inverse=True)
-    noise = label_noise(p, y, site.numpy())
+    noise = label_noise(p, y, site.numpy(), session.lab.child("label noise").numpy())
+    if n > MOST_RATED:
+        session.note_cap(
+            f"Rates of wrong labels are estimated from {MOST_RATED:,} of the {n:,} examples of "
+            f"`{split}`, drawn at random within site and class; every label is then rated by them."
+        )
     names = session.subject.site_names
     sites = [str(names[int(k)]) if names and k >= 0 else "" for k in present]
     rows = batch["index"].flatten().tolist() if "index" in batch else range(n)
@@ -245,6 +250,8 @@ def _out_of_fold(
             f"one for {session.subject.budget.steps}."
         )
     folds = torch.randperm(n, generator=lab.child("folds").generator()).tensor_split(FOLDS)
+    budget = _tell_sample(session, split, n - len(folds[0]), budget)
+    selection = trial_sample.sample_splits(task.of(Use.SELECT), lab) if budget.select_every else {}
     found: list[Tensor] = []
     for k, held in enumerate(folds):
         own = lab.child("fold", k)
@@ -252,8 +259,9 @@ def _out_of_fold(
             model = untrained_model(session.subject)
         rest = torch.cat([fold for j, fold in enumerate(folds) if j != k])
         fitted = Split(Columns(**gather(data, rest)), Use.TRAIN)
-        splits = {"train": fitted, **(task.of(Use.SELECT) if budget.select_every else {})}
-        part = replace(task, splits=splits)
+        part = replace(
+            task, splits={**trial_sample.sample_splits({"train": fitted}, own), **selection}
+        )
         if session.has_gradients:
             trained = train(model, part, erm_step, budget, own.child("fit"))
         else:
@@ -267,6 +275,21 @@ def _out_of_fold(
             fix="look for non-finite inputs or targets.",
         )
     return values[torch.cat(list(folds)).argsort()]
+
+
+def _tell_sample(session: Session, split: str, rows: int, budget: Budget) -> Budget:
+    """The budget of models of so many rows, shorter where they are trained on a sample only."""
+    most = trial_sample.MOST_ROWS
+    if rows <= most:
+        return budget
+    if session.has_gradients:
+        budget = trial_sample.shorter_budget(budget, most, rows)
+    steps = f" for {budget.steps:,} steps" if session.has_gradients else ""
+    session.note_cap(
+        f"The models that suspect labels are trained{steps} on {most:,} of {rows:,} examples "
+        f"of `{split}`, drawn at random within site and class; every label is compared with them."
+    )
+    return budget
 
 
 check = LabelCheck()
