@@ -10,7 +10,7 @@ import torch
 from unseen.engine.loop import Budget
 from unseen.lab import Lab
 from unseen.measures.site_shift import label_noise
-from unseen.questions.audit import trial_sample
+from unseen.questions.audit import local_labels, performance, site_shift, trial_sample
 from unseen.questions.audit.checks import labels
 from unseen.questions.audit.job import Audit
 from unseen.questions.audit.remedy_methods import standard_remedies
@@ -87,3 +87,23 @@ def test_a_shorter_budget_makes_as_many_passes_and_never_more_steps():
     many = shorter_budget(Budget(steps=10_000, batch_size=100), 20_000, 25_000)
     assert many.steps == 8_000
     assert shorter_budget(Budget(steps=100, batch_size=100), 20_000, 50_000).steps == 100
+
+
+def test_resampled_parts_say_how_many_examples_they_read(subject, monkeypatch):
+    for part, cap in ((performance, "MOST_TESTED"), (site_shift, "MOST_DECOMPOSED")):
+        monkeypatch.setattr(part, cap, 50)
+    monkeypatch.setattr(local_labels, "MOST_EVALUATED", 70)
+    found = Audit(seeds=1, remedies={}, measures={})(subject, Lab())
+    said = " ".join(found.decisions)
+    for sentence in (
+        "Whether `unseen` is miscalibrated is tested on 50 of its 150 examples, drawn at random",
+        "The gap is decomposed with 50 of the 150 evaluated examples of `unseen`",
+        "What labels of a site bring is evaluated on 70 of the 150 examples of `unseen`",
+    ):
+        assert sentence in said
+    (gains,) = found.checked["labels of a site"]
+    left = {(gain.labels, change.n) for gain in gains.gains for change in gain.change.values()}
+    assert left == {(30, 70), (100, 50)}
+    (shift,) = found.checked["why sites differ"]
+    assert shift.gaps["accuracy"].gap.n == 100
+    assert found.readings["calibration error: unseen"].n == 150

@@ -35,6 +35,8 @@ share is left.
 """
 LEAST_LEFT = 50
 """Examples that must be left to evaluate on."""
+MOST_EVALUATED = 20_000
+"""Other examples that a remedy is evaluated on: those that follow the labels in their draw."""
 DRAWS, REFITS = 20, 3
 """Draws of labels: those that cost nothing, and those that train."""
 COPIES = 5
@@ -75,6 +77,11 @@ def local_labels(session: Session, name: str) -> LocalLabels:
     """Draws of labels at random, of whole entities and blocks; every remedy gets the same draws."""
     n = session.predictions(name).score.shape[1]
     counts = _counts(n, largest(_clusters(session, name)))
+    if n - min(counts) > MOST_EVALUATED:
+        session.note_cap(
+            f"What labels of a site bring is evaluated on {MOST_EVALUATED:,} of the {n:,} examples "
+            f"of `{name}`, drawn at random with the labels."
+        )
     gains, skipped = list[LocalGain](), dict[str, str]()
     for remedy, attempt in _remedies(session, name).items():
         try:
@@ -138,7 +145,8 @@ def _gain(
         rng = session.lab.child("local labels", name, k).numpy()
         order = in_order(cluster, rng.permutation(int(cluster.max()) + 1))
         end = whole_clusters(cluster[order], count)
-        for metric, reading in change(order[:end], np.sort(order[end:])).items():
+        rest = np.sort(order[end : end + MOST_EVALUATED])
+        for metric, reading in change(order[:end], rest).items():
             found.setdefault(metric, []).append(reading)
     readings = {metric: over_draws(several) for metric, several in found.items()}
     return LocalGain(remedy=remedy, labels=count, change=readings)

@@ -38,6 +38,8 @@ from unseen.task import Use
 
 SMALL = 20
 """Subgroups below this size are reported with a warning."""
+MOST_TESTED = 50_000
+"""Examples whose calibration is tested by outcomes drawn two thousand times."""
 
 
 def performance(session: Session) -> Performance:
@@ -166,6 +168,13 @@ def calibration(session: Session) -> Calibration:
         error = CalibrationError(split)(session.first, session.lab.child("calibration", split))
         readings[f"calibration error: {split}"] = replace(error, detail=None)
         readings[f"calibration error by chance: {split}"] = by_chance(p, bins, rng)
+        if p.size > MOST_TESTED:
+            session.note_cap(
+                f"Whether `{split}` is miscalibrated is tested on {MOST_TESTED:,} of its "
+                f"{p.size:,} examples, drawn at random; the calibration error is that of all."
+            )
+            drawn = np.sort(rng.choice(p.size, MOST_TESTED, replace=False))
+            p, outcome = p[drawn], outcome[drawn]
         p_values[split] = miscalibration(p, outcome, bins, rng)
         if error.detail is not None:
             curves[split] = [(float(p), float(o)) for p, o, n in error.detail if n > 0]
