@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 from unseen.engine.loop import Budget
 from unseen.lab import Lab
 from unseen.measures.site_shift import label_noise
+from unseen.models.estimator import Estimator
 from unseen.questions.audit import local_labels, performance, site_shift, trial_sample
 from unseen.questions.audit.checks import labels
 from unseen.questions.audit.job import Audit
@@ -20,6 +22,10 @@ from unseen.subjects.tables import TableColumns, of_table
 
 MOST = 60
 BUDGET = Budget(steps=40, batch_size=16, select_every=10)
+
+
+def logistic() -> Estimator:
+    return Estimator(LogisticRegression(), 2)
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +98,15 @@ def test_a_shorter_budget_makes_as_many_passes_and_never_more_steps():
 def test_resampled_parts_say_how_many_examples_they_read(subject, monkeypatch):
     for part, cap in ((performance, "MOST_TESTED"), (site_shift, "MOST_DECOMPOSED")):
         monkeypatch.setattr(part, cap, 50)
+    monkeypatch.setattr(performance, "MOST_FITTED", 80)
+    subject = replace(subject, references={"logistic regression": logistic})
     monkeypatch.setattr(local_labels, "MOST_EVALUATED", 70)
     found = Audit(seeds=1, remedies={}, measures={})(subject, Lab())
     said = " ".join(found.decisions)
     for sentence in (
         "Whether `unseen` is miscalibrated is tested on 50 of its 150 examples, drawn at random",
         "The gap is decomposed with 50 of the 150 evaluated examples of `unseen`",
+        "Comparison models are fitted on 80 of the 195 examples of `train`, drawn at random within",
         "What labels of a site bring is evaluated on 70 of the 150 examples of `unseen`",
     ):
         assert sentence in said

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from unseen import stats
+from unseen.engine.batches import Columns
+from unseen.engine.stratified_sample import sample_columns
 from unseen.errors import InvalidData, UnseenError, reason
 from unseen.measures.calibration import (
     CalibrationError,
@@ -34,10 +36,12 @@ from unseen.questions.audit.results import (
 from unseen.reading import Reading
 from unseen.subjects.predictions import SplitPredictions, group_codes, predict
 from unseen.subjects.session import Session
-from unseen.task import Use
+from unseen.task import Task, Use
 
 SMALL = 20
 """Subgroups below this size are reported with a warning."""
+MOST_FITTED = 100_000
+"""Training examples that comparison models are fitted on."""
 MOST_TESTED = 50_000
 """Examples whose calibration is tested by outcomes drawn two thousand times."""
 
@@ -209,8 +213,10 @@ def references(session: Session) -> Comparisons:
     models = {name: make() for name, make in session.subject.references.items()}
     if (constant := constant_model(session)) is not None:
         models = {CONSTANT: constant, **models}
+    sampled = _rival_task(session) if session.subject.references else session.task
     for name, model in models.items():
-        run = FitEstimator().fit(model, session.task, session.lab.child("reference", name))
+        task = session.task if name == CONSTANT else sampled
+        run = FitEstimator().fit(model, task, session.lab.child("reference", name))
         for split in session.evaluation_splits:
             found = predict(
                 [run.model],
@@ -225,3 +231,17 @@ def references(session: Session) -> Comparisons:
                 Outcome(remedy=name, split=split, metric=m, change=c) for m, c in changes.items()
             ]
     return Comparisons(scores=scores, changes=comparisons)
+
+
+def _rival_task(session: Session) -> Task:
+    """The task with what comparison models are fitted on: of very many examples a part."""
+    splits = dict(session.task.splits)
+    for name, split in session.task.of(Use.TRAIN).items():
+        if isinstance(split.data, Columns) and (n := len(split.data)) > MOST_FITTED:
+            rng = session.lab.child("rival sample", name).numpy()
+            splits[name] = replace(split, data=sample_columns(split.data, MOST_FITTED, rng))
+            session.note_cap(
+                f"Comparison models are fitted on {MOST_FITTED:,} of the {n:,} examples of "
+                f"`{name}`, drawn at random within site and class."
+            )
+    return replace(session.task, splits=splits)
