@@ -71,7 +71,7 @@ def equal_rows(
     """For each row of B that stands in A, the rows of A that equal it; rows of B with the same
     values share one list, so that few distinct rows cost no more than many.
     """
-    first, second = (_rounded(_rows(name, x), decimals) for name, x in (("a", a), ("b", b)))
+    first, second = (_round(_rows(name, x), decimals) for name, x in (("a", a), ("b", b)))
     if first.shape[1:] != second.shape[1:]:
         return {}
     # most rows have no equal: their sums say so, and what is left is compared byte by byte
@@ -381,7 +381,7 @@ def _rows(name: str, x: Tensor) -> Float[Tensor, "n d"]:
     return rows
 
 
-def _rounded(rows: Float[Tensor, "n d"], decimals: int) -> NDArray[np.float64]:
+def _round(rows: Float[Tensor, "n d"], decimals: int) -> NDArray[np.float64]:
     """With 0.0 added: −0 and 0 are one number with two bit patterns."""
     rounded: NDArray[np.float64] = np.round(rows.numpy(), decimals) + 0.0
     return rounded
