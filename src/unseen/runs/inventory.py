@@ -34,7 +34,9 @@ FOLDERS = {
     "slurm": "jobs",
 }
 """Rooms whose entries are stored things as they are, and their kind."""
-TENSORS = re.compile(r"(?P<what>.+)-[0-9a-f]{12}(?:-\d+)?(?P<part>\.part)?\.safetensors")
+TENSORS = re.compile(
+    r"(?P<what>.+?)-[0-9a-f]{12}(?:-\d+|-[a-z]+-\d+(?P<part>\.part))?\.safetensors"
+)
 """A file of `TensorCache`, or the state of an unfinished computation beside it."""
 BEGUN = (".kept-", ".tmp-", ".part-")
 """How names of what is being written begin, or was when its process ended."""
@@ -94,7 +96,8 @@ def factor_bytes(home: Path) -> int:
     """What the factor files of a home take."""
     rooms = [room for room in _folders(home) if room.name != "runs"]
     files = [one for room in rooms for one in _entries(room) if one.name.startswith(CURVATURE)]
-    return sum(_measure(Path(one.path))[0] for one in files)
+    finished = [Path(one.path) for one in files if not one.name.endswith(".part.safetensors")]
+    return sum(_measure(path)[0] for path in finished)
 
 
 def forgone(kind: str) -> str:

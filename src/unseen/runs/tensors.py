@@ -33,6 +33,8 @@ _MAGIC = (b"PK\x03\x04", *(b"\x80" + bytes([protocol]) for protocol in range(1, 
 """A zip as torch.save writes it, and the first bytes of pickles of protocols 1 to 5."""
 
 
+WRITE_EVERY = 30.0
+"""Seconds between two writes of an unfinished state."""
 _STARTED = time.time()
 CodeVersion = Callable[[tuple[object, ...]], str]
 """The version of Unseen's code that these definitions reach; empty where it cannot be known."""
@@ -47,6 +49,43 @@ def code_version(definitions: tuple[object, ...]) -> str:
     # what runs is what was imported, not what the file says now
     is_edited = any(path.stat().st_mtime > _STARTED for path in code.files)
     return "" if is_edited else code.version
+
+
+@dataclass
+class UnfinishedFile:
+    """The state of a computation that is not finished, in a file beside that of its value."""
+
+    path: Path
+    key: str | None
+    """What decides the value, and the state; None where it cannot be known: nothing is kept."""
+    has_room: Callable[[Path, Mapping[str, Tensor]], bool]
+    every: float
+    """Seconds between two writes, at least."""
+    _wrote: float = field(default_factory=time.monotonic)
+    _took: float = 0.0
+
+    def load(self) -> dict[str, Tensor] | None:
+        """The state as it was written last; None where there is none of this key."""
+        if self.key is None or not self.path.is_file():
+            return None
+        try:
+            return read_weights(self.path, self.key)
+        except (CorruptFile, OSError) as error:
+            log.warning("%s It starts anew.", getattr(error, "what", error))
+            return None
+
+    def is_due(self) -> bool:
+        """Whether enough time has passed that writing takes no more than a twentieth of it."""
+        wait = max(self.every, 20 * self._took if self.every else 0.0)
+        return self.key is not None and time.monotonic() - self._wrote >= wait
+
+    def save(self, state: dict[str, Tensor]) -> None:
+        """Writes the state, whole or not at all."""
+        began = time.monotonic()
+        if self.key is not None and self.has_room(self.path, state):
+            save_weights(self.path, state, self.key)
+        self._wrote = time.monotonic()
+        self._took = self._wrote - began
 
 
 @dataclass(frozen=True)
@@ -81,33 +120,52 @@ class TensorCache:
         with self.writing():
             began = time.process_time()
             tensors = make()
-            if self._has_room(key, tensors):
+            if self._has_room(path, tensors):
                 save_weights(path, tensors, text, time.process_time() - began)
+            self.forget_unfinished(key)
         return tensors
+
+    def state_file(self, key: Identity, name: str, decisive: str) -> UnfinishedFile:
+        """A place for a part of an unfinished value, which `decisive` decides beside its key."""
+        path, text = self.path(key), self.text(key)
+        return UnfinishedFile(
+            path.with_name(f"{path.stem}-{name}.part{path.suffix}"),
+            None if text is None else f"{text}\n{decisive}",
+            self._has_room,
+            WRITE_EVERY,
+        )
+
+    def forget_unfinished(self, key: str | Identity) -> None:
+        """Removes the parts of a value that is finished."""
+        path = self.path(key)
+        for part in path.parent.glob(f"{path.stem}-*.part{path.suffix}"):
+            part.unlink(missing_ok=True)
 
     def writing(self) -> AbstractContextManager[None]:
         """Inside the block `unseen cache --prune` removes nothing here."""
         return nullcontext() if self.home is None else writing(self.home, self.folder.name)
 
-    def _has_room(self, key: str | Identity, tensors: Mapping[str, Tensor]) -> bool:
+    def _has_room(self, path: Path, tensors: Mapping[str, Tensor]) -> bool:
         """Whether the limit of factor files allows one more; says so where it does not."""
         limit = factor_limit() if self.home is not None else None
-        if limit is None or self.home is None or not self.path(key).name.startswith(CURVATURE):
+        if limit is None or self.home is None or not path.name.startswith(CURVATURE):
             return True
         size = sum(tensor.nbytes for tensor in tensors.values())
         present = factor_bytes(self.home)
         if present + size <= limit:
             return True
-        log.warning(
-            "Factors of %s are not kept, they will be fitted again: factor files take %s already, "
-            "and %s is %s. Raise it, or make room: unseen cache --prune --kind factors --limit %s",
-            format_size(size),
-            format_size(present),
-            LIMIT,
-            format_size(limit),
-            format_size(max(0, limit - size)).replace(" ", ""),
+        self._warn_once(
+            f"Factors of {format_size(size)} are not kept, they will be fitted again: factor files "
+            f"take {format_size(present)} already, and {LIMIT} is {format_size(limit)}. Raise it, "
+            "or make room: unseen cache --prune --kind factors --limit "
+            f"{format_size(max(0, limit - size)).replace(' ', '')}"
         )
         return False
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
 
     def text(self, key: str | Identity) -> str | None:
         """The key as text; None, and a line that says why, where it cannot be known."""
@@ -119,9 +177,7 @@ class TensorCache:
         why = (
             "; ".join(key.unknown[:3]) or "the source of Unseen was edited after this process began"
         )
-        if why not in self._told:
-            self._told.add(why)
-            log.warning("No %s is kept, an interrupted command starts anew: %s.", key.name, why)
+        self._warn_once(f"No {key.name} is kept, an interrupted command starts anew: {why}.")
         return None
 
     def path(self, key: str | Identity) -> Path:

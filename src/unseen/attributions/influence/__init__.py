@@ -34,6 +34,7 @@ from unseen.attributions.influence.layers import (
     select_layers,
 )
 from unseen.attributions.influence.preconditioned_queries import Precision
+from unseen.attributions.influence.running_sums import SumsStore, sums_store
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top
 from unseen.engine.factor_pairs import FactorPair
@@ -149,6 +150,24 @@ class Influence:
         with restrict_gradients(model, layers):
             first = next(stream.iterate())[2]
             refuse_batch_dependence(model, first, loss)
+            mark = digest(model)
+            key = identify(
+                CURVATURE,
+                settings=replace(
+                    self, memory=0, curvature=self.curvature.preconditioner, iterations=0, rank=0
+                ),
+                model=Structure(model),
+                weights=mark,
+                objective=objective,
+                data=trained.task.of(Use.TRAIN),
+                lab=lab.signature,
+            )
+
+            def sums_of(name: str) -> SumsStore:
+                # which gradients fit into the memory decides last digits of the second pass
+                where = f"{name}-{lab.ranks.rank}"
+                return sums_store(lab.keeper, key, where, f"memory={self.memory}")
+
             fit = Fit(
                 model,
                 self.curvature.preconditioner,
@@ -162,24 +181,13 @@ class Influence:
                 lab,
                 self.real,
                 kept,
+                sums_of,
             )
-            mark = digest(model)
 
             def make() -> dict[str, Tensor]:
                 blocks, examples = fit(lambda: stream.local_batches(self.most))
                 return Factors(blocks, mark, examples).tensors()
 
-            key = identify(
-                CURVATURE,
-                settings=replace(
-                    self, memory=0, curvature=self.curvature.preconditioner, iterations=0, rank=0
-                ),
-                model=Structure(model),
-                weights=mark,
-                objective=objective,
-                data=trained.task.of(Use.TRAIN),
-                lab=lab.signature,
-            )
             factors = Factors.of(lab.keep(key, make), mark, lab)
         if self.layers and not is_exact:
             refuse_unused_layers(model, layers, factors)

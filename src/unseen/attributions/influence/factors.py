@@ -11,6 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from unseen.attributions.influence.preconditioned_queries import Precision
+from unseen.attributions.influence.running_sums import (
+    FirstPass,
+    Forgetful,
+    SumsStore,
+    pack_pairs,
+    unpack_pairs,
+)
 from unseen.engine.batches import size
 from unseen.engine.factor_pairs import FactorPair, GradientRows
 from unseen.engine.kron import FULL, Covariances, KroneckerBlock, blocks_of, damp
@@ -106,6 +113,8 @@ class Factors:
         return cls(blocks_of(given), found, int(examples))
 
 
+NEXT = "unseen/next"
+"""The batch after those in a stored sum."""
 Pass = Callable[[], Iterator[tuple[int, Batch]]]
 """The batches of this process with their number, from the start."""
 
@@ -128,6 +137,8 @@ class PairCache:
     budget: int
     pairs: dict[tuple[int, int], dict[str, FactorPair]] = field(default_factory=dict)
     used: int = 0
+    earlier: set[tuple[int, int]] = field(default_factory=set)
+    """Those that the process held which began this fit and was killed."""
 
     def store(self, batch: int, draw: int, pairs: dict[str, FactorPair]) -> None:
         wanted = sum(pair.bytes for pair in pairs.values())
@@ -153,6 +164,8 @@ class Fit:
     lab: Lab
     real: Callable[[Batch], Tensor | None]
     cache: PairCache
+    unfinished: Callable[[str], SumsStore] = lambda name: Forgetful()
+    """Where the sums of each pass are kept until it is finished."""
 
     def __call__(self, batches: Pass) -> tuple[dict[str, KroneckerBlock], int]:
         """The damped blocks, and the number of examples that they were fitted on."""
@@ -172,23 +185,39 @@ class Fit:
 
     def _bases(self, batches: Pass) -> tuple[dict[str, KroneckerBlock], float]:
         """Eigenvectors of every layer, and the number of examples over all processes."""
-        sums: dict[str, Covariances] = {}
-        plain: dict[str, FactorPair] = {}
-        n = 0
+        store = self.unfinished("covariances")
+        state = self._first_pass(store.load())
         for number, batch in batches():
-            n += size(batch)
-            real = self.real(batch)
-            for draw, (share, pairs) in enumerate(self._pseudo(number, batch)):
-                pairs = {name: pair.flush_denormals() for name, pair in pairs.items()}
-                for name, pair in pairs.items():
-                    if self._is_diagonal(pair):
-                        plain[name] = pair.take(slice(0, 1))
-                    else:
-                        sums.setdefault(name, Covariances()).add(pair, real, share)
-                self.cache.store(number, draw, reduce_precision(pairs, self.precision))
-        total = self.lab.sum(torch.tensor(float(n), dtype=torch.float64))
-        made = {name: one.sum_over(self.lab.sum).basis(name) for name, one in sorted(sums.items())}
-        return made | {name: _identity(pair) for name, pair in plain.items()}, float(total)
+            if number < state.next:
+                continue
+            self._add(state, number, batch)
+            if store.is_due():
+                held = pack_pairs({*self.cache.pairs, *self.cache.earlier}, self.cache.used)
+                store.save(state.tensors() | held)
+        total = self.lab.sum(torch.tensor(float(state.examples), dtype=torch.float64))
+        sums = sorted(state.sums.items())
+        made = {name: one.sum_over(self.lab.sum).basis(name) for name, one in sums}
+        return made | state.plain, float(total)
+
+    def _first_pass(self, stored: dict[str, Tensor] | None) -> FirstPass:
+        """Sums to go on from."""
+        if stored is None:
+            return FirstPass()
+        self.cache.earlier, self.cache.used = unpack_pairs(stored)
+        return FirstPass.of(stored, self.lab.device)
+
+    def _add(self, state: FirstPass, number: int, batch: Batch) -> None:
+        real = self.real(batch)
+        for draw, (share, pairs) in enumerate(self._pseudo(number, batch)):
+            pairs = {name: pair.flush_denormals() for name, pair in pairs.items()}
+            for name, pair in pairs.items():
+                if self._is_diagonal(pair):
+                    state.plain[name] = _identity(pair)
+                else:
+                    state.sums.setdefault(name, Covariances()).add(pair, real, share)
+            self.cache.store(number, draw, reduce_precision(pairs, self.precision))
+        state.examples += size(batch)
+        state.next = number + 1
 
     def _is_diagonal(self, pair: FactorPair) -> bool:
         wide = (
@@ -204,10 +233,18 @@ class Fit:
         """Λ: the mean squares of the gradients in the eigenbasis."""
         total = {name: torch.zeros_like(block.values) for name, block in basis.items()}
         is_half = runs_half(basis, self.precision)
+        store = self.unfinished("eigenvalues")
+        stored = store.load() or {}
+        following = int(stored.get(NEXT, 0))
+        total |= {name: stored[name].to(value.device) for name, value in total.items() if stored}
         for number, batch in batches():
+            if number < following:
+                continue
             for _, pairs in self._replay(number, batch, is_half):
                 for name, pair in pairs.items():
                     total[name] += squares_in_basis(basis[name], pair)
+            if store.is_due():
+                store.save(total | {NEXT: torch.tensor(number + 1)})
         each = self.draws if self.fisher is Fisher.SAMPLED else 1
         return {name: self.lab.sum(value) / (examples * each) for name, value in total.items()}
 
@@ -224,6 +261,11 @@ class Fit:
         held = [self.cache.pairs.get((number, draw)) for draw in range(draws)]
         if all(pairs is not None for pairs in held):
             yield from ((1.0, pairs) for pairs in held if pairs is not None)
+        elif all((number, draw) in self.cache.earlier for draw in range(draws)):
+            # as the first pass made them, so that the sums are those of a fit that was not killed
+            for share, pairs in self._pseudo(number, batch):
+                first = {name: pair.flush_denormals() for name, pair in pairs.items()}
+                yield share, reduce_precision(first, self.precision)
         else:
             for share, pairs in self._pseudo(number, batch, is_half):
                 yield share, reduce_precision(pairs, self.precision)

@@ -15,7 +15,14 @@ from unseen.attributions.influence import CURVATURE
 from unseen.errors import CorruptFile, InvalidConfig, InvalidData
 from unseen.identity import Identity, differing
 from unseen.runs.progress import watcher
-from unseen.runs.tensors import TensorCache, key_of, load_weights, read_weights, save_weights
+from unseen.runs.tensors import (
+    TensorCache,
+    UnfinishedFile,
+    key_of,
+    load_weights,
+    read_weights,
+    save_weights,
+)
 
 T = TypeVar("T")
 log = logging.getLogger("unseen.influence")
@@ -74,12 +81,18 @@ class FactorFile:
         text = self.other.text(key) or ""
         if self.path.exists():
             return self._read(text)
-        made = make()
+        with self.other.writing():
+            made = make()
         settings = "\n".join(f"{name}={value}" for name, value in self.settings.items())
         save_weights(
             self.path, made | {ABOUT: torch.tensor([*settings.encode()], dtype=torch.uint8)}, text
         )
+        self.other.forget_unfinished(key)
         return made
+
+    def state_file(self, key: Identity, name: str, decisive: str) -> UnfinishedFile:
+        """Sums of a fit that is not finished lie in the home, whatever file the factors are for."""
+        return self.other.state_file(key, name, decisive)
 
     def _read(self, text: str) -> dict[str, Tensor]:
         tensors = load_weights(self.path)

@@ -1,0 +1,114 @@
+"""The sums of a fit between two batches, so that a killed one goes on where it was, with the same
+numbers.
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from unseen.engine.kron import Covariances, KroneckerBlock, blocks_of
+from unseen.identity import Identity
+from unseen.lab import Keeper
+
+State = dict[str, Tensor]
+
+
+@runtime_checkable
+class SumsStore(Protocol):
+    """Where sums are kept; `runs/tensors.py` has the file."""
+
+    def load(self) -> State | None: ...
+    def is_due(self) -> bool: ...
+    def save(self, state: State) -> None: ...
+
+
+@runtime_checkable
+class KeeperOfSums(Protocol):
+    """A keeper that also has room for what is not finished."""
+
+    def state_file(self, key: Identity, name: str, decisive: str) -> SumsStore: ...
+
+
+class Forgetful:
+    """Keeps nothing."""
+
+    def load(self) -> State | None:
+        return None
+
+    def is_due(self) -> bool:
+        return False
+
+    def save(self, state: State) -> None: ...
+
+
+def sums_store(keeper: Keeper, key: Identity, name: str, decisive: str) -> SumsStore:
+    """The place for the sums `name` of a value; `decisive` is what decides them beside its key."""
+    if isinstance(keeper, KeeperOfSums):
+        return keeper.state_file(key, name, decisive)
+    return Forgetful()
+
+
+@dataclass
+class FirstPass:
+    """Covariances of the layers over the batches before `next`."""
+
+    sums: dict[str, Covariances] = field(default_factory=dict)
+    plain: dict[str, KroneckerBlock] = field(default_factory=dict)
+    """Of layers without covariances."""
+    examples: int = 0
+    next: int = 0
+
+    def tensors(self) -> State:
+        made = {"unseen/count": torch.tensor([self.examples, self.next])}
+        for name, one in self.sums.items():
+            parts = {"right": one.right, "left": one.left, "counts": one.counts}
+            made |= {f"sums/{name}/{part}": t for part, t in parts.items() if t is not None}
+            made[f"sums/{name}/scalars"] = torch.tensor(
+                [one.positions, one.examples], dtype=torch.float64
+            )
+        for name, block in self.plain.items():
+            made |= {f"plain/{key}": tensor for key, tensor in block.tensors(name).items()}
+        return made
+
+    @classmethod
+    def of(cls, state: State, device: torch.device) -> "FirstPass":
+        """What `tensors` wrote."""
+        examples, following = map(int, state["unseen/count"])
+        moved = {
+            name: tensor if name.endswith("/scalars") else tensor.to(device)
+            for name, tensor in state.items()
+        }
+        plain = _below(moved, "plain/")
+        parts = _below(moved, "sums/")
+        names = dict.fromkeys(key.rpartition("/")[0] for key in parts)
+        return cls(
+            sums={name: _covariances(parts, name) for name in names},
+            plain=blocks_of(plain),
+            examples=examples,
+            next=following,
+        )
+
+
+def _covariances(parts: State, name: str) -> Covariances:
+    right, left, counts = (parts.get(f"{name}/{part}") for part in ("right", "left", "counts"))
+    positions, examples = parts[f"{name}/scalars"].tolist()
+    return Covariances(right, left, counts, positions, examples)
+
+
+def _below(state: State, start: str) -> State:
+    return {name.removeprefix(start): t for name, t in state.items() if name.startswith(start)}
+
+
+def pack_pairs(pairs: set[tuple[int, int]], used: int) -> State:
+    """Which gradients a cache of pairs held, and the bytes of them."""
+    return {
+        "cache/pairs": torch.tensor(sorted(pairs), dtype=torch.int64).reshape(-1, 2),
+        "cache/used": torch.tensor(used),
+    }
+
+
+def unpack_pairs(state: State) -> tuple[set[tuple[int, int]], int]:
+    """What `pack_pairs` wrote."""
+    return {(int(a), int(b)) for a, b in state["cache/pairs"]}, int(state["cache/used"])
