@@ -2,11 +2,13 @@
 of shift makes of the gap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from unseen.document import Block, Note, Table, Tone, Value
+from unseen.measures.site_shift.covariates import FeatureShift
 from unseen.measures.site_shift.prevalence import PrevalenceShift
 from unseen.measures.site_shift.relations import LEVEL, RelationChange
 from unseen.questions.audit.check import CheckResult, Code
@@ -17,6 +19,7 @@ from unseen.reading import Reading
 from unseen.subjects.session import Session
 from unseen.text import count_noun, format_reading, join_words
 
+Change = TypeVar("Change", RelationChange, FeatureShift)
 PART = "why sites differ"
 RELATION = Code("U206", "a feature tells the target otherwise at a site", PART, rank=32)
 COVARIATES = Code("U207", "features are distributed otherwise at a site", PART, rank=34)
@@ -55,6 +58,24 @@ class SiteShiftCheck:
         return [table for table in tables if table.rows]
 
 
+def _clear(
+    found: Sequence[tuple[str, Sequence[Change]]],
+    sites: Sequence[SiteShift],
+    size: Callable[[Change], float],
+    least: float,
+) -> dict[tuple[str, str], Change]:
+    """(site, feature) of the changes that are large enough and beyond chance at so many sites; a
+    feature that an audit leaves out does not count.
+    """
+    left_out = {name for at in sites for name in at.left_out}
+    return {
+        (site, one.feature): one
+        for site, changes in found
+        for one in changes
+        if one.p * len(sites) <= LEVEL and abs(size(one)) >= least and one.feature not in left_out
+    }
+
+
 def _clearest(changes: Mapping[tuple[str, str], float]) -> list[tuple[str, str]]:
     """(site, feature), without the sites that only look odd beside the oddest one of a feature."""
     largest: dict[str, float] = {}
@@ -65,15 +86,8 @@ def _clearest(changes: Mapping[tuple[str, str], float]) -> list[tuple[str, str]]
 
 
 def _about_relations(sites: Sequence[SiteShift], tried: Sequence[Outcome]) -> Note | None:
-    left_out = {name for at in sites for name in at.left_out}
-    clear = {
-        (at.site, one.feature): one
-        for at in sites
-        for one in at.relations
-        if one.p * len(sites) <= LEVEL
-        and abs(one.change.value) >= LEAST_AUC_CHANGE
-        and one.feature not in left_out
-    }
+    found = [(at.site, at.relations) for at in sites]
+    clear = _clear(found, sites, lambda one: one.change.value, LEAST_AUC_CHANGE)
     keys = _clearest({key: one.change.value for key, one in clear.items()})
     if not keys:
         return None
@@ -127,15 +141,8 @@ def _areas(change: RelationChange) -> str:
 
 
 def _about_shifts(sites: Sequence[SiteShift]) -> Note | None:
-    left_out = {name for at in sites for name in at.left_out}
-    clear = {
-        (at.site, one.feature): one
-        for at in sites
-        for one in at.shifts
-        if one.p * len(sites) <= LEVEL
-        and abs(one.difference.value) >= LEAST_SHIFT
-        and one.feature not in left_out
-    }
+    found = [(at.site, at.shifts) for at in sites]
+    clear = _clear(found, sites, lambda one: one.difference.value, LEAST_SHIFT)
     keys = _clearest({key: one.difference.value for key, one in clear.items()})
     if not keys:
         return None
