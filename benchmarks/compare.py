@@ -44,6 +44,7 @@ from unseen.questions.compare.candidates import MethodSpec, standard_methods
 from unseen.questions.compare.job import Comparison
 from unseen.questions.compare.protocols import Protocol
 from unseen.questions.compare.run_groups import Run, RunGroup
+from unseen.questions.compare.splits import evaluated_splits
 from unseen.questions.compare.sweep import Sweep, align_split_names, network_of
 from unseen.subjects.domains import of_domains
 from unseen.subjects.stacking import visible_to_training

@@ -88,9 +88,10 @@ def fingerprints(rows: NDArray[np.float64]) -> NDArray[np.uint64]:
     """A number per row that equal rows share and others hardly ever do: their bit patterns times
     odd numbers, summed modulo 2⁶⁴ after the high bits were mixed into the low ones.
     """
-    factors = np.random.default_rng(0).integers(1 << 63, size=rows.shape[1], dtype=np.uint64)
+    drawn = np.random.default_rng(0).integers(1 << 63, size=(rows.shape[1],), dtype=np.uint64)
+    factors: NDArray[np.uint64] = drawn * np.uint64(2) + np.uint64(1)
     found = np.zeros(len(rows), np.uint64)
-    for factor, column in zip(factors * np.uint64(2) + np.uint64(1), rows.T, strict=True):
+    for factor, column in zip(factors, rows.T, strict=True):
         # rounded numbers end in zero bits: a product alone would keep them in every sum
         mixed = np.ascontiguousarray(column).view(np.uint64) * factor
         found += (mixed ^ (mixed >> np.uint64(32))) * factor

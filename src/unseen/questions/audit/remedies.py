@@ -23,6 +23,7 @@ from unseen.subjects.predictions import predict
 from unseen.subjects.session import Session, plain_method
 from unseen.subjects.training import TrainingRuns
 from unseen.task import Split, Task, Use
+from unseen.text import count_noun
 
 MOST_TRIED = 3
 """Flagged features that are left out in turn: each costs as much training as a remedy."""

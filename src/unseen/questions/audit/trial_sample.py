@@ -53,7 +53,7 @@ def trial_session(session: Session) -> Session:
     """
     task, lab = session.task, session.lab.child("trial sample")
     used = {name: one for name, one in task.splits.items() if one.use is not Use.ADAPT}
-    splits = task.splits | sample_splits(used, lab)
+    splits = {**task.splits, **sample_splits(used, lab)}
     if all(splits[name] is split for name, split in task.splits.items()) or not session.retrained:
         return session
     before, after = (
