@@ -23,7 +23,7 @@ SIMULATIONS = {f"{one.function}, {one.situation}, n = {one.n}": one for one in s
 def test_an_interval_holds_the_truth_as_often_as_it_says(name):
     simulation = SIMULATIONS[name]
     error = sqrt(simulation.least * (1 - simulation.least) / REPEATS)
-    assert simulation.coverage(REPEATS) >= simulation.least - 2.5 * error
+    assert simulation.coverage(REPEATS) >= simulation.least - 2 * error
 
 
 def test_every_function_with_an_interval_is_simulated():
