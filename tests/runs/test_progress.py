@@ -94,6 +94,8 @@ def test_nothing_is_drawn_when_nothing_is_to_do():
     ("elapsed", "done", "total", "says"),
     [
         (10, 0, 5, ""),
+        (10, 0.09, 5, ""),
+        (10, 0.1, 5, "8 min left"),
         (10, 1, 5, "40 s left"),
         (600, 1, 5, "40 min left"),
         (3600, 1, 5, "4.0 h left"),

@@ -41,8 +41,10 @@ def view(stream: Any = None) -> "View":
 
 
 def estimate(elapsed: float, done: float, total: float) -> str:
-    """Time left if the rest goes like what is done; nothing before there is something to go by."""
-    if done <= 0 or total <= 0:
+    """Time left if the rest goes like what is done; nothing before a fiftieth is: what starts
+    slowly would be multiplied.
+    """
+    if total <= 0 or done < total / 50:
         return ""
     return f"{duration(elapsed / done * (total - done))} left"
 
