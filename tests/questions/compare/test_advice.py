@@ -44,7 +44,7 @@ def test_of_errors_less_is_better():
     assert recommend(errors) == "new_one"
     assert clear(errors, AVERAGE) == (["new_one"], [])
     assert "mean absolute error changes by −0.050 [−0.060, −0.040]" in told(errors, Tone.GOOD)
-    assert "a site like west (the highest of 2" in told(errors)
+    assert "where it is highest of the 2 sites" in told(errors)
     page = as_text(document(errors))
     assert "Mean absolute error (lower is better)" in page
     assert "below zero: better" in page
@@ -79,6 +79,12 @@ def test_where_every_rival_is_clearly_worse_nothing_says_that_it_cannot_be_told_
     assert "Stay with" not in told(by_hand(gain=0.05))
 
 
+def test_the_lead_gives_no_second_interval_to_a_sites_own_score():
+    lead = document(by_hand()).lead
+    assert "0.750 [0.720, 0.780] at" not in lead
+    assert "; the lowest value is 0.750, at west (where it is lowest in truth, at whichever" in lead
+
+
 def test_bold_is_explained_only_where_something_is_bold():
     tables = [summary(by_hand(gain, 0.01)) for gain in (0.05, 0.0)]
     explained = [any("Bold" in text for text in table.footnotes) for table in tables]
@@ -87,7 +93,8 @@ def test_bold_is_explained_only_where_something_is_bold():
 
 def test_the_worst_place_diverged_runs_and_missing_parts_are_told():
     text = told(by_hand(), Tone.CAUTION)
-    assert "at a site like west" in text
+    assert "Expect accuracy in [0.720, 0.780] where it is lowest of the 2 sites" in text
+    assert "at whichever of them; the lowest value here is 0.750, at west" in text
     assert "gone: 20 of 24 runs diverged." in text
     assert "gone · west: it needs <two> domains." in text
 

@@ -14,7 +14,7 @@ from unseen.questions.compare.quantities import gain, is_lower_better
 from unseen.questions.compare.results import AVERAGE, WORST, Results
 from unseen.reading import Reading
 from unseen.stats import independent_difference, lowest_of, widen
-from unseen.text import count_noun, format_reading, join_words
+from unseen.text import count_noun, format_interval, format_reading, format_value, join_words
 
 FEW = 1_000
 """Evaluation examples below which a difference of a few points is within chance (accuracy 0.8: ±
@@ -114,11 +114,13 @@ def _about_places(results: Results) -> list[Note]:
     cell = results.cell(method, WORST, metric)
     if cell.reading is None:
         return []
+    word = _worst_word(metric)
     notes = [
         Note(
-            f"Expect {metric} {format_reading(cell.reading)} at a site like {cell.note} (the "
-            f"{_worst_word(metric)} of {len(results.sites)}; "
-            f"{method}, {count_noun(cell.reading.n, 'evaluation example')}).",
+            f"Expect {metric} in {format_interval(cell.reading)} where it is {word} of the "
+            f"{len(results.sites)} sites, at whichever of them; the {word} value here is "
+            f"{format_value(cell.reading)}, at {cell.note} ({method}, "
+            f"{count_noun(cell.reading.n, 'evaluation example')}).",
             Tone.CAUTION,
             "On average over the sites left out: "
             f"{format_reading(results.cell(method, AVERAGE, metric).reading or cell.reading)}.",
@@ -159,7 +161,8 @@ def _about_subgroups(results: Results) -> list[Note]:
             lowest = gain(metric, lowest_of(list(gains.values())))
             text = (
                 f"With {method} {name} has the {_worst_word(metric)} {metric}: "
-                f"{format_reading(lowest)}"
+                f"{format_value(lowest)} (in truth the {_worst_word(metric)} of the {len(known)} "
+                f"lies in {format_interval(lowest)})"
             )
             notes.append(
                 Note(

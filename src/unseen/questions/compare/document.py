@@ -19,9 +19,20 @@ from unseen.report import latex, markdown
 from unseen.report.csv import plain_cell
 from unseen.report.json import plain
 from unseen.runs.store import write_atomic
-from unseen.text import count_intervals, count_noun, format_reading, join_words
+from unseen.text import (
+    count_intervals,
+    count_noun,
+    format_interval,
+    format_reading,
+    format_value,
+    join_words,
+)
 
 MOST_DOTS = 1_200
+WORST_IN_TRUTH = (
+    "Worst site: the value there, and the interval of the worst in truth, whichever site it is; "
+    "the site's own stands in its column."
+)
 BOLD = (
     "Bold (* where there is none): its paired difference from every other method in the column "
     "excludes zero, widened for the choice."
@@ -70,11 +81,7 @@ def _lead(results: Results) -> str:
         else f"at {column}"
     )
     text = f"{method} reaches {metric} {format_reading(cell.reading)} {where}"
-    text += (
-        f", {format_reading(worst.reading)} at the worst, {worst.note}."
-        if worst.reading is not None
-        else "."
-    )
+    text += "." if worst.reading is None else f"; {_lowest(results, metric, worst)}."
     rivals = [name for name in results.methods if name != results.baseline]
     if method != results.baseline:
         change = results.change(method, column, metric)
@@ -91,6 +98,17 @@ def _lead(results: Results) -> str:
             text += f" None of the {len(rivals)} other methods is clearly better"
             text += f"; {len(worse)} clearly worse." if worse else "."
     return text
+
+
+def _lowest(results: Results, metric: str, worst: Cell) -> str:
+    """The lowest value, without the interval, which is that of the lowest in truth."""
+    assert worst.reading is not None
+    word = "highest" if is_lower_better(metric) else "lowest"
+    return (
+        f"the {word} value is {format_value(worst.reading)}, at {worst.note} (where it is {word} "
+        f"in truth, at whichever of the {len(results.sites)} sites: "
+        f"{format_interval(worst.reading)})"
+    )
 
 
 def summary(results: Results) -> Table:
@@ -136,7 +154,12 @@ def by_site(results: Results, metric: str, protocol: Protocol) -> Table:
         results.methods,
         cells,
         caption=f"{_metric_title(metric)}, hyperparameters by {protocol}.",
-        notes=[BOLD, f"Evaluation examples: {sizes}.", *notes],
+        notes=[
+            BOLD,
+            *([WORST_IN_TRUTH] if WORST in found else []),
+            f"Evaluation examples: {sizes}.",
+            *notes,
+        ],
         judged=sum(results.sizes[site] for site in results.sites if site in found),
     )
 
