@@ -169,6 +169,30 @@ def test_the_first_page_has_five_actions_a_chart_and_a_line_per_site():
     assert not by_site.folded
 
 
+def test_small_subgroups_are_one_note_over_all_sites():
+    def with_groups(place: str) -> Findings:
+        one = found(place)
+        scores = [
+            Score(
+                model="network",
+                split="unseen",
+                metric="accuracy",
+                reading=reading(0.8, n=n),
+                group="sex",
+                level=level,
+            )
+            for level, n in (("female", 12), ("male", 30))
+        ]
+        return replace(one, scores=[*one.scores, *scores], small_groups=[f"sex other at {place}"])
+
+    made = document([with_groups("Bern"), with_groups("Basel")])
+    (section,) = [s for s in made.sections if s.title == "Subgroups"]
+    assert [b.text for b in section.blocks if isinstance(b, Note)] == [
+        "2 of 4 subgroups have fewer than 20 examples: read the interval there, not the value.",
+        "Not reported, with one example only: sex other at Bern and sex other at Basel.",
+    ]
+
+
 def test_training_rows_are_no_known_sites():
     alone = found()
     gap = replace(alone.gaps[0], reference="train")

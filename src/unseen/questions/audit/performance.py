@@ -38,8 +38,6 @@ from unseen.subjects.predictions import SplitPredictions, group_codes, predict
 from unseen.subjects.session import Session
 from unseen.task import Task, Use
 
-SMALL = 20
-"""Subgroups below this size are reported with a warning."""
 MOST_FITTED = 100_000
 """Training examples that comparison models are fitted on."""
 MOST_TESTED = 50_000
@@ -86,14 +84,10 @@ def _by_level(
     for code in np.unique(level_of[level_of >= 0]):
         rows, level = level_of == code, str(names[code]) if code < len(names) else str(code)
         if rows.sum() < 2:
-            said.append(f"{group} = {level} has one example only in `{split}`: not reported.")
+            at = session.task.splits[split].at if split in session.task.unseen else "known sites"
+            said.append(f"{group} {level} at {at or split}")
             continue
         found += scores_of(session.subject.name, split, result, rows, group, level)
-        if rows.sum() < SMALL:
-            said.append(
-                f"{group} = {level} has only {rows.sum()} examples in `{split}`: read its "
-                "interval, not its value."
-            )
     return found, said
 
 

@@ -147,7 +147,7 @@ class Performance:
     scores: Sequence[Score] = ()
     gaps: Sequence[Gap] = ()
     warnings: Sequence[str] = ()
-    """Which subgroups are small."""
+    """Which subgroups have one example only, and no score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +229,7 @@ class Findings:
     warnings: Sequence[str] = ()
     """What the reader should beware of in the data."""
     small_groups: Sequence[str] = ()
-    """Subgroups with few examples, in words."""
+    """Subgroups with one example only, which have no score: "sex female at Bern"."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     predictions: Mapping[str, SplitPredictions] = field(
         default_factory=dict, repr=False, compare=False, metadata=NOT_PLAIN

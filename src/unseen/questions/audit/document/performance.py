@@ -19,7 +19,10 @@ from unseen.questions.audit.equivalence import POWER, site_answers
 from unseen.questions.audit.job import Findings
 from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome, evaluation_sites
 from unseen.reading import Reading
-from unseen.text import count_intervals
+from unseen.text import count_intervals, count_noun, join_words
+
+SMALL = 20
+"""Subgroups with fewer examples are to be read with care."""
 
 
 def holding(findings: Sequence[Findings], margin: float | None = None) -> list[Block]:
@@ -61,7 +64,8 @@ def holding(findings: Sequence[Findings], margin: float | None = None) -> list[B
         ),
         Table(
             rows=gaps,
-            caption="Generalization gaps (above zero: worse than where it is compared with).",
+            caption="Generalization gaps (above zero: worse than where it is compared with). "
+            f"{count_intervals(len(gaps))}",
         ),
         *_answers(findings, metric, margin),
         *_comparison_blocks(findings, metric, by_model, "Comparison models", "same examples"),
@@ -152,14 +156,27 @@ def subgroups(findings: Sequence[Findings]) -> list[Block]:
         return []
     if all(row["AUC"] is None for row in rows):
         rows = [{k: v for k, v in row.items() if k != "AUC"} for row in rows]
-    said = [w for one in findings for w in one.small_groups]
     count = sum(isinstance(value, Reading) for row in rows for value in row.values())
     blocks: list[Block] = [
         Table(rows=rows, caption=f"Scores by subgroup. {count_intervals(count)}")
     ]
     if any(row.get("AUC") is None and "AUC" in row for row in rows):
         blocks.append(Paragraph("AUC is missing where a subgroup holds only one class."))
-    return blocks + [Note(text, Tone.CAUTION) for text in dict.fromkeys(said)]
+    return [*blocks, *_small_subgroups(findings, [row["n"] for row in rows])]
+
+
+def _small_subgroups(findings: Sequence[Findings], sizes: Sequence[int]) -> list[Block]:
+    """One note for all sites: the table has their sizes."""
+    notes: list[Block] = []
+    if few := sum(n < SMALL for n in sizes):
+        have = "has" if few == 1 else "have"
+        text = f"{few} of {count_noun(len(sizes), 'subgroup')} {have} fewer than {SMALL} examples"
+        notes.append(Note(f"{text}: read the interval there, not the value.", Tone.CAUTION))
+    alone = dict.fromkeys(name for one in findings for name in one.small_groups)
+    if alone:
+        text = f"Not reported, with one example only: {join_words(list(alone))}."
+        notes.append(Note(text, Tone.CAUTION))
+    return notes
 
 
 def calibration(findings: Sequence[Findings]) -> list[Block]:
