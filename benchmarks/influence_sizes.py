@@ -4,8 +4,9 @@
 worst errors of every held-out hospital for their ten shown examples, and retrains with one more
 copy of each by 40 seeds that the command has not used. One entry per hospital:
 
-* `intervals_meet`: of the printed sizes, by error, how many of the ten lie within a factor of 2 of
-  some value in the interval of those 40 seeds;
+* `printed`: how many of the ten have a size, by error; of the others the interval stands alone;
+* `intervals_meet`: how many of those lie within a factor of 2 of some value in the interval of the
+  40 seeds;
 * `values_meet`: how many lie within a factor of 2 of their mean;
 * `lowest`: the share of the worst of these errors, `intervals_meet` (0.8 is asked);
 * `seconds_command`: CPU seconds of what the command does, `seconds_confirm`: those of `--confirm K`
@@ -44,9 +45,10 @@ def meets(size: float, interval: Reading) -> bool:
 
 
 def compared(answer: QueryInfluence, effects: dict[int, Reading]) -> tuple[int, int, int]:
-    """Of the shown examples: how many, intervals that meet the size, and values that do."""
+    """Of the shown examples with a size: how many, intervals that meet it, and values that do."""
     shown = [*answer.helpful, *answer.harmful]
-    pairs = [(one.retrained.value, effects[one.index]) for one in shown if one.retrained]
+    sized = [one for one in shown if one.has_size and one.retrained]
+    pairs = [(one.retrained.value, effects[one.index]) for one in sized if one.retrained]
     by_value = [
         meets(size, Reading(found.value, found.value, found.value)) for size, found in pairs
     ]
@@ -79,7 +81,7 @@ def hospital(subject: Subject, lab: Lab, worst: int, seeds: int, k: int) -> dict
         "printed": [n for n, _, _ in found],
         "intervals_meet": [n for _, n, _ in found],
         "values_meet": [n for _, _, n in found],
-        "lowest": min(met / n for n, met, _ in found),
+        "lowest": min((met / n for n, met, _ in found if n), default=None),
         "seeds": seeds,
         "seconds_command": command,
         "seconds_confirm": time.process_time() - start if k else None,

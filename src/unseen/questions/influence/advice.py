@@ -72,7 +72,8 @@ def measured_sizes(answers: Sequence[QueryInfluence], seeds: int) -> str:
     text = (
         f"Sizes are measured: the model was trained again with one more copy of each example, "
         f"{seeds} seeds, with and without on the same minibatches. {len(pairs)} intervals stand "
-        f"here, of which about {number(round(0.05 * len(pairs), 1))} miss by chance."
+        f"here, of which about {number(round(0.05 * len(pairs), 1))} miss by chance. An interval "
+        "that leaves the size open by more than a factor of two stands alone."
     )
     ratios = [effect / score for score, effect in pairs if score]
     if len(ratios) < 4:

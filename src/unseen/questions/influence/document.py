@@ -18,7 +18,8 @@ from unseen.questions.influence.results import (
     QueryInfluence,
 )
 from unseen.questions.influence.target_words import WORDS, value_in_words
-from unseen.text import count_noun, format_reading
+from unseen.reading import Reading
+from unseen.text import count_noun, format_interval, format_reading
 from unseen.wording import number
 
 COLOURS = (
@@ -116,8 +117,17 @@ def _first(found: Sequence[Influencer]) -> str | None:
     """Where the first of the examples is, and its size."""
     if not found:
         return None
-    size = found[0].retrained
-    return found[0].source + ("" if size is None else f": {format_reading(size, '+')}")
+    size = size_in_words(found[0])
+    return found[0].source + (f": {size}" if size else "")
+
+
+def size_in_words(one: Influencer) -> str:
+    """The size by retraining with its interval; the interval alone where it leaves the size open;
+    empty where nothing was retrained.
+    """
+    if one.retrained is None:
+        return ""
+    return (format_reading if one.has_size else format_interval)(one.retrained, "+")
 
 
 def _answer(answer: QueryInfluence, of: InfluenceReport) -> list[Block]:
@@ -195,7 +205,7 @@ def _influencers(found: Sequence[Influencer], title: str, unit: str) -> list[Blo
     rows: list[dict[str, Any]] = [
         {
             "rank": k + 1,
-            **({unit: one.retrained} if one.retrained is not None else {}),
+            **({unit: _size_cell(one)} if one.retrained is not None else {}),
             "where": one.source,
             **({"label": one.label} if one.label else {}),
             "example": str(one.shown),
@@ -214,8 +224,11 @@ def _surface(one: Influencer) -> str:
 
 def _size(one: Influencer, k: int) -> str:
     """The rank, and the measured size where there is one."""
-    size = "" if one.retrained is None else f" {format_reading(one.retrained, '+')}"
-    return f"#{k + 1}{size}"
+    return f"#{k + 1} {size_in_words(one)}".strip()
+
+
+def _size_cell(one: Influencer) -> Reading | str | None:
+    return one.retrained if one.has_size else size_in_words(one)
 
 
 def _relative(weights: Sequence[float]) -> list[float]:

@@ -40,6 +40,16 @@ class Influencer:
     retrained: Reading | None = None
     """Nats per added copy by retraining, mean over seeds; None where nothing was retrained."""
 
+    @property
+    def has_size(self) -> bool:
+        """Whether retraining says the size within a factor of two."""
+        if self.retrained is None:
+            return False
+        low, high = sorted(abs(limit) for limit in (self.retrained.low, self.retrained.high))
+        size = abs(self.retrained.value)
+        is_signed = self.retrained.low > 0 or self.retrained.high < 0
+        return is_signed and size / 2 <= low and high <= 2 * size
+
 
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
