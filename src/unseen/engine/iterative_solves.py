@@ -4,6 +4,7 @@ Conjugate gradients: Hestenes & Stiefel, 1952. The stochastic form is ASTRA's (W
 arXiv:2507.14740): preconditioned descent on ½ xᵀ A x − bᵀ x with the A of a minibatch.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -15,6 +16,9 @@ from unseen.errors import Divergence
 Matrix = Callable[[Float[Tensor, "q p"]], Float[Tensor, "q p"]]
 """A symmetric positive definite matrix, as its product with every row."""
 
+log = logging.getLogger("unseen.influence")
+MUCH = 0.05
+"""Share of the right-hand side beyond which a residual is said."""
 POWERS = 8
 """Products that estimate the largest eigenvalue, from below; a step of its inverse is stable up to
 twice that eigenvalue.
@@ -31,7 +35,7 @@ def conjugate_gradients(
     """A⁻¹ b after so many steps from the preconditioner's own answer.
 
     Every row goes its own way: one whose residual is `tolerance` of b stays where it is, so that a
-    row's answer does not depend on its company.
+    row's answer does not depend on its company. What is left is said where it is much.
     """
     x = precondition(b)
     r = b - product(x)
@@ -48,7 +52,21 @@ def conjugate_gradients(
         z = precondition(r)
         new = _dots(r, z)
         p, rz = z + _ratio(new, rz)[:, None] * p, new
+    _warn_of_rest(r, b)
     return refuse_divergence(x)
+
+
+def _warn_of_rest(r: Float[Tensor, "q p"], b: Float[Tensor, "q p"]) -> None:
+    shares = _ratio(r.norm(dim=1), b.norm(dim=1))
+    far = shares > MUCH
+    if bool(far.any()):
+        log.warning(
+            "Conjugate gradients did not converge for %d of %d vectors: the residual is up to "
+            "%.2g of the right-hand side. Raise the iterations or the damping.",
+            int(far.sum()),
+            len(b),
+            float(shares[far].max()),
+        )
 
 
 def stochastic_descent(

@@ -211,3 +211,17 @@ def test_solvers_on_a_matrix():
     assert_close(exact, want)
     with pytest.raises(Divergence, match="finite"):
         conjugate_gradients(lambda x: x * torch.nan, lambda x: x, b, range(2))
+
+
+def test_conjugate_gradients_that_did_not_converge_say_so(caplog):
+    values = torch.logspace(0, 6, 40, dtype=torch.float64)
+    b = torch.ones(2, 40, dtype=torch.float64)
+    b[1] = 0  # solved before the first step
+    conjugate_gradients(lambda x: x * values, lambda x: x, b, range(2))
+    (said,) = caplog.messages
+    assert "for 1 of 2 vectors" in said
+    assert "damping" in said
+    caplog.clear()
+    found = conjugate_gradients(lambda x: x * values, lambda x: x / values, b, range(2))
+    assert_close(found, b / values)
+    assert not caplog.messages
