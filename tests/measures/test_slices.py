@@ -100,6 +100,14 @@ def test_order_and_scale_of_the_features_do_not_matter():
     assert other.conditions[0].value == pytest.approx(10 * one.conditions[0].value)
 
 
+def test_numbers_beyond_float32_are_searched():
+    features, logit, y, site, rng = drawn(3, 600, "word")
+    huge = {**features, "f5": np.where(features["f5"] > 0, 1.7e308, -1e300)}
+    excess = excess_of_probabilities(logit, y, site)
+    part = worst_slice(huge, excess, excess, rng)
+    assert part is None or np.isfinite(part.p)
+
+
 def test_missing_cells_are_a_part_of_their_own():
     rng = np.random.default_rng(0)
     gone = rng.random(600) < 0.2

@@ -60,6 +60,18 @@ def test_a_data_set_has_no_model_index(home):
     assert "unseen" in head["tags"]
 
 
+@pytest.mark.parametrize("name", ["README.md", "patients.csv"])
+def test_a_folder_with_other_files_is_left_alone(home, name):
+    """It would be uploaded as a whole; what was written here before is written anew."""
+    stored, folder = store_audit(home), Path("folder")
+    write_folder(Answers(home), stored.key, folder, is_dataset=False)
+    write_folder(Answers(home), stored.key, folder, is_dataset=False)
+    (folder / name).write_text("mine")
+    with pytest.raises(InvalidConfig, match=name):
+        write_folder(Answers(home), stored.key, folder, is_dataset=False)
+    assert (folder / name).read_text() == "mine"
+
+
 def test_other_questions_are_pushed_with_tags(home):
     page = Document(title="Methods", kicker="compare", lead="SAM is better.", sections=[])
     stored = store_answer(home, "compare", page, {"results": 1})

@@ -122,7 +122,8 @@ def _judged_target(y: Shaped[np.ndarray, " row"]) -> np.ndarray | None:
         if len(classes) < 2 or counts.min() < FEWEST_OF_A_CLASS:
             return None
         y = y == classes[counts.argmin()]
-    return None if len(y) < FEWEST_ROWS or y.std() == 0 else y
+    # a standard deviation of equal numbers is rounding, not 0
+    return None if len(y) < FEWEST_ROWS or (y == y[0]).all() else y
 
 
 def _single(
@@ -308,7 +309,7 @@ def _in_sum(
     features: Mapping[str, Sequence[int]],
 ) -> list[Leak]:
     """The fewest features, chosen one after the other, whose linear combination is the target."""
-    if len(y) < FEWEST_ROWS or len(y) <= 2 * x.shape[1] or y.std() == 0:
+    if len(y) < FEWEST_ROWS or len(y) <= 2 * x.shape[1] or (y == y[0]).all():
         return []
     x, y = x.astype(np.float64), y.astype(np.float64)
     spread = x.std(0)

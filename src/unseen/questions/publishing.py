@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from unseen.errors import CorruptFile, MissingFile
+from unseen.errors import CorruptFile, InvalidConfig, MissingFile
 from unseen.questions.answer import card_text
 from unseen.runs.answers import KEY, Answers, StoredAnswer
+from unseen.runs.hub import SIGNATURE
 from unseen.runs.store import write_atomic
 
 FILES = ("README.md", "results.json", "report.html")
@@ -43,6 +44,7 @@ def write_folder(answers: Answers, key: str, folder: Path, is_dataset: bool) -> 
     """Writes the card, the numbers and the page of an answer; returns the files. Predictions of
     single examples stay at home.
     """
+    _refuse_other_files(folder)
     answer, results = answers.get(key), answers.results(key)
     card = results.get("card")
     if not isinstance(card, dict):
@@ -66,6 +68,25 @@ def write_folder(answers: Answers, key: str, folder: Path, is_dataset: bool) -> 
     for path, text in zip(paths, texts, strict=True):
         write_atomic(path, text)
     return paths
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """A folder goes up as a whole: what else lies there, a table for example, would be published,
+    and a card that somebody wrote would be replaced.
+    """
+    if not folder.is_dir():
+        return
+    others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
+    card = folder / FILES[0]
+    if not others and card.is_file():
+        text = card.read_text("utf-8", errors="replace")
+        others = [] if SIGNATURE in text.split("\n---", 1)[0] else [card.name]
+    if others:
+        raise InvalidConfig(
+            f"The folder {folder} holds `{others[0]}`, which Unseen did not write.",
+            why="the folder is uploaded as a whole, and its card is replaced.",
+            fix="name an empty or new folder: --folder unseen-push",
+        )
 
 
 def _no_answer_error(what: str) -> MissingFile:

@@ -166,6 +166,8 @@ def _is_missing(column: Column) -> Bool[np.ndarray, " row"]:
     return np.isnan(column) if np.issubdtype(column.dtype, np.floating) else column == ""
 
 
+MOST_NUMBER = 1e30
+"""The tree reads float32, and their sum is one, too."""
 Question: TypeAlias = tuple[str, str | None]
 """A feature, and the level that a column of the design asks for (None: its number)."""
 
@@ -179,6 +181,7 @@ def _design(
     for name, column in features.items():
         gone = _is_missing(column)
         if np.issubdtype(column.dtype, np.floating):
+            column = column.clip(-MOST_NUMBER, MOST_NUMBER)
             known = column[rows][~gone[rows]]
             if known.size and np.ptp(known) > 0:
                 parts.append(np.where(gone, np.median(known), column))
