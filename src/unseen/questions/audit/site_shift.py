@@ -23,7 +23,7 @@ from unseen.measures.site_shift.recording import recording_changes
 from unseen.measures.site_shift.relations import RelationChange, relation_changes
 from unseen.subjects.session import Session
 
-MOST_DECOMPOSED = 20_000
+MOST_DECOMPOSED = 10_000
 """Examples of either side that a gap is decomposed with, in each of many resamples."""
 
 
