@@ -9,11 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # Windows has none: `free` says no, and nothing is removed that may be written
-    fcntl = None  # type: ignore[assignment]
-
 
 @contextlib.contextmanager
 def writing(home: Path, room: str) -> Iterator[None]:
@@ -21,9 +16,7 @@ def writing(home: Path, room: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         # a home without locks, or one that is read-only, is no reason not to compute
         with contextlib.suppress(OSError):
-            file = stack.enter_context(_lock_file(home, room))
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_SH)
+            _lock(stack.enter_context(_lock_file(home, room)), is_exclusive=False)
         yield
 
 
@@ -35,13 +28,22 @@ def removing(home: Path, room: str) -> Iterator[bool]:
 
 
 def _is_free(home: Path, room: str, stack: contextlib.ExitStack) -> bool:
-    if fcntl is None:
-        return False
     try:
-        file = stack.enter_context(_lock_file(home, room))
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _lock(stack.enter_context(_lock_file(home, room)), is_exclusive=True)
     except OSError:
         return False
+
+
+def _lock(file: Any, *, is_exclusive: bool) -> bool:
+    """Whether the system has such locks. Windows has none: nothing is removed there that may be
+    written.
+    """
+    # imported here: a statement of this module would be a part of the key of every study
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if is_exclusive else fcntl.LOCK_SH)
     return True
 
 
