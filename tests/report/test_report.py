@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from html.parser import HTMLParser
+from types import MappingProxyType
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ from unseen.figure import Bars, Curves, Diagram, Dots, Grid, Images, Points, Wir
 from unseen.reading import Reading
 from unseen.report.canvas import DARK, LIGHT
 from unseen.report.diagram import arrange, choose_lanes
-from unseen.report.figures import _png, draw
+from unseen.report.figures import _png, _remembered, draw
 from unseen.report.html import anchors, html, notebook
 from unseen.report.json import as_json
 from unseen.report.latex import latex
@@ -148,6 +149,7 @@ def test_every_link_on_the_page_has_its_target_once(page: str) -> None:
 
 
 def test_equal_documents_give_equal_bytes(page: str) -> None:
+    _remembered.cache_clear()  # drawn again, not remembered
     assert html(audit()) == page
     assert markdown(audit()) == markdown(audit())
 
@@ -156,6 +158,7 @@ def test_equal_documents_give_equal_bytes(page: str) -> None:
 def test_every_kind_of_figure_is_drawn_with_its_numbers(kind: str) -> None:
     figure = FIGURES[kind]
     drawn = draw(figure)
+    _remembered.cache_clear()  # drawn again, not remembered
     assert drawn == draw(figure)
     assert ("<img" if kind == "images" else '<svg class="plot"') in drawn
     page = html(Document(title="t", sections=[Section("s", [figure])]))
@@ -170,10 +173,23 @@ def test_drawing_leaves_the_users_matplotlib_alone() -> None:
 
     matplotlib.rcParams["font.size"] = 17
     before = dict(matplotlib.rcParams)
+    _remembered.cache_clear()
     first = draw(FIGURES["bars"])
     assert dict(matplotlib.rcParams) == before
     matplotlib.rcdefaults()
+    _remembered.cache_clear()  # drawn again, not remembered
     assert draw(FIGURES["bars"]) == first
+
+
+def test_a_remembered_drawing_is_of_the_same_content() -> None:
+    values = {"a": 1.0, "b": 2.0}
+    figure = Bars(title="b", values=values)
+    first = draw(figure)
+    assert draw(Bars(title="b", values=dict(values))) == first
+    values["a"] = 3.0
+    assert draw(figure) == draw(Bars(title="b", values={"a": 3.0, "b": 2.0})) != first
+    view = MappingProxyType(values)  # cannot be pickled
+    assert draw(Bars(title="b", values=view)) == draw(figure)
 
 
 def test_a_figure_without_values_says_so() -> None:

@@ -135,8 +135,9 @@ def _page_svg(canvas: Canvas, title: str) -> Markup:
     content.
     """
     buffer = io.StringIO()
-    canvas.savefig(
-        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    # not `savefig`, which draws once more before: where things lie is found while they are drawn
+    FigureCanvasSVG(canvas).print_svg(
+        buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
     svg = buffer.getvalue()
     body = svg[svg.index("<svg") :]

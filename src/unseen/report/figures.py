@@ -7,9 +7,12 @@ they wrap on narrow screens.
 """
 
 import base64
+import hashlib
+import pickle
 import struct
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from math import isfinite, nan
 
 import numpy as np
@@ -41,8 +44,42 @@ from unseen.wording import clean, number, shared_decimals
 MOST_POINTS, MOST_CELLS, MOST_BARS, MOST_IMAGES = 1_500, 400, 40, 64
 
 
+class _Content:
+    """A figure, equal to another one where both hold the same."""
+
+    def __init__(self, figure: Figure, pickled: bytes) -> None:
+        self.figure: Figure | None = figure
+        # of what it holds now: its values may be lists, and those can change
+        self.digest = hashlib.sha256(pickled).digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Content) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
 def draw(figure: Figure) -> Markup:
-    """The figure as markup for an HTML page; without finite values, a sentence that says so."""
+    """The figure as markup for an HTML page; without finite values, a sentence that says so.
+
+    The last 64 drawings are remembered: a page is often written twice, where the user asked for it
+    and beside the stored answer.
+    """
+    try:
+        pickled = pickle.dumps(figure)
+    except (TypeError, AttributeError, pickle.PicklingError):  # a view of a dictionary, for one
+        return _drawing(figure)
+    return _remembered(_Content(figure, pickled))
+
+
+@lru_cache(maxsize=64)
+def _remembered(content: _Content) -> Markup:
+    figure, content.figure = content.figure, None  # only the digest is kept
+    assert figure is not None
+    return _drawing(figure)
+
+
+def _drawing(figure: Figure) -> Markup:
     match figure:
         case Curves():
             return _curves(figure)
