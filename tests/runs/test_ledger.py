@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from unseen.cli.main import main
 from unseen.errors import CorruptFile
-from unseen.runs import catalog, code_keys, ledger, rows
+from unseen.runs import baseline, catalog, code_keys, ledger, rows
 from unseen.runs.catalog import StudyLocation
 from unseen.runs.definitions import Sources
 from unseen.runs.ledger import Files, Stamp
@@ -252,6 +252,44 @@ def test_what_one_seed_cannot_settle_asks_for_the_laptop_run(change, edit, capsy
     assert main([*CHECK, "--one-seed"]) in (1, 3)
     assert reason in capsys.readouterr().out
     assert Path("results/settled.json").read_text() == before
+
+
+def of_another_processor() -> None:
+    """The ledger as another processor would have left it: its numbers lie a little apart."""
+    files = Files(Path("results"), "settled")
+    text = json.loads(files.claims.read_text())
+    for path in (files.smoke, files.rows):
+        rows.write(path, [{**row, "y": row["y"] + 1e-4} for row in rows.read(path)])
+    digests = {"rows": files.rows, "smoke": files.smoke}
+    text |= {name: ledger.digest_of_file(path) for name, path in digests.items()}
+    ledger.write_text(files, {**text, "processor": "Another"})
+
+
+@pytest.mark.parametrize("how", ["--smoke", "--one-seed"])
+def test_another_processor_is_settled_by_what_the_code_of_the_ledger_gives_here(
+    how, edit, capsys, monkeypatch
+):
+    of_another_processor()
+    before = Path("results/settled.json").read_text()
+    edit(*EQUAL["a constant"])
+    y = {"--smoke": [0.0, 4.0], "--one-seed": [0.0, 100.0]}[how]
+    seeds = {"--smoke": [0, 1], "--one-seed": [0, 0]}[how]
+    arms = {"--smoke": ["small"] * 2, "--one-seed": ["small", "large"]}[how]
+    here = [{"arm": a, "seed": s, "y": v} for a, s, v in zip(arms, seeds, y, strict=True)]
+    for found, changed in ((None, 0.0), (here, 1e-4)):
+        wrong = found and [{**row, "y": row["y"] + changed} for row in found]
+        monkeypatch.setattr(baseline, "rows_here", lambda *_, _rows=wrong, **__: _rows)
+        assert main([*CHECK, how]) == 3
+        assert "computed on Another, here on" in capsys.readouterr().out
+        assert Path("results/settled.json").read_text() == before
+    monkeypatch.setattr(baseline, "rows_here", lambda *_, **__: here)
+    assert main([*CHECK, how]) == 0
+    assert " of both on " in capsys.readouterr().out
+    after = json.loads(Path("results/settled.json").read_text())
+    assert after["claims"] == json.loads(before)["claims"]
+    smoke = ledger.read_rows(Files(Path("results"), "settled").smoke, after["smoke"])
+    assert [row["y"] for row in smoke] == [0.0, 4.0]
+    assert main(CHECK) == 0
 
 
 def test_a_ledger_says_which_definitions_the_smoke_scale_ran(edit):

@@ -5,13 +5,16 @@ the change is none of the numbers, provided the smoke scale ran every definition
 only the laptop scale reaches (a branch, an arm) it cannot speak for. One seed of every arm of the
 laptop scale can: its rows equal the kept ones if what it runs has not changed what it computes, and
 other seeds run the same. If these differ, the laptop scale has to run again.
+
+On another processor than the ledger's, rows that differ are compared once more: with those that the
+ledger's own code gives on this one (`baseline.py`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unseen.runs import catalog, ledger, rows
+from unseen.runs import baseline, catalog, ledger, rows
 from unseen.runs.code_keys import code_of
 from unseen.runs.ledger import Files, Stamp
 from unseen.runs.provenance import commit, processor
@@ -78,8 +81,12 @@ def settle_by_smoke(study: Study[Any, Any], files: Files, text: Mapping[str, Any
         return "a name stands for another definition than before"
     before = ledger.read_rows(files.smoke, text["smoke"])
     run = smoke_run(study)
+    what = "smoke rows"
     if difference := rows.difference(before, run.rows):
-        return f"smoke rows differ{_other_processor(text)}: {difference}"
+        here = _other_processor(text) and baseline.rows_here(files, text)
+        if not here or rows.difference(here, run.rows):
+            return f"smoke rows differ{_other_processor(text)}: {difference}"
+        what = f"smoke rows of both on {processor()}"
     today = Stamp.of(study, scale, run)
     silent = [label for label in changes.new if label not in today.executed]
     replaced = {label.rpartition(":")[2] for label in changes.new}
@@ -92,7 +99,9 @@ def settle_by_smoke(study: Study[Any, Any], files: Files, text: Mapping[str, Any
         return (
             f"smoke rows are equal, but the smoke scale does not run what changed: {names(silent)}"
         )
-    _restamp(study, files, text, today, "smoke rows")
+    rows.write(files.smoke, run.rows)
+    text = {**text, "smoke": ledger.digest_of_file(files.smoke)}
+    _restamp(study, files, text, today, what)
     return ""
 
 
@@ -117,15 +126,19 @@ def settle_by_seed(study: Study[Any, Any], files: Files, text: Mapping[str, Any]
     seeds = {row.get("seed") for row in run.rows}
     seeds = seeds if first in seeds else {first}
     before = kept if once == cells else [row for row in kept if row["seed"] in seeds]
+    what = f"rows of seed {first}"
     if difference := rows.difference(before, run.rows):
-        return f"rows of seed {first} differ{_other_processor(text)}: {difference}"
+        here = _other_processor(text) and baseline.rows_here(files, text, one_seed=True)
+        if not here or rows.difference(here, run.rows):
+            return f"{what} differ{_other_processor(text)}: {difference}"
+        what += f" of both on {processor()}"
     missing = {cell.seed for cell in cells} - {row["seed"] for row in kept}
     if missing:
         return f"no rows are kept of seeds {', '.join(map(str, sorted(missing)))}"
     smoke = smoke_run(study)
     rows.write(files.smoke, smoke.rows)
     text = {**text, "smoke": ledger.digest_of_file(files.smoke)}
-    _restamp(study, files, text, Stamp.of(study, scale, smoke), f"rows of seed {first}")
+    _restamp(study, files, text, Stamp.of(study, scale, smoke), what)
     return ""
 
 
