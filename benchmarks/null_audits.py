@@ -290,7 +290,7 @@ def audit_of_sites(
 
 def misses_truth(rng: np.random.Generator, sites: int, n: int) -> bool:
     lead = audit_document(audit_of_sites(rng, sites, n)).lead
-    found = re.search(r"worst \S+ \[(\S+), (\S+)\] at", lead)
+    found = re.search(r"it lies in \[(\S+), (\S+)\]", lead)
     assert found is not None, lead
     low, high = (float(text) for text in found.groups())
     # half a unit of the last digit that is printed

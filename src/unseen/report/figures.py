@@ -69,11 +69,11 @@ def draw(figure: Figure) -> Markup:
         pickled = pickle.dumps(figure)
     except (TypeError, AttributeError, pickle.PicklingError):  # a view of a dictionary, for one
         return _drawing(figure)
-    return _remembered(_Content(figure, pickled))
+    return _markup_of(_Content(figure, pickled))
 
 
 @lru_cache(maxsize=64)
-def _remembered(content: _Content) -> Markup:
+def _markup_of(content: _Content) -> Markup:
     figure, content.figure = content.figure, None  # only the digest is kept
     assert figure is not None
     return _drawing(figure)
