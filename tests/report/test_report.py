@@ -8,6 +8,7 @@ import math
 import re
 import struct
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import MappingProxyType
 
@@ -23,7 +24,7 @@ from unseen.figure import Bars, Curves, Diagram, Dots, Grid, Images, Points, Wir
 from unseen.reading import Reading
 from unseen.report.canvas import DARK, LIGHT
 from unseen.report.diagram import arrange, choose_lanes
-from unseen.report.figures import _png, _remembered, draw
+from unseen.report.figures import _markup_of, _png, draw
 from unseen.report.html import anchors, html, notebook
 from unseen.report.json import as_json
 from unseen.report.latex import latex
@@ -32,6 +33,7 @@ from unseen.report.numbers import MOST_ROWS, numbers
 from unseen.report.terminal import as_text, show
 from unseen.study import Claim, Scale, Study, average, column
 from unseen.study.document import document, means
+from unseen.study.effects import worst
 from unseen.study.source import Source
 from unseen.wording import number, words
 
@@ -149,7 +151,7 @@ def test_every_link_on_the_page_has_its_target_once(page: str) -> None:
 
 
 def test_equal_documents_give_equal_bytes(page: str) -> None:
-    _remembered.cache_clear()  # drawn again, not remembered
+    _markup_of.cache_clear()  # drawn again, not remembered
     assert html(audit()) == page
     assert markdown(audit()) == markdown(audit())
 
@@ -158,7 +160,7 @@ def test_equal_documents_give_equal_bytes(page: str) -> None:
 def test_every_kind_of_figure_is_drawn_with_its_numbers(kind: str) -> None:
     figure = FIGURES[kind]
     drawn = draw(figure)
-    _remembered.cache_clear()  # drawn again, not remembered
+    _markup_of.cache_clear()  # drawn again, not remembered
     assert drawn == draw(figure)
     assert ("<img" if kind == "images" else '<svg class="plot"') in drawn
     page = html(Document(title="t", sections=[Section("s", [figure])]))
@@ -173,11 +175,11 @@ def test_drawing_leaves_the_users_matplotlib_alone() -> None:
 
     matplotlib.rcParams["font.size"] = 17
     before = dict(matplotlib.rcParams)
-    _remembered.cache_clear()
+    _markup_of.cache_clear()
     first = draw(FIGURES["bars"])
     assert dict(matplotlib.rcParams) == before
     matplotlib.rcdefaults()
-    _remembered.cache_clear()  # drawn again, not remembered
+    _markup_of.cache_clear()  # drawn again, not remembered
     assert draw(FIGURES["bars"]) == first
 
 
@@ -475,6 +477,29 @@ def test_a_study_becomes_verdicts_table_and_source() -> None:
     page = html(report)
     assert "2401.00001" in page
     assert "Jane Doe, Rick Roe (2024). A &lt;b&gt;title&lt;/b&gt;. arXiv:2401.00001." in page
+
+
+def test_a_page_says_how_to_read_claims_about_groups_and_which_seeds_were_doubled() -> None:
+    groups = worst(average("accuracy"), "method", 0.0)
+    report = of(
+        study(
+            claims=(
+                Claim("Both.", groups, above=0.1),
+                Claim("Later.", groups, above=0.9, needs=Scale.PAPER),
+            )
+        ),
+        ROWS,
+    )
+    units, supported, later = report.sections[0].blocks
+    assert "the group that decides is named, with its own value and interval." in units.text
+    assert "doubled" not in units.text
+    assert supported.detail.startswith("supported: method ")
+    assert "; here method sam: " in later.detail or "; here method erm: " in later.detail
+    judgement = replace(study().claims[0].judge(ROWS, Scale.LAPTOP), doublings=2)
+    page = document(study(), Scale.LAPTOP, ROWS, [judgement], {})
+    units, note = page.sections[0].blocks
+    assert "The intervals of one claim ended near the margin at first" in units.text
+    assert "; seeds doubled twice" in note.detail
 
 
 def test_the_table_of_a_study_without_its_own_has_means_over_seeds_per_condition() -> None:

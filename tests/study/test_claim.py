@@ -11,7 +11,7 @@ from unseen.reading import Reading
 from unseen.runs.overview import missing
 from unseen.study import Claim, Groups, Judgement, Scale, Unit, Verdict, average, gap
 from unseen.study.claim import after_holm, p_beyond
-from unseen.study.effects import highest, minimum, worst
+from unseen.study.effects import highest, lowest, minimum, worst
 
 UNDECIDED, SUPPORTED, REFUTED = Verdict.UNDECIDED, Verdict.SUPPORTED, Verdict.REFUTED
 
@@ -39,7 +39,7 @@ def test_what_cannot_be_claimed(margins, why):
 @pytest.mark.parametrize(
     ("reading", "why"),
     [
-        (Reading(0.5, 0.5, 0.5, 5), "without width"),
+        (Reading(0.5, 0.5, 0.5, 5), "every seed gave 0.5: an interval over equal values says"),
         (Reading(0.5, 0.6, 0.4, 5), "wrong way round"),
         (Reading(nan, 0.4, 0.6, 5), "is no number"),
         (Reading(0.5, nan, nan, 5), "has no interval"),
@@ -113,7 +113,9 @@ def test_a_claim_whose_rows_need_an_option_is_judged_with_them_only():
 def test_an_interval_that_ends_near_the_margin_is_left_to_more_seeds(low, high, verdict, near):
     found = judge(Reading((low + high) / 2, low, high, 5), above=0.1)
     assert (found.verdict, found.is_near) == (verdict, near)
-    assert ("another processor" in found.because) == near
+    # a claim whose interval lies on both sides of the margin is said to reach across it
+    assert ("another processor" in found.because) == (near and not low < 0.1 < high)
+    assert ("reaches across" in found.because) == (low < 0.1 < high)
     items = judge(Reading((low + high) / 2, low, high, 5), Unit.ITEM, above=0.1)
     assert not items.is_near  # nothing is trained: the numbers do not move
 
@@ -129,7 +131,51 @@ def test_a_claim_about_groups_is_refuted_by_one_and_says_which():
     assert found.verdict is REFUTED
     assert found.because.startswith("setting b: 0.92")
     assert Claim("…", effect, above=0.4).judge(rows, Scale.LAPTOP).verdict is SUPPORTED
-    assert "all 2 groups" in Claim("…", effect, above=0.4).judge(rows, Scale.LAPTOP).because
+    because = Claim("…", effect, above=0.4).judge(rows, Scale.LAPTOP).because
+    assert because.startswith("setting a: 0.52")
+    assert because.endswith("lies above 0.4, and the other group, too")
+
+
+WIDE, CLEAR = Reading(0.5, -2.0, 3.0, 5), Reading(0.4, 0.35, 0.45, 5)
+CONSTANT = Reading(1.0, 1.0, 1.0, 5)
+
+
+@pytest.mark.parametrize(
+    ("readings", "because"),
+    [
+        # the value shown is the lowest group's, but another one reaches across
+        ({"few": CLEAR, "many": WIDE}, "many: 0.5 [-2, 3] reaches across: above 0.1 asked"),
+        # a group whose values are equal stands behind one that reaches across
+        ({"few": CONSTANT, "many": WIDE}, "many: 0.5 [-2, 3] reaches across: above 0.1 asked"),
+        (
+            {"few": CONSTANT, "many": CLEAR},
+            "few: every seed gave 1: an interval over equal values says nothing, so it is not "
+            "decided; above 0.1 asked",
+        ),
+        (
+            {"few": CLEAR, "many": Reading(0.05, 0.0, 0.099, 5, freedom=4.0)},
+            "many: 0.05 [0, 0.099], widened for 2 groups [-0.01295, 0.1117], reaches across: above "
+            "0.1 asked",
+        ),
+        (
+            {"a": CLEAR, "b": Reading(0.3, 0.2, 0.4, 5), "c": CLEAR},
+            "b: 0.3 [0.2, 0.4] lies above 0.1, and the other 2 groups, too",
+        ),
+    ],
+)
+def test_the_reason_is_that_of_the_group_that_decides(readings, because):
+    found = judge(Groups.of(readings, lambda one: -one.value), above=0.1)
+    assert found.because == because
+
+
+def test_effects_of_a_claim_about_groups_have_names():
+    rows = [{"seed": s, "a": 0.5 + 0.01 * s, "b": 0.9 + 0.01 * s} for s in range(5)]
+    named = lowest(**{"first half": average("a"), "second half": average("b")})
+    assert set(named(rows).readings) == {"first half", "second half"}
+    of_each = lowest(**{"half": average("a")}, over="seed")
+    assert next(iter(of_each(rows).readings)) == "half, seed 0"
+    with pytest.raises(InvalidConfig, match="have a name"):
+        lowest(average("a"), second=average("b"))(rows)
 
 
 def verdict_shares(means, margins, effect_of, n=5, draws=4_000, scales=1.0):
@@ -242,3 +288,17 @@ def test_the_larger_of_two_shares_is_shown_and_both_are_claimed():
     found = highest(average("a"), average("b"))(rows)
     assert found.value == pytest.approx(0.415)
     assert [*found.readings] == ["1.", "2."]
+
+
+def test_claims_without_a_value_or_with_equal_values_are_missing_in_the_table():
+    def line(reading):
+        found = judge(reading, above=0.1)
+        return {"verdict": found.verdict.value, "because": found.because}
+
+    def fail(rows):
+        raise InvalidConfig("Two networks did not fit.", why="…", fix="…")
+
+    failed = Claim("…", fail, above=0.1).judge([], Scale.LAPTOP)
+    lines = [line(Reading(0.5, 0.5, 0.5, 5)), line(Reading(0.5, -1.0, 2.0, 5))]
+    lines.append({"verdict": failed.verdict.value, "because": failed.because})
+    assert missing({"rows": "", "claims": lines}) == ["1 with equal values", "1 without a value"]

@@ -295,6 +295,7 @@ def recorded_judgement(study: Study[Any, Any], line: Mapping[str, Any]) -> Judge
         line["because"],
         Unit(line.get("unit", Unit.SEED)),
         p=1.0 if p is None else p,
+        doublings=line.get("doublings", 0),
     )
 
 

@@ -60,9 +60,14 @@ def missing(text: Mapping[str, Any]) -> list[str]:
     found += [f"{n} with {option}" for option, n in options.items()]
     if single := len(waiting) - sum(scales.values()) - sum(options.values()):
         found.append(f"{single} of one model")
-    without = sum("without width" in line["because"] for line in text["claims"])
+    undecided = [line for line in text["claims"] if line["verdict"] == Verdict.UNDECIDED.value]
+    # ledgers that were not judged again say it in older words
+    equal = ("over equal values", "without width")
+    without = sum(any(words in line["because"] for words in equal) for line in undecided)
     if without:
-        found.append(f"{without} without an interval")
+        found.append(f"{without} with equal values")
+    if blank := sum("has no value" in line["because"] for line in undecided):
+        found.append(f"{blank} without a value")
     return found
 
 

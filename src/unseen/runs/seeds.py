@@ -133,7 +133,8 @@ def decide_with_more_seeds(
         for n in near:
             claim = study.claims[n]
             doublings[claim.says] = k + 1
-            found[n] = claim.judge(restrict_seeds(rows, first + span * 2 ** (k + 1)), scale)
+            judgement = claim.judge(restrict_seeds(rows, first + span * 2 ** (k + 1)), scale)
+            found[n] = replace(judgement, doublings=k + 1)
     return Verdicts(found, doublings, tuple(extra))
 
 
@@ -141,10 +142,10 @@ def decide_kept(
     study: Study[Any, Any], scale: Scale, rows: Rows, seeds: int, doublings: Mapping[str, int]
 ) -> list[Judgement]:
     """The claims on kept rows, each on as many seeds as it was judged on."""
-    return [
-        claim.judge(
-            restrict_seeds(rows, seeds * 2 ** doublings.get(claim.says, 0)) if seeds else rows,
-            scale,
-        )
-        for claim in study.claims
-    ]
+
+    def decide(claim: Claim) -> Judgement:
+        times = doublings.get(claim.says, 0)
+        known = restrict_seeds(rows, seeds * 2**times) if seeds else rows
+        return replace(claim.judge(known, scale), doublings=times)
+
+    return [decide(claim) for claim in study.claims]

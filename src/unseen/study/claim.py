@@ -18,6 +18,7 @@ Effect: TypeAlias = Callable[[Rows], Reading]
 NEAR = 0.1
 """Share of an interval's width within which another processor may move its end."""
 NEAR_MARGIN = "within a tenth of its width from the margin, where another processor could turn it"
+EQUAL_VALUES = "an interval over equal values says nothing, so it is not decided"
 
 
 class Scale(StrEnum):
@@ -56,6 +57,9 @@ class Unit(StrEnum):
     """Items of a file, or that a fixed model answers: one run is enough."""
     TASK = "task"
     LANGUAGE = "language"
+    SPLIT = "split"
+    YEAR = "year"
+    ATTRIBUTE = "attribute"
     MODEL = "model"
     """One model that was trained or fine-tuned once: reported, not judged."""
 
@@ -74,6 +78,12 @@ class Groups(Reading):
     """
 
     readings: Mapping[str, Reading] = field(default_factory=dict)
+
+    @property
+    def farthest(self) -> tuple[str, Reading]:
+        """The group whose value is shown, with its own interval."""
+        shown = [item for item in self.readings.items() if item[1].value == self.value]
+        return (shown or list(self.readings.items()))[0]  # a value that is no number equals none
 
     @staticmethod
     def of(readings: Mapping[str, Reading], distance: Callable[[Reading], float]) -> "Groups":
@@ -112,6 +122,8 @@ class Judgement:
     """Whether an end of the interval lies so near the margin that more seeds should decide."""
     p: float = 1.0
     """Two-sided p of the margin, from the interval and its degrees of freedom."""
+    doublings: int = 0
+    """How often its seeds were doubled because an interval ended near the margin."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,8 @@ class Claim:
     An effect of several `Groups` is claimed of every group: all intervals must clear the margin,
     and one group beyond it, with an interval widened for as many groups (Bonferroni), refutes.
     Where something is trained an interval that ends within a tenth of its width from the margin
-    decides nothing, since another processor may turn it.
+    decides nothing, since another processor may turn it. The reason names the group that decides:
+    the one hardest to clear, the one that refutes, or the one that stands in the way.
     """
 
     says: str
@@ -186,13 +199,10 @@ class Claim:
 
     def decide(self, reading: Reading) -> Judgement:
         """The verdict of a reading, whatever the rows behind it."""
-        wanted = self._margin()
         readings = reading.readings if isinstance(reading, Groups) else {"": reading}
-        defects = [(name, defect(one)) for name, one in readings.items() if defect(one)]
+        defects = [name for name, one in readings.items() if defect(one)]
         if defects:
-            name, what = defects[0]
-            text = (name and f"{name}: ") + interval_text(readings[name])
-            because = f"{text} {what}; {wanted} asked"
+            because = self._why_undecided(readings, defects)
             return Judgement(self.says, Verdict.UNDECIDED, reading, because, self.unit)
         wide = {name: stats.widen(one, len(readings)) for name, one in readings.items()}
         slack = NEAR if self.unit.is_trained else 0.0
@@ -204,23 +214,62 @@ class Claim:
             return [name for name, one in wide.items() if self._violates(one, slack)]
 
         near = inside(-slack) != inside(slack) or bool(outside(-slack)) != bool(outside(slack))
-        verdict, text = Verdict.UNDECIDED, interval_text(reading)
-        because = f"{text} reaches across: {wanted} asked"
+        verdict, wanted = Verdict.UNDECIDED, self._margin()
         if inside(slack):
-            of_all = f" in all {len(readings)} groups" if len(readings) > 1 else ""
-            verdict, because = Verdict.SUPPORTED, f"{text} lies {wanted}{of_all}"
+            verdict = Verdict.SUPPORTED
+            text = _group_text(readings, self._hardest(readings))
+            because = f"{text} lies {wanted}{_others(len(readings) - 1)}"
         elif against := outside(slack):
+            verdict = Verdict.REFUTED
             name = min(against, key=lambda name: self._p_against(wide[name]))
-            text = (name and f"{name}: ") + interval_text(readings[name])
-            verdict, because = Verdict.REFUTED, f"{text} lies outside: {wanted} asked"
-        elif near:
-            because = f"{text} ends {NEAR_MARGIN}: {wanted} asked"
+            because = f"{_group_text(readings, name)} lies outside: {wanted} asked"
+        else:
+            because = self._why_undecided(readings, [])
         p_for = max(self._p_for(one) for one in readings.values())
         p_against = min(self._p_against(one) for one in wide.values())
         p = {Verdict.SUPPORTED: p_for, Verdict.REFUTED: p_against}.get(
             verdict, min(p_for, p_against)
         )
         return Judgement(self.says, verdict, reading, because, self.unit, near, p)
+
+    def _why_undecided(self, readings: Mapping[str, Reading], defects: Sequence[str]) -> str:
+        """The group that stands in the way: one whose interval reaches across before one that ends
+        near the margin, and that before one whose interval says nothing.
+        """
+        wanted = f"{self._margin()} asked"
+        known = {name: one for name, one in readings.items() if name not in defects}
+        across = {
+            name: one
+            for name, one in known.items()
+            if not self._clears(one, 0.0) and not self._violates(one, 0.0)
+        }
+        if across:
+            name = self._hardest(across)
+            return f"{_group_text(known, name)} reaches across: {wanted}"
+        if defects:
+            one = readings[defects[0]]
+            if one.low == one.high == one.value and one.n > 1:
+                name = defects[0] and f"{defects[0]}: "
+                every = f"every {self.unit} gave {one.value:.4g}"
+                return f"{name}{every}: {EQUAL_VALUES}; {wanted}"
+            return f"{_group_text(readings, defects[0])} {defect(one)}; {wanted}"
+        name = self._hardest(known)
+        if len(known) > 1 and self._violates(known[name], 0.0):
+            # beyond the margin by itself, but not when widened for so many groups
+            wide = stats.widen(known[name], len(known))
+            if not self._violates(wide, 0.0):
+                low_high = f"[{wide.low:.4g}, {wide.high:.4g}]"
+                text = f"{_group_text(known, name)}, widened for {len(known)} groups {low_high},"
+                return f"{text} reaches across: {wanted}"
+        return f"{_group_text(known, name)} ends {NEAR_MARGIN}: {wanted}"
+
+    def _hardest(self, readings: Mapping[str, Reading]) -> str:
+        """The group that is farthest from clearing the margin, or clears it by least."""
+
+        def room(reading: Reading) -> float:
+            return min(reading.low - self.above, self.below - reading.high)
+
+        return max(readings, key=lambda name: (self._p_for(readings[name]), -room(readings[name])))
 
     def _clears(self, reading: Reading, slack: float) -> bool:
         low, high = (end for end in _ends(reading, slack))
@@ -274,6 +323,17 @@ def interval_text(reading: Reading) -> str:
     if _lacks_interval(reading):
         return f"{reading.value:.4g}"
     return f"{reading.value:.4g} [{reading.low:.4g}, {reading.high:.4g}]"
+
+
+def _group_text(readings: Mapping[str, Reading], name: str) -> str:
+    """A group's own value and interval, after its name where it has one."""
+    return (name and f"{name}: ") + interval_text(readings[name])
+
+
+def _others(count: int) -> str:
+    if count < 1:
+        return ""
+    return ", and the other group, too" if count == 1 else f", and the other {count} groups, too"
 
 
 def defect(reading: Reading) -> str:

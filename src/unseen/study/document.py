@@ -8,9 +8,11 @@ from unseen import stats
 from unseen.document import Block, Document, Note, Paragraph, Section, Table, Tone
 from unseen.document import Value as Cell
 from unseen.errors import UnseenError
-from unseen.study import Judgement, Rows, Scale, Study, Value, Verdict
+from unseen.reading import Reading
+from unseen.study import Groups, Judgement, Rows, Scale, Study, Value, Verdict
 from unseen.study.claim import after_holm
 from unseen.study.source import Source
+from unseen.text import count_noun
 from unseen.wording import words
 
 TONES = {
@@ -86,7 +88,9 @@ def claims(rows: Rows, judgements: Sequence[Judgement]) -> list[Block]:
 
 
 def units(rows: Rows, judgements: Sequence[Judgement]) -> str:
-    """How many seeds there are, and over what the claims are judged."""
+    """How many seeds there are, over what the claims are judged, and how to read groups and
+    doublings.
+    """
     seeds = len({row["seed"] for row in rows if "seed" in row})
     found: dict[str, set[int]] = {}
     for judgement in judgements:
@@ -95,7 +99,26 @@ def units(rows: Rows, judgements: Sequence[Judgement]) -> str:
     over = [
         f"{unit}s (n = {', '.join(map(str, sorted(counts)))})" for unit, counts in found.items()
     ]
-    return f"{seeds} seed{'s' * (seeds != 1)}; claims over {' and '.join(over) or 'nothing'}."
+    text = f"{seeds} seed{'s' * (seeds != 1)}; claims over {' and '.join(over) or 'nothing'}."
+    if any(isinstance(judgement.reading, Groups) for judgement in judgements):
+        text += f" {ABOUT_GROUPS}"
+    doubled = sum(judgement.doublings > 0 for judgement in judgements)
+    return text + (f" {_about_doublings(doubled)}" if doubled else "")
+
+
+ABOUT_GROUPS = (
+    "A claim about several groups is supported if the interval of every group clears the margin, "
+    "and refuted if that of one lies beyond it: the group that decides is named, with its own "
+    "value and interval."
+)
+
+
+def _about_doublings(count: int) -> str:
+    claims = "one claim ended" if count == 1 else f"{count} claims ended"
+    return (
+        f"The intervals of {claims} near the margin at first, and the rule for such claims doubled "
+        "their seeds, once or twice: their n may be larger than the number of seeds above."
+    )
 
 
 def means(rows: Rows, repeated: str = "seed") -> list[dict[str, Cell]]:
@@ -147,22 +170,28 @@ def _is_number(value: object) -> bool:
 
 
 def _note(judgement: Judgement, holds: bool) -> Note:
-    verdict = judgement.verdict
-    seen = (
-        f"; here {words(judgement.reading)}"
-        if verdict is Verdict.NOT_JUDGED and judgement.reading
-        else ""
-    )
+    verdict, reading = judgement.verdict, judgement.reading
+    seen = f"; here {_reading_words(reading)}" if verdict is Verdict.NOT_JUDGED and reading else ""
     n = ""
-    if judgement.reading is not None:
-        plural = "s" * (judgement.reading.n != 1)
-        n = f" (n = {judgement.reading.n} {judgement.unit}{plural}"
+    if reading is not None:
+        n = f" (n = {count_noun(reading.n, judgement.unit)}"
+        if judgement.doublings:
+            times = "twice" if judgement.doublings == 2 else "once"
+            n += f"; seeds doubled {times}"
         if verdict in (Verdict.SUPPORTED, Verdict.REFUTED):
             n += "" if holds else "; not after Holm's correction"
         n += ")"
     return Note(
         judgement.says, TONES[verdict], f"{verdict}: {judgement.because}{seen}{n}", verdict.sign
     )
+
+
+def _reading_words(reading: Reading) -> str:
+    """Value and interval; of several groups those of the farthest one."""
+    if not isinstance(reading, Groups):
+        return str(words(reading))
+    name, one = reading.farthest
+    return f"{name}: {words(one)}"
 
 
 def block_or_note(kind: str, make: Callable[[], Block]) -> Block:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen import stats
-from unseen.errors import InvalidData
+from unseen.errors import InvalidConfig, InvalidData
 from unseen.reading import Reading
 from unseen.study import Effect, Groups, Row, Rows, Value, column, gap, pick
 
@@ -53,16 +53,16 @@ def derive(read: Callable[[Rows], T], /, **columns: Callable[[Row], Value]) -> C
     return effect
 
 
-def lowest(*effects: Effect, over: str = "") -> Effect:
+def lowest(*effects: Effect, over: str = "", **named: Effect) -> Effect:
     """These readings, or those of one effect for every value of `over`, shown by the lowest: a
-    claim on them is one on every one.
+    claim on them is one on every one. Effects that are `named` are groups of that name.
     """
-    return lambda rows: Groups.of(_readings(effects, over, rows), lambda one: -one.value)
+    return lambda rows: Groups.of(_groups(effects, named, over, rows), lambda one: -one.value)
 
 
-def highest(*effects: Effect, over: str = "") -> Effect:
+def highest(*effects: Effect, over: str = "", **named: Effect) -> Effect:
     """The same, shown by the highest."""
-    return lambda rows: Groups.of(_readings(effects, over, rows), lambda one: one.value)
+    return lambda rows: Groups.of(_groups(effects, named, over, rows), lambda one: one.value)
 
 
 def worst(effect: Effect, over: str, ideal: float, **where: Value) -> Effect:
@@ -89,6 +89,24 @@ def minimum(*effects: Effect) -> Effect:
         return replace(least, low=low, high=max(high, least.value), detail=None)
 
     return read
+
+
+def _groups(
+    effects: Sequence[Effect], named: Mapping[str, Effect], over: str, rows: Rows
+) -> dict[str, Reading]:
+    if effects and named:
+        raise InvalidConfig(
+            f"Some effects have a name ({', '.join(named)}), others none.",
+            why="a verdict names the group that decides.",
+            fix='name all of them: lowest(**{"new levels": …}).',
+        )
+    if not named:
+        return _readings(effects, over, rows)
+    return {
+        f"{name}, {group}" if group else name: reading
+        for name, effect in named.items()
+        for group, reading in _readings([effect], over, rows).items()
+    }
 
 
 def _readings(effects: Sequence[Effect], over: str, rows: Rows) -> dict[str, Reading]:
