@@ -43,7 +43,7 @@ def file(tmp_path):
 
 def test_the_command_on_a_file(file, tmp_path, capsys):
     page = tmp_path / "page.html"
-    options = ["--steps", "20", "--seeds", "2", "--samples", "5", "--report", str(page)]
+    options = ["--steps", "8", "--seeds", "2", "--samples", "5", "--report", str(page)]
     assert main(["compare", str(file), "--programs", *options]) == 0
     shown = capsys.readouterr().out
     for words in ("pass@5", GIVEN, "own right programs and beginnings"):
