@@ -1,5 +1,6 @@
 """What a claim may ask, what decides nothing, and how often verdicts are false."""
 
+from dataclasses import replace
 from math import inf, nan
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from unseen import stats
 from unseen.errors import InvalidConfig
 from unseen.reading import Reading
+from unseen.runs import catalog
 from unseen.runs.overview import missing
 from unseen.study import Claim, Groups, Judgement, Scale, Unit, Verdict, average, gap
 from unseen.study.claim import after_holm, p_beyond
@@ -302,3 +304,9 @@ def test_claims_without_a_value_or_with_equal_values_are_missing_in_the_table():
     lines = [line(Reading(0.5, 0.5, 0.5, 5)), line(Reading(0.5, -1.0, 2.0, 5))]
     lines.append({"verdict": failed.verdict.value, "because": failed.because})
     assert missing({"rows": "", "claims": lines}) == ["1 with equal values", "1 without a value"]
+
+
+def test_a_claim_made_twice_is_refused():
+    study = catalog.load("influence_economy")
+    with pytest.raises(InvalidConfig, match="makes a claim twice"):
+        replace(study, claims=[*study.claims, study.claims[0]])

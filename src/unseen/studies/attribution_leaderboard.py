@@ -310,14 +310,15 @@ def cost(data: Data) -> Effect:
 CLAIMS = (
     Claim("Iterative solves foretell retraining better than EK-FAC by 0.1 of the datamodeling "
           "score, on images.", lead("lds", Arm.CG, Arm.EKFAC, Data.IMAGES), above=0.1),
-    Claim("… and on text.", lead("lds", Arm.CG, Arm.EKFAC, Data.TEXT), above=0.1),
-    Claim("… and where both are damped by a layer's mean eigenvalue, on images.",
+    Claim("… and on text, by as much.", lead("lds", Arm.CG, Arm.EKFAC, Data.TEXT), above=0.1),
+    Claim("Damped by a layer's mean eigenvalue, both, they do so by 0.1 on images.",
           lead("lds", Arm.DAMPED_CG, Arm.DAMPED_EKFAC, Data.IMAGES), above=0.1),
-    Claim("… and on text.",
+    Claim("Damped by a layer's mean eigenvalue, both, they do so by 0.1 on text.",
           lead("lds", Arm.DAMPED_CG, Arm.DAMPED_EKFAC, Data.TEXT), above=0.1),
     Claim("They cost at most 20 times EK-FAC's operations per query, on images.",
           cost(Data.IMAGES), below=20.0),
-    Claim("… and on text.", cost(Data.TEXT), below=20.0),
+    Claim("They cost at most 20 times EK-FAC's operations per query, on text.",
+          cost(Data.TEXT), below=20.0),
     Claim("The stochastic form is as good as conjugate gradients within 0.05, on images.",
           lead("lds", Arm.ASTRA, Arm.CG, Data.IMAGES), above=-0.05, below=0.05),
     Claim("Exact unrolling stays out of reach: 0.1 above conjugate gradients for the run itself, "

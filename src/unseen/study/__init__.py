@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Generic, TypeVar
 
 from unseen import stats
-from unseen.errors import InvalidData, UnknownName
+from unseen.errors import InvalidConfig, InvalidData, UnknownName
 from unseen.figure import Figure
 from unseen.lab import Lab
 from unseen.reading import Reading
@@ -69,6 +69,15 @@ class Study(Generic[Config, Cell]):
     """How the laptop scale differs from the paper: data, models, sizes, what that may change."""
     not_tested: str = ""
     """Central claims of the abstract that the study does not test."""
+
+    def __post_init__(self) -> None:
+        says = [claim.says for claim in self.claims]
+        if twice := sorted({one for one in says if says.count(one) > 1}):
+            raise InvalidConfig(
+                f"Study `{self.name}` makes a claim twice: “{twice[0]}”.",
+                why="a ledger tells claims apart by their words.",
+                fix="say in each what is judged there.",
+            )
 
 
 def pick(rows: Rows, **where: Value) -> list[Row]:
