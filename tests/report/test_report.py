@@ -498,7 +498,7 @@ def test_a_page_says_how_to_read_claims_about_groups_and_which_seeds_were_double
     judgement = replace(study().claims[0].judge(ROWS, Scale.LAPTOP), doublings=2)
     page = document(study(), Scale.LAPTOP, ROWS, [judgement], {})
     units, note = page.sections[0].blocks
-    assert "The intervals of one claim ended near the margin at first" in units.text
+    assert "The interval of one claim ended near the margin at first" in units.text
     assert "; seeds doubled twice" in note.detail
 
 

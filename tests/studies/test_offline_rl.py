@@ -86,8 +86,8 @@ def test_the_online_reference_plays_the_most_levels_and_decides_the_first_claim(
     without = [row for row in made if row["learner"] != "ppo"]
     assert claim.judge(without, Scale.LAPTOP).verdict is Verdict.NOT_JUDGED
     assert claim.judge(made, Scale.LAPTOP).reading.readings.keys() == {
-        "1.", "2.", "3.", "4.", "5.", "6.",
-    }  # fmt: skip
+        f"{name}, {side} levels" for name in ("BC", "CQL", "IQL") for side in ("training", "unseen")
+    }
     assert claim.judge(made, Scale.LAPTOP).reading.value == pytest.approx(0.1, abs=0.05)
 
 

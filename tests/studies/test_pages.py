@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+BROKEN_WORD = re.compile(r'[a-z]- "\n\s*f?"(?!and |or |to )')
+"""A word whose hyphen ends one piece of a text, with a space behind it."""
 PAGES = sorted((ROOT / "docs/studies").glob("*.md"))
 
 
@@ -22,3 +24,11 @@ def test_a_page_says_how_the_study_differs_and_over_how_many_seeds(page):
     assert found is not None
     assert len(found[1].split()) > 20
     assert re.search(r"^Not tested: \S", text, re.MULTILINE)
+
+
+def test_no_text_of_the_package_breaks_a_word_at_its_hyphen():
+    """Pieces of a text are joined as they are: "pre- " "training" would read "pre- training"."""
+    assert BROKEN_WORD.search('"What pre- "\n    "training lacks"')
+    assert not BROKEN_WORD.search('"pre- "\n "and post-training", "What "\n "pre-training"')
+    sources = (ROOT / "src/unseen").rglob("*.py")
+    assert [str(path) for path in sources if BROKEN_WORD.search(path.read_text("utf-8"))] == []

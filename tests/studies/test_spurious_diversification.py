@@ -259,5 +259,5 @@ def test_claims_say_yes_and_no():
 
 
 def test_softened_training_needs_the_scale_of_the_paper():
-    (bang,) = [c for c in CLAIMS if c.says.startswith("BANG")]
+    (bang,) = [c for c in CLAIMS if "(BANG)" in c.says]
     assert bang.judge(world(-1), Scale.LAPTOP).verdict is Verdict.NOT_JUDGED

@@ -13,7 +13,7 @@ from unseen.runs import catalog
 from unseen.runs.overview import missing
 from unseen.study import Claim, Groups, Judgement, Scale, Unit, Verdict, average, gap
 from unseen.study.claim import after_holm, p_beyond
-from unseen.study.effects import highest, lowest, minimum, worst
+from unseen.study.effects import highest, highest_of, lowest_of, minimum, worst
 
 UNDECIDED, SUPPORTED, REFUTED = Verdict.UNDECIDED, Verdict.SUPPORTED, Verdict.REFUTED
 
@@ -135,7 +135,7 @@ def test_a_claim_about_groups_is_refuted_by_one_and_says_which():
     assert Claim("…", effect, above=0.4).judge(rows, Scale.LAPTOP).verdict is SUPPORTED
     because = Claim("…", effect, above=0.4).judge(rows, Scale.LAPTOP).because
     assert because.startswith("setting a: 0.52")
-    assert because.endswith("lies above 0.4, and the other group, too")
+    assert because.endswith("lies above 0.4, as does the other group")
 
 
 WIDE, CLEAR = Reading(0.5, -2.0, 3.0, 5), Reading(0.4, 0.35, 0.45, 5)
@@ -161,7 +161,7 @@ CONSTANT = Reading(1.0, 1.0, 1.0, 5)
         ),
         (
             {"a": CLEAR, "b": Reading(0.3, 0.2, 0.4, 5), "c": CLEAR},
-            "b: 0.3 [0.2, 0.4] lies above 0.1, and the other 2 groups, too",
+            "b: 0.3 [0.2, 0.4] lies above 0.1, as do the other 2 groups",
         ),
     ],
 )
@@ -172,12 +172,10 @@ def test_the_reason_is_that_of_the_group_that_decides(readings, because):
 
 def test_effects_of_a_claim_about_groups_have_names():
     rows = [{"seed": s, "a": 0.5 + 0.01 * s, "b": 0.9 + 0.01 * s} for s in range(5)]
-    named = lowest(**{"first half": average("a"), "second half": average("b")})
-    assert set(named(rows).readings) == {"first half", "second half"}
-    of_each = lowest(**{"half": average("a")}, over="seed")
-    assert next(iter(of_each(rows).readings)) == "half, seed 0"
-    with pytest.raises(InvalidConfig, match="have a name"):
-        lowest(average("a"), second=average("b"))(rows)
+    halves = {"first half": average("a"), "second half": average("b")}
+    low, high = lowest_of(halves)(rows), highest_of(halves)(rows)
+    assert low.readings == high.readings == {name: of(rows) for name, of in halves.items()}
+    assert (low.value, high.value) == (pytest.approx(0.52), pytest.approx(0.92))
 
 
 def verdict_shares(means, margins, effect_of, n=5, draws=4_000, scales=1.0):

@@ -267,9 +267,9 @@ CLAIMS = (
           "similarity on those that need few.", over_seeds(image_interaction), above=0,
           sign_because=CROSSING),
     Claim("The same for attributes of animals (AwA2).", table_interaction(Table.AWA2), above=0,
-          sign_because=CROSSING, unit=Unit.ITEM),
+          sign_because=CROSSING, unit=Unit.ATTRIBUTE),
     Claim("The same for attributes and types of animals (Zoo).", table_interaction(Table.ZOO),
-          above=0, sign_because=CROSSING, unit=Unit.ITEM),
+          above=0, sign_because=CROSSING, unit=Unit.ATTRIBUTE),
 )  # fmt: skip
 
 figure = points(

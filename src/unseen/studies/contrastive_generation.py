@@ -223,13 +223,13 @@ CLAIMS = (
         above=-0.02,
     ),
     Claim(
-        says="Nor on unseen questions like those of training.",
+        says="Nor is it harmful on unseen questions like those of training: at most 0.02 below it.",
         effect=over_likelihood("exact", Data.EQUATIONS, SAME),
         above=-0.02,
     ),
     Claim(
         says="Imposters leave the words less likely than distant targets that moved every token as "
-        "far, in every held-out batch.",
+        "far, even in the held-out batch where the difference is smallest (mean over seeds).",
         effect=average(
             "smallest margin", data=str(Data.EQUATIONS), arm=str(Arm.CLAPS), part="batches"
         ),

@@ -237,9 +237,11 @@ CLAIMS = (
           "understood in other clauses (difference of exact match to no copies).",
           gap("exact", {"arm": Arm.COPIES, "split": UNSEEN}, {"arm": Arm.NONE, "split": UNSEEN}),
           above=0.3),
-    once("3,200 different training commands do better there than 200 at equal steps.",
+    once("At equal steps 3,200 different training commands do better on that verb in other clauses "
+         "than 200.",
          Arm.MANY, Arm.FEW, UNSEEN),
-    once("SCAN*: long training commands do better on longer ones than short ones do.",
+    once("SCAN* (SCAN with more primitives): long training commands do better on longer ones than "
+         "short ones do.",
          Arm.LONG, Arm.SHORT, "longer"),
     once("SCAN*: the simple quarter does better on new commands of all lengths than the hard one.",
          Arm.SIMPLE, Arm.HARD, "same"),

@@ -98,9 +98,11 @@ def recall_of_best(
 
 
 CLAIMS = (
-    Claim("Rank 32 is enough: low-rank queries keep the scores (correlation over sequences).",
+    Claim("Rank 32 is enough: low-rank queries keep the scores (correlation over sequences above "
+          "0.98).",
           average("r", rank=32, within=(-1.0, 1.0)), above=0.98),
-    Claim("Rank 1 is not.", average("r", rank=1, within=(-1.0, 1.0)), below=0.95),
+    Claim("Rank 1 loses them (correlation below 0.95).",
+          average("r", rank=1, within=(-1.0, 1.0)), below=0.95),
     Claim("The tenth of the sequences that shares most words with a query holds 9 of its 10 most "
           "helpful.", average("kept", part="filter", share=0.1, within=(0.0, 1.0)), above=0.9),
 )  # fmt: skip

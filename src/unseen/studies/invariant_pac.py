@@ -268,12 +268,20 @@ def every(effect: Effect, ideal: float, keep: Callable[[Row], bool]) -> Effect:
     def read(rows: Rows) -> Reading:
         rows = [row for row in rows if keep(row)]
         groups = {
-            " ".join(map(str, values)): effect(pick(rows, **dict(zip(names, values, strict=True))))
+            describe(*values): effect(pick(rows, **dict(zip(names, values, strict=True))))
             for values in distinct(rows, *names)
         }
         return Groups.of(groups, lambda one: abs(one.value - ideal))
 
     return read
+
+
+def describe(nodes: Value, sites: Value, seen: Value) -> str:
+    """A setting in words."""
+    of_latent = str(seen).replace(" of latent", " functions of latent variables are seen")
+    where = "two nodes" if sites == Sites.NEIGHBOURS else "any node"
+    text = f"{nodes} nodes, interventions on {where}"
+    return text if seen == "inputs" else f"{text}, {of_latent}"
 
 
 def is_direct(row: Row) -> bool:

@@ -48,7 +48,7 @@ from unseen.study import (
     gap,
     pick,
 )
-from unseen.study.effects import lowest, restrict
+from unseen.study.effects import lowest, lowest_of, restrict
 from unseen.study.figures import bars, curves, stack, summary
 from unseen.study.grid import Cell, Grid, resize
 from unseen.study.source import reference
@@ -326,17 +326,22 @@ def rate_by_seed(successes: str, kind: str) -> Effect:
     return read
 
 
+SHOWN = {"low": "how low the light lies", "gap": "the gap between two legs"}
+"""Attributes whose names need a word more."""
 SIGN = "any advantage over a direction chosen with the answer known is one"
 CLAIMS = (
-    Claim("More marks bring a direction nearer to the supervised one, for every attribute.",
+    Claim("More marks bring a direction nearer to the supervised one, by a cosine of at least 0.1 "
+          "for every attribute.",
           rise("cosine"), above=0.1),
-    Claim("More marks make its effect larger, for every attribute.", rise("effect"), above=0.05),
+    Claim("More marks make its effect larger, by at least 0.05 for every attribute.",
+          rise("effect"), above=0.05),
     Claim("After 42 marks its effect exceeds that of the best of 16 random directions, for every "
           "attribute.", lowest(against("random"), over="attribute"), above=0,
           sign_because=SIGN),
-    *(Claim(f"After 42 marks its effect on {name} exceeds that of the best of 8 principal "
-            "components and of 8 directions of the weights.",
-            lowest(against("PCA", attribute=name), against("SeFa", attribute=name)),
+    *(Claim(f"After 42 marks its effect on {SHOWN.get(name, name)} exceeds that of the best of 8 "
+            "principal components and of 8 directions of the weights.",
+            lowest_of({"8 principal components (PCA)": against("PCA", attribute=name),
+                      "8 directions of the weights (SeFa)": against("SeFa", attribute=name)}),
             above=0, sign_because=SIGN)
       for name in ATTRIBUTES),
     Claim("A direction taught on one class group moves others, for brightness and width.",

@@ -524,9 +524,9 @@ study = Study(
         "correlate among themselves, unlike there."
     ),
     not_tested=(
-        "That documents with code and formulas carry the procedures, which sources are over- "
-        "represented, that each document weighs less per nat in reasoning, and that two models of "
-        "different size draw on different documents."
+        "That documents with code and formulas carry the procedures, which sources are "
+        "over-represented, that each document weighs less per nat in reasoning, and that two "
+        "models of different size draw on different documents."
     ),
     source=reference("ruis2025procedural"),
     scales={

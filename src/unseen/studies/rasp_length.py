@@ -317,17 +317,21 @@ def once(says: str, task: str, at: str, *, above: float = -inf, below: float = i
 
 
 CLAIMS = (
-    Claim("Tasks with a program are solved at the longest trained length (worst).",
+    Claim("Tasks with a program are solved at the longest trained length: exact match of at least "
+          "0.98 (worst).",
           every(Group.PROGRAM, "inside", 1.0), above=0.98),
-    Claim("Parity, which has none, is, too.", exact("parity", "inside"), above=0.98),
-    Claim("Tasks with a program are solved ten tokens beyond training (worst).",
+    Claim("Parity, which has none, is, too (at least 0.98).",
+          exact("parity", "inside"), above=0.98),
+    Claim("Tasks with a program are solved ten tokens beyond training: exact match of at least 0.9 "
+          "(worst).",
           every(Group.PROGRAM, "+10", 1.0), above=0.9),
-    Claim("Counting to 30 goes on to 45.", exact("count", "×1.5"), above=0.9),
-    Claim("Parity is within 0.1 of chance ten tokens beyond training.",
-          exact("parity", "+10"), below=0.6),
-    Claim("It is at twice the trained length.", exact("parity", "×2"), below=0.6),
-    Claim("Ten tokens beyond training the tasks with a program are above parity (exact match above "
-          "chance).",
+    Claim("Counting to 30 goes on to 45 (at least 0.9).", exact("count", "×1.5"), above=0.9),
+    Claim("Parity is at most 0.1 above chance ten tokens beyond training: exact match of at most "
+          "0.6.", exact("parity", "+10"), below=0.6),
+    Claim("It is at most 0.1 above chance at twice the trained length, too.",
+          exact("parity", "×2"), below=0.6),
+    Claim("Ten tokens beyond training the tasks with a program are above parity by at least 0.5 "
+          "(exact match above chance).",
           gap("excess", {**WITH, "at": "+10"}, {**WITHOUT, "at": "+10"}), above=0.5),
     once("Copying with repeats fails ten tokens beyond training.", "copy with repeats", "+10",
          below=0.1),

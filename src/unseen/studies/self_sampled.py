@@ -163,7 +163,7 @@ def read(
 CLAIMS = (
     Claim(
         says="Learning from sampled right programs (mean over them) solves more unseen problems in "
-        "twenty samples than learning from the given ones.",
+        "twenty samples than learning from the given ones, by at least 2 points.",
         effect=gap("pass@20", {"arm": str(Arm.AUG)}, {"arm": str(Arm.MLE)}),
         above=0.02,
     ),
@@ -208,8 +208,9 @@ study = Study(
         "judged here; nor is β-MML run, the paper's best objective."
     ),
     not_tested=(
-        "35.5 to 44.5 % (GSM8K) and 27.6 to 36.2 % (MathQA-Python); that partially correct "
-        "programs help; that a pretrained model gains as much."
+        "That pretrained models rise from 35.5 to 44.5 % of problems solved in 100 samples on "
+        "GSM8K (pass@100), and from 27.6 to 36.2 % in 80 on MathQA-Python (pass@80); that "
+        "partially correct programs help."
     ),
     source=reference("ni2023selfsampling"),
     scales={

@@ -245,7 +245,8 @@ def harder(of: str, than: str) -> Effect:
 CLAIMS = (
     Claim("Fashion-MNIST demands at least twice the bits of MNIST, from 10,000 images each (log₂ "
           "of the ratio).", harder("fashion-mnist", "mnist"), above=1.0),
-    Claim("CIFAR-10 demands at least twice the bits of Fashion-MNIST.",
+    Claim("CIFAR-10, of which there is one sample, demands at least twice the bits of "
+          "Fashion-MNIST.",
           harder("cifar10", "fashion-mnist"), above=1.0),
     Claim("Past positions of cart and pole alone demand at least twice the bits of the state.",
           harder("positions", "state"), above=1.0),

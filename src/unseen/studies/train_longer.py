@@ -275,26 +275,31 @@ CLAIMS = (
     Claim("It grows slower than a random walk: local exponent below ½ (worst batch size).",
           worst(average("exponent"), "regime", ideal=0, **SCALED), below=0.5),
     # 0.89/1.11
-    Claim("With √-scaled learning rates the curves of all batch sizes collapse: slopes of log t "
-          "within ± 11 %.", slope_ratio, above=0.80, below=1.25),
-    Claim("The law breaks when a batch is half of the data: R² of log t falls.",
+    Claim("With √-scaled learning rates the curves of all batch sizes collapse: the slope of log "
+          "t at the largest over that at the smallest is within [0.8, 1.25] (each within 11 %).",
+          slope_ratio, above=0.80, below=1.25),
+    Claim("The law breaks when a batch is half of the data: R² of log t falls by at least 0.05.",
           gap("r2_log", {"part": "diffusion", "role": "half"}, {**SCALED, "batch_size": REFERENCE}),
           below=-0.05),
     Claim("Limit of the law: over 2,000 updates of plain SGD (no momentum, no decay) √t fits "
           "better than log t.", average("log_over_root", role="plain", last=True), below=0.0,
           sign_because="which of two curves fits better has no size"),
-    Claim("Around the start the loss is rough with α ≈ 2: its spread grows linearly with the "
-          "distance.", average("roughness", role="scaled", batch_size=REFERENCE), above=0.8,
+    Claim("Around the start the loss is rough with α ≈ 2: its spread grows roughly linearly with "
+          "the distance (with a power within [0.8, 1.2]).",
+          average("roughness", role="scaled", batch_size=REFERENCE), above=0.8,
           below=1.2),
-    Claim("At equal epochs a large batch generalizes worse than a small one.",
+    Claim("At equal epochs a large batch generalizes worse than a small one, by at least half a "
+          "point.",
           over("small batch", "large"), above=HALF_A_POINT),
-    Claim("As many updates as the small batch (√lr + RA) remove the gap: at most half a point is "
-          "left.", over("small batch", "large + √lr + RA"), below=HALF_A_POINT),
-    Claim("With ghost batch norm, too (√lr + RA + GBN), at most half a point is left.",
+    Claim("As many updates as the small batch (regime adaptation, with √-scaled learning rates) "
+          "remove the gap: at most half a point is left.",
+          over("small batch", "large + √lr + RA"), below=HALF_A_POINT),
+    Claim("With ghost batch norm, too, at most half a point is left.",
           over("small batch", "large + √lr + RA + GBN"), below=HALF_A_POINT),
-    Claim("√lr and ghost batch norm shrink the gap without a further update.",
+    Claim("√-scaled learning rates and ghost batch norm shrink the gap by at least half a point "
+          "without a further update.",
           over("large + √lr + GBN", "large"), above=HALF_A_POINT),
-    Claim("More updates help: √lr + GBN gains from regime adaptation.",
+    Claim("More updates help: both gain at least half a point from regime adaptation.",
           over("large + √lr + RA + GBN", "large + √lr + GBN"), above=HALF_A_POINT),
 )  # fmt: skip
 

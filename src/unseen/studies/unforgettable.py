@@ -27,8 +27,8 @@ from unseen.measures.forgetting import (
 )
 from unseen.methods.random_label_forgetting import RandomLabelForgetting, updates
 from unseen.models.smollm import smollm2
-from unseen.study import Claim, Row, Rows, Scale, Study, Value, average, gap, pick
-from unseen.study.effects import worst
+from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, gap, pick
+from unseen.study.effects import derive, restrict, worst
 from unseen.study.figures import bars, stack, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
 from unseen.study.source import reference
@@ -289,18 +289,27 @@ def predictor_rows(rows: Rows) -> list[Row]:
     return found
 
 
+def every_task(name: str, **where: Value) -> Effect:
+    """A column's mean for every task that was to be forgotten, shown by the one farthest from 1."""
+    of_all = derive(worst(average(name), TASK, ideal=1), **{TASK: lambda row: row["forget"]})
+    return restrict(of_all, **where)
+
+
+TASK = "forgotten task"
 SAME: dict[str, Value] = {"part": "matrix", "is_same": True}
 RULE, TABLE = ({**SAME, "arm": "random", "is_rule": is_rule} for is_rule in (True, False))
 LAPTOP = Config()
 CLAIMS = (
     Claim("Rules are forgotten on new inputs, tables hardly on other keys: the held-out forget "
-          "ratio of rules is higher.", gap("ratio", of=RULE, against=TABLE), above=0.4),
-    Claim("Forgetting is shallow: a linear probe still reads the answers (worst task, last "
-          "layer).", worst(average("probe"), "forget", ideal=1, part="probe", when="after",
-          layer=LAYERS[-1]), above=0.75),
-    Claim("The random labels were memorised (worst task).",
-          worst(average("fit"), "forget", ideal=1, part="fit"), above=0.8),
-    Claim("Control: as many steps on true labels take at most a tenth of a rule.",
+          "ratio of rules is higher by at least 0.4.",
+          gap("ratio", of=RULE, against=TABLE), above=0.4),
+    Claim("Forgetting is shallow: a linear probe still reads at least three quarters of the "
+          "answers (worst forgotten task, last layer).",
+          every_task("probe", part="probe", when="after", layer=LAYERS[-1]), above=0.75),
+    Claim("At least 0.8 of the random labels were memorised (worst forgotten task).",
+          every_task("fit", part="fit"), above=0.8),
+    Claim("Control: as many steps on true labels make at most a tenth of a rule be forgotten "
+          "(held-out forget ratio).",
           average("ratio", {**RULE, "arm": "true"}), below=0.1),
 )  # fmt: skip
 

@@ -230,13 +230,13 @@ POINT = 0.01
 CLAIMS = (
     Claim("UDIM beats SAM by 2 points on digits from another source (mean of three).",
           gain(Part.SOURCES, Variant.UDIM, Variant.SAM), above=0.02),
-    Claim("It beats SAM on each of the three sources (lowest gain).",
+    Claim("It beats SAM on each of the three sources by at least a point (lowest gain).",
           lowest_gain(Part.SOURCES, Variant.UDIM, Variant.SAM), above=POINT),
     Claim("It beats the SAM variant that scales with the weights (ASAM) by 2 points, too (digit "
           "sources).", gain(Part.SOURCES, Variant.UDIM, Variant.ASAM), above=0.02),
-    Claim("It beats SAM that trains for as many passes (digit sources).",
+    Claim("It beats SAM that trains for as many passes by at least a point (digit sources).",
           gain(Part.SOURCES, Variant.UDIM, Variant.LONG_SAM), above=POINT),
-    Claim("It beats ERM that trains for as many passes (digit sources).",
+    Claim("It beats ERM that trains for as many passes by at least a point (digit sources).",
           gain(Part.SOURCES, Variant.UDIM, Variant.LONG_ERM), above=POINT),
     Claim("Both trained 2.5 times as long, UDIM still beats SAM by 2 points (digit sources).",
           gain(Part.LONGER, Variant.UDIM, Variant.SAM), above=0.02),
@@ -244,9 +244,10 @@ CLAIMS = (
           gain(Part.SOURCES, Variant.UDIM, Variant.SAM, "source_accuracy"), above=-0.005),
     Claim("Inputs moved at random do not do it: within 1.5 points of SAM (digit sources).",
           gain(Part.SOURCES, Variant.RANDOM, Variant.SAM), above=-0.015, below=0.015),
-    Claim("The worst inputs beat random ones of the same norm, without the variance term (digit "
-          "sources).", gain(Part.SOURCES, Variant.WORST, Variant.RANDOM), above=POINT),
-    Claim("The variance term adds to the worst inputs (digit sources).",
+    Claim("The worst inputs beat random ones of the same norm by at least a point, without the "
+          "variance term (digit sources).",
+          gain(Part.SOURCES, Variant.WORST, Variant.RANDOM), above=POINT),
+    Claim("The variance term adds at least a point to the worst inputs (digit sources).",
           gain(Part.SOURCES, Variant.UDIM, Variant.WORST), above=POINT),
     Claim("Flat on the unknown domain: the loss rises less around UDIM's weights than around "
           "SAM's (nats).", gain(Part.SOURCES, Variant.UDIM, Variant.SAM, "sharpness"), below=0.0,
@@ -255,11 +256,12 @@ CLAIMS = (
           gain(Part.ROTATION, Variant.UDIM, Variant.SAM), above=0.025),
     Claim("From upright digits it beats ASAM by 2.5 points, too (mean of angles).",
           gain(Part.ROTATION, Variant.UDIM, Variant.ASAM), above=0.025),
-    Claim("From clean images UDIM beats SAM on corrupted ones.",
+    Claim("From clean images UDIM beats SAM on corrupted ones by at least a point.",
           gain(Part.CORRUPTION, Variant.UDIM, Variant.SAM), above=POINT),
-    Claim("On corrupted images it beats random inputs of four times the norm, too.",
+    Claim("On corrupted images it beats random inputs of four times the norm by at least a "
+          "point, too.",
           gain(Part.CORRUPTION, Variant.UDIM, Variant.LOUD), above=POINT),
-    Claim("A heavy variance term (λ₂ = 10) costs 5 points on clean images.",
+    Claim("A heavy variance term (λ₂ = 10) costs at least 5 points on clean images.",
           gain(Part.CORRUPTION, Variant.HEAVY, Variant.UDIM, "source_accuracy"), below=-0.05),
 )  # fmt: skip
 

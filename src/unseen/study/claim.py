@@ -79,12 +79,6 @@ class Groups(Reading):
 
     readings: Mapping[str, Reading] = field(default_factory=dict)
 
-    @property
-    def farthest(self) -> tuple[str, Reading]:
-        """The group whose value is shown, with its own interval."""
-        shown = [item for item in self.readings.items() if item[1].value == self.value]
-        return (shown or list(self.readings.items()))[0]  # a value that is no number equals none
-
     @staticmethod
     def of(readings: Mapping[str, Reading], distance: Callable[[Reading], float]) -> "Groups":
         """Shows the group of the largest distance."""
@@ -333,7 +327,7 @@ def _group_text(readings: Mapping[str, Reading], name: str) -> str:
 def _others(count: int) -> str:
     if count < 1:
         return ""
-    return ", and the other group, too" if count == 1 else f", and the other {count} groups, too"
+    return ", as does the other group" if count == 1 else f", as do the other {count} groups"
 
 
 def defect(reading: Reading) -> str:

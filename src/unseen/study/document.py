@@ -114,10 +114,14 @@ ABOUT_GROUPS = (
 
 
 def _about_doublings(count: int) -> str:
-    claims = "one claim ended" if count == 1 else f"{count} claims ended"
+    if count == 1:
+        return (
+            "The interval of one claim ended near the margin at first, and the rule for such "
+            "claims doubled its seeds, once or twice: its n may exceed the seeds above."
+        )
     return (
-        f"The intervals of {claims} near the margin at first, and the rule for such claims doubled "
-        "their seeds, once or twice: their n may be larger than the number of seeds above."
+        f"The intervals of {count} claims ended near the margin at first, and the rule for such "
+        "claims doubled their seeds, once or twice: their n may exceed the seeds above."
     )
 
 
@@ -190,7 +194,9 @@ def _reading_words(reading: Reading) -> str:
     """Value and interval; of several groups those of the farthest one."""
     if not isinstance(reading, Groups):
         return str(words(reading))
-    name, one = reading.farthest
+    groups = list(reading.readings.items())
+    shown = [item for item in groups if item[1].value == reading.value]
+    name, one = (shown or groups)[0]  # a value that is no number equals none
     return f"{name}: {words(one)}"
 
 

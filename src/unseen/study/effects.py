@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unseen import stats
-from unseen.errors import InvalidConfig, InvalidData
+from unseen.errors import InvalidData
 from unseen.reading import Reading
 from unseen.study import Effect, Groups, Row, Rows, Value, column, gap, pick
 
@@ -53,16 +53,30 @@ def derive(read: Callable[[Rows], T], /, **columns: Callable[[Row], Value]) -> C
     return effect
 
 
-def lowest(*effects: Effect, over: str = "", **named: Effect) -> Effect:
+def lowest(*effects: Effect, over: str = "") -> Effect:
     """These readings, or those of one effect for every value of `over`, shown by the lowest: a
-    claim on them is one on every one. Effects that are `named` are groups of that name.
+    claim on them is one on every one.
     """
-    return lambda rows: Groups.of(_groups(effects, named, over, rows), lambda one: -one.value)
+    return lambda rows: Groups.of(_readings(effects, over, rows), lambda one: -one.value)
 
 
-def highest(*effects: Effect, over: str = "", **named: Effect) -> Effect:
+def highest(*effects: Effect, over: str = "") -> Effect:
     """The same, shown by the highest."""
-    return lambda rows: Groups.of(_groups(effects, named, over, rows), lambda one: one.value)
+    return lambda rows: Groups.of(_readings(effects, over, rows), lambda one: one.value)
+
+
+def lowest_of(effects: Mapping[str, Effect]) -> Effect:
+    """The readings of several effects by the names that a verdict says, shown by the lowest."""
+    return lambda rows: Groups.of(_named(effects, rows), lambda one: -one.value)
+
+
+def highest_of(effects: Mapping[str, Effect]) -> Effect:
+    """The same, shown by the highest."""
+    return lambda rows: Groups.of(_named(effects, rows), lambda one: one.value)
+
+
+def _named(effects: Mapping[str, Effect], rows: Rows) -> dict[str, Reading]:
+    return {name: effect(rows) for name, effect in effects.items()}
 
 
 def worst(effect: Effect, over: str, ideal: float, **where: Value) -> Effect:
@@ -89,24 +103,6 @@ def minimum(*effects: Effect) -> Effect:
         return replace(least, low=low, high=max(high, least.value), detail=None)
 
     return read
-
-
-def _groups(
-    effects: Sequence[Effect], named: Mapping[str, Effect], over: str, rows: Rows
-) -> dict[str, Reading]:
-    if effects and named:
-        raise InvalidConfig(
-            f"Some effects have a name ({', '.join(named)}), others none.",
-            why="a verdict names the group that decides.",
-            fix='name all of them: lowest(**{"new levels": …}).',
-        )
-    if not named:
-        return _readings(effects, over, rows)
-    return {
-        f"{name}, {group}" if group else name: reading
-        for name, effect in named.items()
-        for group, reading in _readings([effect], over, rows).items()
-    }
 
 
 def _readings(effects: Sequence[Effect], over: str, rows: Rows) -> dict[str, Reading]:
@@ -138,6 +134,18 @@ def exponential(effect: Effect) -> Effect:
 def ratio(name: str, of: Mapping[str, Value], against: Mapping[str, Value]) -> Effect:
     """e to the paired difference of a column of logarithms: the ratio of geometric means."""
     return exponential(gap(name, of, against))
+
+
+def limit(effect: Effect, low: float, high: float) -> Effect:
+    """The effect with an interval that ends where its values must: a difference of shares lies in
+    [−1, 1], whatever t says of three seeds.
+    """
+
+    def read(rows: Rows) -> Reading:
+        found = effect(rows)
+        return replace(found, low=max(low, found.low), high=min(high, found.high))
+
+    return read
 
 
 def share(successes: str, n: str, where: Mapping[str, Value] = {}, /, **more: Value) -> Effect:
