@@ -264,8 +264,9 @@ def exact(arm: str, times: int) -> Effect:
 
 
 def gain(arm: str, over: str, times: int) -> Effect:
-    one, other = ({"arm": str(name), "times": times} for name in (arm, over))
-    return limit(gap("exact", one, other), -1.0, 1.0)
+    where: dict[str, Value] = {"times": times}
+    of, against = ({**where, "arm": str(name)} for name in (arm, over))
+    return limit(gap("exact", of, against), -1.0, 1.0)
 
 
 def once(says: str, arm: Arm, times: int) -> Claim:
