@@ -560,6 +560,18 @@ def test_rejudging_lists_the_verdicts_that_change(store, capsys, monkeypatch):
     assert "“The draws are shifted.” was supported, is refuted" in capsys.readouterr().out
 
 
+def test_a_claim_in_other_words_keeps_the_doublings_of_its_seeds(store, capsys, monkeypatch):
+    path = recorded(store, capsys)
+    edited(path, doublings=1)
+    with_claim(monkeypatch, says="The draws lie above zero.")
+    assert main(["check", "--rejudge"]) == 0
+    said = capsys.readouterr().out
+    assert "“The draws are shifted.” now says “The draws lie above zero.”" in said
+    assert "was not claimed" not in said
+    (line,) = json.loads(Path(path).read_text())["claims"]
+    assert (line["says"], line["doublings"]) == ("The draws lie above zero.", 1)
+
+
 def test_the_report_of_a_ledger_needs_no_store(store, capsys):
     recorded(store, capsys)
     run = ["report", "fake_counting", "--kept", "--home", "elsewhere", "--report", "page.md"]

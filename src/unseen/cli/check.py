@@ -189,20 +189,43 @@ def settle_ledger(
 
 
 def rejudge(study: Study[Any, Any], files: Files) -> list[str]:
-    """Writes the claims anew, as the formulas of today judge the kept rows; lists what changed."""
+    """Writes the claims anew, as the formulas of today judge the kept rows; lists what changed.
+    Claims whose words have changed keep their doublings.
+    """
     text = ledger.read(files.claims)
     if "rows" not in text:
         return [f"{study.name}: no rows are kept, so nothing is judged again"]
+    says = [line["says"] for line in text["claims"]]
+    text = {**text, "claims": rename_claims(study, text["claims"])}
+    renamed = [
+        f"{study.name}: “{old}” now says “{line['says']}”"
+        for old, line in zip(says, text["claims"], strict=True)
+        if old != line["says"]
+    ]
     judgements = ledger.decide_claims(study, files, text)
     before = {line["says"]: line["verdict"] for line in text["claims"]}
     seeds = text.get("seeds") or count_seeds(ledger.read_rows(files.rows, text["rows"]))
     claims = ledger.lines(judgements, ledger.doublings(text))
     ledger.write_text(files, {**text, "claims": claims, "seeds": seeds})
-    return [
+    return renamed + [
         f"{study.name}: “{one.says}” was {before.get(one.says, 'not claimed')}, is {one.verdict}: "
         f"{one.because}"
         for one in judgements
         if before.get(one.says) != one.verdict.value
+    ]
+
+
+def rename_claims(study: Study[Any, Any], lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of a ledger under the words of today: a claim that it does not know is the one at
+    its place, if the study has as many. Otherwise its verdict and the doublings of its seeds, which
+    are kept by what it says, would be lost.
+    """
+    today, kept = [claim.says for claim in study.claims], {line["says"] for line in lines}
+    if len(today) != len(lines):
+        return [*lines]
+    return [
+        line if line["says"] in today or says in kept else {**line, "says": says}
+        for line, says in zip(lines, today, strict=True)
     ]
 
 

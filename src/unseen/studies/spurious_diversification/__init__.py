@@ -321,7 +321,7 @@ POINT = 0.01
 """Less is no difference of accuracy: the paper's gains are one to two points."""
 CLAIMS = (
     Claim("Two seeds gain at least 2.5 points together where there are 32 patches (least of all "
-          "shifts).",
+          "shifts; p: its strength).",
           of_seeds("gain", MANY, 1), above=0.025),
     Claim("That is at least twice the gain with one patch (least of all shifts: the difference).",
           more_than_twice, above=0.0,
