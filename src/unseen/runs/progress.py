@@ -202,6 +202,21 @@ def _notebook_display() -> Callable[..., Any] | None:
     return importlib.import_module("IPython.display").display
 
 
+@dataclass(frozen=True)
+class WithoutShares:
+    """A sink for loops that are an unknown part of the whole: they are shown to run, without a
+    share, from which a time left would be told.
+    """
+
+    sink: Sink
+
+    def log(self, path: tuple[str, ...], scalars: Mapping[str, float]) -> None:
+        self.sink.log(path, scalars)
+
+    def track(self, path: tuple[str, ...], items: Iterable[T], total: int | None) -> Iterator[T]:
+        return self.sink.track(path, items, None)
+
+
 class Shares:
     """The lab's sink: tells a listener, at most ten times a second, which share of a loop is done;
     of loops within loops, of the outermost, else the share would run to and fro.
@@ -225,8 +240,8 @@ class Shares:
         try:
             for n, item in enumerate(items, 1):
                 yield item
-                if is_outermost and total and time.monotonic() - told >= _REDRAW:
+                if is_outermost and time.monotonic() - told >= _REDRAW:
                     told = time.monotonic()
-                    self.tell(path, n / total)
+                    self.tell(path, n / total if total else 0.0)
         finally:
             self._open -= 1

@@ -20,9 +20,11 @@ from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.conv import cnn
 from unseen.objectives import classify, exact_match, regress
-from unseen.questions.audit import model, training_data
+from unseen.questions.audit import job, model, training_data
 from unseen.questions.audit.job import Audit, Subject
 from unseen.reading import Reading
+from unseen.runs import progress
+from unseen.runs.progress import Shares
 from unseen.task import Axis, Split, Task, Use
 from unseen.tasks.images import Collection, Images
 
@@ -304,3 +306,20 @@ def test_examples_of_a_sample_keep_their_own_positions(monkeypatch):
     said = " ".join(found.decisions)
     for part in ("11 of the 60 examples", "21 of the 60 of", "trained for 3 steps"):
         assert part in said
+
+
+def test_the_share_that_is_done_never_falls_and_training_alone_has_none(monkeypatch):
+    monkeypatch.setattr(progress, "_REDRAW", 0.0)
+    shares: list[float] = []
+    sink = Shares(lambda path, share: shares.append(share))
+    Audit(seeds=2, measures={})(Subject(task=TASK, model=net, budget=BUDGET), Lab(sink=sink))
+    training = shares[: shares.index(next(share for share in shares if share))]
+    assert len(training) >= BUDGET.steps  # it is shown to run
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+@pytest.mark.parametrize("name", ["remedy: SAM", "suspected labels", "measures of the model"])
+def test_parts_that_train_count_by_the_time_of_training(name):
+    assert job._steps_of(name, 100.0) > 20 * job._steps_of("leaks", 100.0)
+    assert job._steps_of(name, 0.0) <= 10

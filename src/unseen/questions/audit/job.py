@@ -30,6 +30,7 @@ from unseen.questions.audit.results import (
 from unseen.questions.audit.trial_sample import trial_session
 from unseen.questions.measure.results import Measurement
 from unseen.reading import Measure
+from unseen.runs.progress import WithoutShares
 from unseen.subjects.examples import Example
 from unseen.subjects.session import Session, open_session
 from unseen.subjects.subject import Subject
@@ -52,12 +53,32 @@ PARTS = (
 """What every audit does, in this order; checks come after the first two, remedies last.
 """
 STEPS = {
+    "scores": 4,
+    "calibration": 2,
+    "why sites differ": 4,
     "suspected labels": 2,
+    "labels of a site": 4,
+    "measures of the model": 8,
     "retraining without the examples behind them": 10,
-    "explanation of the worst errors": 3,
+    "explanation of the worst errors": 6,
     "features": 2,
     "comparison models": 3,
+    "remedy": 5,
 }
+"""As how many steps of the progress a part counts that takes longer than others: about so many
+times half a second with a table of 1,000 rows.
+"""
+TRAININGS = {
+    "suspected labels": 0.75,
+    "labels of a site": 0.2,
+    "measures of the model": 1.2,
+    "explanation of the worst errors": 0.4,
+    "remedy: site-wise fine-tuning": 0.1,
+    "remedy": 1.2,
+}
+"""How long a part takes beyond that, by the time that the training of the audited models took
+(measured with a convolutional network).
+"""
 MANY_PASSES = (
     "suspected labels",
     "labels of a site",
@@ -72,8 +93,6 @@ MANY_PASSES = (
 """Parts that train the model many times, take the gradient of each example or ask it for many
 changed inputs: left out for a model that is costly.
 """
-REMEDY_STEPS = 5
-"""See `_steps_of`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +131,9 @@ class Audit:
             )
 
     def __call__(self, subject: Subject, lab: Lab) -> Findings:
-        session = open_session(subject, lab, seeds=self.seeds, retrain=bool(self.remedies))
+        training = replace(lab, sink=WithoutShares(lab.sink))
+        session = open_session(subject, training, seeds=self.seeds, retrain=bool(self.remedies))
+        session.runs.lab = lab
         asked = applicable(self.remedies, session)
         remedies = {f"remedy: {name}": make for name, make in asked.items()}
         trial = cache(lambda: trial_session(session))
@@ -250,8 +271,12 @@ class Parts:
     def __init__(self, session: Session, names: Sequence[str]) -> None:
         self.session = session
         self.seconds: dict[str, float] = {}
-        steps = [name for name in names for _ in range(_steps_of(name))]
-        self._steps = iter(session.lab.track(steps, len(steps)))
+        done = round(2 * session.seconds)
+        self._counts = {name: _steps_of(name, session.seconds) for name in names}
+        total = done + sum(self._counts.values())
+        self._steps = iter(session.lab.track(range(total), total))
+        for _ in range(done):
+            next(self._steps)
 
     def __call__(self, name: str, part: Callable[[], T], default: T) -> T:
         next(self._steps, None)
@@ -260,7 +285,7 @@ class Parts:
             part = refuse_costly
         found = self.session.attempt(name, part)
         self.seconds[name] = time.perf_counter() - began
-        for _ in range(_steps_of(name) - 1):
+        for _ in range(self._counts[name] - 1):
             next(self._steps, None)
         return default if found is None else found
 
@@ -278,11 +303,13 @@ def refuse_costly() -> NoReturn:
     )
 
 
-def _steps_of(name: str) -> int:
-    """As how many steps of the progress a part counts: about so many times half a second of a table
-    of 1,000 rows, so that the time left is not that of the quick parts.
+def _steps_of(name: str, training: float) -> int:
+    """As how many steps of the progress a part counts, so that the time left is not that of the
+    quick parts.
     """
-    return REMEDY_STEPS if name.startswith("remedy: ") else STEPS.get(name, 1)
+    kind = name.split(":")[0]
+    share = TRAININGS.get(name, TRAININGS.get(kind, 0.0))
+    return STEPS.get(name, STEPS.get(kind, 1)) + round(2 * share * training)
 
 
 __all__ = ["Audit", "Findings", "Subject"]
