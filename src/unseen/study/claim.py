@@ -212,7 +212,7 @@ class Claim:
         if inside(slack):
             verdict = Verdict.SUPPORTED
             text = _group_text(readings, self._hardest(readings))
-            because = f"{text} lies {wanted}{_others(len(readings) - 1)}"
+            because = f"{text} lies {wanted}{_other_groups(len(readings) - 1)}"
         elif against := outside(slack):
             verdict = Verdict.REFUTED
             name = min(against, key=lambda name: self._p_against(wide[name]))
@@ -324,7 +324,7 @@ def _group_text(readings: Mapping[str, Reading], name: str) -> str:
     return (name and f"{name}: ") + interval_text(readings[name])
 
 
-def _others(count: int) -> str:
+def _other_groups(count: int) -> str:
     if count < 1:
         return ""
     return ", as does the other group" if count == 1 else f", as do the other {count} groups"

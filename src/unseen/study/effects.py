@@ -67,15 +67,15 @@ def highest(*effects: Effect, over: str = "") -> Effect:
 
 def lowest_of(effects: Mapping[str, Effect]) -> Effect:
     """The readings of several effects by the names that a verdict says, shown by the lowest."""
-    return lambda rows: Groups.of(_named(effects, rows), lambda one: -one.value)
+    return lambda rows: Groups.of(_with_name(effects, rows), lambda one: -one.value)
 
 
 def highest_of(effects: Mapping[str, Effect]) -> Effect:
     """The same, shown by the highest."""
-    return lambda rows: Groups.of(_named(effects, rows), lambda one: one.value)
+    return lambda rows: Groups.of(_with_name(effects, rows), lambda one: one.value)
 
 
-def _named(effects: Mapping[str, Effect], rows: Rows) -> dict[str, Reading]:
+def _with_name(effects: Mapping[str, Effect], rows: Rows) -> dict[str, Reading]:
     return {name: effect(rows) for name, effect in effects.items()}
 
 
