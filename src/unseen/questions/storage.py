@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unseen import __version__
 from unseen.document import Document, Note
 from unseen.questions.answer import brief_of, card_body
-from unseen.questions.audit.card import front_matter
-from unseen.questions.audit.results import Findings
 from unseen.report.html import html
 from unseen.report.json import plain
 from unseen.runs.answers import Answers, StoredAnswer, key_of
 from unseen.runs.provenance import command_line
-from unseen.subjects.stored_predictions import as_plain
+
+if TYPE_CHECKING:
+    from unseen.questions.audit.results import Findings
 
 
 def store_answer(
@@ -71,24 +71,35 @@ def notes_of(document: Document) -> list[dict[str, str]]:
 
 def card_of(question: str, document: Document, results: Any) -> dict[str, Any]:
     """The card with which an answer is pushed to a hub: of an audit its model card."""
-    findings = findings_of(results)
-    head = {"tags": ["unseen", question], "unseen_version": __version__}
-    return {
-        "front_matter": front_matter(findings) if findings else head,
-        "body": card_body(document, brief_of(document)),
-    }
+    head: dict[str, Any] = {"tags": ["unseen", question], "unseen_version": __version__}
+    if findings := findings_of(results):
+        from unseen.questions.audit.card import front_matter
+
+        head = front_matter(findings)
+    return {"front_matter": head, "body": card_body(document, brief_of(document))}
 
 
-def findings_of(results: Any) -> list[Findings]:
+def findings_of(results: Any) -> "list[Findings]":
     """The findings of an audit; of another question none."""
     found = results if isinstance(results, list | tuple) else ()
+    if not found:
+        return []
+    # not above: an audit's rooms import scikit-learn and pandas, which the run of a study, whose
+    # answer is stored, too, does without
+    from unseen.questions.audit.results import Findings
+
     return [one for one in found if isinstance(one, Findings)]
 
 
 def predictions_of(results: Any) -> list[dict[str, Any]]:
     """Of every site of an audit, what its model said of each example there."""
+    findings = findings_of(results)
+    if not findings:
+        return []
+    from unseen.subjects.stored_predictions import as_plain
+
     return [
         {"subject": one.task, "split": split, **as_plain(predictions)}
-        for one in findings_of(results)
+        for one in findings
         for split, predictions in one.predictions.items()
     ]

@@ -3,6 +3,7 @@ imports; nothing is imported.
 """
 
 import ast
+import gc
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -55,7 +56,7 @@ class Module:
 @cache
 def parse_module(data: bytes) -> Module:
     """The module of a source, read once per content."""
-    tree = ast.parse(data)
+    tree = _parse(data)
     statements: dict[str, list[ast.stmt]] = {}
     imports: dict[str, Import] = {}
     stars: list[Import] = []
@@ -101,6 +102,19 @@ def parse_module(data: bytes) -> Module:
         tuple(registrations),
         _entry(tree),
     )
+
+
+def _parse(data: bytes) -> ast.Module:
+    """The tree of a source, made without searching for garbage, of which it has none: that took two
+    thirds of the time.
+    """
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(data)
+    finally:
+        if is_on:
+            gc.enable()
 
 
 def _statements(tree: ast.AST) -> Iterator[ast.AST]:
