@@ -24,6 +24,7 @@ from smoke_runs import SmokeRuns
 if TYPE_CHECKING:
     from unseen.runs.store import Store
 
+gc.disable()  # until all is imported: a sixth of the collection's time was a search for garbage
 torch.set_num_threads(1)
 load_profile()
 os.environ["UNSEEN_HOME"] = tempfile.mkdtemp(prefix="unseen-tests-")
@@ -73,6 +74,7 @@ def pytest_collection_finish():
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):
