@@ -242,6 +242,10 @@ def test_bad_input_is_refused(learned):
         machine.fit([*good, ImagePair(torch.zeros(0, 5, 5), ("1",))])
     with pytest.raises(InvalidData, match="Pair 4 has no answer"):
         machine.fit([*good, ImagePair(torch.zeros(1, 5, 5), ())])
+    with pytest.raises(InvalidData, match="Pair 4 has no answer"):
+        machine.fit([*good, ImagePair(torch.zeros(1, 5, 5), None)])
+    with pytest.raises(InvalidData, match="Pair 4 has images as a ndarray"):
+        machine.fit([*good, ImagePair(np.zeros((1, 5, 5)), ("1",))])
     with pytest.raises(InvalidData, match="no whole number"):
         machine.fit([*good, ImagePair(torch.zeros(1, 5, 5), ("one",))])
     with pytest.raises(InvalidData, match="not finite"):

@@ -127,9 +127,7 @@ class NeuralSymbolicImageMachine(nn.Module):
         perceiving: Perceiving = Perceiving(),
     ) -> Report:
         """Learns symbols, meanings and trees from images and answers alone."""
-        self.refuse(pairs)
-        learner = self.start(pairs, lab, learning, perceiving)
-        learner.run()
+        self.start(pairs, lab, learning, perceiving).run()
         return self.report(pairs)
 
     def start(
@@ -140,6 +138,7 @@ class NeuralSymbolicImageMachine(nn.Module):
         perceiving: Perceiving = Perceiving(),
     ) -> "_ImageLearner":
         """Perception before any answer was seen: clusters, and what lengths say of them."""
+        self.refuse(pairs)
         images = torch.cat([images for images, _ in pairs]).to(self.perception.mean)
         examples, end = list[tuple[range, Value]](), 0
         for pair in pairs:
@@ -157,7 +156,7 @@ class NeuralSymbolicImageMachine(nn.Module):
             )
         for k, (images, target) in enumerate(pairs, 1):
             self.refuse_images(images, f"Pair {k}")
-            if not len(target) and self.symbolic.numbers:
+            if target is None or (self.symbolic.numbers and not len(target)):
                 raise InvalidData(
                     f"Pair {k} has no answer.",
                     why="perception, trees and meanings are learned from answers alone.",
@@ -167,6 +166,12 @@ class NeuralSymbolicImageMachine(nn.Module):
     def refuse_images(self, images: Tensor, name: str) -> None:
         """Raises where a source is not a sequence of finite images of this machine's size."""
         high, wide = self.perception.side
+        if not isinstance(images, Tensor):
+            raise InvalidData(
+                f"{name} has images as a {type(images).__name__}.",
+                why=f"this machine reads tensors [n, {high}, {wide}].",
+                fix="torch.as_tensor(images).",
+            )
         if images.dim() != 3 or not len(images) or tuple(images.shape[1:]) != (high, wide):
             raise InvalidData(
                 f"{name} has images of shape {tuple(images.shape)}.",
@@ -376,7 +381,9 @@ class _ImageLearner(_Learner):
             self.generator,
         )
 
-    def epoch(self, shown, longest: int, induces: bool) -> Epoch:
+    def epoch(  # type: ignore[override]
+        self, shown: Sequence[tuple[range, Value]], longest: int, induces: bool
+    ) -> Epoch:
         names = self.whole.perception.symbols
         drawn = [shown[k] for k in self.rng.integers(len(shown), size=self.learning.sample)]
         chances = [
@@ -385,7 +392,7 @@ class _ImageLearner(_Learner):
         ]
         symbols = [self.whole.choose(chance) for chance in chances]
         readable = [k for k, one in enumerate(symbols) if one is not None]
-        seen = [(symbols[k], drawn[k][1]) for k in readable]
+        seen = [(one, drawn[k][1]) for k, one in enumerate(symbols) if one is not None]
         semantics = self.machine.semantics
         trees = self.machine.parser.parse([source for source, _ in seen], self.rng)
         covered = sum(tree is not None for tree in trees) / len(drawn)

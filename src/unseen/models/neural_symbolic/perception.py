@@ -21,6 +21,9 @@ from unseen.errors import InvalidData
 class Perception(nn.Module):
     """p(symbol | image): one hidden layer on standardised pixels."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, symbols: Sequence[str], side: tuple[int, int], hidden: int = 128) -> None:
         super().__init__()
         self.symbols, self.side = tuple(symbols), side
