@@ -266,8 +266,8 @@ class ImageAbducer:
             cost = perception[node][symbol] + math.log(len(perception[node]))
             if other is None or children[node] or (found is not None and found.cost <= cost):
                 continue
-            for value in self.wanted(abduce, tree, values, node, answer):
-                if value in self.named():
+            for value in self.solutions(abduce, tree, values, node, answer):
+                if value in self.leaf_values():
                     continue
                 symbols = (*tree.symbols[:node], other, *tree.symbols[node + 1 :])
                 changed = abduce._overwrite(tree, values, node, value)
@@ -282,12 +282,12 @@ class ImageAbducer:
         free = [s for s in self.free if meanings[s].arity == arity and not meanings[s].is_trusted]
         return min(free, default=None)
 
-    def named(self) -> set[Value | None]:
+    def leaf_values(self) -> set[Value | None]:
         """What symbols without children mean."""
         meanings = self.semantics.meanings.values()
         return {meaning(()) for meaning in meanings if not meaning.arity and meaning.is_trusted}
 
-    def wanted(
+    def solutions(
         self,
         abduce: Abducer,
         tree: Tree,
