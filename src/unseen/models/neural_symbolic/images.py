@@ -10,6 +10,7 @@ symbol has; which image shows which symbol is not.
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -76,23 +77,20 @@ class Perceiving:
 
 
 @dataclass(frozen=True)
-class SteadyInducer:
+class SteadyInducer(ProgramInducer):
     """An inducer whose programs keep the library as it was.
 
     Images are misread at first, so that symbols change programs: two that call each other's latest
     one would never end.
     """
 
-    inducer: ProgramInducer = ProgramInducer()
-
-    @property
-    def tried(self) -> int:
-        return self.inducer.tried
-
     def __call__(
-        self, examples: Sequence[Example], arity: int, library: Mapping[str, Function]
+        self,
+        examples: Sequence[Example],
+        arity: int,
+        library: Mapping[str, Function] = MappingProxyType({}),
     ) -> Program | None:
-        return self.inducer(examples, arity, dict(library))
+        return super().__call__(examples, arity, dict(library))
 
 
 class NeuralSymbolicImageMachine(nn.Module):
@@ -109,14 +107,10 @@ class NeuralSymbolicImageMachine(nn.Module):
         *,
         numbers: bool = False,
         hidden: int = 128,
-        inducer: ProgramInducer = ProgramInducer(),
+        inducer: SteadyInducer = SteadyInducer(),
     ) -> None:
         super().__init__()
-        self.symbolic = NeuralSymbolicRecursiveMachine(
-            arity,
-            numbers=numbers,
-            inducer=SteadyInducer(inducer),  # type: ignore[arg-type]
-        )
+        self.symbolic = NeuralSymbolicRecursiveMachine(arity, numbers=numbers, inducer=inducer)
         self.perception = Perception(tuple(arity), side, hidden)
 
     def fit(
