@@ -21,7 +21,7 @@ def rows(learned, start, right, arm=Arm.MACHINE):
     found = []
     for seed in range(3):
         facts = {"seed": seed, "arm": arm}
-        for stage, n in ((Stage.START, start), (Stage.LEARNED, learned)):
+        for stage, n in ((Stage.START, start - 2 * seed), (Stage.LEARNED, learned)):
             found.append(
                 {
                     **facts,

@@ -26,7 +26,7 @@ from unseen.models.neural_symbolic.images import (
 from unseen.models.neural_symbolic.machine import Learning
 from unseen.models.transformer import Decoder, Positions, Transformer
 from unseen.study import Claim, Effect, Row, Scale, Study, Value, gap
-from unseen.study.effects import share
+from unseen.study.effects import restrict, share
 from unseen.study.figures import bars, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
 from unseen.study.source import reference
@@ -214,17 +214,23 @@ table = summary(
     ("arm", "split", "stage", "operators"),
     ("exact", "digits", "chance", "n", "epochs", "programs"),
 )
-answers = bars(
-    share("right", "n", operators=ALL),
-    by=("split", "arm"),
-    title="Exact answers (mean over seeds)",
-    label="share",
+answers = restrict(
+    bars(
+        share("right", "n"),
+        by=("split", "arm"),
+        title="Exact answers (mean over seeds)",
+        label="share",
+    ),
+    operators=ALL,
 )
-symbols = bars(
-    share("right", "n", split="symbols"),
-    by=("stage",),
-    title="Symbols read in new images (mean over seeds)",
-    label="share",
+symbols = restrict(
+    bars(
+        share("right", "n"),
+        by=("stage",),
+        title="Symbols read in new images (mean over seeds)",
+        label="share",
+    ),
+    split="symbols",
 )
 study = Study(
     name="neural_symbolic_images",
