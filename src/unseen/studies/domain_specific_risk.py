@@ -35,7 +35,7 @@ from unseen.models.test_time_weighting import (
 )
 from unseen.reading import Reading
 from unseen.study import Claim, Effect, Row, Rows, Scale, Study, Value, average, column, gap, pick
-from unseen.study.effects import distinct, lowest, restrict
+from unseen.study.effects import distinct, lowest_of, restrict
 from unseen.study.figures import curves, draw_bars
 from unseen.study.grid import Cell, Grid, resize
 from unseen.study.source import reference
@@ -344,7 +344,7 @@ gain_near_sources = restrict(
     gain(Data.COLOURED), lambda row: float(row["distance"]) < 0.5, data=Data.COLOURED
 )
 # on the sources themselves, the lowest of the three collections
-on_sources = lowest(*(gain(data, stream=Stream.SOURCES) for data in COLLECTIONS))
+on_sources = lowest_of({str(data): gain(data, stream=Stream.SOURCES) for data in COLLECTIONS})
 
 
 def widest(rows: Rows) -> Reading:

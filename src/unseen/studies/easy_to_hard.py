@@ -447,8 +447,7 @@ study = Study(
         "ARC-Challenge is at chance at this size. ASDiv with invented wrong answers is a negative "
         "control of our own, and a weak one: the smallest choice is right for 68 % of its hard "
         "items and 47 % of its easy ones, so that size alone carries over. Runs share a pool of "
-        "120 items, so that their spread is that of overlapping training sets. Claims near their "
-        "margin were not given further seeds."
+        "120 items, so that their spread is that of overlapping training sets."
     ),
     not_tested=(
         "That easy data do as well for models that know the hard items, by fine-tuning (QLoRA), on "
