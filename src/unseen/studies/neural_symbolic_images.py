@@ -27,7 +27,7 @@ from unseen.models.neural_symbolic.machine import Learning
 from unseen.models.transformer import Decoder, Positions, Transformer
 from unseen.study import Claim, Effect, Row, Scale, Study, Value, gap
 from unseen.study.effects import restrict, share
-from unseen.study.figures import bars, summary
+from unseen.study.figures import bars, stack, summary
 from unseen.study.grid import Cell, Grid, interleave, resize
 from unseen.study.source import reference
 from unseen.study.trial import untrained_model
@@ -210,9 +210,9 @@ CLAIMS = (
           answers_of("larger"), above=0.6),
 )  # fmt: skip
 
-table = summary(
-    ("arm", "split", "stage", "operators"),
-    ("exact", "digits", "chance", "n", "epochs", "programs"),
+table = stack(
+    summary(("arm", "split", "stage"), ("exact", "digits", "chance", "n")),
+    summary(("arm", "split", "operators"), ("exact", "chance", "n", "epochs", "programs")),
 )
 answers = restrict(
     bars(
