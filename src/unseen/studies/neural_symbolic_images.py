@@ -214,23 +214,17 @@ table = stack(
     summary(("arm", "split", "stage"), ("exact", "digits", "chance", "n")),
     summary(("arm", "split", "operators"), ("exact", "chance", "n", "epochs", "programs")),
 )
-answers = restrict(
-    bars(
-        share("right", "n"),
-        by=("split", "arm"),
-        title="Exact answers (mean over seeds)",
-        label="share",
-    ),
-    operators=ALL,
+answers = bars(
+    share("right", "n", operators=ALL),
+    by=("split", "arm"),
+    title="Exact answers (mean over seeds)",
+    label="share",
 )
-symbols = restrict(
-    bars(
-        share("right", "n"),
-        by=("stage",),
-        title="Symbols read in new images (mean over seeds)",
-        label="share",
-    ),
-    split="symbols",
+symbols = bars(
+    share("right", "n", split="symbols"),
+    by=("stage",),
+    title="Symbols read in new images (mean over seeds)",
+    label="share",
 )
 study = Study(
     name="neural_symbolic_images",
@@ -275,6 +269,6 @@ study = Study(
     cells=Config.cells,
     run=run,
     claims=CLAIMS,
-    figures=(symbols, answers),
+    figures=(restrict(symbols, split="symbols"), restrict(answers, operators=ALL)),
     table=table,
 )
