@@ -231,6 +231,37 @@ def test_induction_does_not_invent():
     assert Program(Expression("x"), 1)((1, 2)) is None
 
 
+def test_a_program_that_later_evidence_solves_is_a_step_of_others():
+    semantics = Semantics({"+": 2})
+    counts = semantics.meanings["+"].counts
+
+    def show(*pairs: tuple[int, int]) -> None:
+        for a, b in pairs:
+            counts[a, b][a + b] += 1
+
+    show((1, 2), (3, 5), (2, 7))
+    semantics.induce()
+    assert semantics.meanings["+"].program is not None
+    assert not semantics.meanings["+"].is_solved
+    assert "+" not in semantics.library
+    show(*((a, b) for a in range(4, 12) for b in range(9)))
+    semantics.induce()
+    assert semantics.meanings["+"].is_solved
+    assert semantics.library["+"]((20, 22)) == 42
+
+
+def test_a_program_keeps_the_steps_that_it_was_found_with():
+    semantics = Semantics({"+": 2, "*": 2})
+    for symbol, function in {"+": lambda a, b: a + b, "*": lambda a, b: a * b}.items():
+        for a in range(0, 10, 2):
+            for b in range(1, 10, 2):
+                semantics.meanings[symbol].counts[a, b][function(a, b)] += 1
+        semantics.induce()
+    times = semantics.library["*"]
+    semantics.library["+"] = times  # a later meaning of its step, which would call it for ever
+    assert times((6, 7)) == 42
+
+
 def test_few_examples_trust_no_program():
     semantics = Semantics({"left": 1})
     meaning = semantics.meanings["left"]

@@ -266,9 +266,9 @@ study = Study(
         "beside the share of the most frequent training answer (chance), not judged."
     ),
     not_tested=(
-        "Perception: HINT from images; the margin over the best baseline on HINT (23 points); the "
-        "i.i.d., systematicity and productivity splits of PCFG SET with their own training parts; "
-        "that no bias but recursion and compositionality is needed."
+        "Perception (study neural_symbolic_images does); the margin over the best baseline on HINT "
+        "(23 points); the i.i.d., systematicity and productivity splits of PCFG SET with their own "
+        "training parts; that no bias but recursion and compositionality is needed."
     ),
     source=reference("li2024neural"),
     scales={

@@ -10,7 +10,6 @@ symbol has; which image shows which symbol is not.
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -33,9 +32,6 @@ from unseen.models.neural_symbolic.machine import (
 from unseen.models.neural_symbolic.parser import Tree
 from unseen.models.neural_symbolic.perception import Clusters, Perception, likeliest_symbols
 from unseen.models.neural_symbolic.programs import (
-    Example,
-    Function,
-    Program,
     ProgramInducer,
     Value,
 )
@@ -76,23 +72,6 @@ class Perceiving:
             )
 
 
-@dataclass(frozen=True)
-class SteadyInducer(ProgramInducer):
-    """An inducer whose programs keep the library as it was.
-
-    Images are misread at first, so that symbols change programs: two that call each other's latest
-    one would never end.
-    """
-
-    def __call__(
-        self,
-        examples: Sequence[Example],
-        arity: int,
-        library: Mapping[str, Function] = MappingProxyType({}),
-    ) -> Program | None:
-        return super().__call__(examples, arity, dict(library))
-
-
 class NeuralSymbolicImageMachine(nn.Module):
     """`fit(pairs)` of images and answers, then `read`, `predict` and `explain`.
 
@@ -107,7 +86,7 @@ class NeuralSymbolicImageMachine(nn.Module):
         *,
         numbers: bool = False,
         hidden: int = 128,
-        inducer: SteadyInducer = SteadyInducer(),
+        inducer: ProgramInducer = ProgramInducer(),
     ) -> None:
         super().__init__()
         self.symbolic = NeuralSymbolicRecursiveMachine(arity, numbers=numbers, inducer=inducer)
@@ -428,10 +407,6 @@ class _ImageLearner(_Learner):
         meaning.
         """
         semantics, names = self.machine.semantics, self.whole.perception.symbols
-        for symbol, meaning in semantics.meanings.items():
-            # a program may be solved by what was seen since it was found
-            if meaning.arity == 2 and meaning.is_solved and meaning.program is not None:
-                semantics.library[symbol] = meaning.program
         usual = len(self.known) / len(self.images)
         for k, symbol in enumerate(names):
             if not semantics.meanings[symbol].arity and self.told_share(k) < 0.5 * usual:

@@ -122,15 +122,16 @@ class Semantics:
                 )
             misses = list_misses(examples, meaning.program)
             # inputs seen often are short and fit many programs, so that few distinct misses count
-            if meaning.is_solved and len(misses) <= 0.05 * len(examples):
-                continue
-            ordered = spread(examples, misses, self.inducer.tried)
-            program = self.inducer(ordered, meaning.arity, self.library)
-            if program is not None:
-                share = self._likelihood(program, examples, meaning.arity, len(examples))
-                if share > meaning.likelihood:
-                    meaning.program, meaning.likelihood = program, share
-                    meaning.evidence = len(examples)
+            if not meaning.is_solved or len(misses) > 0.05 * len(examples):
+                ordered = spread(examples, misses, self.inducer.tried)
+                # a copy: two programs that call each other's latest one would never end
+                program = self.inducer(ordered, meaning.arity, dict(self.library))
+                if program is not None:
+                    share = self._likelihood(program, examples, meaning.arity, len(examples))
+                    if share > meaning.likelihood:
+                        meaning.program, meaning.likelihood = program, share
+                        meaning.evidence = len(examples)
+            # what was seen since a program was found may have solved it
             if meaning.is_solved and meaning.arity == 2 and meaning.program is not None:
                 self.library[symbol] = meaning.program
 
