@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import unseen
 from unseen.cli import cache
 from unseen.cli.main import main
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.identity import identify
+from unseen.questions.influence import of_text
 from unseen.runs.inventory import inventory, total_seconds
 from unseen.runs.locks import removing, writing
 from unseen.runs.pruning import Selection, prune
@@ -49,8 +52,8 @@ def home(tmp_path, monkeypatch):
     answer = root / "answers" / "0123456789abcdef"
     answer.mkdir(parents=True)
     (answer / "answer.json").write_text('{"title": "Heart"}')
-    (root / "data").mkdir()
-    (root / "data" / "digits.npz").write_bytes(b"x" * 50)
+    (root / "data" / "usps").mkdir(parents=True)
+    (root / "data" / "usps" / "usps.npz").write_bytes(b"x" * 50)
     for folder in ("runs/coins", "influence", "audits", "answers", "data"):
         for one in (root / folder).iterdir():
             age(one, 10)
@@ -83,6 +86,30 @@ def test_what_is_not_ours_is_counted_and_stays(home):
     assert (home / "notes.txt").exists()
     assert (home / "audits" / "notes.txt").exists()
     assert inventory(home).items == ()
+
+
+def test_a_home_that_is_a_folder_of_the_users_loses_none_of_their_files(home):
+    own = [
+        "data/patients.csv",
+        "data/usps/usps.npz.bak",
+        "data/usps/raw/usps.npz",
+        "data/mine/usps.npz",
+        "examples/mine.py",
+        "slurm/job.sh",
+        "answers/notes/answer.json",
+        "influence/corpora/plays.txt",
+    ]
+    for name in own:
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text("mine")
+    weights = home / "audits" / "resnet-0123456789ab.safetensors"
+    save_file({"w": torch.zeros(3)}, weights)  # named like ours, without the key of ours
+    prune(home, Selection(limit=0), is_dry=False)
+    for one in (*own, weights):
+        age(home / one, 10)
+    pruning = prune(home, Selection(limit=0), is_dry=False)
+    assert pruning.items == ()
+    assert all((home / one).exists() for one in (*own, weights))
 
 
 def test_a_dry_run_names_what_goes_and_removes_nothing(home):
@@ -162,6 +189,22 @@ def test_a_value_in_the_making_and_a_cell_at_work_hold_their_room(home):
         assert prune(home, Selection(kinds=("rows",)), is_dry=False).items == ()
 
 
+def test_an_unfinished_corpus_keeps_its_running_best_and_its_tokens(home, monkeypatch):
+    rooms = ["influence", "influence/corpora"]
+
+    def work(asked, lab, sink):
+        found = []
+        for room in rooms:
+            with removing(home, room) as is_free:
+                found.append(is_free)
+        return found
+
+    monkeypatch.setattr(of_text, "_trace_completions", work)
+    asked = SimpleNamespace(cache=home_cache("influence"))
+    assert of_text.trace_completions(asked, None, None) == [False, False]
+    assert work(asked, None, None) == [True, True]
+
+
 def test_links_are_neither_followed_nor_removed(home, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -198,12 +241,13 @@ def test_a_link_that_replaces_a_folder_after_the_listing_is_not_followed(
 
 
 def test_what_is_being_downloaded_stays(home):
-    (home / "data" / ".part-x").mkdir()
-    (home / "data" / "new.npz").write_bytes(b"x")
+    (home / "data" / "usps" / ".part-x").mkdir()
+    (home / "data" / "zoo").mkdir()
+    (home / "data" / "zoo" / "zoo.data").write_bytes(b"x")
     pruning = prune(home, Selection(limit=0), is_dry=False)
-    assert paths(pruning.busy) == [".part-x", "new.npz"]
-    assert (home / "data" / "new.npz").exists()
-    assert not (home / "data" / "digits.npz").exists()
+    assert paths(pruning.busy) == [".part-x", "zoo.data"]
+    assert (home / "data" / "zoo" / "zoo.data").exists()
+    assert not (home / "data" / "usps" / "usps.npz").exists()
 
 
 def test_left_overs_go_only_when_their_process_has_gone(home):
@@ -235,7 +279,7 @@ def test_factors_beyond_the_limit_are_used_and_not_kept(home, monkeypatch, caplo
     keeper(key, lambda: {"w": torch.ones(1000)})
     assert keeper.holds(key)
     monkeypatch.setenv("UNSEEN_CACHE_LIMIT", "much")
-    with pytest.raises(InvalidConfig, match="no size"):
+    with pytest.raises(InvalidConfig, match="UNSEEN_CACHE_LIMIT: `much` is no size"):
         home_cache("influence")
 
 
@@ -276,9 +320,18 @@ def test_what_cannot_be_meant_is_refused(home):
         cache.main(["--kind", "factr"])
     with pytest.raises(InvalidConfig, match="belong to --prune"):
         cache.main(["--yes"])
-    for words in (["--limit", "many"], ["--older-than", "30"], ["--older-than", "-1d"]):
+    for words in (
+        ["--limit", "many"],
+        ["--limit", ""],  # of a variable of the shell that is not set
+        ["--limit", "9" * 400],
+        ["--older-than", "30"],
+        ["--older-than", "-1d"],
+    ):
         with pytest.raises(InvalidConfig):
-            cache.main(["--prune", *words])
+            cache.main(["--prune", "--kind", "rows", "--yes", *words])
+    assert len(inventory(home).kinds["rows"]) == 1
+    with pytest.raises(InvalidConfig, match="belong to --prune"):
+        cache.main(["--limit", ""])
 
 
 def test_sizes_and_ages_are_read_and_written():

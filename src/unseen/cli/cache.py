@@ -50,13 +50,13 @@ def main(argv: Sequence[str]) -> int:
     p = parser()
     options = p.parse_args(argv)
     if not options.prune:
-        if options.yes or options.limit or options.older_than != "0s":
+        if options.yes or options.limit is not None or options.older_than != "0s":
             p.error("--yes, --limit and --older-than belong to --prune")
         return _list(list_cache(options.home), options.kind, options.json)
     pruning = prune_cache(
         options.kind,
         older_than=parse_age(options.older_than),
-        limit=parse_size(options.limit) if options.limit else None,
+        limit=None if options.limit is None else parse_size(options.limit),
         dry_run=not options.yes,
         home=options.home,
     )

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unseen.data.registry import data_sets, files_of
+
 ROWS, UNFINISHED, FACTORS = "rows", "unfinished", "factors"
 FORGONE = {
     ROWS: "cells of studies, computed again by `unseen run`",
@@ -27,13 +29,17 @@ FORGONE = {
 }
 """What is lost with each kind; of any other, that it is computed again."""
 FOLDERS = {
-    "answers": "answers",
-    "data": "downloads",
-    "influence/corpora": "corpora",
-    "examples": "examples",
-    "slurm": "jobs",
+    "answers": ("answers", re.compile(r"[0-9a-f]{16}")),
+    "influence/corpora": ("corpora", re.compile(r"[0-9a-f]{24}")),
+    "examples": ("examples", re.compile(r"waterbirds|image-folders")),
+    "slurm": (
+        "jobs",
+        re.compile(r"\d+(_\d+)*_\w+\.(pkl|out|err|sh)|submission_file_.+|[0-9a-f]{32}\.pkl"),
+    ),
 }
-"""Rooms whose entries are stored things as they are, and their kind."""
+"""Rooms whose entries of such names are stored things as they are, and their kind. A home may be
+a folder of the user's with `examples` of their own."""
+DATA, DOWNLOADS = "data", "downloads"
 TENSORS = re.compile(
     r"(?P<what>.+?)-[0-9a-f]{12}(?:-\d+|-[a-z]+-\d+(?P<part>\.part))?\.safetensors"
 )
@@ -112,18 +118,33 @@ def total_seconds(items: Iterable[StoredItem]) -> tuple[float, int]:
 
 
 def _items(home: Path) -> Iterator[StoredItem]:
-    for room, kind in FOLDERS.items():
+    for room, (kind, names) in FOLDERS.items():
         for entry in _entries(home / room):
             path = Path(entry.path)
             if entry.name.startswith(BEGUN):
                 yield _item(UNFINISHED, path, room)
-            elif not entry.name.startswith("."):
+            elif names.fullmatch(entry.name):
                 yield _item(kind, path, room, about=_title(path))
+    for folder in _folders(home / DATA):
+        if folder.name in data_sets():
+            yield from _downloads(folder, folder.name, files_of(folder.name))
     for study in _folders(home / "runs"):
         yield from _cells(study)
     for folder in _folders(home):
-        if folder.name != "runs" and folder.name not in FOLDERS:
+        if folder.name not in ("runs", DATA, *FOLDERS):
             yield from _tensors(folder)
+
+
+def _downloads(folder: Path, name: str, known: Mapping[str, object]) -> Iterator[StoredItem]:
+    """The registered files below a folder of the data; what else lies there is the user's."""
+    for entry in _entries(folder):
+        path, inside = Path(entry.path), f"{name}/{entry.name}"
+        if entry.name.startswith(BEGUN):
+            yield _item(UNFINISHED, path, DATA)
+        elif entry.is_dir(follow_symlinks=False):
+            yield from _downloads(path, inside, known)
+        elif inside in known:
+            yield _item(DOWNLOADS, path, DATA, about=inside)
 
 
 def _cells(study: Path) -> Iterator[StoredItem]:
@@ -143,11 +164,11 @@ def _tensors(room: Path) -> Iterator[StoredItem]:
         path, found = Path(entry.path), TENSORS.fullmatch(entry.name)
         if entry.name.startswith(BEGUN):
             yield _item(UNFINISHED, path, room.name)
-        elif found:
+        elif found and _may_be_ours(path):
             what = found["what"].replace("-", " ")
             kind = UNFINISHED if found["part"] or what == "top" else room.name
             kind = FACTORS if found["what"] == CURVATURE and not found["part"] else kind
-            seconds = _seconds_of_tensors(path)
+            seconds = _seconds_of(_head(path))
             yield _item(kind, path, room.name, about=what, seconds=seconds)
 
 
@@ -211,15 +232,31 @@ def _seconds_of_run(path: Path) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
-def _seconds_of_tensors(path: Path) -> float | None:
-    """From the head of a safetensors file: its length in eight bytes, then JSON."""
+def _may_be_ours(path: Path) -> bool:
+    """Whether a file of tensors carries the key that it was made under, or nothing can be read."""
+    found = _head(path)
+    return found is None or "key" in found
+
+
+def _seconds_of(head: Mapping[str, object] | None) -> float | None:
+    try:
+        return float(str((head or {})["seconds"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _head(path: Path) -> Mapping[str, object] | None:
+    """What a safetensors file says of itself: a length in eight bytes, then JSON. None where that
+    cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             head = json.loads(file.read(min(length, LONGEST_HEAD)))
-        return float(head["__metadata__"]["seconds"])
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        found = head.get("__metadata__", {})
+    except (OSError, ValueError, AttributeError, RecursionError, struct.error):
         return None
+    return found if isinstance(found, dict) else {}
 
 
 def _read_json(path: Path) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ LIMIT = "UNSEEN_CACHE_LIMIT"
 
 def parse_size(text: str) -> int:
     """Bytes: a number with a unit, or without one."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-zA-Z]*)\s*", text)
+    found = re.fullmatch(r"\s*(\d{1,20}(?:\.\d*)?)\s*([a-zA-Z]*)\s*", text)
     unit = UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None:
         raise InvalidConfig(
@@ -26,7 +26,7 @@ def parse_size(text: str) -> int:
 
 def parse_age(text: str) -> float:
     """Seconds: a number with s, min, h, d or w."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([a-z]+)\s*", text)
+    found = re.fullmatch(r"\s*(\d{1,20}(?:\.\d*)?)\s*([a-z]+)\s*", text)
     unit = AGES.get(found[2]) if found else None
     if found is None or unit is None:
         raise InvalidConfig(
@@ -55,4 +55,7 @@ def format_age(seconds: float) -> str:
 def factor_limit() -> int | None:
     """Bytes that factor files may take in the home (`UNSEEN_CACHE_LIMIT`); None: any."""
     given = os.environ.get(LIMIT, "").strip()
-    return parse_size(given) if given else None
+    try:
+        return parse_size(given) if given else None
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{LIMIT}: {error.what}", why=error.why, fix=f"{LIMIT}=20GB") from None

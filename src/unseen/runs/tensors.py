@@ -141,9 +141,11 @@ class TensorCache:
         for part in path.parent.glob(f"{path.stem}-*.part{path.suffix}"):
             part.unlink(missing_ok=True)
 
-    def writing(self) -> AbstractContextManager[None]:
-        """Inside the block `unseen cache --prune` removes nothing here."""
-        return nullcontext() if self.home is None else writing(self.home, self.folder.name)
+    def writing(self, room: str = "") -> AbstractContextManager[None]:
+        """Inside the block `unseen cache --prune` removes nothing here, or in this other room."""
+        if self.home is None:
+            return nullcontext()
+        return writing(self.home, room or self.folder.name)
 
     def _has_room(self, path: Path, tensors: Mapping[str, Tensor]) -> bool:
         """Whether the limit of factor files allows one more; says so where it does not."""

@@ -73,8 +73,13 @@ def load_model(name: str) -> CausalLM:
 
 def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> InfluenceReport:
     """Fits the curvature, reads the corpus and shows what was found; a killed run goes on where it
-    was.
+    was. Meanwhile nobody removes its state or the mapped corpus.
     """
+    with asked.cache.writing(), asked.cache.writing("influence/corpora"):
+        return _trace_completions(asked, lab, sink)
+
+
+def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> InfluenceReport:
     model, began = asked.model.to(lab.device).eval(), time.perf_counter()
     refuse_long_windows(asked.corpus.length, model)
     left_out: list[str] = []
