@@ -20,6 +20,7 @@ from unseen.cli.main import main
 from unseen.errors import InvalidConfig, UnknownName
 from unseen.identity import identify
 from unseen.questions.influence import of_text
+from unseen.questions.influence.saving import factor_keeper
 from unseen.runs.inventory import inventory, total_seconds
 from unseen.runs.locks import removing, writing
 from unseen.runs.pruning import Selection, prune
@@ -151,6 +152,16 @@ def test_what_went_is_computed_again_and_is_equal(home):
     prune(home, Selection(kinds=("factors",)), is_dry=False)
     assert torch.equal(keeper(key, make)["w"], torch.zeros(1000))
     assert made == [1]
+
+
+def test_what_is_made_and_what_is_read_lie_in_memory_alike(home, tmp_path):
+    key = identify("curvature", n=6)
+    columns = {"q": torch.arange(6.0).reshape(2, 3).T}
+    keeper = TensorCache(home / "influence", lambda code: "1", home)
+    for one in (keeper, factor_keeper(tmp_path / "f.safetensors", {}, keeper)):
+        made, read = one(key, lambda: dict(columns)), one(key, lambda: {})
+        assert torch.equal(made["q"], read["q"])
+        assert made["q"].stride() == read["q"].stride()
 
 
 def test_what_another_process_writes_stays_until_it_ends(home):

@@ -120,6 +120,8 @@ class TensorCache:
         with self.writing():
             began = time.process_time()
             tensors = make()
+            if self.home is not None:
+                tensors = laid_out_as_read(tensors)
             if self._has_room(path, tensors):
                 save_weights(path, tensors, text, time.process_time() - began)
             self.forget_unfinished(key)
@@ -203,6 +205,13 @@ def home_cache(name: str) -> TensorCache:
     """
     factor_limit()  # a limit that cannot be read is refused before the work
     return TensorCache(home() / name, code_version, home())
+
+
+def laid_out_as_read(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in the order of memory that a file gives back: eigenvectors come in columns, and
+    products of another layout differ in their last digits from those of a repeated command.
+    """
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def key_of(path: Path) -> str | None:

@@ -19,6 +19,7 @@ from unseen.runs.tensors import (
     TensorCache,
     UnfinishedFile,
     key_of,
+    laid_out_as_read,
     load_weights,
     read_weights,
     save_weights,
@@ -82,7 +83,7 @@ class FactorFile:
         if self.path.exists():
             return self._read(text)
         with self.other.writing():
-            made = make()
+            made = laid_out_as_read(make())
         settings = "\n".join(f"{name}={value}" for name, value in self.settings.items())
         save_weights(
             self.path, made | {ABOUT: torch.tensor([*settings.encode()], dtype=torch.uint8)}, text
