@@ -11,12 +11,11 @@ from tests.oracles import neural_symbolic as oracle
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.neural_symbolic import Learning, Semantics, Tree
+from unseen.models.neural_symbolic.image_abduction import ImageAbducer, duplicates
 from unseen.models.neural_symbolic.images import (
-    ImageAbducer,
     ImagePair,
     NeuralSymbolicImageMachine,
     Perceiving,
-    duplicates,
 )
 from unseen.models.neural_symbolic.perception import (
     Perception,

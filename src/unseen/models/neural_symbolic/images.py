@@ -7,9 +7,8 @@ or both. The symbols of trees that give the answer train perception. Given is ho
 symbol has; which image shows which symbol is not.
 """
 
-import math
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.models.neural_symbolic.abduction import Abducer, Fix
+from unseen.models.neural_symbolic.image_abduction import ImageAbducer, duplicates
 from unseen.models.neural_symbolic.machine import (
     Epoch,
     Explanation,
@@ -35,7 +35,7 @@ from unseen.models.neural_symbolic.programs import (
     ProgramInducer,
     Value,
 )
-from unseen.models.neural_symbolic.semantics import Meaning, Semantics
+from unseen.models.neural_symbolic.semantics import Meaning
 
 
 class ImagePair(NamedTuple):
@@ -177,9 +177,10 @@ class NeuralSymbolicImageMachine(nn.Module):
     def predict(self, sources: Sequence[Float[Tensor, "_ h w"]]) -> list[tuple[str, ...] | None]:
         """The answers as tokens; None where there is no tree or a value is missing."""
         symbols = self.read(sources)
-        known = [k for k, one in enumerate(symbols) if one is not None]
+        readable = {k: one for k, one in enumerate(symbols) if one is not None}
         found: list[tuple[str, ...] | None] = [None] * len(symbols)
-        for k, answer in zip(known, self.symbolic.predict([symbols[k] for k in known])):  # type: ignore[misc] # noqa: B905
+        answers = self.symbolic.predict(list(readable.values()))
+        for k, answer in zip(readable, answers, strict=True):
             found[k] = answer
         return found
 
@@ -207,93 +208,6 @@ class NeuralSymbolicImageMachine(nn.Module):
     def forward(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n symbols"]:
         """Logits of the symbols of single images."""
         return self.perception(images)
-
-
-@dataclass(frozen=True)
-class ImageAbducer:
-    """The cheapest single change, or the cheapest of a symbol together with its meaning.
-
-    A symbol without a program may be given one at the image that shows it: at the cost of the
-    symbol, its meaning being as likely as not.
-    """
-
-    semantics: Semantics
-    free: Set[str] = frozenset()
-    """Symbols that no image shows and of which nothing is known."""
-
-    def __call__(
-        self, tree: Tree, answer: Value, perception: Sequence[Mapping[str, float]]
-    ) -> Fix | None:
-        abduce = Abducer(self.semantics)
-        # a table of few inputs gives many answers by chance: it is no reason to see another symbol
-        trusted = {s for s, meaning in self.semantics.meanings.items() if meaning.is_trusted}
-        likely = [
-            {s: chance for s, chance in row.items() if s in trusted or s == symbol}
-            for symbol, row in zip(tree.symbols, perception, strict=True)
-        ]
-        found = abduce(tree, answer, likely)
-        values, children = self.semantics.values(tree), tree.children()
-        for node, symbol in enumerate(tree.symbols):
-            other = self.free_symbol(symbol)
-            # of a symbol that no image showed nothing is known: it is as likely as any
-            cost = perception[node][symbol] + math.log(len(perception[node]))
-            if other is None or children[node] or (found is not None and found.cost <= cost):
-                continue
-            for value in self.solutions(abduce, tree, values, node, answer):
-                if value in self.leaf_values():
-                    continue
-                symbols = (*tree.symbols[:node], other, *tree.symbols[node + 1 :])
-                changed = abduce._overwrite(tree, values, node, value)
-                found = Fix(replace(tree, symbols=symbols), changed, cost, node, True)
-                break
-        return found
-
-    def free_symbol(self, symbol: str) -> str | None:
-        """A free symbol with as many children."""
-        meanings = self.semantics.meanings
-        arity = meanings[symbol].arity
-        free = [s for s in self.free if meanings[s].arity == arity and not meanings[s].is_trusted]
-        return min(free, default=None)
-
-    def leaf_values(self) -> set[Value | None]:
-        """What symbols without children mean."""
-        meanings = self.semantics.meanings.values()
-        return {meaning(()) for meaning in meanings if not meaning.arity and meaning.is_trusted}
-
-    def solutions(
-        self,
-        abduce: Abducer,
-        tree: Tree,
-        values: Sequence[Value | None],
-        node: int,
-        answer: Value,
-    ) -> list[Value]:
-        """Values of a node with which its ancestors give the answer."""
-        path, children = [node], tree.children()
-        while tree.heads[path[-1]] >= 0:
-            path.append(tree.heads[path[-1]])
-        targets = [answer]
-        for head, child in zip(path[:0:-1], path[-2::-1], strict=True):
-            inputs = [values[k] for k in children[head]]
-            at = children[head].index(child)
-            targets = [
-                value
-                for target in targets
-                for value in abduce.solve(tree.symbols[head], inputs, at, target)
-            ]
-        return targets
-
-
-def duplicates(semantics: Semantics) -> dict[str, str]:
-    """Symbols without children that mean the same as one that is seen more often."""
-    found: dict[str, str] = {}
-    kept: dict[str, str] = {}
-    trusted = [s for s, m in semantics.meanings.items() if not m.arity and m.is_trusted]
-    for symbol in sorted(trusted, key=lambda s: -semantics.meanings[s].counts[()].total()):
-        first = kept.setdefault(str(semantics.meanings[symbol].program), symbol)
-        if first != symbol:
-            found[symbol] = first
-    return found
 
 
 class _ImageLearner(_Learner):
