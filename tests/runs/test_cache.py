@@ -164,6 +164,18 @@ def test_what_is_made_and_what_is_read_lie_in_memory_alike(home, tmp_path):
         assert made["q"].stride() == read["q"].stride()
 
 
+def test_the_sums_of_one_pass_are_not_read_as_those_of_another(home, caplog):
+    keeper = TensorCache(home / "influence", lambda code: "1", home)
+    key = identify("curvature", n=7)
+    one, other = (keeper.state_file(key, f"{name}-0", "memory=1") for name in ("sums", "squares"))
+    one.save({"w": torch.ones(2)})
+    one.path.rename(other.path)
+    assert other.load() is None
+    assert "starts anew" in caplog.text
+    other.path.rename(one.path)
+    assert torch.equal(one.load()["w"], torch.ones(2))
+
+
 def test_what_another_process_writes_stays_until_it_ends(home):
     code = (
         "import sys; from pathlib import Path; from unseen.runs.locks import writing\n"

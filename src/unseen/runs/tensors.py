@@ -132,7 +132,7 @@ class TensorCache:
         path, text = self.path(key), self.text(key)
         return UnfinishedFile(
             path.with_name(f"{path.stem}-{name}.part{path.suffix}"),
-            None if text is None else f"{text}\n{decisive}",
+            None if text is None else f"{text}\n{name}: {decisive}",
             self._has_room,
             WRITE_EVERY,
         )
