@@ -176,6 +176,14 @@ def test_the_sums_of_one_pass_are_not_read_as_those_of_another(home, caplog):
     assert torch.equal(one.load()["w"], torch.ones(2))
 
 
+def test_a_read_only_home_is_not_called_busy(home, monkeypatch):
+    monkeypatch.setattr("unseen.runs.pruning.os.access", lambda path, mode: False)
+    pruning = prune(home, Selection(kinds=("rows",)), is_dry=False)
+    assert (pruning.items, pruning.busy) == ((), ())
+    assert "read-only" in pruning.errors[0]
+    assert len(inventory(home).kinds["rows"]) == 1
+
+
 def test_what_another_process_writes_stays_until_it_ends(home):
     code = (
         "import sys; from pathlib import Path; from unseen.runs.locks import writing\n"

@@ -95,6 +95,9 @@ def prune(home: Path, selection: Selection, is_dry: bool = True) -> Pruning:
     busy: list[StoredItem] = []
     errors: list[str] = []
     for one in select(inventory(home), selection):
+        if not os.access(one.path.parent, os.W_OK):
+            errors.append(f"{one.path}: its folder is read-only, or not yours")
+            continue
         with removing(home, one.room) as is_free:
             if not is_free or _may_be_written(one):
                 busy.append(one)
