@@ -35,6 +35,12 @@ def test_the_same_answer_is_stored_once_and_another_one_beside_it(tmp_path):
     assert {one.key for one in Answers(tmp_path).listing()} == {first.key, other.key}
 
 
+def test_what_the_machine_took_is_no_part_of_the_key_of_influences():
+    one = {"score": 0.8, "facts": {"seconds to train": 3.1, "peak memory in GiB": 0.5}}
+    two = {"score": 0.8, "facts": {"seconds to train": 2.0, "peak memory in GiB": 0.6}}
+    assert key_of("influence", one) == key_of("influence", two)
+
+
 def test_seconds_and_dates_are_no_part_of_a_key():
     assert key_of("audit", {"a": {"seconds": 1, "b": 2}}) == key_of("audit", {"a": {"b": 2}})
     assert key_of("audit", {"a": 1}) != key_of("compare", {"a": 1})

@@ -25,7 +25,15 @@ FORMAT = 1
 TEXTS = ("question", "title", "kicker", "lead", "command", "folder", "date", "version")
 """Fields of an answer that are texts."""
 KEY = re.compile(r"[0-9a-f]{16}")
-VARYING = frozenset({"seconds", "date", "took", "wall_seconds"})
+VARYING = frozenset({"seconds", "date", "took", "wall_seconds"}) | {
+    "seconds to train",
+    "seconds for influence",
+    "seconds to retrain",
+    "seconds for the curvature",
+    "seconds for the scores",
+    "tokens scored per second",
+    "peak memory in GiB",
+}
 """Fields of an answer that are others each time: no part of its key."""
 
 
