@@ -17,6 +17,7 @@ from unseen.measures.site_shift.label_noise import LEAST_BELIEF, MOST_RATED, lab
 from unseen.methods.fit_estimator import FitEstimator
 from unseen.questions.audit import training_data, trial_sample
 from unseen.questions.audit.check import CheckResult, Code
+from unseen.questions.audit.checks.site_shift import misleading_sites
 from unseen.questions.audit.results import Findings
 from unseen.reading import Reading
 from unseen.subjects.examples import Example
@@ -89,16 +90,15 @@ class LabelCheck:
             f"{_in_percent(rate)} of {rate.n} labels{f' at {site}' if site else ''}"
             for site, rate in named.items()
         ]
-        precision = sum(one.value for one in suspects) / len(suspects) if suspects else 0.0
         return [
             Note(
                 f"Labels look wrong: about {join_words(parts)}.",
                 Tone.CAUTION,
-                f"Check the {count_noun(len(suspects), 'listed label')} first: about "
-                f"{100 * precision:.0f} % of them are expected to be wrong. Models that never saw "
-                "them were sure of another answer, more often than they are elsewhere. Where the "
-                "relation to the target differs at a site, its labels look wrong, too: ask how "
-                "they were recorded.",
+                f"Check the {count_noun(len(suspects), 'listed label')} first"
+                f"{_about_precision(suspects, misleading_sites([one.findings for one in found]))} "
+                "Models that never saw them were sure of another answer, more often than they are "
+                "elsewhere. Where the relation to the target differs at a site, its labels look "
+                "wrong, too: ask how they were recorded.",
                 code=WRONG.code,
             )
         ]
@@ -130,6 +130,20 @@ class LabelCheck:
             caption = f"All {count_noun(len(rows), 'suspected label')}, most suspicious first."
             blocks.append(Table(rows=rows, caption=caption))
         return blocks
+
+
+def _about_precision(suspects: Sequence[Example], misleading: Sequence[str]) -> str:
+    """The share of the suspects that is wrong, which assumes one relation to the target at all
+    sites.
+    """
+    if misleading:
+        return (
+            "; how many of them are wrong cannot be told, since a feature has another relation to "
+            f"the target at {join_words(list(misleading))} (U206): right labels there look wrong, "
+            "and those of other sites may."
+        )
+    precision = sum(one.value for one in suspects) / len(suspects) if suspects else 0.0
+    return f": about {100 * precision:.0f} % of them are expected to be wrong."
 
 
 def noisy_sites(found: Sequence[CheckResult[SuspectedLabels]]) -> dict[str, Reading]:

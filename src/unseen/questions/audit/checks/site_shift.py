@@ -13,7 +13,7 @@ from unseen.measures.site_shift.prevalence import PrevalenceShift
 from unseen.measures.site_shift.relations import LEVEL, RelationChange
 from unseen.questions.audit.check import CheckResult, Code
 from unseen.questions.audit.leave_out import ways_to_leave_out
-from unseen.questions.audit.results import LOWER_IS_BETTER, Outcome
+from unseen.questions.audit.results import LOWER_IS_BETTER, Findings, Outcome
 from unseen.questions.audit.site_shift import SiteShift, is_misleading, site_shift
 from unseen.reading import Reading
 from unseen.subjects.session import Session
@@ -85,10 +85,25 @@ def _clearest(changes: Mapping[tuple[str, str], float]) -> list[tuple[str, str]]
     return sorted(left, key=lambda key: -abs(changes[key]))
 
 
-def _about_relations(sites: Sequence[SiteShift], tried: Sequence[Outcome]) -> Note | None:
+def misleading_sites(findings: Sequence[Findings]) -> list[str]:
+    """The sites where a feature tells the target less, or the other way round, than elsewhere."""
+    parts = [one.checked[PART] for one in findings if PART in one.checked]
+    sites: list[SiteShift] = [shift for part in parts for shift in part]
+    clear, keys = _other_relations(sites)
+    return list(dict.fromkeys(key[0] for key in keys if is_misleading(clear[key])))
+
+
+def _other_relations(
+    sites: Sequence[SiteShift],
+) -> tuple[dict[tuple[str, str], RelationChange], list[tuple[str, str]]]:
+    """The changed relations by site and feature, and which of them are named, clearest first."""
     found = [(at.site, at.relations) for at in sites]
     clear = _clear(found, sites, lambda one: one.change.value, LEAST_AUC_CHANGE)
-    keys = _clearest({key: one.change.value for key, one in clear.items()})
+    return clear, _clearest({key: one.change.value for key, one in clear.items()})
+
+
+def _about_relations(sites: Sequence[SiteShift], tried: Sequence[Outcome]) -> Note | None:
+    clear, keys = _other_relations(sites)
     if not keys:
         return None
     # a relation that helps more there than elsewhere misleads nobody
