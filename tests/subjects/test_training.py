@@ -17,6 +17,7 @@ from unseen.methods.early_stopping import EarlyStopping
 from unseen.methods.erm import ERM
 from unseen.methods.sam import SAM
 from unseen.models.mlp import mlp
+from unseen.runs.tensors import TensorCache
 from unseen.subjects import training
 from unseen.subjects.domains import of_domains
 from unseen.subjects.subject import Subject
@@ -119,3 +120,16 @@ def test_a_seed_that_diverges_is_an_error_and_leaves_nothing_behind():
     (one,) = weights([runs(ERM(BUDGET), 1)])
     (other,) = weights([TrainingRuns(clusters(), Lab())(ERM(BUDGET), 1)])
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_kept_run_has_the_curves_of_the_first(n, tmp_path):
+    subject = replace(clusters(), budget=replace(BUDGET, select_every=3))
+    lab = Lab(keeper=TensorCache(tmp_path))
+    first = TrainingRuns(subject, lab).seeds(ERM(subject.budget), n)
+    again = TrainingRuns(subject, lab).seeds(ERM(subject.budget), n)
+    assert again[0].model is not first[0].model
+    for one, other in zip(first, again, strict=True):
+        assert {name: list(values) for name, values in one.curves.items()} == other.curves
+        assert len(other.curves["loss"]) == BUDGET.steps
+        assert torch.equal(*weights([one, other]))

@@ -3,9 +3,11 @@ it stopped.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from unseen.engine import parameters
@@ -20,6 +22,9 @@ from unseen.subjects.subject import Subject
 from unseen.task import Use
 
 log = logging.getLogger("unseen")
+
+CURVE = "curve: "
+"""Before the names of curves that are kept beside weights."""
 
 
 class TrainingRuns:
@@ -79,7 +84,7 @@ class TrainingRuns:
             before = identify("before", model=Structure(model))
             made.append(self._fit(method, model, seed))
             if identify("before", model=Structure(made[0].model)) == before:
-                return parameters.state(made[0].model)
+                return parameters.state(made[0].model) | _curves_as_tensors(made[0].curves)
             # the method rebuilt the model, or training changed more than its weights: only it can
             # do so again
             self._warn(type(method).__name__)
@@ -88,10 +93,16 @@ class TrainingRuns:
         weights = lab.keep(key, make)
         if made:
             return made[0]
+        curves = {
+            name.removeprefix(CURVE): values.tolist()
+            for name, values in weights.items()
+            if name.startswith(CURVE)
+        }
+        weights = {name: w for name, w in weights.items() if not name.startswith(CURVE)}
         if weights.keys() != model.state_dict().keys():
             return self._fit(method, model, seed)
         model.load_state_dict(weights)
-        return Trained(model_to_device(model, lab).eval(), task, start=start)
+        return Trained(model_to_device(model, lab).eval(), task, curves=curves, start=start)
 
     def _warn(self, method: str) -> None:
         if method not in self._refits:
@@ -126,3 +137,8 @@ class TrainingRuns:
             name: split for name, split in task.splits.items() if split.use is not Use.EVALUATE
         }
         return identify("task", objective=task.objective, axis=task.axis, splits=splits)
+
+
+def _curves_as_tensors(curves: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
+    """Measures read them of a repeated run, too. Numbers keep their kind: counts stay counts."""
+    return {f"{CURVE}{name}": torch.from_numpy(np.array(values)) for name, values in curves.items()}
