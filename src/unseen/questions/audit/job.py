@@ -133,7 +133,7 @@ class Audit:
     def __call__(self, subject: Subject, lab: Lab) -> Findings:
         training = replace(lab, sink=WithoutShares(lab.sink))
         session = open_session(subject, training, seeds=self.seeds, retrain=bool(self.remedies))
-        session.runs.lab = lab
+        session.runs.lab = replace(session.lab, sink=lab.sink)  # its dtype is the model's
         asked = applicable(self.remedies, session)
         remedies = {f"remedy: {name}": make for name, make in asked.items()}
         trial = cache(lambda: trial_session(session))
