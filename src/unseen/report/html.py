@@ -19,6 +19,9 @@ from unseen.report.figures import draw
 from unseen.report.numbers import numbers
 from unseen.wording import Words, clean, words
 
+_CODE = re.compile(r"(?<![\w`])`([^`\n]+)`(?![\w`])")
+"""A name in a sentence."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -65,6 +68,12 @@ def anchors(titles: Sequence[str]) -> list[str]:
     return out
 
 
+def prose(text: object) -> Markup:
+    """The text, escaped; what stands between backticks is code."""
+    escaped = str(Markup.escape(clean(text)))
+    return Markup(_CODE.sub(r"<code>\1</code>", escaped))
+
+
 def table(value: Table, whiskers: bool = True) -> Markup:
     """The table; numbers right-aligned, readings with their interval in small print and as a line
     on a shared scale.
@@ -84,7 +93,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
     head = [
         Markup('<th scope="col"{}>{}{}</th>').format(
             Markup(' class="num"') if numeric[name] else "",
-            clean(name).strip(),
+            prose(clean(name).strip()),
             _small(wording.head_unit(name, units[name])),
         )
         for name in names
@@ -114,7 +123,7 @@ def table(value: Table, whiskers: bool = True) -> Markup:
         Markup("").join(head),
         Markup("").join(line(k, row) for k, row in enumerate(shown)),
         Markup("").join(
-            Markup('<p class="remark">{}</p>').format(clean(n))
+            Markup('<p class="remark">{}</p>').format(prose(n))
             for n in (*value.footnotes, *left_out)
         ),
     )
@@ -127,7 +136,8 @@ def _layout(columns: int, readings: int) -> str:
 
 def _mark(told: Words, table: Table, row: int, column: str) -> Words:
     """Bold where the table says so, and the raised number of a footnote."""
-    main = Markup("<b>{}</b>").format(told.main) if (row, column) in table.strong else told.main
+    text = prose(told.main)
+    main = Markup("<b>{}</b>").format(text) if (row, column) in table.strong else text
     mark = wording.superscript(table.marks.get((row, column)))
     return replace(told, main=Markup("{}{}").format(main, mark))
 
@@ -141,7 +151,7 @@ def _cell(
     first: bool,
 ) -> Markup:
     # on a narrow screen a row becomes a list, and each cell carries the head of its column
-    mark = Markup(' data-head="{}"').format(clean(column).strip())
+    mark = Markup(' data-head="{}"').format(clean(column).replace("`", "").strip())
     mark += Markup(' class="num"') if numeric else Markup()
     drawn = _whisker(value, scale) if scale and isinstance(value, Reading) else ""
     inside = Markup("{}{}{}{}").format(
@@ -220,6 +230,7 @@ def _page() -> Template:
     )
     environment.filters |= {
         "clean": clean,
+        "prose": prose,
         "sign": wording.sign,
         "anchor": lambda title: anchors([title])[0],
     }
