@@ -192,6 +192,27 @@ def test_a_measure_that_takes_long_is_read_once(monkeypatch, tmp_path):
     assert replace(read().reading, detail=None) == replace(first.reading, detail=None)
 
 
+def test_what_a_kept_reading_was_read_from_is_said_in_the_same_order(monkeypatch):
+    from unseen.runs.tensors import home_cache
+
+    monkeypatch.setattr("unseen.questions.measure.evaluate.WORTH_KEEPING", 0.0)
+    lab = Lab(keeper=home_cache("audits"))
+    (entry,) = select_measures(["flips under one perturbation of length 0.5"])
+    entries = [replace(entry, most=20)]
+
+    def caps() -> list[str]:
+        session = open_session(subject(), lab, seeds=1)
+        MeasureReader(session)(entries, trainings=False)
+        return session.caps
+
+    first = caps()
+    assert [text.split("examples of ")[1] for text in first[:2]] == [
+        "`seen`, evenly spaced.",
+        "`train`, evenly spaced.",
+    ]
+    assert caps() == first
+
+
 def test_the_command_prints_json_and_writes_a_report(capsys):
     clinics().to_csv("table.csv", index=False)
     arguments = ["--target", "ill", "--site", "clinic", "--steps", "5", "--seeds", "1"]

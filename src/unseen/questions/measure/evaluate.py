@@ -103,6 +103,7 @@ class MeasureReader:
         """The measure of one model on a split, kept where it takes long."""
         measure = on_split(entry, split, self.session)
         lab = self._lab(entry, split)
+        self._tell_sample(entry, split)
 
         def read() -> Reading:
             return measure(self._subject(entry, split, trained), lab)
@@ -157,15 +158,28 @@ class MeasureReader:
     def _shorter(self, entry: MeasureEntry, split: str, trained: Trained) -> Trained:
         """The model with at most so many evenly spaced examples of each split that is read."""
         session, splits = self.session, dict(self.session.task.splits)
-        for name in {split, session.training_split} if entry.most else ():
-            data, positions = session.sample(name, entry.most)
-            if positions is not None:
-                splits[name] = replace(splits[name], data=data)
-                session.note_cap(
-                    f"{entry.name.capitalize()}: {len(positions):,} of the "
-                    f"{session.require_length(name):,} examples of `{name}`, evenly spaced."
-                )
+        for name in self._sampled(entry, split):
+            splits[name] = replace(splits[name], data=session.sample(name, entry.most)[0])
         return replace(trained, task=replace(session.task, splits=splits))
+
+    def _tell_sample(self, entry: MeasureEntry, split: str) -> None:
+        """Says which splits `_shorter` cuts, of a kept reading, too."""
+        for name in self._sampled(entry, split):
+            self.session.note_cap(
+                f"{entry.name.capitalize()}: {entry.most:,} of the "
+                f"{self.session.require_length(name):,} examples of `{name}`, evenly spaced."
+            )
+
+    def _sampled(self, entry: MeasureEntry, split: str) -> list[str]:
+        """The splits with more examples than the measure reads, in a fixed order."""
+        is_whole = isinstance(entry.measure, GeneralizationMeasure) or self._reads_all(entry)
+        if is_whole or not entry.most:
+            return []
+        lengths = {
+            name: length(self.session.task.split(name).data) or 0
+            for name in (split, self.session.training_split)
+        }
+        return [name for name, n in lengths.items() if n > entry.most]
 
     def _lab(self, entry: MeasureEntry, split: str) -> Lab:
         """A stream for every site, and one for what is measured on the training data."""
