@@ -18,12 +18,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+
+from unseen.lab import Lab
+from unseen.questions.audit import job
 
 T = TypeVar("T")
 SITES, COLUMNS, ROWS = 5, 30, 1_000
@@ -55,17 +58,16 @@ def table(rows: int, columns: int) -> pd.DataFrame:
     return pd.DataFrame({**inputs, "y": y, "site": site})
 
 
-class PartCosts:
-    """A lab's sink that prints the CPU seconds of every part of an audit when the next begins."""
+class TimedParts(job.Parts):
+    """The parts of an audit, which print their CPU seconds when they end; `seconds` of its results
+    are those of a clock, and a size that is stopped has no results.
+    """
 
-    def log(self, path: tuple[str, ...], scalars: Mapping[str, float]) -> None: ...
-
-    def track(self, path: tuple[str, ...], items: Iterable[T], total: int | None) -> Iterator[T]:
-        for item in items:
-            began = time.process_time()
-            yield item
-            if isinstance(item, str):
-                say(part=item, seconds=time.process_time() - began)
+    def __call__(self, name: str, part: Callable[[], T], default: T) -> T:
+        began = time.process_time()
+        found = super().__call__(name, part, default)
+        say(part=name, seconds=time.process_time() - began)
+        return found
 
 
 def say(**facts: object) -> None:
@@ -75,14 +77,13 @@ def say(**facts: object) -> None:
 def audit_in_this_process(name: str, path: str) -> None:
     """Prints one line of JSON per part and one at the end; imports are not counted."""
     import unseen
-    from unseen.lab import Lab
 
+    job.Parts = TimedParts  # type: ignore[misc]
     rows, _ = SIZES[name]
     audit = unseen.audit  # imported when it is asked for
     began = time.process_time()
-    lab = Lab(seed=0, sink=PartCosts())
     columns = {"target": "y", "site": "site"} if rows else {}
-    answer = audit(path if rows else None, lab=lab, progress=False, **columns)
+    answer = audit(path if rows else None, lab=Lab(seed=0), progress=False, **columns)
     skipped = sorted({part for one in answer.results for part in one.skipped})
     training = sum(one.seconds["training"] for one in answer.results)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux: in KiB
