@@ -86,6 +86,24 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Work:
+    """About what a measure takes, so that it can be told before anything is read."""
+
+    forward: float = 0
+    """Passes of the examples through the model."""
+    gradients: float = 0
+    """Passes with a gradient."""
+    products: float = 0
+    """Products with the Hessian over the examples."""
+    sweeps: float = 0
+    """How often all weights are read, drawn or written beside that."""
+    copies: float = 4
+    """Copies of all weights, of four bytes each, that are held at a time."""
+    shared: str = ""
+    """What it is spent on, where other measures read that, too: it is computed once."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasureEntry:
     """A measure as users meet it. A file in `measures/` lists its own as `MEASURES`; the folder is
     the catalogue of `unseen measure` and of the audit.
@@ -109,8 +127,14 @@ class MeasureEntry:
     """Examples that are read, evenly spaced; 0: all, or as many as the measure says itself."""
     covers: Callable[[nn.Module], Mapping[str, Tensor]] | None = None
     """The parameters that it reads; None: outputs of the model only."""
+    work: Work | None = None
+    """None: a gradient for every pass."""
 
     @property
     def examples(self) -> float:
         """How many examples are read at most."""
         return self.most or getattr(self.measure, "most", inf)
+
+    @property
+    def effort(self) -> Work:
+        return self.work or Work(gradients=self.passes)

@@ -11,10 +11,19 @@ from scipy import stats as scipy_stats
 from torch import nn
 
 from unseen.engine.batches import Columns
+from unseen.engine.parameters import shift_parameters
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.measures.bounds import SharedPass, measure
-from unseen.measures.bounds.flatness import DROP, Flatness, examples_for_noise, largest_scale
+from unseen.measures.bounds.flatness import (
+    ASCENT,
+    DRAWS,
+    DROP,
+    EPSILON,
+    Flatness,
+    examples_for_noise,
+    largest_scale,
+)
 from unseen.measures.bounds.flatness_measures import pac_bayes_magnitude
 from unseen.measures.bounds.training_measures import steps_to_loss
 from unseen.method import Trained
@@ -129,17 +138,105 @@ def test_untrained_and_unaffected_models_are_refused():
     with pytest.raises(InvalidData, match=r"training accuracy is 0\.000"):
         measure("pac_bayes_flatness")(one_weight_per_example(right=False), LAB)
     with pytest.raises(InvalidData, match="no noise up to"):
-        largest_scale(lambda scale: 0.0)
+        largest_scale(lambda scale, enough: 0.0)
     with pytest.raises(InvalidData, match="even noise of"):
-        largest_scale(lambda scale: 0.3)
+        largest_scale(lambda scale, enough: 0.3)
 
 
 @pytest.mark.parametrize("edge", [3e-5, 0.01, 0.7, 250.0])
 def test_the_largest_scale_is_found_to_two_percent(edge):
-    smooth = largest_scale(lambda scale: DROP * (scale / edge) ** 2)
-    step = largest_scale(lambda scale: 0.5 * (scale > edge))
-    for found in (smooth, step):
-        assert edge / 1.021 <= found <= edge * (1 + 1e-9)
+    def smooth(scale: float, enough: float) -> float:
+        return DROP * (scale / edge) ** 2
+
+    found = largest_scale(smooth)
+    for one in (found, largest_scale(lambda scale, enough: 0.5 * (scale > edge))):
+        assert edge / 1.021 <= one <= edge * (1 + 1e-9)
+    # where a number above `enough` will do, less is computed, and the scale is the same
+    assert largest_scale(lambda scale, enough: min(smooth(scale, enough), enough + 1e-6)) == found
+
+
+def box_drop_of_the_definition(found: Flatness, scale: float, magnitude: bool) -> float:
+    """Ascent step by step: a pass for the gradient, the step, a pass for the accuracy."""
+    radii = [
+        scale * (p.detach().abs() + EPSILON) if magnitude else torch.full_like(p, scale).detach()
+        for p in found.weights
+    ]
+    moves = [torch.zeros_like(p).detach() for p in found.weights]
+    drops = [0.0]
+    for _ in range(ASCENT):
+        with shift_parameters(found.weights, moves):
+            total = sum(found.objective.loss(found.network, b).sum() for b in found.batches)
+            signs = [g.sign() for g in torch.autograd.grad(total, found.weights)]
+        moves = [
+            torch.minimum(torch.maximum(move + 0.2 * radius * sign, -radius), radius)
+            for move, radius, sign in zip(moves, radii, signs, strict=True)
+        ]
+        with shift_parameters(found.weights, moves):
+            drops.append(found.accuracy - found._accuracy())
+    return max(drops)
+
+
+def noise_drop_of_the_definition(found: Flatness, scale: float, magnitude: bool) -> float:
+    drops = []
+    for draw in range(DRAWS):
+        generator = found.lab.child("noise", draw).generator()
+        noise = [
+            torch.randn(p.shape, generator=generator).to(p)
+            * found._deviation(p.detach(), scale, magnitude)
+            for p in found.weights
+        ]
+        with shift_parameters(found.weights, noise):
+            drops.append(found.accuracy - found._accuracy())
+    return sum(drops) / DRAWS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("magnitude", [False, True])
+def test_drops_are_those_of_their_definitions_to_the_last_digit(magnitude, dtype):
+    t = small_subject()
+    data = t.task.split("train").data[:]
+    data["x"] = data["x"].to(dtype)
+    split = {"train": Split(Columns(**data), Use.TRAIN)}
+    t = replace(t, model=t.model.to(dtype).eval(), task=replace(t.task, splits=split))
+    found = flatness_of(t, Lab(dtype=dtype))
+    seen = set()
+    for scale in (0.003, 0.03, 0.1, 0.2, 0.5, 1.0, 3.0):
+        box = box_drop_of_the_definition(found, scale, magnitude)
+        noise = noise_drop_of_the_definition(found, scale, magnitude)
+        assert found.box_drop(scale, magnitude=magnitude) == box
+        assert found.noise_drop(scale, magnitude=magnitude) == noise
+        # a bound decides as the whole drop does
+        assert (found.box_drop(scale, magnitude=magnitude, enough=DROP) > DROP) == (box > DROP)
+        bound = found.noise_drop(scale, magnitude=magnitude, enough=DROP)
+        assert (bound > DROP) == (noise > DROP)
+        assert bound <= noise
+        seen.add((box, noise))
+    assert len(seen) > 2
+
+
+def test_ascent_reads_the_examples_once_a_step():
+    found, passes = flatness_of(one_weight_per_example()), []
+    found.network.register_forward_hook(lambda *_: passes.append(1))
+    found.box_drop(1e-3)
+    # whether there is a gradient at all, the first gradient, and one pass after each step
+    assert len(passes) == 2 + ASCENT
+    found.box_drop(2e-3)
+    assert len(passes) == 2 + 2 * ASCENT
+    found.box_drop(100.0, enough=DROP)
+    assert len(passes) == 2 + 2 * ASCENT + 1
+
+
+def test_the_weights_come_back_after_an_error():
+    found = flatness_of(one_weight_per_example())
+    before = found.weights[0].detach().clone()
+
+    def fail() -> float:
+        raise RuntimeError
+
+    found._accuracy = fail
+    with pytest.raises(RuntimeError):
+        found.noise_drop(1.0)
+    assert torch.equal(found.weights[0], before)
 
 
 def test_noise_reads_the_first_examples():

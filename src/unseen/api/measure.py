@@ -72,6 +72,7 @@ def measure(
     table: TableSource = None,
     *,
     measures: Sequence[str] = (),
+    minutes: float | None = None,
     estimator: str | BaseEstimator | None = None,
     mode: str | Mode | None = None,
     predictions: str | Sequence[str] = (),
@@ -94,7 +95,8 @@ def measure(
     `subject`, `table`, `estimator`, `mode` and `predictions` are as in `audit`, and so are the
     numbers. `against` is another model for the same data ("other.py:subject", a subject, or a
     pipeline for the table): differences are paired over examples or trainings. `measures` are names
-    of the catalogue: only these, whatever they cost (none: all that take minutes at most).
+    of the catalogue: only these, whatever they cost. `minutes` is what all measures of a model may
+    take, estimated before they are read; those beyond it are left out by name (None: ten).
     `track` names an experiment tracker that gets the answer: "tensorboard", "wandb", "mlflow" or
     "trackio".
     """
@@ -121,7 +123,9 @@ def measure(
         other = partial(
             read_counterparts, against, rows, columns=TableColumns(**columns), steps=steps
         )
-    make_job = partial(MeasureJob, seeds=seeds, names=tuple(measures), against=other)
+    make_job = partial(
+        MeasureJob, seeds=seeds, names=tuple(measures), minutes=minutes, against=other
+    )
     job, subjects = make_job(), read(lab)
     if jobs > 1 and len(subjects) > 1:
         refuse_own_objects(jobs, lab=own_lab)
@@ -226,6 +230,7 @@ def measure_of_text(
     corpus: str | Path | Sequence[str | Path],
     *,
     measures: Sequence[str] = (),
+    minutes: float | None = None,
     field: str = "text",
     length: int = 128,
     windows: int = WINDOWS,
@@ -237,10 +242,11 @@ def measure_of_text(
     report: str | Path | None = None,
 ) -> Answer[Sequence[MeasureReport]]:
     """The same of a language model as it is, on the first `windows` windows (0: all) of `length`
-    tokens of a corpus. `model` and `corpus` are as in `influence_of_text`.
+    tokens of a corpus. `model` and `corpus` are as in `influence_of_text`, `minutes` as in
+    `measure`.
     """
     path = None if report is None else check_report_path(report)
-    job = MeasureJob(names=tuple(measures))
+    job = MeasureJob(names=tuple(measures), minutes=minutes)
     watch = watcher(shown=progress)
     model, name = language_model(model)
     text = text_corpus(model, corpus, field, length, windows, cut)

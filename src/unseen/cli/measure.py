@@ -85,6 +85,13 @@ def parser() -> Arguments:
         metavar="NAME",
     )
     p.option(
+        MEASURES,
+        "--minutes",
+        type=float,
+        help="what all measures of a model may take, as estimated for one core before they are "
+        "read (default 10); those beyond it are left out by name, the cheapest are read first",
+    )
+    p.option(
         SWEEP,
         "--sweep",
         metavar="PATH",
@@ -252,7 +259,7 @@ def _concurrence(options: argparse.Namespace) -> "unseen.Answer[Any]":
 
 
 def _difficulty(options: argparse.Namespace) -> "unseen.Answer[Any]":
-    names = ("model", "predictions", "corpus", "against", "measure", "mode")
+    names = ("model", "predictions", "corpus", "against", "measure", "minutes", "mode")
     if given := [f"--{name}" for name in names if getattr(options, name)]:
         raise InvalidConfig(
             f"--difficulty was given with {' and '.join(given)}.",
@@ -278,6 +285,7 @@ def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
     return unseen.measure(
         *subject_and_table(options),
         measures=options.measure,
+        minutes=options.minutes,
         mode=options.mode,
         predictions=options.predictions,
         estimator=options.estimator,
@@ -344,6 +352,7 @@ def _of_text(options: argparse.Namespace) -> "unseen.Answer[Any]":
         options.model,
         options.corpus,
         measures=options.measure,
+        minutes=options.minutes,
         field=options.field,
         length=options.length,
         windows=options.windows,

@@ -28,7 +28,7 @@ from unseen.engine.tap import tap_and_reduce
 from unseen.errors import InvalidData, UnknownName
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.reading import Direction, MeasureEntry, Need, Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Work
 from unseen.stats import LEVEL
 from unseen.task import Batch, PerExample
 
@@ -363,6 +363,7 @@ MEASURES = (
         needs=frozenset({Need.GRADIENTS}),
         most=20_000,
         covers=trainable,
+        work=Work(gradients=3, sweeps=20, copies=12),
     ),
 )
 

@@ -23,7 +23,7 @@ from unseen.engine.parameters import real_view, shift_parameters, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.reading import Direction, MeasureEntry, Need, Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Work
 from unseen.task import Batch, PerExample
 
 
@@ -229,6 +229,7 @@ MEASURES = (
         interval="examples",
         needs=frozenset({Need.GRADIENTS}),
         covers=parameters.trainable,
+        work=Work(forward=2, gradients=1, sweeps=10),
     ),
     MeasureEntry(
         name="largest curvature",
@@ -241,6 +242,8 @@ MEASURES = (
         interval="the numerical error of Lanczos' method",
         needs=frozenset({Need.GRADIENTS}),
         covers=parameters.trainable,
+        # float64, and twice while a new vector is made orthogonal to them
+        work=Work(products=40, sweeps=1_700, copies=160),
     ),
     MeasureEntry(
         name="Hessian trace",
@@ -253,6 +256,7 @@ MEASURES = (
         interval="random directions",
         needs=frozenset({Need.GRADIENTS}),
         covers=parameters.trainable,
+        work=Work(products=16, sweeps=130, copies=6),
     ),
     MeasureEntry(
         name="average sharpness within radius 0.5",
@@ -265,6 +269,7 @@ MEASURES = (
         interval="random directions",
         needs=frozenset({Need.GRADIENTS}),
         covers=parameters.trainable,
+        work=Work(forward=33, sweeps=200, copies=10),
     ),
 )
 

@@ -26,7 +26,7 @@ from unseen.engine.parameters import shift_parameters, sphere
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
-from unseen.reading import Direction, MeasureEntry, Need, Reading
+from unseen.reading import Direction, MeasureEntry, Need, Reading, Work
 from unseen.task import Task
 
 
@@ -254,6 +254,7 @@ MEASURES = (
         interval="distances",
         needs=frozenset({Need.GRADIENTS, Need.START}),
         covers=weight_tensors,
+        work=Work(forward=33, sweeps=300, copies=8),
     ),
 )
 

@@ -6,20 +6,22 @@ the magnitude-aware form noise has variance σ′² w_j² + ε² and the box rad
 rescaling a layer against the next changes it less (Jiang et al., 2020, arXiv:1912.02178).
 
 Every scale sees the same random numbers, so that the drop hardly depends on luck where it is
-compared.
+compared. Weights are moved in place and a pass for the gradient gives the accuracy at its point,
+too: of a large model on few examples, writing the weights takes as long as reading the examples.
 """
 
-from collections.abc import Callable, Sequence
-from math import exp, log
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from math import exp, inf, log
 
 import torch
 from torch import Tensor, nn
 
 from unseen.engine.batches import size
-from unseen.engine.parameters import shift_parameters
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
-from unseen.measures.bounds.margins import margins
+from unseen.measures.bounds.margins import last_logits, margins, margins_of, recorded_outputs
 from unseen.measures.bounds.weights import refuse_computed_weights, weight_names
 from unseen.measures.sharpness import mean_gradient
 from unseen.task import Batch, Objective
@@ -33,6 +35,8 @@ ASCENT = 10
 DOUBLINGS = 40
 PRECISION = 0.02
 """Relative precision of a scale: draws differ by more."""
+ROUNDING = 1e-9
+"""By so much a bound on a mean of draws must be above a number to decide that the mean is."""
 
 
 class Flatness:
@@ -64,49 +68,107 @@ class Flatness:
 
     def noise_scale(self, *, magnitude: bool = False) -> float:
         """σ, or σ′ of the magnitude-aware form."""
-        return largest_scale(lambda scale: self.noise_drop(scale, magnitude=magnitude))
+        return largest_scale(
+            lambda scale, enough: self.noise_drop(scale, magnitude=magnitude, enough=enough)
+        )
 
     def box_radius(self, *, magnitude: bool = False) -> float:
         """α, or α′ of the magnitude-aware form."""
-        return largest_scale(lambda scale: self.box_drop(scale, magnitude=magnitude))
+        return largest_scale(
+            lambda scale, enough: self.box_drop(scale, magnitude=magnitude, enough=enough)
+        )
 
     @torch.no_grad()
-    def noise_drop(self, scale: float, *, magnitude: bool = False) -> float:
-        """The mean drop of the accuracy under noise of this scale."""
-        drops = []
-        for draw in range(DRAWS):
-            generator = self.lab.child("noise", draw).generator()
-            noise = [
-                torch.randn(p.shape, generator=generator).to(p)
-                * self._deviation(p, scale, magnitude)
-                for p in self.weights
-            ]
-            with shift_parameters(self.weights, noise):
+    def noise_drop(self, scale: float, *, magnitude: bool = False, enough: float = inf) -> float:
+        """The mean drop of the accuracy under noise of this scale; a lower bound once that is
+        above `enough`.
+        """
+        drops: list[float] = []
+        with self._movable() as home:
+            for draw in range(DRAWS):
+                generator = self.lab.child("noise", draw).generator()
+                for p, start in zip(self.weights, home, strict=True):
+                    p.copy_(start)
+                    noise = self._scratch(p.shape).normal_(generator=generator).to(p)
+                    p.add_(noise.mul_(self._deviation(start, scale, magnitude)))
                 drops.append(self.accuracy - self._accuracy())
+                # no accuracy is above 1: the other draws cannot bring the mean below this
+                least = (sum(drops) + (DRAWS - 1 - draw) * (self.accuracy - 1)) / DRAWS
+                if least > enough + ROUNDING:
+                    return least
         return sum(drops) / DRAWS
 
-    def box_drop(self, scale: float, *, magnitude: bool = False) -> float:
-        """The largest drop that ascent finds in the box of this radius."""
+    @torch.no_grad()
+    def box_drop(self, scale: float, *, magnitude: bool = False, enough: float = inf) -> float:
+        """The largest drop that ascent finds in the box of this radius, which ends once it is above
+        `enough`.
+        """
         radii = [
-            (scale * (p.detach().abs() + EPSILON) if magnitude else torch.full_like(p, scale))
+            scale * (p.abs() + EPSILON) if magnitude else p.new_full((), scale)
             for p in self.weights
         ]
-        moves = [torch.zeros_like(p, requires_grad=False) for p in self.weights]
-        self._require_gradient()
+        signs: Sequence[Tensor] = self._signs_at_home
+        moves = [torch.zeros_like(p) for p in self.weights]
         worst = 0.0
-        named = {id(p): k for k, p in enumerate(self.weights)}
-        chosen = [p for p in self.network.parameters() if p.requires_grad]
-        for _ in range(ASCENT):
-            with shift_parameters(self.weights, moves):
-                gradient = mean_gradient(self.network, self.batches, self.objective.loss)
-            for p, g in zip(chosen, gradient, strict=True):
-                if id(p) in named:
-                    k = named[id(p)]
-                    step = moves[k] + 0.2 * radii[k] * g.sign()
-                    moves[k] = torch.minimum(torch.maximum(step, -radii[k]), radii[k])
-            with shift_parameters(self.weights, moves):
-                worst = max(worst, self.accuracy - self._accuracy())
+        with self._movable() as home:
+            for step in range(ASCENT):
+                for p, start, move, radius, sign in zip(
+                    self.weights, home, moves, radii, signs, strict=True
+                ):
+                    move.add_(sign.to(p).mul_(0.2 * radius))
+                    p.copy_(start).add_(torch.clamp(move, -radius, radius, out=move))
+                if step < ASCENT - 1:
+                    signs, accuracy = self._ascent_signs()
+                else:
+                    accuracy = self._accuracy()
+                worst = max(worst, self.accuracy - accuracy)
+                if worst > enough:
+                    return worst
         return worst
+
+    @contextlib.contextmanager
+    def _movable(self) -> Iterator[list[Tensor]]:
+        """Copies of the weights, which have their exact old values again after the block."""
+        home = [p.detach().clone() for p in self.weights]
+        try:
+            yield home
+        finally:
+            torch._foreach_copy_(list[Tensor](self.weights), home)
+
+    def _scratch(self, shape: torch.Size) -> Tensor:
+        """Room for as many numbers, the same for all weights: new memory costs more than them."""
+        return self._room[: shape.numel()].view(shape)
+
+    @cached_property
+    def _room(self) -> Tensor:
+        return torch.empty(max(p.numel() for p in self.weights))
+
+    @cached_property
+    def _signs_at_home(self) -> list[Tensor]:
+        """Those of the gradient where every ascent begins."""
+        self._require_gradient()
+        return [sign.to(torch.int8) for sign in self._ascent_signs()[0]]
+
+    def _ascent_signs(self) -> tuple[list[Tensor], float]:
+        """The signs of the mean loss's gradient for every weight, 0 of a frozen one, and the
+        accuracy, both of one pass.
+        """
+        right: list[Tensor] = []
+
+        def loss(network: nn.Module, batch: Batch) -> Tensor:
+            with recorded_outputs(network) as outputs:
+                losses = self.objective.loss(network, batch)
+            right.append(margins_of(last_logits(outputs), batch) > 0)
+            return losses
+
+        gradient = mean_gradient(self.network, self.batches, loss)
+        chosen = [p for p in self.network.parameters() if p.requires_grad]
+        signs = {id(p): g.sign_() for p, g in zip(chosen, gradient, strict=True)}
+        counted = torch.cat(right)
+        return (
+            [signs[id(p)] if id(p) in signs else torch.zeros_like(p) for p in self.weights],
+            int(counted.sum()) / len(counted),
+        )
 
     def _require_gradient(self) -> None:
         few = {name: tensor[:1] for name, tensor in self.batches[0].items()}
@@ -132,41 +194,48 @@ class Flatness:
         return right / n
 
 
-def largest_scale(drop: Callable[[float], float], start: float = 0.01) -> float:
+Drop = Callable[[float, float], float]
+"""The drop at a scale; where it is above the second number, any number that shows it to be."""
+
+
+def largest_scale(drop: Drop, start: float = 0.01) -> float:
     """The largest scale with drop(scale) ≤ 0.1, to 2 %: doubled or halved until it is bracketed,
     then the root of the drop on a log scale, by halving and secants in turn.
     """
     low = high = start
-    value = drop(start)
+    value = drop(start, DROP)
     low_drop = high_drop = value
     for _ in range(DOUBLINGS):
         if value <= DROP:
             low, low_drop = high, value
             high *= 2
-            value = high_drop = drop(high)
+            value = high_drop = drop(high, DROP)
         else:
             high, high_drop = low, value
             low /= 2
-            value = low_drop = drop(low)
+            value = low_drop = drop(low, DROP)
         if low_drop <= DROP < high_drop:
             break
     else:
         bound = "no noise up to" if low_drop <= DROP else "even noise of"
         raise InvalidData(
-            f"The accuracy drops by {value:.3f}: {bound} {high:.3g} changes that.",
+            f"The accuracy drops by {drop(low, inf) if value > DROP else value:.3f}: {bound} "
+            f"{high:.3g} changes that.",
             why=f"the scale is the one at which it drops by {DROP:g}.",
             fix="check that the weights matter for the outputs, and the accuracy for the classes.",
         )
-    secant = False
+    secant, is_bound = False, True
     while log(high / low) > PRECISION:
+        if secant and is_bound:
+            high_drop, is_bound = drop(high, inf), False
         share = (DROP - low_drop) / (high_drop - low_drop) if secant else 0.5
         # never closer to an end than a tenth: a secant may stand still there
         middle = exp(log(low) + min(0.9, max(0.1, share)) * log(high / low))
-        value = drop(middle)
+        value = drop(middle, inf)
         if value <= DROP:
             low, low_drop = middle, value
         else:
-            high, high_drop = middle, value
+            high, high_drop, is_bound = middle, value, False
         secant = not secant
     return low
 

@@ -1,5 +1,7 @@
 """Margins f(x)[y] − max over j ≠ y of f(x)[j] of classifications, binary ones and next tokens."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,12 +16,24 @@ from unseen.task import Batch, Objective
 @torch.no_grad()
 def logits_of(model: nn.Module, batch: Batch, objective: Objective) -> Tensor:
     """What the model put out last while the objective was evaluated."""
+    with recorded_outputs(model) as outputs:
+        objective.loss(model, batch)
+    return last_logits(outputs)
+
+
+@contextlib.contextmanager
+def recorded_outputs(model: nn.Module) -> Iterator[list[Any]]:
+    """What the model puts out inside the block, call by call."""
     outputs: list[Any] = []
     handle = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     try:
-        objective.loss(model, batch)
+        yield outputs
     finally:
         handle.remove()
+
+
+def last_logits(outputs: list[Any]) -> Tensor:
+    """The last of a model's outputs, refused unless it holds logits."""
     found = outputs[-1] if outputs else None
     found = getattr(found, "logits", found)
     if not isinstance(found, Tensor) or not found.is_floating_point():
@@ -33,7 +47,12 @@ def logits_of(model: nn.Module, batch: Batch, objective: Objective) -> Tensor:
 
 def margins(model: nn.Module, batch: Batch, objective: Objective) -> Float[Tensor, " n"]:
     """The margin of every example, or of every predicted token, that has a label; in float64."""
-    logits = logits_of(model, batch, objective).double().cpu()
+    return margins_of(logits_of(model, batch, objective), batch)
+
+
+def margins_of(logits: Tensor, batch: Batch) -> Float[Tensor, " n"]:
+    """The margins of these outputs for the batch."""
+    logits = logits.detach().double().cpu()
     if "tokens" in batch:
         logits, labels = _token_targets(logits, batch)
     elif "y" in batch or "labels" in batch:

@@ -10,7 +10,7 @@ from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.measures.bounds.shared_pass import Coverage, SharedPass
 from unseen.method import Trained
-from unseen.reading import Reading
+from unseen.reading import Reading, Work
 
 
 class Family(StrEnum):
@@ -63,6 +63,12 @@ class GeneralizationMeasure:
     is_log: bool = False
     """Whether the value is a logarithm: its size adjustment subtracts."""
     unit: str = ""
+    work: Work | None = None
+    """About what it takes; None: a gradient for every pass."""
+    needs_start: bool = False
+    """Whether it reads the weights before training, and more that takes long."""
+    most: int = 10_000
+    """Examples that a `SharedPass` reads for it, where it is as it comes."""
 
     def __call__(self, subject: Any, lab: Lab) -> Reading:
         shared = _share(subject, lab)

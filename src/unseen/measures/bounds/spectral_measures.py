@@ -14,6 +14,7 @@ from torch import Tensor
 from unseen.measures.bounds.measure import Family, GeneralizationMeasure
 from unseen.measures.bounds.norms import log_mean, log_product
 from unseen.measures.bounds.shared_pass import SharedPass
+from unseen.reading import Work
 
 Norms = Callable[[SharedPass], Float[Tensor, " layer"]]
 
@@ -27,7 +28,14 @@ def spectral_measures(
         name: str, meaning: str, read: Callable[[SharedPass], float], is_log: bool = True
     ) -> GeneralizationMeasure:
         words = meaning.format(norms=f"squared spectral norms ({kind})")
-        return GeneralizationMeasure(name + suffix, Family.SPECTRAL, words, read, is_log=is_log)
+        return GeneralizationMeasure(
+            name + suffix,
+            Family.SPECTRAL,
+            words,
+            read,
+            is_log=is_log,
+            work=Work(sweeps=60, shared="spectral norms"),
+        )
 
     def product(p: SharedPass) -> float:
         return log_product(spectral2(p), p.margin)

@@ -9,7 +9,7 @@ from unseen.errors import InvalidData
 from unseen.measures.bounds.measure import Family, GeneralizationMeasure, Scope
 from unseen.measures.bounds.shared_pass import SharedPass
 from unseen.method import Trained
-from unseen.reading import Reading
+from unseen.reading import Reading, Work
 
 WINDOW = 20
 """Steps over which the losses of minibatches are averaged."""
@@ -64,18 +64,20 @@ def _trailing_mean(losses: Sequence[float]) -> np.ndarray:
     return (total[WINDOW:] - total[:-WINDOW]) / WINDOW
 
 
+GRADIENTS = Work(gradients=3, sweeps=20, copies=12, shared="gradients of single examples")
+
 MEASURES = (
     GeneralizationMeasure(
         "gradient_noise", Family.GRADIENT, "Variance of the loss gradient over training examples: "
         "over the batch size, that of a minibatch's gradient.", gradient_noise, Scope.ALL,
-        passes=3),
+        passes=3, work=GRADIENTS),
     GeneralizationMeasure(
         "gradient_noise_scale", Family.GRADIENT, "The same over the squared mean gradient: the "
         "batch size beyond which larger batches help little.", gradient_noise_scale, Scope.ALL,
-        passes=3),
+        passes=3, work=GRADIENTS),
     GeneralizationMeasure(
         "fisher_trace", Family.GRADIENT, "Mean squared length of the loss gradient of a training "
-        "example.", fisher_trace, Scope.ALL, passes=3),
+        "example.", fisher_trace, Scope.ALL, passes=3, work=GRADIENTS),
     GeneralizationMeasure(
         "steps_to_0.1", Family.OPTIMISATION, "Steps until the training loss was 0.1.",
         lambda p: float(steps_to_loss(p.subject, 0.1)), Scope.ALL, unit="steps"),

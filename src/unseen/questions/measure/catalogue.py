@@ -60,6 +60,8 @@ def bound_entry(measure: GeneralizationMeasure) -> MeasureEntry:
     if name.endswith(CIRCULAR):
         # of matrices both ways to take a norm are one
         name, needs = f"{name.removesuffix(CIRCULAR)}, circular", {*needs, Need.CONVOLUTIONS}
+    if measure.needs_start:
+        needs.add(Need.START)
     return MeasureEntry(
         name=name,
         measure=measure,
@@ -68,6 +70,7 @@ def bound_entry(measure: GeneralizationMeasure) -> MeasureEntry:
         family=measure.family.value,
         passes=measure.passes,
         needs=frozenset(needs),
+        work=measure.work,
     )
 
 

@@ -14,13 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unseen.engine.batches import length, once, size
 from unseen.engine.parameters import real_view
-from unseen.errors import InvalidData, TooBig, UnseenError, reason
+from unseen.errors import InvalidData, UnseenError, reason
 from unseen.identity import Identity, identify
 from unseen.lab import Lab
 from unseen.measures.bounds import GeneralizationMeasure, SharedPass
 from unseen.measures.bounds.weights import CONVOLUTIONS
 from unseen.method import Trained
 from unseen.models.ensemble_model import Committee, MeanProbability
+from unseen.questions.measure.plan import MINUTES, Setting, plan_measures
 from unseen.questions.measure.results import Measurement
 from unseen.reading import Measure, MeasureEntry, Need, Reading, Scope
 from unseen.subjects.session import Session
@@ -30,10 +31,8 @@ TRAINING_FIELDS = ("fitted", "reference")
 """Fields of measures that name a training split beside the evaluated one."""
 GROUP = "group"
 """The column of groups; of a table `group:` and what the user named."""
-MOST_OPERATIONS = 4e13
-"""Operations up to which a measure is read without being named: minutes of one core."""
-WORTH_KEEPING = 1e10
-"""Operations from which on a reading is kept for an interrupted run: about a second."""
+WORTH_KEEPING = 0.2
+"""Estimated seconds from which on a reading is kept for an interrupted run."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,12 @@ class MeasureReader:
     """Reads measures of the models of a session."""
 
     session: Session
-    most_operations: float = MOST_OPERATIONS
-    """Infinite where measures were named."""
+    minutes: float = MINUTES
+    """What all measures of a model may take, as estimated before they are read; infinite where
+    measures were named."""
     _shared: dict[int, SharedPass] = field(default_factory=dict)
     """What the generalization measures of a training read together."""
+    _settings: dict[int, Identity] = field(default_factory=dict)
 
     def __call__(
         self, entries: Sequence[MeasureEntry], trainings: bool
@@ -53,14 +54,38 @@ class MeasureReader:
         `trainings` the value of each training stands beside that of the first model.
         """
         found, left_out = list[Measurement](), dict[str, str]()
-        for entry in self.session.lab.track(entries, len(entries)):
+        able = [entry for entry in entries if self._meets_needs(entry, left_out)]
+        plan = plan_measures(able, self.seconds, self._setting_of_time, self.minutes)
+        left_out |= plan.left_out
+        for entry in self.session.lab.track(plan.ticks(), plan.total):
+            if entry is None:
+                continue
             for split in self.splits(entry):
                 try:
                     found.append(self.measurement(entry, split, trainings))
                 except Exception as error:  # the subject's own code may raise anything
-                    at = f" on `{split}`" if entry.scope is Scope.SITES else ""
-                    left_out[f"{entry.name}{at}"] = reason(error)
+                    left_out[self._place(entry, split)] = reason(error)
+        order = {entry.name: k for k, entry in enumerate(entries)}
+        found.sort(key=lambda one: order[one.name])
         return found, left_out
+
+    def _meets_needs(self, entry: MeasureEntry, left_out: dict[str, str]) -> bool:
+        """Whether any split has what the measure asks for; else the reasons are noted."""
+        unmet: dict[str, str] = {}
+        splits = self.splits(entry)
+        for split in splits:
+            try:
+                refuse_unmet_needs(self.session, entry, split)
+            except Exception as error:  # the subject's own code may raise anything
+                unmet[self._place(entry, split)] = reason(error)
+        if len(unmet) < len(splits):
+            return True
+        left_out.update(unmet)
+        return False
+
+    @staticmethod
+    def _place(entry: MeasureEntry, split: str) -> str:
+        return f"{entry.name} on `{split}`" if entry.scope is Scope.SITES else entry.name
 
     def splits(self, entry: MeasureEntry) -> list[str]:
         """Where the measure is read: every evaluated split, or the training split."""
@@ -70,7 +95,6 @@ class MeasureReader:
 
     def measurement(self, entry: MeasureEntry, split: str, trainings: bool) -> Measurement:
         refuse_unmet_needs(self.session, entry, split)
-        self._refuse_cost(entry, split)
         first = self.reading(entry, split, self.session.first)
         several = trainings and self.session.has_gradients and not self._reads_all(entry)
         others = self.session.models[1:] if several else ()
@@ -108,7 +132,7 @@ class MeasureReader:
         def read() -> Reading:
             return measure(self._subject(entry, split, trained), lab)
 
-        if self.operations(entry, split) < WORTH_KEEPING:
+        if self._seconds_on(entry, split) < WORTH_KEEPING:
             return read()
         key = identify(
             "measurement",
@@ -127,21 +151,22 @@ class MeasureReader:
         tensors = self.session.lab.keep(key, make)
         return found[0] if found else from_tensors(tensors)
 
-    def operations(self, entry: MeasureEntry, split: str) -> float:
-        """About how many operations the measure takes: three forward passes' worth for each pass
-        with gradients.
-        """
-        n = min(length(self.session.task.split(split).data) or 0, entry.examples)
-        return entry.passes * n * self._operations_per_example * 3
+    def seconds(self, entry: MeasureEntry) -> float:
+        """About how long the measure takes for one training, on all splits that it is for."""
+        return sum(self._seconds_on(entry, split) for split in self.splits(entry))
 
-    def _refuse_cost(self, entry: MeasureEntry, split: str) -> None:
-        cost = self.operations(entry, split)
-        if cost > self.most_operations:
-            raise TooBig(
-                f"It would take about {cost:.0e} operations.",
-                why=f"the examples go through the model {entry.passes} times.",
-                fix=f'name it to have it all the same: --measure "{entry.name}".',
-            )
+    def _seconds_on(self, entry: MeasureEntry, split: str) -> float:
+        n = min(length(self.session.task.split(split).data) or 0, entry.examples)
+        return self._setting_of_time.seconds(entry.effort, n)
+
+    @cached_property
+    def _setting_of_time(self) -> Setting:
+        model = self.session.first.model if self.session.has_gradients else None
+        return Setting(
+            self._operations_per_example,
+            0 if model is None else sum(p.numel() for p in model.parameters()),
+            is_core=self.session.lab.device.type == "cpu",
+        )
 
     def _subject(
         self, entry: MeasureEntry, split: str, trained: Trained
@@ -221,13 +246,16 @@ class MeasureReader:
         return Need.MEMBERS in entry.needs or _reads_task(entry.measure)
 
     def _setting(self, trained: Trained) -> Identity:
-        return identify(
-            "setting",
-            model=trained.model,
-            start=trained.start,
-            objective=self.session.task.objective,
-            splits=self.session.task.splits,
-        )
+        """What decides the readings of a training, found once: it reads all weights."""
+        if id(trained) not in self._settings:
+            self._settings[id(trained)] = identify(
+                "setting",
+                model=trained.model,
+                start=trained.start,
+                objective=self.session.task.objective,
+                splits=self.session.task.splits,
+            )
+        return self._settings[id(trained)]
 
 
 def refuse_unmet_needs(session: Session, entry: MeasureEntry, split: str) -> None:

@@ -13,6 +13,7 @@ from unseen.questions.measure.catalogue import select_measures
 from unseen.questions.measure.differences import differences
 from unseen.questions.measure.evaluate import MeasureReader
 from unseen.questions.measure.performance import FAMILY, performance_measurements, performance_names
+from unseen.questions.measure.plan import MINUTES
 from unseen.questions.measure.results import Measurement, MeasureReport
 from unseen.subjects.session import Session, open_session
 from unseen.subjects.subject import Subject
@@ -27,7 +28,10 @@ class MeasureJob:
 
     seeds: int = 3
     names: Sequence[str] = ()
-    """Only these measures, whatever they cost; empty: all that apply and take minutes at most."""
+    """Only these measures, whatever they cost; empty: all that apply."""
+    minutes: float | None = None
+    """What all measures of a model may take, as estimated before they are read; those beyond it are
+    left out. None: ten, or as long as named ones take."""
     against: Callable[[Lab], list[Subject]] | None = None
     """Reads the models that each is compared with."""
 
@@ -37,6 +41,12 @@ class MeasureJob:
                 f"seeds={self.seeds}.",
                 why="at least one model must be trained.",
                 fix="use --seeds 3 or more.",
+            )
+        if self.minutes is not None and not self.minutes > 0:
+            raise InvalidConfig(
+                f"minutes={self.minutes}.",
+                why="it is the time that all measures of a model may take.",
+                fix="use --minutes 10 or more.",
             )
         select_measures(self.names, performance_names())
 
@@ -64,7 +74,8 @@ class MeasureJob:
                 ]
             except Exception as error:  # the subject's own code may raise anything
                 left_out[FAMILY] = reason(error)
-        reader = MeasureReader(session, inf) if self.names else MeasureReader(session)
+        usual = inf if self.names else MINUTES
+        reader = MeasureReader(session, usual if self.minutes is None else self.minutes)
         absent = [name for name in scores if name not in {one.name for one in found}]
         if FAMILY not in left_out:
             left_out |= dict.fromkeys(absent, NO_SUCH_SCORE)
