@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from unseen.errors import InvalidData
 from unseen.studies.concurrence import (
     CLAIMS,
     LAPTOP,
@@ -29,6 +30,13 @@ def test_smoke_runs_hold_every_learner_on_every_split(smoke_runs):
     assert len(splits) == 8
     assert len(rows) == 8 * 6 * 2
     assert all(0 <= float(row["f1"]) <= 1 for row in rows)
+
+
+def test_one_seed_has_no_other_to_compare_with(smoke_runs):
+    rows = [row for row in smoke_runs.rows("concurrence") if row["seed"] == 0]
+    for claim in (CLAIMS[0], CLAIMS[-1]):
+        with pytest.raises(InvalidData, match="one seed"):
+            claim.effect(rows)
 
 
 def test_two_sources_three_strategies_and_a_variant_each_with_three_seeds():

@@ -27,6 +27,7 @@ from unseen.engine.token_pairs import (
     group_lengths,
     write_answers,
 )
+from unseen.errors import InvalidData
 from unseen.figure import Grid as Matrix
 from unseen.lab import Lab
 from unseen.methods.finetune import Finetune
@@ -318,10 +319,22 @@ def by_source(rows: Rows) -> Reading:
     return source_difference(scores.order.against(scores.order), *labels(scores))
 
 
+def trained_seeds(scores: Scores) -> range:
+    """The seeds, of which a comparison with another seed needs two."""
+    seeds = range(scores.values.shape[2])
+    if len(seeds) < 2:
+        raise InvalidData(
+            "Scores of one seed.",
+            why="a split is compared with itself under another seed.",
+            fix="train with two seeds or more.",
+        )
+    return seeds
+
+
 def against_seeds(rows: Rows) -> Reading:
     """Mean τ of different splits − mean τ of a split with itself over other seeds, by seed."""
     scores = cube(rows)
-    seeds = range(scores.values.shape[2])
+    seeds = trained_seeds(scores)
     across = [off_diagonal(between(scores, scores, s, s)) for s in seeds]
     within = [
         fmean(float(np.nanmean(between(scores, scores, s, t).diagonal())) for t in seeds if t != s)
@@ -347,7 +360,7 @@ def of_renaming(rows: Rows) -> Reading:
     """How far renamed words move a split's concurrence with the others, beyond another seed."""
     scores, variants = cube(rows), cube(rows, renamed=True)
     at = [scores.splits.index(name.removesuffix(RENAMED)) for name in variants.splits]
-    seeds = range(scores.values.shape[2])
+    seeds = trained_seeds(scores)
 
     def change(found: Taus, seed: int) -> float:
         """Mean |change of τ| of the splits `at` with every other split."""
