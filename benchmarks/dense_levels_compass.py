@@ -14,7 +14,8 @@ with the same network, batch and transitions (bar: 1). `iql_steps_per_second`: o
 Q-learning, which trains four networks; d3rlpy has none with discrete actions, so that
 `cql_steps_vs_d3rlpy` compares conservative Q-learning with its own. `levels_per_second`: levels
 that a network plays on arrays, and with copies of MiniGrid in Gymnasium. `--agreement` trains both
-for so many steps: share of logged states with one best action at which both choose the same. d3rlpy
+for so many steps: share of logged states with one best action at which both choose the same, and
+the share of unseen levels that conservative Q-learning solves, ours and theirs. d3rlpy
 pins an old Gymnasium: it runs in an environment of its own, whose interpreter D3RLPY_PYTHON names;
 without it these figures are left out.
 
@@ -26,6 +27,7 @@ milliseconds beside them.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -33,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,7 @@ from unseen.serve.generators import shipped_generator
 from unseen.task import Task
 from unseen.tasks.levels import GridLevels, LoggedData, level_task
 from unseen.tasks.levels.full_grid import full_grid
-from unseen.tasks.levels.grid import best_actions, distances
+from unseen.tasks.levels.grid import best_actions, distances, observe
 from unseen.tasks.procedural_scenes import TRAINING, ProceduralScenes
 
 CEILINGS = {"fit_walk_ms": 500, "slider_p95_ms": 50, "page_kb": 150, "bias_adaptation_share": 0.03}
@@ -70,6 +72,9 @@ QUERIES, SHOTS, STEPS, BATCH = 100, 10, 20, 25
 LAB = Lab(seed=100)
 LOG = GridLevels(train=100, unseen=50, transitions=4_000)
 OFFLINE_STEPS = 60
+PLAYED = 200
+"""Unseen levels that both learners of Q-values play."""
+SEEDS = 4
 
 
 def milliseconds(work: Callable[[], Any]) -> tuple[float, float]:
@@ -169,8 +174,8 @@ def dense() -> dict[str, Any]:
     }
 
 
-def network() -> nn.Module:
-    with LAB.child("init").seeded():
+def network(seed: int = 0) -> nn.Module:
+    with LAB.child("init", seed).seeded():
         return policy_network((7, 11, 11), 3)
 
 
@@ -192,8 +197,15 @@ def levels_per_second() -> dict[str, float]:
     return found
 
 
-def peer(python: str, data: LoggedData, method: str, steps: int) -> tuple[float, np.ndarray]:
-    """Steps per CPU second of d3rlpy, and its actions at all logged states."""
+def peer(
+    python: str,
+    data: LoggedData,
+    method: str,
+    steps: int,
+    play: np.ndarray | None = None,
+    seed: int = 0,
+) -> tuple[float, np.ndarray]:
+    """Steps per CPU second of d3rlpy, and its actions at these states (default: the logged)."""
     columns = {name: column.numpy() for name, column in data.columns().columns.items()}
     ends = np.append(columns["episode"][1:] != columns["episode"][:-1], True)
     with tempfile.TemporaryDirectory() as folder:
@@ -205,13 +217,54 @@ def peer(python: str, data: LoggedData, method: str, steps: int) -> tuple[float,
             reward=columns["reward"],
             terminal=columns["terminal"],
             timeout=(ends & (columns["terminal"] == 0)).astype(np.float32),
-            play=columns["x"],
+            play=columns["x"] if play is None else play,
         )
         script = Path(__file__).parent / "peers" / "d3rlpy_peer.py"
-        command = [python, str(script), str(path), method, str(steps), str(out)]
+        command = [python, str(script), str(path), method, str(steps), str(out), str(seed)]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         line = next(one for one in said.splitlines() if one.startswith("{"))
         return json.loads(line)["steps_per_second"], np.load(out)
+
+
+class Answers(nn.Module):
+    """A policy by its actions at single states."""
+
+    def __init__(self, states: np.ndarray, actions: np.ndarray) -> None:
+        super().__init__()
+        self.actions = {
+            state.tobytes(): int(action) for state, action in zip(states, actions, strict=True)
+        }
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        states = x.numpy().astype(np.uint8)
+        chosen = torch.tensor([self.actions[state.tobytes()] for state in states])
+        return nn.functional.one_hot(chosen, 3).float()
+
+
+def all_states(levels: Sequence[int]) -> np.ndarray:
+    """What an agent may see in these levels: every place and heading."""
+    layouts = LOG.arena.layouts(levels)
+    _, height, width = layouts.walls.shape
+    places = itertools.product(range(1, width - 1), range(1, height - 1), range(4))
+    return np.concatenate([observe(layouts, np.tile(place, (len(layouts), 1))) for place in places])
+
+
+def success(python: str, data: LoggedData, task: Task, steps: int) -> dict[str, Any]:
+    """Of conservative Q-learning on unseen levels, ours and d3rlpy's, by seed; the difference of
+    means with its standard error.
+    """
+    unseen = replace(LOG, unseen=PLAYED).levels(LAB).unseen
+    method, states = DiscreteCQL(budget=replace(OFFLINE, steps=steps)), all_states(unseen)
+    found: dict[str, list[float]] = {"ours": [], "d3rlpy": []}
+    for seed in range(SEEDS):
+        ours = method.fit(network(seed), task, LAB.child("fit", seed)).model
+        _, actions = peer(python, data, "cql", steps, states, seed)
+        for who, model in (("ours", ours), ("d3rlpy", Answers(states, actions))):
+            reached = returns_of(model, LOG.arena, unseen, LAB).returns > 0
+            found[who].append(float(reached.mean()))
+    ours_mean, theirs_mean = map(statistics.mean, found.values())
+    variances = sum(statistics.variance(values) / SEEDS for values in found.values())
+    return {**found, "difference": ours_mean - theirs_mean, "standard_error": variances**0.5}
 
 
 def unique_best(data: LoggedData) -> np.ndarray:
@@ -262,6 +315,7 @@ def levels(agreement_steps: int = 0) -> dict[str, Any]:
         found["cql_steps_vs_d3rlpy"] = found["cql_steps_per_second"] / theirs_cql
         if agreement_steps:
             found["agreement"] = agreement(python, data, task, agreement_steps)
+            found["cql"] = success(python, data, task, agreement_steps)
     return found
 
 

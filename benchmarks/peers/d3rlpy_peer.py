@@ -1,6 +1,6 @@
 """d3rlpy on the same transitions, network and batch: steps per CPU second, and its greedy actions.
 
-    python benchmarks/peers/d3rlpy_peer.py transitions.npz bc 200 actions.npy
+    python benchmarks/peers/d3rlpy_peer.py transitions.npz bc 200 actions.npy SEED
 
 Runs in an environment of its own (d3rlpy pins an old Gymnasium): `dense_levels_compass.py` calls
 it with the interpreter that D3RLPY_PYTHON names, and with this package on the path for the network.
@@ -54,7 +54,7 @@ class TrunkFactory(EncoderFactory):
 def main() -> None:
     path, name, steps, out = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(1)
-    d3rlpy.seed(0)
+    d3rlpy.seed(int(sys.argv[5]))
     data = np.load(path)
     dataset = d3rlpy.dataset.MDPDataset(
         data["x"], data["y"][:, None], data["reward"], data["terminal"], data["timeout"]
