@@ -3,6 +3,7 @@ counted.
 """
 
 import copy
+from math import isfinite, isinf
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from torch.testing import assert_close
 from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.models.pretrained import load_causal
+from unseen.reading import Reading
 from unseen.subjects.item_forgetting import (
+    ForgettingResult,
     ItemForgetting,
+    ItemScores,
     choice_pairs,
     probe_items,
     refuse_overlap,
@@ -57,6 +61,28 @@ def test_without_steps_nothing_is_forgotten(model):
     still = ItemForgetting(n=8, held_out=10, epochs=1, batch_size=4, lr=1e-30)
     found = still.run(model, "sizes", ITEMS, {}, Lab())
     assert all(row["before"] == row["after"] for row in found.rows())
+
+
+def test_an_interval_without_an_end_is_left_out():
+    def scores(right: int) -> ItemScores:
+        correct = (torch.arange(30) < right).float()
+        return ItemScores(correct, torch.full((30,), 0.5), Reading(0.5), ())
+
+    found = ForgettingResult(
+        "t",
+        {
+            "before": {"held out": scores(18)},
+            "random": {"held out": scores(12)},
+            "true": {"held out": scores(18)},
+        },
+        Reading(1.0),
+        0.5,
+        {},
+    )
+    first = next(found.rows())
+    assert isinf(found.ratio("held out").low)
+    assert isfinite(first["ratio"])
+    assert "low" not in first
 
 
 def test_forgotten_and_held_out_items_are_others_and_balanced():

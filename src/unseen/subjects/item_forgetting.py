@@ -318,6 +318,8 @@ class ForgettingResult:
                     "after": after.accuracy.value,
                     "chance": float(before.chance.mean()),
                 }
+                # a ratio to a small gain over guessing may have an interval without an end
+                found = {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
                 if np.isfinite(ratio.value):
-                    row |= {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+                    row |= {key: value for key, value in found.items() if np.isfinite(value)}
                 yield row
