@@ -151,6 +151,7 @@ MEASURES = (
         interval="examples",
         needs=NEEDS,
         scope=Scope.SITES,
+        most=20_000,
     ),
     MeasureEntry(
         name="disagreement of decisions",
@@ -162,6 +163,7 @@ MEASURES = (
         interval="examples",
         needs=NEEDS,
         scope=Scope.SITES,
+        most=20_000,
     ),
     MeasureEntry(
         name="mutual information of members",
@@ -174,6 +176,7 @@ MEASURES = (
         interval="examples",
         needs=NEEDS,
         scope=Scope.SITES,
+        most=20_000,
     ),
 )
 

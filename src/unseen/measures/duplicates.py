@@ -119,10 +119,13 @@ def near_pairs(
     return Pairs(index[near], near, distance[near], limit)
 
 
-def near_threshold(a: Float[Tensor, "n *shape"], chance: float = 1e-3) -> float:
-    """The threshold of `near_pairs` with this reference split, whatever it is compared with."""
+def near_threshold(a: Float[Tensor, "n *shape"], chance: float = 1e-3, most: int = 5_000) -> float:
+    """The threshold of `near_pairs` with this reference split, whatever it is compared with;
+    `most` rows ask for their neighbours.
+    """
     rows = _rows("a", a)
-    return chance_distance(scale_to_common_units(rows, rows, tabular=a.dim() <= 2)[0], chance)
+    scaled, _ = scale_to_common_units(rows, rows, tabular=a.dim() <= 2)
+    return chance_distance(scaled, chance, most)
 
 
 def reference_rows(n: int, most: int = 5_000, least: int = 1_000) -> Int[Tensor, " row"]:

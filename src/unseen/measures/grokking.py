@@ -174,6 +174,7 @@ MEASURES = (
         interval="examples",
         needs=frozenset({Need.MODEL, Need.INPUTS}),
         scope=Scope.SITES,
+        most=20_000,
     ),
     MeasureEntry(
         name="neuron alignment",

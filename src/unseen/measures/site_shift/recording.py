@@ -106,10 +106,11 @@ def recording_changes(
             fix="give rows of both.",
         )
     found, among = [], len(columns) * len(np.unique(site))
+    elsewhere = [site == code for code in np.unique(site[~here])]
     for name, column in columns.items():
         known = np.isfinite(column)
         a, b = column[here & known], column[~here & known]
-        others = [column[known & (site == code)] for code in np.unique(site[~here])]
+        others = [column[known & at] for at in elsewhere]
         change = (
             _unit(name, a, others)
             or _repeated_value(name, a, b, among)
@@ -161,7 +162,7 @@ def _unit(name: str, a: np.ndarray, others: Sequence[np.ndarray]) -> RecordingCh
     large = [b for b in others if len(b) >= FEWEST_ROWS]
     if len(a) < FEWEST_ROWS or not large:
         return None
-    if any(len(np.unique(sample)) < MANY_VALUES for sample in (a, *large)):
+    if any(_has_few_values(sample) for sample in (a, *large)):
         return _unit_of_levels(name, a, np.concatenate(large))
     mine = _quartiles(a)
     odd = [b for b in large if _distance(mine, _quartiles(b)) >= FAR]
@@ -191,6 +192,12 @@ def _unit(name: str, a: np.ndarray, others: Sequence[np.ndarray]) -> RecordingCh
     return RecordingChange(
         name, Kind.UNIT, size, 1.0, factor, meaning, tuple(others_near), 0.0, is_sure
     )
+
+
+def _has_few_values(x: np.ndarray) -> bool:
+    """Whether it is the levels of a scale; most columns show many values in their first rows."""
+    first = x[: 50 * MANY_VALUES]
+    return len(np.unique(first)) < MANY_VALUES and len(np.unique(x)) < MANY_VALUES
 
 
 def _is_near(key: tuple[float, str], size: Reading) -> bool:

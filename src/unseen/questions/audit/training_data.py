@@ -128,7 +128,8 @@ def overlaps(session: Session) -> list[Overlap]:
         inputs = without_outputs(session, whole(fitted.data, session.lab)[column])
         a = inputs.double()
         # the distance of token numbers means nothing
-        threshold = near_threshold(a) if inputs.is_floating_point() else None
+        asked = _most_asked(len(a))
+        threshold = near_threshold(a, most=asked) if inputs.is_floating_point() else None
         for name, split in session.task.of(Use.EVALUATE).items():
             session.require_columns(name, column)
             b = without_outputs(session, whole(split.data, session.lab)[column]).double()
@@ -142,11 +143,18 @@ def overlaps(session: Session) -> list[Overlap]:
                     f"`{name}`, evenly spaced; exact duplicates among all."
                 )
             found.append(_overlap(fit, name, a, b, rows, threshold))
-        if (asked := len(reference_rows(len(a)))) < len(a) and threshold is not None:
+        measured = len(reference_rows(len(a), asked))
+        if measured < len(a) and threshold is not None:
             session.note_cap(
-                f"How near is unusual is measured from {asked} of the {len(a)} examples of `{fit}`."
+                f"How near is unusual is measured from {measured} of the {len(a)} examples of "
+                f"`{fit}`."
             )
     return found
+
+
+def _most_asked(n: int) -> int:
+    """How many of n training rows are asked for their nearest neighbour among all of them."""
+    return min(5_000, max(FEWEST_SEARCHED, MOST_COMPARED // n))
 
 
 def _sample_rows(a: Tensor, b: Tensor) -> Tensor:

@@ -177,7 +177,7 @@ class MeasureReader:
         if _reads_task(entry.measure):
             return self.session.task
         if Need.MEMBERS in entry.needs:
-            return replace(trained, model=committee(self.session))
+            trained = replace(trained, model=committee(self.session))
         return self._shorter(entry, split, trained)
 
     def _shorter(self, entry: MeasureEntry, split: str, trained: Trained) -> Trained:
@@ -196,14 +196,13 @@ class MeasureReader:
             )
 
     def _sampled(self, entry: MeasureEntry, split: str) -> list[str]:
-        """The splits with more examples than the measure reads, in a fixed order."""
-        is_whole = isinstance(entry.measure, GeneralizationMeasure) or self._reads_all(entry)
+        """Of the splits that the measure reads those with too many examples, in a fixed order."""
+        is_whole = isinstance(entry.measure, GeneralizationMeasure) or _reads_task(entry.measure)
         if is_whole or not entry.most:
             return []
-        lengths = {
-            name: length(self.session.task.split(name).data) or 0
-            for name in (split, self.session.training_split)
-        }
+        reads_training = any(hasattr(entry.measure, name) for name in TRAINING_FIELDS)
+        names = dict.fromkeys([split, *([self.session.training_split] if reads_training else [])])
+        lengths = {name: length(self.session.task.split(name).data) or 0 for name in names}
         return [name for name, n in lengths.items() if n > entry.most]
 
     def _lab(self, entry: MeasureEntry, split: str) -> Lab:
