@@ -8,6 +8,7 @@ import torch
 from sklearn import metrics as sk
 from torch import nn
 
+from unseen import stats
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidData
 from unseen.lab import Lab
@@ -157,3 +158,16 @@ def test_repeated_examples_are_in_blocks_of_their_own():
     assert many.y.tolist() == [1.0, 3.0] * 3
     assert many.block.tolist() == [0, 1, 3, 4, 6, 7]
     assert replace(found, block=None).repeat(np.array([1]), 2).block is None
+
+
+def test_intervals_stay_where_the_number_can_be():
+    """With two trainings t has one degree of freedom, and reaches far."""
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=50)
+    errors = np.stack([0.1 * rng.normal(size=50), 0.5 + 0.1 * rng.normal(size=50)])
+    found = SplitPredictions(errors**2 / 2, -np.abs(errors), y, unit=1.0).metrics()
+    assert stats.mean_score(errors**2 / 2).low < 0
+    assert found["loss"].low == 0
+    assert found["R²"].low < found["R²"].value < found["R²"].high == 1
+    below = SplitPredictions(errors, -np.abs(errors), y, unit=1.0).metrics()
+    assert below["loss"].low < 0  # of losses that can be negative

@@ -64,7 +64,8 @@ class SplitPredictions:
         values = self.values[:, chosen]
         found = {self.score_name: self._widen(stats.mean_score(values), values, chosen)}
         if (explained := self._explained_variance(chosen)) is not None:
-            found["R²"] = self._widen(stats.crossed_mean(explained), explained, chosen)
+            read = self._widen(stats.crossed_mean(explained), explained, chosen)
+            found["R²"] = replace(read, high=min(read.high, 1.0))
         if self.margin is not None and self.y is not None:
             y = self.y[chosen] > 0
             if 0 < y.sum() < y.size:
@@ -76,7 +77,9 @@ class SplitPredictions:
         if self.has_probabilities:
             unit = "nats" if self.is_accuracy else ""
             loss = self.loss[:, chosen]
-            found["loss"] = self._widen(stats.mean_score(loss, unit=unit), loss, chosen)
+            read = self._widen(stats.mean_score(loss, unit=unit), loss, chosen)
+            # the t of two trainings reaches far: losses that cannot be negative have no such mean
+            found["loss"] = replace(read, low=max(read.low, 0.0)) if loss.min() >= 0 else read
         return found
 
     def changes(self, base: "SplitPredictions") -> dict[str, Reading]:
