@@ -6,6 +6,7 @@ import csv
 import json
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -135,8 +136,11 @@ def test_workers_give_the_results_of_one_process(capsys, monkeypatch):
     one = json.loads(capsys.readouterr().out)["results"]
     for path in Path("home").rglob("*.safetensors"):
         path.unlink()
+    clock = iter([10.0, 17.5])  # the start, and the end after the workers and the job itself
+    monkeypatch.setattr(parallel, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert run(*TABLE, "erm", "--jobs", "2", fast=fast) == 0
     two = json.loads(capsys.readouterr().out)["results"]
+    assert two["seconds"] == 7.5
     assert one["cells"] == two["cells"]
     assert one["trained"] == two["trained"]
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from unseen.data import registry
-from unseen.data.files import content_sha256, data_file, data_folders
+from unseen.data.files import content_sha256, data_file, data_folders, home
 from unseen.data.packing import gzip_member, repack_folder
 from unseen.data.registered_file import RegisteredFile
 from unseen.data.registry import (
@@ -353,6 +353,14 @@ def test_a_page_in_place_of_a_table_is_corrupted(served):
         )
         with pytest.raises(CorruptFile, match="expected data"):
             data_file("a.npz", {"a.npz": entry})
+
+
+def test_a_tilde_in_the_folders_of_data_is_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("UNSEEN_HOME", "~/kept")
+    monkeypatch.setenv("UNSEEN_DATA", "~/data")
+    assert home() == tmp_path / "kept"
+    assert data_folders()[1:] == [tmp_path / "data", tmp_path / "kept" / "data"]
 
 
 def test_home_that_cannot_be_made_is_named(tmp_path, monkeypatch):

@@ -50,14 +50,14 @@ def data_file(name: str, registered: Mapping[str, RegisteredFile] | None = None)
 
 def home() -> Path:
     """Where unseen keeps files of its own: `UNSEEN_HOME`, else the user's cache folder."""
-    return Path(os.environ.get("UNSEEN_HOME") or pooch.os_cache("unseen"))
+    return Path(os.environ.get("UNSEEN_HOME") or pooch.os_cache("unseen")).expanduser()
 
 
 def data_folders() -> list[Path]:
     """The folders that hold data, in the order of lookup."""
     shipped = Path(str(resources.files("unseen"))) / "data"
     own = os.environ.get("UNSEEN_DATA")
-    return [shipped, *([Path(own)] if own else []), home() / "data"]
+    return [shipped, *([Path(own).expanduser()] if own else []), home() / "data"]
 
 
 def check(path: Path, entry: RegisteredFile) -> None:

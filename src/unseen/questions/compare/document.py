@@ -65,7 +65,7 @@ def document(results: Results) -> Document:
         facts={
             "methods": ", ".join(results.methods),
             "runs": f"{results.seeds} seeds × {results.draws} draws per method and site",
-            "seconds": f"{results.seconds:.1f}",
+            "seconds on the clock": f"{results.seconds:.1f}",
         },
     )
 

@@ -99,6 +99,7 @@ class Results:
     decisions: Sequence[str] = ()
     warnings: Sequence[str] = ()
     seconds: float = 0.0
+    """On the clock, from reading to the last number; with several processes not those of each."""
 
     def cell(
         self, method: str, column: str, metric: str = "", protocol: Protocol | None = None
