@@ -436,10 +436,6 @@ def test_margins_of_classes_bits_and_tokens():
     assert margins(head, masked, next_token).tolist() == [2.0]
     with pytest.raises(InvalidData, match="no margins"):
         margins(model, {"x": torch.ones(2, 1), "y": torch.tensor([0.3, 1.7])}, regress)
-    bits = {"x": torch.ones(2, 1), "y": torch.tensor([0.0, 1.0])}
-    with pytest.raises(InvalidData, match="target is a number"):  # not two classes
-        margins(nn.Linear(1, 1), bits, regress)
-    assert len(margins(nn.Linear(1, 1), bits, binary)) == 2
 
 
 def test_a_negative_margin_is_refused_unless_as_published():

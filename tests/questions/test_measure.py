@@ -19,7 +19,7 @@ from unseen.errors import InvalidConfig, UnknownName
 from unseen.lab import Lab
 from unseen.measures.coherence import alignment
 from unseen.measures.worst_group import lowest
-from unseen.objectives import classify
+from unseen.objectives import classify, regress
 from unseen.questions.audit.job import Audit
 from unseen.questions.measure.catalogue import catalogue, select_measures
 from unseen.questions.measure.differences import better_model, values_per_example
@@ -138,6 +138,19 @@ def test_a_trained_subject_has_every_measure_or_its_reason():
     assert "no convolution" in found.left_out["spectral product, circular"]
     assert {split for name, split in rows if name == "calibration slope"} == {"seen", "unseen"}
     assert "neuron alignment" in found.left_out
+
+
+def test_numbers_that_are_all_0_or_1_have_no_margins():
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    parts = {"train": Use.TRAIN, "unseen": Use.EVALUATE}
+    data = Columns(x=x, y=(x[:, 0] > 0).float())
+    splits = {name: Split(data, use, "here") for name, use in parts.items()}
+    task = Task(name="numbers", axis=Axis.SITE, splits=splits, objective=regress)
+    names = ["inverse margin", "pac bayes flatness", "sharpness flatness", "weight norm"]
+    given = Subject(task=task, model=lambda: nn.Linear(4, 1), trained=nn.Linear(4, 1))
+    found = MeasureJob(names=names)(given, Lab())
+    assert {m.name for m in found.measurements} == {"weight norm"}
+    assert all("The target is a number" in found.left_out[name] for name in names[:3])
 
 
 def test_a_given_model_has_no_start_and_no_other_training():

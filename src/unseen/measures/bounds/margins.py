@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unseen.errors import InvalidData
-from unseen.objectives import IGNORED, negative_absolute_error
+from unseen.objectives import IGNORED
 from unseen.task import Batch, Objective
 
 
@@ -47,8 +47,6 @@ def last_logits(outputs: list[Any]) -> Tensor:
 
 def margins(model: nn.Module, batch: Batch, objective: Objective) -> Float[Tensor, " n"]:
     """The margin of every example, or of every predicted token, that has a label; in float64."""
-    if objective.score is negative_absolute_error:  # also of targets that are all 0 or 1
-        raise _no_margins("the target is a number")
     return margins_of(logits_of(model, batch, objective), batch)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from inspect import get_annotations
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from unseen.measures.bounds import GeneralizationMeasure, SharedPass
 from unseen.measures.bounds.weights import CONVOLUTIONS
 from unseen.method import Trained
 from unseen.models.ensemble_model import Committee, MeanProbability
+from unseen.objectives import negative_absolute_error
 from unseen.questions.measure.plan import MINUTES, Setting, plan_measures
 from unseen.questions.measure.results import Measurement
 from unseen.reading import Measure, MeasureEntry, Need, Reading, Scope
@@ -33,6 +34,28 @@ GROUP = "group"
 """The column of groups; of a table `group:` and what the user named."""
 WORTH_KEEPING = 0.2
 """Estimated seconds from which on a reading is kept for an interrupted run."""
+
+
+class NumbersPass(SharedPass):
+    """What measures read of a model of a number: it has no margins, and no accuracy that changes of
+    the weights lower, also where the numbers are all 0 or 1.
+    """
+
+    @cached_property
+    def margins(self) -> Tensor:
+        raise self._without_classes
+
+    @cached_property
+    def _flatness(self) -> NoReturn:
+        raise self._without_classes
+
+    @property
+    def _without_classes(self) -> InvalidData:
+        return InvalidData(
+            "The target is a number.",
+            why="this measure reads by how much the right class leads.",
+            fix="give targets that are classes, as integers.",
+        )
 
 
 @dataclass(frozen=True)
@@ -223,7 +246,9 @@ class MeasureReader:
         return counter.get_total_flops() / size(batch)
 
     def _shared_pass(self, trained: Trained) -> SharedPass:
-        return self._shared.setdefault(id(trained), SharedPass(trained, self.session.lab))
+        is_number = trained.task.objective.score is negative_absolute_error
+        kind = NumbersPass if is_number else SharedPass
+        return self._shared.setdefault(id(trained), kind(trained, self.session.lab))
 
     def _share_of_parameters(self, entry: MeasureEntry) -> float | None:
         """Which share of the model's parameters the measure reads; None where it reads outputs."""
