@@ -44,7 +44,8 @@ class Arm(StrEnum):
     TWELVE = "12 of two primitives"
 
 
-BUDGET = replace(COSINE, steps=5_000)
+ALL_REPORTED = (Arm.UPPER_BOUND, Arm.TWO, Arm.TWELVE)
+BUDGET = replace(COSINE, steps=6_500)
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ class Config:
     budget: Budget = field(default_factory=lambda: BUDGET)
     decoder: DecoderSize = DecoderSize()
     seeds: int = 3
-    reported_seeds: int = 0
-    """For the upper bound and for fewer seen functions, which are reported only."""
+    reported: tuple[Arm, ...] = (Arm.UPPER_BOUND,)
+    """Trained once and reported only; fewer seen functions (`2 of two primitives`, `12 of two
+    primitives`) belong to the longer scale."""
 
     def cells(self) -> Iterator[Cell["Config", Arm]]:
-        reported = (Arm.UPPER_BOUND, Arm.TWO, Arm.TWELVE)
         yield from interleave(
             Grid((self,), (Arm.DEFINITION, Arm.NONE), self.seeds),
-            Grid((self,), reported, self.reported_seeds),
+            Grid((self,), self.reported, 1),
         )
 
     def spec(self, arm: Arm) -> SymbolicInstructions:
@@ -145,15 +146,16 @@ study = Study(
     differs=(
         "The paper fine-tunes BART-base on 49 tasks of crowdsourced instructions and asks 12 "
         "others, by ROUGE-L; here a decoder of three layers of width 64 learns, from scratch, 8 "
-        "primitives and 24 functions of two of them from 160,000 examples, and is asked 10 other "
+        "primitives and 24 functions of two of them from 208,000 examples, and is asked 10 other "
         "functions, by exact match, with 3 seeds, each with functions of its own. Tasks are told "
         "apart by what they compute: 64 pairs of primitives are 43 functions. The definitions "
-        "here have three to seven words out of a list; nothing but composing them can help."
+        "here have three to seven words out of a list; nothing but composing them can help. "
+        "Training that shows the unseen functions, too, is the upper bound, of one seed: reported."
     ),
     not_tested=(
         "Crowdsourced instructions and pretrained models; what titles, things to avoid, emphasis "
-        "and examples add; that the gap to a task-specific upper bound stays large and that more "
-        "seen tasks help (one seed each at the longer scale, reported); `unseen compare "
+        "and examples add; that the gap to a task-specific upper bound stays large; that more seen "
+        "tasks help (one seed each behind `--reported`, outside the ledger); `unseen compare "
         "instructions.jsonl --by task` does it with a language model on instructions of one's own."
     ),
     source=reference("mishra2022cross"),
@@ -164,7 +166,7 @@ study = Study(
             budget={"steps": 20, "batch_size": 8, "warmup": 2},
             decoder={"width": 16, "layers": 1, "heads": 2},
             seeds=1,
-            reported_seeds=1,
+            reported=ALL_REPORTED,
         ),
         Scale.LAPTOP: LAPTOP,
         Scale.PAPER: resize(
@@ -172,7 +174,7 @@ study = Study(
             budget={"steps": 20_000, "batch_size": 64},
             decoder={"width": 128, "layers": 4},
             seeds=5,
-            reported_seeds=1,
+            reported=ALL_REPORTED,
         ),
     },
     cells=Config.cells,
