@@ -94,6 +94,18 @@ def test_a_claim_near_its_margin_gets_twice_the_seeds_of_the_cells_it_needs():
     assert kept == found.judgements
 
 
+def test_a_cell_without_which_an_effect_of_pairs_fails_is_needed():
+    def pairs(rows):
+        a, b = ([row["y"] for row in rows if row["arm"] == arm] for arm in "ab")
+        return stats.mean([one - other for one, other in zip(a, b, strict=True)])
+
+    claim = Claim("In pairs.", pairs, above=0.1)
+    study = study_of(claim)
+    cells = list(study.cells(4))
+    needed = seeds.needed_cells([claim], cells, compute_by(noise)(study))
+    assert needed == [cell for cell in cells if cell.arm in "ab"]
+
+
 def test_seeds_are_doubled_at_most_twice_and_from_any_first_seed():
     """A value that mocks the rule: the interval ends near the margin whatever is added."""
     claim = Claim("Near.", lambda rows: Reading(0.6, 0.1, 1.1, len(rows)), above=0.1)

@@ -61,15 +61,25 @@ def needed_cells(claims: Sequence[Claim], cells: Sequence[Any], result: Result) 
     def without(k: int) -> list[Row]:
         return [row for n, rows in enumerate(rows_of) if n != k for row in rows]
 
-    whole = [read(claim, result.rows) for claim in claims]
+    whole = [_read_part(claim, result.rows) for claim in claims]
     return [
         cell
         for k, cell in enumerate(cells)
         if any(
-            _differs(read(claim, without(k)), reading)
+            _differs(_read_part(claim, without(k)), reading)
             for claim, reading in zip(claims, whole, strict=True)
         )
     ]
+
+
+def _read_part(claim: Claim, rows: Rows) -> Reading | None:
+    """The claim's effect, or none where rows are missing: an effect of pairs, a mean of nothing or
+    an index may then fail in any way.
+    """
+    try:
+        return claim.effect(rows)
+    except Exception:
+        return None
 
 
 def _differs(one: Reading | None, other: Reading | None) -> bool:
