@@ -21,6 +21,7 @@ from unseen.lab import Lab
 from unseen.models.estimator import Estimator, FirstColumns
 from unseen.models.text_encoder import LongText
 from unseen.subjects.embedded import EmbeddedTable
+from unseen.subjects.misread_cells import misread_cells
 from unseen.subjects.networks import (
     budget_for_domains,
     budget_for_table,
@@ -359,7 +360,7 @@ def _subject(tab: Tabular, name: str, budget: Budget, decisions: Sequence[str]) 
         centre=0.0 if tab.target.classes else tab.target.centre,
         decisions=decisions,
         conversions=tab.conversions,
-        warnings=tab.warnings,
+        warnings=(*tab.warnings, *misread_cells(tab)),
     )
 
 
