@@ -23,7 +23,7 @@ from unseen.objectives import classify, regress
 from unseen.questions.audit.job import Audit
 from unseen.questions.measure.catalogue import catalogue, select_measures
 from unseen.questions.measure.differences import better_model, values_per_example
-from unseen.questions.measure.document import document
+from unseen.questions.measure.document import MOST_COLUMNS, chunks, document
 from unseen.questions.measure.evaluate import MeasureReader, as_tensors, from_tensors
 from unseen.questions.measure.job import MeasureJob, counterpart
 from unseen.questions.measure.results import Difference, Measurement, MeasureReport
@@ -306,6 +306,16 @@ def test_two_models_differ_over_what_pairs_there_are():
     assert not any(name.startswith("gap") or "copies" in name for name, _ in how)
     text = document(reports).sections[1].title
     assert text == "Against network"
+
+
+@pytest.mark.parametrize(
+    ("models", "sizes"), [(1, [1]), (3, [3]), (4, [2, 2]), (5, [2, 3]), (7, [2, 3, 2])]
+)
+def test_models_stand_beside_each_other_as_far_as_a_page_holds_them(models, sizes):
+    reports = [MeasureReport(name=f"m{k}", task="t") for k in range(models)]
+    parts = chunks(reports, MOST_COLUMNS)
+    assert [len(part) for part in parts] == sizes
+    assert [one for part in parts for one in part] == reports
 
 
 def test_a_clear_difference_says_which_is_better():

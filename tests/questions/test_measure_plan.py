@@ -58,7 +58,11 @@ def test_what_several_measures_share_is_spent_once():
     found = planned([*both, entry("alone", forward=5)], 1)
     assert not found.left_out
     assert [count for _, count in found.steps][2] < 5  # nothing is left to do
-    assert {*planned(both, 0.5).left_out} == {"one", "two"}
+    reasons = planned(both, 0.5).left_out
+    assert {*reasons} == {"one", "two"}
+    (why,) = {*reasons.values()}  # one note for both
+    assert "for noise. " in why
+    assert '--measure "one" and --measure "two"' in why
 
 
 def test_progress_is_in_shares_of_the_time():

@@ -248,7 +248,7 @@ def site_gaps(sites: Sequence[SiteFeatures]) -> list[SiteGap]:
     """The gap of every site, as a share of the target's variance there."""
     if len(sites) < 2:
         raise InvalidData(
-            f"The examples come from {len(sites)} site.",
+            f"The examples come from {len(sites)} site{'' if len(sites) == 1 else 's'}.",
             why="a head of all other sites is compared with one of the site.",
             fix="measure on examples of two or more sites (`site` or `domain` columns, or splits "
             "at several positions).",

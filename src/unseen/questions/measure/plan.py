@@ -12,6 +12,7 @@ from math import inf
 from unseen.errors import TooBig, reason
 from unseen.reading import MeasureEntry, Work
 from unseen.runs.progress import duration
+from unseen.text import join_words
 
 MINUTES = 10.0
 """What all measures of a model may take where nothing else is said."""
@@ -87,7 +88,8 @@ def plan_measures(
         if setting.gigabytes(entry.effort) > room:
             left_out[entry.name] = reason(_too_large(entry, setting))
         elif due and spent + due > 60 * minutes:
-            left_out[entry.name] = reason(_too_long(entry, cost, minutes))
+            names = [one.name for one in entries if shared and one.effort.shared == shared]
+            left_out[entry.name] = reason(_too_long(names or [entry.name], shared, cost, minutes))
         else:
             spent += due
             paid.add(shared)
@@ -105,14 +107,15 @@ def physical_memory() -> float:
         return inf
 
 
-def _too_long(entry: MeasureEntry, cost: float, minutes: float) -> TooBig:
-    shared = entry.effort.shared
+def _too_long(names: Sequence[str], shared: str, cost: float, minutes: float) -> TooBig:
+    """One reason for all that would be read together."""
+    options = [f'--measure "{name}"' for name in names]
     return TooBig(
         f"It would take about {duration(cost)} of one core"
-        + (f", for {shared}, which several measures read." if shared else "."),
+        + (f", for {shared}." if shared else "."),
         why=f"all measures of a model together may take {duration(60 * minutes)}, the cheapest "
         "first.",
-        fix=f'name it to have it all the same, --measure "{entry.name}", or raise --minutes.',
+        fix=f"name it to have it all the same, {join_words(options)}, or raise --minutes.",
     )
 
 
