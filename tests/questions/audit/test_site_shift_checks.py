@@ -87,6 +87,15 @@ def test_what_is_planted_is_named_once(kind: str) -> None:
     assert action in note.detail
 
 
+def test_of_several_classes_the_one_that_is_commoner_is_named() -> None:
+    frame = table("prevalence")
+    score = frame["age"] / 10 + frame["dose"] + 3 * (frame["site"] == "R")
+    frame["ill"] = np.where(frame["ill"] == 1, np.where(score > 9, "late", "early"), "none")
+    (note,) = notes(site_shift.check, frame)
+    assert "anew: `late` is commoner at R." in note.text or "`none` is rarer at R." in note.text
+    assert note.detail.startswith(("R, `late`: 0.", "R, `none`: 0."))
+
+
 def test_sites_of_one_kind_raise_nothing() -> None:
     frame = table()
     for check in (site_shift.check, recording.check, copies.check):

@@ -35,6 +35,8 @@ class SiteShift:
     relations: Sequence[RelationChange]
     shifts: Sequence[FeatureShift]
     prevalence: PrevalenceShift
+    level: str
+    """The class whose share is compared, where there are more than two."""
     classifier: SiteClassifier | None
     gaps: Mapping[str, Decomposition]
     """By metric, in its own unit: score there − score at known sites."""
@@ -69,16 +71,26 @@ def site_shift(session: Session, name: str) -> SiteShift:
             f"`{name}` is compared with the other sites, feature by feature and by a classifier, "
             f"on {MOST_ROWS:,} of the {len(here):,} examples, drawn at random in equal shares."
         )
+    prevalence = prevalence_shift(rows.x[:, used], _in_units(session, rows.y), here)
     return SiteShift(
         site=str(session.task.splits[name].at or name),
         relations=relation_changes(rows.x, rows.y, here, features, lab.child("relations").numpy()),
         shifts=feature_shifts(rows.x, rows.y, here, features, lab.child("shifts").numpy()),
-        prevalence=prevalence_shift(rows.x[:, used], _in_units(session, rows.y), here),
+        prevalence=prevalence,
+        level=_level_name(session, prevalence.level),
         classifier=classifier,
         gaps=gaps,
         obstacle=obstacle,
         left_out=sorted(left_out),
     )
+
+
+def _level_name(session: Session, level: float) -> str:
+    """The class of several whose share differs most; with two the share of one says all."""
+    names = session.subject.classes
+    if not session.classifies or np.isnan(level) or len(names) <= 2:
+        return ""
+    return str(names[int(level)]) if 0 <= level < len(names) else f"{level:g}"
 
 
 def _in_units(session: Session, y: np.ndarray) -> np.ndarray:

@@ -193,32 +193,44 @@ def _is_worse(metric: str, part: Reading) -> bool:
 
 def _about_prevalence(sites: Sequence[SiteShift]) -> Note | None:
     clear = {
-        (at.site, ""): at.prevalence
+        (at.site, ""): at
         for at in sites
         if at.prevalence.p * len(sites) <= LEVEL and _matters(at.prevalence)
     }
-    keys = _clearest({key: one.change.value for key, one in clear.items()})
+    keys = _clearest({key: one.prevalence.change.value for key, one in clear.items()})
     if not keys:
         return None
+    found = [clear[key] for key in keys]
     parts = [
-        f"{site} {format_reading(clear[site, ''].there)}, elsewhere "
-        f"{format_reading(clear[site, ''].elsewhere)}, expected by the features there "
-        f"{clear[site, ''].expected:.3g}"
-        for site, _ in keys
+        f"{at.site}{f', `{at.level}`' if at.level else ''}: "
+        f"{format_reading(at.prevalence.there)}, elsewhere "
+        f"{format_reading(at.prevalence.elsewhere)}, expected by the features there "
+        f"{at.prevalence.expected:.3g}"
+        for at in found
     ]
-    higher = [site for site, _ in keys if clear[site, ""].change.value > 0]
-    lower = [site for site, _ in keys if site not in higher]
-    is_number = np.isnan(clear[keys[0]].level)
-    words = ("higher", "lower") if is_number else ("commoner", "rarer")
-    pairs = zip(words, (higher, lower), strict=True)
-    said = [f"{word} at {join_words(named)}" for word, named in pairs if named]
     return Note(
-        f"Choose threshold and intercept anew: the target is {' and '.join(said)}.",
+        f"Choose threshold and intercept anew: {_which_way(found)}.",
         Tone.CAUTION,
         f"{'; '.join(parts)}. The features do not explain it, so probabilities learned elsewhere "
         "are off by a constant in the log odds; labels from there estimate it (see the remedies).",
         code=PREVALENCE.code,
     )
+
+
+def _which_way(sites: Sequence[SiteShift]) -> str:
+    """ "the target is commoner at 6 and rarer at 1"; of several classes each that differs most."""
+    is_number = np.isnan(sites[0].prevalence.level)
+    higher, lower = ("higher", "lower") if is_number else ("commoner", "rarer")
+    said = []
+    for level in dict.fromkeys(at.level for at in sites):
+        signs = {at.site: at.prevalence.change.value > 0 for at in sites if at.level == level}
+        named = {
+            higher: [site for site, is_higher in signs.items() if is_higher],
+            lower: [site for site, is_higher in signs.items() if not is_higher],
+        }
+        ways = [f"{word} at {join_words(where)}" for word, where in named.items() if where]
+        said.append(f"{f'`{level}`' if level else 'the target'} is {' and '.join(ways)}")
+    return join_words(said)
 
 
 def _matters(shift: PrevalenceShift) -> bool:
