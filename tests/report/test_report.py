@@ -579,3 +579,15 @@ def test_names_between_backticks_are_code_on_the_page() -> None:
     assert "Drop <code>x</code>." in page
     assert "<code>y</code></th>" in page
     assert 'data-head="y"' in page
+
+
+def test_a_table_of_many_readings_has_its_intervals_below_their_values() -> None:
+    reading = Reading(0.5, 0.4, 0.6)
+
+    def page(columns: int) -> str:
+        row = {"site": "Bern"} | {f"score {k}": reading for k in range(columns)}
+        return html(Document(title="t", sections=[Section("s", [Table(rows=[row, row])])]))
+
+    assert '<table class="wide stack">' in page(2)
+    assert '<table class="stack">' in page(3)
+    assert '<table class="dense stack">' in page(4)

@@ -130,8 +130,11 @@ def table(value: Table, whiskers: bool = True) -> Markup:
 
 
 def _layout(columns: int, readings: int) -> str:
-    """Room for long whiskers, and rows that become lists on a narrow screen."""
-    return " ".join(["wide"] * (readings < 3) + ["stack"] * (columns > 2))
+    """Room for long whiskers, rows that become lists on a narrow screen, and intervals below their
+    values where many columns have some: a page has room for three beside one another.
+    """
+    kinds = {"wide": readings < 3, "dense": readings > 3, "stack": columns > 2}
+    return " ".join(kind for kind, is_so in kinds.items() if is_so)
 
 
 def _mark(told: Words, table: Table, row: int, column: str) -> Words:
