@@ -13,7 +13,7 @@ from unseen.cli.main import main
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, draws
 from unseen.errors import InvalidConfig, InvalidData
-from unseen.lab import Lab
+from unseen.lab import Lab, Silent
 from unseen.measures.text_overlap import Overlap, rouge_l
 from unseen.models.pretrained import load_causal
 from unseen.objectives import exact_match
@@ -70,6 +70,20 @@ def test_every_unseen_task_is_answered_in_every_condition(found):
         }
         assert {len(texts) for texts in one.texts.values()} == {3}
     assert not {task.name for task in found.split.seen} & {one.task.name for one in found.answers}
+
+
+def test_answers_are_told_as_a_part_of_their_own(model):
+    events = []
+
+    class Told(Silent):
+        def track(self, path, items, total):
+            if path[-1] == "answers":
+                events.append(total)
+            return iter(items)
+
+    lab = replace(Lab(1), sink=Told())
+    found = compare_instructions(model, REQUEST, lab, lambda: events.append("trained"))
+    assert events == ["trained", len(found.answers)]
 
 
 def test_scores_are_means_over_tasks_and_benefits_are_paired(found):

@@ -71,9 +71,11 @@ def compare_instructions(
         shots=shots,
         tuning=make_tuning(steps, lr, lora, length, answer_tokens, precision),
     )
-    watch.begin("compare", 1, 0, "trainings")
+    watch.begin("compare", 2, 0, "parts")  # training, and answers to the unseen tasks
     try:
-        found = job.compare_instructions(language_model(model)[0].to(lab.device), request, lab)
+        found = job.compare_instructions(
+            language_model(model)[0].to(lab.device), request, lab, lambda: watch.on_finish(None)
+        )
     finally:
         watch.end()
     answer = Answer(

@@ -1,6 +1,6 @@
 """Does a language model fine-tuned with instructions use them on tasks that it never saw?"""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import cycle
@@ -157,9 +157,14 @@ def with_examples(task: InstructionTask, shots: int) -> InstructionTask:
 
 
 def compare_instructions(
-    model: CausalLM, request: InstructionRequest, lab: Lab
+    model: CausalLM,
+    request: InstructionRequest,
+    lab: Lab,
+    after_training: Callable[[], None] = lambda: None,
 ) -> InstructionResults:
-    """Fine-tunes a copy of the model on the seen tasks and lets it answer the unseen ones."""
+    """Fine-tunes a copy of the model on the seen tasks and lets it answer the unseen ones, which
+    may take longer than the training.
+    """
     tasks = [with_examples(task, request.shots) for task in request.tasks]
     split = (
         split_by_name(tasks, request.by, request.unseen)
@@ -190,8 +195,10 @@ def compare_instructions(
         for k, task in enumerate(split.unseen)
     ]
     tuned = tuning.fit(model, {"seen tasks": data.columns}, lab.child("fit"))
+    after_training()
     models = {BEFORE: model, AFTER: tuned} if request.before else {AFTER: tuned}
-    answers = [answer_task(models, one, tuning) for one in asked]
+    told = lab.sink.track((*lab.path, "answers"), asked, len(asked))
+    answers = [answer_task(models, one, tuning) for one in told]
     prompts += [prompt for one in asked for shown in one.prompts.values() for prompt in shown]
     ends = [mean_loss(one, data.columns, lab) for one in (model, tuned)]
     return InstructionResults(
