@@ -591,3 +591,9 @@ def test_a_table_of_many_readings_has_its_intervals_below_their_values() -> None
     assert '<table class="wide stack">' in page(2)
     assert '<table class="stack">' in page(3)
     assert '<table class="dense stack">' in page(4)
+
+
+def test_many_columns_leave_no_room_for_long_whiskers() -> None:
+    row = {"task": "a_long_name", **dict.fromkeys("abcd", 1.0), "benefit": Reading(0.5, 0.4, 0.6)}
+    page = html(Document(title="t", sections=[Section("s", [Table(rows=[row])])]))
+    assert '<table class="stack">' in page

@@ -130,10 +130,11 @@ def table(value: Table, whiskers: bool = True) -> Markup:
 
 
 def _layout(columns: int, readings: int) -> str:
-    """Room for long whiskers, rows that become lists on a narrow screen, and intervals below their
-    values where many columns have some: a page has room for three beside one another.
+    """Long whiskers where few columns leave room for them, rows that become lists on a narrow
+    screen, and intervals below their values where many columns have some: a page has room for three
+    beside one another.
     """
-    kinds = {"wide": readings < 3, "dense": readings > 3, "stack": columns > 2}
+    kinds = {"wide": readings < 3 and columns < 6, "dense": readings > 3, "stack": columns > 2}
     return " ".join(kind for kind, is_so in kinds.items() if is_so)
 
 
