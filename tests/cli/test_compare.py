@@ -14,7 +14,8 @@ import pytest
 
 from unseen.cli.compare import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
-from unseen.questions.compare import parallel
+from unseen.questions.compare.sweep import Sweep
+from unseen.runs.clusters import EXECUTORS
 from unseen.runs.executors import InProcess
 from unseen.tasks.table import clinics
 
@@ -128,9 +129,8 @@ def test_what_is_kept_is_not_trained_again(capsys, monkeypatch):
 
 
 def test_workers_give_the_results_of_one_process(capsys, monkeypatch):
-    monkeypatch.setattr(
-        parallel, "Processes", lambda jobs: InProcess()
-    )  # spawning is tested where it is defined
+    # spawning is tested where it is defined
+    monkeypatch.setitem(EXECUTORS, "processes", lambda resources: InProcess())
     fast = ["--seeds", "1", "--draws", "1", "--steps", "10", "--quiet", "--json"]
     assert run(*TABLE, "erm", "--jobs", "1", fast=fast) == 0
     one = json.loads(capsys.readouterr().out)["results"]
@@ -152,7 +152,7 @@ def test_a_worker_that_is_killed_does_not_lose_the_comparison(capsys, monkeypatc
             future._exception = BrokenProcessPool("A process was terminated abruptly.")
             return future
 
-    monkeypatch.setattr(parallel, "Processes", lambda jobs: Killed())
+    monkeypatch.setitem(EXECUTORS, "processes", lambda resources: Killed())
     assert (
         run(
             *TABLE, "erm", *SHORT, "--jobs", "2", fast=[x for x in FAST if x not in ("--jobs", "1")]
@@ -162,17 +162,33 @@ def test_a_worker_that_is_killed_does_not_lose_the_comparison(capsys, monkeypatc
     assert "A worker process ended" in caplog.text
 
 
-def test_what_cannot_be_kept_is_computed_here_once(capsys, monkeypatch):
-    class Refused(InProcess):
-        def submit(self, fn, /, *args, **kwargs):
-            raise AssertionError("sent to a worker")
+def test_what_cannot_be_kept_is_computed_once(capsys, monkeypatch):
+    monkeypatch.setitem(EXECUTORS, "processes", lambda resources: InProcess())
+    trained = []
 
-    monkeypatch.setattr(parallel, "Processes", lambda jobs: Refused())
+    def count(self, blocks):
+        trained.append(blocks)
+        return train(self, blocks)
+
+    train = Sweep.train_groups
+    monkeypatch.setattr(Sweep, "train_groups", count)
     fast = ["--seeds", "2", "--draws", "2", "--steps", "10", "--jobs", "2", "--quiet", "--json"]
     assert run("mine.py:nameless", "erm", "sam", fast=fast) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert all(cell["reading"] for cell in results["cells"])
+    names = [block.says for blocks in trained for block in blocks]
+    assert len(names) == len({*names}) == 6
     assert not list(Path("home").rglob("*.safetensors"))
+
+
+def test_executors(capsys):
+    fast = [x for x in FAST if x not in ("--jobs", "1")]
+    with pytest.raises(UnknownName, match="slurm"):
+        run(*TABLE, "erm", "--executor", "slrum", fast=fast)
+    with pytest.raises(InvalidConfig, match="--executor dask was given with --by"):
+        run("pairs.csv", "--by", "length", "--executor", "dask", fast=fast)
+    with pytest.raises(InvalidConfig, match="only clusters have an address"):
+        run(*TABLE, "erm", "--address", "tcp://host:8786", fast=fast)
 
 
 def test_a_number_as_target_is_in_its_own_unit(capsys):

@@ -8,7 +8,7 @@ import unseen
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.methods.erm import ERM
-from unseen.questions.parallel import refuse_own_objects
+from unseen.questions.parallel import find_workers, refuse_own_objects
 from unseen.report.json import plain
 from unseen.subjects.sources import read_subjects
 from unseen.tasks.table import clinics
@@ -37,6 +37,7 @@ def test_what_cannot_be_sent_to_a_process_is_refused():
         unseen.audit(subjects, jobs=2, **FEW)
     with pytest.raises(InvalidConfig, match="jobs=2 was given with lab"):
         unseen.audit(jobs=2, lab=Lab(), **FEW)
+    workers = find_workers("", 2)
     with pytest.raises(InvalidConfig, match="remedies"):
-        refuse_own_objects(2, remedies={"more": lambda budget: ERM(budget)}, measures=None)
-    refuse_own_objects(2, lab=None, measures=None)
+        refuse_own_objects(workers, remedies={"more": lambda budget: ERM(budget)}, measures=None)
+    refuse_own_objects(workers, lab=None, measures=None)

@@ -1,13 +1,16 @@
-"""Cells by a real Dask cluster, a real Ray and submitit on this machine: rows and bytes of home,
-also where a worker is killed amid its cell. Each is skipped where its library is missing.
+"""Cells, audits and comparisons by a real Dask cluster, a real Ray and submitit on this machine:
+rows and bytes of home, also where a worker is killed amid its cell or site. Each is skipped where
+its library is missing.
 """
 
 import importlib.util
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
+from elsewhere import FILE, is_alive, workers_of, write_subjects
 from waiting import PATIENCE, wait_until
 
 from unseen.errors import InvalidConfig, MissingExtra, UnknownName
@@ -26,12 +29,29 @@ PLACES = [
     )
     for name, library in LIBRARIES.items()
 ]
+ONE_MEASURE = ["--seeds", "1", "--measure", "distance"]
+QUESTIONS = {
+    "audit": ["--seeds", "1", "--no-remedies"],
+    "compare": ["erm", "sam", "--seeds", "1", "--draws", "1"],
+    "measure": ONE_MEASURE,
+}
 COMMAND = ["run", "fake_counting", "--scale", "smoke", "--no-report", "--json"]
 
 
 def options(name: str) -> list[str]:
     small = ["--memory-gb", "0.2"]
     return ["--executor", name, *small, *(["--address", "local"] if name == "slurm" else [])]
+
+
+def timeless(text: str) -> str:
+    """The answer of a command but how long it took."""
+
+    def without_seconds(value):
+        if isinstance(value, dict):
+            return {k: without_seconds(v) for k, v in value.items() if k != "seconds"}
+        return [without_seconds(v) for v in value] if isinstance(value, list) else value
+
+    return json.dumps(without_seconds(json.loads(text)))
 
 
 def stored_rows(store) -> dict[str, bytes]:
@@ -84,6 +104,55 @@ def test_a_cell_that_fails_is_listed_and_the_rest_goes_on(name, store, spawn):
     assert len(store.keys("fake_counting")) == 2
 
 
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("name", PLACES)
+def test_answers_are_those_of_home(name, question, tmp_path, spawn):
+    write_subjects(Path.cwd())
+    answers = []
+    for home, asked in (("one", ["--jobs", "1"]), ("two", ["--jobs", "2", *options(name)])):
+        command = [question, f"{FILE}:subjects", *QUESTIONS[question], *asked]
+        process = spawn(*command, "--json", UNSEEN_HOME=str(tmp_path / home))
+        out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+        answers.append(timeless(out))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_killed_worker_repeats_its_site_only(name, spawn):
+    folder = Path.cwd()
+    write_subjects(folder)
+    process = spawn("measure", f"{FILE}:marked", *ONE_MEASURE, "--json", *options(name))
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert len(json.loads(out)["models"]) == 2
+    assert [len(workers_of(folder, site)) for site in (0, 1)] == [1, 2]
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_control_c_ends_the_workers_of_an_audit(name, spawn):
+    folder = Path.cwd()
+    write_subjects(folder)
+    process = spawn("audit", f"{FILE}:waiting", "--json", *options(name))
+    wait_until(
+        lambda: process.poll() is not None or workers_of(folder, 0), "a worker is at the first site"
+    )
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 130, err
+    wait_until(lambda: not is_alive(workers_of(folder, 0)[0]), "its worker is gone")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is missing")
+def test_a_scheduler_that_is_not_there_is_named(spawn):
+    write_subjects(Path.cwd())
+    asked = ["--executor", "dask", "--address", "tcp://127.0.0.1:9"]
+    process = spawn("measure", f"{FILE}:subjects", *ONE_MEASURE, *asked)
+    err = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 2
+    assert "No scheduler answers at tcp://127.0.0.1:9" in err
+
+
 def test_a_result_from_another_disk_is_stored_here(store):
     """A worker that shares no disk with us answers with rows, and they are kept."""
     study = catalog.load("fake_counting")
@@ -116,6 +185,8 @@ def test_refusals():
         Resources(jobs=0)
     with pytest.raises(InvalidConfig, match="minutes"):
         Resources(minutes=0)
+    with pytest.raises(InvalidConfig, match="only clusters have an address"):
+        executor("", Resources(jobs=2, address="tcp://host:8786"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is missing")

@@ -9,7 +9,7 @@ from typing import Unpack
 from sklearn.base import BaseEstimator
 
 from unseen.api.common import (
-    answer_by_processes,
+    answer_by_workers,
     answer_one_by_one,
     make_lab,
     save_if_asked,
@@ -29,7 +29,12 @@ from unseen.questions.audit.equivalence import check_margin, site_answers
 from unseen.questions.audit.job import Audit, standard_audit
 from unseen.questions.audit.remedy_methods import Remedy
 from unseen.questions.audit.results import Findings
-from unseen.questions.parallel import SiteRequest, refuse_own_objects
+from unseen.questions.parallel import (
+    ExecutorChoice,
+    SiteRequest,
+    find_workers,
+    refuse_own_objects,
+)
 from unseen.reading import Measure
 from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
@@ -60,6 +65,7 @@ def audit(
     ignore: str | Sequence[str] = (),
     example: str | None = None,
     jobs: int = 1,
+    executor: ExecutorChoice = "",
     seed: int = 0,
     device: str = "cpu",
     lab: Lab | None = None,
@@ -91,7 +97,8 @@ def audit(
     `threshold` (None: chosen on held-out examples of known sites). Findings with a code in `ignore`
     ("U102,U103") are muted; `card` is a file for a model card. `example` names shipped data instead
     of a subject: "heart", "bikes" or "air". `jobs` processes share the held-out sites of a
-    table; the numbers are the same.
+    table; the numbers are the same. `executor` is who computes them instead: "processes", "dask",
+    "ray", "slurm", or what makes one (`unseen.runs.clusters.executor`).
     `track` names an experiment tracker that gets the answer: "tensorboard", "wandb", "mlflow" or
     "trackio".
     """
@@ -101,7 +108,7 @@ def audit(
     card_path = None if card is None else check_card_path(card)
     check_margin(margin)
     subject = subject if example is None else choose_example(example, subject)
-    watch = watcher(shown=progress)
+    watch, workers = watcher(shown=progress), find_workers(executor, jobs)
     own_lab = lab
     lab = lab or make_lab(seed, device, "audits", watch.sink)
     job = Audit(seeds=seeds)
@@ -122,9 +129,9 @@ def audit(
         threshold=threshold,
     )
     subjects = read(lab)
-    if jobs > 1 and len(subjects) > 1:
+    if workers is not None and (executor or len(subjects) > 1):
         refuse_own_objects(
-            jobs,
+            workers,
             lab=own_lab,
             remedies=remedies or None,
             measures=measures,
@@ -132,7 +139,7 @@ def audit(
         )
         make_job = partial(standard_audit, seeds, remedies is None)
         request = SiteRequest(read, seed, device, make_job)
-        findings = answer_by_processes("audit", request, len(subjects), jobs, watch)
+        findings = answer_by_workers("audit", request, len(subjects), workers, watch)
     else:
         findings = answer_one_by_one("audit", job, subjects, lab, watch)
     page = audit_document(findings, margin, muted)

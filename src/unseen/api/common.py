@@ -12,7 +12,7 @@ from unseen.lab import Lab, Sink
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer
 from unseen.questions.influence import of_text
-from unseen.questions.parallel import Job, SiteRequest, answer_sites
+from unseen.questions.parallel import Job, SiteRequest, Workers, answer_sites
 from unseen.questions.tracking import track_answer
 from unseen.runs.devices import device as named_device
 from unseen.runs.locks import writing
@@ -86,13 +86,13 @@ def answer_one_by_one(
     return found
 
 
-def answer_by_processes(
-    question: str, request: SiteRequest, sites: int, jobs: int, watch: Watcher
+def answer_by_workers(
+    question: str, request: SiteRequest, sites: int, workers: Workers, watch: Watcher
 ) -> list[Any]:
     watch.begin(question, sites, 0, "sites")
     try:
         with writing(home(), "audits"):
-            return answer_sites(request, sites, jobs, watch.on_finish)
+            return answer_sites(request, sites, workers, watch.on_finish)
     finally:
         watch.end()
 

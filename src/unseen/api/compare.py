@@ -57,6 +57,7 @@ from unseen.questions.easy_to_hard.job import (
     item_methods,
 )
 from unseen.questions.forgetting import forgetting_document, items_by_task
+from unseen.questions.parallel import ExecutorChoice
 from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
 from unseen.runs.trackers import check_tracker
@@ -80,6 +81,7 @@ def compare(
     protocols: Sequence[str] = (),
     steps: int | None = None,
     jobs: int | None = None,
+    executor: ExecutorChoice = "",
     seed: int = 0,
     device: str = "cpu",
     progress: bool = True,
@@ -95,8 +97,8 @@ def compare(
     may also be a task, a spec with domains, or the name of a task of this package, whose fields
     `flags` set ("--n", "2000"). Each method gets `draws` settings of its hyperparameters, searched
     within `ranges` where these name them; `protocols` select among them ("training", "left-out",
-    "oracle"; none: all). `jobs` processes share the work of a path; `tables` are files for the
-    tables alone.
+    "oracle"; none: all). `jobs` processes share the work of a path, or an
+    `executor` as in `audit`; `tables` are files for the tables alone.
     `track` names an experiment tracker that gets the answer: "tensorboard", "wandb", "mlflow" or
     "trackio".
     """
@@ -117,7 +119,7 @@ def compare(
         seed=seed,
         device=device,
     )
-    results = compute(request, jobs, watcher(shown=progress))
+    results = compute(request, jobs, watcher(shown=progress), executor)
     for one in tables:
         write_tables(results, one)
     page = comparison_document(results)

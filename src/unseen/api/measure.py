@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 
 from unseen.api.common import (
-    answer_by_processes,
+    answer_by_workers,
     answer_one_by_one,
     language_model,
     make_lab,
@@ -54,7 +54,12 @@ from unseen.questions.measure.of_text import WINDOWS, text_subject
 from unseen.questions.measure.results import MeasureReport
 from unseen.questions.measure.sweep import SweepReport, SweepRequest, evaluate_sweep
 from unseen.questions.measure.sweep_document import machine_sweep, sweep_document
-from unseen.questions.parallel import SiteRequest, refuse_own_objects
+from unseen.questions.parallel import (
+    ExecutorChoice,
+    SiteRequest,
+    find_workers,
+    refuse_own_objects,
+)
 from unseen.runs.progress import watcher
 from unseen.runs.provenance import facts
 from unseen.runs.trackers import check_tracker
@@ -81,6 +86,7 @@ def measure(
     steps: int | None = None,
     example: str | None = None,
     jobs: int = 1,
+    executor: ExecutorChoice = "",
     seed: int = 0,
     device: str = "cpu",
     lab: Lab | None = None,
@@ -92,18 +98,19 @@ def measure(
     """Every number about a model that applies to it, with its interval, direction, cost and
     meaning, and why others were left out: one `MeasureReport` per held-out site.
 
-    `subject`, `table`, `estimator`, `mode` and `predictions` are as in `audit`, and so are the
-    numbers. `against` is another model for the same data ("other.py:subject", a subject, or a
-    pipeline for the table): differences are paired over examples or trainings. `measures` are names
-    of the catalogue: only these, whatever they cost. `minutes` is what all measures of a model may
-    take, estimated before they are read; those beyond it are left out by name (None: ten).
+    `subject`, `table`, `estimator`, `mode`, `predictions`, `jobs` and `executor` are as in `audit`,
+    and so are the numbers. `against` is another model for the same data ("other.py:subject", a
+    subject, or a pipeline for the table): differences are paired over examples or trainings.
+    `measures` are names of the catalogue: only these, whatever they cost. `minutes` is what all
+    measures of a model may take, estimated before they are read; those beyond it are left out by
+    name (None: ten).
     `track` names an experiment tracker that gets the answer: "tensorboard", "wandb", "mlflow" or
     "trackio".
     """
     path = None if report is None else check_report_path(report)
     tracker = None if track is None else check_tracker(track)
     subject = subject if example is None else choose_example(example, subject)
-    watch = watcher(shown=progress)
+    watch, workers = watcher(shown=progress), find_workers(executor, jobs)
     # the audit's streams and cache: a model that it trained is measured as it is
     own_lab = lab
     lab = lab or make_lab(seed, device, "audits", watch.sink)
@@ -127,10 +134,10 @@ def measure(
         MeasureJob, seeds=seeds, names=tuple(measures), minutes=minutes, against=other
     )
     job, subjects = make_job(), read(lab)
-    if jobs > 1 and len(subjects) > 1:
-        refuse_own_objects(jobs, lab=own_lab)
+    if workers is not None and (executor or len(subjects) > 1):
+        refuse_own_objects(workers, lab=own_lab)
         request = SiteRequest(read, seed, device, make_job)
-        found = answer_by_processes("measure", request, len(subjects), jobs, watch)
+        found = answer_by_workers("measure", request, len(subjects), workers, watch)
     else:
         found = answer_one_by_one("measure", job, subjects, lab, watch)
     answer = _measure_answer(found, {**facts(rows), **attribution_of(subject)})

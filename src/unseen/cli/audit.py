@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
+from unseen.cli.executor_options import add_executor, chosen_executor
 from unseen.cli.subject_options import (
     DATA,
     TEXTS,
@@ -79,6 +80,7 @@ def parser() -> Arguments:
     p.option(
         TRAINING, "--jobs", type=int, default=1, help="processes that share the held-out sites"
     )
+    add_executor(p, TRAINING, "the held-out sites", "site")
     p.option(TRAINING, "--no-remedies", action="store_true", help="skip the training of remedies")
     p.option(
         OUTPUT,
@@ -129,6 +131,7 @@ def main(argv: Sequence[str]) -> int:
         card=options.card,
         example=options.example,
         jobs=options.jobs,
+        executor=chosen_executor(options),
         block=options.block,
         **(text_options(options) | shared_options(options)),
     )

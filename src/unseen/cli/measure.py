@@ -6,6 +6,7 @@ from typing import Any
 
 import unseen
 from unseen.cli.arguments import Arguments
+from unseen.cli.executor_options import add_executor, chosen_executor, refuse_executor
 from unseen.cli.subject_options import (
     DATA,
     TEXT,
@@ -164,6 +165,7 @@ def parser() -> Arguments:
     p.option(
         TRAINING, "--jobs", type=int, default=1, help="processes that share the held-out sites"
     )
+    add_executor(p, TRAINING, "the held-out sites", "site")
     add_output(p, "unseen-measures.html")
     return p
 
@@ -208,6 +210,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
+    for name in ("sweep", "concurrence", "items", "difficulty", "human", "corpus"):
+        if getattr(options, name):
+            refuse_executor(options, f"--{name}")
     if options.sweep:
         return _sweep(options)
     if options.concurrence:
@@ -293,6 +298,7 @@ def _of_subject(options: argparse.Namespace) -> "unseen.Answer[Any]":
         seeds=options.seeds,
         example=options.example,
         jobs=options.jobs,
+        executor=chosen_executor(options),
         block=options.block,
         **(reader | shared_options(options)),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unseen.cli.arguments import Arguments
+from unseen.cli.executor_options import requested_resources
 from unseen.cli.study_options import run_parser
 from unseen.cli.subject_options import store_or_warn, track_if_asked
 from unseen.document import Document
@@ -20,7 +21,7 @@ from unseen.report.html import html
 from unseen.report.json import plain
 from unseen.report.terminal import show
 from unseen.runs import catalog, ledger, progress, runner
-from unseen.runs.clusters import Resources, executor
+from unseen.runs.clusters import executor
 from unseen.runs.devices import device
 from unseen.runs.field_flags import apply_flags, fields_help
 from unseen.runs.provenance import versions
@@ -165,14 +166,7 @@ def compute(
         jobs=options.jobs,
         device=str(device(options.device)),
     )
-    resources = Resources(
-        jobs=options.jobs,
-        address=options.address,
-        partition=options.partition,
-        memory_gb=options.memory_gb,
-        minutes=options.minutes,
-    )
-    place = executor(options.executor, resources)
+    place = executor(options.executor, requested_resources(options))
     watcher = watcher or progress.watcher()
     return runner.run(what.study, what.config, store, place, choices, watcher)
 

@@ -5,6 +5,7 @@ wait for torch.
 from pathlib import Path
 
 from unseen.cli.arguments import OUTPUT, Arguments, add_tracker
+from unseen.cli.executor_options import add_executor
 
 STUDY, COMPUTING = "study", "computing"
 SCALES = ("smoke", "laptop", "paper")
@@ -30,7 +31,7 @@ def run_parser() -> Arguments:
         default=1,
         help="processes that compute cells at once (default 1)",
     )
-    _add_executor(p)
+    add_executor(p, COMPUTING, "cells", "cell")
     p.option(
         COMPUTING,
         "--device",
@@ -65,38 +66,6 @@ def run_parser() -> Arguments:
     p.option(OUTPUT, "--no-report", action="store_true", help="write no report")
     add_tracker(p)
     return p
-
-
-def _add_executor(p: Arguments) -> None:
-    p.option(
-        COMPUTING,
-        "--executor",
-        default="",
-        metavar="NAME",
-        help="who computes cells: here, processes, dask, ray or slurm (default: here, or processes "
-        "with --jobs above 1)",
-    )
-    p.option(
-        COMPUTING,
-        "--address",
-        default="",
-        help="scheduler of a Dask or Ray cluster that runs already (default: one on this machine)",
-    )
-    p.option(COMPUTING, "--partition", default="", help="slurm: partition of the queue")
-    p.option(
-        COMPUTING,
-        "--memory-gb",
-        type=float,
-        default=4.0,
-        help="slurm, ray: memory asked for each cell (default 4)",
-    )
-    p.option(
-        COMPUTING,
-        "--minutes",
-        type=int,
-        default=60,
-        help="slurm: longest time of a cell (default 60)",
-    )
 
 
 def report_parser() -> Arguments:

@@ -1,28 +1,43 @@
-"""Executors of clusters: `dask`, `ray` and `slurm` compute cells as `Processes` do, with the same
-keys and rows. Each is an optional library behind the interface of `concurrent.futures`.
+"""Executors of clusters: `dask`, `ray` and `slurm` compute cells of studies, sites of audits and
+runs of comparisons as `Processes` do, with the same keys and numbers. Each is an optional library
+behind the interface of `concurrent.futures`.
+
+No wait is without an end: `check` is asked while nothing comes back, and raises where nobody is
+left who could answer.
 """
 
 import importlib
 import sys
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unseen.errors import InvalidConfig, MissingExtra, UnknownName
+from unseen.errors import InvalidConfig, MissingExtra, UnknownName, UnseenError
 from unseen.runs.executors import InProcess, Processes
 from unseen.runs.store import home
+
+ABSENT = 120.0
+"""Seconds without a single worker after which a cluster is given up."""
+
+
+class LostCluster(UnseenError, ConnectionError):
+    """Nobody is left who could compute."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What is asked of a machine or cluster."""
+    """What is asked of a machine or cluster. A cell of a study, a site of an audit and a group of
+    runs of a comparison are each one piece.
+    """
 
     jobs: int = 1
-    """Cells at the same time, one thread each."""
+    """Pieces at the same time, one thread each."""
     address: str = ""
     """Scheduler of a Dask or Ray cluster that runs already; empty: workers on this machine. For
     Slurm "local" computes in processes of this machine instead of a queue.
@@ -30,22 +45,22 @@ class Resources:
     partition: str = ""
     """Slurm: the partition of the queue."""
     memory_gb: float = 4.0
-    """Slurm and Ray: asked for each cell."""
+    """Slurm and Ray: asked for each piece."""
     minutes: int = 60
-    """Slurm: the longest time of a cell."""
+    """Slurm: the longest time of a piece."""
 
     def __post_init__(self) -> None:
         for name in ("jobs", "memory_gb", "minutes"):
             if getattr(self, name) <= 0:
                 raise InvalidConfig(
                     f"{name} = {getattr(self, name)} is nothing to ask for.",
-                    why="a cell needs at least one process, some memory and some time.",
+                    why="a piece needs at least one process, some memory and some time.",
                     fix=f"a {name} above 0.",
                 )
 
 
 class LocalDask(Executor):
-    """A Dask cluster, started on this machine or found at an address. A cell whose worker is lost
+    """A Dask cluster, started on this machine or found at an address. A piece whose worker is lost
     is computed by another one.
     """
 
@@ -60,7 +75,13 @@ class LocalDask(Executor):
                 dashboard_address=None,
                 memory_limit=0,
             )
-        self._client = distributed.Client(resources.address or self._cluster, set_as_default=False)
+        try:
+            self._client = distributed.Client(
+                resources.address or self._cluster, set_as_default=False
+            )
+        except (OSError, ValueError) as error:
+            raise _no_scheduler(resources.address, error) from None
+        self._seen = time.monotonic()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The result of a call by some worker; `BrokenExecutor` where workers died of it."""
@@ -69,6 +90,14 @@ class LocalDask(Executor):
         task.add_done_callback(partial(_settle, future, lost=self._lost))
         return future
 
+    def check(self) -> None:
+        """Raises where the scheduler has had no worker for a while, or does not answer."""
+        with suppress(OSError):  # the client connects anew by itself
+            if self._client.nthreads():
+                self._seen = time.monotonic()
+        if self._client.status == "closed" or time.monotonic() - self._seen > ABSENT:
+            raise _lost_cluster("Dask")
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leaves the cluster, and ends it if it was started here."""
         self._client.close()
@@ -76,7 +105,7 @@ class LocalDask(Executor):
             self._cluster.close()
 
     def kill(self) -> None:
-        """Ends now; a cell that a worker was at counts as not started."""
+        """Ends now; a piece that a worker was at counts as not started."""
         self.shutdown()
 
 
@@ -92,7 +121,12 @@ class Ray(Executor):
         self._spoken = ExitStack()
         self._spoken.enter_context(redirect_stdout(sys.stderr))
         if self._own:
-            self._ray.init(**where, **local, include_dashboard=False, log_to_driver=False)
+            try:
+                self._ray.init(**where, **local, include_dashboard=False, log_to_driver=False)
+            except (OSError, ValueError) as error:
+                raise _no_scheduler(resources.address, error) from None
+        self._memory = resources.memory_gb * 2**30
+        self._seen = time.monotonic()
         self._call = self._ray.remote(
             num_cpus=1, memory=int(resources.memory_gb * 2**30), max_retries=1
         )(_in_one_thread)
@@ -105,6 +139,23 @@ class Ray(Executor):
         answer.add_done_callback(partial(_settle, future, lost=self._lost))
         return future
 
+    def check(self) -> None:
+        """Raises where no machine has had the memory of a piece for a while: it would wait for
+        ever.
+        """
+        rooms = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(room.get("CPU", 0) >= 1 and room.get("memory", 0) >= self._memory for room in rooms):
+            self._seen = time.monotonic()
+        elif rooms and (self._own or time.monotonic() - self._seen > ABSENT):
+            most = max(room.get("memory", 0) for room in rooms) / 2**30
+            raise InvalidConfig(
+                f"No machine of the Ray cluster has {self._memory / 2**30:g} GB for a piece.",
+                why=f"the largest has {most:.2g} GB.",
+                fix=f"--memory-gb {most * 0.8:.1g}",
+            )
+        elif time.monotonic() - self._seen > ABSENT:
+            raise _lost_cluster("Ray")
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leaves the cluster, and ends it if it was started here."""
         if self._own:
@@ -112,12 +163,12 @@ class Ray(Executor):
         self._spoken.close()
 
     def kill(self) -> None:
-        """Ends now; a cell that a worker was at counts as not started."""
+        """Ends now; a piece that a worker was at counts as not started."""
         self.shutdown()
 
 
 class Slurm(Executor):
-    """A job of Slurm's queue per cell (submitit); its files lie under the home's `slurm`."""
+    """A job of Slurm's queue per piece (submitit); its files lie under the home's `slurm`."""
 
     def __init__(self, resources: Resources) -> None:
         submitit = _library("submitit", "slurm")
@@ -128,7 +179,7 @@ class Slurm(Executor):
             self._queue = submitit.AutoExecutor(folder=Path(folder), cluster=cluster)
         except RuntimeError as error:
             raise InvalidConfig(
-                "there is no Slurm here to queue cells in.",
+                "there is no Slurm here to queue in.",
                 why=f"{error}.",
                 fix="log in to the cluster, or try it on this machine with --address local.",
             ) from None
@@ -140,6 +191,8 @@ class Slurm(Executor):
             **({"slurm_partition": resources.partition} if resources.partition else {}),
         )
         self._waiting = ThreadPoolExecutor(resources.jobs + 1)
+        self._ended = threading.Event()
+        self._longest = resources.minutes * 60 + ABSENT
         self._jobs: list[Any] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -149,6 +202,16 @@ class Slurm(Executor):
         return self._waiting.submit(self._result, job)
 
     def _result(self, job: Any) -> Any:
+        started = None
+        while not job.done():
+            if self._ended.wait(1):
+                raise BrokenExecutor("it was cancelled")
+            if started is None and job.paths.stdout.exists():
+                started = time.monotonic()
+            # a queue without accounting never says that a job was killed
+            is_over = started is not None and time.monotonic() - started > self._longest
+            if is_over and job.state.upper() == "UNKNOWN":
+                raise BrokenExecutor("its time is over, and nothing came back")
         try:
             return job.result()
         except self._lost as error:
@@ -159,7 +222,8 @@ class Slurm(Executor):
         self._waiting.shutdown(wait=wait, cancel_futures=cancel_futures)
 
     def kill(self) -> None:
-        """Cancels what is queued or computed; such cells count as not started."""
+        """Cancels what is queued or computed; such pieces count as not started."""
+        self._ended.set()
         for job in self._jobs:
             with suppress(Exception):  # one that has ended has nothing to cancel
                 if not job.done():
@@ -177,12 +241,18 @@ EXECUTORS: dict[str, Callable[[Resources], Executor]] = {
 
 
 def executor(name: str, resources: Resources) -> Callable[[], Executor]:
-    """Makes the executor of that name when the runner wants it. An empty name is `here` for one
-    job, else `processes`.
+    """Makes the executor of that name when it is wanted. An empty name is `here` for one job, else
+    `processes`.
     """
     name = name or ("here" if resources.jobs == 1 else "processes")
     if name not in EXECUTORS:
         raise UnknownName.near("executor", name, EXECUTORS)
+    if name in ("here", "processes") and (resources.address or resources.partition):
+        raise InvalidConfig(
+            f"`{resources.address or resources.partition}` was given, and `{name}` computes.",
+            why="only clusters have an address or a partition.",
+            fix="--executor dask --address tcp://host:8786, or --executor slurm --partition NAME.",
+        )
     return partial(EXECUTORS[name], resources)
 
 
@@ -215,5 +285,23 @@ def _settle(future: Future[Any], answer: Any, lost: tuple[type[BaseException], .
         future.set_result(answer.result())
     except lost as error:
         future.set_exception(BrokenExecutor(str(error)))
+    except CancelledError:  # by the library, because the connection to the scheduler is gone
+        future.set_exception(_lost_cluster("Dask"))
     except BaseException as error:
         future.set_exception(error)
+
+
+def _no_scheduler(address: str, error: Exception) -> LostCluster:
+    return LostCluster(
+        f"No scheduler answers{f' at {address}' if address else ' on this machine'}.",
+        why=f"{str(error).splitlines()[0] if str(error) else type(error).__name__}.",
+        fix="check that it runs, its --address, and that this machine may reach it.",
+    )
+
+
+def _lost_cluster(name: str) -> LostCluster:
+    return LostCluster(
+        f"The {name} cluster has no worker any more.",
+        why="what was asked of it would never come back.",
+        fix="start its workers, and the same command again: what is stored is not computed again.",
+    )

@@ -6,7 +6,7 @@ the rest goes on.
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +15,7 @@ from unseen.errors import InvalidConfig
 from unseen.lab import Silent, Sink
 from unseen.runs import catalog
 from unseen.runs.code_keys import code_of, key, plain
-from unseen.runs.executors import InProcess
+from unseen.runs.executors import InProcess, compute_pieces
 from unseen.runs.locks import writing
 from unseen.runs.provenance import commit, versions
 from unseen.runs.store import Failure, Run, Store
@@ -214,57 +214,12 @@ def _compute(
     module = catalog.locate(study.name).module
     shared = {"versions": versions(), "device": choices.device}
     jobs = [replace(j, facts={**shared, "commit": commit(code_of(module, j.cell))}) for j in jobs]
-    down: list[Job] = []
-    for job, future in _submit(jobs, executor, choices.jobs, watcher.sink):
+    here = partial(work, sink=watcher.sink)
+    for job, future in compute_pieces(jobs, work, executor, choices.jobs, here):
         try:
             yield job.key, future.result()
         except BrokenExecutor:
-            down.append(job)
-    for job in down:
-        for _, future in _submit([job], executor, 1, watcher.sink):
-            try:
-                yield job.key, future.result()
-            except BrokenExecutor:
-                yield job.key, _killed_failure(job)
-
-
-def _submit(
-    jobs: list[Job], executor: Callable[[], Executor], at_once: int, sink: Sink
-) -> Iterator[tuple[Job, Future[Outcome]]]:
-    """Futures as they end, with few in flight, so that stopping early leaves nothing to take
-    back.
-    """
-    place = executor()
-    here = isinstance(place, InProcess)
-    function: Callable[[Job], Outcome] = partial(work, sink=sink) if here else work
-    limit, flying, waiting = (
-        1 if here else at_once + 1,
-        dict[Future[Outcome], Job](),
-        list(reversed(jobs)),
-    )
-    clean = False
-    try:
-        while waiting or flying:
-            while waiting and len(flying) < limit:
-                job = waiting.pop()
-                try:
-                    flying[place.submit(function, job)] = job
-                except BrokenExecutor as error:  # a pool that broke accepts nothing more
-                    flying[_broken_future(error)] = job
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                yield flying.pop(future), future
-        clean = True
-    finally:
-        if clean or not hasattr(place, "kill"):
-            place.shutdown(wait=True, cancel_futures=True)
-        else:
-            place.kill()
-
-
-def _broken_future(error: BrokenExecutor) -> Future[Outcome]:
-    future: Future[Outcome] = Future()
-    future.set_exception(error)
-    return future
+            yield job.key, _killed_failure(job)
 
 
 def _killed_failure(job: Job) -> Failure:
