@@ -109,12 +109,10 @@ def test_a_lost_worker_repeats_its_piece_only(folder):
     assert sorted(workers.calls) == [0, 1, 1, 2, 3]
 
 
-def test_a_piece_that_is_lost_twice_ends_an_audit_and_is_computed_at_home_in_a_comparison(
-    folder, caplog
-):
+def test_a_piece_lost_twice_ends_measures_and_is_computed_at_home_in_a_comparison(folder, caplog):
     lost = Elsewhere(folder / "far", broken=[1, 1])
     with pytest.raises(LostWorker, match="piece 2 of 2"):
-        unseen.audit(SUBJECT, **FEW, remedies={}, executor=lambda: lost)
+        unseen.measure(SUBJECT, **FEW, measures=["distance"], executor=lambda: lost)
     lost = Elsewhere(folder / "far", broken=[1, 1])
     found = unseen.compare(SUBJECT, METHODS, **RUNS, executor=lambda: lost)
     assert lost.calls == [0, 1, 1]
