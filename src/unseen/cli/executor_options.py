@@ -11,8 +11,12 @@ if TYPE_CHECKING:  # the parsers must not wait for torch
     from unseen.runs.clusters import Resources
 
 
-def add_executor(p: Arguments, group: str, pieces: str, piece: str) -> None:
-    """The executor and what is asked of it; `pieces` are what it computes at once."""
+def add_executor(
+    p: Arguments, group: str, pieces: str, piece: str, minutes: str = "--minutes"
+) -> None:
+    """The executor and what is asked of it; `pieces` are what it computes at once, `minutes` is
+    the option of their time.
+    """
     p.option(
         group,
         "--executor",
@@ -37,7 +41,9 @@ def add_executor(p: Arguments, group: str, pieces: str, piece: str) -> None:
     )
     p.option(
         group,
-        "--minutes",
+        minutes,
+        dest="piece_minutes",
+        metavar="MINUTES",
         type=int,
         default=60,
         help=f"slurm: longest time of a {piece} (default 60)",
@@ -61,7 +67,7 @@ def requested_resources(options: argparse.Namespace) -> "Resources":
         address=options.address,
         partition=options.partition,
         memory_gb=options.memory_gb,
-        minutes=options.minutes,
+        minutes=options.piece_minutes,
     )
 
 

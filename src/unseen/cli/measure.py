@@ -165,7 +165,8 @@ def parser() -> Arguments:
     p.option(
         TRAINING, "--jobs", type=int, default=1, help="processes that share the held-out sites"
     )
-    add_executor(p, TRAINING, "the held-out sites", "site")
+    # `--minutes` is what the measures may take
+    add_executor(p, TRAINING, "the held-out sites", "site", "--site-minutes")
     add_output(p, "unseen-measures.html")
     return p
 
