@@ -14,6 +14,7 @@ import pytest
 
 from unseen.cli.compare import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName
+from unseen.questions.compare import parallel
 from unseen.questions.compare.sweep import Sweep
 from unseen.runs.clusters import EXECUTORS
 from unseen.runs.executors import InProcess
