@@ -191,6 +191,8 @@ def test_the_function_takes_texts_by_name_and_writes_a_report(model, tmp_path):
 
 
 def test_the_command_refuses_what_does_not_fit(tmp_path):
+    with pytest.raises(InvalidConfig, match="--executor processes was given with --text"):
+        main(["--text", "a.txt", "--executor", "processes"])
     with pytest.raises(InvalidConfig, match="no --text"):
         main(["--human", "people.jsonl"])
     with pytest.raises(InvalidConfig, match="2 columns were given"):

@@ -99,7 +99,7 @@ def test_a_language_model_has_what_fits_into_its_minutes(tmp_path, monkeypatch):
         for p in model.parameters():
             p.mul_(0.1)
 
-    def measured(minutes: float | None) -> unseen.Answer:
+    def measured(minutes: float | None, *names: str) -> unseen.Answer:
         return unseen.measure_of_text(
             model,
             tmp_path / "a.txt",
@@ -107,15 +107,18 @@ def test_a_language_model_has_what_fits_into_its_minutes(tmp_path, monkeypatch):
             windows=2,
             cut=Cut.SKIP,
             minutes=minutes,
+            measures=names,
             progress=False,
         )
 
     (few,) = measured(1e-5).results
     (more,) = measured(None).results
+    (named,) = measured(1e-5, "Hessian trace").results  # whatever it costs
     names = {m.name for m in few.measurements}
     assert "parameters" in names
     assert "of one core" in few.left_out["Hessian trace"]
     assert "Hessian trace" in {m.name for m in more.measurements}
+    assert [m.name for m in named.measurements] == ["Hessian trace"]
     order = [one.name for one in catalogue()]
     shown = [m.name for m in more.measurements if m.name in order]
     assert shown == sorted(shown, key=order.index)

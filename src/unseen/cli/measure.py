@@ -225,6 +225,7 @@ def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
     if options.text and options.target:
         return _of_subject(_with_text_column(options))
     if options.text or options.human:
+        refuse_executor(options, "--text without --target")
         return _authorship(options)
     return _of_text(options) if options.corpus else _of_subject(options)
 

@@ -31,7 +31,7 @@ class MeasureJob:
     """Only these measures, whatever they cost; empty: all that apply."""
     minutes: float | None = None
     """What all measures of a model may take, as estimated before they are read; those beyond it are
-    left out. None: ten, or as long as named ones take."""
+    left out. None: ten. Named ones are read however long they take."""
     against: Callable[[Lab], list[Subject]] | None = None
     """Reads the models that each is compared with."""
 
@@ -74,8 +74,8 @@ class MeasureJob:
                 ]
             except Exception as error:  # the subject's own code may raise anything
                 left_out[FAMILY] = reason(error)
-        usual = inf if self.names else MINUTES
-        reader = MeasureReader(session, usual if self.minutes is None else self.minutes)
+        allowed = MINUTES if self.minutes is None else self.minutes
+        reader = MeasureReader(session, inf if self.names else allowed)
         absent = [name for name in scores if name not in {one.name for one in found}]
         if FAMILY not in left_out:
             left_out |= dict.fromkeys(absent, NO_SUCH_SCORE)
