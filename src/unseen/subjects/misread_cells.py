@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+import pandas as pd
+
 from unseen.tasks.table import Tabular
-from unseen.tasks.table.cells import is_words, unreadable
+from unseen.tasks.table.cells import Kind, is_words, unreadable
 from unseen.tasks.table.encoding import NumericColumn
 
 SHOWN = 5
@@ -11,7 +13,10 @@ SHOWN = 5
 
 
 def misread_cells(tab: Tabular) -> Iterator[str]:
-    """A sentence per column whose warning names the first of several such cells."""
+    """A sentence per column whose warning names the first of several such cells, and per column
+    that all rows say to hold dates, but which the training rows alone do not.
+    """
+    yield from _dates_taken_as_text(tab)
     for code in tab.encoder.codes:
         # most columns have none, and to look for them is to read the whole column again
         if not any(text.startswith(f"Column `{code.name}` was fitted as") for text in tab.warnings):
@@ -20,8 +25,28 @@ def misread_cells(tab: Tabular) -> Iterator[str]:
         if not (isinstance(code, NumericColumn) and is_words(column)):
             continue
         further = unreadable(column, code.format)[1:]
-        named = [f"row {row} “{cell}”" for row, cell in further[:SHOWN].items()]
-        if named:
-            rest = len(further) - len(named)
-            more = f", and {rest} more" if rest else ""
-            yield f"Column `{code.name}` reads otherwise in {', '.join(named)}{more}, too."
+        if len(further):
+            yield f"Column `{code.name}` reads otherwise in {_named(further)}, too."
+
+
+def _dates_taken_as_text(tab: Tabular) -> Iterator[str]:
+    levels = {code.name for code in tab.encoder.codes if not isinstance(code, NumericColumn)}
+    for name, form in tab.formats.items():
+        lost = f"Column `{name}` was dropped: "
+        # "a different text in every row …", "none of its 60 texts …"
+        dropped = [text[len(lost) :] for text in tab.encoder.decisions if text.startswith(lost)]
+        is_text = name in levels or any(" text" in why for why in dropped)
+        if form.kind is not Kind.DATE or not is_text:
+            continue
+        wrong = unreadable(tab.tidied[name], form)
+        if len(wrong):
+            yield (
+                f"Column `{name}` was taken as text: too many training rows hold something else "
+                f"than a date. It reads otherwise in {_named(wrong)}: correct them to have days."
+            )
+
+
+def _named(cells: pd.Series) -> str:
+    shown = ", ".join(f"row {row} “{cell}”" for row, cell in cells[:SHOWN].items())
+    rest = len(cells) - SHOWN
+    return f"{shown}, and {rest} more" if rest > 0 else shown
