@@ -250,13 +250,6 @@ def test_copies_do_not_change_the_dimension():
     assert IntrinsicDimension()(task(torch.cat([x, x]), torch.zeros(1000)), DOUBLE).n == 500
 
 
-def test_the_dimension_equals_scikit_dimension():
-    skdim = pytest.importorskip("skdim")
-    x = sphere(3, 1_000)
-    peer = skdim.id.MLE(K=5).fit(x.numpy(), n_neighbors=5, comb="hmean").dimension_
-    assert intrinsic_dimension(x, Lab()).value == pytest.approx(peer, rel=0.02)
-
-
 @pytest.mark.parametrize(
     ("x", "what"),
     [

@@ -135,7 +135,7 @@ def compute_by(
                     fix="fewer jobs, or more memory for each; what is stored is not computed "
                     "again.",
                 ) from None
-            if isinstance(outcome, _Raised):
+            if isinstance(outcome, _WorkerError):
                 raise outcome.error from _WorkerTraceback(outcome.trace)
             yield k, outcome
 
@@ -145,7 +145,7 @@ class _WorkerTraceback(Exception):
 
 
 @dataclass(frozen=True)
-class _Raised:
+class _WorkerError:
     """The error of a worker as a value: some executors lose its type, or take it for the worker's
     death.
     """
@@ -169,7 +169,7 @@ def _attempt(
         with _in_folder(folder), threadpool_limits(1):
             return function(packed, k)
     except Exception as error:
-        return _Raised(_as_portable(error), traceback.format_exc())
+        return _WorkerError(_as_portable(error), traceback.format_exc())
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ def misread_cells(tab: Tabular) -> Iterator[str]:
             continue
         further = unreadable(column, code.format)[1:]
         if len(further):
-            yield f"Column `{code.name}` reads otherwise in {_named(further)}, too."
+            yield f"Column `{code.name}` reads otherwise in {_places(further)}, too."
 
 
 def _dates_taken_as_text(tab: Tabular) -> Iterator[str]:
@@ -42,11 +42,11 @@ def _dates_taken_as_text(tab: Tabular) -> Iterator[str]:
         if len(wrong):
             yield (
                 f"Column `{name}` was taken as text: too many training rows hold something else "
-                f"than a date. It reads otherwise in {_named(wrong)}: correct them to have days."
+                f"than a date. It reads otherwise in {_places(wrong)}: correct them to have days."
             )
 
 
-def _named(cells: pd.Series) -> str:
+def _places(cells: pd.Series) -> str:
     shown = ", ".join(f"row {row} “{cell}”" for row, cell in cells[:SHOWN].items())
     rest = len(cells) - SHOWN
     return f"{shown}, and {rest} more" if rest > 0 else shown

@@ -206,19 +206,19 @@ class MeasureReader:
     def _shorter(self, entry: MeasureEntry, split: str, trained: Trained) -> Trained:
         """The model with at most so many evenly spaced examples of each split that is read."""
         session, splits = self.session, dict(self.session.task.splits)
-        for name in self._sampled(entry, split):
+        for name in self._splits_to_sample(entry, split):
             splits[name] = replace(splits[name], data=session.sample(name, entry.most)[0])
         return replace(trained, task=replace(session.task, splits=splits))
 
     def _tell_sample(self, entry: MeasureEntry, split: str) -> None:
         """Says which splits `_shorter` cuts, of a kept reading, too."""
-        for name in self._sampled(entry, split):
+        for name in self._splits_to_sample(entry, split):
             self.session.note_cap(
                 f"{entry.name.capitalize()}: {entry.most:,} of the "
                 f"{self.session.require_length(name):,} examples of `{name}`, evenly spaced."
             )
 
-    def _sampled(self, entry: MeasureEntry, split: str) -> list[str]:
+    def _splits_to_sample(self, entry: MeasureEntry, split: str) -> list[str]:
         """Of the splits that the measure reads those with too many examples, in a fixed order."""
         is_whole = isinstance(entry.measure, GeneralizationMeasure) or _reads_task(entry.measure)
         if is_whole or not entry.most:
