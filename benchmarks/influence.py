@@ -123,7 +123,7 @@ def ours(case: Case, setting: str, clock: Clock) -> dict[str, Tensor]:
     from unseen.attributions.influence.factors import Fit
     from unseen.attributions.influence.preconditioned_queries import ScaledQueries
 
-    clock.inside(Fit, "_corrected", "lambda")
+    clock.inside(Fit, "_eigenvalue_correction", "lambda")
     clock.inside(ScaledQueries, "score", "product")
     is_text = "tokens" in case.train.columns
     objective, behaviour = (
