@@ -145,6 +145,8 @@ def test_iterative_solves_start_from_the_same_factors_and_go_elsewhere(capsys, t
         assert [k for k, _ in a] == [k for k, _ in b]
         assert [v for _, v in a] == pytest.approx([v for _, v in b], rel=1e-4)
     assert scores(solved) != scores(plain)
+    assert any("did not converge: after 3 passes" in one for one in solved[0]["decisions"])
+    assert not any("did not converge" in one for one in plain[0]["decisions"])
     assert len(list((tmp_path / "home" / "influence").glob("curvature-*"))) == 1
     page = Path("unseen-influence.html").read_text()
     assert "that share most words with the query (BM25)" in page

@@ -126,6 +126,8 @@ def test_the_command_writes_and_prints(tmp_path, monkeypatch, capsys):
     assert "coherence_α" in (tmp_path / "page.html").read_text("utf-8")
     with pytest.raises(InvalidConfig, match="--sweep was given with"):
         main(["table.csv", "--sweep", "runs.csv"])
+    with pytest.raises(InvalidConfig, match="--minutes was given with --sweep"):
+        main(["--sweep", "runs.csv", "--minutes", "5"])
 
 
 def test_rows_without_a_gap_stand_aside():

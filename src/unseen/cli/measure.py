@@ -214,6 +214,8 @@ def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
     for name in ("sweep", "concurrence", "items", "difficulty", "human", "corpus"):
         if getattr(options, name):
             refuse_executor(options, f"--{name}")
+            if name != "corpus":
+                _refuse_minutes(options, f"--{name}")
     if options.sweep:
         return _sweep(options)
     if options.concurrence:
@@ -226,8 +228,19 @@ def _answer(options: argparse.Namespace) -> "unseen.Answer[Any]":
         return _of_subject(_with_text_column(options))
     if options.text or options.human:
         refuse_executor(options, "--text without --target")
+        _refuse_minutes(options, "--text without --target")
         return _authorship(options)
     return _of_text(options) if options.corpus else _of_subject(options)
+
+
+def _refuse_minutes(options: argparse.Namespace, asked: str) -> None:
+    """Refuses --minutes where no measures are chosen by what they cost."""
+    if options.minutes is not None:
+        raise InvalidConfig(
+            f"--minutes was given with {asked}.",
+            why="it chooses among the measures of one model, and there is nothing to choose here.",
+            fix="leave out --minutes.",
+        )
 
 
 def _sweep(options: argparse.Namespace) -> "unseen.Answer[Any]":
@@ -266,7 +279,7 @@ def _concurrence(options: argparse.Namespace) -> "unseen.Answer[Any]":
 
 
 def _difficulty(options: argparse.Namespace) -> "unseen.Answer[Any]":
-    names = ("model", "predictions", "corpus", "against", "measure", "minutes", "mode")
+    names = ("model", "predictions", "corpus", "against", "measure", "mode")
     if given := [f"--{name}" for name in names if getattr(options, name)]:
         raise InvalidConfig(
             f"--difficulty was given with {' and '.join(given)}.",

@@ -6,6 +6,7 @@ arXiv:2507.14740): preconditioned descent on ½ xᵀ A x − bᵀ x with the A o
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -25,17 +26,25 @@ twice that eigenvalue.
 """
 
 
+class Solution(NamedTuple):
+    """What a solve ended with."""
+
+    x: Float[Tensor, "q p"]
+    residual: Float[Tensor, " q"]
+    """‖A x − b‖ / ‖b‖ of every row; 0 where b is."""
+
+
 def conjugate_gradients(
     product: Matrix,
     precondition: Matrix,
     b: Float[Tensor, "q p"],
     steps: Iterable[int],
     tolerance: float = 1e-10,
-) -> Float[Tensor, "q p"]:
+) -> Solution:
     """A⁻¹ b after so many steps from the preconditioner's own answer.
 
     Every row goes its own way: one whose residual is `tolerance` of b stays where it is, so that a
-    row's answer does not depend on its company. What is left is said where it is much.
+    row's answer does not depend on its company. The residual is that of the recurrence.
     """
     x = precondition(b)
     r = b - product(x)
@@ -52,31 +61,38 @@ def conjugate_gradients(
         z = precondition(r)
         new = _dots(r, z)
         p, rz = z + _ratio(new, rz)[:, None] * p, new
-    _warn_of_rest(r, b)
-    return refuse_divergence(x)
+    return _solution(x, r, b, "Conjugate gradients")
 
 
-def _warn_of_rest(r: Float[Tensor, "q p"], b: Float[Tensor, "q p"]) -> None:
-    shares = _ratio(r.norm(dim=1), b.norm(dim=1))
-    far = shares > MUCH
+def _solution(
+    x: Float[Tensor, "q p"], r: Float[Tensor, "q p"], b: Float[Tensor, "q p"], solver: str
+) -> Solution:
+    """x, if it is finite; what is left is said where it is much."""
+    found = Solution(refuse_divergence(x), _ratio(r.norm(dim=1), b.norm(dim=1)))
+    far = found.residual > MUCH
     if bool(far.any()):
         log.warning(
-            "Conjugate gradients did not converge for %d of %d vectors: the residual is up to "
-            "%.2g of the right-hand side. Raise the iterations or the damping.",
+            "%s did not converge for %d of %d vectors: the residual is up to %.2g of the "
+            "right-hand side. Raise the iterations or the damping.",
+            solver,
             int(far.sum()),
             len(b),
-            float(shares[far].max()),
+            float(found.residual[far].max()),
         )
+    return found
 
 
 def stochastic_descent(
     products: Sequence[Matrix],
+    whole: Matrix,
     precondition: Matrix,
     b: Float[Tensor, "q p"],
     start: Float[Tensor, "1 p"],
     steps: Iterable[int],
-) -> Float[Tensor, "q p"]:
+) -> Solution:
     """The mean over the second half of the steps x ← x − α M⁻¹(A_k x − b), with A_k of minibatch k.
+
+    The residual is that of the `whole` matrix, a product more: minibatches do not tell it.
 
     α is the inverse of the largest eigenvalue of M⁻¹A_k among the first eighth of the minibatches,
     by powers from `start`. The paper tunes the step instead.
@@ -89,7 +105,8 @@ def stochastic_descent(
         x = x - alpha * precondition(products[k](x) - b)
         if k >= half:
             mean, count = mean + x, count + 1
-    return refuse_divergence(mean / count if count else x)
+    x = refuse_divergence(mean / count if count else x)
+    return _solution(x, whole(x) - b, b, "Stochastic descent")
 
 
 def largest_eigenvalue(product: Matrix, precondition: Matrix, start: Float[Tensor, "1 p"]) -> float:

@@ -196,6 +196,9 @@ def test_a_loss_that_calls_the_model_twice_is_refused():
         replace(CG, loss=twice).prepare(run, LAB)(asked, cross_entropy)
     with pytest.raises(InvalidConfig, match="iterations=-1"):
         replace(CG, iterations=-1)
+    for damping in (float("nan"), float("inf")):
+        with pytest.raises(InvalidConfig, match="damping"):
+            replace(CG, damping=damping)
 
 
 def test_solvers_on_a_matrix():
@@ -204,11 +207,17 @@ def test_solvers_on_a_matrix():
     matrix, b = root @ root.T + torch.eye(6), torch.randn(3, 6, generator=g, dtype=torch.float64)
     want = torch.linalg.solve(matrix, b.T).T
     found = conjugate_gradients(lambda x: x @ matrix, lambda x: x / 3, b, range(12))
-    assert_close(found, want)
+    assert_close(found.x, want)
     exact = stochastic_descent(
-        [lambda x: x @ matrix] * 4, lambda x: torch.linalg.solve(matrix, x.T).T, b, b[:1], range(4)
+        [lambda x: x @ matrix] * 4,
+        lambda x: x @ matrix,
+        lambda x: torch.linalg.solve(matrix, x.T).T,
+        b,
+        b[:1],
+        range(4),
     )
-    assert_close(exact, want)
+    assert_close(exact.x, want)
+    assert float(torch.cat([found.residual, exact.residual]).max()) < 1e-9
     with pytest.raises(Divergence, match="finite"):
         conjugate_gradients(lambda x: x * torch.nan, lambda x: x, b, range(2))
 
@@ -223,5 +232,18 @@ def test_conjugate_gradients_that_did_not_converge_say_so(caplog):
     assert "damping" in said
     caplog.clear()
     found = conjugate_gradients(lambda x: x * values, lambda x: x / values, b, range(2))
-    assert_close(found, b / values)
+    assert_close(found.x, b / values)
     assert not caplog.messages
+
+
+def test_descent_that_did_not_converge_says_how_much_is_left(caplog):
+    values = torch.logspace(0, 6, 40, dtype=torch.float64)
+    b = torch.ones(1, 40, dtype=torch.float64)
+    found = stochastic_descent(
+        [lambda x: x * values] * 8, lambda x: x * values, lambda x: x, b, b, range(8)
+    )
+    want = (found.x * values - b).norm() / b.norm()
+    assert_close(found.residual[0], want)
+    assert float(want) > 0.5
+    (said,) = caplog.messages
+    assert "Stochastic descent did not converge for 1 of 1" in said

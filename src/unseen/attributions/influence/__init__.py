@@ -11,6 +11,7 @@ Gauss–Newton or Fisher matrix, layer by layer in Kronecker-factored eigenbases
 training examples.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -117,7 +118,7 @@ class Influence:
 
     def __post_init__(self) -> None:
         if (
-            self.damping < 0
+            not 0 <= self.damping < math.inf
             or self.draws < 1
             or self.iterations < 0
             or self.rank < 0
@@ -128,8 +129,8 @@ class Influence:
                 f"Influence(damping={self.damping}, draws={self.draws}, "
                 f"iterations={self.iterations}, rank={self.rank}, batch_size={self.batch_size}, "
                 f"most={self.most}) is out of range.",
-                why="damping, iterations and rank are at least 0; draws, batch size and examples "
-                "at least 1.",
+                why="damping is a number from 0, iterations and rank are at least 0; draws, batch "
+                "size and examples at least 1.",
                 fix="correct the value; damping=0.1 and rank=0 are the defaults.",
             )
 

@@ -21,7 +21,7 @@ from unseen.attributions.influence.factors import (
     reduce_precision,
     runs_half,
 )
-from unseen.attributions.influence.iterative import Blocks, solve
+from unseen.attributions.influence.iterative import Blocks, convergence_sentence, solve
 from unseen.attributions.influence.layers import coverage_sentence, pairs, restrict_gradients
 from unseen.attributions.influence.precision_check import choose_precision, worth_asking
 from unseen.attributions.influence.preconditioned_queries import (
@@ -60,6 +60,8 @@ class InfluenceScores:
     loss: PerExample
     stream: Stream
     cache: PairCache = field(default_factory=lambda: PairCache(0))
+    residuals: list[float] = field(default_factory=list)
+    """What iterative solves have left of their right-hand sides so far."""
 
     def __call__(self, queries: Batch, behaviour: PerExample) -> Credits:
         """score[q, z]: what one added copy of z adds to the behaviour of q."""
@@ -71,7 +73,11 @@ class InfluenceScores:
         computed.
         """
         model = self.trained.model
-        said = [coverage_sentence(model, self.layers), *gradient_sentences(model)]
+        said = [
+            coverage_sentence(model, self.layers),
+            *gradient_sentences(model),
+            convergence_sentence(self.residuals, self.config.iterations),
+        ]
         return [one for one in said if one]
 
     def by_layer(self, queries: Batch, behaviour: PerExample) -> dict[str, Float[Tensor, "q n"]]:

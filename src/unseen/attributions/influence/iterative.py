@@ -6,7 +6,7 @@ only products of G with vectors: conjugate gradients, or steps on minibatches (A
 2025, arXiv:2507.14740). λ is EK-FAC's own, layer by layer.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from unseen.attributions.influence.factors import Curvature
 from unseen.engine.factor_pairs import layer_biases
 from unseen.engine.gauss_newton import summed_products
 from unseen.engine.iterative_solves import (
+    MUCH,
     Matrix,
     conjugate_gradients,
     stochastic_descent,
@@ -172,17 +173,33 @@ def solve(found: "InfluenceScores", given: Blocks, lab: Lab) -> Blocks:
     b, passes = at.flatten(given), found.config.iterations
     if not passes:
         return at.unflatten(precondition(b))
+    whole = damped_matrix(Batches(found), is_shared=True)
     if found.config.curvature is Curvature.EKFAC_CG:
         steps = lab.track(range(passes), passes)
-        whole = damped_matrix(Batches(found), is_shared=True)
-        return at.unflatten(conjugate_gradients(whole, precondition, b, steps))
+        made = conjugate_gradients(whole, precondition, b, steps)
+        found.residuals.extend(made.residual.tolist())
+        return at.unflatten(made.x)
     drawn = draw_minibatches(found, passes, lab)
     parts = [damped_matrix(Minibatch(found, rows), is_shared=False) for rows in drawn]
     start = torch.randn(
         1, b.shape[1], generator=lab.child("start").generator(), dtype=torch.float64
     )
     steps = lab.track(range(len(parts)), len(parts))
-    return at.unflatten(stochastic_descent(parts, precondition, b, start.to(b), steps))
+    made = stochastic_descent(parts, whole, precondition, b, start.to(b), steps)
+    found.residuals.extend(made.residual.tolist())
+    return at.unflatten(made.x)
+
+
+def convergence_sentence(residuals: Sequence[float], passes: int) -> str:
+    """What a reader should know of solves that did not arrive; empty if all did."""
+    most = max(residuals, default=0.0)
+    if most <= MUCH:
+        return ""
+    return (
+        f"The iterations did not converge: after {passes} passes up to {most:.2g} of a query's "
+        "gradient was left, so scores are not yet those of the Gauss–Newton matrix. More "
+        "iterations or a larger damping bring them nearer."
+    )
 
 
 @dataclass(frozen=True, eq=False)

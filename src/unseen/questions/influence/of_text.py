@@ -14,6 +14,7 @@ from torch import Tensor
 
 from unseen.attributions.influence import Influence, InfluenceScores, Top, sequence_nats
 from unseen.attributions.influence.bm25 import candidates
+from unseen.attributions.influence.iterative import convergence_sentence
 from unseen.attributions.influence.resume import identity, top
 from unseen.engine.batches import gather
 from unseen.errors import InvalidConfig
@@ -114,7 +115,12 @@ def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> In
         examples=len(data),
         scored=looked,
         caveat=advice.OF_TEXT,
-        decisions=[*left_out, *data.omissions, *_notes(asked, data, looked)],
+        decisions=[
+            *left_out,
+            *data.omissions,
+            *_notes(asked, data, looked),
+            *filter(None, [convergence_sentence(found.residuals, asked.config.iterations)]),
+        ],
         facts=_facts(seconds, looked * data.length),
     )
 
