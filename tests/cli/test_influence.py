@@ -203,7 +203,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_scores(capsys, text, tmp_pa
     assert state.read_bytes() != unfinished
 
 
-def test_processes_of_torchrun_share_the_corpus(capsys, text, tmp_path, monkeypatch):
+def test_processes_of_torchrun_share_the_corpus_and_the_weights(
+    capsys, text, tmp_path, monkeypatch
+):
     (wanted,) = said(capsys, *text)
     # as torchrun does it: its own store serves the port, which thus nobody else can take in between
     meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -216,13 +218,13 @@ def test_processes_of_torchrun_share_the_corpus(capsys, text, tmp_path, monkeypa
         "import sys; from unseen.cli.influence import main; main(sys.argv[1:])",
     ]
     other = subprocess.Popen(
-        [*program, *text, "--json", "--report", "1.html"],
+        [*program, *text, "--shard", "--json", "--report", "1.html"],
         stdout=subprocess.PIPE,
         env=os.environ | shared | {"RANK": "1", "LOCAL_RANK": "1", "OMP_NUM_THREADS": "1"},
     )
     for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    (found,) = said(capsys, *text)  # this process is the first
+    (found,) = said(capsys, *text, "--shard")  # this process is the first
     assert other.communicate(timeout=PATIENCE)[0] == b""  # which speaks for all
     assert other.returncode == 0
     assert not Path("1.html").exists()

@@ -133,6 +133,7 @@ def influence_of_text(
     precision: str | Precision = Precision.MIXED,
     batch_size: int | None = None,
     factors: str | Path | None = None,
+    shard: bool = False,
     seed: int = 0,
     device: str = "cpu",
     lab: Lab | None = None,
@@ -145,7 +146,9 @@ def influence_of_text(
     texts, .jsonl files (whose `field` holds the text), folders or archives, cut into windows of
     `length` tokens, `windows` of them at most (0: all); `queries` a .jsonl or .csv file of prompts,
     completed by the model with `write` tokens where they have no completion. With `candidates`,
-    only that many windows per query, the nearest in words, are scored.
+    only that many windows per query, the nearest in words, are scored. With `shard`, and several
+    processes (torchrun), each holds a part of every parameter: for models that one device cannot
+    hold. A model that is sharded already (`fully_shard`) stays as it is.
     """
     path = None if report is None else check_report_path(report)
     config = _influence(
@@ -170,6 +173,7 @@ def influence_of_text(
         k=top,
         candidates=candidates,
         write=write,
+        shard=shard,
         cache=home_cache("influence"),
     )
     with process_group():

@@ -151,6 +151,12 @@ def _add_text(p: Arguments) -> None:
         default=0,
         help="windows to score per query, nearest in words (default: all)",
     )
+    p.option(
+        TEXT,
+        "--shard",
+        action="store_true",
+        help="with torchrun: a part of every parameter in each process, for large models",
+    )
 
 
 def main(argv: Sequence[str]) -> int:
@@ -213,6 +219,7 @@ def _of_text(options: argparse.Namespace) -> "unseen.Answer[Any]":
         cut=options.cut_off,
         write=options.write,
         candidates=options.candidates,
+        shard=options.shard,
         **_settings(options),
         seed=options.seed,
         device=options.device,

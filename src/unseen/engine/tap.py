@@ -128,7 +128,8 @@ def _refuse_sharded(model: nn.Module) -> None:
             raise UnsupportedLayer(
                 f"Parameter `{name}` is sharded over devices.",
                 why="its layer makes the parameter anew in every forward pass.",
-                fix="load the model once per process and share the examples.",
+                fix="load the model once per process and share the examples; influence functions "
+                "also read models that fully_shard has sharded.",
             )
 
 

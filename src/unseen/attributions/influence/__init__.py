@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from unseen.attributions.influence.attributor import InfluenceScores
@@ -35,10 +36,11 @@ from unseen.attributions.influence.layers import (
     select_layers,
 )
 from unseen.attributions.influence.preconditioned_queries import Precision
-from unseen.attributions.influence.running_sums import SumsStore, sums_store
+from unseen.attributions.influence.running_sums import Forgetful, SumsStore, sums_store
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top
 from unseen.engine.factor_pairs import FactorPair
+from unseen.engine.sharding import is_sharded, without_hooks
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.identity import Structure, identify
 from unseen.lab import Lab
@@ -141,7 +143,12 @@ class Influence:
         model, objective = trained.model, trained.task.objective
         loss = self.loss or objective.loss
         layers = select_layers(model, self.layers)
-        kept = PairCache(self.memory if self.curvature is not Curvature.IDENTITY else 0)
+        is_spread = is_sharded(model)
+        if is_spread:
+            refuse_sharded(self.curvature, lab)
+        # what fits into the memory of one process need not fit into another's
+        may_hold = self.curvature is not Curvature.IDENTITY and not is_spread
+        kept = PairCache(self.memory if may_hold else 0)
         is_exact = self.curvature is Curvature.EXACT
 
         def gradients(batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, FactorPair]:
@@ -157,7 +164,7 @@ class Influence:
                 settings=replace(
                     self, memory=0, curvature=self.curvature.preconditioner, iterations=0, rank=0
                 ),
-                model=Structure(model),
+                model=Structure(without_hooks(model) if is_spread else model),
                 weights=mark,
                 objective=objective,
                 data=trained.task.of(Use.TRAIN),
@@ -165,6 +172,8 @@ class Influence:
             )
 
             def sums_of(name: str) -> SumsStore:
+                if is_spread:  # processes that were killed apart cannot go on together
+                    return Forgetful()
                 # which gradients fit into the memory decides last digits of the second pass
                 where = f"{name}-{lab.ranks.rank}"
                 return sums_store(lab.keeper, key, where, f"memory={self.memory}")
@@ -186,7 +195,7 @@ class Influence:
             )
 
             def make() -> dict[str, Tensor]:
-                blocks, examples = fit(lambda: stream.local_batches(self.most))
+                blocks, examples = fit(lambda: stream.local_batches(self.most, is_spread))
                 return Factors(blocks, mark, examples).tensors()
 
             factors = Factors.of(lab.keep(key, make), mark, lab)
@@ -195,6 +204,22 @@ class Influence:
         if self.fisher is not Fisher.EMPIRICAL:
             kept.pairs.clear()  # they are gradients of drawn labels, of no use for scores
         return InfluenceScores(trained, lab, self, factors, layers, loss, stream, kept)
+
+
+def refuse_sharded(curvature: Curvature, lab: Lab) -> None:
+    """Raises for what a sharded model cannot do."""
+    if curvature.is_iterative:
+        raise InvalidConfig(
+            f"curvature={curvature} of a sharded model.",
+            why="Gauss–Newton products run the model with other parameters than its own.",
+            fix="use curvature=Curvature.EKFAC, or load the model whole in every process.",
+        )
+    if lab.ranks.size == 1 and dist.is_initialized() and dist.get_world_size() > 1:
+        raise InvalidConfig(
+            "The model is sharded over processes that the lab does not know.",
+            why="each of them would read all examples, and sums would miss the others'.",
+            fix="use Lab(ranks=unseen.engine.ranks.ranks()).",
+        )
 
 
 def refuse_unused_layers(model: torch.nn.Module, layers: tuple[str, ...], factors: Factors) -> None:

@@ -30,11 +30,12 @@ from unseen.attributions.influence.preconditioned_queries import (
     ScaledQueries,
     matrix_queries,
 )
-from unseen.attributions.influence.stream import Stream
+from unseen.attributions.influence.stream import Stream, is_idle
 from unseen.attributions.influence.top_k import Top, streaming_extremes, top_of
 from unseen.engine.batches import Columns, once, size
 from unseen.engine.factor_pairs import EmbeddingPair, FactorPair, GradientRows
 from unseen.engine.gradient_check import gradient_sentences
+from unseen.engine.sharding import is_sharded
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab, Silent
 from unseen.method import Trained
@@ -167,7 +168,8 @@ class InfluenceScores:
             )
         n = self.stream.count()
         is_single = all(block.positions == 1 for block in self.factors.blocks.values())
-        if is_single and not self.config.curvature.is_iterative:
+        # a search runs the model on candidates of its own in every process
+        if is_single and not self.config.curvature.is_iterative and not self._is_spread:
             given = self._gradients(queries, behaviour)
             screen = Screen.fitting(
                 self.factors.blocks, given, k, n if candidates is None else len(candidates)
@@ -319,11 +321,14 @@ class InfluenceScores:
         self, precision: Precision, candidates: Tensor | None = None
     ) -> Iterator[tuple[int, Tensor, dict[str, FactorPair]]]:
         """(first row, rows, gradients of the loss) of this process's batches."""
-        ranks = self.lab.ranks
+        ranks, count = self.lab.ranks, 0
         if candidates is not None:
-            for number, rows in enumerate(candidates.split(self.config.batch_size)):
+            parts = candidates.split(self.config.batch_size)
+            for number, rows in enumerate(parts):
                 if number % ranks.size == ranks.rank:
                     yield number, rows, self._pairs(self.stream.at(rows), precision)
+            if self._is_spread and is_idle(len(parts), ranks):
+                self._pairs(self.stream.at(parts[0]), precision)
             return
         for number, start, batch in self.lab.track(self.stream.iterate(), self.stream.batches):
             if number % ranks.size == ranks.rank:
@@ -331,6 +336,9 @@ class InfluenceScores:
                 if held is None or (precision is not Precision.BFLOAT16 and _is_narrow(held)):
                     held = self._pairs(batch, precision)
                 yield start, torch.arange(start, start + size(batch)), held
+            count = number + 1
+        if self._is_spread and is_idle(count, ranks):
+            self._pairs(batch, precision)  # FSDP's gathers need every process
 
     def _pairs(self, batch: Batch, precision: Precision) -> dict[str, FactorPair]:
         is_half = runs_half(self.factors.blocks, precision)
@@ -376,6 +384,10 @@ class InfluenceScores:
         return restrict_gradients(self.trained.model, self.layers)
 
     @property
+    def _is_spread(self) -> bool:
+        return is_sharded(self.trained.model)
+
+    @property
     def _is_exact(self) -> bool:
         return self.config.curvature is Curvature.EXACT
 
@@ -383,10 +395,13 @@ class InfluenceScores:
         """Columns at their places, summed over processes."""
         found = list(parts)
         n = self.stream.count()
-        like = found[0][1]
         if self.lab.ranks.size == 1:
             return torch.cat([part for _, part in found], 1)
-        total = like.new_zeros(len(like), n)
+        # more processes than batches: this one may have none
+        counts = torch.tensor([len(found[0][1]), 1] if found else [0, 0])
+        rows, of = self.lab.sum(counts).tolist()
+        like = found[0][1] if found else next(iter(self.factors.blocks.values())).values
+        total = like.new_zeros(rows // of, n)
         for start, part in found:
             total[:, start : start + part.shape[1]] = part
         return self.lab.sum(total)

@@ -2,6 +2,7 @@
 pass saw does not fit.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +19,7 @@ from unseen.attributions.influence.running_sums import (
     pack_pairs,
     unpack_pairs,
 )
+from unseen.attributions.influence.stream import IDLE
 from unseen.engine.batches import size
 from unseen.engine.factor_pairs import FactorPair, GradientRows
 from unseen.engine.kron import FULL, Covariances, KroneckerBlock, blocks_of, damp
@@ -188,6 +190,8 @@ class Fit:
         store = self.unfinished("covariances")
         state = self._first_pass(store.load())
         for number, batch in batches():
+            if number == IDLE:
+                self._add_nothing(state, batch)
             if number < state.next:
                 continue
             self._add(state, number, batch)
@@ -219,6 +223,17 @@ class Fit:
         state.examples += size(batch)
         state.next = number + 1
 
+    def _add_nothing(self, state: FirstPass, batch: Batch) -> None:
+        """Sums of zero for every layer, where this process has no batch but this idle one."""
+        for _, pairs in self._pseudo(IDLE, batch):
+            for name, pair in pairs.items():
+                if self._is_diagonal(pair):
+                    state.plain.setdefault(name, _identity(pair))
+                elif name not in state.sums:
+                    state.sums[name] = Covariances()
+                    state.sums[name].add(pair, None, 0.0)
+                    _set_zero(state.sums[name])
+
     def _is_diagonal(self, pair: FactorPair) -> bool:
         wide = (
             isinstance(pair, GradientRows)
@@ -238,6 +253,8 @@ class Fit:
         following = int(stored.get(NEXT, 0))
         total |= {name: stored[name].to(value.device) for name, value in total.items() if stored}
         for number, batch in batches():
+            if number == IDLE:
+                deque(self._replay(number, batch, is_half), maxlen=0)
             if number < following:
                 continue
             for _, pairs in self._replay(number, batch, is_half):
@@ -332,6 +349,12 @@ def squares_in_basis(block: KroneckerBlock, pair: FactorPair) -> Tensor:
     for part in pair.parts():
         total += block.to_basis(part.gradients().to(block.values)).square().sum(0)
     return total
+
+
+def _set_zero(sums: Covariances) -> None:
+    for tensor in (sums.right, sums.left, sums.counts):
+        if tensor is not None:
+            tensor.zero_()
 
 
 def _identity(pair: FactorPair) -> KroneckerBlock:

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from unseen.engine.factor_pairs import FactorPair, as_rows, layer_biases, pairs_of, real_rows
+from unseen.engine.sharded_taps import tap_sharded
+from unseen.engine.sharding import WholeTensors, is_sharded, reshard
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig, TooBig, UnknownName
 from unseen.identity.tensors import digest_of
@@ -97,6 +99,7 @@ def restrict_gradients(model: nn.Module, layers: Sequence[str]) -> Iterator[None
     """Inside the block only these layers' own parameters ask for gradients, and the model is in
     evaluation mode.
     """
+    reshard(model)  # whole parameters that a forward pass left are others than the shards
     inside = {id(p) for name in layers for p in model.get_submodule(name).parameters(recurse=False)}
     others = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
     modes = {module: module.training for module in model.modules()}
@@ -121,7 +124,7 @@ def pairs(
     With `is_half` the model's own products and the pairs are in bfloat16.
     """
     with torch.autocast(next(iter(batch.values())).device.type, torch.bfloat16, enabled=is_half):
-        forms = tap(model, batch, f)
+        forms = (tap_sharded if is_sharded(model) else tap)(model, batch, f)
     if not is_exact:
         return pairs_of(forms, layer_biases(model), torch.bfloat16 if is_half else None)
     size = sum(form.shape.numel() for form in forms.values())
@@ -136,5 +139,7 @@ def pairs(
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and values of all parameters and buffers."""
-    return digest_of(model.state_dict())
+    """SHA-256 over names, shapes and values of all parameters and buffers; of a sharded model that
+    of the whole one, which all processes ask for together.
+    """
+    return digest_of(WholeTensors(model.state_dict()))

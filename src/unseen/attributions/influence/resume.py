@@ -9,8 +9,10 @@ from torch import Tensor
 
 from unseen.attributions.influence.attributor import InfluenceScores
 from unseen.attributions.influence.top_k import Extremes, Top, top_of, update_extremes
+from unseen.engine.sharding import is_sharded, without_hooks
 from unseen.errors import InvalidConfig, InvalidData
-from unseen.identity import Identity, identify
+from unseen.identity import Identity, Structure, identify
+from unseen.lab import Lab
 from unseen.task import Batch, PerExample, Use
 
 
@@ -35,10 +37,12 @@ def identity(
     """Everything that decides the result: model, factors, settings, queries, candidates and
     corpus.
     """
+    model = found.trained.model
     return identify(
         "running best",
         settings=found.config,
-        model=found.trained.model,
+        # the factors carry a digest of the weights
+        model=Structure(without_hooks(model)) if is_sharded(model) else model,
         factors=found.factors.tensors(),
         data=found.trained.task.of(Use.TRAIN),
         queries=queries,
@@ -74,6 +78,8 @@ def top(
     rows = _rows(found, candidates)
     step = every * found.config.batch_size * found.lab.ranks.size
     state = saved.load()
+    if is_sharded(found.trained.model) and not _are_equal(state, found.lab):
+        state = None  # the processes were killed apart, and can only run together
     done = 0 if state is None else int(state["done"])
     ends: Extremes | None = None if state is None else _read(state)
     if done < len(rows):
@@ -93,6 +99,13 @@ def top(
         nothing = (nothing[0], nothing[1].expand(len(nothing[0]), 0))
         ends = (nothing, nothing)
     return top_of(ends, k, found.stream.count(), found.lab)
+
+
+def _are_equal(state: dict[str, Tensor] | None, lab: Lab) -> bool:
+    """Whether all processes got equally far."""
+    done = 0.0 if state is None else float(state["done"])
+    total, squares = lab.sum(torch.tensor([done, done**2], dtype=torch.float64)).tolist()
+    return lab.ranks.size * squares == total**2
 
 
 def _rows(found: InfluenceScores, candidates: Tensor | None) -> Tensor:

@@ -10,8 +10,12 @@ from torch import Tensor
 
 from unseen.engine.batches import gather, length, once, size, to_device
 from unseen.errors import InvalidData
-from unseen.lab import Lab
+from unseen.lab import Lab, Ranks
 from unseen.task import Batch, Task, Use
+
+IDLE = -1
+"""The number of a batch that is only run: the processes of a sharded model run it equally often.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +83,23 @@ class Stream:
                 yield number, start, batch
                 number, start = number + 1, start + size(batch)
 
-    def local_batches(self, most: int) -> Iterator[tuple[int, Batch]]:
-        """This process's batches among those that begin before example `most`."""
-        ranks = self.lab.ranks
+    def local_batches(self, most: int, is_even: bool = False) -> Iterator[tuple[int, Batch]]:
+        """This process's batches among those that begin before example `most`.
+
+        With `is_even` a process that has one fewer than others gets some batch under the number
+        `IDLE`.
+        """
+        ranks, count = self.lab.ranks, 0
         for number, start, batch in self.lab.track(self.iterate(), self.batches):
             if start >= most:
-                return
+                break
+            count = number + 1
             if number % ranks.size == ranks.rank:
                 yield number, batch
+        if is_even and is_idle(count, ranks):
+            yield IDLE, batch
+
+
+def is_idle(batches: int, ranks: Ranks) -> bool:
+    """Whether this process has one batch fewer than others."""
+    return ranks.rank >= batches % ranks.size > 0

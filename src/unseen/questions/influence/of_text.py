@@ -17,6 +17,7 @@ from unseen.attributions.influence.bm25 import candidates
 from unseen.attributions.influence.iterative import convergence_sentence
 from unseen.attributions.influence.resume import identity, top
 from unseen.engine.batches import gather
+from unseen.engine.sharding import is_sharded, shard_blocks
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -59,6 +60,8 @@ class TextRequest:
     """Windows per query that the BM25 pre-filter lets through; 0: all are scored."""
     write: int = 16
     """Tokens that the model writes where a query has no completion."""
+    shard: bool = False
+    """Whether the processes hold a part of every parameter each (`fully_shard`)."""
     cache: TensorCache
     """Where the state of an unfinished run is kept."""
 
@@ -81,7 +84,12 @@ def trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> Inf
 
 
 def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> InfluenceReport:
-    model, began = asked.model.to(lab.device).eval(), time.perf_counter()
+    model, began = asked.model.eval(), time.perf_counter()
+    if asked.shard and not is_sharded(model):
+        # a whole model is not moved to a device that holds a part; generation calls the inner one
+        shard_blocks(model.model, lab.device)
+    elif not is_sharded(model):
+        model = model.to(lab.device)
     refuse_long_windows(asked.corpus.length, model)
     left_out: list[str] = []
     task = replace(asked.corpus, note=left_out.append).build(lab)
@@ -106,12 +114,15 @@ def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> In
     rows = torch.cat([best.index, best.worst_index], 1).cpu()
     sink.names[:] = ["shared words", "embeddings"]
     ranks = surface_ranks(model, batch, task, rows, chosen, lab)
+    # of a sharded model every process has to run its part
     answers = (
-        _answers_with_text(asked, found, batch, queries, best, data) if lab.ranks.rank == 0 else []
+        _answers_with_text(asked, found, batch, queries, best, data)
+        if lab.ranks.rank == 0 or is_sharded(model)
+        else []
     )
     return InfluenceReport(
         name=asked.name,
-        answers=with_ranks(answers, ranks, rows, looked),
+        answers=with_ranks(answers, ranks, rows, looked) if lab.ranks.rank == 0 else [],
         examples=len(data),
         scored=looked,
         caveat=advice.OF_TEXT,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from unseen.attributions.influence.bm25 import Words, matches
 from unseen.attributions.influence.similarity import embed
-from unseen.attributions.influence.stream import Stream
+from unseen.attributions.influence.stream import Stream, is_idle
+from unseen.engine.sharding import is_sharded
 from unseen.lab import Lab
 from unseen.questions.influence.results import Influencer, QueryInfluence, SurfaceRank
 from unseen.task import Batch, Task
@@ -63,6 +64,8 @@ def surface_ranks(
         for both in zip(*map(similarities, shown.split(BATCH)), strict=True)
     ]
     ahead = [torch.zeros_like(one) for one in own]
+    if is_sharded(model) and is_idle(len(scored.split(BATCH)), lab.ranks):
+        similarities(scored[:BATCH])  # every process runs the model equally often
     for part in lab.track(parts, len(parts)):
         for one, mine, count in zip(similarities(part), own, ahead, strict=True):
             # rounding of another batch must not put a row before itself
