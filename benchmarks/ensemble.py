@@ -2,11 +2,12 @@
 
 `python benchmarks/ensemble.py --json` prints a list of `model`, `parameters`, `speedup_vs_loop`
 (CPU seconds; the loop is `engine.loop.train`), `speedup_vs_bare` (against a loop with nothing but
-the forward pass, `backward` and the optimiser), `wall_speedup_vs_loop`, `stacked` (what the probe
-chose), the largest difference between the weights after ten steps (asserted ≤ 1e-5) and at the
-end, `share_of_peak` (the products' operations per second over those of a large product; with 1 the
-speed-up would be `largest_possible_speedup_vs_loop`) and `why` it is not more. Stacked times
-include the probe.
+the forward pass, `backward` and the optimiser), `wall_speedup_vs_loop`, `first_speedup_vs_loop`
+(with the probe, which only the first models of a kind need), `probe_seconds`, `stacked` (what the
+probe chose), the largest difference between the weights after ten steps (asserted ≤ 1e-5) and at
+the end, `share_of_peak` (the products' operations per second over those of a large product; with 1
+the speed-up would be `largest_possible_speedup_vs_loop`), `shares` (of a profiled stacked run: the
+time within operators of each kind, and what is between them) and `why` it is not more.
 
 Ten steps, because stacked and single products round differently (1e-7) on some processors, and Adam
 turns a gradient of rounding size into a step of full size, whichever way the models are trained:
@@ -25,12 +26,14 @@ from statistics import median
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from unseen.engine.batches import Columns, orders
 from unseen.engine.loop import Budget, Optimizer, erm_step, train
 from unseen.engine.vectorized.choose import train_looped, train_many
 from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
+from unseen.engine.vectorized.probe import forget_speedups
 from unseen.lab import Lab, Silent
 from unseen.method import Trained
 from unseen.models.mlp import mlp
@@ -162,6 +165,30 @@ def early_difference(
     return largest_difference(together.models, alone.models)
 
 
+KINDS = {
+    "products": ("bmm", "addmm", "aten::mm", "convolution", "conv2d", "mkldnn"),
+    "optimiser": ("fused_adam", "fused_sgd", "Optimizer."),
+    "loss": ("softmax", "nll_loss"),
+    "activations": ("threshold", "clamp_min", "relu", "pool"),
+    "minibatches": ("index_select", "randperm", "aten::stack", "aten::cat"),
+}
+"""Parts of operators' names."""
+
+
+def shares(run: Callable[[], object]) -> dict[str, float]:
+    """Of the operators' own time in a run, that of each kind. The profiler itself is no part of it,
+    Python between the operators neither.
+    """
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        run()
+    spent = {one.key: one.self_cpu_time_total for one in found.key_averages()}
+    found_shares = dict.fromkeys((*KINDS, "other"), 0.0)
+    for name, time_ in spent.items():
+        kind = next((k for k, parts in KINDS.items() if any(p in name for p in parts)), "other")
+        found_shares[kind] += time_ / sum(spent.values())
+    return {kind: round(share, 3) for kind, share in found_shares.items()}
+
+
 def measured(case: Case, batch_size: int) -> dict[str, float | int | str | bool]:
     x, y = data(case)
     task = Task(
@@ -182,6 +209,11 @@ def measured(case: Case, batch_size: int) -> dict[str, float | int | str | bool]
         copy.deepcopy(fresh[:2]), task, erm_step, Budget(steps=50, batch_size=batch_size), labs[:2]
     )
     stacks, loops, hands, peaks = [], [], [], []
+    forget_speedups()
+    firsts = [copy.deepcopy(fresh) for _ in range(2)]
+    first, again = (
+        timed(partial(train_many, models, task, erm_step, budget, labs)) for models in firsts
+    )
     # in turns, so that a busy neighbour slows all contestants alike; medians, so that a burst of
     # his does not count
     for turn in range(TURNS):
@@ -200,6 +232,8 @@ def measured(case: Case, batch_size: int) -> dict[str, float | int | str | bool]
         [median(times) * scale for times in zip(*each, strict=True)]
         for each, scale in ((stacks, 1), (loops, MODELS), (hands, MODELS))
     )
+    n = len(fresh)
+    runs = TrainingRuns(fresh, [task] * n, [erm_step] * n, [budget] * n, labs)
     products = operations(fresh[0], x[:batch_size], y[:batch_size]) * budget.steps * MODELS
     return {
         "model": case.model,
@@ -207,6 +241,8 @@ def measured(case: Case, batch_size: int) -> dict[str, float | int | str | bool]
         "speedup_vs_loop": round(loop[0] / stacked[0], 2),
         "speedup_vs_bare": round(hand[0] / stacked[0], 2),
         "wall_speedup_vs_loop": round(loop[1] / stacked[1], 2),
+        "first_speedup_vs_loop": round(loop[0] / first[0], 2),
+        "probe_seconds": round(first[0] - again[0], 3),
         "stacked": bool(trained[0].curves["stacked"][0]),
         "largest_difference": largest_difference(together, alone),
         f"largest_difference_after_{EARLY}": early,
@@ -216,6 +252,7 @@ def measured(case: Case, batch_size: int) -> dict[str, float | int | str | bool]
         "share_of_peak": round(products / stacked[0] / max(peaks), 3),
         "share_of_peak_bare": round(products / hand[0] / max(peaks), 3),
         "largest_possible_speedup_vs_loop": round(loop[0] / (products / max(peaks)), 2),
+        "shares": shares(partial(train_stacked, runs)),
         "why": case.why,
         "batch_size": batch_size,
     }

@@ -1,11 +1,13 @@
 """Tensors come back bit by bit or not at all, and a pickle is never opened."""
 
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from unseen.errors import CorruptFile, InvalidData, MissingFile
 from unseen.runs.tensors import TensorCache, load_weights, save_weights
@@ -94,3 +96,19 @@ def test_keys_that_read_alike_have_files_of_their_own(tmp_path):
     kept = TensorCache(tmp_path)
     assert len({kept.path(key) for key in ("a b", "a-b", "a/b", "a" * 60, "a" * 61, "..")}) == 6
     assert all(kept.path(key).parent == tmp_path for key in ("../../x", "/etc/x"))
+
+
+def test_a_number_is_measured_once_for_a_structure(tmp_path):
+    measured = []
+
+    def number(model: nn.Module, **parts: object) -> float:
+        # a new object each time, as a new process has
+        return TensorCache(tmp_path).number(
+            "speed", {"model": model, **parts}, lambda: measured.append(1) or len(measured) / 3
+        )
+
+    assert number(nn.Linear(2, 3)) == number(nn.Linear(2, 3)) == 1 / 3
+    assert number(nn.Linear(2, 4)) == 2 / 3
+    assert number(nn.Linear(2, 3), batch=8) == 1
+    assert [number(nn.Linear(2, 3), when=lambda: os.environ) for _ in range(2)] == [4 / 3, 5 / 3]
+    assert len(list(tmp_path.iterdir())) == 3

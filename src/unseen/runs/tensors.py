@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from unseen.errors import CorruptFile, InvalidData, MissingFile
-from unseen.identity import Identity, differing
+from unseen.identity import Identity, Structure, differing, identify
 from unseen.identity.tensors import digest_of
 from unseen.runs.code_keys import code_of_objects
 from unseen.runs.inventory import CURVATURE, factor_bytes
 from unseen.runs.locks import writing
+from unseen.runs.provenance import processor
 from unseen.runs.sizes import LIMIT, factor_limit, format_size
 from unseen.runs.store import home, write_atomic
 
@@ -126,6 +128,20 @@ class TensorCache:
                 save_weights(path, tensors, text, time.process_time() - began)
             self.forget_unfinished(key)
         return tensors
+
+    def number(self, name: str, parts: Mapping[str, object], measure: Callable[[], float]) -> float:
+        """What was measured on this machine under these parts, of a model its structure: a speed
+        does not depend on weights. Measured every time where it cannot be known what decides it.
+        """
+        given = {
+            part: Structure(value) if isinstance(value, nn.Module) else value
+            for part, value in parts.items()
+        }
+        key = identify(name, machine=processor(), **given)
+        if key.unknown:
+            return measure()
+        made = self(key, lambda: {"number": torch.tensor(measure(), dtype=torch.float64)})
+        return float(made["number"])
 
     def state_file(self, key: Identity, name: str, decisive: str) -> UnfinishedFile:
         """A place for a part of an unfinished value, which `decisive` decides beside its key."""

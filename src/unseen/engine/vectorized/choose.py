@@ -1,38 +1,30 @@
 """Joint training of many models of one shape: the loop's result, for all of them at once.
 
 `train_many` equals `[train(model, task, step, budget, lab) for …]`: the same minibatches in the
-same order, the same updates, the same curves. A short probe measures both ways and checks that they
-agree; the faster one trains.
+same order, the same updates, the same curves. A short probe (`probe.py`) measures both ways and
+checks that they agree; the faster one trains, and the next models of this kind without a probe.
 """
 
 import logging
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from statistics import median
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
-from unseen.engine import parameters
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Step, Watch
 from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
+from unseen.engine.vectorized.probe import Refusal, speedup
 from unseen.engine.vectorized.steps import VectorizedStep, as_vectorized
 from unseen.errors import Divergence, InvalidData
-from unseen.lab import Lab, Silent, T
+from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.task import Task, Use
 
 GAIN = 1.15
 """Smallest speed-up in the probe for which models are stacked: below it the difference is noise."""
-TOLERANCE = 1e-4
-"""Largest relative difference between stacked and looped weights after the probe's few steps
-(float32 rounding).
-"""
 
 
 @dataclass(frozen=True)
@@ -124,7 +116,7 @@ def train_looped(runs: TrainingRuns) -> list[Trained | Divergence]:
 
 def choose_backend(runs: TrainingRuns) -> Backend:
     """Stack or loop: what cannot be stacked is looped, everything else is decided by a probe of a
-    few steps.
+    few steps, or by what it found before.
     """
     reason = _obstacle(runs)
     if reason:
@@ -133,63 +125,11 @@ def choose_backend(runs: TrainingRuns) -> Backend:
     if n < 4:
         return Backend(False, "too few steps to be worth a probe")
     try:
-        many, together = _probe(runs, n, lambda short: train_stacked(short)[0])
-    # vmap's refusals: randomness, in-place updates, data-dependent control flow; a loss that asks
-    # the model for more than outputs; a column that is missing, which the loop says by its name
-    except (RuntimeError, AttributeError, TypeError, LookupError) as error:
-        return Backend(False, f"vmap refuses: {str(error).splitlines()[0][:160]}")
-    single, alone = _probe(
-        replace(runs, models=runs.models[:1]), n, lambda short: short.train_one(0)
-    )
-    if (
-        isinstance(together, Divergence)
-        or isinstance(alone, Divergence)
-        or not _agree(together.model, alone.model)
-    ):
-        return Backend(False, "the stacked step does not give the loop's weights")
-    speedup = single * len(runs.models) / many
+        speed = speedup(runs, n)
+    except Refusal as refusal:
+        return Backend(False, str(refusal))
     return Backend(
-        speedup >= GAIN, f"a stacked step is {speedup:.2f} times as fast in the probe", speedup
-    )
-
-
-@dataclass(frozen=True)
-class _Stopwatch(Silent):
-    """A sink that notes when each step starts."""
-
-    cuda: bool = False
-    marks: list[float] = field(default_factory=list)
-
-    def track(self, path: tuple[str, ...], items: Iterable[T], total: int | None) -> Iterator[T]:
-        for item in items:
-            self._mark()
-            yield item
-        self._mark()
-
-    def _mark(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize()
-        # CPU time where the CPU works: other processes do not decide
-        self.marks.append(time.perf_counter() if self.cuda else time.process_time())
-
-    @property
-    def step(self) -> float:
-        """Median seconds of a step, the first two (allocation, lazy initialisation) left out."""
-        return median(b - a for a, b in pairwise(self.marks[2:]))
-
-
-def _probe(
-    runs: TrainingRuns, n: int, run: Callable[[TrainingRuns], Trained | Divergence]
-) -> tuple[float, Trained | Divergence]:
-    watch = _Stopwatch(runs.labs[0].device.type == "cuda")
-    result = run(runs.shorten(n, watch))
-    return max(watch.step, 1e-9), result
-
-
-def _agree(a: nn.Module, b: nn.Module) -> bool:
-    x, y = parameters.state(a), parameters.state(b)
-    return all(
-        torch.allclose(x[n].double(), y[n].double(), rtol=TOLERANCE, atol=TOLERANCE) for n in x
+        speed >= GAIN, f"a stacked step is {speed:.2f} times as fast in the probe", speed
     )
 
 

@@ -37,17 +37,15 @@ class Ensemble(nn.Module):
         self._template = (
             template,
         )  # in a tuple: its own parameters are placeholders, not the ensemble's
+        named = [dict(model.named_parameters()) for model in models]
         for name, first in models[0].named_parameters():
-            stacked = torch.stack(
-                [dict(model.named_parameters())[name].detach() for model in models]
-            )
+            stacked = torch.stack([one[name].detach() for one in named])
             self.register_parameter(
                 _key(name), nn.Parameter(stacked, requires_grad=first.requires_grad)
             )
-        for name, _ in models[0].named_buffers():
-            self.register_buffer(
-                _key(name), torch.stack([dict(model.named_buffers())[name] for model in models])
-            )
+        buffers = [dict(model.named_buffers()) for model in models]
+        for name in buffers[0]:
+            self.register_buffer(_key(name), torch.stack([one[name] for one in buffers]))
 
     @property
     def template(self) -> nn.Module:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unseen.engine import parameters
-from unseen.engine.batches import Columns, model_to_device, once, orders, size, to_device
+from unseen.engine.batches import Columns, model_to_device, once, size, to_device
 from unseen.engine.loop import (
     Budget,
     Step,
@@ -58,27 +59,47 @@ class TrainingRuns:
         )
 
 
+class StackedTraining:
+    """All models as one, trained a step at a time."""
+
+    def __init__(self, runs: TrainingRuns) -> None:
+        self.budget, lab = runs.budgets[0], runs.labs[0]
+        for model in runs.models:
+            model_to_device(model, lab)
+        self.ensemble = Ensemble(runs.models).train()
+        self.update = StackedOptimizer(self.ensemble, runs.budgets)
+        self.gradient = StackedGradient(
+            self.ensemble, runs.steps, runs.tasks[0].objective, runs.labs
+        )
+        self.streams = {use: _streams(runs, use) for use in (Use.TRAIN, Use.ADAPT)}
+
+    def __call__(self, step: int) -> Float[Tensor, " model"]:
+        """One step of every model; the losses before it."""
+        # reading and selecting leave the ensemble in evaluation mode
+        if not self.ensemble.training:
+            self.ensemble.train()
+        fit, adapt = (
+            {name: next(stream) for name, stream in self.streams[use].items()}
+            for use in (Use.TRAIN, Use.ADAPT)
+        )
+        losses = self.gradient(fit, adapt, step)
+        self.update(self.budget.rate(step))
+        return losses
+
+
 def train_stacked(runs: TrainingRuns) -> list[Trained | Divergence]:
     """Trains all models as one; results and curves as from `loop.train`."""
     models, budget, lab = runs.models, runs.budgets[0], runs.labs[0]
     for model in models:
         model_to_device(model, lab)
     starts = [parameters.copy_parameters(model) for model in models]
-    ensemble = Ensemble(models)
-    update = StackedOptimizer(ensemble, runs.budgets)
-    gradient = StackedGradient(ensemble, runs.steps, runs.tasks[0].objective, runs.labs)
-    streams = {use: _streams(runs, use) for use in (Use.TRAIN, Use.ADAPT)}
+    training = StackedTraining(runs)
+    ensemble = training.ensemble
     losses = torch.full((budget.steps, len(models)), math.nan, device=lab.device)
     watched, selected = _Watcher(runs, ensemble), _Selector(runs, ensemble)
     watched.read(0)
     for step in lab.track(range(budget.steps), budget.steps):
-        ensemble.train()
-        fit, adapt = (
-            {name: next(stream) for name, stream in streams[use].items()}
-            for use in (Use.TRAIN, Use.ADAPT)
-        )
-        losses[step] = gradient(fit, adapt, step)
-        update(budget.rate(step))
+        losses[step] = training(step)
         if step % 100 == 99 and not torch.isfinite(losses[step]).any():
             break  # nothing is left to train
         watched.read(step + 1)
@@ -118,12 +139,11 @@ def _streams(runs: TrainingRuns, use: Use) -> dict[str, Iterator[Mapping[str, Te
     def stream(name: str) -> Iterator[Mapping[str, Tensor]]:
         data: list[Columns] = [task.splits[name].data for task in runs.tasks]  # type: ignore[misc]
         n, batch_size, k = len(data[0]), runs.budgets[0].batch_size, len(data)
-        indices = [orders(n, batch_size, lab.child(name)) for lab in runs.labs]
         table, starts = _concatenate(data)
-        while True:
-            index = torch.stack([next(order) for order in indices])
+        for index in _stacked_orders(n, batch_size, [lab.child(name) for lab in runs.labs]):
             if table is not None:
-                flat_batch = table[(index + starts).flatten()]
+                rows = index if starts is None else index + starts
+                flat_batch = table[rows.flatten()]
                 batch = {key: tensor.unflatten(0, (k, -1)) for key, tensor in flat_batch.items()}
             else:
                 parts = [columns[i] for columns, i in zip(data, index, strict=True)]
@@ -133,16 +153,27 @@ def _streams(runs: TrainingRuns, use: Use) -> dict[str, Iterator[Mapping[str, Te
     return {name: stream(name) for name in runs.tasks[0].of(use)}
 
 
-def _concatenate(data: Sequence[Columns]) -> tuple[Columns | None, Tensor]:
-    """The different data one after the other, and where each model's begin; no table if it were too
-    large.
+def _stacked_orders(
+    n: int, batch_size: int, labs: Sequence[Lab]
+) -> Iterator[Int[Tensor, "model batch"]]:
+    """The index batches of `batches.orders` of every model, a pass over the data at a time."""
+    generators = [lab.generator() for lab in labs]
+    batch_size = min(batch_size, n)
+    while True:
+        passes = torch.stack([torch.randperm(n, generator=each) for each in generators])
+        yield from passes[:, : n - n % batch_size].split(batch_size, 1)
+
+
+def _concatenate(data: Sequence[Columns]) -> tuple[Columns | None, Tensor | None]:
+    """The different data one after the other, and where each model's begin (None if all have the
+    same); no table if it were too large.
     """
     distinct = {id(columns): columns for columns in data}
+    if len(distinct) == 1:
+        return data[0], None
     order = {key: number for number, key in enumerate(distinct)}
     starts = torch.tensor([[order[id(columns)] * len(columns)] for columns in data])
     tables = [columns.columns for columns in distinct.values()]
-    if len(tables) == 1:
-        return data[0], starts
     kinds = [
         {key: (t.dtype, t.device, t.shape[1:]) for key, t in table.items()} for table in tables
     ]

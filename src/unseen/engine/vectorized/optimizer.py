@@ -27,6 +27,7 @@ class StackedOptimizer:
             )
             for name in ("lr", "weight_decay", "clip")
         )
+        self.has_clip = bool(torch.isfinite(self.clips).any())
         decay, one = self.budget.weight_decay, len({(b.lr, b.weight_decay) for b in budgets}) == 1
         self.shared = one and (self.budget.decay_vectors or not decay)
         self.optimizer = (
@@ -35,7 +36,7 @@ class StackedOptimizer:
 
     @torch.no_grad()
     def __call__(self, share: float) -> None:
-        if torch.isfinite(self.clips).any():
+        if self.has_clip:
             self._clip()
         if self.shared:
             for group in self.optimizer.param_groups:
