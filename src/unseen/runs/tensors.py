@@ -165,15 +165,27 @@ class TensorCache:
             return nullcontext()
         return writing(self.home, room or self.folder.name)
 
+    def foresee(self, key: Identity, size: int) -> None:
+        """Says before the work that its result of this size will not be kept, where the limit of
+        factor files does not allow it.
+        """
+        if self.text(key) is not None:
+            self._allows(self.path(key), size)
+
     def _has_room(self, path: Path, tensors: Mapping[str, Tensor]) -> bool:
+        return self._allows(path, sum(tensor.nbytes for tensor in tensors.values()))
+
+    def _allows(self, path: Path, size: int) -> bool:
         """Whether the limit of factor files allows one more; says so where it does not."""
         limit = factor_limit() if self.home is not None else None
         if limit is None or self.home is None or not path.name.startswith(CURVATURE):
             return True
-        size = sum(tensor.nbytes for tensor in tensors.values())
         present = factor_bytes(self.home)
         if present + size <= limit:
             return True
+        if str(path) in self._told:  # when the fit began
+            return False
+        self._told.add(str(path))
         self._warn_once(
             f"Factors of {format_size(size)} are not kept, they will be fitted again: factor files "
             f"take {format_size(present)} already, and {LIMIT} is {format_size(limit)}. Raise it, "

@@ -180,3 +180,25 @@ def test_sums_for_a_file_of_factors_lie_in_the_home(often, tmp_path):
     assert same(found, whole)
     assert (tmp_path / "mine.safetensors").exists()
     assert files(tmp_path / "home") == []
+
+
+@pytest.mark.parametrize("case", ["no memory", "diagonal"])
+def test_factors_that_will_not_be_kept_are_named_before_the_fit_is_done(
+    case, tmp_path, monkeypatch, caplog
+):
+    home = tmp_path / "home"
+    keeper = TensorCache(home / "influence", lambda code: "1", home)
+    whole, _ = fit(tmp_path / "whole", case)
+    numbers = {name: t for name, t in whole.items() if not name.endswith("/scalars")}
+    size = sum(t.nbytes for name, t in numbers.items() if not name.startswith("unseen/"))
+    monkeypatch.setenv("UNSEEN_CACHE_LIMIT", str(size + 1000))
+    with pytest.raises(Stop):
+        fit(keeper, case, stop=2)
+    assert "are not kept" not in caplog.text
+    monkeypatch.setenv("UNSEEN_CACHE_LIMIT", str(size - 1))
+    with pytest.raises(Stop):
+        fit(keeper, case, stop=2)
+    assert f"Factors of {tensors.format_size(size)} are not kept" in caplog.text
+    fit(keeper, case)
+    assert caplog.text.count("are not kept") == 1
+    assert not list(home.glob("influence/*"))

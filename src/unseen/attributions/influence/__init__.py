@@ -36,7 +36,12 @@ from unseen.attributions.influence.layers import (
     select_layers,
 )
 from unseen.attributions.influence.preconditioned_queries import Precision
-from unseen.attributions.influence.running_sums import Forgetful, SumsStore, sums_store
+from unseen.attributions.influence.running_sums import (
+    Forgetful,
+    KeeperWithLimit,
+    SumsStore,
+    sums_store,
+)
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top
 from unseen.engine.factor_pairs import FactorPair
@@ -178,6 +183,10 @@ class Influence:
                 where = f"{name}-{lab.ranks.rank}"
                 return sums_store(lab.keeper, key, where, f"memory={self.memory}")
 
+            def foresee(size: int) -> None:
+                if isinstance(lab.keeper, KeeperWithLimit):
+                    lab.keeper.foresee(key, size)
+
             fit = Fit(
                 model,
                 self.curvature.preconditioner,
@@ -192,6 +201,7 @@ class Influence:
                 self.real,
                 kept,
                 sums_of,
+                foresee,
             )
 
             def make() -> dict[str, Tensor]:

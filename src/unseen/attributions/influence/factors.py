@@ -168,6 +168,8 @@ class Fit:
     cache: PairCache
     unfinished: Callable[[str], SumsStore] = lambda name: Forgetful()
     """Where the sums of each pass are kept until it is finished."""
+    foresee: Callable[[int], None] = lambda size: None
+    """Hears the size of the factors as soon as one batch shows it."""
 
     def __call__(self, batches: Pass) -> tuple[dict[str, KroneckerBlock], int]:
         """The damped blocks, and the number of examples that they were fitted on."""
@@ -188,13 +190,16 @@ class Fit:
     def _bases(self, batches: Pass) -> tuple[dict[str, KroneckerBlock], float]:
         """Eigenvectors of every layer, and the number of examples over all processes."""
         store = self.unfinished("covariances")
-        state = self._first_pass(store.load())
+        state, is_foreseen = self._first_pass(store.load()), False
         for number, batch in batches():
             if number == IDLE:
                 self._add_nothing(state, batch)
             if number < state.next:
                 continue
             self._add(state, number, batch)
+            if not is_foreseen:
+                self.foresee(state.factor_bytes)
+                is_foreseen = True
             if store.is_due():
                 held = pack_pairs({*self.cache.pairs, *self.cache.earlier}, self.cache.used)
                 store.save(state.tensors() | held)

@@ -31,6 +31,13 @@ class KeeperOfSums(Protocol):
     def state_file(self, key: Identity, name: str, decisive: str) -> SumsStore: ...
 
 
+@runtime_checkable
+class KeeperWithLimit(Protocol):
+    """A keeper that can say beforehand that a value will not be kept."""
+
+    def foresee(self, key: Identity, size: int) -> None: ...
+
+
 class Forgetful:
     """Keeps nothing."""
 
@@ -71,6 +78,19 @@ class FirstPass:
         for name, block in self.plain.items():
             made |= {f"plain/{key}": tensor for key, tensor in block.tensors(name).items()}
         return made
+
+    @property
+    def factor_bytes(self) -> int:
+        """What a file of the factors takes that these sums will give, scalars aside."""
+        size = sum(t.nbytes for block in self.plain.values() for t in block.tensors("").values())
+        for one in self.sums.values():
+            assert one.right is not None
+            left = one.left if one.left is not None else one.counts
+            assert left is not None
+            o, i = len(left), len(one.right)
+            size += one.right.nbytes + (0 if one.left is None else one.left.nbytes)
+            size += (o * i + o + i) * one.right.element_size()
+        return size
 
     @classmethod
     def of(cls, state: State, device: torch.device) -> "FirstPass":
