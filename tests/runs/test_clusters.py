@@ -7,15 +7,17 @@ import importlib.util
 import json
 import os
 import signal
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import pytest
 from elsewhere import FILE, is_alive, workers_of, write_subjects
 from waiting import PATIENCE, wait_until
 
-from unseen.errors import InvalidConfig, MissingExtra, UnknownName
+from unseen.errors import Divergence, InvalidConfig, MissingExtra, UnknownName
 from unseen.runs import catalog, clusters
 from unseen.runs.clusters import Resources, executor
+from unseen.runs.executors import compute_pieces
 from unseen.runs.runner import Choices, run
 from unseen.study import Scale
 
@@ -189,7 +191,77 @@ def test_refusals():
         executor("", Resources(jobs=2, address="tcp://host:8786"))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is missing")
+needs_submitit = pytest.mark.skipif(
+    importlib.util.find_spec("submitit") is None, reason="submitit is missing"
+)
+
+
+@needs_submitit
+def test_slurm_has_no_more_jobs_at_once_than_asked(monkeypatch, tmp_path):
+    """Nor does an error lose its type on the way."""
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path))
+    room = tmp_path / "occupied"
+
+    def occupy(piece: int) -> int:
+        from unseen.errors import Divergence
+
+        room.touch(exist_ok=False)
+        room.unlink()
+        if piece == 2:
+            raise Divergence("The loss is not finite.", why="the rate is high.", fix="lower it.")
+        return piece
+
+    place = executor("slurm", Resources(jobs=1, memory_gb=0.1, address="local"))
+    found = {
+        piece: future.exception() or future.result()
+        for piece, future in compute_pieces(range(3), occupy, place)
+    }
+    assert [found[0], found[1]] == [0, 1]
+    assert isinstance(found[2], Divergence)
+    assert found[2].fix == "lower it."
+
+
+@pytest.fixture
+def sbatch(monkeypatch, tmp_path):
+    """A folder of commands that stand for Slurm's; `sbatch` is what the test writes there."""
+    monkeypatch.setenv("UNSEEN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def write(name: str, script: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    for name in ("srun", "sacct", "scancel"):
+        write(name, "")
+    return lambda script: write("sbatch", script)
+
+
+@needs_submitit
+def test_slurm_is_asked_for_partition_memory_and_time(sbatch, tmp_path):
+    """The job that was queued, and its end where the run is cancelled."""
+    sbatch(f'cp "$1" {tmp_path}/job && mv {tmp_path}/job {tmp_path}/queued\necho "batch job 7"')
+    asked = Resources(jobs=1, partition="cpu", memory_gb=2.5, minutes=90)
+    place = executor("slurm", asked)()
+    waiting = [place.submit(abs, -1), place.submit(abs, -2)]
+    wait_until(lambda: (tmp_path / "queued").exists(), "a job is queued")
+    place.kill()
+    lines = (tmp_path / "queued").read_text().splitlines()
+    for line in ("partition=cpu", "mem=2560MB", "time=90", "cpus-per-task=1", "job-name=unseen"):
+        assert f"#SBATCH --{line}" in lines
+    assert isinstance(waiting[0].exception(), BrokenExecutor)
+    assert waiting[1].cancelled()
+
+
+@needs_submitit
+def test_what_slurm_refuses_is_said(sbatch):
+    sbatch('echo "sbatch: error: invalid partition specified: fast" >&2; exit 1')
+    place = executor("slurm", Resources(partition="fast"))()
+    with pytest.raises(InvalidConfig, match="invalid partition specified: fast"):
+        place.submit(abs, -1).result()
+    place.shutdown()
+
+
+@needs_submitit
 def test_slurm_without_a_queue_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("UNSEEN_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "")

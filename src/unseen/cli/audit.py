@@ -78,7 +78,12 @@ def parser() -> Arguments:
     add_model(p)
     add_text(p)
     p.option(
-        TRAINING, "--jobs", type=int, default=1, help="processes that share the held-out sites"
+        TRAINING,
+        "--jobs",
+        "--max-jobs",
+        type=int,
+        default=1,
+        help="held-out sites computed at once, by processes or jobs of a cluster (default 1)",
     )
     add_executor(p, TRAINING, "the held-out sites", "site")
     p.option(TRAINING, "--no-remedies", action="store_true", help="skip the training of remedies")

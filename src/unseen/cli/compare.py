@@ -78,8 +78,10 @@ def parser() -> Arguments:
     p.option(
         METHODS,
         "--jobs",
+        "--max-jobs",
         type=int,
-        help="processes that share the work (default: all cores if there is much)",
+        help="groups of runs computed at once, by processes or jobs of a cluster (default: all "
+        "cores if there is much)",
     )
     add_executor(p, METHODS, "the runs", "group of runs")
     add_training(p, estimator=False)

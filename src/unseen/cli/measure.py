@@ -163,7 +163,12 @@ def parser() -> Arguments:
     add_training(p)
     add_model(p)
     p.option(
-        TRAINING, "--jobs", type=int, default=1, help="processes that share the held-out sites"
+        TRAINING,
+        "--jobs",
+        "--max-jobs",
+        type=int,
+        default=1,
+        help="held-out sites computed at once, by processes or jobs of a cluster (default 1)",
     )
     # `--minutes` is what the measures may take
     add_executor(p, TRAINING, "the held-out sites", "site", "--site-minutes")

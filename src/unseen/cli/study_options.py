@@ -27,9 +27,10 @@ def run_parser() -> Arguments:
     p.option(
         COMPUTING,
         "--jobs",
+        "--max-jobs",
         type=int,
         default=1,
-        help="processes that compute cells at once (default 1)",
+        help="cells computed at once, by processes or jobs of a cluster (default 1)",
     )
     add_executor(p, COMPUTING, "cells", "cell")
     p.option(

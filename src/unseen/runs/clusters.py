@@ -130,7 +130,13 @@ class Ray(Executor):
         self._call = self._ray.remote(
             num_cpus=1, memory=int(resources.memory_gb * 2**30), max_retries=1
         )(_in_one_thread)
-        self._lost = (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.NodeDiedError)
+        died = self._ray.exceptions
+        self._lost = (
+            died.WorkerCrashedError,
+            died.NodeDiedError,
+            died.OutOfMemoryError,
+            died.ObjectLostError,
+        )
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The result of a call by some worker; `BrokenExecutor` where workers died of it."""
@@ -168,11 +174,18 @@ class Ray(Executor):
 
 
 class Slurm(Executor):
-    """A job of Slurm's queue per piece (submitit); its files lie under the home's `slurm`."""
+    """A job of Slurm's queue per piece (submitit), at most so many in the queue as there are jobs;
+    its files lie under the home's `slurm`.
+    """
 
     def __init__(self, resources: Resources) -> None:
         submitit = _library("submitit", "slurm")
         self._lost = (submitit.core.utils.UncompletedJobError,)
+        self._refused = (
+            submitit.core.utils.FailedJobError,
+            submitit.core.utils.FailedSubmissionError,
+            OSError,
+        )
         folder = home() / "slurm"
         cluster = resources.address or "slurm"  # None would compute here where no queue is found
         try:
@@ -190,16 +203,37 @@ class Slurm(Executor):
             name="unseen",
             **({"slurm_partition": resources.partition} if resources.partition else {}),
         )
-        self._waiting = ThreadPoolExecutor(resources.jobs + 1)
+        self._waiting = ThreadPoolExecutor(resources.jobs)
         self._ended = threading.Event()
         self._longest = resources.minutes * 60 + ABSENT
         self._jobs: list[Any] = []
+        self._entrance = threading.Lock()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """The result of a call as a job; `BrokenExecutor` where the job ended without one."""
-        job = self._queue.submit(_in_one_thread, fn, *args, **kwargs)
-        self._jobs.append(job)
-        return self._waiting.submit(self._result, job)
+        return self._waiting.submit(self._compute, fn, *args, **kwargs)
+
+    def _compute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result, error = self._result(self._enter(partial(_outcome, fn, *args, **kwargs)))
+        if error is not None:
+            raise error
+        return result
+
+    def _enter(self, call: Callable[[], Any]) -> Any:
+        """The job in the queue; none any more where the run was cancelled."""
+        with self._entrance:
+            if self._ended.is_set():
+                raise BrokenExecutor("it was cancelled")
+            try:
+                job = self._queue.submit(call)
+            except self._refused as error:
+                raise InvalidConfig(
+                    "Slurm did not take a job.",
+                    why=f"{str(error).strip() or type(error).__name__}.",
+                    fix="what it grants (sinfo, sacctmgr) by --partition, --memory-gb, --minutes.",
+                ) from error
+            self._jobs.append(job)
+        return job
 
     def _result(self, job: Any) -> Any:
         started = None
@@ -223,12 +257,13 @@ class Slurm(Executor):
 
     def kill(self) -> None:
         """Cancels what is queued or computed; such pieces count as not started."""
-        self._ended.set()
+        self.shutdown(wait=False, cancel_futures=True)
+        with self._entrance:
+            self._ended.set()
         for job in self._jobs:
             with suppress(Exception):  # one that has ended has nothing to cancel
                 if not job.done():
                     job.cancel(check=False)
-        self.shutdown(wait=False, cancel_futures=True)
 
 
 EXECUTORS: dict[str, Callable[[Resources], Executor]] = {
@@ -277,6 +312,14 @@ def _in_one_thread(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return fn(*args, **kwargs)
     finally:
         torch.set_num_threads(before)
+
+
+def _outcome(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Any, Exception | None]:
+    """In a worker of Slurm: the result or the error, which submitit would send as text."""
+    try:
+        return _in_one_thread(fn, *args, **kwargs), None
+    except Exception as error:
+        return None, error
 
 
 def _settle(future: Future[Any], answer: Any, lost: tuple[type[BaseException], ...]) -> None:
