@@ -1,4 +1,4 @@
-"""Per-example gradients of the layers of a model that `fully_shard` spreads over processes.
+"""Per-example gradients of the layers of a model that is spread over processes or devices.
 
 FSDP2 gathers a layer's whole parameters for its forward and its backward pass: there the hooks of
 `layer_taps` find them, and V = Σ_s g_s ⊗ a_s needs no parameter at all. Parameters ask for no
@@ -31,14 +31,14 @@ from unseen.engine.layer_taps import (
 from unseen.engine.layers import direct_parameters
 from unseen.engine.mixing import refuse_mixing_layers
 from unseen.engine.parameters import trainable
-from unseen.engine.sharding import ShardGroups, reshard
+from unseen.engine.sharding import ShardGroups, plain_forwards, reshard
 from unseen.errors import UnsupportedLayer
 from unseen.task import Batch, PerExample
 
 T = TypeVar("T")
 
 
-def tap_sharded(model: nn.Module, batch: Batch, f: PerExample) -> dict[str, GradientFactor]:
+def tap_spread(model: nn.Module, batch: Batch, f: PerExample) -> dict[str, GradientFactor]:
     """`tap` of this process's own batch; all processes that hold shards call it together.
 
     Every parameter must have factors: there is no other way here. The first batch of each kind is
@@ -66,7 +66,8 @@ def _pass(
     except NoFactors as error:
         raise UnsupportedLayer(
             f"Some gradients cannot be read from layers: {error}.",
-            why="the model is sharded, so gradients cannot be computed of each example alone.",
+            why="of a model that is spread over processes or devices gradients cannot be computed "
+            "of each example alone.",
             fix="choose other layers with layers=(…), or freeze these parameters.",
         ) from error
     return values, found, taps.shared
@@ -89,7 +90,8 @@ class ShardedTaps(LayerTaps[T]):
                     harvest = _Harvest(recorder, recorder.leaves(self.parameters), self._reduce)
                     # a layer may hold its shards again when its gradient comes
                     harvest.names |= {id(p): name for name, p in self.parameters.items()}
-                    harvest.backward(values)
+                    with plain_forwards(self.model):
+                        harvest.backward(values)
                 reduced = {
                     name: harvest.made[name] if name in harvest.made else harvest.reduce(name)
                     for name in self.parameters
@@ -282,7 +284,7 @@ def _examine(model: nn.Module, batch: Batch, f: PerExample) -> _Finding:
     _, second, _ = _pass(
         model, backwards, lambda m, b: weights * f(m, b), lambda name, form: form.norms2(), shared
     )
-    expected = {name: weights * of.flip(0) for name, of in norms.items()}
+    expected = {name: weights.to(of) * of.flip(0) for name, of in norms.items()}
     alone, reason = examples.value_of_middle(), ""
     if not all(bool(torch.isfinite(x).all()) for x in (examples.values, *norms.values())):
         return _Finding(shared, is_finite=False)
@@ -301,8 +303,9 @@ def _examine(model: nn.Module, batch: Batch, f: PerExample) -> _Finding:
             reason = f"gradients read from layers {said} for `{wrong[0]}`"
     if reason:
         raise UnsupportedLayer(
-            f"The sharded model cannot be read layer by layer: {reason}.",
-            why="of a sharded model gradients cannot be computed of each example alone.",
+            f"The model cannot be read layer by layer: {reason}.",
+            why="of a model that is spread over processes or devices gradients cannot be computed "
+            "of each example alone.",
             fix="choose other layers with layers=(…), or load the model whole in every process.",
         )
     return _Finding(shared, is_finite=True)

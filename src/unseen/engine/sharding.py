@@ -1,4 +1,6 @@
-"""Models whose parameters `torch.distributed.fsdp.fully_shard` (FSDP2) spreads over processes.
+"""Models that are larger than one device: spread over processes, or over the devices of one.
+
+`torch.distributed.fsdp.fully_shard` (FSDP2) spreads every parameter over processes.
 
 A process holds a shard of every parameter and gathers a group's whole parameters before it runs,
 together with the others: all of them must run the model equally often, with data of their own.
@@ -6,6 +8,7 @@ together with the others: all of them must run the model equally often, with dat
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,8 @@ from unseen.errors import InvalidConfig
 
 FSDP = "torch.distributed.fsdp"
 """Whose hooks and classes are no part of what a model computes."""
+HOOK = "_hf_hook"
+"""Where accelerate keeps the hook that it has put around a module's forward pass."""
 STATE = "__composable_api_"
 """How attributes begin under which `fully_shard` keeps its state with a module."""
 
@@ -25,6 +30,43 @@ def is_sharded(model: nn.Module) -> bool:
     """Whether some module's parameters are spread over processes by `fully_shard`."""
     fsdp: Any = sys.modules.get(FSDP)
     return fsdp is not None and any(isinstance(m, fsdp.FSDPModule) for m in model.modules())
+
+
+def is_spread(model: nn.Module) -> bool:
+    """Whether it is sharded, or its layers lie on several devices (`device_map` of transformers,
+    whose hooks move what layers read).
+    """
+    is_hooked = any(hasattr(module, HOOK) for module in model.modules())
+    return is_hooked or len({p.device for p in model.parameters()}) > 1 or is_sharded(model)
+
+
+def device_of_block(model: nn.Module, name: str, default: torch.device) -> torch.device:
+    """Where the layer or parameter of this name lives, and what is kept of its gradients."""
+    owner, _, own = name.partition("[")[0].rpartition(".")
+    try:
+        module = model.get_submodule(owner)
+    except AttributeError:  # of no layer alone
+        return default
+    found = getattr(module, own, None)
+    found = getattr(found, "weight", None) if isinstance(found, nn.Module) else found
+    return found.device if isinstance(found, Tensor) else default
+
+
+@contextmanager
+def plain_forwards(model: nn.Module) -> Iterator[None]:
+    """Inside the block modules have the forward pass of their class, without accelerate's around
+    it.
+    """
+    around = {
+        module: vars(module).pop("forward")
+        for module in model.modules()
+        if hasattr(module, HOOK) and "forward" in vars(module)
+    }
+    try:
+        yield
+    finally:
+        for module, forward in around.items():
+            vars(module)["forward"] = forward
 
 
 def shard_blocks(model: nn.Module, device: torch.device | None = None) -> None:

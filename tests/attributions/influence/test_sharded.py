@@ -136,7 +136,7 @@ def refusals(model: nn.Module, lab: Lab) -> dict[str, Tensor]:
     """What is refused in every process alike."""
     from torch.distributed.fsdp import fully_shard
 
-    with pytest.raises(InvalidConfig, match="sharded"):
+    with pytest.raises(InvalidConfig, match="sharded or lies on several"):
         Influence(curvature=Curvature.EKFAC_CG).prepare(Trained(model, points(9)), lab)
     with pytest.raises(InvalidConfig, match="does not know"):
         Influence().prepare(Trained(model, points(9)), replace(lab, ranks=Lab().ranks))

@@ -45,7 +45,7 @@ from unseen.attributions.influence.running_sums import (
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top
 from unseen.engine.factor_pairs import FactorPair
-from unseen.engine.sharding import is_sharded, without_hooks
+from unseen.engine.sharding import HOOK, device_of_block, is_sharded, is_spread, without_hooks
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.identity import Structure, identify
 from unseen.lab import Lab
@@ -148,11 +148,11 @@ class Influence:
         model, objective = trained.model, trained.task.objective
         loss = self.loss or objective.loss
         layers = select_layers(model, self.layers)
-        is_spread = is_sharded(model)
-        if is_spread:
-            refuse_sharded(self.curvature, lab)
+        is_shared = is_sharded(model)
+        if is_spread(model):
+            refuse_spread(model, self.curvature, lab)
         # what fits into the memory of one process need not fit into another's
-        may_hold = self.curvature is not Curvature.IDENTITY and not is_spread
+        may_hold = self.curvature is not Curvature.IDENTITY and not is_shared
         kept = PairCache(self.memory if may_hold else 0)
         is_exact = self.curvature is Curvature.EXACT
 
@@ -169,7 +169,7 @@ class Influence:
                 settings=replace(
                     self, memory=0, curvature=self.curvature.preconditioner, iterations=0, rank=0
                 ),
-                model=Structure(without_hooks(model) if is_spread else model),
+                model=Structure(without_hooks(model) if is_shared else model),
                 weights=mark,
                 objective=objective,
                 data=trained.task.of(Use.TRAIN),
@@ -177,11 +177,14 @@ class Influence:
             )
 
             def sums_of(name: str) -> SumsStore:
-                if is_spread:  # processes that were killed apart cannot go on together
+                if is_shared:  # processes that were killed apart cannot go on together
                     return Forgetful()
                 # which gradients fit into the memory decides last digits of the second pass
                 where = f"{name}-{lab.ranks.rank}"
                 return sums_store(lab.keeper, key, where, f"memory={self.memory}")
+
+            def device_of(name: str) -> torch.device:
+                return device_of_block(model, name, lab.device)
 
             def foresee(size: int) -> None:
                 if isinstance(lab.keeper, KeeperWithLimit):
@@ -201,14 +204,15 @@ class Influence:
                 self.real,
                 kept,
                 sums_of,
+                device_of,
                 foresee,
             )
 
             def make() -> dict[str, Tensor]:
-                blocks, examples = fit(lambda: stream.local_batches(self.most, is_spread))
+                blocks, examples = fit(lambda: stream.local_batches(self.most, is_shared))
                 return Factors(blocks, mark, examples).tensors()
 
-            factors = Factors.of(lab.keep(key, make), mark, lab)
+            factors = Factors.of(lab.keep(key, make), mark, device_of)
         if self.layers and not is_exact:
             refuse_unused_layers(model, layers, factors)
         if self.fisher is not Fisher.EMPIRICAL:
@@ -216,15 +220,22 @@ class Influence:
         return InfluenceScores(trained, lab, self, factors, layers, loss, stream, kept)
 
 
-def refuse_sharded(curvature: Curvature, lab: Lab) -> None:
-    """Raises for what a sharded model cannot do."""
+def refuse_spread(model: torch.nn.Module, curvature: Curvature, lab: Lab) -> None:
+    """Raises for what a model on several devices, or in several processes, cannot do."""
     if curvature.is_iterative:
         raise InvalidConfig(
-            f"curvature={curvature} of a sharded model.",
+            f"curvature={curvature} of a model that is sharded or lies on several devices.",
             why="Gauss–Newton products run the model with other parameters than its own.",
-            fix="use curvature=Curvature.EKFAC, or load the model whole in every process.",
+            fix="use curvature=Curvature.EKFAC, or load the model whole, on one device.",
         )
-    if lab.ranks.size == 1 and dist.is_initialized() and dist.get_world_size() > 1:
+    if any(getattr(getattr(m, HOOK, None), "offload", False) for m in model.modules()):
+        raise InvalidConfig(
+            "Weights of the model are offloaded (`device_map` put layers on the CPU or the disk).",
+            why="they exist only while their layer runs.",
+            fix="give more devices or torchrun --shard, so that every layer has a place.",
+        )
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if is_sharded(model) and several and lab.ranks.size == 1:
         raise InvalidConfig(
             "The model is sharded over processes that the lab does not know.",
             why="each of them would read all examples, and sums would miss the others'.",

@@ -35,7 +35,7 @@ from unseen.attributions.influence.top_k import Top, streaming_extremes, top_of
 from unseen.engine.batches import Columns, once, size
 from unseen.engine.factor_pairs import EmbeddingPair, FactorPair, GradientRows
 from unseen.engine.gradient_check import gradient_sentences
-from unseen.engine.sharding import is_sharded
+from unseen.engine.sharding import is_sharded, is_spread
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab, Silent
 from unseen.method import Trained
@@ -107,7 +107,7 @@ class InfluenceScores:
                         why="it is held as one vector per example.",
                         fix="track linear maps, convolutions and embeddings only, with layers=(…).",
                     )
-                part = pair.by_position(ready[name])
+                part = pair.by_position(ready[name]).to(self.lab.device)
                 if total is not None and part.shape != total.shape:
                     raise UnsupportedLayer(
                         f"Layer `{name}` has {part.shape[2]} positions, others have "
@@ -140,12 +140,12 @@ class InfluenceScores:
             if self.config.curvature.is_iterative:
                 solved = self._solve(given, replace(self.lab, sink=Silent()))
                 own = [(solved[name] * p.gradients()).sum((1, 2)) for name, p in given.items()]
-                return torch.stack(own).sum(0)[None]
+                return self._sum_over_blocks(own)[None]
             parts = [
                 blocks[name].rotate_pair(p).weighted_norms2(blocks[name].inverse)
                 for name, p in given.items()
             ]
-            return torch.stack(parts).sum(0)[None]
+            return self._sum_over_blocks(parts)[None]
 
         return (
             self._gather_columns(
@@ -168,8 +168,9 @@ class InfluenceScores:
             )
         n = self.stream.count()
         is_single = all(block.positions == 1 for block in self.factors.blocks.values())
-        # a search runs the model on candidates of its own in every process
-        if is_single and not self.config.curvature.is_iterative and not self._is_spread:
+        # a search runs the model on candidates of its own in every process, on one device
+        is_whole = not is_spread(self.trained.model)
+        if is_single and not self.config.curvature.is_iterative and is_whole:
             given = self._gradients(queries, behaviour)
             screen = Screen.fitting(
                 self.factors.blocks, given, k, n if candidates is None else len(candidates)
@@ -288,9 +289,9 @@ class InfluenceScores:
         for precision in (Precision.FULL, wanted):
             forms, given = self._forms(few, behaviour, precision), self._pairs(batch, precision)
             totals.append(
-                torch.stack(
+                self._sum_over_blocks(
                     [forms[name].score(pair) for name, pair in given.items() if name in forms]
-                ).sum(0)
+                )
             )
         return choose_precision(wanted, totals[0], totals[1], self.lab)
 
@@ -301,7 +302,11 @@ class InfluenceScores:
         keys = list(ready) if apart else ["all"]
         collected: dict[str, list[tuple[int, Tensor]]] = {key: [] for key in keys}
         for start, _, given in self._stream(precision):
-            parts = {name: ready[name].score(given[name]) for name in ready if name in given}
+            parts = {
+                name: ready[name].score(given[name]).to(self.lab.device)
+                for name in ready
+                if name in given
+            }
             for key in keys:
                 if apart and key not in parts:
                     continue
@@ -315,7 +320,7 @@ class InfluenceScores:
         """(rows, products) of this process's batches: −N times the scores."""
         for _, rows, given in self._stream(precision, candidates):
             parts = [ready[name].score(given[name]) for name in ready if name in given]
-            yield rows, torch.stack(parts).sum(0)
+            yield rows, self._sum_over_blocks(parts)
 
     def _stream(
         self, precision: Precision, candidates: Tensor | None = None
@@ -327,7 +332,7 @@ class InfluenceScores:
             for number, rows in enumerate(parts):
                 if number % ranks.size == ranks.rank:
                     yield number, rows, self._pairs(self.stream.at(rows), precision)
-            if self._is_spread and is_idle(len(parts), ranks):
+            if self._is_sharded and is_idle(len(parts), ranks):
                 self._pairs(self.stream.at(parts[0]), precision)
             return
         for number, start, batch in self.lab.track(self.stream.iterate(), self.stream.batches):
@@ -337,7 +342,7 @@ class InfluenceScores:
                     held = self._pairs(batch, precision)
                 yield start, torch.arange(start, start + size(batch)), held
             count = number + 1
-        if self._is_spread and is_idle(count, ranks):
+        if self._is_sharded and is_idle(count, ranks):
             self._pairs(batch, precision)  # FSDP's gathers need every process
 
     def _pairs(self, batch: Batch, precision: Precision) -> dict[str, FactorPair]:
@@ -383,8 +388,12 @@ class InfluenceScores:
     def _tracking(self) -> AbstractContextManager[None]:
         return restrict_gradients(self.trained.model, self.layers)
 
+    def _sum_over_blocks(self, parts: Sequence[Tensor]) -> Tensor:
+        """Layers may lie on several devices."""
+        return torch.stack([part.to(self.lab.device) for part in parts]).sum(0)
+
     @property
-    def _is_spread(self) -> bool:
+    def _is_sharded(self) -> bool:
         return is_sharded(self.trained.model)
 
     @property

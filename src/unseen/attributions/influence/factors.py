@@ -16,6 +16,7 @@ from unseen.attributions.influence.running_sums import (
     FirstPass,
     Forgetful,
     SumsStore,
+    move_blocks,
     pack_pairs,
     unpack_pairs,
 )
@@ -90,9 +91,14 @@ class Factors:
         return made | {"unseen/model": about, "unseen/examples": torch.tensor(self.examples)}
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor], model: str, lab: Lab | None = None) -> "Factors":
-        """The factors in `tensors`; refused if they were fitted to other weights than those of
-        digest `model`.
+    def of(
+        cls,
+        tensors: dict[str, Tensor],
+        model: str,
+        device_of: Callable[[str], torch.device] | None = None,
+    ) -> "Factors":
+        """The factors in `tensors`, each block where `device_of` says; refused if they were fitted
+        to other weights than those of digest `model`.
         """
         given = dict(tensors)
         about, examples = (
@@ -107,11 +113,8 @@ class Factors:
                 why="the curvature of other weights gives influences that mean nothing.",
                 fix="fit them again for this model, or load the weights that they belong to.",
             )
-        if lab is not None:
-            given = {
-                name: t if name.endswith("/scalars") else t.to(lab.device)
-                for name, t in given.items()
-            }
+        if device_of is not None:
+            given = move_blocks(given, device_of)
         return cls(blocks_of(given), found, int(examples))
 
 
@@ -168,6 +171,8 @@ class Fit:
     cache: PairCache
     unfinished: Callable[[str], SumsStore] = lambda name: Forgetful()
     """Where the sums of each pass are kept until it is finished."""
+    device_of: Callable[[str], torch.device] = lambda name: torch.device("cpu")
+    """Where a block's layer lives."""
     foresee: Callable[[int], None] = lambda size: None
     """Hears the size of the factors as soon as one batch shows it."""
 
@@ -213,7 +218,7 @@ class Fit:
         if stored is None:
             return FirstPass()
         self.cache.earlier, self.cache.used = unpack_pairs(stored)
-        return FirstPass.of(stored, self.lab.device)
+        return FirstPass.of(stored, self.device_of)
 
     def _add(self, state: FirstPass, number: int, batch: Batch) -> None:
         real = self.real(batch)
@@ -223,7 +228,8 @@ class Fit:
                 if self._is_diagonal(pair):
                     state.plain[name] = _identity(pair)
                 else:
-                    state.sums.setdefault(name, Covariances()).add(pair, real, share)
+                    own = None if real is None else real.to(pair.a.device)
+                    state.sums.setdefault(name, Covariances()).add(pair, own, share)
             self.cache.store(number, draw, reduce_precision(pairs, self.precision))
         state.examples += size(batch)
         state.next = number + 1

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from unseen.engine.factor_pairs import FactorPair, as_rows, layer_biases, pairs_of, real_rows
-from unseen.engine.sharded_taps import tap_sharded
-from unseen.engine.sharding import WholeTensors, is_sharded, reshard
+from unseen.engine.sharded_taps import tap_spread
+from unseen.engine.sharding import WholeTensors, is_spread, reshard
 from unseen.engine.tap import tap
 from unseen.errors import InvalidConfig, TooBig, UnknownName
 from unseen.identity.tensors import digest_of
@@ -124,7 +124,7 @@ def pairs(
     With `is_half` the model's own products and the pairs are in bfloat16.
     """
     with torch.autocast(next(iter(batch.values())).device.type, torch.bfloat16, enabled=is_half):
-        forms = (tap_sharded if is_sharded(model) else tap)(model, batch, f)
+        forms = (tap_spread if is_spread(model) else tap)(model, batch, f)
     if not is_exact:
         return pairs_of(forms, layer_biases(model), torch.bfloat16 if is_half else None)
     size = sum(form.shape.numel() for form in forms.values())
@@ -134,7 +134,8 @@ def pairs(
             why=f"it is made for up to {MOST_EXACT:,} parameters.",
             fix="use curvature=Curvature.EKFAC, or fewer layers with layers=(…).",
         )
-    rows = torch.cat([real_rows(form) for form in forms.values()], 1)
+    place = next(iter(batch.values())).device
+    rows = torch.cat([real_rows(form).to(place) for form in forms.values()], 1)
     return {"all": as_rows(rows)}
 
 

@@ -2,6 +2,7 @@
 numbers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -93,15 +94,11 @@ class FirstPass:
         return size
 
     @classmethod
-    def of(cls, state: State, device: torch.device) -> "FirstPass":
-        """What `tensors` wrote."""
+    def of(cls, state: State, device_of: Callable[[str], torch.device]) -> "FirstPass":
+        """What `tensors` wrote, each block where `device_of` says."""
         examples, following = map(int, state["unseen/count"])
-        moved = {
-            name: tensor if name.endswith("/scalars") else tensor.to(device)
-            for name, tensor in state.items()
-        }
-        plain = _below(moved, "plain/")
-        parts = _below(moved, "sums/")
+        plain = move_blocks(_below(state, "plain/"), device_of)
+        parts = move_blocks(_below(state, "sums/"), device_of)
         names = dict.fromkeys(key.rpartition("/")[0] for key in parts)
         return cls(
             sums={name: _covariances(parts, name) for name in names},
@@ -115,6 +112,14 @@ def _covariances(parts: State, name: str) -> Covariances:
     right, left, counts = (parts.get(f"{name}/{part}") for part in ("right", "left", "counts"))
     positions, examples = parts[f"{name}/scalars"].tolist()
     return Covariances(right, left, counts, positions, examples)
+
+
+def move_blocks(state: State, device_of: Callable[[str], torch.device]) -> State:
+    """The parts of each block (`name/part`) where its layer is; numbers stay on the CPU."""
+    return {
+        key: t if key.endswith("/scalars") else t.to(device_of(key.rpartition("/")[0]))
+        for key, t in state.items()
+    }
 
 
 def _below(state: State, start: str) -> State:

@@ -17,7 +17,7 @@ from unseen.attributions.influence.bm25 import candidates
 from unseen.attributions.influence.iterative import convergence_sentence
 from unseen.attributions.influence.resume import identity, top
 from unseen.engine.batches import gather
-from unseen.engine.sharding import is_sharded, shard_blocks
+from unseen.engine.sharding import is_sharded, is_spread, shard_blocks
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -88,7 +88,7 @@ def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> In
     if asked.shard and not is_sharded(model):
         # a whole model is not moved to a device that holds a part; generation calls the inner one
         shard_blocks(model.model, lab.device)
-    elif not is_sharded(model):
+    elif not is_spread(model):
         model = model.to(lab.device)
     refuse_long_windows(asked.corpus.length, model)
     left_out: list[str] = []
