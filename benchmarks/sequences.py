@@ -8,7 +8,9 @@ on the shape of GPT-2 small with random weights: every layer × every position o
 layer's positions as one batch on both sides, the answer's logits alone.
 
 `decode_vs_generate`: greedy tokens per CPU second of `engine/decode.py` over transformers'
-`generate` with its cache, on the same weights at width 128, for 8 prompts (and for 64).
+`generate` with its cache, on the same weights at width 128, for 8 prompts (and for 64); beside it
+what our run is made of (`decode_parts.py`): `share_of_products` are the linear maps, which any
+decoder multiplies, so `largest_possible_decode_vs_generate` is the ratio were all else free.
 
 `seeds_together`: CPU seconds of eight seeds of a small decoder, one by one, over those through
 `train_many`, which stacks them where a probe has said that it pays; `seeds_first` is with the
@@ -33,6 +35,7 @@ from typing import Any
 
 import torch
 from command import measure
+from decode_parts import parts_of_decoding
 from torch import Tensor, nn
 
 from unseen.attributions.causal_tracing import COUNTERFACTUAL, trace
@@ -137,16 +140,18 @@ def tracing_vs_nnsight(rounds: int, positions: int = 12) -> dict[str, float]:
 def decode_vs_generate(rounds: int) -> dict[str, float]:
     few, many = (decode(rounds, prompts) for prompts in (8, 64))
     return {
-        "decode_vs_generate": few["ratio"],
-        "tokens_per_second_ours": few["ours"],
-        "tokens_per_second_generate": few["generate"],
+        "decode_vs_generate": few.pop("ratio"),
+        "tokens_per_second_ours": few.pop("ours"),
+        "tokens_per_second_generate": few.pop("generate"),
+        **few,
         # with many prompts the matrix products, which both sides share, decide
         "decode_vs_generate_64_prompts": many["ratio"],
+        **{f"{name}_64_prompts": many[name] for name in few},
     }
 
 
 def decode(rounds: int, rows: int, prompt: int = 16, new: int = 48) -> dict[str, float]:
-    """Ratio of speeds, and tokens per CPU second."""
+    """Ratio of speeds, tokens per CPU second, and what our run is made of."""
     peer = gpt2(vocabulary=256, width=128, layers=2, heads=4, context=prompt + new)
     model = from_gpt2(peer).eval()
     prompts = torch.randint(256, (rows, prompt))
@@ -169,7 +174,15 @@ def decode(rounds: int, rows: int, prompt: int = 16, new: int = 48) -> dict[str,
 
     seconds = race({"ours": ours, "generate": generate}, rounds)
     speeds = {name: round(rows * new / value) for name, value in seconds.items()}
-    return {"ratio": round(seconds["generate"] / seconds["ours"], 3), **speeds}
+    parts = parts_of_decoding(model, rows, prompt, new, seconds["ours"])
+    products = parts["share_of_products"] * seconds["ours"]
+    return {
+        "ratio": round(seconds["generate"] / seconds["ours"], 3),
+        **speeds,
+        **parts,
+        # were all but the products free
+        "largest_possible_decode_vs_generate": round(seconds["generate"] / products, 2),
+    }
 
 
 def seeds_together(rounds: int) -> dict[str, float]:
