@@ -163,6 +163,15 @@ def test_the_mode_of_the_model_is_kept_and_training_randomness_is_off():
     assert_close(first, log_probability(model, [[1, 2]], [[3]]))
 
 
+@pytest.mark.parametrize("make", [ours, gpt2, llama])
+def test_a_model_that_has_decoded_trains_on(make):
+    model = make()
+    greedy(model, [[1, 2, 3], [4]], 4)
+    assert not any(t.is_inference() for t in (*model.parameters(), *model.buffers()))
+    model(torch.tensor([[1, 2, 3]])).logsumexp(-1).sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.dim() > 1)
+
+
 @pytest.mark.parametrize(
     ("prompts", "answers", "named"),
     [
