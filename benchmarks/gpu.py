@@ -48,7 +48,7 @@ from torch import Tensor, nn
 from unseen.attributions.influence import Influence, InfluenceScores, Precision, sequence_nats
 from unseen.attributions.influence.factors import Fit, squares_in_basis
 from unseen.attributions.influence.layers import pairs, restrict_gradients
-from unseen.engine.batches import Columns, gather
+from unseen.engine.batches import Columns, gather, once
 from unseen.engine.kron import Covariances
 from unseen.engine.loop import Budget, erm_step
 from unseen.engine.operation_count import CountOperations
@@ -265,9 +265,10 @@ def measured_coherence(report: Report, sizes: Sizes) -> None:
     torch.manual_seed(0)
     model = VisionTransformer(sizes).to(report.device)
     report.add(parameters=sum(p.numel() for p in model.parameters()))
-    x = torch.randn(sizes.images, 3, sizes.image, sizes.image, device=report.device)
-    y = torch.randint(0, 1000, (sizes.images,), device=report.device)
-    data, lab = Columns(x=x, y=y), Lab(device=report.device)
+    # data stay on the CPU, batches are moved
+    x = torch.randn(sizes.images, 3, sizes.image, sizes.image)
+    y = torch.randint(0, 1000, (sizes.images,))
+    lab = Lab(device=report.device)
 
     def read(n: int) -> float:
         few = Columns(x=x[:n], y=y[:n])
@@ -275,8 +276,8 @@ def measured_coherence(report: Report, sizes: Sizes) -> None:
 
     def backward(n: int) -> None:
         model.zero_grad()
-        for start in range(0, n, sizes.image_batch):
-            cross_entropy(model, data[start : start + sizes.image_batch]).sum().backward()
+        for batch in once(Columns(x=x[:n], y=y[:n]), sizes.image_batch, lab):
+            cross_entropy(model, batch).sum().backward()
 
     few, half = 2 * sizes.image_batch, torch.bfloat16
     with torch.autocast(report.device.type, half):
@@ -299,8 +300,8 @@ def measured_coherence(report: Report, sizes: Sizes) -> None:
 
 def many_models(report: Report, sizes: Sizes) -> None:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2_000, 64, generator=generator).to(report.device)
-    teacher = torch.randn(64, 10, generator=generator).to(report.device)
+    x = torch.randn(2_000, 64, generator=generator)
+    teacher = torch.randn(64, 10, generator=generator)
     split = Split(Columns(x=x, y=(x @ teacher).argmax(1)), Use.TRAIN)
     task = Task(name="teacher", axis=Axis.IID, objective=classify, splits={"train": split})
     budget = Budget(steps=sizes.steps, batch_size=32)

@@ -3,6 +3,7 @@ all the same, and operations that refuse to mix them with others, as those of a 
 """
 
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Away(Tensor):
 
     def new_tensor(self, data, dtype=None):
         """Made below the dispatcher otherwise, without numbers."""
-        return torch.tensor(data, dtype=dtype or self.dtype).to(SECOND)
+        return torch.tensor(data, dtype=dtype or self.dtype, device=SECOND)
 
     def tolist(self):
         return self.inner.tolist()
@@ -50,8 +51,26 @@ class _Dispatch(TorchDispatchMode):
 
 @contextmanager
 def second_device():
-    """Inside the block `.to("meta")` moves to the second device, and numbers survive it."""
-    with _Dispatch():
+    """Inside the block `.to("meta")` moves to the second device, and numbers survive it. It knows
+    no autocast.
+    """
+    autocast, tensor = torch.autocast, torch.tensor
+    is_enabled, dtype_of = torch.is_autocast_enabled, torch.get_autocast_dtype
+
+    def on_cpu(device: str) -> str:
+        return "cpu" if device == SECOND.type else device
+
+    def made(data, *, device=None, **options):
+        found = tensor(data, **options)
+        return found if device is None else found.to(device)
+
+    with (
+        patch("torch.autocast", lambda device, *a, **k: autocast(on_cpu(device), *a, **k)),
+        patch("torch.is_autocast_enabled", lambda device="cpu": is_enabled(on_cpu(device))),
+        patch("torch.get_autocast_dtype", lambda device: dtype_of(on_cpu(device))),
+        patch("torch.tensor", made),
+        _Dispatch(),
+    ):
         yield
 
 

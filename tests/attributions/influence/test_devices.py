@@ -8,13 +8,15 @@ from second_device import SECOND, Away, second_device
 from torch import Tensor, nn
 
 from unseen.attributions.influence import Curvature, Fisher, Influence
-from unseen.engine.batches import Columns
+from unseen.engine.batches import Columns, to_device
 from unseen.engine.sharding import is_spread
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.objectives import classify
 from unseen.task import Axis, Split, Task, Use
+
+LAB = Lab()
 
 
 class Net(nn.Module):
@@ -43,9 +45,9 @@ def trained(model: nn.Module) -> Trained:
     )
 
 
-def answers(model: nn.Module, config: Influence) -> dict[str, Tensor]:
-    found = config.prepare(trained(model), Lab())
-    queries = columns(4)[:]
+def answers(model: nn.Module, config: Influence, lab: Lab = LAB) -> dict[str, Tensor]:
+    found = config.prepare(trained(model), lab)
+    queries = to_device(columns(4)[:], lab)
     best = found.top(queries, classify.loss, 3)
     return {
         "scores": found(queries, classify.loss).scores,
@@ -80,6 +82,18 @@ def test_layers_on_two_devices_give_the_scores_of_one(config):
             Influence(curvature=Curvature.EKFAC_CG).prepare(trained(model), Lab())
     for name, value in wanted.items():
         assert type(found[name]) is Tensor, name
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
+
+
+def test_a_model_on_another_device_than_its_data_meets_no_tensor_of_the_cpu():
+    torch.manual_seed(0)
+    model = Net().double().eval()
+    config = Influence(batch_size=4, fisher=Fisher.EXACT)
+    wanted = answers(copy.deepcopy(model), config)
+    with second_device():
+        found = answers(model.to(SECOND), config, Lab(device=SECOND))
+        found = {name: tensor.cpu() for name, tensor in found.items()}
+    for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
 
 
