@@ -1,5 +1,6 @@
 """Two processes (gloo) that each hold half of every parameter find what one whole model finds."""
 
+import copy
 import subprocess
 import sys
 import tempfile
@@ -110,12 +111,15 @@ def of_points(lab: Lab, is_spread: bool) -> dict[str, Tensor]:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 3))
     model = model.double()
+    queries = next(once(points(4).splits["train"].data, 4, lab))
+    # one batch: one of two processes has none, though each has the whole model
+    found = Influence(batch_size=9).prepare(Trained(copy.deepcopy(model), points(9)), lab)
+    made = {"one batch": found.top(queries, classify.loss, 2).scores}
     if is_spread:
         from torch.distributed.fsdp import fully_shard
 
         fully_shard(model[2])
         fully_shard(model)
-    made = {}
     # nine examples, five a batch: the second batch is smaller, and three a batch leave one idle
     for batch_size, curvature, fisher in (
         (5, Curvature.EKFAC, Fisher.EXACT),
@@ -125,8 +129,9 @@ def of_points(lab: Lab, is_spread: bool) -> dict[str, Tensor]:
     ):
         config = Influence(curvature=curvature, fisher=fisher, batch_size=batch_size)
         found = config.prepare(Trained(model, points(9)), lab)
-        queries = next(once(points(4).splits["train"].data, 4, lab))
+        best = found.top(queries, classify.loss, 2)
         made[f"{curvature} {batch_size}"] = found(queries, classify.loss).scores
+        made[f"{curvature} {batch_size} best"] = best.scores
     if is_spread:
         made |= refusals(model, lab)
     return made

@@ -31,7 +31,7 @@ from unseen.attributions.influence.preconditioned_queries import (
     matrix_queries,
 )
 from unseen.attributions.influence.stream import Stream, is_idle
-from unseen.attributions.influence.top_k import Top, streaming_extremes, top_of
+from unseen.attributions.influence.top_k import Top, no_extremes, streaming_extremes, top_of
 from unseen.engine.batches import Columns, once, size
 from unseen.engine.factor_pairs import EmbeddingPair, FactorPair, GradientRows
 from unseen.engine.gradient_check import gradient_sentences
@@ -180,9 +180,8 @@ class InfluenceScores:
         if screen is not None:
             found = screen.top(self._stream(Precision.FULL, candidates), k, self._rows_of)
         else:
-            found = streaming_extremes(
-                self.columns(*self.prepare_queries(queries, behaviour), candidates), k
-            )
+            columns = self.columns(*self.prepare_queries(queries, behaviour), candidates)
+            found = streaming_extremes(columns, k) or no_extremes(size(queries), self.lab.device)
         return top_of(found, k, n, self.lab)
 
     # how it is done

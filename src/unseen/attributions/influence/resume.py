@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from unseen.attributions.influence.attributor import InfluenceScores
-from unseen.attributions.influence.top_k import Extremes, Top, top_of, update_extremes
+from unseen.attributions.influence.top_k import (
+    Extremes,
+    Top,
+    no_extremes,
+    top_of,
+    update_extremes,
+)
+from unseen.engine.batches import size
 from unseen.engine.sharding import is_sharded, without_hooks
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.identity import Identity, Structure, identify
@@ -92,12 +99,7 @@ def top(
                 ends = update_extremes(ends, at.cpu(), values.cpu(), k)
             saved.save(_state_tensors(ends, start + len(part)))
     if ends is None:  # more processes than batches: this one had none
-        nothing = (
-            torch.zeros(len(next(iter(queries.values()))), 0),
-            torch.zeros(0, dtype=torch.int64),
-        )
-        nothing = (nothing[0], nothing[1].expand(len(nothing[0]), 0))
-        ends = (nothing, nothing)
+        ends = no_extremes(size(queries), torch.device("cpu"))
     return top_of(ends, k, found.stream.count(), found.lab)
 
 

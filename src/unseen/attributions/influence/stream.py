@@ -14,7 +14,8 @@ from unseen.lab import Lab, Ranks
 from unseen.task import Batch, Task, Use
 
 IDLE = -1
-"""The number of a batch that is only run: the processes of a sharded model run it equally often.
+"""The number of a batch that is only run: the processes of a sharded model run it equally often,
+and one without a batch learns from it which layers there are.
 """
 
 
@@ -86,8 +87,8 @@ class Stream:
     def local_batches(self, most: int, is_even: bool = False) -> Iterator[tuple[int, Batch]]:
         """This process's batches among those that begin before example `most`.
 
-        With `is_even` a process that has one fewer than others gets some batch under the number
-        `IDLE`.
+        A process that has none, and with `is_even` one that has one fewer than others, gets some
+        batch under the number `IDLE`.
         """
         ranks, count = self.lab.ranks, 0
         for number, start, batch in self.lab.track(self.iterate(), self.batches):
@@ -96,7 +97,7 @@ class Stream:
             count = number + 1
             if number % ranks.size == ranks.rank:
                 yield number, batch
-        if is_even and is_idle(count, ranks):
+        if is_idle(count, ranks) and (is_even or count <= ranks.rank):
             yield IDLE, batch
 
 

@@ -43,12 +43,19 @@ def update_extremes(
     return merge_extremes([(new, new)] if ends is None else [ends, (new, new)], k)
 
 
-def streaming_extremes(columns: Iterator[tuple[Tensor, Tensor]], k: int) -> Extremes:
-    """The k smallest and largest of each query over a stream of (rows, products)."""
+def no_extremes(queries: int, device: torch.device) -> Extremes:
+    """Of a process that scored nothing."""
+    values = torch.zeros(queries, 0, device=device)
+    return (values, values.long()), (values, values.long())
+
+
+def streaming_extremes(columns: Iterator[tuple[Tensor, Tensor]], k: int) -> Extremes | None:
+    """The k smallest and largest of each query over a stream of (rows, products); None of an empty
+    one.
+    """
     ends: Extremes | None = None
     for rows, values in columns:
         ends = update_extremes(ends, rows, values, k)
-    assert ends is not None
     return ends
 
 
