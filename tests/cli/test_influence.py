@@ -387,12 +387,19 @@ def test_a_language_model_is_not_retrained(text):
         main([*text, "--confirm", "3"])
 
 
+def test_one_process_is_not_sharded(text):
+    with pytest.raises(InvalidConfig, match="no process group to shard"):
+        main([*text, "--shard"])
+
+
 def test_other_refusals(capsys):
     Path("mine.py").write_text(SUBJECT)
     with pytest.raises(UnknownName, match="tset"):
         main(["mine.py:images", "--split", "tset"])
     with pytest.raises(InvalidConfig, match="worst=0"):
         main(["mine.py:images", "--worst", "0"])
+    with pytest.raises(InvalidConfig, match="--shard is for a language model"):
+        main(["mine.py:images", "--shard"])
     Path("tree.py").write_text(
         SUBJECT + "from sklearn.tree import DecisionTreeClassifier\n"
         "from dataclasses import replace\ntree = replace(plain, model=DecisionTreeClassifier(), "

@@ -175,6 +175,12 @@ def _asks_about_text(options: argparse.Namespace) -> bool:
     given = {"--model": options.model, "--corpus": options.corpus, "--queries": options.queries}
     missing = [name for name, value in given.items() if not value]
     if len(missing) == len(given):
+        if options.shard:
+            raise InvalidConfig(
+                "--shard is for a language model.",
+                why="models of tables and subjects are trained here, whole in every process.",
+                fix="leave it out, or give --model, --corpus and --queries.",
+            )
         return False
     if missing or options.subject:
         extra = (

@@ -48,6 +48,12 @@ class KroneckerBlock:
         """1 / (Λ + λ)."""
         return 1 / (self.values + self.damping)
 
+    def sum_over(self, over: Callable[[Tensor], Tensor]) -> "KroneckerBlock":
+        """With the tensors of all processes added up."""
+        left, right = (x if x is None else over(x) for x in (self.left, self.right))
+        spread = None if self.spread is None else (over(self.spread[0]), over(self.spread[1]))
+        return replace(self, left=left, right=right, values=over(self.values), spread=spread)
+
     def rotate_pair(self, pair: FactorPair) -> FactorPair:
         """The pair in the eigenbasis."""
         return pair.times(self.left, self.right)
@@ -161,6 +167,18 @@ class Covariances:
             s, left = self.counts / n, None
         each = self.positions / max(1.0, self.examples)
         return KroneckerBlock(left, right, torch.outer(s, a) * each, (s, a), each)
+
+    def zero_basis(self, layer: str) -> KroneckerBlock:
+        """The shapes of `basis`, which another process finds; it raises what `basis` would."""
+        assert self.right is not None
+        outer = self.left if self.left is not None else self.counts
+        assert outer is not None
+        if not (torch.isfinite(self.right).all() and torch.isfinite(outer).all()):
+            raise _not_finite(layer)
+        a, s = self.right.new_zeros(len(self.right)), self.right.new_zeros(len(outer))
+        left = None if self.left is None else torch.zeros_like(self.left)
+        each = self.positions / max(1.0, self.examples)
+        return KroneckerBlock(left, torch.zeros_like(self.right), torch.outer(s, a), (s, a), each)
 
 
 def damp(block: KroneckerBlock, values: Tensor, damping: float, layer: str) -> KroneckerBlock:

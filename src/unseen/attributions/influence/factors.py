@@ -209,9 +209,20 @@ class Fit:
                 held = pack_pairs({*self.cache.pairs, *self.cache.earlier}, self.cache.used)
                 store.save(state.tensors() | held)
         total = self.lab.sum(torch.tensor(float(state.examples), dtype=torch.float64))
-        sums = sorted(state.sums.items())
-        made = {name: one.sum_over(self.lab.sum).basis(name) for name, one in sums}
+        made = {
+            name: self._basis(number, name, state.sums[name])
+            for number, name in enumerate(sorted(state.sums))
+        }
         return made | state.plain, float(total)
+
+    def _basis(self, number: int, name: str, sums: Covariances) -> KroneckerBlock:
+        """Of several processes each decomposes its part of the layers."""
+        ranks, whole = self.lab.ranks, sums.sum_over(self.lab.sum)
+        if ranks.size == 1:
+            return whole.basis(name)
+        is_own = number % ranks.size == ranks.rank
+        part = whole.basis(name) if is_own else whole.zero_basis(name)
+        return part.sum_over(self.lab.sum)
 
     def _first_pass(self, stored: dict[str, Tensor] | None) -> FirstPass:
         """Sums to go on from."""

@@ -95,6 +95,11 @@ def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> In
     task = replace(asked.corpus, note=left_out.append).build(lab)
     data = task.splits["corpus"].data
     assert isinstance(data, MappedWindows)
+    if is_sharded(model):
+        # whole parameters that are made in the inference mode of decoding could not be written
+        # again outside of it
+        with torch.no_grad():
+            model(torch.zeros(1, 1, dtype=torch.int64, device=lab.device))
     queries = complete_queries(asked.queries, model, asked.write)
     batch = {name: tensor.to(lab.device) for name, tensor in as_batch(queries, model).items()}
     chosen = None
