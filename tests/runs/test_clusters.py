@@ -124,7 +124,9 @@ def test_answers_are_those_of_home(name, question, tmp_path, spawn):
 def test_a_killed_worker_repeats_its_site_only(name, spawn):
     folder = Path.cwd()
     write_subjects(folder)
-    process = spawn("measure", f"{FILE}:marked", *ONE_MEASURE, "--json", *options(name))
+    # an address of the environment is another cluster's than the one that is started here
+    command = ["measure", f"{FILE}:marked", *ONE_MEASURE, "--json", *options(name)]
+    process = spawn(*command, RAY_ADDRESS="127.0.0.1:9")
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert {one["held_out"] for one in json.loads(out)["measures"]} == {"middle", "west"}

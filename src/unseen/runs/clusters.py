@@ -25,6 +25,11 @@ from unseen.runs.store import home
 ABSENT = 120.0
 """Seconds without a single worker after which a cluster is given up."""
 
+RAY_ADVICE = (
+    "; RAY_AUTH_MODE=token before the command where the cluster asks for its token "
+    "(Ray does so since 2.60)"
+)
+
 
 class LostCluster(UnseenError, ConnectionError):
     """Nobody is left who could compute."""
@@ -114,17 +119,21 @@ class Ray(Executor):
 
     def __init__(self, resources: Resources) -> None:
         self._ray = _library("ray", "ray")
-        where = {"address": resources.address} if resources.address else {}
-        local = {} if resources.address else {"num_cpus": resources.jobs}
+        # "local": without an address Ray would join a cluster that happens to run on this machine
+        where: dict[str, Any] = {"address": resources.address or "local"}
+        if not resources.address:
+            where["num_cpus"] = resources.jobs
         self._own = not self._ray.is_initialized()
         # its raylet speaks on the standard output, which belongs to the result
         self._spoken = ExitStack()
         self._spoken.enter_context(redirect_stdout(sys.stderr))
         if self._own:
             try:
-                self._ray.init(**where, **local, include_dashboard=False, log_to_driver=False)
-            except (OSError, ValueError) as error:
-                raise _no_scheduler(resources.address, error) from None
+                self._ray.init(**where, include_dashboard=False, log_to_driver=False)
+            # other versions, or a token that is missing, are RuntimeErrors or its own
+            except (OSError, ValueError, RuntimeError, self._ray.exceptions.RayError) as error:
+                self._spoken.close()
+                raise _no_scheduler(resources.address, error, RAY_ADVICE) from None
         self._memory = resources.memory_gb * 2**30
         self._seen = time.monotonic()
         self._call = self._ray.remote(
@@ -334,11 +343,11 @@ def _settle(future: Future[Any], answer: Any, lost: tuple[type[BaseException], .
         future.set_exception(error)
 
 
-def _no_scheduler(address: str, error: Exception) -> LostCluster:
+def _no_scheduler(address: str, error: Exception, advice: str = "") -> LostCluster:
     return LostCluster(
         f"No scheduler answers{f' at {address}' if address else ' on this machine'}.",
-        why=f"{str(error).splitlines()[0] if str(error) else type(error).__name__}.",
-        fix="check that it runs, its --address, and that this machine may reach it.",
+        why=f"{' '.join(str(error).split())[:300].rstrip('.') or type(error).__name__}.",
+        fix=f"check that it runs, its --address, and that this machine may reach it{advice}.",
     )
 
 
