@@ -42,8 +42,10 @@ def choice(curvature: Curvature, iterations: int) -> str:
     if curvature is Curvature.EKFAC:
         return (
             "EK-FAC takes every layer for itself and answers many queries for little. Where few "
-            "answers matter, --curvature ekfac+cg solves for the curvature of all layers together; "
-            "whether its order is the better one for a model, only retraining says."
+            "answers matter, --curvature ekfac+cg --damping 1 solves for the curvature of all "
+            "layers together, at about ten times the work per query. On the two small models of "
+            "the study attribution_leaderboard it foretold retraining better than EK-FAC; whether "
+            "it does for another model, only retraining says."
         )
     if curvature.is_iterative:
         return (
