@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unseen.attributions import influence
 from unseen.attributions.influence import (
     Curvature,
     Fisher,
@@ -29,6 +30,8 @@ from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.transformer import Decoder, Transformer
 from unseen.objectives import classify, sequence_log_probability
+from unseen.runs import tensors
+from unseen.runs.tensors import TensorCache
 from unseen.task import Axis, Batch, Split, Task, Use
 from unseen.tasks.text_corpus import TextCorpus
 
@@ -107,7 +110,7 @@ class Stored:
         torch.save(state, self.path)
 
 
-def of_points(lab: Lab, is_spread: bool) -> dict[str, Tensor]:
+def of_points(folder: str, lab: Lab, is_spread: bool) -> dict[str, Tensor]:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 3))
     model = model.double()
@@ -132,9 +135,48 @@ def of_points(lab: Lab, is_spread: bool) -> dict[str, Tensor]:
         best = found.top(queries, classify.loss, 2)
         made[f"{curvature} {batch_size}"] = found(queries, classify.loss).scores
         made[f"{curvature} {batch_size} best"] = best.scores
+    # five batches: one process is idle in the last round
+    config = Influence(batch_size=2, fisher=Fisher.EMPIRICAL)
+    for stop in (2, 3, 4, 5, 6):
+        place = Path(folder, f"{lab.ranks.size}-{lab.ranks.rank}-{stop}")
+        made[f"stopped at {stop}"] = interrupted(model, config, lab, place, stop)
     if is_spread:
         made |= refusals(model, lab)
     return made
+
+
+class Stop(Exception):
+    """Ends a fit as a kill does."""
+
+
+def interrupted(model: nn.Module, config: Influence, lab: Lab, folder: Path, stop: int) -> Tensor:
+    """Scores by a fit that was stopped before so many runs of the model, and goes on."""
+    queries = next(once(points(4).splits["train"].data, 4, lab))
+    if lab.ranks.size == 1:
+        return config.prepare(Trained(model, points(9)), lab)(queries, classify.loss).scores
+    tensors.WRITE_EVERY = 0.0  # sums are stored after every batch
+    lab, calls, pairs = replace(lab, keeper=TensorCache(folder)), [0], influence.pairs
+
+    def counted(*arguments):
+        calls[0] += 1
+        if calls[0] == stop:
+            raise Stop
+        return pairs(*arguments)
+
+    influence.pairs = counted
+    try:
+        with pytest.raises(Stop):
+            config.prepare(Trained(model, points(9)), lab)
+        if stop == 4 and lab.ranks.rank == 0:  # one process lost its sums: both begin anew
+            for part in folder.glob("*.part.safetensors"):
+                part.unlink()
+        calls[0] = stop
+        found = config.prepare(Trained(model, points(9)), lab)
+    finally:
+        influence.pairs = pairs
+    # three rounds in each of two passes
+    assert calls[0] - stop == (6 if stop == 4 else 6 - (stop - 1))
+    return found(queries, classify.loss).scores
 
 
 def refusals(model: nn.Module, lab: Lab) -> dict[str, Tensor]:
@@ -155,7 +197,7 @@ def refusals(model: nn.Module, lab: Lab) -> dict[str, Tensor]:
 
 
 def found(folder: str, lab: Lab, is_spread: bool) -> dict[str, Tensor]:
-    return of_points(lab, is_spread) | of_text(folder, lab, is_spread)
+    return of_points(folder, lab, is_spread) | of_text(folder, lab, is_spread)
 
 
 def member(rank: int, folder: str) -> None:

@@ -37,7 +37,7 @@ from unseen.attributions.influence.layers import (
 )
 from unseen.attributions.influence.preconditioned_queries import Precision
 from unseen.attributions.influence.running_sums import (
-    Forgetful,
+    AgreedSums,
     KeeperWithLimit,
     SumsStore,
     sums_store,
@@ -177,11 +177,10 @@ class Influence:
             )
 
             def sums_of(name: str) -> SumsStore:
-                if is_shared:  # processes that were killed apart cannot go on together
-                    return Forgetful()
                 # which gradients fit into the memory decides last digits of the second pass
                 where = f"{name}-{lab.ranks.rank}"
-                return sums_store(lab.keeper, key, where, f"memory={self.memory}")
+                store = sums_store(lab.keeper, key, where, f"memory={kept.budget}")
+                return AgreedSums(store, lab) if is_shared else store
 
             def device_of(name: str) -> torch.device:
                 return device_of_block(model, name, lab.device)

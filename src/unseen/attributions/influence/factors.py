@@ -2,7 +2,6 @@
 pass saw does not fit.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from unseen.attributions.influence.preconditioned_queries import Precision
 from unseen.attributions.influence.running_sums import (
+    NEXT,
     FirstPass,
     Forgetful,
     SumsStore,
@@ -20,7 +20,6 @@ from unseen.attributions.influence.running_sums import (
     pack_pairs,
     unpack_pairs,
 )
-from unseen.attributions.influence.stream import IDLE
 from unseen.engine.batches import size
 from unseen.engine.factor_pairs import FactorPair, GradientRows
 from unseen.engine.kron import FULL, Covariances, KroneckerBlock, blocks_of, damp
@@ -118,8 +117,6 @@ class Factors:
         return cls(blocks_of(given), found, int(examples))
 
 
-NEXT = "unseen/next"
-"""The batch after those in a stored sum."""
 Pass = Callable[[], Iterator[tuple[int, Batch]]]
 """The batches of this process with their number, from the start."""
 
@@ -197,11 +194,12 @@ class Fit:
         store = self.unfinished("covariances")
         state, is_foreseen = self._first_pass(store.load()), False
         for number, batch in batches():
-            if number == IDLE:
-                self._add_nothing(state, batch)
-            if number < state.next:
+            if max(number, ~number) < state.next:
                 continue
-            self._add(state, number, batch)
+            if number < 0:  # a batch to run and forget
+                self._add_nothing(state, number, batch)
+            else:
+                self._add(state, number, batch)
             if not is_foreseen:
                 self.foresee(state.factor_bytes)
                 is_foreseen = True
@@ -245,9 +243,9 @@ class Fit:
         state.examples += size(batch)
         state.next = number + 1
 
-    def _add_nothing(self, state: FirstPass, batch: Batch) -> None:
+    def _add_nothing(self, state: FirstPass, number: int, batch: Batch) -> None:
         """Sums of zero for every layer, where this process has no batch but this idle one."""
-        for _, pairs in self._pseudo(IDLE, batch):
+        for _, pairs in self._pseudo(number, batch):
             for name, pair in pairs.items():
                 if self._is_diagonal(pair):
                     state.plain.setdefault(name, _identity(pair))
@@ -255,6 +253,7 @@ class Fit:
                     state.sums[name] = Covariances()
                     state.sums[name].add(pair, None, 0.0)
                     _set_zero(state.sums[name])
+        state.next = ~number + 1
 
     def _is_diagonal(self, pair: FactorPair) -> bool:
         wide = (
@@ -275,15 +274,14 @@ class Fit:
         following = int(stored.get(NEXT, 0))
         total |= {name: stored[name].to(value.device) for name, value in total.items() if stored}
         for number, batch in batches():
-            if number == IDLE:
-                deque(self._replay(number, batch, is_half), maxlen=0)
-            if number < following:
+            position = max(number, ~number)
+            if position < following:
                 continue
             for _, pairs in self._replay(number, batch, is_half):
-                for name, pair in pairs.items():
+                for name, pair in pairs.items() if number >= 0 else ():
                     total[name] += squares_in_basis(basis[name], pair)
             if store.is_due():
-                store.save(total | {NEXT: torch.tensor(number + 1)})
+                store.save(total | {NEXT: torch.tensor(position + 1)})
         each = self.draws if self.fisher is Fisher.SAMPLED else 1
         return {name: self.lab.sum(value) / (examples * each) for name, value in total.items()}
 

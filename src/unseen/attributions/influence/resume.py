@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unseen.attributions.influence.attributor import InfluenceScores
+from unseen.attributions.influence.running_sums import are_equal
 from unseen.attributions.influence.top_k import (
     Extremes,
     Top,
@@ -19,7 +20,6 @@ from unseen.engine.batches import size
 from unseen.engine.sharding import is_sharded, without_hooks
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.identity import Identity, Structure, identify
-from unseen.lab import Lab
 from unseen.task import Batch, PerExample, Use
 
 
@@ -85,7 +85,8 @@ def top(
     rows = _rows(found, candidates)
     step = every * found.config.batch_size * found.lab.ranks.size
     state = saved.load()
-    if is_sharded(found.trained.model) and not _are_equal(state, found.lab):
+    done = 0 if state is None else int(state["done"])
+    if is_sharded(found.trained.model) and not are_equal(done, found.lab):
         state = None  # the processes were killed apart, and can only run together
     done = 0 if state is None else int(state["done"])
     ends: Extremes | None = None if state is None else _read(state)
@@ -101,13 +102,6 @@ def top(
     if ends is None:  # more processes than batches: this one had none
         ends = no_extremes(size(queries), torch.device("cpu"))
     return top_of(ends, k, found.stream.count(), found.lab)
-
-
-def _are_equal(state: dict[str, Tensor] | None, lab: Lab) -> bool:
-    """Whether all processes got equally far."""
-    done = 0.0 if state is None else float(state["done"])
-    total, squares = lab.sum(torch.tensor([done, done**2], dtype=torch.float64)).tolist()
-    return lab.ranks.size * squares == total**2
 
 
 def _rows(found: InfluenceScores, candidates: Tensor | None) -> Tensor:

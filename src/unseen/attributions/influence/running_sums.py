@@ -11,9 +11,11 @@ from torch import Tensor
 
 from unseen.engine.kron import Covariances, KroneckerBlock, blocks_of
 from unseen.identity import Identity
-from unseen.lab import Keeper
+from unseen.lab import Keeper, Lab
 
 State = dict[str, Tensor]
+NEXT = "unseen/next"
+"""The batch after those in a stored sum."""
 
 
 @runtime_checkable
@@ -51,6 +53,34 @@ class Forgetful:
     def save(self, state: State) -> None: ...
 
 
+@dataclass(frozen=True)
+class AgreedSums:
+    """Sums that the processes of a sharded model store together: what they cannot go on from
+    together is forgotten.
+    """
+
+    store: SumsStore
+    lab: Lab
+
+    def load(self) -> State | None:
+        state, ranks = self.store.load(), self.lab.ranks
+        following = 0 if state is None else int(state[NEXT])
+        # the rounds that were done: in each of them every process has a batch
+        return state if are_equal(-(-(following - ranks.rank) // ranks.size), self.lab) else None
+
+    def is_due(self) -> bool:
+        return bool(self.lab.sum(torch.tensor(float(self.store.is_due()))))
+
+    def save(self, state: State) -> None:
+        self.store.save(state)
+
+
+def are_equal(number: int, lab: Lab) -> bool:
+    """Whether all processes have the same number."""
+    total, squares = lab.sum(torch.tensor([number, number**2], dtype=torch.float64)).tolist()
+    return bool(lab.ranks.size * squares == total**2)
+
+
 def sums_store(keeper: Keeper, key: Identity, name: str, decisive: str) -> SumsStore:
     """The place for the sums `name` of a value; `decisive` is what decides them beside its key."""
     if isinstance(keeper, KeeperOfSums):
@@ -69,7 +99,10 @@ class FirstPass:
     next: int = 0
 
     def tensors(self) -> State:
-        made = {"unseen/count": torch.tensor([self.examples, self.next])}
+        made = {
+            "unseen/examples": torch.tensor(self.examples),
+            NEXT: torch.tensor(self.next),
+        }
         for name, one in self.sums.items():
             parts = {"right": one.right, "left": one.left, "counts": one.counts}
             made |= {f"sums/{name}/{part}": t for part, t in parts.items() if t is not None}
@@ -96,15 +129,14 @@ class FirstPass:
     @classmethod
     def of(cls, state: State, device_of: Callable[[str], torch.device]) -> "FirstPass":
         """What `tensors` wrote, each block where `device_of` says."""
-        examples, following = map(int, state["unseen/count"])
         plain = move_blocks(_below(state, "plain/"), device_of)
         parts = move_blocks(_below(state, "sums/"), device_of)
         names = dict.fromkeys(key.rpartition("/")[0] for key in parts)
         return cls(
             sums={name: _covariances(parts, name) for name in names},
             plain=blocks_of(plain),
-            examples=examples,
-            next=following,
+            examples=int(state["unseen/examples"]),
+            next=int(state[NEXT]),
         )
 
 

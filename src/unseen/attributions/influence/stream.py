@@ -13,11 +13,6 @@ from unseen.errors import InvalidData
 from unseen.lab import Lab, Ranks
 from unseen.task import Batch, Task, Use
 
-IDLE = -1
-"""The number of a batch that is only run: the processes of a sharded model run it equally often,
-and one without a batch learns from it which layers there are.
-"""
-
 
 @dataclass(frozen=True, eq=False)
 class Stream:
@@ -88,7 +83,9 @@ class Stream:
         """This process's batches among those that begin before example `most`.
 
         A process that has none, and with `is_even` one that has one fewer than others, gets some
-        batch under the number `IDLE`.
+        batch to run and forget: the processes of a sharded model run it equally often, and one
+        without a batch learns from it which layers there are. Its number is that of the batch that
+        would have been next, negated (`~`).
         """
         ranks, count = self.lab.ranks, 0
         for number, start, batch in self.lab.track(self.iterate(), self.batches):
@@ -98,7 +95,7 @@ class Stream:
             if number % ranks.size == ranks.rank:
                 yield number, batch
         if is_idle(count, ranks) and (is_even or count <= ranks.rank):
-            yield IDLE, batch
+            yield ~(count - count % ranks.size + ranks.rank), batch
 
 
 def is_idle(batches: int, ranks: Ranks) -> bool:
