@@ -15,7 +15,8 @@ decoder multiplies, so `largest_possible_decode_vs_generate` is the ratio were a
 `seeds_together`: CPU seconds of eight seeds of a small decoder, one by one, over those through
 `train_many`, which stacks them where a probe has said that it pays; `seeds_first` is with the
 probe, which only the first models of a kind need, and `seeds_stacked` that of the stack alone,
-which shows at which width and batch it pays.
+which shows at which width and batch it pays. Where it does not, both sides of `seeds_together` do
+the same but for `share_of_choice`, which is what looking up the outcome takes of the loop's time.
 
 `sampling_overhead`: drawing a minibatch of `tasks/algorithmic` as a share of a training step.
 
@@ -44,7 +45,7 @@ from unseen.engine.decode import greedy
 from unseen.engine.evaluate import per_example
 from unseen.engine.loop import Budget, erm_step
 from unseen.engine.trace import keep_last_position
-from unseen.engine.vectorized.choose import train_looped, train_many
+from unseen.engine.vectorized.choose import choose_backend, train_looped, train_many
 from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.engine.vectorized.probe import forget_speedups
 from unseen.lab import Lab
@@ -189,6 +190,8 @@ def seeds_together(rounds: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for width, batch in ((16, 16), (64, 16), (64, 64)):
         alone, others = seconds_of_seeds(width, batch, min(rounds, MOST_ROUNDS))
+        choice = others.pop("choice")
+        found[f"share_of_choice width {width} batch {batch}"] = round(choice / alone, 5)
         for name, seconds in others.items():
             found[f"seeds_{name} width {width} batch {batch}"] = round(alone / seconds, 3)
     for name in ("first", "together"):
@@ -203,7 +206,7 @@ MOST_ROUNDS = 3
 
 def seconds_of_seeds(width: int, batch: int, rounds: int) -> tuple[float, dict[str, float]]:
     """CPU seconds of eight seeds one by one; and as a stack, as `train_many` chooses for the first
-    time, and as it chooses later.
+    time, as it chooses later, and of this later choice.
     """
     data = Sort(values=30).draw(10, 2_048, Lab().generator())
     splits = {"train": Split(data, Use.TRAIN)}
@@ -228,6 +231,7 @@ def seconds_of_seeds(width: int, batch: int, rounds: int) -> tuple[float, dict[s
     once = {"stacked": stacked, "first": seconds(choose)}
     pairs = [(seconds(train_looped), seconds(choose)) for _ in range(rounds)]
     alone, chosen = zip(*pairs, strict=True)
+    once["choice"] = seconds(choose_backend)
     return statistics.median(alone), {**once, "together": statistics.median(chosen)}
 
 
