@@ -7,6 +7,7 @@ gradient itself. So curvature and influence are written once, for pairs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +27,8 @@ PART = 1 << 19
 """Entries of gradients that are materialised at a time: they should stay in the cache."""
 SAFE = 1e-8
 """Gradients with an entry above this make no denormal products worth avoiding."""
+NEAR = 2.5e-3
+"""Rounding of a mean of outer products that does not count, over their mean eigenvalue."""
 LARGE = 1 << 22
 """The same where every entry is multiplied with all queries: the queries' block is read as often as
 there are parts.
@@ -82,11 +85,16 @@ class FactorPair:
         """Of the gradients Lᵀ V R: positions are rotated, not gradients."""
         return FactorPair(_rotate(self.a, right), _rotate(self.g, left))
 
-    def covariances(self, real: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Σ a aᵀ over the real positions (all by default) and Σ g gᵀ."""
+    def covariances(
+        self, real: Tensor | None, earlier: "tuple[SumSoFar, SumSoFar] | None" = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Σ a aᵀ over the real positions (all by default) and Σ g gᵀ; `earlier` has those of
+        earlier batches.
+        """
+        right, left = earlier or (None, None)
         a, g = self.a.flatten(0, 1), self.g.flatten(0, 1)
         # gradients of padding are zero, their inputs are not
-        return gram(a if real is None else a[real.flatten()]), gram(g)
+        return gram(a if real is None else a[real.flatten()], right), gram(g, left)
 
     def gradients(self) -> Float[Tensor, "b o i"]:
         """V itself: for a few examples at a time."""
@@ -184,8 +192,10 @@ class EmbeddingPair(FactorPair):
         assert left is None  # one-hot rows are their own eigenbasis
         return replace(self, a=_rotate(self.a, right))
 
-    def covariances(self, real: Tensor | None) -> tuple[Tensor, None]:
-        return gram(self.a.flatten(0, 1)), None
+    def covariances(
+        self, real: Tensor | None, earlier: "tuple[SumSoFar, SumSoFar] | None" = None
+    ) -> tuple[Tensor, None]:
+        return gram(self.a.flatten(0, 1), earlier and earlier[0]), None
 
     def gradients(self) -> Float[Tensor, "b o i"]:
         b = len(self)
@@ -252,13 +262,22 @@ class RowBlocks:
         """
         self.n, self.o, self.i = shape
         # as many rows as keep a block of one query in the cache while it meets a batch of gradients
-        self.height = min(self.o, 256, max(1, (1 << 12 if is_single else 1 << 17) // self.i))
+        few = 1 << 12 if is_single else 1 << 17
+        self.height = min(self.o, 256, max(1, few // self.i))
+        if dtype == torch.bfloat16 and not is_single:  # its products want long rows
+            self.height = min(self.o, max(self.height, (1 << 20) // self.i))
         heights = [min(self.height, self.o - at) for at in range(0, self.o, self.height)]
         self.blocks = [like.new_zeros(self.n, height * self.i, dtype=dtype) for height in heights]
 
     @property
     def dtype(self) -> torch.dtype:
         return self.blocks[0].dtype
+
+    def first(self, n: int) -> "RowBlocks":
+        """Of the first n queries, in the same memory."""
+        part = copy(self)
+        part.n, part.blocks = n, [block[:n] for block in self.blocks]
+        return part
 
     def put(self, at: int, p: Float[Tensor, "some o i"]) -> None:
         """The matrices of queries from `at` on."""
@@ -274,8 +293,28 @@ class RowBlocks:
         return torch.cat([block.view(self.n, -1, self.i) for block in self.blocks], 1)
 
 
-def gram(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
-    """xᵀ x, the blocks above the diagonal once."""
+@dataclass(frozen=True, eq=False)
+class SumSoFar:
+    """A sum of outer products over earlier batches, as many as there were of the size of the next
+    one.
+    """
+
+    total: Float[Tensor, "d d"] | None
+    batches: float
+
+
+def gram(x: Float[Tensor, "n d"], earlier: SumSoFar | None = None) -> Float[Tensor, "d d"]:
+    """xᵀ x in at least float32, the blocks above the diagonal once.
+
+    A product in half precision is summed in float32 and rounded at its end: of large entries that
+    leaves 0.2 %, which buries the small directions of a covariance. What the product has beyond
+    the mean of earlier batches is small, and so is its rounding.
+    """
+    if x.dtype in (torch.bfloat16, torch.float16):
+        beyond = None if earlier is None else _gram_beyond(x, earlier)
+        if beyond is not None:
+            return beyond
+        x = x.float()
     d, step = x.shape[1], 192
     if d < 2 * step:
         return x.T @ x
@@ -284,6 +323,31 @@ def gram(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
         rows = x[:, at : at + step].T @ x[:, at:]
         out[at : at + step, at:] = rows
         out[at:, at : at + step] = rows.T
+    return out
+
+
+def _gram_beyond(x: Float[Tensor, "n d"], earlier: SumSoFar) -> Float[Tensor, "d d"] | None:
+    """m + (xᵀ x − m) with m the mean of earlier batches, unless the rounding of the bracket may
+    count.
+    """
+    if earlier.total is None:
+        return None
+    d, step = x.shape[1], 256
+    near = (earlier.total / earlier.batches).to(x.dtype)
+    out, square = near.float(), 0.0
+    # errors of batches are independent: the mean over k of them has a √k-th
+    allowed = NEAR * earlier.batches**0.5 * float(out.trace()) / d
+    for at in range(0, d, step):
+        left = x[:, at : at + step].T
+        # widened first: sums of mixed types leave the fast path
+        rest = torch.addmm(near[at : at + step, at:], left, x[:, at:], beta=-1).float()
+        square += 2 * float(torch.linalg.vector_norm(rest)) ** 2
+        # rounding errs by eps/4 in the mean; the largest singular value of independent errors is
+        # about 2/√d of their norm
+        if torch.finfo(x.dtype).eps / 2 * (square / d) ** 0.5 > allowed:
+            return None
+        out[at : at + step, at:] += rest
+        out[at + step :, at : at + step] = out[at : at + step, at + step :].T
     return out
 
 

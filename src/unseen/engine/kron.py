@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unseen.engine.factor_pairs import EmbeddingPair, FactorPair
+from unseen.engine.factor_pairs import EmbeddingPair, FactorPair, SumSoFar
 from unseen.errors import CorruptFile, InvalidData
 
 log = logging.getLogger("unseen.kron")
@@ -129,7 +129,8 @@ class Covariances:
         """
         # a layer with other positions than the tokens (one per example, shared) has no padding
         real = real if real is not None and real.shape == pair.a.shape[:2] else None
-        right, left = pair.covariances(real)
+        count = pair.a.shape[:2].numel() if real is None else int(real.sum())
+        right, left = pair.covariances(real, self._so_far(pair, count, share))
         self.right = _plus(self.right, right * share)
         # no share here: weighting by √p has already scaled the outer product of g
         self.left = _plus(self.left, left)
@@ -138,8 +139,17 @@ class Covariances:
             self.counts = _plus(
                 self.counts, torch.bincount(read, minlength=pair.v).to(right.dtype) * share
             )
-        self.positions += share * (pair.a.shape[:2].numel() if real is None else int(real.sum()))
+        self.positions += share * count
         self.examples += share * len(pair)
+
+    def _so_far(
+        self, pair: FactorPair, positions: int, share: float
+    ) -> tuple[SumSoFar, SumSoFar] | None:
+        """Both sums for a pair in half precision of so many positions."""
+        if not self.positions or pair.a.dtype not in (torch.bfloat16, torch.float16):
+            return None
+        batches = self.positions / max(1, positions)
+        return SumSoFar(self.right, batches), SumSoFar(self.left, batches / share)
 
     def sum_over(self, over: Callable[[Tensor], Tensor]) -> "Covariances":
         """Over all processes."""

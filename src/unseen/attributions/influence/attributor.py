@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from unseen.attributions.influence import Influence
 
 ByBlock = dict[str, list[FactorPair]]
+FEW = 8
+"""Queries whose scores are compared in both precisions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +234,16 @@ class InfluenceScores:
         """The queries in the form that scores cheapest, in the precision that a few of them
         confirm.
         """
-        precision = self._choose_precision(queries, behaviour)
-        return self._forms(queries, behaviour, precision), precision
+        wanted = self.config.precision
+        if self.config.curvature.is_iterative or not worth_asking(
+            wanted, self.factors.blocks.values(), self.lab.device
+        ):  # a solve costs far more than its scores
+            return self._forms(queries, behaviour, Precision.FULL), Precision.FULL
+        forms = self._forms(queries, behaviour, wanted)
+        precision = self._choose_precision(queries, behaviour, forms)
+        if precision is not wanted:
+            forms = self._forms(queries, behaviour, precision)
+        return forms, precision
 
     def _forms(
         self, queries: Batch, behaviour: PerExample, precision: Precision
@@ -271,22 +281,23 @@ class InfluenceScores:
         with self._tracking():
             return solve(self, matrices, lab.child("solve"))
 
-    def _choose_precision(self, queries: Batch, behaviour: PerExample) -> Precision:
+    def _choose_precision(
+        self, queries: Batch, behaviour: PerExample, cheap: Mapping[str, ScaledQueries]
+    ) -> Precision:
         """The asked-for precision, if the scores of a few queries on the first batch agree with
         full precision.
         """
         wanted = self.config.precision
-        if self.config.curvature.is_iterative:
-            return Precision.FULL  # a solve costs far more than its scores
-        if not worth_asking(wanted, self.factors.blocks.values(), self.lab.device):
-            return Precision.FULL
-        few, batch = (
-            {name: tensor[:8] for name, tensor in queries.items()},
-            next(self.stream.iterate())[2],
-        )
+        few = {name: tensor[:FEW] for name, tensor in queries.items()}
+        batch = next(self.stream.iterate())[2]
         totals = []
         for precision in (Precision.FULL, wanted):
-            forms, given = self._forms(few, behaviour, precision), self._pairs(batch, precision)
+            forms = (
+                {name: form.first(size(few)) for name, form in cheap.items()}
+                if precision is wanted
+                else self._forms(few, behaviour, precision)
+            )
+            given = self._pairs(batch, precision)
             totals.append(
                 self._sum_over_blocks(
                     [forms[name].score(pair) for name, pair in given.items() if name in forms]

@@ -231,7 +231,9 @@ class Fit:
 
     def _add(self, state: FirstPass, number: int, batch: Batch) -> None:
         real = self.real(batch)
-        for draw, (share, pairs) in enumerate(self._pseudo(number, batch)):
+        is_half = self._is_later(number) and state.has_positions
+        is_half = is_half and self.precision is Precision.BFLOAT16
+        for draw, (share, pairs) in enumerate(self._pseudo(number, batch, is_half)):
             pairs = {name: pair.flush_denormals() for name, pair in pairs.items()}
             for name, pair in pairs.items():
                 if self._is_diagonal(pair):
@@ -254,6 +256,12 @@ class Fit:
                     state.sums[name].add(pair, None, 0.0)
                     _set_zero(state.sums[name])
         state.next = ~number + 1
+
+    def _is_later(self, number: int) -> bool:
+        """Whether a batch is not this process's first, which shows whether layers have positions
+        and about what their covariances are.
+        """
+        return number >= self.lab.ranks.size
 
     def _is_diagonal(self, pair: FactorPair) -> bool:
         wide = (
@@ -300,7 +308,7 @@ class Fit:
             yield from ((1.0, pairs) for pairs in held if pairs is not None)
         elif all((number, draw) in self.cache.earlier for draw in range(draws)):
             # as the first pass made them, so that the sums are those of a fit that was not killed
-            for share, pairs in self._pseudo(number, batch):
+            for share, pairs in self._pseudo(number, batch, is_half and self._is_later(number)):
                 first = {name: pair.flush_denormals() for name, pair in pairs.items()}
                 yield share, reduce_precision(first, self.precision)
         else:
@@ -354,8 +362,8 @@ def reduce_precision(pairs: dict[str, FactorPair], precision: Precision) -> dict
 
 
 def runs_half(blocks: dict[str, KroneckerBlock], precision: Precision) -> bool:
-    """Whether passes after the first run the model in bfloat16: for sequences, whose sums hide the
-    rounding.
+    """Whether batches after the first run the model in bfloat16: for sequences, whose sums hide
+    the rounding.
     """
     return precision is Precision.BFLOAT16 and all(block.positions > 1 for block in blocks.values())
 

@@ -54,6 +54,10 @@ class QueryForm(Protocol):
         """⟨(G + λ)⁻¹ V_q, V_b⟩."""
         ...
 
+    def first(self, n: int) -> "QueryForm":
+        """Of the first n queries."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class ScaledQueries:
@@ -69,6 +73,10 @@ class ScaledQueries:
         given, scale = pair.rescale()
         wide = self.form.score(given)
         return wide * self.scale.to(wide)[:, None] * scale.to(wide)
+
+    def first(self, n: int) -> "ScaledQueries":
+        """Of the first n queries."""
+        return ScaledQueries(self.form.first(n), self.scale[:n])
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +95,9 @@ class FullQueries:
             .against(self.blocks)
         )
 
+    def first(self, n: int) -> "FullQueries":
+        return FullQueries(self.blocks.first(n), self.basis)
+
 
 @dataclass(frozen=True, eq=False)
 class LowRankQueries:
@@ -97,6 +108,9 @@ class LowRankQueries:
 
     def score(self, pair: FactorPair) -> Float[Tensor, "q b"]:
         return pair.to(self.left.dtype).through(self.left, self.right)
+
+    def first(self, n: int) -> "LowRankQueries":
+        return LowRankQueries(self.left[:n], self.right[:n])
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +143,10 @@ class SumOfKronecker:
         if self.rest is not None:
             total += turned.to(torch.bfloat16).against(self.rest)
         return total
+
+    def first(self, n: int) -> "SumOfKronecker":
+        rest = None if self.rest is None else self.rest.first(n)
+        return SumOfKronecker(self.block, self.g[:, :n], self.a[:, :n], rest)
 
 
 def kronecker_terms(

@@ -98,6 +98,13 @@ class FirstPass:
     examples: int = 0
     next: int = 0
 
+    @property
+    def has_positions(self) -> bool:
+        """Whether every layer seen has several positions per example."""
+        seen = [one.positions / max(1.0, one.examples) for one in self.sums.values()]
+        seen += [block.positions for block in self.plain.values()]
+        return bool(seen) and all(each > 1 for each in seen)
+
     def tensors(self) -> State:
         made = {
             "unseen/examples": torch.tensor(self.examples),
