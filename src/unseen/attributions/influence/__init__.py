@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from unseen.attributions.influence.attributor import InfluenceScores
+from unseen.attributions.influence.batch_pieces import Pieces, pieces_within
 from unseen.attributions.influence.factors import (
     Curvature,
     Factors,
@@ -116,7 +117,8 @@ class Influence:
     """Examples on which the curvature is fitted."""
     memory: int = 1 << 30
     """Bytes of activations and gradients that are held, so that the model runs once over what
-    fits.
+    fits. A batch that needs more than that by itself runs in pieces, which is said; with 0 nothing
+    is held and batches stay whole.
     """
     loss: PerExample | None = None
     """Default: the task's."""
@@ -163,6 +165,8 @@ class Influence:
         with restrict_gradients(model, layers):
             first = next(stream.iterate())[2]
             refuse_batch_dependence(model, first, loss)
+            # processes that share a model run it together, whole batches at a time
+            pieces = Pieces() if is_shared else pieces_within(self.memory, model, first, loss)
             mark = digest(model)
             key = identify(
                 CURVATURE,
@@ -205,6 +209,7 @@ class Influence:
                 sums_of,
                 device_of,
                 foresee,
+                pieces,
             )
 
             def make() -> dict[str, Tensor]:
@@ -216,7 +221,7 @@ class Influence:
             refuse_unused_layers(model, layers, factors)
         if self.fisher is not Fisher.EMPIRICAL:
             kept.pairs.clear()  # they are gradients of drawn labels, of no use for scores
-        return InfluenceScores(trained, lab, self, factors, layers, loss, stream, kept)
+        return InfluenceScores(trained, lab, self, factors, layers, loss, stream, kept, pieces)
 
 
 def refuse_spread(model: torch.nn.Module, curvature: Curvature, lab: Lab) -> None:

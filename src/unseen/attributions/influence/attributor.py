@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from unseen.attribution import Cause, Credits
+from unseen.attributions.influence.batch_pieces import Pieces
 from unseen.attributions.influence.candidate_search import Screen
 from unseen.attributions.influence.factors import (
     Curvature,
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 ByBlock = dict[str, list[FactorPair]]
 FEW = 8
 """Queries whose scores are compared in both precisions."""
+COMPARED = 32
+"""On so many examples at least, by whole batches."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,7 @@ class InfluenceScores:
     cache: PairCache = field(default_factory=lambda: PairCache(0))
     residuals: list[float] = field(default_factory=list)
     """What iterative solves have left of their right-hand sides so far."""
+    pieces: Pieces = Pieces()
 
     def __call__(self, queries: Batch, behaviour: PerExample) -> Credits:
         """score[q, z]: what one added copy of z adds to the behaviour of q."""
@@ -80,6 +84,7 @@ class InfluenceScores:
             coverage_sentence(model, self.layers),
             *gradient_sentences(model),
             convergence_sentence(self.residuals, self.config.iterations),
+            self.pieces.sentence(self.config.batch_size, self.config.memory),
         ]
         return [one for one in said if one]
 
@@ -97,8 +102,9 @@ class InfluenceScores:
         """What each position of the chosen examples adds; a sum over positions is the score."""
         ready = self._solved_queries(queries, behaviour)
         n, parts = self.stream.count(), []
-        for start in range(0, len(rows), self.config.batch_size):
-            given = self._rows_of(rows[start : start + self.config.batch_size])
+        step = self.pieces.at_most(self.config.batch_size)
+        for start in range(0, len(rows), step):
+            given = self._rows_of(rows[start : start + step])
             total = None
             for name, pair in given.items():
                 if name not in ready:
@@ -197,7 +203,8 @@ class InfluenceScores:
         In full precision: queries are few, and every score has a factor of theirs.
         """
         at = 0
-        for batch in once(Columns(**queries), self.config.batch_size, self.lab):
+        step = self.pieces.at_most(self.config.batch_size)
+        for batch in once(Columns(**queries), step, self.lab):
             with self._tracking():
                 found = pairs(self.trained.model, batch, behaviour, self._is_exact)
             for name, pair in found.items():
@@ -284,26 +291,28 @@ class InfluenceScores:
     def _choose_precision(
         self, queries: Batch, behaviour: PerExample, cheap: Mapping[str, ScaledQueries]
     ) -> Precision:
-        """The asked-for precision, if the scores of a few queries on the first batch agree with
+        """The asked-for precision, if the scores of a few queries on the first examples agree with
         full precision.
         """
         wanted = self.config.precision
         few = {name: tensor[:FEW] for name, tensor in queries.items()}
-        batch = next(self.stream.iterate())[2]
-        totals = []
-        for precision in (Precision.FULL, wanted):
-            forms = (
-                {name: form.first(size(few)) for name, form in cheap.items()}
-                if precision is wanted
-                else self._forms(few, behaviour, precision)
-            )
-            given = self._pairs(batch, precision)
-            totals.append(
-                self._sum_over_blocks(
-                    [forms[name].score(pair) for name, pair in given.items() if name in forms]
-                )
-            )
-        return choose_precision(wanted, totals[0], totals[1], self.lab)
+        forms = {
+            Precision.FULL: self._forms(few, behaviour, Precision.FULL),
+            wanted: {name: form.first(size(few)) for name, form in cheap.items()},
+        }
+        parts: dict[Precision, list[Tensor]] = {precision: [] for precision in forms}
+        seen = 0
+        for _, _, batch in self.stream.iterate():
+            for _, piece in self.pieces.cut(batch):
+                for precision, ready in forms.items():
+                    given = self._pairs(piece, precision)
+                    scores = [ready[n].score(pair) for n, pair in given.items() if n in ready]
+                    parts[precision].append(self._sum_over_blocks(scores))
+            seen += size(batch)
+            if seen >= COMPARED:
+                break
+        full, quick = (torch.cat(parts[precision], 1) for precision in (Precision.FULL, wanted))
+        return choose_precision(wanted, full, quick, self.lab)
 
     def _matrix(
         self, ready: dict[str, ScaledQueries], precision: Precision, apart: bool = False
@@ -341,16 +350,19 @@ class InfluenceScores:
             parts = candidates.split(self.config.batch_size)
             for number, rows in enumerate(parts):
                 if number % ranks.size == ranks.rank:
-                    yield number, rows, self._pairs(self.stream.at(rows), precision)
+                    for part in rows.split(self.pieces.at_most(len(rows))):
+                        yield number, part, self._pairs(self.stream.at(part), precision)
             if self._is_sharded and is_idle(len(parts), ranks):
                 self._pairs(self.stream.at(parts[0]), precision)
             return
         for number, start, batch in self.lab.track(self.stream.iterate(), self.stream.batches):
             if number % ranks.size == ranks.rank:
-                held = self.cache.pairs.get((number, 0))
-                if held is None or (precision is not Precision.BFLOAT16 and _is_narrow(held)):
-                    held = self._pairs(batch, precision)
-                yield start, torch.arange(start, start + size(batch)), held
+                for part, (rows, piece) in enumerate(self.pieces.cut(batch)):
+                    held = self.cache.pairs.get((number, part))
+                    if held is None or (precision is not Precision.BFLOAT16 and _is_narrow(held)):
+                        held = self._pairs(piece, precision)
+                    first, after = start + rows.start, start + rows.stop
+                    yield first, torch.arange(first, after), held
             count = number + 1
         if self._is_sharded and is_idle(count, ranks):
             self._pairs(batch, precision)  # FSDP's gathers need every process
@@ -376,7 +388,7 @@ class InfluenceScores:
             ).argsort()
             return {name: _concatenate(parts).take(back) for name, parts in made.items()}
         with self._tracking():
-            for part in rows.split(max(self.config.batch_size, 512)):
+            for part in rows.split(self.pieces.at_most(max(self.config.batch_size, 512))):
                 for name, pair in pairs(
                     self.trained.model, self.stream.at(part), self.loss, self._is_exact
                 ).items():
@@ -391,6 +403,7 @@ class InfluenceScores:
         batches = self.stream.batches
         is_whole = not any(_is_narrow(pairs) for pairs in self.cache.pairs.values())
         one = len(self.trained.task.of(Use.TRAIN)) == 1 and self.lab.ranks.size == 1
+        one = one and not self.pieces.step
         return bool(
             one and batches and is_whole and all((k, 0) in self.cache.pairs for k in range(batches))
         )

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from unseen.attributions.influence.batch_pieces import Pieces
 from unseen.attributions.influence.preconditioned_queries import Precision
 from unseen.attributions.influence.running_sums import (
     NEXT,
@@ -142,10 +143,11 @@ class PairCache:
     earlier: set[tuple[int, int]] = field(default_factory=set)
     """Those that the process held which began this fit and was killed."""
 
-    def store(self, batch: int, draw: int, pairs: dict[str, FactorPair]) -> None:
+    def store(self, batch: int, part: int, pairs: dict[str, FactorPair]) -> None:
+        """Keeps a part of a batch, a piece of it under one draw of its labels."""
         wanted = sum(pair.bytes for pair in pairs.values())
         if self.used + wanted <= self.budget:
-            self.pairs[batch, draw], self.used = pairs, self.used + wanted
+            self.pairs[batch, part], self.used = pairs, self.used + wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +174,7 @@ class Fit:
     """Where a block's layer lives."""
     foresee: Callable[[int], None] = lambda size: None
     """Hears the size of the factors as soon as one batch shows it."""
+    pieces: Pieces = Pieces()
 
     def __call__(self, batches: Pass) -> tuple[dict[str, KroneckerBlock], int]:
         """The damped blocks, and the number of examples that they were fitted on."""
@@ -233,21 +236,21 @@ class Fit:
         real = self.real(batch)
         is_half = self._is_later(number) and state.has_positions
         is_half = is_half and self.precision is Precision.BFLOAT16
-        for draw, (share, pairs) in enumerate(self._pseudo(number, batch, is_half)):
+        for part, (share, rows, pairs) in enumerate(self._pseudo(number, batch, is_half)):
             pairs = {name: pair.flush_denormals() for name, pair in pairs.items()}
             for name, pair in pairs.items():
                 if self._is_diagonal(pair):
                     state.plain[name] = _identity(pair)
                 else:
-                    own = None if real is None else real.to(pair.a.device)
+                    own = None if real is None else real[rows].to(pair.a.device)
                     state.sums.setdefault(name, Covariances()).add(pair, own, share)
-            self.cache.store(number, draw, reduce_precision(pairs, self.precision))
+            self.cache.store(number, part, reduce_precision(pairs, self.precision))
         state.examples += size(batch)
         state.next = number + 1
 
     def _add_nothing(self, state: FirstPass, number: int, batch: Batch) -> None:
         """Sums of zero for every layer, where this process has no batch but this idle one."""
-        for _, pairs in self._pseudo(number, batch):
+        for _, _, pairs in self._pseudo(number, batch):
             for name, pair in pairs.items():
                 if self._is_diagonal(pair):
                     state.plain.setdefault(name, _identity(pair))
@@ -285,7 +288,7 @@ class Fit:
             position = max(number, ~number)
             if position < following:
                 continue
-            for _, pairs in self._replay(number, batch, is_half):
+            for pairs in self._replay(number, batch, is_half):
                 for name, pair in pairs.items() if number >= 0 else ():
                     total[name] += squares_in_basis(basis[name], pair)
             if store.is_due():
@@ -293,9 +296,7 @@ class Fit:
         each = self.draws if self.fisher is Fisher.SAMPLED else 1
         return {name: self.lab.sum(value) / (examples * each) for name, value in total.items()}
 
-    def _replay(
-        self, number: int, batch: Batch, is_half: bool
-    ) -> Iterator[tuple[float, dict[str, FactorPair]]]:
+    def _replay(self, number: int, batch: Batch, is_half: bool) -> Iterator[dict[str, FactorPair]]:
         """The pseudo-gradients of a batch for the second time: those of the first pass, not fresh
         ones.
 
@@ -303,27 +304,38 @@ class Fit:
         approximation there.
         """
         draws = self.draws if self.fisher is Fisher.SAMPLED else self._classes(batch)
-        held = [self.cache.pairs.get((number, draw)) for draw in range(draws)]
+        parts = draws * len(self.pieces.slices(size(batch)))
+        held = [self.cache.pairs.get((number, part)) for part in range(parts)]
         if all(pairs is not None for pairs in held):
-            yield from ((1.0, pairs) for pairs in held if pairs is not None)
-        elif all((number, draw) in self.cache.earlier for draw in range(draws)):
+            yield from (pairs for pairs in held if pairs is not None)
+        elif all((number, part) in self.cache.earlier for part in range(parts)):
             # as the first pass made them, so that the sums are those of a fit that was not killed
-            for share, pairs in self._pseudo(number, batch, is_half and self._is_later(number)):
+            for _, _, pairs in self._pseudo(number, batch, is_half and self._is_later(number)):
                 first = {name: pair.flush_denormals() for name, pair in pairs.items()}
-                yield share, reduce_precision(first, self.precision)
+                yield reduce_precision(first, self.precision)
         else:
-            for share, pairs in self._pseudo(number, batch, is_half):
-                yield share, reduce_precision(pairs, self.precision)
+            for _, _, pairs in self._pseudo(number, batch, is_half):
+                yield reduce_precision(pairs, self.precision)
 
     def _classes(self, batch: Batch) -> int:
         return 1 if self.fisher is Fisher.EMPIRICAL else classes(self.model, batch)
 
     def _pseudo(
         self, number: int, batch: Batch, is_half: bool = False
-    ) -> Iterator[tuple[float, dict[str, FactorPair]]]:
-        """(share of an example, pseudo-gradients by layer), for every draw or class."""
+    ) -> Iterator[tuple[float, slice, dict[str, FactorPair]]]:
+        """(share of an example, examples, pseudo-gradients by layer), for every piece of every
+        draw or class.
+        """
+        for share, labelled, loss in self._draws(number, batch):
+            for rows, piece in self.pieces.cut(labelled):
+                yield share, rows, self.pairs(piece, loss, is_half)
+
+    def _draws(self, number: int, batch: Batch) -> Iterator[tuple[float, Batch, PerExample]]:
+        """(share of an example, the batch with the labels of a draw or class, what is
+        differentiated).
+        """
         if self.fisher is Fisher.EMPIRICAL:
-            yield 1.0, self.pairs(batch, self.loss, is_half)
+            yield 1.0, batch, self.loss
         elif self.fisher is Fisher.SAMPLED:
             if self.objective.relabel is None:
                 raise InvalidConfig(
@@ -333,17 +345,12 @@ class Fit:
                 )
             generator = self.lab.child("draw", number).generator()
             for _ in range(self.draws):
-                yield (
-                    1.0,
-                    self.pairs(
-                        self.objective.relabel(self.model, batch, generator), self.loss, is_half
-                    ),
-                )
+                yield 1.0, self.objective.relabel(self.model, batch, generator), self.loss
         else:
             count = classes(self.model, batch)
             refuse_no_distribution(self.model, batch, self.loss, count)
             for k in range(count):
-                yield 1 / count, self.pairs(with_label(batch, k), partial_root(self.loss), is_half)
+                yield 1 / count, with_label(batch, k), partial_root(self.loss)
 
 
 def reduce_precision(pairs: dict[str, FactorPair], precision: Precision) -> dict[str, FactorPair]:
