@@ -221,7 +221,9 @@ class Influence:
             refuse_unused_layers(model, layers, factors)
         if self.fisher is not Fisher.EMPIRICAL:
             kept.pairs.clear()  # they are gradients of drawn labels, of no use for scores
-        return InfluenceScores(trained, lab, self, factors, layers, loss, stream, kept, pieces)
+        return InfluenceScores(
+            trained, lab, self, factors, layers, loss, stream, kept, pieces=pieces
+        )
 
 
 def refuse_spread(model: torch.nn.Module, curvature: Curvature, lab: Lab) -> None:
