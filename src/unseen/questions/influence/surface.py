@@ -109,9 +109,9 @@ def sentence(answer: QueryInfluence) -> str:
     words = sum(one.words <= k for one in ranks)
     features = sum(one.embedding <= k for one in ranks)
     said = (
-        f"Of the {k} most helpful windows {words} are among the {k} that share most words with the "
-        f"query (BM25) and {features} among the {k} nearest by the model's last features, of "
-        f"{ranks[0].of:,}."
+        f"Of the {k} most helpful windows {words} {'is' if words == 1 else 'are'} among the {k} "
+        f"that share most words with the query (BM25) and {features} among the {k} nearest "
+        f"by the model's last features, of {ranks[0].of:,}."
     )
     if ranks[0].of <= 2 * k:
         return said  # so few windows that chance does as much
