@@ -135,8 +135,8 @@ def main() -> int:
                 break
             measured.append(one)
             one["speedup"] = round(measured[first]["wall"] / one["wall"], 2)
-            if not options.json:
-                print(describe(one), flush=True)
+            # as it comes: all of them take minutes
+            print(describe(one), file=sys.stderr if options.json else sys.stdout, flush=True)
     hashes = {one.pop("rows") for one in measured}
     found = {
         "study": STUDY,
