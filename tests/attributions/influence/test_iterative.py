@@ -1,6 +1,6 @@
 """Iterative solves against dense Gauss–Newton matrices."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -9,13 +9,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from unseen.attributions.influence import Curvature, Fisher, Influence, sequence_nats
-from unseen.attributions.influence.iterative import Coordinates
+from unseen.attributions.influence.iterative import Batches, Coordinates
 from unseen.attributions.influence.layers import restrict_gradients
 from unseen.engine.batches import Columns, whole
 from unseen.engine.gauss_newton import summed_products
 from unseen.engine.iterative_solves import conjugate_gradients, stochastic_descent
 from unseen.errors import Divergence, InvalidConfig
-from unseen.lab import Lab
+from unseen.lab import Lab, SingleProcess
 from unseen.method import Trained
 from unseen.models.mlp import mlp
 from unseen.models.transformer import Decoder, Transformer
@@ -247,3 +247,20 @@ def test_descent_that_did_not_converge_says_how_much_is_left(caplog):
     assert float(want) > 0.5
     (said,) = caplog.messages
     assert "Stochastic descent did not converge for 1 of 1" in said
+
+
+@dataclass(frozen=True)
+class Third(SingleProcess):
+    """The last of three processes, as far as the shares of batches go."""
+
+    rank: int = 2
+    size: int = 3
+
+
+@pytest.mark.parametrize(("examples", "own"), [(10, 0), (13, 1)])
+def test_no_process_multiplies_with_a_batch_of_another(examples, own):
+    run = perceptron(examples)
+    found = CG.prepare(run, LAB)
+    last = replace(LAB, ranks=Third())
+    shared = replace(found, stream=replace(found.stream, lab=last), lab=last)
+    assert len(list(Batches(shared))) == own

@@ -210,7 +210,9 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         quiet = replace(self.found.stream, lab=replace(self.found.lab, sink=Silent()))
-        return (batch for _, batch in quiet.local_batches(self.found.config.most))
+        given = quiet.local_batches(self.found.config.most)
+        # one that a process without batches is given to run and forget is another's
+        return (batch for number, batch in given if number >= 0)
 
 
 @dataclass(frozen=True, eq=False)
