@@ -15,9 +15,10 @@ from unseen.engine import parameters
 from unseen.engine.batches import Columns
 from unseen.engine.loop import Budget, Optimizer, erm_step
 from unseen.engine.vectorized import choose, probe
-from unseen.engine.vectorized.choose import choose_backend, try_train_many
+from unseen.engine.vectorized.choose import Backend, choose_backend, try_train_many
 from unseen.engine.vectorized.loop import TrainingRuns
 from unseen.engine.vectorized.steps import VectorizedStep, mean
+from unseen.engine.vectorized.structure import structure
 from unseen.lab import Forget, Lab
 from unseen.methods.sam import SAM
 from unseen.models.mlp import mlp
@@ -115,6 +116,83 @@ def test_layers_that_print_alike_are_told_apart(probes):
         choose_backend(replace(runs(), models=models))
     assert str(Scaled(1.0)) == str(Scaled(2.0))
     assert len(probes) == 2
+
+
+class Twice(torch.autograd.Function):
+    """2 x; its rule for stacks forgets the 2."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return 2 * g
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, x: Tensor) -> tuple[Tensor, int]:
+        return x, dims[0]
+
+
+class Settings:
+    def __init__(self, is_twice: bool) -> None:
+        self.is_twice = is_twice
+
+
+class Configurable(nn.Module):
+    """A network that reads how to compute from an attribute."""
+
+    def __init__(self, how: Any, act: Callable[[Tensor], Tensor] = torch.tanh) -> None:
+        super().__init__()
+        self.first, self.last, self.how, self.act = nn.Linear(5, 8), nn.Linear(8, 3), how, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.act(self.first(x))
+        is_twice = self.how["is_twice"] if isinstance(self.how, dict) else self.how.is_twice
+        return self.last(Twice.apply(inner) if is_twice else inner)
+
+
+@pytest.mark.parametrize("kind", [Settings, lambda is_twice: {"is_twice": is_twice}])
+def test_an_attribute_that_is_not_printed_is_seen(kind, probes):
+    def backend(is_twice: bool) -> Backend:
+        given = runs()
+        return choose_backend(replace(given, models=[Configurable(kind(is_twice)) for _ in "abc"]))
+
+    backend(False)
+    assert "does not give the loop's weights" in backend(True).why
+    assert probes == [3, 3]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model, "act", torch.sin),
+        lambda model: setattr(model, "how", {"is_twice": True}),
+        lambda model: setattr(model, "other", torch.ones(2)),
+        lambda model: model.register_forward_hook(lambda layer, given, made: 3 * made),
+    ],
+)
+def test_models_that_compute_in_other_ways_are_no_stack(change, probes):
+    models = [Configurable({"is_twice": False}) for _ in "abc"]
+    change(models[2])
+    backend = choose_backend(replace(runs(), models=models))
+    assert not backend.stacked
+    assert "differ in more than the values" in backend.why
+    assert probes == []
+
+
+def test_recurrent_layers_and_equal_tensors_are_of_one_structure():
+    def model(seed: int) -> nn.Module:
+        with Lab(seed).seeded():
+            made = nn.LSTM(3, 4)
+        made.scale = torch.ones(3)
+        return made
+
+    assert structure(model(0)) == structure(model(1))
 
 
 def test_a_refusal_is_looked_into_every_time(probes):

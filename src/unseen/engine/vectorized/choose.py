@@ -18,6 +18,7 @@ from unseen.engine.loop import Budget, Step, Watch
 from unseen.engine.vectorized.loop import TrainingRuns, train_stacked
 from unseen.engine.vectorized.probe import Refusal, speedup
 from unseen.engine.vectorized.steps import VectorizedStep, as_vectorized
+from unseen.engine.vectorized.structure import structure
 from unseen.errors import Divergence, InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
@@ -166,6 +167,10 @@ def _obstacle(runs: TrainingRuns) -> str:
         isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in runs.models[0].modules()
     ):
         return "dropout draws from one stream per model"
+    # the stack computes as the first model does
+    shapes = [structure(model) for model in runs.models]
+    if any(shape != shapes[0] for shape in shapes):
+        return "the models differ in more than the values of their parameters and buffers"
     return ""
 
 

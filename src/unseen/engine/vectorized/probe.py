@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import isfinite
 from statistics import median
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any
 from weakref import WeakMethod, ref
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unseen.engine import parameters
 from unseen.engine.batches import Columns
 from unseen.engine.vectorized.loop import StackedTraining, TrainingRuns
 from unseen.engine.vectorized.steps import as_vectorized
+from unseen.engine.vectorized.structure import is_known, structure
 from unseen.errors import Divergence
 from unseen.lab import Silent, T
 from unseen.task import Task, Use
@@ -45,7 +46,10 @@ def speedup(runs: TrainingRuns, n: int) -> float:
     parts, model = decisive_parts(runs), runs.models[0]
 
     def measure() -> float:
-        return _remember((*parts.items(), *_structure(model)), lambda: _measure(runs, n))
+        shape = structure(model)
+        if is_known(shape):
+            return _remember((*parts.items(), *shape), lambda: _measure(runs, n))
+        return _measure(runs, n)
 
     # by name: keepers need not have it
     keep = getattr(runs.labs[0].keeper, "number", None)
@@ -127,30 +131,6 @@ def _minibatch(data: Columns, batch_size: int) -> tuple[Hashable, ...]:
 
 def _tables(task: Task) -> tuple[int, ...]:
     return tuple(id(split.data) for split in task.of(Use.TRAIN).values())
-
-
-_PLAIN = (bool, int, float, str, type, FunctionType, type(None))
-"""Kinds of attributes that decide how a layer computes."""
-
-
-def _structure(model: nn.Module) -> tuple[Hashable, ...]:
-    """The model without the values of its tensors."""
-    modules = tuple(
-        (
-            type(layer),
-            len(layer._forward_hooks),
-            len(layer._forward_pre_hooks),
-            *(
-                (name, value)
-                for name, value in vars(layer).items()
-                if name[0] != "_" and name != "training" and isinstance(value, _PLAIN)
-            ),
-        )
-        for layer in model.modules()
-    )
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers()]
-    tensors = tuple((name, t.shape, t.dtype, t.requires_grad) for name, t in named)
-    return str(model), modules, tensors, sum(1 for _ in model.parameters())
 
 
 def _measure(runs: TrainingRuns, n: int) -> float:
