@@ -41,6 +41,7 @@ from unseen.attributions.influence.running_sums import (
     AgreedSums,
     KeeperWithLimit,
     SumsStore,
+    keep_together,
     sums_store,
 )
 from unseen.attributions.influence.stream import Stream
@@ -216,7 +217,7 @@ class Influence:
                 blocks, examples = fit(lambda: stream.local_batches(self.most, is_shared))
                 return Factors(blocks, mark, examples).tensors()
 
-            factors = Factors.of(lab.keep(key, make), mark, device_of)
+            factors = Factors.of(keep_together(lab, key, make), mark, device_of)
         if self.layers and not is_exact:
             refuse_unused_layers(model, layers, factors)
         if self.fisher is not Fisher.EMPIRICAL:

@@ -386,13 +386,16 @@ class InfluenceScores:
             back = torch.cat(
                 [(number == k).nonzero().flatten() for k in number.unique(sorted=True)]
             ).argsort()
-            return {name: _concatenate(parts).take(back) for name, parts in made.items()}
+            if all(sum(map(len, parts)) == len(rows) for parts in made.values()):
+                return {name: _concatenate(parts).take(back) for name, parts in made.items()}
+            made = {}  # some batches do not reach some layer: of these rows together some may
         with self._tracking():
             for part in rows.split(self.pieces.at_most(max(self.config.batch_size, 512))):
                 for name, pair in pairs(
                     self.trained.model, self.stream.at(part), self.loss, self._is_exact
                 ).items():
                     made.setdefault(name, []).append(pair)
+        _refuse_partial(made, len(rows))
         return {name: _concatenate(parts) for name, parts in made.items()}
 
     @property
@@ -427,9 +430,10 @@ class InfluenceScores:
         """Columns at their places, summed over processes."""
         found = list(parts)
         n = self.stream.count()
-        if self.lab.ranks.size == 1:
+        if self.lab.ranks.size == 1 and sum(part.shape[1] for _, part in found) == n:
             return torch.cat([part for _, part in found], 1)
-        # more processes than batches: this one may have none
+        # a layer that some batches do not reach has zeros for them; with more processes than
+        # batches this one may have none
         counts = torch.tensor([len(found[0][1]), 1] if found else [0, 0])
         rows, of = self.lab.sum(counts).tolist()
         like = found[0][1] if found else next(iter(self.factors.blocks.values())).values
@@ -441,6 +445,17 @@ class InfluenceScores:
 
 def _is_narrow(given: Mapping[str, FactorPair]) -> bool:
     return any(pair.a.dtype == torch.bfloat16 for pair in given.values())
+
+
+def _refuse_partial(given: Mapping[str, Sequence[FactorPair]], n: int) -> None:
+    """Raises where a layer has gradients of fewer than all `n` rows."""
+    for name, parts in given.items():
+        if sum(map(len, parts)) != n:
+            raise UnsupportedLayer(
+                f"Some of these examples do not reach `{name}`.",
+                why="their gradients are put beside one another, row by row.",
+                fix="leave the layer out with layers=(…), or ask for all scores instead.",
+            )
 
 
 def _concatenate(parts: Sequence[FactorPair]) -> FactorPair:

@@ -2,6 +2,7 @@
 pass saw does not fit.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,7 @@ from unseen.attributions.influence.running_sums import (
     FirstPass,
     Forgetful,
     SumsStore,
+    are_equal,
     move_blocks,
     pack_pairs,
     unpack_pairs,
@@ -24,7 +26,7 @@ from unseen.attributions.influence.running_sums import (
 from unseen.engine.batches import size
 from unseen.engine.factor_pairs import FactorPair, GradientRows
 from unseen.engine.kron import FULL, Covariances, KroneckerBlock, blocks_of, damp
-from unseen.errors import InvalidConfig, InvalidData
+from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab
 from unseen.task import Batch, Objective, PerExample
 
@@ -210,6 +212,7 @@ class Fit:
                 held = pack_pairs({*self.cache.pairs, *self.cache.earlier}, self.cache.used)
                 store.save(state.tensors() | held)
         total = self.lab.sum(torch.tensor(float(state.examples), dtype=torch.float64))
+        refuse_uneven_layers(sorted({*state.sums, *state.plain}), self.lab)
         made = {
             name: self._basis(number, name, state.sums[name])
             for number, name in enumerate(sorted(state.sums))
@@ -351,6 +354,19 @@ class Fit:
             refuse_no_distribution(self.model, batch, self.loss, count)
             for k in range(count):
                 yield 1 / count, with_label(batch, k), partial_root(self.loss)
+
+
+def refuse_uneven_layers(reached: Sequence[str], lab: Lab) -> None:
+    """Raises where processes have sums of other layers than one another."""
+    # 20 bits, whose squares a float64 adds up exactly
+    mark = int(hashlib.sha256("\n".join(reached).encode()).hexdigest()[:5], 16)
+    if lab.ranks.size > 1 and not are_equal(mark, lab):
+        raise UnsupportedLayer(
+            "The examples of one process reach other layers than those of another.",
+            why="processes add up their sums layer by layer, and some layers run for a part of the "
+            "examples only.",
+            fix="leave such layers out with layers=(…), or use one process.",
+        )
 
 
 def reduce_precision(pairs: dict[str, FactorPair], precision: Precision) -> dict[str, FactorPair]:

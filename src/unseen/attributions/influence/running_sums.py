@@ -81,6 +81,32 @@ def are_equal(number: int, lab: Lab) -> bool:
     return bool(lab.ranks.size * squares == total**2)
 
 
+class NotStored(Exception):
+    """Nothing is stored under a key."""
+
+
+def keep_together(
+    lab: Lab, key: Identity, make: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """`lab.keep` for what all processes make together: where one of them has not stored it, as on a
+    machine of its own, all make it.
+    """
+
+    def refuse() -> dict[str, Tensor]:
+        raise NotStored
+
+    if lab.ranks.size == 1:
+        return lab.keep(key, make)
+    try:
+        stored = lab.keep(key, refuse)
+    except NotStored:
+        stored = None
+    if int(lab.sum(torch.tensor(float(stored is not None)))) == lab.ranks.size:
+        return stored or {}
+    made = make()
+    return lab.keep(key, lambda: made)
+
+
 def sums_store(keeper: Keeper, key: Identity, name: str, decisive: str) -> SumsStore:
     """The place for the sums `name` of a value; `decisive` is what decides them beside its key."""
     if isinstance(keeper, KeeperOfSums):
