@@ -21,12 +21,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from nested_table import lines
 
 from unseen import stats
 from unseen.lab import Lab
@@ -142,16 +142,6 @@ def main() -> int:
     found = {data: measured(data, options.seeds, options.rate) for data in chosen}
     print(json.dumps(found, indent=2) if options.json else "\n".join(lines(found)))
     return 0
-
-
-def lines(found: dict[str, Any], indent: str = "") -> Iterator[str]:
-    for name, value in found.items():
-        if isinstance(value, dict):
-            yield f"{indent}{name}"
-            yield from lines(value, indent + "  ")
-        else:
-            shown = value if isinstance(value, list) else [value]
-            yield f"{indent}{name:34} " + " ".join(f"{one:.3g}" for one in shown)
 
 
 if __name__ == "__main__":

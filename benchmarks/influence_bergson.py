@@ -49,6 +49,7 @@ from typing import Any
 
 import torch
 from influence import Clock, error, forget_peak, resident
+from nested_table import lines
 from peers.influence_cases import Case, gpt2_case
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -304,15 +305,6 @@ def main() -> int:
     print(json.dumps(found, indent=2) if options.json else "\n".join(lines(found)))
     factors = {kind: value for kind, value in found["float64"].items() if kind != "scores"}
     return int(max(factors.values()) > BAR)
-
-
-def lines(found: dict[str, Any], indent: str = "") -> Iterator[str]:
-    for name, value in found.items():
-        if isinstance(value, dict):
-            yield f"{indent}{name}"
-            yield from lines(value, indent + "  ")
-        else:
-            yield f"{indent}{name:34} {value:.4g}"
 
 
 if __name__ == "__main__":
