@@ -203,9 +203,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_scores(capsys, text, tmp_pa
     assert state.read_bytes() != unfinished
 
 
+@pytest.mark.parametrize(
+    ("alone", "together"),
+    [((), ("--shard",)), (("--curvature", "ekfac+cg", "--iterations", "2"), ())],
+    ids=["weights", "solves"],
+)
 def test_processes_of_torchrun_share_the_corpus_and_the_weights(
-    capsys, text, tmp_path, monkeypatch
+    capsys, text, tmp_path, monkeypatch, alone, together
 ):
+    text = [*text, *alone]
     (wanted,) = said(capsys, *text)
     # as torchrun does it: its own store serves the port, which thus nobody else can take in between
     meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -218,13 +224,13 @@ def test_processes_of_torchrun_share_the_corpus_and_the_weights(
         "import sys; from unseen.cli.influence import main; main(sys.argv[1:])",
     ]
     other = subprocess.Popen(
-        [*program, *text, "--shard", "--json", "--report", "1.html"],
+        [*program, *text, *together, "--json", "--report", "1.html"],
         stdout=subprocess.PIPE,
         env=os.environ | shared | {"RANK": "1", "LOCAL_RANK": "1", "OMP_NUM_THREADS": "1"},
     )
     for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
-    (found,) = said(capsys, *text, "--shard")  # this process is the first
+    (found,) = said(capsys, *text, *together)  # this process is the first
     assert other.communicate(timeout=PATIENCE)[0] == b""  # which speaks for all
     assert other.returncode == 0
     assert not Path("1.html").exists()
@@ -343,6 +349,12 @@ def test_rows_of_a_table_are_shown(capsys):
         (["--corpus", "cut.jsonl"], InvalidData, "middle of line 2"),
         (["--corpus", "empty.txt"], InvalidData, "holds no text"),
         (["--model", "nowhere"], MissingFile, "no transformers model"),
+        (["--top", "0"], InvalidConfig, "top=0"),
+        (["--batch", "0"], InvalidConfig, "batch_size=0"),
+        (["--write", "-1"], InvalidConfig, "write=-1"),
+        (["--windows", "-1"], InvalidConfig, "windows=-1"),
+        (["--candidates", "-1"], InvalidConfig, "candidates=-1"),
+        (["--target", "y"], InvalidConfig, "--target and a language model"),
     ],
 )
 def test_bad_input(text, arguments, error, match):
@@ -398,6 +410,8 @@ def test_other_refusals(capsys):
         main(["mine.py:images", "--split", "tset"])
     with pytest.raises(InvalidConfig, match="worst=0"):
         main(["mine.py:images", "--worst", "0"])
+    with pytest.raises(InvalidConfig, match="batch_size=0"):
+        main(["mine.py:images", "--batch", "0"])
     with pytest.raises(InvalidConfig, match="--shard is for a language model"):
         main(["mine.py:images", "--shard"])
     Path("tree.py").write_text(

@@ -89,6 +89,14 @@ def test_unknown_names_show_near_ones(words, near, store, capsys):
     assert near in fix
 
 
+def test_an_unknown_option_shows_a_near_one_and_no_wall_of_usage(capsys):
+    assert main(["influence", "--shrad"]) == 2
+    what, why, fix = lines(capsys)
+    assert "--shrad" in what
+    assert len(why) < 100
+    assert "did you mean --shard?" in fix
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from threadpoolctl import threadpool_limits
 
+from unseen.errors import InvalidConfig
 from unseen.lab import Lab, Sink
 from unseen.models.pretrained import CausalLM
 from unseen.questions.answer import Answer
@@ -97,6 +98,17 @@ def answer_by_workers(
         watch.end()
 
 
+def refuse_below(least: int, **sizes: int | None) -> None:
+    """Raises before any work where a size that is given is smaller than that."""
+    for name, size in sizes.items():
+        if size is not None and size < least:
+            raise InvalidConfig(
+                f"{name}={size}.",
+                why="at least one is needed." if least else "there are no fewer than none.",
+                fix=f"use {least} or more, or leave it out for the default.",
+            )
+
+
 def text_corpus(
     model: CausalLM,
     corpus: str | Path | Sequence[str | Path],
@@ -105,6 +117,7 @@ def text_corpus(
     windows: int,
     cut: str | Cut,
 ) -> TextCorpus:
+    refuse_below(0, windows=windows)
     return TextCorpus(
         files=paths(corpus),
         encode=model.encode,

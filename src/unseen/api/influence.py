@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from unseen.api.common import (
     language_model,
     make_lab,
+    refuse_below,
     save_if_asked,
     spell_out_options,
     text_corpus,
@@ -76,6 +77,7 @@ def influence(
     """
     path = None if report is None else check_report_path(report)
     refuse_estimator(subject)
+    refuse_below(1, batch_size=batch_size)
     default = default_influence()
     config = _influence(
         curvature,
@@ -151,6 +153,8 @@ def influence_of_text(
     hold. A model that is sharded already (`fully_shard`) stays as it is.
     """
     path = None if report is None else check_report_path(report)
+    refuse_below(1, top=top, batch_size=batch_size, write=write)
+    refuse_below(0, candidates=candidates)
     config = _influence(
         curvature,
         iterations,

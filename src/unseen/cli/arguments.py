@@ -3,6 +3,7 @@ nothing heavy.
 """
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -11,6 +12,8 @@ from unseen.errors import InvalidConfig
 from unseen.runs.trackers import TRACKERS, check_tracker
 
 OUTPUT = "output"
+SHORT = 300
+"""Characters of a usage line that a person reads."""
 
 
 class Arguments(argparse.ArgumentParser):
@@ -73,11 +76,24 @@ class Arguments(argparse.ArgumentParser):
         return with_configuration(words, self._actions, self.prog.split()[-1], more)
 
     def error(self, message: str) -> NoReturn:
+        usage = " ".join(self.format_usage().split())
         raise InvalidConfig(
             f"`{self.prog}` cannot be called like this: {message}.",
-            why=" ".join(self.format_usage().split()),
-            fix=f"see {self.prog} --help.",
+            why=usage if len(usage) <= SHORT else "its options and their values are fixed.",
+            fix=f"{self._near(message)}see {self.prog} --help.",
         )
+
+    def _near(self, message: str) -> str:
+        """The options that are spelled nearly as one that is not known."""
+        _, found, unknown = message.partition("unrecognized arguments: ")
+        known = [name for action in self._actions for name in action.option_strings]
+        close = [
+            name
+            for word in unknown.split()
+            if found and word.startswith("--")
+            for name in difflib.get_close_matches(word.partition("=")[0], known, n=1)
+        ]
+        return f"did you mean {' and '.join(close)}? Else " if close else ""
 
 
 def add_tracker(p: Arguments) -> None:

@@ -27,6 +27,10 @@ INFLUENCE = "influence"
 CURVATURES = ("identity", "diagonal", "kfac", "ekfac", "ekfac+cg", "ekfac+astra", "exact")
 FISHERS = ("sampled", "exact", "empirical")
 PRECISIONS = ("full", "mixed", "bfloat16")
+OF_SUBJECTS = (
+    *("target", "site", "time", "entity", "group", "drop", "holdout", "encoding"),
+    *("split", "steps"),
+)
 
 
 def parser() -> Arguments:
@@ -75,7 +79,7 @@ def parser() -> Arguments:
         INFLUENCE,
         "--fisher",
         default="",
-        choices=("", *FISHERS),
+        choices=FISHERS,
         help="labels (default: what suits the data)",
     )
     p.option(
@@ -192,6 +196,12 @@ def _asks_about_text(options: argparse.Namespace) -> bool:
             f"Influence in a language model was requested, {extra}.",
             why="it needs --model, --corpus and --queries, and nothing else.",
             fix="unseen influence --model smollm2 --corpus plays.txt --queries q.jsonl",
+        )
+    if ignored := [f"--{name}" for name in OF_SUBJECTS if getattr(options, name)]:
+        raise InvalidConfig(
+            f"{', '.join(ignored)} and a language model were given.",
+            why="these options are about tables and models that are trained here.",
+            fix="leave them out, or leave --model, --corpus and --queries out.",
         )
     if options.confirm or options.retrainings:
         raise InvalidConfig(

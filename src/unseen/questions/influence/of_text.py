@@ -119,10 +119,11 @@ def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> In
     rows = torch.cat([best.index, best.worst_index], 1).cpu()
     sink.names[:] = ["shared words", "embeddings"]
     ranks = surface_ranks(model, batch, task, rows, chosen, lab)
-    # of a sharded model every process has to run its part
+    # of a sharded model every process has to run its part, and of a solve its batches
+    is_common = is_sharded(model) or asked.config.curvature.is_iterative
     answers = (
         _answers_with_text(asked, found, batch, queries, best, data)
-        if lab.ranks.rank == 0 or is_sharded(model)
+        if lab.ranks.rank == 0 or is_common
         else []
     )
     return InfluenceReport(
