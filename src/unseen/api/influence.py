@@ -1,5 +1,6 @@
 """`unseen.influence`, of a subject or of texts."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from unseen.subjects.tables import TableColumns, TableOptions
 from unseen.tasks.text_corpus import Cut
 from unseen.tasks.text_corpus.queries import Query, read_queries
 
+GIB = 1 << 30
 WINDOW_BATCH = 8
 """Windows of text that are scored together."""
 
@@ -53,6 +55,7 @@ def influence(
     rank: int = 0,
     precision: str | Precision = Precision.MIXED,
     batch_size: int | None = None,
+    disk: float = 0.0,
     factors: str | Path | None = None,
     retrainings: int | None = None,
     confirm: int = 0,
@@ -69,8 +72,9 @@ def influence(
 
     One entry of the results per held-out site. `curvature` "ekfac+cg" improves EK-FAC by so many
     `iterations`. `fisher` None takes what suits the data; `layers`
-    are patterns of layer names (none: all), `rank` cuts queries to that rank (0: does not),
-    `factors` is a file for the fitted curvature. The order is by influence functions; sizes come
+    are patterns of layer names (none: all), `rank` cuts queries to that rank (0: does not), `disk`
+    is the GiB of gradients that may wait in a temporary file, `factors` is a file for the fitted
+    curvature. The order is by influence functions; sizes come
     from retraining with one more copy of each shown example, with `retrainings` seeds (None: eight
     where the model is small, 0: order only). `confirm` retrains without the first so many examples
     of each error, too.
@@ -88,6 +92,7 @@ def influence(
         rank,
         precision,
         batch_size or default.batch_size,
+        disk,
     )
     config = replace(config, most=default.most)
     request = ErrorRequest(
@@ -134,6 +139,7 @@ def influence_of_text(
     rank: int = 0,
     precision: str | Precision = Precision.MIXED,
     batch_size: int | None = None,
+    disk: float = 0.0,
     factors: str | Path | None = None,
     shard: bool = False,
     seed: int = 0,
@@ -164,6 +170,7 @@ def influence_of_text(
         rank,
         precision,
         batch_size or WINDOW_BATCH,
+        disk,
     )
     sink = Phases() if progress else Quiet()
     model, name = language_model(model)
@@ -194,7 +201,14 @@ def _influence(
     rank: int,
     precision: str | Precision,
     batch_size: int,
+    disk: float,
 ) -> Influence:
+    if not 0 <= disk < math.inf:
+        raise InvalidConfig(
+            f"disk={disk} is not a number of GiB.",
+            why="so many GiB of gradients may wait in a temporary file.",
+            fix="use a number from 0, for example disk=20.",
+        )
     return Influence(
         curvature=Curvature(curvature),
         iterations=iterations,
@@ -204,6 +218,7 @@ def _influence(
         rank=rank,
         precision=Precision(precision),
         batch_size=batch_size,
+        disk=int(disk * GIB),
     )
 
 

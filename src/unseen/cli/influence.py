@@ -111,6 +111,15 @@ def parser() -> Arguments:
     )
     p.option(
         INFLUENCE,
+        "--disk",
+        type=float,
+        default=0.0,
+        metavar="GIB",
+        help="gradients that may wait in a temporary file, so that the model runs less often "
+        "(default 0: none)",
+    )
+    p.option(
+        INFLUENCE,
         "--factors",
         help="file (.safetensors) to read the curvature from, written if it is absent",
     )
@@ -255,5 +264,6 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
         "rank": options.rank,
         "precision": options.precision,
         "batch_size": options.batch,
+        "disk": options.disk,
         "factors": None if options.factors is None else Path(options.factors),
     }

@@ -48,6 +48,8 @@ CASES = {
     "two draws": Influence(draws=2, memory=700_000),
     "all classes": Influence(fisher=Fisher.EXACT, memory=700_000),
     "half": Influence(precision=Precision.BFLOAT16, memory=300_000),
+    "on disk": Influence(memory=0, disk=1 << 30),
+    "some on disk": Influence(memory=200_000, disk=300_000),
     "own labels": Influence(fisher=Fisher.EMPIRICAL),
     "diagonal": Influence(curvature=Curvature.DIAGONAL),
     "k-fac": Influence(curvature=Curvature.KFAC),

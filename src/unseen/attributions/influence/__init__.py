@@ -24,11 +24,8 @@ from unseen.attributions.influence.batch_pieces import Pieces, pieces_within
 from unseen.attributions.influence.factors import (
     Curvature,
     Factors,
-    Fisher,
     Fit,
-    PairCache,
     names,
-    refuse_batch_dependence,
 )
 from unseen.attributions.influence.layers import (
     digest,
@@ -36,7 +33,13 @@ from unseen.attributions.influence.layers import (
     restrict_gradients,
     select_layers,
 )
+from unseen.attributions.influence.pair_cache import PairCache
 from unseen.attributions.influence.preconditioned_queries import Precision
+from unseen.attributions.influence.pseudo_labels import (
+    Fisher,
+    PseudoLabels,
+    refuse_batch_dependence,
+)
 from unseen.attributions.influence.running_sums import (
     AgreedSums,
     KeeperWithLimit,
@@ -121,6 +124,11 @@ class Influence:
     fits. A batch that needs more than that by itself runs in pieces, which is said; with 0 nothing
     is held and batches stay whole.
     """
+    disk: int = 0
+    """Bytes of gradients, beyond what memory holds, that wait in a temporary file for the next
+    pass, so that the model does not run again for them. At most what it leaves free; of each
+    process. The numbers do not depend on it. Processes that share a model hold nothing.
+    """
     loss: PerExample | None = None
     """Default: the task's."""
     real: Callable[[Batch], Tensor | None] = attention_mask
@@ -134,13 +142,15 @@ class Influence:
             or self.rank < 0
             or self.batch_size < 1
             or self.most < 1
+            or self.memory < 0
+            or self.disk < 0
         ):
             raise InvalidConfig(
                 f"Influence(damping={self.damping}, draws={self.draws}, "
                 f"iterations={self.iterations}, rank={self.rank}, batch_size={self.batch_size}, "
-                f"most={self.most}) is out of range.",
-                why="damping is a number from 0, iterations and rank are at least 0; draws, batch "
-                "size and examples at least 1.",
+                f"most={self.most}, memory={self.memory}, disk={self.disk}) is out of range.",
+                why="damping is a number from 0, iterations, rank and bytes are at least 0; draws, "
+                "batch size and examples at least 1.",
                 fix="correct the value; damping=0.1 and rank=0 are the defaults.",
             )
 
@@ -156,7 +166,7 @@ class Influence:
             refuse_spread(model, self.curvature, lab)
         # what fits into the memory of one process need not fit into another's
         may_hold = self.curvature is not Curvature.IDENTITY and not is_shared
-        kept = PairCache(self.memory if may_hold else 0)
+        kept = PairCache(self.memory, self.disk, may_hold) if may_hold else PairCache(0, 0, False)
         is_exact = self.curvature is Curvature.EXACT
 
         def gradients(batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, FactorPair]:
@@ -172,7 +182,12 @@ class Influence:
             key = identify(
                 CURVATURE,
                 settings=replace(
-                    self, memory=0, curvature=self.curvature.preconditioner, iterations=0, rank=0
+                    self,
+                    memory=0,
+                    disk=0,
+                    curvature=self.curvature.preconditioner,
+                    iterations=0,
+                    rank=0,
                 ),
                 model=Structure(without_hooks(model) if is_shared else model),
                 weights=mark,
@@ -182,7 +197,7 @@ class Influence:
             )
 
             def sums_of(name: str) -> SumsStore:
-                # which gradients fit into the memory decides last digits of the second pass
+                # pieces of batches, which the memory decides, decide last digits
                 where = f"{name}-{lab.ranks.rank}"
                 store = sums_store(lab.keeper, key, where, f"memory={kept.budget}")
                 return AgreedSums(store, lab) if is_shared else store
@@ -195,13 +210,9 @@ class Influence:
                     lab.keeper.foresee(key, size)
 
             fit = Fit(
-                model,
                 self.curvature.preconditioner,
-                self.fisher,
-                self.draws,
+                PseudoLabels(model, self.fisher, self.draws, objective, loss, lab),
                 self.damping,
-                objective,
-                loss,
                 gradients,
                 self.precision,
                 lab,
@@ -221,7 +232,7 @@ class Influence:
         if self.layers and not is_exact:
             refuse_unused_layers(model, layers, factors)
         if self.fisher is not Fisher.EMPIRICAL:
-            kept.pairs.clear()  # they are gradients of drawn labels, of no use for scores
+            kept.clear()  # they are gradients of drawn labels, of no use for scores
         return InfluenceScores(
             trained, lab, self, factors, layers, loss, stream, kept, pieces=pieces
         )

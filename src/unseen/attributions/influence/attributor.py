@@ -17,13 +17,13 @@ from unseen.attributions.influence.candidate_search import Screen
 from unseen.attributions.influence.factors import (
     Curvature,
     Factors,
-    PairCache,
     names,
     reduce_precision,
     runs_half,
 )
 from unseen.attributions.influence.iterative import Blocks, convergence_sentence, solve
 from unseen.attributions.influence.layers import coverage_sentence, pairs, restrict_gradients
+from unseen.attributions.influence.pair_cache import PairCache, Place
 from unseen.attributions.influence.precision_check import choose_precision, worth_asking
 from unseen.attributions.influence.preconditioned_queries import (
     Precision,
@@ -85,6 +85,7 @@ class InfluenceScores:
             *gradient_sentences(model),
             convergence_sentence(self.residuals, self.config.iterations),
             self.pieces.sentence(self.config.batch_size, self.config.memory),
+            self.cache.sentence(),
         ]
         return [one for one in said if one]
 
@@ -358,14 +359,20 @@ class InfluenceScores:
         for number, start, batch in self.lab.track(self.stream.iterate(), self.stream.batches):
             if number % ranks.size == ranks.rank:
                 for part, (rows, piece) in enumerate(self.pieces.cut(batch)):
-                    held = self.cache.pairs.get((number, part))
-                    if held is None or (precision is not Precision.BFLOAT16 and _is_narrow(held)):
+                    held = self._held((number, part), precision)
+                    if held is None:
                         held = self._pairs(piece, precision)
                     first, after = start + rows.start, start + rows.stop
                     yield first, torch.arange(first, after), held
             count = number + 1
         if self._is_sharded and is_idle(count, ranks):
             self._pairs(batch, precision)  # FSDP's gathers need every process
+
+    def _held(self, place: Place, precision: Precision) -> dict[str, FactorPair] | None:
+        """Gradients from the fit that are as precise as is wanted."""
+        if precision is not Precision.BFLOAT16 and self.cache.is_narrow(place):
+            return None
+        return self.cache.read(place)
 
     def _pairs(self, batch: Batch, precision: Precision) -> dict[str, FactorPair]:
         is_half = runs_half(self.factors.blocks, precision)
@@ -400,11 +407,11 @@ class InfluenceScores:
 
     @property
     def _has_every_pair(self) -> bool:
-        """Whether every batch of one split is held in full precision, so that rows are found by
-        number.
+        """Whether every batch of one split is in memory in full precision, so that rows are found
+        by number.
         """
         batches = self.stream.batches
-        is_whole = not any(_is_narrow(pairs) for pairs in self.cache.pairs.values())
+        is_whole = not any(self.cache.is_narrow(place) for place in self.cache.pairs)
         one = len(self.trained.task.of(Use.TRAIN)) == 1 and self.lab.ranks.size == 1
         one = one and not self.pieces.step
         return bool(
@@ -441,10 +448,6 @@ class InfluenceScores:
         for start, part in found:
             total[:, start : start + part.shape[1]] = part
         return self.lab.sum(total)
-
-
-def _is_narrow(given: Mapping[str, FactorPair]) -> bool:
-    return any(pair.a.dtype == torch.bfloat16 for pair in given.values())
 
 
 def _refuse_partial(given: Mapping[str, Sequence[FactorPair]], n: int) -> None:

@@ -4,15 +4,18 @@ pass saw does not fit.
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unseen.attributions.influence.batch_pieces import Pieces
+from unseen.attributions.influence.pair_cache import PairCache
 from unseen.attributions.influence.preconditioned_queries import Precision
+from unseen.attributions.influence.pseudo_labels import PseudoLabels
 from unseen.attributions.influence.running_sums import (
     NEXT,
     FirstPass,
@@ -20,15 +23,13 @@ from unseen.attributions.influence.running_sums import (
     SumsStore,
     are_equal,
     move_blocks,
-    pack_pairs,
-    unpack_pairs,
 )
 from unseen.engine.batches import size
 from unseen.engine.factor_pairs import FactorPair, GradientRows
 from unseen.engine.kron import FULL, Covariances, KroneckerBlock, blocks_of, damp
-from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
+from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab
-from unseen.task import Batch, Objective, PerExample
+from unseen.task import Batch, PerExample
 
 
 class Curvature(StrEnum):
@@ -60,17 +61,6 @@ class Curvature(StrEnum):
     def preconditioner(self) -> "Curvature":
         """What is fitted: iterations start from EK-FAC."""
         return Curvature.EKFAC if self.is_iterative else self
-
-
-class Fisher(StrEnum):
-    """Whose labels the pseudo-gradients have."""
-
-    SAMPLED = "sampled"
-    """Drawn from the model: unbiased for the Gauss–Newton matrix."""
-    EXACT = "exact"
-    """Every class, weighted by its probability: the Gauss–Newton matrix itself."""
-    EMPIRICAL = "empirical"
-    """The data's own: another matrix, near zero where the model fits well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,38 +123,15 @@ class Pairs(Protocol):
     ) -> dict[str, FactorPair]: ...
 
 
-@dataclass(eq=False)
-class PairCache:
-    """Pairs of a pass as long as they fit into `budget` bytes; a later pass reads them instead of
-    the model.
-    """
-
-    budget: int
-    pairs: dict[tuple[int, int], dict[str, FactorPair]] = field(default_factory=dict)
-    used: int = 0
-    earlier: set[tuple[int, int]] = field(default_factory=set)
-    """Those that the process held which began this fit and was killed."""
-
-    def store(self, batch: int, part: int, pairs: dict[str, FactorPair]) -> None:
-        """Keeps a part of a batch, a piece of it under one draw of its labels."""
-        wanted = sum(pair.bytes for pair in pairs.values())
-        if self.used + wanted <= self.budget:
-            self.pairs[batch, part], self.used = pairs, self.used + wanted
-
-
 @dataclass(frozen=True, eq=False)
 class Fit:
     """One way to fit factors: what stands for the curvature, and where pseudo-gradients come
     from.
     """
 
-    model: nn.Module
     curvature: Curvature
-    fisher: Fisher
-    draws: int
+    labels: PseudoLabels
     damping: float
-    objective: Objective
-    loss: PerExample
     pairs: Pairs
     precision: Precision
     lab: Lab
@@ -182,7 +149,7 @@ class Fit:
         """The damped blocks, and the number of examples that they were fitted on."""
         if self.curvature is Curvature.IDENTITY:
             _, batch = next(batches())
-            pairs = self.pairs(batch, self.loss)
+            pairs = self.pairs(batch, self.labels.loss)
             return {name: _identity(pair) for name, pair in pairs.items()}, 0
         basis, examples = self._bases(batches)
         if self.curvature is Curvature.KFAC:
@@ -209,8 +176,7 @@ class Fit:
                 self.foresee(state.factor_bytes)
                 is_foreseen = True
             if store.is_due():
-                held = pack_pairs({*self.cache.pairs, *self.cache.earlier}, self.cache.used)
-                store.save(state.tensors() | held)
+                store.save(state.tensors())
         total = self.lab.sum(torch.tensor(float(state.examples), dtype=torch.float64))
         refuse_uneven_layers(sorted({*state.sums, *state.plain}), self.lab)
         made = {
@@ -230,24 +196,19 @@ class Fit:
 
     def _first_pass(self, stored: dict[str, Tensor] | None) -> FirstPass:
         """Sums to go on from."""
-        if stored is None:
-            return FirstPass()
-        self.cache.earlier, self.cache.used = unpack_pairs(stored)
-        return FirstPass.of(stored, self.device_of)
+        return FirstPass() if stored is None else FirstPass.of(stored, self.device_of)
 
     def _add(self, state: FirstPass, number: int, batch: Batch) -> None:
         real = self.real(batch)
-        is_half = self._is_later(number) and state.has_positions
-        is_half = is_half and self.precision is Precision.BFLOAT16
+        is_half = self.precision is Precision.BFLOAT16 and state.has_positions
         for part, (share, rows, pairs) in enumerate(self._pseudo(number, batch, is_half)):
-            pairs = {name: pair.flush_denormals() for name, pair in pairs.items()}
             for name, pair in pairs.items():
                 if self._is_diagonal(pair):
                     state.plain[name] = _identity(pair)
                 else:
                     own = None if real is None else real[rows].to(pair.a.device)
                     state.sums.setdefault(name, Covariances()).add(pair, own, share)
-            self.cache.store(number, part, reduce_precision(pairs, self.precision))
+            self.cache.store((number, part), reduce_precision(pairs, self.precision))
         state.examples += size(batch)
         state.next = number + 1
 
@@ -262,12 +223,6 @@ class Fit:
                     state.sums[name].add(pair, None, 0.0)
                     _set_zero(state.sums[name])
         state.next = ~number + 1
-
-    def _is_later(self, number: int) -> bool:
-        """Whether a batch is not this process's first, which shows whether layers have positions
-        and about what their covariances are.
-        """
-        return number >= self.lab.ranks.size
 
     def _is_diagonal(self, pair: FactorPair) -> bool:
         wide = (
@@ -296,32 +251,25 @@ class Fit:
                     total[name] += squares_in_basis(basis[name], pair)
             if store.is_due():
                 store.save(total | {NEXT: torch.tensor(position + 1)})
-        each = self.draws if self.fisher is Fisher.SAMPLED else 1
-        return {name: self.lab.sum(value) / (examples * each) for name, value in total.items()}
+        weight = examples * self.labels.per_example
+        return {name: self.lab.sum(value) / weight for name, value in total.items()}
 
     def _replay(self, number: int, batch: Batch, is_half: bool) -> Iterator[dict[str, FactorPair]]:
-        """The pseudo-gradients of a batch for the second time: those of the first pass, not fresh
-        ones.
+        """The pseudo-gradients of a batch for the second time: those of the first pass, held or
+        made again with the same numbers, not fresh ones.
 
         Λ is then the diagonal of the very Fisher matrix whose factors gave the basis: its best
         approximation there.
         """
-        draws = self.draws if self.fisher is Fisher.SAMPLED else self._classes(batch)
-        parts = draws * len(self.pieces.slices(size(batch)))
-        held = [self.cache.pairs.get((number, part)) for part in range(parts)]
-        if all(pairs is not None for pairs in held):
-            yield from (pairs for pairs in held if pairs is not None)
-        elif all((number, part) in self.cache.earlier for part in range(parts)):
-            # as the first pass made them, so that the sums are those of a fit that was not killed
-            for _, _, pairs in self._pseudo(number, batch, is_half and self._is_later(number)):
-                first = {name: pair.flush_denormals() for name, pair in pairs.items()}
-                yield reduce_precision(first, self.precision)
-        else:
-            for _, _, pairs in self._pseudo(number, batch, is_half):
+        parts = self.labels.count(batch) * len(self.pieces.slices(size(batch)))
+        done = 0
+        if all((number, part) in self.cache for part in range(parts)):
+            while done < parts and (held := self.cache.read((number, done))) is not None:
+                yield held
+                done += 1
+        if done < parts:
+            for _, _, pairs in islice(self._pseudo(number, batch, is_half), done, None):
                 yield reduce_precision(pairs, self.precision)
-
-    def _classes(self, batch: Batch) -> int:
-        return 1 if self.fisher is Fisher.EMPIRICAL else classes(self.model, batch)
 
     def _pseudo(
         self, number: int, batch: Batch, is_half: bool = False
@@ -329,31 +277,12 @@ class Fit:
         """(share of an example, examples, pseudo-gradients by layer), for every piece of every
         draw or class.
         """
-        for share, labelled, loss in self._draws(number, batch):
+        # the first batch shows about what covariances are, and whether layers have positions
+        is_half = is_half and number >= self.lab.ranks.size
+        for share, labelled, loss in self.labels.label(number, batch):
             for rows, piece in self.pieces.cut(labelled):
-                yield share, rows, self.pairs(piece, loss, is_half)
-
-    def _draws(self, number: int, batch: Batch) -> Iterator[tuple[float, Batch, PerExample]]:
-        """(share of an example, the batch with the labels of a draw or class, what is
-        differentiated).
-        """
-        if self.fisher is Fisher.EMPIRICAL:
-            yield 1.0, batch, self.loss
-        elif self.fisher is Fisher.SAMPLED:
-            if self.objective.relabel is None:
-                raise InvalidConfig(
-                    "The objective cannot draw labels from the model.",
-                    why="the sampled Fisher needs `relabel`.",
-                    fix="give the objective a `relabel`, or use fisher=Fisher.EMPIRICAL.",
-                )
-            generator = self.lab.child("draw", number).generator()
-            for _ in range(self.draws):
-                yield 1.0, self.objective.relabel(self.model, batch, generator), self.loss
-        else:
-            count = classes(self.model, batch)
-            refuse_no_distribution(self.model, batch, self.loss, count)
-            for k in range(count):
-                yield 1 / count, with_label(batch, k), partial_root(self.loss)
+                pairs = self.pairs(piece, loss, is_half)
+                yield share, rows, {name: pair.flush_denormals() for name, pair in pairs.items()}
 
 
 def refuse_uneven_layers(reached: Sequence[str], lab: Lab) -> None:
@@ -414,75 +343,6 @@ def _identity(pair: FactorPair) -> KroneckerBlock:
         o, i, dtype=torch.promote_types(pair.a.dtype, torch.float32), device=pair.a.device
     )
     return KroneckerBlock(None, None, ones, positions=float(s))
-
-
-def classes(model: nn.Module, batch: Batch) -> int:
-    """How many classes `y` may have: two for a model with one logit."""
-    if (
-        "x" not in batch
-        or "y" not in batch
-        or (batch["y"].is_floating_point() and batch["y"].dim() > 1)
-    ):
-        raise InvalidConfig(
-            "The exact Fisher needs inputs `x` and class labels `y`.",
-            why="it visits every class that `y` may have.",
-            fix="use fisher=Fisher.SAMPLED.",
-        )
-    with torch.no_grad():
-        outputs = model(batch["x"][:1]).shape[-1]
-    return max(2, outputs)
-
-
-def with_label(batch: Batch, k: int) -> Batch:
-    """The batch with class k everywhere."""
-    return {**batch, "y": torch.full_like(batch["y"], k)}
-
-
-def partial_root(loss: PerExample) -> PerExample:
-    """√p · loss with p = e^(−loss) held fixed: the squares of its gradients are weighted by p."""
-
-    def damped_loss(model: nn.Module, batch: Batch) -> Tensor:
-        each = loss(model, batch)
-        return each * (-each.detach() / 2).exp()
-
-    return damped_loss
-
-
-@torch.no_grad()
-def refuse_no_distribution(model: nn.Module, batch: Batch, loss: PerExample, count: int) -> None:
-    """Raises unless the loss is −log p of a distribution over the classes."""
-    total = sum((-loss(model, with_label(batch, k))).exp() for k in range(count))
-    assert isinstance(total, Tensor)
-    # a rounding of each probability and of each loss, which bfloat16 shows
-    tolerance = max(1e-3, 4 * torch.finfo(total.dtype).eps)
-    if not torch.allclose(total, torch.ones_like(total), atol=tolerance):
-        raise InvalidConfig(
-            f"e^(−loss) sums to {float(total.flatten()[0]):.4g} over the classes, not to 1.",
-            why="the exact Fisher weighs every class by its probability, so the loss must be −log "
-            "p(y | x).",
-            fix="use cross_entropy or logistic_loss, or fisher=Fisher.SAMPLED.",
-        )
-
-
-def refuse_batch_dependence(model: nn.Module, batch: Batch, loss: PerExample) -> None:
-    """Raises if an example's loss depends on the others: then doubling the batch would not double
-    summed gradients.
-    """
-    if size(batch) < 2:
-        return
-    with torch.no_grad():
-        together = loss(model, batch)
-        alone = loss(model, {name: tensor[:1] for name, tensor in batch.items()})
-    if together.dim() != 1:
-        return  # `tap` says what is wrong
-    if not torch.allclose(together[:1].double(), alone.double(), rtol=1e-3, atol=1e-4):
-        raise InvalidData(
-            f"The loss of the first example is {float(alone[0]):.4g} alone and "
-            f"{float(together[0]):.4g} in its batch.",
-            why="a loss averaged over the batch, or a layer that mixes examples, has no "
-            "per-example gradient.",
-            fix='return the loss of each example (reduction="none"), and call model.eval().',
-        )
 
 
 def names(blocks: Sequence[str]) -> dict[str, list[str]]:

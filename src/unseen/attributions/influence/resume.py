@@ -2,6 +2,7 @@
 where it was.
 """
 
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -47,7 +48,7 @@ def identity(
     model = found.trained.model
     return identify(
         "running best",
-        settings=found.config,
+        settings=replace(found.config, disk=0),
         # the factors carry a digest of the weights
         model=Structure(without_hooks(model)) if is_sharded(model) else model,
         factors=found.factors.tensors(),

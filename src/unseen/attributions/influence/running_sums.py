@@ -189,16 +189,3 @@ def move_blocks(state: State, device_of: Callable[[str], torch.device]) -> State
 
 def _below(state: State, start: str) -> State:
     return {name.removeprefix(start): t for name, t in state.items() if name.startswith(start)}
-
-
-def pack_pairs(pairs: set[tuple[int, int]], used: int) -> State:
-    """Which gradients a cache of pairs held, and the bytes of them."""
-    return {
-        "cache/pairs": torch.tensor(sorted(pairs), dtype=torch.int64).reshape(-1, 2),
-        "cache/used": torch.tensor(used),
-    }
-
-
-def unpack_pairs(state: State) -> tuple[set[tuple[int, int]], int]:
-    """What `pack_pairs` wrote."""
-    return {(int(a), int(b)) for a, b in state["cache/pairs"]}, int(state["cache/used"])

@@ -136,7 +136,13 @@ def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> In
             *left_out,
             *data.omissions,
             *_notes(asked, data, looked),
-            *filter(None, [convergence_sentence(found.residuals, asked.config.iterations)]),
+            *filter(
+                None,
+                [
+                    convergence_sentence(found.residuals, asked.config.iterations),
+                    found.cache.sentence(),
+                ],
+            ),
         ],
         facts=_facts(seconds, looked * data.length),
     )
