@@ -125,9 +125,9 @@ class Influence:
     is held and batches stay whole.
     """
     disk: int = 0
-    """Bytes of gradients, beyond what memory holds, that wait in a temporary file for the next
-    pass, so that the model does not run again for them. At most what it leaves free; of each
-    process. The numbers do not depend on it. Processes that share a model hold nothing.
+    """Bytes of gradients that wait in a temporary file for the next pass, so that the model does
+    not run again for them; `memory` then holds what the running batch leaves of it. Of each
+    process, and never more than stays free. Processes that share a model hold nothing.
     """
     loss: PerExample | None = None
     """Default: the task's."""
@@ -164,9 +164,6 @@ class Influence:
         is_shared = is_sharded(model)
         if is_spread(model):
             refuse_spread(model, self.curvature, lab)
-        # what fits into the memory of one process need not fit into another's
-        may_hold = self.curvature is not Curvature.IDENTITY and not is_shared
-        kept = PairCache(self.memory, self.disk, may_hold) if may_hold else PairCache(0, 0, False)
         is_exact = self.curvature is Curvature.EXACT
 
         def gradients(batch: Batch, f: PerExample, is_half: bool = False) -> dict[str, FactorPair]:
@@ -178,6 +175,7 @@ class Influence:
             refuse_batch_dependence(model, first, loss)
             # processes that share a model run it together, whole batches at a time
             pieces = Pieces() if is_shared else pieces_within(self.memory, model, first, loss)
+            kept = self._cache(pieces, is_shared)
             mark = digest(model)
             key = identify(
                 CURVATURE,
@@ -236,6 +234,16 @@ class Influence:
         return InfluenceScores(
             trained, lab, self, factors, layers, loss, stream, kept, pieces=pieces
         )
+
+    def _cache(self, pieces: Pieces, is_shared: bool) -> PairCache:
+        """Where gradients of the fit are held, before it begins."""
+        # what fits into the memory of one process need not fit into another's
+        if self.curvature is Curvature.IDENTITY or is_shared:
+            return PairCache(0, is_open=False)
+        if not self.disk:
+            return PairCache(self.memory)
+        # the model runs once all the same: memory is left to the batch that runs
+        return PairCache(max(0, self.memory - pieces.bytes_of(self.batch_size)), self.disk)
 
 
 def refuse_spread(model: torch.nn.Module, curvature: Curvature, lab: Lab) -> None:

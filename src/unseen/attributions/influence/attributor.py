@@ -18,12 +18,11 @@ from unseen.attributions.influence.factors import (
     Curvature,
     Factors,
     names,
-    reduce_precision,
-    runs_half,
 )
+from unseen.attributions.influence.gradient_stream import GradientStream
 from unseen.attributions.influence.iterative import Blocks, convergence_sentence, solve
 from unseen.attributions.influence.layers import coverage_sentence, pairs, restrict_gradients
-from unseen.attributions.influence.pair_cache import PairCache, Place
+from unseen.attributions.influence.pair_cache import PairCache
 from unseen.attributions.influence.precision_check import choose_precision, worth_asking
 from unseen.attributions.influence.preconditioned_queries import (
     Precision,
@@ -31,16 +30,16 @@ from unseen.attributions.influence.preconditioned_queries import (
     ScaledQueries,
     matrix_queries,
 )
-from unseen.attributions.influence.stream import Stream, is_idle
+from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top, no_extremes, streaming_extremes, top_of
 from unseen.engine.batches import Columns, once, size
-from unseen.engine.factor_pairs import EmbeddingPair, FactorPair, GradientRows
+from unseen.engine.factor_pairs import FactorPair, GradientRows
 from unseen.engine.gradient_check import gradient_sentences
 from unseen.engine.sharding import is_sharded, is_spread
 from unseen.errors import InvalidData, UnsupportedLayer
 from unseen.lab import Lab, Silent
 from unseen.method import Trained
-from unseen.task import Batch, PerExample, Use
+from unseen.task import Batch, PerExample
 
 if TYPE_CHECKING:
     from unseen.attributions.influence import Influence
@@ -105,7 +104,7 @@ class InfluenceScores:
         n, parts = self.stream.count(), []
         step = self.pieces.at_most(self.config.batch_size)
         for start in range(0, len(rows), step):
-            given = self._rows_of(rows[start : start + step])
+            given = self._training.of_rows(rows[start : start + step])
             total = None
             for name, pair in given.items():
                 if name not in ready:
@@ -158,7 +157,8 @@ class InfluenceScores:
 
         return (
             self._gather_columns(
-                (start, batch_scores(given)) for start, _, given in self._stream(Precision.FULL)
+                (start, batch_scores(given))
+                for start, _, given in self._training.iterate(Precision.FULL)
             )[0]
             / self.stream.count()
         )
@@ -187,7 +187,9 @@ class InfluenceScores:
         else:
             screen = None
         if screen is not None:
-            found = screen.top(self._stream(Precision.FULL, candidates), k, self._rows_of)
+            found = screen.top(
+                self._training.iterate(Precision.FULL, candidates), k, self._training.of_rows
+            )
         else:
             columns = self.columns(*self.prepare_queries(queries, behaviour), candidates)
             found = streaming_extremes(columns, k) or no_extremes(size(queries), self.lab.device)
@@ -306,7 +308,7 @@ class InfluenceScores:
         for _, _, batch in self.stream.iterate():
             for _, piece in self.pieces.cut(batch):
                 for precision, ready in forms.items():
-                    given = self._pairs(piece, precision)
+                    given = self._training.of_batch(piece, precision)
                     scores = [ready[n].score(pair) for n, pair in given.items() if n in ready]
                     parts[precision].append(self._sum_over_blocks(scores))
             seen += size(batch)
@@ -321,7 +323,7 @@ class InfluenceScores:
         """All scores; by block where asked for."""
         keys = list(ready) if apart else ["all"]
         collected: dict[str, list[tuple[int, Tensor]]] = {key: [] for key in keys}
-        for start, _, given in self._stream(precision):
+        for start, _, given in self._training.iterate(precision):
             parts = {
                 name: ready[name].score(given[name]).to(self.lab.device)
                 for name in ready
@@ -338,84 +340,22 @@ class InfluenceScores:
         self, ready: dict[str, ScaledQueries], precision: Precision, candidates: Tensor | None
     ) -> Iterator[tuple[Int[Tensor, " b"], Float[Tensor, "q b"]]]:
         """(rows, products) of this process's batches: −N times the scores."""
-        for _, rows, given in self._stream(precision, candidates):
+        for _, rows, given in self._training.iterate(precision, candidates):
             parts = [ready[name].score(given[name]) for name in ready if name in given]
             yield rows, self._sum_over_blocks(parts)
 
-    def _stream(
-        self, precision: Precision, candidates: Tensor | None = None
-    ) -> Iterator[tuple[int, Tensor, dict[str, FactorPair]]]:
-        """(first row, rows, gradients of the loss) of this process's batches."""
-        ranks, count = self.lab.ranks, 0
-        if candidates is not None:
-            parts = candidates.split(self.config.batch_size)
-            for number, rows in enumerate(parts):
-                if number % ranks.size == ranks.rank:
-                    for part in rows.split(self.pieces.at_most(len(rows))):
-                        yield number, part, self._pairs(self.stream.at(part), precision)
-            if self._is_sharded and is_idle(len(parts), ranks):
-                self._pairs(self.stream.at(parts[0]), precision)
-            return
-        for number, start, batch in self.lab.track(self.stream.iterate(), self.stream.batches):
-            if number % ranks.size == ranks.rank:
-                for part, (rows, piece) in enumerate(self.pieces.cut(batch)):
-                    held = self._held((number, part), precision)
-                    if held is None:
-                        held = self._pairs(piece, precision)
-                    first, after = start + rows.start, start + rows.stop
-                    yield first, torch.arange(first, after), held
-            count = number + 1
-        if self._is_sharded and is_idle(count, ranks):
-            self._pairs(batch, precision)  # FSDP's gathers need every process
-
-    def _held(self, place: Place, precision: Precision) -> dict[str, FactorPair] | None:
-        """Gradients from the fit that are as precise as is wanted."""
-        if precision is not Precision.BFLOAT16 and self.cache.is_narrow(place):
-            return None
-        return self.cache.read(place)
-
-    def _pairs(self, batch: Batch, precision: Precision) -> dict[str, FactorPair]:
-        is_half = runs_half(self.factors.blocks, precision)
-        with self._tracking():
-            made = pairs(self.trained.model, batch, self.loss, self._is_exact, is_half)
-        return reduce_precision(made, precision)
-
-    def _rows_of(self, rows: Tensor) -> dict[str, FactorPair]:
-        """Gradients of chosen examples: held ones, or made again in full precision a batch at a
-        time.
-        """
-        made: ByBlock = {}
-        if self._has_every_pair:
-            number, within = rows // self.config.batch_size, rows % self.config.batch_size
-            for k in number.unique(sorted=True).tolist():
-                for name, pair in self.cache.pairs[k, 0].items():
-                    made.setdefault(name, []).append(pair.take(within[number == k]))
-            back = torch.cat(
-                [(number == k).nonzero().flatten() for k in number.unique(sorted=True)]
-            ).argsort()
-            if all(sum(map(len, parts)) == len(rows) for parts in made.values()):
-                return {name: _concatenate(parts).take(back) for name, parts in made.items()}
-            made = {}  # some batches do not reach some layer: of these rows together some may
-        with self._tracking():
-            for part in rows.split(self.pieces.at_most(max(self.config.batch_size, 512))):
-                for name, pair in pairs(
-                    self.trained.model, self.stream.at(part), self.loss, self._is_exact
-                ).items():
-                    made.setdefault(name, []).append(pair)
-        _refuse_partial(made, len(rows))
-        return {name: _concatenate(parts) for name, parts in made.items()}
-
     @property
-    def _has_every_pair(self) -> bool:
-        """Whether every batch of one split is in memory in full precision, so that rows are found
-        by number.
-        """
-        batches = self.stream.batches
-        is_whole = not any(self.cache.is_narrow(place) for place in self.cache.pairs)
-        one = len(self.trained.task.of(Use.TRAIN)) == 1 and self.lab.ranks.size == 1
-        one = one and not self.pieces.step
-        return bool(
-            one and batches and is_whole and all((k, 0) in self.cache.pairs for k in range(batches))
+    def _training(self) -> GradientStream:
+        """Gradients of the loss."""
+        return GradientStream(
+            self.trained.model,
+            self.layers,
+            self.loss,
+            self.stream,
+            self.factors.blocks,
+            self.cache,
+            self.pieces,
+            self._is_exact,
         )
 
     def _tracking(self) -> AbstractContextManager[None]:
@@ -448,20 +388,3 @@ class InfluenceScores:
         for start, part in found:
             total[:, start : start + part.shape[1]] = part
         return self.lab.sum(total)
-
-
-def _refuse_partial(given: Mapping[str, Sequence[FactorPair]], n: int) -> None:
-    """Raises where a layer has gradients of fewer than all `n` rows."""
-    for name, parts in given.items():
-        if sum(map(len, parts)) != n:
-            raise UnsupportedLayer(
-                f"Some of these examples do not reach `{name}`.",
-                why="their gradients are put beside one another, row by row.",
-                fix="leave the layer out with layers=(…), or ask for all scores instead.",
-            )
-
-
-def _concatenate(parts: Sequence[FactorPair]) -> FactorPair:
-    first = parts[0]
-    a, g = torch.cat([p.a for p in parts]), torch.cat([p.g for p in parts])
-    return EmbeddingPair(a, g, first.v) if isinstance(first, EmbeddingPair) else type(first)(a, g)

@@ -33,6 +33,10 @@ class Pieces:
         for rows in found:
             yield rows, batch if len(found) == 1 else cut_rows(batch, rows)
 
+    def bytes_of(self, n: int) -> int:
+        """What a batch of n examples takes while it runs, about; 0 where that was not asked."""
+        return self.at_most(n) * self.bytes_each
+
     def at_most(self, wanted: int) -> int:
         """Examples that may run together where `wanted` are asked for."""
         return min(wanted, self.step) if self.step else wanted
@@ -63,7 +67,7 @@ def pieces_within(memory: int, model: nn.Module, batch: Batch, f: PerExample) ->
     # the gradients of activations are as large as these
     each = 2 * saved_bytes(model, cut_rows(batch, slice(1)), f)
     if each * size(batch) <= memory:
-        return Pieces()
+        return Pieces(0, each)
     return Pieces(max(1, memory // each), each)
 
 

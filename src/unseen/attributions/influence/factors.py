@@ -3,7 +3,7 @@ pass saw does not fit.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -313,7 +313,7 @@ def reduce_precision(pairs: dict[str, FactorPair], precision: Precision) -> dict
     }
 
 
-def runs_half(blocks: dict[str, KroneckerBlock], precision: Precision) -> bool:
+def runs_half(blocks: Mapping[str, KroneckerBlock], precision: Precision) -> bool:
     """Whether batches after the first run the model in bfloat16: for sequences, whose sums hide
     the rounding.
     """

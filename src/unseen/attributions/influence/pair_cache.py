@@ -75,12 +75,17 @@ class PairCache:
         if self.file is not None:
             self.file.close()
 
+    @property
+    def bytes_on_disk(self) -> int:
+        """What the file took."""
+        return 0 if self.file is None else self.file.end
+
     def sentence(self) -> str:
         """What a reader should know; empty where everything was held in memory."""
         said = []
-        if self.file is not None and self.file.end:
+        if self.bytes_on_disk:
             said.append(
-                f"{_size(self.file.end)} of gradients waited in a temporary file (`disk`), so that "
+                f"{_size(self.bytes_on_disk)} of gradients waited in a temporary file (`disk`), so that "
                 "the model did not run again for them."
             )
         if self.left_out:
