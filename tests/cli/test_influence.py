@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from language import letters, llama
 from torch.distributed import TCPStore
 from waiting import PATIENCE
 
+from unseen.api.influence import _influence
 from unseen.cli.influence import main
 from unseen.errors import InvalidConfig, InvalidData, MissingFile, UnknownName, UnsupportedLayer
 from unseen.questions.influence.saving import TopFile
@@ -170,6 +172,7 @@ def test_candidates_are_said_and_keep_the_scores(capsys, text):
 KILLED = """
 import os, signal, sys
 from unseen.questions.influence.saving import TopFile
+from unseen.api.influence import _influence
 from unseen.cli.influence import main
 save = TopFile.save
 def counted(self, state):
@@ -254,6 +257,19 @@ def test_factors_are_read_back_and_refused_for_another_model(capsys, text, tmp_p
         main([*text, "--factors", "model/model.safetensors"])
     with pytest.raises(InvalidConfig, match=r"suffix `\.pt`"):
         main([*text, "--factors", "f.pt"])
+
+
+def test_gradients_that_may_wait_on_disk_change_no_score(capsys, text, monkeypatch):
+    wanted = scores(said(capsys, *text))
+    monkeypatch.setenv("UNSEEN_HOME", "another")
+    monkeypatch.setattr(
+        "unseen.api.influence._influence", lambda *given: replace(_influence(*given), memory=0)
+    )
+    (found,) = said(capsys, *text, "--disk", "0.5")
+    assert scores([found]) == wanted
+    assert "waited in a temporary file (`disk`)" in " ".join(found["decisions"])
+    with pytest.raises(InvalidConfig, match="not a number of GiB"):
+        main([*text, "--disk", "-1"])
 
 
 def test_the_worst_errors_of_images_are_drawn(capsys):

@@ -43,7 +43,8 @@ def found(folder: str, lab: Lab) -> dict[str, Tensor]:
     for name, kept in (("streamed", ""), ("mapped", f"{folder}/kept{lab.ranks.rank}")):
         task = TextCorpus((f"{folder}/a.txt",), length=12, folder=kept).build(lab)
         queries = next(once(task.splits["corpus"].data, 3, lab))
-        config = Influence(loss=sequence_nats, batch_size=4, memory=1 << 16)
+        disk = 1 << 24 if kept else 0
+        config = Influence(loss=sequence_nats, batch_size=4, memory=1 << 16, disk=disk)
         each = config.prepare(Trained(model, task), lab)
         made[f"{name} factors"] = torch.cat(
             [block.values.flatten() for block in each.factors.blocks.values()]

@@ -85,8 +85,8 @@ class PairCache:
         said = []
         if self.bytes_on_disk:
             said.append(
-                f"{_size(self.bytes_on_disk)} of gradients waited in a temporary file (`disk`), so that "
-                "the model did not run again for them."
+                f"{_size(self.bytes_on_disk)} of gradients waited in a temporary file (`disk`), so "
+                "that the model did not run again for them."
             )
         if self.left_out:
             advice = "With more `disk` they wait in a temporary file."
