@@ -53,7 +53,7 @@ class GradientStream:
         for number, start, batch in batches:
             if number % ranks.size == ranks.rank:
                 for part, (rows, piece) in enumerate(self.pieces.cut(batch)):
-                    held = self._held((number, part), precision)
+                    held = self._from_fit((number, part), precision)
                     if held is None:
                         held = self.of_batch(piece, precision)
                     first, after = start + rows.start, start + rows.stop
@@ -62,7 +62,7 @@ class GradientStream:
         if is_sharded(self.model) and is_idle(count, ranks):
             self.of_batch(batch, precision)  # FSDP's gathers need every process
 
-    def _held(self, place: Place, precision: Precision) -> dict[str, FactorPair] | None:
+    def _from_fit(self, place: Place, precision: Precision) -> dict[str, FactorPair] | None:
         """Gradients from the fit that are as precise as is wanted."""
         if precision is not Precision.BFLOAT16 and self.cache.is_narrow(place):
             return None
