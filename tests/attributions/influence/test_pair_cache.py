@@ -256,3 +256,12 @@ def test_bytes_below_zero_are_refused():
     for wrong in ({"disk": -1}, {"memory": -1}):
         with pytest.raises(InvalidConfig, match="out of range"):
             Influence(**wrong)
+
+
+def test_batches_that_are_alike_share_what_describes_them():
+    file, stored = PairFile(ROOM), {"layer": pair()}
+    others = {"layer": pair(n=3)}
+    for k, pairs in enumerate((stored, stored, others)):
+        file.write((k, 0), pairs, pairs["layer"].bytes)
+    assert file.templates[0, 0] is file.templates[1, 0] is not file.templates[2, 0]
+    assert torch.equal(file.read((2, 0))["layer"].a, others["layer"].a)

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from io import FileIO
 from pathlib import Path
@@ -109,6 +109,7 @@ class PairFile:
         self.allowance, self.end, self.obstacle = allowance, 0, ""
         self.templates: dict[Place, dict[str, FactorPair]] = {}
         """Pairs without numbers: classes, shapes, strides and dtypes."""
+        self.layouts: dict[Hashable, dict[str, FactorPair]] = {}
         self.starts: dict[Place, int] = {}
         self.devices: dict[str, torch.device] = {}
         self.folder = scratch_folder()
@@ -127,10 +128,7 @@ class PairFile:
         except OSError as error:
             self._stop(f"{self.folder} takes no more ({error.strerror or error}).")
             return False
-        self.templates[place] = {
-            name: replace(pair, a=_template(pair.a), g=_template(pair.g))
-            for name, pair in pairs.items()
-        }
+        self.templates[place] = self._templates_like(pairs)
         self.devices |= {name: pair.a.device for name, pair in pairs.items()}
         self.starts[place], self.end = self.end, self.end + size
         return True
@@ -157,6 +155,21 @@ class PairFile:
             self.file = cast(FileIO, file)
             finalize(self, self.file.close)
         return self.file
+
+    def _templates_like(self, pairs: Mapping[str, FactorPair]) -> dict[str, FactorPair]:
+        """Those of an earlier place where it was alike: small pieces of memory that stay would keep
+        large ones from being used again.
+        """
+        layout = tuple(
+            (name, type(pair), pair.sizes, *((t.stride(), t.dtype) for t in (pair.a, pair.g)))
+            for name, pair in pairs.items()
+        )
+        if layout not in self.layouts:
+            self.layouts[layout] = {
+                name: replace(pair, a=_template(pair.a), g=_template(pair.g))
+                for name, pair in pairs.items()
+            }
+        return self.layouts[layout]
 
     def _read(self, file: FileIO, name: str, template: FactorPair) -> FactorPair:
         found = []
