@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
@@ -191,6 +192,20 @@ def test_refusals():
         Resources(minutes=0)
     with pytest.raises(InvalidConfig, match="only clusters have an address"):
         executor("", Resources(jobs=2, address="tcp://host:8786"))
+    with pytest.raises(InvalidConfig, match="Slurm has no address"):
+        executor("slurm", Resources(address="tcp://host:8786"))
+
+
+def test_an_address_at_which_nobody_listens_is_named_at_once():
+    with socket.socket() as bound:  # taken, and accepts nothing
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(clusters.LostCluster, match=f"No scheduler answers at {address}"):
+            clusters.refuse_silence(address)
+        bound.listen()
+        clusters.refuse_silence(f"ray://{address}")
+    for word in ("", "auto", "local"):  # these are looked for by Ray
+        clusters.refuse_silence(word)
 
 
 needs_submitit = pytest.mark.skipif(

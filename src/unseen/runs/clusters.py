@@ -7,6 +7,7 @@ left who could answer.
 """
 
 import importlib
+import socket
 import sys
 import threading
 import time
@@ -24,6 +25,8 @@ from unseen.runs.store import home
 
 ABSENT = 120.0
 """Seconds without a single worker after which a cluster is given up."""
+SILENCE = 30.0
+"""Seconds in which a machine accepts a connection."""
 
 RAY_ADVICE = (
     "; RAY_AUTH_MODE=token before the command where the cluster asks for its token "
@@ -60,7 +63,7 @@ class Resources:
                 raise InvalidConfig(
                     f"{name} = {getattr(self, name)} is nothing to ask for.",
                     why="a piece needs at least one process, some memory and some time.",
-                    fix=f"a {name} above 0.",
+                    fix=f"--{name.replace('_', '-')} above 0.",
                 )
 
 
@@ -128,6 +131,7 @@ class Ray(Executor):
         self._spoken = ExitStack()
         self._spoken.enter_context(redirect_stdout(sys.stderr))
         if self._own:
+            refuse_silence(resources.address)
             try:
                 self._ray.init(**where, include_dashboard=False, log_to_driver=False)
             # other versions, or a token that is missing, are RuntimeErrors or its own
@@ -166,7 +170,7 @@ class Ray(Executor):
             raise InvalidConfig(
                 f"No machine of the Ray cluster has {self._memory / 2**30:g} GB for a piece.",
                 why=f"the largest has {most:.2g} GB.",
-                fix=f"--memory-gb {most * 0.8:.1g}",
+                fix=f"--memory-gb {most * 0.8:.2g}",
             )
         elif time.monotonic() - self._seen > ABSENT:
             raise _lost_cluster("Ray")
@@ -297,7 +301,24 @@ def executor(name: str, resources: Resources) -> Callable[[], Executor]:
             why="only clusters have an address or a partition.",
             fix="--executor dask --address tcp://host:8786, or --executor slurm --partition NAME.",
         )
+    if name == "slurm" and resources.address not in ("", "slurm", "local"):
+        raise InvalidConfig(
+            f"`{resources.address}` was given, and Slurm has no address.",
+            why="jobs go to the queue of the machine on which the command is typed.",
+            fix="leave it out there; --address local tries it in processes of this machine.",
+        )
     return partial(EXECUTORS[name], resources)
+
+
+def refuse_silence(address: str) -> None:
+    """Raises where nobody listens at an address with a port, for which Ray looks for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=SILENCE).close()
+    except OSError as error:
+        raise _no_scheduler(address, error) from None
 
 
 def _library(module: str, extra: str) -> Any:
