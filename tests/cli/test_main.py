@@ -60,6 +60,12 @@ def test_quick_answers_do_not_wait_for_torch(words):
     assert done.stdout.strip()
 
 
+def test_the_package_is_the_command_as_well():
+    program = [sys.executable, "-m", "unseen", "--version"]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert done.stdout == f"unseen {__version__}\n"
+
+
 def test_version_and_help(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"unseen {__version__}\n"
