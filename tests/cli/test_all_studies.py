@@ -107,7 +107,15 @@ def test_ctrl_c_leaves_the_page_and_the_same_command_goes_on(store, capsys, mark
 
 
 @pytest.mark.parametrize(
-    "words", [["fake_counting"], ["--task.dim", "3"], ["--report", "page.docx"]]
+    "words",
+    [
+        ["fake_counting"],
+        ["--task.dim", "3"],
+        ["--report", "page.docx"],
+        ["--jobs", "0"],
+        ["--executor", "dsk"],
+        ["--device", "nowhere"],
+    ],
 )
 def test_what_does_not_go_with_all_is_refused_before_any_work(words, troubled, capsys, marks):
     assert main([*RUN, *words]) == 2

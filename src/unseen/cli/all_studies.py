@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unseen.cli.executor_options import requested_resources
 from unseen.cli.report import rows_of_ledger
 from unseen.cli.run import (
     StudyRequest,
@@ -26,6 +27,8 @@ from unseen.errors import InvalidConfig, UnseenError
 from unseen.questions.answer import check_report_path
 from unseen.report.terminal import show
 from unseen.runs import catalog, ledger, progress, runner
+from unseen.runs.clusters import executor
+from unseen.runs.devices import device
 from unseen.runs.ledger import Files
 from unseen.runs.provenance import facts
 from unseen.runs.schedule import AllStudies, describe_plans, plan_studies, recorded_seconds
@@ -40,6 +43,7 @@ ALL = "all"
 def run_all(options: argparse.Namespace, flags: Sequence[str]) -> int:
     """Computes what is missing of every study; one that fails does not stop the others."""
     page = prepare(options, flags)
+    require_executor(options)
     store, outcomes = Store(home(options.home)), list[StudyOutcome]()
     requests, broken = read_requests(options)
     scale = Scale(options.scale)
@@ -89,6 +93,13 @@ def prepare(options: argparse.Namespace, flags: Sequence[str]) -> Path | None:
     if getattr(options, "no_report", False):
         return None
     return check_report_path(options.report or default_report(ALL, options.scale))
+
+
+def require_executor(options: argparse.Namespace) -> None:
+    """Raises where no cell can be computed: each study would say the same."""
+    device(options.device)
+    # a cluster is started once, or its scheduler asked, and left again
+    executor(options.executor, requested_resources(options))().shutdown()
 
 
 def read_requests(options: argparse.Namespace) -> tuple[list[StudyRequest], list[StudyOutcome]]:
