@@ -1,84 +1,162 @@
-"""The candidate filter against its formula in a loop over words."""
+"""The search for the strongest examples against the scores of all of them, in float64."""
 
-from collections import Counter
-from math import log
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as some
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
 
-from unseen.attributions.influence.bm25 import candidates
+from unseen.attributions.influence import Curvature, Fisher, Influence, candidate_search
+from unseen.attributions.influence.candidate_search import Screen, leading_terms
+from unseen.attributions.influence.preconditioned_queries import kronecker_terms
+from unseen.attributions.influence.top_k import Top
 from unseen.engine.batches import Columns
-from unseen.errors import InvalidConfig, InvalidData
 from unseen.lab import Lab
-from unseen.objectives import next_token
+from unseen.method import Trained
+from unseen.models.mlp import mlp
+from unseen.objectives import classify, cross_entropy
 from unseen.task import Axis, Split, Task, Use
-from unseen.tasks.text_corpus import TextCorpus
-from unseen.testing.stand_ins import small_task
 
-rows = some.lists(some.lists(some.integers(0, 9), min_size=1, max_size=8), min_size=1, max_size=12)
-
-
-def columns(lists) -> Columns:
-    width = max(map(len, lists))
-    tokens = torch.zeros(len(lists), width, dtype=torch.int64)
-    real = torch.zeros(len(lists), width, dtype=torch.bool)
-    for k, one in enumerate(lists):
-        tokens[k, : len(one)], real[k, : len(one)] = torch.tensor(one), True
-    return Columns(tokens=tokens, attention_mask=real)
+LAB = Lab(dtype=torch.float64)
+EMPIRICAL = Influence(fisher=Fisher.EMPIRICAL, batch_size=128)
+N, K = 700, 5
 
 
-def task_of(lists) -> Task:
-    data = Split(columns(lists), Use.TRAIN)
-    return Task(name="words", axis=Axis.IID, splits={"train": data}, objective=next_token)
+def normal(*shape: int, seed: str) -> Tensor:
+    return torch.randn(*shape, generator=LAB.child(seed).generator(), dtype=torch.float64)
 
 
-def by_definition(query, corpus, k=1.5):
-    n = {t: sum(t in one for one in corpus) for t in set(query)}
-    return [
-        sum(
-            (k + 1) * count[t] / (k + count[t]) * log((len(corpus) + 1) / (n[t] + 0.5))
-            for t in set(query)
-        )
-        for count in map(Counter, corpus)
-    ]
+def classes(n: int, seed: str) -> Tensor:
+    return torch.randint(3, (n,), generator=LAB.child(seed).generator())
 
 
-@given(queries=rows, corpus=rows, m=some.integers(1, 15), size=some.integers(1, 5))
-def test_scores_are_the_formula_and_the_best_are_kept(queries, corpus, m, size):
-    found = candidates(columns(queries).columns, task_of(corpus), m, Lab(), batch_size=size)
-    kept = min(m, len(corpus))
-    assert found.index.shape == (len(queries), kept)
-    for q, query in enumerate(queries):
-        wanted = torch.tensor(by_definition(query, corpus), dtype=torch.float64)
-        assert torch.allclose(
-            found.scores[q], wanted.sort(descending=True).values[:kept], atol=1e-12
-        )
-        assert torch.allclose(wanted[found.index[q]], found.scores[q], atol=1e-12)
-    assert found.union.tolist() == sorted(set(found.index.flatten().tolist()))
+def independent() -> tuple[Tensor, Tensor]:
+    return normal(N, 8, seed="x"), classes(N, "y")
 
 
-def test_a_stream_gives_the_same(tmp_path):
-    (tmp_path / "a.txt").write_text("to be or not to be " * 40 + "zebra " * 9)
-    query = {"tokens": torch.tensor([list(b"zebra")])}
-    both = [
-        candidates(
-            query,
-            TextCorpus((str(tmp_path / "a.txt"),), length=16, folder=folder).build(Lab()),
-            3,
-            Lab(),
-            size,
-        )
-        for folder, size in (("", 4), (str(tmp_path / "kept"), 256))
-    ]
-    assert torch.equal(both[0].index, both[1].index)
-    assert torch.equal(both[0].scores, both[1].scores)
-    assert both[0].index[0].min() > 40  # the zebras come last
+def heavy_tails() -> tuple[Tensor, Tensor]:
+    x, y = independent()
+    return x * normal(N, 1, seed="scale").exp().square(), y
 
 
-def test_refusals():
-    with pytest.raises(InvalidConfig, match="candidates=0"):
-        candidates(columns([[1]]).columns, task_of([[1]]), 0, Lab())
-    with pytest.raises(InvalidData, match="by tokens"):
-        candidates({"x": torch.zeros(1, 4)}, small_task(), 3, Lab())
+def twins() -> tuple[Tensor, Tensor]:
+    """Every example stands there seven times, so that the k-th place is always shared."""
+    x, y = independent()
+    return x[: N // 7].repeat(7, 1), y[: N // 7].repeat(7)
+
+
+def alike() -> tuple[Tensor, Tensor]:
+    """All gradients are the same but a few."""
+    x, y = independent()
+    x[8:], y[8:] = x[8], y[8]
+    return x, y
+
+
+def silent() -> tuple[Tensor, Tensor]:
+    """Most examples have no gradient through the first layer."""
+    x, y = independent()
+    x[20:] = 0
+    return x, y
+
+
+def trained(x: Tensor, y: Tensor, steps: int) -> Trained:
+    with LAB.child("init").seeded():
+        model = mlp([x.shape[1], 12, 3]).double()
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    model.zero_grad()
+    splits = {"a": Split(Columns(x=x, y=y), Use.TRAIN)}
+    return Trained(model.eval(), Task(name="t", axis=Axis.IID, splits=splits, objective=classify))
+
+
+ASKED = {"x": normal(9, 8, seed="asked"), "y": classes(9, "answers")}
+
+
+def assert_exact(top: Top, scores: Tensor, rows: Tensor | None = None) -> None:
+    """The k first scores at either end, each at a row of its own that has it."""
+    rows = torch.arange(scores.shape[1]) if rows is None else rows
+    near = {"rtol": 1e-9, "atol": 1e-11 * float(scores.abs().max())}
+    for found, index, largest in (
+        (top.scores, top.index, True),
+        (top.worst_scores, top.worst_index, False),
+    ):
+        want = scores[:, rows].topk(found.shape[1], largest=largest).values
+        assert_close(found, want, **near)
+        assert_close(scores.gather(1, index), found, **near)
+        assert all(len(one.unique()) == len(one) for one in index)
+        assert torch.isin(index, rows).all()
+
+
+@pytest.mark.parametrize("steps", [0, 60])
+@pytest.mark.parametrize("curvature", [Curvature.EKFAC, Curvature.KFAC, Curvature.DIAGONAL])
+@pytest.mark.parametrize("data", [independent, heavy_tails, twins, alike, silent])
+def test_the_search_finds_what_all_scores_have(data, curvature, steps):
+    run = trained(*data(), steps)
+    influences = replace(EMPIRICAL, curvature=curvature).prepare(run, LAB)
+    scores = influences(ASKED, cross_entropy).scores
+    assert_exact(influences.top(ASKED, cross_entropy, K), scores)
+
+
+@pytest.mark.parametrize("data", [independent, twins])
+def test_queries_that_a_poor_screen_leaves_open_are_closed_by_all_scores(data, monkeypatch):
+    monkeypatch.setattr(candidate_search, "TERMS", 1)
+    monkeypatch.setattr(candidate_search, "MORE", 1)
+    monkeypatch.setattr(candidate_search, "WIDTH", 1)
+    open_: list[int] = []
+    plain = Screen.top
+
+    def top(self, *args):
+        found = plain(self, *args)
+        open_.append(len(found.open_))
+        return found
+
+    monkeypatch.setattr(Screen, "top", top)
+    run = trained(*data(), 60)
+    influences = EMPIRICAL.prepare(run, LAB)
+    scores = influences(ASKED, cross_entropy).scores
+    assert_exact(influences.top(ASKED, cross_entropy, K), scores)
+    assert open_[0] > 0
+
+
+def test_short_tables_give_what_one_long_table_gives(monkeypatch):
+    run = trained(*heavy_tails(), 60)
+    influences = replace(EMPIRICAL, batch_size=50).prepare(run, LAB)
+    scores = influences(ASKED, cross_entropy).scores
+    monkeypatch.setattr(candidate_search, "SLAB", 120)
+    monkeypatch.setattr(candidate_search, "TILE", 32)
+    monkeypatch.setattr(candidate_search, "PAIRS", 7)
+    assert_exact(influences.top(ASKED, cross_entropy, K), scores)
+
+
+def test_among_candidates_only_these_are_found():
+    run = trained(*independent(), 60)
+    influences = EMPIRICAL.prepare(run, LAB)
+    scores = influences(ASKED, cross_entropy).scores
+    rows = torch.arange(1, N, 2).flip(0)  # 350 > 2 · 16 · 5: screened
+    assert_exact(influences.top(ASKED, cross_entropy, K, candidates=rows), scores, rows)
+
+
+def test_one_query_and_one_example_each_way():
+    run = trained(*independent(), 60)
+    influences = EMPIRICAL.prepare(run, LAB)
+    asked = {name: tensor[:1] for name, tensor in ASKED.items()}
+    assert_exact(influences.top(asked, cross_entropy, 1), influences(asked, cross_entropy).scores)
+
+
+def test_orthogonal_iteration_finds_terms_as_good_as_the_best():
+    influences = EMPIRICAL.prepare(trained(*heavy_tails(), 60), LAB)
+    for block in influences.factors.blocks.values():
+        row, column = block.spread
+        u, w, _ = kronecker_terms(block)
+
+        def rest(u: Tensor, w: Tensor, block=block, row=row, column=column) -> float:
+            return float((row[:, None] * (block.inverse - u.T @ w) * column).norm())
+
+        for r in (1, 2, 3):
+            assert rest(*leading_terms(block, r)) <= 1.01 * rest(u[:r], w[:r]) + 1e-12

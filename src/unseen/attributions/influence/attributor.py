@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unseen.attribution import Cause, Credits
 from unseen.attributions.influence.batch_pieces import Pieces
-from unseen.attributions.influence.candidate_search import Screen
+from unseen.attributions.influence.candidate_search import Screen, ScreenResult
 from unseen.attributions.influence.factors import (
     Curvature,
     Factors,
@@ -31,7 +31,13 @@ from unseen.attributions.influence.preconditioned_queries import (
     matrix_queries,
 )
 from unseen.attributions.influence.stream import Stream
-from unseen.attributions.influence.top_k import Top, no_extremes, streaming_extremes, top_of
+from unseen.attributions.influence.top_k import (
+    Extremes,
+    Top,
+    no_extremes,
+    streaming_extremes,
+    top_of,
+)
 from unseen.engine.batches import Columns, once, size
 from unseen.engine.factor_pairs import FactorPair, GradientRows
 from unseen.engine.gradient_check import gradient_sentences
@@ -187,15 +193,35 @@ class InfluenceScores:
         else:
             screen = None
         if screen is not None:
-            found = screen.top(
-                self._training.iterate(Precision.FULL, candidates), k, self._training.of_rows
+            training = self._training
+            screened = screen.top(
+                lambda: training.iterate(Precision.FULL, candidates), k, training.of_rows
             )
+            found = self._close(screened, queries, behaviour, k, candidates)
         else:
             columns = self.columns(*self.prepare_queries(queries, behaviour), candidates)
             found = streaming_extremes(columns, k) or no_extremes(size(queries), self.lab.device)
         return top_of(found, k, n, self.lab)
 
     # how it is done
+
+    def _close(
+        self,
+        found: ScreenResult,
+        queries: Batch,
+        behaviour: PerExample,
+        k: int,
+        candidates: Tensor | None,
+    ) -> Extremes:
+        """The ends of a search, of the queries that it left open by the scores of all examples."""
+        if len(found.open_):
+            rest = {name: tensor[found.open_.to(tensor.device)] for name, tensor in queries.items()}
+            # in full precision without asking: processes leave different queries open
+            forms = self._forms(rest, behaviour, Precision.FULL)
+            ends = streaming_extremes(self.columns(forms, Precision.FULL, candidates), k)
+            assert ends is not None  # a query stays open over examples that a list left out
+            found.replace(found.open_, ends)
+        return found.ends
 
     def _query_gradients(
         self, queries: Batch, behaviour: PerExample
