@@ -3,6 +3,7 @@ or a text corpus.
 """
 
 import argparse
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -178,6 +179,8 @@ def main(argv: Sequence[str]) -> int:
     # of the processes of torchrun only the first one speaks
     is_first = os.environ.get("RANK", "0") == "0"
     options.quiet |= not is_first
+    if not is_first:
+        logging.getLogger("unseen").setLevel(logging.ERROR)
     found = _of_text(options) if _asks_about_text(options) else _of_subject(options)
     if is_first:
         present(found, options)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from unseen.cli.arguments import Arguments
@@ -285,8 +286,8 @@ def print_results(
 def failures(result: runner.Result) -> list[str]:
     """What did not finish, and how to go on."""
     lines = [
-        f"✗ failed  {json.dumps(failure.cell, ensure_ascii=False)[:160]}\n    {failure.kind}: "
-        f"{failure.what}"
+        f"✗ failed  {json.dumps(failure.cell, ensure_ascii=False)[:160]}\n"
+        + indent(f"{failure.kind}: {failure.what}", "    ")
         for failure in result.failures
     ]
     if lines:
