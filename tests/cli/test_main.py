@@ -95,6 +95,14 @@ def test_unknown_names_show_near_ones(words, near, store, capsys):
     assert near in fix
 
 
+def test_of_several_processes_the_first_has_the_standard_output(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["influence", "--shrad", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--shrad" in err
+
+
 def test_an_unknown_option_shows_a_near_one_and_no_wall_of_usage(capsys):
     assert main(["influence", "--shrad"]) == 2
     what, why, fix = lines(capsys)

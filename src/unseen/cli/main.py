@@ -127,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _report_error(error, debug, as_json="--json" in given)
+        # of the processes of torchrun the first one alone has the standard output
+        is_first = os.environ.get("RANK", "0") == "0"
+        return _report_error(error, debug, as_json="--json" in given and is_first)
 
 
 PLAIN = {"−": "-", "–": "-", "·": "-", "×": "x", "…": "...", "≤": "<=", "≥": ">="}
