@@ -74,7 +74,8 @@ def parser() -> Arguments:
         "--iterations",
         type=int,
         default=10,
-        help="passes over the corpus per query of ekfac+cg and ekfac+astra (default 10)",
+        help="passes over the corpus per batch of queries, of ekfac+cg and ekfac+astra "
+        "(default 10)",
     )
     p.option(
         INFLUENCE,
