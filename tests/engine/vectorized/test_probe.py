@@ -3,9 +3,13 @@
 import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 from weakref import ref
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -156,6 +160,46 @@ class Configurable(nn.Module):
         return self.last(Twice.apply(inner) if is_twice else inner)
 
 
+class Slots:
+    __slots__ = ("scale",)
+
+    def __init__(self) -> None:
+        self.scale = 1.0
+
+
+class Kind(Enum):
+    ONE, OTHER = 1, 2
+
+
+def double(layer: nn.Module, given: Any, made: Tensor) -> Tensor:
+    return 2 * made
+
+
+def triple(layer: nn.Module, given: Any, made: Tensor) -> Tensor:
+    return 3 * made
+
+
+def deep_settings() -> dict[str, Any]:
+    """Objects within objects, one of which holds itself."""
+    inner = SimpleNamespace(scale=1.0)
+    config = SimpleNamespace(scale=1.0, inner=inner, words=("a", "b"))
+    inner.above = config
+    act = partial(torch.mul, other=1.0)
+    with Lab().seeded():
+        teacher = nn.Linear(2, 2)
+    return {
+        "is_twice": False,
+        "config": config,
+        "slots": Slots(),
+        "act": act,
+        "kind": Kind.ONE,
+        "table": np.arange(3),
+        "module": torch.nn.functional,
+        "words": {"a", "b"},
+        "teacher": [teacher],
+    }
+
+
 @pytest.mark.parametrize("kind", [Settings, lambda is_twice: {"is_twice": is_twice}])
 def test_an_attribute_that_is_not_printed_is_seen(kind, probes):
     def backend(is_twice: bool) -> Backend:
@@ -174,15 +218,39 @@ def test_an_attribute_that_is_not_printed_is_seen(kind, probes):
         lambda model: setattr(model, "how", {"is_twice": True}),
         lambda model: setattr(model, "other", torch.ones(2)),
         lambda model: model.register_forward_hook(lambda layer, given, made: 3 * made),
+        lambda model: setattr(model.how["config"], "scale", 2.0),
+        lambda model: setattr(model.how["config"].inner, "scale", 2.0),
+        lambda model: setattr(model.how["slots"], "scale", 2.0),
+        lambda model: model.how.update(act=partial(torch.mul, other=2.0)),
+        lambda model: model.how.update(kind=Kind.OTHER),
+        lambda model: model.how["table"].__setitem__(1, 5),
+        lambda model: model.how["words"].add("c"),
+        lambda model: model.how["teacher"][0].bias.data.add_(1),
     ],
 )
 def test_models_that_compute_in_other_ways_are_no_stack(change, probes):
-    models = [Configurable({"is_twice": False}) for _ in "abc"]
+    models = [Configurable(deep_settings()) for _ in "abc"]
     change(models[2])
     backend = choose_backend(replace(runs(), models=models))
     assert not backend.stacked
     assert "differ in more than the values" in backend.why
     assert probes == []
+
+
+def test_different_hooks_are_no_stack(probes):
+    models = [Configurable({"is_twice": False}) for _ in "abc"]
+    for k, model in enumerate(models):
+        model.register_forward_hook(triple if k == 2 else double)
+    assert "differ in more than the values" in choose_backend(replace(runs(), models=models)).why
+
+
+def test_objects_with_equal_parts_are_of_one_structure():
+    one, other = (Configurable(deep_settings()) for _ in "ab")
+    one.how["self"], other.how["self"] = one, other
+    one.register_forward_hook(double)
+    other.register_forward_hook(double)
+    assert structure(one) == structure(other)
+    assert hash(structure(one)) == hash(structure(other))
 
 
 def test_recurrent_layers_and_equal_tensors_are_of_one_structure():

@@ -1,34 +1,56 @@
 """What decides how a model computes, beside the values of its parameters and buffers."""
 
 import hashlib
-from collections.abc import Hashable
-from dataclasses import dataclass, fields, is_dataclass
-from types import BuiltinFunctionType, FunctionType
+from collections.abc import Hashable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-_PLAIN = (bool, int, float, complex, str, bytes, type, FunctionType, BuiltinFunctionType)
+_PLAIN = (
+    *(bool, int, float, complex, str, bytes),
+    *(type, FunctionType, BuiltinFunctionType, ModuleType),
+)
+DEEPEST = 32
+"""Objects within objects, beyond which nothing is looked into."""
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """An attribute that is not looked into: equal to any of its kind."""
+    """A value that is not looked into: equal to any of its kind."""
 
     kind: type
 
 
+@dataclass(frozen=True)
+class Again:
+    """An object that was met before, by its number among them."""
+
+    number: int
+
+
 def structure(model: nn.Module) -> tuple[Hashable, ...]:
     """The model without the values of its parameters and buffers: two models that compute in
-    different ways have different ones, unless they differ within an `Unknown` or a hook.
+    different ways have different ones, unless they differ within an `Unknown`.
     """
     own = vars(nn.Module()).keys()
+    values = _Values(model)
     modules = tuple(
         (
             type(layer),
-            *(_hooks(hooks) for hooks in (layer._forward_hooks, layer._forward_pre_hooks)),
-            *((name, _value(each)) for name, each in vars(layer).items() if name not in own),
+            *(values.of_hooks(hooks) for hooks in (layer._forward_hooks, layer._forward_pre_hooks)),
+            *((name, values.of(each)) for name, each in vars(layer).items() if name not in own),
         )
         for layer in model.modules()
     )
@@ -39,28 +61,71 @@ def structure(model: nn.Module) -> tuple[Hashable, ...]:
 
 def is_known(value: Any) -> bool:
     """Whether a structure holds no `Unknown`."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | frozenset):
         return all(map(is_known, value))
     return not isinstance(value, Unknown)
 
 
-def _hooks(hooks: dict[int, Any]) -> tuple[Hashable, ...]:
-    return tuple(Unknown(type(hook)) for hook in hooks.values())
+class _Values:
+    """What values are made of. Objects are numbered as they are met, since one may hold itself."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters = {id(p) for p in model.parameters()}
+        self.seen = {id(layer): k for k, layer in enumerate(model.modules())}
+
+    def of(self, value: Any, depth: int = DEEPEST) -> Hashable:
+        if value is None or isinstance(value, (*_PLAIN, torch.dtype, torch.device)):
+            return value
+        if isinstance(value, Tensor):  # recurrent layers list their weights
+            return _numbers(value, is_shape_enough=id(value) in self.parameters)
+        if isinstance(value, np.ndarray | np.generic):
+            return str(value.dtype), value.shape, _digest(value.tobytes())
+        if isinstance(value, Enum):
+            return type(value), value.name
+        if isinstance(value, MethodType):
+            return value.__func__, Unknown(type(value.__self__))
+        if isinstance(value, set | frozenset):
+            return type(value), frozenset(self.all_of(value, depth))
+        if not depth:
+            return Unknown(type(value))
+        if id(value) in self.seen:
+            return Again(self.seen[id(value)])
+        self.seen[id(value)] = len(self.seen)
+        inside = _inside(value)
+        return (type(value), *self.all_of(inside, depth)) if inside else Unknown(type(value))
+
+    def all_of(self, values: Iterable[Any], depth: int) -> tuple[Hashable, ...]:
+        return tuple(self.of(value, depth - 1) for value in values)
+
+    def of_hooks(self, hooks: Mapping[int, Any]) -> tuple[Hashable, ...]:
+        """Never known: what a hook does may change from call to call."""
+        return tuple((Unknown(type(hook)), self.of(hook)) for hook in hooks.values())
 
 
-def _value(value: Any) -> Hashable:
-    if value is None or isinstance(value, (*_PLAIN, torch.dtype, torch.device)):
-        return value
+def _inside(value: Any) -> tuple[Any, ...]:
+    """The values that one consists of; none where that is not known."""
+    found: dict[str, Any] = {**getattr(value, "__dict__", {})}
+    for kind in type(value).__mro__:
+        for name, member in vars(kind).items():
+            if isinstance(member, MemberDescriptorType):
+                with suppress(AttributeError):  # a slot without a value
+                    found[f"{kind.__name__}.{name}"] = member.__get__(value)
+    items: tuple[Any, ...] = ()
     if isinstance(value, tuple | list):
-        return tuple(map(_value, value))
-    if isinstance(value, dict):
-        return tuple((_value(key), _value(each)) for key, each in value.items())
-    if is_dataclass(value):
-        each = tuple((field.name, _value(getattr(value, field.name))) for field in fields(value))
-        return type(value), each
-    if isinstance(value, nn.Parameter):  # as recurrent layers list their weights
-        return value.shape, value.dtype
-    if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_meta:
-        flat = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-        return value.shape, value.dtype, hashlib.sha256(flat.numpy().tobytes()).hexdigest()
-    return Unknown(type(value))
+        items = len(value), *value
+    elif isinstance(value, dict):
+        items = len(value), *value.keys(), *value.values()
+    return *items, *found.keys(), *found.values()
+
+
+def _numbers(tensor: Tensor, is_shape_enough: bool) -> Hashable:
+    if is_shape_enough:
+        return tensor.shape, tensor.dtype
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return Unknown(type(tensor))
+    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return tensor.shape, tensor.dtype, _digest(flat.numpy().tobytes())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
