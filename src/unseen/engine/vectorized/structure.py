@@ -34,7 +34,7 @@ class Unknown:
 
 
 @dataclass(frozen=True)
-class Again:
+class Reference:
     """An object that was met before, by its number among them."""
 
     number: int
@@ -89,7 +89,7 @@ class _Values:
         if not depth:
             return Unknown(type(value))
         if id(value) in self.seen:
-            return Again(self.seen[id(value)])
+            return Reference(self.seen[id(value)])
         self.seen[id(value)] = len(self.seen)
         inside = _inside(value)
         return (type(value), *self.all_of(inside, depth)) if inside else Unknown(type(value))
