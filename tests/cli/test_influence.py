@@ -138,7 +138,9 @@ def test_a_language_model_names_its_windows(capsys, text):
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
-def test_iterative_solves_start_from_the_same_factors_and_go_elsewhere(capsys, text, tmp_path):
+def test_iterative_solves_start_from_the_same_factors_and_go_elsewhere(
+    capsys, caplog, text, tmp_path
+):
     plain, start, solved = (
         said(capsys, *text, "--curvature", kind, "--iterations", n)
         for kind, n in (("ekfac", "10"), ("ekfac+cg", "0"), ("ekfac+cg", "3"))
@@ -149,6 +151,9 @@ def test_iterative_solves_start_from_the_same_factors_and_go_elsewhere(capsys, t
     assert scores(solved) != scores(plain)
     assert any("did not converge: after 3 passes" in one for one in solved[0]["decisions"])
     assert not any("did not converge" in one for one in plain[0]["decisions"])
+    # the shares of tokens are of the same solve
+    messages = [record.getMessage() for record in caplog.get_records("call")]
+    assert sum("Conjugate gradients did not converge" in one for one in messages) == 1
     assert len(list((tmp_path / "home" / "influence").glob("curvature-*"))) == 1
     page = Path("unseen-influence.html").read_text()
     assert "that share most words with the query (BM25)" in page

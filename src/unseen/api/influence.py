@@ -17,6 +17,7 @@ from unseen.api.common import (
     text_corpus,
 )
 from unseen.attributions.influence import Curvature, Fisher, Influence, Precision
+from unseen.attributions.influence.settings import member
 from unseen.engine.ranks import local_device, process_group, ranks
 from unseen.errors import InvalidConfig
 from unseen.lab import Lab, Sink
@@ -210,13 +211,13 @@ def _influence(
             fix="use a number from 0, for example disk=20.",
         )
     return Influence(
-        curvature=Curvature(curvature),
+        curvature=member(Curvature, "curvature", curvature),
         iterations=iterations,
-        fisher=Fisher(fisher or Fisher.SAMPLED),
+        fisher=member(Fisher, "fisher", fisher or Fisher.SAMPLED),
         damping=damping,
         layers=(layers,) if isinstance(layers, str) else tuple(layers),
         rank=rank,
-        precision=Precision(precision),
+        precision=member(Precision, "precision", precision),
         batch_size=batch_size,
         disk=int(disk * GIB),
     )

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from unseen.errors import InvalidConfig
+from unseen.errors import InvalidConfig, UnsupportedLayer
 
 FSDP = "torch.distributed.fsdp"
 """Whose hooks and classes are no part of what a model computes."""
@@ -38,6 +38,23 @@ def is_spread(model: nn.Module) -> bool:
     """
     is_hooked = any(hasattr(module, HOOK) for module in model.modules())
     return is_hooked or len({p.device for p in model.parameters()}) > 1 or is_sharded(model)
+
+
+def refuse_tensor_parallel(model: nn.Module) -> None:
+    """Raises where a layer computes a part of its outputs in each process (`parallelize_module`);
+    `fully_shard` alone gathers whole parameters.
+    """
+    is_gathered = is_sharded(model)
+    for name, p in model.named_parameters():
+        axes = sum(placement.is_shard() for placement in getattr(p, "placements", ()))
+        # of both together a parameter is cut twice
+        if hasattr(p, "placements") and (axes > 1 or not is_gathered):
+            raise UnsupportedLayer(
+                f"Parameter `{name}` is spread over processes by tensor parallelism.",
+                why="its layer computes with a part of it, and gradients of examples are read from "
+                "whole layers.",
+                fix="load the model whole in each process, or spread it with fully_shard (FSDP2).",
+            )
 
 
 def device_of_block(model: nn.Module, name: str, default: torch.device) -> torch.device:

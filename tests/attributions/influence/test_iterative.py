@@ -8,8 +8,8 @@ from oracles import gradients as gradient_oracle
 from torch import nn
 from torch.testing import assert_close
 
-from unseen.attributions.influence import Curvature, Fisher, Influence, sequence_nats
-from unseen.attributions.influence.iterative import Batches, Coordinates
+from unseen.attributions.influence import Curvature, Fisher, Influence, attributor, sequence_nats
+from unseen.attributions.influence.iterative import Batches, Coordinates, convergence_sentence
 from unseen.attributions.influence.layers import restrict_gradients
 from unseen.engine.batches import Columns, whole
 from unseen.engine.gauss_newton import summed_products
@@ -264,3 +264,92 @@ def test_no_process_multiplies_with_a_batch_of_another(examples, own):
     last = replace(LAB, ranks=Third())
     shared = replace(found, stream=replace(found.stream, lab=last), lab=last)
     assert len(list(Batches(shared))) == own
+
+
+def test_self_influence_is_refused_where_processes_would_solve_for_other_examples():
+    found = CG.prepare(perceptron(), LAB)
+    with pytest.raises(InvalidConfig, match="in 3 processes"):
+        replace(found, lab=replace(LAB, ranks=Third())).self_influence()
+
+
+@pytest.fixture
+def solves(monkeypatch):
+    """The sizes of the batches of queries that are solved for."""
+    sizes, plain = [], attributor.solve
+
+    def counted(found, given, lab):
+        sizes.append(len(next(iter(given.values()))))
+        return plain(found, given, lab)
+
+    monkeypatch.setattr(attributor, "solve", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("curvature", [Curvature.EKFAC_CG, Curvature.EKFAC_ASTRA])
+def test_scores_and_their_shares_by_token_are_of_one_solve(solves, curvature):
+    run, asked, rows = decoder(), sentences(3, "queries"), torch.arange(9)
+    config = Influence(curvature=curvature, loss=sequence_nats, batch_size=2, iterations=2)
+    fresh = config.prepare(run, LAB).by_token(asked, sequence_log_probability, rows)
+    assert solves == [2, 1]
+    found = config.prepare(run, LAB)
+    scores = found(asked, sequence_log_probability).scores
+    shares = found.by_token(asked, sequence_log_probability, rows)
+    assert solves == [2, 1] * 2
+    assert len(found.residuals) == 3
+    assert torch.equal(shares, fresh)
+    assert_close(shares.sum(2), scores)
+
+
+def test_other_queries_and_behaviours_are_solved_for(solves):
+    run, asked = decoder(), sentences(2, "queries")
+    config = replace(CG, loss=sequence_nats, iterations=2)
+    found = config.prepare(run, LAB)
+    first = found(asked, sequence_log_probability).scores
+    assert_close(found(asked, sequence_nats).scores, -first)
+    asked["tokens"] = asked["tokens"].flip(0)  # the same dictionary, with other contents
+    assert_close(found(asked, sequence_nats).scores, -first.flip(0))
+    assert solves == [2] * 3
+    other = replace(found, config=replace(config, iterations=0))
+    assert not torch.equal(other(asked, sequence_nats).scores, -first.flip(0))
+
+
+@dataclass(frozen=True)
+class Doubled(SingleProcess):
+    """The first of two processes, the other of which adds so many times the same."""
+
+    times: int = 1
+    size: int = 2
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.times
+
+
+@pytest.mark.parametrize(("times", "often"), [(2, 1), (1, 2)], ids=["both know", "one knows"])
+def test_processes_solve_again_unless_all_know_the_answer(solves, times, often):
+    asked, found = images(4, "queries"), replace(CG, iterations=2).prepare(perceptron(), LAB)
+    lab = replace(LAB, ranks=Doubled(times=times))
+    found = replace(found, lab=lab, stream=replace(found.stream, lab=lab))
+    for _ in range(2):
+        found.gradients(asked, cross_entropy)
+        found.prepare_queries(asked, cross_entropy)
+    assert solves == [4] * often
+
+
+def test_conjugate_gradients_come_nearer_with_a_residual_that_grows():
+    matrix = torch.diag(torch.logspace(0, 3, 30, dtype=torch.float64))
+    b = torch.randn(1, 30, generator=LAB.child("side").generator(), dtype=torch.float64)
+    guess = torch.logspace(0, 1, 30, dtype=torch.float64)  # leaves 100 times b
+
+    def error(passes: int) -> tuple[float, float]:
+        found = conjugate_gradients(lambda x: x @ matrix, lambda x: x / guess, b, range(passes))
+        away = found.x - b / matrix.diagonal()
+        return float((away @ matrix * away).sum()), float(found.residual)
+
+    # the norm in which the method comes nearest, and the Euclidean norm of what is left
+    errors, residuals = zip(*map(error, range(12)), strict=True)
+    assert list(errors) == sorted(errors, reverse=True)
+    assert list(residuals) != sorted(residuals, reverse=True)
+    assert residuals[0] > residuals[4] > 1
+    said = convergence_sentence(residuals[4:5], 4)
+    assert f"up to {residuals[4]:.2g} of its gradient" in said
+    assert "not that scores are worse" in said

@@ -1,15 +1,15 @@
 """A corpus read in stretches: the same answer as in one go, after any interruption."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from unseen.attributions.influence import Influence, sequence_nats
+from unseen.attributions.influence import Curvature, Influence, sequence_nats
 from unseen.attributions.influence.resume import identity, top
 from unseen.engine.batches import once
 from unseen.errors import InvalidConfig, InvalidData
-from unseen.lab import Lab
+from unseen.lab import Lab, SingleProcess
 from unseen.method import Trained
 from unseen.models.transformer import Decoder, Transformer
 from unseen.objectives import sequence_log_probability
@@ -75,6 +75,32 @@ def test_an_interrupted_run_ends_with_the_same_scores(setting, stop):
     before = saved.saves
     assert equal(top(found, queries, sequence_log_probability, 4, saved, every=2), whole)
     assert saved.saves == before  # what is finished is not computed again
+
+
+@dataclass(frozen=True)
+class BesideAnother(SingleProcess):
+    """This process and one that is so far; its share of other sums is none."""
+
+    other: int = 0
+    size: int = 2
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape != (2,):
+            return x
+        return x + torch.tensor([self.other, self.other**2], dtype=x.dtype)
+
+
+@pytest.mark.parametrize(("other", "first"), [(16, 32), (0, 16)], ids=["equally far", "apart"])
+def test_processes_that_solve_together_go_on_together_or_anew(setting, other, first):
+    found, queries, _, _ = setting
+    lab = replace(found.lab, ranks=BesideAnother(other=other))
+    config = replace(found.config, curvature=Curvature.EKFAC_CG, iterations=0)
+    both = replace(found, config=config, lab=lab, stream=replace(found.stream, lab=lab))
+    saved = Memory(1)
+    saved.state = {"done": torch.tensor(16)}
+    with pytest.raises(KeyboardInterrupt):
+        top(both, queries, sequence_log_probability, 4, saved, every=2)
+    assert int(saved.state["done"]) == first
 
 
 def test_candidates_alone_are_looked_at(setting):

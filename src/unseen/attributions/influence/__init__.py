@@ -11,7 +11,6 @@ Gauss–Newton or Fisher matrix, layer by layer in Kronecker-factored eigenbases
 training examples.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -47,10 +46,23 @@ from unseen.attributions.influence.running_sums import (
     keep_together,
     sums_store,
 )
+from unseen.attributions.influence.settings import (
+    damping_number,
+    layer_patterns,
+    member,
+    whole_number,
+)
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import Top
 from unseen.engine.factor_pairs import FactorPair
-from unseen.engine.sharding import HOOK, device_of_block, is_sharded, is_spread, without_hooks
+from unseen.engine.sharding import (
+    HOOK,
+    device_of_block,
+    is_sharded,
+    is_spread,
+    refuse_tensor_parallel,
+    without_hooks,
+)
 from unseen.errors import InvalidConfig, InvalidData
 from unseen.identity import Structure, identify
 from unseen.lab import Lab
@@ -60,6 +72,18 @@ from unseen.task import Batch, PerExample, Use
 
 CURVATURE = "curvature"
 """The name of the identity of fitted factors."""
+KINDS = {"curvature": Curvature, "fisher": Fisher, "precision": Precision}
+"""Settings that are one of a few."""
+LEAST = {
+    "draws": 1,
+    "iterations": 0,
+    "rank": 0,
+    "batch_size": 1,
+    "most": 1,
+    "memory": 0,
+    "disk": 0,
+}
+"""Settings that are whole numbers, and the smallest of each."""
 
 __all__ = [
     "CURVATURE",
@@ -135,24 +159,14 @@ class Influence:
     """The positions `[batch, s]` that are no padding."""
 
     def __post_init__(self) -> None:
-        if (
-            not 0 <= self.damping < math.inf
-            or self.draws < 1
-            or self.iterations < 0
-            or self.rank < 0
-            or self.batch_size < 1
-            or self.most < 1
-            or self.memory < 0
-            or self.disk < 0
-        ):
-            raise InvalidConfig(
-                f"Influence(damping={self.damping}, draws={self.draws}, "
-                f"iterations={self.iterations}, rank={self.rank}, batch_size={self.batch_size}, "
-                f"most={self.most}, memory={self.memory}, disk={self.disk}) is out of range.",
-                why="damping is a number from 0, iterations, rank and bytes are at least 0; draws, "
-                "batch size and examples at least 1.",
-                fix="correct the value; damping=0.1 and rank=0 are the defaults.",
-            )
+        # what is given as a string, or by numpy, is the same setting
+        for name, kind in KINDS.items():
+            object.__setattr__(self, name, member(kind, name, getattr(self, name)))
+        object.__setattr__(self, "layers", layer_patterns(self.layers))
+        object.__setattr__(self, "damping", damping_number(self.damping, Influence.damping))
+        for name, least in LEAST.items():
+            number = whole_number(name, getattr(self, name), least, getattr(Influence, name))
+            object.__setattr__(self, name, number)
 
     def prepare(self, trained: Trained, lab: Lab) -> InfluenceScores:
         """Fits the curvature (or reads it back where the lab keeps things) and returns what answers
@@ -160,6 +174,7 @@ class Influence:
         """
         model, objective = trained.model, trained.task.objective
         loss = self.loss or objective.loss
+        refuse_tensor_parallel(model)
         layers = select_layers(model, self.layers)
         is_shared = is_sharded(model)
         if is_spread(model):

@@ -20,7 +20,13 @@ from unseen.attributions.influence.factors import (
     names,
 )
 from unseen.attributions.influence.gradient_stream import GradientStream
-from unseen.attributions.influence.iterative import Blocks, convergence_sentence, solve
+from unseen.attributions.influence.iterative import (
+    Blocks,
+    LastSolve,
+    convergence_sentence,
+    join_blocks,
+    solve,
+)
 from unseen.attributions.influence.layers import coverage_sentence, pairs, restrict_gradients
 from unseen.attributions.influence.pair_cache import PairCache
 from unseen.attributions.influence.precision_check import choose_precision, worth_asking
@@ -42,7 +48,7 @@ from unseen.engine.batches import Columns, once, size
 from unseen.engine.factor_pairs import FactorPair, GradientRows
 from unseen.engine.gradient_check import gradient_sentences
 from unseen.engine.sharding import is_sharded, is_spread
-from unseen.errors import InvalidData, UnsupportedLayer
+from unseen.errors import InvalidConfig, InvalidData, UnsupportedLayer
 from unseen.lab import Lab, Silent
 from unseen.method import Trained
 from unseen.task import Batch, PerExample
@@ -74,6 +80,8 @@ class InfluenceScores:
     residuals: list[float] = field(default_factory=list)
     """What iterative solves have left of their right-hand sides so far."""
     pieces: Pieces = Pieces()
+    last_solve: LastSolve = field(init=False, default_factory=LastSolve)
+    """Of an iterative curvature; held until other queries are asked."""
 
     def __call__(self, queries: Batch, behaviour: PerExample) -> Credits:
         """score[q, z]: what one added copy of z adds to the behaviour of q."""
@@ -148,6 +156,14 @@ class InfluenceScores:
         """Self-influence (1/N) ∇ℓᵀ (G + λ)⁻¹ ∇ℓ of every example: large where it stands against the
         rest. An iterative curvature solves for every example.
         """
+        if self.config.curvature.is_iterative and self.lab.ranks.size > 1:
+            raise InvalidConfig(
+                f"Self-influence with curvature={self.config.curvature} in {self.lab.ranks.size} "
+                "processes.",
+                why="processes solve for the same vectors together, and each has examples of its "
+                "own.",
+                fix="use one process, or curvature=Curvature.EKFAC.",
+            )
 
         def batch_scores(given: Mapping[str, FactorPair]) -> Tensor:
             blocks = self.factors.blocks
@@ -303,12 +319,20 @@ class InfluenceScores:
         return {name: asking.build() for name, asking in made.items()}
 
     def _solved_queries(self, queries: Batch, behaviour: PerExample) -> Blocks:
-        """(G + λ)⁻¹ ∇f of every query, as gradients of each block are."""
-        made: dict[str, list[Tensor]] = {}
-        for _, given in self._query_gradients(queries, behaviour):
-            for name, matrix in self._solve(given, self.lab).items():
-                made.setdefault(name, []).append(matrix)
-        return {name: torch.cat(parts) for name, parts in made.items()}
+        """(G + λ)⁻¹ ∇f of every query, as gradients of each block are; what iterations solved last
+        is not solved again.
+        """
+        batches = (given for _, given in self._query_gradients(queries, behaviour))
+        if not self.config.curvature.is_iterative:
+            return join_blocks([self._solve(given, self.lab) for given in batches])
+        asked, last = [*batches], self.last_solve
+        # processes solve together: all of them know the answer, or all solve
+        knowing = self.lab.sum(torch.tensor(float(last.is_of(asked))))
+        if int(knowing) < self.lab.ranks.size:
+            last.given, last.solved = (), {}  # freed before the next is made
+            last.solved = join_blocks([self._solve(given, self.lab) for given in asked])
+            last.given = asked
+        return last.solved
 
     def _solve(self, given: Mapping[str, FactorPair], lab: Lab) -> Blocks:
         matrices = {name: pair.gradients() for name, pair in given.items()}

@@ -7,7 +7,7 @@ only products of G with vectors: conjugate gradients, or steps on minibatches (A
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unseen.attributions.influence.factors import Curvature
-from unseen.engine.factor_pairs import layer_biases
+from unseen.engine.factor_pairs import FactorPair, layer_biases
 from unseen.engine.gauss_newton import summed_products
 from unseen.engine.iterative_solves import (
     MUCH,
@@ -196,9 +196,49 @@ def convergence_sentence(residuals: Sequence[float], passes: int) -> str:
     if most <= MUCH:
         return ""
     return (
-        f"The iterations did not converge: after {passes} passes up to {most:.2g} of a query's "
-        "gradient was left, so scores are not yet those of the Gauss–Newton matrix. More "
-        "iterations or a larger damping bring them nearer."
+        f"The iterations did not converge: after {passes} passes the residual of a query was up to "
+        f"{most:.2g} of its gradient, so scores are not yet those of the Gauss–Newton matrix. It "
+        "may exceed 1 and rise between passes, and EK-FAC's own answer often leaves more: it says "
+        "that the solve is not finished, not that scores are worse than EK-FAC's. More iterations "
+        "or a larger damping bring them nearer."
+    )
+
+
+def join_blocks(parts: Sequence[Blocks]) -> Blocks:
+    """Of the queries of all parts, in their order; of one part without a copy."""
+    found: dict[str, list[Tensor]] = {}
+    for part in parts:
+        for name, matrix in part.items():
+            found.setdefault(name, []).append(matrix)
+    return {name: torch.cat(rows) if len(rows) > 1 else rows[0] for name, rows in found.items()}
+
+
+@dataclass
+class LastSolve:
+    """What was solved for last, a batch of queries at a time, and the answer: scores and their
+    shares by token ask for the same.
+
+    Known by the gradients, of which the answer is a function.
+    """
+
+    given: Sequence[Mapping[str, FactorPair]] = ()
+    solved: Blocks = field(default_factory=dict)
+
+    def is_of(self, given: Sequence[Mapping[str, FactorPair]]) -> bool:
+        """Whether these gradients are the same, to the bit."""
+        return len(self.given) == len(given) and all(
+            one.keys() == other.keys() and all(are_same(one[name], other[name]) for name in one)
+            for one, other in zip(self.given, given, strict=True)
+        )
+
+
+def are_same(one: FactorPair, other: FactorPair) -> bool:
+    """Whether two pairs hold the same numbers."""
+    return (
+        type(one) is type(other)
+        and one.sizes == other.sizes
+        and torch.equal(one.a, other.a)
+        and torch.equal(one.g, other.g)
     )
 
 

@@ -87,8 +87,9 @@ def top(
     step = every * found.config.batch_size * found.lab.ranks.size
     state = saved.load()
     done = 0 if state is None else int(state["done"])
-    if is_sharded(found.trained.model) and not are_equal(done, found.lab):
-        state = None  # the processes were killed apart, and can only run together
+    is_common = is_sharded(found.trained.model) or found.config.curvature.is_iterative
+    if is_common and not are_equal(done, found.lab):
+        state = None  # the processes were killed apart, and can only run or solve together
     done = 0 if state is None else int(state["done"])
     ends: Extremes | None = None if state is None else _read(state)
     if done < len(rows):

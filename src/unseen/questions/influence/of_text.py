@@ -16,7 +16,6 @@ from unseen.attributions.influence import Influence, InfluenceScores, Top, seque
 from unseen.attributions.influence.bm25 import candidates
 from unseen.attributions.influence.iterative import convergence_sentence
 from unseen.attributions.influence.resume import identity, top
-from unseen.attributions.influence.running_sums import are_equal
 from unseen.engine.batches import gather
 from unseen.engine.sharding import is_sharded, is_spread, shard_blocks
 from unseen.errors import InvalidConfig
@@ -112,8 +111,6 @@ def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> In
     fitted = time.perf_counter()
     decided_by = identity(found, batch, sequence_log_probability, asked.k, chosen)
     state = TopFile(asked.cache, decided_by, lab.ranks.rank)
-    if asked.config.curvature.is_iterative:
-        forget_if_apart(state, lab)
     solves = ceil(len(queries) / asked.config.batch_size) * asked.config.curvature.is_iterative
     sink.names[:] = [*(["solves"] * solves), "scores"]
     best = top(found, batch, sequence_log_probability, asked.k, state, candidates=chosen)
@@ -149,16 +146,6 @@ def _trace_completions(asked: TextRequest, lab: Lab, sink: Phases | Quiet) -> In
         ],
         facts=_facts(seconds, looked * data.length),
     )
-
-
-def forget_if_apart(state: TopFile, lab: Lab) -> None:
-    """Of processes that were killed at different places none goes on there: they only solve
-    together.
-    """
-    found = state.load()
-    done = 0 if found is None else int(found["done"])
-    if not are_equal(done, lab):
-        state.path.unlink(missing_ok=True)
 
 
 def _facts(seconds: Mapping[str, float], tokens: int) -> dict[str, float]:
