@@ -1,6 +1,7 @@
 """The search for the strongest examples against the scores of all of them, in float64."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from unseen.attributions.influence.candidate_search import Screen, leading_terms
 from unseen.attributions.influence.preconditioned_queries import kronecker_terms
 from unseen.attributions.influence.top_k import Top
 from unseen.engine.batches import Columns
+from unseen.errors import InvalidData
 from unseen.lab import Lab
 from unseen.method import Trained
 from unseen.models.mlp import mlp
@@ -140,6 +142,77 @@ def test_among_candidates_only_these_are_found():
     scores = influences(ASKED, cross_entropy).scores
     rows = torch.arange(1, N, 2).flip(0)  # 350 > 2 · 16 · 5: screened
     assert_exact(influences.top(ASKED, cross_entropy, K, candidates=rows), scores, rows)
+
+
+def test_candidates_that_do_not_exist_are_refused_and_none_gives_none():
+    influences = EMPIRICAL.prepare(trained(*independent(), 0), LAB)
+    for wrong in ([-1], [0, N]):
+        with pytest.raises(InvalidData, match=f"of {N} examples"):
+            influences.top(ASKED, cross_entropy, K, candidates=torch.tensor(wrong))
+    none = influences.top(ASKED, cross_entropy, K, candidates=torch.zeros(0, dtype=torch.long))
+    assert none.index.shape == none.worst_scores.shape == (9, 0)
+
+
+@pytest.mark.parametrize("curvature", [Curvature.EKFAC, Curvature.KFAC, Curvature.DIAGONAL])
+@pytest.mark.parametrize("size", [1e-60, 1e-25, 1e-12, 1e12, 1e25])
+def test_gradients_of_any_size_are_found(size, curvature):
+    """Inverses of their squares lie beyond bfloat16 and float32."""
+
+    def scaled(model, batch):
+        return size * cross_entropy(model, batch)
+
+    run = trained(*independent(), 60)
+    influences = replace(EMPIRICAL, curvature=curvature, loss=scaled).prepare(run, LAB)
+    scores = influences(ASKED, cross_entropy).scores
+    assert_exact(influences.top(ASKED, cross_entropy, K), scores)
+
+
+def test_squares_beyond_float32_leave_no_example_out():
+    x, y = (1e12 * independent()[0]).float(), independent()[1]
+    run = trained(x.double(), y, 0)
+    run.model.float()
+    splits = {"a": Split(Columns(x=x, y=y), Use.TRAIN)}
+    run = replace(run, task=replace(run.task, splits=splits))
+
+    def scaled(model, batch):
+        return 1e8 * model(batch["x"])[:, 0]
+
+    config = replace(EMPIRICAL, curvature=Curvature.IDENTITY, loss=scaled)
+    influences = config.prepare(run, Lab())
+    asked = {"x": ASKED["x"].float(), "y": ASKED["y"]}
+    scores = influences(asked, cross_entropy).scores
+    top = influences.top(asked, cross_entropy, K)
+    assert_close(top.scores, scores.topk(K).values, rtol=1e-4, atol=0)
+
+
+def test_a_query_whose_products_are_no_numbers_is_left_open():
+    lists = candidate_search._Lists(1)
+    products = torch.randn(2, 40)
+    products[1, 5] = torch.nan
+    lists.add(products.clone(), torch.arange(40), torch.ones(40))
+    exact = SimpleNamespace(scores=lambda q, rows: products[q, rows])
+    assert candidate_search._Ranking(lists, exact).top(1).open_.tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_in_half_precision_are_searched(dtype):
+    x, y = independent()
+    run = trained(x, y, 60)
+    run.model.to(dtype)
+    splits = {"a": Split(Columns(x=x.to(dtype), y=y), Use.TRAIN)}
+    run = replace(run, task=replace(run.task, splits=splits))
+    influences = EMPIRICAL.prepare(run, Lab(dtype=dtype))
+    asked = {"x": ASKED["x"].to(dtype), "y": ASKED["y"]}
+    scores = influences(asked, cross_entropy).scores.float()
+    top = influences.top(asked, cross_entropy, K)
+    near = 0.03 * float(scores.abs().max())
+    assert_close(top.scores.float(), scores.topk(K).values, rtol=0, atol=near)
+
+
+def test_queries_that_are_cut_to_a_rank_are_cut_for_the_strongest_too():
+    influences = replace(EMPIRICAL, rank=1).prepare(trained(*independent(), 60), LAB)
+    scores = influences(ASKED, cross_entropy).scores
+    assert_exact(influences.top(ASKED, cross_entropy, K), scores)
 
 
 def test_one_query_and_one_example_each_way():

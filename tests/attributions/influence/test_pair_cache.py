@@ -3,6 +3,7 @@ model runs again, with the same numbers.
 """
 
 import errno
+import math
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -175,6 +176,22 @@ def test_no_folder_for_the_file_changes_no_number(monkeypatch, tmp_path):
     assert same(in_memory, again)
     assert "model ran again" in found.cache.sentence()
 
+    def none():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory")
+
+    monkeypatch.setattr(pair_cache, "scratch_folder", none)
+    found, again = results(trained(), replace(config, memory=0, disk=ROOM))
+    assert same(in_memory, again)
+    assert "No usable temporary directory" in found.cache.sentence()
+
+
+def test_gradients_that_nobody_reads_again_wait_nowhere(passes):
+    config = Influence(curvature=Curvature.KFAC, batch_size=4, memory=0, disk=ROOM)
+    found = config.prepare(trained(), Lab())
+    assert found.cache.bytes_on_disk == found.cache.left_out == 0
+    assert found.cache.sentence() == ""
+    assert len(passes) == BATCHES
+
 
 def pair(n: int = 4, s: int = 3, i: int = 5, o: int = 2) -> FactorPair:
     return FactorPair(torch.randn(n, s, i), torch.randn(n, s, o))
@@ -253,7 +270,7 @@ def test_large_files_do_not_go_where_memory_may_be(monkeypatch, tmp_path):
 
 
 def test_bytes_below_zero_are_refused():
-    for wrong in ({"disk": -1}, {"memory": -1}):
+    for wrong in ({"disk": -1}, {"memory": -1}, {"disk": math.nan}, {"memory": math.nan}):
         with pytest.raises(InvalidConfig, match="out of range"):
             Influence(**wrong)
 

@@ -252,8 +252,10 @@ class Influence:
 
     def _cache(self, pieces: Pieces, is_shared: bool) -> PairCache:
         """Where gradients of the fit are held, before it begins."""
+        # K-FAC reads gradients once; only scores of the data's own labels read them again
+        is_read_once = self.curvature is Curvature.KFAC and self.fisher is not Fisher.EMPIRICAL
         # what fits into the memory of one process need not fit into another's
-        if self.curvature is Curvature.IDENTITY or is_shared:
+        if self.curvature is Curvature.IDENTITY or is_read_once or is_shared:
             return PairCache(0, is_open=False)
         if not self.disk:
             return PairCache(self.memory)

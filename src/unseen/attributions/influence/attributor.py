@@ -198,10 +198,19 @@ class InfluenceScores:
                 f"top got k={k}.", why="at least one example is asked for.", fix="give k ≥ 1."
             )
         n = self.stream.count()
+        if candidates is not None and not ((candidates >= 0) & (candidates < n)).all():
+            raise InvalidData(
+                f"Candidates from {int(candidates.min())} to {int(candidates.max())} of {n} "
+                "examples.",
+                why="a row that does not exist has no score.",
+                fix=f"give rows from 0 to {n - 1}.",
+            )
         is_single = all(block.positions == 1 for block in self.factors.blocks.values())
         # a search runs the model on candidates of its own in every process, on one device
         is_whole = not is_spread(self.trained.model)
-        if is_single and not self.config.curvature.is_iterative and is_whole:
+        # a search scores queries that are not cut to a rank
+        is_uncut = not self.config.curvature.is_iterative and not self.config.rank
+        if is_single and is_uncut and is_whole:
             given = self._gradients(queries, behaviour)
             screen = Screen.fitting(
                 self.factors.blocks, given, k, n if candidates is None else len(candidates)

@@ -111,7 +111,7 @@ class Screen:
                 products.add_(product)
                 sizes2 = sizes2 + size2
             # fourth root: errors grow with the root of an example's size, not with its size
-            roots = (sizes2 / typical).clamp_min(TINY).pow(0.25)
+            roots = (sizes2 / typical).clamp_min(TINY).pow(0.25).to(products)
             lists.add(products, at.to(products.device), roots)
         return lists
 
@@ -154,22 +154,22 @@ class _FewTerms:
     @classmethod
     def of(cls, block: KroneckerBlock, given: Sequence[FactorPair], terms: int) -> "_FewTerms":
         u, w = leading_terms(block, terms)
-        unit, scale = scale_pairs(given)
-        turned = [block.rotate_pair(pair) for pair in unit]
-        g, a = torch.cat([p.g[:, 0] for p in turned]), torch.cat([p.a[:, 0] for p in turned])
+        near = _Factors.of(block, given)
+        g, size_g = _unit(u[:, None] * near.g, (0, 2))
+        a, size_a = _unit(w[:, None] * near.a, (0, 2))
         stiffness = float(block.values.double().mean()) + block.damping
         return cls(
-            _back(u[:, None] * g, block.left),
-            _back(w[:, None] * a, block.right),
-            scale,
+            _back(g, block.left),
+            _back(a, block.right),
+            near.scale * size_g.flatten() * size_a.flatten(),
             stiffness,
             float(block.values.double().sum()) / stiffness,
         )
 
     def score(self, pair: FactorPair) -> tuple[Float[Tensor, "q b"], Float[Tensor, " b"]]:
         """⟨(G + λ)⁻¹ V_q, V_b⟩, approximately, and ‖V_b‖² over the mean of Λ + λ."""
-        given, size = pair.to(torch.bfloat16).rescale()
-        far_a, far_g = given.a[:, 0], given.g[:, 0]
+        (far_a, size_a), (far_g, size_g) = (_unit(x[:, 0], (1,)) for x in (pair.a, pair.g))
+        far_a, far_g = far_a.bfloat16(), far_g.bfloat16()
         total = self.scale.new_empty(len(self.scale), len(far_a))
         # terms of few queries side by side: a product of few rows is slow
         step = max(1, ROWS // max(1, len(self.scale)))
@@ -184,9 +184,17 @@ class _FewTerms:
                     tile.addcmul_(*both)
             total[:, at : at + TILE] = tile
         norms = [torch.linalg.vector_norm(x, dim=1, dtype=total.dtype) for x in (far_a, far_g)]
-        size = size.to(total)
-        squares = (norms[0] * norms[1] * size).square() / self.stiffness
-        return total.mul_(self.scale[:, None]).mul_(size), squares
+        sizes = size_a[:, 0].double() * size_g[:, 0].double()
+        squares = (norms[0] * norms[1] * sizes).square() / self.stiffness
+        return total.mul_(self.scale[:, None]).mul_(sizes.to(total)), squares
+
+
+def _unit(x: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """x with a largest entry of 1 over these axes, and what it was divided by: bfloat16 ends where
+    float32 does, and products of numbers near its ends do not.
+    """
+    size = x.abs().amax(over, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    return x / size, size
 
 
 def _back(x: Float[Tensor, "r q d"], by: Float[Tensor, "d d"] | None) -> Float[Tensor, "r q d"]:
@@ -201,18 +209,18 @@ def leading_terms(
     """u, w with 1/(Λ + λ) ≈ Σ_r u_r ⊗ w_r, as `kronecker_terms` has them but for the last digits:
     a few rounds of orthogonal iteration instead of all eigenvectors.
     """
-    inverse = block.inverse.double()
+    inverse, scale = _unit(block.inverse.double(), (0, 1))
     if block.spread is None:
         row, column = inverse.new_ones(len(inverse)), inverse.new_ones(inverse.shape[1])
     else:
-        row, column = (x.double().clamp_min(1e-30 + 1e-12 * float(x.max())) for x in block.spread)
+        row, column = (_unit(x.double(), (0,))[0].clamp_min(1e-12) for x in block.spread)
     weighted = row[:, None] * inverse * column
     width = min(r + EXTRA, *weighted.shape)
     basis = weighted[:, weighted.square().sum(0).topk(width).indices]
     for _ in range(ROUNDS):
         basis = torch.linalg.qr(weighted @ (weighted.T @ torch.linalg.qr(basis)[0]))[0]
     left, sizes, right = torch.linalg.svd(basis.T @ weighted, full_matrices=False)
-    u, w = (basis @ left[:, :r]).T * sizes[:r, None] / row, right[:r] / column
+    u, w = (basis @ left[:, :r]).T * sizes[:r, None] / row * scale, right[:r] / column
     return u.to(block.values), w.to(block.values)
 
 
@@ -233,10 +241,14 @@ class _Lists:
         """Products (of the lower end negated), rows and roots of sizes, [end, query, candidate]."""
         self.largest = 0.0
         """Root of size of any example."""
+        self.is_lost: Tensor | None = None
+        """Queries with a product that is no number, which no list can order."""
 
     def add(self, products: Float[Tensor, "q b"], rows: Tensor, roots: Float[Tensor, " b"]) -> None:
         """A batch of examples."""
         self.largest = max(self.largest, float(roots.max()))
+        is_lost = ~(products.sum(1) * roots.sum()).isfinite()
+        self.is_lost = is_lost if self.is_lost is None else self.is_lost | is_lost
         if self.table is None or self.width + len(rows) > self.table.shape[1]:
             self.sort()
             self.table = products.new_empty(len(products), max(SLAB, len(rows)))
@@ -291,7 +303,10 @@ class _Ranking:
         self.beyond = bound.amin(2)
         if lists.count <= bound.shape[2]:
             self.beyond = torch.full_like(self.beyond, -torch.inf)
+        assert lists.is_lost is not None
+        self.beyond.masked_fill_(lists.is_lost, torch.inf)
         self.exact = torch.full_like(self.approximate, -torch.inf)
+        self.is_seen = torch.zeros_like(self.approximate, dtype=torch.bool)
         self.source, self.queries = exact, queries
 
     def top(self, k: int) -> ScreenResult:
@@ -303,9 +318,10 @@ class _Ranking:
             best, at = self.exact.topk(min(k, self.rows.shape[2]), 2)
             error = self._error()
             bound = torch.addcmul(self.approximate, error[:, None], self.roots)
-            is_next = (bound > best[..., -1:]) & self.exact.isneginf()
+            # what is no number is not known to be smaller
+            is_next = ~((bound <= best[..., -1:]) | self.is_seen)
             excess = (error - self.allowed).clamp_min(0) * self.largest
-            is_open = self.beyond + excess > best[..., -1]
+            is_open = ~(self.beyond + excess <= best[..., -1])
             # what stays open whatever the rest of the list says is asked again elsewhere
             is_next &= ~is_open.any(0)[:, None]
         found = self.rows.gather(2, at)
@@ -319,13 +335,14 @@ class _Ranking:
         asked = q if self.queries is None else self.queries[q]
         products = self.source.scores(asked, self.rows[end, q, at]).to(self.exact)
         self.exact[end, q, at] = torch.where(end == 0, -products, products)
+        self.is_seen[end, q, at] = True
 
     def _error(self) -> Float[Tensor, " q"]:
         """What an error that was not seen is taken to be at most, for an example of size 1."""
-        is_seen = ~self.exact.isneginf()
-        seen = (self.exact - self.approximate).abs().div_(self.roots).masked_fill_(~is_seen, 0)
+        seen = (self.exact - self.approximate).abs().div_(self.roots)
+        seen = seen.masked_fill_(~self.is_seen, 0)
         largest = seen.amax((0, 2))
-        typical = (seen.square().sum((0, 2)) / is_seen.sum((0, 2))).sqrt()
+        typical = (seen.square().sum((0, 2)) / self.is_seen.sum((0, 2))).sqrt()
         # of all queries together: one query has seen too few errors to know the largest
         ratio = (largest / typical.clamp_min(torch.finfo(typical.dtype).tiny)).max()
         return torch.maximum(MARGIN * largest, ratio * typical)
@@ -342,9 +359,10 @@ class _Factors:
     @classmethod
     def of(cls, block: KroneckerBlock, given: Sequence[FactorPair]) -> "_Factors":
         unit, scale = scale_pairs(given)
-        turned = [block.rotate_pair(pair) for pair in unit]
+        like = block.values  # at least float32, where the model is in half precision
+        turned = [block.rotate_pair(pair.to(like.dtype)) for pair in unit]
         a, g = torch.cat([p.a[:, 0] for p in turned]), torch.cat([p.g[:, 0] for p in turned])
-        return cls(a, g, scale)
+        return cls(a, g, scale.to(like))
 
     def join(self, other: "_Factors") -> "_Factors":
         """These and others, one after the other."""

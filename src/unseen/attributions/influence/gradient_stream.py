@@ -41,7 +41,7 @@ class GradientStream:
         """(first row, rows, gradients of the loss) of this process's batches."""
         ranks, count = self.stream.lab.ranks, 0
         if candidates is not None:
-            parts = candidates.split(self.stream.batch_size)
+            parts = list(candidates.split(self.stream.batch_size)) if len(candidates) else []
             for number, rows in enumerate(parts):
                 if number % ranks.size == ranks.rank:
                     for part in rows.split(self.pieces.at_most(len(rows))):

@@ -112,7 +112,11 @@ class PairFile:
         self.layouts: dict[Hashable, dict[str, FactorPair]] = {}
         self.starts: dict[Place, int] = {}
         self.devices: dict[str, torch.device] = {}
-        self.folder = scratch_folder()
+        self.folder = LASTING
+        try:
+            self.folder = scratch_folder()
+        except OSError as error:
+            self._stop(f"No folder takes temporary files ({error.strerror or error}).")
         self.file: FileIO | None = None
 
     def write(self, place: Place, pairs: Mapping[str, FactorPair], size: int) -> bool:
