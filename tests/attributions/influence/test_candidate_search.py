@@ -110,6 +110,7 @@ def test_queries_that_a_poor_screen_leaves_open_are_closed_by_all_scores(data, m
     monkeypatch.setattr(candidate_search, "TERMS", 1)
     monkeypatch.setattr(candidate_search, "MORE", 1)
     monkeypatch.setattr(candidate_search, "WIDTH", 1)
+    monkeypatch.setattr(candidate_search, "LEAST", 1)
     open_: list[int] = []
     plain = Screen.top
 
@@ -191,7 +192,18 @@ def test_a_query_whose_products_are_no_numbers_is_left_open():
     products[1, 5] = torch.nan
     lists.add(products.clone(), torch.arange(40), torch.ones(40))
     exact = SimpleNamespace(scores=lambda q, rows: products[q, rows])
-    assert candidate_search._Ranking(lists, exact).top(1).open_.tolist() == [1]
+    assert 1 in candidate_search._Ranking(lists, exact).top(1).open_.tolist()
+
+
+def test_one_error_is_no_evidence_for_others():
+    approximate = torch.linspace(1, 0, 200)[None]
+    products = approximate.clone()
+    products[0, 20] = 2  # the candidates before it, and the other end, have no error
+    lists = candidate_search._Lists(1)
+    lists.add(approximate.clone(), torch.arange(200), torch.ones(200))
+    exact = SimpleNamespace(scores=lambda q, rows: products[q, rows])
+    _, (best, row) = candidate_search._Ranking(lists, exact).top(1).ends
+    assert (best.item(), row.item()) == (2, 20)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -35,6 +35,8 @@ WIDTH = 16
 """How many times k candidates are kept from the stream, at most."""
 FEW = 1.05
 """How many times k candidates are scored exactly at first."""
+LEAST = 32
+"""So many candidates at least, of any k: errors of fewer say too little of those not seen."""
 MARGIN = 1.5
 """How many times the largest error seen an error may be that was not seen."""
 ALLOWED = 0.5
@@ -73,7 +75,7 @@ class Screen:
         """A screen where it can save work: single positions everywhere and far more examples than
         candidates.
         """
-        is_fit = n > 2 * WIDTH * k and all(
+        is_fit = n > 2 * _width(k) and all(
             is_single(blocks[name], pairs) for name, pairs in given.items()
         )
         return cls(blocks, given) if is_fit else None
@@ -224,6 +226,11 @@ def leading_terms(
     return u.to(block.values), w.to(block.values)
 
 
+def _width(k: int) -> int:
+    """Candidates that a list holds."""
+    return max(2 * LEAST, WIDTH * k)
+
+
 class _Lists:
     """The candidates of each query at both ends: those that come first where every approximate
     product is as wrong as may be.
@@ -271,14 +278,14 @@ class _Lists:
         parts = []
         for sign, allowed in zip((-1.0, 1.0), self.allowed, strict=True):
             bound = torch.addcmul(table, sign * allowed[:, None], roots)
-            at = bound.topk(min(WIDTH * self.k, table.shape[1]), 1, largest=sign > 0).indices
+            at = bound.topk(min(_width(self.k), table.shape[1]), 1, largest=sign > 0).indices
             parts.append((sign * table.gather(1, at), rows[at], roots[at]))
         products, index, size = (torch.stack(both) for both in zip(*parts, strict=True))
         if self.kept is not None:
             old = zip(self.kept, (products, index, size), strict=True)
             products, index, size = (torch.cat(both, 2) for both in old)
             bound = torch.addcmul(products, self.allowed[..., None], size)
-            at = bound.topk(min(WIDTH * self.k, bound.shape[2]), 2).indices
+            at = bound.topk(min(_width(self.k), bound.shape[2]), 2).indices
             products, index, size = (part.gather(2, at) for part in (products, index, size))
         self.kept = products, index, size
 
@@ -312,7 +319,7 @@ class _Ranking:
     def top(self, k: int) -> ScreenResult:
         """The k smallest and largest exact products; the queries whose lists are too short."""
         place = torch.arange(self.rows.shape[2], device=self.rows.device)
-        is_next = (place < max(k, int(FEW * k))).expand_as(self.rows)
+        is_next = (place < max(LEAST, k, int(FEW * k))).expand_as(self.rows)
         while bool(is_next.any()):
             self._score(is_next)
             best, at = self.exact.topk(min(k, self.rows.shape[2]), 2)
