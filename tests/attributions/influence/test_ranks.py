@@ -56,6 +56,8 @@ def found(folder: str, lab: Lab) -> dict[str, Tensor]:
             f"{name} {part}": getattr(best, part)
             for part in ("scores", "index", "worst_scores", "worst_index")
         }
+        wide = each.top(queries, sequence_log_probability, 1000)
+        made |= {f"{name} all scores": wide.scores, f"{name} worst": wide.worst_scores}
         few = candidates(queries, task, 7, lab, batch_size=4)
         made |= {f"{name} words": few.scores, f"{name} candidates": few.index}
         if kept:

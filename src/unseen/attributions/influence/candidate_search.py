@@ -86,7 +86,9 @@ class Screen:
         k: int,
         gradients: Callable[[Int[Tensor, " n"]], dict[str, FactorPair]],
     ) -> "ScreenResult":
-        """The k smallest and largest products of each query, exactly ordered."""
+        """The k smallest and largest products of each query that the lists have, ordered by exact
+        products.
+        """
         exact = _Exact(self.blocks, self.given, gradients)
         lists = self._lists(stream(), k, TERMS)
         if not lists.count:

@@ -40,6 +40,10 @@ EXACT = 2e-6
 """Relative residual of the sum of terms that still counts as exact: the rounding of a float32
 product of this length.
 """
+EVERYWHERE = 1e-5
+"""Relative residual that the terms may leave at any entry that gradients reach: what is exact on
+average need not be where one example far larger than the others rules the average.
+"""
 LARGE = 1 << 16
 """Entries of a layer from which a mixture of precisions saves time."""
 SLAB = 1 << 10
@@ -176,6 +180,16 @@ def kronecker_terms(
     else:
         u, w = (weighted @ top).T / row, top.T / column
     return u.to(block.values), w.to(block.values), tail.to(block.values)
+
+
+def is_close(block: KroneckerBlock, u: Float[Tensor, "r o"], w: Float[Tensor, "r i"]) -> bool:
+    """Whether the terms are 1/(Λ + λ) at every entry that gradients of the training set reach."""
+    inverse = block.inverse.double()
+    error = (u.double().T @ w.double() / inverse - 1).abs()
+    if block.spread is not None:
+        row, column = (x > 1e-14 * x.max() for x in block.spread)
+        error = error[row][:, column]
+    return bool((error <= EVERYWHERE).all())
 
 
 def low_rank(p: Float[Tensor, "q o i"], k: int) -> LowRankQueries:
@@ -328,7 +342,7 @@ def _single(
     most = o * i // (2 * (o + i))
     u, w, tail = kronecker_terms(block)
     enough = int((tail > EXACT).sum())
-    if enough <= most:
+    if enough <= most and is_close(block, u[:enough], w[:enough]):
         return terms(block, pairs, u[:enough], w[:enough])
     allowed = (
         {Precision.BFLOAT16: 5e-4, Precision.MIXED: 6e-5}.get(precision) if o * i >= LARGE else None

@@ -81,6 +81,10 @@ def _over_ranks(found: Extremes, width: int, k: int, lab: Lab) -> Extremes:
         places[ranks.rank, :, : values.shape[1]] = index.double() + 1
         every.append((lab.sum(table), lab.sum(places).long() - 1))
     (low, low_at), (high, high_at) = every
-    return merge_extremes(
+    made = merge_extremes(
         [((low[r], low_at[r]), (high[r], high_at[r])) for r in range(ranks.size)], k
     )
+    # places stay empty where all processes together have fewer rows than k
+    (best, at), (worst, where) = made
+    taken, held = (at >= 0).any(0), (where >= 0).any(0)
+    return (best[:, taken], at[:, taken]), (worst[:, held], where[:, held])
