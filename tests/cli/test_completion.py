@@ -51,6 +51,11 @@ def test_bash_completes_commands_options_and_values(bash_script):
     assert complete(bash_script, "unseen", "audit", "--fail") == ["--fail-on"]
     assert complete(bash_script, "unseen", "run", "--scale", "") == ["smoke", "laptop", "paper"]
     assert complete(bash_script, "unseen", "--completion", "z") == ["zsh"]
+    # studies and folders stand without an option; what follows an option is its own
+    assert complete(bash_script, "unseen", "run", "grok") == ["grokked_reasoning"]
+    assert complete(bash_script, "unseen", "check", "cross_task", "xor") == ["xor_grokking"]
+    assert complete(bash_script, "unseen", "list", "me") == ["methods", "measures"]
+    assert complete(bash_script, "unseen", "run", "--report", "grok") == []
     # a file is wanted: bash's own completion takes over
     assert complete(bash_script, "unseen", "audit", "table") == []
 
@@ -64,6 +69,7 @@ def test_every_option_of_every_command_is_offered(known, bash_script):
 def test_fish_quotes_what_help_says():
     text = fish(KNOWN)
     assert "__fish_seen_subcommand_from audit' -l fail-on" in text
+    assert "__fish_seen_subcommand_from list' -a 'studies tasks" in text
     assert all(line.count("'") % 2 == 0 for line in text.replace("\\'", "").splitlines())
 
 

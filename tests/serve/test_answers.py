@@ -220,6 +220,7 @@ def test_refusals_are_pages_that_say_why(case, tmp_path):
     path, status, words = REFUSED[case]
     answer = client(home).get(path)
     assert answer.status_code == status
+    assert answer.headers["content-type"].startswith("text/html")
     assert words in answer.text
     assert "secret" not in answer.text.replace("secret.html", "")
 

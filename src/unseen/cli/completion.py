@@ -6,13 +6,17 @@ import argparse
 import importlib
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unseen.cli.arguments import Arguments
 from unseen.errors import UnknownName
+from unseen.runs import catalog
 
 Parsers = Mapping[str, Callable[[], Arguments]]
+
+NAMES = ("name", "names")
+"""Places in a command line that take studies."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Completion:
     """Every option with its help."""
     values: Mapping[str, tuple[str, ...]]
     """What an option with choices takes."""
+    words: tuple[str, ...]
+    """What may stand without an option: choices, or the studies."""
 
 
 def completions(
@@ -34,7 +40,8 @@ def completions(
     found = []
     for name, (module, says) in commands.items():
         make = parsers.get(name) or importlib.import_module(module).parser
-        actions = [a for a in make()._actions if a.option_strings and a.help != argparse.SUPPRESS]
+        shown = [a for a in make()._actions if a.help != argparse.SUPPRESS]
+        actions = [a for a in shown if a.option_strings]
         options = {option: str(a.help) for a in actions for option in a.option_strings}
         values = {
             option: tuple(map(str, a.choices))
@@ -42,8 +49,16 @@ def completions(
             for option in a.option_strings
             if a.choices
         }
-        found.append(Completion(name, says, options, values))
+        places = [a for a in shown if not a.option_strings]
+        words = [word for place in places for word in _words(place)]
+        found.append(Completion(name, says, options, values, tuple(words)))
     return tuple(found)
+
+
+def _words(place: argparse.Action) -> list[str]:
+    if place.choices:
+        return [str(choice) for choice in place.choices]
+    return catalog.names() if place.dest in NAMES else []
 
 
 def script(shell: str, known: tuple[Completion, ...]) -> str:
@@ -67,10 +82,15 @@ _unseen() {{
   case "${{COMP_WORDS[1]}} $before" in
 {_cases(known)}
   esac
-  [[ "$word" == -* ]] || return
-  case "${{COMP_WORDS[1]}}" in
+  if [[ "$word" == -* ]]; then
+    case "${{COMP_WORDS[1]}}" in
 {_options(known)}
-  esac
+    esac
+  elif [[ "$before" != -* ]]; then
+    case "${{COMP_WORDS[1]}}" in
+{_places(known)}
+    esac
+  fi
 }}
 complete -o default -F _unseen unseen
 """
@@ -88,10 +108,17 @@ def _cases(known: tuple[Completion, ...]) -> str:
 
 
 def _options(known: tuple[Completion, ...]) -> str:
+    return _by_command({one.command: [*one.options] for one in known})
+
+
+def _places(known: tuple[Completion, ...]) -> str:
+    return _by_command({one.command: one.words for one in known if one.words})
+
+
+def _by_command(words: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(
-        f"    {one.command}) "
-        f'COMPREPLY=($(compgen -W {shlex.quote(" ".join(one.options))} -- "$word")) ;;'
-        for one in known
+        f'    {command}) COMPREPLY=($(compgen -W {shlex.quote(" ".join(offered))} -- "$word")) ;;'
+        for command, offered in words.items()
     )
 
 
@@ -110,6 +137,11 @@ def fish(known: tuple[Completion, ...]) -> str:
             f"complete -c unseen -f -n __fish_use_subcommand -a {one.command} "
             f"-d {_fish_text(one.help)}"
         )
+        if one.words:
+            lines.append(
+                f"complete -c unseen -f -n '__fish_seen_subcommand_from {one.command}' "
+                f"-a {_fish_text(' '.join(one.words))}"
+            )
         for option, says in one.options.items():
             letter = "l" if option.startswith("--") else "s"
             values = one.values.get(option)

@@ -16,9 +16,9 @@ from unseen.serve.guard import (
     LOOPBACK,
     Guard,
     page_file,
-    refuse_http,
     report_bug,
     security_headers,
+    sentence_of,
 )
 from unseen.serve.library import KINDS, changes, listing
 
@@ -84,7 +84,7 @@ def answers_app(home: Path, hosts: tuple[str, ...] = LOOPBACK) -> Guard:
     ]
     handlers: dict[Any, Any] = {
         UnseenError: _explain,
-        HTTPException: refuse_http,
+        HTTPException: _explain_address,
         Exception: report_bug,
     }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), hosts)
@@ -109,6 +109,16 @@ async def _explain(request: Request, error: Exception) -> Response:
     status = (
         404 if isinstance(error, UnknownName) else 500 if isinstance(error, CorruptFile) else 422
     )
+    return _refusal(error, status)
+
+
+async def _explain_address(request: Request, error: Exception) -> Response:
+    """A wrong address, as a page."""
+    assert isinstance(error, HTTPException)
+    return _refusal(UnseenError(sentence_of(error)), error.status_code)
+
+
+def _refusal(error: UnseenError, status: int) -> Response:
     text = _template("refusal.html.jinja").render(error=error)
     return Response(text, status, headers=LIST_HEADERS, media_type="text/html")
 

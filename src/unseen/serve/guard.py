@@ -101,6 +101,12 @@ def _host_name(host: str) -> str:
     return name if colon and port.isdigit() else host.lower()
 
 
+STANDARD = {
+    "Not Found": "There is nothing at this address.",
+    "Method Not Allowed": "This address is not used so.",
+}
+
+
 def error_response(status: int, sentence: str) -> JSONResponse:
     """One sentence that says why not."""
     return JSONResponse({"error": sentence}, status, NOTHING)
@@ -118,11 +124,12 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 async def refuse_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = {404: "There is nothing at this address.", 405: "This address is not used so."}
-    standard = error.detail in ("Not Found", "Method Not Allowed")
-    return error_response(
-        error.status_code, known.get(error.status_code, "") if standard else error.detail
-    )
+    return error_response(error.status_code, sentence_of(error))
+
+
+def sentence_of(error: HTTPException) -> str:
+    """What the framework says in two words, in a sentence; else what the error says."""
+    return STANDARD.get(error.detail, error.detail)
 
 
 async def report_bug(request: Request, error: Exception) -> Response:
