@@ -86,6 +86,33 @@ def test_a_study_that_fails_at_once_is_no_evidence_of_speed(clock):
     assert watcher.schedule.seconds_left == pytest.approx(100 * (1 + 10) / 10)
 
 
+def test_seeds_added_to_a_study_that_was_stored_say_nothing_of_speed(clock):
+    watcher = AllStudies(
+        View(), [plan("a", 4, 0, 100.0), plan("b", 4, 1, 80.0), plan("c", 1, 1, 100.0)], jobs=1
+    )
+    here = watcher.schedule
+    assert here.seconds_left == pytest.approx(120)
+    watcher.start_study(1)
+    watcher.begin("a", 4, 4)
+    watcher.begin("a", 8, 4)
+    clock.now = 70.0
+    watcher.on_finish(object())
+    assert here.seconds_left == pytest.approx(120)
+    watcher.start_study(2)
+    assert here.seconds_left == pytest.approx(120)
+    watcher.begin("b", 4, 3)
+    clock.now += 20.0  # as its ledger says
+    watcher.on_finish(object())
+    watcher.begin("b", 8, 4)
+    clock.now += 40.0  # a quarter of these is in what was expected
+    watcher.on_finish(object())
+    prior = schedule.PRIOR * 120
+    expected = pytest.approx(100 * (30 + prior) / (20 + prior))
+    assert here.seconds_left == expected
+    watcher.start_study(3)
+    assert here.seconds_left == expected
+
+
 def test_one_line_says_which_study_how_far_and_until_when(clock):
     view = View()
     watcher = AllStudies(view, [plan("a", 4, 4, 7200.0)], jobs=1)

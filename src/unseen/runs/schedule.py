@@ -112,6 +112,10 @@ class Schedule(Cells):
     """Of the study at work."""
     finished: float = 0.0
     """Expected seconds of the cells that were computed, without the study at work."""
+    unforeseen: float = 0.0
+    """Seconds spent on seeds added to earlier studies, as far as what was expected is without."""
+    added_since: float | None = None
+    """When the seeds at work were added."""
 
     @property
     def computed_seconds(self) -> float:
@@ -136,8 +140,18 @@ class Schedule(Cells):
         prior = PRIOR * sum(plan.wall(self.jobs) for plan in self.plans)
         if not prior:
             return 0.0
-        elapsed = time.monotonic() - self.started
+        elapsed = time.monotonic() - self.started - self.unforeseen_until_now()
         return self.ahead * (elapsed + prior) / (self.computed_seconds + prior)
+
+    def unforeseen_until_now(self) -> float:
+        """`unforeseen`, with the study at work. What a ledger recorded is of added seeds, too: of a
+        study of which a third is missing, a third is expected.
+        """
+        if self.added_since is None:
+            return self.unforeseen
+        plan = self.plans[self.number - 1]
+        found = 1 - plan.missing / plan.cells if plan.cells else 1.0
+        return self.unforeseen + found * (time.monotonic() - self.added_since)
 
     @property
     def says(self) -> str:
@@ -170,6 +184,7 @@ class AllStudies:
         """
         here = self.schedule
         here.finished, here.share = here.computed_seconds, 0.0
+        here.unforeseen, here.added_since = here.unforeseen_until_now(), None
         here.number, here.inner = number, Cells()
 
     def begin(self, study: str, total: int, stored: int, unit: str = "cells") -> None:
@@ -179,6 +194,8 @@ class AllStudies:
         self.schedule.inner = Cells(study, total, stored, unit=unit)
         if is_added:
             self.schedule.share = 1.0
+            if self.schedule.added_since is None:
+                self.schedule.added_since = time.monotonic()
         self.view.draw(self.schedule)
 
     def on_finish(self, outcome: object) -> None:
