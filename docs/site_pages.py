@@ -96,7 +96,7 @@ def _reference() -> dict[str, str]:
     index = [
         "# Reference",
         "",
-        "Made from the docstrings. [The nouns and the four questions](unseen.md)",
+        "Made from the docstrings. [The nouns and the questions](unseen.md)",
         "",
     ]
     pages["reference/unseen.md"] = _page("unseen", top)
