@@ -2,7 +2,7 @@
 `unseen audit`: is the child transferred, admitted, held or lost, instead of sent home?
 
     UNSEEN_DATA=/path/to/data python examples/infant_injuries.py infants.csv
-    unseen audit infants.csv --target stays --time date --block date:month --no-remedies
+    unseen audit infants.csv --target stays …     # the whole command: docs/infant_injuries.md
 
 Real people and hospitals: hospitals get numbers of no meaning; report aggregates only.
 """

@@ -334,5 +334,5 @@ def refuse_columns(columns: TableColumns, source: object) -> None:
         raise InvalidConfig(
             f"{said} no table, but {', '.join(columns.option_names)} was given.",
             why=f"columns are named for a DataFrame or a file that ends in {', '.join(TABLES)}.",
-            fix="give the table first, unseen audit table.csv --target …, or leave these out.",
+            fix="give the table first, table.csv --target …, or leave these out.",
         )
