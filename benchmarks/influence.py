@@ -125,7 +125,7 @@ def forget_peak() -> None:
 def ours(case: Case, setting: str, clock: Clock) -> dict[str, Tensor]:
     """Our scores in nats per added copy; in float32 also the top k."""
     from unseen.attributions.influence.factors import Fit
-    from unseen.attributions.influence.preconditioned_queries import ScaledQueries
+    from unseen.attributions.influence.query_forms import ScaledQueries
 
     clock.inside(Fit, "_eigenvalue_correction", "lambda")
     clock.inside(ScaledQueries, "score", "product")

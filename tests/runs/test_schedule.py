@@ -14,6 +14,7 @@ from unseen.runs.schedule import (
     plan_studies,
     recorded_seconds,
 )
+from unseen.runs.store import Failure
 from unseen.study import Scale
 
 
@@ -121,6 +122,8 @@ def test_one_line_says_which_study_how_far_and_until_when(clock):
     watcher.on_finish(object())
     assert view.lines[-1].startswith("study 1 of 1: a 1/4 cells · about ")
     assert " left, until " in view.lines[-1]
+    watcher.on_finish(Failure("a", "key", {}, "Divergence", "Not finite."))
+    assert " · 1 cell failed · " in view.lines[-1]
     assert isinstance(Lines(SimpleNamespace()), schedule.View)
 
 

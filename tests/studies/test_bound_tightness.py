@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from unseen.lab import Lab
-from unseen.studies.bound_tightness import Coin, Fit, lead, right, study, table, trade_off
+from unseen.studies.bound_tightness import (
+    Coin,
+    Fit,
+    fit,
+    fits_of,
+    lead,
+    right,
+    study,
+    table,
+    trade_off,
+)
 from unseen.study import Scale, Verdict, pick
 from unseen.tasks.counterexamples import FiniteField
 
@@ -47,6 +57,18 @@ def test_right_counts_the_pairs_of_each_seed():
     # a fit that did not reach the loss takes its pairs along
     rows[0] = {**rows[0], "fits": False, "distance": 99.0}
     assert right("distance", "noise")(rows).value == 1
+
+
+def test_a_network_that_diverges_reaches_no_loss_and_no_comparison():
+    setting = next(cell.setting for cell in SMOKE.cells() if isinstance(cell.setting, Fit))
+    row = fit(replace(setting, budget=replace(setting.budget, lr=1e30)), Lab())
+    assert row["fits"] is False
+    assert fits_of([{"seed": 0, **row}]) == []
+    rows = made_rows()
+    kept = {name: rows[0][name] for name in ("seed", "part", "depth", "width", "batch", "noise")}
+    without = [{**kept, "fits": False}, *rows[1:]]
+    assert right("distance", "noise")(without).value == 1
+    assert {one["models"] for one in table(without) if "models" in one} == {71}
 
 
 def test_lead_is_the_paired_difference_of_means_over_axes():

@@ -67,9 +67,7 @@ class LayerTaps(Generic[T]):
         The model, its mode, `requires_grad` and `.grad` are left as they were, also after an error.
         """
         with frozen(self.model, self.parameters):
-            recorder = _Recorder(
-                self.model, batch, self.parameters, self.copy_views, self.may_be_shared
-            )
+            recorder = self._recorder(batch)
             try:
                 with torch.enable_grad():
                     with recorder.listening():
@@ -78,8 +76,7 @@ class LayerTaps(Generic[T]):
                         values = f(self.model, batch)
                         refuse_aggregate(values, recorder.n)
                         recorder.require_examples(f, batch)
-                    harvest = _Harvest(recorder, self.parameters, self._reduce)
-                    harvest.backward(values)
+                    harvest = self._harvest(recorder, values)
                 reduced = {
                     name: harvest.made[name] if name in harvest.made else harvest.reduce(name)
                     for name in self.parameters
@@ -88,6 +85,15 @@ class LayerTaps(Generic[T]):
             finally:
                 self.shared |= recorder.shared
                 recorder.release()
+
+    def _recorder(self, batch: Batch) -> "_Recorder":
+        return _Recorder(self.model, batch, self.parameters, self.copy_views, self.may_be_shared)
+
+    def _harvest(self, recorder: "_Recorder", values: Tensor) -> "_Harvest[T]":
+        """The forms that the backward pass of the values brings."""
+        harvest = _Harvest(recorder, self.parameters, self._reduce)
+        harvest.backward(values)
+        return harvest
 
     def _reduce(self, name: str, form: GradientFactor) -> T:
         self.begun = True
@@ -163,8 +169,11 @@ class _Harvest(Generic[T]):
         parameters: Mapping[str, nn.Parameter],
         by: Callable[[str, GradientFactor], T],
     ) -> None:
-        self.recorder, self.parameters, self.by = recorder, parameters, by
-        self.names = {id(p): name for name, p in parameters.items()}
+        self.recorder, self.by = recorder, by
+        self.parameters = recorder.leaves(parameters)
+        # a layer has one of both when its gradient comes
+        sides = (parameters, self.parameters)
+        self.names = {id(p): name for side in sides for name, p in side.items()}
         self.parts: dict[str, list[GradientFactor]] = {name: [] for name in parameters}
         self.made: dict[str, T] = {}
         # a layer that is called twice delivers its forms twice: a parameter is ready after the last
@@ -288,6 +297,10 @@ class _Recorder:
                 handle.remove()
             for layer in self.names:
                 self._ask(layer, True)
+
+    def leaves(self, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
+        """The tensors that these parameters were in the forward pass."""
+        return parameters
 
     def release(self) -> None:
         """Lets go of the graph: node → hook → call → node is a circle through C++, which Python

@@ -25,8 +25,6 @@ from unseen.engine.layer_taps import (
     NoFactors,
     _Harvest,
     _Recorder,
-    frozen,
-    refuse_aggregate,
 )
 from unseen.engine.layers import direct_parameters
 from unseen.engine.mixing import refuse_mixing_layers
@@ -76,31 +74,14 @@ def _pass(
 class ShardedTaps(LayerTaps[T]):
     """`LayerTaps` whose parameters are gathered while their layers run."""
 
-    def run(self, batch: Batch, f: PerExample) -> tuple[Tensor, dict[str, T]]:
-        with frozen(self.model, self.parameters):
-            recorder = _ShardedRecorder(
-                self.model, batch, self.parameters, self.copy_views, self.may_be_shared
-            )
-            try:
-                with torch.enable_grad():
-                    with recorder.listening():
-                        values = f(self.model, batch)
-                        refuse_aggregate(values, recorder.n)
-                        recorder.require_examples(f, batch)
-                    harvest = _Harvest(recorder, recorder.leaves(self.parameters), self._reduce)
-                    # a layer may hold its shards again when its gradient comes
-                    harvest.names |= {id(p): name for name, p in self.parameters.items()}
-                    with plain_forwards(self.model):
-                        harvest.backward(values)
-                reduced = {
-                    name: harvest.made[name] if name in harvest.made else harvest.reduce(name)
-                    for name in self.parameters
-                }
-                return values.detach(), reduced
-            finally:
-                self.shared |= recorder.shared
-                recorder.release()
-                reshard(self.model)
+    def _recorder(self, batch: Batch) -> "_ShardedRecorder":
+        return _ShardedRecorder(
+            self.model, batch, self.parameters, self.copy_views, self.may_be_shared
+        )
+
+    def _harvest(self, recorder: _Recorder, values: Tensor) -> _Harvest[T]:
+        with plain_forwards(self.model):
+            return super()._harvest(recorder, values)
 
 
 class _ShardedRecorder(_Recorder):
@@ -146,6 +127,10 @@ class _ShardedRecorder(_Recorder):
         self.name_of |= {id(p): name for name, p in found.items()}
         self.whole |= found
         super()._enter(layer, args)
+
+    def release(self) -> None:
+        super().release()
+        reshard(self.model)
 
     def leaves(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
         """The whole parameters of the layers that ran, and zeros that take no memory for others."""

@@ -159,7 +159,7 @@ class Schedule(Cells):
         left = self.seconds_left
         parts = [
             f"study {self.number} of {len(self.plans)}: {self.inner.study} {cells}",
-            f"{self.failed} cells failed" if self.failed else "",
+            f"{self.failed} cell{'s' * (self.failed != 1)} failed" if self.failed else "",
             f"about {duration(left)} left, until {clock(left)}",
         ]
         return " · ".join(part for part in parts if part)

@@ -21,7 +21,7 @@ from unseen.engine.batches import whole
 from unseen.engine.evaluate import scores
 from unseen.engine.loop import Budget, Optimizer, erm_step, train
 from unseen.engine.parameters import copy_parameters
-from unseen.errors import InvalidData, UnseenError
+from unseen.errors import Divergence, InvalidData, UnseenError
 from unseen.lab import Lab
 from unseen.measures.bounds import MEASURES, SharedPass, adjust_for_size
 from unseen.method import Trained
@@ -107,14 +107,20 @@ def run(cell: Cell[Fit | Coin, None], lab: Lab) -> Iterator[Row]:
 def fit(setting: Fit, lab: Lab) -> Row:
     """Gap and measures of one network; all networks of a seed share images and noise."""
     task = setting.images.build(lab.child("data"))
-    trained = descend(setting, task, lab)
-    errors = {name: 1 - reading.value for name, reading in scores(trained, lab).items()}
-    return {
+    network = {
         "part": "fit",
         "depth": setting.depth,
         "width": setting.width,
         "batch": setting.budget.batch_size,
         "noise": setting.images.label_noise,
+    }
+    try:
+        trained = descend(setting, task, lab)
+    except Divergence:  # of a deep and narrow one another processor's rounding can decide it
+        return {**network, "fits": False}
+    errors = {name: 1 - reading.value for name, reading in scores(trained, lab).items()}
+    return {
+        **network,
         "steps": float(trained.curves["watched"][-1]),
         "train_loss": trained.curves["train_loss"][-1],
         "fits": trained.curves["train_loss"][-1] <= setting.loss,

@@ -9,9 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from unseen.attributions.influence import Curvature, Fisher, Influence, candidate_search
-from unseen.attributions.influence.candidate_search import Screen, leading_terms
-from unseen.attributions.influence.preconditioned_queries import kronecker_terms
+from unseen.attributions.influence import (
+    Curvature,
+    Fisher,
+    Influence,
+    candidate_lists,
+    candidate_search,
+    exact_products,
+    few_terms,
+)
+from unseen.attributions.influence.candidate_lists import CandidateLists
+from unseen.attributions.influence.candidate_search import Ranking, Screen
+from unseen.attributions.influence.kronecker_terms import kronecker_terms, leading_terms
 from unseen.attributions.influence.top_k import Top
 from unseen.engine.batches import Columns
 from unseen.errors import InvalidData
@@ -109,7 +118,8 @@ def test_the_search_finds_what_all_scores_have(data, curvature, steps):
 def test_queries_that_a_poor_screen_leaves_open_are_closed_by_all_scores(data, monkeypatch):
     monkeypatch.setattr(candidate_search, "TERMS", 1)
     monkeypatch.setattr(candidate_search, "MORE", 1)
-    monkeypatch.setattr(candidate_search, "WIDTH", 1)
+    monkeypatch.setattr(candidate_lists, "WIDTH", 1)
+    monkeypatch.setattr(candidate_lists, "LEAST", 1)
     monkeypatch.setattr(candidate_search, "LEAST", 1)
     open_: list[int] = []
     plain = Screen.top
@@ -131,9 +141,9 @@ def test_short_tables_give_what_one_long_table_gives(monkeypatch):
     run = trained(*heavy_tails(), 60)
     influences = replace(EMPIRICAL, batch_size=50).prepare(run, LAB)
     scores = influences(ASKED, cross_entropy).scores
-    monkeypatch.setattr(candidate_search, "SLAB", 120)
-    monkeypatch.setattr(candidate_search, "TILE", 32)
-    monkeypatch.setattr(candidate_search, "PAIRS", 7)
+    monkeypatch.setattr(candidate_lists, "SLAB", 120)
+    monkeypatch.setattr(few_terms, "TILE", 32)
+    monkeypatch.setattr(exact_products, "PAIRS", 7)
     assert_exact(influences.top(ASKED, cross_entropy, K), scores)
 
 
@@ -187,22 +197,22 @@ def test_squares_beyond_float32_leave_no_example_out():
 
 
 def test_a_query_whose_products_are_no_numbers_is_left_open():
-    lists = candidate_search._Lists(1)
+    lists = CandidateLists(1)
     products = torch.randn(2, 40)
     products[1, 5] = torch.nan
     lists.add(products.clone(), torch.arange(40), torch.ones(40))
     exact = SimpleNamespace(scores=lambda q, rows: products[q, rows])
-    assert 1 in candidate_search._Ranking(lists, exact).top(1).open_.tolist()
+    assert 1 in Ranking(lists, exact).top(1).open_.tolist()
 
 
 def test_one_error_is_no_evidence_for_others():
     approximate = torch.linspace(1, 0, 200)[None]
     products = approximate.clone()
     products[0, 20] = 2  # the candidates before it, and the other end, have no error
-    lists = candidate_search._Lists(1)
+    lists = CandidateLists(1)
     lists.add(approximate.clone(), torch.arange(200), torch.ones(200))
     exact = SimpleNamespace(scores=lambda q, rows: products[q, rows])
-    _, (best, row) = candidate_search._Ranking(lists, exact).top(1).ends
+    _, (best, row) = Ranking(lists, exact).top(1).ends
     assert (best.item(), row.item()) == (2, 20)
 
 

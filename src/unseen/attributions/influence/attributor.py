@@ -30,12 +30,8 @@ from unseen.attributions.influence.iterative import (
 from unseen.attributions.influence.layers import coverage_sentence, pairs, restrict_gradients
 from unseen.attributions.influence.pair_cache import PairCache
 from unseen.attributions.influence.precision_check import choose_precision, worth_asking
-from unseen.attributions.influence.preconditioned_queries import (
-    Precision,
-    QueryBuilder,
-    ScaledQueries,
-    matrix_queries,
-)
+from unseen.attributions.influence.preconditioned_queries import Precision, QueryBuilder
+from unseen.attributions.influence.query_forms import ScaledQueries, matrix_queries
 from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import (
     Extremes,
