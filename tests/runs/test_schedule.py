@@ -122,7 +122,7 @@ def test_one_line_says_which_study_how_far_and_until_when(clock):
     watcher.on_finish(object())
     assert view.lines[-1].startswith("study 1 of 1: a 1/4 cells · about ")
     assert " left, until " in view.lines[-1]
-    watcher.on_finish(Failure("a", "key", {}, "Divergence", "Not finite."))
+    watcher.on_finish(Failure(study="a", key="0", cell={}, kind="Divergence", what=""))
     assert " · 1 cell failed · " in view.lines[-1]
     assert isinstance(Lines(SimpleNamespace()), schedule.View)
 
