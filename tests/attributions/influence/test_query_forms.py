@@ -8,6 +8,7 @@ from torch import nn
 
 from unseen.attributions.influence import Fisher, Influence, Precision
 from unseen.attributions.influence import preconditioned_queries as forms
+from unseen.attributions.influence.query_forms import low_rank
 from unseen.engine.batches import Columns
 from unseen.engine.factor_pairs import FactorPair
 from unseen.engine.kron import KroneckerBlock
@@ -41,6 +42,17 @@ def test_one_large_example_does_not_decide_how_exact_the_others_are(size):
     others = torch.arange(400) != 7
     error = (found(queries, log_likelihood).scores - wanted)[:, others].abs().amax(1)
     assert bool((error <= 2e-5 * wanted[:, others].abs().amax(1)).all())
+
+
+@pytest.mark.parametrize("size", [1e-35, 1e-22, 1e22, 1e35])
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6)])
+def test_matrices_of_any_size_are_cut_to_the_same_rank(shape, size):
+    p = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    cut = low_rank(p * size, 2)
+    u, s, v = torch.linalg.svd(p.double())
+    wanted = u[..., :2] @ torch.diag_embed(s[:, :2]) @ v[:, :2]
+    found = (cut.left.double() @ cut.right.double()) / size
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_few_terms_are_used_where_they_are_exact(monkeypatch):

@@ -134,10 +134,12 @@ def low_rank(p: Float[Tensor, "q o i"], k: int) -> LowRankQueries:
         is_wide = p.shape[1] <= p.shape[2]
         eye = torch.eye(min(p.shape[1:]), dtype=p.dtype, device=p.device).expand(len(p), -1, -1)
         return LowRankQueries(eye, p) if is_wide else LowRankQueries(p, eye)
+    # entries of any size: their squares may lie beyond the ends of float32
+    unit = p / p.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
     if p.shape[1] <= p.shape[2]:
-        left = torch.linalg.eigh(p @ p.mT)[1][..., -k:]
+        left = torch.linalg.eigh(unit @ unit.mT)[1][..., -k:]
         return LowRankQueries(left, left.mT @ p)
-    right = torch.linalg.eigh(p.mT @ p)[1][..., -k:]
+    right = torch.linalg.eigh(unit.mT @ unit)[1][..., -k:]
     return LowRankQueries(p @ right, right.mT)
 
 
