@@ -168,7 +168,7 @@ def test_a_failed_cell_is_listed_and_the_exit_code_says_incomplete(store, capsys
 def test_json_of_every_command(store, capsys):
     assert main([*RUN, "--json", "--ledger", "--report", "r.md"]) == 0
     run = said(capsys)
-    assert run["cells"] == {"total": 3, "finished": 3, "from_store": 0}
+    assert run["cells"] == {"total": 3, "finished": 3, "from_store": 0, "of_added_seeds": 0}
     assert run["claims"][0]["verdict"] == "supported"
     assert len(run["rows"]) == 15
     assert run["ledger"] == "results/fake_counting.json"
@@ -580,6 +580,21 @@ def test_rejudging_lists_the_verdicts_that_change(store, capsys, monkeypatch):
     with_claim(monkeypatch, above=3.0)
     assert main(["check", "--rejudge"]) == 0
     assert "“The draws are shifted.” was supported, is refuted" in capsys.readouterr().out
+
+
+def test_json_and_report_of_a_run_count_the_cells_and_seconds_of_added_seeds(
+    store, capsys, monkeypatch
+):
+    assert main([*RUN, "--json", "--no-report"]) == 0
+    with_claim(monkeypatch, above=said(capsys)["claims"][0]["low"])  # the interval ends there
+    recorded_text = json.loads(Path(recorded(store, capsys)).read_text())
+    main([*RUN, "--json", "--report", "page.md"])
+    run = said(capsys)
+    assert run["claims"][0]["doublings"] > 0
+    assert run["cells"]["total"] == 3
+    assert 3 + run["cells"]["of_added_seeds"] == recorded_text["cells"] > 3
+    assert run["seconds"] == pytest.approx(recorded_text["seconds"], abs=0.06)
+    assert f"{run['cells']['of_added_seeds']} of added seeds" in Path("page.md").read_text()
 
 
 def test_a_claim_in_other_words_keeps_the_doublings_of_its_seeds(store, capsys, monkeypatch):

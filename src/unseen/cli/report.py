@@ -13,10 +13,10 @@ from unseen.cli.run import (
     decide_claims,
     default_report,
     exit_code,
+    page_of,
     parse_request,
     print_help,
     print_results,
-    save_report,
     verdicts_code,
     write_page,
 )
@@ -45,25 +45,25 @@ def main(argv: Sequence[str]) -> int:
     result = runner.load_result(what.study, what.config, store)
     if not result.runs:
         raise _no_result_error(what, store)
-    judgements = decide_claims(
+    verdicts = decide_claims(
         what, result, store, lambda part: runner.load_result(part.study, part.config, store)
-    ).judgements
+    )
     path = options.report or default_report(what.study.name, what.scale)
-    written = {"report": str(save_report(path, what, result, judgements))}
+    written = {"report": str(write_page(path, page_of(what, result, verdicts)))}
     if options.rows:
         index.export(store, what.study.name, [run.key for run in result.runs], options.rows)
         written["rows"] = str(options.rows)
     if options.json:
         print(
             json.dumps(
-                as_json(what, result, judgements) | {"files": written}, ensure_ascii=False, indent=1
+                as_json(what, result, verdicts) | {"files": written}, ensure_ascii=False, indent=1
             )
         )
     else:
-        print_results(what, result, judgements)
+        print_results(what, result, verdicts)
         for name, path in written.items():
             print(f"{name}: {path}")
-    return exit_code(result, judgements)
+    return exit_code(result, verdicts.judgements)
 
 
 def report_ledger(what: StudyRequest, options: argparse.Namespace) -> int:

@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     judgements = verdicts.judgements
     if not options.json:
         print_results(
-            what, result, judgements, took
+            what, result, verdicts, took
         )  # before writing: a full disk must not hide the result
         print("".join(f"{line}\n" for line in describe_more_seeds(verdicts)), end="")
     path = (
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     )
     written = write_outputs(what, result, verdicts, path, options)
     if options.json:
-        print(json.dumps(as_json(what, result, judgements) | written, ensure_ascii=False, indent=1))
+        print(json.dumps(as_json(what, result, verdicts) | written, ensure_ascii=False, indent=1))
     else:
         print("".join(f"{name}: {path}\n" for name, path in written.items()), end="")
     if options.ledger and "ledger" not in written:
@@ -205,7 +205,7 @@ def write_outputs(
         )
     if not result.runs:
         return written
-    page = page_of(what, result, verdicts.judgements)
+    page = page_of(what, result, verdicts)
     if report is not None:
         written["report"] = str(write_page(report, page))
     machine = {"claims": ledger.lines(verdicts.judgements, verdicts.doublings)}
@@ -219,24 +219,17 @@ def default_report(name: str, scale: str) -> Path:
     return Path("reports") / name / f"{scale}.html"
 
 
-def save_report(
-    path: Path, what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]
-) -> Path:
-    """Writes Markdown or JSON if the name ends so, else HTML."""
-    return write_page(path, page_of(what, result, judgements))
-
-
 def write_page(path: Path, page: Document) -> Path:
     """Writes Markdown or JSON if the name ends so, else HTML."""
     write_atomic(path, WRITERS.get(path.suffix.lower(), html)(page))
     return path
 
 
-def page_of(what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]) -> Document:
+def page_of(what: StudyRequest, result: runner.Result, verdicts: Verdicts) -> Document:
     """The report. Of an incomplete run, a table or figure may fail on what is missing: then the
     verdicts alone.
     """
-    known = facts(what, result)
+    known, judgements = facts(what, result, verdicts), verdicts.judgements
     try:
         return document(what.study, what.scale, result.rows, judgements, known)
     except Exception:
@@ -246,30 +239,38 @@ def page_of(what: StudyRequest, result: runner.Result, judgements: Sequence[Judg
         return document(bare, what.scale, result.rows, judgements, known)
 
 
-def facts(what: StudyRequest, result: runner.Result) -> dict[str, str]:
+def facts(what: StudyRequest, result: runner.Result, verdicts: Verdicts) -> dict[str, str]:
     """What is printed small at the end of a report."""
-    commits = sorted({str(run.facts.get("commit", "")) for run in result.runs} - {""})
+    all_runs = [run for one in (result, *verdicts.extra) for run in one.runs]
+    commits = sorted({str(run.facts.get("commit", "")) for run in all_runs} - {""})
+    added = sum(one.total for one in verdicts.extra)
     command = f"unseen run {what.study.name} --scale {what.scale}" + (
         " (with flags)" if what.is_changed else ""
     )
     return {
         "command": command,
         "cells": f"{len(result.runs)} of {result.total} finished"
-        + (f", {len(result.failures)} failed" if result.failures else ""),
-        "compute": f"{result.seconds:.1f} CPU seconds",
+        + (f", {len(result.failures)} failed" if result.failures else "")
+        + (f", {added} of added seeds" if added else ""),
+        "compute": f"{seconds_of(result, verdicts):.1f} CPU seconds",
         "commit": ", ".join(commits) or "unknown",
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
     }
 
 
+def seconds_of(result: runner.Result, verdicts: Verdicts) -> float:
+    """CPU seconds of the study's cells and of seeds added to it."""
+    return sum(one.seconds for one in (result, *verdicts.extra))
+
+
 def print_results(
     what: StudyRequest,
     result: runner.Result,
-    judgements: Sequence[Judgement],
+    verdicts: Verdicts,
     took: float | None = None,
 ) -> None:
     """One screen: results, verdicts, and what failed."""
-    page = page_of(what, result, judgements)
+    page = page_of(what, result, verdicts)
     order = {"Results": 0, "Claims": 1}
     sections = sorted(
         (s for s in page.sections if s.title in order), key=lambda section: order[section.title]
@@ -303,22 +304,25 @@ def failures(result: runner.Result) -> list[str]:
     return lines
 
 
-def as_json(
-    what: StudyRequest, result: runner.Result, judgements: Sequence[Judgement]
-) -> dict[str, Any]:
-    """Everything that the terminal shows, and the rows."""
+def as_json(what: StudyRequest, result: runner.Result, verdicts: Verdicts) -> dict[str, Any]:
+    """Everything that the terminal shows, and the rows but those of added seeds."""
     return {
         "study": what.study.name,
         "system": what.study.system,
         "scale": what.scale.value,
-        "claims": ledger.lines(judgements),
-        "cells": {"total": result.total, "finished": len(result.runs), "from_store": result.stored},
+        "claims": ledger.lines(verdicts.judgements, verdicts.doublings),
+        "cells": {
+            "total": result.total,
+            "finished": len(result.runs),
+            "from_store": result.stored,
+            "of_added_seeds": sum(one.total for one in verdicts.extra),
+        },
         "failures": [
             {"cell": f.cell, "kind": f.kind, "what": f.what, "traceback": f.traceback}
             for f in result.failures
         ],
         "interrupted": result.interrupted,
-        "seconds": round(result.seconds, 3),
+        "seconds": round(seconds_of(result, verdicts), 3),
         "rows": plain(result.rows),
     }
 
