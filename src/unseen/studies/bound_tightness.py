@@ -107,7 +107,7 @@ def run(cell: Cell[Fit | Coin, None], lab: Lab) -> Iterator[Row]:
 def fit(setting: Fit, lab: Lab) -> Row:
     """Gap and measures of one network; all networks of a seed share images and noise."""
     task = setting.images.build(lab.child("data"))
-    network = {
+    network: Row = {
         "part": "fit",
         "depth": setting.depth,
         "width": setting.width,
