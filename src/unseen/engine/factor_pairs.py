@@ -33,6 +33,8 @@ LARGE = 1 << 22
 """The same where every entry is multiplied with all queries: the queries' block is read as often as
 there are parts.
 """
+FEW = 4
+"""Times as many inputs as queries: then products of inputs are cheaper than gradients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +136,14 @@ class FactorPair:
         """⟨P_q, V_b⟩ for every query and example: gradients are made a few rows at a time and
         multiplied at once.
         """
-        b, _, _, i = self.sizes
+        b, s, _, i = self.sizes
         total = self.a.new_zeros(blocks.n, b, dtype=_wide(self.a.dtype))
+        # the q·o products P_q a are fewer than the o·i entries of the gradient
+        is_by_input = s == 1 and FEW * blocks.n <= i and total.dtype == self.a.dtype
         for start, stop, p in blocks.rows():
+            if is_by_input:
+                total += self._against_rows(start, stop, p)
+                continue
             step = max(1, LARGE // ((stop - start) * i))
             for at in range(0, b, step):
                 v = (
@@ -146,6 +153,18 @@ class FactorPair:
                 )
                 total[:, at : at + step] += p @ v.T
         return total
+
+    def _against_rows(
+        self, start: int, stop: int, p: Float[Tensor, "q rows_i"]
+    ) -> Float[Tensor, "q b"]:
+        """`against` some rows of the matrices, gᵀ P a: one position, no gradient is made."""
+        rows = p.reshape(-1, self.a.shape[2])
+        step = max(1, LARGE // len(rows))
+        found = []
+        for at in range(0, len(self), step):
+            products = (self.a[at : at + step, 0] @ rows.T).unflatten(1, (len(p), -1))
+            found.append((products @ self.g[at : at + step, 0, start:stop, None])[:, :, 0].T)
+        return torch.cat(found, 1)
 
     def by_position(self, p: Float[Tensor, "q o i"]) -> Float[Tensor, "q b s"]:
         """⟨P_q, g_bs ⊗ a_bs⟩: what each position adds to `against`."""
