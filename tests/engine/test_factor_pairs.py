@@ -20,7 +20,6 @@ def drawn(b, s, o, i, q, seed, dtype=torch.float64):
     return FactorPair(a, g), p, blocks
 
 
-@pytest.mark.hypothesis
 @given(
     b=st.integers(1, 5),
     s=st.integers(1, 2),
