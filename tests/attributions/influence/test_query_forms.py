@@ -24,7 +24,7 @@ def log_likelihood(model, batch):
     return -cross_entropy(model, batch)
 
 
-@pytest.mark.parametrize("size", [1.0, 1e3, 1e5, 1e6])
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e5, 1e6, 1e8])
 def test_one_large_example_does_not_decide_how_exact_the_others_are(size):
     with Lab().child("outlier").seeded():
         x = torch.randn(400, WIDTHS[0], dtype=torch.float64)
