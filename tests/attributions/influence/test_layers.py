@@ -30,6 +30,12 @@ def test_what_an_influence_leaves_out_is_said():
     assert coverage_sentence(model, select_layers(model, ("*",))) == ""
 
 
+def test_convolutions_count_in_a_model_without_an_embedding():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv1d(2, 2, 1), nn.Flatten(), nn.Linear(8, 3))
+    assert select_layers(model, ()) == ("0", "1", "3")
+    assert coverage_sentence(model, select_layers(model, ())) == ""
+
+
 def test_recurrent_layers_have_influence_where_they_are_asked_for():
     """Without curvature influence is −⟨∇f, ∇ℓ⟩ / n: autograd says so in a loop."""
     with Lab().seeded():

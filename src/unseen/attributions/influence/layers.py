@@ -54,7 +54,7 @@ def select_layers(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     maps = {name: m for name, m in owners.items() if is_map(m)}
     tables = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     shared = {id(t.weight) for t in tables}
-    rows = max((t.num_embeddings for t in tables), default=None)  # the vocabulary, not positions
+    rows = max((t.num_embeddings for t in tables), default=0)  # the vocabulary, not positions
     inner = [
         n
         for n, m in maps.items()
