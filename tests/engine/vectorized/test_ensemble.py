@@ -226,7 +226,21 @@ def test_train_many_equals_loop_and_records_its_choice():
         assert results[k].curves["stacked"] in ([0.0], [1.0])
 
 
+def hooked() -> nn.Module:
+    model = mlp([5, 4, 3])
+    next(model.parameters()).register_hook(lambda gradient: gradient * gradient.abs())
+    return model
+
+
+def frozen_statistics() -> nn.Module:
+    model = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    model[1].eval()
+    return model
+
+
 OBSTACLES = {
+    "stays in evaluation mode": {"models": lambda: fresh(frozen_statistics)},
+    "pass through hooks": {"models": lambda: fresh(hooked)},
     "dropout": {"models": lambda: fresh(lambda: mlp([5, 4, 3], dropout=0.5))},
     "no stacked form": {
         "steps": [lambda model, draw, objective: erm_step(model, draw, objective)] * K

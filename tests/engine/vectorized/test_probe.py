@@ -1,6 +1,7 @@
 """What a probe has measured is remembered for models, steps and minibatches of one kind."""
 
 import gc
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -166,6 +167,9 @@ class Slots:
     def __init__(self) -> None:
         self.scale = 1.0
 
+    def times(self, x: Tensor) -> Tensor:
+        return self.scale * x
+
 
 class Kind(Enum):
     ONE, OTHER = 1, 2
@@ -196,6 +200,8 @@ def deep_settings() -> dict[str, Any]:
         "table": np.arange(3),
         "module": torch.nn.functional,
         "words": {"a", "b"},
+        "queue": deque([1.0]),
+        "method": Slots().times,
         "teacher": [teacher],
     }
 
@@ -226,6 +232,10 @@ def test_an_attribute_that_is_not_printed_is_seen(kind, probes):
         lambda model: model.how["table"].__setitem__(1, 5),
         lambda model: model.how["words"].add("c"),
         lambda model: model.how["teacher"][0].bias.data.add_(1),
+        lambda model: model.how["queue"].append(2.0),
+        lambda model: setattr(model.how["method"].__self__, "scale", 2.0),
+        lambda model: model.first.register_full_backward_hook(lambda layer, given, made: None),
+        lambda model: model.first.register_full_backward_pre_hook(lambda layer, made: None),
     ],
 )
 def test_models_that_compute_in_other_ways_are_no_stack(change, probes):

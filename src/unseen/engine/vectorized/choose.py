@@ -167,6 +167,14 @@ def _obstacle(runs: TrainingRuns) -> str:
         isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in runs.models[0].modules()
     ):
         return "dropout draws from one stream per model"
+    if any(m.training and not all(part.training for part in m.modules()) for m in runs.models):
+        return "a part of a model stays in evaluation mode"
+    if any(
+        p._backward_hooks or p._post_accumulate_grad_hooks
+        for model in runs.models
+        for p in model.parameters()
+    ):
+        return "gradients of parameters pass through hooks"
     # the stack computes as the first model does
     shapes = [structure(model) for model in runs.models]
     if any(shape != shapes[0] for shape in shapes):

@@ -1,7 +1,7 @@
 """What decides how a model computes, beside the values of its parameters and buffers."""
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -49,7 +49,7 @@ def structure(model: nn.Module) -> tuple[Hashable, ...]:
     modules = tuple(
         (
             type(layer),
-            *(values.of_hooks(hooks) for hooks in (layer._forward_hooks, layer._forward_pre_hooks)),
+            *(values.of_hooks(hooks) for hooks in _hooks(layer)),
             *((name, values.of(each)) for name, each in vars(layer).items() if name not in own),
         )
         for layer in model.modules()
@@ -72,6 +72,8 @@ class _Values:
     def __init__(self, model: nn.Module) -> None:
         self.parameters = {id(p) for p in model.parameters()}
         self.seen = {id(layer): k for k, layer in enumerate(model.modules())}
+        self.made: list[Any] = []
+        """Parts made while looking: alive, so that no other object gets the number of one."""
 
     def of(self, value: Any, depth: int = DEEPEST) -> Hashable:
         if value is None or isinstance(value, (*_PLAIN, torch.dtype, torch.device)):
@@ -83,7 +85,7 @@ class _Values:
         if isinstance(value, Enum):
             return type(value), value.name
         if isinstance(value, MethodType):
-            return value.__func__, Unknown(type(value.__self__))
+            return value.__func__, self.of(value.__self__, depth)
         if isinstance(value, set | frozenset):
             return type(value), frozenset(self.all_of(value, depth))
         if not depth:
@@ -91,7 +93,8 @@ class _Values:
         if id(value) in self.seen:
             return Reference(self.seen[id(value)])
         self.seen[id(value)] = len(self.seen)
-        inside = _inside(value)
+        inside = _inside(value) or _parts_of_copy(value)
+        self.made.append(inside)
         return (type(value), *self.all_of(inside, depth)) if inside else Unknown(type(value))
 
     def all_of(self, values: Iterable[Any], depth: int) -> tuple[Hashable, ...]:
@@ -116,6 +119,20 @@ def _inside(value: Any) -> tuple[Any, ...]:
     elif isinstance(value, dict):
         items = len(value), *value.keys(), *value.values()
     return *items, *found.keys(), *found.values()
+
+
+def _parts_of_copy(value: Any) -> tuple[Any, ...]:
+    """What a copy would be made of: of types that keep their values out of Python's sight."""
+    with suppress(Exception):  # whatever a type raises that has no copies
+        parts = value.__reduce_ex__(2)
+        parts = parts if isinstance(parts, tuple) else (parts,)
+        return tuple(list(part) if isinstance(part, Iterator) else part for part in parts)
+    return ()
+
+
+def _hooks(layer: nn.Module) -> tuple[Mapping[int, Any], ...]:
+    forward = layer._forward_hooks, layer._forward_pre_hooks
+    return *forward, layer._backward_hooks, layer._backward_pre_hooks
 
 
 def _numbers(tensor: Tensor, is_shape_enough: bool) -> Hashable:
