@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import deque
 from functools import partial
 from operator import itemgetter
 
@@ -23,6 +24,14 @@ from unseen.objectives import cross_entropy
 from unseen.tasks.text_corpus import MappedWindows
 
 FACTOR = 2.0
+
+
+class Seconds(float):
+    """A number with a class of its own."""
+
+
+class Queue(deque):
+    """A queue with attributes."""
 
 
 class Net(nn.Module):
@@ -79,6 +88,9 @@ def one(value) -> str:
         ([1, 2], (1, 2)),
         (nn.ReLU(), nn.Sigmoid()),
         (net(), net(scale=2.0)),
+        (net(scale=deque([1.0])), net(scale=deque([2.0]))),
+        (Seconds(1.0), Seconds(2.0)),
+        (Queue([1.0]), Queue([2.0])),
         (Structure(nn.Linear(2, 3)), Structure(nn.Linear(3, 2))),
         (Columns(x=torch.ones(3)), Columns(y=torch.ones(3))),
         (ERM(Budget(steps=1)), ERM(Budget(steps=2))),

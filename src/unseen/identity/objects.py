@@ -4,12 +4,14 @@ import copyreg
 import pathlib
 import re
 import types
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
+_CONTENT = (int, float, complex, str, bytes, bytearray, deque)
 _BY_REPR = (
     slice,
     range,
@@ -79,9 +81,16 @@ def _state(value: Any) -> Mapping[str, Any] | None:
     slots = [name for base in type(value).__mro__ for name in _slots(base)]
     found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
     if hasattr(value, "__dict__"):
-        return {**found, **vars(value)}
+        # a number, text or queue of a class of one's own has more than its attributes
+        inside = _copied_parts(value) if isinstance(value, _CONTENT) else None
+        return {**found, **vars(value), **(inside or {})}
     if found or any("__slots__" in vars(base) for base in type(value).__mro__):
         return found
+    return _copied_parts(value)
+
+
+def _copied_parts(value: Any) -> Mapping[str, Any] | None:
+    """What an object gives to `copy`; None where it refuses."""
     try:
         reduced = (
             copyreg.dispatch_table[type(value)](value)
@@ -93,7 +102,11 @@ def _state(value: Any) -> Mapping[str, Any] | None:
     return (
         {"reduced": reduced}
         if isinstance(reduced, str)
-        else {str(k): part for k, part in enumerate(reduced)}
+        # items come as an iterator, which would be used up
+        else {
+            str(k): list(part) if isinstance(part, Iterator) else part
+            for k, part in enumerate(reduced)
+        }
     )
 
 
