@@ -155,6 +155,17 @@ def test_among_candidates_only_these_are_found():
     assert_exact(influences.top(ASKED, cross_entropy, K, candidates=rows), scores, rows)
 
 
+@pytest.mark.parametrize("count", [3, 350])  # scored all; screened
+def test_a_candidate_given_twice_is_found_once(count):
+    run = trained(*independent(), 60)
+    influences = EMPIRICAL.prepare(run, LAB)
+    scores = influences(ASKED, cross_entropy).scores
+    rows = torch.arange(count)
+    twice = torch.cat([rows, rows])
+    found = influences.top(ASKED, cross_entropy, min(K, count), candidates=twice)
+    assert_exact(found, scores, rows)
+
+
 def test_candidates_that_do_not_exist_are_refused_and_none_gives_none():
     influences = EMPIRICAL.prepare(trained(*independent(), 0), LAB)
     for wrong in ([-1], [0, N]):

@@ -106,7 +106,8 @@ def test_processes_that_solve_together_go_on_together_or_anew(setting, other, fi
 def test_candidates_alone_are_looked_at(setting):
     found, queries, _, _ = setting
     few = torch.tensor([2, 3, 5, 7, 11, 13])
-    got = top(found, queries, sequence_log_probability, 9, Memory(), candidates=few, every=1)
+    given = torch.cat([few, few[:2]])  # twice is once
+    got = top(found, queries, sequence_log_probability, 9, Memory(), candidates=given, every=1)
     scores = found(queries, sequence_log_probability).scores[:, few]
     assert got.index.shape == (3, 6)
     assert torch.allclose(got.scores, scores.sort(descending=True).values, rtol=1e-4)

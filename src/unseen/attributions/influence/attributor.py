@@ -36,6 +36,7 @@ from unseen.attributions.influence.stream import Stream
 from unseen.attributions.influence.top_k import (
     Extremes,
     Top,
+    each_once,
     no_extremes,
     streaming_extremes,
     top_of,
@@ -201,6 +202,7 @@ class InfluenceScores:
                 why="a row that does not exist has no score.",
                 fix=f"give rows from 0 to {n - 1}.",
             )
+        candidates = candidates if candidates is None else each_once(candidates)
         is_single = all(block.positions == 1 for block in self.factors.blocks.values())
         # a search runs the model on candidates of its own in every process, on one device
         is_whole = not is_spread(self.trained.model)

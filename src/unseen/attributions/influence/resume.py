@@ -13,6 +13,7 @@ from unseen.attributions.influence.running_sums import are_equal
 from unseen.attributions.influence.top_k import (
     Extremes,
     Top,
+    each_once,
     no_extremes,
     top_of,
     update_extremes,
@@ -115,7 +116,7 @@ def _rows(found: InfluenceScores, candidates: Tensor | None) -> Tensor:
             fix="memory-map it (TextCorpus with a folder), or use top() of the influences, which "
             "starts anew.",
         )
-    return torch.arange(n) if candidates is None else candidates
+    return torch.arange(n) if candidates is None else each_once(candidates)
 
 
 def _state_tensors(ends: Extremes | None, done: int) -> dict[str, Tensor]:

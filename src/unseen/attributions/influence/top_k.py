@@ -23,6 +23,12 @@ class Top:
     worst_index: Int[Tensor, "q k"]
 
 
+def each_once(rows: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+    """The rows in their order, or sorted without repetition if one is given twice."""
+    distinct = rows.unique()
+    return rows if len(distinct) == len(rows) else distinct
+
+
 def merge_extremes(parts: Sequence[Extremes], k: int) -> Extremes:
     """The k smallest and the k largest of all parts; rows below 0 are empty places."""
     made = []
