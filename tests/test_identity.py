@@ -194,3 +194,29 @@ def test_a_mapped_corpus_is_known_by_its_content(tmp_path):
     known = [identify("value", data=MappedWindows(tmp_path, length, 0)) for length in (8, 8, 16)]
     assert known[0] == known[1] != known[2]
     assert known[0].unknown == ()
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def frozen_statistics(model: nn.Module) -> None:
+    model[1].eval()
+
+
+def doubled_gradient(model: nn.Module) -> None:
+    model[0].weight.register_hook(lambda gradient: 2 * gradient)
+
+
+def clipped_afterwards(model: nn.Module) -> None:
+    model[0].weight.register_post_accumulate_grad_hook(lambda p: p.grad.clamp_(-1, 1))
+
+
+@pytest.mark.parametrize("change", [frozen_statistics, doubled_gradient, clipped_afterwards])
+@pytest.mark.parametrize("seen", [lambda model: model, Structure])
+def test_what_training_would_do_otherwise_belongs_to_a_model(change, seen):
+    plain, changed, evaluated = small_net(), small_net(), small_net().eval()
+    assert identify("run", model=seen(plain)) == identify("run", model=seen(evaluated))
+    change(changed)
+    assert identify("run", model=seen(plain)) != identify("run", model=seen(changed))

@@ -382,6 +382,14 @@ class Walk:
     def _network(self, value: nn.Module, at: str) -> None:
         self._kind(type(value), at)
         self._write("network")
+        still = [name for name, part in value.named_modules() if value.training > part.training]
+        if still:  # while the rest trains
+            self._write("in evaluation mode", *still)
+        for name, parameter in value.named_parameters(recurse=False):
+            for hooks in (parameter._backward_hooks, parameter._post_accumulate_grad_hooks):
+                if hooks:
+                    self._write("hooks on the gradient of", name)
+                    self._items(list(hooks.values()), at)
         for name, item in vars(value).items():
             if name in _MODES or isinstance(
                 getattr(type(value), name, None), functools.cached_property
