@@ -163,7 +163,7 @@ class FactorPair:
         found = []
         for at in range(0, len(self), step):
             products = (self.a[at : at + step, 0] @ rows.T).unflatten(1, (len(p), -1))
-            found.append((products @ self.g[at : at + step, 0, start:stop, None])[:, :, 0].T)
+            found.append((products * self.g[at : at + step, 0, None, start:stop]).sum(2).T)
         return torch.cat(found, 1)
 
     def by_position(self, p: Float[Tensor, "q o i"]) -> Float[Tensor, "q b s"]:
